@@ -1,0 +1,83 @@
+"""Every error that pc-engine raises on purpose.
+
+    PcEngineError
+    ├── UsageError             the call itself is wrong (exit code 2)
+    ├── MissingPackageError    an optional package is needed and absent; names the extra (exit code 2)
+    ├── ModelError             a model directory, or what is asked of it, does not fit
+    │   ├── ManifestError      manifest.json is absent, malformed or disagrees with its files
+    │   ├── WeightsError       a weight file lacks a tensor, has an odd shape, or is no weight file
+    │   └── DownloadError      weights could not be fetched
+    ├── BackendError           a backend cannot run here, or failed while running
+    ├── DataError              a labelled data set cannot be read
+    └── ImageError             one image cannot be read; becomes that image's error row
+
+Messages are one sentence or two: what was wrong, with which value, and what to do. The command line prints the
+message alone, never a traceback.
+"""
+
+from __future__ import annotations
+
+
+class PcEngineError(Exception):
+    """Base of all errors raised on purpose; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(PcEngineError):
+    """The call itself is wrong: an unknown name, a contradiction, a source that does not exist."""
+
+    exit_code = 2
+
+
+class MissingPackageError(PcEngineError):
+    """An optional package is absent.
+
+    Parameters
+    ----------
+    package
+        Name as imported, e.g. ``"h5py"``.
+    extra
+        The extra of pc-engine that installs it, e.g. ``"hdf5"``.
+    purpose
+        What it is needed for, completing "is needed to …".
+    """
+
+    exit_code = 2
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"The package '{package}' is needed to {purpose}: install it with pip install 'pc-engine[{extra}]'."
+        )
+        self.package = package
+        self.extra = extra
+
+
+class ModelError(PcEngineError):
+    """A model directory, or what is asked of it, does not fit."""
+
+
+class ManifestError(ModelError):
+    """``manifest.json`` is absent, malformed, or disagrees with the files beside it."""
+
+
+class WeightsError(ModelError):
+    """A weight file lacks a tensor, has one of another shape, or is not a weight file."""
+
+
+class DownloadError(ModelError):
+    """Weights could not be fetched; the message says how to get them by hand."""
+
+
+class BackendError(PcEngineError):
+    """A backend cannot run on this machine, or failed while it ran."""
+
+
+class DataError(PcEngineError):
+    """A labelled data set cannot be read."""
+
+    exit_code = 2
+
+
+class ImageError(PcEngineError):
+    """One image cannot be read. A run turns it into that image's error row."""
