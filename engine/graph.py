@@ -1,0 +1,348 @@
+"""From an ONNX file to the graph that a backend compiles: uint8 pixels in, the wanted taps out, nothing else.
+
+``load_graph`` reads one-file ONNX, ``prepare_graph`` makes the graph a backend wants from it, and ``open_graph`` does
+both without a second copy of the weights.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto, helper
+
+from pc_engine import graph_shapes
+from pc_engine.errors import ManifestError, ModelError
+from pc_engine.graph_names import fresh_name, names_of, reads, rename, stored_tensors
+from pc_engine.manifest import Manifest, NetworkInput
+
+#: Name of the only input of a prepared graph, uint8 [N, H, W, 3] RGB.
+IMAGE = "image"
+#: Symbolic name of its batch axis.
+BATCH = "N"
+
+_LARGEST_FILE = 2**31 - 1  # protobuf's limit for one message
+_OLDEST_OPSET = 7  # the first with NumPy broadcasting in Sub and Div
+_INPUTS_WITHOUT_INITIALIZERS = 4  # the first IR version in which initializers need not be listed among the inputs
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
+def load_graph(path: Path) -> onnx.ModelProto:
+    """Read a one-file ONNX network.
+
+    Raises
+    ------
+    ModelError
+        If the file is absent, truncated, not ONNX, or keeps tensors in other files. Those are refused rather than
+        followed, because their paths may lead out of the model directory (CVE-2022-25882, CVE-2024-27318).
+    """
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ModelError(f"{path} is larger than 2 GiB, which one-file ONNX cannot be; export a smaller network.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); export the model again.") from None
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError:
+        raise ModelError(f"{path} is truncated or not an ONNX file; export or copy it again.") from None
+    if not (model.ir_version and model.opset_import and model.graph.node and model.graph.output):
+        raise ModelError(f"{path} holds no complete ONNX network; export or copy it again.")
+    for tensor in stored_tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise ModelError(
+                f"{path} keeps the tensor '{tensor.name}' in another file; only one-file ONNX is read: save it with "
+                f"onnx.save_model(model, path, save_as_external_data=False)."
+            )
+    return model
+
+
+def input_tensor(model: onnx.ModelProto, name: str | None = None) -> onnx.ValueInfoProto:
+    """Return the network's input: the one called ``name``, or the only one.
+
+    Initializers that old files list among the inputs do not count.
+
+    Raises
+    ------
+    ManifestError
+        If there is no input ``name``, or ``name`` is None and there is more than one.
+    """
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs: dict[str, onnx.ValueInfoProto] = {
+        value.name: value for value in model.graph.input if value.name not in initializers
+    }
+    if name is None and len(inputs) == 1:
+        return next(iter(inputs.values()))
+    if name is None or name not in inputs:
+        raise ManifestError(f"The network has the inputs {sorted(inputs)}, and {name!r} is none of them; name one.")
+    return inputs[name]
+
+
+def prepare_graph(model: onnx.ModelProto, manifest: Manifest, taps: Sequence[str]) -> onnx.ModelProto:
+    """Return the part of ``model`` that leads from pixels to ``taps``.
+
+    The result has one input, ``image``: uint8 [N, H, W, 3] RGB, N dynamic, H and W from the manifest; and one float32
+    output per name in ``taps``, in that order, called by the tap's name. Nodes and weights that these outputs do not
+    need are left out. A float32 network gets the manifest's preprocessing prepended. ``model`` is not modified; the
+    weights that stay are copied once (``open_graph`` copies none).
+
+    Raises
+    ------
+    ManifestError
+        If a tap, its tensor or the input is not in the graph, or its type or shape disagrees with the manifest.
+    ModelError
+        If the wanted taps need a second input, the batch size is fixed inside the graph, or the opset is too old.
+    """
+    part = _part(model, manifest, taps)
+    prepared = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
+    prepared.opset_import.extend(model.opset_import)
+    prepared.functions.extend(model.functions)
+    prepared.graph.name = model.graph.name
+    prepared.graph.input.extend(model.graph.input)
+    prepared.graph.node.extend(node for k, node in enumerate(model.graph.node) if k in part.nodes)
+    prepared.graph.initializer.extend(t for t in model.graph.initializer if t.name in part.tensors)
+    prepared.graph.sparse_initializer.extend(t for t in model.graph.sparse_initializer if t.values.name in part.tensors)
+    return _adapt(prepared, manifest, part)
+
+
+def open_graph(path: Path, manifest: Manifest, taps: Sequence[str]) -> onnx.ModelProto:
+    """Read ``path`` and prepare it for ``taps``: ``prepare_graph(load_graph(path), …)`` without a copy of the weights.
+
+    Raises
+    ------
+    ModelError, ManifestError
+        As ``load_graph`` and ``prepare_graph`` do.
+    """
+    model = load_graph(path)
+    part = _part(model, manifest, taps)
+    graph = model.graph
+    for k in reversed(range(len(graph.node))):
+        if k not in part.nodes:
+            del graph.node[k]
+    for k in reversed(range(len(graph.initializer))):
+        if graph.initializer[k].name not in part.tensors:
+            del graph.initializer[k]
+    for k in reversed(range(len(graph.sparse_initializer))):
+        if graph.sparse_initializer[k].values.name not in part.tensors:
+            del graph.sparse_initializer[k]
+    return _adapt(model, manifest, part)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What of a graph is wanted: tensor by tap, and the indices of nodes and names of tensors that lead to them."""
+
+    taps: dict[str, str]
+    nodes: frozenset[int]
+    tensors: frozenset[str]
+
+
+def _part(model: onnx.ModelProto, manifest: Manifest, taps: Sequence[str]) -> _Part:
+    wanted = _tensors_of_taps(model.graph, manifest, taps)
+    producer = {name: k for k, node in enumerate(model.graph.node) for name in node.output}
+    tensors: set[str] = set()
+    nodes: set[int] = set()
+    pending = list(wanted.values())
+    while pending:
+        name = pending.pop()
+        if name in tensors:
+            continue
+        tensors.add(name)
+        k = producer.get(name)
+        if k is not None and k not in nodes:
+            nodes.add(k)
+            pending.extend(reads(model.graph.node[k]))
+    return _Part(wanted, frozenset(nodes), frozenset(tensors))
+
+
+def _tensors_of_taps(graph: onnx.GraphProto, manifest: Manifest, taps: Sequence[str]) -> dict[str, str]:
+    produced = {name for node in graph.node for name in node.output if name}
+    produced.update(value.name for value in graph.input)
+    wanted: dict[str, str] = {}
+    for name in dict.fromkeys(taps):
+        if name not in manifest.taps:
+            raise ManifestError(f"The model '{manifest.name}' has no tap '{name}', only {sorted(manifest.taps)}.")
+        if name == IMAGE:
+            raise ManifestError(f"A tap of '{manifest.name}' is called '{IMAGE}', the name of the input; rename it.")
+        tensor = manifest.taps[name].tensor
+        if tensor not in produced:
+            raise ManifestError(
+                f"The tap '{name}' of '{manifest.name}' is the tensor '{tensor}', which its network does not have"
+                f"{closest_names(tensor, produced)}."
+            )
+        wanted[name] = tensor
+    if not wanted:
+        raise ManifestError(f"No tap of '{manifest.name}' was asked for; it has {sorted(manifest.taps)}.")
+    return wanted
+
+
+def closest_names(name: str, known: Iterable[str]) -> str:
+    """Return ``"; the closest names are …"`` for an error about an unknown ``name``, or an empty string."""
+    matches = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.4)
+    return f"; the closest names are {', '.join(repr(match) for match in matches)}" if matches else ""
+
+
+def _adapt(model: onnx.ModelProto, manifest: Manifest, part: _Part) -> onnx.ModelProto:
+    """Give the pruned ``model``, in place, its uint8 input and its outputs named by tap."""
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if opset < _OLDEST_OPSET:
+        raise ModelError(
+            f"The network of '{manifest.name}' is of ONNX opset {opset}, at least {_OLDEST_OPSET} is needed; "
+            f"convert it with onnx.version_converter."
+        )
+    graph = model.graph
+    pixels = _keep_only_input(model, manifest, part)
+    del graph.value_info[:], graph.output[:], graph.quantization_annotation[:]
+    model.ir_version = max(model.ir_version, _INPUTS_WITHOUT_INITIALIZERS)
+    _free_batch(model, pixels, manifest.input)
+    known = graph_shapes.infer(model)
+    for tap, tensor in part.taps.items():
+        _check_tap(manifest, tap, known.get(tensor, graph_shapes.UNKNOWN))
+
+    direct = {tensor: tap for tap, tensor in reversed(part.taps.items())}  # the first tap of a tensor renames it
+    converted = {tensor for tensor in direct if known.get(tensor, graph_shapes.UNKNOWN).type != TensorProto.FLOAT}
+    names = {tensor: tap for tensor, tap in direct.items() if tensor not in converted}
+    if manifest.input.dtype == "uint8":
+        names[pixels.name] = IMAGE
+    present, final = set(names_of(graph)), {IMAGE, *part.taps}
+    taken = present | final
+    names |= {name: fresh_name(name, taken) for name in sorted(present & final) if name not in names}
+    element_type = pixels.type.tensor_type.elem_type
+    first = names.get(pixels.name, pixels.name)
+    rename(graph, names)
+
+    graph.input[0].CopyFrom(
+        helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH, manifest.input.height, manifest.input.width, 3])
+    )
+    for tap, tensor in part.taps.items():
+        source = names.get(tensor, tensor)
+        if tensor in converted:
+            graph.node.append(helper.make_node("Cast", [source], [tap], to=TensorProto.FLOAT))
+        elif source != tap:
+            graph.node.append(helper.make_node("Identity", [source], [tap]))
+        graph.output.append(helper.make_tensor_value_info(tap, TensorProto.FLOAT, [BATCH, *manifest.taps[tap].shape]))
+    if manifest.input.dtype == "float32":
+        for k, node in enumerate(_preprocessing(graph, manifest.input, first, element_type)):
+            graph.node.insert(k, node)
+    return model
+
+
+def _keep_only_input(model: onnx.ModelProto, manifest: Manifest, part: _Part) -> onnx.ValueInfoProto:
+    """Drop every input but the pixels; return a copy of theirs after checking its type and size."""
+    declared = manifest.input
+    pixels = onnx.ValueInfoProto()
+    pixels.CopyFrom(input_tensor(model, declared.tensor))
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        if value.name in part.tensors and value.name not in initializers and value.name != declared.tensor:
+            raise ModelError(
+                f"The taps {sorted(part.taps)} of '{manifest.name}' need a second input, '{value.name}'; only networks "
+                f"with one image input can be run."
+            )
+    tensor_type = pixels.type.tensor_type
+    allowed = (TensorProto.UINT8,) if declared.dtype == "uint8" else (TensorProto.FLOAT, TensorProto.FLOAT16)
+    if tensor_type.elem_type not in allowed:
+        raise ManifestError(
+            f"The manifest of '{manifest.name}' declares a {declared.dtype} input, but '{declared.tensor}' is of type "
+            f"{_type_name(tensor_type.elem_type)}; correct input.dtype."
+        )
+    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor_type.shape.dim]
+    expected = _input_dims(declared)
+    if tensor_type.HasField("shape") and (
+        len(sizes) != 4 or any(size not in (None, 0, want) for size, want in zip(sizes[1:], expected, strict=True))
+    ):
+        raise ManifestError(
+            f"The manifest of '{manifest.name}' declares an input of {declared.layout} size {expected}, but "
+            f"'{declared.tensor}' has shape {tuple(sizes)}; correct the input's height, width or layout."
+        )
+    del model.graph.input[:]
+    model.graph.input.append(pixels)
+    return pixels
+
+
+def _input_dims(declared: NetworkInput) -> tuple[int, int, int]:
+    height, width = declared.height, declared.width
+    return (height, width, 3) if declared.layout == "NHWC" else (3, height, width)
+
+
+def _free_batch(model: onnx.ModelProto, pixels: onnx.ValueInfoProto, declared: NetworkInput) -> None:
+    """Make the batch axis symbolic; where it was a number, free the Reshape nodes that repeat that number as well."""
+    dims = pixels.type.tensor_type.shape.dim
+    batch = dims[0].dim_value if len(dims) == 4 and dims[0].HasField("dim_value") else 0
+    element_type = pixels.type.tensor_type.elem_type
+
+    def declare(first: int | str) -> None:
+        shape = [first, *_input_dims(declared)]
+        model.graph.input[0].CopyFrom(helper.make_tensor_value_info(pixels.name, element_type, shape))
+
+    if batch > 0:
+        declare(batch)
+        graph_shapes.free_reshapes(model, batch)
+    declare(BATCH)
+
+
+def _check_tap(manifest: Manifest, tap: str, value: graph_shapes.Value) -> None:
+    declared = manifest.taps[tap]
+    if value.type is not None and value.type not in _FLOATS:
+        raise ManifestError(
+            f"The tap '{tap}' of '{manifest.name}' is the tensor '{declared.tensor}' of type {_type_name(value.type)}; "
+            f"name a floating-point one (in a quantised network, the output of its DequantizeLinear)."
+        )
+    if value.shape is None:
+        return
+    found = value.shape[1:]
+    if len(found) != len(declared.shape) or any(
+        isinstance(size, int) and size != want for size, want in zip(found, declared.shape, strict=True)
+    ):
+        raise ManifestError(
+            f"The tap '{tap}' of '{manifest.name}' has shape {declared.shape} in its manifest, but the tensor "
+            f"'{declared.tensor}' has {found} at {manifest.input.height}x{manifest.input.width}; correct the manifest."
+        )
+    if isinstance(value.shape[0], int):
+        raise ModelError(
+            f"The network of '{manifest.name}' fixes the batch size at {value.shape[0]} on the way to the tensor "
+            f"'{declared.tensor}'; export it again with a dynamic batch axis."
+        )
+
+
+def _preprocessing(
+    graph: onnx.GraphProto, declared: NetworkInput, result: str, element_type: int
+) -> list[onnx.NodeProto]:
+    """Return nodes from ``image`` to ``result``: (pixel - mean) / std in the declared layout and channel order.
+
+    The cast comes first: TensorRT allows nothing else on uint8.
+    """
+    taken = set(names_of(graph))
+    steps: list[tuple[str, list[str], dict[str, Any]]] = [("Cast", [], {"to": TensorProto.FLOAT})]
+
+    def constant(name: str, values: Sequence[float], data_type: int) -> str:
+        name = fresh_name(name, taken)
+        graph.initializer.append(helper.make_tensor(name, data_type, [len(values)], values))
+        return name
+
+    if any(declared.mean):
+        steps.append(("Sub", [constant("pixel_mean", declared.mean, TensorProto.FLOAT)], {}))
+    if any(value != 1 for value in declared.std):
+        steps.append(("Div", [constant("pixel_std", declared.std, TensorProto.FLOAT)], {}))
+    if declared.channels == "BGR":
+        steps.append(("Gather", [constant("channel_order", (2, 1, 0), TensorProto.INT64)], {"axis": 3}))
+    if declared.layout == "NCHW":
+        steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
+    if element_type != TensorProto.FLOAT:
+        steps.append(("Cast", [], {"to": element_type}))
+    nodes, current = [], IMAGE
+    for k, (operator, constants, attributes) in enumerate(steps):
+        output = result if k == len(steps) - 1 else fresh_name(f"pixels_{operator.lower()}", taken)
+        nodes.append(helper.make_node(operator, [current, *constants], [output], **attributes))
+        current = output
+    return nodes
+
+
+def _type_name(element_type: int) -> str:
+    return str(TensorProto.DataType.Name(element_type)).lower()

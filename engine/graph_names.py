@@ -1,0 +1,80 @@
+"""Walking through a graph's tensors by name, subgraphs included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+
+
+def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    """Rename tensors throughout ``graph`` and its subgraphs, all at once."""
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = names.get(sparse.values.name, sparse.values.name)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for tensors in (node.input, node.output):
+            for k, name in enumerate(tensors):
+                if name in names:
+                    tensors[k] = names[name]
+        for subgraph in subgraphs(node):
+            rename(subgraph, names)
+
+
+def names_of(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield every tensor name of ``graph`` and its subgraphs."""
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (sparse.values.name for sparse in graph.sparse_initializer)
+    for value in (*graph.input, *graph.output):
+        yield value.name
+    for node in graph.node:
+        yield from (name for name in (*node.input, *node.output) if name)
+        for subgraph in subgraphs(node):
+            yield from names_of(subgraph)
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the tensors that ``node`` reads, those that its subgraphs take from outside included."""
+    yield from (name for name in node.input if name)
+    for subgraph in subgraphs(node):
+        yield from names_of(subgraph)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs that ``node`` holds (the bodies of If, Loop and Scan)."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def stored_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor stored in ``model``: initializers and attributes, also of subgraphs and functions."""
+    pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while pending:
+        scope = pending.pop()
+        if isinstance(scope, onnx.GraphProto):
+            yield from scope.initializer
+            for sparse in scope.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+        attributes = [attribute for node in scope.node for attribute in node.attribute]
+        if isinstance(scope, onnx.FunctionProto):
+            attributes.extend(scope.attribute_proto)
+        for attribute in attributes:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            pending.extend((*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs))
+
+
+def fresh_name(name: str, taken: set[str]) -> str:
+    """Return ``name``, or ``name`` with the first number that makes it new, and mark it taken."""
+    fresh, k = name, 0
+    while fresh in taken:
+        k += 1
+        fresh = f"{name}_{k}"
+    taken.add(fresh)
+    return fresh

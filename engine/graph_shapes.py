@@ -1,0 +1,107 @@
+"""Types and shapes of a graph's tensors, found without touching its weights, and what depends on a fixed batch size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, shape_inference
+
+#: Tensors up to this many elements may hold a shape that inference needs to read; larger ones are weights.
+_LARGEST_SHAPE_OPERAND = 1024
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of one tensor.
+
+    ``type`` is an ``onnx.TensorProto`` element type; ``shape`` has a number, a symbol or None per axis. Both are None
+    where unknown.
+    """
+
+    type: int | None
+    shape: tuple[int | str | None, ...] | None
+
+
+UNKNOWN = Value(None, None)
+
+
+def infer(model: onnx.ModelProto) -> dict[str, Value]:
+    """Return what ONNX shape inference finds, by tensor name.
+
+    Inference runs on a copy in which the weights are inputs of the same type and shape: it would otherwise serialise
+    them, half a gigabyte for VGG. Tensors behind operators that ONNX does not know are absent.
+    """
+    skeleton = onnx.ModelProto(ir_version=model.ir_version)
+    skeleton.opset_import.extend(model.opset_import)
+    skeleton.functions.extend(model.functions)
+    graph = skeleton.graph
+    graph.name = model.graph.name or "graph"
+    graph.input.extend(model.graph.input)
+    for node in model.graph.node:
+        weight = _constant_weight(node)
+        if weight is None:
+            graph.node.append(node)
+        else:
+            graph.input.append(helper.make_tensor_value_info(node.output[0], weight.data_type, weight.dims))
+    listed = {value.name for value in graph.input}
+    for tensor in model.graph.initializer:
+        if np.prod(tensor.dims) <= _LARGEST_SHAPE_OPERAND:
+            graph.initializer.append(tensor)
+        elif tensor.name not in listed:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    try:
+        inferred = shape_inference.infer_shapes(skeleton, data_prop=True)
+    except (shape_inference.InferenceError, RuntimeError):  # an operator or opset that this onnx does not know
+        return {}
+    return {value.name: _value(value) for value in (*inferred.graph.value_info, *inferred.graph.input)}
+
+
+def free_reshapes(model: onnx.ModelProto, batch: int) -> None:
+    """Let Reshape nodes that repeat the fixed ``batch`` size copy it from their input instead, in place.
+
+    A leading ``batch`` in the target shape becomes 0 ("as in the input") where the input's first axis has that very
+    size, so nothing changes at this batch size, whatever the axis means.
+    """
+    known = infer(model)
+    shapes = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT64}
+    for node in model.graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value" and attribute.t.data_type == onnx.TensorProto.INT64:
+                shapes[node.output[0]] = attribute.t
+            elif attribute.name == "value_ints":
+                shapes[node.output[0]] = numpy_helper.from_array(np.array(attribute.ints))
+    for k, node in enumerate(model.graph.node):
+        if node.op_type != "Reshape" or len(node.input) < 2 or node.input[1] not in shapes:
+            continue
+        zero_is_literal = any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
+        source = known.get(node.input[0], UNKNOWN).shape
+        target = numpy_helper.to_array(shapes[node.input[1]]).copy()
+        if zero_is_literal or not source or source[0] != batch or not target.size or target[0] != batch:
+            continue
+        target[0] = 0
+        name = f"{node.input[1]}/any_batch_{k}"
+        model.graph.initializer.append(numpy_helper.from_array(target, name))
+        node.input[1] = name
+
+
+def _constant_weight(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return the tensor of a Constant node that is too large to be a shape, else None."""
+    if node.op_type != "Constant":
+        return None
+    for attribute in node.attribute:
+        if attribute.name == "value" and np.prod(attribute.t.dims) > _LARGEST_SHAPE_OPERAND:
+            tensor: onnx.TensorProto = attribute.t
+            return tensor
+    return None
+
+
+def _value(value: onnx.ValueInfoProto) -> Value:
+    tensor_type = value.type.tensor_type
+    shape = None
+    if tensor_type.HasField("shape"):
+        shape = tuple(
+            dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor_type.shape.dim
+        )
+    return Value(tensor_type.elem_type or None, shape)
