@@ -1,0 +1,161 @@
+"""MNIST-LEGO scenes as a folder of PNGs with ``labels.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pc_engine.bench.lego.backgrounds import load_photos
+from pc_engine.bench.lego.digits import Split, load_digit_samples, make_bank
+from pc_engine.bench.lego.rules import LegoClass, make_classes
+from pc_engine.bench.lego.scenes import Scene, SceneSettings, SceneSource
+from pc_engine.errors import UsageError
+
+LABELS_FILE = "labels.json"
+#: An object counts under ``count_ge1pct`` from this share of the image's area.
+_ONE_PERCENT = 0.01
+_WRITERS = 2
+
+
+@dataclass(frozen=True)
+class LegoSettings:
+    """Which MNIST-LEGO: its classes, digits, backgrounds and scenes.
+
+    Attributes
+    ----------
+    n_classes, n_digits
+        Number of classes and of digits per object (the paper: 100 classes of 3 digits).
+    class_seed
+        Which classes are chosen among all; the embedded model knows those of 0.
+    digits
+        Folder with MNIST's IDX files; None for the digits that scikit-learn carries.
+    backgrounds
+        Folder of photos to use as backgrounds; None for noise.
+    variants
+        Augmented variants of each digit.
+    scenes
+        What scenes look like.
+    """
+
+    n_classes: int = 20
+    n_digits: int = 3
+    class_seed: int = 0
+    digits: Path | None = None
+    backgrounds: Path | None = None
+    variants: int = 400
+    scenes: SceneSettings = field(default_factory=SceneSettings)
+
+    def classes(self) -> tuple[LegoClass, ...]:
+        """Return the classes, numbered from 0."""
+        return make_classes(self.n_classes, self.n_digits, self.class_seed)
+
+    def source(self, split: Split, seed: int) -> SceneSource:
+        """Return the source of scenes built from the digits of ``split``, augmented under ``seed``.
+
+        Raises
+        ------
+        DataError
+            If the digit or photo folder cannot be read.
+        """
+        bank = make_bank(load_digit_samples(split, self.digits), self.variants, seed)
+        photos = None if self.backgrounds is None else load_photos(self.backgrounds)
+        return SceneSource(self.classes(), bank, self.scenes, photos)
+
+
+def make_scenes(
+    directory: Path,
+    n: int,
+    seed: int = 0,
+    settings: LegoSettings | None = None,
+    *,
+    split: Split = "held-out",
+    progress: Callable[[int], None] = lambda _: None,
+) -> Path:
+    """Write ``n`` scenes as ``images/000000.png`` … and their truth as ``labels.json``.
+
+    Parameters
+    ----------
+    directory
+        Folder to write to; it is created, and must not hold a ``labels.json`` yet.
+    n
+        Number of scenes; counts are uniform over 0..max_count.
+    seed
+        The same seed and settings give the same bytes.
+    settings
+        None for the defaults, which are what the embedded model was trained on.
+    split
+        "held-out" digits, which no training scene shows, or those for "train".
+    progress
+        Called with the number of scenes written so far.
+
+    Returns
+    -------
+    The path of ``labels.json``.
+
+    Raises
+    ------
+    UsageError
+        If ``n`` is below 1, or the folder already has labels.
+    DataError
+        If the digit or photo folder cannot be read.
+    """
+    settings = settings or LegoSettings()
+    labels = directory / LABELS_FILE
+    if n < 1:
+        raise UsageError(f"{n} scenes were asked for; ask for at least 1.")
+    if labels.exists():
+        raise UsageError(f"{labels} exists already; name another folder, or remove it to make new scenes there.")
+    source = settings.source(split, seed)
+    (directory / "images").mkdir(parents=True, exist_ok=True)
+    width = max(6, len(str(n - 1)))
+
+    def write(index: int) -> dict[str, Any]:
+        scene = source.scene(seed, index)
+        file = f"images/{index:0{width}d}.png"
+        Image.fromarray(scene.image).save(directory / file, compress_level=6)
+        return image_record(file, scene, source.classes)
+
+    records = []
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        for record in pool.map(write, range(n)):
+            records.append(record)
+            progress(len(records))
+    head = {
+        "set": "lego",
+        "note": f"MNIST-LEGO, seed {seed}, {split} digits",
+        "n": n,
+        "classes": [lego_class.name for lego_class in source.classes],
+    }
+    labels.write_text(json.dumps({**head, "images": records}, indent=1) + "\n", encoding="utf-8")
+    return labels
+
+
+def image_record(file: str, scene: Scene, classes: tuple[LegoClass, ...]) -> dict[str, Any]:
+    """Return a scene's entry of ``labels.json``: boxes are [x, y, width, height] in pixels.
+
+    ``dominant`` is the class that the scene was built around (null in an empty scene), ``count`` its objects and
+    ``class_id`` its number (-1 in an empty scene).
+    """
+    height, width = scene.image.shape[:2]
+    counted = [placed.box for placed in scene.objects if placed.class_id == scene.class_id]
+    areas = np.array([box[2] * box[3] for box in counted], float)
+    return {
+        "file": file,
+        "w": width,
+        "h": height,
+        "boxes": [{"c": classes[placed.class_id].name, "b": list(placed.box)} for placed in scene.objects],
+        "dominant": classes[scene.class_id].name if scene.objects else None,
+        "class_id": scene.class_id,
+        "count": scene.count,
+        "count_ge1pct": int((areas >= _ONE_PERCENT * width * height).sum()),
+        "n_classes": len({placed.class_id for placed in scene.objects}),
+        "n_boxes": len(scene.objects),
+        "has_crowd": False,
+    }
