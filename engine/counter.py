@@ -1,0 +1,221 @@
+"""The count SVM: how many objects, from L2-normalised taps of the network (paper 3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from pc_engine.errors import DataError, ModelError
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.manifest import Manifest
+from pc_engine.tensor_file import TensorFileKind, read_tensors, write_tensors
+
+#: Count labels of the paper: Cmax is "4+", at least four objects.
+DEFAULT_LABELS = ("0", "1", "2", "3", "4+")
+
+_KIND = TensorFileKind(noun="count SVM", format="pc-engine-counter-1", remedy="pc-engine fit-counter")
+_WEIGHTS = "weights."
+
+
+@dataclass(frozen=True, eq=False)
+class CountSVM:
+    """A linear one-vs-rest SVM over the concatenation of L2-normalised taps (paper 3.1).
+
+    Attributes
+    ----------
+    features
+        Names of the taps, in the order of the concatenation.
+    labels
+        One count label per score; a last one that ends in ``"+"`` is open-ended.
+    weights
+        Tap name to weights, shape (L, D_tap), float32.
+    bias
+        Shape (L,), float32.
+
+    Raises
+    ------
+    ModelError
+        If the arrays do not fit the features and labels, or hold values that are not finite.
+    """
+
+    features: tuple[str, ...]
+    labels: tuple[str, ...]
+    weights: Mapping[str, np.ndarray]
+    bias: np.ndarray
+    # Weights copied to a device once, by device number: a copy a batch would cross the bus for nothing.
+    _on_device: dict[int, dict[str, Array]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        label_counts(self.labels)
+        n_labels = len(self.labels)
+        if set(self.weights) != set(self.features) or not self.features:
+            raise ModelError(
+                f"A count SVM has features {list(self.features)} but weights for {sorted(self.weights)}: "
+                f"give one weight matrix per feature, at least one."
+            )
+        for name, weights in self.weights.items():
+            _check_array(f"weights of '{name}'", weights, n_labels, ndim=2)
+        _check_array("bias", self.bias, n_labels, ndim=1)
+
+    def scores(self, taps: Mapping[str, Array]) -> Array:
+        """Score every label for every image.
+
+        Parameters
+        ----------
+        taps
+            Tap name to activations, shape (N, ...) with D_tap values an image, any float dtype, NumPy or CuPy. Raw or
+            already normalised: normalising twice changes nothing. Taps that are no feature are ignored.
+
+        Returns
+        -------
+        Array
+            Shape (N, L), float32, on the array library of the taps. The largest score names the label.
+
+        Raises
+        ------
+        ModelError
+            If a feature is missing or has another number of values.
+
+        Notes
+        -----
+        The concatenated features are never built: with x the tap and w its weights, ``w · x/‖x‖ = (w · x)/‖x‖``, so
+        each tap costs one matrix product and one scaling of (N, L) values. An all-zero tap adds nothing.
+        """
+        missing = [name for name in self.features if name not in taps]
+        if missing:
+            raise ModelError(
+                f"The count SVM reads the taps {list(self.features)}, but {missing} are not among the outputs "
+                f"{sorted(taps)}: fit a counter for this model with 'pc-engine fit-counter'."
+            )
+        xp = get_array_module(*(taps[name] for name in self.features))
+        weights, bias = self._parameters_on(xp)
+        total = None
+        for name in self.features:
+            tap = taps[name]
+            flat = tap.reshape(tap.shape[0], math.prod(tap.shape[1:])).astype(xp.float32, copy=False)
+            if flat.shape[1] != weights[name].shape[1]:
+                raise ModelError(_size_sentence(name, weights[name].shape[1], flat.shape[1]))
+            term = flat @ weights[name].T
+            term /= row_norms(flat)[:, None]
+            total = term if total is None else total + term
+        return total + bias
+
+    def _parameters_on(self, xp: ModuleType) -> tuple[Mapping[str, Array], Array]:
+        if xp is np:
+            return self.weights, self.bias
+        device = int(xp.cuda.Device().id)
+        if device not in self._on_device:
+            copies = {name: xp.asarray(self.weights[name]) for name in self.features}
+            self._on_device[device] = {**copies, "": xp.asarray(self.bias)}
+        parameters = self._on_device[device]
+        return parameters, parameters[""]
+
+    def save(self, path: Path) -> None:
+        """Write the SVM to ``path`` as safetensors: whole, or not at all."""
+        tensors = {_WEIGHTS + name: self.weights[name] for name in self.features}
+        header = {"features": list(self.features), "labels": list(self.labels)}
+        write_tensors(path, _KIND, {**tensors, "bias": self.bias}, header)
+
+
+def load_counter(path: Path) -> CountSVM:
+    """Read a count SVM written by :meth:`CountSVM.save`.
+
+    Raises
+    ------
+    ModelError
+        If the file is absent, damaged, of another kind, or its arrays do not fit each other.
+    """
+    tensors, header = read_tensors(path, _KIND)
+    try:
+        features = tuple(str(name) for name in header["features"])
+        labels = tuple(str(label) for label in header["labels"])
+        weights = {name: tensors[_WEIGHTS + name] for name in features}
+        return CountSVM(features, labels, weights, tensors["bias"])
+    except KeyError as error:
+        raise ModelError(f"{path} lacks {error}; make it anew with '{_KIND.remedy}'.") from None
+    except TypeError:
+        raise ModelError(f"{path} does not list its features and labels; make it anew with '{_KIND.remedy}'.") from None
+    except ModelError as error:
+        raise ModelError(f"{path} cannot be used. {error}") from None
+
+
+def check_counter(counter: CountSVM, manifest: Manifest) -> None:
+    """Raise :class:`ModelError` unless every feature of ``counter`` is a tap of ``manifest`` with as many values."""
+    for name in counter.features:
+        if name not in manifest.taps:
+            raise ModelError(
+                f"The counter reads the tap '{name}', which the model '{manifest.name}' does not have (it has "
+                f"{sorted(manifest.taps)}): fit one for this model with 'pc-engine fit-counter'."
+            )
+        expected, found = counter.weights[name].shape[1], math.prod(manifest.taps[name].shape)
+        if expected != found:
+            raise ModelError(_size_sentence(name, expected, found))
+
+
+def _check_array(what: str, array: np.ndarray, n_labels: int, *, ndim: int) -> None:
+    if array.ndim != ndim or array.shape[0] != n_labels or array.dtype != np.float32:
+        raise ModelError(
+            f"The {what} of a count SVM have shape {array.shape} and type {array.dtype}, expected {ndim} dimension(s), "
+            f"the {n_labels} labels first, and type float32."
+        )
+    if not np.isfinite(array).all():
+        raise ModelError(f"The {what} of a count SVM hold values that are not finite: fit it anew.")
+
+
+def _size_sentence(tap: str, expected: int, found: int) -> str:
+    return (
+        f"The counter expects {expected} values from the tap '{tap}', but the network gives {found}: it was fitted for "
+        f"another network or input size, so fit it anew with 'pc-engine fit-counter'."
+    )
+
+
+def row_norms(rows: Array) -> Array:
+    """Return the Euclidean norm of each row of a float32 matrix, (N, D) to (N,); 1 for an all-zero row."""
+    xp = get_array_module(rows)
+    norms = xp.sqrt(xp.einsum("nd,nd->n", rows, rows))
+    return xp.where(norms == 0, xp.float32(1), norms)
+
+
+def label_counts(labels: Sequence[str]) -> np.ndarray:
+    """Return the count that each label stands for, (L,) int64; an open-ended ``"4+"`` stands for 4.
+
+    Raises
+    ------
+    ModelError
+        If a label is no count, the counts do not grow, or one before the last is open-ended.
+    """
+    texts = [*labels[:-1], labels[-1].removesuffix("+")] if labels else []
+    if len(texts) < 2 or not all(text.isascii() and text.isdigit() for text in texts):
+        raise ModelError(
+            f"The count labels {list(labels)} are not at least two whole numbers, where only the last may end in '+': "
+            f"name them as in {list(DEFAULT_LABELS)}."
+        )
+    counts = np.array([int(text) for text in texts], dtype=np.int64)
+    if (np.diff(counts) <= 0).any():
+        raise ModelError(f"The count labels {list(labels)} do not grow: name them as in {list(DEFAULT_LABELS)}.")
+    return counts
+
+
+def count_label(count: int, labels: Sequence[str] = DEFAULT_LABELS) -> str:
+    """Return the label of a count: 7 gives ``"4+"`` where that is the last label.
+
+    Raises
+    ------
+    DataError
+        If no label stands for the count.
+    """
+    counts = label_counts(labels)
+    if labels[-1].endswith("+") and count >= counts[-1]:
+        return labels[-1]
+    for label, value in zip(labels, counts, strict=True):
+        if value == count:
+            return label
+    raise DataError(
+        f"A count of {count} fits none of the labels {', '.join(labels)}: leave such images out, or add a label for it "
+        f"(one that ends in '+' takes all larger counts)."
+    )
