@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+from sklearn.svm import LinearSVC
+
+from pc_engine.errors import DataError
+from pc_engine.fitting.counter import CounterReport, fit_counter
+from pc_engine.fitting.linear_svm import fit_one_vs_rest
+from pc_engine.fitting.reduction import reduce_features
+
+Features = dict[str, np.ndarray]
+
+
+def make_data(n: int = 120, sizes: tuple[int, int] = (150, 90), noise: float = 1.0) -> tuple[Features, np.ndarray]:
+    rng = np.random.default_rng(1)
+    counts = np.arange(n) % 7
+    label = np.minimum(counts, 4)
+    features = {}
+    for name, size in zip(("pool5", "fc6"), sizes, strict=True):
+        centres = rng.normal(size=(5, size))
+        features[name] = (10 * (centres[label] + noise * rng.normal(size=(n, size)))).astype(np.float32)
+    return features, counts
+
+
+def normalised(features: Features) -> np.ndarray:
+    rows = [matrix.astype(np.float64) for matrix in features.values()]
+    return np.concatenate([row / np.linalg.norm(row, axis=1)[:, None] for row in rows], axis=1)
+
+
+def test_a_separable_problem_is_solved_and_the_scores_agree_with_the_counts() -> None:
+    features, counts = make_data()
+    counter, report = fit_counter(features, counts)
+    assert counter.features == ("pool5", "fc6")
+    predicted = counter.scores(features).argmax(axis=1)
+    np.testing.assert_array_equal(predicted, np.minimum(counts, 4))
+    assert report.mean_accuracy > 0.95
+    assert report.images == {"0": 18, "1": 17, "2": 17, "3": 17, "4+": 51}
+
+
+@pytest.mark.parametrize("sizes", [(150, 90), (12, 8)], ids=["more features than images", "fewer features"])
+def test_the_reduced_fit_equals_the_fit_on_the_full_features(sizes: tuple[int, int]) -> None:
+    features, counts = make_data(sizes=sizes, noise=3.0)
+    label = np.minimum(counts, 4)
+    reduced = reduce_features(features)
+    np.testing.assert_allclose(reduced.rows @ reduced.rows.T, normalised(features) @ normalised(features).T, atol=1e-6)
+    weights, bias = fit_one_vs_rest(reduced.rows, label, c=0.5, seed=0)
+    expanded = np.concatenate(list(reduced.expand(weights).values()), axis=1)
+    full = LinearSVC(C=0.5, class_weight="balanced", dual=False, tol=1e-8).fit(normalised(features), label)
+    np.testing.assert_allclose(
+        normalised(features) @ expanded.T + bias, full.decision_function(normalised(features)), atol=2e-3
+    )
+    assert reduced.rows.shape[1] <= min(len(counts), sum(sizes))
+
+
+def test_repeated_images_and_dark_images_do_no_harm() -> None:
+    features, counts = make_data(n=60)
+    features = {name: np.concatenate([rows, rows, np.zeros_like(rows[:5])]) for name, rows in features.items()}
+    counts = np.concatenate([counts, counts, np.arange(5)])
+    reduced = reduce_features(features)
+    assert reduced.rows.shape == (125, 60)
+    counter, _ = fit_counter(features, counts, c_grid=(1.0,))
+    assert (counter.scores(features).argmax(axis=1) == np.minimum(counts, 4))[:120].all()
+
+
+def test_raw_and_normalised_features_give_the_same_counter() -> None:
+    features, counts = make_data()
+    unit = {name: rows / np.linalg.norm(rows, axis=1, keepdims=True) for name, rows in features.items()}
+    raw, _ = fit_counter(features, counts, c_grid=(0.3,))
+    same, _ = fit_counter(unit, counts, c_grid=(0.3,))
+    np.testing.assert_allclose(raw.scores(features), same.scores(features), atol=1e-3)
+
+
+def test_the_same_input_gives_the_same_counter() -> None:
+    features, counts = make_data(noise=4.0)
+    first, first_report = fit_counter(features, counts)
+    second, second_report = fit_counter(features, counts)
+    assert first_report == second_report
+    np.testing.assert_array_equal(first.scores(features), second.scores(features))
+
+
+def test_features_without_information_are_reported_at_chance() -> None:
+    rng = np.random.default_rng(0)
+    features = {"fc6": rng.normal(size=(500, 40)).astype(np.float32)}
+    _, report = fit_counter(features, rng.integers(0, 5, 500), c_grid=(0.1, 1.0))
+    assert 0.1 < report.mean_accuracy < 0.3
+
+
+def test_balanced_classes_keep_a_rare_label_alive() -> None:
+    rng = np.random.default_rng(3)
+    counts = np.repeat([1, 2], [190, 10])
+    features = {"fc6": (rng.normal(size=(200, 5)) + 1.5 * (counts[:, None] == 2)).astype(np.float32)}
+    _, report = fit_counter(features, counts, labels=("1", "2"), c_grid=(1.0,))
+    assert report.recall["2"] >= 0.7
+
+
+def test_two_labels_give_two_opposed_scores() -> None:
+    features, counts = make_data()
+    counter, _ = fit_counter(features, counts % 2, labels=("0", "1"), c_grid=(1.0,))
+    scores = counter.scores(features)
+    assert scores.shape == (120, 2)
+    np.testing.assert_allclose(scores[:, 0], -scores[:, 1], atol=1e-5)
+    np.testing.assert_array_equal(scores.argmax(axis=1), counts % 2)
+
+
+def test_the_report_speaks_the_language_of_table_1() -> None:
+    report = CounterReport(
+        labels=("0", "1+"), n=10, c=1.0, folds=2, confusion=((3, 1), (0, 6)), grid={1.0: (0.875, 0.1)}
+    )
+    assert report.recall == {"0": 0.75, "1+": 1.0}
+    assert report.precision == {"0": 1.0, "1+": 6 / 7}
+    assert (report.mean_accuracy, report.overall_accuracy, report.cv_std) == (0.875, 0.9, 0.1)
+    values = json.loads(json.dumps(report.to_dict()))
+    assert values["count_accuracy"] == {"0": 0.75, "1+": 1.0, "mean": 0.875, "overall": 0.9}
+    assert values["grid"] == [{"c": 1.0, "mean": 0.875, "std": 0.1}]
+    assert values["confusion"] == [[3, 1], [0, 6]]
+
+
+def test_a_label_never_predicted_has_no_precision() -> None:
+    report = CounterReport(("0", "1"), n=2, c=1.0, folds=2, confusion=((1, 0), (1, 0)), grid={1.0: (0.5, 0.0)})
+    assert report.precision == {"0": 0.5, "1": None}
+
+
+def test_a_scarce_label_lowers_the_folds_and_a_missing_one_is_named() -> None:
+    features, counts = make_data()
+    counts = np.where(counts == 3, 2, counts)
+    with pytest.raises(DataError, match=r"'3' \(0\) have fewer than 2 images among the 120"):
+        fit_counter(features, counts)
+    counts[:3] = 3
+    steps: list[tuple[int, int]] = []
+    _, report = fit_counter(features, counts, c_grid=(1.0, 1.0, 0.1), progress=lambda *step: steps.append(step))
+    assert report.folds == 3
+    assert steps == [(done, 7) for done in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"features": {}}, "at least one tap"),
+        ({"counts": np.ones(120)}, "type float64"),
+        ({"counts": np.ones(7, np.int64)}, r"shape \(120, 150\), expected one row for each of the 7"),
+        ({"labels": ("1", "2")}, "A count of 0 fits none"),
+        ({"c_grid": ()}, "at least one, all above 0"),
+        ({"folds": 1}, "at least 2"),
+    ],
+)
+def test_wrong_input_is_named(change: dict[str, object], sentence: str) -> None:
+    features, counts = make_data()
+    arguments: dict[str, object] = {"features": features, "counts": counts, **change}
+    with pytest.raises(DataError, match=sentence):
+        fit_counter(**arguments)  # type: ignore[arg-type]
+
+
+def test_features_that_are_not_finite_are_named() -> None:
+    features, counts = make_data()
+    features["fc6"][7, 3] = np.nan
+    with pytest.raises(DataError, match=r"'fc6' of 1 image\(s\) \(the first is number 7\)"):
+        fit_counter(features, counts)
+
+
+def test_the_primal_solver_takes_over_where_the_dual_runs_out_of_iterations() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 3)) * [100.0, 1.0, 0.01]
+    labels = rng.integers(0, 2, 300)
+    dual = LinearSVC(C=1000.0, class_weight="balanced", dual=True, random_state=0, max_iter=1000)
+    with pytest.warns(match="failed to converge"):
+        dual.fit(rows, labels)
+    weights, bias = fit_one_vs_rest(rows, labels, c=1000.0, seed=0)
+    primal = LinearSVC(C=1000.0, class_weight="balanced", dual=False).fit(rows, labels)
+    np.testing.assert_allclose(weights[1], primal.coef_[0], rtol=1e-6)
+    np.testing.assert_allclose(bias[1], primal.intercept_[0], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_features_of_the_papers_size_are_fitted_without_a_copy_of_them() -> None:
+    rng = np.random.default_rng(0)
+    features = {"pool5": rng.random((600, 25_088), np.float32), "fc6": rng.random((600, 8_192), np.float32)}
+    counts = rng.integers(0, 5, 600)
+    tracemalloc.start()
+    try:
+        counter, _ = fit_counter(features, counts, c_grid=(1.0,), folds=2)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert counter.weights["pool5"].shape == (5, 25_088)
+    assert peak < 0.5 * sum(rows.nbytes for rows in features.values())
