@@ -1,0 +1,140 @@
+"""Any ONNX classifier as a model: its intermediate tensors become taps, its preprocessing part of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from pc_engine.errors import ManifestError, ModelError
+from pc_engine.export.model_directory import check_vacant, write_model_directory
+from pc_engine.graph import BATCH, IMAGE, closest_names, cut_graph, input_tensor, load_graph
+from pc_engine.manifest import REQUIRED_TAPS, Manifest, NetworkInput, Tap
+
+#: Taps that are grids of features: [C, H, W].
+_GRID_TAPS = ("conv_last", "conv_prev")
+
+
+def import_classifier(
+    onnx_path: Path,
+    out_dir: Path,
+    *,
+    name: str,
+    taps: Mapping[str, str],
+    pixels: NetworkInput,
+    count_features: Sequence[str],
+    classes: Sequence[str] = (),
+    licence: str = "unknown",
+    source: str | None = None,
+) -> Manifest:
+    """Make a model directory from an ONNX classifier.
+
+    The written network takes uint8 [N, H, W, 3] RGB and has all taps as outputs, whatever the given one took and gave.
+
+    Parameters
+    ----------
+    onnx_path
+        A one-file ONNX network with one image input.
+    out_dir
+        The directory to make; it may exist only if it is empty.
+    name
+        Name of the model.
+    taps
+        Tap name to the tensor that plays this role, or to the node whose first output does. ``conv_last`` and
+        ``logits`` are needed.
+    pixels
+        How the given network takes pixels; an empty ``tensor`` stands for its only input, and ``dtype`` is read from
+        the network.
+    count_features
+        Taps that feed the count SVM.
+    classes
+        One name per logit, or none.
+    licence, source
+        For the manifest; ``source`` is the file's name unless given.
+
+    Returns
+    -------
+    Manifest
+        As written, with the taps' shapes as one run of the network gave them.
+
+    Raises
+    ------
+    UsageError
+        If ``out_dir`` is not empty.
+    ManifestError
+        If a tap, a tensor or the input is missing or of the wrong form.
+    ModelError
+        If the network cannot be read, run or made to take a batch, or ``out_dir`` cannot be written.
+    """
+    check_vacant(out_dir)
+    for required in REQUIRED_TAPS:
+        if required not in taps:
+            raise ManifestError(
+                f"No tensor was named for the tap '{required}' (only for {sorted(taps)}); name the one that "
+                f"plays its part."
+            )
+    model = load_graph(onnx_path)
+    given = input_tensor(model, pixels.tensor or None)
+    takes_bytes = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    pixels = replace(pixels, tensor=given.name, dtype="uint8" if takes_bytes else "float32")
+    tensors = {tap: _find_tensor(model.graph, tap, wanted, onnx_path) for tap, wanted in taps.items()}
+    model = cut_graph(model, name, pixels, tensors)
+    shapes = _shapes(model, name, pixels)
+    for tap in _GRID_TAPS:
+        if len(shapes.get(tap, (0, 0, 0))) != 3:
+            raise ManifestError(f"The tap '{tap}' has shape {shapes[tap]}, expected channels, height, width.")
+    if len(shapes["logits"]) != 1:
+        raise ManifestError(f"The tap 'logits' has shape {shapes['logits']}, expected one value per class.")
+    manifest = Manifest(
+        name=name,
+        input=NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std),
+        taps={tap: Tap(tap, shape) for tap, shape in shapes.items()},
+        count_features=tuple(count_features),
+        classes=tuple(classes),
+        licence=licence,
+        source=source or onnx_path.name,
+    )
+    for value in model.graph.output:
+        declared: list[str | int | None] = [BATCH, *shapes[value.name]]
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, declared))
+    return write_model_directory(model, manifest, out_dir)
+
+
+def _find_tensor(graph: onnx.GraphProto, tap: str, wanted: str, path: Path) -> str:
+    """Return ``wanted`` if it is a tensor of ``graph``, or the first output of the node of that name."""
+    tensors = {output for node in graph.node for output in node.output if output}
+    if wanted in tensors:
+        return wanted
+    nodes: dict[str, str] = {node.name: node.output[0] for node in graph.node if node.name and node.output}
+    if wanted in nodes:
+        return nodes[wanted]
+    raise ManifestError(
+        f"{path} has no tensor and no node '{wanted}' for the tap '{tap}'{closest_names(wanted, tensors | set(nodes))}."
+    )
+
+
+def _shapes(model: onnx.ModelProto, name: str, pixels: NetworkInput) -> dict[str, tuple[int, ...]]:
+    """Run two different images and return the shape of every tap without its batch axis."""
+    images = np.zeros((2, pixels.height, pixels.width, 3), np.uint8)
+    images[1] = np.arange(pixels.width, dtype=np.uint8)[:, None]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is in the exception
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        outputs = dict(zip((o.name for o in session.get_outputs()), session.run(None, {IMAGE: images}), strict=True))
+    except Exception as error:  # onnxruntime's exceptions share no base but this
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"The network of '{name}' cannot run on a batch of two {pixels.height}x{pixels.width} images ({reason})."
+        ) from None
+    for tap, values in outputs.items():
+        if values.ndim < 2 or values.shape[0] != 2:
+            raise ModelError(
+                f"The tap '{tap}' of '{name}' has shape {values.shape} for a batch of two images, expected 2 first; "
+                f"export the network with a dynamic batch axis."
+            )
+    return {tap: values.shape[1:] for tap, values in outputs.items()}

@@ -1,0 +1,155 @@
+"""Fetching pinned VGG weights from the Hugging Face hub and exporting them.
+
+``hf_hub_download`` deletes what it has when a download is cut off. Half a gigabyte is worth resuming, so the library's
+parts are put together here instead: its metadata call, its retrying ``http_get``, and a partial file that stays. What
+a partial file holds is never trusted: only the pinned sha256 makes it a weight file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+from pc_engine.errors import DownloadError, UsageError
+from pc_engine.export.model_directory import export_vgg
+from pc_engine.export.vgg import ARCHITECTURES, VggSpec
+from pc_engine.manifest import MANIFEST_FILE, file_sha256
+
+_TIMEOUT = 10.0  # seconds to wait for the hub's first answer
+
+
+@dataclass(frozen=True)
+class PinnedWeights:
+    """One weight file on the hub, of which only these very bytes are accepted."""
+
+    architecture: VggSpec
+    repository: str
+    revision: str
+    sha256: str
+    file: str = "model.safetensors"
+    licence: str = "unknown"
+
+    @property
+    def page(self) -> str:
+        """The page where a person can get the file."""
+        return f"https://huggingface.co/{self.repository}"
+
+
+#: torchvision's ImageNet weights, as timm publishes them.
+PINNED: Mapping[str, PinnedWeights] = {
+    "vgg16": PinnedWeights(
+        ARCHITECTURES["vgg16"],
+        "timm/vgg16.tv_in1k",
+        "3394518cba29aee1ea82a49d971be90d2dd1dab7",
+        "57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8",
+        licence="BSD-3-Clause",
+    ),
+    "vgg19": PinnedWeights(
+        ARCHITECTURES["vgg19"],
+        "timm/vgg19.tv_in1k",
+        "128d4708565b3a414bcbb9bbad440b2fe37b9f18",
+        "11aea017b543ff59233749d8f1cf544cda749378f5790d2fedab841fb86b7669",
+        licence="BSD-3-Clause",
+    ),
+}
+
+
+def fetch_vgg(
+    name: str, models_dir: Path, *, pins: Mapping[str, PinnedWeights] = PINNED, endpoint: str | None = None
+) -> Path:
+    """Fetch the weights called ``name``, export them to ``models_dir/name`` and return that directory.
+
+    The download lies in ``downloads`` beside ``models_dir`` until the export is done. One that was cut off, by the
+    network or by Ctrl-C, goes on where it stopped at the next call.
+
+    Parameters
+    ----------
+    name
+        A key of ``pins``.
+    models_dir
+        Where installed models live; made if absent.
+    pins
+        What can be fetched.
+    endpoint
+        Address of the hub; the hub's own, or the environment's ``HF_ENDPOINT``, if None.
+
+    Raises
+    ------
+    UsageError
+        If ``name`` is not among ``pins``.
+    DownloadError
+        If the file cannot be had or is not the pinned one; says how to get it by hand.
+    """
+    if name not in pins:
+        raise UsageError(f"There are no weights '{name}' to fetch, only {', '.join(pins)}.")
+    pin, out_dir = pins[name], models_dir / name
+    downloads = models_dir.parent / "downloads"
+    path = downloads / f"{name}-{pin.revision[:8]}.safetensors"
+    instead = (
+        f"get {pin.file} by hand from {pin.page} and run 'pc-engine export {name} --weights {pin.file} "
+        f"--out {out_dir}', or use --model lego, which needs no network."
+    )
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+        lock = WeakFileLock(downloads / f"{name}.lock")
+    except OSError as error:
+        raise DownloadError(f"{downloads} cannot be made ({error.strerror}); {instead}") from None
+    with lock:  # a second process waits, and finds the model made
+        if (out_dir / MANIFEST_FILE).is_file():
+            return out_dir
+        if not (path.is_file() and file_sha256(path) == pin.sha256):
+            _download(name, pin, path, endpoint, instead)
+            _verify(name, pin, path, instead)
+        export_vgg(pin.architecture, path, out_dir, licence=pin.licence, source=f"{pin.page} @ {pin.revision}")
+        path.unlink()
+    return out_dir
+
+
+def _download(name: str, pin: PinnedWeights, path: Path, endpoint: str | None, instead: str) -> None:
+    """Bring ``path`` to its full length, from wherever it stands."""
+    url = hf_hub_url(pin.repository, pin.file, revision=pin.revision, endpoint=endpoint)
+    try:
+        metadata = get_hf_file_metadata(url, token=False, timeout=_TIMEOUT)
+        with path.open("ab") as stream:
+            present = stream.tell()
+            if metadata.size is None or present > metadata.size:
+                stream.truncate(0)
+                present = 0
+            http_get(
+                metadata.location,
+                stream,
+                resume_size=present,
+                expected_size=metadata.size,
+                displayed_filename=path.name,
+            )
+    except Exception as error:  # the hub library's transport, and so its exceptions, differ between its versions
+        kept = path.stat().st_size if path.is_file() else 0
+        resume = f", {kept / 1e6:.1f} MB are kept and the next try goes on from there" if kept else ""
+        raise DownloadError(
+            f"The weights of {name} could not be fetched from {url} ({_reason(error)}{resume}); {instead}"
+        ) from None
+
+
+def _verify(name: str, pin: PinnedWeights, path: Path, instead: str) -> None:
+    found = file_sha256(path)
+    if found != pin.sha256:
+        path.unlink()
+        raise DownloadError(
+            f"What was fetched for {name} has sha256 {found[:12]}… where {pin.sha256[:12]}… is expected, and was "
+            f"deleted: try again, or {instead}"
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason_phrase}".rstrip()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    first_line = (str(error).strip() or "no answer").splitlines()[0].rstrip(".")
+    return f"{type(error).__name__}: {first_line}"

@@ -1,0 +1,130 @@
+"""Writing model directories: all files or none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+
+from pc_engine.errors import ModelError, UsageError
+from pc_engine.export.class_names import read_class_names
+from pc_engine.export.vgg import ARCHITECTURES, COUNT_FEATURES, VggSpec, build_vgg, vgg_input, vgg_taps
+from pc_engine.export.weights import read_weights
+from pc_engine.manifest import NETWORK_FILE, Manifest, write_manifest
+
+
+def export_vgg(
+    architecture: str | VggSpec,
+    weights: str | Path,
+    out_dir: Path,
+    *,
+    classes: Path | Sequence[str] = (),
+    licence: str = "unknown",
+    source: str | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+) -> Manifest:
+    """Make a model directory from VGG weights.
+
+    Parameters
+    ----------
+    architecture
+        ``"vgg16"``, ``"vgg19"``, another name of ``ARCHITECTURES``, or a specification.
+    weights
+        A weight file or ``random:SEED``; see ``read_weights``.
+    out_dir
+        The directory to make; it may exist only if it is empty.
+    classes
+        One name per logit, or a file that ``read_class_names`` reads; empty where names are unknown.
+    licence, source
+        For the manifest; ``source`` is the weight file's name unless given.
+    mean, std
+        Normalisation of the pixels, 0..255 RGB, where the weights were trained with another one than is usual for
+        files of this kind.
+
+    Returns
+    -------
+    Manifest
+        As written.
+
+    Raises
+    ------
+    UsageError
+        If the architecture is unknown or ``out_dir`` is not empty.
+    WeightsError, MissingPackageError
+        As ``read_weights`` does.
+    ModelError
+        If the directory cannot be written or the class names do not fit.
+    """
+    spec = find_architecture(architecture) if isinstance(architecture, str) else architecture
+    check_vacant(out_dir)
+    loaded = read_weights(weights, spec)
+    n_classes = loaded.tensors["classifier.6.weight"].shape[0]
+    mean, std = mean or loaded.mean, std or loaded.std
+    manifest = Manifest(
+        name=spec.name,
+        input=vgg_input(spec, mean, std),
+        taps=vgg_taps(spec, n_classes),
+        count_features=COUNT_FEATURES,
+        classes=read_class_names(classes) if isinstance(classes, Path) else tuple(classes),
+        licence=licence,
+        source=source or (Path(weights).name if Path(weights).suffix else str(weights)),
+    )
+    model = build_vgg(spec, loaded.tensors, mean, std)
+    del loaded  # half a gigabyte that serialising needs
+    return write_model_directory(model, manifest, out_dir)
+
+
+def find_architecture(name: str) -> VggSpec:
+    """Return the VGG architecture called ``name``; raise UsageError listing the known ones where there is none."""
+    if name not in ARCHITECTURES:
+        raise UsageError(f"There is no architecture '{name}': choose one of {', '.join(ARCHITECTURES)}.")
+    return ARCHITECTURES[name]
+
+
+def check_vacant(out_dir: Path) -> None:
+    """Raise UsageError if ``out_dir`` exists and is not an empty directory."""
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise UsageError(f"{out_dir} exists and is not empty: remove it, or name another directory.")
+
+
+def write_model_directory(model: onnx.ModelProto, manifest: Manifest, out_dir: Path) -> Manifest:
+    """Write ``model`` and ``manifest`` as ``out_dir``; it appears complete, checked by ONNX's checker, or not at all.
+
+    The same model gives the same bytes.
+    """
+    with _appearing_at_once(out_dir) as directory:
+        path = directory / NETWORK_FILE
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        check_network(path)
+        return write_manifest(manifest, directory)
+
+
+def check_network(path: Path) -> None:
+    """Raise ModelError where ONNX's checker finds the file at fault."""
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"The network does not pass the ONNX checker ({reason}); report this, or mend it.") from None
+
+
+@contextmanager
+def _appearing_at_once(out_dir: Path) -> Iterator[Path]:
+    """Yield a new directory beside ``out_dir`` that takes its name when the block ends well, and else goes."""
+    check_vacant(out_dir)
+    building = out_dir.absolute().with_name(f".{out_dir.absolute().name}.{os.getpid()}.new")
+    try:
+        building.mkdir(parents=True)
+        yield building
+        if out_dir.exists():
+            out_dir.rmdir()  # empty; Windows does not replace it
+        building.replace(out_dir)
+    except OSError as error:
+        raise ModelError(f"{out_dir} cannot be written ({error.strerror or error}).") from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)

@@ -1,0 +1,241 @@
+"""The VGG networks as ONNX graphs, built from a weight dictionary (Simonyan & Zisserman 2015, arXiv:1409.1556).
+
+The graph takes uint8 [N, H, W, 3] RGB and normalises inside its first convolution. Normalising folds into weights and
+bias alone only without padding: a convolution pads zeros *after* normalisation, which are mean pixels before it. So
+the pixels get a fourth channel with the constant 255, whose weights carry the mean: padding zeroes that channel
+too, and a padded position contributes nothing, exactly as if it had been normalised first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pc_engine.manifest import NetworkInput, Tap
+
+OPSET = 17
+IR_VERSION = 8
+
+#: torchvision's ImageNet statistics in units of 0..255, RGB.
+IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+COUNT_FEATURES = ("pool5", "fc6", "fc7")
+
+_CONSTANT = 255.0  # of the fourth channel: exact in uint8 scale and in every float format
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer with weights.
+
+    Attributes
+    ----------
+    name
+        torchvision's name: ``features.0`` … for convolutions, ``classifier.0``, ``.3``, ``.6`` for the linear layers.
+    block, index
+        Position of a convolution, both from 1 as in ``conv5_3``; a linear layer has block 0 and index 1, 2, 3.
+    in_shape
+        What it reads: (channels,) of a convolution, (channels, height, width) of ``pool5`` for fc6, (values,) after.
+    n_out
+        Channels or values out; None for the last layer, which takes any number of classes.
+    """
+
+    name: str
+    block: int
+    index: int
+    in_shape: tuple[int, ...]
+    n_out: int | None
+
+    @property
+    def is_conv(self) -> bool:
+        """Whether this is a convolution (3x3, padded by 1)."""
+        return self.block > 0
+
+    @property
+    def n_in(self) -> int:
+        """Number of channels or values in."""
+        return math.prod(self.in_shape)
+
+
+@dataclass(frozen=True)
+class VggSpec:
+    """The shape of a VGG network.
+
+    Attributes
+    ----------
+    name
+        Name of the architecture.
+    blocks
+        Channels of each convolution, one tuple per block; every block ends in a 2x2 maximum pooling.
+    fc_width
+        Width of fc6 and fc7.
+    size
+        Height and width of the input in pixels.
+    """
+
+    name: str
+    blocks: tuple[tuple[int, ...], ...]
+    fc_width: int = 4096
+    size: int = 224
+
+    @property
+    def pooled_shape(self) -> tuple[int, int, int]:
+        """Shape of ``pool5``: channels, height, width."""
+        side = self.size // 2 ** len(self.blocks)
+        return self.blocks[-1][-1], side, side
+
+    def layers(self) -> Iterator[Layer]:
+        """Yield the layers with weights, from input to logits."""
+        position, channels = 0, 3
+        for block, widths in enumerate(self.blocks, start=1):
+            for index, width in enumerate(widths, start=1):
+                yield Layer(f"features.{position}", block, index, (channels,), width)
+                position, channels = position + 2, width  # a ReLU follows
+            position += 1  # the pooling
+        yield Layer("classifier.0", 0, 1, self.pooled_shape, self.fc_width)
+        yield Layer("classifier.3", 0, 2, (self.fc_width,), self.fc_width)
+        yield Layer("classifier.6", 0, 3, (self.fc_width,), None)
+
+
+def _vgg(depth: int, convs: tuple[int, ...]) -> VggSpec:
+    widths = (64, 128, 256, 512, 512)
+    return VggSpec(f"vgg{depth}", tuple((width,) * n for width, n in zip(widths, convs, strict=True)))
+
+
+#: Configurations A, B, D and E of the VGG paper, by name.
+ARCHITECTURES: Mapping[str, VggSpec] = {
+    spec.name: spec
+    for spec in (
+        _vgg(11, (1, 1, 2, 2, 2)),
+        _vgg(13, (2, 2, 2, 2, 2)),
+        _vgg(16, (2, 2, 3, 3, 3)),
+        _vgg(19, (2, 2, 4, 4, 4)),
+    )
+}
+
+
+def build_vgg(
+    spec: VggSpec,
+    weights: Mapping[str, np.ndarray],
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> onnx.ModelProto:
+    """Return the network as ONNX, with the taps as outputs.
+
+    Parameters
+    ----------
+    spec
+        The architecture.
+    weights
+        ``<layer>.weight`` and ``<layer>.bias`` by torchvision's names, float32: convolutions [out, in, 3, 3], linear
+        layers [out, in], fc6 reading ``pool5`` flattened in the order channel, row, column. See ``read_weights``.
+    mean, std
+        What the weights expect to be subtracted from and divided into pixels of 0..255, RGB; folded into the
+        first convolution.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Input ``image`` uint8 [N, size, size, 3] RGB; outputs ``conv_prev``, ``conv_last``, ``pool5``, ``fc6``,
+        ``fc7`` (all after ReLU) and ``logits``, float32.
+    """
+    graph = _GraphWriter()
+    tensor = graph.node("Cast", ["image"], "pixels", to=TensorProto.FLOAT)
+    tensor = graph.node("Transpose", [tensor], "pixels_chw", perm=[0, 3, 1, 2])
+    pads = graph.constant("constant_channel.pads", np.array([0, 0, 0, 0, 0, 1, 0, 0], dtype=np.int64))
+    value = graph.constant("constant_channel.value", np.array(_CONSTANT, dtype=np.float32))
+    tensor = graph.node("Pad", [tensor, pads, value], "pixels_and_constant", mode="constant")
+
+    layers = {(layer.block, layer.index): layer for layer in spec.layers()}
+    for block, widths in enumerate(spec.blocks, start=1):
+        for index in range(1, len(widths) + 1):
+            name = layers[block, index].name
+            kernel = weights[f"{name}.weight"]
+            operands = [
+                graph.constant(f"{name}.weight", _fold(kernel, mean, std) if (block, index) == (1, 1) else kernel),
+                graph.constant(f"{name}.bias", weights[f"{name}.bias"]),
+            ]
+            tensor = graph.node(
+                "Conv", [tensor, *operands], f"{name}.sum", kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1]
+            )
+            tensor = graph.node("Relu", [tensor], _conv_tap(spec, block, index) or f"conv{block}_{index}")
+        output = "pool5" if block == len(spec.blocks) else f"block{block}_pool"
+        tensor = graph.node("MaxPool", [tensor], output, kernel_shape=[2, 2], strides=[2, 2])
+
+    tensor = graph.node("Flatten", [tensor], "pool5_flat", axis=1)
+    for index, tap in enumerate(("fc6", "fc7", "logits"), start=1):
+        name = layers[0, index].name
+        operands = [graph.constant(f"{name}.{part}", weights[f"{name}.{part}"]) for part in ("weight", "bias")]
+        output = tap if tap == "logits" else f"{name}.sum"
+        tensor = graph.node("Gemm", [tensor, *operands], output, transB=1)
+        if tap != "logits":
+            tensor = graph.node("Relu", [tensor], tap)
+
+    taps = vgg_taps(spec, weights["classifier.6.weight"].shape[0])
+    size = spec.size
+    return helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            spec.name,
+            [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", size, size, 3])],
+            [helper.make_tensor_value_info(tap.tensor, TensorProto.FLOAT, ["N", *tap.shape]) for tap in taps.values()],
+            graph.initializers,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="pc-engine",
+    )
+
+
+def vgg_taps(spec: VggSpec, n_classes: int) -> dict[str, Tap]:
+    """Return the taps of a network with ``n_classes`` logits, from input to output."""
+    channels, height, width = spec.pooled_shape
+    taps = {
+        "conv_prev": (spec.blocks[-1][-2], 2 * height, 2 * width),
+        "conv_last": (channels, 2 * height, 2 * width),
+        "pool5": (channels, height, width),
+        "fc6": (spec.fc_width,),
+        "fc7": (spec.fc_width,),
+        "logits": (n_classes,),
+    }
+    return {name: Tap(name, shape) for name, shape in taps.items()}
+
+
+def vgg_input(spec: VggSpec, mean: tuple[float, float, float], std: tuple[float, float, float]) -> NetworkInput:
+    """Return the manifest's record of the input; ``mean`` and ``std`` are folded into the graph already."""
+    return NetworkInput("image", spec.size, spec.size, mean=mean, std=std)
+
+
+def _conv_tap(spec: VggSpec, block: int, index: int) -> str | None:
+    if block < len(spec.blocks):
+        return None
+    return {len(spec.blocks[-1]) - 1: "conv_prev", len(spec.blocks[-1]): "conv_last"}.get(index)
+
+
+def _fold(kernel: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """Return a kernel [out, 4, 3, 3] for pixels of 0..255 and the constant channel, from one for normalised pixels."""
+    scaled = kernel.astype(np.float64) / np.array(std)[:, None, None]
+    constant = -(scaled * np.array(mean)[:, None, None]).sum(axis=1, keepdims=True) / _CONSTANT
+    return np.concatenate([scaled, constant], axis=1).astype(np.float32)
+
+
+class _GraphWriter:
+    """Collects nodes and initializers in order; both calls return the name of the tensor they define."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+
+    def node(self, operator: str, inputs: list[str], output: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))  # type: ignore[arg-type]
+        return output
+
+    def constant(self, name: str, values: np.ndarray) -> str:
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name

@@ -1,0 +1,112 @@
+"""The three namings and memory layouts in which VGG weights are published."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from pc_engine.export.vgg import Layer
+
+
+class Layout(Protocol):
+    """Where a file keeps the weight of a layer, and how to bring it to torchvision's layout."""
+
+    #: Axis of the last layer's weight that counts the classes.
+    class_axis: int
+
+    def weight_name(self, layer: Layer) -> str:
+        """Return the name of the layer's weight in the file."""
+
+    def bias_name(self, layer: Layer) -> str:
+        """Return the name of the layer's bias in the file."""
+
+    def is_conv(self, name: str) -> bool:
+        """Tell whether ``name`` is that of a convolution's weight."""
+
+    def weight_shape(self, layer: Layer, n_classes: int) -> tuple[int, ...]:
+        """Return the shape of the layer's weight in the file."""
+
+    def to_torchvision(self, weight: np.ndarray, layer: Layer) -> np.ndarray:
+        """Return the weight as [out, in, 3, 3] or [out, in]."""
+
+
+class _Torchvision:
+    """``features.N`` and ``classifier.N``: convolutions [out, in, 3, 3], linear layers [out, in]."""
+
+    class_axis = 0
+
+    def _layer_name(self, layer: Layer) -> str:
+        return layer.name
+
+    def weight_name(self, layer: Layer) -> str:
+        return f"{self._layer_name(layer)}.weight"
+
+    def bias_name(self, layer: Layer) -> str:
+        return f"{self._layer_name(layer)}.bias"
+
+    def is_conv(self, name: str) -> bool:
+        return re.fullmatch(r"features\.\d+\.weight", name) is not None
+
+    def weight_shape(self, layer: Layer, n_classes: int) -> tuple[int, ...]:
+        n_out = layer.n_out or n_classes
+        return (n_out, layer.n_in, 3, 3) if layer.is_conv else (n_out, layer.n_in)
+
+    def to_torchvision(self, weight: np.ndarray, layer: Layer) -> np.ndarray:
+        return weight if layer.is_conv else weight.reshape(weight.shape[0], -1)
+
+
+class _Timm(_Torchvision):
+    """As torchvision, but fc6 is a convolution of ``pool5``'s size and fc7 one of 1x1; other names."""
+
+    _NAMES: ClassVar = {1: "pre_logits.fc1", 2: "pre_logits.fc2", 3: "head.fc"}
+
+    def _layer_name(self, layer: Layer) -> str:
+        return layer.name if layer.is_conv else self._NAMES[layer.index]
+
+    def weight_shape(self, layer: Layer, n_classes: int) -> tuple[int, ...]:
+        shape = super().weight_shape(layer, n_classes)
+        if layer.is_conv or layer.n_out is None:
+            return shape
+        return (layer.n_out, *layer.in_shape) if layer.index == 1 else (*shape, 1, 1)
+
+
+class _Keras:
+    """``blockB_convI``, ``fc1``, ``fc2``, ``predictions``: kernels [3, 3, in, out] and [in, out].
+
+    fc1 reads ``pool5`` flattened in the order row, column, channel.
+    """
+
+    class_axis = 1
+
+    _NAMES: ClassVar = {1: "fc1", 2: "fc2", 3: "predictions"}
+
+    def _layer_name(self, layer: Layer) -> str:
+        return f"block{layer.block}_conv{layer.index}" if layer.is_conv else self._NAMES[layer.index]
+
+    def weight_name(self, layer: Layer) -> str:
+        return f"{self._layer_name(layer)}/kernel"
+
+    def bias_name(self, layer: Layer) -> str:
+        return f"{self._layer_name(layer)}/bias"
+
+    def is_conv(self, name: str) -> bool:
+        return re.fullmatch(r"block\d+_conv\d+/kernel", name) is not None
+
+    def weight_shape(self, layer: Layer, n_classes: int) -> tuple[int, ...]:
+        n_out = layer.n_out or n_classes
+        return (3, 3, layer.n_in, n_out) if layer.is_conv else (layer.n_in, n_out)
+
+    def to_torchvision(self, weight: np.ndarray, layer: Layer) -> np.ndarray:
+        if layer.is_conv:
+            return weight.transpose(3, 2, 0, 1)
+        if layer.index == 1:
+            channels, height, width = layer.in_shape
+            return weight.reshape(height, width, channels, -1).transpose(3, 2, 0, 1).reshape(weight.shape[1], -1)
+        return weight.T
+
+
+TORCHVISION: Layout = _Torchvision()
+TIMM: Layout = _Timm()
+KERAS: Layout = _Keras()

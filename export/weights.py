@@ -1,0 +1,201 @@
+"""Reading VGG weights from whatever file they come in, checked and brought to torchvision's names and layout.
+
+safetensors       torchvision's names, or timm's (fc6 and fc7 as convolutions)
+.pth, .pt         a PyTorch state_dict (needs torch; read with weights_only=True)
+.h5, .hdf5        keras.applications (needs h5py)
+random:SEED       He-initialised, for measuring speed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pc_engine.errors import WeightsError
+from pc_engine.export.vgg import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, VggSpec
+from pc_engine.export.weight_files import WeightFile, read_keras, read_safetensors, read_torch
+from pc_engine.export.weight_layouts import KERAS, TIMM, TORCHVISION, Layout
+
+RANDOM = "random:"
+
+#: Keras' VGG takes BGR pixels minus these means, undivided ("caffe" preprocessing); here in RGB order.
+CAFFE_MEAN = (123.68, 116.779, 103.939)
+
+_READERS = {
+    ".safetensors": read_safetensors,
+    ".pth": read_torch,
+    ".pt": read_torch,
+    ".h5": read_keras,
+    ".hdf5": read_keras,
+}
+
+
+@dataclass(frozen=True)
+class VggWeights:
+    """Weights of a VGG network, as ``build_vgg`` takes them.
+
+    Attributes
+    ----------
+    tensors
+        float32 arrays by torchvision's names; the first convolution reads RGB.
+    mean, std
+        The normalisation that they were trained with, in units of 0..255, RGB.
+    """
+
+    tensors: dict[str, np.ndarray]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def read_weights(source: str | Path, architecture: VggSpec) -> VggWeights:
+    """Read the weights of ``architecture``.
+
+    Parameters
+    ----------
+    source
+        A weight file, its kind told by its suffix, or ``random:SEED``. 16-bit floats are widened to float32.
+    architecture
+        What the weights must fit; only the number of classes is free.
+
+    Raises
+    ------
+    WeightsError
+        If the file is absent, damaged, no weight file, of another architecture, or a tensor of it is missing, has
+        another shape or holds NaN or infinity.
+    MissingPackageError
+        If torch or h5py is needed and absent.
+    """
+    if str(source).startswith(RANDOM):
+        return VggWeights(random_weights(architecture, _seed(str(source))))
+    path = Path(source)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise WeightsError(
+            f"{path} is not a weight file of a known kind: expected {', '.join(sorted(_READERS))} or {RANDOM}SEED."
+        )
+    if not path.is_file():
+        raise WeightsError(f"The weight file {path} does not exist; check the path.")
+    file = reader(path)
+    layout = _layout(file)
+    _check_architecture(file, layout, architecture)
+    tensors = _convert(file, layout, architecture)
+    if layout is KERAS:
+        first = "features.0.weight"
+        tensors[first] = np.ascontiguousarray(tensors[first][:, ::-1])  # BGR to RGB
+        return VggWeights(tensors, CAFFE_MEAN, (1.0, 1.0, 1.0))
+    return VggWeights(tensors)
+
+
+def random_weights(architecture: VggSpec, seed: int, n_classes: int = 1000) -> dict[str, np.ndarray]:
+    """Return He-initialised weights (He et al. 2015, arXiv:1502.01852): normal with variance 2 / fan-in, zero bias."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for layer in architecture.layers():
+        shape = TORCHVISION.weight_shape(layer, n_classes)
+        values = rng.standard_normal(shape, dtype=np.float32)
+        values *= np.float32(np.sqrt(2 / np.prod(shape[1:])))
+        tensors[f"{layer.name}.weight"] = values
+        tensors[f"{layer.name}.bias"] = np.zeros(shape[0], np.float32)
+    return tensors
+
+
+def _seed(source: str) -> int:
+    text = source.removeprefix(RANDOM)
+    if not text.isascii() or not text.isdigit():
+        raise WeightsError(f"'{source}' names no seed: give a whole number, e.g. {RANDOM}0.")
+    return int(text)
+
+
+def _layout(file: WeightFile) -> Layout:
+    """Return the naming that most of the file's tensors follow."""
+    if file.is_keras:
+        return KERAS
+    return TIMM if any(name.startswith(("pre_logits.", "head.")) for name in file.tensors) else TORCHVISION
+
+
+def _check_architecture(file: WeightFile, layout: Layout, architecture: VggSpec) -> None:
+    """Raise where the names of the convolutions tell that the file is of something else."""
+    found = {name for name in file.tensors if layout.is_conv(name)}
+    if found == _conv_names(layout, architecture):
+        return
+    if any(name.endswith("running_mean") for name in file.tensors):
+        raise WeightsError(
+            f"{file.path} holds a batch-normalised network ('{_first(file.tensors, 'running_mean')}'), expected "
+            f"{architecture.name} without batch normalisation."
+        )
+    for other in ARCHITECTURES.values():
+        if other.blocks != architecture.blocks and found == _conv_names(layout, other):
+            raise WeightsError(
+                f"{file.path} looks like {other.name.upper()} weights, but {architecture.name} was asked for: "
+                f"export it as {other.name}, or give the weights of {architecture.name}."
+            )
+    if not found:
+        raise WeightsError(
+            f"{file.path} has no tensor '{_first_conv(layout, architecture)}', so it does not hold {architecture.name} "
+            f"weights; it holds {_some(file.tensors)}."
+        )
+    extra = sorted(found - _conv_names(layout, architecture))
+    if extra:
+        raise WeightsError(
+            f"{file.path} has the tensor '{extra[0]}', which {architecture.name} does not have: "
+            f"it is of another network."
+        )
+
+
+def _conv_names(layout: Layout, spec: VggSpec) -> set[str]:
+    return {layout.weight_name(layer) for layer in spec.layers() if layer.is_conv}
+
+
+def _first_conv(layout: Layout, spec: VggSpec) -> str:
+    return layout.weight_name(next(spec.layers()))
+
+
+def _first(names: Mapping[str, np.ndarray], suffix: str) -> str:
+    return next(name for name in names if name.endswith(suffix))
+
+
+def _some(names: Mapping[str, np.ndarray]) -> str:
+    shown = ", ".join(f"'{name}'" for name in list(names)[:3])
+    return f"{len(names)} others, e.g. {shown}" if names else "none"
+
+
+def _convert(file: WeightFile, layout: Layout, architecture: VggSpec) -> dict[str, np.ndarray]:
+    """Take the tensors out of ``file`` one by one, checked, in torchvision's layout."""
+    n_classes = 0
+    tensors: dict[str, np.ndarray] = {}
+    for layer in architecture.layers():
+        name = layout.weight_name(layer)
+        weight = _take(file, name)
+        if layer.n_out is None and weight.ndim == len(layout.weight_shape(layer, 1)):
+            n_classes = weight.shape[layout.class_axis]
+        _check_shape(file, name, weight, layout.weight_shape(layer, n_classes))
+        tensors[f"{layer.name}.weight"] = _float32(file, name, layout.to_torchvision(weight, layer))
+        bias_name = layout.bias_name(layer)
+        bias = _take(file, bias_name)
+        _check_shape(file, bias_name, bias, (layer.n_out or n_classes,))
+        tensors[f"{layer.name}.bias"] = _float32(file, bias_name, bias)
+    return tensors
+
+
+def _take(file: WeightFile, name: str) -> np.ndarray:
+    """Remove a tensor from ``file``, so that its memory goes as soon as its converted form exists."""
+    if name not in file.tensors:
+        raise WeightsError(f"{file.path} has no tensor '{name}'; it is incomplete or of another network.")
+    return file.tensors.pop(name)
+
+
+def _check_shape(file: WeightFile, name: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
+    if array.shape != expected:
+        raise WeightsError(f"{file.path}: the tensor '{name}' has shape {array.shape}, expected {expected}.")
+
+
+def _float32(file: WeightFile, name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        raise WeightsError(f"{file.path}: the tensor '{name}' is of type {array.dtype}, expected floating point.")
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(array.sum(dtype=np.float64)):
+        raise WeightsError(f"{file.path}: the tensor '{name}' holds NaN or infinity; the file is damaged.")
+    return array
