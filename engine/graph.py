@@ -7,7 +7,7 @@ both without a second copy of the weights.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,16 +99,31 @@ def prepare_graph(model: onnx.ModelProto, manifest: Manifest, taps: Sequence[str
     ModelError
         If the wanted taps need a second input, the batch size is fixed inside the graph, or the opset is too old.
     """
-    part = _part(model, manifest, taps)
-    prepared = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
-    prepared.opset_import.extend(model.opset_import)
-    prepared.functions.extend(model.functions)
-    prepared.graph.name = model.graph.name
-    prepared.graph.input.extend(model.graph.input)
-    prepared.graph.node.extend(node for k, node in enumerate(model.graph.node) if k in part.nodes)
-    prepared.graph.initializer.extend(t for t in model.graph.initializer if t.name in part.tensors)
-    prepared.graph.sparse_initializer.extend(t for t in model.graph.sparse_initializer if t.values.name in part.tensors)
-    return _adapt(prepared, manifest, part)
+    part = _part(model, _wanted(manifest, taps))
+    return _adapt(_copy(model, part), part)
+
+
+def cut_graph(model: onnx.ModelProto, name: str, pixels: NetworkInput, tensors: Mapping[str, str]) -> onnx.ModelProto:
+    """Return what ``prepare_graph`` does, for a network whose taps' shapes are not known yet.
+
+    Parameters
+    ----------
+    model
+        The network; not modified.
+    name
+        What errors call it.
+    pixels
+        How it takes pixels.
+    tensors
+        Tap name to tensor.
+
+    Raises
+    ------
+    ModelError, ManifestError
+        As ``prepare_graph`` does.
+    """
+    part = _part(model, _Wanted(name, pixels, dict(tensors), {}))
+    return _adapt(_copy(model, part), part)
 
 
 def open_graph(path: Path, manifest: Manifest, taps: Sequence[str]) -> onnx.ModelProto:
@@ -120,7 +135,7 @@ def open_graph(path: Path, manifest: Manifest, taps: Sequence[str]) -> onnx.Mode
         As ``load_graph`` and ``prepare_graph`` do.
     """
     model = load_graph(path)
-    part = _part(model, manifest, taps)
+    part = _part(model, _wanted(manifest, taps))
     graph = model.graph
     for k in reversed(range(len(graph.node))):
         if k not in part.nodes:
@@ -131,24 +146,45 @@ def open_graph(path: Path, manifest: Manifest, taps: Sequence[str]) -> onnx.Mode
     for k in reversed(range(len(graph.sparse_initializer))):
         if graph.sparse_initializer[k].values.name not in part.tensors:
             del graph.sparse_initializer[k]
-    return _adapt(model, manifest, part)
+    return _adapt(model, part)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is asked of a network: ``name`` is the model's, ``tensors`` and ``shapes`` are by tap."""
+
+    name: str
+    pixels: NetworkInput
+    tensors: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What of a graph is wanted: tensor by tap, and the indices of nodes and names of tensors that lead to them."""
+    """What of a graph is wanted: the indices of nodes and the names of tensors that lead to the taps."""
 
-    taps: dict[str, str]
+    wanted: _Wanted
     nodes: frozenset[int]
     tensors: frozenset[str]
 
 
-def _part(model: onnx.ModelProto, manifest: Manifest, taps: Sequence[str]) -> _Part:
-    wanted = _tensors_of_taps(model.graph, manifest, taps)
+def _wanted(manifest: Manifest, taps: Sequence[str]) -> _Wanted:
+    names = list(dict.fromkeys(taps))
+    for name in names:
+        if name not in manifest.taps:
+            raise ManifestError(f"The model '{manifest.name}' has no tap '{name}', only {sorted(manifest.taps)}.")
+    if not names:
+        raise ManifestError(f"No tap of '{manifest.name}' was asked for; it has {sorted(manifest.taps)}.")
+    tensors = {name: manifest.taps[name].tensor for name in names}
+    return _Wanted(manifest.name, manifest.input, tensors, {name: manifest.taps[name].shape for name in names})
+
+
+def _part(model: onnx.ModelProto, wanted: _Wanted) -> _Part:
+    _check_tensors(model.graph, wanted)
     producer = {name: k for k, node in enumerate(model.graph.node) for name in node.output}
     tensors: set[str] = set()
     nodes: set[int] = set()
-    pending = list(wanted.values())
+    pending = list(wanted.tensors.values())
     while pending:
         name = pending.pop()
         if name in tensors:
@@ -161,25 +197,29 @@ def _part(model: onnx.ModelProto, manifest: Manifest, taps: Sequence[str]) -> _P
     return _Part(wanted, frozenset(nodes), frozenset(tensors))
 
 
-def _tensors_of_taps(graph: onnx.GraphProto, manifest: Manifest, taps: Sequence[str]) -> dict[str, str]:
+def _check_tensors(graph: onnx.GraphProto, wanted: _Wanted) -> None:
     produced = {name for node in graph.node for name in node.output if name}
     produced.update(value.name for value in graph.input)
-    wanted: dict[str, str] = {}
-    for name in dict.fromkeys(taps):
-        if name not in manifest.taps:
-            raise ManifestError(f"The model '{manifest.name}' has no tap '{name}', only {sorted(manifest.taps)}.")
-        if name == IMAGE:
-            raise ManifestError(f"A tap of '{manifest.name}' is called '{IMAGE}', the name of the input; rename it.")
-        tensor = manifest.taps[name].tensor
+    for tap, tensor in wanted.tensors.items():
+        if tap == IMAGE:
+            raise ManifestError(f"A tap of '{wanted.name}' is called '{IMAGE}', the name of the input; rename it.")
         if tensor not in produced:
             raise ManifestError(
-                f"The tap '{name}' of '{manifest.name}' is the tensor '{tensor}', which its network does not have"
+                f"The tap '{tap}' of '{wanted.name}' is the tensor '{tensor}', which its network does not have"
                 f"{closest_names(tensor, produced)}."
             )
-        wanted[name] = tensor
-    if not wanted:
-        raise ManifestError(f"No tap of '{manifest.name}' was asked for; it has {sorted(manifest.taps)}.")
-    return wanted
+
+
+def _copy(model: onnx.ModelProto, part: _Part) -> onnx.ModelProto:
+    copy = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
+    copy.opset_import.extend(model.opset_import)
+    copy.functions.extend(model.functions)
+    copy.graph.name = model.graph.name
+    copy.graph.input.extend(model.graph.input)
+    copy.graph.node.extend(node for k, node in enumerate(model.graph.node) if k in part.nodes)
+    copy.graph.initializer.extend(t for t in model.graph.initializer if t.name in part.tensors)
+    copy.graph.sparse_initializer.extend(t for t in model.graph.sparse_initializer if t.values.name in part.tensors)
+    return copy
 
 
 def closest_names(name: str, known: Iterable[str]) -> str:
@@ -188,29 +228,30 @@ def closest_names(name: str, known: Iterable[str]) -> str:
     return f"; the closest names are {', '.join(repr(match) for match in matches)}" if matches else ""
 
 
-def _adapt(model: onnx.ModelProto, manifest: Manifest, part: _Part) -> onnx.ModelProto:
+def _adapt(model: onnx.ModelProto, part: _Part) -> onnx.ModelProto:
     """Give the pruned ``model``, in place, its uint8 input and its outputs named by tap."""
+    wanted = part.wanted
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset < _OLDEST_OPSET:
         raise ModelError(
-            f"The network of '{manifest.name}' is of ONNX opset {opset}, at least {_OLDEST_OPSET} is needed; "
+            f"The network of '{wanted.name}' is of ONNX opset {opset}, at least {_OLDEST_OPSET} is needed; "
             f"convert it with onnx.version_converter."
         )
     graph = model.graph
-    pixels = _keep_only_input(model, manifest, part)
+    pixels = _keep_only_input(model, part)
     del graph.value_info[:], graph.output[:], graph.quantization_annotation[:]
     model.ir_version = max(model.ir_version, _INPUTS_WITHOUT_INITIALIZERS)
-    _free_batch(model, pixels, manifest.input)
+    _free_batch(model, pixels, wanted.pixels)
     known = graph_shapes.infer(model)
-    for tap, tensor in part.taps.items():
-        _check_tap(manifest, tap, known.get(tensor, graph_shapes.UNKNOWN))
+    for tap, tensor in wanted.tensors.items():
+        _check_tap(wanted, tap, known.get(tensor, graph_shapes.UNKNOWN))
 
-    direct = {tensor: tap for tap, tensor in reversed(part.taps.items())}  # the first tap of a tensor renames it
+    direct = {tensor: tap for tap, tensor in reversed(wanted.tensors.items())}  # the first tap of a tensor renames it
     converted = {tensor for tensor in direct if known.get(tensor, graph_shapes.UNKNOWN).type != TensorProto.FLOAT}
     names = {tensor: tap for tensor, tap in direct.items() if tensor not in converted}
-    if manifest.input.dtype == "uint8":
+    if wanted.pixels.dtype == "uint8":
         names[pixels.name] = IMAGE
-    present, final = set(names_of(graph)), {IMAGE, *part.taps}
+    present, final = set(names_of(graph)), {IMAGE, *wanted.tensors}
     taken = present | final
     names |= {name: fresh_name(name, taken) for name in sorted(present & final) if name not in names}
     element_type = pixels.type.tensor_type.elem_type
@@ -218,39 +259,45 @@ def _adapt(model: onnx.ModelProto, manifest: Manifest, part: _Part) -> onnx.Mode
     rename(graph, names)
 
     graph.input[0].CopyFrom(
-        helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH, manifest.input.height, manifest.input.width, 3])
+        helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH, wanted.pixels.height, wanted.pixels.width, 3])
     )
-    for tap, tensor in part.taps.items():
+    for tap, tensor in wanted.tensors.items():
         source = names.get(tensor, tensor)
         if tensor in converted:
             graph.node.append(helper.make_node("Cast", [source], [tap], to=TensorProto.FLOAT))
         elif source != tap:
             graph.node.append(helper.make_node("Identity", [source], [tap]))
-        graph.output.append(helper.make_tensor_value_info(tap, TensorProto.FLOAT, [BATCH, *manifest.taps[tap].shape]))
-    if manifest.input.dtype == "float32":
-        for k, node in enumerate(_preprocessing(graph, manifest.input, first, element_type)):
+        shape = wanted.shapes.get(tap) or (known.get(tensor, graph_shapes.UNKNOWN).shape or ())[1:]
+        graph.output.append(helper.make_tensor_value_info(tap, TensorProto.FLOAT, [BATCH, *shape] if shape else None))
+    if wanted.pixels.dtype == "float32":
+        for k, node in enumerate(_preprocessing(graph, wanted.pixels, first, element_type)):
             graph.node.insert(k, node)
     return model
 
 
-def _keep_only_input(model: onnx.ModelProto, manifest: Manifest, part: _Part) -> onnx.ValueInfoProto:
+def _keep_only_input(model: onnx.ModelProto, part: _Part) -> onnx.ValueInfoProto:
     """Drop every input but the pixels; return a copy of theirs after checking its type and size."""
-    declared = manifest.input
+    wanted, declared = part.wanted, part.wanted.pixels
     pixels = onnx.ValueInfoProto()
     pixels.CopyFrom(input_tensor(model, declared.tensor))
     initializers = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         if value.name in part.tensors and value.name not in initializers and value.name != declared.tensor:
             raise ModelError(
-                f"The taps {sorted(part.taps)} of '{manifest.name}' need a second input, '{value.name}'; only networks "
-                f"with one image input can be run."
+                f"The taps {sorted(wanted.tensors)} of '{wanted.name}' need a second input, '{value.name}'; only "
+                f"networks with one image input can be run."
             )
     tensor_type = pixels.type.tensor_type
     allowed = (TensorProto.UINT8,) if declared.dtype == "uint8" else (TensorProto.FLOAT, TensorProto.FLOAT16)
     if tensor_type.elem_type not in allowed:
         raise ManifestError(
-            f"The manifest of '{manifest.name}' declares a {declared.dtype} input, but '{declared.tensor}' is of type "
+            f"The manifest of '{wanted.name}' declares a {declared.dtype} input, but '{declared.tensor}' is of type "
             f"{_type_name(tensor_type.elem_type)}; correct input.dtype."
+        )
+    if declared.dtype == "uint8" and (declared.layout, declared.channels) != ("NHWC", "RGB"):
+        raise ManifestError(
+            f"The network of '{wanted.name}' takes uint8 {declared.layout} {declared.channels}; a uint8 input must be "
+            f"NHWC RGB, so convert the network or give it a float32 input."
         )
     sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor_type.shape.dim]
     expected = _input_dims(declared)
@@ -258,7 +305,7 @@ def _keep_only_input(model: onnx.ModelProto, manifest: Manifest, part: _Part) ->
         len(sizes) != 4 or any(size not in (None, 0, want) for size, want in zip(sizes[1:], expected, strict=True))
     ):
         raise ManifestError(
-            f"The manifest of '{manifest.name}' declares an input of {declared.layout} size {expected}, but "
+            f"The manifest of '{wanted.name}' declares an input of {declared.layout} size {expected}, but "
             f"'{declared.tensor}' has shape {tuple(sizes)}; correct the input's height, width or layout."
         )
     del model.graph.input[:]
@@ -287,27 +334,27 @@ def _free_batch(model: onnx.ModelProto, pixels: onnx.ValueInfoProto, declared: N
     declare(BATCH)
 
 
-def _check_tap(manifest: Manifest, tap: str, value: graph_shapes.Value) -> None:
-    declared = manifest.taps[tap]
+def _check_tap(wanted: _Wanted, tap: str, value: graph_shapes.Value) -> None:
+    tensor = wanted.tensors[tap]
     if value.type is not None and value.type not in _FLOATS:
         raise ManifestError(
-            f"The tap '{tap}' of '{manifest.name}' is the tensor '{declared.tensor}' of type {_type_name(value.type)}; "
+            f"The tap '{tap}' of '{wanted.name}' is the tensor '{tensor}' of type {_type_name(value.type)}; "
             f"name a floating-point one (in a quantised network, the output of its DequantizeLinear)."
         )
     if value.shape is None:
         return
-    found = value.shape[1:]
-    if len(found) != len(declared.shape) or any(
-        isinstance(size, int) and size != want for size, want in zip(found, declared.shape, strict=True)
+    found, declared = value.shape[1:], wanted.shapes.get(tap, value.shape[1:])
+    if len(found) != len(declared) or any(
+        isinstance(size, int) and size != want for size, want in zip(found, declared, strict=True)
     ):
         raise ManifestError(
-            f"The tap '{tap}' of '{manifest.name}' has shape {declared.shape} in its manifest, but the tensor "
-            f"'{declared.tensor}' has {found} at {manifest.input.height}x{manifest.input.width}; correct the manifest."
+            f"The tap '{tap}' of '{wanted.name}' has shape {declared} in its manifest, but the tensor '{tensor}' has "
+            f"{found} at {wanted.pixels.height}x{wanted.pixels.width}; correct the manifest."
         )
     if isinstance(value.shape[0], int):
         raise ModelError(
-            f"The network of '{manifest.name}' fixes the batch size at {value.shape[0]} on the way to the tensor "
-            f"'{declared.tensor}'; export it again with a dynamic batch axis."
+            f"The network of '{wanted.name}' fixes the batch size at {value.shape[0]} on the way to the tensor "
+            f"'{tensor}'; export it again with a dynamic batch axis."
         )
 
 
