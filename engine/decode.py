@@ -1,0 +1,199 @@
+"""From a file to the pixels that the network takes: uint8 RGB, upright, of the network's size.
+
+The whole picture is squashed to the network's input, neither cropped nor letterboxed: every object stays in view, every
+cell of the heatmap shows picture, and a pointer maps back to pixels by one factor for each axis.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from pc_engine.errors import ImageError
+
+#: Formats that are decoded. Everything else (EPS, PDF, ...) would start an interpreter or another program.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+
+#: Images with more pixels than this are refused by their header; Pillow's own limit for an error.
+MAX_PIXELS = 178_956_970
+
+_ORIENTATION_TAG = 0x0112
+# A JPEG is decoded at the smallest DCT scale that still is this many times the network's size on each axis.
+_JPEG_OVERSAMPLING = 2
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """Pixels for the network, and the size of the picture as displayed.
+
+    Attributes
+    ----------
+    pixels
+        uint8 (height, width, 3) in RGB, of the size asked for.
+    width, height
+        Size of the picture as displayed, in pixels.
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+
+
+def decode_image(path: Path, height: int, width: int) -> DecodedImage:
+    """Read an image file and resize it to ``height`` x ``width`` (bilinear with antialiasing).
+
+    JPEG, PNG, WebP, BMP, TIFF and GIF (first frame); greyscale, palette, CMYK and 16-bit are converted to 8-bit RGB,
+    transparency is laid over white, EXIF orientation is applied.
+
+    Raises
+    ------
+    ImageError
+        If the file is not a regular file, is empty, is not an image, is damaged, or is too large. The message is one
+        sentence about this file.
+    """
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise ImageError("It is a folder that cannot be listed: check its permissions.")
+        if not stat.S_ISREG(kind):
+            raise ImageError("It is not a regular file.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"The file cannot be read: {error.strerror or error}.") from None
+    return decode_bytes(data, height, width)
+
+
+def decode_bytes(data: bytes, height: int, width: int) -> DecodedImage:
+    """Decode an image held in memory; otherwise as `decode_image`."""
+    image = display_image(data, at_least=(height, width))
+    resized = image.picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return DecodedImage(np.asarray(resized), image.width, image.height)
+
+
+@dataclass(frozen=True)
+class DisplayImage:
+    """A picture as displayed; ``picture`` may be smaller than ``width`` x ``height`` if a smaller one was enough."""
+
+    picture: Image.Image
+    width: int
+    height: int
+
+
+def display_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> DisplayImage:
+    """Decode to an upright 8-bit RGB picture.
+
+    Parameters
+    ----------
+    data
+        The file's bytes.
+    at_least
+        (height, width) that will be needed: a JPEG may then be decoded at a smaller scale. None decodes in full.
+
+    Raises
+    ------
+    ImageError
+        As `decode_image`.
+    """
+    if not data:
+        raise ImageError("The file is empty (0 bytes).")
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as header:
+            return _display(header, data, at_least)
+    except UnidentifiedImageError:
+        raise ImageError(
+            "It is not an image in a format that is read here (JPEG, PNG, WebP, BMP, TIFF, GIF)."
+        ) from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"It has more than {MAX_PIXELS:,} pixels, the limit: scale it down first.") from None
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, OverflowError) as error:
+        # Pillow's decoders raise all of these on damaged files.
+        raise ImageError(f"The file is truncated or damaged ({_reason(error)}).") from None
+    except MemoryError:
+        raise ImageError("It does not fit into memory: scale it down first.") from None
+
+
+def _display(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> DisplayImage:
+    if header.width * header.height > MAX_PIXELS:
+        raise ImageError(f"It has {header.width} x {header.height} pixels, more than the limit of {MAX_PIXELS:,}.")
+    orientation = _orientation(header)
+    width, height = header.size if orientation < 5 else header.size[::-1]
+    picture = None
+    if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L"):
+        wanted = at_least if at_least is None or orientation < 5 else at_least[::-1]
+        picture = _decode_jpeg(data, wanted)
+    if picture is None:
+        picture = _to_rgb(header)
+    if orientation > 1:
+        picture = picture.transpose(_TRANSPOSE[orientation])
+    return DisplayImage(picture, width, height)
+
+
+def _orientation(header: Image.Image) -> int:
+    # Damaged EXIF must not cost the image: it is then shown as stored, as browsers do.
+    try:
+        orientation = header.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # the EXIF parser raises whatever struct, TIFF or XML reading raises
+        return 1
+    return orientation if orientation in _TRANSPOSE else 1
+
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _decode_jpeg(data: bytes, at_least: tuple[int, int] | None) -> Image.Image | None:
+    """Decode with libjpeg-turbo, or return None to leave the file, and the wording of its fault, to Pillow."""
+    rows, columns = (0, 0) if at_least is None else (size * _JPEG_OVERSAMPLING for size in at_least)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=rows, min_width=columns, min_factor=1.0)
+    except ValueError:
+        return None
+    return Image.fromarray(pixels)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        white = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(white, coloured).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_eight_bits(values: np.ndarray) -> np.ndarray:
+    """Map integer or floating grey values of unknown range to 0..255: 16-bit as such, others by their extremes."""
+    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and 255 < high <= 65535:
+        return (values / 257).astype(np.uint8)
+    if low >= 0 and high <= 1:
+        return _rounded(values * 255)
+    if low >= 0 and high <= 255:
+        return values.astype(np.uint8)
+    return _rounded((values - low) * (255 / (high - low)))
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    rounded: np.ndarray = np.rint(values)
+    return rounded.astype(np.uint8)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().rstrip(".") or type(error).__name__
