@@ -1,0 +1,116 @@
+"""The backend seam: a network that was compiled for this machine, and what a backend has to provide.
+
+Everything that differs between ONNX Runtime, OpenVINO and TensorRT lies behind these classes, in `pc_engine.backends`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pc_engine.kernels.array_module import Array
+from pc_engine.manifest import Manifest
+
+#: Tap name to float32 array of shape (N, ...): what a network says about a batch.
+Taps = Mapping[str, Array]
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """All that decides a compiled network: the network, the outputs wanted, and how it is to run.
+
+    Attributes
+    ----------
+    network
+        The ONNX file.
+    manifest
+        What it says about that file.
+    taps
+        Names of the taps wanted; whatever only other taps need is not computed.
+    precision
+        One of `PRECISIONS`.
+    batch_size
+        Images in a batch. Compiled in; a smaller batch is padded.
+    threads
+        Cores that the network may use.
+    """
+
+    network: Path
+    manifest: Manifest
+    taps: tuple[str, ...]
+    precision: str
+    batch_size: int
+    threads: int
+
+
+class Backbone(Protocol):
+    """A compiled network. Not thread-safe: one caller at a time."""
+
+    backend: str
+    request: CompileRequest
+
+    def infer(self, images: Array) -> dict[str, Array]:
+        """Run the network.
+
+        Parameters
+        ----------
+        images
+            uint8 (n, H, W, 3) RGB, 1 <= n <= batch size.
+
+        Returns
+        -------
+        dict
+            Tap name to float32 array with n rows, owned by the caller.
+
+        Raises
+        ------
+        BackendError
+            If the backend fails.
+        """
+
+    def close(self) -> None:
+        """Free the network's memory; `infer` must not be called afterwards."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a backend works here: ``reason`` is one sentence, about what it found or about what is missing.
+
+    ``precisions`` are those that run natively on this machine; empty where the backend does not work.
+    """
+
+    available: bool
+    reason: str
+    version: str = ""
+    precisions: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """A way to run networks. Importing the module of a backend imports nothing heavy; `probe` does."""
+
+    name: str
+
+    def probe(self) -> Probe:
+        """Say whether this backend works here. Never raises."""
+
+    def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
+        """Compile the network; where ``save_to`` is given, also write what `load` takes.
+
+        Raises
+        ------
+        BackendError
+            If the network cannot be compiled.
+        """
+
+    def load(self, request: CompileRequest, saved: Path) -> Backbone:
+        """Load what `compile` wrote for an equal request, by the same version, on the same machine.
+
+        Raises
+        ------
+        BackendError
+            If it cannot be loaded.
+        """

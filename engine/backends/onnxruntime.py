@@ -1,0 +1,86 @@
+"""ONNX Runtime on the CPU: the reference, and the backend that runs everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pc_engine.backbone import Backbone, CompileRequest, Probe
+from pc_engine.backends.padding import pad_batch
+from pc_engine.errors import BackendError
+from pc_engine.graph import IMAGE, open_graph
+
+
+class OnnxRuntimeBackbone:
+    """A network in an ONNX Runtime session."""
+
+    backend = "onnxruntime"
+
+    def __init__(self, request: CompileRequest, graph: str | bytes, options: Any) -> None:
+        import onnxruntime as ort
+
+        self.request = request
+        try:
+            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exception classes share no public base
+            raise BackendError(f"ONNX Runtime cannot load {request.network}: {_first_line(error)}") from None
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See `pc_engine.backbone.Backbone.infer`."""
+        batch = pad_batch(images, self.request.batch_size)
+        try:
+            outputs = self._session.run(list(self.request.taps), {IMAGE: batch})
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed while running the network: {_first_line(error)}") from None
+        return {name: output[: len(images)] for name, output in zip(self.request.taps, outputs, strict=True)}
+
+    def close(self) -> None:
+        """See `pc_engine.backbone.Backbone.close`."""
+        del self._session
+
+
+class OnnxRuntimeBackend:
+    """See `pc_engine.backbone.Backend`."""
+
+    name = "onnxruntime"
+
+    def probe(self) -> Probe:
+        """See `pc_engine.backbone.Backend.probe`."""
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            return Probe(False, f"ONNX Runtime cannot be imported ({error}): pip install onnxruntime.")
+        version = str(ort.__version__)
+        return Probe(True, f"ONNX Runtime {version}, on the CPU at fp32.", version, ("fp32",))
+
+    def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
+        """See `pc_engine.backbone.Backend.compile`."""
+        graph = open_graph(request.network, request.manifest, request.taps)
+        options = _session_options(request)
+        if save_to is not None:
+            options.optimized_model_filepath = str(save_to)
+        return OnnxRuntimeBackbone(request, graph.SerializeToString(), options)
+
+    def load(self, request: CompileRequest, saved: Path) -> Backbone:
+        """See `pc_engine.backbone.Backend.load`."""
+        import onnxruntime as ort
+
+        options = _session_options(request)
+        # The saved graph was optimised for this machine already: doing so again costs seconds for VGG.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return OnnxRuntimeBackbone(request, str(saved), options)
+
+
+def _session_options(request: CompileRequest) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = request.threads
+    options.log_severity_level = 4  # that a saved graph suits this machine only is what the cache is for
+    return options
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

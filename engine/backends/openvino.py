@@ -1,0 +1,110 @@
+"""OpenVINO on the CPU: fp32, and bf16 where the processor multiplies it natively."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pc_engine.backbone import Backbone, CompileRequest, Probe
+from pc_engine.backends.padding import pad_batch
+from pc_engine.errors import BackendError
+from pc_engine.graph import IMAGE, open_graph
+
+_DEVICE = "CPU"
+_PRECISION_HINT = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVinoBackbone:
+    """A network compiled by OpenVINO."""
+
+    backend = "openvino"
+
+    def __init__(self, request: CompileRequest, compiled: Any) -> None:
+        self.request = request
+        self._compiled = compiled
+        self._infer_request = compiled.create_infer_request()
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See `pc_engine.backbone.Backbone.infer`."""
+        batch = np.ascontiguousarray(pad_batch(images, self.request.batch_size))
+        try:
+            self._infer_request.infer({IMAGE: batch}, share_inputs=True)
+            # Copied, because the request's own output memory is overwritten by its next batch.
+            return {name: self._infer_request.get_tensor(name).data[: len(images)].copy() for name in self.request.taps}
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO failed while running the network: {_first_line(error)}") from None
+
+    def close(self) -> None:
+        """See `pc_engine.backbone.Backbone.close`."""
+        del self._infer_request, self._compiled
+
+
+class OpenVinoBackend:
+    """See `pc_engine.backbone.Backend`."""
+
+    name = "openvino"
+
+    def probe(self) -> Probe:
+        """See `pc_engine.backbone.Backend.probe`."""
+        try:
+            ov = _openvino()
+        except ImportError as error:
+            return Probe(False, f"OpenVINO cannot be imported ({error}): pip install openvino.")
+        try:
+            capabilities = ov.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        except RuntimeError as error:
+            return Probe(False, f"OpenVINO has no CPU device here: {_first_line(error)}")
+        version = str(ov.get_version()).split("-")[0]
+        native = "BF16" in capabilities
+        precisions = ("fp32", "bf16") if native else ("fp32",)
+        suffix = "at fp32 and bf16" if native else "at fp32 (this processor has no bf16 instructions)"
+        return Probe(True, f"OpenVINO {version}, on the CPU {suffix}.", version, precisions)
+
+    def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
+        """See `pc_engine.backbone.Backend.compile`."""
+        ov = _openvino()
+        graph = open_graph(request.network, request.manifest, request.taps)
+        try:
+            core = ov.Core()
+            model = core.read_model(model=graph.SerializeToString())
+            del graph
+            shape = model.input(IMAGE).partial_shape
+            shape[0] = request.batch_size
+            model.reshape({IMAGE: shape})
+            compiled = core.compile_model(model, _DEVICE, _properties(request))
+            if save_to is not None:
+                save_to.write_bytes(compiled.export_model().getvalue())
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot compile {request.network}: {_first_line(error)}") from None
+        return OpenVinoBackbone(request, compiled)
+
+    def load(self, request: CompileRequest, saved: Path) -> Backbone:
+        """See `pc_engine.backbone.Backend.load`."""
+        try:
+            compiled = _openvino().Core().import_model(saved.read_bytes(), _DEVICE, _properties(request))
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot load the compiled {request.network}: {_first_line(error)}") from None
+        return OpenVinoBackbone(request, compiled)
+
+
+def _openvino() -> Any:
+    import openvino
+
+    return openvino
+
+
+def _properties(request: CompileRequest) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": _PRECISION_HINT[request.precision],
+        "INFERENCE_NUM_THREADS": request.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    # OpenVINO puts source positions first and the reason last.
+    return lines[-1].strip() if lines else type(error).__name__

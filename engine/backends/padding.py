@@ -1,0 +1,21 @@
+"""Batches smaller than the compiled batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pc_engine.errors import UsageError
+
+
+def pad_batch(images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return ``images`` (n, H, W, 3) with black images appended up to ``batch_size``, itself if there is none to add.
+
+    A fixed batch means that a network is compiled and tuned once, and that an image's result does not depend on how
+    many others came with it.
+    """
+    missing = batch_size - len(images)
+    if missing < 0 or not len(images):
+        raise UsageError(f"A batch holds 1 to {batch_size} images, got {len(images)}.")
+    if missing == 0:
+        return images
+    return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])

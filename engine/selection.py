@@ -1,0 +1,242 @@
+"""Which backend and precision run a network on this machine: the fastest that gives the reference's numbers.
+
+The first time a network is opened with ``auto``, every backend and precision that works here runs the same batch; those
+whose taps agree with ONNX Runtime at fp32 are timed. The verdict is kept per network, machine and versions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pc_engine.backbone import Backbone, CompileRequest, Probe, Taps
+from pc_engine.backends import BACKENDS, REFERENCE
+from pc_engine.errors import BackendError, UsageError
+from pc_engine.machine import describe_machine
+from pc_engine.storage import FileCache, cache_key
+
+#: Largest allowed difference of a tap from the reference, as the L2 norm of the difference over that of the tap.
+#: bf16 has 8 bits of mantissa, 0.4 % a rounding; over the layers of VGG that adds up to about 1 %.
+TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2}
+
+_TIMED_BATCHES = 3
+_AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One backend at one precision, and how it did.
+
+    ``difference`` is the largest relative L2 difference of a tap, ``images_per_second`` the network alone; both None
+    where it could not run. ``reason`` says why it was rejected, and is empty where it passed.
+    """
+
+    backend: str
+    precision: str
+    difference: float | None = None
+    images_per_second: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen for a network on this machine, and the candidates it was chosen from."""
+
+    backend: str
+    precision: str
+    candidates: tuple[Candidate, ...]
+
+
+Report = Callable[[str], None]
+
+
+def open_backbone(
+    request: CompileRequest, backend: str = _AUTO, precision: str = _AUTO, report: Report = lambda _: None
+) -> Backbone:
+    """Compile a network for this machine, or load it from the cache.
+
+    Parameters
+    ----------
+    request
+        The network; its ``precision`` is replaced by the one chosen.
+    backend, precision
+        A name, or ``"auto"``.
+    report
+        Called with a sentence before anything that takes seconds.
+
+    Raises
+    ------
+    UsageError
+        If the name is not known.
+    BackendError
+        If that backend or precision does not work here, or none gives the reference's numbers.
+    """
+    if _AUTO in (backend, precision):
+        chosen = select(request, backend, precision, report=report)
+        backend, precision = chosen.backend, chosen.precision
+    probe = _require(backend, precision)
+    request = replace(request, precision=precision)
+    cache = FileCache()
+    name = "network-" + cache_key({**_facts(request), "backend": backend, "version": probe.version})
+    saved = cache.get(name)
+    if saved is not None:
+        try:
+            return BACKENDS[backend].load(request, saved)
+        except BackendError:
+            saved.unlink(missing_ok=True)  # of no use to this machine after all: compile anew
+    report(f"Compiling {request.manifest.name} for {backend} at {precision} (kept for later runs) ...")
+    try:
+        saved = cache.put(name, lambda path: BACKENDS[backend].compile(request, save_to=path).close())
+    except OSError:
+        # No room or no permission for a cache: the run does not depend on one.
+        return BACKENDS[backend].compile(request)
+    return BACKENDS[backend].load(request, saved)
+
+
+def select(
+    request: CompileRequest,
+    backend: str = _AUTO,
+    precision: str = _AUTO,
+    *,
+    report: Report = lambda _: None,
+    fresh: bool = False,
+) -> Selection:
+    """Return the fastest candidate that agrees with the reference, measuring only if that was not done before.
+
+    ``fresh`` measures in any case. See `open_backbone` for the rest.
+    """
+    probes = {name: BACKENDS[name].probe() for name in _names(backend)}
+    pairs = [
+        (name, native) for name, probe in probes.items() for native in probe.precisions if precision in (_AUTO, native)
+    ]
+    if not pairs:
+        _require_any(probes, precision)
+    if len(pairs) == 1 and backend != _AUTO:
+        return Selection(*pairs[0], candidates=())
+    cache = FileCache()
+    name = "selection-" + cache_key({**_facts(request), "pairs": pairs, "versions": _versions(probes)})
+    known = None if fresh else cache.get_json(name)
+    if known is not None:
+        return _from_json(known)
+    report(f"Choosing the fastest backend for {request.manifest.name} on this machine (once) ...")
+    chosen = _choose(request, pairs)
+    cache.put_json(name, asdict(chosen))
+    return chosen
+
+
+def probe_images(manifest_height: int, manifest_width: int, n: int, seed: int = 0) -> np.ndarray:
+    """Return n pictures of blobs over gradients, uint8 (n, H, W, 3): cheap, the same everywhere, and not mere noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : 1 : manifest_height * 1j, 0 : 1 : manifest_width * 1j]
+    pictures = np.empty((n, manifest_height, manifest_width, 3), np.uint8)
+    for picture in pictures:
+        slope = rng.uniform(-1, 1, (2, 3))
+        values = 0.5 + 0.4 * (x[..., None] * slope[0] + y[..., None] * slope[1])
+        for _ in range(4):
+            centre, size = rng.uniform(0.1, 0.9, 2), rng.uniform(0.03, 0.2)
+            blob = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / size**2)
+            values = values + blob[..., None] * rng.uniform(-1, 1, 3)
+        values = values + rng.normal(0, 0.05, values.shape)
+        picture[:] = np.clip(values * 255, 0, 255)
+    return pictures
+
+
+def tap_difference(taps: Taps, reference: Taps) -> float:
+    """Return the largest relative L2 difference over the taps; infinite where a tap is not finite."""
+    worst = 0.0
+    for name, expected in reference.items():
+        difference = float(np.linalg.norm((taps[name] - expected).ravel()))
+        norm = float(np.linalg.norm(expected.ravel()))
+        relative = difference / norm if norm > 0 else difference
+        worst = max(worst, relative if np.isfinite(relative) else float("inf"))
+    return worst
+
+
+def _choose(request: CompileRequest, pairs: Sequence[tuple[str, str]]) -> Selection:
+    pixels = request.manifest.input
+    images = probe_images(pixels.height, pixels.width, request.batch_size)
+    network = BACKENDS[REFERENCE].compile(replace(request, precision="fp32"))
+    reference = network.infer(images)
+    network.close()
+    candidates = tuple(_try(request, name, precision, images, reference) for name, precision in pairs)
+    passed = [candidate for candidate in candidates if not candidate.reason]
+    if not passed:
+        reasons = "; ".join(f"{c.backend} {c.precision}: {c.reason}" for c in candidates)
+        raise BackendError(f"No backend runs {request.manifest.name} correctly here ({reasons}).")
+    best = max(passed, key=lambda candidate: candidate.images_per_second or 0.0)
+    return Selection(best.backend, best.precision, candidates)
+
+
+def _try(request: CompileRequest, name: str, precision: str, images: np.ndarray, reference: Taps) -> Candidate:
+    candidate = Candidate(name, precision)
+    try:
+        network = BACKENDS[name].compile(replace(request, precision=precision))
+        difference = tap_difference(network.infer(images), reference)
+        candidate = replace(candidate, difference=difference)
+        if not difference <= TOLERANCE[precision]:
+            network.close()
+            limit = TOLERANCE[precision]
+            return replace(candidate, reason=f"differs from the reference by {difference:.2g}, more than {limit:.2g}")
+        rate = _rate(network, images)
+        network.close()
+    except BackendError as error:
+        return replace(candidate, reason=str(error))
+    return replace(candidate, images_per_second=rate)
+
+
+def _rate(network: Backbone, images: np.ndarray) -> float:
+    seconds = []
+    for _ in range(_TIMED_BATCHES):
+        start = time.perf_counter()
+        network.infer(images)
+        seconds.append(time.perf_counter() - start)
+    return len(images) / min(seconds)
+
+
+def _names(backend: str) -> tuple[str, ...]:
+    if backend == _AUTO:
+        return tuple(BACKENDS)
+    if backend not in BACKENDS:
+        raise UsageError(f"There is no backend '{backend}': choose one of auto, {', '.join(BACKENDS)}.")
+    return (backend,)
+
+
+def _require(backend: str, precision: str) -> Probe:
+    probe = BACKENDS[_names(backend)[0]].probe()
+    if precision not in probe.precisions:
+        _require_any({backend: probe}, precision)
+    return probe
+
+
+def _require_any(probes: dict[str, Probe], precision: str) -> None:
+    working = [f"{name} at {' or '.join(probe.precisions)}" for name, probe in probes.items() if probe.available]
+    if working:
+        raise BackendError(f"Precision {precision} does not run here; what does: {', '.join(working)}.")
+    raise BackendError(" ".join(probe.reason for probe in probes.values()))
+
+
+def _versions(probes: dict[str, Probe]) -> dict[str, str]:
+    return {name: probe.version for name, probe in probes.items()}
+
+
+def _facts(request: CompileRequest) -> dict[str, Any]:
+    """Return all that a compiled network depends on, save the backend and its version."""
+    return {
+        "format": 1,
+        "network": request.manifest.network_sha256,
+        "input": asdict(request.manifest.input),
+        "taps": {name: request.manifest.taps[name].tensor for name in request.taps},
+        "precision": request.precision,
+        "batch_size": request.batch_size,
+        "threads": request.threads,
+        "machine": {name: value for name, value in describe_machine().items() if name != "memory_gib"},
+    }
+
+
+def _from_json(value: dict[str, Any]) -> Selection:
+    candidates = tuple(Candidate(**candidate) for candidate in value["candidates"])
+    return Selection(value["backend"], value["precision"], candidates)
