@@ -1,0 +1,127 @@
+"""The modes: pure functions from taps to counts and pointers, on the array library of the taps.
+
+``MODES`` names each, the taps it reads and the fitted parts of a model that it needs. To add one: write its module and
+list it here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pc_engine.backbone import Taps
+from pc_engine.counter import CountSVM
+from pc_engine.errors import ManifestError
+from pc_engine.manifest import Manifest
+from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps
+from pc_engine.modes.combined import combined, combined_taps
+from pc_engine.modes.outcome import Outcome
+from pc_engine.modes.p2c import CLUSTERINGS, P2CSettings, p2c, p2c_taps
+from pc_engine.signatures import SignatureDictionary
+
+Part = Literal["counter", "signatures"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of all modes; combined uses those of p2c."""
+
+    c2p: C2PSettings = field(default_factory=C2PSettings)
+    p2c: P2CSettings = field(default_factory=P2CSettings)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedParts:
+    """What was fitted for a network: its count SVM and its class signatures, each None where there is none."""
+
+    counter: CountSVM | None = None
+    signatures: SignatureDictionary | None = None
+
+    def has(self, part: Part) -> bool:
+        """Whether ``part`` is there."""
+        return getattr(self, part) is not None
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One mode.
+
+    ``taps`` says which taps of a network it reads, ``needs`` which fitted parts, and ``evaluate`` counts and points on
+    a batch, given all of these.
+    """
+
+    name: str
+    taps: Callable[[Manifest], tuple[str, ...]]
+    needs: tuple[Part, ...]
+    evaluate: Callable[[Taps, FittedParts, Settings], Outcome]
+
+
+def _c2p(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
+    assert parts.counter is not None
+    return c2p(taps, parts.counter, settings.c2p)
+
+
+def _p2c(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
+    assert parts.signatures is not None
+    return p2c(taps, parts.signatures, settings.p2c)
+
+
+def _combined(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
+    assert parts.counter is not None
+    assert parts.signatures is not None
+    return combined(taps, parts.counter, parts.signatures, settings.p2c)
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        Mode("c2p", c2p_taps, ("counter",), _c2p),
+        Mode("p2c", p2c_taps, ("signatures",), _p2c),
+        Mode("combined", combined_taps, ("counter", "signatures"), _combined),
+    )
+}
+
+
+def settings_for(manifest: Manifest, **p2c_overrides: Any) -> Settings:
+    """Return the settings of a model: the defaults, then its manifest's, then ``p2c_overrides`` that are not None.
+
+    Raises
+    ------
+    ManifestError
+        If the manifest names a setting that does not exist.
+    UsageError
+        If a value is not allowed.
+    """
+    values: dict[str, dict[str, Any]] = {"c2p": {}, "p2c": {}}
+    types = {
+        f"{mode}.{item.name}": item.type
+        for mode, settings in (("c2p", C2PSettings), ("p2c", P2CSettings))
+        for item in dataclasses.fields(settings)
+    }
+    for name, value in manifest.settings.items():
+        if types.get(name) not in ("int", "float"):
+            known = ", ".join(name for name, kind in types.items() if kind in ("int", "float"))
+            raise ManifestError(f"The manifest of '{manifest.name}' sets '{name}', which does not exist: use {known}.")
+        mode, _, key = name.partition(".")
+        values[mode][key] = int(value) if types[name] == "int" else value
+    values["p2c"].update({name: value for name, value in p2c_overrides.items() if value is not None})
+    return Settings(C2PSettings(**values["c2p"]), P2CSettings(**values["p2c"]))
+
+
+__all__ = [
+    "CLUSTERINGS",
+    "MODES",
+    "C2PSettings",
+    "FittedParts",
+    "Mode",
+    "Outcome",
+    "P2CSettings",
+    "Part",
+    "Settings",
+    "c2p",
+    "combined",
+    "p2c",
+    "settings_for",
+]

@@ -1,0 +1,14 @@
+"""The class decision that P2C starts from: the largest logit (paper 3.2)."""
+
+from __future__ import annotations
+
+from pc_engine.kernels.array_module import Array, get_array_module
+
+
+def predict_class(logits: Array) -> tuple[Array, Array]:
+    """Return the class (N,) int64 with the largest logit and its softmax probability (N,), of logits (N, classes)."""
+    xp = get_array_module(logits)
+    class_id = logits.argmax(axis=1)
+    # The largest logit is the softmax's own shift, so its probability is one over the sum of the shifted terms.
+    shifted = xp.exp(logits - logits.max(axis=1, keepdims=True))
+    return class_id, 1.0 / shifted.sum(axis=1)

@@ -1,0 +1,139 @@
+"""Point, then count (paper 3.2, 4): the class's signature selects maps, and density clustering finds the objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pc_engine.backbone import Taps
+from pc_engine.errors import UsageError
+from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, normalise_heatmap, resize_maps, select_maps
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.manifest import Manifest
+from pc_engine.modes.classify import predict_class
+from pc_engine.modes.outcome import Outcome, by_score
+from pc_engine.signatures import SignatureDictionary
+
+Clustering = Literal["density-peaks", "dbscan"]
+CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan")
+
+
+@dataclass(frozen=True)
+class P2CSettings:
+    """Settings of point-then-count. Lengths are in cells of the heatmap.
+
+    Attributes
+    ----------
+    top_last, top_prev
+        Number of maps of ``conv_last`` and ``conv_prev`` that a signature selects (paper 4: 20 and 50).
+    mean_factor
+        Multiple of the stack's mean that is subtracted before clamping at 0 (paper 4: 2).
+    cluster
+        ``"density-peaks"`` (Rodriguez & Laio 2014) or ``"dbscan"``.
+    cutoff
+        Density peaks: the cut-off distance d_c of the density.
+    min_density, min_distance
+        Density peaks: a centre's density, as a fraction of the image's largest, and its distance to any denser cell.
+    eps, min_weight
+        DBSCAN: neighbourhood radius, and the least heat of a core point's neighbourhood as a multiple of the mean heat
+        of the image's surviving cells.
+    trim
+        A cluster's box holds the cells whose density is at least this fraction of the cluster's peak; 0 holds all
+        (paper 3.2).
+    """
+
+    top_last: int = 20
+    top_prev: int = 50
+    mean_factor: float = 2.0
+    cluster: Clustering = "density-peaks"
+    cutoff: float = 1.0
+    min_density: float = 0.2
+    min_distance: float = 2.5
+    eps: float = 1.5
+    min_weight: float = 3.0
+    trim: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.cluster not in CLUSTERINGS:
+            raise UsageError(f"There is no clustering '{self.cluster}': choose one of {', '.join(CLUSTERINGS)}.")
+
+
+def p2c_taps(manifest: Manifest) -> tuple[str, ...]:
+    """Return the taps that `p2c` reads; no other output of the network has to be computed."""
+    return ("conv_prev", "conv_last", "logits") if "conv_prev" in manifest.taps else ("conv_last", "logits")
+
+
+def p2c(taps: Taps, signatures: SignatureDictionary, settings: P2CSettings | None = None) -> Outcome:
+    """Classify each image of a batch, cluster its class's heatmap, and point with one box per cluster.
+
+    Parameters
+    ----------
+    taps
+        ``logits`` (N, classes), ``conv_last`` (N, C, H, W), and ``conv_prev`` where the signatures rank it.
+    signatures
+        The signature dictionary.
+    settings
+        None for the defaults.
+
+    Returns
+    -------
+    Outcome
+        Kind ``"box"``; the score is the cluster's share of the heat.
+    """
+    settings = settings or P2CSettings()
+    class_id, class_score = predict_class(taps["logits"])
+    heat = signature_heatmap(taps, signatures, class_id, settings)
+    count, pointers = cluster_pointers(heat, settings)
+    return Outcome(count=count, kind="box", pointers=pointers, class_id=class_id, class_score=class_score)
+
+
+def signature_heatmap(taps: Taps, signatures: SignatureDictionary, class_id: Array, settings: P2CSettings) -> Array:
+    """Return the heatmap (N, H, W) of each image's class: its signature's maps stacked, normalised and summed.
+
+    Layers of different grids are brought to the finest one.
+    """
+    xp = get_array_module(taps["conv_last"])
+    wanted = {"conv_last": settings.top_last, "conv_prev": settings.top_prev}
+    stacks = [
+        select_maps(taps[name], signatures.lookup(name, class_id, k))
+        for name, k in wanted.items()
+        if name in signatures.ranking and k > 0
+    ]
+    height = max(stack.shape[2] for stack in stacks)
+    width = max(stack.shape[3] for stack in stacks)
+    stack = xp.concatenate([resize_maps(stack, height, width) for stack in stacks], axis=1)
+    return normalise_heatmap(stack, settings.mean_factor)
+
+
+def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> tuple[Array, Array]:
+    """Cluster each heatmap (N, H, W); return the counts (N,) and the pointers (N, K, 5) of `Outcome`.
+
+    ``n_centres`` (N,), for density peaks only, asks for that many clusters; an entry of -1 leaves the number to the
+    image.
+    """
+    xp = get_array_module(heat)
+    if settings.cluster == "dbscan":
+        found = dbscan(_relative_to_mean(heat), eps=settings.eps, min_weight=settings.min_weight)
+        labels, n_clusters, density = found.labels, found.n_clusters, heat
+    else:
+        peaks = density_peaks(
+            heat,
+            cutoff=settings.cutoff,
+            min_density=settings.min_density,
+            min_distance=settings.min_distance,
+            n_centres=n_centres,
+        )
+        labels, n_clusters, density = peaks.labels, peaks.n_clusters, peaks.density
+    extents = cluster_boxes(labels, density, n_clusters, trim=settings.trim)
+    height, width = heat.shape[1:]
+    boxes = extents.boxes / xp.asarray([width, height, width, height], dtype=xp.float64)
+    score = xp.where(xp.isnan(boxes[..., 0]), xp.nan, extents.score)
+    return n_clusters, by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
+
+
+def _relative_to_mean(heat: Array) -> Array:
+    """Scale each heatmap so that its surviving cells have mean 1, so that ``min_weight`` means the same everywhere."""
+    xp = get_array_module(heat)
+    cells = xp.maximum((heat > 0).sum(axis=(1, 2)), 1)
+    mean = heat.sum(axis=(1, 2)) / cells
+    return heat / xp.where(mean > 0, mean, 1)[:, None, None]
