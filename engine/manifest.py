@@ -161,7 +161,8 @@ def read_manifest(directory: Path) -> Manifest:
         raise ManifestError(f"{path} holds {type(raw).__name__}, expected a JSON object.")
     if raw.get("format") != FORMAT:
         raise ManifestError(
-            f"{path} has format {raw.get('format')!r}, this version reads {FORMAT}; make it anew with 'pc-engine export'."
+            f"{path} has format {raw.get('format')!r}, this version reads {FORMAT}: "
+            f"make it anew with 'pc-engine export'."
         )
     try:
         return _parse(raw)

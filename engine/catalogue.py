@@ -1,0 +1,151 @@
+"""Which models there are, and which one a run uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pc_engine.errors import ModelError, UsageError
+from pc_engine.manifest import MANIFEST_FILE, read_manifest
+from pc_engine.model import Model, load_model
+from pc_engine.modes import MODES, Mode
+from pc_engine.storage import models_directory
+
+EMBEDDED = "lego"
+EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded" / "lego"
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Fetchable:
+    """A model that can be fetched: where its weights come from, and their licence."""
+
+    name: str
+    source: str
+    licence: str
+
+
+FETCHABLE = {
+    model.name: model
+    for model in (
+        Fetchable("vgg16", "timm/vgg16.tv_in1k", "BSD-3-Clause"),
+        Fetchable("vgg19", "timm/vgg19.tv_in1k", "BSD-3-Clause"),
+    )
+}
+
+#: The network the paper used for a mode; taken without being asked for once it is installed and fitted.
+PREFERRED = {"c2p": ("vgg19", "vgg16"), "p2c": ("vgg16", "vgg19"), "combined": ("vgg16", "vgg19")}
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """One line of ``pc-engine models``."""
+
+    name: str
+    source: str
+    licence: str
+    taps: tuple[str, ...]
+    state: str
+    directory: Path | None
+
+
+def installed_directory(name: str) -> Path:
+    """Return where a model of this name is, or would be, installed."""
+    return models_directory() / name
+
+
+def list_models() -> list[CatalogueEntry]:
+    """Return the embedded model, the installed ones, and those that can be fetched."""
+    entries = [_describe(EMBEDDED_DIRECTORY, "embedded")]
+    root = models_directory()
+    directories = sorted(path.parent for path in root.glob(f"*/{MANIFEST_FILE}")) if root.is_dir() else []
+    entries += [_describe(directory, "installed") for directory in directories]
+    installed = {entry.name for entry in entries}
+    entries += [
+        CatalogueEntry(model.name, model.source, model.licence, (), "can be fetched", None)
+        for model in FETCHABLE.values()
+        if model.name not in installed
+    ]
+    return entries
+
+
+def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
+    """Load a model by name or directory; ``vgg16`` and ``vgg19`` are fetched if they are not installed.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model; the message lists those that there are.
+    ModelError
+        If it cannot be fetched, or its files are not sound.
+    """
+    text = str(name)
+    if text == EMBEDDED:
+        return load_model(EMBEDDED_DIRECTORY)
+    if Path(text).is_dir():
+        return load_model(Path(text))
+    directory = installed_directory(text)
+    if (directory / MANIFEST_FILE).is_file():
+        return load_model(directory)
+    if text in FETCHABLE:
+        report(f"Fetching {text} from huggingface.co/{FETCHABLE[text].source} (about 550 MB, once) ...")
+        # The one place where the engine reaches up to the exporter: a model that has to be made first.
+        from pc_engine.export.fetch import fetch_vgg
+
+        return load_model(fetch_vgg(text, models_directory()))
+    known = ", ".join(entry.name for entry in list_models())
+    raise UsageError(f"There is no model '{text}': choose one of {known}, or name a model directory.")
+
+
+def default_model(mode: str, report: Report = lambda _: None) -> Model:
+    """Return the best installed model that can run ``mode``, else the embedded one, saying so through ``report``."""
+    unfitted = ""
+    for name in PREFERRED[mode]:
+        directory = installed_directory(name)
+        if not (directory / MANIFEST_FILE).is_file():
+            continue
+        try:
+            model = load_model(directory)
+            model.require(MODES[mode])
+        except ModelError as error:
+            unfitted = unfitted or f" {error}"
+        else:
+            return model
+    report(
+        f"Using the embedded model '{EMBEDDED}', which knows digit objects only."
+        + (unfitted or f" For photos: --model {PREFERRED[mode][0]} (fetched on first use, about 550 MB).")
+    )
+    return load_model(EMBEDDED_DIRECTORY)
+
+
+def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: None) -> Model:
+    """Return the model of that name, or the default one, checked to have what ``mode`` needs.
+
+    Raises
+    ------
+    ModelError
+        If it lacks a fitted part; the message names the command that makes one.
+    UsageError
+        If there is no model of that name.
+    """
+    model = default_model(mode.name, report) if name is None else find_model(name, report)
+    model.require(mode)
+    return model
+
+
+def _describe(directory: Path, state: str) -> CatalogueEntry:
+    try:
+        manifest = read_manifest(directory)
+    except ModelError as error:
+        return CatalogueEntry(directory.name, "unknown", "unknown", (), f"broken: {error}", directory)
+    fitted = [name for name in ("counter", "signatures") if f"{name}.safetensors" in manifest.files]
+    return CatalogueEntry(
+        name=directory.name,
+        source=manifest.source,
+        licence=manifest.licence,
+        taps=tuple(manifest.taps),
+        state=f"{state}, {' and '.join(fitted)} fitted" if fitted else f"{state}, nothing fitted",
+        directory=directory,
+    )

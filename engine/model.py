@@ -1,0 +1,89 @@
+"""A model as it lies on disk: a network, its manifest, and what was fitted for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pc_engine.counter import check_counter, load_counter
+from pc_engine.errors import ManifestError, ModelError
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, file_sha256, read_manifest
+from pc_engine.modes import FittedParts, Mode, Part
+from pc_engine.signatures import check_signatures, load_signatures
+
+_FIT_COMMAND: dict[Part, tuple[str, str]] = {
+    "counter": ("count SVM", "fit-counter"),
+    "signatures": ("signature dictionary", "fit-signatures"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model directory whose files were checked against its manifest."""
+
+    directory: Path
+    manifest: Manifest
+    parts: FittedParts = field(default_factory=FittedParts)
+
+    @property
+    def name(self) -> str:
+        """The name in its manifest."""
+        return self.manifest.name
+
+    @property
+    def network(self) -> Path:
+        """The ONNX file."""
+        return self.directory / NETWORK_FILE
+
+    def missing_parts(self, mode: Mode) -> tuple[Part, ...]:
+        """Return the fitted parts that ``mode`` needs and this model lacks."""
+        return tuple(part for part in mode.needs if not self.parts.has(part))
+
+    def require(self, mode: Mode) -> None:
+        """Raise ModelError, naming the command that helps, if the model cannot run ``mode``."""
+        for part in self.missing_parts(mode):
+            what, command = _FIT_COMMAND[part]
+            raise ModelError(
+                f"Mode {mode.name} needs a {what}, which the model '{self.name}' does not have: make one from labelled "
+                f"images with 'pc-engine {command} DATA --model {self.name}' (DATA: a folder, a CSV, or sos:DIR)."
+            )
+
+
+def load_model(directory: Path) -> Model:
+    """Load a model directory.
+
+    Raises
+    ------
+    ManifestError
+        If the manifest is absent or malformed, or a file differs from its sha256.
+    ModelError
+        If the count SVM or the signatures do not fit the network.
+    """
+    manifest = read_manifest(directory)
+    if not (directory / NETWORK_FILE).is_file():
+        raise ManifestError(f"{directory} has a manifest but no {NETWORK_FILE}: put the network there.")
+    manifest = replace(manifest, files=_checked_files(directory, manifest))
+    counter = signatures = None
+    if (directory / COUNTER_FILE).is_file():
+        counter = load_counter(directory / COUNTER_FILE)
+        check_counter(counter, manifest)
+    if (directory / SIGNATURES_FILE).is_file():
+        signatures = load_signatures(directory / SIGNATURES_FILE)
+        check_signatures(signatures, manifest)
+    return Model(directory, manifest, FittedParts(counter, signatures))
+
+
+def _checked_files(directory: Path, manifest: Manifest) -> dict[str, str]:
+    """Return the sha256 of each file; a file that a manifest written by hand does not list is taken as it is."""
+    sums = {}
+    for name in (NETWORK_FILE, COUNTER_FILE, SIGNATURES_FILE):
+        path = directory / name
+        if not path.is_file():
+            continue
+        sums[name] = file_sha256(path)
+        if sums[name] != manifest.files.get(name, sums[name]):
+            raise ManifestError(
+                f"{path} is not the file that its manifest describes (sha256 {sums[name][:12]}..., expected "
+                f"{manifest.files[name][:12]}...): restore it, or remove its line under 'files' if you changed it."
+            )
+    return sums
