@@ -1,0 +1,152 @@
+"""The flow of a run: decode on threads, a bounded number of images ahead, and batches in the order of the source."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from pc_engine.backbone import Backbone, Taps
+from pc_engine.decode import DecodedImage, decode_image
+from pc_engine.errors import ImageError
+
+# Images decoded ahead of the network, in batches: enough to ride out a slow file, few enough to keep memory flat.
+_BATCHES_AHEAD = 2
+
+
+class StageClock:
+    """Seconds spent in each stage of a run. Stages that overlap, such as decoding, each count in full."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time spent in the ``with`` block to ``stage``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of the source: decoded, or with the reason why not."""
+
+    path: Path
+    image: DecodedImage | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class TapBatch:
+    """Some images of the source, in order, and what the network said about those that could be read.
+
+    Attributes
+    ----------
+    entries
+        All images, readable or not.
+    rows
+        The positions in ``entries`` of the n images in ``taps``.
+    taps
+        Tap name to array of shape (n, ...); None if no image could be read.
+    finite
+        (n,) bool, False where the network returned NaN or infinity; the image's taps are zero then.
+    """
+
+    entries: tuple[Entry, ...]
+    rows: tuple[int, ...]
+    taps: Taps | None
+    finite: np.ndarray
+
+
+def tap_batches(
+    paths: Iterable[Path], backbone: Backbone, workers: int, clock: StageClock | None = None
+) -> Iterator[TapBatch]:
+    """Decode the images, run the network on them, and yield its taps batch by batch, in the order of ``paths``.
+
+    Unreadable images are entries without taps. At most a few batches of decoded images are held at a time.
+    """
+    clock = clock or StageClock()
+    pixels = backbone.request.manifest.input
+    size = backbone.request.batch_size
+    entries = decode_ahead(paths, (pixels.height, pixels.width), workers, ahead=size * _BATCHES_AHEAD, clock=clock)
+    for group in _grouped(entries, size):
+        rows = tuple(i for i, entry in enumerate(group) if entry.image is not None)
+        if not rows:
+            yield TapBatch(group, (), None, np.ones(0, bool))
+            continue
+        images = np.stack([entry.image.pixels for entry in group if entry.image is not None])
+        with clock.measure("network"):
+            taps = backbone.infer(images)
+        finite = _mend(taps)
+        yield TapBatch(group, rows, taps, finite)
+
+
+def decode_ahead(
+    paths: Iterable[Path], size: tuple[int, int], workers: int, *, ahead: int, clock: StageClock
+) -> Iterator[Entry]:
+    """Decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` of them before the consumer.
+
+    libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores.
+    """
+    waiting: deque[tuple[Path, Future[Entry]]] = deque()
+    remaining = iter(paths)
+
+    def decode(path: Path) -> Entry:
+        with clock.measure("decode"):
+            try:
+                return Entry(path, decode_image(path, *size), None)
+            except ImageError as error:
+                return Entry(path, None, str(error))
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        while True:
+            for path in islice(remaining, max(ahead - len(waiting), 0)):
+                waiting.append((path, pool.submit(decode, path)))
+            if not waiting:
+                return
+            path, future = waiting.popleft()
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _grouped(entries: Iterator[Entry], size: int) -> Iterator[tuple[Entry, ...]]:
+    """Group entries so that each group holds ``size`` readable images; only the last may hold fewer.
+
+    A long row of unreadable images is passed on in groups as well, so that it neither fills memory nor stalls progress.
+    """
+    group: list[Entry] = []
+    readable = 0
+    for entry in entries:
+        group.append(entry)
+        readable += entry.image is not None
+        if readable == size or len(group) >= 4 * size:
+            yield tuple(group)
+            group, readable = [], 0
+    if group:
+        yield tuple(group)
+
+
+def _mend(taps: dict[str, np.ndarray]) -> np.ndarray:
+    """Return which images have finite taps, and set the others' to zero so that they cannot disturb the batch."""
+    n = len(next(iter(taps.values())))
+    finite = np.ones(n, bool)
+    for tap in taps.values():
+        # The sum is finite only if every value is, and needs no array of flags the size of the tap.
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite &= np.isfinite(tap.reshape(n, -1).sum(axis=1, dtype=np.float64))
+    if not finite.all():
+        for tap in taps.values():
+            tap[~finite] = 0
+    return finite
