@@ -1,0 +1,77 @@
+"""Pictures of a result: the photo with its pointers and its count drawn on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from pc_engine.decode import display_image
+from pc_engine.errors import ImageError
+from pc_engine.result import BoxPointer, Result
+
+#: Colours that stay apart for most kinds of colour vision (Okabe & Ito, 2008).
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+_LONGEST_SIDE = 1280
+
+
+def draw_overlay(result: Result, picture: Image.Image) -> Image.Image:
+    """Return a copy of the photo, at most 1280 pixels long, with the result's pointers and count.
+
+    Parameters
+    ----------
+    result
+        A result whose status is ok.
+    picture
+        The photo as displayed, RGB.
+    """
+    scale = min(1.0, _LONGEST_SIDE / max(picture.size))
+    size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+    canvas = picture.resize(size, Image.Resampling.LANCZOS) if scale < 1 else picture.copy()
+    draw = ImageDraw.Draw(canvas, "RGBA")
+    line = max(2, round(max(size) / 160))
+    for index, pointer in enumerate(result.pointers):
+        colour = _COLOURS[index % len(_COLOURS)]
+        if isinstance(pointer, BoxPointer):
+            corners = (pointer.x0, pointer.y0, pointer.x1, pointer.y1)
+        else:
+            corners = (
+                pointer.x - pointer.rx,
+                pointer.y - pointer.ry,
+                pointer.x + pointer.rx,
+                pointer.y + pointer.ry,
+            )
+        outline = draw.rectangle if isinstance(pointer, BoxPointer) else draw.ellipse
+        x0, y0, x1, y1 = (value * scale for value in corners)
+        # A dark line beneath keeps the coloured one visible on any background.
+        outline((x0, y0, x1, y1), outline=(0, 0, 0, 160), width=line + 2)
+        outline((x0, y0, x1, y1), outline=colour, width=line)
+    _draw_count(draw, str(result.count), max(14, round(max(size) / 14)))
+    return canvas
+
+
+def write_overlay(result: Result, index: int, directory: Path) -> Path | None:
+    """Draw the result onto its photo and write it to ``directory`` as a JPEG; return its path.
+
+    ``index`` is the row's number: names of photos repeat between folders. Returns None for an error row, and where the
+    photo is no longer there.
+    """
+    if not result.ok:
+        return None
+    try:
+        picture = display_image(Path(result.path).read_bytes()).picture
+    except (OSError, ImageError):
+        return None
+    directory.mkdir(parents=True, exist_ok=True)
+    stem = Path(result.path).stem.encode("utf-8", "replace").decode()[:80]
+    path = directory / f"{index:06d}-{stem}.jpg"
+    draw_overlay(result, picture).save(path, quality=90)
+    return path
+
+
+def _draw_count(draw: ImageDraw.ImageDraw, text: str, size: int) -> None:
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    margin = size // 4
+    draw.rectangle((0, 0, right - left + 2 * margin, bottom - top + 2 * margin), fill=(0, 0, 0, 190))
+    draw.text((margin - left, margin - top), text, font=font, fill="white")

@@ -1,0 +1,184 @@
+"""A run directory: the rows of a run as Parquet or JSONL partitions, and ``run.json`` about the whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.result import Result
+
+Format = Literal["parquet", "jsonl"]
+FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
+
+RUN_FILE = "run.json"
+ROWS_PER_PARTITION = 10_000
+
+_POINTER = pa.struct(
+    [("kind", pa.string())] + [(name, pa.float32()) for name in ("x", "y", "rx", "ry", "x0", "y0", "x1", "y1", "score")]
+)
+
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("path", pa.string()),
+    ("status", pa.string()),
+    ("error", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("mode", pa.string()),
+    ("model", pa.string()),
+    ("count", pa.int32()),
+    ("count_label", pa.string()),
+    ("count_scores", pa.map_(pa.string(), pa.float32())),
+    ("class_id", pa.int32()),
+    ("class_name", pa.string()),
+    ("class_score", pa.float32()),
+    ("pointers", pa.list_(_POINTER)),
+]
+#: Columns of a Parquet partition; a JSONL row has the same names.
+SCHEMA = pa.schema(_COLUMNS)
+
+
+class RunWriter:
+    """Writes results into numbered partitions of a folder. A partition appears under its name only once it is whole.
+
+    Parameters
+    ----------
+    directory
+        The run directory; created if need be.
+    row_format
+        ``"parquet"`` or ``"jsonl"``.
+    fresh
+        Remove an earlier run's rows from the directory instead of refusing it.
+
+    Raises
+    ------
+    UsageError
+        If the directory holds an earlier run and ``fresh`` is not set, or cannot be written.
+    """
+
+    def __init__(self, directory: Path, row_format: Format = "parquet", *, fresh: bool = False) -> None:
+        if row_format not in FORMATS:
+            raise UsageError(f"There is no row format '{row_format}': choose one of {', '.join(FORMATS)}.")
+        self.directory = directory
+        self._format = row_format
+        self._rows: list[Result] = []
+        self._partitions = 0
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._clear(fresh)
+        except OSError as error:
+            raise UsageError(f"The folder {directory} cannot be written ({error.strerror}): choose another.") from None
+
+    def write(self, result: Result) -> None:
+        """Add one row."""
+        self._rows.append(result)
+        if len(self._rows) >= ROWS_PER_PARTITION:
+            self._flush()
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the last partition, and ``run.json`` with what is known about the run."""
+        self._flush()
+        text = json.dumps(dict(summary), indent=1, ensure_ascii=True) + "\n"
+        self._replace(RUN_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._flush()  # a run that could not go on keeps the rows it has
+
+    def _clear(self, fresh: bool) -> None:
+        earlier = [path for pattern in ("*.parquet", "*.jsonl", RUN_FILE) for path in self.directory.glob(pattern)]
+        if earlier and not fresh:
+            raise UsageError(
+                f"{self.directory} holds an earlier run: choose another folder, or replace it with --fresh."
+            )
+        for path in earlier:
+            path.unlink()
+        if earlier:
+            shutil.rmtree(self.directory / "overlays", ignore_errors=True)
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        rows = [_storable(row.to_dict()) for row in self._rows]
+        name = f"part-{self._partitions:05d}.{self._format}"
+        self._replace(name, lambda path: _WRITE[self._format](rows, path))
+        self._rows = []
+        self._partitions += 1
+
+    def _replace(self, name: str, write: Callable[[Path], object]) -> None:
+        temporary = self.directory / f".{name}.new"
+        try:
+            write(temporary)
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(self.directory / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise PcEngineError(
+                f"{self.directory / name} cannot be written ({error.strerror or error}): make room and run again."
+            ) from None
+
+
+def read_rows(directory: Path) -> list[dict[str, Any]]:
+    """Return all rows of a run directory, in the order of its partitions.
+
+    Raises
+    ------
+    UsageError
+        If it holds no partition.
+    """
+    rows: list[dict[str, Any]] = []
+    partitions = sorted([*directory.glob("*.parquet"), *directory.glob("*.jsonl")])
+    if not partitions:
+        raise UsageError(f"{directory} holds no rows: name the folder given to 'pc-engine run --out'.")
+    for path in partitions:
+        if path.suffix == ".jsonl":
+            rows += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        else:
+            rows += [_from_parquet(row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
+    return rows
+
+
+def _storable(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row with a path that UTF-8 can hold; bytes that are not UTF-8 appear as \\xNN."""
+    return {**row, "path": row["path"].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")}
+
+
+def _write_parquet(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    columns = [
+        {**row, "count_scores": None if row["count_scores"] is None else list(row["count_scores"].items())}
+        for row in rows
+    ]
+    pq.write_table(pa.Table.from_pylist(columns, schema=SCHEMA), path, compression="zstd")
+
+
+def _write_jsonl(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+_WRITE: dict[str, Callable[[Iterable[dict[str, Any]], Path], None]] = {
+    "parquet": _write_parquet,
+    "jsonl": _write_jsonl,
+}
+
+
+def _from_parquet(row: dict[str, Any]) -> dict[str, Any]:
+    row["count_scores"] = None if row["count_scores"] is None else dict(row["count_scores"])
+    row["pointers"] = [
+        {name: value for name, value in pointer.items() if value is not None} for pointer in row["pointers"]
+    ]
+    return row
