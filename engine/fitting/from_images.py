@@ -1,0 +1,177 @@
+"""Fit a model's count SVM and its signatures on labelled images, and store them beside its manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pc_engine.backbone import Backbone
+from pc_engine.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.datasets import LabelledImage
+from pc_engine.errors import DataError, UsageError
+from pc_engine.fitting.counter import CounterReport, fit_counter
+from pc_engine.fitting.features import FeatureCollector
+from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, write_manifest
+from pc_engine.model import Model
+from pc_engine.pipeline import TapBatch, tap_batches
+from pc_engine.signatures import SignatureDictionary
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that took no part, and why."""
+
+    path: Path
+    reason: str
+
+
+def counter_from_images(
+    images: Sequence[LabelledImage],
+    backbone: Backbone,
+    *,
+    workers: int,
+    labels: Sequence[str] = DEFAULT_LABELS,
+    folds: int = 5,
+    seed: int = 0,
+    advance: Advance = lambda _: None,
+    fitting: Callable[[int, int], None] | None = None,
+) -> tuple[CountSVM, CounterReport, tuple[Unreadable, ...]]:
+    """Fit a count SVM on images whose count is known (paper 3.1).
+
+    Parameters
+    ----------
+    images
+        Images with counts; those without are left out.
+    backbone
+        A compiled network that keeps the model's count features.
+    workers
+        Decoding threads.
+    labels, folds, seed
+        See `pc_engine.fitting.counter.fit_counter`.
+    advance
+        Called with the number of images done after every batch.
+    fitting
+        Called as ``fitting(done, total)`` while the SVM is fitted.
+
+    Raises
+    ------
+    DataError
+        If no image has a count, or too few of a label.
+    """
+    counted = [image for image in images if image.count is not None]
+    if not counted:
+        raise DataError("None of the images has a count: give a CSV with the columns path,count, or labels.json.")
+    collector = FeatureCollector(backbone.request.taps, capacity=len(counted))
+    counts: list[int] = []
+    unreadable: list[Unreadable] = []
+    position = 0
+    for batch in tap_batches([image.path for image in counted], backbone, workers):
+        keep = _usable(batch, unreadable)
+        if batch.taps is not None:
+            collector.add({name: tap[batch.finite] for name, tap in batch.taps.items()})
+        counts += [count for i in keep if (count := counted[position + i].count) is not None]
+        position += len(batch.entries)
+        advance(len(batch.entries))
+    if not counts:
+        raise DataError(f"None of the {len(counted)} images can be read; the first: {unreadable[0].reason}")
+    counter, report = fit_counter(
+        collector.features(), np.asarray(counts), labels=labels, folds=folds, seed=seed, progress=fitting
+    )
+    return counter, report, tuple(unreadable)
+
+
+def signatures_from_images(
+    images: Sequence[LabelledImage],
+    class_ids: np.ndarray,
+    backbone: Backbone,
+    *,
+    workers: int,
+    rank: str = "max",
+    depth: int | None = None,
+    advance: Advance = lambda _: None,
+) -> tuple[SignatureDictionary, tuple[Unreadable, ...]]:
+    """Build a signature dictionary from images whose class is known (paper 3.2, 4).
+
+    Parameters
+    ----------
+    images, class_ids
+        Images, and the logit index (n,) of each one's class; a negative one leaves the image out.
+    backbone
+        A compiled network that keeps `signature_taps` of its manifest.
+    workers
+        Decoding threads.
+    rank, depth
+        See `pc_engine.fitting.signatures.SignatureAccumulator`.
+    advance
+        Called with the number of images done after every batch.
+
+    Raises
+    ------
+    DataError
+        If no image has a class, or none can be read.
+    """
+    known = [(image.path, int(k)) for image, k in zip(images, class_ids, strict=True) if k >= 0]
+    accumulator = SignatureAccumulator(backbone.request.manifest.n_classes, rank, backbone.request.taps)
+    unreadable: list[Unreadable] = []
+    position = 0
+    for batch in tap_batches([path for path, _ in known], backbone, workers):
+        ids = np.array([known[position + i][1] for i in _usable(batch, unreadable)], np.int64)
+        if batch.taps is not None and len(ids):
+            accumulator.add({name: tap[batch.finite] for name, tap in batch.taps.items()}, ids)
+        position += len(batch.entries)
+        advance(len(batch.entries))
+    return accumulator.finish(depth), tuple(unreadable)
+
+
+def signature_taps(manifest: Manifest) -> tuple[str, ...]:
+    """Return the taps that signatures rank: ``conv_last``, and ``conv_prev`` where the network names one."""
+    return tuple(name for name in SIGNATURE_TAPS if name in manifest.taps)
+
+
+def store_parts(
+    model: Model,
+    directory: Path,
+    *,
+    counter: CountSVM | None = None,
+    signatures: SignatureDictionary | None = None,
+) -> None:
+    """Write fitted parts into ``directory``: the model's own, or a new one that becomes a copy of the model.
+
+    Raises
+    ------
+    UsageError
+        If the directory cannot be written.
+    """
+    try:
+        if directory.resolve() != model.directory.resolve():
+            directory.mkdir(parents=True, exist_ok=True)
+            for name in (NETWORK_FILE, COUNTER_FILE, SIGNATURES_FILE):
+                if (model.directory / name).is_file():
+                    shutil.copyfile(model.directory / name, directory / name)
+        if counter is not None:
+            counter.save(directory / COUNTER_FILE)
+        if signatures is not None:
+            signatures.save(directory / SIGNATURES_FILE)
+        write_manifest(model.manifest, directory)
+    except OSError as error:
+        raise UsageError(
+            f"The folder {directory} cannot be written ({error.strerror}): name another with --out."
+        ) from None
+
+
+def _usable(batch: TapBatch, unreadable: list[Unreadable]) -> list[int]:
+    """Return the positions of the batch's images that have taps, and note the others."""
+    usable = [row for row, finite in zip(batch.rows, batch.finite, strict=True) if finite]
+    kept = set(usable)
+    for i, entry in enumerate(batch.entries):
+        if i not in kept:
+            reason = entry.error or "The network returned values that are not finite."
+            unreadable.append(Unreadable(entry.path, reason))
+    return usable
