@@ -1,0 +1,53 @@
+"""The command line. It puts the parts together, so it alone may import the exporter and the benchmarks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+import typer
+
+from pc_engine.cli import doctor, evaluate, fit, lego, models, run
+from pc_engine.errors import PcEngineError
+
+app = typer.Typer(
+    name="pc-engine",
+    help="Count the salient objects in every photo of a folder and point at each.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("run")(run.run)
+app.command("models")(models.models)
+app.command("export")(models.export)
+app.command("build")(models.build)
+app.command("fit-signatures")(fit.fit_signatures)
+app.command("fit-counter")(fit.fit_counter)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(lego.app, name="lego")
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line; end with exit code 0, 1 (cannot go on), 2 (wrong use) or 3 (some images failed)."""
+    # Pillow warns about odd files; what matters of that is said in their rows.
+    warnings.filterwarnings("ignore", module="PIL")
+    try:
+        app()
+    except PcEngineError as error:
+        print(f"pc-engine: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("pc-engine: stopped.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("PC_ENGINE_DEBUG"):
+            raise
+        print(
+            f"pc-engine: this should not have happened ({type(error).__name__}: {error}). "
+            f"Set PC_ENGINE_DEBUG=1 to see where, and please report it.",
+            file=sys.stderr,
+        )
+        sys.exit(1)

@@ -1,0 +1,93 @@
+"""What the commands print: tables and JSON on stdout; progress and remarks on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+
+def remark(quiet: bool) -> Callable[[str], None]:
+    """Return what prints a sentence for the user on stderr, or discards it if ``quiet``."""
+
+    def show(sentence: str) -> None:
+        if not quiet:
+            _err.print(sentence, markup=False)
+
+    return show
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object."""
+    json.dump(value, sys.stdout, indent=1, ensure_ascii=True)
+    sys.stdout.write("\n")
+
+
+def print_line(text: str = "") -> None:
+    """Print a line on stdout."""
+    _out.print(text, markup=False)
+
+
+def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; a column whose name starts with ``>`` is aligned right."""
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_printable(value)) for value in row))
+    _out.print(table)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.1f} {task.fields['unit']}/s")
+
+
+@contextmanager
+def progress(description: str, *, quiet: bool, total: int | None = None, unit: str = "images") -> Iterator[Tracker]:
+    """Show a progress bar with rate and time left on stderr, unless ``quiet``."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_err, disable=quiet, transient=True) as bar:
+        yield Tracker(bar, description, total, unit)
+
+
+class Tracker:
+    """One bar: `advance` moves it, `set_total` says how far it will go."""
+
+    def __init__(self, bar: Progress, description: str, total: int | None, unit: str) -> None:
+        self._bar = bar
+        self._task = bar.add_task(description, total=total, unit=unit)
+
+    def advance(self, steps: int = 1) -> None:
+        """Move on by ``steps``."""
+        self._bar.advance(self._task, steps)
+
+    def set_total(self, total: int) -> None:
+        """Set where the bar ends."""
+        self._bar.update(self._task, total=total)
+
+    def restart(self, description: str, done: int, total: int, unit: str) -> None:
+        """Show another piece of work, ``done`` of ``total`` of it, on the same line."""
+        self._bar.update(self._task, description=description, completed=done, total=total, unit=unit)
+
+
+def _printable(text: str) -> str:
+    """Return text that any terminal can take: bytes that are not UTF-8, and control characters, are escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -1,0 +1,207 @@
+"""``pc-engine fit-counter`` and ``pc-engine fit-signatures``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pc_engine.catalogue import EMBEDDED_DIRECTORY, find_model
+from pc_engine.cli import options
+from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
+from pc_engine.datasets import read_labelled, resolve_class_ids
+from pc_engine.engine import open_network
+from pc_engine.errors import UsageError
+from pc_engine.fitting.counter import CounterReport
+from pc_engine.fitting.from_images import (
+    Unreadable,
+    counter_from_images,
+    signature_taps,
+    signatures_from_images,
+    store_parts,
+)
+from pc_engine.fitting.signatures import RANKS
+from pc_engine.machine import usable_cores
+from pc_engine.model import Model
+
+_SHOWN_SKIPPED = 5
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="A folder with labels.json or labels.csv, a CSV or JSON file, sos:DIR, mso:DIR, coco:FILE."
+    ),
+]
+ModelToFit = Annotated[str, typer.Option("--model", help="The model's name or directory.")]
+OutCopy = Annotated[
+    Path | None,
+    typer.Option("--out", help="Write a copy of the model with what was fitted; left out, the model itself gets it."),
+]
+
+
+def fit_counter(
+    data: Data,
+    model: ModelToFit,
+    out: OutCopy = None,
+    max_count: Annotated[int, typer.Option("--max-count", help="The last label is this number and a plus.")] = 4,
+    folds: Annotated[int, typer.Option("--folds", help="Folds of the cross-validation that chooses C.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the folds and of the solver.")] = 0,
+    backend: options.Backend = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Fit the count SVM of a model on images whose count is known, as modes c2p and combined need it."""
+    if max_count < 1:
+        raise UsageError(f"--max-count is {max_count}, expected at least 1.")
+    if folds < 2:
+        raise UsageError(f"--folds is {folds}, expected at least 2.")
+    loaded = find_model(model, remark(quiet))
+    target = _target(loaded, out)
+    labelled = read_labelled(data)
+    images = [image for image in labelled.images if image.count is not None]
+    labels = (*(str(count) for count in range(max_count)), f"{max_count}+")
+    backbone = open_network(
+        loaded,
+        loaded.manifest.count_features,
+        backend=backend,
+        precision=precision,
+        batch_size=batch_size,
+        report=remark(quiet),
+    )
+    silent = quiet or as_json
+    with progress("features", quiet=silent, total=len(images)) as tracker:
+        counter, report, unreadable = counter_from_images(
+            images,
+            backbone,
+            workers=workers or usable_cores(),
+            labels=labels,
+            folds=folds,
+            seed=seed,
+            advance=tracker.advance,
+            fitting=lambda done, total: tracker.restart("SVM", done, total, "fits"),
+        )
+    backbone.close()
+    store_parts(loaded, target, counter=counter)
+    skipped = [*labelled.skipped, *_as_skipped(unreadable)]
+    if as_json:
+        print_json({**report.to_dict(), "model": str(target), "skipped": len(skipped)})
+    elif not quiet:
+        _print_report(report)
+        _print_skipped(skipped)
+        print_line(f"The count SVM is in {target}.")
+
+
+def fit_signatures(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="A folder with one subfolder per class, or a CSV with the columns path,class."
+        ),
+    ],
+    model: ModelToFit,
+    out: OutCopy = None,
+    rank: Annotated[
+        str,
+        typer.Option("--rank", help="max (the paper's), or contrast, for networks that saturate, such as ReLU6."),
+    ] = "max",
+    depth: Annotated[int | None, typer.Option("--depth", help="Maps kept per class; left out, all.")] = None,
+    backend: options.Backend = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Build the signature dictionary of a model from images whose class is known, as modes p2c and combined need it."""
+    if rank not in RANKS:
+        raise UsageError(f"There is no ranking '{rank}': choose one of {', '.join(RANKS)}.")
+    loaded = find_model(model, remark(quiet))
+    target = _target(loaded, out)
+    labelled = read_labelled(data)
+    resolved = resolve_class_ids(labelled.images, loaded.manifest)
+    if resolved.report:
+        remark(quiet)(resolved.report)
+    backbone = open_network(
+        loaded,
+        signature_taps(loaded.manifest),
+        backend=backend,
+        precision=precision,
+        batch_size=batch_size,
+        report=remark(quiet),
+    )
+    known = int((resolved.class_ids >= 0).sum())
+    with progress("signatures", quiet=quiet or as_json, total=known) as seen:
+        signatures, unreadable = signatures_from_images(
+            labelled.images,
+            resolved.class_ids,
+            backbone,
+            workers=workers or usable_cores(),
+            rank=rank,
+            depth=depth,
+            advance=seen.advance,
+        )
+    backbone.close()
+    store_parts(loaded, target, signatures=signatures)
+    skipped = [*labelled.skipped, *_as_skipped(unreadable)]
+    n_known = int(signatures.known.sum())
+    if as_json:
+        print_json(
+            {
+                "n": known - len(unreadable),
+                "classes": n_known,
+                "of_classes": signatures.n_classes,
+                "rank": rank,
+                "model": str(target),
+                "skipped": len(skipped),
+            }
+        )
+    elif not quiet:
+        _print_skipped(skipped)
+        print_line(
+            f"Signatures of {n_known} of {signatures.n_classes} classes from {known - len(unreadable)} images are in "
+            f"{target}. Classes without images use the ranking over all of them."
+        )
+
+
+def _target(model: Model, out: Path | None) -> Path:
+    if out is None and model.directory == EMBEDDED_DIRECTORY:
+        raise UsageError("The embedded model is part of the installation: write a copy of it with --out DIR.")
+    return model.directory if out is None else out
+
+
+def _as_skipped(unreadable: Sequence[Unreadable]) -> list[tuple[str, str]]:
+    return [(str(item.path), item.reason) for item in unreadable]
+
+
+def _print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    if not skipped:
+        return
+    print_line(f"{len(skipped)} items were skipped:")
+    for item, reason in skipped[:_SHOWN_SKIPPED]:
+        print_line(f"  {item}: {reason}")
+    if len(skipped) > _SHOWN_SKIPPED:
+        print_line(f"  ... and {len(skipped) - _SHOWN_SKIPPED} more.")
+
+
+def _print_report(report: CounterReport) -> None:
+    precision = report.precision
+    rows = [
+        (
+            label,
+            str(report.images[label]),
+            f"{report.recall[label]:.1%}",
+            "-" if (value := precision[label]) is None else f"{value:.1%}",
+        )
+        for label in report.labels
+    ]
+    rows.append(("mean", str(report.n), f"{report.mean_accuracy:.1%}", ""))
+    print_table(
+        f"Cross-validated over {report.folds} folds, C = {report.c:g}",
+        (">count", ">images", ">accuracy", ">precision"),
+        rows,
+    )

@@ -1,0 +1,57 @@
+"""``pc-engine lego make`` and ``lego train``: MNIST-LEGO (paper 5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pc_engine.cli import options
+from pc_engine.cli.console import print_line, progress
+
+app = typer.Typer(help="MNIST-LEGO: scenes of objects built from digits, and the model that knows them.")
+
+Digits = Annotated[
+    Path | None,
+    typer.Option("--digits", help="Folder with MNIST's IDX files; left out, scikit-learn's digits."),
+]
+Backgrounds = Annotated[
+    Path | None, typer.Option("--backgrounds", help="Folder of photos for backgrounds; left out, noise.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")]
+
+
+@app.command("make")
+def make(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the PNGs and labels.json.")],
+    n: Annotated[int, typer.Option("--n", help="Number of scenes.")] = 500,
+    seed: Seed = 1,
+    digits: Digits = None,
+    backgrounds: Backgrounds = None,
+    classes: Annotated[int, typer.Option("--classes", help="Number of classes.")] = 20,
+    parts: Annotated[int, typer.Option("--parts", help="Digits in an object.")] = 3,
+    max_count: Annotated[int, typer.Option("--max-count", help="Objects in a scene: 0 to this number.")] = 6,
+    size: Annotated[int, typer.Option("--size", help="Side of a scene in pixels.")] = 128,
+    min_scale: Annotated[float, typer.Option("--min-scale", help="Smallest object, as a share of the side.")] = 0.25,
+    max_scale: Annotated[float, typer.Option("--max-scale", help="Largest object, as a share of the side.")] = 0.45,
+    spacing: Annotated[
+        float, typer.Option("--spacing", help="Least gap of two objects, as a share of the side.")
+    ] = 0.04,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make scenes with known class, count and boxes, of digits that the embedded model was not trained on."""
+    from pc_engine.bench.lego.dataset import LegoSettings, make_scenes
+    from pc_engine.bench.lego.scenes import SceneSettings
+
+    settings = LegoSettings(
+        n_classes=classes,
+        n_digits=parts,
+        digits=digits,
+        backgrounds=backgrounds,
+        scenes=SceneSettings(size=size, max_count=max_count, scale=(min_scale, max_scale), spacing=spacing),
+    )
+    with progress("scenes", quiet=quiet, total=n, unit="scenes") as tracker:
+        labels = make_scenes(out, n, seed, settings, progress=lambda _: tracker.advance())
+    if not quiet:
+        print_line(f"{n} scenes and their truth are in {out} ({labels.name}).")

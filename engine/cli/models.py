@@ -1,0 +1,188 @@
+"""``pc-engine models``, ``export`` and ``build``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pc_engine.catalogue import find_model, list_models
+from pc_engine.cli import options
+from pc_engine.cli.console import print_json, print_line, print_table, remark
+from pc_engine.engine import find_mode, network_request
+from pc_engine.errors import UsageError
+from pc_engine.manifest import Manifest, NetworkInput
+from pc_engine.modes import MODES
+from pc_engine.selection import open_backbone, select
+
+
+def models(as_json: options.AsJson = False) -> None:
+    """List the models that are installed or can be fetched."""
+    entries = list_models()
+    if as_json:
+        print_json(
+            [
+                {**asdict(entry), "directory": None if entry.directory is None else str(entry.directory)}
+                for entry in entries
+            ]
+        )
+        return
+    rows = [(entry.name, entry.state, entry.licence, entry.source, ", ".join(entry.taps)) for entry in entries]
+    print_table(None, ("model", "state", "licence", "source", "taps"), rows)
+    print_line("A model is fetched when it is first named: pc-engine run FOLDER --model vgg19.")
+
+
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="vgg16, vgg19, or a name for your own ONNX network.")],
+    weights: Annotated[
+        str,
+        typer.Option("--weights", help="A .safetensors, .pth, .h5 or .onnx file, or random:SEED for benchmarks."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The model directory to make.")],
+    classes: Annotated[
+        Path | None, typer.Option("--classes", help="A text or JSON file with one class name per logit.")
+    ] = None,
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, for the record.")] = "unknown",
+    tap: Annotated[
+        list[str] | None,
+        typer.Option("--tap", help="ONNX only, repeatable: conv_last=TENSOR_OR_NODE; conv_last and logits are needed."),
+    ] = None,
+    count_feature: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--count-feature", help="ONNX only, repeatable: a tap that the count SVM reads; default conv_last."
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option("--size", help="ONNX only: side of the square input in pixels.")] = 224,
+    layout: Annotated[str, typer.Option("--layout", help="ONNX only: NCHW or NHWC.")] = "NCHW",
+    channels: Annotated[str, typer.Option("--channels", help="ONNX only: RGB or BGR.")] = "RGB",
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Subtracted from pixels of 0..255: one number, or three with commas.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", help="What they are then divided by: one number, or three.")
+    ] = None,
+) -> None:
+    """Make a model directory from weights: VGG from its tensors, or any ONNX classifier with its taps named."""
+    from pc_engine.export import ARCHITECTURES, export_vgg, import_classifier, read_class_names
+
+    names = () if classes is None else read_class_names(classes)
+    if Path(weights).suffix.lower() == ".onnx":
+        taps = _taps(tap or [])
+        pixels = NetworkInput(
+            tensor="",
+            height=size,
+            width=size,
+            layout=_one_of("--layout", layout, ("NCHW", "NHWC")),
+            channels=_one_of("--channels", channels, ("RGB", "BGR")),
+            mean=_triple("--mean", mean) or (0.0, 0.0, 0.0),
+            std=_triple("--std", std) or (1.0, 1.0, 1.0),
+        )
+        manifest = import_classifier(
+            Path(weights),
+            out,
+            name=model,
+            taps=taps,
+            pixels=pixels,
+            count_features=count_feature or ["conv_last"],
+            classes=names,
+            licence=licence,
+        )
+    else:
+        if tap or count_feature:
+            raise UsageError("--tap and --count-feature go with an .onnx file: a VGG's taps are known.")
+        if model not in ARCHITECTURES:
+            raise UsageError(
+                f"There is no architecture '{model}': choose one of {', '.join(ARCHITECTURES)}, or give an .onnx file."
+            )
+        manifest = export_vgg(
+            model,
+            weights,
+            out,
+            classes=names,
+            licence=licence,
+            mean=_triple("--mean", mean),
+            std=_triple("--std", std),
+        )
+    _print_exported(manifest, out)
+
+
+def build(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name or directory.")],
+    mode: Annotated[
+        str | None, typer.Option("--mode", help="Build for this mode only; left out, for all that the model can run.")
+    ] = None,
+    backend: options.Backend = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compile a model for this machine and keep it: measures every backend, checks it against the reference."""
+    loaded = find_model(model, remark(as_json))
+    modes = [find_mode(mode)] if mode else [item for item in MODES.values() if not loaded.missing_parts(item)]
+    # A model with nothing fitted yet can still be measured; c2p reads the fewest outputs.
+    modes = modes or [MODES["c2p"]]
+    report = []
+    for item in modes:
+        request = network_request(loaded, item.taps(loaded.manifest), batch_size=batch_size)
+        chosen = select(request, backend, precision, report=remark(as_json), fresh=True)
+        open_backbone(request, chosen.backend, chosen.precision, remark(as_json)).close()
+        report.append({"mode": item.name, "batch_size": request.batch_size, **asdict(chosen)})
+        if not as_json:
+            rows = [
+                (
+                    f"{c.backend} {c.precision}",
+                    "-" if c.images_per_second is None else f"{c.images_per_second:.1f}",
+                    "-" if c.difference is None else f"{c.difference:.1e}",
+                    c.reason or ("chosen" if (c.backend, c.precision) == (chosen.backend, chosen.precision) else ""),
+                )
+                for c in chosen.candidates
+            ]
+            if rows:
+                print_table(
+                    f"{loaded.name}, {item.name}: network alone, batches of {request.batch_size}",
+                    ("backend", ">images/s", ">difference", "verdict"),
+                    rows,
+                )
+            print_line(f"{item.name}: {chosen.backend} at {chosen.precision} is ready.")
+    if as_json:
+        print_json(report)
+
+
+def _print_exported(manifest: Manifest, out: Path) -> None:
+    rows = [(name, tap.tensor, " x ".join(map(str, tap.shape))) for name, tap in manifest.taps.items()]
+    print_table(f"{manifest.name} in {out}", ("tap", "tensor", "shape"), rows)
+    print_line(
+        f"Next: pc-engine fit-counter DATA --model {out} (modes c2p, combined), "
+        f"pc-engine fit-signatures DATA --model {out} (modes p2c, combined)."
+    )
+
+
+def _taps(pairs: Iterable[str]) -> dict[str, str]:
+    taps = {}
+    for pair in pairs:
+        name, separator, tensor = pair.partition("=")
+        if not (name and separator and tensor):
+            raise UsageError(f"--tap {pair} does not name a tensor: write it as conv_last=TENSOR.")
+        taps[name] = tensor
+    return taps
+
+
+def _triple(option: str, text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+        red, green, blue = values * 3 if len(values) == 1 else values
+    except ValueError:
+        raise UsageError(f"{option} {text} is neither one number nor three with commas.") from None
+    return red, green, blue
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value.upper() not in allowed:
+        raise UsageError(f"{option} {value}: choose one of {', '.join(allowed)}.")
+    return value.upper()

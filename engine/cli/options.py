@@ -1,0 +1,25 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Mode = Annotated[str, typer.Option("--mode", help="c2p (count, then point), p2c (point, then count) or combined.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="A model's name or directory; left out, the best one installed for the mode."),
+]
+Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime or openvino.")]
+Precision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:NUMBER.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per batch; left out, as suits the model.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Decoding threads; left out, one per core.")]
+Cluster = Annotated[
+    str | None, typer.Option("--cluster", help="Clustering of mode p2c: density-peaks (default) or dbscan.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress and no table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Directory to write to.")]
