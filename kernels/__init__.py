@@ -1,0 +1,33 @@
+"""Batched operations on feature maps and heatmaps: arrays in, arrays out.
+
+Every function takes NumPy or CuPy arrays, works where they live and returns arrays of the same kind. The result for
+an image does not depend on the other images of its batch.
+"""
+
+from pc_engine.kernels.array_module import get_array_module, to_host
+from pc_engine.kernels.channel_max import channel_max
+from pc_engine.kernels.cluster_extent import ClusterBoxes, cluster_boxes
+from pc_engine.kernels.dbscan import WeightedDbscan, dbscan
+from pc_engine.kernels.density_peaks import DensityPeaks, density_peaks
+from pc_engine.kernels.normalise import l2_normalise, normalise_heatmap
+from pc_engine.kernels.resize_maps import resize_maps
+from pc_engine.kernels.select_maps import select_maps
+from pc_engine.kernels.weighted_gmm import GaussianMixtures, weighted_gmm
+
+__all__ = [
+    "ClusterBoxes",
+    "DensityPeaks",
+    "GaussianMixtures",
+    "WeightedDbscan",
+    "channel_max",
+    "cluster_boxes",
+    "dbscan",
+    "density_peaks",
+    "get_array_module",
+    "l2_normalise",
+    "normalise_heatmap",
+    "resize_maps",
+    "select_maps",
+    "to_host",
+    "weighted_gmm",
+]

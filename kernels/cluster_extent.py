@@ -1,0 +1,90 @@
+"""Boxes around the clusters of a heatmap: the pointers of "point then count" (paper 3.2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.validation import checked_counts, checked_weights
+
+
+@dataclass(frozen=True)
+class ClusterBoxes:
+    """Extent and weight of each cluster, K being the largest number of clusters in the batch.
+
+    Attributes
+    ----------
+    boxes
+        (N, K, 4) float64: x0, y0, x1, y1 in cell edges: cell (row i, column j) covers [j, j+1] x [i, i+1].
+        NaN in unused slots.
+    score
+        (N, K) float64: share of the image's clustered density that lies in the cluster; 0 in unused slots, and
+        everywhere if the clustered density of an image is 0.
+    """
+
+    boxes: Array
+    score: Array
+
+
+def cluster_boxes(labels: Array, density: Array, n_clusters: Array, *, trim: float = 0.0) -> ClusterBoxes:
+    """Draw the smallest box around the cells of each cluster.
+
+    Parameters
+    ----------
+    labels
+        (N, H, W) integers: 0 … ``n_clusters[n]`` - 1, or -1 for cells of no cluster.
+    density
+        (N, H, W) floating point, >= 0: density or heat, which ``trim`` and the score refer to.
+    n_clusters
+        (N,) integers.
+    trim
+        0 … 1. Only cells with at least ``trim`` times the greatest density of their cluster are enclosed. The paper
+        encloses all (0); towards 1 the box shrinks to the peak. The score always counts the whole cluster.
+
+    Returns
+    -------
+    ClusterBoxes
+        A cluster number that no cell bears has a NaN box and score 0.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, ``density`` holds negative or non-finite values, or ``trim`` is outside 0 … 1.
+    """
+    xp = get_array_module(labels, density)
+    heat = checked_weights(density, "cluster_boxes")
+    labels = xp.asarray(labels)
+    if labels.shape != heat.shape:
+        raise ValueError(f"labels {labels.shape} and density {heat.shape} must have the same shape.")
+    if not 0 <= trim <= 1:
+        raise ValueError(f"trim must lie between 0 and 1, and is {trim}.")
+    numbers = checked_counts(n_clusters, heat, "n_clusters")
+    count, slots = len(heat), int(numbers.max()) if len(heat) else 0
+    boxes = xp.full((count, slots, 4), math.nan)
+    score = xp.zeros((count, slots))
+    for k in range(slots):
+        member = labels == k
+        inside = heat * member
+        score[:, k] = inside.sum(axis=(1, 2))
+        threshold = trim * inside.max(axis=(1, 2))
+        boxes[:, k] = _bounds(member & (inside >= threshold[:, None, None]))
+    total = score.sum(axis=1, keepdims=True)
+    return ClusterBoxes(boxes, score / xp.where(total == 0, 1.0, total))
+
+
+def _bounds(member: Array) -> Array:
+    """Edges (N, 4) of the smallest box around the true cells of (N, H, W); NaN where there are none."""
+    xp = get_array_module(member)
+    _, height, width = member.shape
+    columns, rows = member.any(axis=1), member.any(axis=2)
+    edges = xp.stack(
+        [
+            columns.argmax(axis=1),
+            rows.argmax(axis=1),
+            width - columns[:, ::-1].argmax(axis=1),
+            height - rows[:, ::-1].argmax(axis=1),
+        ],
+        axis=1,
+    )
+    return xp.where(rows.any(axis=1)[:, None], edges, math.nan)

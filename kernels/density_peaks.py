@@ -1,0 +1,246 @@
+"""Clustering by density peaks of weighted grid cells, for a batch of heatmaps (Rodriguez & Laio 2014)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import ModuleType
+
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights
+
+# Densities are rounded to this many bits below the image's peak: cells that are equally dense by symmetry then tie
+# and are ordered by index, whatever the last bits of a matrix product on this machine or device are.
+_DENSITY_BITS = 40
+# Distances from local maxima to all cells are formed for so many pairs at a time, to bound memory on noisy heatmaps.
+_PAIRS_AT_ONCE = 1 << 21
+
+# The 8 neighbours as (dy, dx), nearest first, then by row-major index: the order in which a denser one is preferred.
+_NEIGHBOURS = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
+
+
+@dataclass(frozen=True)
+class DensityPeaks:
+    """Clusters of each heatmap, K being the largest number of clusters in the batch.
+
+    Attributes
+    ----------
+    labels
+        (N, H, W) int32: cluster of each cell, numbered from 0 by decreasing ``density * delta`` of the centre (ties:
+        the denser centre, then the lower row-major index); -1 where the weight is 0, or where the image has no centre.
+    n_clusters
+        (N,) int64.
+    density
+        (N, H, W) float64: rho, rounded to 40 bits below the image's peak; 0 where the weight is 0.
+    delta
+        (N, H, W) float64, in cells, at the local maxima of the density: distance to the nearest denser cell, or for
+        the densest cell to the farthest cell of positive weight. NaN elsewhere (there it would be 1 or sqrt(2)).
+    centres
+        (N, K, 2) float64: (x, y) of the centre cells, cell centres at integer coordinates; NaN in unused slots.
+    """
+
+    labels: Array
+    n_clusters: Array
+    density: Array
+    delta: Array
+    centres: Array
+
+
+@dataclass(frozen=True)
+class _LocalMaxima:
+    """The M cells of the batch that are denser than their neighbours, in order of ``cell``.
+
+    Attributes: ``cell`` flat index into (N, H, W), ``image`` its n, ``density``, ``delta``, ``parent`` flat index of
+    the nearest denser cell (itself for the densest cell of an image), ``densest`` whether it is that cell.
+    """
+
+    cell: Array
+    image: Array
+    density: Array
+    delta: Array
+    parent: Array
+    densest: Array
+
+
+def density_peaks(
+    weights: Array,
+    *,
+    cutoff: float,
+    min_density: float = 0.1,
+    min_distance: float = 2.0,
+    n_centres: Array | None = None,
+) -> DensityPeaks:
+    """Find the density peaks of each heatmap and assign every cell of positive weight to one of them.
+
+    Parameters
+    ----------
+    weights
+        (N, H, W), finite, >= 0. Cells of weight 0 neither count nor belong to a cluster.
+    cutoff
+        d_c in cells: rho_i = sum_j w_j exp(-(d_ij / d_c)**2).
+    min_density
+        0 … 1. A centre's density is at least this share of the greatest density of its image.
+    min_distance
+        A centre is at least this many cells away from the nearest denser cell. Only local maxima of the density can
+        be centres, so that values up to 2 make no difference. The densest cell of an image is a centre in any case.
+    n_centres
+        (N,) integers. Where >= 0, the image gets the ``n_centres`` local maxima with the greatest ``rho * delta``
+        instead (all, if there are fewer); where negative, the two thresholds decide.
+
+    Returns
+    -------
+    DensityPeaks
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or not finite, or a parameter lies outside its range.
+
+    Notes
+    -----
+    Rodriguez & Laio, "Clustering by fast search and find of density peaks", Science 344:1492, 2014, doi
+    10.1126/science.1242072. Cells are in a total order: denser is the higher rho, among equals the lower row-major
+    index; of several nearest denser cells the one of the lowest index is taken. A cell with a denser cell among its 8
+    neighbours has its nearest denser cell there, so that only local maxima look at the whole grid: O(H W) for each
+    local maximum in place of each cell, with the same result. The density is a separable convolution.
+    """
+    xp = get_array_module(weights)
+    heat = checked_weights(weights, "density_peaks")
+    checked_positive(cutoff, "cutoff")
+    if not 0 <= min_density <= 1:
+        raise ValueError(f"min_density must lie between 0 and 1, and is {min_density}.")
+    if not min_distance >= 0:
+        raise ValueError(f"min_distance must be at least 0 cells, and is {min_distance}.")
+    wanted = None if n_centres is None else checked_counts(n_centres, heat, "n_centres")
+
+    # Cells of weight 0 stand below every density, so that they are never denser than anything.
+    density = xp.where(heat > 0, _gaussian_density(xp, heat, cutoff), -1.0)
+    parent = _denser_neighbour(xp, density)
+    maxima = _local_maxima(xp, density, parent)
+    parent[maxima.cell] = maxima.parent
+    centre, number, n_clusters = _centres(xp, maxima, len(heat), min_density, min_distance, wanted)
+
+    cells = maxima.cell[centre]
+    parent[cells] = cells
+    label_of_cell = xp.full(heat.size, -1, dtype=xp.int32)
+    label_of_cell[cells] = number
+    labels = label_of_cell[_roots(parent)].reshape(heat.shape)
+    delta = xp.full(heat.size, math.nan)
+    delta[maxima.cell] = maxima.delta
+    centres = xp.full((len(heat), int(n_clusters.max()) if len(heat) else 0, 2), math.nan)
+    row, column = xp.divmod(cells % (heat.shape[1] * heat.shape[2]), heat.shape[2])
+    centres[maxima.image[centre], number] = xp.stack([column, row], axis=1)
+    return DensityPeaks(labels, n_clusters, xp.maximum(density, 0), delta.reshape(heat.shape), centres)
+
+
+def _gaussian_density(xp: ModuleType, heat: Array, cutoff: float) -> Array:
+    """Return rho (N, H, W), rounded so that equal densities compare equal."""
+    _, height, width = heat.shape
+    density = _gaussian(xp, height, cutoff) @ heat @ _gaussian(xp, width, cutoff)
+    _, exponent = xp.frexp(density.max(axis=(1, 2), keepdims=True))
+    return xp.ldexp(xp.rint(xp.ldexp(density, _DENSITY_BITS - exponent)), exponent - _DENSITY_BITS)
+
+
+def _gaussian(xp: ModuleType, size: int, cutoff: float) -> Array:
+    """Symmetric matrix (size, size) of exp(-(d / cutoff)**2) between positions on one axis."""
+    position = xp.arange(size, dtype=xp.float64)
+    return xp.exp(-(((position[:, None] - position) / cutoff) ** 2))
+
+
+def _denser_neighbour(xp: ModuleType, density: Array) -> Array:
+    """Flat index (N*H*W,) of each cell's nearest denser neighbour among 8; its own index where there is none."""
+    count, height, width = density.shape
+    padded = xp.full((count, height + 2, width + 2), -1.0)
+    padded[:, 1:-1, 1:-1] = density
+    # A byte a cell: the greatest preference among the denser neighbours, 0 for none.
+    preference = xp.zeros(density.shape, dtype=xp.uint8)
+    for rank, (dy, dx) in enumerate(_NEIGHBOURS):
+        neighbour = padded[:, 1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+        # Among equals the lower row-major index is the denser cell.
+        denser = neighbour >= density if (dy, dx) < (0, 0) else neighbour > density
+        xp.maximum(preference, denser * xp.uint8(len(_NEIGHBOURS) - rank), out=preference)
+    preference *= density >= 0
+    step = xp.asarray([0] + [dy * width + dx for dy, dx in reversed(_NEIGHBOURS)])
+    return xp.arange(density.size) + step[preference.ravel()]
+
+
+def _local_maxima(xp: ModuleType, density: Array, parent: Array) -> _LocalMaxima:
+    """Measure delta at the cells of positive weight that name themselves in ``parent``."""
+    _, height, width = density.shape
+    cell = xp.flatnonzero((parent == xp.arange(density.size)) & (density.ravel() >= 0))
+    step = max(1, _PAIRS_AT_ONCE // (height * width))
+    # At least one part, be it empty: a batch may hold no heat at all.
+    firsts = range(0, max(len(cell), 1), step)
+    parts = [_nearest_denser(xp, density, cell[first : first + step]) for first in firsts]
+    parent, squared, densest = (xp.concatenate(column) for column in zip(*parts, strict=True))
+    return _LocalMaxima(
+        cell=cell,
+        image=cell // (height * width),
+        density=density.ravel()[cell],
+        delta=xp.sqrt(squared.astype(xp.float64)),
+        parent=parent,
+        densest=densest,
+    )
+
+
+def _nearest_denser(xp: ModuleType, density: Array, cell: Array) -> tuple[Array, Array, Array]:
+    """For M cells the nearest denser cell, the squared distance to it, and whether there is none.
+
+    Where there is none the cell names itself, and the distance is that to the farthest cell of positive weight.
+    """
+    _, height, width = density.shape
+    image, here = xp.divmod(cell, height * width)
+    row, column = xp.divmod(here, width)
+    squared = (
+        (xp.arange(height) - row[:, None])[:, :, None] ** 2 + (xp.arange(width) - column[:, None])[:, None, :] ** 2
+    ).reshape(len(cell), height * width)
+    others = density.reshape(len(density), height * width)[image]
+    own = density.ravel()[cell][:, None]
+    lower_index = xp.arange(height * width) < here[:, None]
+    denser = (others > own) | ((others == own) & lower_index)
+    beyond_grid = height * height + width * width
+    to_denser = xp.where(denser, squared, beyond_grid)
+    nearest = to_denser.argmin(axis=1)
+    distance = xp.take_along_axis(to_denser, nearest[:, None], axis=1)[:, 0]
+    densest = distance == beyond_grid
+    distance[densest] = xp.where(others[densest] >= 0, squared[densest], 0).max(axis=1)
+    return xp.where(densest, cell, cell - here + nearest), distance, densest
+
+
+def _centres(
+    xp: ModuleType,
+    maxima: _LocalMaxima,
+    count: int,
+    min_density: float,
+    min_distance: float,
+    wanted: Array | None,
+) -> tuple[Array, Array, Array]:
+    """Choose the centres among the local maxima: their positions in ``maxima``, cluster numbers, and how many (N,)."""
+    gamma = maxima.density * maxima.delta
+    # By image, then gamma, density, index; the last key is the primary one.
+    order = xp.lexsort(xp.stack([maxima.cell.astype(xp.float64), -maxima.density, -gamma, maxima.image]))
+    image, density, densest = maxima.image[order], maxima.density[order], maxima.densest[order]
+    peak = xp.zeros(count)
+    peak[image[densest]] = density[densest]
+    chosen = densest | ((density >= min_density * peak[image]) & (maxima.delta[order] >= min_distance))
+    if wanted is not None:
+        quota = wanted[image]
+        chosen = xp.where(quota >= 0, _position_in_image(xp, image, count) < quota, chosen)
+    order, image = order[chosen], image[chosen]
+    return order, _position_in_image(xp, image, count), xp.bincount(image, minlength=count)
+
+
+def _position_in_image(xp: ModuleType, image: Array, count: int) -> Array:
+    """Number the entries of a list sorted by image from 0 within each image."""
+    sizes = xp.bincount(image, minlength=count)
+    return xp.arange(len(image)) - (xp.cumsum(sizes) - sizes)[image]
+
+
+def _roots(parent: Array) -> Array:
+    """Follow each cell's chain of denser cells to its end, halving the chains until nothing changes."""
+    xp = get_array_module(parent)
+    while True:
+        further = parent[parent]
+        if bool(xp.array_equal(further, parent)):
+            return parent
+        parent = further

@@ -1,0 +1,75 @@
+"""Normalisation of feature vectors (paper 3.1) and of stacks of feature maps (paper 4)."""
+
+from __future__ import annotations
+
+from pc_engine.kernels.array_module import Array, get_array_module
+
+
+def l2_normalise(features: Array) -> Array:
+    """Scale each image's features to unit Euclidean length; an image whose features are all 0 stays 0.
+
+    Parameters
+    ----------
+    features
+        (N, ...), floating point. The norm runs over all axes but the first.
+
+    Returns
+    -------
+    Array
+        Same shape and dtype. Rows that hold NaN come out as NaN.
+
+    Raises
+    ------
+    ValueError
+        If ``features`` is not floating point.
+
+    Notes
+    -----
+    Each row is divided by its greatest magnitude first, so that rows of any finite size neither overflow nor vanish.
+    """
+    xp = get_array_module(features)
+    if features.ndim < 1 or features.dtype.kind != "f":
+        raise ValueError(f"l2_normalise needs floating-point features (N, ...), and got {features.dtype}.")
+    if not features.size:
+        return features.copy()
+    rows = features.reshape(len(features), -1).astype(xp.promote_types(features.dtype, xp.float32), copy=False)
+    greatest = xp.maximum(rows.max(axis=1), -rows.min(axis=1))[:, None]
+    rows = rows / xp.where(greatest == 0, 1, greatest).astype(rows.dtype)
+    norm = xp.sqrt(rows[:, None, :] @ rows[:, :, None])[:, :, 0]
+    rows /= xp.where(norm == 0, 1, norm).astype(rows.dtype)
+    return rows.astype(features.dtype, copy=False).reshape(features.shape)
+
+
+def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:
+    """Turn each image's stack of maps into one heatmap: subtract the global mean, clamp at 0, sum over the maps.
+
+    Parameters
+    ----------
+    maps
+        (N, k, H, W), floating point: the selected maps of each image.
+    mean_factor
+        Multiple of the mean over the image's whole stack that is subtracted: one number, or (N,) numbers.
+
+    Returns
+    -------
+    Array
+        (N, H, W), dtype of ``maps``, nowhere below 0. All 0 where ``k`` is 0.
+
+    Notes
+    -----
+    Paper 4: "normalized by subtracting 2x of the global mean". A smaller factor keeps more of each object, a larger
+    one parts objects that touch.
+    """
+    xp = get_array_module(maps)
+    if maps.ndim != 4 or maps.dtype.kind != "f":
+        raise ValueError(
+            f"normalise_heatmap needs floating-point maps of shape (N, k, H, W), and got {maps.dtype} {maps.shape}."
+        )
+    count, _, height, width = maps.shape
+    if 0 in maps.shape:
+        return xp.zeros((count, height, width), dtype=maps.dtype)
+    mean = maps.reshape(count, -1).mean(axis=1)
+    threshold = xp.broadcast_to(xp.asarray(mean_factor) * mean, (count,)).astype(maps.dtype)
+    excess = maps - threshold[:, None, None, None]
+    xp.maximum(excess, 0, out=excess)
+    return excess.sum(axis=1)
