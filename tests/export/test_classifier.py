@@ -1,0 +1,208 @@
+"""Existing ONNX classifiers as models."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from pc_engine.errors import ManifestError, ModelError, UsageError
+from pc_engine.export import import_classifier
+from pc_engine.graph import open_graph
+from pc_engine.manifest import NetworkInput, read_manifest
+
+DATA = Path(os.environ.get("PC_ENGINE_TEST_DATA", Path(__file__).parents[3] / "shared/data"))
+MOBILENET = DATA.parent / "models/mobilenet_v2/model.onnx"
+SIZE = 8
+TAPS = {"conv_last": "relu_2", "conv_prev": "first_relu", "logits": "scores"}
+
+
+def save_cnn(path, *, layout="NCHW", dtype=TensorProto.FLOAT, batch=1, reshape=(1, -1)):
+    """A network as exporters write them: batch fixed at 1, a hard-wired Reshape, nodes with names, one output."""
+    rng = np.random.default_rng(4)
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+        for name, shape in (("w1", (5, 3, 3, 3)), ("w2", (6, 5, 3, 3)), ("fc", (4, 6)))
+    ]
+    nodes = [
+        helper.make_node("Transpose", ["data"], ["chw"], perm=[0, 3, 1, 2])
+        if layout == "NHWC"
+        else helper.make_node("Identity", ["data"], ["chw"]),
+        helper.make_node("Cast", ["chw"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["float", "w1"], ["conv_1"], pads=[1] * 4, name="first_conv"),
+        helper.make_node("Relu", ["conv_1"], ["relu_1"], name="first_relu"),
+        helper.make_node("Conv", ["relu_1", "w2"], ["conv_2"], pads=[1] * 4, strides=[2, 2], name="second_conv"),
+        helper.make_node("Relu", ["conv_2"], ["relu_2"], name="second_relu"),
+        helper.make_node("GlobalAveragePool", ["relu_2"], ["mean"]),
+        helper.make_node("Reshape", ["mean", "flat"], ["mean_flat"]),
+        helper.make_node("Gemm", ["mean_flat", "fc"], ["scores"], transB=1, name="head"),
+        helper.make_node("Softmax", ["scores"], ["probabilities"]),
+    ]
+    weights.append(numpy_helper.from_array(np.array(reshape), "flat"))
+    dims = [batch, SIZE, SIZE, 3] if layout == "NHWC" else [batch, 3, SIZE, SIZE]
+    graph = helper.make_graph(
+        nodes,
+        "cnn",
+        [helper.make_tensor_value_info("data", dtype, dims)],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [batch, 4])],
+        weights,
+    )
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), path)
+    return path
+
+
+def pixels(**changes):
+    declared = {"layout": "NCHW", "dtype": "float32", "mean": (9.0, 8.0, 7.0), "std": (60.0, 50.0, 40.0)}
+    return NetworkInput("data", SIZE, SIZE, **{**declared, **changes})
+
+
+def convert(path, out, **changes):
+    return import_classifier(
+        path, out, **{"name": "cnn", "taps": TAPS, "pixels": pixels(), "count_features": ("conv_prev",), **changes}
+    )
+
+
+def run(path, images, outputs=None):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(outputs, {session.get_inputs()[0].name: images})
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_canonical_network_computes_what_the_given_one_does(tmp_path, layout, channels):
+    path = save_cnn(tmp_path / "given.onnx", layout=layout)
+    out = tmp_path / "model"
+    names = ("a", "b", "c", "d")
+    convert(path, out, pixels=pixels(layout=layout, channels=channels), classes=names, licence="MIT")
+    manifest = read_manifest(out)
+    assert {name: tap.shape for name, tap in manifest.taps.items()} == {
+        "conv_last": (6, 4, 4),
+        "conv_prev": (5, 8, 8),
+        "logits": (4,),
+    }
+    assert (manifest.input.tensor, manifest.input.layout, manifest.input.dtype) == ("image", "NHWC", "uint8")
+    assert (manifest.classes, manifest.licence, manifest.source) == (names, "MIT", "given.onnx")
+    assert manifest.count_features == ("conv_prev",)
+
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    given = onnx.load(path)
+    for name in ("relu_1", "relu_2", "scores"):
+        given.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    onnx.save_model(given, tmp_path / "with_outputs.onnx")
+    prepared = (images - np.float32((9, 8, 7))) / np.float32((60, 50, 40))
+    prepared = prepared[..., ::-1] if channels == "BGR" else prepared
+    prepared = prepared if layout == "NHWC" else prepared.transpose(0, 3, 1, 2)
+    found = dict(zip(manifest.taps, run(out / "model.onnx", images, list(manifest.taps)), strict=True))
+    for k, image in enumerate(prepared):  # the given network takes one image at a time
+        tensors = run(tmp_path / "with_outputs.onnx", np.ascontiguousarray(image[None]), ["relu_2", "relu_1", "scores"])
+        for name, wanted in zip(TAPS, tensors, strict=True):
+            np.testing.assert_allclose(found[name][k], wanted[0], rtol=1e-4, atol=1e-5, err_msg=name)
+    open_graph(out / "model.onnx", manifest, ["conv_last"])
+
+
+def test_uint8_network_and_unnamed_input(tmp_path):
+    path = save_cnn(tmp_path / "bytes.onnx", layout="NHWC", dtype=TensorProto.UINT8, batch="batch", reshape=(-1, 6))
+    manifest = convert(path, tmp_path / "m", pixels=NetworkInput("", SIZE, SIZE))
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    assert manifest.input == NetworkInput("image", SIZE, SIZE)
+    assert run(tmp_path / "m/model.onnx", images, ["logits"])[0].shape == (2, 4)
+
+
+class TestRefusals:
+    @pytest.fixture
+    def given(self, tmp_path):
+        return save_cnn(tmp_path / "given.onnx")
+
+    def test_unknown_tensor(self, tmp_path, given):
+        with pytest.raises(ManifestError, match=r"no tensor and no node 'relu2' for the tap 'conv_last'.*'relu_2'"):
+            convert(given, tmp_path / "m", taps={**TAPS, "conv_last": "relu2"})
+        assert not (tmp_path / "m").exists()
+
+    def test_missing_role(self, tmp_path, given):
+        with pytest.raises(ManifestError, match="No tensor was named for the tap 'logits'"):
+            convert(given, tmp_path / "m", taps={"conv_last": "relu_2"})
+
+    def test_count_feature_that_is_no_tap(self, tmp_path, given):
+        with pytest.raises(ManifestError, match="lists 'fc7' under count_features"):
+            convert(given, tmp_path / "m", count_features=("fc7",))
+
+    def test_class_names_that_do_not_fit(self, tmp_path, given):
+        with pytest.raises(ManifestError, match="names 3 classes, but its logits have 4"):
+            convert(given, tmp_path / "m", classes=("a", "b", "c"))
+
+    def test_roles_of_the_wrong_rank(self, tmp_path, given):
+        with pytest.raises(ManifestError, match=r"'conv_last' has shape \(4,\), expected channels, height, width"):
+            convert(given, tmp_path / "m", taps={**TAPS, "conv_last": "scores"})
+        with pytest.raises(ManifestError, match=r"'logits' has shape \(6, 1, 1\), expected one value per class"):
+            convert(given, tmp_path / "m", taps={**TAPS, "logits": "mean"})
+
+    def test_wrong_size_and_layout(self, tmp_path, given):
+        with pytest.raises(ManifestError, match=r"'data' has shape \(1, 3, 8, 8\)"):
+            convert(given, tmp_path / "m", pixels=NetworkInput("data", 16, 16, "NCHW", "float32"))
+        with pytest.raises(ManifestError, match=r"size \(8, 8, 3\)"):
+            convert(given, tmp_path / "m", pixels=pixels(layout="NHWC"))
+
+    def test_uint8_in_another_order(self, tmp_path):
+        path = save_cnn(tmp_path / "bytes.onnx", dtype=TensorProto.UINT8)
+        with pytest.raises(ManifestError, match="takes uint8 NCHW RGB; a uint8 input must be NHWC RGB"):
+            convert(path, tmp_path / "m")
+
+    def test_batch_that_stays_fixed(self, tmp_path):
+        path = save_cnn(tmp_path / "fixed.onnx", reshape=(6,))
+        model = onnx.load(path)
+        model.graph.initializer.append(numpy_helper.from_array(np.array([1, 6]), "flat_again"))
+        model.graph.node.insert(8, helper.make_node("Reshape", ["mean_flat", "flat_again"], ["row"]))
+        model.graph.node[9].input[0] = "row"
+        onnx.save_model(model, path)
+        with pytest.raises(ModelError, match=r"batch of two 8x8 images|fixes the batch size at 1"):
+            convert(path, tmp_path / "m")
+
+    def test_not_onnx(self, tmp_path):
+        (tmp_path / "x.onnx").write_bytes(b"PK\x03\x04")
+        with pytest.raises(ModelError, match=r"x\.onnx"):
+            convert(tmp_path / "x.onnx", tmp_path / "m")
+
+    def test_full_directory(self, tmp_path, given):
+        with pytest.raises(UsageError, match="not empty"):
+            convert(given, tmp_path)
+
+
+@pytest.mark.data
+def test_mobilenet(tmp_path):
+    if not MOBILENET.is_file():
+        pytest.skip(f"{MOBILENET} is absent")
+    names = json.loads((MOBILENET.parents[1] / "imagenet_classes.json").read_text())
+    manifest = import_classifier(
+        MOBILENET,
+        tmp_path / "m",
+        name="mobilenet_v2",
+        taps={"conv_prev": "block_16_expand", "conv_last": "conv_last", "pooled": "pooled", "logits": "logits"},
+        pixels=NetworkInput("image", 224, 224, "NCHW", "float32", "RGB", (128.0,) * 3, (128.0,) * 3),
+        count_features=("pooled",),
+        classes=("background", *(name for _, _, name in names)),
+        licence="Apache-2.0",
+    )
+    assert manifest.taps["conv_last"].shape == (1280, 7, 7)
+    assert manifest.n_classes == 1001
+    images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    wanted = run(
+        MOBILENET, (images.transpose(0, 3, 1, 2).astype(np.float32) - 128) / 128, ["block_16_expand", "logits"]
+    )
+    for found, value in zip(run(tmp_path / "m/model.onnx", images, ["conv_prev", "logits"]), wanted, strict=True):
+        assert np.linalg.norm(found - value) < 1e-4 * np.linalg.norm(value)
+
+    photos = DATA / "imagenet1k_sample"
+    with (photos / "labels.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))[::50]
+    images = [Image.open(photos / row["file"]).convert("RGB").resize((224, 224)) for row in rows]
+    best = run(tmp_path / "m/model.onnx", np.stack([np.asarray(image) for image in images]), ["logits"])[0].argmax(
+        axis=1
+    )
+    right = [manifest.class_name(k) == row["name"] for k, row in zip(best, rows, strict=True)]
+    assert np.mean(right) >= 0.6  # 0.865 on all thousand; these are twenty
