@@ -1,0 +1,105 @@
+"""COCO "instances" JSON: boxes of many classes; the dominant class of an image is counted.
+
+The dominant class has the largest summed box area (crowd regions do not take part), as in the folders with
+``labels.json``. An image without annotations counts 0 objects. Where the dominant class also has a crowd region its
+number of objects is not known: the image keeps its class and boxes, and has no count.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pc_engine.datasets.records import (
+    LabelledImage,
+    LabelledSet,
+    LabelledSetBuilder,
+    dominant_class,
+    read_json,
+)
+from pc_engine.errors import DataError
+
+
+def read_coco(path: Path, images: Path | None = None) -> LabelledSet:
+    """Read a COCO instances file.
+
+    Parameters
+    ----------
+    path
+        The JSON file.
+    images
+        Folder of the images; looked for near the file where None (see :func:`parse_coco`).
+
+    Raises
+    ------
+    DataError
+        If the file is absent or of another form, the images are not found, or it gives no image.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path}: name a COCO instances JSON, as coco:FILE or coco:FILE@IMAGES_DIR.")
+    return parse_coco(read_json(path), path, images)
+
+
+def is_coco(raw: Any) -> bool:
+    """Whether JSON contents have the three lists of a COCO file."""
+    return isinstance(raw, dict) and all(isinstance(raw.get(k), list) for k in ("images", "annotations", "categories"))
+
+
+def parse_coco(raw: Any, path: Path, images: Path | None = None) -> LabelledSet:
+    """Read the contents of the COCO file at ``path``; see :func:`read_coco`.
+
+    Where ``images`` is None the images are looked for beside the file, in ``images/`` or ``img/`` there, and in the
+    folder that COCO's own layout has for it: ``val2017/`` for ``annotations/instances_val2017.json``.
+    """
+    if not is_coco(raw):
+        raise DataError(f"{path} lacks the lists images, annotations and categories of a COCO instances file.")
+    names = {item.get("id"): str(item.get("name")) for item in raw["categories"] if isinstance(item, Mapping)}
+    annotations = defaultdict(list)
+    for item in raw["annotations"]:
+        if isinstance(item, Mapping):
+            annotations[item.get("image_id")].append(item)
+    files = [str(item.get("file_name")) for item in raw["images"] if isinstance(item, Mapping)]
+    folder = images if images is not None else _images_folder(path, files)
+    builder = LabelledSetBuilder(path.stem, path)
+    for item in raw["images"]:
+        if not isinstance(item, Mapping) or not item.get("file_name"):
+            builder.skip(f"image {item!r:.60}", "it has no file_name")
+            continue
+        try:
+            builder.add(_image(folder / str(item["file_name"]), annotations[item.get("id")], names, builder))
+        except ValueError as error:
+            builder.skip(str(item["file_name"]), str(error))
+    return builder.build()
+
+
+def _image(
+    path: Path, annotations: list[Mapping[str, Any]], names: Mapping[Any, str], builder: LabelledSetBuilder
+) -> LabelledImage:
+    unknown = {item.get("category_id") for item in annotations} - set(names)
+    if unknown:
+        raise ValueError(f"its category {next(iter(unknown))!r} is not among the categories")
+    crowds = {names[item["category_id"]] for item in annotations if item.get("iscrowd")}
+    objects = ((item.get("bbox"), names[item["category_id"]]) for item in annotations if not item.get("iscrowd"))
+    boxes = builder.boxes(path, objects)
+    class_name, count = dominant_class(boxes)
+    known = class_name not in crowds if boxes else not crowds
+    return LabelledImage(path, count if known else None, class_name, boxes=boxes)
+
+
+def _images_folder(path: Path, files: list[str]) -> Path:
+    candidates = list(_candidate_folders(path))
+    for folder in candidates:
+        if any((folder / file).is_file() for file in files[:100]):
+            return folder
+    raise DataError(
+        f"The images of {path} are in none of {', '.join(map(str, candidates))}: name their folder as "
+        f"coco:{path}@IMAGES_DIR."
+    )
+
+
+def _candidate_folders(path: Path) -> Iterator[Path]:
+    split = path.stem.removeprefix("instances_")
+    for root in (path.parent, path.parent.parent):
+        yield from (root, root / "images", root / "img", root / split, root / "images" / split)

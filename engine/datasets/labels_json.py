@@ -1,0 +1,73 @@
+"""A folder with ``labels.json``: boxes, dominant class and count of each image, as MNIST-LEGO writes it.
+
+::
+
+    {"set": "fruit", "images": [{"file": "img/1.jpg", "dominant": "apple", "count": 2,
+                                 "boxes": [{"c": "apple", "b": [x, y, width, height], "crowd": 0}, …]}, …]}
+
+``count`` and ``dominant`` may be left out where there are boxes: the class of the largest summed area is dominant and
+its boxes are counted. ``crowd`` and ``class_id`` may be left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pc_engine.datasets.records import (
+    LabelledImage,
+    LabelledSet,
+    LabelledSetBuilder,
+    dominant_class,
+    parse_class_id,
+    parse_count,
+    read_json,
+)
+from pc_engine.errors import DataError
+
+LABELS_JSON = "labels.json"
+
+
+def read_labels_json(path: Path) -> LabelledSet:
+    """Read a ``labels.json``; its files are relative to its folder.
+
+    Raises
+    ------
+    DataError
+        If it is not of this form, or gives no image.
+    """
+    return parse_labels(read_json(path), path)
+
+
+def parse_labels(raw: Any, path: Path) -> LabelledSet:
+    """Read the contents of the ``labels.json`` at ``path``; see :func:`read_labels_json`."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("images"), list):
+        raise DataError(f"{path} has no list 'images', so it is not a labels.json: see the form in the documentation.")
+    builder = LabelledSetBuilder(str(raw.get("set") or path.parent.name), path)
+    for number, entry in enumerate(raw["images"]):
+        try:
+            builder.add(_image(entry, path.parent, builder))
+        except ValueError as error:
+            name = entry.get("file") if isinstance(entry, dict) else None
+            builder.skip(str(name or f"images[{number}]"), str(error))
+    return builder.build()
+
+
+def _image(entry: Any, folder: Path, builder: LabelledSetBuilder) -> LabelledImage:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("file"), str):
+        raise ValueError("it is not an object with a 'file'")  # noqa: TRY004 (one bad entry of the data)
+    objects = entry.get("boxes", [])
+    if not isinstance(objects, list) or not all(isinstance(item, Mapping) for item in objects):
+        raise ValueError("its 'boxes' is not a list of objects")
+    boxes = builder.boxes(entry["file"], ((item.get("b"), item.get("c")) for item in objects if not item.get("crowd")))
+    class_name, count = entry.get("dominant"), parse_count(entry.get("count"))
+    if boxes and class_name is None and count is None:
+        class_name, count = dominant_class(boxes)
+    return LabelledImage(
+        path=folder / entry["file"],
+        count=count,
+        class_name=None if class_name is None else str(class_name),
+        class_id=parse_class_id(entry.get("class_id")),
+        boxes=boxes,
+    )

@@ -1,0 +1,121 @@
+"""One word for a labelled data set, as the command line takes it, to its reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pc_engine.datasets.class_folders import has_class_folders, read_class_folders
+from pc_engine.datasets.coco import is_coco, parse_coco, read_coco
+from pc_engine.datasets.labels_json import LABELS_JSON, parse_labels, read_labels_json
+from pc_engine.datasets.records import LabelledSet, read_json
+from pc_engine.datasets.sos import read_mso, read_sos
+from pc_engine.datasets.table import LABELS_CSV, parse_records, read_csv, read_json_lines
+from pc_engine.errors import DataError
+
+#: The forms of a specification, for help texts and errors.
+KNOWN_FORMS = (
+    "a folder with labels.json or labels.csv",
+    "a folder with one subfolder of images per class",
+    "a CSV, JSON or JSON Lines file with a path and a count or class per image",
+    "lego:DIR (a folder with labels.json)",
+    "sos:DIR, sos:DIR#train or sos:DIR#test (SOS and ESOS as distributed)",
+    "mso:DIR (MSO as distributed)",
+    "coco:FILE or coco:FILE@IMAGES_DIR (COCO instances)",
+)
+
+
+def read_labelled(spec: str) -> LabelledSet:
+    """Read the labelled data that ``spec`` names.
+
+    Parameters
+    ----------
+    spec
+        One of :data:`KNOWN_FORMS`. A ``labels.json`` goes before a ``labels.csv``, and that before subfolders.
+
+    Returns
+    -------
+    LabelledSet
+        The images that can be used, and those that cannot with the reason.
+
+    Raises
+    ------
+    DataError
+        If the form is not known, the data is not of the form, or none of its images can be used.
+    MissingPackageError
+        If the data is a MATLAB 7.3 file and h5py is not installed.
+    """
+    kind, colon, rest = spec.partition(":")
+    if colon and rest:
+        if kind == "lego":
+            return _read_lego(_path(rest))
+        if kind == "sos":
+            return _read_sos(rest)
+        if kind == "mso":
+            return read_mso(_path(rest))
+        if kind == "coco":
+            return _read_coco(rest)
+    path = _path(spec)
+    if path.is_dir():
+        return _read_folder(path)
+    if path.is_file():
+        return _read_file(path)
+    raise DataError(f"'{spec}' is no file or folder and no known form of labelled data. {_forms()}")
+
+
+def _forms() -> str:
+    return f"Known forms: {'; '.join(KNOWN_FORMS)}."
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _read_folder(path: Path) -> LabelledSet:
+    if (path / LABELS_JSON).is_file():
+        return read_labels_json(path / LABELS_JSON)
+    if (path / LABELS_CSV).is_file():
+        return read_csv(path / LABELS_CSV)
+    if has_class_folders(path):
+        return read_class_folders(path)
+    raise DataError(f"{path} holds no labels that are known. {_forms()}")
+
+
+def _read_file(path: Path) -> LabelledSet:
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return read_csv(path)
+    if suffix == ".jsonl":
+        return read_json_lines(path)
+    if suffix != ".json":
+        raise DataError(f"{path} is no file of labels that is known. {_forms()}")
+    raw = read_json(path)
+    if is_coco(raw):
+        return parse_coco(raw, path)
+    return parse_records(raw, path) if isinstance(raw, list) else parse_labels(raw, path)
+
+
+def _read_lego(path: Path) -> LabelledSet:
+    if not (path / LABELS_JSON).is_file():
+        raise DataError(f"{path} has no {LABELS_JSON}: make one with 'pc-engine lego make'.")
+    return read_labels_json(path / LABELS_JSON)
+
+
+def _read_sos(rest: str) -> LabelledSet:
+    directory, hash_sign, split = rest.rpartition("#")
+    if not hash_sign or _path(rest).is_dir():  # a folder's own name may hold a '#'
+        return read_sos(_path(rest))
+    if split == "train":
+        return read_sos(_path(directory), "train")
+    if split == "test":
+        return read_sos(_path(directory), "test")
+    raise DataError(f"The split '{split}' of sos:{rest} is not known: write #train, #test, or nothing for all images.")
+
+
+def _read_coco(rest: str) -> LabelledSet:
+    file, at_sign, images = rest.rpartition("@")
+    if not at_sign or _path(rest).is_file():  # a file's own name may hold an '@'
+        return read_coco(_path(rest))
+    folder = _path(images)
+    if not folder.is_dir():
+        raise DataError(f"The images folder {folder} of coco:{rest} does not exist.")
+    return read_coco(_path(file), folder)

@@ -1,0 +1,211 @@
+"""What every reader of labelled data gives: images with their counts, classes and boxes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pc_engine.errors import DataError
+
+
+@dataclass(frozen=True)
+class Box:
+    """One object: its corners in pixels, x to the right and y down, ``x0 < x1`` and ``y0 < y1``."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    class_name: str | None = None
+
+    @property
+    def area(self) -> float:
+        """Area in square pixels."""
+        return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image and what its labels say; None where they are silent.
+
+    Attributes
+    ----------
+    path
+        The image file.
+    count
+        Number of salient objects, where boxes of several classes are given those of the dominant class. A label "4+"
+        is read as 4: at least that many.
+    class_name
+        Name of the (dominant) class, or its WordNet id where the labels give no name.
+    class_id
+        Number of the class in the labels' own numbering, which need not be the network's (see
+        :func:`pc_engine.datasets.resolve_class_ids`).
+    boxes
+        The objects, of all classes. Crowd regions, which hold uncounted objects, are left out.
+    wnid
+        WordNet id of the class, e.g. ``"n01440764"``.
+    """
+
+    path: Path
+    count: int | None = None
+    class_name: str | None = None
+    class_id: int | None = None
+    boxes: tuple[Box, ...] = ()
+    wnid: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """A data set: its name, the images that can be used, and the images and boxes left out as (item, reason)."""
+
+    name: str
+    images: tuple[LabelledImage, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+class LabelledSetBuilder:
+    """Collects the images of a set and the items that had to be skipped.
+
+    Parameters
+    ----------
+    name
+        Name of the set.
+    source
+        What is read, for the error where nothing in it can be used.
+    """
+
+    def __init__(self, name: str, source: Path) -> None:
+        self._name = name
+        self._source = source
+        self._images: list[LabelledImage] = []
+        self._skipped: list[tuple[str, str]] = []
+
+    def add(self, image: LabelledImage) -> None:
+        """Take an image, if its file is there."""
+        if image.path.is_file():
+            self._images.append(image)
+        else:
+            self.skip(str(image.path), "there is no such file")
+
+    def skip(self, item: str, reason: str) -> None:
+        """Note an item that cannot be used."""
+        self._skipped.append((item, reason))
+
+    def boxes(self, item: object, objects: Iterable[tuple[Any, Any]]) -> tuple[Box, ...]:
+        """Return the boxes of ``([x, y, width, height], class)`` pairs, less those without area, which are noted.
+
+        Raises
+        ------
+        ValueError
+            If a box is not four finite numbers.
+        """
+        return self.with_area(item, [_parse_xywh(xywh, class_name) for xywh, class_name in objects])
+
+    def with_area(self, item: object, boxes: Iterable[Box]) -> tuple[Box, ...]:
+        """Return the boxes less those without area, which are noted: a slip in the labels, seen in several sets."""
+        kept = []
+        for box in boxes:
+            if box.x1 > box.x0 and box.y1 > box.y0:
+                kept.append(box)
+            else:
+                corners = (box.x0, box.y0, box.x1, box.y1)
+                self.skip(f"a box of {item}", f"its corners {corners} enclose no area; the image is kept without it")
+        return tuple(kept)
+
+    def build(self) -> LabelledSet:
+        """Return the set.
+
+        Raises
+        ------
+        DataError
+            If it holds no image.
+        """
+        if not self._images:
+            why = "it lists none"
+            if self._skipped:
+                item, reason = self._skipped[0]
+                why = f"each of its {len(self._skipped)} entries was skipped, the first, {item}, because {reason}"
+            raise DataError(f"{self._source} gives no labelled image: {why}.")
+        return LabelledSet(self._name, tuple(self._images), tuple(self._skipped))
+
+
+def parse_count(value: Any) -> int | None:
+    """Return a count given as a number or as text, ``"4+"`` giving 4; None for None and empty text.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number of at least 0.
+    """
+    text = "" if value is None else str(value).strip().removesuffix("+")
+    if not text:
+        return None
+    return _whole_number(text, "count", value)
+
+
+def parse_class_id(value: Any) -> int | None:
+    """Return a class number given as a number or as text; None for None, empty text and -1 ("no class").
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number of at least 0.
+    """
+    text = "" if value is None else str(value).strip()
+    if text in ("", "-1"):
+        return None
+    return _whole_number(text, "class number", value)
+
+
+def _whole_number(text: str, what: str, value: Any) -> int:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (number >= 0 and number.is_integer()):
+        raise ValueError(f"its {what} is {value!r}, expected a whole number of at least 0")
+    return int(number)
+
+
+def _parse_xywh(values: Any, class_name: Any) -> Box:
+    try:
+        x, y, width, height = (float(value) for value in values)
+    except (TypeError, ValueError):
+        raise ValueError(f"its box {values!r} is not [x, y, width, height]") from None
+    if not all(map(math.isfinite, (x, y, width, height))):
+        raise ValueError(f"its box {values!r} is not finite")
+    return Box(x, y, x + width, y + height, None if class_name is None else str(class_name))
+
+
+def dominant_class(boxes: Sequence[Box]) -> tuple[str | None, int]:
+    """Return the class of the largest summed box area and its number of boxes; (None, 0) without boxes."""
+    areas: dict[str | None, float] = {}
+    for box in boxes:
+        areas[box.class_name] = areas.get(box.class_name, 0.0) + box.area
+    if not areas:
+        return None, 0
+    dominant = max(areas, key=lambda name: areas[name])
+    return dominant, sum(box.class_name == dominant for box in boxes)
+
+
+def read_json(path: Path) -> Any:
+    """Return the contents of a JSON file.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}.") from None
+
+
+def first_existing(candidates: Iterable[Path]) -> Path | None:
+    """Return the first path that exists, or None."""
+    return next((path for path in candidates if path.exists()), None)

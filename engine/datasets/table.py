@@ -1,0 +1,119 @@
+"""A CSV, JSON or JSON Lines table with one image a row.
+
+Columns, in any order and case; others are ignored: ``path``, ``file`` or ``image``; ``count``; ``class_index`` or
+``class_id`` (a number); ``class`` or ``name``; ``wnid``. Paths are relative to the table's folder. One of count and
+class is enough.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder, parse_class_id, parse_count
+from pc_engine.errors import DataError
+
+LABELS_CSV = "labels.csv"
+
+_PATH = ("path", "file", "image")
+_COUNT = ("count",)
+_CLASS_ID = ("class_index", "class_id")
+_CLASS_NAME = ("class", "name")
+_WNID = ("wnid",)
+_LABELS = (*_COUNT, *_CLASS_ID, *_CLASS_NAME, *_WNID)
+
+# A row as read: where it stands, and its values by lower-case column.
+_Row = tuple[str, Mapping[str, Any]]
+
+
+def read_csv(path: Path) -> LabelledSet:
+    """Read a table of comma-, semicolon- or tab-separated values with a header line, in UTF-8.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, lacks the columns, or gives no image.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            header = stream.readline()
+            stream.seek(0)
+            delimiter = max(",;\t", key=header.count)
+            reader = csv.DictReader(stream, delimiter=delimiter)
+            columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
+            _check_columns(columns, path)
+            reader.fieldnames = columns
+            return _read_rows(((f"line {reader.line_num}", row) for row in reader), path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
+
+
+def read_json_lines(path: Path) -> LabelledSet:
+    """Read a table of one JSON object a line; errors as in :func:`read_csv`."""
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            return _read_rows(_json_lines(stream), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as JSON Lines in UTF-8: {error}.") from None
+
+
+def parse_records(raw: list[Any], path: Path) -> LabelledSet:
+    """Read a JSON list of objects, the contents of ``path``; errors as in :func:`read_csv`."""
+    return _read_rows(((f"entry {number}", row) for number, row in enumerate(raw)), path)
+
+
+def _json_lines(stream: Iterator[str]) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(stream, start=1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except ValueError:
+                yield f"line {number}", None
+
+
+def _check_columns(columns: list[str], path: Path) -> None:
+    if not set(columns) & set(_PATH) or not set(columns) & set(_LABELS):
+        raise DataError(
+            f"{path} has the columns {', '.join(map(repr, columns)) or 'none'}, but needs one of {', '.join(_PATH)} "
+            f"and one of {', '.join(_LABELS)}."
+        )
+
+
+def _read_rows(rows: Iterator[tuple[str, Any]], path: Path) -> LabelledSet:
+    builder = LabelledSetBuilder(path.parent.name if path.name == LABELS_CSV else path.stem, path)
+    for place, row in rows:
+        if not isinstance(row, Mapping):
+            builder.skip(place, "it is not an object of named values")
+            continue
+        values = {str(name).lower(): value for name, value in row.items() if name is not None}
+        file = _first(values, _PATH)
+        try:
+            builder.add(_image(file, values, path.parent))
+        except ValueError as error:
+            builder.skip(f"{place} ({file})" if file else place, str(error))
+    return builder.build()
+
+
+def _image(file: str | None, values: Mapping[str, Any], folder: Path) -> LabelledImage:
+    if file is None:
+        raise ValueError(f"it names no file in a column {', '.join(_PATH)}")
+    wnid = _first(values, _WNID)
+    image = LabelledImage(
+        path=folder / file,  # an absolute path stays as it is
+        count=parse_count(_first(values, _COUNT)),
+        class_name=_first(values, _CLASS_NAME) or wnid,
+        class_id=parse_class_id(_first(values, _CLASS_ID)),
+        wnid=wnid,
+    )
+    if image.count is None and image.class_name is None and image.class_id is None:
+        raise ValueError("it has neither a count nor a class")
+    return image
+
+
+def _first(values: Mapping[str, Any], columns: tuple[str, ...]) -> str | None:
+    """Return the first of ``columns`` that is there and not empty, as text."""
+    texts = (str(values[name]).strip() for name in columns if values.get(name) is not None)
+    return next((text for text in texts if text), None)

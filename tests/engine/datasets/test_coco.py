@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pc_engine.datasets import Box, read_labelled
+from pc_engine.errors import DataError
+
+CATEGORIES = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
+
+
+def annotation(image_id: int, category: int, bbox: list[float], crowd: int = 0) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": category, "bbox": bbox, "iscrowd": crowd, "area": 1}
+
+
+def write(path: Path, n_images: int, annotations: list[Any], images: Path | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = [{"id": 10 + i, "file_name": f"{i}.jpg"} for i in range(n_images)]
+    path.write_text(json.dumps({"images": entries, "annotations": annotations, "categories": CATEGORIES}))
+    if images is not None:
+        images.mkdir(parents=True, exist_ok=True)
+        for entry in entries:
+            (images / str(entry["file_name"])).touch()
+    return path
+
+
+def test_the_class_of_the_largest_summed_area_is_counted(tmp_path: Path) -> None:
+    annotations = [
+        annotation(10, 1, [0, 0, 10, 10]),
+        annotation(10, 18, [0, 0, 8, 8]),
+        annotation(10, 18, [5, 6, 8, 8]),
+        annotation(10, 1, [0, 0, 100, 100], crowd=1),
+    ]
+    path = write(tmp_path / "instances.json", 2, annotations, tmp_path)
+    first, second = read_labelled(f"coco:{path}").images
+    assert (first.class_name, first.count, len(first.boxes)) == ("dog", 2, 3)
+    assert first.boxes[2] == Box(5, 6, 13, 14, "dog")
+    assert (second.class_name, second.count, second.boxes) == (None, 0, ())
+    assert read_labelled(str(path)).images == (first, second)
+
+
+def test_a_crowd_of_the_dominant_class_leaves_the_count_open(tmp_path: Path) -> None:
+    annotations = [
+        annotation(10, 1, [0, 0, 10, 10]),
+        annotation(10, 1, [0, 0, 100, 100], crowd=1),
+        annotation(11, 1, [0, 0, 100, 100], crowd=1),
+    ]
+    path = write(tmp_path / "instances.json", 2, annotations, tmp_path)
+    images = read_labelled(f"coco:{path}").images
+    assert [(image.class_name, image.count, len(image.boxes)) for image in images] == [
+        ("person", None, 1),
+        (None, None, 0),
+    ]
+
+
+@pytest.mark.parametrize("folder", ["annotations", "images", "val2017", "images/val2017"])
+def test_the_images_are_found_where_people_keep_them(tmp_path: Path, folder: str) -> None:
+    path = write(tmp_path / "annotations" / "instances_val2017.json", 1, [], tmp_path / folder)
+    assert read_labelled(f"coco:{path}").images[0].path == tmp_path / folder / "0.jpg"
+
+
+def test_the_images_folder_can_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a@b" / "instances.json", 1, [], tmp_path / "photos")
+    with pytest.raises(DataError, match=r"name their folder as coco:.*instances.json@IMAGES_DIR"):
+        read_labelled(f"coco:{path}")
+    assert len(read_labelled(f"coco:{path}@{tmp_path / 'photos'}").images) == 1
+    with pytest.raises(DataError, match=r"images folder .*nowhere .* does not exist"):
+        read_labelled(f"coco:{path}@{tmp_path / 'nowhere'}")
+
+
+def test_bad_entries_are_skipped(tmp_path: Path) -> None:
+    annotations = [annotation(10, 7, [0, 0, 1, 1]), annotation(11, 1, [0, 0, 1]), annotation(12, 1, [3, 3, 0, 9]), "x"]
+    path = write(tmp_path / "instances.json", 4, annotations, tmp_path)
+    (tmp_path / "3.jpg").unlink()
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({**raw, "images": [*raw["images"], {"id": 9}, 5]}))
+    labelled = read_labelled(f"coco:{path}")
+    assert [(image.path.name, image.boxes) for image in labelled.images] == [("2.jpg", ())]
+    reasons = [reason for _, reason in labelled.skipped]
+    assert "category 7 is not among" in reasons[0]
+    assert "not [x, y, width, height]" in reasons[1]
+    assert "enclose no area" in reasons[2]
+    assert reasons[3:] == ["there is no such file", "it has no file_name", "it has no file_name"]
+
+
+def test_another_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="There is no file"):
+        read_labelled(f"coco:{tmp_path / 'none.json'}")
+    (tmp_path / "other.json").write_text('{"images": []}')
+    with pytest.raises(DataError, match="lacks the lists images, annotations and categories"):
+        read_labelled(f"coco:{tmp_path / 'other.json'}")

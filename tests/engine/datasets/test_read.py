@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pc_engine.datasets import KNOWN_FORMS, LabelledImage, read_labelled
+from pc_engine.errors import DataError
+
+
+def test_one_subfolder_per_class(tmp_path: Path) -> None:
+    for name in ("cat/1.JPG", "cat/more/2.png", "dog/3.webp", "dog/notes.txt", "dog/.DS_Store", ".git/4.jpg", "5.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    labelled = read_labelled(str(tmp_path))
+    assert labelled.name == tmp_path.name
+    assert labelled.images == (
+        LabelledImage(tmp_path / "cat/1.JPG", class_name="cat"),
+        LabelledImage(tmp_path / "cat/more/2.png", class_name="cat"),
+        LabelledImage(tmp_path / "dog/3.webp", class_name="dog"),
+    )
+    assert labelled.skipped == ((str(tmp_path / "dog/notes.txt"), "'.txt' is not the suffix of an image"),)
+
+
+@pytest.mark.parametrize("spec", ["nowhere", "yolo:here", "sos:", "", "coco"])
+def test_an_unknown_form_is_answered_with_the_known_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        read_labelled(spec)
+    for form in KNOWN_FORMS:
+        assert form in str(caught.value)
+
+
+def test_files_and_folders_without_labels_are_named(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(DataError, match="holds no labels that are known"):
+        read_labelled(str(tmp_path))
+    with pytest.raises(DataError, match="is no file of labels that is known"):
+        read_labelled(str(tmp_path / "photo.jpg"))
+    with pytest.raises(DataError, match=r"has no labels.json: make one with 'pc-engine lego make'"):
+        read_labelled(f"lego:{tmp_path}")
+
+
+def test_labels_json_goes_before_labels_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "labels.csv").write_text("path,count\na.jpg,1\n")
+    assert read_labelled(str(tmp_path)).images[0].count == 1
+    (tmp_path / "labels.json").write_text('{"images": [{"file": "a.jpg", "count": 2}]}')
+    assert read_labelled(str(tmp_path)).images[0].count == 2
