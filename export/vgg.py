@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from pc_engine.manifest import NetworkInput, Tap
 
@@ -27,6 +28,8 @@ IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 COUNT_FEATURES = ("pool5", "fc6", "fc7")
 
+_FIRST = "features.0.weight"
+_PARTS = ("weight", "bias")
 _CONSTANT = 255.0  # of the fourth channel: exact in uint8 scale and in every float format
 
 
@@ -145,52 +148,51 @@ def build_vgg(
         Input ``image`` uint8 [N, size, size, 3] RGB; outputs ``conv_prev``, ``conv_last``, ``pool5``, ``fc6``,
         ``fc7`` (all after ReLU) and ``logits``, float32.
     """
-    graph = _GraphWriter()
+    model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="pc-engine")
+    model.opset_import.append(helper.make_opsetid("", OPSET))
+    model.graph.name = spec.name
+    graph = _GraphWriter(model.graph)
+    tensor = _add_features(graph, spec, {**weights, _FIRST: _fold(weights[_FIRST], mean, std)}, _add_pixels(graph))
+    _add_classifier(graph, weights, tensor)
+    size, declare = spec.size, helper.make_tensor_value_info
+    model.graph.input.append(declare("image", TensorProto.UINT8, ["N", size, size, 3]))
+    for name, tap in vgg_taps(spec, weights["classifier.6.weight"].shape[0]).items():
+        model.graph.output.append(declare(name, TensorProto.FLOAT, ["N", *tap.shape]))
+    return model
+
+
+def _add_pixels(graph: _GraphWriter) -> str:
+    """Add what leads from the image to float32 [N, 4, H, W], the fourth channel constant; return that tensor."""
     tensor = graph.node("Cast", ["image"], "pixels", to=TensorProto.FLOAT)
     tensor = graph.node("Transpose", [tensor], "pixels_chw", perm=[0, 3, 1, 2])
     pads = graph.constant("constant_channel.pads", np.array([0, 0, 0, 0, 0, 1, 0, 0], dtype=np.int64))
     value = graph.constant("constant_channel.value", np.array(_CONSTANT, dtype=np.float32))
-    tensor = graph.node("Pad", [tensor, pads, value], "pixels_and_constant", mode="constant")
+    return graph.node("Pad", [tensor, pads, value], "pixels_and_constant", mode="constant")
 
-    layers = {(layer.block, layer.index): layer for layer in spec.layers()}
-    for block, widths in enumerate(spec.blocks, start=1):
-        for index in range(1, len(widths) + 1):
-            name = layers[block, index].name
-            kernel = weights[f"{name}.weight"]
-            operands = [
-                graph.constant(f"{name}.weight", _fold(kernel, mean, std) if (block, index) == (1, 1) else kernel),
-                graph.constant(f"{name}.bias", weights[f"{name}.bias"]),
-            ]
-            tensor = graph.node(
-                "Conv", [tensor, *operands], f"{name}.sum", kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1]
-            )
-            tensor = graph.node("Relu", [tensor], _conv_tap(spec, block, index) or f"conv{block}_{index}")
-        output = "pool5" if block == len(spec.blocks) else f"block{block}_pool"
-        tensor = graph.node("MaxPool", [tensor], output, kernel_shape=[2, 2], strides=[2, 2])
 
+def _add_features(graph: _GraphWriter, spec: VggSpec, weights: Mapping[str, np.ndarray], tensor: str) -> str:
+    """Add the blocks of convolutions; return ``pool5``."""
+    for layer in spec.layers():
+        if not layer.is_conv:
+            break
+        operands = [graph.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"]) for part in _PARTS]
+        tensor = graph.node("Conv", [tensor, *operands], f"{layer.name}.sum", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        is_last_block, n_convs = layer.block == len(spec.blocks), len(spec.blocks[layer.block - 1])
+        tap = {n_convs - 1: "conv_prev", n_convs: "conv_last"}.get(layer.index) if is_last_block else None
+        tensor = graph.node("Relu", [tensor], tap or f"conv{layer.block}_{layer.index}")
+        if layer.index == n_convs:
+            pooled = "pool5" if is_last_block else f"block{layer.block}_pool"
+            tensor = graph.node("MaxPool", [tensor], pooled, kernel_shape=[2, 2], strides=[2, 2])
+    return tensor
+
+
+def _add_classifier(graph: _GraphWriter, weights: Mapping[str, np.ndarray], tensor: str) -> None:
     tensor = graph.node("Flatten", [tensor], "pool5_flat", axis=1)
-    for index, tap in enumerate(("fc6", "fc7", "logits"), start=1):
-        name = layers[0, index].name
-        operands = [graph.constant(f"{name}.{part}", weights[f"{name}.{part}"]) for part in ("weight", "bias")]
-        output = tap if tap == "logits" else f"{name}.sum"
-        tensor = graph.node("Gemm", [tensor, *operands], output, transB=1)
+    for name, tap in (("classifier.0", "fc6"), ("classifier.3", "fc7"), ("classifier.6", "logits")):
+        operands = [graph.constant(f"{name}.{part}", weights[f"{name}.{part}"]) for part in _PARTS]
+        tensor = graph.node("Gemm", [tensor, *operands], tap if tap == "logits" else f"{name}.sum", transB=1)
         if tap != "logits":
             tensor = graph.node("Relu", [tensor], tap)
-
-    taps = vgg_taps(spec, weights["classifier.6.weight"].shape[0])
-    size = spec.size
-    return helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            spec.name,
-            [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", size, size, 3])],
-            [helper.make_tensor_value_info(tap.tensor, TensorProto.FLOAT, ["N", *tap.shape]) for tap in taps.values()],
-            graph.initializers,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="pc-engine",
-    )
 
 
 def vgg_taps(spec: VggSpec, n_classes: int) -> dict[str, Tap]:
@@ -212,12 +214,6 @@ def vgg_input(spec: VggSpec, mean: tuple[float, float, float], std: tuple[float,
     return NetworkInput("image", spec.size, spec.size, mean=mean, std=std)
 
 
-def _conv_tap(spec: VggSpec, block: int, index: int) -> str | None:
-    if block < len(spec.blocks):
-        return None
-    return {len(spec.blocks[-1]) - 1: "conv_prev", len(spec.blocks[-1]): "conv_last"}.get(index)
-
-
 def _fold(kernel: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """Return a kernel [out, 4, 3, 3] for pixels of 0..255 and the constant channel, from one for normalised pixels."""
     scaled = kernel.astype(np.float64) / np.array(std)[:, None, None]
@@ -226,16 +222,20 @@ def _fold(kernel: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 
 class _GraphWriter:
-    """Collects nodes and initializers in order; both calls return the name of the tensor they define."""
+    """Adds nodes and initializers to a graph; both calls return the name of the tensor they define.
 
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
+    It writes into the model's own graph, because every message handed over to another is copied, weights and all.
+    """
 
-    def node(self, operator: str, inputs: list[str], output: str, **attributes: object) -> str:
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))  # type: ignore[arg-type]
+    def __init__(self, proto: onnx.GraphProto) -> None:
+        self._proto = proto
+
+    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self._proto.node.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
     def constant(self, name: str, values: np.ndarray) -> str:
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
+        little_endian = values.astype(values.dtype.newbyteorder("<"), copy=False)
+        self._proto.initializer.add(name=name, data_type=data_type, dims=values.shape, raw_data=little_endian.tobytes())
         return name
