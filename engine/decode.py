@@ -18,7 +18,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from pc_engine.errors import ImageError
 
 #: Formats that are decoded. Everything else (EPS, PDF, ...) would start an interpreter or another program.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+#: Several JPEGs in one file (MPO) come through JPEG.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 
 #: Images with more pixels than this are refused by their header; Pillow's own limit for an error.
 MAX_PIXELS = 178_956_970
@@ -111,11 +112,14 @@ def display_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> Di
         ) from None
     except Image.DecompressionBombError:
         raise ImageError(f"It has more than {MAX_PIXELS:,} pixels, the limit: scale it down first.") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, OverflowError) as error:
-        # Pillow's decoders raise all of these on damaged files.
-        raise ImageError(f"The file is truncated or damaged ({_reason(error)}).") from None
     except MemoryError:
         raise ImageError("It does not fit into memory: scale it down first.") from None
+    except ImageError:
+        raise
+    except Exception as error:
+        # On damaged files Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ZeroDivisionError and
+        # whatever else the bytes lead them to; and one file must never end a run.
+        raise ImageError(f"The file is truncated or damaged ({_reason(error)}).") from None
 
 
 def _display(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> DisplayImage:
@@ -187,6 +191,8 @@ def _to_eight_bits(values: np.ndarray) -> np.ndarray:
         return _rounded(values * 255)
     if low >= 0 and high <= 255:
         return values.astype(np.uint8)
+    if low == high:
+        return np.zeros(values.shape, np.uint8)
     return _rounded((values - low) * (255 / (high - low)))
 
 
