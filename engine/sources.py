@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pc_engine.errors import UsageError
 
@@ -53,10 +53,20 @@ def _checked(source: str | os.PathLike[str]) -> str:
 def _walk_all(sources: Iterable[str]) -> Iterator[Path]:
     for source in sources:
         if not os.path.lexists(source):
-            for match in sorted(glob.iglob(source, recursive=True)):
-                yield from _walk(match)
+            yield from _walk_matches(source)
         else:
             yield from _walk(source)
+
+
+def _walk_matches(pattern: str) -> Iterator[Path]:
+    folders: set[PurePath] = set()
+    for match in sorted(glob.iglob(pattern, recursive=True)):
+        path = PurePath(match)
+        # "**" matches a folder and then all that lies in it, which was walked with the folder already.
+        if folders.isdisjoint(path.parents):
+            if os.path.isdir(match):
+                folders.add(path)
+            yield from _walk(match)
 
 
 def _walk(source: str) -> Iterator[Path]:
@@ -78,10 +88,17 @@ def _walk_folder(folder: str, ancestors: frozenset[tuple[int, int]]) -> Iterator
         yield Path(folder)  # decoding it fails with the reason, so that it gets its row
         return
     for entry in entries:
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk_folder(entry.path, ancestors | {key})
         elif _looks_like_image(entry):
             yield Path(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a symbolic link to itself, or into a folder that may not be entered
+        return False
 
 
 def _looks_like_image(entry: os.DirEntry[str]) -> bool:
