@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from pc_engine.errors import DataError, MissingPackageError
 
@@ -74,6 +73,8 @@ def number(value: np.ndarray) -> float:
 
 
 def _read_old(path: Path, required: Sequence[str]) -> list[dict[str, np.ndarray]] | None:
+    import scipy.io  # takes as long as the rest of the readers together, for a form of labels that few have
+
     try:
         variables = scipy.io.loadmat(path)
     except scipy.io.matlab.MatReadError as error:
