@@ -23,8 +23,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 
 #: Images with more pixels than this are refused by their header; Pillow's own limit for an error.
 MAX_PIXELS = 178_956_970
+#: Files larger than this are refused unread: no picture of `MAX_PIXELS` is.
+MAX_BYTES = 2**31
 
 _ORIENTATION_TAG = 0x0112
+_FIRST_SIDEWAYS = 5  # orientations 5 to 8 swap width and height
 # A JPEG is decoded at the smallest DCT scale that still is this many times the network's size on each axis.
 _JPEG_OVERSAMPLING = 2
 
@@ -59,14 +62,20 @@ def decode_image(path: Path, height: int, width: int) -> DecodedImage:
         sentence about this file.
     """
     try:
-        kind = path.stat().st_mode
-        if stat.S_ISDIR(kind):
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise ImageError("It is a folder that cannot be listed: check its permissions.")
-        if not stat.S_ISREG(kind):
+        if not stat.S_ISREG(status.st_mode):
             raise ImageError("It is not a regular file.")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"The file is larger than {MAX_BYTES >> 30} GiB, the limit: it is hardly a photo.")
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"The file cannot be read: {error.strerror or error}.") from None
+    except ValueError as error:  # a name that no file system can hold
+        raise ImageError(f"The file cannot be read: {error}.") from None
+    except MemoryError:
+        raise ImageError("It does not fit into memory: scale it down first.") from None
     return decode_bytes(data, height, width)
 
 
@@ -125,17 +134,22 @@ def display_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> Di
 def _display(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> DisplayImage:
     if header.width * header.height > MAX_PIXELS:
         raise ImageError(f"It has {header.width} x {header.height} pixels, more than the limit of {MAX_PIXELS:,}.")
-    orientation = _orientation(header)
-    width, height = header.size if orientation < 5 else header.size[::-1]
-    picture = None
     if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L"):
-        wanted = at_least if at_least is None or orientation < 5 else at_least[::-1]
-        picture = _decode_jpeg(data, wanted)
-    if picture is None:
-        picture = _to_rgb(header)
-    if orientation > 1:
-        picture = picture.transpose(_TRANSPOSE[orientation])
-    return DisplayImage(picture, width, height)
+        orientation = _orientation(header)
+        sideways = orientation >= _FIRST_SIDEWAYS
+        wanted = at_least[::-1] if at_least is not None and sideways else at_least
+        pixels = _decode_jpeg(data, wanted)
+        if pixels is not None:
+            width, height = header.size[::-1] if sideways else header.size
+            return DisplayImage(_upright(pixels, orientation), width, height)
+    stored = _to_rgb(header)
+    # Asked for after the pixels were read: Pillow has turned a TIFF by then, and says so.
+    picture = _upright(stored, _orientation(header))
+    return DisplayImage(picture, picture.width, picture.height)
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    return picture.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else picture
 
 
 def _orientation(header: Image.Image) -> int:
