@@ -1,0 +1,217 @@
+"""A model small enough to run end to end in milliseconds, whose counts and pointers are known by construction."""
+
+from __future__ import annotations
+
+import os
+
+# Before NumPy is imported: the pictures of these tests are small, and threads would only wait for one another.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from pc_engine.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.manifest import (
+    COUNTER_FILE,
+    NETWORK_FILE,
+    SIGNATURES_FILE,
+    Manifest,
+    NetworkInput,
+    Tap,
+    write_manifest,
+)
+from pc_engine.signatures import SignatureDictionary
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+_SIDE, _GRID = 64, 8
+_CLASSES = ("red", "green", "blue")
+# Maps of both convolutions: red, green, blue, brightness, and one that is constant.
+_BRIGHTNESS, _CONSTANT, _MAPS = 3, 4, 5
+# Pixels up to this brightness are background.
+_DARK = 0.3
+# A white blob of one cell adds (1 - _DARK) to one of the 64 cells of the brightness map.
+_BLOB = (1 - _DARK) / _GRID**2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests marked slow run last, so that a mistake shows early."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(autouse=True)
+def engine_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep models and caches of every test in a folder of its own."""
+    home = tmp_path / "pc-engine-home"
+    monkeypatch.setenv("PC_ENGINE_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def data_directory() -> Path:
+    """The real photos; a test that asks for them skips where they are absent."""
+    directory = Path(os.environ.get("PC_ENGINE_TEST_DATA", _REPOSITORY.parent / "shared" / "data"))
+    if not directory.is_dir():
+        pytest.skip(f"the real photos are absent ({directory}); name their folder in PC_ENGINE_TEST_DATA")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_manifest() -> Manifest:
+    """The manifest of the tiny network, without the sums of its files."""
+    grid = (_MAPS, _GRID, _GRID)
+    return Manifest(
+        name="tiny",
+        input=NetworkInput("pixels", _SIDE, _SIDE),
+        taps={
+            "conv_prev": Tap("first_relu", grid),
+            "conv_last": Tap("second_relu", grid),
+            "gap": Tap("pooled", (_MAPS,)),
+            "logits": Tap("scores", (len(_CLASSES),)),
+        },
+        count_features=("gap",),
+        classes=_CLASSES,
+        licence="MIT",
+        source="made by its test",
+        settings={"p2c.top_last": 2, "p2c.top_prev": 2, "p2c.cutoff": 1, "p2c.min_density": 0.2, "p2c.min_distance": 2},
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_counter() -> CountSVM:
+    """An SVM that counts white blobs of one cell by hand-made weights.
+
+    Brightness b grows with the number of blobs and the constant map c does not, so that the angle atan(b / c), which
+    normalisation leaves as it is, tells the count. Label k scores b sin(a_k) + c cos(a_k), a cosine that is largest at
+    its own angle a_k.
+    """
+    angles = [math.atan2(k * _BLOB, 2 * _BLOB) for k in range(len(DEFAULT_LABELS))]
+    weights = np.zeros((len(DEFAULT_LABELS), _MAPS), np.float32)
+    weights[:, _BRIGHTNESS] = np.sin(angles)
+    weights[:, _CONSTANT] = np.cos(angles)
+    return CountSVM(("gap",), DEFAULT_LABELS, {"gap": weights}, np.zeros(len(DEFAULT_LABELS), np.float32))
+
+
+@pytest.fixture(scope="session")
+def tiny_signatures() -> SignatureDictionary:
+    """Each colour's signature: its own map, then brightness, then the rest."""
+    ranking = np.array([[0, 3, 1, 2, 4], [1, 3, 0, 2, 4], [2, 3, 0, 1, 4]], np.int32)
+    return SignatureDictionary({"conv_last": ranking, "conv_prev": ranking}, np.ones(len(_CLASSES), bool))
+
+
+@pytest.fixture(scope="session")
+def make_model(
+    tiny_manifest: Manifest, tiny_counter: CountSVM, tiny_signatures: SignatureDictionary
+) -> Callable[..., Path]:
+    """Return ``make(directory, counter=, signatures=, manifest=, nan_above=)``, which writes a model directory."""
+
+    def make(
+        directory: Path,
+        *,
+        counter: CountSVM | None = tiny_counter,
+        signatures: SignatureDictionary | None = tiny_signatures,
+        manifest: Manifest = tiny_manifest,
+        nan_above: float | None = None,
+    ) -> Path:
+        directory.mkdir(parents=True, exist_ok=True)
+        onnx.save_model(_tiny_network(nan_above), directory / NETWORK_FILE)
+        if counter is not None:
+            counter.save(directory / COUNTER_FILE)
+        if signatures is not None:
+            signatures.save(directory / SIGNATURES_FILE)
+        write_manifest(manifest, directory)
+        return directory
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_directory(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete tiny model directory, shared by all tests: not to be written to."""
+    return make_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def draw_scene() -> Callable[..., Image.Image]:
+    """Return ``draw(cells, size=(width, height), colour=...)``: squares of one grid cell each on a dark ground.
+
+    ``cells`` are (column, row) of the 8 x 8 grid that lies over the whole picture, whatever its size.
+    """
+
+    def draw(
+        cells: Iterable[Sequence[int]], size: tuple[int, int] = (64, 64), colour: tuple[int, int, int] = (255, 255, 255)
+    ) -> Image.Image:
+        picture = Image.new("RGB", size, (20, 20, 20))
+        for column, row in cells:
+            edges = [round(k * length / _GRID) for k, length in ((column, size[0]), (column + 1, size[0]))]
+            rows = [round(k * length / _GRID) for k, length in ((row, size[1]), (row + 1, size[1]))]
+            picture.paste(colour, (edges[0], rows[0], edges[1], rows[1]))
+        return picture
+
+    return draw
+
+
+def _tiny_network(nan_above: float | None) -> onnx.ModelProto:
+    """A network whose maps light up where the picture is bright.
+
+    Pixels, averaged over 4 x 4, go through a 3 x 3 convolution of stride 2 to an 8 x 8 grid whose cells are the means of
+    8 x 8 pixels, and through another that keeps its place. With ``nan_above``, pictures whose mean red value in 0..1
+    exceeds it give NaN.
+    """
+    first = np.zeros((_MAPS, 3, 3, 3), np.float32)
+    for channel in range(3):
+        first[channel, channel, 1:, 1:] = 1 / 4
+        first[_BRIGHTNESS, channel, 1:, 1:] = 1 / 12
+    first_bias = np.array([-_DARK] * 4 + [2 * _BLOB], np.float32)
+    second = np.zeros((_MAPS, _MAPS, 3, 3), np.float32)
+    for k in range(_MAPS):
+        second[k, k, 1, 1] = 1
+    weights = {
+        "scale": np.float32(1 / 255),
+        "first": first,
+        "first_bias": first_bias,
+        "second": second,
+        "logit_weights": np.eye(len(_CLASSES), _MAPS, dtype=np.float32) * 100,
+        "logit_bias": np.zeros(len(_CLASSES), np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["floats", "scale"], ["unit"]),
+        helper.make_node("Transpose", ["unit"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["coarse"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Conv", ["coarse", "first", "first_bias"], ["first_conv"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["first_conv"], ["first_relu"]),
+        helper.make_node("Conv", ["first_relu", "second"], ["second_conv"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["second_conv"], ["second_relu"]),
+        helper.make_node("GlobalAveragePool", ["second_relu"], ["pool"]),
+        helper.make_node("Flatten", ["pool"], ["pooled"]),
+        helper.make_node("Gemm", ["pooled", "logit_weights", "logit_bias"], ["scores"], transB=1),
+    ]
+    if nan_above is not None:
+        # sqrt of a negative number where the red mean is above: the square root of 0 or more adds 0 elsewhere.
+        weights |= {"limit": np.float32(nan_above - _DARK), "zero": np.float32(0), "red": np.array([0], np.int64)}
+        nodes[-1] = helper.make_node("Gemm", ["pooled", "logit_weights", "logit_bias"], ["finite_scores"], transB=1)
+        nodes += [
+            helper.make_node("Gather", ["pooled", "red"], ["red_mean"], axis=1),
+            helper.make_node("Sub", ["limit", "red_mean"], ["room"]),
+            helper.make_node("Sqrt", ["room"], ["root"]),
+            helper.make_node("Mul", ["root", "zero"], ["nothing"]),
+            helper.make_node("Add", ["finite_scores", "nothing"], ["scores"]),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", _SIDE, _SIDE, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", len(_CLASSES)])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
