@@ -19,20 +19,41 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Fetchable:
-    """A model that can be fetched: where its weights come from, and their licence."""
+class PinnedWeights:
+    """One weight file on the Hugging Face hub, of which only these very bytes are accepted."""
 
-    name: str
-    source: str
-    licence: str
+    architecture: str
+    repository: str
+    revision: str
+    sha256: str
+    file: str = "model.safetensors"
+    licence: str = "unknown"
+    imagenet_classes: bool = False
+
+    @property
+    def page(self) -> str:
+        """The page where a person can get the file."""
+        return f"https://huggingface.co/{self.repository}"
 
 
+#: What can be fetched by name: torchvision's ImageNet weights, as timm publishes them.
 FETCHABLE = {
-    model.name: model
-    for model in (
-        Fetchable("vgg16", "timm/vgg16.tv_in1k", "BSD-3-Clause"),
-        Fetchable("vgg19", "timm/vgg19.tv_in1k", "BSD-3-Clause"),
-    )
+    "vgg16": PinnedWeights(
+        "vgg16",
+        "timm/vgg16.tv_in1k",
+        "3394518cba29aee1ea82a49d971be90d2dd1dab7",
+        "57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8",
+        licence="BSD-3-Clause",
+        imagenet_classes=True,
+    ),
+    "vgg19": PinnedWeights(
+        "vgg19",
+        "timm/vgg19.tv_in1k",
+        "128d4708565b3a414bcbb9bbad440b2fe37b9f18",
+        "11aea017b543ff59233749d8f1cf544cda749378f5790d2fedab841fb86b7669",
+        licence="BSD-3-Clause",
+        imagenet_classes=True,
+    ),
 }
 
 #: The network the paper used for a mode; taken without being asked for once it is installed and fitted.
@@ -64,9 +85,9 @@ def list_models() -> list[CatalogueEntry]:
     entries += [_describe(directory, "installed") for directory in directories]
     installed = {entry.name for entry in entries}
     entries += [
-        CatalogueEntry(model.name, model.source, model.licence, (), "can be fetched", None)
-        for model in FETCHABLE.values()
-        if model.name not in installed
+        CatalogueEntry(name, pin.repository, pin.licence, (), "can be fetched", None)
+        for name, pin in FETCHABLE.items()
+        if name not in installed
     ]
     return entries
 
@@ -90,7 +111,7 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
     if (directory / MANIFEST_FILE).is_file():
         return load_model(directory)
     if text in FETCHABLE:
-        report(f"Fetching {text} from huggingface.co/{FETCHABLE[text].source} (about 550 MB, once) ...")
+        report(f"Fetching {text} from {FETCHABLE[text].page} (about 550 MB, once) ...")
         # The one place where the engine reaches up to the exporter: a model that has to be made first.
         from pc_engine.export.fetch import fetch_vgg
 

@@ -8,7 +8,6 @@ a partial file holds is never trusted: only the pinned sha256 makes it a weight 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
@@ -16,52 +15,21 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
+from pc_engine.catalogue import FETCHABLE, PinnedWeights
+from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import DownloadError, UsageError
 from pc_engine.export.model_directory import export_vgg
-from pc_engine.export.vgg import ARCHITECTURES, VggSpec
 from pc_engine.manifest import MANIFEST_FILE, file_sha256
 
 _TIMEOUT = 10.0  # seconds to wait for the hub's first answer
 
 
-@dataclass(frozen=True)
-class PinnedWeights:
-    """One weight file on the hub, of which only these very bytes are accepted."""
-
-    architecture: VggSpec
-    repository: str
-    revision: str
-    sha256: str
-    file: str = "model.safetensors"
-    licence: str = "unknown"
-
-    @property
-    def page(self) -> str:
-        """The page where a person can get the file."""
-        return f"https://huggingface.co/{self.repository}"
-
-
-#: torchvision's ImageNet weights, as timm publishes them.
-PINNED: Mapping[str, PinnedWeights] = {
-    "vgg16": PinnedWeights(
-        ARCHITECTURES["vgg16"],
-        "timm/vgg16.tv_in1k",
-        "3394518cba29aee1ea82a49d971be90d2dd1dab7",
-        "57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8",
-        licence="BSD-3-Clause",
-    ),
-    "vgg19": PinnedWeights(
-        ARCHITECTURES["vgg19"],
-        "timm/vgg19.tv_in1k",
-        "128d4708565b3a414bcbb9bbad440b2fe37b9f18",
-        "11aea017b543ff59233749d8f1cf544cda749378f5790d2fedab841fb86b7669",
-        licence="BSD-3-Clause",
-    ),
-}
-
-
 def fetch_vgg(
-    name: str, models_dir: Path, *, pins: Mapping[str, PinnedWeights] = PINNED, endpoint: str | None = None
+    name: str,
+    models_dir: Path,
+    *,
+    pins: Mapping[str, PinnedWeights] = FETCHABLE,
+    endpoint: str | None = None,
 ) -> Path:
     """Fetch the weights called ``name``, export them to ``models_dir/name`` and return that directory.
 
@@ -91,8 +59,9 @@ def fetch_vgg(
     pin, out_dir = pins[name], models_dir / name
     downloads = models_dir.parent / "downloads"
     path = downloads / f"{name}-{pin.revision[:8]}.safetensors"
+    names = " --classes imagenet" if pin.imagenet_classes else ""
     instead = (
-        f"get {pin.file} by hand from {pin.page} and run 'pc-engine export {name} --weights {pin.file} "
+        f"get {pin.file} by hand from {pin.page} and run 'pc-engine export {name} --weights {pin.file}{names} "
         f"--out {out_dir}', or use --model lego, which needs no network."
     )
     try:
@@ -106,7 +75,14 @@ def fetch_vgg(
         if not (path.is_file() and file_sha256(path) == pin.sha256):
             _download(name, pin, path, endpoint, instead)
             _verify(name, pin, path, instead)
-        export_vgg(pin.architecture, path, out_dir, licence=pin.licence, source=f"{pin.page} @ {pin.revision}")
+        export_vgg(
+            pin.architecture,
+            path,
+            out_dir,
+            classes=imagenet_class_names() if pin.imagenet_classes else (),
+            licence=pin.licence,
+            source=f"{pin.page} @ {pin.revision}",
+        )
         path.unlink()
     return out_dir
 

@@ -12,6 +12,7 @@ import typer
 from pc_engine.catalogue import find_model, list_models
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table, remark
+from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.engine import find_mode, network_request
 from pc_engine.errors import UsageError
 from pc_engine.manifest import Manifest, NetworkInput
@@ -43,7 +44,7 @@ def export(
     ],
     out: Annotated[Path, typer.Option("--out", help="The model directory to make.")],
     classes: Annotated[
-        Path | None, typer.Option("--classes", help="A text or JSON file with one class name per logit.")
+        str | None, typer.Option("--classes", help="A text or JSON file with one class name per logit, or imagenet.")
     ] = None,
     licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, for the record.")] = "unknown",
     tap: Annotated[
@@ -69,7 +70,9 @@ def export(
     """Make a model directory from weights: VGG from its tensors, or any ONNX classifier with its taps named."""
     from pc_engine.export import ARCHITECTURES, export_vgg, import_classifier, read_class_names
 
-    names = () if classes is None else read_class_names(classes)
+    names: tuple[str, ...] = ()
+    if classes is not None:
+        names = imagenet_class_names() if classes == "imagenet" else read_class_names(Path(classes))
     if Path(weights).suffix.lower() == ".onnx":
         taps = _taps(tap or [])
         pixels = NetworkInput(

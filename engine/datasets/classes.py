@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pc_engine.datasets.imagenet import imagenet_classes
 from pc_engine.datasets.records import LabelledImage
 from pc_engine.errors import DataError
 from pc_engine.manifest import Manifest
@@ -98,6 +99,7 @@ class _ClassIndex:
                 for key in keys(name):
                     way[key].append(logit)
             self._ways.append(dict(way))
+        self._ways.append(_imagenet_wnids(classes))
 
     def find(self, name: str) -> list[int]:
         """Return the logits of the classes that ``name`` fits equally well; none where it fits no class."""
@@ -106,6 +108,15 @@ class _ClassIndex:
                 if key in way:
                     return way[key]
         return []
+
+
+def _imagenet_wnids(classes: Sequence[str]) -> dict[str, list[int]]:
+    """Return WordNet id to logit, as ImageNet's folders are named, for a network whose last classes are ImageNet's."""
+    wnids, names = zip(*imagenet_classes(), strict=True)
+    before = len(classes) - len(names)
+    if before < 0 or tuple(classes[before:]) != names:
+        return {}
+    return {wnid: [before + number] for number, wnid in enumerate(wnids)}
 
 
 def _whole_name(name: str) -> list[str]:
