@@ -47,8 +47,8 @@ class P2CSettings:
     mean_factor: float = 2.0
     cluster: Clustering = "density-peaks"
     cutoff: float = 1.0
-    min_density: float = 0.2
-    min_distance: float = 2.5
+    min_density: float = 0.5
+    min_distance: float = 4.0
     eps: float = 1.5
     min_weight: float = 3.0
     trim: float = 0.0
