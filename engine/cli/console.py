@@ -22,7 +22,7 @@ def remark(quiet: bool) -> Callable[[str], None]:
 
     def show(sentence: str) -> None:
         if not quiet:
-            _err.print(sentence, markup=False)
+            _err.print(sentence, markup=False, soft_wrap=True)
 
     return show
 
@@ -35,7 +35,7 @@ def print_json(value: Any) -> None:
 
 def print_line(text: str = "") -> None:
     """Print a line on stdout."""
-    _out.print(text, markup=False)
+    _out.print(text, markup=False, soft_wrap=True)
 
 
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -50,12 +50,11 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:,.1f} {task.fields['unit']}/s")
+        return Text("" if task.speed is None else f"{task.speed:,.1f} {task.fields.get('unit', 'steps')}/s")
 
 
-@contextmanager
-def progress(description: str, *, quiet: bool, total: int | None = None, unit: str = "images") -> Iterator[Tracker]:
-    """Show a progress bar with rate and time left on stderr, unless ``quiet``."""
+def bars(*, quiet: bool) -> Progress:
+    """Return a display of progress bars on stderr with rate and time left, to be entered; silent if ``quiet``."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -63,8 +62,14 @@ def progress(description: str, *, quiet: bool, total: int | None = None, unit: s
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_err, disable=quiet, transient=True) as bar:
-        yield Tracker(bar, description, total, unit)
+    return Progress(*columns, console=_err, disable=quiet, transient=True)
+
+
+@contextmanager
+def progress(description: str, *, quiet: bool, total: int | None = None, unit: str = "images") -> Iterator[Tracker]:
+    """Show one progress bar on stderr, unless ``quiet``."""
+    with bars(quiet=quiet) as display:
+        yield Tracker(display, description, total, unit)
 
 
 class Tracker:

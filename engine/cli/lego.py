@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import print_line, progress
+from pc_engine.cli.console import bars, print_json, print_line, progress
 
 app = typer.Typer(help="MNIST-LEGO: scenes of objects built from digits, and the model that knows them.")
 
@@ -55,3 +55,45 @@ def make(
         labels = make_scenes(out, n, seed, settings, progress=lambda _: tracker.advance())
     if not quiet:
         print_line(f"{n} scenes and their truth are in {out} ({labels.name}).")
+
+
+@app.command("train")
+def train(
+    out: Annotated[Path, typer.Option("--out", help="The model directory to make.")],
+    seed: Seed = 0,
+    digits: Digits = None,
+    backgrounds: Backgrounds = None,
+    classes: Annotated[int, typer.Option("--classes", help="Number of classes.")] = 20,
+    parts: Annotated[int, typer.Option("--parts", help="Digits in an object.")] = 3,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Optimiser steps; left out, the embedded model's.")
+    ] = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Train the paper's network, its signatures and its counter; the defaults reproduce the embedded model."""
+    from pc_engine.bench.lego.dataset import LegoSettings
+    from pc_engine.bench.lego.model import LegoTraining, train_lego
+    from pc_engine.bench.lego.train import TrainSettings
+
+    network = TrainSettings() if steps is None else TrainSettings(steps=steps)
+    lego = LegoSettings(n_classes=classes, n_digits=parts, digits=digits, backgrounds=backgrounds)
+    with bars(quiet=quiet or as_json) as display:
+        trained = train_lego(out, seed, LegoTraining(lego=lego, network=network), display)
+    accuracy = trained.counter.to_dict()["count_accuracy"]
+    if as_json:
+        print_json(
+            {
+                "model": str(trained.directory),
+                "seed": seed,
+                "class_accuracy": trained.class_accuracy,
+                "count_accuracy": accuracy,
+                "seconds": trained.seconds,
+            }
+        )
+    elif not quiet:
+        print_line(
+            f"The model is in {out}: class right in {trained.class_accuracy:.1%} of the fitting scenes, count in "
+            f"{trained.counter.mean_accuracy:.1%} (cross-validated, mean over labels). Judge it on other scenes: "
+            f"pc-engine lego make DIR --seed 7, then pc-engine evaluate lego:DIR --model {out}."
+        )
