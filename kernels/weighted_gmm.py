@@ -176,7 +176,14 @@ def _given_means(xp: ModuleType, means_init: Array, used: Array) -> Array:
 
 
 def _start(xp: ModuleType, heat: Array, means: Array, used: Array, variance_floor: float) -> _Mixture:
-    """Mixtures with the given means (n, K, 2), the heat's variance over the components, and equal weights."""
+    """Mixtures with the given means (n, K, 2), the heat's variance over the components, and equal weights.
+
+    There are at least two slots: a matrix product over a single one is another routine of the BLAS, and an image's
+    last bits would depend on how many components its neighbours in the batch have.
+    """
+    padding = max(0, 2 - used.shape[1])
+    used = xp.pad(used, ((0, 0), (0, padding)))
+    means = xp.pad(means, ((0, 0), (0, padding), (0, 0)))
     count = used.sum(axis=1)
     position = xp.arange(heat.shape[1], dtype=xp.float64)
     marginals = xp.stack([heat.sum(axis=2), heat.sum(axis=1)], axis=1)
@@ -238,9 +245,10 @@ def _expectation_maximisation(
 def _store(
     result: GaussianMixtures, images: Array, mixture: _Mixture, iteration: int, converged: Array, likelihood: Array
 ) -> None:
-    result.means[images] = mixture.mean[:, ::-1].transpose(0, 2, 1)
-    result.variances[images] = mixture.variance[:, ::-1].transpose(0, 2, 1)
-    result.mixing[images] = mixture.mixing
+    slots = result.mixing.shape[1]
+    result.means[images] = mixture.mean[:, ::-1, :slots].transpose(0, 2, 1)
+    result.variances[images] = mixture.variance[:, ::-1, :slots].transpose(0, 2, 1)
+    result.mixing[images] = mixture.mixing[:, :slots]
     result.n_iter[images] = iteration
     result.converged[images] = converged
     result.log_likelihood[images] = likelihood

@@ -1,4 +1,5 @@
 import re
+import sys
 import warnings
 from dataclasses import fields
 
@@ -177,6 +178,40 @@ def test_log_space_is_reached_when_components_are_far_from_cells():
     np.testing.assert_allclose(mixtures.log_likelihood[0], expected[5], atol=1e-9)
 
 
+@pytest.mark.parametrize("far", [(12, 2), (12, 3), (13, 1), (13, 2), (13, 3), (13, 4)])
+def test_densities_at_the_edge_of_underflow_keep_their_precision(far):
+    # A variance at the floor and 12 to 14 cells: densities from 1e-268 through subnormal numbers to 0. The second
+    # image makes room for components that the first has not.
+    heat = np.zeros((2, 14, 14))
+    heat[0, 0, 0], heat[0][far] = 1.0, 1e-4
+    heat[1] = 1.0
+    assert_is_log_space_em(heat, [1, 3], atol=1e-10)
+
+
+def test_component_without_responsibility_keeps_its_place_with_weight_zero(bumps):
+    starts = np.array([[[6.0, 6.0], [1e5, 1e5]]])
+    mixtures = weighted_gmm(bumps([1]), np.array([2]), means_init=starts, variance_floor=0.2)
+    np.testing.assert_array_equal(mixtures.mixing[0], [1, 0])
+    np.testing.assert_array_equal(mixtures.means[0, 1], [1e5, 1e5])
+    points, weights = cells_of(bumps([1])[0])
+    np.testing.assert_allclose(mixtures.variances[0, 1], initial_variance(points, weights, 2))
+    alone = weighted_gmm(bumps([1]), np.array([1]))
+    np.testing.assert_allclose(mixtures.means[0, 0], alone.means[0, 0])
+
+
+def test_images_that_are_done_stop_costing(bumps, monkeypatch):
+    # The package's attribute of this name is the function.
+    module = sys.modules["pc_engine.kernels.weighted_gmm"]
+    computed = []
+    expectation = module._expectation
+    monkeypatch.setattr(module, "_expectation", lambda *call: computed.append(len(call[1])) or expectation(*call))
+    mixtures = weighted_gmm(bumps(np.arange(40) % 5, seed=1), np.arange(40) % 5, tol=1e-5)
+    assert len(computed) == mixtures.n_iter.max()
+    assert computed[0] == 32
+    assert sum(computed) <= mixtures.n_iter.sum() / (1 - module._DROP_SHARE)
+    assert sum(computed) < 0.5 * 32 * mixtures.n_iter.max()
+
+
 def test_hand_made_components():
     # Two pairs of cells far apart: each component is a pair's mean and variance.
     heat = np.zeros((1, 12, 30))
@@ -205,7 +240,7 @@ def test_only_ratios_of_weights_matter(bumps):
     counts = np.array([1, 3, 4])
     heats = bumps(counts).astype(np.float32)
     plain = weighted_gmm(heats, counts)
-    for scale in (1e-30, 1e30, 1e300):
+    for scale in (1e-30, 1e30, 1e307):
         scaled = weighted_gmm(heats.astype(np.float64) * scale, counts)
         np.testing.assert_allclose(scaled.means, plain.means, rtol=1e-9)
         np.testing.assert_allclose(scaled.log_likelihood, plain.log_likelihood, rtol=1e-9)

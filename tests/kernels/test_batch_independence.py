@@ -1,0 +1,69 @@
+"""An image's result must be the same whatever else is in its batch: a run may be cut into batches in any way."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pc_engine.kernels import (
+    cluster_boxes,
+    dbscan,
+    density_peaks,
+    l2_normalise,
+    normalise_heatmap,
+    resize_maps,
+    weighted_gmm,
+)
+
+
+def mixtures(heats, counts):
+    return weighted_gmm(heats, counts)
+
+
+def peaks(heats, counts):
+    return density_peaks(heats, cutoff=1.5, n_centres=counts - 1)
+
+
+def boxes(heats, counts):
+    found = density_peaks(heats, cutoff=0.7)
+    return cluster_boxes(found.labels, found.density, found.n_clusters, trim=0.5)
+
+
+def clusters(heats, counts):
+    return dbscan(heats, eps=1.5, min_weight=4)
+
+
+@pytest.mark.parametrize("operation", [mixtures, peaks, boxes, clusters])
+@given(data=st.data())
+@settings(deadline=None, max_examples=25)
+def test_clustering_of_a_batch_is_that_of_each_image(operation, data):
+    grid = data.draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
+    heats = data.draw(arrays(np.float32, (4, *grid), elements=st.floats(0, 8, width=16)))
+    counts = data.draw(arrays(np.int64, 4, elements=st.integers(0, 5)))
+    together = operation(heats, counts)
+    for n in range(4):
+        alone = operation(heats[n : n + 1], counts[n : n + 1])
+        for field in fields(alone):
+            batched, single = getattr(together, field.name)[n], getattr(alone, field.name)[0]
+            if batched.shape != single.shape:
+                # Slots for clusters that only other images of the batch have.
+                batched = batched[: len(single)]
+            # The width of EM's products depends on the batch, and a BLAS may sum in another order for another width.
+            tolerance = 1e-9 if operation is mixtures else 0
+            np.testing.assert_allclose(batched, single, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "operation", [l2_normalise, normalise_heatmap, lambda maps: resize_maps(maps, 9, 5)], ids=["l2", "heat", "resize"]
+)
+@given(data=st.data())
+@settings(deadline=None, max_examples=25)
+def test_normalisation_of_a_batch_is_that_of_each_image(operation, data):
+    shape = data.draw(st.tuples(st.just(4), st.integers(1, 9), st.integers(1, 14), st.integers(1, 14)))
+    maps = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal(shape).astype(np.float32)
+    together = operation(maps)
+    for n in range(4):
+        np.testing.assert_array_equal(together[n], operation(maps[n : n + 1])[0])
