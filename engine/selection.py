@@ -6,6 +6,7 @@ whose taps agree with ONNX Runtime at fp32 are timed. The verdict is kept per ne
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.backbone import Backbone, CompileRequest, Probe, Taps
+from pc_engine.backbone import PRECISIONS, Backbone, CompileRequest, Probe, Taps
 from pc_engine.backends import BACKENDS, REFERENCE
-from pc_engine.errors import BackendError, UsageError
+from pc_engine.errors import BackendError, ModelError, UsageError
 from pc_engine.machine import describe_machine
 from pc_engine.storage import FileCache, cache_key
 
@@ -74,7 +75,10 @@ def open_backbone(
         If the name is not known.
     BackendError
         If that backend or precision does not work here, or none gives the reference's numbers.
+    ModelError
+        If the network gives no finite numbers to compare.
     """
+    _check_precision(precision)
     if _AUTO in (backend, precision):
         chosen = select(request, backend, precision, report=report)
         backend, precision = chosen.backend, chosen.precision
@@ -84,17 +88,15 @@ def open_backbone(
     name = "network-" + cache_key({**_facts(request), "backend": backend, "version": probe.version})
     saved = cache.get(name)
     if saved is not None:
-        try:
+        # A file that this machine cannot load after all is as good as none, and is replaced below.
+        with contextlib.suppress(BackendError):
             return BACKENDS[backend].load(request, saved)
-        except BackendError:
-            saved.unlink(missing_ok=True)  # of no use to this machine after all: compile anew
     report(f"Compiling {request.manifest.name} for {backend} at {precision} (kept for later runs) ...")
-    try:
+    # No room for a cache, no permission, or a file that cannot be loaded again: the run does not depend on one.
+    with contextlib.suppress(OSError, BackendError):
         saved = cache.put(name, lambda path: BACKENDS[backend].compile(request, save_to=path).close())
-    except OSError:
-        # No room or no permission for a cache: the run does not depend on one.
-        return BACKENDS[backend].compile(request)
-    return BACKENDS[backend].load(request, saved)
+        return BACKENDS[backend].load(request, saved)
+    return BACKENDS[backend].compile(request)
 
 
 def select(
@@ -109,6 +111,7 @@ def select(
 
     ``fresh`` measures in any case. See `open_backbone` for the rest.
     """
+    _check_precision(precision)
     probes = {name: BACKENDS[name].probe() for name in _names(backend)}
     pairs = [
         (name, native) for name, probe in probes.items() for native in probe.precisions if precision in (_AUTO, native)
@@ -162,6 +165,11 @@ def _choose(request: CompileRequest, pairs: Sequence[tuple[str, str]]) -> Select
     network = BACKENDS[REFERENCE].compile(replace(request, precision="fp32"))
     reference = network.infer(images)
     network.close()
+    if not all(np.isfinite(tap).all() for tap in reference.values()):
+        raise ModelError(
+            f"The network of '{request.manifest.name}' returns values that are not finite for ordinary pictures, so no "
+            f"backend can be checked with it: look at its weights, or export it anew."
+        )
     candidates = tuple(_try(request, name, precision, images, reference) for name, precision in pairs)
     passed = [candidate for candidate in candidates if not candidate.reason]
     if not passed:
@@ -195,6 +203,11 @@ def _rate(network: Backbone, images: np.ndarray) -> float:
         network.infer(images)
         seconds.append(time.perf_counter() - start)
     return len(images) / min(seconds)
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in (_AUTO, *PRECISIONS):
+        raise UsageError(f"There is no precision '{precision}': choose one of auto, {', '.join(PRECISIONS)}.")
 
 
 def _names(backend: str) -> tuple[str, ...]:
