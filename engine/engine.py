@@ -164,7 +164,9 @@ class Engine:
         scores = None if outcome.count_scores is None else to_host(outcome.count_scores)
         classes = None if outcome.class_id is None else to_host(outcome.class_id)
         probabilities = None if outcome.class_score is None else to_host(outcome.class_score)
-        labels = DEFAULT_LABELS if self.model.parts.counter is None else self.model.parts.counter.labels
+        # Only the counter's own counts are sure to fall under its labels, which may end with a plain "3".
+        counter = None if scores is None else self.model.parts.counter
+        labels = DEFAULT_LABELS if counter is None else counter.labels
         for n, row in enumerate(batch.rows):
             entry = batch.entries[row]
             if not batch.finite[n] or entry.image is None:
