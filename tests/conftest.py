@@ -1,5 +1,7 @@
 """A model small enough to run end to end in milliseconds, whose counts and pointers are known by construction."""
 
+# ruff: noqa: E402 (threads are limited before NumPy is imported)
+
 from __future__ import annotations
 
 import os
@@ -161,9 +163,9 @@ def draw_scene() -> Callable[..., Image.Image]:
 def _tiny_network(nan_above: float | None) -> onnx.ModelProto:
     """A network whose maps light up where the picture is bright.
 
-    Pixels, averaged over 4 x 4, go through a 3 x 3 convolution of stride 2 to an 8 x 8 grid whose cells are the means of
-    8 x 8 pixels, and through another that keeps its place. With ``nan_above``, pictures whose mean red value in 0..1
-    exceeds it give NaN.
+    Pixels, averaged over 4 x 4, go through a 3 x 3 convolution of stride 2 to an 8 x 8 grid whose cells are the means
+    of 8 x 8 pixels, and through another that keeps its place. With ``nan_above``, a picture of one colour whose red
+    value in 0..1 exceeds it gives NaN.
     """
     first = np.zeros((_MAPS, 3, 3, 3), np.float32)
     for channel in range(3):

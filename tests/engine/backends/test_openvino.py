@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pc_engine.backbone import PRECISIONS, CompileRequest
+from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
+from pc_engine.backends.openvino import OpenVinoBackend
+from pc_engine.engine import network_request
+from pc_engine.errors import BackendError
+from pc_engine.model import load_model
+from pc_engine.selection import TOLERANCE, probe_images, tap_difference
+
+pytest.importorskip("openvino", reason="OpenVINO is not installed on this platform")
+
+BACKEND = OpenVinoBackend()
+
+
+@pytest.fixture
+def request_(tiny_directory: Path) -> CompileRequest:
+    taps = ("logits", "conv_last", "gap", "conv_prev")
+    return replace(network_request(load_model(tiny_directory), taps, batch_size=4), threads=1)
+
+
+def test_probe_says_what_runs() -> None:
+    probe = BACKEND.probe()
+    assert probe.available
+    assert probe.precisions in (("fp32",), ("fp32", "bf16"))
+    assert set(probe.precisions) <= set(PRECISIONS)
+    assert probe.version in probe.reason
+
+
+def test_a_package_that_is_absent_is_a_reason_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    probe = BACKEND.probe()
+    assert not probe.available
+    assert probe.precisions == ()
+    assert "pip install openvino" in probe.reason
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_compiled_and_loaded_networks_give_the_references_numbers(
+    request_: CompileRequest, tmp_path: Path, precision: str
+) -> None:
+    if precision not in BACKEND.probe().precisions:
+        pytest.skip(f"this processor does not multiply {precision} natively")
+    images = probe_images(64, 64, 4)
+    reference = OnnxRuntimeBackend().compile(request_).infer(images)
+    request = replace(request_, precision=precision)
+    networks = (BACKEND.compile(request, save_to=tmp_path / "saved"), BACKEND.load(request, tmp_path / "saved"))
+    for network in networks:
+        taps = network.infer(images)
+        assert list(taps) == list(reference)
+        assert all(tap.dtype == np.float32 for tap in taps.values())
+        assert tap_difference(taps, reference) <= TOLERANCE[precision]
+        network.close()
+
+
+def test_a_short_batch_has_a_row_for_each_image_and_the_same_numbers(request_: CompileRequest) -> None:
+    network = BACKEND.compile(request_)
+    images = probe_images(64, 64, 4)
+    together = network.infer(images)
+    alone = network.infer(images[2:3])
+    for name, tap in alone.items():
+        assert tap.shape == (1, *together[name].shape[1:])
+        np.testing.assert_allclose(tap[0], together[name][2], rtol=1e-5, atol=1e-6)
+
+
+def test_images_that_are_not_contiguous_are_taken(request_: CompileRequest) -> None:
+    network = BACKEND.compile(request_)
+    wide = probe_images(64, 128, 4)
+    view = wide[:, :, ::2]
+    np.testing.assert_array_equal(network.infer(view)["gap"], network.infer(view.copy())["gap"])
+
+
+def test_taps_are_the_callers_own(request_: CompileRequest) -> None:
+    network = BACKEND.compile(request_)
+    first = network.infer(probe_images(64, 64, 4, seed=1))
+    before = {name: tap.copy() for name, tap in first.items()}
+    network.infer(probe_images(64, 64, 4, seed=2))
+    for name, tap in first.items():
+        np.testing.assert_array_equal(tap, before[name])
+        tap[:] = 0  # writable
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_a_damaged_file_cannot_be_loaded(request_: CompileRequest, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "saved").write_bytes(content)
+    with pytest.raises(BackendError, match="OpenVINO cannot load") as caught:
+        BACKEND.load(request_, tmp_path / "saved")
+    assert "\n" not in str(caught.value)
+
+
+def test_images_of_another_size_are_an_error(request_: CompileRequest) -> None:
+    with pytest.raises(BackendError, match="OpenVINO failed"):
+        BACKEND.compile(request_).infer(probe_images(32, 64, 4))

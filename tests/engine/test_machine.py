@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from pc_engine import machine
+from pc_engine.machine import describe_machine, usable_cores
+
+
+def test_the_description_can_be_a_key_of_a_cache() -> None:
+    described = describe_machine()
+    assert json.loads(json.dumps(described)) == described
+    assert set(described) == {"system", "architecture", "processor", "extensions", "cores", "memory_gib"}
+    assert described["system"]
+    assert described["memory_gib"] is None or described["memory_gib"] > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not pin processes to cores")
+def test_only_the_cores_that_this_process_may_use_count() -> None:
+    allowed = os.sched_getaffinity(0)
+    assert usable_cores() == len(allowed)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_a_system_without_proc_is_described_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_read", lambda path: "")
+    described = describe_machine.__wrapped__()
+    assert described["memory_gib"] is None
+    assert described["extensions"] == []
+    assert described["cores"] >= 1
+
+
+def test_extensions_are_read_from_the_processors_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "processor : 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 avx512f amx_bf16 avx2000\n"
+    monkeypatch.setattr(machine, "_read", lambda path: text if path.endswith("cpuinfo") else "MemTotal: 4194304 kB")
+    described = describe_machine.__wrapped__()
+    assert described["processor"] == "Some CPU @ 2 GHz"
+    assert described["extensions"] == ["avx2", "avx512f", "amx_bf16"]
+    assert described["memory_gib"] == 4.0

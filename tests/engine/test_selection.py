@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pc_engine import selection
+from pc_engine.backbone import Backbone, CompileRequest, Probe
+from pc_engine.backends import BACKENDS, OnnxRuntimeBackend
+from pc_engine.engine import network_request
+from pc_engine.errors import BackendError, ModelError, UsageError
+from pc_engine.model import load_model
+from pc_engine.selection import Selection, open_backbone, probe_images, select, tap_difference
+from pc_engine.storage import cache_directory
+
+
+@dataclass
+class FakeBackbone:
+    """ONNX Runtime's numbers, changed and delayed."""
+
+    request: CompileRequest
+    network: Backbone
+    fake: FakeBackend
+
+    @property
+    def backend(self) -> str:
+        return self.fake.name
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        time.sleep(self.fake.seconds)
+        return {name: self.fake.distort(tap) for name, tap in self.network.infer(images).items()}
+
+    def close(self) -> None:
+        self.network.close()
+
+
+@dataclass
+class FakeBackend:
+    name: str
+    precisions: tuple[str, ...] = ("fp32",)
+    seconds: float = 0.0
+    distort: Callable[[np.ndarray], np.ndarray] = lambda tap: tap
+    version: str = "1"
+    reason: str = ""
+    compile_fails: bool = False
+    load_fails: bool = False
+    save_fails: bool = False
+    compiled: int = 0
+    loaded: int = 0
+    inner: OnnxRuntimeBackend = field(default_factory=OnnxRuntimeBackend)
+
+    def probe(self) -> Probe:
+        return Probe(not self.reason, self.reason or "works", self.version, () if self.reason else self.precisions)
+
+    def compile(self, request: CompileRequest, save_to: Path | None = None) -> FakeBackbone:
+        self.compiled += 1
+        if self.compile_fails or (self.save_fails and save_to is not None):
+            raise BackendError(f"{self.name} cannot compile this.")
+        return FakeBackbone(request, self.inner.compile(replace(request, precision="fp32"), save_to), self)
+
+    def load(self, request: CompileRequest, saved: Path) -> FakeBackbone:
+        self.loaded += 1
+        if self.load_fails:
+            raise BackendError(f"{self.name} cannot load this.")
+        return FakeBackbone(request, self.inner.load(replace(request, precision="fp32"), saved), self)
+
+
+@pytest.fixture
+def request_(tiny_directory: Path) -> CompileRequest:
+    return replace(network_request(load_model(tiny_directory), ("conv_last", "logits"), batch_size=2), threads=1)
+
+
+@pytest.fixture
+def backends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Replace the backends by fakes; the reference stays ONNX Runtime."""
+
+    def replace_by(*fakes: FakeBackend) -> None:
+        known = {"onnxruntime": FakeBackend("onnxruntime", seconds=0.02), **{fake.name: fake for fake in fakes}}
+        monkeypatch.setattr(selection, "BACKENDS", known)
+
+    return replace_by
+
+
+def test_the_fastest_backend_that_agrees_is_chosen(request_: CompileRequest, backends: Callable[..., None]) -> None:
+    backends(FakeBackend("quick", seconds=0.002), FakeBackend("slow", seconds=0.04))
+    chosen = select(request_)
+    assert (chosen.backend, chosen.precision) == ("quick", "fp32")
+    speed = {candidate.backend: candidate.images_per_second or 0 for candidate in chosen.candidates}
+    assert speed["quick"] > speed["onnxruntime"] > speed["slow"] > 0
+    assert speed["slow"] <= 2 / 0.04
+    assert [candidate.difference for candidate in chosen.candidates] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "distort",
+    [
+        lambda tap: tap * 1.1,
+        lambda tap: tap + 0.1,
+        lambda tap: np.full_like(tap, np.nan),
+        lambda tap: np.where(np.arange(tap.size).reshape(tap.shape) == 0, np.inf, tap),
+        lambda tap: tap[::-1],
+    ],
+    ids=["scaled", "shifted", "NaN", "infinite", "images swapped"],
+)
+def test_a_backend_with_wrong_numbers_is_rejected_however_fast(
+    request_: CompileRequest, backends: Callable[..., None], distort: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    backends(FakeBackend("wrong", distort=distort))
+    chosen = select(request_)
+    assert chosen.backend == "onnxruntime"
+    rejected = {candidate.backend: candidate for candidate in chosen.candidates}["wrong"]
+    assert rejected.reason.startswith("differs from the reference by ")
+    assert rejected.images_per_second is None
+    with pytest.raises(UsageError, match="no backend 'other'"):
+        open_backbone(request_, "other")
+
+
+def test_a_precision_is_judged_by_its_own_tolerance(request_: CompileRequest, backends: Callable[..., None]) -> None:
+    coarse = FakeBackend("coarse", ("fp32", "bf16"), distort=lambda tap: tap * 1.01)
+    backends(coarse)
+    chosen = select(request_)
+    assert (chosen.backend, chosen.precision) == ("coarse", "bf16")
+    assert {c.precision: bool(c.reason) for c in chosen.candidates if c.backend == "coarse"} == {
+        "fp32": True,
+        "bf16": False,
+    }
+
+
+def test_a_backend_that_fails_to_compile_is_rejected_with_its_reason(
+    request_: CompileRequest, backends: Callable[..., None]
+) -> None:
+    backends(FakeBackend("broken", compile_fails=True), FakeBackend("absent", reason="absent is not installed."))
+    chosen = select(request_)
+    assert chosen.backend == "onnxruntime"
+    assert {candidate.backend: candidate.reason for candidate in chosen.candidates} == {
+        "onnxruntime": "",
+        "broken": "broken cannot compile this.",
+    }
+
+
+def test_the_verdict_is_kept_and_the_second_time_compiles_nothing(
+    request_: CompileRequest, backends: Callable[..., None]
+) -> None:
+    quick = FakeBackend("quick")
+    backends(quick)
+    reports: list[str] = []
+    first = open_backbone(request_, report=reports.append)
+    assert first.backend == "quick"
+    assert [report.split()[0] for report in reports] == ["Choosing", "Compiling"]
+    compiled = quick.compiled
+    second = open_backbone(request_, report=reports.append)
+    assert second.backend == "quick"
+    assert (quick.compiled, quick.loaded) == (compiled, 2)
+    assert len(reports) == 2
+    images = probe_images(64, 64, 2, seed=1)
+    np.testing.assert_array_equal(first.infer(images)["logits"], second.infer(images)["logits"])
+
+
+def test_the_kept_verdict_is_the_measured_one_and_can_be_taken_anew(
+    request_: CompileRequest, backends: Callable[..., None]
+) -> None:
+    quick = FakeBackend("quick")
+    backends(quick)
+    verdict = select(request_)
+    assert isinstance(verdict, Selection)
+    assert select(request_) == verdict
+    quick.distort = lambda tap: tap * 2
+    assert select(request_).backend == "quick"
+    assert select(request_, fresh=True).backend == "onnxruntime"
+    assert select(request_).backend == "onnxruntime"
+
+
+@pytest.mark.parametrize("change", ["batch_size", "taps", "version", "precisions"])
+def test_another_request_or_version_is_measured_anew(
+    request_: CompileRequest, backends: Callable[..., None], change: str
+) -> None:
+    quick = FakeBackend("quick")
+    backends(quick)
+    select(request_)
+    compiled = quick.compiled
+    if change == "version":
+        quick.version = "2"
+    elif change == "precisions":
+        quick.precisions = ("fp32", "bf16")
+    else:
+        request_ = replace(request_, **{"batch_size": 3} if change == "batch_size" else {"taps": ("logits",)})
+    select(request_)
+    assert quick.compiled > compiled
+
+
+def test_a_kept_file_that_fails_to_load_is_made_anew(request_: CompileRequest, backends: Callable[..., None]) -> None:
+    quick = FakeBackend("quick")
+    backends(quick)
+    open_backbone(request_, "quick")
+    assert (quick.compiled, quick.loaded) == (1, 1)
+    [saved] = [path for path in cache_directory().glob("network-*") if path.suffix != ".sha256"]
+    saved.write_bytes(b"damaged")
+    open_backbone(request_, "quick").infer(probe_images(64, 64, 1))
+    assert (quick.compiled, quick.loaded) == (2, 2)
+    open_backbone(request_, "quick")
+    assert (quick.compiled, quick.loaded) == (2, 3)
+
+
+@pytest.mark.parametrize("fault", ["load_fails", "save_fails"])
+def test_a_run_does_not_depend_on_the_cache(
+    request_: CompileRequest, backends: Callable[..., None], fault: str
+) -> None:
+    backends(FakeBackend("odd", **{fault: True}))
+    for _ in range(2):
+        network = open_backbone(request_, "odd")
+        assert network.infer(probe_images(64, 64, 2))["logits"].shape == (2, 3)
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing(
+    request_: CompileRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PC_ENGINE_HOME", str(tmp_path / "file"))
+    assert open_backbone(request_, precision="fp32").infer(probe_images(64, 64, 2))["logits"].shape == (2, 3)
+
+
+def test_a_network_that_cannot_be_compiled_is_an_error_not_a_loop(
+    request_: CompileRequest, backends: Callable[..., None]
+) -> None:
+    backends(FakeBackend("broken", compile_fails=True))
+    with pytest.raises(BackendError, match="broken cannot compile this"):
+        open_backbone(request_, "broken")
+
+
+def test_unknown_names_are_wrong_use_and_name_the_known_ones(request_: CompileRequest) -> None:
+    with pytest.raises(UsageError, match=r"no backend 'tensorflow': choose one of auto, onnxruntime, openvino"):
+        open_backbone(request_, "tensorflow")
+    for act in (open_backbone, select):
+        with pytest.raises(UsageError, match=r"no precision 'fp31': choose one of auto, fp32, bf16"):
+            act(request_, "auto", "fp31")
+
+
+def test_a_precision_that_does_not_run_here_names_those_that_do(
+    request_: CompileRequest, backends: Callable[..., None]
+) -> None:
+    with pytest.raises(BackendError, match=r"Precision bf16 does not run here; what does: onnxruntime at fp32\."):
+        open_backbone(request_, "onnxruntime", "bf16")
+    backends(FakeBackend("other", ("fp32",)))
+    with pytest.raises(BackendError, match="what does: onnxruntime at fp32, other at fp32"):
+        open_backbone(request_, "auto", "bf16")
+
+
+def test_a_backend_that_is_absent_says_why(request_: CompileRequest, backends: Callable[..., None]) -> None:
+    backends(FakeBackend("absent", reason="absent cannot be imported: pip install absent."))
+    for precision in ("auto", "fp32"):
+        with pytest.raises(BackendError, match="absent cannot be imported: pip install absent"):
+            open_backbone(request_, "absent", precision)
+
+
+def test_a_network_that_returns_nan_cannot_choose_a_backend(
+    make_model: Callable[..., Path], tmp_path: Path, backends: Callable[..., None]
+) -> None:
+    directory = make_model(tmp_path / "nan", nan_above=-5.0)  # for every picture
+    request = replace(network_request(load_model(directory), ("conv_last", "logits"), batch_size=1), threads=1)
+    backends(FakeBackend("same"))
+    with pytest.raises(ModelError, match="not finite for ordinary pictures"):
+        open_backbone(request)
+
+
+def test_if_none_agrees_each_is_named_with_its_reason(
+    request_: CompileRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FirstOnlyRight(FakeBackend):
+        """Right as the reference, wrong as a candidate."""
+
+        def compile(self, request: CompileRequest, save_to: Path | None = None) -> FakeBackbone:
+            self.distort = (lambda tap: tap) if self.compiled == 0 else (lambda tap: -tap)
+            return super().compile(request, save_to)
+
+    monkeypatch.setattr(selection, "BACKENDS", {"onnxruntime": FirstOnlyRight("onnxruntime")})
+    with pytest.raises(BackendError, match=r"No backend runs tiny correctly here \(onnxruntime fp32: differs .* by 2,"):
+        select(request_)
+
+
+def test_the_real_backends_agree_on_the_tiny_network(request_: CompileRequest) -> None:
+    chosen = select(request_)
+    assert chosen.backend in BACKENDS
+    for candidate in chosen.candidates:
+        assert candidate.reason == ""
+        assert candidate.difference is not None
+        assert candidate.difference <= selection.TOLERANCE[candidate.precision]
+
+
+def test_probe_images_are_the_same_everywhere_and_not_flat() -> None:
+    images = probe_images(20, 30, 3)
+    assert (images.shape, images.dtype) == ((3, 20, 30, 3), np.uint8)
+    np.testing.assert_array_equal(images, probe_images(20, 30, 3))
+    assert (images.std(axis=(1, 2)) > 5).all()
+    assert np.abs(images[0].astype(int) - images[1]).mean() > 5
+
+
+def test_tap_difference_is_relative_and_of_the_worst_tap() -> None:
+    reference = {"a": np.array([3.0, 4.0]), "b": np.zeros(2)}
+    assert tap_difference(reference, reference) == 0
+    assert tap_difference({"a": np.array([3.0, 4.5]), "b": np.zeros(2)}, reference) == pytest.approx(0.1)
+    assert tap_difference({"a": reference["a"], "b": np.array([0.0, 0.2])}, reference) == pytest.approx(0.2)
+    assert tap_difference({"a": np.array([3.0, np.nan]), "b": np.zeros(2)}, reference) == float("inf")

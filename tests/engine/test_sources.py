@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pc_engine import sources
+from pc_engine.errors import UsageError
+from pc_engine.sources import iter_images
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
+JPEG = b"\xff\xd8\xff\xe0" + b"\0" * 8
+
+
+def touch(root: Path, *names: str, content: bytes = JPEG) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def listed(root: Path, *given: str | Path) -> list[str]:
+    return [str(path.relative_to(root)) for path in iter_images(given or [root])]
+
+
+def test_folders_are_walked_recursively_in_a_stable_order(tmp_path: Path) -> None:
+    names = ["a.jpg", "b/c.PNG", "b/d/e.webp", "b.jpg", "z.gif", "B.tiff", "10.bmp", "9.jpeg"]
+    touch(tmp_path, *reversed(names))
+    assert listed(tmp_path) == ["10.bmp", "9.jpeg", "B.tiff", "a.jpg", "b/c.PNG", "b/d/e.webp", "b.jpg", "z.gif"]
+
+
+def test_sources_follow_one_another_as_given(tmp_path: Path) -> None:
+    touch(tmp_path, "x/1.jpg", "y/2.jpg")
+    assert listed(tmp_path, tmp_path / "y", tmp_path / "x/1.jpg", str(tmp_path / "x")) == [
+        "y/2.jpg",
+        "x/1.jpg",
+        "x/1.jpg",
+    ]
+
+
+def test_files_of_a_folder_take_part_by_suffix_or_by_their_first_bytes(tmp_path: Path) -> None:
+    touch(tmp_path, "named.jpg", content=b"not an image, and gets its row")
+    touch(tmp_path, "jpeg", "photo.dat", "1.partial")
+    touch(tmp_path, "png", content=PNG)
+    touch(tmp_path, "webp", content=b"RIFF\x10\0\0\0WEBPVP8 ")
+    touch(tmp_path, "tiff-le", content=b"II*\0\x08\0\0\0")
+    touch(tmp_path, "tiff-be", content=b"MM\0*\0\0\0\x08")
+    touch(tmp_path, "gif", content=b"GIF89a")
+    touch(tmp_path, "bmp", content=b"BM\x40\0\0\0\0\0\0\0\x36\0")
+    expected = {"named.jpg", "jpeg", "photo.dat", "1.partial", "png", "webp", "tiff-le", "tiff-be", "gif", "bmp"}
+    touch(tmp_path, "sound.wav", content=b"RIFF\x10\0\0\0WAVEfmt ")
+    touch(tmp_path, "letter", content=b"BMW cars and other texts")
+    touch(tmp_path, "labels.json", "notes.txt", content=b"{}")
+    touch(tmp_path, "empty", content=b"")
+    os.mkfifo(tmp_path / "pipe")  # reading its first bytes would wait for ever
+    assert set(listed(tmp_path)) == expected
+
+
+def test_a_file_named_directly_takes_part_whatever_it_is(tmp_path: Path) -> None:
+    touch(tmp_path, "notes.txt", content=b"text")
+    assert listed(tmp_path, tmp_path / "notes.txt") == ["notes.txt"]
+
+
+def test_links_that_lead_back_up_or_to_themselves_end(tmp_path: Path) -> None:
+    touch(tmp_path, "photos/a/1.jpg")
+    (tmp_path / "photos/a/up").symlink_to("..")
+    (tmp_path / "photos/self").symlink_to("self")
+    (tmp_path / "photos/self.jpg").symlink_to("self.jpg")
+    (tmp_path / "photos/gone").symlink_to("nowhere")
+    (tmp_path / "photos/gone.jpg").symlink_to("nowhere")
+    # Links with an image's name that lead nowhere get their row.
+    assert listed(tmp_path, tmp_path / "photos") == ["photos/a/1.jpg", "photos/gone.jpg", "photos/self.jpg"]
+
+
+def test_links_to_other_folders_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/1.jpg", "photos/2.jpg")
+    (tmp_path / "photos/more").symlink_to("../elsewhere")
+    assert listed(tmp_path, tmp_path / "photos") == ["photos/2.jpg", "photos/more/1.jpg"]
+
+
+def test_globs(tmp_path: Path) -> None:
+    touch(tmp_path, "b.jpg", "a.jpg", "a.png", "sub/c.jpg", "sub/deep/d.jpg")
+    assert listed(tmp_path, f"{tmp_path}/*.jpg") == ["a.jpg", "b.jpg"]
+    assert listed(tmp_path, f"{tmp_path}/**/*.jpg") == ["a.jpg", "b.jpg", "sub/c.jpg", "sub/deep/d.jpg"]
+    assert listed(tmp_path, f"{tmp_path}/s*") == ["sub/c.jpg", "sub/deep/d.jpg"]
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/*", "*", "**/"])
+def test_a_glob_that_matches_folders_and_their_files_lists_each_image_once(tmp_path: Path, pattern: str) -> None:
+    touch(tmp_path, "a/1.jpg", "a-b.jpg", "a/b/2.jpg", "a/b-c/3.jpg")
+    assert sorted(listed(tmp_path, f"{tmp_path}/{pattern}")) == ["a-b.jpg", "a/1.jpg", "a/b-c/3.jpg", "a/b/2.jpg"]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
+    touch(tmp_path, "photo[1].jpg", "photo1.jpg")
+    assert listed(tmp_path, tmp_path / "photo[1].jpg") == ["photo[1].jpg"]
+
+
+def test_names_that_are_not_utf8_are_listed(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    touch(tmp_path, name)
+    assert listed(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("no/such/folder", "There is no file or folder: 'no/such/folder'"),
+        ("no/such/*.jpg", "The pattern matches nothing: 'no/such/"),
+        ("", "There is no file or folder: ''"),
+        ("a\0b", "There is no file or folder"),
+    ],
+)
+def test_a_source_that_does_not_exist_is_wrong_use_before_anything_is_listed(
+    tmp_path: Path, source: str, message: str
+) -> None:
+    touch(tmp_path, "1.jpg")
+    with pytest.raises(UsageError) as caught:
+        iter_images([tmp_path, source])
+    assert str(caught.value).startswith(message)
+
+
+def test_no_source_at_all_is_wrong_use() -> None:
+    with pytest.raises(UsageError, match="No source was given"):
+        iter_images([])
+
+
+def test_a_folder_without_images_lists_nothing(tmp_path: Path) -> None:
+    assert listed(tmp_path) == []
+
+
+def test_the_demo_is_a_folder_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "scene.png", content=PNG)
+    monkeypatch.setattr(sources, "DEMO_DIRECTORY", tmp_path)
+    assert listed(tmp_path, "demo:") == ["scene.png"]
+
+
+def test_listing_is_lazy(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    images = iter_images([tmp_path])
+    assert next(images).name == "1.jpg"
+    touch(tmp_path, "b/1.jpg")  # the folder is listed when its turn comes
+    assert [path.name for path in images] == ["1.jpg", "2.jpg"]
+
+
+def test_a_folder_that_vanishes_while_the_run_goes_on_gets_one_entry(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg", "c.jpg")
+    images = iter_images([tmp_path])
+    next(images)
+    (tmp_path / "b/2.jpg").unlink()
+    (tmp_path / "b").rmdir()
+    (tmp_path / "b").mkdir(mode=0o700)
+    assert [path.name for path in images] == ["c.jpg"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_subfolder_that_cannot_be_listed_gets_one_entry_and_a_source_is_wrong_use(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    (tmp_path / "a").chmod(0)
+    try:
+        assert listed(tmp_path) == ["a", "b/2.jpg"]
+        with pytest.raises(UsageError, match="cannot be listed"):
+            iter_images([tmp_path / "a"])
+    finally:
+        (tmp_path / "a").chmod(0o700)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pc_engine.storage import FileCache, cache_directory, cache_key, models_directory
+
+
+def test_one_variable_moves_models_and_cache(engine_home: Path) -> None:
+    assert models_directory() == engine_home / "models"
+    assert cache_directory() == engine_home / "compiled"
+
+
+def test_without_it_the_users_folders_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PC_ENGINE_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative, hence not valid")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert models_directory() == tmp_path / "data/pc-engine/models"
+    assert cache_directory() == tmp_path / "home/.cache/pc-engine/compiled"
+
+
+def test_a_home_with_a_tilde_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PC_ENGINE_HOME", "~/engine")
+    assert models_directory() == tmp_path / "engine/models"
+
+
+def test_equal_facts_have_equal_keys_whatever_their_order() -> None:
+    assert cache_key({"a": 1, "b": [2, 3]}) == cache_key({"b": [2, 3], "a": 1})
+    assert cache_key({"a": 1}) != cache_key({"a": 2})
+
+
+def test_what_was_put_is_got(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path / "cache")
+    assert cache.get("network") is None
+    path = cache.put("network", lambda path: path.write_bytes(b"compiled"))
+    assert cache.get("network") == path
+    assert path.read_bytes() == b"compiled"
+    cache.put("network", lambda path: path.write_bytes(b"anew"))
+    assert cache.get("network") == path
+    assert path.read_bytes() == b"anew"
+
+
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    FileCache().put("network", lambda path: path.write_bytes(b"compiled"))
+    assert stat.S_IMODE(cache_directory().stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", ["network", "network.sha256"])
+@pytest.mark.parametrize("position", [0, -2])
+def test_a_flipped_bit_of_a_file_or_of_its_sum_makes_it_absent(tmp_path: Path, name: str, position: int) -> None:
+    cache = FileCache(tmp_path)
+    cache.put("network", lambda path: path.write_bytes(b"compiled"))
+    content = bytearray((tmp_path / name).read_bytes())
+    content[position] ^= 1
+    (tmp_path / name).write_bytes(content)
+    assert cache.get("network") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0" * 64])
+def test_a_sum_that_is_no_sum_makes_the_file_absent(tmp_path: Path, content: bytes) -> None:
+    cache = FileCache(tmp_path)
+    cache.put("network", lambda path: path.write_bytes(b"compiled"))
+    (tmp_path / "network.sha256").write_bytes(content)
+    assert cache.get("network") is None
+
+
+@pytest.mark.parametrize("name", ["network", "network.sha256"])
+def test_either_file_missing_makes_it_absent(tmp_path: Path, name: str) -> None:
+    cache = FileCache(tmp_path)
+    cache.put("network", lambda path: path.write_bytes(b"compiled"))
+    (tmp_path / name).unlink()
+    assert cache.get("network") is None
+
+
+def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path)
+    cache.put("network", lambda path: path.write_bytes(b"compiled"))
+
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        cache.put("network", fail)
+    kept = cache.get("network")
+    assert kept is not None
+    assert kept.read_bytes() == b"compiled"
+    assert sorted(os.listdir(tmp_path)) == ["network", "network.sha256"]
+
+
+def test_while_a_file_is_written_the_old_one_stands(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path)
+    cache.put("network", lambda path: path.write_bytes(b"old"))
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"new")
+        current = cache.get("network")
+        assert current is not None
+        assert current.read_bytes() == b"old"
+
+    cache.put("network", write)
+
+
+def test_json_comes_back_and_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path / "cache")
+    cache.put_json("verdict", {"backend": "openvino", "candidates": [1, None]})
+    assert cache.get_json("verdict") == {"backend": "openvino", "candidates": [1, None]}
+    assert cache.get_json("other") is None
+
+    (tmp_path / "file").touch()
+    blocked = FileCache(tmp_path / "file/cache")  # not even root can make a folder inside a file
+    blocked.put_json("verdict", {"backend": "openvino"})
+    assert blocked.get_json("verdict") is None
+    with pytest.raises(OSError, match="directory"):
+        blocked.put("network", lambda path: path.touch())
