@@ -1,0 +1,196 @@
+"""``pc-engine lego train``: a complete model directory from nothing but digits and a seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.progress import Progress
+
+from pc_engine.backbone import CompileRequest
+from pc_engine.backends import BACKENDS, REFERENCE
+from pc_engine.bench.lego.dataset import LegoSettings
+from pc_engine.bench.lego.network import PIXEL_MEAN, PIXEL_STD, fold
+from pc_engine.bench.lego.onnx_graph import INPUT, write_network
+from pc_engine.bench.lego.scenes import SceneSource
+from pc_engine.bench.lego.train import TrainSettings, train_network
+from pc_engine.errors import UsageError
+from pc_engine.fitting.counter import CounterReport, fit_counter
+from pc_engine.fitting.features import FeatureCollector
+from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
+from pc_engine.manifest import (
+    COUNTER_FILE,
+    MANIFEST_FILE,
+    NETWORK_FILE,
+    SIGNATURES_FILE,
+    Manifest,
+    NetworkInput,
+    write_manifest,
+)
+
+#: Name of the class that an empty scene belongs to, after all others.
+BACKGROUND = "background"
+#: Taps that the count SVM reads, in the place of the paper's pool5, fc6 and fc7.
+COUNT_FEATURES = ("pool_last", "fc6", "fc7")
+#: Defaults of the modes for this network, chosen on validation scenes (held-out digits, seed 301).
+MODE_SETTINGS = {"p2c.top_last": 8, "p2c.top_prev": 16, "p2c.mean_factor": 1.0, "p2c.min_distance": 2.0}
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class LegoTraining:
+    """Everything that decides the model besides the seed.
+
+    Attributes
+    ----------
+    lego
+        Classes, digits, backgrounds and scenes.
+    network
+        How the network is trained.
+    fit_scenes
+        Scenes, none of which the network was trained on, that the count SVM and the signatures are fitted to.
+    """
+
+    lego: LegoSettings = field(default_factory=LegoSettings)
+    network: TrainSettings = field(default_factory=TrainSettings)
+    fit_scenes: int = 8000
+
+    def __post_init__(self) -> None:
+        if self.lego.scenes.size != self.network.network.size:
+            raise UsageError(
+                f"Scenes have {self.lego.scenes.size} pixels a side and the network takes {self.network.network.size}; "
+                f"give both the same size."
+            )
+
+
+@dataclass(frozen=True)
+class TrainedLego:
+    """What `train_lego` made.
+
+    Attributes
+    ----------
+    directory, manifest
+        The model directory and its manifest.
+    class_accuracy
+        Share of the fitting scenes (digits of the training split, new scenes) whose class is right.
+    counter
+        Cross-validated accuracy of the count SVM on the same scenes.
+    seconds
+        Time of each stage.
+    """
+
+    directory: Path
+    manifest: Manifest
+    class_accuracy: float
+    counter: CounterReport
+    seconds: dict[str, float]
+
+
+def train_lego(
+    out_dir: Path, seed: int = 0, settings: LegoTraining | None = None, progress: Progress | None = None
+) -> TrainedLego:
+    """Train the network on generated scenes, fit count SVM and signatures, and write the model directory.
+
+    The supervision is that of `pc_engine.bench.lego.train`. The same seed, settings, thread count and machine give the
+    same files.
+
+    Parameters
+    ----------
+    out_dir
+        Model directory to make; must not hold a manifest yet.
+    seed
+        Of the scenes, the network's start and the SVM's cross-validation.
+    settings
+        None for those of the embedded model: about 25 minutes on two cores.
+    progress
+        A running rich display to add bars to.
+
+    Raises
+    ------
+    UsageError
+        If ``out_dir`` already holds a model.
+    MissingPackageError
+        If PyTorch is not installed.
+    DataError
+        If the digits or photos cannot be read, or there are too few fitting scenes.
+    """
+    settings = settings or LegoTraining()
+    if (out_dir / MANIFEST_FILE).exists():
+        raise UsageError(f"{out_dir} holds a model already; name another folder with --out.")
+    started = time.perf_counter()
+    source = settings.lego.source("train", seed)
+    network = train_network(source, settings.network, seed, progress)
+    trained = time.perf_counter()
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    taps = write_network(fold(network, settings.network.network), out_dir / NETWORK_FILE)
+    size = settings.network.network.size
+    manifest = Manifest(
+        name="lego",
+        input=NetworkInput(INPUT, size, size, mean=(PIXEL_MEAN,) * 3, std=(PIXEL_STD,) * 3),
+        taps=taps,
+        count_features=COUNT_FEATURES,
+        classes=(*(lego_class.name for lego_class in source.classes), BACKGROUND),
+        licence="MIT",
+        source="trained by pc-engine lego train from "
+        + ("scikit-learn digits" if settings.lego.digits is None else "MNIST digits"),
+        settings=MODE_SETTINGS,
+    )
+    manifest = write_manifest(manifest, out_dir)
+    class_accuracy, counter = _fit(out_dir, manifest, settings, seed, progress)
+    manifest = write_manifest(manifest, out_dir)
+    seconds = {"network": trained - started, "fit": time.perf_counter() - trained}
+    return TrainedLego(out_dir, manifest, class_accuracy, counter, seconds)
+
+
+def _fit(
+    directory: Path, manifest: Manifest, settings: LegoTraining, seed: int, progress: Progress | None
+) -> tuple[float, CounterReport]:
+    """Fit count SVM and signatures to new scenes and write them; return the class accuracy and the SVM's report."""
+    taps = tuple(dict.fromkeys((*COUNT_FEATURES, *SIGNATURE_TAPS, "logits")))
+    request = CompileRequest(
+        directory / NETWORK_FILE, manifest, taps, "fp32", batch_size=_BATCH, threads=settings.network.threads
+    )
+    network = BACKENDS[REFERENCE].compile(request)
+    features = FeatureCollector(COUNT_FEATURES, settings.fit_scenes)
+    signatures = SignatureAccumulator(manifest.n_classes)
+    counts, right = [], 0
+    task = None if progress is None else progress.add_task("fitting", total=settings.fit_scenes)
+    # The sequence after the training's: same digits, augmented anew, other scenes.
+    source = settings.lego.source("train", seed + 1)
+    for images, class_ids, batch_counts in _scene_batches(source, seed + 1, settings.fit_scenes):
+        outputs = network.infer(images)
+        truth = np.where(class_ids < 0, manifest.n_classes - 1, class_ids)
+        features.add(outputs)
+        signatures.add(outputs, truth)
+        right += int((outputs["logits"].argmax(axis=1) == truth).sum())
+        counts.append(batch_counts)
+        if progress is not None and task is not None:
+            progress.update(task, advance=len(images))
+    network.close()
+    signatures.finish().save(directory / SIGNATURES_FILE)
+    svm, report = fit_counter(features.features(), np.concatenate(counts), seed=seed)
+    svm.save(directory / COUNTER_FILE)
+    return right / settings.fit_scenes, report
+
+
+def _scene_batches(source: SceneSource, seed: int, n: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield (images, class ids, counts) of ``n`` scenes; the next batch is drawn meanwhile."""
+
+    def draw(first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        scenes = [source.scene(seed, index) for index in range(first, min(first + _BATCH, n))]
+        images = np.stack([scene.image for scene in scenes])
+        return images, np.array([s.class_id for s in scenes]), np.array([s.count for s in scenes])
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(draw, 0)
+        for following in range(_BATCH, n + _BATCH, _BATCH):
+            batch = ahead.result()
+            if following < n:
+                ahead = pool.submit(draw, following)
+            yield batch

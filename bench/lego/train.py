@@ -1,0 +1,180 @@
+"""Training of the MNIST-LEGO classifier on generated scenes.
+
+Supervision: the class of every cell of the feature maps, that is, of the patch around it (an object's class where the
+cell lies in the middle of an object, else background), and the class of the whole image. The generator knows where it
+put the objects, so the first is location supervision; ``cell_weight = 0`` leaves the image's class alone. No count is
+ever shown to the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pc_engine.bench.lego.network import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    Module,
+    NetworkSettings,
+    build_network,
+    import_torch,
+)
+from pc_engine.bench.lego.scenes import Scene, SceneSource
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+#: Cells that take no part in the loss.
+IGNORED = -1
+#: A cell shows an object if it lies in the middle half of its box, and is undecided up to three quarters of it.
+_INNER, _OUTER = 0.5, 0.75
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the network is trained.
+
+    Attributes
+    ----------
+    steps
+        Optimiser steps.
+    batch_size
+        Scenes a step.
+    passes
+        Times that a generated scene is used, each time with its colour channels shuffled and maybe inverted.
+    learning_rate
+        Peak of the one-cycle schedule of AdamW.
+    cell_weight
+        Weight of the cells' loss beside the image's.
+    sparsity
+        Weight of the mean of ``conv_last``, which keeps the feature maps silent where there is no object.
+    positive_weight
+        Weight of an object's cell against a cell of the background.
+    threads
+        Threads that PyTorch may use.
+    chunk
+        Scenes generated ahead, in multiples of the batch size.
+    """
+
+    steps: int = 3000
+    batch_size: int = 64
+    passes: int = 3
+    learning_rate: float = 3e-3
+    cell_weight: float = 1.0
+    sparsity: float = 0.05
+    positive_weight: float = 4.0
+    threads: int = 2
+    chunk: int = 32
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+
+
+def train_network(source: SceneSource, settings: TrainSettings, seed: int, progress: Progress | None = None) -> Module:
+    """Train the classifier; the same seed on the same machine and thread count gives the same network.
+
+    Returns
+    -------
+    The network of ``build_network``, with ``len(source.classes) + 1`` logits of which the last means "background".
+    """
+    torch = import_torch()
+    cross_entropy = torch.nn.functional.cross_entropy
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(seed)
+    background = len(source.classes)
+    network = build_network(settings.network, background + 1, source.settings.max_count + 1).to(
+        memory_format=torch.channels_last
+    )
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=settings.learning_rate
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=max(settings.steps, 2), pct_start=0.15
+    )
+    task = None if progress is None else progress.add_task("training", total=settings.steps)
+    losses: list[float] = []
+    for images, cells, labels, counts in _batches(source, settings, seed):
+        pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - PIXEL_MEAN) / PIXEL_STD
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = network(pixels)
+        loss = cross_entropy(outputs.logits.float(), torch.from_numpy(labels))
+        if settings.cell_weight:
+            weight = torch.ones(background + 1)
+            weight[:background] = settings.positive_weight
+            loss = loss + settings.cell_weight * cross_entropy(
+                outputs.cells.float(), torch.from_numpy(cells), weight=weight, ignore_index=IGNORED
+            )
+        losses.append(float(loss.detach()))
+        loss = loss + cross_entropy(outputs.counts.float(), torch.from_numpy(counts))
+        loss = loss + settings.sparsity * outputs.activity
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if progress is not None and task is not None:
+            progress.update(task, advance=1, description=f"training, loss {np.mean(losses[-50:]):.3f}")
+    return network.eval()
+
+
+def cell_targets(scene: Scene, grid: int, background: int) -> np.ndarray:
+    """Return the class of every cell, int64 (grid, grid): an object's, ``background`` or ``IGNORED``."""
+    target = np.full((grid, grid), background, np.int64)
+    stride = scene.image.shape[0] / grid
+    centres = (np.arange(grid) + 0.5) * stride
+    for share, value in ((_OUTER, IGNORED), (_INNER, None)):
+        for placed in scene.objects:
+            x, y, width, height = placed.box
+            across = _covered(centres, x + width / 2, share * width / 2)
+            down = _covered(centres, y + height / 2, share * height / 2)
+            target[np.ix_(down, across)] = placed.class_id if value is None else value
+    return target
+
+
+def _covered(centres: np.ndarray, middle: float, reach: float) -> np.ndarray:
+    """Return which cells have their centre within ``reach`` of ``middle``; the nearest one always has."""
+    distance = np.abs(centres - middle)
+    within = distance <= reach
+    within[np.argmin(distance)] = True
+    return within
+
+
+def _batches(source: SceneSource, settings: TrainSettings, seed: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield (images, cells, labels, counts) for every step; the next chunk is drawn in the background meanwhile."""
+    grid, background, batch = settings.network.grid, len(source.classes), settings.batch_size
+
+    def draw(chunk: int) -> tuple[np.ndarray, ...]:
+        first = chunk * settings.chunk * batch
+        scenes = [source.scene(seed, index) for index in range(first, first + settings.chunk * batch)]
+        labels = np.array([scene.class_id if scene.objects else background for scene in scenes])
+        cells = np.stack([cell_targets(scene, grid, background) for scene in scenes])
+        counts = np.array([scene.count for scene in scenes])
+        return np.stack([scene.image for scene in scenes]), cells, labels, counts
+
+    random = np.random.default_rng([seed, 0x7A1])
+    step = 0
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(draw, 0)
+        chunk = 0
+        while step < settings.steps:
+            images, *truth = ahead.result()
+            chunk += 1
+            ahead = pool.submit(draw, chunk)
+            for _ in range(settings.passes):
+                order = random.permutation(len(images))
+                for start in range(0, len(order), batch):
+                    if step == settings.steps:
+                        break
+                    chosen = order[start : start + batch]
+                    yield _recolour(images[chosen], random), *(part[chosen] for part in truth)
+                    step += 1
+
+
+def _recolour(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Shuffle the colour channels of the batch and invert half of the batches."""
+    shuffled = images[..., random.permutation(3)]
+    return np.ascontiguousarray(255 - shuffled if random.integers(2) else shuffled)

@@ -1,0 +1,141 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from pc_engine.bench.lego.dataset import LegoSettings
+from pc_engine.bench.lego.model import COUNT_FEATURES, MODE_SETTINGS, LegoTraining, train_lego
+from pc_engine.bench.lego.network import PIXEL_MEAN, PIXEL_STD, NetworkSettings, build_network, fold, import_torch
+from pc_engine.bench.lego.onnx_graph import write_network
+from pc_engine.bench.lego.scenes import LegoObject, Scene, SceneSettings
+from pc_engine.bench.lego.train import IGNORED, TrainSettings, cell_targets
+from pc_engine.counter import check_counter, load_counter
+from pc_engine.errors import MissingPackageError, UsageError
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, read_manifest
+from pc_engine.modes import settings_for
+from pc_engine.signatures import check_signatures, load_signatures
+
+NARROW = NetworkSettings(size=64, kernels=(4, 6, 8, 10), nin=7, count_kernels=5, fc6=6, fc7=4)
+TINY = LegoTraining(
+    lego=LegoSettings(n_classes=3, variants=4, scenes=SceneSettings(size=64)),
+    network=TrainSettings(steps=3, batch_size=4, chunk=2, threads=1, network=NARROW),
+    fit_scenes=70,
+)
+
+
+@pytest.fixture(scope="module")
+def torch() -> object:
+    return pytest.importorskip("torch", reason="training needs the extra 'train'")
+
+
+def test_the_exported_network_computes_what_was_trained(torch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    network = build_network(NARROW, n_logits=5, n_counts=4)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            module.bias.data.normal_(0, 0.3)
+    network.eval()
+    taps = write_network(fold(network, NARROW), tmp_path / "model.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    outputs = dict(zip(taps, session.run([tap.tensor for tap in taps.values()], {"image": images}), strict=True))
+    with torch.no_grad():
+        pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - PIXEL_MEAN) / PIXEL_STD
+        conv_last = network.trunk(pixels)
+        expected = network(pixels)
+        fc6 = network.fc6(network.count_conv(conv_last).relu().mean(dim=(2, 3)) * NARROW.grid**2 / 8).relu()
+        fc7 = network.fc7(fc6).relu()
+    # Weights are kept to 11 bits; edges agree as well as the middle only if zero padding kept its meaning.
+    for name, value in (("conv_last", conv_last), ("logits", expected.logits), ("fc6", fc6), ("fc7", fc7)):
+        np.testing.assert_allclose(outputs[name], value.numpy(), rtol=0.01, atol=0.005 * float(value.abs().max()))
+    np.testing.assert_allclose(outputs["gap"], outputs["conv_last"].mean(axis=(2, 3)), rtol=1e-4, atol=1e-6)
+    pooled = outputs["conv_last"].reshape(3, 7, 4, 2, 4, 2).mean(axis=(3, 5))
+    np.testing.assert_allclose(outputs["pool_last"], pooled, rtol=1e-4, atol=1e-6)
+    assert {name: value.shape[1:] for name, value in outputs.items()} == {n: tap.shape for n, tap in taps.items()}
+
+
+def test_the_exported_network_keeps_its_weights_small(torch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    write_network(fold(build_network(NARROW, 5, 4).eval(), NARROW), tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    large = [tensor for tensor in graph.initializer if np.prod(tensor.dims) > 32]
+    assert large
+    assert all(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in large)
+
+
+def test_counts_never_shape_the_feature_maps(torch) -> None:  # type: ignore[no-untyped-def]
+    network = build_network(NARROW, 5, 4)
+    network(torch.rand(2, 3, 64, 64)).counts.sum().backward()
+    assert network.fc6.weight.grad is not None
+    assert all(parameter.grad is None for parameter in network.trunk.parameters())
+
+
+def test_cell_targets_mark_the_middle_of_objects() -> None:
+    scene = Scene(np.zeros((64, 64, 3), np.uint8), 2, (LegoObject(2, (8, 8, 32, 32)), LegoObject(1, (56, 40, 4, 4))))
+    target = cell_targets(scene, 8, background=9)
+    # Cells are 8 pixels: the middle half of the first box is 16..32, that is, cells 2 and 3; three quarters of it is
+    # 12..36 and takes in the centres of cells 1 (12) and 4 (36).
+    expected = np.full((8, 8), 9)
+    expected[1:5, 1:5] = IGNORED
+    expected[2:4, 2:4] = 2
+    expected[5, 7] = 1  # too small to hold a cell's centre within its middle half: the nearest cell has it
+    assert np.array_equal(target, expected)
+
+
+def test_one_call_makes_a_complete_model_and_the_same_again(torch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    trained = train_lego(tmp_path / "a", 1, TINY)
+    manifest = read_manifest(tmp_path / "a")
+    assert manifest == trained.manifest
+    assert set(manifest.files) == {NETWORK_FILE, COUNTER_FILE, SIGNATURES_FILE}
+    assert manifest.count_features == COUNT_FEATURES
+    assert manifest.classes[-1] == "background"
+    assert len(manifest.classes) == 4
+    check_counter(load_counter(tmp_path / "a" / COUNTER_FILE), manifest)
+    check_signatures(load_signatures(tmp_path / "a" / SIGNATURES_FILE), manifest)
+    assert 0 <= trained.class_accuracy <= 1
+    assert sum(trained.counter.images.values()) == 70
+
+    again = train_lego(tmp_path / "b", 1, TINY)
+    assert again.manifest == trained.manifest
+    other = train_lego(tmp_path / "c", 2, TINY)
+    assert other.manifest.files != trained.manifest.files
+    with pytest.raises(UsageError, match="holds a model"):
+        train_lego(tmp_path / "a", 1, TINY)
+
+
+def test_training_lowers_the_loss(torch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from rich.progress import Progress
+
+    descriptions = []
+
+    class Recorder(Progress):
+        def update(self, *arguments, description: str | None = None, **rest) -> None:  # type: ignore[no-untyped-def]
+            if description:
+                descriptions.append(float(description.split()[-1]))
+
+    longer = replace(TINY, network=replace(TINY.network, steps=60, batch_size=8, passes=10, learning_rate=0.01))
+    train_lego(tmp_path / "a", 0, longer, Recorder(disable=True))
+    assert len(descriptions) == 60
+    # Each figure is the mean of the last 50 losses, the first that of one untrained step.
+    assert descriptions[-1] < 0.9 * descriptions[0]
+
+
+def test_sizes_that_disagree_are_refused() -> None:
+    with pytest.raises(UsageError, match="same size"):
+        replace(TINY, lego=replace(TINY.lego, scenes=SceneSettings(size=96)))
+
+
+def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(MissingPackageError, match=r"pc-engine\[train\]"):
+        import_torch()
+
+
+def test_mode_settings_exist(tmp_path: Path, tiny_manifest) -> None:  # type: ignore[no-untyped-def]
+    settings = settings_for(replace(tiny_manifest, settings=MODE_SETTINGS))
+    assert json.loads(json.dumps(MODE_SETTINGS))["p2c.top_last"] == settings.p2c.top_last
