@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpstrf
 
 from pc_engine.counter import row_norms
@@ -88,15 +89,12 @@ def _from_gram(features: Mapping[str, np.ndarray], scales: Mapping[str, np.ndarr
     gram = _gram(features, scales)
     factor, pivots, rank, _ = dpstrf(gram, lower=1, overwrite_a=1)
     pivots = pivots - 1  # LAPACK counts from 1
-    lower = np.tril(factor[:, :rank])
-    del factor, gram
-    top = lower[:rank].copy()
-    rows = np.empty_like(lower)
-    rows[pivots] = lower
+    rows = np.empty((len(factor), rank))
+    rows[pivots] = np.tril(factor[:, :rank])
     chosen = pivots[:rank]
 
     def expand(weights: np.ndarray) -> dict[str, np.ndarray]:
-        alpha = solve_triangular(top, weights.T, lower=True, trans="T").T
+        alpha = solve_triangular(rows[chosen], weights.T, lower=True, trans="T").T
         expanded = {}
         for name, matrix in features.items():
             scaled = np.zeros((len(alpha), len(matrix)))
@@ -109,12 +107,13 @@ def _from_gram(features: Mapping[str, np.ndarray], scales: Mapping[str, np.ndarr
 
 
 def _gram(features: Mapping[str, np.ndarray], scales: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the lower triangle of the Gram matrix, (n, n) float64 in Fortran order; BLAS adds each block in place."""
     n = len(next(iter(features.values())))
     gram = np.zeros((n, n), order="F")
     for name, matrix in features.items():
         for block in _column_blocks(matrix):
             block *= scales[name][:, None]
-            gram += block @ block.T
+            gram = dsyrk(1.0, block.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
     return gram
 
 
