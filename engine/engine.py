@@ -18,7 +18,7 @@ from pc_engine.errors import UsageError
 from pc_engine.kernels.array_module import to_host
 from pc_engine.machine import usable_cores
 from pc_engine.model import Model
-from pc_engine.modes import MODES, Mode, Outcome, settings_for
+from pc_engine.modes import MODES, Mode, Outcome, check_clustering, settings_for
 from pc_engine.pipeline import Entry, StageClock, TapBatch, tap_batches
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result, error_result
 from pc_engine.selection import open_backbone
@@ -49,7 +49,7 @@ class Engine:
     workers
         Threads that decode images; None for one per usable core.
     cluster
-        ``"density-peaks"`` or ``"dbscan"``, for mode p2c; None for the default.
+        ``"density-peaks"`` or ``"dbscan"``, for mode p2c; None for the mode's own.
     report
         Called with a sentence for the user now and then, before something slow; by default it is discarded.
 
@@ -80,6 +80,8 @@ class Engine:
     ) -> None:
         require_device(device)
         self.mode = find_mode(mode)
+        if cluster is not None:
+            check_clustering(self.mode, cluster)
         if isinstance(model, Model):
             model.require(self.mode)
             self.model = model

@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM
-from pc_engine.errors import ManifestError
+from pc_engine.errors import ManifestError, UsageError
 from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps
 from pc_engine.modes.combined import combined, combined_taps
 from pc_engine.modes.outcome import Outcome
-from pc_engine.modes.p2c import CLUSTERINGS, P2CSettings, p2c, p2c_taps
+from pc_engine.modes.p2c import CLUSTERINGS, Clustering, P2CSettings, p2c, p2c_taps
 from pc_engine.signatures import SignatureDictionary
 
 Part = Literal["counter", "signatures"]
@@ -48,13 +48,14 @@ class FittedParts:
 class Mode:
     """One mode.
 
-    ``taps`` says which taps of a network it reads, ``needs`` which fitted parts, and ``evaluate`` counts and points on
-    a batch, given all of these.
+    ``taps`` says which taps of a network it reads, ``needs`` which fitted parts, ``clusterings`` what it can be told to
+    cluster with, and ``evaluate`` counts and points on a batch, given all of these.
     """
 
     name: str
     taps: Callable[[Manifest], tuple[str, ...]]
     needs: tuple[Part, ...]
+    clusterings: tuple[Clustering, ...]
     evaluate: Callable[[Taps, FittedParts, Settings], Outcome]
 
 
@@ -77,11 +78,24 @@ def _combined(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
 MODES = {
     mode.name: mode
     for mode in (
-        Mode("c2p", c2p_taps, ("counter",), _c2p),
-        Mode("p2c", p2c_taps, ("signatures",), _p2c),
-        Mode("combined", combined_taps, ("counter", "signatures"), _combined),
+        Mode("c2p", c2p_taps, ("counter",), (), _c2p),
+        Mode("p2c", p2c_taps, ("signatures",), CLUSTERINGS, _p2c),
+        Mode("combined", combined_taps, ("counter", "signatures"), ("density-peaks",), _combined),
     )
 }
+
+
+def check_clustering(mode: Mode, cluster: str) -> None:
+    """Raise UsageError if ``mode`` cannot use that clustering."""
+    if cluster not in CLUSTERINGS:
+        raise UsageError(f"There is no clustering '{cluster}': choose one of {', '.join(CLUSTERINGS)}.")
+    if not mode.clusterings:
+        raise UsageError(f"Mode {mode.name} clusters nothing, it fits a mixture: leave --cluster out.")
+    if cluster not in mode.clusterings:
+        raise UsageError(
+            f"Mode {mode.name} asks for a number of clusters, which only {' or '.join(mode.clusterings)} can give: "
+            f"leave --cluster out."
+        )
 
 
 def settings_for(manifest: Manifest, **p2c_overrides: Any) -> Settings:
@@ -121,6 +135,7 @@ __all__ = [
     "Part",
     "Settings",
     "c2p",
+    "check_clustering",
     "combined",
     "p2c",
     "settings_for",

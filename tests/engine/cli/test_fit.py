@@ -1,0 +1,94 @@
+import json
+
+import pytest
+
+from pc_engine.model import load_model
+
+FAST = ("--backend", "onnxruntime", "--precision", "fp32")
+
+
+@pytest.fixture
+def counted(scenes, draw_scene):
+    """A folder with labels.json: 0 to 4 blobs, four times each at other places, and one picture that is broken."""
+    places = [(1, 1), (6, 1), (1, 6), (6, 6)]
+    records = [{"file": "broken.jpg", "count": 2, "boxes": []}]
+    for turn in range(4):
+        for count in range(5):
+            chosen = (places[turn:] + places[:turn])[:count]
+            draw_scene(chosen).save(scenes / f"{turn}-{count}.png")
+            boxes = [{"c": "red", "b": [column * 8, row * 8, 8, 8]} for column, row in chosen]
+            records.append({"file": f"{turn}-{count}.png", "w": 64, "h": 64, "count": count, "boxes": boxes})
+    (scenes / "labels.json").write_text(json.dumps({"set": "blobs", "images": records}))
+    return scenes
+
+
+def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, tmp_path):
+    model = make_model(tmp_path / "model", counter=None)
+    outcome = pc_engine("fit-counter", counted, "--model", model, "--folds", "4", *FAST)
+    assert outcome.code == 0, outcome.err
+    assert "Cross-validated over 4 folds" in outcome.out
+    assert "1 items were skipped" in outcome.out
+    assert load_model(model).parts.counter is not None
+    evaluated = pc_engine("evaluate", counted, "--model", model, "--json", *FAST).json()
+    assert evaluated["n"] == 20
+    assert evaluated["failed"] == 1
+    assert evaluated["count_accuracy"]["mean"] >= 0.6  # five features, twenty pictures: chance is 0.2
+
+
+def test_out_makes_a_copy_and_leaves_the_model_alone(pc_engine, counted, make_model, tmp_path):
+    model = make_model(tmp_path / "model", counter=None)
+    copy = tmp_path / "copy"
+    outcome = pc_engine("fit-counter", counted, "--model", model, "--out", copy, "--max-count", "3", "--quiet", *FAST)
+    assert (outcome.code, outcome.out) == (0, "")
+    assert load_model(model).parts.counter is None
+    fitted = load_model(copy).parts
+    assert fitted.counter is not None
+    assert fitted.counter.labels == ("0", "1", "2", "3+")
+    assert fitted.signatures is not None
+
+
+def test_signatures_from_class_folders(pc_engine, draw_scene, make_model, tmp_path):
+    for colour, rgb in {"red": (255, 0, 0), "green": (0, 255, 0)}.items():
+        (tmp_path / "classes" / colour).mkdir(parents=True)
+        for column in range(3):
+            draw_scene([(column, 4)], colour=rgb).save(tmp_path / "classes" / colour / f"{column}.png")
+    model = make_model(tmp_path / "model", signatures=None)
+    outcome = pc_engine("fit-signatures", tmp_path / "classes", "--model", model, *FAST)
+    assert outcome.code == 0, outcome.err
+    assert "Signatures of 2 of 3 classes from 6 images" in outcome.out
+    signatures = load_model(model).parts.signatures
+    assert signatures is not None
+    assert list(signatures.known) == [True, True, False]
+    # The constant map is the loudest of these dim scenes; the class's own colour comes before the other one.
+    red, green = (list(signatures.ranking["conv_last"][class_id]) for class_id in (0, 1))
+    assert red.index(0) < red.index(1)
+    assert green.index(1) < green.index(0)
+
+
+def test_embedded_model_asks_for_a_copy(pc_engine, counted):
+    outcome = pc_engine("fit-counter", counted, "--model", "lego")
+    assert outcome.code == 2
+    assert "write a copy of it with --out DIR" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("fit-counter", "nowhere"), "nowhere"),
+        (("fit-counter", ".", "--folds", "1"), "--folds is 1, expected at least 2."),
+        (("fit-counter", ".", "--max-count", "0"), "--max-count is 0, expected at least 1."),
+        (("fit-signatures", ".", "--rank", "best"), "There is no ranking 'best': choose one of max, contrast."),
+    ],
+)
+def test_wrong_use(pc_engine, tiny_directory, tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    outcome = pc_engine(*arguments, "--model", tiny_directory)
+    assert outcome.code == 2
+    assert expected in outcome.err
+
+
+def test_evaluate_prints_the_paper_beside(pc_engine, counted, tiny_directory):
+    outcome = pc_engine("evaluate", counted, "--mode", "combined", "--model", tiny_directory, *FAST)
+    assert outcome.code == 0
+    assert "C2P (paper)" in outcome.out
+    assert "combined, here" in outcome.out

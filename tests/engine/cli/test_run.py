@@ -1,0 +1,158 @@
+import json
+
+import pytest
+from PIL import Image
+
+from pc_engine.writers import SCHEMA, read_rows
+
+MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
+
+
+def test_json_has_one_row_per_file_and_exit_code_3_where_one_failed(pc_engine, scenes, tiny_directory):
+    outcome = pc_engine("run", scenes, "--model", tiny_directory, "--json", *MODEL)
+    summary = outcome.json()
+    assert outcome.code == 3
+    assert (summary["n"], summary["ok"], summary["failed"]) == (6, 5, 1)
+    assert [row["count"] for row in summary["rows"]] == [0, 1, 2, 3, 4, None]
+    broken = summary["rows"][-1]
+    assert broken["status"] == "error"
+    assert broken["error"].startswith("It is not an image")
+    assert list(broken) == SCHEMA.names
+
+
+@pytest.mark.parametrize("mode", ["c2p", "p2c", "combined"])
+def test_every_mode_counts(pc_engine, scenes, tiny_directory, mode):
+    (scenes / "broken.jpg").unlink()
+    outcome = pc_engine("run", scenes, "--mode", mode, "--model", tiny_directory, "--json", *MODEL)
+    assert outcome.code == 0
+    assert [row["count"] for row in outcome.json()["rows"]][1:] == [1, 2, 3, 4]
+    assert {len(row["pointers"]) for row in outcome.json()["rows"][1:]} == {1, 2, 3, 4}
+
+
+def test_table_without_out_writes_nothing(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*.p*"))
+    outcome = pc_engine("run", scenes, "--model", tiny_directory, *MODEL)
+    assert outcome.code == 3
+    assert "6 images, 1 failed. Images by count: 0: 1, 1: 1, 2: 1, 3: 1, 4+: 1." in outcome.out
+    assert "failed: It is not an image" in " ".join(outcome.out.split())
+    assert sorted(tmp_path.rglob("*.p*")) == before
+
+
+@pytest.mark.parametrize("row_format", ["parquet", "jsonl"])
+def test_out_holds_the_rows_and_the_overlays(pc_engine, scenes, tiny_directory, tmp_path, row_format):
+    out = tmp_path / "run"
+    outcome = pc_engine(
+        "run", scenes, "--model", tiny_directory, "--out", out, "--format", row_format, "--overlay", *MODEL
+    )
+    assert outcome.code == 3
+    assert [path.name for path in sorted(out.glob(f"*.{row_format}"))] == [f"part-00000.{row_format}"]
+    assert [row["count"] for row in read_rows(out)] == [0, 1, 2, 3, 4, None]
+    assert json.loads((out / "run.json").read_text())["n"] == 6
+    overlays = sorted(path.name for path in (out / "overlays").iterdir())
+    assert overlays == [f"{count:06d}-{count}.jpg" for count in range(5)]
+    with Image.open(out / "overlays" / overlays[4]) as drawn:
+        assert drawn.size == (64, 64)
+
+
+def test_earlier_run_is_kept_unless_fresh(pc_engine, scenes, tiny_directory, tmp_path):
+    out = tmp_path / "run"
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", out, "--quiet", *MODEL)
+    assert pc_engine(*arguments).code == 3
+    refused = pc_engine(*arguments)
+    assert refused.code == 2
+    assert "--fresh" in refused.err
+    assert pc_engine(*arguments, "--fresh").code == 3
+    assert len(read_rows(out)) == 6
+
+
+def test_quiet_prints_nothing(pc_engine, scenes, tiny_directory):
+    outcome = pc_engine("run", scenes, "--model", tiny_directory, "--quiet", *MODEL)
+    assert (outcome.out, outcome.err) == ("", "")
+
+
+def test_json_is_alone_on_stdout_and_remarks_go_to_stderr(pc_engine, scenes, tiny_directory):
+    outcome = pc_engine("run", scenes, "--model", tiny_directory, "--json")
+    assert outcome.json()["backend"] in ("onnxruntime", "openvino")
+    assert "Choosing the fastest backend for tiny" in outcome.err
+
+
+def test_folder_without_images(pc_engine, tmp_path, tiny_directory):
+    (tmp_path / "empty").mkdir()
+    outcome = pc_engine("run", tmp_path / "empty", "--model", tiny_directory, *MODEL)
+    assert outcome.code == 0
+    assert "No images were found." in outcome.out
+
+
+def test_long_runs_show_their_first_rows_only(pc_engine, tmp_path, tiny_directory, draw_scene):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for index in range(45):
+        draw_scene([(2, 2)]).save(folder / f"{index:02d}.png")
+    outcome = pc_engine("run", folder, "--model", tiny_directory, *MODEL)
+    assert "... and 5 more." in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("nowhere",), "There is no file or folder: 'nowhere'"),
+        (("*.nothing",), "The pattern matches nothing: '*.nothing'"),
+        ((".", "--mode", "guess"), "There is no mode 'guess': choose one of c2p, p2c, combined."),
+        ((".", "--model", "vgg17"), "There is no model 'vgg17': choose one of lego, vgg16, vgg19"),
+        ((".", "--backend", "abacus"), "There is no backend 'abacus': choose one of auto, onnxruntime, openvino."),
+        ((".", "--device", "cuda"), ""),
+        ((".", "--device", "tpu"), "There is no device 'tpu'"),
+        ((".", "--overlay"), "--overlay writes pictures: say where with --out DIR."),
+        ((".", "--format", "xml"), "There is no row format 'xml': choose one of parquet, jsonl."),
+        ((".", "--batch-size", "0"), "batch_size is 0, expected a number of at least 1."),
+        ((".", "--workers", "-1"), "workers is -1, expected a number of at least 1."),
+        ((".", "--mode", "p2c", "--cluster", "k-means"), "There is no clustering 'k-means'"),
+        ((".", "--mode", "c2p", "--cluster", "dbscan"), "Mode c2p clusters nothing"),
+        ((".", "--mode", "combined", "--cluster", "dbscan"), "which only density-peaks can give"),
+    ],
+)
+def test_wrong_use_gets_a_sentence_and_exit_code_2(pc_engine, scenes, tiny_directory, monkeypatch, arguments, expected):
+    monkeypatch.chdir(scenes)
+    named = () if "--model" in arguments else ("--model", tiny_directory)
+    outcome = pc_engine("run", *arguments, *named)
+    assert outcome.code == 2
+    assert expected in outcome.err
+    assert outcome.err.startswith("pc-engine: ")
+    assert "Traceback" not in outcome.err
+
+
+def test_precision_that_does_not_run_here(pc_engine, scenes, tiny_directory):
+    outcome = pc_engine("run", scenes, "--model", tiny_directory, "--backend", "onnxruntime", "--precision", "bf16")
+    assert outcome.code == 1
+    assert "Precision bf16 does not run here; what does: onnxruntime at fp32." in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("mode", "part", "command"),
+    [
+        ("c2p", "counter", "fit-counter"),
+        ("p2c", "signatures", "fit-signatures"),
+        ("combined", "counter", "fit-counter"),
+    ],
+)
+def test_model_without_a_fitted_part_names_the_command(pc_engine, scenes, make_model, tmp_path, mode, part, command):
+    model = make_model(tmp_path / "bare", **{part: None})
+    outcome = pc_engine("run", scenes, "--mode", mode, "--model", model)
+    assert outcome.code == 1
+    assert f"pc-engine {command} DATA --model" in outcome.err
+
+
+def test_unexpected_error_is_one_sentence(pc_engine, scenes, tiny_directory, monkeypatch):
+    monkeypatch.setattr("pc_engine.cli.run.Engine", lambda *_, **__: 1 / 0)
+    outcome = pc_engine("run", scenes, "--model", tiny_directory)
+    assert outcome.code == 1
+    assert "ZeroDivisionError: division by zero" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_help_names_every_command(pc_engine):
+    outcome = pc_engine("--help")
+    assert outcome.code == 0
+    for name in ("run", "models", "export", "build", "fit-signatures", "fit-counter", "evaluate", "lego", "doctor"):
+        assert name in outcome.out
