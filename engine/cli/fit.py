@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import typer
 from pc_engine.catalogue import EMBEDDED_DIRECTORY, find_model
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
+from pc_engine.counter import count_label
 from pc_engine.datasets import read_labelled, resolve_class_ids
 from pc_engine.engine import open_network
 from pc_engine.errors import UsageError
@@ -64,7 +65,7 @@ def fit_counter(
     target = _target(loaded, out)
     labelled = read_labelled(data)
     images = [image for image in labelled.images if image.count is not None]
-    labels = (*(str(count) for count in range(max_count)), f"{max_count}+")
+    labels = _labels([image.count for image in images if image.count is not None], max_count, remark(quiet))
     backbone = open_network(
         loaded,
         loaded.manifest.count_features,
@@ -166,6 +167,16 @@ def fit_signatures(
             f"Signatures of {n_known} of {signatures.n_classes} classes from {known - len(unreadable)} images are in "
             f"{target}. Classes without images use the ranking over all of them."
         )
+
+
+def _labels(counts: Sequence[int], max_count: int, report: Callable[[str], None]) -> tuple[str, ...]:
+    """Return the labels 0 to ``max_count``+ that occur: an SVM cannot learn one that no image has."""
+    labels = (*(str(count) for count in range(max_count)), f"{max_count}+")
+    present = {count_label(count, labels) for count in counts}
+    missing = [label for label in labels if label not in present]
+    if counts and missing:
+        report(f"No image shows {' or '.join(missing)} objects, so the counter will never answer that.")
+    return tuple(label for label in labels if label in present or not counts)
 
 
 def _target(model: Model, out: Path | None) -> Path:

@@ -92,3 +92,16 @@ def test_evaluate_prints_the_paper_beside(pc_engine, counted, tiny_directory):
     assert outcome.code == 0
     assert "C2P (paper)" in outcome.out
     assert "combined, here" in outcome.out
+
+
+def test_label_that_no_image_has_is_left_out_and_said(pc_engine, counted, make_model, tmp_path):
+    labels = json.loads((counted / "labels.json").read_text())
+    labels["images"] = [record for record in labels["images"] if record["count"] > 0]
+    (counted / "labels.json").write_text(json.dumps(labels))
+    model = make_model(tmp_path / "model", counter=None)
+    outcome = pc_engine("fit-counter", counted, "--model", model, "--folds", "4", *FAST)
+    assert outcome.code == 0, outcome.err
+    assert "No image shows 0 objects" in outcome.err
+    counter = load_model(model).parts.counter
+    assert counter is not None
+    assert counter.labels == ("1", "2", "3", "4+")
