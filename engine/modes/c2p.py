@@ -9,6 +9,7 @@ from pc_engine.counter import CountSVM, label_counts
 from pc_engine.kernels import normalise_heatmap, weighted_gmm
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
+from pc_engine.modes.limits import FACTOR, LENGTH, check_limits
 from pc_engine.modes.outcome import Outcome, by_score
 
 
@@ -30,6 +31,10 @@ class C2PSettings:
     min_deviation: float = 0.35
     max_iter: int = 100
     tol: float = 1e-3
+
+    def __post_init__(self) -> None:
+        limits = {"mean_factor": FACTOR, "min_deviation": LENGTH, "max_iter": (1, 100_000), "tol": (0.0, 1e6)}
+        check_limits(self, "c2p", limits)
 
 
 def c2p_taps(manifest: Manifest) -> tuple[str, ...]:

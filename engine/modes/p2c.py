@@ -6,16 +6,29 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pc_engine.backbone import Taps
-from pc_engine.errors import UsageError
+from pc_engine.errors import ModelError, UsageError
 from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, normalise_heatmap, resize_maps, select_maps
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.classify import predict_class
+from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
 from pc_engine.modes.outcome import Outcome, by_score
 from pc_engine.signatures import SignatureDictionary
 
 Clustering = Literal["density-peaks", "dbscan"]
 CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan")
+
+_LIMITS = {
+    "top_last": (0, 100_000),
+    "top_prev": (0, 100_000),
+    "mean_factor": FACTOR,
+    "cutoff": LENGTH,
+    "min_density": SHARE,
+    "min_distance": (0.0, 1000.0),
+    "eps": LENGTH,
+    "min_weight": (1e-6, 1e6),
+    "trim": SHARE,
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,8 @@ class P2CSettings:
     Attributes
     ----------
     top_last, top_prev
-        Number of maps of ``conv_last`` and ``conv_prev`` that a signature selects (paper 4: 20 and 50).
+        Number of maps of ``conv_last`` and ``conv_prev`` that a signature selects (paper 4: 20 and 50); all of them
+        where a layer has fewer.
     mean_factor
         Multiple of the stack's mean that is subtracted before clamping at 0 (paper 4: 2).
     cluster
@@ -56,6 +70,9 @@ class P2CSettings:
     def __post_init__(self) -> None:
         if self.cluster not in CLUSTERINGS:
             raise UsageError(f"There is no clustering '{self.cluster}': choose one of {', '.join(CLUSTERINGS)}.")
+        check_limits(self, "p2c", _LIMITS)
+        if self.top_last == self.top_prev == 0:
+            raise UsageError("The settings p2c.top_last and p2c.top_prev are both 0: at least one map is needed.")
 
 
 def p2c_taps(manifest: Manifest) -> tuple[str, ...]:
@@ -95,10 +112,15 @@ def signature_heatmap(taps: Taps, signatures: SignatureDictionary, class_id: Arr
     xp = get_array_module(taps["conv_last"])
     wanted = {"conv_last": settings.top_last, "conv_prev": settings.top_prev}
     stacks = [
-        select_maps(taps[name], signatures.lookup(name, class_id, k))
+        select_maps(taps[name], signatures.lookup(name, class_id, min(k, taps[name].shape[1])))
         for name, k in wanted.items()
         if name in signatures.ranking and k > 0
     ]
+    if not stacks:
+        raise ModelError(
+            f"The signatures rank the maps of {sorted(signatures.ranking)}, of which the settings p2c.top_last and "
+            f"p2c.top_prev take none: set the one that fits."
+        )
     height = max(stack.shape[2] for stack in stacks)
     width = max(stack.shape[3] for stack in stacks)
     stack = xp.concatenate([resize_maps(stack, height, width) for stack in stacks], axis=1)
