@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
 
 RUN_FILE = "run.json"
 ROWS_PER_PARTITION = 10_000
+_PARTITIONS = ("*.parquet", "*.jsonl")
 
 _POINTER = pa.struct(
     [("kind", pa.string())] + [(name, pa.float32()) for name in ("x", "y", "rx", "ry", "x0", "y0", "x1", "y1", "score")]
@@ -95,18 +97,24 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._flush()  # a run that could not go on keeps the rows it has
+        self._flush()  # a run that could not go on keeps the rows it has
 
     def _clear(self, fresh: bool) -> None:
-        earlier = [path for pattern in ("*.parquet", "*.jsonl", RUN_FILE) for path in self.directory.glob(pattern)]
-        if earlier and not fresh:
+        rows = [path for pattern in _PARTITIONS for path in self.directory.glob(pattern)]
+        own = [path for path in (*rows, self.directory / RUN_FILE) if _is_own(path)]
+        foreign = [path.name for path in rows if path not in own]
+        if foreign:
+            raise UsageError(
+                f"{self.directory} holds {foreign[0]}, which no run wrote and which would be read as rows: "
+                f"choose another folder."
+            )
+        if own and not fresh:
             raise UsageError(
                 f"{self.directory} holds an earlier run: choose another folder, or replace it with --fresh."
             )
-        for path in earlier:
+        for path in own:
             path.unlink()
-        if earlier:
+        if own:
             shutil.rmtree(self.directory / "overlays", ignore_errors=True)
 
     def _flush(self) -> None:
@@ -141,15 +149,22 @@ def read_rows(directory: Path) -> list[dict[str, Any]]:
         If it holds no partition.
     """
     rows: list[dict[str, Any]] = []
-    partitions = sorted([*directory.glob("*.parquet"), *directory.glob("*.jsonl")])
+    partitions = sorted(path for pattern in _PARTITIONS for path in directory.glob(pattern))
     if not partitions:
         raise UsageError(f"{directory} holds no rows: name the folder given to 'pc-engine run --out'.")
     for path in partitions:
         if path.suffix == ".jsonl":
-            rows += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            # By lines of the file: str.splitlines would also split at U+2028, which a path may hold.
+            with path.open(encoding="utf-8") as stream:
+                rows += [json.loads(line) for line in stream]
         else:
             rows += [_from_parquet(row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
     return rows
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a run wrote the file, so that a fresh one may remove it."""
+    return path.is_file() and (path.name == RUN_FILE or re.fullmatch(r"part-\d{5,}", path.stem) is not None)
 
 
 def _storable(row: dict[str, Any]) -> dict[str, Any]:
