@@ -7,12 +7,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from pc_engine.decode import display_image
-from pc_engine.errors import ImageError
+from pc_engine.errors import ImageError, PcEngineError
 from pc_engine.result import BoxPointer, Result
 
 #: Colours that stay apart for most kinds of colour vision (Okabe & Ito, 2008).
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 _LONGEST_SIDE = 1280
+_LONGEST_STEM = 120
 
 
 def draw_overlay(result: Result, picture: Image.Image) -> Image.Image:
@@ -55,6 +56,11 @@ def write_overlay(result: Result, index: int, directory: Path) -> Path | None:
 
     ``index`` is the row's number: names of photos repeat between folders. Returns None for an error row, and where the
     photo is no longer there.
+
+    Raises
+    ------
+    PcEngineError
+        If the picture cannot be written.
     """
     if not result.ok:
         return None
@@ -62,10 +68,14 @@ def write_overlay(result: Result, index: int, directory: Path) -> Path | None:
         picture = display_image(Path(result.path).read_bytes()).picture
     except (OSError, ImageError):
         return None
-    directory.mkdir(parents=True, exist_ok=True)
-    stem = Path(result.path).stem.encode("utf-8", "replace").decode()[:80]
+    # In bytes, as file systems limit a name to 255 of them.
+    stem = Path(result.path).stem.encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore")
     path = directory / f"{index:06d}-{stem}.jpg"
-    draw_overlay(result, picture).save(path, quality=90)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        draw_overlay(result, picture).save(path, quality=90)
+    except OSError as error:
+        raise PcEngineError(f"{path} cannot be written ({error.strerror or error}): make room and run again.") from None
     return path
 
 
