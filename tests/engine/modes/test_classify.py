@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pc_engine.modes.classify import predict_class
+
+
+def test_the_largest_logit_names_the_class_and_its_softmax_the_score() -> None:
+    logits = np.array([[0, np.log(3), 0], [5, 5, 5]], np.float32)
+    class_id, score = predict_class(logits)
+    np.testing.assert_array_equal(class_id, [1, 0])
+    np.testing.assert_allclose(score, [3 / 5, 1 / 3], rtol=1e-6)
+    assert class_id.dtype == np.int64
+    assert score.dtype == np.float32
+
+
+def test_large_logits_do_not_overflow() -> None:
+    class_id, score = predict_class(np.array([[1e30, -1e30], [-3e4, -2e4]], np.float32))
+    np.testing.assert_array_equal(class_id, [0, 1])
+    np.testing.assert_array_equal(score, [1, 1])
+
+
+@settings(deadline=None, max_examples=50)
+@given(arrays(np.float32, (4, 6), elements=st.floats(-50, 50, width=32)))
+def test_the_score_is_that_of_a_softmax(logits: np.ndarray) -> None:
+    class_id, score = predict_class(logits)
+    wide = np.exp(logits.astype(np.float64))
+    softmax = wide / wide.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(score, softmax.max(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(softmax[np.arange(4), class_id], softmax.max(axis=1))

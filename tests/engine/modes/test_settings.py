@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pc_engine.errors import ManifestError, UsageError
+from pc_engine.manifest import Manifest
+from pc_engine.modes import CLUSTERINGS, MODES, C2PSettings, P2CSettings, settings_for
+
+
+def test_a_manifest_without_settings_gives_the_defaults(tiny_manifest: Manifest) -> None:
+    settings = settings_for(replace(tiny_manifest, settings={}))
+    assert settings.c2p == C2PSettings()
+    assert settings.p2c == P2CSettings()
+
+
+def test_the_manifest_changes_defaults_and_the_caller_changes_both(tiny_manifest: Manifest) -> None:
+    manifest = replace(tiny_manifest, settings={"p2c.top_last": 7.0, "c2p.min_deviation": 0.5, "p2c.trim": 0.7})
+    settings = settings_for(manifest, cluster="dbscan", trim=None)
+    assert settings.p2c == P2CSettings(top_last=7, trim=0.7, cluster="dbscan")
+    assert isinstance(settings.p2c.top_last, int)
+    assert settings.c2p == C2PSettings(min_deviation=0.5)
+    assert settings_for(manifest, trim=0.2).p2c.trim == 0.2
+
+
+@pytest.mark.parametrize("name", ["p2c.size", "top_last", "c2p.cluster", "p2c.cluster", "", "p2c.", "combined.trim"])
+def test_a_setting_that_does_not_exist_names_those_that_do(tiny_manifest: Manifest, name: str) -> None:
+    with pytest.raises(ManifestError, match=rf"'{name}', which does not exist: use c2p.mean_factor, .*p2c\.trim"):
+        settings_for(replace(tiny_manifest, settings={name: 1}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (C2PSettings, {"mean_factor": -1}),
+        (C2PSettings, {"min_deviation": 0}),
+        (C2PSettings, {"max_iter": 0}),
+        (C2PSettings, {"tol": float("nan")}),
+        (P2CSettings, {"cutoff": 0.0}),
+        (P2CSettings, {"min_density": 1.5}),
+        (P2CSettings, {"min_distance": -1}),
+        (P2CSettings, {"eps": float("inf")}),
+        (P2CSettings, {"min_weight": 0}),
+        (P2CSettings, {"trim": -0.1}),
+        (P2CSettings, {"top_last": -1}),
+        (P2CSettings, {"mean_factor": float("nan")}),
+    ],
+)
+def test_a_value_that_a_kernel_would_refuse_is_refused_before_the_run(kind: type, values: dict[str, Any]) -> None:
+    [(name, value)] = values.items()
+    with pytest.raises(UsageError, match=rf"\.{name} is {value}, expected a number from"):
+        kind(**values)
+
+
+def test_no_map_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least one map"):
+        P2CSettings(top_last=0, top_prev=0)
+
+
+def test_an_unknown_clustering_names_the_known_ones(tiny_manifest: Manifest) -> None:
+    with pytest.raises(UsageError, match="no clustering 'kmeans': choose one of density-peaks, dbscan"):
+        settings_for(tiny_manifest, cluster="kmeans")
+
+
+def test_every_limit_is_of_a_setting_and_every_number_has_one() -> None:
+    for kind in (C2PSettings, P2CSettings):
+        for item in dataclasses.fields(kind):
+            if item.type in ("int", "float"):
+                with pytest.raises(UsageError):
+                    kind(**{item.name: -(10**9)})
+
+
+def test_modes_say_what_they_read_and_need(tiny_manifest: Manifest) -> None:
+    assert {name: mode.taps(tiny_manifest) for name, mode in MODES.items()} == {
+        "c2p": ("gap", "conv_last"),
+        "p2c": ("conv_prev", "conv_last", "logits"),
+        "combined": ("gap", "conv_last", "conv_prev", "logits"),
+    }
+    assert {name: mode.needs for name, mode in MODES.items()} == {
+        "c2p": ("counter",),
+        "p2c": ("signatures",),
+        "combined": ("counter", "signatures"),
+    }
+    assert MODES["p2c"].clusterings == CLUSTERINGS
+
+
+def test_a_network_without_conv_prev_is_not_asked_for_it(tiny_manifest: Manifest) -> None:
+    taps = {name: tap for name, tap in tiny_manifest.taps.items() if name != "conv_prev"}
+    assert MODES["p2c"].taps(replace(tiny_manifest, taps=taps)) == ("conv_last", "logits")
+
+
+def test_a_tap_that_serves_twice_is_asked_for_once(tiny_manifest: Manifest) -> None:
+    manifest = replace(tiny_manifest, count_features=("conv_last", "gap"))
+    assert MODES["c2p"].taps(manifest) == ("conv_last", "gap")

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pc_engine import writers
+from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
+from pc_engine.writers import FORMATS, RUN_FILE, SCHEMA, RunWriter, read_rows
+
+COLUMNS = [
+    "path",
+    "status",
+    "error",
+    "width",
+    "height",
+    "mode",
+    "model",
+    "count",
+    "count_label",
+    "count_scores",
+    "class_id",
+    "class_name",
+    "class_score",
+    "pointers",
+]
+
+COUNTED = Result(
+    path="photos/a.jpg",
+    status="ok",
+    error=None,
+    width=640,
+    height=480,
+    mode="c2p",
+    model="tiny",
+    count=2,
+    count_label="2",
+    count_scores={"0": -1.5, "1": 0.25, "2": 1.0},
+    pointers=(EllipsePointer(10.5, 20.25, 3.0, 4.5, 0.75), EllipsePointer(100.0, 200.0, 1.0, 2.0, 0.25)),
+)
+POINTED = Result(
+    path="photos/b.jpg",
+    status="ok",
+    error=None,
+    width=30,
+    height=40,
+    mode="p2c",
+    model="tiny",
+    count=1,
+    count_label="1",
+    class_id=7,
+    class_name="goldfish, Carassius auratus",
+    class_score=0.5,
+    pointers=(BoxPointer(0.0, 1.0, 15.0, 20.5, 1.0),),
+)
+EMPTY = replace(COUNTED, path="photos/c.jpg", count=0, count_label="0", pointers=())
+FAILED = error_result("photos/d.jpg", "The file is empty (0 bytes).", mode="c2p", model="tiny")
+ALL = (COUNTED, POINTED, EMPTY, FAILED)
+
+
+def write(directory: Path, *results: Result, row_format: Any = "parquet", **options: Any) -> None:
+    with RunWriter(directory, row_format, **options) as writer:
+        for result in results:
+            writer.write(result)
+    writer.finish({"n": len(results)})
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_rows_come_back_as_the_results_that_were_written(tmp_path: Path, row_format: str) -> None:
+    write(tmp_path / "run", *ALL, row_format=row_format)
+    assert read_rows(tmp_path / "run") == [result.to_dict() for result in ALL]
+    assert sorted(os.listdir(tmp_path / "run")) == [f"part-00000.{row_format}", RUN_FILE]
+    assert json.loads((tmp_path / "run" / RUN_FILE).read_text()) == {"n": 4}
+
+
+def test_columns_are_those_of_the_row_format(tmp_path: Path) -> None:
+    write(tmp_path, *ALL)
+    table = pq.read_table(tmp_path / "part-00000.parquet")
+    assert table.column_names == COLUMNS
+    assert SCHEMA.names == COLUMNS
+    assert table.schema.equals(SCHEMA)
+    assert list(COUNTED.to_dict()) == COLUMNS
+    pointer = SCHEMA.field("pointers").type.value_type
+    assert {pointer.field(i).name for i in range(pointer.num_fields)} == {
+        *("kind", "x", "y", "rx", "ry", "x0", "y0", "x1", "y1", "score")
+    }
+
+
+def test_a_jsonl_row_has_the_same_names(tmp_path: Path) -> None:
+    write(tmp_path, *ALL, row_format="jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "part-00000.jsonl").read_text().split("\n")[:-1]]
+    assert [list(row) for row in rows] == [COLUMNS] * 4
+    assert rows[0]["pointers"][0] == {"x": 10.5, "y": 20.25, "rx": 3.0, "ry": 4.5, "score": 0.75, "kind": "ellipse"}
+    assert rows[1]["pointers"][0]["kind"] == "box"
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+@pytest.mark.parametrize(
+    "name", ["naïve 写真 📷.jpg", "line\nbreak.jpg", "\u2028separator\x85next\x0b.jpg", '"quoted", \\.jpg']
+)
+def test_odd_names_come_back(tmp_path: Path, row_format: str, name: str) -> None:
+    write(tmp_path, replace(COUNTED, path=name), FAILED, row_format=row_format)
+    assert [row["path"] for row in read_rows(tmp_path)] == [name, FAILED.path]
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_a_path_that_is_not_utf8_is_written_with_its_bytes_escaped(tmp_path: Path, row_format: str) -> None:
+    write(tmp_path, replace(COUNTED, path=os.fsdecode(b"caf\xe9.jpg")), row_format=row_format)
+    assert read_rows(tmp_path)[0]["path"] == "caf\\xe9.jpg"
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_partitions_are_cut_at_their_size_and_read_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_format: str
+) -> None:
+    monkeypatch.setattr(writers, "ROWS_PER_PARTITION", 3)
+    results = [replace(COUNTED, path=f"{k}.jpg") for k in range(7)]
+    with RunWriter(tmp_path, row_format) as writer:
+        for k, result in enumerate(results):
+            writer.write(result)
+            assert len(list(tmp_path.glob(f"part-*.{row_format}"))) == (k + 1) // 3
+    writer.finish({})
+    assert [row["path"] for row in read_rows(tmp_path)] == [result.path for result in results]
+    sizes = [len(read_rows_of(path)) for path in sorted(tmp_path.glob("part-*"))]
+    assert sizes == [3, 3, 1]
+
+
+def read_rows_of(path: Path) -> list[Any]:
+    return pq.read_table(path).to_pylist() if path.suffix == ".parquet" else path.read_text().splitlines()
+
+
+def test_a_whole_number_of_partitions_leaves_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writers, "ROWS_PER_PARTITION", 2)
+    write(tmp_path, *ALL)
+    assert len(list(tmp_path.glob("part-*"))) == 2
+    assert len(read_rows(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_run_that_breaks_off_keeps_its_rows(tmp_path: Path, error: type[BaseException]) -> None:
+    def break_off() -> None:
+        with RunWriter(tmp_path) as writer:
+            writer.write(COUNTED)
+            raise error
+
+    with pytest.raises(error):
+        break_off()
+    assert [row["path"] for row in read_rows(tmp_path)] == [COUNTED.path]
+    assert not (tmp_path / RUN_FILE).exists()
+
+
+def test_rows_are_kept_even_if_the_run_is_never_summed_up(tmp_path: Path) -> None:
+    with RunWriter(tmp_path) as writer:
+        writer.write(COUNTED)
+    assert len(read_rows(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_an_earlier_run_is_refused_unless_it_may_be_replaced(tmp_path: Path, row_format: str) -> None:
+    write(tmp_path, *ALL, row_format=row_format)
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays/000000-a.jpg").touch()
+    before = read_rows(tmp_path)
+    for again in FORMATS:
+        with pytest.raises(UsageError, match=r"holds an earlier run: choose another folder, or .* --fresh"):
+            RunWriter(tmp_path, again)
+    assert read_rows(tmp_path) == before
+    write(tmp_path, POINTED, row_format="jsonl", fresh=True)
+    assert read_rows(tmp_path) == [POINTED.to_dict()]
+    assert not (tmp_path / "overlays").exists()
+
+
+def test_a_fresh_run_removes_nothing_that_no_run_wrote(tmp_path: Path) -> None:
+    write(tmp_path, COUNTED)
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "customers.parquet")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "overlays").mkdir()
+    for fresh in (False, True):
+        with pytest.raises(UsageError, match=r"customers\.parquet, which no run wrote"):
+            RunWriter(tmp_path, fresh=fresh)
+    assert len(list(tmp_path.iterdir())) == 5
+    (tmp_path / "customers.parquet").unlink()
+    write(tmp_path, POINTED, fresh=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_of_other_files_is_taken_and_they_stay(tmp_path: Path) -> None:
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "photo.jpg").touch()
+    write(tmp_path, COUNTED, fresh=True)
+    assert (tmp_path / "overlays").is_dir()
+    assert (tmp_path / "photo.jpg").exists()
+
+
+def test_an_interrupted_partition_is_no_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(rows: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(writers._WRITE, "jsonl", fail)
+    writer = RunWriter(tmp_path, "jsonl")
+    writer.write(COUNTED)
+    with pytest.raises(PcEngineError, match=r"part-00000\.jsonl cannot be written \(No space left on device\)"):
+        writer.finish({})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_wrong_use(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be written"):
+        RunWriter(tmp_path / "file/run")
+    with pytest.raises(UsageError, match="cannot be written"):
+        RunWriter(tmp_path / "file")
+
+
+def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no row format 'csv': choose one of parquet, jsonl"):
+        RunWriter(tmp_path / "run", "csv")  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_rows_is_wrong_use(tmp_path: Path) -> None:
+    for directory in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(UsageError, match="holds no rows"):
+            read_rows(directory)
+
+
+def test_a_run_without_images_has_a_summary_and_no_rows(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert os.listdir(tmp_path) == [RUN_FILE]
