@@ -16,6 +16,9 @@ from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
 from pc_engine.writers import FORMATS, RUN_FILE, SCHEMA, RunWriter, read_rows
 
 COLUMNS = [
+    *("path", "status", "error", "width", "height", "mode", "model", "count", "count_label", "count_scores"),
+    *("class_id", "class_name", "class_score", "pointers"),
+]
     "path",
     "status",
     "error",

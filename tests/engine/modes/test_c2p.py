@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pc_engine.counter import CountSVM
+from pc_engine.modes.c2p import C2PSettings, attention, c2p, mixture_pointers
+
+GRID = 14
+
+
+def bumps(*centres: tuple[float, float], height: int = GRID, width: int = GRID, spread: float = 0.8) -> np.ndarray:
+    """A heatmap (H, W) with a Gaussian bump of peak 1 at each (x, y) in cells, cell centres at integers."""
+    y, x = np.mgrid[:height, :width]
+    heat = np.zeros((height, width))
+    for centre_x, centre_y in centres:
+        heat += np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / (2 * spread**2))
+    return heat
+
+
+def counter_for(labels: tuple[str, ...]) -> CountSVM:
+    """A counter that reads the answer from a one-hot tap."""
+    n = len(labels)
+    return CountSVM(("answer",), labels, {"answer": np.eye(n, dtype=np.float32)}, np.zeros(n, np.float32))
+
+
+def taps_for(heats: np.ndarray, answers: list[int], n_labels: int = 5) -> dict[str, np.ndarray]:
+    """Taps whose ``conv_last`` has 3 maps with the given mean and whose ``answer`` names the count label."""
+    maps = heats[:, None] * np.array([0.5, 1.0, 1.5])[:, None, None]
+    return {"conv_last": maps.astype(np.float32), "answer": np.eye(n_labels, dtype=np.float32)[answers]}
+
+
+COUNTER = counter_for(("0", "1", "2", "3", "4+"))
+PLACES = [(2.0, 2.0), (11.0, 3.0), (3.0, 11.0), (11.0, 11.0)]
+
+
+def test_k_bumps_get_k_pointers_at_the_bumps() -> None:
+    heats = np.stack([bumps(*PLACES[:k]) for k in range(5)])
+    outcome = c2p(taps_for(heats, [0, 1, 2, 3, 4]), COUNTER)
+    np.testing.assert_array_equal(outcome.count, [0, 1, 2, 3, 4])
+    assert outcome.kind == "ellipse"
+    assert outcome.class_id is None
+    assert outcome.pointers.shape == (5, 4, 5)
+    for k, pointers in enumerate(outcome.pointers):
+        found = pointers[~np.isnan(pointers[:, 0])]
+        assert len(found) == k
+        assert np.isnan(pointers[k:]).all()
+        expected = (np.array(PLACES[:k]).reshape(-1, 2) + 0.5) / GRID
+        order, wanted = np.lexsort(found[:, :2].T), np.lexsort(expected.T)
+        np.testing.assert_allclose(found[order, :2], expected[wanted], atol=0.25 / GRID)
+        # A bump of 0.8 cells, cut off at the mean of the map, is a little narrower.
+        assert ((found[:, 2:4] > 0.5 / GRID) & (found[:, 2:4] < 0.9 / GRID)).all()
+        np.testing.assert_allclose(found[:, 4], 1 / max(k, 1), atol=0.02)
+
+
+def test_four_or_more_points_at_four() -> None:
+    outcome = c2p(taps_for(bumps(*PLACES, (7.0, 7.0))[None], [4]), COUNTER)
+    assert outcome.count[0] == 4
+    assert not np.isnan(outcome.pointers).any()
+
+
+def test_coordinates_are_fractions_of_each_axis_of_a_grid_that_is_not_square() -> None:
+    outcome = c2p(taps_for(bumps((15.0, 1.0), height=6, width=20)[None], [1]), COUNTER)
+    x, y, rx, ry, score = outcome.pointers[0, 0]
+    assert x == pytest.approx(15.5 / 20, abs=0.01)
+    assert y == pytest.approx(1.5 / 6, abs=0.04)
+    assert rx * 20 == pytest.approx(ry * 6, rel=0.3)
+    assert score == 1
+
+
+def test_one_cell_alone_has_the_smallest_deviation() -> None:
+    heat = np.zeros((1, GRID, GRID))
+    heat[0, 4, 9] = 1
+    outcome = c2p(taps_for(heat, [1]), COUNTER, C2PSettings(min_deviation=0.7))
+    np.testing.assert_allclose(outcome.pointers[0, 0], [9.5 / GRID, 4.5 / GRID, 0.7 / GRID, 0.7 / GRID, 1])
+
+
+def test_fewer_cells_than_the_count_get_fewer_pointers() -> None:
+    heat = np.zeros((1, GRID, GRID))
+    heat[0, 4, 9] = heat[0, 10, 2] = 1
+    outcome = c2p(taps_for(heat, [3]), COUNTER)
+    assert outcome.count[0] == 3
+    assert (~np.isnan(outcome.pointers[0, :, 0])).sum() == 2
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_a_flat_heatmap_does_not_stop_the_batch(value: float) -> None:
+    heats = np.stack([np.full((GRID, GRID), value), bumps(PLACES[0])])
+    outcome = c2p(taps_for(heats, [2, 1]), COUNTER)
+    np.testing.assert_array_equal(outcome.count, [2, 1])
+    assert (~np.isnan(outcome.pointers[0, :, 0])).sum() == (2 if value else 0)
+    np.testing.assert_allclose(outcome.pointers[1, 0, :2], 2.5 / GRID, atol=0.02)
+
+
+def test_labels_of_the_counter_are_counts() -> None:
+    counter = counter_for(("1", "3"))
+    outcome = c2p(taps_for(np.stack([bumps(*PLACES[:3])] * 2), [1, 0], n_labels=2), counter)
+    np.testing.assert_array_equal(outcome.count, [3, 1])
+    assert outcome.count.dtype == np.int64
+    np.testing.assert_array_equal(outcome.count_scores, np.eye(2)[[1, 0]])
+
+
+def test_attention_is_the_mean_over_channels_above_its_own_mean() -> None:
+    maps = np.zeros((1, 2, 2, 2), np.float32)
+    maps[0, 0] = [[4, 0], [0, 0]]
+    np.testing.assert_allclose(attention(maps, 1.0), [[[1.5, 0], [0, 0]]])
+    np.testing.assert_allclose(attention(maps, 0.0), [[[2, 0], [0, 0]]])
+
+
+def test_attention_of_maps_that_are_negative_everywhere_is_empty_or_not_negative() -> None:
+    maps = -np.abs(np.random.default_rng(0).normal(size=(2, 3, 5, 5))).astype(np.float32)
+    assert (attention(maps, 1.0) >= 0).all()
+    assert not attention(np.full((1, 3, 5, 5), -1, np.float32), 1.0).any()
+
+
+heatmaps = st.integers(0, 2**32 - 1).map(
+    lambda seed: np.random.default_rng(seed).gamma(0.3, size=(4, 6, 8)) ** 2  # sparse and peaked
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(heats=heatmaps, answers=st.lists(st.integers(0, 4), min_size=4, max_size=4), factor=st.floats(0, 3))
+def test_pointers_keep_their_promises_on_any_heatmap(heats: np.ndarray, answers: list[int], factor: float) -> None:
+    outcome = c2p(taps_for(heats, answers), COUNTER, C2PSettings(mean_factor=factor))
+    assert outcome.pointers.shape[0::2] == (4, 5)
+    for count, pointers in zip(outcome.count, outcome.pointers, strict=True):
+        used = ~np.isnan(pointers[:, 0])
+        assert used.sum() <= count
+        assert not np.isnan(pointers[used]).any()
+        assert np.isnan(pointers[~used]).all()
+        assert used[: used.sum()].all()  # NaN rows come last
+        assert ((pointers[used, :2] > 0) & (pointers[used, :2] < 1)).all()
+        assert ((pointers[used, 2:4] > 0) & (pointers[used, 2:4] < 1)).all()
+        assert (np.diff(pointers[used, 4]) <= 0).all()
+        assert pointers[used, 4].sum() <= 1 + 1e-9
+
+
+@settings(deadline=None, max_examples=25)
+@given(heats=heatmaps, order=st.permutations(range(4)))
+def test_an_image_does_not_depend_on_its_place_in_the_batch(heats: np.ndarray, order: list[int]) -> None:
+    answers = [4, 2, 1, 3]
+    straight = c2p(taps_for(heats, answers), COUNTER)
+    permuted = c2p(taps_for(heats[order], [answers[n] for n in order]), COUNTER)
+    np.testing.assert_array_equal(permuted.count, straight.count[order])
+    np.testing.assert_allclose(permuted.pointers, straight.pointers[order], rtol=1e-9, atol=1e-12)
+
+
+def test_mixture_pointers_of_no_image() -> None:
+    pointers = mixture_pointers(np.zeros((0, 4, 4)), np.zeros(0, np.int64), C2PSettings())
+    assert pointers.shape == (0, 0, 5)

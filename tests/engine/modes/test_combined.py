@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pc_engine.counter import CountSVM
+from pc_engine.errors import UsageError
+from pc_engine.modes.combined import combined
+from pc_engine.modes.p2c import P2CSettings, p2c
+from pc_engine.signatures import SignatureDictionary
+
+GRID = 14
+LABELS = ("0", "1", "2", "3", "4+")
+COUNTER = CountSVM(("answer",), LABELS, {"answer": np.eye(5, dtype=np.float32)}, np.zeros(5, np.float32))
+SIGNATURES = SignatureDictionary({"conv_last": np.array([[0], [1]], np.int32)}, np.ones(2, bool))
+SETTINGS = P2CSettings(top_last=1, min_density=0.3, min_distance=3)
+PLACES = [(2, 2), (11, 2), (2, 11), (11, 11), (6, 6), (11, 6)]
+
+
+def taps_for(numbers_of_bumps: list[int], answers: list[int]) -> dict[str, np.ndarray]:
+    """Images with so many bumps in the map of class 1, for which the SVM says the label of that index."""
+    y, x = np.mgrid[:GRID, :GRID]
+    maps = np.zeros((len(answers), 2, GRID, GRID), np.float32)
+    for n, number in enumerate(numbers_of_bumps):
+        for k, (centre_x, centre_y) in enumerate(PLACES[:number]):
+            # The first bump is the highest, so that those asked for are known.
+            maps[n, 1] += (1 - 0.05 * k) * np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / 1.3)
+    return {
+        "conv_last": maps,
+        "answer": np.eye(5, dtype=np.float32)[answers],
+        "logits": np.tile(np.float32([0, 1]), (len(answers), 1)),
+    }
+
+
+def n_pointers(pointers: np.ndarray) -> list[int]:
+    return (~np.isnan(pointers[..., 0])).sum(axis=1).tolist()
+
+
+def test_a_closed_label_is_the_count_and_the_clusters_follow_it() -> None:
+    outcome = combined(taps_for([3, 3, 3, 3], [0, 1, 2, 3]), COUNTER, SIGNATURES, SETTINGS)
+    np.testing.assert_array_equal(outcome.count, [0, 1, 2, 3])
+    assert n_pointers(outcome.pointers) == [0, 1, 2, 3]
+    np.testing.assert_array_equal(outcome.class_id, [1, 1, 1, 1])
+    np.testing.assert_array_equal(outcome.count_scores, np.eye(5)[:4])
+    assert outcome.kind == "box"
+
+
+def test_fewer_peaks_than_the_count_give_fewer_pointers_and_the_count_stays() -> None:
+    outcome = combined(taps_for([1], [3]), COUNTER, SIGNATURES, SETTINGS)
+    assert outcome.count.tolist() == [3]
+    assert n_pointers(outcome.pointers) == [1]
+
+
+def test_under_the_open_label_the_clustering_counts() -> None:
+    outcome = combined(taps_for([6, 5, 4], [4, 4, 4]), COUNTER, SIGNATURES, SETTINGS)
+    np.testing.assert_array_equal(outcome.count, [6, 5, 4])
+    assert n_pointers(outcome.pointers) == [6, 5, 4]
+
+
+def test_under_the_open_label_the_count_is_never_below_its_lower_end() -> None:
+    # Thresholds at which clustering alone sees one object only; asked for four, it gives the four highest peaks.
+    strict = replace(SETTINGS, min_density=1.0)
+    taps = taps_for([6], [4])
+    assert p2c(taps, SIGNATURES, strict).count.tolist() == [1]
+    outcome = combined(taps, COUNTER, SIGNATURES, strict)
+    assert outcome.count.tolist() == [4]
+    assert n_pointers(outcome.pointers) == [4]
+    assert combined(taps_for([2], [4]), COUNTER, SIGNATURES, SETTINGS).count.tolist() == [4]
+
+
+def test_images_that_need_asking_again_do_not_change_the_others() -> None:
+    taps = taps_for([6, 2, 3, 6, 0], [4, 4, 2, 1, 4])
+    together = combined(taps, COUNTER, SIGNATURES, SETTINGS)
+    np.testing.assert_array_equal(together.count, [6, 4, 2, 1, 4])
+    assert n_pointers(together.pointers) == [6, 2, 2, 1, 0]
+    for n in range(5):
+        alone = combined({name: tap[n : n + 1] for name, tap in taps.items()}, COUNTER, SIGNATURES, SETTINGS)
+        assert alone.count[0] == together.count[n]
+        k = alone.pointers.shape[1]
+        np.testing.assert_allclose(alone.pointers[0], together.pointers[n, :k], rtol=1e-6)
+        assert np.isnan(together.pointers[n, k:]).all()
+
+
+def test_a_heatmap_without_contrast_does_not_stop_the_batch() -> None:
+    taps = taps_for([0, 0, 2], [3, 0, 2])
+    taps["conv_last"][1] = 7
+    outcome = combined(taps, COUNTER, SIGNATURES, SETTINGS)
+    np.testing.assert_array_equal(outcome.count, [3, 0, 2])
+    assert n_pointers(outcome.pointers) == [0, 0, 2]
+
+
+def test_where_the_svm_is_right_and_peaks_are_clear_it_points_as_p2c_does() -> None:
+    taps = taps_for([1, 2, 3], [1, 2, 3])
+    one, other = combined(taps, COUNTER, SIGNATURES, SETTINGS), p2c(taps, SIGNATURES, SETTINGS)
+    np.testing.assert_array_equal(one.count, other.count)
+    np.testing.assert_array_equal(one.pointers, other.pointers)
+
+
+def test_a_clustering_that_cannot_be_asked_for_a_number_is_wrong_use() -> None:
+    with pytest.raises(UsageError, match="only density-peaks can give: leave --cluster out"):
+        combined(taps_for([1], [1]), COUNTER, SIGNATURES, replace(SETTINGS, cluster="dbscan"))

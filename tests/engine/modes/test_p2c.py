@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pc_engine.errors import ModelError
+from pc_engine.modes.p2c import CLUSTERINGS, P2CSettings, cluster_pointers, p2c, signature_heatmap
+from pc_engine.signatures import SignatureDictionary
+
+GRID = 14
+SETTINGS = P2CSettings(top_last=1, top_prev=1, min_density=0.3, min_distance=3)
+PLACES = [(2, 2), (11, 2), (2, 11), (11, 11), (6, 6), (11, 6)]
+
+
+def bumps(*centres: tuple[float, float], height: int = GRID, width: int = GRID) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    heat = np.zeros((height, width))
+    for centre_x, centre_y in centres:
+        heat += np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / (2 * 0.8**2))
+    return heat
+
+
+#: Class k is spoken for by map k of both layers.
+SIGNATURES = SignatureDictionary(
+    {tap: np.array([[0, 1, 2], [1, 0, 2], [2, 0, 1]], np.int32) for tap in ("conv_last", "conv_prev")},
+    np.ones(3, bool),
+)
+
+
+def taps_for(heats: np.ndarray, classes: list[int], prev: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Taps that show the heatmap in the map of the image's class, and its mirror image in the others."""
+    n = len(heats)
+
+    def maps(shown: np.ndarray) -> np.ndarray:
+        stack = np.repeat(shown[:, None, ::-1, :], 3, axis=1)
+        stack[np.arange(n), classes] = shown
+        return stack.astype(np.float32)
+
+    return {
+        "conv_last": maps(heats),
+        "conv_prev": maps(heats if prev is None else prev),
+        "logits": np.eye(3, dtype=np.float32)[classes] * 5,
+    }
+
+
+def used(pointers: np.ndarray) -> np.ndarray:
+    return pointers[~np.isnan(pointers[:, 0])]
+
+
+@pytest.mark.parametrize("cluster", CLUSTERINGS)
+def test_k_bumps_of_the_classs_own_map_are_counted_and_boxed(cluster: Any) -> None:
+    heats = np.stack([bumps(*PLACES[:k]) for k in range(7)])
+    outcome = p2c(taps_for(heats, [0, 1, 2, 0, 1, 2, 0]), SIGNATURES, replace(SETTINGS, cluster=cluster))
+    np.testing.assert_array_equal(outcome.count, range(7))
+    assert outcome.count.dtype == np.int64
+    assert outcome.kind == "box"
+    np.testing.assert_array_equal(outcome.class_id, [0, 1, 2, 0, 1, 2, 0])
+    np.testing.assert_allclose(outcome.class_score, np.exp(5) / (np.exp(5) + 2), rtol=1e-5)
+    assert outcome.count_scores is None
+    for k, pointers in enumerate(outcome.pointers):
+        found = used(pointers)
+        assert len(found) == k
+        middles = (found[:, :2] + found[:, 2:4]) / 2
+        expected = (np.array(PLACES[:k]).reshape(-1, 2) + 0.5) / GRID
+        distance = np.abs(middles[:, None] - expected[None]).max(axis=2)
+        near = distance < 1 / GRID
+        np.testing.assert_array_equal(near.sum(axis=0), np.ones(k))  # each bump has one pointer, and each pointer
+        np.testing.assert_array_equal(near.sum(axis=1), np.ones(k))  # one bump
+        assert (found[:, 2:4] - found[:, :2] <= 6 / GRID).all()
+        assert found[:, 4].sum() == pytest.approx(1 if k else 0)
+
+
+def test_a_box_encloses_whole_cells_of_a_grid_that_is_not_square() -> None:
+    heat = np.zeros((1, 4, 10))
+    heat[0, 1:3, 6:9] = 1
+    outcome = p2c(taps_for(heat, [0]), SIGNATURES, SETTINGS)
+    np.testing.assert_allclose(outcome.pointers[0, 0], [6 / 10, 1 / 4, 9 / 10, 3 / 4, 1])
+
+
+def test_trimming_draws_the_box_around_the_peak_and_does_not_change_the_count() -> None:
+    taps = taps_for(np.stack([bumps(*PLACES[:3])]), [0])
+    whole, trimmed = (p2c(taps, SIGNATURES, replace(SETTINGS, trim=trim)) for trim in (0.0, 0.9))
+    assert whole.count[0] == trimmed.count[0] == 3
+    area = [((p[:, 2] - p[:, 0]) * (p[:, 3] - p[:, 1])).sum() for p in (whole.pointers[0], trimmed.pointers[0])]
+    assert area[1] < area[0] / 2
+    np.testing.assert_allclose(trimmed.pointers[0, :, 4], whole.pointers[0, :, 4])
+
+
+def test_layers_of_different_grids_are_brought_to_the_finer_one() -> None:
+    fine = bumps(*PLACES[:2])
+    coarse = fine.reshape(7, 2, 7, 2).mean(axis=(1, 3))
+    for last, prev in ((coarse, fine), (fine, coarse)):
+        taps = taps_for(last[None], [1], prev[None])
+        heat = signature_heatmap(taps, SIGNATURES, np.array([1]), SETTINGS)
+        assert heat.shape == (1, GRID, GRID)
+        outcome = p2c(taps, SIGNATURES, SETTINGS)
+        assert outcome.count[0] == 2
+        middles = (outcome.pointers[0, :, :2] + outcome.pointers[0, :, 2:4]) / 2 * GRID
+        np.testing.assert_allclose(sorted(middles[:, 0]), [2.5, 11.5], atol=1)
+
+
+def test_a_layer_without_signatures_is_left_out() -> None:
+    only_last = SignatureDictionary({"conv_last": SIGNATURES.ranking["conv_last"]}, SIGNATURES.known)
+    heats = bumps(PLACES[0])[None]
+    taps = taps_for(heats, [0], prev=bumps(PLACES[3])[None])
+    assert p2c(taps, only_last, SETTINGS).count[0] == 1
+    assert p2c(taps, SIGNATURES, replace(SETTINGS, top_prev=0)).count[0] == 1
+    del taps["conv_prev"]
+    assert p2c(taps, only_last, SETTINGS).count[0] == 1
+    with pytest.raises(ModelError, match="take none"):
+        p2c(taps, only_last, replace(SETTINGS, top_last=0))
+
+
+def test_a_layer_with_fewer_maps_than_the_papers_number_gives_all_of_them() -> None:
+    taps = taps_for(bumps(*PLACES[:2])[None], [0])
+    heat = signature_heatmap(taps, SIGNATURES, np.array([0]), P2CSettings())
+    np.testing.assert_allclose(
+        heat, signature_heatmap(taps, SIGNATURES, np.array([0]), P2CSettings(top_last=3, top_prev=3))
+    )
+
+
+def test_signatures_shallower_than_asked_for_are_an_error_not_a_worse_result() -> None:
+    shallow = SignatureDictionary({"conv_last": SIGNATURES.ranking["conv_last"][:, :1]}, SIGNATURES.known)
+    with pytest.raises(ModelError, match="2 maps of 'conv_last' are asked for, but the signatures keep 1"):
+        p2c(taps_for(bumps(PLACES[0])[None], [0]), shallow, replace(SETTINGS, top_last=2))
+
+
+@pytest.mark.parametrize("cluster", CLUSTERINGS)
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_a_map_without_contrast_shows_nothing_and_does_not_stop_the_batch(cluster: Any, value: float) -> None:
+    heats = np.stack([np.full((GRID, GRID), value), bumps(*PLACES[:2])])
+    outcome = p2c(taps_for(heats, [0, 0]), SIGNATURES, replace(SETTINGS, cluster=cluster))
+    np.testing.assert_array_equal(outcome.count, [0, 2])
+    assert np.isnan(outcome.pointers[0]).all()
+    dark = p2c(taps_for(heats[:1], [0]), SIGNATURES, replace(SETTINGS, cluster=cluster))
+    assert dark.pointers.shape == (1, 0, 5)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("cluster", CLUSTERINGS)
+def test_the_scale_of_activations_does_not_matter(cluster: Any, scale: float) -> None:
+    outcome = p2c(taps_for(bumps(*PLACES[:4])[None] * scale, [0]), SIGNATURES, replace(SETTINGS, cluster=cluster))
+    assert outcome.count[0] == 4
+
+
+def test_a_number_of_clusters_can_be_asked_for() -> None:
+    heat = np.stack([bumps(*PLACES[:4])] * 5)
+    wanted = np.array([0, 2, 4, 9, -1])
+    found, pointers = cluster_pointers(heat, SETTINGS, n_centres=wanted)
+    np.testing.assert_array_equal(found, [0, 2, 4, 4, 4])
+    assert [len(used(p)) for p in pointers] == [0, 2, 4, 4, 4]
+
+
+heatmaps = st.integers(0, 2**32 - 1).map(
+    lambda seed: np.random.default_rng(seed).gamma(0.3, size=(4, 6, 8)) ** 2  # sparse and peaked
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    heats=heatmaps,
+    cluster=st.sampled_from(CLUSTERINGS),
+    factor=st.floats(0, 3),
+    trim=st.floats(0, 1),
+)
+def test_pointers_keep_their_promises_on_any_heatmap(
+    heats: np.ndarray, cluster: Any, factor: float, trim: float
+) -> None:
+    chosen = P2CSettings(top_last=2, top_prev=1, mean_factor=factor, cluster=cluster, trim=trim)
+    outcome = p2c(taps_for(heats, [0, 1, 2, 0]), SIGNATURES, chosen)
+    assert outcome.pointers.shape[0::2] == (4, 5)
+    for count, pointers in zip(outcome.count, outcome.pointers, strict=True):
+        found = used(pointers)
+        assert len(found) == count
+        assert np.isnan(pointers[count:]).all()
+        assert ((found[:, :4] >= 0) & (found[:, :4] <= 1)).all()
+        assert (found[:, 2:4] > found[:, :2]).all()
+        assert (np.diff(found[:, 4]) <= 0).all()
+        assert found[:, 4].sum() <= 1 + 1e-9
+
+
+@settings(deadline=None, max_examples=25)
+@given(heats=heatmaps, order=st.permutations(range(4)), cluster=st.sampled_from(CLUSTERINGS))
+def test_an_image_does_not_depend_on_its_place_in_the_batch(heats: np.ndarray, order: list[int], cluster: Any) -> None:
+    classes, chosen = [0, 1, 2, 0], replace(SETTINGS, cluster=cluster)
+    straight = p2c(taps_for(heats, classes), SIGNATURES, chosen)
+    permuted = p2c(taps_for(heats[order], [classes[n] for n in order]), SIGNATURES, chosen)
+    np.testing.assert_array_equal(permuted.count, straight.count[order])
+    np.testing.assert_allclose(permuted.pointers, straight.pointers[order], rtol=1e-6, atol=1e-12)
