@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from pc_engine.catalogue import EMBEDDED_DIRECTORY, find_model
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
 from pc_engine.counter import count_label
-from pc_engine.datasets import read_labelled, resolve_class_ids
+from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
 from pc_engine.engine import open_network
 from pc_engine.errors import UsageError
 from pc_engine.fitting.counter import CounterReport
@@ -25,6 +26,7 @@ from pc_engine.fitting.from_images import (
 )
 from pc_engine.fitting.signatures import RANKS
 from pc_engine.machine import usable_cores
+from pc_engine.manifest import Manifest
 from pc_engine.model import Model
 
 _SHOWN_SKIPPED = 5
@@ -101,7 +103,7 @@ def fit_signatures(
     data: Annotated[
         str,
         typer.Argument(
-            metavar="DATA", help="A folder with one subfolder per class, or a CSV with the columns path,class."
+            metavar="DATA", help="A folder with one subfolder per class, a CSV with the columns path,class, or sos:DIR."
         ),
     ],
     model: ModelToFit,
@@ -118,28 +120,29 @@ def fit_signatures(
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Build the signature dictionary of a model from images whose class is known, as modes p2c and combined need it."""
+    """Build the signature dictionary of a model, as modes p2c and combined need it.
+
+    Where the data names no classes, as SOS does not, each image counts for the class that the network predicts.
+    """
     if rank not in RANKS:
         raise UsageError(f"There is no ranking '{rank}': choose one of {', '.join(RANKS)}.")
     loaded = find_model(model, remark(quiet))
     target = _target(loaded, out)
     labelled = read_labelled(data)
-    resolved = resolve_class_ids(labelled.images, loaded.manifest)
-    if resolved.report:
-        remark(quiet)(resolved.report)
+    class_ids = _class_ids(labelled.images, loaded.manifest, remark(quiet))
     backbone = open_network(
         loaded,
-        signature_taps(loaded.manifest),
+        (*signature_taps(loaded.manifest), *(() if class_ids is not None else ("logits",))),
         backend=backend,
         precision=precision,
         batch_size=batch_size,
         report=remark(quiet),
     )
-    known = int((resolved.class_ids >= 0).sum())
+    known = len(labelled.images) if class_ids is None else int((class_ids >= 0).sum())
     with progress("signatures", quiet=quiet or as_json, total=known) as seen:
         signatures, unreadable = signatures_from_images(
             labelled.images,
-            resolved.class_ids,
+            class_ids,
             backbone,
             workers=workers or usable_cores(),
             rank=rank,
@@ -177,6 +180,17 @@ def _labels(counts: Sequence[int], max_count: int, report: Callable[[str], None]
     if counts and missing:
         report(f"No image shows {' or '.join(missing)} objects, so the counter will never answer that.")
     return tuple(label for label in labels if label in present or not counts)
+
+
+def _class_ids(images: Sequence[LabelledImage], manifest: Manifest, report: Callable[[str], None]) -> np.ndarray | None:
+    """Return the logit of each image's class, or None where the data names no classes at all."""
+    if all(image.class_name is None and image.class_id is None and image.wnid is None for image in images):
+        report("The data names no classes: each image counts for the class that the network predicts.")
+        return None
+    resolved = resolve_class_ids(images, manifest)
+    if resolved.report:
+        report(resolved.report)
+    return resolved.class_ids
 
 
 def _target(model: Model, out: Path | None) -> Path:

@@ -18,6 +18,7 @@ from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
 from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, write_manifest
 from pc_engine.model import Model
+from pc_engine.modes.classify import predict_class
 from pc_engine.pipeline import TapBatch, tap_batches
 from pc_engine.signatures import SignatureDictionary
 
@@ -89,7 +90,7 @@ def counter_from_images(
 
 def signatures_from_images(
     images: Sequence[LabelledImage],
-    class_ids: np.ndarray,
+    class_ids: np.ndarray | None,
     backbone: Backbone,
     *,
     workers: int,
@@ -97,14 +98,15 @@ def signatures_from_images(
     depth: int | None = None,
     advance: Advance = lambda _: None,
 ) -> tuple[SignatureDictionary, tuple[Unreadable, ...]]:
-    """Build a signature dictionary from images whose class is known (paper 3.2, 4).
+    """Build a signature dictionary from images whose class is known, or decided by the network (paper 3.2, 4).
 
     Parameters
     ----------
     images, class_ids
-        Images, and the logit index (n,) of each one's class; a negative one leaves the image out.
+        Images, and the logit index (n,) of each one's class; a negative one leaves the image out. None takes the class
+        that the network predicts, as `pc_engine.modes.p2c.p2c` will.
     backbone
-        A compiled network that keeps `signature_taps` of its manifest.
+        A compiled network that keeps `signature_taps` of its manifest, and ``logits`` if it is to predict classes.
     workers
         Decoding threads.
     rank, depth
@@ -115,16 +117,19 @@ def signatures_from_images(
     Raises
     ------
     DataError
-        If no image has a class, or none can be read.
+        If no image is taken, or none can be read.
     """
-    known = [(image.path, int(k)) for image, k in zip(images, class_ids, strict=True) if k >= 0]
-    accumulator = SignatureAccumulator(backbone.request.manifest.n_classes, rank, backbone.request.taps)
+    taken = range(len(images)) if class_ids is None else np.flatnonzero(class_ids >= 0).tolist()
+    manifest = backbone.request.manifest
+    accumulator = SignatureAccumulator(manifest.n_classes, rank, signature_taps(manifest))
     unreadable: list[Unreadable] = []
     position = 0
-    for batch in tap_batches([path for path, _ in known], backbone, workers):
-        ids = np.array([known[position + i][1] for i in _usable(batch, unreadable)], np.int64)
-        if batch.taps is not None and len(ids):
-            accumulator.add({name: tap[batch.finite] for name, tap in batch.taps.items()}, ids)
+    for batch in tap_batches([images[i].path for i in taken], backbone, workers):
+        usable = [position + i for i in _usable(batch, unreadable)]
+        if batch.taps is not None and usable:
+            taps = {name: tap[batch.finite] for name, tap in batch.taps.items()}
+            ids = predict_class(taps["logits"])[0] if class_ids is None else class_ids[[taken[i] for i in usable]]
+            accumulator.add(taps, ids)
         position += len(batch.entries)
         advance(len(batch.entries))
     return accumulator.finish(depth), tuple(unreadable)

@@ -105,3 +105,19 @@ def test_label_that_no_image_has_is_left_out_and_said(pc_engine, counted, make_m
     counter = load_model(model).parts.counter
     assert counter is not None
     assert counter.labels == ("1", "2", "3", "4+")
+
+
+def test_signatures_without_classes_use_what_the_network_predicts(pc_engine, draw_scene, make_model, tmp_path):
+    lines = ["path,count"]
+    for colour, rgb in {"red": (255, 0, 0), "green": (0, 255, 0)}.items():
+        for column in range(3):
+            draw_scene([(column, 4)], colour=rgb).save(tmp_path / f"{colour}{column}.png")
+            lines.append(f"{colour}{column}.png,1")
+    (tmp_path / "counts.csv").write_text("\n".join(lines) + "\n")
+    model = make_model(tmp_path / "model", signatures=None)
+    outcome = pc_engine("fit-signatures", tmp_path / "counts.csv", "--model", model, *FAST)
+    assert outcome.code == 0, outcome.err
+    assert "names no classes" in outcome.err
+    signatures = load_model(model).parts.signatures
+    assert signatures is not None
+    assert list(signatures.known) == [True, True, False]
