@@ -19,21 +19,6 @@ COLUMNS = [
     *("path", "status", "error", "width", "height", "mode", "model", "count", "count_label", "count_scores"),
     *("class_id", "class_name", "class_score", "pointers"),
 ]
-    "path",
-    "status",
-    "error",
-    "width",
-    "height",
-    "mode",
-    "model",
-    "count",
-    "count_label",
-    "count_scores",
-    "class_id",
-    "class_name",
-    "class_score",
-    "pointers",
-]
 
 COUNTED = Result(
     path="photos/a.jpg",
