@@ -24,6 +24,8 @@ SIGNATURES_FILE = "signatures.safetensors"
 
 #: Taps that the method reads by name; ``count_features`` of a manifest may name others.
 REQUIRED_TAPS = ("conv_last", "logits")
+#: Axes of the taps that the modes read, beside the batch: maps by rows by columns, and one value a class.
+_RANKS = {"conv_last": 3, "conv_prev": 3, "logits": 1}
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,18 @@ class Manifest:
                     f"The manifest of '{self.name}' names no tap '{name}' (it has {sorted(self.taps)}); "
                     f"add it with the name of the tensor that plays this role."
                 )
+        for name, tap in self.taps.items():
+            rank = _RANKS.get(name, len(tap.shape) or 1)
+            if len(tap.shape) != rank or min(tap.shape) < 1:
+                raise ManifestError(
+                    f"The manifest of '{self.name}' gives the tap '{name}' the shape {list(tap.shape)}, expected "
+                    f"{rank} size(s) of at least 1, without the batch axis."
+                )
+        if min(self.input.height, self.input.width) < 1:
+            raise ManifestError(
+                f"The manifest of '{self.name}' gives the input {self.input.height} x {self.input.width} pixels, "
+                f"expected at least 1 x 1."
+            )
         for name in self.count_features:
             if name not in self.taps:
                 raise ManifestError(
