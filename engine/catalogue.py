@@ -105,17 +105,17 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
     text = str(name)
     if text == EMBEDDED:
         return load_model(EMBEDDED_DIRECTORY)
-    if Path(text).is_dir():
-        return load_model(Path(text))
-    directory = installed_directory(text)
-    if (directory / MANIFEST_FILE).is_file():
-        return load_model(directory)
+    for directory in (Path(text), installed_directory(text)):
+        if (directory / MANIFEST_FILE).is_file():
+            return load_model(directory)
     if text in FETCHABLE:
         report(f"Fetching {text} from {FETCHABLE[text].page} (about 550 MB, once) ...")
         # The one place where the engine reaches up to the exporter: a model that has to be made first.
         from pc_engine.export.fetch import fetch_vgg
 
         return load_model(fetch_vgg(text, models_directory()))
+    if Path(text).is_dir():
+        return load_model(Path(text))  # no model, which is said there
     known = ", ".join(entry.name for entry in list_models())
     raise UsageError(f"There is no model '{text}': choose one of {known}, or name a model directory.")
 
