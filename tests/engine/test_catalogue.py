@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pc_engine import catalogue
+from pc_engine.catalogue import (
+    FETCHABLE,
+    PREFERRED,
+    default_model,
+    find_model,
+    installed_directory,
+    list_models,
+    model_for,
+)
+from pc_engine.errors import DownloadError, ManifestError, ModelError, UsageError
+from pc_engine.manifest import MANIFEST_FILE, Manifest
+from pc_engine.modes import MODES
+from pc_engine.storage import models_directory
+
+Maker = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def embedded(make_model: Maker, tiny_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in for the model that ships inside the package."""
+    directory = make_model(tmp_path / "lego", manifest=replace(tiny_manifest, name="lego"))
+    monkeypatch.setattr(catalogue, "EMBEDDED_DIRECTORY", directory)
+    return directory
+
+
+def test_the_embedded_model_is_found_by_name(embedded: Path) -> None:
+    assert find_model("lego").directory == embedded
+
+
+def test_an_installed_model_is_found_by_name(make_model: Maker) -> None:
+    directory = make_model(installed_directory("mine"))
+    assert find_model("mine").directory == directory
+    assert directory.parent == models_directory()
+
+
+def test_a_directory_is_a_model(make_model: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = make_model(tmp_path / "some/where")
+    assert find_model(directory).directory == directory
+    monkeypatch.chdir(directory)
+    assert find_model(".").name == "tiny"
+
+
+def test_a_directory_that_is_no_model_says_so(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ManifestError, match="is not a model directory"):
+        find_model(tmp_path / "photos")
+
+
+def test_an_unknown_name_lists_the_known_ones(make_model: Maker) -> None:
+    make_model(installed_directory("mine"))
+    with pytest.raises(UsageError, match="no model 'vgg17': choose one of lego, mine, vgg16, vgg19, or name"):
+        find_model("vgg17")
+
+
+def test_a_model_that_is_not_installed_is_fetched_into_its_place(
+    make_model: Maker, tiny_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Path]] = []
+
+    def fetch(name: str, directory: Path) -> Path:
+        asked.append((name, directory))
+        return make_model(directory / name, manifest=replace(tiny_manifest, name=name))
+
+    monkeypatch.setattr("pc_engine.export.fetch.fetch_vgg", fetch)
+    reports: list[str] = []
+    for _ in range(2):
+        assert find_model("vgg16", reports.append).name == "vgg16"
+    assert asked == [("vgg16", models_directory())]
+    assert len(reports) == 1
+    assert reports[0].startswith("Fetching vgg16 from ")
+    assert "timm/vgg16.tv_in1k (about 550 MB, once)" in reports[0]
+
+
+def test_a_folder_that_bears_a_models_name_by_chance_does_not_hide_the_model(
+    make_model: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(installed_directory("vgg16"))
+    (tmp_path / "work/vgg16").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    assert find_model("vgg16").directory == installed_directory("vgg16")
+    make_model(tmp_path / "work/vgg16")  # but a model of one's own that lies right here is meant
+    assert find_model("vgg16").directory == Path("vgg16")
+
+
+def test_a_fetch_that_fails_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, directory: Path) -> Path:
+        raise DownloadError("No network: fetch the file by hand.")
+
+    monkeypatch.setattr("pc_engine.export.fetch.fetch_vgg", fail)
+    with pytest.raises(DownloadError, match="by hand"):
+        find_model("vgg19")
+
+
+def test_the_list_says_what_is_there_and_what_is_fitted(make_model: Maker, embedded: Path) -> None:
+    make_model(installed_directory("vgg19"), signatures=None)
+    make_model(installed_directory("bare"), counter=None, signatures=None)
+    broken = installed_directory("broken")
+    broken.mkdir(parents=True)
+    (broken / MANIFEST_FILE).write_text("{")
+    (models_directory() / "not-a-model").mkdir()
+    entries = {entry.name: entry for entry in list_models()}
+    assert list(entries) == ["lego", "bare", "broken", "vgg19", "vgg16"]
+    assert entries["lego"].state == "embedded, counter and signatures fitted"
+    assert entries["lego"].directory == embedded
+    assert entries["vgg19"].state == "installed, counter fitted"
+    assert entries["bare"].state == "installed, nothing fitted"
+    assert entries["broken"].state.startswith("broken: ")
+    assert (entries["vgg16"].state, entries["vgg16"].directory) == ("can be fetched", None)
+    assert entries["bare"].taps == ("conv_prev", "conv_last", "gap", "logits")
+    assert entries["bare"].licence == "MIT"
+
+
+def test_without_any_folder_of_models_the_list_is_that_of_the_package() -> None:
+    assert not models_directory().exists()
+    assert [entry.name for entry in list_models()] == ["lego", *FETCHABLE]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_default_is_the_papers_network_once_it_is_fitted(make_model: Maker, mode: str) -> None:
+    reports: list[str] = []
+    assert default_model(mode, reports.append).name == "lego"
+    assert f"--model {PREFERRED[mode][0]}" in reports[0]
+
+    reports.clear()
+    make_model(installed_directory(PREFERRED[mode][1]))
+    assert default_model(mode, reports.append).directory.name == PREFERRED[mode][1]
+    make_model(installed_directory(PREFERRED[mode][0]))
+    assert default_model(mode, reports.append).directory.name == PREFERRED[mode][0]
+    assert reports == []
+
+
+def test_a_preferred_model_without_its_parts_is_passed_over_and_said_how_to_complete(make_model: Maker) -> None:
+    make_model(installed_directory("vgg19"), counter=None)
+    reports: list[str] = []
+    assert default_model("c2p", reports.append).name == "lego"
+    assert "pc-engine fit-counter DATA --model" in reports[0]
+
+
+def test_an_unfitted_model_named_on_purpose_is_an_error(make_model: Maker) -> None:
+    make_model(installed_directory("mine"), counter=None)
+    with pytest.raises(ModelError, match="fit-counter"):
+        model_for("mine", MODES["c2p"])
+    assert model_for("mine", MODES["p2c"]).directory == installed_directory("mine")
+    assert model_for(None, MODES["p2c"]).name == "lego"

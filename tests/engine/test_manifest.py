@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pc_engine.errors import ManifestError
+from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, Manifest, Tap, read_manifest, write_manifest
+
+
+@pytest.fixture
+def edited(tiny_manifest: Manifest, tmp_path: Path) -> Callable[..., Path]:
+    """Return ``write(change)``, which writes a manifest after ``change(raw)``."""
+
+    def write(change: Callable[[dict[str, Any]], object]) -> Path:
+        write_manifest(tiny_manifest, tmp_path)
+        raw = json.loads((tmp_path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        change(raw)
+        (tmp_path / MANIFEST_FILE).write_text(json.dumps(raw), encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def test_what_was_written_is_read(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / NETWORK_FILE).write_bytes(b"network")
+    (tmp_path / "other.bin").write_bytes(b"not a model file")
+    manifest = replace(tiny_manifest, classes=("röd", "grün", "青"), source="https://example.org")
+    written = write_manifest(manifest, tmp_path)
+    assert read_manifest(tmp_path) == written
+    assert written == replace(manifest, files={NETWORK_FILE: hashlib.sha256(b"network").hexdigest()})
+    assert written.network_sha256 == hashlib.sha256(b"network").hexdigest()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST_FILE, NETWORK_FILE, "other.bin"]
+
+
+def test_classes_have_names_or_numbers(tiny_manifest: Manifest) -> None:
+    assert tiny_manifest.n_classes == 3
+    assert tiny_manifest.class_name(2) == "blue"
+    assert replace(tiny_manifest, classes=()).class_name(2) == "2"
+
+
+def test_optional_fields_have_defaults(edited: Callable[..., Path]) -> None:
+    def strip(raw: dict[str, Any]) -> None:
+        for name in ("classes", "licence", "source", "settings", "files"):
+            del raw[name]
+        for name in ("layout", "dtype", "channels", "mean", "std"):
+            del raw["input"][name]
+
+    manifest = read_manifest(edited(strip))
+    assert (manifest.classes, manifest.licence, manifest.settings, manifest.files) == ((), "unknown", {}, {})
+    assert (manifest.input.layout, manifest.input.dtype, manifest.input.std) == ("NHWC", "uint8", (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("name", ["conv_last", "logits"])
+def test_a_required_tap_that_is_missing_is_named(tiny_manifest: Manifest, name: str) -> None:
+    taps = {tap: value for tap, value in tiny_manifest.taps.items() if tap != name}
+    with pytest.raises(ManifestError, match=f"names no tap '{name}'"):
+        replace(tiny_manifest, taps=taps)
+
+
+def test_count_features_have_to_be_taps(tiny_manifest: Manifest) -> None:
+    with pytest.raises(ManifestError, match="lists 'fc6' under count_features"):
+        replace(tiny_manifest, count_features=("gap", "fc6"))
+
+
+def test_a_name_for_each_logit_or_none(tiny_manifest: Manifest) -> None:
+    with pytest.raises(ManifestError, match="names 2 classes, but its logits have 3"):
+        replace(tiny_manifest, classes=("a", "b"))
+    with pytest.raises(ManifestError, match="names 3 classes, but its logits have 7"):
+        replace(tiny_manifest, taps={**tiny_manifest.taps, "logits": Tap("scores", (7,))})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as JSON"),
+        (b'{"format": 1', "cannot be read as JSON"),
+        (b"\xff\xfe{}", "cannot be read as JSON"),
+        (b"[]", "holds list, expected a JSON object"),
+        (b"null", "holds NoneType"),
+        (b"{}", "has format None, this version reads 1"),
+        (b'{"format": 2}', "has format 2, this version reads 1"),
+        (b'{"format": 1}', "lacks the field 'input'"),
+    ],
+)
+def test_a_file_that_is_no_manifest(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / MANIFEST_FILE).write_bytes(content)
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.update(input=7),
+        lambda raw: raw["input"].update(size=3),
+        lambda raw: raw["input"].update(height="tall"),
+        lambda raw: raw["input"].update(height=None),
+        lambda raw: raw["input"].update(mean=[1, 2]),
+        lambda raw: raw["input"].update(std=[1, 1, 0]),
+        lambda raw: raw["input"].update(std="abc"),
+        lambda raw: raw["input"].update(layout="HWC"),
+        lambda raw: raw["input"].update(dtype="int8"),
+        lambda raw: raw["input"].update(channels="GRB"),
+        lambda raw: raw["input"].update(layout="NCHW"),
+        lambda raw: raw.update(taps=[]),
+        lambda raw: raw.update(taps={"conv_last": "x"}),
+        lambda raw: raw["taps"].update(logits={"tensor": "scores"}),
+        lambda raw: raw["taps"].update(logits={"tensor": "scores", "shape": ["N"]}),
+        lambda raw: raw["taps"].update(logits={"tensor": "scores", "shape": []}),
+        lambda raw: raw["taps"].update(logits={"tensor": "scores", "shape": 3}),
+        lambda raw: raw.update(settings={"p2c.trim": "much"}),
+        lambda raw: raw.update(settings=[1]),
+        lambda raw: raw.update(files=["model.onnx"]),
+        lambda raw: raw.update(count_features=None),
+        lambda raw: raw.pop("name"),
+        lambda raw: raw["input"].pop("tensor"),
+        lambda raw: raw["input"].update(height=0),
+        lambda raw: raw["input"].update(width=-5),
+    ],
+)
+def test_a_field_of_the_wrong_form_is_one_sentence(
+    edited: Callable[..., Path], change: Callable[[dict[str, Any]], object]
+) -> None:
+    with pytest.raises(ManifestError):
+        read_manifest(edited(change))
+
+
+def test_no_manifest_at_all_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"is not a model directory: make one with 'pc-engine export'"):
+        read_manifest(tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_old_manifest(
+    tiny_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_manifest(tiny_manifest, tmp_path)
+
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_manifest(replace(tiny_manifest, name="new"), tmp_path)
+    assert read_manifest(tmp_path).name == "tiny"

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pc_engine import Model, load_model
+from pc_engine.counter import CountSVM
+from pc_engine.errors import ManifestError, ModelError
+from pc_engine.manifest import COUNTER_FILE, MANIFEST_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest
+from pc_engine.modes import MODES
+from pc_engine.signatures import SignatureDictionary
+
+
+def test_a_complete_model_has_all_its_parts(tiny_directory: Path) -> None:
+    model = load_model(tiny_directory)
+    assert isinstance(model, Model)
+    assert model.name == "tiny"
+    assert model.network == tiny_directory / NETWORK_FILE
+    assert set(model.manifest.files) == {NETWORK_FILE, COUNTER_FILE, SIGNATURES_FILE}
+    for mode in MODES.values():
+        assert model.missing_parts(mode) == ()
+        model.require(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "missing", "command"),
+    [
+        ("c2p", ("counter",), "fit-counter"),
+        ("p2c", ("signatures",), "fit-signatures"),
+        ("combined", ("counter", "signatures"), "fit-counter"),
+    ],
+)
+def test_a_missing_part_names_the_command_that_makes_one(
+    make_model: Callable[..., Path], tmp_path: Path, mode: str, missing: tuple[str, ...], command: str
+) -> None:
+    model = load_model(make_model(tmp_path / "m", counter=None, signatures=None))
+    assert model.missing_parts(MODES[mode]) == missing
+    with pytest.raises(ModelError, match=rf"Mode {mode} needs .* 'pc-engine {command} DATA --model tiny'"):
+        model.require(MODES[mode])
+
+
+@pytest.mark.parametrize("name", [NETWORK_FILE, COUNTER_FILE, SIGNATURES_FILE])
+def test_a_file_that_was_changed_is_refused(make_model: Callable[..., Path], tmp_path: Path, name: str) -> None:
+    directory = make_model(tmp_path / "m")
+    content = bytearray((directory / name).read_bytes())
+    content[-1] ^= 1
+    (directory / name).write_bytes(content)
+    with pytest.raises(ManifestError, match=rf"{name} is not the file that its manifest describes"):
+        load_model(directory)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_taken_with_its_sum(
+    make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    directory = make_model(tmp_path / "m")
+    raw = json.loads((directory / MANIFEST_FILE).read_text())
+    sums = raw.pop("files")
+    (directory / MANIFEST_FILE).write_text(json.dumps(raw))
+    assert load_model(directory).manifest.files == sums
+
+
+def test_a_manifest_without_a_network(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    directory = make_model(tmp_path / "m")
+    (directory / NETWORK_FILE).unlink()
+    with pytest.raises(ManifestError, match=r"has a manifest but no model\.onnx"):
+        load_model(directory)
+
+
+def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="is not a model directory"):
+        load_model(tmp_path)
+
+
+def test_a_counter_of_another_network_is_refused(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    other = CountSVM(("gap",), ("0", "1"), {"gap": np.zeros((2, 99), np.float32)}, np.zeros(2, np.float32))
+    with pytest.raises(ModelError, match="expects 99 values from the tap 'gap', but the network gives 5"):
+        load_model(make_model(tmp_path / "m", counter=other))
+
+
+def test_signatures_of_another_network_are_refused(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    other = SignatureDictionary({"conv_last": np.zeros((9, 1), np.int32)}, np.ones(9, bool))
+    with pytest.raises(ModelError, match="signatures hold 9 classes"):
+        load_model(make_model(tmp_path / "m", signatures=other))
+
+
+def test_a_part_that_was_removed_is_missing_not_broken(
+    make_model: Callable[..., Path], tmp_path: Path, tiny_manifest: Manifest
+) -> None:
+    directory = make_model(tmp_path / "m", manifest=replace(tiny_manifest, name="other"))
+    (directory / COUNTER_FILE).unlink()
+    model = load_model(directory)
+    assert model.missing_parts(MODES["c2p"]) == ("counter",)
+    assert model.missing_parts(MODES["p2c"]) == ()
