@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -89,6 +90,7 @@ class Engine:
             self.model = model_for(model, self.mode, report)
         self.settings = settings_for(self.model.manifest, cluster=cluster)
         self.clock = StageClock()
+        self._closed = False
         self._workers = _positive("workers", workers) or usable_cores()
         self._backbone: Backbone = open_network(
             self.model,
@@ -134,14 +136,19 @@ class Engine:
 
     def run_paths(self, paths: Iterable[Path]) -> Iterator[Result]:
         """Yield one result for every path, in order; otherwise as `run`."""
-        for batch in tap_batches(paths, self._backbone, self._workers, self.clock):
-            with self.clock.measure("postprocess"):
-                results = self._evaluate(batch)
-            yield from results
+        if self._closed:
+            raise UsageError("This engine was closed and cannot run any more: make another.")
+        with contextlib.closing(tap_batches(paths, self._backbone, self._workers, self.clock)) as batches:
+            for batch in batches:
+                with self.clock.measure("postprocess"):
+                    results = self._evaluate(batch)
+                yield from results
 
     def close(self) -> None:
         """Free the network. The engine cannot run afterwards."""
-        self._backbone.close()
+        if not self._closed:
+            self._closed = True
+            self._backbone.close()
 
     def __enter__(self) -> Self:
         return self

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -70,7 +70,7 @@ class TapBatch:
 
 def tap_batches(
     paths: Iterable[Path], backbone: Backbone, workers: int, clock: StageClock | None = None
-) -> Iterator[TapBatch]:
+) -> Generator[TapBatch]:
     """Decode the images, run the network on them, and yield its taps batch by batch, in the order of ``paths``.
 
     Unreadable images are entries without taps. At most a few batches of decoded images are held at a time.
@@ -79,21 +79,22 @@ def tap_batches(
     pixels = backbone.request.manifest.input
     size = backbone.request.batch_size
     entries = decode_ahead(paths, (pixels.height, pixels.width), workers, ahead=size * _BATCHES_AHEAD, clock=clock)
-    for group in _grouped(entries, size):
-        rows = tuple(i for i, entry in enumerate(group) if entry.image is not None)
-        if not rows:
-            yield TapBatch(group, (), None, np.ones(0, bool))
-            continue
-        images = np.stack([entry.image.pixels for entry in group if entry.image is not None])
-        with clock.measure("network"):
-            taps = backbone.infer(images)
-        finite = _mend(taps)
-        yield TapBatch(group, rows, taps, finite)
+    with closing(entries):  # else its threads would last as long as an error of the network is held
+        for group in _grouped(entries, size):
+            rows = tuple(i for i, entry in enumerate(group) if entry.image is not None)
+            if not rows:
+                yield TapBatch(group, (), None, np.ones(0, bool))
+                continue
+            images = np.stack([entry.image.pixels for entry in group if entry.image is not None])
+            with clock.measure("network"):
+                taps = backbone.infer(images)
+            finite = _mend(taps)
+            yield TapBatch(group, rows, taps, finite)
 
 
 def decode_ahead(
     paths: Iterable[Path], size: tuple[int, int], workers: int, *, ahead: int, clock: StageClock
-) -> Iterator[Entry]:
+) -> Generator[Entry]:
     """Decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` of them before the consumer.
 
     libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores.
