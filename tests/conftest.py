@@ -82,7 +82,14 @@ def tiny_manifest() -> Manifest:
         classes=_CLASSES,
         licence="MIT",
         source="made by its test",
-        settings={"p2c.top_last": 2, "p2c.top_prev": 2, "p2c.cutoff": 1, "p2c.min_density": 0.2, "p2c.min_distance": 2},
+        settings={
+            "p2c.top_last": 2,
+            "p2c.top_prev": 2,
+            "p2c.cutoff": 1,
+            "p2c.min_density": 0.2,
+            "p2c.min_distance": 2,
+            "p2c.min_weight": 0.5,  # objects are one cell large
+        },
     )
 
 

@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pc_engine import Engine, Result, catalogue, load_model
+from pc_engine.counter import CountSVM
+from pc_engine.errors import ModelError, PcEngineError, UsageError
+from pc_engine.manifest import Manifest
+from pc_engine.modes import MODES
+
+Draw = Callable[..., Image.Image]
+
+COLUMNS = {
+    *("path", "status", "error", "width", "height", "mode", "model", "count", "count_label", "count_scores"),
+    *("class_id", "class_name", "class_score", "pointers"),
+}
+CELLS = [(1, 1), (5, 2), (2, 6), (6, 6), (4, 4)]
+
+
+@pytest.fixture
+def open_engine(tiny_directory: Path) -> Iterator[Callable[..., Engine]]:
+    """Return ``open(**options)``, which opens an engine on the tiny model, and close them all."""
+    engines: list[Engine] = []
+
+    def open_tiny(model: Any = tiny_directory, **options: Any) -> Engine:
+        engine = Engine(model, **{"backend": "onnxruntime", "workers": 2, **options})
+        engines.append(engine)
+        return engine
+
+    yield open_tiny
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, draw_scene: Draw) -> Path:
+    """A folder of six scenes with 0 to 5 white objects, named by their number."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for k in range(6):
+        draw_scene(CELLS[:k], (160 + 8 * k, 120)).save(folder / f"{k}.png")
+    return folder
+
+
+def centre_cells(result: Result) -> set[tuple[int, int]]:
+    """The cells of the 8 x 8 grid over the picture in which the pointers' centres lie."""
+    assert result.width
+    assert result.height
+    return {
+        (int(pointer.centre[0] * 8 / result.width), int(pointer.centre[1] * 8 / result.height))
+        for pointer in result.pointers
+    }
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_objects_are_counted_and_pointed_at(mode: str, open_engine: Callable[..., Engine], scenes: Path) -> None:
+    results = list(open_engine(mode=mode).run(scenes))
+    assert [Path(result.path).stem for result in results] == list("012345")
+    for k, result in enumerate(results):
+        assert result.ok
+        assert (result.width, result.height) == (160 + 8 * k, 120)
+        # "4+" of mode c2p counts and points as four; clustering finds all five.
+        assert result.count == (min(k, 4) if mode == "c2p" else k)
+        assert result.count_label == ("4+" if k >= 4 else str(k))
+        assert len(result.pointers) == result.count
+        if k < 5:
+            assert centre_cells(result) == set(CELLS[:k])
+        assert (result.mode, result.model) == (mode, "tiny")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_row_has_exactly_the_columns_of_the_row_format(
+    mode: str, open_engine: Callable[..., Engine], scenes: Path
+) -> None:
+    (scenes / "broken.jpg").touch()
+    rows = [result.to_dict() for result in open_engine(mode=mode).run(scenes)]
+    assert {frozenset(row) for row in rows} == {frozenset(COLUMNS)}
+    broken = rows.pop()
+    assert broken["path"].endswith("broken.jpg")
+    assert (broken["status"], broken["error"]) == ("error", "The file is empty (0 bytes).")
+    absent = COLUMNS - {"path", "status", "error", "mode", "model", "pointers"}
+    assert {broken[name] for name in absent} == {None}
+    assert broken["pointers"] == []
+    for row in rows:
+        assert (row["status"], row["error"]) == ("ok", None)
+        if mode == "p2c":
+            assert row["count_scores"] is None
+        else:
+            scores = row["count_scores"]
+            assert list(scores) == ["0", "1", "2", "3", "4+"]
+            assert max(scores, key=scores.__getitem__) == row["count_label"]
+        if mode == "c2p":
+            assert (row["class_id"], row["class_name"], row["class_score"]) == (None, None, None)
+        else:
+            assert row["class_name"] == ("red", "green", "blue")[row["class_id"]]
+            assert 0 < row["class_score"] <= 1
+        names = {"x", "y", "rx", "ry"} if mode == "c2p" else {"x0", "y0", "x1", "y1"}
+        for pointer in row["pointers"]:
+            assert set(pointer) == {*names, "kind", "score"}
+            assert pointer["kind"] == ("ellipse" if mode == "c2p" else "box")
+            assert all(type(pointer[name]) is float for name in (*names, "score"))
+
+
+@pytest.mark.parametrize(("colour", "name"), [("red", "red"), ("lime", "green"), ("blue", "blue")])
+def test_the_class_is_that_of_the_picture(
+    colour: str, name: str, open_engine: Callable[..., Engine], tmp_path: Path, draw_scene: Draw
+) -> None:
+    draw_scene(CELLS[:2], colour=Image.new("RGB", (1, 1), colour).getpixel((0, 0))).save(tmp_path / "a.png")
+    [result] = open_engine(mode="p2c").run(tmp_path / "a.png")
+    assert (result.class_name, result.count) == (name, 2)
+    assert result.class_score > 0.5
+
+
+def test_pointers_are_in_pixels_of_the_picture_and_fit_the_object(
+    open_engine: Callable[..., Engine], tmp_path: Path, draw_scene: Draw
+) -> None:
+    draw_scene([(5, 2)], (800, 400)).save(tmp_path / "a.png")
+    [ellipse] = next(open_engine(mode="c2p").run(tmp_path / "a.png")).pointers
+    assert ellipse.centre == pytest.approx((550, 125), abs=2)
+    assert ellipse.rx == pytest.approx(2 * ellipse.ry)  # one cell is 100 x 50 pixels
+    [box] = next(open_engine(mode="p2c").run(tmp_path / "a.png")).pointers
+    assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx((500, 100, 600, 150))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photo_is_pointed_at_as_it_is_displayed(
+    mode: str, orientation: int, open_engine: Callable[..., Engine], tmp_path: Path, draw_scene: Draw
+) -> None:
+    upright = draw_scene([(6, 1), (1, 2)], (320, 160))
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(turn[orientation]) if orientation in turn else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("a.jpg", "a.png"):
+        stored.save(tmp_path / name, exif=exif, quality=95)
+    for result in open_engine(mode=mode).run(tmp_path):
+        assert (result.width, result.height) == (320, 160)
+        assert centre_cells(result) == {(6, 1), (1, 2)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_results_do_not_depend_on_the_batch_size(mode: str, open_engine: Callable[..., Engine], scenes: Path) -> None:
+    (scenes / "2a-broken.jpg").write_bytes(b"?")
+    expected = list(open_engine(mode=mode, batch_size=7).run(scenes))
+    for batch_size in (1, 3):
+        engine = open_engine(mode=mode, batch_size=batch_size)
+        assert engine.batch_size == batch_size
+        for result, other in zip(engine.run(scenes), expected, strict=True):
+            assert (result.path, result.error, result.count) == (other.path, other.error, other.count)
+            assert len(result.pointers) == len(other.pointers)
+            for pointer, its_other in zip(result.pointers, other.pointers, strict=True):
+                assert pointer.centre == pytest.approx(its_other.centre, abs=1e-3)
+                assert pointer.score == pytest.approx(its_other.score, abs=1e-5)
+
+
+def test_one_engine_runs_again_and_again(open_engine: Callable[..., Engine], scenes: Path) -> None:
+    engine = open_engine()
+    assert list(engine.run(scenes)) == list(engine.run([scenes]))
+    one = list(engine.run([scenes / "3.png", str(scenes / "1.png"), f"{scenes}/[02].png"]))
+    assert [result.count for result in one] == [3, 1, 0, 2]
+    assert set(engine.clock.seconds) == {"decode", "network", "postprocess"}
+    assert all(seconds > 0 for seconds in engine.clock.seconds.values())
+
+
+def test_a_source_that_does_not_exist_is_said_when_the_run_is_asked_for(
+    open_engine: Callable[..., Engine], scenes: Path
+) -> None:
+    with pytest.raises(UsageError, match="no file or folder"):
+        open_engine().run([scenes, "nowhere"])
+
+
+def test_paths_of_any_iterable_are_taken_lazily(open_engine: Callable[..., Engine], scenes: Path) -> None:
+    taken = 0
+
+    def paths() -> Iterator[Path]:
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield scenes / "1.png"
+
+    results = open_engine(batch_size=2).run_paths(paths())
+    assert next(results).count == 1
+    assert taken < 20
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_a_folder_where_nothing_can_be_read_gives_a_row_each(
+    open_engine: Callable[..., Engine], tmp_path: Path
+) -> None:
+    for k in range(9):
+        (tmp_path / f"{k}.jpg").write_text("no image")
+    results = list(open_engine(batch_size=2).run(tmp_path))
+    assert [Path(result.path).name for result in results] == [f"{k}.jpg" for k in range(9)]
+    assert not any(result.ok for result in results)
+
+
+def test_a_folder_without_images_gives_no_row(open_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert list(open_engine().run(tmp_path / "empty")) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nan_costs_that_image_only(
+    mode: str, make_model: Callable[..., Path], open_engine: Callable[..., Engine], tmp_path: Path, draw_scene: Draw
+) -> None:
+    model = make_model(tmp_path / "nan-model", nan_above=0.6)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    draw_scene(CELLS[:2]).save(folder / "a.png")
+    Image.new("RGB", (64, 64), "red").save(folder / "b.png")
+    draw_scene(CELLS[:3]).save(folder / "c.png")
+    # Its NaN shows in the logits, which mode c2p does not even compute.
+    results = list(open_engine(model, mode=mode).run(folder))
+    assert [result.ok for result in results] == [True, mode == "c2p", True]
+    assert (results[0].count, results[2].count) == (2, 3)
+    if mode != "c2p":
+        assert results[1].error == "The network returned values that are not finite for this image."
+        assert (results[1].count, results[1].pointers, results[1].width) == (None, (), None)
+
+
+def test_c2p_does_not_compute_logits(open_engine: Callable[..., Engine]) -> None:
+    assert open_engine(mode="c2p")._backbone.request.taps == ("gap", "conv_last")
+    assert "logits" in open_engine(mode="combined")._backbone.request.taps
+
+
+@pytest.mark.parametrize(
+    ("mode", "command"), [("c2p", "fit-counter"), ("p2c", "fit-signatures"), ("combined", "fit-counter")]
+)
+def test_a_missing_part_names_the_command_that_makes_one(
+    mode: str, command: str, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    bare = make_model(tmp_path / "bare", counter=None, signatures=None)
+    for model in (bare, str(bare), load_model(bare)):
+        with pytest.raises(ModelError, match=f"pc-engine {command} DATA --model tiny"):
+            Engine(model, mode=mode, backend="onnxruntime")
+
+
+def test_p2c_counts_beyond_the_labels_of_a_counter_that_ends(
+    make_model: Callable[..., Path], open_engine: Callable[..., Engine], scenes: Path, tmp_path: Path
+) -> None:
+    closed = CountSVM(("gap",), ("1", "2"), {"gap": np.zeros((2, 5), np.float32)}, np.zeros(2, np.float32))
+    model = make_model(tmp_path / "closed", counter=closed)
+    results = list(open_engine(model, mode="p2c").run(scenes))
+    assert [result.count_label for result in results] == ["0", "1", "2", "3", "4+", "4+"]
+    assert {result.count_label for result in open_engine(model, mode="c2p").run(scenes)} == {"1"}
+
+
+def test_a_model_without_class_names_shows_numbers(
+    make_model: Callable[..., Path],
+    open_engine: Callable[..., Engine],
+    tiny_manifest: Manifest,
+    tmp_path: Path,
+    scenes: Path,
+) -> None:
+    model = make_model(tmp_path / "nameless", manifest=replace(tiny_manifest, classes=()))
+    [result] = open_engine(model, mode="p2c").run(scenes / "1.png")
+    assert result.class_name == str(result.class_id)
+
+
+def test_dbscan_can_be_asked_for_in_mode_p2c_only(open_engine: Callable[..., Engine], scenes: Path) -> None:
+    assert [r.count for r in open_engine(mode="p2c", cluster="dbscan").run(scenes)][:4] == [0, 1, 2, 3]
+    for mode in ("c2p", "combined"):
+        with pytest.raises(UsageError, match="leave --cluster"):
+            open_engine(mode=mode, cluster="dbscan")
+    with pytest.raises(UsageError, match="no clustering 'kmeans'"):
+        open_engine(mode="p2c", cluster="kmeans")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "count"}, "no mode 'count': choose one of c2p, p2c, combined"),
+        ({"backend": "tpu"}, "no backend 'tpu'"),
+        ({"precision": "int7"}, "no precision 'int7'"),
+        ({"device": "gpu"}, "no device 'gpu'"),
+        ({"batch_size": 0}, "batch_size is 0, expected a number of at least 1"),
+        ({"workers": -1}, "workers is -1, expected a number of at least 1"),
+        ({"model": "no-such-model"}, "no model 'no-such-model'"),
+    ],
+)
+def test_wrong_use_is_said_in_a_sentence(
+    options: dict[str, Any], message: str, open_engine: Callable[..., Engine]
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_engine(**options)
+
+
+def test_a_gpu_that_is_not_there_is_said_in_a_sentence(
+    open_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(PcEngineError, match="'cupy' is needed to run on an NVIDIA GPU"):
+        open_engine(device="cuda")
+
+
+def test_auto_says_what_it_chose_and_why_it_takes_a_moment(
+    tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[str] = []
+    with Engine(tiny_directory, report=reports.append) as engine:
+        assert (engine.backend, engine.precision) in {
+            ("onnxruntime", "fp32"),
+            ("openvino", "fp32"),
+            ("openvino", "bf16"),
+        }
+    assert [report.split()[0] for report in reports] == ["Choosing", "Compiling"]
+    with Engine(tiny_directory, report=reports.append):
+        assert len(reports) == 2
+
+
+def test_without_a_model_the_embedded_one_runs(
+    tiny_directory: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "EMBEDDED_DIRECTORY", tiny_directory)
+    reports: list[str] = []
+    with Engine(backend="onnxruntime", report=reports.append) as engine:
+        assert next(engine.run(scenes / "2.png")).count == 2
+    assert reports[0].startswith("Using the embedded model 'lego'")
+
+
+def test_a_closed_engine_says_so_and_closes_once(tiny_directory: Path, scenes: Path) -> None:
+    with Engine(tiny_directory, backend="onnxruntime") as engine:
+        engine.close()
+    with pytest.raises(UsageError, match="closed"):
+        list(engine.run(scenes))
+
+
+def test_names_that_are_not_utf8_run(open_engine: Callable[..., Engine], tmp_path: Path, draw_scene: Draw) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    draw_scene(CELLS[:1]).save(path)
+    [result] = open_engine().run(tmp_path)
+    assert (result.path, result.count) == (str(path), 1)
+
+
+def test_the_command_line_prints_none_of_pillows_warnings(tiny_directory: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif.tobytes()[:12] + b"\xff\xff")
+    command = "import sys; from pc_engine.cli import main; sys.argv[0] = 'pc-engine'; main()"
+    options = ["--model", str(tiny_directory), "--backend", "onnxruntime", "--quiet", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", command, "run", str(tmp_path / "a.jpg"), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("mode", MODES)
+def test_real_photos_each_get_a_row_within_the_picture(
+    mode: str, open_engine: Callable[..., Engine], data_directory: Path
+) -> None:
+    photos = sorted((data_directory / "coco").rglob("*.jpg"))[:40]
+    results = list(open_engine(mode=mode).run(photos))
+    assert [result.path for result in results] == [str(path) for path in photos]
+    for result in results:
+        assert result.ok, result.error
+        assert result.width is not None
+        assert result.height is not None
+        assert result.count is not None
+        assert len(result.pointers) <= result.count
+        for pointer in result.pointers:
+            x, y = pointer.centre
+            assert 0 < x < result.width
+            assert 0 < y < result.height

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pc_engine import pipeline
+from pc_engine.backbone import Backbone, CompileRequest
+from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
+from pc_engine.decode import DecodedImage
+from pc_engine.engine import network_request
+from pc_engine.errors import BackendError, ImageError
+from pc_engine.model import load_model
+from pc_engine.pipeline import StageClock, TapBatch, decode_ahead, tap_batches
+
+TAPS = ("conv_last", "gap", "logits")
+
+
+@pytest.fixture
+def request_(tiny_directory: Path) -> CompileRequest:
+    return replace(network_request(load_model(tiny_directory), TAPS, batch_size=4), threads=1)
+
+
+@pytest.fixture
+def open_tiny(request_: CompileRequest) -> Callable[[int], Backbone]:
+    """Return ``open(batch_size)``, which compiles the tiny network."""
+    return lambda batch_size: OnnxRuntimeBackend().compile(replace(request_, batch_size=batch_size))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Ten photos, each of a brightness of its own."""
+    paths = [tmp_path / f"{k}.png" for k in range(10)]
+    for k, path in enumerate(paths):
+        Image.new("RGB", (20 + k, 30), (100 + 10 * k,) * 3).save(path)
+    return paths
+
+
+def decode_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def brightness(batches: Iterator[TapBatch]) -> list[float | None]:
+    """The brightness that the network saw, by entry; None for an entry without taps."""
+    seen: list[float | None] = []
+    for batch in batches:
+        row_of = {position: row for row, position in enumerate(batch.rows)}
+        for i in range(len(batch.entries)):
+            row = row_of.get(i)
+            seen.append(None if row is None or batch.taps is None else float(batch.taps["gap"][row, 3]))
+    return seen
+
+
+def test_batches_hold_the_photos_in_order_with_their_taps(
+    photos: list[Path], open_tiny: Callable[[int], Backbone]
+) -> None:
+    batches = list(tap_batches(photos, open_tiny(4), workers=3))
+    assert [len(batch.entries) for batch in batches] == [4, 4, 2]
+    assert [entry.path for batch in batches for entry in batch.entries] == photos
+    for batch in batches:
+        assert batch.rows == tuple(range(len(batch.entries)))
+        assert batch.finite.all()
+        assert batch.taps is not None
+        assert {name: len(tap) for name, tap in batch.taps.items()} == dict.fromkeys(TAPS, len(batch.entries))
+    expected = [(100 + 10 * k) / 255 - 0.3 for k in range(10)]
+    np.testing.assert_allclose(np.array(brightness(iter(batches)), float), expected, atol=1e-5)
+    image = batches[2].entries[1].image
+    assert image is not None
+    assert (image.width, image.height) == (29, 30)
+
+
+def test_order_is_kept_whatever_order_decoding_ends_in(
+    photos: list[Path], open_tiny: Callable[[int], Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = pipeline.decode_image
+
+    def uneven(path: Path, height: int, width: int) -> DecodedImage:
+        time.sleep(0.02 * (int(path.stem) % 3 == 0))
+        return decode(path, height, width)
+
+    monkeypatch.setattr(pipeline, "decode_image", uneven)
+    seen = brightness(tap_batches(photos, open_tiny(3), workers=4))
+    assert seen == sorted(seen)
+
+
+def test_unreadable_images_keep_their_place(
+    photos: list[Path], tmp_path: Path, open_tiny: Callable[[int], Backbone]
+) -> None:
+    mixed: list[Path] = []
+    for k, path in enumerate(photos):
+        broken = tmp_path / f"broken{k}.jpg"
+        broken.write_bytes(b"no image")
+        mixed += [broken, path] if k % 2 else [path]
+    alone = brightness(tap_batches(photos, open_tiny(4), workers=2))
+    together = list(tap_batches(mixed, open_tiny(4), workers=2))
+    assert [entry.path for batch in together for entry in batch.entries] == mixed
+    seen = brightness(iter(together))
+    assert [value for value in seen if value is not None] == alone
+    errors = [entry.error for batch in together for entry in batch.entries]
+    assert [error is None for error in errors] == [value is not None for value in seen]
+    assert all("not an image" in error for error in errors if error)
+    assert [len(batch.rows) for batch in together] == [4, 4, 2]  # batches are as full as they can be
+
+
+def test_a_long_row_of_unreadable_images_goes_on_in_groups(
+    tmp_path: Path, open_tiny: Callable[[int], Backbone]
+) -> None:
+    gone = [tmp_path / f"{k}.jpg" for k in range(20)]
+    batches = list(tap_batches(gone, open_tiny(2), workers=2))
+    assert [len(batch.entries) for batch in batches] == [8, 8, 4]
+    for batch in batches:
+        assert (batch.rows, batch.taps, len(batch.finite)) == ((), None, 0)
+        assert all(entry.error and entry.image is None for entry in batch.entries)
+
+
+def test_no_image_gives_no_batch(open_tiny: Callable[[int], Backbone]) -> None:
+    assert list(tap_batches([], open_tiny(2), workers=1)) == []
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_the_source_is_read_a_bounded_number_of_images_ahead(
+    photos: list[Path], open_tiny: Callable[[int], Backbone], workers: int
+) -> None:
+    size, taken = 2, 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            yield photos[taken % len(photos)]
+            taken += 1
+
+    batches = tap_batches(endless(), open_tiny(size), workers)
+    for n in range(1, 6):
+        next(batches)
+        assert taken <= n * size + pipeline._BATCHES_AHEAD * size
+    batches.close()
+
+
+def test_decoding_runs_ahead_of_a_slow_consumer_but_not_further_than_asked(photos: list[Path]) -> None:
+    clock = StageClock()
+    entries = decode_ahead(photos, (8, 8), 2, ahead=3, clock=clock)
+    assert next(entries).path == photos[0]
+    deadline = time.monotonic() + 5
+    while threading.active_count() and clock.seconds["decode"] == 0 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert [entry.path for entry in entries] == photos[1:]
+    assert clock.seconds["decode"] > 0
+
+
+def test_closing_early_ends_the_threads(photos: list[Path], open_tiny: Callable[[int], Backbone]) -> None:
+    batches = tap_batches(photos * 5, open_tiny(2), workers=3)
+    next(batches)
+    assert decode_threads()
+    batches.close()
+    assert decode_threads() == []
+
+
+def test_threads_end_with_the_last_batch(photos: list[Path], open_tiny: Callable[[int], Backbone]) -> None:
+    assert len(list(tap_batches(photos, open_tiny(4), workers=3))) == 3
+    assert decode_threads() == []
+
+
+class _Failing:
+    """A network that fails at its second batch."""
+
+    backend = "failing"
+
+    def __init__(self, network: Backbone) -> None:
+        self.request = network.request
+        self._network, self._calls = network, 0
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        self._calls += 1
+        if self._calls == 2:
+            raise BackendError("The network failed.")
+        return self._network.infer(images)
+
+    def close(self) -> None:
+        self._network.close()
+
+
+def test_a_network_that_fails_ends_the_run_and_its_threads(
+    photos: list[Path], open_tiny: Callable[[int], Backbone]
+) -> None:
+    batches = tap_batches(photos * 5, _Failing(open_tiny(2)), workers=2)
+    next(batches)
+    with pytest.raises(BackendError) as caught:
+        next(batches)
+    assert caught.value.__traceback__ is not None  # it is still held, and the threads have ended all the same
+    assert decode_threads() == []
+
+
+def test_a_source_that_fails_half_way_ends_the_threads(
+    photos: list[Path], open_tiny: Callable[[int], Backbone]
+) -> None:
+    def source() -> Iterator[Path]:
+        yield from photos[:3]
+        raise RuntimeError("the disk is gone")
+
+    with pytest.raises(RuntimeError, match="the disk is gone") as caught:
+        list(tap_batches(source(), open_tiny(2), workers=2))
+    assert caught.value.__traceback__ is not None
+    assert decode_threads() == []
+
+
+def test_images_for_which_the_network_returns_nan_are_marked_and_zeroed(
+    make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    directory = make_model(tmp_path / "nan", nan_above=0.6)
+    request = replace(network_request(load_model(directory), TAPS, batch_size=3), threads=1)
+    network = OnnxRuntimeBackend().compile(request)
+    paths = [tmp_path / f"{red}.png" for red in (100, 250, 120, 240)]
+    for path in paths:
+        Image.new("RGB", (8, 8), (int(path.stem), 100, 100)).save(path)
+    first, second = tap_batches(paths, network, workers=1)
+    np.testing.assert_array_equal(first.finite, [True, False, True])
+    np.testing.assert_array_equal(second.finite, [False])
+    assert first.taps is not None
+    for tap in first.taps.values():
+        assert np.isfinite(tap).all()
+        assert not tap[1].any()
+        assert tap[0].any()
+        assert tap[2].any()
+    alone = next(tap_batches(paths[2:3], network, workers=1))
+    assert alone.taps is not None
+    np.testing.assert_array_equal(alone.taps["gap"][0], first.taps["gap"][2])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_is_found_and_large_ones_are_fine(value: float) -> None:
+    taps = {"a": np.full((3, 2, 4), 3e38, np.float32), "b": np.ones((3, 5), np.float32)}
+    taps["a"][1, 1, 2] = value
+    np.testing.assert_array_equal(pipeline._mend(taps), [True, False, True])
+    assert not taps["b"][1].any()
+    opposite = {"a": np.array([[np.inf, -np.inf]], np.float32)}
+    np.testing.assert_array_equal(pipeline._mend(opposite), [False])
+
+
+def test_stages_that_overlap_each_count_in_full() -> None:
+    clock = StageClock()
+
+    def work() -> None:
+        for _ in range(200):
+            with clock.measure("decode"):
+                time.sleep(1e-4)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert clock.seconds["decode"] >= 8 * 200 * 1e-4
+
+
+def test_a_stage_that_fails_is_measured_as_well() -> None:
+    clock = StageClock()
+
+    def fail() -> None:
+        with clock.measure("decode"):
+            time.sleep(0.002)
+            raise ImageError("broken")
+
+    with pytest.raises(ImageError):
+        fail()
+    assert clock.seconds["decode"] >= 0.002
