@@ -78,7 +78,7 @@ def make_scenes(
     split: Split = "held-out",
     progress: Callable[[int], None] = lambda _: None,
 ) -> Path:
-    """Write ``n`` scenes as ``images/000000.png`` … and their truth as ``labels.json``.
+    """Write ``n`` scenes as ``000000.png`` … and their truth as ``labels.json``.
 
     Parameters
     ----------
@@ -113,12 +113,12 @@ def make_scenes(
     if labels.exists():
         raise UsageError(f"{labels} exists already; name another folder, or remove it to make new scenes there.")
     source = settings.source(split, seed)
-    (directory / "images").mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     width = max(6, len(str(n - 1)))
 
     def write(index: int) -> dict[str, Any]:
         scene = source.scene(seed, index)
-        file = f"images/{index:0{width}d}.png"
+        file = f"{index:0{width}d}.png"
         Image.fromarray(scene.image).save(directory / file, compress_level=6)
         return image_record(file, scene, source.classes)
 

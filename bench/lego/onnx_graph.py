@@ -18,8 +18,6 @@ OPSET = 17
 IR_VERSION = 8
 #: Value of the constant fourth input channel, which carries the mean that is folded into the first convolution.
 _CONSTANT = 255.0
-#: Side of the grid that the counting feature ``pool_last`` averages ``conv_last`` to.
-POOLED_GRID = 4
 
 
 def write_network(network: FoldedNetwork, path: Path) -> dict[str, Tap]:
@@ -45,9 +43,7 @@ def write_network(network: FoldedNetwork, path: Path) -> dict[str, Tap]:
         if place < 2:
             graph.node("MaxPool", [tensor], f"pool{place + 1}", kernel_shape=[2, 2], strides=[2, 2])
             tensor = f"pool{place + 1}"
-    window = settings.grid // POOLED_GRID
-    graph.node("AveragePool", ["conv_last"], "pool_last", kernel_shape=[window] * 2, strides=[window] * 2)
-    gap = graph.global_average("gap", "pool_last")
+    gap = graph.global_average("gap", "conv_last")
     graph.dense("logits", gap, network.logits)
     counted = graph.convolution("count_conv", "conv_last", *network.count_conv)
     for name, layer in (("fc6", network.fc6), ("fc7", network.fc7)):
@@ -55,11 +51,10 @@ def write_network(network: FoldedNetwork, path: Path) -> dict[str, Tap]:
         graph.dense(f"{name}_sum", source, layer)
         graph.node("Relu", [f"{name}_sum"], name)
 
-    grid, pooled = (settings.grid, settings.grid), (POOLED_GRID, POOLED_GRID)
+    grid = (settings.grid, settings.grid)
     taps = {
         "conv_prev": Tap("conv_prev", (settings.kernels[3], *grid)),
         "conv_last": Tap("conv_last", (settings.nin, *grid)),
-        "pool_last": Tap("pool_last", (settings.nin, *pooled)),
         "gap": Tap("gap", (settings.nin,)),
         "fc6": Tap("fc6", (settings.fc6,)),
         "fc7": Tap("fc7", (settings.fc7,)),

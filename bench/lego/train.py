@@ -60,7 +60,7 @@ class TrainSettings:
         Scenes generated ahead, in multiples of the batch size.
     """
 
-    steps: int = 3000
+    steps: int = 1000
     batch_size: int = 64
     passes: int = 3
     learning_rate: float = 3e-3

@@ -55,8 +55,6 @@ def test_the_exported_network_computes_what_was_trained(torch, tmp_path: Path) -
     for name, value in (("conv_last", conv_last), ("logits", expected.logits), ("fc6", fc6), ("fc7", fc7)):
         np.testing.assert_allclose(outputs[name], value.numpy(), rtol=0.01, atol=0.005 * float(value.abs().max()))
     np.testing.assert_allclose(outputs["gap"], outputs["conv_last"].mean(axis=(2, 3)), rtol=1e-4, atol=1e-6)
-    pooled = outputs["conv_last"].reshape(3, 7, 4, 2, 4, 2).mean(axis=(3, 5))
-    np.testing.assert_allclose(outputs["pool_last"], pooled, rtol=1e-4, atol=1e-6)
     assert {name: value.shape[1:] for name, value in outputs.items()} == {n: tap.shape for n, tap in taps.items()}
 
 
