@@ -1,0 +1,50 @@
+"""The names that users may rely on: a change here is a change for them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pc_engine
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(pc_engine.__all__) == [
+        "BackendError",
+        "BoxPointer",
+        "DataError",
+        "DownloadError",
+        "EllipsePointer",
+        "Engine",
+        "ImageError",
+        "ManifestError",
+        "MissingPackageError",
+        "Model",
+        "ModelError",
+        "PcEngineError",
+        "Pointer",
+        "Result",
+        "UsageError",
+        "WeightsError",
+        "__version__",
+        "load_model",
+    ]
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in pc_engine.__all__:
+        value = getattr(pc_engine, name)
+        if isinstance(value, type):
+            assert value.__doc__, name
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert pc_engine.__version__ == importlib.metadata.version("pc-engine")
+
+
+def test_every_error_is_a_pc_engine_error_with_an_exit_code() -> None:
+    errors = [getattr(pc_engine, name) for name in pc_engine.__all__ if name.endswith("Error")]
+    assert all(issubclass(error, pc_engine.PcEngineError) for error in errors)
+    codes = {error.__name__: error.exit_code for error in errors}
+    wrong_use = {name for name, code in codes.items() if code == 2}
+    assert wrong_use == {"DataError", "MissingPackageError", "UsageError"}
+    assert set(codes.values()) == {1, 2}
