@@ -16,7 +16,7 @@ from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, UsageError
 from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps
-from pc_engine.modes.combined import combined, combined_taps
+from pc_engine.modes.combined import CombinedSettings, combined, combined_taps
 from pc_engine.modes.outcome import Outcome
 from pc_engine.modes.p2c import CLUSTERINGS, Clustering, P2CSettings, p2c, p2c_taps
 from pc_engine.signatures import SignatureDictionary
@@ -26,10 +26,11 @@ Part = Literal["counter", "signatures"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of all modes; combined uses those of p2c."""
+    """Settings of all modes; combined uses those of p2c, too."""
 
     c2p: C2PSettings = field(default_factory=C2PSettings)
     p2c: P2CSettings = field(default_factory=P2CSettings)
+    combined: CombinedSettings = field(default_factory=CombinedSettings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ def _p2c(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
 def _combined(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
     assert parts.counter is not None
     assert parts.signatures is not None
-    return combined(taps, parts.counter, parts.signatures, settings.p2c)
+    return combined(taps, parts.counter, parts.signatures, settings.p2c, settings.combined)
 
 
 MODES = {
@@ -108,12 +109,9 @@ def settings_for(manifest: Manifest, **p2c_overrides: Any) -> Settings:
     UsageError
         If a value is not allowed.
     """
-    values: dict[str, dict[str, Any]] = {"c2p": {}, "p2c": {}}
-    types = {
-        f"{mode}.{item.name}": item.type
-        for mode, settings in (("c2p", C2PSettings), ("p2c", P2CSettings))
-        for item in dataclasses.fields(settings)
-    }
+    kinds = {"c2p": C2PSettings, "p2c": P2CSettings, "combined": CombinedSettings}
+    values: dict[str, dict[str, Any]] = {mode: {} for mode in kinds}
+    types = {f"{mode}.{item.name}": item.type for mode, kind in kinds.items() for item in dataclasses.fields(kind)}
     for name, value in manifest.settings.items():
         if types.get(name) not in ("int", "float"):
             known = ", ".join(name for name, kind in types.items() if kind in ("int", "float"))
@@ -121,13 +119,14 @@ def settings_for(manifest: Manifest, **p2c_overrides: Any) -> Settings:
         mode, _, key = name.partition(".")
         values[mode][key] = int(value) if types[name] == "int" else value
     values["p2c"].update({name: value for name, value in p2c_overrides.items() if value is not None})
-    return Settings(C2PSettings(**values["c2p"]), P2CSettings(**values["p2c"]))
+    return Settings(C2PSettings(**values["c2p"]), P2CSettings(**values["p2c"]), CombinedSettings(**values["combined"]))
 
 
 __all__ = [
     "CLUSTERINGS",
     "MODES",
     "C2PSettings",
+    "CombinedSettings",
     "FittedParts",
     "Mode",
     "Outcome",

@@ -5,9 +5,24 @@ from __future__ import annotations
 from pc_engine.kernels.array_module import Array, get_array_module
 
 
-def predict_class(logits: Array) -> tuple[Array, Array]:
-    """Return the class (N,) int64 with the largest logit and its softmax probability (N,), of logits (N, classes)."""
+def predict_class(logits: Array, without: int = -1) -> tuple[Array, Array]:
+    """Decide the class of each image.
+
+    Parameters
+    ----------
+    logits
+        (N, classes).
+    without
+        A class that is not to be chosen; -1 to choose among all.
+
+    Returns
+    -------
+    tuple
+        The class (N,) int64 with the largest logit, and its softmax probability (N,) among the classes to choose from.
+    """
     xp = get_array_module(logits)
+    if without >= 0:
+        logits = xp.where(xp.arange(logits.shape[1]) == without, -xp.inf, logits)
     class_id = logits.argmax(axis=1)
     # The largest logit is the softmax's own shift, so its probability is one over the sum of the shifted terms.
     shifted = xp.exp(logits - logits.max(axis=1, keepdims=True))

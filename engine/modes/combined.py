@@ -1,21 +1,43 @@
 """Count and point in one pass: the paper's open question (4.3), which of the two goes first, answered with both.
 
-The SVM's count tells density clustering how many centres to take from the signature's heatmap. Where the SVM says
-"4+", which is no number, the clustering decides, with the label's lower end as the least.
+The SVM says which counts are plausible, the clustering of the signature's heatmap chooses among them, and is then
+asked for that many centres. Where the answer is "4+", which is no number, the clustering counts on, with the label's
+lower end as the least.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.errors import UsageError
-from pc_engine.kernels.array_module import get_array_module
+from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import c2p_taps
 from pc_engine.modes.classify import predict_class
+from pc_engine.modes.limits import check_limits
 from pc_engine.modes.outcome import Outcome
 from pc_engine.modes.p2c import P2CSettings, cluster_pointers, p2c_taps, signature_heatmap
 from pc_engine.signatures import SignatureDictionary
+
+
+@dataclass(frozen=True)
+class CombinedSettings:
+    """How the two counts are weighed.
+
+    Attributes
+    ----------
+    margin
+        A label is plausible if its SVM score is at most this much below the best one. If the clustering's own count is
+        plausible, it is taken, else the SVM's. 0 always takes the SVM's; a large value always the clustering's. In
+        units of the SVM's decision values, whose margin between classes is 1 to -1.
+    """
+
+    margin: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_limits(self, "combined", {"margin": (0.0, 1e6)})
 
 
 def combined_taps(manifest: Manifest) -> tuple[str, ...]:
@@ -24,9 +46,13 @@ def combined_taps(manifest: Manifest) -> tuple[str, ...]:
 
 
 def combined(
-    taps: Taps, counter: CountSVM, signatures: SignatureDictionary, settings: P2CSettings | None = None
+    taps: Taps,
+    counter: CountSVM,
+    signatures: SignatureDictionary,
+    settings: P2CSettings | None = None,
+    weighing: CombinedSettings | None = None,
 ) -> Outcome:
-    """Count with the SVM, and point with that many clusters of the class's heatmap.
+    """Count with the SVM and the clustering, and point with that many clusters of the class's heatmap.
 
     Parameters
     ----------
@@ -36,41 +62,55 @@ def combined(
         The count SVM and the signature dictionary.
     settings
         Those of the heatmap and its clustering, which has to be density peaks; None for the defaults.
+    weighing
+        How the two counts are weighed; None for the defaults.
 
     Returns
     -------
     Outcome
-        Kind ``"box"``. The count is the SVM's, save under its open-ended label: there it is the number of clusters, but
-        no less than the label's lower end. Fewer pointers than the count where the heatmap has fewer peaks.
+        Kind ``"box"``. Fewer pointers than the count where the heatmap has fewer peaks.
 
     Raises
     ------
     UsageError
         If the settings name a clustering that cannot be asked for a number of clusters.
     """
-    settings = settings or P2CSettings()
+    settings, weighing = settings or P2CSettings(), weighing or CombinedSettings()
     if settings.cluster != "density-peaks":
         raise UsageError(
             "Mode combined asks for a number of clusters, which only density-peaks can give: leave --cluster out."
         )
     xp = get_array_module(taps["conv_last"])
     scores = counter.scores(taps)
-    label = scores.argmax(axis=1)
-    floor = xp.asarray(label_counts(counter.labels))[label]
-    is_open = xp.asarray([name.endswith("+") for name in counter.labels])[label]
-
-    class_id, class_score = predict_class(taps["logits"])
+    # The class only says where to look, so "no object" is an answer to how many, not to what.
+    sees_nothing = predict_class(taps["logits"])[0] == settings.background_class
+    class_id, class_score = predict_class(taps["logits"], without=settings.background_class)
     heat = signature_heatmap(taps, signatures, class_id, settings)
-    found, pointers = cluster_pointers(heat, settings, n_centres=xp.where(is_open, -1, floor))
-    too_few = is_open & (found < floor)
-    if too_few.any():
-        # "4+" is at least four: where clustering alone finds fewer, ask it for four, as for any other count.
-        _, pointers = cluster_pointers(heat, settings, n_centres=xp.where(is_open & ~too_few, -1, floor))
+    found = xp.where(sees_nothing, 0, cluster_pointers(heat, settings)[0])
+
+    label = _weigh(scores, found, counter.labels, weighing.margin)
+    floor = xp.asarray(label_counts(counter.labels))[label]
+    counts_on = xp.asarray([name.endswith("+") for name in counter.labels])[label] & (found > floor)
+    _, pointers = cluster_pointers(heat, settings, n_centres=xp.where(counts_on, -1, floor))
     return Outcome(
-        count=xp.where(is_open, xp.maximum(found, floor), floor),
+        count=xp.where(counts_on, found, floor),
         kind="box",
         pointers=pointers,
         count_scores=scores,
         class_id=class_id,
         class_score=class_score,
     )
+
+
+def _weigh(scores: Array, found: Array, labels: tuple[str, ...], margin: float) -> Array:
+    """Return the index of each image's label (N,): that of the count ``found`` if it is plausible, else the SVM's."""
+    xp = get_array_module(scores)
+    best = scores.argmax(axis=1)
+    counts = xp.asarray(label_counts(labels))
+    nearest = xp.maximum(xp.searchsorted(counts, found, side="right") - 1, 0)
+    is_label = counts[nearest] == found
+    if labels[-1].endswith("+"):
+        is_label |= found >= counts[-1]
+    image = xp.arange(len(scores))
+    plausible = scores[image, nearest] >= scores[image, best] - margin
+    return xp.where(is_label & plausible, nearest, best)

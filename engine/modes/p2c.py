@@ -22,6 +22,7 @@ _LIMITS = {
     "top_last": (0, 100_000),
     "top_prev": (0, 100_000),
     "mean_factor": FACTOR,
+    "background_class": (-1, 1_000_000),
     "cutoff": LENGTH,
     "min_density": SHARE,
     "min_distance": (0.0, 1000.0),
@@ -42,6 +43,9 @@ class P2CSettings:
         where a layer has fewer.
     mean_factor
         Multiple of the stack's mean that is subtracted before clamping at 0 (paper 4: 2).
+    background_class
+        The class that means "no object", where the network has one; -1 where it has none. An image of this class counts
+        0 in p2c, which has no other way to see nothing (paper 4.1: "a naive treatment for zero objects").
     cluster
         ``"density-peaks"`` (Rodriguez & Laio 2014) or ``"dbscan"``.
     cutoff
@@ -59,6 +63,7 @@ class P2CSettings:
     top_last: int = 20
     top_prev: int = 50
     mean_factor: float = 2.0
+    background_class: int = -1
     cluster: Clustering = "density-peaks"
     cutoff: float = 1.0
     min_density: float = 0.5
@@ -99,7 +104,9 @@ def p2c(taps: Taps, signatures: SignatureDictionary, settings: P2CSettings | Non
     """
     settings = settings or P2CSettings()
     class_id, class_score = predict_class(taps["logits"])
+    xp = get_array_module(class_id)
     heat = signature_heatmap(taps, signatures, class_id, settings)
+    heat = xp.where((class_id == settings.background_class)[:, None, None], 0, heat)
     count, pointers = cluster_pointers(heat, settings)
     return Outcome(count=count, kind="box", pointers=pointers, class_id=class_id, class_score=class_score)
 

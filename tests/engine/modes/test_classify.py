@@ -31,3 +31,11 @@ def test_the_score_is_that_of_a_softmax(logits: np.ndarray) -> None:
     softmax = wide / wide.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(score, softmax.max(axis=1), rtol=1e-4)
     np.testing.assert_allclose(softmax[np.arange(4), class_id], softmax.max(axis=1))
+
+
+def test_a_class_left_out_is_not_chosen_and_takes_no_share() -> None:
+    logits = np.array([[9, 0, np.log(3)], [9, 9, 9]], np.float32)
+    class_id, score = predict_class(logits, without=0)
+    np.testing.assert_array_equal(class_id, [2, 1])
+    np.testing.assert_allclose(score, [3 / 4, 1 / 2], rtol=1e-6)
+    assert score.dtype == np.float32

@@ -7,7 +7,7 @@ import pytest
 
 from pc_engine.counter import CountSVM
 from pc_engine.errors import UsageError
-from pc_engine.modes.combined import combined
+from pc_engine.modes.combined import CombinedSettings, combined
 from pc_engine.modes.p2c import P2CSettings, p2c
 from pc_engine.signatures import SignatureDictionary
 
@@ -68,6 +68,36 @@ def test_under_the_open_label_the_count_is_never_below_its_lower_end() -> None:
     assert outcome.count.tolist() == [4]
     assert n_pointers(outcome.pointers) == [4]
     assert combined(taps_for([2], [4]), COUNTER, SIGNATURES, SETTINGS).count.tolist() == [4]
+
+
+def test_the_clustering_chooses_among_the_counts_that_the_svm_finds_plausible() -> None:
+    taps = taps_for([3, 3, 3, 6], [2, 2, 2, 2])
+    taps["answer"][:, 3] = [0.95, 0.6, 0, 0.95]
+    taps["answer"] /= np.linalg.norm(taps["answer"], axis=1, keepdims=True)
+    outcome = combined(taps, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(margin=0.1))
+    # Three peaks: plausible for the first image only. Six peaks are "4+", which the SVM rules out.
+    np.testing.assert_array_equal(outcome.count, [3, 2, 2, 2])
+    assert n_pointers(outcome.pointers) == [3, 2, 2, 2]
+    alone = combined(taps, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(margin=0))
+    np.testing.assert_array_equal(alone.count, [2, 2, 2, 2])
+    trusting = combined(taps, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(margin=100))
+    np.testing.assert_array_equal(trusting.count, p2c(taps, SIGNATURES, SETTINGS).count)
+
+
+def test_the_background_class_speaks_for_no_object_and_never_for_a_signature() -> None:
+    taps = taps_for([2, 2], [2, 0])
+    background = replace(SETTINGS, background_class=0)
+    taps["logits"][:, 0] = 3
+    outcome = combined(taps, COUNTER, SIGNATURES, background, CombinedSettings(margin=0.1))
+    np.testing.assert_array_equal(outcome.count, [2, 0])
+    np.testing.assert_array_equal(outcome.class_id, [1, 1])
+    assert n_pointers(outcome.pointers) == [2, 0]
+
+
+def test_a_count_that_is_no_label_leaves_the_answer_to_the_svm() -> None:
+    counter = CountSVM(("answer",), ("1", "3"), {"answer": np.eye(2, 5, dtype=np.float32)}, np.zeros(2, np.float32))
+    outcome = combined(taps_for([2, 6, 0], [0, 1, 0]), counter, SIGNATURES, SETTINGS, CombinedSettings(margin=100))
+    np.testing.assert_array_equal(outcome.count, [1, 3, 1])
 
 
 def test_images_that_need_asking_again_do_not_change_the_others() -> None:

@@ -192,3 +192,11 @@ def test_an_image_does_not_depend_on_its_place_in_the_batch(heats: np.ndarray, o
     permuted = p2c(taps_for(heats[order], [classes[n] for n in order]), SIGNATURES, chosen)
     np.testing.assert_array_equal(permuted.count, straight.count[order])
     np.testing.assert_allclose(permuted.pointers, straight.pointers[order], rtol=1e-6, atol=1e-12)
+
+
+def test_an_image_of_the_background_class_shows_nothing() -> None:
+    heats = np.stack([bumps(*PLACES[:3])] * 3)
+    outcome = p2c(taps_for(heats, [0, 1, 2]), SIGNATURES, replace(SETTINGS, background_class=1))
+    np.testing.assert_array_equal(outcome.count, [3, 0, 3])
+    assert np.isnan(outcome.pointers[1]).all()
+    np.testing.assert_array_equal(outcome.class_id, [0, 1, 2])
