@@ -105,7 +105,7 @@ def train_lego(
     """Train the network on generated scenes, fit count SVM and signatures, and write the model directory.
 
     The supervision is that of `pc_engine.bench.lego.train`. The same seed, settings, thread count and machine give the
-    same files.
+    same weights, signatures and SVM.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def train_lego(
         licence="MIT",
         source="trained by pc-engine lego train from "
         + ("scikit-learn digits" if settings.lego.digits is None else "MNIST digits"),
-        settings=MODE_SETTINGS,
+        settings={**MODE_SETTINGS, "p2c.background_class": len(source.classes)},
     )
     manifest = write_manifest(manifest, out_dir)
     class_accuracy, counter = _fit(out_dir, manifest, settings, seed, progress)
