@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -169,7 +170,7 @@ def read_manifest(directory: Path) -> Manifest:
         raise ManifestError(
             f"{directory} has no {MANIFEST_FILE}, so it is not a model directory: make one with 'pc-engine export'."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ManifestError(f"{path} cannot be read as JSON ({error}); make it anew with 'pc-engine export'.") from None
     if not isinstance(raw, dict):
         raise ManifestError(f"{path} holds {type(raw).__name__}, expected a JSON object.")
@@ -182,7 +183,7 @@ def read_manifest(directory: Path) -> Manifest:
         return _parse(raw)
     except KeyError as error:
         raise ManifestError(f"{path} lacks the field {error}.") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ManifestError(f"{path} has a field of the wrong form: {error}.") from None
 
 
@@ -213,13 +214,20 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
         classes=tuple(str(name) for name in raw.get("classes", ())),
         licence=str(raw.get("licence", "unknown")),
         source=str(raw.get("source", "unknown")),
-        settings={str(name): float(value) for name, value in raw.get("settings", {}).items()},
+        settings={str(name): _finite(value, f"settings.{name}") for name, value in raw.get("settings", {}).items()},
         files={str(name): str(digest) for name, digest in raw.get("files", {}).items()},
     )
 
 
 def _three(values: Any, name: str) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
+    red, green, blue = (_finite(value, name) for value in values)
     if name.endswith("std") and min(red, green, blue) <= 0:
         raise ValueError(f"{name} is {values}, expected three positive numbers")
     return red, green, blue
+
+
+def _finite(value: Any, name: str) -> float:
+    number = float(value)
+    if not math.isfinite(number):  # JSON as Python reads it knows NaN and Infinity
+        raise ValueError(f"{name} is {number}, expected a finite number")
+    return number

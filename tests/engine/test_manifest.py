@@ -86,6 +86,7 @@ def test_a_name_for_each_logit_or_none(tiny_manifest: Manifest) -> None:
         (b"{}", "has format None, this version reads 1"),
         (b'{"format": 2}', "has format 2, this version reads 1"),
         (b'{"format": 1}', "lacks the field 'input'"),
+        (b"[" * 100_000, "cannot be read as JSON"),
     ],
 )
 def test_a_file_that_is_no_manifest(tmp_path: Path, content: bytes, message: str) -> None:
@@ -120,6 +121,10 @@ def test_a_file_that_is_no_manifest(tmp_path: Path, content: bytes, message: str
         lambda raw: raw.update(count_features=None),
         lambda raw: raw.pop("name"),
         lambda raw: raw["input"].pop("tensor"),
+        lambda raw: raw["input"].update(height=float("inf")),
+        lambda raw: raw["input"].update(std=[1, 1, float("inf")]),
+        lambda raw: raw.update(settings={"p2c.top_last": float("inf")}),
+        lambda raw: raw.update(settings={"p2c.top_last": float("nan")}),
         lambda raw: raw["input"].update(height=0),
         lambda raw: raw["input"].update(width=-5),
     ],
