@@ -21,11 +21,20 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", "
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"GIF8")
 
 
-def iter_images(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
+def iter_images(
+    sources: Iterable[str | os.PathLike[str]], without: str | os.PathLike[str] | None = None
+) -> Iterator[Path]:
     """Yield the images of ``sources`` in a stable order.
 
     A file named directly is yielded whatever its name, so that a bad one gets its row. In a folder, which is walked
     recursively, a file takes part if its suffix or its first bytes are those of an image.
+
+    Parameters
+    ----------
+    sources
+        Folders, files, globs, or ``"demo:"``.
+    without
+        A folder that is not entered, such as that of the pictures which the run itself writes.
 
     Raises
     ------
@@ -35,7 +44,7 @@ def iter_images(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
     checked = [_checked(source) for source in sources]
     if not checked:
         raise UsageError("No source was given: name a folder, a file, a glob such as 'photos/*.jpg', or 'demo:'.")
-    return _walk_all(checked)
+    return _walk_all(checked, None if without is None else os.path.realpath(without))
 
 
 def _checked(source: str | os.PathLike[str]) -> str:
@@ -50,15 +59,15 @@ def _checked(source: str | os.PathLike[str]) -> str:
     raise UsageError(f"{what}: '{text}'. Name a folder, a file, a glob such as 'photos/*.jpg', or 'demo:'.")
 
 
-def _walk_all(sources: Iterable[str]) -> Iterator[Path]:
+def _walk_all(sources: Iterable[str], without: str | None) -> Iterator[Path]:
     for source in sources:
         if not os.path.lexists(source):
-            yield from _walk_matches(source)
+            yield from _walk_matches(source, without)
         else:
-            yield from _walk(source)
+            yield from _walk(source, without)
 
 
-def _walk_matches(pattern: str) -> Iterator[Path]:
+def _walk_matches(pattern: str, without: str | None) -> Iterator[Path]:
     folders: set[PurePath] = set()
     for match in sorted(glob.iglob(pattern, recursive=True)):
         path = PurePath(match)
@@ -66,17 +75,19 @@ def _walk_matches(pattern: str) -> Iterator[Path]:
         if folders.isdisjoint(path.parents):
             if os.path.isdir(match):
                 folders.add(path)
-            yield from _walk(match)
+            yield from _walk(match, without)
 
 
-def _walk(source: str) -> Iterator[Path]:
+def _walk(source: str, without: str | None) -> Iterator[Path]:
     if os.path.isdir(source):
-        yield from _walk_folder(source, frozenset())
+        yield from _walk_folder(source, without, frozenset())
     else:
         yield Path(source)
 
 
-def _walk_folder(folder: str, ancestors: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def _walk_folder(folder: str, without: str | None, ancestors: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    if without is not None and os.path.realpath(folder) == without:
+        return
     try:
         identity = os.stat(folder)
         key = (identity.st_dev, identity.st_ino)
@@ -89,7 +100,7 @@ def _walk_folder(folder: str, ancestors: frozenset[tuple[int, int]]) -> Iterator
         return
     for entry in entries:
         if _is_folder(entry):
-            yield from _walk_folder(entry.path, ancestors | {key})
+            yield from _walk_folder(entry.path, without, ancestors | {key})
         elif _looks_like_image(entry):
             yield Path(entry.path)
 

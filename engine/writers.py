@@ -21,6 +21,7 @@ Format = Literal["parquet", "jsonl"]
 FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
 
 RUN_FILE = "run.json"
+OVERLAYS = "overlays"
 ROWS_PER_PARTITION = 10_000
 _PARTITIONS = ("*.parquet", "*.jsonl")
 
@@ -115,7 +116,7 @@ class RunWriter:
         for path in own:
             path.unlink()
         if own:
-            shutil.rmtree(self.directory / "overlays", ignore_errors=True)
+            shutil.rmtree(self.directory / OVERLAYS, ignore_errors=True)
 
     def _flush(self) -> None:
         if not self._rows:

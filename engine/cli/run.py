@@ -20,7 +20,7 @@ from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
 from pc_engine.result import Result
 from pc_engine.sources import iter_images
-from pc_engine.writers import FORMATS, RunWriter
+from pc_engine.writers import FORMATS, OVERLAYS, RunWriter
 
 _TABLE_ROWS = 40
 _SOME_FAILED = 3
@@ -73,7 +73,10 @@ def run(
         raise UsageError("--overlay writes pictures: say where with --out DIR.")
     if row_format not in FORMATS:
         raise UsageError(f"There is no row format '{row_format}': choose one of {', '.join(FORMATS)}.")
-    paths = iter_images(sources)  # a source that does not exist is said before a model is loaded
+    # A source that does not exist is said before a model is loaded. The rows may go into the folder of the photos, and
+    # the pictures drawn beside them are none of these.
+    overlays = None if out is None else out / OVERLAYS
+    paths = iter_images(sources, without=overlays)
     writer = None if out is None else RunWriter(out, row_format, fresh=fresh)
     silent = quiet or as_json
     tally = _Tally(keep=None if as_json and out is None else _TABLE_ROWS)
@@ -90,13 +93,13 @@ def run(
     ) as engine:
         start = time.perf_counter()
         with writer or contextlib.nullcontext(), progress(mode, quiet=silent) as tracker:
-            _count_in_background(sources, tracker)
+            _count_in_background(sources, overlays, tracker)
             for index, result in enumerate(engine.run_paths(paths)):
                 with engine.clock.measure("write"):
                     if writer is not None:
                         writer.write(result)
-                    if overlay and out is not None:
-                        write_overlay(result, index, out / "overlays")
+                    if overlay and overlays is not None:
+                        write_overlay(result, index, overlays)
                 tally.add(result)
                 tracker.advance()
         summary = _summary(engine, tally, time.perf_counter() - start)
@@ -110,12 +113,12 @@ def run(
     raise typer.Exit(_SOME_FAILED if tally.failed else 0)
 
 
-def _count_in_background(sources: Sequence[str], tracker: Tracker) -> None:
+def _count_in_background(sources: Sequence[str], overlays: Path | None, tracker: Tracker) -> None:
     """Give the progress bar its total as soon as the listing is through, without holding up the run."""
 
     def count() -> None:
         with contextlib.suppress(PcEngineError):
-            tracker.set_total(sum(1 for _ in iter_images(sources)))
+            tracker.set_total(sum(1 for _ in iter_images(sources, without=overlays)))
 
     threading.Thread(target=count, daemon=True).start()
 
@@ -152,7 +155,7 @@ def _print(tally: _Tally, summary: dict[str, Any], out: Path | None, overlay: bo
         f"{summary['precision']}, {summary['seconds']:,} s)."
     )
     if out is not None:
-        print_line(f"Rows are in {out}" + (f", pictures in {out / 'overlays'}." if overlay else "."))
+        print_line(f"Rows are in {out}" + (f", pictures in {out / OVERLAYS}." if overlay else "."))
 
 
 def _table_row(result: Result) -> Sequence[str]:

@@ -154,6 +154,15 @@ def test_a_folder_that_vanishes_while_the_run_goes_on_gets_one_entry(tmp_path: P
     assert [path.name for path in images] == ["c.jpg"]
 
 
+def test_a_folder_can_be_left_out_by_whatever_name_it_is_reached(tmp_path: Path) -> None:
+    touch(tmp_path, "photos/1.jpg", "photos/run/overlays/2.jpg", "photos/run/3.jpg", "photos/overlays/4.jpg")
+    (tmp_path / "photos/link").symlink_to("run/overlays")
+    without = tmp_path / "photos/run/../run/overlays"
+    names = [path.name for path in iter_images([tmp_path / "photos"], without=without)]
+    assert names == ["1.jpg", "4.jpg", "3.jpg"]
+    assert list(iter_images([f"{tmp_path}/photos/run/over*"], without=without)) == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
 def test_a_subfolder_that_cannot_be_listed_gets_one_entry_and_a_source_is_wrong_use(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/2.jpg")
