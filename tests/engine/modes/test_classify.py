@@ -39,3 +39,11 @@ def test_a_class_left_out_is_not_chosen_and_takes_no_share() -> None:
     np.testing.assert_array_equal(class_id, [2, 1])
     np.testing.assert_allclose(score, [3 / 4, 1 / 2], rtol=1e-6)
     assert score.dtype == np.float32
+
+
+def test_a_class_can_be_left_out_of_the_choice() -> None:
+    logits = np.array([[0, np.log(3), 0], [0, 0, 9]], np.float32)
+    class_id, score = predict_class(logits, without=1)
+    np.testing.assert_array_equal(class_id, [0, 2])
+    np.testing.assert_allclose(score, [1 / 2, 1 / (1 + np.exp(-9))], rtol=1e-6)
+    assert score.dtype == np.float32

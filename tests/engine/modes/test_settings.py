@@ -9,6 +9,7 @@ import pytest
 from pc_engine.errors import ManifestError, UsageError
 from pc_engine.manifest import Manifest
 from pc_engine.modes import CLUSTERINGS, MODES, C2PSettings, P2CSettings, settings_for
+from pc_engine.modes.combined import CombinedSettings
 
 
 def test_a_manifest_without_settings_gives_the_defaults(tiny_manifest: Manifest) -> None:
@@ -68,7 +69,7 @@ def test_an_unknown_clustering_names_the_known_ones(tiny_manifest: Manifest) -> 
 
 
 def test_every_limit_is_of_a_setting_and_every_number_has_one() -> None:
-    for kind in (C2PSettings, P2CSettings):
+    for kind in (C2PSettings, P2CSettings, CombinedSettings):
         for item in dataclasses.fields(kind):
             if item.type in ("int", "float"):
                 with pytest.raises(UsageError):
