@@ -372,17 +372,17 @@ def test_the_command_line_prints_none_of_pillows_warnings(tiny_directory: Path, 
 
 
 def test_a_run_into_the_folder_of_its_photos_does_not_count_its_own_pictures(
-    tiny_directory: Path, scenes: Path
+    tiny_directory: Path, tmp_path: Path, draw_scene: Draw
 ) -> None:
-    # The photos of "z" are listed after those of "overlays" were drawn.
-    (scenes / "z").mkdir()
-    (scenes / "5.png").rename(scenes / "z/5.png")
-    options = ["--out", str(scenes), "--overlay", "--model", str(tiny_directory), "--backend", "onnxruntime"]
+    for k in range(20):  # more than are decoded ahead: the first are drawn by the time that "run" is listed
+        draw_scene(CELLS[:2]).save(tmp_path / f"{k:02d}.png")
+    options = ["--out", str(tmp_path / "run"), "--overlay", "--batch-size", "1", "--workers", "1"]
+    model = ["--model", str(tiny_directory), "--backend", "onnxruntime"]
     for again in ([], ["--fresh"]):
-        done = CliRunner().invoke(app, ["run", str(scenes), *options, "--batch-size", "1", *again])
+        done = CliRunner().invoke(app, ["run", str(tmp_path), *options, *model, *again])
         assert done.exit_code == 0, done.output
-        assert [Path(row["path"]).name for row in read_rows(scenes)] == [f"{k}.png" for k in range(6)]
-        assert len(list((scenes / "overlays").iterdir())) == 6
+        assert [Path(row["path"]).name for row in read_rows(tmp_path / "run")] == [f"{k:02d}.png" for k in range(20)]
+        assert len(list((tmp_path / "run/overlays").iterdir())) == 20
 
 
 @pytest.mark.data
