@@ -48,10 +48,15 @@ class CompileRequest:
 
 
 class Backbone(Protocol):
-    """A compiled network. Not thread-safe: one caller at a time."""
+    """A compiled network.
+
+    ``parallel`` is the number of batches that it is made to run at once: so many threads may call `infer` at the same
+    time, and should, to use the whole machine.
+    """
 
     backend: str
     request: CompileRequest
+    parallel: int
 
     def infer(self, images: Array) -> dict[str, Array]:
         """Run the network.

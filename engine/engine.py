@@ -20,7 +20,7 @@ from pc_engine.kernels.array_module import to_host
 from pc_engine.machine import usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, Outcome, check_clustering, settings_for
-from pc_engine.pipeline import Entry, StageClock, TapBatch, tap_batches
+from pc_engine.pipeline import Entry, StageClock, TapBatch, map_batches
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result, error_result
 from pc_engine.selection import open_backbone
 from pc_engine.sources import iter_images
@@ -138,10 +138,9 @@ class Engine:
         """Yield one result for every path, in order; otherwise as `run`."""
         if self._closed:
             raise UsageError("This engine was closed and cannot run any more: make another.")
-        with contextlib.closing(tap_batches(paths, self._backbone, self._workers, self.clock)) as batches:
-            for batch in batches:
-                with self.clock.measure("postprocess"):
-                    results = self._evaluate(batch)
+        batches = map_batches(paths, self._backbone, self._workers, self._evaluate, self.clock)
+        with contextlib.closing(batches):
+            for results in batches:
                 yield from results
 
     def close(self) -> None:
@@ -161,8 +160,10 @@ class Engine:
     def _evaluate(self, batch: TapBatch) -> list[Result]:
         rows: dict[int, Result] = {}
         if batch.taps is not None:
-            outcome = self.mode.evaluate(batch.taps, self.model.parts, self.settings)
-            rows = dict(zip(batch.rows, self._rows(batch, outcome), strict=True))
+            with self.clock.measure("mode"):
+                outcome = self.mode.evaluate(batch.taps, self.model.parts, self.settings)
+            with self.clock.measure("rows"):
+                rows = dict(zip(batch.rows, self._rows(batch, outcome), strict=True))
         return [
             rows.get(i) or self._failed(entry, entry.error or "unknown error") for i, entry in enumerate(batch.entries)
         ]

@@ -1,15 +1,22 @@
-"""The flow of a run: decode on threads, a bounded number of images ahead, and batches in the order of the source."""
+"""The flow of a run: decoding, the network and what follows it overlap; batches come out in the order of the source.
+
+Decoding threads work a bounded number of images ahead. Each batch is then taken by one of as many threads as the
+network takes batches at once, which runs the network and finishes the batch; while it does, the others keep the cores
+busy. Memory holds a few batches, whatever the number of images.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +26,10 @@ from pc_engine.errors import ImageError
 
 # Images decoded ahead of the network, in batches: enough to ride out a slow file, few enough to keep memory flat.
 _BATCHES_AHEAD = 2
+# Batches handed to the network's threads beyond those it takes at once, so that none waits for its next one.
+_BATCHES_QUEUED = 1
+
+Finished = TypeVar("Finished")
 
 
 class StageClock:
@@ -26,6 +37,7 @@ class StageClock:
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -34,7 +46,9 @@ class StageClock:
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start
+            elapsed = time.perf_counter() - start
+            with self._lock:
+                self.seconds[stage] += elapsed
 
 
 @dataclass(frozen=True)
@@ -73,23 +87,70 @@ def tap_batches(
 ) -> Generator[TapBatch]:
     """Decode the images, run the network on them, and yield its taps batch by batch, in the order of ``paths``.
 
-    Unreadable images are entries without taps. At most a few batches of decoded images are held at a time.
+    Unreadable images are entries without taps. At most a few batches are held at a time.
+    """
+    return map_batches(paths, backbone, workers, lambda batch: batch, clock)
+
+
+def map_batches(
+    paths: Iterable[Path],
+    backbone: Backbone,
+    workers: int,
+    finish: Callable[[TapBatch], Finished],
+    clock: StageClock | None = None,
+) -> Generator[Finished]:
+    """Decode the images, run the network on them, and yield ``finish(batch)`` of each batch, in the order of ``paths``.
+
+    Parameters
+    ----------
+    paths
+        The images.
+    backbone
+        The network. It gets as many batches at once as it takes.
+    workers
+        Decoding threads.
+    finish
+        Called on the thread that ran the network, while other batches run; so it must not depend on other batches.
+    clock
+        Where to note the time of each stage.
+
+    Raises
+    ------
+    BackendError
+        If the network fails.
     """
     clock = clock or StageClock()
     pixels = backbone.request.manifest.input
     size = backbone.request.batch_size
+    in_flight = backbone.parallel + _BATCHES_QUEUED
     entries = decode_ahead(paths, (pixels.height, pixels.width), workers, ahead=size * _BATCHES_AHEAD, clock=clock)
-    with closing(entries):  # else its threads would last as long as an error of the network is held
-        for group in _grouped(entries, size):
-            rows = tuple(i for i, entry in enumerate(group) if entry.image is not None)
-            if not rows:
-                yield TapBatch(group, (), None, np.ones(0, bool))
-                continue
-            images = np.stack([entry.image.pixels for entry in group if entry.image is not None])
-            with clock.measure("network"):
-                taps = backbone.infer(images)
-            finite = _mend(taps)
-            yield TapBatch(group, rows, taps, finite)
+
+    def process(group: tuple[Entry, ...]) -> Finished:
+        return finish(_run_network(group, backbone, clock))
+
+    pool = ThreadPoolExecutor(backbone.parallel, thread_name_prefix="network")
+    # Closed here, else the decoding threads would last as long as an error of the network is held.
+    with closing(entries):
+        try:
+            waiting: deque[Future[Finished]] = deque()
+            for group in _grouped(entries, size):
+                waiting.append(pool.submit(process, group))
+                if len(waiting) >= in_flight:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_network(group: tuple[Entry, ...], backbone: Backbone, clock: StageClock) -> TapBatch:
+    rows = tuple(i for i, entry in enumerate(group) if entry.image is not None)
+    if not rows:
+        return TapBatch(group, (), None, np.ones(0, bool))
+    images = np.stack([entry.image.pixels for entry in group if entry.image is not None])
+    with clock.measure("network"):
+        taps = backbone.infer(images)
+    return TapBatch(group, rows, taps, _mend(taps))
 
 
 def decode_ahead(

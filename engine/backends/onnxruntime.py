@@ -17,6 +17,7 @@ class OnnxRuntimeBackbone:
     """A network in an ONNX Runtime session."""
 
     backend = "onnxruntime"
+    parallel = 1
 
     def __init__(self, request: CompileRequest, graph: str | bytes, options: Any) -> None:
         import onnxruntime as ort

@@ -17,7 +17,7 @@ from pc_engine.decode import DecodedImage
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, ImageError
 from pc_engine.model import load_model
-from pc_engine.pipeline import StageClock, TapBatch, decode_ahead, tap_batches
+from pc_engine.pipeline import StageClock, TapBatch, decode_ahead, map_batches, tap_batches
 
 TAPS = ("conv_last", "gap", "logits")
 
@@ -171,6 +171,8 @@ class _Failing:
 
     backend = "failing"
 
+    parallel = 1
+
     def __init__(self, network: Backbone) -> None:
         self.request = network.request
         self._network, self._calls = network, 0
@@ -269,3 +271,62 @@ def test_a_stage_that_fails_is_measured_as_well() -> None:
     with pytest.raises(ImageError):
         fail()
     assert clock.seconds["decode"] >= 0.002
+
+
+class _Parallel:
+    """A network that takes three batches at once, and answers the first of each three last."""
+
+    backend = "parallel"
+    parallel = 3
+
+    def __init__(self, network: Backbone) -> None:
+        self.request = network.request
+        self.most_at_once = 0
+        self._network = network
+        self._running = 0
+        self._lock = threading.Lock()
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        with self._lock:
+            self._running += 1
+            self.most_at_once = max(self.most_at_once, self._running)
+            first = self._running == 1
+        time.sleep(0.1 if first else 0.02)
+        taps = self._network.infer(images)
+        with self._lock:
+            self._running -= 1
+        return taps
+
+    def close(self) -> None:
+        self._network.close()
+
+
+def test_batches_run_side_by_side_and_come_out_in_order(
+    photos: list[Path], open_tiny: Callable[[int], Backbone]
+) -> None:
+    network = _Parallel(open_tiny(1))
+    alone = brightness(tap_batches(photos, open_tiny(1), workers=2))
+    assert brightness(tap_batches(photos, network, workers=2)) == alone
+    assert network.most_at_once == 3
+
+
+def test_a_batch_is_finished_on_the_thread_that_ran_it(
+    photos: list[Path], open_tiny: Callable[[int], Backbone]
+) -> None:
+    def finish(batch: TapBatch) -> tuple[str, list[Path]]:
+        return threading.current_thread().name, [entry.path for entry in batch.entries]
+
+    finished = list(map_batches(photos, open_tiny(4), 2, finish))
+    assert [path for _, paths in finished for path in paths] == photos
+    assert all(name.startswith("network") for name, _ in finished)
+
+
+def test_an_error_while_finishing_ends_the_run_and_its_threads(
+    photos: list[Path], open_tiny: Callable[[int], Backbone]
+) -> None:
+    def finish(batch: TapBatch) -> None:
+        raise ValueError("no finish")
+
+    with pytest.raises(ValueError, match="no finish"):
+        list(map_batches(photos, open_tiny(4), 2, finish))
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "network"))]

@@ -25,6 +25,7 @@ class FakeBackbone:
     request: CompileRequest
     network: Backbone
     fake: FakeBackend
+    parallel: int = 1
 
     @property
     def backend(self) -> str:
