@@ -45,6 +45,7 @@ MODE_SETTINGS = {
     "p2c.min_density": 0.2,
     "p2c.min_distance": 2.0,
     "p2c.trim": 0.6,
+    "combined.margin": 1.5,
 }
 
 _BATCH = 64
