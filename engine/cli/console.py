@@ -40,7 +40,7 @@ def print_line(text: str = "") -> None:
 
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; a column whose name starts with ``>`` is aligned right."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=None if title is None else Text(_printable(title)), title_justify="left")
     for name in columns:
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
     for row in rows:

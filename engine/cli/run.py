@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import Counter
@@ -145,7 +146,9 @@ def _print(tally: _Tally, summary: dict[str, Any], out: Path | None, overlay: bo
     if tally.n == 0:
         print_line("No images were found.")
         return
-    print_table(None, ("image", ">count", "class", "pointers (x, y)"), map(_table_row, tally.rows))
+    folder = _common_folder([row.path for row in tally.rows])
+    rows = [_table_row(row, folder) for row in tally.rows]
+    print_table(folder, ("image", ">count", "class", "pointers (x, y)"), rows)
     if tally.n > len(tally.rows):
         print_line(f"... and {tally.n - len(tally.rows):,} more.")
     counts = ", ".join(f"{label}: {n:,}" for label, n in summary["counts"].items())
@@ -158,10 +161,19 @@ def _print(tally: _Tally, summary: dict[str, Any], out: Path | None, overlay: bo
         print_line(f"Rows are in {out}" + (f", pictures in {out / OVERLAYS}." if overlay else "."))
 
 
-def _table_row(result: Result) -> Sequence[str]:
+def _common_folder(paths: Sequence[str]) -> str:
+    """Return the folder that all images lie in, to be named once; empty where there is none."""
+    try:
+        return os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:  # absolute and relative paths, or two drives
+        return ""
+
+
+def _table_row(result: Result, folder: str) -> Sequence[str]:
+    name = os.path.relpath(result.path, folder) if folder else result.path
     if not result.ok:
-        return result.path, "-", "", f"failed: {result.error}"
+        return name, "-", "", f"failed: {result.error}"
     shown = " ".join("({:.0f}, {:.0f})".format(*pointer.centre) for pointer in result.pointers[:6])
     more = len(result.pointers) - 6
     named = "" if result.class_name is None else f"{result.class_name} ({result.class_score:.0%})"
-    return result.path, str(result.count), named, shown + (f" +{more}" if more > 0 else "")
+    return name, str(result.count), named, shown + (f" +{more}" if more > 0 else "")

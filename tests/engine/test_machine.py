@@ -20,7 +20,7 @@ def test_the_description_can_be_a_key_of_a_cache() -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not pin processes to cores")
 def test_only_the_cores_that_this_process_may_use_count() -> None:
     allowed = os.sched_getaffinity(0)
-    assert usable_cores() == len(allowed)
+    assert usable_cores() <= len(allowed)
     try:
         os.sched_setaffinity(0, {min(allowed)})
         assert usable_cores() == 1
@@ -43,3 +43,12 @@ def test_extensions_are_read_from_the_processors_flags(monkeypatch: pytest.Monke
     assert described["processor"] == "Some CPU @ 2 GHz"
     assert described["extensions"] == ["avx2", "avx512f", "amx_bf16"]
     assert described["memory_gib"] == 4.0
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("max 100000", 64), ("150000 100000", 2), ("5000 100000", 1), ("", 64)]
+)
+def test_a_containers_quota_limits_the_cores(monkeypatch: pytest.MonkeyPatch, quota: str, expected: int) -> None:
+    monkeypatch.setattr(machine, "_read", lambda path: quota if path.endswith("cpu.max") else "")
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert usable_cores() == expected
