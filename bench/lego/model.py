@@ -38,14 +38,14 @@ BACKGROUND = "background"
 COUNT_FEATURES = ("gap", "fc6", "fc7")
 #: Defaults of the modes for this network, chosen on validation scenes (held-out digits, seed 301).
 MODE_SETTINGS = {
-    "p2c.top_last": 12,
-    "p2c.top_prev": 8,
+    "p2c.top_last": 16,
+    "p2c.top_prev": 4,
     "p2c.mean_factor": 1.0,
-    "p2c.cutoff": 0.7,
+    "p2c.cutoff": 0.85,
     "p2c.min_density": 0.2,
     "p2c.min_distance": 2.0,
-    "p2c.trim": 0.6,
-    "combined.margin": 1.5,
+    "p2c.trim": 0.7,
+    "combined.margin": 1.0,
 }
 
 _BATCH = 64

