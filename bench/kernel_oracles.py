@@ -1,0 +1,99 @@
+"""What each kernel computes, for one image, the plain way or by scikit-learn and SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+from sklearn.cluster import DBSCAN
+from sklearn.mixture import GaussianMixture
+
+# Settings of the kernels: those of the modes, or near them.
+EPS, MIN_WEIGHT = 1.5, 3
+CUTOFF, MIN_DENSITY, MIN_DISTANCE, TRIM = 1.0, 0.5, 4.0, 0.5
+MAX_ITER, TOL = 100, 1e-3
+# scikit-learn adds this to variances where the kernel takes a maximum; too small to tell.
+VARIANCE_FLOOR = 1e-9
+
+
+def heat_of(maps: np.ndarray, factor: float) -> np.ndarray:
+    """Return the heatmap (H, W) of maps (k, H, W): above ``factor`` times their mean, summed (paper 4)."""
+    heat: np.ndarray = np.maximum(maps - factor * maps.mean(), 0).sum(axis=0)
+    return heat
+
+
+def mixture_of(heat: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return means and weights (K, 3) of scikit-learn's mixture of integer heat (H, W), from starts (K, 2) as (x, y).
+
+    It takes no sample weights, so each cell is repeated as often as its heat says.
+    """
+    y, x = np.nonzero(heat)
+    points = np.repeat(np.stack([x, y], axis=1), heat[y, x].astype(int), axis=0)
+    k = len(starts)
+    fitted = GaussianMixture(
+        k,
+        covariance_type="diag",
+        reg_covar=VARIANCE_FLOOR,
+        tol=TOL,
+        max_iter=MAX_ITER,
+        means_init=starts,
+        weights_init=np.full(k, 1 / k),
+        precisions_init=np.tile(1 / np.maximum(points.var(axis=0) / k, VARIANCE_FLOOR), (k, 1)),
+        random_state=0,
+    ).fit(points)
+    return np.concatenate([fitted.means_, fitted.weights_[:, None]], axis=1)
+
+
+def resized(maps: np.ndarray) -> np.ndarray:
+    """Return maps (k, H, W) at twice the grid, with half-pixel centres and clamped edges."""
+    k, height, width = maps.shape
+    y, x = ((np.arange(2 * size) + 0.5) / 2 - 0.5 for size in (height, width))
+    where = np.meshgrid(np.arange(k), y, x, indexing="ij")
+    resized: np.ndarray = ndimage.map_coordinates(maps, where, order=1, mode="nearest")
+    return resized
+
+
+def peaks_of(heat: np.ndarray) -> np.ndarray:
+    """Return the labels of density peaks over all pairs of cells of one image (Rodriguez & Laio 2014)."""
+    cells = np.flatnonzero(heat > 0)
+    y, x = np.divmod(cells, heat.shape[1])
+    squared = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
+    density = np.exp(-squared / CUTOFF**2) @ heat.ravel()[cells]
+    order = np.argsort(-density, kind="stable")
+    labels = np.full(heat.size, -1)
+    delta = np.full(len(cells), np.sqrt(squared[order[0]].max()))
+    parent = np.full(len(cells), -1)
+    for position, cell in enumerate(order[1:], start=1):
+        denser = np.sort(order[:position])
+        parent[cell] = denser[squared[cell, denser].argmin()]
+        delta[cell] = np.sqrt(squared[cell, parent[cell]])
+    outstanding = (density >= MIN_DENSITY * density.max()) & (delta >= MIN_DISTANCE)
+    outstanding[order[0]] = True
+    centres = [cell for cell in np.lexsort((-density, -density * delta)) if outstanding[cell]]
+    for number, cell in enumerate(centres):
+        labels[cells[cell]] = number
+    for cell in order:
+        if not outstanding[cell]:
+            labels[cells[cell]] = labels[cells[parent[cell]]]
+    return labels.reshape(heat.shape)
+
+
+def boxes_of(labels: np.ndarray, density: np.ndarray, slots: int) -> np.ndarray:
+    """Return the boxes (slots, 4) of the cells that are dense enough for their cluster, -1 in unused slots."""
+    boxes = np.full((slots, 4), -1.0)
+    peak = np.array(ndimage.maximum(density, labels, np.arange(slots)))
+    kept = (labels >= 0) & (density >= TRIM * peak[labels])
+    for number, found in enumerate(ndimage.find_objects(np.where(kept, labels + 1, 0), slots)):
+        if found is not None:
+            rows, columns = found
+            boxes[number] = columns.start, rows.start, columns.stop, rows.stop
+    return boxes
+
+
+def dbscan_of(heat: np.ndarray) -> np.ndarray:
+    """Return scikit-learn's DBSCAN labels (H, W) of the cells of positive heat, -1 elsewhere."""
+    labels = np.full(heat.shape, -1)
+    cells = np.argwhere(heat > 0)
+    if len(cells):
+        weights = heat[heat > 0]
+        labels[heat > 0] = DBSCAN(eps=EPS, min_samples=MIN_WEIGHT).fit(cells, sample_weight=weights).labels_
+    return labels
