@@ -1,0 +1,275 @@
+"""pc-engine beside its peers, in one run: the same photos and weights, checked to agree, then timed in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from pc_engine.backbone import CompileRequest
+from pc_engine.backends import BACKENDS
+from pc_engine.bench.environment import describe_environment, median_rate, seconds_of
+from pc_engine.bench.peers_contract import Peer, PeerResult, Workload, label_of
+from pc_engine.bench.peers_runtimes import EngineNetworkPeer, EnginePeer, OnnxRuntimePeer, OpenVinoPeer
+from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
+from pc_engine.bench.throughput import Progress, Report, ThroughputSettings, complete_model
+from pc_engine.engine import Engine, network_request
+from pc_engine.errors import BackendError, MissingPackageError, ModelError, PcEngineError
+from pc_engine.model import Model
+from pc_engine.modes import MODES, settings_for
+from pc_engine.selection import tap_difference
+
+MODE = "c2p"
+PRECISIONS = ("fp32", "bf16", "int8")
+
+#: Largest relative L2 difference of a tap from the reference on the same pixels.
+TAP_TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2, "int8": 3e-1}
+#: Least share of photos with the reference's count. Not 1, as Pillow and libjpeg-turbo round pixels differently and a
+#: photo between two labels then falls to either side.
+COUNT_AGREEMENT = {"fp32": 0.95, "bf16": 0.85, "int8": 0.6}
+
+_BATCHES_KEPT = 4
+_CHECKED_PHOTOS = 64
+_TUNED_PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class PeerReport:
+    """A comparison; ``reference`` names the peer whose taps and counts the others were checked against."""
+
+    model: str
+    batch_size: int
+    n: int
+    repeats: int
+    reference: str
+    random_parts: tuple[str, ...]
+    peers: tuple[PeerResult, ...]
+    machine: dict[str, Any] = field(default_factory=lambda: describe_environment("torch", "scikit-learn", "pillow"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {
+            "model": self.model,
+            "mode": MODE,
+            "batch_size": self.batch_size,
+            "n": self.n,
+            "repeats": self.repeats,
+            "reference": self.reference,
+            "tap_tolerance": TAP_TOLERANCE,
+            "least_count_agreement": COUNT_AGREEMENT,
+            "random_parts": list(self.random_parts),
+            "peers": [asdict(peer) for peer in self.peers],
+            "machine": self.machine,
+        }
+
+
+def compare_with_peers(
+    photos: Sequence[Path],
+    settings: ThroughputSettings,
+    *,
+    try_compile: bool = True,
+    report: Report = lambda _: None,
+    progress: Progress = lambda *_: None,
+) -> PeerReport:
+    """Open every peer that works here, check that they agree, and time them in turn. Mode c2p.
+
+    Parameters
+    ----------
+    photos
+        The images; repeated up to ``settings.n``.
+    settings
+        Model, backend of pc-engine, batch size of all peers, images a run, and runs; its mode and precision do not
+        count.
+    try_compile
+        Let peer (b) use torch.compile where it works and is faster; it takes a minute to find out.
+
+    Raises
+    ------
+    MissingPackageError
+        If PyTorch is not installed.
+    BackendError
+        If a peer's taps or counts differ from the reference's by more than allowed. Then nothing is timed.
+    """
+    _require_torch()
+    settings = replace(settings, mode=MODE, precision="fp32")
+    model, random_parts = complete_model(photos, settings, report)
+    request = network_request(model, MODES[MODE].taps(model.manifest), batch_size=settings.batch_size)
+    pixels, size = model.manifest.input, request.batch_size
+    readable, images = readable_photos(photos, pixels.height, pixels.width, keep=_BATCHES_KEPT * size)
+    batches = in_batches(images, size, _BATCHES_KEPT)
+    peers: list[Peer] = []
+    missing: list[PeerResult] = []
+    try:
+        for opened in _open_all(model, request, settings, batches[0], try_compile, report):
+            if isinstance(opened, PeerResult):
+                report(f"{label_of(opened)} is left out: {opened.reason}")
+                missing.append(opened)
+            else:
+                peers.append(opened)
+        work = Workload(repeat_to(readable, settings.n), batches)
+        results = race(peers, work, settings.repeats, readable[:_CHECKED_PHOTOS], progress)
+    finally:
+        for peer in reversed(peers):
+            peer.close()
+    everyone = sorted([*results, *missing], key=lambda peer: (peer.letter, peer.scope != "end to end"))
+    return PeerReport(
+        model=model.name,
+        batch_size=size,
+        n=settings.n,
+        repeats=settings.repeats,
+        reference=label_of(peers[0]),
+        random_parts=random_parts,
+        peers=tuple(everyone),
+    )
+
+
+def race(
+    peers: Sequence[Peer],
+    work: Workload,
+    repeats: int,
+    checked_on: Sequence[Path],
+    progress: Progress = lambda *_: None,
+) -> list[PeerResult]:
+    """Check every peer against the first of them, then let them do the work in turn, ``repeats`` times.
+
+    ``checked_on`` are the photos whose counts are compared.
+
+    Raises
+    ------
+    BackendError
+        If a peer disagrees. Then nothing is timed.
+    """
+    results = _check(peers, Workload(checked_on, work.batches), progress)
+    few = Workload(work.paths[: 2 * work.batch_size], work.batches)
+    for peer in peers:
+        peer.run(few)
+    seconds: list[list[float]] = [[] for _ in peers]
+    steps = repeats * len(peers)
+    for step in range(steps):
+        turn, place = divmod(step, len(peers))
+        place = (place + turn) % len(peers)  # nobody always comes after the same one
+        progress(label_of(peers[place]), step, steps)
+        seconds[place].append(seconds_of(partial(peers[place].run, work)))
+    progress("done", steps, steps)
+    timed = [
+        replace(result, seconds=tuple(runs), images_per_second=median_rate(work.images(result.scope), runs))
+        for result, runs in zip(results, seconds, strict=True)
+    ]
+    base = next((result.images_per_second for result in timed if result.letter == "a"), None)
+    return [replace(result, ratio=_ratio(result.images_per_second, base)) for result in timed]
+
+
+def _ratio(rate: float | None, base: float | None) -> float | None:
+    return None if rate is None or base is None else rate / base
+
+
+def _check(peers: Sequence[Peer], work: Workload, progress: Progress) -> list[PeerResult]:
+    images = work.batches[0]
+    reference = peers[0].taps(images)
+    counts = peers[0].run(work)
+    results = []
+    for place, peer in enumerate(peers):
+        progress("checking", place, len(peers))
+        difference = tap_difference(peer.taps(images), reference)
+        limit = TAP_TOLERANCE[peer.precision]
+        if not difference <= limit:
+            raise BackendError(
+                f"The taps of {label_of(peer)} differ from those of {label_of(peers[0])} by {difference:.2g}, more "
+                f"than {limit:.2g}: nothing was timed, as a wrong result has no speed."
+            )
+        agreement = None
+        if peer.scope == "end to end" and counts:
+            agreement = fmean(a == b for a, b in zip(peer.run(work), counts, strict=True))
+            if agreement < COUNT_AGREEMENT[peer.precision]:
+                raise BackendError(
+                    f"The counts of {label_of(peer)} are those of {label_of(peers[0])} for {agreement:.0%} of the "
+                    f"photos, less than {COUNT_AGREEMENT[peer.precision]:.0%}: nothing was timed, as a wrong result "
+                    f"has no speed."
+                )
+        about = {name: getattr(peer, name) for name in ("letter", "name", "precision", "scope", "note")}
+        results.append(PeerResult(**about, tap_difference=difference, count_agreement=agreement))
+    return results
+
+
+def _open_all(
+    model: Model,
+    request: CompileRequest,
+    settings: ThroughputSettings,
+    images: np.ndarray,
+    try_compile: bool,
+    report: Report,
+) -> Iterator[Peer | PeerResult]:
+    """Yield every peer, or why it is not available; the reference first."""
+    yield from _torch_peers(model, request, images, try_compile, report)
+    report("Opening ONNX Runtime and OpenVINO ...")
+    yield OnnxRuntimePeer(request)
+    yield from _openvino_peers(request)
+    for precision in PRECISIONS:
+        yield from _engine_peers(model, settings, precision, request.batch_size, report)
+
+
+def _torch_peers(
+    model: Model, request: CompileRequest, images: np.ndarray, try_compile: bool, report: Report
+) -> Iterator[Peer | PeerResult]:
+    from pc_engine.bench import peers_torch as pt
+
+    try:
+        network = pt.torch_vgg(model.network, model.manifest, request.taps)
+    except ModelError as error:
+        yield PeerResult("a", pt.EagerPeer.name, "fp32", "end to end", reason=str(error))
+        for precision in _TUNED_PRECISIONS:
+            yield PeerResult("b", pt.TunedPeer.name, precision, "end to end", reason=str(error))
+        return
+    assert model.parts.counter is not None
+    counting = pt.ImageByImage(model.parts.counter, settings_for(model.manifest).c2p)
+    yield pt.EagerPeer(network, model.manifest, counting, request.batch_size)
+    for precision in _TUNED_PRECISIONS:
+        if try_compile:
+            report(f"Trying torch.compile at {precision} ...")
+        runner, note = pt.tuned_runner(network, precision, images, try_compile=try_compile)
+        yield pt.TunedPeer(runner, note, precision, model.manifest, counting, request.batch_size)
+
+
+def _openvino_peers(request: CompileRequest) -> Iterator[Peer | PeerResult]:
+    probe = BACKENDS["openvino"].probe()
+    for precision in PRECISIONS:
+        if precision in probe.precisions:
+            try:
+                yield OpenVinoPeer(replace(request, precision=precision))
+            except PcEngineError as error:
+                yield PeerResult("d", OpenVinoPeer.name, precision, "network", reason=str(error))
+        else:
+            reason = probe.reason if not probe.available else f"OpenVINO does not run {precision} here."
+            yield PeerResult("d", OpenVinoPeer.name, precision, "network", reason=reason)
+
+
+def _engine_peers(
+    model: Model, settings: ThroughputSettings, precision: str, batch_size: int, report: Report
+) -> Iterator[Peer | PeerResult]:
+    try:
+        engine = Engine(
+            model,
+            mode=MODE,
+            backend=settings.backend,
+            precision=precision,
+            batch_size=batch_size,
+            workers=settings.workers,
+            report=report,
+        )
+    except PcEngineError as error:
+        yield PeerResult("e", EnginePeer.name, precision, "end to end", reason=str(error))
+        return
+    yield EnginePeer(engine)
+    yield EngineNetworkPeer(engine)
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise MissingPackageError("torch", "train", "compare with PyTorch") from None
