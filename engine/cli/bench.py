@@ -1,0 +1,285 @@
+"""``pc-engine bench throughput``, ``bench peers`` and ``bench kernels``: measurements on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pc_engine.cli import options
+from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
+from pc_engine.errors import UsageError
+
+app = typer.Typer(help="Measure throughput: a run and its stages, its peers, and the kernels.")
+
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A folder, file or glob, or random:N for N generated photos.")
+]
+N = Annotated[int | None, typer.Option("--n", help="Images of one run; the photos are repeated if there are fewer.")]
+Repeats = Annotated[int | None, typer.Option("--repeats", help="Runs, of which the median counts.")]
+ChartOut = Annotated[Path | None, typer.Option("--out", help="Directory for the figures as JSON and a PNG chart.")]
+
+
+@app.command("throughput")
+def throughput(
+    source: Source,
+    mode: options.Mode = "c2p",
+    model: options.Model = None,
+    backend: options.Backend = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    n: N = None,
+    repeats: Repeats = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Every batch size x precision x number of workers that is not given.")
+    ] = False,
+    out: ChartOut = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure a run beside its stages alone: decoding, the network, post-processing.
+
+    512 images and 5 repeats, 128 and 3 with --sweep. A counter or signatures that the model lacks are filled in at
+    random: the speed is the same.
+    """
+    from pc_engine.bench.charts import sweep_chart, throughput_chart
+    from pc_engine.bench.photos import photos_of
+    from pc_engine.bench.throughput import ThroughputSettings, measure_throughput, sweep_throughput
+
+    settings = ThroughputSettings(
+        model=model,
+        mode=mode,
+        backend=backend,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        n=n if n is not None else 128 if sweep else 512,
+        repeats=repeats if repeats is not None else 3 if sweep else 5,
+    )
+    _check_out(out)
+    silent = quiet or as_json
+    with photos_of(source) as photos, _steps(silent) as show:
+        if sweep:
+            rows = sweep_throughput(photos, settings, report=remark(silent), progress=show)
+        else:
+            report = measure_throughput(photos, settings, report=remark(silent), progress=show).to_dict()
+    if sweep:
+        _store(out, f"sweep-{_name(model)}-{mode}", rows)
+        if out is not None:
+            sweep_chart(rows, out / f"sweep-{_name(model)}-{mode}.png")
+    else:
+        name = f"throughput-{report['model']}-{mode}-{report['precision']}"
+        _store(out, name, report)
+        if out is not None:
+            throughput_chart(report, out / f"{name}.png")
+    if as_json:
+        print_json(rows if sweep else report)
+    elif not quiet and sweep:
+        _print_sweep(rows)
+    elif not quiet:
+        _print_throughput(report)
+
+
+def _print_throughput(report: Mapping[str, Any]) -> None:
+    rates = (
+        ("decode alone", "decode_ips"),
+        ("network alone", "network_ips"),
+        ("post-processing alone", "postprocess_ips"),
+        ("files to rows", "end_to_end_ips"),
+    )
+    print_line(
+        f"{report['model']}, {report['mode']}, {report['backend']} {report['precision']}, batches of "
+        f"{report['batch_size']}, {report['workers']} decoding threads: {report['n']} images, median of "
+        f"{report['repeats']} runs"
+    )
+    print_table(None, ("what", ">images/s"), [(name, f"{report[key]:,.1f}") for name, key in rates])
+    print_line("Seconds of the median run by stage; stages overlap, and each counts all of its threads")
+    print_table(
+        None,
+        ("stage", ">seconds", ">share of wall time"),
+        [(name, f"{value:.3f}", f"{value / report['seconds']:.1%}") for name, value in report["stages"].items()],
+    )
+    print_line(
+        f"The run reaches {report['ratio']:.1%} of its network alone; the bottleneck is {report['bottleneck']}. "
+        f"Peak memory {report['peak_rss_mb']:,.0f} MB. {_machine(report['machine'])}"
+    )
+    if report["random_parts"]:
+        print_line(f"With {' and '.join(report['random_parts'])} filled in at random: the model has none.")
+
+
+def _print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = ("precision", ">batch", ">threads", ">network", ">run", ">ratio", ">peak MB", "bottleneck")
+    table = []
+    for row in rows:
+        identity = (row["precision"], str(row["batch_size"]), str(row["workers"]))
+        if "error" in row:
+            table.append((*identity, "-", "-", "-", "-", row["error"]))
+        else:
+            rates = (f"{row['network_ips']:.1f}", f"{row['end_to_end_ips']:.1f}", f"{row['ratio']:.1%}")
+            table.append((*identity, *rates, f"{row['peak_rss_mb']:,.0f}", row["bottleneck"]))
+    print_line("Images per second of the network alone and of the run from files to rows; threads decode.")
+    print_table(None, columns, table)
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    return f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['extensions'])})."
+
+
+def _check_out(out: Path | None) -> None:
+    """Find out before hours of measuring whether the figures can be written."""
+    if out is None:
+        return
+    from pc_engine.bench.charts import require_charts
+
+    require_charts()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The folder {out} cannot be written ({error.strerror}): choose another.") from None
+
+
+def _store(out: Path | None, name: str, value: Any) -> None:
+    if out is not None:
+        (out / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def _name(model: str | None) -> str:
+    return "default" if model is None else Path(model).name
+
+
+@contextmanager
+def _steps(silent: bool) -> Iterator[Any]:
+    """Yield what shows (stage, steps done, steps in all) on one line of stderr."""
+    with progress("photos", quiet=silent, unit="runs") as tracker:
+        yield lambda stage, done, total: tracker.restart(stage, done, total, "runs")
+
+
+@app.command("peers")
+def peers(
+    source: Source,
+    model: options.Model = None,
+    backend: options.Backend = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    n: N = None,
+    repeats: Repeats = None,
+    no_compile: Annotated[
+        bool, typer.Option("--no-compile", help="Do not try torch.compile, which takes a minute.")
+    ] = False,
+    out: ChartOut = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compare mode c2p with its peers in one run: same photos and weights, checked to agree, then timed in turn.
+
+    (a) PyTorch eager, Pillow and scikit-learn; (b) PyTorch with worker processes, channels_last, autocast or
+    torch.compile; (c) ONNX Runtime and (d) OpenVINO's throughput mode, network only; (e) pc-engine. 128 images and 5
+    repeats.
+    """
+    from pc_engine.bench.charts import peers_chart
+    from pc_engine.bench.peers import MODE, compare_with_peers
+    from pc_engine.bench.photos import photos_of
+    from pc_engine.bench.throughput import ThroughputSettings
+
+    settings = ThroughputSettings(
+        model=model,
+        mode=MODE,
+        backend=backend,
+        batch_size=batch_size,
+        workers=workers,
+        n=128 if n is None else n,
+        repeats=5 if repeats is None else repeats,
+    )
+    _check_out(out)
+    silent = quiet or as_json
+    with photos_of(source) as photos, _steps(silent) as show:
+        report = compare_with_peers(
+            photos, settings, try_compile=not no_compile, report=remark(silent), progress=show
+        ).to_dict()
+    name = f"peers-{report['model']}"
+    _store(out, name, report)
+    if out is not None:
+        peers_chart(report, out / f"{name}.png")
+    if as_json:
+        print_json(report)
+    elif not quiet:
+        _print_peers(report)
+
+
+def _print_peers(report: Mapping[str, Any]) -> None:
+    print_line(
+        f"{report['model']}, {report['mode']}, batches of {report['batch_size']}: {report['n']} images, median of "
+        f"{report['repeats']} runs in turn. Taps and counts against {report['reference']}."
+    )
+    rows = [
+        (
+            f"({peer['letter']}) {peer['name']}",
+            peer["precision"],
+            "network" if peer["scope"] == "network" else "files",
+            _number(peer["images_per_second"], ".1f"),
+            _number(peer["ratio"], ".2f"),
+            _number(peer["tap_difference"], ".0e"),
+            _number(peer["count_agreement"], ".0%"),
+        )
+        for peer in report["peers"]
+    ]
+    print_table(None, ("peer", "precision", "from", ">images/s", ">x (a)", ">taps off", ">counts"), rows)
+    for peer in report["peers"]:
+        print_line(f"({peer['letter']}) {peer['name']} {peer['precision']}, {peer['scope']}: " + _about(peer))
+    print_line(_machine(report["machine"]))
+
+
+def _about(peer: Mapping[str, Any]) -> str:
+    return f"not available: {peer['reason']}" if peer["reason"] else f"{peer['note']}."
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+@app.command("kernels")
+def kernels(
+    grid: Annotated[int, typer.Option("--grid", help="Side of the feature maps, in cells.")] = 14,
+    batch: Annotated[int, typer.Option("--batch", help="Images in a batch.")] = 64,
+    channels: Annotated[int, typer.Option("--channels", help="Feature maps of an image.")] = 512,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Check each kernel against an oracle, then time it beside scikit-learn image by image and the memory's rate."""
+    from pc_engine.bench.kernel_rates import measure_kernels
+
+    with _steps(quiet or as_json) as show:
+        report = measure_kernels(grid=grid, batch=batch, channels=channels, progress=show).to_dict()
+    if as_json:
+        print_json(report)
+    elif not quiet:
+        _print_kernels(report)
+
+
+def _print_kernels(report: Mapping[str, Any]) -> None:
+    print_line(
+        f"{report['batch']} images of {report['channels']} maps of {report['grid']} x {report['grid']} cells, one "
+        f"core; a large copy moves {report['bandwidth_gb_s']:.1f} GB/s."
+    )
+    rows = [
+        (
+            rate["kernel"],
+            rate["mode"],
+            f"{rate['ms']:.4f}",
+            f"{rate['peer_ms']:.3f}",
+            f"{rate['speedup']:.1f}",
+            f"{rate['bytes'] / 1024:,.1f}",
+            f"{rate['bandwidth_share']:.1%}",
+            rate["peer"],
+        )
+        for rate in report["kernels"]
+    ]
+    columns = ("kernel", "mode", ">ms/image", ">peer ms", ">x", ">KiB/image", ">of copy", "checked against")
+    print_table(None, columns, rows)
+    sums = ", ".join(f"{mode}: {value:.3f}" for mode, value in report["sum_ms"].items())
+    print_line(f"Sum of ms an image: {sums}. {_machine(report['machine'])}")

@@ -1,0 +1,106 @@
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+FIXED = ("--backend", "onnxruntime", "--precision", "fp32", "--batch-size", 2, "--workers", 1)
+FEW = ("--n", 4, "--repeats", 1)
+
+
+def is_sentence(outcome):
+    # Remarks and the line of a progress bar may come before it.
+    last = outcome.err.strip().splitlines()[-1]
+    return outcome.code == 2 and last.startswith("pc-engine: ") and "Traceback" not in outcome.err
+
+
+def test_throughput_prints_one_json_object_and_nothing_else(pc_engine, scenes, tiny_directory):
+    outcome = pc_engine("bench", "throughput", scenes, "--model", tiny_directory, "--json", *FIXED, *FEW)
+    report = outcome.json()
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert report["ratio"] == report["end_to_end_ips"] / report["network_ips"]
+    assert (report["model"], report["mode"], report["n"], report["repeats"]) == ("tiny", "c2p", 4, 1)
+
+
+def test_throughput_of_generated_photos_with_files(pc_engine, tiny_directory, tmp_path):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "figures"
+    model = ("--model", tiny_directory, "--mode", "p2c")
+    outcome = pc_engine("bench", "throughput", "random:2", *model, "--out", out, *FIXED, *FEW)
+    assert outcome.code == 0
+    assert "of its network alone; the bottleneck is " in outcome.out
+    stored = json.loads((out / "throughput-tiny-p2c-fp32.json").read_text())
+    assert stored["mode"] == "p2c"
+    with Image.open(out / "throughput-tiny-p2c-fp32.png") as chart:
+        assert chart.format == "PNG"
+
+
+def test_sweep_is_a_list(pc_engine, scenes, tiny_directory, tmp_path):
+    pytest.importorskip("matplotlib")
+    arguments = ("bench", "throughput", scenes, "--model", tiny_directory, "--sweep", *FIXED, *FEW)
+    (row,) = pc_engine(*arguments, "--json", "--out", tmp_path).json()
+    assert row["batch_size"] == 2
+    assert [path.suffix for path in sorted(tmp_path.glob("sweep-*"))] == [".json", ".png"]
+    assert "files to rows" in pc_engine(*arguments).out
+
+
+def test_random_parts_are_said(pc_engine, scenes, make_model, tmp_path):
+    bare = make_model(tmp_path / "bare", counter=None)
+    outcome = pc_engine("bench", "throughput", scenes, "--model", bare, *FIXED, *FEW)
+    assert "no counter: random ones" in " ".join(outcome.err.split())
+    assert "counter filled in at random" in outcome.out
+
+
+def test_peers_name_what_is_not_available(pc_engine, scenes, tiny_directory):
+    pytest.importorskip("torch")
+    outcome = pc_engine(
+        *("bench", "peers", scenes, "--model", tiny_directory, "--batch-size", 2, "--no-compile", "--quiet", "--json"),
+        *FEW,
+    )
+    report = outcome.json()
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert "VGG" in report["peers"][0]["reason"]
+    table = pc_engine("bench", "peers", scenes, "--model", tiny_directory, "--batch-size", 2, "--no-compile", *FEW)
+    assert "(a) PyTorch fp32, end to end: not available: The model 'tiny' cannot be rebuilt" in table.out
+
+
+def test_kernels_print_their_sum(pc_engine):
+    sizes = ("--grid", 8, "--batch", 3, "--channels", 6)
+    assert pc_engine("bench", "kernels", *sizes, "--json").json()["sum_ms"]["all"] > 0
+    assert "Sum of ms an image: c2p: " in pc_engine("bench", "kernels", *sizes).out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("throughput", "no-such-folder"),
+        ("throughput", "random:x"),
+        ("throughput", "random:2", "--mode", "p2p"),
+        ("throughput", "random:2", "--n", "0"),
+        ("throughput", "random:2", "--repeats", "0"),
+        ("throughput", "random:2", "--model", "no-such-model"),
+        ("throughput", "random:2", "--precision", "fp7"),
+        ("throughput", "random:2", "--batch-size", "0"),
+        ("peers", "random:2", "--n", "0"),
+        ("kernels", "--grid", "2"),
+    ],
+)
+def test_wrong_use_is_one_sentence(pc_engine, arguments):
+    assert is_sentence(pc_engine("bench", *arguments))
+
+
+def test_out_that_cannot_be_written_is_said_first(pc_engine, tiny_directory, tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "file").write_text("")
+    outcome = pc_engine("bench", "throughput", "random:2", "--model", tiny_directory, "--out", tmp_path / "file" / "in")
+    assert is_sentence(outcome)
+    assert "choose another" in outcome.err
+
+
+def test_missing_matplotlib_is_said_first(pc_engine, tiny_directory, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    outcome = pc_engine("bench", "throughput", "random:2", "--model", tiny_directory, "--out", tmp_path)
+    assert is_sentence(outcome)
+    assert "pc-engine[bench]" in outcome.err
