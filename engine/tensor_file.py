@@ -43,10 +43,22 @@ def write_tensors(
     """Write ``tensors`` and the JSON values of ``header`` to ``path``: whole, or not at all."""
     metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in header.items()}
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    content = save(contiguous, metadata={"format": kind.format, **metadata})
+    content = _in_stable_order(save(contiguous, metadata={"format": kind.format, **metadata}))
     temporary = path.with_name(path.name + ".new")
     temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def _in_stable_order(content: bytes) -> bytes:
+    """Sort the metadata of a safetensors file: the library writes it in another order each time.
+
+    The file starts with the length of its JSON header, 8 bytes little-endian; the header is padded with spaces.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return content[:8] + text.ljust(length) + content[8 + length :]
 
 
 def read_tensors(path: Path, kind: TensorFileKind) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

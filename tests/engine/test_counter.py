@@ -194,3 +194,13 @@ def test_a_label_stands_for_the_count_or_the_open_end(count: int, largest: int) 
     labels = (*map(str, range(largest)), f"{largest}+")
     label = count_label(count, labels)
     assert label_counts(labels)[labels.index(label)] == min(count, largest)
+
+
+def test_equal_counters_are_equal_files(tmp_path: Path) -> None:
+    weights = {name: np.ones((5, 3), np.float32) for name in ("a", "b")}
+    contents = set()
+    for turn in range(8):
+        path = tmp_path / f"{turn}.safetensors"
+        CountSVM(("a", "b"), DEFAULT_LABELS, weights, np.zeros(5, np.float32)).save(path)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
