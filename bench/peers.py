@@ -240,7 +240,7 @@ def _openvino_peers(request: CompileRequest) -> Iterator[Peer | PeerResult]:
     for precision in PRECISIONS:
         if precision in probe.precisions:
             try:
-                yield OpenVinoPeer(replace(request, precision=precision))
+                yield OpenVinoPeer(request.at(precision))
             except PcEngineError as error:
                 yield PeerResult("d", OpenVinoPeer.name, precision, "network", reason=str(error))
         else:

@@ -6,17 +6,19 @@ Everything that differs between ONNX Runtime, OpenVINO and TensorRT lies behind 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from pc_engine.errors import ModelError
 from pc_engine.kernels.array_module import Array
-from pc_engine.manifest import Manifest
+from pc_engine.manifest import QUANTISED_FILES, Manifest
 
 #: Tap name to float32 array of shape (N, ...): what a network says about a batch.
 Taps = Mapping[str, Array]
 
-PRECISIONS = ("fp32", "bf16")
+#: int8 needs a quantised network; the others run the model's own.
+PRECISIONS = ("fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class CompileRequest:
     taps
         Names of the taps wanted; whatever only other taps need is not computed.
     precision
-        One of `PRECISIONS`.
+        One of `PRECISIONS`; `at` asks for another one.
     batch_size
         Images in a batch. Compiled in; a smaller batch is padded.
     threads
@@ -45,6 +47,34 @@ class CompileRequest:
     precision: str
     batch_size: int
     threads: int
+
+    def at(self, precision: str) -> CompileRequest:
+        """Return the request to run this one's network at ``precision``, with the file that holds it for that.
+
+        Raises
+        ------
+        ModelError
+            If that takes a quantised network and the model has none.
+        """
+        if precision not in QUANTISED_FILES:
+            return replace(self, precision=precision)
+        if precision not in self.manifest.quantised:
+            raise ModelError(
+                f"The model '{self.manifest.name}' has no {precision} network: make one from photos like yours with "
+                f"'pc-engine build {self.manifest.name} --precision {precision} --calibrate PHOTOS'."
+            )
+        quantised = self.manifest.quantised[precision]
+        return replace(
+            self,
+            network=self.network.with_name(QUANTISED_FILES[precision]),
+            manifest=replace(self.manifest, input=quantised.input, taps=quantised.taps),
+            precision=precision,
+        )
+
+    @property
+    def network_sha256(self) -> str:
+        """sha256 of the file that is compiled."""
+        return self.manifest.files[self.network.name]
 
 
 class Backbone(Protocol):

@@ -98,6 +98,7 @@ class Engine:
             backend=backend,
             precision=precision,
             batch_size=batch_size,
+            mode=self.mode.name,
             report=report,
         )
 
@@ -224,10 +225,15 @@ def open_network(
     backend: str = "auto",
     precision: str = "auto",
     batch_size: int | None = None,
+    mode: str | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Backbone:
-    """Compile the network of ``model`` for this machine, keeping ``taps``; see `Engine` for the parameters."""
-    return open_backbone(network_request(model, taps, batch_size=batch_size), backend, precision, report)
+    """Compile the network of ``model`` for this machine, keeping ``taps``; see `Engine` for the parameters.
+
+    ``mode`` is what the taps are for; None if they are for fitting, where ``"auto"`` has to suit every mode.
+    """
+    request = network_request(model, taps, batch_size=batch_size)
+    return open_backbone(request, backend, precision, report, mode=mode)
 
 
 def find_mode(name: str) -> Mode:

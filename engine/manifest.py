@@ -1,8 +1,9 @@
 """``manifest.json``: what a model directory says about its network.
 
 A model is a directory with ``model.onnx`` and ``manifest.json``, and optionally ``counter.safetensors`` (the count
-SVM) and ``signatures.safetensors`` (the class signatures). The manifest names the taps, i.e. the intermediate
-tensors of the network that the method reads, and holds the sha256 of every other file.
+SVM), ``signatures.safetensors`` (the class signatures) and ``model.int8.onnx`` (the network quantised). The manifest
+names the taps, i.e. the intermediate tensors of the network that the method reads, says how far other precisions were
+found to differ, and holds the sha256 of every other file.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ MANIFEST_FILE = "manifest.json"
 NETWORK_FILE = "model.onnx"
 COUNTER_FILE = "counter.safetensors"
 SIGNATURES_FILE = "signatures.safetensors"
+#: The quantised networks that a model may have beside its own, by precision.
+QUANTISED_FILES = {"int8": "model.int8.onnx"}
+#: Every file of a model directory that its manifest holds the sha256 of.
+MODEL_FILES = (NETWORK_FILE, *QUANTISED_FILES.values(), COUNTER_FILE, SIGNATURES_FILE)
 
 #: Taps that the method reads by name; ``count_features`` of a manifest may name others.
 REQUIRED_TAPS = ("conv_last", "logits")
@@ -57,6 +62,47 @@ class NetworkInput:
 
 
 @dataclass(frozen=True)
+class QuantisedNetwork:
+    """A network beside the model's own that computes the same taps in integers: how it takes pixels, its tensors."""
+
+    input: NetworkInput
+    taps: Mapping[str, Tap]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How a precision's numbers compared with those at fp32, on images that took no part in quantising.
+
+    Attributes
+    ----------
+    backend
+        What ran the precision; fp32 ran on the reference backend.
+    n
+        Number of images.
+    top1
+        Share of images with the same class first.
+    counts
+        Mode to the share of images with the same count, for the modes that the model could run.
+    tap_errors
+        Tap to the L2 norm of the difference over that of the tap, taken over all images.
+    files
+        sha256 of the files that were compared or counted with, by file name: the report holds for these only.
+    """
+
+    backend: str
+    n: int
+    top1: float
+    counts: Mapping[str, float]
+    tap_errors: Mapping[str, float]
+    files: Mapping[str, str]
+
+    def agreement(self, mode: str | None = None) -> float:
+        """Return the lowest of the agreements in class and count; with ``mode``, its count alone."""
+        counts = [share for name, share in self.counts.items() if mode in (None, name)]
+        return min(self.top1, *counts) if counts else self.top1
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The contents of ``manifest.json``.
 
@@ -76,6 +122,10 @@ class Manifest:
         Licence of the weights and where they came from.
     settings
         Defaults of the modes that were measured to suit this network, ``"mode.field"`` to value.
+    quantised
+        The quantised networks that are there, by precision; the file of each is in `QUANTISED_FILES`.
+    fidelity
+        What was measured of other precisions, by precision.
     files
         sha256 of every other file of the directory, by file name.
     """
@@ -88,6 +138,8 @@ class Manifest:
     licence: str = "unknown"
     source: str = "unknown"
     settings: Mapping[str, float] = field(default_factory=dict)
+    quantised: Mapping[str, QuantisedNetwork] = field(default_factory=dict)
+    fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -115,12 +167,27 @@ class Manifest:
                     f"The manifest of '{self.name}' lists '{name}' under count_features, which is not one of its taps "
                     f"({sorted(self.taps)})."
                 )
+        self._check_quantised()
         n_classes = self.taps["logits"].shape[-1]
         if self.classes and len(self.classes) != n_classes:
             raise ManifestError(
                 f"The manifest of '{self.name}' names {len(self.classes)} classes, but its logits have {n_classes} "
                 f"values: give one name per logit, or none."
             )
+
+    def _check_quantised(self) -> None:
+        for precision, network in self.quantised.items():
+            if precision not in QUANTISED_FILES:
+                raise ManifestError(
+                    f"The manifest of '{self.name}' has a network quantised to '{precision}', expected one of "
+                    f"{', '.join(QUANTISED_FILES)}."
+                )
+            same_size = (network.input.height, network.input.width) == (self.input.height, self.input.width)
+            if not same_size or _shapes(network.taps) != _shapes(self.taps):
+                raise ManifestError(
+                    f"The manifest of '{self.name}' gives its {precision} network another input size, other taps or "
+                    f"other shapes than its own network: make it anew with 'pc-engine build'."
+                )
 
     @property
     def n_classes(self) -> int:
@@ -131,6 +198,16 @@ class Manifest:
     def network_sha256(self) -> str:
         """sha256 of the network file: the identity of everything derived from it."""
         return self.files[NETWORK_FILE]
+
+    def precision_files(self, precision: str) -> dict[str, str]:
+        """Return the sha256 of the files that decide classes and counts at ``precision``, by file name."""
+        others = {name for kind, name in QUANTISED_FILES.items() if kind != precision}
+        return {name: digest for name, digest in self.files.items() if name in MODEL_FILES and name not in others}
+
+    def fidelity_now(self, precision: str) -> Fidelity | None:
+        """Return what was measured of ``precision``; None if that was never done, or a file has changed since."""
+        report = self.fidelity.get(precision)
+        return report if report is not None and report.files == self.precision_files(precision) else None
 
     def class_name(self, class_id: int) -> str:
         """Return the name of a class, or its number where the manifest has no names."""
@@ -145,8 +222,7 @@ def file_sha256(path: Path) -> str:
 
 def write_manifest(manifest: Manifest, directory: Path) -> Manifest:
     """Write ``manifest.json`` into ``directory`` with the sha256 of its model files as they are now; return it."""
-    known = (NETWORK_FILE, COUNTER_FILE, SIGNATURES_FILE)
-    files = {name: file_sha256(directory / name) for name in known if (directory / name).is_file()}
+    files = {name: file_sha256(directory / name) for name in MODEL_FILES if (directory / name).is_file()}
     manifest = replace(manifest, files=files)
     text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1, ensure_ascii=False) + "\n"
     temporary = directory / (MANIFEST_FILE + ".new")
@@ -188,7 +264,26 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def _parse(raw: Mapping[str, Any]) -> Manifest:
-    pixels = dict(raw["input"])
+    return Manifest(
+        name=str(raw["name"]),
+        input=_parse_input(raw["input"]),
+        taps=_parse_taps(raw["taps"]),
+        count_features=tuple(str(name) for name in raw["count_features"]),
+        classes=tuple(str(name) for name in raw.get("classes", ())),
+        licence=str(raw.get("licence", "unknown")),
+        source=str(raw.get("source", "unknown")),
+        settings=_numbers(raw.get("settings", {}), "settings"),
+        quantised={
+            str(precision): QuantisedNetwork(_parse_input(network["input"]), _parse_taps(network["taps"]))
+            for precision, network in raw.get("quantised", {}).items()
+        },
+        fidelity={str(precision): _parse_fidelity(report) for precision, report in raw.get("fidelity", {}).items()},
+        files=_strings(raw.get("files", {})),
+    )
+
+
+def _parse_input(raw: Mapping[str, Any]) -> NetworkInput:
+    pixels = dict(raw)
     network_input = NetworkInput(
         **{
             **pixels,
@@ -203,20 +298,34 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
             raise ValueError(f"input.{name} is {getattr(network_input, name)!r}, expected one of {allowed}")
     if network_input.dtype == "uint8" and network_input.layout != "NHWC":
         raise ValueError("a uint8 input must have layout NHWC")
-    return Manifest(
-        name=str(raw["name"]),
-        input=network_input,
-        taps={
-            str(name): Tap(str(tap["tensor"]), tuple(int(size) for size in tap["shape"]))
-            for name, tap in raw["taps"].items()
-        },
-        count_features=tuple(str(name) for name in raw["count_features"]),
-        classes=tuple(str(name) for name in raw.get("classes", ())),
-        licence=str(raw.get("licence", "unknown")),
-        source=str(raw.get("source", "unknown")),
-        settings={str(name): _finite(value, f"settings.{name}") for name, value in raw.get("settings", {}).items()},
-        files={str(name): str(digest) for name, digest in raw.get("files", {}).items()},
+    return network_input
+
+
+def _parse_taps(raw: Mapping[str, Any]) -> dict[str, Tap]:
+    return {str(name): Tap(str(tap["tensor"]), tuple(int(size) for size in tap["shape"])) for name, tap in raw.items()}
+
+
+def _parse_fidelity(raw: Mapping[str, Any]) -> Fidelity:
+    return Fidelity(
+        backend=str(raw["backend"]),
+        n=int(raw["n"]),
+        top1=_finite(raw["top1"], "top1"),
+        counts=_numbers(raw["counts"], "counts"),
+        tap_errors=_numbers(raw["tap_errors"], "tap_errors"),
+        files=_strings(raw["files"]),
     )
+
+
+def _shapes(taps: Mapping[str, Tap]) -> dict[str, tuple[int, ...]]:
+    return {name: tap.shape for name, tap in taps.items()}
+
+
+def _numbers(raw: Mapping[str, Any], field_name: str) -> dict[str, float]:
+    return {str(name): _finite(value, f"{field_name}.{name}") for name, value in raw.items()}
+
+
+def _strings(raw: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in raw.items()}
 
 
 def _three(values: Any, name: str) -> tuple[float, float, float]:

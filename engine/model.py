@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pc_engine.counter import check_counter, load_counter
 from pc_engine.errors import ManifestError, ModelError
-from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, file_sha256, read_manifest
+from pc_engine.manifest import (
+    COUNTER_FILE,
+    MODEL_FILES,
+    NETWORK_FILE,
+    QUANTISED_FILES,
+    SIGNATURES_FILE,
+    Manifest,
+    file_sha256,
+    read_manifest,
+)
 from pc_engine.modes import FittedParts, Mode, Part
 from pc_engine.signatures import check_signatures, load_signatures
 
@@ -62,7 +72,9 @@ def load_model(directory: Path) -> Model:
     manifest = read_manifest(directory)
     if not (directory / NETWORK_FILE).is_file():
         raise ManifestError(f"{directory} has a manifest but no {NETWORK_FILE}: put the network there.")
-    manifest = replace(manifest, files=_checked_files(directory, manifest))
+    files = _checked_files(directory, manifest)
+    quantised = {kind: network for kind, network in manifest.quantised.items() if QUANTISED_FILES[kind] in files}
+    manifest = replace(manifest, files=files, quantised=quantised)
     counter = signatures = None
     if (directory / COUNTER_FILE).is_file():
         counter = load_counter(directory / COUNTER_FILE)
@@ -73,10 +85,26 @@ def load_model(directory: Path) -> Model:
     return Model(directory, manifest, FittedParts(counter, signatures))
 
 
+def copy_model_files(model: Model, directory: Path) -> None:
+    """Copy a model's files, save its manifest, into ``directory``, which may be the model's own.
+
+    Raises
+    ------
+    OSError
+        If the directory cannot be written.
+    """
+    if directory.resolve() == model.directory.resolve():
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in MODEL_FILES:
+        if (model.directory / name).is_file():
+            shutil.copyfile(model.directory / name, directory / name)
+
+
 def _checked_files(directory: Path, manifest: Manifest) -> dict[str, str]:
     """Return the sha256 of each file; a file that a manifest written by hand does not list is taken as it is."""
     sums = {}
-    for name in (NETWORK_FILE, COUNTER_FILE, SIGNATURES_FILE):
+    for name in MODEL_FILES:
         path = directory / name
         if not path.is_file():
             continue

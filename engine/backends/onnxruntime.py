@@ -54,7 +54,7 @@ class OnnxRuntimeBackend:
         except ImportError as error:
             return Probe(False, f"ONNX Runtime cannot be imported ({error}): pip install onnxruntime.")
         version = str(ort.__version__)
-        return Probe(True, f"ONNX Runtime {version}, on the CPU at fp32.", version, ("fp32",))
+        return Probe(True, f"ONNX Runtime {version}, on the CPU at fp32, int8.", version, ("fp32", "int8"))
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """See `pc_engine.backbone.Backend.compile`."""

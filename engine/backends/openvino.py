@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: fp32, and bf16 where the processor multiplies it natively."""
+"""OpenVINO on the CPU: fp32, int8, and bf16 where the processor multiplies it natively."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE, open_graph
 
 _DEVICE = "CPU"
-_PRECISION_HINT = {"fp32": "f32", "bf16": "bf16"}
+# What is not between a QuantizeLinear and a DequantizeLinear of an int8 network stays as exact as at fp32.
+_PRECISION_HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+# The precisions that not every processor has, by OpenVINO's name for them.
+_CAPABILITY = {"BF16": "bf16", "INT8": "int8"}
 
 
 class OpenVinoBackbone:
@@ -64,10 +67,10 @@ class OpenVinoBackend:
         except RuntimeError as error:
             return Probe(False, f"OpenVINO has no CPU device here: {_first_line(error)}")
         version = str(ov.get_version()).split("-")[0]
-        native = "BF16" in capabilities
-        precisions = ("fp32", "bf16") if native else ("fp32",)
-        suffix = "at fp32 and bf16" if native else "at fp32 (this processor has no bf16 instructions)"
-        return Probe(True, f"OpenVINO {version}, on the CPU {suffix}.", version, precisions)
+        precisions = ("fp32", *(name for capability, name in _CAPABILITY.items() if capability in capabilities))
+        missing = "" if "bf16" in precisions else " (this processor has no bf16 instructions)"
+        where = f"on the CPU at {', '.join(precisions)}{missing}"
+        return Probe(True, f"OpenVINO {version}, {where}.", version, precisions)
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """See `pc_engine.backbone.Backend.compile`."""

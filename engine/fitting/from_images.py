@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.counter import CounterReport, fit_counter
 from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
-from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, write_manifest
-from pc_engine.model import Model
+from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE, Manifest, write_manifest
+from pc_engine.model import Model, copy_model_files
 from pc_engine.modes.classify import predict_class
 from pc_engine.pipeline import TapBatch, tap_batches
 from pc_engine.signatures import SignatureDictionary
@@ -155,11 +154,7 @@ def store_parts(
         If the directory cannot be written.
     """
     try:
-        if directory.resolve() != model.directory.resolve():
-            directory.mkdir(parents=True, exist_ok=True)
-            for name in (NETWORK_FILE, COUNTER_FILE, SIGNATURES_FILE):
-                if (model.directory / name).is_file():
-                    shutil.copyfile(model.directory / name, directory / name)
+        copy_model_files(model, directory)
         if counter is not None:
             counter.save(directory / COUNTER_FILE)
         if signatures is not None:

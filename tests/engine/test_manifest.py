@@ -85,7 +85,7 @@ def test_a_name_for_each_logit_or_none(tiny_manifest: Manifest) -> None:
         (b"null", "holds NoneType"),
         (b"{}", "has format None, this version reads 1"),
         (b'{"format": 2}', "has format 2, this version reads 1"),
-        (b'{"format": 1}', "lacks the field 'input'"),
+        (b'{"format": 1}', "lacks the field 'name'"),
         (b"[" * 100_000, "cannot be read as JSON"),
     ],
 )

@@ -243,7 +243,9 @@ def test_unknown_names_are_wrong_use_and_name_the_known_ones(request_: CompileRe
 def test_a_precision_that_does_not_run_here_names_those_that_do(
     request_: CompileRequest, backends: Callable[..., None]
 ) -> None:
-    with pytest.raises(BackendError, match=r"Precision bf16 does not run here; what does: onnxruntime at fp32\."):
+    with pytest.raises(
+        BackendError, match=r"Precision bf16 does not run here; what does: onnxruntime at fp32 or int8\."
+    ):
         open_backbone(request_, "onnxruntime", "bf16")
     backends(FakeBackend("other", ("fp32",)))
     with pytest.raises(BackendError, match="what does: onnxruntime at fp32, other at fp32"):

@@ -27,7 +27,7 @@ def request_(tiny_directory: Path) -> CompileRequest:
 def test_probe_says_what_runs() -> None:
     probe = BACKEND.probe()
     assert probe.available
-    assert probe.precisions == ("fp32",)
+    assert probe.precisions == ("fp32", "int8")
     assert probe.version in probe.reason
 
 

@@ -29,7 +29,7 @@ def request_(tiny_directory: Path) -> CompileRequest:
 def test_probe_says_what_runs() -> None:
     probe = BACKEND.probe()
     assert probe.available
-    assert probe.precisions in (("fp32",), ("fp32", "bf16"))
+    assert probe.precisions[0] == "fp32"
     assert set(probe.precisions) <= set(PRECISIONS)
     assert probe.version in probe.reason
 
