@@ -1,0 +1,154 @@
+"""What the activations of a network are on real images: the ranges and the means that quantising it needs.
+
+Everything is gathered batch by batch, so that memory does not grow with the number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
+
+from pc_engine import graph_shapes
+from pc_engine.graph import IMAGE
+
+Advance = Callable[[int], None]
+
+#: Levels of an unsigned 8-bit activation above the lowest.
+LEVELS = 255
+
+_BATCH = 4
+_VECTOR_RANK = 2  # images by values, as a linear layer reads them
+#: `choose_ranges` looks at so many images.
+RANGE_IMAGES = 32
+# Shares of the full range that are tried. Below a half, what is cut off always outweighs finer steps.
+_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+# Values looked at in one tensor of one image: the errors of a range are means, and this many give two digits.
+_SAMPLED = 32768
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What a tensor held over all images.
+
+    Attributes
+    ----------
+    low, high
+        Its extremes.
+    mean
+        (C,) the mean of each channel, or of each value where it has no other axis than that of the images.
+    """
+
+    low: float
+    high: float
+    mean: np.ndarray
+
+
+def measure_activations(
+    model: onnx.ModelProto, tensors: Sequence[str], images: np.ndarray, threads: int, advance: Advance
+) -> dict[str, Activation]:
+    """Run ``model`` on ``images`` and return what each of the float ``tensors`` held.
+
+    Parameters
+    ----------
+    model
+        A network with one uint8 input ``image`` [N, H, W, 3]; not modified.
+    tensors
+        Names of tensors with at least two axes, images first, then channels.
+    images
+        uint8 (n, H, W, 3).
+    threads
+        Cores to use.
+    advance
+        Called with the number of images done after every batch.
+    """
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    graph, known = probed.graph, graph_shapes.infer(model)
+    del graph.output[:]
+    for name in tensors:
+        pooled = len(known[name].shape or ()) > _VECTOR_RANK
+        for operator, suffix in (("ReduceMin", "min"), ("ReduceMax", "max")):
+            graph.node.append(helper.make_node(operator, [name], [_probe(name, suffix)], keepdims=0))
+        operator = "GlobalAveragePool" if pooled else "Identity"
+        graph.node.append(helper.make_node(operator, [name], [_probe(name, "mean")]))
+        for suffix in ("min", "max", "mean"):
+            graph.output.append(helper.make_tensor_value_info(_probe(name, suffix), TensorProto.FLOAT, None))
+    low = dict.fromkeys(tensors, np.inf)
+    high = dict.fromkeys(tensors, -np.inf)
+    total: dict[str, np.ndarray] = {}
+    for n, found in _run(probed, images, _BATCH, threads):
+        for name in tensors:
+            low[name] = min(low[name], float(found[_probe(name, "min")]))
+            high[name] = max(high[name], float(found[_probe(name, "max")]))
+            means = found[_probe(name, "mean")]
+            total[name] = total.get(name, 0) + means.reshape(n, -1).sum(axis=0, dtype=np.float64)
+        advance(n)
+    return {name: Activation(low[name], high[name], total[name] / len(images)) for name in tensors}
+
+
+def choose_ranges(
+    model: onnx.ModelProto, activations: Mapping[str, Activation], images: np.ndarray, threads: int, advance: Advance
+) -> dict[str, tuple[float, float]]:
+    """Return for each tensor the range, lowest and highest value, that 8 bits render with the least squared error.
+
+    A rare extreme stretches the steps for all other values; cutting it off can cost less. Ranges include 0, so that
+    padding stays exact. The error is that of rounding to 256 levels (Nagel et al. 2021, arXiv:2106.08295, section 3.1),
+    over the first `RANGE_IMAGES` images.
+
+    Parameters
+    ----------
+    model, images, threads, advance
+        As for `measure_activations`.
+    activations
+        What that returned.
+    """
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    del probed.graph.output[:]
+    names = list(activations)
+    for name in names:
+        probed.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    errors = {name: np.zeros(len(_SHARES)) for name in names}
+    for n, found in _run(probed, images[:RANGE_IMAGES], 1, threads):
+        for name in names:
+            values = found[name].ravel()
+            values = values[:: max(len(values) // _SAMPLED, 1)]
+            for k, share in enumerate(_SHARES):
+                errors[name][k] += _rounding_error(values, *_range(activations[name], share))
+        advance(n)
+    return {name: _range(activations[name], _SHARES[int(errors[name].argmin())]) for name in names}
+
+
+def _range(activation: Activation, share: float) -> tuple[float, float]:
+    return min(activation.low, 0.0) * share, max(activation.high, 0.0) * share
+
+
+def _rounding_error(values: np.ndarray, low: float, high: float) -> float:
+    """Return the sum of squared errors of rounding ``values`` to the levels between ``low`` and ``high``."""
+    step = (high - low) / LEVELS or 1.0
+    zero = round(-low / step)
+    error = (np.clip(np.rint(values / step) + zero, 0, LEVELS) - zero) * step - values
+    return float(np.dot(error, error))
+
+
+def _run(
+    model: onnx.ModelProto, images: np.ndarray, batch: int, threads: int
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Yield the number of images of each batch and the model's outputs for it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    names = [value.name for value in model.graph.output]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        yield len(part), dict(zip(names, session.run(names, {IMAGE: part}), strict=True))
+
+
+def _probe(tensor: str, suffix: str) -> str:
+    return f"{tensor}/probe/{suffix}"
