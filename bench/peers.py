@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.backbone import CompileRequest
+from pc_engine.backbone import PRECISIONS, CompileRequest
 from pc_engine.backends import BACKENDS
 from pc_engine.bench.environment import describe_environment, median_rate, seconds_of
 from pc_engine.bench.peers_contract import Peer, PeerResult, Workload, label_of
@@ -22,13 +22,9 @@ from pc_engine.engine import Engine, network_request
 from pc_engine.errors import BackendError, MissingPackageError, ModelError, PcEngineError
 from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
-from pc_engine.selection import tap_difference
+from pc_engine.selection import TOLERANCE, tap_difference
 
 MODE = "c2p"
-PRECISIONS = ("fp32", "bf16", "int8")
-
-#: Largest relative L2 difference of a tap from the reference on the same pixels.
-TAP_TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2, "int8": 3e-1}
 #: Least share of photos with the reference's count. Not 1, as Pillow and libjpeg-turbo round pixels differently and a
 #: photo between two labels then falls to either side.
 COUNT_AGREEMENT = {"fp32": 0.95, "bf16": 0.85, "int8": 0.6}
@@ -60,7 +56,7 @@ class PeerReport:
             "n": self.n,
             "repeats": self.repeats,
             "reference": self.reference,
-            "tap_tolerance": TAP_TOLERANCE,
+            "tap_tolerance": TOLERANCE,
             "least_count_agreement": COUNT_AGREEMENT,
             "random_parts": list(self.random_parts),
             "peers": [asdict(peer) for peer in self.peers],
@@ -176,7 +172,7 @@ def _check(peers: Sequence[Peer], work: Workload, progress: Progress) -> list[Pe
     for place, peer in enumerate(peers):
         progress("checking", place, len(peers))
         difference = tap_difference(peer.taps(images), reference)
-        limit = TAP_TOLERANCE[peer.precision]
+        limit = TOLERANCE[peer.precision]
         if not difference <= limit:
             raise BackendError(
                 f"The taps of {label_of(peer)} differ from those of {label_of(peers[0])} by {difference:.2g}, more "
@@ -207,8 +203,8 @@ def _open_all(
     """Yield every peer, or why it is not available; the reference first."""
     yield from _torch_peers(model, request, images, try_compile, report)
     report("Opening ONNX Runtime and OpenVINO ...")
-    yield OnnxRuntimePeer(request)
-    yield from _openvino_peers(request)
+    yield from _runtime_peers(OnnxRuntimePeer, "onnxruntime", request)
+    yield from _runtime_peers(OpenVinoPeer, "openvino", request)
     for precision in PRECISIONS:
         yield from _engine_peers(model, settings, precision, request.batch_size, report)
 
@@ -235,17 +231,17 @@ def _torch_peers(
         yield pt.TunedPeer(runner, note, precision, model.manifest, counting, request.batch_size)
 
 
-def _openvino_peers(request: CompileRequest) -> Iterator[Peer | PeerResult]:
-    probe = BACKENDS["openvino"].probe()
+def _runtime_peers(
+    runtime: type[OnnxRuntimePeer] | type[OpenVinoPeer], backend: str, request: CompileRequest
+) -> Iterator[Peer | PeerResult]:
+    probe = BACKENDS[backend].probe()
     for precision in PRECISIONS:
-        if precision in probe.precisions:
-            try:
-                yield OpenVinoPeer(request.at(precision))
-            except PcEngineError as error:
-                yield PeerResult("d", OpenVinoPeer.name, precision, "network", reason=str(error))
-        else:
-            reason = probe.reason if not probe.available else f"OpenVINO does not run {precision} here."
-            yield PeerResult("d", OpenVinoPeer.name, precision, "network", reason=reason)
+        try:
+            if precision not in probe.precisions:
+                raise BackendError(f"{precision} does not run here. {probe.reason}")
+            yield runtime(request.at(precision))
+        except PcEngineError as error:
+            yield PeerResult(runtime.letter, runtime.name, precision, runtime.scope, reason=str(error))
 
 
 def _engine_peers(

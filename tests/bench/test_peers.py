@@ -10,9 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the peers are PyTorch's")
 
+from pc_engine.backbone import PRECISIONS  # noqa: E402
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
 from pc_engine.bench import peers_torch  # noqa: E402
-from pc_engine.bench.peers import PRECISIONS, compare_with_peers, race  # noqa: E402
+from pc_engine.bench.peers import compare_with_peers, race  # noqa: E402
 from pc_engine.bench.peers_contract import Workload  # noqa: E402
 from pc_engine.bench.peers_torch import ImageByImage, TorchRunner, torch_vgg, tuned_runner  # noqa: E402
 from pc_engine.bench.throughput import ThroughputSettings  # noqa: E402
