@@ -92,6 +92,7 @@ def quantise_network(
     _round_weights(model, activations)
     quantised = _insert_nodes(model, ranges, manifest)
     del model
+    _rescale_dead_channels(quantised.graph)
     _free_ends(quantised.graph)
     content = quantised.SerializeToString(deterministic=True)
     del quantised
@@ -262,7 +263,8 @@ def _insert_nodes(
             nodes_to_quantize=[],
             nodes_to_exclude=[],
             op_types_to_quantize=list(OPERATORS),
-            extra_options={},
+            # A bias in whole steps of its channel's scale loses what a channel with small weights adds.
+            extra_options={"QuantizeBias": False},
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
@@ -270,6 +272,25 @@ def _insert_nodes(
         raise _cannot_quantise(manifest, error) from None
     quantised: onnx.ModelProto = quantizer.model.model
     return quantised
+
+
+def _rescale_dead_channels(graph: onnx.GraphProto) -> None:
+    """Give channels whose weights are all 0 the smallest scale of the others.
+
+    The quantiser gives them 1, and ONNX Runtime, which adds biases in steps of that scale, then rounds theirs away.
+    """
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or not {node.input[0], node.input[1]} <= stored.keys():
+            continue
+        weights, scale = (numpy_helper.to_array(stored[name]) for name in node.input[:2])
+        if scale.ndim == 0:
+            continue
+        axis = _attribute(node, "axis", 1)
+        alive = weights.any(axis=tuple(k for k in range(weights.ndim) if k != axis))
+        if alive.any() and not alive.all():
+            mended = np.where(alive, scale, scale[alive].min()).astype(scale.dtype)
+            stored[node.input[1]].CopyFrom(numpy_helper.from_array(mended, node.input[1]))
 
 
 def _free_ends(graph: onnx.GraphProto) -> None:

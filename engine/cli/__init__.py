@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from pc_engine.cli import bench, doctor, evaluate, fit, lego, models, run
+from pc_engine.cli import bench, build, doctor, evaluate, fit, lego, models, run
 from pc_engine.errors import PcEngineError
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("models")(models.models)
 app.command("export")(models.export)
-app.command("build")(models.build)
+app.command("build")(build.build)
 app.command("fit-signatures")(fit.fit_signatures)
 app.command("fit-counter")(fit.fit_counter)
 app.command("evaluate")(evaluate.evaluate)

@@ -9,9 +9,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from pc_engine.catalogue import EMBEDDED_DIRECTORY, find_model
+from pc_engine.catalogue import find_model
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
+from pc_engine.cli.target import target_directory
 from pc_engine.counter import count_label
 from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
 from pc_engine.engine import open_network
@@ -27,7 +28,6 @@ from pc_engine.fitting.from_images import (
 from pc_engine.fitting.signatures import RANKS
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import Manifest
-from pc_engine.model import Model
 
 _SHOWN_SKIPPED = 5
 
@@ -64,7 +64,7 @@ def fit_counter(
     if folds < 2:
         raise UsageError(f"--folds is {folds}, expected at least 2.")
     loaded = find_model(model, remark(quiet))
-    target = _target(loaded, out)
+    target = target_directory(loaded, out)
     labelled = read_labelled(data)
     images = [image for image in labelled.images if image.count is not None]
     labels = _labels([image.count for image in images if image.count is not None], max_count, remark(quiet))
@@ -127,7 +127,7 @@ def fit_signatures(
     if rank not in RANKS:
         raise UsageError(f"There is no ranking '{rank}': choose one of {', '.join(RANKS)}.")
     loaded = find_model(model, remark(quiet))
-    target = _target(loaded, out)
+    target = target_directory(loaded, out)
     labelled = read_labelled(data)
     class_ids = _class_ids(labelled.images, loaded.manifest, remark(quiet))
     backbone = open_network(
@@ -191,12 +191,6 @@ def _class_ids(images: Sequence[LabelledImage], manifest: Manifest, report: Call
     if resolved.report:
         report(resolved.report)
     return resolved.class_ids
-
-
-def _target(model: Model, out: Path | None) -> Path:
-    if out is None and model.directory == EMBEDDED_DIRECTORY:
-        raise UsageError("The embedded model is part of the installation: write a copy of it with --out DIR.")
-    return model.directory if out is None else out
 
 
 def _as_skipped(unreadable: Sequence[Unreadable]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""``pc-engine models``, ``export`` and ``build``."""
+"""``pc-engine models`` and ``export``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from typing import Annotated
 
 import typer
 
-from pc_engine.catalogue import find_model, list_models
+from pc_engine.catalogue import list_models
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, print_line, print_table, remark
+from pc_engine.cli.console import print_json, print_line, print_table
 from pc_engine.datasets.imagenet import imagenet_class_names
-from pc_engine.engine import find_mode, network_request
 from pc_engine.errors import UsageError
 from pc_engine.manifest import Manifest, NetworkInput
-from pc_engine.modes import MODES
-from pc_engine.selection import open_backbone, select
 
 
 def models(as_json: options.AsJson = False) -> None:
@@ -111,48 +108,6 @@ def export(
             std=_triple("--std", std),
         )
     _print_exported(manifest, out)
-
-
-def build(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name or directory.")],
-    mode: Annotated[
-        str | None, typer.Option("--mode", help="Build for this mode only; left out, for all that the model can run.")
-    ] = None,
-    backend: options.Backend = "auto",
-    precision: options.Precision = "auto",
-    batch_size: options.BatchSize = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Compile a model for this machine and keep it: measures every backend, checks it against the reference."""
-    loaded = find_model(model, remark(as_json))
-    modes = [find_mode(mode)] if mode else [item for item in MODES.values() if not loaded.missing_parts(item)]
-    # A model with nothing fitted yet can still be measured; c2p reads the fewest outputs.
-    modes = modes or [MODES["c2p"]]
-    report = []
-    for item in modes:
-        request = network_request(loaded, item.taps(loaded.manifest), batch_size=batch_size)
-        chosen = select(request, backend, precision, report=remark(as_json), fresh=True)
-        open_backbone(request, chosen.backend, chosen.precision, remark(as_json)).close()
-        report.append({"mode": item.name, "batch_size": request.batch_size, **asdict(chosen)})
-        if not as_json:
-            rows = [
-                (
-                    f"{c.backend} {c.precision}",
-                    "-" if c.images_per_second is None else f"{c.images_per_second:.1f}",
-                    "-" if c.difference is None else f"{c.difference:.1e}",
-                    c.reason or ("chosen" if (c.backend, c.precision) == (chosen.backend, chosen.precision) else ""),
-                )
-                for c in chosen.candidates
-            ]
-            if rows:
-                print_table(
-                    f"{loaded.name}, {item.name}: network alone, batches of {request.batch_size}",
-                    ("backend", ">images/s", ">difference", "verdict"),
-                    rows,
-                )
-            print_line(f"{item.name}: {chosen.backend} at {chosen.precision} is ready.")
-    if as_json:
-        print_json(report)
 
 
 def _print_exported(manifest: Manifest, out: Path) -> None:

@@ -25,24 +25,6 @@ def test_installed_model_runs_by_name(pc_engine, make_model, scenes):
     assert outcome.json()["ok"] == 5
 
 
-def test_build_measures_every_backend_and_keeps_the_network(pc_engine, tiny_directory, engine_home):
-    report = pc_engine("build", tiny_directory, "--json").json()
-    assert [entry["mode"] for entry in report] == ["c2p", "p2c", "combined"]
-    for entry in report:
-        names = [(candidate["backend"], candidate["precision"]) for candidate in entry["candidates"]]
-        assert ("onnxruntime", "fp32") in names
-        assert (entry["backend"], entry["precision"]) in names
-        assert all(candidate["reason"] or candidate["images_per_second"] > 0 for candidate in entry["candidates"])
-    assert list((engine_home / "compiled").glob("network-*"))
-
-
-def test_build_table(pc_engine, tiny_directory):
-    outcome = pc_engine("build", tiny_directory, "--mode", "p2c")
-    assert outcome.code == 0
-    assert "onnxruntime fp32" in outcome.out
-    assert "chosen" in outcome.out
-
-
 def test_export_of_an_onnx_network_runs_in_both_modes(pc_engine, tiny_directory, tmp_path, scenes, draw_scene):
     """The way of a user with a network: name its taps, fit both parts, run."""
     network = onnx.load(tiny_directory / NETWORK_FILE)

@@ -1,0 +1,99 @@
+"""The images that a network is quantised with, and others that are held out to judge the result."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pc_engine.decode import decode_image
+from pc_engine.errors import DataError, ImageError
+from pc_engine.sources import iter_images
+
+#: Images that are taken unless another number is asked for. Ranges settle within a hundred; the other half tells an
+#: agreement of 97 % from one of 94 %.
+DEFAULT_LIMIT = 300
+#: With fewer, neither ranges nor agreements mean anything.
+MIN_IMAGES = 10
+
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """Pixels as a network takes them.
+
+    Attributes
+    ----------
+    used, held_out
+        uint8 (n, H, W, 3) RGB: those to quantise with, and those to compare on; no file is in both.
+    unreadable
+        Number of files that were chosen and could not be read.
+    """
+
+    used: np.ndarray
+    held_out: np.ndarray
+    unreadable: int
+
+
+def read_calibration_images(
+    sources: Sequence[str], height: int, width: int, *, limit: int, workers: int, compare_only: bool = False
+) -> CalibrationImages:
+    """Decode a sample of the images of ``sources``, every other one of them held out.
+
+    Parameters
+    ----------
+    sources
+        Files, folders, globs, or ``"demo:"``; see `pc_engine.sources.iter_images`.
+    height, width
+        Size to decode to, in pixels.
+    limit
+        Most images to take, drawn from all with a fixed seed: the first ones of a listing are often alike.
+    workers
+        Decoding threads.
+    compare_only
+        Hold all of them out.
+
+    Raises
+    ------
+    UsageError
+        If a source does not exist.
+    DataError
+        If too few can be read.
+    """
+    paths = _sample(iter_images(sources), limit)
+
+    def decode(path: Path) -> np.ndarray | None:
+        try:
+            return decode_image(path, height, width).pixels
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        decoded = [pixels for pixels in pool.map(decode, paths) if pixels is not None]
+    if len(decoded) < MIN_IMAGES:
+        raise DataError(
+            f"Only {len(decoded)} images can be read from {', '.join(sources)}: calibrating takes at least "
+            f"{MIN_IMAGES}, better {DEFAULT_LIMIT}, like those that are to be counted."
+        )
+    images = np.stack(decoded)
+    unreadable = len(paths) - len(decoded)
+    if compare_only:
+        return CalibrationImages(images[:0], images, unreadable)
+    return CalibrationImages(images[::2], images[1::2], unreadable)
+
+
+def _sample(paths: Iterable[Path], limit: int) -> list[Path]:
+    """Return ``limit`` of the paths, or all if there are no more, each with the same chance, in one pass."""
+    chosen: list[Path] = []
+    generator = random.Random(_SEED)
+    for seen, path in enumerate(paths, start=1):
+        if len(chosen) < limit:
+            chosen.append(path)
+        elif (place := generator.randrange(seen)) < limit:
+            chosen[place] = path
+    return chosen

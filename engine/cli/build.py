@@ -1,0 +1,185 @@
+"""``pc-engine build``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pc_engine.calibration import DEFAULT_LIMIT, MIN_IMAGES, CalibrationImages, read_calibration_images
+from pc_engine.catalogue import find_model
+from pc_engine.cli import options
+from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
+from pc_engine.cli.target import target_directory
+from pc_engine.engine import find_mode, network_request
+from pc_engine.errors import UsageError
+from pc_engine.fidelity import compare_with_fp32
+from pc_engine.machine import usable_cores
+from pc_engine.manifest import QUANTISED_FILES, Fidelity, Manifest, write_manifest
+from pc_engine.model import Model, copy_model_files, load_model
+from pc_engine.modes import MODES, Mode
+from pc_engine.selection import Selection, open_backbone, refusal, select
+
+_CALIBRATED = ("int8", "bf16")
+
+
+def build(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name or directory.")],
+    mode: Annotated[
+        str | None, typer.Option("--mode", help="Build for this mode only; left out, for all that the model can run.")
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate",
+            metavar="SOURCE",
+            help="With --precision int8: photos like yours, a folder or whatever run takes, to quantise with and to "
+            "compare with fp32 on. With bf16: to compare on.",
+        ),
+    ] = None,
+    images: Annotated[
+        int,
+        typer.Option("--images", help="Photos to take from --calibrate; int8 holds half of them out to compare on."),
+    ] = DEFAULT_LIMIT,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="With --calibrate: write a copy of the model; left out, the model itself gets it."),
+    ] = None,
+    backend: options.Backend = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compile a model for this machine and keep it: measures every backend, checks it against the reference.
+
+    With --calibrate, quantise it first (int8), and measure on photos how far its classes and counts are from fp32.
+    """
+    loaded = find_model(model, remark(as_json))
+    modes = [find_mode(mode)] if mode else _modes(loaded)
+    if calibrate is not None:
+        if precision not in _CALIBRATED:
+            raise UsageError(f"--calibrate goes with --precision {' or '.join(_CALIBRATED)}, got '{precision}'.")
+        if images < MIN_IMAGES:
+            raise UsageError(f"--images is {images}, expected at least {MIN_IMAGES}.")
+        target = target_directory(loaded, out)
+        pixels = loaded.manifest.input
+        photos = read_calibration_images(
+            [calibrate],
+            pixels.height,
+            pixels.width,
+            limit=images,
+            workers=workers or usable_cores(),
+            compare_only=precision not in QUANTISED_FILES,
+        )
+        loaded = _calibrate(loaded, target, precision, photos, backend, quiet=as_json)
+        if not as_json:
+            _print_fidelity(loaded, precision, photos)
+    elif out is not None:
+        raise UsageError("--out goes with --calibrate: compiled networks are kept in the cache, not in the model.")
+    # A model with nothing fitted yet can still be measured; c2p reads the fewest outputs.
+    built = []
+    for item in modes or [MODES["c2p"]]:
+        request = network_request(loaded, item.taps(loaded.manifest), batch_size=batch_size)
+        chosen = select(request, backend, precision, mode=item.name, report=remark(as_json), fresh=True)
+        open_backbone(request, chosen.backend, chosen.precision, remark(as_json)).close()
+        built.append({"mode": item.name, "batch_size": request.batch_size, **asdict(chosen)})
+        if not as_json:
+            _print_selection(f"{loaded.name}, {item.name}", chosen, request.batch_size)
+            print_line(f"{item.name}: {chosen.backend} at {chosen.precision} is ready.")
+    if as_json:
+        fidelity = {name: _fidelity_json(loaded.manifest, name) for name in loaded.manifest.fidelity}
+        print_json({"model": loaded.name, "directory": str(loaded.directory), "fidelity": fidelity, "modes": built})
+
+
+def _modes(model: Model) -> list[Mode]:
+    return [mode for mode in MODES.values() if not model.missing_parts(mode)]
+
+
+def _calibrate(
+    model: Model, target: Path, precision: str, photos: CalibrationImages, backend: str, *, quiet: bool
+) -> Model:
+    """Quantise the model where ``precision`` asks for it, compare with fp32, and write both into ``target``."""
+    try:
+        copy_model_files(model, target)
+        write_manifest(model.manifest, target)
+        model = load_model(target)
+        if precision in QUANTISED_FILES:
+            model = _quantise(model, precision, photos, quiet=quiet)
+        with progress("comparing", quiet=quiet, total=len(photos.held_out)) as tracker:
+            fidelity = compare_with_fp32(
+                model, precision, photos.held_out, backend=backend, report=remark(quiet), advance=tracker.advance
+            )
+        write_manifest(replace(model.manifest, fidelity={**model.manifest.fidelity, precision: fidelity}), target)
+    except OSError as error:
+        raise UsageError(
+            f"The folder {target} cannot be written ({error.strerror or error}): name another with --out."
+        ) from None
+    return load_model(target)
+
+
+def _quantise(model: Model, precision: str, photos: CalibrationImages, *, quiet: bool) -> Model:
+    from pc_engine.export.quantise import calibration_steps, quantise_network
+
+    remark(quiet)(f"Quantising {model.name} with {len(photos.used)} photos ...")
+    with progress("quantising", quiet=quiet, total=calibration_steps(len(photos.used))) as tracker:
+        quantised = quantise_network(
+            model.network,
+            model.manifest,
+            photos.used,
+            model.directory / QUANTISED_FILES[precision],
+            advance=tracker.advance,
+        )
+    manifest = replace(model.manifest, quantised={**model.manifest.quantised, precision: quantised})
+    write_manifest(manifest, model.directory)
+    return load_model(model.directory)
+
+
+def _print_fidelity(model: Model, precision: str, photos: CalibrationImages) -> None:
+    report = model.manifest.fidelity[precision]
+    rows = [("same class first", f"{report.top1:.1%}")]
+    rows += [(f"same count, {mode}", f"{share:.1%}") for mode, share in report.counts.items()]
+    rows += [(f"difference of {tap}", f"{error:.2%}") for tap, error in report.tap_errors.items()]
+    print_table(
+        f"{model.name}: {report.backend} at {precision} against fp32 on {report.n} photos",
+        ("what", f">{precision}"),
+        rows,
+    )
+    if photos.unreadable:
+        print_line(f"{photos.unreadable} of the photos could not be read.")
+    for mode in report.counts or ("classes",):
+        reason = refusal(model.manifest, precision, mode)
+        verdict = f"{precision} {reason}" if reason else f"--precision auto takes {precision} where it is the fastest"
+        print_line(f"{mode}: {verdict}.")
+
+
+def _fidelity_json(manifest: Manifest, precision: str) -> dict[str, Any]:
+    report: Fidelity = manifest.fidelity[precision]
+    return {
+        "backend": report.backend,
+        "n": report.n,
+        "top1": report.top1,
+        "counts": dict(report.counts),
+        "tap_errors": dict(report.tap_errors),
+        "agreement": report.agreement(),
+        "holds": manifest.fidelity_now(precision) is not None,
+        "refused": refusal(manifest, precision),
+    }
+
+
+def _print_selection(title: str, chosen: Selection, batch_size: int) -> None:
+    rows: Sequence[tuple[str, ...]] = [
+        (
+            f"{c.backend} {c.precision}",
+            "-" if c.images_per_second is None else f"{c.images_per_second:.1f}",
+            "-" if c.difference is None else f"{c.difference:.1e}",
+            c.reason or ("chosen" if (c.backend, c.precision) == (chosen.backend, chosen.precision) else ""),
+        )
+        for c in chosen.candidates
+    ]
+    if rows:
+        columns = ("backend", ">images/s", ">difference", "verdict")
+        print_table(f"{title}: network alone, batches of {batch_size}", columns, rows)

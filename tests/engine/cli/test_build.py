@@ -1,0 +1,197 @@
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+
+from pc_engine import load_model, selection
+from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, QUANTISED_FILES, file_sha256, read_manifest
+
+INT8 = QUANTISED_FILES["int8"]
+
+
+@pytest.fixture
+def photos(tmp_path, draw_scene):
+    """Forty pictures of 0 to 4 blobs in different places and shades, and a file that is no picture."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    places = [(1, 1), (6, 1), (1, 6), (6, 6), (3, 4)]
+    for index in range(40):
+        rng = np.random.default_rng(index)
+        chosen = [places[i] for i in rng.permutation(5)[: index % 5]]
+        colour = tuple(int(value) for value in rng.integers(180, 256, 3))
+        draw_scene(chosen, colour=colour).save(folder / f"{index}.png")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def model(make_model, tmp_path):
+    return make_model(tmp_path / "model")
+
+
+def test_build_measures_every_backend_and_keeps_the_network(pc_engine, tiny_directory, engine_home):
+    report = pc_engine("build", tiny_directory, "--json").json()
+    assert (report["model"], report["directory"], report["fidelity"]) == ("tiny", str(tiny_directory), {})
+    assert [entry["mode"] for entry in report["modes"]] == ["c2p", "p2c", "combined"]
+    for entry in report["modes"]:
+        names = [(candidate["backend"], candidate["precision"]) for candidate in entry["candidates"]]
+        assert ("onnxruntime", "fp32") in names
+        assert (entry["backend"], entry["precision"]) in names
+        assert "int8" not in {precision for _, precision in names}
+        assert all(candidate["reason"] or candidate["images_per_second"] > 0 for candidate in entry["candidates"])
+    assert list((engine_home / "compiled").glob("network-*"))
+
+
+def test_build_table(pc_engine, tiny_directory):
+    outcome = pc_engine("build", tiny_directory, "--mode", "p2c")
+    assert outcome.code == 0
+    assert "onnxruntime fp32" in outcome.out
+    assert "chosen" in outcome.out
+
+
+def test_calibrating_writes_a_quantised_network_and_what_it_costs(pc_engine, model, photos):
+    outcome = pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--json")
+    report = outcome.json()
+    assert report["directory"] == str(model)
+    found = report["fidelity"]["int8"]
+    assert found["n"] == 20
+    assert found["holds"]
+    assert set(found["counts"]) == {"c2p", "p2c", "combined"}
+    assert found["agreement"] == min(found["top1"], *found["counts"].values())
+    assert set(found["tap_errors"]) == {"conv_prev", "conv_last", "gap", "logits"}
+    assert all(0 < error < 0.01 for error in found["tap_errors"].values())
+    assert found["top1"] >= 0.9
+    manifest = read_manifest(model)
+    assert manifest.files[INT8] == file_sha256(model / INT8)
+    assert manifest.fidelity_now("int8") == manifest.fidelity["int8"]
+    assert any(node.op_type == "QuantizeLinear" for node in onnx.load(model / INT8).graph.node)
+    for entry in report["modes"]:
+        assert entry["precision"] == "int8"
+        assert {candidate["precision"] for candidate in entry["candidates"]} == {"int8"}
+
+    run = pc_engine("run", photos, "--model", model, "--precision", "int8", "--json").json()
+    assert (run["precision"], run["ok"], run["failed"]) == ("int8", 40, 1)
+
+
+def test_the_tables_say_what_auto_does_with_it(pc_engine, model, photos, monkeypatch):
+    arguments = ("build", model, "--precision", "int8", "--calibrate", photos, "--mode", "c2p")
+    monkeypatch.setattr(selection, "MIN_AGREEMENT", 0.0)
+    outcome = pc_engine(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert "against fp32 on 20 photos" in " ".join(outcome.out.split())
+    assert "same class first" in outcome.out
+    assert "same count, combined" in outcome.out
+    assert "1 of the photos could not be read." in outcome.out
+    assert "c2p: --precision auto takes int8 where it is the fastest." in outcome.out
+    candidates = pc_engine("build", model, "--mode", "c2p", "--json").json()["modes"][0]["candidates"]
+    assert {c["precision"] for c in candidates if not c["reason"]} >= {"fp32", "int8"}
+
+    monkeypatch.setattr(selection, "MIN_AGREEMENT", 1.01)
+    report = pc_engine("build", model, "--mode", "c2p", "--json").json()
+    entry = report["modes"][0]
+    assert entry["precision"] != "int8"
+    refused = [c for c in entry["candidates"] if c["precision"] == "int8"]
+    assert refused
+    assert all(c["reason"].endswith("below 101 %: not used unless asked for by name") for c in refused)
+    assert all(c["images_per_second"] is None for c in refused)
+    assert report["fidelity"]["int8"]["refused"] == refused[0]["reason"]
+    assert "not used unless asked for by name" in " ".join(pc_engine("build", model, "--mode", "c2p").out.split())
+
+
+def test_bf16_is_compared_and_nothing_but_the_report_is_written(pc_engine, model, photos, monkeypatch):
+    from pc_engine.backends import BACKENDS
+
+    if "bf16" not in BACKENDS["openvino"].probe().precisions:
+        pytest.skip("this processor does not multiply bf16 natively")
+    before = sorted(path.name for path in model.iterdir())
+    report = pc_engine("build", model, "--precision", "bf16", "--calibrate", photos, "--mode", "c2p", "--json").json()
+    assert report["fidelity"]["bf16"]["n"] == 40
+    assert sorted(path.name for path in model.iterdir()) == before
+    assert read_manifest(model).fidelity["bf16"].backend == "openvino"
+    monkeypatch.setattr(selection, "MIN_AGREEMENT", 1.01)
+    [entry] = pc_engine("build", model, "--mode", "c2p", "--json").json()["modes"]
+    assert "below 101 %" in {c["precision"]: c["reason"] for c in entry["candidates"]}["bf16"]
+
+
+def test_a_copy_gets_the_network_and_the_model_stays_as_it_is(pc_engine, tiny_directory, photos, tmp_path):
+    copy = tmp_path / "copy"
+    before = (tiny_directory / MANIFEST_FILE).read_bytes()
+    outcome = pc_engine(
+        "build", tiny_directory, "--precision", "int8", "--calibrate", photos, "--out", copy, "--mode", "p2c"
+    )
+    assert outcome.code == 0, outcome.err
+    assert (tiny_directory / MANIFEST_FILE).read_bytes() == before
+    assert not (tiny_directory / INT8).exists()
+    assert load_model(copy).manifest.quantised.keys() == {"int8"}
+    assert file_sha256(copy / NETWORK_FILE) == file_sha256(tiny_directory / NETWORK_FILE)
+
+
+def test_a_copy_with_other_parts_takes_the_quantised_network_along(pc_engine, model, photos, tmp_path):
+    pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--mode", "c2p")
+    lines = ["path,count", *(f"{photos / f'{index}.png'},{index % 5}" for index in range(40))]
+    (tmp_path / "counts.csv").write_text("\n".join(lines) + "\n")
+    fitted = tmp_path / "fitted"
+    fast = ("--backend", "onnxruntime", "--precision", "fp32")
+    outcome = pc_engine("fit-counter", tmp_path / "counts.csv", "--model", model, "--out", fitted, "--json", *fast)
+    assert outcome.code == 0, outcome.err
+    manifest = load_model(fitted).manifest
+    assert manifest.quantised.keys() == {"int8"}
+    # The counter is another one than that the report counted with.
+    assert manifest.fidelity_now("int8") is None
+    assert selection.refusal(manifest, "int8").startswith("not measured on photos")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--precision", "int8"), "has no int8 network: make one from photos like yours with 'pc-engine build tiny"),
+        (("--calibrate", "photos"), "--calibrate goes with --precision int8 or bf16, got 'auto'."),
+        (("--calibrate", "photos", "--precision", "fp32"), "--calibrate goes with --precision int8 or bf16"),
+        (("--out", "copy"), "--out goes with --calibrate"),
+        (("--calibrate", "photos", "--precision", "int8", "--images", "5"), "--images is 5, expected at least 10."),
+        (("--calibrate", "nowhere", "--precision", "int8"), "There is no file or folder: 'nowhere'"),
+        (("--calibrate", "photos/1.png", "--precision", "int8"), "Only 1 images can be read from photos/1.png"),
+    ],
+)
+def test_wrong_use_gets_a_sentence(pc_engine, model, photos, monkeypatch, arguments, expected):
+    monkeypatch.chdir(photos.parent)
+    outcome = pc_engine("build", model, *arguments)
+    assert outcome.code in (1, 2)
+    assert expected in outcome.err
+    assert outcome.err.startswith("pc-engine: ")
+    assert "Traceback" not in outcome.err
+    assert not (model / INT8).exists()
+
+
+def test_the_embedded_model_is_not_written_to(pc_engine, photos):
+    outcome = pc_engine("build", "lego", "--precision", "int8", "--calibrate", photos)
+    assert outcome.code == 2
+    assert "The embedded model is part of the installation: write a copy of it with --out DIR." in outcome.err
+
+
+def test_a_folder_that_cannot_be_written_is_said(pc_engine, model, photos, tmp_path):
+    (tmp_path / "file").touch()
+    outcome = pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--out", tmp_path / "file" / "x")
+    assert outcome.code == 2
+    assert "cannot be written" in outcome.err
+    assert "name another with --out" in outcome.err
+
+
+def test_a_quantised_network_that_was_removed_is_as_good_as_none(pc_engine, model, photos):
+    pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--mode", "c2p")
+    (model / INT8).unlink()
+    outcome = pc_engine("run", photos, "--model", model, "--precision", "int8")
+    assert outcome.code == 1
+    assert "has no int8 network" in outcome.err
+    assert pc_engine("run", photos, "--model", model, "--json").json()["ok"] == 40
+
+
+def test_a_manifest_from_before_there_were_quantised_networks_is_read(pc_engine, model, photos, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(model, old)
+    raw = json.loads((old / MANIFEST_FILE).read_text())
+    del raw["quantised"], raw["fidelity"]
+    (old / MANIFEST_FILE).write_text(json.dumps(raw))
+    assert pc_engine("build", old, "--precision", "int8", "--calibrate", photos, "--mode", "c2p").code == 0
