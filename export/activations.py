@@ -25,6 +25,7 @@ _BATCH = 4
 _VECTOR_RANK = 2  # images by values, as a linear layer reads them
 #: `choose_ranges` looks at so many images.
 RANGE_IMAGES = 32
+_SMALLEST_STEP = 1e-30
 # Shares of the full range that are tried. Below a half, what is cut off always outweighs finer steps.
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 # Values looked at in one tensor of one image: the errors of a range are means, and this many give two digits.
@@ -130,7 +131,8 @@ def _range(activation: Activation, share: float) -> tuple[float, float]:
 
 def _rounding_error(values: np.ndarray, low: float, high: float) -> float:
     """Return the sum of squared errors of rounding ``values`` to the levels between ``low`` and ``high``."""
-    step = (high - low) / LEVELS or 1.0
+    step = (high - low) / LEVELS
+    step = step if step > _SMALLEST_STEP else 1.0  # a tensor that is always 0
     zero = round(-low / step)
     error = (np.clip(np.rint(values / step) + zero, 0, LEVELS) - zero) * step - values
     return float(np.dot(error, error))

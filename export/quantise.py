@@ -308,6 +308,10 @@ def _free_ends(graph: onnx.GraphProto) -> None:
             for node in list(graph.node)
             if node.op_type == "DequantizeLinear" and _leads_nowhere(node.output[0], consumers)
         )
+    read = {name for node in graph.node for name in node.input}
+    for k in reversed(range(len(graph.initializer))):
+        if graph.initializer[k].name not in read:
+            del graph.initializer[k]
 
 
 def _leads_nowhere(name: str, consumers: Mapping[str, list[onnx.NodeProto]]) -> bool:

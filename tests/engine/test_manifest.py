@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from pc_engine.errors import ManifestError
-from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, Manifest, Tap, read_manifest, write_manifest
+from pc_engine.manifest import (
+    MANIFEST_FILE,
+    NETWORK_FILE,
+    QUANTISED_FILES,
+    Fidelity,
+    Manifest,
+    QuantisedNetwork,
+    Tap,
+    read_manifest,
+    write_manifest,
+)
 
 
 @pytest.fixture
@@ -153,3 +163,57 @@ def test_a_write_that_fails_leaves_the_old_manifest(
     with pytest.raises(OSError, match="No space"):
         write_manifest(replace(tiny_manifest, name="new"), tmp_path)
     assert read_manifest(tmp_path).name == "tiny"
+
+
+@pytest.fixture
+def with_int8(tiny_manifest: Manifest, tmp_path: Path) -> Manifest:
+    """The tiny manifest with a quantised network, and a report that holds for the files that are there."""
+    (tmp_path / NETWORK_FILE).write_bytes(b"network")
+    (tmp_path / QUANTISED_FILES["int8"]).write_bytes(b"in integers")
+    quantised = QuantisedNetwork(tiny_manifest.input, tiny_manifest.taps)
+    manifest = write_manifest(replace(tiny_manifest, quantised={"int8": quantised}), tmp_path)
+    report = Fidelity("openvino", 150, 0.98, {"c2p": 0.99}, {"logits": 0.05}, manifest.precision_files("int8"))
+    return write_manifest(replace(manifest, fidelity={"int8": report}), tmp_path)
+
+
+def test_a_quantised_network_and_its_report_are_read_back(with_int8: Manifest, tmp_path: Path) -> None:
+    assert read_manifest(tmp_path) == with_int8
+    assert set(with_int8.files) == {NETWORK_FILE, QUANTISED_FILES["int8"]}
+    assert with_int8.fidelity_now("int8") == with_int8.fidelity["int8"]
+    assert with_int8.fidelity_now("bf16") is None
+
+
+def test_a_report_holds_for_the_files_that_were_compared_only(with_int8: Manifest, tmp_path: Path) -> None:
+    files = with_int8.files
+    for name in (NETWORK_FILE, QUANTISED_FILES["int8"]):
+        assert replace(with_int8, files={**files, name: "changed"}).fidelity_now("int8") is None
+    assert replace(with_int8, files={**files, "counter.safetensors": "new"}).fidelity_now("int8") is None
+    assert replace(with_int8, files={**files, "notes.txt": "new"}).fidelity_now("int8") is not None
+    # Another precision does not care about the network in integers.
+    assert set(with_int8.precision_files("bf16")) == {NETWORK_FILE}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda raw: raw["quantised"].update(int4=raw["quantised"]["int8"]),
+            "quantised to 'int4', expected one of int8",
+        ),
+        (lambda raw: raw["quantised"]["int8"]["input"].update(height=32), "another input size, other taps"),
+        (lambda raw: raw["quantised"]["int8"]["taps"].pop("logits"), "other taps or other shapes"),
+        (lambda raw: raw["quantised"]["int8"].pop("taps"), "lacks the field 'taps'"),
+        (lambda raw: raw.update(quantised=["int8"]), "has a field of the wrong form"),
+        (lambda raw: raw["fidelity"]["int8"].pop("top1"), "lacks the field 'top1'"),
+        (lambda raw: raw["fidelity"]["int8"].update(top1=float("nan")), "top1 is nan, expected a finite number"),
+        (lambda raw: raw["fidelity"]["int8"].update(counts=1), "has a field of the wrong form"),
+    ],
+)
+def test_a_quantised_network_of_the_wrong_form_is_one_sentence(
+    with_int8: Manifest, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    raw = json.loads((tmp_path / MANIFEST_FILE).read_text(encoding="utf-8"))
+    change(raw)
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(tmp_path)

@@ -11,7 +11,18 @@ import pytest
 from pc_engine import Model, load_model
 from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, ModelError
-from pc_engine.manifest import COUNTER_FILE, MANIFEST_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest
+from pc_engine.manifest import (
+    COUNTER_FILE,
+    MANIFEST_FILE,
+    NETWORK_FILE,
+    QUANTISED_FILES,
+    SIGNATURES_FILE,
+    Manifest,
+    QuantisedNetwork,
+    read_manifest,
+    write_manifest,
+)
+from pc_engine.model import copy_model_files
 from pc_engine.modes import MODES
 from pc_engine.signatures import SignatureDictionary
 
@@ -96,3 +107,23 @@ def test_a_part_that_was_removed_is_missing_not_broken(
     model = load_model(directory)
     assert model.missing_parts(MODES["c2p"]) == ("counter",)
     assert model.missing_parts(MODES["p2c"]) == ()
+
+
+def test_a_quantised_network_belongs_to_the_model_while_its_file_is_there(
+    make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    directory = make_model(tmp_path / "m")
+    manifest = read_manifest(directory)
+    (directory / QUANTISED_FILES["int8"]).write_bytes(b"in integers")
+    quantised = {"int8": QuantisedNetwork(manifest.input, manifest.taps)}
+    write_manifest(replace(manifest, quantised=quantised), directory)
+    assert load_model(directory).manifest.quantised == quantised
+
+    copy_model_files(load_model(directory), tmp_path / "copy")
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == set(load_model(directory).manifest.files)
+
+    (directory / QUANTISED_FILES["int8"]).write_bytes(b"in other integers")
+    with pytest.raises(ManifestError, match=r"model\.int8\.onnx is not the file that its manifest describes"):
+        load_model(directory)
+    (directory / QUANTISED_FILES["int8"]).unlink()
+    assert load_model(directory).manifest.quantised == {}

@@ -1,14 +1,20 @@
 """A network that really recognises photos, brought by its user, in every mode: the MobileNet of the test data."""
 
+from dataclasses import replace
+
 import pytest
 
 from pc_engine import Engine, load_model
+from pc_engine.calibration import read_calibration_images
 from pc_engine.datasets import read_labelled, resolve_class_ids
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.engine import open_network
 from pc_engine.export import import_classifier
+from pc_engine.export.quantise import quantise_network
+from pc_engine.fidelity import compare_with_fp32
 from pc_engine.fitting.from_images import counter_from_images, signature_taps, signatures_from_images, store_parts
-from pc_engine.manifest import NetworkInput
+from pc_engine.manifest import QUANTISED_FILES, NetworkInput, write_manifest
+from pc_engine.model import copy_model_files
 
 FAST = {"backend": "onnxruntime", "precision": "fp32"}
 
@@ -75,3 +81,16 @@ def test_every_photo_gets_a_row_with_pointers_inside_it(fitted, data_directory, 
             x, y = pointer.centre
             assert 0 <= x <= result.width
             assert 0 <= y <= result.height
+
+
+def test_quantised_on_photos_it_keeps_most_classes_and_counts(fitted, data_directory, tmp_path):
+    """The hardest kind of network to quantise, with its saturated, depthwise layers; and on photos it has not seen."""
+    copy_model_files(fitted, tmp_path)
+    photos = read_calibration_images([str(data_directory / "coco" / "img")], 224, 224, limit=300, workers=2)
+    quantised = quantise_network(fitted.network, fitted.manifest, photos.used, tmp_path / QUANTISED_FILES["int8"])
+    write_manifest(replace(fitted.manifest, quantised={"int8": quantised}), tmp_path)
+    report = compare_with_fp32(load_model(tmp_path), "int8", photos.held_out)
+    # Measured: 0.063 at the logits, 97 % and 98 %; with the quantiser's own ranges and biases 0.145 and 88 %.
+    assert max(report.tap_errors.values()) < 0.09
+    assert report.top1 >= 0.92
+    assert report.counts["c2p"] >= 0.94

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from pc_engine import selection
@@ -13,6 +14,14 @@ from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS, OnnxRuntimeBackend
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, ModelError, UsageError
+from pc_engine.manifest import (
+    NETWORK_FILE,
+    QUANTISED_FILES,
+    Fidelity,
+    QuantisedNetwork,
+    read_manifest,
+    write_manifest,
+)
 from pc_engine.model import load_model
 from pc_engine.selection import Selection, open_backbone, probe_images, select, tap_difference
 from pc_engine.storage import cache_directory
@@ -307,3 +316,118 @@ def test_tap_difference_is_relative_and_of_the_worst_tap() -> None:
     assert tap_difference({"a": np.array([3.0, 4.5]), "b": np.zeros(2)}, reference) == pytest.approx(0.1)
     assert tap_difference({"a": reference["a"], "b": np.array([0.0, 0.2])}, reference) == pytest.approx(0.2)
     assert tap_difference({"a": np.array([3.0, np.nan]), "b": np.zeros(2)}, reference) == float("inf")
+
+
+@pytest.fixture
+def int8(make_model: Callable[..., Path], tmp_path: Path) -> Callable[..., CompileRequest]:
+    """Return ``make(top1=, counts=, content=)``: a request of a model whose int8 network is its own file once more."""
+    directory = make_model(tmp_path / "quantised")
+
+    def make(
+        top1: float | None = 0.99, counts: dict[str, float] | None = None, *, precision: str = "int8", note: str = ""
+    ) -> CompileRequest:
+        network = onnx.load(directory / NETWORK_FILE)
+        network.doc_string = note
+        onnx.save(network, directory / QUANTISED_FILES["int8"])
+        manifest = read_manifest(directory)
+        quantised = {"int8": QuantisedNetwork(manifest.input, manifest.taps)}
+        manifest = write_manifest(replace(manifest, quantised=quantised), directory)
+        if top1 is not None:
+            report = Fidelity("x", 100, top1, counts or {}, {}, manifest.precision_files(precision))
+            manifest = write_manifest(replace(manifest, fidelity={precision: report}), directory)
+        return replace(network_request(load_model(directory), ("conv_last", "logits"), batch_size=2), threads=1)
+
+    return make
+
+
+def test_int8_is_taken_where_it_is_fastest_and_agrees(
+    int8: Callable[..., CompileRequest], backends: Callable[..., None]
+) -> None:
+    backends(FakeBackend("quick", ("int8",), seconds=0.002))
+    assert select(int8()).precision == "int8"
+    network = open_backbone(int8())
+    assert (network.backend, network.request.precision) == ("quick", "int8")
+    assert network.request.network.name == QUANTISED_FILES["int8"]
+
+
+def test_int8_needs_a_network_of_its_own(request_: CompileRequest, backends: Callable[..., None]) -> None:
+    backends(FakeBackend("quick", ("int8",), seconds=0.002))
+    chosen = select(request_)
+    assert chosen.precision == "fp32"
+    assert "int8" not in {candidate.precision for candidate in chosen.candidates}
+    for act in (open_backbone, select):
+        with pytest.raises(ModelError, match=r"'tiny' has no int8 network: make one .* --precision int8 --calibrate"):
+            act(request_, "auto", "int8")
+
+
+@pytest.mark.parametrize(
+    ("top1", "counts", "reason"),
+    [
+        (0.931, {}, "agreement 93.1 %, below 97 %: not used unless asked for by name"),
+        (0.99, {"c2p": 0.99, "p2c": 0.5}, "agreement 50.0 %, below 97 %: not used unless asked for by name"),
+        (None, {}, "not measured on photos: not used unless asked for by name"),
+    ],
+)
+def test_int8_below_the_agreement_is_not_run_unless_named(
+    int8: Callable[..., CompileRequest],
+    backends: Callable[..., None],
+    top1: float | None,
+    counts: dict[str, float],
+    reason: str,
+) -> None:
+    quick = FakeBackend("quick", ("int8",), seconds=0.002)
+    backends(quick)
+    request = int8(top1, counts)
+    chosen = select(request)
+    assert (chosen.backend, chosen.precision) == ("onnxruntime", "fp32")
+    assert quick.compiled == 0
+    [refused] = [candidate for candidate in chosen.candidates if candidate.precision == "int8"]
+    assert (refused.reason, refused.images_per_second) == (reason, None)
+    assert select(request) == chosen
+    assert open_backbone(request, precision="int8").request.precision == "int8"
+    assert open_backbone(request, "quick", "int8").backend == "quick"
+
+
+def test_a_mode_asks_for_its_own_counts(int8: Callable[..., CompileRequest], backends: Callable[..., None]) -> None:
+    backends(FakeBackend("quick", ("int8",), seconds=0.002))
+    request = int8(0.98, {"c2p": 0.97, "p2c": 0.8})
+    assert select(request, mode="c2p").precision == "int8"
+    assert select(request, mode="p2c").precision == "fp32"
+    assert select(request).precision == "fp32"
+    assert open_backbone(request, mode="c2p").request.precision == "int8"
+
+
+def test_bf16_that_was_measured_to_disagree_is_not_run_unless_named(
+    int8: Callable[..., CompileRequest], backends: Callable[..., None]
+) -> None:
+    backends(FakeBackend("quick", ("fp32", "bf16"), seconds=0.002))
+    assert {c.precision for c in select(int8(None)).candidates if not c.reason} == {"fp32", "bf16"}
+    chosen = select(int8(0.9, precision="bf16"))
+    assert chosen.precision == "fp32"
+    assert {c.precision: c.reason for c in chosen.candidates}["bf16"].startswith("agreement 90.0 %, below 97 %")
+
+
+def test_another_quantised_network_is_compiled_and_measured_anew(
+    int8: Callable[..., CompileRequest], backends: Callable[..., None]
+) -> None:
+    quick = FakeBackend("quick", ("int8",), seconds=0.002)
+    backends(quick)
+    open_backbone(int8(note="first"))
+    compiled = quick.compiled
+    open_backbone(int8(note="first"))
+    assert quick.compiled == compiled
+    open_backbone(int8(note="second"))
+    assert quick.compiled == compiled + 2  # once to choose, once to keep
+
+
+def test_what_is_asked_for_by_name_runs_though_it_rounds_more_than_allowed(
+    request_: CompileRequest, backends: Callable[..., None]
+) -> None:
+    backends(FakeBackend("coarse", ("bf16",), distort=lambda tap: tap * 1.04))
+    reports: list[str] = []
+    chosen = select(request_, precision="bf16", report=reports.append)
+    assert (chosen.backend, chosen.precision) == ("coarse", "bf16")
+    assert (
+        "coarse at bf16 differs from the reference by 0.04, more than 0.03; it runs as it was asked for" in reports[-1]
+    )
+    assert select(request_).precision == "fp32"

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from pc_engine.export.activations import LEVELS, Activation, choose_ranges, measure_activations
+
+MIDDLE = 100.37  # no pixel's value, so that rounding always costs something
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network whose activations are the pixels, scaled and shifted: maps, and values by a linear layer."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["maps"], perm=[0, 3, 1, 2]),
+        helper.make_node("Sub", ["maps", "middle"], ["centred"]),
+        helper.make_node("GlobalMaxPool", ["centred"], ["peaks"]),
+        helper.make_node("Flatten", ["peaks"], ["values"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "scaled",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 8, 6, 3])],
+        [helper.make_tensor_value_info("values", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(np.float32(MIDDLE), "middle")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("n", [1, 4, 7])
+def test_ranges_and_means_are_those_of_all_images_whatever_the_batches(network, n):
+    images = np.random.default_rng(n).integers(0, 256, (n, 8, 6, 3)).astype(np.uint8)
+    before = network.SerializeToString(deterministic=True)
+    done = []
+    found = measure_activations(network, ["centred", "values"], images, 1, done.append)
+    maps = images.astype(np.float64).transpose(0, 3, 1, 2) - np.float32(MIDDLE)
+    peaks = maps.max(axis=(2, 3))
+    assert (found["centred"].low, found["centred"].high) == pytest.approx((maps.min(), maps.max()))
+    assert (found["values"].low, found["values"].high) == pytest.approx((peaks.min(), peaks.max()))
+    np.testing.assert_allclose(found["centred"].mean, maps.mean(axis=(0, 2, 3)), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found["values"].mean, peaks.mean(axis=0), rtol=1e-6)
+    assert sum(done) == n
+    assert network.SerializeToString(deterministic=True) == before
+
+
+def test_a_rare_extreme_is_cut_off_and_an_even_spread_is_not(network):
+    rng = np.random.default_rng(0)
+    spread = rng.integers(0, 256, (8, 8, 6, 3)).astype(np.uint8)
+    even = measure_activations(network, ["centred"], spread, 1, lambda _: None)
+    assert choose_ranges(network, even, spread, 1, lambda _: None)["centred"] == (
+        even["centred"].low,
+        even["centred"].high,
+    )
+    images = rng.integers(90, 111, (8, 8, 6, 3)).astype(np.uint8)
+    rare = {"centred": Activation(-100.0, 155.0, np.zeros(3))}  # as if one image of many had held black and white
+    low, high = choose_ranges(network, rare, images, 1, lambda _: None)["centred"]
+    assert (low, high) == (-50.0, 77.5)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.floats(-1e3, 0), st.floats(0.125, 1e3), st.integers(0, 10_000))
+def test_a_range_holds_zero_and_rounds_no_worse_than_the_full_one(network, low, high, seed):
+    images = np.random.default_rng(seed).integers(0, 256, (2, 8, 6, 3)).astype(np.uint8)
+    chosen = choose_ranges(network, {"centred": Activation(low, high, np.zeros(3))}, images, 1, lambda _: None)
+    values = images.astype(np.float32).ravel() - np.float32(MIDDLE)
+    assert chosen["centred"][0] <= 0 <= chosen["centred"][1]
+    assert _error(values, *chosen["centred"]) <= _error(values, low, high) * (1 + 1e-5)
+
+
+def _error(values, low, high):
+    """Squared error of ONNX's own QuantizeLinear and DequantizeLinear with that range."""
+    scale = np.float32((high - low) / LEVELS or 1)
+    zero = np.uint8(np.clip(round(-low / float(scale)), 0, 255))
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "rounding",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [len(values)])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [len(values)])],
+        [numpy_helper.from_array(scale, "scale"), numpy_helper.from_array(zero, "zero")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    [rounded] = ReferenceEvaluator(model).run(None, {"x": values})
+    return float(((rounded - values).astype(np.float64) ** 2).sum())

@@ -1,0 +1,256 @@
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pc_engine.backbone import CompileRequest
+from pc_engine.backends import BACKENDS
+from pc_engine.errors import ModelError
+from pc_engine.export import export_vgg
+from pc_engine.export.quantise import _rounded, calibration_steps, quantise_network
+from pc_engine.graph import open_graph
+from pc_engine.manifest import Manifest, NetworkInput, Tap, read_manifest
+from pc_engine.selection import probe_images, tap_difference
+
+TAPS = ("conv_prev", "conv_last", "pool5", "fc6", "fc7", "logits")
+
+
+@pytest.fixture(scope="module")
+def small_vgg(tiny, tiny_weights, tmp_path_factory):
+    """A model directory of VGG16 in small, and the same network quantised on twelve pictures."""
+    from safetensors.numpy import save_file
+
+    folder = tmp_path_factory.mktemp("vgg")
+    save_file(tiny_weights, folder / "weights.safetensors")
+    manifest = export_vgg(tiny, folder / "weights.safetensors", folder / "model")
+    out = folder / "model" / "model.int8.onnx"
+    done = []
+    quantised = quantise_network(
+        folder / "model" / "model.onnx", manifest, probe_images(64, 64, 12), out, threads=1, advance=done.append
+    )
+    assert sum(done) == calibration_steps(12)
+    return folder / "model", manifest, quantised
+
+
+def _request(directory, manifest, quantised, taps=TAPS):
+    manifest = Manifest(**{**vars(read_manifest(directory)), "quantised": {"int8": quantised}})
+    return CompileRequest(directory / "model.onnx", manifest, taps, "fp32", 4, 1)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_taps_of_the_quantised_network_are_close_to_those_at_fp32(small_vgg, backend):
+    request = _request(*small_vgg)
+    if "int8" not in BACKENDS[backend].probe().precisions:
+        pytest.skip(f"{backend} does not run int8 here")
+    request = replace(request, batch_size=16)
+    images = probe_images(64, 64, 16, seed=9)  # not among those that it was quantised on
+    expected = BACKENDS["onnxruntime"].compile(request).infer(images)
+    found = BACKENDS[backend].compile(request.at("int8")).infer(images)
+    assert list(found) == list(TAPS)
+    assert all(tap.dtype == np.float32 for tap in found.values())
+    for name in TAPS:
+        assert found[name].shape == expected[name].shape
+        assert 0 < tap_difference({name: found[name]}, {name: expected[name]}) < 0.1, name
+
+
+def test_every_layer_rounds_its_weights_per_channel_and_what_it_reads(small_vgg):
+    directory, _, _ = small_vgg
+    graph = onnx.load(directory / "model.int8.onnx").graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    producers = {name: node for node in graph.node for name in node.output}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    assert [node.op_type for node in layers] == ["Conv"] * 13 + ["Gemm"] * 3
+    for node in layers:
+        values, weights = (producers[name] for name in node.input[:2])
+        assert (values.op_type, weights.op_type) == ("DequantizeLinear", "DequantizeLinear")
+        assert stored[values.input[2]].data_type == TensorProto.UINT8
+        assert numpy_helper.to_array(stored[values.input[1]]).shape == ()
+        assert stored[weights.input[0]].data_type == TensorProto.INT8
+        scales = numpy_helper.to_array(stored[weights.input[1]])
+        assert scales.shape == (stored[weights.input[0]].dims[0],)
+        assert not numpy_helper.to_array(stored[weights.input[2]]).any()  # symmetric, as TensorRT wants it
+        assert np.abs(numpy_helper.to_array(stored[weights.input[0]]).astype(int)).max() == 127
+        assert stored[node.input[2]].data_type == TensorProto.FLOAT
+
+
+def test_the_pixels_and_the_constant_beside_them_are_rounded_to_themselves(small_vgg):
+    directory, _, _ = small_vgg
+    graph = onnx.load(directory / "model.int8.onnx").graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    first = next(node for node in graph.node if node.op_type == "QuantizeLinear" and "pixels" in node.input[0])
+    assert stored[first.input[1]] == 1
+    assert stored[first.input[2]] == 0
+
+
+def test_taps_are_float_outputs_and_the_logits_are_not_rounded(small_vgg):
+    directory, _, _ = small_vgg
+    graph = onnx.load(directory / "model.int8.onnx").graph
+    assert [value.name for value in graph.output] == list(TAPS)
+    assert all(value.type.tensor_type.elem_type == TensorProto.FLOAT for value in graph.output)
+    producers = {name: node.op_type for node in graph.node for name in node.output}
+    assert producers["logits"] == "Gemm"
+
+
+def test_taps_that_are_not_wanted_are_not_computed(small_vgg):
+    directory, manifest, quantised = small_vgg
+    request = _request(directory, manifest, quantised, taps=("conv_last",)).at("int8")
+    graph = open_graph(request.network, request.manifest, request.taps).graph
+    assert [node.op_type for node in graph.node].count("Conv") == 13
+    assert not [node for node in graph.node if node.op_type in ("Gemm", "Flatten")]
+    assert not [tensor for tensor in graph.initializer if tensor.name.startswith("classifier")]
+    images = probe_images(64, 64, 4)
+    alone = BACKENDS["onnxruntime"].compile(request).infer(images)
+    among = BACKENDS["onnxruntime"].compile(_request(directory, manifest, quantised).at("int8")).infer(images)
+    np.testing.assert_allclose(alone["conv_last"], among["conv_last"], rtol=1e-5, atol=1e-5)
+
+
+def test_the_reference_for_int8_is_the_same_network_without_integers(small_vgg):
+    request = _request(*small_vgg).at("int8")
+    images = probe_images(64, 64, 4)
+    integers = BACKENDS["onnxruntime"].compile(request).infer(images)
+    floats = BACKENDS["onnxruntime"].compile(replace(request, precision="fp32")).infer(images)
+    assert 0 < tap_difference(integers, floats) < 0.02
+
+
+def test_the_same_images_give_the_same_file(small_vgg, tmp_path):
+    directory, manifest, _ = small_vgg
+    quantise_network(directory / "model.onnx", manifest, probe_images(64, 64, 12), tmp_path / "again.onnx", threads=1)
+    assert (tmp_path / "again.onnx").read_bytes() == (directory / "model.int8.onnx").read_bytes()
+
+
+def test_a_quantised_network_is_not_quantised_again(small_vgg, tmp_path):
+    directory, manifest, _ = small_vgg
+    with pytest.raises(ModelError, match="is quantised already"):
+        quantise_network(directory / "model.int8.onnx", manifest, probe_images(64, 64, 12), tmp_path / "twice.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_weights_are_rounded_to_127_steps_on_either_side(axis):
+    weights = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
+    weights[2] = weights[:, 2] = 0
+    rounded = _rounded(weights, axis)
+    step = np.abs(weights).max(axis=1 - axis, keepdims=True) / 127
+    assert (np.abs(rounded - weights) <= step / 2 * (1 + 1e-5)).all()
+    levels = rounded / np.where(step > 0, step, 1)
+    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
+    np.testing.assert_allclose(_rounded(rounded, axis), rounded, rtol=1e-5)
+
+
+def _network(nodes, weights, opset=17):
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["pixels", "unit"], ["scaled"]),
+            helper.make_node("Transpose", ["scaled"], ["maps"], perm=[0, 3, 1, 2]),
+            *nodes,
+            helper.make_node("GlobalAveragePool", ["last"], ["pool"]),
+            helper.make_node("Flatten", ["pool"], ["scores"]),
+        ],
+        "small",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 8, 8, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 6])],
+        [
+            numpy_helper.from_array(np.asarray(array, np.float32), name)
+            for name, array in {"unit": 1 / 255, **weights}.items()
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def _manifest(classes=6):
+    taps = {"conv_last": Tap("last", (classes, 8, 8)), "logits": Tap("scores", (classes,))}
+    return Manifest("small", NetworkInput("image", 8, 8), taps, ("conv_last",))
+
+
+def _infer(path, images, tap):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run([tap], {"image": images})[0]
+
+
+@pytest.mark.parametrize("group", [1, 3])
+@pytest.mark.parametrize("bias", [False, True])
+def test_rounding_the_weights_does_not_shift_the_mean(tmp_path, group, bias):
+    """Weights of one large and many small values are rounded coarsely, all small ones alike: a shift of one sign."""
+    rng = np.random.default_rng(0)
+    weights = np.full((6, 3 // group, 1, 1), 0.0139, np.float32)  # 1.76 steps of 1/127, rounded up to 2
+    weights[:, 0] = 1 if group == 1 else weights[:, 0]
+    parts = {"weights": weights} | ({"bias": rng.standard_normal(6)} if bias else {})
+    if group == 3:  # one weight an output, which rounding keeps
+        parts["weights"] = np.full((6, 1, 2, 2), 0.0139, np.float32)
+        parts["weights"][:, :, 0, 0] = 1
+    nodes = [helper.make_node("Conv", ["maps", *parts], ["last"], group=group)]
+    model = _network(nodes, parts)
+    onnx.save(model, tmp_path / "model.onnx")
+    manifest = _manifest()
+    if group == 3:
+        manifest = Manifest(**{**vars(manifest), "taps": {**manifest.taps, "conv_last": Tap("last", (6, 7, 7))}})
+    images = rng.integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
+    quantise_network(tmp_path / "model.onnx", manifest, images, tmp_path / "out.onnx", threads=1)
+    expected = _infer(
+        open_graph(tmp_path / "model.onnx", manifest, ("conv_last",)).SerializeToString(), images, "conv_last"
+    )
+    found = _infer(tmp_path / "out.onnx", images, "conv_last")
+    shift = (found - expected).mean(axis=(0, 2, 3))
+    uncorrected = (2 / 127 - 0.0139) * 0.5 * (2 if group == 1 else 3)
+    assert np.abs(shift).max() < uncorrected / 4
+    assert 1e-4 < np.abs(found - expected).max() < 0.05
+
+
+def test_a_batch_normalisation_is_folded_and_an_old_opset_converted(tmp_path):
+    rng = np.random.default_rng(1)
+    weights = {"weights": rng.standard_normal((6, 3, 3, 3)), "gain": rng.uniform(0.5, 2, 6), "shift": np.zeros(6)}
+    weights |= {"mean": rng.standard_normal(6), "variance": rng.uniform(0.5, 2, 6)}
+    nodes = [
+        helper.make_node("Conv", ["maps", "weights"], ["sum"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["sum", "gain", "shift", "mean", "variance"], ["normal"]),
+        helper.make_node("Relu", ["normal"], ["last"]),
+    ]
+    onnx.save(_network(nodes, weights, opset=11), tmp_path / "model.onnx")
+    images = rng.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    quantise_network(tmp_path / "model.onnx", _manifest(), images, tmp_path / "out.onnx", threads=1)
+    graph = onnx.load(tmp_path / "out.onnx").graph
+    assert not [node for node in graph.node if node.op_type == "BatchNormalization"]
+    assert [node for node in graph.node if node.op_type == "DequantizeLinear"]
+    original = open_graph(tmp_path / "model.onnx", _manifest(), ("conv_last",)).SerializeToString()
+    expected = _infer(original, images, "conv_last")
+    found = _infer(tmp_path / "out.onnx", images, "conv_last")
+    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+
+
+def test_a_channel_without_weights_keeps_its_bias(tmp_path):
+    """ONNX Runtime adds a bias in steps of the channel's scale, which must not be 1 where weights are 0."""
+    rng = np.random.default_rng(2)
+    weights = {"weights": rng.standard_normal((6, 3, 1, 1)), "bias": rng.standard_normal(6) * 0.01}
+    weights["weights"][2] = 0
+    onnx.save(
+        _network([helper.make_node("Conv", ["maps", "weights", "bias"], ["last"])], weights), tmp_path / "model.onnx"
+    )
+    images = rng.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    quantise_network(tmp_path / "model.onnx", _manifest(), images, tmp_path / "out.onnx", threads=1)
+    found = _infer(tmp_path / "out.onnx", images, "logits")[:, 2]
+    widest = np.abs(_infer(tmp_path / "out.onnx", images, "conv_last")).max()
+    np.testing.assert_allclose(found, weights["bias"][2], atol=widest / 127)  # the step of the whole tensor
+
+
+@pytest.mark.parametrize("operator", ["Relu", "Sigmoid"])
+def test_a_network_with_nothing_to_quantise_is_said(tmp_path, operator):
+    nodes = [helper.make_node(operator, ["maps"], ["last"])]
+    model = _network(nodes, {})
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 3
+    onnx.save(model, tmp_path / "model.onnx")
+    manifest = _manifest(classes=3)
+    with pytest.raises(ModelError, match="nothing to quantise"):
+        quantise_network(tmp_path / "model.onnx", manifest, np.zeros((10, 8, 8, 3), np.uint8), tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(small_vgg, tmp_path):
+    directory, manifest, _ = small_vgg
+    (tmp_path / "out.onnx").mkdir()
+    with pytest.raises(OSError, match=r"out\.onnx"):
+        quantise_network(directory / "model.onnx", manifest, probe_images(64, 64, 12), tmp_path / "out.onnx", threads=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
