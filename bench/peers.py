@@ -13,7 +13,7 @@ import numpy as np
 
 from pc_engine.backbone import PRECISIONS, CompileRequest
 from pc_engine.backends import BACKENDS
-from pc_engine.bench.environment import describe_environment, median_rate, seconds_of
+from pc_engine.bench.environment import BusyElsewhere, describe_environment, median_rate, seconds_of
 from pc_engine.bench.peers_contract import Peer, PeerResult, Workload, label_of
 from pc_engine.bench.peers_runtimes import EngineNetworkPeer, EnginePeer, OnnxRuntimePeer, OpenVinoPeer
 from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
@@ -36,13 +36,18 @@ _TUNED_PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True)
 class PeerReport:
-    """A comparison; ``reference`` names the peer whose taps and counts the others were checked against."""
+    """A comparison.
+
+    ``reference`` names the peer whose taps and counts the others were checked against, ``busy_elsewhere`` is the share
+    of the cores' time that other processes had meanwhile.
+    """
 
     model: str
     batch_size: int
     n: int
     repeats: int
     reference: str
+    busy_elsewhere: float | None
     random_parts: tuple[str, ...]
     peers: tuple[PeerResult, ...]
     machine: dict[str, Any] = field(default_factory=lambda: describe_environment("torch", "scikit-learn", "pillow"))
@@ -58,6 +63,7 @@ class PeerReport:
             "reference": self.reference,
             "tap_tolerance": TOLERANCE,
             "least_count_agreement": COUNT_AGREEMENT,
+            "busy_elsewhere": self.busy_elsewhere,
             "random_parts": list(self.random_parts),
             "peers": [asdict(peer) for peer in self.peers],
             "machine": self.machine,
@@ -108,7 +114,9 @@ def compare_with_peers(
             else:
                 peers.append(opened)
         work = Workload(repeat_to(readable, settings.n), batches)
+        meter = BusyElsewhere()
         results = race(peers, work, settings.repeats, readable[:_CHECKED_PHOTOS], progress)
+        elsewhere = meter.share()
     finally:
         for peer in reversed(peers):
             peer.close()
@@ -119,6 +127,7 @@ def compare_with_peers(
         n=settings.n,
         repeats=settings.repeats,
         reference=label_of(peers[0]),
+        busy_elsewhere=elsewhere,
         random_parts=random_parts,
         peers=tuple(everyone),
     )

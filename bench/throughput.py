@@ -16,6 +16,7 @@ import numpy as np
 from pc_engine.backbone import PRECISIONS, Backbone
 from pc_engine.backends import BACKENDS
 from pc_engine.bench.environment import (
+    BusyElsewhere,
     describe_environment,
     median_rate,
     peak_memory_mb,
@@ -106,6 +107,8 @@ class Throughput:
         every thread.
     runs
         Seconds of every single run, by rate.
+    busy_elsewhere
+        Share of the cores' time that other processes had meanwhile; None where the system does not say.
     random_parts
         The fitted parts that the model lacks and that were filled in at random.
     """
@@ -120,6 +123,7 @@ class Throughput:
     seconds: float
     stages: dict[str, float]
     runs: dict[str, list[float]]
+    busy_elsewhere: float | None = None
     random_parts: tuple[Part, ...] = ()
     machine: dict[str, Any] = field(default_factory=describe_environment)
 
@@ -156,6 +160,7 @@ class Throughput:
             "seconds": self.seconds,
             "stages": self.stages,
             "runs": self.runs,
+            "busy_elsewhere": self.busy_elsewhere,
             "random_parts": list(self.random_parts),
             "machine": self.machine,
         }
@@ -192,7 +197,9 @@ def measure_throughput(
         if len(readable) < len(photos):
             report(f"{len(photos) - len(readable)} of {len(photos)} images cannot be read and are left out.")
         subject = _Subject(engine, repeat_to(readable, settings.n), in_batches(images, size, _BATCHES_KEPT))
+        meter = BusyElsewhere()
         runs, stages, peak = _measure(subject, settings.repeats, progress)
+        elsewhere = meter.share()
     end_to_end = runs["end_to_end"]
     middle = end_to_end.index(statistics.median_low(end_to_end))
     return Throughput(
@@ -212,6 +219,7 @@ def measure_throughput(
         seconds=end_to_end[middle],
         stages=stages[middle],
         runs=runs,
+        busy_elsewhere=elsewhere,
         random_parts=random_parts,
     )
 

@@ -14,6 +14,9 @@ from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
 from pc_engine.errors import UsageError
 
+# Share of the cores that others may have before the user is told.
+_DISTURBED = 0.05
+
 app = typer.Typer(help="Measure throughput: a run and its stages, its peers, and the kernels.")
 
 Source = Annotated[
@@ -108,6 +111,7 @@ def _print_throughput(report: Mapping[str, Any]) -> None:
         f"The run reaches {report['ratio']:.1%} of its network alone; the bottleneck is {report['bottleneck']}. "
         f"Peak memory {report['peak_rss_mb']:,.0f} MB. {_machine(report['machine'])}"
     )
+    _print_disturbance(report)
     if report["random_parts"]:
         print_line(f"With {' and '.join(report['random_parts'])} filled in at random: the model has none.")
 
@@ -128,6 +132,12 @@ def _print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _machine(machine: Mapping[str, Any]) -> str:
     return f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['extensions'])})."
+
+
+def _print_disturbance(report: Mapping[str, Any]) -> None:
+    share = report["busy_elsewhere"]
+    if share is not None and share > _DISTURBED:
+        print_line(f"Other processes had {share:.0%} of the cores meanwhile: measure again when the machine is quiet.")
 
 
 def _check_out(out: Path | None) -> None:
