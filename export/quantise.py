@@ -4,6 +4,10 @@ Weights become signed with one scale per output channel, activations unsigned wi
 seen on the user's own images. ONNX Runtime's quantiser places the nodes; what rounding the weights shifts in the mean
 of each output is taken back in its bias (Nagel et al. 2019, arXiv:1906.04721, section 4.2), which halves the error of
 a MobileNet's taps.
+
+Unsigned activations are what processors multiply fastest, and after a ReLU they use all 256 levels. TensorRT takes
+signed ones around 0 only: a reader for it has to turn each pair of scale and zero point into the scale of 127 levels
+over the same range, which the file holds all there is to know for.
 """
 
 from __future__ import annotations
