@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -17,17 +17,13 @@ from pc_engine.counter import count_label
 from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
 from pc_engine.engine import open_network
 from pc_engine.errors import UsageError
-from pc_engine.fitting.counter import CounterReport
-from pc_engine.fitting.from_images import (
-    Unreadable,
-    counter_from_images,
-    signature_taps,
-    signatures_from_images,
-    store_parts,
-)
 from pc_engine.fitting.signatures import RANKS
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import Manifest
+
+if TYPE_CHECKING:
+    from pc_engine.fitting.counter import CounterReport
+    from pc_engine.fitting.from_images import Unreadable
 
 _SHOWN_SKIPPED = 5
 
@@ -59,6 +55,9 @@ def fit_counter(
     as_json: options.AsJson = False,
 ) -> None:
     """Fit the count SVM of a model on images whose count is known, as modes c2p and combined need it."""
+    # scikit-learn takes a second to import, which every other command would wait for.
+    from pc_engine.fitting.from_images import counter_from_images, store_parts
+
     if max_count < 1:
         raise UsageError(f"--max-count is {max_count}, expected at least 1.")
     if folds < 2:
@@ -124,6 +123,8 @@ def fit_signatures(
 
     Where the data names no classes, as SOS does not, each image counts for the class that the network predicts.
     """
+    from pc_engine.fitting.from_images import signature_taps, signatures_from_images, store_parts
+
     if rank not in RANKS:
         raise UsageError(f"There is no ranking '{rank}': choose one of {', '.join(RANKS)}.")
     loaded = find_model(model, remark(quiet))

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -156,3 +158,12 @@ def test_help_names_every_command(pc_engine):
     assert outcome.code == 0
     for name in ("run", "models", "export", "build", "fit-signatures", "fit-counter", "evaluate", "lego", "doctor"):
         assert name in outcome.out
+
+
+def test_the_command_line_starts_without_what_only_some_commands_need():
+    """Each of these takes a good part of a second to import, which every run would wait for."""
+    program = (
+        "import sys, pc_engine.cli; print([n for n in ('sklearn', 'scipy', 'openvino', 'torch') if n in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
