@@ -1,6 +1,7 @@
 """Batched operations on feature maps and heatmaps: arrays in, arrays out.
 
-Every function takes NumPy or CuPy arrays, works where they live and returns arrays of the same kind. The result for
+Every function takes NumPy or CuPy arrays, works where they live and returns arrays of the same kind. On a device most
+are one kernel (`pc_engine.kernels.cuda`), and none waits for it unless its docstring says so. The result for
 an image does not depend on the other images of its batch.
 """
 
@@ -9,9 +10,11 @@ from pc_engine.kernels.channel_max import channel_max
 from pc_engine.kernels.cluster_extent import ClusterBoxes, cluster_boxes
 from pc_engine.kernels.dbscan import WeightedDbscan, dbscan
 from pc_engine.kernels.density_peaks import DensityPeaks, density_peaks
+from pc_engine.kernels.mean_heatmap import mean_heatmap
 from pc_engine.kernels.normalise import l2_normalise, normalise_heatmap
 from pc_engine.kernels.resize_maps import resize_maps
 from pc_engine.kernels.select_maps import select_maps
+from pc_engine.kernels.selected_heatmap import selected_heatmap
 from pc_engine.kernels.weighted_gmm import GaussianMixtures, weighted_gmm
 
 __all__ = [
@@ -25,9 +28,11 @@ __all__ = [
     "density_peaks",
     "get_array_module",
     "l2_normalise",
+    "mean_heatmap",
     "normalise_heatmap",
     "resize_maps",
     "select_maps",
+    "selected_heatmap",
     "to_host",
     "weighted_gmm",
 ]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pc_engine.kernels.array_module import Array
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
+
+# Threads that share a map: LANES of cuda/heatmaps.cu.
+_LANES = 32
 
 
 def channel_max(maps: Array) -> Array:
@@ -25,4 +29,23 @@ def channel_max(maps: Array) -> Array:
     """
     if maps.ndim != 4 or 0 in maps.shape[2:]:
         raise ValueError(f"channel_max needs maps of shape (N, C, H, W) with H, W >= 1, and got {maps.shape}.")
-    return maps.max(axis=(2, 3))
+    device, suffix = device_of(maps), kernel_suffix([maps])
+    if device is None or suffix not in ("f16", "f32"):
+        return maps.max(axis=(2, 3))
+    xp = get_array_module(maps)
+    count, channels, height, width = maps.shape
+    greatest = xp.empty((count, channels), dtype=xp.float32)
+    threads = device.threads("channel_max", _LANES * count * channels)
+    device.launch(
+        Launch(
+            source="heatmaps",
+            kernel=f"channel_max_{suffix}",
+            blocks=-(-count * channels // max(1, threads // _LANES)),
+            threads=threads,
+            arguments=(
+                *(xp.ascontiguousarray(maps), xp.int64(count * channels), xp.int32(height * width)),
+                *(greatest,),
+            ),
+        )
+    )
+    return greatest.astype(maps.dtype, copy=False)

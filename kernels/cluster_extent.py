@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.validation import checked_counts, checked_weights
+from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, shared_bytes
+from pc_engine.kernels.validation import checked_counts, checked_weights, device_weights
 
 
 @dataclass(frozen=True)
 class ClusterBoxes:
-    """Extent and weight of each cluster, K being the largest number of clusters in the batch.
+    """Extent and weight of each cluster, K being ``slots``, or else the largest number of clusters in the batch.
 
     Attributes
     ----------
@@ -20,14 +21,17 @@ class ClusterBoxes:
         NaN in unused slots.
     score
         (N, K) float64: share of the image's clustered density that lies in the cluster; 0 in unused slots, and
-        everywhere if the clustered density of an image is 0.
+        everywhere if the clustered density of an image is 0. On a device, boxes and scores of an image that is refused
+        are NaN.
     """
 
     boxes: Array
     score: Array
 
 
-def cluster_boxes(labels: Array, density: Array, n_clusters: Array, *, trim: float = 0.0) -> ClusterBoxes:
+def cluster_boxes(
+    labels: Array, density: Array, n_clusters: Array, *, trim: float = 0.0, slots: int | None = None
+) -> ClusterBoxes:
     """Draw the smallest box around the cells of each cluster.
 
     Parameters
@@ -41,6 +45,9 @@ def cluster_boxes(labels: Array, density: Array, n_clusters: Array, *, trim: flo
     trim
         0 … 1. Only cells with at least ``trim`` times the greatest density of their cluster are enclosed. The paper
         encloses all (0); towards 1 the box shrinks to the peak. The score always counts the whole cluster.
+    slots
+        K, where the caller knows a bound: ``centres.shape[1]`` of `density_peaks`. None asks ``n_clusters`` for its
+        largest value, and on a device, where that would wait, is as many as there are cells.
 
     Returns
     -------
@@ -50,17 +57,29 @@ def cluster_boxes(labels: Array, density: Array, n_clusters: Array, *, trim: flo
     Raises
     ------
     ValueError
-        If shapes disagree, ``density`` holds negative or non-finite values, or ``trim`` is outside 0 … 1.
+        If shapes disagree, ``density`` holds negative or non-finite values, ``trim`` is outside 0 … 1, or an image has
+        more clusters than there are slots. A device marks the images whose values are so; see `pc_engine.kernels.cuda`.
     """
     xp = get_array_module(labels, density)
-    heat = checked_weights(density, "cluster_boxes")
-    labels = xp.asarray(labels)
-    if labels.shape != heat.shape:
-        raise ValueError(f"labels {labels.shape} and density {heat.shape} must have the same shape.")
+    labels, density = xp.asarray(labels), xp.asarray(density)
+    if labels.shape != density.shape:
+        raise ValueError(f"labels {labels.shape} and density {density.shape} must have the same shape.")
     if not 0 <= trim <= 1:
         raise ValueError(f"trim must lie between 0 and 1, and is {trim}.")
-    numbers = checked_counts(n_clusters, heat, "n_clusters")
-    count, slots = len(heat), int(numbers.max()) if len(heat) else 0
+    numbers = checked_counts(n_clusters, density, "n_clusters")
+    if slots is not None and slots < 0:
+        raise ValueError(f"slots must be at least 0, and is {slots}.")
+    device = device_of(density)
+    if device is not None:
+        heat = device_weights(density, "cluster_boxes")
+        extents = _on_device(device, labels, heat, numbers, trim, slots)
+        if extents is not None:
+            return extents
+    heat = checked_weights(density, "cluster_boxes")
+    count, most = len(heat), int(numbers.max()) if len(heat) else 0
+    slots = most if slots is None else slots
+    if most > slots:
+        raise ValueError(f"n_clusters reaches {most}, beyond the {slots} slots asked for.")
     boxes = xp.full((count, slots, 4), math.nan)
     score = xp.zeros((count, slots))
     for k in range(slots):
@@ -88,3 +107,31 @@ def _bounds(member: Array) -> Array:
         axis=1,
     )
     return xp.where(rows.any(axis=1)[:, None], edges, math.nan)
+
+
+def _on_device(
+    device: Device, labels: Array, heat: Array, numbers: Array, trim: float, slots: int | None
+) -> ClusterBoxes | None:
+    """Launch the kernel in ``cuda/cluster_extent.cu``; None if an image's state exceeds the memory of a block."""
+    xp = get_array_module(heat)
+    count, height, width = heat.shape
+    slots = height * width if slots is None else slots
+    needed = shared_bytes(doubles=height * width + slots, ints=height * width)
+    if needed > device.shared_limit:
+        return None
+    extents = ClusterBoxes(xp.empty((count, slots, 4)), xp.empty((count, slots)))
+    device.launch(
+        Launch(
+            source="cluster_extent",
+            kernel=f"cluster_boxes_{kernel_suffix([heat])}",
+            blocks=count,
+            threads=device.threads("cluster_extent", height * width),
+            arguments=(
+                *(xp.ascontiguousarray(labels, dtype=xp.int32), heat, numbers),
+                *(xp.int32(height), xp.int32(width), xp.int32(slots), xp.float64(trim)),
+                *(extents.boxes, extents.score),
+            ),
+            shared_bytes=needed,
+        )
+    )
+    return extents

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.validation import checked_positive, checked_weights
+from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, shared_bytes
+from pc_engine.kernels.validation import checked_positive, checked_weights, device_weights
 
 # Squared distances between cells are integers, so below 1,000 cells this slack admits none that lies farther away,
 # while an ``eps`` of sqrt(2) or sqrt(13), rounded to float32 or float64, keeps those exactly that far away.
@@ -24,7 +25,7 @@ class WeightedDbscan:
         (N, H, W) int32: cluster of each cell, numbered from 0 by the first core cell in row-major order; -1 for noise
         and for cells of weight 0.
     n_clusters
-        (N,) int64.
+        (N,) int64. On a device, -1 where the weights are refused.
     """
 
     labels: Array
@@ -53,7 +54,8 @@ def dbscan(weights: Array, *, eps: float, min_weight: float) -> WeightedDbscan:
     Raises
     ------
     ValueError
-        If a weight is negative or not finite, or a parameter is not above 0.
+        If a weight is negative or not finite, or a parameter is not above 0. A device marks the images whose weights
+        are so; see `pc_engine.kernels.cuda`.
 
     Notes
     -----
@@ -62,10 +64,16 @@ def dbscan(weights: Array, *, eps: float, min_weight: float) -> WeightedDbscan:
     for discovering clusters in large spatial databases with noise", KDD 1996.
     """
     xp = get_array_module(weights)
-    heat = checked_weights(weights, "dbscan")
     checked_positive(min_weight, "min_weight")
+    checked_positive(eps, "eps")
+    device = device_of(weights)
+    if device is not None:
+        clusters = _on_device(device, device_weights(weights, "dbscan"), eps, min_weight)
+        if clusters is not None:
+            return clusters
+    heat = checked_weights(weights, "dbscan")
     count, height, width = heat.shape
-    half_widths = _disc_half_widths(checked_positive(eps, "eps"), height, width)
+    half_widths = _disc_half_widths(eps, height, width)
 
     alive = heat > 0
     core = alive & (_over_disc(xp.add, heat, half_widths) >= min_weight)
@@ -98,9 +106,14 @@ def _lowest_connected(core: Array, half_widths: list[int]) -> Array:
 
 def _disc_half_widths(eps: float, height: int, width: int) -> list[int]:
     """Half-width of the disc of radius ``eps`` in each of its rows, from the middle one outwards, cut to the grid."""
-    radius_squared = eps**2 * (1 + _EPS_SLACK)
-    reach = min(math.isqrt(int(radius_squared)), height - 1)
-    return [min(math.isqrt(int(radius_squared) - dy * dy), width - 1) for dy in range(reach + 1)]
+    squared = _radius_squared(eps)
+    reach = min(math.isqrt(squared), height - 1)
+    return [min(math.isqrt(squared - dy * dy), width - 1) for dy in range(reach + 1)]
+
+
+def _radius_squared(eps: float) -> int:
+    """Greatest squared distance between cells that is within ``eps``."""
+    return int(float(eps) ** 2 * (1 + _EPS_SLACK))
 
 
 def _over_disc(combine: Any, values: Array, half_widths: list[int]) -> Array:
@@ -120,3 +133,29 @@ def _over_disc(combine: Any, values: Array, half_widths: list[int]) -> Array:
         combine(combined[:, dy:], windows[half_width][:, :-dy], out=combined[:, dy:])
         combine(combined[:, :-dy], windows[half_width][:, dy:], out=combined[:, :-dy])
     return combined
+
+
+def _on_device(device: Device, heat: Array, eps: float, min_weight: float) -> WeightedDbscan | None:
+    """Launch the kernel in ``cuda/dbscan.cu``; None if an image's state exceeds the memory of a block."""
+    xp = get_array_module(heat)
+    count, height, width = heat.shape
+    needed = shared_bytes(doubles=height * width, ints=2 * height * width + height)
+    if needed > device.shared_limit:
+        return None
+    clusters = WeightedDbscan(xp.empty(heat.shape, dtype=xp.int32), xp.empty(count, dtype=xp.int64))
+    # No two cells are farther apart, and the kernel squares such numbers in 32 bits.
+    squared = min(_radius_squared(eps), height * height + width * width)
+    device.launch(
+        Launch(
+            source="dbscan",
+            kernel=f"dbscan_{kernel_suffix([heat])}",
+            blocks=count,
+            threads=device.threads("dbscan", height * width),
+            arguments=(
+                *(heat, xp.int32(height), xp.int32(width), xp.int32(squared), xp.float64(min_weight)),
+                *(clusters.labels, clusters.n_clusters),
+            ),
+            shared_bytes=needed,
+        )
+    )
+    return clusters

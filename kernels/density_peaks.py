@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights
+from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, shared_bytes
+from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights, device_weights
 
 # Densities are rounded to this many bits below the image's peak: cells that are equally dense by symmetry then tie
 # and are ordered by index, whatever the last bits of a matrix product on this machine or device are.
@@ -23,13 +25,16 @@ _NEIGHBOURS = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -1), (-1, 1), (1, -1), (1,
 class DensityPeaks:
     """Clusters of each heatmap, K being the largest number of clusters in the batch.
 
+    On a device, where reading that number would wait, K is the most that the grid can hold: no two local maxima touch,
+    hence ceil(H / 2) * ceil(W / 2).
+
     Attributes
     ----------
     labels
         (N, H, W) int32: cluster of each cell, numbered from 0 by decreasing ``density * delta`` of the centre (ties:
         the denser centre, then the lower row-major index); -1 where the weight is 0, or where the image has no centre.
     n_clusters
-        (N,) int64.
+        (N,) int64. On a device, -1 where the weights are refused; density and delta are NaN there.
     density
         (N, H, W) float64: rho, rounded to 40 bits below the image's peak; 0 where the weight is 0.
     delta
@@ -94,7 +99,8 @@ def density_peaks(
     Raises
     ------
     ValueError
-        If a weight is negative or not finite, or a parameter lies outside its range.
+        If a weight is negative or not finite, or a parameter lies outside its range. A device marks the images whose
+        weights are so; see `pc_engine.kernels.cuda`.
 
     Notes
     -----
@@ -105,13 +111,19 @@ def density_peaks(
     local maximum in place of each cell, with the same result. The density is a separable convolution.
     """
     xp = get_array_module(weights)
-    heat = checked_weights(weights, "density_peaks")
     checked_positive(cutoff, "cutoff")
     if not 0 <= min_density <= 1:
         raise ValueError(f"min_density must lie between 0 and 1, and is {min_density}.")
     if not min_distance >= 0:
         raise ValueError(f"min_distance must be at least 0 cells, and is {min_distance}.")
-    wanted = None if n_centres is None else checked_counts(n_centres, heat, "n_centres")
+    wanted = None if n_centres is None else checked_counts(n_centres, weights, "n_centres")
+    device = device_of(weights)
+    if device is not None:
+        settings = (xp.float64(cutoff), xp.float64(min_density), xp.float64(min_distance))
+        peaks = _on_device(device, device_weights(weights, "density_peaks"), settings, wanted)
+        if peaks is not None:
+            return peaks
+    heat = checked_weights(weights, "density_peaks")
 
     # Cells of weight 0 stand below every density, so that they are never denser than anything.
     density = xp.where(heat > 0, _gaussian_density(xp, heat, cutoff), -1.0)
@@ -244,3 +256,37 @@ def _roots(parent: Array) -> Array:
         if bool(xp.array_equal(further, parent)):
             return parent
         parent = further
+
+
+def _on_device(
+    device: Device, heat: Array, settings: tuple[Any, Any, Any], wanted: Array | None
+) -> DensityPeaks | None:
+    """Launch the kernel in ``cuda/density_peaks.cu``; None if an image's state exceeds the memory of a block."""
+    xp = get_array_module(heat)
+    count, height, width = heat.shape
+    needed = shared_bytes(doubles=3 * height * width + max(height, width), ints=3 * height * width)
+    if needed > device.shared_limit:
+        return None
+    slots = ((height + 1) // 2) * ((width + 1) // 2)
+    peaks = DensityPeaks(
+        labels=xp.empty(heat.shape, dtype=xp.int32),
+        n_clusters=xp.empty(count, dtype=xp.int64),
+        density=xp.empty(heat.shape),
+        delta=xp.empty(heat.shape),
+        centres=xp.empty((count, slots, 2)),
+    )
+    device.launch(
+        Launch(
+            source="density_peaks",
+            kernel=f"density_peaks_{kernel_suffix([heat])}",
+            blocks=count,
+            threads=device.threads("density_peaks", height * width),
+            arguments=(
+                *(heat, no_array(xp) if wanted is None else wanted),
+                *(xp.int32(height), xp.int32(width), xp.int32(slots), *settings),
+                *(peaks.labels, peaks.n_clusters, peaks.density, peaks.delta, peaks.centres),
+            ),
+            shared_bytes=needed,
+        )
+    )
+    return peaks

@@ -53,7 +53,8 @@ def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:
     Returns
     -------
     Array
-        (N, H, W), dtype of ``maps``, nowhere below 0. All 0 where ``k`` is 0.
+        (N, H, W), dtype of ``maps``, or float32 for float16, which the sum over many maps could overflow; nowhere
+        below 0. All 0 where ``k`` is 0.
 
     Notes
     -----
@@ -65,6 +66,7 @@ def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:
         raise ValueError(
             f"normalise_heatmap needs floating-point maps of shape (N, k, H, W), and got {maps.dtype} {maps.shape}."
         )
+    maps = maps.astype(xp.promote_types(maps.dtype, xp.float32), copy=False)
     count, _, height, width = maps.shape
     if 0 in maps.shape:
         return xp.zeros((count, height, width), dtype=maps.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.cuda import device_of
 
 
 def select_maps(maps: Array, indices: Array) -> Array:
@@ -23,7 +24,8 @@ def select_maps(maps: Array, indices: Array) -> Array:
     Raises
     ------
     ValueError
-        If shapes disagree or an index names no map. CuPy would wrap such an index around without a word.
+        If shapes disagree or an index names no map. On a device such an index gives a map of NaN instead, for maps of
+        floating point: looking at the indices would wait for the device.
     """
     xp = get_array_module(maps)
     indices = xp.asarray(indices)
@@ -34,9 +36,13 @@ def select_maps(maps: Array, indices: Array) -> Array:
             f"select_maps needs integer indices of shape ({len(maps)}, k), and got {indices.dtype} {indices.shape}."
         )
     channels = maps.shape[1]
+    image = xp.arange(len(maps))[:, None]
+    if device_of(maps) is not None and channels and maps.dtype.kind == "f":
+        exists = (indices >= 0) & (indices < channels)
+        return xp.where(exists[:, :, None, None], maps[image, xp.clip(indices, 0, channels - 1)], xp.nan)
     if indices.size and (int(indices.min()) < 0 or int(indices.max()) >= channels):
         raise ValueError(
             f"select_maps got indices from {int(indices.min())} to {int(indices.max())} for {channels} maps: "
             "the signatures were made for another layer or network."
         )
-    return maps[xp.arange(len(maps))[:, None], indices]
+    return maps[image, indices]

@@ -14,8 +14,7 @@ def checked_weights(weights: Array, operation: str) -> Array:
     """Return ``weights`` (N, H, W) as float64, or raise ``ValueError`` if they cannot be the heat of grid cells."""
     xp = get_array_module(weights)
     heat = xp.asarray(weights, dtype=xp.float64)
-    if heat.ndim != 3 or 0 in heat.shape[1:]:
-        raise ValueError(f"{operation} needs weights of shape (N, H, W) with H, W >= 1, and got {heat.shape}.")
+    _check_grid(heat, operation)
     # NaN fails both comparisons, so two reductions find NaN, infinite and negative values alike.
     if heat.size and not (bool(heat.min() >= 0) and bool(heat.max() < math.inf)):
         bad = int(xp.flatnonzero(~((heat >= 0) & (heat < math.inf)))[0])
@@ -27,6 +26,21 @@ def checked_weights(weights: Array, operation: str) -> Array:
     return heat
 
 
+def device_weights(weights: Array, operation: str) -> Array:
+    """Return ``weights`` (N, H, W) as a kernel on the device reads them: contiguous, float32 or float64.
+
+    The values are not looked at, which would wait for the device: the kernel marks the images whose heat is bad.
+    """
+    _check_grid(weights, operation)
+    xp = get_array_module(weights)
+    return xp.ascontiguousarray(weights, dtype=xp.float32 if weights.dtype in (xp.float16, xp.float32) else xp.float64)
+
+
+def _check_grid(weights: Array, operation: str) -> None:
+    if weights.ndim != 3 or 0 in weights.shape[1:]:
+        raise ValueError(f"{operation} needs weights of shape (N, H, W) with H, W >= 1, and got {weights.shape}.")
+
+
 def checked_counts(counts: Array, like: Array, name: str) -> Array:
     """Return the integers ``counts`` (N,) as int64 beside ``like`` (N, ...), or raise ``ValueError``."""
     xp = get_array_module(like)
@@ -36,7 +50,7 @@ def checked_counts(counts: Array, like: Array, name: str) -> Array:
             f"{name} must hold one integer an image, shape ({like.shape[0]},), "
             f"and has shape {numbers.shape} and dtype {numbers.dtype}."
         )
-    return numbers.astype(xp.int64)
+    return xp.ascontiguousarray(numbers, dtype=xp.int64)
 
 
 def checked_positive(value: float, name: str) -> float:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights
+from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, shared_bytes
+from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights, device_weights
 
 # A density below this may have lost components to underflow (float64 ends at 1e-308); such images take the slower
 # path in log space. Above it, a component that underflowed had a share of less than 1e-100 in any cell.
@@ -18,7 +20,7 @@ _DROP_SHARE = 0.2
 
 @dataclass(frozen=True)
 class GaussianMixtures:
-    """A mixture for each image, K being the largest number of components asked for.
+    """A mixture for each image, K being ``max_components``, or else the largest number of components asked for.
 
     Attributes
     ----------
@@ -31,7 +33,7 @@ class GaussianMixtures:
         starts, the heaviest cell's first.
     n_components_
         (N,) int64: components really fitted: what was asked for, or the number of cells of positive weight if that
-        is less.
+        is less. On a device, -1 where the weights or the number asked for are refused.
     n_iter
         (N,) int64: EM iterations run.
     converged
@@ -72,6 +74,7 @@ def weighted_gmm(
     tol: float = 1e-3,
     variance_floor: float = 0.35**2,
     means_init: Array | None = None,
+    max_components: int | None = None,
 ) -> GaussianMixtures:
     """Fit a Gaussian mixture to the cells of each heatmap, each cell counting as much as its weight.
 
@@ -91,6 +94,9 @@ def weighted_gmm(
         (N, K, 2): where the means start, (x, y); slots beyond an image's components are ignored. By default the
         heaviest cell, then again and again the cell with the greatest product of weight and squared distance to the
         nearest mean so far (ties: lowest row-major index).
+    max_components
+        K, where the caller knows it. None asks ``n_components`` for its largest value; if that lies on a device, this
+        waits for the device.
 
     Returns
     -------
@@ -99,7 +105,8 @@ def weighted_gmm(
     Raises
     ------
     ValueError
-        If a weight is negative or not finite, or a parameter lies outside its range.
+        If a weight is negative or not finite, or a parameter lies outside its range. A device marks the images whose
+        values are so; see `pc_engine.kernels.cuda`.
 
     Notes
     -----
@@ -114,23 +121,36 @@ def weighted_gmm(
     A component that loses all of its responsibility keeps its mean and variance with a mixture weight of 0.
     """
     xp = get_array_module(weights)
-    heat = checked_weights(weights, "weighted_gmm")
-    requested = checked_counts(n_components, heat, "n_components")
+    requested = checked_counts(n_components, weights, "n_components")
     checked_positive(variance_floor, "variance_floor")
-    if len(heat) and int(requested.min()) < 0:
-        raise ValueError(f"n_components must be at least 0, and its least value is {int(requested.min())}.")
     if max_iter < 1 or not tol >= 0:
         raise ValueError(f"max_iter must be at least 1 and tol at least 0, and they are {max_iter} and {tol}.")
+    if max_components is not None and max_components < 0:
+        raise ValueError(f"max_components must be at least 0, and is {max_components}.")
+    device = device_of(weights)
+    if device is not None:
+        settings = (xp.int32(max_iter), xp.float64(tol), xp.float64(variance_floor))
+        heat = device_weights(weights, "weighted_gmm")
+        slots = _slots(n_components, max_components)
+        mixtures = _on_device(device, heat, requested, slots, settings, means_init)
+        if mixtures is not None:
+            return mixtures
+    heat = checked_weights(weights, "weighted_gmm")
+    if len(heat) and int(requested.min()) < 0:
+        raise ValueError(f"n_components must be at least 0, and its least value is {int(requested.min())}.")
+    slots = _slots(requested, max_components)
+    if len(heat) and int(requested.max()) > slots:
+        raise ValueError(f"n_components reaches {int(requested.max())}, beyond max_components, which is {slots}.")
     fitted = xp.minimum(requested, (heat > 0).sum(axis=(1, 2)))
-    slots = int(requested.max()) if len(heat) else 0
     used = xp.arange(slots) < fitted[:, None]
     given = None if means_init is None else _given_means(xp, means_init, used)
     result = _empty_result(xp, used, fitted)
     images = xp.flatnonzero(fitted)
     if not len(images):
         return result
-    unit_heat = _unit_square_heat(xp, heat[images])
-    means = _farthest_first(xp, unit_heat, slots) if given is None else given[images]
+    square_heat = _square_heat(xp, heat[images])
+    means = _farthest_first(xp, square_heat, slots) if given is None else given[images]
+    unit_heat = square_heat / square_heat.sum(axis=(1, 2), keepdims=True)
     mixture = _start(xp, unit_heat, means, used[images], variance_floor)
     _expectation_maximisation(xp, unit_heat, mixture, images, result, max_iter, tol, variance_floor)
     unused = ~used
@@ -139,19 +159,31 @@ def weighted_gmm(
     return result
 
 
-def _unit_square_heat(xp: ModuleType, heat: Array) -> Array:
-    """Scale each heatmap to sum 1 and pad it with 0 to a square (n, S, S), so that rows and columns share arrays."""
+def _slots(requested: Array, max_components: int | None) -> int:
+    if max_components is not None:
+        return max_components
+    # Counts that the caller has on the host are read there, which waits for no device.
+    numbers = get_array_module(requested).asarray(requested)
+    return max(0, int(numbers.max())) if len(numbers) else 0
+
+
+def _square_heat(xp: ModuleType, heat: Array) -> Array:
+    """Scale each heatmap to peak 1 and pad it with 0 to a square (n, S, S), so that rows and columns share arrays.
+
+    The sum of unscaled weights, if they are very large, would overflow, and that of very small ones lose its bits.
+    """
     count, height, width = heat.shape
     size = max(height, width)
     square = xp.zeros((count, size, size))
-    # The greatest weight first: the sum of very large weights overflows, that of very small ones loses its bits.
     square[:, :height, :width] = heat / heat.max(axis=(1, 2), keepdims=True)
-    square /= square.sum(axis=(1, 2), keepdims=True)
     return square
 
 
 def _farthest_first(xp: ModuleType, heat: Array, slots: int) -> Array:
-    """Density-weighted farthest-first start (n, slots, 2) as (x, y)."""
+    """Density-weighted farthest-first start (n, slots, 2) as (x, y).
+
+    Of heat of peak 1, not of sum 1: a sum depends on its order, and a last bit decides between equally good cells.
+    """
     count, size, _ = heat.shape
     flat = heat.reshape(count, -1)
     position = xp.arange(size, dtype=xp.float64)
@@ -166,10 +198,15 @@ def _farthest_first(xp: ModuleType, heat: Array, slots: int) -> Array:
     return means
 
 
+def _means_of_slots(xp: ModuleType, means_init: Array, shape: tuple[int, int, int]) -> Array:
+    means = xp.ascontiguousarray(means_init, dtype=xp.float64)
+    if means.shape != shape:
+        raise ValueError(f"means_init must have shape {shape}, (N, K, 2), and has {means.shape}.")
+    return means
+
+
 def _given_means(xp: ModuleType, means_init: Array, used: Array) -> Array:
-    means = xp.asarray(means_init, dtype=xp.float64)
-    if means.shape != (*used.shape, 2):
-        raise ValueError(f"means_init must have shape {(*used.shape, 2)}, (N, K, 2), and has {means.shape}.")
+    means = _means_of_slots(xp, means_init, (*used.shape, 2))
     if not bool(xp.isfinite(means[used]).all()):
         raise ValueError("means_init must be finite for every component that is fitted.")
     return means
@@ -310,3 +347,44 @@ def _maximisation(xp: ModuleType, moments: Array, mixture: _Mixture, variance_fl
         variance=xp.where(held, variance, mixture.variance),
         mixing=total[:, 1] / total[:, 1].sum(axis=1, keepdims=True),
     )
+
+
+def _on_device(
+    device: Device,
+    heat: Array,
+    requested: Array,
+    slots: int,
+    settings: tuple[Any, Any, Any],
+    means_init: Array | None,
+) -> GaussianMixtures | None:
+    """Launch the kernel in ``cuda/weighted_gmm.cu``; None if an image's state exceeds the memory of a block."""
+    xp = get_array_module(heat)
+    count, height, width = heat.shape
+    needed = shared_bytes(doubles=3 * height * width + slots * (6 + 2 * (height + width)))
+    if needed > device.shared_limit:
+        return None
+    mixtures = GaussianMixtures(
+        means=xp.empty((count, slots, 2)),
+        variances=xp.empty((count, slots, 2)),
+        mixing=xp.empty((count, slots)),
+        n_components_=xp.empty(count, dtype=xp.int64),
+        n_iter=xp.empty(count, dtype=xp.int64),
+        converged=xp.empty(count, dtype=bool),
+        log_likelihood=xp.empty(count),
+    )
+    starts = no_array(xp) if means_init is None else _means_of_slots(xp, means_init, (count, slots, 2))
+    device.launch(
+        Launch(
+            source="weighted_gmm",
+            kernel=f"weighted_gmm_{kernel_suffix([heat])}",
+            blocks=count,
+            threads=device.threads("weighted_gmm", height * width),
+            arguments=(
+                *(heat, requested, starts, xp.int32(height), xp.int32(width), xp.int32(slots), *settings),
+                *(mixtures.means, mixtures.variances, mixtures.mixing, mixtures.n_components_, mixtures.n_iter),
+                *(mixtures.converged, mixtures.log_likelihood),
+            ),
+            shared_bytes=needed,
+        )
+    )
+    return mixtures

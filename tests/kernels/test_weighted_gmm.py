@@ -38,9 +38,9 @@ def log_space_em(heat, count, max_iter=100, tol=1e-3, floor=0.35**2, means=None)
     """Plain EM over the list of positive cells: every responsibility in log space, one image, no separability."""
     points, weights = cells_of(heat)
     weights = weights / weights.max()
-    weights = weights / weights.sum()
     count = min(count, len(points))
     means = farthest_first(points, weights, count) if means is None else means[:count].copy()
+    weights = weights / weights.sum()
     variances = np.tile(np.maximum(initial_variance(points, weights, count), floor), (count, 1))
     mixing = np.full(count, 1 / count)
     previous = -np.inf

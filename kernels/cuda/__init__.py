@@ -1,0 +1,148 @@
+"""The kernels in CUDA C, and the one place through which the operations reach a device.
+
+Every ``.cu`` of this folder holds the kernels of one operation (`heatmaps` those of several), one block an image. The
+NumPy code of the operation says what they compute. A launch neither copies anything to the host nor waits for the
+device: it is queued on CuPy's current stream. What NumPy code would refuse with an exception after looking at the
+values, a device can therefore only mark:
+
+- heat that is negative or not finite: ``n_clusters`` or ``n_components_`` is -1 and the image has no pointers;
+- a count that is negative or over the number of slots: likewise, or NaN boxes and scores;
+- the index of a map that does not exist: the image's heatmap is NaN, which is the first case for what comes next.
+
+Counts are at least 0 otherwise, so that one look at the counts a run copies to the host anyway finds such images.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from pc_engine.kernels.array_module import Array, get_array_module
+
+FOLDER = Path(__file__).parent
+SOURCES = ("cluster_extent", "dbscan", "density_peaks", "heatmaps", "weighted_gmm")
+# Without contraction to fused multiply-adds every product is rounded as on a host, whose results are then the same but
+# for the last bits of exp and log.
+COMPILE_OPTIONS = ("--std=c++17", "--fmad=false")
+# Shared memory that the kernels declare themselves, for their reductions: an upper bound.
+STATIC_SHARED_BYTES = 16 << 10
+# Threads of a block at most: MAX_THREADS of the sources. The mean over all maps reads much and computes little, so that
+# as many loads as possible should be under way.
+_MOST_THREADS = 256
+_MOST_THREADS_OF = {"mean_heatmap": 1024}
+_WARP = 32
+
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a kernel.
+
+    Attributes
+    ----------
+    source
+        One of `SOURCES`.
+    kernel
+        Name of the function.
+    blocks, threads
+        Size of the grid, and of a block; without blocks nothing is launched.
+    arguments
+        Arrays, contiguous, and scalars of NumPy's types, as the kernel's signature has them; `no_array` for null.
+    shared_bytes
+        Dynamic shared memory of a block.
+    """
+
+    source: str
+    kernel: str
+    blocks: int
+    threads: int
+    arguments: tuple[Array, ...]
+    shared_bytes: int = 0
+
+
+class Device(Protocol):
+    """Where kernels run. ``shared_limit`` is the most dynamic shared memory, in bytes, that a block can have."""
+
+    shared_limit: int
+
+    def threads(self, operation: str, tasks: int) -> int:
+        """Threads of a block of an operation with so many independent tasks."""
+
+    def launch(self, launch: Launch) -> None:
+        """Queue a launch."""
+
+
+def device_of(*arrays: Array) -> Device | None:
+    """Return the device that work on ``arrays`` goes to; None if NumPy does it."""
+    xp = get_array_module(*arrays)
+    return _cupy_device(xp, int(xp.cuda.Device().id)) if xp.__name__ == "cupy" else None
+
+
+def cuda_source(name: str) -> str:
+    """Return the text of one of `SOURCES` with its includes put in.
+
+    CuPy's cache of compiled kernels looks at this text only: with includes left for the compiler, a change in a header
+    would go unnoticed.
+    """
+    text = (FOLDER / f"{name}.cu").read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda include: (FOLDER / include[1]).read_text(encoding="utf-8"), text)
+
+
+def no_array(xp: ModuleType) -> Array:
+    """Return the argument that stands for no array."""
+    return xp.uintp(0)
+
+
+def shared_bytes(*, doubles: int, ints: int = 0) -> int:
+    """Bytes of so many doubles and, behind them, ints."""
+    return 8 * doubles + 4 * ints
+
+
+def kernel_suffix(arrays: Sequence[Array]) -> str | None:
+    """``"f16"``, ``"f32"`` or ``"f64"``, if all of ``arrays`` are of that one type; else None."""
+    names = {array.dtype.name for array in arrays}
+    return {"float16": "f16", "float32": "f32", "float64": "f64"}.get(names.pop()) if len(names) == 1 else None
+
+
+class _CupyDevice:
+    """A device that CuPy reaches; kernels are compiled when first launched."""
+
+    def __init__(self, cupy: ModuleType, number: int) -> None:
+        runtime = cupy.cuda.runtime
+        self._cupy = cupy
+        self._most_threads = int(runtime.deviceGetAttribute(runtime.cudaDevAttrMaxThreadsPerBlock, number))
+        block_limit = int(runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, number))
+        self.shared_limit = block_limit - STATIC_SHARED_BYTES
+        self._modules: dict[str, Any] = {}
+        self._kernels: dict[str, Any] = {}
+
+    def threads(self, operation: str, tasks: int) -> int:
+        whole_warps = -(-max(tasks, 1) // _WARP) * _WARP
+        return min(whole_warps, _MOST_THREADS_OF.get(operation, _MOST_THREADS), self._most_threads)
+
+    def launch(self, launch: Launch) -> None:
+        # CuPy makes one block of none.
+        if launch.blocks:
+            kernel = self._kernels.get(launch.kernel) or self._load(launch)
+            kernel((launch.blocks,), (launch.threads,), launch.arguments, shared_mem=launch.shared_bytes)
+
+    def _load(self, launch: Launch) -> Any:
+        if launch.source not in self._modules:
+            code = cuda_source(launch.source)
+            self._modules[launch.source] = self._cupy.RawModule(code=code, options=COMPILE_OPTIONS)
+        kernel = self._modules[launch.source].get_function(launch.kernel)
+        # Beyond 48 KiB a block has to ask.
+        kernel.max_dynamic_shared_size_bytes = self.shared_limit
+        self._kernels[launch.kernel] = kernel
+        return kernel
+
+
+@functools.cache
+def _cupy_device(cupy: ModuleType, number: int) -> _CupyDevice:
+    return _CupyDevice(cupy, number)

@@ -1,0 +1,97 @@
+// What the kernels of this folder share. A block works on one image, in any number of threads up to MAX_THREADS, which
+// a source defines before it includes this file. Reductions run in an order that the number of threads alone decides,
+// so that the same input gives the same bits. No other header is needed: the text is compiled as it stands.
+
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(name) extern __shared__ double name[]
+#endif
+
+#ifdef __CUDACC__
+__device__ inline float half_to_float(unsigned short bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+#endif
+
+struct half_bits {
+    unsigned short bits;
+};
+
+__device__ inline float to_float(float value) { return value; }
+__device__ inline float to_float(half_bits value) { return half_to_float(value.bits); }
+
+__device__ inline double infinity() { return __longlong_as_double(0x7ff0000000000000LL); }
+__device__ inline double not_a_number() { return __longlong_as_double(0x7ff8000000000000LL); }
+
+// Whether a value can be the heat of a cell: finite and >= 0. NaN fails both comparisons.
+__device__ inline bool is_heat(double value) { return value >= 0 && value < infinity(); }
+
+// A reduction takes two steps: each of up to this many threads gathers a stretch, then every thread gathers the
+// stretches. That is two barriers, where a tree over 256 threads needs eight.
+constexpr int STRETCHES = 16;
+
+struct Stretch {
+    int count;  // stretches in all
+    int first, last;  // threads of this thread's stretch; empty beyond the last stretch
+
+    __device__ Stretch() {
+        const int threads = blockDim.x, self = threadIdx.x;
+        count = threads < STRETCHES ? threads : STRETCHES;
+        const int length = (threads + count - 1) / count;
+        first = self < count ? self * length : threads;
+        last = first + length < threads ? first + length : threads;
+    }
+};
+
+// Sum of `value` over the threads of the block; every thread gets it. The shared arrays may be used again by the next
+// call: what it writes before its first barrier was last read before the second barrier of this one.
+__device__ inline double block_sum(double value) {
+    __shared__ double of_thread[MAX_THREADS];
+    __shared__ double of_stretch[STRETCHES];
+    const Stretch stretch;
+    of_thread[threadIdx.x] = value;
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) < stretch.count) {
+        double sum = 0;
+        for (int t = stretch.first; t < stretch.last; ++t) sum += of_thread[t];
+        of_stretch[threadIdx.x] = sum;
+    }
+    __syncthreads();
+    double sum = 0;
+    for (int s = 0; s < stretch.count; ++s) sum += of_stretch[s];
+    return sum;
+}
+
+struct Best {
+    double value;
+    int index;
+
+    // The greater value, among equals the lower index.
+    __device__ void meet(double other, int other_index) {
+        if (other > value || (other == value && other_index < index)) {
+            value = other;
+            index = other_index;
+        }
+    }
+};
+
+// The best of all threads; every thread gets it.
+__device__ inline Best block_best(Best best) {
+    __shared__ double value_of_thread[MAX_THREADS];
+    __shared__ int index_of_thread[MAX_THREADS];
+    __shared__ double value_of_stretch[STRETCHES];
+    __shared__ int index_of_stretch[STRETCHES];
+    const Stretch stretch;
+    value_of_thread[threadIdx.x] = best.value;
+    index_of_thread[threadIdx.x] = best.index;
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) < stretch.count) {
+        for (int t = stretch.first; t < stretch.last; ++t) best.meet(value_of_thread[t], index_of_thread[t]);
+        value_of_stretch[threadIdx.x] = best.value;
+        index_of_stretch[threadIdx.x] = best.index;
+    }
+    __syncthreads();
+    for (int s = 0; s < stretch.count; ++s) best.meet(value_of_stretch[s], index_of_stretch[s]);
+    return best;
+}

@@ -1,0 +1,221 @@
+// From feature maps (N, C, H, W) to heatmaps (N, H, W): what reads the network's large outputs, each value once from
+// device memory.
+
+#define MAX_THREADS 1024
+#include "block.cuh"
+
+struct alignas(16) FourFloats {
+    float values[4];
+};
+struct alignas(8) FourHalves {
+    half_bits values[4];
+};
+template <class T>
+struct Quad;
+template <>
+struct Quad<float> {
+    using type = FourFloats;
+};
+template <>
+struct Quad<half_bits> {
+    using type = FourHalves;
+};
+
+__device__ inline float nan_float() { return static_cast<float>(not_a_number()); }
+
+// What is left of an activation above the threshold; NaN stays NaN.
+__device__ inline float excess(float value, float threshold) {
+    const float left = value - threshold;
+    return left <= 0 ? 0 : left;
+}
+
+constexpr int LANES = 32;  // threads that share a map
+
+// The greatest of the values that this thread's group of LANES sees; for the group's first thread alone. All threads of
+// the block call it together.
+__device__ inline float lanes_greatest(float greatest) {
+    __shared__ float of_thread[MAX_THREADS];
+    of_thread[threadIdx.x] = greatest;
+    __syncthreads();
+    if (threadIdx.x % LANES == 0) {
+        for (int lane = 1; lane < LANES && threadIdx.x + lane < blockDim.x; ++lane) {
+            const float other = of_thread[threadIdx.x + lane];
+            if (other > greatest || other != other) greatest = other;
+        }
+    }
+    __syncthreads();
+    return greatest;
+}
+
+template <class T>
+__device__ inline float lane_greatest(const T* map, int cells) {
+    float greatest = -static_cast<float>(infinity());
+    const int lanes = blockDim.x < LANES ? blockDim.x : LANES;
+    for (int cell = threadIdx.x % LANES; cell < cells; cell += lanes) {
+        const float value = to_float(map[cell]);
+        if (value > greatest || value != value) greatest = value;
+    }
+    return greatest;
+}
+
+// kernels/channel_max.py. A group of LANES threads takes a map; no shared memory of the caller's.
+template <class T>
+__device__ void channel_max(const T* maps, long long count, int cells, float* greatest) {
+    const int groups = blockDim.x < LANES ? 1 : blockDim.x / LANES;
+    const long long map = static_cast<long long>(blockIdx.x) * groups + threadIdx.x / LANES;
+    const bool whole = map < count;
+    const float own = lanes_greatest(whole ? lane_greatest(maps + map * cells, cells) : 0);
+    if (whole && threadIdx.x % LANES == 0) greatest[map] = own;
+}
+
+// The maps of one layer, and those that each image's signature selects.
+template <class T>
+struct Selection {
+    const T* maps;  // (N, channels, cells)
+    const int* indices;  // (N, count)
+    int channels, count;
+
+    // Map `k` of this block's image; null for an index that names none.
+    __device__ const T* map(int k, int cells) const {
+        const int index = indices[static_cast<size_t>(blockIdx.x) * count + k];
+        if (index < 0 || index >= channels) return nullptr;
+        return maps + (static_cast<size_t>(blockIdx.x) * channels + index) * cells;
+    }
+};
+
+template <class T>
+__device__ inline double selection_sum(const Selection<T>& selection, int cells) {
+    double sum = 0;
+    for (int item = threadIdx.x; item < selection.count * cells; item += blockDim.x) {
+        const T* map = selection.map(item / cells, cells);
+        sum += map ? to_float(map[item % cells]) : not_a_number();
+    }
+    return sum;
+}
+
+template <class T>
+__device__ inline float selection_excess(const Selection<T>& selection, int cells, int cell, float threshold, float sum) {
+#pragma unroll 8
+    for (int k = 0; k < selection.count; ++k) {
+        const T* map = selection.map(k, cells);
+        sum += excess(map ? to_float(map[cell]) : nan_float(), threshold);
+    }
+    return sum;
+}
+
+template <class T>
+__device__ inline void selection_maxima(const Selection<T>& selection, int cells, float* maxima) {
+    const int groups = blockDim.x < LANES ? 1 : blockDim.x / LANES;
+    for (int round = 0; round < selection.count; round += groups) {
+        const int k = round + threadIdx.x / LANES;
+        const T* map = k < selection.count ? selection.map(k, cells) : nullptr;
+        const float own = lanes_greatest(map ? lane_greatest(map, cells) : nan_float());
+        if (k < selection.count && threadIdx.x % LANES == 0) maxima[k] = own;
+    }
+}
+
+// kernels/selected_heatmap.py, for the maps of up to two layers of one grid. The maps are gone through twice, for their
+// mean and for what exceeds it; the second time they come from the cache. The sum over the maps runs in their order.
+template <class T>
+__device__ void selected_heatmap(
+    const T* first_maps, const int* first_indices, int first_channels, int first_count, const T* second_maps,
+    const int* second_indices, int second_channels, int second_count, int cells, double mean_factor,
+    const double* mean_factors, float* heat, float* maxima
+) {
+    const Selection<T> one{first_maps, first_indices, first_channels, first_count};
+    const Selection<T> two{second_maps, second_indices, second_channels, second_count};
+    const int count = first_count + second_count;
+    const double sum = block_sum(selection_sum(one, cells) + selection_sum(two, cells));
+    // Rounded where NumPy rounds.
+    const float mean = static_cast<float>(sum / (static_cast<double>(count) * cells));
+    const float threshold = static_cast<float>((mean_factors ? mean_factors[blockIdx.x] : mean_factor) * mean);
+    for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
+        const float above = selection_excess(one, cells, cell, threshold, 0);
+        heat[static_cast<size_t>(blockIdx.x) * cells + cell] = selection_excess(two, cells, cell, threshold, above);
+    }
+    if (maxima) {
+        float* own = maxima + static_cast<size_t>(blockIdx.x) * count;
+        selection_maxima(one, cells, own);
+        selection_maxima(two, cells, own + first_count);
+    }
+}
+
+// Sum over the channels of this block's image, `width` adjacent cells a thread and the channels dealt out in turn to the
+// teams of threads that cover the grid.
+template <class T, class Load, int width>
+__device__ inline void sum_channels(const T* image, int channels, int cells, int teams, float* of_team) {
+    const int columns = cells / width;
+    for (int item = threadIdx.x; item < teams * columns; item += blockDim.x) {
+        const int team = item / columns, column = item % columns;
+        float sum[width] = {};
+#pragma unroll 8
+        for (int channel = team; channel < channels; channel += teams) {
+            const Load load = reinterpret_cast<const Load*>(image + static_cast<size_t>(channel) * cells)[column];
+            for (int i = 0; i < width; ++i) sum[i] += to_float(reinterpret_cast<const T*>(&load)[i]);
+        }
+        for (int i = 0; i < width; ++i) of_team[team * cells + column * width + i] = sum[i];
+    }
+}
+
+// kernels/mean_heatmap.py. Shared memory: floats of_team[teams][cells], padded to doubles.
+template <class T>
+__device__ void mean_heatmap(const T* maps, int channels, int cells, int teams, double mean_factor, float* heat) {
+    DYNAMIC_SHARED(arena);
+    float* of_team = reinterpret_cast<float*>(arena);
+    const T* image = maps + static_cast<size_t>(blockIdx.x) * channels * cells;
+    // Wide loads need each map to begin at a multiple of their size.
+    if (cells % 4 == 0 && reinterpret_cast<size_t>(maps) % sizeof(typename Quad<T>::type) == 0) {
+        sum_channels<T, typename Quad<T>::type, 4>(image, channels, cells, teams, of_team);
+    } else {
+        sum_channels<T, T, 1>(image, channels, cells, teams, of_team);
+    }
+    __syncthreads();
+    float* mean = of_team;
+    double sum = 0;
+    for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
+        float total = 0;
+        for (int team = 0; team < teams; ++team) total += of_team[team * cells + cell];
+        mean[cell] = total / channels;  // no one else reads this cell's sums
+        sum += mean[cell];
+    }
+    const float threshold = static_cast<float>(mean_factor * static_cast<float>(block_sum(sum) / cells));
+    int any = 0;
+    for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) any |= excess(mean[cell], threshold) > 0;
+    any = __syncthreads_or(any);
+    for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
+        heat[static_cast<size_t>(blockIdx.x) * cells + cell] = excess(mean[cell], any ? threshold : 0);
+    }
+}
+
+#define CHANNEL_MAX(name, T)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
+        const T* maps, long long count, int cells, float* greatest                                                \
+    ) {                                                                                                           \
+        channel_max(maps, count, cells, greatest);                                                                \
+    }
+
+#define SELECTED_HEATMAP(name, T)                                                                                 \
+    extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
+        const T* first_maps, const int* first_indices, int first_channels, int first_count,                 \
+        const T* second_maps, const int* second_indices, int second_channels, int second_count, int cells,  \
+        double mean_factor, const double* mean_factors, float* heat, float* maxima                                \
+    ) {                                                                                                           \
+        selected_heatmap(                                                                                         \
+            first_maps, first_indices, first_channels, first_count, second_maps, second_indices, second_channels, \
+            second_count, cells, mean_factor, mean_factors, heat, maxima                                          \
+        );                                                                                                        \
+    }
+
+#define MEAN_HEATMAP(name, T)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
+        const T* maps, int channels, int cells, int teams, double mean_factor, float* heat                        \
+    ) {                                                                                                           \
+        mean_heatmap(maps, channels, cells, teams, mean_factor, heat);                                            \
+    }
+
+CHANNEL_MAX(channel_max_f16, half_bits)
+CHANNEL_MAX(channel_max_f32, float)
+SELECTED_HEATMAP(selected_heatmap_f16, half_bits)
+SELECTED_HEATMAP(selected_heatmap_f32, float)
+MEAN_HEATMAP(mean_heatmap_f16, half_bits)
+MEAN_HEATMAP(mean_heatmap_f32, float)

@@ -1,0 +1,73 @@
+"""The class-agnostic heatmap: the mean over all feature maps, normalised (paper 3.1)."""
+
+from __future__ import annotations
+
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, shared_bytes
+from pc_engine.kernels.normalise import normalise_heatmap
+
+
+def mean_heatmap(maps: Array, mean_factor: float = 1.0) -> Array:
+    """Average each image's maps over the channels, subtract a multiple of the mean over the cells, clamp at 0.
+
+    Parameters
+    ----------
+    maps
+        (N, C, H, W) with C, H, W >= 1, floating point.
+    mean_factor
+        Multiple of the mean that is subtracted.
+
+    Returns
+    -------
+    Array
+        (N, H, W), dtype of ``maps`` (float32 for float16), nowhere below 0. Where the subtraction leaves nothing, as on
+        maps without contrast, the mean over the channels itself, clamped at 0.
+
+    Raises
+    ------
+    ValueError
+        If ``maps`` has another rank, another type, or an empty axis other than the first.
+    """
+    if maps.ndim != 4 or 0 in maps.shape[1:] or maps.dtype.kind != "f":
+        raise ValueError(
+            f"mean_heatmap needs floating-point maps of shape (N, C, H, W) with C, H, W >= 1, "
+            f"and got {maps.dtype} {maps.shape}."
+        )
+    device = device_of(maps)
+    if device is not None and kernel_suffix([maps]) in ("f16", "f32"):
+        found = _on_device(device, maps, mean_factor)
+        if found is not None:
+            return found
+    xp = get_array_module(maps)
+    mean = maps.mean(axis=1, dtype=xp.promote_types(maps.dtype, xp.float32))
+    heat = normalise_heatmap(mean[:, None], mean_factor)
+    empty = ~(heat > 0).any(axis=(1, 2))
+    return xp.where(empty[:, None, None], xp.maximum(mean, 0), heat)
+
+
+def _on_device(device: Device, maps: Array, mean_factor: float) -> Array | None:
+    """Launch ``mean_heatmap`` of ``cuda/heatmaps.cu``; None if the sums exceed the memory of a block."""
+    xp = get_array_module(maps)
+    count, channels, height, width = maps.shape
+    cells = height * width
+    threads = device.threads("mean_heatmap", channels * cells)
+    # A thread reads four cells at once, so that one team after the other covers the grid until the threads run out.
+    teams = max(1, min(threads * 4 // cells, channels))
+    needed = shared_bytes(doubles=(teams * cells + 1) // 2)
+    if needed > device.shared_limit:
+        return None
+    heat = xp.empty((count, height, width), dtype=xp.float32)
+    device.launch(
+        Launch(
+            source="heatmaps",
+            kernel=f"mean_heatmap_{kernel_suffix([maps])}",
+            blocks=count,
+            threads=threads,
+            arguments=(
+                *(xp.ascontiguousarray(maps), xp.int32(channels), xp.int32(cells), xp.int32(teams)),
+                *(xp.float64(mean_factor), heat),
+            ),
+            shared_bytes=needed,
+        )
+    )
+    return heat

@@ -1,0 +1,114 @@
+"""The heatmap of a class: the maps that its signature selects, stacked, normalised and summed (paper 3.2, 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.channel_max import channel_max
+from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array
+from pc_engine.kernels.normalise import normalise_heatmap
+from pc_engine.kernels.resize_maps import resize_maps
+from pc_engine.kernels.select_maps import select_maps
+
+
+def selected_heatmap(
+    layers: Sequence[tuple[Array, Array]], mean_factor: float | Array = 2.0, *, maxima: Array | None = None
+) -> Array:
+    """Select maps of one or more layers for each image and turn them into one heatmap.
+
+    Parameters
+    ----------
+    layers
+        For each layer its maps (N, C, H, W), floating point, and the indices (N, k) of those selected, as `select_maps`
+        takes them. Layers of different grids are brought to the finest one with `resize_maps`.
+    mean_factor
+        As of `normalise_heatmap`; the mean runs over the selected maps of all layers.
+    maxima
+        (N, sum of k), dtype of the maps, to be filled with the greatest activation of each selected map, in the order
+        of the layers: how strongly an image shows the signature. None leaves that out.
+
+    Returns
+    -------
+    Array
+        (N, H, W) of the finest grid, dtype as of `normalise_heatmap`.
+
+    Raises
+    ------
+    ValueError
+        If there is no layer, shapes disagree, or an index names no map; on a device the last gives an image NaN
+        throughout.
+
+    Notes
+    -----
+    One kernel on a device, for up to two layers of one grid in float32 or float16: the stack is never formed.
+    """
+    if not layers:
+        raise ValueError("selected_heatmap needs the maps of at least one layer, and got none.")
+    xp = get_array_module(layers[0][0])
+    device = device_of(layers[0][0])
+    if device is not None and _one_kernel_does(layers):
+        return _on_device(device, layers, mean_factor, maxima)
+    stacks = [select_maps(maps, indices) for maps, indices in layers]
+    if maxima is not None:
+        maxima[...] = xp.concatenate([channel_max(stack) for stack in stacks], axis=1)
+    height = max(stack.shape[2] for stack in stacks)
+    width = max(stack.shape[3] for stack in stacks)
+    stack = xp.concatenate([resize_maps(stack, height, width) for stack in stacks], axis=1)
+    return normalise_heatmap(stack, mean_factor)
+
+
+def _one_kernel_does(layers: Sequence[tuple[Array, Array]]) -> bool:
+    all_maps = [maps for maps, _ in layers]
+    return (
+        len(layers) <= 2
+        and all(maps.ndim == 4 and maps.size and len(maps) == len(all_maps[0]) for maps in all_maps)
+        and all(indices.ndim == 2 and len(indices) == len(maps) for maps, indices in layers)
+        and all(indices.dtype.kind in "iu" for _, indices in layers)
+        and sum(indices.shape[1] for _, indices in layers) > 0
+        and len({maps.shape[2:] for maps in all_maps}) == 1
+        and kernel_suffix(all_maps) in ("f16", "f32")
+    )
+
+
+def _on_device(
+    device: Device, layers: Sequence[tuple[Array, Array]], mean_factor: float | Array, maxima: Array | None
+) -> Array:
+    """Launch ``selected_heatmap`` of ``cuda/heatmaps.cu``."""
+    first, *rest = layers
+    xp = get_array_module(first[0])
+    count, _, height, width = first[0].shape
+    chosen = sum(indices.shape[1] for _, indices in layers)
+    heat = xp.empty((count, height, width), dtype=xp.float32)
+    greatest = no_array(xp) if maxima is None else xp.empty((count, chosen), dtype=xp.float32)
+    nothing = (no_array(xp), no_array(xp), xp.int32(0), xp.int32(0))
+    if isinstance(mean_factor, int | float):
+        factor, factors = xp.float64(mean_factor), no_array(xp)
+    else:
+        spread = xp.broadcast_to(xp.asarray(mean_factor, dtype=xp.float64), (count,))
+        factor, factors = xp.float64(0), xp.ascontiguousarray(spread)
+    device.launch(
+        Launch(
+            source="heatmaps",
+            kernel=f"selected_heatmap_{kernel_suffix([maps for maps, _ in layers])}",
+            blocks=count,
+            threads=device.threads("selected_heatmap", height * width),
+            arguments=(
+                *(*_selection(*first), *(_selection(*rest[0]) if rest else nothing)),
+                *(xp.int32(height * width), factor, factors, heat, greatest),
+            ),
+        )
+    )
+    if maxima is not None:
+        maxima[...] = greatest
+    return heat
+
+
+def _selection(maps: Array, indices: Array) -> tuple[Array, ...]:
+    xp = get_array_module(maps)
+    channels = maps.shape[1]
+    if indices.dtype != xp.int32:
+        # What does not fit into 32 bits names no map either.
+        indices = xp.where((indices >= 0) & (indices < channels), indices, -1)
+    indices = xp.ascontiguousarray(indices, dtype=xp.int32)
+    return xp.ascontiguousarray(maps), indices, xp.int32(channels), xp.int32(indices.shape[1])

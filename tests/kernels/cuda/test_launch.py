@@ -1,0 +1,166 @@
+"""What stands between an operation and a kernel: the seam, the loader, the arguments."""
+
+import numpy as np
+import pytest
+
+from pc_engine.kernels import (
+    channel_max,
+    cluster_boxes,
+    dbscan,
+    density_peaks,
+    get_array_module,
+    mean_heatmap,
+    select_maps,
+    selected_heatmap,
+    weighted_gmm,
+)
+from pc_engine.kernels.cuda import COMPILE_OPTIONS, STATIC_SHARED_BYTES, device_of
+
+HEAT = np.random.default_rng(0).integers(0, 5, (3, 6, 7)).astype(np.float32)
+MAPS = np.random.default_rng(1).standard_normal((3, 8, 6, 7)).astype(np.float32)
+INDICES = np.random.default_rng(2).integers(0, 8, (3, 4))
+COUNTS = np.array([2, 0, 3])
+
+
+def operations(where):
+    """Every operation that has a kernel, and its result."""
+    peaks = density_peaks(where.put(HEAT), cutoff=1.0, n_centres=where.put(COUNTS))
+    slots = peaks.centres.shape[1]
+    clusters = dbscan(where.put(HEAT), eps=1.5, min_weight=9.0)
+    return {
+        "density_peaks_f32": peaks,
+        "cluster_boxes_f64": cluster_boxes(peaks.labels, peaks.density, peaks.n_clusters, slots=slots),
+        "dbscan_f32": clusters,
+        "cluster_boxes_f32": cluster_boxes(clusters.labels, where.put(HEAT), clusters.n_clusters),
+        "weighted_gmm_f32": weighted_gmm(where.put(HEAT), where.put(COUNTS), max_components=3),
+        "channel_max_f32": channel_max(where.put(MAPS)),
+        "mean_heatmap_f32": mean_heatmap(where.put(MAPS)),
+        "selected_heatmap_f32": selected_heatmap([(where.put(MAPS), where.put(INDICES))]),
+    }
+
+
+def test_host_arrays_go_to_no_device(make_host):
+    with make_host().active():
+        assert device_of(HEAT) is None
+        assert get_array_module(HEAT) is np
+
+
+def test_each_operation_is_one_launch_that_waits_for_nothing(make_host):
+    host = make_host()
+    with host.active():
+        found = operations(host)
+    assert sorted(launch.kernel for launch in host.cupy.launches) == sorted(found)
+    assert {launch.threads for launch in host.cupy.launches} == {6}
+
+
+def test_each_source_is_compiled_once(make_host):
+    host = make_host()
+    with host.active():
+        operations(host)
+        operations(host)
+    assert len(host.cupy.modules) == 5
+    assert {module.options for module in host.cupy.modules} == {COMPILE_OPTIONS}
+    assert not any('#include "' in module.code for module in host.cupy.modules)
+
+
+def test_the_stand_in_notices_waiting(make_host, waited):
+    host = make_host()
+    with host.active():
+        array = host.put(HEAT)
+        for look in (bool, float, int, list):
+            with pytest.raises(waited):
+                look(array.max())
+        with pytest.raises(waited):
+            array[array > 0]
+        with pytest.raises(waited):
+            host.cupy.flatnonzero(array)
+
+
+def test_the_largest_count_is_read_from_where_it_lies(make_host, waited):
+    host = make_host()
+    with host.active():
+        assert weighted_gmm(host.put(HEAT), COUNTS).means.shape == (3, 3, 2)
+        with pytest.raises(waited):
+            weighted_gmm(host.put(HEAT), host.put(COUNTS))
+
+
+def test_a_block_gets_whole_warps_up_to_the_kernel_s_limit(make_host):
+    host = make_host(threads=1024)
+    with host.active():
+        device = device_of(host.put(HEAT))
+        assert [device.threads("dbscan", tasks) for tasks in (1, 49, 196, 784)] == [32, 64, 224, 256]
+        assert device.threads("mean_heatmap", 100_000) == 1024
+        assert device.shared_limit == (99 << 10) - STATIC_SHARED_BYTES
+
+
+def test_kernels_may_use_all_of_a_block_s_memory(make_host):
+    # 56x56 cells: 88 KiB for a mixture of two, where a launch gets 48 KiB unless the kernel was told.
+    host = make_host(block_bytes=227 << 10)
+    heat = np.zeros((1, 56, 56))
+    heat[0, [3, 50], [3, 50]] = 1
+    found = host(weighted_gmm, heat, np.array([2]), max_components=2)
+    np.testing.assert_allclose(np.sort(found.means[0], axis=0), [[3, 3], [50, 50]])
+    assert host.cupy.launches[0].shared_bytes > 48 << 10
+
+
+def test_images_too_large_for_a_block_go_the_general_way(make_host):
+    host = make_host(block_bytes=STATIC_SHARED_BYTES)
+    numpy_cases = operations(type("OnHost", (), {"put": staticmethod(np.asarray)}))
+    with host.active(), host.allowed_to_wait():
+        found = operations(host)
+    # These two keep nothing of an image in shared memory.
+    assert {launch.kernel for launch in host.cupy.launches} == {"channel_max_f32", "selected_heatmap_f32"}
+    for name, expected in numpy_cases.items():
+        for field in getattr(expected, "__dataclass_fields__", [None]):
+            one, other = (result if field is None else getattr(result, field) for result in (found[name], expected))
+            np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-6, err_msg=f"{name} {field}")
+
+
+def test_an_empty_batch_launches_nothing(make_host):
+    host = make_host()
+    assert host(density_peaks, HEAT[:0], cutoff=1.0).labels.shape == (0, 6, 7)
+    assert host(dbscan, HEAT[:0], eps=1.0, min_weight=1.0).labels.shape == (0, 6, 7)
+    assert host(weighted_gmm, HEAT[:0], COUNTS[:0], max_components=4).means.shape == (0, 4, 2)
+    assert host(channel_max, MAPS[:0]).shape == (0, 8)
+    assert host(mean_heatmap, MAPS[:0]).shape == (0, 6, 7)
+    assert host(selected_heatmap, [(MAPS[:0], INDICES[:0])]).shape == (0, 6, 7)
+    assert not host.cupy.launches
+
+
+def test_shapes_and_settings_are_refused_on_a_device_too(make_host):
+    host = make_host()
+    for message, operation, *args in [
+        ("shape", dbscan, HEAT[0], {"eps": 1.0, "min_weight": 1.0}),
+        ("eps", dbscan, HEAT, {"eps": -1.0, "min_weight": 1.0}),
+        ("cutoff", density_peaks, HEAT, {"cutoff": 0.0}),
+        ("n_centres", density_peaks, HEAT, {"cutoff": 1.0, "n_centres": COUNTS[:2]}),
+        ("max_iter", weighted_gmm, HEAT, COUNTS, {"max_iter": 0}),
+        ("max_components", weighted_gmm, HEAT, COUNTS, {"max_components": -1}),
+        ("means_init", weighted_gmm, HEAT, COUNTS, {"max_components": 3, "means_init": np.zeros((3, 2, 2))}),
+        ("same shape", cluster_boxes, np.zeros((3, 6, 6), int), HEAT, COUNTS, {}),
+        ("trim", cluster_boxes, np.zeros((3, 6, 7), int), HEAT, COUNTS, {"trim": 2.0}),
+        ("slots", cluster_boxes, np.zeros((3, 6, 7), int), HEAT, COUNTS, {"slots": -1}),
+        ("floating-point", mean_heatmap, MAPS.astype(int), {}),
+        ("integer indices", selected_heatmap, [(MAPS, INDICES.astype(float))], {}),
+        ("at least one layer", selected_heatmap, [], {}),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            host(operation, *args[:-1], **args[-1])
+    assert not host.cupy.launches
+
+
+def test_maps_in_any_layout_and_type(make_host):
+    host = make_host()
+    channels_last = MAPS.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+    for maps in (channels_last, MAPS.astype(np.float64), MAPS.astype(np.float16)):
+        with host.active():
+            given = host.put(maps.view())
+            np.testing.assert_array_equal(np.asarray(channel_max(given)), channel_max(maps))
+            np.testing.assert_allclose(np.asarray(mean_heatmap(given)), mean_heatmap(maps), rtol=1e-4, atol=1e-6)
+
+
+def test_selecting_maps_on_a_device_waits_for_nothing(make_host):
+    host = make_host()
+    np.testing.assert_array_equal(host(select_maps, MAPS, INDICES), select_maps(MAPS, INDICES))
+    found = host(select_maps, MAPS, np.where(INDICES[0, 0] == INDICES, 8, INDICES))
+    np.testing.assert_array_equal(np.isnan(found[:, :, 0, 0]), INDICES[0, 0] == INDICES)

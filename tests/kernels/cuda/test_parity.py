@@ -1,0 +1,401 @@
+"""Every kernel in CUDA C gives what the NumPy code gives, on ordinary and on adversarial heatmaps."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pc_engine.kernels import (
+    channel_max,
+    cluster_boxes,
+    dbscan,
+    density_peaks,
+    mean_heatmap,
+    selected_heatmap,
+    weighted_gmm,
+)
+
+FEW = settings(deadline=None, max_examples=60)
+RADII = [0.5, 1.0, np.sqrt(2), 1.5, np.sqrt(5), 3.0, 40.0, 1e9]
+GRIDS = [(7, 7), (14, 14), (28, 28), (10, 17), (1, 9), (23, 2), (1, 1)]
+
+
+def small_heats(elements, dtype=np.float64):
+    shape = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
+    return arrays(dtype, shape, elements=elements)
+
+
+def hard_heats(height, width):
+    """Empty, one cell, flat, a chessboard, two far corners, mirrored blobs, a faint cell, 1e300, 1e-300, ties."""
+    heats = np.zeros((10, height, width))
+    heats[1, height // 2, width // 3] = 2.0
+    heats[2] = 1.0
+    heats[3] = np.indices((height, width)).sum(axis=0) % 2
+    heats[4, 0, 0], heats[4, -1, -1] = 1.0, 0.75
+    blob = np.exp(-((np.arange(height)[:, None] - height / 2) ** 2 + (np.arange(width) - width / 4) ** 2) / 3)
+    heats[5] = blob + blob[:, ::-1]
+    heats[6, 0, 0], heats[6, -1, width // 2] = 1.0, 1e-12
+    heats[7] = blob * 1e300
+    heats[8] = blob * 1e-300
+    heats[9] = np.arange(height * width).reshape(height, width) % 5
+    return heats
+
+
+def real_heats(bumps, size, seed=0):
+    return bumps([1, 2, 3, 4, 5, 2], size=size, seed=seed).astype(np.float32)
+
+
+def assert_equal_slots(found, expected, **tolerance):
+    """Equal in the slots that both have, and nothing in those that only one has."""
+    slots = min(found.shape[1], expected.shape[1])
+    np.testing.assert_allclose(found[:, :slots], expected[:, :slots], **{"rtol": 0, "atol": 0, **tolerance})
+    rest = found[:, slots:]
+    assert (np.isnan(rest) | (rest == 0)).all()
+
+
+# DBSCAN
+
+
+def assert_dbscan_agrees(device, heats, **parameters):
+    found, expected = device(dbscan, heats, **parameters), dbscan(heats, **parameters)
+    for field in fields(expected):
+        one, other = getattr(found, field.name), getattr(expected, field.name)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+@given(
+    small_heats(st.sampled_from([0.0, 0.1, 0.2, 0.3, 1.0])), st.sampled_from(RADII), st.sampled_from([0.1, 0.6, 1.1, 3])
+)
+@FEW
+def test_dbscan_agrees_where_sums_meet_the_threshold(device, heats, eps, min_weight):
+    # Sums of tenths depend on their order in the last bit: both have to add in the same.
+    assert_dbscan_agrees(device, heats, eps=eps, min_weight=min_weight)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("eps", RADII)
+def test_dbscan_agrees_on_hard_heatmaps(device, grid, eps):
+    assert_dbscan_agrees(device, hard_heats(*grid), eps=eps, min_weight=2.0)
+
+
+@pytest.mark.parametrize("size", [14, 28])
+def test_dbscan_agrees_on_smooth_heatmaps(device, bumps, size):
+    for min_weight in (0.3, 1.0, 2.5):
+        assert_dbscan_agrees(device, real_heats(bumps, size), eps=1.5, min_weight=min_weight)
+
+
+def test_dbscan_follows_a_winding_cluster(device):
+    heat = np.zeros((1, 15, 15))
+    heat[0, ::2] = 1
+    heat[0, 1::4, -1] = heat[0, 3::4, 0] = 1
+    assert_dbscan_agrees(device, heat, eps=1.0, min_weight=2)
+    assert device(dbscan, heat, eps=1.0, min_weight=2).n_clusters.tolist() == [1]
+
+
+# Density peaks
+
+
+def assert_peaks_agree(device, heats, **parameters):
+    """Compare with NumPy; return in how many images the densities were the same to the last bit, and of how many.
+
+    Densities are rounded to 40 bits. If one lies at a tie of that rounding, the order of two equal cells may differ.
+    """
+    found, expected = device(density_peaks, heats, **parameters), density_peaks(heats, **parameters)
+    peak = expected.density.max(axis=(1, 2), initial=0, keepdims=True)
+    assert (abs(found.density - expected.density) <= 4e-12 * peak).all()
+    same = (found.density == expected.density).all(axis=(1, 2))
+    for name in ("labels", "n_clusters", "delta"):
+        one, other = getattr(found, name), getattr(expected, name)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one[same], other[same])
+    assert found.centres.shape[1] == -(-heats.shape[1] // 2) * -(-heats.shape[2] // 2)
+    assert_equal_slots(found.centres[same], expected.centres[same])
+    return same.sum(), len(same)
+
+
+def test_peaks_agree_on_any_heatmap(device):
+    compared = np.zeros(2)
+
+    @given(
+        st.one_of(small_heats(st.integers(0, 3)), small_heats(st.floats(0, 1e6, width=32), np.float32)),
+        st.sampled_from([0.3, 1.0, 1.7, 6.0]),
+        st.sampled_from([0.0, 0.2, 1.0]),
+        st.sampled_from([0.0, 2.5, 4.0]),
+        st.one_of(st.none(), st.integers(0, 99)),
+    )
+    @settings(FEW, max_examples=120)
+    def check(heats, cutoff, min_density, min_distance, seed):
+        wanted = None if seed is None else np.random.default_rng(seed).integers(-1, 6, len(heats))
+        limits = {"min_density": min_density, "min_distance": min_distance}
+        compared[:] += assert_peaks_agree(device, heats, cutoff=cutoff, n_centres=wanted, **limits)
+
+    check()
+    assert compared[0] >= 0.98 * compared[1] > 0
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_peaks_agree_on_hard_heatmaps(device, grid):
+    same, count = np.sum([assert_peaks_agree(device, hard_heats(*grid), cutoff=c) for c in (0.2, 1.0, 3.0)], axis=0)
+    assert same >= count - 2
+
+
+@pytest.mark.parametrize("size", [14, 28])
+def test_peaks_agree_on_smooth_heatmaps(device, bumps, size):
+    heats = real_heats(bumps, size)
+    wanted = np.array([1, 2, 50, -1, 0, 3])
+    for parameters in ({}, {"n_centres": wanted}, {"min_density": 0.5, "min_distance": 4.0}):
+        same, count = assert_peaks_agree(device, heats, cutoff=1.0, **parameters)
+        assert same == count
+
+
+# Boxes
+
+
+@given(
+    arrays(np.int32, (2, 6, 7), elements=st.integers(-1, 3)),
+    arrays(np.float64, (2, 6, 7), elements=st.integers(0, 5)),
+    st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+    st.sampled_from([None, 5]),
+)
+@FEW
+def test_boxes_agree(device, labels, density, trim, slots):
+    n_clusters = labels.max(axis=(1, 2)).astype(np.int64) + 1
+    found = device(cluster_boxes, labels, density, n_clusters, trim=trim, slots=slots)
+    # NumPy's boxes have room for the batch's largest number, which is not every image's.
+    labels = np.where(labels < n_clusters[:, None, None], labels, -1)
+    expected = cluster_boxes(labels, density, n_clusters, trim=trim, slots=slots)
+    assert found.boxes.shape[1] == (42 if slots is None else slots)
+    assert_equal_slots(found.boxes, expected.boxes)
+    assert_equal_slots(found.score, expected.score, atol=1e-14)
+
+
+def test_more_clusters_than_slots_is_refused(device):
+    labels = np.arange(6).reshape(1, 2, 3).repeat(2, axis=0) % np.array([6, 2])[:, None, None]
+    density, n_clusters = np.ones((2, 2, 3)), np.array([6, 2])
+    found = device(cluster_boxes, labels, density, n_clusters, slots=3)
+    assert np.isnan(found.boxes[0]).all()
+    assert np.isnan(found.score[0]).all()
+    np.testing.assert_array_equal(found.score[1], [0.5, 0.5, 0])
+    with pytest.raises(ValueError, match="slots"):
+        cluster_boxes(labels, density, n_clusters, slots=3)
+
+
+# Gaussian mixtures
+
+
+def assert_mixtures_agree(device, heats, counts, atol=1e-6, **parameters):
+    counts = np.asarray(counts)
+    slots = int(counts.max()) + 1
+    found = device(weighted_gmm, heats, counts, max_components=slots, **parameters)
+    expected = weighted_gmm(heats, counts, max_components=slots, **parameters)
+    for field in fields(expected):
+        one, other = getattr(found, field.name), getattr(expected, field.name)
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=0, atol=atol, err_msg=field.name)
+    return expected
+
+
+@given(small_heats(st.integers(0, 9)), st.integers(0, 99))
+@FEW
+def test_mixtures_agree_on_any_heatmap(device, heats, seed):
+    # Few iterations: near a symmetric start the last bits decide which way EM breaks the symmetry.
+    assert_mixtures_agree(device, heats, np.random.default_rng(seed).integers(0, 6, len(heats)), max_iter=6)
+
+
+@pytest.mark.parametrize("size", [14, 28])
+def test_mixtures_agree_on_smooth_heatmaps(device, bumps, size):
+    for seed in range(3):
+        expected = assert_mixtures_agree(device, real_heats(bumps, size, seed), [1, 2, 3, 4, 4, 0], tol=1e-4)
+        assert expected.n_iter.max() > 5
+
+
+@pytest.mark.parametrize("grid", [grid for grid in GRIDS if grid != (28, 28)], ids=str)
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+def test_mixtures_agree_on_hard_heatmaps(device, grid, count):
+    assert_mixtures_agree(device, hard_heats(*grid), np.full(10, count), max_iter=6)
+
+
+def test_mixtures_agree_where_densities_underflow(device):
+    heat = np.zeros((2, 40, 40))
+    heat[0, 0, 0], heat[0, -1, -1], heat[0, 20, 12] = 1.0, 0.75, 1e-3
+    heat[1, 0, 0], heat[1, 12, 3] = 1.0, 1e-4
+    starts = np.array([[[0.0, 0.0], [39.0, 39.0], [0, 0]], [[0.0, 0.0], [1e5, 1e5], [0, 0]]])
+    assert_mixtures_agree(device, heat, [2, 2], means_init=starts, atol=1e-9)
+    assert_mixtures_agree(device, heat[1:, :14, :14], [1], atol=1e-9)
+
+
+def test_a_component_without_heat_keeps_its_place(device, bumps):
+    starts = np.array([[[6.0, 6.0], [1e5, 1e5], [0, 0]]])
+    expected = assert_mixtures_agree(device, bumps([1]), [2], means_init=starts, variance_floor=0.2)
+    assert expected.mixing[0].tolist() == [1, 0, 0]
+
+
+# Heatmaps
+
+
+@pytest.fixture(scope="module", params=[(7, 7), (14, 14), (5, 6), (1, 1), (28, 28)], ids=str)
+def maps(request):
+    rng = np.random.default_rng(0)
+    return np.maximum(rng.standard_normal((3, 33, *request.param)), 0).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_greatest_activations_agree(device, maps, dtype):
+    maps = maps.astype(dtype) - dtype(0.5)
+    maps[0, 1, 0, 0], maps[1, 2], maps[2, 0, -1, -1] = np.nan, -np.inf, np.inf
+    found = device(channel_max, maps)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, channel_max(maps))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("factor", [0.0, 1.0, 1.7])
+def test_mean_heatmaps_agree(device, maps, dtype, factor):
+    found, expected = device(mean_heatmap, maps.astype(dtype), factor), mean_heatmap(maps.astype(dtype), factor)
+    assert found.dtype == expected.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_mean_heatmaps_without_contrast_are_the_mean(device):
+    maps = np.ones((3, 5, 4, 4), dtype=np.float32)
+    maps[1] = 0
+    maps[2, 0, 0, 0] = np.nan
+    found = device(mean_heatmap, maps, 2.0)
+    np.testing.assert_array_equal(found, mean_heatmap(maps, 2.0))
+    np.testing.assert_array_equal(found[0], np.ones((4, 4)))
+    assert np.isnan(found[2, 0, 0])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("factor", [2.0, np.array([0.0, 1.0, 2.5])], ids=["one", "each"])
+def test_selected_heatmaps_agree(device, maps, dtype, layers, factor):
+    rng = np.random.default_rng(1)
+    first, second = maps.astype(dtype), maps[:, :9][:, ::-1].astype(dtype)
+    stacks = [(first, rng.integers(0, 33, (3, 7))), (second, rng.integers(0, 9, (3, 4)).astype(np.int32))][:layers]
+    found, expected = device(selected_heatmap, stacks, factor), selected_heatmap(stacks, factor)
+    assert found.dtype == expected.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
+def test_selected_heatmaps_add_in_the_order_of_numpy(device):
+    # Nothing is subtracted, so that only the order of the sum is left to differ.
+    maps = (10.0 ** np.random.default_rng(0).uniform(-4, 4, (2, 40, 6, 6))).astype(np.float32)
+    layers = [(maps, np.arange(80).reshape(2, 40) % 37)]
+    np.testing.assert_array_equal(device(selected_heatmap, layers, 0.0), selected_heatmap(layers, 0.0))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_maxima_of_the_selected_maps_agree(device, maps, dtype):
+    layers = [(maps.astype(dtype), np.array([[3, 0], [1, 1], [32, 5]])), (maps.astype(dtype), np.zeros((3, 1), int))]
+    expected = np.empty((3, 3), dtype=dtype)
+    selected_heatmap(layers, maxima=expected)
+    with device.active():
+        found = device.put(np.empty((3, 3), dtype=dtype))
+        selected_heatmap([(device.put(one), device.put(indices)) for one, indices in layers], maxima=found)
+    np.testing.assert_array_equal(found.get(), expected)
+
+
+def test_selected_heatmaps_of_other_grids_and_of_nothing(device):
+    rng = np.random.default_rng(0)
+    layers = [(rng.random((2, 5, *grid)).astype(np.float32), np.array([[0, 4], [1, 2]])) for grid in ((6, 6), (3, 4))]
+    np.testing.assert_allclose(device(selected_heatmap, layers), selected_heatmap(layers), atol=1e-5)
+    nothing = [(layers[0][0], np.zeros((2, 0), int))]
+    np.testing.assert_array_equal(device(selected_heatmap, nothing), np.zeros((2, 6, 6)))
+
+
+# What NumPy code refuses, and what holds for all
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, -np.float32(1e-45)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bad_heat_marks_its_image_and_leaves_the_others_alone(device, bumps, value, dtype):
+    heats = bumps([1, 2, 3]).astype(dtype)
+    good = heats.copy()
+    heats[1, 13, 13] = value
+    counts = np.array([1, 2, 3])
+    peaks, clean = device(density_peaks, heats, cutoff=1.0), density_peaks(good, cutoff=1.0)
+    assert peaks.n_clusters[1] == -1
+    assert (peaks.labels[1] == -1).all()
+    assert np.isnan(peaks.centres[1]).all()
+    assert np.isnan(peaks.density[1]).all()
+    np.testing.assert_array_equal(peaks.labels[[0, 2]], clean.labels[[0, 2]])
+    clusters = device(dbscan, heats, eps=1.5, min_weight=1.0)
+    assert clusters.n_clusters[1] == -1
+    assert (clusters.labels[1] == -1).all()
+    mixtures = device(weighted_gmm, heats, counts, max_components=3)
+    assert mixtures.n_components_.tolist() == [1, -1, 3]
+    assert np.isnan(mixtures.means[1]).all()
+    assert not mixtures.converged[1]
+    for labels, n_clusters, density in ((peaks.labels, peaks.n_clusters, peaks.density),):
+        boxes = device(cluster_boxes, labels, density, n_clusters)
+        assert np.isnan(boxes.boxes[1]).all()
+        assert np.isnan(boxes.score[1]).all()
+        assert np.isfinite(boxes.score[[0, 2]]).all()
+
+
+def test_bad_counts_and_starts_are_marked(device, bumps):
+    heats, starts = bumps([1, 1, 1, 1]), np.ones((4, 2, 2))
+    starts[2, 1, 0], starts[3, 1, 0] = np.nan, np.nan
+    mixtures = device(weighted_gmm, heats, np.array([-1, 3, 2, 1]), max_components=2, means_init=starts)
+    assert mixtures.n_components_.tolist() == [-1, -1, -1, 1]
+
+
+def test_an_index_of_no_map_spoils_its_image_alone(device):
+    maps = np.random.default_rng(0).random((4, 5, 6, 6)).astype(np.float32)
+    indices = np.array([[0, 1], [0, 5], [-1, 1], [2**32, 1]])
+    found = device(selected_heatmap, [(maps, indices)])
+    np.testing.assert_array_equal(np.isnan(found).all(axis=(1, 2)), [False, True, True, True])
+    assert np.isfinite(found[0]).all()
+    assert device(density_peaks, found, cutoff=1.0).n_clusters[1:].tolist() == [-1, -1, -1]
+
+
+def every_result(device, maps, counts):
+    """One image after the other through both modes' chains of kernels."""
+    layers = [
+        (maps, np.arange(20)[None].repeat(len(maps), axis=0)),
+        (maps, np.arange(9)[None].repeat(len(maps), axis=0)),
+    ]
+    heat = device(selected_heatmap, layers)
+    peaks = device(density_peaks, heat, cutoff=1.0, min_density=0.5, min_distance=4.0)
+    boxes = device(cluster_boxes, peaks.labels, peaks.density, peaks.n_clusters, slots=peaks.centres.shape[1])
+    attention = device(mean_heatmap, maps)
+    mixtures = device(weighted_gmm, attention, counts, max_components=4)
+    clusters = device(dbscan, attention, eps=1.5, min_weight=0.5)
+    records = (peaks, boxes, mixtures, clusters)
+    return [heat, attention, *(getattr(record, field.name) for record in records for field in fields(record))]
+
+
+@pytest.fixture(scope="module")
+def scene(bumps):
+    rng = np.random.default_rng(3)
+    counts = np.array([1, 2, 3, 4])
+    maps = bumps(counts, seed=8)[:, None] * rng.random((4, 24, 1, 1)) + 0.02 * rng.random((4, 24, 14, 14))
+    return maps.astype(np.float32), counts
+
+
+def test_the_same_input_gives_the_same_bits(device, scene):
+    for one, other in zip(every_result(device, *scene), every_result(device, *scene), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_image_does_not_depend_on_its_batch(device, scene):
+    maps, counts = scene
+    together = every_result(device, maps, counts)
+    for n in range(len(maps)):
+        alone = every_result(device, maps[n : n + 1], counts[n : n + 1])
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one[0], other[n])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 17, 40])
+def test_any_number_of_threads_gives_the_same(make_host, scene, threads):
+    few, many = every_result(make_host(), *scene), every_result(make_host(threads=threads), *scene)
+    for one, other in zip(few, many, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 if one.dtype == np.float32 else 1e-5)
+        if one.dtype.kind == "i":
+            np.testing.assert_array_equal(one, other)

@@ -1,0 +1,85 @@
+"""ThreadSanitizer finds no race in the kernels, and would: every barrier that is left out is reported as one."""
+
+import numpy as np
+import pytest
+
+from pc_engine.kernels import (
+    channel_max,
+    cluster_boxes,
+    dbscan,
+    density_peaks,
+    mean_heatmap,
+    selected_heatmap,
+    weighted_gmm,
+)
+from pc_engine.kernels.cuda import FOLDER, SOURCES, cuda_source
+
+_REPORTED = 66
+_ATTEMPTS = 4
+_INCLUDE = '#include "block.cuh"'
+_SHARED_LINES = (FOLDER / "block.cuh").read_text(encoding="utf-8").count("\n")
+
+
+def barriers():
+    """Sources, and the lines of their barriers in the text that is compiled."""
+    found = []
+    for source in SOURCES:
+        before = (FOLDER / f"{source}.cu").read_text(encoding="utf-8").splitlines().index(_INCLUDE)
+        for number, line in enumerate(cuda_source(source).splitlines(), start=1):
+            shared = before < number <= before + _SHARED_LINES
+            # One source that uses all of the shared reductions stands for the others.
+            if "__syncthreads();" in line and (not shared or source == "weighted_gmm"):
+                found.append(pytest.param(source, number, id=f"{source}-{number}"))
+    return found
+
+
+def run_all(host, bumps):
+    heats = bumps([3, 4], size=9, seed=2)
+    maps = np.maximum(np.random.default_rng(0).standard_normal((2, 9, 6, 6)), 0).astype(np.float32)
+    indices = np.arange(14).reshape(2, 7) % 9
+    corners = np.zeros((1, 60, 60))
+    corners[0, 0, 0], corners[0, -1, -1], corners[0, 30, 20] = 1.0, 0.75, 1e-3
+    host(dbscan, np.concatenate([heats, 0 * heats]), eps=1.5, min_weight=0.5)
+    many_peaks = np.random.default_rng(0).random((2, 9, 9))
+    peaks = host(density_peaks, many_peaks, cutoff=0.4, n_centres=np.array([5, -1]))
+    host(cluster_boxes, peaks.labels, peaks.density, peaks.n_clusters, slots=25)
+    host(weighted_gmm, heats, np.array([3, 2]), max_components=3, max_iter=4)
+    far = np.array([[[0.0, 0.0], [59.0, 59.0]]])
+    host(weighted_gmm, corners, np.array([2]), max_components=2, means_init=far, max_iter=2)
+    host(channel_max, maps)
+    host(mean_heatmap, maps)
+    host(selected_heatmap, [(maps, indices)] * 2)
+    with host.active():
+        maxima = host.put(np.zeros((2, 7), dtype=np.float32))
+        selected_heatmap([(host.put(maps), host.put(indices))], maxima=maxima)
+
+
+@pytest.fixture(scope="module")
+def detections(make_host, bumps, detect_races, tmp_path_factory):
+    host = make_host(threads=5, block_bytes=227 << 10)
+    run_all(host, bumps)
+    by_source = {}
+    for launch in host.cupy.launches:
+        code = next(module.code for module in host.cupy.modules if f"({launch.kernel}, " in module.code)
+        by_source.setdefault(code, []).append(launch)
+    return {
+        code: detect_races(code, launches, tmp_path_factory.mktemp("races")) for code, launches in by_source.items()
+    }
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_no_race_is_reported(detections, source):
+    done = detections[cuda_source(source)].run()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done") == len(detections[cuda_source(source)].launches)
+
+
+@pytest.mark.parametrize(("source", "line"), barriers())
+def test_a_barrier_left_out_is_reported(detections, source, line):
+    # ThreadSanitizer remembers a few accesses to each place, by chance which: a race may escape it once.
+    for _ in range(_ATTEMPTS):
+        done = detections[cuda_source(source)].run(omit_barrier_at_line=line)
+        if done.returncode:
+            break
+    assert "ThreadSanitizer: data race" in done.stderr
+    assert done.returncode == _REPORTED
