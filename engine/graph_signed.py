@@ -1,0 +1,194 @@
+"""A quantised network as TensorRT takes it: signed activations around 0, from the unsigned ones that processors like.
+
+The files that `pc_engine.export.quantise` writes round activations to 256 unsigned levels with a zero point. TensorRT
+takes 8 bits as signed and symmetric only. Of a pair with scale s and zero point z over the levels a to b, the signed
+scale is max(z - a, b - z) s / 127: the larger side of the range ends in a level again. Three things go with that:
+
+* An unsigned pair with z = 0 cuts off what is negative, so the quantiser leaves out the ReLU before it. Signed levels
+  do not, and the ReLU is put back; likewise the bound on the shorter side of a range with another zero point.
+* Pixels are whole numbers from 0 to 255, which 127 signed levels would halve. Rounding ahead of the first layer with
+  weights is left out, and that layer, 0.6 % of VGG16's work, reads them exactly, in floating point.
+* Weights are signed and symmetric already, and stay bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from pc_engine.errors import BackendError
+from pc_engine.graph import IMAGE
+from pc_engine.graph_half import WEIGHTED
+from pc_engine.graph_names import fresh_name, names_of
+from pc_engine.graph_pruning import prune
+
+# Operators that give no negative value where they read none; Relu and Sigmoid give none in any case.
+_POOLING = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
+_KEEPING_SIGN = (*_POOLING, "Concat", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_NEVER_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax")
+_LEVELS = 127  # on either side of 0; TensorRT's weights leave -128 out, and so do the scales
+
+
+def make_signed(model: onnx.ModelProto) -> None:
+    """Give the QuantizeLinear and DequantizeLinear nodes of a prepared graph signed symmetric levels, in place.
+
+    Raises
+    ------
+    BackendError
+        If its weights are not signed and symmetric, or its levels are computed rather than stored.
+    """
+    graph = model.graph
+    rounding = _Rounding(graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            nodes.extend(rounding.quantise(node))
+        elif node.op_type == "DequantizeLinear":
+            nodes.append(rounding.dequantise(node))
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    prune(graph)
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """The 8-bit levels of a tensor: ``scale`` and ``zero`` as stored, and the ends of their type."""
+
+    scale: np.ndarray
+    zero: np.ndarray
+    lowest: int
+    highest: int
+
+    @property
+    def symmetric(self) -> bool:
+        return self.lowest < 0 and not self.zero.any()
+
+    def range(self) -> tuple[float, float]:
+        scale, zero = float(self.scale), int(self.zero)
+        return (self.lowest - zero) * scale, (self.highest - zero) * scale
+
+    def signed_scale(self) -> np.ndarray:
+        zero = int(self.zero)
+        steps = max(zero - self.lowest, self.highest - zero)
+        return np.array(steps * float(self.scale) / _LEVELS, np.float32)
+
+
+class _Rounding:
+    """What is known of a graph while its pairs are replaced, in the order of its nodes."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
+        self._stored = {tensor.name: tensor for tensor in graph.initializer}
+        self._producers = {name: node for node in graph.node for name in node.output}
+        self._taken = set(names_of(graph))
+        self._pixels = _before_weights(graph)
+        self._signs: dict[str, bool] = {}
+        # The levels as they were: a DequantizeLinear is asked about its own after its pair was changed.
+        self._levels = {
+            node.output[0]: self._read_levels(node)
+            for node in graph.node
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        }
+
+    def quantise(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """Return the nodes that stand for a QuantizeLinear."""
+        levels = self._levels[node.output[0]]
+        source = node.input[0]
+        if source in self._pixels or levels.symmetric:
+            return [node]
+        bound = self._bound(source, levels)
+        if bound is not None:
+            node.input[0] = bound.output[0]
+        node.input[1:] = self._store_signed(node.output[0], levels)
+        return [node] if bound is None else [bound, node]
+
+    def dequantise(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """Return the node that stands for a DequantizeLinear."""
+        levels = self._levels[node.output[0]]
+        pair = self._producers.get(node.input[0])
+        if pair is None or pair.op_type != "QuantizeLinear":
+            if not levels.symmetric:
+                raise BackendError(
+                    f"TensorRT takes signed weights around 0, and '{node.input[0]}' has others: quantise the model "
+                    f"again with 'pc-engine build MODEL --precision int8 --calibrate PHOTOS'."
+                )
+            return node
+        if pair.input[0] in self._pixels:
+            return helper.make_node("Identity", [pair.input[0]], [node.output[0]])
+        if not levels.symmetric:
+            node.input[1:] = self._store_signed(node.output[0], levels)
+        return node
+
+    def _bound(self, source: str, levels: _Levels) -> onnx.NodeProto | None:
+        """Return the node that cuts a tensor off where its levels did and the signed ones do not."""
+        if int(levels.zero) == levels.lowest:
+            if self._never_negative(source):
+                return None
+            return helper.make_node("Relu", [source], [fresh_name(f"{source}/not_negative", self._taken)])
+        bounds = [
+            self._store(f"{source}/{end}", value) for end, value in zip(("low", "high"), levels.range(), strict=True)
+        ]
+        return helper.make_node("Clip", [source, *bounds], [fresh_name(f"{source}/bounded", self._taken)])
+
+    def _never_negative(self, name: str) -> bool:
+        node = self._producers.get(name)
+        if node is None:
+            return False
+        if node.op_type == "DequantizeLinear":
+            levels = self._levels[node.output[0]]
+            return levels.zero.ndim == 0 and int(levels.zero) == levels.lowest
+        if name not in self._signs:
+            self._signs[name] = node.op_type in _NEVER_NEGATIVE or (
+                node.op_type in _KEEPING_SIGN and all(map(self._never_negative, self._data(node)))
+            )
+        return self._signs[name]
+
+    def _data(self, node: onnx.NodeProto) -> list[str]:
+        return list(node.input) if node.op_type == "Concat" else list(node.input[:1])
+
+    def _read_levels(self, node: onnx.NodeProto) -> _Levels:
+        names = list(node.input[1:])
+        if len(names) < 2 or not set(names) <= self._stored.keys():
+            raise BackendError(
+                f"The levels of '{node.input[0]}' are not stored in the network, which TensorRT needs; quantise it "
+                f"with 'pc-engine build MODEL --precision int8 --calibrate PHOTOS'."
+            )
+        scale, zero = (numpy_helper.to_array(self._stored[name]) for name in names)
+        if zero.dtype not in (np.uint8, np.int8):
+            raise BackendError(f"The levels of '{node.input[0]}' are of type {zero.dtype}; int8 and uint8 are read.")
+        ends = np.iinfo(zero.dtype)
+        levels = _Levels(scale, zero, int(ends.min), int(ends.max))
+        if levels.symmetric:
+            return levels
+        if scale.size != 1 or zero.size != 1:
+            raise BackendError(
+                f"The levels of '{node.input[0]}' have zero points by channel, which TensorRT does not take; quantise "
+                f"the model again with 'pc-engine build MODEL --precision int8 --calibrate PHOTOS'."
+            )
+        return replace(levels, scale=scale.reshape(()), zero=zero.reshape(()))
+
+    def _store_signed(self, name: str, levels: _Levels) -> list[str]:
+        return [
+            self._store(f"{name}/scale", levels.signed_scale()),
+            self._store(f"{name}/zero", np.array(0, np.int8)),
+        ]
+
+    def _store(self, name: str, value: np.ndarray | float) -> str:
+        name = fresh_name(name, self._taken)
+        array = value if isinstance(value, np.ndarray) else np.array(value, np.float32)
+        self._graph.initializer.append(numpy_helper.from_array(array, name))
+        return name
+
+
+def _before_weights(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors that hold pixels which no layer with weights has read yet."""
+    pixels = {IMAGE}
+    for node in graph.node:
+        if node.op_type not in WEIGHTED and pixels.intersection(node.input):
+            pixels.update(node.output)
+    return pixels
