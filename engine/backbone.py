@@ -18,7 +18,7 @@ from pc_engine.manifest import QUANTISED_FILES, Manifest
 Taps = Mapping[str, Array]
 
 #: int8 needs a quantised network; the others run the model's own.
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class CompileRequest:
         Images in a batch. Compiled in; a smaller batch is padded.
     threads
         Cores that the network may use.
+    device
+        ``"cpu"`` or ``"cuda:N"``.
     """
 
     network: Path
@@ -47,6 +49,7 @@ class CompileRequest:
     precision: str
     batch_size: int
     threads: int
+    device: str = "cpu"
 
     def at(self, precision: str) -> CompileRequest:
         """Return the request to run this one's network at ``precision``, with the file that holds it for that.
@@ -94,17 +97,19 @@ class Backbone(Protocol):
         Parameters
         ----------
         images
-            uint8 (n, H, W, 3) RGB, 1 <= n <= batch size.
+            uint8 (n, H, W, 3) RGB, 1 <= n <= batch size. On a GPU also an array that lives there already, of any
+            library (``__cuda_array_interface__`` or DLPack).
 
         Returns
         -------
         dict
-            Tap name to float32 array with n rows, owned by the caller.
+            Tap name to float32 array with n rows, owned by the caller, on the device that the network runs on: a CuPy
+            array on a GPU. It is complete when the call returns.
 
         Raises
         ------
         BackendError
-            If the backend fails.
+            If the backend fails; a `DeviceMemoryError` may go away with a smaller batch, a `DeviceLostError` does not.
         """
 
     def close(self) -> None:
@@ -125,12 +130,16 @@ class Probe:
 
 
 class Backend(Protocol):
-    """A way to run networks. Importing the module of a backend imports nothing heavy; `probe` does."""
+    """A way to run networks. Importing the module of a backend imports nothing heavy; `probe` does.
+
+    ``devices`` are the kinds of device that it runs on, of ``"cpu"`` and ``"cuda"``.
+    """
 
     name: str
+    devices: tuple[str, ...]
 
-    def probe(self) -> Probe:
-        """Say whether this backend works here. Never raises."""
+    def probe(self, device: str = "cpu") -> Probe:
+        """Say whether this backend works here, on ``device``. Never raises."""
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """Compile the network; where ``save_to`` is given, also write what `load` takes.

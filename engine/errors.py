@@ -8,6 +8,8 @@
     │   ├── WeightsError       a weight file lacks a tensor, has an odd shape, or is no weight file
     │   └── DownloadError      weights could not be fetched
     ├── BackendError           a backend cannot run here, or failed while running
+    │   ├── DeviceMemoryError  the GPU's memory does not hold a batch; a smaller one may fit
+    │   └── DeviceLostError    the GPU stopped answering; nothing runs on it until the process ends
     ├── DataError              a labelled data set cannot be read
     └── ImageError             one image cannot be read; becomes that image's error row
 
@@ -71,6 +73,14 @@ class DownloadError(ModelError):
 
 class BackendError(PcEngineError):
     """A backend cannot run on this machine, or failed while it ran."""
+
+
+class DeviceMemoryError(BackendError):
+    """The GPU has no memory left for a batch of this size; a smaller one may fit."""
+
+
+class DeviceLostError(BackendError):
+    """The GPU failed in a way that no call of this process recovers from; what was finished stays finished."""
 
 
 class DataError(PcEngineError):

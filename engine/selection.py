@@ -32,7 +32,7 @@ from pc_engine.storage import FileCache, cache_key
 #: bf16 has 8 bits of mantissa, 0.4 % a rounding; over the layers of VGG that adds up to about 1 %. int8 is compared
 #: with its own network in fp32 arithmetic: a sum that falls between two of 256 levels goes either way, and a MobileNet
 #: makes 5 % of that; a sum that saturates, or a scale that is misread, costs a tap its whole size.
-TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2, "int8": 0.15}
+TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2, "fp16": 1e-2, "int8": 0.15}
 
 #: Least share of held-out images with the class and the count of fp32 for a precision to be used without being named.
 MIN_AGREEMENT = 0.97

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the reference, and the backend that runs everywhere."""
+"""ONNX Runtime: on the CPU the reference, and the backend that runs everywhere; on a GPU where its package has CUDA."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
+from pc_engine.backends.cuda import describe_gpu
+from pc_engine.backends.onnxruntime_cuda import PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
 from pc_engine.backends.padding import pad_batch
+from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE, open_graph
+from pc_engine.graph_half import cast_to_half
 from pc_engine.manifest import QUANTISED_FILES
 
 
@@ -47,19 +52,24 @@ class OnnxRuntimeBackend:
     """See `pc_engine.backbone.Backend`."""
 
     name = "onnxruntime"
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
-    def probe(self) -> Probe:
+    def probe(self, device: str = "cpu") -> Probe:
         """See `pc_engine.backbone.Backend.probe`."""
         try:
             import onnxruntime as ort
         except ImportError as error:
             return Probe(False, f"ONNX Runtime cannot be imported ({error}): pip install onnxruntime.")
         version = str(ort.__version__)
+        if device != "cpu":
+            return _probe_gpu(ort, version, device)
         return Probe(True, f"ONNX Runtime {version}, on the CPU at fp32, int8.", version, ("fp32", "int8"))
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """See `pc_engine.backbone.Backend.compile`."""
         graph = open_graph(request.network, request.manifest, request.taps)
+        if request.device != "cpu":
+            return _compile_for_gpu(request, graph, save_to)
         options = _session_options(request)
         if save_to is not None:
             options.optimized_model_filepath = str(save_to)
@@ -69,10 +79,47 @@ class OnnxRuntimeBackend:
         """See `pc_engine.backbone.Backend.load`."""
         import onnxruntime as ort
 
+        if request.device != "cpu":
+            return OnnxRuntimeCudaBackbone(request, _read(saved))
         options = _session_options(request)
         # The saved graph was optimised for this machine already: doing so again costs seconds for VGG.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         return OnnxRuntimeBackbone(request, str(saved), options)
+
+
+def _probe_gpu(ort: Any, version: str, device: str) -> Probe:
+    reason = gpu_reason()
+    if reason:
+        return Probe(False, reason)
+    if PROVIDER not in ort.get_available_providers():
+        return Probe(
+            False,
+            f"ONNX Runtime {version} is the package for the CPU: pip uninstall onnxruntime, then pip install "
+            f"onnxruntime-gpu (both together overwrite each other).",
+        )
+    try:
+        gpu = describe_gpu(device)
+    except BackendError as error:
+        return Probe(False, str(error))
+    version = f"{version} on {gpu}"
+    return Probe(True, f"ONNX Runtime {version}, at {', '.join(PRECISIONS)}.", version, PRECISIONS)
+
+
+def _compile_for_gpu(request: CompileRequest, graph: onnx.ModelProto, save_to: Path | None) -> Backbone:
+    """Compile for a GPU. What is saved is the graph in its precision: the rest is done anew when it is loaded."""
+    if request.precision == "fp16":
+        cast_to_half(graph)
+    content = graph.SerializeToString()
+    if save_to is not None:
+        save_to.write_bytes(content)
+    return OnnxRuntimeCudaBackbone(request, content)
+
+
+def _read(saved: Path) -> bytes:
+    try:
+        return saved.read_bytes()
+    except OSError as error:
+        raise BackendError(f"ONNX Runtime cannot load {saved} ({error.strerror or error}).") from None
 
 
 def _session_options(request: CompileRequest) -> Any:

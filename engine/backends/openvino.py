@@ -55,9 +55,12 @@ class OpenVinoBackend:
     """See `pc_engine.backbone.Backend`."""
 
     name = "openvino"
+    devices: tuple[str, ...] = ("cpu",)
 
-    def probe(self) -> Probe:
+    def probe(self, device: str = "cpu") -> Probe:
         """See `pc_engine.backbone.Backend.probe`."""
+        if device != "cpu":
+            return Probe(False, "OpenVINO runs on the CPU only here: use the backend tensorrt on an NVIDIA GPU.")
         try:
             ov = _openvino()
         except ImportError as error:

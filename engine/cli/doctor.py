@@ -21,31 +21,46 @@ def doctor(as_json: options.AsJson = False) -> None:
         return
     machine = report["machine"]
     print_line(
-        f"machine      {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
+        f"machine       {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
         f" ({', '.join(machine['extensions']) or 'no vector extensions found'})"
     )
     for line in report["backends"] + report["devices"]:
-        print_line(f"{line['name']:<12} {'works' if line['works'] else 'does not work'}: {line['reason']}")
+        _print_part(line)
+        for part in line.get("backends", ()):
+            _print_part(part, indent="  ")
     for entry in report["models"]:
-        print_line(f"model        {entry['name']}: {entry['state']}")
-    print_line(f"models in    {report['models_directory']}")
-    print_line(f"cache in     {report['cache_directory']}")
+        print_line(f"model         {entry['name']}: {entry['state']}")
+    print_line(f"models in     {report['models_directory']}")
+    print_line(f"cache in      {report['cache_directory']}")
 
 
 def _examine() -> dict[str, Any]:
     gpu = gpu_reason()
-    probes = {name: backend.probe() for name, backend in BACKENDS.items()}
     return {
         "machine": describe_machine(),
-        "backends": [
-            {"name": name, "works": probe.available, "reason": probe.reason, "precisions": list(probe.precisions)}
-            for name, probe in probes.items()
-        ],
+        "backends": _probe("cpu"),
         "devices": [
             {"name": "cpu", "works": True, "reason": "Always there."},
-            {"name": "cuda", "works": False, "reason": gpu or "A GPU is there, but this version runs on the CPU only."},
+            {
+                "name": "cuda",
+                "works": False,
+                "reason": gpu or "A GPU is there, but this version runs on the CPU only.",
+                "backends": _probe("cuda"),
+            },
         ],
         "models": [{"name": entry.name, "state": entry.state} for entry in list_models()],
         "models_directory": str(models_directory()),
         "cache_directory": str(cache_directory()),
     }
+
+
+def _probe(device: str) -> list[dict[str, Any]]:
+    probes = {name: backend.probe(device) for name, backend in BACKENDS.items() if device in backend.devices}
+    return [
+        {"name": name, "works": probe.available, "reason": probe.reason, "precisions": list(probe.precisions)}
+        for name, probe in probes.items()
+    ]
+
+
+def _print_part(part: dict[str, Any], indent: str = "") -> None:
+    print_line(f"{indent + part['name']:<14}{'works' if part['works'] else 'does not work'}: {part['reason']}")

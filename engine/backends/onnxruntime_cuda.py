@@ -1,0 +1,122 @@
+"""ONNX Runtime on an NVIDIA GPU: images and taps stay in CuPy's memory."""
+
+from __future__ import annotations
+
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from pc_engine.backbone import CompileRequest
+from pc_engine.backends.cuda import ImageBuffer, cuda_errors, device_index, on_device
+from pc_engine.errors import BackendError, DeviceMemoryError
+from pc_engine.graph import IMAGE
+from pc_engine.kernels.array_module import Array
+
+PROVIDER = "CUDAExecutionProvider"
+#: Precisions that it runs; int8 networks would be computed node by node, rounding and all.
+PRECISIONS = ("fp32", "fp16")
+
+
+class OnnxRuntimeCudaBackbone:
+    """A network in ONNX Runtime sessions on a GPU, one for each batch in flight: a session computes on one stream.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If the GPU's memory does not hold it.
+    BackendError
+        If ONNX Runtime cannot load it, or would run it on the CPU instead, which by itself it does without a word.
+    """
+
+    backend = "onnxruntime"
+    parallel = 2
+
+    def __init__(self, request: CompileRequest, graph: bytes) -> None:
+        self.request = request
+        self._index = device_index(request.device)
+        self._idle: SimpleQueue[_Lane] = SimpleQueue()
+        with on_device(self._index), cuda_errors("loading the network"):
+            for _ in range(self.parallel):
+                self._idle.put(_Lane(request, graph, self._index))
+
+    def infer(self, images: Array) -> dict[str, Array]:
+        """See `pc_engine.backbone.Backbone.infer`."""
+        lane = self._idle.get()
+        try:
+            with on_device(self._index), cuda_errors("running the network"):
+                return lane.run(images)
+        finally:
+            self._idle.put(lane)
+
+    def close(self) -> None:
+        """See `pc_engine.backbone.Backbone.close`."""
+        while not self._idle.empty():
+            self._idle.get()
+
+
+class _Lane:
+    """A session with its stream and its room for images: used by one thread at a time."""
+
+    def __init__(self, request: CompileRequest, graph: bytes, index: int) -> None:
+        import cupy
+
+        self._cupy, self._request, self._index = cupy, request, index
+        pixels = request.manifest.input
+        self._images = ImageBuffer((request.batch_size, pixels.height, pixels.width, 3))
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._done = cupy.cuda.Event(block=True, disable_timing=True)
+        self._session = _open_session(request, graph, index, self._stream.ptr)
+
+    def run(self, images: Array) -> dict[str, Array]:
+        taken = self._images.take(images)
+        n = len(taken)
+        request, cupy = self._request, self._cupy
+        results = {
+            name: cupy.empty((request.batch_size, *request.manifest.taps[name].shape), cupy.float32)
+            for name in request.taps
+        }
+        # The memory of the results may be in use yet by what the caller's stream was given before.
+        self._stream.wait_event(cupy.cuda.get_current_stream().record())
+        placed = self._images.place(taken, self._stream)
+        binding = self._session.io_binding()
+        binding.bind_input(IMAGE, "cuda", self._index, np.uint8, placed.shape, placed.data.ptr)
+        for name, tap in results.items():
+            binding.bind_output(name, "cuda", self._index, np.float32, tap.shape, tap.data.ptr)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's exception classes share no public base
+            raise _failure("failed while running the network", error) from None
+        self._done.record(self._stream)
+        self._done.synchronize()
+        return {name: tap[:n] for name, tap in results.items()}
+
+
+def _open_session(request: CompileRequest, graph: bytes, index: int, stream: int) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # a provider that is not taken is looked for below
+    settings = {
+        "device_id": str(index),
+        "user_compute_stream": str(stream),
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "use_tf32": "0",  # float32 is to be float32, and float16 layers have no use for it
+    }
+    try:
+        session = ort.InferenceSession(graph, options, providers=[(PROVIDER, settings)])
+    except Exception as error:
+        raise _failure(f"cannot load {request.network}", error) from None
+    if PROVIDER not in session.get_providers():
+        raise BackendError(
+            "ONNX Runtime would run on the CPU, as it cannot load its CUDA libraries (it needs CUDA 13 and cuDNN 9): "
+            "pip install 'nvidia-cudnn-cu13', or use the backend tensorrt."
+        )
+    return session
+
+
+def _failure(what: str, error: Exception) -> BackendError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "out of memory" in str(error).lower() or "Failed to allocate memory" in str(error):
+        return DeviceMemoryError(f"ONNX Runtime {what}: the memory of the GPU is full; use a smaller batch size.")
+    return BackendError(f"ONNX Runtime {what}: {reason}")

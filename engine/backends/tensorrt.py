@@ -1,0 +1,154 @@
+"""TensorRT on an NVIDIA GPU: fp32, fp16, and int8 where a model was quantised."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pc_engine.backbone import Backbone, CompileRequest, Probe
+from pc_engine.backends.cuda import Gpu, cuda_errors, describe_gpu, on_device
+from pc_engine.backends.tensorrt_build import PRECISIONS, Target, build_engine, typed_graph
+from pc_engine.backends.tensorrt_library import Library, choose_library, listed, missing_library
+from pc_engine.backends.tensorrt_run import TensorRtBackbone
+from pc_engine.devices import gpu_reason
+from pc_engine.errors import BackendError
+from pc_engine.storage import FileCache, cache_key
+
+_MAGIC = b"pc-engine TensorRT engine 1\n"
+# The first compute capability with integer matrix units is that of the oldest card that TensorRT takes.
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+class TensorRtBackend:
+    """See `pc_engine.backbone.Backend`."""
+
+    name = "tensorrt"
+    devices: tuple[str, ...] = ("cuda",)
+
+    def probe(self, device: str = "cpu") -> Probe:
+        """See `pc_engine.backbone.Backend.probe`."""
+        if device == "cpu":
+            return Probe(False, "TensorRT runs on NVIDIA GPUs only: use it with --device cuda.")
+        reason = gpu_reason()
+        if reason:
+            # All that is missing, so that nobody installs one thing to be told of the next.
+            return Probe(False, " ".join(filter(None, (reason, missing_library()))))
+        try:
+            gpu = describe_gpu(device)
+            library = choose_library(gpu)
+        except BackendError as error:
+            return Probe(False, str(error))
+        except Exception as error:  # a probe never raises, whatever a driver or a half-installed package does
+            return Probe(False, f"TensorRT cannot be used here ({type(error).__name__}: {error}).")
+        # The version is part of the names of cached engines, and an engine suits one driver and card.
+        version = f"{library.title} {library.version} on {gpu}"
+        remark = "" if listed(library, gpu) else ", a card that NVIDIA does not list for it"
+        return Probe(True, f"{version}{remark}, at {', '.join(PRECISIONS)}.", version, PRECISIONS)
+
+    def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
+        """See `pc_engine.backbone.Backend.compile`."""
+        gpu = describe_gpu(request.device)
+        library = choose_library(gpu)
+        graph = typed_graph(request).SerializeToString()
+        facts = _facts(request, library, gpu)
+        target = Target(
+            batch_size=request.batch_size,
+            # Beside 8-bit integers 10 bits of mantissa cost nothing; at fp32 they would not be fp32.
+            tf32=request.precision == "int8",
+            capability=gpu.capability,
+            timings="timings-" + cache_key({name: facts[name] for name in ("library", "version", "gpu", "driver")}),
+        )
+        with on_device(gpu.index), cuda_errors("building the engine"):
+            engine = build_engine(library, graph, target)
+        del graph
+        if save_to is not None:
+            save_engine(save_to, facts, engine)
+        return _run(request, library, gpu, engine, facts)
+
+    def load(self, request: CompileRequest, saved: Path) -> Backbone:
+        """See `pc_engine.backbone.Backend.load`."""
+        gpu = describe_gpu(request.device)
+        library = choose_library(gpu)
+        facts = _facts(request, library, gpu)
+        return _run(request, library, gpu, read_engine(saved, facts), facts)
+
+
+def save_engine(path: Path, facts: dict[str, Any], engine: bytes) -> None:
+    """Write an engine with the facts that it was built from ahead of it."""
+    with path.open("wb") as file:
+        file.write(_MAGIC + json.dumps(facts, sort_keys=True).encode() + b"\n")
+        file.write(engine)
+
+
+def read_engine(path: Path, facts: dict[str, Any]) -> memoryview:
+    """Return the engine of a file that `save_engine` wrote for equal ``facts``.
+
+    An engine is machine code that runs with the rights of its user. So one is read only if it says that it was built
+    here for this, and if nobody else could have written it: the file is this user's own, and so is its folder.
+
+    Raises
+    ------
+    BackendError
+        If it is another's, another one, or cannot be read.
+    """
+    try:
+        _check_ownership(path)
+        content = path.read_bytes()
+    except OSError as error:
+        raise BackendError(f"The engine {path} cannot be read ({error.strerror or error}).") from None
+    header, _, _ = content[len(_MAGIC) :].partition(b"\n")
+    if not content.startswith(_MAGIC) or header != json.dumps(facts, sort_keys=True).encode():
+        raise BackendError(f"The engine {path} was not built here for this network and GPU: delete it.")
+    return memoryview(content)[len(_MAGIC) + len(header) + 1 :]
+
+
+def _check_ownership(path: Path) -> None:
+    if not hasattr(os, "getuid"):
+        return  # on Windows the user's cache folder is the user's by its access list
+    for place in (path, path.parent):
+        status = place.stat()
+        if status.st_uid != os.getuid() or status.st_mode & _WRITABLE_BY_OTHERS:
+            raise BackendError(
+                f"{place} is another user's, or others may write to it, so its engine is not loaded: delete the folder "
+                f"{path.parent}, or make it private."
+            )
+
+
+def _facts(request: CompileRequest, library: Library, gpu: Gpu) -> dict[str, Any]:
+    """Return all that an engine depends on."""
+    return {
+        "network": request.network_sha256,
+        "taps": {name: request.manifest.taps[name].tensor for name in request.taps},
+        "precision": request.precision,
+        "batch_size": request.batch_size,
+        "library": library.name,
+        "version": library.version,
+        "gpu": gpu.name,
+        "capability": list(gpu.capability),
+        "driver": gpu.driver,
+    }
+
+
+def _run(
+    request: CompileRequest, library: Library, gpu: Gpu, engine: bytes | memoryview, facts: dict[str, Any]
+) -> TensorRtBackbone:
+    files, name = FileCache(), "kernels-" + cache_key(facts)
+
+    def load_kernels() -> bytes | None:
+        path = files.get(name)
+        return None if path is None else path.read_bytes()
+
+    def keep_kernels(kernels: bytes) -> None:
+        with contextlib.suppress(OSError):
+            files.put(name, _writer(kernels))
+
+    return TensorRtBackbone(request, library, gpu, engine, load_kernels, keep_kernels)
+
+
+def _writer(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)

@@ -1,0 +1,152 @@
+"""From an ONNX graph to a TensorRT engine. Needs no GPU with TensorRT-RTX."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from pc_engine.backbone import CompileRequest
+from pc_engine.backends.cuda import first_line
+from pc_engine.backends.tensorrt_library import Library
+from pc_engine.errors import BackendError
+from pc_engine.graph import IMAGE, open_graph
+from pc_engine.graph_half import cast_to_half
+from pc_engine.graph_signed import make_signed
+from pc_engine.storage import FileCache
+
+#: Precisions that a graph can be typed for.
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an engine is built for.
+
+    Attributes
+    ----------
+    batch_size
+        Images in a batch: the only size in the only optimisation profile, so that nothing is tuned or checked twice.
+    tf32
+        Whether float32 layers may multiply with 10 bits of mantissa.
+    capability
+        Compute capability of the GPU; None for any that the library supports, which TensorRT-RTX alone can build for.
+    timings
+        Name under which to keep measured kernel times in the cache; empty for none.
+    """
+
+    batch_size: int
+    tf32: bool = False
+    capability: tuple[int, int] | None = None
+    timings: str = ""
+
+
+def typed_graph(request: CompileRequest) -> onnx.ModelProto:
+    """Return the network from pixels to taps with the types that it is to be computed in.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read.
+    BackendError
+        If it cannot run at the precision asked for.
+    """
+    if request.precision not in PRECISIONS:
+        raise BackendError(f"TensorRT runs {', '.join(PRECISIONS)} here, not {request.precision}.")
+    model = open_graph(request.network, request.manifest, request.taps)
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        make_signed(model)
+    if request.precision == "fp16":
+        cast_to_half(model)
+    return model
+
+
+def build_engine(library: Library, graph: bytes, target: Target) -> bytes:
+    """Return the serialised engine of an ONNX graph with one input, ``image``.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If the memory of the GPU does not suffice for building.
+    BackendError
+        If TensorRT cannot read the graph, or build it.
+    """
+    with library.log.watch():
+        try:
+            return _build(library, graph, target)
+        except RuntimeError as error:  # some calls raise where others give False
+            raise BackendError(f"{library.title} failed while building the engine: {first_line(error)}") from None
+
+
+def _build(library: Library, graph: bytes, target: Target) -> bytes:
+    trt, check = library.trt, library.check
+    builder = check(trt.Builder(library.logger), "starting to build")
+    network = check(builder.create_network(0), "starting a network")
+    parser = trt.OnnxParser(network, library.logger)
+    if not parser.parse(graph):
+        raise BackendError(f"{library.title} cannot read the network: {_parser_errors(parser, library)}")
+    config = check(builder.create_builder_config(), "configuring the build")
+    _fix_batch(library, builder, network, config, target.batch_size)
+    if not target.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    _set_capability(library, config, target)
+    with _timing_cache(library, config, target.timings):
+        engine = check(builder.build_serialized_network(network, config), "building the engine")
+    return bytes(engine)
+
+
+def _parser_errors(parser: Any, library: Library) -> str:
+    errors = [parser.get_error(k) for k in range(parser.num_errors)]
+    if not errors:
+        return library.log.reason()
+    text = (str(errors[0].desc()).strip().splitlines() or ["no reason given"])[0]
+    return f"{text} (at {errors[0].node_operator()} '{errors[0].node_name()}')"
+
+
+def _fix_batch(library: Library, builder: Any, network: Any, config: Any, batch_size: int) -> None:
+    names = [network.get_input(k).name for k in range(network.num_inputs)]
+    if names != [IMAGE]:
+        raise BackendError(f"{library.title} found the inputs {names} where there is one, '{IMAGE}': report this.")
+    shape = (batch_size, *tuple(network.get_input(0).shape)[1:])
+    profile = library.check(builder.create_optimization_profile(), "making a profile")
+    # Where the binding returns a result it is a bool, and None where it raises instead.
+    if profile.set_shape(IMAGE, shape, shape, shape) is False or config.add_optimization_profile(profile) < 0:
+        raise library.log.error(f"setting the batch size to {batch_size}", library.title)
+
+
+def _set_capability(library: Library, config: Any, target: Target) -> None:
+    """Name the card to TensorRT-RTX, which else leaves Turing out; TensorRT builds for the card at hand."""
+    if target.capability is None or not hasattr(library.trt, "ComputeCapability"):
+        return
+    capability = getattr(library.trt.ComputeCapability, "SM{}{}".format(*target.capability), None)
+    if capability is not None:
+        config.num_compute_capabilities = 1
+        library.check(config.set_compute_capability(capability, 0), "naming the card")
+
+
+@contextlib.contextmanager
+def _timing_cache(library: Library, config: Any, name: str) -> Any:
+    """Build with the kernel times of earlier builds, and keep those of this one.
+
+    TensorRT-RTX measures nothing while it builds, and would look for a GPU if it were given a cache.
+    """
+    if not name or library.name == "tensorrt_rtx":
+        yield
+        return
+    files = FileCache()
+    path = files.get(name)
+    known = b"" if path is None else path.read_bytes()
+    # A cache of another version or card is refused; an empty one is not.
+    for content in (known, b""):
+        timings = config.create_timing_cache(content)
+        if timings is not None and config.set_timing_cache(timings, False):
+            break
+    yield
+    measured = config.get_timing_cache()
+    serialised = None if measured is None else measured.serialize()
+    if serialised is not None:
+        # Without a place to keep them the next build measures again.
+        with contextlib.suppress(OSError):
+            files.put(name, lambda target: target.write_bytes(bytes(serialised)))

@@ -1,0 +1,177 @@
+"""Engines that the real TensorRT-RTX builds, which it can do without a GPU; running them takes one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from pc_engine.backbone import CompileRequest
+from pc_engine.backends.tensorrt_build import Target, build_engine, typed_graph
+from pc_engine.backends.tensorrt_library import Library, load_library
+from pc_engine.catalogue import EMBEDDED_DIRECTORY
+from pc_engine.engine import network_request
+from pc_engine.errors import BackendError
+from pc_engine.export import export_vgg
+from pc_engine.export.quantise import quantise_network
+from pc_engine.export.vgg import ARCHITECTURES
+from pc_engine.manifest import QUANTISED_FILES
+from pc_engine.model import load_model
+from pc_engine.selection import probe_images
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13")
+
+BATCH = 8
+
+
+@pytest.fixture
+def library() -> Library:
+    library = load_library("tensorrt_rtx")
+    library.log.verbose = True
+    yield library
+    library.log.verbose = False
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, CompileRequest]:
+    """Requests by model: lego as it ships, VGG16 and VGG19 with all their maps on small pictures."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "lego").symlink_to(EMBEDDED_DIRECTORY)
+    for name in ("vgg16", "vgg19"):
+        export_vgg(replace(ARCHITECTURES[name], size=64, fc_width=128), "random:0", folder / name)
+    requests = {}
+    for name in ("lego", "vgg16", "vgg19"):
+        model = load_model(folder / name)
+        requests[name] = network_request(model, tuple(model.manifest.taps), batch_size=BATCH)
+    return requests
+
+
+@pytest.fixture(scope="module")
+def quantised(models, tmp_path_factory) -> dict[str, CompileRequest]:
+    """Requests at int8."""
+    requests = {}
+    for name in ("lego", "vgg16"):
+        request = models[name]
+        path = tmp_path_factory.mktemp(name) / QUANTISED_FILES["int8"]
+        pixels = request.manifest.input
+        images = probe_images(pixels.height, pixels.width, 2)
+        network = quantise_network(request.network, request.manifest, images, path, threads=1)
+        manifest = replace(request.manifest, input=network.input, taps=network.taps)
+        requests[name] = replace(request, network=path, manifest=manifest, precision="int8")
+    return requests
+
+
+def tensors_of(library: Library) -> tuple[dict[str, tuple[str, tuple[int, ...]]], ...]:
+    """What the engine built last takes and gives, name to type and shape, as its builder reports its layers."""
+    report = next(text for _, text in library.log.lines if text.startswith("Engine Layer Information"))
+    found = []
+    for side in re.fullmatch(r"(?s)Engine Layer Information:\nLayer.*?, (\w+ \(.*?) -> (.*?)\s*", report).groups():
+        parts = re.findall(r"(\w+) \((\w+)\[([\d,]+)\]\)", side)
+        found.append({name: (kind, tuple(map(int, shape.split(",")))) for name, kind, shape in parts})
+    return tuple(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *(("lego", precision) for precision in ("fp32", "fp16", "int8")),
+        *(("vgg16", precision) for precision in ("fp32", "fp16", "int8")),
+        *(("vgg19", precision) for precision in ("fp32", "fp16")),
+    ],
+)
+def test_an_engine_takes_uint8_pixels_and_gives_float32_taps(library, models, quantised, name, precision):
+    request = quantised[name] if precision == "int8" else replace(models[name], precision=precision)
+    graph = typed_graph(request).SerializeToString()
+    engine = build_engine(library, graph, Target(BATCH, tf32=precision == "int8"))
+    pixels = request.manifest.input
+    taken, given = tensors_of(library)
+    assert taken == {"image": ("UInt8", (BATCH, pixels.height, pixels.width, 3))}
+    assert given == {tap: ("Float", (BATCH, *request.manifest.taps[tap].shape)) for tap in request.taps}
+    # Weights are the bulk of an engine: of 4, 2 and 1 bytes.
+    weights = sum(np.prod(shape) for shape in _weight_shapes(models[name]))
+    size = {"fp32": 4, "fp16": 2, "int8": 1}[precision] * weights
+    assert size * 0.95 < len(engine) < size * 1.3 + 1.5e6
+    assert not [text for severity, text in library.log.lines if severity <= 2 and "UINT8" in text]
+
+
+def _weight_shapes(request):
+    model = typed_graph(replace(request, precision="fp32"))
+    return [tensor.dims for tensor in model.graph.initializer if len(tensor.dims) > 1]
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_the_profile_is_the_batch_size(library, models, batch):
+    build_engine(library, typed_graph(models["lego"]).SerializeToString(), Target(batch))
+    taken, given = tensors_of(library)
+    assert taken["image"][1][0] == batch
+    assert {shape[0] for _, shape in given.values()} == {batch}
+
+
+def test_only_the_taps_asked_for_are_outputs(library, models):
+    request = replace(models["lego"], taps=("conv_last", "logits"))
+    build_engine(library, typed_graph(request).SerializeToString(), Target(4))
+    assert list(tensors_of(library)[1]) == ["conv_last", "logits"]
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 9), (12, 0), (9, 0)])
+def test_engines_are_built_for_the_card_named(library, models, capability):
+    graph = typed_graph(replace(models["lego"], precision="fp16")).SerializeToString()
+    assert build_engine(library, graph, Target(4, capability=capability))
+
+
+def test_the_card_named_is_the_one_built_for(library, models):
+    """Turing multiplies no float32 matrices in TensorRT-RTX: so it says, if that is the card."""
+    graph = typed_graph(models["lego"]).SerializeToString()
+    with pytest.raises(BackendError, match=r"Turing \(SM75\): FP32 GEMM is not supported"):
+        build_engine(library, graph, Target(4, capability=(7, 5)))
+
+
+def test_a_graph_that_it_cannot_read_is_one_sentence(library):
+    graph = helper.make_graph(
+        [helper.make_node("Unheard", ["image"], ["tap"], name="strange", domain="of")],
+        "made",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("tap", TensorProto.FLOAT, [1])],
+    )
+    with pytest.raises(
+        BackendError, match=r"cannot read the network: .*\(at Unheard 'strange'\)"
+    ) as caught:
+        build_engine(library, helper.make_model(graph).SerializeToString(), Target(4))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_graph_is_one_sentence(library):
+    """The parser reads it without complaint, as a network of nothing."""
+    with pytest.raises(BackendError, match=r"found the inputs \[\] where there is one, 'image'"):
+        build_engine(library, b"damaged", Target(4))
+
+
+def test_a_batch_size_that_cannot_be_is_one_sentence(library, models):
+    with pytest.raises(BackendError) as caught:
+        build_engine(library, typed_graph(models["lego"]).SerializeToString(), Target(-3))
+    assert "\n" not in str(caught.value)
+
+
+def test_unsigned_levels_would_be_misread_without_a_word_but_a_warning(library, quantised):
+    """Why `make_signed` is there: TensorRT takes a uint8 zero point for an int8 one, and goes on."""
+    from pc_engine.graph import open_graph
+
+    request = quantised["lego"]
+    graph = open_graph(request.network, request.manifest, request.taps).SerializeToString()
+    assert build_engine(library, graph, Target(4))
+    assert any("Defaulting to INT8" in text for severity, text in library.log.lines if severity == 2)
+
+
+def test_loading_an_engine_without_a_driver_is_one_sentence(library, models):
+    engine = build_engine(library, typed_graph(models["lego"]).SerializeToString(), Target(4))
+    with library.log.watch():
+        runtime = library.trt.Runtime(library.logger)
+        loaded = runtime.deserialize_cuda_engine(memoryview(engine))
+    if loaded is not None:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(BackendError, match=r"TensorRT-RTX failed while loading the engine: .*cudaError 35") as caught:
+        library.check(loaded, "loading the engine")
+    assert "\n" not in str(caught.value)
