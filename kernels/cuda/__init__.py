@@ -79,7 +79,10 @@ class Device(Protocol):
 
 
 def device_of(*arrays: Array) -> Device | None:
-    """Return the device that work on ``arrays`` goes to; None if NumPy does it."""
+    """Return the device that work on ``arrays`` goes to; None if NumPy does it.
+
+    As everywhere in CuPy, the arrays have to lie on the current device.
+    """
     xp = get_array_module(*arrays)
     return _cupy_device(xp, int(xp.cuda.Device().id)) if xp.__name__ == "cupy" else None
 

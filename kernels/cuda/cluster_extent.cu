@@ -36,13 +36,14 @@ __device__ void cluster_boxes(
                 if (heat[cell] > greatest) greatest = heat[cell];
             }
             const double threshold = trim * greatest;
-            for (int cell = 0; cell < cells; ++cell) {
-                if (label[cell] != k || heat[cell] < threshold) continue;
-                const int y = cell / width, x = cell % width;
-                if (x < left) left = x;
-                if (x + 1 > right) right = x + 1;
-                if (y < top) top = y;
-                if (y + 1 > bottom) bottom = y + 1;
+            for (int y = 0, cell = 0; y < height; ++y) {
+                for (int x = 0; x < width; ++x, ++cell) {
+                    if (label[cell] != k || heat[cell] < threshold) continue;
+                    if (x < left) left = x;
+                    if (x + 1 > right) right = x + 1;
+                    if (y < top) top = y;
+                    bottom = y + 1;
+                }
             }
         }
         const bool empty = right == 0;

@@ -57,14 +57,16 @@ __device__ inline int denser_neighbour(const Cells& cells, int cell) {
 __device__ inline int nearest_denser(const Cells& cells, int cell, int* squared) {
     const int y = cell / cells.width, x = cell % cells.width;
     const int beyond = cells.height * cells.height + cells.width * cells.width;
-    int nearest = cell, least = beyond, most = 0;
-    for (int other = 0; other < cells.count; ++other) {
-        if (cells.density[other] < 0) continue;
-        const int dy = other / cells.width - y, dx = other % cells.width - x, apart = dy * dy + dx * dx;
-        if (apart > most) most = apart;
-        if (apart < least && is_denser(cells, other, cell)) {
-            least = apart;
-            nearest = other;
+    int nearest = cell, least = beyond, most = 0, other = 0;
+    for (int dy = -y; dy < cells.height - y; ++dy) {
+        for (int dx = -x; dx < cells.width - x; ++dx, ++other) {
+            if (cells.density[other] < 0) continue;
+            const int apart = dy * dy + dx * dx;
+            if (apart > most) most = apart;
+            if (apart < least && is_denser(cells, other, cell)) {
+                least = apart;
+                nearest = other;
+            }
         }
     }
     *squared = nearest == cell ? most : least;

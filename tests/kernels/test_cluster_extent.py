@@ -72,6 +72,14 @@ def test_results_do_not_depend_on_the_batch(bumps):
         np.testing.assert_array_equal(together.score[n, :count], alone.score[0])
 
 
+def test_slots_beyond_the_clusters_are_empty():
+    labels = np.array([[[0, -1], [1, 1]]])
+    found = cluster_boxes(labels, np.ones((1, 2, 2)), np.array([2]), slots=4)
+    np.testing.assert_array_equal(found.boxes[0, :2], [[0, 0, 1, 1], [0, 1, 2, 2]])
+    assert np.isnan(found.boxes[0, 2:]).all()
+    np.testing.assert_allclose(found.score[0], [1 / 3, 2 / 3, 0, 0])
+
+
 def test_empty():
     found = cluster_boxes(np.full((2, 3, 3), -1), np.zeros((2, 3, 3)), np.array([0, 0]))
     assert found.boxes.shape == (2, 0, 4)
@@ -85,6 +93,8 @@ def test_empty():
         ({"density": np.full((1, 3, 3), np.nan)}, "nan"),
         ({"n_clusters": np.array([1, 1])}, "n_clusters"),
         ({"trim": 1.1}, "trim"),
+        ({"n_clusters": np.array([2]), "slots": 1}, "reaches 2"),
+        ({"slots": -1}, "at least 0"),
     ],
 )
 def test_refuses(change, message):

@@ -78,6 +78,13 @@ def test_heatmap_takes_a_factor_an_image():
         np.testing.assert_array_equal(found[n], normalise_heatmap(maps[n : n + 1], factor)[0])
 
 
+def test_heatmap_of_half_precision_is_single():
+    maps = np.full((1, 70, 2, 2), 2000, dtype=np.float16)
+    found = normalise_heatmap(maps, 0.0)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.full((1, 2, 2), 140_000))
+
+
 def test_heatmap_does_not_depend_on_the_batch():
     maps = np.random.default_rng(0).random((5, 70, 14, 14)).astype(np.float32)
     together = normalise_heatmap(maps)

@@ -5,7 +5,7 @@ import pytest
 
 from pc_engine import kernels
 
-MODULES = sorted(path for path in Path(kernels.__file__).parent.glob("*.py"))
+MODULES = sorted(path for path in Path(kernels.__file__).parent.rglob("*.py"))
 
 
 def test_exported_names_exist_and_are_sorted():
@@ -14,7 +14,7 @@ def test_exported_names_exist_and_are_sorted():
         assert getattr(kernels, name).__doc__
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_kernels_depend_on_nothing_above_and_reach_numpy_through_the_seam_only(module):
     imported = set()
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):

@@ -262,6 +262,23 @@ def test_empty_heatmaps_and_batches():
     assert weighted_gmm(np.ones((2, 5, 6)), np.array([0, 0])).mixing.shape == (2, 0)
 
 
+def test_slots_beyond_the_components_are_empty(bumps):
+    roomy, tight = (weighted_gmm(bumps([2, 1]), np.array([2, 1]), max_components=slots) for slots in (5, None))
+    assert roomy.means.shape == (2, 5, 2)
+    assert np.isnan(roomy.means[:, 2:]).all()
+    assert (roomy.mixing[:, 2:] == 0).all()
+    np.testing.assert_allclose(roomy.means[:, :2], tight.means, rtol=1e-9)
+
+
+def test_equally_good_starts_are_taken_in_order_of_their_index():
+    # Products of weight and squared distance to (0, 0): 5 * 9 at (0, 3), and 5 * 9 at (3, 0), and 9 elsewhere.
+    heat = np.zeros((1, 4, 4))
+    heat[0, 0, 0], heat[0, 0, 3], heat[0, 3, 0], heat[0, 2, 1] = 7, 5, 5, 1
+    for mirrored in (heat, heat.transpose(0, 2, 1)):
+        mixtures = weighted_gmm(mirrored, np.array([2]), max_iter=1, variance_floor=1e-6)
+        assert mixtures.means[0, 1, 0] > mixtures.means[0, 1, 1]
+
+
 def test_max_iter_ends_the_fit(bumps):
     mixtures = weighted_gmm(bumps([3, 1]), np.array([3, 1]), max_iter=1)
     assert mixtures.n_iter.tolist() == [1, 1]
@@ -282,6 +299,8 @@ def test_max_iter_ends_the_fit(bumps):
         ({"max_iter": 0}, "max_iter"),
         ({"tol": -1.0}, "tol"),
         ({"variance_floor": 0.0}, "variance_floor"),
+        ({"n_components": np.array([3]), "max_components": 2}, "reaches 3"),
+        ({"max_components": -1}, "max_components must be at least 0"),
         ({"means_init": np.zeros((1, 3, 2))}, "means_init must have shape"),
         ({"means_init": np.full((1, 1, 2), np.nan)}, "means_init must be finite"),
     ],

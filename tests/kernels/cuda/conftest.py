@@ -316,21 +316,25 @@ class RaceDetection:
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
+@functools.cache
+def race_detection_start():
+    """What to put before a program that was compiled with ThreadSanitizer; None if such programs do not work here."""
+    with tempfile.TemporaryDirectory() as folder:
+        probe = compile_for_host("int main() {}", Path(folder), "-fsanitize=thread", may_fail=True)
+        # Older runtimes of ThreadSanitizer cannot place their memory where addresses are randomised a lot.
+        for start in ([], ["setarch", os.uname().machine, "-R"]):
+            if probe is None or (start and not shutil.which(start[0])):
+                return None
+            if subprocess.run([*start, str(probe)], capture_output=True, check=False).returncode == 0:
+                return start
+    return None
+
+
 def race_detection(code, launches, folder):
     """Compile a source with ThreadSanitizer, and write the launches that it is to replay."""
-    require_compiler()
-    probe = compile_for_host("int main() {}", folder, "-fsanitize=thread", may_fail=True)
-    if probe is None:
-        pytest.skip("g++ cannot link ThreadSanitizer here")
-    command = []
-    if subprocess.run([probe], capture_output=True, check=False).returncode:
-        # Older runtimes of ThreadSanitizer cannot place their memory where addresses are randomised a lot.
-        command = ["setarch", os.uname().machine, "-R"]
-        if (
-            not shutil.which("setarch")
-            or subprocess.run([*command, probe], capture_output=True, check=False).returncode
-        ):
-            pytest.skip("ThreadSanitizer does not start on this machine")
+    start = race_detection_start()
+    if start is None:
+        pytest.skip("g++ has no ThreadSanitizer that works on this machine")
     program = compile_for_host(code, folder, "-O1", "-g", "-fsanitize=thread", "-DREPLAY")
     files = [launch.write(folder / f"launch{number}") for number, launch in enumerate(launches)]
-    return RaceDetection([*command, str(program)], files)
+    return RaceDetection([*start, str(program)], files)

@@ -9,7 +9,10 @@ from pc_engine.kernels import (
     dbscan,
     density_peaks,
     get_array_module,
+    l2_normalise,
     mean_heatmap,
+    normalise_heatmap,
+    resize_maps,
     select_maps,
     selected_heatmap,
     weighted_gmm,
@@ -51,6 +54,18 @@ def test_each_operation_is_one_launch_that_waits_for_nothing(make_host):
         found = operations(host)
     assert sorted(launch.kernel for launch in host.cupy.launches) == sorted(found)
     assert {launch.threads for launch in host.cupy.launches} == {6}
+
+
+def test_operations_without_a_kernel_wait_for_nothing_either(make_host):
+    host = make_host()
+    for operation, *args in (
+        (l2_normalise, MAPS),
+        (normalise_heatmap, MAPS),
+        (normalise_heatmap, MAPS, np.array([0.5, 1.0, 2.0])),
+        (resize_maps, MAPS, 4, 9),
+    ):
+        np.testing.assert_array_equal(host(operation, *args), operation(*args))
+    assert not host.cupy.launches
 
 
 def test_each_source_is_compiled_once(make_host):

@@ -252,6 +252,13 @@ def test_greatest_activations_agree(device, maps, dtype):
     np.testing.assert_array_equal(found, channel_max(maps))
 
 
+def test_numbers_of_half_precision_of_every_kind_are_read(device):
+    # Some of every exponent; both ends of the subnormal and of the normal numbers, infinity, not a number.
+    bits = np.concatenate([np.arange(0, 1 << 16, 31), [0x1, 0x3FF, 0x400, 0x7BFF, 0x7C00, 0xFC00, 0x7E00]])
+    numbers = bits.astype(np.uint16).view(np.float16).reshape(1, -1, 1, 1)
+    np.testing.assert_array_equal(device(channel_max, numbers), numbers[..., 0, 0])
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("factor", [0.0, 1.0, 1.7])
 def test_mean_heatmaps_agree(device, maps, dtype, factor):

@@ -1,5 +1,7 @@
 """ThreadSanitizer finds no race in the kernels, and would: every barrier that is left out is reported as one."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -62,9 +64,9 @@ def detections(make_host, bumps, detect_races, tmp_path_factory):
     for launch in host.cupy.launches:
         code = next(module.code for module in host.cupy.modules if f"({launch.kernel}, " in module.code)
         by_source.setdefault(code, []).append(launch)
-    return {
-        code: detect_races(code, launches, tmp_path_factory.mktemp("races")) for code, launches in by_source.items()
-    }
+    jobs = [(code, launches, tmp_path_factory.mktemp("races")) for code, launches in by_source.items()]
+    with ThreadPoolExecutor(2) as compilers:
+        return dict(zip(by_source, compilers.map(lambda job: detect_races(*job), jobs), strict=True))
 
 
 @pytest.mark.parametrize("source", SOURCES)
