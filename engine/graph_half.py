@@ -6,6 +6,7 @@ why:
 * everything before the first layer with weights, so that pixels are normalised exactly. They reach that layer as they
   are where its weights hold the normalisation (0 to 255 are exact in float16), and rounded once where they do not;
 * sums over a whole map (global pooling, ReduceMean, Softmax), where float16 would lose the small terms;
+* layers that read 8-bit levels, and with them the levels of a quantised network: they are computed in integers;
 * the taps. What reads them was written for float32, half of it (the counter, the clustering) sums thousands of values,
   and the bytes are few: 0.9 MB an image of VGG16, under 1 % of an H200's memory traffic at the rate of its network.
 """
@@ -88,12 +89,18 @@ class _Cast:
         if node.domain not in ("", "ai.onnx"):
             return False
         if node.op_type in WEIGHTED:
+            if self._dequantises(node.input[0]):
+                return False
             return all(self._types.get(name) == TensorProto.FLOAT for name in node.input if name)
         return node.op_type in _FOLLOWING and any(name in self.pending or self._follows(name) for name in node.input)
 
     def _follows(self, name: str) -> bool:
         """Whether the tensor was computed in half precision, and restored since for another reader."""
         return name in self.halves and name in self._producers and name not in self._stored
+
+    def _dequantises(self, name: str) -> bool:
+        producer = self._producers.get(name)
+        return producer is not None and producer.op_type == "DequantizeLinear"
 
     def _halve(self, node: onnx.NodeProto) -> None:
         for k, name in enumerate(node.input):
@@ -129,7 +136,7 @@ class _Cast:
             if self._types.get(source) == TensorProto.FLOAT16:
                 self.halves[name] = source
                 return source
-        constant = self._stored.get(name) if producer is None else _constant(producer)
+        constant = self._constant(name)
         half = fresh_name(f"{name}/half", self._taken)
         if constant is None:
             self.nodes.append(helper.make_node("Cast", [name], [half], to=TensorProto.FLOAT16))
@@ -138,16 +145,27 @@ class _Cast:
         self.halves[name] = half
         return half
 
+    def _constant(self, name: str) -> np.ndarray | None:
+        """Return the values of a tensor that the network holds: stored, in a Constant node, or as 8-bit levels."""
+        node = self._producers.get(name)
+        if node is None:
+            return numpy_helper.to_array(self._stored[name]) if name in self._stored else None
+        if node.op_type == "Constant":
+            return next((numpy_helper.to_array(item.t) for item in node.attribute if item.name == "value"), None)
+        if node.op_type != "DequantizeLinear" or not set(node.input) <= self._stored.keys():
+            return None
+        levels, scale, *zero = (numpy_helper.to_array(self._stored[key]) for key in node.input)
+        if scale.size > 1:  # one for each index of an axis
+            axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
+            shape = [-1 if k == axis % levels.ndim else 1 for k in range(levels.ndim)]
+            scale, zero = scale.reshape(shape), [each.reshape(shape) for each in zero]
+        values = levels.astype(np.float32)
+        for each in zero:
+            values -= each
+        return np.asarray(values * scale)
 
-def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """Return what a Constant node holds, None for other nodes."""
-    if node.op_type != "Constant":
-        return None
-    return next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
 
-
-def _rounded(constant: onnx.TensorProto, name: str, reader: onnx.NodeProto) -> np.ndarray:
-    values = numpy_helper.to_array(constant)
+def _rounded(values: np.ndarray, name: str, reader: onnx.NodeProto) -> np.ndarray:
     with np.errstate(over="ignore"):
         rounded = values.astype(np.float16)
     if reader.op_type not in _BOUNDING and not np.isfinite(rounded).all() and np.isfinite(values).all():

@@ -7,7 +7,7 @@ scale is max(z - a, b - z) s / 127: the larger side of the range ends in a level
 * An unsigned pair with z = 0 cuts off what is negative, so the quantiser leaves out the ReLU before it. Signed levels
   do not, and the ReLU is put back; likewise the bound on the shorter side of a range with another zero point.
 * Pixels are whole numbers from 0 to 255, which 127 signed levels would halve. Rounding ahead of the first layer with
-  weights is left out, and that layer, 0.6 % of VGG16's work, reads them exactly, in floating point.
+  weights is left out, and that layer, 0.6 % of VGG16's work, reads them exactly, in float16 (see `graph_half`).
 * Weights are signed and symmetric already, and stay bit for bit.
 """
 

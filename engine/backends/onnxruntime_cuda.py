@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from queue import SimpleQueue
 from typing import Any
 
@@ -95,6 +97,11 @@ class _Lane:
 def _open_session(request: CompileRequest, graph: bytes, index: int, stream: int) -> Any:
     import onnxruntime as ort
 
+    # CUDA's libraries come in wheels of their own, where the loader does not look. What is missing shows below, so that
+    # the lines printed about it are left out.
+    with contextlib.redirect_stdout(io.StringIO()):
+        getattr(ort, "preload_dlls", lambda: None)()
+    ort.set_default_logger_severity(4)
     options = ort.SessionOptions()
     options.log_severity_level = 4  # a provider that is not taken is looked for below
     settings = {

@@ -20,7 +20,6 @@ from pc_engine.errors import BackendError
 from pc_engine.storage import FileCache, cache_key
 
 _MAGIC = b"pc-engine TensorRT engine 1\n"
-# The first compute capability with integer matrix units is that of the oldest card that TensorRT takes.
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -58,8 +57,6 @@ class TensorRtBackend:
         facts = _facts(request, library, gpu)
         target = Target(
             batch_size=request.batch_size,
-            # Beside 8-bit integers 10 bits of mantissa cost nothing; at fp32 they would not be fp32.
-            tf32=request.precision == "int8",
             capability=gpu.capability,
             timings="timings-" + cache_key({name: facts[name] for name in ("library", "version", "gpu", "driver")}),
         )

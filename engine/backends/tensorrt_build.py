@@ -29,8 +29,6 @@ class Target:
     ----------
     batch_size
         Images in a batch: the only size in the only optimisation profile, so that nothing is tuned or checked twice.
-    tf32
-        Whether float32 layers may multiply with 10 bits of mantissa.
     capability
         Compute capability of the GPU; None for any that the library supports, which TensorRT-RTX alone can build for.
     timings
@@ -38,7 +36,6 @@ class Target:
     """
 
     batch_size: int
-    tf32: bool = False
     capability: tuple[int, int] | None = None
     timings: str = ""
 
@@ -58,7 +55,7 @@ def typed_graph(request: CompileRequest) -> onnx.ModelProto:
     model = open_graph(request.network, request.manifest, request.taps)
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         make_signed(model)
-    if request.precision == "fp16":
+    if request.precision != "fp32":
         cast_to_half(model)
     return model
 
@@ -89,8 +86,8 @@ def _build(library: Library, graph: bytes, target: Target) -> bytes:
         raise BackendError(f"{library.title} cannot read the network: {_parser_errors(parser, library)}")
     config = check(builder.create_builder_config(), "configuring the build")
     _fix_batch(library, builder, network, config, target.batch_size)
-    if not target.tf32:
-        config.clear_flag(trt.BuilderFlag.TF32)
+    # 10 bits of mantissa: at fp32 that would not be fp32, and at the others float32 is where it is meant to be exact.
+    config.clear_flag(trt.BuilderFlag.TF32)
     _set_capability(library, config, target)
     with _timing_cache(library, config, target.timings):
         engine = check(builder.build_serialized_network(network, config), "building the engine")

@@ -232,9 +232,20 @@ def _check_tensors(library: Library, engine: Any, request: CompileRequest) -> No
     }
     names = [engine.get_tensor_name(k) for k in range(engine.num_io_tensors)]
     found = {name: (engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name))[1:]) for name in names}
-    if found != expected:
-        wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    wrong = sorted(
+        name
+        for name in found.keys() | expected.keys()
+        if name not in found or name not in expected or not _agree(found[name], expected[name])
+    )
+    if wrong:
         raise BackendError(
             f"The {library.title} engine differs from the model in {', '.join(wrong)}: delete the cache folder that "
             f"'pc-engine doctor' names."
         )
+
+
+def _agree(found: tuple[Any, tuple[int, ...]], expected: tuple[Any, tuple[int, ...]]) -> bool:
+    """Whether type and shape are the same, where an engine tells them: sizes that it computes are -1."""
+    (kind, sizes), (wanted_kind, wanted) = found, expected
+    same_rank = len(sizes) == len(wanted)
+    return kind == wanted_kind and same_rank and all(a in (-1, b) for a, b in zip(sizes, wanted, strict=True))

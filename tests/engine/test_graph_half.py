@@ -212,3 +212,42 @@ def test_taps_that_nothing_was_computed_for_in_half_are_exact():
     half = halved(open_graph(EMBEDDED_DIRECTORY / "model.onnx", renamed, ("pixels", "logits")))
     images = probe_images(128, 128, 2)
     np.testing.assert_array_equal(run(half, images)["pixels"], images)
+
+
+def test_of_a_quantised_network_only_what_reads_no_levels_is_cast():
+    """The first layer reads pixels, with weights in 8 bits; the second reads levels and stays in integers."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["first"], axis=0),
+        helper.make_node("DequantizeLinear", ["v", "vs", "wz"], ["second"], axis=0),
+        helper.make_node("Conv", ["x", "first", "bias"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("QuantizeLinear", ["b", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("Conv", ["d", "second"], ["e"]),
+        helper.make_node("Relu", ["e"], ["f"]),
+    ]
+    weights = {
+        "w": rng.integers(-127, 128, (2, 3, 1, 1)).astype(np.int8),
+        "ws": np.array([0.01, 0.003], np.float32),
+        "v": rng.integers(-127, 128, (2, 2, 1, 1)).astype(np.int8),
+        "vs": np.array([0.1, 0.2], np.float32),
+        "wz": np.zeros(2, np.int8),
+        "bias": np.array([1, 2], np.float32),
+        "s": np.float32(1.5),
+        "z": np.int8(0),
+    }
+    model = network(nodes, weights, {"b": (2, 4, 4), "f": (2, 4, 4)})
+    half = halved(model)
+    kinds = types(half)
+    first, second = (node for node in half.graph.node if node.op_type == "Conv")
+    assert {kinds[name] for name in first.input} == {TensorProto.FLOAT16}
+    assert {kinds[name] for name in second.input} == {TensorProto.FLOAT}
+    np.testing.assert_array_equal(
+        numpy_helper.to_array(next(t for t in half.graph.initializer if t.name == first.input[1])),
+        (weights["w"] * weights["ws"].reshape(2, 1, 1, 1)).astype(np.float16),
+    )
+    images = probe_images(4, 4, 4)
+    expected, found = run(model, images), run(half, images)
+    assert tap_difference({"b": found["b"]}, {"b": expected["b"]}) < 1e-3
+    assert tap_difference({"f": found["f"]}, {"f": expected["f"]}) < 0.02  # a level more or less here and there

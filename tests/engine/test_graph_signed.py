@@ -193,13 +193,6 @@ def test_the_quantised_lego_keeps_its_numbers(quantised_lego):
     rounding = [n for n in changed.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert rounding
     assert all(zeros[node.input[2]] == TensorProto.INT8 for node in rounding)
-    # ReLUs that the quantiser had left to the levels are back: without them the taps are others by far.
-    without = onnx.ModelProto()
-    without.CopyFrom(changed)
-    for node in without.graph.node:
-        if node.op_type == "Relu" and node.output[0].endswith("/not_negative"):
-            node.op_type = "Identity"
-    assert tap_difference(run(without, images), expected) > 0.3
 
 
 def test_layers_read_what_they_read_before_but_for_the_first(quantised_lego):

@@ -158,6 +158,7 @@ class Graph:
 
     def launch(self, stream: Stream) -> None:
         self.gpu.graph_launches += 1
+        self.gpu.on_launch(stream)
         for work in self.captured:
             stream.enqueue(work)
 
@@ -178,6 +179,7 @@ class FakeGpu:
     host_to_device: int = 0
     allocations: int = 0
     largest_allocation: int | None = None
+    on_launch: Callable[[Stream], object] = lambda _: None
 
     def __post_init__(self) -> None:
         self.default = Stream(self)

@@ -42,6 +42,12 @@ class FakeRuntime:
     def get_available_providers(self):
         return list(self.available)
 
+    def set_default_logger_severity(self, severity):
+        assert severity == 4
+
+    def preload_dlls(self):
+        print("Failed to load libcublas.so")
+
     def InferenceSession(self, graph, options, providers):  # noqa: N802
         if providers == [CPU]:
             return self.real.InferenceSession(graph, options, providers=providers)
@@ -195,3 +201,8 @@ def test_the_package_for_the_cpu_is_a_reason(runtime):
 def test_a_machine_without_a_gpu_is_a_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert "'pc-engine[gpu]'" in BACKEND.probe("cuda").reason
+
+
+def test_loading_prints_nothing(runtime, request_, capsys):
+    BACKEND.compile(request_)
+    assert capsys.readouterr() == ("", "")

@@ -85,7 +85,7 @@ def tensors_of(library: Library) -> tuple[dict[str, tuple[str, tuple[int, ...]]]
 def test_an_engine_takes_uint8_pixels_and_gives_float32_taps(library, models, quantised, name, precision):
     request = quantised[name] if precision == "int8" else replace(models[name], precision=precision)
     graph = typed_graph(request).SerializeToString()
-    engine = build_engine(library, graph, Target(BATCH, tf32=precision == "int8"))
+    engine = build_engine(library, graph, Target(BATCH))
     pixels = request.manifest.input
     taken, given = tensors_of(library)
     assert taken == {"image": ("UInt8", (BATCH, pixels.height, pixels.width, 3))}
@@ -136,9 +136,7 @@ def test_a_graph_that_it_cannot_read_is_one_sentence(library):
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1])],
         [helper.make_tensor_value_info("tap", TensorProto.FLOAT, [1])],
     )
-    with pytest.raises(
-        BackendError, match=r"cannot read the network: .*\(at Unheard 'strange'\)"
-    ) as caught:
+    with pytest.raises(BackendError, match=r"cannot read the network: .*\(at Unheard 'strange'\)") as caught:
         build_engine(library, helper.make_model(graph).SerializeToString(), Target(4))
     assert "\n" not in str(caught.value)
 
