@@ -315,7 +315,7 @@ def _versions(probes: dict[str, Probe]) -> dict[str, str]:
 def _facts(request: CompileRequest) -> dict[str, Any]:
     """Return all that a compiled network depends on, save the backend and its version."""
     return {
-        "format": 2,
+        "format": 3,
         "network": request.network_sha256,
         "input": asdict(request.manifest.input),
         "taps": {name: request.manifest.taps[name].tensor for name in request.taps},
