@@ -16,7 +16,6 @@ import numpy as np
 from pc_engine.backbone import PRECISIONS, Backbone
 from pc_engine.backends import BACKENDS
 from pc_engine.bench.environment import (
-    BusyElsewhere,
     describe_environment,
     median_rate,
     peak_memory_mb,
@@ -30,7 +29,7 @@ from pc_engine.decode import decode_image
 from pc_engine.engine import Engine, find_mode, open_network
 from pc_engine.errors import BackendError, ModelError, UsageError
 from pc_engine.kernels import to_host
-from pc_engine.machine import usable_cores
+from pc_engine.machine import BusyElsewhere, usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import Part
 from pc_engine.pipeline import TapBatch, tap_batches
@@ -293,8 +292,8 @@ class _Subject:
         self.paths = paths
         self.batches = batches
         # The very network that the run uses: another instance lies elsewhere in memory, which is worth some per cent.
-        self.network: Backbone = engine._backbone
-        self.workers: int = engine._workers
+        self.network: Backbone = engine.network
+        self.workers: int = engine.workers
         # A last batch that is padded is the whole run's own cost: the network alone gets full ones.
         self.full = -(-len(paths) // engine.batch_size) * engine.batch_size
         self.kept_paths = paths[: _BATCHES_KEPT * engine.batch_size]
@@ -330,7 +329,7 @@ class _Subject:
 
     def postprocess(self, cached: list[TapBatch]) -> None:
         for batch in cached:
-            for result in self.engine._evaluate(batch):
+            for result in self.engine.evaluate(batch):
                 result.to_dict()
 
 
