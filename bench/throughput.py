@@ -15,6 +15,7 @@ import numpy as np
 
 from pc_engine.backbone import PRECISIONS, Backbone
 from pc_engine.backends import BACKENDS
+from pc_engine.bench.arithmetic import operations_per_image, peak_operations
 from pc_engine.bench.environment import (
     describe_environment,
     median_rate,
@@ -110,6 +111,10 @@ class Throughput:
         Share of the cores' time that other processes had meanwhile; None where the system does not say.
     random_parts
         The fitted parts that the model lacks and that were filled in at random.
+    operations_per_image
+        Additions and multiplications of the network for one image.
+    peak_operations
+        The most operations a second that the cores can do at this precision; None where that cannot be measured.
     """
 
     settings: ThroughputSettings
@@ -124,7 +129,19 @@ class Throughput:
     runs: dict[str, list[float]]
     busy_elsewhere: float | None = None
     random_parts: tuple[Part, ...] = ()
+    operations_per_image: int = 0
+    peak_operations: float | None = None
     machine: dict[str, Any] = field(default_factory=describe_environment)
+
+    @property
+    def operations_per_second(self) -> float:
+        """What the network alone computes in a second."""
+        return self.operations_per_image * self.network_ips
+
+    @property
+    def share_of_peak(self) -> float | None:
+        """That over the most that the cores can do at this precision; None where one of them is not known."""
+        return self.operations_per_second / self.peak_operations if self.peak_operations else None
 
     @property
     def ratio(self) -> float:
@@ -161,6 +178,10 @@ class Throughput:
             "runs": self.runs,
             "busy_elsewhere": self.busy_elsewhere,
             "random_parts": list(self.random_parts),
+            "operations_per_image": self.operations_per_image,
+            "operations_per_second": self.operations_per_second,
+            "peak_operations": self.peak_operations,
+            "share_of_peak": self.share_of_peak,
             "machine": self.machine,
         }
 
@@ -199,6 +220,7 @@ def measure_throughput(
         meter = BusyElsewhere()
         runs, stages, peak = _measure(subject, settings.repeats, progress)
         elsewhere = meter.share()
+        request = engine.network.request
     end_to_end = runs["end_to_end"]
     middle = end_to_end.index(statistics.median_low(end_to_end))
     return Throughput(
@@ -220,6 +242,8 @@ def measure_throughput(
         runs=runs,
         busy_elsewhere=elsewhere,
         random_parts=random_parts,
+        operations_per_image=operations_per_image(request),
+        peak_operations=peak_operations(request.threads).get(request.precision),
     )
 
 

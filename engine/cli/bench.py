@@ -111,6 +111,12 @@ def _print_throughput(report: Mapping[str, Any]) -> None:
         f"The run reaches {report['ratio']:.1%} of its network alone; the bottleneck is {report['bottleneck']}. "
         f"Peak memory {report['peak_rss_mb']:,.0f} MB. {_machine(report['machine'])}"
     )
+    if report["share_of_peak"] is not None:
+        print_line(
+            f"The network alone does {report['operations_per_second'] / 1e9:,.0f} billion operations a second, "
+            f"{report['share_of_peak']:.0%} of the {report['peak_operations'] / 1e9:,.0f} that these cores can do at "
+            f"most at {report['precision']}."
+        )
     _print_disturbance(report)
     if report["random_parts"]:
         print_line(f"With {' and '.join(report['random_parts'])} filled in at random: the model has none.")
@@ -187,9 +193,9 @@ def peers(
 ) -> None:
     """Compare mode c2p with its peers in one run: same photos and weights, checked to agree, then timed in turn.
 
-    (a) PyTorch eager, Pillow and scikit-learn; (b) PyTorch with worker processes, channels_last, autocast or
-    torch.compile; (c) ONNX Runtime and (d) OpenVINO's throughput mode, network only; (e) pc-engine. 128 images and 5
-    repeats.
+    (a) PyTorch eager, Pillow and scikit-learn, photo by photo and with the network in batches; (b) PyTorch with worker
+    processes, channels_last, autocast or torch.compile; (c) ONNX Runtime and (d) OpenVINO's throughput mode, network
+    only; (e) pc-engine. 128 images and 5 repeats.
     """
     from pc_engine.bench.charts import peers_chart
     from pc_engine.bench.peers import MODE, compare_with_peers

@@ -62,6 +62,10 @@ def test_report_has_the_figures_of_the_contract(photos, settings, mode):
     assert all(0 < seconds <= 60 for seconds in report["stages"].values())
     assert report["peak_rss_mb"] > 20
     assert report["random_parts"] == []
+    assert report["operations_per_second"] == report["operations_per_image"] * report["network_ips"] > 0
+    assert (report["peak_operations"] is None) == (report["share_of_peak"] is None)
+    if report["peak_operations"]:
+        assert report["share_of_peak"] == report["operations_per_second"] / report["peak_operations"]
     assert report["busy_elsewhere"] is None or 0 <= report["busy_elsewhere"] <= 1
     assert report["machine"]["versions"].keys() >= {"numpy", "onnxruntime", "openvino", "pc-engine"}
 
