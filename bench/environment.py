@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import os
 import re
 import statistics
 import sys
@@ -60,46 +59,6 @@ def peak_memory_mb() -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-class BusyElsewhere:
-    """How much of the machine others use, from when this is made: a rate taken beside them says little."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._seconds = _seconds_elsewhere()
-
-    def share(self) -> float | None:
-        """Return the share of the cores' time that other processes had; None where the system does not say."""
-        now = _seconds_elsewhere()
-        if now is None or self._seconds is None:
-            return None
-        available = (time.perf_counter() - self._start) * (os.cpu_count() or 1)
-        return min(max((now - self._seconds) / available, 0.0), 1.0)
-
-
-def _seconds_elsewhere() -> float | None:
-    """Return the processor seconds since the start of the machine that neither this process nor its descendants had."""
-    try:
-        # proc(5): user nice system idle iowait irq softirq steal, in ticks.
-        ticks = [int(text) for text in (_PROC / "stat").read_text(encoding="ascii").split("\n")[0].split()[1:9]]
-        own = {os.getpid(): 0}
-        table = {}
-        for path in _PROC.glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                # The name, in parentheses, may hold anything.
-                fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-                # Parent; utime, stime, and those of the children that have ended.
-                table[int(path.parent.name)] = int(fields[1]), sum(map(int, fields[11:15]))
-    except (OSError, ValueError, IndexError):
-        return None
-    grown = True
-    while grown:
-        found = {pid: 0 for pid, (parent, _) in table.items() if parent in own and pid not in own}
-        own |= found
-        grown = bool(found)
-    used = sum(table[pid][1] for pid in own if pid in table)
-    return (sum(ticks) - ticks[3] - ticks[4] - used) / os.sysconf("SC_CLK_TCK")
 
 
 def _version(package: str) -> str | None:

@@ -13,13 +13,14 @@ import numpy as np
 
 from pc_engine.backbone import PRECISIONS, CompileRequest
 from pc_engine.backends import BACKENDS
-from pc_engine.bench.environment import BusyElsewhere, describe_environment, median_rate, seconds_of
+from pc_engine.bench.environment import describe_environment, median_rate, seconds_of
 from pc_engine.bench.peers_contract import Peer, PeerResult, Workload, label_of
 from pc_engine.bench.peers_runtimes import EngineNetworkPeer, EnginePeer, OnnxRuntimePeer, OpenVinoPeer
 from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
 from pc_engine.bench.throughput import Progress, Report, ThroughputSettings, complete_model
 from pc_engine.engine import Engine, network_request
 from pc_engine.errors import BackendError, MissingPackageError, ModelError, PcEngineError
+from pc_engine.machine import BusyElsewhere
 from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
 from pc_engine.selection import TOLERANCE, tap_difference
@@ -223,16 +224,20 @@ def _torch_peers(
 ) -> Iterator[Peer | PeerResult]:
     from pc_engine.bench import peers_torch as pt
 
+    # As one would write it first, and with the least that one would do to make it faster.
+    sizes = sorted({1, request.batch_size})
     try:
         network = pt.torch_vgg(model.network, model.manifest, request.taps)
     except ModelError as error:
-        yield PeerResult("a", pt.EagerPeer.name, "fp32", "end to end", reason=str(error))
+        for size in sizes:
+            yield PeerResult("a", pt.EagerPeer.name_for(size), "fp32", "end to end", reason=str(error))
         for precision in _TUNED_PRECISIONS:
             yield PeerResult("b", pt.TunedPeer.name, precision, "end to end", reason=str(error))
         return
     assert model.parts.counter is not None
     counting = pt.ImageByImage(model.parts.counter, settings_for(model.manifest).c2p)
-    yield pt.EagerPeer(network, model.manifest, counting, request.batch_size)
+    for size in sizes:
+        yield pt.EagerPeer(network, model.manifest, counting, size)
     for precision in _TUNED_PRECISIONS:
         if try_compile:
             report(f"Trying torch.compile at {precision} ...")

@@ -114,7 +114,7 @@ class EnginePeer:
 
     def taps(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return what the network says about uint8 images (n, H, W, 3)."""
-        return self.engine._backbone.infer(images)
+        return self.engine.network.infer(images)
 
     def run(self, work: Workload) -> list[int]:
         """Count, and point, from files."""
@@ -140,7 +140,7 @@ class EngineNetworkPeer:
     def __init__(self, engine: Engine) -> None:
         self.precision = engine.precision
         self.note = engine.backend
-        self._network = engine._backbone
+        self._network = engine.network
 
     def taps(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return what the network says about uint8 images (n, H, W, 3)."""

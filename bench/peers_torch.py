@@ -136,19 +136,24 @@ class TorchRunner:
 
 
 class EagerPeer:
-    """PyTorch eager, Pillow and scikit-learn, one photo after the other behind the network."""
+    """PyTorch eager, Pillow and scikit-learn, photo by photo; the network also in batches."""
 
-    name = "PyTorch"
     letter = "a"
     scope: Scope = "end to end"
 
     def __init__(self, network: TorchNetwork, manifest: Manifest, counting: ImageByImage, batch_size: int) -> None:
+        self.name = self.name_for(batch_size)
         self.precision = "fp32"
         self.note = "eager, Pillow, scikit-learn"
         self._run = TorchRunner(network)
         self._counting = counting
         self._size = manifest.input.height, manifest.input.width
         self._batch_size = batch_size
+
+    @staticmethod
+    def name_for(batch_size: int) -> str:
+        """Return what this peer is called with that many images a batch."""
+        return "PyTorch" if batch_size == 1 else "PyTorch in batches"
 
     def taps(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return what the network says about uint8 images (n, H, W, 3)."""

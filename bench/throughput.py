@@ -15,8 +15,8 @@ import numpy as np
 
 from pc_engine.backbone import PRECISIONS, Backbone
 from pc_engine.backends import BACKENDS
+from pc_engine.bench.arithmetic import operations_per_image, peak_operations
 from pc_engine.bench.environment import (
-    BusyElsewhere,
     describe_environment,
     median_rate,
     peak_memory_mb,
@@ -30,7 +30,7 @@ from pc_engine.decode import decode_image
 from pc_engine.engine import Engine, find_mode, open_network
 from pc_engine.errors import BackendError, ModelError, UsageError
 from pc_engine.kernels import to_host
-from pc_engine.machine import usable_cores
+from pc_engine.machine import BusyElsewhere, usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import Part
 from pc_engine.pipeline import TapBatch, tap_batches
@@ -111,6 +111,10 @@ class Throughput:
         Share of the cores' time that other processes had meanwhile; None where the system does not say.
     random_parts
         The fitted parts that the model lacks and that were filled in at random.
+    operations_per_image
+        Additions and multiplications of the network for one image.
+    peak_operations
+        The most operations a second that the cores can do at this precision; None where that cannot be measured.
     """
 
     settings: ThroughputSettings
@@ -125,7 +129,19 @@ class Throughput:
     runs: dict[str, list[float]]
     busy_elsewhere: float | None = None
     random_parts: tuple[Part, ...] = ()
+    operations_per_image: int = 0
+    peak_operations: float | None = None
     machine: dict[str, Any] = field(default_factory=describe_environment)
+
+    @property
+    def operations_per_second(self) -> float:
+        """What the network alone computes in a second."""
+        return self.operations_per_image * self.network_ips
+
+    @property
+    def share_of_peak(self) -> float | None:
+        """That over the most that the cores can do at this precision; None where one of them is not known."""
+        return self.operations_per_second / self.peak_operations if self.peak_operations else None
 
     @property
     def ratio(self) -> float:
@@ -162,6 +178,10 @@ class Throughput:
             "runs": self.runs,
             "busy_elsewhere": self.busy_elsewhere,
             "random_parts": list(self.random_parts),
+            "operations_per_image": self.operations_per_image,
+            "operations_per_second": self.operations_per_second,
+            "peak_operations": self.peak_operations,
+            "share_of_peak": self.share_of_peak,
             "machine": self.machine,
         }
 
@@ -200,6 +220,7 @@ def measure_throughput(
         meter = BusyElsewhere()
         runs, stages, peak = _measure(subject, settings.repeats, progress)
         elsewhere = meter.share()
+        request = engine.network.request
     end_to_end = runs["end_to_end"]
     middle = end_to_end.index(statistics.median_low(end_to_end))
     return Throughput(
@@ -221,6 +242,8 @@ def measure_throughput(
         runs=runs,
         busy_elsewhere=elsewhere,
         random_parts=random_parts,
+        operations_per_image=operations_per_image(request),
+        peak_operations=peak_operations(request.threads).get(request.precision),
     )
 
 
@@ -293,8 +316,8 @@ class _Subject:
         self.paths = paths
         self.batches = batches
         # The very network that the run uses: another instance lies elsewhere in memory, which is worth some per cent.
-        self.network: Backbone = engine._backbone
-        self.workers: int = engine._workers
+        self.network: Backbone = engine.network
+        self.workers: int = engine.workers
         # A last batch that is padded is the whole run's own cost: the network alone gets full ones.
         self.full = -(-len(paths) // engine.batch_size) * engine.batch_size
         self.kept_paths = paths[: _BATCHES_KEPT * engine.batch_size]
@@ -330,7 +353,7 @@ class _Subject:
 
     def postprocess(self, cached: list[TapBatch]) -> None:
         for batch in cached:
-            for result in self.engine._evaluate(batch):
+            for result in self.engine.evaluate(batch):
                 result.to_dict()
 
 

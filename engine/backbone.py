@@ -36,7 +36,7 @@ class CompileRequest:
     precision
         One of `PRECISIONS`; `at` asks for another one.
     batch_size
-        Images in a batch. Compiled in; a smaller batch is padded.
+        Most images in a batch.
     threads
         Cores that the network may use.
     device

@@ -54,6 +54,17 @@ class Engine:
     report
         Called with a sentence for the user now and then, before something slow; by default it is discarded.
 
+    Attributes
+    ----------
+    model, mode, settings
+        What is run, as loaded.
+    network
+        The compiled network.
+    workers
+        Threads that decode images.
+    clock
+        Seconds spent in each stage so far.
+
     Raises
     ------
     PcEngineError
@@ -91,8 +102,8 @@ class Engine:
         self.settings = settings_for(self.model.manifest, cluster=cluster)
         self.clock = StageClock()
         self._closed = False
-        self._workers = _positive("workers", workers) or usable_cores()
-        self._backbone: Backbone = open_network(
+        self.workers = _positive("workers", workers) or usable_cores()
+        self.network: Backbone = open_network(
             self.model,
             self.mode.taps(self.model.manifest),
             backend=backend,
@@ -105,17 +116,17 @@ class Engine:
     @property
     def backend(self) -> str:
         """Name of the backend that runs the network."""
-        return self._backbone.backend
+        return self.network.backend
 
     @property
     def precision(self) -> str:
         """Precision that the network runs at."""
-        return self._backbone.request.precision
+        return self.network.request.precision
 
     @property
     def batch_size(self) -> int:
         """Images in a batch."""
-        return self._backbone.request.batch_size
+        return self.network.request.batch_size
 
     def run(self, sources: Source | Iterable[Source]) -> Iterator[Result]:
         """Yield one result for every image of ``sources``, in order, as batches are finished.
@@ -139,26 +150,13 @@ class Engine:
         """Yield one result for every path, in order; otherwise as `run`."""
         if self._closed:
             raise UsageError("This engine was closed and cannot run any more: make another.")
-        batches = map_batches(paths, self._backbone, self._workers, self._evaluate, self.clock)
+        batches = map_batches(paths, self.network, self.workers, self.evaluate, self.clock)
         with contextlib.closing(batches):
             for results in batches:
                 yield from results
 
-    def close(self) -> None:
-        """Free the network. The engine cannot run afterwards."""
-        if not self._closed:
-            self._closed = True
-            self._backbone.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _evaluate(self, batch: TapBatch) -> list[Result]:
+    def evaluate(self, batch: TapBatch) -> list[Result]:
+        """Return one result for every entry of ``batch``, whose taps are those that this engine's mode reads."""
         rows: dict[int, Result] = {}
         if batch.taps is not None:
             with self.clock.measure("mode"):
@@ -168,6 +166,20 @@ class Engine:
         return [
             rows.get(i) or self._failed(entry, entry.error or "unknown error") for i, entry in enumerate(batch.entries)
         ]
+
+    def close(self) -> None:
+        """Free the network. The engine cannot run afterwards."""
+        if not self._closed:
+            self._closed = True
+            self.network.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _rows(self, batch: TapBatch, outcome: Outcome) -> Iterator[Result]:
         counts = to_host(outcome.count)

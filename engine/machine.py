@@ -1,14 +1,18 @@
-"""What machine this is, as far as compiled networks and measurements depend on it."""
+"""What machine this is, as far as compiled networks and measurements depend on it, and who else uses it."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import platform
 import re
+import time
 from pathlib import Path
 from typing import Any
+
+_PROC = Path("/proc")
 
 
 @functools.cache
@@ -37,6 +41,46 @@ def usable_cores() -> int:
     if quota.isdigit() and period.isdigit():
         cores = min(cores, max(math.ceil(int(quota) / int(period)), 1))
     return cores
+
+
+class BusyElsewhere:
+    """How much of the machine others use, from when this is made: a rate taken beside them says little."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._seconds = _seconds_elsewhere()
+
+    def share(self) -> float | None:
+        """Return the share of the cores' time that other processes had; None where the system does not say."""
+        now = _seconds_elsewhere()
+        if now is None or self._seconds is None:
+            return None
+        available = (time.perf_counter() - self._start) * (os.cpu_count() or 1)
+        return min(max((now - self._seconds) / available, 0.0), 1.0)
+
+
+def _seconds_elsewhere() -> float | None:
+    """Return the processor seconds since the start of the machine that neither this process nor its descendants had."""
+    try:
+        # proc(5): user nice system idle iowait irq softirq steal, in ticks.
+        ticks = [int(text) for text in (_PROC / "stat").read_text(encoding="ascii").split("\n")[0].split()[1:9]]
+        own = {os.getpid(): 0}
+        table = {}
+        for path in _PROC.glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                # The name, in parentheses, may hold anything.
+                fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+                # Parent; utime, stime, and those of the children that have ended.
+                table[int(path.parent.name)] = int(fields[1]), sum(map(int, fields[11:15]))
+    except (OSError, ValueError, IndexError):
+        return None
+    grown = True
+    while grown:
+        found = {pid: 0 for pid, (parent, _) in table.items() if parent in own and pid not in own}
+        own |= found
+        grown = bool(found)
+    used = sum(table[pid][1] for pid in own if pid in table)
+    return (sum(ticks) - ticks[3] - ticks[4] - used) / os.sysconf("SC_CLK_TCK")
 
 
 def _read(path: str) -> str:

@@ -28,6 +28,8 @@ from pc_engine.errors import ImageError
 _BATCHES_AHEAD = 2
 # Batches handed to the network's threads beyond those it takes at once, so that none waits for its next one.
 _BATCHES_QUEUED = 1
+# A group of images, most of them unreadable, is passed on when it is this many times the size of a batch.
+_UNREADABLE_GROUP = 4
 
 Finished = TypeVar("Finished")
 
@@ -123,7 +125,9 @@ def map_batches(
     pixels = backbone.request.manifest.input
     size = backbone.request.batch_size
     in_flight = backbone.parallel + _BATCHES_QUEUED
-    entries = decode_ahead(paths, (pixels.height, pixels.width), workers, ahead=size * _BATCHES_AHEAD, clock=clock)
+    # Together with the batch that `_grouped` holds back.
+    ahead = size * (_BATCHES_AHEAD - (backbone.parallel > 1))
+    entries = decode_ahead(paths, (pixels.height, pixels.width), workers, ahead=ahead, clock=clock)
 
     def process(group: tuple[Entry, ...]) -> Finished:
         return finish(_run_network(group, backbone, clock))
@@ -133,7 +137,7 @@ def map_batches(
     with closing(entries):
         try:
             waiting: deque[Future[Finished]] = deque()
-            for group in _grouped(entries, size):
+            for group in _grouped(entries, size, backbone.parallel):
                 waiting.append(pool.submit(process, group))
                 if len(waiting) >= in_flight:
                     yield waiting.popleft().result()
@@ -183,21 +187,36 @@ def decode_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _grouped(entries: Iterator[Entry], size: int) -> Iterator[tuple[Entry, ...]]:
-    """Group entries so that each group holds ``size`` readable images; only the last may hold fewer.
+def _grouped(entries: Iterable[Entry], size: int, parallel: int) -> Iterator[tuple[Entry, ...]]:
+    """Group entries so that each group holds ``size`` readable images, and the last ones give every core its share.
 
     A long row of unreadable images is passed on in groups as well, so that it neither fills memory nor stalls progress.
     """
-    group: list[Entry] = []
+    # One batch is held back where several run at once: were the source to end, half the cores would have nothing to do.
+    enough = 2 * size + 1 if parallel > 1 else size
+    held: list[Entry] = []
     readable = 0
     for entry in entries:
-        group.append(entry)
+        held.append(entry)
         readable += entry.image is not None
-        if readable == size or len(group) >= 4 * size:
-            yield tuple(group)
-            group, readable = [], 0
-    if group:
-        yield tuple(group)
+        while readable >= enough or len(held) >= _UNREADABLE_GROUP * size:
+            group, held = _cut(held, size)
+            readable -= sum(item.image is not None for item in group)
+            yield group
+    share = min(size, max(-(-readable // parallel), 1))
+    while held:
+        group, held = _cut(held, share)
+        yield group
+
+
+def _cut(entries: list[Entry], size: int) -> tuple[tuple[Entry, ...], list[Entry]]:
+    """Split entries behind the one that makes ``size`` readable images, or behind a long row that holds fewer."""
+    readable = 0
+    for end, entry in enumerate(entries, start=1):
+        readable += entry.image is not None
+        if readable == size or end == _UNREADABLE_GROUP * size:
+            return tuple(entries[:end]), entries[end:]
+    return tuple(entries), []
 
 
 def _mend(taps: dict[str, np.ndarray]) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,8 @@ FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
 RUN_FILE = "run.json"
 OVERLAYS = "overlays"
 ROWS_PER_PARTITION = 10_000
+# Rows kept in memory before they go to the file of their partition.
+_ROWS_HELD = 1_000
 _PARTITIONS = ("*.parquet", "*.jsonl")
 
 _POINTER = pa.struct(
@@ -72,7 +75,9 @@ class RunWriter:
             raise UsageError(f"There is no row format '{row_format}': choose one of {', '.join(FORMATS)}.")
         self.directory = directory
         self._format = row_format
-        self._rows: list[Result] = []
+        self._rows: list[dict[str, Any]] = []
+        self._partition: _Partition | None = None
+        self._rows_in_partition = 0
         self._partitions = 0
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -82,15 +87,22 @@ class RunWriter:
 
     def write(self, result: Result) -> None:
         """Add one row."""
-        self._rows.append(result)
-        if len(self._rows) >= ROWS_PER_PARTITION:
+        self._rows.append(_storable(result.to_dict()))
+        if len(self._rows) >= _ROWS_HELD:
+            self._store()
+        if self._rows_in_partition + len(self._rows) >= ROWS_PER_PARTITION:
             self._flush()
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the last partition, and ``run.json`` with what is known about the run."""
         self._flush()
         text = json.dumps(dict(summary), indent=1, ensure_ascii=True) + "\n"
-        self._replace(RUN_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+        try:
+            self._temporary(RUN_FILE).write_text(text, encoding="utf-8")
+            self._publish(RUN_FILE)
+        except OSError as error:
+            self._temporary(RUN_FILE).unlink(missing_ok=True)
+            raise self._cannot_write(RUN_FILE, error) from None
 
     def __enter__(self) -> Self:
         return self
@@ -118,27 +130,58 @@ class RunWriter:
         if own:
             shutil.rmtree(self.directory / OVERLAYS, ignore_errors=True)
 
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        rows = [_storable(row.to_dict()) for row in self._rows]
-        name = f"part-{self._partitions:05d}.{self._format}"
-        self._replace(name, lambda path: _WRITE[self._format](rows, path))
+    def _store(self) -> None:
+        """Append the rows held to the partition's file, which is not under its name yet."""
+        try:
+            if self._partition is None:
+                self._partition = _PARTITION[self._format](self._temporary(self._name))
+            self._partition.append(self._rows)
+        except OSError as error:
+            self._give_up(error)
+        self._rows_in_partition += len(self._rows)
         self._rows = []
+
+    def _flush(self) -> None:
+        """Bring the partition under its name."""
+        if self._rows:
+            self._store()
+        if self._partition is None:
+            return
+        try:
+            self._partition.close()
+            self._publish(self._name)
+        except OSError as error:
+            self._give_up(error)
+        self._partition = None
+        self._rows_in_partition = 0
         self._partitions += 1
 
-    def _replace(self, name: str, write: Callable[[Path], object]) -> None:
-        temporary = self.directory / f".{name}.new"
-        try:
-            write(temporary)
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(self.directory / name)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise PcEngineError(
-                f"{self.directory / name} cannot be written ({error.strerror or error}): make room and run again."
-            ) from None
+    @property
+    def _name(self) -> str:
+        return f"part-{self._partitions:05d}.{self._format}"
+
+    def _temporary(self, name: str) -> Path:
+        return self.directory / f".{name}.new"
+
+    def _publish(self, name: str) -> None:
+        with self._temporary(name).open("rb") as stream:
+            os.fsync(stream.fileno())
+        self._temporary(name).replace(self.directory / name)
+
+    def _give_up(self, error: OSError) -> NoReturn:
+        """Leave no half a partition behind, and say what to do."""
+        name, partition = self._name, self._partition
+        self._partition, self._rows, self._rows_in_partition = None, [], 0
+        with contextlib.suppress(OSError):
+            if partition is not None:
+                partition.close()
+        self._temporary(name).unlink(missing_ok=True)
+        raise self._cannot_write(name, error) from None
+
+    def _cannot_write(self, name: str, error: OSError) -> PcEngineError:
+        return PcEngineError(
+            f"{self.directory / name} cannot be written ({error.strerror or error}): make room and run again."
+        )
 
 
 def read_rows(directory: Path) -> list[dict[str, Any]]:
@@ -173,23 +216,43 @@ def _storable(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "path": row["path"].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")}
 
 
-def _write_parquet(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    columns = [
-        {**row, "count_scores": None if row["count_scores"] is None else list(row["count_scores"].items())}
-        for row in rows
-    ]
-    pq.write_table(pa.Table.from_pylist(columns, schema=SCHEMA), path, compression="zstd")
+class _Partition(Protocol):
+    """An open file of rows."""
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None: ...
+
+    def close(self) -> None: ...
 
 
-def _write_jsonl(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+class _ParquetPartition:
+    """Each `append` makes a row group."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        columns = [
+            {**row, "count_scores": None if row["count_scores"] is None else list(row["count_scores"].items())}
+            for row in rows
+        ]
+        self._writer.write_table(pa.Table.from_pylist(columns, schema=SCHEMA))
+
+    def close(self) -> None:
+        self._writer.close()
 
 
-_WRITE: dict[str, Callable[[Iterable[dict[str, Any]], Path], None]] = {
-    "parquet": _write_parquet,
-    "jsonl": _write_jsonl,
-}
+class _JsonlPartition:
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("w", encoding="utf-8")
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+_PARTITION: dict[str, Callable[[Path], _Partition]] = {"parquet": _ParquetPartition, "jsonl": _JsonlPartition}
 
 
 def _from_parquet(row: dict[str, Any]) -> dict[str, Any]:

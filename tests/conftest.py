@@ -13,6 +13,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -54,6 +55,17 @@ def engine_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "pc-engine-home"
     monkeypatch.setenv("PC_ENGINE_HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def others_share(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let nobody else use the machine, as far as the choice of a backend knows, or set the share that others have."""
+
+    def set_share(share: float) -> None:
+        monkeypatch.setattr("pc_engine.selection.BusyElsewhere", lambda: SimpleNamespace(share=lambda: share))
+
+    set_share(0.0)
+    return set_share
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,14 @@ import onnx
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends.cuda import describe_gpu
 from pc_engine.backends.onnxruntime_cuda import PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
-from pc_engine.backends.padding import pad_batch
+from pc_engine.backends.padding import check_batch, pad_batch
 from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE, open_graph
 from pc_engine.graph_half import cast_to_half
 from pc_engine.manifest import QUANTISED_FILES
+
+_LEAST_BATCH = 2
 
 
 class OnnxRuntimeBackbone:
@@ -36,7 +38,9 @@ class OnnxRuntimeBackbone:
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See `pc_engine.backbone.Backbone.infer`."""
-        batch = pad_batch(images, self.request.batch_size)
+        check_batch(images, self.request.batch_size)
+        # A lone image runs as two: by itself it would be multiplied as a vector, whose sums round differently.
+        batch = pad_batch(images, min(max(len(images), _LEAST_BATCH), self.request.batch_size))
         try:
             outputs = self._session.run(list(self.request.taps), {IMAGE: batch})
         except Exception as error:

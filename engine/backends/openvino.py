@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
-from pc_engine.backends.padding import pad_batch
+from pc_engine.backends.padding import check_batch
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE, open_graph
 
@@ -35,12 +35,13 @@ class OpenVinoBackbone:
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See `pc_engine.backbone.Backbone.infer`."""
-        batch = np.ascontiguousarray(pad_batch(images, self.request.batch_size))
+        check_batch(images, self.request.batch_size)
+        batch = np.ascontiguousarray(images)
         infer_request = self._idle.get()
         try:
             infer_request.infer({IMAGE: batch}, share_inputs=True)
             # Copied, because the request's own output memory is overwritten by its next batch.
-            return {name: infer_request.get_tensor(name).data[: len(images)].copy() for name in self.request.taps}
+            return {name: infer_request.get_tensor(name).data.copy() for name in self.request.taps}
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed while running the network: {_first_line(error)}") from None
         finally:
@@ -84,7 +85,8 @@ class OpenVinoBackend:
             model = core.read_model(model=graph.SerializeToString())
             del graph
             shape = model.input(IMAGE).partial_shape
-            shape[0] = request.batch_size
+            # Any number up to the batch size: as fast as a fixed one, and a batch that is not full costs what it holds.
+            shape[0] = ov.Dimension(1, request.batch_size)
             model.reshape({IMAGE: shape})
             compiled = core.compile_model(model, _DEVICE, _properties(request))
             if save_to is not None:

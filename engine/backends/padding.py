@@ -13,9 +13,14 @@ def pad_batch(images: np.ndarray, batch_size: int) -> np.ndarray:
     A fixed batch means that a network is compiled and tuned once, and that an image's result does not depend on how
     many others came with it.
     """
+    check_batch(images, batch_size)
     missing = batch_size - len(images)
-    if missing < 0 or not len(images):
-        raise UsageError(f"A batch holds 1 to {batch_size} images, got {len(images)}.")
     if missing == 0:
         return images
     return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+
+
+def check_batch(images: np.ndarray, batch_size: int) -> None:
+    """Raise `UsageError` unless there are 1 to ``batch_size`` images."""
+    if not 1 <= len(images) <= batch_size:
+        raise UsageError(f"A batch holds 1 to {batch_size} images, got {len(images)}.")

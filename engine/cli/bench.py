@@ -1,4 +1,4 @@
-"""``pc-engine bench throughput``, ``bench peers`` and ``bench kernels``: measurements on this machine."""
+"""``pc-engine bench throughput``, ``peers``, ``kernels`` and ``decoding``: measurements on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pc_engine.errors import UsageError
 # Share of the cores that others may have before the user is told.
 _DISTURBED = 0.05
 
-app = typer.Typer(help="Measure throughput: a run and its stages, its peers, and the kernels.")
+app = typer.Typer(help="Measure throughput: a run and its stages, its peers, the kernels, and decoding.")
 
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A folder, file or glob, or random:N for N generated photos.")
@@ -111,6 +111,12 @@ def _print_throughput(report: Mapping[str, Any]) -> None:
         f"The run reaches {report['ratio']:.1%} of its network alone; the bottleneck is {report['bottleneck']}. "
         f"Peak memory {report['peak_rss_mb']:,.0f} MB. {_machine(report['machine'])}"
     )
+    if report["share_of_peak"] is not None:
+        print_line(
+            f"The network alone does {report['operations_per_second'] / 1e9:,.0f} billion operations a second, "
+            f"{report['share_of_peak']:.0%} of the {report['peak_operations'] / 1e9:,.0f} that these cores can do at "
+            f"most at {report['precision']}."
+        )
     _print_disturbance(report)
     if report["random_parts"]:
         print_line(f"With {' and '.join(report['random_parts'])} filled in at random: the model has none.")
@@ -187,9 +193,9 @@ def peers(
 ) -> None:
     """Compare mode c2p with its peers in one run: same photos and weights, checked to agree, then timed in turn.
 
-    (a) PyTorch eager, Pillow and scikit-learn; (b) PyTorch with worker processes, channels_last, autocast or
-    torch.compile; (c) ONNX Runtime and (d) OpenVINO's throughput mode, network only; (e) pc-engine. 128 images and 5
-    repeats.
+    (a) PyTorch eager, Pillow and scikit-learn, photo by photo and with the network in batches; (b) PyTorch with worker
+    processes, channels_last, autocast or torch.compile; (c) ONNX Runtime and (d) OpenVINO's throughput mode, network
+    only; (e) pc-engine. 128 images and 5 repeats.
     """
     from pc_engine.bench.charts import peers_chart
     from pc_engine.bench.peers import MODE, compare_with_peers
@@ -293,3 +299,51 @@ def _print_kernels(report: Mapping[str, Any]) -> None:
     print_table(None, columns, rows)
     sums = ", ".join(f"{mode}: {value:.3f}" for mode, value in report["sum_ms"].items())
     print_line(f"Sum of ms an image: {sums}. {_machine(report['machine'])}")
+
+
+@app.command("decoding")
+def decoding(
+    source: Source,
+    mode: options.Mode = "c2p",
+    model: options.Model = None,
+    backend: options.Backend = "auto",
+    precision: options.Precision = "auto",
+    enlarge: Annotated[
+        int, typer.Option("--enlarge", min=1, help="Make the photos so many times larger first, like a camera's.")
+    ] = 1,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure what decoding JPEGs at a smaller scale saves, and how many classes and counts it changes."""
+    from pc_engine.bench.decoding import measure_decoding
+    from pc_engine.bench.photos import photos_of
+    from pc_engine.engine import Engine
+
+    silent = quiet or as_json
+    with (
+        photos_of(source) as photos,
+        Engine(model, mode=mode, backend=backend, precision=precision, report=remark(silent)) as engine,
+        _steps(silent) as show,
+    ):
+        report = measure_decoding(photos, engine, enlarge=enlarge, progress=show).to_dict()
+    if as_json:
+        print_json(report)
+    elif not quiet:
+        _print_decoding(report)
+
+
+def _print_decoding(report: Mapping[str, Any]) -> None:
+    larger = "" if report["enlarged"] == 1 else f", made {report['enlarged']} times larger"
+    print_line(f"{report['model']}, {report['mode']}: {report['n']} photos{larger}. Compared with decoding in full.")
+    rows = [
+        (
+            "in full" if row["oversampling"] is None else f"{row['oversampling']} x the network's size",
+            "in use" if row["oversampling"] == report["in_use"] else "",
+            f"{row['ms']:.2f}",
+            "-" if row["same_class"] is None else f"{row['same_class']:.1%}",
+            f"{row['same_count']:.1%}",
+        )
+        for row in report["variants"]
+    ]
+    print_table(None, ("decoded at least at", "", ">ms an image", ">same class", ">same count"), rows)
+    print_line(f"One core of {_machine(report['machine'])}")

@@ -267,6 +267,17 @@ def test_decoding_a_jpeg_at_a_smaller_scale_changes_little(size: tuple[int, int]
     assert np.abs(decode_bytes(data, 64, 64).pixels - small).mean() < 2.5
 
 
+def test_a_jpeg_is_decoded_at_the_scale_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (512, 512, 3), np.uint8)).save(path, quality=95)
+    full, fine, coarse = (decode_image(path, 64, 64, oversampling=scale).pixels for scale in (None, 4, 1))
+    default = decode_image(path, 64, 64).pixels
+    np.testing.assert_array_equal(default, decode_image(path, 64, 64, oversampling=2).pixels)
+    error = [np.abs(pixels.astype(int) - full).mean() for pixels in (fine, default, coarse)]
+    assert 0 < error[0] < error[1] < error[2]
+
+
 def test_small_pictures_are_enlarged() -> None:
     decoded = decode_bytes(encode(photo(9, 6), "JPEG", quality=95), 60, 90)
     assert decoded.pixels.shape == (60, 90, 3)

@@ -243,8 +243,8 @@ def test_nan_costs_that_image_only(
 
 
 def test_c2p_does_not_compute_logits(open_engine: Callable[..., Engine]) -> None:
-    assert open_engine(mode="c2p")._backbone.request.taps == ("gap", "conv_last")
-    assert "logits" in open_engine(mode="combined")._backbone.request.taps
+    assert open_engine(mode="c2p").network.request.taps == ("gap", "conv_last")
+    assert "logits" in open_engine(mode="combined").network.request.taps
 
 
 @pytest.mark.parametrize(

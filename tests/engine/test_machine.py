@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from pc_engine import machine
-from pc_engine.machine import describe_machine, usable_cores
+from pc_engine.machine import BusyElsewhere, describe_machine, usable_cores
 
 
 def test_the_description_can_be_a_key_of_a_cache() -> None:
@@ -52,3 +53,35 @@ def test_a_containers_quota_limits_the_cores(monkeypatch: pytest.MonkeyPatch, qu
     monkeypatch.setattr(machine, "_read", lambda path: quota if path.endswith("cpu.max") else "")
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert usable_cores() == expected
+
+
+def test_work_of_others_is_told_from_that_of_ones_own_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    me, child, grandchild, stranger = os.getpid(), 9_000_001, 9_000_002, 9_000_003
+
+    def write(total: int, **times: int) -> None:
+        # user nice system idle iowait irq softirq steal guest: idle time and time waiting for disks is nobody's work.
+        (tmp_path / "stat").write_text(f"cpu  {total * ticks} 0 0 {7 * total} 5 0 0 0 0\ncpu0 1 2 3\n")
+        for pid, parent, name in ((me, 1, "me"), (child, me, "a (b) c"), (grandchild, child, "c"), (stranger, 1, "d")):
+            (tmp_path / str(pid)).mkdir(exist_ok=True)
+            used = times.get(name[0], 0) * ticks
+            fields = ["S", parent, *[0] * 9, used, 0, 0, 0, 20]
+            (tmp_path / str(pid) / "stat").write_text(f"{pid} ({name}) " + " ".join(map(str, fields)))
+
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    write(100, m=1, a=2, c=3, d=50)
+    before = machine._seconds_elsewhere()
+    assert before == pytest.approx(100 - 6)
+    write(110, m=4, a=4, c=4, d=54)
+    after = machine._seconds_elsewhere()
+    assert before is not None
+    assert after is not None
+    assert after - before == pytest.approx(10 - 6)
+    meter = BusyElsewhere()
+    write(10_000, m=4, a=4, c=4, d=54)
+    assert meter.share() == 1
+    (tmp_path / "stat").unlink()
+    assert meter.share() is None
+    assert BusyElsewhere().share() is None

@@ -166,6 +166,47 @@ def test_threads_end_with_the_last_batch(photos: list[Path], open_tiny: Callable
     assert decode_threads() == []
 
 
+class _SideBySide:
+    """A network that takes two batches at once."""
+
+    backend = "side by side"
+    parallel = 2
+
+    def __init__(self, network: Backbone) -> None:
+        self.request = network.request
+        self._network = network
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return self._network.infer(images)
+
+    def close(self) -> None:
+        self._network.close()
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(1, [1]), (2, [1, 1]), (3, [2, 1]), (4, [2, 2]), (5, [3, 2]), (8, [4, 4]), (9, [4, 3, 2])]
+)
+def test_the_last_images_are_shared_among_the_batches_that_run_at_once(
+    photos: list[Path], open_tiny: Callable[[int], Backbone], n: int, sizes: list[int]
+) -> None:
+    batches = list(tap_batches(photos[:n], _SideBySide(open_tiny(4)), workers=2))
+    assert [len(batch.entries) for batch in batches] == sizes
+    expected = [(100 + 10 * k) / 255 - 0.3 for k in range(n)]
+    np.testing.assert_allclose(np.array(brightness(iter(batches)), float), expected, atol=1e-5)
+
+
+def test_unreadable_images_among_the_last_ones_keep_their_place(
+    photos: list[Path], tmp_path: Path, open_tiny: Callable[[int], Backbone]
+) -> None:
+    gone = [tmp_path / f"gone{k}.jpg" for k in range(40)]
+    paths = [*gone[:3], *photos[:5], *gone[3:], *photos[5:6]]
+    batches = list(tap_batches(paths, _SideBySide(open_tiny(4)), workers=2))
+    assert [entry.path for batch in batches for entry in batch.entries] == paths
+    assert sum(len(batch.rows) for batch in batches) == 6
+    assert max(len(batch.entries) for batch in batches) <= 4 * pipeline._UNREADABLE_GROUP
+    assert max(len(batch.rows) for batch in batches) <= 4
+
+
 class _Failing:
     """A network that fails at its second batch."""
 

@@ -184,6 +184,53 @@ def test_the_kept_verdict_is_the_measured_one_and_can_be_taken_anew(
     assert select(request_).backend == "onnxruntime"
 
 
+def test_a_choice_made_beside_others_is_measured_once_more_and_the_better_timing_counts(
+    request_: CompileRequest, backends: Callable[..., None], others_share: Callable[[float], None]
+) -> None:
+    said: list[str] = []
+    fast = FakeBackend("fast", seconds=0.2)  # slowed down by others
+    backends(fast)
+    others_share(0.5)
+    first = select(request_, report=said.append)
+    assert (first.backend, first.provisional) == ("onnxruntime", True)
+    assert "50% of the cores" in said[-1]
+    fast.seconds = 0.0
+    second = select(request_, report=said.append)
+    assert (second.backend, second.provisional) == ("fast", False)
+    fast.seconds = 0.2
+    compiled = fast.compiled
+    assert select(request_, report=said.append) == second
+    assert fast.compiled == compiled
+
+
+def test_a_better_timing_of_before_counts_too(
+    request_: CompileRequest, backends: Callable[..., None], others_share: Callable[[float], None]
+) -> None:
+    fast = FakeBackend("fast")
+    backends(fast)
+    others_share(0.5)
+    assert select(request_).backend == "fast"
+    fast.seconds = 0.2
+    assert select(request_).backend == "fast"
+
+
+def test_candidates_close_to_the_fastest_are_timed_again(
+    request_: CompileRequest, backends: Callable[..., None]
+) -> None:
+    slow_at_first = FakeBackend("other", seconds=0.025)
+    far = FakeBackend("far", seconds=0.5)
+    backends(slow_at_first, far)
+    compile_ = slow_at_first.compile
+
+    def faster_the_second_time(request: CompileRequest, save_to: Path | None = None) -> FakeBackbone:
+        slow_at_first.seconds = 0.0 if slow_at_first.compiled else 0.025
+        return compile_(request, save_to)
+
+    slow_at_first.compile = faster_the_second_time  # type: ignore[method-assign]
+    assert select(request_).backend == "other"
+    assert (slow_at_first.compiled, far.compiled) == (2, 1)
+
+
 @pytest.mark.parametrize("change", ["batch_size", "taps", "version", "precisions"])
 def test_another_request_or_version_is_measured_anew(
     request_: CompileRequest, backends: Callable[..., None], change: str

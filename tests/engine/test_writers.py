@@ -187,17 +187,47 @@ def test_a_folder_of_other_files_is_taken_and_they_stay(tmp_path: Path) -> None:
     assert (tmp_path / "photo.jpg").exists()
 
 
-def test_an_interrupted_partition_is_no_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(rows: Any, path: Path) -> None:
+class _FullDisk:
+    """A partition on a disk that is full when it is written to, or only when it is closed."""
+
+    def __init__(self, path: Path, *, at_close: bool) -> None:
         path.write_bytes(b"half")
+        self._at_close = at_close
+
+    def append(self, rows: Any) -> None:
+        if not self._at_close:
+            raise OSError(28, "No space left on device")
+
+    def close(self) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(writers._WRITE, "jsonl", fail)
+
+@pytest.mark.parametrize("at_close", [False, True])
+def test_a_partition_that_cannot_be_written_is_no_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_close: bool
+) -> None:
+    monkeypatch.setitem(writers._PARTITION, "jsonl", lambda path: _FullDisk(path, at_close=at_close))
     writer = RunWriter(tmp_path, "jsonl")
     writer.write(COUNTED)
     with pytest.raises(PcEngineError, match=r"part-00000\.jsonl cannot be written \(No space left on device\)"):
         writer.finish({})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_rows_wait_in_a_file_and_not_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_format: Any
+) -> None:
+    monkeypatch.setattr(writers, "_ROWS_HELD", 3)
+    monkeypatch.setattr(writers, "ROWS_PER_PARTITION", 10)
+    results = [replace(COUNTED, path=f"{k}.jpg") for k in range(25)]
+    with RunWriter(tmp_path, row_format) as writer:
+        for result in results:
+            writer.write(result)
+            assert len(writer._rows) < 3
+    assert [len(read_rows_of(path)) for path in sorted(tmp_path.glob("part-*"))] == [10, 10, 5]
+    assert read_rows(tmp_path) == [result.to_dict() for result in results]
+    assert list(tmp_path.glob(".*")) == []
 
 
 def test_a_folder_that_cannot_be_made_is_wrong_use(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pc_engine.backbone import PRECISIONS, CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.backends.openvino import OpenVinoBackend
 from pc_engine.engine import network_request
-from pc_engine.errors import BackendError
+from pc_engine.errors import BackendError, UsageError
 from pc_engine.model import load_model
 from pc_engine.selection import TOLERANCE, probe_images, tap_difference
 
@@ -60,14 +60,20 @@ def test_compiled_and_loaded_networks_give_the_references_numbers(
         network.close()
 
 
-def test_a_short_batch_has_a_row_for_each_image_and_the_same_numbers(request_: CompileRequest) -> None:
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_short_batch_has_a_row_for_each_image_and_the_same_numbers(request_: CompileRequest, n: int) -> None:
     network = BACKEND.compile(request_)
     images = probe_images(64, 64, 4)
     together = network.infer(images)
-    alone = network.infer(images[2:3])
-    for name, tap in alone.items():
-        assert tap.shape == (1, *together[name].shape[1:])
-        np.testing.assert_allclose(tap[0], together[name][2], rtol=1e-5, atol=1e-6)
+    for name, tap in network.infer(images[:n]).items():
+        assert tap.shape == (n, *together[name].shape[1:])
+        np.testing.assert_array_equal(tap, together[name][:n])
+
+
+@pytest.mark.parametrize("n", [0, 5])
+def test_a_batch_of_another_size_is_refused(request_: CompileRequest, n: int) -> None:
+    with pytest.raises(UsageError, match=f"got {n}"):
+        BACKEND.compile(request_).infer(np.zeros((n, 64, 64, 3), np.uint8))
 
 
 def test_images_that_are_not_contiguous_are_taken(request_: CompileRequest) -> None:

@@ -1,0 +1,102 @@
+/* How many arithmetic operations a second the cores can do at most: multiply-add instructions on registers alone, one
+ * thread a core. Prints "precision operations-per-second" for each precision that the processor has vector
+ * instructions for. Usage: instruction_rate THREADS */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#if defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+
+/* More chains than latency x throughput of any current core, and few enough registers. */
+#define CHAINS 12
+#define ROUNDS 200000L
+#define SECONDS 0.15
+#define TRIES 3
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + 1e-9 * t.tv_nsec;
+}
+
+typedef struct { double started, ended, operations; float sum; } Work;
+
+/* Each loop keeps CHAINS accumulators that depend on themselves only; the sum keeps the compiler from dropping them. */
+#define LOOP(name, type, start, step, reduce, operations_each)                                   \
+    static void *name(void *argument) {                                                          \
+        Work *work = argument;                                                                   \
+        type a[CHAINS];                                                                          \
+        for (int i = 0; i < CHAINS; i++) a[i] = start;                                           \
+        work->started = now();                                                                   \
+        do {                                                                                     \
+            for (long k = 0; k < ROUNDS; k++) {                                                  \
+                _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++) a[i] = step;           \
+            }                                                                                    \
+            work->operations += (double)ROUNDS * CHAINS * (operations_each);                     \
+            work->ended = now();                                                                 \
+        } while (work->ended - work->started < SECONDS);                                         \
+        for (int i = 0; i < CHAINS; i++) work->sum += reduce;                                    \
+        return 0;                                                                                \
+    }
+
+#ifdef __AVX512F__
+LOOP(fp32, __m512, _mm512_set1_ps((float)i), _mm512_fmadd_ps(a[i], _mm512_set1_ps(1.0001f), _mm512_set1_ps(0.9f)),
+     _mm512_reduce_add_ps(a[i]), 32)
+#else
+LOOP(fp32, __m256, _mm256_set1_ps((float)i), _mm256_fmadd_ps(a[i], _mm256_set1_ps(1.0001f), _mm256_set1_ps(0.9f)),
+     _mm256_cvtss_f32(a[i]), 16)
+#endif
+/* Where the processor has AMX, its tiles do bf16 and int8, and these vectors are not its limit. */
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+LOOP(bf16, __m512, _mm512_set1_ps((float)i),
+     _mm512_dpbf16_ps(a[i], (__m512bh)_mm512_set1_ps(1.0f), (__m512bh)_mm512_set1_ps(0.9f)), _mm512_reduce_add_ps(a[i]), 64)
+#define HAS_BF16
+#endif
+#if defined(__AVX512VNNI__) && !defined(__AMX_INT8__)
+LOOP(int8, __m512i, _mm512_set1_epi32(i), _mm512_dpbusd_epi32(a[i], _mm512_set1_epi8(3), _mm512_set1_epi8(3)),
+     (float)_mm512_reduce_add_epi32(a[i]), 128)
+#define HAS_INT8
+#elif defined(__AVXVNNI__) && !defined(__AMX_INT8__)
+LOOP(int8, __m256i, _mm256_set1_epi32(i), _mm256_dpbusd_avx_epi32(a[i], _mm256_set1_epi8(3), _mm256_set1_epi8(3)),
+     (float)_mm256_extract_epi32(a[i], 0), 64)
+#define HAS_INT8
+#endif
+
+static void measure(const char *precision, void *(*loop)(void *), int threads) {
+    double best = 0;
+    volatile float sink = 0;
+    for (int attempt = 0; attempt < TRIES; attempt++) {
+        pthread_t thread[threads];
+        Work work[threads];
+        double rate = 0;
+        for (int i = 0; i < threads; i++) {
+            work[i] = (Work){0};
+            if (pthread_create(&thread[i], 0, loop, &work[i])) exit(1);
+        }
+        for (int i = 0; i < threads; i++) {
+            pthread_join(thread[i], 0);
+            rate += work[i].operations / (work[i].ended - work[i].started);
+            sink += work[i].sum;
+        }
+        if (rate > best) best = rate;
+    }
+    printf("%s %.6g\n", precision, best);
+}
+
+int main(int argc, char **argv) {
+    int threads = argc > 1 ? atoi(argv[1]) : 1;
+    if (threads < 1 || threads > 4096) return 2;
+    measure("fp32", fp32, threads);
+#ifdef HAS_BF16
+    measure("bf16", bf16, threads);
+#endif
+#ifdef HAS_INT8
+    measure("int8", int8, threads);
+#endif
+    return 0;
+}
+#else
+int main(void) { return 0; }
+#endif
