@@ -82,6 +82,13 @@ def on_device(index: int) -> Iterator[None]:
         yield
 
 
+def free_unused_memory() -> None:
+    """Give back what CuPy keeps for later, so that others, such as TensorRT, can have it."""
+    cupy = _cupy()
+    cupy.get_default_memory_pool().free_all_blocks()
+    cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+
 @contextmanager
 def cuda_errors(action: str) -> Iterator[None]:
     """Raise what goes wrong on the GPU in the ``with`` block as one-sentence errors of this project.
@@ -160,7 +167,7 @@ class ImageBuffer:
         UsageError
             If there are none, or more than a batch holds.
         BackendError
-            If they are not of the network's size and type.
+            If they are not of the network's size and type, or on another GPU.
         """
         taken = as_array(images)
         n = len(taken)
@@ -170,6 +177,11 @@ class ImageBuffer:
             raise BackendError(
                 f"The network takes uint8 images of shape {self._shape[1:]}, got {taken.dtype} of shape "
                 f"{tuple(taken.shape[1:])}."
+            )
+        if not isinstance(taken, np.ndarray) and taken.device.id != self.device.device.id:
+            raise BackendError(
+                f"The images are on GPU {taken.device.id} and the network is on GPU {self.device.device.id}: copy them "
+                f"there, or run it with --device cuda:{taken.device.id}."
             )
         return taken
 

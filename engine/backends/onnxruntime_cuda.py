@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pc_engine.backbone import CompileRequest
-from pc_engine.backends.cuda import ImageBuffer, cuda_errors, device_index, on_device
+from pc_engine.backends.cuda import ImageBuffer, cuda_errors, device_index, free_unused_memory, on_device
 from pc_engine.errors import BackendError, DeviceMemoryError
 from pc_engine.graph import IMAGE
 from pc_engine.kernels.array_module import Array
@@ -53,8 +53,10 @@ class OnnxRuntimeCudaBackbone:
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
-        while not self._idle.empty():
-            self._idle.get()
+        with on_device(self._index), contextlib.suppress(BackendError), cuda_errors("closing the network"):
+            while not self._idle.empty():
+                self._idle.get()
+            free_unused_memory()
 
 
 class _Lane:
@@ -65,8 +67,9 @@ class _Lane:
 
         self._cupy, self._request, self._index = cupy, request, index
         pixels = request.manifest.input
-        self._images = ImageBuffer((request.batch_size, pixels.height, pixels.width, 3))
         self._stream = cupy.cuda.Stream(non_blocking=True)
+        with self._stream:  # which fills it, and which no other stream waits for
+            self._images = ImageBuffer((request.batch_size, pixels.height, pixels.width, 3))
         self._done = cupy.cuda.Event(block=True, disable_timing=True)
         self._session = _open_session(request, graph, index, self._stream.ptr)
 

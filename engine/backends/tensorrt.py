@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +76,8 @@ class TensorRtBackend:
 
 
 def save_engine(path: Path, facts: dict[str, Any], engine: bytes) -> None:
-    """Write an engine with the facts that it was built from ahead of it."""
-    with path.open("wb") as file:
-        file.write(_MAGIC + json.dumps(facts, sort_keys=True).encode() + b"\n")
-        file.write(engine)
+    """Write an engine with the facts that it was built from ahead of it, for this user alone."""
+    _write_private(path, _MAGIC + json.dumps(facts, sort_keys=True).encode() + b"\n", engine)
 
 
 def read_engine(path: Path, facts: dict[str, Any]) -> memoryview:
@@ -120,6 +118,7 @@ def _facts(request: CompileRequest, library: Library, gpu: Gpu) -> dict[str, Any
     """Return all that an engine depends on."""
     return {
         "network": request.network_sha256,
+        "input": asdict(request.manifest.input),
         "taps": {name: request.manifest.taps[name].tensor for name in request.taps},
         "precision": request.precision,
         "batch_size": request.batch_size,
@@ -138,14 +137,25 @@ def _run(
 
     def load_kernels() -> bytes | None:
         path = files.get(name)
-        return None if path is None else path.read_bytes()
+        if path is None:
+            return None
+        # They run as an engine does, and are compiled again where there is any doubt.
+        with contextlib.suppress(OSError, BackendError):
+            _check_ownership(path)
+            return path.read_bytes()
+        return None
 
     def keep_kernels(kernels: bytes) -> None:
         with contextlib.suppress(OSError):
-            files.put(name, _writer(kernels))
+            files.put(name, lambda path: _write_private(path, kernels))
 
     return TensorRtBackbone(request, library, gpu, engine, load_kernels, keep_kernels)
 
 
-def _writer(content: bytes) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(content)
+def _write_private(path: Path, *parts: bytes) -> None:
+    """Write a file that its user alone may read and write, whatever others would be by default."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    with path.open("wb") as file:
+        for part in parts:
+            file.write(part)

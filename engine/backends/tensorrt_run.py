@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from pc_engine.backbone import CompileRequest
-from pc_engine.backends.cuda import Gpu, ImageBuffer, cuda_errors, first_line, on_device
+from pc_engine.backends.cuda import Gpu, ImageBuffer, cuda_errors, first_line, free_unused_memory, on_device
 from pc_engine.backends.tensorrt_library import Library
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE
@@ -95,10 +95,13 @@ class TensorRtBackbone:
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
-        with on_device(self._gpu.index):
-            while not self._idle.empty():
-                self._idle.get().close()
+        # A GPU that was lost has nothing left to free, and is no reason to end otherwise than planned.
+        with on_device(self._gpu.index), contextlib.suppress(BackendError), cuda_errors("closing the network"):
+            lanes = [self._idle.get() for _ in range(self._idle.qsize())]
+            for lane in lanes:
+                lane.close()
             self._owners.clear()
+            free_unused_memory()
 
 
 class _RuntimeSettings:
@@ -149,10 +152,11 @@ class _Lane:
         self._stream = cupy.cuda.Stream(non_blocking=True)
         # A host thread that waits for a batch sleeps: its core is for decoding.
         self._done = cupy.cuda.Event(block=True, disable_timing=True)
-        self._images = ImageBuffer(shape)
-        self._taps = {
-            name: cupy.empty((shape[0], *request.manifest.taps[name].shape), cupy.float32) for name in request.taps
-        }
+        with self._stream:  # which fills them, and which no other stream waits for
+            self._images = ImageBuffer(shape)
+            self._taps = {
+                name: cupy.empty((shape[0], *request.manifest.taps[name].shape), cupy.float32) for name in request.taps
+            }
         library.check(self._context.set_input_shape(IMAGE, shape), "setting the batch size")
         for name, tap in self._taps.items():
             library.check(self._context.set_tensor_address(name, tap.data.ptr), f"placing '{name}'")

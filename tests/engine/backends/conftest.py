@@ -51,6 +51,7 @@ class DeviceArray:
     shape = property(lambda self: self.values.shape)
     dtype = property(lambda self: self.values.dtype)
     nbytes = property(lambda self: self.values.nbytes)
+    device = SimpleNamespace(id=0)
     flags = property(lambda self: SimpleNamespace(c_contiguous=self.values.flags.c_contiguous))
 
     @property
@@ -105,6 +106,7 @@ class Stream:
             self.queue[self.done - 1]()
 
     def synchronize(self) -> None:
+        self.gpu.fail("stream.synchronize")
         self.run_until(len(self.queue))
 
     def record(self, event: Event | None = None) -> Event:
@@ -177,7 +179,7 @@ class FakeGpu:
     local: threading.local = field(default_factory=threading.local)
     graph_launches: int = 0
     host_to_device: int = 0
-    allocations: int = 0
+    freed: int = 0
     largest_allocation: int | None = None
     on_launch: Callable[[Stream], object] = lambda _: None
 
@@ -194,7 +196,6 @@ class FakeGpu:
 
     def allocate(self, shape: Any, dtype: Any) -> DeviceArray:
         self.fail("allocate")
-        self.allocations += 1
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if self.largest_allocation is not None and size > self.largest_allocation:
             raise DeviceOutOfMemoryError(f"Out of memory allocating {size:,} bytes")
@@ -211,14 +212,19 @@ class FakeGpu:
 
     def zeros(self, shape: Any, dtype: Any) -> DeviceArray:
         array = self.allocate(shape, dtype)
-        array.values[...] = 0
+        array[...] = 0
         return array
+
+    def free_all_blocks(self) -> None:
+        self.freed += 1
 
     def cupy(self) -> ModuleType:
         module: Any = ModuleType("cupy")
         module.ndarray, module.float32, module.uint8 = DeviceArray, np.float32, np.uint8
         module.empty, module.zeros = self.allocate, self.zeros
         module.asarray = lambda source: source.array if hasattr(source, "array") else source
+        for pool in ("get_default_memory_pool", "get_default_pinned_memory_pool"):
+            setattr(module, pool, lambda: SimpleNamespace(free_all_blocks=self.free_all_blocks))
         module.from_dlpack = lambda source: source.array
         runtime = SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError,

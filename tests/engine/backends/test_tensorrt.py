@@ -132,7 +132,7 @@ def test_work_of_the_callers_stream_is_waited_for(gpu, trt, request_, reference)
     """Images written by a kernel that has not run yet, as a decoder on the GPU leaves them."""
     network = BACKEND.compile(request_)
     images = probe_images(64, 64, 4)
-    array = gpu.zeros(images.shape, np.uint8)
+    array = gpu.array(np.zeros_like(images))
     with sys.modules["cupy"].cuda.Stream(non_blocking=True):
         array[:] = images  # enqueued, and no more
         assert not array.get().any()
@@ -519,3 +519,59 @@ def test_threads_do_not_share_a_lane(gpu, trt, request_):
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: network.infer(images), range(12)))
     assert most == network.parallel
+
+
+def test_an_engine_is_kept_whatever_files_are_by_default(gpu, trt, request_, tmp_path):
+    tmp_path.chmod(0o700)
+    before = os.umask(0)
+    try:
+        BACKEND.compile(request_, save_to=tmp_path / "saved")
+    finally:
+        os.umask(before)
+    assert len(BACKEND.load(request_, tmp_path / "saved").infer(probe_images(64, 64, 4))["gap"]) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no owners of files as POSIX has")
+def test_kernels_that_others_could_have_written_are_compiled_again(gpu, rtx, request_):
+    BACKEND.compile(request_)
+    (kept,) = (path for path in cache_directory().glob("kernels-*") if path.suffix != ".sha256")
+    kept.chmod(0o666)
+    BACKEND.compile(request_)
+    assert rtx.called("deserialize_kernels") == []
+
+
+def test_an_engine_of_another_normalisation_is_not_loaded(gpu, trt, request_, tmp_path):
+    tmp_path.chmod(0o700)
+    BACKEND.compile(request_, save_to=tmp_path / "saved")
+    pixels = replace(request_.manifest.input, mean=(1.0, 2.0, 3.0))
+    other = replace(request_, manifest=replace(request_.manifest, input=pixels))
+    with pytest.raises(BackendError, match="was not built here"):
+        BACKEND.load(other, tmp_path / "saved")
+
+
+def test_images_on_another_gpu_are_refused(gpu, trt, request_):
+    network = BACKEND.compile(request_)
+    images = gpu.array(probe_images(64, 64, 4))
+    images.device = SimpleNamespace(id=1)
+    with pytest.raises(BackendError, match="The images are on GPU 1 and the network is on GPU 0"):
+        network.infer(images)
+
+
+def test_closing_gives_memory_back_and_does_not_fail_on_a_lost_gpu(gpu, trt, request_):
+    network = BACKEND.compile(request_)
+    gpu.freed = 0
+    network.close()
+    assert gpu.freed == 2
+    network = BACKEND.compile(request_)
+    gpu.faults["stream.synchronize"] = sys.modules["cupy"].cuda.runtime.CUDARuntimeError(700, "cudaErrorIllegalAddress")
+    network.close()
+
+
+def test_buffers_are_filled_before_they_are_used(gpu, trt, request_, reference):
+    """What fills a new buffer runs on its own stream: on another it could come after the first batch."""
+    network = BACKEND.compile(request_)
+    images = probe_images(64, 64, 4)
+    network.infer(images)
+    gpu.default.synchronize()
+    assert tap_difference(on_host(network.infer(images[:1])), reference.infer(images[:1])) < 1e-5
+    assert not gpu.default.queue
