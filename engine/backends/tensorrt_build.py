@@ -79,9 +79,9 @@ def build_engine(library: Library, graph: bytes, target: Target) -> bytes:
 
 def _build(library: Library, graph: bytes, target: Target) -> bytes:
     trt, check = library.trt, library.check
-    builder = check(trt.Builder(library.logger), "starting to build")
+    builder = library.create("Builder", library.logger, action="starting to build")
     network = check(builder.create_network(0), "starting a network")
-    parser = trt.OnnxParser(network, library.logger)
+    parser = library.create("OnnxParser", network, library.logger, action="starting to read the network")
     if not parser.parse(graph):
         raise BackendError(f"{library.title} cannot read the network: {_parser_errors(parser, library)}")
     config = check(builder.create_builder_config(), "configuring the build")

@@ -94,6 +94,13 @@ class Library:
         """Its name as NVIDIA writes it."""
         return _TITLES[self.name]
 
+    def create(self, kind: str, *arguments: Any, action: str) -> Any:
+        """Return a new object of the library; its errors are those of `check`."""
+        try:
+            return getattr(self.trt, kind)(*arguments)
+        except TypeError:  # the bindings' way to say that they were given a null pointer
+            raise self.log.error(action, self.title) from None
+
     def check(self, result: Any, action: str) -> Any:
         """Return what a call gave.
 

@@ -66,7 +66,7 @@ class TensorRtBackbone:
         self._gpu = gpu
         self._idle: SimpleQueue[_Lane] = SimpleQueue()
         with on_device(gpu.index), cuda_errors("loading the network"), library.log.watch():
-            runtime = library.check(library.trt.Runtime(library.logger), "starting the runtime")
+            runtime = library.create("Runtime", library.logger, action="starting the runtime")
             loaded = library.check(runtime.deserialize_cuda_engine(engine), "loading the engine")
             _check_tensors(library, loaded, request)
             settings = _RuntimeSettings(library, loaded, load_kernels())

@@ -300,6 +300,12 @@ class FakeTensorRt:
             return failed
         return result
 
+    def construct(self, call: str, result: Any) -> Any:
+        """Give a new object, or fail as the real bindings do: not by None."""
+        if self.give(call, result) is None:
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        return result
+
     def called(self, call: str) -> list[Any]:
         return [argument for name, argument in self.calls if name == call]
 
@@ -309,7 +315,7 @@ class FakeTensorRt:
         module.ILogger, module.DataType = ILogger, DataType
         module.BuilderFlag = SimpleNamespace(TF32="TF32")
         module.Builder, module.Runtime = self._builder, self._runtime
-        module.OnnxParser = lambda network, logger: _Parser(self, network)
+        module.OnnxParser = lambda network, logger: self.construct("OnnxParser", _Parser(self, network))
         if self.rtx:
             module.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
             module.ComputeCapability = SimpleNamespace(SM75="sm75", SM89="sm89")
@@ -317,7 +323,7 @@ class FakeTensorRt:
 
     def _builder(self, logger: Any) -> Any:
         self.logger = logger
-        return self.give(
+        return self.construct(
             "Builder",
             SimpleNamespace(
                 create_network=lambda flags: self.give("create_network", _Network(), argument=flags),
@@ -338,7 +344,7 @@ class FakeTensorRt:
                 None if "deserialize_cuda_engine" in self.faults else _Engine(self, bytes(content)),
             )
 
-        return self.give("Runtime", SimpleNamespace(deserialize_cuda_engine=deserialize))
+        return self.construct("Runtime", SimpleNamespace(deserialize_cuda_engine=deserialize))
 
 
 class _Network:

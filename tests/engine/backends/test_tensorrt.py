@@ -190,7 +190,14 @@ def test_an_engine_that_refuses_to_be_captured_is_run_without(gpu, trt, request_
 @pytest.mark.parametrize(
     "call",
     [
-        *("Builder", "create_network", "create_builder_config", "create_optimization_profile", "set_shape"),
+        *(
+            "Builder",
+            "OnnxParser",
+            "create_network",
+            "create_builder_config",
+            "create_optimization_profile",
+            "set_shape",
+        ),
         *("add_optimization_profile", "parse", "build_serialized_network", "Runtime", "deserialize_cuda_engine"),
         *("create_execution_context", "set_input_shape", "set_tensor_address gap", "set_tensor_address image"),
         "execute_async_v3",
