@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
 
@@ -40,12 +42,9 @@ def channel_max(maps: Array) -> Array:
         Launch(
             source="heatmaps",
             kernel=f"channel_max_{suffix}",
-            blocks=-(-count * channels // max(1, threads // _LANES)),
+            blocks=math.ceil(count * channels / max(1, threads // _LANES)),
             threads=threads,
-            arguments=(
-                *(xp.ascontiguousarray(maps), xp.int64(count * channels), xp.int32(height * width)),
-                *(greatest,),
-            ),
+            arguments=(xp.ascontiguousarray(maps), xp.int64(count * channels), xp.int32(height * width), greatest),
         )
     )
     return greatest.astype(maps.dtype, copy=False)

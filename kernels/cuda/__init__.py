@@ -9,7 +9,7 @@ values, a device can therefore only mark:
 - a count that is negative or over the number of slots: likewise, or NaN boxes and scores;
 - the index of a map that does not exist: the image's heatmap is NaN, which is the first case for what comes next.
 
-Counts are at least 0 otherwise, so that one look at the counts a run copies to the host anyway finds such images.
+Numbers of clusters and components are at least 0 otherwise: where a run copies them to the host, it finds such images.
 """
 
 from __future__ import annotations

@@ -31,6 +31,16 @@ __device__ inline float excess(float value, float threshold) {
 
 constexpr int LANES = 32;  // threads that share a map
 
+// Which map of those that a block reads at once this thread works on; there are `count` at once, and threads that do not
+// make up a whole group of LANES idle, unless there are no others.
+struct Group {
+    int count, index;
+
+    __device__ Group() : count(blockDim.x < LANES ? 1 : blockDim.x / LANES), index(threadIdx.x / LANES) {}
+    __device__ bool works() const { return index < count; }
+    __device__ bool speaks() const { return works() && threadIdx.x % LANES == 0; }
+};
+
 // The greatest of the values that this thread's group of LANES sees; for the group's first thread alone. All threads of
 // the block call it together.
 __device__ inline float lanes_greatest(float greatest) {
@@ -61,11 +71,11 @@ __device__ inline float lane_greatest(const T* map, int cells) {
 // kernels/channel_max.py. A group of LANES threads takes a map; no shared memory of the caller's.
 template <class T>
 __device__ void channel_max(const T* maps, long long count, int cells, float* greatest) {
-    const int groups = blockDim.x < LANES ? 1 : blockDim.x / LANES;
-    const long long map = static_cast<long long>(blockIdx.x) * groups + threadIdx.x / LANES;
-    const bool whole = map < count;
-    const float own = lanes_greatest(whole ? lane_greatest(maps + map * cells, cells) : 0);
-    if (whole && threadIdx.x % LANES == 0) greatest[map] = own;
+    const Group group;
+    const long long map = static_cast<long long>(blockIdx.x) * group.count + group.index;
+    const bool exists = group.works() && map < count;
+    const float own = lanes_greatest(exists ? lane_greatest(maps + map * cells, cells) : 0);
+    if (exists && group.speaks()) greatest[map] = own;
 }
 
 // The maps of one layer, and those that each image's signature selects.
@@ -105,12 +115,13 @@ __device__ inline float selection_excess(const Selection<T>& selection, int cell
 
 template <class T>
 __device__ inline void selection_maxima(const Selection<T>& selection, int cells, float* maxima) {
-    const int groups = blockDim.x < LANES ? 1 : blockDim.x / LANES;
-    for (int round = 0; round < selection.count; round += groups) {
-        const int k = round + threadIdx.x / LANES;
-        const T* map = k < selection.count ? selection.map(k, cells) : nullptr;
+    const Group group;
+    for (int round = 0; round < selection.count; round += group.count) {
+        const int k = round + group.index;
+        const bool exists = group.works() && k < selection.count;
+        const T* map = exists ? selection.map(k, cells) : nullptr;
         const float own = lanes_greatest(map ? lane_greatest(map, cells) : nan_float());
-        if (k < selection.count && threadIdx.x % LANES == 0) maxima[k] = own;
+        if (exists && group.speaks()) maxima[k] = own;
     }
 }
 

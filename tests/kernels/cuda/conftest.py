@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from pc_engine.kernels import to_host
 HEADER = Path(__file__).parent / "host" / "cuda_on_host.hpp"
 # Few threads: they share two cores, and every barrier is a turn for each.
 HOST_THREADS = 6
+# A sanitizer's exit code, by which its reports are told from other failures.
+SANITIZER_REPORTED = 66
 # A block's memory on the smallest of today's GPUs.
 BLOCK_BYTES = 99 << 10
 _KERNEL = re.compile(r"^[A-Z_]+\((\w+_f\d\d), \w+\)$", re.MULTILINE)
@@ -296,31 +299,26 @@ def waited():
     return WaitedError
 
 
-@pytest.fixture(scope="session")
-def detect_races():
-    """Replay launches of one source under ThreadSanitizer."""
-    return race_detection
-
-
 @dataclass(frozen=True)
-class RaceDetection:
-    """A source under ThreadSanitizer, as a program that replays launches."""
+class Replay:
+    """A source under one of g++'s sanitizers, as a program that replays launches."""
 
     command: list[str]
     launches: list[Path]
 
     def run(self, *, omit_barrier_at_line=0):
-        environment = {**os.environ, "OMIT_BARRIER_AT_LINE": str(omit_barrier_at_line)}
-        environment["TSAN_OPTIONS"] = "halt_on_error=1:exitcode=66"
+        options = f"halt_on_error=1:exitcode={SANITIZER_REPORTED}"
+        environment = {**os.environ, "TSAN_OPTIONS": options, "ASAN_OPTIONS": options}
+        environment["OMIT_BARRIER_AT_LINE"] = str(omit_barrier_at_line)
         command = [*self.command, *map(str, self.launches)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
 @functools.cache
-def race_detection_start():
-    """What to put before a program that was compiled with ThreadSanitizer; None if such programs do not work here."""
+def start_under(sanitizer):
+    """What to put before a program that was compiled with this sanitizer; None if such programs do not work here."""
     with tempfile.TemporaryDirectory() as folder:
-        probe = compile_for_host("int main() {}", Path(folder), "-fsanitize=thread", may_fail=True)
+        probe = compile_for_host("int main() {}", Path(folder), f"-fsanitize={sanitizer}", may_fail=True)
         # Older runtimes of ThreadSanitizer cannot place their memory where addresses are randomised a lot.
         for start in ([], ["setarch", os.uname().machine, "-R"]):
             if probe is None or (start and not shutil.which(start[0])):
@@ -330,11 +328,25 @@ def race_detection_start():
     return None
 
 
-def race_detection(code, launches, folder):
-    """Compile a source with ThreadSanitizer, and write the launches that it is to replay."""
-    start = race_detection_start()
+def replay_under(sanitizer, cupy, folder):
+    """Compile the sources that `cupy` has loaded with a sanitizer, to replay its launches: source text to `Replay`."""
+    start = start_under(sanitizer)
     if start is None:
-        pytest.skip("g++ has no ThreadSanitizer that works on this machine")
-    program = compile_for_host(code, folder, "-O1", "-g", "-fsanitize=thread", "-DREPLAY")
-    files = [launch.write(folder / f"launch{number}") for number, launch in enumerate(launches)]
-    return RaceDetection([*start, str(program)], files)
+        pytest.skip(f"g++ has no sanitizer '{sanitizer}' that works on this machine")
+
+    def replay(module):
+        place = folder / str(cupy.modules.index(module))
+        own = [launch for launch in cupy.launches if f"({launch.kernel}, " in module.code]
+        flags = ["-Og", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-DREPLAY"]
+        program = compile_for_host(module.code, place, *flags)
+        files = [launch.write(place / f"launch{number}") for number, launch in enumerate(own)]
+        return Replay([*start, str(program)], files)
+
+    with ThreadPoolExecutor(2) as compilers:
+        return dict(zip((module.code for module in cupy.modules), compilers.map(replay, cupy.modules), strict=True))
+
+
+@pytest.fixture(scope="session")
+def replay():
+    """Replay launches under a sanitizer."""
+    return replay_under

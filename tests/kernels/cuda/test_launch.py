@@ -91,6 +91,26 @@ def test_the_stand_in_notices_waiting(make_host, waited):
             host.cupy.flatnonzero(array)
 
 
+def test_the_stand_in_notices_arguments_that_do_not_fit_the_kernel(make_host):
+    host = make_host()
+    host(dbscan, HEAT, eps=1.0, min_weight=2.0)
+    launch, kernel = host.cupy.launches[0], host.cupy.modules[0].get_function("dbscan_f32")
+
+    def run(shared_bytes=launch.shared_bytes, **changed):
+        arguments = [changed.get(f"argument_{n}", argument) for n, argument in enumerate(launch.arguments)]
+        kernel((3,), (6,), tuple(host.put(one) for one in arguments), shared_mem=shared_bytes)
+
+    run()
+    for message, change in [
+        ("beyond its", {"shared_bytes": launch.shared_bytes - 64}),
+        ("wants f4", {"argument_0": HEAT.astype(float)}),
+        ("wants i4", {"argument_1": np.int64(6)}),
+        ("guess the type", {"argument_1": 6}),
+    ]:
+        with pytest.raises(AssertionError, match=message):
+            run(**change)
+
+
 def test_the_largest_count_is_read_from_where_it_lies(make_host, waited):
     host = make_host()
     with host.active():

@@ -399,6 +399,19 @@ def test_an_image_does_not_depend_on_its_batch(device, scene):
             np.testing.assert_array_equal(one[0], other[n])
 
 
+@pytest.mark.parametrize("threads", [1, 31, 33, 70])
+def test_any_number_of_threads_finds_the_greatest(make_host, scene, threads):
+    maps, _ = scene
+    np.testing.assert_array_equal(make_host(threads=threads)(channel_max, maps), channel_max(maps))
+    host, found, expected = make_host(threads=threads), *np.zeros((2, 4, 24), dtype=np.float32)
+    layers = [(maps, np.arange(24)[None].repeat(4, axis=0))]
+    selected_heatmap(layers, maxima=expected)
+    with host.active():
+        found = host.put(found)
+        selected_heatmap([(host.put(one), host.put(indices)) for one, indices in layers], maxima=found)
+    np.testing.assert_array_equal(found.get(), expected)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 17, 40])
 def test_any_number_of_threads_gives_the_same(make_host, scene, threads):
     few, many = every_result(make_host(), *scene), every_result(make_host(threads=threads), *scene)

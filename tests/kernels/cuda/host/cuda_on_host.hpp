@@ -3,7 +3,7 @@
 //
 // Dynamic shared memory is filled with 0xFF before each block (NaN, -1), so that reading what no one wrote is seen, and
 // is followed by a stretch of which every byte must stay as it is. With -DREPLAY there is a main() that runs launches
-// from files, for ThreadSanitizer; OMIT_BARRIER_AT_LINE=n in its environment leaves out the barrier in that line.
+// from files, for g++'s sanitizers; OMIT_BARRIER_AT_LINE=n in its environment leaves out the barrier in that line.
 
 #pragma once
 
@@ -18,6 +18,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -183,15 +184,15 @@ int main(int count, char** files) {
             return value;
         };
         const auto blocks = number(), threads = number(), shared_bytes = number(), arguments = number();
-        std::vector<std::vector<double>> contents(arguments);
+        std::vector<std::unique_ptr<char[]>> contents(arguments);  // no byte more than the array has
         std::vector<void*> arrays(arguments), pointers(arguments);
         for (std::int64_t i = 0; i < arguments; ++i) {
             const bool is_array = number();
             const auto bytes = number();
-            contents[i].resize(bytes / sizeof(double) + 1);
-            file.read(reinterpret_cast<char*>(contents[i].data()), bytes);
-            arrays[i] = contents[i].data();
-            pointers[i] = is_array ? static_cast<void*>(&arrays[i]) : contents[i].data();
+            contents[i] = std::make_unique<char[]>(bytes);
+            file.read(contents[i].get(), bytes);
+            arrays[i] = contents[i].get();
+            pointers[i] = is_array ? static_cast<void*>(&arrays[i]) : contents[i].get();
         }
         if (!file) return 2;
         if (launch_kernel(name.c_str(), blocks, threads, shared_bytes, pointers.data())) return 3;

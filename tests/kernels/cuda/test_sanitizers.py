@@ -1,6 +1,6 @@
-"""ThreadSanitizer finds no race in the kernels, and would: every barrier that is left out is reported as one."""
+"""g++'s sanitizers find nothing in the kernels, and would: every barrier that is left out is reported as a race."""
 
-from concurrent.futures import ThreadPoolExecutor
+import dataclasses
 
 import numpy as np
 import pytest
@@ -57,30 +57,56 @@ def run_all(host, bumps):
 
 
 @pytest.fixture(scope="module")
-def detections(make_host, bumps, detect_races, tmp_path_factory):
+def launched(make_host, bumps):
     host = make_host(threads=5, block_bytes=227 << 10)
     run_all(host, bumps)
-    by_source = {}
-    for launch in host.cupy.launches:
-        code = next(module.code for module in host.cupy.modules if f"({launch.kernel}, " in module.code)
-        by_source.setdefault(code, []).append(launch)
-    jobs = [(code, launches, tmp_path_factory.mktemp("races")) for code, launches in by_source.items()]
-    with ThreadPoolExecutor(2) as compilers:
-        return dict(zip(by_source, compilers.map(lambda job: detect_races(*job), jobs), strict=True))
+    return host.cupy
+
+
+@pytest.fixture(scope="module")
+def under_thread_sanitizer(launched, replay, tmp_path_factory):
+    return replay("thread", launched, tmp_path_factory.mktemp("races"))
+
+
+@pytest.fixture(scope="module")
+def under_address_sanitizer(launched, replay, tmp_path_factory):
+    return replay("address,undefined", launched, tmp_path_factory.mktemp("addresses"))
+
+
+def assert_clean(replay):
+    done = replay.run()
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("done") == len(replay.launches) > 0
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_no_race_is_reported(detections, source):
-    done = detections[cuda_source(source)].run()
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("done") == len(detections[cuda_source(source)].launches)
+def test_no_race(under_thread_sanitizer, source):
+    assert_clean(under_thread_sanitizer[cuda_source(source)])
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_no_access_beyond_an_array_and_nothing_undefined(under_address_sanitizer, source):
+    assert_clean(under_address_sanitizer[cuda_source(source)])
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_array_too_small_is_reported(under_address_sanitizer, launched, source, tmp_path):
+    replay = under_address_sanitizer[cuda_source(source)]
+    launch = next(one for one in launched.launches if f"({one.kernel}, " in cuda_source(source))
+    last = max(n for n, argument in enumerate(launch.arguments) if isinstance(argument, np.ndarray))
+    arguments = [argument.ravel()[:-1] if n == last else argument for n, argument in enumerate(launch.arguments)]
+    short = dataclasses.replace(launch, arguments=arguments).write(tmp_path / "short")
+    done = dataclasses.replace(replay, launches=[short]).run()
+    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr
+    assert done.returncode == _REPORTED
 
 
 @pytest.mark.parametrize(("source", "line"), barriers())
-def test_a_barrier_left_out_is_reported(detections, source, line):
+def test_a_barrier_left_out_is_reported(under_thread_sanitizer, source, line):
     # ThreadSanitizer remembers a few accesses to each place, by chance which: a race may escape it once.
     for _ in range(_ATTEMPTS):
-        done = detections[cuda_source(source)].run(omit_barrier_at_line=line)
+        done = under_thread_sanitizer[cuda_source(source)].run(omit_barrier_at_line=line)
         if done.returncode:
             break
     assert "ThreadSanitizer: data race" in done.stderr
