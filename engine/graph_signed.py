@@ -8,7 +8,7 @@ scale is max(z - a, b - z) s / 127: the larger side of the range ends in a level
   do not, and the ReLU is put back; likewise the bound on the shorter side of a range with another zero point.
 * Pixels are whole numbers from 0 to 255, which 127 signed levels would halve. Rounding ahead of the first layer with
   weights is left out, and that layer, 0.6 % of VGG16's work, reads them exactly, in float16 (see `graph_half`).
-* Weights are signed and symmetric already, and stay bit for bit.
+* What is signed and symmetric already, such as weights and levels in fp8, stays bit for bit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE
@@ -29,6 +29,8 @@ from pc_engine.graph_pruning import prune
 _POOLING = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
 _KEEPING_SIGN = (*_POOLING, "Concat", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _NEVER_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax")
+_ENDS = {"int8": (-128, 127), "uint8": (0, 255)}
+_ZERO = 2  # the position of the zero point among a node's inputs
 _LEVELS = 127  # on either side of 0; TensorRT's weights leave -128 out, and so do the scales
 
 
@@ -105,6 +107,9 @@ class _Rounding:
         if bound is not None:
             node.input[0] = bound.output[0]
         node.input[1:] = self._store_signed(node.output[0], levels)
+        for k in reversed(range(len(node.attribute))):
+            if node.attribute[k].name == "output_dtype":  # the zero point tells it
+                del node.attribute[k]
         return [node] if bound is None else [bound, node]
 
     def dequantise(self, node: onnx.NodeProto) -> onnx.NodeProto:
@@ -118,7 +123,7 @@ class _Rounding:
                     f"again with 'pc-engine build MODEL --precision int8 --calibrate PHOTOS'."
                 )
             return node
-        if pair.input[0] in self._pixels:
+        if pair.input[0] in self._pixels and not levels.symmetric:
             return helper.make_node("Identity", [pair.input[0]], [node.output[0]])
         if not levels.symmetric:
             node.input[1:] = self._store_signed(node.output[0], levels)
@@ -152,25 +157,41 @@ class _Rounding:
         return list(node.input) if node.op_type == "Concat" else list(node.input[:1])
 
     def _read_levels(self, node: onnx.NodeProto) -> _Levels:
-        names = list(node.input[1:])
-        if len(names) < 2 or not set(names) <= self._stored.keys():
-            raise BackendError(
-                f"The levels of '{node.input[0]}' are not stored in the network, which TensorRT needs; quantise it "
-                f"with 'pc-engine build MODEL --precision int8 --calibrate PHOTOS'."
-            )
-        scale, zero = (numpy_helper.to_array(self._stored[name]) for name in names)
+        zero = self._zero(node)
         if zero.dtype not in (np.uint8, np.int8):
-            raise BackendError(f"The levels of '{node.input[0]}' are of type {zero.dtype}; int8 and uint8 are read.")
-        ends = np.iinfo(zero.dtype)
-        levels = _Levels(scale, zero, int(ends.min), int(ends.max))
+            # Levels of floating point, such as fp8, are symmetric by nature.
+            return _Levels(np.ones((), np.float32), np.zeros((), np.int8), *_ENDS["int8"])
+        levels = _Levels(np.ones((), np.float32), zero, *_ENDS[zero.dtype.name])
         if levels.symmetric:
             return levels
+        if node.input[1] not in self._stored:
+            raise self._unreadable(node, "computed rather than stored")
+        scale = numpy_helper.to_array(self._stored[node.input[1]])
         if scale.size != 1 or zero.size != 1:
-            raise BackendError(
-                f"The levels of '{node.input[0]}' have zero points by channel, which TensorRT does not take; quantise "
-                f"the model again with 'pc-engine build MODEL --precision int8 --calibrate PHOTOS'."
-            )
+            raise self._unreadable(node, "with zero points by channel")
         return replace(levels, scale=scale.reshape(()), zero=zero.reshape(()))
+
+    def _zero(self, node: onnx.NodeProto) -> np.ndarray:
+        """Return the zero point of a node, 0 of the type of its levels where it names none."""
+        if len(node.input) > _ZERO and node.input[_ZERO]:
+            if node.input[_ZERO] not in self._stored:
+                raise self._unreadable(node, "computed rather than stored")
+            return numpy_helper.to_array(self._stored[node.input[_ZERO]])
+        kind = next((item.i for item in node.attribute if item.name == "output_dtype" and item.i), TensorProto.UINT8)
+        if node.op_type == "DequantizeLinear":
+            pair = self._producers.get(node.input[0])
+            if pair is not None and pair.op_type == "QuantizeLinear":
+                return self._zero(pair)
+            if node.input[0] in self._stored:
+                kind = self._stored[node.input[0]].data_type
+        return np.zeros((), helper.tensor_dtype_to_np_dtype(kind))
+
+    @staticmethod
+    def _unreadable(node: onnx.NodeProto, how: str) -> BackendError:
+        return BackendError(
+            f"The levels of '{node.input[0]}' are {how}, which TensorRT does not take; quantise the model with "
+            f"'pc-engine build MODEL --precision int8 --calibrate PHOTOS'."
+        )
 
     def _store_signed(self, name: str, levels: _Levels) -> list[str]:
         return [

@@ -36,7 +36,7 @@ def signed(model):
     return copy
 
 
-def make(nodes, stored, taps=("tap",), size=256):
+def make(nodes, stored, taps=("tap",), size=256, opset=17):
     """A prepared graph over ``image`` [N, size, 1, 3], which a 1 x 1 convolution to ``sum`` [N, 1, size, 1] begins."""
     begin = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
@@ -50,7 +50,7 @@ def make(nodes, stored, taps=("tap",), size=256):
         [helper.make_tensor_value_info(tap, TensorProto.FLOAT, ["N", None, None, None]) for tap in taps],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
 def pair(source, result, scale="s", zero="z"):
@@ -157,18 +157,38 @@ def test_what_is_signed_and_symmetric_stays_bit_for_bit():
             ],
             "signed weights around 0, and 'w' has others|zero points by channel",
         ),
-        ({"s": np.float32(1), "z": np.int16(0)}, pair("sum", "tap"), "of type int16"),
         (
             {"s": np.array([1], np.float32), "z": np.array([3], np.uint8), "s2": np.float32(1)},
             [helper.make_node("Identity", ["s2"], ["computed"]), *pair("sum", "tap", "computed")],
-            "are not stored in the network",
+            "computed rather than stored",
         ),
     ],
-    ids=["weights", "16 bits", "computed"],
+    ids=["weights", "computed"],
 )
 def test_levels_that_tensorrt_cannot_have_are_refused(stored, nodes, message):
     with pytest.raises(BackendError, match=message):
         make_signed(make(nodes, {**RAMP, **stored}))
+
+
+@pytest.mark.parametrize("output_type", [None, TensorProto.UINT8])
+def test_levels_without_a_zero_point_are_unsigned(output_type):
+    attributes = {} if output_type is None else {"output_dtype": output_type}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["sum", "s"], ["q"], **attributes),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["tap"]),
+    ]
+    model = make(nodes, {**RAMP, "s": np.float32(0.5)}, opset=21)
+    found = run(signed(model), PIXELS)["tap"].ravel()
+    np.testing.assert_allclose(found, by_hand(VALUES, 0.5, 0), rtol=1e-5)
+
+
+def test_levels_in_fp8_stay_bit_for_bit():
+    nodes = [
+        helper.make_node("QuantizeLinear", ["sum", "s"], ["q"], output_dtype=TensorProto.FLOAT8E4M3FN),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["tap"]),
+    ]
+    model = make(nodes, {**RAMP, "s": np.float32(0.5)}, opset=21)
+    assert signed(model).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
 
 
 @pytest.fixture(scope="module")

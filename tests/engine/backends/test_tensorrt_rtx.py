@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends.tensorrt_build import Target, build_engine, typed_graph
@@ -18,6 +18,8 @@ from pc_engine.errors import BackendError
 from pc_engine.export import export_vgg
 from pc_engine.export.quantise import quantise_network
 from pc_engine.export.vgg import ARCHITECTURES
+from pc_engine.graph import open_graph
+from pc_engine.graph_signed import make_signed
 from pc_engine.manifest import QUANTISED_FILES
 from pc_engine.model import load_model
 from pc_engine.selection import probe_images
@@ -155,12 +157,44 @@ def test_a_batch_size_that_cannot_be_is_one_sentence(library, models):
 
 def test_unsigned_levels_would_be_misread_without_a_word_but_a_warning(library, quantised):
     """Why `make_signed` is there: TensorRT takes a uint8 zero point for an int8 one, and goes on."""
-    from pc_engine.graph import open_graph
-
     request = quantised["lego"]
     graph = open_graph(request.network, request.manifest, request.taps).SerializeToString()
     assert build_engine(library, graph, Target(4))
     assert any("Defaulting to INT8" in text for severity, text in library.log.lines if severity == 2)
+
+
+def test_levels_in_fp8_are_built_as_they_are(library):
+    """What other tools quantise to fp8: weights and activations as levels with a scale, and no zero point."""
+    weights = np.random.default_rng(0).normal(size=(16, 16, 3, 3)).astype(np.float32)
+    e4m3 = {"output_dtype": TensorProto.FLOAT8E4M3FN}
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Concat", ["planes"] * 5 + ["one"], ["wide"], axis=1),
+        helper.make_node("QuantizeLinear", ["wide", "s"], ["q"], **e4m3),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["d"]),
+        helper.make_node("QuantizeLinear", ["w", "s"], ["wq"], **e4m3),
+        helper.make_node("DequantizeLinear", ["wq", "s"], ["wd"]),
+        helper.make_node("Slice", ["planes", "zero", "first", "axis"], ["one"]),
+        helper.make_node("Conv", ["d", "wd"], ["tap"], pads=[1, 1, 1, 1]),
+    ]
+    nodes.insert(2, nodes.pop(7))
+    stored = {"s": np.float32(0.5), "w": weights}
+    stored |= {"zero": np.array([0]), "first": np.array([1]), "axis": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "made",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 32, 32, 3])],
+        [helper.make_tensor_value_info("tap", TensorProto.FLOAT, ["N", 16, 32, 32])],
+        [numpy_helper.from_array(value, name) for name, value in stored.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    before = model.SerializeToString(deterministic=True)
+    make_signed(model)
+    assert model.SerializeToString(deterministic=True) == before
+    assert build_engine(library, before, Target(4, capability=(8, 9)))
+    taken, given = tensors_of(library)
+    assert (taken["image"][0], given["tap"]) == ("UInt8", ("Float", (4, 16, 32, 32)))
 
 
 def test_loading_an_engine_without_a_driver_is_one_sentence(library, models):
