@@ -93,7 +93,12 @@ def measure_activations(
 
 
 def choose_ranges(
-    model: onnx.ModelProto, activations: Mapping[str, Activation], images: np.ndarray, threads: int, advance: Advance
+    model: onnx.ModelProto,
+    activations: Mapping[str, Activation],
+    images: np.ndarray,
+    threads: int,
+    advance: Advance,
+    observe: Callable[[Mapping[str, np.ndarray]], None] = lambda _: None,
 ) -> dict[str, tuple[float, float]]:
     """Return for each tensor the range, lowest and highest value, that 8 bits render with the least squared error.
 
@@ -107,6 +112,8 @@ def choose_ranges(
         As for `measure_activations`.
     activations
         What that returned.
+    observe
+        Called with the tensors of every image looked at, by name: for those who want to know more of them.
     """
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
@@ -121,6 +128,7 @@ def choose_ranges(
             values = values[:: max(len(values) // _SAMPLED, 1)]
             for k, share in enumerate(_SHARES):
                 errors[name][k] += _rounding_error(values, *_range(activations[name], share))
+        observe(found)
         advance(n)
     return {name: _range(activations[name], _SHARES[int(errors[name].argmin())]) for name in names}
 
@@ -145,6 +153,8 @@ def _run(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    # Its threads would wait for the next images on the cores that look at these.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     names = [value.name for value in model.graph.output]
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     for start in range(0, len(images), batch):

@@ -60,6 +60,15 @@ def test_a_rare_extreme_is_cut_off_and_an_even_spread_is_not(network):
     assert (low, high) == (-50.0, 77.5)
 
 
+def test_the_tensors_of_every_image_looked_at_can_be_observed(network):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3)).astype(np.uint8)
+    measured = measure_activations(network, ["maps", "values"], images, 1, lambda _: None)
+    seen = []
+    choose_ranges(network, measured, images, 1, lambda _: None, lambda found: seen.append(dict(found)))
+    assert [list(found) for found in seen] == [["maps", "values"]] * 3
+    np.testing.assert_array_equal(np.concatenate([found["maps"] for found in seen]), images.transpose(0, 3, 1, 2))
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.floats(-1e3, 0), st.floats(0.125, 1e3), st.integers(0, 10_000))
 def test_a_range_holds_zero_and_rounds_no_worse_than_the_full_one(network, low, high, seed):

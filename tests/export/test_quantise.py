@@ -10,7 +10,7 @@ from pc_engine.backbone import CompileRequest
 from pc_engine.backends import BACKENDS
 from pc_engine.errors import ModelError
 from pc_engine.export import export_vgg
-from pc_engine.export.quantise import _rounded, calibration_steps, quantise_network
+from pc_engine.export.quantise import calibration_steps, quantise_network
 from pc_engine.graph import open_graph
 from pc_engine.manifest import Manifest, NetworkInput, Tap, read_manifest
 from pc_engine.selection import probe_images, tap_difference
@@ -128,18 +128,6 @@ def test_a_quantised_network_is_not_quantised_again(small_vgg, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_weights_are_rounded_to_127_steps_on_either_side(axis):
-    weights = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
-    weights[2] = weights[:, 2] = 0
-    rounded = _rounded(weights, axis)
-    step = np.abs(weights).max(axis=1 - axis, keepdims=True) / 127
-    assert (np.abs(rounded - weights) <= step / 2 * (1 + 1e-5)).all()
-    levels = rounded / np.where(step > 0, step, 1)
-    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
-    np.testing.assert_allclose(_rounded(rounded, axis), rounded, rtol=1e-5)
-
-
 def _network(nodes, weights, opset=17):
     graph = helper.make_graph(
         [
@@ -219,6 +207,36 @@ def test_a_batch_normalisation_is_folded_and_an_old_opset_converted(tmp_path):
     expected = _infer(original, images, "conv_last")
     found = _infer(tmp_path / "out.onnx", images, "conv_last")
     assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+
+
+def test_what_a_residual_network_adds_is_not_rounded(tmp_path):
+    """Block after block, an input goes on unrounded; what convolutions read of it is rounded, after the ReLU."""
+    rng = np.random.default_rng(3)
+    weights, nodes, last = {"first": rng.standard_normal((6, 3, 1, 1))}, [], "block0"
+    nodes.append(helper.make_node("Conv", ["maps", "first"], ["sums0"]))
+    nodes.append(helper.make_node("Relu", ["sums0"], ["block0"]))
+    for k in range(1, 9):
+        weights[f"w{k}"] = rng.standard_normal((6, 6, 3, 3)) * 0.02
+        nodes.append(helper.make_node("Conv", [last, f"w{k}"], [f"conv{k}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Add", [f"conv{k}", last], [f"sums{k}"]))
+        last = f"block{k}" if k < 8 else "last"
+        nodes.append(helper.make_node("Relu", [f"sums{k}"], [last]))
+    model = _network(nodes, weights)
+    onnx.save(model, tmp_path / "model.onnx")
+    images = rng.integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
+    quantise_network(tmp_path / "model.onnx", _manifest(), images[:20], tmp_path / "out.onnx", threads=1)
+    graph = onnx.load(tmp_path / "out.onnx").graph
+    producers = {name: node.op_type for node in graph.node for name in node.output}
+    assert [producers[name] for node in graph.node if node.op_type == "Add" for name in node.input] == [
+        "Conv",
+        "Relu",
+    ] * 8
+    assert [producers[node.input[0]] for node in graph.node if node.op_type == "Conv"] == ["DequantizeLinear"] * 9
+    original = open_graph(tmp_path / "model.onnx", _manifest(), ("conv_last",)).SerializeToString()
+    expected = _infer(original, images[20:], "conv_last")
+    assert (expected == 0).any()  # the ReLU matters
+    found = _infer(tmp_path / "out.onnx", images[20:], "conv_last")
+    assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)
 
 
 def test_a_channel_without_weights_keeps_its_bias(tmp_path):
