@@ -7,14 +7,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import cycle, islice, product
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pc_engine.backbone import PRECISIONS, Backbone
-from pc_engine.backends import BACKENDS
+from pc_engine.backbone import Backbone
 from pc_engine.bench.arithmetic import operations_per_image, peak_operations
 from pc_engine.bench.environment import (
     describe_environment,
@@ -28,9 +27,9 @@ from pc_engine.bench.random_parts import with_random_parts
 from pc_engine.catalogue import default_model, find_model
 from pc_engine.decode import decode_image
 from pc_engine.engine import Engine, find_mode, open_network
-from pc_engine.errors import BackendError, ModelError, UsageError
+from pc_engine.errors import UsageError
 from pc_engine.kernels import to_host
-from pc_engine.machine import BusyElsewhere, usable_cores
+from pc_engine.machine import BusyElsewhere
 from pc_engine.model import Model
 from pc_engine.modes import Part
 from pc_engine.pipeline import TapBatch, tap_batches
@@ -42,7 +41,6 @@ Report = Callable[[str], None]
 
 # Distinct batches that the network alone is run on: enough that none is a special case, few enough to weigh nothing.
 _BATCHES_KEPT = 4
-_SWEPT_BATCH_SIZES = (1, 8, 32)
 # Photos that a random counter is balanced on.
 _CALIBRATION_PHOTOS = 64
 
@@ -247,35 +245,6 @@ def measure_throughput(
     )
 
 
-def sweep_throughput(
-    photos: Sequence[Path],
-    settings: ThroughputSettings,
-    *,
-    report: Report = lambda _: None,
-    progress: Progress = lambda *_: None,
-) -> list[dict[str, Any]]:
-    """Measure every batch size x precision x number of workers that ``settings`` leave open.
-
-    Returns
-    -------
-    list
-        `Throughput.to_dict` of each, or, where one does not work here, its settings and the sentence under ``error``.
-    """
-    precisions = _native_precisions(settings.backend) if settings.precision == "auto" else (settings.precision,)
-    sizes = _SWEPT_BATCH_SIZES if settings.batch_size is None else (settings.batch_size,)
-    workers = sorted({1, usable_cores()}) if settings.workers is None else [settings.workers]
-    rows: list[dict[str, Any]] = []
-    for precision, size, threads in product(precisions, sizes, workers):
-        chosen = replace(settings, precision=precision, batch_size=size, workers=threads)
-        report(f"Measuring {precision}, batches of {size}, {threads} decoding thread(s) ...")
-        try:
-            rows.append(measure_throughput(photos, chosen, report=report, progress=progress).to_dict())
-        except (BackendError, ModelError) as error:
-            identity = {"mode": chosen.mode, "precision": precision, "batch_size": size, "workers": threads}
-            rows.append({**identity, "error": str(error)})
-    return rows
-
-
 def complete_model(
     photos: Sequence[Path], settings: ThroughputSettings, report: Report = lambda _: None
 ) -> tuple[Model, tuple[Part, ...]]:
@@ -393,10 +362,3 @@ def _steps(name: str, repeats: int, progress: Progress) -> Iterator[int]:
         progress(name, step, repeats)
         yield step
     progress(name, repeats, repeats)
-
-
-def _native_precisions(backend: str) -> tuple[str, ...]:
-    """Return the precisions that run here, on that backend or on any."""
-    names = tuple(BACKENDS) if backend not in BACKENDS else (backend,)
-    native = {precision for name in names for precision in BACKENDS[name].probe().precisions}
-    return tuple(precision for precision in PRECISIONS if precision in native)

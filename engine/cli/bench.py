@@ -52,7 +52,8 @@ def throughput(
     """
     from pc_engine.bench.charts import sweep_chart, throughput_chart
     from pc_engine.bench.photos import photos_of
-    from pc_engine.bench.throughput import ThroughputSettings, measure_throughput, sweep_throughput
+    from pc_engine.bench.sweep import sweep_throughput
+    from pc_engine.bench.throughput import ThroughputSettings, measure_throughput
 
     settings = ThroughputSettings(
         model=model,

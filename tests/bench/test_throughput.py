@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pc_engine.backbone import PRECISIONS
 from pc_engine.bench import throughput
 from pc_engine.bench.environment import describe_environment, peak_memory_mb, reset_peak_memory
 from pc_engine.bench.random_parts import with_random_parts
@@ -14,7 +13,6 @@ from pc_engine.bench.throughput import (
     ThroughputSettings,
     complete_model,
     measure_throughput,
-    sweep_throughput,
 )
 from pc_engine.errors import DataError, UsageError
 from pc_engine.model import load_model
@@ -131,26 +129,6 @@ def test_bottleneck_is_the_slowest_stage(photos, settings):
     assert replace(measured, **rates).bottleneck == "network"
     assert replace(measured, **(rates | {"postprocess_ips": 3.0})).bottleneck == "postprocess"
     assert replace(measured, **(rates | {"decode_ips": 1.0})).to_dict()["bottleneck"] == "decode"
-
-
-def test_sweep_goes_through_what_is_left_open_and_keeps_what_fails(photos, settings):
-    swept = replace(settings, batch_size=None, workers=1, n=4, repeats=1)
-    rows = sweep_throughput(photos, swept)
-    assert [(row["precision"], row["batch_size"], row["workers"]) for row in rows] == [
-        ("fp32", size, 1) for size in throughput._SWEPT_BATCH_SIZES
-    ]
-    assert all(row["ratio"] == row["end_to_end_ips"] / row["network_ips"] for row in rows)
-    # ONNX Runtime runs no bf16 on a CPU.
-    (failed,) = sweep_throughput(photos, replace(settings, precision="bf16"))
-    assert "bf16" in failed["error"]
-    assert failed["batch_size"] == 4
-
-
-def test_sweep_takes_the_precisions_that_run_here():
-    native = throughput._native_precisions("auto")
-    assert native[0] == "fp32"
-    assert set(native) <= set(PRECISIONS)
-    assert "fp32" in throughput._native_precisions("onnxruntime")
 
 
 @pytest.mark.parametrize(("name", "value"), [("n", 0), ("repeats", 0), ("mode", "p2p")])

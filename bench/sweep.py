@@ -1,0 +1,53 @@
+"""A run's throughput over batch sizes, precisions and numbers of decoding threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pc_engine.backbone import PRECISIONS
+from pc_engine.backends import BACKENDS
+from pc_engine.bench.throughput import Progress, Report, ThroughputSettings, measure_throughput
+from pc_engine.errors import BackendError, ModelError
+from pc_engine.machine import usable_cores
+
+_BATCH_SIZES = (1, 8, 32)
+
+
+def sweep_throughput(
+    photos: Sequence[Path],
+    settings: ThroughputSettings,
+    *,
+    report: Report = lambda _: None,
+    progress: Progress = lambda *_: None,
+) -> list[dict[str, Any]]:
+    """Measure every batch size x precision x number of workers that ``settings`` leave open.
+
+    Returns
+    -------
+    list
+        `Throughput.to_dict` of each, or, where one does not work here, its settings and the sentence under ``error``.
+    """
+    precisions = _native_precisions(settings.backend) if settings.precision == "auto" else (settings.precision,)
+    sizes = _BATCH_SIZES if settings.batch_size is None else (settings.batch_size,)
+    workers = sorted({1, usable_cores()}) if settings.workers is None else [settings.workers]
+    rows: list[dict[str, Any]] = []
+    for precision, size, threads in product(precisions, sizes, workers):
+        chosen = replace(settings, precision=precision, batch_size=size, workers=threads)
+        report(f"Measuring {precision}, batches of {size}, {threads} decoding thread(s) ...")
+        try:
+            rows.append(measure_throughput(photos, chosen, report=report, progress=progress).to_dict())
+        except (BackendError, ModelError) as error:
+            identity = {"mode": chosen.mode, "precision": precision, "batch_size": size, "workers": threads}
+            rows.append({**identity, "error": str(error)})
+    return rows
+
+
+def _native_precisions(backend: str) -> tuple[str, ...]:
+    """Return the precisions that run here, on that backend or on any."""
+    names = tuple(BACKENDS) if backend not in BACKENDS else (backend,)
+    native = {precision for name in names for precision in BACKENDS[name].probe().precisions}
+    return tuple(precision for precision in PRECISIONS if precision in native)
