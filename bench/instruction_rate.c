@@ -1,7 +1,9 @@
 /* How many arithmetic operations a second the cores can do at most: multiply-add instructions on registers alone, one
  * thread a core. Prints "precision operations-per-second" for each precision that the processor has vector
  * instructions for. Usage: instruction_rate THREADS */
+#define _GNU_SOURCE
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -12,7 +14,7 @@
 /* More chains than latency x throughput of any current core, and few enough registers. */
 #define CHAINS 12
 #define ROUNDS 200000L
-#define SECONDS 0.15
+#define SECONDS 0.25
 #define TRIES 3
 
 static double now(void) {
@@ -64,6 +66,24 @@ LOOP(int8, __m256i, _mm256_set1_epi32(i), _mm256_dpbusd_avx_epi32(a[i], _mm256_s
 #define HAS_INT8
 #endif
 
+/* A core for each thread: the scheduler may leave two that run for so short a time on the same one. */
+static void pin(pthread_attr_t *attributes, int number) {
+#ifdef __linux__
+    cpu_set_t allowed, one;
+    if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
+    int seen = number % CPU_COUNT(&allowed);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &allowed) || seen-- > 0) continue;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        pthread_attr_setaffinity_np(attributes, sizeof one, &one);
+        return;
+    }
+#else
+    (void)attributes, (void)number;
+#endif
+}
+
 static void measure(const char *precision, void *(*loop)(void *), int threads) {
     double best = 0;
     volatile float sink = 0;
@@ -72,8 +92,12 @@ static void measure(const char *precision, void *(*loop)(void *), int threads) {
         Work work[threads];
         double rate = 0;
         for (int i = 0; i < threads; i++) {
+            pthread_attr_t attributes;
             work[i] = (Work){0};
-            if (pthread_create(&thread[i], 0, loop, &work[i])) exit(1);
+            pthread_attr_init(&attributes);
+            pin(&attributes, i);
+            if (pthread_create(&thread[i], &attributes, loop, &work[i])) exit(1);
+            pthread_attr_destroy(&attributes);
         }
         for (int i = 0; i < threads; i++) {
             pthread_join(thread[i], 0);
