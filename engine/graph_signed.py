@@ -13,6 +13,7 @@ scale is max(z - a, b - z) s / 127: the larger side of the range ends in a level
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,10 +149,21 @@ class _Rounding:
             levels = self._levels[node.output[0]]
             return levels.zero.ndim == 0 and int(levels.zero) == levels.lowest
         if name not in self._signs:
-            self._signs[name] = node.op_type in _NEVER_NEGATIVE or (
-                node.op_type in _KEEPING_SIGN and all(map(self._never_negative, self._data(node)))
+            self._signs[name] = (
+                node.op_type in _NEVER_NEGATIVE
+                or (node.op_type in _KEEPING_SIGN and all(map(self._never_negative, self._data(node))))
+                or (node.op_type == "Clip" and self._lower_bound(node) >= 0)
             )
         return self._signs[name]
+
+    def _lower_bound(self, clip: onnx.NodeProto) -> float:
+        name = clip.input[1] if len(clip.input) > 1 else ""
+        producer = self._producers.get(name)
+        if name in self._stored:
+            return float(numpy_helper.to_array(self._stored[name]).item())
+        if producer is not None and producer.op_type == "Constant":
+            return float(next((numpy_helper.to_array(a.t).item() for a in producer.attribute if a.name == "value"), -1))
+        return -math.inf
 
     def _data(self, node: onnx.NodeProto) -> list[str]:
         return list(node.input) if node.op_type == "Concat" else list(node.input[:1])

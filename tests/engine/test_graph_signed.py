@@ -99,18 +99,27 @@ def test_a_relu_that_the_levels_stood_for_is_put_back():
     assert found[-1] == pytest.approx(127, rel=1e-2)
 
 
-@pytest.mark.parametrize("operator", ["Relu", "Sigmoid"])
+@pytest.mark.parametrize("operator", ["Relu", "Sigmoid", "Clip"])
 def test_no_second_relu_where_nothing_is_negative(operator):
+    bounds = ["low", "high"] if operator == "Clip" else []
     nodes = [
-        helper.make_node(operator, ["sum"], ["activated"]),
+        helper.make_node(operator, ["sum", *bounds], ["activated"]),
         helper.make_node("MaxPool", ["activated"], ["pooled"], kernel_shape=[1, 1]),
         *pair("pooled", "rounded"),
         helper.make_node("MaxPool", ["rounded"], ["again"], kernel_shape=[1, 1]),
         *pair("again", "tap"),
     ]
-    changed = signed(make(nodes, {**RAMP, "s": np.float32(0.5), "z": np.uint8(0)}))
+    stored = {**RAMP, "s": np.float32(0.5), "z": np.uint8(0), "low": np.float32(0), "high": np.float32(6)}
+    changed = signed(make(nodes, stored))
     assert [node.op_type for node in changed.graph.node].count("Relu") == (operator == "Relu")
     assert [node.op_type for node in changed.graph.node].count("QuantizeLinear") == 2
+
+
+@pytest.mark.parametrize("bounds", [["", "high"], ["low", "high"]])
+def test_a_relu_where_a_bound_lets_negative_values_through(bounds):
+    nodes = [helper.make_node("Clip", ["sum", *bounds], ["activated"]), *pair("activated", "tap")]
+    stored = {**RAMP, "s": np.float32(0.5), "z": np.uint8(0), "low": np.float32(-6), "high": np.float32(6)}
+    assert run(signed(make(nodes, stored)), PIXELS)["tap"].min() == 0
 
 
 def test_pixels_are_not_rounded_to_127_levels():
