@@ -93,6 +93,8 @@ def free_unused_memory() -> None:
 def cuda_errors(action: str) -> Iterator[None]:
     """Raise what goes wrong on the GPU in the ``with`` block as one-sentence errors of this project.
 
+    It belongs outside of `on_device`, which fails once more where the GPU was lost.
+
     Raises
     ------
     DeviceMemoryError

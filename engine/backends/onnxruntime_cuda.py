@@ -38,7 +38,7 @@ class OnnxRuntimeCudaBackbone:
         self.request = request
         self._index = device_index(request.device)
         self._idle: SimpleQueue[_Lane] = SimpleQueue()
-        with on_device(self._index), cuda_errors("loading the network"):
+        with cuda_errors("loading the network"), on_device(self._index):
             for _ in range(self.parallel):
                 self._idle.put(_Lane(request, graph, self._index))
 
@@ -46,14 +46,14 @@ class OnnxRuntimeCudaBackbone:
         """See `pc_engine.backbone.Backbone.infer`."""
         lane = self._idle.get()
         try:
-            with on_device(self._index), cuda_errors("running the network"):
+            with cuda_errors("running the network"), on_device(self._index):
                 return lane.run(images)
         finally:
             self._idle.put(lane)
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
-        with on_device(self._index), contextlib.suppress(BackendError), cuda_errors("closing the network"):
+        with contextlib.suppress(BackendError), cuda_errors("closing the network"), on_device(self._index):
             while not self._idle.empty():
                 self._idle.get()
             free_unused_memory()

@@ -60,7 +60,7 @@ class TensorRtBackend:
             capability=gpu.capability,
             timings="timings-" + cache_key({name: facts[name] for name in ("library", "version", "gpu", "driver")}),
         )
-        with on_device(gpu.index), cuda_errors("building the engine"):
+        with cuda_errors("building the engine"), on_device(gpu.index):
             engine = build_engine(library, graph, target)
         del graph
         if save_to is not None:

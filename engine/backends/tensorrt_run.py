@@ -65,7 +65,7 @@ class TensorRtBackbone:
         self.remarks: tuple[str, ...] = ()
         self._gpu = gpu
         self._idle: SimpleQueue[_Lane] = SimpleQueue()
-        with on_device(gpu.index), cuda_errors("loading the network"), library.log.watch():
+        with cuda_errors("loading the network"), on_device(gpu.index), library.log.watch():
             runtime = library.create("Runtime", library.logger, action="starting the runtime")
             loaded = library.check(runtime.deserialize_cuda_engine(engine), "loading the engine")
             _check_tensors(library, loaded, request)
@@ -88,7 +88,7 @@ class TensorRtBackbone:
         """
         lane = self._idle.get()
         try:
-            with on_device(self._gpu.index), cuda_errors("running the network"):
+            with cuda_errors("running the network"), on_device(self._gpu.index):
                 return lane.run(images)
         finally:
             self._idle.put(lane)
@@ -96,7 +96,7 @@ class TensorRtBackbone:
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
         # A GPU that was lost has nothing left to free, and is no reason to end otherwise than planned.
-        with on_device(self._gpu.index), contextlib.suppress(BackendError), cuda_errors("closing the network"):
+        with contextlib.suppress(BackendError), cuda_errors("closing the network"), on_device(self._gpu.index):
             lanes = [self._idle.get() for _ in range(self._idle.qsize())]
             for lane in lanes:
                 lane.close()

@@ -254,13 +254,17 @@ class FakeGpu:
 
     def device(self, index: int) -> Any:
         assert index < self.count
-        return _NoOp()
+        return _Device(self)
 
 
-class _NoOp:
+@dataclass
+class _Device:
+    gpu: FakeGpu
+
     def __enter__(self) -> None: ...
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.gpu.fail("leave device")  # as every call does on a GPU that was lost
 
 
 class Severity(enum.IntEnum):

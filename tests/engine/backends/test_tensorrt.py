@@ -264,6 +264,7 @@ def test_memory_that_cupy_does_not_get_is_told_apart_and_a_smaller_batch_runs(gp
 def test_a_lost_gpu_is_told_apart(gpu, trt, request_, status):
     network = BACKEND.compile(request_)
     error = sys.modules["cupy"].cuda.runtime.CUDARuntimeError
+    gpu.faults["leave device"] = error(status, "again")
     gpu.faults["synchronize"] = error(status, "cudaErrorIllegalAddress: an illegal memory access was encountered")
     with pytest.raises(DeviceLostError, match="stopped answering while running the network"):
         network.infer(probe_images(64, 64, 4))
@@ -570,7 +571,8 @@ def test_closing_gives_memory_back_and_does_not_fail_on_a_lost_gpu(gpu, trt, req
     network.close()
     assert gpu.freed == 2
     network = BACKEND.compile(request_)
-    gpu.faults["stream.synchronize"] = sys.modules["cupy"].cuda.runtime.CUDARuntimeError(700, "cudaErrorIllegalAddress")
+    for call in ("stream.synchronize", "leave device"):
+        gpu.faults[call] = sys.modules["cupy"].cuda.runtime.CUDARuntimeError(700, "cudaErrorIllegalAddress")
     network.close()
 
 
