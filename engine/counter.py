@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
+from pc_engine.device_arrays import DeviceConstants
 from pc_engine.errors import DataError, ModelError
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
@@ -47,8 +47,7 @@ class CountSVM:
     labels: tuple[str, ...]
     weights: Mapping[str, np.ndarray]
     bias: np.ndarray
-    # Weights copied to a device once, by device number: a copy a batch would cross the bus for nothing.
-    _on_device: dict[int, dict[str, Array]] = field(default_factory=dict, init=False, repr=False)
+    _constants: DeviceConstants = field(default_factory=DeviceConstants, init=False, repr=False)
 
     def __post_init__(self) -> None:
         label_counts(self.labels)
@@ -93,27 +92,17 @@ class CountSVM:
                 f"{sorted(taps)}: fit a counter for this model with 'pc-engine fit-counter'."
             )
         xp = get_array_module(*(taps[name] for name in self.features))
-        weights, bias = self._parameters_on(xp)
         total = None
         for name in self.features:
             tap = taps[name]
             flat = tap.reshape(tap.shape[0], math.prod(tap.shape[1:])).astype(xp.float32, copy=False)
-            if flat.shape[1] != weights[name].shape[1]:
-                raise ModelError(_size_sentence(name, weights[name].shape[1], flat.shape[1]))
-            term = flat @ weights[name].T
+            weights = self._constants.get(xp, name, self.weights[name])
+            if flat.shape[1] != weights.shape[1]:
+                raise ModelError(_size_sentence(name, weights.shape[1], flat.shape[1]))
+            term = flat @ weights.T
             term /= row_norms(flat)[:, None]
             total = term if total is None else total + term
-        return total + bias
-
-    def _parameters_on(self, xp: ModuleType) -> tuple[Mapping[str, Array], Array]:
-        if xp is np:
-            return self.weights, self.bias
-        device = int(xp.cuda.Device().id)
-        if device not in self._on_device:
-            copies = {name: xp.asarray(self.weights[name]) for name in self.features}
-            self._on_device[device] = {**copies, "": xp.asarray(self.bias)}
-        parameters = self._on_device[device]
-        return parameters, parameters[""]
+        return total + self._constants.get(xp, None, self.bias)
 
     def save(self, path: Path) -> None:
         """Write the SVM to ``path`` as safetensors: whole, or not at all."""

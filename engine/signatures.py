@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
+from pc_engine.device_arrays import DeviceConstants
 from pc_engine.errors import ModelError
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
@@ -38,8 +38,7 @@ class SignatureDictionary:
 
     ranking: Mapping[str, np.ndarray]
     known: np.ndarray
-    # Rankings copied to a device once, by (device number, tap).
-    _on_device: dict[tuple[int, str], Array] = field(default_factory=dict, init=False, repr=False)
+    _constants: DeviceConstants = field(default_factory=DeviceConstants, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.ranking or self.known.ndim != 1 or self.known.dtype != np.bool_:
@@ -91,15 +90,8 @@ class SignatureDictionary:
                 f"{k} maps of '{tap}' are asked for, but the signatures keep {depth} of them: ask for 1 to {depth}, or "
                 f"make deeper ones with '{_KIND.remedy}'."
             )
-        return self._ranking_on(get_array_module(class_ids), tap)[class_ids, :k]
-
-    def _ranking_on(self, xp: ModuleType, tap: str) -> Array:
-        if xp is np:
-            return self.ranking[tap]
-        key = (int(xp.cuda.Device().id), tap)
-        if key not in self._on_device:
-            self._on_device[key] = xp.asarray(self.ranking[tap])
-        return self._on_device[key]
+        ranking = self._constants.get(get_array_module(class_ids), tap, self.ranking[tap])
+        return ranking[class_ids, :k]
 
     def save(self, path: Path) -> None:
         """Write the dictionary to ``path`` as safetensors: whole, or not at all."""

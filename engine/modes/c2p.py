@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
-from pc_engine.kernels import normalise_heatmap, weighted_gmm
+from pc_engine.device_arrays import constant
+from pc_engine.kernels import mean_heatmap, weighted_gmm
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.limits import FACTOR, LENGTH, check_limits
@@ -61,33 +64,32 @@ def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> O
         is the component's mixture weight. An open-ended label such as "4+" counts and points as its lower end.
     """
     settings = settings or C2PSettings()
-    xp = get_array_module(taps["conv_last"])
+    heat = mean_heatmap(taps["conv_last"], settings.mean_factor)
+    xp = get_array_module(heat)
     scores = counter.scores(taps)
-    count = xp.asarray(label_counts(counter.labels))[scores.argmax(axis=1)]
-    pointers = mixture_pointers(attention(taps["conv_last"], settings.mean_factor), count, settings)
-    return Outcome(count=count, kind="ellipse", pointers=pointers, count_scores=scores)
+    counts = tuple(map(int, label_counts(counter.labels)))
+    count = constant(xp, counts, np.int64)[scores.argmax(axis=1)]
+    # A device would have to be waited for to learn how many slots the batch needs; a host need not fill any in vain.
+    fitted, pointers = mixture_pointers(heat, count, settings, most=None if xp is np else counts[-1])
+    return Outcome(count=xp.where(fitted < 0, -1, count), kind="ellipse", pointers=pointers, count_scores=scores)
 
 
-def attention(maps: Array, mean_factor: float) -> Array:
-    """Return the class-agnostic heatmap (N, H, W) of maps (N, C, H, W): their mean over channels, normalised.
+def mixture_pointers(heat: Array, count: Array, settings: C2PSettings, most: int | None = None) -> tuple[Array, Array]:
+    """Fit ``count`` Gaussians to each heatmap (N, H, W), ``most`` of them at most if that is known.
 
-    Where that leaves nothing, as on a map without contrast, the mean itself is returned.
+    Returns the number fitted (N,), -1 where the heatmap is refused, and the pointers (N, K, 5) of `Outcome`.
     """
-    xp = get_array_module(maps)
-    mean = maps.mean(axis=1)
-    heat = normalise_heatmap(mean[:, None], mean_factor)
-    empty = ~(heat > 0).any(axis=(1, 2))
-    return xp.where(empty[:, None, None], xp.maximum(mean, 0), heat)
-
-
-def mixture_pointers(heat: Array, count: Array, settings: C2PSettings) -> Array:
-    """Fit ``count`` Gaussians to each heatmap (N, H, W) and return the pointers (N, K, 5) of `Outcome`."""
     xp = get_array_module(heat)
     mixtures = weighted_gmm(
-        heat, count, max_iter=settings.max_iter, tol=settings.tol, variance_floor=settings.min_deviation**2
+        heat,
+        count,
+        max_iter=settings.max_iter,
+        tol=settings.tol,
+        variance_floor=settings.min_deviation**2,
+        max_components=most,
     )
-    size = xp.asarray(heat.shape[:0:-1], dtype=xp.float64)  # (W, H), as x comes first
+    size = constant(xp, heat.shape[:0:-1], np.float64)  # (W, H), as x comes first
     centre = (mixtures.means + 0.5) / size  # cell centres lie at integers, the picture's edge half a cell outside
     radius = xp.sqrt(mixtures.variances) / size
     score = xp.where(xp.isnan(mixtures.means[..., 0]), xp.nan, mixtures.mixing)
-    return by_score(xp.concatenate([centre, radius, score[..., None]], axis=-1))
+    return mixtures.n_components_, by_score(xp.concatenate([centre, radius, score[..., None]], axis=-1))

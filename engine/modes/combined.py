@@ -8,9 +8,13 @@ lower end as the least.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
 
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
+from pc_engine.device_arrays import constant
 from pc_engine.errors import UsageError
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
@@ -89,11 +93,12 @@ def combined(
     found = xp.where(sees_nothing, 0, cluster_pointers(heat, settings)[0])
 
     label = _weigh(scores, found, counter.labels, weighing.margin)
-    floor = xp.asarray(label_counts(counter.labels))[label]
-    counts_on = xp.asarray([name.endswith("+") for name in counter.labels])[label] & (found > floor)
-    _, pointers = cluster_pointers(heat, settings, n_centres=xp.where(counts_on, -1, floor))
+    floor = _label_counts(xp, counter.labels)[label]
+    is_open = constant(xp, tuple(name.endswith("+") for name in counter.labels), bool)
+    counts_on = is_open[label] & (found > floor)
+    clusters, pointers = cluster_pointers(heat, settings, n_centres=xp.where(counts_on, -1, floor))
     return Outcome(
-        count=xp.where(counts_on, found, floor),
+        count=xp.where(clusters < 0, -1, xp.where(counts_on, found, floor)),
         kind="box",
         pointers=pointers,
         count_scores=scores,
@@ -106,7 +111,7 @@ def _weigh(scores: Array, found: Array, labels: tuple[str, ...], margin: float) 
     """Return the index of each image's label (N,): that of the count ``found`` if it is plausible, else the SVM's."""
     xp = get_array_module(scores)
     best = scores.argmax(axis=1)
-    counts = xp.asarray(label_counts(labels))
+    counts = _label_counts(xp, labels)
     nearest = xp.maximum(xp.searchsorted(counts, found, side="right") - 1, 0)
     is_label = counts[nearest] == found
     if labels[-1].endswith("+"):
@@ -114,3 +119,7 @@ def _weigh(scores: Array, found: Array, labels: tuple[str, ...], margin: float) 
     image = xp.arange(len(scores))
     plausible = scores[image, nearest] >= scores[image, best] - margin
     return xp.where(is_label & plausible, nearest, best)
+
+
+def _label_counts(xp: ModuleType, labels: tuple[str, ...]) -> Array:
+    return constant(xp, tuple(map(int, label_counts(labels))), np.int64)

@@ -15,7 +15,7 @@ class Outcome:
     Attributes
     ----------
     count
-        (N,) int64.
+        (N,) int64; -1 for an image whose heatmap a device refused, as it is negative or not finite.
     kind
         ``"ellipse"``: a pointer is x, y, rx, ry, score; ``"box"``: x0, y0, x1, y1, score.
     pointers

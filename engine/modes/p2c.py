@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from pc_engine.backbone import Taps
+from pc_engine.device_arrays import constant
 from pc_engine.errors import ModelError, UsageError
-from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, normalise_heatmap, resize_maps, select_maps
+from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, selected_heatmap
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.classify import predict_class
@@ -116,34 +120,34 @@ def signature_heatmap(taps: Taps, signatures: SignatureDictionary, class_id: Arr
 
     Layers of different grids are brought to the finest one.
     """
-    xp = get_array_module(taps["conv_last"])
     wanted = {"conv_last": settings.top_last, "conv_prev": settings.top_prev}
-    stacks = [
-        select_maps(taps[name], signatures.lookup(name, class_id, min(k, taps[name].shape[1])))
+    layers = [
+        (taps[name], signatures.lookup(name, class_id, min(k, taps[name].shape[1])))
         for name, k in wanted.items()
         if name in signatures.ranking and k > 0
     ]
-    if not stacks:
+    if not layers:
         raise ModelError(
             f"The signatures rank the maps of {sorted(signatures.ranking)}, of which the settings p2c.top_last and "
             f"p2c.top_prev take none: set the one that fits."
         )
-    height = max(stack.shape[2] for stack in stacks)
-    width = max(stack.shape[3] for stack in stacks)
-    stack = xp.concatenate([resize_maps(stack, height, width) for stack in stacks], axis=1)
-    return normalise_heatmap(stack, settings.mean_factor)
+    return selected_heatmap(layers, settings.mean_factor)
 
 
 def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> tuple[Array, Array]:
-    """Cluster each heatmap (N, H, W); return the counts (N,) and the pointers (N, K, 5) of `Outcome`.
+    """Cluster each heatmap (N, H, W); return the counts (N,), -1 where it is refused, and the pointers of `Outcome`.
 
     ``n_centres`` (N,), for density peaks only, asks for that many clusters; an entry of -1 leaves the number to the
     image.
     """
     xp = get_array_module(heat)
+    height, width = heat.shape[1:]
+    # A device would have to be waited for to learn how many slots the batch needs; a host need not fill any in vain.
+    slots = None
     if settings.cluster == "dbscan":
         found = dbscan(_relative_to_mean(heat), eps=settings.eps, min_weight=settings.min_weight)
         labels, n_clusters, density = found.labels, found.n_clusters, heat
+        slots = None if xp is np else _most_clusters(settings.eps, height, width)
     else:
         peaks = density_peaks(
             heat,
@@ -153,11 +157,20 @@ def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None
             n_centres=n_centres,
         )
         labels, n_clusters, density = peaks.labels, peaks.n_clusters, peaks.density
-    extents = cluster_boxes(labels, density, n_clusters, trim=settings.trim)
-    height, width = heat.shape[1:]
-    boxes = extents.boxes / xp.asarray([width, height, width, height], dtype=xp.float64)
+        slots = None if xp is np else peaks.centres.shape[1]
+    extents = cluster_boxes(labels, density, n_clusters, trim=settings.trim, slots=slots)
+    boxes = extents.boxes / constant(xp, (width, height, width, height), np.float64)
     score = xp.where(xp.isnan(boxes[..., 0]), xp.nan, extents.score)
     return n_clusters, by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
+
+
+def _most_clusters(eps: float, height: int, width: int) -> int:
+    """Return the most clusters that DBSCAN can find on a grid: core cells within ``eps`` share one."""
+    if eps < 1:
+        return height * width
+    if eps < math.sqrt(2):
+        return -(-height * width // 2)
+    return -(-height // 2) * -(-width // 2)
 
 
 def _relative_to_mean(heat: Array) -> Array:

@@ -39,8 +39,14 @@ class FakeCupy(ModuleType):
     def __init__(self) -> None:
         super().__init__("cupy")
         self.device = 0
-        self.copies = 0
-        self.cuda = SimpleNamespace(Device=lambda: SimpleNamespace(id=self.device))
+        self.copies = self.waits = 0
+        self.cuda = SimpleNamespace(
+            Device=lambda: SimpleNamespace(id=self.device),
+            get_current_stream=lambda: SimpleNamespace(synchronize=self.wait),
+        )
+
+    def wait(self) -> None:
+        self.waits += 1
 
     def asarray(self, array: np.ndarray) -> DeviceArray:
         self.copies += 1
@@ -85,7 +91,8 @@ def test_the_counter_crosses_to_each_device_once(fake_cupy: FakeCupy) -> None:
         scores = counter.scores(on_device)
         assert isinstance(scores, DeviceArray)
         np.testing.assert_allclose(scores.get(), expected, rtol=1e-6)
-        assert fake_cupy.copies == copies
+        # And each is complete before a thread with a stream of its own can meet it.
+        assert fake_cupy.copies == fake_cupy.waits == copies
 
 
 def test_signatures_cross_to_the_device_once(fake_cupy: FakeCupy) -> None:

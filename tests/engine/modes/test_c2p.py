@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pc_engine.counter import CountSVM
-from pc_engine.modes.c2p import C2PSettings, attention, c2p, mixture_pointers
+from pc_engine.modes.c2p import C2PSettings, c2p, mixture_pointers
 
 GRID = 14
 
@@ -102,19 +102,6 @@ def test_labels_of_the_counter_are_counts() -> None:
     np.testing.assert_array_equal(outcome.count_scores, np.eye(2)[[1, 0]])
 
 
-def test_attention_is_the_mean_over_channels_above_its_own_mean() -> None:
-    maps = np.zeros((1, 2, 2, 2), np.float32)
-    maps[0, 0] = [[4, 0], [0, 0]]
-    np.testing.assert_allclose(attention(maps, 1.0), [[[1.5, 0], [0, 0]]])
-    np.testing.assert_allclose(attention(maps, 0.0), [[[2, 0], [0, 0]]])
-
-
-def test_attention_of_maps_that_are_negative_everywhere_is_empty_or_not_negative() -> None:
-    maps = -np.abs(np.random.default_rng(0).normal(size=(2, 3, 5, 5))).astype(np.float32)
-    assert (attention(maps, 1.0) >= 0).all()
-    assert not attention(np.full((1, 3, 5, 5), -1, np.float32), 1.0).any()
-
-
 heatmaps = st.integers(0, 2**32 - 1).map(
     lambda seed: np.random.default_rng(seed).gamma(0.3, size=(4, 6, 8)) ** 2  # sparse and peaked
 )
@@ -147,6 +134,14 @@ def test_an_image_does_not_depend_on_its_place_in_the_batch(heats: np.ndarray, o
     np.testing.assert_allclose(permuted.pointers, straight.pointers[order], rtol=1e-9, atol=1e-12)
 
 
+def test_maps_that_are_negative_everywhere_get_no_pointers() -> None:
+    heats = np.stack([np.full((GRID, GRID), -1.0), bumps(PLACES[0])])
+    outcome = c2p(taps_for(heats, [1, 1]), COUNTER)
+    np.testing.assert_array_equal(outcome.count, [1, 1])
+    assert np.isnan(outcome.pointers[0]).all()
+    assert not np.isnan(outcome.pointers[1]).any()
+
+
 def test_mixture_pointers_of_no_image() -> None:
-    pointers = mixture_pointers(np.zeros((0, 4, 4)), np.zeros(0, np.int64), C2PSettings())
-    assert pointers.shape == (0, 0, 5)
+    fitted, pointers = mixture_pointers(np.zeros((0, 4, 4)), np.zeros(0, np.int64), C2PSettings())
+    assert (fitted.shape, pointers.shape) == ((0,), (0, 0, 5))
