@@ -1,10 +1,15 @@
-"""Where a run takes place: the CPU, or an NVIDIA GPU."""
+"""Where a run can take place: the CPU, or an NVIDIA GPU, and what it takes to use one."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
+from dataclasses import dataclass
 
 from pc_engine.errors import BackendError, MissingPackageError, UsageError
+
+_DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 
 
 class DeviceError(BackendError):
@@ -13,21 +18,28 @@ class DeviceError(BackendError):
     exit_code = 2
 
 
-def require_device(device: str) -> None:
-    """Check that a run can take place on ``device``: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+@dataclass(frozen=True)
+class Requirement:
+    """Something that a GPU cannot be used without: whether it ``works``, and a sentence on what was found or lacks."""
 
-    Raises
-    ------
-    UsageError
-        If there is no such device name.
-    MissingPackageError, DeviceError
-        If it names a GPU that cannot be used; the message is one sentence that says why.
-    """
-    if device in ("auto", "cpu"):
-        return
-    if not re.fullmatch(r"cuda(:\d+)?", device):
+    name: str
+    works: bool
+    reason: str
+
+
+def check_device_name(device: str) -> None:
+    """Raise UsageError unless ``device`` is ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise UsageError(f"There is no device '{device}': choose auto, cpu, cuda or cuda:NUMBER.")
-    raise DeviceError(gpu_reason() or "This version runs its networks on the CPU only: leave --device out.")
+
+
+def driver_found() -> bool:
+    """Return whether NVIDIA's driver is installed. Where it is not, nothing slower has to be asked."""
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError:
+        return False
+    return True
 
 
 def gpu_reason() -> str:
@@ -41,3 +53,29 @@ def gpu_reason() -> str:
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CuPy finds no NVIDIA GPU ({str(error).split(': ')[-1]}): install a driver, or use --device cpu."
     return "" if count else "This machine has no NVIDIA GPU: use --device cpu."
+
+
+def gpu_requirements() -> list[Requirement]:
+    """Return all that a GPU needs beside a backend, each looked at by itself: none hides what else is missing."""
+    driver = driver_found()
+    found = f"{_DRIVER} is there." if driver else f"{_DRIVER} is not found: install NVIDIA's driver for the GPU."
+    return [Requirement("driver", driver, found), *_cupy_requirements()]
+
+
+def _cupy_requirements() -> list[Requirement]:
+    purposes = {"cupy": "hold arrays on an NVIDIA GPU", "nvrtc": "compile the kernels"}
+    try:
+        import cupy
+    except ImportError:
+        return [
+            Requirement(name, False, str(MissingPackageError("cupy", "gpu", purpose)))
+            for name, purpose in purposes.items()
+        ]
+    versions = Requirement("cupy", True, f"CuPy {cupy.__version__}.")
+    try:
+        major, minor = cupy.cuda.nvrtc.getVersion()
+    except Exception as error:  # whatever its loader says where the library is absent or does not fit
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = "pip install 'pc-engine[gpu]'"
+        return [versions, Requirement("nvrtc", False, f"CuPy cannot compile kernels ({reason}): {remedy}.")]
+    return [versions, Requirement("nvrtc", True, f"NVRTC {major}.{minor} compiles the kernels.")]

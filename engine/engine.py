@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,13 +15,14 @@ import numpy as np
 from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.catalogue import model_for
 from pc_engine.counter import DEFAULT_LABELS
-from pc_engine.devices import require_device
-from pc_engine.errors import UsageError
-from pc_engine.kernels.array_module import to_host
+from pc_engine.device_arrays import copy_to_host
+from pc_engine.device_choice import choose_device
+from pc_engine.errors import DeviceMemoryError, UsageError
+from pc_engine.kernels.array_module import Array
 from pc_engine.machine import usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, Outcome, check_clustering, settings_for
-from pc_engine.pipeline import Entry, StageClock, TapBatch, map_batches
+from pc_engine.pipeline import BatchLimit, Entry, StageClock, TapBatch, map_batches
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result, error_result
 from pc_engine.selection import open_backbone
 from pc_engine.sources import iter_images
@@ -28,6 +30,8 @@ from pc_engine.sources import iter_images
 # A network above this size keeps all cores busy with few images; a small one needs many to be worth a call.
 _LARGE_NETWORK_BYTES = 100_000_000
 _BATCH_LARGE, _BATCH_SMALL = 8, 32
+# The cores of a GPU take more.
+_GPU_BATCH_LARGE, _GPU_BATCH_SMALL = 64, 256
 
 Source = str | os.PathLike[str]
 
@@ -44,9 +48,9 @@ class Engine:
     backend, precision
         A backend and precision by name; ``"auto"`` takes the fastest that agrees with the reference on this machine.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"`` for the GPU where there is one and a backend runs on it.
     batch_size
-        Images per batch; None for a size that suits the network.
+        Images per batch; None for a size that suits the network. Less where a GPU's memory does not hold as many.
     workers
         Threads that decode images; None for one per usable core.
     cluster
@@ -90,7 +94,8 @@ class Engine:
         cluster: str | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        require_device(device)
+        # Ahead of the model, which may have to be fetched first.
+        place = choose_device(device, backend, precision, report)
         self.mode = find_mode(mode)
         if cluster is not None:
             check_clustering(self.mode, cluster)
@@ -108,10 +113,12 @@ class Engine:
             self.mode.taps(self.model.manifest),
             backend=backend,
             precision=precision,
+            device=place,
             batch_size=batch_size,
             mode=self.mode.name,
             report=report,
         )
+        self._limit = BatchLimit(self.batch_size, report)
 
     @property
     def backend(self) -> str:
@@ -122,6 +129,11 @@ class Engine:
     def precision(self) -> str:
         """Precision that the network runs at."""
         return self.network.request.precision
+
+    @property
+    def device(self) -> str:
+        """Where the network and all that follows it run: ``"cpu"`` or ``"cuda:N"``."""
+        return self.network.request.device
 
     @property
     def batch_size(self) -> int:
@@ -141,7 +153,7 @@ class Engine:
         UsageError
             If a source does not exist. An image that cannot be read is not an error: its result says why.
         BackendError
-            If the network fails.
+            If the network fails, as by the loss of the GPU; the results of all batches before have been yielded.
         """
         listed = [sources] if isinstance(sources, (str, os.PathLike)) else sources
         return self.run_paths(iter_images(listed))
@@ -150,7 +162,7 @@ class Engine:
         """Yield one result for every path, in order; otherwise as `run`."""
         if self._closed:
             raise UsageError("This engine was closed and cannot run any more: make another.")
-        batches = map_batches(paths, self.network, self.workers, self.evaluate, self.clock)
+        batches = map_batches(paths, self.network, self.workers, self.evaluate, self.clock, self._limit)
         with contextlib.closing(batches):
             for results in batches:
                 yield from results
@@ -161,8 +173,9 @@ class Engine:
         if batch.taps is not None:
             with self.clock.measure("mode"):
                 outcome = self.mode.evaluate(batch.taps, self.model.parts, self.settings)
+                answer = _answer(outcome, batch.finite)
             with self.clock.measure("rows"):
-                rows = dict(zip(batch.rows, self._rows(batch, outcome), strict=True))
+                rows = dict(zip(batch.rows, self._rows(batch, answer), strict=True))
         return [
             rows.get(i) or self._failed(entry, entry.error or "unknown error") for i, entry in enumerate(batch.entries)
         ]
@@ -181,19 +194,18 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _rows(self, batch: TapBatch, outcome: Outcome) -> Iterator[Result]:
-        counts = to_host(outcome.count)
-        pointers = to_host(outcome.pointers)
-        scores = None if outcome.count_scores is None else to_host(outcome.count_scores)
-        classes = None if outcome.class_id is None else to_host(outcome.class_id)
-        probabilities = None if outcome.class_score is None else to_host(outcome.class_score)
+    def _rows(self, batch: TapBatch, answer: _Answer) -> Iterator[Result]:
+        counts, scores, classes = answer.count, answer.count_scores, answer.class_id
         # Only the counter's own counts are sure to fall under its labels, which may end with a plain "3".
         counter = None if scores is None else self.model.parts.counter
         labels = DEFAULT_LABELS if counter is None else counter.labels
         for n, row in enumerate(batch.rows):
             entry = batch.entries[row]
-            if not batch.finite[n] or entry.image is None:
+            if not answer.finite[n] or entry.image is None:
                 yield self._failed(entry, "The network returned values that are not finite for this image.")
+                continue
+            if counts[n] < 0:
+                yield self._failed(entry, "The heatmap of this image cannot be read: it overflows, or is negative.")
                 continue
             class_id = None if classes is None else int(classes[n])
             yield Result(
@@ -209,24 +221,55 @@ class Engine:
                 count_scores=None if scores is None else dict(zip(labels, map(float, scores[n]), strict=True)),
                 class_id=class_id,
                 class_name=None if class_id is None else self.model.manifest.class_name(class_id),
-                class_score=None if probabilities is None else float(probabilities[n]),
-                pointers=_in_pixels(outcome.kind, pointers[n], entry.image.width, entry.image.height),
+                class_score=None if answer.class_score is None else float(answer.class_score[n]),
+                pointers=_in_pixels(answer.kind, answer.pointers[n], entry.image.width, entry.image.height),
             )
 
     def _failed(self, entry: Entry, message: str) -> Result:
         return error_result(str(entry.path), message, mode=self.mode.name, model=self.model.name)
 
 
-def network_request(model: Model, taps: tuple[str, ...], *, batch_size: int | None = None) -> CompileRequest:
-    """Return the request to compile the network of ``model`` with ``taps``, at fp32, in batches that suit it."""
+@dataclass(frozen=True)
+class _Answer:
+    """An `Outcome` on the host, and which images had finite taps."""
+
+    count: np.ndarray
+    kind: str
+    pointers: np.ndarray
+    finite: np.ndarray
+    count_scores: np.ndarray | None
+    class_id: np.ndarray | None
+    class_score: np.ndarray | None
+
+
+def _answer(outcome: Outcome, finite: Array) -> _Answer:
+    """Bring what was computed to the host: the one copy of a batch that comes back from a device."""
+    count, pointers, flags, *rest = copy_to_host(
+        *(outcome.count, outcome.pointers, finite, outcome.count_scores, outcome.class_id, outcome.class_score)
+    )
+    assert count is not None
+    assert pointers is not None
+    assert flags is not None
+    return _Answer(count, outcome.kind, pointers, flags, *rest)
+
+
+def network_request(
+    model: Model, taps: tuple[str, ...], *, batch_size: int | None = None, device: str = "cpu"
+) -> CompileRequest:
+    """Return the request to compile the network of ``model`` with ``taps``, at fp32, in batches that suit it.
+
+    ``device`` is ``"cpu"`` or ``"cuda:N"``.
+    """
     large = model.network.stat().st_size > _LARGE_NETWORK_BYTES
+    on_gpu, on_cpu = (_GPU_BATCH_LARGE, _BATCH_LARGE) if large else (_GPU_BATCH_SMALL, _BATCH_SMALL)
     return CompileRequest(
         network=model.network,
         manifest=model.manifest,
         taps=taps,
         precision="fp32",
-        batch_size=_positive("batch_size", batch_size) or (_BATCH_LARGE if large else _BATCH_SMALL),
+        batch_size=_positive("batch_size", batch_size) or (on_cpu if device == "cpu" else on_gpu),
         threads=usable_cores(),
+        device=device,
     )
 
 
@@ -236,16 +279,26 @@ def open_network(
     *,
     backend: str = "auto",
     precision: str = "auto",
+    device: str = "auto",
     batch_size: int | None = None,
     mode: str | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Backbone:
     """Compile the network of ``model`` for this machine, keeping ``taps``; see `Engine` for the parameters.
 
-    ``mode`` is what the taps are for; None if they are for fitting, where ``"auto"`` has to suit every mode.
+    ``mode`` is what the taps are for; None if they are for fitting, where ``"auto"`` has to suit every mode. Where a
+    GPU's memory does not hold the network with its batches, these are halved until it does.
     """
-    request = network_request(model, taps, batch_size=batch_size)
-    return open_backbone(request, backend, precision, report, mode=mode)
+    place = choose_device(device, backend, precision, report)
+    request = network_request(model, taps, batch_size=batch_size, device=place)
+    while True:
+        try:
+            return open_backbone(request, backend, precision, report, mode=mode)
+        except DeviceMemoryError:
+            if request.batch_size == 1:
+                raise
+        request = replace(request, batch_size=request.batch_size // 2)
+        report(f"The GPU's memory does not hold that: trying it with batches of {request.batch_size}.")
 
 
 def find_mode(name: str) -> Mode:

@@ -2,7 +2,7 @@
 
 Decoding threads work a bounded number of images ahead. Each batch is then taken by one of as many threads as the
 network takes batches at once, which runs the network and finishes the batch; while it does, the others keep the cores
-busy. Memory holds a few batches, whatever the number of images.
+busy. Memory holds a few batches, whatever the number of images. On a GPU each of these threads has a stream of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,9 @@ import numpy as np
 
 from pc_engine.backbone import Backbone, Taps
 from pc_engine.decode import DecodedImage, decode_image
-from pc_engine.errors import ImageError
+from pc_engine.device_work import make_room_on, working_on
+from pc_engine.errors import DeviceMemoryError, ImageError
+from pc_engine.kernels.array_module import Array, get_array_module, to_host
 
 # Images decoded ahead of the network, in batches: enough to ride out a slow file, few enough to keep memory flat.
 _BATCHES_AHEAD = 2
@@ -62,6 +64,35 @@ class Entry:
     error: str | None
 
 
+class BatchLimit:
+    """The most images that the network gets at once: a batch, or less where a GPU's memory turns out not to hold it.
+
+    Parameters
+    ----------
+    images
+        Images in a batch.
+    report
+        Called with a sentence when the limit is lowered for the first time.
+    """
+
+    def __init__(self, images: int, report: Callable[[str], None] = lambda _: None) -> None:
+        self.images = images
+        self._batch, self._report = images, report
+        self._lock = threading.Lock()
+
+    def lower(self, images: int) -> bool:
+        """Halve the limit, as so many ``images`` did not fit; return False if that was one already."""
+        with self._lock:
+            first = self.images == self._batch
+            # Batches that ran side by side may all have failed at the same size.
+            self.images = min(self.images, max(images // 2, 1))
+            if images > 1 and first:
+                self._report(
+                    f"The GPU's memory does not hold {images} images at once: the run goes on with smaller batches."
+                )
+        return images > 1
+
+
 @dataclass(frozen=True)
 class TapBatch:
     """Some images of the source, in order, and what the network said about those that could be read.
@@ -75,13 +106,20 @@ class TapBatch:
     taps
         Tap name to array of shape (n, ...); None if no image could be read.
     finite
-        (n,) bool, False where the network returned NaN or infinity; the image's taps are zero then.
+        (n,) bool, False where the network returned NaN or infinity; the image's taps are zero then. It lies beside the
+        taps while a batch is finished, and on the host in those of `tap_batches`.
     """
 
     entries: tuple[Entry, ...]
     rows: tuple[int, ...]
     taps: Taps | None
-    finite: np.ndarray
+    finite: Array
+
+    def finite_taps(self) -> dict[str, Array]:
+        """Return the taps of the images whose taps are finite, where ``finite`` is on the host; none without any."""
+        kept = np.flatnonzero(self.finite)
+        taps = self.taps or {}
+        return {name: tap[get_array_module(tap).asarray(kept)] for name, tap in taps.items()}
 
 
 def tap_batches(
@@ -91,7 +129,7 @@ def tap_batches(
 
     Unreadable images are entries without taps. At most a few batches are held at a time.
     """
-    return map_batches(paths, backbone, workers, lambda batch: batch, clock)
+    return map_batches(paths, backbone, workers, lambda batch: replace(batch, finite=to_host(batch.finite)), clock)
 
 
 def map_batches(
@@ -100,6 +138,7 @@ def map_batches(
     workers: int,
     finish: Callable[[TapBatch], Finished],
     clock: StageClock | None = None,
+    limit: BatchLimit | None = None,
 ) -> Generator[Finished]:
     """Decode the images, run the network on them, and yield ``finish(batch)`` of each batch, in the order of ``paths``.
 
@@ -112,16 +151,21 @@ def map_batches(
     workers
         Decoding threads.
     finish
-        Called on the thread that ran the network, while other batches run; so it must not depend on other batches.
+        Called on the thread that ran the network, while other batches run; so it must not depend on other batches. On a
+        GPU what it gets lies there, and what it does goes to this thread's stream.
     clock
         Where to note the time of each stage.
+    limit
+        The most images that the network gets at once; lowered where the memory of a GPU does not hold them. Kept from
+        one run to the next, it need not be found again.
 
     Raises
     ------
     BackendError
-        If the network fails.
+        If the network fails, after all batches before have been yielded.
     """
     clock = clock or StageClock()
+    limit = limit or BatchLimit(backbone.request.batch_size)
     pixels = backbone.request.manifest.input
     size = backbone.request.batch_size
     in_flight = backbone.parallel + _BATCHES_QUEUED
@@ -129,22 +173,46 @@ def map_batches(
     ahead = size * (_BATCHES_AHEAD - (backbone.parallel > 1))
     entries = decode_ahead(paths, (pixels.height, pixels.width), workers, ahead=ahead, clock=clock)
 
-    def process(group: tuple[Entry, ...]) -> Finished:
-        return finish(_run_network(group, backbone, clock))
+    def process(group: tuple[Entry, ...]) -> list[Finished]:
+        return list(_run_in_pieces(group, limit, backbone.request.device, run))
+
+    def run(piece: tuple[Entry, ...]) -> Finished:
+        return finish(_run_network(piece, backbone, clock))
 
     pool = ThreadPoolExecutor(backbone.parallel, thread_name_prefix="network")
     # Closed here, else the decoding threads would last as long as an error of the network is held.
     with closing(entries):
         try:
-            waiting: deque[Future[Finished]] = deque()
+            waiting: deque[Future[list[Finished]]] = deque()
             for group in _grouped(entries, size, backbone.parallel):
                 waiting.append(pool.submit(process, group))
                 if len(waiting) >= in_flight:
-                    yield waiting.popleft().result()
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_in_pieces(
+    group: tuple[Entry, ...], limit: BatchLimit, device: str, run: Callable[[tuple[Entry, ...]], Finished]
+) -> Iterator[Finished]:
+    """Run a group on ``device``, whole if the limit allows; a piece that does not fit is halved and run again."""
+    left = list(group)
+    while left:
+        piece, behind = _cut(left, limit.images)
+        try:
+            with working_on(device):
+                finished = run(piece)
+        except DeviceMemoryError:
+            if not limit.lower(sum(entry.image is not None for entry in piece)):
+                raise
+        else:
+            yield finished
+            left = behind
+            continue
+        # Only here is what the error held on to free.
+        make_room_on(device)
 
 
 def _run_network(group: tuple[Entry, ...], backbone: Backbone, clock: StageClock) -> TapBatch:
@@ -219,15 +287,17 @@ def _cut(entries: list[Entry], size: int) -> tuple[tuple[Entry, ...], list[Entry
     return tuple(entries), []
 
 
-def _mend(taps: dict[str, np.ndarray]) -> np.ndarray:
+def _mend(taps: dict[str, Array]) -> Array:
     """Return which images have finite taps, and set the others' to zero so that they cannot disturb the batch."""
+    xp = get_array_module(*taps.values())
     n = len(next(iter(taps.values())))
-    finite = np.ones(n, bool)
+    finite = xp.ones(n, bool)
     for tap in taps.values():
         # The sum is finite only if every value is, and needs no array of flags the size of the tap.
         with np.errstate(over="ignore", invalid="ignore"):
-            finite &= np.isfinite(tap.reshape(n, -1).sum(axis=1, dtype=np.float64))
-    if not finite.all():
+            finite &= xp.isfinite(tap.reshape(n, -1).sum(axis=1, dtype=xp.float64))
+    # A device is not asked whether there are such images, as that would wait for it.
+    if xp is not np or not finite.all():
         for tap in taps.values():
-            tap[~finite] = 0
+            xp.copyto(tap, 0, where=~finite.reshape(n, *[1] * (tap.ndim - 1)))
     return finite

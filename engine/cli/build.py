@@ -14,6 +14,7 @@ from pc_engine.catalogue import find_model
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
 from pc_engine.cli.target import target_directory
+from pc_engine.device_choice import choose_device
 from pc_engine.engine import find_mode, network_request
 from pc_engine.errors import UsageError
 from pc_engine.fidelity import compare_with_fp32
@@ -50,6 +51,7 @@ def build(
     ] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     as_json: options.AsJson = False,
@@ -58,6 +60,7 @@ def build(
 
     With --calibrate, quantise it first (int8), and measure on photos how far its classes and counts are from fp32.
     """
+    place = choose_device(device, backend, precision, remark(as_json))
     loaded = find_model(model, remark(as_json))
     modes = [find_mode(mode)] if mode else _modes(loaded)
     if calibrate is not None:
@@ -83,7 +86,7 @@ def build(
     # A model with nothing fitted yet can still be measured; c2p reads the fewest outputs.
     built = []
     for item in modes or [MODES["c2p"]]:
-        request = network_request(loaded, item.taps(loaded.manifest), batch_size=batch_size)
+        request = network_request(loaded, item.taps(loaded.manifest), batch_size=batch_size, device=place)
         chosen = select(request, backend, precision, mode=item.name, report=remark(as_json), fresh=True)
         open_backbone(request, chosen.backend, chosen.precision, remark(as_json)).close()
         built.append({"mode": item.name, "batch_size": request.batch_size, **asdict(chosen)})

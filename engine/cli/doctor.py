@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from pc_engine.backends import BACKENDS
+from pc_engine.backends.cuda import describe_gpu
 from pc_engine.catalogue import list_models
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line
-from pc_engine.devices import gpu_reason
+from pc_engine.devices import gpu_reason, gpu_requirements
+from pc_engine.errors import BackendError
 from pc_engine.machine import describe_machine
 from pc_engine.storage import cache_directory, models_directory
 
@@ -26,7 +29,7 @@ def doctor(as_json: options.AsJson = False) -> None:
     )
     for line in report["backends"] + report["devices"]:
         _print_part(line)
-        for part in line.get("backends", ()):
+        for part in (*line.get("needs", ()), *line.get("backends", ())):
             _print_part(part, indent="  ")
     for entry in report["models"]:
         print_line(f"model         {entry['name']}: {entry['state']}")
@@ -35,22 +38,32 @@ def doctor(as_json: options.AsJson = False) -> None:
 
 
 def _examine() -> dict[str, Any]:
-    gpu = gpu_reason()
     return {
         "machine": describe_machine(),
         "backends": _probe("cpu"),
         "devices": [
             {"name": "cpu", "works": True, "reason": "Always there."},
-            {
-                "name": "cuda",
-                "works": False,
-                "reason": gpu or "A GPU is there, but this version runs on the CPU only.",
-                "backends": _probe("cuda"),
-            },
+            _examine_gpu(),
         ],
         "models": [{"name": entry.name, "state": entry.state} for entry in list_models()],
         "models_directory": str(models_directory()),
         "cache_directory": str(cache_directory()),
+    }
+
+
+def _examine_gpu() -> dict[str, Any]:
+    needs, backends, missing = gpu_requirements(), _probe("cuda"), gpu_reason()
+    try:
+        found = missing or f"{describe_gpu('cuda')}."
+    except BackendError as error:
+        missing = found = str(error)
+    complete = all(need.works for need in needs) and any(backend["works"] for backend in backends)
+    return {
+        "name": "cuda",
+        "works": complete and not missing,
+        "reason": found,
+        "needs": [asdict(need) for need in needs],
+        "backends": backends,
     }
 
 

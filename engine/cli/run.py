@@ -131,6 +131,7 @@ def _summary(engine: Engine, tally: _Tally, seconds: float) -> dict[str, Any]:
         "network_sha256": engine.model.manifest.network_sha256,
         "backend": engine.backend,
         "precision": engine.precision,
+        "device": engine.device,
         "batch_size": engine.batch_size,
         "n": tally.n,
         "ok": tally.n - tally.failed,

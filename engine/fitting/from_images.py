@@ -75,7 +75,7 @@ def counter_from_images(
     for batch in tap_batches([image.path for image in counted], backbone, workers):
         keep = _usable(batch, unreadable)
         if batch.taps is not None:
-            collector.add({name: tap[batch.finite] for name, tap in batch.taps.items()})
+            collector.add(batch.finite_taps())
         counts += [count for i in keep if (count := counted[position + i].count) is not None]
         position += len(batch.entries)
         advance(len(batch.entries))
@@ -126,7 +126,7 @@ def signatures_from_images(
     for batch in tap_batches([images[i].path for i in taken], backbone, workers):
         usable = [position + i for i in _usable(batch, unreadable)]
         if batch.taps is not None and usable:
-            taps = {name: tap[batch.finite] for name, tap in batch.taps.items()}
+            taps = batch.finite_taps()
             ids = predict_class(taps["logits"])[0] if class_ids is None else class_ids[[taken[i] for i in usable]]
             accumulator.add(taps, ids)
         position += len(batch.entries)

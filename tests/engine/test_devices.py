@@ -5,30 +5,27 @@ from types import SimpleNamespace
 
 import pytest
 
-from pc_engine.devices import DeviceError, gpu_reason, require_device
-from pc_engine.errors import PcEngineError, UsageError
+from pc_engine import devices
+from pc_engine.devices import check_device_name, gpu_reason, gpu_requirements
+from pc_engine.errors import UsageError
 
 
-@pytest.mark.parametrize("device", ["auto", "cpu"])
-def test_the_cpu_is_always_there(device: str) -> None:
-    require_device(device)
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
+def test_devices_have_these_names(device: str) -> None:
+    check_device_name(device)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CPU", "", "cuda:0:1", "cpu:0"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CPU", "", "cuda:0:1", "cpu:0", "auto\n"])
 def test_an_unknown_device_is_wrong_use(device: str) -> None:
     with pytest.raises(UsageError, match="choose auto, cpu, cuda or cuda:NUMBER"):
-        require_device(device)
+        check_device_name(device)
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_a_gpu_that_is_not_there_is_one_sentence(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)  # importing it fails
-    with pytest.raises(PcEngineError) as caught:
-        require_device(device)
-    assert str(caught.value) == (
+    assert gpu_reason() == (
         "The package 'cupy' is needed to run on an NVIDIA GPU: install it with pip install 'pc-engine[gpu]'."
     )
-    assert caught.value.exit_code == 2
 
 
 class _RuntimeError(RuntimeError):
@@ -50,8 +47,6 @@ def test_the_driver_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     error = _RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
     monkeypatch.setitem(sys.modules, "cupy", cupy_that(error))
     assert gpu_reason().startswith("CuPy finds no NVIDIA GPU (CUDA driver version is insufficient)")
-    with pytest.raises(DeviceError):
-        require_device("cuda")
 
 
 def test_no_gpu_among_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +54,38 @@ def test_no_gpu_among_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu_reason() == "This machine has no NVIDIA GPU: use --device cpu."
 
 
-def test_a_gpu_that_works_is_not_used_silently_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_there_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", cupy_that(1))
     assert gpu_reason() == ""
-    with pytest.raises(DeviceError, match="on the CPU only"):
-        require_device("cuda:0")
+
+
+def test_a_driver_is_found_by_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_DRIVER", "libpc-engine-has-no-such-library.so.1")
+    assert not devices.driver_found()
+    monkeypatch.setattr(devices, "_DRIVER", None)  # this program itself, which can be loaded for sure
+    assert devices.driver_found()
+
+
+def works() -> dict[str, bool]:
+    requirements = gpu_requirements()
+    assert all(requirement.reason.endswith(".") for requirement in requirements)
+    return {requirement.name: requirement.works for requirement in requirements}
+
+
+def test_everything_that_is_missing_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "driver_found", lambda: False)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert works() == {"driver": False, "cupy": False, "nvrtc": False}
+
+
+def test_cupy_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version() -> tuple[int, int]:
+        raise RuntimeError('Failure finding "libnvrtc.so.13"')
+
+    cupy = SimpleNamespace(__version__="14.2.0", cuda=SimpleNamespace(nvrtc=SimpleNamespace(getVersion=version)))
+    monkeypatch.setattr(devices, "driver_found", lambda: True)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert works() == {"driver": True, "cupy": True, "nvrtc": False}
+    assert 'Failure finding "libnvrtc.so.13"' in gpu_requirements()[-1].reason
+    cupy.cuda.nvrtc.getVersion = lambda: (13, 0)
+    assert works() == {"driver": True, "cupy": True, "nvrtc": True}

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from pc_engine import selection
+from pc_engine import candidates, selection
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS, OnnxRuntimeBackend
 from pc_engine.engine import network_request
@@ -61,9 +61,10 @@ class FakeBackend:
     save_fails: bool = False
     compiled: int = 0
     loaded: int = 0
+    devices: tuple[str, ...] = ("cpu",)
     inner: OnnxRuntimeBackend = field(default_factory=OnnxRuntimeBackend)
 
-    def probe(self) -> Probe:
+    def probe(self, device: str = "cpu") -> Probe:
         return Probe(not self.reason, self.reason or "works", self.version, () if self.reason else self.precisions)
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> FakeBackbone:
@@ -90,7 +91,8 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def replace_by(*fakes: FakeBackend) -> None:
         known = {"onnxruntime": FakeBackend("onnxruntime", seconds=0.02), **{fake.name: fake for fake in fakes}}
-        monkeypatch.setattr(selection, "BACKENDS", known)
+        for module in (selection, candidates):
+            monkeypatch.setattr(module, "BACKENDS", known)
 
     return replace_by
 
@@ -335,7 +337,9 @@ def test_if_none_agrees_each_is_named_with_its_reason(
             self.distort = (lambda tap: tap) if self.compiled == 0 else (lambda tap: -tap)
             return super().compile(request, save_to)
 
-    monkeypatch.setattr(selection, "BACKENDS", {"onnxruntime": FirstOnlyRight("onnxruntime")})
+    only = {"onnxruntime": FirstOnlyRight("onnxruntime")}
+    for module in (selection, candidates):
+        monkeypatch.setattr(module, "BACKENDS", only)
     with pytest.raises(BackendError, match=r"No backend runs tiny correctly here \(onnxruntime fp32: differs .* by 2,"):
         select(request_)
 

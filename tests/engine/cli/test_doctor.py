@@ -1,3 +1,8 @@
+from __future__ import annotations
+
+import sys
+
+
 def test_doctor_says_what_works_and_why_the_rest_does_not(pc_engine):
     report = pc_engine("doctor", "--json").json()
     backends = {entry["name"]: entry for entry in report["backends"]}
@@ -13,8 +18,43 @@ def test_doctor_gives_a_line_each(pc_engine):
 
 
 def test_backend_that_cannot_be_imported_is_explained(pc_engine, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     lines = pc_engine("doctor").out.splitlines()
     line = next(line for line in lines if line.startswith("openvino"))
     assert "does not work" in line
     assert "pip install openvino" in line
+
+
+def cuda(pc_engine):
+    return next(entry for entry in pc_engine("doctor", "--json").json()["devices"] if entry["name"] == "cuda")
+
+
+def test_all_that_a_gpu_misses_is_said_at_once(pc_engine, monkeypatch):
+    monkeypatch.setattr("pc_engine.devices.driver_found", lambda: False)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    found = cuda(pc_engine)
+    assert not found["works"]
+    assert {need["name"]: need["works"] for need in found["needs"]} == {"driver": False, "cupy": False, "nvrtc": False}
+    assert {entry["name"]: entry["works"] for entry in found["backends"]} == {"onnxruntime": False, "tensorrt": False}
+    text = pc_engine("doctor").out
+    assert "install NVIDIA's driver" in text
+    assert text.count("pc-engine[gpu]") >= 2
+
+
+def test_a_gpu_that_can_be_used_is_named(pc_engine, pretended, monkeypatch):
+    monkeypatch.setattr("pc_engine.devices.driver_found", lambda: True)
+    found = cuda(pc_engine)
+    assert found["works"]
+    assert found["reason"].startswith("NVIDIA H200 (compute capability 9.0, driver 13.0")
+    assert all(need["works"] for need in found["needs"])
+    pretended.missing = "pretended is not installed."
+    found = cuda(pc_engine)
+    assert not found["works"]
+    assert found["reason"].startswith("NVIDIA H200")
+
+
+def test_a_driver_without_a_gpu_does_not_work(pc_engine, pretended, pretended_gpu):
+    pretended_gpu.count = 0
+    found = cuda(pc_engine)
+    assert (found["works"], found["reason"]) == (False, "This machine has no NVIDIA GPU: use --device cpu.")

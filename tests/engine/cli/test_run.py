@@ -5,6 +5,7 @@ import sys
 import pytest
 from PIL import Image
 
+from pc_engine.errors import DeviceLostError
 from pc_engine.writers import SCHEMA, read_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
@@ -143,6 +144,30 @@ def test_model_without_a_fitted_part_names_the_command(pc_engine, scenes, make_m
     outcome = pc_engine("run", scenes, "--mode", mode, "--model", model)
     assert outcome.code == 1
     assert f"pc-engine {command} DATA --model" in outcome.err
+
+
+def test_a_gpu_that_is_lost_leaves_the_rows_of_before(pc_engine, scenes, tiny_directory, tmp_path, pretended):
+    def lose(_):
+        if len(pretended.sizes) == 3:
+            raise DeviceLostError("The GPU stopped answering while running the network: look at nvidia-smi.")
+
+    pretended.parallel = 1
+    options = ("--backend", "pretended", "--precision", "fp32", "--device", "cuda", "--batch-size", "2")
+    pretended.before = lose
+    outcome = pc_engine("run", scenes, "--model", tiny_directory, "--out", tmp_path / "run", *options)
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1] == (
+        "pc-engine: The GPU stopped answering while running the network: look at nvidia-smi."
+    )
+    assert "Traceback" not in outcome.err
+    assert [row["count"] for row in read_rows(tmp_path / "run")] == [0, 1, 2, 3]
+
+
+def test_the_device_is_in_the_summary(pc_engine, scenes, tiny_directory, pretended):
+    outcome = pc_engine("run", scenes, "--model", tiny_directory, "--json", "--precision", "fp32")
+    assert (outcome.json()["device"], outcome.json()["backend"]) == ("cuda:0", "pretended")
+    outcome = pc_engine("run", scenes, "--model", tiny_directory, "--json", "--precision", "fp32", "--device", "cpu")
+    assert (outcome.json()["device"], outcome.json()["backend"]) == ("cpu", "onnxruntime")
 
 
 def test_unexpected_error_is_one_sentence(pc_engine, scenes, tiny_directory, monkeypatch):

@@ -1,0 +1,300 @@
+"""A GPU for whole runs: the kernels' own source, run on the host, behind a CuPy whose every copy is counted.
+
+`backends/conftest.py` has another one, for the backends' code, with streams that are as lazy as real ones.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pc_engine.backbone import Backbone, CompileRequest, Probe
+from pc_engine.backends import BACKENDS, OnnxRuntimeBackend
+
+_KERNELS_ON_HOST = Path(__file__).parents[1] / "kernels" / "cuda" / "conftest.py"
+
+
+class CUDARuntimeError(RuntimeError):
+    def __init__(self, status: int, text: str = "") -> None:
+        super().__init__(text or f"cudaError{status}")
+        self.status = status
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+def _load_kernels_on_host() -> ModuleType:
+    name = "kernels_on_host"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, _KERNELS_ON_HOST)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+class Stream:
+    def __init__(self, gpu: PretendedGpu, *, non_blocking: bool) -> None:
+        self.gpu, self.non_blocking = gpu, non_blocking
+
+    def __enter__(self) -> Stream:
+        self.gpu.stack().append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.gpu.stack().pop()
+
+    def synchronize(self) -> None: ...
+
+
+@dataclass
+class PretendedGpu:
+    """What happened on the GPU, and what it has.
+
+    Attributes
+    ----------
+    to_host, to_device
+        Copies of arrays that CuPy was asked for.
+    launched
+        Thread and stream of each kernel.
+    device_exit
+        Raised when a device is left that was made current.
+    largest
+        Most values in an array; a larger one does not fit into the memory.
+    """
+
+    name: str = "NVIDIA H200"
+    count: int = 1
+    driver: int = 13000
+    to_host: int = 0
+    to_device: int = 0
+    freed: int = 0
+    launched: list[tuple[str, Stream]] = field(default_factory=list)
+    device_exit: Exception | None = None
+    largest: int | None = None
+
+    def __post_init__(self) -> None:
+        self.local, self.lock = threading.local(), threading.Lock()
+        self.default = Stream(self, non_blocking=False)
+
+    def stack(self) -> list[Stream]:
+        if not hasattr(self.local, "stack"):
+            self.local.stack = []
+        return self.local.stack
+
+    def current(self) -> Stream:
+        return self.stack()[-1] if self.stack() else self.default
+
+    def device(self, index: int = 0) -> Any:
+        assert index < self.count
+        gpu = self
+
+        class Device:
+            id = index
+
+            def __enter__(self) -> None: ...
+
+            def __exit__(self, *_: object) -> None:
+                if gpu.device_exit is not None:
+                    raise gpu.device_exit
+
+        return Device()
+
+
+def _strict_ufunc(host: ModuleType) -> Callable[..., Any]:
+    """What ufuncs do with `HostArray`: as in CuPy, it does not mix with arrays of the host."""
+
+    def call(self: Any, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+        for array in (*inputs, *(out or ())):
+            if isinstance(array, np.ndarray) and not isinstance(array, host.HostArray) and array.ndim:
+                raise TypeError(f"an array of the device met one of the host, of shape {array.shape}")
+        if out is not None:
+            kwargs["out"] = tuple(host._bare(array) for array in out)
+        with np.errstate(all="ignore"):  # a device warns of nothing
+            found = getattr(ufunc, method)(*map(host._bare, inputs), **kwargs)
+        if out is not None:
+            return out[0]
+        return np.asarray(found).view(host.HostArray)
+
+    return call
+
+
+def _make_cupy(gpu: PretendedGpu, host: ModuleType) -> ModuleType:
+    class Cupy(host.HostCupy):  # type: ignore[name-defined, misc]
+        __version__ = "14.2.0"
+
+        def asarray(self, values: Any, dtype: Any = None) -> Any:
+            gpu.to_device += not isinstance(values, host.HostArray)
+            array = values if isinstance(values, host.HostArray) else np.array(values)
+            return array.astype(dtype or array.dtype, copy=False).view(host.HostArray)
+
+        def empty(self, shape: Any, dtype: Any = float) -> Any:
+            if gpu.largest is not None and np.prod(shape) > gpu.largest:
+                raise OutOfMemoryError(f"Out of memory allocating {np.prod(shape):,} values")
+            return super().empty(shape, dtype)
+
+        def RawModule(self, **given: Any) -> Any:  # noqa: N802 (CuPy's name)
+            with gpu.lock:
+                module = super().RawModule(**given)
+            return SimpleNamespace(get_function=lambda name: _Kernel(gpu, module.get_function(name)))
+
+    cupy: Any = Cupy()
+    cupy.cuda.runtime.CUDARuntimeError = CUDARuntimeError
+    cupy.cuda.runtime.getDeviceCount = lambda: gpu.count
+    cupy.cuda.runtime.getDeviceProperties = lambda _: {"name": gpu.name.encode(), "major": 9, "minor": 0}
+    cupy.cuda.runtime.driverGetVersion = lambda: gpu.driver
+    cupy.cuda.driver = SimpleNamespace(CUDADriverError=CUDARuntimeError)
+    cupy.cuda.memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
+    cupy.cuda.nvrtc = SimpleNamespace(getVersion=lambda: (13, 0))
+    cupy.cuda.Device, cupy.cuda.get_current_stream = gpu.device, gpu.current
+    cupy.cuda.Stream = lambda non_blocking=False: Stream(gpu, non_blocking=non_blocking)
+    for pool in ("get_default_memory_pool", "get_default_pinned_memory_pool"):
+        setattr(cupy, pool, lambda: SimpleNamespace(free_all_blocks=lambda: setattr(gpu, "freed", gpu.freed + 1)))
+    return cupy
+
+
+class _Kernel:
+    """A kernel of the host's, one at a time: what threads of a block share is static there."""
+
+    def __init__(self, gpu: PretendedGpu, kernel: Any) -> None:
+        self.gpu, self.kernel = gpu, kernel
+
+    def __call__(self, grid: Any, block: Any, arguments: Any, *, shared_mem: int) -> None:
+        self.kernel.max_dynamic_shared_size_bytes = self.max_dynamic_shared_size_bytes
+        with self.gpu.lock:
+            self.gpu.launched.append((threading.current_thread().name, self.gpu.current()))
+            self.kernel(grid, block, arguments, shared_mem=shared_mem)
+
+    max_dynamic_shared_size_bytes = 48 << 10
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
+    """A machine with one GPU and CuPy."""
+    host = _load_kernels_on_host()
+    host.require_compiler()
+    gpu = PretendedGpu()
+
+    def get(self: Any) -> np.ndarray:
+        gpu.to_host += 1
+        return self.view(np.ndarray).copy()
+
+    def counted(convert: Callable[..., Any]) -> Callable[..., Any]:
+        def call(values: Any, *args: Any, **kwargs: Any) -> Any:
+            gpu.to_host += isinstance(values, host.HostArray)
+            return convert(values, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(host.HostArray, "get", get)
+    # CuPy's arrays refuse these, and the host's way to look at them would go unnoticed.
+    for name in ("array", "asarray"):
+        monkeypatch.setattr(np, name, counted(getattr(np, name)))
+    monkeypatch.setattr(host.HostArray, "__array_ufunc__", _strict_ufunc(host), raising=False)
+    monkeypatch.setitem(sys.modules, "cupy", _make_cupy(gpu, host))
+    monkeypatch.setattr("pc_engine.device_choice.driver_found", lambda: True)
+    return gpu
+
+
+@dataclass
+class PretendedBackbone:
+    """ONNX Runtime's taps, on the GPU. What differs from it is for `PretendedBackend` to say."""
+
+    request: CompileRequest
+    network: Backbone
+    fake: PretendedBackend
+    backend: str = "pretended"
+
+    @property
+    def parallel(self) -> int:
+        return self.fake.parallel
+
+    def infer(self, images: np.ndarray) -> dict[str, Any]:
+        with self.fake.lock:
+            self.fake.sizes.append(len(images))
+            self.fake.streams.append(sys.modules["cupy"].cuda.get_current_stream())  # type: ignore[attr-defined]
+            self.fake.running += 1
+            self.fake.most_at_once = max(self.fake.most_at_once, self.fake.running)
+        try:
+            time.sleep(self.fake.seconds)
+            self.fake.before(len(images))
+            taps = self.network.infer(images)
+        finally:
+            with self.fake.lock:
+                self.fake.running -= 1
+        host = sys.modules["kernels_on_host"]
+        return {name: np.array(self.fake.distort(tap)).view(host.HostArray) for name, tap in taps.items()}
+
+    def close(self) -> None:
+        self.fake.closed += 1
+        self.network.close()
+
+
+@dataclass
+class PretendedBackend:
+    """A backend for the pretended GPU.
+
+    ``before`` is called with the size of each batch and may raise; ``distort`` changes the taps.
+    """
+
+    name: str = "pretended"
+    devices: tuple[str, ...] = ("cuda",)
+    precisions: tuple[str, ...] = ("fp32", "fp16")
+    missing: str = ""
+    parallel: int = 2
+    seconds: float = 0.0
+    before: Callable[[int], object] = lambda _: None
+    at_compile: Callable[[CompileRequest], object] = lambda _: None
+    distort: Callable[[np.ndarray], np.ndarray] = lambda tap: tap
+    sizes: list[int] = field(default_factory=list)
+    streams: list[Stream] = field(default_factory=list)
+    compiled: list[CompileRequest] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    running: int = 0
+    most_at_once: int = 0
+    loaded: int = 0
+    closed: int = 0
+
+    def probe(self, device: str = "cpu") -> Probe:
+        if device == "cpu":
+            return Probe(False, "pretended runs on GPUs only.")
+        return Probe(not self.missing, self.missing or "works", "1", () if self.missing else self.precisions)
+
+    def compile(self, request: CompileRequest, save_to: Path | None = None) -> PretendedBackbone:
+        assert request.device.startswith("cuda:")
+        self.compiled.append(request)
+        self.at_compile(request)
+        return PretendedBackbone(request, OnnxRuntimeBackend().compile(_on_cpu(request), save_to), self)
+
+    def load(self, request: CompileRequest, saved: Path) -> PretendedBackbone:
+        self.loaded += 1
+        self.at_compile(request)
+        return PretendedBackbone(request, OnnxRuntimeBackend().load(_on_cpu(request), saved), self)
+
+
+def _on_cpu(request: CompileRequest) -> CompileRequest:
+    return replace(request, device="cpu", precision="fp32", threads=1)
+
+
+@pytest.fixture
+def pretended(pretended_gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch) -> PretendedBackend:
+    """The only backend of that machine that runs on its GPU."""
+    backend = PretendedBackend()
+    on_cpu = {name: other for name, other in BACKENDS.items() if name == "onnxruntime"}
+    monkeypatch.setattr(on_cpu["onnxruntime"], "devices", ("cpu",), raising=False)
+    known = {**on_cpu, "pretended": backend}
+    for module in ("candidates", "device_choice", "selection", "cli.doctor"):
+        monkeypatch.setattr(f"pc_engine.{module}.BACKENDS", known)
+    return backend

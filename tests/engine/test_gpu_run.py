@@ -1,0 +1,264 @@
+"""Whole runs on a pretended GPU: what crosses the bus, streams, memory that is too small, and a GPU that is lost."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pc_engine import Engine, Result, load_model
+from pc_engine.datasets import LabelledImage
+from pc_engine.engine import open_network
+from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
+from pc_engine.fitting.from_images import counter_from_images, signatures_from_images
+from pc_engine.modes import MODES
+
+CELLS = [(1, 1), (5, 2), (2, 6), (6, 6), (4, 4)]
+JOBS = [*((mode, None) for mode in MODES), ("p2c", "dbscan")]
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, draw_scene: Callable[..., Image.Image]) -> Path:
+    """A folder of eleven scenes with 0 to 5 white objects, and one file that is no picture."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for k in range(11):
+        draw_scene(CELLS[: k % 6], (160 + 8 * k, 120)).save(folder / f"{k:02d}.png")
+    (folder / "04-broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def on_cpu(model: Path, folder: Path, mode: str, cluster: str | None = None) -> list[Result]:
+    with Engine(model, mode=mode, backend="onnxruntime", device="cpu", batch_size=4, cluster=cluster) as engine:
+        return list(engine.run(folder))
+
+
+def on_gpu(model: Path, mode: str = "c2p", **options: Any) -> Engine:
+    given = {"precision": "fp32", "device": "cuda", "batch_size": 4, "workers": 2, **options}
+    return Engine(model, mode=mode, backend="pretended", **given)
+
+
+def assert_same(results: list[Result], expected: list[Result]) -> None:
+    assert [result.path for result in results] == [result.path for result in expected]
+    for result, other in zip(results, expected, strict=True):
+        assert (result.error, result.count, result.count_label) == (other.error, other.count, other.count_label)
+        assert (result.class_name, result.class_score) == (other.class_name, pytest.approx(other.class_score))
+        assert result.count_scores == (None if other.count_scores is None else pytest.approx(other.count_scores))
+        assert len(result.pointers) == len(other.pointers)
+        for pointer, its_other in zip(result.pointers, other.pointers, strict=True):
+            assert pointer.centre == pytest.approx(its_other.centre, abs=1e-6)
+            assert (pointer.kind, pointer.area) == (its_other.kind, pytest.approx(its_other.area, abs=1e-4))
+            assert pointer.score == pytest.approx(its_other.score, abs=1e-9)
+
+
+@pytest.mark.parametrize(("mode", "cluster"), JOBS)
+def test_results_are_the_cpus_and_each_batch_crosses_once(
+    mode: str, cluster: str | None, tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    with on_gpu(tiny_directory, mode, cluster=cluster) as engine:
+        assert engine.device == "cuda:0"
+        results = list(engine.run(scenes))
+        assert_same(results, on_cpu(tiny_directory, scenes, mode, cluster))
+        assert pretended_gpu.to_host == len(pretended.sizes)
+        assert sum(pretended.sizes) == 11
+        # Weights, signatures and other constants are there by now, and stay there.
+        moved = pretended_gpu.to_device
+        assert list(engine.run(scenes)) == results
+        assert pretended_gpu.to_host == len(pretended.sizes)
+        assert pretended_gpu.to_device == moved > 0
+
+
+def test_batches_run_side_by_side_each_on_a_stream_of_its_own(
+    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    pretended.seconds = 0.05
+    with on_gpu(tiny_directory, "combined", batch_size=2) as engine:
+        list(engine.run(scenes))
+        assert pretended.most_at_once == 2
+        streams = set(pretended.streams)
+        assert len(streams) == 2
+        assert all(stream.non_blocking for stream in streams)
+        # The mode's kernels queue behind the network of their batch, on the thread that ran it.
+        assert {stream for _, stream in pretended_gpu.launched} == streams
+        assert len({(thread, stream) for thread, stream in pretended_gpu.launched}) >= 2
+        # Streams are kept: CuPy keeps what was freed on each.
+        list(engine.run(scenes))
+        assert set(pretended.streams) == streams
+    assert pretended_gpu.current() is pretended_gpu.default
+
+
+def test_parts_can_be_fitted_to_what_a_gpu_says(
+    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    model = load_model(tiny_directory)
+    photos = [LabelledImage(path, count=index % 6) for index, path in enumerate(sorted(scenes.glob("*.png")))] * 4
+    taps = ("conv_last", "conv_prev", "gap", "logits")
+    counters, signatures = [], []
+    for device in ("cpu", "cuda"):
+        backend = "onnxruntime" if device == "cpu" else "pretended"
+        network = open_network(model, taps, backend=backend, precision="fp32", device=device, batch_size=3)
+        counters.append(counter_from_images(photos, network, workers=1, folds=2)[0])
+        signatures.append(signatures_from_images(photos, None, network, workers=1)[0])
+    for name, weights in counters[0].weights.items():
+        np.testing.assert_array_equal(counters[1].weights[name], weights)
+    for tap, ranking in signatures[0].ranking.items():
+        np.testing.assert_array_equal(signatures[1].ranking[tap], ranking)
+
+
+def too_large_above(most: int) -> Callable[[int], None]:
+    def check(n: int) -> None:
+        if n > most:
+            raise DeviceMemoryError("The memory of the GPU was full while running the network: use a smaller batch.")
+
+    return check
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_that_does_not_fit_is_halved_and_run_again(
+    mode: str, most: int, tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    pretended.before = too_large_above(most)
+    said: list[str] = []
+    with on_gpu(tiny_directory, mode, batch_size=4, report=said.append) as engine:
+        said.clear()
+        assert_same(list(engine.run(scenes)), on_cpu(tiny_directory, scenes, mode))
+        assert [text for text in said if "memory" in text] == [
+            "The GPU's memory does not hold 4 images at once: the run goes on with smaller batches."
+        ]
+        assert pretended_gpu.freed > 0
+        # The size that fits is kept, for later batches and later runs.
+        assert max(pretended.sizes[-4:]) <= most
+        pretended.sizes.clear()
+        assert len(list(engine.run(scenes))) == 12
+        assert max(pretended.sizes) == {1: 1, 2: 2, 3: 2}[most]
+        assert len(said) == 1
+
+
+def test_what_follows_the_network_may_not_fit_either(
+    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    expected = on_cpu(tiny_directory, scenes, "p2c")
+    with on_gpu(tiny_directory, "p2c", batch_size=8) as engine:
+        pretended_gpu.largest = 4 * 64  # heatmaps of four images
+        assert_same(list(engine.run(scenes)), expected)
+        assert max(pretended.sizes[-3:]) <= 4
+
+
+def test_a_single_image_that_does_not_fit_ends_the_run(
+    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    pretended.before = too_large_above(0)
+    with on_gpu(tiny_directory) as engine, pytest.raises(DeviceMemoryError, match="use a smaller batch"):
+        list(engine.run(scenes))
+
+
+def test_a_network_that_does_not_fit_is_opened_for_smaller_batches(
+    tiny_directory: Path, scenes: Path, pretended: Any
+) -> None:
+    pretended.at_compile = lambda request: too_large_above(3)(request.batch_size)
+    said: list[str] = []
+    with on_gpu(tiny_directory, batch_size=12, report=said.append) as engine:
+        assert engine.batch_size == 3
+        assert len(list(engine.run(scenes))) == 12
+    assert [text.split()[-1] for text in said if "does not hold" in text] == ["6.", "3."]
+    pretended.at_compile = lambda request: too_large_above(0)(request.batch_size)
+    with pytest.raises(DeviceMemoryError):
+        on_gpu(tiny_directory, precision="fp16")
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+@pytest.mark.parametrize(("at", "rows"), [(1, 0), (2, 2), (4, 7)])
+def test_a_lost_gpu_ends_the_run_with_all_rows_that_were_finished(
+    at: int, rows: int, parallel: int, tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    expected = on_cpu(tiny_directory, scenes, "c2p")
+    pretended.parallel = parallel
+    lost = sys.modules["cupy"].cuda.runtime.CUDARuntimeError(700, "cudaErrorIllegalAddress")  # type: ignore[attr-defined]
+
+    def lose(_: int) -> None:
+        if len(pretended.sizes) >= at:
+            # As on a real one, everything that follows fails as well.
+            pretended_gpu.device_exit = lost
+            raise DeviceLostError("The GPU stopped answering while running the network: start again.")
+
+    results: list[Result] = []
+    with on_gpu(tiny_directory, batch_size=2) as engine:
+        pretended.before = lose
+        pretended.sizes.clear()
+        with pytest.raises(DeviceLostError, match="The GPU stopped answering while"):
+            results.extend(engine.run(scenes))  # which keeps what came before the error
+        pretended_gpu.device_exit = None
+    assert_same(results, expected[: len(results)])
+    # Side by side, the loss may reach a batch of before while it runs.
+    assert len(results) == rows if parallel == 1 else len(results) <= rows
+    assert not [t.name for t in threading.enumerate() if t.name.startswith(("decode", "network"))]
+
+
+def test_an_error_of_cuda_in_a_mode_is_a_sentence(
+    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cupy: Any = sys.modules["cupy"]
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise cupy.cuda.runtime.CUDARuntimeError(98, "cudaErrorInvalidDeviceFunction")
+
+    with on_gpu(tiny_directory) as engine:
+        monkeypatch.setattr(cupy, "empty", fail)
+        with pytest.raises(
+            BackendError, match=r"failed while counting and pointing \(cudaErrorInvalidDeviceFunction\)"
+        ):
+            list(engine.run(scenes))
+
+
+@pytest.mark.parametrize(("mode", "cluster"), JOBS)
+def test_an_image_that_a_kernel_refuses_is_an_error_row(
+    mode: str, cluster: str | None, tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    """Taps that are finite, whose sum over the maps is not."""
+
+    def overflow(tap: np.ndarray) -> np.ndarray:
+        huge = np.array(tap)
+        if tap.ndim == 4:
+            huge[1, :, 2, 3] = 3e38
+        return huge
+
+    with on_gpu(tiny_directory, mode, cluster=cluster, batch_size=12) as engine:
+        expected = list(engine.run(scenes))
+        pretended.distort = overflow
+        results = list(engine.run(scenes))
+    # The images are shared by two batches, of each of which it is the second.
+    failed = [index for index, result in enumerate(results) if not result.ok and "broken" not in result.path]
+    assert len(failed) == len(pretended.sizes) / 2
+    assert results[failed[0]].error == "The heatmap of this image cannot be read: it overflows, or is negative."
+    assert (results[failed[0]].count, results[failed[0]].pointers) == (None, ())
+    kept = [index for index in range(len(results)) if index not in failed]
+    assert_same([results[index] for index in kept], [expected[index] for index in kept])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_taps_that_are_not_finite_cost_that_image_only(
+    mode: str, tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    def spoil(tap: np.ndarray) -> np.ndarray:
+        spoilt = np.array(tap)
+        spoilt[0].flat[0] = np.nan
+        return spoilt
+
+    with on_gpu(tiny_directory, mode, batch_size=3) as engine:
+        expected = list(engine.run(scenes))
+        copies, batches = pretended_gpu.to_host, len(pretended.sizes)
+        pretended.distort = spoil
+        results = list(engine.run(scenes))
+        assert pretended_gpu.to_host - copies == len(pretended.sizes) - batches
+    failed = [index for index, result in enumerate(results) if not result.ok and "broken" not in result.path]
+    assert len(failed) == len(pretended.sizes) - batches
+    assert results[failed[0]].error == "The network returned values that are not finite for this image."
+    kept = [index for index in range(len(results)) if index not in failed]
+    assert_same([results[index] for index in kept], [expected[index] for index in kept])
