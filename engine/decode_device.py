@@ -1,0 +1,278 @@
+"""Decoding on an NVIDIA GPU with nvImageCodec: a batch of files to pixels of the network's size in its memory.
+
+What the GPU decodes are plain JPEGs: baseline, 8 bits, grey or YCbCr, complete. All else (progressive, CMYK, RGB in
+JPEG, other formats, truncated files) goes to `pc_engine.decode`, and so does whatever nvImageCodec refuses: its answer
+stands, be it pixels or the reason why there are none. So every image has the same outcome as on the CPU, and a bad one
+costs its own row.
+
+Pixels differ a little from those of the CPU: here a JPEG is decoded in full, there at a smaller scale that is still
+twice the network's size, and each rounds colours its own way. On photos the difference is below `TOLERANCE` levels on
+average; resizing itself is the same within one level (`pc_engine.image_resize`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from pc_engine.backends.cuda import cuda_errors, device_index, first_line, on_device
+from pc_engine.decode import MAX_PIXELS, DecodedImage, decode_bytes
+from pc_engine.errors import BackendError, ImageError, MissingPackageError
+from pc_engine.image_resize import DeviceResizer
+from pc_engine.kernels.array_module import Array
+
+#: Mean difference of a photo's pixels from those that `pc_engine.decode` gives, in levels of 0..255.
+TOLERANCE = 2.0
+
+# Colours between the pixels that have some are interpolated, as libjpeg does.
+_OPTIONS = ":fancy_upsampling=1"
+
+_START, _END, _SCAN, _ADOBE, _BASELINE = 0xD8, 0xD9, 0xDA, 0xEE, 0xC0
+# Markers that say the frame's kind and size, and the three among their numbers that say other things.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_RGB = b"RGB"
+
+Resize = Callable[[Sequence[Array], Sequence[int], Array], None]
+
+
+class Codec(Protocol):
+    """Decodes plain JPEGs, upright and in RGB."""
+
+    def decode(self, data: Sequence[bytes]) -> list[Array | None]:
+        """Return uint8 (H, W, 3) of each file, None where it cannot."""
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """Some files, decoded.
+
+    Attributes
+    ----------
+    pixels
+        uint8 (m, height, width, 3): the m images that could be read, in order. On a device they are complete.
+    images
+        For each file its `DecodedImage`, whose pixels are a view of ``pixels``; None where it could not be read.
+    errors
+        For each file None, or the sentence that says why it could not be read.
+    on_device
+        Number of files that the codec decoded.
+    """
+
+    pixels: Array
+    images: tuple[DecodedImage | None, ...]
+    errors: tuple[str | None, ...]
+    on_device: int
+
+
+class BatchDecoder:
+    """Decodes batches; one thread at a time may use it.
+
+    Parameters
+    ----------
+    codec
+        What decodes plain JPEGs.
+    resize
+        Writes images of any sizes, resized, to slots of a batch.
+    xp
+        NumPy or CuPy: where the pixels are to be.
+    pool
+        Threads for what is decoded on the CPU.
+    """
+
+    def __init__(self, codec: Codec, resize: Resize, xp: Any, pool: Executor) -> None:
+        self._codec, self._resize, self._xp, self._pool = codec, resize, xp, pool
+
+    def decode(self, data: Sequence[bytes | ImageError], height: int, width: int) -> DecodedBatch:
+        """Decode files held in memory to ``height`` x ``width``; an error in the place of one keeps that place.
+
+        Raises
+        ------
+        BackendError
+            If the codec fails altogether. A file that cannot be read is no error: see `DecodedBatch.errors`.
+        """
+        plain = {k: content for k, content in enumerate(data) if isinstance(content, bytes) and is_plain_jpeg(content)}
+        others = sorted(set(range(len(data))) - set(plain))
+        # The cores work on the others meanwhile.
+        waiting = {k: self._pool.submit(_on_host, data[k], height, width) for k in others}
+        found = dict(zip(plain, self._codec.decode(list(plain.values())), strict=True)) if plain else {}
+        refused = [k for k, image in found.items() if image is None]
+        waiting |= {k: self._pool.submit(_on_host, data[k], height, width) for k in refused}
+        raw = {k: image for k, image in found.items() if image is not None}
+        host = {k: future.result() for k, future in waiting.items()}
+        errors = tuple(str(host[k]) if isinstance(host.get(k), ImageError) else None for k in range(len(data)))
+        readable = [k for k, error in enumerate(errors) if error is None]
+        slot = {k: place for place, k in enumerate(readable)}
+
+        pixels = self._xp.empty((len(readable), height, width, 3), np.uint8)
+        self._resize(list(raw.values()), [slot[k] for k in raw], pixels)
+        images: list[DecodedImage | None] = [None] * len(data)
+        for k in readable:
+            decoded = host.get(k)
+            if isinstance(decoded, DecodedImage):
+                pixels[slot[k]] = self._xp.asarray(decoded.pixels)
+                size = decoded.width, decoded.height
+            else:
+                size = raw[k].shape[1], raw[k].shape[0]
+            images[k] = DecodedImage(pixels[slot[k]], *size)
+        return DecodedBatch(pixels, tuple(images), errors, len(raw))
+
+
+class DeviceDecoder:
+    """A `BatchDecoder` on a GPU, with a stream of its own; for one thread at a time.
+
+    Parameters
+    ----------
+    device
+        ``"cuda:N"``.
+    workers
+        Threads for what is decoded on the CPU.
+
+    Raises
+    ------
+    MissingPackageError
+        If nvImageCodec or CuPy is not installed.
+    BackendError
+        If it does not work here.
+    """
+
+    def __init__(self, device: str, workers: int) -> None:
+        try:
+            import cupy
+        except ImportError:
+            raise MissingPackageError("cupy", "gpu", "decode on an NVIDIA GPU") from None
+        self._index = device_index(device)
+        codec = NvImageCodec(self._index)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        with on_device(self._index), cuda_errors("starting to decode"):
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._decoder = BatchDecoder(codec, DeviceResizer(cupy), cupy, self._pool)
+
+    def decode(self, data: Sequence[bytes | ImageError], height: int, width: int) -> DecodedBatch:
+        """Decode files held in memory; the pixels are complete when this returns. See `BatchDecoder.decode`."""
+        with on_device(self._index), cuda_errors("decoding images"), self._stream:
+            batch = self._decoder.decode(data, height, width)
+            # Before the codec's own images are freed, and so that any stream may read the pixels.
+            self._stream.synchronize()
+            return batch
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class NvImageCodec:
+    """nvImageCodec's decoder, which shares a batch out among the card's JPEG engines, its cores and the host's.
+
+    Parameters
+    ----------
+    index
+        Number of the GPU; -1 for the host alone.
+    """
+
+    def __init__(self, index: int) -> None:
+        try:
+            nvimgcodec: Any = importlib.import_module("nvidia.nvimgcodec")
+        except ImportError:
+            raise MissingPackageError("nvidia.nvimgcodec", "gpu", "decode on an NVIDIA GPU") from None
+        self._on_host = index < 0
+        # Its warnings are about single files, which have a row that says what is wrong.
+        kinds = nvimgcodec.BackendKind
+        settings: dict[str, Any] = {"device_id": index, "options": _OPTIONS}
+        if self._on_host:
+            settings |= {
+                "device_id": nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY,
+                "backends": [nvimgcodec.Backend(kinds.CPU_ONLY)],
+            }
+        try:
+            self._decoder = nvimgcodec.Decoder(**settings)
+        except RuntimeError as error:
+            raise BackendError(f"nvImageCodec cannot be used here ({first_line(error)}).") from None
+        self._parameters = nvimgcodec.DecodeParams(apply_exif_orientation=True, color_spec=nvimgcodec.ColorSpec.SRGB)
+
+    def decode(self, data: Sequence[bytes]) -> list[Array | None]:
+        """See `Codec.decode`. On a GPU the arrays are CuPy's, ready for the current stream."""
+        stream = 0
+        if not self._on_host:
+            import cupy
+
+            stream = cupy.cuda.get_current_stream().ptr
+        try:
+            images = self._decoder.decode(list(data), params=self._parameters, cuda_stream=stream)
+        except RuntimeError as error:
+            raise BackendError(f"nvImageCodec failed ({first_line(error)}).") from None
+        return [None if image is None else self._array(image) for image in images]
+
+    def _array(self, image: Any) -> Array | None:
+        if self._on_host:
+            array: Array = np.asarray(image)
+        else:
+            import cupy
+
+            array = cupy.asarray(image)
+        return array if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8 else None
+
+
+def is_plain_jpeg(data: bytes) -> bool:
+    """Whether a file is a complete baseline JPEG of 8 bits, grey or YCbCr, that the CPU would not refuse for its size.
+
+    Looks at the markers ahead of the picture, and for the one that ends it, in any order of segments.
+    """
+    if data[:2] != bytes((0xFF, _START)):
+        return False
+    place, is_ycc = 2, True
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xFF:  # markers may be preceded by any number of these
+            place += 1
+            continue
+        if marker in (_SCAN, _END):
+            return False
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        segment = data[place + 4 : place + 2 + length]
+        if marker in _FRAMES:
+            return is_ycc and marker == _BASELINE and _is_plain_frame(segment) and data.rfind(b"\xff\xd9") > place
+        if marker == _ADOBE and segment[:5] == b"Adobe":
+            is_ycc = len(segment) < 12 or segment[11] != 0  # 0: three components are RGB
+        place += 2 + length
+    return False
+
+
+def _is_plain_frame(segment: bytes) -> bool:
+    """Whether a frame header is of 8 bits, one or three components that are no RGB, and of an allowed size."""
+    if len(segment) < 6:
+        return False
+    height, width = (int.from_bytes(segment[k : k + 2], "big") for k in (1, 3))
+    components = segment[5]
+    names = segment[6 : 6 + 3 * components : 3]
+    return segment[0] == 8 and components in (1, 3) and names != _RGB and 0 < height * width <= MAX_PIXELS
+
+
+def open_decoder(device: str, workers: int = 2) -> DeviceDecoder:
+    """Return a decoder on ``device``; see `DeviceDecoder`."""
+    return DeviceDecoder(device, workers)
+
+
+def _on_host(data: bytes | ImageError, height: int, width: int) -> DecodedImage | ImageError:
+    if isinstance(data, ImageError):
+        return data
+    try:
+        return decode_bytes(data, height, width)
+    except ImageError as error:
+        return error
+
+
+__all__ = [
+    "TOLERANCE",
+    "BatchDecoder",
+    "Codec",
+    "DecodedBatch",
+    "DeviceDecoder",
+    "NvImageCodec",
+    "is_plain_jpeg",
+    "open_decoder",
+]

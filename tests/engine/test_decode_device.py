@@ -1,0 +1,230 @@
+"""Which files go to the codec, and that every file has the outcome that it has on the CPU. No GPU takes part."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pc_engine.decode import DecodedImage, decode_bytes, display_image
+from pc_engine.decode_device import TOLERANCE, BatchDecoder, DecodedBatch, DeviceDecoder, NvImageCodec, is_plain_jpeg
+from pc_engine.errors import BackendError, ImageError, MissingPackageError
+from pc_engine.image_resize import HostResizer
+from pc_engine.kernels.array_module import to_host
+from pc_engine.selection import probe_images
+
+SIZE = (64, 96)
+ORIENTATION = 0x0112
+
+
+def photo(width: int = 320, height: int = 240, seed: int = 0) -> Image.Image:
+    return Image.fromarray(probe_images(height, width, 1, seed)[0])
+
+
+def encode(picture: Image.Image, file_format: str = "JPEG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return encode(photo(), quality=90, exif=exif.tobytes())
+
+
+PLAIN = {
+    "baseline": encode(photo(), quality=90),
+    "4:4:4": encode(photo(), quality=90, subsampling="4:4:4"),
+    "grey": encode(photo().convert("L")),
+    "turned": turned(6),
+}
+OTHERS = {
+    "progressive": encode(photo(), progressive=True),
+    "cmyk": encode(photo().convert("CMYK")),
+    "rgb in jpeg": encode(photo(), keep_rgb=True),
+    "png": encode(photo(), "PNG"),
+    "webp": encode(photo(), "WEBP"),
+    "cut off": PLAIN["baseline"][: len(PLAIN["baseline"]) // 2],
+    "empty": b"",
+    "text": b"not an image at all",
+    "two bytes": b"\xff\xd8",
+    "no frame": b"\xff\xd8\xff\xd9" + bytes(20),
+}
+ALL = PLAIN | OTHERS
+TURNED = {f"orientation {k}": turned(k) for k in range(1, 9)}
+
+
+class FakeCodec:
+    """Decodes on the host; ``refused`` are files that it gives None for."""
+
+    def __init__(self, refused: Sequence[bytes] = ()) -> None:
+        self.refused = refused
+        self.seen: list[bytes] = []
+
+    def decode(self, data: Sequence[bytes]) -> list[np.ndarray | None]:
+        self.seen += data
+        return [None if one in self.refused else np.asarray(display_image(one).picture) for one in data]
+
+
+def on_the_cpu(data: bytes) -> DecodedImage | str:
+    """The picture, or the sentence why there is none."""
+    try:
+        return decode_bytes(data, *SIZE)
+    except ImageError as error:
+        return str(error)
+
+
+def check_outcomes(files: Mapping[str, bytes], batch: DecodedBatch) -> None:
+    """Every file has the pixels, size or error that it has on the CPU; what the CPU decoded, to the last value."""
+    for name, image, error in zip(files, batch.images, batch.errors, strict=True):
+        expected = on_the_cpu(files[name])
+        if isinstance(expected, str):
+            assert (image, error) == (None, expected), name
+            continue
+        assert error is None, name
+        assert image is not None, name
+        assert (image.width, image.height) == (expected.width, expected.height), name
+        difference = np.abs(to_host(image.pixels).astype(int) - expected.pixels).mean()
+        assert difference <= (0 if name in OTHERS else TOLERANCE), name
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_plain_jpegs_are_told_from_all_else(name: str) -> None:
+    assert is_plain_jpeg(ALL[name]) is (name in PLAIN)
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.binary(max_size=60), cut=st.integers(0, 700))
+def test_no_bytes_break_the_look_at_the_markers(data: bytes, cut: int) -> None:
+    assert is_plain_jpeg(b"\xff\xd8" + data) is False
+    is_plain_jpeg(PLAIN["baseline"][:cut] + data)
+
+
+def test_a_huge_jpeg_is_left_to_the_cpu_and_its_limit() -> None:
+    frame = PLAIN["baseline"].index(b"\xff\xc0")
+    data = bytearray(PLAIN["baseline"])
+    data[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
+    assert is_plain_jpeg(bytes(data)) is False
+
+
+@pytest.mark.parametrize("refused", [(), (PLAIN["4:4:4"],), tuple(PLAIN.values())])
+def test_every_file_has_the_outcome_it_has_on_the_cpu(refused: tuple[bytes, ...], pool: ThreadPoolExecutor) -> None:
+    codec = FakeCodec(refused)
+    batch = BatchDecoder(codec, HostResizer(), np, pool).decode(list(ALL.values()), *SIZE)
+    assert codec.seen == list(PLAIN.values())
+    assert batch.on_device == len(PLAIN) - len(refused)
+    check_outcomes(ALL, batch)
+    readable = [image.pixels for image in batch.images if image is not None]
+    np.testing.assert_array_equal(batch.pixels, np.stack(readable))
+    assert all(np.shares_memory(pixels, batch.pixels) for pixels in readable)
+
+
+def test_a_batch_of_none_and_a_batch_without_any_good_file(pool: ThreadPoolExecutor) -> None:
+    decoder = BatchDecoder(FakeCodec(), HostResizer(), np, pool)
+    assert decoder.decode([], *SIZE).pixels.shape == (0, *SIZE, 3)
+    batch = decoder.decode([b"", b"text"], *SIZE)
+    assert batch.images == (None, None)
+    assert batch.pixels.shape == (0, *SIZE, 3)
+    assert all(batch.errors)
+
+
+def test_a_file_that_could_not_be_opened_keeps_its_place_and_its_reason(pool: ThreadPoolExecutor) -> None:
+    decoder = BatchDecoder(FakeCodec(), HostResizer(), np, pool)
+    batch = decoder.decode([PLAIN["grey"], ImageError("It is gone."), PLAIN["turned"]], *SIZE)
+    assert batch.errors == (None, "It is gone.", None)
+    assert [image is None for image in batch.images] == [False, True, False]
+
+
+@pytest.mark.parametrize("side", [700, 2000])
+def test_full_decoding_stays_near_the_scaled_one_of_the_cpu(side: int, pool: ThreadPoolExecutor) -> None:
+    data = [encode(photo(side, side * 3 // 4, seed), quality=90) for seed in range(2)]
+    batch = BatchDecoder(FakeCodec(), HostResizer(), np, pool).decode(data, 224, 224)
+    for one, content in zip(batch.images, data, strict=True):
+        assert one is not None
+        assert np.abs(one.pixels.astype(int) - decode_bytes(content, 224, 224).pixels).mean() <= TOLERANCE
+
+
+def test_without_nvimagecodec_or_cupy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nvidia.nvimgcodec", "cupy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingPackageError, match=r"'nvidia.nvimgcodec' is needed to decode"):
+        NvImageCodec(0)
+    with pytest.raises(MissingPackageError, match=r"'cupy' is needed to decode"):
+        DeviceDecoder("cuda:0", 1)
+
+
+def test_what_nvimagecodec_raises_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = ModuleType("nvidia.nvimgcodec")
+
+    class Decoder:
+        broken = True
+
+        def __init__(self, **_: Any) -> None:
+            if Decoder.broken:
+                raise RuntimeError("Internal error - Could not create decoder. Code: 8")
+
+        def decode(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError("CUDA is gone\nsomewhere")
+
+    module.Decoder = Decoder
+    for name in ("BackendKind", "ColorSpec", "DecodeParams", "Backend"):
+        setattr(module, name, type(name, (), {"CPU_ONLY": 1, "SRGB": 1, "__init__": lambda self, *_, **__: None}))
+    module.NVIMGCODEC_DEVICE_CPU_ONLY = -99999
+    package: Any = ModuleType("nvidia")
+    package.nvimgcodec = module
+    monkeypatch.setitem(sys.modules, "nvidia", package)
+    monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", module)
+    with pytest.raises(
+        BackendError, match=r"cannot be used here \(Internal error - Could not create decoder. Code: 8\)"
+    ):
+        NvImageCodec(-1)
+    Decoder.broken = False
+    with pytest.raises(BackendError, match=r"nvImageCodec failed \(CUDA is gone\)\.$"):
+        NvImageCodec(-1).decode([b""])
+
+
+def test_nvimagecodec_itself_on_the_host_gives_the_same(pool: ThreadPoolExecutor) -> None:
+    pytest.importorskip("nvidia.nvimgcodec", reason="nvImageCodec is not installed")
+    files = ALL | TURNED
+    batch = BatchDecoder(NvImageCodec(-1), HostResizer(), np, pool).decode(list(files.values()), *SIZE)
+    assert batch.on_device == len(PLAIN | TURNED)
+    check_outcomes(files, batch)
+
+
+def test_the_codec_of_these_tests_is_libjpeg_as_that_of_the_engine() -> None:
+    pixels = np.asarray(display_image(PLAIN["baseline"]).picture)
+    np.testing.assert_array_equal(pixels, simplejpeg.decode_jpeg(PLAIN["baseline"], "RGB"))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_every_file_has_the_outcome_it_has_on_the_cpu() -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    pytest.importorskip("nvidia.nvimgcodec", reason="nvImageCodec is not installed")
+    if not cupy.is_available():
+        pytest.skip("CuPy finds no GPU")
+    files = ALL | TURNED
+    decoder = DeviceDecoder("cuda:0", 2)
+    try:
+        batch = decoder.decode(list(files.values()), *SIZE)
+    finally:
+        decoder.close()
+    assert isinstance(batch.pixels, cupy.ndarray)
+    assert batch.on_device == len(PLAIN | TURNED)
+    check_outcomes(files, batch)
