@@ -1,0 +1,289 @@
+"""Acceptance on a machine with an NVIDIA GPU, in parts of a few minutes each.
+
+    python -m pc_engine.bench.gpu_acceptance --list
+    python -m pc_engine.bench.gpu_acceptance --part kernels --part parity --out bench/results
+    python bench/from_checkout.py -m pc_engine.bench.gpu_acceptance       # from a checkout, without installing it
+
+Each part adds what it found to ``gpu-acceptance.json`` and to the tables of ``gpu-acceptance.txt`` in the folder, row
+by row, so that a part that is cut short leaves what it has. Parts that ran earlier stay; a part that runs again
+replaces its own. A missing package is named, and costs only what needs it. ``--limit`` ends a part after so many
+seconds, between two measurements: one that began goes on, which is at most building one engine.
+
+Needed are CuPy, NumPy, onnx and onnxruntime for everything; a TensorRT (``pc-engine[gpu]`` or ``[tensorrt]``) or
+onnxruntime-gpu for networks; PyTorch for the peers, the matrix rate of bf16 and int8, and to see every copy; cuML and
+nvImageCodec for what bears their names; pytest and hypothesis for the tests. Exit codes: 0 all parts were done, 3 some
+were not, 2 there is no GPU or the call is wrong.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+from xml.etree import ElementTree
+
+import typer
+
+from pc_engine.bench.gpu_device import CudaMeter, describe
+from pc_engine.bench.gpu_report import TEXT_FILE, Row, Section, as_text, read_sections, write_sections
+from pc_engine.bench.gpu_subjects import Job, Subjects
+from pc_engine.devices import gpu_reason
+from pc_engine.errors import DeviceLostError, MissingPackageError, PcEngineError, UsageError
+
+_TESTS = Path(__file__).resolve().parents[1] / "tests"
+_RESULTS = Path("bench/results")
+_PARTLY_DONE = 3
+
+Measure = Callable[[Job, Subjects], Iterator[Row]]
+Keep = Callable[[Section], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part: its name, what it finds out, and the generator of its rows."""
+
+    name: str
+    about: str
+    measure: Measure
+
+
+def _parity(job: Job, subjects: Subjects) -> Iterator[Row]:
+    from pc_engine.bench.gpu_networks import measure_parity
+
+    return measure_parity(job, subjects)
+
+
+def _networks(job: Job, subjects: Subjects) -> Iterator[Row]:
+    from pc_engine.bench.gpu_networks import measure_networks
+
+    return measure_networks(job, subjects)
+
+
+def _modes(job: Job, subjects: Subjects) -> Iterator[Row]:
+    from pc_engine.bench.gpu_networks import measure_modes
+
+    return measure_modes(job, subjects)
+
+
+def _kernels(job: Job, _: Subjects) -> Iterator[Row]:
+    from pc_engine.bench.gpu_kernels import measure_kernels
+
+    return measure_kernels(job)
+
+
+def _decoding(job: Job, _: Subjects) -> Iterator[Row]:
+    from pc_engine.bench.gpu_runs import measure_decoding
+
+    return measure_decoding(job)
+
+
+def _runs(job: Job, subjects: Subjects) -> Iterator[Row]:
+    from pc_engine.bench.gpu_runs import measure_runs
+
+    return measure_runs(job, subjects)
+
+
+def _traffic(job: Job, subjects: Subjects) -> Iterator[Row]:
+    from pc_engine.bench.gpu_runs import measure_traffic
+
+    return measure_traffic(job, subjects)
+
+
+def _peers(job: Job, subjects: Subjects) -> Iterator[Row]:
+    from pc_engine.bench.gpu_peers import measure_peers
+
+    return measure_peers(job, subjects)
+
+
+def run_device_tests(job: Job, _: Subjects, *, tests: Path = _TESTS) -> Iterator[Row]:
+    """Yield the outcome of ``pytest -m gpu``, and each test that failed."""
+    if not tests.is_dir():
+        raise UsageError(f"The tests are not installed with the package: run this from a checkout, which has {tests}.")
+    with tempfile.TemporaryDirectory(prefix="pc-engine-tests-") as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--continue-on-collection-errors"]
+        options = ["-p", "no:cacheprovider", f"--junitxml={report}", str(tests)]
+        try:
+            done = subprocess.run(
+                [*command, *options], cwd=tests.parent, capture_output=True, text=True, timeout=job.limit, check=False
+            )
+        except subprocess.TimeoutExpired:
+            yield {"what": "pytest -m gpu", "reason": f"It was not done after {job.limit:.0f} s."}
+            return
+        if "No module named pytest" in done.stderr:
+            raise ModuleNotFoundError(name="pytest")
+        if not report.is_file():
+            yield {"what": "pytest -m gpu", "reason": (done.stderr.strip().splitlines() or ["It wrote no report."])[-1]}
+            return
+        yield from rows_of_tests(report.read_text(encoding="utf-8"))
+
+
+def rows_of_tests(report: str) -> Iterator[Row]:
+    """Yield the numbers of a JUnit report, and the tests in it that failed or could not run."""
+    suites = list(ElementTree.fromstring(report).iter("testsuite"))
+    numbers = {
+        name: sum(int(suite.get(name, 0)) for suite in suites) for name in ("tests", "failures", "errors", "skipped")
+    }
+    passed = numbers["tests"] - numbers["failures"] - numbers["errors"] - numbers["skipped"]
+    yield {"what": "pytest -m gpu", "passed": passed, **numbers}
+    for case in (case for suite in suites for case in suite.iter("testcase")):
+        for kind in ("failure", "error", "skipped"):
+            found = case.find(kind)
+            if found is not None:
+                said = (found.get("message") or "").strip().splitlines()
+                name = f"{case.get('classname')}::{case.get('name')}"
+                yield {"what": name, "outcome": kind, "reason": said[0] if said else kind}
+
+
+PARTS: Mapping[str, Part] = {
+    part.name: part
+    for part in (
+        Part("tests", "the tests that are marked gpu", run_device_tests),
+        Part("kernels", "each kernel beside NumPy and beside the rate of a large copy", _kernels),
+        Part("parity", "every tap and count beside fp32 on the CPU", _parity),
+        Part("network", "networks beside the card's matrix rate", _networks),
+        Part("modes", "what follows the network, mode by mode", _modes),
+        Part("decode", "decoding on the cores and with nvImageCodec", _decoding),
+        Part("run", "from files to results", _runs),
+        Part("traffic", "copies between host and device during a run", _traffic),
+        Part("peers", "PyTorch eager and compiled, cuML and scikit-learn", _peers),
+    )
+}
+
+
+def run_part(
+    part: Part,
+    job: Job,
+    subjects: Subjects,
+    keep: Keep,
+    *,
+    machine: Mapping[str, Any],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Section:
+    """Measure a part until it is done, fails, or its time is over; ``keep`` gets the section after every row.
+
+    Raises
+    ------
+    DeviceLostError
+        If the GPU is gone, once the section is kept: nothing else will run.
+    """
+    start = clock()
+    section = Section(part.name, "incomplete", "It is still running, or was killed.", machine=machine)
+    lost: DeviceLostError | None = None
+    try:
+        rows = part.measure(job, subjects)
+        with closing(rows):  # type: ignore[type-var]
+            for row in rows:
+                section = replace(section, rows=(*section.rows, row), seconds=clock() - start)
+                keep(section)
+                if section.seconds > job.limit:
+                    raise _OutOfTimeError
+        section = replace(section, state="done", reason="")
+    except _OutOfTimeError:
+        section = replace(
+            section, reason=f"The limit of {job.limit:.0f} s was over: what is not below was not measured."
+        )
+    except DeviceLostError as error:
+        section, lost = replace(section, reason=str(error)), error
+    except (ModuleNotFoundError, MissingPackageError) as error:
+        reason = f"The package '{error.name}' is missing." if isinstance(error, ModuleNotFoundError) else str(error)
+        section = replace(section, state="incomplete" if section.rows else "skipped", reason=reason)
+    except PcEngineError as error:
+        section = replace(section, reason=str(error))
+    except Exception as error:  # one part must not cost the others, whatever a driver or a library does
+        said = (str(error).strip().splitlines() or [""])[0]
+        section = replace(section, reason=f"{type(error).__name__}: {said}")
+    section = replace(section, seconds=clock() - start)
+    keep(section)
+    if lost is not None:
+        raise lost
+    return section
+
+
+class _OutOfTimeError(Exception):
+    """The limit of a part is over."""
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    part: Annotated[list[str] | None, typer.Option("--part", help="A part; again for more. All if left out.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = _RESULTS,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Name or directory; again for more.")] = None,
+    backend: Annotated[list[str] | None, typer.Option("--backend", help="Backends to measure.")] = None,
+    precision: Annotated[list[str] | None, typer.Option("--precision", help="Precisions to measure.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cuda or cuda:N.")] = "cuda:0",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in a batch.")] = Job.batch_size,
+    images: Annotated[int, typer.Option("--images", min=1, help="Images to compare results on.")] = Job.images,
+    photos: Annotated[str, typer.Option("--photos", help="A folder, or random:N.")] = Job.photos,
+    n: Annotated[int, typer.Option("--n", min=1, help="Photos of a run from files.")] = Job.n,
+    limit: Annotated[float, typer.Option("--limit", min=1, help="Seconds of a part at most.")] = Job.limit,
+    list_parts: Annotated[bool, typer.Option("--list", help="List the parts and end.")] = False,
+) -> None:
+    """Measure this machine's GPU in parts and write what was found; see the module's text."""
+    if list_parts:
+        typer.echo("\n".join(f"{entry.name:10}{entry.about}" for entry in PARTS.values()))
+        return
+    try:
+        _check_names(part or ())
+        chosen = Job(
+            meter=_open_meter(device),
+            models=tuple(model or Job.models),
+            backends=tuple(backend or ()),
+            precisions=tuple(precision or ()),
+            batch_size=batch_size,
+            images=images,
+            photos=photos,
+            n=n,
+            limit=limit,
+        )
+        done = accept(chosen, [PARTS[name] for name in part or PARTS], out, machine=describe(device))
+    except PcEngineError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(error.exit_code) from None
+    raise typer.Exit(0 if done else _PARTLY_DONE)
+
+
+def accept(job: Job, parts: list[Part], out: Path, *, machine: Mapping[str, Any]) -> bool:
+    """Run parts one after the other and keep what they find in ``out``; return whether all of them were done."""
+    sections = read_sections(out)
+
+    def keep(section: Section) -> None:
+        sections[section.part] = section
+        write_sections(out, sections)
+
+    done = True
+    with Subjects(job) as subjects:
+        for part in parts:
+            typer.echo(f"{part.name}: {part.about} ...", err=True)
+            section = run_part(part, job, subjects, keep, machine=machine)
+            done = done and section.state == "done"
+            typer.echo(f"  {section.state} after {section.seconds:.0f} s. {section.reason}", err=True)
+    typer.echo(as_text(sections))
+    typer.echo(f"Written to {out / TEXT_FILE}.", err=True)
+    return done
+
+
+def _check_names(names: list[str] | tuple[str, ...]) -> None:
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        raise UsageError(f"There is no part '{unknown[0]}': choose of {', '.join(PARTS)}.")
+
+
+def _open_meter(device: str) -> CudaMeter:
+    reason = gpu_reason()
+    if reason:
+        raise UsageError(reason)
+    return CudaMeter(device)
+
+
+if __name__ == "__main__":
+    app()

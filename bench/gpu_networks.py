@@ -1,0 +1,159 @@
+"""Networks on a GPU: the same taps and counts as fp32 on the CPU, their rate, and what follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+
+import numpy as np
+
+from pc_engine.backbone import Backbone, Taps
+from pc_engine.bench.arithmetic import operations_per_image
+from pc_engine.bench.gpu_device import matrix_rates, wall_rate
+from pc_engine.bench.gpu_report import Row, spread
+from pc_engine.bench.gpu_subjects import Job, Subject, Subjects, networks, run_in_batches
+from pc_engine.errors import PcEngineError
+from pc_engine.kernels.array_module import Array, to_host
+from pc_engine.modes import MODES, Mode, settings_for
+from pc_engine.selection import TOLERANCE, tap_difference
+
+# Distinct batches that a network is timed on.
+_BATCHES = 4
+
+
+def measure_parity(job: Job, subjects: Subjects) -> Iterator[Row]:
+    """Yield how far every tap, and the counts of every mode, are from fp32 on the CPU."""
+    for subject in subjects:
+        for row, network in networks(job, subject):
+            if network is None:
+                yield row
+                continue
+            try:
+                taps = run_in_batches(network, subject.images, to_host)
+            except PcEngineError as error:
+                yield {**row, "reason": str(error)}
+                continue
+            yield from tap_rows(row, taps, subject.reference)
+            yield from count_rows(row, job, subject, taps)
+
+
+def tap_rows(about: Row, taps: Taps, reference: Taps) -> Iterator[Row]:
+    """Yield the relative L2 difference of each tap, and whether it is one that the precision may have."""
+    limit = TOLERANCE[about["precision"]]
+    for name, expected in reference.items():
+        difference = tap_difference({name: taps[name]}, {name: expected})
+        yield {**about, "what": f"tap {name}", "difference": difference, "limit": limit, "within": difference <= limit}
+
+
+def count_rows(about: Row, job: Job, subject: Subject, taps: Mapping[str, np.ndarray]) -> Iterator[Row]:
+    """Yield the share of images that each mode counts on the device as it counts the reference's taps on the CPU.
+
+    The modes run on the device, on taps as the network of the device gave them: the whole way there is compared.
+    """
+    for mode in MODES.values():
+        row = {**about, "what": f"counts {mode.name}", "images": len(subject.images)}
+        try:
+            expected = counts_of(mode, subject, subject.reference, job.batch_size, np.asarray)
+            found = counts_of(mode, subject, taps, job.batch_size, job.meter.place)
+        except PcEngineError as error:
+            yield {**row, "reason": str(error)}
+            continue
+        yield {**row, "same_counts": float((found == expected).mean())}
+
+
+def counts_of(
+    mode: Mode,
+    subject: Subject,
+    taps: Mapping[str, np.ndarray],
+    batch_size: int,
+    place: Callable[[np.ndarray], Array],
+) -> np.ndarray:
+    """Return the counts (N,) of all images, evaluated in batches where ``place`` puts their taps."""
+    model = subject.model
+    settings = settings_for(model.manifest)
+    names = mode.taps(model.manifest)
+    counts = []
+    for start in range(0, len(subject.images), batch_size):
+        batch = {name: place(taps[name][start : start + batch_size]) for name in names}
+        counts.append(to_host(mode.evaluate(batch, model.parts, settings).count))
+    return np.concatenate(counts)
+
+
+def measure_networks(job: Job, subjects: Subjects) -> Iterator[Row]:
+    """Yield the matrix rates of the card, then the rate of every network beside them."""
+    peaks: dict[str, float] = {}
+    for row in matrix_rates(job.meter):
+        if "tera_ops" in row:
+            peaks[row["precision"]] = row["tera_ops"]
+        yield row
+    for subject in subjects:
+        operations = operations_per_image(subject.request())
+        for row, network in networks(job, subject):
+            if network is None:
+                yield row
+                continue
+            try:
+                yield rate_row(row, job, subject, network, operations, peaks)
+            except PcEngineError as error:
+                yield {**row, "reason": str(error)}
+
+
+def rate_row(
+    about: Row, job: Job, subject: Subject, network: Backbone, operations: int, peaks: Mapping[str, float]
+) -> Row:
+    """Return the rate of a network on batches that are on the device, and on batches that are on the host."""
+    size = network.request.batch_size
+    host = list(islice(_full_batches(subject.images, size), _BATCHES))
+    device = [job.meter.place(batch) for batch in host]
+    with ThreadPoolExecutor(network.parallel) as pool:
+        rate, runs = wall_rate(lambda: _run(network, device, pool))
+        from_host, _ = wall_rate(lambda: _run(network, host, pool))
+    tera = rate * operations / 1e12
+    peak = peaks.get(about["precision"])
+    return {
+        **about,
+        "what": "network",
+        "batch": size,
+        "images_per_s": rate,
+        "spread": spread(runs),
+        "from_host_images_per_s": from_host,
+        "tera_ops": tera,
+        "share_of_matrix": None if peak is None else tera / peak,
+    }
+
+
+def measure_modes(job: Job, subjects: Subjects) -> Iterator[Row]:
+    """Yield the time of all that follows the network, mode by mode, on taps of one batch that are on the device."""
+    for subject in subjects:
+        size = min(job.batch_size, len(subject.images))
+        taps = {name: job.meter.place(tap[:size]) for name, tap in subject.reference.items()}
+        for mode in MODES.values():
+            for cluster in mode.clusterings or (None,):
+                row = {"model": subject.name, "mode": mode.name, "cluster": cluster, "batch": size}
+                try:
+                    yield {**row, "us_per_image": 1e6 * _mode_seconds(job, subject, mode, cluster, taps) / size}
+                except PcEngineError as error:
+                    yield {**row, "reason": str(error)}
+
+
+def _mode_seconds(job: Job, subject: Subject, mode: Mode, cluster: str | None, taps: Taps) -> float:
+    model = subject.model
+    settings = settings_for(model.manifest, cluster=cluster)
+    read = {name: taps[name] for name in mode.taps(model.manifest)}
+    return job.meter.seconds(lambda: mode.evaluate(read, model.parts, settings))
+
+
+def _run(network: Backbone, batches: Sequence[Array], pool: ThreadPoolExecutor) -> int:
+    """Run some batches, as many at once as the network takes; return the number of images."""
+    times = max(2 * network.parallel, len(batches))
+    done = pool.map(lambda images: len(next(iter(network.infer(images).values()))), islice(cycle(batches), times))
+    return sum(done)
+
+
+def _full_batches(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Yield batches for ever, going through the images again and again."""
+    start = 0
+    while True:
+        yield np.take(images, range(start, start + size), axis=0, mode="wrap")
+        start += size

@@ -1,0 +1,166 @@
+"""Whole runs on a GPU: decoding, files to results, and what crosses between host and device meanwhile."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+
+from pc_engine.bench.environment import seconds_of
+from pc_engine.bench.gpu_device import wall_rate
+from pc_engine.bench.gpu_report import Row, spread
+from pc_engine.bench.gpu_subjects import Job, Subject, Subjects
+from pc_engine.bench.gpu_traffic import copies_of
+from pc_engine.bench.photos import in_batches, photos_of, readable_photos, repeat_to
+from pc_engine.decode import decode_image
+from pc_engine.engine import Engine
+from pc_engine.errors import PcEngineError
+from pc_engine.kernels.array_module import to_host
+from pc_engine.machine import usable_cores
+from pc_engine.modes import MODES
+
+_SIZE = 224
+_RUNS = 3
+_BATCHES = 4
+# Batches of a run whose copies are counted.
+_TRACED_BATCHES = 8
+
+
+def measure_decoding(job: Job, _: object = None) -> Iterator[Row]:
+    """Yield how many photos a second are decoded by the cores, and by the device with nvImageCodec."""
+    with photos_of(job.photos) as photos:
+        readable, images = readable_photos(photos, _SIZE, _SIZE, keep=min(job.batch_size, len(photos)))
+        workers = usable_cores()
+        paths = repeat_to(readable, job.n)
+        with ThreadPoolExecutor(workers) as pool:
+            runs = [seconds_of(lambda: list(pool.map(_decode, paths))) for _ in range(_RUNS)]
+        rate = job.n / statistics.median(runs)
+        yield {"what": f"{workers} cores", "images_per_s": rate, "spread": spread(runs)}
+        data = [path.read_bytes() for path in readable[: job.batch_size]]
+        yield nvimagecodec_row(job, data, np.stack([image.pixels for image in images[: len(data)]]))
+
+
+def nvimagecodec_row(job: Job, data: Sequence[bytes], expected: np.ndarray) -> Row:
+    """Return the rate of `pc_engine.decode_device` on one batch, and how far its pixels are from the cores' own."""
+    from pc_engine.decode_device import TOLERANCE, open_decoder
+
+    row = {"what": "nvImageCodec", "batch": len(data)}
+    try:
+        decoder = open_decoder(job.meter.name, usable_cores())
+    except PcEngineError as error:
+        return {**row, "reason": str(error)}
+    with closing(decoder):
+        found = decoder.decode(data, _SIZE, _SIZE)
+        rate, runs = wall_rate(lambda: len(decoder.decode(data, _SIZE, _SIZE).images))
+    return {
+        **row,
+        "images_per_s": rate,
+        "spread": spread(runs),
+        "on_device": found.on_device,
+        "mean_difference": float(np.abs(to_host(found.pixels).astype(int) - expected).mean()),
+        "limit": TOLERANCE,
+    }
+
+
+def measure_runs(job: Job, subjects: Subjects) -> Iterator[Row]:
+    """Yield the rate from files to results of every model and mode, beside decoding and the network alone."""
+    with photos_of(job.photos) as photos:
+        for subject in subjects:
+            for mode in MODES:
+                row = {"model": subject.name, "mode": mode}
+                try:
+                    with _engine(job, subject, mode) as engine:
+                        yield {**row, **run_row(engine, photos, job.n)}
+                except PcEngineError as error:
+                    yield {**row, "reason": str(error)}
+
+
+def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -> Row:
+    """Return the rates of a run of ``n`` photos, of its decoding, and of its network, taken in turn."""
+    pixels, size = engine.model.manifest.input, engine.batch_size
+    readable, images = readable_photos(photos, pixels.height, pixels.width, keep=_BATCHES * size)
+    batches = in_batches(images, size, _BATCHES)
+    paths = repeat_to(readable, n)
+    times = -(-n // size)
+    list(engine.run_paths(paths[: 2 * size]))
+    seconds: dict[str, list[float]] = {"decode": [], "network": [], "run": []}
+    with ThreadPoolExecutor(engine.workers) as decoders, ThreadPoolExecutor(engine.network.parallel) as lanes:
+        for _ in range(runs):
+            seconds["decode"].append(
+                seconds_of(
+                    lambda: list(decoders.map(lambda path: decode_image(path, pixels.height, pixels.width), paths))
+                )
+            )
+            seconds["network"].append(
+                seconds_of(
+                    lambda: list(
+                        lanes.map(lambda batch: engine.network.infer(batch).clear(), islice(cycle(batches), times))
+                    )
+                )
+            )
+            seconds["run"].append(seconds_of(lambda: list(engine.run_paths(paths))))
+    images_of = {"decode": n, "network": times * size, "run": n}
+    rate = {name: images_of[name] / statistics.median(taken) for name, taken in seconds.items()}
+    return {
+        "backend": engine.backend,
+        "precision": engine.precision,
+        "batch": size,
+        "n": n,
+        "decode_images_per_s": rate["decode"],
+        "network_images_per_s": rate["network"],
+        "run_images_per_s": rate["run"],
+        "ratio": rate["run"] / min(rate["decode"], rate["network"]),
+        "spread": spread(seconds["run"]),
+    }
+
+
+def measure_traffic(job: Job, subjects: Subjects) -> Iterator[Row]:
+    """Yield the copies between host and device during a run of several batches, mode by mode."""
+    with photos_of(job.photos) as photos:
+        for subject in subjects:
+            for mode in MODES:
+                row = {"model": subject.name, "mode": mode}
+                try:
+                    with _engine(job, subject, mode) as engine:
+                        yield from ({**row, **found} for found in traffic_rows(engine, photos))
+                except PcEngineError as error:
+                    yield {**row, "reason": str(error)}
+
+
+def traffic_rows(engine: Engine, photos: Sequence[Path], batches: int = _TRACED_BATCHES) -> Iterator[Row]:
+    """Yield the copies of each direction during a run of full batches that follows another run."""
+    size = engine.batch_size
+    pixels = engine.model.manifest.input
+    readable, _ = readable_photos(photos, pixels.height, pixels.width, keep=1)
+    paths = repeat_to(readable, batches * size)
+    # The first run brings what stays on the device: weights of the counter, signatures.
+    list(engine.run_paths(paths))
+    for found in copies_of(lambda: list(engine.run_paths(paths))):
+        yield {
+            "direction": found.direction,
+            "batches": batches,
+            "copies": found.copies,
+            "copies_per_batch": found.copies / batches,
+            "bytes_per_image": found.bytes / len(paths),
+            "every_copy_seen": found.complete,
+        }
+
+
+def _engine(job: Job, subject: Subject, mode: str) -> Engine:
+    return Engine(
+        subject.model,
+        mode=mode,
+        backend=job.backends[0] if len(job.backends) == 1 else "auto",
+        precision=job.precisions[0] if len(job.precisions) == 1 else "fp16",
+        device=job.meter.name,
+        batch_size=job.batch_size,
+    )
+
+
+def _decode(path: Path) -> int:
+    return decode_image(path, _SIZE, _SIZE).width

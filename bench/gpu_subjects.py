@@ -1,0 +1,190 @@
+"""What the acceptance on a GPU measures with: models, images, and what fp32 on the CPU says about them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from pc_engine.backbone import Backbone, CompileRequest
+from pc_engine.backends import BACKENDS, REFERENCE
+from pc_engine.bench.gpu_device import Meter
+from pc_engine.bench.gpu_report import Row
+from pc_engine.bench.random_parts import with_random_parts
+from pc_engine.catalogue import find_model, installed_directory
+from pc_engine.errors import PcEngineError
+from pc_engine.export.model_directory import export_vgg
+from pc_engine.export.vgg import ARCHITECTURES
+from pc_engine.machine import usable_cores
+from pc_engine.manifest import MANIFEST_FILE
+from pc_engine.model import Model, load_model
+from pc_engine.modes import MODES
+from pc_engine.selection import probe_images
+
+_REFERENCE_BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is to be measured.
+
+    Attributes
+    ----------
+    meter
+        The device.
+    models
+        Names or directories. A VGG that is not installed gets random weights.
+    backends, precisions
+        Those to measure; none for all that there are on a GPU.
+    batch_size
+        Images in a batch.
+    images
+        Images that results are compared on.
+    photos
+        Where photos come from: a folder, or ``random:N``.
+    n
+        Photos of a run from files, repeated if there are fewer.
+    seed
+        Of everything that is random.
+    limit
+        Seconds of a part at most.
+    """
+
+    meter: Meter
+    models: tuple[str, ...] = ("vgg16", "vgg19", "lego")
+    backends: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    batch_size: int = 128
+    images: int = 256
+    photos: str = "random:512"
+    n: int = 8192
+    seed: int = 0
+    limit: float = 450
+
+
+class Subject:
+    """A model, and what the reference says about some images."""
+
+    def __init__(self, job: Job, name: str, model: Model, origin: str) -> None:
+        self.job, self.name, self.origin = job, name, origin
+        self.loaded = model
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """uint8 (images, H, W, 3) of blobs, the same every time."""
+        pixels = self.loaded.manifest.input
+        return probe_images(pixels.height, pixels.width, self.job.images, self.job.seed)
+
+    @cached_property
+    def reference(self) -> dict[str, np.ndarray]:
+        """Every tap of the images, by the reference backend on the CPU at fp32."""
+        request = replace(self.request(), device="cpu", precision="fp32", batch_size=_REFERENCE_BATCH)
+        network = BACKENDS[REFERENCE].compile(request)
+        try:
+            return run_in_batches(network, self.images, lambda tap: np.asarray(tap))
+        finally:
+            network.close()
+
+    @cached_property
+    def model(self) -> Model:
+        """The model with all fitted parts: its own, and random ones where it has none."""
+        needed = dict.fromkeys(part for mode in MODES.values() for part in mode.needs)
+        missing = tuple(part for part in needed if not self.loaded.parts.has(part))
+        return with_random_parts(self.loaded, missing, self.reference, self.job.seed) if missing else self.loaded
+
+    def request(self) -> CompileRequest:
+        """Return the request to compile the network with all of its taps for the job's device, at fp32."""
+        return CompileRequest(
+            network=self.loaded.network,
+            manifest=self.loaded.manifest,
+            taps=tuple(self.loaded.manifest.taps),
+            precision="fp32",
+            batch_size=self.job.batch_size,
+            threads=usable_cores(),
+            device=self.job.meter.name,
+        )
+
+
+class Subjects:
+    """The models of a job, each loaded once; made ones are removed at the end."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._stack = ExitStack()
+        self._known: dict[str, Subject] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[Subject]:
+        for name in self._job.models:
+            yield self[name]
+
+    def __getitem__(self, name: str) -> Subject:
+        if name not in self._known:
+            installed = (installed_directory(name) / MANIFEST_FILE).is_file()
+            if name in ARCHITECTURES and not installed and not Path(name).is_dir():
+                folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pc-engine-model-"))
+                export_vgg(name, f"random:{self._job.seed}", Path(folder) / name)
+                model, origin = load_model(Path(folder) / name), "random weights"
+            else:
+                model, origin = find_model(name), "own weights"
+            self._known[name] = Subject(self._job, model.name, model, origin)
+        return self._known[name]
+
+
+def networks(
+    job: Job, subject: Subject, open_network: Callable[[CompileRequest, str], Backbone] | None = None
+) -> Iterator[tuple[Row, Backbone | None]]:
+    """Yield every backend and precision that the job asks for, opened, or with the reason why it is not.
+
+    A network is closed when the next is asked for. ``open_network`` compiles a request on the backend of a name.
+    """
+    compile_on = open_network or (lambda request, name: BACKENDS[name].compile(request))
+    for name, backend in BACKENDS.items():
+        if "cuda" not in backend.devices or (job.backends and name not in job.backends):
+            continue
+        about = {"model": subject.name, "backend": name}
+        probe = backend.probe(job.meter.name)
+        if not probe.available:
+            yield {**about, "reason": probe.reason}, None
+            continue
+        for precision in probe.precisions:
+            if job.precisions and precision not in job.precisions:
+                continue
+            row = {**about, "precision": precision}
+            try:
+                network = compile_on(subject.request().at(precision), name)
+            except PcEngineError as error:
+                yield {**row, "reason": str(error)}, None
+                continue
+            try:
+                yield row, network
+            finally:
+                with contextlib.suppress(PcEngineError):
+                    network.close()
+
+
+def run_in_batches(
+    network: Backbone, images: np.ndarray, take: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return what the network says about any number of images, each tap passed through ``take``."""
+    size = network.request.batch_size
+    said = []
+    for start in range(0, len(images), size):
+        taps = network.infer(images[start : start + size])
+        said.append({name: take(tap) for name, tap in taps.items()})
+    return {name: np.concatenate([batch[name] for batch in said]) for name in network.request.taps}

@@ -1,0 +1,209 @@
+"""The parts of the acceptance on a GPU: what happens when one fails, and what they write. No GPU takes part."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pc_engine.bench import from_checkout, gpu_acceptance
+from pc_engine.bench.gpu_acceptance import PARTS, Part, accept, app, run_device_tests, run_part
+from pc_engine.bench.gpu_report import JSON_FILE, Row, Section, read_sections
+from pc_engine.bench.gpu_subjects import Job, Subjects
+from pc_engine.errors import BackendError, DeviceLostError, MissingPackageError, UsageError
+
+
+@pytest.fixture
+def job(host_meter: Any) -> Job:
+    return Job(host_meter, limit=100)
+
+
+def part(*rows: Row | Exception) -> Part:
+    def measure(_: Job, __: Subjects) -> Iterator[Row]:
+        for row in rows:
+            if isinstance(row, Exception):
+                raise row
+            yield row
+
+    return Part("it", "nothing", measure)
+
+
+def run(job: Job, chosen: Part, **keywords: Any) -> tuple[Section, list[Section]]:
+    kept: list[Section] = []
+    with Subjects(job) as subjects:
+        return run_part(chosen, job, subjects, kept.append, machine={"gpu": "none"}, **keywords), kept
+
+
+def test_rows_are_kept_one_by_one_and_a_part_says_when_it_is_done(job: Job) -> None:
+    section, kept = run(job, part({"a": 1}, {"a": 2}))
+    assert (section.state, section.reason, section.rows) == ("done", "", ({"a": 1}, {"a": 2}))
+    assert [len(one.rows) for one in kept] == [1, 2, 2]
+    assert [one.state for one in kept] == ["incomplete", "incomplete", "done"]
+    assert section.machine == {"gpu": "none"}
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), "incomplete", "The package 'torch' is missing."),
+        (MissingPackageError("cuml", "cuml", "cluster"), "incomplete", "The package 'cuml' is needed to cluster: "),
+        (BackendError("It failed."), "incomplete", "It failed."),
+        (ValueError("first\nsecond"), "incomplete", "ValueError: first"),
+        (ValueError(), "incomplete", "ValueError: "),
+    ],
+)
+def test_what_a_part_found_before_it_failed_stays(job: Job, error: Exception, state: str, reason: str) -> None:
+    section, kept = run(job, part({"a": 1}, error))
+    assert (section.state, section.rows) == (state, ({"a": 1},))
+    assert section.reason.startswith(reason)
+    assert kept[-1] == section
+
+
+def test_a_part_that_cannot_begin_is_skipped_by_the_name_of_what_is_missing(job: Job) -> None:
+    section, _ = run(job, part(ModuleNotFoundError("no", name="torch")))
+    assert (section.state, section.reason) == ("skipped", "The package 'torch' is missing.")
+
+
+def test_the_limit_ends_a_part_between_two_rows(job: Job) -> None:
+    seconds = itertools.count(0, 60)
+    section, _ = run(job, part({"a": 1}, {"a": 2}, {"a": 3}), clock=lambda: next(seconds))
+    assert (section.state, len(section.rows)) == ("incomplete", 2)
+    assert "The limit of 100 s was over" in section.reason
+
+
+def test_a_lost_gpu_ends_everything_but_what_was_found_is_kept(job: Job, tmp_path: Path) -> None:
+    parts = [part({"a": 1}, DeviceLostError("Gone.")), Part("next", "", part({"b": 1}).measure)]
+    with pytest.raises(DeviceLostError):
+        accept(job, parts, tmp_path, machine={})
+    [section] = read_sections(tmp_path).values()
+    assert (section.rows, section.reason) == (({"a": 1},), "Gone.")
+
+
+def test_parts_of_several_runs_come_together(job: Job, tmp_path: Path) -> None:
+    first, second = Part("first", "", part({"a": 1}).measure), Part("second", "", part(ValueError()).measure)
+    assert accept(job, [first], tmp_path, machine={})
+    assert not accept(job, [second], tmp_path, machine={})
+    assert accept(job, [Part("first", "", part({"a": 9}).measure)], tmp_path, machine={})
+    sections = read_sections(tmp_path)
+    assert {name: section.rows for name, section in sections.items()} == {"first": ({"a": 9},), "second": ()}
+    stored = json.loads((tmp_path / JSON_FILE).read_text())
+    assert {goal["met"] for goal in stored["goals"]} == {None}
+
+
+def test_without_a_gpu_one_sentence_and_exit_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_acceptance, "gpu_reason", lambda: "This machine has no NVIDIA GPU.")
+    done = CliRunner().invoke(app, ["--part", "kernels", "--out", str(tmp_path)])
+    assert done.exit_code == 2
+    assert done.stderr.strip() == "This machine has no NVIDIA GPU."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_parts_are_refused_and_the_known_ones_listed() -> None:
+    done = CliRunner().invoke(app, ["--part", "kernel"])
+    assert done.exit_code == 2
+    assert "There is no part 'kernel': choose of tests, kernels, parity" in done.stderr
+    listed = CliRunner().invoke(app, ["--list"])
+    assert listed.exit_code == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(PARTS)
+
+
+@pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 3)])
+def test_the_exit_code_says_whether_all_was_done(
+    good: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host_meter: Any
+) -> None:
+    chosen = part({"a": 1}) if good else part(ValueError("no"))
+    monkeypatch.setattr(gpu_acceptance, "PARTS", {"it": chosen})
+    monkeypatch.setattr(gpu_acceptance, "_open_meter", lambda _: host_meter)
+    monkeypatch.setattr(gpu_acceptance, "describe", lambda _: {"gpu": "none"})
+    done = CliRunner().invoke(app, ["--out", str(tmp_path), "--model", "lego", "--limit", "5"])
+    assert done.exit_code == code
+    assert "it: " in done.stdout
+    assert read_sections(tmp_path)["it"].machine == {"gpu": "none"}
+
+
+def write_tests(folder: Path, body: str) -> Path:
+    (folder / "tests").mkdir()
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: needs one\n")
+    (folder / "tests" / "test_it.py").write_text(f"import pytest\n{body}\n")
+    return folder / "tests"
+
+
+def test_device_tests_are_run_and_their_failures_named(job: Job, tmp_path: Path) -> None:
+    body = (
+        "@pytest.mark.gpu\ndef test_good(): pass\n@pytest.mark.gpu\ndef test_bad(): assert 1 == 2\n"
+        "@pytest.mark.gpu\ndef test_left(): pytest.skip('no card')\ndef test_other(): assert False\n"
+    )
+    with Subjects(job) as subjects:
+        first, *others = run_device_tests(job, subjects, tests=write_tests(tmp_path, body))
+    assert {name: first[name] for name in ("passed", "failures", "errors", "skipped")} == {
+        "passed": 1,
+        "failures": 1,
+        "errors": 0,
+        "skipped": 1,
+    }
+    assert [(row["what"].split("::")[1], row["outcome"]) for row in others] == [
+        ("test_bad", "failure"),
+        ("test_left", "skipped"),
+    ]
+    assert "assert 1 == 2" in others[0]["reason"]
+    assert "no card" in others[1]["reason"]
+
+
+def test_device_tests_that_take_too_long_are_given_up(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(*_: Any, **keywords: Any) -> None:
+        raise subprocess.TimeoutExpired("pytest", keywords["timeout"])
+
+    tests = write_tests(tmp_path, "")
+    monkeypatch.setattr(subprocess, "run", endless)
+    with Subjects(job) as subjects:
+        [row] = run_device_tests(job, subjects, tests=tests)
+    assert row["reason"] == "It was not done after 100 s."
+
+
+def test_device_tests_need_a_checkout(job: Job, tmp_path: Path) -> None:
+    with Subjects(job) as subjects, pytest.raises(UsageError, match="run this from a checkout"):
+        list(run_device_tests(job, subjects, tests=tmp_path / "tests"))
+
+
+def test_a_checkout_is_laid_out_as_the_package_with_its_metadata(tmp_path: Path) -> None:
+    from_checkout.lay_out(Path(from_checkout.__file__).resolve().parents[1], tmp_path)
+    code = (
+        "import importlib.metadata, pc_engine.kernels.cuda as cuda, pc_engine\n"
+        "print(pc_engine.__file__, cuda.FOLDER, importlib.metadata.distribution('pc-engine').locate_file(''))"
+    )
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert all(path.startswith(str(tmp_path)) for path in done.stdout.split())
+
+
+def test_a_missing_simplejpeg_is_stood_in_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from_checkout.stand_in_for_simplejpeg(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "simplejpeg", raising=False)
+    import simplejpeg
+
+    assert simplejpeg.__file__ == str(tmp_path / "simplejpeg.py")
+    with pytest.raises(ValueError, match="not installed"):
+        simplejpeg.decode_jpeg(b"", "RGB", min_height=1)
+
+
+def test_missing_packages_are_named(tmp_path: Path) -> None:
+    project = '[project]\nname = "x"\nversion = "1"\ndependencies = ["numpy>=1", "no-such-package-here>=2"]\n'
+    (tmp_path / "pyproject.toml").write_text(project)
+    assert from_checkout.missing_packages(tmp_path) == ["no-such-package-here"]
+
+
+def test_without_arguments_it_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    assert from_checkout.main([]) == 2
+    assert "bench/from_checkout.py -m" in capsys.readouterr().err
