@@ -2,8 +2,8 @@
 
 Inputs of a convolution that lie side by side are much alike, so what rounding one weight adds, the weights that are
 rounded after it can take away: each error is handed on to them by the inputs' covariance (GPTQ, Frantar et al. 2023,
-arXiv:2210.17323, equation 2 and algorithm 1). That takes a MobileNet's taps a third nearer to fp32 than the nearest
-levels do, at no cost when the network runs. The mean of what remains is taken back in the bias (Nagel et al. 2019,
+arXiv:2210.17323, equation 2 and algorithm 1). Of what rounding to the nearest costs a MobileNet's taps that leaves two
+thirds, at no cost when the network runs. The mean of what remains is taken back in the bias (Nagel et al. 2019,
 arXiv:1906.04721, section 4.2), which is why covariances decide here and not GPTQ's second moments.
 """
 
