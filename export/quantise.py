@@ -4,7 +4,7 @@ Weights become signed with one scale per output channel, as `pc_engine.export.we
 unsigned with one scale per tensor, from the ranges seen on the user's own images. ONNX Runtime's quantiser places the
 nodes. Additions and activation functions stay in floating point, where backends have the sums of the convolution before
 at hand: that takes a MobileNet's taps a sixth nearer to fp32. OpenVINO runs it as fast; ONNX Runtime, which computes in
-integers only what is rounded right after, takes 1.7 times as long for networks with such additions.
+integers only what is rounded right after, takes about twice as long for networks with such additions.
 
 Unsigned activations are what processors multiply fastest, and after a ReLU they use all 256 levels. TensorRT takes
 signed ones around 0 only: a reader for it has to turn each pair of scale and zero point into the scale of 127 levels
