@@ -15,6 +15,8 @@ import numpy as np
 from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.catalogue import model_for
 from pc_engine.counter import DEFAULT_LABELS
+from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
+from pc_engine.cuml_clustering import require_cuml
 from pc_engine.device_arrays import copy_to_host
 from pc_engine.device_choice import choose_device
 from pc_engine.errors import DeviceMemoryError, UsageError
@@ -54,7 +56,7 @@ class Engine:
     workers
         Threads that decode images; None for one per usable core.
     cluster
-        ``"density-peaks"`` or ``"dbscan"``, for mode p2c; None for the mode's own.
+        ``"density-peaks"``, ``"dbscan"`` or, on a GPU, ``"cuml-dbscan"``, for mode p2c; None for the mode's own.
     report
         Called with a sentence for the user now and then, before something slow; by default it is discarded.
 
@@ -99,6 +101,8 @@ class Engine:
         self.mode = find_mode(mode)
         if cluster is not None:
             check_clustering(self.mode, cluster)
+            if cluster == CUML_DBSCAN:
+                require_cuml(place)
         if isinstance(model, Model):
             model.require(self.mode)
             self.model = model

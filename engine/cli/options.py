@@ -18,7 +18,8 @@ Device = Annotated[str, typer.Option("--device", help="auto (a GPU, if one can b
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per batch; left out, as suits the model.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Decoding threads; left out, one per core.")]
 Cluster = Annotated[
-    str | None, typer.Option("--cluster", help="Clustering of mode p2c: density-peaks (default) or dbscan.")
+    str | None,
+    typer.Option("--cluster", help="Clustering of mode p2c: density-peaks (default), dbscan, or cuml-dbscan on a GPU."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress and no table.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]

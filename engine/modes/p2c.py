@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from pc_engine.backbone import Taps
+from pc_engine.cuml_clustering import cuml_dbscan
 from pc_engine.device_arrays import constant
 from pc_engine.errors import ModelError, UsageError
 from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, selected_heatmap
@@ -19,8 +20,8 @@ from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
 from pc_engine.modes.outcome import Outcome, by_score
 from pc_engine.signatures import SignatureDictionary
 
-Clustering = Literal["density-peaks", "dbscan"]
-CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan")
+Clustering = Literal["density-peaks", "dbscan", "cuml-dbscan"]
+CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan", "cuml-dbscan")
 
 _LIMITS = {
     "top_last": (0, 100_000),
@@ -51,7 +52,7 @@ class P2CSettings:
         The class that means "no object", where the network has one; -1 where it has none. An image of this class counts
         0 in p2c, which has no other way to see nothing (paper 4.1: "a naive treatment for zero objects").
     cluster
-        ``"density-peaks"`` (Rodriguez & Laio 2014) or ``"dbscan"``.
+        ``"density-peaks"`` (Rodriguez & Laio 2014), ``"dbscan"``, or ``"cuml-dbscan"``: the same by cuML, on a GPU.
     cutoff
         Density peaks: the cut-off distance d_c of the density.
     min_density, min_distance
@@ -144,8 +145,9 @@ def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None
     height, width = heat.shape[1:]
     # A device would have to be waited for to learn how many slots the batch needs; a host need not fill any in vain.
     slots = None
-    if settings.cluster == "dbscan":
-        found = dbscan(_relative_to_mean(heat), eps=settings.eps, min_weight=settings.min_weight)
+    if settings.cluster != "density-peaks":
+        cluster = cuml_dbscan if settings.cluster == "cuml-dbscan" else dbscan
+        found = cluster(_relative_to_mean(heat), eps=settings.eps, min_weight=settings.min_weight)
         labels, n_clusters, density = found.labels, found.n_clusters, heat
         slots = None if xp is np else _most_clusters(settings.eps, height, width)
     else:

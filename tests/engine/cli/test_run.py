@@ -113,6 +113,7 @@ def test_long_runs_show_their_first_rows_only(pc_engine, tmp_path, tiny_director
         ((".", "--mode", "p2c", "--cluster", "k-means"), "There is no clustering 'k-means'"),
         ((".", "--mode", "c2p", "--cluster", "dbscan"), "Mode c2p clusters nothing"),
         ((".", "--mode", "combined", "--cluster", "dbscan"), "which only density-peaks can give"),
+        ((".", "--mode", "p2c", "--cluster", "cuml-dbscan", "--device", "cpu"), "runs on an NVIDIA GPU"),
     ],
 )
 def test_wrong_use_gets_a_sentence_and_exit_code_2(pc_engine, scenes, tiny_directory, monkeypatch, arguments, expected):

@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pc_engine.errors import ModelError
-from pc_engine.modes.p2c import CLUSTERINGS, P2CSettings, cluster_pointers, p2c, signature_heatmap
+from pc_engine.modes.p2c import P2CSettings, cluster_pointers, p2c, signature_heatmap
 from pc_engine.signatures import SignatureDictionary
+
+# The third, cuml-dbscan, takes a GPU and is tested with scikit-learn in cuML's place.
+ON_THE_CPU = ("density-peaks", "dbscan")
 
 GRID = 14
 SETTINGS = P2CSettings(top_last=1, top_prev=1, min_density=0.3, min_distance=3)
@@ -52,7 +55,7 @@ def used(pointers: np.ndarray) -> np.ndarray:
     return pointers[~np.isnan(pointers[:, 0])]
 
 
-@pytest.mark.parametrize("cluster", CLUSTERINGS)
+@pytest.mark.parametrize("cluster", ON_THE_CPU)
 def test_k_bumps_of_the_classs_own_map_are_counted_and_boxed(cluster: Any) -> None:
     heats = np.stack([bumps(*PLACES[:k]) for k in range(7)])
     outcome = p2c(taps_for(heats, [0, 1, 2, 0, 1, 2, 0]), SIGNATURES, replace(SETTINGS, cluster=cluster))
@@ -130,7 +133,7 @@ def test_signatures_shallower_than_asked_for_are_an_error_not_a_worse_result() -
         p2c(taps_for(bumps(PLACES[0])[None], [0]), shallow, replace(SETTINGS, top_last=2))
 
 
-@pytest.mark.parametrize("cluster", CLUSTERINGS)
+@pytest.mark.parametrize("cluster", ON_THE_CPU)
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_a_map_without_contrast_shows_nothing_and_does_not_stop_the_batch(cluster: Any, value: float) -> None:
     heats = np.stack([np.full((GRID, GRID), value), bumps(*PLACES[:2])])
@@ -142,7 +145,7 @@ def test_a_map_without_contrast_shows_nothing_and_does_not_stop_the_batch(cluste
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-@pytest.mark.parametrize("cluster", CLUSTERINGS)
+@pytest.mark.parametrize("cluster", ON_THE_CPU)
 def test_the_scale_of_activations_does_not_matter(cluster: Any, scale: float) -> None:
     outcome = p2c(taps_for(bumps(*PLACES[:4])[None] * scale, [0]), SIGNATURES, replace(SETTINGS, cluster=cluster))
     assert outcome.count[0] == 4
@@ -164,7 +167,7 @@ heatmaps = st.integers(0, 2**32 - 1).map(
 @settings(deadline=None, max_examples=40)
 @given(
     heats=heatmaps,
-    cluster=st.sampled_from(CLUSTERINGS),
+    cluster=st.sampled_from(ON_THE_CPU),
     factor=st.floats(0, 3),
     trim=st.floats(0, 1),
 )
@@ -185,7 +188,7 @@ def test_pointers_keep_their_promises_on_any_heatmap(
 
 
 @settings(deadline=None, max_examples=25)
-@given(heats=heatmaps, order=st.permutations(range(4)), cluster=st.sampled_from(CLUSTERINGS))
+@given(heats=heatmaps, order=st.permutations(range(4)), cluster=st.sampled_from(ON_THE_CPU))
 def test_an_image_does_not_depend_on_its_place_in_the_batch(heats: np.ndarray, order: list[int], cluster: Any) -> None:
     classes, chosen = [0, 1, 2, 0], replace(SETTINGS, cluster=cluster)
     straight = p2c(taps_for(heats, classes), SIGNATURES, chosen)
