@@ -175,7 +175,7 @@ def test_device_tests_need_a_checkout(job: Job, tmp_path: Path) -> None:
 
 
 def test_a_checkout_is_laid_out_as_the_package_with_its_metadata(tmp_path: Path) -> None:
-    from_checkout.lay_out(Path(from_checkout.__file__).resolve().parents[1], tmp_path)
+    from_checkout.lay_out(Path(__file__).resolve().parents[2], tmp_path)
     code = (
         "import importlib.metadata, pc_engine.kernels.cuda as cuda, pc_engine\n"
         "print(pc_engine.__file__, cuda.FOLDER, importlib.metadata.distribution('pc-engine').locate_file(''))"
