@@ -18,7 +18,8 @@ from onnx import TensorProto, helper
 
 from pc_engine import graph_shapes
 from pc_engine.errors import ManifestError, ModelError
-from pc_engine.graph_names import fresh_name, names_of, reads, rename, stored_tensors
+from pc_engine.graph_names import fresh_name, names_of, rename, stored_tensors
+from pc_engine.graph_pruning import Part, keep_part, part_behind
 from pc_engine.manifest import Manifest, NetworkInput
 
 #: Name of the only input of a prepared graph, uint8 [N, H, W, 3] RGB.
@@ -99,8 +100,9 @@ def prepare_graph(model: onnx.ModelProto, manifest: Manifest, taps: Sequence[str
     ModelError
         If the wanted taps need a second input, the batch size is fixed inside the graph, or the opset is too old.
     """
-    part = _part(model, _wanted(manifest, taps))
-    return _adapt(_copy(model, part), part)
+    wanted = _wanted(manifest, taps)
+    part = _part(model, wanted)
+    return _adapt(_copy(model, part), part, wanted)
 
 
 def cut_graph(model: onnx.ModelProto, name: str, pixels: NetworkInput, tensors: Mapping[str, str]) -> onnx.ModelProto:
@@ -122,8 +124,9 @@ def cut_graph(model: onnx.ModelProto, name: str, pixels: NetworkInput, tensors: 
     ModelError, ManifestError
         As ``prepare_graph`` does.
     """
-    part = _part(model, _Wanted(name, pixels, dict(tensors), {}))
-    return _adapt(_copy(model, part), part)
+    wanted = _Wanted(name, pixels, dict(tensors), {})
+    part = _part(model, wanted)
+    return _adapt(_copy(model, part), part, wanted)
 
 
 def open_graph(path: Path, manifest: Manifest, taps: Sequence[str]) -> onnx.ModelProto:
@@ -135,18 +138,10 @@ def open_graph(path: Path, manifest: Manifest, taps: Sequence[str]) -> onnx.Mode
         As ``load_graph`` and ``prepare_graph`` do.
     """
     model = load_graph(path)
-    part = _part(model, _wanted(manifest, taps))
-    graph = model.graph
-    for k in reversed(range(len(graph.node))):
-        if k not in part.nodes:
-            del graph.node[k]
-    for k in reversed(range(len(graph.initializer))):
-        if graph.initializer[k].name not in part.tensors:
-            del graph.initializer[k]
-    for k in reversed(range(len(graph.sparse_initializer))):
-        if graph.sparse_initializer[k].values.name not in part.tensors:
-            del graph.sparse_initializer[k]
-    return _adapt(model, part)
+    wanted = _wanted(manifest, taps)
+    part = _part(model, wanted)
+    keep_part(model.graph, part)
+    return _adapt(model, part, wanted)
 
 
 @dataclass(frozen=True)
@@ -157,15 +152,6 @@ class _Wanted:
     pixels: NetworkInput
     tensors: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What of a graph is wanted: the indices of nodes and the names of tensors that lead to the taps."""
-
-    wanted: _Wanted
-    nodes: frozenset[int]
-    tensors: frozenset[str]
 
 
 def _wanted(manifest: Manifest, taps: Sequence[str]) -> _Wanted:
@@ -179,22 +165,9 @@ def _wanted(manifest: Manifest, taps: Sequence[str]) -> _Wanted:
     return _Wanted(manifest.name, manifest.input, tensors, {name: manifest.taps[name].shape for name in names})
 
 
-def _part(model: onnx.ModelProto, wanted: _Wanted) -> _Part:
+def _part(model: onnx.ModelProto, wanted: _Wanted) -> Part:
     _check_tensors(model.graph, wanted)
-    producer = {name: k for k, node in enumerate(model.graph.node) for name in node.output}
-    tensors: set[str] = set()
-    nodes: set[int] = set()
-    pending = list(wanted.tensors.values())
-    while pending:
-        name = pending.pop()
-        if name in tensors:
-            continue
-        tensors.add(name)
-        k = producer.get(name)
-        if k is not None and k not in nodes:
-            nodes.add(k)
-            pending.extend(reads(model.graph.node[k]))
-    return _Part(wanted, frozenset(nodes), frozenset(tensors))
+    return part_behind(model.graph, wanted.tensors.values())
 
 
 def _check_tensors(graph: onnx.GraphProto, wanted: _Wanted) -> None:
@@ -210,7 +183,7 @@ def _check_tensors(graph: onnx.GraphProto, wanted: _Wanted) -> None:
             )
 
 
-def _copy(model: onnx.ModelProto, part: _Part) -> onnx.ModelProto:
+def _copy(model: onnx.ModelProto, part: Part) -> onnx.ModelProto:
     copy = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
     copy.opset_import.extend(model.opset_import)
     copy.functions.extend(model.functions)
@@ -228,9 +201,8 @@ def closest_names(name: str, known: Iterable[str]) -> str:
     return f"; the closest names are {', '.join(repr(match) for match in matches)}" if matches else ""
 
 
-def _adapt(model: onnx.ModelProto, part: _Part) -> onnx.ModelProto:
+def _adapt(model: onnx.ModelProto, part: Part, wanted: _Wanted) -> onnx.ModelProto:
     """Give the pruned ``model``, in place, its uint8 input and its outputs named by tap."""
-    wanted = part.wanted
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset < _OLDEST_OPSET:
         raise ModelError(
@@ -238,7 +210,7 @@ def _adapt(model: onnx.ModelProto, part: _Part) -> onnx.ModelProto:
             f"convert it with onnx.version_converter."
         )
     graph = model.graph
-    pixels = _keep_only_input(model, part)
+    pixels = _keep_only_input(model, part, wanted)
     del graph.value_info[:], graph.output[:], graph.quantization_annotation[:]
     model.ir_version = max(model.ir_version, _INPUTS_WITHOUT_INITIALIZERS)
     _free_batch(model, pixels, wanted.pixels)
@@ -275,9 +247,9 @@ def _adapt(model: onnx.ModelProto, part: _Part) -> onnx.ModelProto:
     return model
 
 
-def _keep_only_input(model: onnx.ModelProto, part: _Part) -> onnx.ValueInfoProto:
+def _keep_only_input(model: onnx.ModelProto, part: Part, wanted: _Wanted) -> onnx.ValueInfoProto:
     """Drop every input but the pixels; return a copy of theirs after checking its type and size."""
-    wanted, declared = part.wanted, part.wanted.pixels
+    declared = wanted.pixels
     pixels = onnx.ValueInfoProto()
     pixels.CopyFrom(input_tensor(model, declared.tensor))
     initializers = {tensor.name for tensor in model.graph.initializer}
