@@ -13,10 +13,10 @@ from pc_engine.bench.arithmetic import operations_per_image
 from pc_engine.bench.gpu_device import matrix_rates, wall_rate
 from pc_engine.bench.gpu_report import Row, spread
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects, networks, run_in_batches
+from pc_engine.candidates import TOLERANCE, tap_difference
 from pc_engine.errors import PcEngineError
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.modes import MODES, Mode, settings_for
-from pc_engine.selection import TOLERANCE, tap_difference
 
 # Distinct batches that a network is timed on.
 _BATCHES = 4

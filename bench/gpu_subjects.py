@@ -19,6 +19,7 @@ from pc_engine.backends import BACKENDS, REFERENCE
 from pc_engine.bench.gpu_device import Meter
 from pc_engine.bench.gpu_report import Row
 from pc_engine.bench.random_parts import with_random_parts
+from pc_engine.candidates import probe_images
 from pc_engine.catalogue import find_model, installed_directory
 from pc_engine.errors import PcEngineError
 from pc_engine.export.model_directory import export_vgg
@@ -27,7 +28,6 @@ from pc_engine.machine import usable_cores
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.model import Model, load_model
 from pc_engine.modes import MODES
-from pc_engine.selection import probe_images
 
 _REFERENCE_BATCH = 16
 

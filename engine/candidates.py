@@ -53,9 +53,24 @@ class Candidate:
     reason: str = ""
 
     @property
+    def pair(self) -> tuple[str, str]:
+        """Its backend and its precision."""
+        return self.backend, self.precision
+
+    @property
     def rate(self) -> float:
         """``images_per_second`` where it passed, else 0."""
         return 0.0 if self.reason else self.images_per_second or 0.0
+
+
+def with_better_rates(candidates: Sequence[Candidate], rates: Mapping[tuple[str, str], float]) -> tuple[Candidate, ...]:
+    """Return the candidates that passed with the better of their rate and that of their pair in ``rates``."""
+    return tuple(
+        replace(candidate, images_per_second=max(candidate.rate, rates.get(candidate.pair, 0.0)))
+        if candidate.rate
+        else candidate
+        for candidate in candidates
+    )
 
 
 def compare_candidates(
@@ -174,13 +189,8 @@ def _time_again(
     again: dict[tuple[str, str], float] = {}
     for candidate in reversed(contenders):
         with closing(open_network(request.at(candidate.precision), candidate.backend)) as network:
-            again[candidate.backend, candidate.precision] = _timed(network, images)
-    return tuple(
-        replace(candidate, images_per_second=max(candidate.rate, again[candidate.backend, candidate.precision]))
-        if candidate in contenders
-        else candidate
-        for candidate in candidates
-    )
+            again[candidate.pair] = _timed(network, images)
+    return with_better_rates(candidates, again)
 
 
 def _timed(network: Backbone, images: np.ndarray) -> float:

@@ -22,7 +22,7 @@ import numpy as np
 from pc_engine.backbone import PRECISIONS, Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS
 from pc_engine.backends.cuda import describe_gpu
-from pc_engine.candidates import TOLERANCE, Candidate, compare_candidates, probe_images, tap_difference
+from pc_engine.candidates import Candidate, compare_candidates, with_better_rates
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, UsageError
 from pc_engine.machine import BusyElsewhere, describe_machine
 from pc_engine.manifest import QUANTISED_FILES, Manifest
@@ -168,7 +168,7 @@ def select(
     chosen = _choose(request, kept, probes, report)
     elsewhere = meter.share() or 0.0 if request.device == "cpu" else 0.0
     for candidate in chosen.candidates:
-        if candidate.reason and (candidate.backend, candidate.precision) == (chosen.backend, chosen.precision):
+        if candidate.reason and candidate.pair == (chosen.backend, chosen.precision):
             report(
                 f"{candidate.backend} at {candidate.precision} {candidate.reason}; it runs as it was asked for by name."
             )
@@ -184,15 +184,8 @@ def select(
 
 def _best_of_both(now: Selection, before: Selection) -> Selection:
     """Return the choice by the better of two timings of each candidate."""
-    rates = {(candidate.backend, candidate.precision): candidate.rate for candidate in before.candidates}
-    candidates = tuple(
-        replace(
-            candidate, images_per_second=max(candidate.rate, rates.get((candidate.backend, candidate.precision), 0))
-        )
-        if candidate.rate
-        else candidate
-        for candidate in now.candidates
-    )
+    rates = {candidate.pair: candidate.rate for candidate in before.candidates}
+    candidates = with_better_rates(now.candidates, rates)
     best = max(candidates, key=lambda candidate: candidate.rate)
     return Selection(best.backend, best.precision, candidates) if best.rate else now
 
@@ -293,16 +286,3 @@ def _gpu_facts(device: str) -> dict[str, Any]:
 def _from_json(value: dict[str, Any]) -> Selection:
     candidates = tuple(Candidate(**candidate) for candidate in value["candidates"])
     return Selection(value["backend"], value["precision"], candidates, value["provisional"])
-
-
-__all__ = [
-    "MIN_AGREEMENT",
-    "TOLERANCE",
-    "Candidate",
-    "Selection",
-    "open_backbone",
-    "probe_images",
-    "refusal",
-    "select",
-    "tap_difference",
-]

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -236,3 +237,19 @@ def _tiny_network(nan_above: float | None) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return model
+
+
+@pytest.fixture(scope="session")
+def run_graph():
+    """What a prepared graph gives for uint8 images, node by node as it stands: nothing is merged or reordered."""
+
+    def run(model: onnx.ModelProto, images: np.ndarray) -> dict[str, np.ndarray]:
+        onnx.checker.check_model(model, full_check=True)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        names = [value.name for value in model.graph.output]
+        return dict(zip(names, session.run(names, {"image": images}), strict=True))
+
+    return run

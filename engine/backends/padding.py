@@ -1,4 +1,4 @@
-"""Batches smaller than the compiled batch."""
+"""Batches smaller than the network takes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pc_engine.errors import UsageError
 def pad_batch(images: np.ndarray, batch_size: int) -> np.ndarray:
     """Return ``images`` (n, H, W, 3) with black images appended up to ``batch_size``, itself if there is none to add.
 
-    A fixed batch means that a network is compiled and tuned once, and that an image's result does not depend on how
-    many others came with it.
+    Raises
+    ------
+    UsageError
+        As `check_batch` does.
     """
     check_batch(images, batch_size)
     missing = batch_size - len(images)

@@ -17,6 +17,7 @@ from pc_engine.bench.peers import compare_with_peers, race  # noqa: E402
 from pc_engine.bench.peers_contract import Workload  # noqa: E402
 from pc_engine.bench.peers_torch import ImageByImage, TorchRunner, torch_vgg, tuned_runner  # noqa: E402
 from pc_engine.bench.throughput import ThroughputSettings  # noqa: E402
+from pc_engine.candidates import probe_images, tap_difference  # noqa: E402
 from pc_engine.counter import CountSVM  # noqa: E402
 from pc_engine.decode import decode_image  # noqa: E402
 from pc_engine.engine import network_request  # noqa: E402
@@ -25,7 +26,6 @@ from pc_engine.export import VggSpec, export_vgg  # noqa: E402
 from pc_engine.manifest import NETWORK_FILE  # noqa: E402
 from pc_engine.model import load_model  # noqa: E402
 from pc_engine.modes import C2PSettings  # noqa: E402
-from pc_engine.selection import probe_images, tap_difference  # noqa: E402
 
 SPEC = VggSpec("small", ((8,), (8, 10), (12, 14), (16, 16)), fc_width=24, size=64)
 TAPS = ("pool5", "fc6", "fc7", "conv_last")

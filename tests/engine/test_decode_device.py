@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pc_engine.candidates import probe_images
 from pc_engine.decode import DecodedImage, decode_bytes, display_image
 from pc_engine.decode_device import TOLERANCE, BatchDecoder, DecodedBatch, DeviceDecoder, NvImageCodec, is_plain_jpeg
 from pc_engine.errors import BackendError, ImageError, MissingPackageError
 from pc_engine.image_resize import HostResizer
 from pc_engine.kernels.array_module import to_host
-from pc_engine.selection import probe_images
 
 SIZE = (64, 96)
 ORIENTATION = 0x0112

@@ -4,27 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from pc_engine.candidates import TOLERANCE, probe_images, tap_difference
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import BackendError
 from pc_engine.graph import cut_graph, open_graph
 from pc_engine.graph_half import cast_to_half
 from pc_engine.manifest import NetworkInput, Tap, read_manifest
-from pc_engine.selection import TOLERANCE, probe_images, tap_difference
-
-
-def run(model, images):
-    onnx.checker.check_model(model, full_check=True)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    # Nothing is merged: float16 is rounded to wherever the graph says so.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [value.name for value in model.graph.output]
-    return dict(zip(names, session.run(names, {"image": images}), strict=True))
 
 
 def halved(model):
@@ -58,12 +46,12 @@ def types(model):
     }
 
 
-def test_lego_in_half_precision_gives_nearly_the_same_taps():
+def test_lego_in_half_precision_gives_nearly_the_same_taps(run_graph):
     manifest = read_manifest(EMBEDDED_DIRECTORY)
     model = open_graph(EMBEDDED_DIRECTORY / "model.onnx", manifest, tuple(manifest.taps))
     images = probe_images(128, 128, 4, seed=3)
     half = halved(model)
-    expected, found = run(model, images), run(half, images)
+    expected, found = run_graph(model, images), run_graph(half, images)
     for name in manifest.taps:
         assert found[name].dtype == np.float32
         assert 0 < tap_difference({name: found[name]}, {name: expected[name]}) < TOLERANCE["fp16"] / 5, name
@@ -92,18 +80,18 @@ def test_weights_are_rounded_to_the_nearest_and_stored_once():
     np.testing.assert_array_equal(numpy_helper.to_array(stored), weights.astype(np.float16))
 
 
-def test_pixels_are_normalised_before_anything_is_rounded():
+def test_pixels_are_normalised_before_anything_is_rounded(run_graph):
     """A mean that float16 cannot hold, and pixels whose difference from it float16 would lose."""
     nodes = [helper.make_node("Conv", ["x", "w"], ["a"])]
     weights = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
     model = network(nodes, {"w": weights}, {"a": (3, 4, 4)}, mean=(100.01, 100.02, 100.03))
     images = np.full((1, 4, 4, 3), 100, np.uint8)
     expected = -np.array([0.01, 0.02, 0.03])
-    found = run(halved(model), images)["a"][0, :, 0, 0]
+    found = run_graph(halved(model), images)["a"][0, :, 0, 0]
     np.testing.assert_allclose(found, expected, rtol=1e-3)  # in float16 100.01 - 100 is 0
 
 
-def test_whole_pixels_reach_weights_that_hold_the_normalisation_unchanged():
+def test_whole_pixels_reach_weights_that_hold_the_normalisation_unchanged(run_graph):
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["float"], ["x"], perm=[0, 3, 1, 2]),
@@ -112,10 +100,10 @@ def test_whole_pixels_reach_weights_that_hold_the_normalisation_unchanged():
     weights = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
     model = network(nodes, {"w": weights}, {"a": (3, 16, 16)}, shape=(16, 16), dtype="uint8")
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
-    np.testing.assert_array_equal(run(halved(model), images)["a"], images.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(run_graph(halved(model), images)["a"], images.transpose(0, 3, 1, 2))
 
 
-def test_sums_over_a_map_and_softmax_stay_in_float32():
+def test_sums_over_a_map_and_softmax_stay_in_float32(run_graph):
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["a"]),
         helper.make_node("GlobalAveragePool", ["a"], ["b"]),
@@ -129,10 +117,10 @@ def test_sums_over_a_map_and_softmax_stay_in_float32():
     assert kinds["b"] == TensorProto.FLOAT
     # 64 x 64 values of 20,000 are a sum of 8e7, beyond float16.
     images = np.full((1, 64, 64, 3), 7, np.uint8)
-    assert run(half, images)["c"][0, 0] == 21000
+    assert run_graph(half, images)["c"][0, 0] == 21000
 
 
-def test_a_tensor_read_in_both_precisions_is_cast_once_each_way():
+def test_a_tensor_read_in_both_precisions_is_cast_once_each_way(run_graph):
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["a"]),
         helper.make_node("Relu", ["a"], ["b"]),
@@ -147,7 +135,7 @@ def test_a_tensor_read_in_both_precisions_is_cast_once_each_way():
     casts = [tuple(node.output) for node in half.graph.node if node.op_type == "Cast"]
     assert len(casts) == len(set(casts)) == 4  # pixels to float, to half; b and f back
     images = probe_images(4, 4, 2)
-    assert tap_difference(run(half, images), run(model, images)) < 2e-3
+    assert tap_difference(run_graph(half, images), run_graph(model, images)) < 2e-3
 
 
 def test_shapes_are_read_off_the_half_precision_tensor():
@@ -160,7 +148,7 @@ def test_shapes_are_read_off_the_half_precision_tensor():
     assert [node.op_type for node in half.graph.node].count("Cast") == 3
 
 
-def test_bounds_beyond_float16_bound_nothing_and_weights_beyond_it_are_refused():
+def test_bounds_beyond_float16_bound_nothing_and_weights_beyond_it_are_refused(run_graph):
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["a"]),
         helper.make_node("Clip", ["a", "low", "high"], ["b"]),
@@ -169,13 +157,13 @@ def test_bounds_beyond_float16_bound_nothing_and_weights_beyond_it_are_refused()
     taps = {"b": (3, 4, 4)}
     images = probe_images(4, 4, 2)
     model = network(nodes, weights, taps)
-    assert tap_difference(run(halved(model), images), run(model, images)) < 2e-3
+    assert tap_difference(run_graph(halved(model), images), run_graph(model, images)) < 2e-3
     weights["w"] = weights["w"] * 1e5
     with pytest.raises(BackendError, match=r"'w' holds 1e\+05, and float16 ends at 65504; run it at fp32"):
         cast_to_half(network(nodes, weights, taps))
 
 
-def test_operators_it_does_not_know_stay_as_they_were():
+def test_operators_it_does_not_know_stay_as_they_were(run_graph):
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["a"]),
         helper.make_node("Resize", ["a", "", "scales"], ["b"], mode="nearest"),
@@ -186,10 +174,10 @@ def test_operators_it_does_not_know_stay_as_they_were():
     half = halved(model)
     assert {tensor.name: tensor.data_type for tensor in half.graph.initializer}["scales"] == TensorProto.FLOAT
     images = probe_images(4, 4, 2)
-    assert tap_difference(run(half, images), run(model, images)) < 2e-3
+    assert tap_difference(run_graph(half, images), run_graph(model, images)) < 2e-3
 
 
-def test_bodies_of_conditions_read_float32():
+def test_bodies_of_conditions_read_float32(run_graph):
     inner = helper.make_graph(
         [helper.make_node("Mul", ["a", "a"], ["inner"])],
         "body",
@@ -203,18 +191,18 @@ def test_bodies_of_conditions_read_float32():
     weights = {"w": np.ones((3, 3, 1, 1), np.float32), "yes": np.array(True)}
     model = network(nodes, weights, {"b": (3, 4, 4)})
     images = probe_images(4, 4, 2)
-    assert tap_difference(run(halved(model), images), run(model, images)) < 2e-3
+    assert tap_difference(run_graph(halved(model), images), run_graph(model, images)) < 2e-3
 
 
-def test_taps_that_nothing_was_computed_for_in_half_are_exact():
+def test_taps_that_nothing_was_computed_for_in_half_are_exact(run_graph):
     manifest = read_manifest(EMBEDDED_DIRECTORY)
     renamed = replace(manifest, taps={**manifest.taps, "pixels": Tap("pixels", (128, 128, 3))})
     half = halved(open_graph(EMBEDDED_DIRECTORY / "model.onnx", renamed, ("pixels", "logits")))
     images = probe_images(128, 128, 2)
-    np.testing.assert_array_equal(run(half, images)["pixels"], images)
+    np.testing.assert_array_equal(run_graph(half, images)["pixels"], images)
 
 
-def test_of_a_quantised_network_only_what_reads_no_levels_is_cast():
+def test_of_a_quantised_network_only_what_reads_no_levels_is_cast(run_graph):
     """The first layer reads pixels, with weights in 8 bits; the second reads levels and stays in integers."""
     rng = np.random.default_rng(0)
     nodes = [
@@ -248,6 +236,6 @@ def test_of_a_quantised_network_only_what_reads_no_levels_is_cast():
         (weights["w"] * weights["ws"].reshape(2, 1, 1, 1)).astype(np.float16),
     )
     images = probe_images(4, 4, 4)
-    expected, found = run(model, images), run(half, images)
+    expected, found = run_graph(model, images), run_graph(half, images)
     assert tap_difference({"b": found["b"]}, {"b": expected["b"]}) < 1e-3
     assert tap_difference({"f": found["f"]}, {"f": expected["f"]}) < 0.02  # a level more or less here and there

@@ -4,29 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from pc_engine.candidates import probe_images, tap_difference
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import BackendError
 from pc_engine.export.quantise import quantise_network
 from pc_engine.graph import open_graph
 from pc_engine.graph_signed import make_signed
 from pc_engine.manifest import read_manifest
-from pc_engine.selection import probe_images, tap_difference
-
-
-def run(model, images):
-    onnx.checker.check_model(model, full_check=True)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [value.name for value in model.graph.output]
-    return dict(zip(names, session.run(names, {"image": images}), strict=True))
 
 
 def signed(model):
@@ -75,10 +64,10 @@ def by_hand(values, scale, zero):
 
 @settings(deadline=None, max_examples=40)
 @given(scale=st.floats(0.05, 2), zero=st.integers(0, 255))
-def test_a_pair_rounds_to_127_levels_over_the_same_range(scale, zero):
+def test_a_pair_rounds_to_127_levels_over_the_same_range(scale, zero, run_graph):
     scale = float(np.float32(scale))
     model = make(pair("sum", "tap"), {**RAMP, "s": np.float32(scale), "z": np.uint8(zero)})
-    original, found = run(model, PIXELS)["tap"].ravel(), run(signed(model), PIXELS)["tap"].ravel()
+    original, found = run_graph(model, PIXELS)["tap"].ravel(), run_graph(signed(model), PIXELS)["tap"].ravel()
     np.testing.assert_allclose(found, by_hand(VALUES, scale, zero), rtol=1e-5, atol=1e-5)
     # Nothing moves by more than half a step of either.
     step = max(zero, 255 - zero) * scale / 127
@@ -90,11 +79,11 @@ def test_a_pair_rounds_to_127_levels_over_the_same_range(scale, zero):
         assert extreme == pytest.approx(end, rel=1e-5)
 
 
-def test_a_relu_that_the_levels_stood_for_is_put_back():
+def test_a_relu_that_the_levels_stood_for_is_put_back(run_graph):
     model = make(pair("sum", "tap"), {**RAMP, "s": np.float32(0.5), "z": np.uint8(0)})
     changed = signed(model)
     assert [node.op_type for node in changed.graph.node][3:] == ["Relu", "QuantizeLinear", "DequantizeLinear"]
-    found = run(changed, PIXELS)["tap"].ravel()
+    found = run_graph(changed, PIXELS)["tap"].ravel()
     assert (found[VALUES <= 0] == 0).all()
     assert found[-1] == pytest.approx(127, rel=1e-2)
 
@@ -116,13 +105,13 @@ def test_no_second_relu_where_nothing_is_negative(operator):
 
 
 @pytest.mark.parametrize("bounds", [["", "high"], ["low", "high"]])
-def test_a_relu_where_a_bound_lets_negative_values_through(bounds):
+def test_a_relu_where_a_bound_lets_negative_values_through(bounds, run_graph):
     nodes = [helper.make_node("Clip", ["sum", *bounds], ["activated"]), *pair("activated", "tap")]
     stored = {**RAMP, "s": np.float32(0.5), "z": np.uint8(0), "low": np.float32(-6), "high": np.float32(6)}
-    assert run(signed(make(nodes, stored)), PIXELS)["tap"].min() == 0
+    assert run_graph(signed(make(nodes, stored)), PIXELS)["tap"].min() == 0
 
 
-def test_pixels_are_not_rounded_to_127_levels():
+def test_pixels_are_not_rounded_to_127_levels(run_graph):
     begin = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
@@ -134,7 +123,7 @@ def test_pixels_are_not_rounded_to_127_levels():
     model.graph.node.extend(begin)
     changed = signed(model)
     assert not any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in changed.graph.node)
-    np.testing.assert_array_equal(run(changed, PIXELS)["tap"].ravel(), VALUES)
+    np.testing.assert_array_equal(run_graph(changed, PIXELS)["tap"].ravel(), VALUES)
 
 
 def test_what_is_signed_and_symmetric_stays_bit_for_bit():
@@ -180,14 +169,14 @@ def test_levels_that_tensorrt_cannot_have_are_refused(stored, nodes, message):
 
 
 @pytest.mark.parametrize("output_type", [None, TensorProto.UINT8])
-def test_levels_without_a_zero_point_are_unsigned(output_type):
+def test_levels_without_a_zero_point_are_unsigned(output_type, run_graph):
     attributes = {} if output_type is None else {"output_dtype": output_type}
     nodes = [
         helper.make_node("QuantizeLinear", ["sum", "s"], ["q"], **attributes),
         helper.make_node("DequantizeLinear", ["q", "s"], ["tap"]),
     ]
     model = make(nodes, {**RAMP, "s": np.float32(0.5)}, opset=21)
-    found = run(signed(model), PIXELS)["tap"].ravel()
+    found = run_graph(signed(model), PIXELS)["tap"].ravel()
     np.testing.assert_allclose(found, by_hand(VALUES, 0.5, 0), rtol=1e-5)
 
 
@@ -208,12 +197,12 @@ def quantised_lego(tmp_path_factory):
     return path, replace(manifest, input=network.input, taps=network.taps)
 
 
-def test_the_quantised_lego_keeps_its_numbers(quantised_lego):
+def test_the_quantised_lego_keeps_its_numbers(quantised_lego, run_graph):
     path, manifest = quantised_lego
     model = open_graph(path, manifest, tuple(manifest.taps))
     images = probe_images(128, 128, 4, seed=3)
     changed = signed(model)
-    expected, found = run(model, images), run(changed, images)
+    expected, found = run_graph(model, images), run_graph(changed, images)
     for name in manifest.taps:
         assert found[name].dtype == np.float32
         # As far as the unsigned network is from float32: twice the step, and the pixels exact.

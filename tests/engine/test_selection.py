@@ -12,6 +12,7 @@ import pytest
 from pc_engine import candidates, selection
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS, OnnxRuntimeBackend
+from pc_engine.candidates import TOLERANCE, probe_images, tap_difference
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, ModelError, UsageError
 from pc_engine.manifest import (
@@ -23,7 +24,7 @@ from pc_engine.manifest import (
     write_manifest,
 )
 from pc_engine.model import load_model
-from pc_engine.selection import Selection, open_backbone, probe_images, select, tap_difference
+from pc_engine.selection import Selection, open_backbone, select
 from pc_engine.storage import cache_directory
 
 
@@ -350,7 +351,7 @@ def test_the_real_backends_agree_on_the_tiny_network(request_: CompileRequest) -
     for candidate in chosen.candidates:
         assert candidate.reason == ""
         assert candidate.difference is not None
-        assert candidate.difference <= selection.TOLERANCE[candidate.precision]
+        assert candidate.difference <= TOLERANCE[candidate.precision]
 
 
 def test_probe_images_are_the_same_everywhere_and_not_flat() -> None:

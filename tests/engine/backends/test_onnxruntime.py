@@ -10,10 +10,10 @@ import pytest
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
+from pc_engine.candidates import probe_images
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, UsageError
 from pc_engine.model import load_model
-from pc_engine.selection import probe_images
 
 BACKEND = OnnxRuntimeBackend()
 

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends.tensorrt_build import Target, build_engine, typed_graph
 from pc_engine.backends.tensorrt_library import Library, load_library
+from pc_engine.candidates import probe_images
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError
@@ -22,7 +23,6 @@ from pc_engine.graph import open_graph
 from pc_engine.graph_signed import make_signed
 from pc_engine.manifest import QUANTISED_FILES
 from pc_engine.model import load_model
-from pc_engine.selection import probe_images
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13")
 
