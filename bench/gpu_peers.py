@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import statistics
 from collections.abc import Callable, Iterator
@@ -14,10 +15,10 @@ from pc_engine.bench.gpu_report import Row
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects
 from pc_engine.bench.kernel_oracles import EPS, MIN_WEIGHT, dbscan_of
 from pc_engine.bench.kernel_rates import made_up_maps
+from pc_engine.candidates import TOLERANCE, tap_difference
 from pc_engine.errors import MissingPackageError, ModelError
 from pc_engine.kernels import dbscan, normalise_heatmap
 from pc_engine.kernels.array_module import Array, to_host
-from pc_engine.selection import TOLERANCE, tap_difference
 
 if TYPE_CHECKING:
     import torch
@@ -83,23 +84,19 @@ def torch_forward(
     """Return a function from uint8 images (n, H, W, 3) on ``device`` to taps, normalisation included."""
     import torch
 
+    from pc_engine.bench.peers_torch import tapped
+
     kind = torch.float16 if precision == "fp16" else torch.float32
     layout = torch.channels_last if precision == "fp16" else torch.contiguous_format
-    layers = [layer.to(device=device, dtype=kind) for layer in _copied(network.layers)]
+    layers = [layer.to(device=device, dtype=kind) for layer in copy.deepcopy(list(network.layers))]
     for layer in layers:
         if isinstance(layer, torch.nn.Conv2d):
             layer.weight.data = layer.weight.data.contiguous(memory_format=layout)
     mean, std = (torch.tensor(value, device=device).view(1, 3, 1, 1) for value in (network.mean, network.std))
-    at = {index: name for name, index in network.taps.items()}
+    run = tapped(layers, network.taps)
 
     def forward(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        x = ((images.permute(0, 3, 1, 2).float() - mean) / std).to(kind).contiguous(memory_format=layout)
-        found = {}
-        for index, layer in enumerate(layers):
-            x = layer(x)
-            if index in at:
-                found[at[index]] = x
-        return found
+        return run(((images.permute(0, 3, 1, 2).float() - mean) / std).to(kind).contiguous(memory_format=layout))
 
     return torch.compile(forward) if compiled else forward
 
@@ -147,9 +144,3 @@ def _cuml_rows(job: Job, placed: Array, ours: np.ndarray, few: int) -> Iterator[
             continue
         slow = statistics.median(seconds_of(run) for _ in range(3)) / images
         yield {**row, "us_per_image": 1e6 * slow, "same_labels": bool((labels == ours[:images]).all())}
-
-
-def _copied(layers: Any) -> Any:
-    import copy
-
-    return copy.deepcopy(list(layers))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from pc_engine.bench.gpu_report import Row, spread
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects
 from pc_engine.bench.gpu_traffic import copies_of
 from pc_engine.bench.photos import in_batches, photos_of, readable_photos, repeat_to
+from pc_engine.bench.throughput import run_batches
 from pc_engine.decode import decode_image
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError
@@ -69,15 +69,7 @@ def nvimagecodec_row(job: Job, data: Sequence[bytes], expected: np.ndarray) -> R
 
 def measure_runs(job: Job, subjects: Subjects) -> Iterator[Row]:
     """Yield the rate from files to results of every model and mode, beside decoding and the network alone."""
-    with photos_of(job.photos) as photos:
-        for subject in subjects:
-            for mode in MODES:
-                row = {"model": subject.name, "mode": mode}
-                try:
-                    with _engine(job, subject, mode) as engine:
-                        yield {**row, **run_row(engine, photos, job.n)}
-                except PcEngineError as error:
-                    yield {**row, "reason": str(error)}
+    return _of_every_mode(job, subjects, lambda engine, photos: [run_row(engine, photos, job.n)])
 
 
 def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -> Row:
@@ -89,20 +81,14 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
     times = -(-n // size)
     list(engine.run_paths(paths[: 2 * size]))
     seconds: dict[str, list[float]] = {"decode": [], "network": [], "run": []}
-    with ThreadPoolExecutor(engine.workers) as decoders, ThreadPoolExecutor(engine.network.parallel) as lanes:
+    with ThreadPoolExecutor(engine.workers) as decoders:
         for _ in range(runs):
             seconds["decode"].append(
                 seconds_of(
                     lambda: list(decoders.map(lambda path: decode_image(path, pixels.height, pixels.width), paths))
                 )
             )
-            seconds["network"].append(
-                seconds_of(
-                    lambda: list(
-                        lanes.map(lambda batch: engine.network.infer(batch).clear(), islice(cycle(batches), times))
-                    )
-                )
-            )
+            seconds["network"].append(seconds_of(lambda: run_batches(engine.network, batches, times)))
             seconds["run"].append(seconds_of(lambda: list(engine.run_paths(paths))))
     images_of = {"decode": n, "network": times * size, "run": n}
     rate = {name: images_of[name] / statistics.median(taken) for name, taken in seconds.items()}
@@ -121,15 +107,7 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
 
 def measure_traffic(job: Job, subjects: Subjects) -> Iterator[Row]:
     """Yield the copies between host and device during a run of several batches, mode by mode."""
-    with photos_of(job.photos) as photos:
-        for subject in subjects:
-            for mode in MODES:
-                row = {"model": subject.name, "mode": mode}
-                try:
-                    with _engine(job, subject, mode) as engine:
-                        yield from ({**row, **found} for found in traffic_rows(engine, photos))
-                except PcEngineError as error:
-                    yield {**row, "reason": str(error)}
+    return _of_every_mode(job, subjects, traffic_rows)
 
 
 def traffic_rows(engine: Engine, photos: Sequence[Path], batches: int = _TRACED_BATCHES) -> Iterator[Row]:
@@ -149,6 +127,21 @@ def traffic_rows(engine: Engine, photos: Sequence[Path], batches: int = _TRACED_
             "bytes_per_image": found.bytes / len(paths),
             "every_copy_seen": found.complete,
         }
+
+
+def _of_every_mode(
+    job: Job, subjects: Subjects, measure: Callable[[Engine, Sequence[Path]], Iterable[Row]]
+) -> Iterator[Row]:
+    """Yield what ``measure`` says of every model and mode, or why that could not be measured."""
+    with photos_of(job.photos) as photos:
+        for subject in subjects:
+            for mode in MODES:
+                row = {"model": subject.name, "mode": mode}
+                try:
+                    with _engine(job, subject, mode) as engine:
+                        yield from ({**row, **found} for found in measure(engine, photos))
+                except PcEngineError as error:
+                    yield {**row, "reason": str(error)}
 
 
 def _engine(job: Job, subject: Subject, mode: str) -> Engine:

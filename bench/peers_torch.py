@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,6 +89,21 @@ def torch_vgg(network: Path, manifest: Manifest, taps: Sequence[str]) -> TorchNe
     return TorchNetwork(nn.ModuleList(layers).eval(), where, mean, std)
 
 
+def tapped(layers: Iterable[nn.Module], taps: Mapping[str, int]) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+    """Return a function that runs ``layers`` in turn, and gives what came out behind the indices of ``taps``."""
+    names = {index: name for name, index in taps.items()}
+
+    def forward(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = {}
+        for index, layer in enumerate(layers):
+            x = layer(x)
+            if index in names:
+                found[names[index]] = x
+        return found
+
+    return forward
+
+
 class TorchRunner:
     """A `TorchNetwork` ready to run on uint8 batches.
 
@@ -114,16 +129,7 @@ class TorchRunner:
         layers = _with_channels_last(network.layers) if channels_last else network.layers
         self._mean = torch.tensor(network.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(network.std).view(1, 3, 1, 1)
-        at = {index: name for name, index in network.taps.items()}
-
-        def forward(x: torch.Tensor) -> dict[str, torch.Tensor]:
-            found = {}
-            for index, layer in enumerate(layers):
-                x = layer(x)
-                if index in at:
-                    found[at[index]] = x
-            return found
-
+        forward = tapped(layers, network.taps)
         self._forward = torch.compile(forward) if compiled else forward
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
