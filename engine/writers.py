@@ -23,6 +23,8 @@ FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
 
 RUN_FILE = "run.json"
 OVERLAYS = "overlays"
+#: What people corrected (see `pc_engine.corrections`): no partition, and kept when a run is replaced.
+CORRECTIONS_FILE = "corrections.jsonl"
 ROWS_PER_PARTITION = 10_000
 # Rows kept in memory before they go to the file of their partition.
 _ROWS_HELD = 1_000
@@ -113,7 +115,7 @@ class RunWriter:
         self._flush()  # a run that could not go on keeps the rows it has
 
     def _clear(self, fresh: bool) -> None:
-        rows = [path for pattern in _PARTITIONS for path in self.directory.glob(pattern)]
+        rows = _partitions(self.directory)
         own = [path for path in (*rows, self.directory / RUN_FILE) if _is_own(path)]
         foreign = [path.name for path in rows if path not in own]
         if foreign:
@@ -193,7 +195,7 @@ def read_rows(directory: Path) -> list[dict[str, Any]]:
         If it holds no partition.
     """
     rows: list[dict[str, Any]] = []
-    partitions = sorted(path for pattern in _PARTITIONS for path in directory.glob(pattern))
+    partitions = _partitions(directory)
     if not partitions:
         raise UsageError(f"{directory} holds no rows: name the folder given to 'pc-engine run --out'.")
     for path in partitions:
@@ -204,6 +206,11 @@ def read_rows(directory: Path) -> list[dict[str, Any]]:
         else:
             rows += [_from_parquet(row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
     return rows
+
+
+def _partitions(directory: Path) -> list[Path]:
+    found = (path for pattern in _PARTITIONS for path in directory.glob(pattern))
+    return sorted(path for path in found if path.name != CORRECTIONS_FILE)
 
 
 def _is_own(path: Path) -> bool:
