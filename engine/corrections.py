@@ -123,8 +123,10 @@ def parse_pointer(value: Any) -> Pointer:
     if not isinstance(value, Mapping) or value.get("kind") not in ("ellipse", "box"):
         raise ValueError("a pointer is neither an ellipse nor a box")
     if value["kind"] == "ellipse":
-        return EllipsePointer(*(_finite(value, name) for name in ("x", "y", "rx", "ry", "score")))
-    return BoxPointer(*(_finite(value, name) for name in ("x0", "y0", "x1", "y1", "score")))
+        x, y, rx, ry, score = (_finite(value, name) for name in ("x", "y", "rx", "ry", "score"))
+        return EllipsePointer(x, y, rx, ry, score)
+    x0, y0, x1, y1, score = (_finite(value, name) for name in ("x0", "y0", "x1", "y1", "score"))
+    return BoxPointer(x0, y0, x1, y1, score)
 
 
 def parse_whole_number(value: Any, what: str) -> int:

@@ -1,0 +1,122 @@
+"""What a report says in figures: images by count and class, failures by reason, and how fast the run was."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pc_engine.report.compact import class_of, has_open_label, printable
+from pc_engine.writers import RUN_FILE
+
+_CLASSES_SHOWN = 20
+_COUNTS_SHOWN = 24
+_REASONS_SHOWN = 30
+_EXAMPLES = 3
+# What differs between two failures for one reason.
+_NUMBER = re.compile(r"\d[\d,.]*")
+
+
+class FigureCollector:
+    """Sums up the rows of a run; `figures` gives what a report shows of them."""
+
+    def __init__(self) -> None:
+        self._n = self._failed = self._reviewed = self._pointers = 0
+        self._identity: tuple[str, str] = ("", "")
+        self._counts: Counter[tuple[int, bool]] = Counter()
+        self._classes: Counter[str] = Counter()
+        self._reasons: dict[str, _Reason] = {}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take a row, as `pc_engine.corrections.corrected_rows` yields it."""
+        if not self._n:
+            self._identity = (printable(row["mode"]), printable(row["model"]))
+        self._n += 1
+        if row["status"] != "ok":
+            self._failed += 1
+            self._add_failure(printable(row["error"] or "No reason was given."), printable(row["path"]))
+            return
+        self._reviewed += bool(row.get("reviewed"))
+        self._pointers += len(row["pointers"])
+        self._counts[(row["count"], has_open_label(row))] += 1
+        class_name = class_of(row)
+        if class_name is not None:
+            self._classes[class_name] += 1
+
+    def figures(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the figures as JSON-ready values.
+
+        Parameters
+        ----------
+        run
+            The contents of ``run.json``; any of them may be absent.
+        """
+        mode, model = self._identity
+        return {
+            "images": self._n,
+            "failed": self._failed,
+            "reviewed": self._reviewed,
+            "pointers": self._pointers,
+            "mode": mode or run.get("mode"),
+            "model": model or run.get("model"),
+            **{name: run.get(name) for name in ("backend", "precision", "device", "seconds", "images_per_second")},
+            "stages": run.get("stages") or {},
+            "counts": self._histogram(),
+            "classes": [{"name": name, "n": n} for name, n in self._classes.most_common(_CLASSES_SHOWN)],
+            "other_classes": max(len(self._classes) - _CLASSES_SHOWN, 0),
+            "failures": self._failures(),
+        }
+
+    def _histogram(self) -> list[dict[str, Any]]:
+        """Return the images of each count, with counts that no image has in between; the last bar may take several."""
+        if not self._counts:
+            return []
+        largest = max(count for count, _ in self._counts)
+        last = min(largest, _COUNTS_SHOWN - 1)
+        bars: list[dict[str, Any]] = []
+        for count in range(last + 1):
+            open_n, n = self._counts[(count, True)], self._counts[(count, False)]
+            if n or not open_n:
+                bars.append({"label": str(count), "from": count, "to": count, "n": n})
+            if open_n:
+                bars.append({"label": f"{count}+", "from": count, "to": count, "n": open_n})
+        if largest > last:
+            n_more = sum(n for (count, _), n in self._counts.items() if count > last)
+            bars.append({"label": f"{last + 1} or more", "from": last + 1, "to": None, "n": n_more})
+        return bars
+
+    def _add_failure(self, sentence: str, path: str) -> None:
+        reason = self._reasons.setdefault(_NUMBER.sub("#", sentence), _Reason(sentence))
+        reason.n += 1
+        if len(reason.examples) < _EXAMPLES:
+            reason.examples.append({"path": path, "error": sentence})
+
+    def _failures(self) -> list[dict[str, Any]]:
+        ranked = sorted(self._reasons.values(), key=lambda reason: -reason.n)
+        shown = [{"reason": reason.sentence, "n": reason.n, "examples": reason.examples} for reason in ranked]
+        if len(shown) > _REASONS_SHOWN:
+            rest = sum(reason["n"] for reason in shown[_REASONS_SHOWN:])
+            shown[_REASONS_SHOWN:] = [{"reason": "Other reasons; see the gallery.", "n": rest, "examples": []}]
+        return shown
+
+
+class _Reason:
+    """Failures whose sentences differ in their numbers only."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+        self.n = 0
+        self.examples: list[dict[str, str]] = []
+
+
+def read_run_file(directory: Path) -> dict[str, Any]:
+    """Return the contents of a run directory's ``run.json``; empty where there is none, as while a run goes on."""
+    try:
+        text = (directory / RUN_FILE).read_text(encoding="utf-8")
+        value = json.loads(text, parse_constant=lambda _: None)  # a page's JSON has no NaN
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
