@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,7 @@ from pc_engine.device_choice import choose_device
 from pc_engine.errors import DeviceMemoryError, UsageError
 from pc_engine.kernels.array_module import Array
 from pc_engine.machine import usable_cores
+from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, Outcome, check_clustering, settings_for
 from pc_engine.pipeline import BatchLimit, Entry, StageClock, TapBatch, map_batches
@@ -143,6 +145,21 @@ class Engine:
     def batch_size(self) -> int:
         """Images in a batch."""
         return self.network.request.batch_size
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that the rows depend on beside the images, JSON-ready: rows of two engines mix if it is equal."""
+        request, files = self.network.request, self.model.manifest.files
+        parts = {"counter": COUNTER_FILE, "signatures": SIGNATURES_FILE}
+        return {
+            "mode": self.mode.name,
+            "model": self.model.name,
+            "network_sha256": request.network_sha256,
+            **{f"{part}_sha256": files.get(parts[part]) for part in self.mode.needs},
+            "backend": self.backend,
+            "precision": self.precision,
+            "device": self.device.partition(":")[0],
+            "parameters": json.loads(json.dumps(asdict(self.settings))),
+        }
 
     def run(self, sources: Source | Iterable[Source]) -> Iterator[Result]:
         """Yield one result for every image of ``sources``, in order, as batches are finished.
