@@ -254,6 +254,7 @@ class PretendedBackend:
     precisions: tuple[str, ...] = ("fp32", "fp16")
     missing: str = ""
     parallel: int = 2
+    remarks: tuple[str, ...] = ()
     seconds: float = 0.0
     before: Callable[[int], object] = lambda _: None
     at_compile: Callable[[CompileRequest], object] = lambda _: None

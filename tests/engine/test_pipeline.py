@@ -171,6 +171,7 @@ class _SideBySide:
 
     backend = "side by side"
     parallel = 2
+    remarks = ()
 
     def __init__(self, network: Backbone) -> None:
         self.request = network.request
@@ -213,6 +214,7 @@ class _Failing:
     backend = "failing"
 
     parallel = 1
+    remarks = ()
 
     def __init__(self, network: Backbone) -> None:
         self.request = network.request
@@ -319,6 +321,7 @@ class _Parallel:
 
     backend = "parallel"
     parallel = 3
+    remarks = ()
 
     def __init__(self, network: Backbone) -> None:
         self.request = network.request
