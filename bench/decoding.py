@@ -130,7 +130,7 @@ def _results(engine: Engine, paths: Sequence[Path], images: Sequence[DecodedImag
     results: list[Result] = []
     for start in range(0, len(paths), engine.batch_size):
         part = slice(start, start + engine.batch_size)
-        entries = tuple(Entry(path, image, None) for path, image in zip(paths[part], images[part], strict=True))
+        entries = tuple(Entry(str(path), image, None) for path, image in zip(paths[part], images[part], strict=True))
         taps = engine.network.infer(np.stack([image.pixels for image in images[part]]))
         batch = TapBatch(entries, tuple(range(len(entries))), taps, np.ones(len(entries), bool))
         results += engine.evaluate(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,9 +44,11 @@ def photos_of(source: str) -> Iterator[list[Path]]:
         with tempfile.TemporaryDirectory(prefix="pc-engine-photos-") as folder:
             yield _write_photos(Path(folder), _number(source))
         return
-    paths = list(iter_images([source]))
+    paths = [Path(image.name) for image in iter_images([source])]
     if not paths:
         raise DataError(f"There is no image in '{source}' to measure with: name another folder, or random:200.")
+    if not all(os.path.lexists(path) for path in paths):
+        raise UsageError(f"'{source}' holds images that are no files of this machine: measure on a folder.")
     yield paths
 
 

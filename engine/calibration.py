@@ -6,13 +6,12 @@ import random
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from pc_engine.decode import decode_image
+from pc_engine.decode import decode_bytes
 from pc_engine.errors import DataError, ImageError
-from pc_engine.sources import iter_images
+from pc_engine.sources import SourceImage, iter_images
 
 #: Images that are taken unless another number is asked for. Ranges settle within a hundred; the other half tells an
 #: agreement of 97 % from one of 94 %.
@@ -65,35 +64,35 @@ def read_calibration_images(
     DataError
         If too few can be read.
     """
-    paths = _sample(iter_images(sources), limit)
+    sample = _sample(iter_images(sources), limit)
 
-    def decode(path: Path) -> np.ndarray | None:
+    def decode(image: SourceImage) -> np.ndarray | None:
         try:
-            return decode_image(path, height, width).pixels
+            return decode_bytes(image.read(), height, width).pixels
         except ImageError:
             return None
 
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        decoded = [pixels for pixels in pool.map(decode, paths) if pixels is not None]
+        decoded = [pixels for pixels in pool.map(decode, sample) if pixels is not None]
     if len(decoded) < MIN_IMAGES:
         raise DataError(
             f"Only {len(decoded)} images can be read from {', '.join(sources)}: calibrating takes at least "
             f"{MIN_IMAGES}, better {DEFAULT_LIMIT}, like those that are to be counted."
         )
     images = np.stack(decoded)
-    unreadable = len(paths) - len(decoded)
+    unreadable = len(sample) - len(decoded)
     if compare_only:
         return CalibrationImages(images[:0], images, unreadable)
     return CalibrationImages(images[::2], images[1::2], unreadable)
 
 
-def _sample(paths: Iterable[Path], limit: int) -> list[Path]:
-    """Return ``limit`` of the paths, or all if there are no more, each with the same chance, in one pass."""
-    chosen: list[Path] = []
+def _sample(images: Iterable[SourceImage], limit: int) -> list[SourceImage]:
+    """Return ``limit`` of the images, or all if there are no more, each with the same chance, in one pass."""
+    chosen: list[SourceImage] = []
     generator = random.Random(_SEED)
-    for seen, path in enumerate(paths, start=1):
+    for seen, image in enumerate(images, start=1):
         if len(chosen) < limit:
-            chosen.append(path)
+            chosen.append(image)
         elif (place := generator.randrange(seen)) < limit:
-            chosen[place] = path
+            chosen[place] = image
     return chosen

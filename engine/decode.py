@@ -6,7 +6,6 @@ cell of the heatmap shows picture, and a pointer maps back to pixels by one fact
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +15,7 @@ import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pc_engine.errors import ImageError
+from pc_engine.sources import read_file
 
 #: Formats that are decoded. Everything else (EPS, PDF, ...) would start an interpreter or another program.
 #: Several JPEGs in one file (MPO) come through JPEG.
@@ -23,8 +23,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 
 #: Images with more pixels than this are refused by their header; Pillow's own limit for an error.
 MAX_PIXELS = 178_956_970
-#: Files larger than this are refused unread: no picture of `MAX_PIXELS` is.
-MAX_BYTES = 2**31
 
 _ORIENTATION_TAG = 0x0112
 _FIRST_SIDEWAYS = 5  # orientations 5 to 8 swap width and height
@@ -50,7 +48,9 @@ class DecodedImage:
     height: int
 
 
-def decode_image(path: Path, height: int, width: int, *, oversampling: int | None = JPEG_OVERSAMPLING) -> DecodedImage:
+def decode_image(
+    path: str | Path, height: int, width: int, *, oversampling: int | None = JPEG_OVERSAMPLING
+) -> DecodedImage:
     """Read an image file and resize it to ``height`` x ``width`` (bilinear with antialiasing).
 
     JPEG, PNG, WebP, BMP, TIFF and GIF (first frame); greyscale, palette, CMYK and 16-bit are converted to 8-bit RGB,
@@ -63,22 +63,7 @@ def decode_image(path: Path, height: int, width: int, *, oversampling: int | Non
         If the file is not a regular file, is empty, is not an image, is damaged, or is too large. The message is one
         sentence about this file.
     """
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError("It is a folder that cannot be listed: check its permissions.")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("It is not a regular file.")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"The file is larger than {MAX_BYTES >> 30} GiB, the limit: it is hardly a photo.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"The file cannot be read: {error.strerror or error}.") from None
-    except ValueError as error:  # a name that no file system can hold
-        raise ImageError(f"The file cannot be read: {error}.") from None
-    except MemoryError:
-        raise ImageError("It does not fit into memory: scale it down first.") from None
-    return decode_bytes(data, height, width, oversampling=oversampling)
+    return decode_bytes(read_file(path), height, width, oversampling=oversampling)
 
 
 def decode_bytes(data: bytes, height: int, width: int, *, oversampling: int | None = JPEG_OVERSAMPLING) -> DecodedImage:

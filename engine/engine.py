@@ -29,7 +29,7 @@ from pc_engine.modes import MODES, Mode, Outcome, check_clustering, settings_for
 from pc_engine.pipeline import BatchLimit, Entry, StageClock, TapBatch, map_batches
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result, error_result
 from pc_engine.selection import open_backbone
-from pc_engine.sources import iter_images
+from pc_engine.sources import SourceImage, iter_images
 
 # A network above this size keeps all cores busy with few images; a small one needs many to be worth a call.
 _LARGE_NETWORK_BYTES = 100_000_000
@@ -179,8 +179,8 @@ class Engine:
         listed = [sources] if isinstance(sources, (str, os.PathLike)) else sources
         return self.run_paths(iter_images(listed))
 
-    def run_paths(self, paths: Iterable[Path]) -> Iterator[Result]:
-        """Yield one result for every path, in order; otherwise as `run`."""
+    def run_paths(self, paths: Iterable[SourceImage | Path]) -> Iterator[Result]:
+        """Yield one result for every image, or path of one, in order; otherwise as `run`."""
         if self._closed:
             raise UsageError("This engine was closed and cannot run any more: make another.")
         batches = map_batches(paths, self.network, self.workers, self.evaluate, self.clock, self._limit)
@@ -231,7 +231,7 @@ class Engine:
                 continue
             class_id = None if classes is None else int(classes[n])
             yield Result(
-                path=str(entry.path),
+                path=entry.name,
                 status="ok",
                 error=None,
                 width=entry.image.width,
@@ -248,7 +248,7 @@ class Engine:
             )
 
     def _failed(self, entry: Entry, message: str) -> Result:
-        return error_result(str(entry.path), message, mode=self.mode.name, model=self.model.name)
+        return error_result(entry.name, message, mode=self.mode.name, model=self.model.name)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pc_engine.decode import display_image
 from pc_engine.errors import ImageError, PcEngineError
 from pc_engine.result import BoxPointer, Result
+from pc_engine.sources import read_image
 
 #: Colours that stay apart for most kinds of colour vision (Okabe & Ito, 2008).
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -65,8 +66,8 @@ def write_overlay(result: Result, index: int, directory: Path) -> Path | None:
     if not result.ok:
         return None
     try:
-        picture = display_image(Path(result.path).read_bytes()).picture
-    except (OSError, ImageError):
+        picture = display_image(read_image(result.path)).picture
+    except ImageError:
         return None
     # In bytes, as file systems limit a name to 255 of them.
     stem = Path(result.path).stem.encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore")

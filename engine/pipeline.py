@@ -21,10 +21,11 @@ from typing import TypeVar
 import numpy as np
 
 from pc_engine.backbone import Backbone, Taps
-from pc_engine.decode import DecodedImage, decode_image
+from pc_engine.decode import DecodedImage, decode_bytes
 from pc_engine.device_work import make_room_on, working_on
 from pc_engine.errors import DeviceMemoryError, ImageError
 from pc_engine.kernels.array_module import Array, get_array_module, to_host
+from pc_engine.sources import SourceImage, as_source_image
 
 # Images decoded ahead of the network, in batches: enough to ride out a slow file, few enough to keep memory flat.
 _BATCHES_AHEAD = 2
@@ -57,9 +58,9 @@ class StageClock:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of the source: decoded, or with the reason why not."""
+    """One image of the source, by the name of its row: decoded, or with the reason why not."""
 
-    path: Path
+    name: str
     image: DecodedImage | None
     error: str | None
 
@@ -123,29 +124,29 @@ class TapBatch:
 
 
 def tap_batches(
-    paths: Iterable[Path], backbone: Backbone, workers: int, clock: StageClock | None = None
+    images: Iterable[SourceImage | Path], backbone: Backbone, workers: int, clock: StageClock | None = None
 ) -> Generator[TapBatch]:
-    """Decode the images, run the network on them, and yield its taps batch by batch, in the order of ``paths``.
+    """Decode the images, run the network on them, and yield its taps batch by batch, in the order of ``images``.
 
     Unreadable images are entries without taps. At most a few batches are held at a time.
     """
-    return map_batches(paths, backbone, workers, lambda batch: replace(batch, finite=to_host(batch.finite)), clock)
+    return map_batches(images, backbone, workers, lambda batch: replace(batch, finite=to_host(batch.finite)), clock)
 
 
 def map_batches(
-    paths: Iterable[Path],
+    images: Iterable[SourceImage | Path],
     backbone: Backbone,
     workers: int,
     finish: Callable[[TapBatch], Finished],
     clock: StageClock | None = None,
     limit: BatchLimit | None = None,
 ) -> Generator[Finished]:
-    """Decode the images, run the network on them, and yield ``finish(batch)`` of each batch, in the order of ``paths``.
+    """Decode the images, run the network on them, and yield ``finish(batch)`` of each batch, in order.
 
     Parameters
     ----------
-    paths
-        The images.
+    images
+        The images, or paths of their files.
     backbone
         The network. It gets as many batches at once as it takes.
     workers
@@ -171,7 +172,7 @@ def map_batches(
     in_flight = backbone.parallel + _BATCHES_QUEUED
     # Together with the batch that `_grouped` holds back.
     ahead = size * (_BATCHES_AHEAD - (backbone.parallel > 1))
-    entries = decode_ahead(paths, (pixels.height, pixels.width), workers, ahead=ahead, clock=clock)
+    entries = decode_ahead(images, (pixels.height, pixels.width), workers, ahead=ahead, clock=clock)
 
     def process(group: tuple[Entry, ...]) -> list[Finished]:
         return list(_run_in_pieces(group, limit, backbone.request.device, run))
@@ -226,31 +227,29 @@ def _run_network(group: tuple[Entry, ...], backbone: Backbone, clock: StageClock
 
 
 def decode_ahead(
-    paths: Iterable[Path], size: tuple[int, int], workers: int, *, ahead: int, clock: StageClock
+    images: Iterable[SourceImage | Path], size: tuple[int, int], workers: int, *, ahead: int, clock: StageClock
 ) -> Generator[Entry]:
-    """Decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` of them before the consumer.
+    """Read images and decode them to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` of the consumer.
 
     libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores.
     """
-    waiting: deque[tuple[Path, Future[Entry]]] = deque()
-    remaining = iter(paths)
+    waiting: deque[Future[Entry]] = deque()
+    remaining = map(as_source_image, images)
 
-    def decode(path: Path) -> Entry:
+    def decode(image: SourceImage) -> Entry:
         with clock.measure("decode"):
             try:
-                return Entry(path, decode_image(path, *size), None)
+                return Entry(image.name, decode_bytes(image.read(), *size), None)
             except ImageError as error:
-                return Entry(path, None, str(error))
+                return Entry(image.name, None, str(error))
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         while True:
-            for path in islice(remaining, max(ahead - len(waiting), 0)):
-                waiting.append((path, pool.submit(decode, path)))
+            waiting.extend(pool.submit(decode, image) for image in islice(remaining, max(ahead - len(waiting), 0)))
             if not waiting:
                 return
-            path, future = waiting.popleft()
-            yield future.result()
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -195,7 +195,7 @@ def _class_ids(images: Sequence[LabelledImage], manifest: Manifest, report: Call
 
 
 def _as_skipped(unreadable: Sequence[Unreadable]) -> list[tuple[str, str]]:
-    return [(str(item.path), item.reason) for item in unreadable]
+    return [(item.name, item.reason) for item in unreadable]
 
 
 def _print_skipped(skipped: Sequence[tuple[str, str]]) -> None:

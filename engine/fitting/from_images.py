@@ -28,7 +28,7 @@ Advance = Callable[[int], None]
 class Unreadable:
     """An image that took no part, and why."""
 
-    path: Path
+    name: str
     reason: str
 
 
@@ -173,5 +173,5 @@ def _usable(batch: TapBatch, unreadable: list[Unreadable]) -> list[int]:
     for i, entry in enumerate(batch.entries):
         if i not in kept:
             reason = entry.error or "The network returned values that are not finite."
-            unreadable.append(Unreadable(entry.path, reason))
+            unreadable.append(Unreadable(entry.name, reason))
     return usable

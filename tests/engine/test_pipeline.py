@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from PIL import Image
 from pc_engine import pipeline
 from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
-from pc_engine.decode import DecodedImage
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, ImageError
 from pc_engine.model import load_model
 from pc_engine.pipeline import StageClock, TapBatch, decode_ahead, map_batches, tap_batches
+from pc_engine.sources import SourceImage
 
 TAPS = ("conv_last", "gap", "logits")
 
@@ -42,6 +43,10 @@ def photos(tmp_path: Path) -> list[Path]:
     return paths
 
 
+def names(batches: Iterable[TapBatch]) -> list[str]:
+    return [entry.name for batch in batches for entry in batch.entries]
+
+
 def decode_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
 
@@ -62,7 +67,7 @@ def test_batches_hold_the_photos_in_order_with_their_taps(
 ) -> None:
     batches = list(tap_batches(photos, open_tiny(4), workers=3))
     assert [len(batch.entries) for batch in batches] == [4, 4, 2]
-    assert [entry.path for batch in batches for entry in batch.entries] == photos
+    assert names(batches) == [str(path) for path in photos]
     for batch in batches:
         assert batch.rows == tuple(range(len(batch.entries)))
         assert batch.finite.all()
@@ -76,17 +81,35 @@ def test_batches_hold_the_photos_in_order_with_their_taps(
 
 
 def test_order_is_kept_whatever_order_decoding_ends_in(
-    photos: list[Path], open_tiny: Callable[[int], Backbone], monkeypatch: pytest.MonkeyPatch
+    photos: list[Path], open_tiny: Callable[[int], Backbone]
 ) -> None:
-    decode = pipeline.decode_image
-
-    def uneven(path: Path, height: int, width: int) -> DecodedImage:
+    def uneven(path: Path) -> bytes:
         time.sleep(0.02 * (int(path.stem) % 3 == 0))
-        return decode(path, height, width)
+        return path.read_bytes()
 
-    monkeypatch.setattr(pipeline, "decode_image", uneven)
-    seen = brightness(tap_batches(photos, open_tiny(3), workers=4))
+    images = [SourceImage(path.name, partial(uneven, path)) for path in photos]
+    seen = brightness(tap_batches(images, open_tiny(3), workers=4))
     assert seen == sorted(seen)
+
+
+def test_bytes_are_read_on_the_decoding_threads_and_an_error_of_reading_is_the_entrys(
+    photos: list[Path], open_tiny: Callable[[int], Backbone]
+) -> None:
+    threads: set[str] = set()
+
+    def read(path: Path) -> bytes:
+        threads.add(threading.current_thread().name)
+        if path == photos[1]:
+            raise ImageError("The bucket is empty.")
+        return path.read_bytes()
+
+    images = [SourceImage(f"memory://{path.name}", partial(read, path)) for path in photos]
+    batches = list(tap_batches([photos[0], *images], open_tiny(4), workers=2))
+    assert names(batches) == [str(photos[0]), *(image.name for image in images)]
+    assert [entry.error for batch in batches for entry in batch.entries if entry.image is None] == [
+        "The bucket is empty."
+    ]
+    assert all(name.startswith("decode") for name in threads)
 
 
 def test_unreadable_images_keep_their_place(
@@ -99,7 +122,7 @@ def test_unreadable_images_keep_their_place(
         mixed += [broken, path] if k % 2 else [path]
     alone = brightness(tap_batches(photos, open_tiny(4), workers=2))
     together = list(tap_batches(mixed, open_tiny(4), workers=2))
-    assert [entry.path for batch in together for entry in batch.entries] == mixed
+    assert names(together) == [str(path) for path in mixed]
     seen = brightness(iter(together))
     assert [value for value in seen if value is not None] == alone
     errors = [entry.error for batch in together for entry in batch.entries]
@@ -145,11 +168,11 @@ def test_the_source_is_read_a_bounded_number_of_images_ahead(
 def test_decoding_runs_ahead_of_a_slow_consumer_but_not_further_than_asked(photos: list[Path]) -> None:
     clock = StageClock()
     entries = decode_ahead(photos, (8, 8), 2, ahead=3, clock=clock)
-    assert next(entries).path == photos[0]
+    assert next(entries).name == str(photos[0])
     deadline = time.monotonic() + 5
     while threading.active_count() and clock.seconds["decode"] == 0 and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert [entry.path for entry in entries] == photos[1:]
+    assert [entry.name for entry in entries] == [str(path) for path in photos[1:]]
     assert clock.seconds["decode"] > 0
 
 
@@ -202,7 +225,7 @@ def test_unreadable_images_among_the_last_ones_keep_their_place(
     gone = [tmp_path / f"gone{k}.jpg" for k in range(40)]
     paths = [*gone[:3], *photos[:5], *gone[3:], *photos[5:6]]
     batches = list(tap_batches(paths, _SideBySide(open_tiny(4)), workers=2))
-    assert [entry.path for batch in batches for entry in batch.entries] == paths
+    assert names(batches) == [str(path) for path in paths]
     assert sum(len(batch.rows) for batch in batches) == 6
     assert max(len(batch.entries) for batch in batches) <= 4 * pipeline._UNREADABLE_GROUP
     assert max(len(batch.rows) for batch in batches) <= 4
@@ -357,12 +380,12 @@ def test_batches_run_side_by_side_and_come_out_in_order(
 def test_a_batch_is_finished_on_the_thread_that_ran_it(
     photos: list[Path], open_tiny: Callable[[int], Backbone]
 ) -> None:
-    def finish(batch: TapBatch) -> tuple[str, list[Path]]:
-        return threading.current_thread().name, [entry.path for entry in batch.entries]
+    def finish(batch: TapBatch) -> tuple[str, list[str]]:
+        return threading.current_thread().name, [entry.name for entry in batch.entries]
 
     finished = list(map_batches(photos, open_tiny(4), 2, finish))
-    assert [path for _, paths in finished for path in paths] == photos
-    assert all(name.startswith("network") for name, _ in finished)
+    assert [name for _, entries in finished for name in entries] == [str(path) for path in photos]
+    assert all(thread.startswith("network") for thread, _ in finished)
 
 
 def test_an_error_while_finishing_ends_the_run_and_its_threads(

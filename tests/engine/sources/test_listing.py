@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pc_engine import sources
 from pc_engine.errors import UsageError
-from pc_engine.sources import iter_images
+from pc_engine.sources import iter_images, listing
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
 JPEG = b"\xff\xd8\xff\xe0" + b"\0" * 8
@@ -21,7 +20,7 @@ def touch(root: Path, *names: str, content: bytes = JPEG) -> None:
 
 
 def listed(root: Path, *given: str | Path) -> list[str]:
-    return [str(path.relative_to(root)) for path in iter_images(given or [root])]
+    return [os.path.relpath(image.name, root) for image in iter_images(given or [root])]
 
 
 def test_folders_are_walked_recursively_in_a_stable_order(tmp_path: Path) -> None:
@@ -132,16 +131,16 @@ def test_a_folder_without_images_lists_nothing(tmp_path: Path) -> None:
 
 def test_the_demo_is_a_folder_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "scene.png", content=PNG)
-    monkeypatch.setattr(sources, "DEMO_DIRECTORY", tmp_path)
+    monkeypatch.setattr(listing, "DEMO_DIRECTORY", tmp_path)
     assert listed(tmp_path, "demo:") == ["scene.png"]
 
 
 def test_listing_is_lazy(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/2.jpg")
     images = iter_images([tmp_path])
-    assert next(images).name == "1.jpg"
+    assert next(images).name == str(tmp_path / "a/1.jpg")
     touch(tmp_path, "b/1.jpg")  # the folder is listed when its turn comes
-    assert [path.name for path in images] == ["1.jpg", "2.jpg"]
+    assert [image.name for image in images] == [str(tmp_path / "b/1.jpg"), str(tmp_path / "b/2.jpg")]
 
 
 def test_a_folder_that_vanishes_while_the_run_goes_on_gets_one_entry(tmp_path: Path) -> None:
@@ -151,14 +150,14 @@ def test_a_folder_that_vanishes_while_the_run_goes_on_gets_one_entry(tmp_path: P
     (tmp_path / "b/2.jpg").unlink()
     (tmp_path / "b").rmdir()
     (tmp_path / "b").mkdir(mode=0o700)
-    assert [path.name for path in images] == ["c.jpg"]
+    assert [image.name for image in images] == [str(tmp_path / "c.jpg")]
 
 
 def test_a_folder_can_be_left_out_by_whatever_name_it_is_reached(tmp_path: Path) -> None:
     touch(tmp_path, "photos/1.jpg", "photos/run/overlays/2.jpg", "photos/run/3.jpg", "photos/overlays/4.jpg")
     (tmp_path / "photos/link").symlink_to("run/overlays")
     without = tmp_path / "photos/run/../run/overlays"
-    names = [path.name for path in iter_images([tmp_path / "photos"], without=without)]
+    names = [Path(image.name).name for image in iter_images([tmp_path / "photos"], without=without)]
     assert names == ["1.jpg", "4.jpg", "3.jpg"]
     assert list(iter_images([f"{tmp_path}/photos/run/over*"], without=without)) == []
 

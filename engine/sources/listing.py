@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 from pc_engine.errors import UsageError
+from pc_engine.sources.image import SourceImage, local_image
 
 DEMO = "demo:"
-DEMO_DIRECTORY = Path(__file__).parent / "embedded" / "demo"
+DEMO_DIRECTORY = Path(__file__).parents[1] / "embedded" / "demo"
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
 
@@ -23,7 +24,7 @@ _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\x00"
 
 def iter_images(
     sources: Iterable[str | os.PathLike[str]], without: str | os.PathLike[str] | None = None
-) -> Iterator[Path]:
+) -> Iterator[SourceImage]:
     """Yield the images of ``sources`` in a stable order.
 
     A file named directly is yielded whatever its name, so that a bad one gets its row. In a folder, which is walked
@@ -59,7 +60,7 @@ def _checked(source: str | os.PathLike[str]) -> str:
     raise UsageError(f"{what}: '{text}'. Name a folder, a file, a glob such as 'photos/*.jpg', or 'demo:'.")
 
 
-def _walk_all(sources: Iterable[str], without: str | None) -> Iterator[Path]:
+def _walk_all(sources: Iterable[str], without: str | None) -> Iterator[SourceImage]:
     for source in sources:
         if not os.path.lexists(source):
             yield from _walk_matches(source, without)
@@ -67,7 +68,7 @@ def _walk_all(sources: Iterable[str], without: str | None) -> Iterator[Path]:
             yield from _walk(source, without)
 
 
-def _walk_matches(pattern: str, without: str | None) -> Iterator[Path]:
+def _walk_matches(pattern: str, without: str | None) -> Iterator[SourceImage]:
     folders: set[PurePath] = set()
     for match in sorted(glob.iglob(pattern, recursive=True)):
         path = PurePath(match)
@@ -78,14 +79,14 @@ def _walk_matches(pattern: str, without: str | None) -> Iterator[Path]:
             yield from _walk(match, without)
 
 
-def _walk(source: str, without: str | None) -> Iterator[Path]:
+def _walk(source: str, without: str | None) -> Iterator[SourceImage]:
     if os.path.isdir(source):
         yield from _walk_folder(source, without, frozenset())
     else:
-        yield Path(source)
+        yield local_image(Path(source))
 
 
-def _walk_folder(folder: str, without: str | None, ancestors: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def _walk_folder(folder: str, without: str | None, ancestors: frozenset[tuple[int, int]]) -> Iterator[SourceImage]:
     if without is not None and os.path.realpath(folder) == without:
         return
     try:
@@ -96,13 +97,13 @@ def _walk_folder(folder: str, without: str | None, ancestors: frozenset[tuple[in
         with os.scandir(folder) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
     except OSError:
-        yield Path(folder)  # decoding it fails with the reason, so that it gets its row
+        yield local_image(Path(folder))  # decoding it fails with the reason, so that it gets its row
         return
     for entry in entries:
         if _is_folder(entry):
             yield from _walk_folder(entry.path, without, ancestors | {key})
         elif _looks_like_image(entry):
-            yield Path(entry.path)
+            yield local_image(Path(entry.path))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

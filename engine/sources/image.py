@@ -1,0 +1,81 @@
+"""One image of a source: its name, and how to get its bytes when its turn comes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from pc_engine.errors import ImageError
+
+#: Files larger than this are refused unread: no picture that `pc_engine.decode` takes is.
+MAX_BYTES = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One image of a source.
+
+    Attributes
+    ----------
+    name
+        What the row's ``path`` says; `pc_engine.sources.read_image` finds the bytes again by it.
+    read
+        Returns the bytes, on the thread that is to decode them. Raises ImageError, with one sentence, where it cannot.
+    """
+
+    name: str
+    read: Callable[[], bytes] = field(compare=False, repr=False)
+
+
+def local_image(path: str | Path) -> SourceImage:
+    """Return the image in a file of this machine."""
+    return SourceImage(os.fspath(path), partial(read_file, path))
+
+
+def as_source_image(image: SourceImage | Path) -> SourceImage:
+    """Return an image as it is, and a path as the image in that file."""
+    return image if isinstance(image, SourceImage) else local_image(image)
+
+
+def broken_image(name: str, message: str) -> SourceImage:
+    """Return what takes the place of images that cannot be listed: reading it says why."""
+    return SourceImage(name, partial(_refuse, message))
+
+
+def read_file(path: str | Path) -> bytes:
+    """Return the contents of a file.
+
+    Raises
+    ------
+    ImageError
+        If it is not a regular file, is too large, or cannot be read.
+    """
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("It is a folder that cannot be listed: check its permissions.")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("It is not a regular file.")
+        check_size(status.st_size)
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise ImageError(f"The file cannot be read: {error.strerror or error}.") from None
+    except ValueError as error:  # a name that no file system can hold
+        raise ImageError(f"The file cannot be read: {error}.") from None
+    except MemoryError:
+        raise ImageError("It does not fit into memory: scale it down first.") from None
+
+
+def check_size(size: int) -> None:
+    """Raise ImageError if so many bytes are more than a picture has."""
+    if size > MAX_BYTES:
+        raise ImageError(f"The file is larger than {MAX_BYTES >> 30} GiB, the limit: it is hardly a photo.")
+
+
+def _refuse(message: str) -> bytes:
+    raise ImageError(message)
