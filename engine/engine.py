@@ -18,9 +18,10 @@ from pc_engine.catalogue import model_for
 from pc_engine.counter import DEFAULT_LABELS
 from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.cuml_clustering import require_cuml
+from pc_engine.decode_device import DeviceDecoder, open_decoder
 from pc_engine.device_arrays import copy_to_host
 from pc_engine.device_choice import choose_device
-from pc_engine.errors import DeviceMemoryError, UsageError
+from pc_engine.errors import BackendError, DeviceMemoryError, MissingPackageError, UsageError
 from pc_engine.kernels.array_module import Array
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
@@ -125,6 +126,7 @@ class Engine:
             report=report,
         )
         self._limit = BatchLimit(self.batch_size, report)
+        self._decoder = None if self.device == "cpu" else _device_decoder(self.device, self.workers, report)
 
     @property
     def backend(self) -> str:
@@ -183,7 +185,7 @@ class Engine:
         """Yield one result for every image, or path of one, in order; otherwise as `run`."""
         if self._closed:
             raise UsageError("This engine was closed and cannot run any more: make another.")
-        batches = map_batches(paths, self.network, self.workers, self.evaluate, self.clock, self._limit)
+        batches = map_batches(paths, self.network, self.workers, self.evaluate, self.clock, self._limit, self._decoder)
         with contextlib.closing(batches):
             for results in batches:
                 yield from results
@@ -206,6 +208,8 @@ class Engine:
         """Free the network. The engine cannot run afterwards."""
         if not self._closed:
             self._closed = True
+            if self._decoder is not None:
+                self._decoder.close()
             self.network.close()
 
     def __enter__(self) -> Self:
@@ -249,6 +253,15 @@ class Engine:
 
     def _failed(self, entry: Entry, message: str) -> Result:
         return error_result(entry.name, message, mode=self.mode.name, model=self.model.name)
+
+
+def _device_decoder(device: str, workers: int, report: Callable[[str], None]) -> DeviceDecoder | None:
+    """Return what decodes photos on a GPU, or say why the cores do."""
+    try:
+        return open_decoder(device, workers)
+    except (MissingPackageError, BackendError) as error:
+        report(f"Photos are decoded on the CPU. {error}")
+        return None
 
 
 @dataclass(frozen=True)

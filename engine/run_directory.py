@@ -22,13 +22,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from pc_engine.done_names import DoneNames
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import Result
 from pc_engine.run_state import State, Tally, lock_run, read_state, state_file, states
 from pc_engine.sharding import Shard
+from pc_engine.sources import SourceImage
 from pc_engine.writers import (
     STEM,
     Format,
@@ -47,8 +48,6 @@ OVERLAYS = "overlays"
 CORRECTIONS = "corrections.jsonl"
 # Of run.json; a directory of another one is not continued.
 _FORMAT = 1
-
-Image = TypeVar("Image")
 
 
 class RunDirectory:
@@ -188,12 +187,15 @@ class RunDirectory:
         self._start = time.monotonic()
         self._save("running")
 
-    def remaining(self, images: Iterable[Image]) -> Iterator[Image]:
-        """Yield those images, by their names, that are this run's to do and have no row yet."""
+    def remaining(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
+        """Yield those images that are this run's to do and have no row yet."""
         for image in images:
-            name = str(image)
-            if (self._shard is None or self._shard.holds(name)) and not self._done.take(stored_name(name)):
+            if self.holds(image) and not self._done.take(stored_name(image.name)):
                 yield image
+
+    def holds(self, image: SourceImage) -> bool:
+        """Whether an image is this run's to do: all are, but for shards."""
+        return self._shard is None or self._shard.holds(image.name)
 
     def write(self, result: Result) -> None:
         """Add one row.
@@ -224,6 +226,8 @@ class RunDirectory:
             If they cannot be written.
         """
         self._writer.flush()
+        if state == "finished" and self._total is None:
+            self._total = self.tally.n  # the run was through before the listing that counts ahead
         self._summary |= summary
         self._save(state)
 

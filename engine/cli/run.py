@@ -22,7 +22,7 @@ from pc_engine.overlay import write_overlay
 from pc_engine.result import Result
 from pc_engine.run_directory import OVERLAYS, RunDirectory
 from pc_engine.run_state import State, Tally
-from pc_engine.sharding import Shard, parse_shard
+from pc_engine.sharding import parse_shard
 from pc_engine.sources import iter_images
 from pc_engine.writers import find_format
 
@@ -93,7 +93,7 @@ def run(
         stopping = stack.enter_context(Stopping(say))
         start = time.perf_counter()
         with progress(mode, quiet=silent) as tracker:
-            _count_in_background(sources, overlays, part, rows, tracker)
+            _count_in_background(sources, overlays, rows, tracker)
             todo = images if rows is None else rows.remaining(images)
             number = _next_number(overlays) if overlay and overlays is not None else 0
             for index, result in enumerate(engine.run_paths(stopping.until_asked(todo)), start=number):
@@ -153,7 +153,7 @@ def _say_how_to_go_on(say: Callable[[str], None], out: Path | None, n: int) -> N
 
 
 def _count_in_background(
-    sources: Sequence[str], overlays: Path | None, part: Shard | None, rows: RunDirectory | None, tracker: Tracker
+    sources: Sequence[str], overlays: Path | None, rows: RunDirectory | None, tracker: Tracker
 ) -> None:
     """Give the progress bar its total as soon as the listing is through, without holding up the run."""
     if rows is not None:
@@ -162,7 +162,7 @@ def _count_in_background(
     def count() -> None:
         with contextlib.suppress(PcEngineError):
             images = iter_images(sources, without=overlays)
-            total = sum(1 for image in images if part is None or part.holds(str(image)))
+            total = sum(1 for image in images if rows is None or rows.holds(image))
             tracker.set_total(total)
             if rows is not None:
                 rows.set_total(total)

@@ -216,6 +216,7 @@ class PretendedBackbone:
     network: Backbone
     fake: PretendedBackend
     backend: str = "pretended"
+    remarks: tuple[str, ...] = ()
 
     @property
     def parallel(self) -> int:
@@ -254,7 +255,6 @@ class PretendedBackend:
     precisions: tuple[str, ...] = ("fp32", "fp16")
     missing: str = ""
     parallel: int = 2
-    remarks: tuple[str, ...] = ()
     seconds: float = 0.0
     before: Callable[[int], object] = lambda _: None
     at_compile: Callable[[CompileRequest], object] = lambda _: None

@@ -18,6 +18,7 @@ from pc_engine.result import EllipsePointer, Result, error_result
 from pc_engine.run_directory import RunDirectory
 from pc_engine.run_state import RUN_FILE, is_running, states
 from pc_engine.sharding import Shard
+from pc_engine.sources.image import local_image
 from pc_engine.writers import FORMATS, read_rows
 
 SETTINGS = {"mode": "c2p", "network_sha256": "ab" * 32, "parameters": {"c2p": {"tol": 0.001}}}
@@ -37,7 +38,8 @@ def do(directory: Path, names: list[str], *, stop_after: int | None = None, bad:
     gone_through = []
     with RunDirectory(directory, **options) as rows:
         rows.begin(SETTINGS, {"mode": "c2p"})
-        for name in rows.remaining(names):
+        for image in rows.remaining(map(local_image, names)):
+            name = image.name
             if len(gone_through) == stop_after:
                 break
             rows.write(failed(name) if name in bad else counted(name))
@@ -85,10 +87,10 @@ def die(directory: Path, names: list[str], after: int) -> None:
     """A run that ends without a word: what was not published is not there."""
     rows = RunDirectory(directory)
     rows.begin(SETTINGS, {})
-    for done, name in enumerate(rows.remaining(names)):
+    for done, image in enumerate(rows.remaining(map(local_image, names))):
         if done == after:
             break
-        rows.write(counted(name))
+        rows.write(counted(image.name))
     rows._writer._store()
     rows._lock.release()
 
