@@ -231,8 +231,10 @@ def publish(temporary: Path, path: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> PcEngineError:
     """Return the error that says why a run cannot go on, and what to do."""
+    # By its number, as Arrow puts words of its own around the system's.
+    reason = os.strerror(error.errno) if error.errno else str(error)
     return PcEngineError(
-        f"{path} cannot be written ({error.strerror or error}): make room, then run the same command again. It goes on "
+        f"{path} cannot be written ({reason}): make room, then run the same command again. It goes on "
         f"behind the rows that are written."
     )
 

@@ -6,7 +6,9 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -152,3 +154,42 @@ def test_a_second_run_into_the_directory_is_refused_while_one_is_at_it(
     assert pc_engine("status", run, "--json").json()["state"] == "stopped"
     assert pc_engine(*arguments).code == 3
     assert len(read_rows(run)) == 800
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 100 KiB, and what makes it larger."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(*options):
+        return subprocess.run(["mount", *options, str(disk)], capture_output=True, check=False).returncode
+
+    if shutil.which("mount") is None or mount("-t", "tmpfs", "-o", "size=100k", "tmpfs"):
+        pytest.skip("no small disk can be mounted here")
+    yield disk, lambda: mount("-o", "remount,size=10m")
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("row_format", ["parquet", "jsonl"])
+def test_a_full_disk_ends_the_run_with_a_sentence_and_it_goes_on_when_there_is_room(
+    start, pc_engine, photos, small_disk, tiny_directory, tmp_path, row_format
+):
+    disk, make_room = small_disk
+    options = ("--mode", "combined", "--model", tiny_directory, "--quiet", "--format", row_format, *MODEL)
+    arguments = ("run", photos, "--out", disk / "run", *options)
+    process = start(*arguments)
+    assert ended(process) == 1
+    said = process.errors.read_text()
+    assert said.startswith("pc-engine: ")
+    assert "cannot be written (No space left on device): make room, then run the same command again." in said
+    assert "Traceback" not in said
+    status = pc_engine("status", disk / "run", "--json").json()
+    assert status["state"] == "stopped"
+    assert 0 < status["n"] == len(read_rows(disk / "run")) < 800
+    assert not list((disk / "run").glob(".*.new"))
+
+    assert make_room() == 0
+    assert ended(start(*arguments)) == 3
+    assert ended(start("run", photos, "--out", tmp_path / "whole", *options)) == 3
+    assert lines(disk / "run") == lines(tmp_path / "whole")
