@@ -166,7 +166,7 @@ def _size_sentence(tap: str, expected: int, found: int) -> str:
 def _row_products(rows: Array, weights: Array) -> Array:
     """Return ``rows @ weights.T``, each row as exactly as in any other batch."""
     # A lone row would be multiplied as a vector, whose sums round differently.
-    if len(rows) == 1 and isinstance(rows, np.ndarray):
+    if len(rows) == 1 and get_array_module(rows) is np:
         lone: np.ndarray = (np.concatenate([rows, rows]) @ weights.T)[:1]
         return lone
     return rows @ weights.T
