@@ -229,7 +229,7 @@ def _run_network(group: tuple[Entry, ...], backbone: Backbone, clock: StageClock
 def decode_ahead(
     images: Iterable[SourceImage | Path], size: tuple[int, int], workers: int, *, ahead: int, clock: StageClock
 ) -> Generator[Entry]:
-    """Read images and decode them to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` of the consumer.
+    """Read and decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` before the consumer.
 
     libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores.
     """
