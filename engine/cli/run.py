@@ -20,7 +20,7 @@ from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
 from pc_engine.result import Result
-from pc_engine.sources import iter_images
+from pc_engine.sources import count_images, iter_images
 from pc_engine.writers import FORMATS, OVERLAYS, RunWriter
 
 _TABLE_ROWS = 40
@@ -48,7 +48,12 @@ class _Tally:
 
 def run(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Folders, files, globs, or demo: for the built-in scenes.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders, files, globs, tar and Parquet shards, addresses (s3://, https://, ...), @list.txt or "
+            "@table.csv, or demo: for the built-in scenes.",
+        ),
     ],
     mode: options.Mode = "c2p",
     model: options.Model = None,
@@ -119,7 +124,9 @@ def _count_in_background(sources: Sequence[str], overlays: Path | None, tracker:
 
     def count() -> None:
         with contextlib.suppress(PcEngineError):
-            tracker.set_total(sum(1 for _ in iter_images(sources, without=overlays)))
+            total = count_images(sources, without=overlays)
+            if total is not None:
+                tracker.set_total(total)
 
     threading.Thread(target=count, daemon=True).start()
 
