@@ -169,7 +169,8 @@ class Engine:
         Parameters
         ----------
         sources
-            Files, folders (walked recursively), globs, or ``"demo:"``; one or several.
+            Files, folders (walked recursively), globs, shards, addresses, lists, or ``"demo:"``; one or several. See
+            `pc_engine.sources.iter_images`.
 
         Raises
         ------
