@@ -13,7 +13,7 @@ from pc_engine.bench.arithmetic import operations_per_image
 from pc_engine.bench.gpu_device import matrix_rates, wall_rate
 from pc_engine.bench.gpu_report import Row, spread
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects, networks, run_in_batches
-from pc_engine.candidates import TOLERANCE, tap_difference
+from pc_engine.candidates import tap_difference, tolerance
 from pc_engine.errors import PcEngineError
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.modes import MODES, Mode, settings_for
@@ -40,7 +40,7 @@ def measure_parity(job: Job, subjects: Subjects) -> Iterator[Row]:
 
 def tap_rows(about: Row, taps: Taps, reference: Taps) -> Iterator[Row]:
     """Yield the relative L2 difference of each tap, and whether it is one that the precision may have."""
-    limit = TOLERANCE[about["precision"]]
+    limit = tolerance(about["backend"], about["precision"])
     for name, expected in reference.items():
         difference = tap_difference({name: taps[name]}, {name: expected})
         yield {**about, "what": f"tap {name}", "difference": difference, "limit": limit, "within": difference <= limit}

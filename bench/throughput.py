@@ -33,7 +33,7 @@ from pc_engine.machine import BusyElsewhere
 from pc_engine.model import Model
 from pc_engine.modes import Part
 from pc_engine.pipeline import TapBatch, tap_batches
-from pc_engine.writers import RunWriter
+from pc_engine.writers import PartitionWriter
 
 #: Called with the name of what is measured, the steps done, and the steps in all.
 Progress = Callable[[str, int, int], None]
@@ -309,12 +309,12 @@ class _Subject:
         """Go from files to rows on disk; return the seconds by stage."""
         clock = self.engine.clock
         before = dict(clock.seconds)
-        with tempfile.TemporaryDirectory(prefix="pc-engine-rows-") as folder, RunWriter(Path(folder)) as writer:
+        with tempfile.TemporaryDirectory(prefix="pc-engine-rows-") as folder, PartitionWriter(Path(folder)) as writer:
             for result in self.engine.run_paths(paths):
                 with clock.measure("write"):
                     writer.write(result)
             with clock.measure("write"):
-                writer.finish({})
+                writer.flush()
         return {stage: seconds - before.get(stage, 0.0) for stage, seconds in clock.seconds.items()}
 
     def cached_taps(self) -> list[TapBatch]:

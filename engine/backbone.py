@@ -84,12 +84,13 @@ class Backbone(Protocol):
     """A compiled network.
 
     ``parallel`` is the number of batches that it is made to run at once: so many threads may call `infer` at the same
-    time, and should, to use the whole machine.
+    time, and should, to use the whole machine. ``remarks`` are sentences on what runs other than intended.
     """
 
     backend: str
     request: CompileRequest
     parallel: int
+    remarks: tuple[str, ...]
 
     def infer(self, images: Array) -> dict[str, Array]:
         """Run the network.

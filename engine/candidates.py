@@ -25,6 +25,9 @@ from pc_engine.kernels.array_module import to_host
 #: with its own network in fp32 arithmetic: a sum that falls between two of 256 levels goes either way, and a MobileNet
 #: makes 5 % of that; a sum that saturates, or a scale that is misread, costs a tap its whole size.
 TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2, "fp16": 1e-2, "int8": 0.15}
+# TensorRT's levels are signed, so that what is never negative has half of them: twice the rounding. Measured on a
+# MobileNet in ONNX Runtime: 0.153.
+_SIGNED_INT8 = {"tensorrt": 0.3}
 
 _TIMED_ROUNDS = 3
 # Candidates this close to the fastest are timed once more, in the opposite order: what slowed the machine for a while
@@ -127,6 +130,11 @@ def probe_images(height: int, width: int, n: int, seed: int = 0) -> np.ndarray:
     return pictures
 
 
+def tolerance(backend: str, precision: str) -> float:
+    """Return the largest difference of a tap from the reference that ``backend`` may have; see `TOLERANCE`."""
+    return _SIGNED_INT8.get(backend, TOLERANCE[precision]) if precision == "int8" else TOLERANCE[precision]
+
+
 def tap_difference(taps: Taps, reference: Mapping[str, np.ndarray]) -> float:
     """Return the largest relative L2 difference over the taps; infinite where a tap is not finite."""
     worst = 0.0
@@ -166,7 +174,7 @@ def _try(request: CompileRequest, name: str, images: np.ndarray, reference: Taps
         with closing(open_network(request, name)) as network:
             difference = tap_difference(network.infer(images), reference)
             candidate = replace(candidate, difference=difference)
-            limit = TOLERANCE[request.precision]
+            limit = tolerance(name, request.precision)
             if not difference <= limit:
                 return replace(
                     candidate, reason=f"differs from the reference by {difference:.2g}, more than {limit:.2g}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.errors import DataError, PcEngineError
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer
-from pc_engine.writers import CORRECTIONS_FILE, read_rows
+from pc_engine.run_directory import CORRECTIONS
+from pc_engine.writers import iter_rows
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def read_corrections(directory: Path) -> dict[str, Correction]:
     DataError
         If a line other than a torn last one is not a correction.
     """
-    path = directory / CORRECTIONS_FILE
+    path = directory / CORRECTIONS
     corrections: dict[str, Correction] = {}
     try:
         with path.open("rb") as stream:
@@ -102,14 +103,9 @@ def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
         If its corrections cannot be read.
     """
     corrections = read_corrections(directory)
-    for row in rows_of_run(directory):
+    for row in iter_rows(directory):
         correction = corrections.get(row["path"])
         yield row if correction is None or row["status"] != "ok" else _corrected(row, correction)
-
-
-def rows_of_run(directory: Path) -> Iterable[dict[str, Any]]:
-    """Return the rows as the run wrote them, in order."""
-    return read_rows(directory)
 
 
 def parse_pointer(value: Any) -> Pointer:
@@ -163,7 +159,7 @@ def _apply(line: bytes, corrections: dict[str, Correction]) -> None:
 
 
 def _append(directory: Path, value: Mapping[str, Any]) -> None:
-    path = directory / CORRECTIONS_FILE
+    path = directory / CORRECTIONS
     line = json.dumps(value, allow_nan=False).encode("ascii") + b"\n"
     try:
         is_new = not path.exists()

@@ -99,7 +99,7 @@ class CountSVM:
             weights = self._constants.get(xp, name, self.weights[name])
             if flat.shape[1] != weights.shape[1]:
                 raise ModelError(_size_sentence(name, weights.shape[1], flat.shape[1]))
-            term = flat @ weights.T
+            term = _row_products(flat, weights)
             term /= row_norms(flat)[:, None]
             total = term if total is None else total + term
         return total + self._constants.get(xp, None, self.bias)
@@ -163,10 +163,21 @@ def _size_sentence(tap: str, expected: int, found: int) -> str:
     )
 
 
+def _row_products(rows: Array, weights: Array) -> Array:
+    """Return ``rows @ weights.T``, each row as exactly as in any other batch."""
+    # A lone row would be multiplied as a vector, whose sums round differently.
+    if len(rows) == 1 and get_array_module(rows) is np:
+        lone: np.ndarray = (np.concatenate([rows, rows]) @ weights.T)[:1]
+        return lone
+    return rows @ weights.T
+
+
 def row_norms(rows: Array) -> Array:
     """Return the Euclidean norm of each row of a float32 matrix, (N, D) to (N,); 1 for an all-zero row."""
     xp = get_array_module(rows)
-    norms = xp.sqrt(xp.einsum("nd,nd->n", rows, rows))
+    # Row by row on the host: over a whole matrix a row's sum would depend on how many there are.
+    squares = np.array([row @ row for row in rows], np.float32) if xp is np else xp.einsum("nd,nd->n", rows, rows)
+    norms = xp.sqrt(squares)
     return xp.where(norms == 0, xp.float32(1), norms)
 
 

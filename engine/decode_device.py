@@ -13,6 +13,7 @@ average; resizing itself is the same within one level (`pc_engine.image_resize`)
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _START, _END, _SCAN, _ADOBE, _BASELINE = 0xD8, 0xD9, 0xDA, 0xEE, 0xC0
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _RGB = b"RGB"
 
+#: A file as it is, decoded to the size asked for, or with the reason why it cannot be.
+File = bytes | DecodedImage | ImageError
 Resize = Callable[[Sequence[Array], Sequence[int], Array], None]
 
 
@@ -70,7 +73,7 @@ class DecodedBatch:
 
 
 class BatchDecoder:
-    """Decodes batches; one thread at a time may use it.
+    """Decodes batches; one thread at a time may use it. A `pc_engine.pipeline.FileDecoder`, as is `DeviceDecoder`.
 
     Parameters
     ----------
@@ -87,8 +90,13 @@ class BatchDecoder:
     def __init__(self, codec: Codec, resize: Resize, xp: Any, pool: Executor) -> None:
         self._codec, self._resize, self._xp, self._pool = codec, resize, xp, pool
 
-    def decode(self, data: Sequence[bytes | ImageError], height: int, width: int) -> DecodedBatch:
-        """Decode files held in memory to ``height`` x ``width``; an error in the place of one keeps that place.
+    @staticmethod
+    def takes(data: bytes) -> bool:
+        """Whether the codec decodes such a file; see `is_plain_jpeg`."""
+        return is_plain_jpeg(data)
+
+    def decode(self, data: Sequence[File], height: int, width: int) -> DecodedBatch:
+        """Decode files held in memory to ``height`` x ``width``; what is decoded already, or an error, keeps its place.
 
         Raises
         ------
@@ -123,7 +131,7 @@ class BatchDecoder:
 
 
 class DeviceDecoder:
-    """A `BatchDecoder` on a GPU, with a stream of its own; for one thread at a time.
+    """A `BatchDecoder` on a GPU, with a stream of its own; threads that use it wait for each other.
 
     Parameters
     ----------
@@ -151,10 +159,16 @@ class DeviceDecoder:
         with on_device(self._index), cuda_errors("starting to decode"):
             self._stream = cupy.cuda.Stream(non_blocking=True)
         self._decoder = BatchDecoder(codec, DeviceResizer(cupy), cupy, self._pool)
+        self._lock = threading.Lock()
 
-    def decode(self, data: Sequence[bytes | ImageError], height: int, width: int) -> DecodedBatch:
+    @staticmethod
+    def takes(data: bytes) -> bool:
+        """See `BatchDecoder.takes`."""
+        return is_plain_jpeg(data)
+
+    def decode(self, data: Sequence[File], height: int, width: int) -> DecodedBatch:
         """Decode files held in memory; the pixels are complete when this returns. See `BatchDecoder.decode`."""
-        with on_device(self._index), cuda_errors("decoding images"), self._stream:
+        with self._lock, on_device(self._index), cuda_errors("decoding images"), self._stream:
             batch = self._decoder.decode(data, height, width)
             # Before the codec's own images are freed, and so that any stream may read the pixels.
             self._stream.synchronize()
@@ -257,8 +271,8 @@ def open_decoder(device: str, workers: int = 2) -> DeviceDecoder:
     return DeviceDecoder(device, workers)
 
 
-def _on_host(data: bytes | ImageError, height: int, width: int) -> DecodedImage | ImageError:
-    if isinstance(data, ImageError):
+def _on_host(data: File, height: int, width: int) -> DecodedImage | ImageError:
+    if not isinstance(data, bytes):
         return data
     try:
         return decode_bytes(data, height, width)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,11 +18,13 @@ from pc_engine.catalogue import model_for
 from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.cuml_clustering import require_cuml
+from pc_engine.decode_device import DeviceDecoder, open_decoder
 from pc_engine.device_arrays import copy_to_host
 from pc_engine.device_choice import choose_device
-from pc_engine.errors import DeviceMemoryError, UsageError
+from pc_engine.errors import BackendError, DeviceMemoryError, MissingPackageError, UsageError
 from pc_engine.kernels.array_module import Array
 from pc_engine.machine import usable_cores
+from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, Outcome, check_clustering, settings_for
 from pc_engine.pipeline import BatchLimit, Entry, StageClock, TapBatch, map_batches
@@ -123,6 +126,7 @@ class Engine:
             report=report,
         )
         self._limit = BatchLimit(self.batch_size, report)
+        self._decoder = None if self.device == "cpu" else _device_decoder(self.device, self.workers, report)
 
     @property
     def backend(self) -> str:
@@ -144,13 +148,29 @@ class Engine:
         """Images in a batch."""
         return self.network.request.batch_size
 
+    def identity(self) -> dict[str, Any]:
+        """Return all that the rows depend on beside the images, JSON-ready: rows of two engines mix if it is equal."""
+        request, files = self.network.request, self.model.manifest.files
+        parts = {"counter": COUNTER_FILE, "signatures": SIGNATURES_FILE}
+        return {
+            "mode": self.mode.name,
+            "model": self.model.name,
+            "network_sha256": request.network_sha256,
+            **{f"{part}_sha256": files.get(parts[part]) for part in self.mode.needs},
+            "backend": self.backend,
+            "precision": self.precision,
+            "device": self.device.partition(":")[0],
+            "parameters": json.loads(json.dumps(asdict(self.settings))),
+        }
+
     def run(self, sources: Source | Iterable[Source]) -> Iterator[Result]:
         """Yield one result for every image of ``sources``, in order, as batches are finished.
 
         Parameters
         ----------
         sources
-            Files, folders (walked recursively), globs, or ``"demo:"``; one or several.
+            Files, folders (walked recursively), globs, shards, addresses, lists, or ``"demo:"``; one or several. See
+            `pc_engine.sources.iter_images`.
 
         Raises
         ------
@@ -166,7 +186,7 @@ class Engine:
         """Yield one result for every image, or path of one, in order; otherwise as `run`."""
         if self._closed:
             raise UsageError("This engine was closed and cannot run any more: make another.")
-        batches = map_batches(paths, self.network, self.workers, self.evaluate, self.clock, self._limit)
+        batches = map_batches(paths, self.network, self.workers, self.evaluate, self.clock, self._limit, self._decoder)
         with contextlib.closing(batches):
             for results in batches:
                 yield from results
@@ -175,7 +195,8 @@ class Engine:
         """Return one result for every entry of ``batch``, whose taps are those that this engine's mode reads."""
         rows: dict[int, Result] = {}
         if batch.taps is not None:
-            with self.clock.measure("mode"):
+            # What overflows is found by its result, image by image.
+            with self.clock.measure("mode"), np.errstate(over="ignore", invalid="ignore"):
                 outcome = self.mode.evaluate(batch.taps, self.model.parts, self.settings)
                 answer = _answer(outcome, batch.finite)
             with self.clock.measure("rows"):
@@ -188,6 +209,8 @@ class Engine:
         """Free the network. The engine cannot run afterwards."""
         if not self._closed:
             self._closed = True
+            if self._decoder is not None:
+                self._decoder.close()
             self.network.close()
 
     def __enter__(self) -> Self:
@@ -231,6 +254,15 @@ class Engine:
 
     def _failed(self, entry: Entry, message: str) -> Result:
         return error_result(entry.name, message, mode=self.mode.name, model=self.model.name)
+
+
+def _device_decoder(device: str, workers: int, report: Callable[[str], None]) -> DeviceDecoder | None:
+    """Return what decodes photos on a GPU, or say why the cores do."""
+    try:
+        return open_decoder(device, workers)
+    except (MissingPackageError, BackendError) as error:
+        report(f"Photos are decoded on the CPU. {error}")
+        return None
 
 
 @dataclass(frozen=True)

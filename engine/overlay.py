@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pc_engine.decode import display_image
 from pc_engine.errors import ImageError, PcEngineError
 from pc_engine.result import BoxPointer, Result
-from pc_engine.sources import read_image
+from pc_engine.sources import image_stem, read_image
 
 #: Colours that stay apart for most kinds of colour vision (Okabe & Ito, 2008).
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -70,7 +70,7 @@ def write_overlay(result: Result, index: int, directory: Path) -> Path | None:
     except ImageError:
         return None
     # In bytes, as file systems limit a name to 255 of them.
-    stem = Path(result.path).stem.encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore")
+    stem = image_stem(result.path).encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore")
     path = directory / f"{index:06d}-{stem}.jpg"
     try:
         directory.mkdir(parents=True, exist_ok=True)

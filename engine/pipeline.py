@@ -2,7 +2,8 @@
 
 Decoding threads work a bounded number of images ahead. Each batch is then taken by one of as many threads as the
 network takes batches at once, which runs the network and finishes the batch; while it does, the others keep the cores
-busy. Memory holds a few batches, whatever the number of images. On a GPU each of these threads has a stream of its own.
+busy. Memory holds a few batches, whatever the number of images. On a GPU each of these threads has a stream of its own,
+and what the GPU decodes is only read ahead: it is decoded with its batch.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from pc_engine.backbone import Backbone, Taps
 from pc_engine.decode import DecodedImage, decode_bytes
+from pc_engine.decode_device import DecodedBatch
 from pc_engine.device_work import make_room_on, working_on
-from pc_engine.errors import DeviceMemoryError, ImageError
+from pc_engine.errors import BackendError, DeviceMemoryError, ImageError
 from pc_engine.kernels.array_module import Array, get_array_module, to_host
 from pc_engine.sources import SourceImage, as_source_image
 
@@ -58,11 +60,30 @@ class StageClock:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of the source, by the name of its row: decoded, or with the reason why not."""
+    """One image of the source, by the name of its row: decoded, or with the reason why not.
+
+    ``data`` are the bytes of a file that is decoded with its batch.
+    """
 
     name: str
     image: DecodedImage | None
     error: str | None
+    data: bytes | None = None
+
+    @property
+    def readable(self) -> bool:
+        """Whether it is to go through the network, as far as is known."""
+        return self.error is None
+
+
+class FileDecoder(Protocol):
+    """Decodes the files of a batch, such as `pc_engine.decode_device.DeviceDecoder`; used by several threads."""
+
+    def takes(self, data: bytes) -> bool:
+        """Whether a file is one that it decodes better than the cores, which do the others ahead."""
+
+    def decode(self, files: Sequence[bytes | DecodedImage], height: int, width: int) -> DecodedBatch:
+        """Decode files to ``height`` x ``width``; what is decoded already joins them."""
 
 
 class BatchLimit:
@@ -140,6 +161,7 @@ def map_batches(
     finish: Callable[[TapBatch], Finished],
     clock: StageClock | None = None,
     limit: BatchLimit | None = None,
+    decoder: FileDecoder | None = None,
 ) -> Generator[Finished]:
     """Decode the images, run the network on them, and yield ``finish(batch)`` of each batch, in order.
 
@@ -159,11 +181,13 @@ def map_batches(
     limit
         The most images that the network gets at once; lowered where the memory of a GPU does not hold them. Kept from
         one run to the next, it need not be found again.
+    decoder
+        What decodes files where the network runs; None for the decoding threads alone.
 
     Raises
     ------
     BackendError
-        If the network fails, after all batches before have been yielded.
+        If the network fails, after all that was finished before has been yielded.
     """
     clock = clock or StageClock()
     limit = limit or BatchLimit(backbone.request.batch_size)
@@ -172,25 +196,42 @@ def map_batches(
     in_flight = backbone.parallel + _BATCHES_QUEUED
     # Together with the batch that `_grouped` holds back.
     ahead = size * (_BATCHES_AHEAD - (backbone.parallel > 1))
-    entries = decode_ahead(images, (pixels.height, pixels.width), workers, ahead=ahead, clock=clock)
+    shape = pixels.height, pixels.width
+    later = None if decoder is None else decoder.takes
+    entries = decode_ahead(images, shape, workers, ahead=ahead, clock=clock, later=later)
 
-    def process(group: tuple[Entry, ...]) -> list[Finished]:
-        return list(_run_in_pieces(group, limit, backbone.request.device, run))
+    def process(group: tuple[Entry, ...]) -> tuple[list[Finished], BackendError | None]:
+        finished: list[Finished] = []
+        try:
+            for piece in _run_in_pieces(group, limit, backbone.request.device, run):
+                finished.append(piece)  # noqa: PERF402 (what was finished before an error is kept)
+        except BackendError as error:
+            return finished, error
+        return finished, None
+
+    def results(processed: Future[tuple[list[Finished], BackendError | None]]) -> Iterator[Finished]:
+        finished, error = processed.result()
+        yield from finished
+        if error is not None:
+            raise error
 
     def run(piece: tuple[Entry, ...]) -> Finished:
-        return finish(_run_network(piece, backbone, clock))
+        if decoder is not None and any(entry.data is not None for entry in piece):
+            return finish(_run_network(*_decode_batch(piece, decoder, shape, clock), backbone, clock))
+        pixels = [entry.image.pixels for entry in piece if entry.image is not None]
+        return finish(_run_network(piece, np.stack(pixels) if pixels else None, backbone, clock))
 
     pool = ThreadPoolExecutor(backbone.parallel, thread_name_prefix="network")
     # Closed here, else the decoding threads would last as long as an error of the network is held.
     with closing(entries):
         try:
-            waiting: deque[Future[list[Finished]]] = deque()
+            waiting: deque[Future[tuple[list[Finished], BackendError | None]]] = deque()
             for group in _grouped(entries, size, backbone.parallel):
                 waiting.append(pool.submit(process, group))
                 if len(waiting) >= in_flight:
-                    yield from waiting.popleft().result()
+                    yield from results(waiting.popleft())
             while waiting:
-                yield from waiting.popleft().result()
+                yield from results(waiting.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -206,7 +247,7 @@ def _run_in_pieces(
             with working_on(device):
                 finished = run(piece)
         except DeviceMemoryError:
-            if not limit.lower(sum(entry.image is not None for entry in piece)):
+            if not limit.lower(sum(entry.readable for entry in piece)):
                 raise
         else:
             yield finished
@@ -216,22 +257,40 @@ def _run_in_pieces(
         make_room_on(device)
 
 
-def _run_network(group: tuple[Entry, ...], backbone: Backbone, clock: StageClock) -> TapBatch:
-    rows = tuple(i for i, entry in enumerate(group) if entry.image is not None)
-    if not rows:
+def _decode_batch(
+    group: tuple[Entry, ...], decoder: FileDecoder, size: tuple[int, int], clock: StageClock
+) -> tuple[tuple[Entry, ...], Array | None]:
+    """Return a group with its files decoded, or the reasons why not, and the pixels of all images in it."""
+    files = {i: entry.image or entry.data or b"" for i, entry in enumerate(group) if entry.readable}
+    with clock.measure("decode"):
+        batch = decoder.decode(list(files.values()), *size)
+    found = dict(zip(files, zip(batch.images, batch.errors, strict=True), strict=True))
+    entries = tuple(Entry(entry.name, *found.get(i, (None, entry.error))) for i, entry in enumerate(group))
+    return entries, batch.pixels if len(batch.pixels) else None
+
+
+def _run_network(group: tuple[Entry, ...], images: Array | None, backbone: Backbone, clock: StageClock) -> TapBatch:
+    if images is None:
         return TapBatch(group, (), None, np.ones(0, bool))
-    images = np.stack([entry.image.pixels for entry in group if entry.image is not None])
+    rows = tuple(i for i, entry in enumerate(group) if entry.image is not None)
     with clock.measure("network"):
         taps = backbone.infer(images)
     return TapBatch(group, rows, taps, _mend(taps))
 
 
 def decode_ahead(
-    images: Iterable[SourceImage | Path], size: tuple[int, int], workers: int, *, ahead: int, clock: StageClock
+    images: Iterable[SourceImage | Path],
+    size: tuple[int, int],
+    workers: int,
+    *,
+    ahead: int,
+    clock: StageClock,
+    later: Callable[[bytes], bool] | None = None,
 ) -> Generator[Entry]:
-    """Read images and decode them to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` of the consumer.
+    """Read and decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` before the consumer.
 
-    libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores.
+    libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores. Files that
+    ``later`` says yes to are read only.
     """
     waiting: deque[Future[Entry]] = deque()
     remaining = map(as_source_image, images)
@@ -239,7 +298,10 @@ def decode_ahead(
     def decode(image: SourceImage) -> Entry:
         with clock.measure("decode"):
             try:
-                return Entry(image.name, decode_bytes(image.read(), *size), None)
+                data = image.read()
+                if later is not None and later(data):
+                    return Entry(image.name, None, None, data)
+                return Entry(image.name, decode_bytes(data, *size), None)
             except ImageError as error:
                 return Entry(image.name, None, str(error))
 
@@ -265,10 +327,10 @@ def _grouped(entries: Iterable[Entry], size: int, parallel: int) -> Iterator[tup
     readable = 0
     for entry in entries:
         held.append(entry)
-        readable += entry.image is not None
+        readable += entry.readable
         while readable >= enough or len(held) >= _UNREADABLE_GROUP * size:
             group, held = _cut(held, size)
-            readable -= sum(item.image is not None for item in group)
+            readable -= sum(item.readable for item in group)
             yield group
     share = min(size, max(-(-readable // parallel), 1))
     while held:
@@ -280,7 +342,7 @@ def _cut(entries: list[Entry], size: int) -> tuple[tuple[Entry, ...], list[Entry
     """Split entries behind the one that makes ``size`` readable images, or behind a long row that holds fewer."""
     readable = 0
     for end, entry in enumerate(entries, start=1):
-        readable += entry.image is not None
+        readable += entry.readable
         if readable == size or end == _UNREADABLE_GROUP * size:
             return tuple(entries[:end]), entries[end:]
     return tuple(entries), []

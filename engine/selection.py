@@ -88,7 +88,10 @@ def open_backbone(
         chosen = select(request, backend, precision, mode=mode, report=report)
         backend, precision = chosen.backend, chosen.precision
     probe = _require(backend, precision, request.device)
-    return _open(request.at(precision), backend, probe.version, report)
+    network = _open(request.at(precision), backend, probe.version, report)
+    for sentence in network.remarks:
+        report(sentence)
+    return network
 
 
 def _open(request: CompileRequest, backend: str, version: str, report: Report) -> Backbone:

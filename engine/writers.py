@@ -1,4 +1,4 @@
-"""A run directory: the rows of a run as Parquet or JSONL partitions, and ``run.json`` about the whole."""
+"""Rows on disk: Parquet or JSONL partitions of a run directory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Protocol, Self
@@ -21,14 +22,16 @@ from pc_engine.result import Result
 Format = Literal["parquet", "jsonl"]
 FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
 
-RUN_FILE = "run.json"
-OVERLAYS = "overlays"
-#: What people corrected (see `pc_engine.corrections`): no partition, and kept when a run is replaced.
-CORRECTIONS_FILE = "corrections.jsonl"
+#: What the names of partitions begin with.
+STEM = "part"
 ROWS_PER_PARTITION = 10_000
+#: A slow run's partitions are cut sooner: what is not in one yet is lost if the machine stops.
+SECONDS_PER_PARTITION = 300.0
 # Rows kept in memory before they go to the file of their partition.
 _ROWS_HELD = 1_000
-_PARTITIONS = ("*.parquet", "*.jsonl")
+_UNPUBLISHED = ".new"
+# Numbered, by shards of a run, or by their contents.
+_PARTITION_NAME = re.compile(rf"{STEM}(-\d+-of-\d+)?-(\d{{5,}}|r[0-9a-f]{{16}})\.(parquet|jsonl)")
 
 _POINTER = pa.struct(
     [("kind", pa.string())] + [(name, pa.float32()) for name in ("x", "y", "rx", "ry", "x0", "y0", "x1", "y1", "score")]
@@ -54,57 +57,75 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
 SCHEMA = pa.schema(_COLUMNS)
 
 
-class RunWriter:
+class PartitionWriter:
     """Writes results into numbered partitions of a folder. A partition appears under its name only once it is whole.
 
     Parameters
     ----------
     directory
-        The run directory; created if need be.
+        The folder, which is there.
     row_format
         ``"parquet"`` or ``"jsonl"``.
-    fresh
-        Remove an earlier run's rows from the directory instead of refusing it.
-
-    Raises
-    ------
-    UsageError
-        If the directory holds an earlier run and ``fresh`` is not set, or cannot be written.
+    stem
+        What the partitions' names begin with.
+    first
+        Number of the first one.
+    published
+        Called with the rows' number whenever a partition has come under its name.
     """
 
-    def __init__(self, directory: Path, row_format: Format = "parquet", *, fresh: bool = False) -> None:
-        if row_format not in FORMATS:
-            raise UsageError(f"There is no row format '{row_format}': choose one of {', '.join(FORMATS)}.")
+    def __init__(
+        self,
+        directory: Path,
+        row_format: Format = "parquet",
+        *,
+        stem: str = STEM,
+        first: int = 0,
+        published: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.directory = directory
         self._format = row_format
+        self._stem, self._number, self._published = stem, first, published
         self._rows: list[dict[str, Any]] = []
         self._partition: _Partition | None = None
         self._rows_in_partition = 0
-        self._partitions = 0
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._clear(fresh)
-        except OSError as error:
-            raise UsageError(f"The folder {directory} cannot be written ({error.strerror}): choose another.") from None
+        self._since = 0.0
 
     def write(self, result: Result) -> None:
-        """Add one row."""
+        """Add one row.
+
+        Raises
+        ------
+        PcEngineError
+            If it cannot be written, as on a disk that is full. The partition's rows are lost then.
+        """
+        if not self._rows and self._partition is None:
+            self._since = time.monotonic()
         self._rows.append(_storable(result.to_dict()))
         if len(self._rows) >= _ROWS_HELD:
             self._store()
-        if self._rows_in_partition + len(self._rows) >= ROWS_PER_PARTITION:
-            self._flush()
+        if (
+            self._rows_in_partition + len(self._rows) >= ROWS_PER_PARTITION
+            or time.monotonic() - self._since >= SECONDS_PER_PARTITION
+        ):
+            self.flush()
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the last partition, and ``run.json`` with what is known about the run."""
-        self._flush()
-        text = json.dumps(dict(summary), indent=1, ensure_ascii=True) + "\n"
+    def flush(self) -> None:
+        """Bring the rows so far under their partition's name; otherwise as `write`."""
+        if self._rows:
+            self._store()
+        if self._partition is None:
+            return
         try:
-            self._temporary(RUN_FILE).write_text(text, encoding="utf-8")
-            self._publish(RUN_FILE)
+            self._partition.close()
+            publish(self._temporary, self._path)
         except OSError as error:
-            self._temporary(RUN_FILE).unlink(missing_ok=True)
-            raise self._cannot_write(RUN_FILE, error) from None
+            self._give_up(error)
+        rows = self._rows_in_partition
+        self._partition = None
+        self._rows_in_partition = 0
+        self._number += 1
+        self._published(rows)
 
     def __enter__(self) -> Self:
         return self
@@ -112,78 +133,116 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._flush()  # a run that could not go on keeps the rows it has
-
-    def _clear(self, fresh: bool) -> None:
-        rows = _partitions(self.directory)
-        own = [path for path in (*rows, self.directory / RUN_FILE) if _is_own(path)]
-        foreign = [path.name for path in rows if path not in own]
-        if foreign:
-            raise UsageError(
-                f"{self.directory} holds {foreign[0]}, which no run wrote and which would be read as rows: "
-                f"choose another folder."
-            )
-        if own and not fresh:
-            raise UsageError(
-                f"{self.directory} holds an earlier run: choose another folder, or replace it with --fresh."
-            )
-        for path in own:
-            path.unlink()
-        if own:
-            shutil.rmtree(self.directory / OVERLAYS, ignore_errors=True)
+        self.flush()  # a run that could not go on keeps the rows it has
 
     def _store(self) -> None:
         """Append the rows held to the partition's file, which is not under its name yet."""
         try:
             if self._partition is None:
-                self._partition = _PARTITION[self._format](self._temporary(self._name))
+                self._partition = _PARTITION[self._format](self._temporary)
             self._partition.append(self._rows)
         except OSError as error:
             self._give_up(error)
         self._rows_in_partition += len(self._rows)
         self._rows = []
 
-    def _flush(self) -> None:
-        """Bring the partition under its name."""
-        if self._rows:
-            self._store()
-        if self._partition is None:
-            return
-        try:
-            self._partition.close()
-            self._publish(self._name)
-        except OSError as error:
-            self._give_up(error)
-        self._partition = None
-        self._rows_in_partition = 0
-        self._partitions += 1
+    @property
+    def _path(self) -> Path:
+        return self.directory / f"{self._stem}-{self._number:05d}.{self._format}"
 
     @property
-    def _name(self) -> str:
-        return f"part-{self._partitions:05d}.{self._format}"
-
-    def _temporary(self, name: str) -> Path:
-        return self.directory / f".{name}.new"
-
-    def _publish(self, name: str) -> None:
-        with self._temporary(name).open("rb") as stream:
-            os.fsync(stream.fileno())
-        self._temporary(name).replace(self.directory / name)
+    def _temporary(self) -> Path:
+        return unpublished(self._path)
 
     def _give_up(self, error: OSError) -> NoReturn:
         """Leave no half a partition behind, and say what to do."""
-        name, partition = self._name, self._partition
+        partition = self._partition
         self._partition, self._rows, self._rows_in_partition = None, [], 0
         with contextlib.suppress(OSError):
             if partition is not None:
                 partition.close()
-        self._temporary(name).unlink(missing_ok=True)
-        raise self._cannot_write(name, error) from None
+        self._temporary.unlink(missing_ok=True)
+        raise cannot_write(self._path, error) from None
 
-    def _cannot_write(self, name: str, error: OSError) -> PcEngineError:
-        return PcEngineError(
-            f"{self.directory / name} cannot be written ({error.strerror or error}): make room and run again."
-        )
+
+def write_partition(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows to a partition of their own, whole or not at all, in place of one of that name; return their number.
+
+    Without any row there is no partition afterwards.
+
+    Raises
+    ------
+    PcEngineError
+        If it cannot be written.
+    """
+    temporary, n = unpublished(path), 0
+    try:
+        partition = _PARTITION[path.suffix.removeprefix(".")](temporary)
+        remaining = iter(rows)
+        try:
+            while held := list(islice(remaining, _ROWS_HELD)):
+                partition.append([_storable(row) for row in held])
+                n += len(held)
+        finally:
+            partition.close()
+        if n:
+            publish(temporary, path)
+        else:
+            temporary.unlink()
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from None
+    return n
+
+
+def find_format(name: str) -> Format:
+    """Return the row format of that name.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    for known in FORMATS:
+        if name == known:
+            return known
+    raise UsageError(f"There is no row format '{name}': choose one of {', '.join(FORMATS)}.")
+
+
+def unpublished(path: Path) -> Path:
+    """Return the name that a file has until it is whole."""
+    return path.with_name(f".{path.name}{_UNPUBLISHED}")
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Bring a file under its name so that it is there, whole, even after the machine loses its power."""
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    # The name itself is part of the folder; not every system lets a folder be synced.
+    with contextlib.suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def cannot_write(path: Path, error: OSError) -> PcEngineError:
+    """Return the error that says why a run cannot go on, and what to do."""
+    # By its number, as Arrow puts words of its own around the system's.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return PcEngineError(
+        f"{path} cannot be written ({reason}): make room, then run the same command again. It goes on "
+        f"behind the rows that are written."
+    )
+
+
+def partitions_of(directory: Path) -> list[Path]:
+    """Return the partitions of a run directory, in the order of their rows."""
+    found = (path for path in directory.glob(f"{STEM}-*") if _PARTITION_NAME.fullmatch(path.name))
+    return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def read_rows(directory: Path) -> list[dict[str, Any]]:
@@ -194,33 +253,49 @@ def read_rows(directory: Path) -> list[dict[str, Any]]:
     UsageError
         If it holds no partition.
     """
-    rows: list[dict[str, Any]] = []
-    partitions = _partitions(directory)
+    return list(iter_rows(directory))
+
+
+def iter_rows(directory: Path) -> Iterator[dict[str, Any]]:
+    """Yield what `read_rows` returns, a few rows at a time in memory; it raises what that raises, and at once."""
+    partitions = partitions_of(directory)
     if not partitions:
         raise UsageError(f"{directory} holds no rows: name the folder given to 'pc-engine run --out'.")
-    for path in partitions:
+    return (row for path in partitions for row in rows_of(path))
+
+
+def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one partition, with at least the ``columns`` asked for.
+
+    Raises
+    ------
+    PcEngineError
+        If it is damaged.
+    """
+    try:
         if path.suffix == ".jsonl":
             # By lines of the file: str.splitlines would also split at U+2028, which a path may hold.
             with path.open(encoding="utf-8") as stream:
-                rows += [json.loads(line) for line in stream]
-        else:
-            rows += [_from_parquet(row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
-    return rows
+                yield from map(json.loads, stream)
+            return
+        with pq.ParquetFile(path) as partition:
+            for batch in partition.iter_batches(_ROWS_HELD, columns=list(columns)):
+                yield from map(_from_parquet, batch.to_pylist())
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PcEngineError(
+            f"{path} cannot be read ({reason}): delete it, and its images are done again by the next run into this "
+            f"folder."
+        ) from None
 
 
-def _partitions(directory: Path) -> list[Path]:
-    found = (path for pattern in _PARTITIONS for path in directory.glob(pattern))
-    return sorted(path for path in found if path.name != CORRECTIONS_FILE)
+def stored_name(name: str) -> str:
+    """Return the name as rows hold it, which UTF-8 can: bytes that are not UTF-8 appear as \\xNN."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _is_own(path: Path) -> bool:
-    """Whether a run wrote the file, so that a fresh one may remove it."""
-    return path.is_file() and (path.name == RUN_FILE or re.fullmatch(r"part-\d{5,}", path.stem) is not None)
-
-
-def _storable(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row with a path that UTF-8 can hold; bytes that are not UTF-8 appear as \\xNN."""
-    return {**row, "path": row["path"].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")}
+def _storable(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "path": stored_name(row["path"])}
 
 
 class _Partition(Protocol):
@@ -263,8 +338,10 @@ _PARTITION: dict[str, Callable[[Path], _Partition]] = {"parquet": _ParquetPartit
 
 
 def _from_parquet(row: dict[str, Any]) -> dict[str, Any]:
-    row["count_scores"] = None if row["count_scores"] is None else dict(row["count_scores"])
-    row["pointers"] = [
-        {name: value for name, value in pointer.items() if value is not None} for pointer in row["pointers"]
-    ]
+    if row.get("count_scores") is not None:
+        row["count_scores"] = dict(row["count_scores"])
+    if "pointers" in row:
+        row["pointers"] = [
+            {name: value for name, value in pointer.items() if value is not None} for pointer in row["pointers"]
+        ]
     return row

@@ -54,7 +54,7 @@ def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:
     -------
     Array
         (N, H, W), dtype of ``maps``, or float32 for float16, which the sum over many maps could overflow; nowhere
-        below 0. All 0 where ``k`` is 0.
+        below 0. All 0 where ``k`` is 0, NaN where the mean overflows.
 
     Notes
     -----
@@ -72,6 +72,8 @@ def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:
         return xp.zeros((count, height, width), dtype=maps.dtype)
     mean = maps.reshape(count, -1).mean(axis=1)
     threshold = xp.broadcast_to(xp.asarray(mean_factor) * mean, (count,)).astype(maps.dtype)
+    # A mean that overflows would leave nothing of any map, as if there were nothing in the picture.
+    threshold = xp.where(xp.isfinite(threshold), threshold, xp.nan)
     excess = maps - threshold[:, None, None, None]
     xp.maximum(excess, 0, out=excess)
     return excess.sum(axis=1)

@@ -26,6 +26,7 @@ class OnnxRuntimeBackbone:
 
     backend = "onnxruntime"
     parallel = 1
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, request: CompileRequest, graph: str | bytes, options: Any) -> None:
         import onnxruntime as ort

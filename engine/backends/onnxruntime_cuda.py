@@ -33,6 +33,7 @@ class OnnxRuntimeCudaBackbone:
 
     backend = "onnxruntime"
     parallel = 2
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, request: CompileRequest, graph: bytes) -> None:
         self.request = request

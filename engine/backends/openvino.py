@@ -27,6 +27,7 @@ class OpenVinoBackbone:
 
     def __init__(self, request: CompileRequest, compiled: Any) -> None:
         self.request = request
+        self.remarks: tuple[str, ...] = ()
         self.parallel = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._compiled = compiled
         self._idle: SimpleQueue[Any] = SimpleQueue()

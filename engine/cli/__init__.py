@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from pc_engine.cli import bench, build, doctor, evaluate, fit, lego, models, report, review, run
+from pc_engine.cli import bench, build, doctor, evaluate, fit, lego, models, report, review, run, status
 from pc_engine.errors import PcEngineError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.run)
+app.command("status")(status.status)
 app.command("models")(models.models)
 app.command("export")(models.export)
 app.command("build")(build.build)

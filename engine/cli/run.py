@@ -6,8 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,39 +15,30 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import Tracker, print_json, print_line, print_table, progress, remark
+from pc_engine.cli.stopping import Stopping
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
 from pc_engine.result import Result
-from pc_engine.sources import iter_images
-from pc_engine.writers import FORMATS, OVERLAYS, RunWriter
+from pc_engine.run_directory import OVERLAYS, RunDirectory
+from pc_engine.run_state import State, Tally
+from pc_engine.sharding import parse_shard
+from pc_engine.sources import count_images, iter_images
+from pc_engine.writers import find_format
 
 _TABLE_ROWS = 40
 _SOME_FAILED = 3
-
-
-@dataclass
-class _Tally:
-    """What a finished run is summed up from; it keeps the first rows only, unless all are to be printed."""
-
-    keep: int | None
-    n: int = 0
-    failed: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-    rows: list[Result] = field(default_factory=list)
-
-    def add(self, result: Result) -> None:
-        self.n += 1
-        self.failed += not result.ok
-        if result.count_label is not None:
-            self.labels[result.count_label] += 1
-        if self.keep is None or len(self.rows) < self.keep:
-            self.rows.append(result)
+_STOPPED_BY_SIGNAL = 128  # plus its number, as shells have it
 
 
 def run(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Folders, files, globs, or demo: for the built-in scenes.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders, files, globs, tar and Parquet shards, addresses (s3://, https://, ...), @list.txt or "
+            "@table.csv, or demo: for the built-in scenes.",
+        ),
     ],
     mode: options.Mode = "c2p",
     model: options.Model = None,
@@ -59,72 +49,133 @@ def run(
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
-    row_format: Annotated[str, typer.Option("--format", help="Rows as parquet or jsonl.")] = "parquet",
+    row_format: Annotated[str | None, typer.Option("--format", help="Rows as parquet (default) or jsonl.")] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write each photo with its pointers drawn on it.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in the --out directory.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try the images that failed in the --out directory once more.")
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", help="I/N: do the I-th of N parts of the images, for job arrays; all share one --out."),
+    ] = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Count the objects in every image of SOURCE and point at each.
 
-    Without --out the table is printed and nothing is written. Exit code: 0 all images done, 3 some failed (each has its
-    row), 2 wrong use, 1 the run could not go on.
+    Without --out the table is printed and nothing is written. With it, a run that was stopped goes on where it was when
+    the same command is given again.
+
+    Exit code: 0 all images done, 3 some failed (each has its row), 2 wrong use, 1 the run could not go on, 130 stopped
+    by Ctrl-C, 143 by SIGTERM.
     """
-    if overlay and out is None:
-        raise UsageError("--overlay writes pictures: say where with --out DIR.")
-    if row_format not in FORMATS:
-        raise UsageError(f"There is no row format '{row_format}': choose one of {', '.join(FORMATS)}.")
+    for option, given in (("--overlay", overlay), ("--retry-failed", retry_failed), ("--shard", shard is not None)):
+        if given and out is None:
+            raise UsageError(f"{option} needs a directory to write to: say where with --out DIR.")
+    part = None if shard is None else parse_shard(shard)
+    if row_format is not None:
+        find_format(row_format)
     # A source that does not exist is said before a model is loaded. The rows may go into the folder of the photos, and
     # the pictures drawn beside them are none of these.
     overlays = None if out is None else out / OVERLAYS
-    paths = iter_images(sources, without=overlays)
-    writer = None if out is None else RunWriter(out, row_format, fresh=fresh)
-    silent = quiet or as_json
-    tally = _Tally(keep=None if as_json and out is None else _TABLE_ROWS)
-    with Engine(
-        model,
-        mode=mode,
-        backend=backend,
-        precision=precision,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        cluster=cluster,
-        report=remark(quiet),
-    ) as engine:
+    images = iter_images(sources, without=overlays)
+    say, silent = remark(quiet), quiet or as_json
+    shown = _Shown(keep=None if as_json and out is None else _TABLE_ROWS)
+    with contextlib.ExitStack() as stack:
+        rows = None
+        if out is not None:
+            rows = RunDirectory(out, row_format, fresh=fresh, retry_failed=retry_failed, shard=part)
+            stack.enter_context(rows)
+        chosen = _as_before(rows, {"backend": backend, "precision": precision, "device": device})
+        engine = stack.enter_context(
+            Engine(model, mode=mode, batch_size=batch_size, workers=workers, cluster=cluster, report=say, **chosen)
+        )
+        if rows is not None:
+            rows.begin(engine.identity(), {**_about(engine), "sources": list(sources)})
+            if rows.before:
+                say(f"{out} has {rows.before:,} rows already; their images are not done again.")
+        stopping = stack.enter_context(Stopping(say))
         start = time.perf_counter()
-        with writer or contextlib.nullcontext(), progress(mode, quiet=silent) as tracker:
-            _count_in_background(sources, overlays, tracker)
-            for index, result in enumerate(engine.run_paths(paths)):
+        with progress(mode, quiet=silent) as tracker:
+            _count_in_background(sources, overlays, rows, tracker)
+            todo = images if rows is None else rows.remaining(images)
+            number = _next_number(overlays) if overlay and overlays is not None else 0
+            for index, result in enumerate(engine.run_paths(stopping.until_asked(todo)), start=number):
                 with engine.clock.measure("write"):
-                    if writer is not None:
-                        writer.write(result)
+                    if rows is not None:
+                        rows.write(result)
                     if overlay and overlays is not None:
                         write_overlay(result, index, overlays)
-                tally.add(result)
+                shown.add(result)
                 tracker.advance()
-        summary = _summary(engine, tally, time.perf_counter() - start)
-    if writer is not None:
-        writer.finish(summary)
+        state: State = "finished" if stopping.signal is None else "interrupted"
+        summary = _summary(engine, rows, shown, time.perf_counter() - start)
+        if rows is not None:
+            rows.close(state, summary)
     if as_json:
-        rows = {} if out is not None else {"rows": [row.to_dict() for row in tally.rows]}
-        print_json({**summary, "out": None if out is None else str(out), **rows})
+        listed = {} if out is not None else {"rows": [row.to_dict() for row in shown.rows]}
+        print_json({**summary, "state": state, "out": None if out is None else str(out), **listed})
     elif not quiet:
-        _print(tally, summary, out, overlay)
-    raise typer.Exit(_SOME_FAILED if tally.failed else 0)
+        _print(shown, summary, out, overlay)
+    if stopping.signal is not None:
+        _say_how_to_go_on(say, out, summary["n"])
+        raise typer.Exit(_STOPPED_BY_SIGNAL + stopping.signal)
+    raise typer.Exit(_SOME_FAILED if summary["failed"] else 0)
 
 
-def _count_in_background(sources: Sequence[str], overlays: Path | None, tracker: Tracker) -> None:
+@dataclass
+class _Shown:
+    """What the table of a run shows: its first rows only, unless all are to be printed, and the sum of all."""
+
+    keep: int | None
+    tally: Tally = field(default_factory=Tally)
+    rows: list[Result] = field(default_factory=list)
+
+    def add(self, result: Result) -> None:
+        self.tally.add(ok=result.ok, label=result.count_label)
+        if self.keep is None or len(self.rows) < self.keep:
+            self.rows.append(result)
+
+
+def _as_before(rows: RunDirectory | None, asked: Mapping[str, str]) -> dict[str, str]:
+    """Return the options with what is left to choose, "auto", chosen as an earlier run into the directory did."""
+    earlier = (rows.earlier if rows is not None else None) or {}
+    return {name: earlier.get(name, value) if value == "auto" else value for name, value in asked.items()}
+
+
+def _next_number(overlays: Path) -> int:
+    """Return the number of the next picture: those of an earlier run stay."""
+    numbers = [int(path.name[:6]) for path in overlays.glob("[0-9]" * 6 + "*.jpg")]
+    return max(numbers, default=-1) + 1
+
+
+def _say_how_to_go_on(say: Callable[[str], None], out: Path | None, n: int) -> None:
+    if out is None:
+        say(f"Stopped after {n:,} images. With --out DIR, a run that is stopped can go on later.")
+    else:
+        say(f"Stopped. {out} has {n:,} rows: run the same command again to go on.")
+
+
+def _count_in_background(
+    sources: Sequence[str], overlays: Path | None, rows: RunDirectory | None, tracker: Tracker
+) -> None:
     """Give the progress bar its total as soon as the listing is through, without holding up the run."""
+    if rows is not None:
+        tracker.advance(rows.before)
 
     def count() -> None:
         with contextlib.suppress(PcEngineError):
-            tracker.set_total(sum(1 for _ in iter_images(sources, without=overlays)))
+            total = count_images(sources, without=overlays, which=None if rows is None else rows.holds)
+            if total is not None:
+                tracker.set_total(total)
+                if rows is not None:
+                    rows.set_total(total)
 
     threading.Thread(target=count, daemon=True).start()
 
 
-def _summary(engine: Engine, tally: _Tally, seconds: float) -> dict[str, Any]:
+def _about(engine: Engine) -> dict[str, Any]:
     return {
         "mode": engine.mode.name,
         "model": engine.model.name,
@@ -133,27 +184,34 @@ def _summary(engine: Engine, tally: _Tally, seconds: float) -> dict[str, Any]:
         "precision": engine.precision,
         "device": engine.device,
         "batch_size": engine.batch_size,
-        "n": tally.n,
-        "ok": tally.n - tally.failed,
-        "failed": tally.failed,
-        "counts": dict(sorted(tally.labels.items())),
+    }
+
+
+def _summary(engine: Engine, rows: RunDirectory | None, shown: _Shown, seconds: float) -> dict[str, Any]:
+    """Sum up the run; where it went on with an earlier one, both."""
+    tally = shown.tally if rows is None else rows.tally
+    seconds = seconds if rows is None else rows.seconds
+    return {
+        **_about(engine),
+        **tally.to_dict(),
         "seconds": round(seconds, 3),
         "images_per_second": round(tally.n / seconds, 2) if seconds > 0 else None,
         "stages": {name: round(value, 3) for name, value in engine.clock.seconds.items()},
     }
 
 
-def _print(tally: _Tally, summary: dict[str, Any], out: Path | None, overlay: bool) -> None:
-    if tally.n == 0:
+def _print(shown: _Shown, summary: dict[str, Any], out: Path | None, overlay: bool) -> None:
+    if summary["n"] == 0:
         print_line("No images were found.")
         return
-    folder = _common_folder([row.path for row in tally.rows])
-    rows = [_table_row(row, folder) for row in tally.rows]
-    print_table(folder, ("image", ">count", "class", "pointers (x, y)"), rows)
-    if tally.n > len(tally.rows):
-        print_line(f"... and {tally.n - len(tally.rows):,} more.")
+    if shown.rows:
+        folder = _common_folder([row.path for row in shown.rows])
+        rows = [_table_row(row, folder) for row in shown.rows]
+        print_table(folder, ("image", ">count", "class", "pointers (x, y)"), rows)
+    if shown.tally.n > len(shown.rows):
+        print_line(f"... and {shown.tally.n - len(shown.rows):,} more.")
     counts = ", ".join(f"{label}: {n:,}" for label, n in summary["counts"].items())
-    print_line(f"{tally.n:,} images, {tally.failed:,} failed. Images by count: {counts or 'none'}.")
+    print_line(f"{summary['n']:,} images, {summary['failed']:,} failed. Images by count: {counts or 'none'}.")
     print_line(
         f"{summary['images_per_second']:,} images/s ({summary['model']}, {summary['mode']}, {summary['backend']} "
         f"{summary['precision']}, {summary['seconds']:,} s)."

@@ -13,7 +13,7 @@ from pc_engine.kernels import mean_heatmap, weighted_gmm
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.limits import FACTOR, LENGTH, check_limits
-from pc_engine.modes.outcome import Outcome, by_score
+from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def mixture_pointers(heat: Array, count: Array, settings: C2PSettings, most: int
     Returns the number fitted (N,), -1 where the heatmap is refused, and the pointers (N, K, 5) of `Outcome`.
     """
     xp = get_array_module(heat)
+    heat, bad = split_bad_heat(heat)
     mixtures = weighted_gmm(
         heat,
         count,
@@ -92,4 +93,6 @@ def mixture_pointers(heat: Array, count: Array, settings: C2PSettings, most: int
     centre = (mixtures.means + 0.5) / size  # cell centres lie at integers, the picture's edge half a cell outside
     radius = xp.sqrt(mixtures.variances) / size
     score = xp.where(xp.isnan(mixtures.means[..., 0]), xp.nan, mixtures.mixing)
-    return mixtures.n_components_, by_score(xp.concatenate([centre, radius, score[..., None]], axis=-1))
+    return xp.where(bad, -1, mixtures.n_components_), by_score(
+        xp.concatenate([centre, radius, score[..., None]], axis=-1)
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from pc_engine.kernels.array_module import Array, get_array_module
 
 
@@ -15,7 +17,7 @@ class Outcome:
     Attributes
     ----------
     count
-        (N,) int64; -1 for an image whose heatmap a device refused, as it is negative or not finite.
+        (N,) int64; -1 for an image whose heatmap was refused, as it is negative or not finite.
     kind
         ``"ellipse"``: a pointer is x, y, rx, ry, score; ``"box"``: x0, y0, x1, y1, score.
     pointers
@@ -33,6 +35,18 @@ class Outcome:
     count_scores: Array | None = None
     class_id: Array | None = None
     class_score: Array | None = None
+
+
+def split_bad_heat(heat: Array) -> tuple[Array, Array]:
+    """Return heatmaps (N, H, W) with zeros in the place of those that no kernel takes, and which those are (N,).
+
+    On a device none is: its kernels mark such images by themselves, and asking would wait for it.
+    """
+    xp = get_array_module(heat)
+    if xp is not np:
+        return heat, xp.zeros(len(heat), bool)
+    bad = ~((heat >= 0) & (heat < np.inf)).all(axis=(1, 2))  # NaN fails both
+    return (np.where(bad[:, None, None], 0, heat) if bad.any() else heat), bad
 
 
 def by_score(pointers: Array) -> Array:

@@ -17,7 +17,7 @@ from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
-from pc_engine.modes.outcome import Outcome, by_score
+from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
 from pc_engine.signatures import SignatureDictionary
 
 Clustering = Literal["density-peaks", "dbscan", "cuml-dbscan"]
@@ -142,6 +142,7 @@ def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None
     image.
     """
     xp = get_array_module(heat)
+    heat, bad = split_bad_heat(heat)
     height, width = heat.shape[1:]
     # A device would have to be waited for to learn how many slots the batch needs; a host need not fill any in vain.
     slots = None
@@ -163,7 +164,7 @@ def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None
     extents = cluster_boxes(labels, density, n_clusters, trim=settings.trim, slots=slots)
     boxes = extents.boxes / constant(xp, (width, height, width, height), np.float64)
     score = xp.where(xp.isnan(boxes[..., 0]), xp.nan, extents.score)
-    return n_clusters, by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
+    return xp.where(bad, -1, n_clusters), by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
 
 
 def _most_clusters(eps: float, height: int, width: int) -> int:

@@ -10,13 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pc_engine.corrections import (
-    Correction,
-    append_correction,
-    read_corrections,
-    rows_of_run,
-    withdraw_correction,
-)
+from pc_engine.corrections import Correction, append_correction, read_corrections, withdraw_correction
 from pc_engine.machine import usable_cores
 from pc_engine.photos import RunPhotos
 from pc_engine.report.compact import Tables, compact_pointers, compact_row, json_array, printable, script_json
@@ -24,6 +18,7 @@ from pc_engine.report.page import ASSETS as SHARED
 from pc_engine.report.page import PageParts, render_page
 from pc_engine.review.changes import Answer, Withdrawal, as_pointer
 from pc_engine.review.pictures import Pictures, Size
+from pc_engine.writers import iter_rows
 
 _OWN = Path(__file__).parent / "assets"
 _PARTS = PageParts(_OWN / "review.html", (SHARED / "page.css", _OWN / "review.css"), _OWN / "review.js")
@@ -143,7 +138,7 @@ class ReviewSession:
             return self.n_reviewed
 
     def _load(self, corrections: dict[str, Correction]) -> None:
-        for index, row in enumerate(rows_of_run(self.directory)):
+        for index, row in enumerate(iter_rows(self.directory)):
             path = row["path"]
             self._modes.setdefault(row["mode"], index)
             self._rows += script_json(compact_row(row, self._tables)).encode("utf-8")

@@ -70,8 +70,8 @@ def test_report_has_the_figures_of_the_contract(photos, settings, mode):
 
 def test_every_timed_run_writes_a_row_for_every_image(photos, settings, monkeypatch):
     rows = []
-    write = throughput.RunWriter.write
-    monkeypatch.setattr(throughput.RunWriter, "write", lambda self, row: (rows.append(row), write(self, row)))
+    write = throughput.PartitionWriter.write
+    monkeypatch.setattr(throughput.PartitionWriter, "write", lambda self, row: (rows.append(row), write(self, row)))
     measure_throughput(photos, settings)
     assert len(rows) == 4 + 3 * 9  # one batch to warm up, then three runs
     assert all(row.ok for row in rows)

@@ -216,6 +216,7 @@ class PretendedBackbone:
     network: Backbone
     fake: PretendedBackend
     backend: str = "pretended"
+    remarks: tuple[str, ...] = ()
 
     @property
     def parallel(self) -> int:

@@ -204,3 +204,16 @@ def test_equal_counters_are_equal_files(tmp_path: Path) -> None:
         CountSVM(("a", "b"), DEFAULT_LABELS, weights, np.zeros(5, np.float32)).save(path)
         contents.add(path.read_bytes())
     assert len(contents) == 1
+
+
+@pytest.mark.parametrize("values", [3, 64, 1000, 25088])
+def test_an_image_has_the_same_scores_to_the_last_bit_in_any_batch(values: int) -> None:
+    """Else a run that was stopped and went on would not be the run that was not."""
+    rng = np.random.default_rng(values)
+    weights = rng.standard_normal((5, values)).astype(np.float32)
+    counter = CountSVM(("a",), DEFAULT_LABELS, {"a": weights}, rng.random(5, np.float32))
+    taps = rng.random((32, values), np.float32)
+    whole = counter.scores({"a": taps})
+    for size in (1, 2, 3, 7, 8, 31):
+        parts = [counter.scores({"a": taps[start : start + size]}) for start in range(0, 32, size)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)

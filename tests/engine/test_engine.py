@@ -242,6 +242,30 @@ def test_nan_costs_that_image_only(
         assert (results[1].count, results[1].pointers, results[1].width) == (None, (), None)
 
 
+@pytest.mark.parametrize(("mode", "cluster"), [*((mode, None) for mode in MODES), ("p2c", "dbscan")])
+def test_taps_whose_sum_overflows_cost_that_image_only(
+    mode: str, cluster: str | None, open_engine: Callable[..., Engine], tmp_path: Path, draw_scene: Draw
+) -> None:
+    for k in range(3):
+        draw_scene(CELLS[: k + 1]).save(tmp_path / f"{k}.png")
+    engine = open_engine(mode=mode, cluster=cluster)
+    expected = list(engine.run(tmp_path))
+    infer = engine.network.infer
+
+    def overflow(images: np.ndarray) -> Any:
+        taps = infer(images)
+        for tap in taps.values():
+            if tap.ndim == 4:
+                tap[1, :, 2, 3] = 3e38
+        return taps
+
+    engine.network.infer = overflow  # type: ignore[method-assign]
+    results = list(engine.run(tmp_path))
+    assert results[1].error == "The heatmap of this image cannot be read: it overflows, or is negative."
+    assert (results[1].count, results[1].pointers) == (None, ())
+    assert [results[0], results[2]] == [expected[0], expected[2]]
+
+
 def test_c2p_does_not_compute_logits(open_engine: Callable[..., Engine]) -> None:
     assert open_engine(mode="c2p").network.request.taps == ("gap", "conv_last")
     assert "logits" in open_engine(mode="combined").network.request.taps

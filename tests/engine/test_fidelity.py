@@ -26,6 +26,7 @@ class Changed:
     change: Callable[[Taps], Taps] = lambda taps: taps
     backend: str = "changed"
     parallel: int = 1
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._network = BACKENDS["onnxruntime"].compile(replace(self.request, precision="fp32"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from PIL import Image
 
 from pc_engine import Engine, Result, load_model
 from pc_engine.datasets import LabelledImage
+from pc_engine.decode import display_image
+from pc_engine.decode_device import BatchDecoder
 from pc_engine.engine import open_network
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
 from pc_engine.fitting.from_images import counter_from_images, signatures_from_images
+from pc_engine.image_resize import HostResizer
 from pc_engine.modes import MODES
 
 CELLS = [(1, 1), (5, 2), (2, 6), (6, 6), (4, 4)]
@@ -262,3 +266,95 @@ def test_taps_that_are_not_finite_cost_that_image_only(
     assert results[failed[0]].error == "The network returned values that are not finite for this image."
     kept = [index for index in range(len(results)) if index not in failed]
     assert_same([results[index] for index in kept], [expected[index] for index in kept])
+
+
+class HostDecoder(BatchDecoder):
+    """Decodes with libjpeg in full, as a GPU would, and takes down what it was given."""
+
+    def __init__(self, pool: ThreadPoolExecutor, *, gives_up_on: bytes = b"") -> None:
+        self.files: list[int] = []
+        self.gives_up_on = gives_up_on
+        self.closed = False
+        super().__init__(self, HostResizer(), np, pool)
+
+    def decode(self, data: Any, height: int | None = None, width: int | None = None) -> Any:
+        if height is not None and width is not None:
+            return super().decode(data, height, width)
+        self.files.append(len(data))
+        return [None if one == self.gives_up_on else np.asarray(display_image(one).picture) for one in data]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def jpegs(scenes: Path) -> Path:
+    """The scenes, of which every other one is a JPEG now, and one of these breaks off."""
+    for path in sorted(scenes.glob("*.png"))[::2]:
+        with Image.open(path) as picture:
+            picture.resize((640, 480)).save(path.with_suffix(".jpg"), quality=95)
+        path.unlink()
+    whole = (scenes / "06.jpg").read_bytes()
+    (scenes / "06.jpg").write_bytes(whole[: len(whole) // 2])
+    return scenes
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_the_gpu_decodes_gives_the_rows_of_the_cpu(
+    mode: str, tiny_directory: Path, jpegs: Path, pretended_gpu: Any, pretended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        decoder = HostDecoder(pool, gives_up_on=(jpegs / "08.jpg").read_bytes())
+        monkeypatch.setattr("pc_engine.engine.open_decoder", lambda *_: decoder)
+        with on_gpu(tiny_directory, mode) as engine:
+            results = list(engine.run(jpegs))
+            taken = sum(decoder.files)
+            assert list(engine.run(jpegs)) == results
+            # A batch that does not fit is decoded anew, in halves.
+            pretended.before = lambda n: _too_large() if n > 2 else None
+            assert_same(list(engine.run(jpegs)), results)
+        assert decoder.closed
+    expected = on_cpu(tiny_directory, jpegs, mode)
+    assert [(row.path, row.error, row.count) for row in results] == [
+        (row.path, row.error, row.count) for row in expected
+    ]
+    assert [(row.width, row.height) for row in results] == [(row.width, row.height) for row in expected]
+    # Six JPEGs; the one that breaks off, the PNGs and what is no picture were the cores' to do from the start.
+    assert taken == 5
+    assert [row.error for row in results if "06" in row.path] == [
+        row.error for row in expected if row.path.endswith("06.jpg")
+    ]
+
+
+def _too_large() -> None:
+    raise DeviceMemoryError("out of memory")
+
+
+def test_without_a_codec_the_cores_decode_and_it_is_said(
+    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", None)
+    said: list[str] = []
+    with on_gpu(tiny_directory, report=said.append) as engine:
+        assert_same(list(engine.run(scenes)), on_cpu(tiny_directory, scenes, "c2p"))
+    assert [sentence for sentence in said if "decoded on the CPU" in sentence] == [
+        "Photos are decoded on the CPU. The package 'nvidia.nvimgcodec' is needed to decode on an NVIDIA GPU: install "
+        "it with pip install 'pc-engine[gpu]'."
+    ]
+
+
+def test_a_gpu_that_is_lost_between_the_halves_of_a_batch_leaves_the_first(
+    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    def fail(n: int) -> None:
+        if n > 2:
+            _too_large()
+        if pretended.sizes.count(2) == 2:
+            raise DeviceLostError("The GPU stopped answering.")
+
+    pretended.parallel = 1
+    pretended.before = fail
+    found: list[Result] = []
+    with on_gpu(tiny_directory, batch_size=4) as engine, pytest.raises(DeviceLostError, match="stopped answering"):
+        found.extend(engine.run(scenes))
+    assert [Path(result.path).stem for result in found] == ["00", "01"]

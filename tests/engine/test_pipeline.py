@@ -194,6 +194,7 @@ class _SideBySide:
 
     backend = "side by side"
     parallel = 2
+    remarks = ()
 
     def __init__(self, network: Backbone) -> None:
         self.request = network.request
@@ -236,6 +237,7 @@ class _Failing:
     backend = "failing"
 
     parallel = 1
+    remarks = ()
 
     def __init__(self, network: Backbone) -> None:
         self.request = network.request
@@ -342,6 +344,7 @@ class _Parallel:
 
     backend = "parallel"
     parallel = 3
+    remarks = ()
 
     def __init__(self, network: Backbone) -> None:
         self.request = network.request

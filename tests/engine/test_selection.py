@@ -36,6 +36,7 @@ class FakeBackbone:
     network: Backbone
     fake: FakeBackend
     parallel: int = 1
+    remarks = ()
 
     @property
     def backend(self) -> str:
@@ -483,3 +484,18 @@ def test_what_is_asked_for_by_name_runs_though_it_rounds_more_than_allowed(
         "coarse at bf16 differs from the reference by 0.04, more than 0.03; it runs as it was asked for" in reports[-1]
     )
     assert select(request_).precision == "fp32"
+
+
+def test_what_runs_other_than_intended_is_said(
+    request_: CompileRequest, backends: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeBackbone, "remarks", ("It runs without a CUDA graph.",))
+    backends(FakeBackend("odd"))
+    said: list[str] = []
+    open_backbone(request_, "odd", "fp32", said.append).close()
+    assert said[-1] == "It runs without a CUDA graph."
+
+
+def test_tensorrts_signed_levels_may_differ_by_twice_as_much() -> None:
+    assert candidates.tolerance("tensorrt", "int8") == 2 * candidates.tolerance("openvino", "int8")
+    assert candidates.tolerance("tensorrt", "fp16") == candidates.tolerance("onnxruntime", "fp16") == TOLERANCE["fp16"]

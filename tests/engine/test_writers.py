@@ -6,14 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pc_engine import writers
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
-from pc_engine.writers import FORMATS, RUN_FILE, SCHEMA, RunWriter, read_rows
+from pc_engine.writers import FORMATS, SCHEMA, PartitionWriter, iter_rows, partitions_of, read_rows, write_partition
 
 COLUMNS = [
     *("path", "status", "error", "width", "height", "mode", "model", "count", "count_label", "count_scores"),
@@ -54,18 +53,16 @@ ALL = (COUNTED, POINTED, EMPTY, FAILED)
 
 
 def write(directory: Path, *results: Result, row_format: Any = "parquet", **options: Any) -> None:
-    with RunWriter(directory, row_format, **options) as writer:
+    with PartitionWriter(directory, row_format, **options) as writer:
         for result in results:
             writer.write(result)
-    writer.finish({"n": len(results)})
 
 
 @pytest.mark.parametrize("row_format", FORMATS)
 def test_rows_come_back_as_the_results_that_were_written(tmp_path: Path, row_format: str) -> None:
-    write(tmp_path / "run", *ALL, row_format=row_format)
-    assert read_rows(tmp_path / "run") == [result.to_dict() for result in ALL]
-    assert sorted(os.listdir(tmp_path / "run")) == [f"part-00000.{row_format}", RUN_FILE]
-    assert json.loads((tmp_path / "run" / RUN_FILE).read_text()) == {"n": 4}
+    write(tmp_path, *ALL, row_format=row_format)
+    assert read_rows(tmp_path) == [result.to_dict() for result in ALL]
+    assert os.listdir(tmp_path) == [f"part-00000.{row_format}"]
 
 
 def test_columns_are_those_of_the_row_format(tmp_path: Path) -> None:
@@ -110,11 +107,10 @@ def test_partitions_are_cut_at_their_size_and_read_in_order(
 ) -> None:
     monkeypatch.setattr(writers, "ROWS_PER_PARTITION", 3)
     results = [replace(COUNTED, path=f"{k}.jpg") for k in range(7)]
-    with RunWriter(tmp_path, row_format) as writer:
+    with PartitionWriter(tmp_path, row_format) as writer:
         for k, result in enumerate(results):
             writer.write(result)
             assert len(list(tmp_path.glob(f"part-*.{row_format}"))) == (k + 1) // 3
-    writer.finish({})
     assert [row["path"] for row in read_rows(tmp_path)] == [result.path for result in results]
     sizes = [len(read_rows_of(path)) for path in sorted(tmp_path.glob("part-*"))]
     assert sizes == [3, 3, 1]
@@ -134,57 +130,61 @@ def test_a_whole_number_of_partitions_leaves_no_empty_one(tmp_path: Path, monkey
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_run_that_breaks_off_keeps_its_rows(tmp_path: Path, error: type[BaseException]) -> None:
     def break_off() -> None:
-        with RunWriter(tmp_path) as writer:
+        with PartitionWriter(tmp_path) as writer:
             writer.write(COUNTED)
             raise error
 
     with pytest.raises(error):
         break_off()
     assert [row["path"] for row in read_rows(tmp_path)] == [COUNTED.path]
-    assert not (tmp_path / RUN_FILE).exists()
 
 
-def test_rows_are_kept_even_if_the_run_is_never_summed_up(tmp_path: Path) -> None:
-    with RunWriter(tmp_path) as writer:
-        writer.write(COUNTED)
-    assert len(read_rows(tmp_path)) == 1
+def test_a_slow_runs_partitions_are_cut_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(writers.time, "monotonic", lambda: now[0])
+    sizes: list[int] = []
+    with PartitionWriter(tmp_path, published=sizes.append) as writer:
+        for _ in range(5):
+            writer.write(COUNTED)
+            now[0] += 0.4 * writers.SECONDS_PER_PARTITION
+    assert sizes == [4, 1]
+
+
+def test_numbers_and_names_go_on_from_those_given(tmp_path: Path) -> None:
+    write(tmp_path, COUNTED, first=99_999, stem="part-2-of-3")
+    write(tmp_path, FAILED, first=100_000, stem="part-2-of-3")
+    assert [path.name for path in partitions_of(tmp_path)] == [
+        "part-2-of-3-99999.parquet",
+        "part-2-of-3-100000.parquet",
+    ]
+    assert [row["path"] for row in iter_rows(tmp_path)] == [COUNTED.path, FAILED.path]
 
 
 @pytest.mark.parametrize("row_format", FORMATS)
-def test_an_earlier_run_is_refused_unless_it_may_be_replaced(tmp_path: Path, row_format: str) -> None:
-    write(tmp_path, *ALL, row_format=row_format)
-    (tmp_path / "overlays").mkdir()
-    (tmp_path / "overlays/000000-a.jpg").touch()
-    before = read_rows(tmp_path)
-    for again in FORMATS:
-        with pytest.raises(UsageError, match=r"holds an earlier run: choose another folder, or .* --fresh"):
-            RunWriter(tmp_path, again)
-    assert read_rows(tmp_path) == before
-    write(tmp_path, POINTED, row_format="jsonl", fresh=True)
+def test_a_partition_is_replaced_as_a_whole(tmp_path: Path, row_format: str) -> None:
+    path = tmp_path / f"part-r0123456789abcdef.{row_format}"
+    assert write_partition(path, (result.to_dict() for result in ALL)) == 4
+    assert read_rows(tmp_path) == [result.to_dict() for result in ALL]
+    assert write_partition(path, [POINTED.to_dict()]) == 1
     assert read_rows(tmp_path) == [POINTED.to_dict()]
-    assert not (tmp_path / "overlays").exists()
+    assert write_partition(path, []) == 0
+    assert os.listdir(tmp_path) == []
 
 
-def test_a_fresh_run_removes_nothing_that_no_run_wrote(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_a_damaged_partition_is_named(tmp_path: Path, row_format: str) -> None:
+    write(tmp_path, *ALL, row_format=row_format)
+    path = tmp_path / f"part-00000.{row_format}"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(PcEngineError, match=rf"part-00000\.{row_format} cannot be read \(.*\): delete it"):
+        read_rows(tmp_path)
+
+
+def test_files_that_are_no_partitions_are_not_read(tmp_path: Path) -> None:
     write(tmp_path, COUNTED)
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "customers.parquet")
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "overlays").mkdir()
-    for fresh in (False, True):
-        with pytest.raises(UsageError, match=r"customers\.parquet, which no run wrote"):
-            RunWriter(tmp_path, fresh=fresh)
-    assert len(list(tmp_path.iterdir())) == 5
-    (tmp_path / "customers.parquet").unlink()
-    write(tmp_path, POINTED, fresh=True)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_a_folder_of_other_files_is_taken_and_they_stay(tmp_path: Path) -> None:
-    (tmp_path / "overlays").mkdir()
-    (tmp_path / "photo.jpg").touch()
-    write(tmp_path, COUNTED, fresh=True)
-    assert (tmp_path / "overlays").is_dir()
-    assert (tmp_path / "photo.jpg").exists()
+    (tmp_path / "corrections.jsonl").write_text('{"path": "photos/a.jpg"}\n')
+    (tmp_path / ".part-00001.parquet.new").write_bytes(b"half")
+    assert read_rows(tmp_path) == [COUNTED.to_dict()]
 
 
 class _FullDisk:
@@ -207,10 +207,12 @@ def test_a_partition_that_cannot_be_written_is_no_partition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_close: bool
 ) -> None:
     monkeypatch.setitem(writers._PARTITION, "jsonl", lambda path: _FullDisk(path, at_close=at_close))
-    writer = RunWriter(tmp_path, "jsonl")
+    writer = PartitionWriter(tmp_path, "jsonl")
     writer.write(COUNTED)
     with pytest.raises(PcEngineError, match=r"part-00000\.jsonl cannot be written \(No space left on device\)"):
-        writer.finish({})
+        writer.flush()
+    with pytest.raises(PcEngineError, match="make room, then run the same command again"):
+        write_partition(tmp_path / "part-00000.jsonl", [COUNTED.to_dict()])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,7 +223,7 @@ def test_rows_wait_in_a_file_and_not_in_memory(
     monkeypatch.setattr(writers, "_ROWS_HELD", 3)
     monkeypatch.setattr(writers, "ROWS_PER_PARTITION", 10)
     results = [replace(COUNTED, path=f"{k}.jpg") for k in range(25)]
-    with RunWriter(tmp_path, row_format) as writer:
+    with PartitionWriter(tmp_path, row_format) as writer:
         for result in results:
             writer.write(result)
             assert len(writer._rows) < 3
@@ -230,26 +232,12 @@ def test_rows_wait_in_a_file_and_not_in_memory(
     assert list(tmp_path.glob(".*")) == []
 
 
-def test_a_folder_that_cannot_be_made_is_wrong_use(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be written"):
-        RunWriter(tmp_path / "file/run")
-    with pytest.raises(UsageError, match="cannot be written"):
-        RunWriter(tmp_path / "file")
-
-
-def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no row format 'csv': choose one of parquet, jsonl"):
-        RunWriter(tmp_path / "run", "csv")  # type: ignore[arg-type]
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_folder_without_rows_is_wrong_use(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "gone"):
         with pytest.raises(UsageError, match="holds no rows"):
             read_rows(directory)
 
 
-def test_a_run_without_images_has_a_summary_and_no_rows(tmp_path: Path) -> None:
+def test_a_run_without_images_has_no_partition(tmp_path: Path) -> None:
     write(tmp_path)
-    assert os.listdir(tmp_path) == [RUN_FILE]
+    assert os.listdir(tmp_path) == []

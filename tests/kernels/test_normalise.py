@@ -100,3 +100,13 @@ def test_heatmap_of_no_maps_is_zero():
 def test_heatmap_refuses(maps):
     with pytest.raises(ValueError, match="floating-point maps of shape"):
         normalise_heatmap(maps)
+
+
+def test_maps_whose_mean_overflows_are_no_empty_picture() -> None:
+    maps = np.zeros((2, 3, 4, 4), np.float32)
+    maps[0, :, 1, 2] = 3e38
+    maps[1, :, 1, 2] = 1
+    with np.errstate(over="ignore", invalid="ignore"):
+        heat = normalise_heatmap(maps)
+    assert np.isnan(heat[0]).all()
+    assert heat[1, 1, 2] > 0

@@ -1,6 +1,8 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -58,15 +60,85 @@ def test_out_holds_the_rows_and_the_overlays(pc_engine, scenes, tiny_directory, 
         assert drawn.size == (64, 64)
 
 
-def test_earlier_run_is_kept_unless_fresh(pc_engine, scenes, tiny_directory, tmp_path):
+def test_the_same_command_does_nothing_twice(pc_engine, scenes, tiny_directory, tmp_path):
+    out = tmp_path / "run"
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", out, *MODEL)
+    assert pc_engine(*arguments).code == 3
+    before = read_rows(out)
+    again = pc_engine(*arguments)
+    assert again.code == 3
+    assert f"{out} has 6 rows already; their images are not done again." in again.err
+    assert "6 images, 1 failed." in again.out
+    assert read_rows(out) == before
+    assert pc_engine(*arguments, "--fresh").code == 3
+    assert read_rows(out) == before
+
+
+def test_new_images_are_added_and_failed_ones_tried_again(pc_engine, scenes, tiny_directory, tmp_path, draw_scene):
+    out = tmp_path / "run"
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", out, "--json", "--overlay", *MODEL)
+    assert pc_engine(*arguments).json()["failed"] == 1
+    draw_scene([(1, 1), (6, 6)]).save(scenes / "new.png")
+    summary = pc_engine(*arguments).json()
+    assert (summary["n"], summary["failed"], summary["state"]) == (7, 1, "finished")
+    draw_scene([(3, 3)]).save(scenes / "broken.jpg", format="PNG")
+    assert pc_engine(*arguments).json()["failed"] == 1
+    mended = pc_engine(*arguments, "--retry-failed")
+    assert mended.code == 0
+    assert (mended.json()["n"], mended.json()["failed"]) == (7, 0)
+    assert {Path(row["path"]).name: row["count"] for row in read_rows(out)}["broken.jpg"] == 1
+    names = sorted(path.name for path in (out / "overlays").iterdir())
+    assert names[-2:] == ["000005-new.jpg", "000006-broken.jpg"]
+
+
+def test_what_was_left_to_choose_stays_as_it_was_chosen(pc_engine, scenes, tiny_directory, tmp_path):
+    out = tmp_path / "run"
+    options = ("--model", tiny_directory, "--out", out, "--json")
+    assert pc_engine("run", scenes, *options, *MODEL).json()["backend"] == "onnxruntime"
+    (tmp_path / "new").mkdir()
+    again = pc_engine("run", scenes, tmp_path / "new", *options)
+    assert (again.json()["backend"], again.json()["precision"]) == ("onnxruntime", "fp32")
+    assert "Choosing the fastest" not in again.err
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (("--mode", "p2c"), "(mode c2p, not p2c; "),
+        (("--backend", "openvino"), "(backend onnxruntime, not openvino)"),
+        (("--format", "jsonl"), "holds rows as parquet, not jsonl"),
+        (("--shard", "1/2"), "holds a run that is not shared out"),
+    ],
+)
+def test_rows_of_different_settings_are_not_mixed(pc_engine, scenes, tiny_directory, tmp_path, other, expected):
     out = tmp_path / "run"
     arguments = ("run", scenes, "--model", tiny_directory, "--out", out, "--quiet", *MODEL)
     assert pc_engine(*arguments).code == 3
-    refused = pc_engine(*arguments)
+    before = sorted((path.name, path.read_bytes()) for path in out.iterdir())
+    refused = pc_engine(*arguments, *other)
     assert refused.code == 2
-    assert "--fresh" in refused.err
-    assert pc_engine(*arguments, "--fresh").code == 3
-    assert len(read_rows(out)) == 6
+    assert expected in refused.err
+    assert sorted((path.name, path.read_bytes()) for path in out.iterdir()) == before
+
+
+def test_another_model_is_other_settings(pc_engine, scenes, tiny_directory, make_model, tmp_path, tiny_counter):
+    out = tmp_path / "run"
+    assert pc_engine("run", scenes, "--model", tiny_directory, "--out", out, "--quiet", *MODEL).code == 3
+    other = make_model(tmp_path / "other", counter=replace(tiny_counter, bias=tiny_counter.bias + 1))
+    refused = pc_engine("run", scenes, "--model", other, "--out", out, "--quiet", *MODEL)
+    assert refused.code == 2
+    assert "(counter_sha256 " in refused.err
+
+
+def test_shards_do_all_images_between_them(pc_engine, scenes, tiny_directory, tmp_path):
+    out = tmp_path / "run"
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", out, "--json", *MODEL)
+    found = [pc_engine(*arguments, "--shard", f"{index}/3").json()["n"] for index in (1, 2, 3)]
+    assert sum(found) == 6
+    assert sorted(Path(row["path"]).name for row in read_rows(out)) == sorted(path.name for path in scenes.iterdir())
+    status = pc_engine("status", out, "--json").json()
+    assert (status["n"], status["total"], status["state"]) == (6, 6, "finished")
+    assert [shard["shard"] for shard in status["shards"]] == ["1/3", "2/3", "3/3"]
 
 
 def test_quiet_prints_nothing(pc_engine, scenes, tiny_directory):
@@ -106,7 +178,10 @@ def test_long_runs_show_their_first_rows_only(pc_engine, tmp_path, tiny_director
         ((".", "--backend", "abacus"), "There is no backend 'abacus': choose one of auto, onnxruntime, "),
         ((".", "--device", "cuda"), ""),
         ((".", "--device", "tpu"), "There is no device 'tpu'"),
-        ((".", "--overlay"), "--overlay writes pictures: say where with --out DIR."),
+        ((".", "--overlay"), "--overlay needs a directory to write to: say where with --out DIR."),
+        ((".", "--retry-failed"), "--retry-failed needs a directory to write to: say where with --out DIR."),
+        ((".", "--shard", "1/2"), "--shard needs a directory to write to: say where with --out DIR."),
+        ((".", "--out", "rows", "--shard", "3/2"), "There is no shard 3/2: they are counted from 1/2 on."),
         ((".", "--format", "xml"), "There is no row format 'xml': choose one of parquet, jsonl."),
         ((".", "--batch-size", "0"), "batch_size is 0, expected a number of at least 1."),
         ((".", "--workers", "-1"), "workers is -1, expected a number of at least 1."),

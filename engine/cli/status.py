@@ -1,0 +1,64 @@
+"""``pc-engine status``: how far a run has come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pc_engine.cli import options
+from pc_engine.cli.console import print_json, print_line, print_table
+from pc_engine.run_status import RunStatus, read_status
+
+_REASONS = 10
+_NEXT = {
+    "running": "",
+    "interrupted": "It was interrupted: run the same command again to go on.",
+    "stopped": "It did not come to its end: run the same command again to go on.",
+    "finished": "",
+}
+
+
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory given to run --out.")],
+    as_json: options.AsJson = False,
+) -> None:
+    """Say how far a run has come: rows, failures by reason, and how to go on."""
+    found = read_status(run)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        _print(run, found)
+
+
+def _print(run: Path, found: RunStatus) -> None:
+    tally, total = found.tally, found.total
+    of = "" if total is None else f" of {total:,}"
+    if found.settings is not None:
+        made = found.settings
+        print_line(f"{run}: {found.condition}. {made['model']}, {made['mode']}, {made['backend']} {made['precision']}.")
+    else:
+        print_line(f"{run}: {found.condition}.")
+    print_line(f"{tally.n:,}{of} images have rows, {tally.failed:,} of them failed.")
+    if found.condition == "running" and found.images_per_second:
+        left = "" if total is None else f", {_duration((total - tally.n) / found.images_per_second)} left"
+        print_line(f"{found.images_per_second:,.1f} images/s{left}; rows appear a partition at a time.")
+    if any(part.shard is not None for part in found.parts):
+        rows = [
+            (str(part.shard), part.condition, "" if part.total is None else f"{part.total:,}") for part in found.parts
+        ]
+        print_table(None, ("shard", "state", ">images"), rows)
+    if found.errors:
+        print_table(None, (">images", "why they failed"), [(f"{n:,}", why) for why, n in found.errors[:_REASONS]])
+        if len(found.errors) > _REASONS:
+            print_line(f"... and {len(found.errors) - _REASONS:,} more reasons.")
+    if found.tally.failed and found.condition == "finished":
+        print_line("The same command with --retry-failed tries the failed ones once more.")
+    if _NEXT[found.condition]:
+        print_line(_NEXT[found.condition])
+
+
+def _duration(seconds: float) -> str:
+    minutes = max(round(seconds / 60), 0)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,101 @@
+"""What a run directory says of its runs: whether one is at work there, and ``run.json``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+
+from pc_engine.errors import UsageError
+from pc_engine.sharding import Shard
+
+RUN_FILE = "run.json"
+_STATE_NAME = re.compile(r"run(-\d+-of-\d+)?\.json")
+
+State = Literal["running", "interrupted", "finished"]
+
+
+@dataclass
+class Tally:
+    """What rows are summed up to.
+
+    Attributes
+    ----------
+    n, failed
+        Rows, and those of images that could not be done.
+    labels
+        Rows by count label.
+    """
+
+    n: int = 0
+    failed: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+
+    def add(self, *, ok: bool, label: str | None) -> None:
+        """Add one row."""
+        self.n += 1
+        self.failed += not ok
+        if label is not None:
+            self.labels[label] += 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {
+            "n": self.n,
+            "ok": self.n - self.failed,
+            "failed": self.failed,
+            "counts": dict(sorted(self.labels.items())),
+        }
+
+
+def state_file(directory: Path, shard: Shard | None = None) -> Path:
+    """Return the path of ``run.json``, or of a shard's own."""
+    return directory / (RUN_FILE if shard is None else f"run-{shard}.json")
+
+
+def states(directory: Path) -> list[dict[str, Any]]:
+    """Return what is known about the run, or each shard of it, in a directory."""
+    found = sorted(path for path in directory.glob("run*.json") if _STATE_NAME.fullmatch(path.name))
+    return [state for state in map(read_state, found) if state is not None]
+
+
+def is_running(directory: Path, shard: Shard | None = None) -> bool:
+    """Whether a process writes into the directory right now."""
+    if not _lock_file(directory, shard).exists():
+        return False
+    try:
+        lock_run(directory, shard).release()
+    except (UsageError, OSError):
+        return True
+    return False
+
+
+def lock_run(directory: Path, shard: Shard | None = None) -> filelock.BaseFileLock:
+    """Take the lock of whoever writes the run, or shard, into a directory; raise `UsageError` if it is not free."""
+    lock = filelock.FileLock(_lock_file(directory, shard))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UsageError(
+            f"Another run is writing into {directory}: wait for it, or choose another folder. To share one run out "
+            f"among several processes, give each its --shard."
+        ) from None
+    return lock
+
+
+def _lock_file(directory: Path, shard: Shard | None) -> Path:
+    return directory / (".run.lock" if shard is None else f".run-{shard}.lock")
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """Return what a ``run.json`` holds; None if there is none, or it is damaged."""
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None

@@ -1,0 +1,195 @@
+"""Runs that end early, by whatever signal, and go on."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pc_engine import writers
+from pc_engine.cli import main
+from pc_engine.writers import read_rows
+
+MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
+# A longer trial: PC_ENGINE_KILLS=100 pytest tests/engine/cli/test_resume.py
+KILLS = int(os.environ.get("PC_ENGINE_KILLS", "5"))
+
+# Forked from a process that has imported all there is, so that a run begins within some tenths of a second.
+SERVER = multiprocessing.get_context("forkserver")
+
+
+def run_in_child(arguments, rows_per_partition, errors):
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    writers.ROWS_PER_PARTITION = rows_per_partition
+    sys.argv = ["pc-engine", *map(str, arguments)]
+    main()
+
+
+@pytest.fixture
+def start(tmp_path):
+    SERVER.set_forkserver_preload(["pc_engine.cli", "onnxruntime", "pyarrow.parquet"])
+    started = []
+
+    def run(*arguments, rows_per_partition=40):
+        errors = tmp_path / f"errors-{len(started)}.txt"
+        process = SERVER.Process(target=run_in_child, args=(arguments, rows_per_partition, str(errors)))
+        process.start()
+        process.errors = errors
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.join()
+
+
+@pytest.fixture
+def photos(tmp_path, draw_scene):
+    """800 photos, of which a few cannot be read."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for count in range(5):
+        draw_scene([(1 + 3 * (k % 2), 1 + 3 * (k // 2)) for k in range(count)]).save(tmp_path / f"{count}.png")
+    (tmp_path / "5.png").write_bytes(b"no picture")
+    for k in range(800):
+        os.link(tmp_path / f"{5 if k % 97 == 0 else k % 5}.png", folder / f"{k:04d}.png")
+    return folder
+
+
+def ended(process, seconds=120):
+    process.join(seconds)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def wait_for(condition, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.is_alive(), process.errors.read_text()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def lines(run: Path) -> list[str]:
+    return sorted(json.dumps(row, sort_keys=True) for row in read_rows(run))
+
+
+def test_runs_killed_at_any_moment_lose_no_row_and_double_none(start, photos, tiny_directory, tmp_path):
+    options = ("--mode", "combined", "--model", tiny_directory, "--quiet", "--batch-size", "7", *MODEL)
+    whole = tmp_path / "whole"
+    start_ = time.monotonic()
+    assert ended(start("run", photos, "--out", whole, *options)) == 3
+    longest = time.monotonic() - start_
+    expected = lines(whole)
+    assert len(expected) == 800
+
+    rng = random.Random(0)
+    kills, runs = 0, 0
+    while kills < KILLS:
+        run = tmp_path / f"run-{runs}"
+        runs += 1
+        while True:
+            process = start("run", photos, "--out", run, *options)
+            process.join(rng.uniform(0, longest))
+            if process.exitcode is not None:
+                break
+            process.kill()
+            process.join()
+            kills += 1
+        assert process.exitcode == 3, process.errors.read_text()
+        assert lines(run) == expected
+        assert [path.name for path in run.glob(".*.new")] == []
+        assert json.loads((run / "run.json").read_text())["n"] == 800
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_what_is_in_work(start, photos, tiny_directory, tmp_path, number):
+    run = tmp_path / "run"
+    arguments = ("run", photos, "--model", tiny_directory, "--out", run, "--batch-size", "2", *MODEL)
+    process = start(*arguments)
+    wait_for(lambda: len(list(run.glob("part-*"))) > 1, process)
+    os.kill(process.pid, number)
+    assert ended(process) == 128 + number
+    rows = read_rows(run)
+    assert 80 <= len(rows) < 800
+    said = process.errors.read_text()
+    assert "Stopping after the images in work" in said
+    assert f"{run} has {len(rows)} rows: run the same command again to go on." in " ".join(said.split())
+    assert "Traceback" not in said
+    state = json.loads((run / "run.json").read_text())
+    assert (state["state"], state["n"]) == ("interrupted", len(rows))
+
+    process = start(*arguments)
+    assert ended(process) == 3
+    assert f"{run} has {len(rows)} rows already" in " ".join(process.errors.read_text().split())
+    assert sorted(row["path"] for row in read_rows(run)) == sorted(str(path) for path in photos.iterdir())
+
+
+def test_a_second_run_into_the_directory_is_refused_while_one_is_at_it(
+    start, pc_engine, photos, tiny_directory, tmp_path
+):
+    run = tmp_path / "run"
+    arguments = ("run", photos, "--model", tiny_directory, "--out", run, "--quiet", "--batch-size", "2", *MODEL)
+    process = start(*arguments)
+    wait_for(lambda: list(run.glob("part-*")), process)
+    os.kill(process.pid, signal.SIGSTOP)
+    refused = pc_engine(*arguments)
+    assert refused.code == 2
+    assert "Another run is writing into" in refused.err
+    status = pc_engine("status", run, "--json").json()
+    assert status["state"] == "running"
+    assert 0 < status["n"] < 800
+    process.kill()
+    process.join()
+    assert pc_engine("status", run, "--json").json()["state"] == "stopped"
+    assert pc_engine(*arguments).code == 3
+    assert len(read_rows(run)) == 800
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 100 KiB, and what makes it larger."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(*options):
+        return subprocess.run(["mount", *options, str(disk)], capture_output=True, check=False).returncode
+
+    if shutil.which("mount") is None or mount("-t", "tmpfs", "-o", "size=100k", "tmpfs"):
+        pytest.skip("no small disk can be mounted here")
+    yield disk, lambda: mount("-o", "remount,size=10m")
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("row_format", ["parquet", "jsonl"])
+def test_a_full_disk_ends_the_run_with_a_sentence_and_it_goes_on_when_there_is_room(
+    start, pc_engine, photos, small_disk, tiny_directory, tmp_path, row_format
+):
+    disk, make_room = small_disk
+    options = ("--mode", "combined", "--model", tiny_directory, "--quiet", "--format", row_format, *MODEL)
+    arguments = ("run", photos, "--out", disk / "run", *options)
+    process = start(*arguments)
+    assert ended(process) == 1
+    said = process.errors.read_text()
+    assert said.startswith("pc-engine: ")
+    assert "cannot be written (No space left on device): make room, then run the same command again." in said
+    assert "Traceback" not in said
+    status = pc_engine("status", disk / "run", "--json").json()
+    assert status["state"] == "stopped"
+    assert 0 < status["n"] == len(read_rows(disk / "run")) < 800
+    assert not list((disk / "run").glob(".*.new"))
+
+    assert make_room() == 0
+    assert ended(start(*arguments)) == 3
+    assert ended(start("run", photos, "--out", tmp_path / "whole", *options)) == 3
+    assert lines(disk / "run") == lines(tmp_path / "whole")

@@ -1,0 +1,36 @@
+MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
+
+
+def test_a_finished_run(pc_engine, scenes, tiny_directory, tmp_path):
+    pc_engine("run", scenes, "--model", tiny_directory, "--out", tmp_path / "run", *MODEL)
+    shown = pc_engine("status", tmp_path / "run")
+    assert shown.code == 0
+    assert "finished. tiny, c2p, onnxruntime fp32." in shown.out
+    assert "6 of 6 images have rows, 1 of them failed." in shown.out
+    assert "It is not an image" in shown.out
+    assert "--retry-failed" in shown.out
+
+
+def test_a_shard_that_was_not_begun_is_missed(pc_engine, scenes, tiny_directory, tmp_path):
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", tmp_path / "run", "--quiet", *MODEL)
+    pc_engine(*arguments, "--shard", "2/3")
+    found = pc_engine("status", tmp_path / "run", "--json").json()
+    assert (found["state"], found["total"]) == ("stopped", None)
+    assert [shard["state"] for shard in found["shards"]] == ["finished"]
+    assert "run the same command again to go on" in pc_engine("status", tmp_path / "run").out
+
+
+def test_a_folder_that_is_no_run(pc_engine, tmp_path):
+    for folder in (tmp_path, tmp_path / "gone"):
+        refused = pc_engine("status", folder)
+        assert refused.code == 2
+        assert "is no run directory: name the folder given to 'pc-engine run --out'" in refused.err
+
+
+def test_a_damaged_partition_is_named(pc_engine, scenes, tiny_directory, tmp_path):
+    pc_engine("run", scenes, "--model", tiny_directory, "--out", tmp_path / "run", "--quiet", *MODEL)
+    (tmp_path / "run/part-00000.parquet").write_bytes(b"PAR1 and nothing else")
+    broken = pc_engine("status", tmp_path / "run")
+    assert broken.code == 1
+    assert "part-00000.parquet cannot be read" in broken.err
+    assert "delete it, and its images are done again" in " ".join(broken.err.split())
