@@ -10,15 +10,11 @@ from PIL import Image
 
 from pc_engine.decode import display_image
 from pc_engine.sources import read_image
+from pc_engine.sources.addresses import is_address
 
 _QUALITY = 75
 # The middle of WebP's scale from fast to small: the last steps cost much time and save little.
 _EFFORT = 2
-
-
-def is_file_path(path: str) -> bool:
-    """Whether a row's path names a file of a file system, and not an address such as ``https://…`` or ``tar://…``."""
-    return "://" not in path
 
 
 class RunPhotos:
@@ -33,8 +29,8 @@ class RunPhotos:
         self._base_of: dict[str, Path] = {}
 
     def file(self, path: str) -> Path | None:
-        """Return the absolute path of the file that a row's path names, there or not; None if that is no file path."""
-        if not is_file_path(path):
+        """Return the absolute path of the file that a row's path names, there or not; None for an address."""
+        if is_address(path):
             return None
         folder, name = os.path.split(path)
         base = self._base_of.get(folder)

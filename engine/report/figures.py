@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.report.compact import class_of, has_open_label, printable
-from pc_engine.writers import RUN_FILE
+from pc_engine.run_state import states
 
 _CLASSES_SHOWN = 20
 _COUNTS_SHOWN = 24
@@ -52,7 +52,7 @@ class FigureCollector:
         Parameters
         ----------
         run
-            The contents of ``run.json``; any of them may be absent.
+            What `run_facts` returns.
         """
         mode, model = self._identity
         return {
@@ -60,10 +60,10 @@ class FigureCollector:
             "failed": self._failed,
             "reviewed": self._reviewed,
             "pointers": self._pointers,
-            "mode": mode or run.get("mode"),
-            "model": model or run.get("model"),
-            **{name: run.get(name) for name in ("backend", "precision", "device", "seconds", "images_per_second")},
-            "stages": run.get("stages") or {},
+            "mode": mode,
+            "model": model,
+            "stages": {},
+            **run,
             "counts": self._histogram(),
             "classes": [{"name": name, "n": n} for name, n in self._classes.most_common(_CLASSES_SHOWN)],
             "other_classes": max(len(self._classes) - _CLASSES_SHOWN, 0),
@@ -96,7 +96,9 @@ class FigureCollector:
 
     def _failures(self) -> list[dict[str, Any]]:
         ranked = sorted(self._reasons.values(), key=lambda reason: -reason.n)
-        shown = [{"reason": reason.sentence, "n": reason.n, "examples": reason.examples} for reason in ranked]
+        shown: list[dict[str, Any]] = [
+            {"reason": reason.sentence, "n": reason.n, "examples": reason.examples} for reason in ranked
+        ]
         if len(shown) > _REASONS_SHOWN:
             rest = sum(reason["n"] for reason in shown[_REASONS_SHOWN:])
             shown[_REASONS_SHOWN:] = [{"reason": "Other reasons; see the gallery.", "n": rest, "examples": []}]
@@ -112,11 +114,34 @@ class _Reason:
         self.examples: list[dict[str, str]] = []
 
 
-def read_run_file(directory: Path) -> dict[str, Any]:
-    """Return the contents of a run directory's ``run.json``; empty where there is none, as while a run goes on."""
-    try:
-        text = (directory / RUN_FILE).read_text(encoding="utf-8")
-        value = json.loads(text, parse_constant=lambda _: None)  # a page's JSON has no NaN
-    except (OSError, ValueError):
+def run_facts(directory: Path) -> dict[str, Any]:
+    """Return what the ``run.json`` of a run, or those of its shards together, say; empty where there is none.
+
+    Of what they may say these are kept: ``backend``, ``precision``, ``device``, ``state``, ``total``, ``seconds`` and
+    ``images_per_second``, and ``stages`` in seconds. Shards run side by side: rates and stages add up.
+    """
+    found = states(directory)
+    if not found:
         return {}
-    return value if isinstance(value, dict) else {}
+    facts = {name: found[0].get(name) for name in ("backend", "precision", "device")}
+    stages: Counter[str] = Counter()
+    for state in found:
+        stages.update({name: _number(seconds) or 0 for name, seconds in dict(state.get("stages") or {}).items()})
+    unfinished = [state.get("state") for state in found if state.get("state") != "finished"]
+    return facts | {
+        "state": unfinished[0] if unfinished else "finished",
+        "total": _sum([state.get("total") for state in found]),
+        "seconds": max((_number(state.get("seconds")) or 0 for state in found), default=None),
+        "images_per_second": _sum([state.get("images_per_second") for state in found]),
+        "stages": dict(stages),
+    }
+
+
+def _sum(values: list[Any]) -> float | None:
+    numbers = [_number(value) for value in values]
+    return None if None in numbers else sum(number for number in numbers if number is not None)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number that JSON can hold; None for anything else that a file may say."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else None

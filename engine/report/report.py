@@ -16,7 +16,7 @@ from pc_engine.machine import usable_cores
 from pc_engine.photos import RunPhotos
 from pc_engine.report.compact import Tables, compact_row, json_array, printable, script_json
 from pc_engine.report.comparison import Comparison
-from pc_engine.report.figures import FigureCollector, read_run_file
+from pc_engine.report.figures import FigureCollector, run_facts
 from pc_engine.report.page import ASSETS, PageParts, render_page
 from pc_engine.report.thumbnails import PER_PART, thumbnail_addresses
 
@@ -82,7 +82,7 @@ def write_report(
             paths.append(row["path"])
     head = {
         "name": printable(directory.resolve().name),
-        "figures": collector.figures(read_run_file(directory)),
+        "figures": collector.figures(run_facts(directory)),
         "compare": None if comparison is None else comparison.figures(),
         "folders": [[folder, _address(folder, photos, path)] for folder in tables.folders],
         "classes": list(tables.classes),

@@ -101,16 +101,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _review(self) -> ReviewServer:
         return cast(ReviewServer, self.server)
 
-    def do_GET(self) -> None:  # noqa: N802 (http.server's name)
+    def do_GET(self) -> None:
         self._serve("GET")
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._serve("HEAD")
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         self._serve("POST")
 
-    def do_OTHER(self) -> None:  # noqa: N802
+    def do_OTHER(self) -> None:
         self._serve("OTHER")
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_OTHER  # noqa: N815
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         if route == "":
             self._send_page(self._review.session.page())
         elif size in LONGEST_SIDE and number.isascii() and number.isdecimal() and len(number) < 12:
-            self._send_picture(cast(Size, size), int(number))
+            self._send_picture(size, int(number))
         else:
             raise _RefusedError(HTTPStatus.NOT_FOUND, "There is nothing here.")
 

@@ -19,7 +19,8 @@ from pc_engine.corrections import (
 )
 from pc_engine.errors import DataError, PcEngineError, UsageError
 from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
-from pc_engine.writers import CORRECTIONS_FILE, RunWriter, read_rows
+from pc_engine.run_directory import CORRECTIONS, RunDirectory
+from pc_engine.writers import PartitionWriter, read_rows
 
 WHEN = "2026-01-02T03:04:05+00:00"
 ELLIPSE = EllipsePointer(10.5, 20.25, 3.0, 4.5, 0.75)
@@ -43,10 +44,10 @@ CORRECTION = Correction("photos/a.jpg", 3, (ELLIPSE, BoxPointer(0.0, 1.0, 2.0, 3
 
 @pytest.fixture(params=["parquet", "jsonl"])
 def run(tmp_path: Path, request: Any) -> Path:
-    with RunWriter(tmp_path / "run", request.param) as writer:
+    with PartitionWriter(tmp_path, request.param) as writer:
         for result in (COUNTED, POINTED, FAILED):
             writer.write(result)
-    return tmp_path / "run"
+    return tmp_path
 
 
 def test_what_is_appended_is_read_and_the_last_line_of_a_path_wins(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_what_is_appended_is_read_and_the_last_line_of_a_path_wins(tmp_path: Pat
         "photos/a.jpg": replace(CORRECTION, count=7),
         "b": Correction("b", 0, (), WHEN),
     }
-    assert len((tmp_path / CORRECTIONS_FILE).read_bytes().splitlines()) == 3
+    assert len((tmp_path / CORRECTIONS).read_bytes().splitlines()) == 3
 
 
 def test_a_withdrawn_correction_is_none(tmp_path: Path) -> None:
@@ -71,15 +72,15 @@ def test_a_withdrawn_correction_is_none(tmp_path: Path) -> None:
 
 def test_a_torn_last_line_is_ignored_wherever_it_is_torn_and_mended_by_the_next(tmp_path: Path) -> None:
     append_correction(tmp_path, replace(CORRECTION, path="first"))
-    whole = (tmp_path / CORRECTIONS_FILE).read_bytes()
+    whole = (tmp_path / CORRECTIONS).read_bytes()
     append_correction(tmp_path, CORRECTION)
-    both = (tmp_path / CORRECTIONS_FILE).read_bytes()
+    both = (tmp_path / CORRECTIONS).read_bytes()
     for length in range(len(whole), len(both) - 1):
-        (tmp_path / CORRECTIONS_FILE).write_bytes(both[:length])
+        (tmp_path / CORRECTIONS).write_bytes(both[:length])
         assert list(read_corrections(tmp_path)) == ["first"], length
         append_correction(tmp_path, replace(CORRECTION, path="last"))
         assert list(read_corrections(tmp_path)) == ["first", "last"], length
-    (tmp_path / CORRECTIONS_FILE).write_bytes(both[:-1])  # whole, but for its line break
+    (tmp_path / CORRECTIONS).write_bytes(both[:-1])  # whole, but for its line break
     append_correction(tmp_path, replace(CORRECTION, path="last"))
     assert list(read_corrections(tmp_path)) == ["first", CORRECTION.path, "last"]
 
@@ -107,7 +108,7 @@ def test_the_tail_is_what_follows_the_last_line_break(tmp_path_factory: Any, dat
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
     append_correction(tmp_path, CORRECTION)
-    with (tmp_path / CORRECTIONS_FILE).open("a") as stream:
+    with (tmp_path / CORRECTIONS).open("a") as stream:
         stream.write(line + "\n")
     with pytest.raises(DataError, match=f"Line 2 of .*{reason}.*repair or remove it"):
         read_corrections(tmp_path)
@@ -138,14 +139,15 @@ def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
 
 def test_a_fresh_run_keeps_the_corrections(run: Path) -> None:
     append_correction(run, CORRECTION)
-    with RunWriter(run, fresh=True) as writer:
-        writer.write(COUNTED)
+    with RunDirectory(run, fresh=True) as rows:
+        rows.begin({}, {})
+        rows.write(COUNTED)
     assert [row["count"] for row in corrected_rows(run)] == [3]
 
 
 def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     append_correction(tmp_path, CORRECTION)
-    before = (tmp_path / CORRECTIONS_FILE).read_bytes()
+    before = (tmp_path / CORRECTIONS).read_bytes()
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -153,12 +155,12 @@ def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path, monke
     monkeypatch.setattr(module.os, "fsync", full)
     with pytest.raises(PcEngineError, match="No space left on device"):
         append_correction(tmp_path, replace(CORRECTION, count=8))
-    assert (tmp_path / CORRECTIONS_FILE).read_bytes() == before
+    assert (tmp_path / CORRECTIONS).read_bytes() == before
     with pytest.raises(PcEngineError, match="cannot be written"):
         append_correction(tmp_path / "absent", CORRECTION)
 
 
 def test_lines_are_ascii_json(tmp_path: Path) -> None:
     append_correction(tmp_path, replace(CORRECTION, path=POINTED.path))
-    line = (tmp_path / CORRECTIONS_FILE).read_text(encoding="ascii")
+    line = (tmp_path / CORRECTIONS).read_text(encoding="ascii")
     assert json.loads(line)["path"] == POINTED.path

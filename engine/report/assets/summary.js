@@ -30,7 +30,17 @@ function title({ name, figures }) {
     element("p", { class: "kind" }, "Report of a run"),
     element("h1", {}, element("bdi", {}, name)),
     element("p", { class: "subtitle" }, parts.join(" · ")),
+    figures.state === "running" || figures.state === "interrupted"
+      ? element("p", { class: "unfinished" }, unfinishedText(figures))
+      : null,
   );
+}
+
+function unfinishedText({ state, images, total }) {
+  const done = total === null || total === undefined ? "" : ` ${whole(images)} of ${plural(total, "image")} are done.`;
+  return state === "running"
+    ? `The run was going on when this was made.${done}`
+    : `The run was stopped before its end.${done} The same command goes on with it.`;
 }
 
 function headline(figures) {
