@@ -8,13 +8,12 @@ import { boundsOf, moved, pointerAt } from "./shapes.js";
 
 // Steps of the arrow keys, as a share of the picture's longer side; with Shift they are larger.
 const [STEP, LARGE_STEP] = [0.005, 0.03];
-// A second digit that follows this soon makes a number of two digits.
-const DIGIT_MS = 700;
 // Steps of the arrow keys that follow one another this soon are undone together.
 const NUDGES_MS = 800;
 
 const KEYS = [
   ["0 – 9", "set the count"],
+  ["C", "type a larger count"],
   ["+  −", "one more, one less"],
   ["Enter", "accept, and go on"],
   ["Click, drag", "add a pointer"],
@@ -33,7 +32,6 @@ export class Editor {
   constructor({ rows, answers, photoAddress, onchange, onclose }) {
     Object.assign(this, { rows, answers, photoAddress, onchange });
     this.selected = null;
-    this.lastDigit = { at: 0, count: 0 };
     this.drawing = new Drawing({
       onselect: (k) => this.select(k),
       onchange: (pointers, k) => this.changePointers(pointers, k),
@@ -119,7 +117,6 @@ export class Editor {
   go(number) {
     this.number = number;
     this.selected = null;
-    this.lastDigit.at = 0;
     this.lastNudge = null;
     const failed = this.rows.error(number);
     this.title.replaceChildren(element("bdi", {}, this.rows.name(number)));
@@ -296,7 +293,7 @@ export class Editor {
     if (altKey) return null;
     const onButton = target instanceof HTMLButtonElement && target.closest(".facts, header");
     if (onButton && (key === "Enter" || key === " " || key === "Tab")) return null;
-    if (/^[0-9]$/.test(key)) return () => this.digit(Number(key), timeStamp);
+    if (/^[0-9]$/.test(key)) return () => this.isEditable() && this.setCount(Number(key));
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     if (key in arrows) return () => this.arrow(...arrows[key], shiftKey, timeStamp);
     const actions = {
@@ -308,19 +305,12 @@ export class Editor {
       Backspace: () => this.deleteSelected(),
       Escape: () => this.escape(),
       a: () => this.addInMiddle(),
+      c: () => this.count.select(),
       u: () => this.undo(),
       n: () => this.step(1),
       p: () => this.step(-1),
     };
     return actions[key.length === 1 ? key.toLowerCase() : key] ?? null;
-  }
-
-  digit(digit, at) {
-    if (!this.isEditable()) return;
-    const continues = at - this.lastDigit.at < DIGIT_MS && this.lastDigit.count > 0 && this.lastDigit.count < 100000;
-    const count = continues ? this.lastDigit.count * 10 + digit : digit;
-    this.lastDigit = { at, count };
-    this.setCount(count);
   }
 
   arrow(dx, dy, large, at) {

@@ -36,7 +36,7 @@ class CountedPhotos(RunPhotos):
 @pytest.fixture
 def photos(tmp_path: Path) -> CountedPhotos:
     for n in range(8):
-        Image.effect_noise((2000, 1000), 50).convert("RGB").save(tmp_path / f"{n}.png")
+        Image.new("RGB", (2000, 1000), (n, 0, 0)).save(tmp_path / f"{n}.png")
     return CountedPhotos(tmp_path)
 
 
