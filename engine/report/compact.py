@@ -9,7 +9,6 @@ the run that this one is compared with; its count is open where it stands for "a
 
 from __future__ import annotations
 
-import heapq
 import json
 import math
 import os
@@ -24,6 +23,7 @@ _DEFAULTS: list[Any] = [None, None, 0, 0, None, -1, None, None, [], -1, 0, None,
 #: Kinds of a compact pointer.
 COMPACT_ELLIPSE, COMPACT_BOX = 0, 1
 _FORM = {"ellipse": (COMPACT_ELLIPSE, ("x", "y", "rx", "ry")), "box": (COMPACT_BOX, ("x0", "y0", "x1", "y1"))}
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _PIXEL_DIGITS, _SCORE_DIGITS = 1, 3
 
 
@@ -133,7 +133,7 @@ def printable(text: str) -> str:
 
 def script_json(value: Any) -> str:
     """Return JSON that may stand inside a ``script`` element: no ``<`` that could end it, and no break of a line."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _ENCODER.encode(value)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
@@ -152,10 +152,8 @@ def _entry(table: dict[str, int], text: str) -> int:
 
 
 def _margin(scores: Mapping[str, float] | None) -> float | None:
-    if scores is None or len(scores) < 2:
-        return None
-    best, second = heapq.nlargest(2, (score for score in scores.values() if score is not None))
-    return _rounded(best - second, _SCORE_DIGITS)
+    ranked = sorted(score for score in (scores or {}).values() if score is not None and math.isfinite(score))
+    return _rounded(ranked[-1] - ranked[-2], _SCORE_DIGITS) if len(ranked) > 1 else None
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

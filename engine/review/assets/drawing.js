@@ -46,7 +46,8 @@ export class Drawing {
     group.prepend(outline(pointer, { class: "body" }));
     if (k === this.selected) {
       group.classList.add("selected");
-      const [, , x1, y1] = boundsOf(pointer);
+      const [x0, y0, x1, y1] = boundsOf(pointer);
+      group.append(svgElement("rect", { class: "bounds", x: x0, y: y0, width: x1 - x0, height: y1 - y0 }));
       group.append(svgElement("circle", { class: "handle", cx: x1, cy: y1, r: HANDLE_PX / this.scale() }));
     }
     return group;

@@ -85,6 +85,8 @@ def test_a_class_without_a_name_has_its_number() -> None:
 def test_numbers_that_are_not_finite_are_left_out() -> None:
     row = replace(POINTED, class_score=float("nan")).to_dict()
     assert compact_row(row, Tables())[6] is None
+    scores = {"0": float("nan"), "1": 0.5, "2": float("inf")}
+    assert compact_row({**row, "count_scores": scores}, Tables())[7] is None
     assert compact_pointers([BoxPointer(0.0, float("inf"), 1.0, 2.0, 1.0), *POINTED.pointers]) == [
         [1, 0, 1, 15, 20.5, 1]
     ]
