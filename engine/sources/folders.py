@@ -25,7 +25,7 @@ Identity = tuple[int, int]
 
 
 def walk_folder(
-    folder: str, without: str | None, ancestors: frozenset[Identity] = frozenset()
+    folder: str, without: str | None, *, in_order: bool = True, ancestors: frozenset[Identity] = frozenset()
 ) -> Iterator[SourceImage]:
     """Yield the images in a folder and its subfolders, sorted by name at every level.
 
@@ -35,6 +35,8 @@ def walk_folder(
         Path of the folder, without a separator at its end.
     without
         Real path of a folder that is not entered.
+    in_order
+        Whether they are sorted: in any order, a huge folder is gone through only once.
     ancestors
         The folders that it was reached through: a link that leads back to one of them is not followed.
     """
@@ -44,11 +46,11 @@ def walk_folder(
         key = identify(folder)
         if key in ancestors:
             return
-        for entries in sorted_entries(folder):
+        for entries in sorted_entries(folder) if in_order else _any_entries(folder):
             for entry in entries:
                 path = path_of(entry, folder)
                 if is_folder(entry):
-                    yield from walk_folder(path, without, ancestors | {key})
+                    yield from walk_folder(path, without, in_order=in_order, ancestors=ancestors | {key})
                 elif _is_image(entry):
                     yield local_image(path)
     except OSError:
@@ -123,6 +125,12 @@ def looks_like_image(head: bytes) -> bool:
         # Two letters alone would take in many a text file; a bitmap's reserved bytes 6..9 are zero.
         return head[6:10] == b"\x00\x00\x00\x00"
     return head.startswith(_SIGNATURES)
+
+
+def _any_entries(folder: str) -> Iterator[list[os.DirEntry[str]]]:
+    with os.scandir(folder) as scan:
+        while group := list(islice(scan, NAMES_HELD)):
+            yield group
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
