@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Protocol, Self
@@ -23,6 +23,8 @@ FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
 
 RUN_FILE = "run.json"
 OVERLAYS = "overlays"
+#: What people corrected; it lies beside the partitions and is none.
+CORRECTIONS_FILE = "corrections.jsonl"
 ROWS_PER_PARTITION = 10_000
 # Rows kept in memory before they go to the file of their partition.
 _ROWS_HELD = 1_000
@@ -192,18 +194,27 @@ def read_rows(directory: Path) -> list[dict[str, Any]]:
     UsageError
         If it holds no partition.
     """
-    rows: list[dict[str, Any]] = []
-    partitions = sorted(path for pattern in _PARTITIONS for path in directory.glob(pattern))
+    return list(iter_rows(directory))
+
+
+def iter_rows(directory: Path) -> Iterator[dict[str, Any]]:
+    """Yield what `read_rows` returns, a few rows at a time in memory; it raises what that raises, and at once."""
+    found = (path for pattern in _PARTITIONS for path in directory.glob(pattern))
+    partitions = sorted(path for path in found if path.name != CORRECTIONS_FILE)
     if not partitions:
         raise UsageError(f"{directory} holds no rows: name the folder given to 'pc-engine run --out'.")
-    for path in partitions:
-        if path.suffix == ".jsonl":
-            # By lines of the file: str.splitlines would also split at U+2028, which a path may hold.
-            with path.open(encoding="utf-8") as stream:
-                rows += [json.loads(line) for line in stream]
-        else:
-            rows += [_from_parquet(row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
-    return rows
+    return (row for path in partitions for row in _rows_of(path))
+
+
+def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        # By lines of the file: str.splitlines would also split at U+2028, which a path may hold.
+        with path.open(encoding="utf-8") as stream:
+            yield from map(json.loads, stream)
+        return
+    with pq.ParquetFile(path) as partition:
+        for batch in partition.iter_batches(_ROWS_HELD, columns=SCHEMA.names):
+            yield from map(_from_parquet, batch.to_pylist())
 
 
 def _is_own(path: Path) -> bool:
