@@ -37,22 +37,20 @@ class _CocoWriter:
         self._images.write(",\n" if self._n_images else "\n")
         self._n_images += 1
         result = picture.result
-        json.dump(
-            {
-                "id": self._n_images,
-                "file_name": picture.name,
-                "width": result.width,
-                "height": result.height,
-                "count": result.count,
-                "count_label": result.count_label,
-                "reviewed": picture.reviewed,
-            },
-            self._images,
-        )
+        image = {
+            "id": self._n_images,
+            "file_name": picture.name,
+            "width": result.width,
+            "height": result.height,
+            "count": result.count,
+            "count_label": result.count_label,
+            "reviewed": picture.reviewed,
+        }
+        self._images.write(json.dumps(image))
         for pointer in result.pointers:
             self._annotations.write(",\n" if self._n_annotations else "\n")
             self._n_annotations += 1
-            json.dump(self._annotation(picture, pointer), self._annotations)
+            self._annotations.write(json.dumps(self._annotation(picture, pointer)))
         return None
 
     def finish(self) -> None:

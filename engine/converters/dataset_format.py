@@ -54,7 +54,7 @@ class Format:
     open
         ``open(folder, survey, settings)`` starts a data set in an empty folder.
     makes
-        The names at the top of that folder. If ``is_file``, the one file that is all of the data set.
+        The names that may stand at the top of that folder. If ``is_file``, the one file that is all of the data set.
     links
         Those of them that are symbolic links.
     is_file

@@ -48,7 +48,7 @@ class _LabelStudioWriter:
         if result.class_score is not None:
             prediction["score"] = round(result.class_score, 6)
         data = {"image": self._url(picture), "path": result.path}
-        json.dump({"data": data, "predictions": [prediction]}, self._stream)
+        self._stream.write(json.dumps({"data": data, "predictions": [prediction]}))
         return None
 
     def finish(self) -> None:

@@ -21,6 +21,8 @@ DATA_FILE = "data.yaml"
 LIST_FILE = "images.txt"
 IMAGES = "images"
 LABELS = PurePath("labels")
+# Left beside the labels by whoever read them with Ultralytics.
+_CACHE = "labels.cache"
 _VISIBLE, _ABSENT = 2, 0
 
 
@@ -74,4 +76,4 @@ def _data_yaml(survey: Survey) -> str:
     return "\n".join(lines) + "\n"
 
 
-FORMAT = Format("yolo", _YoloWriter, makes=(DATA_FILE, LIST_FILE, LABELS.name, IMAGES), links=(IMAGES,))
+FORMAT = Format("yolo", _YoloWriter, makes=(DATA_FILE, LIST_FILE, LABELS.name, IMAGES, _CACHE), links=(IMAGES,))

@@ -13,7 +13,7 @@ import pytest
 from pc_engine import writers
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
-from pc_engine.writers import FORMATS, RUN_FILE, SCHEMA, RunWriter, read_rows
+from pc_engine.writers import CORRECTIONS_FILE, FORMATS, RUN_FILE, SCHEMA, RunWriter, iter_rows, read_rows
 
 COLUMNS = [
     *("path", "status", "error", "width", "height", "mode", "model", "count", "count_label", "count_scores"),
@@ -253,3 +253,26 @@ def test_a_folder_without_rows_is_wrong_use(tmp_path: Path) -> None:
 def test_a_run_without_images_has_a_summary_and_no_rows(tmp_path: Path) -> None:
     write(tmp_path)
     assert os.listdir(tmp_path) == [RUN_FILE]
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_rows_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_format: Any) -> None:
+    monkeypatch.setattr(writers, "ROWS_PER_PARTITION", 3)
+    results = [replace(COUNTED, path=f"{k}.jpg") for k in range(7)]
+    write(tmp_path, *results, row_format=row_format)
+    (tmp_path / f"part-00002.{row_format}").write_text("damaged")
+    rows = iter_rows(tmp_path)
+    assert [next(rows)["path"] for _ in range(6)] == [f"{k}.jpg" for k in range(6)]
+    with pytest.raises((ValueError, pa.ArrowException)):
+        next(rows)
+
+
+def test_a_folder_without_rows_is_said_before_the_first_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no rows"):
+        iter_rows(tmp_path)
+
+
+def test_corrections_are_no_rows(tmp_path: Path) -> None:
+    write(tmp_path, COUNTED)
+    (tmp_path / CORRECTIONS_FILE).write_text('{"path": "photos/a.jpg", "count": 3, "pointers": []}\n')
+    assert read_rows(tmp_path) == [COUNTED.to_dict()]

@@ -56,6 +56,7 @@ def test_images_lead_to_the_photos(make_row, save, draw_photos, tmp_path) -> Non
     for line in (tmp_path / "set/images.txt").read_text().splitlines():
         with Image.open(tmp_path / "set" / line) as photo:
             assert photo.size == (64, 48)
+    (tmp_path / "set/labels.cache").touch()  # as training leaves it
     save(rows, "yolo", tmp_path / "set", fresh=True)
     assert sorted(os.listdir(tmp_path / "photos")) == ["a.png", "b"]
     assert sorted(os.listdir(tmp_path / "set")) == ["conversion.json", "data.yaml", "images", "images.txt", "labels"]
