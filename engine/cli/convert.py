@@ -12,7 +12,7 @@ from pc_engine.cli import options
 from pc_engine.cli.console import Tracker, print_json, print_line, progress
 from pc_engine.converters import FORMATS, Conversion, Settings
 from pc_engine.converters import convert as convert_rows
-from pc_engine.writers import iter_rows
+from pc_engine.corrections import corrected_rows
 
 _SOME_LEFT_OUT = 3
 
@@ -61,7 +61,7 @@ class _Rows:
         self._total: int | None = None
 
     def __call__(self) -> Iterator[Mapping[str, Any]]:
-        rows = iter_rows(self._run)
+        rows = corrected_rows(self._run)
         if self._total is not None:
             self._tracker.restart(self._description, 0, self._total, "images")
         return self._watched(rows)
