@@ -3,6 +3,7 @@ import json
 import pytest
 
 from pc_engine.converters import FORMATS
+from pc_engine.corrections import Correction, append_correction
 from pc_engine.result import EllipsePointer, Result, error_result
 from pc_engine.writers import PartitionWriter
 
@@ -110,3 +111,9 @@ def test_a_run_of_a_model_converts(pc_engine, scenes, tiny_directory, tmp_path):
 def pointers_of_empty(folder):
     """P2C has no notion of an empty picture."""
     return len((folder / "set/labels/0.txt").read_text().splitlines())
+
+
+def test_what_was_corrected_is_what_is_converted(pc_engine, run, tmp_path):
+    append_correction(run, Correction(FIRST.path, 1, FIRST.pointers[:1], "2026-01-01T00:00:00+00:00"))
+    summary = pc_engine("convert", run, "--to", "csv", "--out", tmp_path / "set", "--json").json()
+    assert (summary["images"], summary["pointers"]) == (2, 1)
