@@ -34,17 +34,8 @@ def draw_overlay(result: Result, picture: Image.Image) -> Image.Image:
     line = max(2, round(max(size) / 160))
     for index, pointer in enumerate(result.pointers):
         colour = _COLOURS[index % len(_COLOURS)]
-        if isinstance(pointer, BoxPointer):
-            corners = (pointer.x0, pointer.y0, pointer.x1, pointer.y1)
-        else:
-            corners = (
-                pointer.x - pointer.rx,
-                pointer.y - pointer.ry,
-                pointer.x + pointer.rx,
-                pointer.y + pointer.ry,
-            )
         outline = draw.rectangle if isinstance(pointer, BoxPointer) else draw.ellipse
-        x0, y0, x1, y1 = (value * scale for value in corners)
+        x0, y0, x1, y1 = (value * scale for value in pointer.bounds)
         # A dark line beneath keeps the coloured one visible on any background.
         outline((x0, y0, x1, y1), outline=(0, 0, 0, 160), width=line + 2)
         outline((x0, y0, x1, y1), outline=colour, width=line)

@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pc_engine.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.machine import adds_bytes_exactly
 from pc_engine.manifest import (
     COUNTER_FILE,
     NETWORK_FILE,
@@ -237,6 +238,13 @@ def _tiny_network(nan_above: float | None) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return model
+
+
+@pytest.fixture(scope="session")
+def int8_runs():
+    """Skips where int8 is not offered."""
+    if not adds_bytes_exactly():
+        pytest.skip("this processor has no VNNI instructions: its sums of 8-bit products saturate")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import has_magic
 
-from pc_engine.sources.folders import Identity, identify, is_folder, is_left_out, path_of, sorted_entries
+from pc_engine.sources.folders import FolderEntry, Identity, identify, is_left_out, path_of, sorted_entries
 
 _ANY_FOLDERS = "**"
 
@@ -104,13 +104,13 @@ class _Search:
             yield path
 
     def _try(
-        self, entry: os.DirEntry[str], folder: str, opened: frozenset[int], ancestors: frozenset[Identity]
+        self, entry: FolderEntry, folder: str, opened: frozenset[int], ancestors: frozenset[Identity]
     ) -> Iterator[str]:
         taken = [part for part in opened if self.parts[part].takes(entry.name)]
         if not taken:
             return
         path = path_of(entry, folder)
-        if is_folder(entry):
+        if entry.is_folder:
             inside = (part if self.parts[part].text == _ANY_FOLDERS else part + 1 for part in taken)
             yield from self.enter(path, self.open(inside), ancestors)
         elif max(taken) + 1 == len(self.parts) and not self.folders_only:

@@ -143,7 +143,7 @@ def _images_at(path: str, listing: Listing) -> Iterator[SourceImage]:
     """Yield the images of a file, folder or shard of this machine, or the file itself where there is none."""
     path = str(Path(path))
     if os.path.isdir(path):
-        yield from walk_folder(path, listing.without)
+        yield from walk_folder(path, listing.without, in_order=not listing.names_only)
     else:
         yield from _shard_images(path, listing) or (local_image(path),)
 

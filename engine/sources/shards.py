@@ -28,7 +28,8 @@ class Listing:
     without
         Real path of a folder that is not entered, or None.
     names_only
-        Nothing is going to be read: where names cannot be had for less, the listing raises `CostlyListingError`.
+        Nothing is going to be read, and names may come in any order: where they cannot be had for less than reading,
+        the listing raises `CostlyListingError`.
     held
         The bytes that may be held at a time.
     """

@@ -10,7 +10,8 @@ import gzip
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import BinaryIO, cast
 
@@ -28,6 +29,9 @@ _SCHEME = "tar://"
 # A header with long names takes some kilobytes; one that claims more than this would fill memory.
 _LONGEST_HEADER = 1 << 20
 _CHUNK = 1 << 20
+
+# Images are mostly asked for in the order of their archive: each thread goes on where it found the last one.
+_last = threading.local()
 
 
 def is_tar(name: str) -> bool:
@@ -51,7 +55,7 @@ def tar_images(shard: str, listing: Listing) -> Iterator[SourceImage]:
 
 
 def read_member(name: str) -> bytes:
-    """Return the bytes of the image that `tar_images` named so; the archive is searched from its beginning.
+    """Return the bytes of the image that `tar_images` named so, for which the archive has to be searched.
 
     Raises
     ------
@@ -101,7 +105,7 @@ def _images(shard: str, listing: Listing) -> Iterator[SourceImage]:
                 yield SourceImage(name, partial(read_member, name))
 
 
-def _members(stream: _Onwards) -> Iterator[tarfile.TarInfo]:
+def _members(stream: _Onwards) -> Generator[tarfile.TarInfo]:
     """Yield the members; raise where the archive does not end as it should."""
     stream.begin_header()
     with tarfile.TarFile(fileobj=stream, mode="r") as archive:  # type: ignore[arg-type]  # it reads, seeks and tells
@@ -132,15 +136,68 @@ def _refusal(member: tarfile.TarInfo) -> str | None:
 
 
 def _search(shard: str, wanted: str) -> bytes:
-    with open_shard(shard) as raw:
-        stream = _Onwards(raw, shard)
-        for member in _members(stream):
+    going_on: _Search | None = getattr(_last, "search", None)
+    _last.search = None
+    if going_on is not None:
+        if going_on.is_of(shard):
+            try:
+                found = going_on.find(wanted)
+            except Exception:  # a connection dropped meanwhile, say: the search from the beginning tells what is wrong
+                found = None
+            if found is not None:
+                _last.search = going_on
+                return found
+        going_on.close()
+    search = _Search(shard)
+    try:
+        found = search.find(wanted)
+    except BaseException:
+        search.close()
+        raise
+    _last.search = search
+    if found is None:
+        raise _NoSuchMemberError
+    return found
+
+
+class _Search:
+    """A search through an archive that goes on behind the member found last."""
+
+    def __init__(self, shard: str) -> None:
+        self._shard, self._state = shard, _state(shard)
+        self._raw = open_shard(shard)
+        self._stream = _Onwards(self._raw, shard)
+        self._members = _members(self._stream)
+
+    def is_of(self, shard: str) -> bool:
+        """Whether it goes through that archive, as it is now."""
+        return self._shard == shard and self._state == _state(shard)
+
+    def find(self, wanted: str) -> bytes | None:
+        """Return the content of the next member of that name, or None if there is none any more."""
+        for member in self._members:
             if member.name == wanted:
                 refused = _refusal(member)
                 if refused is not None:
                     raise ImageError(refused)
-                return stream.read_rest(member, stream.read_head(member))
-    raise _NoSuchMemberError
+                return self._stream.read_rest(member, self._stream.read_head(member))
+        return None
+
+    def close(self) -> None:
+        self._members.close()
+        self._raw.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_members"):
+            self.close()
+
+
+def _state(shard: str) -> tuple[int, ...]:
+    """Return what changes when a file of this machine does."""
+    if is_remote(shard):
+        return ()
+    status = os.stat(shard)
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read_span(path: str, start: int, size: int) -> bytes:

@@ -87,6 +87,16 @@ def test_memory_does_not_grow_with_the_folder(tmp_path: Path, monkeypatch: pytes
     assert peak(4_000) < 1.3 * peak(400)
 
 
+@pytest.mark.parametrize("held", [1, 3, 100])
+def test_in_any_order_everything_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr(folders, "NAMES_HELD", held)
+    for name in ("c/1.jpg", "c/2.jpg", "b.jpg", "a.jpg", "a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    images = [image.name for image in walk_folder(str(tmp_path), None, in_order=False)]
+    assert sorted(images) == [image.name for image in walk_folder(str(tmp_path), None)]
+
+
 def test_names_are_those_of_pathlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/1.jpg").touch()

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
 import tarfile
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pc_engine.errors import ImageError
 from pc_engine.sources import SourceImage, count_images, iter_images, read_image, tar_shards
 from pc_engine.sources.held_bytes import HeldBytes
-from pc_engine.sources.shards import Listing
+from pc_engine.sources.shards import Listing, open_shard
 from pc_engine.sources.tar_shards import tar_images
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(8)
@@ -270,6 +275,47 @@ def test_a_member_that_is_not_there(tmp_path: Path, name: str, packed: Callable[
     shard.write_bytes(packed(SHARD))
     with pytest.raises(ImageError):
         read_image(name.format(shard=shard))
+
+
+def test_images_asked_for_in_their_order_are_found_in_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: Callable[..., bytes]
+) -> None:
+    opened = 0
+
+    def counted(name: str) -> BinaryIO:
+        nonlocal opened
+        opened += 1
+        return open_shard(name)
+
+    shard = tmp_path / "shard.tgz"
+    shard.write_bytes(gzip.compress(packed([(f"{k}.jpg", b"%d" % k) for k in range(20)])))
+    monkeypatch.setattr(tar_shards, "open_shard", counted)
+    for k in range(0, 20, 2):
+        assert read_image(f"tar://{k}.jpg::{shard}") == b"%d" % k
+    assert opened == 1
+    assert read_image(f"tar://3.jpg::{shard}") == b"3"
+    assert opened == 2
+    shard.write_bytes(gzip.compress(packed([(f"{k}.jpg", b"new %d" % k) for k in range(20)])))
+    assert read_image(f"tar://4.jpg::{shard}") == b"new 4"
+    for k in (7, 7, 2):  # again, and back
+        assert read_image(f"tar://{k}.jpg::{shard}") == b"new %d" % k
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.integers(0, 4095), st.integers(0, 255)), max_size=6), cut=st.integers(0, 10240))
+def test_whatever_is_damaged_the_run_goes_on(
+    tmp_path: Path, packed: Callable[..., bytes], changes: list[tuple[int, int]], cut: int
+) -> None:
+    content = bytearray(packed(SHARD, format=tarfile.PAX_FORMAT))
+    for place, value in changes:
+        content[place] = value
+    (tmp_path / "shard.tar").write_bytes(content[:cut] if cut % 2 else content)
+    images = list(iter_images([tmp_path / "shard.tar"]))
+    assert len(images) <= len(SHARD) + 1
+    for image in images:
+        for read in (image.read, partial(read_image, image.name)):
+            with contextlib.suppress(ImageError):
+                assert len(read()) <= 10240
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path, said: Callable[[SourceImage], str]) -> None:
