@@ -60,6 +60,9 @@ class Engine:
         Threads that decode images; None for one per usable core.
     cluster
         ``"density-peaks"``, ``"dbscan"`` or, on a GPU, ``"cuml-dbscan"``, for mode p2c; None for the mode's own.
+    network
+        A compiled network that keeps what the mode reads, shared by several engines and closed by whoever opened it;
+        ``backend`` to ``batch_size`` are its own then. None to compile one.
     report
         Called with a sentence for the user now and then, before something slow; by default it is discarded.
 
@@ -97,10 +100,11 @@ class Engine:
         batch_size: int | None = None,
         workers: int | None = None,
         cluster: str | None = None,
+        network: Backbone | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         # Ahead of the model, which may have to be fetched first.
-        place = choose_device(device, backend, precision, report)
+        place = network.request.device if network else choose_device(device, backend, precision, report)
         self.mode = find_mode(mode)
         if cluster is not None:
             check_clustering(self.mode, cluster)
@@ -115,7 +119,8 @@ class Engine:
         self.clock = StageClock()
         self._closed = False
         self.workers = _positive("workers", workers) or usable_cores()
-        self.network: Backbone = open_network(
+        self._owns_network = network is None
+        self.network: Backbone = network or open_network(
             self.model,
             self.mode.taps(self.model.manifest),
             backend=backend,
@@ -126,7 +131,8 @@ class Engine:
             report=report,
         )
         self._limit = BatchLimit(self.batch_size, report)
-        self._decoder = None if self.device == "cpu" else _device_decoder(self.device, self.workers, report)
+        on_device = self._owns_network and self.device != "cpu"
+        self._decoder = _device_decoder(self.device, self.workers, report) if on_device else None
 
     @property
     def backend(self) -> str:
@@ -206,12 +212,13 @@ class Engine:
         ]
 
     def close(self) -> None:
-        """Free the network. The engine cannot run afterwards."""
+        """Free the network, if it is the engine's own. The engine cannot run afterwards."""
         if not self._closed:
             self._closed = True
             if self._decoder is not None:
                 self._decoder.close()
-            self.network.close()
+            if self._owns_network:
+                self.network.close()
 
     def __enter__(self) -> Self:
         return self

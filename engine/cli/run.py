@@ -89,7 +89,17 @@ def run(
             stack.enter_context(rows)
         chosen = _as_before(rows, {"backend": backend, "precision": precision, "device": device})
         engine = stack.enter_context(
-            Engine(model, mode=mode, batch_size=batch_size, workers=workers, cluster=cluster, report=say, **chosen)
+            Engine(
+                model,
+                mode=mode,
+                backend=chosen["backend"],
+                precision=chosen["precision"],
+                device=chosen["device"],
+                batch_size=batch_size,
+                workers=workers,
+                cluster=cluster,
+                report=say,
+            )
         )
         if rows is not None:
             rows.begin(engine.identity(), {**_about(engine), "sources": list(sources)})

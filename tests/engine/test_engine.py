@@ -399,6 +399,18 @@ def test_a_closed_engine_says_so_and_closes_once(tiny_directory: Path, scenes: P
         list(engine.run(scenes))
 
 
+def test_a_shared_network_serves_several_modes_and_outlives_them(
+    open_engine: Callable[..., Engine], tiny_directory: Path, scenes: Path
+) -> None:
+    combined = open_engine(mode="combined")
+    for mode in ("c2p", "p2c"):
+        alone = list(open_engine(mode=mode).run(scenes))
+        with Engine(tiny_directory, mode=mode, network=combined.network) as shared:
+            assert (shared.backend, shared.batch_size) == (combined.backend, combined.batch_size)
+            assert list(shared.run(scenes)) == alone
+    assert len(list(combined.run(scenes))) == 6
+
+
 def test_names_that_are_not_utf8_run(open_engine: Callable[..., Engine], tmp_path: Path, draw_scene: Draw) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     draw_scene(CELLS[:1]).save(path)
