@@ -166,7 +166,7 @@ def _size_sentence(tap: str, expected: int, found: int) -> str:
 def _row_products(rows: Array, weights: Array) -> Array:
     """Return ``rows @ weights.T``, each row as exactly as in any other batch."""
     # A lone row would be multiplied as a vector, whose sums round differently.
-    if len(rows) == 1 and isinstance(rows, np.ndarray):
+    if len(rows) == 1 and get_array_module(rows) is np:
         lone: np.ndarray = (np.concatenate([rows, rows]) @ weights.T)[:1]
         return lone
     return rows @ weights.T
@@ -219,3 +219,8 @@ def count_label(count: int, labels: Sequence[str] = DEFAULT_LABELS) -> str:
         f"A count of {count} fits none of the labels {', '.join(labels)}: leave such images out, or add a label for it "
         f"(one that ends in '+' takes all larger counts)."
     )
+
+
+def row_label(count: int, labels: Sequence[str] = DEFAULT_LABELS) -> str:
+    """Return the label of a count in a row, where a clustering may find a count that no label stands for."""
+    return labels[-1] if labels[-1].endswith("+") and count >= int(labels[-1][:-1]) else str(count)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.catalogue import model_for
-from pc_engine.counter import DEFAULT_LABELS
+from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.cuml_clustering import require_cuml
 from pc_engine.decode_device import DeviceDecoder, open_decoder
@@ -175,7 +175,8 @@ class Engine:
         Parameters
         ----------
         sources
-            Files, folders (walked recursively), globs, or ``"demo:"``; one or several.
+            Files, folders (walked recursively), globs, shards, addresses, lists, or ``"demo:"``; one or several. See
+            `pc_engine.sources.iter_images`.
 
         Raises
         ------
@@ -250,7 +251,7 @@ class Engine:
                 mode=self.mode.name,
                 model=self.model.name,
                 count=int(counts[n]),
-                count_label=_row_label(int(counts[n]), labels[-1]),
+                count_label=row_label(int(counts[n]), labels),
                 count_scores=None if scores is None else dict(zip(labels, map(float, scores[n]), strict=True)),
                 class_id=class_id,
                 class_name=None if class_id is None else self.model.manifest.class_name(class_id),
@@ -354,11 +355,6 @@ def find_mode(name: str) -> Mode:
     if name not in MODES:
         raise UsageError(f"There is no mode '{name}': choose one of {', '.join(MODES)}.")
     return MODES[name]
-
-
-def _row_label(count: int, last: str) -> str:
-    """Return the label of a count, which a clustering may find though the counter was never shown it."""
-    return last if last.endswith("+") and count >= int(last[:-1]) else str(count)
 
 
 def _positive(name: str, value: int | None) -> int | None:

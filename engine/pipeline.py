@@ -25,7 +25,7 @@ from pc_engine.backbone import Backbone, Taps
 from pc_engine.decode import DecodedImage, decode_bytes
 from pc_engine.decode_device import DecodedBatch
 from pc_engine.device_work import make_room_on, working_on
-from pc_engine.errors import DeviceMemoryError, ImageError
+from pc_engine.errors import BackendError, DeviceMemoryError, ImageError
 from pc_engine.kernels.array_module import Array, get_array_module, to_host
 from pc_engine.sources import SourceImage, as_source_image
 
@@ -187,7 +187,7 @@ def map_batches(
     Raises
     ------
     BackendError
-        If the network fails, after all batches before have been yielded.
+        If the network fails, after all that was finished before has been yielded.
     """
     clock = clock or StageClock()
     limit = limit or BatchLimit(backbone.request.batch_size)
@@ -200,8 +200,20 @@ def map_batches(
     later = None if decoder is None else decoder.takes
     entries = decode_ahead(images, shape, workers, ahead=ahead, clock=clock, later=later)
 
-    def process(group: tuple[Entry, ...]) -> list[Finished]:
-        return list(_run_in_pieces(group, limit, backbone.request.device, run))
+    def process(group: tuple[Entry, ...]) -> tuple[list[Finished], BackendError | None]:
+        finished: list[Finished] = []
+        try:
+            for piece in _run_in_pieces(group, limit, backbone.request.device, run):
+                finished.append(piece)  # noqa: PERF402 (what was finished before an error is kept)
+        except BackendError as error:
+            return finished, error
+        return finished, None
+
+    def results(processed: Future[tuple[list[Finished], BackendError | None]]) -> Iterator[Finished]:
+        finished, error = processed.result()
+        yield from finished
+        if error is not None:
+            raise error
 
     def run(piece: tuple[Entry, ...]) -> Finished:
         if decoder is not None and any(entry.data is not None for entry in piece):
@@ -213,13 +225,13 @@ def map_batches(
     # Closed here, else the decoding threads would last as long as an error of the network is held.
     with closing(entries):
         try:
-            waiting: deque[Future[list[Finished]]] = deque()
+            waiting: deque[Future[tuple[list[Finished], BackendError | None]]] = deque()
             for group in _grouped(entries, size, backbone.parallel):
                 waiting.append(pool.submit(process, group))
                 if len(waiting) >= in_flight:
-                    yield from waiting.popleft().result()
+                    yield from results(waiting.popleft())
             while waiting:
-                yield from waiting.popleft().result()
+                yield from results(waiting.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -275,7 +287,7 @@ def decode_ahead(
     clock: StageClock,
     later: Callable[[bytes], bool] | None = None,
 ) -> Generator[Entry]:
-    """Read images and decode them to ``size`` (height, width) on ``workers`` threads, ``ahead`` of them at most.
+    """Read and decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` before the consumer.
 
     libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores. Files that
     ``later`` says yes to are read only.

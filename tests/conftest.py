@@ -25,6 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pc_engine.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.machine import adds_bytes_exactly
 from pc_engine.manifest import (
     COUNTER_FILE,
     NETWORK_FILE,
@@ -288,6 +289,13 @@ def _write_matlab_5(path: Path, entries: Sequence[Mapping[str, Any]], *, compres
         for field, value in entry.items():
             array[0, column][field] = value if isinstance(value, str) else np.atleast_2d(np.asarray(value, np.float64))
     scipy.io.savemat(path, {"imgIdx": array}, do_compression=compressed)
+
+
+@pytest.fixture(scope="session")
+def int8_runs():
+    """Skips where int8 is not offered."""
+    if not adds_bytes_exactly():
+        pytest.skip("this processor has no VNNI instructions: its sums of 8-bit products saturate")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pc_engine.datasets.class_folders import has_class_folders, read_class_folde
 from pc_engine.datasets.coco import is_coco, parse_coco, read_coco
 from pc_engine.datasets.labels_json import LABELS_JSON, parse_labels, read_labels_json
 from pc_engine.datasets.records import LabelledSet, read_json
+from pc_engine.datasets.reviewed_run import read_reviewed_run
 from pc_engine.datasets.sos import read_mso, read_sos
 from pc_engine.datasets.table import LABELS_CSV, parse_records, read_csv, read_json_lines
 from pc_engine.datasets.yolo import SPLITS, read_yolo
@@ -23,6 +24,7 @@ KNOWN_FORMS = (
     "mso:DIR (MSO as distributed)",
     "coco:FILE or coco:FILE@IMAGES_DIR (COCO instances)",
     "yolo:FILE, or yolo:FILE#train, #val or #test (the YAML file of a YOLO data set)",
+    "run:DIR (the images of a run that were reviewed)",
 )
 
 
@@ -58,6 +60,8 @@ def read_labelled(spec: str) -> LabelledSet:
             return _read_coco(rest)
         if kind == "yolo":
             return _read_yolo(rest)
+        if kind == "run":
+            return read_reviewed_run(_path(rest))
     path = _path(spec)
     if path.is_dir():
         return _read_folder(path)

@@ -341,3 +341,20 @@ def test_without_a_codec_the_cores_decode_and_it_is_said(
         "Photos are decoded on the CPU. The package 'nvidia.nvimgcodec' is needed to decode on an NVIDIA GPU: install "
         "it with pip install 'pc-engine[gpu]'."
     ]
+
+
+def test_a_gpu_that_is_lost_between_the_halves_of_a_batch_leaves_the_first(
+    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    def fail(n: int) -> None:
+        if n > 2:
+            _too_large()
+        if pretended.sizes.count(2) == 2:
+            raise DeviceLostError("The GPU stopped answering.")
+
+    pretended.parallel = 1
+    pretended.before = fail
+    found: list[Result] = []
+    with on_gpu(tiny_directory, batch_size=4) as engine, pytest.raises(DeviceLostError, match="stopped answering"):
+        found.extend(engine.run(scenes))
+    assert [Path(result.path).stem for result in found] == ["00", "01"]
