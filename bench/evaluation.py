@@ -115,6 +115,49 @@ def evaluate(
     if not images:
         raise DataError(f"None of the images of {data} has a count.")
     model, modes = _model_and_modes(settings, report)
+    rows, how = _run(images, model, modes, settings, report, progress)
+    salient = _salient(images, settings, progress)
+    measured = {mode.name: _figures(images, rows[mode.name], settings.seed, model.manifest.classes) for mode in modes}
+    failures = {row.path: row.error for of_mode in rows.values() for row in of_mode if not row.ok}
+    only = {"mode": modes[0].name, **measured[modes[0].name]} if len(modes) == 1 else {}
+    return {
+        "data": data,
+        "model": model.name,
+        **how,
+        "images": len(images),
+        **only,
+        "modes": measured,
+        "baselines": {
+            "chance": chance_accuracy(_true_counts(images, salient), seed=settings.seed),
+            SALIENCY: _figures(images, salient, settings.seed, ()),
+        },
+        "published": _published(),
+        "failed": len(failures),
+        "failures": [list(item) for item in failures.items()],
+        "skipped": len(labelled.skipped),
+        "machine": describe_environment("scikit-learn", "scipy"),
+    }
+
+
+def _published() -> dict[str, Any]:
+    return {
+        "count_accuracy": {name: list(row) for name, row in PUBLISHED.items()},
+        "pointing": {
+            name: {f"{ratio:g}": list(table[ratio]) for ratio in TABLE_RATIOS}
+            for name, table in PUBLISHED_POINTING.items()
+        },
+    }
+
+
+def _run(
+    images: Sequence[LabelledImage],
+    model: Model,
+    modes: Sequence[Mode],
+    settings: EvaluationSettings,
+    report: Report,
+    progress: Progress,
+) -> tuple[dict[str, list[Result]], dict[str, Any]]:
+    """Return each mode's row of every image, and what to report of how they were made."""
     network = open_network(
         model,
         tuple(dict.fromkeys(tap for mode in modes for tap in mode.taps(model.manifest))),
@@ -125,47 +168,23 @@ def evaluate(
         mode=modes[0].name if len(modes) == 1 else None,
         report=report,
     )
-    workers = settings.workers or usable_cores()
     try:
         shares, folds = [_Share(range(len(images)), model)], None
         if settings.folds is not None:
             shares, folds = _folds(images, model, network, settings, progress)
         rows = _rows(images, shares, modes, network, settings, progress)
-        identity = {"model": model.name, "backend": network.backend, "precision": network.request.precision}
+        return rows, {"backend": network.backend, "precision": network.request.precision, "folds": folds}
     finally:
         network.close()
 
-    progress(SALIENCY, 0, len(images))
+
+def _salient(images: Sequence[LabelledImage], settings: EvaluationSettings, progress: Progress) -> list[Result]:
     done = iter(range(1, len(images) + 1))
-    salient = count_salient(
-        [image.path for image in images], workers, lambda _: progress(SALIENCY, next(done), len(images))
+    return count_salient(
+        [image.path for image in images],
+        settings.workers or usable_cores(),
+        lambda _: progress(SALIENCY, next(done), len(images)),
     )
-    measured = {mode.name: _figures(images, rows[mode.name], settings.seed, model.manifest.classes) for mode in modes}
-    failures = {row.path: row.error for of_mode in rows.values() for row in of_mode if not row.ok}
-    only = {"mode": modes[0].name, **measured[modes[0].name]} if len(modes) == 1 else {}
-    return {
-        "data": data,
-        **identity,
-        "folds": folds,
-        "images": len(images),
-        **only,
-        "modes": measured,
-        "baselines": {
-            "chance": chance_accuracy(_true_counts(images, salient), seed=settings.seed),
-            SALIENCY: _figures(images, salient, settings.seed, ()),
-        },
-        "published": {
-            "count_accuracy": {name: list(row) for name, row in PUBLISHED.items()},
-            "pointing": {
-                name: {f"{ratio:g}": list(table[ratio]) for ratio in TABLE_RATIOS}
-                for name, table in PUBLISHED_POINTING.items()
-            },
-        },
-        "failed": len(failures),
-        "failures": [list(item) for item in failures.items()],
-        "skipped": len(labelled.skipped),
-        "machine": describe_environment("scikit-learn", "scipy"),
-    }
 
 
 def _model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Model, list[Mode]]:
@@ -259,6 +278,8 @@ def _figures(
     images: Sequence[LabelledImage], rows: Sequence[Result], seed: int, classes: Collection[str]
 ) -> dict[str, Any]:
     """Return all figures of one mode; ``classes`` are those that the network knows."""
+    if not any(row.ok for row in rows):
+        raise DataError(f"None of the {len(rows)} images can be read; the first: {rows[0].error}")
     found = [row.count for row in rows if row.count is not None]
     accuracy = count_accuracy(_true_counts(images, rows), found, seed=seed)
     judged = [

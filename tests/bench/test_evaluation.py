@@ -248,6 +248,14 @@ def test_wrong_use_is_said(blobs: Path, tiny_directory: Path, tmp_path: Path) ->
         run(str(blobs), tiny_directory)
 
 
+def test_a_set_of_which_nothing_can_be_read_is_said(tmp_path: Path, tiny_directory: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "labels.csv").write_text("path,count\na.png,1\n")
+    for folds in (None, 2):
+        with pytest.raises(DataError, match="None of the 1 images can be read; the first: It is not an image"):
+            run(str(tmp_path), tiny_directory, folds=folds)
+
+
 def test_a_clustering_applies_to_the_modes_that_take_it(blobs: Path, tiny_directory: Path) -> None:
     report = run(str(blobs), tiny_directory, modes=("all",), cluster="dbscan")
     assert report["modes"]["p2c"] == run(str(blobs), tiny_directory, modes=("p2c",), cluster="dbscan")["modes"]["p2c"]
