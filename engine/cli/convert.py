@@ -76,6 +76,10 @@ class _Rows:
 
 def _print(conversion: Conversion) -> None:
     below = f" Images are named below {conversion.folder}." if conversion.folder else ""
-    print_line(f"{conversion.images:,} images with {conversion.pointers:,} pointers are in {conversion.out}.{below}")
+    print_line(f"{_images(conversion.images)} with {conversion.pointers:,} pointers: {conversion.out}.{below}")
     for reason, n in conversion.left_out.items():
-        print_line(f"Left out: {n:,} {'image' if n == 1 else 'images'} that {reason}.")
+        print_line(f"Left out: {_images(n)} that {reason}.")
+
+
+def _images(n: int) -> str:
+    return "1 image" if n == 1 else f"{n:,} images"

@@ -46,7 +46,7 @@ def test_every_format_is_written_and_summed_up(pc_engine, run, tmp_path, to):
 def test_what_was_left_out_is_said(pc_engine, run, tmp_path):
     outcome = pc_engine("convert", run, "--to", "coco", "--out", tmp_path / "run.json")
     assert outcome.out.splitlines() == [
-        f"1 images with 2 pointers are in {tmp_path / 'run.json'}. Images are named below photos.",
+        f"1 image with 2 pointers: {tmp_path / 'run.json'}. Images are named below photos.",
         "Left out: 1 image that could not be read in the run, so that the size is not known.",
     ]
 
