@@ -120,7 +120,7 @@ def run(
         stopping = stack.enter_context(Stopping(say))
         start = time.perf_counter()
         with progress(mode, quiet=silent) as tracker:
-            _count_in_background(sources, overlays, part, rows, tracker)
+            counting = _count_in_background(sources, overlays, part, rows, tracker)
             todo = stopping.until_asked(images if rows is None else rows.remaining(images))
             if isinstance(engine, Engine):
                 _run_here(engine, todo, rows, pictures, shown, tracker)
@@ -128,6 +128,8 @@ def run(
                 for tally in engine.run(todo, lambda: stopping.signal is not None):
                     rows.add(tally)
                     tracker.advance(tally.n)
+            if stopping.signal is None:
+                counting.join()  # after a run of a few images, it may be behind
         state: State = "finished" if stopping.signal is None else "interrupted"
         summary = _summary(engine, rows, shown, time.perf_counter() - start)
         if rows is not None:
@@ -227,7 +229,7 @@ def _say_how_to_go_on(say: Callable[[str], None], out: Path | None, n: int) -> N
 
 def _count_in_background(
     sources: Sequence[str], overlays: Path | None, part: Shard | None, rows: RunDirectory | None, tracker: Tracker
-) -> None:
+) -> threading.Thread:
     """Give the progress bar its total as soon as the listing is through, without holding up the run."""
     if rows is not None:
         tracker.advance(rows.before)
@@ -240,7 +242,9 @@ def _count_in_background(
             if rows is not None:
                 rows.set_total(total)
 
-    threading.Thread(target=count, daemon=True).start()
+    counting = threading.Thread(target=count, daemon=True)
+    counting.start()
+    return counting
 
 
 def _summary(engine: Engine | RayEngine, rows: RunDirectory | None, shown: _Shown, seconds: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -98,14 +99,16 @@ def connect(address: str | None) -> tuple[Any, bool]:
     # What Ray's processes print is not for the user; nor do runs of this program report to anybody.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # of what it would print on stdout, everything
     try:
         import ray
         import ray.data
         import ray.util.scheduling_strategies
     except ImportError:
         raise _missing() from None
-    # What goes wrong comes as an exception, too.
+    # What goes wrong comes as an exception, too; its warnings are about what it sets itself.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"ray\.")
     if ray.is_initialized():
         return ray, False
     named = address or os.environ.get("RAY_ADDRESS")
@@ -138,9 +141,10 @@ class Announcements:
         self._changed = asyncio.Condition()
 
     async def announce(self, blocks: int, complete: bool) -> None:
-        """Say that there are so many, and whether that is all."""
+        """Say that there are so many, and whether that is all. Calls may come in any order."""
         async with self._changed:
-            self._blocks, self._complete = blocks, complete
+            self._blocks = max(self._blocks, blocks)
+            self._complete |= complete
             self._changed.notify_all()
 
     async def has(self, number: int) -> bool:

@@ -102,7 +102,7 @@ class RayEngine:
         try:
             machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             self.pool = plan_pool(machines, options["device"], cpus)
-            report(f"Ray starts {self.pool}.")
+            report(f"Asking Ray for {self.pool} ...")
             device = options["device"] if self.pool.gpus else "cpu"
             settings = WorkerSettings(
                 blocks=blocks,

@@ -49,7 +49,7 @@ def settings(tmp_path: Path, photos: Path, tiny_directory: Path) -> WorkerSettin
     run = tmp_path / "run"
     run.mkdir()
     return WorkerSettings(
-        blocks=make_blocks(run, "part", "parquet"),
+        blocks=make_blocks(run, "part", "jsonl"),
         engine={"model": str(tiny_directory), "mode": "c2p", "workers": None, "cluster": None, **CHOSEN},
         identity=None,
         sources=("photos",),

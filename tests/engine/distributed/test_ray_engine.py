@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -17,10 +18,11 @@ from typing import Any
 import pytest
 
 from pc_engine import cli, writers
-from pc_engine.distributed import block_listing, ray_engine
+from pc_engine.distributed import block_listing, ray_cluster, ray_engine
 from pc_engine.writers import partitions_of, read_rows
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'pc-engine[ray]'")
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("Ray is not installed: pip install 'pc-engine[ray]'", allow_module_level=True)
 
 IMAGES, IMAGES_PER_BLOCK = 600, 20
 # For whoever has to wait for something that is sure to happen.
@@ -49,10 +51,11 @@ def cluster(home: Path) -> Iterator[str]:
     """A Ray with room for two workers; its address."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PC_ENGINE_HOME", str(home))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
         patch.delenv("RAY_ADDRESS", raising=False)
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=128 << 20, log_to_driver=False)
+        patch.setattr(ray_cluster, "usable_cores", lambda: 2)
+        ray, started = ray_cluster.connect(None)
+        assert started
+        assert ray_cluster.connect(None) == (ray, False)
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
 
@@ -160,10 +163,12 @@ def hidden(run: Path) -> list[str]:
 def test_rows_are_those_of_a_run_here_though_a_worker_is_killed(
     cluster: str, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, whole: list[str], home: Path
 ) -> None:
-    run, killed = tmp_path / "run", []
+    run, killed, over = tmp_path / "run", [], threading.Event()
 
     def kill_one() -> None:
-        wait_for(lambda: len(partitions_of(run)) > 2)
+        while len(partitions_of(run)) < 3:
+            if over.wait(0.01):
+                return
         victim = workers(home)[0]
         before = len(partitions_of(run))
         os.kill(victim, signal.SIGKILL)
@@ -172,6 +177,7 @@ def test_rows_are_those_of_a_run_here_though_a_worker_is_killed(
     killer = threading.Thread(target=kill_one)
     killer.start()
     outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, "--json", *ON_RAY, *MODEL)
+    over.set()
     killer.join()
     assert outcome.code == 3, outcome.err
     assert killed
@@ -190,12 +196,11 @@ def test_rows_are_those_of_a_run_here_though_a_worker_is_killed(
 
 
 def test_the_driver_is_killed_and_the_run_goes_on_without_ray(
-    start: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, whole: list[str]
+    cluster: str, start: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, whole: list[str]
 ) -> None:
     run = tmp_path / "run"
     arguments = ("run", photos, "--model", tiny_directory, "--out", run, *MODEL)
-    # With a Ray of its own, on this machine alone.
-    driver = start(*arguments, *ON_RAY)
+    driver = start(*arguments, *ON_RAY, "--ray-address", cluster)
     wait_for(lambda: len(partitions_of(run)) > 2, driver.said)
     driver.process.kill()
     driver.process.wait()
@@ -226,7 +231,7 @@ def test_a_signal_ends_the_run_with_what_the_workers_have_and_ray_goes_on(
     said = driver.said()
     assert f"Stopped. {run} has {len(rows)} rows: run the same command again to go on." in said
     assert "Traceback" not in said
-    assert "Ray starts 2 workers with 1 core each." in said
+    assert "Asking Ray for 2 workers with 1 core each ..." in said
 
     outcome = pc_engine(*arguments, *ON_RAY)
     assert outcome.code == 3, outcome.err
@@ -308,8 +313,8 @@ def test_a_cluster_that_is_not_there_is_said(pc_engine: Any, photos: Path, tmp_p
     def refuse(*_: Any, **__: Any) -> None:
         raise ConnectionError("Failed to connect to Ray cluster at 192.0.2.1:6379.\nSee the log.")
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", refuse)
     outcome = pc_engine("run", photos, "--out", tmp_path / "run", *ON_RAY, "--ray-address", "192.0.2.1:6379")
     assert outcome.code == 1
     assert outcome.err == (
