@@ -57,7 +57,9 @@ class Engine:
     batch_size
         Images per batch; None for a size that suits the network. Less where a GPU's memory does not hold as many.
     workers
-        Threads that decode images; None for one per usable core.
+        Threads that decode images; None for one per core.
+    threads
+        Cores that the network may use on a CPU; None for all that this process may.
     cluster
         ``"density-peaks"``, ``"dbscan"`` or, on a GPU, ``"cuml-dbscan"``, for mode p2c; None for the mode's own.
     network
@@ -99,6 +101,7 @@ class Engine:
         device: str = "auto",
         batch_size: int | None = None,
         workers: int | None = None,
+        threads: int | None = None,
         cluster: str | None = None,
         network: Backbone | None = None,
         report: Callable[[str], None] = lambda _: None,
@@ -118,7 +121,7 @@ class Engine:
         self.settings = settings_for(self.model.manifest, cluster=cluster)
         self.clock = StageClock()
         self._closed = False
-        self.workers = _positive("workers", workers) or usable_cores()
+        self.workers = _positive("workers", workers) or _positive("threads", threads) or usable_cores()
         self._owns_network = network is None
         self.network: Backbone = network or open_network(
             self.model,
@@ -127,6 +130,7 @@ class Engine:
             precision=precision,
             device=place,
             batch_size=batch_size,
+            threads=threads,
             mode=self.mode.name,
             report=report,
         )
@@ -167,6 +171,18 @@ class Engine:
             "precision": self.precision,
             "device": self.device.partition(":")[0],
             "parameters": json.loads(json.dumps(asdict(self.settings))),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is said of a run by this engine, JSON-ready."""
+        return {
+            "mode": self.mode.name,
+            "model": self.model.name,
+            "network_sha256": self.model.manifest.network_sha256,
+            "backend": self.backend,
+            "precision": self.precision,
+            "device": self.device,
+            "batch_size": self.batch_size,
         }
 
     def run(self, sources: Source | Iterable[Source]) -> Iterator[Result]:
@@ -297,11 +313,16 @@ def _answer(outcome: Outcome, finite: Array) -> _Answer:
 
 
 def network_request(
-    model: Model, taps: tuple[str, ...], *, batch_size: int | None = None, device: str = "cpu"
+    model: Model,
+    taps: tuple[str, ...],
+    *,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
 ) -> CompileRequest:
     """Return the request to compile the network of ``model`` with ``taps``, at fp32, in batches that suit it.
 
-    ``device`` is ``"cpu"`` or ``"cuda:N"``.
+    ``device`` is ``"cpu"`` or ``"cuda:N"``; ``threads`` are all usable cores if it is None.
     """
     large = model.network.stat().st_size > _LARGE_NETWORK_BYTES
     on_gpu, on_cpu = (_GPU_BATCH_LARGE, _BATCH_LARGE) if large else (_GPU_BATCH_SMALL, _BATCH_SMALL)
@@ -311,7 +332,7 @@ def network_request(
         taps=taps,
         precision="fp32",
         batch_size=_positive("batch_size", batch_size) or (on_cpu if device == "cpu" else on_gpu),
-        threads=usable_cores(),
+        threads=_positive("threads", threads) or usable_cores(),
         device=device,
     )
 
@@ -324,6 +345,7 @@ def open_network(
     precision: str = "auto",
     device: str = "auto",
     batch_size: int | None = None,
+    threads: int | None = None,
     mode: str | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Backbone:
@@ -333,7 +355,7 @@ def open_network(
     GPU's memory does not hold the network with its batches, these are halved until it does.
     """
     place = choose_device(device, backend, precision, report)
-    request = network_request(model, taps, batch_size=batch_size, device=place)
+    request = network_request(model, taps, batch_size=batch_size, threads=threads, device=place)
     while True:
         try:
             return open_backbone(request, backend, precision, report, mode=mode)

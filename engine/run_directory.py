@@ -1,6 +1,6 @@
 """A run directory: partitions of rows, what they were made with, and which images are still to be done.
 
-    part-00000.parquet ...   the rows, each partition whole or not there
+    part-00000.parquet ...   the rows, each partition whole or not there; part-r<digits>.parquet where workers wrote it
     run.json                 settings, state and summary; of a shard run-2-of-16.json
     overlays/                pictures, where they were asked for
     corrections.jsonl        what people corrected since, if anybody did
@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pc_engine.distributed.block_folder import BlockFolder, make_blocks, remove_blocks
 from pc_engine.done_names import DoneNames
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import Result
@@ -48,6 +49,7 @@ OVERLAYS = "overlays"
 CORRECTIONS = "corrections.jsonl"
 # Of run.json; a directory of another one is not continued.
 _FORMAT = 1
+_SECONDS_BETWEEN_STATES = 1.0
 
 
 class RunDirectory:
@@ -114,6 +116,8 @@ class RunDirectory:
     def _open(self, row_format: Format | None, *, fresh: bool, retry_failed: bool) -> None:
         for leftover in self.directory.glob(f"{unpublished(Path(self._stem)).name.removesuffix('.new')}-*.new"):
             leftover.unlink()
+        # Before the rows are looked at: what was not under its name by then does not come there any more.
+        remove_blocks(self.directory, self._stem)
         partitions = self._own_partitions()
         kept = {path.suffix.removeprefix(".") for path in partitions}
         if row_format is not None and kept - {row_format}:
@@ -145,6 +149,7 @@ class RunDirectory:
         )
         self._seconds_before = float(self._known.get("seconds") or 0.0)
         self._start = time.monotonic()
+        self._saved = self._start
         self._total: int | None = None
         self._summary: dict[str, Any] = {}
 
@@ -208,6 +213,32 @@ class RunDirectory:
         self.tally.add(ok=result.ok, label=result.count_label)
         self._writer.write(result)
 
+    def share(self) -> BlockFolder:
+        """Return a folder for blocks of images, through which other processes bring rows into this run; see `add`.
+
+        Raises
+        ------
+        PcEngineError
+            If it cannot be made.
+        """
+        try:
+            return make_blocks(self.directory.absolute(), self._stem, self._format)
+        except OSError as error:
+            raise cannot_write(self.directory, error) from None
+
+    def add(self, tally: Tally) -> None:
+        """Count rows that another process brought into the directory.
+
+        Raises
+        ------
+        PcEngineError
+            If ``run.json`` cannot be written.
+        """
+        self.tally.update(tally)
+        # Many workers finish many blocks, and nobody looks more often than this.
+        if time.monotonic() - self._saved >= _SECONDS_BETWEEN_STATES:
+            self._save("running")
+
     def set_total(self, images: int) -> None:
         """Say how many images the sources hold, once that is known."""
         self._total = images
@@ -228,6 +259,7 @@ class RunDirectory:
         self._writer.flush()
         if state == "finished" and self._total is None:
             self._total = self.tally.n  # the run was through before the listing that counts ahead
+        self._remove_blocks()
         self._summary |= summary
         self._save(state)
 
@@ -244,8 +276,16 @@ class RunDirectory:
                 # What ended the run is what the user is to read, not that the disk is still full.
                 with contextlib.suppress(PcEngineError):
                     self._writer.flush()
+            with contextlib.suppress(PcEngineError):
+                self._remove_blocks()
         finally:
             self._lock.release()
+
+    def _remove_blocks(self) -> None:
+        try:
+            remove_blocks(self.directory, self._stem)
+        except OSError as error:
+            raise cannot_write(self.directory, error) from None
 
     def _save(self, state: State) -> None:
         seconds = self.seconds
@@ -262,7 +302,7 @@ class RunDirectory:
             "seconds": round(seconds, 3),
             "images_per_second": round(self.tally.n / seconds, 2) if seconds > 0 else None,
         }
-        self._known = content
+        self._known, self._saved = content, time.monotonic()
         temporary = unpublished(self._state_file)
         try:
             temporary.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")

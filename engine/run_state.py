@@ -43,6 +43,12 @@ class Tally:
         if label is not None:
             self.labels[label] += 1
 
+    def update(self, other: Tally) -> None:
+        """Add the rows of another one."""
+        self.n += other.n
+        self.failed += other.failed
+        self.labels.update(other.labels)
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         return {

@@ -165,17 +165,18 @@ class PartitionWriter:
         raise cannot_write(self._path, error) from None
 
 
-def write_partition(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+def write_partition(path: Path, rows: Iterable[Mapping[str, Any]], temporary: Path | None = None) -> int:
     """Write rows to a partition of their own, whole or not at all, in place of one of that name; return their number.
 
-    Without any row there is no partition afterwards.
+    Without any row there is no partition afterwards. ``temporary`` is where it lies until it is whole, on the same
+    file system; None for a hidden name beside it.
 
     Raises
     ------
     PcEngineError
         If it cannot be written.
     """
-    temporary, n = unpublished(path), 0
+    temporary, n = temporary or unpublished(path), 0
     try:
         partition = _PARTITION[path.suffix.removeprefix(".")](temporary)
         remaining = iter(rows)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("kernels", "engine", "export", "bench")  # each may import itself and those before it
 # What is slow to import, or not installed everywhere, is imported where it is used.
-HEAVY = ("torch", "cupy", "openvino", "pc_engine.export", "pc_engine.bench")
+HEAVY = ("torch", "cupy", "openvino", "ray", "pc_engine.export", "pc_engine.bench")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

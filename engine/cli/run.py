@@ -6,10 +6,10 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +26,11 @@ from pc_engine.sharding import parse_shard
 from pc_engine.sources import count_images, iter_images
 from pc_engine.writers import find_format
 
+if TYPE_CHECKING:
+    from pc_engine.distributed.ray_engine import RayEngine
+
 _TABLE_ROWS = 40
+_LOCAL, _RAY = "local", "ray"
 _SOME_FAILED = 3
 _STOPPED_BY_SIGNAL = 128  # plus its number, as shells have it
 
@@ -59,6 +63,17 @@ def run(
         str | None,
         typer.Option("--shard", help="I/N: do the I-th of N parts of the images, for job arrays; all share one --out."),
     ] = None,
+    engine_name: Annotated[
+        str,
+        typer.Option("--engine", help="local, or ray: on all machines of a Ray cluster that share the --out folder."),
+    ] = _LOCAL,
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", help="Of a Ray cluster, or auto; left out, RAY_ADDRESS or this machine alone."),
+    ] = None,
+    ray_cpus: Annotated[
+        int | None, typer.Option("--ray-cpus", help="Cores of a Ray worker; left out, as suits the machines.")
+    ] = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -73,6 +88,7 @@ def run(
     for option, given in (("--overlay", overlay), ("--retry-failed", retry_failed), ("--shard", shard is not None)):
         if given and out is None:
             raise UsageError(f"{option} needs a directory to write to: say where with --out DIR.")
+    _check_engine(engine_name, {"--ray-address": ray_address, "--ray-cpus": ray_cpus}, out)
     part = None if shard is None else parse_shard(shard)
     if row_format is not None:
         find_format(row_format)
@@ -87,38 +103,36 @@ def run(
         if out is not None:
             rows = RunDirectory(out, row_format, fresh=fresh, retry_failed=retry_failed, shard=part)
             stack.enter_context(rows)
-        chosen = _as_before(rows, {"backend": backend, "precision": precision, "device": device})
-        engine = stack.enter_context(
-            Engine(
-                model,
-                mode=mode,
-                backend=chosen["backend"],
-                precision=chosen["precision"],
-                device=chosen["device"],
-                batch_size=batch_size,
-                workers=workers,
-                cluster=cluster,
-                report=say,
-            )
-        )
+        pictures = _Pictures(overlays) if overlay and overlays is not None else None
+        asked: dict[str, Any] = {
+            "model": model,
+            "mode": mode,
+            "batch_size": batch_size,
+            "workers": workers,
+            "cluster": cluster,
+            **_as_before(rows, {"backend": backend, "precision": precision, "device": device}),
+        }
+        engine: Engine | RayEngine
+        if rows is None or engine_name == _LOCAL:
+            engine = Engine(report=say, **asked)
+        else:
+            engine = _ray_engine(rows, sources, pictures, say, address=ray_address, cpus=ray_cpus, **asked)
+        stack.enter_context(engine)
         if rows is not None:
-            rows.begin(engine.identity(), {**_about(engine), "sources": list(sources)})
+            rows.begin(engine.identity(), {**engine.describe(), "sources": list(sources)})
             if rows.before:
                 say(f"{out} has {rows.before:,} rows already; their images are not done again.")
         stopping = stack.enter_context(Stopping(say))
         start = time.perf_counter()
         with progress(mode, quiet=silent) as tracker:
             _count_in_background(sources, overlays, rows, tracker)
-            todo = images if rows is None else rows.remaining(images)
-            number = _next_number(overlays) if overlay and overlays is not None else 0
-            for index, result in enumerate(engine.run_paths(stopping.until_asked(todo)), start=number):
-                with engine.clock.measure("write"):
-                    if rows is not None:
-                        rows.write(result)
-                    if overlay and overlays is not None:
-                        write_overlay(result, index, overlays)
-                shown.add(result)
-                tracker.advance()
+            todo = stopping.until_asked(images if rows is None else rows.remaining(images))
+            if isinstance(engine, Engine):
+                _run_here(engine, todo, rows, pictures, shown, tracker)
+            elif rows is not None:
+                for tally in engine.run(todo, lambda: stopping.signal is not None):
+                    rows.add(tally)
+                    tracker.advance(tally.n)
         state: State = "finished" if stopping.signal is None else "interrupted"
         summary = _summary(engine, rows, shown, time.perf_counter() - start)
         if rows is not None:
@@ -132,6 +146,15 @@ def run(
         _say_how_to_go_on(say, out, summary["n"])
         raise typer.Exit(_STOPPED_BY_SIGNAL + stopping.signal)
     raise typer.Exit(_SOME_FAILED if summary["failed"] else 0)
+
+
+class _Pictures:
+    """Where pictures go, and the number of the first one: those of an earlier run stay."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        numbers = [int(path.name[:6]) for path in folder.glob("[0-9]" * 6 + "*.jpg")]
+        self.first = max(numbers, default=-1) + 1
 
 
 @dataclass
@@ -154,10 +177,50 @@ def _as_before(rows: RunDirectory | None, asked: Mapping[str, str]) -> dict[str,
     return {name: earlier.get(name, value) if value == "auto" else value for name, value in asked.items()}
 
 
-def _next_number(overlays: Path) -> int:
-    """Return the number of the next picture: those of an earlier run stay."""
-    numbers = [int(path.name[:6]) for path in overlays.glob("[0-9]" * 6 + "*.jpg")]
-    return max(numbers, default=-1) + 1
+def _check_engine(name: str, ray: Mapping[str, object], out: Path | None) -> None:
+    """Refuse an engine that does not exist, is not installed, or does not go with the other options."""
+    if name not in (_LOCAL, _RAY):
+        raise UsageError(f"There is no engine '{name}': choose one of {_LOCAL}, {_RAY}.")
+    for option, given in ray.items():
+        if given is not None and name != _RAY:
+            raise UsageError(f"{option} is for runs on Ray: add --engine ray.")
+    if name == _RAY:
+        if out is None:
+            raise UsageError("--engine ray needs a directory that all machines share: say where with --out DIR.")
+        from pc_engine.distributed.ray_cluster import require_ray
+
+        require_ray()
+
+
+def _ray_engine(
+    rows: RunDirectory,
+    sources: Sequence[str],
+    pictures: _Pictures | None,
+    say: Callable[[str], None],
+    **options: Any,
+) -> RayEngine:
+    from pc_engine.distributed.ray_engine import RayEngine
+
+    overlays, first = (None, 0) if pictures is None else (pictures.folder, pictures.first)
+    return RayEngine(rows.share(), sources, overlays=overlays, first_overlay=first, report=say, **options)
+
+
+def _run_here(
+    engine: Engine,
+    images: Iterable[Path],
+    rows: RunDirectory | None,
+    pictures: _Pictures | None,
+    shown: _Shown,
+    tracker: Tracker,
+) -> None:
+    for index, result in enumerate(engine.run_paths(images), start=0 if pictures is None else pictures.first):
+        with engine.clock.measure("write"):
+            if rows is not None:
+                rows.write(result)
+            if pictures is not None:
+                write_overlay(result, index, pictures.folder)
+        shown.add(result)
+        tracker.advance()
 
 
 def _say_how_to_go_on(say: Callable[[str], None], out: Path | None, n: int) -> None:
@@ -185,24 +248,12 @@ def _count_in_background(
     threading.Thread(target=count, daemon=True).start()
 
 
-def _about(engine: Engine) -> dict[str, Any]:
-    return {
-        "mode": engine.mode.name,
-        "model": engine.model.name,
-        "network_sha256": engine.model.manifest.network_sha256,
-        "backend": engine.backend,
-        "precision": engine.precision,
-        "device": engine.device,
-        "batch_size": engine.batch_size,
-    }
-
-
-def _summary(engine: Engine, rows: RunDirectory | None, shown: _Shown, seconds: float) -> dict[str, Any]:
+def _summary(engine: Engine | RayEngine, rows: RunDirectory | None, shown: _Shown, seconds: float) -> dict[str, Any]:
     """Sum up the run; where it went on with an earlier one, both."""
     tally = shown.tally if rows is None else rows.tally
     seconds = seconds if rows is None else rows.seconds
     return {
-        **_about(engine),
+        **engine.describe(),
         **tally.to_dict(),
         "seconds": round(seconds, 3),
         "images_per_second": round(tally.n / seconds, 2) if seconds > 0 else None,

@@ -16,7 +16,7 @@ from pc_engine import writers
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import EllipsePointer, Result, error_result
 from pc_engine.run_directory import RunDirectory
-from pc_engine.run_state import RUN_FILE, is_running, states
+from pc_engine.run_state import RUN_FILE, Tally, is_running, states
 from pc_engine.sharding import Shard
 from pc_engine.sources.image import local_image
 from pc_engine.writers import FORMATS, read_rows
@@ -233,6 +233,40 @@ def test_a_full_disk_leaves_a_run_that_can_go_on(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(writers, "publish", publish)
     assert do(tmp_path, names) == names[2:]
     assert paths(tmp_path) == names
+
+
+def test_rows_that_other_processes_bring_are_rows_of_the_run(tmp_path: Path, monkeypatch: Any) -> None:
+    with RunDirectory(tmp_path) as rows:
+        blocks = rows.share()
+        rows.begin(SETTINGS, {})
+        assert [image.name for image in rows.remaining(map(local_image, ["a.jpg", "b.jpg"]))] == ["a.jpg", "b.jpg"]
+        for number, name in enumerate(["a.jpg", "b.jpg"]):
+            blocks.write_rows(number, [(counted(name) if number else failed(name)).to_dict()])
+            rows.add(Tally(1, 1 - number, Counter({"1": number} if number else {})))
+        assert json.loads((tmp_path / RUN_FILE).read_text())["n"] == 0
+        monkeypatch.setattr("pc_engine.run_directory._SECONDS_BETWEEN_STATES", 0.0)
+        rows.add(Tally())
+        assert json.loads((tmp_path / RUN_FILE).read_text())["n"] == 2
+        rows.close("finished", {})
+        assert not blocks.path.exists()
+    state = json.loads((tmp_path / RUN_FILE).read_text())
+    assert (state["n"], state["failed"], state["counts"]) == (2, 1, {"1": 1})
+    assert do(tmp_path, ["a.jpg", "b.jpg", "c.jpg"], retry_failed=True) == ["a.jpg", "c.jpg"]
+    assert sorted(paths(tmp_path)) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_processes_of_an_earlier_run_bring_no_rows_any_more(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path, shard=Shard(1, 2)) as rows:
+        blocks = rows.share()
+        rows.begin(SETTINGS, {})
+        blocks.write_rows(0, [counted("a.jpg").to_dict()])
+        # As of a driver that was killed.
+        rows._lock.release()
+        with RunDirectory(tmp_path, shard=Shard(1, 2)) as later:
+            assert later.before == 1
+            with pytest.raises(PcEngineError, match="cannot be written"):
+                blocks.write_rows(1, [counted("b.jpg").to_dict()])
+    assert paths(tmp_path) == ["a.jpg"]
 
 
 def test_wrong_use(tmp_path: Path) -> None:

@@ -269,3 +269,24 @@ def test_the_command_line_starts_without_what_only_some_commands_need():
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
+
+
+def test_an_engine_that_does_not_go_with_the_options_is_refused(
+    pc_engine, scenes, tiny_directory, tmp_path, monkeypatch
+):
+    arguments = ("run", scenes, "--model", tiny_directory, *MODEL)
+    out = ("--out", tmp_path / "run")
+    for options, expected in (
+        ((*out, "--engine", "spark"), "There is no engine 'spark': choose one of local, ray."),
+        ((*out, "--ray-address", "auto"), "--ray-address is for runs on Ray: add --engine ray."),
+        ((*out, "--ray-cpus", "2"), "--ray-cpus is for runs on Ray: add --engine ray."),
+        (("--engine", "ray"), "--engine ray needs a directory that all machines share: say where with --out DIR."),
+    ):
+        refused = pc_engine(*arguments, *options)
+        assert (refused.code, expected in " ".join(refused.err.split())) == (2, True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    missing = pc_engine(*arguments, *out, "--engine", "ray")
+    assert missing.code == 2
+    assert "The package 'ray' is needed to share a run out among machines: install it with" in missing.err
+    assert "pip install 'pc-engine[ray]'" in missing.err
+    assert not (tmp_path / "run").exists()
