@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pc_engine.bench.resampling import mean_over, percentile_interval, resampled_sums, share_of
 from pc_engine.counter import DEFAULT_LABELS, count_label
 from pc_engine.errors import DataError
 
@@ -19,8 +20,6 @@ PUBLISHED = {
     "C2P (paper)": (89, 83, 59, 50, 72, 71),
     "P2C (paper)": (52, 75, 35, 42, 44, 50),
 }
-
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,15 @@ class CountAccuracy:
         Mean of the absolute difference of the counts, with an open-ended label's counts as they are.
     intervals
         95 % bootstrap intervals of the accuracy, by label and for ``"mean"`` and ``"overall"``.
+    error_interval
+        That of the mean absolute error.
     """
 
     labels: tuple[str, ...]
     confusion: np.ndarray
     mean_absolute_error: float
     intervals: dict[str, tuple[float, float]]
+    error_interval: tuple[float, float]
 
     @property
     def n(self) -> int:
@@ -61,6 +63,7 @@ class CountAccuracy:
             "count_accuracy": self.accuracy,
             "count_accuracy_interval": {name: list(interval) for name, interval in self.intervals.items()},
             "mean_absolute_error": self.mean_absolute_error,
+            "mean_absolute_error_interval": list(self.error_interval),
             "confusion": {"labels": list(self.labels), "rows_true": self.confusion.tolist()},
         }
 
@@ -82,35 +85,63 @@ def count_accuracy(
     pairs = np.array(
         [(index[count_label(a, labels)], index[count_label(b, labels)]) for a, b in zip(true, predicted, strict=True)]
     )
-    error = float(np.abs(np.asarray(true) - np.asarray(predicted)).mean())
-    confusion = _confusion(pairs, len(labels))
-    return CountAccuracy(labels, confusion, error, _intervals(pairs, labels, seed))
+    errors = np.abs(np.asarray(true) - np.asarray(predicted)).astype(np.float64)
+    confusion = np.bincount(pairs[:, 0] * len(labels) + pairs[:, 1], minlength=len(labels) ** 2)
+    intervals, error_interval = _intervals(pairs, errors, labels, seed)
+    return CountAccuracy(
+        labels, confusion.reshape(len(labels), len(labels)), float(errors.mean()), intervals, error_interval
+    )
 
 
-def _confusion(pairs: np.ndarray, n_labels: int) -> np.ndarray:
-    return np.bincount(pairs[:, 0] * n_labels + pairs[:, 1], minlength=n_labels**2).reshape(n_labels, n_labels)
+def chance_accuracy(true: Sequence[int], labels: Sequence[str] = DEFAULT_LABELS, seed: int = 0) -> dict[str, Any]:
+    """Return the accuracy to expect from guessing labels as often as they occur, JSON-ready as `CountAccuracy`.
+
+    An image of a label that a share p of the images has is guessed right with probability p. So the mean over labels is
+    one over their number, and overall it is the sum of the squares.
+
+    Raises
+    ------
+    DataError
+        If there is no image.
+    """
+    labels = tuple(labels)
+    if not len(true):
+        raise DataError("There is no image with a known count to evaluate on.")
+    is_label = np.array([[count_label(count, labels) == label for label in labels] for count in true], np.float64)
+    draws = np.concatenate([is_label.mean(axis=0)[None], resampled_sums(is_label, seed) / len(true)])
+    present = np.flatnonzero(draws[0])
+    found = {labels[i]: draws[:, i] for i in present}
+    found["mean"] = mean_over(draws, present)
+    found["overall"] = (draws**2).sum(axis=1)
+    return {
+        "n": len(true),
+        "count_accuracy": {name: float(values[0]) for name, values in found.items()},
+        "count_accuracy_interval": {
+            name: list(percentile_interval(values[1:]) or ()) for name, values in found.items()
+        },
+    }
 
 
 def _accuracy(confusion: np.ndarray, labels: tuple[str, ...]) -> dict[str, float]:
-    per_label = {
-        label: row[i] / row.sum() for i, (label, row) in enumerate(zip(labels, confusion, strict=True)) if row.sum()
-    }
-    accuracy = {label: float(value) for label, value in per_label.items()}
-    accuracy["mean"] = float(np.mean(list(per_label.values())))
-    accuracy["overall"] = float(np.trace(confusion) / confusion.sum())
-    return accuracy
+    right, images = np.diagonal(confusion), confusion.sum(axis=1)
+    shares = share_of(right, images)
+    accuracy = {label: float(shares[i]) for i, label in enumerate(labels) if images[i]}
+    mean = mean_over(shares, np.flatnonzero(images))
+    return {**accuracy, "mean": float(mean), "overall": float(right.sum() / images.sum())}
 
 
-def _intervals(pairs: np.ndarray, labels: tuple[str, ...], seed: int) -> dict[str, tuple[float, float]]:
-    rng = np.random.default_rng(seed)
-    draws: dict[str, list[float]] = {}
-    for _ in range(_RESAMPLES):
-        sample = pairs[rng.integers(len(pairs), size=len(pairs))]
-        for name, value in _accuracy(_confusion(sample, len(labels)), labels).items():
-            draws.setdefault(name, []).append(value)
-    return {name: (float(low), float(high)) for name, values in draws.items() for low, high in [_middle(values)]}
-
-
-def _middle(values: Sequence[float]) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return low, high
+def _intervals(
+    pairs: np.ndarray, errors: np.ndarray, labels: tuple[str, ...], seed: int
+) -> tuple[dict[str, tuple[float, float]], tuple[float, float]]:
+    of_label = pairs[:, :1] == np.arange(len(labels))
+    right = of_label & (pairs[:, :1] == pairs[:, 1:])
+    sums = resampled_sums(np.column_stack([right, of_label, errors]), seed)
+    n_right, n_images, error = np.split(sums, [len(labels), 2 * len(labels)], axis=1)
+    shares = share_of(n_right, n_images)
+    draws = dict(zip(labels, shares.T, strict=True))
+    draws["mean"] = mean_over(shares, np.flatnonzero(of_label.any(axis=0)))
+    draws["overall"] = n_right.sum(axis=1) / len(pairs)
+    found = {name: percentile_interval(values) for name, values in draws.items()}
+    error_interval = percentile_interval(error[:, 0] / len(pairs))
+    assert error_interval is not None  # every resample holds images
+    return {name: interval for name, interval in found.items() if interval is not None}, error_interval

@@ -47,7 +47,7 @@ def read_calibration_images(
     Parameters
     ----------
     sources
-        Files, folders, globs, or ``"demo:"``; see `pc_engine.sources.iter_images`.
+        Files, folders, globs and more; see `pc_engine.sources.iter_images`.
     height, width
         Size to decode to, in pixels.
     limit

@@ -219,3 +219,8 @@ def count_label(count: int, labels: Sequence[str] = DEFAULT_LABELS) -> str:
         f"A count of {count} fits none of the labels {', '.join(labels)}: leave such images out, or add a label for it "
         f"(one that ends in '+' takes all larger counts)."
     )
+
+
+def row_label(count: int, labels: Sequence[str] = DEFAULT_LABELS) -> str:
+    """Return the label of a count in a row, where a clustering may find a count that no label stands for."""
+    return labels[-1] if labels[-1].endswith("+") and count >= int(labels[-1][:-1]) else str(count)

@@ -74,6 +74,23 @@ def decode_bytes(data: bytes, height: int, width: int, *, oversampling: int | No
     return DecodedImage(np.asarray(resized), image.width, image.height)
 
 
+def displayed_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) of a picture as displayed, from its header alone.
+
+    Raises
+    ------
+    ImageError
+        If the file has no header of an image.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as header:
+            # The size of a TIFF is turned already, though the orientation stays until its pixels are read.
+            sideways = header.format != "TIFF" and _orientation(header) >= _FIRST_SIDEWAYS
+            return header.size[::-1] if sideways else header.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"The size of the image cannot be read ({_reason(error)}).") from None
+
+
 @dataclass(frozen=True)
 class DisplayImage:
     """A picture as displayed; ``picture`` may be smaller than ``width`` x ``height`` if a smaller one was enough."""

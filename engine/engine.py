@@ -15,7 +15,7 @@ import numpy as np
 
 from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.catalogue import model_for
-from pc_engine.counter import DEFAULT_LABELS
+from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.cuml_clustering import require_cuml
 from pc_engine.decode_device import DeviceDecoder, open_decoder
@@ -60,6 +60,9 @@ class Engine:
         Threads that decode images; None for one per usable core.
     cluster
         ``"density-peaks"``, ``"dbscan"`` or, on a GPU, ``"cuml-dbscan"``, for mode p2c; None for the mode's own.
+    network
+        A compiled network that keeps what the mode reads, shared by several engines and closed by whoever opened it;
+        ``backend`` to ``batch_size`` are its own then. None to compile one.
     report
         Called with a sentence for the user now and then, before something slow; by default it is discarded.
 
@@ -97,10 +100,11 @@ class Engine:
         batch_size: int | None = None,
         workers: int | None = None,
         cluster: str | None = None,
+        network: Backbone | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         # Ahead of the model, which may have to be fetched first.
-        place = choose_device(device, backend, precision, report)
+        place = network.request.device if network else choose_device(device, backend, precision, report)
         self.mode = find_mode(mode)
         if cluster is not None:
             check_clustering(self.mode, cluster)
@@ -115,7 +119,8 @@ class Engine:
         self.clock = StageClock()
         self._closed = False
         self.workers = _positive("workers", workers) or usable_cores()
-        self.network: Backbone = open_network(
+        self._owns_network = network is None
+        self.network: Backbone = network or open_network(
             self.model,
             self.mode.taps(self.model.manifest),
             backend=backend,
@@ -126,7 +131,8 @@ class Engine:
             report=report,
         )
         self._limit = BatchLimit(self.batch_size, report)
-        self._decoder = None if self.device == "cpu" else _device_decoder(self.device, self.workers, report)
+        on_device = self._owns_network and self.device != "cpu"
+        self._decoder = _device_decoder(self.device, self.workers, report) if on_device else None
 
     @property
     def backend(self) -> str:
@@ -169,7 +175,8 @@ class Engine:
         Parameters
         ----------
         sources
-            Files, folders (walked recursively), globs, or ``"demo:"``; one or several.
+            Files, folders (walked recursively), globs, shards, addresses, lists, or ``"demo:"``; one or several. See
+            `pc_engine.sources.iter_images`.
 
         Raises
         ------
@@ -205,12 +212,13 @@ class Engine:
         ]
 
     def close(self) -> None:
-        """Free the network. The engine cannot run afterwards."""
+        """Free the network, if it is the engine's own. The engine cannot run afterwards."""
         if not self._closed:
             self._closed = True
             if self._decoder is not None:
                 self._decoder.close()
-            self.network.close()
+            if self._owns_network:
+                self.network.close()
 
     def __enter__(self) -> Self:
         return self
@@ -243,7 +251,7 @@ class Engine:
                 mode=self.mode.name,
                 model=self.model.name,
                 count=int(counts[n]),
-                count_label=_row_label(int(counts[n]), labels[-1]),
+                count_label=row_label(int(counts[n]), labels),
                 count_scores=None if scores is None else dict(zip(labels, map(float, scores[n]), strict=True)),
                 class_id=class_id,
                 class_name=None if class_id is None else self.model.manifest.class_name(class_id),
@@ -347,11 +355,6 @@ def find_mode(name: str) -> Mode:
     if name not in MODES:
         raise UsageError(f"There is no mode '{name}': choose one of {', '.join(MODES)}.")
     return MODES[name]
-
-
-def _row_label(count: int, last: str) -> str:
-    """Return the label of a count, which a clustering may find though the counter was never shown it."""
-    return last if last.endswith("+") and count >= int(last[:-1]) else str(count)
 
 
 def _positive(name: str, value: int | None) -> int | None:

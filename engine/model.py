@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,9 +52,14 @@ class Model:
         """Return the fitted parts that ``mode`` needs and this model lacks."""
         return tuple(part for part in mode.parts(self.manifest) if not self.parts.has(part))
 
-    def require(self, mode: Mode) -> None:
-        """Raise ModelError, naming the command that helps, if the model cannot run ``mode``."""
+    def require(self, mode: Mode, to_come: Collection[Part] = ()) -> None:
+        """Raise ModelError, naming the command that helps, if the model cannot run ``mode``.
+
+        Parts ``to_come`` may be missing: the caller is about to fit them.
+        """
         for part in self.missing_parts(mode):
+            if part in to_come:
+                continue
             what, command = _FIT_COMMAND[part]
             raise ModelError(
                 f"Mode {mode.name} needs a {what}, which the model '{self.name}' does not have: make one from labelled "

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pc_engine.decode import display_image
 from pc_engine.errors import ImageError, PcEngineError
 from pc_engine.result import BoxPointer, Result
-from pc_engine.sources import read_image
+from pc_engine.sources import image_stem, read_image
 
 #: Colours that stay apart for most kinds of colour vision (Okabe & Ito, 2008).
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -34,17 +34,8 @@ def draw_overlay(result: Result, picture: Image.Image) -> Image.Image:
     line = max(2, round(max(size) / 160))
     for index, pointer in enumerate(result.pointers):
         colour = _COLOURS[index % len(_COLOURS)]
-        if isinstance(pointer, BoxPointer):
-            corners = (pointer.x0, pointer.y0, pointer.x1, pointer.y1)
-        else:
-            corners = (
-                pointer.x - pointer.rx,
-                pointer.y - pointer.ry,
-                pointer.x + pointer.rx,
-                pointer.y + pointer.ry,
-            )
         outline = draw.rectangle if isinstance(pointer, BoxPointer) else draw.ellipse
-        x0, y0, x1, y1 = (value * scale for value in corners)
+        x0, y0, x1, y1 = (value * scale for value in pointer.bounds)
         # A dark line beneath keeps the coloured one visible on any background.
         outline((x0, y0, x1, y1), outline=(0, 0, 0, 160), width=line + 2)
         outline((x0, y0, x1, y1), outline=colour, width=line)
@@ -70,7 +61,7 @@ def write_overlay(result: Result, index: int, directory: Path) -> Path | None:
     except ImageError:
         return None
     # In bytes, as file systems limit a name to 255 of them.
-    stem = Path(result.path).stem.encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore")
+    stem = image_stem(result.path).encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore")
     path = directory / f"{index:06d}-{stem}.jpg"
     try:
         directory.mkdir(parents=True, exist_ok=True)

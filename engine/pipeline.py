@@ -287,7 +287,7 @@ def decode_ahead(
     clock: StageClock,
     later: Callable[[bytes], bool] | None = None,
 ) -> Generator[Entry]:
-    """Read images and decode them to ``size`` (height, width) on ``workers`` threads, ``ahead`` of them at most.
+    """Read and decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` before the consumer.
 
     libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores. Files that
     ``later`` says yes to are read only.

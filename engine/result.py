@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+
+from pc_engine.errors import DataError, MissingPackageError
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 Status = Literal["ok", "error"]
 
@@ -31,6 +38,11 @@ class EllipsePointer:
         """Centre (x, y) in pixels."""
         return self.x, self.y
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """The box (x0, y0, x1, y1) around it in pixels; it may reach beyond the picture."""
+        return self.x - self.rx, self.y - self.ry, self.x + self.rx, self.y + self.ry
+
 
 @dataclass(frozen=True)
 class BoxPointer:
@@ -53,8 +65,15 @@ class BoxPointer:
         """Centre (x, y) in pixels."""
         return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Its corners (x0, y0, x1, y1) in pixels."""
+        return self.x0, self.y0, self.x1, self.y1
+
 
 Pointer = EllipsePointer | BoxPointer
+
+_POINTER_KINDS: Mapping[str, type[Pointer]] = {"ellipse": EllipsePointer, "box": BoxPointer}
 
 
 @dataclass(frozen=True)
@@ -104,7 +123,61 @@ class Result:
         """Return the row as JSON-ready values, with the names of the row format."""
         return {**asdict(self), "pointers": [asdict(pointer) for pointer in self.pointers]}
 
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """Return the result that `to_dict` made the row of; what else the row holds is left aside.
+
+        Raises
+        ------
+        DataError
+            If a column or a pointer's number is missing, or a pointer is of a kind that is not known.
+        """
+        values = {field.name: row[field.name] for field in fields(cls) if field.name in row}
+        try:
+            return cls(**{**values, "pointers": tuple(map(_pointer, row["pointers"]))})
+        except (KeyError, TypeError) as error:
+            raise DataError(f"The row of {row.get('path', 'an image')} is not one of a run: {error}.") from None
+
+    def to_supervision(self) -> Detections:
+        """Return the pointers as ``supervision.Detections``, to draw, count and filter with that library.
+
+        ``xyxy`` are the boxes, of ellipses the boxes around them, within the picture; ``confidence`` the scores.
+        ``class_id`` and ``data["class_name"]`` are the class of the row, and 0 and ``"object"`` where the mode does not
+        classify. An error row has no detections: look at `ok`.
+
+        Raises
+        ------
+        MissingPackageError
+            If the package ``supervision`` is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError:
+            raise MissingPackageError("supervision", "supervision", "turn results into its detections") from None
+        n = len(self.pointers)
+        boxes = np.array([pointer.bounds for pointer in self.pointers], np.float32).reshape(n, 4)
+        if self.width is not None and self.height is not None:
+            boxes = boxes.clip(0, [self.width, self.height] * 2).astype(np.float32)
+        return Detections(
+            xyxy=boxes,
+            confidence=np.array([pointer.score for pointer in self.pointers], np.float32),
+            class_id=np.full(n, 0 if self.class_id is None else self.class_id, np.int64),
+            data={"class_name": np.full(n, self.object_name)},
+        )
+
+    @property
+    def object_name(self) -> str:
+        """What one of the objects is called: the class, its number where it has no name, or ``"object"``."""
+        if self.class_id is None:
+            return "object"
+        return self.class_name or f"class {self.class_id}"
+
 
 def error_result(path: str, message: str, *, mode: str, model: str) -> Result:
     """Return the row of an image that could not be processed."""
     return Result(path=path, status="error", error=message, width=None, height=None, mode=mode, model=model)
+
+
+def _pointer(values: Mapping[str, Any]) -> Pointer:
+    kind = _POINTER_KINDS[values["kind"]]
+    return kind(**{field.name: values[field.name] for field in fields(kind)})

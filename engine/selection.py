@@ -216,6 +216,13 @@ def _choose(
     return Selection(best.backend, best.precision, candidates)
 
 
+def require_precision(precision: str, backend: str = _AUTO, device: str = "cpu") -> None:
+    """Raise `BackendError` if no such backend runs ``precision`` on ``device``, saying what does."""
+    probes = {name: BACKENDS[name].probe(device) for name in _names(backend, device)}
+    if not any(precision in probe.precisions for probe in probes.values()):
+        _require_any(probes, precision)
+
+
 def refusal(manifest: Manifest, precision: str, mode: str | None = None) -> str:
     """Return why ``"auto"`` does not take a precision for this model, empty if it may."""
     report = manifest.fidelity_now(precision)

@@ -10,10 +10,12 @@ import os
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,6 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pc_engine.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.machine import adds_bytes_exactly
 from pc_engine.manifest import (
     COUNTER_FILE,
     NETWORK_FILE,
@@ -237,6 +240,62 @@ def _tiny_network(nan_above: float | None) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return model
+
+
+@pytest.fixture(scope="session")
+def int8_runs():
+    """Skips where int8 is not offered."""
+    if not adds_bytes_exactly():
+        pytest.skip("this processor has no VNNI instructions: its sums of 8-bit products saturate")
+
+
+@pytest.fixture(scope="session")
+def matlab_writers() -> dict[str, Callable[..., None]]:
+    """Return ``write(path, entries)`` by version of MATLAB's files: an index as of SOS or MSO, one dict an image."""
+    return {
+        "7.3": _write_matlab_73,
+        "5": _write_matlab_5,
+        "5 compressed": functools.partial(_write_matlab_5, compressed=True),
+    }
+
+
+def _write_matlab_73(path: Path, entries: Sequence[Mapping[str, Any]], *, marked_empty: bool = True) -> None:
+    """Write a struct array as MATLAB 7.3 does: a group of object references, axes reversed, text as UTF-16 codes."""
+    import h5py
+
+    with h5py.File(path, "w", userblock_size=512) as file:
+        group = file.create_group("imgIdx")
+        for field in entries[0]:
+            references = np.empty((len(entries), 1), dtype=h5py.ref_dtype)
+            for row, entry in enumerate(entries):
+                references[row, 0] = _matlab_73_value(file, f"#refs#/{field}{row}", entry[field], marked_empty).ref
+            group.create_dataset(field, data=references)
+    with path.open("r+b") as stream:
+        stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+
+
+def _matlab_73_value(file: Any, name: str, value: Any, marked_empty: bool) -> Any:
+    if isinstance(value, str):
+        dataset = file.create_dataset(name, data=np.array([[ord(letter)] for letter in value], np.uint16))
+        dataset.attrs["MATLAB_class"] = np.bytes_("char")
+        return dataset
+    array = np.asarray(value, np.float64)
+    if array.size == 0:
+        dataset = file.create_dataset(name, data=np.zeros(2, np.uint64))
+        if marked_empty:
+            dataset.attrs["MATLAB_empty"] = np.uint8(1)
+        return dataset
+    return file.create_dataset(name, data=np.atleast_2d(array).T)
+
+
+def _write_matlab_5(path: Path, entries: Sequence[Mapping[str, Any]], *, compressed: bool = False) -> None:
+    import scipy.io
+
+    array = np.zeros((1, len(entries)), dtype=[(field, object) for field in entries[0]])
+    for column, entry in enumerate(entries):
+        for field, value in entry.items():
+            array[0, column][field] = value if isinstance(value, str) else np.atleast_2d(np.asarray(value, np.float64))
+    scipy.io.savemat(path, {"imgIdx": array}, do_compression=compressed)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE, open_graph
 from pc_engine.graph_half import cast_to_half
+from pc_engine.machine import adds_bytes_exactly
 from pc_engine.manifest import QUANTISED_FILES
 
 _LEAST_BATCH = 2
@@ -68,6 +69,9 @@ class OnnxRuntimeBackend:
         version = str(ort.__version__)
         if device != "cpu":
             return _probe_gpu(ort, version, device)
+        if not adds_bytes_exactly():
+            reason = f"ONNX Runtime {version}, on the CPU at fp32 (no int8: this processor has no VNNI instructions)."
+            return Probe(True, reason, version, ("fp32",))
         return Probe(True, f"ONNX Runtime {version}, on the CPU at fp32, int8.", version, ("fp32", "int8"))
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:

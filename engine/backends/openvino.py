@@ -12,12 +12,14 @@ from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends.padding import check_batch
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE, open_graph
+from pc_engine.machine import adds_bytes_exactly
 
 _DEVICE = "CPU"
 # What is not between a QuantizeLinear and a DequantizeLinear of an int8 network stays as exact as at fp32.
 _PRECISION_HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 # The precisions that not every processor has, by OpenVINO's name for them.
 _CAPABILITY = {"BF16": "bf16", "INT8": "int8"}
+_INSTRUCTIONS = {"bf16": "bf16", "int8": "VNNI"}
 
 
 class OpenVinoBackbone:
@@ -72,9 +74,14 @@ class OpenVinoBackend:
         except RuntimeError as error:
             return Probe(False, f"OpenVINO has no CPU device here: {_first_line(error)}")
         version = str(ov.get_version()).split("-")[0]
-        precisions = ("fp32", *(name for capability, name in _CAPABILITY.items() if capability in capabilities))
-        missing = "" if "bf16" in precisions else " (this processor has no bf16 instructions)"
-        where = f"on the CPU at {', '.join(precisions)}{missing}"
+        native = [name for capability, name in _CAPABILITY.items() if capability in capabilities]
+        # OpenVINO claims int8 wherever it has code for it, saturating or not.
+        if "int8" in native and not adds_bytes_exactly():
+            native.remove("int8")
+        missing = [text for name, text in _INSTRUCTIONS.items() if name not in native]
+        where = f"on the CPU at {', '.join(('fp32', *native))}"
+        where += f" (this processor has no {' and no '.join(missing)} instructions)" if missing else ""
+        precisions = ("fp32", *native)
         return Probe(True, f"OpenVINO {version}, {where}.", version, precisions)
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:

@@ -22,7 +22,7 @@ from pc_engine.machine import usable_cores
 from pc_engine.manifest import QUANTISED_FILES, Fidelity, Manifest, write_manifest
 from pc_engine.model import Model, copy_model_files, load_model
 from pc_engine.modes import MODES, Mode
-from pc_engine.selection import Selection, open_backbone, refusal, select
+from pc_engine.selection import Selection, open_backbone, refusal, require_precision, select
 
 _CALIBRATED = ("int8", "bf16")
 
@@ -78,6 +78,7 @@ def build(
             workers=workers or usable_cores(),
             compare_only=precision not in QUANTISED_FILES,
         )
+        require_precision(precision, backend)
         loaded = _calibrate(loaded, target, precision, photos, backend, quiet=as_json)
         if not as_json:
             _print_fidelity(loaded, precision, photos)

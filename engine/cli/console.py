@@ -16,6 +16,8 @@ from rich.text import Text
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
+_SHOWN_SKIPPED = 5
+
 
 def remark(quiet: bool) -> Callable[[str], None]:
     """Return what prints a sentence for the user on stderr, or discards it if ``quiet``."""
@@ -46,6 +48,17 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
     for row in rows:
         table.add_row(*(Text(_printable(value)) for value in row))
     _out.print(table)
+
+
+def print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """Print how many items of a data set were skipped, and why the first ones were; nothing where none was."""
+    if not skipped:
+        return
+    print_line(f"{len(skipped)} items were skipped:")
+    for item, reason in skipped[:_SHOWN_SKIPPED]:
+        print_line(f"  {item}: {reason}")
+    if len(skipped) > _SHOWN_SKIPPED:
+        print_line(f"  ... and {len(skipped) - _SHOWN_SKIPPED} more.")
 
 
 class _Rate(ProgressColumn):

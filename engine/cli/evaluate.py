@@ -1,24 +1,45 @@
-"""``pc-engine evaluate``: count accuracy on labelled images."""
+"""``pc-engine evaluate``: count and pointing accuracy on labelled images."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
+from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
 from pc_engine.datasets import read_labelled
-from pc_engine.engine import Engine
-from pc_engine.errors import DataError
+from pc_engine.errors import MissingPackageError, UsageError
+
+_REPORT = "evaluation.json"
 
 
 def evaluate(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A folder with labels.json, sos:DIR, mso:DIR, coco:FILE or lego:DIR.")
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder with labels.json, sos:DIR, mso:DIR, coco:FILE, yolo:FILE or lego:DIR.",
+        ),
     ],
-    mode: options.Mode = "c2p",
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mode", help="c2p (default), p2c or combined; several by repeating it, or all that the model can run."
+        ),
+    ] = None,
     model: options.Model = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds", help="Fit the counter in so many folds on DATA itself, each image judged by one without it."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the folds and of the bootstrap intervals.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help=f"Directory to write {_REPORT} and the charts to.")] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
     device: options.Device = "auto",
@@ -28,67 +49,172 @@ def evaluate(
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Run a mode on images whose count is known, and compare: Table 1 of the paper."""
-    from pc_engine.bench.accuracy import PUBLISHED, count_accuracy
+    """Run modes on images whose count is known, and compare: Tables 1 and 2, Figures 2 and 3 of the paper.
 
+    Pointing is compared where the labels give boxes. Chance, and a counter of salient objects that has learnt nothing,
+    stand beside. Images that cannot be read are counted and listed.
+    """
+    from pc_engine.bench.evaluation import EvaluationSettings
+    from pc_engine.bench.evaluation import evaluate as measure
+
+    settings = EvaluationSettings(
+        model=model,
+        modes=tuple(mode or ("c2p",)),
+        backend=backend,
+        precision=precision,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        cluster=cluster,
+        folds=folds,
+        seed=seed,
+    )
+    _make_folder(out)
     labelled = read_labelled(data)
-    images = [image for image in labelled.images if image.count is not None]
-    if not images:
-        raise DataError(f"None of the images of {data} has a count.")
     silent = quiet or as_json
-    true: list[int] = []
-    predicted: list[int] = []
-    classified = right_class = failed = 0
-    with (
-        Engine(
-            model,
-            mode=mode,
-            backend=backend,
-            precision=precision,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-            cluster=cluster,
+    with progress("images", quiet=silent) as tracker:
+        report = measure(
+            data,
+            labelled,
+            settings,
             report=remark(quiet),
-        ) as engine,
-        progress(mode, quiet=silent, total=len(images)) as tracker,
-    ):
-        for image, result in zip(images, engine.run_paths(image.path for image in images), strict=True):
-            tracker.advance()
-            if result.count is None or image.count is None:
-                failed += 1
-                continue
-            true.append(image.count)
-            predicted.append(result.count)
-            if result.class_name is not None and image.class_name in engine.model.manifest.classes and image.count:
-                classified += 1
-                right_class += result.class_name == image.class_name
-        accuracy = count_accuracy(true, predicted)
-        identity = {"model": engine.model.name, "backend": engine.backend, "precision": engine.precision}
-    class_accuracy = right_class / classified if classified else None
-    if as_json:
-        print_json(
-            {"data": data, "mode": mode, **identity, **accuracy.to_dict(), "class_accuracy": class_accuracy}
-            | {"failed": failed, "skipped": len(labelled.skipped)}
+            progress=lambda stage, done, total: tracker.restart(stage, done, total, "done"),
         )
+    if out is not None:
+        _store(out, report, quiet)
+    if as_json:
+        print_json(report)
+    elif not quiet:
+        _print_counts(report)
+        _print_pointing(report)
+        print_skipped([*labelled.skipped, *((path, reason) for path, reason in report["failures"])])
+
+
+def _make_folder(out: Path | None) -> None:
+    """Find out before the measurement whether it can be written."""
+    if out is None:
         return
-    if quiet:
-        return
-    names = (*accuracy.labels, "mean")
-    rows = [(name, *("-" if value is None else str(value) for value in values)) for name, values in PUBLISHED.items()]
-    ours = accuracy.accuracy
-    rows.append((f"{mode}, here", *(f"{ours[name]:.0%}".rstrip("%") if name in ours else "-" for name in names)))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The folder {out} cannot be written ({error.strerror}): choose another.") from None
+
+
+def _store(out: Path, report: Mapping[str, Any], quiet: bool) -> None:
+    from pc_engine.bench.accuracy_charts import confusion_chart, count_chart, pointing_chart
+
+    (out / _REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    try:
+        count_chart(report, out / "count-accuracy.png")
+        confusion_chart(report, out / "confusion.png")
+        pointing_chart(report, out / "pointing-accuracy.png")
+    except MissingPackageError as error:
+        remark(quiet)(f"{error} The tables are in {out / _REPORT}.")
+
+
+def _rows_here(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield name and figures of all that was measured here, the modes last."""
+    for name, figures in (*report["baselines"].items(), *report["modes"].items()):
+        yield f"{name}, here", figures
+
+
+def _print_counts(report: Mapping[str, Any]) -> None:
+    labels = next(iter(report["modes"].values()))["confusion"]["labels"]
+    names = (*labels, "mean")
+    rows = [
+        (name, *("-" if value is None else str(value) for value in values))
+        for name, values in report["published"]["count_accuracy"].items()
+    ]
+    for name, figures in _rows_here(report):
+        found, intervals = figures["count_accuracy"], figures["count_accuracy_interval"]
+        rows.append((name, *(_percent(found.get(label)) for label in names)))
+        rows.append(("  95 % interval", *(_percents(intervals.get(label)) for label in names)))
     print_table(
-        f"Count accuracy in per cent ({identity['model']} on {data}; the published rows are on SOS)",
+        f"Count accuracy in per cent ({report['model']} on {report['data']}; the published rows are on SOS)",
         ("method", *(f">{name}" for name in names)),
         rows,
     )
-    low, high = accuracy.intervals["mean"]
-    print_line(
-        f"{accuracy.n} images; mean over labels {ours['mean']:.1%} (95 % interval {low:.1%} to {high:.1%}), overall "
-        f"{ours['overall']:.1%}, mean absolute error {accuracy.mean_absolute_error:.2f}."
-    )
-    if class_accuracy is not None:
-        print_line(f"Class right in {class_accuracy:.1%} of {classified} images.")
-    if failed or labelled.skipped:
-        print_line(f"{failed} images could not be read, {len(labelled.skipped)} entries were skipped.")
+    if report["folds"]:
+        print_line(
+            f"The counter was fitted in {report['folds']['k']} folds, each image judged by one that did not see it."
+        )
+    for mode, figures in report["modes"].items():
+        found = figures["count_accuracy"]
+        low, high = figures["mean_absolute_error_interval"]
+        print_line(
+            f"{mode}: {figures['n']} images, overall {found['overall']:.1%} right, mean absolute error "
+            f"{figures['mean_absolute_error']:.2f} ({low:.2f} to {high:.2f})."
+            + _class_sentence(figures["class_accuracy"], figures["class_images"])
+        )
+        confusion = figures["confusion"]["rows_true"]
+        print_table(
+            f"Confusion of {mode}: images by true count (rows) and count found (columns)",
+            ("true", *(f">{label}" for label in labels)),
+            [(label, *map(str, row)) for label, row in zip(labels, confusion, strict=True)],
+        )
+
+
+def _class_sentence(share: float | None, n: int) -> str:
+    return "" if share is None else f" Class right in {share:.1%} of {n} images."
+
+
+def _print_pointing(report: Mapping[str, Any]) -> None:
+    measured = [(name, figures) for name, figures in _rows_here(report) if "pointing" in figures]
+    if all(figures["boxes"]["judged"] == figures["boxes"]["wrong_count"] == 0 for _, figures in measured):
+        print_line("Pointing was not measured: the labels give no boxes of what they count.")
+        return
+    names = ("1", "2", "3", "mean", "4+")
+    for ratio in measured[0][1]["pointing"]:
+        rows = [
+            (name, *map(_hundredths, table[ratio]), _hundredths(sum(table[ratio]) / len(table[ratio])), "-")
+            for name, table in report["published"]["pointing"].items()
+        ]
+        for name, figures in measured:
+            found, intervals = figures["pointing"][ratio], figures["pointing_interval"][ratio]
+            rows.append((name, *(_hundredths(found.get(label)) for label in names)))
+            rows.append(("  95 % interval", *(_range(intervals.get(label)) for label in names)))
+        print_table(
+            f"Pointing accuracy at overlap {ratio} where the count is right, by true count (published: on MSO)",
+            ("method", *(f">{name}" for name in names)),
+            rows,
+        )
+    for name, figures in measured:
+        boxes = figures["boxes"]
+        print_line(
+            f"{name}: {boxes['judged']} images judged; mean intersection over union {_hundredths(figures['iou'])} "
+            f"({_range(figures['iou_interval'])}), mean pointer {_share(figures['mean_pointer_area'])} of the picture."
+        )
+    _print_boxes(measured[-1][1]["boxes"])
+
+
+def _print_boxes(boxes: Mapping[str, int]) -> None:
+    notes = {
+        "no_boxes": "images with objects have no boxes",
+        "disagree": "images have other numbers of boxes than their count says and took no part",
+        "clipped": "boxes reached out of their picture and were cut",
+        "outside": "boxes lay outside their picture and were left out",
+    }
+    said = [f"{boxes[key]} {text}" for key, text in notes.items() if boxes[key]]
+    if said:
+        print_line(f"{'; '.join(said)}.")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}"
+
+
+def _percents(interval: Sequence[float] | None) -> str:
+    return "-" if interval is None else f"{100 * interval[0]:.0f}-{100 * interval[1]:.0f}"
+
+
+def _hundredths(value: float | None) -> str:
+    """Return a share as the paper prints it: .87."""
+    return "-" if value is None else f"{value:.2f}".removeprefix("0")
+
+
+def _range(interval: Sequence[float] | None) -> str:
+    return "-" if interval is None else "-".join(map(_hundredths, interval))
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

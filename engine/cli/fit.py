@@ -11,7 +11,7 @@ import typer
 
 from pc_engine.catalogue import find_model
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
+from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
 from pc_engine.cli.target import target_directory
 from pc_engine.counter import count_label
 from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from pc_engine.fitting.counter import CounterReport
     from pc_engine.fitting.from_images import Unreadable
 
-_SHOWN_SKIPPED = 5
-
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="A folder with labels.json or labels.csv, a CSV or JSON file, sos:DIR, mso:DIR, coco:FILE."
+        metavar="DATA",
+        help="A folder with labels.json or labels.csv, a CSV or JSON file, sos:DIR, mso:DIR, coco:FILE, or run:DIR for "
+        "the images of a run that were reviewed.",
     ),
 ]
 ModelToFit = Annotated[str, typer.Option("--model", help="The model's name or directory.")]
@@ -94,7 +94,7 @@ def fit_counter(
         print_json({**report.to_dict(), "model": str(target), "skipped": len(skipped)})
     elif not quiet:
         _print_report(report)
-        _print_skipped(skipped)
+        print_skipped(skipped)
         print_line(f"The count SVM is in {target}.")
 
 
@@ -166,7 +166,7 @@ def fit_signatures(
             }
         )
     elif not quiet:
-        _print_skipped(skipped)
+        print_skipped(skipped)
         print_line(
             f"Signatures of {n_known} of {signatures.n_classes} classes from {known - len(unreadable)} images are in "
             f"{target}. Classes without images use the ranking over all of them."
@@ -196,16 +196,6 @@ def _class_ids(images: Sequence[LabelledImage], manifest: Manifest, report: Call
 
 def _as_skipped(unreadable: Sequence[Unreadable]) -> list[tuple[str, str]]:
     return [(item.name, item.reason) for item in unreadable]
-
-
-def _print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    if not skipped:
-        return
-    print_line(f"{len(skipped)} items were skipped:")
-    for item, reason in skipped[:_SHOWN_SKIPPED]:
-        print_line(f"  {item}: {reason}")
-    if len(skipped) > _SHOWN_SKIPPED:
-        print_line(f"  ... and {len(skipped) - _SHOWN_SKIPPED} more.")
 
 
 def _print_report(report: CounterReport) -> None:

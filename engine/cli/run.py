@@ -23,7 +23,7 @@ from pc_engine.result import Result
 from pc_engine.run_directory import OVERLAYS, RunDirectory
 from pc_engine.run_state import State, Tally
 from pc_engine.sharding import parse_shard
-from pc_engine.sources import iter_images
+from pc_engine.sources import count_images, iter_images
 from pc_engine.writers import find_format
 
 _TABLE_ROWS = 40
@@ -33,7 +33,12 @@ _STOPPED_BY_SIGNAL = 128  # plus its number, as shells have it
 
 def run(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Folders, files, globs, or demo: for the built-in scenes.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders, files, globs, tar and Parquet shards, addresses (s3://, https://, ...), @list.txt or "
+            "@table.csv, or demo: for the built-in scenes.",
+        ),
     ],
     mode: options.Mode = "c2p",
     model: options.Model = None,
@@ -84,7 +89,17 @@ def run(
             stack.enter_context(rows)
         chosen = _as_before(rows, {"backend": backend, "precision": precision, "device": device})
         engine = stack.enter_context(
-            Engine(model, mode=mode, batch_size=batch_size, workers=workers, cluster=cluster, report=say, **chosen)
+            Engine(
+                model,
+                mode=mode,
+                backend=chosen["backend"],
+                precision=chosen["precision"],
+                device=chosen["device"],
+                batch_size=batch_size,
+                workers=workers,
+                cluster=cluster,
+                report=say,
+            )
         )
         if rows is not None:
             rows.begin(engine.identity(), {**_about(engine), "sources": list(sources)})
@@ -161,11 +176,11 @@ def _count_in_background(
 
     def count() -> None:
         with contextlib.suppress(PcEngineError):
-            images = iter_images(sources, without=overlays)
-            total = sum(1 for image in images if rows is None or rows.holds(image))
-            tracker.set_total(total)
-            if rows is not None:
-                rows.set_total(total)
+            total = count_images(sources, without=overlays, which=None if rows is None else rows.holds)
+            if total is not None:
+                tracker.set_total(total)
+                if rows is not None:
+                    rows.set_total(total)
 
     threading.Thread(target=count, daemon=True).start()
 

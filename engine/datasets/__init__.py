@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pc_engine.datasets.classes import ResolvedClasses, resolve_class_ids
 from pc_engine.datasets.read import KNOWN_FORMS, read_labelled
-from pc_engine.datasets.records import Box, LabelledImage, LabelledSet
+from pc_engine.datasets.records import Box, LabelledImage, LabelledSet, clip_to_frame
 
 __all__ = [
     "KNOWN_FORMS",
@@ -20,6 +20,7 @@ __all__ = [
     "LabelledImage",
     "LabelledSet",
     "ResolvedClasses",
+    "clip_to_frame",
     "read_labelled",
     "resolve_class_ids",
 ]

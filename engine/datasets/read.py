@@ -8,8 +8,10 @@ from pc_engine.datasets.class_folders import has_class_folders, read_class_folde
 from pc_engine.datasets.coco import is_coco, parse_coco, read_coco
 from pc_engine.datasets.labels_json import LABELS_JSON, parse_labels, read_labels_json
 from pc_engine.datasets.records import LabelledSet, read_json
+from pc_engine.datasets.reviewed_run import read_reviewed_run
 from pc_engine.datasets.sos import read_mso, read_sos
 from pc_engine.datasets.table import LABELS_CSV, parse_records, read_csv, read_json_lines
+from pc_engine.datasets.yolo import SPLITS, read_yolo
 from pc_engine.errors import DataError
 
 #: The forms of a specification, for help texts and errors.
@@ -21,6 +23,8 @@ KNOWN_FORMS = (
     "sos:DIR, sos:DIR#train or sos:DIR#test (SOS and ESOS as distributed)",
     "mso:DIR (MSO as distributed)",
     "coco:FILE or coco:FILE@IMAGES_DIR (COCO instances)",
+    "run:DIR (the images of a run that were reviewed)",
+    "yolo:FILE, or yolo:FILE#train, #val or #test (the YAML file of a YOLO data set)",
 )
 
 
@@ -54,6 +58,10 @@ def read_labelled(spec: str) -> LabelledSet:
             return read_mso(_path(rest))
         if kind == "coco":
             return _read_coco(rest)
+        if kind == "run":
+            return read_reviewed_run(_path(rest))
+        if kind == "yolo":
+            return _read_yolo(rest)
     path = _path(spec)
     if path.is_dir():
         return _read_folder(path)
@@ -119,3 +127,14 @@ def _read_coco(rest: str) -> LabelledSet:
     if not folder.is_dir():
         raise DataError(f"The images folder {folder} of coco:{rest} does not exist.")
     return read_coco(_path(file), folder)
+
+
+def _read_yolo(rest: str) -> LabelledSet:
+    file, hash_sign, split = rest.rpartition("#")
+    if not hash_sign or _path(rest).is_file():  # a file's own name may hold a '#'
+        return read_yolo(_path(rest))
+    if split not in SPLITS:
+        raise DataError(
+            f"The split '{split}' of yolo:{rest} is not known: write #{', #'.join(SPLITS)}, or nothing for all images."
+        )
+    return read_yolo(_path(file), split)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,32 @@ class LabelledImage:
     class_id: int | None = None
     boxes: tuple[Box, ...] = ()
     wnid: str | None = None
+
+    @property
+    def counted_boxes(self) -> tuple[Box, ...]:
+        """The boxes that `count` speaks of: those of the image's class, or of the dominant one where it names none.
+
+        Boxes without classes are all counted. As labelled: they may reach out of the frame (see `clip_to_frame`).
+        """
+        classes = {box.class_name for box in self.boxes}
+        if classes <= {None}:
+            return self.boxes
+        wanted = self.class_name if self.class_name is not None else dominant_class(self.boxes)[0]
+        return tuple(box for box in self.boxes if box.class_name == wanted)
+
+
+def clip_to_frame(boxes: Iterable[Box], width: float, height: float) -> tuple[tuple[Box, ...], int, int]:
+    """Cut boxes to a picture of ``width`` x ``height`` pixels.
+
+    Returns the boxes that keep some area, how many of these were cut, and how many lay outside and were left out.
+    """
+    boxes = tuple(boxes)
+    moved = [
+        replace(box, x0=max(box.x0, 0.0), y0=max(box.y0, 0.0), x1=min(box.x1, width), y1=min(box.y1, height))
+        for box in boxes
+    ]
+    kept = [(new, old) for new, old in zip(moved, boxes, strict=True) if new.x1 > new.x0 and new.y1 > new.y0]
+    return tuple(new for new, _ in kept), sum(new != old for new, old in kept), len(boxes) - len(kept)
 
 
 @dataclass(frozen=True)

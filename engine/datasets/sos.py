@@ -55,7 +55,7 @@ def read_sos(directory: Path, split: Split | None = None) -> LabelledSet:
 
 
 def read_mso(directory: Path) -> LabelledSet:
-    """Read MSO: counts and boxes; coordinates below 0 are clipped.
+    """Read MSO: counts and boxes, as labelled: some have coordinates below 0 (see `clip_to_frame`).
 
     The count is the label; where that is the open "4+" and more objects are annotated, it is their number.
 
@@ -103,4 +103,4 @@ def _boxes(annotation: np.ndarray) -> tuple[Box, ...]:
     corners = np.atleast_2d(annotation).astype(np.float64)
     if corners.ndim != 2 or corners.shape[1] != 4 or not np.isfinite(corners).all():
         raise ValueError(f"its annotation has shape {annotation.shape}, expected one finite x0 y0 x1 y1 per object")
-    return tuple(Box(x0, y0, x1, y1) for x0, y0, x1, y1 in np.maximum(corners, 0.0).tolist())
+    return tuple(Box(x0, y0, x1, y1) for x0, y0, x1, y1 in corners.tolist())

@@ -68,23 +68,56 @@ def counter_from_images(
     counted = [image for image in images if image.count is not None]
     if not counted:
         raise DataError("None of the images has a count: give a CSV with the columns path,count, or labels.json.")
-    collector = FeatureCollector(backbone.request.taps, capacity=len(counted))
-    counts: list[int] = []
+    features, taken, unreadable = features_from_images(
+        counted, backbone, backbone.request.taps, workers=workers, advance=advance
+    )
+    counts = np.array([counted[i].count for i in taken])
+    counter, report = fit_counter(features, counts, labels=labels, folds=folds, seed=seed, progress=fitting)
+    return counter, report, unreadable
+
+
+def features_from_images(
+    images: Sequence[LabelledImage],
+    backbone: Backbone,
+    names: Sequence[str],
+    *,
+    workers: int,
+    advance: Advance = lambda _: None,
+) -> tuple[dict[str, np.ndarray], list[int], tuple[Unreadable, ...]]:
+    """Gather taps of all images that can be read.
+
+    Parameters
+    ----------
+    images, workers, advance
+        See `counter_from_images`.
+    backbone
+        A compiled network that keeps the taps ``names``, and maybe others.
+    names
+        The taps to gather.
+
+    Returns
+    -------
+    tuple
+        Tap name to rows (n, D) float32, the places in ``images`` of the n that were read, and the others.
+
+    Raises
+    ------
+    DataError
+        If no image can be read.
+    """
+    collector = FeatureCollector(names, capacity=len(images))
+    taken: list[int] = []
     unreadable: list[Unreadable] = []
     position = 0
-    for batch in tap_batches([image.path for image in counted], backbone, workers):
-        keep = _usable(batch, unreadable)
+    for batch in tap_batches([image.path for image in images], backbone, workers):
+        taken += [position + i for i in _usable(batch, unreadable)]
         if batch.taps is not None:
             collector.add(batch.finite_taps())
-        counts += [count for i in keep if (count := counted[position + i].count) is not None]
         position += len(batch.entries)
         advance(len(batch.entries))
-    if not counts:
-        raise DataError(f"None of the {len(counted)} images can be read; the first: {unreadable[0].reason}")
-    counter, report = fit_counter(
-        collector.features(), np.asarray(counts), labels=labels, folds=folds, seed=seed, progress=fitting
-    )
-    return counter, report, tuple(unreadable)
+    if not taken:
+        raise DataError(f"None of the {len(images)} images can be read; the first: {unreadable[0].reason}")
+    return collector.features(), taken, tuple(unreadable)
 
 
 def signatures_from_images(

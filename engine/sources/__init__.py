@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+from pc_engine.sources.folders import IMAGE_SUFFIXES
 from pc_engine.sources.image import MAX_BYTES, SourceImage, as_source_image, read_file
-from pc_engine.sources.listing import DEMO, DEMO_DIRECTORY, IMAGE_SUFFIXES, iter_images
-from pc_engine.sources.resolve import read_image
+from pc_engine.sources.listing import DEMO, DEMO_DIRECTORY, count_images, iter_images
+from pc_engine.sources.resolve import image_stem, read_image
 
 __all__ = [
     "DEMO",
@@ -18,6 +19,8 @@ __all__ = [
     "MAX_BYTES",
     "SourceImage",
     "as_source_image",
+    "count_images",
+    "image_stem",
     "iter_images",
     "read_file",
     "read_image",

@@ -1,25 +1,36 @@
-"""From the words on the command line to a stream of images: files, folders, globs, and ``demo:``.
+"""From the words on the command line to a stream of images.
 
-Listing streams: folders are walked as the run goes on, in an order that is the same on every machine.
+Listing streams: folders, patterns, lists and shards are gone through as the run goes on, in an order that is the same
+on every machine, and memory does not grow with the number of images.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePath
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
 
-from pc_engine.errors import UsageError
-from pc_engine.sources.image import SourceImage, local_image
+from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.sources.addresses import Images, find_address, is_address, local_path
+from pc_engine.sources.braces import expand_braces, has_braces
+from pc_engine.sources.folders import walk_folder
+from pc_engine.sources.globs import glob_matches
+from pc_engine.sources.image import SourceImage, broken_image, local_image
+from pc_engine.sources.lists import MARK, check_list, list_images
+from pc_engine.sources.parquet_shards import check_parquet, is_parquet, parquet_images
+from pc_engine.sources.resolve import named_image
+from pc_engine.sources.shards import CostlyListingError, Listing
+from pc_engine.sources.tar_shards import is_tar, tar_images
 
 DEMO = "demo:"
 DEMO_DIRECTORY = Path(__file__).parents[1] / "embedded" / "demo"
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
+# Lists the images of one source.
+_Source = Callable[[Listing], Iterator[SourceImage]]
 
-# First bytes of the formats that are read, to recognise an image whose name does not say so.
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"GIF8")
+_WHAT_TO_NAME = "Name a folder, a file, a glob such as 'photos/*.jpg', an address, a list as '@list.txt', or 'demo:'."
 
 
 def iter_images(
@@ -28,104 +39,151 @@ def iter_images(
     """Yield the images of ``sources`` in a stable order.
 
     A file named directly is yielded whatever its name, so that a bad one gets its row. In a folder, which is walked
-    recursively, a file takes part if its suffix or its first bytes are those of an image.
+    recursively, a file takes part if its suffix or its first bytes are those of an image; shards in it do not.
 
     Parameters
     ----------
     sources
-        Folders, files, globs, or ``"demo:"``.
+        Folders, files, globs, or ``"demo:"``; tar and Parquet shards, directly or by a glob; whatever ``fsspec`` has an
+        address for; ``"@list.txt"``, ``"@table.csv"`` or ``"@-"`` for what a list names. Braces are expanded, as in
+        ``"shards/{000..099}.tar"``. What exists under its literal name is always that.
     without
         A folder that is not entered, such as that of the pictures which the run itself writes.
 
     Raises
     ------
     UsageError
-        If a source does not exist or a glob matches nothing. Raised before the first image is yielded.
+        If a source does not exist or cannot be reached, or a glob matches nothing. Raised before the first image is
+        yielded.
+    MissingPackageError
+        If a source takes a package that is not installed; raised likewise.
     """
-    checked = [_checked(source) for source in sources]
+    return _list(_checked(sources), Listing(_real(without)))
+
+
+def count_images(
+    sources: Iterable[str | os.PathLike[str]],
+    without: str | os.PathLike[str] | None = None,
+    which: Callable[[SourceImage], bool] | None = None,
+) -> int | None:
+    """Return the number of images that `iter_images` yields, or None where finding out takes as long as reading them.
+
+    With ``which``, of those images alone that it says yes to.
+
+    Raises
+    ------
+    UsageError, MissingPackageError
+        As `iter_images`.
+    """
+    listed = [os.fspath(source) for source in sources]
+    # Each listing of a bucket costs requests.
+    if any(is_address(source) and not os.path.lexists(source) for source in listed):
+        return None
+    try:
+        images = _list(_checked(listed), Listing(_real(without), names_only=True))
+        return sum(1 for image in images if which is None or which(image))
+    except CostlyListingError:
+        return None
+
+
+def _real(without: str | os.PathLike[str] | None) -> str | None:
+    return None if without is None else os.path.realpath(without)
+
+
+def _checked(sources: Iterable[str | os.PathLike[str]]) -> list[_Source]:
+    checked = [_find(os.fspath(source)) for source in sources]
     if not checked:
-        raise UsageError("No source was given: name a folder, a file, a glob such as 'photos/*.jpg', or 'demo:'.")
-    return _walk_all(checked, None if without is None else os.path.realpath(without))
+        raise UsageError(f"No source was given. {_WHAT_TO_NAME}")
+    return checked
 
 
-def _checked(source: str | os.PathLike[str]) -> str:
-    text = os.fspath(source)
-    if text == DEMO:
-        return os.fspath(DEMO_DIRECTORY)
-    if os.path.isdir(text) and not os.access(text, os.R_OK | os.X_OK):
-        raise UsageError(f"The folder '{text}' cannot be listed: check its permissions.")
-    if os.path.lexists(text) or (glob.has_magic(text) and next(glob.iglob(text, recursive=True), None)):
-        return text
-    what = "The pattern matches nothing" if glob.has_magic(text) else "There is no file or folder"
-    raise UsageError(f"{what}: '{text}'. Name a folder, a file, a glob such as 'photos/*.jpg', or 'demo:'.")
-
-
-def _walk_all(sources: Iterable[str], without: str | None) -> Iterator[SourceImage]:
+def _list(sources: Iterable[_Source], listing: Listing) -> Iterator[SourceImage]:
     for source in sources:
-        if not os.path.lexists(source):
-            yield from _walk_matches(source, without)
-        else:
-            yield from _walk(source, without)
+        yield from source(listing)
 
 
-def _walk_matches(pattern: str, without: str | None) -> Iterator[SourceImage]:
-    folders: set[PurePath] = set()
-    for match in sorted(glob.iglob(pattern, recursive=True)):
-        path = PurePath(match)
-        # "**" matches a folder and then all that lies in it, which was walked with the folder already.
-        if folders.isdisjoint(path.parents):
-            if os.path.isdir(match):
-                folders.add(path)
-            yield from _walk(match, without)
+def _find(text: str) -> _Source:
+    """Return what lists a source, or raise an error that says that it does not exist."""
+    if text == DEMO:
+        return partial(_images_at, os.fspath(DEMO_DIRECTORY))
+    if os.path.lexists(text):
+        return _find_local(text)
+    if has_braces(text):
+        return _find_each(text)
+    if text.startswith(MARK):
+        check_list(text[len(MARK) :])
+        return partial(_listed, text[len(MARK) :])
+    if is_address(text):
+        path = local_path(text)
+        return partial(_at_address, find_address(text)) if path is None else _find(path)
+    if glob.has_magic(text) and next(glob_matches(text), None) is not None:
+        return partial(_matched, text)
+    what = "The pattern matches nothing" if glob.has_magic(text) else "There is no file or folder"
+    raise UsageError(f"{what}: '{text}'. {_WHAT_TO_NAME}")
 
 
-def _walk(source: str, without: str | None) -> Iterator[SourceImage]:
-    if os.path.isdir(source):
-        yield from _walk_folder(source, without, frozenset())
+def _find_local(path: str) -> _Source:
+    if os.path.isdir(path):
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise UsageError(f"The folder '{path}' cannot be listed: check its permissions.")
+    elif is_parquet(path):
+        check_parquet(path)
+    return partial(_images_at, path)
+
+
+def _find_each(text: str) -> _Source:
+    # Not kept: there may be very many. Of those elsewhere only the first is looked up.
+    for number, one in enumerate(expand_braces(text)):
+        if number == 0 or not is_address(one):
+            _find(one)
+    return partial(_expanded, text)
+
+
+def _images_at(path: str, listing: Listing) -> Iterator[SourceImage]:
+    """Yield the images of a file, folder or shard of this machine, or the file itself where there is none."""
+    path = str(Path(path))
+    if os.path.isdir(path):
+        yield from walk_folder(path, listing.without, in_order=not listing.names_only)
     else:
-        yield local_image(Path(source))
+        yield from _shard_images(path, listing) or (local_image(path),)
 
 
-def _walk_folder(folder: str, without: str | None, ancestors: frozenset[tuple[int, int]]) -> Iterator[SourceImage]:
-    if without is not None and os.path.realpath(folder) == without:
-        return
-    try:
-        identity = os.stat(folder)
-        key = (identity.st_dev, identity.st_ino)
-        if key in ancestors:  # a symbolic link that leads back up
-            return
-        with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
-    except OSError:
-        yield local_image(Path(folder))  # decoding it fails with the reason, so that it gets its row
-        return
-    for entry in entries:
-        if _is_folder(entry):
-            yield from _walk_folder(entry.path, without, ancestors | {key})
-        elif _looks_like_image(entry):
-            yield local_image(Path(entry.path))
+def _shard_images(name: str, listing: Listing) -> Iterator[SourceImage] | None:
+    """Return the images of a shard, or None for what is none by its name."""
+    if is_tar(name):
+        return tar_images(name, listing)
+    return parquet_images(name, listing) if is_parquet(name) else None
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a symbolic link to itself, or into a folder that may not be entered
-        return False
+def _matched(pattern: str, listing: Listing) -> Iterator[SourceImage]:
+    for path in glob_matches(pattern, listing.without):
+        yield from _images_at(path, listing)
 
 
-def _looks_like_image(entry: os.DirEntry[str]) -> bool:
-    if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-        return True
-    try:
-        if not entry.is_file():  # never open a FIFO or a device: it may block for ever
-            return False
-        with open(entry.path, "rb") as stream:
-            head = stream.read(12)
-    except OSError:
-        return False
-    if head.startswith(b"RIFF"):
-        return head[8:12] == b"WEBP"
-    if head.startswith(b"BM"):
-        # Two letters alone would take in many a text file; a bitmap's reserved bytes 6..9 are zero.
-        return head[6:10] == b"\x00\x00\x00\x00"
-    return head.startswith(_SIGNATURES)
+def _at_address(images: Images, listing: Listing) -> Iterator[SourceImage]:
+    for image in images():
+        yield from _shard_images(image.name, listing) or (image,)
+
+
+def _listed(name: str, listing: Listing) -> Iterator[SourceImage]:
+    yield from list_images(name, listing, _line_images)
+
+
+def _line_images(text: str, listing: Listing) -> Iterator[SourceImage]:
+    """Yield what a line of a list names: it is looked up on this machine only, as there may be a million of them."""
+    if os.path.lexists(text):
+        yield from _images_at(text, listing)
+    elif is_address(text):
+        yield from _shard_images(text, listing) or (named_image(text),)
+    else:
+        yield named_image(text)
+
+
+def _expanded(text: str, listing: Listing) -> Iterator[SourceImage]:
+    for one in expand_braces(text):
+        try:
+            source = _find(one)
+        except PcEngineError as error:  # it was there when the run began, or is elsewhere
+            yield broken_image(one, str(error))
+        else:
+            yield from source(listing)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pc_engine.bench.accuracy import PUBLISHED, count_accuracy
+from pc_engine.bench.accuracy import PUBLISHED, chance_accuracy, count_accuracy
 from pc_engine.counter import DEFAULT_LABELS
 from pc_engine.errors import DataError
 
@@ -71,6 +71,33 @@ def test_intervals_hold_the_accuracy_narrow_with_n_and_repeat() -> None:
     # A share p of n images has a standard deviation of sqrt(p (1 - p) / n).
     p = measured.accuracy["overall"]
     assert widths[1] == pytest.approx(2 * 1.96 * (p * (1 - p) / 800) ** 0.5, rel=0.15)
+
+
+def test_a_rare_label_does_not_move_the_mean_when_a_resample_lacks_it() -> None:
+    # One image of label 3, counted wrong: without it the mean would be 1.
+    low, high = count_accuracy([1] * 30 + [2] * 30 + [3], [1] * 30 + [2] * 30 + [1]).intervals["mean"]
+    assert low == high == pytest.approx(2 / 3)
+
+
+def test_chance_is_the_share_of_each_label() -> None:
+    report = chance_accuracy([0, 1, 1, 1, 5, 9, 4, 4])
+    assert json.loads(json.dumps(report)) == report
+    shares = {"0": 1 / 8, "1": 3 / 8, "4+": 1 / 2}
+    overall = sum(share**2 for share in shares.values())
+    assert report["count_accuracy"] == pytest.approx({**shares, "mean": 1 / 3, "overall": overall})
+    assert report["count_accuracy_interval"]["mean"] == pytest.approx([1 / 3, 1 / 3])
+    low, high = report["count_accuracy_interval"]["4+"]
+    assert low < 1 / 2 < high
+    # Guessing many times by the same shares comes to the same.
+    rng = np.random.default_rng(0)
+    true = np.repeat([0, 1, 4], [10_000, 30_000, 40_000])
+    guessed = rng.choice([0, 1, 4], p=list(shares.values()), size=len(true))
+    assert [float((guessed[true == k] == k).mean()) for k in (0, 1, 4)] == pytest.approx(
+        list(shares.values()), abs=0.02
+    )
+    assert float((guessed == true).mean()) == pytest.approx(overall, abs=0.01)
+    with pytest.raises(DataError, match="no image"):
+        chance_accuracy([])
 
 
 def test_the_report_is_ready_for_json() -> None:

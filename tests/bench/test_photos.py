@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,6 +30,13 @@ def test_random_needs_a_number(source):
 
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(DataError, match="no image"), photos_of(str(tmp_path)):
+        pass
+
+
+def test_images_that_are_no_files_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("a.jpg", b"x")
+    with pytest.raises(UsageError, match="no files of this machine"), photos_of(f"zip://::{tmp_path}/photos.zip"):
         pass
 
 

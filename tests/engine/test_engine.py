@@ -3,13 +3,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -20,6 +24,7 @@ from pc_engine.counter import CountSVM
 from pc_engine.errors import ModelError, PcEngineError, UsageError
 from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
+from pc_engine.sources import read_image
 from pc_engine.writers import read_rows
 
 Draw = Callable[..., Image.Image]
@@ -208,6 +213,27 @@ def test_paths_of_any_iterable_are_taken_lazily(open_engine: Callable[..., Engin
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
+def test_images_of_every_kind_of_source_are_counted_alike(
+    open_engine: Callable[..., Engine], scenes: Path, tmp_path: Path
+) -> None:
+    files = sorted(scenes.iterdir())
+    with tarfile.open(tmp_path / "a.tar", "w") as plain, tarfile.open(tmp_path / "b.tgz", "w:gz") as packed:
+        for path in files:
+            plain.add(path, path.name)
+            packed.add(path, path.name)
+    pq.write_table(pa.table({"image": [path.read_bytes() for path in files]}), tmp_path / "c.parquet")
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+        for path in files:
+            archive.write(path, path.name)
+    (tmp_path / "e.txt").write_text("".join(f"{path}\n" for path in files))
+    sources = [*(tmp_path / name for name in ("a.tar", "b.tgz", "c.parquet"))]
+    results = list(open_engine(batch_size=4).run([*sources, f"zip://::{tmp_path}/d.zip", f"@{tmp_path}/e.txt"]))
+    expected = [(result.count, result.pointers) for result in open_engine(batch_size=4).run(scenes)]
+    assert [(result.count, result.pointers) for result in results] == expected * 5
+    for k, result in enumerate(results):
+        assert read_image(result.path) == files[k % len(files)].read_bytes()
+
+
 def test_a_folder_where_nothing_can_be_read_gives_a_row_each(
     open_engine: Callable[..., Engine], tmp_path: Path
 ) -> None:
@@ -371,6 +397,18 @@ def test_a_closed_engine_says_so_and_closes_once(tiny_directory: Path, scenes: P
         engine.close()
     with pytest.raises(UsageError, match="closed"):
         list(engine.run(scenes))
+
+
+def test_a_shared_network_serves_several_modes_and_outlives_them(
+    open_engine: Callable[..., Engine], tiny_directory: Path, scenes: Path
+) -> None:
+    combined = open_engine(mode="combined")
+    for mode in ("c2p", "p2c"):
+        alone = list(open_engine(mode=mode).run(scenes))
+        with Engine(tiny_directory, mode=mode, network=combined.network) as shared:
+            assert (shared.backend, shared.batch_size) == (combined.backend, combined.batch_size)
+            assert list(shared.run(scenes)) == alone
+    assert len(list(combined.run(scenes))) == 6
 
 
 def test_names_that_are_not_utf8_run(open_engine: Callable[..., Engine], tmp_path: Path, draw_scene: Draw) -> None:

@@ -85,3 +85,20 @@ def test_work_of_others_is_told_from_that_of_ones_own_processes(
     (tmp_path / "stat").unlink()
     assert meter.share() is None
     assert BusyElsewhere().share() is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "extensions", "exact"),
+    [
+        ("x86_64", ["avx2"], False),
+        ("AMD64", [], False),
+        ("x86_64", ["avx2", "avx512f"], False),
+        ("x86_64", ["avx2", "avx_vnni"], True),
+        ("x86_64", ["avx512f", "avx512_vnni"], True),
+        ("aarch64", [], True),
+        ("arm64", [], True),
+    ],
+)
+def test_sums_of_bytes_saturate_on_x86_without_vnni(monkeypatch, architecture, extensions, exact):
+    monkeypatch.setattr(machine, "describe_machine", lambda: {"architecture": architecture, "extensions": extensions})
+    assert machine.adds_bytes_exactly() is exact

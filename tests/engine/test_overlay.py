@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -94,6 +97,15 @@ def test_an_overlay_is_written_for_a_photo_as_displayed(tmp_path: Path) -> None:
     assert path == tmp_path / "new/overlays/000012-photo.jpg"
     with Image.open(path) as written:
         assert written.size == (40, 60)
+
+
+def test_an_overlay_is_written_for_an_image_of_a_shard(tmp_path: Path) -> None:
+    content = BytesIO()
+    Image.new("RGB", (60, 40), "navy").save(content, "PNG")
+    pq.write_table(pa.table({"image": [content.getvalue()]}), tmp_path / "train.parquet")
+    result = result_with(BoxPointer(5, 5, 35, 35, 1), path=f"{tmp_path}/train.parquet#0", size=(60, 40))
+    assert write_overlay(result, 3, tmp_path / "out") == tmp_path / "out/000003-train-0.jpg"
+    assert (tmp_path / "out/000003-train-0.jpg").is_file()
 
 
 def test_an_error_row_and_a_photo_that_is_gone_have_none(tmp_path: Path) -> None:

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from pc_engine.errors import DataError, MissingPackageError
 from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
 
 
@@ -52,3 +56,81 @@ def test_area_and_centre_of_pointers() -> None:
     assert ellipse.centre == (5, 6)
     assert box.area == 32
     assert box.centre == (3, 6)
+
+
+ROW = Result(
+    path="a.jpg",
+    status="ok",
+    error=None,
+    width=40,
+    height=30,
+    mode="p2c",
+    model="tiny",
+    count=2,
+    count_label="2",
+    count_scores={"0": 0.5, "1": 1.5},
+    class_id=7,
+    class_name="crane",
+    class_score=0.5,
+    pointers=(EllipsePointer(5, 6, 2, 3, 0.75), BoxPointer(1, 2, 5, 10, 0.25)),
+)
+
+
+@pytest.mark.parametrize("row", [ROW, error_result("b.jpg", "It is broken.", mode="c2p", model="tiny")])
+def test_a_row_becomes_the_result_that_it_was_made_of(row: Result) -> None:
+    assert Result.from_dict(row.to_dict()) == row
+    assert Result.from_dict(json.loads(json.dumps({**row.to_dict(), "reviewed": True}))) == row
+
+
+@pytest.mark.parametrize("pointers", [[{"kind": "ellipse", "x": 1}], [{"kind": "star"}], [{"x0": 1}], None], ids=repr)
+def test_a_row_that_is_none_is_said(pointers: object) -> None:
+    with pytest.raises(DataError, match=r"The row of a\.jpg is not one of a run"):
+        Result.from_dict({**ROW.to_dict(), "pointers": pointers})
+    with pytest.raises(DataError, match="The row of an image is not one of a run"):
+        Result.from_dict({"pointers": []})
+
+
+def test_the_bounds_hold_the_pointer() -> None:
+    assert EllipsePointer(5, 6, 2, 3, 1).bounds == (3, 3, 7, 9)
+    assert BoxPointer(1, 2, 5, 10, 1).bounds == (1, 2, 5, 10)
+
+
+def test_objects_are_called_what_their_class_is_called() -> None:
+    assert ROW.object_name == "crane"
+    assert replace(ROW, class_name=None).object_name == "class 7"
+    assert replace(ROW, class_id=None, class_name=None).object_name == "object"
+
+
+def test_supervision_takes_the_pointers_as_detections() -> None:
+    supervision = pytest.importorskip("supervision", reason="supervision is what the detections are for")
+    detections = ROW.to_supervision()
+    assert isinstance(detections, supervision.Detections)
+    assert detections.xyxy.tolist() == [[3, 3, 7, 9], [1, 2, 5, 10]]
+    assert detections.confidence.tolist() == [0.75, 0.25]
+    assert detections.class_id.tolist() == [7, 7]
+    assert detections["class_name"].tolist() == ["crane", "crane"]
+    assert len(detections[detections.confidence > 0.5]) == 1
+    drawn = supervision.BoxAnnotator().annotate(np.zeros((30, 40, 3), np.uint8), detections)
+    assert drawn.any()
+
+
+def test_detections_are_within_the_picture_and_of_an_object_where_there_is_no_class() -> None:
+    pytest.importorskip("supervision", reason="supervision is what the detections are for")
+    row = replace(ROW, class_id=None, class_name=None, pointers=(EllipsePointer(38, 2, 5, 3, 1.0),))
+    detections = row.to_supervision()
+    assert detections.xyxy.tolist() == [[33, 0, 40, 5]]
+    assert (detections.class_id.tolist(), detections["class_name"].tolist()) == ([0], ["object"])
+
+
+def test_rows_without_pointers_have_no_detections() -> None:
+    supervision = pytest.importorskip("supervision", reason="supervision is what the detections are for")
+    rows = [ROW, replace(ROW, pointers=()), error_result("b.jpg", "It is broken.", mode="c2p", model="tiny")]
+    detections = [row.to_supervision() for row in rows]
+    assert [len(each) for each in detections] == [2, 0, 0]
+    assert len(supervision.Detections.merge(detections)) == 2
+
+
+def test_without_supervision_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'pc-engine\[supervision\]'"):
+        ROW.to_supervision()

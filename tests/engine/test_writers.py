@@ -241,3 +241,20 @@ def test_a_folder_without_rows_is_wrong_use(tmp_path: Path) -> None:
 def test_a_run_without_images_has_no_partition(tmp_path: Path) -> None:
     write(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_rows_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_format: Any) -> None:
+    monkeypatch.setattr(writers, "ROWS_PER_PARTITION", 3)
+    results = [replace(COUNTED, path=f"{k}.jpg") for k in range(7)]
+    write(tmp_path, *results, row_format=row_format)
+    (tmp_path / f"part-00002.{row_format}").write_text("damaged")
+    rows = iter_rows(tmp_path)
+    assert [next(rows)["path"] for _ in range(6)] == [f"{k}.jpg" for k in range(6)]
+    with pytest.raises(PcEngineError, match="cannot be read"):
+        next(rows)
+
+
+def test_a_folder_without_rows_is_said_before_the_first_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no rows"):
+        iter_rows(tmp_path)

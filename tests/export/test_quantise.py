@@ -130,6 +130,7 @@ def test_taps_that_are_not_wanted_are_not_computed(small_vgg):
     np.testing.assert_allclose(alone["conv_last"], among["conv_last"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_the_reference_for_int8_is_the_same_network_without_integers(small_vgg):
     request = _request(*small_vgg).at("int8")
     images = probe_images(64, 64, 4)
@@ -211,6 +212,7 @@ def test_rounding_the_weights_does_not_shift_the_mean(tmp_path, group, bias):
     assert 1e-4 < np.abs(found - expected).max() < 0.05
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_a_batch_normalisation_is_folded_and_an_old_opset_converted(tmp_path):
     rng = np.random.default_rng(1)
     weights = {"weights": rng.standard_normal((6, 3, 3, 3)), "gain": rng.uniform(0.5, 2, 6), "shift": np.zeros(6)}

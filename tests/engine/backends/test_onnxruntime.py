@@ -24,11 +24,14 @@ def request_(tiny_directory: Path) -> CompileRequest:
     return replace(network_request(load_model(tiny_directory), taps, batch_size=4), threads=1)
 
 
-def test_probe_says_what_runs() -> None:
+@pytest.mark.parametrize(("exact", "precisions"), [(True, ("fp32", "int8")), (False, ("fp32",))])
+def test_probe_says_what_runs(monkeypatch: pytest.MonkeyPatch, exact: bool, precisions: tuple[str, ...]) -> None:
+    monkeypatch.setattr("pc_engine.backends.onnxruntime.adds_bytes_exactly", lambda: exact)
     probe = BACKEND.probe()
     assert probe.available
-    assert probe.precisions == ("fp32", "int8")
+    assert probe.precisions == precisions
     assert probe.version in probe.reason
+    assert ("no VNNI" in probe.reason) is not exact
 
 
 def test_a_package_that_is_absent_is_a_reason_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

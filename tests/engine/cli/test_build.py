@@ -51,6 +51,7 @@ def test_build_table(pc_engine, tiny_directory):
     assert "chosen" in outcome.out
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_calibrating_writes_a_quantised_network_and_what_it_costs(pc_engine, model, photos):
     outcome = pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--json")
     report = outcome.json()
@@ -75,6 +76,7 @@ def test_calibrating_writes_a_quantised_network_and_what_it_costs(pc_engine, mod
     assert (run["precision"], run["ok"], run["failed"]) == ("int8", 40, 1)
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_the_tables_say_what_auto_does_with_it(pc_engine, model, photos, monkeypatch):
     arguments = ("build", model, "--precision", "int8", "--calibrate", photos, "--mode", "c2p")
     monkeypatch.setattr(selection, "MIN_AGREEMENT", 0.0)
@@ -115,6 +117,7 @@ def test_bf16_is_compared_and_nothing_but_the_report_is_written(pc_engine, model
     assert "below 101 %" in {c["precision"]: c["reason"] for c in entry["candidates"]}["bf16"]
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_a_copy_gets_the_network_and_the_model_stays_as_it_is(pc_engine, tiny_directory, photos, tmp_path):
     copy = tmp_path / "copy"
     before = (tiny_directory / MANIFEST_FILE).read_bytes()
@@ -128,6 +131,7 @@ def test_a_copy_gets_the_network_and_the_model_stays_as_it_is(pc_engine, tiny_di
     assert file_sha256(copy / NETWORK_FILE) == file_sha256(tiny_directory / NETWORK_FILE)
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_a_copy_with_other_parts_takes_the_quantised_network_along(pc_engine, model, photos, tmp_path):
     pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--mode", "c2p")
     lines = ["path,count", *(f"{photos / f'{index}.png'},{index % 5}" for index in range(40))]
@@ -171,6 +175,7 @@ def test_the_embedded_model_is_not_written_to(pc_engine, photos):
     assert "The embedded model is part of the installation: write a copy of it with --out DIR." in outcome.err
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_a_folder_that_cannot_be_written_is_said(pc_engine, model, photos, tmp_path):
     (tmp_path / "file").touch()
     outcome = pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--out", tmp_path / "file" / "x")
@@ -179,6 +184,7 @@ def test_a_folder_that_cannot_be_written_is_said(pc_engine, model, photos, tmp_p
     assert "name another with --out" in outcome.err
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_a_quantised_network_that_was_removed_is_as_good_as_none(pc_engine, model, photos):
     pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--mode", "c2p")
     (model / INT8).unlink()
@@ -188,6 +194,7 @@ def test_a_quantised_network_that_was_removed_is_as_good_as_none(pc_engine, mode
     assert pc_engine("run", photos, "--model", model, "--json").json()["ok"] == 40
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_a_manifest_from_before_there_were_quantised_networks_is_read(pc_engine, model, photos, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(model, old)

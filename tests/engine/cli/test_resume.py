@@ -16,12 +16,16 @@ from pathlib import Path
 import pytest
 
 from pc_engine import writers
+from pc_engine.bench.environment import peak_memory_mb
 from pc_engine.cli import main
 from pc_engine.writers import read_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 # A longer trial: PC_ENGINE_KILLS=100 pytest tests/engine/cli/test_resume.py
 KILLS = int(os.environ.get("PC_ENGINE_KILLS", "5"))
+
+# So many images are run for their memory, and a tenth of them; a longer trial: PC_ENGINE_MANY=200000.
+MANY = int(os.environ.get("PC_ENGINE_MANY", "6000"))
 
 # Forked from a process that has imported all there is, so that a run begins within some tenths of a second.
 SERVER = multiprocessing.get_context("forkserver")
@@ -31,7 +35,10 @@ def run_in_child(arguments, rows_per_partition, errors):
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     writers.ROWS_PER_PARTITION = rows_per_partition
     sys.argv = ["pc-engine", *map(str, arguments)]
-    main()
+    try:
+        main()
+    finally:
+        Path(f"{errors}.peak").write_text(str(peak_memory_mb()))
 
 
 @pytest.fixture
@@ -56,13 +63,21 @@ def start(tmp_path):
 @pytest.fixture
 def photos(tmp_path, draw_scene):
     """800 photos, of which a few cannot be read."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
+    return make_photos(tmp_path, draw_scene, 800)
+
+
+def make_photos(place, draw_scene, n):
     for count in range(5):
-        draw_scene([(1 + 3 * (k % 2), 1 + 3 * (k // 2)) for k in range(count)]).save(tmp_path / f"{count}.png")
-    (tmp_path / "5.png").write_bytes(b"no picture")
-    for k in range(800):
-        os.link(tmp_path / f"{5 if k % 97 == 0 else k % 5}.png", folder / f"{k:04d}.png")
+        draw_scene([(1 + 3 * (k % 2), 1 + 3 * (k // 2)) for k in range(count)]).save(place / f"{count}.png")
+    (place / "5.png").write_bytes(b"no picture")
+    folder = place / "photos"
+    folder.mkdir()
+    for k in range(n):
+        # Copies now and then: file systems limit the links to one file.
+        picture = place / f"{5 if k % 97 == 0 else k % 5}-{k // 50_000}.png"
+        if not picture.exists():
+            shutil.copy(place / f"{picture.name[0]}.png", picture)
+        os.link(picture, folder / f"{k:06d}.png")
     return folder
 
 
@@ -193,3 +208,19 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_it_goes_on_when_there_is_r
     assert ended(start(*arguments)) == 3
     assert ended(start("run", photos, "--out", tmp_path / "whole", *options)) == 3
     assert lines(disk / "run") == lines(tmp_path / "whole")
+
+
+def test_memory_does_not_grow_with_the_number_of_images(start, draw_scene, tiny_directory, tmp_path, monkeypatch):
+    options = ("--mode", "combined", "--model", tiny_directory, "--quiet", "--batch-size", "32", *MODEL)
+    peaks = []
+    for n in (MANY // 10, MANY):
+        place = tmp_path / str(n)
+        place.mkdir()
+        folder = make_photos(place, draw_scene, n)
+        process = start("run", folder, "--out", place / "run", *options, rows_per_partition=MANY // 20)
+        assert ended(process, seconds=3600) == 3
+        assert json.loads((place / "run" / "run.json").read_text())["n"] == n
+        peaks.append(float(Path(f"{process.errors}.peak").read_text()))
+        print(f"{n:,} images: {peaks[-1]:.1f} MB")
+        shutil.rmtree(place)
+    assert peaks[1] < 1.05 * peaks[0]

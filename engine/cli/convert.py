@@ -1,0 +1,81 @@
+"""``pc-engine convert``: from the rows of a run to a data set for other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pc_engine.cli import options
+from pc_engine.cli.console import Tracker, print_json, print_line, progress
+from pc_engine.converters import FORMATS, Conversion, Settings
+from pc_engine.converters import convert as convert_rows
+from pc_engine.corrections import corrected_rows
+
+_SOME_LEFT_OUT = 3
+
+
+def convert(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to run --out.")],
+    to: Annotated[str, typer.Option("--to", help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")],
+    out: Annotated[Path, typer.Option("--out", help="What to write: a file for coco and cvat, else a folder.")],
+    min_score: Annotated[float, typer.Option("--min-score", help="Leave out pointers of a lower score.")] = 0.0,
+    relative_to: Annotated[
+        str | None,
+        typer.Option("--relative-to", help="Folder below which images are named; left out, the one they share."),
+    ] = None,
+    image_root: Annotated[
+        str | None,
+        typer.Option(
+            "--image-root", help="label-studio: what comes before an image's name; left out, its local storage."
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier data set at --out.")] = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write the counts and pointers of RUN in a form that labelling tools and training code read.
+
+    Exit code: 0 all images of the run are in it, 3 some were left out (how many and why is said), 2 wrong use, 1 it
+    could not be written.
+    """
+    with progress("reading", quiet=quiet or as_json) as tracker:
+        rows = _Rows(run, tracker, to)
+        conversion = convert_rows(rows, to, out, Settings(min_score, relative_to, image_root), fresh=fresh)
+    if as_json:
+        print_json(conversion.to_dict())
+    elif not quiet:
+        _print(conversion)
+    raise typer.Exit(_SOME_LEFT_OUT if conversion.left_out else 0)
+
+
+class _Rows:
+    """The rows of a run from the first on, each time it is called, with progress; the first time tells their number."""
+
+    def __init__(self, run: Path, tracker: Tracker, description: str) -> None:
+        self._run = run
+        self._tracker = tracker
+        self._description = description
+        self._total: int | None = None
+
+    def __call__(self) -> Iterator[Mapping[str, Any]]:
+        rows = corrected_rows(self._run)
+        if self._total is not None:
+            self._tracker.restart(self._description, 0, self._total, "images")
+        return self._watched(rows)
+
+    def _watched(self, rows: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        n = 0
+        for n, row in enumerate(rows, start=1):  # noqa: B007 (the last number is the total)
+            yield row
+            self._tracker.advance()
+        self._total = n
+
+
+def _print(conversion: Conversion) -> None:
+    below = f" Images are named below {conversion.folder}." if conversion.folder else ""
+    print_line(f"{conversion.images:,} images with {conversion.pointers:,} pointers are in {conversion.out}.{below}")
+    for reason, n in conversion.left_out.items():
+        print_line(f"Left out: {n:,} {'image' if n == 1 else 'images'} that {reason}.")

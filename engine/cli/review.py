@@ -1,0 +1,45 @@
+"""``pc-engine review``: correct a run by hand, in a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pc_engine.cli.console import print_line
+
+
+def review(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to 'pc-engine run --out'.")],
+    port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 takes a free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open nothing.")] = False,
+) -> None:
+    """Look through a run in a browser and correct its counts and pointers, which are saved at once.
+
+    The page is served to this machine only, under an address that nobody else knows. Ctrl-C ends it.
+    """
+    from pc_engine.review import ReviewServer, ReviewSession
+
+    session = ReviewSession(directory)
+    with ReviewServer(session, port) as server:
+        print_line(f"Reviewing {session.n_images:,} images, {session.n_reviewed:,} of them reviewed before, at")
+        print_line(server.url)
+        print_line("Changes are saved at once. Press Ctrl-C when you are done.")
+        if not no_browser:
+            webbrowser.open(server.url)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+    print_line(_farewell(session.n_changed, session.n_reviewed, directory))
+
+
+def _farewell(changed: int, reviewed: int, directory: Path) -> str:
+    if not reviewed:
+        return "No image was reviewed."
+    return (
+        f"{changed:,} images were reviewed now, {reviewed:,} of the run so far. "
+        f"'pc-engine convert {directory} --to FORM' honours that, and "
+        f"'pc-engine fit-counter run:{directory} --model MODEL' lets the next run learn from it."
+    )

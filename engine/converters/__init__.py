@@ -1,0 +1,11 @@
+"""Data sets for other tools from the rows of a run: one module for each format.
+
+>>> convert(lambda: iter_rows(Path("run")), "coco", Path("run.json"))
+"""
+
+from __future__ import annotations
+
+from pc_engine.converters.conversion import FORMATS, Conversion, convert
+from pc_engine.converters.dataset_format import DatasetWriter, Format, Settings
+
+__all__ = ["FORMATS", "Conversion", "DatasetWriter", "Format", "Settings", "convert"]

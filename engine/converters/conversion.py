@@ -1,0 +1,131 @@
+"""From the rows of a run to a data set, row by row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pc_engine.converters import coco, csv_tables, cvat, label_studio, voc, yolo
+from pc_engine.converters.data_folder import DataFolder
+from pc_engine.converters.dataset_format import Format, Settings
+from pc_engine.converters.naming import name_of
+from pc_engine.converters.pictures import Survey, pictures, survey_rows
+from pc_engine.converters.staging import Staging
+from pc_engine.errors import PcEngineError, UsageError
+
+_FORMATS: dict[str, Format] = {
+    module.FORMAT.name: module.FORMAT for module in (coco, yolo, voc, label_studio, cvat, csv_tables)
+}
+#: Names of the formats.
+FORMATS = tuple(_FORMATS)
+
+_FAILED = "could not be read in the run, so that the size is not known"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written.
+
+    Attributes
+    ----------
+    format, out
+        The format, and the file or folder that the data set is.
+    images, pointers
+        Numbers of what it holds.
+    left_out
+        Number of images that it does not hold, by the reason, which completes "left out: 2 images that …".
+    folder
+        The folder below which its images are named; empty where they share none.
+    """
+
+    format: str
+    out: Path
+    images: int
+    pointers: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    folder: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `pc-engine convert --json` prints, as JSON-ready values."""
+        return {
+            "format": self.format,
+            "out": str(self.out),
+            "images": self.images,
+            "pointers": self.pointers,
+            "left_out": sum(self.left_out.values()),
+            "reasons": dict(self.left_out),
+            "folder": self.folder,
+        }
+
+
+def convert(
+    rows: Callable[[], Iterable[Mapping[str, Any]]],
+    to: str,
+    out: Path,
+    settings: Settings | None = None,
+    *,
+    fresh: bool = False,
+) -> Conversion:
+    """Write a data set of the rows of a run. Rows are read twice and never held all at once.
+
+    Parameters
+    ----------
+    rows
+        Gives the rows from the first on, each time it is called.
+    to
+        One of `FORMATS`.
+    out
+        The file (coco, cvat) or folder (the others) to write. It appears once it is whole.
+    settings
+        See `Settings`.
+    fresh
+        Replace an earlier data set at ``out`` instead of refusing it.
+
+    Raises
+    ------
+    UsageError
+        If there is no such format, or ``out`` may not be written.
+    PcEngineError
+        If the disk does not take it.
+    """
+    settings = settings or Settings()
+    form = _format(to)
+    if settings.image_root is not None and form is not label_studio.FORMAT:
+        raise UsageError(f"--image-root is for {label_studio.FORMAT.name}: {to} names images below their folder.")
+    with Staging(out, form, fresh=fresh) as staging:
+        survey = survey_rows(rows(), settings.relative_to)
+        try:
+            conversion = _write(rows(), form, staging.folder, survey, settings, out)
+            staging.publish(conversion.to_dict())
+        except OSError as error:
+            raise PcEngineError(
+                f"{out} cannot be written ({error.strerror or error}): make room and convert again."
+            ) from None
+    return conversion
+
+
+def _format(name: str) -> Format:
+    try:
+        return _FORMATS[name]
+    except KeyError:
+        raise UsageError(f"There is no format '{name}': choose one of {', '.join(FORMATS)}.") from None
+
+
+def _write(
+    rows: Iterable[Mapping[str, Any]], form: Format, folder: DataFolder, survey: Survey, settings: Settings, out: Path
+) -> Conversion:
+    images = pointers = 0
+    left_out: Counter[str] = Counter()
+    writer = form.open(folder, survey, settings)
+    for picture in pictures(rows, survey, settings.min_score):
+        reason = writer.add(picture) if picture.result.ok or form.holds_failed else _FAILED
+        if reason is not None:
+            left_out[reason] += 1
+            continue
+        images += 1
+        pointers += len(picture.result.pointers)
+    writer.finish()
+    return Conversion(form.name, out, images, pointers, dict(left_out), name_of(survey.folder))

@@ -1,0 +1,52 @@
+"""CSV: ``counts.csv`` with a line for each image, and ``pointers.csv`` with one for each pointer.
+
+``path``, as the run has it, joins the two. Images that could not be read have their line with the reason.
+"""
+
+from __future__ import annotations
+
+import csv
+
+from pc_engine.converters.data_folder import DataFolder
+from pc_engine.converters.dataset_format import Format, Settings
+from pc_engine.converters.pictures import Picture, Survey
+from pc_engine.result import EllipsePointer
+
+COUNTS_FILE = "counts.csv"
+POINTERS_FILE = "pointers.csv"
+COUNT_COLUMNS = (
+    *("path", "status", "count", "count_label", "class_id", "class", "class_score", "pointers", "reviewed"),
+    *("width", "height", "mode", "model", "error"),
+)
+POINTER_COLUMNS = ("path", "number", "kind", "class", "score", "x", "y", "x0", "y0", "x1", "y1", "rx", "ry")
+
+
+class _CsvWriter:
+    """Writes a line for each image and each pointer as they come. Coordinates are in pixels, as the run has them."""
+
+    def __init__(self, folder: DataFolder, _survey: Survey, _settings: Settings) -> None:
+        self._counts = csv.writer(folder.open(COUNTS_FILE))
+        self._pointers = csv.writer(folder.open(POINTERS_FILE))
+        self._counts.writerow(COUNT_COLUMNS)
+        self._pointers.writerow(POINTER_COLUMNS)
+
+    def add(self, picture: Picture) -> str | None:
+        result = picture.result
+        score = None if result.class_score is None else round(result.class_score, 6)
+        about = (result.count, result.count_label, result.class_id, result.class_name, score)
+        made = (result.width, result.height, result.mode, result.model, result.error)
+        reviewed = "yes" if picture.reviewed else "no"
+        self._counts.writerow((result.path, result.status, *about, len(result.pointers), reviewed, *made))
+        for number, pointer in enumerate(result.pointers, start=1):
+            radii = (pointer.rx, pointer.ry) if isinstance(pointer, EllipsePointer) else ()
+            pixels = (round(value, 2) for value in (*pointer.centre, *pointer.bounds, *radii))
+            about_pointer = (number, pointer.kind, picture.label, round(pointer.score, 6))
+            padding = (None,) * (2 - len(radii))
+            self._pointers.writerow((result.path, *about_pointer, *pixels, *padding))
+        return None
+
+    def finish(self) -> None:
+        """Every line stands where it came."""
+
+
+FORMAT = Format("csv", _CsvWriter, makes=(COUNTS_FILE, POINTERS_FILE), holds_failed=True)

@@ -1,0 +1,71 @@
+"""What a format of data sets owes: one module each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pc_engine.converters.data_folder import DataFolder
+from pc_engine.converters.pictures import Picture, Survey
+
+# Why images are left out; see `DatasetWriter.add`.
+LINE_BREAK = "cannot stand in a list of files, as the name has a line break"
+NAME_TAKEN = "cannot have a label file, as another image has it or no file can have that name here"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How rows are converted.
+
+    Attributes
+    ----------
+    min_score
+        Pointers of a lower score are left out.
+    relative_to
+        The folder below which images are named, as the rows name it; None for the innermost that holds all of them.
+    image_root
+        Label Studio only: what comes before an image's name in its URL; None for its local storage.
+    """
+
+    min_score: float = 0.0
+    relative_to: str | None = None
+    image_root: str | None = None
+
+
+class DatasetWriter(Protocol):
+    """A data set that is being written to one folder. It holds no more than a few pictures at a time."""
+
+    def add(self, picture: Picture) -> str | None:
+        """Add a picture; or return why it is left out, completing "left out: 2 images that …"."""
+
+    def finish(self) -> None:
+        """Write what comes after all pictures."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that a run can be converted to.
+
+    Attributes
+    ----------
+    name
+        As ``--to`` takes it.
+    open
+        ``open(folder, survey, settings)`` starts a data set in an empty folder.
+    makes
+        The names that may stand at the top of that folder. If ``is_file``, the one file that is all of the data set.
+    links
+        Those of them that are symbolic links.
+    is_file
+        Whether ``--out`` is a file.
+    holds_failed
+        Whether images that could not be read can take part.
+    """
+
+    name: str
+    open: Callable[[DataFolder, Survey, Settings], DatasetWriter]
+    makes: tuple[str, ...]
+    links: tuple[str, ...] = ()
+    is_file: bool = False
+    holds_failed: bool = False

@@ -1,0 +1,79 @@
+"""What an image is called in a data set: its place below the folder that all images share.
+
+A place is a tuple of names, outermost first: ``("/", "data", "a.jpg")`` for ``/data/a.jpg``, ``("s3://", "bucket",
+"a.jpg")`` for a URL, and for an image in an archive first the archive's place, then the image's in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from pathlib import Path, PurePath
+
+from pc_engine.sources import IMAGE_SUFFIXES
+
+Place = tuple[str, ...]
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# What no name of a file may hold, and what would let it leave its folder.
+_FORBIDDEN = str.maketrans(dict.fromkeys('\0/\\:*?"<>|' if os.name == "nt" else "\0/", "_"))
+
+
+def place_of(path: str) -> Place:
+    """Return the place of an image that a row names."""
+    if _SCHEME.match(path) is None:
+        return PurePath(path).parts
+    # "tar://img.jpg::/data/shard.tar" names what is inside first.
+    return tuple(part for link in reversed(path.split("::")) for part in _link_parts(link))
+
+
+def _link_parts(link: str) -> Place:
+    scheme = _SCHEME.match(link)
+    if scheme is None:
+        return PurePath(link).parts
+    names = tuple(name for name in link[scheme.end() :].split("/") if name not in ("", "."))
+    # An archive's scheme says nothing about where the archive is.
+    return names if scheme.group().lower() in ("tar://", "zip://") else (scheme.group(), *names)
+
+
+def shared_folder(folder: Place | None, place: Place) -> Place:
+    """Return the innermost folder of an image and of those before, whose own is ``folder`` (None: there were none)."""
+    if folder is None:
+        return place[:-1]
+    if place[: len(folder)] == folder and len(place) > len(folder):
+        return folder
+    pairs = zip(folder, place[:-1], strict=False)
+    return tuple(name for name, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def name_of(place: Place) -> str:
+    """Return a place as one text with slashes."""
+    root = place[0] if place and place[0].endswith(("/", os.sep)) else ""
+    return root + "/".join(place[1:] if root else place)
+
+
+def local_folder(folder: Place) -> Path | None:
+    """Return the folder at a place if it is one of this machine's, else None."""
+    if any(_SCHEME.match(name) for name in folder):
+        return None
+    path = Path(*folder).absolute()
+    return path if path.is_dir() else None
+
+
+def label_file(place: Place, suffix: str) -> PurePath:
+    """Return the relative path of the file with an image's labels: the image's, with another ending.
+
+    It never leads out of the folder that it is put into. Only the ending of an image's name is replaced, so that
+    ``rows.parquet#1`` and ``rows.parquet#2`` stay apart.
+    """
+    *folders, name = (_harmless(part) for part in place)
+    stem, dot, ending = name.rpartition(".")
+    if stem and f"{dot}{ending}".lower() in IMAGE_SUFFIXES:
+        name = stem
+    return PurePath(*folders, name + suffix)
+
+
+def _harmless(name: str) -> str:
+    name = name.rstrip("/:") if _SCHEME.fullmatch(name) else name
+    return "_" * len(name) if name in (".", "..") else name.translate(_FORBIDDEN)

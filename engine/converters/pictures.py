@@ -1,0 +1,162 @@
+"""What the formats are given: each row with its name and category in the data set, and what is known of all of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pc_engine.converters.naming import Place, name_of, place_of, shared_folder
+from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.result import BoxPointer, EllipsePointer, Result
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A row on its way into a data set.
+
+    Attributes
+    ----------
+    result
+        The row, with the pointers that take part.
+    place
+        Where it lies below the folder that all images share.
+    category, label
+        Index and name of the category of its pointers.
+    reviewed
+        Whether a person looked at it.
+    """
+
+    result: Result
+    place: Place
+    category: int
+    label: str
+    reviewed: bool
+
+    @property
+    def name(self) -> str:
+        """Its place as a text with slashes."""
+        return name_of(self.place)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels; (0, 0) where it could not be read."""
+        return self.result.width or 0, self.result.height or 0
+
+    def box(self, pointer: BoxPointer | EllipsePointer) -> tuple[float, float, float, float]:
+        """Return the box (x0, y0, x1, y1) around a pointer, cut at the picture's edges, to hundredths of a pixel."""
+        x0, y0, x1, y1 = pointer.bounds
+        return *self._inside(x0, y0), *self._inside(x1, y1)
+
+    def point(self, pointer: EllipsePointer) -> tuple[float, float]:
+        """Return the centre (x, y), within the picture, to hundredths of a pixel."""
+        return self._inside(pointer.x, pointer.y)
+
+    def _inside(self, x: float, y: float) -> tuple[float, float]:
+        width, height = self.size
+        return round(min(max(x, 0.0), width), 2), round(min(max(y, 0.0), height), 2)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of all rows once they were read through, for what a format says first.
+
+    Attributes
+    ----------
+    rows, failed
+        Number of rows, and of those whose image could not be read.
+    folder
+        The folder below which images are named.
+    categories
+        Names of the categories by their index, each but once.
+    category_of
+        Index of the category of each ``class_id``; of None where no class was predicted.
+    has_boxes, has_ellipses
+        Whether there are pointers of the kind.
+    """
+
+    rows: int
+    failed: int
+    folder: Place
+    categories: tuple[str, ...]
+    category_of: Mapping[int | None, int]
+    has_boxes: bool
+    has_ellipses: bool
+
+
+def survey_rows(rows: Iterable[Mapping[str, Any]], relative_to: str | None = None) -> Survey:
+    """Read all rows through.
+
+    Parameters
+    ----------
+    rows
+        The rows of a run.
+    relative_to
+        The folder below which images are named; None for the innermost that holds all of them.
+
+    Raises
+    ------
+    UsageError
+        If an image is not below ``relative_to``.
+    """
+    n = failed = 0
+    kinds: set[str] = set()
+    names: dict[int | None, str] = {}
+    wanted = None if relative_to is None else place_of(relative_to)
+    folder = wanted
+    for row in rows:
+        n += 1
+        if row["status"] != "ok":
+            failed += 1
+            continue
+        folder = shared_folder(folder, place_of(row["path"]))
+        if wanted is not None and folder != wanted:
+            raise UsageError(
+                f"The image {row['path']} is not below {relative_to}: name a folder as the run's rows name it."
+            )
+        class_id = row["class_id"]
+        if class_id not in names:
+            names[class_id] = Result.from_dict(row).object_name
+        kinds.update(pointer["kind"] for pointer in row["pointers"])
+    names = names or {None: "object"}
+    order = sorted(names, key=lambda class_id: -1 if class_id is None else class_id)
+    return Survey(
+        rows=n,
+        failed=failed,
+        folder=folder or (),
+        categories=_each_once([names[class_id] for class_id in order], order),
+        category_of={class_id: index for index, class_id in enumerate(order)},
+        has_boxes="box" in kinds,
+        has_ellipses="ellipse" in kinds,
+    )
+
+
+def pictures(rows: Iterable[Mapping[str, Any]], survey: Survey, min_score: float) -> Iterator[Picture]:
+    """Yield the pictures of surveyed rows, without pointers of a lower score; what a person reviewed keeps all.
+
+    Raises
+    ------
+    PcEngineError
+        If the rows are not those of the survey.
+    """
+    for row in rows:
+        result, reviewed = Result.from_dict(row), bool(row.get("reviewed"))
+        place = place_of(result.path)
+        if result.ok:
+            if result.class_id not in survey.category_of or place[: len(survey.folder)] != survey.folder:
+                raise PcEngineError(f"The run changed while it was read ({result.path}): convert it once it is done.")
+            place = place[len(survey.folder) :]
+        if not reviewed:
+            kept = tuple(pointer for pointer in result.pointers if pointer.score >= min_score)
+            result = replace(result, pointers=kept)
+        category = survey.category_of.get(result.class_id, 0)
+        yield Picture(result, place, category, survey.categories[category], reviewed)
+
+
+def _each_once(names: list[str], class_ids: list[int | None]) -> tuple[str, ...]:
+    """Return the names, with the class's number where several classes have one (two of ImageNet's are cranes)."""
+    times = Counter(names)
+    return tuple(
+        f"{name} ({class_id})" if times[name] > 1 else name for name, class_id in zip(names, class_ids, strict=True)
+    )

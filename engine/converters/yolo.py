@@ -1,0 +1,79 @@
+"""YOLO as Ultralytics reads it: ``data.yaml``, ``images.txt`` and a text file for each image below ``labels/``.
+
+A line is ``class cx cy w h`` in shares of the picture. If there are ellipses, the data set is one of poses with a
+single keypoint, and ``px py visibility`` of their centres follow. Scores and counts have no place in it. The images are
+where they were: ``images`` is a symbolic link to their folder, where that is one of this machine's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import PurePath
+
+from pc_engine.converters.data_folder import DataFolder
+from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, Format, Settings
+from pc_engine.converters.naming import label_file, local_folder
+from pc_engine.converters.pictures import Picture, Survey
+from pc_engine.result import EllipsePointer, Pointer
+
+DATA_FILE = "data.yaml"
+LIST_FILE = "images.txt"
+IMAGES = "images"
+LABELS = PurePath("labels")
+# Left beside the labels by whoever read them with Ultralytics.
+_CACHE = "labels.cache"
+_VISIBLE, _ABSENT = 2, 0
+
+
+class _YoloWriter:
+    """Writes each image's file as it comes."""
+
+    def __init__(self, folder: DataFolder, survey: Survey, _settings: Settings) -> None:
+        self._folder = folder
+        self._has_keypoints = survey.has_ellipses
+        (folder.path / LABELS).mkdir()
+        folder.open(DATA_FILE).write(_data_yaml(survey))
+        self._list = folder.open(LIST_FILE)
+        photos = local_folder(survey.folder)
+        if photos is not None:
+            with contextlib.suppress(OSError):  # not every system lets everybody make links
+                (folder.path / IMAGES).symlink_to(photos, target_is_directory=True)
+
+    def add(self, picture: Picture) -> str | None:
+        if len(picture.name.splitlines()) > 1:
+            return LINE_BREAK
+        labels = self._folder.create(LABELS / label_file(picture.place, ".txt"))
+        if labels is None:
+            return NAME_TAKEN
+        with labels:
+            labels.writelines(self._line(picture, pointer) for pointer in picture.result.pointers)
+        self._list.write(f"./{IMAGES}/{picture.name}\n")
+        return None
+
+    def finish(self) -> None:
+        """Every file was written with its image."""
+
+    def _line(self, picture: Picture, pointer: Pointer) -> str:
+        width, height = picture.size
+        x0, y0, x1, y1 = picture.box(pointer)
+        numbers = [(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]
+        text = f"{picture.category} " + " ".join(f"{number:.7f}" for number in numbers)
+        if not self._has_keypoints:
+            return text + "\n"
+        if not isinstance(pointer, EllipsePointer):
+            return f"{text} 0 0 {_ABSENT}\n"
+        x, y = picture.point(pointer)
+        return f"{text} {x / width:.7f} {y / height:.7f} {_VISIBLE}\n"
+
+
+def _data_yaml(survey: Survey) -> str:
+    """Return the description of the data set; a text in JSON is one in YAML."""
+    lines = [f"train: {LIST_FILE}", f"val: {LIST_FILE}", f"nc: {len(survey.categories)}"]
+    if survey.has_ellipses:
+        lines += ["kpt_shape: [1, 3]", "flip_idx: [0]"]
+    lines += ["names:", *(f"  {k}: {json.dumps(name, ensure_ascii=False)}" for k, name in enumerate(survey.categories))]
+    return "\n".join(lines) + "\n"
+
+
+FORMAT = Format("yolo", _YoloWriter, makes=(DATA_FILE, LIST_FILE, LABELS.name, IMAGES, _CACHE), links=(IMAGES,))

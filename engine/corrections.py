@@ -1,0 +1,231 @@
+"""What people corrected in a run: ``corrections.jsonl`` beside its rows, one line for each change.
+
+A line holds a path as its row has it, the count and the pointers that were found right, and when. The last line of a
+path counts; ``{"path": …, "withdrawn": true}`` takes back what was said before. Lines are only ever added, so that
+a crash can tear the last one at most. Corrections outlive the rows: a run made anew with ``--fresh`` keeps them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pc_engine.counter import DEFAULT_LABELS, row_label
+from pc_engine.errors import DataError, PcEngineError
+from pc_engine.result import BoxPointer, EllipsePointer, Pointer
+from pc_engine.run_directory import CORRECTIONS
+from pc_engine.writers import iter_rows
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a person says about one image.
+
+    Attributes
+    ----------
+    path
+        The image, as its row names it.
+    count
+        Number of objects.
+    pointers
+        In pixels of the picture as displayed. There may be fewer or more than ``count``.
+    when
+        Date and time of the correction, ISO 8601 with its offset from UTC.
+    """
+
+    path: str
+    count: int
+    pointers: tuple[Pointer, ...]
+    when: str
+
+
+def read_corrections(directory: Path) -> dict[str, Correction]:
+    """Return the corrections of a run by path; empty where there are none.
+
+    Raises
+    ------
+    DataError
+        If a line other than a torn last one is not a correction.
+    """
+    path = directory / CORRECTIONS
+    corrections: dict[str, Correction] = {}
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                try:
+                    _apply(line, corrections)
+                except (ValueError, RecursionError) as error:
+                    if not line.endswith(b"\n"):  # torn by a crash, so that nobody was told it is saved
+                        break
+                    raise DataError(
+                        f"Line {number} of {path} is not a correction ({error}): repair or remove it."
+                    ) from None
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from None
+    return corrections
+
+
+def append_correction(directory: Path, correction: Correction) -> None:
+    """Add a correction to those of a run; once this returns it survives a crash. For one thread at a time.
+
+    Raises
+    ------
+    PcEngineError
+        If it cannot be written; nothing of it is in the file then.
+    """
+    _append(directory, {**asdict(correction), "pointers": [asdict(pointer) for pointer in correction.pointers]})
+
+
+def withdraw_correction(directory: Path, path: str, when: str) -> None:
+    """Take back what was said about an image: its row stands as the run wrote it. Otherwise as `append_correction`."""
+    _append(directory, {"path": path, "withdrawn": True, "when": when})
+
+
+def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run as they stand after its corrections.
+
+    A corrected row has the count, label and pointers of its correction, and ``"reviewed": True``; other rows are as
+    the run wrote them. So is the row of an image that could not be read.
+
+    Raises
+    ------
+    UsageError
+        If the directory holds no rows.
+    DataError
+        If its corrections cannot be read.
+    """
+    corrections = read_corrections(directory)
+    for row in iter_rows(directory):
+        correction = corrections.get(row["path"])
+        yield row if correction is None or row["status"] != "ok" else _corrected(row, correction)
+
+
+def parse_pointer(value: Any) -> Pointer:
+    """Return the pointer of a row's dictionary.
+
+    Raises
+    ------
+    ValueError
+        If it is none: another kind, or a number that is missing or not finite.
+    """
+    if not isinstance(value, Mapping) or value.get("kind") not in ("ellipse", "box"):
+        raise ValueError("a pointer is neither an ellipse nor a box")
+    if value["kind"] == "ellipse":
+        x, y, rx, ry, score = (_finite(value, name) for name in ("x", "y", "rx", "ry", "score"))
+        return EllipsePointer(x, y, rx, ry, score)
+    x0, y0, x1, y1, score = (_finite(value, name) for name in ("x0", "y0", "x1", "y1", "score"))
+    return BoxPointer(x0, y0, x1, y1, score)
+
+
+def parse_whole_number(value: Any, what: str) -> int:
+    """Return a JSON number that is whole and at least 0; raise ValueError, naming ``what``, otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"its {what} is not a whole number of at least 0")
+    return value
+
+
+def _finite(value: Mapping[str, Any], name: str) -> float:
+    number = value.get(name)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        raise ValueError(f"the {name} of a pointer is not a finite number")
+    return float(number)
+
+
+def _apply(line: bytes, corrections: dict[str, Correction]) -> None:
+    value = json.loads(line)
+    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+        raise ValueError("it has no path")  # noqa: TRY004 (one bad line of the data)
+    path = value["path"]
+    if value.get("withdrawn") is True:
+        corrections.pop(path, None)
+        return
+    pointers = value.get("pointers")
+    if not isinstance(pointers, list):
+        raise ValueError("it has no list of pointers")  # noqa: TRY004
+    corrections[path] = Correction(
+        path=path,
+        count=parse_whole_number(value.get("count"), "count"),
+        pointers=tuple(map(parse_pointer, pointers)),
+        when=str(value.get("when", "")),
+    )
+
+
+def _append(directory: Path, value: Mapping[str, Any]) -> None:
+    path = directory / CORRECTIONS
+    line = json.dumps(value, allow_nan=False).encode("ascii") + b"\n"
+    try:
+        is_new = not path.exists()
+        with path.open("ab+", buffering=0) as stream:
+            _mend_tail(stream)
+            end = stream.seek(0, os.SEEK_END)
+            try:
+                if stream.write(line) != len(line):
+                    raise OSError("the disk is full")
+                os.fsync(stream.fileno())
+            except OSError:
+                with suppress(OSError):
+                    stream.truncate(end)
+                raise
+        if is_new:
+            _sync_folder(directory)
+    except OSError as error:
+        raise PcEngineError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or check its permissions."
+        ) from None
+
+
+def _mend_tail(stream: BinaryIO) -> None:
+    """Let the file end with a whole line, so that the next one does not join a line torn by a crash."""
+    start = _start_of_tail(stream)
+    stream.seek(start)
+    tail = stream.read()
+    if not tail:
+        return
+    try:
+        json.loads(tail)
+    except ValueError:
+        stream.truncate(start)
+    else:
+        stream.write(b"\n")
+
+
+def _start_of_tail(stream: BinaryIO, step: int = 1 << 16) -> int:
+    """Return where the part after the last line break begins; the end of the file where nothing follows it."""
+    position = stream.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(position - step, 0)
+        stream.seek(start)
+        last_break = stream.read(position - start).rfind(b"\n")
+        if last_break >= 0:
+            return start + last_break + 1
+        position = start
+    return 0
+
+
+def _sync_folder(directory: Path) -> None:
+    """Make the new file's name survive a crash as well, where the system can sync a folder."""
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _corrected(row: dict[str, Any], correction: Correction) -> dict[str, Any]:
+    labels = tuple(row["count_scores"] or DEFAULT_LABELS)
+    return {
+        **row,
+        "count": correction.count,
+        "count_label": row_label(correction.count, labels),
+        "pointers": [asdict(pointer) for pointer in correction.pointers],
+        "reviewed": True,
+    }

@@ -1,0 +1,37 @@
+"""The images of a run that a person reviewed, with the counts that were found right (``pc-engine review``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pc_engine.corrections import corrected_rows
+from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder
+from pc_engine.errors import DataError
+from pc_engine.photos import RunPhotos
+
+
+def read_reviewed_run(directory: Path) -> LabelledSet:
+    """Read the reviewed images of a run directory: counts, no boxes.
+
+    Raises
+    ------
+    DataError
+        If the folder is no run directory, or none of its images was reviewed and is still there.
+    """
+    if not directory.is_dir():
+        raise DataError(f"There is no folder {directory}: name the folder given to 'pc-engine run --out'.")
+    photos = RunPhotos(directory)
+    builder = LabelledSetBuilder(directory.name, directory)
+    n_reviewed = 0
+    for row in corrected_rows(directory):
+        if not row.get("reviewed"):
+            continue
+        n_reviewed += 1
+        file = photos.file(row["path"])
+        if file is None:
+            builder.skip(row["path"], "it is not a file of this machine: copy it to one to fit on it")
+        else:
+            builder.add(LabelledImage(file, row["count"]))
+    if not n_reviewed:
+        raise DataError(f"No image of {directory} was reviewed yet: do that with 'pc-engine review {directory}'.")
+    return builder.build()

@@ -1,0 +1,159 @@
+"""YOLO: a ``data.yaml``, images below ``images/`` and a text file of boxes for each below ``labels/``.
+
+A line of a label file is a class number, then centre x, centre y, width and height as shares of the picture; or, as for
+segmentation, the corners x y x y … of an outline, whose bounding box is taken. An image without a label file, or with
+an empty one, shows no object. The dominant class of an image, that of the largest summed box area, is counted, as for
+COCO.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pc_engine.datasets.records import (
+    Box,
+    LabelledImage,
+    LabelledSet,
+    LabelledSetBuilder,
+    dominant_class,
+    first_existing,
+)
+from pc_engine.decode import displayed_size
+from pc_engine.errors import DataError, ImageError
+from pc_engine.sources import IMAGE_SUFFIXES
+
+SPLITS = ("train", "val", "test")
+
+_IMAGES, _LABELS = "images", "labels"
+
+
+def read_yolo(path: Path, split: str | None = None) -> LabelledSet:
+    """Read a YOLO data set by its YAML file.
+
+    Parameters
+    ----------
+    path
+        The file; ``path`` in it, or else its folder, is what ``train``, ``val`` and ``test`` are relative to. Each of
+        these is a folder, a text file that lists images, or a list of such. Where the file names none of them, the
+        images are those below ``images/``.
+    split
+        One of `SPLITS`; all where None.
+
+    Raises
+    ------
+    DataError
+        If the file is absent or of another form, does not name the split, a folder is missing, or there is no image.
+    """
+    config = _config(path)
+    names = _class_names(config.get("names"), path)
+    roots = _roots(config, path)
+    builder = LabelledSetBuilder(path.parent.name if split is None else f"{path.parent.name}-{split}", path)
+    for image in dict.fromkeys(_images(config, split, roots, path)):
+        try:
+            builder.add(_labelled(image, names, builder))
+        except (ValueError, ImageError, OSError) as error:
+            builder.skip(str(image), str(error))
+    return builder.build()
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    import yaml  # for one form of labels, which few commands read
+
+    if not path.is_file():
+        raise DataError(f"There is no file {path}: name the YAML file of a YOLO data set, as yolo:FILE.")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}.") from None
+    if not isinstance(config, Mapping):
+        raise DataError(f"{path} holds no names and values, so it is not the YAML file of a YOLO data set.")
+    return config
+
+
+def _class_names(names: Any, path: Path) -> dict[int, str]:
+    """Return class number to name, given as a list or by number; none where the file names no classes."""
+    items = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, Mapping) else ()
+    try:
+        return {int(number): str(name) for number, name in items}
+    except (TypeError, ValueError):
+        raise DataError(f"The 'names' of {path} are not a list of classes or numbers with a class each.") from None
+
+
+def _roots(config: Mapping[str, Any], path: Path) -> list[Path]:
+    """Return the folders that the paths of a file may be relative to, most likely first."""
+    root = config.get("path")
+    return [path.parent, *([] if root is None else [path.parent / str(root), Path(str(root)).expanduser()])][::-1]
+
+
+def _images(config: Mapping[str, Any], split: str | None, roots: list[Path], path: Path) -> Iterator[Path]:
+    wanted = SPLITS if split is None else (split,)
+    given = [config[name] for name in wanted if config.get(name)]
+    if split is not None and not given:
+        raise DataError(f"{path} names no '{split}' images: ask for all images, without '#{split}'.")
+    for value in given or [_IMAGES]:
+        for place in value if isinstance(value, list) else [value]:
+            yield from _images_of(str(place), roots, path)
+
+
+def _images_of(place: str, roots: list[Path], path: Path) -> Iterator[Path]:
+    # Some exporters write '../train/images' for a folder that lies beside the file.
+    inside = place.removeprefix("../")
+    found = first_existing([*(root / place for root in roots), *(root / inside for root in roots)])
+    if found is None:
+        raise DataError(f"The images '{place}' that {path} names are not below {' or '.join(map(str, roots))}.")
+    if found.is_dir():
+        yield from (item for item in sorted(found.rglob("*")) if item.suffix.lower() in IMAGE_SUFFIXES)
+        return
+    try:
+        lines = found.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{found}, which {path} names, is no folder and no list of images: {error}.") from None
+    for line in filter(None, map(str.strip, lines)):
+        yield first_existing([found.parent / line, *(root / line for root in roots)]) or found.parent / line
+
+
+def _labelled(image: Path, names: Mapping[int, str], builder: LabelledSetBuilder) -> LabelledImage:
+    if not image.is_file():
+        return LabelledImage(image)  # which the builder notes
+    labels = _label_file(image)
+    lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
+    rows = [_numbers(line, labels) for line in lines if line.strip()]
+    if not rows:
+        return LabelledImage(image, 0)
+    width, height = displayed_size(image)
+    boxes = builder.with_area(image, [_box(row, names, width, height) for row in rows])
+    class_name, count = dominant_class(boxes)
+    return LabelledImage(image, count, class_name, boxes=boxes)
+
+
+def _label_file(image: Path) -> Path:
+    """Return where an image's boxes are: ``labels`` takes the place of the last ``images`` of its path."""
+    parts = list(image.parent.parts)
+    if _IMAGES in parts:
+        parts[len(parts) - 1 - parts[::-1].index(_IMAGES)] = _LABELS
+    return Path(*parts) / f"{image.stem}.txt"
+
+
+def _numbers(line: str, labels: Path) -> list[float]:
+    try:
+        row = [float(word) for word in line.split()]
+    except ValueError:
+        row = []
+    # A sixth value is the confidence of a prediction.
+    is_outline = len(row) >= 7 and len(row) % 2
+    if not (len(row) in (5, 6) or is_outline) or not all(map(math.isfinite, row)):
+        raise ValueError(f"a line of {labels.name} is {line!r:.60}, expected a class and a box or an outline")
+    return row
+
+
+def _box(row: list[float], names: Mapping[int, str], width: int, height: int) -> Box:
+    number, values = int(row[0]), row[1:]
+    if len(values) <= 5:
+        x, y, w, h = values[:4]
+        x0, y0, x1, y1 = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+    else:
+        x0, y0, x1, y1 = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+    return Box(x0 * width, y0 * height, x1 * width, y1 * height, names.get(number, str(number)))

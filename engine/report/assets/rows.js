@@ -1,0 +1,144 @@
+// The rows of a run. engine/report/compact.py says what stands where in the array of a row.
+
+const PLACES = Array.from({ length: 14 }, (_, place) => place);
+const [FOLDER, NAME, WIDTH, HEIGHT, COUNT, CLASS, SCORE, MARGIN, POINTERS, ERROR, REVIEWED] = PLACES;
+const [OTHER, OTHER_OPEN, OTHER_POINTERS] = PLACES.slice(REVIEWED + 1);
+
+/** Return the data that the page carries under a name; null where it carries none. */
+export function readData(name) {
+  const holder = document.getElementById(name);
+  return holder === null ? null : JSON.parse(holder.textContent);
+}
+
+function countText(count, isOpen) {
+  if (count === null) return "–";
+  return isOpen ? `${count}+` : String(count);
+}
+
+/** What is known of each image, by its number in the run. */
+export class Rows {
+  /** `head` has the tables that the rows refer to. */
+  constructor(head, rows) {
+    this.head = head;
+    this.rows = rows;
+    // A page of 50,000 images searches them at every key: their paths in small letters are kept.
+    this.searchable = null;
+  }
+
+  get length() {
+    return this.rows.length;
+  }
+
+  path(i) {
+    return this.head.folders[this.rows[i][FOLDER]][0] + this.rows[i][NAME];
+  }
+
+  name(i) {
+    return this.rows[i][NAME];
+  }
+
+  /** Address of the photo relative to the page; null where it is no file. */
+  address(i) {
+    const folder = this.head.folders[this.rows[i][FOLDER]][1];
+    return folder === null ? null : folder + encodeURIComponent(this.rows[i][NAME].toWellFormed());
+  }
+
+  /** Width and height in pixels; 0 where they are not known. */
+  size(i) {
+    return [this.rows[i][WIDTH] ?? 0, this.rows[i][HEIGHT] ?? 0];
+  }
+
+  count(i) {
+    return this.rows[i][COUNT] ?? null;
+  }
+
+  /** Whether the count stands for "at least so many": a counter's last label does, until a person says how many. */
+  isOpen(i) {
+    const { openCount } = this.head;
+    return openCount !== null && this.count(i) >= openCount && !this.reviewed(i);
+  }
+
+  countText(i) {
+    return countText(this.count(i), this.isOpen(i));
+  }
+
+  /** Number of the class in `head.classes`; -1 where there is none. */
+  classId(i) {
+    return this.rows[i][CLASS] ?? -1;
+  }
+
+  className(i) {
+    return this.head.classes[this.classId(i)] ?? null;
+  }
+
+  classScore(i) {
+    return this.rows[i][SCORE] ?? null;
+  }
+
+  /** By how much the best count score leads the second. */
+  margin(i) {
+    return this.rows[i][MARGIN] ?? null;
+  }
+
+  pointers(i) {
+    return this.rows[i][POINTERS] ?? [];
+  }
+
+  /** The sentence that says why the image failed; null where it did not. */
+  error(i) {
+    return this.head.errors[this.rows[i][ERROR] ?? -1] ?? null;
+  }
+
+  reviewed(i) {
+    return this.rows[i][REVIEWED] === 1;
+  }
+
+  /** The count of the run that this one is compared with; null where it has none. */
+  otherCount(i) {
+    return this.rows[i][OTHER] ?? null;
+  }
+
+  otherIsOpen(i) {
+    return this.rows[i][OTHER_OPEN] === 1;
+  }
+
+  otherCountText(i) {
+    return countText(this.otherCount(i), this.otherIsOpen(i));
+  }
+
+  otherPointers(i) {
+    return this.rows[i][OTHER_POINTERS] ?? [];
+  }
+
+  /** How far the counts of both runs are apart; null where one of them has none. */
+  difference(i) {
+    const [count, other] = [this.count(i), this.otherCount(i)];
+    if (count === null || other === null) return null;
+    if ((this.isOpen(i) && other > count) || (this.otherIsOpen(i) && count > other)) return 0;
+    return Math.abs(count - other);
+  }
+
+  /** Let a row say what a person found right, or what the run said. */
+  answer(i, count, pointers, reviewed) {
+    const row = this.rows[i];
+    while (row.length <= REVIEWED) row.push(undefined);
+    row[COUNT] = count;
+    row[POINTERS] = pointers;
+    row[REVIEWED] = reviewed ? 1 : 0;
+  }
+
+  /** The path in small letters, for searching. */
+  searchText(i) {
+    this.searchable ??= this.rows.map((_, each) => this.path(each).toLowerCase());
+    return this.searchable[i];
+  }
+
+  /** Whether any row has a value, e.g. `rows.some("margin")`. */
+  some(property) {
+    for (let i = 0; i < this.length; i++) {
+      const value = this[property](i);
+      if (value !== null && value !== false && value !== -1) return true;
+    }
+    return false;
+  }
+}

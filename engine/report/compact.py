@@ -1,0 +1,164 @@
+"""Rows as a page takes them: short arrays that refer to tables of what repeats, such as folders and class names.
+
+A row is ``[folder, name, width, height, count, class, class score, margin, pointers, error, reviewed, other count,
+other is open, other pointers]``, cut where only defaults follow; ``assets/rows.js`` reads it. ``folder``, ``class`` and
+``error`` are numbers of a table's entries, and the margin is by how much the best count score leads. A pointer is
+``[kind, a, b, c, d, score]``: kind 0 is an ellipse with x, y, rx, ry, and kind 1 a box with x0, y0, x1, y1. "Other" is
+the run that this one is compared with; its count is open where it stands for "at least so many".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pc_engine.result import Pointer
+
+# What a row ends with where nothing is known; such an end is left out.
+_DEFAULTS: list[Any] = [None, None, 0, 0, None, -1, None, None, [], -1, 0, None, 0, []]
+#: Kinds of a compact pointer.
+COMPACT_ELLIPSE, COMPACT_BOX = 0, 1
+_FORM = {"ellipse": (COMPACT_ELLIPSE, ("x", "y", "rx", "ry")), "box": (COMPACT_BOX, ("x0", "y0", "x1", "y1"))}
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_PIXEL_DIGITS, _SCORE_DIGITS = 1, 3
+
+
+@dataclass(frozen=True)
+class OtherAnswer:
+    """What the run compared with says about an image: its count, and its pointers in the compact form.
+
+    ``is_open`` says that the count stands for "at least so many".
+    """
+
+    count: int | None
+    is_open: bool
+    pointers: list[list[float]]
+
+
+@dataclass
+class Tables:
+    """The entries that compact rows refer to, in order of first use.
+
+    Attributes
+    ----------
+    folders, classes, errors
+        Folders of the photos (with their last separator), names of classes, and sentences of errors.
+    open_count
+        The smallest count that stands for "at least so many", as 4 does under the label "4+"; None without one.
+    """
+
+    folders: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    open_count: int | None = None
+
+
+def compact_row(row: Mapping[str, Any], tables: Tables, other: OtherAnswer | None = None) -> list[Any]:
+    """Return a row in the compact form, adding to ``tables`` what it refers to.
+
+    Parameters
+    ----------
+    row
+        As `pc_engine.corrections.corrected_rows` yields it.
+    tables
+        Shared by all rows of a page.
+    other
+        What another run says about the image.
+    """
+    folder, name = split_path(printable(row["path"]))
+    class_name, error = class_of(row), row["error"] if row["status"] != "ok" else None
+    if has_open_label(row):
+        tables.open_count = min(row["count"], row["count"] if tables.open_count is None else tables.open_count)
+    values = [
+        _entry(tables.folders, folder),
+        name,
+        row["width"] or 0,
+        row["height"] or 0,
+        row["count"],
+        -1 if class_name is None else _entry(tables.classes, class_name),
+        _rounded(row["class_score"], _SCORE_DIGITS),
+        _margin(row["count_scores"]),
+        compact_pointers(row["pointers"]),
+        -1 if row["status"] == "ok" else _entry(tables.errors, printable(error or "No reason was given.")),
+        int(bool(row.get("reviewed"))),
+        None if other is None else other.count,
+        int(other is not None and other.is_open),
+        [] if other is None else other.pointers,
+    ]
+    while values[-1] == _DEFAULTS[len(values) - 1]:
+        values.pop()
+    return values
+
+
+def compact_pointers(pointers: Iterable[Mapping[str, Any] | Pointer]) -> list[list[float]]:
+    """Return pointers in the compact form, less those with a number that is not finite."""
+    compact = []
+    for pointer in pointers:
+        values = pointer if isinstance(pointer, Mapping) else asdict(pointer)
+        kind, names = _FORM[values["kind"]]
+        place = [_rounded(values[name], _PIXEL_DIGITS) for name in names]
+        finite = [number for number in place if number is not None]
+        if len(finite) == len(names):
+            compact.append([kind, *finite, _rounded(values["score"], _SCORE_DIGITS) or 0])
+    return compact
+
+
+def has_open_label(row: Mapping[str, Any]) -> bool:
+    """Whether a row's count stands for "at least so many": a counter's last label, which nobody has reviewed."""
+    label = row["count_label"]
+    return row["mode"] == "c2p" and label is not None and label.endswith("+") and not row.get("reviewed")
+
+
+def class_of(row: Mapping[str, Any]) -> str | None:
+    """Return the name of a row's class, which may have a number only; None in a mode that does not classify."""
+    if row["class_name"]:
+        return printable(row["class_name"])
+    return None if row["class_id"] is None else f"class {row['class_id']}"
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """Return a path's folder, with the separator that ends it, and its name."""
+    cut = max(path.rfind(separator) for separator in ("/", os.sep)) + 1
+    return path[:cut], path[cut:]
+
+
+def printable(text: str) -> str:
+    """Return text that UTF-8 can hold; half a surrogate pair, which rows of others may have, appears as \\uNNNN."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def script_json(value: Any) -> str:
+    """Return JSON that may stand inside a ``script`` element: no ``<`` that could end it, and no break of a line."""
+    text = _ENCODER.encode(value)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def json_array(items: Iterable[str]) -> Iterator[str]:
+    """Yield the pieces of a JSON array of items that are JSON already."""
+    separator = "["
+    for item in items:
+        yield separator
+        yield item
+        separator = ",\n"
+    yield "[]" if separator == "[" else "]"
+
+
+def _entry(table: dict[str, int], text: str) -> int:
+    return table.setdefault(text, len(table))
+
+
+def _margin(scores: Mapping[str, float] | None) -> float | None:
+    ranked = sorted(score for score in (scores or {}).values() if score is not None and math.isfinite(score))
+    return _rounded(ranked[-1] - ranked[-2], _SCORE_DIGITS) if len(ranked) > 1 else None
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    """Return a number with few digits, as an int where it is whole; None where it is not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    short = round(float(value), digits)
+    return int(short) if short == int(short) else short

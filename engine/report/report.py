@@ -1,0 +1,129 @@
+"""`write_report`: the page of a run, as a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from urllib.parse import quote
+
+from pc_engine.corrections import corrected_rows
+from pc_engine.errors import PcEngineError
+from pc_engine.machine import usable_cores
+from pc_engine.photos import RunPhotos
+from pc_engine.report.compact import Tables, compact_row, json_array, printable, script_json
+from pc_engine.report.comparison import Comparison
+from pc_engine.report.figures import FigureCollector, run_facts
+from pc_engine.report.page import ASSETS, PageParts, render_page
+from pc_engine.report.thumbnails import PER_PART, thumbnail_addresses
+
+REPORT_FILE = "report.html"
+
+_PARTS = PageParts(ASSETS / "report.html", (ASSETS / "page.css", ASSETS / "report.css"), ASSETS / "report.js")
+# Pictures come from beside the page, or from inside it; 'self' means nothing to a page that is a file.
+_POLICY = "img-src 'self' file: data:"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written: where, of how many images, and its size in bytes."""
+
+    path: Path
+    images: int
+    size: int
+
+
+def write_report(
+    directory: Path,
+    out: Path | None = None,
+    *,
+    compare: Path | None = None,
+    thumbnails: bool = False,
+    workers: int | None = None,
+    shrinking: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Report:
+    """Write an HTML page about a run.
+
+    Parameters
+    ----------
+    directory
+        The run directory.
+    out
+        The file to write; ``report.html`` in the run directory where None.
+    compare
+        Another run over the same photos, whose counts are shown beside this one's.
+    thumbnails
+        Put a small picture of every photo into the page, which otherwise refers to the photos where they lie.
+    workers
+        Threads that make thumbnails; one per usable core where None.
+    shrinking
+        Called as ``shrinking(done, total)`` after every thumbnail.
+
+    Raises
+    ------
+    UsageError
+        If the directory holds no rows, or the run to compare with none of the same photos.
+    PcEngineError
+        If the page cannot be written.
+    """
+    path = directory / REPORT_FILE if out is None else out
+    photos = RunPhotos(directory)
+    comparison = None if compare is None else Comparison(compare, photos)
+    tables, collector = Tables(), FigureCollector()
+    rows: list[str] = []
+    paths: list[str] = []
+    for row in corrected_rows(directory):
+        collector.add(row)
+        rows.append(script_json(compact_row(row, tables, None if comparison is None else comparison.answer(row))))
+        if thumbnails:
+            paths.append(row["path"])
+    head = {
+        "name": printable(directory.resolve().name),
+        "figures": collector.figures(run_facts(directory)),
+        "compare": None if comparison is None else comparison.figures(),
+        "folders": [[folder, _address(folder, photos, path)] for folder in tables.folders],
+        "classes": list(tables.classes),
+        "errors": list(tables.errors),
+        "openCount": tables.open_count,
+        "thumbnailsPerPart": PER_PART if thumbnails else None,
+    }
+
+    def data() -> Iterator[tuple[str, Iterable[str]]]:
+        yield "head", [script_json(head)]
+        yield "rows", json_array(rows)
+        addresses = thumbnail_addresses(paths, photos, workers or usable_cores(), shrinking)
+        for part in range(0, len(paths), PER_PART):
+            yield f"thumbnails-{part // PER_PART}", [script_json(list(islice(addresses, PER_PART)))]
+
+    _write(path, render_page(_PARTS, f"{head['name']} - pc-engine", data(), policy=_POLICY))
+    return Report(path, len(rows), path.stat().st_size)
+
+
+def _address(folder: str, photos: RunPhotos, page: Path) -> str | None:
+    """Return the address of a folder of photos relative to the page; None if it is no folder of a file system."""
+    file = photos.file(folder + "photo")
+    if file is None:
+        return None
+    try:
+        relative = Path(os.path.relpath(file.parent, os.path.abspath(page.parent))).as_posix()
+    except ValueError:  # another drive
+        return file.parent.as_uri() + "/"
+    return quote(relative, errors="surrogateescape") + "/"
+
+
+def _write(path: Path, pieces: Iterable[str]) -> None:
+    """Write the page under another name first, so that a page that was there stays whole until this one is."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(pieces)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise PcEngineError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or choose another file with --out."
+        ) from None

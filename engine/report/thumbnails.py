@@ -1,0 +1,51 @@
+"""Thumbnails of a run's photos inside its report, so that the page shows them wherever it is opened."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+from pc_engine.errors import ImageError
+from pc_engine.photos import RunPhotos, small_picture
+
+#: Pixels of the longest side.
+LONGEST_SIDE = 160
+#: Thumbnails in one part of the page: it reads a part when the first of them comes into view.
+PER_PART = 200
+
+
+def thumbnail_addresses(
+    paths: Sequence[str], photos: RunPhotos, workers: int, shrinking: Callable[[int, int], None]
+) -> Iterator[str]:
+    """Yield a ``data:`` address for every photo, in order; empty where it cannot be read.
+
+    Parameters
+    ----------
+    paths
+        As the rows name them.
+    photos
+        Where they are found.
+    workers
+        Threads that decode.
+    shrinking
+        Called as ``shrinking(done, total)`` after every photo.
+    """
+    remaining = iter(paths)
+    with ThreadPoolExecutor(workers) as pool:
+        # No more than are needed to keep the threads busy: the photos of a large run do not fit into memory.
+        pending: list[Future[str]] = [pool.submit(_address, path, photos) for path in islice(remaining, 4 * workers)]
+        for done in range(1, len(paths) + 1):
+            address = pending.pop(0).result()
+            pending += [pool.submit(_address, path, photos) for path in islice(remaining, 1)]
+            shrinking(done, len(paths))
+            yield address
+
+
+def _address(path: str, photos: RunPhotos) -> str:
+    try:
+        picture = small_picture(photos.read(path), LONGEST_SIDE)
+    except ImageError:
+        return ""
+    return "data:image/webp;base64," + base64.b64encode(picture).decode("ascii")

@@ -1,0 +1,111 @@
+"""What the page of a review may send: one image's answer, checked before it is believed."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pc_engine.corrections import parse_whole_number
+from pc_engine.report.compact import COMPACT_BOX, COMPACT_ELLIPSE
+from pc_engine.result import BoxPointer, EllipsePointer, Pointer
+
+MAX_COUNT = 1_000_000
+MAX_POINTERS = 1_000
+# Rows come with a decimal of a pixel, so that a pointer at the edge may lie that much outside.
+_TOLERANCE = 1.0
+# An ellipse drawn from a wide heatmap may be larger than the picture.
+_LARGEST_RADIUS = 4
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How many objects an image shows, and where: what the page says about image number ``index``."""
+
+    index: int
+    count: int
+    pointers: tuple[list[float], ...]
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """Take back what was said about image number ``index``."""
+
+    index: int
+
+
+def parse_change(body: bytes) -> Answer | Withdrawal:
+    """Return what a request says.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, or not a change; the message is one sentence.
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError("The request is not JSON.") from None
+    if not isinstance(value, dict):
+        raise ValueError("The request is not an object.")  # noqa: TRY004 (what a client sent)
+    index = _checked(value, "index")
+    if value.get("withdraw") is True:
+        return Withdrawal(index)
+    count = _checked(value, "count")
+    if count > MAX_COUNT:
+        raise ValueError(f"The count is more than {MAX_COUNT:,}.")
+    pointers = value.get("pointers")
+    if not isinstance(pointers, list) or len(pointers) > MAX_POINTERS:
+        raise ValueError(f"The pointers are not a list of at most {MAX_POINTERS:,}.")
+    return Answer(index, count, tuple(map(_compact_pointer, pointers)))
+
+
+def as_pointer(compact: list[float], width: int, height: int) -> Pointer:
+    """Return a pointer of a compact row, which has to lie inside a picture of that size.
+
+    Raises
+    ------
+    ValueError
+        If it does not.
+    """
+    kind, a, b, c, d, score = compact
+    x, y = _inside(a, width), _inside(b, height)
+    if kind == COMPACT_ELLIPSE:
+        largest = _LARGEST_RADIUS * max(width, height)
+        if not (0 <= c <= largest and 0 <= d <= largest):
+            raise ValueError("The half axes of a pointer are negative, or much larger than the picture.")
+        return EllipsePointer(x, y, float(c), float(d), float(score))
+    x1, y1 = _inside(c, width), _inside(d, height)
+    if x1 < x or y1 < y:
+        raise ValueError("The corners of a pointer are the wrong way round.")
+    return BoxPointer(x, y, x1, y1, float(score))
+
+
+def _checked(value: dict[str, Any], name: str) -> int:
+    try:
+        return parse_whole_number(value.get(name), name)
+    except ValueError:
+        raise ValueError(f"The {name} is not a whole number of at least 0.") from None
+
+
+def _compact_pointer(value: Any) -> list[float]:
+    if not isinstance(value, list) or len(value) != 6 or value[0] not in (COMPACT_ELLIPSE, COMPACT_BOX):
+        raise ValueError("A pointer is not a kind, four places and a score.")
+    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in value):
+        raise ValueError("A pointer holds something that is no number.")
+    try:
+        numbers = [float(number) for number in value]
+    except OverflowError:
+        numbers = [math.inf]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("A pointer holds a number that is not finite.")
+    if not 0 <= numbers[-1] <= 1:
+        raise ValueError("The score of a pointer is not between 0 and 1.")
+    return numbers
+
+
+def _inside(place: float, length: int) -> float:
+    if not -_TOLERANCE <= place <= length + _TOLERANCE:
+        raise ValueError("A pointer lies outside the picture.")
+    return min(max(place, 0.0), float(length))

@@ -1,0 +1,219 @@
+"""The server of a review: one page and its pictures, for one browser on this machine.
+
+It listens on 127.0.0.1 only, and answers nobody who does not know the token in the page's address. Other sites that
+are open in the browser do not know it; beside that, requests have to name this server as their host, which keeps off
+names that were made to point here, and as their origin where they name one. Nothing that a client sends becomes part of
+a path: images are asked for by their number in the run.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import sys
+from collections.abc import Iterable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+from pc_engine.errors import ImageError, PcEngineError, UsageError
+from pc_engine.review.changes import parse_change
+from pc_engine.review.pictures import LONGEST_SIDE, Size
+from pc_engine.review.session import ReviewSession
+
+HOST = "127.0.0.1"
+#: Bytes of the largest change, twice what its most pointers take.
+MAX_BODY = 131_072
+# Seconds that a connection may be silent for.
+_PATIENCE = 60
+_HEADERS = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("X-Frame-Options", "DENY"),
+)
+
+
+class ReviewServer(ThreadingHTTPServer):
+    """Serves a `ReviewSession`; ``serve_forever`` does so until ``shutdown``.
+
+    Parameters
+    ----------
+    session
+        The run under review.
+    port
+        0 takes a free one.
+
+    Raises
+    ------
+    UsageError
+        If the port cannot be used.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, session: ReviewSession, port: int = 0) -> None:
+        self.session = session
+        self.token = secrets.token_urlsafe(32)
+        try:
+            super().__init__((HOST, port), _Handler)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"Port {port} cannot be used ({reason}): choose another with --port.") from None
+
+    @property
+    def url(self) -> str:
+        """Address of the page, with its token."""
+        return f"http://{HOST}:{self.server_port}/{self.token}/"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names that a browser may know this server by."""
+        return (f"{HOST}:{self.server_port}", f"localhost:{self.server_port}")
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that went away, as it does when pictures scroll out of view."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _RefusedError(Exception):
+    """A request that is not served; the message is a sentence for the page."""
+
+    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "pc-engine"
+    sys_version = ""
+    timeout = _PATIENCE
+    # A page's pieces are small; together they make fewer packets.
+    wbufsize = 1 << 16
+
+    @property
+    def _review(self) -> ReviewServer:
+        return cast(ReviewServer, self.server)
+
+    def do_GET(self) -> None:
+        self._serve("GET")
+
+    def do_HEAD(self) -> None:
+        self._serve("HEAD")
+
+    def do_POST(self) -> None:
+        self._serve("POST")
+
+    def do_OTHER(self) -> None:
+        self._serve("OTHER")
+
+    do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_OTHER  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        """Print no line for each request."""
+
+    def _serve(self, method: Literal["GET", "HEAD", "POST", "OTHER"]) -> None:
+        try:
+            route = self._admitted()
+            if method == "POST":
+                self._post(route)
+            elif method in ("GET", "HEAD"):
+                self._get(route)
+            else:
+                raise _RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "There is nothing to do so with.")
+        except _RefusedError as refusal:
+            # What it may still send is not read, and would be taken for the next request.
+            self.close_connection = True
+            self._send_json(refusal.status, {"error": str(refusal)})
+
+    def _admitted(self) -> str:
+        """Return what is asked for, below the token, of a request that may ask."""
+        origins = self.headers.get_all("Origin", [])
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) != 1 or hosts[0] not in self._review.hosts:
+            raise _RefusedError(HTTPStatus.FORBIDDEN, "This server is asked for by another name than its own.")
+        if any(origin not in {f"http://{host}" for host in self._review.hosts} for origin in origins):
+            raise _RefusedError(HTTPStatus.FORBIDDEN, "Another site asks.")
+        try:
+            _, token, route = urlsplit(self.path).path.split("/", 2)
+        except ValueError:
+            token, route = "", ""
+        if not hmac.compare_digest(token.encode("utf-8", "replace"), self._review.token.encode("ascii")):
+            raise _RefusedError(HTTPStatus.FORBIDDEN, "The address lacks the token: take the one that was printed.")
+        return route
+
+    def _get(self, route: str) -> None:
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # a body is not read
+        size, _, number = route.partition("/")
+        if route == "":
+            self._send_page(self._review.session.page())
+        elif size in LONGEST_SIDE and number.isascii() and number.isdecimal() and len(number) < 12:
+            self._send_picture(size, int(number))
+        else:
+            raise _RefusedError(HTTPStatus.NOT_FOUND, "There is nothing here.")
+
+    def _post(self, route: str) -> None:
+        if route != "change":
+            raise _RefusedError(HTTPStatus.NOT_FOUND, "There is nothing here.")
+        if self.headers.get_content_type() != "application/json":
+            raise _RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The request is not of the type application/json.")
+        body = self._body()
+        try:
+            reviewed = self._review.session.change(parse_change(body))
+        except IndexError:
+            raise _RefusedError(HTTPStatus.NOT_FOUND, "The run has no such image.") from None
+        except ValueError as error:
+            raise _RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+        except PcEngineError as error:
+            raise _RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
+        self._send_json(HTTPStatus.OK, {"reviewed": reviewed})
+
+    def _body(self) -> bytes:
+        length = self.headers.get("Content-Length", "")
+        if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdecimal()):
+            raise _RefusedError(HTTPStatus.LENGTH_REQUIRED, "The request does not say how long it is.")
+        if len(length) > 9 or int(length) > MAX_BODY:
+            raise _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The request has more than {MAX_BODY:,} bytes.")
+        body = self.rfile.read(int(length))
+        if len(body) != int(length):
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, "The request is shorter than it says.")
+        return body
+
+    def _send_page(self, pieces: Iterable[str]) -> None:
+        # Its length is not known before it is made: the end of the connection is its end.
+        self.close_connection = True
+        headers = (("Connection", "close"), ("Content-Security-Policy", "frame-ancestors 'none'"))
+        self._begin(HTTPStatus.OK, "text/html; charset=utf-8", *headers)
+        if self.command != "HEAD":
+            self.wfile.writelines(piece.encode("utf-8") for piece in pieces)
+
+    def _send_picture(self, size: Size, number: int) -> None:
+        try:
+            picture = self._review.session.picture(number, size)
+        except IndexError:
+            raise _RefusedError(HTTPStatus.NOT_FOUND, "The run has no such image.") from None
+        except ImageError as error:
+            raise _RefusedError(HTTPStatus.NOT_FOUND, str(error)) from None
+        self._send(HTTPStatus.OK, "image/webp", picture)
+
+    def _send_json(self, status: HTTPStatus, value: Any) -> None:
+        self._send(status, "application/json", json.dumps(value).encode("ascii"))
+
+    def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+        policy = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        self._begin(status, content_type, policy, ("Content-Length", str(len(body))))
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _begin(self, status: HTTPStatus, content_type: str, *headers: tuple[str, str]) -> None:
+        self.send_response(status)
+        for name, value in (("Content-Type", content_type), *_HEADERS, *headers):
+            self.send_header(name, value)
+        self.end_headers()

@@ -1,0 +1,296 @@
+"""Addresses of files elsewhere or in archives: whatever ``fsspec`` knows (``s3://``, ``https://``, ``zip://``, ...).
+
+An object is named by its whole address, so that it can be found again by that alone. An address that is signed, or has
+a password in it, therefore keeps it in its rows: credentials belong into the configuration of ``fsspec`` or of the
+cloud's own tools instead.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from pc_engine.errors import ImageError, MissingPackageError, PcEngineError, UsageError
+from pc_engine.sources.failures import reason_of
+from pc_engine.sources.folders import has_image_suffix
+from pc_engine.sources.image import SourceImage, broken_image, check_size
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HTTP = ("http://", "https://")
+# Packages that the extra "remote" brings, by scheme.
+_PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+
+_TRIES = 3
+#: Seconds before the second try; twice as many before the third.
+PAUSE = 0.5
+# What another try would not change.
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, PcEngineError)
+_TRY_LATER = (408, 429)
+
+# Folders within folders: more than any listing has that does not lead in circles.
+_DEEPEST = 200
+_CHUNK = 1 << 20
+
+Answer = TypeVar("Answer")
+Images = Callable[[], Iterator[SourceImage]]
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` has the form of an address, alone or chained as in ``zip://a.jpg::photos.zip``."""
+    return any(_SCHEME.match(part) for part in text.split("::"))
+
+
+def local_path(address: str) -> str | None:
+    """Return the path that a ``file://`` address stands for; None for any other text.
+
+    Local files are read without fsspec, which would follow links that lead in circles.
+    """
+    scheme = _SCHEME.match(address)
+    if scheme is None or scheme[1].lower() not in ("file", "local") or "::" in address:
+        return None
+    return address[scheme.end() :]
+
+
+def file_part(name: str) -> str:
+    """Return the part of a path or an address that names the file itself, and whose suffix tells its kind."""
+    if not is_address(name):
+        return name
+    first = name.split("::")[0]
+    return re.split("[?#]", first)[0] if first.startswith(_HTTP) else first
+
+
+def find_address(address: str) -> Images:
+    """Look up what lies at an address: a file, a folder, or what a pattern matches; return what lists it.
+
+    Of folders, which are walked in the order of names, those files take part whose names are an image's.
+
+    Raises
+    ------
+    UsageError
+        If nothing lies there, or it cannot be reached.
+    MissingPackageError
+        If reading such addresses takes a package that is not installed.
+    """
+    try:
+        place = _locate(address)
+        if place.is_http and place.path.endswith("/"):
+            return partial(_walk, place)
+        found = retried(lambda: _info(place))
+        if found is not None:
+            return partial(_walk, place) if _is_folder(found) else partial(_single, place, found)
+        matches = retried(lambda: place.filesystem.glob(place.path, detail=True))
+    except PcEngineError:
+        raise
+    except Exception as error:  # whatever the file system's package raises
+        why = reason_of(error.__cause__ or error)
+        raise UsageError(f"'{address}' cannot be found or reached ({why}): check it, and your credentials.") from None
+    if not matches:
+        raise UsageError(f"The pattern matches nothing: '{address}'.")
+    return partial(_matched, place, matches)
+
+
+def read_address(address: str) -> bytes:
+    """Return the bytes of an object, trying again a little later where the network fails.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read or is too large.
+    """
+    return _read(lambda: _fetch(_locate(address), None))
+
+
+def open_address(address: str, *, seekable: bool = False) -> BinaryIO:
+    """Open an object to be read from its beginning to its end, or with ``seekable`` any part of it.
+
+    Raises
+    ------
+    Exception
+        Whatever the file system's package raises.
+    """
+    return retried(lambda: _open(_locate(address), seekable))
+
+
+def retried(work: Callable[[], Answer]) -> Answer:
+    """Return what ``work`` returns, trying again after a pause where it fails in a way that may pass."""
+    for attempt in range(_TRIES - 1):
+        try:
+            return work()
+        except _FINAL:
+            raise
+        except Exception as error:
+            status = getattr(error, "status", None)
+            if isinstance(status, int) and 400 <= status < 500 and status not in _TRY_LATER:
+                raise
+        time.sleep(PAUSE * 2**attempt)
+    return work()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A path within a file system, and what an address has before and behind the paths of that file system."""
+
+    filesystem: AbstractFileSystem
+    path: str
+    before: str
+    after: str
+
+    @property
+    def is_http(self) -> bool:
+        return self.path.startswith(_HTTP)
+
+    @property
+    def name(self) -> str:
+        return self.path if _SCHEME.match(self.path) else f"{self.before}{self.path}{self.after}"
+
+    def image(self, size: int | None) -> SourceImage:
+        # Several threads may use these file systems at once. Of the others fsspec gives each thread its own.
+        if self.filesystem.async_impl or self.filesystem.protocol == "zip":
+            return SourceImage(self.name, partial(_read_place, self, size))
+        return SourceImage(self.name, partial(read_address, self.name))
+
+
+def _locate(address: str) -> _Place:
+    from fsspec.core import url_to_fs
+
+    parts = address.split("::")
+    for part in parts:
+        if scheme := _SCHEME.match(part):
+            _require(scheme[1])
+    filesystem, path = url_to_fs(address)
+    # In "simplecache::s3://bucket/a.jpg" the path is that of the first part that has one.
+    own = next((i for i, part in enumerate(parts) if _SCHEME.match(part)), 0)
+    head = parts[own].rstrip("/") if path else parts[own]
+    # fsspec's paths lack the scheme, and with some file systems the host.
+    before = head.removesuffix(path) if head.endswith(path) else f"{head.split('://')[0]}://"
+    return _Place(
+        filesystem,
+        path,
+        "::".join([*parts[:own], before]),
+        "".join(f"::{part}" for part in parts[own + 1 :]),
+    )
+
+
+def _require(scheme: str) -> None:
+    from fsspec.registry import get_filesystem_class
+
+    try:
+        get_filesystem_class(scheme)
+    except ValueError:
+        raise UsageError(f"There is no kind of address '{scheme}://': fsspec knows none of that name.") from None
+    except ImportError as error:
+        if scheme in _PACKAGES:
+            raise MissingPackageError(_PACKAGES[scheme], "remote", f"read {scheme}:// addresses") from None
+        raise UsageError(f"Addresses with {scheme}:// cannot be read yet: {reason_of(error)}.") from None
+
+
+def _info(place: _Place) -> Mapping[str, Any] | None:
+    """Return what is known of the place, or None if nothing is there but the path is a pattern."""
+    # In an address of the web "?" begins a query and "[" is no pattern.
+    magic = "*" in place.path if place.is_http else glob.has_magic(place.path)
+    try:
+        found: Mapping[str, Any] = place.filesystem.info(place.path)
+    except FileNotFoundError:
+        if not magic:
+            raise
+        return None
+    return found
+
+
+def _is_folder(info: Mapping[str, Any]) -> bool:
+    return bool(info["type"] == "directory")
+
+
+def _single(place: _Place, info: Mapping[str, Any]) -> Iterator[SourceImage]:
+    yield place.image(info.get("size"))
+
+
+def _matched(place: _Place, matches: Mapping[str, Mapping[str, Any]]) -> Iterator[SourceImage]:
+    folders: set[PurePosixPath] = set()
+    for path in sorted(matches):
+        pure = PurePosixPath(path)
+        # "**" matches a folder and then all that lies in it, which was walked with the folder already.
+        if not folders.isdisjoint(pure.parents):
+            continue
+        one = replace(place, path=path)
+        if _is_folder(matches[path]):
+            folders.add(pure)
+            yield from _walk(one)
+        else:
+            yield one.image(matches[path].get("size"))
+
+
+def _walk(place: _Place, depth: int = 0) -> Iterator[SourceImage]:
+    if depth > _DEEPEST:
+        yield broken_image(place.name, f"It lies more than {_DEEPEST} folders deep: the listing may lead in circles.")
+        return
+    try:
+        listed = retried(lambda: place.filesystem.ls(place.path, detail=True))
+        # What fsspec remembers of a listing takes several times the room of its names.
+        entries = sorted(
+            (info["name"].rstrip("/"), info["name"], _is_folder(info), info.get("size")) for info in listed
+        )
+        place.filesystem.invalidate_cache(place.path)
+    except Exception as error:
+        yield broken_image(place.name, f"The folder cannot be listed: {reason_of(error)}.")
+        return
+    del listed
+    for bare, path, is_folder, size in entries:
+        one = replace(place, path=path)
+        if bare == place.path.rstrip("/"):  # an object store's mark for the folder itself
+            continue
+        if is_folder:
+            yield from _walk(one, depth + 1)
+        elif has_image_suffix(file_part(one.name)):
+            yield one.image(size)
+
+
+def _read_place(place: _Place, size: int | None) -> bytes:
+    return _read(lambda: _fetch(place, size))
+
+
+def _read(fetch: Callable[[], bytes]) -> bytes:
+    try:
+        return retried(fetch)
+    except ImageError:
+        raise
+    except PcEngineError as error:
+        raise ImageError(str(error)) from None
+    except FileNotFoundError:
+        raise ImageError("There is nothing at this address.") from None
+    except MemoryError:
+        raise ImageError("It does not fit into memory: scale it down first.") from None
+    except Exception as error:  # whatever the file system's package raises
+        raise ImageError(f"It cannot be fetched: {reason_of(error)}.") from None
+
+
+def _fetch(place: _Place, size: int | None) -> bytes:
+    if size is not None and not place.is_http:
+        check_size(size)
+        content: bytes = place.filesystem.cat_file(place.path)  # one request
+        return content
+    chunks: list[bytes] = []
+    total = 0
+    with _open(place, seekable=False) as stream:
+        while chunk := stream.read(_CHUNK):
+            total += len(chunk)
+            check_size(total)
+            chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _open(place: _Place, seekable: bool) -> BinaryIO:
+    # A size and no blocks have fsspec get a web page as it comes: it neither asks for the size, which a signed address
+    # may not allow, nor for one range after the other.
+    options = {"block_size": 0, "size": 1} if place.is_http and not seekable else {}
+    stream: BinaryIO = place.filesystem.open(place.path, "rb", **options)
+    return stream

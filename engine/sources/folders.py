@@ -1,0 +1,153 @@
+"""Folders of this machine, walked in an order that is the same everywhere, whatever their size, in bounded memory."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import stat
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import NamedTuple
+
+from pc_engine.sources.image import SourceImage, local_image
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
+
+# First bytes of the formats that are read, to recognise an image whose name does not say so.
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"GIF8")
+#: First bytes that `looks_like_image` wants to see.
+HEAD_BYTES = 12
+
+#: Names of one folder that are held at a time. A larger folder is gone through several times.
+NAMES_HELD = 32_768
+
+
+class FolderEntry(NamedTuple):
+    """What lies in a folder: its name, and whether it is a folder itself, or a link to one."""
+
+    name: str
+    is_folder: bool
+
+
+#: What tells a folder apart by whatever path it is reached: its device and inode.
+Identity = tuple[int, int]
+
+
+def walk_folder(
+    folder: str, without: str | None, *, in_order: bool = True, ancestors: frozenset[Identity] = frozenset()
+) -> Iterator[SourceImage]:
+    """Yield the images in a folder and its subfolders, sorted by name at every level.
+
+    Parameters
+    ----------
+    folder
+        Path of the folder, without a separator at its end.
+    without
+        Real path of a folder that is not entered.
+    in_order
+        Whether they are sorted: in any order, a huge folder is gone through only once.
+    ancestors
+        The folders that it was reached through: a link that leads back to one of them is not followed.
+    """
+    if is_left_out(folder, without):
+        return
+    try:
+        key = identify(folder)
+        if key in ancestors:
+            return
+        for entries in sorted_entries(folder) if in_order else _any_entries(folder):
+            for entry in entries:
+                path = path_of(entry, folder)
+                if entry.is_folder:
+                    yield from walk_folder(path, without, in_order=in_order, ancestors=ancestors | {key})
+                elif _is_image(path):
+                    yield local_image(path)
+    except OSError:
+        yield local_image(folder)  # reading it fails with the reason, so that it gets its row
+
+
+def sorted_entries(folder: str) -> Iterator[list[FolderEntry]]:
+    """Yield what lies in a folder, sorted by name, in groups of at most `NAMES_HELD`; at least one group.
+
+    A folder that holds more is gone through once for each group. What is created or deleted meanwhile may be in or
+    not; everything else is in exactly once.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be listed.
+    """
+    last: str | None = None
+    group: list[FolderEntry] = []
+    while last is None or len(group) == NAMES_HELD:
+        with os.scandir(folder) as scan:
+            # Not the system's entries, which are some ten times as large.
+            entries = (_entry(entry) for entry in scan if last is None or entry.name > last)
+            group = list(islice(entries, NAMES_HELD + 1))
+            if len(group) > NAMES_HELD:
+                group = heapq.nsmallest(NAMES_HELD, chain(group, entries))
+            else:
+                group.sort()
+        last = group[-1].name if group else ""
+        yield group
+
+
+def identify(folder: str) -> Identity:
+    """Return what tells the folder apart from all others.
+
+    Raises
+    ------
+    OSError
+        If it cannot be looked at.
+    """
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def path_of(entry: FolderEntry, folder: str) -> str:
+    """Return the path of an entry of ``folder``, as `pathlib` would write it."""
+    return entry.name if folder == os.curdir else os.path.join(folder, entry.name)
+
+
+def is_left_out(folder: str, without: str | None) -> bool:
+    """Whether the folder is the one that is not entered."""
+    return without is not None and os.path.realpath(folder) == without
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a file's name says that it is an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether the first `HEAD_BYTES` of a file are those of an image."""
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"WEBP"
+    if head.startswith(b"BM"):
+        # Two letters alone would take in many a text file; a bitmap's reserved bytes 6..9 are zero.
+        return head[6:10] == b"\x00\x00\x00\x00"
+    return head.startswith(_SIGNATURES)
+
+
+def _any_entries(folder: str) -> Iterator[Iterator[FolderEntry]]:
+    with os.scandir(folder) as scan:
+        yield map(_entry, scan)
+
+
+def _entry(entry: os.DirEntry[str]) -> FolderEntry:
+    try:
+        return FolderEntry(entry.name, entry.is_dir())
+    except OSError:  # a symbolic link to itself, or into a folder that may not be entered
+        return FolderEntry(entry.name, is_folder=False)
+
+
+def _is_image(path: str) -> bool:
+    if has_image_suffix(path):
+        return True
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # never open a FIFO or a device: it may block for ever
+            return False
+        with open(path, "rb") as stream:
+            return looks_like_image(stream.read(HEAD_BYTES))
+    except OSError:
+        return False

@@ -1,0 +1,128 @@
+"""Lists of images: ``@list.txt``, a path or address a line; ``@table.csv``, with a column of them; ``@-``, from stdin.
+
+A relative path is taken from the folder of the list if there is something, else from the current one. What a line names
+is what the same words on the command line would: a file, a folder, a shard, an address; but never a pattern, as names
+may look like one. In a ``.txt`` blank lines and those that begin with ``#`` are skipped; a file whose name begins so is
+written ``./#name``.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from typing import BinaryIO
+
+from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.sources.addresses import file_part, is_address
+from pc_engine.sources.failures import reason_of, until_it_fails
+from pc_engine.sources.image import SourceImage, broken_image
+from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, open_shard
+
+MARK = "@"
+_STDIN = "-"
+_TABLES = (".csv", ".tsv")
+_COLUMNS = ("path", "file", "filename", "file_name", "image", "url")
+_COMMENT = "#"
+_UTF8_MARK = b"\xef\xbb\xbf"
+# A longer line is no name; it is cut rather than held.
+_LONGEST_LINE = 1 << 20
+
+#: Lists what one line names.
+Expand = Callable[[str, Listing], Iterator[SourceImage]]
+
+
+def check_list(name: str) -> None:
+    """Raise UsageError if there is no such list, or it is a table without a column of images."""
+    if name == _STDIN:
+        return
+    try:
+        with open_shard(name) as stream:
+            lines = _lines(stream)
+            first = next(lines, "")
+            if "\0" in first:
+                raise UsageError(f"The list '{name}' is no text in UTF-8: save it as such.")
+            if _is_table(name):
+                _column(first, name)
+    except PcEngineError:
+        raise
+    except Exception as error:  # OSError, or those of a file system's package
+        raise UsageError(f"The list '{name}' cannot be read: {reason_of(error)}.") from None
+
+
+def list_images(name: str, listing: Listing, expand: Expand) -> Iterator[SourceImage]:
+    """Yield the images that the list names, line by line; what does not exist is an image that cannot be read."""
+    if listing.names_only and (name == _STDIN or is_remote(name)):
+        raise CostlyListingError
+    folder = None if name == _STDIN or is_remote(name) else os.path.dirname(name)
+
+    def sentence(n: int, error: BaseException) -> str:
+        return f"The list cannot be read any further after {n:,} entries ({reason_of(error)})."
+
+    for entry in until_it_fails(_entries(name), MARK + name, sentence):
+        if isinstance(entry, SourceImage):
+            yield entry
+        else:
+            yield from expand(entry if is_address(entry) else _found(entry, folder), listing)
+
+
+def _found(path: str, folder: str | None) -> str:
+    """Return where the relative ``path`` of a list in ``folder`` leads."""
+    beside = path if folder is None else os.path.join(folder, path)
+    return beside if os.path.lexists(beside) else path
+
+
+def _entries(name: str) -> Iterator[str | SourceImage]:
+    if name == _STDIN:
+        yield from _named(_lines(sys.stdin.buffer))
+        return
+    with open_shard(name) as stream:
+        yield from _cells(_lines(stream), name) if _is_table(name) else _named(_lines(stream))
+
+
+def _named(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        entry = line.rstrip("\r\n")
+        if entry.strip() and not entry.startswith(_COMMENT):
+            yield entry
+
+
+def _cells(lines: Iterator[str], name: str) -> Iterator[str | SourceImage]:
+    header = next(lines, "")
+    column, delimiter = _column(header, name)
+    reader = csv.reader(chain([header], lines), delimiter=delimiter)
+    next(reader)
+    for row in reader:
+        entry = row[column].strip() if column < len(row) else ""
+        if entry:
+            yield entry
+        elif any(row):
+            yield broken_image(f"{MARK}{name}#{reader.line_num}", f"Line {reader.line_num} names no image.")
+
+
+def _column(header: str, name: str) -> tuple[int, str]:
+    """Return the position of the column with the images, and what separates columns."""
+    delimiter = max(",;\t", key=header.count)
+    columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])]
+    for known in _COLUMNS:
+        if known in columns:
+            return columns.index(known), delimiter
+    raise UsageError(
+        f"The table '{name}' has the columns {', '.join(map(repr, columns)) or 'none'}: call the one with the images "
+        f"one of {', '.join(_COLUMNS)}."
+    )
+
+
+def _is_table(name: str) -> bool:
+    return file_part(name).lower().endswith(_TABLES)
+
+
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    """Yield the lines with their ends; bytes that are not UTF-8 as the names of files have them."""
+    mark = _UTF8_MARK
+    for line in iter(partial(stream.readline, _LONGEST_LINE), b""):
+        yield line.removeprefix(mark).decode("utf-8", "surrogateescape")
+        mark = b""

@@ -1,0 +1,59 @@
+"""What is alike in files that hold many images: how they are opened, and what a listing of them is allowed."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
+
+from pc_engine.sources.addresses import is_address, open_address
+from pc_engine.sources.held_bytes import HeldBytes
+
+# Chunks of the web come in any size; others are asked for in theirs.
+_BUFFER = 1 << 20
+
+
+class CostlyListingError(Exception):
+    """Only names were asked for, and having them would take as long as reading everything."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What one listing goes by.
+
+    Attributes
+    ----------
+    without
+        Real path of a folder that is not entered, or None.
+    names_only
+        Nothing is going to be read, and names may come in any order: where they cannot be had for less than reading,
+        the listing raises `CostlyListingError`.
+    held
+        The bytes that may be held at a time.
+    """
+
+    without: str | None = None
+    names_only: bool = False
+    held: HeldBytes = field(default_factory=HeldBytes)
+
+
+def open_shard(name: str, *, seekable: bool = False) -> BinaryIO:
+    """Open a file of this machine or at an address, to be read onwards, or with ``seekable`` anywhere; it is buffered.
+
+    Raises
+    ------
+    Exception
+        OSError, or whatever the file system's package raises.
+    """
+    if is_remote(name):
+        return cast(BinaryIO, io.BufferedReader(open_address(name, seekable=seekable), _BUFFER))
+    if not stat.S_ISREG(os.stat(name).st_mode):  # opening a FIFO would wait for ever
+        raise OSError("it is not a regular file")
+    return open(name, "rb")
+
+
+def is_remote(name: str) -> bool:
+    """Whether ``name`` is an address, and not that of a local file that looks like one."""
+    return is_address(name) and not os.path.lexists(name)

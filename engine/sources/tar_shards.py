@@ -1,0 +1,298 @@
+"""Shards of a WebDataset: tar archives, read from the beginning to the end; nothing is ever extracted.
+
+A member's name is only ever shown and compared, links are not followed, and all sizes are checked. An image in a plain
+tar of this machine is read where it lies when its turn comes; elsewhere its bytes are read with the listing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+import threading
+from collections.abc import Generator, Iterator
+from functools import partial
+from typing import BinaryIO, cast
+
+from pc_engine.errors import ImageError
+from pc_engine.sources.addresses import file_part
+from pc_engine.sources.failures import reason_of, until_it_fails
+from pc_engine.sources.folders import HEAD_BYTES, has_image_suffix, looks_like_image
+from pc_engine.sources.image import SourceImage, broken_image, check_size
+from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, open_shard
+
+_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_GZIP = b"\x1f\x8b"
+_SCHEME = "tar://"
+
+# A header with long names takes some kilobytes; one that claims more than this would fill memory.
+_LONGEST_HEADER = 1 << 20
+_CHUNK = 1 << 20
+
+# Images are mostly asked for in the order of their archive: each thread goes on where it found the last one.
+_last = threading.local()
+
+
+def is_tar(name: str) -> bool:
+    """Whether a path or address is that of a tar archive."""
+    return file_part(name).lower().endswith(_SUFFIXES)
+
+
+def tar_images(shard: str, listing: Listing) -> Iterator[SourceImage]:
+    """Yield the images of a tar archive, named as fsspec would: ``tar://MEMBER::SHARD``.
+
+    A member takes part if its suffix or its first bytes are those of an image. An archive that is damaged or cut off
+    gives the images that come before, and one under its own name that says so.
+    """
+    if listing.names_only and (is_remote(shard) or _is_compressed(shard)):
+        raise CostlyListingError
+
+    def sentence(n: int, error: BaseException) -> str:
+        return f"The archive breaks off or is damaged after {n:,} images ({reason_of(error)}): make it anew."
+
+    yield from until_it_fails(_images(shard, listing), shard, sentence)
+
+
+def read_member(name: str) -> bytes:
+    """Return the bytes of the image that `tar_images` named so, for which the archive has to be searched.
+
+    Raises
+    ------
+    ImageError
+        If there is no such archive or member, or it cannot be read.
+    """
+    parts = name.removeprefix(_SCHEME).split("::")
+    why = "There is no such image in the archive."
+    # A member's name may have "::" in it: the archive's is what is left when enough of it is taken away.
+    for end in range(1, len(parts)):
+        member, shard = "::".join(parts[:end]), "::".join(parts[end:])
+        if is_tar(shard):
+            try:
+                return _search(shard, member)
+            except _NoSuchMemberError:
+                continue
+            except ImageError as error:
+                why = str(error)
+            except Exception as error:  # as with a listing
+                why = f"The archive cannot be read: {reason_of(error)}."
+    raise ImageError(why)
+
+
+def is_member_name(name: str) -> bool:
+    """Whether `read_member` is to find the image of that name."""
+    return name.startswith(_SCHEME) and "::" in name
+
+
+def _images(shard: str, listing: Listing) -> Iterator[SourceImage]:
+    with open_shard(shard) as raw:
+        stream = _Onwards(raw, shard)
+        for member in _members(stream):
+            name = f"{_SCHEME}{member.name}::{shard}"
+            refused = _refusal(member)
+            if refused is not None:
+                if has_image_suffix(member.name):
+                    yield broken_image(name, refused)
+                continue
+            head = stream.read_head(member)
+            if not has_image_suffix(member.name) and not looks_like_image(head):
+                continue
+            if stream.in_place:
+                yield SourceImage(name, partial(_read_span, shard, member.offset_data, member.size))
+            elif listing.held.has_room(member.size):
+                yield listing.held.image(name, stream.read_rest(member, head), partial(read_member, name))
+            else:
+                yield SourceImage(name, partial(read_member, name))
+
+
+def _members(stream: _Onwards) -> Generator[tarfile.TarInfo]:
+    """Yield the members; raise where the archive does not end as it should."""
+    stream.begin_header()
+    with tarfile.TarFile(fileobj=stream, mode="r") as archive:  # type: ignore[arg-type]  # it reads, seeks and tells
+        while (member := archive.next()) is not None:
+            if member.size < 0:
+                raise tarfile.ReadError("a member has a negative size")
+            yield member
+            # What it remembers for random access would grow with the archive.
+            archive.members = []  # type: ignore[attr-defined]
+            archive.pax_headers = {}
+            stream.begin_header()
+    # tarfile takes damage between members for the end.
+    if stream.last_block != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it has no end mark")
+
+
+def _refusal(member: tarfile.TarInfo) -> str | None:
+    """Return why the member is no image, whatever its name says."""
+    if member.islnk() or member.issym():
+        return "It is a link inside the archive, and those are not followed."
+    if not member.isreg() or member.issparse():
+        return "It is not a regular file of the archive."
+    try:
+        check_size(member.size)
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+def _search(shard: str, wanted: str) -> bytes:
+    going_on: _Search | None = getattr(_last, "search", None)
+    _last.search = None
+    if going_on is not None:
+        if going_on.is_of(shard):
+            try:
+                found = going_on.find(wanted)
+            except Exception:  # a connection dropped meanwhile, say: the search from the beginning tells what is wrong
+                found = None
+            if found is not None:
+                _last.search = going_on
+                return found
+        going_on.close()
+    search = _Search(shard)
+    try:
+        found = search.find(wanted)
+    except BaseException:
+        search.close()
+        raise
+    _last.search = search
+    if found is None:
+        raise _NoSuchMemberError
+    return found
+
+
+class _Search:
+    """A search through an archive that goes on behind the member found last."""
+
+    def __init__(self, shard: str) -> None:
+        self._shard, self._state = shard, _state(shard)
+        self._raw = open_shard(shard)
+        self._stream = _Onwards(self._raw, shard)
+        self._members = _members(self._stream)
+
+    def is_of(self, shard: str) -> bool:
+        """Whether it goes through that archive, as it is now."""
+        return self._shard == shard and self._state == _state(shard)
+
+    def find(self, wanted: str) -> bytes | None:
+        """Return the content of the next member of that name, or None if there is none any more."""
+        for member in self._members:
+            if member.name == wanted:
+                refused = _refusal(member)
+                if refused is not None:
+                    raise ImageError(refused)
+                return self._stream.read_rest(member, self._stream.read_head(member))
+        return None
+
+    def close(self) -> None:
+        self._members.close()
+        self._raw.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_members"):
+            self.close()
+
+
+def _state(shard: str) -> tuple[int, ...]:
+    """Return what changes when a file of this machine does."""
+    if is_remote(shard):
+        return ()
+    status = os.stat(shard)
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read_span(path: str, start: int, size: int) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(start)
+            data = stream.read(size)
+    except OSError as error:
+        raise ImageError(f"The archive cannot be read: {error.strerror or error}.") from None
+    except MemoryError:
+        raise ImageError("It does not fit into memory: scale it down first.") from None
+    if len(data) < size:
+        raise ImageError("The archive has become shorter since it was listed.")
+    return data
+
+
+def _is_compressed(path: str) -> bool:
+    try:
+        with open_shard(path) as stream:
+            return _unpacked(stream) is not stream
+    except OSError:
+        return False
+
+
+def _unpacked(stream: BinaryIO) -> BinaryIO:
+    """Return the stream itself, or one that decompresses it."""
+    if cast(io.BufferedReader, stream).peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
+        return stream
+    return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+
+
+class _NoSuchMemberError(Exception):
+    """The archive was read to its end."""
+
+
+class _Onwards:
+    """An archive that is read onwards only, unpacked if need be, with headers of bounded size.
+
+    It is what `tarfile` takes for a file. Headers made for the purpose could have that read the same members again
+    without end, or fill memory: seeking backwards is refused, and so is a header of more than a megabyte.
+
+    Attributes
+    ----------
+    in_place
+        Whether the members can be found again by their offsets in a file of this machine.
+    last_block
+        What was read last of a header.
+    """
+
+    def __init__(self, raw: BinaryIO, shard: str) -> None:
+        self._stream = _unpacked(raw)
+        self.in_place = self._stream is raw and not is_remote(shard)
+        self._end = os.path.getsize(shard) if self.in_place else None
+        self.last_block = b""
+        self._position = 0
+        self._header_left = 0
+
+    def begin_header(self) -> None:
+        self._header_left = _LONGEST_HEADER
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> None:
+        if position < self._position:
+            raise tarfile.ReadError("its headers point backwards")
+        if self.in_place:
+            self._stream.seek(position)
+            self._position = position
+        while self._position < position:
+            if not self._take(min(position - self._position, _CHUNK)):
+                raise tarfile.ReadError("unexpected end of data")
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self._header_left:
+            raise tarfile.ReadError("a header is too long")
+        self._header_left -= size
+        self.last_block = self._take(size)
+        return self.last_block
+
+    def read_head(self, member: tarfile.TarInfo) -> bytes:
+        """Return the first bytes of a member that has just been come to, and is there as a whole if that is known."""
+        if self._end is not None and member.offset_data + member.size > self._end:
+            raise tarfile.ReadError(f"it ends within {member.name!r}")
+        self.seek(member.offset_data)
+        return self._take(min(HEAD_BYTES, member.size))
+
+    def read_rest(self, member: tarfile.TarInfo, head: bytes) -> bytes:
+        """Return the whole of a member whose ``head`` has been read."""
+        data = head + self._take(member.size - len(head))
+        if len(data) < member.size:
+            raise tarfile.ReadError(f"it ends within {member.name!r}")
+        return data
+
+    def _take(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._position += len(data)
+        return data

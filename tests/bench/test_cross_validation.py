@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pc_engine.bench.cross_validation import held_out_counters
+from pc_engine.errors import DataError, UsageError
+from pc_engine.fitting import counter as fitting
+
+
+def features_of(counts: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+    """Rows that tell the count, with some noise; the last value is the image's own number."""
+    rng = np.random.default_rng(seed)
+    angles = counts / 4
+    rows = np.column_stack([np.cos(angles), np.sin(angles), rng.normal(0, 0.02, len(counts)), np.arange(len(counts))])
+    rows[:, 3] /= 1e6
+    return {"gap": rows.astype(np.float32)}
+
+
+def test_every_image_is_held_out_once_and_folds_have_equal_shares() -> None:
+    counts = np.repeat([0, 1, 2, 3, 6], [10, 20, 10, 15, 25])
+    folds = held_out_counters(features_of(counts), counts, 5)
+    assert sorted(np.concatenate([fold.places for fold in folds])) == list(range(80))
+    for fold in folds:
+        assert np.bincount(np.minimum(counts[fold.places], 4)).tolist() == [2, 4, 2, 3, 5]
+        assert fold.counter.labels == ("0", "1", "2", "3", "4+")
+
+
+def test_a_counter_never_sees_what_it_is_to_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = np.tile([0, 1, 2, 3], 6)
+    features = features_of(counts)
+    fit, seen = fitting.fit_counter, []
+
+    def spy(rows: Any, some: Any, **options: Any) -> Any:
+        seen.append(set(np.rint(rows["gap"][:, 3] * 1e6).astype(int)))
+        return fit(rows, some, **options)
+
+    monkeypatch.setattr(fitting, "fit_counter", spy)
+    folds = held_out_counters(features, counts, 3)
+    for fold, others in zip(folds, seen, strict=True):
+        assert others == set(range(24)) - set(fold.places.tolist())
+
+
+def test_folds_repeat_by_their_seed() -> None:
+    counts = np.tile([0, 1, 2], 10)
+    first, again, other = (
+        [fold.places.tolist() for fold in held_out_counters(features_of(counts), counts, 3, seed)] for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_a_label_of_one_image_is_not_learnt() -> None:
+    counts = np.array([0] * 6 + [1] * 6 + [3])
+    folds = held_out_counters(features_of(counts), counts, 3)
+    assert {fold.counter.labels for fold in folds} == {("0", "1")}
+    assert sorted(np.concatenate([fold.places for fold in folds])) == list(range(13))
+
+
+def test_wrong_use_is_said() -> None:
+    counts = np.array([1] * 10)
+    with pytest.raises(DataError, match="Only one count label"):
+        held_out_counters(features_of(counts), counts, 2)
+    for folds in (1, 11):
+        with pytest.raises(UsageError, match=f"{folds} folds of 10 images"):
+            held_out_counters(features_of(counts), counts, folds)

@@ -1,0 +1,273 @@
+"""`evaluate` on a folder in the form of MSO, whose figures are worked out by hand, and what else it is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pc_engine.bench.evaluation import EvaluationSettings, evaluate
+from pc_engine.datasets import read_labelled
+from pc_engine.errors import DataError, ModelError, UsageError
+
+FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}
+
+# Blobs fill cells of 8 x 8 pixels, and mode p2c of the tiny model points with just these cells:
+# (1, 1) gives the box 8 8 16 16.
+A, B, C, D, E = (1, 1), (6, 1), (1, 6), (6, 6), (4, 4)
+# Name, label, blobs drawn, annotated corners.
+MSO: list[tuple[str, int, list[Any], list[Any]]] = [
+    # Right: 0 found.
+    ("none.png", 0, [], []),
+    # Right, and contained whole; the boxes are the same, so their intersection over union (IoU) is 1.
+    ("exact.png", 1, [A], [[8, 8, 16, 16]]),
+    # The pointer 48 8 56 16 has 6 of its 8 columns inside: .75. IoU: 48 / (64 + 10 * 8 - 48) = 1/2.
+    ("most.png", 1, [B], [[50, 8, 60, 16]]),
+    # Wrong: 2 found.
+    ("wrong.png", 1, [A, D], [[8, 8, 16, 16]]),
+    # Right. The first box is cut to 0 0 16 16, so it holds its pointer: IoU 64 / 256. The second holds half of its own,
+    # which does not exceed .5: IoU 32 / (64 + 64 - 32) = 1/3.
+    ("two.png", 2, [A, D], [[-4, -4, 16, 16], [52, 48, 60, 56]]),
+    # Right. Two exact; the third pointer, 8 48 16 56, has 2 of 8 columns inside: .25. IoU 16 / (64 + 10 * 20 - 16).
+    ("three.png", 3, [A, B, C], [[8, 8, 16, 16], [48, 8, 56, 16], [0, 40, 10, 60]]),
+    # Right: the label's "4+" is read as 5, the number of boxes, and 5 are found. All exact.
+    ("five.png", 4, [A, B, C, D, E], [[8 * x, 8 * y, 8 * x + 8, 8 * y + 8] for x, y in (A, B, C, D, E)]),
+    # Right, but one box does not make two: no part in pointing.
+    ("short.png", 2, [A, D], [[8, 8, 16, 16]]),
+    # Right, without boxes: no part in pointing.
+    ("unboxed.png", 1, [E], []),
+    # Right, but one of three boxes lies outside the picture, which leaves two: no part in pointing.
+    ("outside.png", 3, [A, B, C], [[8, 8, 16, 16], [48, 8, 56, 16], [70, 70, 80, 80]]),
+]
+
+
+@pytest.fixture(params=["7.3", "5"])
+def mso(
+    request: pytest.FixtureRequest, tmp_path: Path, draw_scene: Any, matlab_writers: dict[str, Callable[..., None]]
+) -> Path:
+    """The images of `MSO` in ``img/``, one that is broken and one that is missing, and the index beside."""
+    folder = tmp_path / "MSO"
+    (folder / "img").mkdir(parents=True)
+    entries = []
+    for name, label, cells, corners in MSO:
+        draw_scene(cells).save(folder / "img" / name)
+        entries.append({"name": name, "label": label, "anno": corners})
+    (folder / "img" / "broken.png").write_bytes(b"no picture")
+    entries += [{"name": name, "label": 1, "anno": [[0, 0, 9, 9]]} for name in ("broken.png", "missing.png")]
+    matlab_writers[request.param](folder / "imgIdx.mat", entries)
+    return folder
+
+
+def run(data: str, model: Path, **options: Any) -> dict[str, Any]:
+    settings = EvaluationSettings(model=str(model), **{**FAST, **options})
+    report = evaluate(data, read_labelled(data), settings)
+    assert json.loads(json.dumps(report)) == report
+    return report
+
+
+def test_a_folder_like_mso_gives_what_was_worked_out_by_hand(mso: Path, tiny_directory: Path) -> None:
+    report = run(f"mso:{mso}", tiny_directory, modes=("p2c",))
+    assert (report["mode"], report["model"], report["images"]) == ("p2c", "tiny", 11)
+    # Ten could be read; one is broken, and one was never there.
+    assert (report["n"], report["failed"], report["skipped"]) == (10, 1, 1)
+    ((path, why),) = report["failures"]
+    assert path.endswith("broken.png")
+    assert why
+    # Of the four images with one object, one was given two; all others are right.
+    assert report["count_accuracy"] == pytest.approx(
+        {"0": 1, "1": 3 / 4, "2": 1, "3": 1, "4+": 1, "mean": (1 + 3 / 4 + 1 + 1 + 1) / 5, "overall": 9 / 10}
+    )
+    confusion = np.diag([1, 3, 2, 2, 1])
+    confusion[1, 2] = 1
+    assert report["confusion"] == {"labels": ["0", "1", "2", "3", "4+"], "rows_true": confusion.tolist()}
+    assert report["mean_absolute_error"] == pytest.approx(1 / 10)
+    # At .5: both of one object; the first of two; two of three; all of five. At .8 the one at .75 falls away.
+    assert report["pointing_images"] == {"1": 2, "2": 1, "3": 1, "4+": 1}
+    assert report["pointing"]["0.5"] == pytest.approx(
+        {"1": 1, "2": 1 / 2, "3": 2 / 3, "mean": (1 + 1 / 2 + 2 / 3) / 3, "4+": 1}
+    )
+    assert report["pointing"]["0.8"] == pytest.approx(
+        {"1": 1 / 2, "2": 1 / 2, "3": 2 / 3, "mean": (1 / 2 + 1 / 2 + 2 / 3) / 3, "4+": 1}
+    )
+    # All 1 + 1 + 2 + 3 + 5 pointers together.
+    curve = dict(zip(report["pointing_curve"]["ratio"], report["pointing_curve"]["containment"], strict=True))
+    expected = {0.2: 12, 0.25: 11, 0.45: 11, 0.5: 10, 0.7: 10, 0.75: 9, 0.95: 9, 1.0: 0}
+    assert {ratio: curve[ratio] for ratio in expected} == pytest.approx({r: n / 12 for r, n in expected.items()})
+    assert report["iou"] == pytest.approx((1 + 1 / 2 + (1 / 4 + 1 / 3) + (1 + 1 + 16 / 248) + 5) / 12)
+    assert report["mean_pointer_area"] == pytest.approx(64 / 64**2)
+    assert report["boxes"] == {
+        "judged": 5, "wrong_count": 1, "no_boxes": 1, "disagree": 2, "clipped": 1, "outside": 1
+    }  # fmt: skip
+    # Guessing by the shares .1, .4, .2, .2, .1 of the labels.
+    assert report["baselines"]["chance"]["count_accuracy"] == pytest.approx(
+        {"0": 0.1, "1": 0.4, "2": 0.2, "3": 0.2, "4+": 0.1, "mean": 0.2, "overall": 0.01 + 0.16 + 0.04 + 0.04 + 0.01}
+    )
+    assert report["baselines"]["spectral residual"]["n"] == 10
+
+
+def test_every_figure_has_its_interval(mso: Path, tiny_directory: Path) -> None:
+    report = run(f"mso:{mso}", tiny_directory, modes=("p2c",))
+    assert report == run(f"mso:{mso}", tiny_directory, modes=("p2c",))  # seeded
+    for name in ("count_accuracy", "mean_absolute_error", "pointing", "pointing_iou", "iou", "mean_pointer_area"):
+        assert_within(report[name], report[f"{name}_interval"])
+    curve = report["pointing_curve"]
+    for name in ("containment", "intersection_over_union"):
+        for value, (low, high) in zip(curve[name], curve[f"{name}_interval"], strict=True):
+            assert low <= value <= high
+
+
+def assert_within(value: Any, interval: Any) -> None:
+    if isinstance(value, dict):
+        assert value.keys() == interval.keys()
+        for name in value:
+            assert_within(value[name], interval[name])
+    else:
+        assert interval[0] - 1e-12 <= value <= interval[1] + 1e-12
+
+
+def test_a_folder_like_sos_is_counted_but_not_pointed_at(
+    tmp_path: Path, draw_scene: Any, tiny_directory: Path, matlab_writers: dict[str, Callable[..., None]]
+) -> None:
+    entries = []
+    for place, (name, label, cells, _) in enumerate(MSO):
+        draw_scene(cells).save(tmp_path / name)
+        entries.append({"name": name, "label": label, "istest": place % 2})
+    matlab_writers["7.3"](tmp_path / "imgIdx.mat", entries)
+    report = run(f"sos:{tmp_path}#test", tiny_directory)
+    # Of exact, wrong, three, short and outside the second is wrong.
+    assert (report["mode"], report["n"]) == ("c2p", 5)
+    assert report["count_accuracy"] == pytest.approx({"1": 1 / 2, "2": 1, "3": 1, "mean": 5 / 6, "overall": 4 / 5})
+    assert set(report["pointing"]["0.5"].values()) == {None}
+    assert report["boxes"]["no_boxes"] == 5
+
+
+def test_all_modes_share_one_network_and_agree_with_each_alone(mso: Path, tiny_directory: Path) -> None:
+    together = run(f"mso:{mso}", tiny_directory, modes=("all",))
+    assert list(together["modes"]) == ["c2p", "p2c", "combined"]
+    assert "count_accuracy" not in together
+    for mode in together["modes"]:
+        alone = run(f"mso:{mso}", tiny_directory, modes=(mode,))
+        assert alone["modes"][mode] == together["modes"][mode]
+        assert {name: alone[name] for name in together["modes"][mode] if name != "failed"} == {
+            name: value for name, value in together["modes"][mode].items() if name != "failed"
+        }
+
+
+@pytest.fixture
+def blobs(tmp_path: Path, draw_scene: Any) -> Path:
+    """A folder with labels.json: each of five counts four times, and one picture that is broken."""
+    places = [A, B, C, D]
+    records = [{"file": "broken.png", "count": 2, "boxes": []}]
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    for turn in range(4):
+        for count in range(5):
+            chosen = (places[turn:] + places[:turn])[:count]
+            draw_scene(chosen).save(tmp_path / f"{turn}-{count}.png")
+            boxes = [{"c": "red", "b": [column * 8, row * 8, 8, 8]} for column, row in chosen]
+            records.append({"file": f"{turn}-{count}.png", "count": count, "boxes": boxes})
+    (tmp_path / "labels.json").write_text(json.dumps({"images": records}))
+    return tmp_path
+
+
+def test_folds_fit_what_the_model_lacks(blobs: Path, make_model: Callable[..., Path], tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", counter=None)
+    with pytest.raises(ModelError, match="fit-counter"):
+        run(str(blobs), model)
+    report = run(str(blobs), model, modes=("all",), folds=4)
+    assert report["folds"]["k"] == len(report["folds"]["c"]) == 4
+    assert [report["modes"][mode]["n"] for mode in report["modes"]] == [20, 20, 20]
+    assert report["failed"] == 1
+    # Five features, fifteen pictures to learn from: chance is .2.
+    assert report["modes"]["c2p"]["count_accuracy"]["mean"] >= 0.6
+    assert report["modes"]["combined"]["boxes"]["judged"] > 0
+    assert report["modes"]["p2c"] == run(str(blobs), model, modes=("p2c",))["modes"]["p2c"]
+    assert not (model / "counter.safetensors").exists()
+
+
+def test_folds_judge_each_image_by_the_counter_that_did_not_see_it(
+    blobs: Path, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: dict[int, int] = {}
+    from pc_engine.bench import evaluation
+
+    found = evaluation.held_out_counters
+
+    def spy(*arguments: Any) -> Any:
+        folds = found(*arguments)
+        judged.update({place: id(fold.counter) for fold in folds for place in fold.places.tolist()})
+        return folds
+
+    monkeypatch.setattr(evaluation, "held_out_counters", spy)
+    used: dict[int, set[str]] = {}
+    engine_of = evaluation.Engine.evaluate
+
+    def note(engine: Any, batch: Any) -> Any:
+        rows = engine_of(engine, batch)
+        used.setdefault(id(engine.model.parts.counter), set()).update(Path(row.path).name for row in rows if row.ok)
+        return rows
+
+    monkeypatch.setattr(evaluation.Engine, "evaluate", note)
+    run(str(blobs), tiny_directory, folds=4)
+    # The places are those of the images that can be read, which follow the broken one.
+    names = [image.path.name for image in read_labelled(str(blobs)).images][1:]
+    assert used == {
+        counter: {names[place] for place in judged if judged[place] == counter} for counter in judged.values()
+    }
+    assert len(used) == 4
+
+
+def test_all_leaves_out_what_the_model_cannot_run(blobs: Path, make_model: Callable[..., Path], tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", signatures=None)
+    said: list[str] = []
+    settings = EvaluationSettings(model=str(model), modes=("all",), **FAST)
+    report = evaluate("blobs", read_labelled(str(blobs)), settings, report=said.append)
+    assert list(report["modes"]) == ["c2p"]
+    assert "Mode p2c is left out: the model has no signatures." in said
+    with pytest.raises(ModelError, match="fit-signatures"):
+        run(str(blobs), model, modes=("c2p", "p2c"))
+    with pytest.raises(ModelError, match="fit-signatures"):
+        run(str(blobs), model, modes=("combined",), folds=2)
+
+
+def test_wrong_use_is_said(blobs: Path, tiny_directory: Path, tmp_path: Path) -> None:
+    for options, expected in (
+        ({"modes": ("p2c",), "folds": 3}, "leave --folds out"),
+        ({"modes": ("c2p",), "cluster": "dbscan"}, "leave --cluster out"),
+        ({"modes": ("both",)}, "no mode 'both'"),
+        ({"folds": 1}, "1 folds of 20 images"),
+    ):
+        with pytest.raises(UsageError, match=expected):
+            run(str(blobs), tiny_directory, **options)
+    (tmp_path / "labels.csv").write_text("path,class\n0-1.png,red\n")
+    (tmp_path / "labels.json").unlink()
+    with pytest.raises(DataError, match="has a count"):
+        run(str(blobs), tiny_directory)
+
+
+def test_a_set_of_which_nothing_can_be_read_is_said(tmp_path: Path, tiny_directory: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "labels.csv").write_text("path,count\na.png,1\n")
+    for folds in (None, 2):
+        with pytest.raises(DataError, match="None of the 1 images can be read; the first: It is not an image"):
+            run(str(tmp_path), tiny_directory, folds=folds)
+
+
+def test_a_clustering_applies_to_the_modes_that_take_it(blobs: Path, tiny_directory: Path) -> None:
+    report = run(str(blobs), tiny_directory, modes=("all",), cluster="dbscan")
+    assert report["modes"]["p2c"] == run(str(blobs), tiny_directory, modes=("p2c",), cluster="dbscan")["modes"]["p2c"]
+
+
+def test_progress_ends_where_it_is_said_to(blobs: Path, tiny_directory: Path) -> None:
+    steps: dict[str, list[tuple[int, int]]] = {}
+    evaluate(
+        "blobs",
+        read_labelled(str(blobs)),
+        EvaluationSettings(model=str(tiny_directory), folds=2, **FAST),
+        progress=lambda stage, done, total: steps.setdefault(stage, []).append((done, total)),
+    )
+    assert list(steps) == ["features", "counters", "images", "spectral residual"]
+    assert all(seen[-1][0] == seen[-1][1] for seen in steps.values())

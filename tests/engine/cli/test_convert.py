@@ -1,0 +1,119 @@
+import json
+
+import pytest
+
+from pc_engine.converters import FORMATS
+from pc_engine.corrections import Correction, append_correction
+from pc_engine.result import EllipsePointer, Result, error_result
+from pc_engine.writers import PartitionWriter
+
+FIRST = Result(
+    path="photos/a.jpg",
+    status="ok",
+    error=None,
+    width=64,
+    height=48,
+    mode="c2p",
+    model="tiny",
+    count=2,
+    count_label="2",
+    pointers=(EllipsePointer(20, 10, 5, 4, 0.75), EllipsePointer(50, 40, 3, 2, 0.25)),
+)
+FAILED = error_result("photos/broken.jpg", "It is broken.", mode="c2p", model="tiny")
+
+
+@pytest.fixture(params=["parquet", "jsonl"])
+def run(request, tmp_path):
+    (tmp_path / "run").mkdir()
+    with PartitionWriter(tmp_path / "run", request.param) as writer:
+        for result in (FIRST, FAILED):
+            writer.write(result)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_every_format_is_written_and_summed_up(pc_engine, run, tmp_path, to):
+    outcome = pc_engine("convert", run, "--to", to, "--out", tmp_path / "set", "--json")
+    left_out = 0 if to == "csv" else 1
+    assert outcome.code == (3 if left_out else 0)
+    summary = outcome.json()
+    assert (summary["format"], summary["out"]) == (to, str(tmp_path / "set"))
+    assert (summary["images"], summary["pointers"], summary["left_out"]) == (2 - left_out, 2, left_out)
+    assert outcome.err == ""
+    assert (tmp_path / "set").exists()
+
+
+def test_what_was_left_out_is_said(pc_engine, run, tmp_path):
+    outcome = pc_engine("convert", run, "--to", "coco", "--out", tmp_path / "run.json")
+    assert outcome.out.splitlines() == [
+        f"1 images with 2 pointers are in {tmp_path / 'run.json'}. Images are named below photos.",
+        "Left out: 1 image that could not be read in the run, so that the size is not known.",
+    ]
+
+
+def test_options_reach_the_formats(pc_engine, run, tmp_path):
+    options = ("--min-score", "0.5", "--image-root", "https://host/", "--relative-to", "photos", "--quiet")
+    outcome = pc_engine("convert", run, "--to", "label-studio", "--out", tmp_path / "set", *options)
+    assert (outcome.code, outcome.out) == (3, "")
+    (task,) = json.loads((tmp_path / "set/tasks.json").read_text())
+    assert task["data"]["image"] == "https://host/a.jpg"
+    assert len(task["predictions"][0]["result"]) == 2
+
+
+def test_an_earlier_data_set_is_kept_unless_fresh(pc_engine, run, tmp_path):
+    arguments = ("convert", run, "--to", "csv", "--out", tmp_path / "set", "--quiet")
+    assert pc_engine(*arguments).code == 0
+    refused = pc_engine(*arguments)
+    assert refused.code == 2
+    assert "--fresh" in refused.err
+    assert pc_engine(*arguments, "--fresh").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--to", "excel"), "There is no format 'excel'"),
+        (("--to", "coco", "--image-root", "x"), "--image-root is for label-studio"),
+        (("--to", "coco", "--relative-to", "elsewhere"), "is not below elsewhere"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_writes_nothing(pc_engine, run, tmp_path, options, message):
+    outcome = pc_engine("convert", run, "--out", tmp_path / "set", *options)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (tmp_path / "set").exists()
+    assert not list(tmp_path.glob(".set*"))
+
+
+def test_a_folder_without_rows_is_wrong_use(pc_engine, tmp_path):
+    (tmp_path / "empty").mkdir()
+    outcome = pc_engine("convert", tmp_path / "empty", "--to", "coco", "--out", tmp_path / "run.json")
+    assert outcome.code == 2
+    assert "holds no rows" in outcome.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+def test_a_run_of_a_model_converts(pc_engine, scenes, tiny_directory, tmp_path):
+    backend = ("--backend", "onnxruntime", "--precision", "fp32")
+    (scenes / "broken.jpg").unlink()
+    ran = pc_engine(
+        "run", scenes, "--model", tiny_directory, "--mode", "p2c", "--out", tmp_path / "run", "--quiet", *backend
+    )
+    assert ran.code == 0
+    outcome = pc_engine("convert", tmp_path / "run", "--to", "yolo", "--out", tmp_path / "set", "--json")
+    assert outcome.code == 0
+    assert (outcome.json()["images"], outcome.json()["pointers"]) == (5, 1 + 2 + 3 + 4 + pointers_of_empty(tmp_path))
+    for line in (tmp_path / "set/images.txt").read_text().splitlines():
+        assert (tmp_path / "set" / line).is_file()
+    assert len((tmp_path / "set/labels/4.txt").read_text().splitlines()) == 4
+
+
+def pointers_of_empty(folder):
+    """P2C has no notion of an empty picture."""
+    return len((folder / "set/labels/0.txt").read_text().splitlines())
+
+
+def test_what_was_corrected_is_what_is_converted(pc_engine, run, tmp_path):
+    append_correction(run, Correction(FIRST.path, 1, FIRST.pointers[:1], "2026-01-01T00:00:00+00:00"))
+    summary = pc_engine("convert", run, "--to", "csv", "--out", tmp_path / "set", "--json").json()
+    assert (summary["images"], summary["pointers"]) == (2, 1)

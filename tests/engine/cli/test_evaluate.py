@@ -1,0 +1,102 @@
+import json
+import sys
+
+import pytest
+
+FAST = ("--backend", "onnxruntime", "--precision", "fp32")
+
+
+@pytest.fixture
+def boxed(scenes):
+    """The folder of scenes with labels.json: counts right for all but the last, boxes a little off the blobs."""
+    places = [(1, 1), (6, 1), (1, 6), (6, 6)]
+    records = [{"file": "broken.jpg", "count": 2, "boxes": []}, {"file": "absent.jpg", "count": 2, "boxes": []}]
+    for count in range(5):
+        boxes = [{"c": "red", "b": [column * 8 + 1, row * 8, 8, 8]} for column, row in places[:count]]
+        records.append({"file": f"{count}.png", "count": count if count < 4 else 3, "boxes": boxes})
+    records[-1]["boxes"].append({"c": "red", "b": [-80, 0, 8, 8]})
+    (scenes / "labels.json").write_text(json.dumps({"set": "blobs", "images": records}))
+    return scenes
+
+
+def test_tables_stand_beside_the_published_ones(pc_engine, boxed, tiny_directory):
+    outcome = pc_engine("evaluate", boxed, "--mode", "all", "--model", tiny_directory, *FAST)
+    assert outcome.code == 0, outcome.err
+    for expected in (
+        *("Zhang et al.", "P2C (paper)", "chance, here", "spectral residual, here", "combined, here"),
+        *("Pointing accuracy at overlap 0.5", "Pointing accuracy at overlap 0.8", "Confusion of p2c"),
+        *("mean absolute error", "95 % interval", "mean intersection over union"),
+        *("1 boxes lay outside their picture", "2 items were skipped", "broken.jpg", "absent.jpg"),
+    ):
+        assert expected in outcome.out
+    # 7 of 8 columns of every pointer are inside.
+    (first, *_) = [line for line in outcome.out.splitlines() if "p2c, here" in line and "1.00" in line]
+    assert first.count("1.00") >= 3
+
+
+def test_json_has_the_figures_of_one_mode_at_the_top(pc_engine, boxed, tiny_directory):
+    outcome = pc_engine("evaluate", boxed, "--mode", "p2c", "--model", tiny_directory, "--json", *FAST)
+    assert outcome.code == 0
+    report = outcome.json()
+    assert report["n"] == 5
+    assert report["count_accuracy"] == {"0": 1, "1": 1, "2": 1, "3": 0.5, "mean": 0.875, "overall": 0.8}
+    assert report["pointing"]["0.8"] == {"1": 1, "2": 1, "3": 1, "4+": None, "mean": 1}
+    assert report["pointing_interval"]["0.8"]["1"] == [1, 1]
+    assert report["iou"] == pytest.approx(7 / 9)
+    assert report["mean_pointer_area"] == pytest.approx(1 / 64)
+    assert (report["failed"], report["skipped"]) == (1, 1)
+
+
+def test_several_modes_are_named_one_by_one(pc_engine, boxed, tiny_directory):
+    modes = ("--mode", "p2c", "--mode", "c2p")
+    report = pc_engine("evaluate", boxed, *modes, "--model", tiny_directory, "--json", *FAST).json()
+    assert list(report["modes"]) == ["p2c", "c2p"]
+
+
+def test_out_gets_figures_and_charts(pc_engine, boxed, tiny_directory, tmp_path):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "new" / "out"
+    outcome = pc_engine("evaluate", boxed, "--model", tiny_directory, "--out", out, "--json", *FAST)
+    assert outcome.code == 0, outcome.err
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("confusion.png", "count-accuracy.png", "evaluation.json", "pointing-accuracy.png")
+    ]
+    assert json.loads((out / "evaluation.json").read_text()) == outcome.json()
+
+
+def test_without_matplotlib_there_are_figures_and_a_sentence(pc_engine, boxed, tiny_directory, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    outcome = pc_engine("evaluate", boxed, "--model", tiny_directory, "--out", tmp_path / "out", *FAST)
+    assert outcome.code == 0
+    assert "pc-engine[bench]" in outcome.err
+    assert "c2p, here" in outcome.out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
+
+
+def test_labels_without_boxes_say_so(pc_engine, scenes, tiny_directory):
+    (scenes / "labels.csv").write_text("path,count\n" + "".join(f"{k}.png,{k}\n" for k in range(5)))
+    outcome = pc_engine("evaluate", scenes, "--model", tiny_directory, *FAST)
+    assert outcome.code == 0
+    assert "Pointing was not measured" in outcome.out
+
+
+def test_quiet_prints_nothing(pc_engine, boxed, tiny_directory):
+    outcome = pc_engine("evaluate", boxed, "--model", tiny_directory, "--quiet", *FAST)
+    assert (outcome.code, outcome.out, outcome.err.strip()) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--mode", "both"), "There is no mode 'both'"),
+        (("--mode", "p2c", "--folds", "3"), "leave --folds out"),
+        (("--folds", "1"), "1 folds of 5 images"),
+        (("--out", "labels.json/out"), "cannot be written"),
+    ],
+)
+def test_wrong_use_is_one_sentence(pc_engine, boxed, tiny_directory, monkeypatch, arguments, expected):
+    monkeypatch.chdir(boxed)
+    outcome = pc_engine("evaluate", boxed, "--model", tiny_directory, *arguments, *FAST)
+    assert outcome.code == 2
+    assert expected in outcome.err
+    assert "Traceback" not in outcome.err

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from pc_engine.corrections import Correction, append_correction
+from pc_engine.writers import read_rows
+
+MODEL = ("--backend", "onnxruntime")
+WHEN = "2026-01-02T03:04:05+00:00"
+
+
+def run(pc_engine, scenes, tiny_directory, out: Path, mode: str = "combined") -> Path:
+    code = pc_engine("run", scenes, "--model", tiny_directory, "--mode", mode, "--out", out, "--quiet", *MODEL).code
+    assert code == 3  # one of the scenes is no picture
+    return out
+
+
+def test_a_report_is_made_of_a_run(pc_engine, scenes, tiny_directory, tmp_path):
+    out = run(pc_engine, scenes, tiny_directory, tmp_path / "run")
+    outcome = pc_engine("report", out)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"The report on 6 images is {out / 'report.html'}" in outcome.out
+    other = run(pc_engine, scenes, tiny_directory, tmp_path / "other", "c2p")
+    page = tmp_path / "page.html"
+    outcome = pc_engine("report", out, "--out", page, "--compare", other, "--thumbnails", "--json")
+    assert outcome.json() == {"report": str(page), "images": 6, "bytes": page.stat().st_size}
+    assert page.read_text().count("data:image/webp") == 5
+
+
+def test_what_cannot_be_reported_is_said(pc_engine, tmp_path):
+    for command in ("report", "review"):
+        outcome = pc_engine(command, tmp_path)
+        assert outcome.code == 2
+        assert "holds no rows: name the folder given to 'pc-engine run --out'" in outcome.err
+
+
+def test_reviewing_ends_with_what_to_do_next(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
+    out = run(pc_engine, scenes, tiny_directory, tmp_path / "run")
+
+    def interrupted(self, poll_interval: float = 0.5) -> None:
+        raise KeyboardInterrupt
+
+    opened: list[str] = []
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", interrupted)
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    outcome = pc_engine("review", out)
+    assert outcome.code == 0
+    assert opened[0] in outcome.out
+    assert "No image was reviewed." in outcome.out
+    append_correction(out, Correction(read_rows(out)[0]["path"], 3, (), WHEN))
+    outcome = pc_engine("review", out, "--no-browser")
+    assert len(opened) == 1
+    assert "1 of them reviewed before" in outcome.out
+    assert "0 images were reviewed now, 1 of the run so far." in outcome.out
+    assert f"fit-counter run:{out}" in outcome.out
+
+
+def test_the_counter_learns_from_what_was_reviewed(pc_engine, scenes, make_model, tmp_path):
+    model = make_model(tmp_path / "model")
+    out = run(pc_engine, scenes, model, tmp_path / "run", "c2p")
+    for index, row in enumerate(row for row in read_rows(out) if row["status"] == "ok"):
+        append_correction(out, Correction(row["path"], index % 2, (), WHEN))
+    outcome = pc_engine("fit-counter", f"run:{out}", "--model", model, "--folds", "2", "--json", *MODEL)
+    assert outcome.code == 0
+    assert outcome.json()["n"] == 5

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from pc_engine.converters import FORMATS
+from pc_engine.errors import UsageError
+
+FILES = ("coco", "cvat")
+FOLDERS = tuple(name for name in FORMATS if name not in FILES)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_an_earlier_data_set_is_replaced_only_if_that_is_asked_for(two_modes, make_row, save, tmp_path, to) -> None:
+    out = tmp_path / "set"
+    save(two_modes.boxes, to, out)
+    before = contents(out)
+    with pytest.raises(UsageError, match="replace it with --fresh"):
+        save(two_modes.ellipses, to, out)
+    assert contents(out) == before
+    save([make_row("photos/new.jpg")], to, out, fresh=True)
+    save([make_row("photos/new.jpg")], to, tmp_path / "other")
+    assert contents(out) == contents(tmp_path / "other")
+    assert sorted(os.listdir(tmp_path)) == ["other", "set"]
+
+
+def contents(path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): file.read_bytes() for file in files if file.name != "conversion.json"}
+
+
+@pytest.mark.parametrize("to", FOLDERS)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_that_no_conversion_made_is_never_replaced(two_modes, save, tmp_path, to, fresh) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").touch()
+    with pytest.raises(UsageError, match=rf"photos holds a\.jpg, which no conversion to {to} wrote: choose another"):
+        save(two_modes.boxes, to, photos, fresh=fresh)
+    assert os.listdir(tmp_path) == ["photos"]
+
+
+def test_a_data_set_that_somebody_made_by_hand_is_never_replaced(two_modes, save, tmp_path) -> None:
+    (tmp_path / "set/labels").mkdir(parents=True)
+    with pytest.raises(UsageError, match="set holds labels, which no conversion to yolo wrote"):
+        save(two_modes.boxes, "yolo", tmp_path / "set", fresh=True)
+
+
+def test_what_was_added_to_a_data_set_is_not_removed(two_modes, save, tmp_path) -> None:
+    save(two_modes.boxes, "yolo", tmp_path / "set")
+    (tmp_path / "set/images").mkdir()  # copies of the photos in the place of a link
+    (tmp_path / "set/images/a.jpg").touch()
+    with pytest.raises(UsageError, match="set holds images, which no"):
+        save(two_modes.boxes, "yolo", tmp_path / "set", fresh=True)
+    assert (tmp_path / "set/images/a.jpg").exists()
+
+
+def test_a_data_set_of_another_format_is_not_replaced(two_modes, save, tmp_path) -> None:
+    save(two_modes.boxes, "csv", tmp_path / "set")
+    with pytest.raises(UsageError, match=r"set holds counts\.csv, which no conversion to voc wrote"):
+        save(two_modes.boxes, "voc", tmp_path / "set", fresh=True)
+
+
+@pytest.mark.parametrize("to", FOLDERS)
+def test_an_empty_folder_is_taken(two_modes, save, tmp_path, to) -> None:
+    (tmp_path / "set").mkdir()
+    save(two_modes.boxes, to, tmp_path / "set")
+    assert json.loads((tmp_path / "set/conversion.json").read_text())["format"] == to
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_file_is_no_folder_and_a_folder_no_file(two_modes, save, tmp_path, to) -> None:
+    out = tmp_path / "set"
+    if to in FILES:
+        out.mkdir()
+        message = rf"is a folder, and {to} is one file: name it, such as .*set/{to}\."
+    else:
+        out.touch()
+        message = f"is not a folder, which {to} makes"
+    with pytest.raises(UsageError, match=message):
+        save(two_modes.boxes, to, out, fresh=True)
+    assert os.listdir(tmp_path) == ["set"]
+
+
+def test_a_place_that_cannot_be_written_is_wrong_use(two_modes, save, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be written"):
+        save(two_modes.boxes, "coco", tmp_path / "file/run.json")
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_what_a_killed_conversion_left_is_swept_away(two_modes, save, tmp_path, to) -> None:
+    (tmp_path / ".set.new/labels").mkdir(parents=True)
+    (tmp_path / ".set.new/labels/a.txt").touch()
+    save(two_modes.boxes, to, tmp_path / "set")
+    assert os.listdir(tmp_path) == ["set"]

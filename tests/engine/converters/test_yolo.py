@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pc_engine.converters import yolo
+
+yaml = pytest.importorskip("yaml", reason="PyYAML reads data.yaml here")
+
+
+def test_boxes_are_shares_of_the_picture(two_modes, save, tmp_path) -> None:
+    conversion = save(two_modes.boxes, "yolo", tmp_path / "set")
+    labels = tmp_path / "set/labels"
+    assert (labels / "a.txt").read_text().split() == [
+        *("0", "0.1210938", "0.2213542", "0.2421875", "0.4010417"),
+        *("0", "0.7343750", "0.8125000", "0.5312500", "0.3750000"),
+    ]
+    assert (labels / "b/a.txt").read_text() == ""
+    assert (labels / "b/c.txt").read_text() == "2 0.5000000 0.6000000 0.5000000 0.4000000\n"
+    assert yaml.safe_load((tmp_path / "set/data.yaml").read_text()) == {
+        "train": "images.txt",
+        "val": "images.txt",
+        "nc": 3,
+        "names": {0: "goldfish, Carassius auratus", 1: "crane", 2: 'bell "cote" & <co>'},
+    }
+    assert (tmp_path / "set/images.txt").read_text() == "./images/a.jpg\n./images/b/a.jpg\n./images/b/c.png\n"
+    assert (conversion.images, conversion.pointers) == (3, 3)
+
+
+def test_ellipses_are_poses_of_one_point(two_modes, save, tmp_path) -> None:
+    save(two_modes.ellipses, "yolo", tmp_path / "set")
+    rows = np.loadtxt(tmp_path / "set/labels/a.txt")
+    assert rows[:, 0].tolist() == [0, 0]
+    assert rows[0, 1:5] * [64, 48, 64, 48] == pytest.approx([20.25, 10.5, 10, 8], abs=0.01)
+    assert rows[0, 5:] == pytest.approx([20.25 / 64, 10.5 / 48, 2], abs=1e-4)
+    assert ((rows[:, 1:] >= 0) & (rows[:, 1:] <= [1, 1, 1, 1, 1, 1, 2])).all()
+    data = yaml.safe_load((tmp_path / "set/data.yaml").read_text())
+    assert (data["kpt_shape"], data["flip_idx"], data["names"]) == ([1, 3], [0], {0: "object"})
+
+
+def test_among_poses_a_box_has_a_point_that_is_absent(two_modes, save, tmp_path) -> None:
+    rows = [two_modes.ellipses[1], two_modes.boxes[2], {**two_modes.ellipses[0], "path": "photos/x.jpg"}]
+    save(rows, "yolo", tmp_path / "set")
+    assert (tmp_path / "set/labels/b/c.txt").read_text().split()[-3:] == ["0", "0", "0"]
+
+
+def test_images_lead_to_the_photos(make_row, save, draw_photos, tmp_path) -> None:
+    rows = [make_row(str(tmp_path / "photos/a.png")), make_row(str(tmp_path / "photos/b/a.png"))]
+    draw_photos(tmp_path, rows)
+    save(rows, "yolo", tmp_path / "set")
+    for line in (tmp_path / "set/images.txt").read_text().splitlines():
+        with Image.open(tmp_path / "set" / line) as photo:
+            assert photo.size == (64, 48)
+    (tmp_path / "set/labels.cache").touch()  # as training leaves it
+    save(rows, "yolo", tmp_path / "set", fresh=True)
+    assert sorted(os.listdir(tmp_path / "photos")) == ["a.png", "b"]
+    assert sorted(os.listdir(tmp_path / "set")) == ["conversion.json", "data.yaml", "images", "images.txt", "labels"]
+
+
+def test_images_that_are_elsewhere_have_no_link(make_row, save, tmp_path) -> None:
+    save([make_row("s3://bucket/photos/a.jpg")], "yolo", tmp_path / "set")
+    assert not (tmp_path / "set/images").is_symlink()
+    assert (tmp_path / "set/images.txt").read_text() == "./images/a.jpg\n"
+
+
+@pytest.mark.parametrize("to", ["yolo", "voc"])
+def test_images_that_share_a_label_file_are_left_out_but_for_the_first(make_row, save, tmp_path, to) -> None:
+    names = ["a.jpg", "a.png", "b/a.jpg", "a.jpg", "a.jpg.png"]
+    conversion = save([make_row(f"photos/{name}") for name in names], to, tmp_path / "set")
+    ((reason, number),) = conversion.left_out.items()
+    assert (conversion.images, number) == (3, 2)
+    assert "another image has it" in reason
+
+
+@pytest.mark.parametrize("to", ["yolo", "voc"])
+def test_names_that_no_label_file_can_have_are_left_out(make_row, save, tmp_path, to) -> None:
+    names = ["x" * 253 + ".jpg", "line\nbreak.jpg", "a\u2028b.jpg", "fine.jpg"]
+    conversion = save([make_row(f"photos/{name}") for name in names], to, tmp_path / "set")
+    assert conversion.images == 1
+    assert sorted(conversion.left_out.values()) == [1, 2]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_supervision_reads_the_boxes_that_were_written(
+    data, random_rows, save, draw_photos, corners, label, tmp_path_factory
+) -> None:
+    supervision = pytest.importorskip("supervision", reason="supervision reads YOLO data sets here")
+    folder = tmp_path_factory.mktemp("yolo")
+    rows = data.draw(random_rows("box", longest=2000))
+    photos = draw_photos(folder, rows)
+    save(rows, "yolo", folder / "set")
+    dataset = supervision.DetectionDataset.from_yolo(
+        images_directory_path=str(photos),
+        annotations_directory_path=str(folder / "set/labels"),
+        data_yaml_path=str(folder / "set/data.yaml"),
+    )
+    for row in rows:
+        found = dataset.annotations[str(folder / row["path"])]
+        assert found.xyxy.shape == corners(row).shape
+        assert np.abs(found.xyxy - corners(row)).max(initial=0) < 0.5
+        assert {dataset.classes[k] for k in found.class_id} <= {label(row, rows)}
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_points_and_boxes_of_poses_come_back(data, random_rows, save, corners, tmp_path_factory) -> None:
+    folder = tmp_path_factory.mktemp("yolo")
+    rows = data.draw(random_rows("ellipse"))
+    save(rows, "yolo", folder / "set")
+    for number, row in enumerate(rows):
+        lines = (folder / f"set/labels/{number}.txt").read_text().splitlines()
+        numbers = np.array([line.split() for line in lines], float).reshape(-1, 8)
+        if not any(row["pointers"] for row in rows):
+            continue
+        size = np.array([row["width"], row["height"]])
+        centres, sides, points = (numbers[:, k : k + 2] * size for k in (1, 3, 5))
+        boxes = np.hstack([centres - sides / 2, centres + sides / 2])
+        assert np.abs(boxes - corners(row)).max(initial=0) < 0.5
+        expected = np.array([(p["x"], p["y"]) for p in row["pointers"]]).reshape(-1, 2)
+        assert np.abs(points - expected).max(initial=0) < 0.5
+
+
+def test_the_names_at_the_top_are_those_that_are_declared(two_modes, save, tmp_path) -> None:
+    save(two_modes.boxes, "yolo", tmp_path / "set")
+    assert set(os.listdir(tmp_path / "set")) - {"conversion.json"} <= set(yolo.FORMAT.makes)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pc_engine.corrections import Correction, append_correction
+from pc_engine.datasets import LabelledImage, read_labelled
+from pc_engine.errors import DataError, UsageError
+from pc_engine.result import Result
+from pc_engine.writers import PartitionWriter
+
+ROW = Result("photos/a.jpg", "ok", None, 64, 64, "c2p", "tiny", count=1, count_label="1")
+WHEN = "2026-01-02T03:04:05+00:00"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run over photos beside it, which was started in the folder of both."""
+    for name in ("a", "b", "c"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / f"{name}.jpg").touch()
+    (tmp_path / "run").mkdir()
+    with PartitionWriter(tmp_path / "run") as writer:
+        for path in ("photos/a.jpg", "photos/b.jpg", "photos/c.jpg", "photos/gone.jpg", "tar://d.jpg::shard.tar"):
+            writer.write(replace(ROW, path=path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+def review(run: Path, path: str, count: int) -> None:
+    append_correction(run, Correction(path, count, (), WHEN))
+
+
+def test_the_reviewed_images_are_labelled_with_their_corrected_counts(run: Path) -> None:
+    review(run, "photos/b.jpg", 7)
+    review(run, "photos/a.jpg", 0)
+    review(run, "photos/gone.jpg", 1)
+    review(run, "tar://d.jpg::shard.tar", 1)
+    labelled = read_labelled(f"run:{run}")
+    assert labelled.name == "run"
+    assert labelled.images == (
+        LabelledImage(Path.cwd() / "photos" / "a.jpg", 0),
+        LabelledImage(Path.cwd() / "photos" / "b.jpg", 7),
+    )
+    assert [reason.split(":")[0] for _, reason in labelled.skipped] == [
+        "there is no such file",
+        "it is not a file of this machine",
+    ]
+
+
+def test_the_photos_are_found_from_another_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    review(run, "photos/c.jpg", 3)
+    (run / "elsewhere").mkdir()
+    monkeypatch.chdir(run / "elsewhere")
+    assert read_labelled(f"run:{run}").images == (LabelledImage(run.parent / "photos" / "c.jpg", 3),)
+
+
+def test_what_to_do_is_said_where_nothing_was_reviewed(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"No image of .* was reviewed yet: do that with 'pc-engine review"):
+        read_labelled(f"run:{run}")
+    with pytest.raises(DataError, match="There is no folder"):
+        read_labelled(f"run:{tmp_path / 'absent'}")
+    with pytest.raises(UsageError, match="holds no rows"):
+        read_labelled(f"run:{tmp_path / 'photos'}")

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pc_engine.corrections import Correction, append_correction
+from pc_engine.report import write_report
+from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
+
+N_MANY = 50_000
+HOSTILE = "<img src=x onerror=document.title='hit'>&quot;#1%20?.png"
+SHOWN = "document.querySelector('.shown').value"
+FIRST_PICTURE = "[...document.querySelectorAll('.tile img')].some((image) => image.complete && image.naturalWidth > 0)"
+
+
+def counted(path: Path | str, count: int, **values: Any) -> Result:
+    pointers = tuple(BoxPointer(10.0 * k, 5.0, 10.0 * k + 8, 25.0, 1 / count) for k in range(count))
+    row = Result(str(path), "ok", None, 120, 90, "combined", "tiny", count, str(count), pointers=pointers)
+    return replace(row, **values)
+
+
+@pytest.fixture
+def run(tmp_path: Path, write_run: Callable[..., Path]) -> Path:
+    """Five photos, one of them turned by its EXIF orientation and one with a hostile name, and two failures."""
+    photos = tmp_path / "my photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png", "c.png", HOSTILE):
+        Image.new("RGB", (120, 90), "navy").save(photos / name)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (90, 120), "green").save(photos / "turned.jpg", exif=exif)
+    classes = {"class_id": 0, "class_name": "dog", "class_score": 0.25}
+    return write_run(
+        tmp_path / "run",
+        counted(photos / "a.png", 1, count_scores={"0": 0.5, "1": 1.5}, **classes),
+        counted(photos / "b.png", 3, count_scores={"0": 0.5, "1": 0.75}, **(classes | {"class_score": 0.75})),
+        counted(photos / "c.png", 2, class_id=1, class_name="cat", class_score=1.0),
+        counted(photos / HOSTILE, 0),
+        counted(photos / "turned.jpg", 1),
+        error_result(str(photos / "empty.jpg"), "The file is empty (0 bytes).", mode="combined", model="tiny"),
+        error_result("<b>bold<b>.jpg", "<script>document.title='hit'</script>", mode="combined", model="tiny"),
+    )
+
+
+def names(browser: Any) -> list[str]:
+    return list(browser.texts(".tile .name"))
+
+
+def test_photos_are_shown_with_their_pointers(browser: Any, run: Path) -> None:
+    browser.open(write_report(run).path)
+    browser.wait("[...document.querySelectorAll('.tile img')].filter((image) => image.naturalWidth > 0).length === 5")
+    assert browser.run(f"return {SHOWN}") == "7 images"
+    assert browser.texts(".tile .badge") == ["1", "3", "2", "0", "1", "failed", "failed"]
+    assert len(browser.all(".tile:nth-child(2) .pointer")) == 3
+    assert HOSTILE in names(browser)
+    assert browser.run("return document.title") == "run - pc-engine"
+    turned = "document.querySelector('.tile:nth-child(5) img')"
+    assert browser.run(f"return [{turned}.naturalWidth, {turned}.naturalHeight]") == [120, 90]
+    resources = browser.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert all(name.startswith(("file:", "data:")) for name in resources)
+
+
+def test_a_pointer_lies_where_its_pixels_are_shown(browser: Any, run: Path) -> None:
+    browser.open(write_report(run).path)
+    browser.wait(FIRST_PICTURE)
+    frame, box = browser.run(
+        "const tile = document.querySelector('.tile');"
+        "return [tile.querySelector('img'), tile.querySelector('.pointer .line')].map((e) => e.getBoundingClientRect())"
+    )
+    scale = min(frame["width"] / 120, frame["height"] / 90)
+    left = frame["left"] + (frame["width"] - 120 * scale) / 2
+    top = frame["top"] + (frame["height"] - 90 * scale) / 2
+    assert box["width"] == pytest.approx(8 * scale, abs=0.5)
+    assert (box["left"], box["top"]) == (pytest.approx(left, abs=0.5), pytest.approx(top + 5 * scale, abs=0.5))
+
+
+def test_images_are_filtered_and_sorted(browser: Any, run: Path) -> None:
+    browser.open(write_report(run).path)
+    browser.wait("document.querySelectorAll('.tile').length === 7")
+    browser.one("input[type=search]").send_keys("PHOTOS b.")
+    browser.wait(f"{SHOWN} === '1 of 7 images'")
+    assert names(browser) == ["b.png"]
+    browser.one(".result button").click()
+    browser.choose("Class", "dog")
+    browser.choose("Sort by", "Class score")
+    assert names(browser) == ["a.png", "b.png"]
+    browser.one(".direction").click()
+    assert names(browser) == ["b.png", "a.png"]
+    browser.choose("Class", "All")
+    browser.choose("Sort by", "Margin of the count")
+    assert names(browser)[:3] == ["a.png", "b.png", "c.png"]  # what has no margin comes last
+    browser.choose("Status", "Failed")
+    assert browser.texts(".tile .badge") == ["failed", "failed"]
+    assert "The file is empty (0 bytes)." in browser.texts(".tile .missing")
+    browser.one(".result button").click()
+    browser.one("input[aria-label='Count, at least']").send_keys("2")
+    browser.wait(f"{SHOWN} === '2 of 7 images'")
+    browser.one("input[type=search]").send_keys("nowhere")
+    browser.wait(f"{SHOWN} === '0 of 7 images'")
+    assert browser.one(".empty").is_displayed()
+
+
+def test_a_bar_of_a_chart_filters_and_failures_are_listed(browser: Any, run: Path) -> None:
+    browser.open(write_report(run).path)
+    browser.wait("document.querySelectorAll('.tile').length === 7")
+    browser.one(".histogram .bar[aria-label='1: 2 images']").click()
+    browser.wait(f"{SHOWN} === '2 of 7 images'")
+    assert names(browser) == ["a.png", "turned.jpg"]
+    assert browser.texts(".failures summary bdi") == [
+        "The file is empty (0 bytes).",
+        "<script>document.title='hit'</script>",
+    ]
+    browser.one(".failures .heading button").click()
+    browser.wait(f"{SHOWN} === '2 of 7 images'")
+    assert names(browser) == ["empty.jpg", "<b>bold<b>.jpg"]
+
+
+def test_one_image_is_shown_large_and_keys_lead_on(browser: Any, run: Path) -> None:
+    browser.open(write_report(run).path)
+    browser.wait("document.querySelectorAll('.tile').length === 7")
+    browser.all(".tile")[1].click()
+    assert browser.texts(".viewer h2") == ["b.png"]
+    browser.press("\ue014")  # right arrow
+    assert browser.texts(".viewer h2") == ["c.png"]
+    assert "cat" in browser.texts(".facts dd")
+    browser.press("\ue00c")  # Escape
+    browser.wait("!document.querySelector('dialog').open")
+    assert browser.run("return document.activeElement.dataset.number") == "2"
+
+
+def test_runs_are_compared(browser: Any, run: Path, tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    photos = tmp_path / "my photos"
+    ellipse = EllipsePointer(60.0, 45.0, 10.0, 10.0, 1.0)
+    others = {"a.png": 4, "b.png": 2, "c.png": 2}
+    other = write_run(
+        tmp_path / "other",
+        *(counted(photos / name, n, mode="c2p", pointers=(ellipse,) * n) for name, n in others.items()),
+    )
+    append_correction(other, Correction(str(photos / "c.png"), 2, (ellipse,), "2026-01-02T03:04:05+00:00"))
+    browser.open(write_report(run, compare=other).path)
+    browser.wait("document.querySelectorAll('.tile').length === 7")
+    assert "33 % of the 3 images" in browser.texts(".comparison p")[0]
+    browser.one(".comparison button").click()
+    browser.wait(f"{SHOWN} === '2 of 7 images'")
+    assert browser.texts(".tile .badge") == ["1", "3"]
+    assert [text.split(" · ")[0] for text in browser.texts(".tile .detail")] == ["c2p: 4", "c2p: 2"]
+    browser.all(".tile")[0].click()
+    assert len(browser.all(".others ellipse.line")) == 4
+
+
+def test_the_page_goes_without_photos_only_with_thumbnails(browser: Any, run: Path, tmp_path: Path) -> None:
+    plain, carried = write_report(run).path, write_report(run, tmp_path / "carried.html", thumbnails=True).path
+    (tmp_path / "my photos").rename(tmp_path / "elsewhere")
+    browser.open(carried)
+    browser.wait("[...document.querySelectorAll('.tile img')].filter((image) => image.naturalWidth > 0).length === 5")
+    assert browser.complaints() == []
+    browser.open(plain)
+    browser.wait("document.querySelectorAll('.tile .missing').length === 7")
+    assert browser.texts(".tile .missing")[0] == "No picture here"
+    assert all("ERR_FILE_NOT_FOUND" in complaint for complaint in browser.complaints())
+
+
+def test_it_fits_a_phone(browser: Any, run: Path) -> None:
+    browser.open(write_report(run).path, 360, 740)
+    browser.run("document.querySelector('.gallery').scrollIntoView()")
+    browser.wait(FIRST_PICTURE)
+    assert browser.run("return document.documentElement.scrollWidth") <= 360
+    first, second = (tile.rect for tile in browser.all(".tile")[:2])
+    assert first["y"] == second["y"]
+    browser.all(".tile")[0].click()
+    assert browser.run("return document.querySelector('dialog').scrollWidth") <= 360
+
+
+def test_a_run_without_images_says_so(browser: Any, tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    directory = write_run(tmp_path / "run", counted("a.png", 1))
+    (directory / "part-00000.parquet").unlink()
+    (directory / "part-00000.jsonl").touch()
+    browser.open(write_report(directory).path)
+    browser.wait("document.querySelector('.empty').offsetHeight > 0")
+    assert browser.texts(".empty") == ["The run has no images."]
+
+
+@pytest.mark.slow
+def test_fifty_thousand_images(browser: Any, tmp_path: Path) -> None:
+    """The page opens soon, what it filters it finds, and no more is in the document than can be seen."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(100):
+        Image.new("RGB", (120, 90), (k, 100, 200)).save(photos / f"{k}.jpg")
+    scores = {"0": 1.0, "1": 0.25}
+    templates = [counted("", k, class_id=k, class_name=f"class {k}", count_scores=scores).to_dict() for k in range(7)]
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / "part-00000.jsonl").open("w") as partition:  # by hand, as the writer takes many seconds
+        for k in range(N_MANY):
+            row = templates[k % 7] | {"path": str(photos / f"{k % 100}.jpg"), "class_score": k / N_MANY}
+            partition.write(json.dumps(row) + "\n")
+    page = write_report(tmp_path / "run").path
+    start = time.perf_counter()
+    browser.open(page)
+    browser.wait(FIRST_PICTURE)
+    seconds = time.perf_counter() - start
+    assert browser.run(f"return {SHOWN}") == "50,000 images"
+    assert browser.run("return document.querySelectorAll('*').length") < 3_000
+    browser.run("scrollTo(0, document.documentElement.scrollHeight / 2)")
+    browser.wait(f"Number(document.querySelector('.tile').dataset.number) > 20000 && {FIRST_PICTURE}")
+    assert browser.run("return document.querySelectorAll('*').length") < 3_000
+    took = browser.run(
+        "const input = document.querySelector('input[aria-label=\"Count, at least\"]');"
+        "input.value = 6; const start = performance.now();"
+        "input.dispatchEvent(new Event('input')); return performance.now() - start"
+    )
+    assert browser.run(f"return {SHOWN}") == "7,142 of 50,000 images"
+    browser.choose("Sort by", "Class score")
+    browser.one(".direction").click()
+    browser.run("scrollTo(0, 0)")
+    browser.wait("document.querySelector('.tile .badge').textContent === '6'")
+    assert browser.run("return Number(document.querySelector('.tile').dataset.number)") > N_MANY - 100
+    size = page.stat().st_size / 1e6
+    print(f"{size:.1f} MB, first picture after {seconds:.2f} s, filtered in {took:.0f} ms")  # shown with pytest -s
+    assert seconds < 20
+    assert took < 2000

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pc_engine.report.figures import FigureCollector, run_facts
+from pc_engine.result import Result, error_result
+
+
+def counted(count: int, label: str | None = None, **values: Any) -> dict[str, Any]:
+    result = Result(f"{count}.jpg", "ok", None, 9, 9, values.pop("mode", "c2p"), "tiny", count, label or str(count))
+    return {**result.to_dict(), **values}
+
+
+def failed(path: str, error: str) -> dict[str, Any]:
+    return error_result(path, error, mode="c2p", model="tiny").to_dict()
+
+
+def figures(*rows: dict[str, Any]) -> dict[str, Any]:
+    collector = FigureCollector()
+    for row in rows:
+        collector.add(row)
+    return collector.figures({})
+
+
+def test_the_histogram_has_every_count_up_to_the_largest_and_an_open_bar() -> None:
+    found = figures(counted(0), counted(2), counted(2), counted(4, "4+"), counted(4, "4+", reviewed=True))
+    assert [(bar["label"], bar["n"]) for bar in found["counts"]] == [
+        *(("0", 1), ("1", 0), ("2", 2), ("3", 0), ("4", 1), ("4+", 1))
+    ]
+    assert (found["images"], found["failed"], found["reviewed"]) == (5, 0, 1)
+
+
+def test_in_a_mode_that_counts_on_no_bar_is_open() -> None:
+    found = figures(counted(5, "4+", mode="p2c"), counted(1, mode="p2c"))
+    assert [bar["label"] for bar in found["counts"] if bar["n"]] == ["1", "5"]
+
+
+def test_large_counts_share_the_last_bar() -> None:
+    found = figures(counted(1), *(counted(n, "4+", mode="p2c") for n in (30, 900)))
+    assert len(found["counts"]) == 25
+    assert found["counts"][-1] == {"label": "24 or more", "from": 24, "to": None, "n": 2}
+
+
+def test_failures_that_differ_in_numbers_only_are_one_reason() -> None:
+    found = figures(
+        *(failed(f"{n}.jpg", f"It has {n},000 x 20 pixels.") for n in range(5)), failed("e.jpg", "The file is empty.")
+    )
+    first, second = found["failures"]
+    assert (first["n"], first["reason"], len(first["examples"])) == (5, "It has 0,000 x 20 pixels.", 3)
+    assert second == {
+        "reason": "The file is empty.",
+        "n": 1,
+        "examples": [{"path": "e.jpg", "error": "The file is empty."}],
+    }
+    assert found["counts"] == []
+
+
+def test_reasons_beyond_the_shown_ones_are_summed() -> None:
+    found = figures(*(failed("a.jpg", "x" * n) for n in range(1, 41)))
+    assert len(found["failures"]) == 31
+    assert found["failures"][-1]["n"] == 10
+
+
+def test_classes_are_ranked() -> None:
+    rows = [counted(1, class_name=f"class {n % 25}", class_id=n % 25) for n in range(60)]
+    found = figures(*rows)
+    assert len(found["classes"]) == 20
+    assert found["classes"][0]["n"] == 3
+    assert found["other_classes"] == 5
+
+
+def test_nothing_is_known_of_a_run_without_rows() -> None:
+    assert figures()["images"] == 0
+
+
+def test_facts_of_shards_are_put_together(tmp_path: Path) -> None:
+    assert run_facts(tmp_path) == {}
+    for shard, state in ((0, "finished"), (1, "running")):
+        facts = {
+            "backend": "openvino",
+            "state": state,
+            "total": 10,
+            "seconds": 2.0 + shard,
+            "images_per_second": 5.5,
+            "stages": {"decode": 1.0, "network": 1.5},
+        }
+        (tmp_path / f"run-{shard}-of-2.json").write_text(json.dumps(facts))
+    assert run_facts(tmp_path) == {
+        "backend": "openvino",
+        "precision": None,
+        "device": None,
+        "state": "running",
+        "total": 20,
+        "seconds": 3.0,
+        "images_per_second": 11.0,
+        "stages": {"decode": 2.0, "network": 3.0},
+    }
+
+
+def test_odd_values_of_a_run_file_are_unknown(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"seconds": NaN, "images_per_second": "many", "stages": {"decode": Infinity}}')
+    facts = run_facts(tmp_path)
+    assert (facts["images_per_second"], facts["total"], facts["stages"]) == (None, None, {"decode": 0})
+    json.dumps(facts, allow_nan=False)
+    (tmp_path / "run.json").write_text("{")
+    assert run_facts(tmp_path) == {}

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pc_engine.corrections import Correction, append_correction
+from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.report import write_report
+from pc_engine.result import EllipsePointer, Result, error_result
+from pc_engine.writers import PartitionWriter
+
+ROW = Result("a.jpg", "ok", None, 64, 48, "c2p", "tiny", 1, "1", pointers=(EllipsePointer(9.0, 9.0, 3.0, 3.0, 1.0),))
+
+
+def write_run(directory: Path, *results: Result) -> Path:
+    directory.mkdir(parents=True)
+    with PartitionWriter(directory) as writer:
+        for result in results:
+            writer.write(result)
+    return directory
+
+
+def data(page: Path, name: str) -> Any:
+    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page.read_text(), re.DOTALL)
+    return None if found is None else json.loads(found[1])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "my photos #1"
+    folder.mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (640, 480), "red").save(folder / f"{name}.jpg")
+    return folder
+
+
+def test_photos_are_referred_to_relative_to_the_page(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = (str(photos / "a.jpg"), "my photos #1/b.jpg", "https://example.org/x/c.jpg", "tar://d.jpg::s.tar")
+    run = write_run(tmp_path / "runs" / "run", *(replace(ROW, path=path) for path in paths))
+    written = write_report(run)
+    assert (written.path, written.images) == (run / "report.html", 4)
+    assert written.size == written.path.stat().st_size
+    head = data(written.path, "head")
+    assert dict(head["folders"]) == {
+        f"{photos}/": "../../my%20photos%20%231/",
+        "my photos #1/": "../../my%20photos%20%231/",
+        "https://example.org/x/": None,
+        "tar://": None,
+    }
+    assert [row[1] for row in data(written.path, "rows")] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg::s.tar"]
+    assert data(written.path, "thumbnails-0") is None
+    elsewhere = write_report(run, photos / "page.html").path
+    assert dict(data(elsewhere, "head")["folders"])["my photos #1/"] == "./"
+
+
+def test_corrections_are_honoured(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", ROW, replace(ROW, path="b.jpg"))
+    append_correction(run, Correction("b.jpg", 3, (), "2026-01-02T03:04:05+00:00"))
+    page = write_report(run).path
+    assert [row[4] for row in data(page, "rows")] == [1, 3]
+    assert data(page, "head")["figures"]["reviewed"] == 1
+
+
+def test_thumbnails_are_inside_in_parts(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("pc_engine.report.report.PER_PART", 2)
+    names = ("a.jpg", "gone.jpg", "b.jpg")
+    run = write_run(tmp_path / "run", *(replace(ROW, path=str(photos / name)) for name in names))
+    seen: list[tuple[int, int]] = []
+    page = write_report(run, thumbnails=True, workers=2, shrinking=lambda *done: seen.append(done)).path
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    first, second = data(page, "thumbnails-0"), data(page, "thumbnails-1")
+    assert [bool(address) for address in (*first, *second)] == [True, False, True]
+    kind, encoded = second[0].split(",")
+    assert kind == "data:image/webp;base64"
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as thumbnail:
+        assert thumbnail.size == (160, 120)
+    assert data(page, "head")["thumbnailsPerPart"] == 2
+
+
+def test_another_run_is_compared_with_by_photo(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    run = write_run(
+        tmp_path / "run",
+        *(replace(ROW, path=f"my photos #1/{name}", mode="combined", count=5) for name in names[:3]),
+        error_result("my photos #1/d.jpg", "No.", mode="combined", model="tiny"),
+    )
+    others = [
+        replace(ROW, path=str(photos / "a.jpg"), count=2, count_label="2"),
+        replace(ROW, path=str(photos / "b.jpg"), count=4, count_label="4+"),  # at least 4: no disagreement with 5
+        replace(ROW, path=str(photos / "d.jpg")),
+    ]
+    other = write_run(tmp_path / "other", *others)
+    page = write_report(run, compare=other).path
+    assert data(page, "head")["compare"] == {"name": "other", "mode": "c2p", "matched": 3, "both": 2, "same": 1}
+    rows = data(page, "rows")
+    assert [row[11:13] for row in rows] == [[2, 0], [4, 1], [], [1, 0]]
+    assert rows[0][13] == [[0, 9, 9, 3, 3, 1]]
+
+
+def test_runs_of_other_photos_are_not_compared(tmp_path: Path) -> None:
+    run, other = write_run(tmp_path / "run", ROW), write_run(tmp_path / "other", replace(ROW, path="z.jpg"))
+    with pytest.raises(UsageError, match="The run other has no photo in common"):
+        write_report(run, compare=other)
+    assert not (run / "report.html").exists()
+
+
+def test_hostile_texts_stay_inside_their_strings(tmp_path: Path) -> None:
+    path = "</script><img src=x onerror=alert(1)>\u2028.jpg"
+    run = write_run(tmp_path / "<b>run", error_result(path, "<script>alert(1)</script>", mode="c2p", model="<i>"))
+    text = write_report(run).path.read_text(encoding="utf-8")
+    assert "alert(1)" in text
+    assert "<img src=x" not in text
+    assert "<script>alert" not in text
+    assert text.count("</script>") == 3  # head, rows, code
+    assert "<title>&lt;b&gt;run" in text
+
+
+def test_what_cannot_be_written_is_said_and_leaves_the_earlier_page(tmp_path: Path, monkeypatch: Any) -> None:
+    run = write_run(tmp_path / "run", ROW)
+    page = write_report(run).path
+    before = page.read_text()
+
+    def full(*_: Any) -> Callable[..., Any]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(PcEngineError, match=r"cannot be written .No space left on device."):
+        write_report(run)
+    assert page.read_text() == before
+    assert [path.name for path in run.iterdir() if path.suffix == ".new"] == []
+    with pytest.raises(PcEngineError, match="cannot be written"):
+        write_report(run, tmp_path / "absent" / "page.html")
+
+
+def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no rows"):
+        write_report(tmp_path)

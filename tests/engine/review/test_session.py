@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pc_engine.corrections import corrected_rows, read_corrections
+from pc_engine.errors import ImageError, UsageError
+from pc_engine.result import BoxPointer, EllipsePointer
+from pc_engine.review import ReviewSession
+from pc_engine.review.changes import Answer, Withdrawal
+
+
+def answers(session: ReviewSession) -> dict[str, list[object]]:
+    page = "".join(session.page())
+    return dict(json.loads(re.search(r'id="answers">(.*?)</script>', page)[1]))
+
+
+def test_changes_are_saved_and_come_back(run: Path) -> None:
+    session = ReviewSession(run)
+    assert (session.n_images, session.n_reviewed) == (4, 0)
+    assert session.change(Answer(0, 2, ([0, 50, 60, 10, 10, 1], [1, 0, 0, 10, 10, 0.5]))) == 1
+    assert session.change(Answer(1, 0, ())) == 2
+    first, second = read_corrections(run).values()
+    assert (first.count, first.pointers) == (
+        2,
+        (EllipsePointer(50.0, 60.0, 10.0, 10.0, 1.0), BoxPointer(0.0, 0.0, 10.0, 10.0, 0.5)),
+    )
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", first.when)
+    assert [row["count"] for row in corrected_rows(run)] == [2, 0, 1, None]
+    expected = {"0": [2, [[0, 50, 60, 10, 10, 1], [1, 0, 0, 10, 10, 0.5]]], "1": [0, []]}
+    assert answers(session) == expected
+    again = ReviewSession(run)
+    assert answers(again) == expected
+    assert (again.n_reviewed, again.n_changed) == (2, 0)
+    assert second.count == 0
+
+
+def test_what_is_withdrawn_stands_as_the_run_has_it(run: Path) -> None:
+    session = ReviewSession(run)
+    session.change(Answer(0, 9, ()))
+    assert session.change(Withdrawal(0)) == 0
+    assert answers(session) == {}
+    assert read_corrections(run) == {}
+    assert session.n_changed == 0
+
+
+def test_a_change_outside_the_picture_is_not_saved(run: Path) -> None:
+    session = ReviewSession(run)
+    with pytest.raises(ValueError, match="outside the picture"):
+        session.change(Answer(0, 1, ([0, 500, 60, 10, 10, 1],)))
+    assert read_corrections(run) == {}
+    assert session.n_reviewed == 0
+
+
+def test_an_image_that_failed_has_nothing_to_review(run: Path) -> None:
+    with pytest.raises(ValueError, match="failed in the run"):
+        ReviewSession(run).change(Answer(3, 1, ()))
+
+
+@pytest.mark.parametrize("index", [-1, 4])
+def test_images_that_the_run_does_not_have(run: Path, index: int) -> None:
+    session = ReviewSession(run)
+    with pytest.raises(IndexError):
+        session.change(Answer(index, 1, ()))
+    with pytest.raises(IndexError):
+        session.picture(index, "photo")
+
+
+def test_pictures_are_those_of_the_rows(run: Path) -> None:
+    session = ReviewSession(run)
+    assert session.picture(0, "thumbnail").startswith(b"RIFF")
+    with pytest.raises(ImageError):
+        session.picture(2, "photo")
+
+
+def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no rows"):
+        ReviewSession(tmp_path)

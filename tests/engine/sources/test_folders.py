@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pc_engine.sources import folders
+from pc_engine.sources.folders import sorted_entries, walk_folder
+
+NAME = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+    lambda name: name not in (".", "..") and len(name.encode()) < 200
+)
+
+
+def names_in(folder: Path) -> list[str]:
+    return [entry.name for group in sorted_entries(str(folder)) for entry in group]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.sets(NAME, max_size=20), held=st.integers(1, 7))
+def test_whatever_number_of_names_is_held_the_listing_is_the_sorted_one(
+    names: set[str], held: int, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("names")
+    for name in names:
+        (folder / name).touch()
+    monkeypatch.setattr(folders, "NAMES_HELD", held)
+    groups = list(sorted_entries(str(folder)))
+    assert [entry.name for group in groups for entry in group] == sorted(os.listdir(folder))
+    assert all(len(group) <= held for group in groups)
+
+
+def test_what_comes_and_goes_between_passes_neither_doubles_nor_loses_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "NAMES_HELD", 3)
+    for k in range(10, 20):
+        (tmp_path / f"{k}.jpg").touch()
+    groups = sorted_entries(str(tmp_path))
+    seen = [entry.name for entry in next(groups)]
+    (tmp_path / "10.jpg").unlink()  # seen already
+    (tmp_path / "13.jpg").unlink()  # not yet
+    (tmp_path / "05.jpg").touch()  # too late
+    (tmp_path / "165.jpg").touch()
+    seen += [entry.name for group in groups for entry in group]
+    assert seen == [f"{k}.jpg" for k in ("10", "11", "12", "14", "15", "16", "165", "17", "18", "19")]
+
+
+def test_an_empty_folder_has_one_group(tmp_path: Path) -> None:
+    assert list(sorted_entries(str(tmp_path))) == [[]]
+
+
+def test_a_folder_that_vanishes_between_passes_gets_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "NAMES_HELD", 2)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for k in range(4):
+        (folder / f"{k}.jpg").touch()
+    images = walk_folder(str(folder), None)
+    seen = [next(images).name]
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    assert [*seen, *(image.name for image in images)] == [f"{folder}/0.jpg", f"{folder}/1.jpg", str(folder)]
+
+
+def test_memory_does_not_grow_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "NAMES_HELD", 100)
+
+    def peak(n: int) -> int:
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        for k in range(n):
+            (folder / f"{k:06d}.jpg").touch()
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in walk_folder(str(folder), None)) == n
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(200)
+    assert peak(4_000) < 1.3 * peak(400)
+
+
+@pytest.mark.parametrize("held", [1, 3, 100])
+def test_in_any_order_everything_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr(folders, "NAMES_HELD", held)
+    for name in ("c/1.jpg", "c/2.jpg", "b.jpg", "a.jpg", "a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    images = [image.name for image in walk_folder(str(tmp_path), None, in_order=False)]
+    assert sorted(images) == [image.name for image in walk_folder(str(tmp_path), None)]
+
+
+def test_names_are_those_of_pathlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    assert [image.name for image in walk_folder(".", None)] == ["a/1.jpg"]

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pc_engine.errors import UsageError
+from pc_engine.sources import SourceImage, count_images, iter_images
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in ("photos/a.jpg", "photos/b.jpg", "photos/#c.jpg", "photos/sub/d.jpg", "photos/x [1].jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path / "photos"
+
+
+def listed(photos: Path, source: str) -> list[str]:
+    return [os.path.relpath(image.name, photos) for image in iter_images([source])]
+
+
+def write(photos: Path, name: str, content: str | bytes) -> str:
+    path = photos / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return f"@{path}"
+
+
+def test_a_line_an_image_in_the_order_of_the_list(photos: Path) -> None:
+    source = write(
+        photos, "l.txt", f"b.jpg\n\n  \n# a remark\n./#c.jpg\r\n{photos}/a.jpg\nx [1].jpg\nb.jpg\nsub\nsub/d.jpg"
+    )
+    images = list(iter_images([source]))
+    names = ["b.jpg", "#c.jpg", "a.jpg", "x [1].jpg", "b.jpg", "sub/d.jpg", "sub/d.jpg"]
+    assert listed(photos, source) == names
+    assert [image.read().decode() for image in images] == [f"photos/{name}" for name in names]
+    assert count_images([source]) == 7
+
+
+def test_relative_paths_are_looked_for_beside_the_list_and_then_in_the_current_folder(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos.parent / "here.jpg").write_bytes(b"here")
+    (photos.parent / "a.jpg").write_bytes(b"another")
+    monkeypatch.chdir(photos.parent)
+    names = [image.name for image in iter_images([write(photos, "l.txt", "a.jpg\nhere.jpg\nphotos/b.jpg\ngone.jpg")])]
+    assert names == [f"{photos}/a.jpg", "here.jpg", "photos/b.jpg", "gone.jpg"]
+    Path("l.txt").write_text("photos/a.jpg")
+    assert [image.name for image in iter_images(["@l.txt"])] == ["photos/a.jpg"]
+
+
+def test_what_is_not_there_gets_its_row(photos: Path, said: Callable[[SourceImage], str]) -> None:
+    gone, pattern, odd = iter_images([write(photos, "l.txt", "gone.jpg\n*.jpg\na\0b.jpg")])
+    assert (gone.name, said(gone)) == ("gone.jpg", "The file cannot be read: No such file or directory.")
+    assert pattern.name == "*.jpg"
+    assert "cannot be read" in said(odd)
+
+
+def test_names_that_are_not_utf8(photos: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (photos / name).write_bytes(b"coffee")
+    (image,) = iter_images([write(photos, "l.txt", b"\xef\xbb\xbfcaf\xe9.jpg\n")])
+    assert (image.name, image.read()) == (str(photos / name), b"coffee")
+
+
+@pytest.mark.parametrize("column", ["path", "File", " filename ", "file_name", "IMAGE", "url"])
+@pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("csv", ";"), ("csv", "\t"), ("tsv", "\t")])
+def test_tables(photos: Path, column: str, suffix: str, delimiter: str) -> None:
+    rows = [["label", column], ["cat", "b.jpg"], ["dog", "a.jpg"], ["a\nb", '"x [1].jpg"'], ["#", "./#c.jpg"]]
+    text = "\r\n".join(delimiter.join(f'"{cell}"' if "\n" in cell else cell for cell in row) for row in rows)
+    source = write(photos, f"t.{suffix}", text)
+    assert listed(photos, source) == ["b.jpg", "a.jpg", "x [1].jpg", "#c.jpg"]
+
+
+def test_of_several_columns_the_path_is_taken(photos: Path) -> None:
+    assert listed(photos, write(photos, "t.csv", "url,image,path\nx,y,a.jpg\n")) == ["a.jpg"]
+
+
+def test_a_row_of_a_table_that_names_nothing_gets_an_error(photos: Path, said: Callable[[SourceImage], str]) -> None:
+    source = write(photos, "t.csv", "label,path\ncat,\ndog\n\nbird,a.jpg\n")
+    first, second, third = iter_images([source])
+    assert (first.name, said(first)) == (f"{source}#2", "Line 2 names no image.")
+    assert second.name == f"{source}#3"
+    assert third.name == f"{photos}/a.jpg"
+
+
+def test_a_table_that_breaks_gets_one_row_for_the_rest(photos: Path, said: Callable[[SourceImage], str]) -> None:
+    long = '"' + "x" * 200_000 + '"'
+    source = write(photos, "t.csv", f"path\na.jpg\n{long}\nb.jpg\n")
+    first, last = iter_images([source])
+    assert first.name == f"{photos}/a.jpg"
+    assert (last.name, "any further after 1 entries" in said(last)) == (source, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "label,count\n", "has the columns 'label', 'count': call the one with the images one of path, file"),
+        ("t.csv", "", "has the columns none"),
+        ("l.txt", "a.jpg".encode("utf-16"), "no text in UTF-8"),
+    ],
+)
+def test_lists_that_cannot_be_used_are_wrong_use(photos: Path, name: str, content: bytes, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        iter_images([write(photos, name, content)])
+
+
+@pytest.mark.parametrize("source", ["@gone.txt", "@"])
+def test_a_list_that_is_not_there_is_wrong_use(source: str) -> None:
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        iter_images([source])
+
+
+def test_a_folder_or_file_whose_name_begins_with_the_mark_is_itself(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    Path("@l.jpg").write_bytes(b"image")
+    assert [image.name for image in iter_images(["@l.jpg"])] == ["@l.jpg"]
+
+
+def test_a_list_from_stdin_which_cannot_be_counted(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = SimpleNamespace(buffer=io.BytesIO(f"{photos}/a.jpg\n{photos}/b.jpg\n".encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert count_images(["@-"]) is None
+    assert listed(photos, "@-") == ["a.jpg", "b.jpg"]
+
+
+def test_lines_are_read_as_they_are_needed(photos: Path) -> None:
+    def peak(n: int) -> int:
+        source = write(photos, f"{n}.txt", "".join(f"{k:06d}.jpg\n" for k in range(n)))
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in iter_images([source])) == n
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(100)
+    assert peak(20_000) < 1.2 * peak(2_000)
