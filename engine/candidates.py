@@ -29,9 +29,9 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2, "fp16": 1e-2, "int8": 0.15}
 # TensorRT's levels are signed, so that what is never negative has half of them: twice the rounding. Measured on a
 # MobileNet in ONNX Runtime: 0.153.
 _SIGNED_INT8 = {"tensorrt": 0.3}
-#: Largest allowed difference of the evidence. It jumps where a ReLU or the best class tips over, as the last bit of what
-#: it reads can make it; on images of the same class, one in a hundred of 4,096 units that tip makes a tenth, a product
-#: that is wrong all of it.
+#: Largest allowed difference of the evidence. It jumps where a ReLU or the best class tips over, as the last bit of
+#: what it reads can make it; on images of the same class, one in a hundred of 4,096 units that tip makes a tenth, a
+#: product that is wrong all of it.
 EVIDENCE_TOLERANCE = 0.5
 
 _TIMED_ROUNDS = 3
