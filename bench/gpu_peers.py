@@ -19,6 +19,7 @@ from pc_engine.candidates import TOLERANCE, tap_difference
 from pc_engine.errors import MissingPackageError, ModelError
 from pc_engine.kernels import dbscan, normalise_heatmap
 from pc_engine.kernels.array_module import Array, to_host
+from pc_engine.manifest import EVIDENCE
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,8 @@ def torch_rows(job: Job, subject: Subject) -> Iterator[Row]:
 
     about: Row = {"model": subject.name, "batch": job.batch_size}
     try:
-        network = torch_vgg(subject.loaded.network, subject.loaded.manifest, tuple(subject.loaded.manifest.taps))
+        taps = tuple(name for name in subject.loaded.manifest.taps if name != EVIDENCE)
+        network = torch_vgg(subject.loaded.network, subject.loaded.manifest, taps)
     except ModelError as error:
         yield {**about, "what": "PyTorch", "reason": str(error)}
         return
@@ -71,7 +73,7 @@ def torch_figures(job: Job, subject: Subject, network: Any, precision: str, comp
     images = torch.from_numpy(batch).to(device)
     with torch.inference_mode():
         found = {name: tap.float().cpu().numpy() for name, tap in run(images).items()}
-        difference = tap_difference(found, {name: tap[: len(batch)] for name, tap in subject.reference.items()})
+        difference = tap_difference(found, {name: subject.reference[name][: len(batch)] for name in found})
         if not difference <= TOLERANCE[precision]:
             return {"difference": difference, "reason": "It differs from the reference: not timed."}
         seconds = job.meter.seconds(lambda: run(images))

@@ -25,6 +25,7 @@ from pc_engine.bench.peers_contract import Scope, Workload
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.errors import ModelError
 from pc_engine.graph import load_graph
+from pc_engine.graph_pruning import keep_part, part_behind
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings
@@ -67,6 +68,8 @@ def torch_vgg(network: Path, manifest: Manifest, taps: Sequence[str]) -> TorchNe
         If the graph is no such VGG.
     """
     graph = load_graph(network).graph
+    # The way back to the maps, which the evidence takes, is no chain.
+    keep_part(graph, part_behind(graph, [manifest.taps[name].tensor for name in taps]))
     weights = {tensor.name: tensor for tensor in graph.initializer}
     layers: list[nn.Module] = []
     position: dict[str, int] = {}

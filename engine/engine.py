@@ -166,7 +166,7 @@ class Engine:
             "mode": self.mode.name,
             "model": self.model.name,
             "network_sha256": request.network_sha256,
-            **{f"{part}_sha256": files.get(parts[part]) for part in self.mode.needs},
+            **{f"{part}_sha256": files.get(parts[part]) for part in self.mode.parts(self.model.manifest)},
             "backend": self.backend,
             "precision": self.precision,
             "device": self.device.partition(":")[0],

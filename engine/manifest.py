@@ -30,8 +30,16 @@ MODEL_FILES = (NETWORK_FILE, *QUANTISED_FILES.values(), COUNTER_FILE, SIGNATURES
 
 #: Taps that the method reads by name; ``count_features`` of a manifest may name others.
 REQUIRED_TAPS = ("conv_last", "logits")
-#: Axes of the taps that the modes read, beside the batch: maps by rows by columns, and one value a class.
-_RANKS = {"conv_last": 3, "conv_prev": 3, "logits": 1}
+#: The tap that says how much each map speaks for the image's class; see `Manifest.evidence_maps`.
+EVIDENCE = "evidence"
+#: The maps that the classifier's head reads, in a network where these are not ``conv_last``.
+MAPS_OF_HEAD = "conv_top"
+#: Axes of the taps that the modes read, beside the batch: maps by rows by columns, one value a class, one a map.
+_RANKS = {"conv_last": 3, "conv_prev": 3, "logits": 1, EVIDENCE: 1}
+#: Where P2C takes its signatures from: the setting of a manifest that is a word.
+SIGNATURE_SETTING = "p2c.signature"
+#: The class that means "no object", where the network has one.
+BACKGROUND_SETTING = "p2c.background_class"
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,8 @@ class Manifest:
     input
         How the network takes pixels. ``mean`` and ``std`` are in units of 0..255, in RGB order.
     taps
-        Tap name to tensor. ``conv_last`` and ``logits`` are required, ``conv_prev`` is needed by the signatures.
+        Tap name to tensor. ``conv_last`` and ``logits`` are required, ``conv_prev`` is needed by the signatures,
+        ``evidence`` stands in for signatures.
     count_features
         The taps whose L2-normalised concatenation feeds the count SVM (paper 3.1: pool5, fc6, fc7).
     classes
@@ -121,7 +130,8 @@ class Manifest:
     licence, source
         Licence of the weights and where they came from.
     settings
-        Defaults of the modes that were measured to suit this network, ``"mode.field"`` to value.
+        Defaults of the modes that were measured to suit this network, ``"mode.field"`` to value; ``"p2c.signature"`` is
+        a word, all others are numbers.
     quantised
         The quantised networks that are there, by precision; the file of each is in `QUANTISED_FILES`.
     fidelity
@@ -137,7 +147,7 @@ class Manifest:
     classes: tuple[str, ...] = ()
     licence: str = "unknown"
     source: str = "unknown"
-    settings: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, float | str] = field(default_factory=dict)
     quantised: Mapping[str, QuantisedNetwork] = field(default_factory=dict)
     fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -168,6 +178,7 @@ class Manifest:
                     f"({sorted(self.taps)})."
                 )
         self._check_quantised()
+        self._check_evidence()
         n_classes = self.taps["logits"].shape[-1]
         if self.classes and len(self.classes) != n_classes:
             raise ManifestError(
@@ -188,6 +199,26 @@ class Manifest:
                     f"The manifest of '{self.name}' gives its {precision} network another input size, other taps or "
                     f"other shapes than its own network: make it anew with 'pc-engine build'."
                 )
+
+    def _check_evidence(self) -> None:
+        if EVIDENCE not in self.taps:
+            if self.settings.get(SIGNATURE_SETTING) == EVIDENCE:
+                raise ManifestError(
+                    f"The manifest of '{self.name}' sets '{SIGNATURE_SETTING}' to '{EVIDENCE}', a tap that it does not "
+                    f"have: export the network again, or remove the setting."
+                )
+            return
+        values, maps = self.taps[EVIDENCE].shape, self.taps[self.evidence_maps].shape
+        if len(maps) != _RANKS["conv_last"] or values != maps[:1]:
+            raise ManifestError(
+                f"The manifest of '{self.name}' gives the tap '{EVIDENCE}' the shape {list(values)} and the maps that "
+                f"it speaks of, '{self.evidence_maps}', the shape {list(maps)}, expected one value a map."
+            )
+
+    @property
+    def evidence_maps(self) -> str:
+        """The tap whose maps ``evidence`` speaks of: those that the classifier's head reads."""
+        return MAPS_OF_HEAD if MAPS_OF_HEAD in self.taps else "conv_last"
 
     @property
     def n_classes(self) -> int:
@@ -272,7 +303,7 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
         classes=tuple(str(name) for name in raw.get("classes", ())),
         licence=str(raw.get("licence", "unknown")),
         source=str(raw.get("source", "unknown")),
-        settings=_numbers(raw.get("settings", {}), "settings"),
+        settings=_parse_settings(raw.get("settings", {})),
         quantised={
             str(precision): QuantisedNetwork(_parse_input(network["input"]), _parse_taps(network["taps"]))
             for precision, network in raw.get("quantised", {}).items()
@@ -314,6 +345,11 @@ def _parse_fidelity(raw: Mapping[str, Any]) -> Fidelity:
         tap_errors=_numbers(raw["tap_errors"], "tap_errors"),
         files=_strings(raw["files"]),
     )
+
+
+def _parse_settings(raw: Mapping[str, Any]) -> dict[str, float | str]:
+    words: dict[str, float | str] = {name: str(value) for name, value in raw.items() if name == SIGNATURE_SETTING}
+    return words | _numbers({name: value for name, value in raw.items() if name not in words}, "settings")
 
 
 def _shapes(taps: Mapping[str, Tap]) -> dict[str, tuple[int, ...]]:

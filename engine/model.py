@@ -11,9 +11,11 @@ from pc_engine.counter import check_counter, load_counter
 from pc_engine.errors import ManifestError, ModelError
 from pc_engine.manifest import (
     COUNTER_FILE,
+    EVIDENCE,
     MODEL_FILES,
     NETWORK_FILE,
     QUANTISED_FILES,
+    SIGNATURE_SETTING,
     SIGNATURES_FILE,
     Manifest,
     file_sha256,
@@ -48,7 +50,7 @@ class Model:
 
     def missing_parts(self, mode: Mode) -> tuple[Part, ...]:
         """Return the fitted parts that ``mode`` needs and this model lacks."""
-        return tuple(part for part in mode.needs if not self.parts.has(part))
+        return tuple(part for part in mode.parts(self.manifest) if not self.parts.has(part))
 
     def require(self, mode: Mode, to_come: Collection[Part] = ()) -> None:
         """Raise ModelError, naming the command that helps, if the model cannot run ``mode``.
@@ -61,8 +63,15 @@ class Model:
             what, command = _FIT_COMMAND[part]
             raise ModelError(
                 f"Mode {mode.name} needs a {what}, which the model '{self.name}' does not have: make one from labelled "
-                f"images with 'pc-engine {command} DATA --model {self.name}' (DATA: a folder, a CSV, or sos:DIR)."
+                f"images with 'pc-engine {command} DATA --model {self.name}' (DATA: a folder, a CSV, or sos:DIR)"
+                + (f"; {self._instead_of_signatures()}." if part == "signatures" else ".")
             )
+
+    def _instead_of_signatures(self) -> str:
+        """Say what else would do."""
+        if EVIDENCE in self.manifest.taps:
+            return f"or take '{SIGNATURE_SETTING}' out of the settings in its manifest, as the network gives evidence"
+        return "or export the network again, as 'pc-engine export' adds evidence that needs none, where it can"
 
 
 def load_model(directory: Path) -> Model:

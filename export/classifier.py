@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import onnx
 import onnxruntime
 
 from pc_engine.errors import ManifestError, ModelError
+from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
 from pc_engine.export.model_directory import check_vacant, write_model_directory
 from pc_engine.graph import BATCH, IMAGE, closest_names, cut_graph, input_tensor, load_graph
-from pc_engine.manifest import REQUIRED_TAPS, Manifest, NetworkInput, Tap
+from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, MAPS_OF_HEAD, REQUIRED_TAPS, Manifest, NetworkInput, Tap
 
 #: Taps that are grids of features: [C, H, W].
 _GRID_TAPS = ("conv_last", "conv_prev")
@@ -30,10 +31,14 @@ def import_classifier(
     classes: Sequence[str] = (),
     licence: str = "unknown",
     source: str | None = None,
+    background_class: int = -1,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Make a model directory from an ONNX classifier.
 
     The written network takes uint8 [N, H, W, 3] RGB and has all taps as outputs, whatever the given one took and gave.
+    Where its head allows, it gives the tap ``evidence`` as well, see `pc_engine.export.evidence`, and ``conv_top``
+    where the maps that this speaks of are not ``conv_last``.
 
     Parameters
     ----------
@@ -55,6 +60,10 @@ def import_classifier(
         One name per logit, or none.
     licence, source
         For the manifest; ``source`` is the file's name unless given.
+    background_class
+        The class that means "no object", where the network has one; -1 where it has none.
+    report
+        Called with a sentence that says why, where there is no ``evidence``.
 
     Returns
     -------
@@ -83,25 +92,60 @@ def import_classifier(
     pixels = replace(pixels, tensor=given.name, dtype="uint8" if takes_bytes else "float32")
     tensors = {tap: _find_tensor(model.graph, tap, wanted, onnx_path) for tap, wanted in taps.items()}
     model = cut_graph(model, name, pixels, tensors)
+    pixels = NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std)
+    model, settings = _with_evidence(model, name, pixels, tensors, background_class, report)
+    if background_class >= 0:
+        settings = {**settings, BACKGROUND_SETTING: background_class}
     shapes = _shapes(model, name, pixels)
     for tap in _GRID_TAPS:
         if len(shapes.get(tap, (0, 0, 0))) != 3:
             raise ManifestError(f"The tap '{tap}' has shape {shapes[tap]}, expected channels, height, width.")
     if len(shapes["logits"]) != 1:
         raise ManifestError(f"The tap 'logits' has shape {shapes['logits']}, expected one value per class.")
+    if background_class >= shapes["logits"][0]:
+        raise ManifestError(
+            f"The background class is {background_class}, but the logits have {shapes['logits'][0]} values, numbered "
+            f"from 0."
+        )
     manifest = Manifest(
         name=name,
-        input=NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std),
+        input=pixels,
         taps={tap: Tap(tap, shape) for tap, shape in shapes.items()},
         count_features=tuple(count_features),
         classes=tuple(classes),
         licence=licence,
         source=source or onnx_path.name,
+        settings=settings,
     )
     for value in model.graph.output:
         declared: list[str | int | None] = [BATCH, *shapes[value.name]]
         value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, declared))
     return write_model_directory(model, manifest, out_dir)
+
+
+def _with_evidence(
+    model: onnx.ModelProto,
+    name: str,
+    pixels: NetworkInput,
+    taps: Collection[str],
+    background_class: int,
+    report: Callable[[str], None],
+) -> tuple[onnx.ModelProto, Mapping[str, float]]:
+    """Return the network, its ``taps`` called by their names, with the evidence if it can be had; and its settings."""
+    if EVIDENCE in taps:
+        return model, {}
+    try:
+        found = append_evidence(model, "logits", background_class)
+        if MAPS_OF_HEAD in taps and found.maps != MAPS_OF_HEAD:
+            raise ModelError(f"its head reads the maps '{found.maps}', and the tap '{MAPS_OF_HEAD}' names others")
+    except ModelError as error:
+        report(f"The network gives no evidence for its classes, so modes p2c and combined need signatures: {error}.")
+        return model, {}
+    tensors = {tap: tap for tap in taps} | {EVIDENCE: found.tensor}
+    if found.maps != "conv_last":
+        tensors[MAPS_OF_HEAD] = found.maps
+    settings = {} if found.is_linear else BACKWARD_SETTINGS
+    return cut_graph(model, name, pixels, tensors), settings
 
 
 def _find_tensor(graph: onnx.GraphProto, tap: str, wanted: str, path: Path) -> str:

@@ -12,6 +12,7 @@ import onnx
 
 from pc_engine.errors import ModelError, UsageError
 from pc_engine.export.class_names import read_class_names
+from pc_engine.export.evidence import BACKWARD_SETTINGS
 from pc_engine.export.vgg import ARCHITECTURES, COUNT_FEATURES, VggSpec, build_vgg, vgg_input, vgg_taps
 from pc_engine.export.weights import read_weights
 from pc_engine.manifest import NETWORK_FILE, Manifest, write_manifest
@@ -72,6 +73,7 @@ def export_vgg(
         count_features=COUNT_FEATURES,
         classes=read_class_names(classes) if isinstance(classes, Path) else tuple(classes),
         licence=licence,
+        settings=BACKWARD_SETTINGS,
         source=source or (Path(weights).name if Path(weights).suffix else str(weights)),
     )
     model = build_vgg(spec, loaded.tensors, mean, std)

@@ -15,23 +15,25 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine import graph_shapes
 from pc_engine.errors import ModelError
 from pc_engine.export.activations import RANGE_IMAGES, Advance, choose_ranges, measure_activations
+from pc_engine.export.evidence import append_evidence
 from pc_engine.export.model_directory import check_network
 from pc_engine.export.weight_rounding import WEIGHTED, InputCovariances, attribute, round_weights
 from pc_engine.graph import IMAGE, load_graph, open_graph
 from pc_engine.graph_names import fresh_name
 from pc_engine.graph_pruning import prune
 from pc_engine.machine import usable_cores
-from pc_engine.manifest import Manifest, NetworkInput, QuantisedNetwork, Tap
+from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, Manifest, NetworkInput, QuantisedNetwork, Tap
 
 #: Operators that run on integers. Those that only move values are among them, lest they tear a chain of the others.
 OPERATORS = (
@@ -87,7 +89,9 @@ def quantise_network(
         If ``out`` cannot be written.
     """
     threads = threads or usable_cores()
-    model = _float_network(network, manifest, threads)
+    # The way back to the maps is added to the quantised network: it stays in floating point, and reads its weights.
+    forward = replace(manifest, taps={name: tap for name, tap in manifest.taps.items() if name != EVIDENCE})
+    model = _float_network(network, forward, threads)
     tensors = _activations(model, manifest)
     activations = measure_activations(model, tensors, images, threads, advance)
     covariances = InputCovariances(model)
@@ -99,6 +103,8 @@ def quantise_network(
     _rescale_dead_channels(quantised.graph)
     _read_unrounded(quantised.graph)
     _free_ends(quantised.graph)
+    if EVIDENCE in manifest.taps:
+        _add_evidence(quantised, manifest)
     content = quantised.SerializeToString(deterministic=True)
     del quantised
     temporary = out.with_name(out.name + ".new")
@@ -266,6 +272,17 @@ def _free_ends(graph: onnx.GraphProto) -> None:
     for k in reversed(range(len(graph.initializer))):
         if graph.initializer[k].name not in read:
             del graph.initializer[k]
+
+
+def _add_evidence(model: onnx.ModelProto, manifest: Manifest) -> None:
+    """Add the evidence to the outputs of a quantised network."""
+    background = manifest.settings.get(BACKGROUND_SETTING, -1)
+    try:
+        found = append_evidence(model, "logits", int(background))
+    except ModelError as error:
+        raise _cannot_quantise(manifest, error) from None
+    shape: list[str | int | None] = ["N", *manifest.taps[EVIDENCE].shape]
+    model.graph.output.append(helper.make_tensor_value_info(found.tensor, TensorProto.FLOAT, shape))
 
 
 def _leads_nowhere(name: str, consumers: Mapping[str, list[onnx.NodeProto]]) -> bool:

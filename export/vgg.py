@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from pc_engine.export.evidence import append_evidence
 from pc_engine.manifest import NetworkInput, Tap
 
 OPSET = 17
@@ -146,7 +147,7 @@ def build_vgg(
     -------
     onnx.ModelProto
         Input ``image`` uint8 [N, size, size, 3] RGB; outputs ``conv_prev``, ``conv_last``, ``pool5``, ``fc6``,
-        ``fc7`` (all after ReLU) and ``logits``, float32.
+        ``fc7`` (all after ReLU), ``logits`` and ``evidence``, float32.
     """
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="pc-engine")
     model.opset_import.append(helper.make_opsetid("", OPSET))
@@ -156,6 +157,7 @@ def build_vgg(
     _add_classifier(graph, weights, tensor)
     size, declare = spec.size, helper.make_tensor_value_info
     model.graph.input.append(declare("image", TensorProto.UINT8, ["N", size, size, 3]))
+    append_evidence(model, "logits")
     for name, tap in vgg_taps(spec, weights["classifier.6.weight"].shape[0]).items():
         model.graph.output.append(declare(name, TensorProto.FLOAT, ["N", *tap.shape]))
     return model
@@ -205,6 +207,7 @@ def vgg_taps(spec: VggSpec, n_classes: int) -> dict[str, Tap]:
         "fc6": (spec.fc_width,),
         "fc7": (spec.fc_width,),
         "logits": (n_classes,),
+        "evidence": (channels,),
     }
     return {name: Tap(name, shape) for name, shape in taps.items()}
 

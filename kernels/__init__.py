@@ -16,6 +16,7 @@ from pc_engine.kernels.resize_maps import resize_maps
 from pc_engine.kernels.select_maps import select_maps
 from pc_engine.kernels.selected_heatmap import selected_heatmap
 from pc_engine.kernels.weighted_gmm import GaussianMixtures, weighted_gmm
+from pc_engine.kernels.weighted_heatmap import weighted_heatmap
 
 __all__ = [
     "ClusterBoxes",
@@ -35,4 +36,5 @@ __all__ = [
     "selected_heatmap",
     "to_host",
     "weighted_gmm",
+    "weighted_heatmap",
 ]

@@ -14,7 +14,7 @@ from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError
-from pc_engine.manifest import Manifest, NetworkInput
+from pc_engine.manifest import EVIDENCE, Manifest, NetworkInput
 
 
 def models(as_json: options.AsJson = False) -> None:
@@ -57,6 +57,9 @@ def export(
     size: Annotated[int, typer.Option("--size", help="ONNX only: side of the square input in pixels.")] = 224,
     layout: Annotated[str, typer.Option("--layout", help="ONNX only: NCHW or NHWC.")] = "NCHW",
     channels: Annotated[str, typer.Option("--channels", help="ONNX only: RGB or BGR.")] = "RGB",
+    background_class: Annotated[
+        int, typer.Option("--background-class", help='ONNX only: the logit that means "no object", if there is one.')
+    ] = -1,
     mean: Annotated[
         str | None, typer.Option("--mean", help="Subtracted from pixels of 0..255: one number, or three with commas.")
     ] = None,
@@ -90,6 +93,8 @@ def export(
             count_features=count_feature or ["conv_last"],
             classes=names,
             licence=licence,
+            background_class=background_class,
+            report=print_line,
         )
     else:
         if tap or count_feature:
@@ -113,6 +118,9 @@ def export(
 def _print_exported(manifest: Manifest, out: Path) -> None:
     rows = [(name, tap.tensor, " x ".join(map(str, tap.shape))) for name, tap in manifest.taps.items()]
     print_table(f"{manifest.name} in {out}", ("tap", "tensor", "shape"), rows)
+    if EVIDENCE in manifest.taps:
+        print_line(f"Mode p2c runs as it is. Next: pc-engine fit-counter DATA --model {out} (modes c2p, combined).")
+        return
     print_line(
         f"Next: pc-engine fit-counter DATA --model {out} (modes c2p, combined), "
         f"pc-engine fit-signatures DATA --model {out} (modes p2c, combined)."

@@ -18,10 +18,13 @@ from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps
 from pc_engine.modes.combined import CombinedSettings, combined, combined_taps
 from pc_engine.modes.outcome import Outcome
-from pc_engine.modes.p2c import CLUSTERINGS, Clustering, P2CSettings, p2c, p2c_taps
+from pc_engine.modes.p2c import CLUSTERINGS, Clustering, P2CSettings, p2c, p2c_defaults, p2c_taps, signature_source
 from pc_engine.signatures import SignatureDictionary
 
 Part = Literal["counter", "signatures"]
+
+# Types of the settings that a manifest may set.
+_SETTABLE = ("int", "float", "Signature")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class FittedParts:
 class Mode:
     """One mode.
 
-    ``taps`` says which taps of a network it reads, ``needs`` which fitted parts, ``clusterings`` what it can be told to
-    cluster with, and ``evaluate`` counts and points on a batch, given all of these.
+    ``taps`` says which taps of a network it reads, ``needs`` which fitted parts (but see `parts`), ``clusterings`` what
+    it can be told to cluster with, and ``evaluate`` counts and points on a batch, given all of these.
     """
 
     name: str
@@ -59,6 +62,12 @@ class Mode:
     clusterings: tuple[Clustering, ...]
     evaluate: Callable[[Taps, FittedParts, Settings], Outcome]
 
+    def parts(self, manifest: Manifest) -> tuple[Part, ...]:
+        """Return the fitted parts that it needs of this model: no signatures where the network's evidence is read."""
+        if signature_source(manifest) == "dictionary":
+            return self.needs
+        return tuple(part for part in self.needs if part != "signatures")
+
 
 def _c2p(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
     assert parts.counter is not None
@@ -66,13 +75,11 @@ def _c2p(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
 
 
 def _p2c(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
-    assert parts.signatures is not None
     return p2c(taps, parts.signatures, settings.p2c)
 
 
 def _combined(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
     assert parts.counter is not None
-    assert parts.signatures is not None
     return combined(taps, parts.counter, parts.signatures, settings.p2c, settings.combined)
 
 
@@ -111,10 +118,11 @@ def settings_for(manifest: Manifest, **p2c_overrides: Any) -> Settings:
     """
     kinds = {"c2p": C2PSettings, "p2c": P2CSettings, "combined": CombinedSettings}
     values: dict[str, dict[str, Any]] = {mode: {} for mode in kinds}
+    values["p2c"] |= p2c_defaults(manifest, p2c_overrides.get("cluster"))
     types = {f"{mode}.{item.name}": item.type for mode, kind in kinds.items() for item in dataclasses.fields(kind)}
     for name, value in manifest.settings.items():
-        if types.get(name) not in ("int", "float"):
-            known = ", ".join(name for name, kind in types.items() if kind in ("int", "float"))
+        if types.get(name) not in _SETTABLE:
+            known = ", ".join(name for name, kind in types.items() if kind in _SETTABLE)
             raise ManifestError(f"The manifest of '{manifest.name}' sets '{name}', which does not exist: use {known}.")
         mode, _, key = name.partition(".")
         values[mode][key] = int(value) if types[name] == "int" else value

@@ -22,7 +22,7 @@ from pc_engine.modes.c2p import c2p_taps
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.limits import check_limits
 from pc_engine.modes.outcome import Outcome
-from pc_engine.modes.p2c import P2CSettings, cluster_pointers, p2c_taps, signature_heatmap
+from pc_engine.modes.p2c import P2CSettings, class_heatmap, cluster_pointers, p2c_taps
 from pc_engine.signatures import SignatureDictionary
 
 
@@ -52,7 +52,7 @@ def combined_taps(manifest: Manifest) -> tuple[str, ...]:
 def combined(
     taps: Taps,
     counter: CountSVM,
-    signatures: SignatureDictionary,
+    signatures: SignatureDictionary | None,
     settings: P2CSettings | None = None,
     weighing: CombinedSettings | None = None,
 ) -> Outcome:
@@ -63,7 +63,7 @@ def combined(
     taps
         All that `pc_engine.modes.c2p.c2p` and `pc_engine.modes.p2c.p2c` read.
     counter, signatures
-        The count SVM and the signature dictionary.
+        The count SVM and the signature dictionary, which is not read with the setting ``signature="evidence"``.
     settings
         Those of the heatmap and its clustering, which has to be density peaks; None for the defaults.
     weighing
@@ -84,12 +84,12 @@ def combined(
         raise UsageError(
             "Mode combined asks for a number of clusters, which only density-peaks can give: leave --cluster out."
         )
-    xp = get_array_module(taps["conv_last"])
+    xp = get_array_module(taps["logits"])
     scores = counter.scores(taps)
     # The class only says where to look, so "no object" is an answer to how many, not to what.
     sees_nothing = predict_class(taps["logits"])[0] == settings.background_class
     class_id, class_score = predict_class(taps["logits"], without=settings.background_class)
-    heat = signature_heatmap(taps, signatures, class_id, settings)
+    heat = class_heatmap(taps, signatures, class_id, settings)
     found = xp.where(sees_nothing, 0, cluster_pointers(heat, settings)[0])
 
     label = _weigh(scores, found, counter.labels, weighing.margin)

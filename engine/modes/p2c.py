@@ -1,10 +1,13 @@
-"""Point, then count (paper 3.2, 4): the class's signature selects maps, and density clustering finds the objects."""
+"""Point, then count (paper 3.2, 4): the class's signature selects maps, and density clustering finds the objects.
+
+The signature is looked up in a dictionary that was fitted, or is the network's own evidence for the class that it saw.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,9 +15,9 @@ from pc_engine.backbone import Taps
 from pc_engine.cuml_clustering import cuml_dbscan
 from pc_engine.device_arrays import constant
 from pc_engine.errors import ModelError, UsageError
-from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, selected_heatmap
+from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, selected_heatmap, weighted_heatmap
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.manifest import Manifest
+from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD, SIGNATURE_SETTING, SIGNATURES_FILE, Manifest
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
@@ -22,10 +25,17 @@ from pc_engine.signatures import SignatureDictionary
 
 Clustering = Literal["density-peaks", "dbscan", "cuml-dbscan"]
 CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan", "cuml-dbscan")
+Signature = Literal["dictionary", "evidence"]
+_SIGNATURES: tuple[Signature, ...] = ("dictionary", "evidence")
+
+# Shares of the grid's side.
+_EVIDENCE_CUTOFF = 1 / 14
+_EVIDENCE_DISTANCE = 1 / 7
 
 _LIMITS = {
     "top_last": (0, 100_000),
     "top_prev": (0, 100_000),
+    "top_evidence": (0, 100_000),
     "mean_factor": FACTOR,
     "background_class": (-1, 1_000_000),
     "cutoff": LENGTH,
@@ -43,9 +53,15 @@ class P2CSettings:
 
     Attributes
     ----------
+    signature
+        Which maps speak for a class: those of the ``"dictionary"`` fitted from labelled images, or the ``"evidence"``
+        that the network itself gives, image by image.
     top_last, top_prev
         Number of maps of ``conv_last`` and ``conv_prev`` that a signature selects (paper 4: 20 and 50); all of them
         where a layer has fewer.
+    top_evidence
+        Number of maps that the evidence selects, those that speak most for the class; 0 for all, also those that speak
+        against it.
     mean_factor
         Multiple of the stack's mean that is subtracted before clamping at 0 (paper 4: 2).
     background_class
@@ -66,8 +82,10 @@ class P2CSettings:
         (``bench/results/ablation-p2c-trim.json``).
     """
 
+    signature: Signature = "dictionary"
     top_last: int = 20
     top_prev: int = 50
+    top_evidence: int = 0
     mean_factor: float = 2.0
     background_class: int = -1
     cluster: Clustering = "density-peaks"
@@ -81,6 +99,8 @@ class P2CSettings:
     def __post_init__(self) -> None:
         if self.cluster not in CLUSTERINGS:
             raise UsageError(f"There is no clustering '{self.cluster}': choose one of {', '.join(CLUSTERINGS)}.")
+        if self.signature not in _SIGNATURES:
+            raise UsageError(f"There is no signature '{self.signature}': choose one of {', '.join(_SIGNATURES)}.")
         check_limits(self, "p2c", _LIMITS)
         if self.top_last == self.top_prev == 0:
             raise UsageError("The settings p2c.top_last and p2c.top_prev are both 0: at least one map is needed.")
@@ -88,18 +108,52 @@ class P2CSettings:
 
 def p2c_taps(manifest: Manifest) -> tuple[str, ...]:
     """Return the taps that `p2c` reads; no other output of the network has to be computed."""
+    if signature_source(manifest) == EVIDENCE:
+        return (manifest.evidence_maps, "logits", EVIDENCE)
     return ("conv_prev", "conv_last", "logits") if "conv_prev" in manifest.taps else ("conv_last", "logits")
 
 
-def p2c(taps: Taps, signatures: SignatureDictionary, settings: P2CSettings | None = None) -> Outcome:
+def signature_source(manifest: Manifest) -> str:
+    """Return where P2C takes this model's signatures from.
+
+    That is what its manifest sets, else the dictionary where one was fitted, else the network's evidence if it gives
+    any.
+    """
+    unfitted = EVIDENCE in manifest.taps and SIGNATURES_FILE not in manifest.files
+    return str(manifest.settings.get(SIGNATURE_SETTING, EVIDENCE if unfitted else "dictionary"))
+
+
+def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, Any]:
+    """Return the settings that suit this model's signatures where they differ from those of `P2CSettings`.
+
+    Maps weighed by the class leave less background than maps that a dictionary selects, so that density peaks need
+    nothing subtracted, and weaker and closer ones are objects, too; boxes are drawn around the upper half of each, as
+    nothing else cuts off its foot. DBSCAN, told by ``cluster``, still takes gaps to tell objects apart. Lengths grow
+    with the grid, whose size is the network's.
+    """
+    if signature_source(manifest) != EVIDENCE:
+        return {}
+    side = min(manifest.taps[manifest.evidence_maps].shape[1:])
+    return {
+        "signature": EVIDENCE,
+        **({"mean_factor": 0.0} if cluster in (None, "density-peaks") else {}),
+        "cutoff": side * _EVIDENCE_CUTOFF,
+        "min_density": 0.3,
+        "min_distance": side * _EVIDENCE_DISTANCE,
+        "trim": 0.5,
+    }
+
+
+def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings | None = None) -> Outcome:
     """Classify each image of a batch, cluster its class's heatmap, and point with one box per cluster.
 
     Parameters
     ----------
     taps
-        ``logits`` (N, classes), ``conv_last`` (N, C, H, W), and ``conv_prev`` where the signatures rank it.
+        ``logits`` (N, classes), ``conv_last`` (N, C, H, W), and ``conv_prev`` where the signatures rank it; with the
+        setting ``signature="evidence"``, ``evidence`` (N, C) and the maps that it speaks of.
     signatures
-        The signature dictionary.
+        The signature dictionary; not read with that setting.
     settings
         None for the defaults.
 
@@ -111,10 +165,20 @@ def p2c(taps: Taps, signatures: SignatureDictionary, settings: P2CSettings | Non
     settings = settings or P2CSettings()
     class_id, class_score = predict_class(taps["logits"])
     xp = get_array_module(class_id)
-    heat = signature_heatmap(taps, signatures, class_id, settings)
+    heat = class_heatmap(taps, signatures, class_id, settings)
     heat = xp.where((class_id == settings.background_class)[:, None, None], 0, heat)
     count, pointers = cluster_pointers(heat, settings)
     return Outcome(count=count, kind="box", pointers=pointers, class_id=class_id, class_score=class_score)
+
+
+def class_heatmap(taps: Taps, signatures: SignatureDictionary | None, class_id: Array, settings: P2CSettings) -> Array:
+    """Return the heatmap (N, H, W) of each image's class, by the signature that the settings name."""
+    if settings.signature == EVIDENCE:
+        maps = taps[MAPS_OF_HEAD if MAPS_OF_HEAD in taps else "conv_last"]
+        return weighted_heatmap(maps, taps[EVIDENCE], settings.mean_factor, settings.top_evidence or None)
+    if signatures is None:
+        raise ModelError("There is no signature dictionary to look the class up in: make one, or read the evidence.")
+    return signature_heatmap(taps, signatures, class_id, settings)
 
 
 def signature_heatmap(taps: Taps, signatures: SignatureDictionary, class_id: Array, settings: P2CSettings) -> Array:

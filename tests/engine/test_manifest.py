@@ -85,6 +85,28 @@ def test_a_name_for_each_logit_or_none(tiny_manifest: Manifest) -> None:
         replace(tiny_manifest, taps={**tiny_manifest.taps, "logits": Tap("scores", (7,))})
 
 
+def test_evidence_has_one_value_for_each_map_that_it_speaks_of(tiny_manifest: Manifest) -> None:
+    taps = {**tiny_manifest.taps, "evidence": Tap("evidence", (5,))}
+    assert replace(tiny_manifest, taps=taps).evidence_maps == "conv_last"
+    with pytest.raises(ManifestError, match=r"'evidence' the shape \[4\] .* 'conv_last', the shape \[5, 8, 8\]"):
+        replace(tiny_manifest, taps={**taps, "evidence": Tap("evidence", (4,))})
+    with pytest.raises(ManifestError, match=r"'conv_top', the shape \[7, 2, 2\]"):
+        replace(tiny_manifest, taps={**taps, "conv_top": Tap("top", (7, 2, 2))})
+    top = replace(tiny_manifest, taps={**taps, "conv_top": Tap("top", (5, 2, 2))})
+    assert top.evidence_maps == "conv_top"
+    # Without evidence the name says nothing.
+    assert replace(tiny_manifest, taps={**tiny_manifest.taps, "conv_top": Tap("top", (7,))})
+
+
+def test_the_source_of_signatures_is_a_word_and_has_to_be_there(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    settings = {"p2c.trim": 0.5, "p2c.signature": "evidence"}
+    with pytest.raises(ManifestError, match=r"sets 'p2c\.signature' to 'evidence', a tap that it does not have"):
+        replace(tiny_manifest, settings=settings)
+    taps = {**tiny_manifest.taps, "evidence": Tap("evidence", (5,))}
+    write_manifest(replace(tiny_manifest, taps=taps, settings=settings), tmp_path)
+    assert read_manifest(tmp_path).settings == settings
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

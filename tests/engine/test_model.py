@@ -19,6 +19,7 @@ from pc_engine.manifest import (
     SIGNATURES_FILE,
     Manifest,
     QuantisedNetwork,
+    Tap,
     read_manifest,
     write_manifest,
 )
@@ -53,6 +54,23 @@ def test_a_missing_part_names_the_command_that_makes_one(
     assert model.missing_parts(MODES[mode]) == missing
     with pytest.raises(ModelError, match=rf"Mode {mode} needs .* 'pc-engine {command} DATA --model tiny'"):
         model.require(MODES[mode])
+
+
+def test_what_would_do_instead_of_signatures_is_said(
+    make_model: Callable[..., Path], tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    without = load_model(make_model(tmp_path / "without", signatures=None))
+    with pytest.raises(ModelError, match="or export the network again"):
+        without.require(MODES["p2c"])
+    taps = {**tiny_manifest.taps, "evidence": Tap("second_relu", (5,))}
+    manifest = replace(tiny_manifest, taps=taps)
+    unfitted = load_model(make_model(tmp_path / "unfitted", signatures=None, manifest=manifest))
+    unfitted.require(MODES["p2c"])
+    unfitted.require(MODES["combined"])
+    manifest = replace(manifest, settings={"p2c.signature": "dictionary"})
+    named = load_model(make_model(tmp_path / "named", signatures=None, manifest=manifest))
+    with pytest.raises(ModelError, match=r"or take 'p2c\.signature' out of the settings in its manifest"):
+        named.require(MODES["p2c"])
 
 
 @pytest.mark.parametrize("name", [NETWORK_FILE, COUNTER_FILE, SIGNATURES_FILE])

@@ -12,7 +12,7 @@ import pytest
 from pc_engine import candidates, selection
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS, OnnxRuntimeBackend
-from pc_engine.candidates import TOLERANCE, probe_images, tap_difference
+from pc_engine.candidates import TOLERANCE, exact_difference, probe_images, tap_difference
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, ModelError, UsageError
 from pc_engine.manifest import (
@@ -370,6 +370,22 @@ def test_tap_difference_is_relative_and_of_the_worst_tap() -> None:
     assert tap_difference({"a": np.array([3.0, 4.5]), "b": np.zeros(2)}, reference) == pytest.approx(0.1)
     assert tap_difference({"a": reference["a"], "b": np.array([0.0, 0.2])}, reference) == pytest.approx(0.2)
     assert tap_difference({"a": np.array([3.0, np.nan]), "b": np.zeros(2)}, reference) == float("inf")
+
+
+def test_evidence_may_jump_where_a_class_tips_over_but_not_be_another() -> None:
+    logits = np.array([[1.0, 0.999], [2.0, 0.0], [0.0, 2.0]])
+    reference = {"logits": logits, "evidence": np.array([[1.0, 0, 0], [1, 0, 0], [0, 1, 1]])}
+    tipped = {"logits": logits.copy(), "evidence": reference["evidence"].copy()}
+    tipped["logits"][0] = [0.999, 1.0]
+    tipped["evidence"][0] = [0, 1, 1]
+    assert exact_difference(tipped, reference) == pytest.approx(tap_difference({"l": tipped["logits"]}, {"l": logits}))
+    tipped["evidence"][1] = [0.9, 0.1, 0]  # a unit more or less
+    assert exact_difference(tipped, reference) < 1e-3
+    tipped["evidence"][1] = [-1, 0, 0]
+    assert exact_difference(tipped, reference) == float("inf")
+    assert exact_difference({**reference, "evidence": reference["evidence"] * np.nan}, reference) == float("inf")
+    assert exact_difference({"logits": logits * 1.1}, {"logits": logits}) == pytest.approx(0.1)
+    assert exact_difference({"evidence": reference["evidence"]}, {"evidence": reference["evidence"]}) == 0
 
 
 @pytest.fixture

@@ -85,6 +85,7 @@ def test_canonical_network_computes_what_the_given_one_does(tmp_path, layout, ch
         "conv_last": (6, 4, 4),
         "conv_prev": (5, 8, 8),
         "logits": (4,),
+        "evidence": (6,),
     }
     assert (manifest.input.tensor, manifest.input.layout, manifest.input.dtype) == ("image", "NHWC", "uint8")
     assert (manifest.classes, manifest.licence, manifest.source) == (names, "MIT", "given.onnx")
@@ -99,6 +100,8 @@ def test_canonical_network_computes_what_the_given_one_does(tmp_path, layout, ch
     prepared = prepared[..., ::-1] if channels == "BGR" else prepared
     prepared = prepared if layout == "NHWC" else prepared.transpose(0, 3, 1, 2)
     found = dict(zip(manifest.taps, run(out / "model.onnx", images, list(manifest.taps)), strict=True))
+    rows = numpy_helper.to_array(next(t for t in given.graph.initializer if t.name == "fc"))
+    np.testing.assert_array_equal(found["evidence"], rows[found["logits"].argmax(axis=1)])
     for k, image in enumerate(prepared):  # the given network takes one image at a time
         tensors = run(tmp_path / "with_outputs.onnx", np.ascontiguousarray(image[None]), ["relu_2", "relu_1", "scores"])
         for name, wanted in zip(TAPS, tensors, strict=True):

@@ -61,7 +61,7 @@ def test_every_layer_rounds_its_weights_per_channel_and_what_it_reads(small_vgg)
     graph = onnx.load(directory / "model.int8.onnx").graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     producers = {name: node for node in graph.node for name in node.output}
-    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm") and "evidence" not in node.name]
     assert [node.op_type for node in layers] == ["Conv"] * 13 + ["Gemm"] * 3
     for node in layers:
         values, weights = (producers[name] for name in node.input[:2])
@@ -88,10 +88,33 @@ def test_the_pixels_and_the_constant_beside_them_are_rounded_to_themselves(small
 def test_taps_are_float_outputs_and_the_logits_are_not_rounded(small_vgg):
     directory, _, _ = small_vgg
     graph = onnx.load(directory / "model.int8.onnx").graph
-    assert [value.name for value in graph.output] == list(TAPS)
+    assert [value.name for value in graph.output] == [*TAPS, "evidence"]
     assert all(value.type.tensor_type.elem_type == TensorProto.FLOAT for value in graph.output)
     producers = {name: node.op_type for node in graph.node for name in node.output}
     assert producers["logits"] == "Gemm"
+
+
+def test_the_way_back_to_the_maps_stays_in_floating_point_and_reads_the_rounded_weights(small_vgg):
+    directory, manifest, quantised = small_vgg
+    graph = onnx.load(directory / "model.int8.onnx").graph
+    producers = {name: node for node in graph.node for name in node.output}
+    back = [node for node in graph.node if node.op_type == "Gemm" and "evidence" in node.name]
+    assert len(back) == 2
+    assert all(producers[node.input[0]].op_type == "Mul" for node in back)
+    layer, way_back = (
+        next(n for n in graph.node if n.op_type == "Gemm" and n.output[0] == name)
+        for name in ("classifier.3.sum", back[0].output[0])
+    )
+    assert producers[layer.input[1]].input == producers[way_back.input[1]].input
+    floats = [t for t in graph.initializer if t.data_type == TensorProto.FLOAT and len(t.dims) == 2]
+    assert [tuple(t.dims) for t in floats] == [(24, 16)]  # one value a map: what the first layer's weights mean
+
+    request = replace(_request(directory, manifest, quantised, taps=("logits", "evidence")), batch_size=16)
+    images = probe_images(64, 64, 16, seed=9)
+    expected, found = (BACKENDS["onnxruntime"].compile(r).infer(images) for r in (request, request.at("int8")))
+    same = expected["logits"].argmax(axis=1) == found["logits"].argmax(axis=1)
+    assert same.mean() > 0.8
+    assert tap_difference({"e": found["evidence"][same]}, {"e": expected["evidence"][same]}) < 0.15
 
 
 def test_taps_that_are_not_wanted_are_not_computed(small_vgg):

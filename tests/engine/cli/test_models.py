@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from pc_engine.catalogue import installed_directory
-from pc_engine.manifest import NETWORK_FILE, read_manifest
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, read_manifest
 
 
 def test_models_lists_embedded_installed_and_fetchable(pc_engine, make_model):
@@ -63,6 +63,67 @@ def test_export_of_an_onnx_network_runs_in_both_modes(pc_engine, tiny_directory,
         outcome = pc_engine("run", labelled, "--mode", mode, "--model", out, *fast)
         assert outcome.code == 0
         assert outcome.json()["n"] == 40
+
+
+def _export(pc_engine, network, out, *more):
+    return pc_engine(
+        "export", "mine", "--weights", network, "--out", out, "--layout", "nhwc", "--size", "64", "--tap",
+        "conv_last=first_relu",
+        "--tap", "gap=pooled", "--tap", "logits=scores", "--count-feature", "gap", *more,
+    )  # fmt: skip
+
+
+def test_an_exported_network_counts_in_p2c_and_combined_with_no_signatures(
+    pc_engine, tiny_directory, tiny_counter, tmp_path, scenes
+):
+    out = tmp_path / "mine"
+    exported = _export(pc_engine, tiny_directory / NETWORK_FILE, out)
+    assert exported.code == 0
+    assert "Mode p2c runs as it is" in exported.out
+    manifest = read_manifest(out)
+    # The head reads other maps than those named.
+    assert {name: tap.shape for name, tap in manifest.taps.items() if name in ("evidence", "conv_top")} == {
+        "evidence": (5,),
+        "conv_top": (5, 8, 8),
+    }
+    (scenes / "broken.jpg").unlink()
+    run = ("run", scenes, "--model", out, "--json", "--backend", "onnxruntime", "--precision", "fp32")
+    rows = pc_engine(*run, "--mode", "p2c").json()["rows"]
+    assert [row["count"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [len(row["pointers"]) for row in rows] == [0, 1, 2, 3, 4]
+    one = rows[1]["pointers"][0]  # the square of 8 x 8 pixels whose corner is at 8, 8
+    assert [one[name] for name in ("x0", "y0", "x1", "y1")] == [8, 8, 16, 16]
+
+    without = pc_engine(*run, "--mode", "combined")
+    assert without.code == 1
+    assert "needs a count SVM" in without.err
+    tiny_counter.save(out / COUNTER_FILE)
+    assert [row["count"] for row in pc_engine(*run, "--mode", "combined").json()["rows"]][1:] == [1, 2, 3, 4]
+
+
+def test_a_background_class_named_at_export_counts_nothing(pc_engine, tiny_directory, tmp_path, scenes):
+    out = tmp_path / "mine"
+    # What is white is as much red as green or blue, and red comes first.
+    exported = _export(pc_engine, tiny_directory / NETWORK_FILE, out, "--background-class", "0")
+    assert exported.code == 0
+    assert read_manifest(out).settings == {"p2c.background_class": 0}
+    run = ("run", scenes, "--model", out, "--json", "--backend", "onnxruntime", "--precision", "fp32")
+    assert [row["count"] for row in pc_engine(*run, "--mode", "p2c").json()["rows"]][:5] == [0] * 5
+    refused = _export(pc_engine, tiny_directory / NETWORK_FILE, tmp_path / "other", "--background-class", "3")
+    assert refused.code == 1
+    assert "The background class is 3, but the logits have 3 values" in refused.err
+
+
+def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engine, make_model, tmp_path, scenes):
+    network = make_model(tmp_path / "given", nan_above=0.9) / NETWORK_FILE
+    exported = _export(pc_engine, network, tmp_path / "mine")
+    assert exported.code == 0
+    assert "gives no evidence" in exported.out
+    assert "leads through 'logits' (Add)" in " ".join(exported.out.split())
+    assert "evidence" not in read_manifest(tmp_path / "mine").taps
+    refused = pc_engine("run", scenes, "--model", tmp_path / "mine", "--mode", "p2c")
+    assert refused.code == 1
+    assert "needs a signature dictionary" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,15 @@ def test_the_clustering_chooses_among_the_counts_that_the_svm_finds_plausible() 
     np.testing.assert_array_equal(trusting.count, p2c(taps, SIGNATURES, SETTINGS).count)
 
 
+def test_the_networks_evidence_does_what_a_signature_does() -> None:
+    taps = taps_for([3, 6], [2, 4])
+    evidence = np.tile(np.float32([-1, 1]), (2, 1))
+    settings = replace(SETTINGS, signature="evidence")
+    outcome = combined({**taps, "evidence": evidence}, COUNTER, None, settings)
+    np.testing.assert_array_equal(outcome.count, [2, 6])
+    assert n_pointers(outcome.pointers) == [2, 6]
+
+
 def test_the_background_class_speaks_for_no_object_and_never_for_a_signature() -> None:
     taps = taps_for([2, 2], [2, 0])
     background = replace(SETTINGS, background_class=0)

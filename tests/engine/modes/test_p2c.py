@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pc_engine.errors import ModelError
+from pc_engine.errors import ModelError, UsageError
 from pc_engine.modes.p2c import P2CSettings, cluster_pointers, p2c, signature_heatmap
 from pc_engine.signatures import SignatureDictionary
 
@@ -195,6 +195,50 @@ def test_an_image_does_not_depend_on_its_place_in_the_batch(heats: np.ndarray, o
     permuted = p2c(taps_for(heats[order], [classes[n] for n in order]), SIGNATURES, chosen)
     np.testing.assert_array_equal(permuted.count, straight.count[order])
     np.testing.assert_allclose(permuted.pointers, straight.pointers[order], rtol=1e-6, atol=1e-12)
+
+
+EVIDENCE = replace(SETTINGS, signature="evidence", mean_factor=1)
+
+
+def evidence_for(classes: list[int]) -> np.ndarray:
+    """Evidence that the map of the image's class speaks for it, and no other."""
+    return 2 * np.eye(3, dtype=np.float32)[classes]
+
+
+@pytest.mark.parametrize("cluster", ON_THE_CPU)
+def test_the_networks_evidence_does_what_a_signature_does(cluster: Any) -> None:
+    heats, classes = np.stack([bumps(*PLACES[:k]) for k in range(7)]), [0, 1, 2, 0, 1, 2, 0]
+    taps = taps_for(heats, classes)
+    taps["conv_prev"][:] = np.nan  # not read
+    outcome = p2c({**taps, "evidence": evidence_for(classes)}, None, replace(EVIDENCE, cluster=cluster))
+    np.testing.assert_array_equal(outcome.count, range(7))
+    np.testing.assert_array_equal(outcome.class_id, classes)
+
+
+def test_evidence_speaks_of_the_maps_that_the_head_reads() -> None:
+    taps = taps_for(np.stack([bumps(*PLACES[:3])]), [1]) | {"evidence": evidence_for([1])}
+    taps["conv_top"] = taps["conv_last"]
+    taps["conv_last"] = np.zeros((1, 3, 2, 2), np.float32)
+    assert p2c(taps, None, EVIDENCE).count[0] == 3
+    del taps["conv_top"]
+    assert p2c(taps, None, EVIDENCE).count[0] == 0
+
+
+def test_only_the_maps_with_the_most_evidence_are_taken_if_so_set() -> None:
+    taps = taps_for(np.stack([bumps(*PLACES[:2])]), [1]) | {"evidence": np.float32([[1, 2, 1]])}
+    taps["conv_last"][:, [0, 2]] = bumps(*PLACES[2:5]) / 4
+    assert p2c(taps, None, replace(EVIDENCE, min_density=0.1)).count[0] == 5
+    assert p2c(taps, None, replace(EVIDENCE, min_density=0.1, top_evidence=1)).count[0] == 2
+
+
+def test_a_dictionary_that_is_not_there_is_missed() -> None:
+    with pytest.raises(ModelError, match="no signature dictionary"):
+        p2c(taps_for(bumps(PLACES[0])[None], [0]), None, SETTINGS)
+
+
+def test_a_signature_of_another_kind_names_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="no signature 'guess': choose one of dictionary, evidence"):
+        P2CSettings(signature="guess")  # type: ignore[arg-type]
 
 
 def test_an_image_of_the_background_class_shows_nothing() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pc_engine.errors import ManifestError, UsageError
-from pc_engine.manifest import Manifest
+from pc_engine.manifest import SIGNATURES_FILE, Manifest, Tap
 from pc_engine.modes import CLUSTERINGS, MODES, C2PSettings, P2CSettings, settings_for
 from pc_engine.modes.combined import CombinedSettings
 
@@ -88,6 +88,55 @@ def test_modes_say_what_they_read_and_need(tiny_manifest: Manifest) -> None:
         "combined": ("counter", "signatures"),
     }
     assert MODES["p2c"].clusterings == CLUSTERINGS
+
+
+def with_evidence(manifest: Manifest, **changes: Any) -> Manifest:
+    return replace(manifest, taps={**manifest.taps, "evidence": Tap("evidence", (5,))}, **changes)
+
+
+def test_evidence_stands_in_for_signatures_until_some_are_fitted(tiny_manifest: Manifest) -> None:
+    unfitted = with_evidence(tiny_manifest)
+    assert MODES["p2c"].taps(unfitted) == ("conv_last", "logits", "evidence")
+    assert MODES["combined"].taps(unfitted) == ("gap", "conv_last", "logits", "evidence")
+    assert {name: mode.parts(unfitted) for name, mode in MODES.items()} == {
+        "c2p": ("counter",),
+        "p2c": (),
+        "combined": ("counter",),
+    }
+    assert settings_for(unfitted).p2c.signature == "evidence"
+    fitted = replace(unfitted, files={SIGNATURES_FILE: "0"})
+    assert MODES["p2c"].taps(fitted) == ("conv_prev", "conv_last", "logits")
+    assert MODES["p2c"].parts(fitted) == ("signatures",)
+    assert settings_for(fitted) == settings_for(tiny_manifest)
+
+
+@pytest.mark.parametrize("signature", ["dictionary", "evidence"])
+@pytest.mark.parametrize("files", [{}, {SIGNATURES_FILE: "0"}])
+def test_the_manifest_can_say_where_signatures_come_from(
+    tiny_manifest: Manifest, signature: str, files: dict[str, str]
+) -> None:
+    manifest = with_evidence(tiny_manifest, files=files, settings={"p2c.signature": signature})
+    assert settings_for(manifest).p2c.signature == signature
+    assert ("evidence" in MODES["p2c"].taps(manifest)) == (signature == "evidence")
+    assert ("signatures" in MODES["p2c"].parts(manifest)) == (signature == "dictionary")
+
+
+def test_evidence_has_defaults_of_its_own_that_go_with_its_grid(tiny_manifest: Manifest) -> None:
+    manifest = with_evidence(tiny_manifest, settings={"p2c.trim": 0.7})
+    settings = settings_for(manifest).p2c
+    assert settings.mean_factor == settings_for(manifest, cluster="density-peaks").p2c.mean_factor == 0
+    assert settings_for(manifest, cluster="dbscan").p2c.mean_factor == P2CSettings().mean_factor
+    assert settings.trim == 0.7
+    top = replace(manifest, taps={**manifest.taps, "conv_top": Tap("conv_top", (5, 16, 16))})
+    assert MODES["p2c"].taps(top) == ("conv_top", "logits", "evidence")
+    for name in ("cutoff", "min_distance"):
+        assert getattr(settings_for(top).p2c, name) == 2 * getattr(settings, name)
+
+
+def test_signatures_from_nowhere_name_where_they_can_come_from(tiny_manifest: Manifest) -> None:
+    manifest = replace(tiny_manifest, settings={"p2c.signature": "guess"})
+    with pytest.raises(UsageError, match="no signature 'guess': choose one of dictionary, evidence"):
+        settings_for(manifest)
 
 
 def test_a_network_without_conv_prev_is_not_asked_for_it(tiny_manifest: Manifest) -> None:

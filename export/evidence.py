@@ -1,0 +1,342 @@
+"""The class's own evidence, as part of the graph: the predicted class taken through the head back to the maps.
+
+How much a feature map speaks for the class is the derivative of the class's logit by that map. Where the head is linear
+behind a global average, that is a row of its weights (class activation maps: Zhou et al. 2016, doi
+10.1109/CVPR.2016.319). Where fully connected layers come between, it is one backward step through them: for each a
+product with its weights, and what a ReLU held at 0 stays 0 (Grad-CAM: Selvaraju et al. 2017, doi
+10.1109/ICCV.2017.74). The nodes for that read the weights of the forward layers; none is stored twice.
+
+Classes that the network was made for need no fitted signatures then: `pc_engine.modes.p2c` reads the tap ``evidence``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+from pc_engine import graph_shapes
+from pc_engine.errors import ModelError
+from pc_engine.export.weight_rounding import attribute
+from pc_engine.graph_names import fresh_name, names_of
+from pc_engine.graph_pruning import part_behind
+from pc_engine.manifest import EVIDENCE
+
+#: Settings that suit evidence taken back through fully connected layers: how much each map adds then depends on all
+#: others, and what speaks against the class is no sign of another object.
+BACKWARD_SETTINGS = {"p2c.top_evidence": 20.0}
+
+# Operators that hand values on as they are, in another shape or type.
+_RESHAPING = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+_PASSING = ("Cast", "DequantizeLinear", "Dropout", "Identity", "QuantizeLinear")
+# Operators that keep the order of the logits: what they normalise are the logits.
+_NORMALISING = ("LogSoftmax", "Softmax")
+_LINEAR = ("Conv", "Gemm", "MatMul")
+_POOLING = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean")
+_CHANNELS_LAST = [0, 2, 3, 1]
+_MAP_RANK = 4  # images, maps, rows, columns
+_MATRIX_RANK = 2
+_OLDEST_OPSET = 9  # the first with Sign
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was appended.
+
+    Attributes
+    ----------
+    tensor
+        Its name: (N, channels).
+    maps
+        The feature maps that it speaks of, (N, channels, H, W).
+    channels
+        Number of maps.
+    is_linear
+        Whether the head is linear, so that the evidence of a class is the same for every image.
+    """
+
+    tensor: str
+    maps: str
+    channels: int
+    is_linear: bool
+
+
+def append_evidence(model: onnx.ModelProto, logits: str, background_class: int = -1) -> Evidence:
+    """Append the nodes that compute the evidence for each image's class, in place; they become no output here.
+
+    Parameters
+    ----------
+    model
+        A classifier. Its last layers, from the logits backwards: linear ones (Gemm, MatMul, 1x1 Conv) with their biases
+        and ReLUs between, then a pooling or the maps themselves. Quantised layers are gone through as well.
+    logits
+        The tensor (N, classes) whose largest value names the class.
+    background_class
+        A class that no evidence is wanted for, as it means "no object"; the next best takes its place. -1 where the
+        network has none.
+
+    Returns
+    -------
+    Evidence
+        The tensor (N, C): for each map the mean over its cells of the derivative of the logit; behind a global average,
+        which all cells share alike, the derivative by that average.
+
+    Raises
+    ------
+    ModelError
+        If the head is made of something else; the model is left as it was.
+    """
+    return _Backward(model, logits).append(background_class)
+
+
+class _Backward:
+    """The way back from the logits: each step turns the derivative by a node's output into that by its input."""
+
+    def __init__(self, model: onnx.ModelProto, logits: str) -> None:
+        self._model = model
+        self._logits = logits
+        self._producers: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.output}
+        self._constants = _constants(model.graph)
+        self._known = graph_shapes.infer(model)
+        self._taken = set(names_of(model.graph))
+        self._nodes: list[onnx.NodeProto] = []
+        self._stored: list[onnx.TensorProto] = []
+        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        # Whether the derivative is its mean over each map's cells already.
+        self._is_mean = False
+
+    def append(self, background_class: int) -> Evidence:
+        """Return the evidence after adding its nodes to the model."""
+        opset = max((entry.version for entry in self._model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+        if opset < _OLDEST_OPSET:
+            raise ModelError(f"the network is of ONNX opset {opset}, and at least {_OLDEST_OPSET} is needed")
+        layer = self._last_layer()
+        gradient, tensor = self._row(layer, self._class_ids(background_class)), layer.input[0]
+        is_linear = True
+        while not self._is_grid(tensor):
+            node = self._producer(tensor)
+            is_linear = is_linear and node.op_type not in _LINEAR
+            gradient, tensor = self._step(node, gradient)
+        grid = tensor
+        while self._pools(self._producer(tensor)):
+            tensor = self._pooled_maps(self._producer(tensor))
+        channels = self._shape(tensor)[0]
+        evidence = self._one_per_map(gradient, grid, channels)
+        self._model.graph.initializer.extend(self._stored)
+        self._model.graph.node.extend(self._nodes)
+        return Evidence(evidence, tensor, channels, is_linear)
+
+    def _last_layer(self) -> onnx.NodeProto:
+        """Return the layer that gives the logits, which nothing but biases and normalising may follow."""
+        tensor = self._logits
+        while True:
+            node = self._producer(tensor)
+            if node.op_type in _LINEAR:
+                self._check_layer(node)
+                return node
+            if node.op_type not in (*_RESHAPING, *_PASSING, *_NORMALISING) and not self._is_bias(node):
+                raise self._cannot(node)
+            tensor = self._data(node)
+
+    def _class_ids(self, background_class: int) -> str:
+        """Add what decides the class (N,) as the modes do: the largest logit, the first of equal ones."""
+        if background_class < 0:
+            return self._add("ArgMax", [self._logits], "class", axis=1, keepdims=0)
+        n_classes = self._shape(self._logits)[0]
+        others = self._store("classes", [k for k in range(n_classes) if k != background_class])
+        scores = self._add("Gather", [self._logits, others], "logits", axis=1)
+        best = self._add("ArgMax", [scores], "best", axis=1, keepdims=0)
+        return self._add("Gather", [others, best], "class", axis=0)
+
+    def _row(self, layer: onnx.NodeProto, class_ids: str) -> str:
+        """Add the derivative of the class's logit by what its layer reads: the class's own weights."""
+        weights = self._weights(layer)
+        if layer.op_type == "Conv" or attribute(layer, "transB", 0):
+            return self._add("Gather", [weights, class_ids], "class_weights", axis=0)
+        columns = self._add("Gather", [weights, class_ids], "class_columns", axis=1)
+        return self._add("Transpose", [columns], "class_weights", perm=[1, 0])
+
+    def _step(self, node: onnx.NodeProto, gradient: str) -> tuple[str, str]:
+        """Return the derivative by what ``node`` reads, and the name of that."""
+        tensor = self._data(node)
+        if node.op_type in _LINEAR:
+            self._check_layer(node)
+            if node.op_type == "Conv":
+                return self._add("ConvTranspose", [gradient, self._weights(node)], "by_input"), tensor
+            grid = self._flattened(tensor)
+            if grid is not None:
+                self._is_mean = True
+                return self._add("Gemm", [gradient, self._mean_weights(node, grid)], "by_map"), grid
+            transposed = 1 - attribute(node, "transB", 0)
+            return self._add("Gemm", [gradient, self._weights(node)], "by_input", transB=transposed), tensor
+        if node.op_type == "Relu":
+            passed = self._add("Sign", [node.output[0]], "passed")
+            return self._add("Mul", [gradient, passed], "by_sum"), tensor
+        if node.op_type in _RESHAPING:
+            shape = self._store("shape", [0, *self._shape(tensor)])
+            return self._add("Reshape", [gradient, shape], "reshaped"), tensor
+        if node.op_type == "Transpose":
+            order = attribute(node, "perm", None)
+            if order is not None and order[0] == 0:
+                return self._add("Transpose", [gradient], "transposed", perm=np.argsort(order).tolist()), tensor
+        if node.op_type == "Cast":
+            kind = self._known.get(tensor, graph_shapes.UNKNOWN).type
+            if kind is not None:
+                return self._add("Cast", [gradient], "cast", to=kind), tensor
+        if node.op_type in _PASSING or self._is_bias(node):
+            return gradient, tensor
+        raise self._cannot(node)
+
+    def _flattened(self, tensor: str) -> str | None:
+        """Return the maps, or what a pooling gave, that ``tensor`` holds as one vector an image; None if it is none."""
+        while not self._is_grid(tensor):
+            node = self._producer(tensor)
+            if node.op_type not in (*_RESHAPING, *_PASSING) or node.op_type == "Cast":
+                return None
+            tensor = self._data(node)
+        return tensor if len(self._shape(tensor)) == _MAP_RANK - 1 else None
+
+    def _weights(self, layer: onnx.NodeProto) -> str:
+        """Return a layer's weights. Levels are read anew, lest a backend that fuses the forward ones with it cannot."""
+        weights: str = layer.input[1]
+        node = self._producers.get(weights)
+        if node is None or node.op_type != "DequantizeLinear":
+            return weights
+        attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        return self._add("DequantizeLinear", node.input, "weights", **attributes)
+
+    def _mean_weights(self, layer: onnx.NodeProto, grid: str) -> str:
+        """Store the layer's weights, averaged over the cells of each map (outputs, C).
+
+        Only the mean of the derivative over the cells is wanted, and that is the derivative times the mean: of VGG's
+        largest weights, whose product would cost a hundredth of the network and their memory once more, a 49th.
+        """
+        weights = self._values(layer.input[1])
+        rows = weights if attribute(layer, "transB", 0) else weights.T
+        means = rows.reshape(len(rows), self._shape(grid)[0], -1).mean(axis=2, dtype=np.float64)
+        return self._store("mean_weights", means.astype(weights.dtype))
+
+    def _values(self, name: str) -> np.ndarray:
+        """Return what a tensor that does not depend on the image holds."""
+        if name in self._tensors:
+            return numpy_helper.to_array(self._tensors[name])
+        part = part_behind(self._model.graph, [name])
+        known = onnx.ModelProto(ir_version=self._model.ir_version)
+        known.opset_import.extend(self._model.opset_import)
+        known.graph.name = "constants"
+        known.graph.node.extend(node for k, node in enumerate(self._model.graph.node) if k in part.nodes)
+        known.graph.initializer.extend(t for t in self._model.graph.initializer if t.name in part.tensors)
+        known.graph.output.add(name=name)
+        session = onnxruntime.InferenceSession(known.SerializeToString(), providers=["CPUExecutionProvider"])
+        values: np.ndarray = session.run([name], {})[0]
+        return values
+
+    def _one_per_map(self, gradient: str, grid: str, channels: int) -> str:
+        """Add the mean of the derivative over each map's cells (N, C)."""
+        if not self._is_mean and math.prod(self._shape(grid)) > channels:
+            cells = self._add("Reshape", [gradient, self._store("shape", [0, channels, -1, 1])], "cells")
+            gradient = self._add("GlobalAveragePool", [cells], "means")
+        return self._add("Reshape", [gradient, self._store("shape", [0, channels])], "")
+
+    def _is_grid(self, tensor: str) -> bool:
+        """Whether a tensor holds maps, or is what a pooling of maps gave."""
+        return self._is_maps(tensor) or self._pools(self._producer(tensor))
+
+    def _is_maps(self, tensor: str) -> bool:
+        """Whether a tensor holds maps (N, C, H, W) of more than one cell, which no pooling gave."""
+        shape = self._known.get(tensor, graph_shapes.UNKNOWN).shape or ()
+        if len(shape) != _MAP_RANK or shape[2:] == (1, 1):
+            return False
+        node = self._producer(tensor)
+        return node.op_type not in (*_POOLING, *_PASSING, "Transpose")
+
+    def _pools(self, node: onnx.NodeProto) -> bool:
+        """Whether a node pools maps, over all cells or over windows of them."""
+        return node.op_type in _POOLING and len(self._shape(node.input[0])) == _MAP_RANK - 1
+
+    def _pooled_maps(self, node: onnx.NodeProto) -> str:
+        """Return the maps (N, C, H, W) that a node pools."""
+        maps: str = node.input[0]
+        if node.op_type != "ReduceMean":
+            return maps
+        axes = {axis % _MAP_RANK for axis in self._axes(node)}
+        if axes == {2, 3}:
+            return maps
+        turned = self._producer(maps)
+        if axes == {1, 2} and turned.op_type == "Transpose" and attribute(turned, "perm", []) == _CHANNELS_LAST:
+            return str(turned.input[0])
+        raise self._cannot(node)
+
+    def _axes(self, node: onnx.NodeProto) -> list[int]:
+        """Return the axes of a ReduceMean, which are an attribute or, from opset 18 on, an input."""
+        if len(node.input) > 1 and node.input[1] in self._constants:
+            axes: list[int] = self._values(node.input[1]).tolist()
+            return axes
+        return list(attribute(node, "axes", []))
+
+    def _check_layer(self, node: onnx.NodeProto) -> None:
+        """Raise ModelError unless a layer multiplies one vector an image by weights that do not depend on the image."""
+        weights_known = node.input[1] in self._constants
+        if node.op_type == "Conv":
+            kernel, shape = attribute(node, "kernel_shape", None), self._shape(node.input[0])
+            whole = kernel is not None and tuple(kernel) == shape[1:] and not any(attribute(node, "pads", [0]))
+            plain = whole and attribute(node, "group", 1) == 1
+        else:
+            plain = len(self._shape(node.input[0])) == _MATRIX_RANK - 1
+            plain = plain and attribute(node, "alpha", 1.0) == 1 and not attribute(node, "transA", 0)
+        if not (weights_known and plain):
+            raise self._cannot(node)
+
+    def _is_bias(self, node: onnx.NodeProto) -> bool:
+        """Whether a node adds something to its data that does not depend on the image."""
+        if node.op_type == "Sub":
+            return node.input[1] in self._constants
+        return node.op_type == "Add" and any(name in self._constants for name in node.input)
+
+    def _data(self, node: onnx.NodeProto) -> str:
+        """Return the input of a node that depends on the image."""
+        return next(str(name) for name in node.input if name not in self._constants)
+
+    def _producer(self, tensor: str) -> onnx.NodeProto:
+        if tensor not in self._producers:
+            raise ModelError(f"nothing but '{tensor}' leads to the logits")
+        return self._producers[tensor]
+
+    def _shape(self, tensor: str) -> tuple[int, ...]:
+        """Return a tensor's shape without the batch axis."""
+        shape = (self._known.get(tensor, graph_shapes.UNKNOWN).shape or (None, None))[1:]
+        sizes = tuple(size for size in shape if isinstance(size, int))
+        if len(sizes) < len(shape):
+            raise ModelError(f"the shape of '{tensor}' is not known before it is computed")
+        return sizes
+
+    def _cannot(self, node: onnx.NodeProto) -> ModelError:
+        return ModelError(
+            f"the way from the logits back to the feature maps leads through '{node.output[0]}' ({node.op_type})"
+        )
+
+    def _add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        name = fresh_name(f"{EVIDENCE}/{output}" if output else EVIDENCE, self._taken)
+        self._nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name
+
+    def _store(self, name: str, values: Sequence[int] | np.ndarray) -> str:
+        name = fresh_name(f"{EVIDENCE}/{name}", self._taken)
+        array = values if isinstance(values, np.ndarray) else np.array(values, np.int64)
+        self._stored.append(numpy_helper.from_array(array, name))
+        return name
+
+
+def _constants(graph: onnx.GraphProto) -> frozenset[str]:
+    """Return the tensors that do not depend on the image: stored ones, and what is computed from these alone."""
+    constants = {"", *(tensor.name for tensor in graph.initializer)}
+    for node in graph.node:
+        if all(name in constants for name in node.input):
+            constants.update(node.output)
+    return frozenset(constants)

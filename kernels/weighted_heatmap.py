@@ -1,0 +1,53 @@
+"""The class activation map: each image's maps in a sum of its own weights (Zhou et al. 2016, equation 2)."""
+
+from __future__ import annotations
+
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.normalise import normalise_heatmap
+
+
+def weighted_heatmap(maps: Array, weights: Array, mean_factor: float | Array = 0.0, top: int | None = None) -> Array:
+    """Add up each image's maps, every one times its weight, and clamp at 0 what speaks against.
+
+    Parameters
+    ----------
+    maps
+        (N, C, H, W), floating point.
+    weights
+        (N, C), floating point, of either sign.
+    mean_factor
+        Multiple of the mean over the clamped sum's cells that is subtracted before clamping once more: one number, or
+        (N,) numbers.
+    top
+        Only the maps that add most, on the mean over their cells, are added up: so many of each image, more where some
+        add the same. None adds all.
+
+    Returns
+    -------
+    Array
+        (N, H, W), dtype of ``maps``, or float32 for float16; nowhere below 0. NaN where the sum overflows.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, either is not floating point, or ``top`` is below 1.
+    """
+    xp = get_array_module(maps)
+    if maps.ndim != 4 or maps.dtype.kind != "f" or weights.shape != maps.shape[:2] or weights.dtype.kind != "f":
+        raise ValueError(
+            f"weighted_heatmap needs floating-point maps (N, C, H, W) and a weight for each, and got {maps.dtype} "
+            f"{maps.shape} and {weights.dtype} {weights.shape}."
+        )
+    if top is not None and top < 1:
+        raise ValueError(f"weighted_heatmap adds up at least 1 map, and got top={top}.")
+    dtype = xp.promote_types(maps.dtype, xp.float32)
+    count, channels, height, width = maps.shape
+    planes = maps.astype(dtype, copy=False).reshape(count, channels, height * width)
+    weights = weights.astype(dtype, copy=False)
+    if top is not None and top < channels and planes.size:
+        added = weights * planes.mean(axis=2)
+        least = xp.partition(added, channels - top, axis=1)[:, channels - top]
+        # What is not a number is kept, so that the image's heatmap is none either.
+        weights = xp.where(added < least[:, None], 0, weights)
+    total = (weights[:, None, :] @ planes).reshape(count, 1, height, width)
+    return normalise_heatmap(xp.maximum(total, 0), mean_factor)
