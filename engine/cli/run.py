@@ -23,7 +23,7 @@ from pc_engine.result import Result
 from pc_engine.run_directory import OVERLAYS, RunDirectory
 from pc_engine.run_state import State, Tally
 from pc_engine.sharding import parse_shard
-from pc_engine.sources import count_images, iter_images
+from pc_engine.sources import SourceImage, count_images, iter_images
 from pc_engine.writers import find_format
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _ray_engine(
 
 def _run_here(
     engine: Engine,
-    images: Iterable[Path],
+    images: Iterable[SourceImage],
     rows: RunDirectory | None,
     pictures: _Pictures | None,
     shown: _Shown,
