@@ -140,8 +140,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, photos: Path, tiny_directory
     return lines(run)
 
 
-def workers(home: Path) -> list[int]:
-    """The processes that do blocks, of these tests' own Ray."""
+def processes(home: Path, what: bytes) -> list[int]:
+    """Those of these tests' own Ray that do so."""
     found = []
     for path in PROC.glob("[0-9]*"):
         try:
@@ -160,7 +160,7 @@ def hidden(run: Path) -> list[str]:
 
 
 @pytest.mark.skipif(not PROC.is_dir(), reason="this system has no /proc to find a worker in")
-def test_rows_are_those_of_a_run_here_though_a_worker_is_killed(
+def test_rows_are_those_of_a_run_here_though_a_worker_is_killed_and_who_hands_out_the_blocks(
     cluster: str, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, whole: list[str], home: Path
 ) -> None:
     run, killed, over = tmp_path / "run", [], threading.Event()
@@ -169,10 +169,9 @@ def test_rows_are_those_of_a_run_here_though_a_worker_is_killed(
         while len(partitions_of(run)) < 3:
             if over.wait(0.01):
                 return
-        victim = workers(home)[0]
-        before = len(partitions_of(run))
-        os.kill(victim, signal.SIGKILL)
-        killed.append(before)
+        killed.append(len(partitions_of(run)))
+        for what in (b"BlockWorker", b"ReadNumbers"):
+            os.kill(processes(home, what)[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
