@@ -83,6 +83,7 @@ def test_every_photo_gets_a_row_with_pointers_inside_it(fitted, data_directory, 
             assert 0 <= y <= result.height
 
 
+@pytest.mark.usefixtures("int8_runs")
 def test_quantised_on_photos_it_keeps_most_classes_and_counts(fitted, data_directory, tmp_path):
     """The hardest kind of network to quantise, with its saturated, depthwise layers; and on photos it has not seen."""
     copy_model_files(fitted, tmp_path)

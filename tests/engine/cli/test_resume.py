@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -15,9 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from pc_engine import writers
-from pc_engine.bench.environment import peak_memory_mb
-from pc_engine.cli import main
 from pc_engine.writers import read_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
@@ -27,29 +24,33 @@ KILLS = int(os.environ.get("PC_ENGINE_KILLS", "5"))
 # So many images are run for their memory, and a tenth of them; a longer trial: PC_ENGINE_MANY=200000.
 MANY = int(os.environ.get("PC_ENGINE_MANY", "6000"))
 
-# Forked from a process that has imported all there is, so that a run begins within some tenths of a second.
-SERVER = multiprocessing.get_context("forkserver")
-
-
-def run_in_child(arguments, rows_per_partition, errors):
-    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    writers.ROWS_PER_PARTITION = rows_per_partition
-    sys.argv = ["pc-engine", *map(str, arguments)]
-    try:
-        main()
-    finally:
-        Path(f"{errors}.peak").write_text(str(peak_memory_mb()))
+# The command line in a process of its own, with smaller partitions; what it took of memory goes beside its errors.
+PROGRAM = """
+import sys
+from pathlib import Path
+writers.ROWS_PER_PARTITION = int(sys.argv[1])
+peak = Path(sys.argv[2])
+sys.argv = ["pc-engine", *sys.argv[3:]]
+try:
+    main()
+finally:
+    peak.write_text(str(peak_memory_mb()))
+"""
 
 
 @pytest.fixture
 def start(tmp_path):
-    SERVER.set_forkserver_preload(["pc_engine.cli", "onnxruntime", "pyarrow.parquet"])
     started = []
 
     def run(*arguments, rows_per_partition=40):
         errors = tmp_path / f"errors-{len(started)}.txt"
-        process = SERVER.Process(target=run_in_child, args=(arguments, rows_per_partition, str(errors)))
-        process.start()
+        settings = (str(rows_per_partition), f"{errors}.peak")
+        with errors.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, *settings, *map(str, arguments)],
+                stdout=subprocess.DEVNULL,
+                stderr=stream,
+            )
         process.errors = errors
         started.append(process)
         return process
@@ -57,7 +58,7 @@ def start(tmp_path):
     yield run
     for process in started:
         process.kill()
-        process.join()
+        process.wait()
 
 
 @pytest.fixture
@@ -82,15 +83,13 @@ def make_photos(place, draw_scene, n):
 
 
 def ended(process, seconds=120):
-    process.join(seconds)
-    assert process.exitcode is not None
-    return process.exitcode
+    return process.wait(seconds)
 
 
 def wait_for(condition, process, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
-        assert process.is_alive(), process.errors.read_text()
+        assert process.poll() is None, process.errors.read_text()
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -115,13 +114,13 @@ def test_runs_killed_at_any_moment_lose_no_row_and_double_none(start, photos, ti
         runs += 1
         while True:
             process = start("run", photos, "--out", run, *options)
-            process.join(rng.uniform(0, longest))
-            if process.exitcode is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0, longest))
                 break
             process.kill()
-            process.join()
+            process.wait()
             kills += 1
-        assert process.exitcode == 3, process.errors.read_text()
+        assert process.returncode == 3, process.errors.read_text()
         assert lines(run) == expected
         assert [path.name for path in run.glob(".*.new")] == []
         assert json.loads((run / "run.json").read_text())["n"] == 800
@@ -165,7 +164,7 @@ def test_a_second_run_into_the_directory_is_refused_while_one_is_at_it(
     assert status["state"] == "running"
     assert 0 < status["n"] < 800
     process.kill()
-    process.join()
+    process.wait()
     assert pc_engine("status", run, "--json").json()["state"] == "stopped"
     assert pc_engine(*arguments).code == 3
     assert len(read_rows(run)) == 800
