@@ -28,6 +28,9 @@ MANY = int(os.environ.get("PC_ENGINE_MANY", "6000"))
 PROGRAM = """
 import sys
 from pathlib import Path
+from pc_engine import writers
+from pc_engine.bench.environment import peak_memory_mb
+from pc_engine.cli import main
 writers.ROWS_PER_PARTITION = int(sys.argv[1])
 peak = Path(sys.argv[2])
 sys.argv = ["pc-engine", *sys.argv[3:]]
@@ -102,7 +105,8 @@ def test_runs_killed_at_any_moment_lose_no_row_and_double_none(start, photos, ti
     options = ("--mode", "combined", "--model", tiny_directory, "--quiet", "--batch-size", "7", *MODEL)
     whole = tmp_path / "whole"
     start_ = time.monotonic()
-    assert ended(start("run", photos, "--out", whole, *options)) == 3
+    process = start("run", photos, "--out", whole, *options)
+    assert ended(process) == 3, process.errors.read_text()
     longest = time.monotonic() - start_
     expected = lines(whole)
     assert len(expected) == 800
