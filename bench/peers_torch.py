@@ -25,9 +25,9 @@ from pc_engine.bench.peers_contract import Scope, Workload
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.errors import ModelError
 from pc_engine.graph import load_graph
-from pc_engine.graph_pruning import keep_part, part_behind
+from pc_engine.graph_pruning import part_behind
 from pc_engine.machine import usable_cores
-from pc_engine.manifest import Manifest
+from pc_engine.manifest import EVIDENCE, Manifest
 from pc_engine.modes.c2p import C2PSettings
 
 # The hottest cell is repeated so often in the sample that the mixture is fitted to, the others in proportion.
@@ -68,13 +68,14 @@ def torch_vgg(network: Path, manifest: Manifest, taps: Sequence[str]) -> TorchNe
         If the graph is no such VGG.
     """
     graph = load_graph(network).graph
-    # The way back to the maps, which the evidence takes, is no chain.
-    keep_part(graph, part_behind(graph, [manifest.taps[name].tensor for name in taps]))
     weights = {tensor.name: tensor for tensor in graph.initializer}
     layers: list[nn.Module] = []
     position: dict[str, int] = {}
     tensor = graph.input[0].name
-    for node in graph.node:
+    way_back = _only_for_evidence(graph, manifest)
+    for k, node in enumerate(graph.node):
+        if k in way_back:
+            continue
         if tensor not in node.input:
             raise _no_vgg(manifest, f"its graph is no chain at '{node.name or node.output[0]}'")
         tensor = node.output[0]
@@ -90,6 +91,14 @@ def torch_vgg(network: Path, manifest: Manifest, taps: Sequence[str]) -> TorchNe
     layers = layers[: max(where.values()) + 1]
     mean, std = manifest.input.mean, manifest.input.std
     return TorchNetwork(nn.ModuleList(layers).eval(), where, mean, std)
+
+
+def _only_for_evidence(graph: onnx.GraphProto, manifest: Manifest) -> frozenset[int]:
+    """Return the indices of the nodes behind no other tap than the evidence, which goes back through the layers."""
+    if EVIDENCE not in manifest.taps:
+        return frozenset()
+    others = [tap.tensor for name, tap in manifest.taps.items() if name != EVIDENCE]
+    return part_behind(graph, [manifest.taps[EVIDENCE].tensor]).nodes - part_behind(graph, others).nodes
 
 
 def tapped(layers: Iterable[nn.Module], taps: Mapping[str, int]) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:

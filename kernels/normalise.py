@@ -71,7 +71,9 @@ def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:
     if 0 in maps.shape:
         return xp.zeros((count, height, width), dtype=maps.dtype)
     mean = maps.reshape(count, -1).mean(axis=1)
-    threshold = xp.broadcast_to(xp.asarray(mean_factor) * mean, (count,)).astype(maps.dtype)
+    # A number is no array: it would be copied to the device each time.
+    factor = mean_factor if isinstance(mean_factor, int | float) else xp.asarray(mean_factor)
+    threshold = xp.broadcast_to(factor * mean.astype(xp.float64), (count,)).astype(maps.dtype)
     # A mean that overflows would leave nothing of any map, as if there were nothing in the picture.
     threshold = xp.where(xp.isfinite(threshold), threshold, xp.nan)
     excess = maps - threshold[:, None, None, None]

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ import pytest
 from PIL import Image
 
 from pc_engine import Engine, Result, load_model
+from pc_engine.counter import CountSVM
 from pc_engine.datasets import LabelledImage
 from pc_engine.decode import display_image
 from pc_engine.decode_device import BatchDecoder
 from pc_engine.engine import open_network
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
+from pc_engine.export import import_classifier
 from pc_engine.fitting.from_images import counter_from_images, signatures_from_images
 from pc_engine.image_resize import HostResizer
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, write_manifest
 from pc_engine.modes import MODES
 
 CELLS = [(1, 1), (5, 2), (2, 6), (6, 6), (4, 4)]
@@ -76,6 +80,35 @@ def test_results_are_the_cpus_and_each_batch_crosses_once(
         assert list(engine.run(scenes)) == results
         assert pretended_gpu.to_host == len(pretended.sizes)
         assert pretended_gpu.to_device == moved > 0
+
+
+@pytest.mark.parametrize(("mode", "top"), [("p2c", 0), ("p2c", 1), ("combined", 2)])
+def test_evidence_stays_on_the_gpu(
+    mode: str,
+    top: int,
+    tiny_directory: Path,
+    tiny_counter: CountSVM,
+    tmp_path: Path,
+    scenes: Path,
+    pretended_gpu: Any,
+    pretended: Any,
+) -> None:
+    given = load_model(tiny_directory).manifest
+    tensors = {name: tap.tensor for name, tap in given.taps.items()}
+    directory = tmp_path / "unfitted"
+    exported = import_classifier(
+        tiny_directory / NETWORK_FILE, directory, name="tiny", taps=tensors, pixels=given.input, count_features=("gap",)
+    )
+    tiny_counter.save(directory / COUNTER_FILE)
+    write_manifest(replace(exported, settings={"p2c.top_evidence": top}), directory)
+    with on_gpu(directory, mode) as engine:
+        results = list(engine.run(scenes))
+        assert_same(results, on_cpu(directory, scenes, mode))
+        assert {result.count for result in results} == {None, *range(6)}
+        assert pretended_gpu.to_host == len(pretended.sizes)
+        moved = pretended_gpu.to_device
+        assert list(engine.run(scenes)) == results
+        assert pretended_gpu.to_device == moved
 
 
 def test_batches_run_side_by_side_each_on_a_stream_of_its_own(
