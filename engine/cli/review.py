@@ -39,7 +39,7 @@ def _farewell(changed: int, reviewed: int, directory: Path) -> str:
     if not reviewed:
         return "No image was reviewed."
     return (
-        f"{changed:,} images were reviewed now, {reviewed:,} of the run so far. "
+        f"Images reviewed: {changed:,} now, {reviewed:,} of the run so far. "
         f"'pc-engine convert {directory} --to FORM' honours that, and "
         f"'pc-engine fit-counter run:{directory} --model MODEL' lets the next run learn from it."
     )

@@ -51,7 +51,7 @@ def test_reviewing_ends_with_what_to_do_next(pc_engine, scenes, tiny_directory, 
     outcome = pc_engine("review", out, "--no-browser")
     assert len(opened) == 1
     assert "1 of them reviewed before" in outcome.out
-    assert "0 images were reviewed now, 1 of the run so far." in outcome.out
+    assert "Images reviewed: 0 now, 1 of the run so far." in outcome.out
     assert f"fit-counter run:{out}" in outcome.out
 
 
