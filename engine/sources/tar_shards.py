@@ -11,6 +11,7 @@ import io
 import os
 import tarfile
 import threading
+import weakref
 from collections.abc import Generator, Iterator
 from functools import partial
 from typing import BinaryIO, cast
@@ -168,6 +169,8 @@ class _Search:
         self._raw = open_shard(shard)
         self._stream = _Onwards(self._raw, shard)
         self._members = _members(self._stream)
+        # Rather than by __del__: at the end of the program that comes when what closes a connection is gone.
+        self._finalizer = weakref.finalize(self, _close, self._members, self._raw)
 
     def is_of(self, shard: str) -> bool:
         """Whether it goes through that archive, as it is now."""
@@ -184,12 +187,12 @@ class _Search:
         return None
 
     def close(self) -> None:
-        self._members.close()
-        self._raw.close()
+        self._finalizer()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_members"):
-            self.close()
+
+def _close(members: Generator[tarfile.TarInfo], raw: BinaryIO) -> None:
+    members.close()
+    raw.close()
 
 
 def _state(shard: str) -> tuple[int, ...]:
