@@ -43,6 +43,7 @@ from pc_engine.kernels import (
     select_maps,
     selected_heatmap,
     weighted_gmm,
+    weighted_heatmap,
 )
 from pc_engine.kernels.density_peaks import DensityPeaks
 
@@ -205,6 +206,7 @@ def kernel_cases(maps: np.ndarray, seed: int = 0) -> Iterator[Case]:
     relative = signature_heat / signature_heat.mean(axis=(1, 2), keepdims=True)
     peaks = _peaks(signature_heat)
     slots = int(peaks.n_clusters.max())
+    evidence = rng.standard_normal((n, channels), np.float32)
 
     yield Case(
         "l2_normalise",
@@ -249,6 +251,15 @@ def kernel_cases(maps: np.ndarray, seed: int = 0) -> Iterator[Case]:
         lambda i: heat_of(maps[i][chosen[i]], 1.0),
         (stack, heat, chosen),
         1e-5,
+    )
+    yield Case(
+        "weighted_heatmap",
+        "p2c without signatures",
+        "NumPy",
+        lambda: weighted_heatmap(maps, evidence),
+        lambda i: np.maximum(np.einsum("c,chw->hw", evidence[i], maps[i]), 0),
+        (maps, heat, evidence),
+        1e-4,
     )
     yield Case(
         f"select_maps ({chosen.shape[1]} maps)",
