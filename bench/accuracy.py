@@ -79,8 +79,7 @@ def count_accuracy(
         If there is no image.
     """
     labels = tuple(labels)
-    if not len(true):
-        raise DataError("There is no image with a known count to evaluate on.")
+    _require_images(true)
     index = {label: i for i, label in enumerate(labels)}
     pairs = np.array(
         [(index[count_label(a, labels)], index[count_label(b, labels)]) for a, b in zip(true, predicted, strict=True)]
@@ -105,8 +104,7 @@ def chance_accuracy(true: Sequence[int], labels: Sequence[str] = DEFAULT_LABELS,
         If there is no image.
     """
     labels = tuple(labels)
-    if not len(true):
-        raise DataError("There is no image with a known count to evaluate on.")
+    _require_images(true)
     is_label = np.array([[count_label(count, labels) == label for label in labels] for count in true], np.float64)
     draws = np.concatenate([is_label.mean(axis=0)[None], resampled_sums(is_label, seed) / len(true)])
     present = np.flatnonzero(draws[0])
@@ -128,6 +126,11 @@ def _accuracy(confusion: np.ndarray, labels: tuple[str, ...]) -> dict[str, float
     accuracy = {label: float(shares[i]) for i, label in enumerate(labels) if images[i]}
     mean = mean_over(shares, np.flatnonzero(images))
     return {**accuracy, "mean": float(mean), "overall": float(right.sum() / images.sum())}
+
+
+def _require_images(true: Sequence[int]) -> None:
+    if not len(true):
+        raise DataError("There is no image with a known count to evaluate on.")
 
 
 def _intervals(
