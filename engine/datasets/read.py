@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pc_engine.datasets.class_folders import has_class_folders, read_class_folders
@@ -17,6 +19,7 @@ from pc_engine.errors import DataError
 #: The forms of a specification, for help texts and errors.
 KNOWN_FORMS = (
     "a folder with labels.json or labels.csv",
+    "a folder of folders with labels.json, which are read as one set",
     "a folder with one subfolder of images per class",
     "a CSV, JSON or JSON Lines file with a path and a count or class per image",
     "lego:DIR (a folder with labels.json)",
@@ -83,9 +86,17 @@ def _read_folder(path: Path) -> LabelledSet:
         return read_labels_json(path / LABELS_JSON)
     if (path / LABELS_CSV).is_file():
         return read_csv(path / LABELS_CSV)
+    if several := sorted(path.glob(f"*/{LABELS_JSON}")):
+        return _as_one(path, [read_labels_json(labels) for labels in several])
     if has_class_folders(path):
         return read_class_folders(path)
     raise DataError(f"{path} holds no labels that are known. {_forms()}")
+
+
+def _as_one(path: Path, sets: Sequence[LabelledSet]) -> LabelledSet:
+    """Return the images of all sets; their class numbers go, as each set counts its own classes from 0."""
+    images = tuple(replace(image, class_id=None) for one in sets for image in one.images)
+    return LabelledSet(path.resolve().name, images, tuple(item for one in sets for item in one.skipped))
 
 
 def _read_file(path: Path) -> LabelledSet:

@@ -49,3 +49,19 @@ def test_labels_json_goes_before_labels_csv(tmp_path: Path) -> None:
     assert read_labelled(str(tmp_path)).images[0].count == 1
     (tmp_path / "labels.json").write_text('{"images": [{"file": "a.jpg", "count": 2}]}')
     assert read_labelled(str(tmp_path)).images[0].count == 2
+
+
+def test_a_folder_of_labelled_folders_is_one_set(tmp_path: Path) -> None:
+    for name, labels in (("b", '"count": 2, "class_id": 7'), ("a", '"count": 1'), ("a/deeper", '"count": 9')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+        images = f'{{"file": "1.jpg", {labels}}}, {{"file": "gone.jpg"}}'
+        (tmp_path / name / "labels.json").write_text(f'{{"images": [{images}]}}')
+    (tmp_path / "unlabelled").mkdir()
+    labelled = read_labelled(str(tmp_path))
+    assert labelled.name == tmp_path.name
+    assert labelled.images == (
+        LabelledImage(tmp_path / "a/1.jpg", count=1),
+        LabelledImage(tmp_path / "b/1.jpg", count=2),
+    )
+    assert [Path(item).parent.name for item, _ in labelled.skipped] == ["a", "b"]
