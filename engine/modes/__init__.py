@@ -24,12 +24,12 @@ from pc_engine.signatures import SignatureDictionary
 Part = Literal["counter", "signatures"]
 
 # Types of the settings that a manifest may set.
-_SETTABLE = ("int", "float", "Signature")
+_SETTABLE = ("int", "float", "Signature", "PointerKind")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of all modes; combined uses those of p2c, too."""
+    """Settings of all modes; combined uses those of the other two, too."""
 
     c2p: C2PSettings = field(default_factory=C2PSettings)
     p2c: P2CSettings = field(default_factory=P2CSettings)
@@ -80,7 +80,7 @@ def _p2c(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
 
 def _combined(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
     assert parts.counter is not None
-    return combined(taps, parts.counter, parts.signatures, settings.p2c, settings.combined)
+    return combined(taps, parts.counter, parts.signatures, settings.p2c, settings.combined, settings.c2p)
 
 
 MODES = {

@@ -7,6 +7,8 @@ import pytest
 
 from pc_engine.counter import CountSVM
 from pc_engine.errors import UsageError
+from pc_engine.kernels import mean_heatmap
+from pc_engine.modes.c2p import c2p
 from pc_engine.modes.combined import CombinedSettings, combined
 from pc_engine.modes.p2c import P2CSettings, p2c
 from pc_engine.signatures import SignatureDictionary
@@ -16,6 +18,7 @@ LABELS = ("0", "1", "2", "3", "4+")
 COUNTER = CountSVM(("answer",), LABELS, {"answer": np.eye(5, dtype=np.float32)}, np.zeros(5, np.float32))
 SIGNATURES = SignatureDictionary({"conv_last": np.array([[0], [1]], np.int32)}, np.ones(2, bool))
 SETTINGS = P2CSettings(top_last=1, min_density=0.3, min_distance=3)
+BOXES = CombinedSettings(pointer="box")
 PLACES = [(2, 2), (11, 2), (2, 11), (11, 11), (6, 6), (11, 6)]
 
 
@@ -44,13 +47,72 @@ def test_a_closed_label_is_the_count_and_the_clusters_follow_it() -> None:
     assert n_pointers(outcome.pointers) == [0, 1, 2, 3]
     np.testing.assert_array_equal(outcome.class_id, [1, 1, 1, 1])
     np.testing.assert_array_equal(outcome.count_scores, np.eye(5)[:4])
+    assert outcome.kind == "ellipse"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 6])
+def test_ellipses_lie_on_the_bumps(number: int) -> None:
+    outcome = combined(taps_for([number], [min(number, 4)]), COUNTER, SIGNATURES, SETTINGS)
+    found = outcome.pointers[0][:, :2] * GRID - 0.5
+    nearest = np.linalg.norm(found[:, None] - np.array(PLACES[:number]), axis=-1)
+    assert sorted(nearest.argmin(axis=1).tolist()) == list(range(number))
+    assert (nearest.min(axis=1) < 0.3).all()
+
+
+def test_it_points_at_the_class_and_not_at_what_is_merely_salient() -> None:
+    taps = taps_for([1], [1])
+    other = taps_for([2], [1])["conv_last"][:, 1] - taps["conv_last"][:, 1]  # the second place, and brighter
+    taps["conv_last"][:, 0] = 3 * other
+    x, y = combined(taps, COUNTER, SIGNATURES, SETTINGS).pointers[0, 0, :2] * GRID - 0.5
+    np.testing.assert_allclose((x, y), PLACES[0], atol=0.3)
+    salient = c2p(taps, COUNTER).pointers[0, 0, 0] * GRID - 0.5
+    assert salient > x + 4  # drawn to the brighter one on the right
+
+
+def test_where_nothing_of_the_class_is_salient_the_class_alone_is_pointed_at() -> None:
+    taps = taps_for([1], [1])
+    taps["conv_last"][:, 0] = 5 * (np.mgrid[:GRID, :GRID][1] >= 8)
+    alone = combined(taps, COUNTER, SIGNATURES, SETTINGS).pointers[0]
+    assert not (mean_heatmap(taps["conv_last"], 1.0) * (taps["conv_last"][:, 1] > 0.2)).any()
+    np.testing.assert_allclose(alone[0, :2] * GRID - 0.5, PLACES[0], atol=0.3)
+
+
+def test_layers_of_different_grids_are_brought_to_the_finest() -> None:
+    taps = taps_for([3], [3])
+    fine = SignatureDictionary({"conv_prev": np.array([[0], [1]], np.int32)}, np.ones(2, bool))
+    settings = replace(SETTINGS, top_prev=1, min_distance=6)
+    doubled = {**taps, "conv_prev": np.kron(taps["conv_last"], np.ones((2, 2), np.float32))}
+    outcome = combined(doubled, COUNTER, fine, settings)
+    expected = combined(taps, COUNTER, SIGNATURES, SETTINGS)
+    assert outcome.count.tolist() == [3]
+    order, other = (np.argsort(pointers[0, :, 0]) for pointers in (outcome.pointers, expected.pointers))
+    np.testing.assert_allclose(outcome.pointers[0, order, :2], expected.pointers[0, other, :2], atol=0.02)
+
+
+@pytest.mark.parametrize("tap", ["conv_last", "conv_prev"])
+def test_a_heatmap_that_is_no_heatmap_is_refused_and_the_next_image_is_not(tap: str) -> None:
+    taps = taps_for([2, 2], [2, 2])
+    taps["conv_prev"] = taps["conv_last"].copy()
+    ranking = np.array([[0, 1], [1, 0]], np.int32)
+    both = SignatureDictionary({"conv_last": ranking, "conv_prev": ranking}, np.ones(2, bool))
+    taps[tap][0] = 3e38
+    taps[tap][0, :, 0] = 0  # the sum of the maps overflows in some cells and not in others
+    with np.errstate(over="ignore", invalid="ignore"):
+        outcome = combined(taps, COUNTER, both, replace(SETTINGS, top_last=2, top_prev=2))
+    assert outcome.count.tolist() == [-1, 2]
+    assert n_pointers(outcome.pointers) == [0, 2]
+
+
+def test_fewer_peaks_than_the_count_give_fewer_boxes_and_the_count_stays() -> None:
+    outcome = combined(taps_for([1], [3]), COUNTER, SIGNATURES, SETTINGS, BOXES)
     assert outcome.kind == "box"
-
-
-def test_fewer_peaks_than_the_count_give_fewer_pointers_and_the_count_stays() -> None:
-    outcome = combined(taps_for([1], [3]), COUNTER, SIGNATURES, SETTINGS)
     assert outcome.count.tolist() == [3]
     assert n_pointers(outcome.pointers) == [1]
+
+
+def test_a_pointer_that_does_not_exist_is_wrong_use() -> None:
+    with pytest.raises(UsageError, match="There is no pointer 'dot': choose one of ellipse, box"):
+        CombinedSettings(pointer="dot")  # type: ignore[arg-type]
 
 
 def test_under_the_open_label_the_clustering_counts() -> None:
@@ -64,7 +126,7 @@ def test_under_the_open_label_the_count_is_never_below_its_lower_end() -> None:
     strict = replace(SETTINGS, min_density=1.0)
     taps = taps_for([6], [4])
     assert p2c(taps, SIGNATURES, strict).count.tolist() == [1]
-    outcome = combined(taps, COUNTER, SIGNATURES, strict)
+    outcome = combined(taps, COUNTER, SIGNATURES, strict, BOXES)
     assert outcome.count.tolist() == [4]
     assert n_pointers(outcome.pointers) == [4]
     assert combined(taps_for([2], [4]), COUNTER, SIGNATURES, SETTINGS).count.tolist() == [4]
@@ -113,7 +175,9 @@ def test_images_that_need_asking_again_do_not_change_the_others() -> None:
     taps = taps_for([6, 2, 3, 6, 0], [4, 4, 2, 1, 4])
     together = combined(taps, COUNTER, SIGNATURES, SETTINGS)
     np.testing.assert_array_equal(together.count, [6, 4, 2, 1, 4])
-    assert n_pointers(together.pointers) == [6, 2, 2, 1, 0]
+    assert n_pointers(together.pointers) == [6, 4, 2, 1, 0]
+    boxes = combined(taps, COUNTER, SIGNATURES, SETTINGS, BOXES)
+    assert n_pointers(boxes.pointers) == [6, 2, 2, 1, 0]
     for n in range(5):
         alone = combined({name: tap[n : n + 1] for name, tap in taps.items()}, COUNTER, SIGNATURES, SETTINGS)
         assert alone.count[0] == together.count[n]
@@ -130,9 +194,9 @@ def test_a_heatmap_without_contrast_does_not_stop_the_batch() -> None:
     assert n_pointers(outcome.pointers) == [0, 0, 2]
 
 
-def test_where_the_svm_is_right_and_peaks_are_clear_it_points_as_p2c_does() -> None:
+def test_where_the_svm_is_right_and_peaks_are_clear_its_boxes_are_those_of_p2c() -> None:
     taps = taps_for([1, 2, 3], [1, 2, 3])
-    one, other = combined(taps, COUNTER, SIGNATURES, SETTINGS), p2c(taps, SIGNATURES, SETTINGS)
+    one, other = combined(taps, COUNTER, SIGNATURES, SETTINGS, BOXES), p2c(taps, SIGNATURES, SETTINGS)
     np.testing.assert_array_equal(one.count, other.count)
     np.testing.assert_array_equal(one.pointers, other.pointers)
 
