@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.errors import DataError, PcEngineError
-from pc_engine.result import BoxPointer, EllipsePointer, Pointer
+from pc_engine.result import BoxPointer, EllipsePointer, Pointer, pointer_row
 from pc_engine.run_directory import CORRECTIONS
 from pc_engine.writers import iter_rows
 
@@ -81,7 +81,7 @@ def append_correction(directory: Path, correction: Correction) -> None:
     PcEngineError
         If it cannot be written; nothing of it is in the file then.
     """
-    _append(directory, {**asdict(correction), "pointers": [asdict(pointer) for pointer in correction.pointers]})
+    _append(directory, {**asdict(correction), "pointers": [pointer_row(pointer) for pointer in correction.pointers]})
 
 
 def withdraw_correction(directory: Path, path: str, when: str) -> None:
@@ -226,6 +226,6 @@ def _corrected(row: dict[str, Any], correction: Correction) -> dict[str, Any]:
         **row,
         "count": correction.count,
         "count_label": row_label(correction.count, labels),
-        "pointers": [asdict(pointer) for pointer in correction.pointers],
+        "pointers": [pointer_row(pointer) for pointer in correction.pointers],
         "reviewed": True,
     }

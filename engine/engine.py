@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,16 +19,15 @@ from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.cuml_clustering import require_cuml
 from pc_engine.decode_device import DeviceDecoder, open_decoder
-from pc_engine.device_arrays import copy_to_host
 from pc_engine.device_choice import choose_device
 from pc_engine.errors import BackendError, DeviceMemoryError, MissingPackageError, UsageError
-from pc_engine.kernels.array_module import Array
+from pc_engine.host_outcome import HostOutcome, on_host
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.model import Model
-from pc_engine.modes import MODES, Mode, Outcome, check_clustering, settings_for
+from pc_engine.modes import MODES, Mode, check_clustering, settings_for
 from pc_engine.pipeline import BatchLimit, Entry, StageClock, TapBatch, map_batches
-from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result, error_result
+from pc_engine.result import Result, error_result
 from pc_engine.selection import open_backbone
 from pc_engine.sources import SourceImage, iter_images
 
@@ -62,6 +61,8 @@ class Engine:
         Cores that the network may use on a CPU; None for all that this process may.
     cluster
         ``"density-peaks"``, ``"dbscan"`` or, on a GPU, ``"cuml-dbscan"``, for mode p2c; None for the mode's own.
+    classes
+        The most classes that mode p2c looks for in an image; None for the model's own number, which is 1 by default.
     network
         A compiled network that keeps what the mode reads, shared by several engines and closed by whoever opened it;
         ``backend`` to ``batch_size`` are its own then. None to compile one.
@@ -103,6 +104,7 @@ class Engine:
         workers: int | None = None,
         threads: int | None = None,
         cluster: str | None = None,
+        classes: int | None = None,
         network: Backbone | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -113,12 +115,14 @@ class Engine:
             check_clustering(self.mode, cluster)
             if cluster == CUML_DBSCAN:
                 require_cuml(place)
+        if classes is not None and self.mode.name != "p2c":
+            raise UsageError(f"Mode {mode} counts objects of one class: leave --classes out, or take mode p2c.")
         if isinstance(model, Model):
             model.require(self.mode)
             self.model = model
         else:
             self.model = model_for(model, self.mode, report)
-        self.settings = settings_for(self.model.manifest, cluster=cluster)
+        self.settings = settings_for(self.model.manifest, cluster=cluster, classes=classes)
         self.clock = StageClock()
         self._closed = False
         self.workers = _positive("workers", workers) or _positive("threads", threads) or usable_cores()
@@ -220,7 +224,7 @@ class Engine:
             # What overflows is found by its result, image by image.
             with self.clock.measure("mode"), np.errstate(over="ignore", invalid="ignore"):
                 outcome = self.mode.evaluate(batch.taps, self.model.parts, self.settings)
-                answer = _answer(outcome, batch.finite)
+                answer = on_host(outcome, batch.finite)
             with self.clock.measure("rows"):
                 rows = dict(zip(batch.rows, self._rows(batch, answer), strict=True))
         return [
@@ -244,8 +248,9 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _rows(self, batch: TapBatch, answer: _Answer) -> Iterator[Result]:
+    def _rows(self, batch: TapBatch, answer: HostOutcome) -> Iterator[Result]:
         counts, scores, classes = answer.count, answer.count_scores, answer.class_id
+        class_name = self.model.manifest.class_name
         # Only the counter's own counts are sure to fall under its labels, which may end with a plain "3".
         counter = None if scores is None else self.model.parts.counter
         labels = DEFAULT_LABELS if counter is None else counter.labels
@@ -270,9 +275,9 @@ class Engine:
                 count_label=row_label(int(counts[n]), labels),
                 count_scores=None if scores is None else dict(zip(labels, map(float, scores[n]), strict=True)),
                 class_id=class_id,
-                class_name=None if class_id is None else self.model.manifest.class_name(class_id),
+                class_name=None if class_id is None else class_name(class_id),
                 class_score=None if answer.class_score is None else float(answer.class_score[n]),
-                pointers=_in_pixels(answer.kind, answer.pointers[n], entry.image.width, entry.image.height),
+                pointers=answer.pointers_in_pixels(n, entry.image.width, entry.image.height, class_name),
             )
 
     def _failed(self, entry: Entry, message: str) -> Result:
@@ -286,30 +291,6 @@ def _device_decoder(device: str, workers: int, report: Callable[[str], None]) ->
     except (MissingPackageError, BackendError) as error:
         report(f"Photos are decoded on the CPU. {error}")
         return None
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """An `Outcome` on the host, and which images had finite taps."""
-
-    count: np.ndarray
-    kind: str
-    pointers: np.ndarray
-    finite: np.ndarray
-    count_scores: np.ndarray | None
-    class_id: np.ndarray | None
-    class_score: np.ndarray | None
-
-
-def _answer(outcome: Outcome, finite: Array) -> _Answer:
-    """Bring what was computed to the host: the one copy of a batch that comes back from a device."""
-    count, pointers, flags, *rest = copy_to_host(
-        *(outcome.count, outcome.pointers, finite, outcome.count_scores, outcome.class_id, outcome.class_score)
-    )
-    assert count is not None
-    assert pointers is not None
-    assert flags is not None
-    return _Answer(count, outcome.kind, pointers, flags, *rest)
 
 
 def network_request(
@@ -383,12 +364,3 @@ def _positive(name: str, value: int | None) -> int | None:
     if value is not None and value < 1:
         raise UsageError(f"{name} is {value}, expected a number of at least 1.")
     return value
-
-
-def _in_pixels(kind: str, pointers: np.ndarray[Any, Any], width: int, height: int) -> tuple[Pointer, ...]:
-    """Return the pointers (K, 5) of one image, fractions of the picture, in its pixels; NaN rows are none."""
-    scaled = pointers[~np.isnan(pointers[:, 0])] * (width, height, width, height, 1)
-    rows = [tuple(map(float, row)) for row in scaled]
-    if kind == "ellipse":
-        return tuple(EllipsePointer(x, y, rx, ry, score) for x, y, rx, ry, score in rows)
-    return tuple(BoxPointer(x0, y0, x1, y1, score) for x0, y0, x1, y1, score in rows)

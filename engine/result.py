@@ -27,6 +27,8 @@ class EllipsePointer:
     ry: float
     score: float
     kind: Literal["ellipse"] = "ellipse"
+    class_id: int | None = None
+    class_name: str | None = None
 
     @property
     def area(self) -> float:
@@ -54,6 +56,8 @@ class BoxPointer:
     y1: float
     score: float
     kind: Literal["box"] = "box"
+    class_id: int | None = None
+    class_name: str | None = None
 
     @property
     def area(self) -> float:
@@ -73,6 +77,8 @@ class BoxPointer:
 
 Pointer = EllipsePointer | BoxPointer
 
+# What a pointer's row need not hold.
+_OF_CLASS = ("class_id", "class_name")
 _POINTER_KINDS: Mapping[str, type[Pointer]] = {"ellipse": EllipsePointer, "box": BoxPointer}
 
 
@@ -96,7 +102,8 @@ class Result:
     class_id, class_name, class_score
         The class whose signature was used and its softmax probability; None in mode c2p, which does not classify.
     pointers
-        One for each object pointed at, by decreasing score, in pixels of the picture as displayed.
+        One for each object pointed at, by decreasing score, in pixels of the picture as displayed. Where a run looks
+        for several classes in an image, each has its own ``class_id`` and ``class_name``, and they come class by class.
     """
 
     path: str
@@ -121,7 +128,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON-ready values, with the names of the row format."""
-        return {**asdict(self), "pointers": [asdict(pointer) for pointer in self.pointers]}
+        return {**asdict(self), "pointers": [pointer_row(pointer) for pointer in self.pointers]}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
@@ -142,7 +149,7 @@ class Result:
         """Return the pointers as ``supervision.Detections``, to draw, count and filter with that library.
 
         ``xyxy`` are the boxes, of ellipses the boxes around them, within the picture; ``confidence`` the scores.
-        ``class_id`` and ``data["class_name"]`` are the class of the row, and 0 and ``"object"`` where the mode does not
+        ``class_id`` and ``data["class_name"]`` are the class of each, and 0 and ``"object"`` where the mode does not
         classify. An error row has no detections: look at `ok`.
 
         Raises
@@ -161,16 +168,25 @@ class Result:
         return Detections(
             xyxy=boxes,
             confidence=np.array([pointer.score for pointer in self.pointers], np.float32),
-            class_id=np.full(n, 0 if self.class_id is None else self.class_id, np.int64),
-            data={"class_name": np.full(n, self.object_name)},
+            class_id=np.array([class_id or 0 for class_id, _ in map(self.class_of, self.pointers)], np.int64),
+            data={"class_name": np.array([name for _, name in map(self.class_of, self.pointers)], str)},
         )
 
-    @property
-    def object_name(self) -> str:
-        """What one of the objects is called: the class, its number where it has no name, or ``"object"``."""
-        if self.class_id is None:
-            return "object"
-        return self.class_name or f"class {self.class_id}"
+    def class_of(self, pointer: Pointer | Result) -> tuple[int | None, str]:
+        """Return the class of what a pointer points at, or of the row itself, and what it is called.
+
+        That is the pointer's own class, else the row's; None and ``"object"`` where the mode does not classify. A class
+        without a name is called by its number.
+        """
+        of = self if pointer.class_id is None else pointer
+        if of.class_id is None:
+            return None, "object"
+        return of.class_id, of.class_name or f"class {of.class_id}"
+
+
+def pointer_row(pointer: Pointer) -> dict[str, Any]:
+    """Return a pointer as it stands in a row: its class is left out where it is that of the row."""
+    return {name: value for name, value in asdict(pointer).items() if value is not None}
 
 
 def error_result(path: str, message: str, *, mode: str, model: str) -> Result:
@@ -180,4 +196,10 @@ def error_result(path: str, message: str, *, mode: str, model: str) -> Result:
 
 def _pointer(values: Mapping[str, Any]) -> Pointer:
     kind = _POINTER_KINDS[values["kind"]]
-    return kind(**{field.name: values[field.name] for field in fields(kind)})
+    return kind(
+        **{
+            field.name: values[field.name]
+            for field in fields(kind)
+            if field.name not in _OF_CLASS or field.name in values
+        }
+    )

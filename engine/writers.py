@@ -34,7 +34,9 @@ _UNPUBLISHED = ".new"
 _PARTITION_NAME = re.compile(rf"{STEM}(-\d+-of-\d+)?-(\d{{5,}}|r[0-9a-f]{{16}})\.(parquet|jsonl)")
 
 _POINTER = pa.struct(
-    [("kind", pa.string())] + [(name, pa.float32()) for name in ("x", "y", "rx", "ry", "x0", "y0", "x1", "y1", "score")]
+    [("kind", pa.string())]
+    + [(name, pa.float32()) for name in ("x", "y", "rx", "ry", "x0", "y0", "x1", "y1", "score")]
+    + [("class_id", pa.int64()), ("class_name", pa.string())]
 )
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [

@@ -21,6 +21,12 @@ Cluster = Annotated[
     str | None,
     typer.Option("--cluster", help="Clustering of mode p2c: density-peaks (default), dbscan, or cuml-dbscan on a GPU."),
 ]
+Classes = Annotated[
+    int | None,
+    typer.Option(
+        "--classes", help="The most classes that mode p2c points at in one image, each counted; left out, the top one."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress and no table.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Directory to write to.")]

@@ -53,6 +53,7 @@ def run(
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
+    classes: options.Classes = None,
     row_format: Annotated[str | None, typer.Option("--format", help="Rows as parquet (default) or jsonl.")] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write each photo with its pointers drawn on it.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in the --out directory.")] = False,
@@ -110,6 +111,7 @@ def run(
             "batch_size": batch_size,
             "workers": workers,
             "cluster": cluster,
+            "classes": classes,
             **_as_before(rows, {"backend": backend, "precision": precision, "device": device}),
         }
         engine: Engine | RayEngine

@@ -65,7 +65,7 @@ class _CocoWriter:
         annotation = {
             "id": self._n_annotations,
             "image_id": self._n_images,
-            "category_id": picture.category + 1,
+            "category_id": picture.category(pointer) + 1,
             "bbox": [x0, y0, width, height],
             "area": round(width * height, 2),
             "iscrowd": 0,

@@ -40,7 +40,7 @@ class _CsvWriter:
         for number, pointer in enumerate(result.pointers, start=1):
             radii = (pointer.rx, pointer.ry) if isinstance(pointer, EllipsePointer) else ()
             pixels = (round(value, 2) for value in (*pointer.centre, *pointer.bounds, *radii))
-            about_pointer = (number, pointer.kind, picture.label, round(pointer.score, 6))
+            about_pointer = (number, pointer.kind, picture.label(pointer), round(pointer.score, 6))
             padding = (None,) * (2 - len(radii))
             self._pointers.writerow((result.path, *about_pointer, *pixels, *padding))
         return None

@@ -67,7 +67,7 @@ def _meta(survey: Survey) -> Element:
 
 def _add_shape(image: Element, picture: Picture, pointer: Pointer) -> None:
     source = "manual" if picture.reviewed else "auto"
-    shared = {"label": picture.label, "source": source, "occluded": 0, "z_order": 0}
+    shared = {"label": picture.label(pointer), "source": source, "occluded": 0, "z_order": 0}
     if isinstance(pointer, EllipsePointer):
         x, y = picture.point(pointer)
         shape = add_element(image, "points", points=f"{x:.2f},{y:.2f}", **shared)

@@ -87,7 +87,7 @@ def _region(picture: Picture, number: int, pointer: Pointer) -> dict[str, Any]:
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
-        "value": {**place, kind: [picture.label]},
+        "value": {**place, kind: [picture.label(pointer)]},
         "score": round(pointer.score, 6),
     }
 

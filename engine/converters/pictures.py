@@ -22,16 +22,15 @@ class Picture:
         The row, with the pointers that take part.
     place
         Where it lies below the folder that all images share.
-    category, label
-        Index and name of the category of its pointers.
+    survey
+        What is known of all rows.
     reviewed
         Whether a person looked at it.
     """
 
     result: Result
     place: Place
-    category: int
-    label: str
+    survey: Survey
     reviewed: bool
 
     @property
@@ -43,6 +42,14 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels; (0, 0) where it could not be read."""
         return self.result.width or 0, self.result.height or 0
+
+    def category(self, pointer: BoxPointer | EllipsePointer) -> int:
+        """Return the index of the category of a pointer."""
+        return self.survey.category_of[self.result.class_of(pointer)[0]]
+
+    def label(self, pointer: BoxPointer | EllipsePointer) -> str:
+        """Return the name of the category of a pointer."""
+        return self.survey.categories[self.category(pointer)]
 
     def box(self, pointer: BoxPointer | EllipsePointer) -> tuple[float, float, float, float]:
         """Return the box (x0, y0, x1, y1) around a pointer, cut at the picture's edges, to hundredths of a pixel."""
@@ -115,10 +122,10 @@ def survey_rows(rows: Iterable[Mapping[str, Any]], relative_to: str | None = Non
             raise UsageError(
                 f"The image {row['path']} is not below {relative_to}: name a folder as the run's rows name it."
             )
-        class_id = row["class_id"]
-        if class_id not in names:
-            names[class_id] = Result.from_dict(row).object_name
-        kinds.update(pointer["kind"] for pointer in row["pointers"])
+        result = Result.from_dict(row)
+        # A row without pointers tells of its class, too, for formats that list what was looked for.
+        names.update([result.class_of(result), *map(result.class_of, result.pointers)])
+        kinds.update(pointer.kind for pointer in result.pointers)
     names = names or {None: "object"}
     order = sorted(names, key=lambda class_id: -1 if class_id is None else class_id)
     return Survey(
@@ -144,14 +151,14 @@ def pictures(rows: Iterable[Mapping[str, Any]], survey: Survey, min_score: float
         result, reviewed = Result.from_dict(row), bool(row.get("reviewed"))
         place = place_of(result.path)
         if result.ok:
-            if result.class_id not in survey.category_of or place[: len(survey.folder)] != survey.folder:
+            known = all(result.class_of(of)[0] in survey.category_of for of in (result, *result.pointers))
+            if not known or place[: len(survey.folder)] != survey.folder:
                 raise PcEngineError(f"The run changed while it was read ({result.path}): convert it once it is done.")
             place = place[len(survey.folder) :]
         if not reviewed:
             kept = tuple(pointer for pointer in result.pointers if pointer.score >= min_score)
             result = replace(result, pointers=kept)
-        category = survey.category_of.get(result.class_id, 0)
-        yield Picture(result, place, category, survey.categories[category], reviewed)
+        yield Picture(result, place, survey, reviewed)
 
 
 def _each_once(names: list[str], class_ids: list[int | None]) -> tuple[str, ...]:

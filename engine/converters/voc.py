@@ -67,7 +67,7 @@ def _annotation(picture: Picture) -> Element:
 
 def _add_object(root: Element, picture: Picture, pointer: Pointer) -> None:
     item = add_element(root, "object")
-    add_element(item, "name", picture.label)
+    add_element(item, "name", picture.label(pointer))
     add_element(item, "pose", "Unspecified")
     for name in ("truncated", "difficult", "occluded"):
         add_element(item, name, 0)

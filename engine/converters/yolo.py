@@ -58,7 +58,7 @@ class _YoloWriter:
         width, height = picture.size
         x0, y0, x1, y1 = picture.box(pointer)
         numbers = [(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]
-        text = f"{picture.category} " + " ".join(f"{number:.7f}" for number in numbers)
+        text = f"{picture.category(pointer)} " + " ".join(f"{number:.7f}" for number in numbers)
         if not self._has_keypoints:
             return text + "\n"
         if not isinstance(pointer, EllipsePointer):

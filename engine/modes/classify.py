@@ -1,4 +1,4 @@
-"""The class decision that P2C starts from: the largest logit (paper 3.2)."""
+"""The class decision that P2C starts from: the largest logit, or the largest few (paper 3.2)."""
 
 from __future__ import annotations
 
@@ -27,3 +27,12 @@ def predict_class(logits: Array, without: int = -1) -> tuple[Array, Array]:
     # The largest logit is the softmax's own shift, so its probability is one over the sum of the shifted terms.
     shifted = xp.exp(logits - logits.max(axis=1, keepdims=True))
     return class_id, 1.0 / shifted.sum(axis=1)
+
+
+def predict_classes(logits: Array, n: int) -> tuple[Array, Array]:
+    """Return the ``n`` most probable classes of each image and their softmax probabilities, (N, n) both, best first."""
+    xp = get_array_module(logits)
+    ranked = xp.argsort(-logits, axis=1, kind="stable")[:, :n]
+    shifted = xp.exp(logits - logits.max(axis=1, keepdims=True))
+    share = shifted / shifted.sum(axis=1, keepdims=True)
+    return ranked, xp.take_along_axis(share, ranked, axis=1)

@@ -27,6 +27,9 @@ class Outcome:
         (N, L) float32 decision values of the count SVM, or None.
     class_id, class_score
         (N,) int64 and float32, the predicted class and its softmax probability, or None.
+    pointer_class
+        (N, K) int64, the class of each pointer where an image may show several, or None. Pointers are then by
+        decreasing score within a class, with rows of NaN between.
     """
 
     count: Array
@@ -35,6 +38,7 @@ class Outcome:
     count_scores: Array | None = None
     class_id: Array | None = None
     class_score: Array | None = None
+    pointer_class: Array | None = None
 
 
 def split_bad_heat(heat: Array) -> tuple[Array, Array]:

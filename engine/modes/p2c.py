@@ -18,7 +18,7 @@ from pc_engine.errors import ModelError, UsageError
 from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, selected_heatmap, weighted_heatmap
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD, SIGNATURE_SETTING, SIGNATURES_FILE, Manifest
-from pc_engine.modes.classify import predict_class
+from pc_engine.modes.classify import predict_class, predict_classes
 from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
 from pc_engine.signatures import SignatureDictionary
@@ -44,6 +44,9 @@ _LIMITS = {
     "eps": LENGTH,
     "min_weight": (1e-6, 1e6),
     "trim": SHARE,
+    "classes": (1, 1000),
+    "class_share": SHARE,
+    "class_overlap": SHARE,
 }
 
 
@@ -80,6 +83,14 @@ class P2CSettings:
         A cluster's box holds the cells whose density is at least this fraction of the cluster's peak; 0 holds all
         (paper 3.2). On photos a half doubles the boxes that are pointed at, and overlaps them as well as 0 does
         (``bench/results/ablation-p2c-trim.json``).
+    classes
+        The most classes that are looked for in an image (paper 3.2, the extended scenario).
+    class_share
+        A class takes part if its probability is at least this share of the most probable one's.
+    class_overlap
+        Clusters of two classes are one object if their boxes share more than this much of the smaller one. It belongs
+        to the class that is stronger there, compared with the class's strongest cluster in the image; to the more
+        probable class where neither is.
     """
 
     signature: Signature = "dictionary"
@@ -95,6 +106,9 @@ class P2CSettings:
     eps: float = 1.5
     min_weight: float = 3.0
     trim: float = 0.5
+    classes: int = 1
+    class_share: float = 0.1
+    class_overlap: float = 0.5
 
     def __post_init__(self) -> None:
         if self.cluster not in CLUSTERINGS:
@@ -104,6 +118,11 @@ class P2CSettings:
         check_limits(self, "p2c", _LIMITS)
         if self.top_last == self.top_prev == 0:
             raise UsageError("The settings p2c.top_last and p2c.top_prev are both 0: at least one map is needed.")
+        if self.classes > 1 and self.signature == EVIDENCE:
+            raise UsageError(
+                "Several classes in an image need a signature of each, and the network's evidence speaks of one class "
+                "only: make signatures with 'pc-engine fit-signatures', or ask for 1 class."
+            )
 
 
 def p2c_taps(manifest: Manifest) -> tuple[str, ...]:
@@ -160,15 +179,65 @@ def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSetting
     Returns
     -------
     Outcome
-        Kind ``"box"``; the score is the cluster's share of the heat.
+        Kind ``"box"``; the score is the cluster's share of the heat. With several classes the count is that of all, and
+        the pointers are those of one class after the other, the most probable first.
     """
     settings = settings or P2CSettings()
+    if settings.classes > 1:
+        return _several_classes(taps, signatures, settings)
     class_id, class_score = predict_class(taps["logits"])
     xp = get_array_module(class_id)
     heat = class_heatmap(taps, signatures, class_id, settings)
     heat = xp.where((class_id == settings.background_class)[:, None, None], 0, heat)
     count, pointers = cluster_pointers(heat, settings)
     return Outcome(count=count, kind="box", pointers=pointers, class_id=class_id, class_score=class_score)
+
+
+def _several_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings) -> Outcome:
+    """Point and count class by class, the most probable first (paper 3.2, the extended scenario)."""
+    class_ids, class_scores = predict_classes(taps["logits"], min(settings.classes, taps["logits"].shape[1]))
+    xp = get_array_module(class_ids)
+    # A network that sees nothing sees nothing of any class.
+    takes_part = (class_scores >= settings.class_share * class_scores[:, :1]) & (
+        (class_ids != settings.background_class) & (class_ids[:, :1] != settings.background_class)
+    )
+    refused = xp.zeros(len(class_ids), bool)
+    found = xp.empty((len(class_ids), 0, 5), np.float64)
+    strength = xp.empty((len(class_ids), 0), np.float64)
+    classes = xp.empty((len(class_ids), 0), np.int64)
+    for rank in range(class_ids.shape[1]):
+        class_id = class_ids[:, rank]
+        heat = class_heatmap(taps, signatures, class_id, settings)
+        clusters, pointers = cluster_pointers(xp.where(takes_part[:, rank, None, None], heat, 0), settings)
+        refused |= clusters < 0
+        # How strong a cluster is for its class: its heat beside that of the strongest, which comes first.
+        strong = pointers[..., 4] / pointers[:, :1, 4]
+        same = _shared_area(pointers, found) > settings.class_overlap
+        wins = strong[:, :, None] > strength[:, None]
+        pointers = xp.where((same & ~wins).any(axis=2)[..., None], xp.nan, pointers)
+        stands = ~xp.isnan(pointers[..., 0])
+        found = xp.where((same & wins & stands[..., None]).any(axis=1)[..., None], xp.nan, found)
+        found = xp.concatenate([found, pointers], axis=1)
+        strength = xp.concatenate([strength, strong], axis=1)
+        classes = xp.concatenate([classes, xp.broadcast_to(class_id[:, None], pointers.shape[:2])], axis=1)
+    count = (~xp.isnan(found[..., 0])).sum(axis=1)
+    return Outcome(
+        count=xp.where(refused, -1, count),
+        kind="box",
+        pointers=found,
+        class_id=class_ids[:, 0],
+        class_score=class_scores[:, 0],
+        pointer_class=classes,
+    )
+
+
+def _shared_area(boxes: Array, others: Array) -> Array:
+    """Return how much of the smaller of two boxes both share, (N, K, M) of (N, K, 5) and (N, M, 5); 0 without a box."""
+    xp = get_array_module(boxes)
+    boxes, others = xp.nan_to_num(boxes[:, :, None, :4]), xp.nan_to_num(others[:, None, :, :4])
+    sides = xp.minimum(boxes[..., 2:], others[..., 2:]) - xp.maximum(boxes[..., :2], others[..., :2])
+    smaller = xp.minimum(*((each[..., 2:] - each[..., :2]).prod(axis=-1) for each in (boxes, others)))
+    return xp.maximum(sides, 0).prod(axis=-1) / xp.where(smaller > 0, smaller, 1)
 
 
 def class_heatmap(taps: Taps, signatures: SignatureDictionary | None, class_id: Array, settings: P2CSettings) -> Array:

@@ -113,10 +113,10 @@ def test_a_row_has_exactly_the_columns_of_the_row_format(
         else:
             assert row["class_name"] == ("red", "green", "blue")[row["class_id"]]
             assert 0 < row["class_score"] <= 1
-        names = {"x", "y", "rx", "ry"} if mode == "c2p" else {"x0", "y0", "x1", "y1"}
+        names = {"x", "y", "rx", "ry"} if mode != "p2c" else {"x0", "y0", "x1", "y1"}
         for pointer in row["pointers"]:
             assert set(pointer) == {*names, "kind", "score"}
-            assert pointer["kind"] == ("ellipse" if mode == "c2p" else "box")
+            assert pointer["kind"] == ("box" if mode == "p2c" else "ellipse")
             assert all(type(pointer[name]) is float for name in (*names, "score"))
 
 
@@ -329,6 +329,32 @@ def test_a_model_without_class_names_shows_numbers(
     model = make_model(tmp_path / "nameless", manifest=replace(tiny_manifest, classes=()))
     [result] = open_engine(model, mode="p2c").run(scenes / "1.png")
     assert result.class_name == str(result.class_id)
+
+
+def test_several_classes_are_pointed_at_each_by_its_name(
+    open_engine: Callable[..., Engine], tmp_path: Path, draw_scene: Draw
+) -> None:
+    picture = draw_scene([(1, 1), (6, 6)], colour=(255, 0, 0))
+    picture.paste(draw_scene([(6, 1)], colour=(0, 0, 255)).crop((48, 8, 56, 16)), (48, 8))
+    picture.save(tmp_path / "mixed.png")
+    [result] = open_engine(mode="p2c", classes=2).run(tmp_path)
+    assert {(pointer.class_id, pointer.class_name) for pointer in result.pointers} == {(0, "red"), (2, "blue")}
+    by_class = {
+        name: centre_cells(replace(result, pointers=tuple(p for p in result.pointers if p.class_name == name)))
+        for name in ("red", "blue")
+    }
+    assert by_class == {"red": {(1, 1), (6, 6)}, "blue": {(6, 1)}}
+    assert (result.count, result.count_label, result.class_name) == (3, "3", "red")
+    [alone] = open_engine(mode="p2c").run(tmp_path)
+    assert {pointer.class_name for pointer in alone.pointers} == {None}
+
+
+def test_several_classes_are_for_mode_p2c(open_engine: Callable[..., Engine]) -> None:
+    for mode in ("c2p", "combined"):
+        with pytest.raises(UsageError, match="leave --classes out, or take mode p2c"):
+            open_engine(mode=mode, classes=2)
+    with pytest.raises(UsageError, match=r"p2c\.classes is 0, expected a number from 1"):
+        open_engine(mode="p2c", classes=0)
 
 
 def test_dbscan_can_be_asked_for_in_mode_p2c_only(open_engine: Callable[..., Engine], scenes: Path) -> None:

@@ -96,9 +96,23 @@ def test_the_bounds_hold_the_pointer() -> None:
 
 
 def test_objects_are_called_what_their_class_is_called() -> None:
-    assert ROW.object_name == "crane"
-    assert replace(ROW, class_name=None).object_name == "class 7"
-    assert replace(ROW, class_id=None, class_name=None).object_name == "object"
+    pointer = ROW.pointers[0]
+    assert ROW.class_of(pointer) == (7, "crane")
+    assert replace(ROW, class_name=None).class_of(pointer) == (7, "class 7")
+    assert replace(ROW, class_id=None, class_name=None).class_of(pointer) == (None, "object")
+    assert ROW.class_of(replace(pointer, class_id=0, class_name="tench")) == (0, "tench")
+    assert ROW.class_of(replace(pointer, class_id=0)) == (0, "class 0")
+
+
+def test_a_pointer_has_a_class_in_the_row_only_where_it_is_its_own() -> None:
+    first, second = ROW.pointers
+    mixed = replace(ROW, pointers=(first, replace(second, class_id=0, class_name="tench")))
+    told = [
+        {name: pointer[name] for name in ("class_id", "class_name") if name in pointer}
+        for pointer in mixed.to_dict()["pointers"]
+    ]
+    assert told == [{}, {"class_id": 0, "class_name": "tench"}]
+    assert Result.from_dict(mixed.to_dict()) == mixed
 
 
 def test_supervision_takes_the_pointers_as_detections() -> None:
@@ -109,6 +123,10 @@ def test_supervision_takes_the_pointers_as_detections() -> None:
     assert detections.confidence.tolist() == [0.75, 0.25]
     assert detections.class_id.tolist() == [7, 7]
     assert detections["class_name"].tolist() == ["crane", "crane"]
+    tench = replace(ROW.pointers[1], class_id=0, class_name="tench")
+    mixed = replace(ROW, pointers=(ROW.pointers[0], tench)).to_supervision()
+    assert mixed.class_id.tolist() == [7, 0]
+    assert mixed["class_name"].tolist() == ["crane", "tench"]
     assert len(detections[detections.confidence > 0.5]) == 1
     drawn = supervision.BoxAnnotator().annotate(np.zeros((30, 40, 3), np.uint8), detections)
     assert drawn.any()

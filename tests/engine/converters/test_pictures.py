@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -40,7 +41,24 @@ def test_rows_with_and_without_a_class_share_a_numbering(make_row) -> None:
     rows = [make_row("a.jpg", BOX, class_id=3), make_row("b.jpg", ELLIPSE)]
     survey = survey_rows(rows)
     assert survey.categories == ("object", "goldfish, Carassius auratus")
-    assert [picture.label for picture in pictures(rows, survey, 0)] == [*reversed(survey.categories)]
+    labels = [picture.label(picture.result.pointers[0]) for picture in pictures(rows, survey, 0)]
+    assert labels == [*reversed(survey.categories)]
+
+
+def test_pointers_of_several_classes_have_a_category_each(make_row) -> None:
+    crane = replace(BOX, class_id=7, class_name="crane")
+    row = make_row(
+        "a.jpg",
+        replace(BOX, class_id=3, class_name="goldfish, Carassius auratus"),
+        crane,
+        replace(crane, score=0.1),
+        class_id=3,
+    )
+    survey = survey_rows([row])
+    assert survey.categories == ("goldfish, Carassius auratus", "crane")
+    (picture,) = pictures([row], survey, 0.2)
+    assert [picture.label(pointer) for pointer in picture.result.pointers] == list(survey.categories)
+    assert [picture.category(pointer) for pointer in picture.result.pointers] == [0, 1]
 
 
 def test_a_run_without_a_readable_image_has_a_category_all_the_same(failed_row) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pc_engine.errors import ModelError, UsageError
+from pc_engine.modes.outcome import Outcome
 from pc_engine.modes.p2c import P2CSettings, cluster_pointers, p2c, signature_heatmap
 from pc_engine.signatures import SignatureDictionary
 
@@ -247,3 +248,90 @@ def test_an_image_of_the_background_class_shows_nothing() -> None:
     np.testing.assert_array_equal(outcome.count, [3, 0, 3])
     assert np.isnan(outcome.pointers[1]).all()
     np.testing.assert_array_equal(outcome.class_id, [0, 1, 2])
+
+
+SEVERAL = P2CSettings(top_last=1, min_density=0.3, min_distance=3, classes=3)
+ONE_MAP_EACH = SignatureDictionary({"conv_last": np.array([[0], [1], [2], [3]], np.int32)}, np.ones(4, bool))
+
+
+def several_taps(places: list[list[tuple[int, int]]], logits: list[float]) -> dict[str, np.ndarray]:
+    """One image whose map of each class has a bump at each of its places (x, y)."""
+    y, x = np.mgrid[:14, :14]
+    maps = np.zeros((1, len(places), 14, 14), np.float32)
+    for of_class, centres in zip(maps[0], places, strict=True):
+        for centre_x, centre_y in centres:
+            of_class += np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / 1.3)
+    return {"conv_last": maps, "logits": np.float32([logits])}
+
+
+def classes_and_places(outcome: Outcome) -> set[tuple[int, int, int]]:
+    there = ~np.isnan(outcome.pointers[0, :, 0])
+    boxes = outcome.pointers[0, there]
+    of_pointer = np.zeros(len(there), int) if outcome.pointer_class is None else outcome.pointer_class[0]
+    centres = np.round((boxes[:, :2] + boxes[:, 2:4]) / 2 * 14 - 0.5).astype(int)
+    return {(int(of), int(x), int(y)) for of, (x, y) in zip(of_pointer[there], centres, strict=True)}
+
+
+def test_each_class_of_an_image_is_pointed_at_and_counted() -> None:
+    taps = several_taps([[(2, 2), (11, 11)], [(11, 2)], [], []], [3, 2, -5, -5])
+    outcome = p2c(taps, ONE_MAP_EACH, SEVERAL)
+    assert outcome.count.tolist() == [3]
+    assert outcome.class_id is not None
+    assert outcome.class_id.tolist() == [0]
+    assert classes_and_places(outcome) == {(0, 2, 2), (0, 11, 11), (1, 11, 2)}
+
+
+def test_an_object_that_a_more_probable_class_has_is_not_counted_again() -> None:
+    taps = several_taps([[(2, 2)], [(2, 2), (11, 11)], [(11, 11)], []], [2, 2.5, 1.5, -5])
+    outcome = p2c(taps, ONE_MAP_EACH, SEVERAL)
+    assert classes_and_places(outcome) == {(1, 2, 2), (1, 11, 11)}
+    assert outcome.count.tolist() == [2]
+    apart = p2c(taps, ONE_MAP_EACH, replace(SEVERAL, class_overlap=1.0))
+    assert apart.count.tolist() == [4]
+
+
+def test_an_object_belongs_to_the_class_that_is_stronger_there() -> None:
+    taps = several_taps([[(2, 2)], [(11, 11)], [], []], [3, 2, -5, -5])
+    taps["conv_last"][0, 0] += 0.6 * taps["conv_last"][0, 1]  # the more probable class sees the other's object, too
+    assert classes_and_places(p2c(taps, ONE_MAP_EACH, SEVERAL)) == {(0, 2, 2), (1, 11, 11)}
+    assert classes_and_places(p2c(taps, ONE_MAP_EACH, replace(SEVERAL, classes=1))) == {(0, 2, 2), (0, 11, 11)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "classes"),
+    [({}, {0, 1}), ({"classes": 2}, {0, 1}), ({"class_share": 0.9}, {0}), ({"class_share": 0.0}, {0, 1, 2})],
+)
+def test_a_class_takes_part_as_its_rank_and_probability_allow(changes: dict[str, float], classes: set[int]) -> None:
+    taps = several_taps([[(2, 2)], [(11, 11)], [(2, 11)], [(11, 2)]], [3, 2, -1, -2])
+    outcome = p2c(taps, ONE_MAP_EACH, replace(SEVERAL, **changes))
+    assert {found[0] for found in classes_and_places(outcome)} == classes
+
+
+def test_a_network_that_sees_nothing_sees_nothing_of_any_class() -> None:
+    taps = several_taps([[(2, 2)], [(11, 11)], [], []], [3, 2, -5, -5])
+    assert p2c(taps, ONE_MAP_EACH, replace(SEVERAL, background_class=0)).count.tolist() == [0]
+    second = p2c(taps, ONE_MAP_EACH, replace(SEVERAL, background_class=1))
+    assert classes_and_places(second) == {(0, 2, 2)}
+
+
+def test_one_class_of_several_is_what_a_single_class_gives() -> None:
+    taps = several_taps([[(2, 2), (11, 11)], [(11, 2)], [], []], [9, 2, -5, -5])
+    several, one = p2c(taps, ONE_MAP_EACH, SEVERAL), p2c(taps, ONE_MAP_EACH, replace(SEVERAL, classes=1))
+    there = ~np.isnan(several.pointers[0, :, 0])
+    np.testing.assert_array_equal(several.pointers[0, there], one.pointers[0])
+    np.testing.assert_array_equal(several.count, one.count)
+    np.testing.assert_allclose(several.class_score, one.class_score, rtol=1e-6)
+    assert one.pointer_class is None
+
+
+def test_a_refused_heatmap_of_a_class_that_takes_part_refuses_the_image() -> None:
+    taps = several_taps([[(2, 2)], [(11, 11)], [(2, 11)], []], [3, 2, -5, -5])
+    taps["conv_last"][0, 1, 0, 0] = np.inf
+    with np.errstate(invalid="ignore"):
+        assert p2c(taps, ONE_MAP_EACH, SEVERAL).count.tolist() == [-1]
+        assert p2c(taps, ONE_MAP_EACH, replace(SEVERAL, class_share=0.9)).count.tolist() == [1]
+
+
+def test_the_networks_evidence_cannot_speak_of_several_classes() -> None:
+    with pytest.raises(UsageError, match="make signatures with 'pc-engine fit-signatures', or ask for 1 class"):
+        P2CSettings(signature="evidence", classes=2)
