@@ -12,8 +12,9 @@
 Every bin says in how many of its images the count is right, too low and too high (as labels: 9 for 7 is right under
 "4+"), and how many of the pointers due lie in their boxes by more than half where it is right. Images with many objects
 are harder, and their objects are smaller and closer. So each figure has another beside it, the one *expected* from the
-images' true counts alone: what it would be if each image were as good as all with its count are on this axis. What a
-scale or a spacing does by itself is the difference of the two.
+images' true counts alone: what it would be if each image were as good as all with its count are on this axis. Small
+objects have large gaps for their size, too; so for spacing each image is compared with those of its count and its third
+of the scales. What a scale, a spacing or a frequency does by itself is the difference of the two.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ FIGURES = ("right", "too_low", "too_high", "pointing")
 #: Bins and classes with fewer images say little: charts leave them out, and classes are not listed.
 LEAST_IMAGES = 10
 
+_THIRDS = 3
 _POINTING_RATIO = RATIOS.index(0.5)
 # Columns of what is summed up: a figure is the first over the second.
 _SHARES = {"right": (0, 3), "too_low": (1, 3), "too_high": (2, 3), "pointing": (4, 5)}
@@ -125,16 +127,22 @@ def failure_analysis(
     columns[pointing.places, 4] = pointing.contained[:, _POINTING_RATIO]
     columns[pointing.places, 5] = pointing.due
     columns = columns[places]
-    measured = _Measured(columns, truth, seed)
+    measured = _Measured(columns, seed)
     boxes = [_boxes(images[place], rows[place], labels) for place in places]
     values = {
         "scale": [object_scale(*framed) if framed else math.nan for framed in boxes],
         "spacing": [object_spacing(framed[0]) if framed else math.nan for framed in boxes],
         "class_frequency": [math.nan if (share := frequencies[place]) is None else share for place in places],
     }
+    arrays = {name: np.array(column) for name, column in values.items()}
+    likes = {"spacing": truth * _THIRDS + _third(arrays["scale"], ~np.isnan(arrays["spacing"]))}
     return {
-        **{axis.name: {"bins": measured.bins(axis, np.array(values[axis.name]))} for axis in AXES},
-        "classes": measured.classes([images[place].class_name for place in places], values["class_frequency"]),
+        **{axis.name: {"bins": measured.bins(axis, arrays[axis.name], likes.get(axis.name, truth))} for axis in AXES},
+        "classes": measured.classes(
+            [images[place].class_name for place in places],
+            arrays["class_frequency"],
+            truth,
+        ),
     }
 
 
@@ -148,6 +156,14 @@ def _boxes(image: LabelledImage, row: Result, labels: tuple[str, ...]) -> tuple[
     return (boxes, row.width, row.height) if fits else None
 
 
+def _third(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return for each value the third, 0 to 2, that it falls into of those that are ``chosen``."""
+    if not chosen.any():
+        return np.zeros(len(values), np.int64)
+    limits = np.quantile(values[chosen], [1 / _THIRDS, 2 / _THIRDS])
+    return np.asarray(np.searchsorted(limits, np.nan_to_num(values)))
+
+
 def _gap(a: Box, b: Box) -> float:
     across = max(a.x0 - b.x1, b.x0 - a.x1, 0.0)
     down = max(a.y0 - b.y1, b.y0 - a.y1, 0.0)
@@ -156,16 +172,18 @@ def _gap(a: Box, b: Box) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """What is summed up of each image, (n, 6), and the place of its true label, (n,)."""
+    """What is summed up of each image, (n, 6)."""
 
     columns: np.ndarray
-    truth: np.ndarray
     seed: int
 
-    def bins(self, axis: Axis, values: np.ndarray) -> list[dict[str, Any]]:
-        """Return the figures of each bin that holds images; those whose value is NaN take no part."""
+    def bins(self, axis: Axis, values: np.ndarray, kinds: np.ndarray) -> list[dict[str, Any]]:
+        """Return the figures of each bin that holds images; those whose value is NaN take no part.
+
+        What is expected of an image is what those of its kind, (n,) integers, are like.
+        """
         known = ~np.isnan(values)
-        expected = self._expected(known)
+        expected = self._expected(known, kinds)
         place = np.searchsorted(axis.limits, values)  # NaN comes last
         found = []
         for number, (above, up_to) in enumerate(axis.bins):
@@ -174,26 +192,26 @@ class _Measured:
                 found.append({"above": above, "up_to": up_to, **self._figures(inside, expected)})
         return found
 
-    def classes(self, names: Sequence[str | None], frequencies: Sequence[float]) -> list[dict[str, Any]]:
+    def classes(self, names: Sequence[str | None], frequencies: np.ndarray, kinds: np.ndarray) -> list[dict[str, Any]]:
         """Return the figures of each class that is not rare."""
         of_image = np.array([name or "" for name in names])
-        expected = self._expected(np.array([name is not None for name in names], bool))
+        expected = self._expected(np.array([name is not None for name in names], bool), kinds)
         found = []
         for name, number in Counter(name for name in names if name is not None).most_common():
             if number >= LEAST_IMAGES:
                 inside = of_image == name
-                frequency = float(np.mean(np.asarray(frequencies)[inside]))
+                frequency = float(np.mean(frequencies[inside]))
                 known = None if math.isnan(frequency) else frequency
                 found.append({"class": name, "frequency": known, **self._figures(inside, expected)})
         return found
 
-    def _expected(self, chosen: np.ndarray) -> np.ndarray:
-        """Return each image's columns as the mean of the ``chosen`` images with its count has them, (n, 4)."""
+    def _expected(self, chosen: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+        """Return for each image the `FIGURES` of all ``chosen`` images of its kind, (n, 4)."""
         shares = np.zeros((len(self.columns), len(FIGURES)))
-        for label in np.unique(self.truth[chosen]):
-            sums = self.columns[chosen & (self.truth == label)].sum(axis=0)
-            of_label = [share_of(sums[part], sums[whole]) for part, whole in _SHARES.values()]
-            shares[self.truth == label] = np.nan_to_num(np.array(of_label))
+        for kind in np.unique(kinds[chosen]):
+            sums = self.columns[chosen & (kinds == kind)].sum(axis=0)
+            of_kind = [share_of(sums[part], sums[whole]) for part, whole in _SHARES.values()]
+            shares[kinds == kind] = np.nan_to_num(np.array(of_kind))
         return shares
 
     def _figures(self, inside: np.ndarray, expected: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Charts of a failure analysis, as PNG: one a curve, with what the images' counts alone let expect."""
+"""Charts of a failure analysis, as PNG: one a curve, with what is expected of images of such counts."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def _draw(axis: str, modes: Mapping[str, Sequence[Mapping[str, Any]]], title: st
             rotation=90,
             fontsize=7,
         )
-    panels[0].plot([], [], ":", color="black", linewidth=1, label="expected from the true counts")
+    alike = "counts and scales" if axis == "spacing" else "counts"
+    panels[0].plot([], [], ":", color="black", linewidth=1, label=f"expected of images with these true {alike}")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(modes) + 1, fontsize=8)
     figure.suptitle(f"{title}\nby {_ACROSS[axis]} (images)", fontsize=10)
     save_chart(figure, path)

@@ -33,7 +33,7 @@ def print_failures(report: Mapping[str, Any]) -> None:
     if shown:
         print_line(
             "In per cent: counts that are right, too low and too high; pointers at overlap .5 where the count is "
-            "right; exp.: what is expected of images with these true counts."
+            "right; exp.: what is expected of images with these true counts (over spacing: and scales)."
         )
     else:
         print_line("Nothing was measured over scale, spacing and class: the labels give no boxes and no classes.")

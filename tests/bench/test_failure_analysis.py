@@ -152,3 +152,12 @@ def test_bins_have_names() -> None:
     assert scale[:2] == ["to 0.05", "0.05-0.1"]
     assert (spacing[0], spacing[1], spacing[-1]) == ("0", "0-0.1", "above 2")
     assert frequency[1:3] == ["0-0.5", "0.5-1"]
+
+
+def test_spacing_is_judged_among_images_of_like_scale() -> None:
+    """Far apart for their size, but small: what is wrong with small objects is not their spacing's."""
+    large = [pair(squares(18, 0, gap), 2) for gap in (19, 19, 19, 50, 50, 50)]
+    small = [pair(squares(6, 0, gap), 1) for gap in (7, 60, 60)]
+    close, far = analyse([*large, *small])["spacing"]["bins"][0], analyse([*large, *small])["spacing"]["bins"][-1]
+    assert (close["up_to"], close["right"], close["right_expected"]) == (0.1, 1, 1)
+    assert (far["up_to"], far["right"], far["right_expected"]) == (None, 0, 0)
