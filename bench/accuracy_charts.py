@@ -10,7 +10,8 @@ import numpy as np
 
 from pc_engine.bench.charts import INK, MUTED, draw_panels, save_chart
 
-_COLOURS = {"c2p": "#2f6f9f", "p2c": "#c8553d", "combined": "#3f8f5b"}
+#: A colour for each mode.
+MODE_COLOURS = {"c2p": "#2f6f9f", "p2c": "#c8553d", "combined": "#3f8f5b"}
 _PUBLISHED_MARKS = {"C2P (paper)": ("c2p", "o"), "P2C (paper)": ("p2c", "s")}
 
 
@@ -28,16 +29,16 @@ def count_chart(report: Mapping[str, Any], path: Path) -> None:
         low, high = np.array([intervals[names[i]] for i in known]).T
         # A percentile interval need not hold the figure itself.
         errors = np.maximum([up - low, high - up], 0)
-        axes.bar(across, up, width * 0.95, color=_COLOURS[mode], label=mode, yerr=errors, ecolor=INK, capsize=2)
+        axes.bar(across, up, width * 0.95, color=MODE_COLOURS[mode], label=mode, yerr=errors, ecolor=INK, capsize=2)
     for name, (mode, mark) in _PUBLISHED_MARKS.items():
         published = np.array(report["published"]["count_accuracy"][name]) / 100
         places = np.arange(len(published)) + offsets.get(mode, 0)
-        axes.plot(places, published, mark, color=_COLOURS[mode], markeredgecolor="white", label=f"{name}, on SOS")
+        axes.plot(places, published, mark, color=MODE_COLOURS[mode], markeredgecolor="white", label=f"{name}, on SOS")
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("true count")
     axes.set_ylabel("count accuracy")
-    axes.set_title(_title(report), fontsize=10)
+    axes.set_title(title_of(report), fontsize=10)
     axes.legend(fontsize=7, ncols=len(modes) + 2, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
     save_chart(figure, path)
 
@@ -59,7 +60,7 @@ def confusion_chart(report: Mapping[str, Any], path: Path) -> None:
         axes.set_xlabel("count found")
         axes.set_ylabel("true count")
         axes.set_title(mode, fontsize=10)
-    figure.suptitle(_title(report), fontsize=10)
+    figure.suptitle(title_of(report), fontsize=10)
     save_chart(figure, path)
 
 
@@ -73,9 +74,9 @@ def pointing_chart(report: Mapping[str, Any], path: Path) -> None:
                 continue
             # No overlap exceeds the last ratio, 1.
             across, up = curve["ratio"][:-1], curve[overlap][:-1]
-            axes.plot(across, up, color=_COLOURS[mode], label=mode)
+            axes.plot(across, up, color=MODE_COLOURS[mode], label=mode)
             low, high = np.array(curve[f"{overlap}_interval"][:-1]).T
-            axes.fill_between(across, low, high, color=_COLOURS[mode], alpha=0.15, linewidth=0)
+            axes.fill_between(across, low, high, color=MODE_COLOURS[mode], alpha=0.15, linewidth=0)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
         axes.set_ylabel("pointing accuracy where the count is right")
@@ -85,14 +86,17 @@ def pointing_chart(report: Mapping[str, Any], path: Path) -> None:
         table = report["published"]["pointing"][name]
         ratios, values = [float(ratio) for ratio in table], [float(np.mean(row)) for row in table.values()]
         label = f"{name}, Table 2, mean"
-        panels[0].plot(ratios, values, mark, color="white", markeredgecolor=_COLOURS[mode], label=label)
+        panels[0].plot(ratios, values, mark, color="white", markeredgecolor=MODE_COLOURS[mode], label=label)
     panels[0].legend(fontsize=7, loc="lower left")
     panels[0].axvline(0.5, color=MUTED, linewidth=0.5, zorder=0)
     panels[0].axvline(0.8, color=MUTED, linewidth=0.5, zorder=0)
-    figure.suptitle(_title(report), fontsize=10)
+    figure.suptitle(title_of(report), fontsize=10)
     save_chart(figure, path)
 
 
-def _title(report: Mapping[str, Any]) -> str:
-    counter = f", counter in {report['folds']['k']} folds" if report["folds"] else ""
+def title_of(report: Mapping[str, Any]) -> str:
+    """Return one line that says what was evaluated on what."""
+    folds = report["folds"]
+    unseen = " of other classes" if folds and folds.get("unseen_classes") else ""
+    counter = f", counter in {folds['k']} folds{unseen}" if folds else ""
     return f"{report['model']} on {report['data']}, {report['images']} images{counter}"

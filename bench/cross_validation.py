@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +27,9 @@ def held_out_counters(
     folds: int,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    groups: Sequence[Hashable] | None = None,
 ) -> list[HeldOut]:
-    """Split images into folds of equal label shares, and fit for each fold a counter on the others.
+    """Split images into folds of like label shares, and fit for each fold a counter on the others.
 
     Parameters
     ----------
@@ -42,6 +43,8 @@ def held_out_counters(
         Of the assignment and the solver.
     progress
         Called as ``progress(done, folds)``.
+    groups
+        Of each image, (n,): images of one group are held out together. None where each stands for itself.
 
     Returns
     -------
@@ -53,12 +56,10 @@ def held_out_counters(
     Raises
     ------
     UsageError
-        If there are fewer than 2 folds, or more than images.
+        If there are fewer than 2 folds, or more than images or groups.
     DataError
         If fewer than 2 labels can be learnt.
     """
-    from sklearn.model_selection import StratifiedKFold
-
     from pc_engine.fitting.counter import fit_counter
 
     if not 2 <= folds <= len(counts):
@@ -68,7 +69,7 @@ def held_out_counters(
     truth = np.array([DEFAULT_LABELS.index(count_label(int(count))) for count in counts])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a label with fewer images than folds, which is allowed
-        splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth))
+        splits = _splits(truth, folds, seed, groups)
     found = []
     for fold, (others, held_out) in enumerate(splits):
         progress(fold, folds)
@@ -79,6 +80,24 @@ def held_out_counters(
         found.append(HeldOut(held_out, counter, report.c))
     progress(folds, folds)
     return found
+
+
+def _splits(
+    truth: np.ndarray, folds: int, seed: int, groups: Sequence[Hashable] | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return for each fold the places of the others and of those held out."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    if groups is None:
+        return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth))
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    if folds > len(numbers):
+        raise UsageError(
+            f"{folds} folds were asked for, but the images are of {len(numbers)} groups, which are held out whole: ask "
+            f"for {len(numbers)} folds or fewer."
+        )
+    group_of = [numbers[group] for group in groups]
+    return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(truth, truth, group_of))
 
 
 def _learnable(truth: np.ndarray, places: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:

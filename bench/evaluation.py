@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -14,6 +15,7 @@ from pc_engine.backbone import Backbone
 from pc_engine.bench.accuracy import PUBLISHED, chance_accuracy, count_accuracy
 from pc_engine.bench.cross_validation import held_out_counters
 from pc_engine.bench.environment import describe_environment
+from pc_engine.bench.failure_analysis import failure_analysis
 from pc_engine.bench.pointing import PUBLISHED_POINTING, TABLE_RATIOS, pointing_accuracy
 from pc_engine.bench.saliency import NAME as SALIENCY
 from pc_engine.bench.saliency import count_salient
@@ -46,7 +48,9 @@ class EvaluationSettings:
         Names of modes; ``"all"`` for those that the model can run.
     folds
         Number of folds to fit the counter in on the very images, each image being judged by one fitted without it; None
-        to take the model's own counter.
+        to take the model's own counter. Images of one group (`LabelledImage.group`) are in one fold.
+    unseen_classes
+        Let the images of a class be in one fold instead: each is judged by a counter that saw none of its class.
     seed
         Of the folds and of the intervals.
     """
@@ -60,15 +64,24 @@ class EvaluationSettings:
     workers: int | None = None
     cluster: str | None = None
     folds: int | None = None
+    unseen_classes: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.unseen_classes and self.folds is None:
+            raise UsageError("Classes can be kept from a counter that is fitted in folds: add --folds 5.")
 
 
 @dataclass(frozen=True)
 class _Share:
-    """Some images, by their places, and the model that is to be judged by them."""
+    """Some images, by their places, and the model that is to be judged by them.
+
+    ``class_shares`` are those of the classes among the images that its counter was fitted on, where they are known.
+    """
 
     places: Sequence[int]
     model: Model
+    class_shares: Mapping[str | None, float] | None = None
 
 
 def evaluate(
@@ -98,8 +111,9 @@ def evaluate(
     -------
     dict
         JSON-ready. ``"modes"`` has by mode what `CountAccuracy.to_dict` and `PointingAccuracy.to_dict` give, with
-        ``"class_accuracy"`` and the number of images ``"failed"``; ``"baselines"`` the same of the baselines, and
-        ``"published"`` the paper's rows. With one mode its figures stand at the top, too.
+        ``"class_accuracy"``, the number of images ``"failed"`` and the ``"failure_analysis"`` (see `failure_analysis`);
+        ``"baselines"`` the same of the baselines, and ``"published"`` the paper's rows. With one mode its figures stand
+        at the top, too.
 
     Raises
     ------
@@ -115,9 +129,13 @@ def evaluate(
     if not images:
         raise DataError(f"None of the images of {data} has a count.")
     model, modes = _model_and_modes(settings, report)
-    rows, how = _run(images, model, modes, settings, report, progress)
+    rows, shares, how = _run(images, model, modes, settings, report, progress)
     salient = _salient(images, settings, progress)
-    measured = {mode.name: _figures(images, rows[mode.name], settings.seed, model.manifest.classes) for mode in modes}
+    frequencies = _frequencies(images, shares)
+    measured = {
+        mode.name: _figures(images, rows[mode.name], settings.seed, model.manifest.classes, frequencies)
+        for mode in modes
+    }
     failures = {row.path: row.error for of_mode in rows.values() for row in of_mode if not row.ok}
     only = {"mode": modes[0].name, **measured[modes[0].name]} if len(modes) == 1 else {}
     return {
@@ -129,7 +147,7 @@ def evaluate(
         "modes": measured,
         "baselines": {
             "chance": chance_accuracy(_true_counts(images, salient), seed=settings.seed),
-            SALIENCY: _figures(images, salient, settings.seed, ()),
+            SALIENCY: _figures(images, salient, settings.seed, (), frequencies),
         },
         "published": _published(),
         "failed": len(failures),
@@ -156,8 +174,8 @@ def _run(
     settings: EvaluationSettings,
     report: Report,
     progress: Progress,
-) -> tuple[dict[str, list[Result]], dict[str, Any]]:
-    """Return each mode's row of every image, and what to report of how they were made."""
+) -> tuple[dict[str, list[Result]], list[_Share], dict[str, Any]]:
+    """Return each mode's row of every image, by what they were judged, and what to report of how they were made."""
     network = open_network(
         model,
         tuple(dict.fromkeys(tap for mode in modes for tap in mode.taps(model.manifest))),
@@ -173,7 +191,7 @@ def _run(
         if settings.folds is not None:
             shares, folds = _folds(images, model, network, settings, progress)
         rows = _rows(images, shares, modes, network, settings, progress)
-        return rows, {"backend": network.backend, "precision": network.request.precision, "folds": folds}
+        return rows, shares, {"backend": network.backend, "precision": network.request.precision, "folds": folds}
     finally:
         network.close()
 
@@ -228,17 +246,50 @@ def _folds(
         advance=advance,
     )
     counts = np.array([images[place].count for place in taken])
+    groups = _groups([images[place] for place in taken], settings.unseen_classes)
     held_out = held_out_counters(
-        features, counts, settings.folds, settings.seed, lambda done, total: progress("counters", done, total)
+        features,
+        counts,
+        settings.folds,
+        settings.seed,
+        lambda done, total: progress("counters", done, total),
+        groups,
     )
-    places = [[taken[i] for i in fold.places] for fold in held_out]
+    classes = Counter(images[place].class_name for place in taken)
+    shares = []
+    for fold in held_out:
+        places = [taken[i] for i in fold.places]
+        seen = classes - Counter(images[place].class_name for place in places)
+        class_shares = {name: number / seen.total() for name, number in seen.items()}
+        own = replace(model, parts=FittedParts(fold.counter, model.parts.signatures))
+        shares.append(_Share(places, own, class_shares))
     # An image without features gets its error row from any of them.
-    places[0] += sorted({*range(len(images))} - {*taken})
-    shares = [
-        _Share(of_fold, replace(model, parts=FittedParts(fold.counter, model.parts.signatures)))
-        for of_fold, fold in zip(places, held_out, strict=True)
-    ]
-    return shares, {"k": settings.folds, "seed": settings.seed, "c": [fold.c for fold in held_out]}
+    shares[0] = replace(shares[0], places=[*shares[0].places, *sorted({*range(len(images))} - {*taken})])
+    return shares, {
+        "k": settings.folds,
+        "seed": settings.seed,
+        "c": [fold.c for fold in held_out],
+        "groups": None if groups is None else len({*groups}),
+        "unseen_classes": settings.unseen_classes,
+    }
+
+
+def _groups(images: Sequence[LabelledImage], by_class: bool) -> list[Hashable] | None:
+    """Return the group of each image, which folds keep together; None where each stands for itself."""
+    kinds = [image.class_name if by_class else image.group for image in images]
+    if all(kind is None for kind in kinds):
+        return None
+    return [place if kind is None else kind for place, kind in enumerate(kinds)]
+
+
+def _frequencies(images: Sequence[LabelledImage], shares: Sequence[_Share]) -> list[float | None]:
+    """Return of each image the share of its class among those that its counter was fitted on, where that is known."""
+    frequencies: list[float | None] = [None] * len(images)
+    for share in shares:
+        for place in share.places:
+            if share.class_shares is not None and images[place].class_name is not None:
+                frequencies[place] = share.class_shares.get(images[place].class_name, 0.0)
+    return frequencies
 
 
 def _rows(
@@ -275,9 +326,13 @@ def _engine(model: Model, mode: Mode, network: Backbone, settings: EvaluationSet
 
 
 def _figures(
-    images: Sequence[LabelledImage], rows: Sequence[Result], seed: int, classes: Collection[str]
+    images: Sequence[LabelledImage],
+    rows: Sequence[Result],
+    seed: int,
+    classes: Collection[str],
+    frequencies: Sequence[float | None],
 ) -> dict[str, Any]:
-    """Return all figures of one mode; ``classes`` are those that the network knows."""
+    """Return all figures of one mode; ``classes`` are those that the network knows, ``frequencies`` the counter's."""
     if not any(row.ok for row in rows):
         raise DataError(f"None of the {len(rows)} images can be read; the first: {rows[0].error}")
     found = [row.count for row in rows if row.count is not None]
@@ -287,9 +342,11 @@ def _figures(
         for image, row in zip(images, rows, strict=True)
         if image.count and row.class_name is not None and image.class_name in classes
     ]
+    pointing = pointing_accuracy(images, rows, seed=seed)
     return {
         **accuracy.to_dict(),
-        **pointing_accuracy(images, rows, seed=seed).to_dict(),
+        **pointing.to_dict(),
+        "failure_analysis": failure_analysis(images, rows, pointing, frequencies, seed=seed),
         "class_accuracy": sum(judged) / len(judged) if judged else None,
         "class_images": len(judged),
         "failed": sum(not row.ok for row in rows),

@@ -107,6 +107,8 @@ class PointingAccuracy:
     ----------
     labels
         The count labels above 0.
+    places
+        Place of each image among those that were given, (n,).
     label
         Place of each image's label in ``labels``, (n,).
     due
@@ -124,6 +126,7 @@ class PointingAccuracy:
     """
 
     labels: tuple[str, ...]
+    places: np.ndarray
     label: np.ndarray
     due: np.ndarray
     contained: np.ndarray
@@ -208,10 +211,10 @@ def pointing_accuracy(
     """
     labels = tuple(labels)
     floors = dict(zip(labels, label_counts(labels).tolist(), strict=True))
-    places = {label: place for place, label in enumerate(label for label in labels if floors[label] > 0)}
+    columns = {label: column for column, label in enumerate(label for label in labels if floors[label] > 0)}
     judged: list[tuple[Any, ...]] = []
     wrong = no_boxes = disagree = clipped = outside = 0
-    for image, row in zip(images, rows, strict=True):
+    for place, (image, row) in enumerate(zip(images, rows, strict=True)):
         if not image.count or row.count is None or row.width is None or row.height is None:
             continue
         boxes, cut, beyond = clip_to_frame(image.counted_boxes, row.width, row.height)
@@ -225,11 +228,14 @@ def pointing_accuracy(
             wrong += 1
         else:
             due = max(len(row.pointers), floors[label])
-            judged.append((places[label], due, *_overlaps(row.pointers, boxes, row.width * row.height)))
+            judged.append((place, columns[label], due, *_overlaps(row.pointers, boxes, row.width * row.height)))
     report = BoxReport(len(judged), wrong, no_boxes, disagree, clipped, outside)
-    label_of, due_of, contained, united, overlap, n_pointers, area = zip(*judged, strict=True) if judged else [()] * 7
+    places, label_of, due_of, contained, united, overlap, n_pointers, area = (
+        zip(*judged, strict=True) if judged else [()] * 8
+    )
     return PointingAccuracy(
-        labels=tuple(places),
+        labels=tuple(columns),
+        places=np.array(places, np.int64),
         label=np.array(label_of, np.int64),
         due=np.array(due_of, np.float64),
         contained=np.array(contained, np.float64).reshape(-1, len(RATIOS)),

@@ -8,7 +8,21 @@ import warnings
 
 import typer
 
-from pc_engine.cli import bench, build, convert, doctor, evaluate, fit, lego, models, report, review, run, status
+from pc_engine.cli import (
+    bench,
+    build,
+    collage,
+    convert,
+    doctor,
+    evaluate,
+    fit,
+    lego,
+    models,
+    report,
+    review,
+    run,
+    status,
+)
 from pc_engine.errors import PcEngineError
 
 app = typer.Typer(
@@ -27,6 +41,7 @@ app.command("build")(build.build)
 app.command("fit-signatures")(fit.fit_signatures)
 app.command("fit-counter")(fit.fit_counter)
 app.command("evaluate")(evaluate.evaluate)
+app.command("collage")(collage.collage)
 app.command("convert")(convert.convert)
 app.command("report")(report.report)
 app.command("review")(review.review)

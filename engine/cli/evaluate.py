@@ -11,6 +11,7 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
+from pc_engine.cli.failure_tables import print_failures
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import MissingPackageError, UsageError
 
@@ -38,6 +39,13 @@ def evaluate(
             "--folds", help="Fit the counter in so many folds on DATA itself, each image judged by one without it."
         ),
     ] = None,
+    unseen_classes: Annotated[
+        bool,
+        typer.Option("--unseen-classes", help="With --folds: judge each image by a counter that saw no such class."),
+    ] = False,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Print accuracy over the scale, spacing and class of objects as well.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the folds and of the bootstrap intervals.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help=f"Directory to write {_REPORT} and the charts to.")] = None,
     backend: options.Backend = "auto",
@@ -52,7 +60,9 @@ def evaluate(
     """Run modes on images whose count is known, and compare: Tables 1 and 2, Figures 2 and 3 of the paper.
 
     Pointing is compared where the labels give boxes. Chance, and a counter of salient objects that has learnt nothing,
-    stand beside. Images that cannot be read are counted and listed.
+    stand beside. Images that cannot be read are counted and listed. Where the labels give boxes or classes, the curves
+    of the paper's failure analysis follow: accuracy over the size of objects, their spacing, and how often the counter
+    saw their class (--curves prints them, --out draws them).
     """
     from pc_engine.bench.evaluation import EvaluationSettings
     from pc_engine.bench.evaluation import evaluate as measure
@@ -67,6 +77,7 @@ def evaluate(
         workers=workers,
         cluster=cluster,
         folds=folds,
+        unseen_classes=unseen_classes,
         seed=seed,
     )
     _make_folder(out)
@@ -87,6 +98,8 @@ def evaluate(
     elif not quiet:
         _print_counts(report)
         _print_pointing(report)
+        if curves:
+            print_failures(report)
         print_skipped([*labelled.skipped, *((path, reason) for path, reason in report["failures"])])
 
 
@@ -102,12 +115,14 @@ def _make_folder(out: Path | None) -> None:
 
 def _store(out: Path, report: Mapping[str, Any], quiet: bool) -> None:
     from pc_engine.bench.accuracy_charts import confusion_chart, count_chart, pointing_chart
+    from pc_engine.bench.failure_charts import failure_charts
 
     (out / _REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     try:
         count_chart(report, out / "count-accuracy.png")
         confusion_chart(report, out / "confusion.png")
         pointing_chart(report, out / "pointing-accuracy.png")
+        failure_charts(report, out)
     except MissingPackageError as error:
         remark(quiet)(f"{error} The tables are in {out / _REPORT}.")
 
@@ -135,8 +150,10 @@ def _print_counts(report: Mapping[str, Any]) -> None:
         rows,
     )
     if report["folds"]:
+        unseen = "its class" if report["folds"]["unseen_classes"] else "it"
         print_line(
-            f"The counter was fitted in {report['folds']['k']} folds, each image judged by one that did not see it."
+            f"The counter was fitted in {report['folds']['k']} folds, each image judged by one that did not see "
+            f"{unseen}."
         )
     for mode, figures in report["modes"].items():
         found = figures["count_accuracy"]

@@ -80,12 +80,21 @@ def _image(
     unknown = {item.get("category_id") for item in annotations} - set(names)
     if unknown:
         raise ValueError(f"its category {next(iter(unknown))!r} is not among the categories")
-    crowds = {names[item["category_id"]] for item in annotations if item.get("iscrowd")}
-    objects = ((item.get("bbox"), names[item["category_id"]]) for item in annotations if not item.get("iscrowd"))
-    boxes = builder.boxes(path, objects)
+    crowded = {names[item["category_id"]] for item in annotations if item.get("iscrowd")}
+    boxes, crowds = (
+        builder.boxes(
+            path,
+            (
+                (item.get("bbox"), names[item["category_id"]])
+                for item in annotations
+                if bool(item.get("iscrowd")) is crowd
+            ),
+        )
+        for crowd in (False, True)
+    )
     class_name, count = dominant_class(boxes)
-    known = class_name not in crowds if boxes else not crowds
-    return LabelledImage(path, count if known else None, class_name, boxes=boxes)
+    known = class_name not in crowded if boxes else not crowded
+    return LabelledImage(path, count if known else None, class_name, boxes=boxes, crowds=crowds)
 
 
 def _images_folder(path: Path, files: list[str]) -> Path:

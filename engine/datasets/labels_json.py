@@ -6,7 +6,8 @@
                                  "boxes": [{"c": "apple", "b": [x, y, width, height], "crowd": 0}, …]}, …]}
 
 ``count`` and ``dominant`` may be left out where there are boxes: the class of the largest summed area is dominant and
-its boxes are counted. ``crowd`` and ``class_id`` may be left out.
+its boxes are counted. ``crowd`` and ``class_id`` may be left out, and so may ``group``, which images that show parts of
+the same photos have in common (see ``pc-engine collage``).
 """
 
 from __future__ import annotations
@@ -60,7 +61,13 @@ def _image(entry: Any, folder: Path, builder: LabelledSetBuilder) -> LabelledIma
     objects = entry.get("boxes", [])
     if not isinstance(objects, list) or not all(isinstance(item, Mapping) for item in objects):
         raise ValueError("its 'boxes' is not a list of objects")
-    boxes = builder.boxes(entry["file"], ((item.get("b"), item.get("c")) for item in objects if not item.get("crowd")))
+    boxes, crowds = (
+        builder.boxes(
+            entry["file"], ((item.get("b"), item.get("c")) for item in objects if bool(item.get("crowd")) is crowd)
+        )
+        for crowd in (False, True)
+    )
+    group = entry.get("group")
     class_name, count = entry.get("dominant"), parse_count(entry.get("count"))
     if boxes and class_name is None and count is None:
         class_name, count = dominant_class(boxes)
@@ -70,4 +77,6 @@ def _image(entry: Any, folder: Path, builder: LabelledSetBuilder) -> LabelledIma
         class_name=None if class_name is None else str(class_name),
         class_id=parse_class_id(entry.get("class_id")),
         boxes=boxes,
+        crowds=crowds,
+        group=None if group is None else str(group),
     )

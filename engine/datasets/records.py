@@ -48,6 +48,11 @@ class LabelledImage:
         The objects, of all classes. Crowd regions, which hold uncounted objects, are left out.
     wnid
         WordNet id of the class, e.g. ``"n01440764"``.
+    crowds
+        The crowd regions.
+    group
+        Images of one group show parts of the same photos, so that one says something about another: folds keep them
+        together. None for an image that stands for itself.
     """
 
     path: Path
@@ -56,6 +61,8 @@ class LabelledImage:
     class_id: int | None = None
     boxes: tuple[Box, ...] = ()
     wnid: str | None = None
+    crowds: tuple[Box, ...] = ()
+    group: str | None = None
 
     @property
     def counted_boxes(self) -> tuple[Box, ...]:

@@ -65,3 +65,14 @@ def test_wrong_use_is_said() -> None:
     for folds in (1, 11):
         with pytest.raises(UsageError, match=f"{folds} folds of 10 images"):
             held_out_counters(features_of(counts), counts, folds)
+
+
+def test_a_group_is_held_out_whole() -> None:
+    counts = np.tile([0, 1, 2, 3], 15)
+    groups = [place // 12 for place in range(60)]
+    folds = held_out_counters(features_of(counts), counts, 5, groups=groups)
+    assert sorted(np.concatenate([fold.places for fold in folds])) == list(range(60))
+    held_out = [{groups[place] for place in fold.places} for fold in folds]
+    assert sorted(held_out, key=min) == [{0}, {1}, {2}, {3}, {4}]
+    with pytest.raises(UsageError, match=r"6 folds were asked for, but the images are of 5 groups"):
+        held_out_counters(features_of(counts), counts, 6, groups=groups)

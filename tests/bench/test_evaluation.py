@@ -271,3 +271,52 @@ def test_progress_ends_where_it_is_said_to(blobs: Path, tiny_directory: Path) ->
     )
     assert list(steps) == ["features", "counters", "images", "spectral residual"]
     assert all(seen[-1][0] == seen[-1][1] for seen in steps.values())
+
+
+def test_folds_keep_groups_together_and_know_how_common_a_class_is(
+    tmp_path: Path, draw_scene: Any, tiny_directory: Path
+) -> None:
+    places, records = [A, B, C, D], []
+    for turn in range(6):
+        for count in range(5):
+            name = f"{turn}-{count}.png"
+            draw_scene(places[:count]).save(tmp_path / name)
+            boxes = [{"c": "cat" if turn == 0 else "dog", "b": [8 * x, 8 * y, 8, 8]} for x, y in places[:count]]
+            kind = boxes[0]["c"] if boxes else None
+            records.append({"file": name, "count": count, "dominant": kind, "boxes": boxes, "group": turn // 2})
+    (tmp_path / "labels.json").write_text(json.dumps({"images": records}))
+    report = run(str(tmp_path), tiny_directory, modes=("all",), folds=3)
+    assert (report["folds"]["groups"], report["folds"]["unseen_classes"]) == (3, False)
+    # The fold of turns 0 and 1 is judged by twenty images, sixteen of them dogs; it alone has cats. The others by ten
+    # of that fold, four cats and four dogs, and ten more, eight dogs.
+    by_frequency = report["modes"]["c2p"]["failure_analysis"]["class_frequency"]["bins"]
+    assert [(entry["up_to"], entry["images"]) for entry in by_frequency] == [(0.0, 4), (1.0, 20)]
+    analysis = report["modes"]["p2c"]["failure_analysis"]
+    assert sum(entry["images"] for entry in analysis["scale"]["bins"]) == 24
+    # A cell is an eighth of the side; two of them leave four or five cells between.
+    assert [entry["up_to"] for entry in analysis["scale"]["bins"]] == [0.15]
+    assert [(entry["up_to"], entry["images"]) for entry in analysis["spacing"]["bins"]] == [(None, 18)]
+    (dog,) = analysis["classes"]
+    assert (dog["class"], dog["images"], dog["right"]) == ("dog", 20, 1)
+    assert dog["frequency"] == pytest.approx((4 * 16 / 20 + 16 * 12 / 20) / 20)
+    with pytest.raises(UsageError, match="4 folds were asked for, but the images are of 3 groups"):
+        run(str(tmp_path), tiny_directory, folds=4)
+
+
+def test_classes_can_be_kept_from_the_counter(tmp_path: Path, draw_scene: Any, tiny_directory: Path) -> None:
+    rows = ["path,count,class"]
+    for kind in ("cat", "dog", "cow"):
+        for count in range(4):
+            for turn in range(2):
+                name = f"{kind}-{count}-{turn}.png"
+                draw_scene([A, B, C][:count]).save(tmp_path / name)
+                rows.append(f"{name},{count},{kind if count else ''}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    report = run(str(tmp_path), tiny_directory, folds=3, unseen_classes=True)
+    assert report["folds"]["unseen_classes"]
+    assert report["folds"]["groups"] == 3 + 6  # each picture without objects stands for itself
+    analysis = report["failure_analysis"]
+    assert [(entry["up_to"], entry["images"]) for entry in analysis["class_frequency"]["bins"]] == [(0.0, 18)]
+    assert analysis["scale"]["bins"] == []
+    with pytest.raises(UsageError, match="add --folds 5"):
+        run(str(tmp_path), tiny_directory, unseen_classes=True)

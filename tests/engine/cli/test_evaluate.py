@@ -73,11 +73,33 @@ def test_without_matplotlib_there_are_figures_and_a_sentence(pc_engine, boxed, t
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
 
 
+def test_curves_are_printed_and_drawn(pc_engine, boxed, tiny_directory, tmp_path):
+    pytest.importorskip("matplotlib")
+    labels = json.loads((boxed / "labels.json").read_text())
+    labels["images"] = [{**entry} for entry in labels["images"] for _ in range(12)]
+    one, two = labels["images"][36], labels["images"][48]
+    one["boxes"] = [{"c": "red", "b": [0, 0, 60, 60]}]  # another scale, for another bin
+    two["boxes"][0]["c"] = "green"
+    (boxed / "labels.json").write_text(json.dumps(labels))
+    modes = ("--mode", "p2c", "--mode", "c2p")
+    out = tmp_path / "out"
+    outcome = pc_engine("evaluate", boxed, *modes, "--model", tiny_directory, "--curves", "--out", out, *FAST)
+    assert outcome.code == 0, outcome.err
+    assert "By the mean size of an image's objects, √(box / picture) (p2c)" in outcome.out
+    assert "By the mean size of an image's objects, √(box / picture) (c2p)" in outcome.out
+    assert "what is expected of images with these true counts" in outcome.out
+    # Two of four pictures at most have one scale with ten images; all others are alike, so no curve is drawn.
+    assert not list(out.glob("failures-*"))
+    silent = pc_engine("evaluate", boxed, "--model", tiny_directory, *FAST)
+    assert "By the mean size" not in silent.out
+
+
 def test_labels_without_boxes_say_so(pc_engine, scenes, tiny_directory):
     (scenes / "labels.csv").write_text("path,count\n" + "".join(f"{k}.png,{k}\n" for k in range(5)))
-    outcome = pc_engine("evaluate", scenes, "--model", tiny_directory, *FAST)
+    outcome = pc_engine("evaluate", scenes, "--model", tiny_directory, "--curves", *FAST)
     assert outcome.code == 0
     assert "Pointing was not measured" in outcome.out
+    assert "Nothing was measured over scale, spacing and class" in outcome.out
 
 
 def test_quiet_prints_nothing(pc_engine, boxed, tiny_directory):
@@ -91,6 +113,7 @@ def test_quiet_prints_nothing(pc_engine, boxed, tiny_directory):
         (("--mode", "both"), "There is no mode 'both'"),
         (("--mode", "p2c", "--folds", "3"), "leave --folds out"),
         (("--folds", "1"), "1 folds of 5 images"),
+        (("--unseen-classes",), "add --folds 5"),
         (("--out", "labels.json/out"), "cannot be written"),
     ],
 )

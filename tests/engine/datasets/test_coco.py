@@ -38,6 +38,7 @@ def test_the_class_of_the_largest_summed_area_is_counted(tmp_path: Path) -> None
     first, second = read_labelled(f"coco:{path}").images
     assert (first.class_name, first.count, len(first.boxes)) == ("dog", 2, 3)
     assert first.boxes[2] == Box(5, 6, 13, 14, "dog")
+    assert first.crowds == (Box(0, 0, 100, 100, "person"),)
     assert (second.class_name, second.count, second.boxes) == (None, 0, ())
     assert read_labelled(str(path)).images == (first, second)
 

@@ -23,10 +23,21 @@ def test_counts_classes_and_boxes_are_read(tmp_path: Path) -> None:
     boxes = [{"c": "apple", "b": [1, 2, 3, 4]}, {"c": "apple", "b": [0, 0, 50, 50], "crowd": 1}]
     write(tmp_path, [{"file": "img/a.jpg", "dominant": "apple", "count": 7, "boxes": boxes}], set="fruit")
     labelled = read_labelled(str(tmp_path))
-    expected = LabelledImage(tmp_path / "img/a.jpg", 7, "apple", boxes=(Box(1, 2, 4, 6, "apple"),))
+    expected = LabelledImage(
+        tmp_path / "img/a.jpg",
+        7,
+        "apple",
+        boxes=(Box(1, 2, 4, 6, "apple"),),
+        crowds=(Box(0, 0, 50, 50, "apple"),),
+    )
     assert (labelled.name, labelled.images, labelled.skipped) == ("fruit", (expected,), ())
     assert read_labelled(f"lego:{tmp_path}") == labelled
     assert read_labelled(str(tmp_path / "labels.json")) == labelled
+
+
+def test_groups_are_read(tmp_path: Path) -> None:
+    write(tmp_path, [{"file": "a.png", "count": 1, "group": 0}, {"file": "b.png", "count": 1}])
+    assert [image.group for image in read_labelled(str(tmp_path)).images] == ["0", None]
 
 
 def test_an_empty_scene_counts_zero_and_has_no_class(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""``pc-engine collage``: labelled images of 0 to n real objects, cut out of labelled photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pc_engine.cli import options
+from pc_engine.cli.console import print_line, print_skipped, progress
+
+
+def collage(
+    data: Annotated[
+        list[str],
+        typer.Argument(metavar="DATA...", help="Photos with boxes, in any form that evaluate reads; several sets."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the PNGs and labels.json.")],
+    n: Annotated[int, typer.Option("--n", help="Number of collages.")] = 500,
+    seed: Annotated[int, typer.Option("--seed", help="The same photos and seed give the same collages.")] = 1,
+    max_count: Annotated[int, typer.Option("--max-count", help="Objects in a collage: 0 to this number.")] = 5,
+    size: Annotated[int, typer.Option("--size", help="Side of a collage in pixels.")] = 256,
+    min_scale: Annotated[float, typer.Option("--min-scale", help="Smallest object, as a share of the side.")] = 0.2,
+    max_scale: Annotated[float, typer.Option("--max-scale", help="Largest object, as a share of the side.")] = 0.4,
+    spacing: Annotated[
+        float, typer.Option("--spacing", help="Least gap of two objects, as a share of the side.")
+    ] = 0.04,
+    groups: Annotated[
+        int, typer.Option("--groups", help="Groups without a photo in common; as many folds or fewer can be judged.")
+    ] = 5,
+    quiet: options.Quiet = False,
+) -> None:
+    """Paste boxed objects of one class apart on pieces of photos that show none, with count and boxes known.
+
+    A class takes part in a group of photos where at least --max-count of its objects can be cut out there. Folds of
+    evaluate keep the collages of a group together, so that a counter is judged by photos that it never saw.
+    """
+    from pc_engine.bench.collages import CollageSettings, make_collages
+    from pc_engine.datasets import read_labelled
+
+    settings = CollageSettings(
+        size=size, max_count=max_count, scale=(min_scale, max_scale), spacing=spacing, groups=groups
+    )
+    sets = [read_labelled(spec) for spec in data]
+    with progress("photos", quiet=quiet) as tracker:
+        made = make_collages(
+            sets,
+            out,
+            n,
+            seed,
+            settings,
+            progress=lambda stage, done, total: tracker.restart(stage, done, total, stage),
+        )
+    if not quiet:
+        classes = f"{len(made.classes)} classes" if made.classes else "any class"
+        print_line(
+            f"{n} collages of {classes}, made of {made.objects} objects and {made.grounds} grounds, and their truth "
+            f"are in {out} ({made.labels.name})."
+        )
+        print_skipped([*(item for labelled in sets for item in labelled.skipped), *made.unreadable])
