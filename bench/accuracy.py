@@ -92,6 +92,44 @@ def count_accuracy(
     )
 
 
+def accuracy_gain(
+    true: Sequence[int],
+    ours: Sequence[int],
+    theirs: Sequence[int],
+    labels: Sequence[str] = DEFAULT_LABELS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return how much better one counts than another, image by image, JSON-ready.
+
+    ``"mean"`` and ``"overall"`` are the differences of these accuracies, each with its 95 % interval. Both count the
+    same resampled images, so that what makes an image hard for both does not widen it.
+
+    Raises
+    ------
+    DataError
+        If there is no image.
+    """
+    labels = tuple(labels)
+    _require_images(true)
+    truth, first, second = (
+        np.array([labels.index(count_label(count, labels)) for count in counts]) for counts in (true, ours, theirs)
+    )
+    of_label = truth[:, None] == np.arange(len(labels))
+    gained = (first == truth).astype(np.float64) - (second == truth)
+    columns = np.column_stack([of_label * gained[:, None], of_label])
+    present = np.flatnonzero(of_label.any(axis=0))
+
+    def differences(sums: np.ndarray) -> dict[str, np.ndarray]:
+        change, images = np.split(sums, 2, axis=1)
+        return {"mean": mean_over(share_of(change, images), present), "overall": change.sum(axis=1) / len(true)}
+
+    draws = differences(resampled_sums(columns, seed))
+    return {
+        name: {"gain": float(found[0]), "interval": list(percentile_interval(draws[name]) or ())}
+        for name, found in differences(columns.sum(axis=0)[None]).items()
+    }
+
+
 def chance_accuracy(true: Sequence[int], labels: Sequence[str] = DEFAULT_LABELS, seed: int = 0) -> dict[str, Any]:
     """Return the accuracy to expect from guessing labels as often as they occur, JSON-ready as `CountAccuracy`.
 

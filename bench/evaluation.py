@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from pc_engine.backbone import Backbone
-from pc_engine.bench.accuracy import PUBLISHED, chance_accuracy, count_accuracy
-from pc_engine.bench.cross_validation import held_out_counters
+from pc_engine.bench.accuracy import PUBLISHED, accuracy_gain, chance_accuracy, count_accuracy
+from pc_engine.bench.contenders import Contender, Progress, Report, Share, judge
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.failure_analysis import failure_analysis
 from pc_engine.bench.pointing import PUBLISHED_POINTING, TABLE_RATIOS, pointing_accuracy
@@ -21,21 +15,15 @@ from pc_engine.bench.saliency import NAME as SALIENCY
 from pc_engine.bench.saliency import count_salient
 from pc_engine.catalogue import default_model, find_model
 from pc_engine.datasets import LabelledImage, LabelledSet
-from pc_engine.engine import Engine, find_mode, open_network
+from pc_engine.engine import find_mode
 from pc_engine.errors import DataError, UsageError
-from pc_engine.fitting.from_images import features_from_images
 from pc_engine.machine import usable_cores
 from pc_engine.model import Model
-from pc_engine.modes import MODES, FittedParts, Mode, Part, check_clustering
-from pc_engine.pipeline import TapBatch, map_batches
+from pc_engine.modes import MODES, Mode, Part, check_clustering
 from pc_engine.result import Result
 
 #: Stands for every mode that the model can run.
 ALL_MODES = "all"
-
-Report = Callable[[str], None]
-# Called as progress(stage, done, total).
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -72,18 +60,6 @@ class EvaluationSettings:
             raise UsageError("Classes can be kept from a counter that is fitted in folds: add --folds 5.")
 
 
-@dataclass(frozen=True)
-class _Share:
-    """Some images, by their places, and the model that is to be judged by them.
-
-    ``class_shares`` are those of the classes among the images that its counter was fitted on, where they are known.
-    """
-
-    places: Sequence[int]
-    model: Model
-    class_shares: Mapping[str | None, float] | None = None
-
-
 def evaluate(
     data: str,
     labelled: LabelledSet,
@@ -112,6 +88,7 @@ def evaluate(
     dict
         JSON-ready. ``"modes"`` has by mode what `CountAccuracy.to_dict` and `PointingAccuracy.to_dict` give, with
         ``"class_accuracy"``, the number of images ``"failed"`` and the ``"failure_analysis"`` (see `failure_analysis`);
+        ``"gains"`` says by how much the last mode counts better than each other one (see `accuracy_gain`);
         ``"baselines"`` the same of the baselines, and ``"published"`` the paper's rows. With one mode its figures stand
         at the top, too.
 
@@ -128,12 +105,15 @@ def evaluate(
     images = [image for image in labelled.images if image.count is not None]
     if not images:
         raise DataError(f"None of the images of {data} has a count.")
-    model, modes = _model_and_modes(settings, report)
-    rows, shares, how = _run(images, model, modes, settings, report, progress)
+    model, modes = model_and_modes(settings, report)
+    contenders = {
+        mode.name: Contender(mode, settings.cluster if settings.cluster in mode.clusterings else None) for mode in modes
+    }
+    rows, shares, how = judge(images, model, contenders, settings, report, progress)
     salient = _salient(images, settings, progress)
     frequencies = _frequencies(images, shares)
     measured = {
-        mode.name: _figures(images, rows[mode.name], settings.seed, model.manifest.classes, frequencies)
+        mode.name: figures(images, rows[mode.name], settings.seed, model.manifest.classes, frequencies)
         for mode in modes
     }
     failures = {row.path: row.error for of_mode in rows.values() for row in of_mode if not row.ok}
@@ -145,9 +125,10 @@ def evaluate(
         "images": len(images),
         **only,
         "modes": measured,
+        "gains": _gains(images, rows, settings.seed),
         "baselines": {
             "chance": chance_accuracy(_true_counts(images, salient), seed=settings.seed),
-            SALIENCY: _figures(images, salient, settings.seed, (), frequencies),
+            SALIENCY: figures(images, salient, settings.seed, (), frequencies),
         },
         "published": _published(),
         "failed": len(failures),
@@ -155,6 +136,25 @@ def evaluate(
         "skipped": len(labelled.skipped),
         "machine": describe_environment("scikit-learn", "scipy"),
     }
+
+
+def _gains(images: Sequence[LabelledImage], rows: Mapping[str, Sequence[Result]], seed: int) -> dict[str, Any]:
+    """Return the gain of the last mode over each other one."""
+    *others, last = rows
+    return {f"{last} over {other}": accuracy_gain_of(images, rows[last], rows[other], seed) for other in others}
+
+
+def accuracy_gain_of(
+    images: Sequence[LabelledImage], rows: Sequence[Result], others: Sequence[Result], seed: int
+) -> dict[str, Any]:
+    """Return by how much ``rows`` count better than ``others``, on the images that both could read."""
+    counts = [
+        (image.count, row.count, other.count)
+        for image, row, other in zip(images, rows, others, strict=True)
+        if image.count is not None and row.count is not None and other.count is not None
+    ]
+    true, ours, theirs = zip(*counts, strict=True)
+    return accuracy_gain(true, ours, theirs, seed=seed)
 
 
 def _published() -> dict[str, Any]:
@@ -167,35 +167,6 @@ def _published() -> dict[str, Any]:
     }
 
 
-def _run(
-    images: Sequence[LabelledImage],
-    model: Model,
-    modes: Sequence[Mode],
-    settings: EvaluationSettings,
-    report: Report,
-    progress: Progress,
-) -> tuple[dict[str, list[Result]], list[_Share], dict[str, Any]]:
-    """Return each mode's row of every image, by what they were judged, and what to report of how they were made."""
-    network = open_network(
-        model,
-        tuple(dict.fromkeys(tap for mode in modes for tap in mode.taps(model.manifest))),
-        backend=settings.backend,
-        precision=settings.precision,
-        device=settings.device,
-        batch_size=settings.batch_size,
-        mode=modes[0].name if len(modes) == 1 else None,
-        report=report,
-    )
-    try:
-        shares, folds = [_Share(range(len(images)), model)], None
-        if settings.folds is not None:
-            shares, folds = _folds(images, model, network, settings, progress)
-        rows = _rows(images, shares, modes, network, settings, progress)
-        return rows, shares, {"backend": network.backend, "precision": network.request.precision, "folds": folds}
-    finally:
-        network.close()
-
-
 def _salient(images: Sequence[LabelledImage], settings: EvaluationSettings, progress: Progress) -> list[Result]:
     done = iter(range(1, len(images) + 1))
     return count_salient(
@@ -205,7 +176,8 @@ def _salient(images: Sequence[LabelledImage], settings: EvaluationSettings, prog
     )
 
 
-def _model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Model, list[Mode]]:
+def model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Model, list[Mode]]:
+    """Return the model, and the modes that are asked for and that it can run."""
     every = ALL_MODES in settings.modes
     modes = list(MODES.values()) if every else [find_mode(name) for name in dict.fromkeys(settings.modes)]
     if settings.cluster is not None and len(modes) == 1:
@@ -226,63 +198,7 @@ def _model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Mode
     return model, able
 
 
-def _folds(
-    images: Sequence[LabelledImage], model: Model, network: Backbone, settings: EvaluationSettings, progress: Progress
-) -> tuple[list[_Share], dict[str, Any]]:
-    """Return the model to judge each fold by, and what to report of the folds."""
-    assert settings.folds is not None
-    done = 0
-
-    def advance(n: int) -> None:
-        nonlocal done
-        done += n
-        progress("features", done, len(images))
-
-    features, taken, _ = features_from_images(
-        images,
-        network,
-        model.manifest.count_features,
-        workers=settings.workers or usable_cores(),
-        advance=advance,
-    )
-    counts = np.array([images[place].count for place in taken])
-    groups = _groups([images[place] for place in taken], settings.unseen_classes)
-    held_out = held_out_counters(
-        features,
-        counts,
-        settings.folds,
-        settings.seed,
-        lambda done, total: progress("counters", done, total),
-        groups,
-    )
-    classes = Counter(images[place].class_name for place in taken)
-    shares = []
-    for fold in held_out:
-        places = [taken[i] for i in fold.places]
-        seen = classes - Counter(images[place].class_name for place in places)
-        class_shares = {name: number / seen.total() for name, number in seen.items()}
-        own = replace(model, parts=FittedParts(fold.counter, model.parts.signatures))
-        shares.append(_Share(places, own, class_shares))
-    # An image without features gets its error row from any of them.
-    shares[0] = replace(shares[0], places=[*shares[0].places, *sorted({*range(len(images))} - {*taken})])
-    return shares, {
-        "k": settings.folds,
-        "seed": settings.seed,
-        "c": [fold.c for fold in held_out],
-        "groups": None if groups is None else len({*groups}),
-        "unseen_classes": settings.unseen_classes,
-    }
-
-
-def _groups(images: Sequence[LabelledImage], by_class: bool) -> list[Hashable] | None:
-    """Return the group of each image, which folds keep together; None where each stands for itself."""
-    kinds = [image.class_name if by_class else image.group for image in images]
-    if all(kind is None for kind in kinds):
-        return None
-    return [place if kind is None else kind for place, kind in enumerate(kinds)]
-
-
-def _frequencies(images: Sequence[LabelledImage], shares: Sequence[_Share]) -> list[float | None]:
+def _frequencies(images: Sequence[LabelledImage], shares: Sequence[Share]) -> list[float | None]:
     """Return of each image the share of its class among those that its counter was fitted on, where that is known."""
     frequencies: list[float | None] = [None] * len(images)
     for share in shares:
@@ -292,47 +208,14 @@ def _frequencies(images: Sequence[LabelledImage], shares: Sequence[_Share]) -> l
     return frequencies
 
 
-def _rows(
-    images: Sequence[LabelledImage],
-    shares: Sequence[_Share],
-    modes: Sequence[Mode],
-    network: Backbone,
-    settings: EvaluationSettings,
-    progress: Progress,
-) -> dict[str, list[Result]]:
-    """Return each mode's row of every image."""
-    rows: dict[str, dict[int, Result]] = {mode.name: {} for mode in modes}
-    workers = settings.workers or usable_cores()
-    for share in shares:
-        with ExitStack() as stack:
-            engines = [stack.enter_context(_engine(share.model, mode, network, settings)) for mode in modes]
-
-            def judge(batch: TapBatch, engines: Sequence[Engine] = engines) -> list[tuple[Result, ...]]:
-                return list(zip(*(engine.evaluate(batch) for engine in engines), strict=True))
-
-            batches = stack.enter_context(
-                closing(map_batches((images[i].path for i in share.places), network, workers, judge))
-            )
-            for place, answers in zip(share.places, chain.from_iterable(batches), strict=True):
-                for mode, answer in zip(modes, answers, strict=True):
-                    rows[mode.name][place] = answer
-                progress("images", len(rows[modes[0].name]), len(images))
-    return {name: [of_mode[place] for place in range(len(images))] for name, of_mode in rows.items()}
-
-
-def _engine(model: Model, mode: Mode, network: Backbone, settings: EvaluationSettings) -> Engine:
-    cluster = settings.cluster if settings.cluster in mode.clusterings else None
-    return Engine(model, mode=mode.name, cluster=cluster, network=network)
-
-
-def _figures(
+def figures(
     images: Sequence[LabelledImage],
     rows: Sequence[Result],
     seed: int,
     classes: Collection[str],
     frequencies: Sequence[float | None],
 ) -> dict[str, Any]:
-    """Return all figures of one mode; ``classes`` are those that the network knows, ``frequencies`` the counter's."""
+    """Return all figures of one contender; ``classes`` are those the network knows, ``frequencies`` the counter's."""
     if not any(row.ok for row in rows):
         raise DataError(f"None of the {len(rows)} images can be read; the first: {rows[0].error}")
     found = [row.count for row in rows if row.count is not None]

@@ -1,4 +1,4 @@
-"""``pc-engine bench throughput``, ``peers``, ``kernels`` and ``decoding``: measurements on this machine."""
+"""``pc-engine bench``: measurements on this machine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from pc_engine.cli import options
+from pc_engine.cli.ablation import ablation
 from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
 from pc_engine.errors import UsageError
 
 # Share of the cores that others may have before the user is told.
 _DISTURBED = 0.05
 
-app = typer.Typer(help="Measure throughput: a run and its stages, its peers, the kernels, and decoding.")
+app = typer.Typer(
+    help="Measure throughput (a run and its stages, its peers, the kernels, decoding), and what each setting is worth."
+)
+app.command("ablation")(ablation)
 
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A folder, file or glob, or random:N for N generated photos.")

@@ -12,8 +12,9 @@ import typer
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
 from pc_engine.cli.failure_tables import print_failures
+from pc_engine.cli.target import make_folder
 from pc_engine.datasets import read_labelled
-from pc_engine.errors import MissingPackageError, UsageError
+from pc_engine.errors import MissingPackageError
 
 _REPORT = "evaluation.json"
 
@@ -80,7 +81,7 @@ def evaluate(
         unseen_classes=unseen_classes,
         seed=seed,
     )
-    _make_folder(out)
+    make_folder(out)
     labelled = read_labelled(data)
     silent = quiet or as_json
     with progress("images", quiet=silent) as tracker:
@@ -101,16 +102,6 @@ def evaluate(
         if curves:
             print_failures(report)
         print_skipped([*labelled.skipped, *((path, reason) for path, reason in report["failures"])])
-
-
-def _make_folder(out: Path | None) -> None:
-    """Find out before the measurement whether it can be written."""
-    if out is None:
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"The folder {out} cannot be written ({error.strerror}): choose another.") from None
 
 
 def _store(out: Path, report: Mapping[str, Any], quiet: bool) -> None:

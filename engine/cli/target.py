@@ -20,3 +20,13 @@ def target_directory(model: Model, out: Path | None) -> Path:
     if out is None and model.directory == EMBEDDED_DIRECTORY:
         raise UsageError("The embedded model is part of the installation: write a copy of it with --out DIR.")
     return model.directory if out is None else out
+
+
+def make_folder(out: Path | None) -> None:
+    """Find out before the measurement whether it can be written."""
+    if out is None:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The folder {out} cannot be written ({error.strerror}): choose another.") from None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pc_engine.bench.accuracy import PUBLISHED, chance_accuracy, count_accuracy
+from pc_engine.bench.accuracy import PUBLISHED, accuracy_gain, chance_accuracy, count_accuracy
 from pc_engine.counter import DEFAULT_LABELS
 from pc_engine.errors import DataError
 
@@ -127,3 +127,31 @@ def test_accuracies_are_shares_whatever_was_counted(pairs: list[tuple[int, int]]
     assert all(0 <= value <= 1 for value in measured.accuracy.values())
     assert measured.accuracy["overall"] == pytest.approx(np.mean([min(a, 4) == min(b, 4) for a, b in pairs]))
     assert measured.intervals.keys() == measured.accuracy.keys()
+
+
+def test_a_gain_is_the_difference_of_two_accuracies() -> None:
+    true, ours, theirs = [0, 1, 1, 2, 7], [0, 1, 0, 2, 4], [0, 1, 1, 3, 1]
+    gain = accuracy_gain(true, ours, theirs)
+    one, other = count_accuracy(true, ours).accuracy, count_accuracy(true, theirs).accuracy
+    for name in ("mean", "overall"):
+        assert gain[name]["gain"] == pytest.approx(one[name] - other[name])
+        low, high = gain[name]["interval"]
+        assert low <= gain[name]["gain"] <= high
+
+
+def test_a_gain_over_oneself_is_none_and_certain() -> None:
+    counts = [0, 1, 2, 3, 4] * 4
+    gain = accuracy_gain(counts, counts[::-1], counts[::-1])
+    assert gain["mean"] == gain["overall"] == {"gain": 0.0, "interval": [0.0, 0.0]}
+
+
+def test_what_is_hard_for_both_does_not_widen_a_gain() -> None:
+    rng = np.random.default_rng(3)
+    true = rng.integers(0, 5, 400)
+    hard = rng.random(400) < 0.5
+    theirs = np.where(hard, (true + 1) % 5, true)
+    ours = theirs.copy()
+    ours[np.flatnonzero(hard)[:8]] = true[np.flatnonzero(hard)[:8]]
+    low, high = accuracy_gain(true.tolist(), ours.tolist(), theirs.tolist())["overall"]["interval"]
+    alone = count_accuracy(true.tolist(), ours.tolist()).intervals["overall"]
+    assert 0 < low < 0.02 < high < low + 0.5 * (alone[1] - alone[0])

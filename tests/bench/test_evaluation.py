@@ -192,25 +192,25 @@ def test_folds_judge_each_image_by_the_counter_that_did_not_see_it(
     blobs: Path, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: dict[int, int] = {}
-    from pc_engine.bench import evaluation
+    from pc_engine.bench import contenders
 
-    found = evaluation.held_out_counters
+    found = contenders.held_out_counters
 
     def spy(*arguments: Any) -> Any:
         folds = found(*arguments)
         judged.update({place: id(fold.counter) for fold in folds for place in fold.places.tolist()})
         return folds
 
-    monkeypatch.setattr(evaluation, "held_out_counters", spy)
+    monkeypatch.setattr(contenders, "held_out_counters", spy)
     used: dict[int, set[str]] = {}
-    engine_of = evaluation.Engine.evaluate
+    engine_of = contenders.Engine.evaluate
 
     def note(engine: Any, batch: Any) -> Any:
         rows = engine_of(engine, batch)
         used.setdefault(id(engine.model.parts.counter), set()).update(Path(row.path).name for row in rows if row.ok)
         return rows
 
-    monkeypatch.setattr(evaluation.Engine, "evaluate", note)
+    monkeypatch.setattr(contenders.Engine, "evaluate", note)
     run(str(blobs), tiny_directory, folds=4)
     # The places are those of the images that can be read, which follow the broken one.
     names = [image.path.name for image in read_labelled(str(blobs)).images][1:]

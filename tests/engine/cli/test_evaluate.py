@@ -123,3 +123,27 @@ def test_wrong_use_is_one_sentence(pc_engine, boxed, tiny_directory, monkeypatch
     assert outcome.code == 2
     assert expected in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def test_an_ablation_shows_each_setting_beside_its_alternatives(pc_engine, boxed, tiny_directory, tmp_path):
+    asked = ("--mode", "p2c", "--model", tiny_directory, "--try", "p2c.trim=0,0.9", "--try", "p2c.cluster=dbscan")
+    outcome = pc_engine("bench", "ablation", boxed, *asked, "--out", tmp_path / "new", *FAST)
+    assert outcome.code == 0, outcome.err
+    for expected in (
+        "p2c, model tiny",
+        "as it is",
+        "0.9 (default 0.5)",
+        "dbscan (default density-peaks)",
+        "broken.jpg",
+    ):
+        assert expected in outcome.out
+    stored = json.loads((tmp_path / "new" / "ablation.json").read_text())
+    assert [trial["value"] for trial in stored["modes"]["p2c"]] == [None, 0, 0.9, "dbscan"]
+    shown = pc_engine("bench", "ablation", boxed, *asked, "--json", *FAST).json()
+    assert shown["modes"] == stored["modes"]
+
+
+def test_an_alternative_without_values_is_wrong_use(pc_engine, boxed, tiny_directory):
+    outcome = pc_engine("bench", "ablation", boxed, "--model", tiny_directory, "--try", "p2c.trim", *FAST)
+    assert outcome.code == 2
+    assert "'p2c.trim' is no setting with values: write it as p2c.trim=0,0.3,0.7." in outcome.err

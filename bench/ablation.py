@@ -1,0 +1,145 @@
+"""What each setting of the modes is worth: its default beside alternatives, on the same labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pc_engine.bench.contenders import Contender, Progress, Report, judge
+from pc_engine.bench.environment import describe_environment
+from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, figures, model_and_modes
+from pc_engine.datasets import LabelledImage, LabelledSet
+from pc_engine.errors import DataError, UsageError
+from pc_engine.model import Model
+from pc_engine.modes import Mode, settings_for
+from pc_engine.result import Result
+
+#: What is tried beside the default where nothing else is asked for, by the mode that it concerns.
+ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
+    "c2p": {"c2p.mean_factor": (0.0, 0.5, 1.5, 2.0), "c2p.min_deviation": (0.2, 0.5, 0.7)},
+    "p2c": {
+        "p2c.top_last": (5, 10, 40, 80),
+        "p2c.top_prev": (0, 10, 25, 100),
+        "p2c.mean_factor": (0.0, 1.0, 3.0),
+        "p2c.cutoff": (0.7, 1.4, 2.0),
+        "p2c.min_density": (0.2, 0.35, 0.65, 0.8),
+        "p2c.min_distance": (2.0, 3.0, 5.0, 6.0),
+        "p2c.trim": (0.0, 0.3, 0.7, 0.9),
+        "p2c.cluster": ("dbscan",),
+    },
+    "combined": {"combined.margin": (0.0, 0.1, 0.5, 0.8, 1.5, 1000.0), "combined.pointer": ("box",)},
+}
+
+_CLUSTER = "p2c.cluster"
+_SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error", "pointing", "pointing_interval", "iou")
+
+
+def ablate(
+    data: str,
+    labelled: LabelledSet,
+    settings: EvaluationSettings,
+    alternatives: Mapping[str, Sequence[float | str]] | None = None,
+    *,
+    report: Report = lambda _: None,
+    progress: Progress = lambda _stage, _done, _total: None,
+) -> dict[str, Any]:
+    """Judge each mode with its settings, and with each alternative in the place of one of them.
+
+    Parameters
+    ----------
+    data
+        Name of the data, for the report.
+    labelled
+        The images; those without a count take no part.
+    settings
+        What to evaluate, and how to run it.
+    alternatives
+        Values by the names of settings, tried in every mode; None for `ALTERNATIVES`.
+    report, progress
+        As of `pc_engine.bench.evaluation.evaluate`.
+
+    Returns
+    -------
+    dict
+        JSON-ready. ``"modes"`` has by mode a list of trials, the first that of the model's own settings: ``"setting"``
+        and ``"value"`` (both None there), ``"default"``, the figures of `evaluate`, and ``"gain"`` over the first.
+        ``"failures"`` are images that could not be read.
+
+    Raises
+    ------
+    PcEngineError
+        If nothing can be evaluated, or an alternative is none.
+
+    Notes
+    -----
+    One setting differs at a time: a best value found here is best beside the others as they are. The network runs once
+    for all trials, and counters of ``folds`` are fitted once.
+    """
+    images = [image for image in labelled.images if image.count is not None]
+    if not images:
+        raise DataError(f"None of the images of {data} has a count.")
+    model, modes = model_and_modes(settings, report)
+    trials = {mode.name: _trials(mode, model, alternatives) for mode in modes}
+    contenders = {
+        f"{name} {number}": trial for name, tried in trials.items() for number, (_, _, trial) in enumerate(tried)
+    }
+    rows, _, how = judge(images, model, contenders, settings, report, progress)
+    defaults = _defaults(model)
+    failures = {row.path: row.error for of_one in rows.values() for row in of_one if not row.ok}
+    return {
+        "data": data,
+        "model": model.name,
+        **how,
+        "images": len(images),
+        "modes": {
+            name: [
+                {
+                    "setting": setting,
+                    "value": value,
+                    "default": None if setting is None else defaults[setting],
+                    **_shown(images, rows[f"{name} {number}"], rows[f"{name} 0"], settings.seed),
+                }
+                for number, (setting, value, _) in enumerate(tried)
+            ]
+            for name, tried in trials.items()
+        },
+        "failures": [list(item) for item in failures.items()],
+        "machine": describe_environment("scikit-learn", "scipy"),
+    }
+
+
+def _trials(
+    mode: Mode, model: Model, alternatives: Mapping[str, Sequence[float | str]] | None
+) -> list[tuple[str | None, float | str | None, Contender]]:
+    """Return setting, value and contender of each trial of a mode, the model's own settings first."""
+    defaults = _defaults(model)
+    tried: list[tuple[str | None, float | str | None, Contender]] = [(None, None, Contender(mode))]
+    for setting, values in (ALTERNATIVES[mode.name] if alternatives is None else alternatives).items():
+        if setting not in defaults:
+            raise UsageError(f"There is no setting '{setting}': choose one of {', '.join(defaults)}.")
+        for value in values:
+            if value == defaults[setting]:
+                continue
+            if setting == _CLUSTER:
+                trial = Contender(mode, cluster=str(value))
+            else:
+                trial = Contender(mode, changes={setting: value})
+                settings_for(trial.of(model).manifest)  # an impossible value is said before anything runs
+            tried.append((setting, value, trial))
+    return tried
+
+
+def _defaults(model: Model) -> dict[str, float | str]:
+    """Return all settings of a model by their names."""
+    settings = settings_for(model.manifest)
+    return {f"{mode}.{name}": value for mode, own in vars(settings).items() for name, value in vars(own).items()}
+
+
+def _shown(
+    images: Sequence[LabelledImage], rows: Sequence[Result], default_rows: Sequence[Result], seed: int
+) -> dict[str, Any]:
+    found = figures(images, rows, seed, (), [None] * len(images))
+    return {
+        **{name: found[name] for name in (*_SHOWN, "mean_pointer_area")},
+        "gain": accuracy_gain_of(images, rows, default_rows, seed),
+    }

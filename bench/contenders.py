@@ -1,0 +1,191 @@
+"""Several modes, and several settings of one, judged on the same labelled images in one pass of the network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pc_engine.backbone import Backbone
+from pc_engine.bench.cross_validation import held_out_counters
+from pc_engine.datasets import LabelledImage
+from pc_engine.engine import Engine, open_network
+from pc_engine.fitting.from_images import features_from_images
+from pc_engine.machine import usable_cores
+from pc_engine.model import Model
+from pc_engine.modes import FittedParts, Mode
+from pc_engine.pipeline import TapBatch, map_batches
+from pc_engine.result import Result
+
+if TYPE_CHECKING:
+    from pc_engine.bench.evaluation import EvaluationSettings
+
+Report = Callable[[str], None]
+# Called as progress(stage, done, total).
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A mode, and what is to differ from the model's own settings.
+
+    Attributes
+    ----------
+    mode
+        The mode.
+    cluster
+        Its clustering; None for its own.
+    changes
+        Settings by their names in a manifest, such as ``"p2c.trim"``.
+    """
+
+    mode: Mode
+    cluster: str | None = None
+    changes: Mapping[str, float | str] = field(default_factory=dict)
+
+    def of(self, model: Model) -> Model:
+        """Return the model with these settings."""
+        settings = {**model.manifest.settings, **self.changes}
+        return replace(model, manifest=replace(model.manifest, settings=settings))
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some images, by their places, and the model that is to be judged by them.
+
+    ``class_shares`` are those of the classes among the images that its counter was fitted on, where they are known.
+    """
+
+    places: Sequence[int]
+    model: Model
+    class_shares: Mapping[str | None, float] | None = None
+
+
+def judge(
+    images: Sequence[LabelledImage],
+    model: Model,
+    contenders: Mapping[str, Contender],
+    settings: EvaluationSettings,
+    report: Report,
+    progress: Progress,
+) -> tuple[dict[str, list[Result]], list[Share], dict[str, Any]]:
+    """Return each contender's row of every image, by what they were judged, and what to report of how they were made.
+
+    The network runs once for all, and once more to gather the counter's features where ``settings`` ask for folds.
+    """
+    modes = {contender.mode.name for contender in contenders.values()}
+    taps = (contender.mode.taps(contender.of(model).manifest) for contender in contenders.values())
+    network = open_network(
+        model,
+        tuple(dict.fromkeys(chain.from_iterable(taps))),
+        backend=settings.backend,
+        precision=settings.precision,
+        device=settings.device,
+        batch_size=settings.batch_size,
+        mode=modes.pop() if len(modes) == 1 else None,
+        report=report,
+    )
+    try:
+        shares, folds = [Share(range(len(images)), model)], None
+        if settings.folds is not None:
+            shares, folds = _folds(images, model, network, settings, progress)
+        rows = _rows(images, shares, contenders, network, settings, progress)
+        return rows, shares, {"backend": network.backend, "precision": network.request.precision, "folds": folds}
+    finally:
+        network.close()
+
+
+def _folds(
+    images: Sequence[LabelledImage], model: Model, network: Backbone, settings: EvaluationSettings, progress: Progress
+) -> tuple[list[Share], dict[str, Any]]:
+    """Return the model to judge each fold by, and what to report of the folds."""
+    assert settings.folds is not None
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        progress("features", done, len(images))
+
+    features, taken, _ = features_from_images(
+        images,
+        network,
+        model.manifest.count_features,
+        workers=settings.workers or usable_cores(),
+        advance=advance,
+    )
+    counts = np.array([images[place].count for place in taken])
+    groups = _groups([images[place] for place in taken], settings.unseen_classes)
+    held_out = held_out_counters(
+        features,
+        counts,
+        settings.folds,
+        settings.seed,
+        lambda done, total: progress("counters", done, total),
+        groups,
+    )
+    classes = Counter(images[place].class_name for place in taken)
+    shares = []
+    for fold in held_out:
+        places = [taken[i] for i in fold.places]
+        seen = classes - Counter(images[place].class_name for place in places)
+        class_shares = {name: number / seen.total() for name, number in seen.items()}
+        own = replace(model, parts=FittedParts(fold.counter, model.parts.signatures))
+        shares.append(Share(places, own, class_shares))
+    # An image without features gets its error row from any of them.
+    shares[0] = replace(shares[0], places=[*shares[0].places, *sorted({*range(len(images))} - {*taken})])
+    return shares, {
+        "k": settings.folds,
+        "seed": settings.seed,
+        "c": [fold.c for fold in held_out],
+        "groups": None if groups is None else len({*groups}),
+        "unseen_classes": settings.unseen_classes,
+    }
+
+
+def _groups(images: Sequence[LabelledImage], by_class: bool) -> list[Hashable] | None:
+    """Return the group of each image, which folds keep together; None where each stands for itself."""
+    kinds = [image.class_name if by_class else image.group for image in images]
+    if all(kind is None for kind in kinds):
+        return None
+    return [place if kind is None else kind for place, kind in enumerate(kinds)]
+
+
+def _rows(
+    images: Sequence[LabelledImage],
+    shares: Sequence[Share],
+    contenders: Mapping[str, Contender],
+    network: Backbone,
+    settings: EvaluationSettings,
+    progress: Progress,
+) -> dict[str, list[Result]]:
+    """Return each contender's row of every image."""
+    rows: dict[str, dict[int, Result]] = {name: {} for name in contenders}
+    workers = settings.workers or usable_cores()
+    done = 0
+    for share in shares:
+        with ExitStack() as stack:
+            engines = [
+                stack.enter_context(
+                    Engine(each.of(share.model), mode=each.mode.name, cluster=each.cluster, network=network)
+                )
+                for each in contenders.values()
+            ]
+
+            def answer(batch: TapBatch, engines: Sequence[Engine] = engines) -> list[tuple[Result, ...]]:
+                return list(zip(*(engine.evaluate(batch) for engine in engines), strict=True))
+
+            batches = stack.enter_context(
+                closing(map_batches((images[i].path for i in share.places), network, workers, answer))
+            )
+            for place, answers in zip(share.places, chain.from_iterable(batches), strict=True):
+                for name, row in zip(contenders, answers, strict=True):
+                    rows[name][place] = row
+                done += 1
+                progress("images", done, len(images))
+    return {name: [of_one[place] for place in range(len(images))] for name, of_one in rows.items()}

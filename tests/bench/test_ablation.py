@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pc_engine.bench.ablation import ALTERNATIVES, ablate
+from pc_engine.bench.evaluation import EvaluationSettings, evaluate
+from pc_engine.datasets import read_labelled
+from pc_engine.errors import DataError, UsageError
+from pc_engine.modes import MODES, Settings
+
+FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}
+PLACES = [(1, 1), (6, 1), (1, 6), (6, 6), (4, 4)]
+
+
+@pytest.fixture
+def blobs(tmp_path: Path, draw_scene: Any) -> str:
+    """Scenes of 0 to 5 blobs with boxes one cell large."""
+    records = []
+    for count in range(6):
+        draw_scene(PLACES[:count]).save(tmp_path / f"{count}.png")
+        boxes = [{"c": "blob", "b": [8 * x, 8 * y, 8, 8]} for x, y in PLACES[:count]]
+        records.append({"file": f"{count}.png", "count": count, "boxes": boxes})
+    (tmp_path / "labels.json").write_text(json.dumps({"set": "blobs", "images": records}))
+    return str(tmp_path)
+
+
+def run(data: str, model: Path, alternatives: Any = None, **options: Any) -> dict[str, Any]:
+    settings = EvaluationSettings(model=str(model), **{**FAST, **options})
+    found = ablate(data, read_labelled(data), settings, alternatives)
+    assert json.loads(json.dumps(found)) == found
+    return found
+
+
+def test_each_trial_is_what_an_evaluation_with_that_setting_gives(
+    blobs: str, tiny_directory: Path, tiny_manifest: Any, make_model: Any, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    found = run(blobs, tiny_directory, {"p2c.min_distance": [2, 5.5], "p2c.trim": [0.9]}, modes=("p2c",))
+    trials = found["modes"]["p2c"]
+    assert [(trial["setting"], trial["value"], trial["default"]) for trial in trials] == [
+        (None, None, None),
+        ("p2c.min_distance", 5.5, 2),  # 2 is the model's own
+        ("p2c.trim", 0.9, 0.5),
+    ]
+    for trial, changes in zip(trials, ({}, {"p2c.min_distance": 5.5}, {"p2c.trim": 0.9}), strict=True):
+        changed = replace(tiny_manifest, settings={**tiny_manifest.settings, **changes})
+        model = make_model(tmp_path / f"changed{len(changes)}{trial['value']}", manifest=changed)
+        expected = evaluate(blobs, read_labelled(blobs), EvaluationSettings(model=str(model), modes=("p2c",), **FAST))
+        for name in ("count_accuracy", "pointing", "iou", "mean_pointer_area"):
+            assert trial[name] == expected[name]
+    # Blobs closer than 5.5 cells are one: the fifth, in the middle.
+    assert trials[0]["count_accuracy"]["mean"] == 1
+    assert trials[1]["count_accuracy"]["mean"] < 1
+    assert trials[1]["gain"]["mean"]["gain"] == pytest.approx(trials[1]["count_accuracy"]["mean"] - 1)
+    assert trials[0]["gain"]["mean"] == {"gain": 0.0, "interval": [0.0, 0.0]}
+
+
+def test_every_mode_has_alternatives_of_its_own_settings(blobs: str, tiny_directory: Path) -> None:
+    found = run(blobs, tiny_directory, modes=("all",))
+    assert list(found["modes"]) == list(MODES) == list(ALTERNATIVES)
+    for mode, trials in found["modes"].items():
+        assert {trial["setting"] for trial in trials} == {None, *ALTERNATIVES[mode]}
+    (box,) = [trial for trial in found["modes"]["combined"] if trial["value"] == "box"]
+    assert box["mean_pointer_area"] != found["modes"]["combined"][0]["mean_pointer_area"]
+
+
+def test_defaults_are_none_of_their_alternatives() -> None:
+    """What is tried differs from what every model has by default."""
+    defaults = vars(Settings())
+    for mode, settings in ALTERNATIVES.items():
+        for name, values in settings.items():
+            assert getattr(defaults[mode], name.removeprefix(f"{mode}.")) not in values
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "message"),
+    [
+        ({"p2c.size": [3]}, "There is no setting 'p2c.size': choose one of c2p.mean_factor"),
+        ({"p2c.trim": [2]}, "The setting p2c.trim is 2"),
+    ],
+)
+def test_an_impossible_trial_is_said_before_anything_runs(
+    blobs: str, tiny_directory: Path, alternatives: Any, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(blobs, tiny_directory, alternatives, modes=("p2c",), backend="nowhere")
+
+
+def test_labels_without_counts_are_no_data(tmp_path: Path, tiny_directory: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").touch()
+    with pytest.raises(DataError, match="None of the images of"):
+        run(str(tmp_path), tiny_directory)
