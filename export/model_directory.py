@@ -28,6 +28,7 @@ def export_vgg(
     source: str | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
+    size: int | None = None,
 ) -> Manifest:
     """Make a model directory from VGG weights.
 
@@ -46,6 +47,8 @@ def export_vgg(
     mean, std
         Normalisation of the pixels, 0..255 RGB, where the weights were trained with another one than is usual for
         files of this kind.
+    size
+        Side of the input in pixels, a multiple of what the weights were trained for; None for just that.
 
     Returns
     -------
@@ -55,13 +58,15 @@ def export_vgg(
     Raises
     ------
     UsageError
-        If the architecture is unknown or ``out_dir`` is not empty.
+        If the architecture is unknown, it does not take the size, or ``out_dir`` is not empty.
     WeightsError, MissingPackageError
         As ``read_weights`` does.
     ModelError
         If the directory cannot be written or the class names do not fit.
     """
     spec = find_architecture(architecture) if isinstance(architecture, str) else architecture
+    if size is not None:
+        spec = spec.at_size(size)
     check_vacant(out_dir)
     loaded = read_weights(weights, spec)
     n_classes = loaded.tensors["classifier.6.weight"].shape[0]

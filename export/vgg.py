@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from pc_engine.errors import UsageError
 from pc_engine.export.evidence import append_evidence
 from pc_engine.manifest import NetworkInput, Tap
 
@@ -79,20 +80,46 @@ class VggSpec:
         Channels of each convolution, one tuple per block; every block ends in a 2x2 maximum pooling.
     fc_width
         Width of fc6 and fc7.
-    size
-        Height and width of the input in pixels.
+    trained_size
+        Height and width in pixels that fc6 was trained for.
+    scale
+        Multiple of that which the input has. The convolutions see as much more detail; their last maps are averaged
+        over ``scale`` x ``scale`` cells for fc6, as torchvision's VGG does it (``AdaptiveAvgPool2d``).
     """
 
     name: str
     blocks: tuple[tuple[int, ...], ...]
     fc_width: int = 4096
-    size: int = 224
+    trained_size: int = 224
+    scale: int = 1
+
+    @property
+    def size(self) -> int:
+        """Height and width of the input in pixels."""
+        return self.trained_size * self.scale
 
     @property
     def pooled_shape(self) -> tuple[int, int, int]:
         """Shape of ``pool5``: channels, height, width."""
-        side = self.size // 2 ** len(self.blocks)
+        side = self.trained_size // 2 ** len(self.blocks)
         return self.blocks[-1][-1], side, side
+
+    def at_size(self, size: int) -> VggSpec:
+        """Return the same network for inputs of another size.
+
+        Raises
+        ------
+        UsageError
+            If that is no multiple of what it was trained for.
+        """
+        scale, rest = divmod(size, self.trained_size)
+        if rest or scale < 1:
+            examples = ", ".join(str(self.trained_size * times) for times in (1, 2, 3))
+            raise UsageError(
+                f"{self.name} takes multiples of {self.trained_size} pixels, and {size} is none: choose one of "
+                f"{examples}, ..."
+            )
+        return replace(self, scale=scale)
 
     def layers(self) -> Iterator[Layer]:
         """Yield the layers with weights, from input to logits."""
@@ -183,8 +210,11 @@ def _add_features(graph: _GraphWriter, spec: VggSpec, weights: Mapping[str, np.n
         tap = {n_convs - 1: "conv_prev", n_convs: "conv_last"}.get(layer.index) if is_last_block else None
         tensor = graph.node("Relu", [tensor], tap or f"conv{layer.block}_{layer.index}")
         if layer.index == n_convs:
-            pooled = "pool5" if is_last_block else f"block{layer.block}_pool"
+            pooled = "pool5" if is_last_block and spec.scale == 1 else f"block{layer.block}_pool"
             tensor = graph.node("MaxPool", [tensor], pooled, kernel_shape=[2, 2], strides=[2, 2])
+    if spec.scale > 1:
+        window = [spec.scale, spec.scale]
+        tensor = graph.node("AveragePool", [tensor], "pool5", kernel_shape=window, strides=window)
     return tensor
 
 
@@ -200,9 +230,10 @@ def _add_classifier(graph: _GraphWriter, weights: Mapping[str, np.ndarray], tens
 def vgg_taps(spec: VggSpec, n_classes: int) -> dict[str, Tap]:
     """Return the taps of a network with ``n_classes`` logits, from input to output."""
     channels, height, width = spec.pooled_shape
+    grid = 2 * height * spec.scale, 2 * width * spec.scale
     taps = {
-        "conv_prev": (spec.blocks[-1][-2], 2 * height, 2 * width),
-        "conv_last": (channels, 2 * height, 2 * width),
+        "conv_prev": (spec.blocks[-1][-2], *grid),
+        "conv_last": (channels, *grid),
         "pool5": (channels, height, width),
         "fc6": (spec.fc_width,),
         "fc7": (spec.fc_width,),

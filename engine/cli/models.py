@@ -16,6 +16,9 @@ from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError
 from pc_engine.manifest import EVIDENCE, Manifest, NetworkInput
 
+# Pixels, of an ONNX network for which no size is given.
+_SIZE = 224
+
 
 def models(as_json: options.AsJson = False) -> None:
     """List the models that are installed or can be fetched."""
@@ -54,7 +57,12 @@ def export(
             "--count-feature", help="ONNX only, repeatable: a tap that the count SVM reads; default conv_last."
         ),
     ] = None,
-    size: Annotated[int, typer.Option("--size", help="ONNX only: side of the square input in pixels.")] = 224,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size", help="Side of the square input in pixels; left out, 224. More shows small objects in finer maps."
+        ),
+    ] = None,
     layout: Annotated[str, typer.Option("--layout", help="ONNX only: NCHW or NHWC.")] = "NCHW",
     channels: Annotated[str, typer.Option("--channels", help="ONNX only: RGB or BGR.")] = "RGB",
     background_class: Annotated[
@@ -77,8 +85,8 @@ def export(
         taps = _taps(tap or [])
         pixels = NetworkInput(
             tensor="",
-            height=size,
-            width=size,
+            height=size or _SIZE,
+            width=size or _SIZE,
             layout=_one_of("--layout", layout, ("NCHW", "NHWC")),
             channels=_one_of("--channels", channels, ("RGB", "BGR")),
             mean=_triple("--mean", mean) or (0.0, 0.0, 0.0),
@@ -111,6 +119,7 @@ def export(
             licence=licence,
             mean=_triple("--mean", mean),
             std=_triple("--std", std),
+            size=size,
         )
     _print_exported(manifest, out)
 

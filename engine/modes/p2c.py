@@ -28,6 +28,8 @@ CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan", "cuml-dbscan")
 Signature = Literal["dictionary", "evidence"]
 _SIGNATURES: tuple[Signature, ...] = ("dictionary", "evidence")
 
+# Side of VGG's grid, for which the lengths in `P2CSettings` are.
+_USUAL_GRID = 14
 # Shares of the grid's side.
 _EVIDENCE_CUTOFF = 1 / 14
 _EVIDENCE_DISTANCE = 1 / 7
@@ -52,7 +54,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class P2CSettings:
-    """Settings of point-then-count. Lengths are in cells of the heatmap.
+    """Settings of point-then-count. Lengths are in cells of the heatmap; their defaults are for 14 x 14 cells.
 
     Attributes
     ----------
@@ -143,7 +145,7 @@ def signature_source(manifest: Manifest) -> str:
 
 
 def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, Any]:
-    """Return the settings that suit this model's signatures where they differ from those of `P2CSettings`.
+    """Return the settings that suit this model's signatures and grid where they differ from those of `P2CSettings`.
 
     Maps weighed by the class leave less background than maps that a dictionary selects, so that density peaks need
     nothing subtracted, and weaker and closer ones are objects, too; boxes are drawn around the upper half of each, as
@@ -151,7 +153,9 @@ def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, An
     with the grid, whose size is the network's.
     """
     if signature_source(manifest) != EVIDENCE:
-        return {}
+        sides = [min(manifest.taps[name].shape[1:]) for name in ("conv_prev", "conv_last") if name in manifest.taps]
+        scale = max(sides, default=_USUAL_GRID) / _USUAL_GRID
+        return {"cutoff": P2CSettings.cutoff * scale, "min_distance": P2CSettings.min_distance * scale}
     side = min(manifest.taps[manifest.evidence_maps].shape[1:])
     return {
         "signature": EVIDENCE,

@@ -306,7 +306,7 @@ def test_pytorch_is_checked_before_it_is_timed(job: Job, tmp_path: Path) -> None
     from pc_engine.export.model_directory import export_vgg
     from pc_engine.export.vgg import VggSpec
 
-    spec = VggSpec("small", ((4,), (4, 4)), fc_width=8, size=32)
+    spec = VggSpec("small", ((4,), (4, 4)), fc_width=8, trained_size=32)
     export_vgg(spec, "random:0", tmp_path / "small")
     subject = Subject(job, "small", load_model(tmp_path / "small"), "random weights")
     rows = list(gpu_peers.torch_rows(replace(job, models=()), subject))

@@ -27,7 +27,7 @@ from pc_engine.manifest import NETWORK_FILE  # noqa: E402
 from pc_engine.model import load_model  # noqa: E402
 from pc_engine.modes import C2PSettings  # noqa: E402
 
-SPEC = VggSpec("small", ((8,), (8, 10), (12, 14), (16, 16)), fc_width=24, size=64)
+SPEC = VggSpec("small", ((8,), (8, 10), (12, 14), (16, 16)), fc_width=24, trained_size=64)
 TAPS = ("pool5", "fc6", "fc7", "conv_last")
 
 

@@ -1,5 +1,7 @@
 """A small VGG, and VGG in plain PyTorch to compare with."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ TAPS = ("conv_prev", "conv_last", "pool5", "fc6", "fc7", "logits")
 @pytest.fixture(scope="session")
 def tiny():
     """VGG16 in small: the same layers at a few channels, with a non-square number of everything."""
-    return VggSpec("tiny", ((4, 5), (6, 7), (8, 9, 10), (11, 12, 13), (14, 15, 16)), fc_width=24, size=64)
+    return VggSpec("tiny", ((4, 5), (6, 7), (8, 9, 10), (11, 12, 13), (14, 15, 16)), fc_width=24, trained_size=64)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +38,7 @@ def make_weights(spec, n_classes, seed=3):
             weights[f"features.{position}.bias"] = rng.standard_normal(width) * 0.3
             position, channels = position + 2, width
         position += 1
-    side = spec.size // 2 ** len(spec.blocks)
+    side = spec.trained_size // 2 ** len(spec.blocks)
     for name, n_in, n_out in (
         ("classifier.0", channels * side**2, spec.fc_width),
         ("classifier.3", spec.fc_width, spec.fc_width),
@@ -60,6 +62,7 @@ def run_torch(blocks, weights, images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
                 features += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
                 channels = width
             features.append(nn.MaxPool2d(2))
+        features.append(nn.AdaptiveAvgPool2d(math.isqrt(n_in // channels)))
         classifier = [
             nn.Linear(n_in, n_out),
             nn.ReLU(),
@@ -72,7 +75,7 @@ def run_torch(blocks, weights, images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
         net = nn.ModuleDict({"features": nn.Sequential(*features), "classifier": nn.Sequential(*classifier)})
     net.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, strict=True, assign=True)
     net.eval()
-    marks = {len(features) - 4: "conv_prev", len(features) - 2: "conv_last", len(features) - 1: "pool5"}
+    marks = {len(features) - 5: "conv_prev", len(features) - 3: "conv_last", len(features) - 1: "pool5"}
     heads = {1: "fc6", 4: "fc7", 6: "logits"}
     taps = {}
     with torch.inference_mode():

@@ -12,6 +12,7 @@ import onnxruntime
 import openvino
 import pytest
 
+from pc_engine.errors import UsageError
 from pc_engine.export import ARCHITECTURES, VggSpec, build_vgg, random_weights
 from pc_engine.export.vgg import vgg_taps
 
@@ -86,7 +87,7 @@ def test_full_size_agrees_with_torch(name, torch_taps):
 
 def test_padding_is_of_normalised_zeros():
     """An image of the mean colour normalises to zero, so conv1 gives its bias everywhere, the border included."""
-    spec = VggSpec("one", ((6, 5),), fc_width=4, size=8)
+    spec = VggSpec("one", ((6, 5),), fc_width=4, trained_size=8)
     weights = random_weights(spec, seed=2, n_classes=3)
     bias = np.array([0.5, 1.0, 0.25, 2.0, 0.125, 3.0], np.float32)
     weights["features.0.bias"] = bias
@@ -138,9 +139,28 @@ def test_taps_of_the_published_networks():
 
 
 def test_random_weights_keep_the_signal(tiny):
-    spec = dataclasses.replace(tiny, blocks=((32, 32), (32, 32), (64, 64)), size=32)
+    spec = dataclasses.replace(tiny, blocks=((32, 32), (32, 32), (64, 64)), trained_size=32)
     found = run_onnxruntime(build_vgg(spec, random_weights(spec, 0)).SerializeToString(), images_of(spec, 4))
     assert 0.1 < np.abs(found["logits"]).mean() < 10
     again = random_weights(spec, 0)
     assert all(np.array_equal(again[name], array) for name, array in random_weights(spec, 0).items())
     assert not np.array_equal(again["classifier.6.weight"], random_weights(spec, 1)["classifier.6.weight"])
+
+
+def test_a_larger_input_gives_finer_maps_and_the_same_classifier(tiny, tiny_weights, torch_taps):
+    large = tiny.at_size(128)
+    model = build_vgg(large, tiny_weights)
+    onnx.checker.check_model(model, full_check=True)
+    images = images_of(large, 3)
+    wanted = torch_taps(large.blocks, tiny_weights, images)
+    assert wanted["conv_last"].shape == (3, 16, 8, 8)
+    assert wanted["pool5"].shape == (3, *tiny.pooled_shape)
+    for run in RUNTIMES.values():
+        assert_parity(run(model.SerializeToString(), images), wanted)
+
+
+@pytest.mark.parametrize("size", [0, 63, 65, 96, -64])
+def test_a_size_that_is_no_multiple_is_wrong_use(tiny, size):
+    expected = f"tiny takes multiples of 64 pixels, and {size} is none: choose one of 64, 128"
+    with pytest.raises(UsageError, match=expected):
+        tiny.at_size(size)

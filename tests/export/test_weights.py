@@ -200,7 +200,7 @@ class TestRefusals:
         spec = dataclasses.replace(
             ARCHITECTURES[given], blocks=tuple((2,) * len(b) for b in ARCHITECTURES[given].blocks)
         )
-        spec = dataclasses.replace(spec, fc_width=4, size=32)
+        spec = dataclasses.replace(spec, fc_width=4, trained_size=32)
         from pc_engine.export import random_weights
 
         weights = random_weights(spec, 0, n_classes=3)
@@ -304,7 +304,7 @@ class TestRefusals:
 
 
 def test_specification_reads_its_own_random_weights_back(tmp_path):
-    spec = VggSpec("odd", ((3,), (5, 4)), fc_width=6, size=12)
+    spec = VggSpec("odd", ((3,), (5, 4)), fc_width=6, trained_size=12)
     from pc_engine.export import random_weights
 
     weights = random_weights(spec, 1, n_classes=2)

@@ -13,13 +13,32 @@ from pc_engine.modes.combined import CombinedSettings
 
 
 def test_a_manifest_without_settings_gives_the_defaults(tiny_manifest: Manifest) -> None:
-    settings = settings_for(replace(tiny_manifest, settings={}))
+    settings = settings_for(with_grid(tiny_manifest, 14))
     assert settings.c2p == C2PSettings()
     assert settings.p2c == P2CSettings()
 
 
+@pytest.mark.parametrize("side", [7, 8, 28])
+def test_default_lengths_grow_with_the_finest_grid(tiny_manifest: Manifest, side: int) -> None:
+    found = settings_for(with_grid(tiny_manifest, side)).p2c
+    usual = P2CSettings()
+    assert found == P2CSettings(cutoff=usual.cutoff * side / 14, min_distance=usual.min_distance * side / 14)
+
+
+def with_grid(manifest: Manifest, side: int) -> Manifest:
+    """The manifest without settings, whose last maps have half the side of those before."""
+    taps = {
+        **manifest.taps,
+        "conv_prev": Tap("first_relu", (5, side, side + 1)),
+        "conv_last": Tap("second_relu", (5, side // 2, side // 2)),
+    }
+    return replace(manifest, taps=taps, settings={})
+
+
 def test_the_manifest_changes_defaults_and_the_caller_changes_both(tiny_manifest: Manifest) -> None:
-    manifest = replace(tiny_manifest, settings={"p2c.top_last": 7.0, "c2p.min_deviation": 0.5, "p2c.trim": 0.7})
+    manifest = replace(
+        with_grid(tiny_manifest, 14), settings={"p2c.top_last": 7.0, "c2p.min_deviation": 0.5, "p2c.trim": 0.7}
+    )
     settings = settings_for(manifest, cluster="dbscan", trim=None)
     assert settings.p2c == P2CSettings(top_last=7, trim=0.7, cluster="dbscan")
     assert isinstance(settings.p2c.top_last, int)
