@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pc_engine.counter import DEFAULT_LABELS, row_label
+from pc_engine.durable import sync_folder
 from pc_engine.errors import DataError, PcEngineError
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer
 from pc_engine.run_directory import CORRECTIONS
@@ -175,7 +176,7 @@ def _append(directory: Path, value: Mapping[str, Any]) -> None:
                     stream.truncate(end)
                 raise
         if is_new:
-            _sync_folder(directory)
+            sync_folder(directory)
     except OSError as error:
         raise PcEngineError(
             f"{path} cannot be written ({error.strerror or error}): make room, or check its permissions."
@@ -208,16 +209,6 @@ def _start_of_tail(stream: BinaryIO, step: int = 1 << 16) -> int:
             return start + last_break + 1
         position = start
     return 0
-
-
-def _sync_folder(directory: Path) -> None:
-    """Make the new file's name survive a crash as well, where the system can sync a folder."""
-    with suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _corrected(row: dict[str, Any], correction: Correction) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn, Protocol, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pc_engine.durable import publish
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import Result
 
@@ -214,20 +215,6 @@ def find_format(name: str) -> Format:
 def unpublished(path: Path) -> Path:
     """Return the name that a file has until it is whole."""
     return path.with_name(f".{path.name}{_UNPUBLISHED}")
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Bring a file under its name so that it is there, whole, even after the machine loses its power."""
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    # The name itself is part of the folder; not every system lets a folder be synced.
-    with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def cannot_write(path: Path, error: OSError) -> PcEngineError:
