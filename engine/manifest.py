@@ -3,7 +3,8 @@
 A model is a directory with ``model.onnx`` and ``manifest.json``, and optionally ``counter.safetensors`` (the count
 SVM), ``signatures.safetensors`` (the class signatures) and ``model.int8.onnx`` (the network quantised). The manifest
 names the taps, i.e. the intermediate tensors of the network that the method reads, says how far other precisions were
-found to differ, and holds the sha256 of every other file.
+found to differ, and holds the sha256 of every other file and, under ``"sha256"``, its own: that of its bytes with 64
+zeros in the place of the sum. Who changes a manifest by hand takes that line out.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from pc_engine.durable import publish, sync_file
 from pc_engine.errors import ManifestError
 
 FORMAT = 1
@@ -27,6 +30,13 @@ SIGNATURES_FILE = "signatures.safetensors"
 QUANTISED_FILES = {"int8": "model.int8.onnx"}
 #: Every file of a model directory that its manifest holds the sha256 of.
 MODEL_FILES = (NETWORK_FILE, *QUANTISED_FILES.values(), COUNTER_FILE, SIGNATURES_FILE)
+
+# The field with the sum of the manifest itself, and what stands in its place while that is taken.
+_OWN_SUM, _NO_SUM = "sha256", "0" * 64
+# Pixels along a side, and values of a tap: beyond these no memory holds a batch.
+_LARGEST_SIDE, _LARGEST_TAP = 16_384, 2**31 - 1
+# Of a model file that is whole, while the manifest beside it may still speak of the one before.
+_TO_COME = ".next"
 
 #: Taps that the method reads by name; ``count_features`` of a manifest may name others.
 REQUIRED_TAPS = ("conv_last", "logits")
@@ -251,15 +261,55 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_manifest(manifest: Manifest, directory: Path) -> Manifest:
-    """Write ``manifest.json`` into ``directory`` with the sha256 of its model files as they are now; return it."""
-    files = {name: file_sha256(directory / name) for name in MODEL_FILES if (directory / name).is_file()}
+def write_manifest(
+    manifest: Manifest, directory: Path, changes: Mapping[str, Callable[[Path], object]] | None = None
+) -> Manifest:
+    """Write ``manifest.json`` into ``directory`` with the sha256 of its model files as they are then; return it.
+
+    Parameters
+    ----------
+    manifest
+        What to write; its sums are not looked at.
+    directory
+        The model directory, which is there.
+    changes
+        Model files that are to be made or replaced along with it, by name: what writes each one to the path that it
+        is given. However the process ends, `settle_files` finds the directory as it was before, or as it is to be.
+    """
+    changes = changes or {}
+    for name, write in changes.items():
+        write(directory / (name + _TO_COME))
+        sync_file(directory / (name + _TO_COME))
+    files = {}
+    for name in MODEL_FILES:
+        path = directory / (name + _TO_COME if name in changes else name)
+        if path.is_file():
+            files[name] = file_sha256(path)
     manifest = replace(manifest, files=files)
-    text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1, ensure_ascii=False) + "\n"
+    content = {"format": FORMAT, **asdict(manifest), _OWN_SUM: _NO_SUM}
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    start, _, end = text.rpartition(_NO_SUM)
     temporary = directory / (MANIFEST_FILE + ".new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(directory / MANIFEST_FILE)
+    temporary.write_text(start + hashlib.sha256(text.encode()).hexdigest() + end, encoding="utf-8", newline="\n")
+    publish(temporary, directory / MANIFEST_FILE)
+    # From here on the manifest speaks of the new files, which are there under one name or the other.
+    for name in changes:
+        publish(directory / (name + _TO_COME), directory / name)
     return manifest
+
+
+def settle_files(directory: Path, manifest: Manifest) -> None:
+    """Bring files under their names that `write_manifest` left beside them when it was cut off, if they are its own.
+
+    Raises
+    ------
+    OSError
+        If the directory cannot be written.
+    """
+    for name, digest in manifest.files.items():
+        to_come = directory / (name + _TO_COME)
+        if name in MODEL_FILES and to_come.is_file() and file_sha256(to_come) == digest:
+            publish(to_come, directory / name)
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -268,11 +318,13 @@ def read_manifest(directory: Path) -> Manifest:
     Raises
     ------
     ManifestError
-        If it is absent, is not JSON, lacks a field, or a field has the wrong form.
+        If it is absent, is not JSON, was changed since it was written, lacks a field or has one that is not known, or
+        a field has the wrong form.
     """
     path = directory / MANIFEST_FILE
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        raw = json.loads(content.decode())
     except FileNotFoundError:
         raise ManifestError(
             f"{directory} has no {MANIFEST_FILE}, so it is not a model directory: make one with 'pc-engine export'."
@@ -286,6 +338,15 @@ def read_manifest(directory: Path) -> Manifest:
             f"{path} has format {raw.get('format')!r}, this version reads {FORMAT}: "
             f"make it anew with 'pc-engine export'."
         )
+    unknown = raw.keys() - {"format", _OWN_SUM, *(item.name for item in fields(Manifest))}
+    if unknown:
+        raise ManifestError(
+            f"{path} has the field '{min(unknown)}', which is not known: remove it, or restore the file."
+        )
+    if _OWN_SUM in raw and not _has_its_sum(content, raw[_OWN_SUM]):
+        raise ManifestError(
+            f"{path} was changed since it was written: restore it, or remove its line '{_OWN_SUM}' if you changed it."
+        )
     try:
         return _parse(raw)
     except KeyError as error:
@@ -294,15 +355,22 @@ def read_manifest(directory: Path) -> Manifest:
         raise ManifestError(f"{path} has a field of the wrong form: {error}.") from None
 
 
+def _has_its_sum(content: bytes, found: Any) -> bool:
+    if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found):
+        return False
+    start, digits, end = content.rpartition(found.encode())
+    return bool(digits) and hashlib.sha256(start + _NO_SUM.encode() + end).hexdigest() == found
+
+
 def _parse(raw: Mapping[str, Any]) -> Manifest:
     return Manifest(
-        name=str(raw["name"]),
+        name=_text(raw["name"], "name"),
         input=_parse_input(raw["input"]),
         taps=_parse_taps(raw["taps"]),
-        count_features=tuple(str(name) for name in raw["count_features"]),
-        classes=tuple(str(name) for name in raw.get("classes", ())),
-        licence=str(raw.get("licence", "unknown")),
-        source=str(raw.get("source", "unknown")),
+        count_features=_texts(raw["count_features"], "count_features"),
+        classes=_texts(raw.get("classes", []), "classes"),
+        licence=_text(raw.get("licence", "unknown"), "licence"),
+        source=_text(raw.get("source", "unknown"), "source"),
         settings=_parse_settings(raw.get("settings", {})),
         quantised={
             str(precision): QuantisedNetwork(_parse_input(network["input"]), _parse_taps(network["taps"]))
@@ -318,28 +386,36 @@ def _parse_input(raw: Mapping[str, Any]) -> NetworkInput:
     network_input = NetworkInput(
         **{
             **pixels,
-            "height": int(pixels["height"]),
-            "width": int(pixels["width"]),
+            "tensor": _text(pixels["tensor"], "input.tensor"),
+            "height": _size(pixels["height"], "input.height", _LARGEST_SIDE),
+            "width": _size(pixels["width"], "input.width", _LARGEST_SIDE),
             "mean": _three(pixels.get("mean", (0, 0, 0)), "input.mean"),
             "std": _three(pixels.get("std", (1, 1, 1)), "input.std"),
         }
     )
     for name, allowed in (("layout", ("NHWC", "NCHW")), ("dtype", ("uint8", "float32")), ("channels", ("RGB", "BGR"))):
         if getattr(network_input, name) not in allowed:
-            raise ValueError(f"input.{name} is {getattr(network_input, name)!r}, expected one of {allowed}")
+            raise ValueError(f"input.{name} is {getattr(network_input, name)!r:.60}, expected one of {allowed}")
     if network_input.dtype == "uint8" and network_input.layout != "NHWC":
         raise ValueError("a uint8 input must have layout NHWC")
     return network_input
 
 
 def _parse_taps(raw: Mapping[str, Any]) -> dict[str, Tap]:
-    return {str(name): Tap(str(tap["tensor"]), tuple(int(size) for size in tap["shape"])) for name, tap in raw.items()}
+    return {_text(name, "a tap's name"): _parse_tap(name, tap) for name, tap in raw.items()}
+
+
+def _parse_tap(name: str, raw: Mapping[str, Any]) -> Tap:
+    shape = tuple(_size(size, f"taps.{name}.shape", _LARGEST_TAP) for size in raw["shape"])
+    if math.prod(shape) > _LARGEST_TAP:
+        raise ValueError(f"taps.{name}.shape is {list(shape)}, expected at most {_LARGEST_TAP:,} values")
+    return Tap(_text(raw["tensor"], f"taps.{name}.tensor"), shape)
 
 
 def _parse_fidelity(raw: Mapping[str, Any]) -> Fidelity:
     return Fidelity(
         backend=str(raw["backend"]),
-        n=int(raw["n"]),
+        n=_size(raw["n"], "n", _LARGEST_TAP),
         top1=_finite(raw["top1"], "top1"),
         counts=_numbers(raw["counts"], "counts"),
         tap_errors=_numbers(raw["tap_errors"], "tap_errors"),
@@ -364,6 +440,25 @@ def _strings(raw: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): str(value) for name, value in raw.items()}
 
 
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {value!r:.60}, expected text")  # noqa: TRY004 (one bad field of the data)
+    value.encode()  # JSON can hold halves of characters, which nothing can be written with
+    return value
+
+
+def _texts(values: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise ValueError(f"{name} is {values!r:.60}, expected a list of text")  # noqa: TRY004 (as above)
+    return tuple(_text(value, name) for value in values)
+
+
+def _size(value: Any, name: str, largest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value > largest:
+        raise ValueError(f"{name} is {value!r:.60}, expected a whole number of at most {largest:,}")
+    return value
+
+
 def _three(values: Any, name: str) -> tuple[float, float, float]:
     red, green, blue = (_finite(value, name) for value in values)
     if name.endswith("std") and min(red, green, blue) <= 0:
@@ -372,6 +467,8 @@ def _three(values: Any, name: str) -> tuple[float, float, float]:
 
 
 def _finite(value: Any, name: str) -> float:
+    if isinstance(value, (bool, str)):
+        raise ValueError(f"{name} is {value!r:.60}, expected a number")  # noqa: TRY004 (as above)
     number = float(value)
     if not math.isfinite(number):  # JSON as Python reads it knows NaN and Infinity
         raise ValueError(f"{name} is {number}, expected a finite number")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from pc_engine.manifest import (
     Manifest,
     file_sha256,
     read_manifest,
+    settle_files,
+    write_manifest,
 )
 from pc_engine.modes import FittedParts, Mode, Part
 from pc_engine.signatures import check_signatures, load_signatures
@@ -85,6 +89,8 @@ def load_model(directory: Path) -> Model:
         If the count SVM or the signatures do not fit the network.
     """
     manifest = read_manifest(directory)
+    with contextlib.suppress(OSError):  # what cannot be mended is found by its sum below
+        settle_files(directory, manifest)
     if not (directory / NETWORK_FILE).is_file():
         raise ManifestError(f"{directory} has a manifest but no {NETWORK_FILE}: put the network there.")
     files = _checked_files(directory, manifest)
@@ -100,20 +106,28 @@ def load_model(directory: Path) -> Model:
     return Model(directory, manifest, FittedParts(counter, signatures))
 
 
-def copy_model_files(model: Model, directory: Path) -> None:
-    """Copy a model's files, save its manifest, into ``directory``, which may be the model's own.
+def write_model(
+    model: Model, directory: Path, manifest: Manifest, changes: Mapping[str, Callable[[Path], object]] | None = None
+) -> Manifest:
+    """Write a model's files, some of them changed, and its ``manifest`` into ``directory``, which may be its own.
+
+    ``changes`` are as `write_manifest` takes them; its return value is returned.
 
     Raises
     ------
     OSError
         If the directory cannot be written.
     """
-    if directory.resolve() == model.directory.resolve():
-        return
     directory.mkdir(parents=True, exist_ok=True)
-    for name in MODEL_FILES:
-        if (model.directory / name).is_file():
-            shutil.copyfile(model.directory / name, directory / name)
+    return write_manifest(manifest, directory, {**_copies_of(model, directory), **(changes or {})})
+
+
+def _copies_of(model: Model, directory: Path) -> dict[str, Callable[[Path], object]]:
+    """Return what `write_manifest` is to make of a model's files in ``directory``; none in the model's own."""
+    if directory.resolve() == model.directory.resolve():
+        return {}
+    present = [name for name in MODEL_FILES if (model.directory / name).is_file()]
+    return {name: functools.partial(shutil.copyfile, model.directory / name) for name in present}
 
 
 def _checked_files(directory: Path, manifest: Manifest) -> dict[str, str]:
