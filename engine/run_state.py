@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import filelock
 
 from pc_engine.errors import UsageError
+from pc_engine.row_check import is_number, is_whole
 from pc_engine.sharding import Shard
 
 RUN_FILE = "run.json"
@@ -102,6 +104,22 @@ def read_state(path: Path) -> dict[str, Any] | None:
     """Return what a ``run.json`` holds; None if there is none, or it is damaged."""
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return state if isinstance(state, dict) else None
+    return state if isinstance(state, dict) and _is_whole(state) else None
+
+
+def _is_whole(state: Mapping[str, Any]) -> bool:
+    """Whether what others rely on has the form that a run gives it, wherever it is there."""
+    shard = state.get("shard")
+    return (
+        state.get("state", "running") in get_args(State)
+        and all(isinstance(state.get(name, {}), dict) for name in ("settings", "stages"))
+        and all(state.get(name) is None or is_number(state[name]) for name in ("seconds", "images_per_second"))
+        and (state.get("total") is None or is_whole(state["total"]))
+        and (shard is None or (_are_two(shard) and 1 <= shard[0] <= shard[1]))
+    )
+
+
+def _are_two(shard: Any) -> bool:
+    return isinstance(shard, list) and len(shard) == 2 and all(map(is_whole, shard))

@@ -41,6 +41,7 @@ _LARGEST_VALUE = 1_000_000
 def main(path: Path, required: Sequence[str]) -> None:
     """Print ``{"entries": ...}``, or why there are none: ``{"error": ...}`` or ``{"missing": package}``."""
     _limit_memory()
+    answer: dict[str, Any]
     try:
         answer = {"entries": _read(path, required)}
     except ImportError:
