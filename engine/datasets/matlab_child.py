@@ -108,14 +108,18 @@ def _read_hdf5(path: Path, required: Sequence[str]) -> list[dict[str, np.ndarray
 
 def _groups(file: Any, h5py: Any) -> Iterator[Any]:
     """Walk the top-level groups, i.e. the struct variables; ``#refs#`` holds the values they point to."""
-    for name, item in file.items():
-        if isinstance(item, h5py.Group) and not name.startswith("#"):
-            yield item
+    for name in file:
+        # What a link leads to may be in another file.
+        is_own = isinstance(file.get(name, getlink=True), h5py.HardLink)
+        if is_own and not name.startswith("#") and isinstance(file[name], h5py.Group):
+            yield file[name]
 
 
 def _entries(file: Any, group: Any, h5py: Any) -> list[dict[str, np.ndarray]]:
     fields: dict[str, list[np.ndarray]] = {}
-    for name, dataset in group.items():
+    for name in group:
+        linked = not isinstance(group.get(name, getlink=True), h5py.HardLink)
+        dataset = None if linked else group[name]
         if not isinstance(dataset, h5py.Dataset):
             continue
         if h5py.check_ref_dtype(dataset.dtype) is not None:
@@ -130,6 +134,8 @@ def _entries(file: Any, group: Any, h5py: Any) -> list[dict[str, np.ndarray]]:
 
 def _value(dataset: Any) -> np.ndarray:
     """Return a dataset in MATLAB's orientation; HDF5 has the axes the other way round."""
+    if dataset.external or dataset.is_virtual:
+        raise ValueError("its values lie in another file")
     array = np.asarray(dataset[()])
     if dataset.attrs.get("MATLAB_empty", 0):
         return array[:0]  # the stored values are the sizes of the empty array

@@ -30,7 +30,6 @@ def test_a_case_comes_back_by_its_number_and_a_failure_names_it(tmp_path: Path) 
     done = fuzz("--first", 5, "--cases", 1, "labels.json", "counter")
     assert done.returncode == 0, done.stderr
     assert "2 cases, seed 0: none failed." in done.stdout
-    assert fuzz("no-such-target").returncode == 2
     broken = (
         "import runpy, sys; from pc_engine.datasets import labels_json; labels_json.read_json = lambda path: 1 / 0;"
         f"sys.argv = ['fuzz.py', '--cases', '1', 'labels.json']; runpy.run_path({str(FUZZ)!r}, run_name='__main__')"
