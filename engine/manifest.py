@@ -13,13 +13,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pc_engine.durable import publish, sync_file
+from pc_engine.durable import publish
 from pc_engine.errors import ManifestError
+from pc_engine.json_values import as_number, as_numbers, as_size, as_strings, as_text, as_texts, as_three_numbers
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
@@ -35,9 +36,6 @@ MODEL_FILES = (NETWORK_FILE, *QUANTISED_FILES.values(), COUNTER_FILE, SIGNATURES
 _OWN_SUM, _NO_SUM = "sha256", "0" * 64
 # Pixels along a side, and values of a tap: beyond these no memory holds a batch.
 _LARGEST_SIDE, _LARGEST_TAP = 16_384, 2**31 - 1
-# Of a model file that is whole, while the manifest beside it may still speak of the one before.
-_TO_COME = ".next"
-
 #: Taps that the method reads by name; ``count_features`` of a manifest may name others.
 REQUIRED_TAPS = ("conv_last", "logits")
 #: The tap that says how much each map speaks for the image's class; see `Manifest.evidence_maps`.
@@ -261,30 +259,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_manifest(
-    manifest: Manifest, directory: Path, changes: Mapping[str, Callable[[Path], object]] | None = None
-) -> Manifest:
-    """Write ``manifest.json`` into ``directory`` with the sha256 of its model files as they are then; return it.
+def write_manifest(manifest: Manifest, directory: Path, to_come: Mapping[str, Path] | None = None) -> Manifest:
+    """Write ``manifest.json`` into ``directory`` with the sha256 of its model files; return it.
 
-    Parameters
-    ----------
-    manifest
-        What to write; its sums are not looked at.
-    directory
-        The model directory, which is there.
-    changes
-        Model files that are to be made or replaced along with it, by name: what writes each one to the path that it
-        is given. However the process ends, `settle_files` finds the directory as it was before, or as it is to be.
+    ``to_come`` are files that lie elsewhere yet, by the name that they are going to have.
     """
-    changes = changes or {}
-    for name, write in changes.items():
-        write(directory / (name + _TO_COME))
-        sync_file(directory / (name + _TO_COME))
-    files = {}
-    for name in MODEL_FILES:
-        path = directory / (name + _TO_COME if name in changes else name)
-        if path.is_file():
-            files[name] = file_sha256(path)
+    places = {name: directory / name for name in MODEL_FILES} | dict(to_come or {})
+    files = {name: file_sha256(places[name]) for name in MODEL_FILES if places[name].is_file()}
     manifest = replace(manifest, files=files)
     content = {"format": FORMAT, **asdict(manifest), _OWN_SUM: _NO_SUM}
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -292,24 +273,7 @@ def write_manifest(
     temporary = directory / (MANIFEST_FILE + ".new")
     temporary.write_text(start + hashlib.sha256(text.encode()).hexdigest() + end, encoding="utf-8", newline="\n")
     publish(temporary, directory / MANIFEST_FILE)
-    # From here on the manifest speaks of the new files, which are there under one name or the other.
-    for name in changes:
-        publish(directory / (name + _TO_COME), directory / name)
     return manifest
-
-
-def settle_files(directory: Path, manifest: Manifest) -> None:
-    """Bring files under their names that `write_manifest` left beside them when it was cut off, if they are its own.
-
-    Raises
-    ------
-    OSError
-        If the directory cannot be written.
-    """
-    for name, digest in manifest.files.items():
-        to_come = directory / (name + _TO_COME)
-        if name in MODEL_FILES and to_come.is_file() and file_sha256(to_come) == digest:
-            publish(to_come, directory / name)
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -364,20 +328,20 @@ def _has_its_sum(content: bytes, found: Any) -> bool:
 
 def _parse(raw: Mapping[str, Any]) -> Manifest:
     return Manifest(
-        name=_text(raw["name"], "name"),
+        name=as_text(raw["name"], "name"),
         input=_parse_input(raw["input"]),
         taps=_parse_taps(raw["taps"]),
-        count_features=_texts(raw["count_features"], "count_features"),
-        classes=_texts(raw.get("classes", []), "classes"),
-        licence=_text(raw.get("licence", "unknown"), "licence"),
-        source=_text(raw.get("source", "unknown"), "source"),
+        count_features=as_texts(raw["count_features"], "count_features"),
+        classes=as_texts(raw.get("classes", []), "classes"),
+        licence=as_text(raw.get("licence", "unknown"), "licence"),
+        source=as_text(raw.get("source", "unknown"), "source"),
         settings=_parse_settings(raw.get("settings", {})),
         quantised={
             str(precision): QuantisedNetwork(_parse_input(network["input"]), _parse_taps(network["taps"]))
             for precision, network in raw.get("quantised", {}).items()
         },
         fidelity={str(precision): _parse_fidelity(report) for precision, report in raw.get("fidelity", {}).items()},
-        files=_strings(raw.get("files", {})),
+        files=as_strings(raw.get("files", {})),
     )
 
 
@@ -386,13 +350,15 @@ def _parse_input(raw: Mapping[str, Any]) -> NetworkInput:
     network_input = NetworkInput(
         **{
             **pixels,
-            "tensor": _text(pixels["tensor"], "input.tensor"),
-            "height": _size(pixels["height"], "input.height", _LARGEST_SIDE),
-            "width": _size(pixels["width"], "input.width", _LARGEST_SIDE),
-            "mean": _three(pixels.get("mean", (0, 0, 0)), "input.mean"),
-            "std": _three(pixels.get("std", (1, 1, 1)), "input.std"),
+            "tensor": as_text(pixels["tensor"], "input.tensor"),
+            "height": as_size(pixels["height"], "input.height", _LARGEST_SIDE),
+            "width": as_size(pixels["width"], "input.width", _LARGEST_SIDE),
+            "mean": as_three_numbers(pixels.get("mean", (0, 0, 0)), "input.mean"),
+            "std": as_three_numbers(pixels.get("std", (1, 1, 1)), "input.std"),
         }
     )
+    if min(network_input.std) <= 0:
+        raise ValueError(f"input.std is {network_input.std}, expected three positive numbers")
     for name, allowed in (("layout", ("NHWC", "NCHW")), ("dtype", ("uint8", "float32")), ("channels", ("RGB", "BGR"))):
         if getattr(network_input, name) not in allowed:
             raise ValueError(f"input.{name} is {getattr(network_input, name)!r:.60}, expected one of {allowed}")
@@ -402,74 +368,31 @@ def _parse_input(raw: Mapping[str, Any]) -> NetworkInput:
 
 
 def _parse_taps(raw: Mapping[str, Any]) -> dict[str, Tap]:
-    return {_text(name, "a tap's name"): _parse_tap(name, tap) for name, tap in raw.items()}
+    return {as_text(name, "a tap's name"): _parse_tap(name, tap) for name, tap in raw.items()}
 
 
 def _parse_tap(name: str, raw: Mapping[str, Any]) -> Tap:
-    shape = tuple(_size(size, f"taps.{name}.shape", _LARGEST_TAP) for size in raw["shape"])
+    shape = tuple(as_size(value, f"taps.{name}.shape", _LARGEST_TAP) for value in raw["shape"])
     if math.prod(shape) > _LARGEST_TAP:
         raise ValueError(f"taps.{name}.shape is {list(shape)}, expected at most {_LARGEST_TAP:,} values")
-    return Tap(_text(raw["tensor"], f"taps.{name}.tensor"), shape)
+    return Tap(as_text(raw["tensor"], f"taps.{name}.tensor"), shape)
 
 
 def _parse_fidelity(raw: Mapping[str, Any]) -> Fidelity:
     return Fidelity(
         backend=str(raw["backend"]),
-        n=_size(raw["n"], "n", _LARGEST_TAP),
-        top1=_finite(raw["top1"], "top1"),
-        counts=_numbers(raw["counts"], "counts"),
-        tap_errors=_numbers(raw["tap_errors"], "tap_errors"),
-        files=_strings(raw["files"]),
+        n=as_size(raw["n"], "n", _LARGEST_TAP),
+        top1=as_number(raw["top1"], "top1"),
+        counts=as_numbers(raw["counts"], "counts"),
+        tap_errors=as_numbers(raw["tap_errors"], "tap_errors"),
+        files=as_strings(raw["files"]),
     )
 
 
 def _parse_settings(raw: Mapping[str, Any]) -> dict[str, float | str]:
     words: dict[str, float | str] = {name: str(value) for name, value in raw.items() if name == SIGNATURE_SETTING}
-    return words | _numbers({name: value for name, value in raw.items() if name not in words}, "settings")
+    return words | as_numbers({name: value for name, value in raw.items() if name not in words}, "settings")
 
 
 def _shapes(taps: Mapping[str, Tap]) -> dict[str, tuple[int, ...]]:
     return {name: tap.shape for name, tap in taps.items()}
-
-
-def _numbers(raw: Mapping[str, Any], field_name: str) -> dict[str, float]:
-    return {str(name): _finite(value, f"{field_name}.{name}") for name, value in raw.items()}
-
-
-def _strings(raw: Mapping[str, Any]) -> dict[str, str]:
-    return {str(name): str(value) for name, value in raw.items()}
-
-
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r:.60}, expected text")  # noqa: TRY004 (one bad field of the data)
-    value.encode()  # JSON can hold halves of characters, which nothing can be written with
-    return value
-
-
-def _texts(values: Any, name: str) -> tuple[str, ...]:
-    if not isinstance(values, list):
-        raise ValueError(f"{name} is {values!r:.60}, expected a list of text")  # noqa: TRY004 (as above)
-    return tuple(_text(value, name) for value in values)
-
-
-def _size(value: Any, name: str, largest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value > largest:
-        raise ValueError(f"{name} is {value!r:.60}, expected a whole number of at most {largest:,}")
-    return value
-
-
-def _three(values: Any, name: str) -> tuple[float, float, float]:
-    red, green, blue = (_finite(value, name) for value in values)
-    if name.endswith("std") and min(red, green, blue) <= 0:
-        raise ValueError(f"{name} is {values}, expected three positive numbers")
-    return red, green, blue
-
-
-def _finite(value: Any, name: str) -> float:
-    if isinstance(value, (bool, str)):
-        raise ValueError(f"{name} is {value!r:.60}, expected a number")  # noqa: TRY004 (as above)
-    number = float(value)
-    if not math.isfinite(number):  # JSON as Python reads it knows NaN and Infinity
-        raise ValueError(f"{name} is {number}, expected a finite number")
-    return number

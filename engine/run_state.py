@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -101,25 +101,30 @@ def _lock_file(directory: Path, shard: Shard | None) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
-    """Return what a ``run.json`` holds; None if there is none, or it is damaged."""
+    """Return what a ``run.json`` holds; None if there is none, or it is damaged.
+
+    What others rely on has the form that a run gives it, or is left out.
+    """
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return state if isinstance(state, dict) and _is_whole(state) else None
+    if not isinstance(state, dict):
+        return None
+    return {name: value for name, value in state.items() if name not in _FORMS or _FORMS[name](value)}
 
 
-def _is_whole(state: Mapping[str, Any]) -> bool:
-    """Whether what others rely on has the form that a run gives it, wherever it is there."""
-    shard = state.get("shard")
-    return (
-        state.get("state", "running") in get_args(State)
-        and all(isinstance(state.get(name, {}), dict) for name in ("settings", "stages"))
-        and all(state.get(name) is None or is_number(state[name]) for name in ("seconds", "images_per_second"))
-        and (state.get("total") is None or is_whole(state["total"]))
-        and (shard is None or (_are_two(shard) and 1 <= shard[0] <= shard[1]))
-    )
+def _is_shard(value: Any) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2 and all(map(is_whole, value))
+    return value is None or (is_pair and 1 <= value[0] <= value[1])
 
 
-def _are_two(shard: Any) -> bool:
-    return isinstance(shard, list) and len(shard) == 2 and all(map(is_whole, shard))
+_FORMS: Mapping[str, Callable[[Any], bool]] = {
+    "state": lambda value: value in get_args(State),
+    "settings": lambda value: isinstance(value, dict),
+    "stages": lambda value: isinstance(value, dict),
+    "shard": _is_shard,
+    "total": lambda value: value is None or is_whole(value),
+    "seconds": is_number,
+    "images_per_second": lambda value: value is None or is_number(value),
+}
