@@ -82,7 +82,7 @@ def measure(model: Model, images: Sequence[SourceImage], modes: Sequence[str]) -
                     continue
                 in_batches: Mapping[str, Result] | None = None
                 for variant in VARIANTS:
-                    rows = _run(model, images, variant, mode=mode, backend=name, precision=precision)
+                    rows = _run(model, images, variant, mode, name, precision)
                     in_batches, first = in_batches or rows, first or rows
                     yield {
                         "mode": mode,
@@ -96,12 +96,21 @@ def measure(model: Model, images: Sequence[SourceImage], modes: Sequence[str]) -
                     }
 
 
-def _run(model: Model, images: Sequence[SourceImage], variant: Variant, **options: str) -> dict[str, Result]:
+def _run(
+    model: Model, images: Sequence[SourceImage], variant: Variant, mode: str, backend: str, precision: str
+) -> dict[str, Result]:
     ordered = list(images)
     if variant.order is not None:
         random.Random(variant.order).shuffle(ordered)
-    size, workers = variant.batch_size, variant.workers
-    with Engine(model, **options, device="cpu", batch_size=size, workers=workers) as engine:
+    with Engine(
+        model,
+        mode=mode,
+        backend=backend,
+        precision=precision,
+        device="cpu",
+        batch_size=variant.batch_size,
+        workers=variant.workers,
+    ) as engine:
         return {row.path: row for row in engine.run_paths(ordered)}
 
 
