@@ -265,6 +265,8 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
     try:
         for row in read:
             check_row(row, columns)
+            for name in columns:
+                row.setdefault(name, None)
             yield row
     except (OSError, ValueError, MemoryError, RecursionError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

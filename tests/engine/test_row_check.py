@@ -71,6 +71,12 @@ def test_a_row_that_no_run_wrote_is_one_sentence(tmp_path: Path, change: dict[st
     assert len(str(error.value)) < 500
 
 
+def test_a_row_without_what_may_be_none_has_it(tmp_path: Path) -> None:
+    row = {name: value for name, value in FAILED.items() if name not in ("count", "class_id")}
+    (tmp_path / "part-00000.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_rows(tmp_path) == [FAILED]
+
+
 @pytest.mark.parametrize("line", ["[]", "7", "{}", "{", "[" * 100_000, "9" * 5000, '{"path": "a"}'])
 def test_a_line_that_is_no_row_is_one_sentence(tmp_path: Path, line: str) -> None:
     (tmp_path / "part-00000.jsonl").write_text(line + "\n")
