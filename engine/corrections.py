@@ -8,7 +8,6 @@ a crash can tear the last one at most. Corrections outlive the rows: a run made 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,8 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pc_engine.counter import DEFAULT_LABELS, row_label
+from pc_engine.durable import sync_folder
 from pc_engine.errors import DataError, PcEngineError
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer, pointer_row
+from pc_engine.row_check import is_number, is_text, is_whole
 from pc_engine.run_directory import CORRECTIONS
 from pc_engine.writers import iter_rows
 
@@ -127,22 +128,22 @@ def parse_pointer(value: Any) -> Pointer:
 
 def parse_whole_number(value: Any, what: str) -> int:
     """Return a JSON number that is whole and at least 0; raise ValueError, naming ``what``, otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if not is_whole(value):
         raise ValueError(f"its {what} is not a whole number of at least 0")
-    return value
+    return int(value)
 
 
 def _finite(value: Mapping[str, Any], name: str) -> float:
     number = value.get(name)
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+    if number is None or not is_number(number):
         raise ValueError(f"the {name} of a pointer is not a finite number")
     return float(number)
 
 
 def _apply(line: bytes, corrections: dict[str, Correction]) -> None:
     value = json.loads(line)
-    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
-        raise ValueError("it has no path")  # noqa: TRY004 (one bad line of the data)
+    if not isinstance(value, dict) or not is_text(value.get("path")):
+        raise ValueError("it has no path")
     path = value["path"]
     if value.get("withdrawn") is True:
         corrections.pop(path, None)
@@ -175,7 +176,7 @@ def _append(directory: Path, value: Mapping[str, Any]) -> None:
                     stream.truncate(end)
                 raise
         if is_new:
-            _sync_folder(directory)
+            sync_folder(directory)
     except OSError as error:
         raise PcEngineError(
             f"{path} cannot be written ({error.strerror or error}): make room, or check its permissions."
@@ -191,7 +192,7 @@ def _mend_tail(stream: BinaryIO) -> None:
         return
     try:
         json.loads(tail)
-    except ValueError:
+    except (ValueError, RecursionError):
         stream.truncate(start)
     else:
         stream.write(b"\n")
@@ -208,16 +209,6 @@ def _start_of_tail(stream: BinaryIO, step: int = 1 << 16) -> int:
             return start + last_break + 1
         position = start
     return 0
-
-
-def _sync_folder(directory: Path) -> None:
-    """Make the new file's name survive a crash as well, where the system can sync a folder."""
-    with suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _corrected(row: dict[str, Any], correction: Correction) -> dict[str, Any]:

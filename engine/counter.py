@@ -173,12 +173,15 @@ def _row_products(rows: Array, weights: Array) -> Array:
 
 
 def row_norms(rows: Array) -> Array:
-    """Return the Euclidean norm of each row of a float32 matrix, (N, D) to (N,); 1 for an all-zero row."""
+    """Return the Euclidean norm of each row of a float32 matrix, (N, D) to (N,); 1 for an all-zero row.
+
+    NaN where it overflows, so that nothing is divided by infinity and taken for zero.
+    """
     xp = get_array_module(rows)
     # Row by row on the host: over a whole matrix a row's sum would depend on how many there are.
     squares = np.array([row @ row for row in rows], np.float32) if xp is np else xp.einsum("nd,nd->n", rows, rows)
     norms = xp.sqrt(squares)
-    return xp.where(norms == 0, xp.float32(1), norms)
+    return xp.where(norms == 0, xp.float32(1), xp.where(xp.isinf(norms), xp.float32(np.nan), norms))
 
 
 def label_counts(labels: Sequence[str]) -> np.ndarray:

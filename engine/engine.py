@@ -259,6 +259,9 @@ class Engine:
             if not answer.finite[n] or entry.image is None:
                 yield self._failed(entry, "The network returned values that are not finite for this image.")
                 continue
+            if scores is not None and not np.isfinite(scores[n]).all():
+                yield self._failed(entry, "The count SVM's scores overflow for this image: its features are too large.")
+                continue
             if counts[n] < 0:
                 yield self._failed(entry, "The heatmap of this image cannot be read: it overflows, or is negative.")
                 continue

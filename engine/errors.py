@@ -19,11 +19,18 @@ message alone, never a traceback.
 
 from __future__ import annotations
 
+# Characters of a message.
+_LONGEST = 2_000
+
 
 class PcEngineError(Exception):
     """Base of all errors raised on purpose; ``exit_code`` is what the command line ends with."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        # It may repeat what a file says, and that may be of any length.
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ...")
 
 
 class UsageError(PcEngineError):

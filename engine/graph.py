@@ -7,6 +7,7 @@ both without a second copy of the weights.
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,13 @@ _INPUTS_WITHOUT_INITIALIZERS = 4  # the first IR version in which initializers n
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
-def load_graph(path: Path) -> onnx.ModelProto:
-    """Read a one-file ONNX network.
+def load_graph(path: Path, sha256: str | None = None) -> onnx.ModelProto:
+    """Read a one-file ONNX network; with ``sha256``, only if it is of these very bytes.
 
     Raises
     ------
+    ManifestError
+        If the bytes are others.
     ModelError
         If the file is absent, truncated, not ONNX, or keeps tensors in other files. Those are refused rather than
         followed, because their paths may lead out of the model directory (CVE-2022-25882, CVE-2024-27318).
@@ -48,6 +51,8 @@ def load_graph(path: Path) -> onnx.ModelProto:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}); export the model again.") from None
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ManifestError(f"{path} changed while it was in use: run the command again.")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)
@@ -56,7 +61,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
     if not (model.ir_version and model.opset_import and model.graph.node and model.graph.output):
         raise ModelError(f"{path} holds no complete ONNX network; export or copy it again.")
     for tensor in stored_tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
+        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise ModelError(
                 f"{path} keeps the tensor '{tensor.name}' in another file; only one-file ONNX is read: save it with "
                 f"onnx.save_model(model, path, save_as_external_data=False)."
@@ -132,12 +137,15 @@ def cut_graph(model: onnx.ModelProto, name: str, pixels: NetworkInput, tensors: 
 def open_graph(path: Path, manifest: Manifest, taps: Sequence[str]) -> onnx.ModelProto:
     """Read ``path`` and prepare it for ``taps``: ``prepare_graph(load_graph(path), …)`` without a copy of the weights.
 
+    Where the manifest has the file's sha256, what is read has to have it as well.
+
     Raises
     ------
     ModelError, ManifestError
         As ``load_graph`` and ``prepare_graph`` do.
     """
-    model = load_graph(path)
+    model = load_graph(path, manifest.files.get(path.name))
+    del model.training_info[:]
     wanted = _wanted(manifest, taps)
     part = _part(model, wanted)
     keep_part(model.graph, part)

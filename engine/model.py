@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pc_engine.counter import check_counter, load_counter
+from pc_engine.durable import publish, sync_file
 from pc_engine.errors import ManifestError, ModelError
 from pc_engine.manifest import (
     COUNTER_FILE,
@@ -20,9 +23,13 @@ from pc_engine.manifest import (
     Manifest,
     file_sha256,
     read_manifest,
+    write_manifest,
 )
 from pc_engine.modes import FittedParts, Mode, Part
 from pc_engine.signatures import check_signatures, load_signatures
+
+# Of a file that is whole, while the manifest beside it may still speak of the one before.
+_TO_COME = ".next"
 
 _FIT_COMMAND: dict[Part, tuple[str, str]] = {
     "counter": ("count SVM", "fit-counter"),
@@ -85,6 +92,8 @@ def load_model(directory: Path) -> Model:
         If the count SVM or the signatures do not fit the network.
     """
     manifest = read_manifest(directory)
+    with contextlib.suppress(OSError):  # what cannot be mended is found by its sum below
+        _settle(directory, manifest)
     if not (directory / NETWORK_FILE).is_file():
         raise ManifestError(f"{directory} has a manifest but no {NETWORK_FILE}: put the network there.")
     files = _checked_files(directory, manifest)
@@ -100,20 +109,62 @@ def load_model(directory: Path) -> Model:
     return Model(directory, manifest, FittedParts(counter, signatures))
 
 
-def copy_model_files(model: Model, directory: Path) -> None:
-    """Copy a model's files, save its manifest, into ``directory``, which may be the model's own.
+def write_model(
+    model: Model, directory: Path, manifest: Manifest, changes: Mapping[str, Callable[[Path], object]] | None = None
+) -> Manifest:
+    """Write a model's files, some of them changed, and its manifest into ``directory``, which may be its own.
+
+    However the process ends, `load_model` finds in the directory what was there before, or all of this.
+
+    Parameters
+    ----------
+    model
+        Whose files are copied, unless the directory is its own.
+    directory
+        The model directory; created if need be.
+    manifest
+        What to write; its sums are not looked at.
+    changes
+        Files that are made or replaced, by name: what writes each one to the path that it is given.
+
+    Returns
+    -------
+    Manifest
+        As written, with the files' sums.
 
     Raises
     ------
     OSError
         If the directory cannot be written.
     """
-    if directory.resolve() == model.directory.resolve():
-        return
     directory.mkdir(parents=True, exist_ok=True)
+    writes = {**_copies_of(model, directory), **(changes or {})}
+    to_come = {name: directory / (name + _TO_COME) for name in writes}
+    for name, write in writes.items():
+        write(to_come[name])
+        sync_file(to_come[name])
+    manifest = write_manifest(manifest, directory, to_come)
+    # From here on the manifest speaks of the new files, which are there under one name or the other.
+    _settle(directory, manifest)
+    return manifest
+
+
+def _settle(directory: Path, manifest: Manifest) -> None:
+    """Bring files under their names that `write_model` left beside them when it was cut off, if they are its own."""
     for name in MODEL_FILES:
-        if (model.directory / name).is_file():
-            shutil.copyfile(model.directory / name, directory / name)
+        path = directory / (name + _TO_COME)
+        # Another process that loads the model may do so first.
+        with contextlib.suppress(FileNotFoundError):
+            if file_sha256(path) == manifest.files.get(name):
+                publish(path, directory / name)
+
+
+def _copies_of(model: Model, directory: Path) -> dict[str, Callable[[Path], object]]:
+    """Return what writes copies of a model's files in ``directory``; none in the model's own."""
+    if directory.resolve() == model.directory.resolve():
+        return {}
+    present = [name for name in MODEL_FILES if (model.directory / name).is_file()]
+    return {name: functools.partial(shutil.copyfile, model.directory / name) for name in present}
 
 
 def _checked_files(directory: Path, manifest: Manifest) -> dict[str, str]:
@@ -127,6 +178,7 @@ def _checked_files(directory: Path, manifest: Manifest) -> dict[str, str]:
         if sums[name] != manifest.files.get(name, sums[name]):
             raise ManifestError(
                 f"{path} is not the file that its manifest describes (sha256 {sums[name][:12]}..., expected "
-                f"{manifest.files[name][:12]}...): restore it, or remove its line under 'files' if you changed it."
+                f"{manifest.files[name][:12]}...): restore it, or remove its line under 'files' and the line "
+                f"'sha256' if you changed it."
             )
     return sums

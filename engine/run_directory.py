@@ -26,6 +26,7 @@ from typing import Any, Self
 
 from pc_engine.distributed.block_folder import BlockFolder, make_blocks, remove_blocks
 from pc_engine.done_names import DoneNames
+from pc_engine.durable import publish
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import Result
 from pc_engine.run_state import State, Tally, lock_run, read_state, state_file, states
@@ -38,7 +39,6 @@ from pc_engine.writers import (
     cannot_write,
     find_format,
     partitions_of,
-    publish,
     rows_of,
     stored_name,
     unpublished,

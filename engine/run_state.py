@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import filelock
 
 from pc_engine.errors import UsageError
+from pc_engine.row_check import is_number, is_whole
 from pc_engine.sharding import Shard
 
 RUN_FILE = "run.json"
@@ -99,9 +101,30 @@ def _lock_file(directory: Path, shard: Shard | None) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
-    """Return what a ``run.json`` holds; None if there is none, or it is damaged."""
+    """Return what a ``run.json`` holds; None if there is none, or it is damaged.
+
+    What others rely on has the form that a run gives it, or is left out.
+    """
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return state if isinstance(state, dict) else None
+    if not isinstance(state, dict):
+        return None
+    return {name: value for name, value in state.items() if name not in _FORMS or _FORMS[name](value)}
+
+
+def _is_shard(value: Any) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2 and all(map(is_whole, value))
+    return value is None or (is_pair and 1 <= value[0] <= value[1])
+
+
+_FORMS: Mapping[str, Callable[[Any], bool]] = {
+    "state": lambda value: value in get_args(State),
+    "settings": lambda value: isinstance(value, dict),
+    "stages": lambda value: isinstance(value, dict),
+    "shard": _is_shard,
+    "total": lambda value: value is None or is_whole(value),
+    "seconds": is_number,
+    "images_per_second": lambda value: value is None or is_number(value),
+}

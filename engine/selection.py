@@ -103,7 +103,8 @@ def _open(request: CompileRequest, backend: str, version: str, report: Report) -
         # A file that this machine cannot load after all is as good as none, and is replaced below.
         with _suppress_failures():
             return BACKENDS[backend].load(request, saved)
-    report(f"Compiling {request.manifest.name} for {backend} at {request.precision} (kept for later runs) ...")
+    kept = cache.complaint() or "It is kept for later runs."
+    report(f"Compiling {request.manifest.name} for {backend} at {request.precision} ... {kept}")
     # No room for a cache, no permission, or a file that cannot be loaded again: the run does not depend on one.
     with contextlib.suppress(OSError), _suppress_failures():
         saved = cache.put(name, lambda path: BACKENDS[backend].compile(request, save_to=path).close())

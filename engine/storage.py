@@ -7,15 +7,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pc_engine.manifest import file_sha256
+
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_UNFINISHED = "unfinished-"
+# What is still unfinished after so many seconds was left by a process that was killed.
+_ABANDONED = 86_400.0
 
 
 def models_directory() -> Path:
@@ -38,27 +48,50 @@ def _base(variable: str, default: str) -> Path:
 
 
 def cache_key(facts: Mapping[str, Any]) -> str:
-    """Return a file name that stands for ``facts``, JSON-ready values that together decide a cached file's contents."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
+    """Return a file name that stands for ``facts``, JSON-ready values that together decide a cached file's contents.
+
+    It stands for this version of pc-engine as well.
+    """
+    known = {**facts, "pc_engine": version("pc-engine")}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def distrust(place: Path) -> str:
+    """Return why another user could have written what is at ``place``, a clause; empty where nobody else could.
+
+    Raises
+    ------
+    OSError
+        If there is nothing.
+    """
+    if not hasattr(os, "getuid"):
+        return ""  # on Windows the user's cache folder is the user's by its access list
+    status = place.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        return f"{place} is a symbolic link"
+    if status.st_uid != os.getuid():
+        return f"{place} is another user's"
+    return f"{place} is this user's, but others may write to it" if status.st_mode & _WRITABLE_BY_OTHERS else ""
 
 
 class FileCache:
     """Files in a private folder, written atomically and verified before use.
 
     Beside each file lies its sha256. A file that is cut short, changed, or lacks its sum does not exist as far as
-    `get` is concerned, so that it is made anew.
+    `get` is concerned, so that it is made anew; nor does one that another user could have written, sum and all.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = cache_directory() if directory is None else directory
 
     def get(self, name: str) -> Path | None:
-        """Return the path of a file that is there and whole, else None."""
+        """Return the path of a file that is there, whole, and this user's own, else None."""
         path = self._directory / name
         try:
-            expected = self._sum(path).read_text(encoding="ascii").strip()
-            return path if file_sha256(path) == expected else None
-        except (OSError, ValueError):
+            if any(map(distrust, (self._directory.resolve(), path, self._sum(path)))):
+                return None
+            return path if self._sum(path).read_bytes() == _sum_line(path) else None
+        except OSError:
             return None
 
     def put(self, name: str, write: Callable[[Path], object]) -> Path:
@@ -67,17 +100,19 @@ class FileCache:
         Raises
         ------
         OSError
-            If the folder cannot be written. A cache is a convenience: callers go on without.
+            If the folder cannot be written, or is not this user's own. A cache is a convenience: callers go on without.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._directory.chmod(0o700)
+        self._make_private()
+        self._remove_abandoned()
         path = self._directory / name
-        with tempfile.TemporaryDirectory(dir=self._directory) as scratch:
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self._directory) as scratch:
             temporary = Path(scratch) / name
             write(temporary)
+            temporary.chmod(0o600)
             digest = Path(scratch) / "digest"
-            digest.write_text(file_sha256(temporary) + "\n", encoding="ascii")
-            # Between the two renames the old sum stands beside the new file: a mismatch, hence a rebuild.
+            digest.touch(mode=0o600)
+            digest.write_bytes(_sum_line(temporary))
+            # Wherever this is cut off, a sum stands beside a file that is not its own, or alone: hence a rebuild.
             temporary.replace(path)
             digest.replace(self._sum(path))
         return path
@@ -92,6 +127,32 @@ class FileCache:
         with contextlib.suppress(OSError):
             self.put(name, lambda path: path.write_text(json.dumps(value, indent=1), encoding="utf-8"))
 
+    def complaint(self) -> str:
+        """Return a sentence that says why nothing can be kept here; empty where it can."""
+        try:
+            self._make_private()
+        except OSError as error:
+            return f"Nothing is kept for later runs: the folder {self._directory} cannot be used ({error.strerror})."
+        return ""
+
+    def _make_private(self) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.chmod(0o700)
+        reason = distrust(self._directory.resolve())
+        if reason:
+            raise PermissionError(errno.EPERM, reason)
+
+    def _remove_abandoned(self) -> None:
+        for path in self._directory.glob(f"{_UNFINISHED}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.lstat().st_mtime > _ABANDONED:
+                    shutil.rmtree(path, ignore_errors=True)
+
     @staticmethod
     def _sum(path: Path) -> Path:
         return path.with_name(path.name + ".sha256")
+
+
+def _sum_line(path: Path) -> bytes:
+    # With its name, so that a file that was given another one is not taken for that.
+    return f"{file_sha256(path)}  {path.name}\n".encode()

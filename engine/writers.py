@@ -16,8 +16,10 @@ from typing import Any, Literal, NoReturn, Protocol, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pc_engine.durable import publish
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import Result
+from pc_engine.row_check import check_row
 
 Format = Literal["parquet", "jsonl"]
 FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
@@ -218,20 +220,6 @@ def unpublished(path: Path) -> Path:
     return path.with_name(f".{path.name}{_UNPUBLISHED}")
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Bring a file under its name so that it is there, whole, even after the machine loses its power."""
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    # The name itself is part of the folder; not every system lets a folder be synced.
-    with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 def cannot_write(path: Path, error: OSError) -> PcEngineError:
     """Return the error that says why a run cannot go on, and what to do."""
     # By its number, as Arrow puts words of its own around the system's.
@@ -268,23 +256,21 @@ def iter_rows(directory: Path) -> Iterator[dict[str, Any]]:
 
 
 def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one partition, with at least the ``columns`` asked for.
+    """Yield the rows of one partition, with at least the ``columns`` asked for, of the values that a run writes.
 
     Raises
     ------
     PcEngineError
         If it is damaged.
     """
+    read = _jsonl_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path, columns)
     try:
-        if path.suffix == ".jsonl":
-            # By lines of the file: str.splitlines would also split at U+2028, which a path may hold.
-            with path.open(encoding="utf-8") as stream:
-                yield from map(json.loads, stream)
-            return
-        with pq.ParquetFile(path) as partition:
-            for batch in partition.iter_batches(_ROWS_HELD, columns=list(columns)):
-                yield from map(_from_parquet, batch.to_pylist())
-    except (OSError, ValueError, pa.ArrowException) as error:
+        for row in read:
+            check_row(row, columns)
+            for name in columns:
+                row.setdefault(name, None)
+            yield row
+    except (OSError, ValueError, MemoryError, RecursionError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PcEngineError(
             f"{path} cannot be read ({reason}): delete it, and its images are done again by the next run into this "
@@ -340,10 +326,26 @@ class _JsonlPartition:
 _PARTITION: dict[str, Callable[[Path], _Partition]] = {"parquet": _ParquetPartition, "jsonl": _JsonlPartition}
 
 
+def _jsonl_rows(path: Path) -> Iterator[Any]:
+    # By lines of the file: str.splitlines would also split at U+2028, which a path may hold.
+    with path.open(encoding="utf-8") as stream:
+        yield from map(json.loads, stream)
+
+
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(path) as partition:
+        for name in columns:
+            place = partition.schema_arrow.get_field_index(name)
+            if place < 0 or partition.schema_arrow.field(place).type != SCHEMA.field(name).type:
+                raise ValueError(f"its column {name} is absent or of another type")
+        for batch in partition.iter_batches(_ROWS_HELD, columns=list(columns)):
+            yield from map(_from_parquet, batch.to_pylist())
+
+
 def _from_parquet(row: dict[str, Any]) -> dict[str, Any]:
     if row.get("count_scores") is not None:
         row["count_scores"] = dict(row["count_scores"])
-    if "pointers" in row:
+    if row.get("pointers") is not None:
         row["pointers"] = [
             {name: value for name, value in pointer.items() if value is not None} for pointer in row["pointers"]
         ]

@@ -26,14 +26,15 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text) if is_json else text.rstrip("\n").split("\n")
-    except (OSError, ValueError) as error:
+        json.dumps(content, ensure_ascii=False).encode()  # JSON can hold halves of characters
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"The class names in {path} cannot be read ({error}).") from None
     if isinstance(content, list) and all(isinstance(item, str) for item in content):
         return tuple(item.strip() for item in content)
     try:
         rows = list(content.items()) if isinstance(content, dict) else [(row[0], row[1:]) for row in content]
         by_index = {int(index): value if isinstance(value, str) else str(value[-1]) for index, value in rows}
-    except (TypeError, ValueError, LookupError, AttributeError):
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError):
         raise UsageError(
             f"{path} holds no class names: expected a list of names, or of [index, name] or [index, wnid, name]."
         ) from None

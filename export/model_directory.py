@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 
+from pc_engine.durable import sync_file, sync_folder
 from pc_engine.errors import ModelError, UsageError
 from pc_engine.export.class_names import read_class_names
 from pc_engine.export.evidence import BACKWARD_SETTINGS
@@ -128,9 +129,13 @@ def _appearing_at_once(out_dir: Path) -> Iterator[Path]:
     try:
         building.mkdir(parents=True)
         yield building
+        for path in building.iterdir():
+            sync_file(path)
+        sync_folder(building)
         if out_dir.exists():
             out_dir.rmdir()  # empty; Windows does not replace it
         building.replace(out_dir)
+        sync_folder(out_dir.absolute().parent)
     except OSError as error:
         raise ModelError(f"{out_dir} cannot be written ({error.strerror or error}).") from None
     finally:

@@ -84,12 +84,11 @@ def read_keras(path: Path) -> WeightFile:
     tensors: dict[str, np.ndarray] = {}
     try:
         with h5py.File(path, "r") as file:
-            for layer, group in _keras_layers(file).items():
-                arrays: list[Any] = []
-                group.visititems(lambda _, item, found=arrays: _collect(item, h5py.Dataset, found))
-                for array in arrays:
+            layers = _keras_layers(file)
+            for layer in layers:
+                for array in _own_datasets(layers, layer, path):
                     tensors[f"{layer}/{'bias' if array.ndim == 1 else 'kernel'}"] = array[()]
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path} is damaged, cut off or no HDF5 file ({_first_line(error)}); get it again."
         ) from None
@@ -98,9 +97,23 @@ def read_keras(path: Path) -> WeightFile:
 
 def _keras_layers(file: Any) -> Mapping[str, Any]:
     for key in ("model_weights", "layers"):
-        if key in file:
+        if key in file and type(file.get(key, getlink=True)).__name__ == "HardLink":
             return file[key]  # type: ignore[no-any-return]
     return file  # type: ignore[no-any-return]
+
+
+def _own_datasets(layers: Any, layer: str, path: Path) -> list[Any]:
+    """Return the datasets below a layer; raise WeightsError where a link or a dataset leads out of the file."""
+    import h5py
+
+    found: list[Any] = []
+    if isinstance(layers.get(layer, getlink=True), h5py.HardLink):
+        layers[layer].visititems(lambda _, item: _collect(item, h5py.Dataset, found))
+        if not any(dataset.external or dataset.is_virtual for dataset in found):
+            return found
+    raise WeightsError(
+        f"{path} keeps the weights of '{layer}' in another file or behind a link, which is not followed."
+    )
 
 
 def _collect(item: Any, kind: type, found: list[Any]) -> None:

@@ -12,6 +12,7 @@ from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends.cuda import describe_gpu
 from pc_engine.backends.onnxruntime_cuda import PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
 from pc_engine.backends.padding import check_batch, pad_batch
+from pc_engine.backends.tap_shapes import check_taps
 from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE, open_graph
@@ -47,7 +48,9 @@ class OnnxRuntimeBackbone:
             outputs = self._session.run(list(self.request.taps), {IMAGE: batch})
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed while running the network: {_first_line(error)}") from None
-        return {name: output[: len(images)] for name, output in zip(self.request.taps, outputs, strict=True)}
+        taps = dict(zip(self.request.taps, outputs, strict=True))
+        check_taps(taps, self.request, len(batch))
+        return {name: tap[: len(images)] for name, tap in taps.items()}
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends.padding import check_batch
+from pc_engine.backends.tap_shapes import check_taps
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE, open_graph
 from pc_engine.machine import adds_bytes_exactly
@@ -44,11 +45,13 @@ class OpenVinoBackbone:
         try:
             infer_request.infer({IMAGE: batch}, share_inputs=True)
             # Copied, because the request's own output memory is overwritten by its next batch.
-            return {name: infer_request.get_tensor(name).data.copy() for name in self.request.taps}
+            taps = {name: infer_request.get_tensor(name).data.copy() for name in self.request.taps}
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed while running the network: {_first_line(error)}") from None
         finally:
             self._idle.put(infer_request)
+        check_taps(taps, self.request, len(images))
+        return taps
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""

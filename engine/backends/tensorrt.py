@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import stat
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,9 @@ from pc_engine.backends.tensorrt_library import Library, choose_library, listed,
 from pc_engine.backends.tensorrt_run import TensorRtBackbone
 from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError
-from pc_engine.storage import FileCache, cache_key
+from pc_engine.storage import FileCache, cache_key, distrust
 
 _MAGIC = b"pc-engine TensorRT engine 1\n"
-_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class TensorRtBackend:
@@ -103,15 +100,12 @@ def read_engine(path: Path, facts: dict[str, Any]) -> memoryview:
 
 
 def _check_ownership(path: Path) -> None:
-    if not hasattr(os, "getuid"):
-        return  # on Windows the user's cache folder is the user's by its access list
-    for place in (path, path.parent):
-        status = place.stat()
-        if status.st_uid != os.getuid() or status.st_mode & _WRITABLE_BY_OTHERS:
-            raise BackendError(
-                f"{place} is another user's, or others may write to it, so its engine is not loaded: delete the folder "
-                f"{path.parent}, or make it private."
-            )
+    reasons = map(distrust, (path, path.parent.resolve()))
+    reason = next(filter(None, reasons), "")
+    if reason:
+        raise BackendError(
+            f"The engine is not loaded, as {reason}: delete the folder {path.parent}, or make it private."
+        )
 
 
 def _facts(request: CompileRequest, library: Library, gpu: Gpu) -> dict[str, Any]:

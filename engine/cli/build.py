@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -19,8 +20,8 @@ from pc_engine.engine import find_mode, network_request
 from pc_engine.errors import UsageError
 from pc_engine.fidelity import compare_with_fp32
 from pc_engine.machine import usable_cores
-from pc_engine.manifest import QUANTISED_FILES, Fidelity, Manifest, write_manifest
-from pc_engine.model import Model, copy_model_files, load_model
+from pc_engine.manifest import QUANTISED_FILES, Fidelity, Manifest
+from pc_engine.model import Model, load_model, write_model
 from pc_engine.modes import MODES, Mode
 from pc_engine.selection import Selection, open_backbone, refusal, require_precision, select
 
@@ -108,8 +109,7 @@ def _calibrate(
 ) -> Model:
     """Quantise the model where ``precision`` asks for it, compare with fp32, and write both into ``target``."""
     try:
-        copy_model_files(model, target)
-        write_manifest(model.manifest, target)
+        write_model(model, target, model.manifest)
         model = load_model(target)
         if precision in QUANTISED_FILES:
             model = _quantise(model, precision, photos, quiet=quiet)
@@ -117,7 +117,8 @@ def _calibrate(
             fidelity = compare_with_fp32(
                 model, precision, photos.held_out, backend=backend, report=remark(quiet), advance=tracker.advance
             )
-        write_manifest(replace(model.manifest, fidelity={**model.manifest.fidelity, precision: fidelity}), target)
+        measured = {**model.manifest.fidelity, precision: fidelity}
+        write_model(model, target, replace(model.manifest, fidelity=measured))
     except OSError as error:
         raise UsageError(
             f"The folder {target} cannot be written ({error.strerror or error}): name another with --out."
@@ -129,16 +130,14 @@ def _quantise(model: Model, precision: str, photos: CalibrationImages, *, quiet:
     from pc_engine.export.quantise import calibration_steps, quantise_network
 
     remark(quiet)(f"Quantising {model.name} with {len(photos.used)} photos ...")
-    with progress("quantising", quiet=quiet, total=calibration_steps(len(photos.used))) as tracker:
-        quantised = quantise_network(
-            model.network,
-            model.manifest,
-            photos.used,
-            model.directory / QUANTISED_FILES[precision],
-            advance=tracker.advance,
-        )
-    manifest = replace(model.manifest, quantised={**model.manifest.quantised, precision: quantised})
-    write_manifest(manifest, model.directory)
+    with (
+        progress("quantising", quiet=quiet, total=calibration_steps(len(photos.used))) as tracker,
+        TemporaryDirectory(dir=model.directory) as scratch,
+    ):
+        network = Path(scratch) / QUANTISED_FILES[precision]
+        quantised = quantise_network(model.network, model.manifest, photos.used, network, advance=tracker.advance)
+        manifest = replace(model.manifest, quantised={**model.manifest.quantised, precision: quantised})
+        write_model(model, model.directory, manifest, {network.name: network.replace})
     return load_model(model.directory)
 
 

@@ -36,8 +36,10 @@ def _print(run: Path, found: RunStatus) -> None:
     tally, total = found.tally, found.total
     of = "" if total is None else f" of {total:,}"
     if found.settings is not None:
-        made = found.settings
-        print_line(f"{run}: {found.condition}. {made['model']}, {made['mode']}, {made['backend']} {made['precision']}.")
+        model, mode, backend, precision = (
+            found.settings.get(name, "?") for name in ("model", "mode", "backend", "precision")
+        )
+        print_line(f"{run}: {found.condition}. {model}, {mode}, {backend} {precision}.")
     else:
         print_line(f"{run}: {found.condition}.")
     print_line(f"{tally.n:,}{of} images have rows, {tally.failed:,} of them failed.")

@@ -16,6 +16,8 @@ from pc_engine.manifest import Manifest
 
 _WNID = re.compile(r"n\d{8}\b")
 _SHOWN = 8
+# Of a class's number.
+_MOST_DIGITS = 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +150,8 @@ def _candidates(image: LabelledImage, index: _ClassIndex, n_classes: int) -> lis
 
 def _canonical_number(text: str) -> int | None:
     """Return the number that ``text`` is; "007" is a name."""
-    return int(text) if text.isascii() and text.isdigit() and str(int(text)) == text else None
+    is_number = len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit()
+    return int(text) if is_number and str(int(text)) == text else None
 
 
 def _common_offset(images: Sequence[LabelledImage], candidates: Sequence[Sequence[int]]) -> int | None:

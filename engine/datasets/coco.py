@@ -17,6 +17,7 @@ from pc_engine.datasets.records import (
     LabelledSet,
     LabelledSetBuilder,
     dominant_class,
+    is_file,
     read_json,
 )
 from pc_engine.errors import DataError
@@ -37,7 +38,7 @@ def read_coco(path: Path, images: Path | None = None) -> LabelledSet:
     DataError
         If the file is absent or of another form, the images are not found, or it gives no image.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"There is no file {path}: name a COCO instances JSON, as coco:FILE or coco:FILE@IMAGES_DIR.")
     return parse_coco(read_json(path), path, images)
 
@@ -55,11 +56,11 @@ def parse_coco(raw: Any, path: Path, images: Path | None = None) -> LabelledSet:
     """
     if not is_coco(raw):
         raise DataError(f"{path} lacks the lists images, annotations and categories of a COCO instances file.")
-    names = {item.get("id"): str(item.get("name")) for item in raw["categories"] if isinstance(item, Mapping)}
+    names = {_key(item, "id"): str(item.get("name")) for item in raw["categories"] if isinstance(item, Mapping)}
     annotations = defaultdict(list)
     for item in raw["annotations"]:
         if isinstance(item, Mapping):
-            annotations[item.get("image_id")].append(item)
+            annotations[_key(item, "image_id")].append(item)
     files = [str(item.get("file_name")) for item in raw["images"] if isinstance(item, Mapping)]
     folder = images if images is not None else _images_folder(path, files)
     builder = LabelledSetBuilder(path.stem, path)
@@ -68,7 +69,7 @@ def parse_coco(raw: Any, path: Path, images: Path | None = None) -> LabelledSet:
             builder.skip(f"image {item!r:.60}", "it has no file_name")
             continue
         try:
-            builder.add(_image(folder / str(item["file_name"]), annotations[item.get("id")], names, builder))
+            builder.add(_image(folder / str(item["file_name"]), annotations[_key(item, "id")], names, builder))
         except ValueError as error:
             builder.skip(str(item["file_name"]), str(error))
     return builder.build()
@@ -77,19 +78,13 @@ def parse_coco(raw: Any, path: Path, images: Path | None = None) -> LabelledSet:
 def _image(
     path: Path, annotations: list[Mapping[str, Any]], names: Mapping[Any, str], builder: LabelledSetBuilder
 ) -> LabelledImage:
-    unknown = {item.get("category_id") for item in annotations} - set(names)
+    unknown = {_key(item, "category_id") for item in annotations} - set(names)
     if unknown:
-        raise ValueError(f"its category {next(iter(unknown))!r} is not among the categories")
-    crowded = {names[item["category_id"]] for item in annotations if item.get("iscrowd")}
+        raise ValueError(f"its category {next(iter(unknown))!r:.60} is not among the categories")
+    named = [(item, names[_key(item, "category_id")]) for item in annotations]
+    crowded = {name for item, name in named if item.get("iscrowd")}
     boxes, crowds = (
-        builder.boxes(
-            path,
-            (
-                (item.get("bbox"), names[item["category_id"]])
-                for item in annotations
-                if bool(item.get("iscrowd")) is crowd
-            ),
-        )
+        builder.boxes(path, ((item.get("bbox"), name) for item, name in named if bool(item.get("iscrowd")) is crowd))
         for crowd in (False, True)
     )
     class_name, count = dominant_class(boxes)
@@ -97,10 +92,16 @@ def _image(
     return LabelledImage(path, count if known else None, class_name, boxes=boxes, crowds=crowds)
 
 
+def _key(item: Mapping[str, Any], name: str) -> int | float | str | None:
+    """Return the identity that an entry gives under ``name``: a number or a text; None for anything else."""
+    value = item.get(name)
+    return value if isinstance(value, int | float | str) else None
+
+
 def _images_folder(path: Path, files: list[str]) -> Path:
     candidates = list(_candidate_folders(path))
     for folder in candidates:
-        if any((folder / file).is_file() for file in files[:100]):
+        if any(is_file(folder / file) for file in files[:100]):
             return folder
     raise DataError(
         f"The images of {path} are in none of {', '.join(map(str, candidates))}: name their folder as "

@@ -11,6 +11,9 @@ from typing import Any
 
 from pc_engine.errors import DataError
 
+# Counts and class numbers beyond it are no labels.
+_LARGEST = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class Box:
@@ -119,7 +122,7 @@ class LabelledSetBuilder:
 
     def add(self, image: LabelledImage) -> None:
         """Take an image, if its file is there."""
-        if image.path.is_file():
+        if is_file(image.path):
             self._images.append(image)
         else:
             self.skip(str(image.path), "there is no such file")
@@ -199,18 +202,18 @@ def _whole_number(text: str, what: str, value: Any) -> int:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not (number >= 0 and number.is_integer()):
-        raise ValueError(f"its {what} is {value!r}, expected a whole number of at least 0")
+    if not (0 <= number <= _LARGEST and number.is_integer()):
+        raise ValueError(f"its {what} is {value!r:.60}, expected a whole number of at least 0")
     return int(number)
 
 
 def _parse_xywh(values: Any, class_name: Any) -> Box:
     try:
         x, y, width, height = (float(value) for value in values)
-    except (TypeError, ValueError):
-        raise ValueError(f"its box {values!r} is not [x, y, width, height]") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"its box {values!r:.60} is not [x, y, width, height]") from None
     if not all(map(math.isfinite, (x, y, width, height))):
-        raise ValueError(f"its box {values!r} is not finite")
+        raise ValueError(f"its box {values!r:.60} is not finite")
     return Box(x, y, x + width, y + height, None if class_name is None else str(class_name))
 
 
@@ -239,6 +242,21 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} cannot be read as JSON: {error}.") from None
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, also where no file can have such a name."""
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long, or its folder may not be entered
+        return False
+
+
 def first_existing(candidates: Iterable[Path]) -> Path | None:
     """Return the first path that exists, or None."""
-    return next((path for path in candidates if path.exists()), None)
+    return next(filter(_exists, candidates), None)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # as above
+        return False

@@ -70,15 +70,15 @@ def _json_lines(stream: Iterator[str]) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 yield f"line {number}", json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield f"line {number}", None
 
 
 def _check_columns(columns: list[str], path: Path) -> None:
     if not set(columns) & set(_PATH) or not set(columns) & set(_LABELS):
         raise DataError(
-            f"{path} has the columns {', '.join(map(repr, columns)) or 'none'}, but needs one of {', '.join(_PATH)} "
-            f"and one of {', '.join(_LABELS)}."
+            f"{path} has the columns {', '.join(map(repr, columns)) or 'none':.300}, but needs one of "
+            f"{', '.join(_PATH)} and one of {', '.join(_LABELS)}."
         )
 
 

@@ -20,6 +20,7 @@ from pc_engine.datasets.records import (
     LabelledSetBuilder,
     dominant_class,
     first_existing,
+    is_file,
 )
 from pc_engine.decode import displayed_size
 from pc_engine.errors import DataError, ImageError
@@ -28,6 +29,7 @@ from pc_engine.sources import IMAGE_SUFFIXES
 SPLITS = ("train", "val", "test")
 
 _IMAGES, _LABELS = "images", "labels"
+_LARGEST_CONFIG = 10_000_000
 
 
 def read_yolo(path: Path, split: str | None = None) -> LabelledSet:
@@ -60,17 +62,34 @@ def read_yolo(path: Path, split: str | None = None) -> LabelledSet:
 
 
 def _config(path: Path) -> Mapping[str, Any]:
-    import yaml  # for one form of labels, which few commands read
-
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"There is no file {path}: name the YAML file of a YOLO data set, as yolo:FILE.")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}.") from None
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise ValueError(f"it is larger than {_LARGEST_CONFIG:,} bytes")
+        config = _parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} cannot be read as YAML: {reason}.") from None
     if not isinstance(config, Mapping):
         raise DataError(f"{path} holds no names and values, so it is not the YAML file of a YOLO data set.")
     return config
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml  # for one form of labels, which few commands read
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            # A few lines of them can stand for more than any memory holds.
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("it repeats a part of itself by an alias ('*'): write it out")
+            return super().compose_node(parent, index)
+
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 def _class_names(names: Any, path: Path) -> dict[int, str]:
@@ -78,14 +97,21 @@ def _class_names(names: Any, path: Path) -> dict[int, str]:
     items = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, Mapping) else ()
     try:
         return {int(number): str(name) for number, name in items}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"The 'names' of {path} are not a list of classes or numbers with a class each.") from None
 
 
 def _roots(config: Mapping[str, Any], path: Path) -> list[Path]:
     """Return the folders that the paths of a file may be relative to, most likely first."""
     root = config.get("path")
-    return [path.parent, *([] if root is None else [path.parent / str(root), Path(str(root)).expanduser()])][::-1]
+    return [path.parent, *([] if root is None else [path.parent / str(root), _at_home(str(root))])][::-1]
+
+
+def _at_home(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(text)
 
 
 def _images(config: Mapping[str, Any], split: str | None, roots: list[Path], path: Path) -> Iterator[Path]:
@@ -108,6 +134,8 @@ def _images_of(place: str, roots: list[Path], path: Path) -> Iterator[Path]:
         yield from (item for item in sorted(found.rglob("*")) if item.suffix.lower() in IMAGE_SUFFIXES)
         return
     try:
+        if not found.is_file():  # a device has no end
+            raise ValueError("it is no file")
         lines = found.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{found}, which {path} names, is no folder and no list of images: {error}.") from None
@@ -116,7 +144,7 @@ def _images_of(place: str, roots: list[Path], path: Path) -> Iterator[Path]:
 
 
 def _labelled(image: Path, names: Mapping[int, str], builder: LabelledSetBuilder) -> LabelledImage:
-    if not image.is_file():
+    if not is_file(image):
         return LabelledImage(image)  # which the builder notes
     labels = _label_file(image)
     lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []

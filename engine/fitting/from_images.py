@@ -15,8 +15,8 @@ from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.counter import CounterReport, fit_counter
 from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
-from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE, Manifest, write_manifest
-from pc_engine.model import Model, copy_model_files
+from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE, Manifest
+from pc_engine.model import Model, write_model
 from pc_engine.modes.classify import predict_class
 from pc_engine.pipeline import TapBatch, tap_batches
 from pc_engine.signatures import SignatureDictionary
@@ -186,13 +186,13 @@ def store_parts(
     UsageError
         If the directory cannot be written.
     """
+    changes: dict[str, Callable[[Path], object]] = {}
+    if counter is not None:
+        changes[COUNTER_FILE] = counter.save
+    if signatures is not None:
+        changes[SIGNATURES_FILE] = signatures.save
     try:
-        copy_model_files(model, directory)
-        if counter is not None:
-            counter.save(directory / COUNTER_FILE)
-        if signatures is not None:
-            signatures.save(directory / SIGNATURES_FILE)
-        write_manifest(model.manifest, directory)
+        write_model(model, directory, model.manifest, changes)
     except OSError as error:
         raise UsageError(
             f"The folder {directory} cannot be written ({error.strerror}): name another with --out."

@@ -111,8 +111,8 @@ def _column(header: str, name: str) -> tuple[int, str]:
         if known in columns:
             return columns.index(known), delimiter
     raise UsageError(
-        f"The table '{name}' has the columns {', '.join(map(repr, columns)) or 'none'}: call the one with the images "
-        f"one of {', '.join(_COLUMNS)}."
+        f"The table '{name}' has the columns {', '.join(map(repr, columns)) or 'none':.300}: call the one with the "
+        f"images one of {', '.join(_COLUMNS)}."
     )
 
 

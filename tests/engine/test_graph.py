@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.errors import ManifestError, ModelError
 from pc_engine.graph import IMAGE, input_tensor, load_graph, open_graph, prepare_graph
-from pc_engine.manifest import Manifest, NetworkInput, Tap
+from pc_engine.manifest import Manifest, NetworkInput, Tap, file_sha256
 
 MODELS = Path(os.environ.get("PC_ENGINE_TEST_DATA", Path(__file__).parents[3] / "shared/data")).parent / "models"
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
@@ -367,6 +367,57 @@ class TestRefusals:
         path.write_bytes(model.SerializeToString())
         with pytest.raises(ModelError, match=f"model.onnx keeps the tensor '{tensor.name}' in another file"):
             load_graph(path)
+
+    @pytest.mark.parametrize("where", ["beside", "above", "absolute", "symbolic link", "hard link", "no mark"])
+    def test_external_data_wherever_it_lies(self, tmp_path, where):
+        folder, secret = tmp_path / "model", tmp_path / "secret"
+        folder.mkdir()
+        model = small_network()
+        tensor = model.graph.initializer[0]
+        secret.write_bytes(tensor.raw_data)
+        location = {"above": "../secret", "absolute": str(secret)}.get(where, "weights")
+        if where == "symbolic link":
+            (folder / "weights").symlink_to(secret)
+        elif where == "hard link":
+            (folder / "weights").hardlink_to(secret)
+        elif location == "weights":
+            (folder / "weights").write_bytes(tensor.raw_data)
+        if where != "no mark":
+            tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+        tensor.ClearField("raw_data")
+        path = folder / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(ModelError, match=r"keeps the tensor 'w1' in another file; only one-file ONNX is read"):
+            load_graph(path)
+        with pytest.raises(ModelError, match="in another file"):
+            open_graph(path, manifest_of(model), ["logits"])
+
+    def test_external_data_of_a_function_and_of_sparse_weights(self, tmp_path):
+        path = tmp_path / "model.onnx"
+        for where in ("function", "sparse"):
+            model = small_network()
+            tensor = numpy_helper.from_array(np.ones(3, np.float32), "k")
+            tensor.data_location = TensorProto.EXTERNAL
+            if where == "function":
+                node = helper.make_node("Constant", [], ["y"], value=tensor)
+                model.functions.append(helper.make_function("own", "F", [], ["y"], [node], model.opset_import))
+            else:
+                sparse = model.graph.sparse_initializer.add()
+                sparse.values.CopyFrom(tensor)
+            path.write_bytes(model.SerializeToString())
+            with pytest.raises(ModelError, match="in another file"):
+                load_graph(path)
+
+    def test_bytes_that_changed_since_they_were_summed(self, tmp_path):
+        model = small_network()
+        path = tmp_path / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        manifest = replace(manifest_of(model), files={"model.onnx": file_sha256(path)})
+        assert open_graph(path, manifest, ["logits"]).graph.node
+        path.write_bytes(small_network(seed=1).SerializeToString())
+        with pytest.raises(ManifestError, match="changed while it was in use"):
+            open_graph(path, manifest, ["logits"])
 
     @settings(deadline=None, max_examples=40)
     @given(share=st.floats(0, 1, exclude_max=True))

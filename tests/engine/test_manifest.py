@@ -30,6 +30,7 @@ def edited(tiny_manifest: Manifest, tmp_path: Path) -> Callable[..., Path]:
     def write(change: Callable[[dict[str, Any]], object]) -> Path:
         write_manifest(tiny_manifest, tmp_path)
         raw = json.loads((tmp_path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        del raw["sha256"]
         change(raw)
         (tmp_path / MANIFEST_FILE).write_text(json.dumps(raw), encoding="utf-8")
         return tmp_path
@@ -159,6 +160,18 @@ def test_a_file_that_is_no_manifest(tmp_path: Path, content: bytes, message: str
         lambda raw: raw.update(settings={"p2c.top_last": float("nan")}),
         lambda raw: raw["input"].update(height=0),
         lambda raw: raw["input"].update(width=-5),
+        lambda raw: raw["input"].update(width=64.0),
+        lambda raw: raw["input"].update(width=True),
+        lambda raw: raw["input"].update(height=10**9),
+        lambda raw: raw["input"].update(tensor=["pixels"]),
+        lambda raw: raw["input"].update(mean=[10**400, 0, 0]),
+        lambda raw: raw["taps"].update(logits={"tensor": "scores", "shape": [3e9]}),
+        lambda raw: raw["taps"].update(fc6={"tensor": "x", "shape": [10**6, 10**6]}),
+        lambda raw: raw.update(name="\ud800"),
+        lambda raw: raw.update(name=7),
+        lambda raw: raw.update(classes="rgb"),
+        lambda raw: raw.update(settings={"p2c.trim": True}),
+        lambda raw: raw.update(setings={}),
     ],
 )
 def test_a_field_of_the_wrong_form_is_one_sentence(
@@ -166,6 +179,31 @@ def test_a_field_of_the_wrong_form_is_one_sentence(
 ) -> None:
     with pytest.raises(ManifestError):
         read_manifest(edited(change))
+
+
+def test_every_flipped_bit_of_a_manifest_is_found(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    written = write_manifest(replace(tiny_manifest, classes=("röd", "grün", "青")), tmp_path)
+    content = (tmp_path / MANIFEST_FILE).read_bytes()
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        (tmp_path / MANIFEST_FILE).write_bytes(changed)
+        with pytest.raises(ManifestError):
+            read_manifest(tmp_path)
+    (tmp_path / MANIFEST_FILE).write_bytes(content)
+    assert read_manifest(tmp_path) == written
+
+
+def test_a_manifest_that_was_changed_by_hand_says_how_to_have_it_taken(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    write_manifest(tiny_manifest, tmp_path)
+    text = (tmp_path / MANIFEST_FILE).read_text(encoding="utf-8").replace('"tiny"', '"mine"')
+    (tmp_path / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(ManifestError, match=r"was changed since it was written: .* remove its line 'sha256'"):
+        read_manifest(tmp_path)
+    raw = json.loads(text)
+    del raw["sha256"]
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(raw), encoding="utf-8")
+    assert read_manifest(tmp_path).name == "mine"
 
 
 def test_no_manifest_at_all_says_how_to_make_one(tmp_path: Path) -> None:
@@ -235,6 +273,7 @@ def test_a_quantised_network_of_the_wrong_form_is_one_sentence(
     with_int8: Manifest, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     raw = json.loads((tmp_path / MANIFEST_FILE).read_text(encoding="utf-8"))
+    del raw["sha256"]
     change(raw)
     (tmp_path / MANIFEST_FILE).write_text(json.dumps(raw), encoding="utf-8")
     with pytest.raises(ManifestError, match=message):

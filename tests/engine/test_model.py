@@ -11,6 +11,7 @@ import pytest
 from pc_engine import Model, load_model
 from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, ModelError
+from pc_engine.graph import open_graph
 from pc_engine.manifest import (
     COUNTER_FILE,
     MANIFEST_FILE,
@@ -23,7 +24,7 @@ from pc_engine.manifest import (
     read_manifest,
     write_manifest,
 )
-from pc_engine.model import copy_model_files
+from pc_engine.model import write_model
 from pc_engine.modes import MODES
 from pc_engine.signatures import SignatureDictionary
 
@@ -89,6 +90,7 @@ def test_a_file_that_the_manifest_does_not_list_is_taken_with_its_sum(
     directory = make_model(tmp_path / "m")
     raw = json.loads((directory / MANIFEST_FILE).read_text())
     sums = raw.pop("files")
+    del raw["sha256"]
     (directory / MANIFEST_FILE).write_text(json.dumps(raw))
     assert load_model(directory).manifest.files == sums
 
@@ -137,11 +139,83 @@ def test_a_quantised_network_belongs_to_the_model_while_its_file_is_there(
     write_manifest(replace(manifest, quantised=quantised), directory)
     assert load_model(directory).manifest.quantised == quantised
 
-    copy_model_files(load_model(directory), tmp_path / "copy")
-    assert {path.name for path in (tmp_path / "copy").iterdir()} == set(load_model(directory).manifest.files)
+    model = load_model(directory)
+    write_model(model, tmp_path / "copy", model.manifest)
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {MANIFEST_FILE, *model.manifest.files}
+    assert load_model(tmp_path / "copy").manifest == model.manifest
 
     (directory / QUANTISED_FILES["int8"]).write_bytes(b"in other integers")
     with pytest.raises(ManifestError, match=r"model\.int8\.onnx is not the file that its manifest describes"):
         load_model(directory)
     (directory / QUANTISED_FILES["int8"]).unlink()
     assert load_model(directory).manifest.quantised == {}
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["replaced", "new"])
+@pytest.mark.parametrize("killed_at", range(4))
+def test_however_writing_is_cut_off_the_model_is_whole(
+    make_model: Callable[..., Path],
+    tiny_counter: CountSVM,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: bool,
+    killed_at: int,
+) -> None:
+    directory = make_model(tmp_path / "m", counter=tiny_counter if given else None)
+    before = load_model(directory)
+    fitted = replace(tiny_counter, bias=np.ones_like(tiny_counter.bias))
+    replaced, calls = Path.replace, []
+
+    def replace_or_die(path: Path, target: Path) -> Path:
+        calls.append(path.name)
+        if len(calls) > killed_at:
+            raise Killed
+        return replaced(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace_or_die)
+    changes = {COUNTER_FILE: fitted.save}
+    if killed_at == 3:
+        write_model(before, directory, before.manifest, changes)
+    else:
+        with pytest.raises(Killed):
+            write_model(before, directory, before.manifest, changes)
+    monkeypatch.undo()
+    after = load_model(directory)
+    # The counter's own file, the manifest, the counter in its place: the second one is the turn.
+    expected = fitted if killed_at >= 2 else tiny_counter if given else None
+    counter = after.parts.counter
+    assert (counter is None) == (expected is None)
+    if counter is not None and expected is not None:
+        np.testing.assert_array_equal(counter.bias, expected.bias)
+    assert (COUNTER_FILE in after.manifest.files) == (expected is not None)
+
+
+def test_a_file_beside_the_model_is_not_taken_for_one_of_its_own(
+    make_model: Callable[..., Path], tiny_counter: CountSVM, tmp_path: Path
+) -> None:
+    directory = make_model(tmp_path / "m")
+    replace(tiny_counter, bias=np.ones_like(tiny_counter.bias)).save(directory / (COUNTER_FILE + ".next"))
+    counter = load_model(directory).parts.counter
+    assert counter is not None
+    assert not counter.bias.any()
+
+
+def test_a_tap_of_another_type_or_shape_or_name_is_a_sentence(
+    make_model: Callable[..., Path], tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    for name, tap, message in (
+        ("logits", Tap("score", (3,)), "which its network does not have; the closest names are 'scores'"),
+        ("conv_last", Tap("second_relu", (5, 8, 9)), "has shape (5, 8, 9) in its manifest"),
+        ("gap", Tap("pixels", (64, 64, 3)), "of type uint8; name a floating-point one"),
+    ):
+        manifest = replace(tiny_manifest, taps={**tiny_manifest.taps, name: tap})
+        parts = {"counter": None, "signatures": None}
+        directory = make_model(tmp_path / name, manifest=manifest, **parts)
+        model = load_model(directory)
+        with pytest.raises(ManifestError) as error:
+            open_graph(model.network, model.manifest, tuple(manifest.taps))
+        assert message in str(error.value)

@@ -14,7 +14,7 @@ from pc_engine.export.quantise import quantise_network
 from pc_engine.fidelity import compare_with_fp32
 from pc_engine.fitting.from_images import counter_from_images, signature_taps, signatures_from_images, store_parts
 from pc_engine.manifest import QUANTISED_FILES, NetworkInput, write_manifest
-from pc_engine.model import copy_model_files
+from pc_engine.model import write_model
 
 FAST = {"backend": "onnxruntime", "precision": "fp32"}
 
@@ -86,7 +86,7 @@ def test_every_photo_gets_a_row_with_pointers_inside_it(fitted, data_directory, 
 @pytest.mark.usefixtures("int8_runs")
 def test_quantised_on_photos_it_keeps_most_classes_and_counts(fitted, data_directory, tmp_path):
     """The hardest kind of network to quantise, with its saturated, depthwise layers; and on photos it has not seen."""
-    copy_model_files(fitted, tmp_path)
+    write_model(fitted, tmp_path, fitted.manifest)
     photos = read_calibration_images([str(data_directory / "coco" / "img")], 224, 224, limit=300, workers=2)
     quantised = quantise_network(fitted.network, fitted.manifest, photos.used, tmp_path / QUANTISED_FILES["int8"])
     write_manifest(replace(fitted.manifest, quantised={"int8": quantised}), tmp_path)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pc_engine.storage import FileCache, cache_directory, cache_key, models_directory
+from pc_engine import storage
+from pc_engine.storage import FileCache, cache_directory, cache_key, distrust, models_directory
 
 
 def test_one_variable_moves_models_and_cache(engine_home: Path) -> None:
@@ -34,6 +35,12 @@ def test_equal_facts_have_equal_keys_whatever_their_order() -> None:
     assert cache_key({"a": 1}) != cache_key({"a": 2})
 
 
+def test_another_version_of_the_engine_has_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cache_key({"a": 1})
+    monkeypatch.setattr(storage, "version", lambda name: "99.0")
+    assert cache_key({"a": 1}) != before
+
+
 def test_what_was_put_is_got(tmp_path: Path) -> None:
     cache = FileCache(tmp_path / "cache")
     assert cache.get("network") is None
@@ -48,6 +55,114 @@ def test_what_was_put_is_got(tmp_path: Path) -> None:
 def test_the_folder_is_private(tmp_path: Path) -> None:
     FileCache().put("network", lambda path: path.write_bytes(b"compiled"))
     assert stat.S_IMODE(cache_directory().stat().st_mode) == 0o700
+
+
+def test_files_are_their_users_alone(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path)
+    path = cache.put("network", lambda path: path.write_bytes(b"compiled"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "network.sha256").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no owners of files as POSIX has")
+@pytest.mark.parametrize("place", ["", "network", "network.sha256"])
+def test_what_others_could_have_written_is_absent(tmp_path: Path, place: str) -> None:
+    cache = FileCache(tmp_path)
+    cache.put("network", lambda path: path.write_bytes(b"compiled"))
+    mode = stat.S_IMODE((tmp_path / place).stat().st_mode)
+    (tmp_path / place).chmod(mode | 0o020)
+    assert cache.get("network") is None
+    (tmp_path / place).chmod(mode)
+    assert cache.get("network") is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no owners of files as POSIX has")
+def test_another_users_folder_is_not_used_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FileCache(tmp_path)
+    cache.put("network", lambda path: path.write_bytes(b"compiled"))
+    assert cache.complaint() == ""
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    assert cache.get("network") is None
+    assert "another user's" in distrust(tmp_path)
+    assert cache.complaint().startswith("Nothing is kept for later runs: the folder")
+    with pytest.raises(PermissionError):
+        cache.put("network", lambda path: path.write_bytes(b"compiled"))
+
+
+def test_a_link_is_absent_and_so_is_a_file_under_another_name(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path)
+    for name in ("network", "other"):
+        cache.put(name, lambda path: path.write_bytes(b"compiled"))
+    (tmp_path / "network").rename(tmp_path / "elsewhere")
+    (tmp_path / "network").symlink_to(tmp_path / "elsewhere")
+    assert cache.get("network") is None
+    for suffix in ("", ".sha256"):
+        (tmp_path / f"other{suffix}").rename(tmp_path / f"network{suffix}")
+    assert cache.get("network") is None
+
+
+def test_a_folder_reached_through_a_link_is_used(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir(mode=0o700)
+    (tmp_path / "cache").symlink_to(tmp_path / "disk")
+    cache = FileCache(tmp_path / "cache")
+    assert cache.put("network", lambda path: path.write_bytes(b"compiled")) == cache.get("network")
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path)
+    old, recent = tmp_path / "unfinished-old", tmp_path / "unfinished-recent"
+    for folder in (old, recent):
+        folder.mkdir()
+        (folder / "network").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    cache.put("network", lambda path: path.write_bytes(b"compiled"))
+    assert sorted(os.listdir(tmp_path)) == ["network", "network.sha256", "unfinished-recent"]
+
+
+@pytest.mark.parametrize("name", ["network", "network.sha256"])
+def test_every_flipped_bit_of_a_file_and_of_its_sum_makes_it_absent(tmp_path: Path, name: str) -> None:
+    cache = FileCache(tmp_path)
+    cache.put("network", lambda path: path.write_bytes(b"compiled"))
+    content = (tmp_path / name).read_bytes()
+    for position in range(len(content)):
+        for bit in range(8):
+            changed = bytearray(content)
+            changed[position] ^= 1 << bit
+            (tmp_path / name).write_bytes(changed)
+            assert cache.get("network") is None, (position, bit)
+
+
+@pytest.mark.parametrize("step", ["write", "sum", "replace"])
+def test_cut_off_anywhere_the_old_file_stands_or_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    cache = FileCache(tmp_path)
+    cache.put("network", lambda path: path.write_bytes(b"old"))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"new")
+        if step == "write":
+            kill()
+
+    if step == "sum":
+        monkeypatch.setattr(storage, "_sum_line", kill)
+    if step == "replace":
+        replaced = Path.replace
+        monkeypatch.setattr(
+            Path, "replace", lambda path, to: kill() if path.name == "digest" else replaced(path, to), raising=True
+        )
+    with pytest.raises(Killed):
+        cache.put("network", write)
+    monkeypatch.undo()
+    kept = FileCache(tmp_path).get("network")
+    assert (kept is None) if step == "replace" else (kept is not None and kept.read_bytes() == b"old")
 
 
 @pytest.mark.parametrize("name", ["network", "network.sha256"])

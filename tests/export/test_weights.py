@@ -287,6 +287,26 @@ class TestRefusals:
         with pytest.raises(WeightsError, match=r"holds a list, expected a state_dict"):
             read_weights(tmp_path / "list.pth", tiny)
 
+    @pytest.mark.parametrize("where", ["link", "soft link", "dataset", "layers"])
+    def test_keras_weights_in_another_file(self, tmp_path, tiny, tiny_weights, where):
+        h5py = pytest.importorskip("h5py")
+        save_keras(tmp_path / "w.h5", tiny, tiny_weights)
+        with h5py.File(tmp_path / "w.h5", "r+") as file:
+            name = next(name for name in (file.get("model_weights") or file) if "conv" in name)
+            group = file.get("model_weights") or file
+            if where == "dataset":
+                (tmp_path / "secret").write_bytes(bytes(64))
+                group[name].create_dataset("secret", (8,), "f8", external=[(str(tmp_path / "secret"), 0, 64)])
+            elif where == "layers":
+                if "model_weights" in file:
+                    del file["model_weights"]
+                file["model_weights"] = h5py.ExternalLink("other.h5", "/")
+            else:
+                group.move(name, "moved")
+                group[name] = h5py.SoftLink("/moved") if where == "soft link" else h5py.ExternalLink("other.h5", "/")
+        with pytest.raises(WeightsError, match="in another file or behind a link, which is not followed"):
+            read_weights(tmp_path / "w.h5", tiny)
+
     @pytest.mark.parametrize(("package", "file", "extra"), [("torch", "w.pth", "train"), ("h5py", "w.h5", "hdf5")])
     def test_absent_package(self, tmp_path, tiny, monkeypatch, package, file, extra):
         (tmp_path / file).write_bytes(b"x")

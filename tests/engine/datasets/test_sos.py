@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pc_engine.datasets import Box, read_labelled
+from pc_engine.datasets import Box, matlab, matlab_child, read_labelled
 from pc_engine.errors import DataError, MissingPackageError
 
 Entry = dict[str, Any]
@@ -152,10 +152,55 @@ def test_a_folder_whose_name_holds_a_hash(tmp_path: Path, matlab_writers: dict[s
     assert len(read_labelled(f"sos:{folder}#test").images) == 2
 
 
+@pytest.mark.skipif(not hasattr(os, "kill"), reason="nothing can be killed here")
+@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(3)", "print('{')"])
+def test_a_reader_that_dies_of_a_file_is_an_error_of_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matlab_writers: dict[str, Any], ending: str
+) -> None:
+    matlab_writers["5"](place(tmp_path, SOS), SOS)
+    child = tmp_path / "child.py"
+    child.write_text(f"import os, signal\n{ending}")
+    monkeypatch.setattr(matlab_child, "__file__", str(child))
+    with pytest.raises(DataError, match="it is damaged, and its reader died of it"):
+        read_labelled(f"sos:{tmp_path}")
+
+
+def test_a_file_that_takes_forever_is_an_error_of_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matlab_writers: dict[str, Any]
+) -> None:
+    matlab_writers["5"](place(tmp_path, SOS), SOS)
+    child = tmp_path / "child.py"
+    child.write_text("import time\ntime.sleep(60)")
+    monkeypatch.setattr(matlab_child, "__file__", str(child))
+    monkeypatch.setattr(matlab, "_SECONDS", 0.1)
+    with pytest.raises(DataError, match=r"took more than 0\.1 seconds"):
+        read_labelled(f"sos:{tmp_path}")
+
+
+def test_names_that_are_no_text_and_values_of_other_types_are_skipped(tmp_path: Path) -> None:
+    path = place(tmp_path, [{"name": "a.jpg"}])
+    with h5py.File(path, "w") as file:
+        group = file.create_group("imgIdx")
+        names = [[ord(letter) for letter in "a.jpg"], [0x110000], [2**31]]
+        labels = [3.0, 1.0, 1.0]
+        for field, values in (("name", names), ("label", labels)):
+            references = np.empty((3, 1), dtype=h5py.ref_dtype)
+            for row, value in enumerate(values):
+                data = np.atleast_2d(np.array(value, np.uint32 if field == "name" else np.float64)).T
+                references[row, 0] = file.create_dataset(f"#refs#/{field}{row}", data=data).ref
+            group.create_dataset(field, data=references)
+    labelled = read_labelled(f"sos:{tmp_path}")
+    assert [image.count for image in labelled.images] == [3]
+    assert [item for item, _ in labelled.skipped] == ["entry 2", "entry 3"]
+
+
 def test_h5py_is_asked_for_by_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matlab_writers: dict[str, Any]
 ) -> None:
     matlab_writers["7.3"](place(tmp_path, SOS), SOS)
-    monkeypatch.setitem(sys.modules, "h5py", None)
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "h5py.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hidden), *filter(None, [os.environ.get("PYTHONPATH")])]))
     with pytest.raises(MissingPackageError, match=r"pc-engine\[hdf5\]"):
         read_labelled(f"sos:{tmp_path}")

@@ -1,0 +1,31 @@
+"""Bringing files under their names so that a crash, or a loss of power, finds the old one or the new one, whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Bring a file under its name so that it is there, whole, even after the machine loses its power."""
+    sync_file(temporary)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    # Opened for writing, as Windows syncs nothing else.
+    with path.open("r+b") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_folder(directory: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can sync a folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,55 @@
+"""Values out of JSON that others wrote: of the type asked for, or a ValueError that names the field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def as_text(value: Any, name: str) -> str:
+    """Return text that can be written."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {value!r:.60}, expected text")  # noqa: TRY004 (one bad field of the data)
+    value.encode()  # JSON can hold halves of characters, which UTF-8 cannot
+    return value
+
+
+def as_texts(values: Any, name: str) -> tuple[str, ...]:
+    """Return the texts of a list."""
+    if not isinstance(values, list):
+        raise ValueError(f"{name} is {values!r:.60}, expected a list of text")  # noqa: TRY004 (as above)
+    return tuple(as_text(value, name) for value in values)
+
+
+def as_size(value: Any, name: str, largest: int) -> int:
+    """Return a whole number of at most ``largest``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value > largest:
+        raise ValueError(f"{name} is {value!r:.60}, expected a whole number of at most {largest:,}")
+    return value
+
+
+def as_number(value: Any, name: str) -> float:
+    """Return a finite number."""
+    if isinstance(value, (bool, str)):
+        raise ValueError(f"{name} is {value!r:.60}, expected a number")  # noqa: TRY004 (as above)
+    number = float(value)
+    if not math.isfinite(number):  # JSON as Python reads it knows NaN and Infinity
+        raise ValueError(f"{name} is {number}, expected a finite number")
+    return number
+
+
+def as_three_numbers(values: Any, name: str) -> tuple[float, float, float]:
+    """Return three finite numbers."""
+    red, green, blue = (as_number(value, name) for value in values)
+    return red, green, blue
+
+
+def as_numbers(values: Mapping[str, Any], name: str) -> dict[str, float]:
+    """Return finite numbers by name."""
+    return {str(key): as_number(value, f"{name}.{key}") for key, value in values.items()}
+
+
+def as_strings(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is there by name, as strings."""
+    return {str(key): str(value) for key, value in values.items()}

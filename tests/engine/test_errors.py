@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import inspect
+
+from pc_engine import errors
+from pc_engine.errors import MissingPackageError, PcEngineError
+
+
+def test_a_message_that_repeats_what_a_file_holds_has_an_end() -> None:
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, PcEngineError)]
+    assert len(kinds) > 10
+    for kind in kinds:
+        if kind is not MissingPackageError:
+            assert str(kind("what was wrong " * 10_000)).startswith("what was wrong")
+            assert len(str(kind("what was wrong " * 10_000))) < 3_000
+            assert str(kind("short")) == "short"

@@ -1,0 +1,476 @@
+"""Reads files that were changed at random, and fails where a reader answers otherwise than with a sentence.
+
+    python tests/fuzz/fuzz.py                       # every target in turn, for 10 seconds
+    python tests/fuzz/fuzz.py --seconds 3600 decode run
+    python tests/fuzz/fuzz.py run --seed 7 --first 812 --cases 1    # a case that failed
+
+A case is decided by the target, the seed and its number. What a reader may do is return, or raise a `PcEngineError`.
+Anything else (another exception, a case that takes longer than a minute, the death of the process) leaves the files
+of the case in the folder that is printed at the start, and ends with a code other than 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import io
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.io
+from PIL import Image
+
+from pc_engine.converters import convert
+from pc_engine.corrections import corrected_rows
+from pc_engine.counter import load_counter
+from pc_engine.datasets import read_labelled
+from pc_engine.decode import decode_bytes
+from pc_engine.errors import ImageError, PcEngineError
+from pc_engine.export.class_names import read_class_names
+from pc_engine.graph import open_graph
+from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, read_manifest
+from pc_engine.modes import settings_for
+from pc_engine.report import write_report
+from pc_engine.result import Result
+from pc_engine.run_directory import RunDirectory
+from pc_engine.run_status import read_status
+from pc_engine.signatures import load_signatures
+from pc_engine.sources import iter_images
+from pc_engine.writers import read_rows, write_partition
+
+_LONGEST_CASE = 60.0
+# Turns that each target gets.
+_ROUNDS = 5
+_EMBEDDED = Path(sys.modules["pc_engine.manifest"].__file__ or "").parent / "embedded" / "lego"
+
+#: The files of a case by name; a value may be a folder's photo, which is not changed.
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader: files that it reads, of which one is changed at a time, and what reads them."""
+
+    seeds: Callable[[], list[Files]]
+    read: Callable[[Path], object]
+    unchanged: tuple[str, ...] = ()
+
+
+@cache
+def picture(kind: str, size: tuple[int, int] = (40, 30), **options: Any) -> bytes:
+    pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@cache
+def photos() -> list[Files]:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with_exif = picture("JPEG", exif=exif.tobytes())
+    plain = [picture(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    options = [picture("JPEG", progressive=True), picture("WEBP", lossless=True), picture("PNG", bits=2), with_exif]
+    return [{"photo": content} for content in (*plain, *options)]
+
+
+def decode(folder: Path) -> None:
+    try:
+        decode_bytes((folder / "photo").read_bytes(), 32, 32)
+    except ImageError as error:
+        check_sentence(error)
+
+
+@cache
+def embedded(name: str) -> bytes:
+    return (_EMBEDDED / name).read_bytes()
+
+
+def manifests() -> list[Files]:
+    raw = json.loads(embedded(MANIFEST_FILE))
+    raw.pop("sha256", None)
+    network = {name: raw[name] for name in ("input", "taps")}
+    report = {"backend": "openvino", "n": 9, "top1": 1, "counts": {"c2p": 1}, "tap_errors": {"logits": 0}, "files": {}}
+    full = {**raw, "quantised": {"int8": network}, "fidelity": {"int8": report}}
+    return [{MANIFEST_FILE: json.dumps(content).encode()} for content in (raw, full)]
+
+
+def read_model(folder: Path) -> None:
+    settings_for(read_manifest(folder))
+
+
+def networks() -> list[Files]:
+    return [{NETWORK_FILE: embedded(NETWORK_FILE)}]
+
+
+def read_network(folder: Path) -> None:
+    manifest = read_manifest(_EMBEDDED)
+    manifest.files.clear()  # type: ignore[attr-defined]
+    open_graph(folder / NETWORK_FILE, manifest, tuple(manifest.taps))
+
+
+def labels(name: str, *contents: Any) -> list[Files]:
+    texts = [content if isinstance(content, str) else json.dumps(content) for content in contents]
+    return [{name: text.encode(), "img/1.jpg": picture("JPEG"), "img/2.jpg": picture("JPEG")} for text in texts]
+
+
+BOXES = [{"c": "apple", "b": [1, 2, 10, 12], "crowd": 0}, {"c": "pear", "b": [4.5, 2, 3, 3], "crowd": 1}]
+LABELS_JSON = {
+    "set": "fruit",
+    "images": [
+        {"file": "img/1.jpg", "dominant": "apple", "count": 1, "class_id": 3, "boxes": BOXES},
+        {"file": "img/2.jpg", "boxes": BOXES},
+    ],
+}
+COCO = {
+    "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
+    "annotations": [
+        {"image_id": 1, "category_id": 7, "bbox": [1, 2, 3, 4], "iscrowd": 0},
+        {"image_id": 1, "category_id": 8, "bbox": [1, 2, 3, 4], "iscrowd": 1},
+    ],
+    "categories": [{"id": 7, "name": "cat"}, {"id": 8, "name": "dog"}],
+}
+ROWS = [
+    {"path": "img/1.jpg", "count": "4+", "class": "cat"},
+    {"file": "img/2.jpg", "class_index": 3, "wnid": "n01440764"},
+]
+YAML = "path: .\ntrain: img\nval: [img, list.txt]\nnames:\n  0: cat\n  1: dog\n"
+CSV = "path,count,class\nimg/1.jpg,2,cat\nimg/2.jpg,4+,dog\n"
+
+
+def yolo() -> list[Files]:
+    (files,) = labels("data.yaml", YAML)
+    boxes = "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.3 0.1 0.2 0.4\n"
+    photo = files.pop("img/1.jpg")
+    del files["img/2.jpg"]
+    return [{**files, "img/images/1.jpg": photo, "img/labels/1.txt": boxes.encode(), "list.txt": b"img/images/1.jpg\n"}]
+
+
+@cache
+def matlab() -> list[Files]:
+    entries = [("1.jpg", 0, 1, np.zeros((0, 4))), ("2.jpg", 2, 0, np.array([[1, 2, 3, 4.5], [3, 4, 9, 9]]))]
+    names = ("name", "label", "istest", "anno")
+    array = np.zeros((1, len(entries)), dtype=[(name, object) for name in names])
+    for column, entry in enumerate(entries):
+        for name, value in zip(names, entry, strict=True):
+            array[0, column][name] = value
+    found = []
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "imgIdx.mat"
+        for compressed in (False, True):
+            scipy.io.savemat(path, {"imgIdx": array}, do_compression=compressed)
+            found.append(path.read_bytes())
+        with h5py.File(path, "w") as file:
+            group = file.create_group("imgIdx")
+            for name, values in zip(names, zip(*entries, strict=True), strict=True):
+                references = np.empty((len(values), 1), h5py.ref_dtype)
+                for row, value in enumerate(values):
+                    data = [[ord(letter)] for letter in value] if isinstance(value, str) else np.atleast_2d(value).T
+                    references[row, 0] = file.create_dataset(f"#refs#/{name}{row}", data=np.array(data)).ref
+                group.create_dataset(name, data=references)
+        found.append(path.read_bytes())
+    return [{"imgIdx.mat": content, "1.jpg": picture("JPEG"), "2.jpg": picture("JPEG")} for content in found]
+
+
+def read_matlab(folder: Path) -> None:
+    # Each takes a process, so that one of the two has to do.
+    kind = "mso" if (folder / "imgIdx.mat").stat().st_size % 2 else "sos"
+    read_labelled(f"{kind}:{folder}")
+
+
+@cache
+def lists() -> list[Files]:
+    photo = picture("JPEG")
+    column = pa.array(
+        [{"bytes": photo, "path": "1.jpg"}, None], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
+    tables = [pa.table({"image": column, "label": [1, 2]}), pa.table({"jpg": pa.array([photo, photo], pa.binary())})]
+    parts = []
+    for table in tables:
+        stream = io.BytesIO()
+        pq.write_table(table, stream)
+        parts.append(stream.getvalue())
+    files = {"list.txt": b"1.jpg\n# none\n./1.jpg\nabsent.jpg\n", "list.csv": b"path,n\n1.jpg,2\n,3\n", "1.jpg": photo}
+    return [{**files, "part.parquet": part} for part in parts]
+
+
+def read_lists(folder: Path) -> None:
+    for source in (f"@{folder / 'list.txt'}", f"@{folder / 'list.csv'}", folder / "part.parquet"):
+        try:
+            for image in iter_images([source]):
+                try:
+                    image.read()
+                except ImageError as error:
+                    check_sentence(error)
+        except PcEngineError as error:
+            check_sentence(error)
+
+
+ELLIPSE = {"kind": "ellipse", "x": 3.0, "y": 4.0, "rx": 2.0, "ry": 1.0, "score": 0.5}
+BOX = {"kind": "box", "x0": 3.0, "y0": 4.0, "x1": 9.0, "y1": 8.0, "score": 0.5}
+DONE = {
+    **Result("1.jpg", "ok", None, 40, 30, "c2p", "lego", 1, "1", {"0": -1.0, "1": 1.0, "4+": -2.0}).to_dict(),
+    "pointers": [ELLIPSE],
+}
+FOUND = {
+    **Result("2.jpg", "ok", None, 40, 30, "p2c", "lego", 2, "2", None, 3, "apple", 0.5).to_dict(),
+    "pointers": [BOX, BOX],
+}
+FAILED = Result("3.jpg", "error", "It is no image.", None, None, "c2p", "lego").to_dict()
+STATE = {
+    "state": "finished",
+    "settings": {"model": "lego", "mode": "c2p", "backend": "openvino", "precision": "fp32", "format": 1},
+    "shard": None,
+    "total": 3,
+    "seconds": 1.5,
+    "images_per_second": 2.0,
+    "stages": {"decode": 1.0},
+}
+CORRECTIONS = [
+    {"path": "1.jpg", "count": 2, "pointers": [ELLIPSE, BOX], "when": "2026-01-01T00:00:00+00:00"},
+    {"path": "2.jpg", "withdrawn": True, "when": ""},
+    {"path": "2.jpg", "count": 0, "pointers": []},
+]
+
+
+@cache
+def runs() -> list[Files]:
+    corrections = "".join(json.dumps(line) + "\n" for line in CORRECTIONS).encode()
+    others = {"run.json": json.dumps(STATE).encode(), "corrections.jsonl": corrections}
+    seeds = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for row_format in ("jsonl", "parquet"):
+            path = Path(scratch) / f"part-00000.{row_format}"
+            write_partition(path, [DONE, FOUND, FAILED])
+            seeds.append({path.name: path.read_bytes(), **others})
+    return seeds
+
+
+def read_run(folder: Path) -> None:
+    for read in (
+        read_status,
+        read_rows,
+        lambda path: list(map(Result.from_dict, read_rows(path))),
+        lambda path: convert(partial(corrected_rows, path), "coco", path / "out.json"),
+        lambda path: write_report(path, thumbnails=False),
+        lambda path: RunDirectory(path, retry_failed=True).__exit__(None, None, None),
+    ):
+        try:
+            read(folder)
+        except PcEngineError as error:
+            check_sentence(error)
+
+
+TARGETS = {
+    "decode": Target(photos, decode),
+    "manifest": Target(manifests, read_model),
+    "network": Target(networks, read_network),
+    "counter": Target(
+        lambda: [{"counter": embedded("counter.safetensors")}], lambda folder: load_counter(folder / "counter")
+    ),
+    "signatures": Target(
+        lambda: [{"signatures": embedded("signatures.safetensors")}],
+        lambda folder: load_signatures(folder / "signatures"),
+    ),
+    "labels.json": Target(partial(labels, "labels.json", LABELS_JSON), lambda folder: read_labelled(str(folder))),
+    "coco": Target(partial(labels, "coco.json", COCO), lambda folder: read_labelled(f"coco:{folder / 'coco.json'}")),
+    "csv": Target(partial(labels, "labels.csv", CSV), lambda folder: read_labelled(str(folder))),
+    "json": Target(partial(labels, "rows.json", ROWS), lambda folder: read_labelled(str(folder / "rows.json"))),
+    "jsonl": Target(
+        partial(labels, "rows.jsonl", "\n".join(map(json.dumps, ROWS))),
+        lambda folder: read_labelled(str(folder / "rows.jsonl")),
+    ),
+    "yolo": Target(yolo, lambda folder: read_labelled(f"yolo:{folder / 'data.yaml'}")),
+    "matlab": Target(matlab, read_matlab),
+    "lists": Target(lists, read_lists),
+    "names": Target(
+        lambda: [{"names.json": b'["cat", "dog"]'}, {"names.txt": b"cat\ndog\n"}],
+        lambda folder: [read_class_names(path) for path in folder.iterdir()],
+    ),
+    "run": Target(runs, read_run),
+}
+
+HOSTILE: tuple[Any, ...] = (
+    *(None, True, [], {}, "", 0, -1, 1.5, 2**31, 2**63, 10**400, -(10**30), 1e308, -1e308, 1e-320),
+    *(float("nan"), float("inf"), "nan", "\ud800", "\0", "a" * 5000, "../../../etc/passwd", "/dev/zero", "~nobody/x"),
+    *([1], [[[]]], {"": None}, {"a": {"a": []}}, "9" * 5000, "1e999", "\u2028", "﷽", "4+", "-0"),
+)
+SNIPPETS = (
+    *(
+        b"\0",
+        b"\xff" * 8,
+        b"\x7f\xff\xff\xff",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf",
+        b"NaN",
+        b"-Infinity",
+        b"1e999",
+        b'"',
+        b"{",
+    ),
+    *(
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"9" * 5000,
+        b"\n",
+        b"\r",
+        b",",
+        b"&a [*a]",
+        b"*a",
+        b"!!python/none x",
+        b"%s",
+    ),
+)
+
+
+def change(content: bytes, draw: random.Random) -> bytes:
+    """Return other bytes: a value of a JSON text changed, or some bytes."""
+    if draw.random() < 0.6:
+        try:
+            return change_json(content, draw)
+        except (ValueError, RecursionError):
+            pass
+    data = bytearray(content)
+    for _ in range(draw.choice((1, 1, 1, 2, 4, 16))):
+        change_bytes(data, draw)
+    return bytes(data)
+
+
+def change_json(content: bytes, draw: random.Random) -> bytes:
+    lines = content.splitlines() or [b""]
+    many = len(lines) > 1 and all(line[:1] in (b"{", b"[") for line in lines)
+    index = draw.randrange(len(lines)) if many else 0
+    raw = json.loads(lines[index] if many else content)
+    if isinstance(raw, int | float | str):
+        raise ValueError("a text that happens to be JSON")  # noqa: TRY004 (as the text that is none)
+    changed = changed_value(raw, draw)
+    text = json.dumps(changed, ensure_ascii=draw.random() < 0.9).encode("utf-8", "surrogatepass")
+    return b"\n".join([*lines[:index], text, *lines[index + 1 :], b""]) if many else text
+
+
+def changed_value(value: Any, draw: random.Random) -> Any:
+    if isinstance(value, dict | list) and value and draw.random() < 0.85:
+        items = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+        key, item = draw.choice(items)
+        choice = draw.random()
+        if choice < 0.05:
+            return (
+                {k: v for k, v in items if k != key} if isinstance(value, dict) else [v for k, v in items if k != key]
+            )
+        if choice < 0.1 and isinstance(value, dict):
+            return {(str(draw.choice(HOSTILE)) if k == key else k): v for k, v in items}
+        if choice < 0.15 and isinstance(value, list):
+            return [*value, *[item] * draw.choice((1, 5, 300))]
+        changed = changed_value(item, draw)
+        return {**value, key: changed} if isinstance(value, dict) else [changed if k == key else v for k, v in items]
+    return draw.choice(HOSTILE)
+
+
+def change_bytes(data: bytearray, draw: random.Random) -> None:
+    n = len(data)
+    start = draw.randrange(n + 1)
+    end = min(n, start + draw.choice((1, 2, 4, 8, 64, 1024)))
+    kind = draw.randrange(7)
+    if kind == 0 and n:
+        data[draw.randrange(n)] ^= 1 << draw.randrange(8)
+    elif kind == 1:
+        data[start:end] = bytes(draw.randrange(256) for _ in range(end - start))
+    elif kind == 2:
+        data[start:start] = draw.choice(SNIPPETS)
+    elif kind == 3:
+        del data[start:end]
+    elif kind == 4:
+        data[start:start] = data[start:end] * draw.choice((1, 2, 50))
+    elif kind == 5:
+        data[start:end] = draw.choice(SNIPPETS)[: end - start]
+    else:
+        del data[start:]
+
+
+def check_sentence(error: PcEngineError) -> None:
+    text = str(error)
+    assert text.strip(), "an error without a word"
+    assert "\n" not in text.strip() or isinstance(error, ImageError), f"an error of several lines: {text!r}"
+    assert len(text) < 3_000, f"an error of {len(text)} characters: {text[:200]!r}"
+
+
+def run_case(name: str, seed: int, number: int, folder: Path) -> None:
+    target, draw = TARGETS[name], random.Random(f"{name} {seed} {number}")
+    files = draw.choice(target.seeds())
+    changeable = [file for file in files if not file.endswith(".jpg")] or list(files)
+    chosen = draw.choice(changeable)
+    shutil.rmtree(folder, ignore_errors=True)
+    for file, content in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(change(content, draw) if file == chosen else content)
+    try:
+        target.read(folder)
+    except PcEngineError as error:
+        check_sentence(error)
+
+
+def run(names: list[str], seed: int, seconds: float, cases: int | None, first: int, work: Path) -> int:
+    done, slowest = dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
+    end, rounds = time.monotonic() + seconds, 0
+    while time.monotonic() < end and (cases is None or rounds < cases):
+        rounds += 1
+        for name in names:
+            # A case that takes a process of its own takes as long as hundreds of others: turns are of equal time.
+            turn = time.monotonic() + seconds / len(names) / _ROUNDS
+            while True:
+                number, start = first + done[name], time.monotonic()
+                faulthandler.dump_traceback_later(_LONGEST_CASE, exit=True)
+                try:
+                    run_case(name, seed, number, work / name)
+                except Exception:
+                    traceback.print_exc()
+                    print(f"FAILED: {name} --seed {seed} --first {number} --cases 1; its files are in {work / name}.")
+                    return 1
+                faulthandler.cancel_dump_traceback_later()
+                slowest[name] = max(slowest[name], time.monotonic() - start)
+                done[name] += 1
+                if cases is not None or time.monotonic() > turn:
+                    break
+    for name in names:
+        print(f"{name}: {done[name]:,} cases, the slowest took {slowest[name]:.2f} s")
+    print(f"{sum(done.values()):,} cases, seed {seed}: none failed.")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--cases", type=int, help="end after so many of each target")
+    options = parser.parse_args()
+    unknown = set(options.targets) - TARGETS.keys()
+    if unknown:
+        parser.error(f"no target {min(unknown)}: choose from {', '.join(TARGETS)}")
+    warnings.simplefilter("ignore")
+    work = Path(tempfile.mkdtemp(prefix="pc-engine-fuzz-"))
+    print(f"Cases are in {work} while they are read.", flush=True)
+    code = run(options.targets or list(TARGETS), options.seed, options.seconds, options.cases, options.first, work)
+    if code == 0:
+        shutil.rmtree(work)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
