@@ -12,6 +12,7 @@ import numpy as np
 
 from pc_engine.backbone import Backbone
 from pc_engine.bench.accuracy import PUBLISHED, chance_accuracy, count_accuracy
+from pc_engine.bench.classification import class_accuracy
 from pc_engine.bench.cross_validation import held_out_counters
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.pointing import PUBLISHED_POINTING, TABLE_RATIOS, pointing_accuracy
@@ -282,16 +283,10 @@ def _figures(
         raise DataError(f"None of the {len(rows)} images can be read; the first: {rows[0].error}")
     found = [row.count for row in rows if row.count is not None]
     accuracy = count_accuracy(_true_counts(images, rows), found, seed=seed)
-    judged = [
-        row.class_name == image.class_name
-        for image, row in zip(images, rows, strict=True)
-        if image.count and row.class_name is not None and image.class_name in classes
-    ]
     return {
         **accuracy.to_dict(),
         **pointing_accuracy(images, rows, seed=seed).to_dict(),
-        "class_accuracy": sum(judged) / len(judged) if judged else None,
-        "class_images": len(judged),
+        **class_accuracy(images, rows, classes, seed=seed),
         "failed": sum(not row.ok for row in rows),
     }
 

@@ -69,7 +69,7 @@ def evaluate(
         folds=folds,
         seed=seed,
     )
-    _make_folder(out)
+    make_folder(out)
     labelled = read_labelled(data)
     silent = quiet or as_json
     with progress("images", quiet=silent) as tracker:
@@ -81,16 +81,14 @@ def evaluate(
             progress=lambda stage, done, total: tracker.restart(stage, done, total, "done"),
         )
     if out is not None:
-        _store(out, report, quiet)
+        store_report(out, report, quiet)
     if as_json:
         print_json(report)
     elif not quiet:
-        _print_counts(report)
-        _print_pointing(report)
-        print_skipped([*labelled.skipped, *((path, reason) for path, reason in report["failures"])])
+        print_report(report, labelled.skipped)
 
 
-def _make_folder(out: Path | None) -> None:
+def make_folder(out: Path | None) -> None:
     """Find out before the measurement whether it can be written."""
     if out is None:
         return
@@ -100,7 +98,15 @@ def _make_folder(out: Path | None) -> None:
         raise UsageError(f"The folder {out} cannot be written ({error.strerror}): choose another.") from None
 
 
-def _store(out: Path, report: Mapping[str, Any], quiet: bool) -> None:
+def print_report(report: Mapping[str, Any], skipped: Sequence[tuple[str, str]]) -> None:
+    """Print the tables of an evaluation, and what was ``skipped`` as (item, reason)."""
+    _print_counts(report)
+    _print_pointing(report)
+    print_skipped([*skipped, *((path, reason) for path, reason in report["failures"])])
+
+
+def store_report(out: Path, report: Mapping[str, Any], quiet: bool) -> None:
+    """Write an evaluation and its charts to the folder ``out``."""
     from pc_engine.bench.accuracy_charts import confusion_chart, count_chart, pointing_chart
 
     (out / _REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -143,8 +149,7 @@ def _print_counts(report: Mapping[str, Any]) -> None:
         low, high = figures["mean_absolute_error_interval"]
         print_line(
             f"{mode}: {figures['n']} images, overall {found['overall']:.1%} right, mean absolute error "
-            f"{figures['mean_absolute_error']:.2f} ({low:.2f} to {high:.2f})."
-            + _class_sentence(figures["class_accuracy"], figures["class_images"])
+            f"{figures['mean_absolute_error']:.2f} ({low:.2f} to {high:.2f})." + _class_sentence(figures)
         )
         confusion = figures["confusion"]["rows_true"]
         print_table(
@@ -154,8 +159,15 @@ def _print_counts(report: Mapping[str, Any]) -> None:
         )
 
 
-def _class_sentence(share: float | None, n: int) -> str:
-    return "" if share is None else f" Class right in {share:.1%} of {n} images."
+def _class_sentence(figures: Mapping[str, Any]) -> str:
+    if not figures["class_images"]:
+        return ""
+    low, high = figures["class_accuracy_interval"]
+    by_count = ", ".join(f"{label}: {share:.1%}" for label, share in figures["class_accuracy_by_count"].items())
+    return (
+        f" Class right in {figures['class_accuracy']:.1%} ({100 * low:.1f} to {100 * high:.1f}) of "
+        f"{figures['class_images']} images with objects; by their number, {by_count}."
+    )
 
 
 def _print_pointing(report: Mapping[str, Any]) -> None:
