@@ -59,6 +59,8 @@ class Lesson:
         Side of a picture in pixels, a multiple of 16.
     scale
         Range of the object's longer side as a share of the picture's; best what it is, in pixels, in the scenes.
+    learning_rate
+        Peak of the lesson's one-cycle schedule.
     digits_only
         Whether the objects are single digits, ten classes, instead of the scenes' classes.
     """
@@ -67,6 +69,7 @@ class Lesson:
     size: int
     scale: tuple[float, float]
     batch_size: int = 64
+    learning_rate: float = 3e-3
     digits_only: bool = False
 
     def source(self, scenes: SceneSource) -> SceneSource:
@@ -133,7 +136,13 @@ def train_network(source: SceneSource, settings: TrainSettings, seed: int, progr
         learner = network if of_lesson.classes == source.classes else _build(of_lesson, settings)
         learner.trunk = network.trunk
         task = _Task("single digits" if lesson.digits_only else "single objects", of_lesson, lesson.steps)
-        _train(learner, task, replace(settings, batch_size=lesson.batch_size), seed, progress)
+        _train(
+            learner,
+            task,
+            replace(settings, batch_size=lesson.batch_size, learning_rate=lesson.learning_rate),
+            seed,
+            progress,
+        )
     _train(network, _Task("scenes", source, settings.steps), settings, seed, progress)
     return network.eval()
 
@@ -167,7 +176,8 @@ def _train(network: Module, task: _Task, settings: TrainSettings, seed: int, pro
     )
     # An object of a small picture covers more of the mean than the same object of a scene.
     sparsity = settings.sparsity * (task.source.settings.size / settings.network.size) ** 2
-    in_bf16 = _bf16_is_fast()
+    counts_vary = task.source.settings.min_count < task.source.settings.max_count
+    in_bf16 = bf16_is_fast()
     bar = None if progress is None else progress.add_task(f"training on {task.name}", total=task.steps)
     losses: list[float] = []
     for images, cells, labels, counts in _batches(task, settings, seed):
@@ -183,7 +193,8 @@ def _train(network: Module, task: _Task, settings: TrainSettings, seed: int, pro
                 outputs.cells.float(), torch.from_numpy(cells), weight=weight, ignore_index=IGNORED
             )
         losses.append(float(loss.detach()))
-        loss = loss + cross_entropy(outputs.counts.float(), torch.from_numpy(counts))
+        if counts_vary:
+            loss = loss + cross_entropy(outputs.counts.float(), torch.from_numpy(counts))
         loss = loss + sparsity * outputs.activity
         optimiser.zero_grad()
         loss.backward()
@@ -216,7 +227,7 @@ def _covered(centres: np.ndarray, middle: float, reach: float) -> np.ndarray:
     return within
 
 
-def _bf16_is_fast() -> bool:
+def bf16_is_fast() -> bool:
     """Whether PyTorch computes faster in bfloat16 than in float32 here.
 
     With AVX2 alone it converts value by value: a step took 12 times as long.

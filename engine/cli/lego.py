@@ -127,11 +127,26 @@ def tables(
     """
     from pc_engine.bench.lego.dataset import LegoSettings
     from pc_engine.bench.lego.model import LegoTraining
-    from pc_engine.bench.lego.tables import STEPS, VARIANTS, TableSettings, lego_tables, recipe
+    from pc_engine.bench.lego.tables import (
+        FIT_SCENES,
+        SCENE_SETTINGS,
+        STEPS,
+        VARIANTS,
+        TableSettings,
+        lego_tables,
+        recipe,
+    )
 
-    lego = LegoSettings(n_classes=classes, n_digits=parts, digits=digits, backgrounds=backgrounds, variants=VARIANTS)
+    lego = LegoSettings(
+        n_classes=classes,
+        n_digits=parts,
+        digits=digits,
+        backgrounds=backgrounds,
+        variants=VARIANTS,
+        scenes=SCENE_SETTINGS,
+    )
     settings = TableSettings(
-        training=LegoTraining(lego=lego, network=recipe(steps or STEPS)),
+        training=LegoTraining(lego=lego, network=recipe(steps or STEPS), fit_scenes=FIT_SCENES),
         train_seed=seed,
         scene_seed=scene_seed,
         n_scenes=n,
