@@ -69,5 +69,5 @@ def test_the_same_seeds_give_the_same_tables(tmp_path: Path) -> None:
 def test_lessons_keep_their_proportion() -> None:
     assert recipe().lessons == LESSONS
     assert [lesson.steps for lesson in recipe(2 * STEPS).lessons] == [2 * lesson.steps for lesson in LESSONS]
-    assert all(lesson.steps == 1 for lesson in recipe(1).lessons if lesson.steps < STEPS)
+    assert min(lesson.steps for lesson in recipe(1).lessons) >= 1
     assert recipe(7).steps == 7
