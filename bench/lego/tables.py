@@ -28,6 +28,9 @@ from pc_engine.errors import UsageError
 #: What `lego_tables` puts into its folder: the model, the scenes it is judged on, and how it was trained.
 MODEL, SCENES, TRAINING_FILE = "model", "scenes", "training.json"
 
+# Holds the weights after each part of a training that is not finished.
+_WEIGHTS = "weights"
+
 #: The paper's network, with fewer kernels in the middle: it is the time of training that they cost.
 NETWORK = NetworkSettings(kernels=(32, 64, 64, 192), nin=192)
 #: What many classes are learnt from before the scenes. In pixels the digits, and the objects, are as large as there.
@@ -35,7 +38,7 @@ LESSONS = (
     Lesson(steps=700, size=32, scale=(0.34, 0.7), digits_only=True),
     Lesson(steps=2200, size=48, scale=(0.7, 0.9)),
 )
-STEPS = 400
+STEPS, FURTHER_STEPS = 400, 240
 #: Variants of each digit, in training and in the scenes to judge by.
 VARIANTS = 1000
 #: Scenes that count SVM and signatures are fitted to.
@@ -56,6 +59,7 @@ def recipe(steps: int = STEPS) -> TrainSettings:
         # Two threads wait for each other where others are at work: a step took three times as long.
         threads=1,
         lessons=lessons,
+        further_rounds=(FURTHER_STEPS * steps // STEPS,),
         network=NETWORK,
     )
 
@@ -145,23 +149,30 @@ def _train(
     out: Path, settings: TableSettings, display: Progress | None, report: Callable[[str], None]
 ) -> dict[str, Any]:
     """Train the model unless it is there; return the record of its training."""
-    record, model = out / TRAINING_FILE, out / MODEL
-    asked = json.loads(json.dumps(asdict(settings), default=str))
-    if record.exists() and model.exists():
+    record, model, weights = out / TRAINING_FILE, out / MODEL, out / _WEIGHTS
+    known = {"settings": json.loads(json.dumps(asdict(settings), default=str))}
+    if record.exists():
         kept: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        if kept["settings"] != asked:
+        if kept["settings"] != known["settings"]:
             raise UsageError(f"{out} holds tables of other settings; name another folder with --out.")
-        report(f"The model in {model} is taken as it is.")
-        return kept
+        if model.exists():
+            report(f"The model in {model} is taken as it is.")
+            return kept
+    _write(record, known)
     unfinished = out / f"{MODEL}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    trained = train_lego(unfinished, settings.train_seed, settings.training, display)
+    trained = train_lego(unfinished, settings.train_seed, settings.training, display, weights)
     kept = {
-        "settings": asked,
+        **known,
         "class_accuracy": trained.class_accuracy,
         "counter": trained.counter.to_dict(),
         "seconds": trained.seconds,
     }
-    record.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    _write(record, kept)
     unfinished.rename(model)
+    shutil.rmtree(weights)
     return kept
+
+
+def _write(record: Path, values: dict[str, Any]) -> None:
+    record.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -21,9 +21,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from pc_engine.bench.lego.network import (
     PIXEL_MEAN,
@@ -86,7 +88,7 @@ class TrainSettings:
     Attributes
     ----------
     steps
-        Optimiser steps with scenes.
+        Optimiser steps with scenes, in the first round.
     batch_size
         Scenes a step.
     passes
@@ -105,6 +107,8 @@ class TrainSettings:
         Scenes generated ahead, in multiples of the batch size.
     lessons
         What is learnt from before the scenes, each under a one-cycle schedule of its own.
+    further_rounds
+        Steps of further rounds with new scenes, each under a one-cycle schedule of its own.
     """
 
     steps: int = 1000
@@ -117,11 +121,23 @@ class TrainSettings:
     threads: int = 2
     chunk: int = 32
     lessons: tuple[Lesson, ...] = ()
+    further_rounds: tuple[int, ...] = ()
     network: NetworkSettings = field(default_factory=NetworkSettings)
 
 
-def train_network(source: SceneSource, settings: TrainSettings, seed: int, progress: Progress | None = None) -> Module:
+def train_network(
+    source: SceneSource,
+    settings: TrainSettings,
+    seed: int,
+    progress: Progress | None = None,
+    kept: Path | None = None,
+) -> Module:
     """Train the classifier; the same seed on the same machine and thread count gives the same network.
+
+    Parameters
+    ----------
+    kept
+        A folder to keep the weights in after each lesson and round, and to go on from; None for none.
 
     Returns
     -------
@@ -131,29 +147,43 @@ def train_network(source: SceneSource, settings: TrainSettings, seed: int, progr
     torch.set_num_threads(settings.threads)
     torch.manual_seed(seed)
     network = _build(source, settings)
-    for lesson in settings.lessons:
-        of_lesson = lesson.source(source)
-        learner = network if of_lesson.classes == source.classes else _build(of_lesson, settings)
+    for place, task in enumerate(_tasks(source, settings)):
+        weights = None if kept is None else kept / f"{place}.safetensors"
+        if weights is not None and weights.exists():
+            network.load_state_dict({name: torch.from_numpy(value) for name, value in load_file(weights).items()})
+            continue
+        # Single digits have other classes: only the trunk takes part in learning them.
+        learner = network if task.source.classes == source.classes else _build(task.source, settings)
         learner.trunk = network.trunk
-        task = _Task("single digits" if lesson.digits_only else "single objects", of_lesson, lesson.steps)
-        _train(
-            learner,
-            task,
-            replace(settings, batch_size=lesson.batch_size, learning_rate=lesson.learning_rate),
-            seed,
-            progress,
-        )
-    _train(network, _Task("scenes", source, settings.steps), settings, seed, progress)
+        _train(learner, task, settings, seed, progress)
+        if weights is not None:
+            weights.parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: value.contiguous().numpy() for name, value in network.state_dict().items()}, weights)
     return network.eval()
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What to train on, for how many steps."""
+    """What to train on, for how many steps; ``first`` is the number of the first scene of its source."""
 
     name: str
     source: SceneSource
     steps: int
+    batch_size: int
+    learning_rate: float
+    first: int = 0
+
+
+def _tasks(source: SceneSource, settings: TrainSettings) -> Iterator[_Task]:
+    """Yield the lessons, then the rounds with scenes."""
+    for lesson in settings.lessons:
+        name = "single digits" if lesson.digits_only else "single objects"
+        yield _Task(name, lesson.source(source), lesson.steps, lesson.batch_size, lesson.learning_rate)
+    first = 0
+    for steps in (settings.steps, *settings.further_rounds):
+        yield _Task("scenes", source, steps, settings.batch_size, settings.learning_rate, first)
+        # No round draws more than its steps take, and the chunk that they end in.
+        first += (steps + settings.chunk) * settings.batch_size
 
 
 def _build(source: SceneSource, settings: TrainSettings) -> Module:
@@ -169,10 +199,10 @@ def _train(network: Module, task: _Task, settings: TrainSettings, seed: int, pro
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=settings.learning_rate
+        [{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=task.learning_rate
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=max(task.steps, 2), pct_start=0.15
+        optimiser, task.learning_rate, total_steps=max(task.steps, 2), pct_start=0.15
     )
     # An object of a small picture covers more of the mean than the same object of a scene.
     sparsity = settings.sparsity * (task.source.settings.size / settings.network.size) ** 2
@@ -240,11 +270,11 @@ def bf16_is_fast() -> bool:
 
 def _batches(task: _Task, settings: TrainSettings, seed: int) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield (images, cells, labels, counts) for every step; the next chunk is drawn in the background meanwhile."""
-    source, batch = task.source, settings.batch_size
+    source, batch = task.source, task.batch_size
     grid, background = source.settings.size // STRIDE, len(source.classes)
 
     def draw(chunk: int) -> tuple[np.ndarray, ...]:
-        first = chunk * settings.chunk * batch
+        first = task.first + chunk * settings.chunk * batch
         scenes = [source.scene(seed, index) for index in range(first, first + settings.chunk * batch)]
         labels = np.array([scene.class_id if scene.objects else background for scene in scenes])
         cells = np.stack([cell_targets(scene, grid, background) for scene in scenes])
