@@ -9,7 +9,7 @@ from pc_engine.bench.lego.dataset import LegoSettings
 from pc_engine.bench.lego.model import LegoTraining
 from pc_engine.bench.lego.network import NetworkSettings
 from pc_engine.bench.lego.scenes import SceneSettings
-from pc_engine.bench.lego.tables import LESSONS, MODEL, SCENES, STEPS, TableSettings, lego_tables, recipe
+from pc_engine.bench.lego.tables import FURTHER_STEPS, LESSONS, MODEL, SCENES, STEPS, TableSettings, lego_tables, recipe
 from pc_engine.bench.lego.train import Lesson, TrainSettings
 from pc_engine.errors import UsageError
 from pc_engine.modes import MODES
@@ -58,16 +58,18 @@ def test_one_call_trains_makes_scenes_and_judges_every_mode(tmp_path: Path) -> N
 
 def test_the_same_seeds_give_the_same_tables(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs the extra 'train'")
-    # Without its model a folder is begun anew, whatever is left of the training before.
     first, _ = lego_tables(tmp_path / "a", TINY)
+    # What is left of a model that was not finished does no harm.
     (tmp_path / "b" / f"{MODEL}.unfinished").mkdir(parents=True)
     (tmp_path / "b" / f"{MODEL}.unfinished" / "manifest.json").write_text("{")
     second, _ = lego_tables(tmp_path / "b", TINY)
     assert second["modes"] == first["modes"]
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [MODEL, SCENES, "training.json"]
 
 
 def test_lessons_keep_their_proportion() -> None:
     assert recipe().lessons == LESSONS
+    assert recipe(2 * STEPS).further_rounds == (2 * FURTHER_STEPS,)
     assert [lesson.steps for lesson in recipe(2 * STEPS).lessons] == [2 * lesson.steps for lesson in LESSONS]
     assert min(lesson.steps for lesson in recipe(1).lessons) >= 1
     assert recipe(7).steps == 7
