@@ -59,7 +59,7 @@ def kept_in(path: Path, *, quiet: bool) -> Iterator[None]:
     """Write what is printed on stdout meanwhile to ``path``; unless ``quiet`` print it at the end as well."""
     global _out
     shown, text = _out, StringIO()
-    _out = Console(file=text, width=_FILE_WIDTH, highlight=False)
+    _out = Console(file=text, width=_FILE_WIDTH, highlight=False, color_system=None, force_terminal=False)
     try:
         yield
     finally:

@@ -26,14 +26,17 @@ def tiny_recipe(monkeypatch):
     monkeypatch.setattr(tables, "FIT_SCENES", 80)
 
 
-def test_tables_writes_everything_and_prints_it(pc_engine, tiny_recipe, tmp_path):
+def test_tables_writes_everything_and_prints_it(pc_engine, tiny_recipe, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
+    # Tables in a file are plain text, whatever the terminal.
+    monkeypatch.setenv("FORCE_COLOR", "1")
     out = tmp_path / "out"
     outcome = pc_engine("lego", "tables", "--out", out, "--classes", "3", "--n", "14", "--steps", "2")
     assert outcome.code == 0, outcome.err
     for expected in ("Count accuracy in per cent", "c2p, here", "p2c, here", "combined, here", "Class right in"):
         assert expected in outcome.out
     assert (out / "tables.txt").read_text() == outcome.out
+    assert "\x1b" not in outcome.out
     assert {"model", "scenes", "training.json", "evaluation.json", "count-accuracy.png"} <= {
         path.name for path in out.iterdir()
     }
