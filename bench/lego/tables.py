@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.evaluation import ALL_MODES, EvaluationSettings, evaluate
 from pc_engine.bench.lego.dataset import LABELS_FILE, make_scenes
 from pc_engine.bench.lego.model import LegoTraining, train_lego
@@ -142,7 +143,8 @@ def lego_tables(
             else display.update(bar, description=f"evaluating {stage}", completed=done, total=total)
         ),
     )
-    return {**figures, "trained": trained}, labelled
+    machine = describe_environment("scikit-learn", "scipy", "torch")
+    return {**figures, "machine": machine, "trained": trained}, labelled
 
 
 def _train(
