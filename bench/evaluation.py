@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pc_engine.bench.accuracy import PUBLISHED, accuracy_gain, chance_accuracy, count_accuracy
+from pc_engine.bench.classification import class_accuracy
 from pc_engine.bench.contenders import Contender, Progress, Report, Share, judge
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.failure_analysis import failure_analysis
@@ -220,18 +221,12 @@ def figures(
         raise DataError(f"None of the {len(rows)} images can be read; the first: {rows[0].error}")
     found = [row.count for row in rows if row.count is not None]
     accuracy = count_accuracy(_true_counts(images, rows), found, seed=seed)
-    judged = [
-        row.class_name == image.class_name
-        for image, row in zip(images, rows, strict=True)
-        if image.count and row.class_name is not None and image.class_name in classes
-    ]
     pointing = pointing_accuracy(images, rows, seed=seed)
     return {
         **accuracy.to_dict(),
         **pointing.to_dict(),
         "failure_analysis": failure_analysis(images, rows, pointing, frequencies, seed=seed),
-        "class_accuracy": sum(judged) / len(judged) if judged else None,
-        "class_images": len(judged),
+        **class_accuracy(images, rows, classes, seed=seed),
         "failed": sum(not row.ok for row in rows),
     }
 

@@ -119,11 +119,15 @@ def parse_pointer(value: Any) -> Pointer:
     """
     if not isinstance(value, Mapping) or value.get("kind") not in ("ellipse", "box"):
         raise ValueError("a pointer is neither an ellipse nor a box")
+    class_id, class_name = value.get("class_id"), value.get("class_name")
+    if not (class_id is None or is_whole(class_id)) or not (class_name is None or is_text(class_name)):
+        raise ValueError("the class of a pointer is no number, or its name no text")
+    of_class = {"class_id": class_id, "class_name": class_name}
     if value["kind"] == "ellipse":
         x, y, rx, ry, score = (_finite(value, name) for name in ("x", "y", "rx", "ry", "score"))
-        return EllipsePointer(x, y, rx, ry, score)
+        return EllipsePointer(x, y, rx, ry, score, **of_class)
     x0, y0, x1, y1, score = (_finite(value, name) for name in ("x0", "y0", "x1", "y1", "score"))
-    return BoxPointer(x0, y0, x1, y1, score)
+    return BoxPointer(x0, y0, x1, y1, score, **of_class)
 
 
 def parse_whole_number(value: Any, what: str) -> int:

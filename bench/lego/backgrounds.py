@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pc_engine.bench.lego.digits import HELD_OUT_EVERY, Split
 from pc_engine.errors import DataError
 
 _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -22,19 +23,25 @@ class Photos:
     images: tuple[np.ndarray, ...]
 
 
-def load_photos(directory: Path, limit: int = 400) -> Photos:
-    """Read the first ``limit`` photos under a folder, in the order of their paths.
+def load_photos(directory: Path, split: Split, limit: int = 400) -> Photos:
+    """Read the photos of a split under a folder, in the order of their paths and at most ``limit``.
+
+    Every fifth is held out, beginning with the first; the two splits share no photo.
 
     Raises
     ------
     DataError
-        If the folder holds none, or one cannot be read.
+        If the folder holds fewer than two, or one cannot be read.
     """
-    paths = sorted(path for path in directory.rglob("*") if path.suffix.lower() in _PHOTO_SUFFIXES)[:limit]
-    if not paths:
-        raise DataError(f"{directory} holds no background photos ({', '.join(_PHOTO_SUFFIXES)}).")
+    paths = sorted(path for path in directory.rglob("*") if path.suffix.lower() in _PHOTO_SUFFIXES)
+    if len(paths) < 2:
+        raise DataError(
+            f"{directory} holds {len(paths)} background photos ({', '.join(_PHOTO_SUFFIXES)}); give a folder with two "
+            f"or more, as training and test share none."
+        )
+    chosen = [path for place, path in enumerate(paths) if (place % HELD_OUT_EVERY == 0) == (split == "held-out")]
     images = []
-    for path in paths:
+    for path in chosen[:limit]:
         try:
             with Image.open(path) as photo:
                 photo.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE))

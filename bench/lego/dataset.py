@@ -37,7 +37,7 @@ class LegoSettings:
     digits
         Folder with MNIST's IDX files; None for the digits that scikit-learn carries.
     backgrounds
-        Folder of photos to use as backgrounds; None for noise.
+        Folder of photos to use as backgrounds, every fifth of them in held-out scenes; None for noise.
     variants
         Augmented variants of each digit.
     scenes
@@ -57,7 +57,7 @@ class LegoSettings:
         return make_classes(self.n_classes, self.n_digits, self.class_seed)
 
     def source(self, split: Split, seed: int) -> SceneSource:
-        """Return the source of scenes built from the digits of ``split``, augmented under ``seed``.
+        """Return the source of scenes built from the digits and photos of ``split``, augmented under ``seed``.
 
         Raises
         ------
@@ -65,7 +65,7 @@ class LegoSettings:
             If the digit or photo folder cannot be read.
         """
         bank = make_bank(load_digit_samples(split, self.digits), self.variants, seed)
-        photos = None if self.backgrounds is None else load_photos(self.backgrounds)
+        photos = None if self.backgrounds is None else load_photos(self.backgrounds, split)
         return SceneSource(self.classes(), bank, self.scenes, photos)
 
 

@@ -16,7 +16,8 @@ from pc_engine.errors import DataError, UsageError
 
 #: Side of a digit mask in pixels, as in MNIST.
 SIDE = 28
-#: One scikit-learn sample in this many is held out: its index leaves the remainder ``HELD_OUT_EVERY - 1``.
+#: One scikit-learn sample in this many is held out, whose index leaves the remainder ``HELD_OUT_EVERY - 1``; and one
+#: background photo in this many.
 HELD_OUT_EVERY = 5
 
 Split = Literal["train", "held-out"]

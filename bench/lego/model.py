@@ -101,7 +101,11 @@ class TrainedLego:
 
 
 def train_lego(
-    out_dir: Path, seed: int = 0, settings: LegoTraining | None = None, progress: Progress | None = None
+    out_dir: Path,
+    seed: int = 0,
+    settings: LegoTraining | None = None,
+    progress: Progress | None = None,
+    kept: Path | None = None,
 ) -> TrainedLego:
     """Train the network on generated scenes, fit count SVM and signatures, and write the model directory.
 
@@ -118,6 +122,8 @@ def train_lego(
         None for those of the embedded model: about 8 minutes on two cores that compute in bf16.
     progress
         A running rich display to add bars to.
+    kept
+        A folder to keep the weights in after each part of the training, and to go on from; None for none.
 
     Raises
     ------
@@ -133,7 +139,7 @@ def train_lego(
         raise UsageError(f"{out_dir} holds a model already; name another folder with --out.")
     started = time.perf_counter()
     source = settings.lego.source("train", seed)
-    network = train_network(source, settings.network, seed, progress)
+    network = train_network(source, settings.network, seed, progress, kept)
     trained = time.perf_counter()
 
     out_dir.mkdir(parents=True, exist_ok=True)

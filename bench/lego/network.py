@@ -118,9 +118,9 @@ class Outputs:
 def build_network(settings: NetworkSettings, n_logits: int, n_counts: int) -> Module:
     """Build the trainable network, a ``torch.nn.Module``.
 
-    Its ``forward`` takes normalised float (N, 3, size, size) and returns `Outputs`. The image's logits are a linear
-    function of the globally averaged ``conv_last``. The counting branch gets ``conv_last`` without a gradient back, so
-    that no count ever shapes the feature maps.
+    Its ``forward`` takes normalised float (N, 3, size, size), in training of any size, and returns `Outputs`. The
+    image's logits are a linear function of the globally averaged ``conv_last``. The counting branch gets ``conv_last``
+    without a gradient back, so that no count ever shapes the feature maps.
     """
     torch = import_torch()
     nn = torch.nn
@@ -152,10 +152,10 @@ def build_network(settings: NetworkSettings, n_logits: int, n_counts: int) -> Mo
         def forward(self, pixels: Tensor) -> Outputs:
             conv_last = self.trunk(pixels)
             counted = self.count_conv(conv_last.detach()).relu()
-            fc6 = self.fc6(_pooled(counted, settings)).relu()
+            fc6 = self.fc6(_pooled(counted)).relu()
             return Outputs(
                 cells=self.cell_head(conv_last),
-                logits=self.image_head(_pooled(conv_last, settings)),
+                logits=self.image_head(_pooled(conv_last)),
                 counts=self.count_head(self.fc7(fc6).relu()),
                 activity=conv_last.float().mean(),
             )
@@ -163,13 +163,13 @@ def build_network(settings: NetworkSettings, n_logits: int, n_counts: int) -> Mo
     return LegoNetwork()
 
 
-def _pooled(maps: Tensor, settings: NetworkSettings) -> Tensor:
+def _pooled(maps: Tensor) -> Tensor:
     """Average maps globally, times an eighth of the cells: objects cover a few cells, and this keeps sums near 1."""
-    return maps.float().mean(dim=(2, 3)) * _pool_scale(settings)
+    return maps.float().mean(dim=(2, 3)) * _pool_scale(maps.shape[2])
 
 
-def _pool_scale(settings: NetworkSettings) -> float:
-    return settings.grid**2 / 8
+def _pool_scale(grid: int) -> float:
+    return grid**2 / 8
 
 
 def fold(network: Module, settings: NetworkSettings) -> FoldedNetwork:
@@ -184,7 +184,7 @@ def fold(network: Module, settings: NetworkSettings) -> FoldedNetwork:
         gain = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach().float()
         weights.append((module.weight.detach().float() * gain[:, None, None, None]).contiguous().numpy())
         biases.append((norm.bias.detach() - norm.running_mean * gain).float().numpy())
-    scale = _pool_scale(settings)
+    scale = _pool_scale(settings.grid)
     return FoldedNetwork(
         settings=settings,
         weights=tuple(weights),

@@ -27,8 +27,8 @@ class SceneSettings:
     ----------
     size
         Side of the square image in pixels.
-    max_count
-        Counts are uniform over 0..max_count.
+    min_count, max_count
+        Counts are uniform over min_count..max_count.
     scale
         Range of an object's longer side. One scale is drawn for each scene; where the objects find no room, it shrinks.
     scale_jitter
@@ -61,6 +61,7 @@ class SceneSettings:
     noise: float = 0.16
     strokes: int = 8
     classes_per_scene: int = 1
+    min_count: int = 0
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -69,10 +70,10 @@ class SceneSettings:
                 f"Scenes of {self.size} pixels with objects of {low}..{high} of the side cannot be made: use 32 pixels "
                 f"or more and a scale range within 0..0.9."
             )
-        if self.max_count < 0 or self.classes_per_scene < 1:
+        if not 0 <= self.min_count <= self.max_count or self.classes_per_scene < 1:
             raise UsageError(
-                f"max_count is {self.max_count} and classes_per_scene {self.classes_per_scene}; expected at least "
-                f"0 and 1."
+                f"Scenes of {self.min_count} to {self.max_count} objects in {self.classes_per_scene} classes cannot be "
+                f"made: use at least 0 objects, no less at most, and at least 1 class."
             )
 
 
@@ -133,7 +134,7 @@ class SceneSource:
         """Draw scene ``index`` of the sequence ``seed``."""
         random = np.random.default_rng([seed, index])
         settings = self.settings
-        count = int(random.integers(0, settings.max_count + 1))
+        count = int(random.integers(settings.min_count, settings.max_count + 1))
         dominant = int(random.integers(len(self.classes))) if count else -1
         canvas = self._background(random)
         if not count:

@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +19,8 @@ _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
 _SHOWN_SKIPPED = 5
+#: Columns of text that goes to a file.
+_FILE_WIDTH = 120
 
 
 def remark(quiet: bool) -> Callable[[str], None]:
@@ -48,6 +52,21 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
     for row in rows:
         table.add_row(*(Text(_printable(value)) for value in row))
     _out.print(table)
+
+
+@contextmanager
+def kept_in(path: Path, *, quiet: bool) -> Iterator[None]:
+    """Write what is printed on stdout meanwhile to ``path``; unless ``quiet`` print it at the end as well."""
+    global _out
+    shown, text = _out, StringIO()
+    _out = Console(file=text, width=_FILE_WIDTH, highlight=False, color_system=None, force_terminal=False)
+    try:
+        yield
+    finally:
+        _out = shown
+    path.write_text(text.getvalue(), encoding="utf-8")
+    if not quiet:
+        sys.stdout.write(text.getvalue())
 
 
 def print_skipped(skipped: Sequence[tuple[str, str]]) -> None:

@@ -93,18 +93,24 @@ def evaluate(
             progress=lambda stage, done, total: tracker.restart(stage, done, total, "done"),
         )
     if out is not None:
-        _store(out, report, quiet)
+        store_report(out, report, quiet)
     if as_json:
         print_json(report)
     elif not quiet:
-        _print_counts(report)
-        _print_pointing(report)
-        if curves:
-            print_failures(report)
-        print_skipped([*labelled.skipped, *((path, reason) for path, reason in report["failures"])])
+        print_report(report, labelled.skipped, curves=curves)
 
 
-def _store(out: Path, report: Mapping[str, Any], quiet: bool) -> None:
+def print_report(report: Mapping[str, Any], skipped: Sequence[tuple[str, str]], *, curves: bool = False) -> None:
+    """Print the tables of an evaluation, its ``curves`` if asked for, and what was ``skipped`` as (item, reason)."""
+    _print_counts(report)
+    _print_pointing(report)
+    if curves:
+        print_failures(report)
+    print_skipped([*skipped, *((path, reason) for path, reason in report["failures"])])
+
+
+def store_report(out: Path, report: Mapping[str, Any], quiet: bool) -> None:
+    """Write an evaluation and its charts to the folder ``out``."""
     from pc_engine.bench.accuracy_charts import confusion_chart, count_chart, pointing_chart
     from pc_engine.bench.failure_charts import failure_charts
 
@@ -151,8 +157,7 @@ def _print_counts(report: Mapping[str, Any]) -> None:
         low, high = figures["mean_absolute_error_interval"]
         print_line(
             f"{mode}: {figures['n']} images, overall {found['overall']:.1%} right, mean absolute error "
-            f"{figures['mean_absolute_error']:.2f} ({low:.2f} to {high:.2f})."
-            + _class_sentence(figures["class_accuracy"], figures["class_images"])
+            f"{figures['mean_absolute_error']:.2f} ({low:.2f} to {high:.2f})." + _class_sentence(figures)
         )
         confusion = figures["confusion"]["rows_true"]
         print_table(
@@ -162,8 +167,15 @@ def _print_counts(report: Mapping[str, Any]) -> None:
         )
 
 
-def _class_sentence(share: float | None, n: int) -> str:
-    return "" if share is None else f" Class right in {share:.1%} of {n} images."
+def _class_sentence(figures: Mapping[str, Any]) -> str:
+    if not figures["class_images"]:
+        return ""
+    low, high = figures["class_accuracy_interval"]
+    by_count = ", ".join(f"{label}: {share:.1%}" for label, share in figures["class_accuracy_by_count"].items())
+    return (
+        f" Class right in {figures['class_accuracy']:.1%} ({100 * low:.1f} to {100 * high:.1f}) of "
+        f"{figures['class_images']} images with objects; by their number, {by_count}."
+    )
 
 
 def _print_pointing(report: Mapping[str, Any]) -> None:

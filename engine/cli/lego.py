@@ -1,4 +1,4 @@
-"""``pc-engine lego make`` and ``lego train``: MNIST-LEGO (paper 5)."""
+"""``pc-engine lego make``, ``lego train`` and ``lego tables``: MNIST-LEGO (paper 5)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import bars, print_json, print_line, progress
+from pc_engine.cli.console import bars, kept_in, print_json, print_line, progress, remark
+from pc_engine.cli.evaluate import print_report, store_report
+from pc_engine.cli.target import make_folder
+
+_TABLES = "tables.txt"
 
 app = typer.Typer(help="MNIST-LEGO: scenes of objects built from digits, and the model that knows them.")
 
@@ -19,6 +23,8 @@ Digits = Annotated[
 Backgrounds = Annotated[
     Path | None, typer.Option("--backgrounds", help="Folder of photos for backgrounds; left out, noise.")
 ]
+Classes = Annotated[int, typer.Option("--classes", help="Number of classes.")]
+Parts = Annotated[int, typer.Option("--parts", help="Digits in an object.")]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")]
 
 
@@ -29,8 +35,8 @@ def make(
     seed: Seed = 1,
     digits: Digits = None,
     backgrounds: Backgrounds = None,
-    classes: Annotated[int, typer.Option("--classes", help="Number of classes.")] = 20,
-    parts: Annotated[int, typer.Option("--parts", help="Digits in an object.")] = 3,
+    classes: Classes = 20,
+    parts: Parts = 3,
     max_count: Annotated[int, typer.Option("--max-count", help="Objects in a scene: 0 to this number.")] = 6,
     size: Annotated[int, typer.Option("--size", help="Side of a scene in pixels.")] = 128,
     min_scale: Annotated[float, typer.Option("--min-scale", help="Smallest object, as a share of the side.")] = 0.25,
@@ -63,8 +69,8 @@ def train(
     seed: Seed = 0,
     digits: Digits = None,
     backgrounds: Backgrounds = None,
-    classes: Annotated[int, typer.Option("--classes", help="Number of classes.")] = 20,
-    parts: Annotated[int, typer.Option("--parts", help="Digits in an object.")] = 3,
+    classes: Classes = 20,
+    parts: Parts = 3,
     steps: Annotated[
         int | None, typer.Option("--steps", help="Optimiser steps; left out, the embedded model's.")
     ] = None,
@@ -97,3 +103,61 @@ def train(
             f"{trained.counter.mean_accuracy:.1%} (cross-validated, mean over labels). Judge it on other scenes: "
             f"pc-engine lego make DIR --seed 7, then pc-engine evaluate lego:DIR --model {out}."
         )
+
+
+@app.command("tables")
+def tables(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the model, the scenes, the tables and the charts.")],
+    digits: Digits = None,
+    backgrounds: Backgrounds = None,
+    classes: Classes = 100,
+    parts: Parts = 3,
+    n: Annotated[int, typer.Option("--n", help="Number of scenes to judge by.")] = 2000,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the training.")] = 0,
+    scene_seed: Annotated[int, typer.Option("--scene-seed", help="Seed of the scenes to judge by.")] = 8,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", help="Optimiser steps with scenes; the lessons before keep their proportion."),
+    ] = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Train a model, judge all modes on digits and photos it has not seen: the paper's tables, by one command.
+
+    What is finished in --out is not made again.
+    """
+    from pc_engine.bench.lego.dataset import LegoSettings
+    from pc_engine.bench.lego.model import LegoTraining
+    from pc_engine.bench.lego.tables import (
+        FIT_SCENES,
+        SCENE_SETTINGS,
+        STEPS,
+        VARIANTS,
+        TableSettings,
+        lego_tables,
+        recipe,
+    )
+
+    lego = LegoSettings(
+        n_classes=classes,
+        n_digits=parts,
+        digits=digits,
+        backgrounds=backgrounds,
+        variants=VARIANTS,
+        scenes=SCENE_SETTINGS,
+    )
+    settings = TableSettings(
+        training=LegoTraining(lego=lego, network=recipe(steps or STEPS), fit_scenes=FIT_SCENES),
+        train_seed=seed,
+        scene_seed=scene_seed,
+        n_scenes=n,
+    )
+    make_folder(out)
+    silent = quiet or as_json
+    with bars(quiet=silent) as display:
+        report, labelled = lego_tables(out, settings, display=display, report=remark(quiet))
+    store_report(out, report, quiet)
+    with kept_in(out / _TABLES, quiet=silent):
+        print_report(report, labelled.skipped)
+    if as_json:
+        print_json(report)

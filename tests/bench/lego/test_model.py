@@ -15,8 +15,8 @@ from pc_engine.bench.lego.dataset import LABELS_FILE, LegoSettings
 from pc_engine.bench.lego.model import COUNT_FEATURES, LegoTraining, train_lego
 from pc_engine.bench.lego.network import PIXEL_MEAN, PIXEL_STD, NetworkSettings, build_network, fold, import_torch
 from pc_engine.bench.lego.onnx_graph import write_network
-from pc_engine.bench.lego.scenes import LegoObject, Scene, SceneSettings
-from pc_engine.bench.lego.train import IGNORED, TrainSettings, cell_targets, train_network
+from pc_engine.bench.lego.scenes import LegoObject, Scene, SceneSettings, SceneSource
+from pc_engine.bench.lego.train import IGNORED, Lesson, TrainSettings, bf16_is_fast, cell_targets, train_network
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.counter import check_counter, load_counter
 from pc_engine.errors import MissingPackageError, UsageError
@@ -142,6 +142,67 @@ def test_location_supervision_reaches_the_maps_only_when_asked_for(torch) -> Non
     kernels = [next(network.trunk.parameters()) for network in (without, also, located)]
     assert torch.equal(kernels[0], kernels[1])
     assert not torch.equal(kernels[0], kernels[2])
+
+
+def test_lessons_come_before_the_scenes_and_reach_the_trunk(torch) -> None:  # type: ignore[no-untyped-def]
+    source = TINY.lego.source("train", 0)
+    digits = Lesson(2, 32, (0.4, 0.6), batch_size=4, digits_only=True)
+    objects = Lesson(2, 48, (0.5, 0.8), batch_size=4)
+    assert [c.name for c in digits.source(source).classes] == [f"row-{digit}" for digit in range(10)]
+    assert objects.source(source).classes == source.classes
+    for lesson in (digits, objects):
+        scenes = [lesson.source(source).scene(0, index) for index in range(8)]
+        assert {scene.count for scene in scenes} == {1}
+        assert {scene.image.shape[0] for scene in scenes} == {lesson.size}
+
+    unlearnt = replace(TINY.network, steps=0)
+    plain = train_network(source, unlearnt, 0)
+    after_digits = train_network(source, replace(unlearnt, lessons=(digits,)), 0)
+    after_objects = train_network(source, replace(unlearnt, lessons=(objects,)), 0)
+    for learnt, head_learns in ((after_digits, False), (after_objects, True)):
+        assert not torch.equal(next(learnt.trunk.parameters()), next(plain.trunk.parameters()))
+        assert torch.equal(learnt.image_head.weight, plain.image_head.weight) is not head_learns
+        assert len(learnt.image_head.bias) == len(source.classes) + 1
+
+
+def test_a_training_goes_on_behind_the_last_part_that_was_kept(torch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    source = TINY.lego.source("train", 0)
+    lessons = (Lesson(2, 32, (0.4, 0.6), batch_size=4, digits_only=True), Lesson(2, 48, (0.5, 0.8), batch_size=4))
+    settings = replace(TINY.network, lessons=lessons, further_rounds=(2,))
+    whole = train_network(source, settings, 0)
+    train_network(source, settings, 0, kept=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{place}.safetensors" for place in range(4)]
+    for place in (2, 3):
+        (tmp_path / f"{place}.safetensors").unlink()
+    resumed = train_network(source, settings, 0, kept=tmp_path)
+    expected = whole.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.state_dict().items())
+
+
+def test_further_rounds_show_new_scenes(torch, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    shown: list[int] = []
+    draw = SceneSource.scene
+
+    def recorded(source: SceneSource, seed: int, index: int) -> Scene:
+        shown.append(index)
+        return draw(source, seed, index)
+
+    monkeypatch.setattr(SceneSource, "scene", recorded)
+    train_network(TINY.lego.source("train", 0), replace(TINY.network, further_rounds=(2, 3)), 0)
+    # Three rounds of a chunk of 8 scenes, each with one that is drawn ahead.
+    assert len(shown) == len(set(shown)) == 3 * 16
+
+
+@pytest.mark.parametrize(
+    ("architecture", "extensions", "fast"),
+    [("x86_64", ["avx2"], False), ("x86_64", ["avx2", "avx512f", "avx512_bf16"], True), ("aarch64", [], True)],
+)
+def test_bf16_is_left_to_processors_that_are_fast_at_it(
+    monkeypatch: pytest.MonkeyPatch, architecture: str, extensions: list[str], fast: bool
+) -> None:
+    machine = {"architecture": architecture, "extensions": extensions}
+    monkeypatch.setattr("pc_engine.bench.lego.train.describe_machine", lambda: machine)
+    assert bf16_is_fast() is fast
 
 
 def test_sizes_that_disagree_are_refused() -> None:

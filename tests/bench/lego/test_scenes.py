@@ -131,7 +131,8 @@ def test_held_out_scenes_differ_from_training_scenes(tmp_path: Path) -> None:
 def test_photos_become_backgrounds(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
-    Image.fromarray(random.integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "photos" / "a.png")
+    for name in ("a.png", "b.png"):
+        Image.fromarray(random.integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "photos" / name)
     on_photos = replace(SMALL, backgrounds=tmp_path / "photos")
     make_scenes(tmp_path / "scenes", 3, 0, on_photos)
     make_scenes(tmp_path / "again", 3, 0, on_photos)
@@ -141,11 +142,30 @@ def test_photos_become_backgrounds(tmp_path: Path) -> None:
 
 
 def test_unusable_photos_are_data_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no background photos"):
-        load_photos(tmp_path)
-    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    with pytest.raises(DataError, match="holds 0 background photos"):
+        load_photos(tmp_path, "train")
+    for name in ("broken.jpg", "broken_too.jpg"):
+        (tmp_path / name).write_bytes(b"no photo")
     with pytest.raises(DataError, match=r"broken\.jpg"):
-        load_photos(tmp_path)
+        load_photos(tmp_path, "held-out")
+
+
+def test_training_and_held_out_scenes_share_no_photo(tmp_path: Path) -> None:
+    for shade in range(11):
+        Image.fromarray(np.full((8, 8, 3), 20 * shade, np.uint8)).save(tmp_path / f"{shade:02d}.png")
+    shades = {
+        split: [int(image[0, 0, 0]) // 20 for image in load_photos(tmp_path, split).images]
+        for split in ("train", "held-out")
+    }
+    assert shades == {"train": [1, 2, 3, 4, 6, 7, 8, 9], "held-out": [0, 5, 10]}
+    assert len(load_photos(tmp_path, "train", limit=3).images) == 3
+
+
+def test_counts_can_begin_above_none() -> None:
+    source = replace(SMALL, scenes=SceneSettings(size=64, min_count=1, max_count=2)).source("train", 0)
+    assert {source.scene(0, index).count for index in range(40)} == {1, 2}
+    with pytest.raises(UsageError, match="Scenes of 3 to 2 objects"):
+        SceneSettings(min_count=3, max_count=2)
 
 
 def test_wrong_use_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""`lego tables` from the command line: everything of one folder by one command."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pc_engine.bench.lego import tables
+from pc_engine.bench.lego.network import NetworkSettings
+from pc_engine.bench.lego.train import Lesson, TrainSettings
+
+
+@pytest.fixture
+def tiny_recipe(monkeypatch):
+    """A recipe of a few steps and kernels in the place of the real one; torch, which it needs, is there."""
+    pytest.importorskip("torch", reason="training needs the extra 'train'")
+    narrow = NetworkSettings(kernels=(4, 4, 4, 6), nin=5, count_kernels=4, fc6=4, fc7=4)
+    lessons = (Lesson(1, 32, (0.4, 0.6), 4, digits_only=True), Lesson(1, 48, (0.5, 0.8), 4))
+
+    def recipe(steps: int) -> TrainSettings:
+        return TrainSettings(steps=steps, batch_size=4, chunk=1, threads=1, lessons=lessons, network=narrow)
+
+    monkeypatch.setattr(tables, "recipe", recipe)
+    monkeypatch.setattr(tables, "VARIANTS", 4)
+    monkeypatch.setattr(tables, "FIT_SCENES", 80)
+
+
+def test_tables_writes_everything_and_prints_it(pc_engine, tiny_recipe, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    # Tables in a file are plain text, whatever the terminal.
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = tmp_path / "out"
+    outcome = pc_engine("lego", "tables", "--out", out, "--classes", "3", "--n", "14", "--steps", "2")
+    assert outcome.code == 0, outcome.err
+    for expected in ("Count accuracy in per cent", "c2p, here", "p2c, here", "combined, here", "Class right in"):
+        assert expected in outcome.out
+    assert (out / "tables.txt").read_text() == outcome.out
+    assert "\x1b" not in outcome.out
+    assert {"model", "scenes", "training.json", "evaluation.json", "count-accuracy.png"} <= {
+        path.name for path in out.iterdir()
+    }
+    assert len(list((out / "scenes").glob("*.png"))) == 14
+
+    # The second time only judges, and says the same as one object.
+    again = pc_engine("lego", "tables", "--out", out, "--classes", "3", "--n", "14", "--steps", "2", "--json")
+    assert again.code == 0, again.err
+    assert again.json() == json.loads((out / "evaluation.json").read_text())
+    assert (out / "tables.txt").read_text() == outcome.out
+
+    other = pc_engine("lego", "tables", "--out", out, "--classes", "4", "--n", "14", "--steps", "2")
+    assert other.code == 2
+    assert "other settings" in other.err
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_the_training(pc_engine, tmp_path):
+    (tmp_path / "file").write_text("")
+    outcome = pc_engine("lego", "tables", "--out", tmp_path / "file" / "out")
+    assert outcome.code == 2
+    assert "cannot be written" in outcome.err
