@@ -223,9 +223,10 @@ def _display(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int]
         sideways = orientation >= _FIRST_SIDEWAYS
         wanted = at_least[::-1] if at_least is not None and sideways else at_least
         pixels = _decode_jpeg(data, wanted)
-        if pixels is not None:
-            width, height = header.size[::-1] if sideways else header.size
-            return DisplayImage(_upright(pixels, orientation), width, height)
+        width, height = header.size[::-1] if sideways else header.size
+        if pixels is None:
+            pixels = _draft(header, wanted)
+        return DisplayImage(_upright(pixels, orientation), width, height)
     stored = _to_rgb(header)
     # Asked for after the pixels were read: Pillow has turned a TIFF by then, and says so.
     picture = _upright(stored, _orientation(header))
@@ -279,6 +280,13 @@ def _decode_jpeg(data: bytes, at_least: tuple[int, int] | None) -> Image.Image |
     except ValueError:
         return None
     return Image.fromarray(pixels)
+
+
+def _draft(header: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Image.Image:
+    """Decode a JPEG with Pillow, at a smaller scale where that is enough: odd ones may claim any size."""
+    if at_least is not None:
+        header.draft(header.mode, at_least[::-1])
+    return _to_rgb(header)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -273,6 +273,21 @@ def test_decoding_a_jpeg_at_a_smaller_scale_changes_little(size: tuple[int, int]
     assert np.abs(decode_bytes(data, 64, 64).pixels - small).mean() < 2.5
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_an_odd_jpeg_that_is_left_to_pillow_is_decoded_at_a_smaller_scale_too(
+    orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    odd = encode(turned(photo(800, 400), orientation), "JPEG", quality=95, exif=exif)
+    monkeypatch.setattr("pc_engine.decode._decode_jpeg", lambda *_: None)
+    scaled = display_image(odd, at_least=(100, 100))
+    assert (scaled.width, scaled.height) == (800, 400)
+    assert scaled.picture.size == (200, 100)
+    assert difference(odd, photo(800, 400)) < 4
+    assert display_image(odd).picture.size == (800, 400)
+
+
 def test_a_jpeg_is_decoded_at_the_scale_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     rng = np.random.default_rng(0)
