@@ -23,6 +23,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 from pc_engine.errors import ImageError
 from pc_engine.foreign_formats import name_format
 from pc_engine.sources import read_file
+from pc_engine.sources.folders import HEAD_BYTES, looks_like_image
 
 #: Formats that are decoded. Everything else (EPS, PDF, ...) would start an interpreter or another program.
 #: Several JPEGs in one file (MPO) come through JPEG.
@@ -325,6 +326,8 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 def _not_read(data: bytes) -> str:
     found = name_format(data)
     read = "JPEG, PNG, WebP, BMP, TIFF, GIF"
+    if looks_like_image(data[:HEAD_BYTES]):
+        return "The file is truncated or damaged (its header makes no sense)."
     if found is None:
         return f"It is not an image in a format that is read here ({read})."
     return f"It is {found}, which is not read here: convert it to one of {read}."

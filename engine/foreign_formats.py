@@ -28,7 +28,10 @@ _BY_SIGNATURE = (
 # ISO base media: the brand says what is inside.
 _BOX = b"ftyp"
 _BY_BRAND = ((b"avi", "an AVIF picture"), (b"hei", "a HEIC photo"), (b"hev", "a HEIC photo"), (b"mif1", "a HEIF photo"))
-_SVG = re.compile(rb"\s*(<\?xml\b[^>]*>|<!--.*?-->|<!DOCTYPE\b[^>]*>|\s)*<svg\b", re.DOTALL | re.IGNORECASE)
+# Nothing of it is tried twice: text made for that would take for ever.
+_SVG = re.compile(
+    rb"(?>\s+|<\?xml\b[^>]*>|<!--.*?-->|<!DOCTYPE\b[^\[>]*(?:\[.*?\])?\s*>)*+<svg\b", re.DOTALL | re.IGNORECASE
+)
 _TEXT_SEEN = 4096
 _MARK = b"\xef\xbb\xbf"
 

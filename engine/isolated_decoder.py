@@ -208,6 +208,8 @@ class _Slot:
 
     def decode(self, data: bytes, height: int, width: int, room: PixelRoom) -> DecodedImage | _Death:
         """Decode one image, once."""
+        if not self._ends:
+            raise UsageError("This decoder was closed: make another.")
         self._number += 1
         request = REQUEST.pack(DECODE, self._number, len(data), height, width)
         self._send(request, data)

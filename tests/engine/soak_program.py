@@ -19,6 +19,7 @@ import random
 import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,6 +183,7 @@ def main() -> None:
     given = json.loads(sys.argv[1])
     folder, seconds, isolate = Path(given["folder"]), given["seconds"], given["isolate"]
     silence_codecs()
+    warnings.filterwarnings("ignore", module="PIL")
     FaultyServer.data = b""
     names = make_files(folder, isolate)
     FaultyServer.data = (folder / "good-00.jpg").read_bytes()
@@ -194,7 +196,7 @@ def main() -> None:
         names += [f"http://127.0.0.1:{server.server_port}/good-{k}.jpg" for k in range(4)]
     except ImportError:
         pass
-    model = load_model(given["model"])
+    model = load_model(Path(given["model"]))
     mode = MODES["combined"]
     request = network_request(model, mode.taps(model.manifest), batch_size=8, threads=1)
     network: Any = OnnxRuntimeBackend().compile(request)

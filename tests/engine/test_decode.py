@@ -447,6 +447,7 @@ def test_room_is_asked_for_as_many_pixels_as_decoding_holds(
         (b"%PDF-1.7\n", "a PDF file"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
         (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- a --><!DOCTYPE svg>\n<svg/>", "an SVG drawing"),
+        (b"<?xml version='1.0'?><!DOCTYPE svg [<!ENTITY a 'aa'>]><svg>&a;</svg>", "an SVG drawing"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC photo"),
         (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF picture"),
         (b"\0\0\0\x1cftypmp42\0\0\0\0", "a video"),
@@ -462,7 +463,14 @@ def test_a_file_of_another_format_is_named_and_said_what_to_do(tmp_path: Path, s
 
 
 @pytest.mark.parametrize(
-    "text", [b"<?xml version='1.0'?><note>svg</note>", b"<html><svg/></html>", b" " * 5000 + b"<svg>"]
+    "text",
+    [
+        b"<?xml version='1.0'?><note>svg</note>",
+        b"<html><svg/></html>",
+        b" " * 5000 + b"<svg>",
+        b"<!---->" * 500,  # what a careless pattern would take an age for
+        b"<!DOCTYPE [>]>" * 200,
+    ],
 )
 def test_other_text_is_not_taken_for_a_drawing(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "a.png").write_bytes(text)

@@ -187,6 +187,8 @@ def test_closing_ends_all_processes_and_leaves_no_descriptor(crashing_decoder: s
             hanging.result(timeout=30)
     decoder.close()
     assert decoder.keepers == ()
+    with pytest.raises(UsageError, match="was closed"):
+        decoder.decode(PICTURE, *SIZE)
     assert not [pid for pid in keepers if Path(f"/proc/{pid}").exists()]
     assert len(os.listdir("/proc/self/fd")) == before
 

@@ -51,7 +51,8 @@ def soaked(request: pytest.FixtureRequest, tmp_path: Path, tiny_directory: Path)
         check=False,
         timeout=SECONDS + 300,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("", "")
     return {**json.loads((tmp_path / "soaked.json").read_text()), "isolate": request.param}
 
 
