@@ -145,6 +145,8 @@ def _answer(
     room = _Room(channel, number, max_pixels)
     try:
         data = read_memory(channel.memory, size)
+        if len(data) < size:
+            raise RuntimeError("The decoder before this one has cut the channel's memory short.")
         image = decode(data, height, width, limits=Limits(max_pixels, room.taken))
         write_memory(channel.memory, np.ascontiguousarray(image.pixels).data.cast("B"))
     except ImageError as error:

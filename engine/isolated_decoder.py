@@ -86,6 +86,7 @@ class IsolatedDecoder:
     ) -> None:
         if not hasattr(os, "fork"):
             raise UsageError("Decoding in processes of their own takes Linux or macOS: leave out --isolate.")
+        self.max_pixels = max_pixels
         self._settings = {"max_pixels": max_pixels, "seconds": seconds, "function": function or FUNCTION}
         self._room = room or room_for(max_pixels)
         self._keepers: list[subprocess.Popen[bytes]] = []
@@ -190,6 +191,8 @@ class _Slot:
         self._owner = owner
         self._ends: list[int] = []
         self._number = 0
+        # Whether any process ever did what it is for: if so, those that end now do for what they are given.
+        self._answered = False
 
     def open(self) -> Channel:
         """Make a new channel, and return the ends that its process gets; these are for the caller to close."""
@@ -223,6 +226,8 @@ class _Slot:
                     self._send(request, data)
                 else:
                     self._write(request)
+        if self._answered:
+            return outcome
         raise PcEngineError(
             f"The processes that decode end as soon as they are started ({_MOST_FALSE_STARTS} did in a row): leave out "
             f"--isolate."
@@ -239,13 +244,17 @@ class _Slot:
                 return _Death(picture_width, picture_height)
             if number != self._number:
                 continue
+            self._answered = True
             if kind == NEEDS_ROOM:
+                held.close()  # a decoder out of its mind may ask twice
                 held.enter_context(room.taken(pixels))
                 self._write(REQUEST.pack(GO_ON, number, 0, 0, 0))
             elif kind == REFUSED:
                 self._let_go_of_memory()
                 raise ImageError(sentence.rstrip(b"\0").decode("utf-8", "replace"))
             elif kind == PIXELS:
+                if not 0 < picture_width * picture_height <= self._owner.max_pixels:
+                    raise ImageError("It made the decoder answer with a size that no picture has: the file is damaged.")
                 image = DecodedImage(self._pixels(height, width), picture_width, picture_height)
                 self._let_go_of_memory()
                 return image

@@ -124,6 +124,22 @@ def test_a_decoder_that_destroys_its_channel_harms_no_other_image(decoder: Isola
     assert still_right(decoder)
 
 
+@pytest.mark.parametrize(
+    ("mark", "sentence"),
+    [
+        ("wipe", "It made the decoder crash (with exit code 1): the file is damaged, or made to do that."),
+        ("size", "It made the decoder answer with a size that no picture has: the file is damaged."),
+    ],
+)
+def test_a_decoder_that_a_file_has_taken_over_cannot_end_the_run(
+    decoder: IsolatedDecoder, mark: str, sentence: str
+) -> None:
+    assert still_right(decoder)
+    for _ in range(2):
+        assert failure(decoder, PICTURE + f"#{mark}".encode()) == sentence
+        assert still_right(decoder)
+
+
 def test_many_crashes_among_many_threads_leave_the_others_right(crashing_decoder: str) -> None:
     files = [encode(k) + (b"#segfault" if k % 5 == 0 else b"") for k in range(60)]
 

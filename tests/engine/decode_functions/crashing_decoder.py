@@ -30,12 +30,16 @@ def decode(data: bytes, height: int, width: int, **options: Any) -> DecodedImage
         mmap.mmap(-1, 1 << 46)
     if mark == b"many":
         bytearray(1 << 40)
-    if mark == b"cut":
+    if mark == b"size":
+        return DecodedImage(decode_bytes(data, height, width, **options).pixels, 2**32 - 1, 7)
+    if mark in (b"cut", b"wipe"):
         for number in range(3, 30):  # whichever is the channel's memory
             try:
                 os.ftruncate(number, 0)
             except OSError:
                 continue
+        if mark == b"wipe":
+            os.abort()
     # Once only: the next decoder finds the file there.
     if mark.startswith(b"once:") and not (been := Path(os.fsdecode(mark[5:]))).exists():
         been.touch()
