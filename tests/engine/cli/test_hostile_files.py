@@ -479,7 +479,8 @@ def test_a_folder_of_hostile_files_costs_their_own_rows_only(clean: Path, run: C
             assert (row["count"] is None) == (row["status"] == "error") == (row["error"] is not None)
             assert row["error"] is None or is_sentence(row["error"]), row
     assert threads.rows == processes.rows
-    print(f"{len(expected)} files: {threads.peak_mb:.0f} MB, isolated {processes.peak_mb:.0f} MB, before {before}")
+    peaks = f"{threads.peak_mb:.0f} MB, isolated {processes.peak_mb:.0f} MB, without them {before.peak_mb:.0f} MB"
+    print(f"{len(expected)} files: {peaks}")
 
 
 def test_the_limit_of_pixels_is_an_option_and_failed_images_can_be_tried_with_another(
