@@ -201,7 +201,7 @@ def main() -> None:
     request = network_request(model, mode.taps(model.manifest), batch_size=8, threads=1)
     network: Any = OnnxRuntimeBackend().compile(request)
     pc_engine.isolated_decoder.FUNCTION = "crashing_decoder:decode"
-    decoding = Decoding(isolate=isolate, image_seconds=0.5 if isolate else None)
+    decoding = Decoding(isolate=isolate, image_seconds=2 if isolate else None)
 
     def engine_of(network: Any) -> Engine:
         return Engine(model, mode="combined", network=network, workers=2, decoding=decoding)

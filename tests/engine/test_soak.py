@@ -24,7 +24,7 @@ IN_PROCESSES = {
     "It made the decoder crash ",
     "The process that decoded it was killed, perhaps as memory ran out: scale it down first.",
     "It does not fit into memory: scale it down first.",
-    "Decoding takes longer than 0.5 seconds, the limit ",
+    "Decoding takes longer than 2 seconds, the limit ",
 }
 IN_PROCESS = {"memory: decoding", "decoder: fails"}
 
