@@ -56,6 +56,7 @@ def soaked(request: pytest.FixtureRequest, tmp_path: Path, tiny_directory: Path)
     return {**json.loads((tmp_path / "soaked.json").read_text()), "isolate": request.param}
 
 
+@pytest.mark.slow
 def test_a_run_under_faults_has_all_rows_and_holds_on_to_nothing(soaked: dict[str, Any]) -> None:
     kinds, moments, isolate = soaked["kinds"], soaked["moments"], soaked["isolate"]
     rows = sum(kinds.values())

@@ -455,6 +455,7 @@ def is_sentence(text: str) -> bool:
     return text.isprintable() and text.isascii() and text.endswith(".") and 10 < len(text) < 300 and "0x" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="makes files as Linux has them")
 def test_a_folder_of_hostile_files_costs_their_own_rows_only(clean: Path, run: Callable[..., Ended]) -> None:
     before = run(clean)
@@ -513,6 +514,8 @@ def test_limits_that_make_no_sense_are_wrong_use(
     assert message in ended.err
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_mutated_pictures_have_their_rows_and_processes_give_those_of_threads(
     tmp_path: Path, run: Callable[..., Ended]
 ) -> None:
@@ -531,6 +534,7 @@ def test_mutated_pictures_have_their_rows_and_processes_give_those_of_threads(
     print(f"{MUTATED:,} files, {failed:,} refused: {threads.peak_mb:.0f} MB, isolated {processes.peak_mb:.0f} MB")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_crashing_decoders_cost_the_rows_of_their_files_and_their_pictures(
     clean: Path,
