@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,16 @@ def measure_isolation(
     """
     model, _ = complete_model(photos, settings, report)
     mode = find_mode(settings.mode)
-    chosen = {"backend": settings.backend, "precision": settings.precision, "batch_size": settings.batch_size}
-    network = open_network(model, mode.taps(model.manifest), mode=mode.name, report=report, device="cpu", **chosen)
+    network = open_network(
+        model,
+        mode.taps(model.manifest),
+        backend=settings.backend,
+        precision=settings.precision,
+        device="cpu",
+        batch_size=settings.batch_size,
+        mode=mode.name,
+        report=report,
+    )
     pixels = model.manifest.input
     readable, _ = readable_photos(photos, pixels.height, pixels.width, keep=1)
     paths = repeat_to(readable, settings.n)
@@ -115,7 +124,7 @@ def measure_isolation(
             # Whoever is first in one round is last in the next.
             for name in list(engines)[:: 1 if round_ % 2 == 0 else -1]:
                 for what, work in (("decode", decode), ("run", run)):
-                    took = seconds_of(lambda work=work, name=name: work(engines[name]))
+                    took = seconds_of(partial(work, engines[name]))
                     seconds.setdefault((what, name), []).append(took)
         start = statistics.median(_start_seconds(workers, data[0]) for _ in range(settings.repeats))
         rate = {key: median_rate(settings.n, values) for key, values in seconds.items()}
