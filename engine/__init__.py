@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from pc_engine.decoding import Decoding
 from pc_engine.engine import Engine
 from pc_engine.errors import (
     BackendError,
@@ -33,6 +34,7 @@ __all__ = [
     "BackendError",
     "BoxPointer",
     "DataError",
+    "Decoding",
     "DownloadError",
     "EllipsePointer",
     "Engine",

@@ -6,22 +6,30 @@ cell of the heatmap shows picture, and a pointer maps back to pixels by one fact
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from pc_engine.errors import ImageError
+from pc_engine.foreign_formats import name_format
 from pc_engine.sources import read_file
+from pc_engine.sources.folders import HEAD_BYTES, looks_like_image
 
 #: Formats that are decoded. Everything else (EPS, PDF, ...) would start an interpreter or another program.
 #: Several JPEGs in one file (MPO) come through JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 
-#: Images with more pixels than this are refused by their header; Pillow's own limit for an error.
+#: Images with more pixels than this are refused by their header, if no other limit is given; Pillow's own for an error.
 MAX_PIXELS = 178_956_970
 
 _ORIENTATION_TAG = 0x0112
@@ -29,6 +37,33 @@ _FIRST_SIDEWAYS = 5  # orientations 5 to 8 swap width and height
 #: A JPEG is decoded at the smallest DCT scale that still is this many times the network's size on each axis. 1 would be
 #: cheaper, and change more counts: ``pc-engine bench decoding`` measures both.
 JPEG_OVERSAMPLING = 2
+# libjpeg-turbo's scales are so many parts of the full size.
+_SCALES = 8
+_LONGEST_REASON = 160
+
+
+def _anywhere(_: int) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What decoding a picture may take.
+
+    Attributes
+    ----------
+    max_pixels
+        A picture that has more by its header is refused. More than Pillow's own limit (178 million) takes
+        `lift_pillow_limit`.
+    room
+        Called with the number of pixels that are about to be held; what it returns is entered meanwhile, and may wait.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    room: Callable[[int], AbstractContextManager[None]] = _anywhere
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -66,12 +101,20 @@ def decode_image(
     return decode_bytes(read_file(path), height, width, oversampling=oversampling)
 
 
-def decode_bytes(data: bytes, height: int, width: int, *, oversampling: int | None = JPEG_OVERSAMPLING) -> DecodedImage:
+def decode_bytes(
+    data: bytes,
+    height: int,
+    width: int,
+    *,
+    oversampling: int | None = JPEG_OVERSAMPLING,
+    limits: Limits = DEFAULT_LIMITS,
+) -> DecodedImage:
     """Decode an image held in memory; otherwise as `decode_image`."""
     needed = None if oversampling is None else (height * oversampling, width * oversampling)
-    image = display_image(data, at_least=needed)
-    resized = image.picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return DecodedImage(np.asarray(resized), image.width, image.height)
+    with _opened(data, needed, limits) as header:
+        image = _display(header, data, needed)
+        resized = image.picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return DecodedImage(np.asarray(resized), image.width, image.height)
 
 
 def displayed_size(path: Path) -> tuple[int, int]:
@@ -88,7 +131,7 @@ def displayed_size(path: Path) -> tuple[int, int]:
             sideways = header.format != "TIFF" and _orientation(header) >= _FIRST_SIDEWAYS
             return header.size[::-1] if sideways else header.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"The size of the image cannot be read ({_reason(error)}).") from None
+        raise ImageError(f"The size of the image cannot be read{_reason(error)}.") from None
 
 
 @dataclass(frozen=True)
@@ -100,7 +143,9 @@ class DisplayImage:
     height: int
 
 
-def display_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> DisplayImage:
+def display_image(
+    data: bytes, *, at_least: tuple[int, int] | None = None, limits: Limits = DEFAULT_LIMITS
+) -> DisplayImage:
     """Decode to an upright 8-bit RGB picture.
 
     Parameters
@@ -109,23 +154,60 @@ def display_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> Di
         The file's bytes.
     at_least
         (height, width) that will be needed: a JPEG may then be decoded at a smaller scale. None decodes in full.
+    limits
+        What it may take.
 
     Raises
     ------
     ImageError
         As `decode_image`.
     """
+    with _opened(data, at_least, limits) as header:
+        return _display(header, data, at_least)
+
+
+def lift_pillow_limit(max_pixels: int) -> None:
+    """Let Pillow open pictures of so many pixels, as it has a limit of its own, one for the whole process."""
+    own = Image.MAX_IMAGE_PIXELS
+    if own is not None and max_pixels > 2 * own:  # it refuses at twice what it warns at
+        Image.MAX_IMAGE_PIXELS = math.ceil(max_pixels / 2)
+
+
+def silence_codecs() -> None:
+    """Keep what libtiff and Pillow print about damaged files off the terminal of this process: their rows say it."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    try:
+        # Where Pillow's module is looked up, so are the libraries that it was linked with.
+        libraries = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            set_handler = getattr(libraries, name)
+            set_handler.restype, set_handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+            set_handler(None)
+    except (AttributeError, OSError):  # a Pillow without libtiff, or with one that is out of reach
+        return
+
+
+@contextmanager
+def _opened(data: bytes, at_least: tuple[int, int] | None, limits: Limits) -> Iterator[ImageFile.ImageFile]:
+    """Open an image by its header, with room for its pixels; what goes wrong meanwhile becomes an ImageError."""
     if not data:
         raise ImageError("The file is empty (0 bytes).")
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as header:
-            return _display(header, data, at_least)
+            if header.width * header.height > limits.max_pixels:
+                raise ImageError(
+                    f"It has {header.width} x {header.height} pixels, more than the limit of {limits.max_pixels:,}: "
+                    f"scale it down, or raise the limit (--max-pixels)."
+                )
+            with limits.room(_pixels_held(header, at_least)):
+                yield header
     except UnidentifiedImageError:
-        raise ImageError(
-            "It is not an image in a format that is read here (JPEG, PNG, WebP, BMP, TIFF, GIF)."
-        ) from None
+        raise ImageError(_not_read(data)) from None
     except Image.DecompressionBombError:
-        raise ImageError(f"It has more than {MAX_PIXELS:,} pixels, the limit: scale it down first.") from None
+        limit = min(limits.max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or limits.max_pixels))
+        raise ImageError(
+            f"It has more than {limit:,} pixels, the limit: scale it down, or raise the limit (--max-pixels)."
+        ) from None
     except MemoryError:
         raise ImageError("It does not fit into memory: scale it down first.") from None
     except ImageError:
@@ -133,24 +215,38 @@ def display_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> Di
     except Exception as error:
         # On damaged files Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ZeroDivisionError and
         # whatever else the bytes lead them to; and one file must never end a run.
-        raise ImageError(f"The file is truncated or damaged ({_reason(error)}).") from None
+        raise ImageError(f"The file is truncated or damaged{_reason(error)}.") from None
 
 
 def _display(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> DisplayImage:
-    if header.width * header.height > MAX_PIXELS:
-        raise ImageError(f"It has {header.width} x {header.height} pixels, more than the limit of {MAX_PIXELS:,}.")
-    if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L"):
+    if _is_plain_jpeg(header):
         orientation = _orientation(header)
         sideways = orientation >= _FIRST_SIDEWAYS
         wanted = at_least[::-1] if at_least is not None and sideways else at_least
         pixels = _decode_jpeg(data, wanted)
-        if pixels is not None:
-            width, height = header.size[::-1] if sideways else header.size
-            return DisplayImage(_upright(pixels, orientation), width, height)
+        width, height = header.size[::-1] if sideways else header.size
+        if pixels is None:
+            pixels = _draft(header, wanted)
+        return DisplayImage(_upright(pixels, orientation), width, height)
     stored = _to_rgb(header)
     # Asked for after the pixels were read: Pillow has turned a TIFF by then, and says so.
     picture = _upright(stored, _orientation(header))
     return DisplayImage(picture, picture.width, picture.height)
+
+
+def _is_plain_jpeg(header: ImageFile.ImageFile) -> bool:
+    return header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L")
+
+
+def _pixels_held(header: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> int:
+    """Return how many pixels decoding holds: of a JPEG that is decoded at a smaller scale, no more than that has."""
+    pixels = header.width * header.height
+    # All of a progressive one is in memory before its first pixel is.
+    if at_least is None or not _is_plain_jpeg(header) or header.info.get("progressive"):
+        return pixels
+    # Whichever way it is turned.
+    scale = min(max(at_least) / min(header.size), 1)
+    return int(pixels * (math.ceil(scale * _SCALES) / _SCALES) ** 2)
 
 
 def _upright(picture: Image.Image, orientation: int) -> Image.Image:
@@ -187,6 +283,13 @@ def _decode_jpeg(data: bytes, at_least: tuple[int, int] | None) -> Image.Image |
     return Image.fromarray(pixels)
 
 
+def _draft(header: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Image.Image:
+    """Decode a JPEG with Pillow, at a smaller scale where that is enough: odd ones may claim any size."""
+    if at_least is not None:
+        header.draft(header.mode, at_least[::-1])
+    return _to_rgb(header)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode.startswith("I;16"):
@@ -220,5 +323,24 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     return rounded.astype(np.uint8)
 
 
+def _not_read(data: bytes) -> str:
+    found = name_format(data)
+    read = "JPEG, PNG, WebP, BMP, TIFF, GIF"
+    if looks_like_image(data[:HEAD_BYTES]):
+        return "The file is truncated or damaged (its header makes no sense)."
+    if found is None:
+        return f"It is not an image in a format that is read here ({read})."
+    return f"It is {found}, which is not read here: convert it to one of {read}."
+
+
 def _reason(error: Exception) -> str:
-    return str(error).strip().rstrip(".") or type(error).__name__
+    """Return why something failed, in parentheses and on one line; nothing where the decoder has only a number."""
+    text = _ADDRESS.sub("", str(error)) or type(error).__name__
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    line = line[:_LONGEST_REASON].rstrip(".")
+    return "" if _NUMBER_ONLY.fullmatch(line) else f" ({line})"
+
+
+# Of objects in memory; it differs from run to run.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_NUMBER_ONLY = re.compile(r"decoder error -?\d+( when reading image file)?")

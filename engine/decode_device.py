@@ -41,6 +41,8 @@ _RGB = b"RGB"
 #: A file as it is, decoded to the size asked for, or with the reason why it cannot be.
 File = bytes | DecodedImage | ImageError
 Resize = Callable[[Sequence[Array], Sequence[int], Array], None]
+#: From a file's bytes to pixels of so many rows and columns.
+Decode = Callable[[bytes, int, int], DecodedImage]
 
 
 class Codec(Protocol):
@@ -85,15 +87,27 @@ class BatchDecoder:
         NumPy or CuPy: where the pixels are to be.
     pool
         Threads for what is decoded on the CPU.
+    on_host
+        What these threads decode a file with.
+    max_pixels
+        A JPEG that has more is left to them.
     """
 
-    def __init__(self, codec: Codec, resize: Resize, xp: Any, pool: Executor) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        resize: Resize,
+        xp: Any,
+        pool: Executor,
+        on_host: Decode = decode_bytes,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self._codec, self._resize, self._xp, self._pool = codec, resize, xp, pool
+        self._on_host, self._max_pixels = on_host, max_pixels
 
-    @staticmethod
-    def takes(data: bytes) -> bool:
+    def takes(self, data: bytes) -> bool:
         """Whether the codec decodes such a file; see `is_plain_jpeg`."""
-        return is_plain_jpeg(data)
+        return is_plain_jpeg(data, self._max_pixels)
 
     def decode(self, data: Sequence[File], height: int, width: int) -> DecodedBatch:
         """Decode files held in memory to ``height`` x ``width``; what is decoded already, or an error, keeps its place.
@@ -103,13 +117,13 @@ class BatchDecoder:
         BackendError
             If the codec fails altogether. A file that cannot be read is no error: see `DecodedBatch.errors`.
         """
-        plain = {k: content for k, content in enumerate(data) if isinstance(content, bytes) and is_plain_jpeg(content)}
+        plain = {k: content for k, content in enumerate(data) if isinstance(content, bytes) and self.takes(content)}
         others = sorted(set(range(len(data))) - set(plain))
         # The cores work on the others meanwhile.
-        waiting = {k: self._pool.submit(_on_host, data[k], height, width) for k in others}
+        waiting = {k: self._pool.submit(self._decode_on_host, data[k], height, width) for k in others}
         found = dict(zip(plain, self._codec.decode(list(plain.values())), strict=True)) if plain else {}
         refused = [k for k, image in found.items() if image is None]
-        waiting |= {k: self._pool.submit(_on_host, data[k], height, width) for k in refused}
+        waiting |= {k: self._pool.submit(self._decode_on_host, data[k], height, width) for k in refused}
         raw = {k: image for k, image in found.items() if image is not None}
         host = {k: future.result() for k, future in waiting.items()}
         errors = tuple(str(host[k]) if isinstance(host.get(k), ImageError) else None for k in range(len(data)))
@@ -129,6 +143,14 @@ class BatchDecoder:
             images[k] = DecodedImage(pixels[slot[k]], *size)
         return DecodedBatch(pixels, tuple(images), errors, len(raw))
 
+    def _decode_on_host(self, data: File, height: int, width: int) -> DecodedImage | ImageError:
+        if not isinstance(data, bytes):
+            return data
+        try:
+            return self._on_host(data, height, width)
+        except ImageError as error:
+            return error
+
 
 class DeviceDecoder:
     """A `BatchDecoder` on a GPU, with a stream of its own; threads that use it wait for each other.
@@ -139,6 +161,8 @@ class DeviceDecoder:
         ``"cuda:N"``.
     workers
         Threads for what is decoded on the CPU.
+    on_host, max_pixels
+        See `BatchDecoder`.
 
     Raises
     ------
@@ -148,7 +172,7 @@ class DeviceDecoder:
         If it does not work here.
     """
 
-    def __init__(self, device: str, workers: int) -> None:
+    def __init__(self, device: str, workers: int, on_host: Decode = decode_bytes, max_pixels: int = MAX_PIXELS) -> None:
         try:
             import cupy
         except ImportError:
@@ -158,13 +182,12 @@ class DeviceDecoder:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         with on_device(self._index), cuda_errors("starting to decode"):
             self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._decoder = BatchDecoder(codec, DeviceResizer(cupy), cupy, self._pool)
+        self._decoder = BatchDecoder(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels)
         self._lock = threading.Lock()
 
-    @staticmethod
-    def takes(data: bytes) -> bool:
+    def takes(self, data: bytes) -> bool:
         """See `BatchDecoder.takes`."""
-        return is_plain_jpeg(data)
+        return self._decoder.takes(data)
 
     def decode(self, data: Sequence[File], height: int, width: int) -> DecodedBatch:
         """Decode files held in memory; the pixels are complete when this returns. See `BatchDecoder.decode`."""
@@ -231,8 +254,8 @@ class NvImageCodec:
         return array if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8 else None
 
 
-def is_plain_jpeg(data: bytes) -> bool:
-    """Whether a file is a complete baseline JPEG of 8 bits, grey or YCbCr, that the CPU would not refuse for its size.
+def is_plain_jpeg(data: bytes, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether a file is a complete baseline JPEG of 8 bits, grey or YCbCr, of no more than so many pixels.
 
     Looks at the markers ahead of the picture, and for the one that ends it, in any order of segments.
     """
@@ -249,35 +272,33 @@ def is_plain_jpeg(data: bytes) -> bool:
         length = int.from_bytes(data[place + 2 : place + 4], "big")
         segment = data[place + 4 : place + 2 + length]
         if marker in _FRAMES:
-            return is_ycc and marker == _BASELINE and _is_plain_frame(segment) and data.rfind(b"\xff\xd9") > place
+            return (
+                is_ycc
+                and marker == _BASELINE
+                and _is_plain_frame(segment, max_pixels)
+                and data.rfind(b"\xff\xd9") > place
+            )
         if marker == _ADOBE and segment[:5] == b"Adobe":
             is_ycc = len(segment) < 12 or segment[11] != 0  # 0: three components are RGB
         place += 2 + length
     return False
 
 
-def _is_plain_frame(segment: bytes) -> bool:
+def _is_plain_frame(segment: bytes, max_pixels: int) -> bool:
     """Whether a frame header is of 8 bits, one or three components that are no RGB, and of an allowed size."""
     if len(segment) < 6:
         return False
     height, width = (int.from_bytes(segment[k : k + 2], "big") for k in (1, 3))
     components = segment[5]
     names = segment[6 : 6 + 3 * components : 3]
-    return segment[0] == 8 and components in (1, 3) and names != _RGB and 0 < height * width <= MAX_PIXELS
+    return segment[0] == 8 and components in (1, 3) and names != _RGB and 0 < height * width <= max_pixels
 
 
-def open_decoder(device: str, workers: int = 2) -> DeviceDecoder:
+def open_decoder(
+    device: str, workers: int = 2, on_host: Decode = decode_bytes, max_pixels: int = MAX_PIXELS
+) -> DeviceDecoder:
     """Return a decoder on ``device``; see `DeviceDecoder`."""
-    return DeviceDecoder(device, workers)
-
-
-def _on_host(data: File, height: int, width: int) -> DecodedImage | ImageError:
-    if not isinstance(data, bytes):
-        return data
-    try:
-        return decode_bytes(data, height, width)
-    except ImageError as error:
-        return error
+    return DeviceDecoder(device, workers, on_host, max_pixels)
 
 
 __all__ = [

@@ -18,9 +18,9 @@ from pc_engine.catalogue import model_for
 from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.cuml_clustering import require_cuml
-from pc_engine.decode_device import DeviceDecoder, open_decoder
+from pc_engine.decoding import DEFAULT_DECODING, Decoders, Decoding
 from pc_engine.device_choice import choose_device
-from pc_engine.errors import BackendError, DeviceMemoryError, MissingPackageError, UsageError
+from pc_engine.errors import DeviceMemoryError, UsageError
 from pc_engine.host_outcome import HostOutcome, on_host
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
@@ -66,6 +66,8 @@ class Engine:
     network
         A compiled network that keeps what the mode reads, shared by several engines and closed by whoever opened it;
         ``backend`` to ``batch_size`` are its own then. None to compile one.
+    decoding
+        Limits of what is decoded, and whether it is in processes of its own, which may die.
     report
         Called with a sentence for the user now and then, before something slow; by default it is discarded.
 
@@ -79,6 +81,8 @@ class Engine:
         Threads that decode images.
     clock
         Seconds spent in each stage so far.
+    decoders
+        What decodes files.
 
     Raises
     ------
@@ -106,6 +110,7 @@ class Engine:
         cluster: str | None = None,
         classes: int | None = None,
         network: Backbone | None = None,
+        decoding: Decoding = DEFAULT_DECODING,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         # Ahead of the model, which may have to be fetched first.
@@ -140,7 +145,7 @@ class Engine:
         )
         self._limit = BatchLimit(self.batch_size, report)
         on_device = self._owns_network and self.device != "cpu"
-        self._decoder = _device_decoder(self.device, self.workers, report) if on_device else None
+        self.decoders = Decoders(decoding, self.workers, self.device if on_device else None, report)
 
     @property
     def backend(self) -> str:
@@ -212,7 +217,8 @@ class Engine:
         """Yield one result for every image, or path of one, in order; otherwise as `run`."""
         if self._closed:
             raise UsageError("This engine was closed and cannot run any more: make another.")
-        batches = map_batches(paths, self.network, self.workers, self.evaluate, self.clock, self._limit, self._decoder)
+        decoders = self.decoders.on_device, self.decoders.decode
+        batches = map_batches(paths, self.network, self.workers, self.evaluate, self.clock, self._limit, *decoders)
         with contextlib.closing(batches):
             for results in batches:
                 yield from results
@@ -235,8 +241,7 @@ class Engine:
         """Free the network, if it is the engine's own. The engine cannot run afterwards."""
         if not self._closed:
             self._closed = True
-            if self._decoder is not None:
-                self._decoder.close()
+            self.decoders.close()
             if self._owns_network:
                 self.network.close()
 
@@ -285,15 +290,6 @@ class Engine:
 
     def _failed(self, entry: Entry, message: str) -> Result:
         return error_result(entry.name, message, mode=self.mode.name, model=self.model.name)
-
-
-def _device_decoder(device: str, workers: int, report: Callable[[str], None]) -> DeviceDecoder | None:
-    """Return what decodes photos on a GPU, or say why the cores do."""
-    try:
-        return open_decoder(device, workers)
-    except (MissingPackageError, BackendError) as error:
-        report(f"Photos are decoded on the CPU. {error}")
-        return None
 
 
 def network_request(

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 _PROC = Path("/proc")
+# Taken where the system does not say.
+_MEMORY_UNKNOWN = 4 << 30
 
 
 @functools.cache
@@ -53,6 +55,16 @@ def usable_cores() -> int:
     if quota.isdigit() and period.isdigit():
         cores = min(cores, max(math.ceil(int(quota) / int(period)), 1))
     return cores
+
+
+def usable_memory() -> int:
+    """Return the bytes of memory this process may use: the machine's, or less where a container's limit is lower."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not on Windows
+        memory = _MEMORY_UNKNOWN
+    limit = _read("/sys/fs/cgroup/memory.max").strip()
+    return min(memory, int(limit)) if limit.isdigit() else memory
 
 
 class BusyElsewhere:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pc_engine.decode import display_image
+from pc_engine.decode import decode_bytes
+from pc_engine.decode_device import Decode
 from pc_engine.errors import ImageError, PcEngineError
 from pc_engine.result import BoxPointer, Result
 from pc_engine.sources import image_stem, read_image
@@ -25,11 +26,10 @@ def draw_overlay(result: Result, picture: Image.Image) -> Image.Image:
     result
         A result whose status is ok.
     picture
-        The photo as displayed, RGB.
+        The photo as displayed, RGB; it may have been made smaller already.
     """
-    scale = min(1.0, _LONGEST_SIDE / max(picture.size))
-    size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
-    canvas = picture.resize(size, Image.Resampling.LANCZOS) if scale < 1 else picture.copy()
+    scale, size = _scale(result), overlay_size(result)
+    canvas = picture.copy() if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(canvas, "RGBA")
     line = max(2, round(max(size) / 160))
     for index, pointer in enumerate(result.pointers):
@@ -43,11 +43,17 @@ def draw_overlay(result: Result, picture: Image.Image) -> Image.Image:
     return canvas
 
 
-def write_overlay(result: Result, index: int, directory: Path) -> Path | None:
+def overlay_size(result: Result) -> tuple[int, int]:
+    """Return (width, height) of the picture that a result is drawn on: its photo's, or one that fits 1280 pixels."""
+    scale = _scale(result)
+    return max(round((result.width or 1) * scale), 1), max(round((result.height or 1) * scale), 1)
+
+
+def write_overlay(result: Result, index: int, directory: Path, decode: Decode = decode_bytes) -> Path | None:
     """Draw the result onto its photo and write it to ``directory`` as a JPEG; return its path.
 
-    ``index`` is the row's number: names of photos repeat between folders. Returns None for an error row, and where the
-    photo is no longer there.
+    ``index`` is the row's number: names of photos repeat between folders. ``decode`` is what the run decodes files
+    with. Returns None for an error row, and where the photo is no longer there, or is another one by now.
 
     Raises
     ------
@@ -57,18 +63,25 @@ def write_overlay(result: Result, index: int, directory: Path) -> Path | None:
     if not result.ok:
         return None
     try:
-        picture = display_image(read_image(result.path)).picture
+        width, height = overlay_size(result)
+        decoded = decode(read_image(result.path), height, width)
     except ImageError:
+        return None
+    if (decoded.width, decoded.height) != (result.width, result.height):
         return None
     # In bytes, as file systems limit a name to 255 of them.
     stem = image_stem(result.path).encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore")
     path = directory / f"{index:06d}-{stem}.jpg"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        draw_overlay(result, picture).save(path, quality=90)
+        draw_overlay(result, Image.fromarray(decoded.pixels)).save(path, quality=90)
     except OSError as error:
         raise PcEngineError(f"{path} cannot be written ({error.strerror or error}): make room and run again.") from None
     return path
+
+
+def _scale(result: Result) -> float:
+    return min(1.0, _LONGEST_SIDE / max(result.width or 1, result.height or 1))
 
 
 def _draw_count(draw: ImageDraw.ImageDraw, text: str, size: int) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from pc_engine.backbone import Backbone, Taps
 from pc_engine.decode import DecodedImage, decode_bytes
-from pc_engine.decode_device import DecodedBatch
+from pc_engine.decode_device import Decode, DecodedBatch
 from pc_engine.device_work import make_room_on, working_on
 from pc_engine.errors import BackendError, DeviceMemoryError, ImageError
 from pc_engine.kernels.array_module import Array, get_array_module, to_host
@@ -162,6 +162,7 @@ def map_batches(
     clock: StageClock | None = None,
     limit: BatchLimit | None = None,
     decoder: FileDecoder | None = None,
+    decode: Decode = decode_bytes,
 ) -> Generator[Finished]:
     """Decode the images, run the network on them, and yield ``finish(batch)`` of each batch, in order.
 
@@ -183,6 +184,8 @@ def map_batches(
         one run to the next, it need not be found again.
     decoder
         What decodes files where the network runs; None for the decoding threads alone.
+    decode
+        What the decoding threads call for each file.
 
     Raises
     ------
@@ -198,7 +201,7 @@ def map_batches(
     ahead = size * (_BATCHES_AHEAD - (backbone.parallel > 1))
     shape = pixels.height, pixels.width
     later = None if decoder is None else decoder.takes
-    entries = decode_ahead(images, shape, workers, ahead=ahead, clock=clock, later=later)
+    entries = decode_ahead(images, shape, workers, ahead=ahead, clock=clock, later=later, decode=decode)
 
     def process(group: tuple[Entry, ...]) -> tuple[list[Finished], BackendError | None]:
         finished: list[Finished] = []
@@ -286,6 +289,7 @@ def decode_ahead(
     ahead: int,
     clock: StageClock,
     later: Callable[[bytes], bool] | None = None,
+    decode: Decode = decode_bytes,
 ) -> Generator[Entry]:
     """Read and decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` before the consumer.
 
@@ -295,20 +299,25 @@ def decode_ahead(
     waiting: deque[Future[Entry]] = deque()
     remaining = map(as_source_image, images)
 
-    def decode(image: SourceImage) -> Entry:
+    def process(image: SourceImage) -> Entry:
         with clock.measure("decode"):
             try:
                 data = image.read()
                 if later is not None and later(data):
                     return Entry(image.name, None, None, data)
-                return Entry(image.name, decode_bytes(data, *size), None)
+                return Entry(image.name, decode(data, *size), None)
             except ImageError as error:
                 return Entry(image.name, None, str(error))
+            # What reads an image says itself what is wrong; where it did not, that must not end the run either.
+            except OSError as error:
+                return Entry(image.name, None, f"It cannot be read: {error.strerror or error}.")
+            except MemoryError:
+                return Entry(image.name, None, "It does not fit into memory: scale it down first.")
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         while True:
-            waiting.extend(pool.submit(decode, image) for image in islice(remaining, max(ahead - len(waiting), 0)))
+            waiting.extend(pool.submit(process, image) for image in islice(remaining, max(ahead - len(waiting), 0)))
             if not waiting:
                 return
             yield waiting.popleft().result()

@@ -12,6 +12,7 @@ def test_the_public_names_are_these() -> None:
         "BackendError",
         "BoxPointer",
         "DataError",
+        "Decoding",
         "DownloadError",
         "EllipsePointer",
         "Engine",

@@ -23,6 +23,7 @@ from pc_engine.cli import (
     run,
     status,
 )
+from pc_engine.decode import silence_codecs
 from pc_engine.errors import PcEngineError
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ def main() -> None:
     """Run the command line; end with exit code 0, 1 (cannot go on), 2 (wrong use) or 3 (some images failed)."""
     # Pillow warns about odd files; what matters of that is said in their rows.
     warnings.filterwarnings("ignore", module="PIL")
+    silence_codecs()
     try:
         app()
     except PcEngineError as error:

@@ -352,3 +352,41 @@ def _print_decoding(report: Mapping[str, Any]) -> None:
     ]
     print_table(None, ("decoded at least at", "", ">ms an image", ">same class", ">same count"), rows)
     print_line(f"One core of {_machine(report['machine'])}")
+
+
+@app.command("isolation")
+def isolation(
+    source: Source,
+    mode: options.Mode = "c2p",
+    model: options.Model = None,
+    backend: options.Backend = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    n: N = None,
+    repeats: Repeats = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure what run --isolate costs: threads and processes that decode, in turn. 512 images and 5 repeats."""
+    from pc_engine.bench.isolation import measure_isolation
+    from pc_engine.bench.photos import photos_of
+    from pc_engine.bench.throughput import ThroughputSettings
+
+    chosen = ThroughputSettings(model, mode, backend, precision, batch_size, workers, n or 512, repeats or 5)
+    silent = quiet or as_json
+    with photos_of(source) as photos, _steps(silent) as show:
+        report = measure_isolation(photos, chosen, report=remark(silent), progress=show).to_dict()
+    if as_json:
+        print_json(report)
+    elif not quiet:
+        rows = [
+            (name, f"{report[key]['threads']:,.1f}", f"{report[key]['processes']:,.1f}", f"{report['cost'][what]:+.1%}")
+            for name, key, what in (("decode alone", "decode_ips", "decode"), ("files to rows", "run_ips", "run"))
+        ]
+        print_table(None, ("images/s", ">threads", ">processes", ">cost"), rows)
+        print_line(
+            f"{report['model']}, {report['mode']}, {report['backend']} {report['precision']}: {report['n']} images, "
+            f"{report['workers']} workers, median of {report['repeats']} rounds in turn. The processes take "
+            f"{report['start_seconds']:.1f} s to start. {_machine(report['machine'])}"
+        )

@@ -27,6 +27,18 @@ Classes = Annotated[
         "--classes", help="The most classes that mode p2c points at in one image, each counted; left out, the top one."
     ),
 ]
+MaxPixels = Annotated[
+    int, typer.Option("--max-pixels", help="Refuse images with more pixels than this, by what their headers say.")
+]
+Isolate = Annotated[
+    bool,
+    typer.Option(
+        "--isolate", help="Decode in processes of their own: one that crashes or hangs costs that image's row only."
+    ),
+]
+ImageSeconds = Annotated[
+    float | None, typer.Option("--image-seconds", help="With --isolate: longest time to decode one image [60].")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress and no table.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Directory to write to.")]

@@ -16,6 +16,8 @@ import typer
 from pc_engine.cli import options
 from pc_engine.cli.console import Tracker, print_json, print_line, print_table, progress, remark
 from pc_engine.cli.stopping import Stopping
+from pc_engine.decode import MAX_PIXELS
+from pc_engine.decoding import Decoding
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
@@ -75,6 +77,9 @@ def run(
     ray_cpus: Annotated[
         int | None, typer.Option("--ray-cpus", help="Cores of a Ray worker; left out, as suits the machines.")
     ] = None,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
+    isolate: options.Isolate = False,
+    image_seconds: options.ImageSeconds = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -89,6 +94,7 @@ def run(
     for option, given in (("--overlay", overlay), ("--retry-failed", retry_failed), ("--shard", shard is not None)):
         if given and out is None:
             raise UsageError(f"{option} needs a directory to write to: say where with --out DIR.")
+    decoding = Decoding(max_pixels, isolate, image_seconds)
     _check_engine(engine_name, {"--ray-address": ray_address, "--ray-cpus": ray_cpus}, out)
     part = None if shard is None else parse_shard(shard)
     if row_format is not None:
@@ -112,6 +118,7 @@ def run(
             "workers": workers,
             "cluster": cluster,
             "classes": classes,
+            "decoding": decoding,
             **_as_before(rows, {"backend": backend, "precision": precision, "device": device}),
         }
         engine: Engine | RayEngine
@@ -220,7 +227,7 @@ def _run_here(
             if rows is not None:
                 rows.write(result)
             if pictures is not None:
-                write_overlay(result, index, pictures.folder)
+                write_overlay(result, index, pictures.folder, engine.decoders.decode)
         shown.add(result)
         tracker.advance()
 

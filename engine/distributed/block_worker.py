@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pc_engine.decode import silence_codecs
 from pc_engine.distributed.block_folder import BlockFolder
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
@@ -129,6 +130,7 @@ class BlockWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._engine: Engine | None = None
+        silence_codecs()
         try:
             self._engine = open_engine(settings)
         except Exception as error:
@@ -161,7 +163,7 @@ class BlockWorker:
             rows.append(result.to_dict())
             if overlays is not None:
                 with engine.clock.measure("write"):
-                    write_overlay(result, index, overlays)
+                    write_overlay(result, index, overlays, engine.decoders.decode)
         with engine.clock.measure("write"):
             blocks.write_rows(number, rows)
         return tally

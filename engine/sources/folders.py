@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 import os
-import stat
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import NamedTuple
 
-from pc_engine.sources.image import SourceImage, local_image
+from pc_engine.errors import ImageError
+from pc_engine.sources.image import SourceImage, local_image, open_regular
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
 
@@ -145,9 +145,7 @@ def _is_image(path: str) -> bool:
     if has_image_suffix(path):
         return True
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # never open a FIFO or a device: it may block for ever
-            return False
-        with open(path, "rb") as stream:
-            return looks_like_image(stream.read(HEAD_BYTES))
-    except OSError:
+        with open_regular(path) as stream:
+            return looks_like_image(stream.read(HEAD_BYTES) or b"")
+    except (OSError, ImageError):
         return False

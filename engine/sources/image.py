@@ -8,11 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from pc_engine.errors import ImageError
 
 #: Files larger than this are refused unread: no picture that `pc_engine.decode` takes is.
 MAX_BYTES = 2**31
+_CHUNK = 1 << 20
+# A FIFO that took the place of a file is opened at once, writer or not. Windows has neither, but its text mode.
+_UNBLOCKED = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +59,56 @@ def read_file(path: str | Path) -> bytes:
         If it is not a regular file, is too large, or cannot be read.
     """
     try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError("It is a folder that cannot be listed: check its permissions.")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("It is not a regular file.")
-        check_size(status.st_size)
-        with open(path, "rb") as stream:
-            return stream.read()
+        with open_regular(path) as stream:
+            status = os.fstat(stream.fileno())
+            check_size(status.st_size)
+            return _read_to_end(stream, status.st_size)
     except OSError as error:
         raise ImageError(f"The file cannot be read: {error.strerror or error}.") from None
     except ValueError as error:  # a name that no file system can hold
         raise ImageError(f"The file cannot be read: {error}.") from None
     except MemoryError:
         raise ImageError("It does not fit into memory: scale it down first.") from None
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file to be read, without ever waiting for it.
+
+    Raises
+    ------
+    ImageError
+        If it is a folder, a FIFO, a device or the like.
+    OSError, ValueError
+        If it cannot be opened.
+    """
+    # Looked at before, as opening a device may do things; and once more when open, as it may be another one by then.
+    _check_regular(os.stat(path))
+    stream = os.fdopen(os.open(path, os.O_RDONLY | _UNBLOCKED), "rb")
+    try:
+        _check_regular(os.fstat(stream.fileno()))
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError("It is a folder that cannot be listed: check its permissions.")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("It is not a regular file.")
+
+
+def _read_to_end(stream: BinaryIO, size: int) -> bytes:
+    """Return what a file holds, which said to be of ``size`` bytes; one that grows meanwhile is not read for ever."""
+    # One byte more than it has: reading it tells that this is the end.
+    parts = [stream.read(size + 1) or b""]
+    total = len(parts[0])
+    while total > size and (part := stream.read(_CHUNK)):
+        total += len(part)
+        check_size(total)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def check_size(size: int) -> None:

@@ -24,6 +24,13 @@ from pc_engine.backends import BACKENDS, OnnxRuntimeBackend
 _KERNELS_ON_HOST = Path(__file__).parents[1] / "kernels" / "cuda" / "conftest.py"
 
 
+@pytest.fixture
+def crashing_decoder(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a function that decodes, but for files that end with a mark: with these it crashes, hangs or the like."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "decode_functions")
+    return "crashing_decoder:decode"
+
+
 class CUDARuntimeError(RuntimeError):
     def __init__(self, status: int, text: str = "") -> None:
         super().__init__(text or f"cudaError{status}")

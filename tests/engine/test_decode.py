@@ -3,8 +3,12 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from pc_engine.decode import MAX_PIXELS, decode_bytes, decode_image, display_image
+from pc_engine.decode import MAX_PIXELS, Limits, decode_bytes, decode_image, display_image, lift_pillow_limit
 from pc_engine.errors import ImageError
 
 SIZE = (60, 90)  # height, width of the decoded picture: two thirds of the picture's own
@@ -175,9 +179,11 @@ def test_transparent_palettes_and_colour_keys_are_laid_over_white() -> None:
         np.testing.assert_array_equal(pixels[4, 6], (255, 255, 255))
 
 
-def test_an_animated_gif_gives_its_first_frame() -> None:
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animated_picture_gives_its_first_frame(file_format: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    lossless = {"lossless": True} if file_format == "WEBP" else {}
+    data = encode(frames[0], file_format, save_all=True, append_images=frames[1:], **lossless)
     np.testing.assert_array_equal(decode_bytes(data, 4, 4).pixels[0, 0], (255, 0, 0))
 
 
@@ -267,6 +273,21 @@ def test_decoding_a_jpeg_at_a_smaller_scale_changes_little(size: tuple[int, int]
     assert np.abs(decode_bytes(data, 64, 64).pixels - small).mean() < 2.5
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_an_odd_jpeg_that_is_left_to_pillow_is_decoded_at_a_smaller_scale_too(
+    orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    odd = encode(turned(photo(800, 400), orientation), "JPEG", quality=95, exif=exif)
+    monkeypatch.setattr("pc_engine.decode._decode_jpeg", lambda *_: None)
+    scaled = display_image(odd, at_least=(100, 100))
+    assert (scaled.width, scaled.height) == (800, 400)
+    assert scaled.picture.size == (200, 100)
+    assert difference(odd, photo(800, 400)) < 4
+    assert display_image(odd).picture.size == (800, 400)
+
+
 def test_a_jpeg_is_decoded_at_the_scale_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     rng = np.random.default_rng(0)
@@ -298,7 +319,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
     assert failure(tmp_path / "empty.jpg") == "The file is empty (0 bytes)."
 
 
-@pytest.mark.parametrize("content", [b"hello, world\n" * 40, b"\0" * 1000, b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\xff\xd8"])
+@pytest.mark.parametrize("content", [b"hello, world\n" * 40, b"\0" * 1000, b"\xff\xd8"])
 def test_a_file_that_is_no_image(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.jpg"
     path.write_bytes(content)
@@ -365,6 +386,144 @@ def test_the_limit_holds_where_pillows_own_is_switched_off(monkeypatch: pytest.M
     data = png(struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0), zlib.compress(b""))
     with pytest.raises(ImageError, match="100000 x 100000 pixels, more than the limit"):
         decode_bytes(data, *SIZE)
+
+
+def test_a_limit_of_ones_own_is_held_by_the_header_for_every_format() -> None:
+    for file_format in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"):
+        data = encode(photo(), file_format)
+        assert decode_bytes(data, *SIZE, limits=Limits(135 * 90)).width == 135
+        with pytest.raises(ImageError, match=r"It has 135 x 90 pixels, more than the limit of 12,149: .*--max-pixels"):
+            decode_bytes(data, *SIZE, limits=Limits(135 * 90 - 1))
+
+
+def test_a_limit_above_pillows_own_holds_once_that_is_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    data = encode(photo(), "PNG")
+    with pytest.raises(ImageError, match="more than 2,000 pixels, the limit"):
+        decode_bytes(data, *SIZE)
+    lift_pillow_limit(2000)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    lift_pillow_limit(135 * 90)
+    # Its warning is at half of that.
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(io.BytesIO(data))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    lift_pillow_limit(135 * 90)
+    assert Image.MAX_IMAGE_PIXELS is None
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options", "held"),
+    [
+        ("PNG", {}, 800 * 600),
+        ("WEBP", {}, 800 * 600),
+        ("JPEG", {"progressive": True}, 800 * 600),
+        ("JPEG", {}, 400 * 300),
+        ("JPEG", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"}, 400 * 300),
+    ],
+)
+def test_room_is_asked_for_as_many_pixels_as_decoding_holds(
+    file_format: str, options: dict[str, Any], held: int
+) -> None:
+    asked: list[int] = []
+
+    @contextmanager
+    def room(pixels: int) -> Iterator[None]:
+        asked.append(pixels)
+        yield
+        asked.append(0)
+
+    data = encode(photo(800, 600), file_format, **options)
+    decode_bytes(data, 150, 150, limits=Limits(room=room))
+    display_image(data, limits=Limits(room=room))
+    assert asked == [held, 0, 800 * 600, 0]
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "an EPS or PostScript file"),
+        (b"\xc5\xd0\xd3\xc6 \0\0\0", "an EPS file"),
+        (b"%PDF-1.7\n", "a PDF file"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- a --><!DOCTYPE svg>\n<svg/>", "an SVG drawing"),
+        (b"<?xml version='1.0'?><!DOCTYPE svg [<!ENTITY a 'aa'>]><svg>&a;</svg>", "an SVG drawing"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC photo"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF picture"),
+        (b"\0\0\0\x1cftypmp42\0\0\0\0", "a video"),
+        (b"8BPS\0\x01", "a Photoshop file"),
+        (b"PK\x03\x04", "a ZIP archive"),
+    ],
+)
+def test_a_file_of_another_format_is_named_and_said_what_to_do(tmp_path: Path, start: bytes, what: str) -> None:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(start + b"\0" * 200)
+    read = "JPEG, PNG, WebP, BMP, TIFF, GIF"
+    assert failure(path) == f"It is {what}, which is not read here: convert it to one of {read}."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"<?xml version='1.0'?><note>svg</note>",
+        b"<html><svg/></html>",
+        b" " * 5000 + b"<svg>",
+        b"<!---->" * 500,  # what a careless pattern would take an age for
+        b"<!DOCTYPE [>]>" * 200,
+    ],
+)
+def test_other_text_is_not_taken_for_a_drawing(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(text)
+    assert "not an image in a format" in failure(tmp_path / "a.png")
+
+
+def test_reasons_are_one_plain_line_that_is_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Image.Image) -> None:
+        raise OSError(f"bad\n\x1b[31m data of {object()!r} " + "x" * 500)
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(ImageError) as caught:
+        decode_bytes(encode(photo(), "PNG"), *SIZE)
+    message = str(caught.value)
+    assert message.startswith("The file is truncated or damaged (bad ")
+    assert "0x" not in message
+    assert message.isprintable()
+    assert len(message) < 250
+
+
+NOISY = """
+import io, sys
+from PIL import Image
+from pc_engine.decode import decode_bytes, silence_codecs
+from pc_engine.errors import ImageError
+if sys.argv[1] == "silent":
+    silence_codecs()
+stream = io.BytesIO()
+Image.effect_noise((64, 64), 50).convert("1").save(stream, "TIFF", compression="group4")
+whole = stream.getvalue()
+damaged = [whole[:200] + bytes([k]) * 40 + whole[240:] for k in range(256)]
+# Too many samples a pixel, of which Pillow speaks itself.
+damaged.append(bytes.fromhex("49492a00080000000400") + b"".join(
+    bytes.fromhex(one) for one in ("000104000100000008000000", "010104000100000008000000", "150103000100000040000000",
+    "110104000100000000000000", "00000000")))
+refused = 0
+for data in damaged:
+    try:
+        decode_bytes(data, 8, 8)
+    except ImageError:
+        refused += 1
+assert refused, refused
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="Pillow's libtiff is found by its symbols here")
+def test_codecs_do_not_print_about_damaged_files_once_they_are_silenced() -> None:
+    said = {
+        how: subprocess.run([sys.executable, "-c", NOISY, how], capture_output=True, text=True, check=True).stderr
+        for how in ("silent", "as they are")
+    }
+    assert said["silent"] == ""
+    assert "Fax4Decode" in said["as they are"]
 
 
 SEEDS = {

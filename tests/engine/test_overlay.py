@@ -113,13 +113,15 @@ def test_an_error_row_and_a_photo_that_is_gone_have_none(tmp_path: Path) -> None
     assert write_overlay(result_with(path=str(tmp_path / "gone.png")), 0, tmp_path / "out") is None
     (tmp_path / "changed.png").write_text("no image any more")
     assert write_overlay(result_with(path=str(tmp_path / "changed.png")), 0, tmp_path / "out") is None
+    Image.new("RGB", (8, 8)).save(tmp_path / "another.png")  # whose pointers would be anybody's
+    assert write_overlay(result_with(path=str(tmp_path / "another.png")), 0, tmp_path / "out") is None
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["📷" * 62 + ".png", "ä" * 120 + ".png", "caf\udce9.png", "no suffix"])
 def test_long_and_odd_names_give_a_name_that_a_file_can_have(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / name, "PNG")
-    path = write_overlay(result_with(path=str(tmp_path / name)), 0, tmp_path / "out")
+    path = write_overlay(result_with(path=str(tmp_path / name), size=(8, 8)), 0, tmp_path / "out")
     assert path is not None
     assert path.is_file()
     path.name.encode("utf-8")
@@ -128,4 +130,4 @@ def test_long_and_odd_names_give_a_name_that_a_file_can_have(tmp_path: Path, nam
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(PcEngineError, match="cannot be written"):
-        write_overlay(result_with(path=str(tmp_path / "a.png")), 0, tmp_path / "a.png")
+        write_overlay(result_with(path=str(tmp_path / "a.png"), size=(8, 8)), 0, tmp_path / "a.png")

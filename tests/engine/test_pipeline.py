@@ -14,6 +14,7 @@ from PIL import Image
 from pc_engine import pipeline
 from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
+from pc_engine.decode import DecodedImage
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, ImageError
 from pc_engine.model import load_model
@@ -397,3 +398,33 @@ def test_an_error_while_finishing_ends_the_run_and_its_threads(
     with pytest.raises(ValueError, match="no finish"):
         list(map_batches(photos, open_tiny(4), 2, finish))
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "network"))]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(5, "Input/output error"), "It cannot be read: Input/output error."),
+        (MemoryError(), "It does not fit into memory: scale it down first."),
+        (ImageError("It is gone."), "It is gone."),
+    ],
+)
+def test_an_image_whose_reading_fails_in_any_way_has_its_entry(
+    photos: list[Path], open_tiny: Callable[[int], Backbone], error: Exception, sentence: str
+) -> None:
+    def fail() -> bytes:
+        raise error
+
+    images = [photos[0], SourceImage("bad", fail), photos[1]]
+    (batch,) = tap_batches(images, open_tiny(4), workers=2)
+    assert [entry.error for entry in batch.entries] == [None, sentence, None]
+
+
+def test_what_decodes_files_can_be_another(photos: list[Path], open_tiny: Callable[[int], Backbone]) -> None:
+    def decode(data: bytes, height: int, width: int) -> DecodedImage:
+        assert data == photos[0].read_bytes()
+        return DecodedImage(np.zeros((height, width, 3), np.uint8), 7, 9)
+
+    (sizes,) = map_batches(
+        photos[:1], open_tiny(4), 1, lambda batch: [entry.image.width for entry in batch.entries], decode=decode
+    )
+    assert sizes == [7]

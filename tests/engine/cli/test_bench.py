@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 
 import pytest
@@ -64,6 +65,18 @@ def test_peers_name_what_is_not_available(pc_engine, scenes, tiny_directory):
     assert "VGG" in report["peers"][0]["reason"]
     table = pc_engine("bench", "peers", scenes, "--model", tiny_directory, "--batch-size", 2, "--no-compile", *FEW)
     assert "(a) PyTorch fp32, end to end: not available: The model 'tiny' cannot be rebuilt" in table.out
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_isolation_compares_threads_and_processes(pc_engine, scenes, tiny_directory):
+    arguments = ("bench", "isolation", scenes, "--model", tiny_directory, *FIXED, *FEW)
+    report = pc_engine(*arguments, "--json").json()
+    assert report["cost"]["run"] == 1 - report["run_ips"]["processes"] / report["run_ips"]["threads"]
+    assert (report["n"], report["workers"], report["repeats"]) == (4, 1, 1)
+    assert 0 < report["start_seconds"] < 60
+    shown = pc_engine(*arguments).out
+    assert "files to rows" in shown
+    assert "The processes take" in shown
 
 
 def test_kernels_print_their_sum(pc_engine):

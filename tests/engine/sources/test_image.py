@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import errno
+import io
+import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pc_engine.errors import ImageError
-from pc_engine.sources import SourceImage, as_source_image, read_image
+from pc_engine.sources import SourceImage, as_source_image, read_file, read_image
 from pc_engine.sources.image import broken_image, local_image
 
 
@@ -38,3 +42,87 @@ def test_what_cannot_be_listed_says_why_when_it_is_read() -> None:
     assert image.name == "shard.tar"
     with pytest.raises(ImageError, match="It broke off"):
         image.read()
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ImageError) as caught:
+        read_file(path)
+    return str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+def test_a_file_that_a_fifo_replaces_before_it_is_opened_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"bytes")
+    looked_at = os.stat
+
+    def replace(name: object) -> os.stat_result:
+        status = looked_at(name)  # type: ignore[arg-type]
+        path.unlink()
+        os.mkfifo(path)
+        return status
+
+    monkeypatch.setattr("pc_engine.sources.image.os.stat", replace)
+    assert refusal(path) == "It is not a regular file."
+
+
+@pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="there are no devices here")
+def test_links_to_devices_and_to_nothing_are_refused(tmp_path: Path) -> None:
+    for name, target in (("zero", "/dev/zero"), ("tty", "/dev/tty"), ("gone", "nowhere"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(target)
+    assert refusal(tmp_path / "zero") == refusal(tmp_path / "tty") == "It is not a regular file."
+    assert refusal(tmp_path / "gone") == "The file cannot be read: No such file or directory."
+    assert refusal(tmp_path / "loop") == "The file cannot be read: Too many levels of symbolic links."
+
+
+class _Growing(io.BytesIO):
+    """A file that somebody writes to as fast as it is read."""
+
+    def read(self, n: int | None = -1) -> bytes:
+        return b"\0" * (n if n is not None and n >= 0 else 1)
+
+    def fileno(self) -> int:
+        return 0
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_read_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.jpg"
+    path.write_bytes(b"bytes")
+    monkeypatch.setattr("pc_engine.sources.image.MAX_BYTES", 5 << 20)
+    monkeypatch.setattr("pc_engine.sources.image.open_regular", lambda _: _Growing())
+    monkeypatch.setattr("pc_engine.sources.image.os.fstat", lambda _: os.stat(path))
+    assert "the limit" in refusal(path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 3_000_000])
+def test_a_file_is_read_whole_whatever_its_size_was_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    path = tmp_path / "a.jpg"
+    content = os.urandom(2_500_000)
+    path.write_bytes(content)
+    assert read_file(path) == content
+    status = os.stat(path)
+    monkeypatch.setattr(
+        "pc_engine.sources.image.os.fstat",
+        lambda _: SimpleNamespace(st_mode=status.st_mode, st_size=size),  # as of files under /proc
+    )
+    assert read_file(path) == content
+
+
+def test_a_disk_that_fails_while_it_is_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"bytes")
+
+    class Failing(io.BytesIO):
+        def read(self, _: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("pc_engine.sources.image.os.fdopen", lambda number, _: os.close(number) or Failing())
+    monkeypatch.setattr("pc_engine.sources.image.os.fstat", lambda _: os.stat(path))
+    monkeypatch.setattr(Failing, "fileno", lambda _: 0, raising=False)
+    assert refusal(path) == "The file cannot be read: Input/output error."

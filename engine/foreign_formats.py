@@ -1,0 +1,46 @@
+"""What a file is whose format is not read here, by its first bytes: its row then says so, and what to do."""
+
+from __future__ import annotations
+
+import re
+
+# Formats that are programs or pages for others to draw, and pictures that other libraries read.
+_BY_SIGNATURE = (
+    (b"%!PS", "an EPS or PostScript file"),
+    (b"\xc5\xd0\xd3\xc6", "an EPS file"),
+    (b"%PDF", "a PDF file"),
+    (b"8BPS", "a Photoshop file"),
+    (b"gimp xcf", "a GIMP file"),
+    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL picture"),
+    (b"\xff\x0a", "a JPEG XL picture"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (b"II\xbc\x01", "a JPEG XR picture"),
+    (b"v/1\x01", "an OpenEXR picture"),
+    (b"#?RADIANCE", "a Radiance picture"),
+    (b"\x00\x00\x01\x00", "an icon"),
+    (b"qoif", "a QOI picture"),
+    (b"DDS ", "a DirectDraw texture"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a compressed file"),
+    (b"\x1aE\xdf\xa3", "a video"),
+)
+# ISO base media: the brand says what is inside.
+_BOX = b"ftyp"
+_BY_BRAND = ((b"avi", "an AVIF picture"), (b"hei", "a HEIC photo"), (b"hev", "a HEIC photo"), (b"mif1", "a HEIF photo"))
+# Nothing of it is tried twice: text made for that would take for ever.
+_SVG = re.compile(
+    rb"(?>\s+|<\?xml\b[^>]*>|<!--.*?-->|<!DOCTYPE\b[^\[>]*(?:\[.*?\])?\s*>)*+<svg\b", re.DOTALL | re.IGNORECASE
+)
+_TEXT_SEEN = 4096
+_MARK = b"\xef\xbb\xbf"
+
+
+def name_format(data: bytes) -> str | None:
+    """Return what a file is, as in "a PDF file", if it is known and not read here; else None."""
+    for signature, name in _BY_SIGNATURE:
+        if data.startswith(signature):
+            return name
+    if data[4:8] == _BOX:
+        return next((name for brand, name in _BY_BRAND if data.startswith(brand, 8)), "a video")
+    return "an SVG drawing" if _SVG.match(data[:_TEXT_SEEN].removeprefix(_MARK)) else None
