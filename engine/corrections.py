@@ -122,12 +122,11 @@ def parse_pointer(value: Any) -> Pointer:
     class_id, class_name = value.get("class_id"), value.get("class_name")
     if not (class_id is None or is_whole(class_id)) or not (class_name is None or is_text(class_name)):
         raise ValueError("the class of a pointer is no number, or its name no text")
-    of_class = {"class_id": class_id, "class_name": class_name}
     if value["kind"] == "ellipse":
         x, y, rx, ry, score = (_finite(value, name) for name in ("x", "y", "rx", "ry", "score"))
-        return EllipsePointer(x, y, rx, ry, score, **of_class)
+        return EllipsePointer(x, y, rx, ry, score, class_id=class_id, class_name=class_name)
     x0, y0, x1, y1, score = (_finite(value, name) for name in ("x0", "y0", "x1", "y1", "score"))
-    return BoxPointer(x0, y0, x1, y1, score, **of_class)
+    return BoxPointer(x0, y0, x1, y1, score, class_id=class_id, class_name=class_name)
 
 
 def parse_whole_number(value: Any, what: str) -> int:
