@@ -43,7 +43,7 @@ def models(tmp_path_factory) -> dict[str, CompileRequest]:
     folder = tmp_path_factory.mktemp("models")
     (folder / "lego").symlink_to(EMBEDDED_DIRECTORY)
     for name in ("vgg16", "vgg19"):
-        export_vgg(replace(ARCHITECTURES[name], size=64, fc_width=128), "random:0", folder / name)
+        export_vgg(replace(ARCHITECTURES[name], trained_size=64, fc_width=128), "random:0", folder / name)
     requests = {}
     for name in ("lego", "vgg16", "vgg19"):
         model = load_model(folder / name)
