@@ -40,7 +40,7 @@ class CombinedSettings:
     pointer
         ``"ellipse"``: as many Gaussians as the count, fitted as in c2p to the product of both heatmaps, c2p's and the
         class's. ``"box"``: boxes as in p2c, around as many clusters of the class's heatmap. Ellipses lie on the objects
-        more often, boxes cover more of them (``bench/results/ablation-combined.json``).
+        more often, boxes cover more of them (``bench/results/ablation-lego.json``).
     margin
         A label is plausible if its SVM score is at most this much below the best one. If the clustering's own count is
         plausible, it is taken, else the SVM's. 0 always takes the SVM's; a large value always the clustering's. In
