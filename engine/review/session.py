@@ -54,7 +54,7 @@ class ReviewSession:
         self._answers: dict[int, tuple[int, list[list[float]]]] = {}
         self._changed: set[int] = set()
         self._lock = threading.Lock()
-        self._modes: dict[str, int] = {}
+        self._points_with: str | None = None
         self._load(read_corrections(directory))
         self._folders = list(self._tables.folders)
         self._pictures = Pictures(RunPhotos(directory), usable_cores())
@@ -83,8 +83,8 @@ class ReviewSession:
             "errors": list(self._tables.errors),
             "openCount": self._tables.open_count,
             "compare": None,
-            # Where a person adds the first pointer of an image, it is of the kind that the run's mode points with.
-            "pointsWith": "ellipse" if "c2p" in self._modes else "box",
+            # Where a person adds the first pointer of an image, it is of the kind that the run points with.
+            "pointsWith": self._points_with or "ellipse",
         }
         with self._lock:
             answers = dict(self._answers)
@@ -140,7 +140,8 @@ class ReviewSession:
     def _load(self, corrections: dict[str, Correction]) -> None:
         for index, row in enumerate(iter_rows(self.directory)):
             path = row["path"]
-            self._modes.setdefault(row["mode"], index)
+            if self._points_with is None and row["pointers"]:
+                self._points_with = row["pointers"][0]["kind"]
             self._rows += script_json(compact_row(row, self._tables)).encode("utf-8")
             self._ends.append(len(self._rows))
             if printable(path) != path:

@@ -8,9 +8,10 @@ import pytest
 
 from pc_engine.corrections import corrected_rows, read_corrections
 from pc_engine.errors import ImageError, UsageError
-from pc_engine.result import BoxPointer, EllipsePointer
+from pc_engine.result import BoxPointer, EllipsePointer, Result
 from pc_engine.review import ReviewSession
 from pc_engine.review.changes import Answer, Withdrawal
+from pc_engine.writers import PartitionWriter
 
 
 def answers(session: ReviewSession) -> dict[str, list[object]]:
@@ -79,3 +80,19 @@ def test_pictures_are_those_of_the_rows(run: Path) -> None:
 def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no rows"):
         ReviewSession(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "kind"),
+    [(EllipsePointer(9.0, 9.0, 2.0, 3.0, 1.0), "ellipse"), (BoxPointer(1.0, 2.0, 3.0, 4.0, 1.0), "box")],
+)
+def test_what_is_added_is_of_the_kind_that_the_run_points_with(
+    tmp_path: Path, first: EllipsePointer | BoxPointer, kind: str
+) -> None:
+    with PartitionWriter(tmp_path, "jsonl") as writer:
+        for number, pointers in enumerate([(), (first,)]):
+            writer.write(
+                Result(f"{number}.png", "ok", None, 40, 30, "combined", "tiny", number, "1", pointers=pointers)
+            )
+    head = json.loads(re.search(r'id="head">(.*?)</script>', "".join(ReviewSession(tmp_path).page()))[1])
+    assert head["pointsWith"] == kind
