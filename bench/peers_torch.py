@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
+from pc_engine.bench.child_signal import child_signal_kept
 from pc_engine.bench.environment import seconds_of
 from pc_engine.bench.peers_contract import Scope, Workload
 from pc_engine.counter import CountSVM, label_counts
@@ -229,8 +230,9 @@ class TunedPeer:
         """Count, and point, from files."""
         self._order.paths = list(work.paths)
         counts: list[int] = []
-        for images in self._loader:
-            counts += self._counting(self._run(images.numpy()))
+        with child_signal_kept():
+            for images in self._loader:
+                counts += self._counting(self._run(images.numpy()))
         return counts
 
     def close(self) -> None:

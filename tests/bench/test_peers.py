@@ -1,6 +1,7 @@
 """The peers on a VGG of a few channels: they agree, and one that does not is refused before anything is timed."""
 
 import json
+import signal
 import sys
 from dataclasses import replace
 
@@ -237,3 +238,5 @@ def test_all_peers_agree_on_a_small_vgg(vgg_directory, photos):
             assert peer["count_agreement"] >= report["least_count_agreement"][precision], letter
     # What does not run here is named, never left out.
     assert {peer["precision"] for peer in report["peers"] if peer["letter"] == "e"} == set(PRECISIONS)
+    # The DataLoader of (b) leaves nothing behind.
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
