@@ -10,6 +10,7 @@ import numpy as np
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends.padding import check_batch
+from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.backends.tap_shapes import check_taps
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE, open_graph
@@ -99,7 +100,8 @@ class OpenVinoBackend:
             # Any number up to the batch size: as fast as a fixed one, and a batch that is not full costs what it holds.
             shape[0] = ov.Dimension(1, request.batch_size)
             model.reshape({IMAGE: shape})
-            compiled = core.compile_model(model, _DEVICE, _properties(request))
+            with signal_stack_kept():
+                compiled = core.compile_model(model, _DEVICE, _properties(request))
             if save_to is not None:
                 save_to.write_bytes(compiled.export_model().getvalue())
         except RuntimeError as error:
@@ -109,7 +111,8 @@ class OpenVinoBackend:
     def load(self, request: CompileRequest, saved: Path) -> Backbone:
         """See `pc_engine.backbone.Backend.load`."""
         try:
-            compiled = _openvino().Core().import_model(saved.read_bytes(), _DEVICE, _properties(request))
+            with signal_stack_kept():
+                compiled = _openvino().Core().import_model(saved.read_bytes(), _DEVICE, _properties(request))
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load the compiled {request.network}: {_first_line(error)}") from None
         return OpenVinoBackbone(request, compiled)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -104,3 +106,26 @@ def test_a_damaged_file_cannot_be_loaded(request_: CompileRequest, tmp_path: Pat
 def test_images_of_another_size_are_an_error(request_: CompileRequest) -> None:
     with pytest.raises(BackendError, match="OpenVINO failed"):
         BACKEND.compile(request_).infer(probe_images(32, 64, 4))
+
+
+_TWO_NETWORKS = """
+import faulthandler, os, signal, sys
+from pc_engine import Engine
+if sys.argv[1] == "faulthandler":
+    faulthandler.enable()
+first, second = (Engine("lego", backend="openvino", precision="fp32") for _ in range(2))
+for engine in (first, second):
+    list(engine.run("demo:"))
+    engine.close()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal here")
+@pytest.mark.parametrize("stack", ["none", "faulthandler"])
+def test_a_signal_can_be_handled_after_networks_were_closed_in_the_order_they_were_opened(stack: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _TWO_NETWORKS, stack], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
