@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pc_engine.backbone import CompileRequest
+from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.bench.peers_contract import Scope, Workload
 from pc_engine.bench.throughput import run_batches
 from pc_engine.engine import Engine
@@ -72,7 +73,8 @@ class OpenVinoPeer:
             "INFERENCE_PRECISION_HINT": _OPENVINO_PRECISION[request.precision],
             "INFERENCE_NUM_THREADS": request.threads,
         }
-        compiled = core.compile_model(graph, "CPU", hints)
+        with signal_stack_kept():
+            compiled = core.compile_model(graph, "CPU", hints)
         self._queue: Any = ov.AsyncInferQueue(compiled)
         self._found: dict[str, np.ndarray] = {}
         self.note = f"throughput mode, {len(self._queue)} requests of {request.batch_size} images"

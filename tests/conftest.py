@@ -12,7 +12,6 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import functools
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -313,23 +312,3 @@ def run_graph():
         return dict(zip(names, session.run(names, {"image": images}), strict=True))
 
     return run
-
-
-_ended_with = pytest.StashKey[int]()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    session.config.stash[_ended_with] = int(exitstatus)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """End without unloading what no program loads together: two inference libraries, PyTorch, TensorRT, OpenCV.
-
-    After all tests had passed, Python crashed now and then in its own end. No single part of the suite does.
-    """
-    if _ended_with in config.stash:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(config.stash[_ended_with])

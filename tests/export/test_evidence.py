@@ -13,6 +13,7 @@ import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.errors import ModelError
 from pc_engine.export import build_vgg
 from pc_engine.export.evidence import append_evidence
@@ -330,9 +331,10 @@ def torch_evidence(weights: dict[str, np.ndarray], pool5: np.ndarray) -> np.ndar
 
 def run_openvino(model: onnx.ModelProto, images: np.ndarray) -> dict[str, np.ndarray]:
     core = openvino.Core()
-    compiled = core.compile_model(
-        core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
+    with signal_stack_kept():
+        compiled = core.compile_model(
+            core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
     result = compiled(images)
     return {output.any_name: np.array(result[output]) for output in compiled.outputs}
 

@@ -12,6 +12,7 @@ import onnxruntime
 import openvino
 import pytest
 
+from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.errors import UsageError
 from pc_engine.export import ARCHITECTURES, VggSpec, build_vgg, random_weights
 from pc_engine.export.vgg import vgg_taps
@@ -38,7 +39,8 @@ def run_onnxruntime(content, images):
 
 def run_openvino(content, images):
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with signal_stack_kept():
+        compiled = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     result = compiled(images)
     return {output.any_name: np.array(result[output]) for output in compiled.outputs}
 
