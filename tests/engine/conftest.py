@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS, OnnxRuntimeBackend
@@ -306,3 +307,9 @@ def pretended(pretended_gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch) -> P
     for module in ("candidates", "device_choice", "selection", "cli.doctor"):
         monkeypatch.setattr(f"pc_engine.{module}.BACKENDS", known)
     return backend
+
+
+@pytest.fixture(autouse=True)
+def pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put Pillow's limit on pixels, one for the whole process, back after a test that lifts it."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
