@@ -9,7 +9,7 @@ import numpy as np
 from pc_engine.backbone import Backbone, Taps
 from pc_engine.backends import BACKENDS, REFERENCE
 from pc_engine.engine import network_request
-from pc_engine.manifest import Fidelity
+from pc_engine.manifest import EVIDENCE, Fidelity
 from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
 from pc_engine.selection import select
@@ -66,7 +66,8 @@ def measure_fidelity(
 ) -> Fidelity:
     """Return how ``candidate`` compares with ``reference`` on ``images``; both keep all taps of ``model``.
 
-    Values of the candidate that are not finite count as 0.
+    Values of the candidate that are not finite count as 0. Evidence speaks of the class that the network sees, so it is
+    compared on the images where that is the same; how many others there are is the agreement in class.
     """
     modes = [mode for mode in MODES.values() if not model.missing_parts(mode)]
     settings = settings_for(model.manifest)
@@ -81,10 +82,12 @@ def measure_fidelity(
             name: np.nan_to_num(tap, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
             for name, tap in candidate.infer(batch).items()
         }
+        same_class = found["logits"].argmax(axis=1) == expected["logits"].argmax(axis=1)
         for name, tap in expected.items():
-            squares[name] += _sum_of_squares(tap)
-            deviations[name] += _sum_of_squares(found[name] - tap)
-        same["top1"] += int((found["logits"].argmax(axis=1) == expected["logits"].argmax(axis=1)).sum())
+            compared = same_class if name == EVIDENCE else slice(None)
+            squares[name] += _sum_of_squares(tap[compared])
+            deviations[name] += _sum_of_squares((found[name] - tap)[compared])
+        same["top1"] += int(same_class.sum())
         for mode in modes:
             counts = [mode.evaluate(taps, model.parts, settings).count for taps in (found, expected)]
             same[mode.name] += int((counts[0] == counts[1]).sum())

@@ -11,6 +11,7 @@ from pc_engine.backbone import CompileRequest
 from pc_engine.backends import BACKENDS
 from pc_engine.engine import network_request
 from pc_engine.errors import ModelError
+from pc_engine.export import import_classifier
 from pc_engine.fidelity import compare_with_fp32, measure_fidelity
 from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE
 from pc_engine.model import Model, load_model
@@ -97,6 +98,31 @@ def test_classes_and_counts_that_differ_are_counted(model: Model, request_: Comp
     report = measure_fidelity(model, Changed(request_), Changed(request_, reclassify), scenes)
     assert report.top1 == 0.5
     assert report.counts["c2p"] == 1.0  # it reads no logits
+
+
+def test_evidence_is_compared_where_the_class_is_the_same(model: Model, tmp_path: Path, scenes: np.ndarray) -> None:
+    tensors = {name: tap.tensor for name, tap in model.manifest.taps.items()}
+    import_classifier(
+        model.network, tmp_path, name="tiny", taps=tensors, pixels=model.manifest.input, count_features=("gap",)
+    )
+    exported = load_model(tmp_path)
+    request = replace(network_request(exported, tuple(exported.manifest.taps), batch_size=4), threads=1)
+    by = [1e6, 0, 0, 0]
+
+    def change(taps: Taps) -> Taps:
+        n, n_classes = taps["logits"].shape
+        another = np.eye(n_classes, dtype=np.float32)[(taps["logits"].argmax(axis=1) + 1) % n_classes]
+        another[1:] = 0
+        more = 1 + np.float32(by)[:n, None]
+        return {**taps, "logits": taps["logits"] + 1e6 * another, "evidence": taps["evidence"] * more}
+
+    # The first image of each batch has another class, and with it another evidence.
+    report = measure_fidelity(exported, Changed(request), Changed(request, change), scenes)
+    assert report.top1 == 0.7
+    assert report.tap_errors["evidence"] == 0
+    by[1:] = [0.01] * 3
+    report = measure_fidelity(exported, Changed(request), Changed(request, change), scenes)
+    assert report.tap_errors["evidence"] == pytest.approx(0.01, rel=1e-3)
 
 
 def test_values_that_are_not_finite_count_as_zero(model: Model, request_: CompileRequest, scenes: np.ndarray) -> None:

@@ -92,6 +92,9 @@ def test_quantised_on_photos_it_keeps_most_classes_and_counts(fitted, data_direc
     write_manifest(replace(fitted.manifest, quantised={"int8": quantised}), tmp_path)
     report = compare_with_fp32(load_model(tmp_path), "int8", photos.held_out)
     # Measured: 0.063 at the logits, 97 % and 98 %; with the quantiser's own ranges and biases 0.145 and 88 %.
-    assert max(report.tap_errors.values()) < 0.09
+    # And 0.048 and 0.102 at what came later, evidence and the maps of the head that it speaks of.
+    errors = dict(report.tap_errors)
+    assert errors.pop("conv_top") < 0.12
+    assert max(errors.values()) < 0.09
     assert report.top1 >= 0.92
     assert report.counts["c2p"] >= 0.94
