@@ -179,7 +179,7 @@ def test_intervals_hold_the_figures_and_repeat() -> None:
     assert report == again
     for name in ("iou", "mean_pointer_area"):
         low, high = report[f"{name}_interval"]
-        assert low <= report[name] <= high
+        assert low - 1e-12 <= report[name] <= high + 1e-12  # all areas are equal, but for the last bits of their sums
     for label in ("1", "2", "mean"):
         low, high = report["pointing_interval"]["0.5"][label]
         assert 0 < low < report["pointing"]["0.5"][label] < high < 1
