@@ -165,11 +165,14 @@ def _size_sentence(tap: str, expected: int, found: int) -> str:
 
 def _row_products(rows: Array, weights: Array) -> Array:
     """Return ``rows @ weights.T``, each row as exactly as in any other batch."""
-    # A lone row would be multiplied as a vector, whose sums round differently.
-    if len(rows) == 1 and get_array_module(rows) is np:
-        lone: np.ndarray = (np.concatenate([rows, rows]) @ weights.T)[:1]
-        return lone
-    return rows @ weights.T
+    xp = get_array_module(rows)
+    if xp is not np:
+        return rows @ weights.T
+    # Row by row: how a product of matrices rounds depends on how many rows there are, with AVX-512 for any number.
+    products = np.empty((len(rows), len(weights)), np.float32)
+    for row, product in zip(rows, products, strict=True):
+        np.dot(weights, row, out=product)
+    return products
 
 
 def row_norms(rows: Array) -> Array:

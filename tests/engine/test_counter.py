@@ -206,7 +206,7 @@ def test_equal_counters_are_equal_files(tmp_path: Path) -> None:
     assert len(contents) == 1
 
 
-@pytest.mark.parametrize("values", [3, 64, 1000, 25088])
+@pytest.mark.parametrize("values", [3, 64, 1000, 1001, 4099, 25088])
 def test_an_image_has_the_same_scores_to_the_last_bit_in_any_batch(values: int) -> None:
     """Else a run that was stopped and went on would not be the run that was not."""
     rng = np.random.default_rng(values)
