@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pc_engine.bench.contenders import Contender, Progress, Report, judge
+from pc_engine.bench.cross_validation import CounterFit
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, figures, model_and_modes
 from pc_engine.datasets import LabelledImage, LabelledSet
@@ -27,10 +28,13 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
         "p2c.trim": (0.0, 0.3, 0.7, 0.9),
         "p2c.cluster": ("dbscan",),
     },
-    "combined": {"combined.margin": (0.0, 0.1, 0.5, 0.8, 1.5, 1000.0), "combined.pointer": ("box",)},
+    "combined": {"combined.pointer": ("box",)},
 }
 
 _CLUSTER = "p2c.cluster"
+# Of how the counter is fitted, which folds do anew; what is tried in the place of "on" and of all features.
+_COUPLING, _CLUSTERS, _FEATURES = "counter.coupling", "counter.clusters", "counter.features"
+_ON, _OFF = "on", "off"
 _SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error", "pointing", "pointing_interval", "iou")
 
 
@@ -54,7 +58,8 @@ def ablate(
     settings
         What to evaluate, and how to run it.
     alternatives
-        Values by the names of settings, tried in every mode; None for `ALTERNATIVES`.
+        Values by the names of settings, tried in every mode; None for `ALTERNATIVES`, and with folds for other ways to
+        fit the counter: with a single feature, without the coupling of scores, without clusters.
     report, progress
         As of `pc_engine.bench.evaluation.evaluate`.
 
@@ -80,6 +85,9 @@ def ablate(
         raise DataError(f"None of the images of {data} has a count.")
     model, modes = model_and_modes(settings, report)
     trials = {mode.name: _trials(mode, model, alternatives) for mode in modes}
+    if settings.folds is not None and alternatives is None:
+        for mode in modes:
+            trials[mode.name] += _counter_trials(mode, model)
     contenders = {
         f"{name} {number}": trial for name, tried in trials.items() for number, (_, _, trial) in enumerate(tried)
     }
@@ -112,7 +120,7 @@ def _trials(
     mode: Mode, model: Model, alternatives: Mapping[str, Sequence[float | str]] | None
 ) -> list[tuple[str | None, float | str | None, Contender]]:
     """Return setting, value and contender of each trial of a mode, the model's own settings first."""
-    defaults = _defaults(model)
+    defaults = {name: value for name, value in _defaults(model).items() if not name.startswith("counter.")}
     tried: list[tuple[str | None, float | str | None, Contender]] = [(None, None, Contender(mode))]
     for setting, values in (ALTERNATIVES[mode.name] if alternatives is None else alternatives).items():
         if setting not in defaults:
@@ -129,10 +137,26 @@ def _trials(
     return tried
 
 
+def _counter_trials(mode: Mode, model: Model) -> list[tuple[str | None, float | str | None, Contender]]:
+    """Return the trials of other ways to fit the counter that ``mode`` reads."""
+    if "counter" not in mode.needs:
+        return []
+    fits: list[tuple[str, str, CounterFit]] = [(_COUPLING, _OFF, CounterFit(coupling=False))]
+    if "signatures" in mode.needs:
+        fits.append((_CLUSTERS, _OFF, CounterFit(clusters=False)))
+    features = model.manifest.count_features
+    if len(features) > 1:
+        fits += [(_FEATURES, name, CounterFit(features=(name,))) for name in features]
+    return [(setting, value, Contender(mode, counter=fit)) for setting, value, fit in fits]
+
+
 def _defaults(model: Model) -> dict[str, float | str]:
     """Return all settings of a model by their names."""
     settings = settings_for(model.manifest)
-    return {f"{mode}.{name}": value for mode, own in vars(settings).items() for name, value in vars(own).items()}
+    counter = {_COUPLING: _ON, _CLUSTERS: _ON, _FEATURES: " ".join(model.manifest.count_features)}
+    return counter | {
+        f"{mode}.{name}": value for mode, own in vars(settings).items() for name, value in vars(own).items()
+    }
 
 
 def _shown(

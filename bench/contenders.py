@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pc_engine.backbone import Backbone
-from pc_engine.bench.cross_validation import held_out_counters
+from pc_engine.bench.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine, open_network
+from pc_engine.fitting.class_heat import HeatSource, heat_source
+from pc_engine.fitting.folds import as_groups
 from pc_engine.fitting.from_images import features_from_images
 from pc_engine.machine import usable_cores
 from pc_engine.model import Model
@@ -42,11 +44,14 @@ class Contender:
         Its clustering; None for its own.
     changes
         Settings by their names in a manifest, such as ``"p2c.trim"``.
+    counter
+        What its counter is fitted with, where that is fitted in folds.
     """
 
     mode: Mode
     cluster: str | None = None
     changes: Mapping[str, float | str] = field(default_factory=dict)
+    counter: CounterFit = DEFAULT_FIT
 
     def of(self, model: Model) -> Model:
         """Return the model with these settings."""
@@ -56,13 +61,13 @@ class Contender:
 
 @dataclass(frozen=True)
 class Share:
-    """Some images, by their places, and the model that is to be judged by them.
+    """Some images, by their places, and the model that is to be judged by them, for each way to fit its counter.
 
     ``class_shares`` are those of the classes among the images that its counter was fitted on, where they are known.
     """
 
     places: Sequence[int]
-    model: Model
+    models: Mapping[CounterFit, Model]
     class_shares: Mapping[str | None, float] | None = None
 
 
@@ -91,9 +96,12 @@ def judge(
         report=report,
     )
     try:
-        shares, folds = [Share(range(len(images)), model)], None
+        fits = tuple(dict.fromkeys(each.counter for each in contenders.values()))
+        shares, folds = [Share(range(len(images)), dict.fromkeys(fits, model))], None
         if settings.folds is not None:
-            shares, folds = _folds(images, model, network, settings, progress)
+            sees_classes = any({"counter", "signatures"} <= {*each.mode.needs} for each in contenders.values())
+            heat = heat_source(model.manifest, model.parts.signatures) if sees_classes else None
+            shares, folds = _folds(images, model, network, heat, fits, settings, progress)
         rows = _rows(images, shares, contenders, network, settings, progress)
         return rows, shares, {"backend": network.backend, "precision": network.request.precision, "folds": folds}
     finally:
@@ -101,9 +109,15 @@ def judge(
 
 
 def _folds(
-    images: Sequence[LabelledImage], model: Model, network: Backbone, settings: EvaluationSettings, progress: Progress
+    images: Sequence[LabelledImage],
+    model: Model,
+    network: Backbone,
+    heat: HeatSource | None,
+    fits: Sequence[CounterFit],
+    settings: EvaluationSettings,
+    progress: Progress,
 ) -> tuple[list[Share], dict[str, Any]]:
-    """Return the model to judge each fold by, and what to report of the folds."""
+    """Return the models to judge each fold by, and what to report of the folds with the first of the ``fits``."""
     assert settings.folds is not None
     done = 0
 
@@ -112,48 +126,54 @@ def _folds(
         done += n
         progress("features", done, len(images))
 
-    features, taken, _ = features_from_images(
+    seen = features_from_images(
         images,
         network,
-        model.manifest.count_features,
         workers=settings.workers or usable_cores(),
+        heat=heat,
         advance=advance,
     )
+    taken = seen.taken
     counts = np.array([images[place].count for place in taken])
-    groups = _groups([images[place] for place in taken], settings.unseen_classes)
-    held_out = held_out_counters(
-        features,
-        counts,
-        settings.folds,
-        settings.seed,
-        lambda done, total: progress("counters", done, total),
-        groups,
+    groups = as_groups(
+        [images[place].class_name if settings.unseen_classes else images[place].group for place in taken]
     )
+    held_out = {
+        fit: held_out_counters(
+            seen.features,
+            counts,
+            settings.folds,
+            settings.seed,
+            lambda done, total: progress("counters", done, total),
+            groups,
+            seen.heat,
+            fit,
+        )
+        for fit in fits
+    }
     classes = Counter(images[place].class_name for place in taken)
+    first = held_out[fits[0]]
     shares = []
-    for fold in held_out:
+    for number, fold in enumerate(first):
         places = [taken[i] for i in fold.places]
-        seen = classes - Counter(images[place].class_name for place in places)
-        class_shares = {name: number / seen.total() for name, number in seen.items()}
-        own = replace(model, parts=FittedParts(fold.counter, model.parts.signatures))
-        shares.append(Share(places, own, class_shares))
+        others = classes - Counter(images[place].class_name for place in places)
+        class_shares = {name: n / others.total() for name, n in others.items()}
+        models = {
+            fit: replace(model, parts=FittedParts(of_fit[number].counter, model.parts.signatures))
+            for fit, of_fit in held_out.items()
+        }
+        shares.append(Share(places, models, class_shares))
     # An image without features gets its error row from any of them.
     shares[0] = replace(shares[0], places=[*shares[0].places, *sorted({*range(len(images))} - {*taken})])
     return shares, {
         "k": settings.folds,
         "seed": settings.seed,
-        "c": [fold.c for fold in held_out],
+        "c": [fold.report.c for fold in first],
+        "coupling": [fold.report.pseudo_images for fold in first],
+        "clusters_weight": [fold.report.combined and fold.report.combined.weight for fold in first],
         "groups": None if groups is None else len({*groups}),
         "unseen_classes": settings.unseen_classes,
     }
-
-
-def _groups(images: Sequence[LabelledImage], by_class: bool) -> list[Hashable] | None:
-    """Return the group of each image, which folds keep together; None where each stands for itself."""
-    kinds = [image.class_name if by_class else image.group for image in images]
-    if all(kind is None for kind in kinds):
-        return None
-    return [place if kind is None else kind for place, kind in enumerate(kinds)]
 
 
 def _rows(
@@ -172,7 +192,9 @@ def _rows(
         with ExitStack() as stack:
             engines = [
                 stack.enter_context(
-                    Engine(each.of(share.model), mode=each.mode.name, cluster=each.cluster, network=network)
+                    Engine(
+                        each.of(share.models[each.counter]), mode=each.mode.name, cluster=each.cluster, network=network
+                    )
                 )
                 for each in contenders.values()
             ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,15 +9,39 @@ import numpy as np
 
 from pc_engine.counter import DEFAULT_LABELS, CountSVM, count_label
 from pc_engine.errors import DataError, UsageError
+from pc_engine.fitting.class_heat import ClassHeat
+from pc_engine.fitting.counter import CounterReport, fit_counter
+from pc_engine.fitting.folds import stratified_folds
+
+
+@dataclass(frozen=True)
+class CounterFit:
+    """What a counter is fitted with.
+
+    Attributes
+    ----------
+    features
+        Names of the taps it reads; None for all of the model's.
+    coupling, clusters
+        Whether the labels' scores may be coupled, and clusters weighed in by mode combined.
+    """
+
+    features: tuple[str, ...] | None = None
+    coupling: bool = True
+    clusters: bool = True
+
+
+#: Everything that helps.
+DEFAULT_FIT = CounterFit()
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """A counter, its C, and the places of the images that took no part in fitting it, (m,)."""
+    """A counter, how it was fitted, and the places of the images that took no part in that, (m,)."""
 
     places: np.ndarray
     counter: CountSVM
-    c: float
+    report: CounterReport
 
 
 def held_out_counters(
@@ -28,6 +51,8 @@ def held_out_counters(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     groups: Sequence[Hashable] | None = None,
+    heat: ClassHeat | None = None,
+    fit: CounterFit = DEFAULT_FIT,
 ) -> list[HeldOut]:
     """Split images into folds of like label shares, and fit for each fold a counter on the others.
 
@@ -45,6 +70,10 @@ def held_out_counters(
         Called as ``progress(done, folds)``.
     groups
         Of each image, (n,): images of one group are held out together. None where each stands for itself.
+    heat
+        What p2c sees of the images, for mode combined; see `fit_counter`.
+    fit
+        What the counters are fitted with.
 
     Returns
     -------
@@ -60,44 +89,27 @@ def held_out_counters(
     DataError
         If fewer than 2 labels can be learnt.
     """
-    from pc_engine.fitting.counter import fit_counter
-
     if not 2 <= folds <= len(counts):
         raise UsageError(
             f"{folds} folds of {len(counts)} images were asked for: ask for 2 or more, up to one an image."
         )
     truth = np.array([DEFAULT_LABELS.index(count_label(int(count))) for count in counts])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a label with fewer images than folds, which is allowed
-        splits = _splits(truth, folds, seed, groups)
     found = []
-    for fold, (others, held_out) in enumerate(splits):
+    for fold, (others, held_out) in enumerate(stratified_folds(truth, folds, seed, groups)):
         progress(fold, folds)
         labels, others = _learnable(truth, others)
         counter, report = fit_counter(
-            {name: rows[others] for name, rows in features.items()}, counts[others], labels=labels, seed=seed
+            {name: features[name][others] for name in fit.features or features},
+            counts[others],
+            labels=labels,
+            seed=seed,
+            groups=None if groups is None else [groups[place] for place in others],
+            couple=fit.coupling,
+            heat=heat.of(others) if heat is not None and fit.clusters else None,
         )
-        found.append(HeldOut(held_out, counter, report.c))
+        found.append(HeldOut(held_out, counter, report))
     progress(folds, folds)
     return found
-
-
-def _splits(
-    truth: np.ndarray, folds: int, seed: int, groups: Sequence[Hashable] | None
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return for each fold the places of the others and of those held out."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    if groups is None:
-        return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth))
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    if folds > len(numbers):
-        raise UsageError(
-            f"{folds} folds were asked for, but the images are of {len(numbers)} groups, which are held out whole: ask "
-            f"for {len(numbers)} folds or fewer."
-        )
-    group_of = [numbers[group] for group in groups]
-    return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(truth, truth, group_of))
 
 
 def _learnable(truth: np.ndarray, places: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pc_engine.cluster_likelihood import ClusterLikelihood, cluster_likelihood
 from pc_engine.device_arrays import DeviceConstants
 from pc_engine.errors import DataError, ModelError
 from pc_engine.kernels.array_module import Array, get_array_module
@@ -20,6 +21,7 @@ DEFAULT_LABELS = ("0", "1", "2", "3", "4+")
 
 _KIND = TensorFileKind(noun="count SVM", format="pc-engine-counter-1", remedy="pc-engine fit-counter")
 _WEIGHTS = "weights."
+_CLUSTERS = "clusters"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,9 @@ class CountSVM:
         Tap name to weights, shape (L, D_tap), float32.
     bias
         Shape (L,), float32.
+    clusters
+        What a number of clusters says about the labels, for mode combined; None where it says nothing, or was not
+        asked.
 
     Raises
     ------
@@ -47,6 +52,7 @@ class CountSVM:
     labels: tuple[str, ...]
     weights: Mapping[str, np.ndarray]
     bias: np.ndarray
+    clusters: ClusterLikelihood | None = None
     _constants: DeviceConstants = field(default_factory=DeviceConstants, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +66,11 @@ class CountSVM:
         for name, weights in self.weights.items():
             _check_array(f"weights of '{name}'", weights, n_labels, ndim=2)
         _check_array("bias", self.bias, n_labels, ndim=1)
+        if self.clusters is not None and self.clusters.log_likelihood.shape[1] != n_labels:
+            raise ModelError(
+                f"A count SVM of {n_labels} labels has likelihoods of clusters for "
+                f"{self.clusters.log_likelihood.shape[1]}: fit it anew."
+            )
 
     def scores(self, taps: Mapping[str, Array]) -> Array:
         """Score every label for every image.
@@ -106,9 +117,12 @@ class CountSVM:
 
     def save(self, path: Path) -> None:
         """Write the SVM to ``path`` as safetensors: whole, or not at all."""
-        tensors = {_WEIGHTS + name: self.weights[name] for name in self.features}
-        header = {"features": list(self.features), "labels": list(self.labels)}
-        write_tensors(path, _KIND, {**tensors, "bias": self.bias}, header)
+        tensors = {_WEIGHTS + name: self.weights[name] for name in self.features} | {"bias": self.bias}
+        header: dict[str, object] = {"features": list(self.features), "labels": list(self.labels)}
+        if self.clusters is not None:
+            tensors[_CLUSTERS] = self.clusters.log_likelihood
+            header[_CLUSTERS] = self.clusters.header()
+        write_tensors(path, _KIND, tensors, header)
 
 
 def load_counter(path: Path) -> CountSVM:
@@ -124,7 +138,8 @@ def load_counter(path: Path) -> CountSVM:
         features = tuple(str(name) for name in header["features"])
         labels = tuple(str(label) for label in header["labels"])
         weights = {name: tensors[_WEIGHTS + name] for name in features}
-        return CountSVM(features, labels, weights, tensors["bias"])
+        clusters = cluster_likelihood(tensors[_CLUSTERS], header[_CLUSTERS]) if _CLUSTERS in header else None
+        return CountSVM(features, labels, weights, tensors["bias"], clusters)
     except KeyError as error:
         raise ModelError(f"{path} lacks {error}; make it anew with '{_KIND.remedy}'.") from None
     except TypeError:

@@ -26,6 +26,7 @@ from pc_engine.manifest import (
     write_manifest,
 )
 from pc_engine.modes import FittedParts, Mode, Part
+from pc_engine.modes.p2c import signature_name
 from pc_engine.signatures import check_signatures, load_signatures
 
 # Of a file that is whole, while the manifest beside it may still speak of the one before.
@@ -103,6 +104,9 @@ def load_model(directory: Path) -> Model:
     if (directory / COUNTER_FILE).is_file():
         counter = load_counter(directory / COUNTER_FILE)
         check_counter(counter, manifest)
+        if counter.clusters is not None and counter.clusters.signatures != signature_name(manifest):
+            # Made with other signatures: what it says of their clusters does not hold for these.
+            counter = replace(counter, clusters=None)
     if (directory / SIGNATURES_FILE).is_file():
         signatures = load_signatures(directory / SIGNATURES_FILE)
         check_signatures(signatures, manifest)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
-from pc_engine.backbone import CompileRequest
+from pc_engine.backbone import Backbone, CompileRequest, Taps
 from pc_engine.backends import BACKENDS, REFERENCE
 from pc_engine.bench.lego.dataset import LegoSettings
 from pc_engine.bench.lego.network import PIXEL_MEAN, PIXEL_STD, fold
@@ -19,6 +19,7 @@ from pc_engine.bench.lego.onnx_graph import INPUT, write_network
 from pc_engine.bench.lego.scenes import SceneSource
 from pc_engine.bench.lego.train import TrainSettings, train_network
 from pc_engine.errors import UsageError
+from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.counter import CounterReport, fit_counter
 from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
@@ -45,7 +46,6 @@ MODE_SETTINGS = {
     "p2c.min_density": 0.2,
     "p2c.min_distance": 2.0,
     "p2c.trim": 0.7,
-    "combined.margin": 1.0,
 }
 
 _BATCH = 64
@@ -172,26 +172,41 @@ def _fit(
         directory / NETWORK_FILE, manifest, taps, "fp32", batch_size=_BATCH, threads=settings.network.threads
     )
     network = BACKENDS[REFERENCE].compile(request)
-    features = FeatureCollector(COUNT_FEATURES, settings.fit_scenes)
     signatures = SignatureAccumulator(manifest.n_classes)
-    counts, right = [], 0
-    task = None if progress is None else progress.add_task("fitting", total=settings.fit_scenes)
-    # The sequence after the training's: same digits, augmented anew, other scenes.
-    source = settings.lego.source("train", seed + 1)
-    for images, class_ids, batch_counts in _scene_batches(source, seed + 1, settings.fit_scenes):
-        outputs = network.infer(images)
+    right = 0
+    for outputs, class_ids, _ in _outputs(network, settings, seed, progress, "fitting signatures"):
         truth = np.where(class_ids < 0, manifest.n_classes - 1, class_ids)
-        features.add(outputs)
         signatures.add(outputs, truth)
         right += int((outputs["logits"].argmax(axis=1) == truth).sum())
+    dictionary = signatures.finish()
+    dictionary.save(directory / SIGNATURES_FILE)
+    # Once more, as no memory holds all maps and what is seen of a class takes all signatures.
+    features = FeatureCollector(COUNT_FEATURES, settings.fit_scenes)
+    source = heat_source(write_manifest(manifest, directory), dictionary)
+    maps, counts = [], []
+    for outputs, _, batch_counts in _outputs(network, settings, seed, progress, "fitting the counter"):
+        features.add(outputs)
+        maps.append(source.maps(outputs))
         counts.append(batch_counts)
-        if progress is not None and task is not None:
-            progress.update(task, advance=len(images))
     network.close()
-    signatures.finish().save(directory / SIGNATURES_FILE)
-    svm, report = fit_counter(features.features(), np.concatenate(counts), seed=seed)
+    svm, report = fit_counter(
+        features.features(), np.concatenate(counts), seed=seed, heat=source.gathered(np.concatenate(maps))
+    )
     svm.save(directory / COUNTER_FILE)
     return right / settings.fit_scenes, report
+
+
+def _outputs(
+    network: Backbone, settings: LegoTraining, seed: int, progress: Progress | None, what: str
+) -> Iterator[tuple[Taps, np.ndarray, np.ndarray]]:
+    """Yield (taps, class ids, counts) of the fitting scenes, batch by batch; the taps are good until the next one."""
+    task = None if progress is None else progress.add_task(what, total=settings.fit_scenes)
+    # The sequence after the training's: same digits, augmented anew, other scenes.
+    source = settings.lego.source("train", seed + 1)
+    for images, class_ids, counts in _scene_batches(source, seed + 1, settings.fit_scenes):
+        yield network.infer(images), class_ids, counts
+        if progress is not None and task is not None:
+            progress.update(task, advance=len(images))
 
 
 def _scene_batches(source: SceneSource, seed: int, n: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -20,6 +20,8 @@ from pc_engine.errors import UsageError
 from pc_engine.fitting.signatures import RANKS
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import Manifest
+from pc_engine.modes import MODES
+from pc_engine.modes.p2c import p2c_taps
 
 if TYPE_CHECKING:
     from pc_engine.fitting.counter import CounterReport
@@ -56,6 +58,7 @@ def fit_counter(
 ) -> None:
     """Fit the count SVM of a model on images whose count is known, as modes c2p and combined need it."""
     # scikit-learn takes a second to import, which every other command would wait for.
+    from pc_engine.fitting.class_heat import heat_source
     from pc_engine.fitting.from_images import counter_from_images, store_parts
 
     if max_count < 1:
@@ -67,9 +70,11 @@ def fit_counter(
     labelled = read_labelled(data)
     images = [image for image in labelled.images if image.count is not None]
     labels = _labels([image.count for image in images if image.count is not None], max_count, remark(quiet))
+    # Where the model points by itself, mode combined learns how far to believe what it finds.
+    sees_classes = not loaded.missing_parts(MODES["p2c"])
     backbone = open_network(
         loaded,
-        loaded.manifest.count_features,
+        tuple(dict.fromkeys((*loaded.manifest.count_features, *(p2c_taps(loaded.manifest) if sees_classes else ())))),
         backend=backend,
         precision=precision,
         batch_size=batch_size,
@@ -84,6 +89,7 @@ def fit_counter(
             labels=labels,
             folds=folds,
             seed=seed,
+            heat=heat_source(loaded.manifest, loaded.parts.signatures) if sees_classes else None,
             advance=tracker.advance,
             fitting=lambda done, total: tracker.restart("SVM", done, total, "fits"),
         )
@@ -152,6 +158,11 @@ def fit_signatures(
         )
     backbone.close()
     store_parts(loaded, target, signatures=signatures)
+    if loaded.parts.counter is not None:
+        remark(quiet or as_json)(
+            f"Mode combined does not know yet how far to believe the new signatures: fit the counter again with "
+            f"'pc-engine fit-counter DATA --model {target}'."
+        )
     skipped = [*labelled.skipped, *_as_skipped(unreadable)]
     n_known = int(signatures.known.sum())
     if as_json:
@@ -215,3 +226,5 @@ def _print_report(report: CounterReport) -> None:
         (">count", ">images", ">accuracy", ">precision"),
         rows,
     )
+    if report.combined is not None:
+        print_line(f"Mode combined: {report.combined.mean_accuracy:.1%} (mean), as it weighs in the clusters it finds.")

@@ -1,20 +1,47 @@
-"""Fit the count SVM (paper 3.1) with cross-validated regularisation."""
+"""Fit the count SVM (paper 3.1) with cross-validated regularisation, and what mode combined weighs in beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 from pc_engine.counter import DEFAULT_LABELS, CountSVM, count_label, label_counts
 from pc_engine.errors import DataError
+from pc_engine.fitting.class_heat import ClassHeat
+from pc_engine.fitting.cluster_likelihood import fit_cluster_likelihood
+from pc_engine.fitting.folds import Split, stratified_folds
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
+from pc_engine.fitting.recall import mean_recall, recall_gain
+from pc_engine.fitting.recoupling import fit_recoupling, held_out_coupling
 from pc_engine.fitting.reduction import reduce_features
 
 #: Values of the SVM's C that cross-validation chooses from.
 DEFAULT_C_GRID = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+# Values of the pseudo-images of a coupling that cross-validation chooses from.
+_PSEUDO_IMAGES = (0.0, 30.0)
+
+
+@dataclass(frozen=True)
+class CombinedReport:
+    """What cross-validation says about the SVM and the clustering together.
+
+    Attributes
+    ----------
+    weight
+        Of the clusters' log-likelihood beside the SVM's scores.
+    confusion
+        As in `CounterReport`.
+    """
+
+    weight: float
+    confusion: tuple[tuple[int, ...], ...]
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean of the recall over labels."""
+        return float(np.mean([row[i] / sum(row) for i, row in enumerate(self.confusion)]))
 
 
 @dataclass(frozen=True)
@@ -34,7 +61,11 @@ class CounterReport:
     confusion
         Images by true label (row) and predicted label (column), summed over the folds, at the chosen C.
     grid
-        C to (mean, standard deviation) over the folds of the mean recall over labels.
+        C to (mean, standard deviation) over the folds of the mean recall over labels, before any coupling.
+    pseudo_images
+        Of the coupling of the labels' scores (see `pc_engine.fitting.recoupling`); None where they stand as they are.
+    combined
+        How mode combined does on the same images; None where it counts as c2p does, but beyond the last label.
     """
 
     labels: tuple[str, ...]
@@ -43,6 +74,8 @@ class CounterReport:
     folds: int
     confusion: tuple[tuple[int, ...], ...]
     grid: Mapping[float, tuple[float, float]]
+    pseudo_images: float | None = None
+    combined: CombinedReport | None = None
 
     @property
     def images(self) -> dict[str, int]:
@@ -95,6 +128,14 @@ class CounterReport:
             "cv_std": self.cv_std,
             "confusion": [list(row) for row in self.confusion],
             "grid": [{"c": c, "mean": mean, "std": std} for c, (mean, std) in self.grid.items()],
+            "coupling": None if self.pseudo_images is None else {"pseudo_images": self.pseudo_images},
+            "combined": None
+            if self.combined is None
+            else {
+                "weight": self.combined.weight,
+                "mean": self.combined.mean_accuracy,
+                "confusion": [list(row) for row in self.combined.confusion],
+            },
         }
 
 
@@ -106,6 +147,9 @@ def fit_counter(
     c_grid: Sequence[float] = DEFAULT_C_GRID,
     folds: int = 5,
     seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
+    couple: bool = True,
+    heat: ClassHeat | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[CountSVM, CounterReport]:
     """Fit a linear one-vs-rest SVM that tells the count label of an image from its features (paper 3.1).
@@ -125,6 +169,13 @@ def fit_counter(
         Stratified folds. A label with fewer images lowers the number of folds to its number of images.
     seed
         Of the fold assignment and the solver's order: the same input gives the same SVM.
+    groups
+        Of each image, (n,): images of one group are in one fold, as far as each fold's others then show every label.
+    couple
+        Whether the labels' scores may be coupled, where that helps.
+    heat
+        What p2c sees of the images, from which mode combined is to learn how far clusters are to be believed; None
+        leaves it the SVM alone.
     progress
         Called as ``progress(done, total)`` after every fit.
 
@@ -146,6 +197,10 @@ def fit_counter(
     :mod:`pc_engine.fitting.reduction`). No copy of the features is made. As always in LIBLINEAR the intercept is
     regularised like a weight.
 
+    What is fitted beside the SVM takes part only where it gains more than the standard error of the gain, in mean
+    recall on held-out images: the coupling of the labels' scores (`pc_engine.fitting.recoupling`), then the clusters
+    (`pc_engine.fitting.cluster_likelihood`).
+
     The report's figures are taken at the C they helped to choose, so they flatter by the little that a choice among
     a handful of values can; ``pc-engine evaluate`` on other images is the unbiased figure.
     """
@@ -155,37 +210,61 @@ def fit_counter(
     if not c_grid or min(c_grid) <= 0:
         raise DataError(f"The values of C to choose from are {list(c_grid)}: give at least one, all above 0.")
     candidates = sorted({float(c) for c in c_grid})
-    folds = _usable_folds(truth, labels, folds)
+    splits = _splits(truth, labels, folds, seed, groups)
     reduced = reduce_features(features)
-    total = len(candidates) * folds + 1
-    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth))
+    total = len(candidates) * len(splits) + 1
     grid: dict[float, tuple[float, float]] = {}
-    confusions: dict[float, np.ndarray] = {}
-    done = 0
+    held_out_scores: dict[float, np.ndarray] = {}
     for c in candidates:
-        confusion = np.zeros((folds, len(labels), len(labels)), np.int64)
-        for fold, (train, held_out) in enumerate(splits):
-            weights, bias = fit_one_vs_rest(reduced.rows[train], truth[train], c=c, seed=seed)
-            predicted = np.argmax(reduced.rows[held_out] @ weights.T + bias, axis=1)
-            np.add.at(confusion[fold], (truth[held_out], predicted), 1)
-            done += 1
+        scores, recalls = np.empty((len(truth), len(labels))), []
+        for others, held_out in splits:
+            weights, bias = fit_one_vs_rest(reduced.rows[others], truth[others], c=c, seed=seed)
+            scores[held_out] = reduced.rows[held_out] @ weights.T + bias
+            recalls.append(mean_recall(truth[held_out], scores[held_out].argmax(axis=1)))
             if progress is not None:
-                progress(done, total)
-        recall = np.diagonal(confusion, axis1=1, axis2=2) / confusion.sum(axis=2)
-        grid[c] = (float(recall.mean(axis=1).mean()), float(recall.mean(axis=1).std()))
-        confusions[c] = confusion.sum(axis=0)
+                progress(len(grid) * len(splits) + len(recalls), total)
+        grid[c] = (float(np.mean(recalls)), float(np.std(recalls)))
+        held_out_scores[c] = scores
     best = max(grid, key=lambda c: grid[c][0])
     weights, bias = fit_one_vs_rest(reduced.rows, truth, c=best, seed=seed)
+    scores, pseudo_images = held_out_scores[best], None
+    if couple:
+        scores, pseudo_images = _choose_coupling(scores, truth, splits)
+    if pseudo_images is not None:
+        coupling = fit_recoupling(held_out_scores[best], truth, pseudo_images)
+        weights, bias = coupling.matrix @ weights, coupling(bias)
+    witness = None if heat is None else fit_cluster_likelihood(scores, truth, labels, heat, splits)
     counter = CountSVM(
         features=tuple(features),
         labels=labels,
         weights={name: matrix.astype(np.float32) for name, matrix in reduced.expand(weights).items()},
         bias=bias.astype(np.float32),
+        clusters=None if witness is None else witness.likelihood,
     )
     if progress is not None:
         progress(total, total)
-    confusion_rows = tuple(tuple(int(value) for value in row) for row in confusions[best])
-    return counter, CounterReport(labels, len(truth), best, folds, confusion_rows, grid)
+    combined = None if witness is None else CombinedReport(witness.weight, _confusion(truth, witness.scores))
+    report = CounterReport(
+        labels, len(truth), best, len(splits), _confusion(truth, scores), grid, pseudo_images, combined
+    )
+    return counter, report
+
+
+def _choose_coupling(scores: np.ndarray, truth: np.ndarray, splits: Sequence[Split]) -> tuple[np.ndarray, float | None]:
+    """Return held-out scores (n, L), coupled where that helps, and the pseudo-images of the coupling."""
+    chosen, pseudo_images, best = scores, None, 0.0
+    for candidate in _PSEUDO_IMAGES:
+        coupled = held_out_coupling(scores, truth, splits, candidate)
+        gain, error = recall_gain(truth, coupled.argmax(axis=1), scores.argmax(axis=1))
+        if gain - error > best:
+            chosen, pseudo_images, best = coupled, candidate, gain - error
+    return chosen, pseudo_images
+
+
+def _confusion(truth: np.ndarray, scores: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    confusion = np.zeros((scores.shape[1],) * 2, np.int64)
+    np.add.at(confusion, (truth, scores.argmax(axis=1)), 1)
+    return tuple(tuple(map(int, row)) for row in confusion)
 
 
 def _label_indices(features: Mapping[str, np.ndarray], counts: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
@@ -205,7 +284,9 @@ def _label_indices(features: Mapping[str, np.ndarray], counts: np.ndarray, label
     return index[inverse]
 
 
-def _usable_folds(truth: np.ndarray, labels: tuple[str, ...], folds: int) -> int:
+def _splits(
+    truth: np.ndarray, labels: tuple[str, ...], folds: int, seed: int, groups: Sequence[Hashable] | None
+) -> list[Split]:
     if folds < 2:
         raise DataError(f"Cross-validation with {folds} fold(s) is not possible: ask for at least 2.")
     images = np.bincount(truth, minlength=len(labels))
@@ -215,4 +296,9 @@ def _usable_folds(truth: np.ndarray, labels: tuple[str, ...], folds: int) -> int
             f"The count label(s) {', '.join(scarce)} have fewer than 2 images among the {len(truth)}: add images, or "
             f"leave the label(s) out."
         )
-    return min(folds, int(images.min()))
+    folds = min(folds, int(images.min()))
+    if groups is not None and len({*groups}) > 1:
+        splits = stratified_folds(truth, min(folds, len({*groups})), seed, groups)
+        if all(len(np.unique(truth[others])) == len(labels) for others, _ in splits):
+            return splits
+    return stratified_folds(truth, folds, seed)

@@ -12,8 +12,10 @@ from pc_engine.backbone import Backbone
 from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.datasets import LabelledImage
 from pc_engine.errors import DataError, UsageError
+from pc_engine.fitting.class_heat import ClassHeat, HeatSource
 from pc_engine.fitting.counter import CounterReport, fit_counter
 from pc_engine.fitting.features import FeatureCollector
+from pc_engine.fitting.folds import as_groups
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE, Manifest
 from pc_engine.model import Model, write_model
@@ -40,6 +42,7 @@ def counter_from_images(
     labels: Sequence[str] = DEFAULT_LABELS,
     folds: int = 5,
     seed: int = 0,
+    heat: HeatSource | None = None,
     advance: Advance = lambda _: None,
     fitting: Callable[[int, int], None] | None = None,
 ) -> tuple[CountSVM, CounterReport, tuple[Unreadable, ...]]:
@@ -50,11 +53,13 @@ def counter_from_images(
     images
         Images with counts; those without are left out.
     backbone
-        A compiled network that keeps the model's count features.
+        A compiled network that keeps the model's count features, and what ``heat`` reads.
     workers
         Decoding threads.
     labels, folds, seed
         See `pc_engine.fitting.counter.fit_counter`.
+    heat
+        How the model sees classes, where mode combined is to weigh in what it clusters; None for the SVM alone.
     advance
         Called with the number of images done after every batch.
     fitting
@@ -68,56 +73,80 @@ def counter_from_images(
     counted = [image for image in images if image.count is not None]
     if not counted:
         raise DataError("None of the images has a count: give a CSV with the columns path,count, or labels.json.")
-    features, taken, unreadable = features_from_images(
-        counted, backbone, backbone.request.taps, workers=workers, advance=advance
+    seen = features_from_images(counted, backbone, workers=workers, heat=heat, advance=advance)
+    counter, report = fit_counter(
+        seen.features,
+        np.array([counted[i].count for i in seen.taken]),
+        labels=labels,
+        folds=folds,
+        seed=seed,
+        groups=as_groups([counted[i].group for i in seen.taken]),
+        heat=seen.heat,
+        progress=fitting,
     )
-    counts = np.array([counted[i].count for i in taken])
-    counter, report = fit_counter(features, counts, labels=labels, folds=folds, seed=seed, progress=fitting)
-    return counter, report, unreadable
+    return counter, report, seen.unreadable
+
+
+@dataclass(frozen=True, eq=False)
+class CountFeatures:
+    """What a network says about labelled images.
+
+    Attributes
+    ----------
+    features
+        Tap name to rows, (n, D) float32.
+    heat
+        What p2c sees of them, if that was asked for.
+    taken
+        The places of the n images among those that were asked about.
+    unreadable
+        The others.
+    """
+
+    features: dict[str, np.ndarray]
+    heat: ClassHeat | None
+    taken: list[int]
+    unreadable: tuple[Unreadable, ...]
 
 
 def features_from_images(
     images: Sequence[LabelledImage],
     backbone: Backbone,
-    names: Sequence[str],
     *,
     workers: int,
+    heat: HeatSource | None = None,
     advance: Advance = lambda _: None,
-) -> tuple[dict[str, np.ndarray], list[int], tuple[Unreadable, ...]]:
-    """Gather taps of all images that can be read.
+) -> CountFeatures:
+    """Gather the count features of all images that can be read, and what p2c sees of them.
 
     Parameters
     ----------
-    images, workers, advance
+    images, backbone, workers, heat, advance
         See `counter_from_images`.
-    backbone
-        A compiled network that keeps the taps ``names``, and maybe others.
-    names
-        The taps to gather.
-
-    Returns
-    -------
-    tuple
-        Tap name to rows (n, D) float32, the places in ``images`` of the n that were read, and the others.
 
     Raises
     ------
     DataError
         If no image can be read.
     """
-    collector = FeatureCollector(names, capacity=len(images))
+    collector = FeatureCollector(backbone.request.manifest.count_features, capacity=len(images))
+    maps: list[np.ndarray] = []
     taken: list[int] = []
     unreadable: list[Unreadable] = []
     position = 0
     for batch in tap_batches([image.path for image in images], backbone, workers):
         taken += [position + i for i in _usable(batch, unreadable)]
         if batch.taps is not None:
-            collector.add(batch.finite_taps())
+            taps = batch.finite_taps()
+            collector.add(taps)
+            if heat is not None:
+                maps.append(heat.maps(taps))
         position += len(batch.entries)
         advance(len(batch.entries))
     if not taken:
         raise DataError(f"None of the {len(images)} images can be read; the first: {unreadable[0].reason}")
-    return collector.features(), taken, tuple(unreadable)
+    seen = None if heat is None else heat.gathered(np.concatenate(maps))
+    return CountFeatures(collector.features(), seen, taken, tuple(unreadable))
 
 
 def signatures_from_images(

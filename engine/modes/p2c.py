@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pc_engine.backbone import Taps
+from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.cuml_clustering import cuml_dbscan
 from pc_engine.device_arrays import constant
 from pc_engine.errors import ModelError, UsageError
@@ -40,9 +41,7 @@ _LIMITS = {
     "top_evidence": (0, 100_000),
     "mean_factor": FACTOR,
     "background_class": (-1, 1_000_000),
-    "cutoff": LENGTH,
-    "min_density": SHARE,
-    "min_distance": (0.0, 1000.0),
+    **PEAK_LIMITS,
     "eps": LENGTH,
     "min_weight": (1e-6, 1e6),
     "trim": SHARE,
@@ -142,6 +141,12 @@ def signature_source(manifest: Manifest) -> str:
     """
     unfitted = EVIDENCE in manifest.taps and SIGNATURES_FILE not in manifest.files
     return str(manifest.settings.get(SIGNATURE_SETTING, EVIDENCE if unfitted else "dictionary"))
+
+
+def signature_name(manifest: Manifest) -> str | None:
+    """Return which signatures those are: the dictionary's sha256, None where there is none yet, or ``"evidence"``."""
+    source = signature_source(manifest)
+    return source if source == EVIDENCE else manifest.files.get(SIGNATURES_FILE)
 
 
 def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, Any]:

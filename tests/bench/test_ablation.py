@@ -69,6 +69,41 @@ def test_every_mode_has_alternatives_of_its_own_settings(blobs: str, tiny_direct
     assert box["mean_pointer_area"] != found["modes"]["combined"][0]["mean_pointer_area"]
 
 
+def test_with_folds_the_counter_is_fitted_in_other_ways(
+    blobs: str, tiny_directory: Path, tiny_manifest: Any, make_model: Any, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    labels = json.loads((Path(blobs) / "labels.json").read_text())
+    labels["images"] *= 12
+    (Path(blobs) / "labels.json").write_text(json.dumps(labels))
+    features = ("gap", "logits")
+    model = make_model(tmp_path / "m", manifest=replace(tiny_manifest, count_features=features), counter=None)
+    found = run(blobs, model, modes=("c2p", "combined"), folds=2)
+    for mode, clusters in (("c2p", []), ("combined", [("counter.clusters", "off", "on")])):
+        trials = found["modes"][mode]
+        assert [
+            (each["setting"], each["value"], each["default"])
+            for each in trials
+            if each["setting"] and each["setting"].startswith("counter.")
+        ] == [
+            ("counter.coupling", "off", "on"),
+            *clusters,
+            ("counter.features", "gap", "gap logits"),
+            ("counter.features", "logits", "gap logits"),
+        ]
+    # The class tells the count badly, so that clusters are worth something.
+    poor = make_model(tmp_path / "n", manifest=replace(tiny_manifest, count_features=("logits",)), counter=None)
+    found = run(blobs, poor, modes=("c2p", "combined"), folds=2)
+    together, *others = found["modes"]["combined"]
+    assert together["count_accuracy"]["mean"] == 1
+    (alone,) = [each for each in others if each["setting"] == "counter.clusters"]
+    assert alone["count_accuracy"] == found["modes"]["c2p"][0]["count_accuracy"] != together["count_accuracy"]
+    assert "counter.features" not in {each["setting"] for each in others}
+    given = run(blobs, model, {"c2p.mean_factor": [0.5]}, modes=("c2p",), folds=2)
+    assert len(given["modes"]["c2p"]) == 2
+
+
 def test_defaults_are_none_of_their_alternatives() -> None:
     """What is tried differs from what every model has by default."""
     defaults = vars(Settings())

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pc_engine.bench.cross_validation import held_out_counters
+from pc_engine.bench import cross_validation
+from pc_engine.bench.cross_validation import CounterFit, held_out_counters
 from pc_engine.errors import DataError, UsageError
-from pc_engine.fitting import counter as fitting
+from pc_engine.fitting.class_heat import ClassHeat
+from pc_engine.modes.p2c import P2CSettings
 
 
 def features_of(counts: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
@@ -31,13 +33,13 @@ def test_every_image_is_held_out_once_and_folds_have_equal_shares() -> None:
 def test_a_counter_never_sees_what_it_is_to_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.tile([0, 1, 2, 3], 6)
     features = features_of(counts)
-    fit, seen = fitting.fit_counter, []
+    fit, seen = cross_validation.fit_counter, []
 
     def spy(rows: Any, some: Any, **options: Any) -> Any:
         seen.append(set(np.rint(rows["gap"][:, 3] * 1e6).astype(int)))
         return fit(rows, some, **options)
 
-    monkeypatch.setattr(fitting, "fit_counter", spy)
+    monkeypatch.setattr(cross_validation, "fit_counter", spy)
     folds = held_out_counters(features, counts, 3)
     for fold, others in zip(folds, seen, strict=True):
         assert others == set(range(24)) - set(fold.places.tolist())
@@ -76,3 +78,31 @@ def test_a_group_is_held_out_whole() -> None:
     assert sorted(held_out, key=min) == [{0}, {1}, {2}, {3}, {4}]
     with pytest.raises(UsageError, match=r"6 folds were asked for, but the images are of 5 groups"):
         held_out_counters(features_of(counts), counts, 6, groups=groups)
+
+
+def test_what_a_counter_is_fitted_with_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = np.tile([0, 1, 2, 3], 6)
+    features = {**features_of(counts), "fc7": features_of(counts, 1)["gap"]}
+    heat = ClassHeat(np.zeros((24, 3, 3), np.float32), P2CSettings(), "evidence")
+    asked: list[dict[str, Any]] = []
+    fit = cross_validation.fit_counter
+
+    def spy(rows: Any, some: Any, **options: Any) -> Any:
+        asked.append({**options, "features": tuple(rows)})
+        return fit(rows, some, **options)
+
+    monkeypatch.setattr(cross_validation, "fit_counter", spy)
+    groups = [place // 4 for place in range(24)]
+    everything = held_out_counters(features, counts, 3, groups=groups, heat=heat)
+    assert [(each["features"], each["couple"], len(each["heat"].maps)) for each in asked] == [
+        (("gap", "fc7"), True, 16)
+    ] * 3
+    assert [sorted(set(each["groups"])) for each in asked] == [
+        sorted({groups[place] for place in range(24)} - {groups[place] for place in fold.places}) for fold in everything
+    ]
+    del asked[:]
+    less = held_out_counters(
+        features, counts, 3, heat=heat, fit=CounterFit(features=("fc7",), coupling=False, clusters=False)
+    )
+    assert [(each["features"], each["couple"], each["heat"]) for each in asked] == [(("fc7",), False, None)] * 3
+    assert {fold.counter.features for fold in less} == {("fc7",)}

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pc_engine import Engine, Result, load_model
+from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.counter import CountSVM
 from pc_engine.datasets import LabelledImage
 from pc_engine.decode import display_image
@@ -22,9 +23,10 @@ from pc_engine.decode_device import BatchDecoder
 from pc_engine.engine import open_network
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
 from pc_engine.export import import_classifier
-from pc_engine.fitting.from_images import counter_from_images, signatures_from_images
+from pc_engine.fitting.class_heat import heat_source
+from pc_engine.fitting.from_images import counter_from_images, features_from_images, signatures_from_images
 from pc_engine.image_resize import HostResizer
-from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, write_manifest
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, write_manifest
 from pc_engine.modes import MODES
 
 CELLS = [(1, 1), (5, 2), (2, 6), (6, 6), (4, 4)]
@@ -111,6 +113,29 @@ def test_evidence_stays_on_the_gpu(
         assert pretended_gpu.to_device == moved
 
 
+def test_what_clusters_say_stays_on_the_gpu(
+    make_model: Callable[..., Path],
+    tiny_counter: CountSVM,
+    tmp_path: Path,
+    scenes: Path,
+    pretended_gpu: Any,
+    pretended: Any,
+) -> None:
+    signatures = load_model(make_model(tmp_path / "before")).manifest.files[SIGNATURES_FILE]
+    table = np.zeros((6, 5), np.float32)
+    table[2, 3] = 10  # whatever it is worth: two clusters are three objects
+    witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 2.0), signatures)
+    directory = make_model(tmp_path / "model", counter=replace(tiny_counter, clusters=witness))
+    with on_gpu(directory, "combined") as engine:
+        results = list(engine.run(scenes))
+        assert_same(results, on_cpu(directory, scenes, "combined"))
+        assert {result.count for result in results} == {None, 0, 1, 3, 4, 5}
+        assert pretended_gpu.to_host == len(pretended.sizes)
+        moved = pretended_gpu.to_device
+        assert list(engine.run(scenes)) == results
+        assert pretended_gpu.to_device == moved
+
+
 def test_batches_run_side_by_side_each_on_a_stream_of_its_own(
     tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
 ) -> None:
@@ -136,16 +161,20 @@ def test_parts_can_be_fitted_to_what_a_gpu_says(
     model = load_model(tiny_directory)
     photos = [LabelledImage(path, count=index % 6) for index, path in enumerate(sorted(scenes.glob("*.png")))] * 4
     taps = ("conv_last", "conv_prev", "gap", "logits")
-    counters, signatures = [], []
+    counters, signatures, heats = [], [], []
     for device in ("cpu", "cuda"):
         backend = "onnxruntime" if device == "cpu" else "pretended"
         network = open_network(model, taps, backend=backend, precision="fp32", device=device, batch_size=3)
-        counters.append(counter_from_images(photos, network, workers=1, folds=2)[0])
+        heat = heat_source(model.manifest, model.parts.signatures)
+        counters.append(counter_from_images(photos, network, workers=1, folds=2, heat=heat)[0])
+        heats.append(features_from_images(photos, network, workers=1, heat=heat).heat)
         signatures.append(signatures_from_images(photos, None, network, workers=1)[0])
     for name, weights in counters[0].weights.items():
         np.testing.assert_array_equal(counters[1].weights[name], weights)
     for tap, ranking in signatures[0].ranking.items():
         np.testing.assert_array_equal(signatures[1].ranking[tap], ranking)
+    np.testing.assert_allclose(heats[1].maps, heats[0].maps, rtol=1e-5)
+    assert heats[0].maps.any()
 
 
 def too_large_above(most: int) -> Callable[[int], None]:

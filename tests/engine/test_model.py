@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pc_engine import Model, load_model
+from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, ModelError
 from pc_engine.graph import open_graph
@@ -111,6 +112,19 @@ def test_a_counter_of_another_network_is_refused(make_model: Callable[..., Path]
     other = CountSVM(("gap",), ("0", "1"), {"gap": np.zeros((2, 99), np.float32)}, np.zeros(2, np.float32))
     with pytest.raises(ModelError, match="expects 99 values from the tap 'gap', but the network gives 5"):
         load_model(make_model(tmp_path / "m", counter=other))
+
+
+@pytest.mark.parametrize("current", [True, False])
+def test_likelihoods_of_clusters_hold_for_the_signatures_they_were_fitted_with(
+    make_model: Callable[..., Path], tiny_counter: CountSVM, tmp_path: Path, current: bool
+) -> None:
+    table = np.zeros((6, len(tiny_counter.labels)), np.float32)
+    sum_of = load_model(make_model(tmp_path / "m")).manifest.files[SIGNATURES_FILE] if current else "evidence"
+    witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 4.0), sum_of)
+    directory = make_model(tmp_path / "fitted", counter=replace(tiny_counter, clusters=witness))
+    counter = load_model(directory).parts.counter
+    assert counter is not None
+    assert (counter.clusters is not None) == current
 
 
 def test_signatures_of_another_network_are_refused(make_model: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -33,6 +34,32 @@ def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, t
     assert evaluated["n"] == 20
     assert evaluated["failed"] == 1
     assert evaluated["count_accuracy"]["mean"] >= 0.6  # five features, twenty pictures: chance is 0.2
+
+
+def test_combined_learns_how_far_to_believe_the_clusters(pc_engine, counted, make_model, tiny_manifest, tmp_path):
+    labels = json.loads((counted / "labels.json").read_text())
+    labels["images"] *= 4  # twenty pictures prove nothing
+    (counted / "labels.json").write_text(json.dumps(labels))
+    # The class tells the count badly.
+    manifest = dataclasses.replace(tiny_manifest, count_features=("logits",))
+    model = make_model(tmp_path / "model", manifest=manifest, counter=None)
+    outcome = pc_engine("fit-counter", counted, "--model", model, *FAST)
+    assert outcome.code == 0, outcome.err
+    assert "Mode combined: 100.0% (mean), as it weighs in the clusters it finds." in outcome.out
+    fitted = load_model(model)
+    assert fitted.parts.counter.clusters.signatures == fitted.manifest.files["signatures.safetensors"]
+    # Other signatures have other clusters.
+    outcome = pc_engine("fit-signatures", counted, "--model", model, *FAST)
+    assert outcome.code == 0, outcome.err
+    assert f"fit the counter again with 'pc-engine fit-counter DATA --model {model}'" in outcome.err
+    assert load_model(model).parts.counter.clusters is None
+
+
+def test_a_model_that_cannot_point_by_itself_gets_a_counter_alone(pc_engine, counted, make_model, tmp_path):
+    model = make_model(tmp_path / "model", counter=None, signatures=None)
+    outcome = pc_engine("fit-counter", counted, "--model", model, "--json", *FAST)
+    assert outcome.json()["combined"] is None
+    assert load_model(model).parts.counter.clusters is None
 
 
 def test_out_makes_a_copy_and_leaves_the_model_alone(pc_engine, counted, make_model, tmp_path):

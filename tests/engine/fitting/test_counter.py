@@ -8,9 +8,11 @@ import pytest
 from sklearn.svm import LinearSVC
 
 from pc_engine.errors import DataError
+from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.counter import CounterReport, fit_counter
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
 from pc_engine.fitting.reduction import reduce_features
+from pc_engine.modes.p2c import P2CSettings
 
 Features = dict[str, np.ndarray]
 
@@ -172,6 +174,61 @@ def test_the_primal_solver_takes_over_where_the_dual_runs_out_of_iterations() ->
     primal = LinearSVC(C=1000.0, class_weight="balanced", dual=False).fit(rows, labels)
     np.testing.assert_allclose(weights[1], primal.coef_[0], rtol=1e-6)
     np.testing.assert_allclose(bias[1], primal.intercept_[0], rtol=1e-6)
+
+
+def on_a_line(n: int, seed: int) -> tuple[Features, np.ndarray]:
+    """Features that turn with the count, so that no plane cuts off the counts in the middle."""
+    counts = np.arange(n) % 5
+    angle = 0.25 * counts + np.random.default_rng(seed).normal(0, 0.1, n)
+    return {"fc7": np.column_stack([np.cos(angle), np.sin(angle)]).astype(np.float32)}, counts
+
+
+def test_labels_are_coupled_where_that_helps() -> None:
+    features, counts = on_a_line(300, 0)
+    coupled, report = fit_counter(features, counts, c_grid=(0.1,))
+    alone, lesser = fit_counter(features, counts, c_grid=(0.1,), couple=False)
+    assert (report.pseudo_images in (0.0, 30.0), lesser.pseudo_images) == (True, None)
+    assert lesser.mean_accuracy == pytest.approx(lesser.cv_mean, abs=1e-9)  # folds of equal shares
+    unseen, expected = on_a_line(300, 1)
+    before, after = (float((each.scores(unseen).argmax(axis=1) == expected).mean()) for each in (alone, coupled))
+    assert before == pytest.approx(lesser.mean_accuracy, abs=0.1)
+    assert after == pytest.approx(report.mean_accuracy, abs=0.05)
+    assert after > before + 0.1
+    assert report.to_dict()["coupling"] == {"pseudo_images": report.pseudo_images}
+
+
+def test_what_is_separable_is_not_coupled() -> None:
+    features, counts = make_data(n=300)
+    assert fit_counter(features, counts, c_grid=(1.0,))[1].pseudo_images is None
+
+
+def test_clusters_that_help_are_kept_with_the_counter() -> None:
+    features, counts = on_a_line(200, 0)
+    maps = np.zeros((200, 14, 14), np.float32)
+    for place, count in enumerate(counts):
+        maps[place, [2, 2, 11, 11][:count], [2, 11, 2, 11][:count]] = 1
+    heat = ClassHeat(maps, P2CSettings(min_distance=3.0), "evidence")
+    counter, report = fit_counter(features, counts, c_grid=(1.0,), heat=heat)
+    assert counter.clusters is not None
+    assert report.combined is not None
+    assert report.combined.mean_accuracy > 0.99 > report.mean_accuracy
+    values = json.loads(json.dumps(report.to_dict()))["combined"]
+    assert values["weight"] == report.combined.weight
+    assert np.trace(values["confusion"]) / 200 == pytest.approx(values["mean"])
+    found = counter.clusters.added_to(counter.scores(features), counts).argmax(axis=1)
+    assert (found == counts).mean() > 0.99
+    none = ClassHeat(np.zeros_like(maps), heat.settings, "evidence")
+    alone, _ = fit_counter(features, counts, c_grid=(1.0,), heat=none)
+    assert alone.clusters is None
+
+
+def test_groups_are_held_out_whole_where_every_label_is_left() -> None:
+    features, counts = make_data()
+    report = fit_counter(features, counts, c_grid=(1.0,), groups=[place // 40 for place in range(120)])[1]
+    assert report.folds == 3
+    lonely = [0 if count == 3 else 1 for count in counts]  # no other group shows three
+    assert fit_counter(features, counts, c_grid=(1.0,), groups=lonely)[1].folds == 5
+    assert fit_counter(features, counts, c_grid=(1.0,), groups=[0] * 120)[1].folds == 5
 
 
 @pytest.mark.slow

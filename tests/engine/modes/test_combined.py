@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.counter import CountSVM
 from pc_engine.errors import UsageError
 from pc_engine.kernels import mean_heatmap
@@ -18,6 +19,7 @@ LABELS = ("0", "1", "2", "3", "4+")
 COUNTER = CountSVM(("answer",), LABELS, {"answer": np.eye(5, dtype=np.float32)}, np.zeros(5, np.float32))
 SIGNATURES = SignatureDictionary({"conv_last": np.array([[0], [1]], np.int32)}, np.ones(2, bool))
 SETTINGS = P2CSettings(top_last=1, min_density=0.3, min_distance=3)
+PEAKS = PeakSettings(SETTINGS.cutoff, SETTINGS.min_density, SETTINGS.min_distance)
 BOXES = CombinedSettings(pointer="box")
 PLACES = [(2, 2), (11, 2), (2, 11), (11, 11), (6, 6), (11, 6)]
 
@@ -35,6 +37,13 @@ def taps_for(numbers_of_bumps: list[int], answers: list[int]) -> dict[str, np.nd
         "answer": np.eye(5, dtype=np.float32)[answers],
         "logits": np.tile(np.float32([0, 1]), (len(answers), 1)),
     }
+
+
+def believing(weight: float, peaks: PeakSettings = PEAKS) -> CountSVM:
+    """The SVM, beside which as many clusters as a label says speak for it with so much weight."""
+    table = weight * np.eye(6, 5, dtype=np.float32)
+    table[5, 4] = weight
+    return replace(COUNTER, clusters=ClusterLikelihood(table, peaks, "evidence"))
 
 
 def n_pointers(pointers: np.ndarray) -> list[int]:
@@ -85,7 +94,8 @@ def test_layers_of_different_grids_are_brought_to_the_finest() -> None:
     outcome = combined(doubled, COUNTER, fine, settings)
     expected = combined(taps, COUNTER, SIGNATURES, SETTINGS)
     assert outcome.count.tolist() == [3]
-    order, other = (np.argsort(pointers[0, :, 0]) for pointers in (outcome.pointers, expected.pointers))
+    # Two of them lie above each other, but for the last bits of a sum.
+    order, other = (np.lexsort(each.pointers[0, :, 1::-1].T.round(2)) for each in (outcome, expected))
     np.testing.assert_allclose(outcome.pointers[0, order, :2], expected.pointers[0, other, :2], atol=0.02)
 
 
@@ -132,18 +142,27 @@ def test_under_the_open_label_the_count_is_never_below_its_lower_end() -> None:
     assert combined(taps_for([2], [4]), COUNTER, SIGNATURES, SETTINGS).count.tolist() == [4]
 
 
-def test_the_clustering_chooses_among_the_counts_that_the_svm_finds_plausible() -> None:
+def test_what_is_clustered_is_weighed_in() -> None:
     taps = taps_for([3, 3, 3, 6], [2, 2, 2, 2])
     taps["answer"][:, 3] = [0.95, 0.6, 0, 0.95]
     taps["answer"] /= np.linalg.norm(taps["answer"], axis=1, keepdims=True)
-    outcome = combined(taps, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(margin=0.1))
-    # Three peaks: plausible for the first image only. Six peaks are "4+", which the SVM rules out.
+    outcome = combined(taps, believing(0.1), SIGNATURES, SETTINGS)
+    # Three peaks outweigh a lead of .04, and none of .3 or 1. Six peaks speak for "4+", and the SVM against it.
     np.testing.assert_array_equal(outcome.count, [3, 2, 2, 2])
     assert n_pointers(outcome.pointers) == [3, 2, 2, 2]
-    alone = combined(taps, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(margin=0))
-    np.testing.assert_array_equal(alone.count, [2, 2, 2, 2])
-    trusting = combined(taps, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(margin=100))
+    scores = COUNTER.scores(taps)
+    np.testing.assert_array_equal(outcome.count_scores[:, 4], scores[:, 4] + np.float32([0, 0, 0, 0.1]))
+    np.testing.assert_array_equal(combined(taps, COUNTER, SIGNATURES, SETTINGS).count, [2, 2, 2, 2])
+    trusting = combined(taps, believing(100), SIGNATURES, SETTINGS)
     np.testing.assert_array_equal(trusting.count, p2c(taps, SIGNATURES, SETTINGS).count)
+
+
+def test_clusters_are_told_by_the_settings_that_they_were_believed_with() -> None:
+    taps = taps_for([6], [4])
+    settled = believing(0.1, PeakSettings(cutoff=1.0, min_density=0.7, min_distance=3))
+    fewer = p2c(taps, SIGNATURES, replace(SETTINGS, min_density=0.7)).count.tolist()
+    assert fewer == [5]
+    assert combined(taps, settled, SIGNATURES, SETTINGS).count.tolist() == fewer
 
 
 def test_the_networks_evidence_does_what_a_signature_does() -> None:
@@ -159,16 +178,20 @@ def test_the_background_class_speaks_for_no_object_and_never_for_a_signature() -
     taps = taps_for([2, 2], [2, 0])
     background = replace(SETTINGS, background_class=0)
     taps["logits"][:, 0] = 3
-    outcome = combined(taps, COUNTER, SIGNATURES, background, CombinedSettings(margin=0.1))
+    outcome = combined(taps, believing(0.1), SIGNATURES, background)
     np.testing.assert_array_equal(outcome.count, [2, 0])
     np.testing.assert_array_equal(outcome.class_id, [1, 1])
     assert n_pointers(outcome.pointers) == [2, 0]
+    np.testing.assert_array_equal(combined(taps, believing(2), SIGNATURES, background).count, [0, 0])
 
 
-def test_a_count_that_is_no_label_leaves_the_answer_to_the_svm() -> None:
-    counter = CountSVM(("answer",), ("1", "3"), {"answer": np.eye(2, 5, dtype=np.float32)}, np.zeros(2, np.float32))
-    outcome = combined(taps_for([2, 6, 0], [0, 1, 0]), counter, SIGNATURES, SETTINGS, CombinedSettings(margin=100))
-    np.testing.assert_array_equal(outcome.count, [1, 3, 1])
+def test_labels_may_leave_counts_out() -> None:
+    witness = ClusterLikelihood(np.float32([[0, 0], [9, 0], [0, 0], [0, 9], [0, 9]]), PEAKS, "evidence")
+    weights = {"answer": np.eye(2, 5, dtype=np.float32)}
+    counter = CountSVM(("answer",), ("1", "3"), weights, np.zeros(2, np.float32), witness)
+    # Two clusters and none say nothing, the last row stands for four and more.
+    outcome = combined(taps_for([2, 6, 0, 1], [0, 0, 1, 1]), counter, SIGNATURES, SETTINGS)
+    np.testing.assert_array_equal(outcome.count, [1, 3, 3, 1])
 
 
 def test_images_that_need_asking_again_do_not_change_the_others() -> None:

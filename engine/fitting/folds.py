@@ -1,0 +1,54 @@
+"""Folds of like label shares, which keep groups of images together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from pc_engine.errors import UsageError
+
+#: The places of the other images, and of those held out.
+Split = tuple[np.ndarray, np.ndarray]
+
+
+def stratified_folds(truth: np.ndarray, folds: int, seed: int, groups: Sequence[Hashable] | None = None) -> list[Split]:
+    """Split images into folds of like label shares.
+
+    Parameters
+    ----------
+    truth
+        Label index of each image, (n,). A label with fewer images than folds is missing from some.
+    folds
+        Number of folds.
+    seed
+        Of the assignment.
+    groups
+        Of each image, (n,): images of one group are held out together. None where each stands for itself.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer groups than folds.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a label with fewer images than folds, which is allowed
+        if groups is None:
+            return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth))
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+        if folds > len(numbers):
+            raise UsageError(
+                f"{folds} folds were asked for, but the images are of {len(numbers)} groups, which are held out "
+                f"whole: ask for {len(numbers)} folds or fewer."
+            )
+        group_of = [numbers[group] for group in groups]
+        return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(truth, truth, group_of))
+
+
+def as_groups(groups: Sequence[Hashable | None]) -> list[Hashable] | None:
+    """Return groups for `stratified_folds`: an image without one is its own; None where none has one."""
+    if all(group is None for group in groups):
+        return None
+    return [place if group is None else group for place, group in enumerate(groups)]

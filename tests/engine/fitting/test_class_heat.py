@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pc_engine.cluster_likelihood import PeakSettings
+from pc_engine.datasets import LabelledImage
+from pc_engine.engine import Engine, open_network
+from pc_engine.fitting.class_heat import heat_source
+from pc_engine.fitting.cluster_likelihood import count_clusters
+from pc_engine.fitting.from_images import counter_from_images, features_from_images
+from pc_engine.model import load_model
+from pc_engine.modes.p2c import p2c_taps, signature_name
+from pc_engine.signatures import SignatureDictionary
+
+FAST: dict[str, Any] = {"backend": "onnxruntime", "precision": "fp32"}
+
+
+@pytest.fixture
+def photos(tmp_path: Path, draw_scene: Any) -> list[Path]:
+    """One that is none, and 0 to 4 blobs."""
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    for count in range(5):
+        draw_scene([(1, 1), (6, 1), (1, 6), (6, 6)][:count]).save(tmp_path / f"{count}.png")
+    return [tmp_path / "broken.png", *(tmp_path / f"{count}.png" for count in range(5))]
+
+
+def test_what_p2c_counts_is_what_the_heat_clusters_to(tiny_directory: Path, photos: list[Path]) -> None:
+    model = load_model(tiny_directory)
+    taps = (*model.manifest.count_features, *p2c_taps(model.manifest))
+    with Engine(model, mode="p2c", **FAST) as engine:
+        expected = [result.count for result in engine.run(photos) if result.count is not None]
+        settings = engine.settings.p2c
+    source = heat_source(model.manifest, model.parts.signatures)
+    images = [LabelledImage(path, count=1) for path in photos]
+    network = open_network(model, tuple(dict.fromkeys(taps)), batch_size=2, **FAST)
+    seen = features_from_images(images, network, workers=1, heat=source)
+    network.close()
+    assert len(seen.taken) + len(seen.unreadable) == len(photos)
+    assert seen.unreadable
+    assert seen.heat is not None
+    assert seen.heat.signatures == signature_name(model.manifest) == model.manifest.files["signatures.safetensors"]
+    peaks = PeakSettings(settings.cutoff, settings.min_density, settings.min_distance)
+    assert count_clusters(seen.heat, peaks).tolist() == expected
+    assert len(set(expected)) > 1
+    np.testing.assert_array_equal(seen.heat.of(np.array([1])).maps, seen.heat.maps[1:2])
+
+
+def test_nothing_has_no_heat_and_what_overflows_has_none(tiny_manifest: Any) -> None:
+    signatures = SignatureDictionary({"conv_last": np.zeros((3, 1), np.int32)}, np.ones(3, bool))
+    manifest = replace(
+        tiny_manifest,
+        settings={"p2c.background_class": 2, "p2c.top_last": 1},
+        files={"signatures.safetensors": "0" * 64},
+    )
+    maps = np.zeros((3, 5, 8, 8), np.float32)
+    maps[:, 0, 2, 3] = [1, 1, np.inf]
+    taps = {"conv_last": maps, "logits": np.float32([[1, 0, 0], [0, 0, 1], [1, 0, 0]])}
+    with np.errstate(invalid="ignore"):
+        found = heat_source(manifest, signatures).maps(taps)
+    assert found.dtype == np.float32
+    assert found[0, 2, 3] > 0
+    assert not found[1:].any()
+
+
+def test_groups_of_the_images_reach_the_folds(
+    tiny_directory: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(tiny_directory)
+    images = [LabelledImage(path, count=n % 2, group=n // 2) for n, path in enumerate(photos[1:] * 4)]
+    asked: list[Any] = []
+
+    def spy(*given: Any, **options: Any) -> Any:
+        asked.append(options["groups"])
+        return None, None
+
+    monkeypatch.setattr("pc_engine.fitting.from_images.fit_counter", spy)
+    network = open_network(model, model.manifest.count_features, **FAST)
+    counter_from_images(images, network, workers=1)
+    network.close()
+    assert asked == [[image.group for image in images]]

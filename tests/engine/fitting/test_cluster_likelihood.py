@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pc_engine.cluster_likelihood import PeakSettings
+from pc_engine.fitting.class_heat import ClassHeat
+from pc_engine.fitting.cluster_likelihood import count_clusters, fit_cluster_likelihood
+from pc_engine.fitting.folds import stratified_folds
+from pc_engine.modes.p2c import P2CSettings
+
+LABELS = ("0", "1", "2", "3+")
+PLACES = [(2, 2), (11, 2), (2, 11), (11, 11), (6, 6)]
+SETTINGS = P2CSettings(min_density=0.5, min_distance=3)
+
+
+def bumps(numbers: np.ndarray) -> ClassHeat:
+    """Heatmaps with so many bumps."""
+    y, x = np.mgrid[:14, :14]
+    maps = np.zeros((len(numbers), 14, 14), np.float32)
+    for heat, number in zip(maps, numbers, strict=True):
+        for centre_x, centre_y in PLACES[:number]:
+            heat += np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / 1.3)
+    return ClassHeat(maps, SETTINGS, "evidence")
+
+
+def unsure(truth: np.ndarray, noise: float = 1.0) -> np.ndarray:
+    """Scores of an SVM that is often wrong."""
+    return np.eye(4)[truth] + np.random.default_rng(0).normal(0, noise, (len(truth), 4))
+
+
+def test_clusters_are_counted_batch_by_batch() -> None:
+    numbers = np.arange(600) % 6
+    found = count_clusters(bumps(numbers), PeakSettings(1.0, 0.5, 3.0))
+    np.testing.assert_array_equal(found, np.minimum(numbers, 5))
+
+
+def test_clusters_that_are_right_help_an_svm_that_is_unsure() -> None:
+    truth = np.arange(200) % 4
+    scores = unsure(truth)
+    fitted = fit_cluster_likelihood(scores, truth, LABELS, bumps(truth), stratified_folds(truth, 5, 0))
+    assert fitted is not None
+    alone, together = (float((each.argmax(axis=1) == truth).mean()) for each in (scores, fitted.scores))
+    assert alone < 0.7
+    assert together > 0.95
+    found = fitted.likelihood
+    assert found.signatures == "evidence"
+    assert found.log_likelihood.dtype == np.float32
+    assert found.log_likelihood.shape == (5, 4)
+    # Each label has 50 images, each number of clusters was seen once before: 51 of 55 and 1 of 55.
+    expected = np.log(np.where(np.eye(5, 4), 51, 1) / 55)
+    np.testing.assert_allclose(found.log_likelihood, fitted.weight * expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clusters_at_random_are_not_believed(seed: int) -> None:
+    truth = np.arange(200) % 4
+    numbers = np.random.default_rng(seed).integers(0, 4, 200)
+    fitted = fit_cluster_likelihood(unsure(truth, 0.5), truth, LABELS, bumps(numbers), stratified_folds(truth, 5, 0))
+    assert fitted is None
+
+
+def test_an_svm_that_is_always_right_is_left_alone() -> None:
+    truth = np.arange(80) % 4
+    assert (
+        fit_cluster_likelihood(unsure(truth, 0.01), truth, LABELS, bumps(truth), stratified_folds(truth, 4, 0)) is None
+    )
+
+
+def test_no_image_is_believed_for_its_own_sake() -> None:
+    """Each image has another number of clusters; by heart that would tell every label."""
+    truth = np.array([0, 1, 2, 3] * 2)
+    scores = np.zeros((8, 4))
+    heat = bumps(np.array([0, 1, 2, 3, 4, 5, 4, 5]))
+    assert fit_cluster_likelihood(scores, truth, LABELS, heat, stratified_folds(truth, 2, 0)) is None

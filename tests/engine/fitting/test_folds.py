@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pc_engine.errors import UsageError
+from pc_engine.fitting.folds import as_groups, stratified_folds
+
+
+def test_each_image_is_held_out_once_and_shares_are_alike() -> None:
+    truth = np.repeat([0, 1], [30, 15])
+    folds = stratified_folds(truth, 3, 0)
+    assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(45))
+    for others, held_out in folds:
+        assert sorted([*others, *held_out]) == list(range(45))
+        assert np.bincount(truth[held_out]).tolist() == [10, 5]
+
+
+def test_groups_stay_together_and_have_to_suffice() -> None:
+    truth, groups = np.tile([0, 1], 20), [place // 8 for place in range(40)]
+    folds = stratified_folds(truth, 5, 0, groups)
+    assert sorted({groups[place] for place in held_out}.pop() for _, held_out in folds) == [0, 1, 2, 3, 4]
+    with pytest.raises(UsageError, match="6 folds were asked for, but the images are of 5 groups"):
+        stratified_folds(truth, 6, 0, groups)
+
+
+def test_a_scarce_label_is_no_warning() -> None:
+    assert len(stratified_folds(np.array([0] * 9 + [1]), 3, 0)) == 3
+
+
+def test_an_image_without_a_group_is_its_own() -> None:
+    assert as_groups([None, None]) is None
+    assert as_groups(["a", None, "a"]) == ["a", 1, "a"]
