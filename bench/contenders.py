@@ -169,7 +169,7 @@ def _folds(
         "k": settings.folds,
         "seed": settings.seed,
         "c": [fold.report.c for fold in first],
-        "coupling": [fold.report.pseudo_images for fold in first],
+        "coupled": [fold.report.coupled for fold in first],
         "clusters_weight": [fold.report.combined and fold.report.combined.weight for fold in first],
         "groups": None if groups is None else len({*groups}),
         "unseen_classes": settings.unseen_classes,

@@ -19,8 +19,6 @@ from pc_engine.fitting.reduction import reduce_features
 
 #: Values of the SVM's C that cross-validation chooses from.
 DEFAULT_C_GRID = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-# Values of the pseudo-images of a coupling that cross-validation chooses from.
-_PSEUDO_IMAGES = (0.0, 30.0)
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,8 @@ class CounterReport:
         Images by true label (row) and predicted label (column), summed over the folds, at the chosen C.
     grid
         C to (mean, standard deviation) over the folds of the mean recall over labels, before any coupling.
-    pseudo_images
-        Of the coupling of the labels' scores (see `pc_engine.fitting.recoupling`); None where they stand as they are.
+    coupled
+        Whether the labels' scores are coupled (see `pc_engine.fitting.recoupling`).
     combined
         How mode combined does on the same images; None where it counts as c2p does, but beyond the last label.
     """
@@ -74,7 +72,7 @@ class CounterReport:
     folds: int
     confusion: tuple[tuple[int, ...], ...]
     grid: Mapping[float, tuple[float, float]]
-    pseudo_images: float | None = None
+    coupled: bool = False
     combined: CombinedReport | None = None
 
     @property
@@ -128,7 +126,7 @@ class CounterReport:
             "cv_std": self.cv_std,
             "confusion": [list(row) for row in self.confusion],
             "grid": [{"c": c, "mean": mean, "std": std} for c, (mean, std) in self.grid.items()],
-            "coupling": None if self.pseudo_images is None else {"pseudo_images": self.pseudo_images},
+            "coupled": self.coupled,
             "combined": None
             if self.combined is None
             else {
@@ -227,12 +225,13 @@ def fit_counter(
         held_out_scores[c] = scores
     best = max(grid, key=lambda c: grid[c][0])
     weights, bias = fit_one_vs_rest(reduced.rows, truth, c=best, seed=seed)
-    scores, pseudo_images = held_out_scores[best], None
+    scores = held_out_scores[best]
+    coupled = held_out_coupling(scores, truth, splits) if couple else scores
+    gain, error = recall_gain(truth, coupled.argmax(axis=1), scores.argmax(axis=1))
+    couple = gain > error
     if couple:
-        scores, pseudo_images = _choose_coupling(scores, truth, splits)
-    if pseudo_images is not None:
-        coupling = fit_recoupling(held_out_scores[best], truth, pseudo_images)
-        weights, bias = coupling.matrix @ weights, coupling(bias)
+        coupling = fit_recoupling(scores, truth)
+        scores, weights, bias = coupled, coupling.matrix @ weights, coupling(bias)
     witness = None if heat is None else fit_cluster_likelihood(scores, truth, labels, heat, splits)
     counter = CountSVM(
         features=tuple(features),
@@ -244,21 +243,8 @@ def fit_counter(
     if progress is not None:
         progress(total, total)
     combined = None if witness is None else CombinedReport(witness.weight, _confusion(truth, witness.scores))
-    report = CounterReport(
-        labels, len(truth), best, len(splits), _confusion(truth, scores), grid, pseudo_images, combined
-    )
+    report = CounterReport(labels, len(truth), best, len(splits), _confusion(truth, scores), grid, couple, combined)
     return counter, report
-
-
-def _choose_coupling(scores: np.ndarray, truth: np.ndarray, splits: Sequence[Split]) -> tuple[np.ndarray, float | None]:
-    """Return held-out scores (n, L), coupled where that helps, and the pseudo-images of the coupling."""
-    chosen, pseudo_images, best = scores, None, 0.0
-    for candidate in _PSEUDO_IMAGES:
-        coupled = held_out_coupling(scores, truth, splits, candidate)
-        gain, error = recall_gain(truth, coupled.argmax(axis=1), scores.argmax(axis=1))
-        if gain - error > best:
-            chosen, pseudo_images, best = coupled, candidate, gain - error
-    return chosen, pseudo_images
 
 
 def _confusion(truth: np.ndarray, scores: np.ndarray) -> tuple[tuple[int, ...], ...]:

@@ -19,6 +19,8 @@ from sklearn.preprocessing import StandardScaler
 
 # Inverse strength of the regularisation, on scores of unit variance.
 _C = 0.3
+# All labels count the same, but those of fewer images than this, which would be seen everywhere.
+_LEAST_IMAGES = 20
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -42,7 +44,7 @@ class Recoupling:
         return coupled
 
 
-def fit_recoupling(scores: np.ndarray, truth: np.ndarray, pseudo_images: float) -> Recoupling:
+def fit_recoupling(scores: np.ndarray, truth: np.ndarray) -> Recoupling:
     """Fit a multinomial logistic regression from scores to labels.
 
     Parameters
@@ -50,13 +52,10 @@ def fit_recoupling(scores: np.ndarray, truth: np.ndarray, pseudo_images: float) 
     scores
         (n, L) float64, of SVMs that did not see the image.
     truth
-        Label index of each image, (n,); every index of 0..L-1 occurs.
-    pseudo_images
-        A label of n images is weighted by 1 / (n + ``pseudo_images``): 0 makes all labels count the same, a larger
-        value keeps a label of a handful of images from being seen everywhere.
+        Label index of each image, (n,); every index of 0..L-1 occurs. An image weighs as much as its label is rare.
     """
     images = np.bincount(truth, minlength=scores.shape[1])
-    weights = 1 / (images[truth] + pseudo_images)
+    weights = 1 / np.maximum(images[truth], _LEAST_IMAGES)
     scaler, regression = StandardScaler(), LogisticRegression(C=_C, max_iter=1000)
     make_pipeline(scaler, regression).fit(scores, truth, logisticregression__sample_weight=weights / weights.mean())
     coefficients, intercepts = np.asarray(regression.coef_), np.asarray(regression.intercept_)
@@ -69,11 +68,9 @@ def fit_recoupling(scores: np.ndarray, truth: np.ndarray, pseudo_images: float) 
     return Recoupling(matrix, intercepts - matrix @ scaler.mean_)
 
 
-def held_out_coupling(
-    scores: np.ndarray, truth: np.ndarray, splits: Sequence[Split], pseudo_images: float
-) -> np.ndarray:
+def held_out_coupling(scores: np.ndarray, truth: np.ndarray, splits: Sequence[Split]) -> np.ndarray:
     """Return coupled scores (n, L), those of each fold by a coupling that was fitted on the others'."""
     coupled = np.empty_like(scores)
     for others, held_out in splits:
-        coupled[held_out] = fit_recoupling(scores[others], truth[others], pseudo_images)(scores[held_out])
+        coupled[held_out] = fit_recoupling(scores[others], truth[others])(scores[held_out])
     return coupled

@@ -187,19 +187,19 @@ def test_labels_are_coupled_where_that_helps() -> None:
     features, counts = on_a_line(300, 0)
     coupled, report = fit_counter(features, counts, c_grid=(0.1,))
     alone, lesser = fit_counter(features, counts, c_grid=(0.1,), couple=False)
-    assert (report.pseudo_images in (0.0, 30.0), lesser.pseudo_images) == (True, None)
+    assert (report.coupled, lesser.coupled) == (True, False)
     assert lesser.mean_accuracy == pytest.approx(lesser.cv_mean, abs=1e-9)  # folds of equal shares
     unseen, expected = on_a_line(300, 1)
     before, after = (float((each.scores(unseen).argmax(axis=1) == expected).mean()) for each in (alone, coupled))
     assert before == pytest.approx(lesser.mean_accuracy, abs=0.1)
     assert after == pytest.approx(report.mean_accuracy, abs=0.05)
     assert after > before + 0.1
-    assert report.to_dict()["coupling"] == {"pseudo_images": report.pseudo_images}
+    assert report.to_dict()["coupled"]
 
 
 def test_what_is_separable_is_not_coupled() -> None:
     features, counts = make_data(n=300)
-    assert fit_counter(features, counts, c_grid=(1.0,))[1].pseudo_images is None
+    assert not fit_counter(features, counts, c_grid=(1.0,))[1].coupled
 
 
 def test_clusters_that_help_are_kept_with_the_counter() -> None:
