@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
+from pc_engine.cluster_likelihood import PEAK_LIMITS, ClusterLikelihood, PeakSettings
 from pc_engine.counter import label_counts
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.folds import Split
@@ -54,8 +54,8 @@ def fit_cluster_likelihood(
 
     Returns
     -------
-    The best of several settings and weights, by the mean recall on held-out images, where it gains more than the
-    standard error of that gain; else None.
+    The best of several settings and weights, by the mean recall on held-out images, where it gains more than two
+    standard errors of that gain; else None.
     """
     alone = scores.argmax(axis=1)
     rows = int(label_counts(labels)[-1]) + 2
@@ -87,9 +87,9 @@ def count_clusters(heat: ClassHeat, peaks: PeakSettings) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _scaled(settings: P2CSettings, factors: tuple[float, float, float]) -> PeakSettings:
-    cutoff, density, distance = factors
-    return PeakSettings(settings.cutoff * cutoff, settings.min_density * density, settings.min_distance * distance)
+def _scaled(settings: P2CSettings, factors: tuple[float, ...]) -> PeakSettings:
+    values = zip(PEAK_LIMITS.items(), factors, strict=True)
+    return PeakSettings(**{name: min(getattr(settings, name) * factor, high) for (name, (_, high)), factor in values})
 
 
 def _log_likelihood(clusters: np.ndarray, truth: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

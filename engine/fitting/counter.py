@@ -195,9 +195,9 @@ def fit_counter(
     :mod:`pc_engine.fitting.reduction`). No copy of the features is made. As always in LIBLINEAR the intercept is
     regularised like a weight.
 
-    What is fitted beside the SVM takes part only where it gains more than the standard error of the gain, in mean
-    recall on held-out images: the coupling of the labels' scores (`pc_engine.fitting.recoupling`), then the clusters
-    (`pc_engine.fitting.cluster_likelihood`).
+    What is fitted beside the SVM takes part only where held-out images gain by it in mean recall: the coupling of the
+    labels' scores (`pc_engine.fitting.recoupling`) if that exceeds the gain's standard error, then the clusters
+    (`pc_engine.fitting.cluster_likelihood`), of which many settings are tried, if it exceeds two.
 
     The report's figures are taken at the C they helped to choose, so they flatter by the little that a choice among
     a handful of values can; ``pc-engine evaluate`` on other images is the unbiased figure.

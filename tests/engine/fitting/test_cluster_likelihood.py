@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,3 +75,12 @@ def test_no_image_is_believed_for_its_own_sake() -> None:
     scores = np.zeros((8, 4))
     heat = bumps(np.array([0, 1, 2, 3, 4, 5, 4, 5]))
     assert fit_cluster_likelihood(scores, truth, LABELS, heat, stratified_folds(truth, 2, 0)) is None
+
+
+def test_extreme_settings_of_a_model_stay_within_their_limits() -> None:
+    truth = np.arange(200) % 4
+    heat = bumps(truth)
+    extreme = replace(heat, settings=replace(SETTINGS, cutoff=900.0))
+    fitted = fit_cluster_likelihood(unsure(truth), truth, LABELS, extreme, stratified_folds(truth, 5, 0))
+    assert fitted is not None  # one cluster or none is all that is told apart
+    assert 900 <= fitted.likelihood.peaks.cutoff <= 1000
