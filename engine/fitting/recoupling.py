@@ -17,12 +17,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pc_engine.fitting.folds import Split
+
 # Inverse strength of the regularisation, on scores of unit variance.
 _C = 0.3
 # All labels count the same, but those of fewer images than this, which would be seen everywhere.
 _LEAST_IMAGES = 20
-
-Split = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
