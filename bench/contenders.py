@@ -15,7 +15,7 @@ from pc_engine.backbone import Backbone
 from pc_engine.bench.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine, open_network
-from pc_engine.fitting.class_heat import HeatSource, heat_source
+from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.folds import as_groups
 from pc_engine.fitting.from_images import features_from_images
 from pc_engine.machine import usable_cores
@@ -96,12 +96,9 @@ def judge(
         report=report,
     )
     try:
-        fits = tuple(dict.fromkeys(each.counter for each in contenders.values()))
-        shares, folds = [Share(range(len(images)), dict.fromkeys(fits, model))], None
+        shares, folds = [Share(range(len(images)), {each.counter: model for each in contenders.values()})], None
         if settings.folds is not None:
-            sees_classes = any({"counter", "signatures"} <= {*each.mode.needs} for each in contenders.values())
-            heat = heat_source(model.manifest, model.parts.signatures) if sees_classes else None
-            shares, folds = _folds(images, model, network, heat, fits, settings, progress)
+            shares, folds = _folds(images, model, contenders, network, settings, progress)
         rows = _rows(images, shares, contenders, network, settings, progress)
         return rows, shares, {"backend": network.backend, "precision": network.request.precision, "folds": folds}
     finally:
@@ -111,14 +108,15 @@ def judge(
 def _folds(
     images: Sequence[LabelledImage],
     model: Model,
+    contenders: Mapping[str, Contender],
     network: Backbone,
-    heat: HeatSource | None,
-    fits: Sequence[CounterFit],
     settings: EvaluationSettings,
     progress: Progress,
 ) -> tuple[list[Share], dict[str, Any]]:
-    """Return the models to judge each fold by, and what to report of the folds with the first of the ``fits``."""
+    """Return the models to judge each fold by, and what to report of the folds as the first contender has them."""
     assert settings.folds is not None
+    fits = tuple(dict.fromkeys(each.counter for each in contenders.values()))
+    sees_classes = any({"counter", "signatures"} <= {*each.mode.needs} for each in contenders.values())
     done = 0
 
     def advance(n: int) -> None:
@@ -130,7 +128,7 @@ def _folds(
         images,
         network,
         workers=settings.workers or usable_cores(),
-        heat=heat,
+        heat=heat_source(model.manifest, model.parts.signatures) if sees_classes else None,
         advance=advance,
     )
     taken = seen.taken

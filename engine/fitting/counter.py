@@ -39,7 +39,7 @@ class CombinedReport:
     @property
     def mean_accuracy(self) -> float:
         """Mean of the recall over labels."""
-        return float(np.mean([row[i] / sum(row) for i, row in enumerate(self.confusion)]))
+        return float(np.mean(_recalls(self.confusion)))
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,7 @@ class CounterReport:
     @property
     def recall(self) -> dict[str, float]:
         """Share of a label's images that got this label: the accuracy per label of the paper's Table 1."""
-        return {
-            label: row[i] / sum(row) for i, (label, row) in enumerate(zip(self.labels, self.confusion, strict=True))
-        }
+        return dict(zip(self.labels, _recalls(self.confusion), strict=True))
 
     @property
     def precision(self) -> dict[str, float | None]:
@@ -245,6 +243,11 @@ def fit_counter(
     combined = None if witness is None else CombinedReport(witness.weight, _confusion(truth, witness.scores))
     report = CounterReport(labels, len(truth), best, len(splits), _confusion(truth, scores), grid, couple, combined)
     return counter, report
+
+
+def _recalls(confusion: Sequence[Sequence[int]]) -> list[float]:
+    """Return of each true label, a row, the share that was found to be it."""
+    return [row[i] / sum(row) for i, row in enumerate(confusion)]
 
 
 def _confusion(truth: np.ndarray, scores: np.ndarray) -> tuple[tuple[int, ...], ...]:

@@ -67,14 +67,14 @@ def assert_same(results: list[Result], expected: list[Result]) -> None:
             assert pointer.score == pytest.approx(its_other.score, abs=1e-9)
 
 
-@pytest.mark.parametrize(("mode", "cluster"), JOBS)
-def test_results_are_the_cpus_and_each_batch_crosses_once(
-    mode: str, cluster: str | None, tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
-) -> None:
-    with on_gpu(tiny_directory, mode, cluster=cluster) as engine:
+def assert_each_batch_crosses_once(
+    model: Path, mode: str, cluster: str | None, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> list[Result]:
+    """Compare with the CPU what the GPU says, count what crosses, and return it."""
+    with on_gpu(model, mode, cluster=cluster) as engine:
         assert engine.device == "cuda:0"
         results = list(engine.run(scenes))
-        assert_same(results, on_cpu(tiny_directory, scenes, mode, cluster))
+        assert_same(results, on_cpu(model, scenes, mode, cluster))
         assert pretended_gpu.to_host == len(pretended.sizes)
         assert sum(pretended.sizes) == 11
         # Weights, signatures and other constants are there by now, and stay there.
@@ -82,6 +82,14 @@ def test_results_are_the_cpus_and_each_batch_crosses_once(
         assert list(engine.run(scenes)) == results
         assert pretended_gpu.to_host == len(pretended.sizes)
         assert pretended_gpu.to_device == moved > 0
+    return results
+
+
+@pytest.mark.parametrize(("mode", "cluster"), JOBS)
+def test_results_are_the_cpus_and_each_batch_crosses_once(
+    mode: str, cluster: str | None, tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    assert_each_batch_crosses_once(tiny_directory, mode, cluster, scenes, pretended_gpu, pretended)
 
 
 @pytest.mark.parametrize(("mode", "top"), [("p2c", 0), ("p2c", 1), ("combined", 2)])
@@ -103,14 +111,8 @@ def test_evidence_stays_on_the_gpu(
     )
     tiny_counter.save(directory / COUNTER_FILE)
     write_manifest(replace(exported, settings={"p2c.top_evidence": top}), directory)
-    with on_gpu(directory, mode) as engine:
-        results = list(engine.run(scenes))
-        assert_same(results, on_cpu(directory, scenes, mode))
-        assert {result.count for result in results} == {None, *range(6)}
-        assert pretended_gpu.to_host == len(pretended.sizes)
-        moved = pretended_gpu.to_device
-        assert list(engine.run(scenes)) == results
-        assert pretended_gpu.to_device == moved
+    results = assert_each_batch_crosses_once(directory, mode, None, scenes, pretended_gpu, pretended)
+    assert {result.count for result in results} == {None, *range(6)}
 
 
 def test_what_clusters_say_stays_on_the_gpu(
@@ -126,14 +128,8 @@ def test_what_clusters_say_stays_on_the_gpu(
     table[2, 3] = 10  # whatever it is worth: two clusters are three objects
     witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 2.0), signatures)
     directory = make_model(tmp_path / "model", counter=replace(tiny_counter, clusters=witness))
-    with on_gpu(directory, "combined") as engine:
-        results = list(engine.run(scenes))
-        assert_same(results, on_cpu(directory, scenes, "combined"))
-        assert {result.count for result in results} == {None, 0, 1, 3, 4, 5}
-        assert pretended_gpu.to_host == len(pretended.sizes)
-        moved = pretended_gpu.to_device
-        assert list(engine.run(scenes)) == results
-        assert pretended_gpu.to_device == moved
+    results = assert_each_batch_crosses_once(directory, "combined", None, scenes, pretended_gpu, pretended)
+    assert {result.count for result in results} == {None, 0, 1, 3, 4, 5}
 
 
 def test_batches_run_side_by_side_each_on_a_stream_of_its_own(
