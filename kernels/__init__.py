@@ -10,11 +10,14 @@ from pc_engine.kernels.channel_max import channel_max
 from pc_engine.kernels.cluster_extent import ClusterBoxes, cluster_boxes
 from pc_engine.kernels.dbscan import WeightedDbscan, dbscan
 from pc_engine.kernels.density_peaks import DensityPeaks, density_peaks
+from pc_engine.kernels.max_pool import max_pool
 from pc_engine.kernels.mean_heatmap import mean_heatmap
 from pc_engine.kernels.normalise import l2_normalise, normalise_heatmap
+from pc_engine.kernels.pixel_columns import pixel_columns
 from pc_engine.kernels.resize_maps import resize_maps
 from pc_engine.kernels.select_maps import select_maps
 from pc_engine.kernels.selected_heatmap import selected_heatmap
+from pc_engine.kernels.to_planes import to_planes
 from pc_engine.kernels.weighted_gmm import GaussianMixtures, weighted_gmm
 from pc_engine.kernels.weighted_heatmap import weighted_heatmap
 
@@ -29,12 +32,15 @@ __all__ = [
     "density_peaks",
     "get_array_module",
     "l2_normalise",
+    "max_pool",
     "mean_heatmap",
     "normalise_heatmap",
+    "pixel_columns",
     "resize_maps",
     "select_maps",
     "selected_heatmap",
     "to_host",
+    "to_planes",
     "weighted_gmm",
     "weighted_heatmap",
 ]

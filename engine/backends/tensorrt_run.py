@@ -1,21 +1,17 @@
-"""A TensorRT engine at work: several contexts, each with a stream, its buffers and a CUDA graph of its own."""
+"""A TensorRT engine at work: a context for each batch in flight."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
-from queue import SimpleQueue
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pc_engine.backbone import CompileRequest
-from pc_engine.backends.cuda import Gpu, ImageBuffer, cuda_errors, first_line, free_unused_memory, on_device
+from pc_engine.backends.cuda import Gpu, cuda_errors, on_device
+from pc_engine.backends.lanes import PARALLEL, Lanes
 from pc_engine.backends.tensorrt_library import Library
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE
 from pc_engine.kernels.array_module import Array
-
-#: Batches in flight: while the host finishes one, the GPU has another.
-PARALLEL = 2
 
 # What a JIT-compiling library keeps of an engine's kernels: `None` before there is any.
 LoadKernels = Callable[[], bytes | None]
@@ -62,46 +58,27 @@ class TensorRtBackbone:
         keep_kernels: KeepKernels = lambda _: None,
     ) -> None:
         self.request = request
-        self.remarks: tuple[str, ...] = ()
-        self._gpu = gpu
-        self._idle: SimpleQueue[_Lane] = SimpleQueue()
         with cuda_errors("loading the network"), on_device(gpu.index), library.log.watch():
             runtime = library.create("Runtime", library.logger, action="starting the runtime")
             loaded = library.check(runtime.deserialize_cuda_engine(engine), "loading the engine")
             _check_tensors(library, loaded, request)
             settings = _RuntimeSettings(library, loaded, load_kernels())
-            lanes = [_Lane(library, settings, request) for _ in range(self.parallel)]
+            self._lanes = Lanes(request, gpu.index, lambda: _Context(library, settings, request))
             kernels = settings.compiled_kernels()
         if kernels is not None:
             keep_kernels(kernels)
-        self.remarks = tuple(dict.fromkeys(lane.remark for lane in lanes if lane.remark))
+        self.remarks = self._lanes.remarks
         # Contexts need their engine, and an engine its runtime, as long as they live.
         self._owners = [runtime, loaded, settings]
-        for lane in lanes:
-            self._idle.put(lane)
 
     def infer(self, images: Array) -> dict[str, Array]:
-        """See `pc_engine.backbone.Backbone.infer`.
-
-        Work that the calling thread's current CuPy stream was given before is waited for on the GPU. Images that are on
-        the GPU must be complete on that stream.
-        """
-        lane = self._idle.get()
-        try:
-            with cuda_errors("running the network"), on_device(self._gpu.index):
-                return lane.run(images)
-        finally:
-            self._idle.put(lane)
+        """See `pc_engine.backbone.Backbone.infer`; work that the caller's stream was given before is waited for."""
+        return self._lanes.run(images)
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
-        # A GPU that was lost has nothing left to free, and is no reason to end otherwise than planned.
-        with contextlib.suppress(BackendError), cuda_errors("closing the network"), on_device(self._gpu.index):
-            lanes = [self._idle.get() for _ in range(self._idle.qsize())]
-            for lane in lanes:
-                lane.close()
-            self._owners.clear()
-            free_unused_memory()
+        self._lanes.close()
+        self._owners.clear()
 
 
 class _RuntimeSettings:
@@ -139,93 +116,36 @@ class _RuntimeSettings:
         return None if kernels == self._known else kernels
 
 
-class _Lane:
-    """One context with what a batch needs: used by one thread at a time."""
+class _Context:
+    """One context and the taps that it fills: a `pc_engine.backends.lanes.Program`."""
+
+    anywhere = True
 
     def __init__(self, library: Library, settings: _RuntimeSettings, request: CompileRequest) -> None:
         import cupy
 
-        self._library, self._cupy = library, cupy
+        self._library = library
         pixels = request.manifest.input
         shape = (request.batch_size, pixels.height, pixels.width, 3)
+        self.captures = not settings.captures
         self._context = settings.create_context()
-        self._stream = cupy.cuda.Stream(non_blocking=True)
-        # A host thread that waits for a batch sleeps: its core is for decoding.
-        self._done = cupy.cuda.Event(block=True, disable_timing=True)
-        with self._stream:  # which fills them, and which no other stream waits for
-            self._images = ImageBuffer(shape)
-            self._taps = {
-                name: cupy.empty((shape[0], *request.manifest.taps[name].shape), cupy.float32) for name in request.taps
-            }
+        self._taps = {
+            name: cupy.empty((shape[0], *request.manifest.taps[name].shape), cupy.float32) for name in request.taps
+        }
         library.check(self._context.set_input_shape(IMAGE, shape), "setting the batch size")
         for name, tap in self._taps.items():
             library.check(self._context.set_tensor_address(name, tap.data.ptr), f"placing '{name}'")
-        self._graph: Any = None
-        self.remark = ""
-        self._warm_up(capture=not settings.captures)
 
-    def run(self, images: Array) -> dict[str, Array]:
-        """Run one batch and wait for it."""
-        taken = self._images.take(images)
-        n = len(taken)
-        caller = self._cupy.cuda.get_current_stream()
-        # Allocated for the caller's stream, so that memory freed there is not written to before it is done with.
-        results = {name: self._cupy.empty((n, *tap.shape[1:]), tap.dtype) for name, tap in self._taps.items()}
-        self._stream.wait_event(caller.record())
-        placed = self._images.place(taken, self._stream)
-        if self._graph is not None and placed is self._images.device:
-            self._graph.launch(self._stream)
-        else:
-            self._execute(placed)
-        for name, tap in self._taps.items():
-            results[name].data.copy_from_device_async(tap.data, results[name].nbytes, self._stream)
-        self._done.record(self._stream)
-        self._done.synchronize()
-        return results
-
-    def close(self) -> None:
-        """Free what the GPU holds for this lane."""
-        self._stream.synchronize()
-        del self._graph, self._context, self._taps, self._images
-
-    def _execute(self, images: Array) -> None:
+    def execute(self, images: Array, stream: Any) -> Mapping[str, Array]:
+        """See `pc_engine.backends.lanes.Program.execute`."""
         check, context = self._library.check, self._context
         check(context.set_tensor_address(IMAGE, images.data.ptr), f"placing '{IMAGE}'")
-        check(context.execute_async_v3(self._stream.ptr), "running the network")
+        check(context.execute_async_v3(stream.ptr), "running the network")
+        return self._taps
 
-    def _warm_up(self, capture: bool) -> None:
-        """Run once, as first runs allocate and compile, and then record a run as a CUDA graph.
-
-        A graph starts the kernels of a batch with one call. Where it cannot be captured (another library of the process
-        may forbid it, or an engine need the host in between) every batch starts them one by one: slower where kernels
-        are short, with the same numbers.
-        """
-        self._execute(self._images.device)
-        self._stream.synchronize()
-        if not capture:
-            return
-        try:
-            self._graph = self._capture()
-            self._graph.launch(self._stream)
-            self._stream.synchronize()
-        except (BackendError, self._cupy.cuda.runtime.CUDARuntimeError) as error:
-            self._graph = None
-            self.remark = f"No CUDA graph could be captured, so kernels are started one by one ({first_line(error)})."
-            # A capture that failed leaves its stream unusable.
-            self._stream = self._cupy.cuda.Stream(non_blocking=True)
-            self._execute(self._images.device)
-            self._stream.synchronize()
-
-    def _capture(self) -> Any:
-        self._stream.begin_capture()
-        try:
-            self._execute(self._images.device)
-        except BackendError:
-            # Ended in any case, so that the thread can use CUDA again; that it failed is known.
-            with contextlib.suppress(self._cupy.cuda.runtime.CUDARuntimeError):
-                self._stream.end_capture()
-            raise
-        return self._stream.end_capture()
+    def close(self) -> None:
+        """See `pc_engine.backends.lanes.Program.close`."""
+        del self._context, self._taps
 
 
 def _check_tensors(library: Library, engine: Any, request: CompileRequest) -> None:

@@ -1,13 +1,16 @@
 """The kernels in CUDA C, and the one place through which the operations reach a device.
 
-Every ``.cu`` of this folder holds the kernels of one operation (`heatmaps` those of several), one block an image. The
-NumPy code of the operation says what they compute. A launch neither copies anything to the host nor waits for the
-device: it is queued on CuPy's current stream. What NumPy code would refuse with an exception after looking at the
-values, a device can therefore only mark:
+Every ``.cu`` of this folder holds the kernels of one operation (`heatmaps` and `channels_last` those of several), one
+block an image where the cells of an image depend on one another. The NumPy code of the operation says what they
+compute. A launch neither copies anything to the host nor waits for the device: it is queued on CuPy's current stream.
+What NumPy code would refuse with an exception after looking at the values, a device can only
+mark:
 
 - heat that is negative or not finite: ``n_clusters`` or ``n_components_`` is -1 and the image has no pointers;
 - a count that is negative or over the number of slots: likewise, or NaN boxes and scores;
 - the index of a map that does not exist: the image's heatmap is NaN, which is the first case for what comes next.
+
+CuPy compiles for numbers below the smallest normal one to be zero, so that such heat is none, whatever its sign.
 
 Numbers of clusters and components are at least 0 otherwise: where a run copies them to the host, it finds such images.
 """
@@ -25,7 +28,7 @@ from typing import Any, Protocol
 from pc_engine.kernels.array_module import Array, get_array_module
 
 FOLDER = Path(__file__).parent
-SOURCES = ("cluster_extent", "dbscan", "density_peaks", "heatmaps", "weighted_gmm")
+SOURCES = ("channels_last", "cluster_extent", "dbscan", "density_peaks", "heatmaps", "weighted_gmm")
 # Without contraction to fused multiply-adds every product is rounded as on a host, whose results are then the same but
 # for the last bits of exp and log.
 COMPILE_OPTIONS = ("--std=c++17", "--fmad=false")

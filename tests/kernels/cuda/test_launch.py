@@ -10,11 +10,14 @@ from pc_engine.kernels import (
     density_peaks,
     get_array_module,
     l2_normalise,
+    max_pool,
     mean_heatmap,
     normalise_heatmap,
+    pixel_columns,
     resize_maps,
     select_maps,
     selected_heatmap,
+    to_planes,
     weighted_gmm,
 )
 from pc_engine.kernels.cuda import COMPILE_OPTIONS, STATIC_SHARED_BYTES, device_of
@@ -38,6 +41,9 @@ def operations(where):
         "weighted_gmm_f32": weighted_gmm(where.put(HEAT), where.put(COUNTS), max_components=3),
         "channel_max_f32": channel_max(where.put(MAPS)),
         "mean_heatmap_f32": mean_heatmap(where.put(MAPS)),
+        "max_pool_f32": max_pool(where.put(MAPS), (2, 2)),
+        "pixel_columns_f16": pixel_columns(where.put(np.zeros((1, 2, 2, 3), np.uint8)), 1.0, window=1, channels=4),
+        "to_planes_f32": to_planes(where.put(MAPS)),
         "selected_heatmap_f32": selected_heatmap([(where.put(MAPS), where.put(INDICES))]),
     }
 
@@ -73,7 +79,7 @@ def test_each_source_is_compiled_once(make_host):
     with host.active():
         operations(host)
         operations(host)
-    assert len(host.cupy.modules) == 5
+    assert len(host.cupy.modules) == 6
     assert {module.options for module in host.cupy.modules} == {COMPILE_OPTIONS}
     assert not any('#include "' in module.code for module in host.cupy.modules)
 
@@ -143,8 +149,9 @@ def test_images_too_large_for_a_block_go_the_general_way(make_host):
     numpy_cases = operations(type("OnHost", (), {"put": staticmethod(np.asarray)}))
     with host.active(), host.allowed_to_wait():
         found = operations(host)
-    # These two keep nothing of an image in shared memory.
-    assert {launch.kernel for launch in host.cupy.launches} == {"channel_max_f32", "selected_heatmap_f32"}
+    # These keep nothing of an image in shared memory.
+    anyway = {"channel_max_f32", "max_pool_f32", "pixel_columns_f16", "selected_heatmap_f32", "to_planes_f32"}
+    assert {launch.kernel for launch in host.cupy.launches} == anyway
     for name, expected in numpy_cases.items():
         for field in getattr(expected, "__dataclass_fields__", [None]):
             one, other = (result if field is None else getattr(result, field) for result in (found[name], expected))

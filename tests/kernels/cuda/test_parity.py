@@ -13,8 +13,11 @@ from pc_engine.kernels import (
     cluster_boxes,
     dbscan,
     density_peaks,
+    max_pool,
     mean_heatmap,
+    pixel_columns,
     selected_heatmap,
+    to_planes,
     weighted_gmm,
 )
 
@@ -315,10 +318,55 @@ def test_selected_heatmaps_of_other_grids_and_of_nothing(device):
     np.testing.assert_array_equal(device(selected_heatmap, nothing), np.zeros((2, 6, 6)))
 
 
+# Channels last
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("channels", [8, 5, 40])
+@pytest.mark.parametrize(
+    ("window", "stride", "pads"),
+    [((2, 2), (2, 2), (0, 0, 0, 0)), ((3, 2), (1, 3), (1, 0, 2, 1)), ((1, 1), (1, 1), (0, 0, 0, 0))],
+)
+def test_pooled_maps_agree(device, dtype, channels, window, stride, pads):
+    maps = np.random.default_rng(0).standard_normal((3, 7, 9, channels)).astype(dtype)
+    maps[1, 2, 3] = np.nan
+    maps[2, :2, :2] = -np.inf
+    np.testing.assert_array_equal(device(max_pool, maps, window, stride, pads), max_pool(maps, window, stride, pads))
+
+
+def test_maps_that_begin_anywhere_are_pooled(device):
+    maps = np.random.default_rng(0).standard_normal((2, 4, 6, 8)).astype(np.float16)
+    with device.active():
+        room = device.put(np.zeros(maps.size + 1, np.float16))
+        room[1:] = device.put(maps.ravel())
+        found = max_pool(room[1:].reshape(maps.shape), (2, 2), (2, 2))
+    np.testing.assert_array_equal(found.get(), max_pool(maps, (2, 2), (2, 2)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("shape", [(3, 14, 14, 40), (1, 1, 1, 1), (2, 5, 13, 3), (2, 8, 8, 64)])
+def test_planes_agree(device, dtype, shape):
+    maps = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    found = device(to_planes, maps)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, to_planes(maps))
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "pads", "channels"),
+    [(3, 1, (1, 1), 16), (5, 2, (2, 2), 24), (1, 1, (0, 0), 4), (4, 3, (0, 2), 17)],
+)
+def test_columns_of_pixels_agree(device, window, stride, pads, channels):
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 11, 3), np.uint8)
+    settings = {"window": window, "stride": stride, "pads": pads, "channels": channels}
+    found, expected = device(pixel_columns, images, 1.0, **settings), pixel_columns(images, 1.0, **settings)
+    np.testing.assert_array_equal(found, expected)
+
+
 # What NumPy code refuses, and what holds for all
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, -np.float32(1e-45)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, -np.finfo(np.float32).tiny])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bad_heat_marks_its_image_and_leaves_the_others_alone(device, bumps, value, dtype):
     heats = bumps([1, 2, 3]).astype(dtype)

@@ -10,8 +10,11 @@ from pc_engine.kernels import (
     cluster_boxes,
     dbscan,
     density_peaks,
+    max_pool,
     mean_heatmap,
+    pixel_columns,
     selected_heatmap,
+    to_planes,
     weighted_gmm,
 )
 from pc_engine.kernels.cuda import FOLDER, SOURCES, cuda_source
@@ -51,6 +54,11 @@ def run_all(host, bumps):
     host(channel_max, maps)
     host(mean_heatmap, maps)
     host(selected_heatmap, [(maps, indices)] * 2)
+    host(to_planes, maps)
+    host(max_pool, maps, (3, 2), (2, 2), (1, 0, 1, 1))
+    host(max_pool, np.zeros((2, 4, 4, 16), np.float16), (2, 2), (2, 2))
+    images = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    host(pixel_columns, images, 1.0, window=3, pads=(1, 1), channels=16)
     with host.active():
         maxima = host.put(np.zeros((2, 7), dtype=np.float32))
         selected_heatmap([(host.put(maps), host.put(indices))], maxima=maxima)

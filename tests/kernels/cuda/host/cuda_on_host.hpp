@@ -50,6 +50,10 @@ inline float half_to_float(unsigned short bits) {
     return bits & 0x8000 ? -value : value;
 }
 
+inline unsigned short float_to_half(float value) {
+    return std::bit_cast<unsigned short>(static_cast<_Float16>(value));
+}
+
 using std::exp, std::fabs, std::frexp, std::ldexp, std::log, std::rint, std::sqrt;
 
 namespace cuda_on_host {
@@ -124,7 +128,7 @@ std::string type_code() {
     if constexpr (std::is_pointer_v<T>) {
         return type_code<std::remove_cv_t<std::remove_pointer_t<T>>>() + "*";
     } else {
-        const char* letter = std::is_same_v<T, bool> ? "b" : std::is_integral_v<T> ? "i" : "f";
+        const char* letter = std::is_same_v<T, bool> ? "b" : std::is_unsigned_v<T> ? "u" : std::is_integral_v<T> ? "i" : "f";
         return letter + std::to_string(sizeof(T));
     }
 }

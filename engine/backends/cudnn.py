@@ -1,0 +1,246 @@
+"""cuDNN on an NVIDIA GPU, at fp16: for the cards that TensorRT-RTX does not know, from wheels that install as they are.
+
+Convolutions and matrix products are cuDNN's, each with its bias and ReLU in one kernel (`cudnn_plans`); what is left of
+a network is a few kernels of this project and of CuPy's (`array_graph`). A batch is one CUDA graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from pc_engine.backbone import Backbone, CompileRequest, Probe
+from pc_engine.backends.array_graph import ArrayGraph
+from pc_engine.backends.cuda import cuda_errors, describe_gpu, device_index, on_device
+from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plans, load_cudnn
+from pc_engine.backends.lanes import PARALLEL, Lanes
+from pc_engine.devices import gpu_reason
+from pc_engine.errors import BackendError
+from pc_engine.graph import open_graph
+from pc_engine.graph_half import cast_to_half
+from pc_engine.kernels.array_module import Array
+
+#: Precisions that it runs: others are ONNX Runtime's and TensorRT's.
+PRECISIONS = ("fp16",)
+# Matrix units that multiply float16 and the kernels above them begin with Ampere.
+_OLDEST_CAPABILITY = (8, 0)
+# Where a saved graph keeps the plans of its layers.
+_PLANS = "pc_engine.cudnn_plans"
+
+
+class CudnnBackbone:
+    """A network in cuDNN.
+
+    Parameters
+    ----------
+    request
+        What was compiled.
+    graph
+        The network in float16.
+    plans
+        The plan of each of its layers.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If the GPU's memory does not hold it.
+    BackendError
+        If cuDNN does not have these plans.
+    """
+
+    backend = "cudnn"
+    parallel = PARALLEL
+
+    def __init__(self, request: CompileRequest, graph: ArrayGraph, plans: Mapping[str, Plan]) -> None:
+        self.request = request
+        index = device_index(request.device)
+        cudnn = load_cudnn()
+        with cuda_errors("loading the network"), on_device(index):
+            weights = {name: _placed((layer.weights, layer.bias)) for name, layer in graph.layers.items()}
+        self._lanes = Lanes(request, index, lambda: _Program(cudnn, graph, plans, weights))
+        self.remarks = self._lanes.remarks
+
+    def infer(self, images: Array) -> dict[str, Array]:
+        """See `pc_engine.backbone.Backbone.infer`; work that the caller's stream was given before is waited for."""
+        return self._lanes.run(images)
+
+    def close(self) -> None:
+        """See `pc_engine.backbone.Backbone.close`."""
+        self._lanes.close()
+
+
+class CudnnBackend:
+    """See `pc_engine.backbone.Backend`."""
+
+    name = "cudnn"
+    devices: tuple[str, ...] = ("cuda",)
+
+    def probe(self, device: str = "cpu") -> Probe:
+        """See `pc_engine.backbone.Backend.probe`."""
+        if device == "cpu":
+            return Probe(False, "cuDNN runs on NVIDIA GPUs only: use it with --device cuda.")
+        reason = gpu_reason()
+        if reason:
+            return Probe(False, " ".join((reason, *_missing())))
+        try:
+            gpu = describe_gpu(device)
+            cudnn = load_cudnn()
+        except BackendError as error:
+            return Probe(False, str(error))
+        if gpu.capability < _OLDEST_CAPABILITY:
+            return Probe(False, f"cuDNN runs networks here on compute capability 8.0 and later, and not on {gpu}.")
+        version = f"cuDNN {cudnn.backend_version_string()} (interface {cudnn.__version__}) on {gpu}"
+        return Probe(True, f"{version}, at {', '.join(PRECISIONS)}.", version, PRECISIONS)
+
+    def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
+        """See `pc_engine.backbone.Backend.compile`."""
+        if request.precision not in PRECISIONS:
+            raise BackendError(f"cuDNN runs {', '.join(PRECISIONS)} here, not {request.precision}.")
+        model = open_graph(request.network, request.manifest, request.taps)
+        cast_to_half(model)
+        graph = _array_graph(request, model)
+        cudnn = load_cudnn()
+        with cuda_errors("choosing kernels"), on_device(device_index(request.device)), _own_memory(), _Clock() as clock:
+            handle = _open_handle(cudnn, clock.stream)
+            try:
+                layers = {name: layer.convolution for name, layer in graph.layers.items()}
+                plans = choose_plans(cudnn, handle, layers, clock.seconds)
+            finally:
+                cudnn.destroy_handle(handle)
+        if save_to is not None:
+            entry = model.metadata_props.add()
+            entry.key, entry.value = _PLANS, json.dumps({name: asdict(plan) for name, plan in plans.items()})
+            save_to.write_bytes(model.SerializeToString())
+        return CudnnBackbone(request, graph, plans)
+
+    def load(self, request: CompileRequest, saved: Path) -> Backbone:
+        """See `pc_engine.backbone.Backend.load`."""
+        model = onnx.ModelProto()
+        try:
+            model.ParseFromString(saved.read_bytes())
+            text = next(entry.value for entry in model.metadata_props if entry.key == _PLANS)
+            plans = {name: Plan(**plan) for name, plan in json.loads(text).items()}
+        except OSError as error:
+            raise BackendError(f"The network {saved} cannot be read ({error.strerror or error}).") from None
+        except (DecodeError, StopIteration, ValueError, TypeError, AttributeError):
+            raise BackendError(f"The network {saved} was not saved by this backend: delete it.") from None
+        return CudnnBackbone(request, _array_graph(request, model), plans)
+
+
+class _Program:
+    """The network with the memory of one batch: a `pc_engine.backends.lanes.Program`."""
+
+    captures = True
+    # A CUDA graph reads the addresses that it was captured with.
+    anywhere = False
+
+    def __init__(
+        self,
+        cudnn: ModuleType,
+        graph: ArrayGraph,
+        plans: Mapping[str, Plan],
+        weights: Mapping[str, tuple[Array, Array]],
+    ) -> None:
+        import cupy
+
+        self._cupy, self._cudnn, self._graph, self._weights = cupy, cudnn, graph, weights
+        # A pool of its own: a captured graph goes on using the memory that the arrays of its run were given.
+        self._pool = cupy.cuda.MemoryPool()
+        self._handle = _open_handle(cudnn, cupy.cuda.get_current_stream())
+        if graph.layers.keys() - plans.keys():
+            raise BackendError("The saved network lacks plans for some of its layers: delete it.")
+        self._kernels = {
+            name: Kernel(cudnn, self._handle, layer.convolution, plans[name]) for name, layer in graph.layers.items()
+        }
+
+    def execute(self, images: Array, stream: Any) -> Mapping[str, Array]:
+        """See `pc_engine.backends.lanes.Program.execute`."""
+        self._cudnn.set_stream(handle=self._handle, stream=stream.ptr)
+        with stream, self._cupy.cuda.using_allocator(self._pool.malloc):
+            return self._graph.run(images, self._convolve)
+
+    def close(self) -> None:
+        """See `pc_engine.backends.lanes.Program.close`."""
+        self._kernels.clear()
+        self._cudnn.destroy_handle(self._handle)
+        self._pool.free_all_blocks()
+
+    def _convolve(self, name: str, images: Array) -> Array:
+        return self._kernels[name](images, *self._weights[name])
+
+
+class _Clock:
+    """Times work on a stream of its own."""
+
+    def __enter__(self) -> _Clock:
+        import cupy
+
+        self._cupy = cupy
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.stream.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stream.__exit__(*error)
+
+    def seconds(self, work: Callable[[], object], times: int) -> float:
+        """Return the seconds that one of so many calls of ``work`` takes on the GPU."""
+        start, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+        work()
+        start.record(self.stream)
+        for _ in range(times):
+            work()
+        end.record(self.stream)
+        end.synchronize()
+        return float(self._cupy.cuda.get_elapsed_time(start, end)) / times / 1e3
+
+
+@contextlib.contextmanager
+def _own_memory() -> Iterator[None]:
+    """Allocate from a pool that is given back at the end: what kernels are timed on is large."""
+    import cupy
+
+    pool = cupy.cuda.MemoryPool()
+    with cupy.cuda.using_allocator(pool.malloc):
+        yield
+    pool.free_all_blocks()
+
+
+def _array_graph(request: CompileRequest, model: onnx.ModelProto) -> ArrayGraph:
+    with cuda_errors("loading the network"), on_device(device_index(request.device)):
+        return ArrayGraph(model, request.batch_size, _place)
+
+
+def _place(array: Any) -> Array:
+    import cupy
+
+    placed = cupy.asarray(array)
+    cupy.cuda.get_current_stream().synchronize()  # it is read on the lanes' streams
+    return placed
+
+
+def _placed(arrays: tuple[Any, Any]) -> tuple[Array, Array]:
+    return _place(arrays[0]), _place(arrays[1])
+
+
+def _open_handle(cudnn: ModuleType, stream: Any) -> Any:
+    handle = cudnn.create_handle()
+    cudnn.set_stream(handle=handle, stream=stream.ptr)
+    return handle
+
+
+def _missing() -> list[str]:
+    """Return a sentence on cuDNN if it is missing, too, so that nobody installs one thing to be told of the next."""
+    try:
+        load_cudnn()
+    except BackendError as error:
+        return [str(error)]
+    return []

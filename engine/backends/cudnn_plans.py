@@ -1,0 +1,215 @@
+"""Convolutions by cuDNN's graph interface: one kernel for products, bias and ReLU, the fastest of those on offer.
+
+cuDNN proposes plans in the order in which it expects them to do well. Which is the fastest depends on the card: each of
+the first few is timed once, when a network is compiled, and kept by number and name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from pc_engine.backends.array_graph import Convolution
+from pc_engine.backends.cuda import first_line
+from pc_engine.errors import BackendError
+from pc_engine.kernels.array_module import Array
+
+_INSTALL = "pip install 'pc-engine[cudnn]'"
+_OLDEST = 90000
+# Plans that are timed at most, and how much slower than the best a first run may be to be timed on.
+_TRIED = 8
+_HOPELESS = 2.0
+_RUNS = 5
+# Random values that arrays are filled with to time plans, again and again: products of zeros take less power.
+_SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One of the plans that cuDNN proposes for a convolution: its place among them, and its name."""
+
+    index: int
+    name: str
+
+
+def load_cudnn() -> ModuleType:
+    """Import cuDNN's Python interface.
+
+    Raises
+    ------
+    BackendError
+        If it is absent, or cuDNN itself is absent or too old; one sentence that says what to install.
+    """
+    try:
+        cudnn = importlib.import_module("cudnn")
+        version = int(cudnn.backend_version())
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f"cuDNN's Python interface is not installed (no module '{error.name}'): {_INSTALL}."
+        ) from None
+    except Exception as error:  # whatever it says where the library that it loads is absent or does not fit
+        raise BackendError(f"cuDNN cannot be loaded ({first_line(error)}): {_INSTALL}.") from None
+    if version < _OLDEST:
+        raise BackendError(f"cuDNN {version} is too old, version 9 is needed: {_INSTALL}.")
+    return cudnn
+
+
+class Kernel:
+    """A convolution that runs by one plan, on the stream of a handle.
+
+    Parameters
+    ----------
+    cudnn, handle
+        The module, and a handle of its `create_handle`.
+    convolution
+        In float16, summed in float32.
+    plan
+        One that `choose_plan` gave on a machine with the same GPU, driver and cuDNN; without one none is ready to run.
+
+    Raises
+    ------
+    BackendError
+        If cuDNN has no kernel for it, or proposes other plans than it did.
+    """
+
+    def __init__(self, cudnn: ModuleType, handle: Any, convolution: Convolution, plan: Plan | None = None) -> None:
+        self._cudnn, self._handle, self._convolution = cudnn, handle, convolution
+        half, single = cudnn.data_type.HALF, cudnn.data_type.FLOAT
+        graph = cudnn.pygraph(io_data_type=half, intermediate_data_type=single, compute_data_type=single, handle=handle)
+        tensors = [
+            graph.tensor(name=name, dim=_channels_first(shape), stride=_strides(shape), data_type=half)
+            for name, shape in (
+                ("images", convolution.images),
+                ("weights", convolution.weights),
+                ("bias", (1, 1, 1, convolution.filters)),
+            )
+        ]
+        top, left, bottom, right = convolution.pads
+        with _errors(cudnn, f"has no kernel for {convolution}"):
+            sums = graph.conv_fprop(
+                image=tensors[0],
+                weight=tensors[1],
+                pre_padding=[top, left],
+                post_padding=[bottom, right],
+                stride=list(convolution.stride),
+                dilation=list(convolution.dilation),
+                compute_data_type=single,
+            )
+            result = graph.bias(name="bias", input=sums, bias=tensors[2])
+            if convolution.relu:
+                result = graph.relu(name="relu", input=result)
+            shape = convolution.result
+            result.set_output(True).set_data_type(half).set_dim(_channels_first(shape)).set_stride(_strides(shape))
+            graph.validate()
+            graph.build_operation_graph()
+            graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+            graph.check_support()
+        self._graph, self._tensors, self._plan = graph, (*tensors, result), -1
+        self.workspace_bytes = 0
+        if plan is not None:
+            if plan not in self.plans():
+                raise BackendError(f"cuDNN has other kernels for {convolution} than when it was compiled.")
+            self.prepare(plan)
+
+    def plans(self) -> list[Plan]:
+        """Return the plans on offer."""
+        names = (self._graph.get_plan_name_at_index(k) for k in range(self._graph.get_execution_plan_count()))
+        return [Plan(k, str(name)) for k, name in enumerate(names)]
+
+    def prepare(self, plan: Plan) -> None:
+        """Make a plan the one that runs."""
+        with _errors(self._cudnn, f"cannot run {plan.name} for {self._convolution}"):
+            self._graph.build_plan_at_index(plan.index)
+        self._plan = plan.index
+        self.workspace_bytes = int(self._graph.get_workspace_size_plan_at_index(plan.index))
+
+    def __call__(self, images: Array, weights: Array, bias: Array) -> Array:
+        """Queue it on the handle's stream; return the result (N, H, W, filters), float16.
+
+        Raises
+        ------
+        BackendError
+            If cuDNN reports an error.
+        """
+        import cupy
+
+        result = cupy.empty(self._convolution.result, cupy.float16)
+        workspace = cupy.empty(max(self.workspace_bytes, 1), cupy.uint8)
+        arrays = (images, weights, bias, result)
+        pack = {tensor: array.data.ptr for tensor, array in zip(self._tensors, arrays, strict=True)}
+        with _errors(self._cudnn, f"failed while running {self._convolution}"):
+            self._graph.execute_plan_at_index(pack, workspace.data.ptr, self._plan, handle=self._handle)
+        return result
+
+
+def choose_plan(cudnn: ModuleType, handle: Any, convolution: Convolution, time: Callable[..., float]) -> Plan:
+    """Return the fastest of the first plans for a convolution.
+
+    ``time(run, times)`` returns the seconds on the GPU that one of so many runs takes.
+
+    Raises
+    ------
+    BackendError
+        If none of them runs.
+    """
+    kernel = Kernel(cudnn, handle, convolution)
+    arrays = [_random(shape) for shape in (convolution.images, convolution.weights, (convolution.filters,))]
+    best, least, reason = None, float("inf"), "it proposes none"
+    for plan in kernel.plans():
+        try:
+            kernel.prepare(plan)
+            seconds = time(lambda: kernel(*arrays), 1)
+            if seconds < _HOPELESS * least:
+                seconds = time(lambda: kernel(*arrays), _RUNS)
+        except BackendError as error:  # heuristics propose what may turn out not to fit
+            reason = str(error)
+            continue
+        if seconds < least:
+            best, least = plan, seconds
+        if plan.index + 1 >= _TRIED and best is not None:
+            break
+    if best is None:
+        raise BackendError(f"cuDNN has no kernel for {convolution} ({reason}).")
+    return best
+
+
+def choose_plans(
+    cudnn: ModuleType, handle: Any, layers: Mapping[str, Convolution], time: Callable[..., float]
+) -> dict[str, Plan]:
+    """Return the fastest plan for each layer; equal convolutions are timed once."""
+    chosen: dict[Convolution, Plan] = {}
+    for convolution in layers.values():
+        if convolution not in chosen:
+            chosen[convolution] = choose_plan(cudnn, handle, convolution, time)
+    return {name: chosen[convolution] for name, convolution in layers.items()}
+
+
+@contextlib.contextmanager
+def _errors(cudnn: ModuleType, what: str) -> Iterator[None]:
+    """Raise cuDNN's errors in the ``with`` block as BackendError."""
+    try:
+        yield
+    except (RuntimeError, cudnn.cudnnGraphNotSupportedError) as error:
+        raise BackendError(f"cuDNN {what} ({first_line(error)}).") from None
+
+
+def _random(shape: tuple[int, ...]) -> Array:
+    import cupy
+
+    sample = cupy.random.standard_normal(_SAMPLE, dtype=cupy.float32).astype(cupy.float16)
+    return cupy.resize(sample, shape)
+
+
+def _channels_first(shape: tuple[int, ...]) -> list[int]:
+    n, height, width, channels = shape
+    return [n, channels, height, width]
+
+
+def _strides(shape: tuple[int, ...]) -> list[int]:
+    """Strides of (N, C, H, W) in an array (N, H, W, C)."""
+    _, height, width, channels = shape
+    return [height * width * channels, 1, width * channels, channels]

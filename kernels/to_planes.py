@@ -1,0 +1,41 @@
+"""From maps with their channels last, as a network on a GPU keeps them, to the planes that everything else reads."""
+
+from __future__ import annotations
+
+import math
+
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
+
+# Cells, and channels, that a block turns: TILE of cuda/channels_last.cu.
+_TILE = 32
+
+
+def to_planes(maps: Array) -> Array:
+    """Return maps (N, H, W, C), floating point, as contiguous planes (N, C, H, W) in float32.
+
+    Raises
+    ------
+    ValueError
+        If ``maps`` has another rank or type.
+    """
+    if maps.ndim != 4 or maps.dtype.kind != "f":
+        raise ValueError(f"to_planes needs floating-point maps (N, H, W, C), and got {maps.dtype} {maps.shape}.")
+    xp = get_array_module(maps)
+    count, height, width, channels = maps.shape
+    planes = xp.empty((count, channels, height, width), xp.float32)
+    device, suffix = device_of(maps), kernel_suffix([maps])
+    if device is None or suffix not in ("f16", "f32"):
+        planes[...] = maps.transpose(0, 3, 1, 2)
+        return planes
+    cells = height * width
+    device.launch(
+        Launch(
+            source="channels_last",
+            kernel=f"to_planes_{suffix}",
+            blocks=count * math.ceil(cells / _TILE) * math.ceil(channels / _TILE),
+            threads=device.threads("to_planes", _TILE * _TILE),
+            arguments=(xp.ascontiguousarray(maps), xp.int32(channels), xp.int32(cells), planes),
+        )
+    )
+    return planes
