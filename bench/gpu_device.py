@@ -20,6 +20,7 @@ from pc_engine.kernels.array_module import Array
 
 _PACKAGES = (
     *("cupy-cuda13x", "torch", "triton", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxruntime-gpu", "onnx"),
+    *("nvidia-cudnn-frontend", "nvidia-cudnn-cu13"),
     *("cuml-cu13", "nvidia-nvimgcodec-cu13", "simplejpeg", "pillow", "scikit-learn"),
 )
 _SMI = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"

@@ -18,12 +18,17 @@ from pc_engine.kernels import (
     cluster_boxes,
     dbscan,
     density_peaks,
+    depthwise_convolution,
+    get_array_module,
     l2_normalise,
+    max_pool,
     mean_heatmap,
     normalise_heatmap,
+    pixel_columns,
     resize_maps,
     select_maps,
     selected_heatmap,
+    to_planes,
     weighted_gmm,
 )
 from pc_engine.kernels.array_module import Array, to_host
@@ -164,7 +169,34 @@ def device_cases(batch: int = BATCH, seed: int = 0) -> Iterator[DeviceCase]:
         lambda x: (cluster_boxes(x["labels"], x["density"], x["n"], trim=TRIM, slots=slots).boxes,),
         1e-6,
     )
+    yield from _channels_last_cases(rng, batch)
     yield DeviceCase("dbscan", {"heat": relative}, _dbscan)
+
+
+def _channels_last_cases(rng: np.random.Generator, batch: int) -> Iterator[DeviceCase]:
+    """Yield what a network with its channels last passes through, of VGG's and MobileNet's sizes."""
+    block = np.maximum(rng.standard_normal((batch, 56, 56, 128), np.float32), 0).astype(np.float16)
+    last = np.maximum(rng.standard_normal((batch, _GRID, _GRID, _CHANNELS), np.float32), 0).astype(np.float16)
+    pixels = rng.integers(0, 256, (batch, 112, 112, 3), np.uint8)
+    filters = rng.standard_normal((3, 3, 128), np.float32).astype(np.float16)
+    yield DeviceCase("max_pool fp16", {"maps": block}, lambda x: (max_pool(x["maps"], (2, 2), (2, 2)),))
+    yield DeviceCase(
+        "depthwise_convolution fp16 (3 x 3)",
+        {"maps": block},
+        lambda x: (_depthwise(x["maps"], filters),),
+        1e-3,
+    )
+    yield DeviceCase("to_planes fp16", {"maps": last}, lambda x: (to_planes(x["maps"]),))
+    yield DeviceCase(
+        "pixel_columns (3 columns)",
+        {"images": pixels},
+        lambda x: (pixel_columns(x["images"], 1.0, window=3, pads=(1, 1), channels=16),),
+    )
+
+
+def _depthwise(maps: Array, filters: np.ndarray) -> Array:
+    weights = get_array_module(maps).asarray(filters)
+    return depthwise_convolution(maps, weights, weights[0, 0], pads=(1, 1, 1, 1), bounds=(0, 6))
 
 
 def _peaks(x: Mapping[str, Array]) -> tuple[Array, ...]:

@@ -18,6 +18,7 @@ from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.backends import BACKENDS, REFERENCE
 from pc_engine.bench.gpu_device import Meter
 from pc_engine.bench.gpu_report import Row
+from pc_engine.bench.photos import is_random, photos_of, readable_photos
 from pc_engine.bench.random_parts import with_random_parts
 from pc_engine.candidates import probe_images
 from pc_engine.catalogue import find_model, installed_directory
@@ -49,7 +50,8 @@ class Job:
     images
         Images that results are compared on.
     photos
-        Where photos come from: a folder, or ``random:N``.
+        Where photos come from: a folder, or ``random:N``. Results are compared on those of a folder; without one, on
+        drawn pictures.
     n
         Photos of a run from files, repeated if there are fewer.
     seed
@@ -79,9 +81,13 @@ class Subject:
 
     @cached_property
     def images(self) -> np.ndarray:
-        """uint8 (images, H, W, 3) of blobs, the same every time."""
-        pixels = self.loaded.manifest.input
-        return probe_images(pixels.height, pixels.width, self.job.images, self.job.seed)
+        """uint8 (n, H, W, 3): the first photos of the job's folder, or as many pictures of blobs, always the same."""
+        pixels, n = self.loaded.manifest.input, self.job.images
+        if is_random(self.job.photos):
+            return probe_images(pixels.height, pixels.width, n, self.job.seed)
+        with photos_of(self.job.photos) as photos:
+            _, decoded = readable_photos(photos[: 2 * n], pixels.height, pixels.width, keep=n)
+        return np.stack([image.pixels for image in decoded])
 
     @cached_property
     def reference(self) -> dict[str, np.ndarray]:

@@ -40,7 +40,7 @@ def photos_of(source: str) -> Iterator[list[Path]]:
     DataError
         If the source holds no image.
     """
-    if source.startswith(_RANDOM):
+    if is_random(source):
         with tempfile.TemporaryDirectory(prefix="pc-engine-photos-") as folder:
             yield _write_photos(Path(folder), _number(source))
         return
@@ -50,6 +50,11 @@ def photos_of(source: str) -> Iterator[list[Path]]:
     if not all(os.path.lexists(path) for path in paths):
         raise UsageError(f"'{source}' holds images that are no files of this machine: measure on a folder.")
     yield paths
+
+
+def is_random(source: str) -> bool:
+    """Whether ``source`` asks for drawn photos."""
+    return source.startswith(_RANDOM)
 
 
 def readable_photos(

@@ -10,6 +10,7 @@ from pc_engine.kernels.channel_max import channel_max
 from pc_engine.kernels.cluster_extent import ClusterBoxes, cluster_boxes
 from pc_engine.kernels.dbscan import WeightedDbscan, dbscan
 from pc_engine.kernels.density_peaks import DensityPeaks, density_peaks
+from pc_engine.kernels.depthwise_convolution import depthwise_convolution
 from pc_engine.kernels.max_pool import max_pool
 from pc_engine.kernels.mean_heatmap import mean_heatmap
 from pc_engine.kernels.normalise import l2_normalise, normalise_heatmap
@@ -30,6 +31,7 @@ __all__ = [
     "cluster_boxes",
     "dbscan",
     "density_peaks",
+    "depthwise_convolution",
     "get_array_module",
     "l2_normalise",
     "max_pool",

@@ -2,8 +2,9 @@
 
 Between the operators the images of a batch lie with their channels last, as matrix units want them: a tensor that ONNX
 writes as (N, C, H, W) is a view of an array (N, H, W, C). Three things are done otherwise than the graph says, with the
-same products and sums: a ReLU goes with the convolution or matrix product before it, a matrix product is a convolution
-of a single cell, and the first convolution reads its pixels as `pc_engine.kernels.pixel_columns` gathers them.
+same products and sums: a ReLU or ReLU6 goes with the convolution or matrix product before it, a matrix product is a
+convolution of a single cell, and the first convolution reads its pixels as `pc_engine.kernels.pixel_columns` gathers
+them.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Convolution:
         Groups of channels and filters that are convolved by themselves.
     relu
         Whether negative sums become 0.
+    ceiling
+        What greater sums become: 6 of a ReLU6.
     """
 
     images: tuple[int, int, int, int]
@@ -60,11 +63,17 @@ class Convolution:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
     relu: bool = False
+    ceiling: float = math.inf
 
     @property
     def weights(self) -> tuple[int, int, int, int]:
         """(filters, rows, columns, channels of a group): the shape of its weights."""
         return (self.filters, *self.window, self.images[3] // self.groups)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each channel has one filter of its own, as `pc_engine.kernels.depthwise_convolution` applies it."""
+        return self.images[3] == self.filters == self.groups > 1 and self.dilation == (1, 1)
 
     @property
     def result(self) -> tuple[int, int, int, int]:
@@ -198,10 +207,11 @@ class _Parser:
         layer = self._convolution(node) if node.op_type == "Conv" else self._product(node)
         name = node.output[0]
         followers = self._readers.get(name, [])
-        if self._uses[name] == 1 and followers and followers[0].op_type == "Relu":
+        ceiling = self._ceiling(followers[0]) if self._uses[name] == 1 and followers else None
+        if ceiling is not None:
             name = followers[0].output[0]
             made.add(name)
-            layer = replace(layer, convolution=replace(layer.convolution, relu=True))
+            layer = replace(layer, convolution=replace(layer.convolution, relu=True, ceiling=ceiling))
         pixels = self._pixels(node, layer) if node.op_type == "Conv" else None
         flat = node.op_type != "Conv"
         if pixels is not None:
@@ -213,6 +223,15 @@ class _Parser:
             )
         self.layers[name] = layer
         return made
+
+    def _ceiling(self, node: onnx.NodeProto) -> float | None:
+        """Return what a node that makes negative values 0 makes greater ones; None if it does anything else."""
+        if node.op_type == "Relu":
+            return math.inf
+        bounds = [name if name in self._stored else "" for name in node.input[1:]]
+        if node.op_type != "Clip" or len(bounds) != 2 or "" in bounds or self.constant(node, 1).item() != 0:
+            return None
+        return float(self.constant(node, 2).item())
 
     def _convolution(self, node: onnx.NodeProto) -> Layer:
         settings = _attributes(node)

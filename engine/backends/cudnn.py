@@ -7,7 +7,9 @@ a network is a few kernels of this project and of CuPy's (`array_graph`). A batc
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +20,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
-from pc_engine.backends.array_graph import ArrayGraph
+from pc_engine.backends.array_graph import ArrayGraph, Convolution
 from pc_engine.backends.cuda import cuda_errors, describe_gpu, device_index, on_device
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plans, load_cudnn
 from pc_engine.backends.lanes import PARALLEL, Lanes
@@ -26,6 +28,7 @@ from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError
 from pc_engine.graph import open_graph
 from pc_engine.graph_half import cast_to_half
+from pc_engine.kernels import depthwise_convolution
 from pc_engine.kernels.array_module import Array
 
 #: Precisions that it runs: others are ONNX Runtime's and TensorRT's.
@@ -111,8 +114,7 @@ class CudnnBackend:
         with cuda_errors("choosing kernels"), on_device(device_index(request.device)), _own_memory(), _Clock() as clock:
             handle = _open_handle(cudnn, clock.stream)
             try:
-                layers = {name: layer.convolution for name, layer in graph.layers.items()}
-                plans = choose_plans(cudnn, handle, layers, clock.seconds)
+                plans = choose_plans(cudnn, handle, _for_cudnn(graph), clock.seconds)
             finally:
                 cudnn.destroy_handle(handle)
         if save_to is not None:
@@ -155,11 +157,14 @@ class _Program:
         # A pool of its own: a captured graph goes on using the memory that the arrays of its run were given.
         self._pool = cupy.cuda.MemoryPool()
         self._handle = _open_handle(cudnn, cupy.cuda.get_current_stream())
-        if graph.layers.keys() - plans.keys():
+        layers = _for_cudnn(graph)
+        if layers.keys() - plans.keys():
             raise BackendError("The saved network lacks plans for some of its layers: delete it.")
-        self._kernels = {
-            name: Kernel(cudnn, self._handle, layer.convolution, plans[name]) for name, layer in graph.layers.items()
+        self._kernels: dict[str, Callable[[Array, Array, Array], Array]] = {
+            name: Kernel(cudnn, self._handle, convolution, plans[name]) for name, convolution in layers.items()
         }
+        for name in graph.layers.keys() - layers.keys():
+            self._kernels[name] = functools.partial(_convolve_depthwise, graph.layers[name].convolution)
 
     def execute(self, images: Array, stream: Any) -> Mapping[str, Array]:
         """See `pc_engine.backends.lanes.Program.execute`."""
@@ -201,6 +206,24 @@ class _Clock:
         end.record(self.stream)
         end.synchronize()
         return float(self._cupy.cuda.get_elapsed_time(start, end)) / times / 1e3
+
+
+def _for_cudnn(graph: ArrayGraph) -> dict[str, Convolution]:
+    """Return the layers but for those of single maps, which cuDNN is slow at: it has them for training."""
+    return {name: layer.convolution for name, layer in graph.layers.items() if not layer.convolution.is_depthwise}
+
+
+def _convolve_depthwise(convolution: Convolution, images: Array, weights: Array, bias: Array) -> Array:
+    by_place = weights[..., 0].transpose(1, 2, 0)  # (rows, columns, C)
+    low = 0.0 if convolution.relu else -math.inf
+    return depthwise_convolution(
+        images,
+        by_place,
+        bias,
+        stride=convolution.stride,
+        pads=convolution.pads,
+        bounds=(low, convolution.ceiling if convolution.relu else math.inf),
+    )
 
 
 @contextlib.contextmanager

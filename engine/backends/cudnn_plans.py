@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -21,7 +22,7 @@ from pc_engine.kernels.array_module import Array
 _INSTALL = "pip install 'pc-engine[cudnn]'"
 _OLDEST = 90000
 # Plans that are timed at most, and how much slower than the best a first run may be to be timed on.
-_TRIED = 8
+_TRIED = 16
 _HOPELESS = 2.0
 _RUNS = 5
 # Random values that arrays are filled with to time plans, again and again: products of zeros take less power.
@@ -30,10 +31,14 @@ _SAMPLE = 1 << 20
 
 @dataclass(frozen=True)
 class Plan:
-    """One of the plans that cuDNN proposes for a convolution: its place among them, and its name."""
+    """One of the plans that cuDNN proposes for a convolution: its place among them, and its name.
+
+    ``clips_itself`` is False where it leaves the ceiling of the convolution to a kernel that follows.
+    """
 
     index: int
     name: str
+    clips_itself: bool = True
 
 
 def load_cudnn() -> ModuleType:
@@ -76,8 +81,18 @@ class Kernel:
         If cuDNN has no kernel for it, or proposes other plans than it did.
     """
 
-    def __init__(self, cudnn: ModuleType, handle: Any, convolution: Convolution, plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        cudnn: ModuleType,
+        handle: Any,
+        convolution: Convolution,
+        plan: Plan | None = None,
+        *,
+        clips_itself: bool = True,
+    ) -> None:
         self._cudnn, self._handle, self._convolution = cudnn, handle, convolution
+        self._clips_itself = clips_itself if plan is None else plan.clips_itself
+        self._ceiling = convolution.ceiling if convolution.relu else math.inf
         half, single = cudnn.data_type.HALF, cudnn.data_type.FLOAT
         graph = cudnn.pygraph(io_data_type=half, intermediate_data_type=single, compute_data_type=single, handle=handle)
         tensors = [
@@ -101,7 +116,8 @@ class Kernel:
             )
             result = graph.bias(name="bias", input=sums, bias=tensors[2])
             if convolution.relu:
-                result = graph.relu(name="relu", input=result)
+                bounds = {"lower_clip": 0.0, "upper_clip": self._ceiling} if self._clips else {}
+                result = graph.relu(name="relu", input=result, **bounds)
             shape = convolution.result
             result.set_output(True).set_data_type(half).set_dim(_channels_first(shape)).set_stride(_strides(shape))
             graph.validate()
@@ -118,7 +134,12 @@ class Kernel:
     def plans(self) -> list[Plan]:
         """Return the plans on offer."""
         names = (self._graph.get_plan_name_at_index(k) for k in range(self._graph.get_execution_plan_count()))
-        return [Plan(k, str(name)) for k, name in enumerate(names)]
+        return [Plan(k, str(name), self._clips_itself) for k, name in enumerate(names)]
+
+    @property
+    def _clips(self) -> bool:
+        """Whether cuDNN is to apply the ceiling, where there is one."""
+        return self._clips_itself and not math.isinf(self._ceiling)
 
     def prepare(self, plan: Plan) -> None:
         """Make a plan the one that runs."""
@@ -143,6 +164,8 @@ class Kernel:
         pack = {tensor: array.data.ptr for tensor, array in zip(self._tensors, arrays, strict=True)}
         with _errors(self._cudnn, f"failed while running {self._convolution}"):
             self._graph.execute_plan_at_index(pack, workspace.data.ptr, self._plan, handle=self._handle)
+        if not self._clips and not math.isinf(self._ceiling):
+            cupy.minimum(result, cupy.float16(self._ceiling), out=result)
         return result
 
 
@@ -156,7 +179,15 @@ def choose_plan(cudnn: ModuleType, handle: Any, convolution: Convolution, time: 
     BackendError
         If none of them runs.
     """
-    kernel = Kernel(cudnn, handle, convolution)
+    try:
+        return _choose_plan(Kernel(cudnn, handle, convolution), convolution, time)
+    except BackendError:
+        if math.isinf(convolution.ceiling):
+            raise
+        return _choose_plan(Kernel(cudnn, handle, convolution, clips_itself=False), convolution, time)
+
+
+def _choose_plan(kernel: Kernel, convolution: Convolution, time: Callable[..., float]) -> Plan:
     arrays = [_random(shape) for shape in (convolution.images, convolution.weights, (convolution.filters,))]
     best, least, reason = None, float("inf"), "it proposes none"
     for plan in kernel.plans():

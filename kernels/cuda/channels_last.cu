@@ -1,5 +1,5 @@
-// What a network keeps with its channels last (N, H, W, C): pooling, its first layer's pixels, and the way back to the
-// planes (N, C, H, W) that the other kernels read.
+// What a network keeps with its channels last (N, H, W, C): pooling, convolutions of single maps, its first layer's
+// pixels, and the way back to the planes (N, C, H, W) that the other kernels read.
 
 #define MAX_THREADS 256
 #include "block.cuh"
@@ -29,57 +29,131 @@ struct Eight<float> {
     using type = EightFloats;
 };
 
-// Windows of kernels/max_pool.py; `top` and `left` cells outside the map come before its first.
-struct Pooling {
+// Windows over maps; `top` and `left` cells outside the map come before its first. A block works on one row of the
+// result, so that what is divided is small.
+struct Windows {
     int height, width, window_height, window_width, stride_height, stride_width, top, left, out_height, out_width;
+
+    __device__ int first_row() const { return static_cast<int>(blockIdx.x % out_height) * stride_height - top; }
+    __device__ int first_column(int column) const { return column * stride_width - left; }
+    __device__ size_t image() const { return static_cast<size_t>(blockIdx.x / out_height) * height * width; }
+    __device__ size_t cell(int column) const { return static_cast<size_t>(blockIdx.x) * out_width + column; }
 };
 
 template <class T>
-__device__ inline void meet(T& greatest, const T& other) {
-    const float value = to_float(other);
-    if (value > to_float(greatest) || value != value) greatest = other;
+__device__ inline bool can_load_eight(const T* a, const T* b) {
+    const size_t both = reinterpret_cast<size_t>(a) | reinterpret_cast<size_t>(b);
+    return both % alignof(typename Eight<T>::type) == 0;
+}
+
+template <class T, class Load, int width>
+__device__ inline void meet(Load& greatest, const Load& other) {
+    for (int i = 0; i < width; ++i) {
+        T& best = reinterpret_cast<T*>(&greatest)[i];
+        const float value = to_float(reinterpret_cast<const T*>(&other)[i]);
+        if (value > to_float(best) || value != value) best = reinterpret_cast<const T*>(&other)[i];
+    }
 }
 
 // The greatest of each of `width` adjacent channels, from `first` on, in the window of one cell of the result.
 template <class T, class Load, int width>
-__device__ inline void pool_window(
-    const T* maps, const Pooling& sizes, int channels, long long cell, int first, T* pooled
-) {
-    const long long image_row = cell / sizes.out_width;
-    const int column = static_cast<int>(cell % sizes.out_width) * sizes.stride_width - sizes.left;
-    const int row = static_cast<int>(image_row % sizes.out_height) * sizes.stride_height - sizes.top;
-    const T* image = maps + image_row / sizes.out_height * sizes.height * sizes.width * channels + first;
-    const int first_row = row < 0 ? 0 : row, first_column = column < 0 ? 0 : column;
+__device__ inline void pool_window(const T* maps, const Windows& sizes, int channels, int column, int first, T* pooled) {
+    const int row = sizes.first_row(), left = sizes.first_column(column);
+    const T* image = maps + sizes.image() * channels + first;
+    const auto load = [&](int y, int x) {
+        return *reinterpret_cast<const Load*>(image + (static_cast<size_t>(y) * sizes.width + x) * channels);
+    };
+    const int end_row = row + sizes.window_height, end = left + sizes.window_width;
+    const bool inside = row >= 0 && left >= 0 && end_row <= sizes.height && end <= sizes.width;
     Load greatest;
-    bool any = false;
-    for (int y = first_row; y < row + sizes.window_height && y < sizes.height; ++y) {
-        for (int x = first_column; x < column + sizes.window_width && x < sizes.width; ++x) {
-            const T* at = image + (static_cast<long long>(y) * sizes.width + x) * channels;
-            const Load other = *reinterpret_cast<const Load*>(at);
-            if (!any) greatest = other;
-            for (int i = 0; i < width; ++i) {
-                meet(reinterpret_cast<T*>(&greatest)[i], reinterpret_cast<const T*>(&other)[i]);
-            }
-            any = true;
+    if (sizes.window_height == 2 && sizes.window_width == 2 && inside) {
+        // The usual one: all its loads are under way at once.
+        greatest = load(row, left);
+        const Load right = load(row, left + 1), below = load(row + 1, left), across = load(row + 1, left + 1);
+        meet<T, Load, width>(greatest, right);
+        meet<T, Load, width>(greatest, below);
+        meet<T, Load, width>(greatest, across);
+    } else {
+        const int first_row = row < 0 ? 0 : row, first_column = left < 0 ? 0 : left;
+        if (first_row >= sizes.height || first_column >= sizes.width) return;
+        greatest = load(first_row, first_column);
+        for (int y = first_row; y < end_row && y < sizes.height; ++y) {
+            for (int x = first_column; x < end && x < sizes.width; ++x) meet<T, Load, width>(greatest, load(y, x));
         }
     }
-    if (any) *reinterpret_cast<Load*>(pooled + cell * channels + first) = greatest;
+    *reinterpret_cast<Load*>(pooled + sizes.cell(column) * channels + first) = greatest;
 }
 
-// kernels/max_pool.py. A thread takes `width` channels of a cell of the result: 8 in one load where the maps begin at a
-// multiple of its size, else one after the other.
+// kernels/max_pool.py. A thread takes `width` channels of a cell: 8 in one load where the maps begin at a multiple of
+// its size, else one after the other.
 template <class T>
-__device__ void max_pool(const T* maps, const Pooling& sizes, int channels, int width, long long cells, T* pooled) {
+__device__ void max_pool(const T* maps, const Windows& sizes, int channels, int width, T* pooled) {
     const int groups = channels / width;
-    const long long item = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (item >= cells * groups) return;
-    const int first = static_cast<int>(item % groups) * width;
-    using Load = typename Eight<T>::type;
-    const size_t unaligned = (reinterpret_cast<size_t>(maps) | reinterpret_cast<size_t>(pooled)) % alignof(Load);
-    if (width == 8 && !unaligned) {
-        pool_window<T, Load, 8>(maps, sizes, channels, item / groups, first, pooled);
-    } else {
-        for (int i = 0; i < width; ++i) pool_window<T, T, 1>(maps, sizes, channels, item / groups, first + i, pooled);
+    const bool eight = width == 8 && can_load_eight(maps, pooled);
+    for (int item = threadIdx.x; item < sizes.out_width * groups; item += blockDim.x) {
+        const int column = item / groups, first = item % groups * width;
+        if (eight) {
+            pool_window<T, typename Eight<T>::type, 8>(maps, sizes, channels, column, first, pooled);
+        } else {
+            for (int i = 0; i < width; ++i) pool_window<T, T, 1>(maps, sizes, channels, column, first + i, pooled);
+        }
+    }
+}
+
+// What a sum is kept as.
+__device__ inline void store(float sum, float& place) { place = sum; }
+__device__ inline void store(float sum, half_bits& place) { place.bits = float_to_half(sum); }
+
+template <class T, class Load, int width>
+__device__ inline void convolve_window(
+    const T* maps, const T* weights, const T* bias, const Windows& sizes, int channels, int column, int first, float least,
+    float greatest, T* result
+) {
+    const int row = sizes.first_row(), left = sizes.first_column(column);
+    const T* image = maps + sizes.image() * channels + first;
+    float sums[width] = {};
+    for (int y = 0; y < sizes.window_height; ++y) {
+        for (int x = 0; x < sizes.window_width; ++x) {
+            if (row + y < 0 || row + y >= sizes.height || left + x < 0 || left + x >= sizes.width) continue;
+            const size_t cell = static_cast<size_t>(row + y) * sizes.width + left + x;
+            const Load values = *reinterpret_cast<const Load*>(image + cell * channels);
+            const T* at = weights + static_cast<size_t>(y * sizes.window_width + x) * channels + first;
+            const Load factors = *reinterpret_cast<const Load*>(at);
+            for (int i = 0; i < width; ++i) {
+                sums[i] += to_float(reinterpret_cast<const T*>(&values)[i]) *
+                           to_float(reinterpret_cast<const T*>(&factors)[i]);
+            }
+        }
+    }
+    Load kept;
+    for (int i = 0; i < width; ++i) {
+        const float sum = sums[i] + to_float(bias[first + i]), above = sum < least ? least : sum;
+        store(above > greatest ? greatest : above, reinterpret_cast<T*>(&kept)[i]);
+    }
+    *reinterpret_cast<Load*>(result + sizes.cell(column) * channels + first) = kept;
+}
+
+// kernels/depthwise_convolution.py; threads as those of max_pool.
+template <class T>
+__device__ void depthwise_convolution(
+    const T* maps, const T* weights, const T* bias, const Windows& sizes, int channels, int width, float least,
+    float greatest, T* result
+) {
+    const int groups = channels / width;
+    const bool eight = width == 8 && can_load_eight(maps, result) && can_load_eight(weights, weights);
+    for (int item = threadIdx.x; item < sizes.out_width * groups; item += blockDim.x) {
+        const int column = item / groups, first = item % groups * width;
+        if (eight) {
+            convolve_window<T, typename Eight<T>::type, 8>(
+                maps, weights, bias, sizes, channels, column, first, least, greatest, result
+            );
+        } else {
+            for (int i = 0; i < width; ++i) {
+                convolve_window<T, T, 1>(
+                    maps, weights, bias, sizes, channels, column, first + i, least, greatest, result
+                );
+            }
+        }
     }
 }
 
@@ -107,34 +181,67 @@ __device__ void to_planes(const T* maps, int channels, int cells, float* planes)
     }
 }
 
-// kernels/pixel_columns.py. A value of the result a thread.
+template <class Load, int width>
+__device__ inline void gather_values(
+    const unsigned char* row, int width_of_row, int start, int window, int first, half_bits constant, half_bits* place
+) {
+    Load values;
+    for (int i = 0; i < width; ++i) {
+        const int channel = first + i, shift = channel / 4, part = channel % 4, x = start + shift;
+        half_bits value{0};
+        if (shift < window && x >= 0 && x < width_of_row) {
+            value = part == 3 ? constant : half_bits{float_to_half(row[x * 3 + part])};
+        }
+        reinterpret_cast<half_bits*>(&values)[i] = value;
+    }
+    *reinterpret_cast<Load*>(place) = values;
+}
+
+// kernels/pixel_columns.py. A block takes a row of an image, a thread `width` values of a place.
 __device__ void pixel_columns(
-    const unsigned char* images, long long values, int width, int columns, int window, int stride, int left, int channels,
+    const unsigned char* images, int width_of_row, int columns, int window, int stride, int left, int channels, int width,
     half_bits constant, half_bits* gathered
 ) {
-    const long long item = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (item >= values) return;
-    const int channel = static_cast<int>(item % channels), shift = channel / 4, part = channel % 4;
-    const long long cell = item / channels, row = cell / columns;
-    const int x = static_cast<int>(cell % columns) * stride + shift - left;
-    half_bits value{0};
-    if (shift < window && x >= 0 && x < width) {
-        value = part == 3 ? constant : half_bits{float_to_half(images[(row * width + x) * 3 + part])};
+    const unsigned char* row = images + static_cast<size_t>(blockIdx.x) * width_of_row * 3;
+    half_bits* out = gathered + static_cast<size_t>(blockIdx.x) * columns * channels;
+    const int groups = channels / width;
+    const bool eight = width == 8 && can_load_eight(gathered, gathered);
+    for (int item = threadIdx.x; item < columns * groups; item += blockDim.x) {
+        const int column = item / groups, first = item % groups * width, start = column * stride - left;
+        half_bits* place = out + static_cast<size_t>(column) * channels + first;
+        if (eight) {
+            gather_values<EightHalves, 8>(row, width_of_row, start, window, first, constant, place);
+        } else {
+            for (int i = 0; i < width; ++i) {
+                gather_values<half_bits, 1>(row, width_of_row, start, window, first + i, constant, place + i);
+            }
+        }
     }
-    gathered[item] = value;
 }
+
+#define WINDOWS                                                                                                   \
+    int height, int width, int window_height, int window_width, int stride_height, int stride_width, int top,     \
+        int left, int out_height, int out_width
+#define SIZES                                                                                                     \
+    {                                                                                                             \
+        height, width, window_height, window_width, stride_height, stride_width, top, left, out_height, out_width \
+    }
 
 #define MAX_POOL(name, T)                                                                                         \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
-        const T* maps, int height, int width, int window_height, int window_width, int stride_height,             \
-        int stride_width, int top, int left, int out_height, int out_width, int channels, int load,               \
-        long long cells, T* pooled                                                                                \
+        const T* maps, WINDOWS, int channels, int load, T* pooled                                                 \
     ) {                                                                                                           \
-        const Pooling sizes{                                                                                      \
-            height, width, window_height, window_width, stride_height, stride_width, top, left, out_height,       \
-            out_width                                                                                             \
-        };                                                                                                        \
-        max_pool(maps, sizes, channels, load, cells, pooled);                                                     \
+        const Windows sizes SIZES;                                                                                \
+        max_pool(maps, sizes, channels, load, pooled);                                                            \
+    }
+
+#define DEPTHWISE_CONVOLUTION(name, T)                                                                            \
+    extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
+        const T* maps, const T* weights, const T* bias, WINDOWS, int channels, int load, float least,             \
+        float greatest, T* result                                                                                 \
+    ) {                                                                                                           \
+        const Windows sizes SIZES;                                                                                \
+        depthwise_convolution(maps, weights, bias, sizes, channels, load, least, greatest, result);               \
     }
 
 #define TO_PLANES(name, T)                                                                                        \
@@ -146,14 +253,16 @@ __device__ void pixel_columns(
 
 #define PIXEL_COLUMNS(name, T)                                                                                    \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
-        const unsigned char* images, long long values, int width, int columns, int window, int stride, int left,  \
-        int channels, T constant, T* gathered                                                                     \
+        const unsigned char* images, int width, int columns, int window, int stride, int left, int channels,      \
+        int load, T constant, T* gathered                                                                         \
     ) {                                                                                                           \
-        pixel_columns(images, values, width, columns, window, stride, left, channels, constant, gathered);        \
+        pixel_columns(images, width, columns, window, stride, left, channels, load, constant, gathered);          \
     }
 
 MAX_POOL(max_pool_f16, half_bits)
 MAX_POOL(max_pool_f32, float)
+DEPTHWISE_CONVOLUTION(depthwise_convolution_f16, half_bits)
+DEPTHWISE_CONVOLUTION(depthwise_convolution_f32, float)
 TO_PLANES(to_planes_f16, half_bits)
 TO_PLANES(to_planes_f32, float)
 PIXEL_COLUMNS(pixel_columns_f16, half_bits)

@@ -38,7 +38,7 @@ def convolved(layer: Layer, x: np.ndarray) -> np.ndarray:
     sums = [np.einsum("nyxcrs,frsc->nyxf", a, b, optimize=True) for a, b in zip(groups, filters, strict=True)]
     found = np.concatenate(sums, axis=3) + layer.bias.astype(np.float32)
     assert found.shape == made.result
-    return (np.maximum(found, 0) if made.relu else found).astype(x.dtype)
+    return (np.clip(found, 0, made.ceiling) if made.relu else found).astype(x.dtype)
 
 
 def run(model: onnx.ModelProto, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -142,6 +142,10 @@ FLAT = helper.make_node("Flatten", ["x"], ["flat"])
         ([node("Conv", "w", "b", strides=[2, 1], pads=[1, 0, 2, 1])], {"w": FILTERS, "b": BIAS}),
         ([node("Conv", "w", dilations=[2, 3])], {"w": FILTERS}),
         ([node("Conv", "w", group=3, pads=[1, 1, 1, 1])], {"w": GROUPED}),
+        (
+            [node("Conv", "w", out="c"), helper.make_node("Clip", ["c", "low", "high"], ["y"])],
+            {"w": FILTERS, "low": np.float32(0), "high": np.float32(6)},
+        ),
         ([FLAT, helper.make_node("Gemm", ["flat", "w"], ["y"])], {"w": MATRIX}),
         ([FLAT, helper.make_node("MatMul", ["flat", "w"], ["y"])], {"w": MATRIX}),
         ([FLAT, helper.make_node("Relu", ["flat"], ["y"])], {}),

@@ -8,6 +8,7 @@ from pc_engine.kernels import (
     cluster_boxes,
     dbscan,
     density_peaks,
+    depthwise_convolution,
     get_array_module,
     l2_normalise,
     max_pool,
@@ -41,6 +42,7 @@ def operations(where):
         "weighted_gmm_f32": weighted_gmm(where.put(HEAT), where.put(COUNTS), max_components=3),
         "channel_max_f32": channel_max(where.put(MAPS)),
         "mean_heatmap_f32": mean_heatmap(where.put(MAPS)),
+        "depthwise_convolution_f32": depthwise_convolution(*map(where.put, (MAPS, MAPS[0], MAPS[0, 0, 0]))),
         "max_pool_f32": max_pool(where.put(MAPS), (2, 2)),
         "pixel_columns_f16": pixel_columns(where.put(np.zeros((1, 2, 2, 3), np.uint8)), 1.0, window=1, channels=4),
         "to_planes_f32": to_planes(where.put(MAPS)),
@@ -150,8 +152,8 @@ def test_images_too_large_for_a_block_go_the_general_way(make_host):
     with host.active(), host.allowed_to_wait():
         found = operations(host)
     # These keep nothing of an image in shared memory.
-    anyway = {"channel_max_f32", "max_pool_f32", "pixel_columns_f16", "selected_heatmap_f32", "to_planes_f32"}
-    assert {launch.kernel for launch in host.cupy.launches} == anyway
+    anyway = ["channel_max_f32", "depthwise_convolution_f32", "max_pool_f32", "pixel_columns_f16"]
+    assert {launch.kernel for launch in host.cupy.launches} == {*anyway, "selected_heatmap_f32", "to_planes_f32"}
     for name, expected in numpy_cases.items():
         for field in getattr(expected, "__dataclass_fields__", [None]):
             one, other = (result if field is None else getattr(result, field) for result in (found[name], expected))

@@ -13,6 +13,7 @@ from pc_engine.kernels import (
     cluster_boxes,
     dbscan,
     density_peaks,
+    depthwise_convolution,
     max_pool,
     mean_heatmap,
     pixel_columns,
@@ -341,6 +342,23 @@ def test_maps_that_begin_anywhere_are_pooled(device):
         room[1:] = device.put(maps.ravel())
         found = max_pool(room[1:].reshape(maps.shape), (2, 2), (2, 2))
     np.testing.assert_array_equal(found.get(), max_pool(maps, (2, 2), (2, 2)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("channels", [16, 5])
+@pytest.mark.parametrize(
+    ("window", "stride", "pads"),
+    [((3, 3), (1, 1), (1, 1, 1, 1)), ((3, 3), (2, 2), (0, 0, 1, 1)), ((2, 5), (1, 3), (0, 2, 0, 3))],
+)
+@pytest.mark.parametrize("bounds", [(0.0, 6.0), (-np.inf, np.inf)], ids=["relu6", "free"])
+def test_convolutions_of_single_maps_agree(device, dtype, channels, window, stride, pads, bounds):
+    rng = np.random.default_rng(0)
+    maps, weights, bias = (
+        rng.standard_normal(shape).astype(dtype) for shape in ((3, 7, 9, channels), (*window, channels), (channels,))
+    )
+    settings = {"stride": stride, "pads": pads, "bounds": bounds}
+    found = device(depthwise_convolution, maps, weights, bias, **settings)
+    np.testing.assert_array_equal(found, depthwise_convolution(maps, weights, bias, **settings))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

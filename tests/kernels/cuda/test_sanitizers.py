@@ -10,6 +10,7 @@ from pc_engine.kernels import (
     cluster_boxes,
     dbscan,
     density_peaks,
+    depthwise_convolution,
     max_pool,
     mean_heatmap,
     pixel_columns,
@@ -57,6 +58,9 @@ def run_all(host, bumps):
     host(to_planes, maps)
     host(max_pool, maps, (3, 2), (2, 2), (1, 0, 1, 1))
     host(max_pool, np.zeros((2, 4, 4, 16), np.float16), (2, 2), (2, 2))
+    for channels in (3, 8):
+        maps_of_four, filters = np.ones((2, 4, 4, channels), np.float16), np.ones((3, 3, channels), np.float16)
+        host(depthwise_convolution, maps_of_four, filters, filters[0, 0], stride=(2, 1), pads=(1, 1, 1, 1))
     images = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
     host(pixel_columns, images, 1.0, window=3, pads=(1, 1), channels=16)
     with host.active():
