@@ -187,12 +187,12 @@ class ImageBuffer:
             )
         return taken
 
-    def place(self, taken: Array, stream: Any, *, anywhere: bool = True) -> Array:
+    def place(self, taken: Array, stream: Any) -> Array:
         """Return a full batch on the GPU that begins with what `take` gave, for work that follows on ``stream``.
 
-        Images on the GPU stay where they are if they may lie ``anywhere`` and fill the batch, in order and aligned.
-        Others are copied into this buffer; the rest of it is black. Images on the host pass through page-locked memory,
-        so that the copy runs beside the computation of other batches.
+        Images on the GPU stay where they are if they fill the batch, in order and aligned. Others are copied into this
+        buffer; the rest of it is black. Images on the host pass through page-locked memory, so that the copy runs
+        beside the computation of other batches.
         """
         n = len(taken)
         if isinstance(taken, np.ndarray):
@@ -200,8 +200,7 @@ class ImageBuffer:
             np.copyto(self._pinned[:n], taken)
             self.device.data.copy_from_host_async(self._pinned.ctypes.data, size, stream)
         else:
-            fills = taken.flags.c_contiguous and n == self._shape[0] and taken.data.ptr % _ALIGNMENT == 0
-            if anywhere and fills:
+            if taken.flags.c_contiguous and n == self._shape[0] and taken.data.ptr % _ALIGNMENT == 0:
                 return taken
             with stream:
                 self.device[:n] = taken

@@ -141,8 +141,6 @@ class _Program:
     """The network with the memory of one batch: a `pc_engine.backends.lanes.Program`."""
 
     captures = True
-    # A CUDA graph reads the addresses that it was captured with.
-    anywhere = False
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A TensorRT engine at work: a context for each batch in flight."""
+"""A TensorRT engine at work: a context, and the taps that it fills."""
 
 from __future__ import annotations
 
@@ -118,8 +118,6 @@ class _RuntimeSettings:
 
 class _Context:
     """One context and the taps that it fills: a `pc_engine.backends.lanes.Program`."""
-
-    anywhere = True
 
     def __init__(self, library: Library, settings: _RuntimeSettings, request: CompileRequest) -> None:
         import cupy

@@ -101,9 +101,10 @@ class Stream:
         (self.queue if self.captured is None else self.captured).append(work)
 
     def run_until(self, position: int) -> None:
-        while self.done < position:
-            self.done += 1
-            self.queue[self.done - 1]()
+        with self.gpu.running:
+            while self.done < position:
+                self.done += 1
+                self.queue[self.done - 1]()
 
     def synchronize(self) -> None:
         self.gpu.fail("stream.synchronize")
@@ -177,6 +178,7 @@ class FakeGpu:
     streams: dict[int, Stream] = field(default_factory=dict)
     handles: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     local: threading.local = field(default_factory=threading.local)
+    running: Any = field(default_factory=threading.RLock)
     graph_launches: int = 0
     host_to_device: int = 0
     freed: int = 0
