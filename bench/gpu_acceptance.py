@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from pc_engine.bench.gpu_report import TEXT_FILE, Row, Section, as_text, read_se
 from pc_engine.bench.gpu_subjects import Job, Subjects
 from pc_engine.devices import gpu_reason
 from pc_engine.errors import DeviceLostError, MissingPackageError, PcEngineError, UsageError
+from pc_engine.modes import MODES
 
 _TESTS = Path(__file__).resolve().parents[1] / "tests"
 _RESULTS = Path("bench/results")
@@ -220,6 +221,7 @@ def main(
     model: Annotated[list[str] | None, typer.Option("--model", help="Name or directory; again for more.")] = None,
     backend: Annotated[list[str] | None, typer.Option("--backend", help="Backends to measure.")] = None,
     precision: Annotated[list[str] | None, typer.Option("--precision", help="Precisions to measure.")] = None,
+    mode: Annotated[list[str] | None, typer.Option("--mode", help="Modes to run; again for more.")] = None,
     device: Annotated[str, typer.Option("--device", help="cuda or cuda:N.")] = "cuda:0",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in a batch.")] = Job.batch_size,
     images: Annotated[int, typer.Option("--images", min=1, help="Images to compare results on.")] = Job.images,
@@ -233,12 +235,14 @@ def main(
         typer.echo("\n".join(f"{entry.name:10}{entry.about}" for entry in PARTS.values()))
         return
     try:
-        _check_names(part or ())
+        _check_names("part", part or (), PARTS)
+        _check_names("mode", mode or (), MODES)
         chosen = Job(
             meter=_open_meter(device),
             models=tuple(model or Job.models),
             backends=tuple(backend or ()),
             precisions=tuple(precision or ()),
+            modes=tuple(mode or Job.modes),
             batch_size=batch_size,
             images=images,
             photos=photos,
@@ -272,10 +276,10 @@ def accept(job: Job, parts: list[Part], out: Path, *, machine: Mapping[str, Any]
     return done
 
 
-def _check_names(names: list[str] | tuple[str, ...]) -> None:
-    unknown = [name for name in names if name not in PARTS]
+def _check_names(kind: str, names: Sequence[str], known: Collection[str]) -> None:
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise UsageError(f"There is no part '{unknown[0]}': choose of {', '.join(PARTS)}.")
+        raise UsageError(f"There is no {kind} '{unknown[0]}': choose of {', '.join(known)}.")
 
 
 def _open_meter(device: str) -> CudaMeter:

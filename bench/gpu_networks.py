@@ -52,7 +52,7 @@ def count_rows(about: Row, job: Job, subject: Subject, taps: Mapping[str, np.nda
 
     The modes run on the device, on taps as the network of the device gave them: the whole way there is compared.
     """
-    for mode in MODES.values():
+    for mode in (MODES[name] for name in job.modes):
         row = {**about, "what": f"counts {mode.name}", "images": len(subject.images)}
         try:
             expected = counts_of(mode, subject, subject.reference, job.batch_size, np.asarray)
@@ -129,7 +129,7 @@ def measure_modes(job: Job, subjects: Subjects) -> Iterator[Row]:
     for subject in subjects:
         size = min(job.batch_size, len(subject.images))
         taps = {name: job.meter.place(tap[:size]) for name, tap in subject.reference.items()}
-        for mode in MODES.values():
+        for mode in (MODES[name] for name in job.modes):
             for cluster in mode.clusterings or (None,):
                 row = {"model": subject.name, "mode": mode.name, "cluster": cluster, "batch": size}
                 try:

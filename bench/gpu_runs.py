@@ -22,7 +22,6 @@ from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError
 from pc_engine.kernels.array_module import to_host
 from pc_engine.machine import usable_cores
-from pc_engine.modes import MODES
 
 _SIZE = 224
 _RUNS = 3
@@ -135,7 +134,7 @@ def _of_every_mode(
     """Yield what ``measure`` says of every model and mode, or why that could not be measured."""
     with photos_of(job.photos) as photos:
         for subject in subjects:
-            for mode in MODES:
+            for mode in job.modes:
                 row = {"model": subject.name, "mode": mode}
                 try:
                     with _engine(job, subject, mode) as engine:

@@ -45,6 +45,8 @@ class Job:
         Names or directories. A VGG that is not installed gets random weights.
     backends, precisions
         Those to measure; none for all that there are on a GPU.
+    modes
+        Those to run.
     batch_size
         Images in a batch.
     images
@@ -64,6 +66,7 @@ class Job:
     models: tuple[str, ...] = ("vgg16", "vgg19", "lego")
     backends: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
+    modes: tuple[str, ...] = tuple(MODES)
     batch_size: int = 128
     images: int = 256
     photos: str = "random:512"

@@ -30,6 +30,7 @@ from pc_engine.graph import open_graph
 from pc_engine.graph_half import cast_to_half
 from pc_engine.kernels import depthwise_convolution
 from pc_engine.kernels.array_module import Array
+from pc_engine.storage import FileCache, cache_key
 
 #: Precisions that it runs: others are ONNX Runtime's and TensorRT's.
 PRECISIONS = ("fp16",)
@@ -111,12 +112,7 @@ class CudnnBackend:
         cast_to_half(model)
         graph = _array_graph(request, model)
         cudnn = load_cudnn()
-        with cuda_errors("choosing kernels"), on_device(device_index(request.device)), _own_memory(), _Clock() as clock:
-            handle = _open_handle(cudnn, clock.stream)
-            try:
-                plans = choose_plans(cudnn, handle, _for_cudnn(graph), clock.seconds)
-            finally:
-                cudnn.destroy_handle(handle)
+        plans = _choose_plans(cudnn, graph, request.device)
         if save_to is not None:
             entry = model.metadata_props.add()
             entry.key, entry.value = _PLANS, json.dumps({name: asdict(plan) for name, plan in plans.items()})
@@ -135,6 +131,24 @@ class CudnnBackend:
         except (DecodeError, StopIteration, ValueError, TypeError, AttributeError):
             raise BackendError(f"The network {saved} was not saved by this backend: delete it.") from None
         return CudnnBackbone(request, _array_graph(request, model), plans)
+
+
+def _choose_plans(cudnn: ModuleType, graph: ArrayGraph, device: str) -> dict[str, Plan]:
+    """Return the fastest plan of each layer; what was timed on this card before is not timed again."""
+    gpu = describe_gpu(device)
+    facts = {"gpu": gpu.name, "driver": gpu.driver, "cudnn": cudnn.backend_version(), "interface": cudnn.__version__}
+    cache, name = FileCache(), "cudnn-plans-" + cache_key(facts)
+    kept = cache.get_json(name) or {}
+    known = {key: Plan(**plan) for key, plan in kept.items()}
+    with cuda_errors("choosing kernels"), on_device(gpu.index), _own_memory(), _Clock() as clock:
+        handle = _open_handle(cudnn, clock.stream)
+        try:
+            plans = choose_plans(cudnn, handle, _for_cudnn(graph), clock.seconds, known)
+        finally:
+            cudnn.destroy_handle(handle)
+    if len(known) > len(kept):
+        cache.put_json(name, {key: asdict(plan) for key, plan in known.items()})
+    return plans
 
 
 class _Program:

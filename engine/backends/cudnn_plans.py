@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import astuple, dataclass
 from types import ModuleType
 from typing import Any
 
@@ -209,14 +210,26 @@ def _choose_plan(kernel: Kernel, convolution: Convolution, time: Callable[..., f
 
 
 def choose_plans(
-    cudnn: ModuleType, handle: Any, layers: Mapping[str, Convolution], time: Callable[..., float]
+    cudnn: ModuleType,
+    handle: Any,
+    layers: Mapping[str, Convolution],
+    time: Callable[..., float],
+    known: MutableMapping[str, Plan],
 ) -> dict[str, Plan]:
-    """Return the fastest plan for each layer; equal convolutions are timed once."""
-    chosen: dict[Convolution, Plan] = {}
-    for convolution in layers.values():
-        if convolution not in chosen:
-            chosen[convolution] = choose_plan(cudnn, handle, convolution, time)
-    return {name: chosen[convolution] for name, convolution in layers.items()}
+    """Return the fastest plan for each layer.
+
+    ``known`` has the plans of convolutions that were timed before, by `convolution_key`; it gets those that were not.
+    """
+    keys = {name: convolution_key(convolution) for name, convolution in layers.items()}
+    for name, convolution in layers.items():
+        if keys[name] not in known:
+            known[keys[name]] = choose_plan(cudnn, handle, convolution, time)
+    return {name: known[key] for name, key in keys.items()}
+
+
+def convolution_key(convolution: Convolution) -> str:
+    """Return a text that is the same for equal convolutions alone."""
+    return json.dumps([str(value) for value in astuple(convolution)])
 
 
 @contextlib.contextmanager
