@@ -12,6 +12,7 @@ import numpy as np
 from pc_engine.cluster_likelihood import ClusterLikelihood, cluster_likelihood
 from pc_engine.device_arrays import DeviceConstants
 from pc_engine.errors import DataError, ModelError
+from pc_engine.kernels import unit_products
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.tensor_file import TensorFileKind, read_tensors, write_tensors
@@ -94,7 +95,7 @@ class CountSVM:
         Notes
         -----
         The concatenated features are never built: with x the tap and w its weights, ``w · x/‖x‖ = (w · x)/‖x‖``, so
-        each tap costs one matrix product and one scaling of (N, L) values. An all-zero tap adds nothing.
+        each tap is read once. An all-zero tap adds nothing.
         """
         missing = [name for name in self.features if name not in taps]
         if missing:
@@ -106,12 +107,11 @@ class CountSVM:
         total = None
         for name in self.features:
             tap = taps[name]
-            flat = tap.reshape(tap.shape[0], math.prod(tap.shape[1:])).astype(xp.float32, copy=False)
+            flat = tap.reshape(tap.shape[0], math.prod(tap.shape[1:]))
             weights = self._constants.get(xp, name, self.weights[name])
             if flat.shape[1] != weights.shape[1]:
                 raise ModelError(_size_sentence(name, weights.shape[1], flat.shape[1]))
-            term = _row_products(flat, weights)
-            term /= row_norms(flat)[:, None]
+            term = unit_products(flat, weights)
             total = term if total is None else total + term
         return total + self._constants.get(xp, None, self.bias)
 
@@ -176,30 +176,6 @@ def _size_sentence(tap: str, expected: int, found: int) -> str:
         f"The counter expects {expected} values from the tap '{tap}', but the network gives {found}: it was fitted for "
         f"another network or input size, so fit it anew with 'pc-engine fit-counter'."
     )
-
-
-def _row_products(rows: Array, weights: Array) -> Array:
-    """Return ``rows @ weights.T``, each row as exactly as in any other batch."""
-    xp = get_array_module(rows)
-    if xp is not np:
-        return rows @ weights.T
-    # Row by row: how a product of matrices rounds depends on how many rows there are, with AVX-512 for any number.
-    products = np.empty((len(rows), len(weights)), np.float32)
-    for row, product in zip(rows, products, strict=True):
-        np.dot(weights, row, out=product)
-    return products
-
-
-def row_norms(rows: Array) -> Array:
-    """Return the Euclidean norm of each row of a float32 matrix, (N, D) to (N,); 1 for an all-zero row.
-
-    NaN where it overflows, so that nothing is divided by infinity and taken for zero.
-    """
-    xp = get_array_module(rows)
-    # Row by row on the host: over a whole matrix a row's sum would depend on how many there are.
-    squares = np.array([row @ row for row in rows], np.float32) if xp is np else xp.einsum("nd,nd->n", rows, rows)
-    norms = xp.sqrt(squares)
-    return xp.where(norms == 0, xp.float32(1), xp.where(xp.isinf(norms), xp.float32(np.nan), norms))
 
 
 def label_counts(labels: Sequence[str]) -> np.ndarray:

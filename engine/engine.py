@@ -34,8 +34,9 @@ from pc_engine.sources import SourceImage, iter_images
 # A network above this size keeps all cores busy with few images; a small one needs many to be worth a call.
 _LARGE_NETWORK_BYTES = 100_000_000
 _BATCH_LARGE, _BATCH_SMALL = 8, 32
-# The cores of a GPU take more.
-_GPU_BATCH_LARGE, _GPU_BATCH_SMALL = 64, 256
+# A GPU takes more: what follows the network costs as many calls for a few images as for many. Where its memory does not
+# hold them, batches are halved.
+_GPU_BATCH_LARGE, _GPU_BATCH_SMALL = 256, 256
 
 Source = str | os.PathLike[str]
 

@@ -33,6 +33,8 @@ from pc_engine.sources import SourceImage, as_source_image
 _BATCHES_AHEAD = 2
 # Batches handed to the network's threads beyond those it takes at once, so that none waits for its next one.
 _BATCHES_QUEUED = 1
+# Files that one thread reads before it hands them over, where they are decoded later.
+_READ_AT_ONCE = 16
 # A group of images, most of them unreadable, is passed on when it is this many times the size of a batch.
 _UNREADABLE_GROUP = 4
 
@@ -198,7 +200,7 @@ def map_batches(
     size = backbone.request.batch_size
     in_flight = backbone.parallel + _BATCHES_QUEUED
     # Together with the batch that `_grouped` holds back.
-    ahead = size * (_BATCHES_AHEAD - (backbone.parallel > 1))
+    ahead = size * (_BATCHES_AHEAD - (decoder is None and backbone.parallel > 1))
     shape = pixels.height, pixels.width
     later = None if decoder is None else decoder.takes
     entries = decode_ahead(images, shape, workers, ahead=ahead, clock=clock, later=later, decode=decode)
@@ -229,7 +231,9 @@ def map_batches(
     with closing(entries):
         try:
             waiting: deque[Future[tuple[list[Finished], BackendError | None]]] = deque()
-            for group in _grouped(entries, size, backbone.parallel):
+            # A GPU computes batches one after the other, a short one in the time of a whole one.
+            cores_share = backbone.parallel if backbone.request.device == "cpu" else 1
+            for group in _grouped(entries, size, cores_share):
                 waiting.append(pool.submit(process, group))
                 if len(waiting) >= in_flight:
                     yield from results(waiting.popleft())
@@ -294,33 +298,38 @@ def decode_ahead(
     """Read and decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` before the consumer.
 
     libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores. Files that
-    ``later`` says yes to are read only.
+    ``later`` says yes to are read only, several by one thread: handing them over one by one would take longer.
     """
-    waiting: deque[Future[Entry]] = deque()
+    waiting: deque[Future[list[Entry]]] = deque()
     remaining = map(as_source_image, images)
+    stretch = 1 if later is None else max(min(_READ_AT_ONCE, ahead // workers), 1)
 
     def process(image: SourceImage) -> Entry:
+        try:
+            data = image.read()
+            if later is not None and later(data):
+                return Entry(image.name, None, None, data)
+            return Entry(image.name, decode(data, *size), None)
+        except ImageError as error:
+            return Entry(image.name, None, str(error))
+        # What reads an image says itself what is wrong; where it did not, that must not end the run either.
+        except OSError as error:
+            return Entry(image.name, None, f"It cannot be read: {error.strerror or error}.")
+        except MemoryError:
+            return Entry(image.name, None, "It does not fit into memory: scale it down first.")
+
+    def process_stretch(stretch: list[SourceImage]) -> list[Entry]:
         with clock.measure("decode"):
-            try:
-                data = image.read()
-                if later is not None and later(data):
-                    return Entry(image.name, None, None, data)
-                return Entry(image.name, decode(data, *size), None)
-            except ImageError as error:
-                return Entry(image.name, None, str(error))
-            # What reads an image says itself what is wrong; where it did not, that must not end the run either.
-            except OSError as error:
-                return Entry(image.name, None, f"It cannot be read: {error.strerror or error}.")
-            except MemoryError:
-                return Entry(image.name, None, "It does not fit into memory: scale it down first.")
+            return [process(image) for image in stretch]
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         while True:
-            waiting.extend(pool.submit(process, image) for image in islice(remaining, max(ahead - len(waiting), 0)))
+            while (len(waiting) + 1) * stretch <= max(ahead, stretch) and (taken := list(islice(remaining, stretch))):
+                waiting.append(pool.submit(process_stretch, taken))
             if not waiting:
                 return
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

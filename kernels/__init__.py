@@ -19,6 +19,7 @@ from pc_engine.kernels.resize_maps import resize_maps
 from pc_engine.kernels.select_maps import select_maps
 from pc_engine.kernels.selected_heatmap import selected_heatmap
 from pc_engine.kernels.to_planes import to_planes
+from pc_engine.kernels.unit_products import unit_products
 from pc_engine.kernels.weighted_gmm import GaussianMixtures, weighted_gmm
 from pc_engine.kernels.weighted_heatmap import weighted_heatmap
 
@@ -43,6 +44,7 @@ __all__ = [
     "selected_heatmap",
     "to_host",
     "to_planes",
+    "unit_products",
     "weighted_gmm",
     "weighted_heatmap",
 ]

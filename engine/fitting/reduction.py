@@ -15,8 +15,8 @@ from scipy.linalg import solve_triangular
 from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpstrf
 
-from pc_engine.counter import row_norms
 from pc_engine.errors import DataError
+from pc_engine.kernels.unit_products import row_norms
 
 # Columns taken at a time: bounds the float64 copy of the features to 8 * n * 2048 bytes.
 _COLUMNS = 2048

@@ -19,6 +19,7 @@ from pc_engine.kernels import (
     select_maps,
     selected_heatmap,
     to_planes,
+    unit_products,
     weighted_gmm,
 )
 from pc_engine.kernels.cuda import COMPILE_OPTIONS, STATIC_SHARED_BYTES, device_of
@@ -45,6 +46,7 @@ def operations(where):
         "depthwise_convolution_f32": depthwise_convolution(*map(where.put, (MAPS, MAPS[0], MAPS[0, 0, 0]))),
         "max_pool_f32": max_pool(where.put(MAPS), (2, 2)),
         "pixel_columns_f16": pixel_columns(where.put(np.zeros((1, 2, 2, 3), np.uint8)), 1.0, window=1, channels=4),
+        "unit_products_f32": unit_products(where.put(MAPS[0, 0]), where.put(MAPS[0, 1])),
         "to_planes_f32": to_planes(where.put(MAPS)),
         "selected_heatmap_f32": selected_heatmap([(where.put(MAPS), where.put(INDICES))]),
     }
@@ -81,7 +83,7 @@ def test_each_source_is_compiled_once(make_host):
     with host.active():
         operations(host)
         operations(host)
-    assert len(host.cupy.modules) == 6
+    assert len(host.cupy.modules) == 7
     assert {module.options for module in host.cupy.modules} == {COMPILE_OPTIONS}
     assert not any('#include "' in module.code for module in host.cupy.modules)
 
@@ -153,7 +155,8 @@ def test_images_too_large_for_a_block_go_the_general_way(make_host):
         found = operations(host)
     # These keep nothing of an image in shared memory.
     anyway = ["channel_max_f32", "depthwise_convolution_f32", "max_pool_f32", "pixel_columns_f16"]
-    assert {launch.kernel for launch in host.cupy.launches} == {*anyway, "selected_heatmap_f32", "to_planes_f32"}
+    anyway += ["selected_heatmap_f32", "to_planes_f32", "unit_products_f32"]
+    assert {launch.kernel for launch in host.cupy.launches} == set(anyway)
     for name, expected in numpy_cases.items():
         for field in getattr(expected, "__dataclass_fields__", [None]):
             one, other = (result if field is None else getattr(result, field) for result in (found[name], expected))

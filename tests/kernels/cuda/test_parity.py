@@ -19,6 +19,7 @@ from pc_engine.kernels import (
     pixel_columns,
     selected_heatmap,
     to_planes,
+    unit_products,
     weighted_gmm,
 )
 
@@ -379,6 +380,29 @@ def test_columns_of_pixels_agree(device, window, stride, pads, channels):
     settings = {"window": window, "stride": stride, "pads": pads, "channels": channels}
     found, expected = device(pixel_columns, images, 1.0, **settings), pixel_columns(images, 1.0, **settings)
     np.testing.assert_array_equal(found, expected)
+
+
+# Scores
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("values", [1, 7, 1000])
+@pytest.mark.parametrize("vectors", [1, 5, 8, 9])
+def test_products_of_unit_rows_agree(device, dtype, values, vectors):
+    rng = np.random.default_rng(values)
+    rows = np.maximum(rng.standard_normal((4, values)), 0.01).astype(dtype)
+    rows[1] = 0
+    rows[2] *= 30
+    weights = rng.standard_normal((vectors, values)).astype(np.float32)
+    found, expected = device(unit_products, rows, weights), unit_products(rows, weights)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=3e-6)
+
+
+def test_a_row_whose_norm_overflows_has_no_products(device):
+    rows = np.array([[1e30, 1.0], [3.0, 4.0], [np.nan, 1.0]], np.float32)
+    found = device(unit_products, rows, np.ones((2, 2), np.float32))
+    np.testing.assert_allclose(found, [[np.nan] * 2, [1.4] * 2, [np.nan] * 2], rtol=1e-6)
 
 
 # What NumPy code refuses, and what holds for all

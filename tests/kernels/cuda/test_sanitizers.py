@@ -16,6 +16,7 @@ from pc_engine.kernels import (
     pixel_columns,
     selected_heatmap,
     to_planes,
+    unit_products,
     weighted_gmm,
 )
 from pc_engine.kernels.cuda import FOLDER, SOURCES, cuda_source
@@ -56,6 +57,7 @@ def run_all(host, bumps):
     host(mean_heatmap, maps)
     host(selected_heatmap, [(maps, indices)] * 2)
     host(to_planes, maps)
+    host(unit_products, maps.reshape(2, -1), np.ones((5, 9 * 36), np.float32))
     host(max_pool, maps, (3, 2), (2, 2), (1, 0, 1, 1))
     host(max_pool, np.zeros((2, 4, 4, 16), np.float16), (2, 2), (2, 2))
     for channels in (3, 8):

@@ -1,0 +1,83 @@
+"""Products of feature vectors, scaled to unit length, with weights: the scores of a linear classifier (paper 3.1)."""
+
+from __future__ import annotations
+
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
+
+# Vectors of weights that the kernel takes: MOST_VECTORS of cuda/unit_products.cu.
+_MOST_VECTORS = 8
+
+
+def unit_products(rows: Array, weights: Array) -> Array:
+    """Return ``w · x/‖x‖`` of each row x with each vector w.
+
+    Parameters
+    ----------
+    rows
+        (N, D), floating point.
+    weights
+        (L, D), float32.
+
+    Returns
+    -------
+    Array
+        (N, L), float32: 0 for an all-zero row, NaN for one whose norm overflows in float32. On the host an image's
+        products are the same to the last bit in any batch.
+
+    Raises
+    ------
+    ValueError
+        If shapes or types do not fit.
+    """
+    fits = rows.ndim == weights.ndim == 2 and rows.shape[1:] == weights.shape[1:]
+    if not fits or rows.dtype.kind != "f" or weights.dtype.name != "float32":
+        raise ValueError(
+            f"unit_products needs floating-point rows (N, D) and float32 weights (L, D), and got {rows.dtype} "
+            f"{rows.shape} and {weights.dtype} {weights.shape}."
+        )
+    xp = get_array_module(rows)
+    device, suffix = device_of(rows), kernel_suffix([rows])
+    if device is None or suffix not in ("f16", "f32") or len(weights) > _MOST_VECTORS:
+        rows = rows.astype(xp.float32, copy=False)
+        return _row_products(rows, weights) / row_norms(rows)[:, None]
+    products = xp.empty((len(rows), len(weights)), xp.float32)
+    device.launch(
+        Launch(
+            source="unit_products",
+            kernel=f"unit_products_{suffix}",
+            blocks=len(rows),
+            threads=device.threads("unit_products", rows.shape[1]),
+            arguments=(
+                *map(xp.ascontiguousarray, (rows, weights)),
+                *map(xp.int32, (rows.shape[1], len(weights))),
+                products,
+            ),
+        )
+    )
+    return products
+
+
+def row_norms(rows: Array) -> Array:
+    """Return the Euclidean norm of each row of a float32 matrix, (N, D) to (N,); 1 for an all-zero row.
+
+    NaN where it overflows, so that nothing is divided by infinity and taken for zero.
+    """
+    xp = get_array_module(rows)
+    # Row by row on the host: over a whole matrix a row's sum would depend on how many there are.
+    on_host = xp.__name__ == "numpy"
+    squares = xp.array([row @ row for row in rows], xp.float32) if on_host else xp.einsum("nd,nd->n", rows, rows)
+    norms = xp.sqrt(squares)
+    return xp.where(norms == 0, xp.float32(1), xp.where(xp.isinf(norms), xp.float32(xp.nan), norms))
+
+
+def _row_products(rows: Array, weights: Array) -> Array:
+    """Return ``rows @ weights.T``, each row as exactly as in any other batch."""
+    xp = get_array_module(rows)
+    if xp.__name__ != "numpy":
+        return rows @ weights.T
+    # Row by row: how a product of matrices rounds depends on how many rows there are, with AVX-512 for any number.
+    products = xp.empty((len(rows), len(weights)), xp.float32)
+    for row, product in zip(rows, products, strict=True):
+        xp.dot(weights, row, out=product)
+    return products
