@@ -1,6 +1,7 @@
 """The backend seam: a network that was compiled for this machine, and what a backend has to provide.
 
-Everything that differs between ONNX Runtime, OpenVINO and TensorRT lies behind these classes, in `pc_engine.backends`.
+Everything that differs between ONNX Runtime, OpenVINO, TensorRT and cuDNN lies behind these classes, in
+`pc_engine.backends`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Model = Annotated[
     str | None,
     typer.Option("--model", help="A model's name or directory; left out, the best one installed for the mode."),
 ]
-Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime, openvino or tensorrt.")]
+Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime, openvino, tensorrt or cudnn.")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16, fp16, or int8 (see build --calibrate).")]
 Device = Annotated[str, typer.Option("--device", help="auto (a GPU, if one can be used), cpu, cuda or cuda:NUMBER.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per batch; left out, as suits the model.")]

@@ -132,6 +132,15 @@ def test_what_clusters_say_stays_on_the_gpu(
     assert {result.count for result in results} == {None, 0, 1, 3, 4, 5}
 
 
+def test_all_batches_but_the_last_are_whole(
+    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    """A GPU computes them one after the other, and a short one in the time of a whole one."""
+    with on_gpu(tiny_directory, "c2p", batch_size=4) as engine:
+        list(engine.run(scenes))
+    assert sorted(pretended.sizes) == [3, 4, 4]
+
+
 def test_batches_run_side_by_side_each_on_a_stream_of_its_own(
     tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
 ) -> None:

@@ -220,6 +220,24 @@ def test_the_last_images_are_shared_among_the_batches_that_run_at_once(
     np.testing.assert_allclose(np.array(brightness(iter(batches)), float), expected, atol=1e-5)
 
 
+def test_files_that_are_decoded_later_are_read_in_order_and_not_further_ahead_than_asked(photos: list[Path]) -> None:
+    taken: list[Path] = []
+
+    def source() -> Iterator[Path]:
+        for path in photos * 20:
+            taken.append(path)
+            yield path
+
+    entries = decode_ahead(source(), (64, 64), 3, ahead=40, clock=StageClock(), later=lambda _: True)
+    first = [next(entries) for _ in range(5)]
+    assert [entry.name for entry in first] == [str(path) for path in photos[:5]]
+    assert all(entry.image is None and entry.readable for entry in first)
+    assert [entry.data for entry in first] == [path.read_bytes() for path in photos[:5]]
+    assert len(taken) <= 5 + 40 + pipeline._READ_AT_ONCE
+    rest = list(entries)
+    assert [entry.name for entry in (*first, *rest)] == [str(path) for path in photos * 20]
+
+
 def test_unreadable_images_among_the_last_ones_keep_their_place(
     photos: list[Path], tmp_path: Path, open_tiny: Callable[[int], Backbone]
 ) -> None:

@@ -1,22 +1,479 @@
-"""cuDNN on a GPU, where there is one."""
+"""cuDNN's own code on a pretended GPU whose kernels are NumPy, and on a real one where there is one."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.util
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 
+from pc_engine.backends.array_graph import Convolution
 from pc_engine.backends.cudnn import CudnnBackend
+from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plan
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.candidates import TOLERANCE, probe_images, tap_difference
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.engine import network_request
+from pc_engine.errors import BackendError, DeviceMemoryError
 from pc_engine.model import load_model
+from pc_engine.selection import open_backbone
 
 BACKEND = CudnnBackend()
+
+
+class CUDARuntimeError(RuntimeError):
+    status = 900
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class DeviceArray(np.ndarray):
+    """NumPy's memory as CuPy shows the GPU's."""
+
+    device = SimpleNamespace(id=0)
+
+    @property
+    def data(self) -> Any:
+        place = self.__array_interface__["data"][0]
+
+        def copy(source: Any, size: int, stream: Any = None) -> None:
+            ctypes.memmove(place, getattr(source, "ptr", source), size)
+
+        return SimpleNamespace(ptr=place, copy_from_host_async=copy, copy_from_device_async=copy)
+
+    def get(self) -> np.ndarray:
+        return self.view(np.ndarray).copy()
+
+
+@dataclass
+class Gpu:
+    """What the pretended GPU has done, and what it is to refuse."""
+
+    capability: tuple[int, int] = (9, 0)
+    version: int = 91900
+    clock: float = 0.0
+    runs: dict[str, int] = field(default_factory=dict)
+    handles: set[int] = field(default_factory=set)
+    streams: dict[int, int] = field(default_factory=dict)
+    refuse_clips: bool = False
+    refuse_all: bool = False
+    fail: str = ""
+    names: tuple[str, ...] = ("slow", "broken", "fast", "slower")
+    memory: int | None = None
+
+    def cupy(self) -> ModuleType:
+        return _Cupy(self)
+
+    def cudnn(self) -> ModuleType:
+        module: Any = ModuleType("cudnn")
+        module.__version__ = "1.25.0"
+        module.backend_version = lambda: self.version
+        module.backend_version_string = lambda: "9.19.0"
+        module.data_type = SimpleNamespace(HALF="half", FLOAT="float")
+        module.heur_mode = SimpleNamespace(A="A", FALLBACK="FALLBACK")
+        module.cudnnGraphNotSupportedError = _NotSupportedError
+        module.pygraph = lambda **settings: _Graph(self, settings)
+
+        def create_handle() -> int:
+            self.handles.add(len(self.handles) + 1)
+            return len(self.handles)
+
+        module.create_handle = create_handle
+        module.destroy_handle = self.handles.discard
+        module.set_stream = lambda handle, stream: self.streams.update({handle: stream})
+        return module
+
+
+class _NotSupportedError(Exception):
+    pass
+
+
+class _Cupy(ModuleType):
+    ndarray = DeviceArray
+
+    def __init__(self, gpu: Gpu) -> None:
+        super().__init__("numpy posing as cupy")
+        self.gpu = gpu
+
+        def event(**_: Any) -> Any:
+            made = SimpleNamespace(at=0.0, synchronize=lambda: None)
+            made.record = lambda stream=None: setattr(made, "at", gpu.clock)
+            return made
+
+        class Stream(contextlib.nullcontext):
+            ptr = 7
+
+            def __init__(self, non_blocking: bool = False) -> None:
+                super().__init__()
+
+            def synchronize(self) -> None: ...
+
+            def wait_event(self, event: Any) -> None: ...
+
+            def record(self, event: Any = None) -> Any: ...
+
+            def begin_capture(self) -> None:
+                raise CUDARuntimeError("no graphs here")
+
+        pool = SimpleNamespace(malloc=None, free_all_blocks=lambda: None)
+        self.cuda = SimpleNamespace(
+            runtime=SimpleNamespace(
+                CUDARuntimeError=CUDARuntimeError,
+                getDeviceCount=lambda: 1,
+                driverGetVersion=lambda: 13000,
+                getDeviceProperties=lambda _: {
+                    "name": b"NVIDIA H200",
+                    "major": gpu.capability[0],
+                    "minor": gpu.capability[1],
+                },
+            ),
+            driver=SimpleNamespace(CUDADriverError=CUDARuntimeError),
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            Device=lambda index=0: contextlib.nullcontext(),
+            Stream=Stream,
+            Event=event,
+            get_current_stream=Stream,
+            get_elapsed_time=lambda start, end: 1e3 * (end.at - start.at),
+            MemoryPool=lambda: pool,
+            using_allocator=lambda _: contextlib.nullcontext(),
+        )
+        self.get_default_memory_pool = self.get_default_pinned_memory_pool = lambda: pool
+        rng = np.random.default_rng(0)
+        self.random = SimpleNamespace(
+            standard_normal=lambda n, dtype: rng.standard_normal(n, dtype=dtype).view(DeviceArray)
+        )
+
+    def empty(self, shape: Any, dtype: Any = float) -> DeviceArray:
+        made = np.empty(shape, dtype)
+        if self.gpu.memory is not None and made.nbytes > self.gpu.memory:
+            raise OutOfMemoryError("Out of memory")
+        made.view(np.uint8)[...] = 0xAB
+        return made.view(DeviceArray)
+
+    def asarray(self, values: Any, dtype: Any = None) -> DeviceArray:
+        return values if isinstance(values, DeviceArray) else np.array(values, dtype).view(DeviceArray)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(np, name)
+        if isinstance(found, type) or not callable(found):
+            return found
+
+        def function(*arguments: Any, **settings: Any) -> Any:
+            result = found(*arguments, **settings)
+            return result.view(DeviceArray) if isinstance(result, np.ndarray) else result
+
+        return function
+
+
+@dataclass(eq=False)
+class _Tensor:
+    dim: list[int] | None = None
+    stride: list[int] | None = None
+    kind: str = ""
+
+    def set_output(self, output: bool) -> _Tensor:
+        assert output
+        return self
+
+    def set_data_type(self, kind: str) -> _Tensor:
+        self.kind = kind
+        return self
+
+    def set_dim(self, dim: list[int]) -> _Tensor:
+        self.dim = dim
+        return self
+
+    def set_stride(self, stride: list[int]) -> _Tensor:
+        self.stride = stride
+        return self
+
+    def at(self, place: int) -> np.ndarray:
+        """The tensor (N, C, H, W) in memory."""
+        assert self.kind == "half"
+        assert self.dim is not None
+        assert self.stride is not None
+        n, channels, height, width = self.dim
+        raw = (ctypes.c_uint16 * int(np.prod(self.dim))).from_address(place)
+        array = np.frombuffer(raw, np.float16).reshape(n, height, width, channels).transpose(0, 3, 1, 2)
+        strides = [step // 2 for step in array.strides]
+        assert all(a == b for a, b, size in zip(strides, self.stride, self.dim, strict=True) if size > 1)
+        return array
+
+
+class _Graph:
+    def __init__(self, gpu: Gpu, settings: dict[str, Any]) -> None:
+        assert settings["io_data_type"] == "half"
+        assert settings["compute_data_type"] == settings["intermediate_data_type"] == "float"
+        self.gpu, self.bounds, self.built = gpu, None, set()
+
+    def tensor(self, *, name: str, dim: list[int], stride: list[int], data_type: str) -> _Tensor:
+        return _Tensor(dim, stride, data_type)
+
+    def conv_fprop(self, *, image: _Tensor, weight: _Tensor, **settings: Any) -> _Tensor:
+        self.image, self.weight, self.settings = image, weight, settings
+        return _Tensor()
+
+    def bias(self, *, name: str, input: _Tensor, bias: _Tensor) -> _Tensor:  # noqa: A002 (cuDNN's name)
+        self.added = self.result = bias
+        self.result = _Tensor()
+        return self.result
+
+    def relu(self, *, name: str, input: _Tensor, lower_clip: float = 0.0, upper_clip: float = np.inf) -> _Tensor:  # noqa: A002
+        assert input is self.result
+        if self.gpu.refuse_clips and np.isfinite(upper_clip):
+            raise _NotSupportedError("no clips")
+        self.bounds = (lower_clip, upper_clip)
+        self.result = _Tensor()
+        return self.result
+
+    def validate(self) -> None: ...
+
+    build_operation_graph = validate
+
+    def create_execution_plans(self, modes: list[str]) -> None:
+        assert modes == ["A", "FALLBACK"]
+
+    def check_support(self) -> None:
+        if self.gpu.refuse_all:
+            raise _NotSupportedError("No valid engine configs\nat all")
+
+    def get_execution_plan_count(self) -> int:
+        return len(self.gpu.names)
+
+    def get_plan_name_at_index(self, index: int) -> str:
+        return self.gpu.names[index]
+
+    def build_plan_at_index(self, index: int) -> None:
+        if self.gpu.names[index] == "broken":
+            raise RuntimeError("CUDNN_STATUS_NOT_SUPPORTED")
+        self.built.add(index)
+
+    def get_workspace_size_plan_at_index(self, index: int) -> int:
+        return 16
+
+    def execute_plan_at_index(self, pack: dict[_Tensor, int], workspace: int, index: int, handle: int) -> None:
+        gpu, name = self.gpu, self.gpu.names[index]
+        assert index in self.built
+        assert workspace
+        assert gpu.streams[handle]
+        if gpu.fail:
+            raise RuntimeError(gpu.fail)
+        gpu.clock += {"slow": 2.0, "fast": 1.0, "slower": 5.0}.get(name, 1.5)
+        gpu.runs[name] = gpu.runs.get(name, 0) + 1
+        image, weight, bias = (t.at(pack[t]).astype(np.float32) for t in (self.image, self.weight, self.added))
+        (top, left), (bottom, right) = self.settings["pre_padding"], self.settings["post_padding"]
+        padded = np.pad(image, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        (down, across), dilation = self.settings["stride"], self.settings["dilation"]
+        reach = [step * (extent - 1) + 1 for step, extent in zip(dilation, weight.shape[2:], strict=True)]
+        windows = sliding_window_view(padded, reach, axis=(2, 3))[
+            :, :, ::down, ::across, :: dilation[0], :: dilation[1]
+        ]
+        sums = np.einsum("ncyxrs,fcrs->nfyx", windows, weight, optimize=True) + bias
+        self.result.at(pack[self.result])[...] = sums if self.bounds is None else np.clip(sums, *self.bounds)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    made = Gpu()
+    monkeypatch.setitem(sys.modules, "cupy", made.cupy())
+    cupyx: Any = ModuleType("cupyx")
+    cupyx.empty_pinned = np.empty
+    monkeypatch.setitem(sys.modules, "cupyx", cupyx)
+    monkeypatch.setitem(sys.modules, "cudnn", made.cudnn())
+    return made
+
+
+@pytest.fixture
+def lego():
+    model = load_model(EMBEDDED_DIRECTORY)
+    request = network_request(model, tuple(model.manifest.taps), batch_size=3)
+    return replace(request, device="cuda:0", precision="fp16")
+
+
+@pytest.fixture
+def small(tiny_directory):
+    """A request for a network that is run in no time."""
+    model = load_model(tiny_directory)
+    request = network_request(model, tuple(model.manifest.taps), batch_size=3)
+    return replace(request, device="cuda:0", precision="fp16")
+
+
+def on_host(taps):
+    return {name: tap.get() for name, tap in taps.items()}
+
+
+@pytest.fixture
+def expected(lego):
+    images = probe_images(128, 128, 3)
+    return images, OnnxRuntimeBackend().compile(replace(lego, device="cpu", precision="fp32")).infer(images)
+
+
+def test_taps_of_the_pretended_gpu_are_the_references(gpu, lego, expected):
+    images, taps = expected
+    network = BACKEND.compile(lego)
+    assert network.remarks == ("No CUDA graph could be captured, so kernels are started one by one (no graphs here).",)
+    assert tap_difference(on_host(network.infer(images)), taps) < TOLERANCE["fp16"] / 2
+    short = on_host(network.infer(images[:2]))
+    assert tap_difference(short, {name: tap[:2] for name, tap in taps.items()}) < TOLERANCE["fp16"] / 2
+    network.close()
+    assert not gpu.handles
+
+
+def test_the_fastest_plan_that_works_is_taken(gpu, small):
+    network = BACKEND.compile(small)
+    gpu.runs.clear()
+    network.infer(probe_images(64, 64, 3))
+    assert gpu.runs == {"fast": 3}
+
+
+def test_convolutions_are_timed_once_for_a_card(gpu, small):
+    BACKEND.compile(small).close()
+    first = dict(gpu.runs)
+    assert first["slow"] > 0
+    gpu.runs.clear()
+    BACKEND.compile(replace(small, taps=("logits",))).close()
+    assert gpu.runs.keys() == {"fast"}
+    gpu.version += 1
+    BACKEND.compile(small).close()
+    assert gpu.runs["slow"] == first["slow"]
+
+
+def test_a_plan_far_slower_than_another_is_not_timed_on(gpu):
+    handle = sys.modules["cudnn"].create_handle()
+    sys.modules["cudnn"].set_stream(handle, 1)
+    timed: list[int] = []
+
+    def time(run, times):
+        before = gpu.clock
+        run()
+        timed.append(times)
+        return gpu.clock - before
+
+    assert choose_plan(sys.modules["cudnn"], handle, Convolution((1, 4, 4, 8), 8), time) == Plan(2, "fast")
+    assert timed == [1, 5, 1, 5, 1]
+
+
+def test_a_saved_network_runs_without_timing(gpu, lego, expected, tmp_path):
+    images, taps = expected
+    BACKEND.compile(lego, save_to=tmp_path / "saved").close()
+    gpu.runs.clear()
+    network = BACKEND.load(lego, tmp_path / "saved")
+    assert gpu.runs.keys() == {"fast"}
+    assert tap_difference(on_host(network.infer(images)), taps) < TOLERANCE["fp16"] / 2
+    gpu.names = ("slow", "fast", "other")
+    with pytest.raises(BackendError, match="has other kernels for"):
+        BACKEND.load(lego, tmp_path / "saved")
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:100], lambda content: b"", lambda content: b"\xff" * 64])
+def test_a_damaged_file_is_an_error(gpu, small, tmp_path, damage):
+    BACKEND.compile(small, save_to=tmp_path / "saved").close()
+    (tmp_path / "saved").write_bytes(damage((tmp_path / "saved").read_bytes()))
+    with pytest.raises(BackendError, match="was not saved by this backend"):
+        BACKEND.load(small, tmp_path / "saved")
+    with pytest.raises(BackendError, match="cannot be read"):
+        BACKEND.load(small, tmp_path / "absent")
+
+
+def test_a_network_without_plans_is_no_saved_one(gpu, lego, tmp_path):
+    (tmp_path / "saved").write_bytes((EMBEDDED_DIRECTORY / "model.onnx").read_bytes())
+    with pytest.raises(BackendError, match="was not saved by this backend"):
+        BACKEND.load(lego, tmp_path / "saved")
+    BACKEND.compile(replace(lego, taps=("logits",)), save_to=tmp_path / "saved").close()
+    model = onnx.load(tmp_path / "saved")
+    model.metadata_props[0].value = "{}"
+    onnx.save(model, tmp_path / "saved")
+    with pytest.raises(BackendError, match="lacks plans for some of its layers"):
+        BACKEND.load(replace(lego, taps=("logits",)), tmp_path / "saved")
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+def test_a_ceiling_is_kept_whoever_applies_it(gpu, refuse):
+    gpu.refuse_clips = refuse
+    cudnn = sys.modules["cudnn"]
+    handle = cudnn.create_handle()
+    cudnn.set_stream(handle, 1)
+    layer = Convolution((2, 4, 4, 8), 8, relu=True, ceiling=6.0)
+    plan = choose_plan(cudnn, handle, layer, lambda run, times: (run(), 1.0)[1])
+    assert plan.clips_itself is not refuse
+    cupy = sys.modules["cupy"]
+    images = cupy.asarray(np.linspace(-9, 9, 256).reshape(2, 4, 4, 8), np.float16)
+    weights = cupy.asarray(np.eye(8).reshape(8, 1, 1, 8), np.float16)
+    found = Kernel(cudnn, handle, layer, plan)(images, weights, cupy.asarray(np.zeros(8), np.float16))
+    np.testing.assert_array_equal(found.get(), np.clip(images.get(), 0, 6))
+
+
+def test_failures_are_errors_of_one_sentence(gpu, small):
+    network = BACKEND.compile(small)
+    images = probe_images(64, 64, 3)
+    gpu.fail = "CUDNN_STATUS_EXECUTION_FAILED\nand more"
+    with pytest.raises(BackendError, match=r"cuDNN failed while running .* \(CUDNN_STATUS_EXECUTION_FAILED\)\.$"):
+        network.infer(images)
+    gpu.fail = ""
+    assert len(network.infer(images)["gap"]) == 3
+    gpu.version += 1
+    gpu.refuse_all = True
+    with pytest.raises(BackendError, match=r"cuDNN has no kernel for .* \(No valid engine configs\)\.$"):
+        BACKEND.compile(small)
+    gpu.refuse_all, gpu.names = False, ("broken",)
+    with pytest.raises(BackendError, match="CUDNN_STATUS_NOT_SUPPORTED"):
+        BACKEND.compile(small)
+
+
+def test_memory_that_it_does_not_get_is_told_apart(gpu, small):
+    gpu.memory = 1000
+    with pytest.raises(DeviceMemoryError, match="use a smaller batch size"):
+        BACKEND.compile(small)
+
+
+def test_precisions_that_it_does_not_run_are_refused(gpu, lego):
+    with pytest.raises(BackendError, match="cuDNN runs fp16 here, not fp32"):
+        BACKEND.compile(replace(lego, precision="fp32"))
+
+
+def test_it_can_be_asked_for_by_name(gpu, lego, expected):
+    images, taps = expected
+    for _ in range(2):  # compiled, then from the cache
+        network = open_backbone(lego, "cudnn", "auto")
+        assert (network.backend, network.request.precision) == ("cudnn", "fp16")
+        assert tap_difference(on_host(network.infer(images)), taps) < TOLERANCE["fp16"]
+        network.close()
+
+
+def test_probe_names_versions_and_card(gpu):
+    probe = BACKEND.probe("cuda:0")
+    assert probe.available
+    assert probe.precisions == ("fp16",)
+    assert "cuDNN 9.19.0 (interface 1.25.0) on NVIDIA H200" in probe.version
+    assert probe.version in probe.reason
+
+
+def test_what_is_missing_is_a_reason(gpu, monkeypatch):
+    assert "--device cuda" in BACKEND.probe("cpu").reason
+    gpu.capability = (7, 5)
+    assert "compute capability 8.0 and later" in BACKEND.probe("cuda").reason
+    gpu.version = 8900
+    assert "cuDNN 8900 is too old" in BACKEND.probe("cuda").reason
+    broken: Any = ModuleType("cudnn")
+    monkeypatch.setitem(sys.modules, "cudnn", broken)
+    assert "cuDNN cannot be loaded" in BACKEND.probe("cuda").reason
+    monkeypatch.setitem(sys.modules, "cudnn", None)
+    assert "cuDNN's Python interface is not installed" in BACKEND.probe("cuda").reason
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    reason = BACKEND.probe("cuda").reason
+    assert "The package 'cupy' is needed" in reason
+    assert "'pc-engine[cudnn]'" in reason
 
 
 @pytest.fixture
@@ -27,23 +484,6 @@ def on_a_gpu():
     probe = BACKEND.probe("cuda:0")
     if not probe.available:
         pytest.skip(probe.reason)
-
-
-@pytest.fixture
-def lego():
-    model = load_model(EMBEDDED_DIRECTORY)
-    request = network_request(model, tuple(model.manifest.taps), batch_size=8)
-    return replace(request, device="cuda:0", precision="fp16")
-
-
-def on_host(taps):
-    return {name: tap.get() for name, tap in taps.items()}
-
-
-@pytest.fixture
-def expected(lego):
-    images = probe_images(128, 128, 8)
-    return images, OnnxRuntimeBackend().compile(replace(lego, device="cpu", precision="fp32")).infer(images)
 
 
 @pytest.mark.gpu
@@ -67,13 +507,13 @@ def test_batches_in_flight_do_not_mix(on_a_gpu, lego, expected):
     alone = on_host(network.infer(images))
 
     def run(k):
-        batch = np.roll(images, k, axis=0)[: 8 - k % 3]
+        batch = np.roll(images, k, axis=0)[: 3 - k % 3]
         return k, on_host(network.infer(cupy.asarray(batch) if k % 2 else batch))
 
     with ThreadPoolExecutor(4) as pool:
         for k, found in pool.map(run, range(24)):
             for name, tap in found.items():
-                np.testing.assert_array_equal(tap, np.roll(alone[name], k, axis=0)[: 8 - k % 3])
+                np.testing.assert_array_equal(tap, np.roll(alone[name], k, axis=0)[: 3 - k % 3])
     network.close()
 
 

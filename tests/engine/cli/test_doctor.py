@@ -33,10 +33,12 @@ def test_all_that_a_gpu_misses_is_said_at_once(pc_engine, monkeypatch):
     monkeypatch.setattr("pc_engine.devices.driver_found", lambda: False)
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "cudnn", None)
     found = cuda(pc_engine)
     assert not found["works"]
     assert {need["name"]: need["works"] for need in found["needs"]} == {"driver": False, "cupy": False, "nvrtc": False}
-    assert {entry["name"]: entry["works"] for entry in found["backends"]} == {"onnxruntime": False, "tensorrt": False}
+    works = {entry["name"]: entry["works"] for entry in found["backends"]}
+    assert works == {"onnxruntime": False, "tensorrt": False, "cudnn": False}
     text = pc_engine("doctor").out
     assert "install NVIDIA's driver" in text
     assert text.count("pc-engine[gpu]") >= 2
