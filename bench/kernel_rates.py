@@ -30,6 +30,7 @@ from pc_engine.bench.kernel_oracles import (
     peaks_of,
     resized,
 )
+from pc_engine.counter import DEFAULT_LABELS
 from pc_engine.errors import BackendError, UsageError
 from pc_engine.kernels import (
     channel_max,
@@ -42,6 +43,7 @@ from pc_engine.kernels import (
     resize_maps,
     select_maps,
     selected_heatmap,
+    unit_products,
     weighted_gmm,
     weighted_heatmap,
 )
@@ -210,12 +212,22 @@ def kernel_cases(maps: np.ndarray, seed: int = 0) -> Iterator[Case]:
 
     yield Case(
         "l2_normalise",
-        "c2p",
+        "features alone",
         "sklearn normalize",
         lambda: l2_normalise(features),
         lambda i: normalize(features[i : i + 1])[0],
         (features, features),
         1e-5,
+    )
+    weights = rng.standard_normal((len(DEFAULT_LABELS), features.shape[1]), np.float32)
+    yield Case(
+        f"unit_products ({len(weights)} labels)",
+        "c2p",
+        "sklearn normalize, NumPy",
+        lambda: unit_products(features, weights),
+        lambda i: weights @ normalize(features[i : i + 1])[0],
+        (features, features[:, : len(weights)]),
+        1e-4,
     )
     yield Case(
         "mean_heatmap",

@@ -20,7 +20,8 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
-from pc_engine.backends.array_graph import ArrayGraph, Convolution
+from pc_engine.backends.array_graph import ArrayGraph
+from pc_engine.backends.array_layers import Convolution
 from pc_engine.backends.cuda import cuda_errors, describe_gpu, device_index, on_device
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plans, load_cudnn
 from pc_engine.backends.lanes import PARALLEL, Lanes

@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass
 from types import ModuleType
 from typing import Any
 
-from pc_engine.backends.array_graph import Convolution
+from pc_engine.backends.array_layers import Convolution
 from pc_engine.backends.cuda import first_line
 from pc_engine.errors import BackendError
 from pc_engine.kernels.array_module import Array

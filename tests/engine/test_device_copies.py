@@ -32,12 +32,12 @@ class DeviceArray(np.ndarray):
 
 
 class FakeCupy(ModuleType):
-    """NumPy under CuPy's name, with copies to the device counted."""
+    """NumPy in CuPy's place, copies to the device counted; under a name of its own, so that no kernel is launched."""
 
     ndarray = DeviceArray
 
     def __init__(self) -> None:
-        super().__init__("cupy")
+        super().__init__("numpy in the place of cupy")
         self.device = 0
         self.copies = self.waits = 0
         self.cuda = SimpleNamespace(

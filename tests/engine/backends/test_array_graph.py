@@ -9,7 +9,8 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
 
-from pc_engine.backends.array_graph import ArrayGraph, Convolution, Layer
+from pc_engine.backends.array_graph import ArrayGraph
+from pc_engine.backends.array_layers import Convolution, Layer
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.candidates import probe_images, tap_difference
 from pc_engine.catalogue import EMBEDDED_DIRECTORY

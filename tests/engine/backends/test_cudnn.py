@@ -16,7 +16,7 @@ import onnx
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from pc_engine.backends.array_graph import Convolution
+from pc_engine.backends.array_layers import Convolution
 from pc_engine.backends.cudnn import CudnnBackend
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plan
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend

@@ -1,0 +1,56 @@
+"""What a node of a graph says, and the two orders of an image's axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from pc_engine.errors import BackendError
+from pc_engine.kernels.array_module import Array, get_array_module
+
+#: From (N, H, W, C) to (N, C, H, W), and back.
+CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+
+
+def channels_last(x: Array) -> Array:
+    """Return maps (N, C, H, W) as a contiguous array (N, H, W, C)."""
+    return get_array_module(x).ascontiguousarray(x.transpose(CHANNELS_LAST))
+
+
+def channels_first(x: Array) -> Array:
+    """Return an array (N, H, W, C) as maps (N, C, H, W), a view."""
+    return x.transpose(CHANNELS_FIRST)
+
+
+def constant_of(node: onnx.NodeProto) -> onnx.TensorProto:
+    """Return the tensor of a Constant node."""
+    value = next((item for item in node.attribute if item.name == "value"), None)
+    if value is None:
+        raise unknown(node, "is written in a form that is not known here")
+    tensor: onnx.TensorProto = value.t
+    return tensor
+
+
+def puts_channels_first(node: onnx.NodeProto) -> bool:
+    """Whether a node transposes (N, H, W, C) to (N, C, H, W)."""
+    return node.op_type == "Transpose" and tuple(attributes(node).get("perm", ())) == CHANNELS_FIRST
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return the attributes of a node by name."""
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+def cast_type(node: onnx.NodeProto) -> np.dtype[Any]:
+    """Return what a Cast casts to."""
+    return helper.tensor_dtype_to_np_dtype(attributes(node)["to"])
+
+
+def unknown(node: onnx.NodeProto, why: str) -> BackendError:
+    """Return the error for a node that cannot be run, as it ``why``."""
+    return BackendError(
+        f"cuDNN cannot run this network (the operator {node.op_type} '{node.output[0]}' {why}): use another backend."
+    )
