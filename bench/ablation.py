@@ -28,7 +28,7 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
         "p2c.trim": (0.0, 0.3, 0.7, 0.9),
         "p2c.cluster": ("dbscan",),
     },
-    "combined": {"combined.pointer": ("box",)},
+    "combined": {"combined.pointer": ("mixture", "box"), "combined.cutoff": (1.0, 2.0)},
 }
 
 _CLUSTER = "p2c.cluster"

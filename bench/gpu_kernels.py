@@ -16,6 +16,7 @@ from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.kernels import (
     channel_max,
     cluster_boxes,
+    cluster_moments,
     dbscan,
     density_peaks,
     depthwise_convolution,
@@ -167,6 +168,12 @@ def device_cases(batch: int = BATCH, seed: int = 0) -> Iterator[DeviceCase]:
         "cluster_boxes",
         {"labels": found.labels, "density": found.density, "n": found.n_clusters},
         lambda x: (cluster_boxes(x["labels"], x["density"], x["n"], trim=TRIM, slots=slots).boxes,),
+        1e-6,
+    )
+    yield DeviceCase(
+        "cluster_moments",
+        {"labels": found.labels, "density": found.density, "n": found.n_clusters},
+        lambda x: (cluster_moments(x["labels"], x["density"], x["n"], slots=slots).means,),
         1e-6,
     )
     yield from _channels_last_cases(rng, batch)

@@ -89,6 +89,15 @@ def boxes_of(labels: np.ndarray, density: np.ndarray, slots: int) -> np.ndarray:
     return boxes
 
 
+def means_of(labels: np.ndarray, weights: np.ndarray, slots: int) -> np.ndarray:
+    """Return the weighted centre (slots, 2) as (x, y) of the cells of each cluster, -1 in unused slots."""
+    means = np.full((slots, 2), -1.0)
+    used = np.arange(labels.max() + 1)
+    if len(used):
+        means[used] = np.array(ndimage.center_of_mass(weights, labels, used))[:, ::-1]
+    return means
+
+
 def dbscan_of(heat: np.ndarray) -> np.ndarray:
     """Return scikit-learn's DBSCAN labels (H, W) of the cells of positive heat, -1 elsewhere."""
     labels = np.full(heat.shape, -1)

@@ -26,6 +26,7 @@ from pc_engine.bench.kernel_oracles import (
     boxes_of,
     dbscan_of,
     heat_of,
+    means_of,
     mixture_of,
     peaks_of,
     resized,
@@ -35,6 +36,7 @@ from pc_engine.errors import BackendError, UsageError
 from pc_engine.kernels import (
     channel_max,
     cluster_boxes,
+    cluster_moments,
     dbscan,
     density_peaks,
     l2_normalise,
@@ -210,15 +212,6 @@ def kernel_cases(maps: np.ndarray, seed: int = 0) -> Iterator[Case]:
     slots = int(peaks.n_clusters.max())
     evidence = rng.standard_normal((n, channels), np.float32)
 
-    yield Case(
-        "l2_normalise",
-        "features alone",
-        "sklearn normalize",
-        lambda: l2_normalise(features),
-        lambda i: normalize(features[i : i + 1])[0],
-        (features, features),
-        1e-5,
-    )
     weights = rng.standard_normal((len(DEFAULT_LABELS), features.shape[1]), np.float32)
     yield Case(
         f"unit_products ({len(weights)} labels)",
@@ -228,6 +221,15 @@ def kernel_cases(maps: np.ndarray, seed: int = 0) -> Iterator[Case]:
         lambda i: weights @ normalize(features[i : i + 1])[0],
         (features, features[:, : len(weights)]),
         1e-4,
+    )
+    yield Case(
+        "l2_normalise",
+        "features alone",
+        "sklearn normalize",
+        lambda: l2_normalise(features),
+        lambda i: normalize(features[i : i + 1])[0],
+        (features, features),
+        1e-5,
     )
     yield Case(
         "mean_heatmap",
@@ -314,6 +316,15 @@ def kernel_cases(maps: np.ndarray, seed: int = 0) -> Iterator[Case]:
         lambda: _filled(cluster_boxes(peaks.labels, peaks.density, peaks.n_clusters, trim=TRIM).boxes),
         lambda i: boxes_of(peaks.labels[i], peaks.density[i], slots),
         (peaks.labels, peaks.density),
+    )
+    yield Case(
+        "cluster_moments",
+        "combined",
+        "SciPy center_of_mass",
+        lambda: _filled(cluster_moments(peaks.labels, peaks.density, peaks.n_clusters).means),
+        lambda i: means_of(peaks.labels[i], peaks.density[i], slots),
+        (peaks.labels, peaks.density),
+        1e-9,
     )
     yield Case(
         "dbscan",

@@ -8,6 +8,7 @@ an image does not depend on the other images of its batch.
 from pc_engine.kernels.array_module import get_array_module, to_host
 from pc_engine.kernels.channel_max import channel_max
 from pc_engine.kernels.cluster_extent import ClusterBoxes, cluster_boxes
+from pc_engine.kernels.cluster_moments import ClusterMoments, cluster_moments
 from pc_engine.kernels.dbscan import WeightedDbscan, dbscan
 from pc_engine.kernels.density_peaks import DensityPeaks, density_peaks
 from pc_engine.kernels.depthwise_convolution import depthwise_convolution
@@ -25,11 +26,13 @@ from pc_engine.kernels.weighted_heatmap import weighted_heatmap
 
 __all__ = [
     "ClusterBoxes",
+    "ClusterMoments",
     "DensityPeaks",
     "GaussianMixtures",
     "WeightedDbscan",
     "channel_max",
     "cluster_boxes",
+    "cluster_moments",
     "dbscan",
     "density_peaks",
     "depthwise_convolution",

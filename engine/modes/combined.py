@@ -2,8 +2,8 @@
 
 The SVM scores the labels, and the number of clusters of the class's heatmap is weighed in, as much as it was worth on
 the images that the SVM was fitted on. Where the answer is "4+", which is no number, the clustering counts on, with the
-label's lower end as the least. Pointers are then fitted where both look: on the cells that are salient, as c2p sees it,
-and speak for the class, as p2c does.
+label's lower end as the least. Pointers are then drawn where both look, on the cells that are salient, as c2p sees it,
+and speak for the class, as p2c does: an ellipse around each of as many clusters of their heat as were counted.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.device_arrays import constant
 from pc_engine.errors import UsageError
-from pc_engine.kernels import mean_heatmap, resize_maps
+from pc_engine.kernels import cluster_moments, density_peaks, mean_heatmap, resize_maps
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
 from pc_engine.modes.classify import predict_class
-from pc_engine.modes.outcome import Outcome, split_bad_heat
+from pc_engine.modes.limits import LENGTH, check_limits
+from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
 from pc_engine.modes.p2c import P2CSettings, class_heatmap, cluster_pointers, p2c_taps
 from pc_engine.signatures import SignatureDictionary
 
-PointerKind = Literal["ellipse", "box"]
-_POINTER_KINDS: tuple[PointerKind, ...] = ("ellipse", "box")
+PointerKind = Literal["ellipse", "mixture", "box"]
+_POINTER_KINDS: tuple[PointerKind, ...] = ("ellipse", "mixture", "box")
+# Side of the grid that lengths are given for: VGG's.
+_SIDE = 14
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,20 @@ class CombinedSettings:
     Attributes
     ----------
     pointer
-        ``"ellipse"``: as many Gaussians as the count, fitted as in c2p to the product of both heatmaps, c2p's and the
-        class's. ``"box"``: boxes as in p2c, around as many clusters of the class's heatmap. Ellipses lie on the objects
-        more often, boxes cover more of them (``bench/results/ablation-lego.json``).
+        ``"ellipse"``: density peaks divide the product of both heatmaps, c2p's and the class's, into as many clusters
+        as were counted, and each has an ellipse of the spread of its heat. ``"mixture"``: as many Gaussians, fitted to
+        that product as in c2p, which may settle between two objects. ``"box"``: boxes as in p2c, around as many
+        clusters of the class's heatmap. Ellipses lie on the objects more often, boxes cover more of them
+        (``bench/results/ablation-lego.json``).
+    cutoff
+        Of those density peaks, in cells of a 14 x 14 grid; on others it is as large a part of the grid.
     """
 
     pointer: PointerKind = "ellipse"
+    cutoff: float = 1.5
 
     def __post_init__(self) -> None:
+        check_limits(self, "combined", {"cutoff": LENGTH})
         if self.pointer not in _POINTER_KINDS:
             raise UsageError(f"There is no pointer '{self.pointer}': choose one of {', '.join(_POINTER_KINDS)}.")
 
@@ -80,8 +89,8 @@ def combined(
     Returns
     -------
     Outcome
-        Of the kind that ``pointing`` names; the count scores are those of both witnesses. Fewer ellipses than the count
-        where the heatmap has fewer cells, fewer boxes where it has fewer peaks.
+        Ellipses or boxes as ``pointing`` says; the count scores are those of both witnesses. Fewer ellipses than the
+        count where the heatmap has fewer cells, fewer boxes where it has fewer peaks.
 
     Raises
     ------
@@ -115,10 +124,11 @@ def combined(
         # A device would have to be waited for to learn the largest count; there the clustering has a slot for any.
         most = None if xp is np else max(boxes.shape[1], *map(int, label_counts(counter.labels)))
         shared = _shared_heatmap(taps["conv_last"], seen.heat, mixture.mean_factor)
-        fitted, pointers = mixture_pointers(shared, count, mixture, most)
+        draw = _cluster_ellipses if pointing.pointer == "ellipse" else _mixture_ellipses
+        fitted, pointers = draw(shared, count, pointing, mixture, most)
     return Outcome(
         count=xp.where(fitted < 0, -1, count),
-        kind=pointing.pointer,
+        kind="box" if pointing.pointer == "box" else "ellipse",
         pointers=pointers,
         count_scores=scores,
         class_id=seen.class_id,
@@ -152,6 +162,48 @@ def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P
     nothing = predict_class(taps["logits"])[0] == settings.background_class
     class_id, class_score = predict_class(taps["logits"], without=settings.background_class)
     return SeenClasses(class_id, class_score, nothing, class_heatmap(taps, signatures, class_id, settings))
+
+
+def _mixture_ellipses(
+    heat: Array, count: Array, _: CombinedSettings, mixture: C2PSettings, most: int | None
+) -> tuple[Array, Array]:
+    return mixture_pointers(heat, count, mixture, most)
+
+
+def _cluster_ellipses(
+    heat: Array, count: Array, pointing: CombinedSettings, mixture: C2PSettings, most: int | None
+) -> tuple[Array, Array]:
+    """Return what `mixture_pointers` returns, by moments of ``count`` clusters of each heatmap (N, H, W).
+
+    A heatmap with fewer peaks, such as a plateau, is left to the mixture, which finds room for any number.
+    """
+    xp = get_array_module(heat)
+    sound, bad = split_bad_heat(heat)
+    peak = sound.max(axis=(1, 2), keepdims=True)
+    sound = sound / xp.where(peak > 0, peak, 1)
+    height, width = sound.shape[1:]
+    cutoff = pointing.cutoff * max(height, width) / _SIDE
+    peaks = density_peaks(sound, cutoff=cutoff, n_centres=xp.minimum(count, height * width))
+    slots = peaks.centres.shape[1] if most is None else most
+    moments = cluster_moments(peaks.labels, sound, peaks.n_clusters, slots=slots)
+    size = constant(xp, (width, height), np.float64)
+    radius = xp.sqrt(moments.variances + mixture.min_deviation**2) / size
+    score = xp.where(xp.isnan(moments.means[..., 0]), xp.nan, moments.share)
+    pointers = by_score(xp.concatenate([(moments.means + 0.5) / size, radius, score[..., None]], axis=-1))
+    short = peaks.n_clusters < count
+    if xp is np and not short.any():
+        return xp.where(bad, -1, count), pointers
+    fitted, others = mixture_pointers(heat, count, mixture, most)
+    room = max(pointers.shape[1], others.shape[1])
+    pointers, others = (_with_slots(each, room) for each in (pointers, others))
+    return xp.where(bad, -1, xp.where(short, fitted, count)), xp.where(short[:, None, None], others, pointers)
+
+
+def _with_slots(pointers: Array, slots: int) -> Array:
+    """Return pointers (N, K, 5) with so many slots, those without a pointer NaN."""
+    xp = get_array_module(pointers)
+    missing = slots - pointers.shape[1]
+    return xp.pad(pointers, ((0, 0), (0, missing), (0, 0)), constant_values=xp.nan) if missing else pointers
 
 
 def _shared_heatmap(maps: Array, class_heat: Array, mean_factor: float) -> Array:

@@ -28,7 +28,10 @@ from typing import Any, Protocol
 from pc_engine.kernels.array_module import Array, get_array_module
 
 FOLDER = Path(__file__).parent
-SOURCES = ("channels_last", "cluster_extent", "dbscan", "density_peaks", "heatmaps", "unit_products", "weighted_gmm")
+SOURCES = (
+    *("channels_last", "cluster_extent", "cluster_moments", "dbscan", "density_peaks", "heatmaps", "unit_products"),
+    "weighted_gmm",
+)
 # Without contraction to fused multiply-adds every product is rounded as on a host, whose results are then the same but
 # for the last bits of exp and log.
 COMPILE_OPTIONS = ("--std=c++17", "--fmad=false")

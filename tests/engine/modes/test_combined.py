@@ -10,7 +10,7 @@ from pc_engine.counter import CountSVM
 from pc_engine.errors import UsageError
 from pc_engine.kernels import mean_heatmap
 from pc_engine.modes.c2p import c2p
-from pc_engine.modes.combined import CombinedSettings, combined
+from pc_engine.modes.combined import CombinedSettings, PointerKind, combined
 from pc_engine.modes.p2c import P2CSettings, p2c
 from pc_engine.signatures import SignatureDictionary
 
@@ -68,6 +68,41 @@ def test_ellipses_lie_on_the_bumps(number: int) -> None:
     assert (nearest.min(axis=1) < 0.3).all()
 
 
+@pytest.mark.parametrize("pointer", ["ellipse", "mixture"])
+def test_ellipses_have_the_spread_of_the_heat_that_they_stand_for(pointer: PointerKind) -> None:
+    taps = taps_for([2], [2])
+    outcome = combined(taps, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(pointer=pointer))
+    assert outcome.kind == "ellipse"
+    # Two bumps of exp(-r^2 / 1.3), multiplied by themselves and cut off below: half a cell, and the least deviation.
+    radii = outcome.pointers[0, :2, 2:4] * GRID
+    np.testing.assert_allclose(radii, np.hypot(0.5, 0.35), atol=0.12)
+    assert outcome.pointers[0, :2, 4].sum() == pytest.approx(1)
+
+
+def test_two_close_bumps_of_unlike_height_each_have_their_ellipse() -> None:
+    taps = taps_for([0], [2])
+    y, x = np.mgrid[:GRID, :GRID]
+    for centre, height in ((5, 1.0), (8, 0.6)):
+        taps["conv_last"][0, 1] += height * np.exp(-((x - centre) ** 2 + (y - 6) ** 2) / 1.3)
+    found = combined(taps, COUNTER, SIGNATURES, SETTINGS).pointers[0, :, :2] * GRID - 0.5
+    np.testing.assert_allclose(sorted(found[:, 0]), [5, 8], atol=0.3)
+    np.testing.assert_allclose(found[:, 1], 6, atol=0.1)
+
+
+def test_heat_with_fewer_peaks_than_the_count_is_left_to_the_mixture() -> None:
+    taps = taps_for([3, 1], [3, 3])
+    settings = CombinedSettings(cutoff=1.0)
+    outcome = combined(taps, COUNTER, SIGNATURES, SETTINGS, settings)
+    mixture = combined(taps, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(pointer="mixture"))
+    one_cell = {**taps, "conv_last": np.where(taps["conv_last"] > 0.9, taps["conv_last"], 0).astype(np.float32)}
+    assert n_pointers(outcome.pointers) == n_pointers(mixture.pointers) == [3, 3]
+    few = combined(one_cell, COUNTER, SIGNATURES, SETTINGS, settings)
+    expected = combined(one_cell, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(pointer="mixture"))
+    assert few.count.tolist() == [3, 3]
+    assert n_pointers(few.pointers) == n_pointers(expected.pointers)
+    np.testing.assert_allclose(few.pointers[1], expected.pointers[1])
+
+
 def test_it_points_at_the_class_and_not_at_what_is_merely_salient() -> None:
     taps = taps_for([1], [1])
     other = taps_for([2], [1])["conv_last"][:, 1] - taps["conv_last"][:, 1]  # the second place, and brighter
@@ -121,8 +156,10 @@ def test_fewer_peaks_than_the_count_give_fewer_boxes_and_the_count_stays() -> No
 
 
 def test_a_pointer_that_does_not_exist_is_wrong_use() -> None:
-    with pytest.raises(UsageError, match="There is no pointer 'dot': choose one of ellipse, box"):
+    with pytest.raises(UsageError, match="There is no pointer 'dot': choose one of ellipse, mixture, box"):
         CombinedSettings(pointer="dot")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="cutoff"):
+        CombinedSettings(cutoff=0)
 
 
 def test_under_the_open_label_the_clustering_counts() -> None:

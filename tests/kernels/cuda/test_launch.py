@@ -6,6 +6,7 @@ import pytest
 from pc_engine.kernels import (
     channel_max,
     cluster_boxes,
+    cluster_moments,
     dbscan,
     density_peaks,
     depthwise_convolution,
@@ -38,6 +39,7 @@ def operations(where):
     return {
         "density_peaks_f32": peaks,
         "cluster_boxes_f64": cluster_boxes(peaks.labels, peaks.density, peaks.n_clusters, slots=slots),
+        "cluster_moments_f32": cluster_moments(clusters.labels, where.put(HEAT), clusters.n_clusters),
         "dbscan_f32": clusters,
         "cluster_boxes_f32": cluster_boxes(clusters.labels, where.put(HEAT), clusters.n_clusters),
         "weighted_gmm_f32": weighted_gmm(where.put(HEAT), where.put(COUNTS), max_components=3),
@@ -83,7 +85,7 @@ def test_each_source_is_compiled_once(make_host):
     with host.active():
         operations(host)
         operations(host)
-    assert len(host.cupy.modules) == 7
+    assert len(host.cupy.modules) == 8
     assert {module.options for module in host.cupy.modules} == {COMPILE_OPTIONS}
     assert not any('#include "' in module.code for module in host.cupy.modules)
 

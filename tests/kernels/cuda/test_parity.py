@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from pc_engine.kernels import (
     channel_max,
     cluster_boxes,
+    cluster_moments,
     dbscan,
     density_peaks,
     depthwise_convolution,
@@ -382,6 +383,20 @@ def test_columns_of_pixels_agree(device, window, stride, pads, channels):
     np.testing.assert_array_equal(found, expected)
 
 
+# Moments
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_moments_agree(device, dtype, grid):
+    heats = np.minimum(hard_heats(*grid), 1e30).astype(dtype)
+    found = density_peaks(heats, cutoff=1.0)
+    arguments = (found.labels, heats, found.n_clusters)
+    one, other = device(cluster_moments, *arguments), cluster_moments(*arguments)
+    for field in fields(other):
+        assert_equal_slots(getattr(one, field.name), getattr(other, field.name), rtol=1e-9, atol=1e-9)
+
+
 # Scores
 
 
@@ -433,6 +448,10 @@ def test_bad_heat_marks_its_image_and_leaves_the_others_alone(device, bumps, val
         assert np.isnan(boxes.boxes[1]).all()
         assert np.isnan(boxes.score[1]).all()
         assert np.isfinite(boxes.score[[0, 2]]).all()
+        moments = device(cluster_moments, labels, density, n_clusters)
+        assert np.isnan(moments.means[1]).all()
+        assert np.isnan(moments.share[1]).all()
+        assert np.isfinite(moments.share[[0, 2]]).all()
 
 
 def test_bad_counts_and_starts_are_marked(device, bumps):

@@ -8,6 +8,7 @@ import pytest
 from pc_engine.kernels import (
     channel_max,
     cluster_boxes,
+    cluster_moments,
     dbscan,
     density_peaks,
     depthwise_convolution,
@@ -50,6 +51,7 @@ def run_all(host, bumps):
     many_peaks = np.random.default_rng(0).random((2, 9, 9))
     peaks = host(density_peaks, many_peaks, cutoff=0.4, n_centres=np.array([5, -1]))
     host(cluster_boxes, peaks.labels, peaks.density, peaks.n_clusters, slots=25)
+    host(cluster_moments, peaks.labels, peaks.density, peaks.n_clusters, slots=25)
     host(weighted_gmm, heats, np.array([3, 2]), max_components=3, max_iter=4)
     far = np.array([[[0.0, 0.0], [59.0, 59.0]]])
     host(weighted_gmm, corners, np.array([2]), max_components=2, means_init=far, max_iter=2)
