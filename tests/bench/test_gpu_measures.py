@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS
@@ -158,6 +159,23 @@ def test_a_vgg_that_is_not_installed_gets_random_weights(
         assert [subject.origin for subject in subjects] == ["random weights"]
         assert subjects["vgg16"] is subjects["vgg16"]
     assert made == [("vgg16", "random:3")]
+
+
+def test_results_are_compared_on_the_photos_of_a_folder_if_there_is_one(job: Job, tmp_path: Path) -> None:
+    for k in range(3):
+        Image.new("RGB", (90, 60), (70 * k, 0, 0)).save(tmp_path / f"{k}.png")
+    (tmp_path / "1b.jpg").write_bytes(b"no picture")
+    with Subjects(replace(job, photos=str(tmp_path), images=2)) as subjects:
+        (subject,) = subjects
+        assert subject.images.shape == (2, 64, 64, 3)
+        assert subject.images[:, 0, 0].tolist() == [[0, 0, 0], [70, 0, 0]]
+
+
+def test_modes_that_were_not_asked_for_are_left_out(job: Job, subjects: Subjects, backend: HostBackend) -> None:
+    few = replace(job, modes=("p2c",))
+    assert {row["mode"] for row in gpu_networks.measure_modes(few, subjects)} == {"p2c"}
+    counted = [row["what"] for row in gpu_networks.measure_parity(few, subjects) if "same_counts" in row]
+    assert set(counted) == {"counts p2c"}
 
 
 def test_missing_parts_are_filled_in_at_random(job: Job, make_model: Any, tmp_path: Path) -> None:
