@@ -11,7 +11,7 @@ from pc_engine.bench.classification import class_accuracy
 from pc_engine.bench.contenders import Contender, Progress, Report, Share, judge
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.failure_analysis import failure_analysis
-from pc_engine.bench.pointing import PUBLISHED_POINTING, TABLE_RATIOS, pointing_accuracy
+from pc_engine.bench.pointing import PUBLISHED_POINTING, TABLE_RATIOS, pointing_accuracy, pointing_gain
 from pc_engine.bench.saliency import NAME as SALIENCY
 from pc_engine.bench.saliency import count_salient
 from pc_engine.catalogue import default_model, find_model
@@ -89,7 +89,8 @@ def evaluate(
     dict
         JSON-ready. ``"modes"`` has by mode what `CountAccuracy.to_dict` and `PointingAccuracy.to_dict` give, with
         ``"class_accuracy"``, the number of images ``"failed"`` and the ``"failure_analysis"`` (see `failure_analysis`);
-        ``"gains"`` says by how much the last mode counts better than each other one (see `accuracy_gain`);
+        ``"gains"`` says by how much the last mode counts and points better than each other one (see `accuracy_gain` and
+        `pointing_gain`);
         ``"baselines"`` the same of the baselines, and ``"published"`` the paper's rows. With one mode its figures stand
         at the top, too.
 
@@ -142,7 +143,14 @@ def evaluate(
 def _gains(images: Sequence[LabelledImage], rows: Mapping[str, Sequence[Result]], seed: int) -> dict[str, Any]:
     """Return the gain of the last mode over each other one."""
     *others, last = rows
-    return {f"{last} over {other}": accuracy_gain_of(images, rows[last], rows[other], seed) for other in others}
+    pointing = {mode: pointing_accuracy(images, of_mode, seed=seed) for mode, of_mode in rows.items()}
+    return {
+        f"{last} over {other}": {
+            **accuracy_gain_of(images, rows[last], rows[other], seed),
+            "pointing": pointing_gain(pointing[last], pointing[other]),
+        }
+        for other in others
+    }
 
 
 def accuracy_gain_of(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pc_engine.bench.pointing import PUBLISHED_POINTING, RATIOS, match_pointers, pointing_accuracy
+from pc_engine.bench.pointing import PUBLISHED_POINTING, RATIOS, match_pointers, pointing_accuracy, pointing_gain
 from pc_engine.datasets import Box, LabelledImage
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result, error_result
 
@@ -192,3 +192,29 @@ def test_intervals_hold_the_figures_and_repeat() -> None:
 def test_the_published_table_falls_with_the_ratio() -> None:
     for table in PUBLISHED_POINTING.values():
         assert all(loose > tight for loose, tight in zip(table[0.5], table[0.8], strict=True))
+
+
+def test_gains_are_over_the_images_that_both_count_right() -> None:
+    images = [image(1, (0, 0, 10, 10))] * 6
+    good, bad = row(box(0, 0, 5, 5)), row(box(8, 0, 18, 5))
+    wrong = row(box(0, 0, 5, 5), box(5, 5, 9, 9))
+    ours = pointing_accuracy(images, [good, good, good, bad, wrong, wrong])
+    theirs = pointing_accuracy(images, [good, bad, bad, good, bad, wrong])
+    gain = pointing_gain(ours, theirs)
+    assert gain["images"] == 4
+    # Of the four that both are asked about, three against two.
+    assert gain["0.5"]["gain"] == pytest.approx(1 / 4)
+    assert gain["0.5"]["interval"][0] < 1 / 4 < gain["0.5"]["interval"][1]
+    back = pointing_gain(theirs, ours)
+    assert back["0.5"]["gain"] == -gain["0.5"]["gain"]
+    same = pointing_gain(ours, ours)
+    assert same["images"] == 4
+    assert same["0.8"] == {"gain": 0.0, "interval": [0.0, 0.0]}
+
+
+def test_without_an_image_that_both_count_right_there_is_no_gain() -> None:
+    images = [image(1, (0, 0, 10, 10))] * 2
+    good, wrong = row(box(0, 0, 5, 5)), row(box(0, 0, 5, 5), box(5, 5, 9, 9))
+    assert pointing_gain(pointing_accuracy(images, [good, wrong]), pointing_accuracy(images, [wrong, good])) == {
+        "images": 0
+    }

@@ -26,6 +26,7 @@ def test_tables_stand_beside_the_published_ones(pc_engine, boxed, tiny_directory
         *("Zhang et al.", "P2C (paper)", "chance, here", "spectral residual, here", "combined, here"),
         *("Pointing accuracy at overlap 0.5", "Pointing accuracy at overlap 0.8", "Confusion of p2c"),
         *("mean absolute error", "95 % interval", "mean intersection over union"),
+        *("combined counts better than c2p by", "combined counts better than p2c by"),
         *("1 boxes lay outside their picture", "2 items were skipped", "broken.jpg", "absent.jpg"),
     ):
         assert expected in outcome.out
