@@ -193,7 +193,7 @@ def _cluster_ellipses(
     short = peaks.n_clusters < count
     if xp is np and not short.any():
         return xp.where(bad, -1, count), pointers
-    fitted, others = mixture_pointers(heat, count, mixture, most)
+    fitted, others = mixture_pointers(heat, xp.where(short, count, 0), mixture, most)
     room = max(pointers.shape[1], others.shape[1])
     pointers, others = (_with_slots(each, room) for each in (pointers, others))
     return xp.where(bad, -1, xp.where(short, fitted, count)), xp.where(short[:, None, None], others, pointers)
