@@ -10,8 +10,8 @@ import numpy as np
 from pc_engine.bench.gpu_device import copy_rate
 from pc_engine.bench.gpu_report import Row
 from pc_engine.bench.gpu_subjects import Job
+from pc_engine.bench.kernel_cases import made_up_maps
 from pc_engine.bench.kernel_oracles import CUTOFF, EPS, MAX_ITER, MIN_DENSITY, MIN_DISTANCE, MIN_WEIGHT, TOL, TRIM
-from pc_engine.bench.kernel_rates import made_up_maps
 from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.kernels import (
     channel_max,

@@ -13,8 +13,8 @@ import numpy as np
 from pc_engine.bench.environment import seconds_of
 from pc_engine.bench.gpu_report import Row
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects
+from pc_engine.bench.kernel_cases import made_up_maps
 from pc_engine.bench.kernel_oracles import EPS, MIN_WEIGHT, dbscan_of
-from pc_engine.bench.kernel_rates import made_up_maps
 from pc_engine.candidates import TOLERANCE, tap_difference
 from pc_engine.errors import MissingPackageError, ModelError
 from pc_engine.kernels import dbscan, normalise_heatmap

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from pc_engine import kernels
+from pc_engine.bench import kernel_cases as cases_module
 from pc_engine.bench import kernel_rates
-from pc_engine.bench.kernel_rates import check, copy_bandwidth, kernel_cases, made_up_maps, measure_kernels
+from pc_engine.bench.kernel_cases import kernel_cases, made_up_maps
+from pc_engine.bench.kernel_rates import check, copy_bandwidth, measure_kernels
 from pc_engine.errors import BackendError, UsageError
 
 
@@ -63,7 +65,7 @@ def test_nothing_is_timed_before_all_was_checked(monkeypatch):
         raise AssertionError("timed")
 
     monkeypatch.setattr(kernel_rates, "_timed", timed)
-    monkeypatch.setattr(kernel_rates, "dbscan_of", lambda heat: np.full(heat.shape, 7))
+    monkeypatch.setattr(cases_module, "dbscan_of", lambda heat: np.full(heat.shape, 7))
     with pytest.raises(BackendError, match="dbscan"):
         measure_kernels(grid=9, batch=2, channels=5)
 
