@@ -40,11 +40,15 @@ _FIT_COMMAND: dict[Part, tuple[str, str]] = {
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model directory whose files were checked against its manifest."""
+    """A model directory whose files were checked against its manifest.
+
+    ``clusters_set_aside`` says that the counter knew how far to believe clusters, but those of other signatures.
+    """
 
     directory: Path
     manifest: Manifest
     parts: FittedParts = field(default_factory=FittedParts)
+    clusters_set_aside: bool = False
 
     @property
     def name(self) -> str:
@@ -101,16 +105,17 @@ def load_model(directory: Path) -> Model:
     quantised = {kind: network for kind, network in manifest.quantised.items() if QUANTISED_FILES[kind] in files}
     manifest = replace(manifest, files=files, quantised=quantised)
     counter = signatures = None
+    set_aside = False
     if (directory / COUNTER_FILE).is_file():
         counter = load_counter(directory / COUNTER_FILE)
         check_counter(counter, manifest)
         if counter.clusters is not None and counter.clusters.signatures != signature_name(manifest):
             # Made with other signatures: what it says of their clusters does not hold for these.
-            counter = replace(counter, clusters=None)
+            counter, set_aside = replace(counter, clusters=None), True
     if (directory / SIGNATURES_FILE).is_file():
         signatures = load_signatures(directory / SIGNATURES_FILE)
         check_signatures(signatures, manifest)
-    return Model(directory, manifest, FittedParts(counter, signatures))
+    return Model(directory, manifest, FittedParts(counter, signatures), set_aside)
 
 
 def write_model(

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from pc_engine import Engine, Result, catalogue, load_model
 from pc_engine.cli import app
+from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.counter import CountSVM
 from pc_engine.errors import ModelError, PcEngineError, UsageError
 from pc_engine.manifest import Manifest
@@ -491,3 +492,20 @@ def test_real_photos_each_get_a_row_within_the_picture(
             x, y = pointer.centre
             assert 0 < x < result.width
             assert 0 < y < result.height
+
+
+@pytest.mark.parametrize(("mode", "said"), [("combined", True), ("c2p", False)])
+def test_clusters_that_are_not_believed_any_more_are_said(
+    mode: str,
+    said: bool,
+    open_engine: Callable[..., Engine],
+    make_model: Callable[..., Path],
+    tiny_counter: CountSVM,
+    tmp_path: Path,
+) -> None:
+    witness = ClusterLikelihood(np.zeros((6, 5), np.float32), PeakSettings(1.0, 0.5, 4.0), "those of before")
+    directory = make_model(tmp_path / "model", counter=replace(tiny_counter, clusters=witness))
+    sentences: list[str] = []
+    open_engine(directory, mode=mode, report=sentences.append)
+    found = [sentence for sentence in sentences if "fit it again with 'pc-engine fit-counter" in sentence]
+    assert len(found) == said

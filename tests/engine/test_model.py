@@ -122,9 +122,11 @@ def test_likelihoods_of_clusters_hold_for_the_signatures_they_were_fitted_with(
     sum_of = load_model(make_model(tmp_path / "m")).manifest.files[SIGNATURES_FILE] if current else "evidence"
     witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 4.0), sum_of)
     directory = make_model(tmp_path / "fitted", counter=replace(tiny_counter, clusters=witness))
-    counter = load_model(directory).parts.counter
+    model = load_model(directory)
+    counter = model.parts.counter
     assert counter is not None
     assert (counter.clusters is not None) == current
+    assert model.clusters_set_aside is not current
 
 
 def test_signatures_of_another_network_are_refused(make_model: Callable[..., Path], tmp_path: Path) -> None:
