@@ -130,8 +130,8 @@ class Engine:
             self.model = model_for(model, self.mode, report)
         if self.mode.name == "combined" and self.model.clusters_set_aside:
             report(
-                f"The signatures are not those that the counter was fitted with, so combined counts by the counter alone: "
-                f"fit it again with 'pc-engine fit-counter DATA --model {self.model.name}'."
+                f"The signatures are not those that the counter was fitted with, so combined counts by the counter "
+                f"alone: fit it again with 'pc-engine fit-counter DATA --model {self.model.name}'."
             )
         self.settings = settings_for(self.model.manifest, cluster=cluster, classes=classes)
         self.clock = StageClock()
