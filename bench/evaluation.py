@@ -11,7 +11,13 @@ from pc_engine.bench.classification import class_accuracy
 from pc_engine.bench.contenders import Contender, Progress, Report, Share, judge
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.failure_analysis import failure_analysis
-from pc_engine.bench.pointing import PUBLISHED_POINTING, TABLE_RATIOS, pointing_accuracy, pointing_gain
+from pc_engine.bench.pointing import (
+    PUBLISHED_POINTING,
+    TABLE_RATIOS,
+    PointingAccuracy,
+    pointing_accuracy,
+    pointing_gain,
+)
 from pc_engine.bench.saliency import NAME as SALIENCY
 from pc_engine.bench.saliency import count_salient
 from pc_engine.catalogue import default_model, find_model
@@ -114,8 +120,11 @@ def evaluate(
     rows, shares, how = judge(images, model, contenders, settings, report, progress)
     salient = _salient(images, settings, progress)
     frequencies = _frequencies(images, shares)
+    pointing = {mode: pointing_accuracy(images, of_mode, seed=settings.seed) for mode, of_mode in rows.items()}
     measured = {
-        mode.name: figures(images, rows[mode.name], settings.seed, model.manifest.classes, frequencies)
+        mode.name: figures(
+            images, rows[mode.name], settings.seed, model.manifest.classes, frequencies, pointing[mode.name]
+        )
         for mode in modes
     }
     failures = {row.path: row.error for of_mode in rows.values() for row in of_mode if not row.ok}
@@ -127,7 +136,7 @@ def evaluate(
         "images": len(images),
         **only,
         "modes": measured,
-        "gains": _gains(images, rows, settings.seed),
+        "gains": _gains(images, rows, pointing, settings.seed),
         "baselines": {
             "chance": chance_accuracy(_true_counts(images, salient), seed=settings.seed),
             SALIENCY: figures(images, salient, settings.seed, (), frequencies),
@@ -140,10 +149,14 @@ def evaluate(
     }
 
 
-def _gains(images: Sequence[LabelledImage], rows: Mapping[str, Sequence[Result]], seed: int) -> dict[str, Any]:
+def _gains(
+    images: Sequence[LabelledImage],
+    rows: Mapping[str, Sequence[Result]],
+    pointing: Mapping[str, PointingAccuracy],
+    seed: int,
+) -> dict[str, Any]:
     """Return the gain of the last mode over each other one."""
     *others, last = rows
-    pointing = {mode: pointing_accuracy(images, of_mode, seed=seed) for mode, of_mode in rows.items()}
     return {
         f"{last} over {other}": {
             **accuracy_gain_of(images, rows[last], rows[other], seed),
@@ -223,13 +236,17 @@ def figures(
     seed: int,
     classes: Collection[str],
     frequencies: Sequence[float | None],
+    pointing: PointingAccuracy | None = None,
 ) -> dict[str, Any]:
-    """Return all figures of one contender; ``classes`` are those the network knows, ``frequencies`` the counter's."""
+    """Return all figures of one contender; ``classes`` are those the network knows, ``frequencies`` the counter's.
+
+    ``pointing`` is what `pointing_accuracy` says of these rows, where that is known.
+    """
     if not any(row.ok for row in rows):
         raise DataError(f"None of the {len(rows)} images can be read; the first: {rows[0].error}")
     found = [row.count for row in rows if row.count is not None]
     accuracy = count_accuracy(_true_counts(images, rows), found, seed=seed)
-    pointing = pointing_accuracy(images, rows, seed=seed)
+    pointing = pointing or pointing_accuracy(images, rows, seed=seed)
     return {
         **accuracy.to_dict(),
         **pointing.to_dict(),

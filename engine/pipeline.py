@@ -318,15 +318,15 @@ def decode_ahead(
         except MemoryError:
             return Entry(image.name, None, "It does not fit into memory: scale it down first.")
 
-    def process_stretch(stretch: list[SourceImage]) -> list[Entry]:
+    def process_all(several: list[SourceImage]) -> list[Entry]:
         with clock.measure("decode"):
-            return [process(image) for image in stretch]
+            return [process(image) for image in several]
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         while True:
-            while (len(waiting) + 1) * stretch <= max(ahead, stretch) and (taken := list(islice(remaining, stretch))):
-                waiting.append(pool.submit(process_stretch, taken))
+            while (len(waiting) + 1) * stretch <= ahead and (taken := list(islice(remaining, stretch))):
+                waiting.append(pool.submit(process_all, taken))
             if not waiting:
                 return
             yield from waiting.popleft().result()

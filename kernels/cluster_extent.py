@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, shared_bytes
-from pc_engine.kernels.validation import checked_counts, checked_weights, device_weights
+from pc_engine.kernels.clusters import checked_clusters, launch_on_clusters, slots_for
+from pc_engine.kernels.cuda import device_of
+from pc_engine.kernels.validation import checked_weights, device_weights
 
 
 @dataclass(frozen=True)
@@ -60,26 +61,25 @@ def cluster_boxes(
         If shapes disagree, ``density`` holds negative or non-finite values, ``trim`` is outside 0 … 1, or an image has
         more clusters than there are slots. A device marks the images whose values are so; see `pc_engine.kernels.cuda`.
     """
-    xp = get_array_module(labels, density)
-    labels, density = xp.asarray(labels), xp.asarray(density)
-    if labels.shape != density.shape:
-        raise ValueError(f"labels {labels.shape} and density {density.shape} must have the same shape.")
     if not 0 <= trim <= 1:
         raise ValueError(f"trim must lie between 0 and 1, and is {trim}.")
-    numbers = checked_counts(n_clusters, density, "n_clusters")
-    if slots is not None and slots < 0:
-        raise ValueError(f"slots must be at least 0, and is {slots}.")
+    labels, density, numbers = checked_clusters(labels, density, n_clusters, slots, "density")
+    xp = get_array_module(density)
     device = device_of(density)
     if device is not None:
         heat = device_weights(density, "cluster_boxes")
-        extents = _on_device(device, labels, heat, numbers, trim, slots)
+        extents = launch_on_clusters(
+            device,
+            ("cluster_extent", "cluster_boxes"),
+            (labels, heat, numbers),
+            slots,
+            lambda n, k: ClusterBoxes(xp.empty((n, k, 4)), xp.empty((n, k))),
+            xp.float64(trim),
+        )
         if extents is not None:
             return extents
     heat = checked_weights(density, "cluster_boxes")
-    count, most = len(heat), int(numbers.max()) if len(heat) else 0
-    slots = most if slots is None else slots
-    if most > slots:
-        raise ValueError(f"n_clusters reaches {most}, beyond the {slots} slots asked for.")
+    count, slots = len(heat), slots_for(numbers, slots)
     boxes = xp.full((count, slots, 4), math.nan)
     score = xp.zeros((count, slots))
     for k in range(slots):
@@ -107,31 +107,3 @@ def _bounds(member: Array) -> Array:
         axis=1,
     )
     return xp.where(rows.any(axis=1)[:, None], edges, math.nan)
-
-
-def _on_device(
-    device: Device, labels: Array, heat: Array, numbers: Array, trim: float, slots: int | None
-) -> ClusterBoxes | None:
-    """Launch the kernel in ``cuda/cluster_extent.cu``; None if an image's state exceeds the memory of a block."""
-    xp = get_array_module(heat)
-    count, height, width = heat.shape
-    slots = height * width if slots is None else slots
-    needed = shared_bytes(doubles=height * width + slots, ints=height * width)
-    if needed > device.shared_limit:
-        return None
-    extents = ClusterBoxes(xp.empty((count, slots, 4)), xp.empty((count, slots)))
-    device.launch(
-        Launch(
-            source="cluster_extent",
-            kernel=f"cluster_boxes_{kernel_suffix([heat])}",
-            blocks=count,
-            threads=device.threads("cluster_extent", height * width),
-            arguments=(
-                *(xp.ascontiguousarray(labels, dtype=xp.int32), heat, numbers),
-                *(xp.int32(height), xp.int32(width), xp.int32(slots), xp.float64(trim)),
-                *(extents.boxes, extents.score),
-            ),
-            shared_bytes=needed,
-        )
-    )
-    return extents

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, shared_bytes
-from pc_engine.kernels.validation import checked_counts, checked_weights, device_weights
+from pc_engine.kernels.clusters import checked_clusters, launch_on_clusters, slots_for
+from pc_engine.kernels.cuda import device_of
+from pc_engine.kernels.validation import checked_weights, device_weights
 
 
 @dataclass(frozen=True)
@@ -49,23 +50,21 @@ def cluster_moments(labels: Array, weights: Array, n_clusters: Array, *, slots: 
         If shapes disagree, ``weights`` holds negative or non-finite values, or an image has more clusters than there
         are slots. A device marks the images whose values are so; see `pc_engine.kernels.cuda`.
     """
-    xp = get_array_module(labels, weights)
-    labels, weights = xp.asarray(labels), xp.asarray(weights)
-    if labels.shape != weights.shape:
-        raise ValueError(f"labels {labels.shape} and weights {weights.shape} must have the same shape.")
-    numbers = checked_counts(n_clusters, weights, "n_clusters")
-    if slots is not None and slots < 0:
-        raise ValueError(f"slots must be at least 0, and is {slots}.")
+    labels, weights, numbers = checked_clusters(labels, weights, n_clusters, slots, "weights")
+    xp = get_array_module(weights)
     device = device_of(weights)
     if device is not None:
-        moments = _on_device(device, labels, device_weights(weights, "cluster_moments"), numbers, slots)
+        moments = launch_on_clusters(
+            device,
+            ("cluster_moments", "cluster_moments"),
+            (labels, device_weights(weights, "cluster_moments"), numbers),
+            slots,
+            lambda n, k: ClusterMoments(xp.empty((n, k, 2)), xp.empty((n, k, 2)), xp.empty((n, k))),
+        )
         if moments is not None:
             return moments
     heat = checked_weights(weights, "cluster_moments")
-    count, most = len(heat), int(numbers.max()) if len(heat) else 0
-    slots = most if slots is None else slots
-    if most > slots:
-        raise ValueError(f"n_clusters reaches {most}, beyond the {slots} slots asked for.")
+    count, slots = len(heat), slots_for(numbers, slots)
     _, height, width = heat.shape
     means, variances = (xp.full((count, slots, 2), math.nan) for _ in range(2))
     held = xp.zeros((count, slots))
@@ -83,29 +82,3 @@ def cluster_moments(labels: Array, weights: Array, n_clusters: Array, *, slots: 
             variances[:, k, axis] = xp.where(held[:, k] > 0, square, math.nan)
     clustered = held.sum(axis=1, keepdims=True)
     return ClusterMoments(means, variances, held / xp.where(clustered == 0, 1.0, clustered))
-
-
-def _on_device(device: Device, labels: Array, heat: Array, numbers: Array, slots: int | None) -> ClusterMoments | None:
-    """Launch the kernel in ``cuda/cluster_moments.cu``; None if an image's state exceeds the memory of a block."""
-    xp = get_array_module(heat)
-    count, height, width = heat.shape
-    slots = height * width if slots is None else slots
-    needed = shared_bytes(doubles=height * width + slots, ints=height * width)
-    if needed > device.shared_limit:
-        return None
-    moments = ClusterMoments(xp.empty((count, slots, 2)), xp.empty((count, slots, 2)), xp.empty((count, slots)))
-    device.launch(
-        Launch(
-            source="cluster_moments",
-            kernel=f"cluster_moments_{kernel_suffix([heat])}",
-            blocks=count,
-            threads=device.threads("cluster_moments", height * width),
-            arguments=(
-                *(xp.ascontiguousarray(labels, dtype=xp.int32), heat, numbers),
-                *map(xp.int32, (height, width, slots)),
-                *(moments.means, moments.variances, moments.share),
-            ),
-            shared_bytes=needed,
-        )
-    )
-    return moments

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
-from pc_engine.kernels.windows import LOAD, Windows
+from pc_engine.kernels.cuda import device_of, kernel_suffix
+from pc_engine.kernels.windows import Windows
 
 
 def depthwise_convolution(
@@ -61,20 +61,4 @@ def depthwise_convolution(
             sums += cell.astype(xp.float32) * weights[row, column].astype(xp.float32)
         sums += bias.astype(xp.float32)
         return xp.minimum(xp.maximum(sums, least), greatest).astype(maps.dtype)
-    count, (rows, columns) = maps.shape[0], windows.count
-    result = xp.empty((count, rows, columns, channels), maps.dtype)
-    load = LOAD if channels % LOAD == 0 else 1
-    device.launch(
-        Launch(
-            source="channels_last",
-            kernel=f"depthwise_convolution_{suffix}",
-            blocks=count * rows,
-            threads=device.threads("depthwise_convolution", columns * channels // load),
-            arguments=(
-                *map(xp.ascontiguousarray, (maps, weights, bias)),
-                *map(xp.int32, (*windows.numbers(), channels, load)),
-                *(least, greatest, result),
-            ),
-        )
-    )
-    return result
+    return windows.launch(device, "depthwise_convolution", maps, weights, bias, numbers=(least, greatest))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
-from pc_engine.kernels.windows import LOAD, Windows
+from pc_engine.kernels.cuda import device_of, kernel_suffix
+from pc_engine.kernels.windows import Windows
 
 
 def max_pool(
@@ -47,16 +47,4 @@ def max_pool(
     device, suffix = device_of(maps), kernel_suffix([maps])
     if device is None or suffix not in ("f16", "f32"):
         return functools.reduce(xp.maximum, (cell for _, _, cell in windows.cells(maps, -xp.inf))).copy()
-    count, channels, (rows, columns) = maps.shape[0], maps.shape[3], windows.count
-    pooled = xp.empty((count, rows, columns, channels), maps.dtype)
-    load = LOAD if channels % LOAD == 0 else 1
-    device.launch(
-        Launch(
-            source="channels_last",
-            kernel=f"max_pool_{suffix}",
-            blocks=count * rows,
-            threads=device.threads("max_pool", columns * channels // load),
-            arguments=(xp.ascontiguousarray(maps), *map(xp.int32, (*windows.numbers(), channels, load)), pooled),
-        )
-    )
-    return pooled
+    return windows.launch(device, "max_pool", maps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.cuda import Device, Launch, kernel_suffix
 
 #: Adjacent channels that a thread reads at once, where their number allows it.
 LOAD = 8
@@ -59,9 +60,32 @@ class Windows:
             f"{maps.shape}, windows of {window} every {stride} cells and pads {pads}."
         )
 
-    def numbers(self) -> tuple[int, ...]:
-        """Return the sizes as the kernels of ``cuda/channels_last.cu`` take them."""
-        return (*self.size, *self.window, *self.stride, *self.pads[:2], *self.count)
+    def launch(
+        self, device: Device, operation: str, maps: Array, *others: Array, numbers: tuple[Array, ...] = ()
+    ) -> Array:
+        """Launch a kernel of ``cuda/channels_last.cu`` and return its result (N, H', W', C), a block each row of it.
+
+        The kernel takes ``maps``, of float16 or float32, and the ``others``; then these windows; then ``numbers``.
+        """
+        xp = get_array_module(maps)
+        count, channels, (rows, columns) = maps.shape[0], maps.shape[3], self.count
+        result = xp.empty((count, rows, columns, channels), maps.dtype)
+        load = LOAD if channels % LOAD == 0 else 1
+        sizes = (*self.size, *self.window, *self.stride, *self.pads[:2], *self.count, channels, load)
+        device.launch(
+            Launch(
+                source="channels_last",
+                kernel=f"{operation}_{kernel_suffix([maps])}",
+                blocks=count * rows,
+                threads=device.threads(operation, columns * channels // load),
+                arguments=(
+                    *map(xp.ascontiguousarray, (maps, *others)),
+                    *map(xp.int32, sizes),
+                    *(*numbers, result),
+                ),
+            )
+        )
+        return result
 
     def cells(self, maps: Array, outside: float) -> list[tuple[int, int, Array]]:
         """Return for each cell of a window its row and column there, and that cell of all windows (N, H', W', C)."""

@@ -24,13 +24,11 @@ from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.limits import LENGTH, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
-from pc_engine.modes.p2c import P2CSettings, class_heatmap, cluster_pointers, p2c_taps
+from pc_engine.modes.p2c import USUAL_GRID, P2CSettings, class_heatmap, cluster_pointers, p2c_taps
 from pc_engine.signatures import SignatureDictionary
 
 PointerKind = Literal["ellipse", "mixture", "box"]
 _POINTER_KINDS: tuple[PointerKind, ...] = ("ellipse", "mixture", "box")
-# Side of the grid that lengths are given for: VGG's.
-_SIDE = 14
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,10 @@ def combined(
         # A device would have to be waited for to learn the largest count; there the clustering has a slot for any.
         most = None if xp is np else max(boxes.shape[1], *map(int, label_counts(counter.labels)))
         shared = _shared_heatmap(taps["conv_last"], seen.heat, mixture.mean_factor)
-        draw = _cluster_ellipses if pointing.pointer == "ellipse" else _mixture_ellipses
-        fitted, pointers = draw(shared, count, pointing, mixture, most)
+        if pointing.pointer == "mixture":
+            fitted, pointers = mixture_pointers(shared, count, mixture, most)
+        else:
+            fitted, pointers = _cluster_ellipses(shared, count, pointing.cutoff, mixture, most)
     return Outcome(
         count=xp.where(fitted < 0, -1, count),
         kind="box" if pointing.pointer == "box" else "ellipse",
@@ -164,14 +164,8 @@ def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P
     return SeenClasses(class_id, class_score, nothing, class_heatmap(taps, signatures, class_id, settings))
 
 
-def _mixture_ellipses(
-    heat: Array, count: Array, _: CombinedSettings, mixture: C2PSettings, most: int | None
-) -> tuple[Array, Array]:
-    return mixture_pointers(heat, count, mixture, most)
-
-
 def _cluster_ellipses(
-    heat: Array, count: Array, pointing: CombinedSettings, mixture: C2PSettings, most: int | None
+    heat: Array, count: Array, cutoff: float, mixture: C2PSettings, most: int | None
 ) -> tuple[Array, Array]:
     """Return what `mixture_pointers` returns, by moments of ``count`` clusters of each heatmap (N, H, W).
 
@@ -182,8 +176,8 @@ def _cluster_ellipses(
     peak = sound.max(axis=(1, 2), keepdims=True)
     sound = sound / xp.where(peak > 0, peak, 1)
     height, width = sound.shape[1:]
-    cutoff = pointing.cutoff * max(height, width) / _SIDE
-    peaks = density_peaks(sound, cutoff=cutoff, n_centres=xp.minimum(count, height * width))
+    reach = cutoff * max(height, width) / USUAL_GRID
+    peaks = density_peaks(sound, cutoff=reach, n_centres=xp.minimum(count, height * width))
     slots = peaks.centres.shape[1] if most is None else most
     moments = cluster_moments(peaks.labels, sound, peaks.n_clusters, slots=slots)
     size = constant(xp, (width, height), np.float64)

@@ -29,8 +29,8 @@ CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan", "cuml-dbscan")
 Signature = Literal["dictionary", "evidence"]
 _SIGNATURES: tuple[Signature, ...] = ("dictionary", "evidence")
 
-# Side of VGG's grid, for which the lengths in `P2CSettings` are.
-_USUAL_GRID = 14
+#: Side of VGG's grid, for which lengths in the settings are given.
+USUAL_GRID = 14
 # Shares of the grid's side.
 _EVIDENCE_CUTOFF = 1 / 14
 _EVIDENCE_DISTANCE = 1 / 7
@@ -159,7 +159,7 @@ def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, An
     """
     if signature_source(manifest) != EVIDENCE:
         sides = [min(manifest.taps[name].shape[1:]) for name in ("conv_prev", "conv_last") if name in manifest.taps]
-        scale = max(sides, default=_USUAL_GRID) / _USUAL_GRID
+        scale = max(sides, default=USUAL_GRID) / USUAL_GRID
         return {"cutoff": P2CSettings.cutoff * scale, "min_distance": P2CSettings.min_distance * scale}
     side = min(manifest.taps[manifest.evidence_maps].shape[1:])
     return {

@@ -3,8 +3,7 @@
 Every ``.cu`` of this folder holds the kernels of one operation (`heatmaps` and `channels_last` those of several), one
 block an image where the cells of an image depend on one another. The NumPy code of the operation says what they
 compute. A launch neither copies anything to the host nor waits for the device: it is queued on CuPy's current stream.
-What NumPy code would refuse with an exception after looking at the values, a device can only
-mark:
+What NumPy code would refuse with an exception after looking at the values, a device can only mark:
 
 - heat that is negative or not finite: ``n_clusters`` or ``n_components_`` is -1 and the image has no pointers;
 - a count that is negative or over the number of slots: likewise, or NaN boxes and scores;

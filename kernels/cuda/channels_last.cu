@@ -159,7 +159,7 @@ __device__ void depthwise_convolution(
 
 constexpr int TILE = 32;  // cells, and channels, that a block turns
 
-// kernels/channels_last.py. Through shared memory, so that reading and writing are both in order.
+// kernels/to_planes.py. Through shared memory, so that reading and writing are both in order.
 template <class T>
 __device__ void to_planes(const T* maps, int channels, int cells, float* planes) {
     __shared__ float tile[TILE][TILE + 1];

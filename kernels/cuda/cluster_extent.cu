@@ -2,35 +2,25 @@
 
 #define MAX_THREADS 256
 #include "block.cuh"
+#include "clusters.cuh"
 
-// Shared memory: doubles heat[cells], held[slots]; ints label[cells].
+// Shared memory: that of Clusters.
 template <class T>
 __device__ void cluster_boxes(
     const int* labels, const T* density, const long long* n_clusters, int height, int width, int slots, double trim,
     double* boxes, double* score
 ) {
     DYNAMIC_SHARED(arena);
-    const int cells = height * width;
-    double* heat = arena;
-    double* held = heat + cells;
-    int* label = reinterpret_cast<int*>(held + slots);
-    const size_t first = static_cast<size_t>(blockIdx.x) * cells, first_slot = static_cast<size_t>(blockIdx.x) * slots;
-
-    int bad = 0;
-    for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
-        heat[cell] = density[first + cell];
-        label[cell] = labels[first + cell];
-        bad |= !is_heat(heat[cell]);
-    }
-    const long long clusters = n_clusters[blockIdx.x];
-    bad = __syncthreads_or(bad || clusters < 0 || clusters > slots);
+    const Clusters all(arena, labels, density, n_clusters, height * width, slots);
+    const double* heat = all.heat;
+    const int* label = all.label;
 
     double own = 0;
     for (int k = threadIdx.x; k < slots; k += blockDim.x) {
         int left = width, top = height, right = 0, bottom = 0;
         double sum = 0, greatest = 0;
-        if (!bad && k < clusters) {
-            for (int cell = 0; cell < cells; ++cell) {
+        if (all.uses(k)) {
+            for (int cell = 0; cell < all.cells; ++cell) {
                 if (label[cell] != k) continue;
                 sum += heat[cell];
                 if (heat[cell] > greatest) greatest = heat[cell];
@@ -47,18 +37,15 @@ __device__ void cluster_boxes(
             }
         }
         const bool empty = right == 0;
-        double* box = boxes + (first_slot + k) * 4;
+        double* box = boxes + all.slot(k) * 4;
         box[0] = empty ? not_a_number() : left;
         box[1] = empty ? not_a_number() : top;
         box[2] = empty ? not_a_number() : right;
         box[3] = empty ? not_a_number() : bottom;
-        held[k] = sum;
+        all.held[k] = sum;
         own += sum;
     }
-    const double total = block_sum(own);
-    for (int k = threadIdx.x; k < slots; k += blockDim.x) {
-        score[first_slot + k] = bad ? not_a_number() : held[k] / (total == 0 ? 1 : total);
-    }
+    all.write_shares(own, score);
 }
 
 #define CLUSTER_BOXES(name, T)                                                                                    \

@@ -2,32 +2,22 @@
 
 #define MAX_THREADS 256
 #include "block.cuh"
+#include "clusters.cuh"
 
-// Shared memory: doubles heat[cells], held[slots]; ints label[cells]. A thread takes a cluster.
+// Shared memory: that of Clusters. A thread takes a cluster.
 template <class T>
 __device__ void cluster_moments(
     const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots, double* means,
     double* variances, double* share
 ) {
     DYNAMIC_SHARED(arena);
-    const int cells = height * width;
-    double* heat = arena;
-    double* held = heat + cells;
-    int* label = reinterpret_cast<int*>(held + slots);
-    const size_t first = static_cast<size_t>(blockIdx.x) * cells, first_slot = static_cast<size_t>(blockIdx.x) * slots;
-
-    int bad = 0;
-    for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
-        heat[cell] = weights[first + cell];
-        label[cell] = labels[first + cell];
-        bad |= !is_heat(heat[cell]);
-    }
-    const long long clusters = n_clusters[blockIdx.x];
-    bad = __syncthreads_or(bad || clusters < 0 || clusters > slots);
+    const Clusters all(arena, labels, weights, n_clusters, height * width, slots);
+    const double* heat = all.heat;
+    const int* label = all.label;
 
     double own = 0;
     for (int k = threadIdx.x; k < slots; k += blockDim.x) {
-        const bool used = !bad && k < clusters;
+        const bool used = all.uses(k);
         double sum = 0, along_x = 0, along_y = 0, square_x = 0, square_y = 0;
         for (int y = 0, cell = 0; used && y < height; ++y) {
             for (int x = 0; x < width; ++x, ++cell) {
@@ -46,19 +36,16 @@ __device__ void cluster_moments(
             }
         }
         const bool empty = !(sum > 0);
-        double* mean = means + (first_slot + k) * 2;
-        double* variance = variances + (first_slot + k) * 2;
+        double* mean = means + all.slot(k) * 2;
+        double* variance = variances + all.slot(k) * 2;
         mean[0] = empty ? not_a_number() : mean_x;
         mean[1] = empty ? not_a_number() : mean_y;
         variance[0] = empty ? not_a_number() : square_x / sum;
         variance[1] = empty ? not_a_number() : square_y / sum;
-        held[k] = sum;
+        all.held[k] = sum;
         own += sum;
     }
-    const double total = block_sum(own);
-    for (int k = threadIdx.x; k < slots; k += blockDim.x) {
-        share[first_slot + k] = bad ? not_a_number() : held[k] / (total == 0 ? 1 : total);
-    }
+    all.write_shares(own, share);
 }
 
 #define CLUSTER_MOMENTS(name, T)                                                                                  \

@@ -1,0 +1,96 @@
+"""What is measured on the clusters of a heatmap has in common: what it takes, and how a kernel is given it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.cuda import Device, Launch, kernel_suffix, shared_bytes
+from pc_engine.kernels.validation import checked_counts
+
+Measured = TypeVar("Measured")
+
+
+def checked_clusters(
+    labels: Array, heat: Array, n_clusters: Array, slots: int | None, name: str
+) -> tuple[Array, Array, Array]:
+    """Return labels and heat (N, H, W) as arrays, and the numbers of clusters (N,) int64; ``name`` is that of the heat.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, or slots are negative.
+    """
+    xp = get_array_module(labels, heat)
+    labels, heat = xp.asarray(labels), xp.asarray(heat)
+    if labels.shape != heat.shape:
+        raise ValueError(f"labels {labels.shape} and {name} {heat.shape} must have the same shape.")
+    numbers = checked_counts(n_clusters, heat, "n_clusters")
+    if slots is not None and slots < 0:
+        raise ValueError(f"slots must be at least 0, and is {slots}.")
+    return labels, heat, numbers
+
+
+def slots_for(numbers: Array, slots: int | None) -> int:
+    """Return ``slots``, or as many as the largest of ``numbers`` (N,) on the host.
+
+    Raises
+    ------
+    ValueError
+        If the largest exceeds ``slots``.
+    """
+    most = int(numbers.max()) if len(numbers) else 0
+    if slots is not None and most > slots:
+        raise ValueError(f"n_clusters reaches {most}, beyond the {slots} slots asked for.")
+    return most if slots is None else slots
+
+
+def launch_on_clusters(
+    device: Device,
+    operation: tuple[str, str],
+    clusters: tuple[Array, Array, Array],
+    slots: int | None,
+    make: Callable[[int, int], Measured],
+    *numbers: Array,
+) -> Measured | None:
+    """Launch a kernel on the clusters of each image; None if an image's state exceeds the memory of a block.
+
+    Parameters
+    ----------
+    operation
+        The source in ``cuda/``, and the kernel's name without its type.
+    clusters
+        Labels, heat as `device_weights` gives it, and numbers of clusters.
+    slots
+        None for one each cell.
+    make
+        Makes the result for so many images and slots: its attributes, in order, are the arrays that the kernel writes.
+    numbers
+        What the kernel takes between the sizes and these arrays.
+    """
+    labels, heat, n_clusters = clusters
+    xp = get_array_module(heat)
+    count, height, width = heat.shape
+    slots = height * width if slots is None else slots
+    needed = shared_bytes(doubles=height * width + slots, ints=height * width)
+    if needed > device.shared_limit:
+        return None
+    made = make(count, slots)
+    source, kernel = operation
+    device.launch(
+        Launch(
+            source=source,
+            kernel=f"{kernel}_{kernel_suffix([heat])}",
+            blocks=count,
+            threads=device.threads(source, height * width),
+            arguments=(
+                *(xp.ascontiguousarray(labels, dtype=xp.int32), heat, n_clusters),
+                *map(xp.int32, (height, width, slots)),
+                *numbers,
+                *vars(made).values(),
+            ),
+            shared_bytes=needed,
+        )
+    )
+    return made
