@@ -11,6 +11,7 @@ from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, figures, model_and_modes
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
+from pc_engine.fitting.features import map_widths
 from pc_engine.model import Model
 from pc_engine.modes import Mode, settings_for
 from pc_engine.result import Result
@@ -28,12 +29,13 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
         "p2c.trim": (0.0, 0.3, 0.7, 0.9),
         "p2c.cluster": ("dbscan",),
     },
-    "combined": {"combined.pointer": ("mixture", "box"), "combined.cutoff": (1.0, 2.0)},
+    "combined": {"combined.heat": ("p2c",), "combined.pointer": ("mixture", "box"), "combined.cutoff": (1.0, 2.0)},
 }
 
 _CLUSTER = "p2c.cluster"
 # Of how the counter is fitted, which folds do anew; what is tried in the place of "on" and of all features.
 _COUPLING, _CLUSTERS, _FEATURES = "counter.coupling", "counter.clusters", "counter.features"
+_MIRRORED = "counter.mirrored"
 _ON, _OFF = "on", "off"
 _SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error", "pointing", "pointing_interval", "iou")
 
@@ -59,7 +61,7 @@ def ablate(
         What to evaluate, and how to run it.
     alternatives
         Values by the names of settings, tried in every mode; None for `ALTERNATIVES`, and with folds for other ways to
-        fit the counter: with a single feature, without the coupling of scores, without clusters.
+        fit the counter: with a single feature, without mirror images, the coupling of scores, or clusters.
     report, progress
         As of `pc_engine.bench.evaluation.evaluate`.
 
@@ -142,6 +144,8 @@ def _counter_trials(mode: Mode, model: Model) -> list[tuple[str | None, float | 
     if "counter" not in mode.needs:
         return []
     fits: list[tuple[str, str, CounterFit]] = [(_COUPLING, _OFF, CounterFit(coupling=False))]
+    if map_widths(model.manifest):
+        fits.append((_MIRRORED, _OFF, CounterFit(mirrored=False)))
     if "signatures" in mode.needs:
         fits.append((_CLUSTERS, _OFF, CounterFit(clusters=False)))
     features = model.manifest.count_features
@@ -153,7 +157,7 @@ def _counter_trials(mode: Mode, model: Model) -> list[tuple[str | None, float | 
 def _defaults(model: Model) -> dict[str, float | str]:
     """Return all settings of a model by their names."""
     settings = settings_for(model.manifest)
-    counter = {_COUPLING: _ON, _CLUSTERS: _ON, _FEATURES: " ".join(model.manifest.count_features)}
+    counter = {_COUPLING: _ON, _MIRRORED: _ON, _CLUSTERS: _ON, _FEATURES: " ".join(model.manifest.count_features)}
     return counter | {
         f"{mode}.{name}": value for mode, own in vars(settings).items() for name, value in vars(own).items()
     }

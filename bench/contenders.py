@@ -16,6 +16,7 @@ from pc_engine.bench.cross_validation import DEFAULT_FIT, CounterFit, held_out_c
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine, open_network
 from pc_engine.fitting.class_heat import heat_source
+from pc_engine.fitting.features import map_widths
 from pc_engine.fitting.folds import as_groups
 from pc_engine.fitting.from_images import features_from_images
 from pc_engine.machine import usable_cores
@@ -144,6 +145,7 @@ def _folds(
             settings.seed,
             lambda done, total: progress("counters", done, total),
             groups,
+            map_widths(model.manifest),
             seen.heat,
             fit,
         )

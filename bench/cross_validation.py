@@ -22,11 +22,14 @@ class CounterFit:
     ----------
     features
         Names of the taps it reads; None for all of the model's.
+    mirrored
+        Whether what maps show is learnt for their mirror images, too.
     coupling, clusters
         Whether the labels' scores may be coupled, and clusters weighed in by mode combined.
     """
 
     features: tuple[str, ...] | None = None
+    mirrored: bool = True
     coupling: bool = True
     clusters: bool = True
 
@@ -51,6 +54,7 @@ def held_out_counters(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     groups: Sequence[Hashable] | None = None,
+    map_widths: Mapping[str, int] | None = None,
     heat: ClassHeat | None = None,
     fit: CounterFit = DEFAULT_FIT,
 ) -> list[HeldOut]:
@@ -70,8 +74,8 @@ def held_out_counters(
         Called as ``progress(done, folds)``.
     groups
         Of each image, (n,): images of one group are held out together. None where each stands for itself.
-    heat
-        What p2c sees of the images, for mode combined; see `fit_counter`.
+    map_widths, heat
+        Which features are maps, and what p2c sees of the images, for mode combined; see `fit_counter`.
     fit
         What the counters are fitted with.
 
@@ -104,6 +108,7 @@ def held_out_counters(
             labels=labels,
             seed=seed,
             groups=None if groups is None else [groups[place] for place in others],
+            map_widths=map_widths if fit.mirrored else None,
             couple=fit.coupling,
             heat=heat.of(others) if heat is not None and fit.clusters else None,
         )

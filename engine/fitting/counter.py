@@ -144,6 +144,7 @@ def fit_counter(
     folds: int = 5,
     seed: int = 0,
     groups: Sequence[Hashable] | None = None,
+    map_widths: Mapping[str, int] | None = None,
     couple: bool = True,
     heat: ClassHeat | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -167,6 +168,9 @@ def fit_counter(
         Of the fold assignment and the solver's order: the same input gives the same SVM.
     groups
         Of each image, (n,): images of one group are in one fold, as far as each fold's others then show every label.
+    map_widths
+        Width of a map, by the names of those taps whose rows are maps: what they show is learnt for its mirror image,
+        too (see :mod:`pc_engine.fitting.reduction`). None, or a tap left out, learns the rows as they are.
     couple
         Whether the labels' scores may be coupled, where that helps.
     heat
@@ -207,7 +211,7 @@ def fit_counter(
         raise DataError(f"The values of C to choose from are {list(c_grid)}: give at least one, all above 0.")
     candidates = sorted({float(c) for c in c_grid})
     splits = _splits(truth, labels, folds, seed, groups)
-    reduced = reduce_features(features)
+    reduced = reduce_features(features, map_widths)
     total = len(candidates) * len(splits) + 1
     grid: dict[float, tuple[float, float]] = {}
     held_out_scores: dict[float, np.ndarray] = {}

@@ -14,7 +14,7 @@ from pc_engine.datasets import LabelledImage
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.class_heat import ClassHeat, HeatSource
 from pc_engine.fitting.counter import CounterReport, fit_counter
-from pc_engine.fitting.features import FeatureCollector
+from pc_engine.fitting.features import FeatureCollector, map_widths
 from pc_engine.fitting.folds import as_groups
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE, Manifest
@@ -81,6 +81,7 @@ def counter_from_images(
         folds=folds,
         seed=seed,
         groups=as_groups([counted[i].group for i in seen.taken]),
+        map_widths=map_widths(backbone.request.manifest),
         heat=seen.heat,
         progress=fitting,
     )

@@ -31,31 +31,36 @@ class ReducedRows:
     rows
         Shape (n, r), float64.
     expand
-        Takes weights on ``rows``, (L, r), to the weights on each tap's normalised features, (L, D_tap) float64.
+        Takes weights on ``rows``, (L, r), to the weights on each tap's normalised features, (L, D_tap) float64; on maps
+        they are alike on both sides.
     """
 
     rows: np.ndarray
     expand: Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-def reduce_features(features: Mapping[str, np.ndarray]) -> ReducedRows:
+def reduce_features(features: Mapping[str, np.ndarray], map_widths: Mapping[str, int] | None = None) -> ReducedRows:
     """Reduce L2-normalised, concatenated features to at most n columns where they have more.
 
     Parameters
     ----------
     features
         Tap name to rows, (n, D_tap) float32, raw or normalised.
+    map_widths
+        Width of a map by the names of those taps whose rows are maps, row by row; what they show is to count the same
+        mirrored left to right.
 
     Raises
     ------
     DataError
         If a row holds a value that is not finite.
     """
+    widths = {name: (map_widths or {}).get(name, 1) for name in features}
     scales = {name: 1.0 / _finite_norms(name, rows).astype(np.float64) for name, rows in features.items()}
     n = len(next(iter(features.values())))
     if sum(rows.shape[1] for rows in features.values()) > n:
-        return _from_gram(features, scales)
-    return _as_they_are(features, scales)
+        return _from_gram(features, widths, scales)
+    return _as_they_are(features, widths, scales)
 
 
 def _finite_norms(name: str, rows: np.ndarray) -> np.ndarray:
@@ -69,24 +74,37 @@ def _finite_norms(name: str, rows: np.ndarray) -> np.ndarray:
     return norms
 
 
-def _as_they_are(features: Mapping[str, np.ndarray], scales: Mapping[str, np.ndarray]) -> ReducedRows:
+def _as_they_are(
+    features: Mapping[str, np.ndarray], widths: Mapping[str, int], scales: Mapping[str, np.ndarray]
+) -> ReducedRows:
     stops = np.cumsum([rows.shape[1] for rows in features.values()])[:-1]
 
     def expand(weights: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(features, np.split(weights, stops, axis=1), strict=True))
+        parts = zip(features, np.split(weights, stops, axis=1), strict=True)
+        return {name: _alike_on_both_sides(part, widths[name]) for name, part in parts}
 
-    return ReducedRows(
-        np.concatenate([rows * scales[name][:, None] for name, rows in features.items()], axis=1), expand
-    )
+    rows = [_alike_on_both_sides(part * scales[name][:, None], widths[name]) for name, part in features.items()]
+    return ReducedRows(np.concatenate(rows, axis=1), expand)
 
 
-def _from_gram(features: Mapping[str, np.ndarray], scales: Mapping[str, np.ndarray]) -> ReducedRows:
+def _alike_on_both_sides(rows: np.ndarray, width: int) -> np.ndarray:
+    """Return the mean of maps (n, D) of so many columns and their mirror images: with a single one, the maps."""
+    if width == 1:
+        return rows
+    maps = rows.reshape(len(rows), -1, width)
+    mean: np.ndarray = (maps + maps[..., ::-1]) / 2
+    return mean.reshape(rows.shape)
+
+
+def _from_gram(
+    features: Mapping[str, np.ndarray], widths: Mapping[str, int], scales: Mapping[str, np.ndarray]
+) -> ReducedRows:
     """Reduce by the pivoted Cholesky factor of the Gram matrix, P G Pᵀ = L Lᵀ with L (n, r).
 
     The pivoting finds r images that span all others, so repeated images do no harm. With X₁ those r images in pivot
     order and L₁ the upper r rows of L, the rotation is Q = X₁ᵀ L₁⁻ᵀ, hence w = Q w_z = X₁ᵀ α with L₁ᵀ α = w_z.
     """
-    gram = _gram(features, scales)
+    gram = _gram(features, widths, scales)
     factor, pivots, rank, _ = dpstrf(gram, lower=1, overwrite_a=1)
     pivots = pivots - 1  # LAPACK counts from 1
     rows = np.empty((len(factor), rank))
@@ -99,24 +117,28 @@ def _from_gram(features: Mapping[str, np.ndarray], scales: Mapping[str, np.ndarr
         for name, matrix in features.items():
             scaled = np.zeros((len(alpha), len(matrix)))
             scaled[:, chosen] = alpha * scales[name][chosen]
-            blocks = [scaled @ block for block in _column_blocks(matrix)]
+            blocks = [scaled @ block for block in _column_blocks(matrix, widths[name])]
             expanded[name] = np.concatenate(blocks, axis=1)
         return expanded
 
     return ReducedRows(rows, expand)
 
 
-def _gram(features: Mapping[str, np.ndarray], scales: Mapping[str, np.ndarray]) -> np.ndarray:
+def _gram(
+    features: Mapping[str, np.ndarray], widths: Mapping[str, int], scales: Mapping[str, np.ndarray]
+) -> np.ndarray:
     """Return the lower triangle of the Gram matrix, (n, n) float64 in Fortran order; BLAS adds each block in place."""
     n = len(next(iter(features.values())))
     gram = np.zeros((n, n), order="F")
     for name, matrix in features.items():
-        for block in _column_blocks(matrix):
+        for block in _column_blocks(matrix, widths[name]):
             block *= scales[name][:, None]
             gram = dsyrk(1.0, block.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
     return gram
 
 
-def _column_blocks(matrix: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, matrix.shape[1], _COLUMNS):
-        yield matrix[:, start : start + _COLUMNS].astype(np.float64)
+def _column_blocks(matrix: np.ndarray, width: int) -> Iterator[np.ndarray]:
+    """Yield the features in float64, whole rows of maps at a time, each map alike on both sides."""
+    columns = max(_COLUMNS // width, 1) * width
+    for start in range(0, matrix.shape[1], columns):
+        yield _alike_on_both_sides(matrix[:, start : start + columns].astype(np.float64), width)

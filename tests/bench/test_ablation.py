@@ -10,7 +10,7 @@ from pc_engine.bench.ablation import ALTERNATIVES, ablate
 from pc_engine.bench.evaluation import EvaluationSettings, evaluate
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import DataError, UsageError
-from pc_engine.modes import MODES, Settings
+from pc_engine.modes import MODES, CombinedSettings, Settings
 
 FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}
 PLACES = [(1, 1), (6, 1), (1, 6), (6, 6), (4, 4)]
@@ -64,7 +64,8 @@ def test_every_mode_has_alternatives_of_its_own_settings(blobs: str, tiny_direct
     found = run(blobs, tiny_directory, modes=("all",))
     assert list(found["modes"]) == list(MODES) == list(ALTERNATIVES)
     for mode, trials in found["modes"].items():
-        assert {trial["setting"] for trial in trials} == {None, *ALTERNATIVES[mode]}
+        # The network gives no evidence, so that nothing else can be pointed at.
+        assert {trial["setting"] for trial in trials} == {None, *ALTERNATIVES[mode]} - {"combined.heat"}
     (box,) = [trial for trial in found["modes"]["combined"] if trial["value"] == "box"]
     assert box["mean_pointer_area"] != found["modes"]["combined"][0]["mean_pointer_area"]
 
@@ -102,11 +103,15 @@ def test_with_folds_the_counter_is_fitted_in_other_ways(
     assert "counter.features" not in {each["setting"] for each in others}
     given = run(blobs, model, {"c2p.mean_factor": [0.5]}, modes=("c2p",), folds=2)
     assert len(given["modes"]["c2p"]) == 2
+    maps = make_model(tmp_path / "o", manifest=replace(tiny_manifest, count_features=("conv_last",)), counter=None)
+    found = run(blobs, maps, modes=("c2p",), folds=2)["modes"]["c2p"]
+    (one_sided,) = [each for each in found if each["setting"] == "counter.mirrored"]
+    assert (one_sided["value"], one_sided["default"]) == ("off", "on")
 
 
 def test_defaults_are_none_of_their_alternatives() -> None:
     """What is tried differs from what every model has by default."""
-    defaults = vars(Settings())
+    defaults = vars(Settings(combined=CombinedSettings(heat="evidence")))
     for mode, settings in ALTERNATIVES.items():
         for name, values in settings.items():
             assert getattr(defaults[mode], name.removeprefix(f"{mode}.")) not in values

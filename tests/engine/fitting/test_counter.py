@@ -58,6 +58,48 @@ def test_the_reduced_fit_equals_the_fit_on_the_full_features(sizes: tuple[int, i
     assert reduced.rows.shape[1] <= min(len(counts), sum(sizes))
 
 
+@pytest.mark.parametrize("sizes", [(180, 90), (12, 8)], ids=["more features than images", "fewer features"])
+def test_maps_are_learnt_as_if_each_had_been_shown_mirrored_too(sizes: tuple[int, int]) -> None:
+    features, counts = make_data(sizes=sizes, noise=3.0)
+    label = np.minimum(counts, 4)
+    width = 3
+    reduced = reduce_features(features, {"pool5": width})
+    unit = {name: rows / np.linalg.norm(rows, axis=1, keepdims=True) for name, rows in features.items()}
+    mirrored = mirror(unit["pool5"], width)
+    even = np.concatenate([(unit["pool5"] + mirrored) / 2, unit["fc6"]], axis=1)
+    np.testing.assert_allclose(reduced.rows @ reduced.rows.T, even @ even.T, atol=1e-6)
+    weights, bias = fit_one_vs_rest(reduced.rows, label, c=0.5, seed=0)
+    expanded = reduced.expand(weights)
+    np.testing.assert_allclose(expanded["pool5"], mirror(expanded["pool5"], width), atol=1e-12)
+    scores = even @ np.concatenate(list(expanded.values()), axis=1).T
+    for maps in (unit["pool5"], mirrored):  # raw ones, either way
+        found = maps @ expanded["pool5"].T + unit["fc6"] @ expanded["fc6"].T
+        np.testing.assert_allclose(found, scores, atol=1e-5)
+    full = LinearSVC(C=0.5, class_weight="balanced", dual=False, tol=1e-8).fit(even, label)
+    np.testing.assert_allclose(scores + bias, full.decision_function(even), atol=2e-3)
+
+
+def mirror(rows: np.ndarray, width: int) -> np.ndarray:
+    return rows.reshape(len(rows), -1, width)[..., ::-1].reshape(rows.shape)
+
+
+def test_blocks_of_columns_end_where_rows_of_maps_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, _ = make_data(sizes=(180, 90))
+    whole = reduce_features(features, {"pool5": 6})
+    monkeypatch.setattr("pc_engine.fitting.reduction._COLUMNS", 16)
+    for blocks in (reduce_features(features, {"pool5": 6}), reduce_features(features, {"pool5": 6, "unknown": 2})):
+        np.testing.assert_allclose(blocks.rows @ blocks.rows.T, whole.rows @ whole.rows.T, atol=1e-9)
+
+
+def test_the_counter_scores_a_picture_and_its_mirror_image_alike() -> None:
+    features, counts = make_data()
+    counter, _ = fit_counter(features, counts, c_grid=(1.0,), map_widths={"pool5": 10})
+    other = {**features, "pool5": mirror(features["pool5"], 10)}
+    np.testing.assert_allclose(counter.scores(features), counter.scores(other), atol=1e-4)
+    one_sided, _ = fit_counter(features, counts, c_grid=(1.0,))
+    assert np.abs(one_sided.scores(features) - one_sided.scores(other)).max() > 0.1
+
+
 def test_repeated_images_and_dark_images_do_no_harm() -> None:
     features, counts = make_data(n=60)
     features = {name: np.concatenate([rows, rows, np.zeros_like(rows[:5])]) for name, rows in features.items()}

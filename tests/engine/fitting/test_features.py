@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pc_engine.errors import DataError, ModelError
-from pc_engine.fitting.features import FeatureCollector
+from pc_engine.fitting.features import FeatureCollector, map_widths
+from pc_engine.manifest import Manifest, Tap
 
 
 def test_batches_become_the_rows_of_one_matrix_per_tap() -> None:
@@ -34,3 +37,29 @@ def test_what_does_not_fit_is_refused_and_leaves_no_row_behind() -> None:
         collector.add({"pool5": np.ones((2, 4)), "fc6": np.ones((2, 5))})
     assert len(collector) == 2
     assert collector.features()["fc6"].shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "width"),
+    [
+        ((320, 7, 7), (224, 224), 7),
+        ((96, 14, 14), (224, 224), 14),
+        ((8, 10, 15), (320, 480), 15),
+        ((8, 10, 14), (300, 450), 14),  # the last column has no pixels of its own
+        ((1280, 1, 1), (224, 224), 1),
+        ((7, 7, 320), (224, 224), None),
+        ((2048,), (224, 224), None),
+        ((4, 512), (224, 224), None),
+    ],
+)
+def test_maps_are_told_by_their_shape(
+    tiny_manifest: Manifest, shape: tuple[int, ...], size: tuple[int, int], width: int | None
+) -> None:
+    height, across = size
+    manifest = replace(
+        tiny_manifest,
+        input=replace(tiny_manifest.input, height=height, width=across),
+        taps={**tiny_manifest.taps, "tap": Tap("tap", shape), "other": Tap("other", (3, 7, 7))},
+        count_features=("tap",),
+    )
+    assert map_widths(manifest) == ({} if width is None else {"tap": width})
