@@ -6,6 +6,9 @@ import math
 
 import numpy as np
 
+#: A label of fewer images than this takes part in proportion, where fits are compared: it says little, and at random.
+LEAST_IMAGES = 20
+
 
 def mean_recall(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean over the labels of the share of a label's images that got it; both (n,) label indices."""
@@ -13,7 +16,9 @@ def mean_recall(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def recall_gain(truth: np.ndarray, predicted: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Return by how much the mean recall of ``predicted`` exceeds that of ``other``, and its standard error.
+    """Return by how much the recall of ``predicted`` exceeds that of ``other``, and the gain's standard error.
+
+    It is the mean over the labels, of which one with fewer images than `LEAST_IMAGES` weighs less.
 
     Parameters
     ----------
@@ -25,11 +30,13 @@ def recall_gain(truth: np.ndarray, predicted: np.ndarray, other: np.ndarray) -> 
     The images are compared in pairs. A label of few images, where nothing or everything differs by chance, counts as
     if one image more had changed.
     """
-    gains, variances = [], []
+    gains, variances, weights = [], [], []
     for label in np.unique(truth):
         own = truth == label
         difference = (predicted[own] == label).astype(float) - (other[own] == label)
         n = len(difference)
         gains.append(difference.mean())
         variances.append((difference.var() + 1 / n) / n)
-    return float(np.mean(gains)), math.sqrt(sum(variances)) / len(gains)
+        weights.append(min(n, LEAST_IMAGES))
+    shares = np.array(weights) / sum(weights)
+    return float(shares @ gains), math.sqrt(float(shares**2 @ variances))

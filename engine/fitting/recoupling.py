@@ -18,11 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pc_engine.fitting.folds import Split
+from pc_engine.fitting.recall import LEAST_IMAGES
 
 # Inverse strength of the regularisation, on scores of unit variance.
 _C = 0.3
-# All labels count the same, but those of fewer images than this, which would be seen everywhere.
-_LEAST_IMAGES = 20
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,8 @@ def fit_recoupling(scores: np.ndarray, truth: np.ndarray) -> Recoupling:
         Label index of each image, (n,); every index of 0..L-1 occurs. An image weighs as much as its label is rare.
     """
     images = np.bincount(truth, minlength=scores.shape[1])
-    weights = 1 / np.maximum(images[truth], _LEAST_IMAGES)
+    # All labels count the same, but those of few images, which would be seen everywhere.
+    weights = 1 / np.maximum(images[truth], LEAST_IMAGES)
     scaler, regression = StandardScaler(), LogisticRegression(C=_C, max_iter=1000)
     make_pipeline(scaler, regression).fit(scores, truth, logisticregression__sample_weight=weights / weights.mean())
     coefficients, intercepts = np.asarray(regression.coef_), np.asarray(regression.intercept_)
