@@ -44,8 +44,10 @@ EVIDENCE = "evidence"
 MAPS_OF_HEAD = "conv_top"
 #: Axes of the taps that the modes read, beside the batch: maps by rows by columns, one value a class, one a map.
 _RANKS = {"conv_last": 3, "conv_prev": 3, "logits": 1, EVIDENCE: 1}
-#: Where P2C takes its signatures from: the setting of a manifest that is a word.
-SIGNATURE_SETTING = "p2c.signature"
+#: Where P2C takes its signatures from, and on which heat of the class combined points.
+SIGNATURE_SETTING, HEAT_SETTING = "p2c.signature", "combined.heat"
+# The settings that are words.
+_WORDS = (SIGNATURE_SETTING, HEAT_SETTING, "combined.pointer")
 #: The class that means "no object", where the network has one.
 BACKGROUND_SETTING = "p2c.background_class"
 
@@ -138,8 +140,7 @@ class Manifest:
     licence, source
         Licence of the weights and where they came from.
     settings
-        Defaults of the modes that were measured to suit this network, ``"mode.field"`` to value; ``"p2c.signature"`` is
-        a word, all others are numbers.
+        Defaults of the modes that were measured to suit this network, ``"mode.field"`` to a number, or to a word.
     quantised
         The quantised networks that are there, by precision; the file of each is in `QUANTISED_FILES`.
     fidelity
@@ -210,11 +211,12 @@ class Manifest:
 
     def _check_evidence(self) -> None:
         if EVIDENCE not in self.taps:
-            if self.settings.get(SIGNATURE_SETTING) == EVIDENCE:
-                raise ManifestError(
-                    f"The manifest of '{self.name}' sets '{SIGNATURE_SETTING}' to '{EVIDENCE}', a tap that it does not "
-                    f"have: export the network again, or remove the setting."
-                )
+            for setting in (SIGNATURE_SETTING, HEAT_SETTING):
+                if self.settings.get(setting) == EVIDENCE:
+                    raise ManifestError(
+                        f"The manifest of '{self.name}' sets '{setting}' to '{EVIDENCE}', a tap that it does not have: "
+                        f"export the network again, or remove the setting."
+                    )
             return
         values, maps = self.taps[EVIDENCE].shape, self.taps[self.evidence_maps].shape
         if len(maps) != _RANKS["conv_last"] or values != maps[:1]:
@@ -390,7 +392,7 @@ def _parse_fidelity(raw: Mapping[str, Any]) -> Fidelity:
 
 
 def _parse_settings(raw: Mapping[str, Any]) -> dict[str, float | str]:
-    words: dict[str, float | str] = {name: str(value) for name, value in raw.items() if name == SIGNATURE_SETTING}
+    words: dict[str, float | str] = {name: str(value) for name, value in raw.items() if name in _WORDS}
     return words | as_numbers({name: value for name, value in raw.items() if name not in words}, "settings")
 
 

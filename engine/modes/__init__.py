@@ -16,7 +16,7 @@ from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, UsageError
 from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps
-from pc_engine.modes.combined import CombinedSettings, combined, combined_taps
+from pc_engine.modes.combined import CombinedSettings, combined, combined_taps, pointing_heat
 from pc_engine.modes.outcome import Outcome
 from pc_engine.modes.p2c import CLUSTERINGS, Clustering, P2CSettings, p2c, p2c_defaults, p2c_taps, signature_source
 from pc_engine.signatures import SignatureDictionary
@@ -24,7 +24,7 @@ from pc_engine.signatures import SignatureDictionary
 Part = Literal["counter", "signatures"]
 
 # Types of the settings that a manifest may set.
-_SETTABLE = ("int", "float", "Signature", "PointerKind")
+_SETTABLE = ("int", "float", "Signature", "PointerKind", "PointingHeat")
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ def settings_for(manifest: Manifest, **p2c_overrides: Any) -> Settings:
     kinds = {"c2p": C2PSettings, "p2c": P2CSettings, "combined": CombinedSettings}
     values: dict[str, dict[str, Any]] = {mode: {} for mode in kinds}
     values["p2c"] |= p2c_defaults(manifest, p2c_overrides.get("cluster"))
+    values["combined"]["heat"] = pointing_heat(manifest)
     types = {f"{mode}.{item.name}": item.type for mode, kind in kinds.items() for item in dataclasses.fields(kind)}
     for name, value in manifest.settings.items():
         if types.get(name) not in _SETTABLE:

@@ -19,16 +19,25 @@ from pc_engine.device_arrays import constant
 from pc_engine.errors import UsageError
 from pc_engine.kernels import cluster_moments, density_peaks, mean_heatmap, resize_maps
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.manifest import Manifest
+from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.limits import LENGTH, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
-from pc_engine.modes.p2c import USUAL_GRID, P2CSettings, class_heatmap, cluster_pointers, p2c_taps
+from pc_engine.modes.p2c import (
+    USUAL_GRID,
+    P2CSettings,
+    class_heatmap,
+    cluster_pointers,
+    evidence_heatmap,
+    p2c_taps,
+)
 from pc_engine.signatures import SignatureDictionary
 
 PointerKind = Literal["ellipse", "mixture", "box"]
 _POINTER_KINDS: tuple[PointerKind, ...] = ("ellipse", "mixture", "box")
+PointingHeat = Literal["evidence", "p2c"]
+_HEATS: tuple[PointingHeat, ...] = ("evidence", "p2c")
 
 
 @dataclass(frozen=True)
@@ -37,8 +46,12 @@ class CombinedSettings:
 
     Attributes
     ----------
+    heat
+        Which heat of the class pointers are drawn on: that of the network's ``"evidence"``, or that which ``"p2c"``
+        clusters. On photos the evidence lies on the objects more often than the maps of a dictionary, whose clusters
+        tell more about the count (``bench/results/ablation-photos.json``). Boxes are drawn on p2c's in any case.
     pointer
-        ``"ellipse"``: density peaks divide the product of both heatmaps, c2p's and the class's, into as many clusters
+        ``"ellipse"``: density peaks divide the product of two heatmaps, c2p's and the class's, into as many clusters
         as were counted, and each has an ellipse of the spread of its heat. ``"mixture"``: as many Gaussians, fitted to
         that product as in c2p, which may settle between two objects. ``"box"``: boxes as in p2c, around as many
         clusters of the class's heatmap. Ellipses lie on the objects more often, boxes cover more of them
@@ -47,18 +60,27 @@ class CombinedSettings:
         Of those density peaks, in cells of a 14 x 14 grid; on others it is as large a part of the grid.
     """
 
+    heat: PointingHeat = "p2c"
     pointer: PointerKind = "ellipse"
     cutoff: float = 1.5
 
     def __post_init__(self) -> None:
         check_limits(self, "combined", {"cutoff": LENGTH})
+        if self.heat not in _HEATS:
+            raise UsageError(f"There is no heat '{self.heat}' to point at: choose one of {', '.join(_HEATS)}.")
         if self.pointer not in _POINTER_KINDS:
             raise UsageError(f"There is no pointer '{self.pointer}': choose one of {', '.join(_POINTER_KINDS)}.")
 
 
 def combined_taps(manifest: Manifest) -> tuple[str, ...]:
     """Return the taps that `combined` reads."""
-    return tuple(dict.fromkeys((*c2p_taps(manifest), *p2c_taps(manifest))))
+    pointed_at = (manifest.evidence_maps, EVIDENCE) if pointing_heat(manifest) == EVIDENCE else ()
+    return tuple(dict.fromkeys((*c2p_taps(manifest), *p2c_taps(manifest), *pointed_at)))
+
+
+def pointing_heat(manifest: Manifest) -> str:
+    """Return on which heat of the class this model points: what its manifest sets, else evidence where it gives any."""
+    return str(manifest.settings.get(HEAT_SETTING, EVIDENCE if EVIDENCE in manifest.taps else "p2c"))
 
 
 def combined(
@@ -74,7 +96,8 @@ def combined(
     Parameters
     ----------
     taps
-        All that `pc_engine.modes.c2p.c2p` and `pc_engine.modes.p2c.p2c` read.
+        All that `pc_engine.modes.c2p.c2p` and `pc_engine.modes.p2c.p2c` read, and the network's evidence if that is
+        pointed at.
     counter, signatures
         The count SVM and the signature dictionary, which is not read with the setting ``signature="evidence"``.
     settings
@@ -121,7 +144,10 @@ def combined(
         mixture = mixture or C2PSettings()
         # A device would have to be waited for to learn the largest count; there the clustering has a slot for any.
         most = None if xp is np else max(boxes.shape[1], *map(int, label_counts(counter.labels)))
-        shared = _shared_heatmap(taps["conv_last"], seen.heat, mixture.mean_factor)
+        class_heat = seen.heat
+        if pointing.heat == EVIDENCE != settings.signature:
+            class_heat = evidence_heatmap(taps)
+        shared = _shared_heatmap(taps["conv_last"], class_heat, mixture.mean_factor)
         if pointing.pointer == "mixture":
             fitted, pointers = mixture_pointers(shared, count, mixture, most)
         else:

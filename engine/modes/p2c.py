@@ -252,11 +252,16 @@ def _shared_area(boxes: Array, others: Array) -> Array:
 def class_heatmap(taps: Taps, signatures: SignatureDictionary | None, class_id: Array, settings: P2CSettings) -> Array:
     """Return the heatmap (N, H, W) of each image's class, by the signature that the settings name."""
     if settings.signature == EVIDENCE:
-        maps = taps[MAPS_OF_HEAD if MAPS_OF_HEAD in taps else "conv_last"]
-        return weighted_heatmap(maps, taps[EVIDENCE], settings.mean_factor, settings.top_evidence or None)
+        return evidence_heatmap(taps, settings.mean_factor, settings.top_evidence)
     if signatures is None:
         raise ModelError("There is no signature dictionary to look the class up in: make one, or read the evidence.")
     return signature_heatmap(taps, signatures, class_id, settings)
+
+
+def evidence_heatmap(taps: Taps, mean_factor: float = 0.0, top: int = 0) -> Array:
+    """Return the heatmap (N, H, W) of what the network sees in each image, by its own evidence; see `P2CSettings`."""
+    maps = taps[MAPS_OF_HEAD if MAPS_OF_HEAD in taps else "conv_last"]
+    return weighted_heatmap(maps, taps[EVIDENCE], mean_factor, top or None)
 
 
 def signature_heatmap(taps: Taps, signatures: SignatureDictionary, class_id: Array, settings: P2CSettings) -> Array:

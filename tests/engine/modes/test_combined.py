@@ -211,6 +211,24 @@ def test_the_networks_evidence_does_what_a_signature_does() -> None:
     assert n_pointers(outcome.pointers) == [2, 6]
 
 
+def test_the_evidence_can_be_pointed_at_where_the_dictionary_is_counted_on() -> None:
+    taps = taps_for([6, 1], [4, 1])
+    # What the signature speaks of lies in map 1; the network's evidence speaks of another place, that map 0 shows.
+    taps["conv_last"][:, 0] = taps_for([4, 4], [4, 4])["conv_last"][:, 1]
+    taps["conv_last"][1, 0] = np.roll(taps["conv_last"][1, 1], 9, axis=1)
+    taps["evidence"] = np.tile(np.float32([1, -0.5]), (2, 1))
+    by_class, by_evidence = (
+        combined(taps, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(heat=heat)) for heat in ("p2c", "evidence")
+    )
+    np.testing.assert_array_equal(by_evidence.count, [6, 1])
+    np.testing.assert_array_equal(by_evidence.count, by_class.count)
+    found = [outcome.pointers[1, 0, :2] * GRID - 0.5 for outcome in (by_class, by_evidence)]
+    np.testing.assert_allclose(found, [(2, 2), (11, 2)], atol=0.3)
+    unfitted = replace(SETTINGS, signature="evidence", mean_factor=0)
+    alone = combined(taps, COUNTER, None, unfitted, CombinedSettings(heat="evidence"))
+    np.testing.assert_array_equal(alone.pointers[1], by_evidence.pointers[1, : alone.pointers.shape[1]])
+
+
 def test_the_background_class_speaks_for_no_object_and_never_for_a_signature() -> None:
     taps = taps_for([2, 2], [2, 0])
     background = replace(SETTINGS, background_class=0)

@@ -126,7 +126,22 @@ def test_evidence_stands_in_for_signatures_until_some_are_fitted(tiny_manifest: 
     fitted = replace(unfitted, files={SIGNATURES_FILE: "0"})
     assert MODES["p2c"].taps(fitted) == ("conv_prev", "conv_last", "logits")
     assert MODES["p2c"].parts(fitted) == ("signatures",)
-    assert settings_for(fitted) == settings_for(tiny_manifest)
+    assert settings_for(fitted).p2c == settings_for(tiny_manifest).p2c
+
+
+def test_combined_points_at_the_evidence_where_there_is_any(tiny_manifest: Manifest) -> None:
+    fitted = with_evidence(tiny_manifest, files={SIGNATURES_FILE: "0"})
+    assert settings_for(tiny_manifest).combined.heat == "p2c"
+    assert settings_for(fitted).combined.heat == "evidence"
+    assert MODES["combined"].taps(fitted) == ("gap", "conv_last", "conv_prev", "logits", "evidence")
+    assert MODES["combined"].parts(fitted) == ("counter", "signatures")
+    told = replace(fitted, settings={"combined.heat": "p2c"})
+    assert settings_for(told).combined.heat == "p2c"
+    assert MODES["combined"].taps(told) == ("gap", "conv_last", "conv_prev", "logits")
+    with pytest.raises(ManifestError, match=r"sets 'combined\.heat' to 'evidence', a tap that it does not have"):
+        replace(tiny_manifest, settings={"combined.heat": "evidence"})
+    with pytest.raises(UsageError, match="There is no heat 'warm' to point at: choose one of evidence, p2c"):
+        settings_for(replace(fitted, settings={"combined.heat": "warm"}))
 
 
 @pytest.mark.parametrize("signature", ["dictionary", "evidence"])
