@@ -59,10 +59,12 @@ def read_file(path: str | Path) -> bytes:
         If it is not a regular file, is too large, or cannot be read.
     """
     try:
-        with open_regular(path) as stream:
-            status = os.fstat(stream.fileno())
-            check_size(status.st_size)
-            return _read_to_end(stream, status.st_size)
+        descriptor, size = _open_regular(path)
+        try:
+            check_size(size)
+            return _read_to_end(descriptor, size)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise ImageError(f"The file cannot be read: {error.strerror or error}.") from None
     except ValueError as error:  # a name that no file system can hold
@@ -81,15 +83,22 @@ def open_regular(path: str | Path) -> BinaryIO:
     OSError, ValueError
         If it cannot be opened.
     """
+    descriptor, _ = _open_regular(path)
+    return os.fdopen(descriptor, "rb")
+
+
+def _open_regular(path: str | Path) -> tuple[int, int]:
+    """Return the descriptor of a file, which is the caller's to close, and its size; otherwise as `open_regular`."""
     # Looked at before, as opening a device may do things; and once more when open, as it may be another one by then.
     _check_regular(os.stat(path))
-    stream = os.fdopen(os.open(path, os.O_RDONLY | _UNBLOCKED), "rb")
+    descriptor = os.open(path, os.O_RDONLY | _UNBLOCKED)
     try:
-        _check_regular(os.fstat(stream.fileno()))
+        status = os.fstat(descriptor)
+        _check_regular(status)
     except BaseException:
-        stream.close()
+        os.close(descriptor)
         raise
-    return stream
+    return descriptor, status.st_size
 
 
 def _check_regular(status: os.stat_result) -> None:
@@ -99,12 +108,13 @@ def _check_regular(status: os.stat_result) -> None:
         raise ImageError("It is not a regular file.")
 
 
-def _read_to_end(stream: BinaryIO, size: int) -> bytes:
+def _read_to_end(descriptor: int, size: int) -> bytes:
     """Return what a file holds, which said to be of ``size`` bytes; one that grows meanwhile is not read for ever."""
-    # One byte more than it has: reading it tells that this is the end.
-    parts = [stream.read(size + 1) or b""]
+    # By the system's calls: a stream makes twice as many, and at each of them other threads take turns. One byte more
+    # than the file has tells that this is its end.
+    parts = [os.read(descriptor, size + 1)]
     total = len(parts[0])
-    while total > size and (part := stream.read(_CHUNK)):
+    while total != size and (part := os.read(descriptor, max(size + 1 - total, _CHUNK))):
         total += len(part)
         check_size(total)
         parts.append(part)

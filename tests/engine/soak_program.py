@@ -61,22 +61,18 @@ def strikes(what: str, share: float) -> bool:
         return True
 
 
-class Failing(io.RawIOBase):
-    def read(self, _: int = -1) -> bytes:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    def fileno(self) -> int:
-        return 0
-
-
 def faulty_open(original: Any, path: str) -> Any:
     if strikes("disk: cannot be opened", 0.03):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return original(path)
+
+
+def faulty_read(original: Any, descriptor: int, size: int) -> Any:
     if strikes("disk: breaks off", 0.03):
-        return Failing()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
     if strikes("memory: reading", 0.03):
         raise MemoryError
-    return original(path)
+    return original(descriptor, size)
 
 
 def faulty_jpeg(original: Any, *arguments: Any, **options: Any) -> Any:
@@ -213,7 +209,8 @@ def main() -> None:
     assert all(row.ok for row in right.values())
 
     image = pc_engine.sources.image
-    image.open_regular = functools.partial(faulty_open, image.open_regular)  # type: ignore[assignment]
+    image._open_regular = functools.partial(faulty_open, image._open_regular)  # type: ignore[assignment]
+    image._read_to_end = functools.partial(faulty_read, image._read_to_end)  # type: ignore[assignment]
     simplejpeg.decode_jpeg = functools.partial(faulty_jpeg, simplejpeg.decode_jpeg)
     pc_engine.sources.addresses.PAUSE = 0.001
     rows_on_disk.ROWS_PER_PARTITION = 2000
