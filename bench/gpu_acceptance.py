@@ -90,6 +90,12 @@ def _runs(job: Job, subjects: Subjects) -> Iterator[Row]:
     return measure_runs(job, subjects)
 
 
+def _processes(job: Job, subjects: Subjects) -> Iterator[Row]:
+    from pc_engine.bench.gpu_processes import measure_processes
+
+    return measure_processes(job, subjects)
+
+
 def _traffic(job: Job, subjects: Subjects) -> Iterator[Row]:
     from pc_engine.bench.gpu_runs import measure_traffic
 
@@ -152,6 +158,7 @@ PARTS: Mapping[str, Part] = {
         Part("modes", "what follows the network, mode by mode", _modes),
         Part("decode", "decoding on the cores and with nvImageCodec", _decoding),
         Part("run", "from files to results", _runs),
+        Part("processes", "from files to rows on disk, by 1 to 8 processes", _processes),
         Part("traffic", "copies between host and device during a run", _traffic),
         Part("peers", "PyTorch eager and compiled, cuML and scikit-learn", _peers),
     )

@@ -49,10 +49,17 @@ def gpu_reason() -> str:
     except ImportError:
         return str(MissingPackageError("cupy", "gpu", "run on an NVIDIA GPU"))
     try:
-        count = int(cupy.cuda.runtime.getDeviceCount())
+        count = gpu_count()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CuPy finds no NVIDIA GPU ({str(error).split(': ')[-1]}): install a driver, or use --device cpu."
     return "" if count else "This machine has no NVIDIA GPU: use --device cpu."
+
+
+def gpu_count() -> int:
+    """Return how many NVIDIA GPUs there are, where CuPy finds any."""
+    import cupy
+
+    return int(cupy.cuda.runtime.getDeviceCount())
 
 
 def gpu_requirements() -> list[Requirement]:

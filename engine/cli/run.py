@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from pc_engine.cli.console import Tracker, print_json, print_line, print_table, 
 from pc_engine.cli.stopping import Stopping
 from pc_engine.decode import MAX_PIXELS
 from pc_engine.decoding import Decoding
+from pc_engine.distributed.shared_engine import SharedEngine, SharedRun
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
@@ -27,9 +28,6 @@ from pc_engine.run_state import State, Tally
 from pc_engine.sharding import parse_shard
 from pc_engine.sources import SourceImage, count_images, iter_images
 from pc_engine.writers import find_format
-
-if TYPE_CHECKING:
-    from pc_engine.distributed.ray_engine import RayEngine
 
 _TABLE_ROWS = 40
 _LOCAL, _RAY = "local", "ray"
@@ -70,6 +68,12 @@ def run(
         str,
         typer.Option("--engine", help="local, or ray: on all machines of a Ray cluster that share the --out folder."),
     ] = _LOCAL,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes", help="Processes of this machine that share the images: several keep a fast GPU busy."
+        ),
+    ] = None,
     ray_address: Annotated[
         str | None,
         typer.Option("--ray-address", help="Of a Ray cluster, or auto; left out, RAY_ADDRESS or this machine alone."),
@@ -95,7 +99,7 @@ def run(
         if given and out is None:
             raise UsageError(f"{option} needs a directory to write to: say where with --out DIR.")
     decoding = Decoding(max_pixels, isolate, image_seconds)
-    _check_engine(engine_name, {"--ray-address": ray_address, "--ray-cpus": ray_cpus}, out)
+    _check_engine(engine_name, {"--ray-address": ray_address, "--ray-cpus": ray_cpus}, processes, out)
     part = None if shard is None else parse_shard(shard)
     if row_format is not None:
         find_format(row_format)
@@ -121,11 +125,13 @@ def run(
             "decoding": decoding,
             **_as_before(rows, {"backend": backend, "precision": precision, "device": device}),
         }
-        engine: Engine | RayEngine
-        if rows is None or engine_name == _LOCAL:
+        engine: Engine | SharedEngine
+        if rows is None or (engine_name == _LOCAL and processes is None):
             engine = Engine(report=say, **asked)
         else:
-            engine = _ray_engine(rows, sources, pictures, say, address=ray_address, cpus=ray_cpus, **asked)
+            folder, first = (None, 0) if pictures is None else (pictures.folder, pictures.first)
+            shared = SharedRun(rows.share(), sources, folder, first, say)
+            engine = _shared_engine(shared, processes, {"address": ray_address, "cpus": ray_cpus}, asked)
         stack.enter_context(engine)
         if rows is not None:
             rows.begin(engine.identity(), {**engine.describe(), "sources": list(sources)})
@@ -186,13 +192,18 @@ def _as_before(rows: RunDirectory | None, asked: Mapping[str, str]) -> dict[str,
     return {name: earlier.get(name, value) if value == "auto" else value for name, value in asked.items()}
 
 
-def _check_engine(name: str, ray: Mapping[str, object], out: Path | None) -> None:
+def _check_engine(name: str, ray: Mapping[str, object], processes: int | None, out: Path | None) -> None:
     """Refuse an engine that does not exist, is not installed, or does not go with the other options."""
     if name not in (_LOCAL, _RAY):
         raise UsageError(f"There is no engine '{name}': choose one of {_LOCAL}, {_RAY}.")
     for option, given in ray.items():
         if given is not None and name != _RAY:
             raise UsageError(f"{option} is for runs on Ray: add --engine ray.")
+    if processes is not None:
+        if name == _RAY:
+            raise UsageError("--processes are of this machine alone: leave it out, as Ray starts its own workers.")
+        if out is None:
+            raise UsageError("--processes needs a directory for the rows of all: say where with --out DIR.")
     if name == _RAY:
         if out is None:
             raise UsageError("--engine ray needs a directory that all machines share: say where with --out DIR.")
@@ -201,17 +212,16 @@ def _check_engine(name: str, ray: Mapping[str, object], out: Path | None) -> Non
         require_ray()
 
 
-def _ray_engine(
-    rows: RunDirectory,
-    sources: Sequence[str],
-    pictures: _Pictures | None,
-    say: Callable[[str], None],
-    **options: Any,
-) -> RayEngine:
+def _shared_engine(
+    run: SharedRun, processes: int | None, ray: Mapping[str, Any], options: Mapping[str, Any]
+) -> SharedEngine:
+    if processes is not None:
+        from pc_engine.distributed.process_engine import ProcessEngine
+
+        return ProcessEngine(run, processes=processes, **options)
     from pc_engine.distributed.ray_engine import RayEngine
 
-    overlays, first = (None, 0) if pictures is None else (pictures.folder, pictures.first)
-    return RayEngine(rows.share(), sources, overlays=overlays, first_overlay=first, report=say, **options)
+    return RayEngine(run, **ray, **options)
 
 
 def _run_here(
@@ -257,7 +267,7 @@ def _count_in_background(
     threading.Thread(target=count, daemon=True).start()
 
 
-def _summary(engine: Engine | RayEngine, rows: RunDirectory | None, shown: _Shown, seconds: float) -> dict[str, Any]:
+def _summary(engine: Engine | SharedEngine, rows: RunDirectory | None, shown: _Shown, seconds: float) -> dict[str, Any]:
     """Sum up the run; where it went on with an earlier one, both."""
     tally = shown.tally if rows is None else rows.tally
     seconds = seconds if rows is None else rows.seconds

@@ -138,9 +138,10 @@ class BlockWorker:
 
     def __call__(self, batch: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, list[str]]:
         """Return the answers to a batch of blocks' numbers."""
-        return {ANSWER: [self._answer(int(number)).to_json() for number in batch[BLOCK]]}
+        return {ANSWER: [self.answer(int(number)).to_json() for number in batch[BLOCK]]}
 
-    def _answer(self, number: int) -> BlockAnswer:
+    def answer(self, number: int) -> BlockAnswer:
+        """Do the block of that number; return what became of it."""
         if self._engine is None:
             return BlockAnswer(number, refusal=self._refusal)
         before = dict(self._engine.clock.seconds)

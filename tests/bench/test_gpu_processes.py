@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pc_engine.bench import gpu_processes
+from pc_engine.bench.gpu_processes import measure_processes, steady_rate
+from pc_engine.bench.gpu_subjects import Job, Subjects
+
+
+def test_the_rate_is_that_of_the_middle_of_a_run() -> None:
+    # Ten seconds to start, 100 images a second, and a last block that takes long.
+    done = [(10 + k, 100 * k) for k in range(1, 10)] + [(60.0, 1000)]
+    assert steady_rate(done) == pytest.approx(100)
+    assert steady_rate([(4.0, 100)]) == 25
+    assert steady_rate([(1.0, 10), (4.0, 100)]) == 25
+
+
+@pytest.mark.parametrize("parts", [{}, {"counter": None, "signatures": None}], ids=["fitted", "made up"])
+def test_runs_by_several_processes_are_measured(
+    host_meter: Any,
+    make_model: Any,
+    draw_scene: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parts: dict[str, Any],
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(3):
+        draw_scene([(k, k)]).save(photos / f"{k}.png")
+    monkeypatch.setattr(gpu_processes, "PROCESSES", (1, 2))
+    job = Job(
+        host_meter,
+        models=(str(make_model(tmp_path / "model", **parts)),),
+        backends=("onnxruntime",),
+        precisions=("fp32",),
+        modes=("combined",),
+        batch_size=4,
+        images=3,
+        photos=str(photos),
+        n=150,
+    )
+    with Subjects(job) as subjects:
+        rows = list(measure_processes(job, subjects))
+        assert [(row["processes"], row["n"], row["backend"]) for row in rows] == [
+            (1, 150, "onnxruntime"),
+            (2, 300, "onnxruntime"),
+        ]
+        assert all(row["run_images_per_s"] > 0 for row in rows)
+        refused = list(measure_processes(replace(job, modes=("none",)), subjects))
+    assert all("There is no mode 'none'" in row["reason"] for row in refused)

@@ -1,0 +1,217 @@
+"""Whole runs by several processes: what they write, and what is left of it when one of them dies."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import operator
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pc_engine.distributed import process_engine
+from pc_engine.distributed.block_worker import Choice
+from pc_engine.distributed.process_engine import ProcessEngine, _Keeper
+from pc_engine.distributed.shared_engine import SharedRun
+from pc_engine.writers import partitions_of, read_rows
+
+TWO = ("--processes", "2")
+CHILDREN_TOLD = Path(f"/proc/self/task/{os.getpid()}/children").exists()
+
+
+def children_of(process: int) -> list[int]:
+    """The processes that any of its threads started."""
+    return [
+        int(child)
+        for path in Path(f"/proc/{process}/task").iterdir()
+        for child in (path / "children").read_text().split()
+    ]
+
+
+def test_rows_are_those_of_one_process_though_one_of_two_is_killed(
+    shared: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, whole: list[str]
+) -> None:
+    run, killed, over = tmp_path / "run", [], threading.Event()
+
+    def kill_one() -> None:
+        while len(partitions_of(run)) < 3:
+            if over.wait(0.01):
+                return
+        killed.append(len(partitions_of(run)))
+        multiprocessing.active_children()[0].kill()
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, "--json", *TWO, *shared.options)
+    over.set()
+    killer.join()
+    assert outcome.code == 3, outcome.err
+    assert killed
+    assert killed[0] < shared.images / shared.images_per_block
+    assert shared.lines(run) == whole
+    assert shared.hidden(run) == []
+    assert multiprocessing.active_children() == []
+    summary = json.loads(outcome.out)
+    assert (summary["n"], summary["failed"], summary["state"], summary["workers"]) == (
+        *(shared.images, 7, "finished", 2),
+    )
+    assert summary["stages"]["network"] > 0
+
+
+@pytest.mark.skipif(not CHILDREN_TOLD, reason="this system does not tell a process's children")
+def test_a_signal_to_all_of_them_ends_the_run_with_what_they_have(
+    shared: Any, start: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, whole: list[str]
+) -> None:
+    run = tmp_path / "run"
+    arguments = ("run", photos, "--model", tiny_directory, "--out", run, *shared.options)
+    driver = start(*(argument for argument in arguments if argument != "--quiet"), *TWO, "--overlay")
+    shared.wait_for(lambda: len(partitions_of(run)) > 2, driver.said)
+    number = driver.process.pid
+    children = children_of(number)
+    assert len(children) >= 2
+    for process in (number, *children):
+        os.kill(process, signal.SIGINT)
+    assert driver.process.wait(shared.seconds) == 128 + signal.SIGINT
+    rows = read_rows(run)
+    assert 3 * shared.images_per_block <= len(rows) < shared.images
+    state = json.loads((run / "run.json").read_text())
+    assert (state["state"], state["n"]) == ("interrupted", len(rows))
+    assert shared.hidden(run) == []
+    assert "Traceback" not in driver.said()
+    assert f"Stopped. {run} has {len(rows)} rows" in driver.said()
+    readable = sum(row["status"] == "ok" for row in rows)
+    assert len(list((run / "overlays").iterdir())) == readable
+    shared.wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    assert pc_engine(*arguments).code == 3
+    assert shared.lines(run) == whole
+
+
+@pytest.mark.skipif(not CHILDREN_TOLD, reason="this system does not tell a process's children")
+def test_the_driver_is_killed_and_its_processes_end(
+    shared: Any, start: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, whole: list[str]
+) -> None:
+    run = tmp_path / "run"
+    arguments = ("run", photos, "--model", tiny_directory, "--out", run, *shared.options)
+    driver = start(*arguments, *TWO)
+    shared.wait_for(lambda: len(partitions_of(run)) > 2, driver.said)
+    children = children_of(driver.process.pid)
+    driver.process.kill()
+    driver.process.wait()
+    outcome = pc_engine(*arguments)
+    assert outcome.code == 3, outcome.err
+    assert shared.lines(run) == whole
+    shared.wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    assert shared.lines(run) == whole
+    assert shared.hidden(run) == []
+
+
+def test_a_process_whose_rows_would_differ_ends_the_run_with_a_sentence(
+    shared: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose = ProcessEngine._choose
+
+    def choose_otherwise(self: ProcessEngine, settings: Any) -> Choice:
+        choice = choose(self, settings)
+        return replace(choice, identity={**choice.identity, "counter_sha256": "ab" * 32})
+
+    monkeypatch.setattr(ProcessEngine, "_choose", choose_otherwise)
+    run = tmp_path / "run"
+    outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, *TWO, *shared.options)
+    assert outcome.code == 2
+    assert "would give other rows than the other machines (counter_sha256 differ)" in outcome.err
+    assert shared.hidden(run) == []
+    assert partitions_of(run) == []
+
+
+def test_processes_that_die_as_they_start_end_the_run_with_a_sentence(
+    shared: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Compares its arguments, and ends.
+    monkeypatch.setattr(process_engine, "_answer_with_blocks", operator.is_)
+    run = tmp_path / "run"
+    outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, *TWO, *shared.options)
+    assert outcome.code == 1
+    assert outcome.err.startswith(
+        "pc-engine: 5 processes in turn died of the same images, or as they started, the last one with exit code 0: "
+        "see whether memory runs out, then run the same command again, with fewer --processes."
+    )
+    assert shared.hidden(run) == []
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_written(
+    shared: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = ("run", photos, "--model", tiny_directory, *shared.options)
+    for options, code, expected in (
+        (TWO, 2, "--processes needs a directory for the rows of all: say where with --out DIR"),
+        ((*TWO, "--out", run, "--engine", "ray"), 2, "--processes are of this machine alone: leave it out"),
+        (("--processes", "0", "--out", run), 2, "--processes is 0, expected a number of at least 1"),
+        ((*TWO, "--out", run, "--mode", "none"), 2, "There is no mode 'none'"),
+        ((*TWO, "--out", run, "--device", "gpu"), 2, "There is no device 'gpu'"),
+    ):
+        outcome = pc_engine(*arguments, *options)
+        assert (outcome.code, expected in outcome.err) == (code, True), outcome.err
+        assert not run.exists() or shared.hidden(run) == []
+    assert partitions_of(run) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "expected"),
+    [
+        ("cuda", "cuda:0", ["cuda:0", "cuda:1", "cuda:0"]),
+        ("auto", "cuda:0", ["cuda:0", "cuda:1", "cuda:0"]),
+        ("cuda:1", "cuda:1", ["cuda:1"] * 3),
+        ("auto", "cpu", ["cpu"] * 3),
+    ],
+)
+def test_processes_take_turns_at_the_gpus_unless_one_is_named(
+    asked: str, found: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = {"backend": "b", "precision": "fp16", "device": found, "batch_size": 8}
+    monkeypatch.setattr(ProcessEngine, "_choose", lambda *_: Choice({}, about, "model"))
+    monkeypatch.setattr(process_engine, "gpu_count", lambda: 2)
+    monkeypatch.setattr(process_engine, "usable_cores", lambda: 8)
+    started: list[Any] = []
+    monkeypatch.setattr(
+        process_engine,
+        "_Keeper",
+        lambda _, arguments: SimpleNamespace(
+            ask=started.append, settings=arguments[0], hang_up=lambda: None, end=lambda _: None
+        ),
+    )
+    blocks: Any = SimpleNamespace()
+    with ProcessEngine(SharedRun(blocks, ()), processes=3, device=asked, model=None) as engine:
+        announce, answers = engine._answers()
+        announce(0, True)
+        assert list(answers) == []
+        keepers: list[Any] = engine._kept
+        assert [keeper.settings.engine["device"] for keeper in keepers] == expected
+        assert {keeper.settings.engine["threads"] for keeper in keepers} == {2}
+
+
+def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper: _Keeper[int, int] = _Keeper(process_engine._answer_all, (time.sleep,))
+
+    def ask() -> None:
+        with pytest.raises(ChildProcessError, match="were ended"):
+            keeper.ask(1000)
+
+    waiting = threading.Thread(target=ask, daemon=True)
+    waiting.start()
+    while not multiprocessing.active_children():
+        time.sleep(0.01)
+    start = time.monotonic()
+    keeper.end(0.1)
+    assert time.monotonic() - start < 5
+    waiting.join(10)
+    assert not waiting.is_alive()
+    with pytest.raises(ChildProcessError, match="were ended"):
+        keeper.ask(0)
