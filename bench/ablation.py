@@ -35,7 +35,7 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
 _CLUSTER = "p2c.cluster"
 # Of how the counter is fitted, which folds do anew; what is tried in the place of "on" and of all features.
 _COUPLING, _CLUSTERS, _FEATURES = "counter.coupling", "counter.clusters", "counter.features"
-_MIRRORED = "counter.mirrored"
+_MIRRORED, _BEYOND = "counter.mirrored", "counter.beyond"
 _ON, _OFF = "on", "off"
 _SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error", "pointing", "pointing_interval", "iou")
 
@@ -61,7 +61,8 @@ def ablate(
         What to evaluate, and how to run it.
     alternatives
         Values by the names of settings, tried in every mode; None for `ALTERNATIVES`, and with folds for other ways to
-        fit the counter: with a single feature, without mirror images, the coupling of scores, or clusters.
+        fit the counter: with a single feature; without mirror images, the coupling of scores, clusters, or a number
+        beyond the last label.
     report, progress
         As of `pc_engine.bench.evaluation.evaluate`.
 
@@ -148,6 +149,7 @@ def _counter_trials(mode: Mode, model: Model) -> list[tuple[str | None, float | 
         fits.append((_MIRRORED, _OFF, CounterFit(mirrored=False)))
     if "signatures" in mode.needs:
         fits.append((_CLUSTERS, _OFF, CounterFit(clusters=False)))
+        fits.append((_BEYOND, _OFF, CounterFit(beyond=False)))
     features = model.manifest.count_features
     if len(features) > 1:
         fits += [(_FEATURES, name, CounterFit(features=(name,))) for name in features]
@@ -157,7 +159,8 @@ def _counter_trials(mode: Mode, model: Model) -> list[tuple[str | None, float | 
 def _defaults(model: Model) -> dict[str, float | str]:
     """Return all settings of a model by their names."""
     settings = settings_for(model.manifest)
-    counter = {_COUPLING: _ON, _MIRRORED: _ON, _CLUSTERS: _ON, _FEATURES: " ".join(model.manifest.count_features)}
+    fitted = dict.fromkeys((_COUPLING, _MIRRORED, _CLUSTERS, _BEYOND), _ON)
+    counter = {**fitted, _FEATURES: " ".join(model.manifest.count_features)}
     return counter | {
         f"{mode}.{name}": value for mode, own in vars(settings).items() for name, value in vars(own).items()
     }

@@ -26,12 +26,15 @@ class CounterFit:
         Whether what maps show is learnt for their mirror images, too.
     coupling, clusters
         Whether the labels' scores may be coupled, and clusters weighed in by mode combined.
+    beyond
+        Whether mode combined may learn the number of objects under the open-ended label.
     """
 
     features: tuple[str, ...] | None = None
     mirrored: bool = True
     coupling: bool = True
     clusters: bool = True
+    beyond: bool = True
 
 
 #: Everything that helps.
@@ -110,7 +113,9 @@ def held_out_counters(
             groups=None if groups is None else [groups[place] for place in others],
             map_widths=map_widths if fit.mirrored else None,
             couple=fit.coupling,
-            heat=heat.of(others) if heat is not None and fit.clusters else None,
+            heat=None if heat is None else heat.of(others),
+            weigh_clusters=fit.clusters,
+            count_on=fit.beyond,
         )
         found.append(HeldOut(held_out, counter, report))
     progress(folds, folds)

@@ -12,9 +12,10 @@ import numpy as np
 from pc_engine.cluster_likelihood import ClusterLikelihood, cluster_likelihood
 from pc_engine.device_arrays import DeviceConstants
 from pc_engine.errors import DataError, ModelError
-from pc_engine.kernels import unit_products
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
+from pc_engine.open_count import OpenCount, open_count
+from pc_engine.tap_products import size_sentence, tap_products
 from pc_engine.tensor_file import TensorFileKind, read_tensors, write_tensors
 
 #: Count labels of the paper: Cmax is "4+", at least four objects.
@@ -23,6 +24,7 @@ DEFAULT_LABELS = ("0", "1", "2", "3", "4+")
 _KIND = TensorFileKind(noun="count SVM", format="pc-engine-counter-1", remedy="pc-engine fit-counter")
 _WEIGHTS = "weights."
 _CLUSTERS = "clusters"
+_BEYOND = "beyond"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,8 @@ class CountSVM:
     clusters
         What a number of clusters says about the labels, for mode combined; None where it says nothing, or was not
         asked.
+    beyond
+        How many objects an image under the open-ended label shows, for mode combined; None where that was not learnt.
 
     Raises
     ------
@@ -54,6 +58,7 @@ class CountSVM:
     weights: Mapping[str, np.ndarray]
     bias: np.ndarray
     clusters: ClusterLikelihood | None = None
+    beyond: OpenCount | None = None
     _constants: DeviceConstants = field(default_factory=DeviceConstants, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +77,19 @@ class CountSVM:
                 f"A count SVM of {n_labels} labels has likelihoods of clusters for "
                 f"{self.clusters.log_likelihood.shape[1]}: fit it anew."
             )
+        if self.beyond is not None and not self._goes_on(self.beyond):
+            raise ModelError(
+                f"The count SVM's count beyond its labels {list(self.labels)} does not go on from the last one, or "
+                f"reads other features: fit it anew."
+            )
+
+    def _goes_on(self, beyond: OpenCount) -> bool:
+        sizes = {name: weights.shape[1] for name, weights in self.weights.items()}
+        return (
+            self.labels[-1].endswith("+")
+            and beyond.floor == label_counts(self.labels)[-1]
+            and {name: weights.shape[1] for name, weights in beyond.weights.items()} == sizes
+        )
 
     def scores(self, taps: Mapping[str, Array]) -> Array:
         """Score every label for every image.
@@ -91,29 +109,9 @@ class CountSVM:
         ------
         ModelError
             If a feature is missing or has another number of values.
-
-        Notes
-        -----
-        The concatenated features are never built: with x the tap and w its weights, ``w · x/‖x‖ = (w · x)/‖x‖``, so
-        each tap is read once. An all-zero tap adds nothing.
         """
-        missing = [name for name in self.features if name not in taps]
-        if missing:
-            raise ModelError(
-                f"The count SVM reads the taps {list(self.features)}, but {missing} are not among the outputs "
-                f"{sorted(taps)}: fit a counter for this model with 'pc-engine fit-counter'."
-            )
-        xp = get_array_module(*(taps[name] for name in self.features))
-        total = None
-        for name in self.features:
-            tap = taps[name]
-            flat = tap.reshape(tap.shape[0], math.prod(tap.shape[1:]))
-            weights = self._constants.get(xp, name, self.weights[name])
-            if flat.shape[1] != weights.shape[1]:
-                raise ModelError(_size_sentence(name, weights.shape[1], flat.shape[1]))
-            term = unit_products(flat, weights)
-            total = term if total is None else total + term
-        return total + self._constants.get(xp, None, self.bias)
+        scores = tap_products(taps, {name: self.weights[name] for name in self.features}, self._constants)
+        return scores + self._constants.get(get_array_module(scores), None, self.bias)
 
     def save(self, path: Path) -> None:
         """Write the SVM to ``path`` as safetensors: whole, or not at all."""
@@ -122,6 +120,9 @@ class CountSVM:
         if self.clusters is not None:
             tensors[_CLUSTERS] = self.clusters.log_likelihood
             header[_CLUSTERS] = self.clusters.header()
+        if self.beyond is not None:
+            tensors |= {f"{_BEYOND}.{name}": self.beyond.weights[name] for name in self.features}
+            header[_BEYOND] = self.beyond.header()
         write_tensors(path, _KIND, tensors, header)
 
 
@@ -139,7 +140,10 @@ def load_counter(path: Path) -> CountSVM:
         labels = tuple(str(label) for label in header["labels"])
         weights = {name: tensors[_WEIGHTS + name] for name in features}
         clusters = cluster_likelihood(tensors[_CLUSTERS], header[_CLUSTERS]) if _CLUSTERS in header else None
-        return CountSVM(features, labels, weights, tensors["bias"], clusters)
+        beyond = None
+        if _BEYOND in header:
+            beyond = open_count({name: tensors[f"{_BEYOND}.{name}"] for name in features}, header[_BEYOND])
+        return CountSVM(features, labels, weights, tensors["bias"], clusters, beyond)
     except KeyError as error:
         raise ModelError(f"{path} lacks {error}; make it anew with '{_KIND.remedy}'.") from None
     except TypeError:
@@ -158,7 +162,7 @@ def check_counter(counter: CountSVM, manifest: Manifest) -> None:
             )
         expected, found = counter.weights[name].shape[1], math.prod(manifest.taps[name].shape)
         if expected != found:
-            raise ModelError(_size_sentence(name, expected, found))
+            raise ModelError(size_sentence(name, expected, found))
 
 
 def _check_array(what: str, array: np.ndarray, n_labels: int, *, ndim: int) -> None:
@@ -169,13 +173,6 @@ def _check_array(what: str, array: np.ndarray, n_labels: int, *, ndim: int) -> N
         )
     if not np.isfinite(array).all():
         raise ModelError(f"The {what} of a count SVM hold values that are not finite: fit it anew.")
-
-
-def _size_sentence(tap: str, expected: int, found: int) -> str:
-    return (
-        f"The counter expects {expected} values from the tap '{tap}', but the network gives {found}: it was fitted for "
-        f"another network or input size, so fit it anew with 'pc-engine fit-counter'."
-    )
 
 
 def label_counts(labels: Sequence[str]) -> np.ndarray:

@@ -228,3 +228,9 @@ def _print_report(report: CounterReport) -> None:
     )
     if report.combined is not None:
         print_line(f"Mode combined: {report.combined.mean_accuracy:.1%} (mean), as it weighs in the clusters it finds.")
+    if report.beyond is not None:
+        error, by_clusters = report.beyond
+        print_line(
+            f"Mode combined counts on under {report.labels[-1]}: off by {error:.1f} on average, where clusters are off "
+            f"by {by_clusters:.1f}."
+        )

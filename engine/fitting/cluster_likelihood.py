@@ -79,9 +79,9 @@ def fit_cluster_likelihood(
     return found
 
 
-def count_clusters(heat: ClassHeat, peaks: PeakSettings) -> np.ndarray:
-    """Return the number of clusters of each image, (n,) int64."""
-    settings = replace(heat.settings, **vars(peaks))
+def count_clusters(heat: ClassHeat, peaks: PeakSettings | None) -> np.ndarray:
+    """Return the number of clusters of each image, (n,) int64; by the model's own settings for ``peaks`` None."""
+    settings = heat.settings if peaks is None else replace(heat.settings, **vars(peaks))
     starts = range(0, len(heat.maps), _BATCH)
     found = [cluster_pointers(heat.maps[start : start + _BATCH], settings)[0] for start in starts]
     return np.concatenate(found)

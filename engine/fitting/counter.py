@@ -10,9 +10,10 @@ import numpy as np
 from pc_engine.counter import DEFAULT_LABELS, CountSVM, count_label, label_counts
 from pc_engine.errors import DataError
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.fitting.cluster_likelihood import fit_cluster_likelihood
+from pc_engine.fitting.cluster_likelihood import count_clusters, fit_cluster_likelihood
 from pc_engine.fitting.folds import Split, stratified_folds
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
+from pc_engine.fitting.open_count import fit_open_count
 from pc_engine.fitting.recall import mean_recall, recall_gain
 from pc_engine.fitting.recoupling import fit_recoupling, held_out_coupling
 from pc_engine.fitting.reduction import reduce_features
@@ -64,6 +65,9 @@ class CounterReport:
         Whether the labels' scores are coupled (see `pc_engine.fitting.recoupling`).
     combined
         How mode combined does on the same images; None where it counts as c2p does, but beyond the last label.
+    beyond
+        Mean absolute error of mode combined's count of the images that get the open-ended label, each held out, and
+        what it would be by clusters; None where it is by these.
     """
 
     labels: tuple[str, ...]
@@ -74,6 +78,7 @@ class CounterReport:
     grid: Mapping[float, tuple[float, float]]
     coupled: bool = False
     combined: CombinedReport | None = None
+    beyond: tuple[float, float] | None = None
 
     @property
     def images(self) -> dict[str, int]:
@@ -132,6 +137,7 @@ class CounterReport:
                 "mean": self.combined.mean_accuracy,
                 "confusion": [list(row) for row in self.combined.confusion],
             },
+            "beyond": None if self.beyond is None else {"error": self.beyond[0], "error_by_clusters": self.beyond[1]},
         }
 
 
@@ -147,6 +153,8 @@ def fit_counter(
     map_widths: Mapping[str, int] | None = None,
     couple: bool = True,
     heat: ClassHeat | None = None,
+    weigh_clusters: bool = True,
+    count_on: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[CountSVM, CounterReport]:
     """Fit a linear one-vs-rest SVM that tells the count label of an image from its features (paper 3.1).
@@ -176,6 +184,8 @@ def fit_counter(
     heat
         What p2c sees of the images, from which mode combined is to learn how far clusters are to be believed; None
         leaves it the SVM alone.
+    weigh_clusters, count_on
+        Whether clusters may be weighed in there, and the number of objects under an open-ended label be learnt.
     progress
         Called as ``progress(done, total)`` after every fit.
 
@@ -199,13 +209,14 @@ def fit_counter(
 
     What is fitted beside the SVM takes part only where held-out images gain by it in mean recall: the coupling of the
     labels' scores (`pc_engine.fitting.recoupling`) if that exceeds the gain's standard error, then the clusters
-    (`pc_engine.fitting.cluster_likelihood`), of which many settings are tried, if it exceeds two.
+    (`pc_engine.fitting.cluster_likelihood`), of which many settings are tried, if it exceeds two. So does the number of
+    objects under an open-ended label (`pc_engine.fitting.open_count`), where its error is less than that of clusters.
 
     The report's figures are taken at the C they helped to choose, so they flatter by the little that a choice among
     a handful of values can; ``pc-engine evaluate`` on other images is the unbiased figure.
     """
     labels = tuple(labels)
-    label_counts(labels)
+    floor = int(label_counts(labels)[-1])
     truth = _label_indices(features, counts, labels)
     if not c_grid or min(c_grid) <= 0:
         raise DataError(f"The values of C to choose from are {list(c_grid)}: give at least one, all above 0.")
@@ -234,18 +245,29 @@ def fit_counter(
     if couple:
         coupling = fit_recoupling(scores, truth)
         scores, weights, bias = coupled, coupling.matrix @ weights, coupling(bias)
-    witness = None if heat is None else fit_cluster_likelihood(scores, truth, labels, heat, splits)
+    witness = None
+    if weigh_clusters and heat is not None:
+        witness = fit_cluster_likelihood(scores, truth, labels, heat, splits)
+    beyond = None
+    if count_on and heat is not None and labels[-1].endswith("+"):
+        told, peaks = (scores, None) if witness is None else (witness.scores, witness.likelihood.peaks)
+        asked = told.argmax(axis=1) == len(labels) - 1
+        beyond = fit_open_count(reduced, counts, floor, asked, np.maximum(count_clusters(heat, peaks), floor), splits)
     counter = CountSVM(
         features=tuple(features),
         labels=labels,
         weights={name: matrix.astype(np.float32) for name, matrix in reduced.expand(weights).items()},
         bias=bias.astype(np.float32),
         clusters=None if witness is None else witness.likelihood,
+        beyond=None if beyond is None else beyond.model,
     )
     if progress is not None:
         progress(total, total)
     combined = None if witness is None else CombinedReport(witness.weight, _confusion(truth, witness.scores))
-    report = CounterReport(labels, len(truth), best, len(splits), _confusion(truth, scores), grid, couple, combined)
+    report = CounterReport(
+        *(labels, len(truth), best, len(splits), _confusion(truth, scores), grid, couple, combined),
+        beyond=None if beyond is None else (beyond.error, beyond.error_before),
+    )
     return counter, report
 
 

@@ -1,9 +1,11 @@
 """Count and point in one pass: the paper's open question (4.3), which of the two goes first, answered with both.
 
 The SVM scores the labels, and the number of clusters of the class's heatmap is weighed in, as much as it was worth on
-the images that the SVM was fitted on. Where the answer is "4+", which is no number, the clustering counts on, with the
-label's lower end as the least. Pointers are then drawn where both look, on the cells that are salient, as c2p sees it,
-and speak for the class, as p2c does: an ellipse around each of as many clusters of their heat as were counted.
+the images that the SVM was fitted on. Where the answer is "4+", which is no number, the counter says how many, if it
+has learnt to (`pc_engine.open_count`), else the clustering counts on; the label's lower end is the least. Pointers are
+then drawn where both look, on the cells that are salient, as c2p sees it, and speak for the class, by the network's own
+evidence where it gives any, else as p2c sees it: an ellipse around each of as many clusters of their heat as were
+counted.
 """
 
 from __future__ import annotations
@@ -136,14 +138,18 @@ def combined(
     label = scores.argmax(axis=1)
     floor = constant(xp, tuple(map(int, label_counts(counter.labels))), np.int64)[label]
     is_open = constant(xp, tuple(name.endswith("+") for name in counter.labels), bool)
-    counts_on = is_open[label] & (found > floor)
-    count = xp.where(counts_on, found, floor)
+    beyond = counter.beyond
+    number = found if beyond is None else beyond.counts(taps)
+    counts_on = is_open[label] & (number > floor)
+    count = xp.where(counts_on, number, floor)
     if pointing.pointer == "box":
-        fitted, pointers = cluster_pointers(seen.heat, settings, n_centres=xp.where(counts_on, -1, floor))
+        as_found = counts_on & (number == found)  # whose clusters are those
+        fitted, pointers = cluster_pointers(seen.heat, settings, n_centres=xp.where(as_found, -1, count))
     else:
         mixture = mixture or C2PSettings()
         # A device would have to be waited for to learn the largest count; there the clustering has a slot for any.
-        most = None if xp is np else max(boxes.shape[1], *map(int, label_counts(counter.labels)))
+        known = (*map(int, label_counts(counter.labels)), 0 if beyond is None else beyond.most)
+        most = None if xp is np else max(boxes.shape[1], *known)
         class_heat = seen.heat
         if pointing.heat == EVIDENCE != settings.signature:
             class_heat = evidence_heatmap(taps)

@@ -81,7 +81,10 @@ def test_with_folds_the_counter_is_fitted_in_other_ways(
     features = ("gap", "logits")
     model = make_model(tmp_path / "m", manifest=replace(tiny_manifest, count_features=features), counter=None)
     found = run(blobs, model, modes=("c2p", "combined"), folds=2)
-    for mode, clusters in (("c2p", []), ("combined", [("counter.clusters", "off", "on")])):
+    for mode, clusters in (
+        ("c2p", []),
+        ("combined", [("counter.clusters", "off", "on"), ("counter.beyond", "off", "on")]),
+    ):
         trials = found["modes"][mode]
         assert [
             (each["setting"], each["value"], each["default"])

@@ -93,7 +93,10 @@ def test_what_a_counter_is_fitted_with_is_passed_on(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(cross_validation, "fit_counter", spy)
     groups = [place // 4 for place in range(24)]
-    everything = held_out_counters(features, counts, 3, groups=groups, heat=heat)
+    everything = held_out_counters(features, counts, 3, groups=groups, map_widths={"fc7": 1}, heat=heat)
+    assert [(each["map_widths"], each["weigh_clusters"], each["count_on"]) for each in asked] == [
+        ({"fc7": 1}, True, True)
+    ] * 3
     assert [(each["features"], each["couple"], len(each["heat"].maps)) for each in asked] == [
         (("gap", "fc7"), True, 16)
     ] * 3
@@ -101,8 +104,8 @@ def test_what_a_counter_is_fitted_with_is_passed_on(monkeypatch: pytest.MonkeyPa
         sorted({groups[place] for place in range(24)} - {groups[place] for place in fold.places}) for fold in everything
     ]
     del asked[:]
-    less = held_out_counters(
-        features, counts, 3, heat=heat, fit=CounterFit(features=("fc7",), coupling=False, clusters=False)
-    )
-    assert [(each["features"], each["couple"], each["heat"]) for each in asked] == [(("fc7",), False, None)] * 3
+    fit_less = CounterFit(features=("fc7",), mirrored=False, coupling=False, clusters=False, beyond=False)
+    less = held_out_counters(features, counts, 3, map_widths={"fc7": 1}, heat=heat, fit=fit_less)
+    options = ("features", "map_widths", "couple", "weigh_clusters", "count_on")
+    assert [tuple(each[name] for name in options) for each in asked] == [(("fc7",), None, False, False, False)] * 3
     assert {fold.counter.features for fold in less} == {("fc7",)}

@@ -12,6 +12,7 @@ from pc_engine.kernels import mean_heatmap
 from pc_engine.modes.c2p import c2p
 from pc_engine.modes.combined import CombinedSettings, PointerKind, combined
 from pc_engine.modes.p2c import P2CSettings, p2c
+from pc_engine.open_count import OpenCount
 from pc_engine.signatures import SignatureDictionary
 
 GRID = 14
@@ -166,6 +167,21 @@ def test_under_the_open_label_the_clustering_counts() -> None:
     outcome = combined(taps_for([6, 5, 4], [4, 4, 4]), COUNTER, SIGNATURES, SETTINGS)
     np.testing.assert_array_equal(outcome.count, [6, 5, 4])
     assert n_pointers(outcome.pointers) == [6, 5, 4]
+
+
+@pytest.mark.parametrize("pointing", [CombinedSettings(), BOXES], ids=["ellipses", "boxes"])
+def test_a_counter_that_counts_on_is_believed_under_the_open_label_alone(pointing: CombinedSettings) -> None:
+    # exp(log 2) more than 3.5 where the SVM says so: 5 and a half, which is rounded to even.
+    weights = np.float32([[0, 0, 0, 0, np.log(2.2)]])
+    counting_on = replace(COUNTER, beyond=OpenCount({"answer": weights}, 0.0, 4, 60))
+    outcome = combined(taps_for([6, 6, 2, 6], [4, 3, 4, 0]), counting_on, SIGNATURES, SETTINGS, pointing)
+    np.testing.assert_array_equal(outcome.count, [6, 3, 6, 0])
+    pointed = n_pointers(outcome.pointers)
+    assert pointed[:2] == [6, 3]
+    assert pointed[2] == (2 if pointing is BOXES else 6)  # boxes are of peaks, and there are two
+    fewer = replace(COUNTER, beyond=OpenCount({"answer": weights}, -1.0, 4, 60))
+    outcome = combined(taps_for([6], [4]), fewer, SIGNATURES, SETTINGS, pointing)
+    assert outcome.count.tolist() == n_pointers(outcome.pointers) == [4]
 
 
 def test_under_the_open_label_the_count_is_never_below_its_lower_end() -> None:
