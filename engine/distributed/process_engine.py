@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -36,6 +37,7 @@ _MOST_DEATHS = 5
 # How long processes that are asked to end may take for it, all together.
 _SECONDS_TO_END = 5.0
 _WHICH_GPU_IS_OPEN = ("auto", "cuda")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class ProcessEngine(SharedEngine):
@@ -63,7 +65,7 @@ class ProcessEngine(SharedEngine):
         self.workers = processes
         self._kept: list[_Keeper[int, BlockAnswer]] = []
         threads = max(usable_cores() // processes, 1)
-        self._begin(run, {**options, "threads": threads}, on_gpu=options["device"] != "cpu")
+        self._begin(run, {**options, "threads": threads})
         device = str(self._choice.about["device"])
         self._devices = [device] * processes
         if device != "cpu" and options["device"] in _WHICH_GPU_IS_OPEN:
@@ -180,12 +182,14 @@ class _Keeper(Generic[Question, Answer]):
             if self._ended:
                 raise ChildProcessError("The processes were ended")
             if self._connection is None:
-                self._connection, theirs = _CONTEXT.Pipe()
+                ours, theirs = _CONTEXT.Pipe()
                 # No daemon, which may have no processes of its own, as decoding may need.
-                self._process = _CONTEXT.Process(target=self._serve, args=(theirs, *self._arguments))
-                self._process.start()
+                process = _CONTEXT.Process(target=self._serve, args=(theirs, *self._arguments))
+                with _signals_held():
+                    process.start()
                 # Else its end would not be seen, as this one would hold the line, too.
                 theirs.close()
+                self._process, self._connection = process, ours
             return self._connection
 
     def _reap(self, seconds: float) -> int | None:
@@ -205,6 +209,21 @@ class _Keeper(Generic[Question, Answer]):
         return code
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let a process that is started meanwhile begin with signals held back, until it can say that it ignores them."""
+    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
+        yield
+        return
+    # Else it is started with the first process, and lets signals through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _how(code: int | None) -> str:
     if code is not None and code < 0:
         return f"by signal {-code}"
@@ -213,19 +232,23 @@ def _how(code: int | None) -> str:
 
 def _answer_with_a_choice(connection: Connection) -> None:
     """Answer settings with what this machine makes of them."""
-    _answer_all(connection, choose)
+    _answer_all(connection, lambda: choose)
 
 
 def _answer_with_blocks(connection: Connection, settings: WorkerSettings) -> None:
     """Answer the numbers of blocks with what became of them."""
-    _answer_all(connection, BlockWorker(settings).answer)
+    _answer_all(connection, lambda: BlockWorker(settings).answer)
 
 
-def _answer_all(connection: Connection, answer: Callable[[Any], object]) -> None:
+def _answer_all(connection: Connection, prepare: Callable[[], Callable[[Any], object]]) -> None:
+    """Answer every question with what the function that ``prepare`` returns makes of it."""
     # Signals go to all processes at a terminal. What they ask for comes to this one by the blocks' folder.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     # The line is cut where the run is over, or whoever started this process is gone.
+    answer = prepare()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             connection.send(answer(connection.recv()))

@@ -70,8 +70,7 @@ class RayEngine(SharedEngine):
             self.workers = self.pool.workers
             run.report(f"Asking Ray for {self.pool} ...")
             device = options["device"] if self.pool.gpus else "cpu"
-            options = {**options, "device": device, "threads": max(self.pool.cpus, 1)}
-            self._begin(run, options, on_gpu=self.pool.gpus > 0)
+            self._begin(run, {**options, "device": device, "threads": max(self.pool.cpus, 1)})
         except BaseException:
             self.close()
             raise

@@ -74,7 +74,7 @@ class SharedEngine(ABC):
     def __init__(self) -> None:
         self.clock = StageClock()
 
-    def _begin(self, run: SharedRun, options: Mapping[str, Any], *, on_gpu: bool) -> None:
+    def _begin(self, run: SharedRun, options: Mapping[str, Any]) -> None:
         """Let one worker choose for all; called by a subclass once it can start workers.
 
         Raises
@@ -97,7 +97,8 @@ class SharedEngine(ABC):
             run.report(remark)
         if choice.refusal is not None:
             raise choice.refusal.error()
-        self._choice, self._most = choice, _MOST_ON_GPU if on_gpu else _MOST_ON_CPU
+        self._choice = choice
+        self._most = _MOST_ON_CPU if choice.about["device"] == "cpu" else _MOST_ON_GPU
         chosen = {name: choice.about[name] for name in ("backend", "precision", "device", "batch_size")}
         self._settings = replace(
             settings, engine={**settings.engine, **chosen, "model": choice.model}, identity=choice.identity

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import math
 import multiprocessing
 import operator
 import os
@@ -16,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from pc_engine.distributed import process_engine
+from pc_engine.distributed import process_engine, shared_engine
 from pc_engine.distributed.block_worker import Choice
 from pc_engine.distributed.process_engine import ProcessEngine, _Keeper
 from pc_engine.distributed.shared_engine import SharedRun
@@ -195,10 +198,37 @@ def test_processes_take_turns_at_the_gpus_unless_one_is_named(
         keepers: list[Any] = engine._kept
         assert [keeper.settings.engine["device"] for keeper in keepers] == expected
         assert {keeper.settings.engine["threads"] for keeper in keepers} == {2}
+        most = shared_engine._MOST_ON_CPU if found == "cpu" else shared_engine._MOST_ON_GPU
+        assert engine._most == most
+
+
+@pytest.mark.skipif(not CHILDREN_TOLD, reason="this system does not tell a process's children")
+def test_a_signal_as_a_process_starts_does_not_end_it() -> None:
+    keeper: _Keeper[float, float] = _Keeper(
+        process_engine._answer_all, (functools.partial(functools.partial, math.sqrt),)
+    )
+    over = threading.Event()
+
+    def disturb() -> None:
+        while not over.is_set():
+            for child in children_of(os.getpid()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGINT)
+            time.sleep(0.001)
+
+    threading.Thread(target=disturb, daemon=True).start()
+    try:
+        assert keeper.ask(4.0) == 2
+        first = multiprocessing.active_children()
+        assert keeper.ask(9.0) == 3
+        assert multiprocessing.active_children() == first
+    finally:
+        over.set()
+        keeper.end()
 
 
 def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper: _Keeper[int, int] = _Keeper(process_engine._answer_all, (time.sleep,))
+    keeper: _Keeper[int, int] = _Keeper(process_engine._answer_all, (functools.partial(functools.partial, time.sleep),))
 
     def ask() -> None:
         with pytest.raises(ChildProcessError, match="were ended"):
