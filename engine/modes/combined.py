@@ -147,17 +147,20 @@ def combined(
         fitted, pointers = cluster_pointers(seen.heat, settings, n_centres=xp.where(as_found, -1, count))
     else:
         mixture = mixture or C2PSettings()
-        # A device would have to be waited for to learn the largest count; there the clustering has a slot for any.
-        known = (*map(int, label_counts(counter.labels)), 0 if beyond is None else beyond.most)
-        most = None if xp is np else max(boxes.shape[1], *known)
         class_heat = seen.heat
         if pointing.heat == EVIDENCE != settings.signature:
             class_heat = evidence_heatmap(taps)
         shared = _shared_heatmap(taps["conv_last"], class_heat, mixture.mean_factor)
+        # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
+        # largest count; there the clustering has a slot for any, and so have all that the counter can say.
+        cells = shared.shape[1] * shared.shape[2]
+        known = (*map(int, label_counts(counter.labels)), 0 if beyond is None else beyond.most)
+        most = None if xp is np else min(max(boxes.shape[1], *known), cells)
+        pointed_at = xp.minimum(count, cells)
         if pointing.pointer == "mixture":
-            fitted, pointers = mixture_pointers(shared, count, mixture, most)
+            fitted, pointers = mixture_pointers(shared, pointed_at, mixture, most)
         else:
-            fitted, pointers = _cluster_ellipses(shared, count, pointing.cutoff, mixture, most)
+            fitted, pointers = _cluster_ellipses(shared, pointed_at, pointing.cutoff, mixture, most)
     return Outcome(
         count=xp.where(fitted < 0, -1, count),
         kind="box" if pointing.pointer == "box" else "ellipse",
@@ -199,7 +202,7 @@ def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P
 def _cluster_ellipses(
     heat: Array, count: Array, cutoff: float, mixture: C2PSettings, most: int | None
 ) -> tuple[Array, Array]:
-    """Return what `mixture_pointers` returns, by moments of ``count`` clusters of each heatmap (N, H, W).
+    """Return what `mixture_pointers` returns, by moments of ``count`` clusters of each heatmap (N, H, W), H W at most.
 
     A heatmap with fewer peaks, such as a plateau, is left to the mixture, which finds room for any number.
     """
@@ -209,7 +212,7 @@ def _cluster_ellipses(
     sound = sound / xp.where(peak > 0, peak, 1)
     height, width = sound.shape[1:]
     reach = cutoff * max(height, width) / USUAL_GRID
-    peaks = density_peaks(sound, cutoff=reach, n_centres=xp.minimum(count, height * width))
+    peaks = density_peaks(sound, cutoff=reach, n_centres=count)
     slots = peaks.centres.shape[1] if most is None else most
     moments = cluster_moments(peaks.labels, sound, peaks.n_clusters, slots=slots)
     size = constant(xp, (width, height), np.float64)

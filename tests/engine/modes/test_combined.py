@@ -184,6 +184,15 @@ def test_a_counter_that_counts_on_is_believed_under_the_open_label_alone(pointin
     assert outcome.count.tolist() == n_pointers(outcome.pointers) == [4]
 
 
+@pytest.mark.parametrize("pointer", ["ellipse", "mixture", "box"])
+def test_more_objects_than_cells_are_counted_and_not_all_pointed_at(pointer: PointerKind) -> None:
+    many = OpenCount({"answer": np.zeros((1, 5), np.float32)}, 30.0, 4, 1_000_000)
+    counting_on = replace(COUNTER, beyond=many)
+    outcome = combined(taps_for([3], [4]), counting_on, SIGNATURES, SETTINGS, CombinedSettings(pointer=pointer))
+    assert outcome.count.tolist() == [1_000_000]
+    assert 3 <= n_pointers(outcome.pointers)[0] <= GRID**2
+
+
 def test_under_the_open_label_the_count_is_never_below_its_lower_end() -> None:
     # Thresholds at which clustering alone sees one object only; asked for four, it gives the four highest peaks.
     strict = replace(SETTINGS, min_density=1.0)
