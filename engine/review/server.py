@@ -55,6 +55,8 @@ class ReviewServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    # Connections that wait to be taken: with the usual five a busy machine reset some of those of a page of pictures.
+    request_queue_size = 128
 
     def __init__(self, session: ReviewSession, port: int = 0) -> None:
         self.session = session

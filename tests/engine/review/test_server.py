@@ -266,6 +266,22 @@ def test_many_ask_at_once(server: ReviewServer, run: Path) -> None:
     assert len(read_corrections(run)) == 2
 
 
+def test_connections_wait_while_the_server_is_busy(run: Path) -> None:
+    server = ReviewServer(ReviewSession(run))  # which takes none yet
+    waiting = [socket.create_connection(("127.0.0.1", server.server_port), timeout=5) for _ in range(60)]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        for connection in waiting:
+            with connection:
+                connection.sendall(f"GET /{server.token}/ HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+                assert connection.recv(5) == b"HTTP/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def test_a_connection_serves_several_requests(server: ReviewServer) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
     for _ in range(3):
