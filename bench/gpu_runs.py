@@ -155,8 +155,8 @@ def _engine(job: Job, subject: Subject, mode: str) -> Engine:
     return Engine(
         subject.model,
         mode=mode,
-        backend=job.backends[0] if len(job.backends) == 1 else "auto",
-        precision=job.precisions[0] if len(job.precisions) == 1 else "fp16",
+        backend=job.backend,
+        precision=job.precision,
         device=job.meter.name,
         batch_size=job.batch_size,
     )

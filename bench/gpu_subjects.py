@@ -74,6 +74,16 @@ class Job:
     seed: int = 0
     limit: float = 450
 
+    @property
+    def backend(self) -> str:
+        """What whole runs are made with: the backend asked for if it is one, else the fastest."""
+        return self.backends[0] if len(self.backends) == 1 else "auto"
+
+    @property
+    def precision(self) -> str:
+        """What whole runs are made at: the precision asked for if it is one, else fp16."""
+        return self.precisions[0] if len(self.precisions) == 1 else "fp16"
+
 
 class Subject:
     """A model, and what the reference says about some images."""

@@ -57,15 +57,22 @@ class OpenCount:
 
     def counts(self, taps: Mapping[str, Array]) -> Array:
         """Return the count of each image, (N,) int64, for those under the open-ended label; see `CountSVM.scores`."""
-        xp = get_array_module(*(taps[name] for name in self.weights if name in taps))
-        logarithm = tap_products(taps, self.weights, self._constants)[:, 0].astype(xp.float64) + self.bias
+        products = tap_products(taps, self.weights, self._constants)
+        xp = get_array_module(products)
         # An image whose features overflow is refused by its scores; here it needs to be a number only.
-        above = xp.exp(xp.minimum(xp.nan_to_num(logarithm), math.log(self.most + 1)))
-        return xp.clip(xp.rint(self.floor - HALF + above), self.floor, self.most).astype(xp.int64)
+        logarithm = xp.nan_to_num(products[:, 0].astype(xp.float64) + self.bias)
+        return counted_on(logarithm, self.floor, self.most).astype(xp.int64)
 
     def header(self) -> dict[str, Any]:
         """Return all but the weights as JSON values."""
         return {"bias": self.bias, "floor": self.floor, "most": self.most}
+
+
+def counted_on(logarithm: Array, floor: int, most: int) -> Array:
+    """Return the whole number, ``floor`` to ``most``, of which the model says this logarithm; (N,), of its type."""
+    xp = get_array_module(logarithm)
+    above = xp.exp(xp.minimum(logarithm, math.log(most + 1)))
+    return xp.clip(xp.rint(floor - HALF + above), floor, most)
 
 
 def open_count(weights: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> OpenCount:

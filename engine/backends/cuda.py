@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pc_engine.devices import gpu_count
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, UsageError
 from pc_engine.kernels.array_module import Array
 
@@ -59,7 +60,7 @@ def describe_gpu(device: str) -> Gpu:
     cupy = _cupy()
     index = device_index(device)
     with cuda_errors("looking for the GPU"):
-        count = int(cupy.cuda.runtime.getDeviceCount())
+        count = gpu_count()
         if index >= count:
             raise BackendError(
                 f"There is no GPU {index} here, the machine has {count}: use cuda:0 to cuda:{count - 1}."

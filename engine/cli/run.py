@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,6 @@ from pc_engine.cli.console import Tracker, print_json, print_line, print_table, 
 from pc_engine.cli.stopping import Stopping
 from pc_engine.decode import MAX_PIXELS
 from pc_engine.decoding import Decoding
-from pc_engine.distributed.shared_engine import SharedEngine, SharedRun
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
@@ -28,6 +27,9 @@ from pc_engine.run_state import State, Tally
 from pc_engine.sharding import parse_shard
 from pc_engine.sources import SourceImage, count_images, iter_images
 from pc_engine.writers import find_format
+
+if TYPE_CHECKING:
+    from pc_engine.distributed.shared_engine import SharedEngine
 
 _TABLE_ROWS = 40
 _LOCAL, _RAY = "local", "ray"
@@ -129,9 +131,8 @@ def run(
         if rows is None or (engine_name == _LOCAL and processes is None):
             engine = Engine(report=say, **asked)
         else:
-            folder, first = (None, 0) if pictures is None else (pictures.folder, pictures.first)
-            shared = SharedRun(rows.share(), sources, folder, first, say)
-            engine = _shared_engine(shared, processes, {"address": ray_address, "cpus": ray_cpus}, asked)
+            ray = {"address": ray_address, "cpus": ray_cpus}
+            engine = _shared_engine(rows, sources, pictures, say, processes, ray, asked)
         stack.enter_context(engine)
         if rows is not None:
             rows.begin(engine.identity(), {**engine.describe(), "sources": list(sources)})
@@ -213,8 +214,19 @@ def _check_engine(name: str, ray: Mapping[str, object], processes: int | None, o
 
 
 def _shared_engine(
-    run: SharedRun, processes: int | None, ray: Mapping[str, Any], options: Mapping[str, Any]
+    rows: RunDirectory,
+    sources: Sequence[str],
+    pictures: _Pictures | None,
+    say: Callable[[str], None],
+    processes: int | None,
+    ray: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> SharedEngine:
+    # Here, as most runs have no use for it.
+    from pc_engine.distributed.shared_engine import SharedRun
+
+    overlays, first = (None, 0) if pictures is None else (pictures.folder, pictures.first)
+    run = SharedRun(rows.share(), sources, overlays, first, say)
     if processes is not None:
         from pc_engine.distributed.process_engine import ProcessEngine
 

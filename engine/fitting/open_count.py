@@ -16,7 +16,7 @@ import numpy as np
 from pc_engine.fitting.folds import Split
 from pc_engine.fitting.recall import LEAST_IMAGES
 from pc_engine.fitting.reduction import ReducedRows
-from pc_engine.open_count import HALF, MOST, OpenCount
+from pc_engine.open_count import HALF, MOST, OpenCount, counted_on
 
 # Strengths of the regularisation, on features of unit length.
 _STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -88,8 +88,7 @@ def fit_open_count(
             seen = others[taught[others]]
             weights, bias = _ridge(reduced.rows[seen], logarithm[seen], strength)
             told[held_out] = reduced.rows[held_out] @ weights + bias
-        number = np.rint(floor - HALF + np.exp(np.minimum(told, math.log(most + 1))))
-        error = np.abs(np.clip(number, floor, most) - counts)[asked]
+        error = np.abs(counted_on(told, floor, most) - counts)[asked]
         gain = error_before - error
         if error.mean() < best and gain.mean() > gain.std() / math.sqrt(len(gain)):
             best, found = error.mean(), (strength, error)

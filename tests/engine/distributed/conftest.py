@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 from pc_engine import cli
 from pc_engine.distributed import block_listing, shared_engine
-from pc_engine.writers import read_rows
+from pc_engine.writers import partitions_of, read_rows
 
 IMAGES, IMAGES_PER_BLOCK = 600, 20
 # For whoever has to wait for something that is sure to happen.
@@ -47,6 +49,7 @@ def shared() -> SimpleNamespace:
         seconds=SECONDS,
         options=MODEL,
         wait_for=wait_for,
+        once_begun=once_begun,
         lines=lines,
         hidden=hidden,
     )
@@ -112,6 +115,28 @@ def wait_for(condition: Callable[[], Any], also: Callable[[], str] = str) -> Non
     while not condition():
         assert time.monotonic() < end, also()
         time.sleep(0.01)
+
+
+@contextmanager
+def once_begun(run: Path, work: Callable[[], object]) -> Iterator[list[int]]:
+    """Do ``work`` beside the block, once the run has 3 partitions; the list then holds how many it had."""
+    done: list[int] = []
+    over = threading.Event()
+
+    def wait_and_work() -> None:
+        while len(partitions_of(run)) < 3:
+            if over.wait(0.01):
+                return
+        done.append(len(partitions_of(run)))
+        work()
+
+    worker = threading.Thread(target=wait_and_work)
+    worker.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        worker.join()
 
 
 def lines(run: Path) -> list[str]:

@@ -41,20 +41,9 @@ def children_of(process: int) -> list[int]:
 def test_rows_are_those_of_one_process_though_one_of_two_is_killed(
     shared: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, whole: list[str]
 ) -> None:
-    run, killed, over = tmp_path / "run", [], threading.Event()
-
-    def kill_one() -> None:
-        while len(partitions_of(run)) < 3:
-            if over.wait(0.01):
-                return
-        killed.append(len(partitions_of(run)))
-        multiprocessing.active_children()[0].kill()
-
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, "--json", *TWO, *shared.options)
-    over.set()
-    killer.join()
+    run = tmp_path / "run"
+    with shared.once_begun(run, lambda: multiprocessing.active_children()[0].kill()) as killed:
+        outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, "--json", *TWO, *shared.options)
     assert outcome.code == 3, outcome.err
     assert killed
     assert killed[0] < shared.images / shared.images_per_block
@@ -62,9 +51,7 @@ def test_rows_are_those_of_one_process_though_one_of_two_is_killed(
     assert shared.hidden(run) == []
     assert multiprocessing.active_children() == []
     summary = json.loads(outcome.out)
-    assert (summary["n"], summary["failed"], summary["state"], summary["workers"]) == (
-        *(shared.images, 7, "finished", 2),
-    )
+    assert (summary["n"], summary["failed"], summary["state"], summary["workers"]) == (shared.images, 7, "finished", 2)
     assert summary["stages"]["network"] > 0
 
 
@@ -227,7 +214,7 @@ def test_a_signal_as_a_process_starts_does_not_end_it() -> None:
         keeper.end()
 
 
-def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_end_is_killed() -> None:
     keeper: _Keeper[int, int] = _Keeper(process_engine._answer_all, (functools.partial(functools.partial, time.sleep),))
 
     def ask() -> None:

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,21 +63,14 @@ def test_rows_are_those_of_a_run_here_though_a_worker_is_killed_and_who_hands_ou
     whole: list[str],
     home: Path,
 ) -> None:
-    run, killed, over = tmp_path / "run", [], threading.Event()
+    run = tmp_path / "run"
 
-    def kill_one() -> None:
-        while len(partitions_of(run)) < 3:
-            if over.wait(0.01):
-                return
-        killed.append(len(partitions_of(run)))
+    def kill_both() -> None:
         for what in (b"BlockWorker", b"ReadNumbers"):
             os.kill(processes(home, what)[0], signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, "--json", *ON_RAY, *shared.options)
-    over.set()
-    killer.join()
+    with shared.once_begun(run, kill_both) as killed:
+        outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, "--json", *ON_RAY, *shared.options)
     assert outcome.code == 3, outcome.err
     assert killed
     assert killed[0] < shared.images / shared.images_per_block
