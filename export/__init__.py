@@ -2,6 +2,7 @@
 
 from pc_engine.export.class_names import read_class_names
 from pc_engine.export.classifier import import_classifier
+from pc_engine.export.cooccurrence import Cooccurrence
 from pc_engine.export.fetch import fetch_vgg
 from pc_engine.export.model_directory import export_vgg, write_model_directory
 from pc_engine.export.vgg import ARCHITECTURES, VggSpec, build_vgg
@@ -9,6 +10,7 @@ from pc_engine.export.weights import VggWeights, random_weights, read_weights
 
 __all__ = [
     "ARCHITECTURES",
+    "Cooccurrence",
     "VggSpec",
     "VggWeights",
     "build_vgg",

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 
 from pc_engine.errors import ManifestError, ModelError
+from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
 from pc_engine.export.model_directory import check_vacant, write_model_directory
 from pc_engine.graph import BATCH, IMAGE, closest_names, cut_graph, input_tensor, load_graph
@@ -28,6 +29,7 @@ def import_classifier(
     taps: Mapping[str, str],
     pixels: NetworkInput,
     count_features: Sequence[str],
+    cooccurrences: Sequence[Cooccurrence] = (),
     classes: Sequence[str] = (),
     licence: str = "unknown",
     source: str | None = None,
@@ -56,6 +58,8 @@ def import_classifier(
         the network.
     count_features
         Taps that feed the count SVM.
+    cooccurrences
+        Taps to compute beside the named ones, from maps among these; the count SVM reads them after the others.
     classes
         One name per logit, or none.
     licence, source
@@ -96,6 +100,8 @@ def import_classifier(
     model, settings = _with_evidence(model, name, pixels, tensors, background_class, report)
     if background_class >= 0:
         settings = {**settings, BACKGROUND_SETTING: background_class}
+    for wanted in cooccurrences:
+        append_cooccurrence(model, wanted)
     shapes = _shapes(model, name, pixels)
     for tap in _GRID_TAPS:
         if len(shapes.get(tap, (0, 0, 0))) != 3:
@@ -111,7 +117,7 @@ def import_classifier(
         name=name,
         input=pixels,
         taps={tap: Tap(tap, shape) for tap, shape in shapes.items()},
-        count_features=tuple(count_features),
+        count_features=(*count_features, *(wanted.name for wanted in cooccurrences)),
         classes=tuple(classes),
         licence=licence,
         source=source or onnx_path.name,

@@ -13,10 +13,11 @@ import onnx
 from pc_engine.durable import sync_file, sync_folder
 from pc_engine.errors import ModelError, UsageError
 from pc_engine.export.class_names import read_class_names
+from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS
 from pc_engine.export.vgg import ARCHITECTURES, COUNT_FEATURES, VggSpec, build_vgg, vgg_input, vgg_taps
 from pc_engine.export.weights import read_weights
-from pc_engine.manifest import NETWORK_FILE, Manifest, write_manifest
+from pc_engine.manifest import NETWORK_FILE, Manifest, Tap, write_manifest
 
 
 def export_vgg(
@@ -30,6 +31,7 @@ def export_vgg(
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
     size: int | None = None,
+    cooccurrences: Sequence[Cooccurrence] = (),
 ) -> Manifest:
     """Make a model directory from VGG weights.
 
@@ -50,6 +52,8 @@ def export_vgg(
         files of this kind.
     size
         Side of the input in pixels, a multiple of what the weights were trained for; None for just that.
+    cooccurrences
+        Taps to compute beside the usual ones, from maps among these; the count SVM reads them after the others.
 
     Returns
     -------
@@ -60,6 +64,8 @@ def export_vgg(
     ------
     UsageError
         If the architecture is unknown, it does not take the size, or ``out_dir`` is not empty.
+    ManifestError
+        If there are no maps for a co-occurrence.
     WeightsError, MissingPackageError
         As ``read_weights`` does.
     ModelError
@@ -72,18 +78,19 @@ def export_vgg(
     loaded = read_weights(weights, spec)
     n_classes = loaded.tensors["classifier.6.weight"].shape[0]
     mean, std = mean or loaded.mean, std or loaded.std
+    model = build_vgg(spec, loaded.tensors, mean, std)
+    del loaded  # half a gigabyte that serialising needs
+    second_order = {wanted.name: Tap(wanted.name, (append_cooccurrence(model, wanted),)) for wanted in cooccurrences}
     manifest = Manifest(
         name=spec.name,
         input=vgg_input(spec, mean, std),
-        taps=vgg_taps(spec, n_classes),
-        count_features=COUNT_FEATURES,
+        taps={**vgg_taps(spec, n_classes), **second_order},
+        count_features=(*COUNT_FEATURES, *second_order),
         classes=read_class_names(classes) if isinstance(classes, Path) else tuple(classes),
         licence=licence,
         settings=BACKWARD_SETTINGS,
         source=source or (Path(weights).name if Path(weights).suffix else str(weights)),
     )
-    model = build_vgg(spec, loaded.tensors, mean, std)
-    del loaded  # half a gigabyte that serialising needs
     return write_model_directory(model, manifest, out_dir)
 
 

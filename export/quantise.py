@@ -164,7 +164,8 @@ def _float_network(network: Path, manifest: Manifest, threads: int) -> onnx.Mode
 def _activations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
     """Return the float tensors that the integer operators read and write."""
     stored = {tensor.name for tensor in model.graph.initializer}
-    if not any(node.op_type in WEIGHTED and node.input[1] in stored for node in model.graph.node):
+    towards_layers = _towards_layers(model.graph)
+    if not towards_layers:
         raise ModelError(
             f"The network of '{manifest.name}' has no convolution or linear layer with stored weights, so there is "
             f"nothing to quantise."
@@ -172,7 +173,7 @@ def _activations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
     known = graph_shapes.infer(model)
     found = {
         name: None
-        for node in model.graph.node
+        for node in towards_layers
         if node.op_type in OPERATORS
         for name in (*node.input, *node.output)
         if name not in stored
@@ -183,6 +184,20 @@ def _activations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
     return list(found)
 
 
+def _towards_layers(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return the layers with stored weights and all nodes on the way to one: what lies behind stays in float.
+
+    That is what makes taps of what the layers gave, such as co-occurrence, of which integers would not save anything.
+    """
+    stored = {tensor.name for tensor in graph.initializer}
+    found, wanted = [], set[str]()
+    for node in reversed(graph.node):
+        if not wanted.isdisjoint(node.output) or (node.op_type in WEIGHTED and node.input[1] in stored):
+            found.append(node)
+            wanted.update(node.input)
+    return found[::-1]
+
+
 def _insert_nodes(
     model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], manifest: Manifest
 ) -> onnx.ModelProto:
@@ -190,6 +205,7 @@ def _insert_nodes(
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorData
 
+    towards_layers = {node.name for node in _towards_layers(model.graph)}
     bounds = {
         name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
         for name, (low, high) in ranges.items()
@@ -203,7 +219,7 @@ def _insert_nodes(
             activation_qType=QuantType.QUInt8,
             tensors_range=bounds,
             nodes_to_quantize=[],
-            nodes_to_exclude=[],
+            nodes_to_exclude=[node.name for node in model.graph.node if node.name not in towards_layers],
             op_types_to_quantize=list(OPERATORS),
             # A bias in whole steps of its channel's scale loses what a channel with small weights adds.
             extra_options={"QuantizeBias": False, "QDQKeepRemovableActivations": True},

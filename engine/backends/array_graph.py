@@ -128,7 +128,7 @@ class _Parser:
         if node.op_type == "Cast" and node.input[0] in self._stored:
             self._stored[node.output[0]] = self.constant(node, 0).astype(cast_type(node))
             return {node.output[0]}
-        if node.op_type in ("Conv", "Gemm", "MatMul"):
+        if node.op_type in ("Conv", "Gemm") or (node.op_type == "MatMul" and node.input[1] in self._stored):
             return self._add_layer(node)
         make = OPERATORS.get(node.op_type)
         if make is None or len([name for name in node.output if name]) != 1:

@@ -1,4 +1,4 @@
-"""ONNX operators on NumPy or CuPy arrays, all but convolutions and matrix products."""
+"""ONNX operators on NumPy or CuPy arrays, all but convolutions and products with weights."""
 
 from __future__ import annotations
 
@@ -158,6 +158,7 @@ def _gather(graph: Graph, node: onnx.NodeProto) -> Step:
 
 #: What makes the step of a node, by its operator.
 OPERATORS: Mapping[str, Make] = {
+    "Abs": _unary(lambda xp, x: xp.abs(x)),
     "Add": _binary(lambda xp, a, b: xp.add(a, b)),
     "ArgMax": _arg_max,
     "AveragePool": _average_pool,
@@ -168,12 +169,14 @@ OPERATORS: Mapping[str, Make] = {
     "Gather": _gather,
     "GlobalAveragePool": _unary(_mean_of_maps),
     "Identity": _unary(lambda _, x: x),
+    "MatMul": _binary(lambda xp, a, b: xp.matmul(a, b)),
     "MaxPool": _max_pool,
     "Mul": _binary(lambda xp, a, b: xp.multiply(a, b)),
     "Pad": _pad,
     "Relu": _unary(lambda xp, x: xp.maximum(x, x.dtype.type(0))),
     "Reshape": _reshape,
     "Sign": _unary(lambda xp, x: xp.sign(x)),
+    "Sqrt": _unary(lambda xp, x: xp.sqrt(x)),
     "Sub": _binary(lambda xp, a, b: xp.subtract(a, b)),
     "Transpose": _transpose,
 }

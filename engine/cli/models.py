@@ -57,6 +57,13 @@ def export(
             "--count-feature", help="ONNX only, repeatable: a tap that the count SVM reads; default conv_last."
         ),
     ] = None,
+    cooccurrence: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cooccurrence",
+            help="Repeatable, TAP@CELLS: the count SVM also reads which maps of a tap are active so far apart.",
+        ),
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -76,7 +83,9 @@ def export(
     ] = None,
 ) -> None:
     """Make a model directory from weights: VGG from its tensors, or any ONNX classifier with its taps named."""
-    from pc_engine.export import ARCHITECTURES, export_vgg, import_classifier, read_class_names
+    from pc_engine.export import ARCHITECTURES, Cooccurrence, export_vgg, import_classifier, read_class_names
+
+    cooccurrences = [Cooccurrence(*_tap_and_distance(text)) for text in cooccurrence or ()]
 
     names: tuple[str, ...] = ()
     if classes is not None:
@@ -98,7 +107,8 @@ def export(
             name=model,
             taps=taps,
             pixels=pixels,
-            count_features=count_feature or ["conv_last"],
+            count_features=count_feature or ([] if cooccurrences else ["conv_last"]),
+            cooccurrences=cooccurrences,
             classes=names,
             licence=licence,
             background_class=background_class,
@@ -120,6 +130,7 @@ def export(
             mean=_triple("--mean", mean),
             std=_triple("--std", std),
             size=size,
+            cooccurrences=cooccurrences,
         )
     _print_exported(manifest, out)
 
@@ -144,6 +155,13 @@ def _taps(pairs: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"--tap {pair} does not name a tensor: write it as conv_last=TENSOR.")
         taps[name] = tensor
     return taps
+
+
+def _tap_and_distance(text: str) -> tuple[str, int]:
+    tap, separator, cells = text.rpartition("@")
+    if not (tap and separator and cells.isascii() and cells.isdigit()):
+        raise UsageError(f"--cooccurrence {text} is not a tap and a distance in cells: write it as conv_last@0.")
+    return tap, int(cells)
 
 
 def _triple(option: str, text: str | None) -> tuple[float, float, float] | None:

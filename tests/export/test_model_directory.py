@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pc_engine.errors import ManifestError, ModelError, UsageError, WeightsError
-from pc_engine.export import build_vgg, export_vgg, write_model_directory
+from pc_engine.export import Cooccurrence, build_vgg, export_vgg, write_model_directory
 from pc_engine.export.model_directory import check_network, find_architecture
 from pc_engine.export.vgg import COUNT_FEATURES, IMAGENET_MEAN, IMAGENET_STD, vgg_input, vgg_taps
 from pc_engine.graph import open_graph
@@ -43,6 +43,19 @@ def test_exported_directory_says_what_it_holds(tmp_path, tiny, tiny_weights, wei
         assert values.shape == (2, *manifest.taps[value.name].shape)
     pruned = open_graph(out / "model.onnx", manifest, ["fc7", "conv_last"])
     assert "classifier.6.weight" not in {tensor.name for tensor in pruned.graph.initializer}
+
+
+def test_cooccurrence_is_a_tap_that_the_counter_reads(tmp_path, tiny, weights):
+    wanted = [Cooccurrence("conv_last"), Cooccurrence("pool5", 1)]
+    manifest = export_vgg(tiny, weights, tmp_path / "model", cooccurrences=wanted)
+    assert manifest == read_manifest(tmp_path / "model")
+    names = ("conv_last_cooccurrence_0", "pool5_cooccurrence_1")
+    assert manifest.count_features == ("pool5", "fc6", "fc7", *names)
+    channels = manifest.taps["pool5"].shape[0]
+    assert [manifest.taps[name].shape for name in names] == [(channels * (channels + 1) // 2,)] * 2
+    with pytest.raises(ManifestError, match="the tap 'fc6' has shape"):
+        export_vgg(tiny, weights, tmp_path / "other", cooccurrences=[Cooccurrence("fc6")])
+    assert not (tmp_path / "other").exists()
 
 
 def test_same_weights_give_the_same_files(tmp_path, tiny, weights):

@@ -10,12 +10,13 @@ from pc_engine.backbone import CompileRequest
 from pc_engine.backends import BACKENDS
 from pc_engine.candidates import probe_images, tap_difference
 from pc_engine.errors import ModelError
-from pc_engine.export import export_vgg
+from pc_engine.export import Cooccurrence, export_vgg
 from pc_engine.export.quantise import calibration_steps, quantise_network
 from pc_engine.graph import open_graph
 from pc_engine.manifest import Manifest, NetworkInput, Tap, read_manifest
 
 TAPS = ("conv_prev", "conv_last", "pool5", "fc6", "fc7", "logits")
+COOCCURRENCES = (Cooccurrence("conv_last"), Cooccurrence("conv_last", 1))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def small_vgg(tiny, tiny_weights, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("vgg")
     save_file(tiny_weights, folder / "weights.safetensors")
-    manifest = export_vgg(tiny, folder / "weights.safetensors", folder / "model")
+    manifest = export_vgg(tiny, folder / "weights.safetensors", folder / "model", cooccurrences=COOCCURRENCES)
     out = folder / "model" / "model.int8.onnx"
     done = []
     quantised = quantise_network(
@@ -76,6 +77,22 @@ def test_every_layer_rounds_its_weights_per_channel_and_what_it_reads(small_vgg)
         assert stored[node.input[2]].data_type == TensorProto.FLOAT
 
 
+def test_cooccurrence_stays_in_floating_point_and_reads_what_the_layers_gave(small_vgg):
+    directory, _, _ = small_vgg
+    graph = onnx.load(directory / "model.int8.onnx").graph
+    own = [node for node in graph.node if "_cooccurrence_" in node.output[0]]
+    plain = [node for node in onnx.load(directory / "model.onnx").graph.node if "_cooccurrence_" in node.output[0]]
+    assert {node.op_type for node in own} == {node.op_type for node in plain}
+    assert sum(node.op_type == "MatMul" for node in own) == len(COOCCURRENCES)
+    taps = ("conv_last", *(wanted.name for wanted in COOCCURRENCES))
+    request = replace(_request(*small_vgg, taps=taps), batch_size=16)
+    images = probe_images(64, 64, 16, seed=9)
+    expected = BACKENDS["onnxruntime"].compile(request).infer(images)
+    found = BACKENDS["onnxruntime"].compile(request.at("int8")).infer(images)
+    for name in taps:
+        assert 0 < tap_difference({name: found[name]}, {name: expected[name]}) < 0.1, name
+
+
 def test_the_pixels_and_the_constant_beside_them_are_rounded_to_themselves(small_vgg):
     directory, _, _ = small_vgg
     graph = onnx.load(directory / "model.int8.onnx").graph
@@ -88,7 +105,8 @@ def test_the_pixels_and_the_constant_beside_them_are_rounded_to_themselves(small
 def test_taps_are_float_outputs_and_the_logits_are_not_rounded(small_vgg):
     directory, _, _ = small_vgg
     graph = onnx.load(directory / "model.int8.onnx").graph
-    assert [value.name for value in graph.output] == [*TAPS, "evidence"]
+    others = (wanted.name for wanted in COOCCURRENCES)
+    assert [value.name for value in graph.output] == [*TAPS, *others, "evidence"]
     assert all(value.type.tensor_type.elem_type == TensorProto.FLOAT for value in graph.output)
     producers = {name: node.op_type for node in graph.node for name in node.output}
     assert producers["logits"] == "Gemm"

@@ -16,7 +16,8 @@ from pc_engine.candidates import probe_images, tap_difference
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError
-from pc_engine.export import VggSpec, build_vgg, random_weights
+from pc_engine.export import Cooccurrence, VggSpec, build_vgg, random_weights
+from pc_engine.export.cooccurrence import append_cooccurrence
 from pc_engine.graph import open_graph
 from pc_engine.graph_half import cast_to_half
 from pc_engine.model import load_model
@@ -80,10 +81,12 @@ def test_a_network_that_scales_its_pixels_itself_gives_the_references_taps(preci
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_vgg_gives_the_references_taps_and_evidence(precision, scale):
+def test_vgg_gives_the_references_taps_with_evidence_and_cooccurrence(precision, scale):
     blocks = ((8,), (16,), (16, 24), (24, 24), (24, 24))
     spec = VggSpec("small", blocks, fc_width=40, trained_size=64, scale=scale)
     model = build_vgg(spec, random_weights(spec, seed=0, n_classes=10))
+    for distance in (0, 1):
+        append_cooccurrence(model, Cooccurrence("conv_last", distance))
     images = probe_images(spec.size, spec.size, 3)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [value.name for value in model.graph.output]

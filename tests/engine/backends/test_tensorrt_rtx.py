@@ -16,7 +16,7 @@ from pc_engine.candidates import probe_images
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError
-from pc_engine.export import export_vgg
+from pc_engine.export import Cooccurrence, export_vgg
 from pc_engine.export.quantise import quantise_network
 from pc_engine.export.vgg import ARCHITECTURES
 from pc_engine.graph import open_graph
@@ -43,7 +43,9 @@ def models(tmp_path_factory) -> dict[str, CompileRequest]:
     folder = tmp_path_factory.mktemp("models")
     (folder / "lego").symlink_to(EMBEDDED_DIRECTORY)
     for name in ("vgg16", "vgg19"):
-        export_vgg(replace(ARCHITECTURES[name], trained_size=64, fc_width=128), "random:0", folder / name)
+        spec = replace(ARCHITECTURES[name], trained_size=64, fc_width=128)
+        cooccurrences = [Cooccurrence("conv_last", distance) for distance in (0, 1)]
+        export_vgg(spec, "random:0", folder / name, cooccurrences=cooccurrences)
     requests = {}
     for name in ("lego", "vgg16", "vgg19"):
         model = load_model(folder / name)

@@ -65,6 +65,18 @@ def test_export_of_an_onnx_network_runs_in_both_modes(pc_engine, tiny_directory,
         assert outcome.json()["n"] == 40
 
 
+def test_cooccurrence_is_exported_for_the_counter(pc_engine, tiny_directory, tmp_path):
+    out = tmp_path / "mine"
+    exported = _export(
+        *(pc_engine, tiny_directory / NETWORK_FILE, out),
+        *("--cooccurrence", "conv_last@0", "--cooccurrence", "conv_last@2"),
+    )
+    assert exported.code == 0, exported.err
+    names = ("conv_last_cooccurrence_0", "conv_last_cooccurrence_2")
+    assert read_manifest(out).count_features == ("gap", *names)
+    assert all(name in exported.out for name in names)
+
+
 def _export(pc_engine, network, out, *more):
     return pc_engine(
         "export", "mine", "--weights", network, "--out", out, "--layout", "nhwc", "--size", "64", "--tap",
@@ -133,6 +145,8 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("vgg16", "--weights", "missing.safetensors"), "missing.safetensors"),
         (("vgg16", "--weights", "random:0", "--tap", "a=b"), "--tap and --count-feature go with an .onnx file"),
         (("mine", "--weights", "x.onnx", "--tap", "conv_last"), "write it as conv_last=TENSOR"),
+        (("mine", "--weights", "x.onnx", "--cooccurrence", "conv_last"), "write it as conv_last@0"),
+        (("mine", "--weights", "x.onnx", "--cooccurrence", "conv_last@-1"), "a tap and a distance in cells"),
         (("mine", "--weights", "x.onnx", "--mean", "1,2"), "--mean 1,2 is neither one number nor three"),
         (("mine", "--weights", "x.onnx", "--layout", "HWC"), "--layout HWC: choose one of NCHW, NHWC."),
     ],
