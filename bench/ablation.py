@@ -29,7 +29,12 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
         "p2c.trim": (0.0, 0.3, 0.7, 0.9),
         "p2c.cluster": ("dbscan",),
     },
-    "combined": {"combined.heat": ("p2c",), "combined.pointer": ("mixture", "box"), "combined.cutoff": (1.0, 2.0)},
+    "combined": {
+        "combined.heat": ("p2c",),
+        "combined.pointer": ("mixture", "box"),
+        "combined.clusters": ("peaks", "merged"),
+        "combined.cutoff": (1.0, 1.1, 1.5, 2.0),
+    },
 }
 
 _CLUSTER = "p2c.cluster"

@@ -24,6 +24,7 @@ from pc_engine.kernels import (
     l2_normalise,
     max_pool,
     mean_heatmap,
+    merge_clusters,
     normalise_heatmap,
     pixel_columns,
     resize_maps,
@@ -175,6 +176,11 @@ def device_cases(batch: int = BATCH, seed: int = 0) -> Iterator[DeviceCase]:
         {"labels": found.labels, "density": found.density, "n": found.n_clusters},
         lambda x: (cluster_moments(x["labels"], x["density"], x["n"], slots=slots).means,),
         1e-6,
+    )
+    yield DeviceCase(
+        "merge_clusters",
+        {"labels": found.labels, "density": found.density, "n": found.n_clusters, "counts": counts},
+        lambda x: (merge_clusters(x["labels"], x["density"], x["n"], x["counts"], slots=slots).labels,),
     )
     yield from _channels_last_cases(rng, batch)
     yield DeviceCase("dbscan", {"heat": relative}, _dbscan)

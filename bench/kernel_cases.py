@@ -25,6 +25,7 @@ from pc_engine.bench.kernel_oracles import (
     mixture_of,
     peaks_of,
     resized,
+    unions_of,
 )
 from pc_engine.counter import DEFAULT_LABELS
 from pc_engine.kernels import (
@@ -35,6 +36,7 @@ from pc_engine.kernels import (
     density_peaks,
     l2_normalise,
     mean_heatmap,
+    merge_clusters,
     normalise_heatmap,
     resize_maps,
     select_maps,
@@ -112,6 +114,7 @@ def kernel_cases(maps: np.ndarray, seed: int = 0) -> Iterator[Case]:
     relative = signature_heat / signature_heat.mean(axis=(1, 2), keepdims=True)
     peaks = _peaks(signature_heat)
     slots = int(peaks.n_clusters.max())
+    parts = density_peaks(signature_heat, cutoff=CUTOFF, min_density=0, min_distance=0)
     evidence = rng.standard_normal((n, channels), np.float32)
 
     weights = rng.standard_normal((len(DEFAULT_LABELS), features.shape[1]), np.float32)
@@ -227,6 +230,14 @@ def kernel_cases(maps: np.ndarray, seed: int = 0) -> Iterator[Case]:
         lambda i: means_of(peaks.labels[i], peaks.density[i], slots),
         (peaks.labels, peaks.density),
         1e-9,
+    )
+    yield Case(
+        "merge_clusters",
+        "combined, the embedded model",
+        "SciPy center_of_mass, all pairs",
+        lambda: merge_clusters(parts.labels, signature_heat, parts.n_clusters, counts).labels,
+        lambda i: unions_of(parts.labels[i], signature_heat[i], int(counts[i])),
+        (parts.labels, signature_heat),
     )
     yield Case(
         "dbscan",

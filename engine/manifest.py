@@ -47,7 +47,7 @@ _RANKS = {"conv_last": 3, "conv_prev": 3, "logits": 1, EVIDENCE: 1}
 #: Where P2C takes its signatures from, and on which heat of the class combined points.
 SIGNATURE_SETTING, HEAT_SETTING = "p2c.signature", "combined.heat"
 # The settings that are words.
-_WORDS = (SIGNATURE_SETTING, HEAT_SETTING, "combined.pointer")
+_WORDS = (SIGNATURE_SETTING, HEAT_SETTING, "combined.pointer", "combined.clusters")
 #: The class that means "no object", where the network has one.
 BACKGROUND_SETTING = "p2c.background_class"
 

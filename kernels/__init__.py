@@ -14,6 +14,7 @@ from pc_engine.kernels.density_peaks import DensityPeaks, density_peaks
 from pc_engine.kernels.depthwise_convolution import depthwise_convolution
 from pc_engine.kernels.max_pool import max_pool
 from pc_engine.kernels.mean_heatmap import mean_heatmap
+from pc_engine.kernels.merge_clusters import MergedClusters, merge_clusters
 from pc_engine.kernels.normalise import l2_normalise, normalise_heatmap
 from pc_engine.kernels.pixel_columns import pixel_columns
 from pc_engine.kernels.resize_maps import resize_maps
@@ -29,6 +30,7 @@ __all__ = [
     "ClusterMoments",
     "DensityPeaks",
     "GaussianMixtures",
+    "MergedClusters",
     "WeightedDbscan",
     "channel_max",
     "cluster_boxes",
@@ -40,6 +42,7 @@ __all__ = [
     "l2_normalise",
     "max_pool",
     "mean_heatmap",
+    "merge_clusters",
     "normalise_heatmap",
     "pixel_columns",
     "resize_maps",

@@ -53,6 +53,8 @@ def launch_on_clusters(
     slots: int | None,
     make: Callable[[int, int], Measured],
     *numbers: Array,
+    doubles: int = 0,
+    ints: int = 0,
 ) -> Measured | None:
     """Launch a kernel on the clusters of each image; None if an image's state exceeds the memory of a block.
 
@@ -68,12 +70,14 @@ def launch_on_clusters(
         Makes the result for so many images and slots: its attributes, in order, are the arrays that the kernel writes.
     numbers
         What the kernel takes between the sizes and these arrays.
+    doubles, ints
+        Shared memory for each slot that it needs beside one double.
     """
     labels, heat, n_clusters = clusters
     xp = get_array_module(heat)
     count, height, width = heat.shape
     slots = height * width if slots is None else slots
-    needed = shared_bytes(doubles=height * width + slots, ints=height * width)
+    needed = shared_bytes(doubles=height * width + slots * (1 + doubles), ints=height * width + slots * ints)
     if needed > device.shared_limit:
         return None
     made = make(count, slots)

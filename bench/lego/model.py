@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ BACKGROUND = "background"
 #: Taps that the count SVM reads: the last pooling layer and the two fully connected layers, as in the paper (3.1).
 COUNT_FEATURES = ("gap", "fc6", "fc7")
 #: Defaults of the modes for this network, chosen on validation scenes (held-out digits, seed 301).
-MODE_SETTINGS = {
+MODE_SETTINGS: Mapping[str, float | str] = {
     "p2c.top_last": 16,
     "p2c.top_prev": 4,
     "p2c.mean_factor": 1.0,
@@ -46,6 +46,8 @@ MODE_SETTINGS = {
     "p2c.min_density": 0.2,
     "p2c.min_distance": 2.0,
     "p2c.trim": 0.7,
+    "combined.clusters": "merged",
+    "combined.cutoff": 1.1,
 }
 
 _BATCH = 64

@@ -19,7 +19,7 @@ from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.device_arrays import constant
 from pc_engine.errors import UsageError
-from pc_engine.kernels import cluster_moments, density_peaks, mean_heatmap, resize_maps
+from pc_engine.kernels import cluster_moments, density_peaks, mean_heatmap, merge_clusters, resize_maps
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
@@ -40,6 +40,8 @@ PointerKind = Literal["ellipse", "mixture", "box"]
 _POINTER_KINDS: tuple[PointerKind, ...] = ("ellipse", "mixture", "box")
 PointingHeat = Literal["evidence", "p2c"]
 _HEATS: tuple[PointingHeat, ...] = ("evidence", "p2c")
+PointedClusters = Literal["peaks", "merged"]
+_CLUSTERS: tuple[PointedClusters, ...] = ("peaks", "merged")
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,19 @@ class CombinedSettings:
         that product as in c2p, which may settle between two objects. ``"box"``: boxes as in p2c, around as many
         clusters of the class's heatmap. Ellipses lie on the objects more often, boxes cover more of them
         (``bench/results/ablation-lego.json``).
+    clusters
+        Which clusters ellipses are drawn around: the density ``"peaks"`` that stand out most, by their density and
+        their distance to a denser one; or all of them ``"merged"``, the two whose union spreads least, until as many
+        are left as were counted. Where nothing but the objects lights up, two neighbours then stay apart rather than
+        two parts of a third; on photos, clutter far from everything else then stays one of the clusters
+        (``bench/results/ablation-lego.json``, ``ablation-photos.json``).
     cutoff
         Of those density peaks, in cells of a 14 x 14 grid; on others it is as large a part of the grid.
     """
 
     heat: PointingHeat = "p2c"
     pointer: PointerKind = "ellipse"
+    clusters: PointedClusters = "peaks"
     cutoff: float = 1.5
 
     def __post_init__(self) -> None:
@@ -72,6 +81,10 @@ class CombinedSettings:
             raise UsageError(f"There is no heat '{self.heat}' to point at: choose one of {', '.join(_HEATS)}.")
         if self.pointer not in _POINTER_KINDS:
             raise UsageError(f"There is no pointer '{self.pointer}': choose one of {', '.join(_POINTER_KINDS)}.")
+        if self.clusters not in _CLUSTERS:
+            raise UsageError(
+                f"There is no choice of clusters '{self.clusters}' to point at: choose one of {', '.join(_CLUSTERS)}."
+            )
 
 
 def combined_taps(manifest: Manifest) -> tuple[str, ...]:
@@ -160,7 +173,7 @@ def combined(
         if pointing.pointer == "mixture":
             fitted, pointers = mixture_pointers(shared, pointed_at, mixture, most)
         else:
-            fitted, pointers = _cluster_ellipses(shared, pointed_at, pointing.cutoff, mixture, most)
+            fitted, pointers = _cluster_ellipses(shared, pointed_at, pointing, mixture, most)
     return Outcome(
         count=xp.where(fitted < 0, -1, count),
         kind="box" if pointing.pointer == "box" else "ellipse",
@@ -200,7 +213,7 @@ def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P
 
 
 def _cluster_ellipses(
-    heat: Array, count: Array, cutoff: float, mixture: C2PSettings, most: int | None
+    heat: Array, count: Array, pointing: CombinedSettings, mixture: C2PSettings, most: int | None
 ) -> tuple[Array, Array]:
     """Return what `mixture_pointers` returns, by moments of ``count`` clusters of each heatmap (N, H, W), H W at most.
 
@@ -211,15 +224,20 @@ def _cluster_ellipses(
     peak = sound.max(axis=(1, 2), keepdims=True)
     sound = sound / xp.where(peak > 0, peak, 1)
     height, width = sound.shape[1:]
-    reach = cutoff * max(height, width) / USUAL_GRID
-    peaks = density_peaks(sound, cutoff=reach, n_centres=count)
-    slots = peaks.centres.shape[1] if most is None else most
-    moments = cluster_moments(peaks.labels, sound, peaks.n_clusters, slots=slots)
+    reach = pointing.cutoff * max(height, width) / USUAL_GRID
+    if pointing.clusters == "merged":
+        peaks = density_peaks(sound, cutoff=reach, min_density=0, min_distance=0)
+        merged = merge_clusters(peaks.labels, sound, peaks.n_clusters, count, slots=peaks.centres.shape[1])
+        labels, n_clusters = merged.labels, merged.n_clusters
+    else:
+        peaks = density_peaks(sound, cutoff=reach, n_centres=count)
+        labels, n_clusters = peaks.labels, peaks.n_clusters
+    moments = cluster_moments(labels, sound, n_clusters, slots=most)
     size = constant(xp, (width, height), np.float64)
     radius = xp.sqrt(moments.variances + mixture.min_deviation**2) / size
     score = xp.where(xp.isnan(moments.means[..., 0]), xp.nan, moments.share)
     pointers = by_score(xp.concatenate([(moments.means + 0.5) / size, radius, score[..., None]], axis=-1))
-    short = peaks.n_clusters < count
+    short = n_clusters < count
     if xp is np and not short.any():
         return xp.where(bad, -1, count), pointers
     fitted, others = mixture_pointers(heat, xp.where(short, count, 0), mixture, most)

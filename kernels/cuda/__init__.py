@@ -28,8 +28,8 @@ from pc_engine.kernels.array_module import Array, get_array_module
 
 FOLDER = Path(__file__).parent
 SOURCES = (
-    *("channels_last", "cluster_extent", "cluster_moments", "dbscan", "density_peaks", "heatmaps", "unit_products"),
-    "weighted_gmm",
+    *("channels_last", "cluster_extent", "cluster_moments", "dbscan", "density_peaks", "heatmaps", "merge_clusters"),
+    *("unit_products", "weighted_gmm"),
 )
 # Without contraction to fused multiply-adds every product is rounded as on a host, whose results are then the same but
 # for the last bits of exp and log.

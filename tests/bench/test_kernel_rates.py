@@ -21,7 +21,7 @@ def test_every_kernel_takes_part(report):
     named = {rate["kernel"].split(" ")[0] for rate in report["kernels"]}
     on_a_gpu = {"depthwise_convolution", "max_pool", "pixel_columns", "to_planes"}  # parts of networks there
     assert named == set(kernels.__all__) - on_a_gpu - {
-        *("ClusterBoxes", "ClusterMoments", "DensityPeaks", "GaussianMixtures", "WeightedDbscan"),
+        *("ClusterBoxes", "ClusterMoments", "DensityPeaks", "GaussianMixtures", "MergedClusters", "WeightedDbscan"),
         *("get_array_module", "to_host"),
     }
 
@@ -44,10 +44,10 @@ def test_bytes_are_those_of_an_image(report):
     assert by_name["channel_max"] == 11 * 9 * 9 * 4 + 11 * 4
 
 
-@pytest.mark.parametrize("place", range(14))
+@pytest.mark.parametrize("place", range(15))
 def test_a_wrong_kernel_is_refused(place):
     cases = list(kernel_cases(made_up_maps(3, 11, 9)))
-    assert len(cases) == 14
+    assert len(cases) == 15
     case = cases[place]
     check(case, 3)
     right = np.asarray(case.run(), float)

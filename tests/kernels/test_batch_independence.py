@@ -13,6 +13,7 @@ from pc_engine.kernels import (
     dbscan,
     density_peaks,
     l2_normalise,
+    merge_clusters,
     normalise_heatmap,
     resize_maps,
     weighted_gmm,
@@ -32,11 +33,16 @@ def boxes(heats, counts):
     return cluster_boxes(found.labels, found.density, found.n_clusters, trim=0.5)
 
 
+def unions(heats, counts):
+    found = density_peaks(heats, cutoff=0.7, min_density=0, min_distance=0)
+    return merge_clusters(found.labels, found.density, found.n_clusters, counts)
+
+
 def clusters(heats, counts):
     return dbscan(heats, eps=1.5, min_weight=4)
 
 
-@pytest.mark.parametrize("operation", [mixtures, peaks, boxes, clusters])
+@pytest.mark.parametrize("operation", [mixtures, peaks, boxes, unions, clusters])
 @given(data=st.data())
 @settings(deadline=None, max_examples=25)
 def test_clustering_of_a_batch_is_that_of_each_image(operation, data):

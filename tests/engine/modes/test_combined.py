@@ -10,7 +10,7 @@ from pc_engine.counter import CountSVM
 from pc_engine.errors import UsageError
 from pc_engine.kernels import mean_heatmap
 from pc_engine.modes.c2p import c2p
-from pc_engine.modes.combined import CombinedSettings, PointerKind, combined
+from pc_engine.modes.combined import CombinedSettings, PointedClusters, PointerKind, combined
 from pc_engine.modes.p2c import P2CSettings, p2c
 from pc_engine.open_count import OpenCount
 from pc_engine.signatures import SignatureDictionary
@@ -90,9 +90,26 @@ def test_two_close_bumps_of_unlike_height_each_have_their_ellipse() -> None:
     np.testing.assert_allclose(found[:, 1], 6, atol=0.1)
 
 
-def test_heat_with_fewer_peaks_than_the_count_is_left_to_the_mixture() -> None:
+def test_merged_clusters_keep_two_neighbours_apart_and_a_third_in_one() -> None:
+    taps = taps_for([0], [3])
+    y, x = np.mgrid[:GRID, :GRID]
+    bumps = {(2, 2): 1.0, (6, 2): 0.9, (2, 11): 0.7, (10, 11): 0.6}  # one strong object of two parts, two weak ones
+    for (centre_x, centre_y), height in bumps.items():
+        taps["conv_last"][0, 1] += height * np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / 1.3)
+
+    def rows(clusters: PointedClusters) -> list[int]:
+        settings = CombinedSettings(clusters=clusters, cutoff=1.2)
+        found = combined(taps, COUNTER, SIGNATURES, SETTINGS, settings).pointers[0, :, 1]
+        return sorted(np.rint(found * GRID - 0.5).astype(int).tolist())
+
+    assert rows("peaks") == [2, 2, 11]
+    assert rows("merged") == [2, 11, 11]
+
+
+@pytest.mark.parametrize("clusters", ["peaks", "merged"])
+def test_heat_with_fewer_peaks_than_the_count_is_left_to_the_mixture(clusters: PointedClusters) -> None:
     taps = taps_for([3, 1], [3, 3])
-    settings = CombinedSettings(cutoff=1.0)
+    settings = CombinedSettings(clusters=clusters, cutoff=1.0)
     outcome = combined(taps, COUNTER, SIGNATURES, SETTINGS, settings)
     mixture = combined(taps, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(pointer="mixture"))
     one_cell = {**taps, "conv_last": np.where(taps["conv_last"] > 0.9, taps["conv_last"], 0).astype(np.float32)}

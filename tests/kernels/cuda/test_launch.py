@@ -14,6 +14,7 @@ from pc_engine.kernels import (
     l2_normalise,
     max_pool,
     mean_heatmap,
+    merge_clusters,
     normalise_heatmap,
     pixel_columns,
     resize_maps,
@@ -41,6 +42,7 @@ def operations(where):
         "cluster_boxes_f64": cluster_boxes(peaks.labels, peaks.density, peaks.n_clusters, slots=slots),
         "cluster_moments_f32": cluster_moments(clusters.labels, where.put(HEAT), clusters.n_clusters),
         "dbscan_f32": clusters,
+        "merge_clusters_f32": merge_clusters(clusters.labels, where.put(HEAT), clusters.n_clusters, where.put(COUNTS)),
         "cluster_boxes_f32": cluster_boxes(clusters.labels, where.put(HEAT), clusters.n_clusters),
         "weighted_gmm_f32": weighted_gmm(where.put(HEAT), where.put(COUNTS), max_components=3),
         "channel_max_f32": channel_max(where.put(MAPS)),
@@ -85,7 +87,7 @@ def test_each_source_is_compiled_once(make_host):
     with host.active():
         operations(host)
         operations(host)
-    assert len(host.cupy.modules) == 8
+    assert len(host.cupy.modules) == 9
     assert {module.options for module in host.cupy.modules} == {COMPILE_OPTIONS}
     assert not any('#include "' in module.code for module in host.cupy.modules)
 

@@ -17,6 +17,7 @@ from pc_engine.kernels import (
     depthwise_convolution,
     max_pool,
     mean_heatmap,
+    merge_clusters,
     pixel_columns,
     selected_heatmap,
     to_planes,
@@ -395,6 +396,41 @@ def test_moments_agree(device, dtype, grid):
     one, other = device(cluster_moments, *arguments), cluster_moments(*arguments)
     for field in fields(other):
         assert_equal_slots(getattr(one, field.name), getattr(other, field.name), rtol=1e-9, atol=1e-9)
+
+
+# Merging
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_merging_agrees(device, dtype, grid):
+    heats = np.minimum(hard_heats(*grid), 1e30).astype(dtype)
+    peaks = density_peaks(heats, cutoff=0.6, min_density=0, min_distance=0)
+    slots = int(peaks.n_clusters.max()) + 1
+    for wanted in (-1, 0, 1, 2, 5):
+        arguments = (peaks.labels, heats, peaks.n_clusters, np.full(len(heats), wanted))
+        one, other = device(merge_clusters, *arguments, slots=slots), merge_clusters(*arguments, slots=slots)
+        for field in fields(other):
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+
+
+@FEW
+@given(heats=small_heats(st.integers(0, 9)), wanted=st.integers(0, 5))
+def test_merging_of_ties_agrees(make_host, heats, wanted):
+    """Whole numbers, so that many unions cost the same."""
+    peaks = density_peaks(heats, cutoff=0.4, min_density=0, min_distance=0)
+    arguments = (peaks.labels, heats, peaks.n_clusters, np.full(len(heats), wanted))
+    slots = int(peaks.n_clusters.max(initial=0))
+    one, other = make_host()(merge_clusters, *arguments, slots=slots), merge_clusters(*arguments)
+    np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_merging_marks_bad_heat_and_too_many_clusters(make_host):
+    labels, heats = np.zeros((3, 1, 2), int), np.ones((3, 1, 2))
+    heats[1, 0, 0] = np.nan
+    found = make_host()(merge_clusters, labels, heats, np.array([1, 1, 9]), np.ones(3, int), slots=4)
+    assert found.n_clusters.tolist() == [1, -1, -1]
+    assert found.labels[:, 0].tolist() == [[0, 0], [-1, -1], [-1, -1]]
 
 
 # Scores

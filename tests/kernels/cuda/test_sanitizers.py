@@ -14,6 +14,7 @@ from pc_engine.kernels import (
     depthwise_convolution,
     max_pool,
     mean_heatmap,
+    merge_clusters,
     pixel_columns,
     selected_heatmap,
     to_planes,
@@ -52,6 +53,7 @@ def run_all(host, bumps):
     peaks = host(density_peaks, many_peaks, cutoff=0.4, n_centres=np.array([5, -1]))
     host(cluster_boxes, peaks.labels, peaks.density, peaks.n_clusters, slots=25)
     host(cluster_moments, peaks.labels, peaks.density, peaks.n_clusters, slots=25)
+    host(merge_clusters, peaks.labels, peaks.density, peaks.n_clusters, np.array([2, 4]), slots=25)
     host(weighted_gmm, heats, np.array([3, 2]), max_components=3, max_iter=4)
     far = np.array([[[0.0, 0.0], [59.0, 59.0]]])
     host(weighted_gmm, corners, np.array([2]), max_components=2, means_init=far, max_iter=2)
