@@ -139,15 +139,15 @@ def _choose_plans(cudnn: ModuleType, graph: ArrayGraph, device: str) -> dict[str
     gpu = describe_gpu(device)
     facts = {"gpu": gpu.name, "driver": gpu.driver, "cudnn": cudnn.backend_version(), "interface": cudnn.__version__}
     cache, name = FileCache(), "cudnn-plans-" + cache_key(facts)
-    kept = cache.get_json(name) or {}
-    known = {key: Plan(**plan) for key, plan in kept.items()}
+    kept = {key: Plan(**plan) for key, plan in (cache.get_json(name) or {}).items()}
+    known = dict(kept)
     with cuda_errors("choosing kernels"), on_device(gpu.index), _own_memory(), _Clock() as clock:
         handle = _open_handle(cudnn, clock.stream)
         try:
             plans = choose_plans(cudnn, handle, _for_cudnn(graph), clock.seconds, known)
         finally:
             cudnn.destroy_handle(handle)
-    if len(known) > len(kept):
+    if known != kept:
         cache.put_json(name, {key: asdict(plan) for key, plan in known.items()})
     return plans
 

@@ -218,13 +218,27 @@ def choose_plans(
 ) -> dict[str, Plan]:
     """Return the fastest plan for each layer.
 
-    ``known`` has the plans of convolutions that were timed before, by `convolution_key`; it gets those that were not.
+    ``known`` has the plans of convolutions that were timed before, by `convolution_key`; it gets those that were not,
+    and others for those that are no longer on offer.
     """
-    keys = {name: convolution_key(convolution) for name, convolution in layers.items()}
-    for name, convolution in layers.items():
-        if keys[name] not in known:
-            known[keys[name]] = choose_plan(cudnn, handle, convolution, time)
-    return {name: known[key] for name, key in keys.items()}
+    chosen: dict[str, Plan] = {}
+    for convolution in layers.values():
+        key = convolution_key(convolution)
+        if key in chosen:
+            continue
+        plan = known.get(key)
+        if plan is None or not _is_on_offer(cudnn, handle, convolution, plan):
+            plan = known[key] = choose_plan(cudnn, handle, convolution, time)
+        chosen[key] = plan
+    return {name: chosen[convolution_key(convolution)] for name, convolution in layers.items()}
+
+
+def _is_on_offer(cudnn: ModuleType, handle: Any, convolution: Convolution, plan: Plan) -> bool:
+    """Whether cuDNN still proposes a plan: its libraries may have changed with the same version, or a file did."""
+    try:
+        return plan in Kernel(cudnn, handle, convolution, clips_itself=plan.clips_itself).plans()
+    except BackendError:
+        return False
 
 
 def convolution_key(convolution: Convolution) -> str:

@@ -376,6 +376,17 @@ def test_a_saved_network_runs_without_timing(gpu, lego, expected, tmp_path):
         BACKEND.load(lego, tmp_path / "saved")
 
 
+def test_a_plan_that_is_not_on_offer_any_more_is_timed_again(gpu, small):
+    BACKEND.compile(small).close()
+    gpu.names = ("slow", "quick", "other")
+    gpu.runs.clear()
+    BACKEND.compile(small).close()
+    assert {"slow", "quick"} <= gpu.runs.keys()  # timed
+    gpu.runs.clear()
+    BACKEND.compile(small).close()
+    assert len(gpu.runs) == 1  # kept
+
+
 @pytest.mark.parametrize("damage", [lambda content: content[:100], lambda content: b"", lambda content: b"\xff" * 64])
 def test_a_damaged_file_is_an_error(gpu, small, tmp_path, damage):
     BACKEND.compile(small, save_to=tmp_path / "saved").close()
