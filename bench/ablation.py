@@ -66,7 +66,7 @@ def ablate(
         What to evaluate, and how to run it.
     alternatives
         Values by the names of settings, tried in every mode; None for `ALTERNATIVES`, and with folds for other ways to
-        fit the counter: with a single feature; without mirror images, the coupling of scores, clusters, or a number
+        fit the counter: with each feature alone, or the first few; without mirror images, the coupling of scores, clusters, or a number
         beyond the last label.
     report, progress
         As of `pc_engine.bench.evaluation.evaluate`.
@@ -157,7 +157,9 @@ def _counter_trials(mode: Mode, model: Model) -> list[tuple[str | None, float | 
         fits.append((_BEYOND, _OFF, CounterFit(beyond=False)))
     features = model.manifest.count_features
     if len(features) > 1:
-        fits += [(_FEATURES, name, CounterFit(features=(name,))) for name in features]
+        # Each alone, and the first few together, so that one sees what each adds to those before it.
+        subsets = [(name,) for name in features] + [features[:k] for k in range(2, len(features))]
+        fits += [(_FEATURES, " ".join(subset), CounterFit(features=subset)) for subset in subsets]
     return [(setting, value, Contender(mode, counter=fit)) for setting, value, fit in fits]
 
 

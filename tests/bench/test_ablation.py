@@ -78,7 +78,8 @@ def test_with_folds_the_counter_is_fitted_in_other_ways(
     labels = json.loads((Path(blobs) / "labels.json").read_text())
     labels["images"] *= 12
     (Path(blobs) / "labels.json").write_text(json.dumps(labels))
-    features = ("gap", "logits")
+    features = ("gap", "logits", "conv_last")
+    every = " ".join(features)
     model = make_model(tmp_path / "m", manifest=replace(tiny_manifest, count_features=features), counter=None)
     found = run(blobs, model, modes=("c2p", "combined"), folds=2)
     for mode, clusters in (
@@ -92,9 +93,9 @@ def test_with_folds_the_counter_is_fitted_in_other_ways(
             if each["setting"] and each["setting"].startswith("counter.")
         ] == [
             ("counter.coupling", "off", "on"),
+            ("counter.mirrored", "off", "on"),
             *clusters,
-            ("counter.features", "gap", "gap logits"),
-            ("counter.features", "logits", "gap logits"),
+            *(("counter.features", value, every) for value in (*features, "gap logits")),
         ]
     # The class tells the count badly, so that clusters are worth something.
     poor = make_model(tmp_path / "n", manifest=replace(tiny_manifest, count_features=("logits",)), counter=None)
