@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pc_engine.bench.contenders import Contender, Progress, Report, judge
@@ -32,8 +33,8 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
     "combined": {
         "combined.heat": ("p2c",),
         "combined.pointer": ("mixture", "box"),
-        "combined.clusters": ("peaks", "merged"),
-        "combined.cutoff": (1.0, 1.1, 1.5, 2.0),
+        "combined.clusters": ("merged",),
+        "combined.cutoff": (1.0, 2.0),
     },
 }
 
@@ -65,9 +66,10 @@ def ablate(
     settings
         What to evaluate, and how to run it.
     alternatives
-        Values by the names of settings, tried in every mode; None for `ALTERNATIVES`, and with folds for other ways to
-        fit the counter: with each feature alone, or the first few; without mirror images, the coupling of scores, clusters, or a number
-        beyond the last label.
+        Values by the names of settings, tried in every mode; None for `ALTERNATIVES`, for what the modes would take
+        where the model has a setting of its own, and with folds for other ways to fit the counter: with each feature
+        alone, or the first few; without mirror images, the coupling of scores, clusters, or a number beyond the last
+        label.
     report, progress
         As of `pc_engine.bench.evaluation.evaluate`.
 
@@ -129,11 +131,14 @@ def _trials(
 ) -> list[tuple[str | None, float | str | None, Contender]]:
     """Return setting, value and contender of each trial of a mode, the model's own settings first."""
     defaults = {name: value for name, value in _defaults(model).items() if not name.startswith("counter.")}
+    usual = _defaults(replace(model, manifest=replace(model.manifest, settings={})))
     tried: list[tuple[str | None, float | str | None, Contender]] = [(None, None, Contender(mode))]
     for setting, values in (ALTERNATIVES[mode.name] if alternatives is None else alternatives).items():
         if setting not in defaults:
             raise UsageError(f"There is no setting '{setting}': choose one of {', '.join(defaults)}.")
-        for value in values:
+        # A model may have its own settings, beside which those that it would have without are another way, too.
+        own = alternatives is None and defaults[setting] != usual[setting]
+        for value in dict.fromkeys((usual[setting], *values) if own else values):
             if value == defaults[setting]:
                 continue
             if setting == _CLUSTER:

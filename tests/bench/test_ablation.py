@@ -66,6 +66,9 @@ def test_every_mode_has_alternatives_of_its_own_settings(blobs: str, tiny_direct
     for mode, trials in found["modes"].items():
         # The network gives no evidence, so that nothing else can be pointed at.
         assert {trial["setting"] for trial in trials} == {None, *ALTERNATIVES[mode]} - {"combined.heat"}
+    # The model's own distance is 2; what p2c would take on its grid of 8 x 8 without it comes first.
+    distances = [trial["value"] for trial in found["modes"]["p2c"] if trial["setting"] == "p2c.min_distance"]
+    assert distances == [pytest.approx(4 * 8 / 14), 3, 5, 6]
     (box,) = [trial for trial in found["modes"]["combined"] if trial["value"] == "box"]
     assert box["mean_pointer_area"] != found["modes"]["combined"][0]["mean_pointer_area"]
 
