@@ -32,14 +32,11 @@ class FittedOpenCount:
     ----------
     model
         The model.
-    images
-        How many images were asked about.
     error, error_before
-        Mean absolute error of the count on them, each held out, and of what stood in its place before.
+        Mean absolute error of the count on the images asked about, each held out, and of what stood in its place.
     """
 
     model: OpenCount
-    images: int
     error: float
     error_before: float
 
@@ -98,7 +95,7 @@ def fit_open_count(
     weights, bias = _ridge(reduced.rows[taught], logarithm[taught], strength)
     expanded = {name: each.astype(np.float32) for name, each in reduced.expand(weights[None]).items()}
     model = OpenCount(expanded, float(bias), floor, most)
-    return FittedOpenCount(model, int(asked.sum()), float(error.mean()), float(error_before.mean()))
+    return FittedOpenCount(model, float(error.mean()), float(error_before.mean()))
 
 
 def _ridge(rows: np.ndarray, values: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
