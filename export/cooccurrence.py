@@ -111,7 +111,7 @@ class _Appended:
 
     def append(self, maps: str, channels: int, first: np.ndarray, second: np.ndarray) -> None:
         rows = self._node("Reshape", [maps, self._store("flat", [0, channels, -1])], "rows")
-        # A half of the root each: products of float16 would overflow before they are divided.
+        # The share's root on both sides of the product: sums of float16 would overflow before they are divided.
         share = self._store("share", np.float32(len(first) ** -0.5))
         cells = self._node("Transpose", [self._node("Mul", [rows, share], "shares")], "cells", perm=[0, 2, 1])
         if np.array_equal(first, second):

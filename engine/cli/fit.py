@@ -51,6 +51,7 @@ def fit_counter(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the folds and of the solver.")] = 0,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     quiet: options.Quiet = False,
@@ -77,6 +78,7 @@ def fit_counter(
         tuple(dict.fromkeys((*loaded.manifest.count_features, *(p2c_taps(loaded.manifest) if sees_classes else ())))),
         backend=backend,
         precision=precision,
+        device=device,
         batch_size=batch_size,
         report=remark(quiet),
     )
@@ -120,6 +122,7 @@ def fit_signatures(
     depth: Annotated[int | None, typer.Option("--depth", help="Maps kept per class; left out, all.")] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     quiet: options.Quiet = False,
@@ -142,6 +145,7 @@ def fit_signatures(
         (*signature_taps(loaded.manifest), *(() if class_ids is not None else ("logits",))),
         backend=backend,
         precision=precision,
+        device=device,
         batch_size=batch_size,
         report=remark(quiet),
     )

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from pc_engine.model import load_model
@@ -34,6 +35,26 @@ def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, t
     assert evaluated["n"] == 20
     assert evaluated["failed"] == 1
     assert evaluated["count_accuracy"]["mean"] >= 0.6  # five features, twenty pictures: chance is 0.2
+
+
+def test_the_device_is_the_one_that_is_named(pc_engine, counted, tiny_directory, tmp_path, pretended):
+    """What a GPU says is fitted to, unless the CPU is asked for; the pretended one computes as the CPU does."""
+    fitted = {}
+    for device, used in (("cuda", True), ("cpu", False), ("auto", True)):
+        before = len(pretended.sizes)
+        for command in ("fit-counter", "fit-signatures"):
+            out = tmp_path / device / command
+            arguments = ("--out", out, "--device", device, "--precision", "fp32", "--quiet")
+            outcome = pc_engine(command, counted, "--model", tiny_directory, *arguments)
+            assert outcome.code == 0, outcome.err
+            fitted[device, command] = load_model(out).parts
+        assert (len(pretended.sizes) > before) is used
+    counters = [fitted[device, "fit-counter"].counter for device in ("cuda", "cpu")]
+    for one, other in zip(counters[0].weights.values(), counters[1].weights.values(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    outcome = pc_engine("fit-counter", counted, "--model", tiny_directory, "--out", tmp_path / "o", "--device", "tpu")
+    assert outcome.code == 2
+    assert "There is no device 'tpu'" in outcome.err
 
 
 def test_combined_learns_how_far_to_believe_the_clusters(pc_engine, counted, make_model, tiny_manifest, tmp_path):
