@@ -16,12 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends.array_graph import ArrayGraph
-from pc_engine.backends.array_layers import Convolution
+from pc_engine.backends.array_layers import Convolution, Layer
 from pc_engine.backends.cuda import cuda_errors, describe_gpu, device_index, on_device
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plans, load_cudnn
 from pc_engine.backends.lanes import PARALLEL, Lanes
@@ -69,7 +70,7 @@ class CudnnBackbone:
         index = device_index(request.device)
         cudnn = load_cudnn()
         with cuda_errors("loading the network"), on_device(index):
-            weights = {name: _placed((layer.weights, layer.bias)) for name, layer in graph.layers.items()}
+            weights = {name: _placed((_as_read(layer), layer.bias)) for name, layer in graph.layers.items()}
         self._lanes = Lanes(request, index, lambda: _Program(cudnn, graph, plans, weights))
         self.remarks = self._lanes.remarks
 
@@ -226,12 +227,18 @@ def _for_cudnn(graph: ArrayGraph) -> dict[str, Convolution]:
     return {name: layer.convolution for name, layer in graph.layers.items() if not layer.convolution.is_depthwise}
 
 
+def _as_read(layer: Layer) -> np.ndarray:
+    """Return the weights as the layer's kernel reads them: those of single maps by place, (rows, columns, C)."""
+    if not layer.convolution.is_depthwise:
+        return layer.weights
+    return np.ascontiguousarray(layer.weights[..., 0].transpose(1, 2, 0))
+
+
 def _convolve_depthwise(convolution: Convolution, images: Array, weights: Array, bias: Array) -> Array:
-    by_place = weights[..., 0].transpose(1, 2, 0)  # (rows, columns, C)
     low = 0.0 if convolution.relu else -math.inf
     return depthwise_convolution(
         images,
-        by_place,
+        weights,
         bias,
         stride=convolution.stride,
         pads=convolution.pads,

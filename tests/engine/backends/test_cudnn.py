@@ -15,7 +15,9 @@ import numpy as np
 import onnx
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
+from onnx import TensorProto, helper, numpy_helper
 
+from pc_engine.backbone import CompileRequest
 from pc_engine.backends.array_layers import Convolution
 from pc_engine.backends.cudnn import CudnnBackend
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plan
@@ -24,6 +26,7 @@ from pc_engine.candidates import TOLERANCE, probe_images, tap_difference
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, DeviceMemoryError
+from pc_engine.manifest import Manifest, NetworkInput, Tap
 from pc_engine.model import load_model
 from pc_engine.selection import open_backbone
 
@@ -328,6 +331,45 @@ def test_taps_of_the_pretended_gpu_are_the_references(gpu, lego, expected):
     assert tap_difference(short, {name: tap[:2] for name, tap in taps.items()}) < TOLERANCE["fp16"] / 2
     network.close()
     assert not gpu.handles
+
+
+@pytest.fixture
+def of_single_maps(tmp_path):
+    """A request for a network with a convolution of single maps, as in MobileNet."""
+    rng = np.random.default_rng(0)
+    stored = {"w": (3, 1, 3, 3), "b": (3,), "mix": (8, 3, 1, 1), "fc": (8, 5)}
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["x"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["x", "w", "b"], ["sums"], group=3, pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["sums"], ["maps"]),
+        helper.make_node("Conv", ["maps", "mix"], ["conv_last"]),
+        helper.make_node("GlobalAveragePool", ["conv_last"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["row"]),
+        helper.make_node("MatMul", ["row", "fc"], ["logits"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 12, 12, 3])
+    taps = {"conv_last": (8, 6, 6), "logits": (5,)}
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape]) for name, shape in taps.items()]
+    tensors = [
+        numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name) for name, shape in stored.items()
+    ]
+    graph = helper.make_graph(nodes, "single", [image], outputs, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save_model(model, tmp_path / "model.onnx")
+    shapes = {name: Tap(name, shape) for name, shape in taps.items()}
+    manifest = Manifest("single", NetworkInput("image", 12, 12), shapes, count_features=())
+    return CompileRequest(tmp_path / "model.onnx", manifest, tuple(taps), "fp16", 3, 1, device="cuda:0")
+
+
+def test_convolutions_of_single_maps_are_not_left_to_cudnn(gpu, of_single_maps):
+    images = probe_images(12, 12, 3)
+    on_cpu = replace(of_single_maps, device="cpu", precision="fp32")
+    network = BACKEND.compile(of_single_maps)
+    gpu.runs.clear()
+    found = on_host(network.infer(images))
+    assert sum(gpu.runs.values()) == 2  # one convolution, one product
+    assert tap_difference(found, OnnxRuntimeBackend().compile(on_cpu).infer(images)) < TOLERANCE["fp16"] / 2
 
 
 def test_the_fastest_plan_that_works_is_taken(gpu, small):
