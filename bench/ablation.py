@@ -33,7 +33,7 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
     "combined": {
         "combined.heat": ("p2c",),
         "combined.pointer": ("mixture", "box"),
-        "combined.clusters": ("merged",),
+        "combined.clusters": ("peaks",),
         "combined.cutoff": (1.0, 2.0),
     },
 }

@@ -38,7 +38,7 @@ BACKGROUND = "background"
 #: Taps that the count SVM reads: the last pooling layer and the two fully connected layers, as in the paper (3.1).
 COUNT_FEATURES = ("gap", "fc6", "fc7")
 #: Defaults of the modes for this network, chosen on validation scenes (held-out digits, seed 301).
-MODE_SETTINGS: Mapping[str, float | str] = {
+MODE_SETTINGS: Mapping[str, float] = {
     "p2c.top_last": 16,
     "p2c.top_prev": 4,
     "p2c.mean_factor": 1.0,
@@ -46,7 +46,6 @@ MODE_SETTINGS: Mapping[str, float | str] = {
     "p2c.min_density": 0.2,
     "p2c.min_distance": 2.0,
     "p2c.trim": 0.7,
-    "combined.clusters": "merged",
     "combined.cutoff": 1.1,
 }
 

@@ -40,8 +40,8 @@ PointerKind = Literal["ellipse", "mixture", "box"]
 _POINTER_KINDS: tuple[PointerKind, ...] = ("ellipse", "mixture", "box")
 PointingHeat = Literal["evidence", "p2c"]
 _HEATS: tuple[PointingHeat, ...] = ("evidence", "p2c")
-PointedClusters = Literal["peaks", "merged"]
-_CLUSTERS: tuple[PointedClusters, ...] = ("peaks", "merged")
+PointedClusters = Literal["merged", "peaks"]
+_CLUSTERS: tuple[PointedClusters, ...] = ("merged", "peaks")
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,17 @@ class CombinedSettings:
         clusters of the class's heatmap. Ellipses lie on the objects more often, boxes cover more of them
         (``bench/results/ablation-lego.json``).
     clusters
-        Which clusters ellipses are drawn around: the density ``"peaks"`` that stand out most, by their density and
-        their distance to a denser one; or all of them ``"merged"``, the two whose union spreads least, until as many
-        are left as were counted. Where nothing but the objects lights up, two neighbours then stay apart rather than
-        two parts of a third; on photos, clutter far from everything else then stays one of the clusters
-        (``bench/results/ablation-lego.json``, ``ablation-photos.json``).
+        Which clusters ellipses are drawn around: all density peaks ``"merged"``, the two whose union spreads least,
+        until as many are left as were counted; or the ``"peaks"`` that stand out most, by their density and their
+        distance to a denser one, which takes two parts of a large object for two before a pair of neighbours
+        (``bench/results/ablation-photos.json``).
     cutoff
         Of those density peaks, in cells of a 14 x 14 grid; on others it is as large a part of the grid.
     """
 
     heat: PointingHeat = "p2c"
     pointer: PointerKind = "ellipse"
-    clusters: PointedClusters = "peaks"
+    clusters: PointedClusters = "merged"
     cutoff: float = 1.5
 
     def __post_init__(self) -> None:

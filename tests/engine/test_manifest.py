@@ -101,7 +101,7 @@ def test_evidence_has_one_value_for_each_map_that_it_speaks_of(tiny_manifest: Ma
 
 def test_the_source_of_signatures_is_a_word_and_has_to_be_there(tiny_manifest: Manifest, tmp_path: Path) -> None:
     words = {"p2c.signature": "evidence", "combined.heat": "evidence"}
-    words |= {"combined.pointer": "mixture", "combined.clusters": "merged"}
+    words |= {"combined.pointer": "mixture", "combined.clusters": "peaks"}
     settings = {"p2c.trim": 0.5, **words}
     with pytest.raises(ManifestError, match=r"sets 'p2c\.signature' to 'evidence', a tap that it does not have"):
         replace(tiny_manifest, settings=settings)
