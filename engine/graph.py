@@ -69,6 +69,11 @@ def load_graph(path: Path, sha256: str | None = None) -> onnx.ModelProto:
     return model
 
 
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators that a network is written in, 0 if it names none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
 def input_tensor(model: onnx.ModelProto, name: str | None = None) -> onnx.ValueInfoProto:
     """Return the network's input: the one called ``name``, or the only one.
 
@@ -211,7 +216,7 @@ def closest_names(name: str, known: Iterable[str]) -> str:
 
 def _adapt(model: onnx.ModelProto, part: Part, wanted: _Wanted) -> onnx.ModelProto:
     """Give the pruned ``model``, in place, its uint8 input and its outputs named by tap."""
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    opset = opset_of(model)
     if opset < _OLDEST_OPSET:
         raise ModelError(
             f"The network of '{wanted.name}' is of ONNX opset {opset}, at least {_OLDEST_OPSET} is needed; "

@@ -2,8 +2,9 @@
 
 A map says where something is, and its mean how much of it there is. Neither says whether two cells that show the same
 belong to one object or to two, which is what counting is about: that is in the products of pairs of cells. For cells p
-and q at a distance of r cells in a row or a column, the mean of ``x_i(p) x_j(q)`` over all such pairs is one value for
-each pair of maps i and j, wherever in the picture the objects are; r = 0 pairs each cell with itself. Products at 0 are
+and q at a distance of r cells in a row or a column, the mean of ``x_i(p) x_j(q) + x_i(q) x_j(p)`` over all such pairs
+is one value for each pair of maps i and j, wherever in the picture the objects are; r = 0 pairs each cell with itself,
+once. Products at 0 are
 second-order pooling (Carreira et al. 2012, doi 10.1007/978-3-642-33786-4_32), those at a distance are the spatial
 co-occurrence of Shih et al. 2017 (doi 10.1109/CVPR.2017.772). Square roots, signs kept, make them comparable (Lin et
 al. 2015, doi 10.1109/ICCV.2015.170).
@@ -13,17 +14,17 @@ The values are the same for an image and its mirror image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from pc_engine import graph_shapes
 from pc_engine.errors import ManifestError, ModelError
-from pc_engine.graph_names import fresh_name, names_of
+from pc_engine.export.node_writer import NodeWriter
+from pc_engine.graph import opset_of
+from pc_engine.graph_names import names_of
 
 _OLDEST_OPSET = 9  # the first with Sign
 _MAP_RANK = 4  # images, maps, rows, columns
@@ -64,7 +65,7 @@ def append_cooccurrence(model: onnx.ModelProto, wanted: Cooccurrence) -> int:
     ModelError
         If the network's opset is too old.
     """
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    opset = opset_of(model)
     if opset < _OLDEST_OPSET:
         raise ModelError(
             f"Co-occurrence needs ONNX opset {_OLDEST_OPSET}, and the network is of {opset}: convert it with "
@@ -87,7 +88,9 @@ def append_cooccurrence(model: onnx.ModelProto, wanted: Cooccurrence) -> int:
             f"The maps of '{wanted.tap}' have {height} x {width} cells, of which none are {wanted.distance} apart: "
             f"name a distance from 0 to {max(height, width) - 1}."
         )
-    _Appended(model, wanted.name, taken).append(wanted.tap, channels, *cell_pairs(height, width, wanted.distance))
+    writer = NodeWriter(model, wanted.name)
+    _write(writer, wanted.tap, channels, *cell_pairs(height, width, wanted.distance))
+    writer.append()
     size = channels * (channels + 1) // 2
     model.graph.output.append(helper.make_tensor_value_info(wanted.name, onnx.TensorProto.FLOAT, ["N", size]))
     return size
@@ -103,43 +106,28 @@ def cell_pairs(height: int, width: int, distance: int) -> tuple[np.ndarray, np.n
     return first, second
 
 
-class _Appended:
-    """The nodes of one co-occurrence."""
+def _write(writer: NodeWriter, maps: str, channels: int, first: np.ndarray, second: np.ndarray) -> None:
+    """Write the nodes for pairs of cells; the last one has the writer's own name."""
 
-    def __init__(self, model: onnx.ModelProto, name: str, taken: set[str]) -> None:
-        self._graph, self._name, self._taken = model.graph, name, taken
+    def turned(matrices: str) -> str:
+        return writer.add("Transpose", [matrices], "turned", perm=[0, 2, 1])
 
-    def append(self, maps: str, channels: int, first: np.ndarray, second: np.ndarray) -> None:
-        rows = self._node("Reshape", [maps, self._store("flat", [0, channels, -1])], "rows")
-        # The share's root on both sides of the product: sums of float16 would overflow before they are divided.
-        share = self._store("share", np.float32(len(first) ** -0.5))
-        cells = self._node("Transpose", [self._node("Mul", [rows, share], "shares")], "cells", perm=[0, 2, 1])
-        if np.array_equal(first, second):
-            products = self._node("MatMul", [self._turned(cells), cells], "products")
-        else:
-            one, other = (
-                self._node("Gather", [cells, self._store("places", places)], "partners", axis=1)
-                for places in (first, second)
-            )
-            directed = self._node("MatMul", [self._turned(one), other], "directed")
-            products = self._node("Add", [directed, self._turned(directed)], "products")
-        upper_rows, upper_columns = np.triu_indices(channels)
-        places = self._store("upper", upper_rows * channels + upper_columns)
-        flat = self._node("Reshape", [products, self._store("matrix", [0, channels * channels])], "flat_products")
-        upper = self._node("Gather", [flat, places], "upper_products", axis=1)
-        root = self._node("Sqrt", [self._node("Abs", [upper], "sizes")], "roots")
-        self._node("Mul", [root, self._node("Sign", [upper], "signs")], "")
-
-    def _turned(self, matrices: str) -> str:
-        return self._node("Transpose", [matrices], "turned", perm=[0, 2, 1])
-
-    def _node(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        name = fresh_name(f"{self._name}/{output}" if output else self._name, self._taken)
-        self._graph.node.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
-        return name
-
-    def _store(self, name: str, values: Sequence[int] | np.ndarray | np.float32) -> str:
-        name = fresh_name(f"{self._name}/{name}", self._taken)
-        array = np.asarray(values) if isinstance(values, np.ndarray | np.float32) else np.array(values, np.int64)
-        self._graph.initializer.append(numpy_helper.from_array(array, name))
-        return name
+    rows = writer.add("Reshape", [maps, writer.store("flat", [0, channels, -1])], "rows")
+    # The share's root on both sides of the product: sums of float16 would overflow before they are divided.
+    share = writer.store("share", np.array(len(first) ** -0.5, np.float32))
+    cells = writer.add("Transpose", [writer.add("Mul", [rows, share], "shares")], "cells", perm=[0, 2, 1])
+    if np.array_equal(first, second):
+        products = writer.add("MatMul", [turned(cells), cells], "products")
+    else:
+        one, other = (
+            writer.add("Gather", [cells, writer.store("places", places)], "partners", axis=1)
+            for places in (first, second)
+        )
+        directed = writer.add("MatMul", [turned(one), other], "directed")
+        products = writer.add("Add", [directed, turned(directed)], "products")
+    upper_rows, upper_columns = np.triu_indices(channels)
+    places = writer.store("upper", upper_rows * channels + upper_columns)
+    flat = writer.add("Reshape", [products, writer.store("matrix", [0, channels * channels])], "flat_products")
+    upper = writer.add("Gather", [flat, places], "upper_products", axis=1)
+    root = writer.add("Sqrt", [writer.add("Abs", [upper], "sizes")], "roots")
+    writer.add("Mul", [root, writer.add("Sign", [upper], "signs")], "")

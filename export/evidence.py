@@ -12,9 +12,7 @@ Classes that the network was made for need no fitted signatures then: `pc_engine
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
@@ -23,8 +21,9 @@ from onnx import helper, numpy_helper
 
 from pc_engine import graph_shapes
 from pc_engine.errors import ModelError
+from pc_engine.export.node_writer import NodeWriter
 from pc_engine.export.weight_rounding import attribute
-from pc_engine.graph_names import fresh_name, names_of
+from pc_engine.graph import opset_of
 from pc_engine.graph_pruning import part_behind
 from pc_engine.manifest import EVIDENCE
 
@@ -104,16 +103,15 @@ class _Backward:
         self._producers: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.output}
         self._constants = _constants(model.graph)
         self._known = graph_shapes.infer(model)
-        self._taken = set(names_of(model.graph))
-        self._nodes: list[onnx.NodeProto] = []
-        self._stored: list[onnx.TensorProto] = []
+        self._writer = NodeWriter(model, EVIDENCE)
+        self._add, self._store = self._writer.add, self._writer.store
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         # Whether the derivative is its mean over each map's cells already.
         self._is_mean = False
 
     def append(self, background_class: int) -> Evidence:
         """Return the evidence after adding its nodes to the model."""
-        opset = max((entry.version for entry in self._model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+        opset = opset_of(self._model)
         if opset < _OLDEST_OPSET:
             raise ModelError(f"the network is of ONNX opset {opset}, and at least {_OLDEST_OPSET} is needed")
         layer = self._last_layer()
@@ -128,8 +126,7 @@ class _Backward:
             tensor = self._pooled_maps(self._producer(tensor))
         channels = self._shape(tensor)[0]
         evidence = self._one_per_map(gradient, grid, channels)
-        self._model.graph.initializer.extend(self._stored)
-        self._model.graph.node.extend(self._nodes)
+        self._writer.append()
         return Evidence(evidence, tensor, channels, is_linear)
 
     def _last_layer(self) -> onnx.NodeProto:
@@ -320,17 +317,6 @@ class _Backward:
         return ModelError(
             f"the way from the logits back to the feature maps leads through '{node.output[0]}' ({node.op_type})"
         )
-
-    def _add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        name = fresh_name(f"{EVIDENCE}/{output}" if output else EVIDENCE, self._taken)
-        self._nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
-        return name
-
-    def _store(self, name: str, values: Sequence[int] | np.ndarray) -> str:
-        name = fresh_name(f"{EVIDENCE}/{name}", self._taken)
-        array = values if isinstance(values, np.ndarray) else np.array(values, np.int64)
-        self._stored.append(numpy_helper.from_array(array, name))
-        return name
 
 
 def _constants(graph: onnx.GraphProto) -> frozenset[str]:

@@ -29,7 +29,7 @@ from pc_engine.export.activations import RANGE_IMAGES, Advance, choose_ranges, m
 from pc_engine.export.evidence import append_evidence
 from pc_engine.export.model_directory import check_network
 from pc_engine.export.weight_rounding import WEIGHTED, InputCovariances, attribute, round_weights
-from pc_engine.graph import IMAGE, load_graph, open_graph
+from pc_engine.graph import IMAGE, load_graph, open_graph, opset_of
 from pc_engine.graph_names import fresh_name
 from pc_engine.graph_pruning import prune
 from pc_engine.machine import usable_cores
@@ -134,7 +134,7 @@ def _float_network(network: Path, manifest: Manifest, threads: int) -> onnx.Mode
     model = open_graph(network, manifest, tuple(manifest.taps))
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv") for node in model.graph.node):
         raise ModelError(f"The network of '{manifest.name}' is quantised already: run it as it is, at fp32.")
-    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = opset_of(model)
     try:
         if opset < _OLDEST_OPSET:
             model = onnx.version_converter.convert_version(model, _OPSET)

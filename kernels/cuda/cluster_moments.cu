@@ -18,32 +18,24 @@ __device__ void cluster_moments(
     double own = 0;
     for (int k = threadIdx.x; k < slots; k += blockDim.x) {
         const bool used = all.uses(k);
-        double sum = 0, along_x = 0, along_y = 0, square_x = 0, square_y = 0;
+        const Clusters::Centre centre = used ? all.centre(k, height, width) : Clusters::Centre{0, 0, 0};
+        double square_x = 0, square_y = 0;
         for (int y = 0, cell = 0; used && y < height; ++y) {
             for (int x = 0; x < width; ++x, ++cell) {
                 if (label[cell] != k) continue;
-                sum += heat[cell];
-                along_x += heat[cell] * x;
-                along_y += heat[cell] * y;
+                square_x += heat[cell] * ((x - centre.x) * (x - centre.x));
+                square_y += heat[cell] * ((y - centre.y) * (y - centre.y));
             }
         }
-        const double mean_x = along_x / sum, mean_y = along_y / sum;
-        for (int y = 0, cell = 0; used && y < height; ++y) {
-            for (int x = 0; x < width; ++x, ++cell) {
-                if (label[cell] != k) continue;
-                square_x += heat[cell] * ((x - mean_x) * (x - mean_x));
-                square_y += heat[cell] * ((y - mean_y) * (y - mean_y));
-            }
-        }
-        const bool empty = !(sum > 0);
+        const bool empty = !(centre.weight > 0);
         double* mean = means + all.slot(k) * 2;
         double* variance = variances + all.slot(k) * 2;
-        mean[0] = empty ? not_a_number() : mean_x;
-        mean[1] = empty ? not_a_number() : mean_y;
-        variance[0] = empty ? not_a_number() : square_x / sum;
-        variance[1] = empty ? not_a_number() : square_y / sum;
-        all.held[k] = sum;
-        own += sum;
+        mean[0] = empty ? not_a_number() : centre.x;
+        mean[1] = empty ? not_a_number() : centre.y;
+        variance[0] = empty ? not_a_number() : square_x / centre.weight;
+        variance[1] = empty ? not_a_number() : square_y / centre.weight;
+        all.held[k] = centre.weight;
+        own += centre.weight;
     }
     all.write_shares(own, share);
 }

@@ -25,6 +25,24 @@ struct Clusters {
         bad = __syncthreads_or(wrong || count < 0 || count > slots);
     }
 
+    // What a cluster holds, and where its middle is; NaN without weight.
+    struct Centre {
+        double weight, x, y;
+    };
+
+    __device__ Centre centre(int k, int height, int width) const {
+        double sum = 0, along_x = 0, along_y = 0;
+        for (int y = 0, cell = 0; y < height; ++y) {
+            for (int x = 0; x < width; ++x, ++cell) {
+                if (label[cell] != k) continue;
+                sum += heat[cell];
+                along_x += heat[cell] * x;
+                along_y += heat[cell] * y;
+            }
+        }
+        return {sum, along_x / sum, along_y / sum};
+    }
+
     __device__ bool uses(int slot) const { return !bad && slot < count; }
     __device__ size_t slot(int k) const { return static_cast<size_t>(blockIdx.x) * slots + k; }
 

@@ -31,20 +31,12 @@ __device__ void merge_clusters(
     const int count = static_cast<int>(all.count);
     double own = 0;
     for (int k = threadIdx.x; k < count; k += blockDim.x) {
-        double sum = 0, along_x = 0, along_y = 0;
-        for (int y = 0, cell = 0; y < height; ++y) {
-            for (int x = 0; x < width; ++x, ++cell) {
-                if (all.label[cell] != k) continue;
-                sum += all.heat[cell];
-                along_x += all.heat[cell] * x;
-                along_y += all.heat[cell] * y;
-            }
-        }
-        mean_x[k] = sum > 0 ? along_x / sum : 0;
-        mean_y[k] = sum > 0 ? along_y / sum : 0;
-        share[k] = sum;
+        const Clusters::Centre centre = all.centre(k, height, width);
+        mean_x[k] = centre.weight > 0 ? centre.x : 0;
+        mean_y[k] = centre.weight > 0 ? centre.y : 0;
+        share[k] = centre.weight;
         becomes[k] = k;
-        own += sum;
+        own += centre.weight;
     }
     const double total = block_sum(own);
     for (int k = threadIdx.x; k < count; k += blockDim.x) share[k] /= total == 0 ? 1 : total;
