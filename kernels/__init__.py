@@ -12,6 +12,7 @@ from pc_engine.kernels.cluster_moments import ClusterMoments, cluster_moments
 from pc_engine.kernels.dbscan import WeightedDbscan, dbscan
 from pc_engine.kernels.density_peaks import DensityPeaks, density_peaks
 from pc_engine.kernels.depthwise_convolution import depthwise_convolution
+from pc_engine.kernels.matrix_products import matrix_products
 from pc_engine.kernels.max_pool import max_pool
 from pc_engine.kernels.mean_heatmap import mean_heatmap
 from pc_engine.kernels.merge_clusters import MergedClusters, merge_clusters
@@ -40,6 +41,7 @@ __all__ = [
     "depthwise_convolution",
     "get_array_module",
     "l2_normalise",
+    "matrix_products",
     "max_pool",
     "mean_heatmap",
     "merge_clusters",

@@ -68,7 +68,7 @@ def cluster_boxes(
     device = device_of(density)
     if device is not None:
         heat = device_weights(density, "cluster_boxes")
-        extents = launch_on_clusters(
+        return launch_on_clusters(
             device,
             ("cluster_extent", "cluster_boxes"),
             (labels, heat, numbers),
@@ -76,8 +76,6 @@ def cluster_boxes(
             lambda n, k: ClusterBoxes(xp.empty((n, k, 4)), xp.empty((n, k))),
             xp.float64(trim),
         )
-        if extents is not None:
-            return extents
     heat = checked_weights(density, "cluster_boxes")
     count, slots = len(heat), slots_for(numbers, slots)
     boxes = xp.full((count, slots, 4), math.nan)

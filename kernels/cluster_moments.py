@@ -54,15 +54,13 @@ def cluster_moments(labels: Array, weights: Array, n_clusters: Array, *, slots: 
     xp = get_array_module(weights)
     device = device_of(weights)
     if device is not None:
-        moments = launch_on_clusters(
+        return launch_on_clusters(
             device,
             ("cluster_moments", "cluster_moments"),
             (labels, device_weights(weights, "cluster_moments"), numbers),
             slots,
             lambda n, k: ClusterMoments(xp.empty((n, k, 2)), xp.empty((n, k, 2)), xp.empty((n, k))),
         )
-        if moments is not None:
-            return moments
     heat = checked_weights(weights, "cluster_moments")
     count, slots = len(heat), slots_for(numbers, slots)
     _, height, width = heat.shape

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, kernel_suffix, shared_bytes
+from pc_engine.kernels.cuda import Device, Launch, kernel_suffix, state_bytes
 from pc_engine.kernels.validation import checked_counts
 
 Measured = TypeVar("Measured")
@@ -55,8 +55,8 @@ def launch_on_clusters(
     *numbers: Array,
     doubles: int = 0,
     ints: int = 0,
-) -> Measured | None:
-    """Launch a kernel on the clusters of each image; None if an image's state exceeds the memory of a block.
+) -> Measured:
+    """Launch a kernel on the clusters of each image.
 
     Parameters
     ----------
@@ -71,15 +71,13 @@ def launch_on_clusters(
     numbers
         What the kernel takes between the sizes and these arrays.
     doubles, ints
-        Shared memory for each slot that it needs beside one double.
+        State for each slot that it needs beside one double.
     """
     labels, heat, n_clusters = clusters
     xp = get_array_module(heat)
     count, height, width = heat.shape
     slots = height * width if slots is None else slots
-    needed = shared_bytes(doubles=height * width + slots * (1 + doubles), ints=height * width + slots * ints)
-    if needed > device.shared_limit:
-        return None
+    doubles, ints = height * width + slots * (1 + doubles), height * width + slots * ints
     made = make(count, slots)
     source, kernel = operation
     device.launch(
@@ -94,7 +92,7 @@ def launch_on_clusters(
                 *numbers,
                 *vars(made).values(),
             ),
-            shared_bytes=needed,
+            state_bytes=state_bytes(doubles=doubles, ints=ints),
         )
     )
     return made

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, shared_bytes
+from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, state_bytes
 from pc_engine.kernels.validation import checked_positive, checked_weights, device_weights
 
 # Squared distances between cells are integers, so below 1,000 cells this slack admits none that lies farther away,
@@ -135,13 +135,10 @@ def _over_disc(combine: Any, values: Array, half_widths: list[int]) -> Array:
     return combined
 
 
-def _on_device(device: Device, heat: Array, eps: float, min_weight: float) -> WeightedDbscan | None:
-    """Launch the kernel in ``cuda/dbscan.cu``; None if an image's state exceeds the memory of a block."""
+def _on_device(device: Device, heat: Array, eps: float, min_weight: float) -> WeightedDbscan:
+    """Launch the kernel in ``cuda/dbscan.cu``."""
     xp = get_array_module(heat)
     count, height, width = heat.shape
-    needed = shared_bytes(doubles=height * width, ints=2 * height * width + height)
-    if needed > device.shared_limit:
-        return None
     clusters = WeightedDbscan(xp.empty(heat.shape, dtype=xp.int32), xp.empty(count, dtype=xp.int64))
     # No two cells are farther apart, and the kernel squares such numbers in 32 bits.
     squared = min(_radius_squared(eps), height * height + width * width)
@@ -155,7 +152,7 @@ def _on_device(device: Device, heat: Array, eps: float, min_weight: float) -> We
                 *(heat, xp.int32(height), xp.int32(width), xp.int32(squared), xp.float64(min_weight)),
                 *(clusters.labels, clusters.n_clusters),
             ),
-            shared_bytes=needed,
+            state_bytes=state_bytes(doubles=height * width, ints=2 * height * width + height),
         )
     )
     return clusters

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, shared_bytes
+from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, state_bytes
 from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights, device_weights
 
 # Densities are rounded to this many bits below the image's peak: cells that are equally dense by symmetry then tie
@@ -120,9 +120,7 @@ def density_peaks(
     device = device_of(weights)
     if device is not None:
         settings = (xp.float64(cutoff), xp.float64(min_density), xp.float64(min_distance))
-        peaks = _on_device(device, device_weights(weights, "density_peaks"), settings, wanted)
-        if peaks is not None:
-            return peaks
+        return _on_device(device, device_weights(weights, "density_peaks"), settings, wanted)
     heat = checked_weights(weights, "density_peaks")
 
     # Cells of weight 0 stand below every density, so that they are never denser than anything.
@@ -258,15 +256,10 @@ def _roots(parent: Array) -> Array:
         parent = further
 
 
-def _on_device(
-    device: Device, heat: Array, settings: tuple[Any, Any, Any], wanted: Array | None
-) -> DensityPeaks | None:
-    """Launch the kernel in ``cuda/density_peaks.cu``; None if an image's state exceeds the memory of a block."""
+def _on_device(device: Device, heat: Array, settings: tuple[Any, Any, Any], wanted: Array | None) -> DensityPeaks:
+    """Launch the kernel in ``cuda/density_peaks.cu``."""
     xp = get_array_module(heat)
     count, height, width = heat.shape
-    needed = shared_bytes(doubles=3 * height * width + max(height, width), ints=3 * height * width)
-    if needed > device.shared_limit:
-        return None
     slots = ((height + 1) // 2) * ((width + 1) // 2)
     peaks = DensityPeaks(
         labels=xp.empty(heat.shape, dtype=xp.int32),
@@ -286,7 +279,7 @@ def _on_device(
                 *(xp.int32(height), xp.int32(width), xp.int32(slots), *settings),
                 *(peaks.labels, peaks.n_clusters, peaks.density, peaks.delta, peaks.centres),
             ),
-            shared_bytes=needed,
+            state_bytes=state_bytes(doubles=3 * height * width + max(height, width), ints=3 * height * width),
         )
     )
     return peaks

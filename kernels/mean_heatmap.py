@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, shared_bytes
+from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, state_bytes
 from pc_engine.kernels.normalise import normalise_heatmap
 
 
@@ -35,9 +35,7 @@ def mean_heatmap(maps: Array, mean_factor: float = 1.0) -> Array:
         )
     device = device_of(maps)
     if device is not None and kernel_suffix([maps]) in ("f16", "f32"):
-        found = _on_device(device, maps, mean_factor)
-        if found is not None:
-            return found
+        return _on_device(device, maps, mean_factor)
     xp = get_array_module(maps)
     mean = maps.mean(axis=1, dtype=xp.promote_types(maps.dtype, xp.float32))
     heat = normalise_heatmap(mean[:, None], mean_factor)
@@ -45,17 +43,14 @@ def mean_heatmap(maps: Array, mean_factor: float = 1.0) -> Array:
     return xp.where(empty[:, None, None], xp.maximum(mean, 0), heat)
 
 
-def _on_device(device: Device, maps: Array, mean_factor: float) -> Array | None:
-    """Launch ``mean_heatmap`` of ``cuda/heatmaps.cu``; None if the sums exceed the memory of a block."""
+def _on_device(device: Device, maps: Array, mean_factor: float) -> Array:
+    """Launch ``mean_heatmap`` of ``cuda/heatmaps.cu``."""
     xp = get_array_module(maps)
     count, channels, height, width = maps.shape
     cells = height * width
     threads = device.threads("mean_heatmap", channels * cells)
     # A thread reads four cells at once, so that one team after the other covers the grid until the threads run out.
     teams = max(1, min(threads * 4 // cells, channels))
-    needed = shared_bytes(doubles=(teams * cells + 1) // 2)
-    if needed > device.shared_limit:
-        return None
     heat = xp.empty((count, height, width), dtype=xp.float32)
     device.launch(
         Launch(
@@ -67,7 +62,7 @@ def _on_device(device: Device, maps: Array, mean_factor: float) -> Array | None:
                 *(xp.ascontiguousarray(maps), xp.int32(channels), xp.int32(cells), xp.int32(teams)),
                 *(xp.float64(mean_factor), heat),
             ),
-            shared_bytes=needed,
+            state_bytes=state_bytes(doubles=(teams * cells + 1) // 2),
         )
     )
     return heat

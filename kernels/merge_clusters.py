@@ -70,7 +70,7 @@ def merge_clusters(
     limit = checked_counts(wanted, weights, "wanted")
     device = device_of(weights)
     if device is not None:
-        merged = launch_on_clusters(
+        return launch_on_clusters(
             device,
             ("merge_clusters", "merge_clusters"),
             (labels, device_weights(weights, "merge_clusters"), numbers),
@@ -80,8 +80,6 @@ def merge_clusters(
             doubles=2,
             ints=1,
         )
-        if merged is not None:
-            return merged
     heat = checked_weights(weights, "merge_clusters")
     slots = slots_for(numbers, slots)
     places = xp.arange(slots)

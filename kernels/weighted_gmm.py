@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, shared_bytes
+from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, state_bytes
 from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights, device_weights
 
 # A density below this may have lost components to underflow (float64 ends at 1e-308); such images take the slower
@@ -132,9 +132,7 @@ def weighted_gmm(
         settings = (xp.int32(max_iter), xp.float64(tol), xp.float64(variance_floor))
         heat = device_weights(weights, "weighted_gmm")
         slots = _slots(n_components, max_components)
-        mixtures = _on_device(device, heat, requested, slots, settings, means_init)
-        if mixtures is not None:
-            return mixtures
+        return _on_device(device, heat, requested, slots, settings, means_init)
     heat = checked_weights(weights, "weighted_gmm")
     if len(heat) and int(requested.min()) < 0:
         raise ValueError(f"n_components must be at least 0, and its least value is {int(requested.min())}.")
@@ -356,13 +354,10 @@ def _on_device(
     slots: int,
     settings: tuple[Any, Any, Any],
     means_init: Array | None,
-) -> GaussianMixtures | None:
-    """Launch the kernel in ``cuda/weighted_gmm.cu``; None if an image's state exceeds the memory of a block."""
+) -> GaussianMixtures:
+    """Launch the kernel in ``cuda/weighted_gmm.cu``."""
     xp = get_array_module(heat)
     count, height, width = heat.shape
-    needed = shared_bytes(doubles=3 * height * width + slots * (6 + 2 * (height + width)))
-    if needed > device.shared_limit:
-        return None
     mixtures = GaussianMixtures(
         means=xp.empty((count, slots, 2)),
         variances=xp.empty((count, slots, 2)),
@@ -384,7 +379,7 @@ def _on_device(
                 *(mixtures.means, mixtures.variances, mixtures.mixing, mixtures.n_components_, mixtures.n_iter),
                 *(mixtures.converged, mixtures.log_likelihood),
             ),
-            shared_bytes=needed,
+            state_bytes=state_bytes(doubles=3 * height * width + slots * (6 + 2 * (height + width))),
         )
     )
     return mixtures

@@ -28,8 +28,8 @@ from pc_engine.kernels.array_module import Array, get_array_module
 
 FOLDER = Path(__file__).parent
 SOURCES = (
-    *("channels_last", "cluster_extent", "cluster_moments", "dbscan", "density_peaks", "heatmaps", "merge_clusters"),
-    *("unit_products", "weighted_gmm"),
+    *("channels_last", "cluster_extent", "cluster_moments", "dbscan", "density_peaks", "heatmaps", "matrix_products"),
+    *("merge_clusters", "unit_products", "weighted_gmm"),
 )
 # Without contraction to fused multiply-adds every product is rounded as on a host, whose results are then the same but
 # for the last bits of exp and log.
@@ -59,8 +59,9 @@ class Launch:
         Size of the grid, and of a block; without blocks nothing is launched.
     arguments
         Arrays, contiguous, and scalars of NumPy's types, as the kernel's signature has them; `no_array` for null.
-    shared_bytes
-        Dynamic shared memory of a block.
+    state_bytes
+        What a block keeps of its image: in dynamic shared memory or, where that is too small for it, in an array of the
+        device, which is slower.
     """
 
     source: str
@@ -68,13 +69,11 @@ class Launch:
     blocks: int
     threads: int
     arguments: tuple[Array, ...]
-    shared_bytes: int = 0
+    state_bytes: int = 0
 
 
 class Device(Protocol):
-    """Where kernels run. ``shared_limit`` is the most dynamic shared memory, in bytes, that a block can have."""
-
-    shared_limit: int
+    """Where kernels run."""
 
     def threads(self, operation: str, tasks: int) -> int:
         """Threads of a block of an operation with so many independent tasks."""
@@ -92,14 +91,15 @@ def device_of(*arrays: Array) -> Device | None:
     return _cupy_device(xp, int(xp.cuda.Device().id)) if xp.__name__ == "cupy" else None
 
 
-def cuda_source(name: str) -> str:
+def cuda_source(name: str, *, state_in_array: bool = False) -> str:
     """Return the text of one of `SOURCES` with its includes put in.
 
-    CuPy's cache of compiled kernels looks at this text only: with includes left for the compiler, a change in a header
-    would go unnoticed.
+    ``state_in_array`` is for states that exceed the memory of a block. CuPy's cache of compiled kernels looks at this
+    text only: with includes left for the compiler, a change in a header would go unnoticed.
     """
     text = (FOLDER / f"{name}.cu").read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda include: (FOLDER / include[1]).read_text(encoding="utf-8"), text)
+    whole = _INCLUDE.sub(lambda include: (FOLDER / include[1]).read_text(encoding="utf-8"), text)
+    return f"#define STATE_IN_ARRAY\n{whole}" if state_in_array else whole
 
 
 def no_array(xp: ModuleType) -> Array:
@@ -107,7 +107,7 @@ def no_array(xp: ModuleType) -> Array:
     return xp.uintp(0)
 
 
-def shared_bytes(*, doubles: int, ints: int = 0) -> int:
+def state_bytes(*, doubles: int, ints: int = 0) -> int:
     """Bytes of so many doubles and, behind them, ints."""
     return 8 * doubles + 4 * ints
 
@@ -126,28 +126,37 @@ class _CupyDevice:
         self._cupy = cupy
         self._most_threads = int(runtime.deviceGetAttribute(runtime.cudaDevAttrMaxThreadsPerBlock, number))
         block_limit = int(runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, number))
-        self.shared_limit = block_limit - STATIC_SHARED_BYTES
-        self._modules: dict[str, Any] = {}
-        self._kernels: dict[str, Any] = {}
+        self._shared_limit = block_limit - STATIC_SHARED_BYTES
+        # By whether the state is in an array.
+        self._modules: dict[tuple[str, bool], Any] = {}
+        self._kernels: dict[tuple[str, bool], Any] = {}
 
     def threads(self, operation: str, tasks: int) -> int:
         whole_warps = -(-max(tasks, 1) // _WARP) * _WARP
         return min(whole_warps, _MOST_THREADS_OF.get(operation, _MOST_THREADS), self._most_threads)
 
     def launch(self, launch: Launch) -> None:
-        # CuPy makes one block of none.
-        if launch.blocks:
-            kernel = self._kernels.get(launch.kernel) or self._load(launch)
-            kernel((launch.blocks,), (launch.threads,), launch.arguments, shared_mem=launch.shared_bytes)
+        if not launch.blocks:  # CuPy makes one block of none
+            return
+        in_array = launch.state_bytes > self._shared_limit
+        kernel = self._kernels.get((launch.kernel, in_array)) or self._load(launch, in_array)
+        arguments, shared = launch.arguments, launch.state_bytes
+        if in_array:
+            doubles = -(-launch.state_bytes // 8)
+            state = self._cupy.empty(launch.blocks * doubles, self._cupy.float64)
+            arguments, shared = (*arguments, state, self._cupy.int64(doubles)), 0
+        kernel((launch.blocks,), (launch.threads,), arguments, shared_mem=shared)
 
-    def _load(self, launch: Launch) -> Any:
-        if launch.source not in self._modules:
-            code = cuda_source(launch.source)
-            self._modules[launch.source] = self._cupy.RawModule(code=code, options=COMPILE_OPTIONS)
-        kernel = self._modules[launch.source].get_function(launch.kernel)
+    def _load(self, launch: Launch, in_array: bool) -> Any:
+        module = self._modules.get((launch.source, in_array))
+        if module is None:
+            code = cuda_source(launch.source, state_in_array=in_array)
+            module = self._cupy.RawModule(code=code, options=COMPILE_OPTIONS)
+            self._modules[launch.source, in_array] = module
+        kernel = module.get_function(launch.kernel)
         # Beyond 48 KiB a block has to ask.
-        kernel.max_dynamic_shared_size_bytes = self.shared_limit
-        self._kernels[launch.kernel] = kernel
+        kernel.max_dynamic_shared_size_bytes = self._shared_limit
+        self._kernels[launch.kernel, in_array] = kernel
         return kernel
 
 

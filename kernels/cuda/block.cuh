@@ -6,11 +6,27 @@
 #define DYNAMIC_SHARED(name) extern __shared__ double name[]
 #endif
 
+// Where a block keeps the state of its image: in shared memory or, compiled with STATE_IN_ARRAY, where that is too small,
+// in its part of an array, of so many doubles a block, which such kernels then take as their last two arguments.
+#ifdef STATE_IN_ARRAY
+#define STATE_PARAMETERS , double *state, long long state_doubles
+#define BLOCK_STATE(name) double* name = state + static_cast<size_t>(blockIdx.x) * state_doubles
+#else
+#define STATE_PARAMETERS
+#define BLOCK_STATE(name) DYNAMIC_SHARED(name)
+#endif
+
 #ifdef __CUDACC__
 __device__ inline float half_to_float(unsigned short bits) {
     float value;
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
     return value;
+}
+
+__device__ inline unsigned short float_to_half(float value) {
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
 }
 #endif
 
@@ -20,6 +36,10 @@ struct half_bits {
 
 __device__ inline float to_float(float value) { return value; }
 __device__ inline float to_float(half_bits value) { return half_to_float(value.bits); }
+
+// What a sum is kept as.
+__device__ inline void store(float sum, float& place) { place = sum; }
+__device__ inline void store(float sum, half_bits& place) { place.bits = float_to_half(sum); }
 
 __device__ inline double infinity() { return __longlong_as_double(0x7ff0000000000000LL); }
 __device__ inline double not_a_number() { return __longlong_as_double(0x7ff8000000000000LL); }

@@ -4,14 +4,6 @@
 #define MAX_THREADS 256
 #include "block.cuh"
 
-#ifdef __CUDACC__
-__device__ inline unsigned short float_to_half(float value) {
-    unsigned short bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
-#endif
-
 struct alignas(16) EightHalves {
     half_bits values[8];
 };
@@ -99,10 +91,6 @@ __device__ void max_pool(const T* maps, const Windows& sizes, int channels, int 
         }
     }
 }
-
-// What a sum is kept as.
-__device__ inline void store(float sum, float& place) { place = sum; }
-__device__ inline void store(float sum, half_bits& place) { place.bits = float_to_half(sum); }
 
 template <class T, class Load, int width>
 __device__ inline void convolve_window(

@@ -4,13 +4,12 @@
 #include "block.cuh"
 #include "clusters.cuh"
 
-// Shared memory: that of Clusters.
+// State: that of Clusters.
 template <class T>
 __device__ void cluster_boxes(
-    const int* labels, const T* density, const long long* n_clusters, int height, int width, int slots, double trim,
-    double* boxes, double* score
+    double* arena, const int* labels, const T* density, const long long* n_clusters, int height, int width, int slots,
+    double trim, double* boxes, double* score
 ) {
-    DYNAMIC_SHARED(arena);
     const Clusters all(arena, labels, density, n_clusters, height * width, slots);
     const double* heat = all.heat;
     const int* label = all.label;
@@ -51,9 +50,10 @@ __device__ void cluster_boxes(
 #define CLUSTER_BOXES(name, T)                                                                                    \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const int* labels, const T* density, const long long* n_clusters, int height, int width, int slots,       \
-        double trim, double* boxes, double* score                                                                 \
+        double trim, double* boxes, double* score STATE_PARAMETERS                                                \
     ) {                                                                                                           \
-        cluster_boxes(labels, density, n_clusters, height, width, slots, trim, boxes, score);                     \
+        BLOCK_STATE(arena);                                                                                       \
+        cluster_boxes(arena, labels, density, n_clusters, height, width, slots, trim, boxes, score);              \
     }
 
 CLUSTER_BOXES(cluster_boxes_f32, float)

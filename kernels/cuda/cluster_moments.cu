@@ -4,13 +4,12 @@
 #include "block.cuh"
 #include "clusters.cuh"
 
-// Shared memory: that of Clusters. A thread takes a cluster.
+// State: that of Clusters. A thread takes a cluster.
 template <class T>
 __device__ void cluster_moments(
-    const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots, double* means,
-    double* variances, double* share
+    double* arena, const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots,
+    double* means, double* variances, double* share
 ) {
-    DYNAMIC_SHARED(arena);
     const Clusters all(arena, labels, weights, n_clusters, height * width, slots);
     const double* heat = all.heat;
     const int* label = all.label;
@@ -43,9 +42,10 @@ __device__ void cluster_moments(
 #define CLUSTER_MOMENTS(name, T)                                                                                  \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots,       \
-        double* means, double* variances, double* share                                                           \
+        double* means, double* variances, double* share STATE_PARAMETERS                                          \
     ) {                                                                                                           \
-        cluster_moments(labels, weights, n_clusters, height, width, slots, means, variances, share);              \
+        BLOCK_STATE(arena);                                                                                       \
+        cluster_moments(arena, labels, weights, n_clusters, height, width, slots, means, variances, share);       \
     }
 
 CLUSTER_MOMENTS(cluster_moments_f32, float)

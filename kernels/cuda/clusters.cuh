@@ -1,4 +1,4 @@
-// What the kernels on clusters share: the heat and the cluster of each cell of this block's image, in shared memory.
+// What the kernels on clusters share: the heat and the cluster of each cell of this block's image.
 // Included after block.cuh.
 
 // Doubles heat[cells], held[slots]; ints label[cells].

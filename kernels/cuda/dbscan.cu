@@ -47,12 +47,12 @@ __device__ inline int disc_least(const Disc& disc, const int* value, const int* 
     return least;
 }
 
-// Shared memory: doubles heat[cells]; ints root[cells], named[cells], half_width[height].
+// State: doubles heat[cells]; ints root[cells], named[cells], half_width[height].
 template <class T>
 __device__ void dbscan(
-    const T* weights, int height, int width, int radius_squared, double min_weight, int* labels, long long* n_clusters
+    double* arena, const T* weights, int height, int width, int radius_squared, double min_weight, int* labels,
+    long long* n_clusters
 ) {
-    DYNAMIC_SHARED(arena);
     const int cells = height * width, nothing = cells;
     double* heat = arena;
     int* root = reinterpret_cast<int*>(heat + cells);
@@ -121,9 +121,10 @@ __device__ void dbscan(
 #define DBSCAN(name, T)                                                                                           \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const T* weights, int height, int width, int radius_squared, double min_weight, int* labels,              \
-        long long* n_clusters                                                                                     \
+        long long* n_clusters STATE_PARAMETERS                                                                    \
     ) {                                                                                                           \
-        dbscan(weights, height, width, radius_squared, min_weight, labels, n_clusters);                           \
+        BLOCK_STATE(arena);                                                                                       \
+        dbscan(arena, weights, height, width, radius_squared, min_weight, labels, n_clusters);                    \
     }
 
 DBSCAN(dbscan_f32, float)

@@ -107,14 +107,14 @@ __device__ inline void gaussian_density(const Cells& cells, double* heat, double
     }
 }
 
-// Shared memory: doubles heat[cells], rows[cells], density[cells], gaussian[max(height, width)]; ints parent[cells],
+// State: doubles heat[cells], rows[cells], density[cells], gaussian[max(height, width)]; ints parent[cells],
 // kind[cells], number[cells].
 template <class T>
 __device__ void density_peaks(
-    const T* weights, const long long* n_centres, int height, int width, int slots, double cutoff, double min_density,
-    double min_distance, int* labels, long long* n_clusters, double* density, double* delta, double* centres
+    double* arena, const T* weights, const long long* n_centres, int height, int width, int slots, double cutoff,
+    double min_density, double min_distance, int* labels, long long* n_clusters, double* density, double* delta,
+    double* centres
 ) {
-    DYNAMIC_SHARED(arena);
     const int count = height * width;
     double* heat = arena;
     double* rows = heat + count;
@@ -201,11 +201,12 @@ __device__ void density_peaks(
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const T* weights, const long long* n_centres, int height, int width, int slots, double cutoff,            \
         double min_density, double min_distance, int* labels, long long* n_clusters, double* density,             \
-        double* delta, double* centres                                                                            \
+        double* delta, double* centres STATE_PARAMETERS                                                           \
     ) {                                                                                                           \
+        BLOCK_STATE(arena);                                                                                       \
         density_peaks(                                                                                            \
-            weights, n_centres, height, width, slots, cutoff, min_density, min_distance, labels, n_clusters,      \
-            density, delta, centres                                                                               \
+            arena, weights, n_centres, height, width, slots, cutoff, min_density, min_distance, labels,           \
+            n_clusters, density, delta, centres                                                                   \
         );                                                                                                        \
     }
 

@@ -168,10 +168,11 @@ __device__ inline void sum_channels(const T* image, int channels, int cells, int
     }
 }
 
-// kernels/mean_heatmap.py. Shared memory: floats of_team[teams][cells], padded to doubles.
+// kernels/mean_heatmap.py. State: floats of_team[teams][cells], padded to doubles.
 template <class T>
-__device__ void mean_heatmap(const T* maps, int channels, int cells, int teams, double mean_factor, float* heat) {
-    DYNAMIC_SHARED(arena);
+__device__ void mean_heatmap(
+    double* arena, const T* maps, int channels, int cells, int teams, double mean_factor, float* heat
+) {
     float* of_team = reinterpret_cast<float*>(arena);
     const T* image = maps + static_cast<size_t>(blockIdx.x) * channels * cells;
     // Wide loads need each map to begin at a multiple of their size.
@@ -219,9 +220,10 @@ __device__ void mean_heatmap(const T* maps, int channels, int cells, int teams, 
 
 #define MEAN_HEATMAP(name, T)                                                                                     \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
-        const T* maps, int channels, int cells, int teams, double mean_factor, float* heat                        \
+        const T* maps, int channels, int cells, int teams, double mean_factor, float* heat STATE_PARAMETERS       \
     ) {                                                                                                           \
-        mean_heatmap(maps, channels, cells, teams, mean_factor, heat);                                            \
+        BLOCK_STATE(arena);                                                                                       \
+        mean_heatmap(arena, maps, channels, cells, teams, mean_factor, heat);                                     \
     }
 
 CHANNEL_MAX(channel_max_f16, half_bits)

@@ -7,14 +7,13 @@
 // Costs are rounded to 2^-COST_BITS; see kernels/merge_clusters.py.
 constexpr int COST_BITS = 30;
 
-// Shared memory: that of Clusters, whose shares are kept in `held`, and behind the labels becomes[slots]; the means
+// State: that of Clusters, whose shares are kept in `held`, and behind the labels becomes[slots]; the means
 // along x and y, slots each, lie before all of it.
 template <class T>
 __device__ void merge_clusters(
-    const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots,
+    double* arena, const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots,
     const long long* wanted, int* merged, long long* n_merged
 ) {
-    DYNAMIC_SHARED(arena);
     double* mean_x = arena;
     double* mean_y = mean_x + slots;
     const int cells = height * width;
@@ -53,7 +52,8 @@ __device__ void merge_clusters(
             const double together = share[one] + share[other];
             const double x = mean_x[one] - mean_x[other], y = mean_y[one] - mean_y[other];
             const double cost = share[one] * share[other] / (together > 0 ? together : 1) * (x * x + y * y);
-            best.meet(-rint(ldexp(cost, COST_BITS)), pair);
+            // The sums of huge heat overflow, and then some cost is no number: NumPy takes the first such for the least.
+            best.meet(cost == cost ? -rint(ldexp(cost, COST_BITS)) : infinity(), pair);
         }
         best = block_best(best);  // its barriers part those who read the clusters from the one who changes them
         if (threadIdx.x == 0) {
@@ -82,9 +82,10 @@ __device__ void merge_clusters(
 #define MERGE_CLUSTERS(name, T)                                                                                   \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots,       \
-        const long long* wanted, int* merged, long long* n_merged                                                 \
+        const long long* wanted, int* merged, long long* n_merged STATE_PARAMETERS                                \
     ) {                                                                                                           \
-        merge_clusters(labels, weights, n_clusters, height, width, slots, wanted, merged, n_merged);              \
+        BLOCK_STATE(arena);                                                                                       \
+        merge_clusters(arena, labels, weights, n_clusters, height, width, slots, wanted, merged, n_merged);       \
     }
 
 MERGE_CLUSTERS(merge_clusters_f32, float)

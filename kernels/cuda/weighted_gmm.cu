@@ -204,14 +204,13 @@ __device__ inline Progress expectation_maximisation(const Fit& fit, int max_iter
     }
 }
 
-// Shared memory: doubles heat, ratio, greatest (cells each); for each of `slots` components 6 + 2 (height + width).
+// State: doubles heat, ratio, greatest (cells each); for each of `slots` components 6 + 2 (height + width).
 template <class T>
 __device__ void weighted_gmm(
-    const T* weights, const long long* requested, const double* means_init, int height, int width, int slots,
-    int max_iter, double tol, double variance_floor, double* means, double* variances, double* mixing,
+    double* arena, const T* weights, const long long* requested, const double* means_init, int height, int width,
+    int slots, int max_iter, double tol, double variance_floor, double* means, double* variances, double* mixing,
     long long* n_components, long long* n_iter, bool* converged, double* log_likelihood
 ) {
-    DYNAMIC_SHARED(arena);
     const int cells = height * width;
     const size_t first = static_cast<size_t>(blockIdx.x) * cells, first_slot = static_cast<size_t>(blockIdx.x) * slots;
     Fit fit{height, width, cells, 0, arena, arena + cells, arena + 2 * cells};
@@ -283,10 +282,11 @@ __device__ void weighted_gmm(
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const T* weights, const long long* requested, const double* means_init, int height, int width, int slots, \
         int max_iter, double tol, double variance_floor, double* means, double* variances, double* mixing,        \
-        long long* n_components, long long* n_iter, bool* converged, double* log_likelihood                       \
+        long long* n_components, long long* n_iter, bool* converged, double* log_likelihood STATE_PARAMETERS      \
     ) {                                                                                                           \
+        BLOCK_STATE(arena);                                                                                       \
         weighted_gmm(                                                                                             \
-            weights, requested, means_init, height, width, slots, max_iter, tol, variance_floor, means,           \
+            arena, weights, requested, means_init, height, width, slots, max_iter, tol, variance_floor, means,    \
             variances, mixing, n_components, n_iter, converged, log_likelihood                                    \
         );                                                                                                        \
     }

@@ -175,7 +175,9 @@ class HostLaunch:
 def host_library(code):
     """Compile and load a source, once."""
     with tempfile.TemporaryDirectory() as folder:
-        library = ctypes.CDLL(str(compile_for_host(code, Path(folder), "-O1", "-shared", "-fPIC")))
+        # Else the two forms of a source, whose kernels have the same names, would share the table of these.
+        flags = ("-O1", "-shared", "-fPIC", "-fno-gnu-unique")
+        library = ctypes.CDLL(str(compile_for_host(code, Path(folder), *flags)))
     library.kernel_signature.restype = ctypes.c_char_p
     return library
 

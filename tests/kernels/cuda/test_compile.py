@@ -37,6 +37,14 @@ def test_compiles_without_a_word(source, architecture):
     assert all(f".text.{kernel}".encode() in code for kernel in kernels)
 
 
+@pytest.mark.parametrize("source", [source for source in SOURCES if "BLOCK_STATE(arena)" in cuda_source(source)])
+def test_compiles_for_states_that_exceed_a_block(source):
+    whole = cuda_source(source, state_in_array=True)
+    code, log = compile_with_nvrtc(whole, "sm_90")
+    assert log.strip("\0\n ") == ""
+    assert all(f".text.{kernel}".encode() in code for kernel in KERNEL.findall(whole))
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_keeps_to_registers_and_to_the_shared_memory_set_aside(source):
     kernels = KERNEL.findall(cuda_source(source))

@@ -12,6 +12,7 @@ from pc_engine.kernels import (
     depthwise_convolution,
     get_array_module,
     l2_normalise,
+    matrix_products,
     max_pool,
     mean_heatmap,
     merge_clusters,
@@ -48,6 +49,7 @@ def operations(where):
         "channel_max_f32": channel_max(where.put(MAPS)),
         "mean_heatmap_f32": mean_heatmap(where.put(MAPS)),
         "depthwise_convolution_f32": depthwise_convolution(*map(where.put, (MAPS, MAPS[0], MAPS[0, 0, 0]))),
+        "matrix_products_f32": matrix_products(where.put(HEAT), where.put(HEAT.transpose(0, 2, 1))),
         "max_pool_f32": max_pool(where.put(MAPS), (2, 2)),
         "pixel_columns_f16": pixel_columns(where.put(np.zeros((1, 2, 2, 3), np.uint8)), 1.0, window=1, channels=4),
         "unit_products_f32": unit_products(where.put(MAPS[0, 0]), where.put(MAPS[0, 1])),
@@ -87,7 +89,7 @@ def test_each_source_is_compiled_once(make_host):
     with host.active():
         operations(host)
         operations(host)
-    assert len(host.cupy.modules) == 9
+    assert len(host.cupy.modules) == 10
     assert {module.options for module in host.cupy.modules} == {COMPILE_OPTIONS}
     assert not any('#include "' in module.code for module in host.cupy.modules)
 
@@ -139,7 +141,6 @@ def test_a_block_gets_whole_warps_up_to_the_kernel_s_limit(make_host):
         device = device_of(host.put(HEAT))
         assert [device.threads("dbscan", tasks) for tasks in (1, 49, 196, 784)] == [32, 64, 224, 256]
         assert device.threads("mean_heatmap", 100_000) == 1024
-        assert device.shared_limit == (99 << 10) - STATIC_SHARED_BYTES
 
 
 def test_kernels_may_use_all_of_a_block_s_memory(make_host):
@@ -152,19 +153,27 @@ def test_kernels_may_use_all_of_a_block_s_memory(make_host):
     assert host.cupy.launches[0].shared_bytes > 48 << 10
 
 
-def test_images_too_large_for_a_block_go_the_general_way(make_host):
-    host = make_host(block_bytes=STATIC_SHARED_BYTES)
-    numpy_cases = operations(type("OnHost", (), {"put": staticmethod(np.asarray)}))
-    with host.active(), host.allowed_to_wait():
+def test_the_state_of_images_too_large_for_a_block_is_in_an_array(make_host):
+    host, roomy = make_host(block_bytes=STATIC_SHARED_BYTES), make_host()
+    with roomy.active():
+        expected = operations(roomy)
+    with host.active():
         found = operations(host)
-    # These keep nothing of an image in shared memory.
-    anyway = ["channel_max_f32", "depthwise_convolution_f32", "max_pool_f32", "pixel_columns_f16"]
-    anyway += ["selected_heatmap_f32", "to_planes_f32", "unit_products_f32"]
-    assert {launch.kernel for launch in host.cupy.launches} == set(anyway)
-    for name, expected in numpy_cases.items():
-        for field in getattr(expected, "__dataclass_fields__", [None]):
-            one, other = (result if field is None else getattr(result, field) for result in (found[name], expected))
-            np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-6, err_msg=f"{name} {field}")
+    for one, other in zip(host.cupy.launches, roomy.cupy.launches, strict=True):
+        assert (one.kernel, one.shared_bytes) == (other.kernel, 0)
+        assert len(one.arguments) == len(other.arguments) + 2 * (other.shared_bytes > 0)
+    for name, result in expected.items():
+        for field in getattr(result, "__dataclass_fields__", [None]):
+            one, other = (each if field is None else getattr(each, field) for each in (found[name], result))
+            np.testing.assert_array_equal(one.get(), other.get(), err_msg=f"{name} {field}")
+
+
+def test_bad_heat_costs_its_own_image_there_too(make_host):
+    host = make_host(block_bytes=STATIC_SHARED_BYTES)
+    heat = HEAT.copy()
+    heat[1, 2, 3] = np.nan
+    assert host(density_peaks, heat, cutoff=1.0).n_clusters.tolist()[1] == -1
+    assert host(weighted_gmm, heat, np.ones(3, int), max_components=1).n_components_.tolist() == [1, -1, 1]
 
 
 def test_an_empty_batch_launches_nothing(make_host):

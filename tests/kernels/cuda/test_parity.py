@@ -17,6 +17,7 @@ from pc_engine.kernels import (
     depthwise_convolution,
     max_pool,
     mean_heatmap,
+    matrix_products,
     merge_clusters,
     pixel_columns,
     selected_heatmap,
@@ -433,7 +434,30 @@ def test_merging_marks_bad_heat_and_too_many_clusters(make_host):
     assert found.labels[:, 0].tolist() == [[0, 0], [-1, -1], [-1, -1]]
 
 
-# Scores
+def test_merging_of_clusters_whose_weights_overflow_agrees_and_ends(make_host):
+    labels = np.array([[[0, 0, 1, 1, 2, 3]]])
+    heats = np.full((1, 1, 6), 1.7e308)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for wanted in (1, 2, 3):
+            arguments = (labels, heats, np.array([4]), np.array([wanted]))
+            one, other = make_host()(merge_clusters, *arguments, slots=4), merge_clusters(*arguments)
+            np.testing.assert_array_equal(one.labels, other.labels)
+            assert one.n_clusters == other.n_clusters == wanted
+
+
+# Products and scores
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (33, 70, 31), (32, 32, 64), (5, 200, 3), (3, 0, 2), (0, 2, 3)])
+def test_products_of_matrices_agree(device, dtype, sizes):
+    rows, depth, columns = sizes
+    rng = np.random.default_rng(rows)
+    a = rng.standard_normal((3, rows, depth)).astype(dtype)
+    b = rng.standard_normal((3, columns, depth)).astype(dtype).transpose(0, 2, 1)
+    found, expected = device(matrix_products, a, b), matrix_products(a, b)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=2e-3 if dtype == np.float16 else 1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

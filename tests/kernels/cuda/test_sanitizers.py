@@ -12,6 +12,7 @@ from pc_engine.kernels import (
     dbscan,
     density_peaks,
     depthwise_convolution,
+    matrix_products,
     max_pool,
     mean_heatmap,
     merge_clusters,
@@ -21,7 +22,7 @@ from pc_engine.kernels import (
     unit_products,
     weighted_gmm,
 )
-from pc_engine.kernels.cuda import FOLDER, SOURCES, cuda_source
+from pc_engine.kernels.cuda import FOLDER, SOURCES, STATIC_SHARED_BYTES, cuda_source
 
 _REPORTED = 66
 _ATTEMPTS = 4
@@ -62,6 +63,8 @@ def run_all(host, bumps):
     host(selected_heatmap, [(maps, indices)] * 2)
     host(to_planes, maps)
     host(unit_products, maps.reshape(2, -1), np.ones((5, 9 * 36), np.float32))
+    rows = np.arange(2 * 33 * 34, dtype=np.float32).reshape(2, 33, 34)
+    host(matrix_products, rows, rows.transpose(0, 2, 1))
     host(max_pool, maps, (3, 2), (2, 2), (1, 0, 1, 1))
     host(max_pool, np.zeros((2, 4, 4, 16), np.float16), (2, 2), (2, 2))
     for channels in (3, 8):
@@ -91,6 +94,13 @@ def under_address_sanitizer(launched, replay, tmp_path_factory):
     return replay("address,undefined", launched, tmp_path_factory.mktemp("addresses"))
 
 
+@pytest.fixture(scope="module")
+def with_state_in_arrays(make_host, bumps, replay, tmp_path_factory):
+    host = make_host(threads=5, block_bytes=STATIC_SHARED_BYTES)
+    run_all(host, bumps)
+    return replay("address,undefined", host.cupy, tmp_path_factory.mktemp("arrays"))
+
+
 def assert_clean(replay):
     done = replay.run()
     assert done.returncode == 0, done.stderr
@@ -106,6 +116,11 @@ def test_no_race(under_thread_sanitizer, source):
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_access_beyond_an_array_and_nothing_undefined(under_address_sanitizer, source):
     assert_clean(under_address_sanitizer[cuda_source(source)])
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if "BLOCK_STATE(arena)" in cuda_source(source)])
+def test_no_access_beyond_the_array_of_a_state(with_state_in_arrays, source):
+    assert_clean(with_state_in_arrays[cuda_source(source, state_in_array=True)])
 
 
 @pytest.mark.parametrize("source", SOURCES)
