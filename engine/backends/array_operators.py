@@ -11,7 +11,7 @@ import onnx
 
 from pc_engine.backends.array_layers import Convolve
 from pc_engine.backends.array_nodes import attributes, cast_type, channels_first, channels_last, unknown
-from pc_engine.kernels import max_pool, to_planes
+from pc_engine.kernels import matrix_products, max_pool, to_planes
 from pc_engine.kernels.array_module import Array, get_array_module
 
 #: From the tensors so far, by name, to the one that a node makes.
@@ -156,6 +156,12 @@ def _gather(graph: Graph, node: onnx.NodeProto) -> Step:
     return lambda t, _: get_array_module(x(t)).take(x(t), places(t), axis=axis)
 
 
+def _products(xp: ModuleType, a: Array, b: Array) -> Array:
+    if a.ndim == b.ndim == 3 and len(a) == len(b):
+        return matrix_products(a, b)
+    return xp.matmul(a, b)
+
+
 #: What makes the step of a node, by its operator.
 OPERATORS: Mapping[str, Make] = {
     "Abs": _unary(lambda xp, x: xp.abs(x)),
@@ -169,7 +175,7 @@ OPERATORS: Mapping[str, Make] = {
     "Gather": _gather,
     "GlobalAveragePool": _unary(_mean_of_maps),
     "Identity": _unary(lambda _, x: x),
-    "MatMul": _binary(lambda xp, a, b: xp.matmul(a, b)),
+    "MatMul": _binary(_products),
     "MaxPool": _max_pool,
     "Mul": _binary(lambda xp, a, b: xp.multiply(a, b)),
     "Pad": _pad,

@@ -25,6 +25,8 @@ OUT_OF_MEMORY = 2
 LAUNCH_FAILURE = 719
 # After these, every further call of the process fails: the context is gone, or the card is.
 _LOST = frozenset((46, 100, 201, 214, 220, 700, 702, 709, 714, 715, 716, 717, 718, LAUNCH_FAILURE, 721, 999))
+# What libraries that allocate by themselves, such as cuBLAS and cuDNN, say where there is no memory left.
+_NO_MEMORY = ("ALLOC_FAILED", "ALLOCATION_FAILED", "out of memory")
 _DLPACK_CPU = 1
 # TensorRT asks this of every address that it is given.
 _ALIGNMENT = 256
@@ -114,7 +116,9 @@ def cuda_errors(action: str) -> Iterator[None]:
     except (runtime, driver) as error:
         raise failure(action, str(error), int(getattr(error, "status", 0))) from None
     except RuntimeError as error:  # what the bindings of a library raise where they give no False
-        raise failure(action, first_line(error), 0) from None
+        reason = first_line(error)
+        status = OUT_OF_MEMORY if any(sign in str(error) for sign in _NO_MEMORY) else 0
+        raise failure(action, reason, status) from None
 
 
 def failure(action: str, reason: str, status: int) -> BackendError:

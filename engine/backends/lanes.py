@@ -153,7 +153,7 @@ class Lanes:
             self._graph = self._capture()
             self._graph.launch(self._stream)
             self._stream.synchronize()
-        except (BackendError, self._cupy.cuda.runtime.CUDARuntimeError) as error:
+        except (BackendError, RuntimeError) as error:  # a library says in ways of its own that it cannot be captured
             self._graph = None
             reason = first_line(error)
             self.remarks = (f"No CUDA graph could be captured, so kernels are started one by one ({reason}).",)
@@ -166,7 +166,7 @@ class Lanes:
         self._stream.begin_capture()
         try:
             self._taps = self._program.execute(self._images, self._stream)
-        except BackendError:
+        except (BackendError, RuntimeError):
             # Ended in any case, so that the thread can use CUDA again; that it failed is known.
             with contextlib.suppress(self._cupy.cuda.runtime.CUDARuntimeError):
                 self._stream.end_capture()

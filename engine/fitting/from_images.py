@@ -11,6 +11,7 @@ import numpy as np
 from pc_engine.backbone import Backbone
 from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.datasets import LabelledImage
+from pc_engine.device_work import working_on
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.class_heat import ClassHeat, HeatSource
 from pc_engine.fitting.counter import CounterReport, fit_counter
@@ -138,10 +139,11 @@ def features_from_images(
     for batch in tap_batches([image.path for image in images], backbone, workers):
         taken += [position + i for i in _usable(batch, unreadable)]
         if batch.taps is not None:
-            taps = batch.finite_taps()
-            collector.add(taps)
-            if heat is not None:
-                maps.append(heat.maps(taps))
+            with working_on(backbone.request.device):
+                taps = batch.finite_taps()
+                collector.add(taps)
+                if heat is not None:
+                    maps.append(heat.maps(taps))
         position += len(batch.entries)
         advance(len(batch.entries))
     if not taken:
@@ -189,9 +191,10 @@ def signatures_from_images(
     for batch in tap_batches([images[i].path for i in taken], backbone, workers):
         usable = [position + i for i in _usable(batch, unreadable)]
         if batch.taps is not None and usable:
-            taps = batch.finite_taps()
-            ids = predict_class(taps["logits"])[0] if class_ids is None else class_ids[[taken[i] for i in usable]]
-            accumulator.add(taps, ids)
+            with working_on(backbone.request.device):
+                taps = batch.finite_taps()
+                ids = predict_class(taps["logits"])[0] if class_ids is None else class_ids[[taken[i] for i in usable]]
+                accumulator.add(taps, ids)
         position += len(batch.entries)
         advance(len(batch.entries))
     return accumulator.finish(depth), tuple(unreadable)

@@ -77,6 +77,8 @@ class PretendedGpu:
         Copies of arrays that CuPy was asked for.
     launched
         Thread and stream of each kernel.
+    launched_on
+        The GPUs that were the current one then.
     device_exit
         Raised when a device is left that was made current.
     largest
@@ -90,6 +92,7 @@ class PretendedGpu:
     to_device: int = 0
     freed: int = 0
     launched: list[tuple[str, Stream]] = field(default_factory=list)
+    launched_on: set[int] = field(default_factory=set)
     device_exit: Exception | None = None
     largest: int | None = None
 
@@ -112,9 +115,12 @@ class PretendedGpu:
         class Device:
             id = index
 
-            def __enter__(self) -> None: ...
+            def __enter__(self) -> None:
+                self.before = getattr(gpu.local, "index", 0)
+                gpu.local.index = index
 
             def __exit__(self, *_: object) -> None:
+                gpu.local.index = self.before
                 if gpu.device_exit is not None:
                     raise gpu.device_exit
 
@@ -183,6 +189,7 @@ class _Kernel:
         self.kernel.max_dynamic_shared_size_bytes = self.max_dynamic_shared_size_bytes
         with self.gpu.lock:
             self.gpu.launched.append((threading.current_thread().name, self.gpu.current()))
+            self.gpu.launched_on.add(getattr(self.gpu.local, "index", 0))
             self.kernel(grid, block, arguments, shared_mem=shared_mem)
 
     max_dynamic_shared_size_bytes = 48 << 10

@@ -167,7 +167,8 @@ def test_parts_can_be_fitted_to_what_a_gpu_says(
     photos = [LabelledImage(path, count=index % 6) for index, path in enumerate(sorted(scenes.glob("*.png")))] * 4
     taps = ("conv_last", "conv_prev", "gap", "logits")
     counters, signatures, heats = [], [], []
-    for device in ("cpu", "cuda"):
+    pretended_gpu.count = 2
+    for device in ("cpu", "cuda:1"):
         backend = "onnxruntime" if device == "cpu" else "pretended"
         network = open_network(model, taps, backend=backend, precision="fp32", device=device, batch_size=3)
         heat = heat_source(model.manifest, model.parts.signatures)
@@ -180,6 +181,8 @@ def test_parts_can_be_fitted_to_what_a_gpu_says(
         np.testing.assert_array_equal(signatures[1].ranking[tap], ranking)
     np.testing.assert_allclose(heats[1].maps, heats[0].maps, rtol=1e-5)
     assert heats[0].maps.any()
+    assert pretended_gpu.launched_on == {1}
+    assert pretended_gpu.default not in {stream for _, stream in pretended_gpu.launched}
 
 
 def too_large_above(most: int) -> Callable[[int], None]:

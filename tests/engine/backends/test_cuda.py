@@ -46,6 +46,12 @@ def test_memory_that_the_pool_has_not_got_is_told_apart(gpu):
         raise sys.modules["cupy"].cuda.memory.OutOfMemoryError("Out of memory allocating 5 bytes")
 
 
+@pytest.mark.parametrize("reason", ["CUBLAS_STATUS_ALLOC_FAILED", "cuDNN: DEVICE_ALLOCATION_FAILED", "out of memory"])
+def test_memory_that_a_library_has_not_got_is_told_apart(gpu, reason):
+    with pytest.raises(DeviceMemoryError, match=reason), cuda_errors("testing"):
+        raise RuntimeError(reason)
+
+
 def test_what_a_binding_raises_is_one_line(gpu):
     with pytest.raises(BackendError, match=r"while testing \(wrong shape\)"), cuda_errors("testing"):
         raise RuntimeError("wrong shape\nat such a line")
