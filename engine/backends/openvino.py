@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -22,6 +23,7 @@ _PRECISION_HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 # The precisions that not every processor has, by OpenVINO's name for them.
 _CAPABILITY = {"BF16": "bf16", "INT8": "int8"}
 _INSTRUCTIONS = {"bf16": "bf16", "int8": "VNNI"}
+_FIRST_USE = threading.Lock()
 
 
 class OpenVinoBackbone:
@@ -121,6 +123,10 @@ class OpenVinoBackend:
 def _openvino() -> Any:
     import openvino
 
+    # OpenVINO makes its table of NumPy's types when one is first asked for, and lets other threads of Python run
+    # meanwhile: one that asks as well waits for the table with Python's lock in its hands, and nothing goes on any more.
+    with _FIRST_USE:
+        openvino.Type.u8.to_dtype()
     return openvino
 
 

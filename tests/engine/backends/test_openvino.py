@@ -108,6 +108,36 @@ def test_images_of_another_size_are_an_error(request_: CompileRequest) -> None:
         BACKEND.compile(request_).infer(probe_images(32, 64, 4))
 
 
+_FIRST_BATCHES = """
+import faulthandler, sys, threading
+faulthandler.dump_traceback_later(30, exit=True)
+from pathlib import Path
+from pc_engine.backends.openvino import OpenVinoBackend
+from pc_engine.candidates import probe_images
+from pc_engine.engine import network_request
+from pc_engine.model import load_model
+network = OpenVinoBackend().compile(network_request(load_model(Path(sys.argv[1])), ("gap",), batch_size=4))
+sys.setswitchinterval(1e-6)
+images, together = probe_images(64, 64, 4), threading.Barrier(4)
+def run():
+    together.wait()
+    network.infer(images)
+threads = [threading.Thread(target=run) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_the_first_batches_do_not_wait_for_each_other_for_ever(tiny_directory: Path) -> None:
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", _FIRST_BATCHES, str(tiny_directory)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
 _TWO_NETWORKS = """
 import faulthandler, os, signal, sys
 from pc_engine import Engine
