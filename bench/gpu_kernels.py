@@ -22,6 +22,7 @@ from pc_engine.kernels import (
     depthwise_convolution,
     get_array_module,
     l2_normalise,
+    matrix_products,
     max_pool,
     mean_heatmap,
     merge_clusters,
@@ -197,6 +198,13 @@ def _channels_last_cases(rng: np.random.Generator, batch: int) -> Iterator[Devic
         "depthwise_convolution fp16 (3 x 3)",
         {"maps": block},
         lambda x: (_depthwise(x["maps"], filters),),
+        1e-3,
+    )
+    middle = np.maximum(rng.standard_normal((batch, 96, _GRID * _GRID), np.float32), 0).astype(np.float16)
+    yield DeviceCase(
+        "matrix_products fp16 (co-occurrence of 96 maps)",
+        {"rows": middle},
+        lambda x: (matrix_products(x["rows"], x["rows"].transpose(0, 2, 1)),),
         1e-3,
     )
     yield DeviceCase("to_planes fp16", {"maps": last}, lambda x: (to_planes(x["maps"]),))

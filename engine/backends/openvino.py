@@ -124,7 +124,7 @@ def _openvino() -> Any:
     import openvino
 
     # OpenVINO makes its table of NumPy's types when one is first asked for, and lets other threads of Python run
-    # meanwhile: one that asks as well waits for the table with Python's lock in its hands, and nothing goes on any more.
+    # meanwhile: one that asks as well waits for the table with Python's lock in its hands, and nothing goes on.
     with _FIRST_USE:
         openvino.Type.u8.to_dtype()
     return openvino

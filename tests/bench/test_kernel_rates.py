@@ -19,7 +19,8 @@ def report():
 
 def test_every_kernel_takes_part(report):
     named = {rate["kernel"].split(" ")[0] for rate in report["kernels"]}
-    on_a_gpu = {"depthwise_convolution", "max_pool", "pixel_columns", "to_planes"}  # parts of networks there
+    # Parts of networks there.
+    on_a_gpu = {"depthwise_convolution", "matrix_products", "max_pool", "pixel_columns", "to_planes"}
     assert named == set(kernels.__all__) - on_a_gpu - {
         *("ClusterBoxes", "ClusterMoments", "DensityPeaks", "GaussianMixtures", "MergedClusters", "WeightedDbscan"),
         *("get_array_module", "to_host"),

@@ -26,11 +26,14 @@ from pc_engine.candidates import TOLERANCE, probe_images, tap_difference
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, DeviceMemoryError
+from pc_engine.export import Cooccurrence
+from pc_engine.export.cooccurrence import append_cooccurrence
 from pc_engine.manifest import Manifest, NetworkInput, Tap
 from pc_engine.model import load_model
 from pc_engine.selection import open_backbone
 
 BACKEND = CudnnBackend()
+UNRECORDED = "No CUDA graph could be captured, so kernels are started one by one (no graphs here)."
 
 
 class CUDARuntimeError(RuntimeError):
@@ -325,7 +328,7 @@ def expected(lego):
 def test_taps_of_the_pretended_gpu_are_the_references(gpu, lego, expected):
     images, taps = expected
     network = BACKEND.compile(lego)
-    assert network.remarks == ("No CUDA graph could be captured, so kernels are started one by one (no graphs here).",)
+    assert network.remarks == (UNRECORDED,)
     assert tap_difference(on_host(network.infer(images)), taps) < TOLERANCE["fp16"] / 2
     short = on_host(network.infer(images[:2]))
     assert tap_difference(short, {name: tap[:2] for name, tap in taps.items()}) < TOLERANCE["fp16"] / 2
@@ -351,15 +354,39 @@ def of_single_maps(tmp_path):
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 12, 12, 3])
     taps = {"conv_last": (8, 6, 6), "logits": (5,)}
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape]) for name, shape in taps.items()]
-    tensors = [
-        numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name) for name, shape in stored.items()
-    ]
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in stored.items()}
+    weights["w"] /= 128  # pixels to about 1, so that float16 has room for products of maps
+    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph(nodes, "single", [image], outputs, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save_model(model, tmp_path / "model.onnx")
     shapes = {name: Tap(name, shape) for name, shape in taps.items()}
     manifest = Manifest("single", NetworkInput("image", 12, 12), shapes, count_features=())
     return CompileRequest(tmp_path / "model.onnx", manifest, tuple(taps), "fp16", 3, 1, device="cuda:0")
+
+
+@pytest.fixture
+def with_cooccurrence(of_single_maps):
+    """The same with co-occurrence of its last maps."""
+    model = onnx.load(of_single_maps.network)
+    taps = dict(of_single_maps.manifest.taps)
+    for wanted in (Cooccurrence("conv_last", 0), Cooccurrence("conv_last", 2)):
+        taps[wanted.name] = Tap(wanted.name, (append_cooccurrence(model, wanted),))
+    onnx.save(model, of_single_maps.network)
+    return replace(of_single_maps, manifest=replace(of_single_maps.manifest, taps=taps), taps=tuple(taps))
+
+
+def assert_cooccurrence_is_the_references(request, *, remarks):
+    images = probe_images(12, 12, 3)
+    network = BACKEND.compile(request)
+    assert network.remarks == remarks
+    taps = OnnxRuntimeBackend().compile(replace(request, device="cpu", precision="fp32")).infer(images)
+    assert tap_difference(on_host(network.infer(images)), taps) < TOLERANCE["fp16"]
+    network.close()
+
+
+def test_cooccurrence_is_the_references(gpu, with_cooccurrence):
+    assert_cooccurrence_is_the_references(with_cooccurrence, remarks=(UNRECORDED,))
 
 
 def test_convolutions_of_single_maps_are_not_left_to_cudnn(gpu, of_single_maps):
@@ -578,3 +605,8 @@ def test_pixels_that_are_scaled_in_the_graph(on_a_gpu, tiny_directory):
     network = BACKEND.compile(replace(request, device="cuda:0", precision="fp16"))
     taps = OnnxRuntimeBackend().compile(request).infer(images)
     assert tap_difference(on_host(network.infer(images)), taps) < TOLERANCE["fp16"]
+
+
+@pytest.mark.gpu
+def test_cooccurrence_is_recorded_with_the_network(on_a_gpu, with_cooccurrence):
+    assert_cooccurrence_is_the_references(with_cooccurrence, remarks=())
