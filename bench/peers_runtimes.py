@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pc_engine.backbone import CompileRequest
+from pc_engine.backends.openvino import import_openvino
 from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.bench.peers_contract import Scope, Workload
 from pc_engine.bench.throughput import run_batches
@@ -59,7 +60,7 @@ class OpenVinoPeer:
     scope: Scope = "network"
 
     def __init__(self, request: CompileRequest) -> None:
-        import openvino as ov
+        ov = import_openvino()
 
         self.precision = request.precision
         self._taps = request.taps

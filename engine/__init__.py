@@ -9,6 +9,7 @@ An implementation of "Learning to Point and Count" (Shao, Wang, Xue, Zhang, 2015
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 
 from pc_engine.decoding import Decoding
@@ -29,6 +30,9 @@ from pc_engine.model import Model, load_model
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result
 
 __version__ = version("pc-engine")
+
+# ONNX Runtime sends telemetry to Microsoft unless this is set before it is imported, here or in a process of a run.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "BackendError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,6 +25,7 @@ _PRECISION_HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _CAPABILITY = {"BF16": "bf16", "INT8": "int8"}
 _INSTRUCTIONS = {"bf16": "bf16", "int8": "VNNI"}
 _FIRST_USE = threading.Lock()
+_TELEMETRY = "openvino_telemetry"
 
 
 class OpenVinoBackbone:
@@ -72,7 +74,7 @@ class OpenVinoBackend:
         if device != "cpu":
             return Probe(False, "OpenVINO runs on the CPU only here: use the backend tensorrt on an NVIDIA GPU.")
         try:
-            ov = _openvino()
+            ov = import_openvino()
         except ImportError as error:
             return Probe(False, f"OpenVINO cannot be imported ({error}): pip install openvino.")
         try:
@@ -92,7 +94,7 @@ class OpenVinoBackend:
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """See `pc_engine.backbone.Backend.compile`."""
-        ov = _openvino()
+        ov = import_openvino()
         graph = open_graph(request.network, request.manifest, request.taps)
         try:
             core = ov.Core()
@@ -114,18 +116,32 @@ class OpenVinoBackend:
         """See `pc_engine.backbone.Backend.load`."""
         try:
             with signal_stack_kept():
-                compiled = _openvino().Core().import_model(saved.read_bytes(), _DEVICE, _properties(request))
+                compiled = import_openvino().Core().import_model(saved.read_bytes(), _DEVICE, _properties(request))
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load the compiled {request.network}: {_first_line(error)}") from None
         return OpenVinoBackbone(request, compiled)
 
 
-def _openvino() -> Any:
-    import openvino
+def import_openvino() -> Any:
+    """Return the package ``openvino``, ready for several threads, and without its telemetry.
 
-    # OpenVINO makes its table of NumPy's types when one is first asked for, and lets other threads of Python run
-    # meanwhile: one that asks as well waits for the table with Python's lock in its hands, and nothing goes on.
+    Raises
+    ------
+    ImportError
+        If it is not installed, or cannot be loaded.
+    """
     with _FIRST_USE:
+        if "openvino" in sys.modules or _TELEMETRY in sys.modules:
+            import openvino
+        else:
+            # It reports its import to Google Analytics, unless the package that does so cannot be imported.
+            sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+            try:
+                import openvino
+            finally:
+                del sys.modules[_TELEMETRY]
+        # It makes its table of NumPy's types when one is first asked for, and lets other threads of Python run
+        # meanwhile: one that asks as well waits for the table with Python's lock in its hands, and nothing goes on.
         openvino.Type.u8.to_dtype()
     return openvino
 
