@@ -29,7 +29,7 @@ from pc_engine.done_names import DoneNames
 from pc_engine.durable import publish
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import Result
-from pc_engine.run_state import State, Tally, lock_run, read_state, state_file, states
+from pc_engine.run_state import OVERLAYS, State, Tally, lock_run, read_state, state_file, states
 from pc_engine.sharding import Shard
 from pc_engine.sources import SourceImage
 from pc_engine.writers import (
@@ -45,7 +45,6 @@ from pc_engine.writers import (
     write_partition,
 )
 
-OVERLAYS = "overlays"
 CORRECTIONS = "corrections.jsonl"
 # Of run.json; a directory of another one is not continued.
 _FORMAT = 1

@@ -17,6 +17,7 @@ from pc_engine.row_check import is_number, is_whole
 from pc_engine.sharding import Shard
 
 RUN_FILE = "run.json"
+OVERLAYS = "overlays"
 _STATE_NAME = re.compile(r"run(-\d+-of-\d+)?\.json")
 
 State = Literal["running", "interrupted", "finished"]
@@ -68,8 +69,16 @@ def state_file(directory: Path, shard: Shard | None = None) -> Path:
 
 def states(directory: Path) -> list[dict[str, Any]]:
     """Return what is known about the run, or each shard of it, in a directory."""
-    found = sorted(path for path in directory.glob("run*.json") if _STATE_NAME.fullmatch(path.name))
-    return [state for state in map(read_state, found) if state is not None]
+    return [state for state in map(read_state, _state_files(directory)) if state is not None]
+
+
+def holds_overlays(name: str, directory: Path) -> bool:
+    """Whether the folder of this name in a directory is the one that a run there has drawn its pictures into."""
+    return name == OVERLAYS and bool(_state_files(directory))
+
+
+def _state_files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("run*.json") if _STATE_NAME.fullmatch(path.name))
 
 
 def is_running(directory: Path, shard: Shard | None = None) -> bool:

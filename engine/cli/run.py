@@ -22,8 +22,8 @@ from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
 from pc_engine.result import Result
-from pc_engine.run_directory import OVERLAYS, RunDirectory
-from pc_engine.run_state import State, Tally
+from pc_engine.run_directory import RunDirectory
+from pc_engine.run_state import OVERLAYS, State, Tally
 from pc_engine.sharding import parse_shard
 from pc_engine.sources import SourceImage, count_images, iter_images
 from pc_engine.writers import find_format
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pc_engine.distributed.shared_engine import SharedEngine
 
 _TABLE_ROWS = 40
+# And of images that failed, which are what somebody has to look at, so many further ones.
+_TABLE_FAILURES = 20
 _LOCAL, _RAY = "local", "ray"
 _SOME_FAILED = 3
 _STOPPED_BY_SIGNAL = 128  # plus its number, as shells have it
@@ -137,7 +139,8 @@ def run(
         if rows is not None:
             rows.begin(engine.identity(), {**engine.describe(), "sources": list(sources)})
             if rows.before:
-                say(f"{out} has {rows.before:,} rows already; their images are not done again.")
+                nor = ", and no pictures of them are drawn: --fresh does all again" if overlay else ""
+                say(f"{out} has {rows.before:,} rows already; their images are not done again{nor}.")
         stopping = stack.enter_context(Stopping(say))
         start = time.perf_counter()
         with progress(mode, quiet=silent) as tracker:
@@ -175,16 +178,20 @@ class _Pictures:
 
 @dataclass
 class _Shown:
-    """What the table of a run shows: its first rows only, unless all are to be printed, and the sum of all."""
+    """What the table of a run shows: its first rows and failures, unless all are to be printed, and the sum of all."""
 
     keep: int | None
     tally: Tally = field(default_factory=Tally)
     rows: list[Result] = field(default_factory=list)
+    failures: int = 0  # behind the first rows
 
     def add(self, result: Result) -> None:
         self.tally.add(ok=result.ok, label=result.count_label)
         if self.keep is None or len(self.rows) < self.keep:
             self.rows.append(result)
+        elif not result.ok and self.failures < _TABLE_FAILURES:
+            self.rows.append(result)
+            self.failures += 1
 
 
 def _as_before(rows: RunDirectory | None, asked: Mapping[str, str]) -> dict[str, str]:
@@ -309,7 +316,8 @@ def _print(shown: _Shown, summary: dict[str, Any], out: Path | None, overlay: bo
         f"{summary['precision']}, {summary['seconds']:,} s)."
     )
     if out is not None:
-        print_line(f"Rows are in {out}" + (f", pictures in {out / OVERLAYS}." if overlay else "."))
+        pictures = out / OVERLAYS
+        print_line(f"Rows are in {out}" + (f", pictures in {pictures}." if overlay and pictures.is_dir() else "."))
 
 
 def _common_folder(paths: Sequence[str]) -> str:
@@ -327,4 +335,6 @@ def _table_row(result: Result, folder: str) -> Sequence[str]:
     shown = " ".join("({:.0f}, {:.0f})".format(*pointer.centre) for pointer in result.pointers[:6])
     more = len(result.pointers) - 6
     named = "" if result.class_name is None else f"{result.class_name} ({result.class_score:.0%})"
-    return name, str(result.count), named, shown + (f" +{more}" if more > 0 else "")
+    # Of an open-ended label c2p knows the lower end only.
+    count = result.count_label if result.mode == "c2p" else result.count
+    return name, str(count), named, shown + (f" +{more}" if more > 0 else "")

@@ -6,12 +6,18 @@ import heapq
 import os
 from collections.abc import Iterator
 from itertools import chain, islice
+from pathlib import Path
 from typing import NamedTuple
 
 from pc_engine.errors import ImageError
+from pc_engine.run_state import holds_overlays
 from pc_engine.sources.image import SourceImage, local_image, open_regular
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
+# Photos that are not read: passed over, a folder of a telephone's would look as if it were empty. Their rows say it.
+_FOREIGN_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2"})
+# What macOS keeps beside a file on foreign disks, under the file's name with this before it.
+_APPLE_DOUBLE = "._"
 
 # First bytes of the formats that are read, to recognise an image whose name does not say so.
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"GIF8")
@@ -38,6 +44,8 @@ def walk_folder(
 ) -> Iterator[SourceImage]:
     """Yield the images in a folder and its subfolders, sorted by name at every level.
 
+    The pictures that earlier runs drew are none of them.
+
     Parameters
     ----------
     folder
@@ -59,7 +67,8 @@ def walk_folder(
             for entry in entries:
                 path = path_of(entry, folder)
                 if entry.is_folder:
-                    yield from walk_folder(path, without, in_order=in_order, ancestors=ancestors | {key})
+                    if not holds_overlays(entry.name, Path(folder)):
+                        yield from walk_folder(path, without, in_order=in_order, ancestors=ancestors | {key})
                 elif _is_image(path):
                     yield local_image(path)
     except OSError:
@@ -115,8 +124,9 @@ def is_left_out(folder: str, without: str | None) -> bool:
 
 
 def has_image_suffix(name: str) -> bool:
-    """Whether a file's name says that it is an image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    """Whether a file's name says that it is an image, be it one that is not read."""
+    stem, suffix = os.path.splitext(os.path.basename(name))
+    return suffix.lower() in IMAGE_SUFFIXES | _FOREIGN_SUFFIXES and not stem.startswith(_APPLE_DOUBLE)
 
 
 def looks_like_image(head: bytes) -> bool:

@@ -91,7 +91,12 @@ def _real(without: str | os.PathLike[str] | None) -> str | None:
 
 
 def _checked(sources: Iterable[str | os.PathLike[str]]) -> list[_Source]:
-    checked = [_find(os.fspath(source)) for source in sources]
+    # A folder that is named twice, be it in another way, is gone through once.
+    named: dict[str, str] = {}
+    for source in sources:
+        text = os.fspath(source)
+        named.setdefault(os.path.realpath(text) if os.path.lexists(text) else text, text)
+    checked = [_find(source) for source in named.values()]
     if not checked:
         raise UsageError(f"No source was given. {_WHAT_TO_NAME}")
     return checked

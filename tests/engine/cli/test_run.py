@@ -166,6 +166,25 @@ def test_long_runs_show_their_first_rows_only(pc_engine, tmp_path, tiny_director
         draw_scene([(2, 2)]).save(folder / f"{index:02d}.png")
     outcome = pc_engine("run", folder, "--model", tiny_directory, *MODEL)
     assert "... and 5 more." in outcome.out
+    (folder / "50.jpg").write_bytes(b"no picture")
+    outcome = pc_engine("run", folder, "--model", tiny_directory, *MODEL)
+    assert "50.jpg" in outcome.out  # what failed is shown, wherever it stands
+    assert "... and 5 more." in outcome.out
+
+
+def test_an_open_ended_count_is_shown_as_what_it_is(pc_engine, tmp_path, tiny_directory, draw_scene):
+    draw_scene([(1, 1), (6, 1), (1, 6), (6, 6)]).save(tmp_path / "four.png")
+    outcome = pc_engine("run", tmp_path, "--model", tiny_directory, *MODEL)
+    row = next(line for line in outcome.out.splitlines() if "four.png" in line)
+    assert "4+" in row
+
+
+def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scenes, tiny_directory):
+    out = tmp_path / "out"
+    pc_engine("run", scenes, "--model", tiny_directory, "--out", out, *MODEL)
+    outcome = pc_engine("run", scenes, "--model", tiny_directory, "--out", out, "--overlay", *MODEL)
+    assert "no pictures of them are drawn: --fresh does all again" in " ".join(outcome.err.split())
+    assert "pictures in" not in outcome.out
 
 
 @pytest.mark.parametrize(

@@ -102,3 +102,19 @@ def test_names_are_those_of_pathlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "a/1.jpg").touch()
     monkeypatch.chdir(tmp_path)
     assert [image.name for image in walk_folder(".", None)] == ["a/1.jpg"]
+
+
+def test_photos_that_are_not_read_take_part_and_apples_notes_beside_them_do_not(tmp_path: Path) -> None:
+    for name in ("IMG_1.HEIC", "b.avif", "a.jpg", "._a.jpg", "._IMG_1.HEIC", "notes.txt"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic")
+    assert [Path(image.name).name for image in walk_folder(str(tmp_path), None)] == ["IMG_1.HEIC", "a.jpg", "b.avif"]
+
+
+@pytest.mark.parametrize("state", ["run.json", "run-2-of-16.json"])
+def test_pictures_that_an_earlier_run_drew_are_no_photos(tmp_path: Path, state: str) -> None:
+    for folder in ("run/overlays", "overlays", "mine/overlays"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.jpg").touch()
+    (tmp_path / "run" / state).touch()
+    found = [image.name.removeprefix(f"{tmp_path}/") for image in walk_folder(str(tmp_path), None)]
+    assert found == ["mine/overlays/a.jpg", "overlays/a.jpg"]

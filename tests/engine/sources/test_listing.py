@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pc_engine.errors import UsageError
-from pc_engine.sources import iter_images, listing
+from pc_engine.sources import count_images, iter_images, listing
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
 JPEG = b"\xff\xd8\xff\xe0" + b"\0" * 8
@@ -172,3 +172,13 @@ def test_a_subfolder_that_cannot_be_listed_gets_one_entry_and_a_source_is_wrong_
             iter_images([tmp_path / "a"])
     finally:
         (tmp_path / "a").chmod(0o700)
+
+
+def test_a_source_that_is_named_twice_is_gone_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "photos" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    sources = ["photos/b.jpg", "photos", "photos/", "./photos", str(tmp_path / "photos"), "photos/b.jpg"]
+    assert [image.name for image in iter_images(sources)] == ["photos/b.jpg", "photos/a.jpg", "photos/b.jpg"]
+    assert count_images(sources) == 3
