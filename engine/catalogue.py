@@ -136,7 +136,7 @@ def default_model(mode: str, report: Report = lambda _: None) -> Model:
             return model
     report(
         f"Using the embedded model '{EMBEDDED}', which knows digit objects only."
-        + (unfitted or f" For photos: --model {PREFERRED[mode][0]} (fetched on first use, about 550 MB).")
+        + (unfitted or f" For photos: --mode p2c --model {PREFERRED['p2c'][0]} (fetched on first use, about 550 MB).")
     )
     return load_model(EMBEDDED_DIRECTORY)
 
@@ -149,8 +149,13 @@ def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: No
     ModelError
         If it lacks a fitted part; the message names the command that makes one.
     UsageError
-        If there is no model of that name.
+        If there is no model of that name, or it would have to be fetched and would then lack a counter.
     """
+    if name in FETCHABLE and "counter" in mode.needs and not (installed_directory(name) / MANIFEST_FILE).is_file():
+        raise UsageError(
+            f"Mode {mode.name} needs a counter, which {name} does not come with: make one from labelled images with "
+            f"'pc-engine fit-counter DATA --model {name}', which fetches it (about 550 MB), or take --mode p2c."
+        )
     model = default_model(mode.name, report) if name is None else find_model(name, report)
     model.require(mode)
     return model

@@ -128,7 +128,7 @@ def test_without_any_folder_of_models_the_list_is_that_of_the_package() -> None:
 def test_the_default_is_the_papers_network_once_it_is_fitted(make_model: Maker, mode: str) -> None:
     reports: list[str] = []
     assert default_model(mode, reports.append).name == "lego"
-    assert f"--model {PREFERRED[mode][0]}" in reports[0]
+    assert "--mode p2c --model vgg16" in reports[0]  # which runs with nothing fitted
 
     reports.clear()
     make_model(installed_directory(PREFERRED[mode][1]))
@@ -151,3 +151,10 @@ def test_an_unfitted_model_named_on_purpose_is_an_error(make_model: Maker) -> No
         model_for("mine", MODES["c2p"])
     assert model_for("mine", MODES["p2c"]).directory == installed_directory("mine")
     assert model_for(None, MODES["p2c"]).name == "lego"
+
+
+@pytest.mark.parametrize("mode", ["c2p", "combined"])
+def test_nothing_is_fetched_that_could_not_be_run(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pc_engine.export.fetch.fetch_vgg", lambda *_: pytest.fail("it was fetched"))
+    with pytest.raises(UsageError, match=r"vgg19 does not come with: make one .* fit-counter DATA --model vgg19"):
+        model_for("vgg19", MODES[mode])
