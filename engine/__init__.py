@@ -9,30 +9,29 @@ An implementation of "Learning to Point and Count" (Shao, Wang, Xue, Zhang, 2015
 
 from __future__ import annotations
 
+import importlib
 import os
-from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from pc_engine.decoding import Decoding
-from pc_engine.engine import Engine
-from pc_engine.errors import (
-    BackendError,
-    DataError,
-    DownloadError,
-    ImageError,
-    ManifestError,
-    MissingPackageError,
-    ModelError,
-    PcEngineError,
-    UsageError,
-    WeightsError,
-)
-from pc_engine.model import Model, load_model
-from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result
+if TYPE_CHECKING:
+    from pc_engine.decoding import Decoding
+    from pc_engine.engine import Engine
+    from pc_engine.errors import (
+        BackendError,
+        DataError,
+        DownloadError,
+        ImageError,
+        ManifestError,
+        MissingPackageError,
+        ModelError,
+        PcEngineError,
+        UsageError,
+        WeightsError,
+    )
+    from pc_engine.model import Model, load_model
+    from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result
 
-__version__ = version("pc-engine")
-
-# ONNX Runtime sends telemetry to Microsoft unless this is set before it is imported, here or in a process of a run.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    __version__: str
 
 __all__ = [
     "BackendError",
@@ -55,3 +54,31 @@ __all__ = [
     "__version__",
     "load_model",
 ]
+
+# ONNX Runtime sends telemetry to Microsoft unless this is set before it is imported, here or in a process of a run.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# Imported when first asked for: the command line has to answer Ctrl-C before NumPy and the rest are there.
+_MODULES = {
+    "decoding": ("Decoding",),
+    "engine": ("Engine",),
+    "model": ("Model", "load_model"),
+    "result": ("BoxPointer", "EllipsePointer", "Pointer", "Result"),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = importlib.import_module("importlib.metadata").version("pc-engine")
+    elif name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    else:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

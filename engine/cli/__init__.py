@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from importlib.metadata import version
+from io import TextIOWrapper
+from typing import Annotated
 
 import typer
 
@@ -33,6 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
 app.command("status")(status.status)
@@ -51,19 +55,35 @@ app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pc-engine {version('pc-engine')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Run the command line; end with exit code 0, 1 (cannot go on), 2 (wrong use) or 3 (some images failed)."""
     # Pillow warns about odd files; what matters of that is said in their rows.
     warnings.filterwarnings("ignore", module="PIL")
     silence_codecs()
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal of another encoding lacks is no reason to end.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except PcEngineError as error:
         print(f"pc-engine: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("pc-engine: stopped.", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
         if os.environ.get("PC_ENGINE_DEBUG"):
             raise

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pc_engine import cli
+from pc_engine.__main__ import main
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def pc_engine(monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["pc-engine", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main()
         printed = capsys.readouterr()
         return Outcome(int(ended.value.code or 0), printed.out, printed.err)
 

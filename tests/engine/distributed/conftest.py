@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pc_engine import cli
+from pc_engine.__main__ import main
 from pc_engine.distributed import block_listing, shared_engine
 from pc_engine.writers import partitions_of, read_rows
 
@@ -27,10 +27,10 @@ MODEL = ("--backend", "onnxruntime", "--precision", "fp32", "--batch-size", "7",
 
 RUN = f"""
 import sys
-from pc_engine import cli
+from pc_engine.__main__ import main
 from pc_engine.distributed import block_listing, shared_engine
 block_listing._FIRST_BLOCK = shared_engine._MOST_ON_CPU = {IMAGES_PER_BLOCK}
-cli.main()
+main()
 """
 
 
@@ -80,7 +80,7 @@ def pc_engine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     def call(*arguments: object) -> Any:
         monkeypatch.setattr("sys.argv", ["pc-engine", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main()
         printed = capsys.readouterr()
         return SimpleNamespace(code=int(ended.value.code or 0), out=printed.out, err=" ".join(printed.err.split()))
 
@@ -152,7 +152,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, photos: Path, tiny_directory
             "sys.argv", ["pc-engine", *map(str, ("run", photos, "--model", tiny_directory, "--out", run, *MODEL))]
         )
         with pytest.raises(SystemExit):
-            cli.main()
+            main()
     assert len(read_rows(run)) == IMAGES
     return lines(run)
 

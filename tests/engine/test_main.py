@@ -1,0 +1,62 @@
+"""Where the command line begins."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import pc_engine
+
+_SLOW_IMPORTS = """
+import sys
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            print("importing", flush=True)
+            import time; time.sleep(60)
+sys.meta_path.insert(0, Slow())
+from pc_engine.__main__ import main
+main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise there")
+def test_ctrl_c_while_everything_is_being_imported_is_one_line():
+    command = [sys.executable, "-c", _SLOW_IMPORTS, "--version"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "pc-engine: stopped.\n")
+
+
+@pytest.mark.parametrize("start", [["-m", "pc_engine"], ["-c", "from pc_engine.__main__ import main; main()"]])
+def test_the_version_is_told(start):
+    done = subprocess.run([sys.executable, *start, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"pc-engine {pc_engine.__version__}\n"
+
+
+def test_another_encoding_is_no_reason_to_end(tmp_path):
+    (tmp_path / "Höhle.jpg").write_bytes(b"no picture")
+    done = subprocess.run(
+        [sys.executable, "-m", "pc_engine", "run", str(tmp_path)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert b"H\\xf6hle.jpg" in done.stdout
+    assert b"should not have happened" not in done.stderr
+
+
+def test_what_the_package_promises_is_there():
+    for name in pc_engine.__all__:
+        assert getattr(pc_engine, name) is not None
+        assert name in dir(pc_engine)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = pc_engine.nothing
