@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C ends it with exit code 130, also while its parts are being imported."""
+    """Run the command line. A signal that ends it gives its exit code, Ctrl-C also while its parts are imported."""
     try:
         from pc_engine.cli import main as run
 
         run()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("pc-engine: stopped.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + int(getattr(error, "signal", signal.SIGINT)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What runs in the processes of `pc_engine.isolated_decoder`: decoders that may die, and their keeper.
 
 The keeper starts a decoder for each channel by forking, says on that channel when one has died, and starts the next.
-It reads nothing that an image could have written. A decoder that takes too long is ended by the system's own timer,
-whatever code it is in at the time. When the run's end of a channel is closed, its decoder ends, and with the last of
-them the keeper: nothing is left behind, however the run ended.
+Of what an image could have written it reads but the number of the request that was begun. A decoder that takes too long
+is ended by the system's own timer, whatever code it is in at the time. When the run's end of a channel is closed, its
+decoder ends, and with the last of them the keeper: nothing is left behind, however the run ended.
 
 A channel is two pipes for short messages, and a file in memory through which images and pixels go. It is read and
 written, not mapped: a decoder that cut it short would then take the run down with it.
@@ -34,7 +34,8 @@ from pc_engine.pixel_room import BYTES_PER_PIXEL, FREE
 #: To a decoder: what is asked; its number; bytes of the file; height and width of the pixels.
 REQUEST = struct.Struct("<BQQII")
 #: From a decoder: what it answers; to which number; width and height of the picture; pixels it needs room for; a
-#: sentence. Short enough for a pipe to take it whole or not at all.
+#: sentence. Short enough for a pipe to take it whole or not at all. Of one that died its keeper says which number was
+#: begun last, and, as width and height, by which signal it ended or with which exit code.
 REPLY = struct.Struct("<BQIIQ480s")
 DECODE, GO_ON = 1, 2
 PIXELS, REFUSED, NEEDS_ROOM, DIED = 3, 4, 5, 6
@@ -84,7 +85,7 @@ def keep(channels: Sequence[Channel], work: Callable[[Channel], None]) -> None:
         if channel is None or code == 0:
             continue
         with contextlib.suppress(BrokenPipeError):  # the run has ended meanwhile, which the next decoder finds out
-            os.write(channel.replies, REPLY.pack(DIED, 0, max(-code, 0), max(code, 0), 0, b""))
+            os.write(channel.replies, REPLY.pack(DIED, begun(channel.memory), max(-code, 0), max(code, 0), 0, b""))
         running[_fork(channel, channels, work)] = channel
 
 

@@ -12,6 +12,9 @@ from pc_engine.errors import BackendError, MissingPackageError, UsageError
 from pc_engine.isolated_decoder import IMAGE_SECONDS, IsolatedDecoder
 from pc_engine.pixel_room import room_for
 
+# A system's timers end somewhere, and nobody waits eleven days for a photo.
+_MOST_SECONDS = 1_000_000
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -29,7 +32,7 @@ class Decoding:
     Raises
     ------
     UsageError
-        If a number is not positive, or there is a time limit without ``isolate``.
+        If a number is not positive or a time too long, or there is a time limit without ``isolate``.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -41,8 +44,10 @@ class Decoding:
             raise UsageError(f"max_pixels is {self.max_pixels}, expected a number of at least 1.")
         if self.image_seconds is None:
             return
-        if not self.image_seconds > 0:
-            raise UsageError(f"image_seconds is {self.image_seconds}, expected a number above 0.")
+        if not 0 < self.image_seconds <= _MOST_SECONDS:
+            raise UsageError(
+                f"image_seconds is {self.image_seconds:g}, expected a number above 0, and {_MOST_SECONDS:,} at most."
+            )
         if not self.isolate:
             raise UsageError("A time limit for an image takes decoding in processes that can be ended: add --isolate.")
 

@@ -119,11 +119,13 @@ class IsolatedDecoder:
 
     def start_keeper(self, *slots: _Slot) -> None:
         """Start a process that keeps decoders for these."""
-        channels = [slot.open() for slot in slots]
-        settings = json.dumps({**self._settings, "channels": channels})
         # One thread each: there are as many decoders as cores.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        channels: list[Channel] = []
         try:
+            for slot in slots:
+                channels.append(slot.open())  # noqa: PERF401 (those opened before one that fails are closed below)
+            settings = json.dumps({**self._settings, "channels": channels})
             keeper = subprocess.Popen(
                 [sys.executable, "-P", "-c", _PROGRAM, settings, json.dumps(sys.path)],
                 stdin=subprocess.DEVNULL,
@@ -178,10 +180,14 @@ class IsolatedDecoder:
 
 @dataclass(frozen=True)
 class _Death:
-    """How a process ended while it worked on an image: by a signal, or with an exit code."""
+    """How a process ended: by a signal, or with an exit code; and whether it had begun with the present image.
+
+    If not, it ended before, as one may that waits for its next image where memory runs out.
+    """
 
     signal: int
     code: int
+    begun: bool
 
 
 class _Slot:
@@ -219,7 +225,7 @@ class _Slot:
         with contextlib.ExitStack() as held:
             for _ in range(_MOST_FALSE_STARTS):
                 outcome = self._wait(held, room, height, width)
-                if isinstance(outcome, DecodedImage) or self._has_begun():
+                if isinstance(outcome, DecodedImage) or outcome.begun:
                     return outcome
                 # What no decoder has begun with is as it was put there.
                 if self._empty:
@@ -241,7 +247,8 @@ class _Slot:
                 return self._lost()
             kind, number, picture_width, picture_height, pixels, sentence = reply
             if kind == DIED:
-                return _Death(picture_width, picture_height)
+                # By then the next one may have begun with this image.
+                return _Death(picture_width, picture_height, begun=number == self._number)
             if number != self._number:
                 continue
             self._answered = True
@@ -261,15 +268,11 @@ class _Slot:
 
     def _lost(self) -> _Death:
         """Start again where the keeper itself is gone, and with it whoever could say how the decoder ended."""
-        had_begun = self._has_begun()
+        had_begun = begun(self._memory) == self._number
         self._owner.start_keeper(self)
         if had_begun:
             os.pwrite(self._memory, BEGUN.pack(self._number), 0)
-        return _Death(signal.SIGKILL, 0)
-
-    def _has_begun(self) -> bool:
-        """Whether a decoder took the present image up: if it ended, that was the image's doing."""
-        return begun(self._memory) == self._number
+        return _Death(signal.SIGKILL, 0, had_begun)
 
     def _send(self, request: bytes, data: bytes) -> None:
         try:

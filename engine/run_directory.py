@@ -38,6 +38,7 @@ from pc_engine.writers import (
     PartitionWriter,
     cannot_write,
     find_format,
+    is_partition,
     partitions_of,
     rows_of,
     stored_name,
@@ -95,7 +96,7 @@ class RunDirectory:
     ) -> None:
         chosen = None if row_format is None else find_format(row_format)
         self.directory = directory
-        self._shard = shard
+        self._shard, self._fresh, self._retry_failed = shard, fresh, retry_failed
         self._stem = STEM if shard is None else f"{STEM}-{shard}"
         self._state_file = state_file(directory, shard)
         try:
@@ -103,21 +104,20 @@ class RunDirectory:
             self._check_contents()
             self._lock = lock_run(directory, shard)
             try:
-                if fresh:
-                    self._clear()
-                self._open(chosen, fresh=fresh, retry_failed=retry_failed)
+                self._open(chosen)
             except BaseException:
                 self._lock.release()
                 raise
         except OSError as error:
             raise UsageError(f"The folder {directory} cannot be written ({error.strerror}): choose another.") from None
 
-    def _open(self, row_format: Format | None, *, fresh: bool, retry_failed: bool) -> None:
+    def _open(self, row_format: Format | None) -> None:
         for leftover in self.directory.glob(f"{unpublished(Path(self._stem)).name.removesuffix('.new')}-*.new"):
             leftover.unlink()
         # Before the rows are looked at: what was not under its name by then does not come there any more.
         remove_blocks(self.directory, self._stem)
-        partitions = self._own_partitions()
+        # What is to be replaced stays until the new run is sure to begin.
+        partitions = [] if self._fresh else self._own_partitions()
         kept = {path.suffix.removeprefix(".") for path in partitions}
         if row_format is not None and kept - {row_format}:
             raise UsageError(
@@ -125,16 +125,14 @@ class RunDirectory:
                 f"with --fresh."
             )
         self._format: Format = row_format or ("jsonl" if "jsonl" in kept else "parquet")
-        known = read_state(self._state_file)
+        if self._format == "parquet" and stored_name(str(self.directory)) != str(self.directory):
+            raise UsageError("Parquet files need a folder whose name is UTF-8: choose another, or add --format jsonl.")
+        known = None if self._fresh else read_state(self._state_file)
         self._known = known or {}
         self.earlier: Mapping[str, Any] | None = self._known.get("settings")
         # All shards of an array may be replaced at once: those that were not yet say nothing of how it is to be.
-        if self.earlier is None and self._shard is not None and not fresh:
+        if self.earlier is None and self._shard is not None and not self._fresh:
             self.earlier = next((state["settings"] for state in states(self.directory) if "settings" in state), None)
-        if retry_failed:
-            for path in partitions:
-                _without_failed(path)
-            partitions = self._own_partitions()
         self.tally = Tally()
         self._done = DoneNames(self._names_in(partitions))
         self.before = self.tally.n
@@ -186,6 +184,7 @@ class RunDirectory:
                 f"{self.directory} holds rows but no {self._state_file.name} that says how they were made: choose "
                 f"another folder, or replace them with --fresh."
             )
+        self._remove_what_is_replaced()
         self._settings = made_with
         self._summary = dict(about)
         self._start = time.monotonic()
@@ -314,7 +313,8 @@ class RunDirectory:
         """Refuse a directory with files that would be read as rows, or rows that are shared out another way."""
         partitions = partitions_of(self.directory)
         rows = {*self.directory.glob("*.parquet"), *self.directory.glob("*.jsonl")} - {self.directory / CORRECTIONS}
-        foreign = sorted(path.name for path in rows - set(partitions))
+        # By their names, as other shards may publish meanwhile.
+        foreign = sorted(path.name for path in rows if not is_partition(path))
         if foreign:
             raise UsageError(
                 f"{self.directory} holds {foreign[0]}, which no run wrote and which would be read as rows: "
@@ -331,8 +331,18 @@ class RunDirectory:
         name = re.compile(rf"{re.escape(self._stem)}-(\d{{5,}}|r[0-9a-f]{{16}})")
         return [path for path in partitions_of(self.directory) if name.fullmatch(path.stem)]
 
+    def _remove_what_is_replaced(self) -> None:
+        """Remove the rows that are to be made anew; what people corrected stays."""
+        try:
+            if self._fresh:
+                self._clear()
+            elif self._retry_failed:
+                for path in self._own_partitions():
+                    _without_failed(path)
+        except OSError as error:
+            raise cannot_write(self.directory, error) from None
+
     def _clear(self) -> None:
-        """Remove an earlier run's rows; what people corrected stays."""
         own = [path for path in (*self._own_partitions(), self._state_file) if path.is_file()]
         for path in own:
             path.unlink()
@@ -342,8 +352,10 @@ class RunDirectory:
     def _names_in(self, partitions: Iterable[Path]) -> Iterator[str]:
         for path in partitions:
             for row in rows_of(path, ("path", "status", "count_label")):
-                self.tally.add(ok=row["status"] == "ok", label=row["count_label"])
-                yield row["path"]
+                ok = row["status"] == "ok"
+                if ok or not self._retry_failed:
+                    self.tally.add(ok=ok, label=row["count_label"])
+                    yield row["path"]
 
 
 def _without_failed(path: Path) -> None:

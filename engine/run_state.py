@@ -17,6 +17,7 @@ from pc_engine.row_check import is_number, is_whole
 from pc_engine.sharding import Shard
 
 RUN_FILE = "run.json"
+_SECONDS_TO_LOOK = 1.0
 OVERLAYS = "overlays"
 _STATE_NAME = re.compile(r"run(-\d+-of-\d+)?\.json")
 
@@ -96,7 +97,8 @@ def lock_run(directory: Path, shard: Shard | None = None) -> filelock.BaseFileLo
     """Take the lock of whoever writes the run, or shard, into a directory; raise `UsageError` if it is not free."""
     lock = filelock.FileLock(_lock_file(directory, shard))
     try:
-        lock.acquire(timeout=0)
+        # Who looks how far a run has come holds it for a moment.
+        lock.acquire(timeout=_SECONDS_TO_LOOK)
     except filelock.Timeout:
         raise UsageError(
             f"Another run is writing into {directory}: wait for it, or choose another folder. To share one run out "

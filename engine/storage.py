@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pc_engine.errors import UsageError
 from pc_engine.manifest import file_sha256
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -44,7 +45,12 @@ def _base(variable: str, default: str) -> Path:
         return Path(home).expanduser().absolute()
     # A relative XDG path is invalid by the specification and has to be ignored.
     configured = Path(os.environ.get(variable, ""))
-    return (configured if configured.is_absolute() else Path.home() / default) / "pc-engine"
+    if configured.is_absolute():
+        return configured / "pc-engine"
+    try:
+        return Path.home() / default / "pc-engine"
+    except RuntimeError:  # a user whom the system does not know, as in some containers
+        raise UsageError("There is no home folder to keep models in: name one with PC_ENGINE_HOME.") from None
 
 
 def cache_key(facts: Mapping[str, Any]) -> str:

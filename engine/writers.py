@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
 
 from pc_engine.durable import publish
 from pc_engine.errors import PcEngineError, UsageError
@@ -144,11 +145,12 @@ class PartitionWriter:
         try:
             if self._partition is None:
                 self._partition = _PARTITION[self._format](self._temporary)
-            self._partition.append(self._rows)
+            # Let go of first: were they stored and kept when a signal ends the run, they would be stored again.
+            rows, self._rows = self._rows, []
+            self._rows_in_partition += len(rows)
+            self._partition.append(rows)
         except OSError as error:
             self._give_up(error)
-        self._rows_in_partition += len(self._rows)
-        self._rows = []
 
     @property
     def _path(self) -> Path:
@@ -232,7 +234,7 @@ def cannot_write(path: Path, error: OSError) -> PcEngineError:
 
 def partitions_of(directory: Path) -> list[Path]:
     """Return the partitions of a run directory, in the order of their rows."""
-    found = (path for path in directory.glob(f"{STEM}-*") if _PARTITION_NAME.fullmatch(path.name))
+    found = filter(is_partition, directory.glob(f"{STEM}-*"))
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
@@ -280,11 +282,21 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
 
 def stored_name(name: str) -> str:
     """Return the name as rows hold it, which UTF-8 can: bytes that are not UTF-8 appear as \\xNN."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        stored = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no file's name, but an address may hold half a character
+        stored = name.encode("utf-8", "backslashreplace")
+    return stored.decode("utf-8", "backslashreplace")
+
+
+def is_partition(path: Path) -> bool:
+    """Whether a file's name is that of a partition."""
+    return _PARTITION_NAME.fullmatch(path.name) is not None
 
 
 def _storable(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "path": stored_name(row["path"])}
+    error = row["error"]  # which may name the file
+    return {**row, "path": stored_name(row["path"]), "error": None if error is None else stored_name(error)}
 
 
 class _Partition(Protocol):
@@ -299,7 +311,8 @@ class _ParquetPartition:
     """Each `append` makes a row group."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        # Arrow would take a folder such as "run:1" for an address, but for a whole path on a file system that is named.
+        self._writer = pq.ParquetWriter(path.absolute(), SCHEMA, compression="zstd", filesystem=LocalFileSystem())
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         columns = [
@@ -333,7 +346,7 @@ def _jsonl_rows(path: Path) -> Iterator[Any]:
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    with pq.ParquetFile(path) as partition:
+    with pq.ParquetFile(path.absolute()) as partition:
         for name in columns:
             place = partition.schema_arrow.get_field_index(name)
             if place < 0 or partition.schema_arrow.field(place).type != SCHEMA.field(name).type:

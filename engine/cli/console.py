@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rich.text import Text
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
+_STDERR = 2
 _SHOWN_SKIPPED = 5
 #: Columns of text that goes to a file.
 _FILE_WIDTH = 120
@@ -29,6 +31,17 @@ def remark(quiet: bool) -> Callable[[str], None]:
     def show(sentence: str) -> None:
         if not quiet:
             _err.print(sentence, markup=False, soft_wrap=True)
+
+    return show
+
+
+def remark_at_once(quiet: bool) -> Callable[[str], None]:
+    """Return `remark` for a signal's handler: by one system call, as the code that it interrupts may hold a lock."""
+
+    def show(sentence: str) -> None:
+        if not quiet:
+            with suppress(OSError):
+                os.write(_STDERR, f"{sentence}\n".encode())
 
     return show
 

@@ -8,14 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import Tracker, print_json, print_line, print_table, progress, remark
-from pc_engine.cli.stopping import Stopping
+from pc_engine.cli.console import Tracker, print_json, print_line, print_table, progress, remark, remark_at_once
+from pc_engine.cli.stopping import Stopping, exit_code
 from pc_engine.decode import MAX_PIXELS
 from pc_engine.decoding import Decoding
 from pc_engine.engine import Engine
@@ -24,7 +25,7 @@ from pc_engine.overlay import write_overlay
 from pc_engine.result import Result
 from pc_engine.run_directory import RunDirectory
 from pc_engine.run_state import OVERLAYS, State, Tally
-from pc_engine.sharding import parse_shard
+from pc_engine.sharding import Shard, parse_shard
 from pc_engine.sources import SourceImage, count_images, iter_images
 from pc_engine.writers import find_format
 
@@ -36,7 +37,6 @@ _TABLE_ROWS = 40
 _TABLE_FAILURES = 20
 _LOCAL, _RAY = "local", "ray"
 _SOME_FAILED = 3
-_STOPPED_BY_SIGNAL = 128  # plus its number, as shells have it
 
 
 def run(
@@ -118,7 +118,7 @@ def run(
         if out is not None:
             rows = RunDirectory(out, row_format, fresh=fresh, retry_failed=retry_failed, shard=part)
             stack.enter_context(rows)
-        pictures = _Pictures(overlays) if overlay and overlays is not None else None
+        pictures = _Pictures(overlays, part) if overlay and overlays is not None else None
         asked: dict[str, Any] = {
             "model": model,
             "mode": mode,
@@ -141,7 +141,7 @@ def run(
             if rows.before:
                 nor = ", and no pictures of them are drawn: --fresh does all again" if overlay else ""
                 say(f"{out} has {rows.before:,} rows already; their images are not done again{nor}.")
-        stopping = stack.enter_context(Stopping(say))
+        stopping = stack.enter_context(Stopping(remark_at_once(quiet)))
         start = time.perf_counter()
         with progress(mode, quiet=silent) as tracker:
             _count_in_background(sources, overlays, rows, tracker)
@@ -163,17 +163,19 @@ def run(
         _print(shown, summary, out, overlay)
     if stopping.signal is not None:
         _say_how_to_go_on(say, out, summary["n"])
-        raise typer.Exit(_STOPPED_BY_SIGNAL + stopping.signal)
+        raise typer.Exit(exit_code(stopping.signal))
     raise typer.Exit(_SOME_FAILED if summary["failed"] else 0)
 
 
 class _Pictures:
-    """Where pictures go, and the number of the first one: those of an earlier run stay."""
+    """Where pictures go, and their numbers: those of an earlier run stay, and shards beside each other differ."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shard: Shard | None) -> None:
         self.folder = folder
+        self.step, own = (1, 0) if shard is None else (shard.of, shard.index - 1)
         numbers = [int(path.name[:6]) for path in folder.glob("[0-9]" * 6 + "*.jpg")]
-        self.first = max(numbers, default=-1) + 1
+        taken = [number for number in numbers if number % self.step == own]
+        self.first = max(taken) + self.step if taken else own
 
 
 @dataclass
@@ -197,7 +199,8 @@ class _Shown:
 def _as_before(rows: RunDirectory | None, asked: Mapping[str, str]) -> dict[str, str]:
     """Return the options with what is left to choose, "auto", chosen as an earlier run into the directory did."""
     earlier = (rows.earlier if rows is not None else None) or {}
-    return {name: earlier.get(name, value) if value == "auto" else value for name, value in asked.items()}
+    chosen = {name: value for name, value in earlier.items() if isinstance(value, str)}
+    return {name: chosen.get(name, value) if value == "auto" else value for name, value in asked.items()}
 
 
 def _check_engine(name: str, ray: Mapping[str, object], processes: int | None, out: Path | None) -> None:
@@ -251,12 +254,13 @@ def _run_here(
     shown: _Shown,
     tracker: Tracker,
 ) -> None:
-    for index, result in enumerate(engine.run_paths(images), start=0 if pictures is None else pictures.first):
+    numbers = count() if pictures is None else count(pictures.first, pictures.step)
+    for number, result in zip(numbers, engine.run_paths(images), strict=False):
         with engine.clock.measure("write"):
             if rows is not None:
                 rows.write(result)
             if pictures is not None:
-                write_overlay(result, index, pictures.folder, engine.decoders.decode)
+                write_overlay(result, number, pictures.folder, engine.decoders.decode)
         shown.add(result)
         tracker.advance()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
@@ -11,15 +13,27 @@ from typing import Any, Self, TypeVar
 Image = TypeVar("Image")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# What has to be put in order when a run is to end at once gets so long: an image may hang in a thread.
+_SECONDS_TO_END = 10.0
+
+
+class Stopped(KeyboardInterrupt):
+    """A run is to end at once, because of a ``signal``."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = number
 
 
 class Stopping:
     """While entered, the first such signal ends the images rather than the process; the next one ends it at once.
 
+    Signals that the process was started to ignore, as those of a script's background are, stay ignored.
+
     Parameters
     ----------
     report
-        Called with a sentence when the run was asked to stop.
+        Called with a sentence when the run was asked to stop, by the signal's handler.
 
     Attributes
     ----------
@@ -43,7 +57,8 @@ class Stopping:
         # Only a program's main thread may; elsewhere signals stay with whoever has them.
         with contextlib.suppress(ValueError):
             for number in _SIGNALS:
-                self._before[number] = signal.signal(number, self._ask)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(
@@ -54,6 +69,14 @@ class Stopping:
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            end = threading.Timer(_SECONDS_TO_END, os._exit, [exit_code(number)])
+            end.daemon = True
+            end.start()
+            raise Stopped(number)
         self.signal = number
         self._report("Stopping after the images in work (once more to stop at once) ...")
+
+
+def exit_code(number: int) -> int:
+    """Return the exit code of a program that a signal ended, as shells have it."""
+    return 128 + number

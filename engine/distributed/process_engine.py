@@ -156,7 +156,8 @@ class _Keeper(Generic[Question, Answer]):
         """
         for _ in range(_MOST_DEATHS):
             connection = self._started()
-            with contextlib.suppress(EOFError, OSError):
+            # Of a line that is hung up meanwhile multiprocessing reads nothing, with a TypeError.
+            with contextlib.suppress(EOFError, OSError, TypeError):
                 connection.send(question)
                 answer: Answer = connection.recv()
                 return answer

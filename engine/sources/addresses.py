@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from pc_engine.errors import ImageError, MissingPackageError, PcEngineError, UsageError
 from pc_engine.sources.failures import reason_of
-from pc_engine.sources.folders import has_image_suffix
+from pc_engine.sources.folders import DEEPEST, has_image_suffix
 from pc_engine.sources.image import SourceImage, broken_image, check_size
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ PAUSE = 0.5
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, PcEngineError)
 _TRY_LATER = (408, 429)
 
-# Folders within folders: more than any listing has that does not lead in circles.
-_DEEPEST = 200
 _CHUNK = 1 << 20
 
 Answer = TypeVar("Answer")
@@ -230,8 +228,8 @@ def _matched(place: _Place, matches: Mapping[str, Mapping[str, Any]]) -> Iterato
 
 
 def _walk(place: _Place, depth: int = 0) -> Iterator[SourceImage]:
-    if depth > _DEEPEST:
-        yield broken_image(place.name, f"It lies more than {_DEEPEST} folders deep: the listing may lead in circles.")
+    if depth > DEEPEST:
+        yield broken_image(place.name, f"It lies more than {DEEPEST} folders deep: the listing may lead in circles.")
         return
     try:
         listed = retried(lambda: place.filesystem.ls(place.path, detail=True))

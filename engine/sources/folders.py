@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pc_engine.errors import ImageError
 from pc_engine.run_state import holds_overlays
-from pc_engine.sources.image import SourceImage, local_image, open_regular
+from pc_engine.sources.image import SourceImage, broken_image, local_image, open_regular
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
 # Photos that are not read: passed over, a folder of a telephone's would look as if it were empty. Their rows say it.
@@ -23,6 +23,9 @@ _APPLE_DOUBLE = "._"
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"GIF8")
 #: First bytes that `looks_like_image` wants to see.
 HEAD_BYTES = 12
+
+#: Folders within folders that are entered: more than any collection has.
+DEEPEST = 200
 
 #: Names of one folder that are held at a time. A larger folder is gone through several times.
 NAMES_HELD = 32_768
@@ -58,6 +61,9 @@ def walk_folder(
         The folders that it was reached through: a link that leads back to one of them is not followed.
     """
     if is_left_out(folder, without):
+        return
+    if len(ancestors) > DEEPEST:
+        yield broken_image(folder, f"It lies more than {DEEPEST} folders deep: name it as a source of its own.")
         return
     try:
         key = identify(folder)

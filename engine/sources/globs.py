@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import has_magic
 
-from pc_engine.sources.folders import FolderEntry, Identity, identify, is_left_out, path_of, sorted_entries
+from pc_engine.sources.folders import DEEPEST, FolderEntry, Identity, identify, is_left_out, path_of, sorted_entries
 
 _ANY_FOLDERS = "**"
 
@@ -85,6 +85,9 @@ class _Search:
             yield from self._follow(folder, first.text, min(opened) + 1, ancestors)
             return
         if is_left_out(folder, self.without):
+            return
+        if len(ancestors) > DEEPEST:
+            yield folder  # which reads as no image, so that it gets its row
             return
         try:
             key = identify(folder)

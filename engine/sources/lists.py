@@ -30,6 +30,8 @@ _COMMENT = "#"
 _UTF8_MARK = b"\xef\xbb\xbf"
 # A longer line is no name; it is cut rather than held.
 _LONGEST_LINE = 1 << 20
+# Python ends a table at a longer cell, and annotations of an image may be as long as its line.
+csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_LINE))
 
 #: Lists what one line names.
 Expand = Callable[[str, Listing], Iterator[SourceImage]]

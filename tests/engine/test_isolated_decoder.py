@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -173,6 +174,32 @@ def test_a_decoder_or_its_keeper_that_is_killed_between_images_is_replaced(decod
     assert "SIGSEGV" in failure(decoder, PICTURE + b"#segfault")
 
 
+def test_a_decoder_that_ends_between_images_is_not_blamed_on_the_next_one() -> None:
+    picture = encode(3, "PNG", (900, 600))  # takes a while, and is in work when the run learns of the death
+    expected = decode_bytes(picture, *SIZE).pixels
+    ended = threading.Event()
+
+    def keep_busy() -> None:
+        while not ended.is_set():
+            sum(range(2000))
+
+    threads = [threading.Thread(target=keep_busy) for _ in range(2)]
+    with IsolatedDecoder(1, seconds=30) as decoder:
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(25):
+                decoder.decode(picture, *SIZE)
+                for process in set(processes_of(decoder)) - set(decoder.keepers):
+                    os.kill(process, signal.SIGKILL)
+                time.sleep(0.02)
+                np.testing.assert_array_equal(decoder.decode(picture, *SIZE).pixels, expected)
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+
+
 def test_processes_that_end_at_once_end_the_run_with_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,7 +329,7 @@ def test_the_limit_of_pixels_holds_in_processes() -> None:
     ("settings", "message"),
     [
         ({"max_pixels": 0}, "max_pixels is 0"),
-        ({"image_seconds": 0.0, "isolate": True}, "image_seconds is 0.0"),
+        ({"image_seconds": 0.0, "isolate": True}, "image_seconds is 0, expected"),
         ({"image_seconds": float("nan"), "isolate": True}, "image_seconds is nan"),
         ({"image_seconds": 3.0}, "add --isolate"),
     ],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pc_engine import writers
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import EllipsePointer, Result, error_result
 from pc_engine.run_directory import RunDirectory
-from pc_engine.run_state import RUN_FILE, Tally, is_running, states
+from pc_engine.run_state import RUN_FILE, Tally, is_running, lock_run, states
 from pc_engine.sharding import Shard
 from pc_engine.sources.image import local_image
 from pc_engine.writers import FORMATS, read_rows
@@ -293,3 +294,42 @@ def test_an_error_of_the_run_is_not_covered_by_one_of_the_disk(tmp_path: Path, m
     with pytest.raises(ValueError, match="the first"):
         break_off()
     assert not is_running(tmp_path)
+
+
+def test_what_is_to_be_replaced_stays_until_the_new_run_begins(tmp_path: Path) -> None:
+    names = ["a.jpg", "b.jpg"]
+    do(tmp_path, names, bad=("b.jpg",))
+    kept = read_rows(tmp_path)
+    for options in ({"fresh": True}, {"retry_failed": True}):
+        with RunDirectory(tmp_path, **options):
+            pass  # the model was not found, say
+        assert read_rows(tmp_path) == kept
+    with RunDirectory(tmp_path, retry_failed=True) as rows, pytest.raises(UsageError, match="other settings"):
+        rows.begin({**SETTINGS, "mode": "p2c"}, {})
+    assert read_rows(tmp_path) == kept
+    assert do(tmp_path, names, fresh=True) == names
+    assert {row["status"] for row in read_rows(tmp_path)} == {"ok"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are text there")
+def test_a_folder_that_parquet_cannot_name_is_refused_before_the_work(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    with pytest.raises(UsageError, match="--format jsonl"):
+        RunDirectory(folder)
+    assert do(folder, ["a.jpg"], row_format="jsonl") == ["a.jpg"]
+
+
+def test_who_looks_how_far_a_run_is_does_not_keep_it_from_beginning(tmp_path: Path) -> None:
+    held, looked = threading.Event(), threading.Event()
+
+    def look() -> None:
+        with lock_run(tmp_path):
+            held.set()
+            looked.wait()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    held.wait()
+    threading.Timer(0.3, looked.set).start()
+    assert do(tmp_path, ["a.jpg"]) == ["a.jpg"]
+    looking.join()

@@ -259,3 +259,46 @@ def test_rows_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_folder_without_rows_is_said_before_the_first_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no rows"):
         iter_rows(tmp_path)
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+@pytest.mark.parametrize("text", ["caf\udce9.jpg", "half \ud800"])
+def test_text_that_utf8_cannot_hold_ends_no_run(tmp_path: Path, row_format: str, text: str) -> None:
+    with PartitionWriter(tmp_path, row_format) as writer:
+        writer.write(error_result(text, f"There is no {text}.", mode="c2p", model="tiny"))
+        writer.write(COUNTED)
+    first, second = read_rows(tmp_path)
+    assert "\\x" in first["path"] or "\\ud800" in first["path"]
+    assert first["path"] in first["error"]
+    assert second["path"] == COUNTED.path
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_rows_that_were_stored_as_a_signal_came_are_not_stored_again(
+    tmp_path: Path, row_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = writers._PARTITION[row_format]
+    append = kind.append
+
+    def interrupted(self: Any, rows: Any) -> None:
+        append(self, rows)
+        monkeypatch.setattr(kind, "append", append)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kind, "append", interrupted)
+    with PartitionWriter(tmp_path, row_format) as writer:
+        for k in range(5):
+            writer.write(replace(COUNTED, path=f"{k}.jpg"))
+        with pytest.raises(KeyboardInterrupt):
+            writer.flush()
+    assert [row["path"] for row in read_rows(tmp_path)] == [f"{k}.jpg" for k in range(5)]
+
+
+@pytest.mark.parametrize("name", ["run:1", "a b", "run?x=1", "s3:"])
+def test_a_folder_that_looks_like_an_address_is_one(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path(name)
+    folder.mkdir()
+    with PartitionWriter(folder, "parquet") as writer:
+        writer.write(COUNTED)
+    assert len(read_rows(folder)) == 1

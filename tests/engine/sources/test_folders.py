@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pc_engine.errors import ImageError
 from pc_engine.sources import folders
 from pc_engine.sources.folders import sorted_entries, walk_folder
 
@@ -118,3 +119,16 @@ def test_pictures_that_an_earlier_run_drew_are_no_photos(tmp_path: Path, state: 
     (tmp_path / "run" / state).touch()
     found = [image.name.removeprefix(f"{tmp_path}/") for image in walk_folder(str(tmp_path), None)]
     assert found == ["mine/overlays/a.jpg", "overlays/a.jpg"]
+
+
+def test_folders_nested_without_end_get_a_row_and_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "DEEPEST", 5)
+    deepest = tmp_path.joinpath(*"abcdefgh")
+    deepest.mkdir(parents=True)
+    for folder in (tmp_path, tmp_path.joinpath(*"abcde"), deepest):
+        (folder / "x.jpg").touch()
+    *images, refused = walk_folder(str(tmp_path), None)
+    found = sorted(os.path.relpath(image.name, tmp_path) for image in (*images, refused))
+    assert found == ["a/b/c/d/e/f", "a/b/c/d/e/x.jpg", "x.jpg"]
+    with pytest.raises(ImageError, match="more than 5 folders deep"):
+        next(image for image in (*images, refused) if image.name.endswith("f")).read()

@@ -91,7 +91,7 @@ def test_a_row_of_a_table_that_names_nothing_gets_an_error(photos: Path, said: C
 
 
 def test_a_table_that_breaks_gets_one_row_for_the_rest(photos: Path, said: Callable[[SourceImage], str]) -> None:
-    long = '"' + "x" * 200_000 + '"'
+    long = '"' + "x" * 2_000_000 + '"'
     source = write(photos, "t.csv", f"path\na.jpg\n{long}\nb.jpg\n")
     first, last = iter_images([source])
     assert first.name == f"{photos}/a.jpg"
@@ -144,3 +144,9 @@ def test_lines_are_read_as_they_are_needed(photos: Path) -> None:
 
     peak(100)
     assert peak(20_000) < 1.2 * peak(2_000)
+
+
+def test_a_table_may_have_long_cells(photos: Path) -> None:
+    annotations = '"' + "x" * 200_000 + '"'
+    source = write(photos, "t.csv", f"annotations,path\n{annotations},a.jpg\n-,b.jpg\n")
+    assert listed(photos, source) == ["a.jpg", "b.jpg"]

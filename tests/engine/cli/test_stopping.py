@@ -1,0 +1,80 @@
+"""What a run does with Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pc_engine.cli import stopping
+from pc_engine.cli.stopping import Stopped, Stopping
+
+_RUN = """
+import os, signal, sys, threading, time
+from pc_engine import __main__, cli
+from pc_engine.cli import stopping
+stopping._SECONDS_TO_END = 1.0
+def run():
+    with stopping.Stopping(lambda sentence: print(sentence, flush=True)) as asked:
+        for number in sys.argv[1].split(","):
+            os.kill(os.getpid(), int(number))
+            time.sleep(0.05)
+        if sys.argv[2] == "hangs":
+            threading.Event().wait()
+cli.main = run
+def hang():
+    threading.Event().wait()
+if sys.argv[2] == "hangs":
+    threading.Thread(target=hang).start()
+__main__.main()
+"""
+
+
+def ended(*signals: int, how: str = "ends") -> subprocess.CompletedProcess[str]:
+    numbers = ",".join(str(int(number)) for number in signals)
+    command = [sys.executable, "-c", _RUN, numbers, how]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(("second", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("how", ["ends", "hangs"])
+def test_the_second_signal_ends_it_whatever_hangs(second: signal.Signals, code: int, how: str) -> None:
+    done = ended(signal.SIGINT, second, how=how)
+    assert done.returncode == code
+    assert done.stdout.count("Stopping after the images in work") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_the_first_signal_ends_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    with Stopping(said.append) as asked:
+        taken = []
+        for image in asked.until_asked(range(10)):
+            taken.append(image)
+            if image == 3:
+                signal.raise_signal(signal.SIGTERM)
+    assert taken == [0, 1, 2, 3]
+    assert asked.signal == signal.SIGTERM
+    assert len(said) == 1
+
+
+def test_the_second_says_which_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_SECONDS_TO_END", 1e6)
+    with Stopping(lambda _: None):
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Stopped) as caught:
+            signal.raise_signal(signal.SIGTERM)
+    assert caught.value.signal == signal.SIGTERM
+
+
+def test_signals_that_whoever_started_it_ignores_stay_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stopping(lambda _: pytest.fail("it was asked to stop")) as asked:
+            signal.raise_signal(signal.SIGINT)
+        assert asked.signal is None
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
