@@ -3,8 +3,9 @@
 A row is ``[folder, name, width, height, count, class, class score, margin, pointers, error, reviewed, other count,
 other is open, other pointers]``, cut where only defaults follow; ``assets/rows.js`` reads it. ``folder``, ``class`` and
 ``error`` are numbers of a table's entries, and the margin is by how much the best count score leads. A pointer is
-``[kind, a, b, c, d, score]``: kind 0 is an ellipse with x, y, rx, ry, and kind 1 a box with x0, y0, x1, y1. "Other" is
-the run that this one is compared with; its count is open where it stands for "at least so many".
+``[kind, a, b, c, d, score]``: kind 0 is an ellipse with x, y, rx, ry, and kind 1 a box with x0, y0, x1, y1. A pointer
+that has a class of its own ends with two more, ``class`` as above and its number in the model. "Other" is the run that
+this one is compared with; its count is open where it stands for "at least so many".
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def compact_row(row: Mapping[str, Any], tables: Tables, other: OtherAnswer | Non
         -1 if class_name is None else _entry(tables.classes, class_name),
         _rounded(row["class_score"], _SCORE_DIGITS),
         _margin(row["count_scores"]),
-        compact_pointers(row["pointers"]),
+        compact_pointers(row["pointers"], tables),
         -1 if row["status"] == "ok" else _entry(tables.errors, printable(error or "No reason was given.")),
         int(bool(row.get("reviewed"))),
         None if other is None else other.count,
@@ -94,8 +95,10 @@ def compact_row(row: Mapping[str, Any], tables: Tables, other: OtherAnswer | Non
     return values
 
 
-def compact_pointers(pointers: Iterable[Mapping[str, Any] | Pointer]) -> list[list[float]]:
-    """Return pointers in the compact form, less those with a number that is not finite."""
+def compact_pointers(
+    pointers: Iterable[Mapping[str, Any] | Pointer], tables: Tables | None = None
+) -> list[list[float]]:
+    """Return pointers in the compact form, less those with a number that is not finite; without tables, classless."""
     compact = []
     for pointer in pointers:
         values = pointer if isinstance(pointer, Mapping) else asdict(pointer)
@@ -103,7 +106,8 @@ def compact_pointers(pointers: Iterable[Mapping[str, Any] | Pointer]) -> list[li
         place = [_rounded(values[name], _PIXEL_DIGITS) for name in names]
         finite = [number for number in place if number is not None]
         if len(finite) == len(names):
-            compact.append([kind, *finite, _rounded(values["score"], _SCORE_DIGITS) or 0])
+            of_class = [] if tables is None else _own_class(values, tables)
+            compact.append([kind, *finite, _rounded(values["score"], _SCORE_DIGITS) or 0, *of_class])
     return compact
 
 
@@ -117,7 +121,12 @@ def class_of(row: Mapping[str, Any]) -> str | None:
     """Return the name of a row's class, which may have a number only; None in a mode that does not classify."""
     if row["class_name"]:
         return printable(row["class_name"])
-    return None if row["class_id"] is None else f"class {row['class_id']}"
+    return None if row["class_id"] is None else name_of_class(row["class_id"])
+
+
+def name_of_class(class_id: int) -> str:
+    """Return what a class without a name is called."""
+    return f"class {class_id}"
 
 
 def split_path(path: str) -> tuple[str, str]:
@@ -145,6 +154,13 @@ def json_array(items: Iterable[str]) -> Iterator[str]:
         yield item
         separator = ",\n"
     yield "[]" if separator == "[" else "]"
+
+
+def _own_class(pointer: Mapping[str, Any], tables: Tables) -> list[int]:
+    class_id, name = pointer.get("class_id"), pointer.get("class_name")
+    if class_id is None:
+        return []
+    return [_entry(tables.classes, printable(name) if name else name_of_class(class_id)), class_id]
 
 
 def _entry(table: dict[str, int], text: str) -> int:

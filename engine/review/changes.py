@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pc_engine.corrections import parse_whole_number
-from pc_engine.report.compact import COMPACT_BOX, COMPACT_ELLIPSE
+from pc_engine.report.compact import COMPACT_BOX, COMPACT_ELLIPSE, name_of_class
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer
+from pc_engine.row_check import is_whole
 
 MAX_COUNT = 1_000_000
 MAX_POINTERS = 1_000
@@ -17,6 +19,8 @@ MAX_POINTERS = 1_000
 _TOLERANCE = 1.0
 # An ellipse drawn from a wide heatmap may be larger than the picture.
 _LARGEST_RADIUS = 4
+# Numbers of a pointer, without its class and with it.
+_LENGTHS = (6, 8)
 
 
 @dataclass(frozen=True)
@@ -61,25 +65,35 @@ def parse_change(body: bytes) -> Answer | Withdrawal:
     return Answer(index, count, tuple(map(_compact_pointer, pointers)))
 
 
-def as_pointer(compact: list[float], width: int, height: int) -> Pointer:
+def as_pointer(compact: list[float], width: int, height: int, classes: Sequence[str]) -> Pointer:
     """Return a pointer of a compact row, which has to lie inside a picture of that size.
+
+    Parameters
+    ----------
+    compact
+        As `parse_change` returns it.
+    width, height
+        Of the picture.
+    classes
+        Those of the page's tables.
 
     Raises
     ------
     ValueError
-        If it does not.
+        If it does not, or is of a class that is none of those.
     """
-    kind, a, b, c, d, score = compact
+    kind, a, b, c, d, score, *of_class = compact
+    class_id, class_name = _class(of_class, classes)
     x, y = _inside(a, width), _inside(b, height)
     if kind == COMPACT_ELLIPSE:
         largest = _LARGEST_RADIUS * max(width, height)
         if not (0 <= c <= largest and 0 <= d <= largest):
             raise ValueError("The half axes of a pointer are negative, or much larger than the picture.")
-        return EllipsePointer(x, y, float(c), float(d), float(score))
+        return EllipsePointer(x, y, float(c), float(d), float(score), class_id=class_id, class_name=class_name)
     x1, y1 = _inside(c, width), _inside(d, height)
     if x1 < x or y1 < y:
         raise ValueError("The corners of a pointer are the wrong way round.")
-    return BoxPointer(x, y, x1, y1, float(score))
+    return BoxPointer(x, y, x1, y1, float(score), class_id=class_id, class_name=class_name)
 
 
 def _checked(value: dict[str, Any], name: str) -> int:
@@ -90,8 +104,8 @@ def _checked(value: dict[str, Any], name: str) -> int:
 
 
 def _compact_pointer(value: Any) -> list[float]:
-    if not isinstance(value, list) or len(value) != 6 or value[0] not in (COMPACT_ELLIPSE, COMPACT_BOX):
-        raise ValueError("A pointer is not a kind, four places and a score.")
+    if not isinstance(value, list) or len(value) not in _LENGTHS or value[0] not in (COMPACT_ELLIPSE, COMPACT_BOX):
+        raise ValueError("A pointer is not a kind, four places, a score and, where it has one, a class.")
     if any(isinstance(number, bool) or not isinstance(number, int | float) for number in value):
         raise ValueError("A pointer holds something that is no number.")
     try:
@@ -100,9 +114,22 @@ def _compact_pointer(value: Any) -> list[float]:
         numbers = [math.inf]
     if not all(map(math.isfinite, numbers)):
         raise ValueError("A pointer holds a number that is not finite.")
-    if not 0 <= numbers[-1] <= 1:
+    if not 0 <= numbers[5] <= 1:
         raise ValueError("The score of a pointer is not between 0 and 1.")
-    return numbers
+    of_class = value[6:]
+    if not all(map(is_whole, of_class)):
+        raise ValueError("The class of a pointer is not a whole number of at least 0.")
+    return [*numbers[:6], *of_class]
+
+
+def _class(of_class: Sequence[float], classes: Sequence[str]) -> tuple[int | None, str | None]:
+    if not of_class:
+        return None, None
+    entry, class_id = map(int, of_class)
+    if entry >= len(classes):
+        raise ValueError("The class of a pointer is none of the run's.")
+    name = classes[entry]
+    return class_id, None if name == name_of_class(class_id) else name
 
 
 def _inside(place: float, length: int) -> float:

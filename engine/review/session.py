@@ -57,6 +57,7 @@ class ReviewSession:
         self._points_with: str | None = None
         self._load(read_corrections(directory))
         self._folders = list(self._tables.folders)
+        self._classes = list(self._tables.classes)
         self._pictures = Pictures(RunPhotos(directory), usable_cores())
 
     @property
@@ -79,7 +80,7 @@ class ReviewSession:
         head = {
             "name": printable(self.directory.resolve().name),
             "folders": [[folder, None] for folder in self._folders],
-            "classes": list(self._tables.classes),
+            "classes": self._classes,
             "errors": list(self._tables.errors),
             "openCount": self._tables.open_count,
             "compare": None,
@@ -131,7 +132,7 @@ class ReviewSession:
                 self._answers.pop(change.index, None)
                 self._changed.discard(change.index)
             else:
-                pointers = tuple(as_pointer(pointer, width, height) for pointer in change.pointers)
+                pointers = tuple(as_pointer(pointer, width, height, self._classes) for pointer in change.pointers)
                 append_correction(self.directory, Correction(path, change.count, pointers, when))
                 self._answers[change.index] = (change.count, [list(pointer) for pointer in change.pointers])
                 self._changed.add(change.index)
@@ -148,7 +149,7 @@ class ReviewSession:
                 self._odd_paths[index] = path
             correction = corrections.get(path)
             if correction is not None and row["status"] == "ok":
-                self._answers[index] = (correction.count, compact_pointers(correction.pointers))
+                self._answers[index] = (correction.count, compact_pointers(correction.pointers, self._tables))
 
     def _row_text(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0

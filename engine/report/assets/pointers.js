@@ -1,5 +1,5 @@
 // Pointers drawn in SVG over a picture. A pointer is [kind, a, b, c, d, score]: kind 0 is an ellipse with x, y, rx, ry,
-// kind 1 a box with x0, y0, x1, y1, in pixels of the picture.
+// kind 1 a box with x0, y0, x1, y1, in pixels of the picture. What follows the score is the class of its own, if any.
 
 import { svgElement } from "./dom.js";
 

@@ -48,7 +48,7 @@ function matches(rows, i, query, words) {
   if (query.status !== "all" && failed !== (query.status === "failed")) return false;
   if (query.review !== "all" && rows.reviewed(i) !== (query.review === "reviewed")) return false;
   if (query.review === "unreviewed" && failed) return false; // nothing to review in it
-  if (query.classId !== null && rows.classId(i) !== query.classId) return false;
+  if (query.classId !== null && !rows.isOfClass(i, query.classId)) return false;
   if (query.differing && !(rows.difference(i) > 0)) return false;
   return (
     within(rows.count(i), query.countFrom, query.countTo) &&

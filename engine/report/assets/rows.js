@@ -2,6 +2,7 @@
 
 const PLACES = Array.from({ length: 14 }, (_, place) => place);
 const [FOLDER, NAME, WIDTH, HEIGHT, COUNT, CLASS, SCORE, MARGIN, POINTERS, ERROR, REVIEWED] = PLACES;
+const POINTER_CLASS = 6;
 const [OTHER, OTHER_OPEN, OTHER_POINTERS] = PLACES.slice(REVIEWED + 1);
 
 /** Return the data that the page carries under a name; null where it carries none. */
@@ -82,6 +83,16 @@ export class Rows {
 
   pointers(i) {
     return this.rows[i][POINTERS] ?? [];
+  }
+
+  /** Name of a pointer's own class, which it has where a run looks for several; null where it has none. */
+  classOfPointer(pointer) {
+    return this.head.classes[pointer[POINTER_CLASS]] ?? null;
+  }
+
+  /** Whether an image, or a pointer in it, is of a class. */
+  isOfClass(i, classId) {
+    return this.classId(i) === classId || this.pointers(i).some((pointer) => pointer[POINTER_CLASS] === classId);
   }
 
   /** The sentence that says why the image failed; null where it did not. */

@@ -177,6 +177,7 @@ export class Editor {
 
   listEntry(pointer, k) {
     const [x0, y0, x1, y1] = boundsOf(pointer).map(Math.round);
+    const ofClass = this.rows.classOfPointer(pointer);
     return element(
       "li",
       {},
@@ -185,6 +186,7 @@ export class Editor {
         { type: "button", class: k === this.selected ? "taken" : "", onclick: () => this.select(k) },
         `${(x0 + x1) >> 1}, ${(y0 + y1) >> 1}`,
         element("span", { class: "note" }, ` ${x1 - x0} × ${y1 - y0}`),
+        ofClass === null ? null : element("bdi", { class: "note" }, ` ${ofClass}`),
       ),
     );
   }

@@ -12,29 +12,29 @@ export function boundsOf([kind, a, b, c, d]) {
   return kind === ELLIPSE ? [a - c, b - d, a + c, b + d] : [a, b, c, d];
 }
 
-/** Return a pointer that fills a box. */
-export function pointerIn(kind, [x0, y0, x1, y1], score = 1) {
+/** Return a pointer that fills a box; `rest` is what follows its place, a score and perhaps a class. */
+export function pointerIn(kind, [x0, y0, x1, y1], rest = [1]) {
   const place = kind === ELLIPSE ? [(x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2] : [x0, y0, x1, y1];
-  return [kind, ...place.map(toTenth), score];
+  return [kind, ...place.map(toTenth), ...rest];
 }
 
 /** Return a pointer moved by (dx, dy), as far as the picture goes. */
 export function moved(pointer, dx, dy, [width, height]) {
-  const [kind, , , , , score] = pointer;
+  const [kind, , , , , ...rest] = pointer;
   const [x0, y0, x1, y1] = boundsOf(pointer);
   // The centre of an ellipse stays inside; a box stays inside with all of it.
   const [marginX, marginY] = kind === ELLIPSE ? [(x1 - x0) / 2, (y1 - y0) / 2] : [0, 0];
   const stepX = clamp(dx, -x0 - marginX, width - x1 + marginX);
   const stepY = clamp(dy, -y0 - marginY, height - y1 + marginY);
-  return pointerIn(kind, [x0 + stepX, y0 + stepY, x1 + stepX, y1 + stepY], score);
+  return pointerIn(kind, [x0 + stepX, y0 + stepY, x1 + stepX, y1 + stepY], rest);
 }
 
 /** Return a pointer whose lower right corner was dragged to (x, y). */
 export function resized(pointer, x, y, [width, height]) {
-  const [kind, , , , , score] = pointer;
+  const [kind, , , , , ...rest] = pointer;
   const [x0, y0] = boundsOf(pointer);
   const corner = [clamp(x, x0 + LEAST, Math.max(width, x0 + LEAST)), clamp(y, y0 + LEAST, Math.max(height, y0 + LEAST))];
-  return pointerIn(kind, [x0, y0, ...corner], score);
+  return pointerIn(kind, [x0, y0, ...corner], rest);
 }
 
 /** Return a pointer spanned between two points. */
@@ -56,10 +56,10 @@ export function pointerAt(x, y, kind, pointers, [width, height]) {
 
 /** Return a pointer cut to what a picture can hold, as a run's own may lie on its edge by a fraction of a pixel. */
 export function inside(pointer, [width, height]) {
-  const [kind, a, b, c, d, score] = pointer;
+  const [kind, a, b, c, d, score, ...ofClass] = pointer;
   const [x, y] = [clamp(a, 0, width), clamp(b, 0, height)];
-  if (kind === ELLIPSE) return [kind, x, y, Math.max(c, 0), Math.max(d, 0), clamp(score, 0, 1)];
-  return [kind, x, y, clamp(c, x, width), clamp(d, y, height), clamp(score, 0, 1)];
+  if (kind === ELLIPSE) return [kind, x, y, Math.max(c, 0), Math.max(d, 0), clamp(score, 0, 1), ...ofClass];
+  return [kind, x, y, clamp(c, x, width), clamp(d, y, height), clamp(score, 0, 1), ...ofClass];
 }
 
 function median(numbers) {

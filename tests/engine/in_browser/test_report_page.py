@@ -107,6 +107,21 @@ def test_images_are_filtered_and_sorted(browser: Any, run: Path) -> None:
     assert browser.one(".empty").is_displayed()
 
 
+def test_a_class_is_that_of_an_image_or_of_a_pointer_in_it(
+    browser: Any, run: Path, tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    photos = run.parent / "my photos"
+    boxes = [BoxPointer(0.0, 0.0, 9.0, 9.0, 0.5, class_id=k, class_name=name) for k, name in ((3, "fish"), (7, "cat"))]
+    fish = {"class_id": 3, "class_name": "fish", "pointers": tuple(boxes[:1])}
+    rows = counted(photos / "a.png", 1, **fish), counted(photos / "b.png", 2, **(fish | {"pointers": tuple(boxes)}))
+    browser.open(write_report(write_run(tmp_path / "classes", *rows)).path)
+    browser.wait("document.querySelectorAll('.tile').length === 2")
+    browser.choose("Class", "cat")
+    assert names(browser) == ["b.png"]
+    browser.choose("Class", "fish")
+    assert names(browser) == ["a.png", "b.png"]
+
+
 def test_a_bar_of_a_chart_filters_and_failures_are_listed(browser: Any, run: Path) -> None:
     browser.open(write_report(run).path)
     browser.wait("document.querySelectorAll('.tile').length === 7")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pc_engine.review import ReviewServer, ReviewSession
 
 TAB, ENTER, ESCAPE, DELETE, LEFT, RIGHT, DOWN = "\ue004", "\ue007", "\ue00c", "\ue017", "\ue012", "\ue014", "\ue015"
 BOXES = (BoxPointer(10.0, 20.0, 110.0, 120.0, 0.5), BoxPointer(200.0, 100.0, 300.0, 200.0, 0.25))
+CLASSED = (replace(BOXES[0], class_id=3, class_name="fish"), replace(BOXES[1], class_id=7, class_name="cat"))
 SAVED = "document.querySelector('.editor .save-state').dataset.state === 'saved'"
 
 
@@ -76,7 +78,7 @@ def page(browser: Any, tmp_path: Path, write_run: Callable[..., Path]) -> Iterat
         counted("b.png", EllipsePointer(200.0, 150.0, 40.0, 20.0, 1.0)),
         counted("c.png"),
         error_result(str(photos / "broken.jpg"), "It is not an image.", mode="p2c", model="tiny"),
-        counted("d.png"),
+        counted("d.png", *CLASSED),
     )
     with ReviewServer(ReviewSession(run)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -151,6 +153,19 @@ def test_a_pointer_is_taken_moved_and_deleted_by_keys(page: Page) -> None:
     page.browser.press(TAB, DELETE)
     deleted = page.saved()["a.png"]
     assert (deleted.count, deleted.pointers) == (1, (BOXES[1],))
+
+
+def test_a_pointer_keeps_its_class_whatever_is_done_to_it(page: Page) -> None:
+    page.edit(4)
+    assert page.browser.texts(".pointer-list bdi") == [" fish", " cat"]
+    page.browser.press(ENTER)
+    assert page.saved()["d.png"].pointers == CLASSED
+    page.drag((60, 70), (80, 90))
+    page.drag((130, 140), (150, 160))
+    page.browser.press(TAB, RIGHT)
+    first, second = page.saved()["d.png"].pointers
+    assert (first.class_id, first.class_name, second.class_id, second.class_name) == (3, "fish", 7, "cat")
+    assert first.bounds == pytest.approx((30, 40, 150, 160), abs=1)
 
 
 def test_undo_leads_back_to_what_nobody_has_reviewed(page: Page) -> None:

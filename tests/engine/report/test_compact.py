@@ -82,6 +82,19 @@ def test_a_class_without_a_name_has_its_number() -> None:
     assert list(tables.classes) == ["class 7"]
 
 
+def test_a_pointer_keeps_the_class_of_its_own() -> None:
+    """As in a run that looks for several classes in an image."""
+    tables = Tables()
+    cat, nameless = (
+        BoxPointer(0.0, 1.0, 2.0, 3.0, 0.5, class_id=k, class_name=name) for k, name in ((9, "cat"), (5, None))
+    )
+    row = compact_row(replace(POINTED, pointers=(*POINTED.pointers, cat, nameless)).to_dict(), tables)
+    assert row[8] == [[1, 0, 1, 15, 20.5, 1], [1, 0, 1, 2, 3, 0.5, 1, 9], [1, 0, 1, 2, 3, 0.5, 2, 5]]
+    assert list(tables.classes) == ["goldfish", "cat", "class 5"]
+    assert compact_pointers([cat], tables) == [row[8][1]]
+    assert compact_pointers([cat]) == [[1, 0, 1, 2, 3, 0.5]]
+
+
 def test_numbers_that_are_not_finite_are_left_out() -> None:
     row = replace(POINTED, class_score=float("nan")).to_dict()
     assert compact_row(row, Tables())[6] is None

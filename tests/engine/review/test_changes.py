@@ -12,6 +12,8 @@ from pc_engine.review.changes import MAX_COUNT, MAX_POINTERS, Answer, Withdrawal
 def test_answers_and_withdrawals_are_read() -> None:
     body = b'{"index": 3, "count": 2, "pointers": [[0, 1, 2, 3, 4, 0.5]]}'
     assert parse_change(body) == Answer(3, 2, ([0.0, 1.0, 2.0, 3.0, 4.0, 0.5],))
+    classed = b'{"index": 3, "count": 1, "pointers": [[1, 1, 2, 3, 4, 0.5, 2, 151]]}'
+    assert parse_change(classed) == Answer(3, 1, ([1.0, 1.0, 2.0, 3.0, 4.0, 0.5, 2, 151],))
     assert parse_change(b'{"index": 0, "withdraw": true}') == Withdrawal(0)
 
 
@@ -44,6 +46,7 @@ def test_what_is_no_change_is_refused_in_a_sentence(body: bytes) -> None:
             [0, 10**400, 2, 3, 4, 1],
         ),
         *([0, 1, 2, 3, 4, 1.5], [0, 1, 2, 3, 4, -0.1], [[0], 1, 2, 3, 4, 1]),
+        *([0, 1, 2, 3, 4, 1, 5], [0, 1, 2, 3, 4, 1, 5, -1], [0, 1, 2, 3, 4, 1, 0.5, 1], [0, 1, 2, 3, 4, 1, 5, 1, 1]),
     ],
 )
 def test_odd_pointers_are_refused(pointer: Any) -> None:
@@ -58,8 +61,8 @@ def test_pointers_are_limited() -> None:
 
 
 def test_pointers_at_the_edge_are_kept_inside() -> None:
-    assert as_pointer([1, -0.4, 0, 100.4, 50, 0.5], 100, 50) == BoxPointer(0.0, 0.0, 100.0, 50.0, 0.5)
-    assert as_pointer([0, 100.4, 5, 30, 0, 1], 100, 50) == EllipsePointer(100.0, 5.0, 30.0, 0.0, 1.0)
+    assert as_pointer([1, -0.4, 0, 100.4, 50, 0.5], 100, 50, []) == BoxPointer(0.0, 0.0, 100.0, 50.0, 0.5)
+    assert as_pointer([0, 100.4, 5, 30, 0, 1], 100, 50, []) == EllipsePointer(100.0, 5.0, 30.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -71,4 +74,14 @@ def test_pointers_at_the_edge_are_kept_inside() -> None:
 )
 def test_pointers_outside_the_picture_are_refused(compact: list[float]) -> None:
     with pytest.raises(ValueError, match="pointer"):
-        as_pointer(compact, 100, 50)
+        as_pointer(compact, 100, 50, [])
+
+
+def test_a_pointer_keeps_the_class_of_its_own() -> None:
+    classes = ["cat", "class 7"]
+    cat = as_pointer([1, 0, 0, 5, 5, 1, 0, 281], 100, 50, classes)
+    assert cat == BoxPointer(0.0, 0.0, 5.0, 5.0, 1.0, class_id=281, class_name="cat")
+    nameless = as_pointer([0, 5, 5, 1, 1, 1, 1, 7], 100, 50, classes)
+    assert nameless == EllipsePointer(5.0, 5.0, 1.0, 1.0, 1.0, class_id=7)
+    with pytest.raises(ValueError, match="class of a pointer"):
+        as_pointer([0, 5, 5, 1, 1, 1, 2, 7], 100, 50, classes)

@@ -39,6 +39,21 @@ def test_changes_are_saved_and_come_back(run: Path) -> None:
     assert second.count == 0
 
 
+def test_pointers_keep_the_classes_of_their_own(tmp_path: Path) -> None:
+    pointers = tuple(
+        BoxPointer(10.0 * k, 0.0, 10.0 * k + 5, 9.0, 0.5, class_id=k, class_name=name)
+        for k, name in enumerate(("crane", "cat", None, "crane"))
+    )
+    with PartitionWriter(tmp_path, "jsonl") as writer:
+        writer.write(Result("a.png", "ok", None, 40, 30, "p2c", "tiny", 4, "4", pointers=pointers))
+    page = "".join(ReviewSession(tmp_path).page())
+    (row,) = json.loads(re.search(r'id="rows">(.*?)</script>', page, re.DOTALL)[1])
+    session = ReviewSession(tmp_path)
+    session.change(Answer(0, 4, tuple(row[8])))
+    assert read_corrections(tmp_path)["a.png"].pointers == pointers
+    assert answers(session) == answers(ReviewSession(tmp_path)) == {"0": [4, row[8]]}
+
+
 def test_what_is_withdrawn_stands_as_the_run_has_it(run: Path) -> None:
     session = ReviewSession(run)
     session.change(Answer(0, 9, ()))
