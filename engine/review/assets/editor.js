@@ -201,12 +201,13 @@ export class Editor {
     this.dialog.focus();
   }
 
-  /** Let the image have other pointers. The count goes with them for as long as it is their number. */
+  /** Let the image have other pointers. The count goes with their number for as long as it is that. */
   changePointers(pointers, selected, continuing = false) {
     const before = this.answer();
-    const follows = before.count === before.pointers.length;
+    const [n, nBefore] = [pointers.length, before.pointers.length];
+    const count = before.count === nBefore ? n : n > nBefore ? Math.max(before.count, n) : before.count;
     this.selected = selected;
-    this.change({ count: follows ? pointers.length : Math.max(before.count, pointers.length), pointers }, continuing);
+    this.change({ count, pointers }, continuing);
   }
 
   setCount(count) {

@@ -155,6 +155,17 @@ def test_a_pointer_is_taken_moved_and_deleted_by_keys(page: Page) -> None:
     assert (deleted.count, deleted.pointers) == (1, (BOXES[1],))
 
 
+def test_the_count_stays_while_pointers_only_move(page: Page) -> None:
+    """A person may say that two pointers are one object."""
+    page.edit(0)
+    page.browser.press("1", TAB, RIGHT)
+    assert (page.saved()["a.png"].count, page.saved()["a.png"].pointers[0].bounds) == (1, (12.0, 20.0, 112.0, 120.0))
+    page.drag((250, 150), (260, 150))
+    assert page.saved()["a.png"].count == 1
+    page.browser.press("a")
+    assert page.saved()["a.png"].count == 3
+
+
 def test_a_pointer_keeps_its_class_whatever_is_done_to_it(page: Page) -> None:
     page.edit(4)
     assert page.browser.texts(".pointer-list bdi") == [" fish", " cat"]
