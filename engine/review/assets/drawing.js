@@ -71,12 +71,15 @@ export class Drawing {
     if (pressed.result === null && !far) return;
     const [x, y] = this.place(event);
     const [fromX, fromY] = pressed.from;
-    const result = [...this.pointers];
-    if (pressed.action === "span") result.push(spanned(this.kind, pressed.from, [x, y], this.size));
-    else if (pressed.action === "resize") result[pressed.k] = resized(result[pressed.k], x, y, this.size);
+    let result = [...this.pointers];
+    if (pressed.action === "span") {
+      const fresh = spanned(this.kind, pressed.from, [x, y], this.size);
+      if (fresh === null) result = null;
+      else result.push(fresh);
+    } else if (pressed.action === "resize") result[pressed.k] = resized(result[pressed.k], x, y, this.size);
     else result[pressed.k] = moved(result[pressed.k], x - fromX, y - fromY, this.size);
     pressed.result = result;
-    this.draw(result);
+    this.draw(result ?? this.pointers);
   }
 
   release(event) {

@@ -37,11 +37,19 @@ export function resized(pointer, x, y, [width, height]) {
   return pointerIn(kind, [x0, y0, ...corner], rest);
 }
 
-/** Return a pointer spanned between two points. */
+/** Return a pointer spanned between two points, as far as the picture goes; null where all of it lies outside. */
 export function spanned(kind, [ax, ay], [bx, by], [width, height]) {
-  const [left, right] = [clamp(Math.min(ax, bx), 0, width), clamp(Math.max(ax, bx), 0, width)];
-  const [top, bottom] = [clamp(Math.min(ay, by), 0, height), clamp(Math.max(ay, by), 0, height)];
-  return pointerIn(kind, [left, top, right, bottom]);
+  const [across, down] = [extent(ax, bx, width), extent(ay, by, height)];
+  return across === null || down === null ? null : pointerIn(kind, [across[0], down[0], across[1], down[1]]);
+}
+
+/** Return what lies between two places on a side of the picture, at least as long as a pointer has to be. */
+function extent(a, b, length) {
+  const [from, to] = [Math.min(a, b), Math.max(a, b)];
+  if (to <= 0 || from >= length) return null;
+  const size = Math.max(Math.min(to, length) - Math.max(from, 0), Math.min(LEAST, length));
+  const start = clamp(from, 0, length - size);
+  return [start, start + size];
 }
 
 /** Return a new pointer at (x, y), as large as those that the image has. */

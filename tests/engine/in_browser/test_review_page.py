@@ -155,6 +155,19 @@ def test_a_pointer_is_taken_moved_and_deleted_by_keys(page: Page) -> None:
     assert (deleted.count, deleted.pointers) == (1, (BOXES[1],))
 
 
+def test_a_drag_makes_no_pointer_outside_and_none_without_an_area(page: Page) -> None:
+    page.open(height=1000)
+    page.edit(0)
+    page.drag((100, -40), (200, -10))
+    assert page.browser.texts(".state") == ["Not reviewed yet"]
+    page.drag((130, 250), (190, 250))
+    flat = page.saved()["a.png"]
+    assert flat.count == 3
+    assert flat.pointers[2].bounds == pytest.approx((130, 250, 190, 253), abs=1)
+    page.drag((350, -40), (380, 30))
+    assert page.saved()["a.png"].pointers[3].bounds == pytest.approx((350, 0, 380, 30), abs=1)
+
+
 def test_the_count_stays_while_pointers_only_move(page: Page) -> None:
     """A person may say that two pointers are one object."""
     page.edit(0)
