@@ -220,6 +220,9 @@ export class Editor {
   }
 
   typeCount() {
+    const { count, reviewed } = this.answer();
+    // After Enter, leaving the field says the same once more.
+    if (reviewed && this.count.value === String(count)) return;
     if (this.isEditable()) this.setCount(this.count.value === "" ? NaN : Number(this.count.value));
   }
 
@@ -337,8 +340,10 @@ export class Editor {
   }
 
   escape() {
-    if (document.activeElement === this.count) this.dialog.focus();
-    else if (this.selected !== null) this.select(null);
+    if (document.activeElement === this.count) {
+      this.count.value = this.answer().count ?? ""; // before the focus leaves it, which would say it
+      this.dialog.focus();
+    } else if (this.selected !== null) this.select(null);
     else this.dialog.close();
   }
 }

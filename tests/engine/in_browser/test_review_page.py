@@ -204,6 +204,22 @@ def test_undo_leads_back_to_what_nobody_has_reviewed(page: Page) -> None:
     assert page.browser.texts(".state") == ["Not reviewed yet"]
 
 
+def test_a_typed_count_is_one_step_and_escape_leaves_it(page: Page) -> None:
+    page.edit(0)
+    page.browser.press("c", "9", ESCAPE)
+    assert page.browser.run("return document.querySelector('.count').value") == "2"
+    assert page.browser.texts(".state") == ["Not reviewed yet"]
+    page.browser.press("c", "2", ENTER)  # what the run said, but a person says it now
+    assert page.saved()["a.png"].count == 2
+    page.browser.press("c", "1", "2", ENTER)
+    assert page.saved()["a.png"].count == 12
+    page.browser.press("u")
+    page.browser.wait("document.querySelector('.count').value === '2'")
+    page.browser.press("u")
+    page.browser.wait("document.querySelector('.state').textContent === 'Not reviewed yet'")
+    assert page.saved() == {}
+
+
 def test_images_are_accepted_one_after_the_other_and_taken_back(page: Page) -> None:
     page.edit(0)
     page.browser.press(ENTER, ENTER)
