@@ -164,6 +164,13 @@ export class Editor {
     this.withdrawButton.disabled = !reviewed;
     this.deleteButton.disabled = this.selected === null;
     this.list.replaceChildren(...pointers.map((pointer, k) => this.listEntry(pointer, k)));
+    this.keepFocus();
+  }
+
+  /** A button that is disabled or gone has the focus no more, and without it the keys would do nothing. */
+  keepFocus() {
+    const focused = document.activeElement;
+    if (this.dialog.open && (!this.dialog.contains(focused) || focused.disabled)) this.dialog.focus();
   }
 
   remarkOn(count, pointers) {

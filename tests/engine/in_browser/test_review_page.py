@@ -204,6 +204,17 @@ def test_undo_leads_back_to_what_nobody_has_reviewed(page: Page) -> None:
     assert page.browser.texts(".state") == ["Not reviewed yet"]
 
 
+@pytest.mark.parametrize(("before", "button"), [("5", "Undo"), ("5", "Not reviewed"), (TAB, "Delete")])
+def test_keys_work_after_a_button_that_is_disabled_then(page: Page, before: str, button: str) -> None:
+    page.edit(0)
+    page.browser.press(before)
+    next(each for each in page.browser.all(".editor .facts button") if each.text == button).click()
+    page.browser.run("return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.browser.press("n", "7")
+    assert page.browser.texts(".editor h2") == ["b.png"]
+    assert page.saved()["b.png"].count == 7
+
+
 def test_a_typed_count_is_one_step_and_escape_leaves_it(page: Page) -> None:
     page.edit(0)
     page.browser.press("c", "9", ESCAPE)
