@@ -1,12 +1,14 @@
 // Changes on their way to the server: one at a time, the newest of each image, tried again where that fails.
 
 const RETRY_MS = 3000;
+const REPEAT = "open the address that it prints, and repeat there what is not saved.";
 
 /** Sends changes. `onstate(state, sentence)` is told "saving", "saved" or "failed". */
 export class Saver {
   constructor(onstate) {
     this.onstate = onstate;
     this.waiting = new Map();
+    this.refused = new Map(); // image -> why its last change is not saved, nor will be
     this.sending = false;
     window.addEventListener("beforeunload", (event) => this.isBusy() && event.preventDefault());
   }
@@ -29,16 +31,23 @@ export class Saver {
     while (this.waiting.size > 0) {
       const [index, change] = this.waiting.entries().next().value;
       this.waiting.delete(index);
+      this.refused.delete(index);
       const failure = await post(change);
       if (failure === null) continue;
-      if (failure.again && !this.waiting.has(index)) this.waiting.set(index, change);
+      if (!failure.again) {
+        this.refused.set(index, failure.sentence);
+        continue;
+      }
+      if (!this.waiting.has(index)) this.waiting.set(index, change);
       this.sending = false;
       this.onstate("failed", `Not saved: ${failure.sentence}`);
-      if (failure.again) setTimeout(() => this.waiting.size > 0 && this.send(), RETRY_MS);
+      setTimeout(() => this.waiting.size > 0 && this.send(), RETRY_MS);
       return;
     }
     this.sending = false;
-    this.onstate("saved", "All changes are saved");
+    const [sentence] = this.refused.values();
+    if (sentence === undefined) this.onstate("saved", "All changes are saved");
+    else this.onstate("failed", `Not saved: ${sentence}`);
   }
 }
 
@@ -50,9 +59,11 @@ async function post(change) {
       body: JSON.stringify(change),
     });
     if (response.ok) return null;
+    // Each start has a token of its own, which this page cannot know.
+    if (response.status === 403) return { sentence: `pc-engine review was started anew: ${REPEAT}`, again: false };
     const { error } = await response.json();
     return { sentence: error, again: response.status >= 500 };
   } catch {
-    return { sentence: "pc-engine review does not answer. Start it again and reload this page.", again: true };
+    return { sentence: `pc-engine review does not answer. If it has ended, start it, ${REPEAT}`, again: true };
   }
 }

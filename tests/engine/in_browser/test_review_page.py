@@ -12,6 +12,7 @@ from PIL import Image
 from pc_engine.corrections import Correction, read_corrections
 from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
 from pc_engine.review import ReviewServer, ReviewSession
+from pc_engine.review.changes import Answer, Withdrawal
 
 TAB, ENTER, ESCAPE, DELETE, LEFT, RIGHT, DOWN = "\ue004", "\ue007", "\ue00c", "\ue017", "\ue012", "\ue014", "\ue015"
 BOXES = (BoxPointer(10.0, 20.0, 110.0, 120.0, 0.5), BoxPointer(200.0, 100.0, 300.0, 200.0, 0.25))
@@ -282,6 +283,37 @@ def test_what_is_not_saved_is_said_and_tried_again(page: Page, monkeypatch: pyte
     assert "No space left on device" in page.browser.texts(".editor .save-state")[0]
     assert page.saved()["a.png"].count == 5
     assert all("500 (Internal Server Error)" in complaint for complaint in page.browser.complaints())
+
+
+def test_a_page_of_an_earlier_start_says_where_to_go_on(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.edit(0)
+    monkeypatch.setattr(page.server, "token", "another" * 6)  # as after a second start at the same port
+    page.browser.press("5")
+    page.browser.wait("document.querySelector('.editor .save-state').dataset.state === 'failed'")
+    assert "started anew: open the address that it prints" in page.browser.texts(".editor .save-state")[0]
+    assert all("403 (Forbidden)" in complaint for complaint in page.browser.complaints())
+    assert read_corrections(page.run) == {}
+
+
+def test_what_is_refused_holds_up_no_other_change(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    change, asked = page.server.session.change, threading.Event()
+
+    def refuse_the_first(wanted: Answer | Withdrawal) -> int:
+        if wanted.index == 0 and isinstance(wanted, Answer) and wanted.count == 5:
+            asked.wait(10)
+            raise ValueError("There are never five.")
+        return change(wanted)
+
+    monkeypatch.setattr(page.server.session, "change", refuse_the_first)
+    page.edit(0)
+    page.browser.press("5", "n", "7")
+    asked.set()
+    page.browser.wait("document.querySelector('.editor .save-state').dataset.state === 'failed'")
+    assert page.browser.texts(".editor .save-state") == ["Not saved: There are never five."]
+    assert [correction.count for correction in read_corrections(page.run).values()] == [7]
+    page.browser.press("p", "6")
+    assert {name: correction.count for name, correction in page.saved().items()} == {"a.png": 6, "b.png": 7}
+    assert all("422 (Unprocessable" in complaint for complaint in page.browser.complaints())
 
 
 def test_the_editor_fits_a_phone(page: Page) -> None:
