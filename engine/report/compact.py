@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pc_engine.result import Pointer
+from pc_engine.sources.addresses import is_address
 
 # What a row ends with where nothing is known; such an end is left out.
 _DEFAULTS: list[Any] = [None, None, 0, 0, None, -1, None, None, [], -1, 0, None, 0, []]
@@ -130,8 +131,17 @@ def name_of_class(class_id: int) -> str:
 
 
 def split_path(path: str) -> tuple[str, str]:
-    """Return a path's folder, with the separator that ends it, and its name."""
-    cut = max(path.rfind(separator) for separator in ("/", os.sep)) + 1
+    """Return a path's folder, with the separator that ends it, and its name.
+
+    What an image in an archive is called stands first in its address, and its archive is a part of its name here; so is
+    the query of an address.
+    """
+    if is_address(path):
+        start = path.index("://") + len("://")
+        ends = (path.find(mark, start) for mark in ("::", "?"))
+        cut = path.rfind("/", 0, min((end for end in ends if end >= 0), default=len(path))) + 1
+    else:
+        cut = max(path.rfind(separator) for separator in ("/", os.sep)) + 1
     return path[:cut], path[cut:]
 
 

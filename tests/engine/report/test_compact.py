@@ -128,3 +128,19 @@ def test_the_folder_of_a_path_ends_with_its_separator() -> None:
     assert split_path("a/b/c.jpg") == ("a/b/", "c.jpg")
     assert split_path("c.jpg") == ("", "c.jpg")
     assert split_path("a/odd\\name.jpg") == ("a/", "odd\\name.jpg")
+    assert split_path("a/b?c/d::e.jpg") == ("a/b?c/", "d::e.jpg")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("tar://", "a.jpg::/data/shard-000.tar"),
+        ("zip://in/side/", "a.jpg::s3://bucket/photos.zip"),
+        ("s3://bucket/photos/", "a.jpg"),
+        ("https://example.org/photos/", "a.jpg?signed=by/somebody"),
+        ("simplecache::https://example.org/", "a.jpg?signed=by/somebody"),
+        ("https://", "example.org"),
+    ],
+)
+def test_an_address_is_called_after_the_image_and_not_its_archive(folder: str, name: str) -> None:
+    assert split_path(folder + name) == (folder, name)
