@@ -74,9 +74,9 @@ export class Editor {
         this.title,
         this.saveState,
         this.position,
-        button("‹", () => this.step(-1), { title: "Previous (P)" }),
-        button("›", () => this.step(1), { title: "Next (N)" }),
-        button("✕", () => this.dialog.close(), { title: "Back to the gallery (Esc)" }),
+        button("‹", () => this.step(-1), { "aria-label": "Previous", title: "Previous (P)" }),
+        button("›", () => this.step(1), { "aria-label": "Next", title: "Next (N)" }),
+        button("✕", () => this.dialog.close(), { "aria-label": "Back to the gallery", title: "Back to the gallery (Esc)" }),
       ),
       this.stage,
       element(

@@ -142,6 +142,7 @@ def test_one_image_is_shown_large_and_keys_lead_on(browser: Any, run: Path) -> N
     browser.wait("document.querySelectorAll('.tile').length === 7")
     browser.all(".tile")[1].click()
     assert browser.texts(".viewer h2") == ["b.png"]
+    assert [button.accessible_name for button in browser.all(".viewer header button")] == ["Previous", "Next", "Close"]
     browser.press("\ue014")  # right arrow
     assert browser.texts(".viewer h2") == ["c.png"]
     assert "cat" in browser.texts(".facts dd")

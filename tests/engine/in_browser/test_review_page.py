@@ -246,6 +246,8 @@ def test_images_are_accepted_one_after_the_other_and_taken_back(page: Page) -> N
 
 def test_keys_lead_to_neighbours_and_a_failed_image_cannot_be_changed(page: Page) -> None:
     page.edit(2)
+    names = [button.accessible_name for button in page.browser.all(".editor header button")]
+    assert names == ["Previous", "Next", "Back to the gallery"]
     page.browser.press("n")
     assert page.browser.texts(".editor h2") == ["broken.jpg"]
     assert page.browser.texts(".stage .missing") == ["It is not an image."]
