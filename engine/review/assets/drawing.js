@@ -48,7 +48,9 @@ export class Drawing {
       group.classList.add("selected");
       const [x0, y0, x1, y1] = boundsOf(pointer);
       group.append(svgElement("rect", { class: "bounds", x: x0, y: y0, width: x1 - x0, height: y1 - y0 }));
-      group.append(svgElement("circle", { class: "handle", cx: x1, cy: y1, r: HANDLE_PX / this.scale() }));
+      // An ellipse may reach beyond the picture; its handle would be out of sight there.
+      const [cx, cy] = [Math.min(x1, this.size[0]), Math.min(y1, this.size[1])];
+      group.append(svgElement("circle", { class: "handle", cx, cy, r: HANDLE_PX / this.scale() }));
     }
     return group;
   }

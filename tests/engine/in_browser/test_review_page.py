@@ -156,6 +156,15 @@ def test_a_pointer_is_taken_moved_and_deleted_by_keys(page: Page) -> None:
     assert (deleted.count, deleted.pointers) == (1, (BOXES[1],))
 
 
+def test_an_ellipse_that_reaches_beyond_the_picture_is_resized(page: Page) -> None:
+    page.edit(1)
+    page.drag((200, 150), (390, 290))
+    assert page.saved()["b.png"].pointers[0].bounds == pytest.approx((350, 270, 430, 310), abs=1)
+    page.drag((399, 299), (390, 295))
+    assert page.saved()["b.png"].pointers[0].bounds == pytest.approx((350, 270, 390, 295), abs=1)
+    assert page.saved()["b.png"].count == 1
+
+
 def test_a_drag_makes_no_pointer_outside_and_none_without_an_area(page: Page) -> None:
     page.open(height=1000)
     page.edit(0)
