@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -192,6 +194,14 @@ def test_it_fits_a_phone(browser: Any, run: Path) -> None:
     assert first["y"] == second["y"]
     browser.all(".tile")[0].click()
     assert browser.run("return document.querySelector('dialog').scrollWidth") <= 360
+
+
+def test_it_is_printed_on_few_pages(browser: Any, run: Path, tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    photo = tmp_path / "my photos" / "a.png"
+    browser.open(write_report(write_run(tmp_path / "many", *(counted(photo, 1) for _ in range(1000)))).path)
+    browser.wait(FIRST_PICTURE)
+    pages = base64.b64decode(browser.driver.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pages)) <= 5
 
 
 def test_a_run_without_images_says_so(browser: Any, tmp_path: Path, write_run: Callable[..., Path]) -> None:
