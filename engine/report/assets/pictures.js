@@ -7,16 +7,16 @@ const PATIENCE_MS = 60;
 
 /**
  * Return a picture that tries addresses in turn, null among them being none, with a remark in its place where all fail.
- * `drawing` lies over it once it is there.
+ * `drawing` lies over it once it is there. `size` is that of the photo as displayed.
  */
-export function picture(addresses, drawing, remark, { patient = false } = {}) {
+export function picture(addresses, drawing, remark, { patient = false, size = null } = {}) {
   const frame = element("div", { class: "picture" });
   const remaining = addresses.filter((address) => address);
   const image = element("img", {
     alt: "",
     decoding: "async",
     draggable: "false",
-    onload: () => frame.classList.add("loaded"),
+    onload: () => (isOnItsSide(image, size) ? next() : frame.classList.add("loaded")),
     onerror: () => next(),
   });
 
@@ -35,6 +35,11 @@ export function picture(addresses, drawing, remark, { patient = false } = {}) {
   if (patient) setTimeout(() => frame.isConnected && next(), PATIENCE_MS);
   else next();
   return frame;
+}
+
+/** Whether a photo is not turned as its EXIF orientation says, which browsers leave aside in WebP. */
+function isOnItsSide({ naturalWidth, naturalHeight }, size) {
+  return size !== null && size[0] !== size[1] && naturalWidth === size[1] && naturalHeight === size[0];
 }
 
 /** The thumbnails that a page carries, in parts that are read when one of them is first asked for. */

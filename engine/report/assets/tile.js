@@ -15,7 +15,10 @@ export function tile(rows, i, addresses, open) {
   const failed = rows.error(i);
   const body =
     failed === null
-      ? picture(addresses, pointerDrawing(width, height, rows.pointers(i)), "No picture here", { patient: true })
+      ? picture(addresses, pointerDrawing(width, height, rows.pointers(i)), "No picture here", {
+          patient: true,
+          size: [width, height],
+        })
       : element("div", { class: "picture failed" }, element("p", { class: "missing" }, failed));
   return element(
     "button",

@@ -57,7 +57,7 @@ export class Viewer {
     const others = pointerDrawing(width, height, rows.otherPointers(number), { class: "others" });
     const body =
       rows.error(number) === null
-        ? picture(this.addressesOf(number), drawing, missingSentence(rows, number))
+        ? picture(this.addressesOf(number), drawing, missingSentence(rows, number), { size: [width, height] })
         : element("div", { class: "picture failed" }, element("p", { class: "missing" }, rows.error(number)));
     if (rows.otherPointers(number).length > 0) body.append(others);
     this.stage.replaceChildren(body);
@@ -72,7 +72,7 @@ export class Viewer {
 
 function missingSentence(rows, i) {
   if (rows.address(i) === null) return "The photo is no file, and the page has no thumbnail of it.";
-  return "The photo cannot be shown: it is no longer there, or in a format that browsers do not show, such as TIFF.";
+  return "The photo cannot be shown: it is no longer there, or in a format that browsers do not show as it is, such as TIFF or a turned WebP.";
 }
 
 function facts(rows, i) {

@@ -185,6 +185,23 @@ def test_the_page_goes_without_photos_only_with_thumbnails(browser: Any, run: Pa
     assert all("ERR_FILE_NOT_FOUND" in complaint for complaint in browser.complaints())
 
 
+def test_a_turned_webp_is_shown_as_its_pointers_lie_or_not_at_all(
+    browser: Any, tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (90, 120), "green").save(tmp_path / "turned.webp", exif=exif)
+    run = write_run(tmp_path / "run", counted(tmp_path / "turned.webp", 1))
+    browser.open(write_report(run).path)
+    browser.wait("document.querySelector('.tile .missing')")
+    browser.open(write_report(run, thumbnails=True).path)
+    browser.wait(FIRST_PICTURE)
+    browser.one(".tile").click()
+    browser.wait("document.querySelector('.viewer .picture').classList.contains('loaded')")
+    shown = "document.querySelector('.viewer img')"
+    assert browser.run(f"return [{shown}.naturalWidth, {shown}.naturalHeight]") == [120, 90]
+
+
 def test_it_fits_a_phone(browser: Any, run: Path) -> None:
     browser.open(write_report(run).path, 360, 740)
     browser.run("document.querySelector('.gallery').scrollIntoView()")
