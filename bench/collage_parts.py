@@ -63,7 +63,7 @@ class CollageParts:
     objects
         Cut-out objects by the class that a collage of them has; None for collages of any objects.
     grounds
-        Squares in which no object is labelled.
+        Squares in which no object is labelled, of photos whose labels say where the objects are.
     """
 
     objects: dict[str | None, tuple[Cut, ...]]
@@ -85,7 +85,8 @@ def collage_parts(
     Parameters
     ----------
     sets
-        Labelled photos, some with boxes. A photo that several sets name is taken once.
+        Labelled photos, some with boxes. A photo that several sets name is taken once. One without boxes gives a ground
+        where its count is 0.
     groups
         Number of groups that the photos are dealt out to at random: what two groups hold has no photo in common.
     per_class
@@ -159,7 +160,12 @@ def _objects(image: LabelledImage, size: tuple[int, int], least: float) -> list[
 
 
 def _ground(image: LabelledImage, size: tuple[int, int], least: float) -> Cut | None:
-    """Return the largest square of a photo that touches no box and no crowd region; None where it is too small."""
+    """Return the largest square of a photo that touches no box and no crowd region.
+
+    None where it is too small, or where the labels leave objects without a box: those may be anywhere.
+    """
+    if _shows_unboxed(image):
+        return None
     columns, rows = size[0] // _CELL, size[1] // _CELL
     taken = np.zeros((rows, columns), bool)
     for box in (*image.boxes, *image.crowds):
@@ -168,6 +174,13 @@ def _ground(image: LabelledImage, size: tuple[int, int], least: float) -> Cut | 
         taken[y0:y1, x0:x1] = True
     column, row, side = (_CELL * value for value in _largest_free_square(taken))
     return Cut(image.path, (column, row, column + side, row + side)) if side >= max(least, _CELL) else None
+
+
+def _shows_unboxed(image: LabelledImage) -> bool:
+    """Whether a photo may show objects that no box and no crowd region marks."""
+    if image.count is None:
+        return not (image.boxes or image.crowds)
+    return image.count > len(image.counted_boxes)
 
 
 def _largest_free_square(taken: np.ndarray) -> tuple[int, int, int]:

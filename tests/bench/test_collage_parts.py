@@ -69,6 +69,24 @@ def test_a_ground_touches_no_box_and_no_crowd(tmp_path: Path) -> None:
     assert [piece.photo.name for piece in parts.grounds] == ["a.png"]
 
 
+def test_a_photo_with_objects_that_no_box_marks_gives_no_ground(tmp_path: Path) -> None:
+    dog = Box(0, 0, 60, 60, "dog")
+    labels = {
+        "empty": LabelledImage(tmp_path / "empty", 0),
+        "boxed": LabelledImage(tmp_path / "boxed", 1, boxes=(dog,)),
+        "crowd": LabelledImage(tmp_path / "crowd", crowds=(dog,)),
+        "another": LabelledImage(tmp_path / "another", 1, boxes=(dog, Box(70, 0, 130, 60, "cat"))),
+        "counted": LabelledImage(tmp_path / "counted", 2),
+        "classed": LabelledImage(tmp_path / "classed", class_name="dog"),
+        "unlabelled": LabelledImage(tmp_path / "unlabelled"),
+        "one without a box": LabelledImage(tmp_path / "one without a box", 2, boxes=(dog,)),
+    }
+    for image in labels.values():
+        Image.new("RGB", SIZE).save(image.path, "png")
+    (parts,) = cut(list(labels.values()))
+    assert {piece.photo.name for piece in parts.grounds} == {"empty", "boxed", "crowd", "another"}
+
+
 def test_classes_with_too_few_objects_take_no_part(tmp_path: Path) -> None:
     dog, cat = Box(0, 0, 60, 60, "dog"), Box(100, 100, 160, 160, "cat")
     images = [photo(tmp_path / "a.png", dog, cat), photo(tmp_path / "b.png", dog)]
