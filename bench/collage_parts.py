@@ -142,9 +142,10 @@ def _size(image: LabelledImage) -> tuple[int, int] | str:
 
 
 def _objects(image: LabelledImage, size: tuple[int, int], least: float) -> list[Cut]:
-    """Return the objects of a photo that can be cut out without much of another."""
+    """Return the objects of a photo that can be cut out without much of another or of a crowd region."""
     boxes, _, _ = clip_to_frame(image.boxes, *size)
-    shared = intersection_areas([BoxPointer(box.x0, box.y0, box.x1, box.y1, 1.0) for box in boxes], boxes)
+    others = (*boxes, *clip_to_frame(image.crowds, *size)[0])
+    shared = intersection_areas([BoxPointer(box.x0, box.y0, box.x1, box.y1, 1.0) for box in boxes], others)
     found = []
     for place, box in enumerate(boxes):
         width, height = box.x1 - box.x0, box.y1 - box.y0
@@ -152,7 +153,7 @@ def _objects(image: LabelledImage, size: tuple[int, int], least: float) -> list[
         if longer < least or shorter < max(_NARROWEST, longer / _LONGEST):
             continue
         shares = np.delete(shared[place], place) / box.area
-        same = np.array([other.class_name == box.class_name for other in boxes])
+        same = np.array([other.class_name == box.class_name for other in others])
         if (shares <= np.where(np.delete(same, place), _SAME_CLASS, _OTHER_CLASS)).all():
             corners = (round(box.x0), round(box.y0), round(box.x1), round(box.y1))
             found.append(Cut(image.path, corners, box.class_name))

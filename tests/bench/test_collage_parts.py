@@ -45,6 +45,14 @@ def test_objects_that_show_another_of_their_class_are_left(tmp_path: Path) -> No
     assert corners(parts) == {"dog": [(0, 100, 100, 180), (160, 0, 260, 100)]}
 
 
+def test_objects_in_a_crowd_of_their_class_are_left(tmp_path: Path) -> None:
+    boxes = (Box(0, 0, 100, 100, "dog"), Box(200, 0, 300, 100, "cat"), Box(200, 140, 300, 240, "dog"))
+    # Dogs over 12 columns of the first dog and 40 of the cat; the region ends with the frame below the last dog.
+    crowds = (Box(88, 0, 240, 100, "dog"), Box(200, 232, 300, 400, "dog"))
+    (parts,) = cut([photo(tmp_path / "a.png", *boxes, crowds=crowds)])
+    assert corners(parts) == {"cat": [(200, 0, 300, 100)], "dog": [(200, 140, 300, 240)]}
+
+
 def test_what_is_small_or_a_sliver_is_left_and_boxes_end_with_the_frame(tmp_path: Path) -> None:
     boxes = (
         Box(0, 0, 39, 39, "dog"),
