@@ -22,7 +22,8 @@ from pc_engine.sources import read_file
 # Side in pixels of the cells in which a square without objects is looked for.
 _CELL = 8
 # A cut-out may show another object of its class over this share of its area, and one of another class over that: the
-# first would be an object too many, the second only hides some of the one that counts.
+# first would be an object too many, the second only hides some of the one that counts. Where collages have objects of
+# any class, all are of one.
 _SAME_CLASS, _OTHER_CLASS = 0.1, 0.5
 # Longer over shorter side of a cut-out: what is thinner is a sliver at the size of a collage.
 _LONGEST = 4.0
@@ -112,8 +113,7 @@ def collage_parts(
     """
     photos = list({image.path: image for labelled in sets for image in labelled.images}.values())
     members = np.random.default_rng([seed, groups]).permutation(len(photos)) % groups
-    objects: list[list[Cut]] = [[] for _ in range(groups)]
-    grounds: list[list[Cut]] = [[] for _ in range(groups)]
+    readable: list[list[tuple[LabelledImage, tuple[int, int]]]] = [[] for _ in range(groups)]
     unreadable = []
     with ThreadPoolExecutor(usable_cores()) as pool:
         for done, (image, group, size) in enumerate(zip(photos, members, pool.map(_size, photos), strict=True), 1):
@@ -121,12 +121,13 @@ def collage_parts(
             if isinstance(size, str):
                 unreadable.append((str(image.path), size))
                 continue
-            objects[group].extend(_objects(image, size, object_side))
-            ground = _ground(image, size, ground_side)
-            grounds[group].extend([ground] if ground else [])
+            readable[group].append((image, size))
     parts = [
-        CollageParts(_by_class(of_group, per_class), tuple(free))
-        for of_group, free in zip(objects, grounds, strict=True)
+        CollageParts(
+            _objects(of_group, per_class, object_side),
+            tuple(filter(None, (_ground(image, size, ground_side) for image, size in of_group))),
+        )
+        for of_group in readable
     ]
     for of_group in parts:
         _check(of_group, groups, per_class, object_side, ground_side)
@@ -141,7 +142,21 @@ def _size(image: LabelledImage) -> tuple[int, int] | str:
         return str(error)
 
 
-def _objects(image: LabelledImage, size: tuple[int, int], least: float) -> list[Cut]:
+def _objects(
+    photos: Sequence[tuple[LabelledImage, tuple[int, int]]], per_class: int, least: float
+) -> dict[str | None, tuple[Cut, ...]]:
+    """Return the objects of photos with their sizes, by the classes that have as many as ``per_class``; all else."""
+    objects = [cut for image, size in photos for cut in _cut_out(image, size, least)]
+    numbers = Counter(cut.class_name for cut in objects)
+    classes = sorted(name for name, number in numbers.items() if name is not None and number >= per_class)
+    if not classes:
+        return {None: tuple(cut for image, size in photos for cut in _cut_out(image, size, least, _SAME_CLASS))}
+    return {name: tuple(cut for cut in objects if cut.class_name == name) for name in classes}
+
+
+def _cut_out(
+    image: LabelledImage, size: tuple[int, int], least: float, of_another_class: float = _OTHER_CLASS
+) -> list[Cut]:
     """Return the objects of a photo that can be cut out without much of another or of a crowd region."""
     boxes, _, _ = clip_to_frame(image.boxes, *size)
     others = (*boxes, *clip_to_frame(image.crowds, *size)[0])
@@ -154,7 +169,7 @@ def _objects(image: LabelledImage, size: tuple[int, int], least: float) -> list[
             continue
         shares = np.delete(shared[place], place) / box.area
         same = np.array([other.class_name == box.class_name for other in others])
-        if (shares <= np.where(np.delete(same, place), _SAME_CLASS, _OTHER_CLASS)).all():
+        if (shares <= np.where(np.delete(same, place), _SAME_CLASS, of_another_class)).all():
             corners = (round(box.x0), round(box.y0), round(box.x1), round(box.y1))
             found.append(Cut(image.path, corners, box.class_name))
     return found
@@ -201,14 +216,6 @@ def _largest_free_square(taken: np.ndarray) -> tuple[int, int, int]:
         else:
             too_large = side
     return column, row, fits
-
-
-def _by_class(objects: Sequence[Cut], per_class: int) -> dict[str | None, tuple[Cut, ...]]:
-    numbers = Counter(cut.class_name for cut in objects)
-    classes = sorted(name for name, number in numbers.items() if name is not None and number >= per_class)
-    if not classes:
-        return {None: tuple(objects)}
-    return {name: tuple(cut for cut in objects if cut.class_name == name) for name in classes}
 
 
 def _check(parts: CollageParts, groups: int, per_class: int, object_side: float, ground_side: float) -> None:

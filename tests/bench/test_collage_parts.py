@@ -105,6 +105,20 @@ def test_classes_with_too_few_objects_take_no_part(tmp_path: Path) -> None:
     assert {name: len(found) for name, found in corners(cut(plain, per_class=1)[0]).items()} == {None: 2}
 
 
+def test_where_any_class_counts_objects_that_show_another_of_any_are_left(tmp_path: Path) -> None:
+    # The cat hides 40 of the dog's 100 columns.
+    boxes = (Box(0, 0, 100, 100, "dog"), Box(60, 0, 160, 100, "cat"), Box(200, 100, 260, 160, "bird"))
+    images = [photo(tmp_path / "a.png", *boxes)]
+    assert corners(cut(images)[0]) == {
+        "bird": [(200, 100, 260, 160)],
+        "cat": [(60, 0, 160, 100)],
+        "dog": [(0, 0, 100, 100)],
+    }
+    images.append(photo(tmp_path / "b.png", Box(0, 0, 60, 60, "fish")))
+    (parts,) = cut(images, per_class=2)
+    assert sorted(corners(parts)[None]) == [(0, 0, 60, 60), (200, 100, 260, 160)]
+
+
 def test_groups_share_no_photo(tmp_path: Path) -> None:
     images = [photo(tmp_path / f"{k}.png", Box(0, 0, 60, 60, "dog"), Box(70, 0, 130, 60, "dog")) for k in range(12)]
     groups = cut([*images, *images], groups=3)
