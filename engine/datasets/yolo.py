@@ -1,9 +1,9 @@
 """YOLO: a ``data.yaml``, images below ``images/`` and a text file of boxes for each below ``labels/``.
 
 A line of a label file is a class number, then centre x, centre y, width and height as shares of the picture; or, as for
-segmentation, the corners x y x y … of an outline, whose bounding box is taken. An image without a label file, or with
-an empty one, shows no object. The dominant class of an image, that of the largest summed box area, is counted, as for
-COCO.
+segmentation, the corners x y x y … of an outline, whose bounding box is taken; or, where the YAML file gives a
+``kpt_shape``, a box with the keypoints of a pose, which are left out. An image without a label file, or with an empty
+one, shows no object. The dominant class of an image, that of the largest summed box area, is counted, as for COCO.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ def read_yolo(path: Path, split: str | None = None) -> LabelledSet:
     """
     config = _config(path)
     names = _class_names(config.get("names"), path)
+    keypoints = _keypoint_values(config.get("kpt_shape"), path)
     roots = _roots(config, path)
     builder = LabelledSetBuilder(path.parent.name if split is None else f"{path.parent.name}-{split}", path)
     for image in dict.fromkeys(_images(config, split, roots, path)):
         try:
-            builder.add(_labelled(image, names, builder))
+            builder.add(_labelled(image, names, keypoints, builder))
         except (ValueError, ImageError, OSError) as error:
             builder.skip(str(image), str(error))
     return builder.build()
@@ -101,6 +102,17 @@ def _class_names(names: Any, path: Path) -> dict[int, str]:
         raise DataError(f"The 'names' of {path} are not a list of classes or numbers with a class each.") from None
 
 
+def _keypoint_values(shape: Any, path: Path) -> int | None:
+    """Return how many values follow a box, given the number of keypoints and their dimensions; None without poses."""
+    if shape is None:
+        return None
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(size) is int and size > 0 for size in shape)):
+        raise DataError(
+            f"The 'kpt_shape' of {path} is {shape!r:.60}: write the keypoints and their dimensions, as [17, 3]."
+        )
+    return int(shape[0] * shape[1])
+
+
 def _roots(config: Mapping[str, Any], path: Path) -> list[Path]:
     """Return the folders that the paths of a file may be relative to, most likely first."""
     root = config.get("path")
@@ -143,12 +155,14 @@ def _images_of(place: str, roots: list[Path], path: Path) -> Iterator[Path]:
         yield first_existing([found.parent / line, *(root / line for root in roots)]) or found.parent / line
 
 
-def _labelled(image: Path, names: Mapping[int, str], builder: LabelledSetBuilder) -> LabelledImage:
+def _labelled(
+    image: Path, names: Mapping[int, str], keypoints: int | None, builder: LabelledSetBuilder
+) -> LabelledImage:
     if not is_file(image):
         return LabelledImage(image)  # which the builder notes
     labels = _label_file(image)
     lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
-    rows = [_numbers(line, labels) for line in lines if line.strip()]
+    rows = [_numbers(line, keypoints, labels) for line in lines if line.strip()]
     if not rows:
         return LabelledImage(image, 0)
     width, height = displayed_size(image)
@@ -165,22 +179,25 @@ def _label_file(image: Path) -> Path:
     return Path(*parts) / f"{image.stem}.txt"
 
 
-def _numbers(line: str, labels: Path) -> list[float]:
+def _numbers(line: str, keypoints: int | None, labels: Path) -> list[float]:
+    """Return the class and the box or outline of a line, without the ``keypoints`` values of a pose."""
     try:
         row = [float(word) for word in line.split()]
     except ValueError:
         row = []
-    # A sixth value is the confidence of a prediction.
-    is_outline = len(row) >= 7 and len(row) % 2
-    if not (len(row) in (5, 6) or is_outline) or not all(map(math.isfinite, row)):
-        raise ValueError(f"a line of {labels.name} is {line!r:.60}, expected a class and a box or an outline")
-    return row
+    # One value more is the confidence of a prediction.
+    has_box = len(row) in (5, 6) or (keypoints is not None and len(row) - keypoints in (5, 6))
+    has_outline = keypoints is None and len(row) >= 7 and len(row) % 2
+    if not (has_box or has_outline) or not all(map(math.isfinite, row)):
+        what = "a box or an outline" if keypoints is None else f"a box, and {keypoints} values of keypoints"
+        raise ValueError(f"a line of {labels.name} is {line!r:.60}, expected a class and {what}")
+    return row[:5] if has_box else row
 
 
 def _box(row: list[float], names: Mapping[int, str], width: int, height: int) -> Box:
     number, values = int(row[0]), row[1:]
-    if len(values) <= 5:
-        x, y, w, h = values[:4]
+    if len(values) == 4:
+        x, y, w, h = values
         x0, y0, x1, y1 = x - w / 2, y - h / 2, x + w / 2, y + h / 2
     else:
         x0, y0, x1, y1 = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])

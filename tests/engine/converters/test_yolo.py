@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pc_engine.converters import yolo
+from pc_engine.datasets import Box, read_labelled
+from pc_engine.result import BoxPointer, EllipsePointer
 
 yaml = pytest.importorskip("yaml", reason="PyYAML reads data.yaml here")
 
@@ -41,6 +43,17 @@ def test_ellipses_are_poses_of_one_point(two_modes, save, tmp_path) -> None:
     assert ((rows[:, 1:] >= 0) & (rows[:, 1:] <= [1, 1, 1, 1, 1, 1, 2])).all()
     data = yaml.safe_load((tmp_path / "set/data.yaml").read_text())
     assert (data["kpt_shape"], data["flip_idx"], data["names"]) == ([1, 3], [0], {0: "object"})
+
+
+def test_what_was_converted_can_be_read(make_row, save, draw_photos, tmp_path) -> None:
+    ellipse, box = EllipsePointer(32, 24, 16, 12, 1.0), BoxPointer(0, 0, 32, 36, 1.0)
+    rows = [make_row(str(tmp_path / "photos/a.png"), ellipse, ellipse), make_row(str(tmp_path / "photos/b.png"), box)]
+    draw_photos(tmp_path, rows)
+    save(rows, "yolo", tmp_path / "set")
+    labelled = read_labelled(f"yolo:{tmp_path / 'set/data.yaml'}")
+    assert labelled.skipped == ()
+    assert [len(image.boxes) for image in labelled.images] == [2, 1]
+    assert labelled.images[0].boxes[0] == Box(*map(pytest.approx, (16, 12, 48, 36)), "object")
 
 
 def test_among_poses_a_box_has_a_point_that_is_absent(two_modes, save, tmp_path) -> None:

@@ -59,6 +59,23 @@ def test_outlines_are_taken_by_their_bounding_box_and_predictions_lose_their_con
 
 
 @pytest.mark.parametrize(
+    ("shape", "keypoints"), [([12, 2], "0.5 0.4 " * 12), ([24, 3], "0.5 0.4 2 " * 24), ([1, 3], "0.5 0.4 2 ")]
+)
+def test_poses_are_taken_by_their_boxes(tmp_path: Path, shape: list[int], keypoints: str) -> None:
+    box = "0 0.5 0.5 0.1 0.2 "
+    path = place(
+        tmp_path, {"a.png": f"{box}{keypoints}\n{box}{keypoints}0.9\n{box}\n", "b.png": f"{box}{keypoints}2 2\n"}
+    )
+    path.write_text(f"{NAMES}kpt_shape: {shape}\n")
+    labelled = read_labelled(f"yolo:{path}")
+    (image,) = labelled.images
+    assert image.boxes == 3 * (Box(*map(pytest.approx, (90, 40, 110, 60)), "cat"),)
+    ((name, reason),) = labelled.skipped
+    assert Path(name).name == "b.png"
+    assert f"expected a class and a box, and {len(keypoints.split())} values of keypoints" in reason
+
+
+@pytest.mark.parametrize(
     ("config", "images"),
     [
         ("", "images"),
@@ -128,6 +145,9 @@ def test_bad_lines_and_pictures_are_skipped_with_their_reason(tmp_path: Path) ->
         ("names: [cat\n", "cannot be read as YAML"),
         ("just words", "holds no names and values"),
         ("names: {cat: 0}\n", "'names' of"),
+        ("kpt_shape: 17\n", "'kpt_shape' of .* is 17: write the keypoints and their dimensions"),
+        ("kpt_shape: [17, 0]\n", "'kpt_shape' of"),
+        ("kpt_shape: [.inf, 3]\n", "'kpt_shape' of"),
         ("train: elsewhere\n", "'elsewhere' .* are not below"),
         ("train: other.bin\n", "is no folder and no list of images"),
         ("names: [cat]\n", "'images' .* are not below"),
