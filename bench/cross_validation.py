@@ -92,7 +92,7 @@ def held_out_counters(
     Raises
     ------
     UsageError
-        If there are fewer than 2 folds, or more than images or groups.
+        If there are fewer than 2 folds, or more than images, groups, or images of each label.
     DataError
         If fewer than 2 labels can be learnt.
     """

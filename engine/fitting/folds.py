@@ -20,7 +20,7 @@ def stratified_folds(truth: np.ndarray, folds: int, seed: int, groups: Sequence[
     Parameters
     ----------
     truth
-        Label index of each image, (n,). A label with fewer images than folds is missing from some.
+        Label index of each image, (n,). A label with fewer images than folds is missing from some; not all may be.
     folds
         Number of folds.
     seed
@@ -31,8 +31,14 @@ def stratified_folds(truth: np.ndarray, folds: int, seed: int, groups: Sequence[
     Raises
     ------
     UsageError
-        If there are fewer groups than folds.
+        If there are fewer groups than folds, or fewer images of each label.
     """
+    most = int(np.bincount(truth).max())
+    if folds > most:
+        fewer = f"ask for {most} folds or fewer, or " if most > 1 else ""
+        raise UsageError(
+            f"{folds} folds were asked for, but no count label has more than {most} image(s): {fewer}add images."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a label with fewer images than folds, which is allowed
         if groups is None:

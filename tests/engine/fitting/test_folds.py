@@ -28,6 +28,16 @@ def test_a_scarce_label_is_no_warning() -> None:
     assert len(stratified_folds(np.array([0] * 9 + [1]), 3, 0)) == 3
 
 
+@pytest.mark.parametrize("groups", [None, list(range(9))])
+def test_some_label_has_an_image_for_each_fold(groups: list[int] | None) -> None:
+    truth = np.repeat([0, 1, 2], 3)
+    assert len(stratified_folds(truth, 3, 0, groups)) == 3
+    with pytest.raises(UsageError, match=r"more than 3 image\(s\): ask for 3 folds or fewer, or add images"):
+        stratified_folds(truth, 4, 0, groups)
+    with pytest.raises(UsageError, match=r"more than 1 image\(s\): add images"):
+        stratified_folds(np.arange(5), 2, 0)
+
+
 def test_an_image_without_a_group_is_its_own() -> None:
     assert as_groups([None, None]) is None
     assert as_groups(["a", None, "a"]) == ["a", 1, "a"]
