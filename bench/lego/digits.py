@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -95,7 +96,7 @@ def _read_idx(directory: Path, name: str, dimensions: int) -> np.ndarray:
     plain, packed = directory / name, directory / f"{name}.gz"
     try:
         data = plain.read_bytes() if plain.is_file() else gzip.decompress(packed.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"The MNIST file {name}[.gz] cannot be read from {directory} ({error}); give the folder that holds the "
             f"four IDX files."

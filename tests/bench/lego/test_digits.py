@@ -54,7 +54,7 @@ def test_idx_files_plain_and_packed(idx_directory: Path) -> None:
     assert list(train.labels[:11]) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
 
 
-@pytest.mark.parametrize("damage", ["absent", "cut", "no header", "not gzip"])
+@pytest.mark.parametrize("damage", ["absent", "cut", "no header", "not gzip", "bad gzip"])
 def test_damaged_idx_files_are_data_errors(idx_directory: Path, damage: str) -> None:
     plain, packed = idx_directory / "t10k-images-idx3-ubyte", idx_directory / "train-images-idx3-ubyte.gz"
     split = "held-out"
@@ -65,7 +65,8 @@ def test_damaged_idx_files_are_data_errors(idx_directory: Path, damage: str) -> 
     elif damage == "no header":
         plain.write_bytes(b"\0")
     else:
-        packed.write_bytes(b"no gzip")
+        whole = packed.read_bytes()
+        packed.write_bytes(b"no gzip" if damage == "not gzip" else whole[:10] + b"\xff" + whole[11:])
         split = "train"
     with pytest.raises(DataError, match="images-idx3"):
         load_digit_samples(split, idx_directory)  # type: ignore[arg-type]
