@@ -20,6 +20,8 @@ from pc_engine.tensor_file import TensorFileKind, read_tensors, write_tensors
 
 #: Count labels of the paper: Cmax is "4+", at least four objects.
 DEFAULT_LABELS = ("0", "1", "2", "3", "4+")
+# Of a count label: more are no count, and no machine's number has room for them.
+_MOST_DIGITS = 9
 
 _KIND = TensorFileKind(noun="count SVM", format="pc-engine-counter-1", remedy="pc-engine fit-counter")
 _WEIGHTS = "weights."
@@ -181,17 +183,17 @@ def label_counts(labels: Sequence[str]) -> np.ndarray:
     Raises
     ------
     ModelError
-        If a label is no count, the counts do not grow, or one before the last is open-ended.
+        If a label is no count or a huge one, the counts do not grow, or one before the last is open-ended.
     """
     texts = [*labels[:-1], labels[-1].removesuffix("+")] if labels else []
-    if len(texts) < 2 or not all(text.isascii() and text.isdigit() for text in texts):
+    if len(texts) < 2 or not all(text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS for text in texts):
         raise ModelError(
-            f"The count labels {list(labels)} are not at least two whole numbers, where only the last may end in '+': "
-            f"name them as in {list(DEFAULT_LABELS)}."
+            f"The count labels {list(labels)!s:.200} are not two or more whole numbers of up to {_MOST_DIGITS} digits, "
+            f"where only the last may end in '+': name them as in {list(DEFAULT_LABELS)}."
         )
     counts = np.array([int(text) for text in texts], dtype=np.int64)
     if (np.diff(counts) <= 0).any():
-        raise ModelError(f"The count labels {list(labels)} do not grow: name them as in {list(DEFAULT_LABELS)}.")
+        raise ModelError(f"The count labels {list(labels)!s:.200} do not grow: name them as in {list(DEFAULT_LABELS)}.")
     return counts
 
 

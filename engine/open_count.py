@@ -85,5 +85,5 @@ def open_count(weights: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> 
     """
     try:
         return OpenCount(weights, float(header["bias"]), header["floor"], header["most"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ModelError("The count beyond the last label lacks its settings: fit the counter anew.") from None

@@ -181,7 +181,19 @@ def test_labels_and_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "labels", [(), ("1",), ("1+", "2"), ("a", "b"), ("2", "1"), ("1", "1+"), ("-1", "2"), ("1", "+")]
+    "labels",
+    [
+        (),
+        ("1",),
+        ("1+", "2"),
+        ("a", "b"),
+        ("2", "1"),
+        ("1", "1+"),
+        ("-1", "2"),
+        ("1", "+"),
+        ("0", "9" * 20),
+        ("0", "9" * 5000),
+    ],
 )
 def test_labels_that_are_no_counts_are_refused(labels: tuple[str, ...]) -> None:
     with pytest.raises(ModelError, match="The count labels"):

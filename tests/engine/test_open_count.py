@@ -68,7 +68,9 @@ def test_what_is_no_model_is_refused(change: dict[str, Any]) -> None:
         open_count(weights, {**MODEL.header(), **change})
 
 
-@pytest.mark.parametrize("header", [{}, [], "text", None, {"bias": "much"}, {"bias": 1.0, "floor": 4}])
+@pytest.mark.parametrize(
+    "header", [{}, [], "text", None, {"bias": "much"}, {"bias": 10**400}, {"bias": 1.0, "floor": 4}]
+)
 def test_settings_that_are_missing_are_said(header: Any) -> None:
     with pytest.raises(ModelError, match="lacks its settings"):
         open_count(MODEL.weights, header)
