@@ -5,14 +5,15 @@
     {"set": "fruit", "images": [{"file": "img/1.jpg", "dominant": "apple", "count": 2,
                                  "boxes": [{"c": "apple", "b": [x, y, width, height], "crowd": 0}, …]}, …]}
 
-``count`` and ``dominant`` may be left out where there are boxes: the class of the largest summed area is dominant and
-its boxes are counted. ``crowd`` and ``class_id`` may be left out, and so may ``group``, which images that show parts of
-the same photos have in common (see ``pc-engine collage``).
+``count`` and ``dominant`` may be left out where there are boxes, both or one: the class of the largest summed area is
+dominant, and the boxes of the dominant class are counted. ``crowd`` and ``class_id`` may be left out, and so may
+``group``, which images that show parts of the same photos have in common (see ``pc-engine collage``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,9 @@ def _image(entry: Any, folder: Path, builder: LabelledSetBuilder) -> LabelledIma
     )
     group = entry.get("group")
     class_name, count = entry.get("dominant"), parse_count(entry.get("count"))
-    if boxes and class_name is None and count is None:
-        class_name, count = dominant_class(boxes)
-    return LabelledImage(
+    if class_name is None and count != 0:
+        class_name, _ = dominant_class(boxes)
+    image = LabelledImage(
         path=folder / entry["file"],
         count=count,
         class_name=None if class_name is None else str(class_name),
@@ -80,3 +81,5 @@ def _image(entry: Any, folder: Path, builder: LabelledSetBuilder) -> LabelledIma
         crowds=crowds,
         group=None if group is None else str(group),
     )
+    # A dominant class that no box has says nothing of the number.
+    return replace(image, count=len(image.counted_boxes) or None) if count is None else image

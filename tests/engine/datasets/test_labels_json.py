@@ -54,6 +54,25 @@ def test_boxes_alone_give_the_dominant_class_by_area_and_its_count(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"dominant": "ant"}, ("ant", 3)),
+        ({"dominant": "bee"}, ("bee", None)),
+        ({"count": 2}, ("cow", 2)),
+        ({"count": 0}, (None, 0)),  # boxes of what is not counted
+        ({"dominant": "ant", "count": 5}, ("ant", 5)),
+        ({"dominant": "ant", "boxes": []}, ("ant", None)),
+        ({"dominant": "ant", "boxes": [{"b": [0, 0, 2, 2]}]}, ("ant", 1)),
+    ],
+)
+def test_what_is_left_out_is_told_by_the_boxes(tmp_path: Path, said: dict[str, Any], expected: Any) -> None:
+    small, large = {"c": "ant", "b": [0, 0, 2, 2]}, {"c": "cow", "b": [0, 0, 9, 9]}
+    write(tmp_path, [{"file": "a.png", "boxes": [small, small, small, large], **said}])
+    (image,) = read_labelled(str(tmp_path)).images
+    assert (image.class_name, image.count) == expected
+
+
+@pytest.mark.parametrize(
     ("entry", "reason"),
     [
         ({"file": "lost.jpg", "count": 1}, "there is no such file"),
