@@ -48,7 +48,10 @@ class EllipsePointer:
 
 @dataclass(frozen=True)
 class BoxPointer:
-    """The smallest box that holds the cells of one cluster (paper 3.2), in pixels; ``score`` its share of the heat."""
+    """The smallest box that holds the cells of one cluster (paper 3.2), in pixels.
+
+    ``score`` is the cluster's share of the heat: as density peaks smooth it, or as it is with DBSCAN.
+    """
 
     x0: float
     y0: float

@@ -188,8 +188,9 @@ def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSetting
     Returns
     -------
     Outcome
-        Kind ``"box"``; the score is the cluster's share of the heat. With several classes the count is that of all, and
-        the pointers are those of one class after the other, the most probable first.
+        Kind ``"box"``; the score is the cluster's share of the heat, which density peaks have smoothed before (their
+        density), and of the heat itself with DBSCAN. With several classes the count is that of all, and the pointers
+        are those of one class after the other, the most probable first.
     """
     settings = settings or P2CSettings()
     if settings.classes > 1:
