@@ -15,6 +15,7 @@ from pc_engine.backbone import Backbone
 from pc_engine.bench.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine, open_network
+from pc_engine.errors import UsageError
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.features import map_widths
 from pc_engine.fitting.folds import as_groups
@@ -83,7 +84,16 @@ def judge(
     """Return each contender's row of every image, by what they were judged, and what to report of how they were made.
 
     The network runs once for all, and once more to gather the counter's features where ``settings`` ask for folds.
+
+    Raises
+    ------
+    PcEngineError
+        If nothing can be judged, or classes are to be kept from the counters and no image has one.
     """
+    if settings.unseen_classes and all(image.class_name is None for image in images):
+        raise UsageError(
+            "The labels name no classes, so that none can be kept from a counter: leave --unseen-classes out."
+        )
     modes = {contender.mode.name for contender in contenders.values()}
     taps = (contender.mode.taps(contender.of(model).manifest) for contender in contenders.values())
     network = open_network(

@@ -323,3 +323,6 @@ def test_classes_can_be_kept_from_the_counter(tmp_path: Path, draw_scene: Any, t
     assert analysis["scale"]["bins"] == []
     with pytest.raises(UsageError, match="add --folds 5"):
         run(str(tmp_path), tiny_directory, unseen_classes=True)
+    (tmp_path / "labels.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows))
+    with pytest.raises(UsageError, match="The labels name no classes"):
+        run(str(tmp_path), tiny_directory, folds=3, unseen_classes=True, backend="nowhere")
