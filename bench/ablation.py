@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pc_engine.bench.contenders import Contender, Progress, Report, judge
+from pc_engine.bench.contenders import Contender, Progress, Report, Share, judge
 from pc_engine.bench.cross_validation import CounterFit
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, figures, model_and_modes
+from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.features import map_widths
@@ -43,6 +44,8 @@ _CLUSTER = "p2c.cluster"
 _COUPLING, _CLUSTERS, _FEATURES = "counter.coupling", "counter.clusters", "counter.features"
 _MIRRORED, _BEYOND = "counter.mirrored", "counter.beyond"
 _ON, _OFF = "on", "off"
+# A counter that weighs clusters in knows what a cluster is: mode combined reads these settings without such a one only.
+_PEAKS = tuple(f"p2c.{name}" for name in PEAK_LIMITS)
 _SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error", "pointing", "pointing_interval", "iou")
 
 
@@ -88,7 +91,9 @@ def ablate(
     Notes
     -----
     One setting differs at a time: a best value found here is best beside the others as they are. The network runs once
-    for all trials, and counters of ``folds`` are fitted once.
+    for all trials, and counters of ``folds`` are fitted once, beside the model's own settings. Where a counter weighs
+    clusters in, what a cluster is was fitted with it, and mode combined has no trial of ``p2c.cutoff``,
+    ``p2c.min_density`` or ``p2c.min_distance``.
     """
     images = [image for image in labelled.images if image.count is not None]
     if not images:
@@ -101,7 +106,13 @@ def ablate(
     contenders = {
         f"{name} {number}": trial for name, tried in trials.items() for number, (_, _, trial) in enumerate(tried)
     }
-    rows, _, how = judge(images, model, contenders, settings, report, progress)
+    rows, shares, how = judge(images, model, contenders, settings, report, progress)
+    unread = _settled_by_counters(trials, shares)
+    if unread:
+        report(
+            f"Mode combined was not tried with another {' or '.join(unread)}: its counter weighs clusters in, and says "
+            f"what they are."
+        )
     defaults = _defaults(model)
     failures = {row.path: row.error for of_one in rows.values() for row in of_one if not row.ok}
     return {
@@ -118,6 +129,7 @@ def ablate(
                     **_shown(images, rows[f"{name} {number}"], rows[f"{name} 0"], settings.seed),
                 }
                 for number, (setting, value, _) in enumerate(tried)
+                if name != "combined" or setting not in unread
             ]
             for name, tried in trials.items()
         },
@@ -148,6 +160,19 @@ def _trials(
                 settings_for(trial.of(model).manifest)  # an impossible value is said before anything runs
             tried.append((setting, value, trial))
     return tried
+
+
+def _settled_by_counters(
+    trials: Mapping[str, Sequence[tuple[str | None, float | str | None, Contender]]], shares: Sequence[Share]
+) -> list[str]:
+    """Return the settings among the trials of mode combined that it takes from a counter, so that none was tried."""
+    counters = (
+        (setting, share.models[trial.counter].parts.counter)
+        for setting, _, trial in trials.get("combined", ())
+        if setting in _PEAKS
+        for share in shares
+    )
+    return list(dict.fromkeys(setting for setting, counter in counters if counter and counter.clusters))
 
 
 def _counter_trials(mode: Mode, model: Model) -> list[tuple[str | None, float | str | None, Contender]]:

@@ -115,7 +115,9 @@ def combined(
     counter, signatures
         The count SVM and the signature dictionary, which is not read with the setting ``signature="evidence"``.
     settings
-        Those of the heatmap and its clustering, which has to be density peaks; None for the defaults.
+        Those of the heatmap and its clustering, which has to be density peaks; None for the defaults. Where the counter
+        weighs clusters in, their ``cutoff``, ``min_density`` and ``min_distance`` are those that it was fitted with
+        instead.
     pointing
         With what to point; None for the defaults.
     mixture

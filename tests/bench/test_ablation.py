@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pc_engine.bench.ablation import ALTERNATIVES, ablate
 from pc_engine.bench.evaluation import EvaluationSettings, evaluate
+from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import DataError, UsageError
+from pc_engine.manifest import SIGNATURES_FILE
+from pc_engine.model import load_model
 from pc_engine.modes import MODES, CombinedSettings, Settings
 
 FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}
@@ -114,6 +118,26 @@ def test_with_folds_the_counter_is_fitted_in_other_ways(
     found = run(blobs, maps, modes=("c2p",), folds=2)["modes"]["c2p"]
     (one_sided,) = [each for each in found if each["setting"] == "counter.mirrored"]
     assert (one_sided["value"], one_sided["default"]) == ("off", "on")
+
+
+def test_what_a_counter_settles_is_not_tried_in_vain(
+    blobs: str, tiny_directory: Path, tiny_counter: Any, make_model: Any, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    signatures = load_model(tiny_directory).manifest.files[SIGNATURES_FILE]
+    table = np.zeros((6, len(tiny_counter.labels)), np.float32)
+    witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 2.0), signatures)
+    weighing = make_model(tmp_path / "model", counter=replace(tiny_counter, clusters=witness))
+    tried = {"p2c.cutoff": [3.0], "p2c.min_distance": [5.5], "p2c.mean_factor": [0.0]}
+    for model, of_combined in ((tiny_directory, [*tried]), (weighing, ["p2c.mean_factor"])):
+        said: list[str] = []
+        settings = EvaluationSettings(model=str(model), modes=("p2c", "combined"), **FAST)
+        found = ablate(blobs, read_labelled(blobs), settings, tried, report=said.append)
+        settings_of = {mode: [trial["setting"] for trial in trials] for mode, trials in found["modes"].items()}
+        assert settings_of == {"p2c": [None, *tried], "combined": [None, *of_combined]}
+        left_out = [each for each in said if "not tried with another p2c.cutoff or p2c.min_distance:" in each]
+        assert len(left_out) == (model == weighing)
 
 
 def test_defaults_are_none_of_their_alternatives() -> None:
