@@ -26,11 +26,13 @@ from pc_engine.cli import (
     run,
     status,
 )
+from pc_engine.cli.group import Group
 from pc_engine.decode import silence_codecs
 from pc_engine.errors import PcEngineError
 
 app = typer.Typer(
     name="pc-engine",
+    cls=Group,
     help="Count the salient objects in every photo of a folder and point at each.",
     no_args_is_help=True,
     add_completion=False,

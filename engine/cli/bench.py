@@ -13,13 +13,15 @@ import typer
 from pc_engine.cli import options
 from pc_engine.cli.ablation import ablation
 from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
+from pc_engine.cli.group import Group
 from pc_engine.errors import UsageError
 
 # Share of the cores that others may have before the user is told.
 _DISTURBED = 0.05
 
 app = typer.Typer(
-    help="Measure throughput (a run and its stages, its peers, the kernels, decoding), and what each setting is worth."
+    cls=Group,
+    help="Measure throughput (a run and its stages, its peers, the kernels, decoding), and what each setting is worth.",
 )
 app.command("ablation")(ablation)
 

@@ -10,11 +10,12 @@ import typer
 from pc_engine.cli import options
 from pc_engine.cli.console import bars, kept_in, print_json, print_line, progress, remark
 from pc_engine.cli.evaluate import print_report, store_report
+from pc_engine.cli.group import Group
 from pc_engine.cli.target import make_folder
 
 _TABLES = "tables.txt"
 
-app = typer.Typer(help="MNIST-LEGO: scenes of objects built from digits, and the model that knows them.")
+app = typer.Typer(cls=Group, help="MNIST-LEGO: scenes of objects built from digits, and the model that knows them.")
 
 Digits = Annotated[
     Path | None,

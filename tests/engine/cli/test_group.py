@@ -1,0 +1,19 @@
+import re
+
+from pc_engine.cli.group import first_sentence
+
+
+def test_the_list_of_commands_cuts_no_sentence_off(pc_engine):
+    for group in ((), ("bench",), ("lego",)):
+        shown = pc_engine(*group, "--help").out
+        assert "..." not in shown.partition("Commands:")[2]
+    listed = re.sub(r"\s+", " ", pc_engine("--help").out)
+    assert "run Count the objects in every image of SOURCE and point at each." in listed
+
+
+def test_a_first_sentence_may_go_over_lines():
+    assert (
+        first_sentence("One thing,\n    and another: all of it. More.\n\n    And more.")
+        == "One thing, and another: all of it."
+    )
+    assert first_sentence("Only one.") == "Only one."
