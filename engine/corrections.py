@@ -3,6 +3,7 @@
 A line holds a path as its row has it, the count and the pointers that were found right, and when. The last line of a
 path counts; ``{"path": …, "withdrawn": true}`` takes back what was said before. Lines are only ever added, so that
 a crash can tear the last one at most. Corrections outlive the rows: a run made anew with ``--fresh`` keeps them.
+Several reviews may add lines: each takes ``.corrections.lock`` for its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import filelock
+
 from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.durable import sync_folder
 from pc_engine.errors import DataError, PcEngineError
@@ -22,6 +25,10 @@ from pc_engine.result import BoxPointer, EllipsePointer, Pointer, pointer_row
 from pc_engine.row_check import is_number, is_text, is_whole
 from pc_engine.run_directory import CORRECTIONS
 from pc_engine.writers import iter_rows
+
+_LOCK = ".corrections.lock"
+# Far longer than a line takes on a slow disk: whoever holds the lock that long hangs.
+_LOCK_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ def read_corrections(directory: Path) -> dict[str, Correction]:
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
                 try:
                     _apply(line, corrections)
                 except (ValueError, RecursionError) as error:
@@ -75,7 +84,7 @@ def read_corrections(directory: Path) -> dict[str, Correction]:
 
 
 def append_correction(directory: Path, correction: Correction) -> None:
-    """Add a correction to those of a run; once this returns it survives a crash. For one thread at a time.
+    """Add a correction to those of a run; once this returns it survives a crash.
 
     Raises
     ------
@@ -167,7 +176,10 @@ def _append(directory: Path, value: Mapping[str, Any]) -> None:
     line = json.dumps(value, allow_nan=False).encode("ascii") + b"\n"
     try:
         is_new = not path.exists()
-        with path.open("ab+", buffering=0) as stream:
+        # What another process has written so far looks like a line torn by a crash, and would be cut off. The lock is
+        # taken second, as it would make a folder that is not there.
+        lock = filelock.FileLock(directory / _LOCK, timeout=_LOCK_SECONDS)
+        with path.open("ab+", buffering=0) as stream, lock:
             _mend_tail(stream)
             end = stream.seek(0, os.SEEK_END)
             try:
@@ -180,6 +192,10 @@ def _append(directory: Path, value: Mapping[str, Any]) -> None:
                 raise
         if is_new:
             sync_folder(directory)
+    except filelock.Timeout:
+        raise PcEngineError(
+            f"{path} is being written by another process, which does not end: look for another review of this run."
+        ) from None
     except OSError as error:
         raise PcEngineError(
             f"{path} cannot be written ({error.strerror or error}): make room, or check its permissions."

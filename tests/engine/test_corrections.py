@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +85,36 @@ def test_a_torn_last_line_is_ignored_wherever_it_is_torn_and_mended_by_the_next(
     (tmp_path / CORRECTIONS).write_bytes(both[:-1])  # whole, but for its line break
     append_correction(tmp_path, replace(CORRECTION, path="last"))
     assert list(read_corrections(tmp_path)) == ["first", CORRECTION.path, "last"]
+
+
+def test_a_line_that_another_process_is_writing_is_waited_for(tmp_path: Path) -> None:
+    append_correction(tmp_path, CORRECTION)
+    line = (tmp_path / CORRECTIONS).read_bytes().replace(b"a.jpg", b"z.jpg")
+    with ThreadPoolExecutor(1) as other_review:
+        with filelock.FileLock(tmp_path / ".corrections.lock"), (tmp_path / CORRECTIONS).open("ab") as stream:
+            stream.write(line[:20])
+            stream.flush()
+            appended = other_review.submit(append_correction, tmp_path, replace(CORRECTION, path="b"))
+            with pytest.raises(TimeoutError):
+                appended.result(timeout=0.2)
+            stream.write(line[20:])
+        appended.result(timeout=20)
+    assert list(read_corrections(tmp_path)) == [CORRECTION.path, "photos/z.jpg", "b"]
+
+
+def test_another_process_that_does_not_end_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOCK_SECONDS", 0.01)
+    with (
+        filelock.FileLock(tmp_path / ".corrections.lock"),
+        pytest.raises(PcEngineError, match="look for another review"),
+    ):
+        append_correction(tmp_path, CORRECTION)
+
+
+def test_empty_lines_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / CORRECTIONS).write_bytes(b"\n\n")
+    append_correction(tmp_path, CORRECTION)
+    assert list(read_corrections(tmp_path)) == [CORRECTION.path]
 
 
 @given(st.binary(max_size=40), st.integers(1, 7))
