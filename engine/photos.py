@@ -11,6 +11,8 @@ from PIL import Image
 from pc_engine.decode import display_image
 from pc_engine.sources import read_image
 from pc_engine.sources.addresses import is_address
+from pc_engine.sources.parquet_shards import row_of
+from pc_engine.writers import original_name
 
 _QUALITY = 75
 # The middle of WebP's scale from fast to small: the last steps cost much time and save little.
@@ -20,23 +22,23 @@ _EFFORT = 2
 class RunPhotos:
     """Finds the photos that the rows of a run name.
 
-    A relative path is one from the folder that the run was started in. Where nothing lies there from the present one,
-    the folders above the run directory are tried, so that a run may be looked at from anywhere.
+    A relative path is one from the folder that the run was started in. What does not lie there from the present one is
+    looked for from the folders above the run directory, so that a run may be looked at from anywhere.
     """
 
     def __init__(self, directory: Path) -> None:
         self._bases = [Path.cwd(), *directory.absolute().parents]
         self._base_of: dict[str, Path] = {}
+        self._absent: set[str] = set()
 
     def file(self, path: str) -> Path | None:
         """Return the absolute path of the file that a row's path names, there or not; None for an address."""
         if is_address(path):
             return None
-        folder, name = os.path.split(path)
-        base = self._base_of.get(folder)
-        if base is None:
-            base = self._base_of[folder] = self._find_base(folder)
-        return base / folder / name
+        found = self._find(path)
+        if found is None and (original := original_name(path)) != path:
+            found = self._find(original)
+        return found or self._likely_base(os.path.dirname(path)) / path
 
     def read(self, path: str) -> bytes:
         """Return the bytes of the photo that a row's path names.
@@ -47,13 +49,42 @@ class RunPhotos:
             If it is no longer there, or cannot be read.
         """
         file = self.file(path)
-        return read_image(path if file is None else os.fspath(file))
+        return read_image(self._absolute(path) if file is None else os.fspath(file))
 
-    def _find_base(self, folder: str) -> Path:
-        try:
-            return next((base for base in self._bases if (base / folder).is_dir()), self._bases[0])
-        except (OSError, ValueError):  # a name that no file system can hold
-            return self._bases[0]
+    def _absolute(self, address: str) -> str:
+        """Return an address such as ``tar://a.jpg::shard.tar`` with the file that it ends with as an absolute path."""
+        inside, separator, last = address.rpartition("::")
+        archive = self.file(last) if separator else None
+        return address if archive is None or not os.path.lexists(archive) else f"{inside}{separator}{archive}"
+
+    def _find(self, path: str) -> Path | None:
+        """Return where a file is; None where it is nowhere."""
+        folder = os.path.dirname(path)
+        if folder in self._absent:
+            return None
+        # The folder alone does not tell: there may be one of that name in several places, and "" is one everywhere.
+        known = self._base_of.get(folder)
+        row = row_of(path)
+        for base in self._bases if known is None else [known, *self._bases]:
+            if _is_there(base / path) or (row is not None and _is_there(base / row[0])):
+                self._base_of[folder] = base
+                return base / path
+        if not any(_is_there(base / folder) for base in self._bases):
+            self._absent.add(folder)
+        return None
+
+    def _likely_base(self, folder: str) -> Path:
+        """Return from where a file that is nowhere is to be missed."""
+        return self._base_of.get(folder) or next(
+            (base for base in self._bases if folder and _is_there(base / folder)), self._bases[0]
+        )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a name that no file system can hold
+        return False
 
 
 def small_picture(data: bytes, longest_side: int) -> bytes:

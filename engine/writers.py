@@ -35,6 +35,9 @@ _ROWS_HELD = 1_000
 _UNPUBLISHED = ".new"
 # Numbered, by shards of a run, or by their contents.
 _PARTITION_NAME = re.compile(rf"{STEM}(-\d+-of-\d+)?-(\d{{5,}}|r[0-9a-f]{{16}})\.(parquet|jsonl)")
+# How rows hold a byte of a file's name that is not UTF-8, and how Python does.
+_STORED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
+_LONE_SURROGATES = 0xDC00
 
 _POINTER = pa.struct(
     [("kind", pa.string())]
@@ -292,6 +295,11 @@ def stored_name(name: str) -> str:
 def is_partition(path: Path) -> bool:
     """Whether a file's name is that of a partition."""
     return _PARTITION_NAME.fullmatch(path.name) is not None
+
+
+def original_name(name: str) -> str:
+    """Return the name that `stored_name` was given, if it had bytes that are not UTF-8; a name may also just look so."""
+    return _STORED_BYTE.sub(lambda byte: chr(_LONE_SURROGATES + int(byte[1], 16)), name)
 
 
 def _storable(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from pc_engine.errors import ImageError
 from pc_engine.photos import RunPhotos, small_picture
+from pc_engine.sources import iter_images
+from pc_engine.writers import stored_name
 
 SIDEWAYS = 6  # turned by 90 degrees to be displayed
 
@@ -38,16 +46,62 @@ def test_photos_are_found_from_the_present_folder_and_from_those_above_the_run(
     for folder in ("here/photos", "there/photos", "there/runs/run"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "there/photos/a.jpg").write_bytes(b"there")
+    (tmp_path / "here/photos/b.jpg").write_bytes(b"here")
     run = tmp_path / "there/runs/run"
     monkeypatch.chdir(tmp_path)
     assert RunPhotos(run).file("photos/a.jpg") == tmp_path / "there/photos/a.jpg"
     assert RunPhotos(run).read("photos/a.jpg") == b"there"
     monkeypatch.chdir(tmp_path / "here")
-    assert RunPhotos(run).file("photos/a.jpg") == tmp_path / "here/photos/a.jpg"
+    assert RunPhotos(run).file("photos/b.jpg") == tmp_path / "here/photos/b.jpg"
+    assert RunPhotos(run).file("photos/gone.jpg") == tmp_path / "here/photos/gone.jpg"
     assert RunPhotos(run).file(str(tmp_path / "b.jpg")) == tmp_path / "b.jpg"
     assert RunPhotos(run).file("nowhere/a.jpg") == tmp_path / "here/nowhere/a.jpg"
     assert RunPhotos(run).file("https://example.org/a.jpg") is None
     assert RunPhotos(run).file("nul\0/a.jpg") is not None
+
+
+def test_a_folder_of_the_same_name_does_not_hide_the_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("here/photos", "there/photos", "there/run"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "there/photos/a.jpg").write_bytes(b"there")
+    (tmp_path / "there/b.jpg").write_bytes(b"beside the run")
+    monkeypatch.chdir(tmp_path / "here")
+    photos = RunPhotos(tmp_path / "there/run")
+    assert photos.read("photos/a.jpg") == b"there"
+    assert photos.read("b.jpg") == b"beside the run"
+    assert photos.file("gone.jpg") == tmp_path / "there/gone.jpg"
+
+
+def test_archives_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there/run").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    picture = jpeg((8, 8))
+    with tarfile.open(tmp_path / "there/s.tar", "w") as archive:
+        member = tarfile.TarInfo("in/a.jpg")
+        member.size = len(picture)
+        archive.addfile(member, io.BytesIO(picture))
+    with zipfile.ZipFile(tmp_path / "there/z.zip", "w") as zipped:
+        zipped.writestr("in/a.jpg", picture)
+    parquet.write_table(pa.table({"image": [picture]}), tmp_path / "there/t.parquet")
+    monkeypatch.chdir(tmp_path / "there")
+    names = [image.name for image in iter_images(["s.tar", "zip://in/a.jpg::z.zip", "t.parquet"])]
+    assert len(names) == 3
+    monkeypatch.chdir(tmp_path / "here")
+    for name in names:
+        assert RunPhotos(tmp_path / "there/run").read(name) == picture
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file systems there hold no such names")
+def test_names_that_are_not_utf_8_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / os.fsdecode(b"there/caf\xe9")
+    folder.mkdir(parents=True)
+    (folder / os.fsdecode(b"\xff.jpg")).write_bytes(b"a photo")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    photos = RunPhotos(tmp_path / "there/run")
+    name = stored_name(os.fsdecode(b"caf\xe9/\xff.jpg"))
+    assert photos.file(name) == folder / os.fsdecode(b"\xff.jpg")
+    assert photos.read(name) == b"a photo"
 
 
 def test_a_photo_that_is_gone_is_said(tmp_path: Path) -> None:
