@@ -43,7 +43,7 @@ def convert(
     """
     with progress("reading", quiet=quiet or as_json) as tracker:
         rows = _Rows(run, tracker, to)
-        conversion = convert_rows(rows, to, out, Settings(min_score, relative_to, image_root), fresh=fresh)
+        conversion = convert_rows(rows, to, out, Settings(min_score, relative_to, image_root, run), fresh=fresh)
     if as_json:
         print_json(conversion.to_dict())
     elif not quiet:
@@ -79,6 +79,8 @@ def _print(conversion: Conversion) -> None:
     print_line(f"{_images(conversion.images)} with {conversion.pointers:,} pointers: {conversion.out}.{below}")
     for reason, n in conversion.left_out.items():
         print_line(f"Left out: {_images(n)} that {reason}.")
+    if conversion.remark:
+        print_line(conversion.remark)
 
 
 def _images(n: int) -> str:

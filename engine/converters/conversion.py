@@ -15,6 +15,7 @@ from pc_engine.converters.naming import name_of
 from pc_engine.converters.pictures import Survey, pictures, survey_rows
 from pc_engine.converters.staging import Staging
 from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.photos import RunPhotos
 
 _FORMATS: dict[str, Format] = {
     module.FORMAT.name: module.FORMAT for module in (coco, yolo, voc, label_studio, cvat, csv_tables)
@@ -39,6 +40,8 @@ class Conversion:
         Number of images that it does not hold, by the reason, which completes "left out: 2 images that …".
     folder
         The folder below which its images are named; empty where they share none.
+    remark
+        What its user should know, in a sentence; empty where there is nothing.
     """
 
     format: str
@@ -47,6 +50,7 @@ class Conversion:
     pointers: int
     left_out: Mapping[str, int] = field(default_factory=dict)
     folder: str = ""
+    remark: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `pc-engine convert --json` prints, as JSON-ready values."""
@@ -58,6 +62,7 @@ class Conversion:
             "left_out": sum(self.left_out.values()),
             "reasons": dict(self.left_out),
             "folder": self.folder,
+            "remark": self.remark,
         }
 
 
@@ -96,7 +101,7 @@ def convert(
     if settings.image_root is not None and form is not label_studio.FORMAT:
         raise UsageError(f"--image-root is for {label_studio.FORMAT.name}: {to} names images below their folder.")
     with Staging(out, form, fresh=fresh) as staging:
-        survey = survey_rows(rows(), settings.relative_to)
+        survey = survey_rows(rows(), settings.relative_to, None if settings.run is None else RunPhotos(settings.run))
         try:
             conversion = _write(rows(), form, staging.folder, survey, settings, out)
             staging.publish(conversion.to_dict())
@@ -127,5 +132,5 @@ def _write(
             continue
         images += 1
         pointers += len(picture.result.pointers)
-    writer.finish()
-    return Conversion(form.name, out, images, pointers, dict(left_out), name_of(survey.folder))
+    remark = writer.finish() or ""
+    return Conversion(form.name, out, images, pointers, dict(left_out), name_of(survey.folder), remark)

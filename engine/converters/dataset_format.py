@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from pc_engine.converters.data_folder import DataFolder
@@ -23,7 +24,9 @@ class Settings:
     min_score
         Pointers of a lower score are left out.
     relative_to
-        The folder below which images are named, as the rows name it; None for the innermost that holds all of them.
+        The folder below which images are named; None for the innermost that holds all of them.
+    run
+        The run directory: photos that its rows name by relative paths are found from above it, too.
     image_root
         Label Studio only: what comes before an image's name in its URL; None for its local storage.
     """
@@ -31,6 +34,7 @@ class Settings:
     min_score: float = 0.0
     relative_to: str | None = None
     image_root: str | None = None
+    run: Path | None = None
 
 
 class DatasetWriter(Protocol):
@@ -39,8 +43,8 @@ class DatasetWriter(Protocol):
     def add(self, picture: Picture) -> str | None:
         """Add a picture; or return why it is left out, completing "left out: 2 images that …"."""
 
-    def finish(self) -> None:
-        """Write what comes after all pictures."""
+    def finish(self) -> str | None:
+        """Write what comes after all pictures; return what its user should know, in a sentence, or None."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ import os
 import re
 from pathlib import Path, PurePath
 
+from pc_engine.photos import RunPhotos
 from pc_engine.sources import IMAGE_SUFFIXES
+from pc_engine.sources.addresses import is_address
 
 Place = tuple[str, ...]
 
@@ -53,12 +55,24 @@ def name_of(place: Place) -> str:
     return root + "/".join(place[1:] if root else place)
 
 
-def local_folder(folder: Place) -> Path | None:
-    """Return the folder at a place if it is one of this machine's, else None."""
-    if any(_SCHEME.match(name) for name in folder):
+def local_folder(folder: Place, path: str, photos: RunPhotos) -> Path | None:
+    """Return the folder at a place, found by the image ``path`` below it; None if it is none of this machine's."""
+    file, place = photos.file(path), place_of(path)
+    if file is None or place[: len(folder)] != folder:
         return None
-    path = Path(*folder).absolute()
-    return path if path.is_dir() else None
+    found = Path(*file.parts[: len(file.parts) - len(place) + len(folder)])
+    return found if found.is_dir() else None
+
+
+def place_among(folder: str, path: str, photos: RunPhotos) -> Place:
+    """Return the place of a folder as a run names it whose row names ``path``: a relative one among relative paths."""
+    named = place_of(folder)
+    is_named = bool(named) and place_of(path)[: len(named)] == named
+    if is_named or is_address(folder) or is_address(path):
+        return named
+    absolute = os.path.abspath(folder)
+    start = local_folder((), path, photos)
+    return place_of(absolute if os.path.isabs(path) or start is None else os.path.relpath(absolute, start))
 
 
 def label_file(place: Place, suffix: str) -> PurePath:

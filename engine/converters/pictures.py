@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from pc_engine.converters.naming import Place, name_of, place_of, shared_folder
+from pc_engine.converters.naming import Place, local_folder, name_of, place_among, place_of, shared_folder
 from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.photos import RunPhotos
 from pc_engine.result import BoxPointer, EllipsePointer, Result
+from pc_engine.sources.addresses import is_address
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Survey:
         Number of rows, and of those whose image could not be read.
     folder
         The folder below which images are named.
+    local_folder
+        Where that folder is; None if it is none of this machine's.
     categories
         Names of the categories by their index, each but once.
     category_of
@@ -86,13 +91,16 @@ class Survey:
     rows: int
     failed: int
     folder: Place
+    local_folder: Path | None
     categories: tuple[str, ...]
     category_of: Mapping[int | None, int]
     has_boxes: bool
     has_ellipses: bool
 
 
-def survey_rows(rows: Iterable[Mapping[str, Any]], relative_to: str | None = None) -> Survey:
+def survey_rows(
+    rows: Iterable[Mapping[str, Any]], relative_to: str | None = None, photos: RunPhotos | None = None
+) -> Survey:
     """Read all rows through.
 
     Parameters
@@ -101,6 +109,8 @@ def survey_rows(rows: Iterable[Mapping[str, Any]], relative_to: str | None = Non
         The rows of a run.
     relative_to
         The folder below which images are named; None for the innermost that holds all of them.
+    photos
+        Where the run's photos are found; None for from the present folder.
 
     Raises
     ------
@@ -110,18 +120,23 @@ def survey_rows(rows: Iterable[Mapping[str, Any]], relative_to: str | None = Non
     n = failed = 0
     kinds: set[str] = set()
     names: dict[int | None, str] = {}
-    wanted = None if relative_to is None else place_of(relative_to)
-    folder = wanted
+    photos = photos or RunPhotos(Path.cwd())
+    wanted: Place | None = None
+    folder: Place | None = None
+    example: str | None = None
     for row in rows:
         n += 1
         if row["status"] != "ok":
             failed += 1
             continue
-        folder = shared_folder(folder, place_of(row["path"]))
+        path = row["path"]
+        if relative_to is not None and wanted is None:
+            folder = wanted = place_among(relative_to, path, photos)
+        folder = shared_folder(folder, place_of(path))
         if wanted is not None and folder != wanted:
-            raise UsageError(
-                f"The image {row['path']} is not below {relative_to}: name a folder as the run's rows name it."
-            )
+            raise UsageError(f"The image {path} is not below {relative_to}: name a folder that holds all images.")
+        if example is None and not is_address(path):
+            example = path
         result = Result.from_dict(row)
         # A row without pointers tells of its class, too, for formats that list what was looked for.
         names.update([result.class_of(result), *map(result.class_of, result.pointers)])
@@ -132,6 +147,7 @@ def survey_rows(rows: Iterable[Mapping[str, Any]], relative_to: str | None = Non
         rows=n,
         failed=failed,
         folder=folder or (),
+        local_folder=None if example is None else local_folder(folder or (), example, photos),
         categories=_each_once([names[class_id] for class_id in order], order),
         category_of={class_id: index for index, class_id in enumerate(order)},
         has_boxes="box" in kinds,

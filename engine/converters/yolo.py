@@ -2,18 +2,20 @@
 
 A line is ``class cx cy w h`` in shares of the picture. If there are ellipses, the data set is one of poses with a
 single keypoint, and ``px py visibility`` of their centres follow. Scores and counts have no place in it. The images are
-where they were: ``images`` is a symbolic link to their folder, where that is one of this machine's.
+where they were: ``images`` is a symbolic link to their folder, where that is one of this machine's. Those that are not
+found through it stay in the list, and their number is said.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import PurePath
 
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, Format, Settings
-from pc_engine.converters.naming import label_file, local_folder
+from pc_engine.converters.naming import label_file
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.result import EllipsePointer, Pointer
 
@@ -35,10 +37,10 @@ class _YoloWriter:
         (folder.path / LABELS).mkdir()
         folder.open(DATA_FILE).write(_data_yaml(survey))
         self._list = folder.open(LIST_FILE)
-        photos = local_folder(survey.folder)
-        if photos is not None:
+        self._listed = self._absent = 0
+        if survey.local_folder is not None:
             with contextlib.suppress(OSError):  # not every system lets everybody make links
-                (folder.path / IMAGES).symlink_to(photos, target_is_directory=True)
+                (folder.path / IMAGES).symlink_to(survey.local_folder, target_is_directory=True)
 
     def add(self, picture: Picture) -> str | None:
         if len(picture.name.splitlines()) > 1:
@@ -48,11 +50,19 @@ class _YoloWriter:
             return NAME_TAKEN
         with labels:
             labels.writelines(self._line(picture, pointer) for pointer in picture.result.pointers)
+        self._listed += 1
+        self._absent += not os.path.exists(self._folder.path / IMAGES / picture.name)
         self._list.write(f"./{IMAGES}/{picture.name}\n")
         return None
 
-    def finish(self) -> None:
+    def finish(self) -> str | None:
         """Every file was written with its image."""
+        if not self._absent:
+            return None
+        return (
+            f"{self._absent:,} of {self._listed:,} images of the list are not there: bring the photos to {IMAGES}/ in "
+            f"the data set, or make a link of that name to their folder."
+        )
 
     def _line(self, picture: Picture, pointer: Pointer) -> str:
         width, height = picture.size

@@ -60,6 +60,19 @@ def test_options_reach_the_formats(pc_engine, run, tmp_path):
     assert len(task["predictions"][0]["result"]) == 2
 
 
+def test_a_folder_is_found_whichever_way_it_is_named(pc_engine, run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").touch()
+    outcome = pc_engine("convert", run, "--to", "yolo", "--out", tmp_path / "set", "--relative-to", tmp_path)
+    assert outcome.code == 3
+    assert (tmp_path / "set/images.txt").read_text() == "./images/photos/a.jpg\n"
+    assert (tmp_path / "set/images/photos/a.jpg").is_file()
+    assert "are not there" not in outcome.out
+    (tmp_path / "photos/a.jpg").unlink()
+    outcome = pc_engine("convert", run, "--to", "yolo", "--out", tmp_path / "set", "--fresh")
+    assert outcome.out.splitlines()[-1].startswith("1 of 1 images of the list are not there")
+
+
 def test_an_earlier_data_set_is_kept_unless_fresh(pc_engine, run, tmp_path):
     arguments = ("convert", run, "--to", "csv", "--out", tmp_path / "set", "--quiet")
     assert pc_engine(*arguments).code == 0

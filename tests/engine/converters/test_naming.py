@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pc_engine.converters.naming import label_file, local_folder, name_of, place_of, shared_folder
+from pc_engine.converters.naming import label_file, local_folder, name_of, place_among, place_of, shared_folder
+from pc_engine.photos import RunPhotos
 
 
 @pytest.mark.parametrize(
@@ -93,11 +94,27 @@ def test_a_label_file_never_leaves_its_folder(path: str) -> None:
 
 
 def test_a_folder_of_this_machine_is_found_and_others_are_not(tmp_path, monkeypatch) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/0.tar").touch()
-    assert local_folder(place_of(str(tmp_path / "photos"))) == tmp_path / "photos"
-    assert local_folder(place_of(str(tmp_path / "photos/0.tar"))) is None
-    assert local_folder(place_of("s3://bucket/photos")) is None
-    monkeypatch.chdir(tmp_path)
-    assert local_folder(place_of("photos")) == tmp_path / "photos"
-    assert local_folder(()) == tmp_path
+    (tmp_path / "photos/x").mkdir(parents=True)
+    (tmp_path / "photos/x/a.jpg").touch()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    photos = RunPhotos(tmp_path / "run")
+    path = str(tmp_path / "photos/x/a.jpg")
+    assert local_folder(place_of(str(tmp_path / "photos")), path, photos) == tmp_path / "photos"
+    assert local_folder(("photos",), "photos/./x/a.jpg", photos) == tmp_path / "photos"
+    assert local_folder((), "photos/x/a.jpg", photos) == tmp_path
+    assert local_folder(("other",), "photos/x/a.jpg", photos) is None
+    assert local_folder(("gone",), "gone/a.jpg", photos) is None
+    assert local_folder(("s3://", "bucket"), "s3://bucket/a.jpg", photos) is None
+
+
+def test_a_folder_may_be_named_otherwise_than_the_rows_name_it(tmp_path, monkeypatch) -> None:
+    (tmp_path / "photos/x").mkdir(parents=True)
+    (tmp_path / "photos/x/a.jpg").touch()
+    monkeypatch.chdir(tmp_path / "photos")
+    photos = RunPhotos(tmp_path / "run")
+    for folder in ("photos", str(tmp_path / "photos"), "."):
+        assert place_among(folder, "photos/x/a.jpg", photos) == ("photos",)
+    assert place_among("x", str(tmp_path / "photos/x/a.jpg"), photos) == place_of(str(tmp_path / "photos/x"))
+    assert place_among(str(tmp_path), "photos/x/a.jpg", photos) == ()
+    assert place_among("s3://bucket", "photos/x/a.jpg", photos) == ("s3://", "bucket")

@@ -17,6 +17,7 @@ def test_a_survey_knows_what_there_is(two_modes) -> None:
         rows=3,
         failed=1,
         folder=("photos",),
+        local_folder=None,
         categories=("object",),
         category_of={None: 0},
         has_boxes=False,
@@ -73,7 +74,7 @@ def test_images_are_named_below_the_folder_asked_for(make_row) -> None:
     names = [picture.name for picture in pictures(rows, survey_rows(rows, "photos/"), 0)]
     assert names == ["x/a.jpg", "x/b.jpg"]
     for folder in ("elsewhere", "photos/x/a.jpg", "photos/xy"):
-        with pytest.raises(UsageError, match=rf"photos/x/a\.jpg is not below {folder}: name a folder as"):
+        with pytest.raises(UsageError, match=rf"photos/x/a\.jpg is not below {folder}: name a folder that"):
             survey_rows(rows, folder)
 
 

@@ -75,8 +75,28 @@ def test_images_lead_to_the_photos(make_row, save, draw_photos, tmp_path) -> Non
     assert sorted(os.listdir(tmp_path / "set")) == ["conversion.json", "data.yaml", "images", "images.txt", "labels"]
 
 
+@pytest.mark.parametrize("folder", ["photos", "."])
+def test_the_photos_are_found_from_another_folder(make_row, save, draw_photos, tmp_path, monkeypatch, folder) -> None:
+    rows = [make_row(f"{folder}/a.png"), make_row(f"{folder}/b/a.png")]
+    draw_photos(tmp_path, rows)
+    (tmp_path / "other/photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "other")
+    conversion = save(rows, "yolo", tmp_path / "set", run=tmp_path / "run")
+    assert conversion.remark == ""
+    assert os.path.samefile(tmp_path / "set/images", tmp_path / folder)
+
+
+def test_images_that_the_list_does_not_lead_to_are_said(make_row, save, draw_photos, tmp_path) -> None:
+    rows = [make_row(str(tmp_path / "photos/a.png")), make_row(str(tmp_path / "photos/b/a.png"))]
+    draw_photos(tmp_path, rows[:1])
+    conversion = save(rows, "yolo", tmp_path / "set")
+    assert conversion.remark.startswith("1 of 2 images of the list are not there: bring the photos to images/")
+    assert conversion.to_dict()["remark"] == conversion.remark
+
+
 def test_images_that_are_elsewhere_have_no_link(make_row, save, tmp_path) -> None:
-    save([make_row("s3://bucket/photos/a.jpg")], "yolo", tmp_path / "set")
+    conversion = save([make_row("s3://bucket/photos/a.jpg")], "yolo", tmp_path / "set")
+    assert "1 of 1 images" in conversion.remark
     assert not (tmp_path / "set/images").is_symlink()
     assert (tmp_path / "set/images.txt").read_text() == "./images/a.jpg\n"
 
