@@ -16,6 +16,7 @@ from pc_engine.converters.dataset_format import Format, Settings
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.converters.xml_text import add_element
 from pc_engine.result import EllipsePointer, Pointer
+from pc_engine.writers import original_name
 
 TASKS_FILE = "tasks.json"
 INTERFACE_FILE = "interface.xml"
@@ -59,7 +60,7 @@ class _LabelStudioWriter:
         if self._root is None and path.startswith(_REMOTE) and "::" not in path:
             return path
         root = LOCAL_STORAGE if self._root is None else self._root
-        return root + quote(picture.name, errors="backslashreplace")
+        return root + quote(original_name(picture.name), errors="surrogateescape")
 
 
 def _region_head(name: str, kind: str, identity: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pc_engine.writers import stored_name
+
 
 def tasks_of(folder):
     return json.loads((folder / "tasks.json").read_text())
@@ -77,7 +79,13 @@ def test_an_image_has_a_url(make_row, save, tmp_path, path, root, url) -> None:
 def test_odd_names_survive_in_the_url(make_row, save, tmp_path, name) -> None:
     save([make_row(f"photos/x/{name}"), make_row("photos/b.jpg")], "label-studio", tmp_path / "set")
     url = tasks_of(tmp_path / "set")[0]["data"]["image"]
-    assert parse_qs(urlsplit(url).query) == {"d": [f"x/{name}"]}
+    (found,) = parse_qs(urlsplit(url).query, errors="surrogateescape")["d"]
+    assert stored_name(found) == f"x/{name}"
+
+
+def test_a_url_has_the_bytes_of_a_name_that_is_not_utf_8(make_row, save, tmp_path) -> None:
+    save([make_row("photos/caf\\xe9.jpg")], "label-studio", tmp_path / "set", image_root="https://host/")
+    assert tasks_of(tmp_path / "set")[0]["data"]["image"] == "https://host/caf%E9.jpg"
 
 
 @pytest.mark.parametrize("to", ["coco", "yolo", "voc", "cvat", "csv"])
