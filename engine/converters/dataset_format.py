@@ -12,6 +12,7 @@ from pc_engine.converters.pictures import Picture, Survey
 
 # Why images are left out; see `DatasetWriter.add`.
 LINE_BREAK = "cannot stand in a list of files, as the name has a line break"
+NOT_UTF8 = "cannot stand in a list of files, as the name is not UTF-8: rename the file and run again"
 NAME_TAKEN = "cannot have a label file, as another image has it or no file can have that name here"
 
 

@@ -55,6 +55,11 @@ def name_of(place: Place) -> str:
     return root + "/".join(place[1:] if root else place)
 
 
+def has_line_break(name: str) -> bool:
+    """Whether a list with a line for each name would not give it back; a line break may also be the last letter."""
+    return name.splitlines() != [name]
+
+
 def local_folder(folder: Place, path: str, photos: RunPhotos) -> Path | None:
     """Return the folder at a place, found by the image ``path`` below it; None if it is none of this machine's."""
     file, place = photos.file(path), place_of(path)

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, indent, tostring
 
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, Format, Settings
-from pc_engine.converters.naming import label_file
+from pc_engine.converters.naming import has_line_break, label_file
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.converters.xml_text import add_element
 from pc_engine.result import EllipsePointer, Pointer
@@ -30,7 +30,7 @@ class _VocWriter:
         self._list = folder.open(LIST_FILE)
 
     def add(self, picture: Picture) -> str | None:
-        if len(picture.name.splitlines()) > 1:
+        if has_line_break(picture.name):
             return LINE_BREAK
         relative = label_file(picture.place, ".xml")
         annotations = self._folder.create(ANNOTATIONS / relative)

@@ -14,10 +14,11 @@ import os
 from pathlib import PurePath
 
 from pc_engine.converters.data_folder import DataFolder
-from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, Format, Settings
-from pc_engine.converters.naming import label_file
+from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, NOT_UTF8, Format, Settings
+from pc_engine.converters.naming import has_line_break, label_file
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.result import EllipsePointer, Pointer
+from pc_engine.writers import original_name
 
 DATA_FILE = "data.yaml"
 LIST_FILE = "images.txt"
@@ -26,6 +27,10 @@ LABELS = PurePath("labels")
 # Left beside the labels by whoever read them with Ultralytics.
 _CACHE = "labels.cache"
 _VISIBLE, _ABSENT = 2, 0
+_HIDDEN = (
+    f"cannot have a label file that training finds, as it looks beside the last folder named '{IMAGES}' of a path: run "
+    f"and convert that folder on its own"
+)
 
 
 class _YoloWriter:
@@ -43,15 +48,20 @@ class _YoloWriter:
                 (folder.path / IMAGES).symlink_to(survey.local_folder, target_is_directory=True)
 
     def add(self, picture: Picture) -> str | None:
-        if len(picture.name.splitlines()) > 1:
+        if has_line_break(picture.name):
             return LINE_BREAK
+        if IMAGES in picture.place[:-1]:
+            return _HIDDEN
+        is_there = self._leads_to(picture.name)
+        if not is_there and self._leads_to(original_name(picture.name)):
+            return NOT_UTF8
         labels = self._folder.create(LABELS / label_file(picture.place, ".txt"))
         if labels is None:
             return NAME_TAKEN
         with labels:
             labels.writelines(self._line(picture, pointer) for pointer in picture.result.pointers)
         self._listed += 1
-        self._absent += not os.path.exists(self._folder.path / IMAGES / picture.name)
+        self._absent += not is_there
         self._list.write(f"./{IMAGES}/{picture.name}\n")
         return None
 
@@ -63,6 +73,9 @@ class _YoloWriter:
             f"{self._absent:,} of {self._listed:,} images of the list are not there: bring the photos to {IMAGES}/ in "
             f"the data set, or make a link of that name to their folder."
         )
+
+    def _leads_to(self, name: str) -> bool:
+        return os.path.exists(self._folder.path / IMAGES / name)
 
     def _line(self, picture: Picture, pointer: Pointer) -> str:
         width, height = picture.size

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -101,6 +102,28 @@ def test_images_that_are_elsewhere_have_no_link(make_row, save, tmp_path) -> Non
     assert (tmp_path / "set/images.txt").read_text() == "./images/a.jpg\n"
 
 
+def test_images_whose_labels_would_be_looked_for_elsewhere_are_left_out(make_row, save, tmp_path) -> None:
+    names = ["train/images/a.jpg", "images/b/c.jpg", "train/images.jpg", "train/d.jpg"]
+    conversion = save([make_row(f"photos/images/{name}") for name in names], "yolo", tmp_path / "set")
+    ((reason, number),) = conversion.left_out.items()
+    assert (conversion.images, number) == (2, 2)
+    assert "run and convert that folder on its own" in reason
+    for line in (tmp_path / "set/images.txt").read_text().splitlines():
+        before, _, after = (tmp_path / "set" / line).as_posix().rpartition("/images/")
+        assert (tmp_path / before / "labels" / after).with_suffix(".txt").is_file()
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file systems there hold no such names")
+def test_names_that_are_not_utf_8_are_left_out(make_row, save, tmp_path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
+    (tmp_path / "caf\\xe8.jpg").touch()
+    rows = [make_row(f"{tmp_path}/caf\\x{byte}.jpg") for byte in ("e9", "e8")]
+    conversion = save(rows, "yolo", tmp_path / "set")
+    ((reason, number),) = conversion.left_out.items()
+    assert (conversion.images, number, conversion.remark) == (1, 1, "")
+    assert "is not UTF-8" in reason
+
+
 @pytest.mark.parametrize("to", ["yolo", "voc"])
 def test_images_that_share_a_label_file_are_left_out_but_for_the_first(make_row, save, tmp_path, to) -> None:
     names = ["a.jpg", "a.png", "b/a.jpg", "a.jpg", "a.jpg.png"]
@@ -112,10 +135,10 @@ def test_images_that_share_a_label_file_are_left_out_but_for_the_first(make_row,
 
 @pytest.mark.parametrize("to", ["yolo", "voc"])
 def test_names_that_no_label_file_can_have_are_left_out(make_row, save, tmp_path, to) -> None:
-    names = ["x" * 253 + ".jpg", "line\nbreak.jpg", "a\u2028b.jpg", "fine.jpg"]
+    names = ["x" * 253 + ".jpg", "line\nbreak.jpg", "a\u2028b.jpg", "last.jpg\n", "fine.jpg"]
     conversion = save([make_row(f"photos/{name}") for name in names], to, tmp_path / "set")
     assert conversion.images == 1
-    assert sorted(conversion.left_out.values()) == [1, 2]
+    assert sorted(conversion.left_out.values()) == [1, 3]
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
