@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from pathlib import PurePath
 
 from pc_engine.converters.data_folder import DataFolder
@@ -27,6 +28,8 @@ LABELS = PurePath("labels")
 # Left beside the labels by whoever read them with Ultralytics.
 _CACHE = "labels.cache"
 _VISIBLE, _ABSENT = 2, 0
+# What YAML refuses in a text, or takes for a line break or a mark of the byte order.
+_NOT_YAML = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _HIDDEN = (
     f"cannot have a label file that training finds, as it looks beside the last folder named '{IMAGES}' of a path: run "
     f"and convert that folder on its own"
@@ -91,12 +94,17 @@ class _YoloWriter:
 
 
 def _data_yaml(survey: Survey) -> str:
-    """Return the description of the data set; a text in JSON is one in YAML."""
+    """Return the description of the data set; a text in JSON is one in YAML, but for a few letters to be escaped."""
     lines = [f"train: {LIST_FILE}", f"val: {LIST_FILE}", f"nc: {len(survey.categories)}"]
     if survey.has_ellipses:
         lines += ["kpt_shape: [1, 3]", "flip_idx: [0]"]
-    lines += ["names:", *(f"  {k}: {json.dumps(name, ensure_ascii=False)}" for k, name in enumerate(survey.categories))]
+    lines += ["names:", *(f"  {k}: {_quoted(name)}" for k, name in enumerate(survey.categories))]
     return "\n".join(lines) + "\n"
+
+
+def _quoted(name: str) -> str:
+    text = json.dumps(name, ensure_ascii=False)
+    return _NOT_YAML.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 FORMAT = Format("yolo", _YoloWriter, makes=(DATA_FILE, LIST_FILE, LABELS.name, IMAGES, _CACHE), links=(IMAGES,))

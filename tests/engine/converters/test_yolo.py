@@ -182,6 +182,14 @@ def test_points_and_boxes_of_poses_come_back(data, random_rows, save, corners, t
         assert np.abs(points - expected).max(initial=0) < 0.5
 
 
+@pytest.mark.parametrize(
+    "name", ["a\x7fb", "a\ufffeb", "a\uffffb", "a\x85b", "a\u2028b", "\ufeffa", 'a"\\b', "a\n# b", "写真 📷"]
+)
+def test_any_name_of_a_class_comes_back(make_row, save, tmp_path, name) -> None:
+    save([make_row("photos/a.jpg", class_id=7, class_name=name)], "yolo", tmp_path / "set")
+    assert yaml.safe_load((tmp_path / "set/data.yaml").read_text())["names"] == {0: name}
+
+
 def test_the_names_at_the_top_are_those_that_are_declared(two_modes, save, tmp_path) -> None:
     save(two_modes.boxes, "yolo", tmp_path / "set")
     assert set(os.listdir(tmp_path / "set")) - {"conversion.json"} <= set(yolo.FORMAT.makes)
