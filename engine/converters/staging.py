@@ -42,9 +42,9 @@ class Staging:
         self._out = out
         self._form = form
         self._check(fresh)
-        name = out.absolute().name
-        self._new = out.absolute().with_name(f".{name}.new")
-        self._old = out.absolute().with_name(f".{name}.old")
+        self._target = Path(os.path.abspath(out))
+        self._new = self._target.with_name(f".{self._target.name}.new")
+        self._old = self._target.with_name(f".{self._target.name}.old")
         try:
             _remove(self._new)  # what a conversion left that was killed
             self._new.mkdir(parents=True)
@@ -66,10 +66,13 @@ class Staging:
             return
         self.folder.open(CONVERSION_FILE).write(json.dumps(summary, indent=1) + "\n")
         self.folder.close()
-        if self._out.exists():
+        if self._is_in_use():
+            self._fill()
+            return
+        if self._target.exists():
             _remove(self._old)
-            self._out.rename(self._old)
-        self._new.rename(self._out)
+            self._target.rename(self._old)
+        self._new.rename(self._target)
         _remove(self._old)
 
     def __exit__(
@@ -78,6 +81,22 @@ class Staging:
         with suppress(OSError):  # a full disk shows again when files are closed
             self.folder.close()
         shutil.rmtree(self._new, ignore_errors=True)
+
+    def _is_in_use(self) -> bool:
+        """Whether another folder in the target's place would leave somebody in the old one: a shell, or a mount."""
+        return Path.cwd().is_relative_to(self._target.resolve()) or os.path.ismount(self._target)
+
+    def _fill(self) -> None:
+        """Bring the data set into the folder that is there: its mark leaves first and comes last."""
+        (self._target / CONVERSION_FILE).unlink(missing_ok=True)
+        for name in self._form.makes:
+            old = self._target / name
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
+        for path in sorted(self._new.iterdir(), key=lambda path: path.name == CONVERSION_FILE):
+            shutil.move(path, self._target / path.name)
 
     def _check(self, fresh: bool) -> None:
         if not os.path.lexists(self._out):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,19 @@ def test_an_earlier_data_set_is_replaced_only_if_that_is_asked_for(two_modes, ma
 def contents(path) -> dict[str, bytes]:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return {str(file.relative_to(path)): file.read_bytes() for file in files if file.name != "conversion.json"}
+
+
+@pytest.mark.parametrize("to", FOLDERS)
+def test_the_present_folder_is_filled_and_stays_the_same_one(two_modes, save, tmp_path, monkeypatch, to) -> None:
+    (tmp_path / "set").mkdir()
+    inode = (tmp_path / "set").stat().st_ino
+    save(two_modes.ellipses, to, tmp_path / "other")
+    monkeypatch.chdir(tmp_path / "set")
+    for rows, fresh in ((two_modes.boxes, False), (two_modes.ellipses, True)):
+        save(rows, to, Path("."), fresh=fresh)
+        assert (tmp_path / "set").stat().st_ino == inode
+    assert contents(Path(".")) == contents(tmp_path / "other")
+    assert sorted(os.listdir(tmp_path)) == ["other", "set"]
 
 
 @pytest.mark.parametrize("to", FOLDERS)
