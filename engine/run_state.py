@@ -83,13 +83,15 @@ def _state_files(directory: Path) -> list[Path]:
 
 
 def is_running(directory: Path, shard: Shard | None = None) -> bool:
-    """Whether a process writes into the directory right now."""
+    """Whether a process writes into the directory right now; as ``run.json`` says where its lock cannot be taken."""
     if not _lock_file(directory, shard).exists():
         return False
     try:
         lock_run(directory, shard).release()
-    except (UsageError, OSError):
+    except UsageError:
         return True
+    except OSError:  # of somebody else, or on a disk that takes nothing
+        return (read_state(state_file(directory, shard)) or {}).get("state") == "running"
     return False
 
 

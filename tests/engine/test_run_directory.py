@@ -270,6 +270,17 @@ def test_processes_of_an_earlier_run_bring_no_rows_any_more(tmp_path: Path) -> N
     assert paths(tmp_path) == ["a.jpg"]
 
 
+def test_a_lock_that_may_not_be_taken_says_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    do(tmp_path, ["a.jpg"])
+    monkeypatch.setattr("pc_engine.run_state.lock_run", refuse)
+    assert not is_running(tmp_path)
+    (tmp_path / RUN_FILE).write_text('{"state": "running"}')
+    assert is_running(tmp_path)
+
+
 def test_wrong_use(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for directory in (tmp_path / "file/run", tmp_path / "file"):
