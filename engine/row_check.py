@@ -75,6 +75,8 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], bool]] = {
 }
 # What is there wherever an image was done.
 _OF_DONE = ("width", "height", "count", "count_label")
+# Which no picture that was decoded has of 0.
+_SIZE = ("width", "height")
 
 
 def check_row(row: Any, columns: Iterable[str]) -> None:
@@ -87,5 +89,5 @@ def check_row(row: Any, columns: Iterable[str]) -> None:
         if value is None:
             if not may_be_none or (name in _OF_DONE and row.get("status") == "ok"):
                 raise ValueError(f"a row has no {name}")
-        elif not fits(value):
+        elif not fits(value) or (value == 0 and name in _SIZE and row.get("status") == "ok"):
             raise ValueError(f"the {name} of a row is {value!r:.60}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.report.compact import class_of, has_open_label, printable
+from pc_engine.row_check import is_number
 from pc_engine.run_state import states
 
 _CLASSES_SHOWN = 20
@@ -123,10 +123,10 @@ def run_facts(directory: Path) -> dict[str, Any]:
     found = states(directory)
     if not found:
         return {}
-    facts = {name: found[0].get(name) for name in ("backend", "precision", "device")}
+    facts = {name: _text(found[0].get(name)) for name in ("backend", "precision", "device")}
     stages: Counter[str] = Counter()
     for state in found:
-        stages.update({name: _number(seconds) or 0 for name, seconds in dict(state.get("stages") or {}).items()})
+        stages.update({printable(name): _number(seconds) or 0 for name, seconds in state.get("stages", {}).items()})
     unfinished = [state.get("state") for state in found if state.get("state") != "finished"]
     return facts | {
         "state": unfinished[0] if unfinished else "finished",
@@ -143,5 +143,8 @@ def _sum(values: list[Any]) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    """Return a number that JSON can hold; None for anything else that a file may say."""
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+    return value if is_number(value) else None
+
+
+def _text(value: Any) -> str | None:
+    return printable(value) if isinstance(value, str) else None

@@ -41,6 +41,7 @@ BAD = [
     {"status": ["ok"]},
     {"error": {}},
     {"width": None},
+    {"width": 0},
     {"width": 1.5},
     {"height": -1},
     {"height": True},
