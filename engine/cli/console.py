@@ -30,7 +30,7 @@ def remark(quiet: bool) -> Callable[[str], None]:
 
     def show(sentence: str) -> None:
         if not quiet:
-            _err.print(sentence, markup=False, soft_wrap=True)
+            _err.print(_writable(sentence), markup=False, soft_wrap=True)
 
     return show
 
@@ -54,7 +54,7 @@ def print_json(value: Any) -> None:
 
 def print_line(text: str = "") -> None:
     """Print a line on stdout."""
-    _out.print(text, markup=False, soft_wrap=True)
+    _out.print(_writable(text), markup=False, soft_wrap=True)
 
 
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -137,7 +137,13 @@ class Tracker:
         self._bar.update(self._task, description=description, completed=done, total=total, unit=unit)
 
 
+def _writable(text: str) -> str:
+    """Return text that UTF-8 can hold: bytes of names that are not UTF-8 are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _printable(text: str) -> str:
-    """Return text that any terminal can take: bytes that are not UTF-8, and control characters, are escaped."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    """Return text that any terminal can take: control characters are escaped, too."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in _writable(text)
+    )

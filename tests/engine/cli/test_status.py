@@ -1,3 +1,5 @@
+import os
+
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 
 
@@ -25,6 +27,15 @@ def test_a_folder_that_is_no_run(pc_engine, tmp_path):
         refused = pc_engine("status", folder)
         assert refused.code == 2
         assert "is no run directory: name the folder given to 'pc-engine run --out'" in refused.err
+
+
+def test_what_no_terminal_can_take_is_escaped(pc_engine, tmp_path):
+    run = tmp_path / os.fsdecode(b"caf\xe9")
+    run.mkdir()
+    (run / "run.json").write_text('{"state": "finished", "settings": {"model": "\\ud800"}}')
+    shown = pc_engine("status", run)
+    assert shown.code == 0
+    assert "\\udce9: finished. \\ud800, ?" in shown.out
 
 
 def test_a_damaged_partition_is_named(pc_engine, scenes, tiny_directory, tmp_path):
