@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +29,15 @@ class RunPart:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A reason why images failed, how many did, and the path of one."""
+
+    error: str
+    n: int
+    example: str
+
+
+@dataclass(frozen=True)
 class RunStatus:
     """What is in a run directory.
 
@@ -37,42 +48,47 @@ class RunStatus:
     tally
         The rows that are whole on the disk.
     errors
-        Reasons why images failed, and how many each, the most frequent first.
+        Reasons why images failed, the most frequent first.
     settings
         What the rows were made with; None if no ``run.json`` says so.
     """
 
     parts: tuple[RunPart, ...]
     tally: Tally
-    errors: tuple[tuple[str, int], ...]
+    errors: tuple[Failure, ...]
     settings: dict[str, Any] | None
 
     @property
     def condition(self) -> Condition:
-        """That of the whole: of the parts' the one that needs the most attention."""
-        conditions = {part.condition for part in self.parts} or {"stopped"}
-        # Shards that were not begun yet have no part here.
-        if conditions == {"finished"} and self._absent:
-            return "stopped"
-        order: tuple[Condition, ...] = ("running", "stopped", "interrupted", "finished")
-        return next(condition for condition in order if condition in conditions)
+        """That of the whole; see `whole_condition`."""
+        return whole_condition(self.parts)
 
     @property
     def total(self) -> int | None:
-        """Images in the sources; None if that is not known of every part."""
+        """Images in the sources; None if that is not known of every part, or rows are of other sources, too."""
         totals = [part.total for part in self.parts]
-        return None if not totals or None in totals or self._absent else sum(filter(None, totals))
+        if not totals or None in totals or self.shards_not_begun:
+            return None
+        total = sum(filter(None, totals))
+        return total if total >= self.tally.n else None
 
     @property
-    def images_per_second(self) -> float:
-        """Of all parts that run at present."""
-        return sum(part.images_per_second or 0.0 for part in self.parts if part.condition == "running")
+    def images_per_second(self) -> float | None:
+        """Of all parts that run at present, or where none does of all; None if that is not known of any."""
+        running = [part for part in self.parts if part.condition == "running"]
+        rates = [part.images_per_second for part in running or self.parts if part.images_per_second is not None]
+        return sum(rates) if rates else None
 
     @property
-    def _absent(self) -> int:
-        """Number of shards that were not begun."""
-        of = next((part.shard.of for part in self.parts if part.shard is not None), len(self.parts))
-        return of - len(self.parts)
+    def shards_not_begun(self) -> int:
+        """Number of shards that no process began."""
+        return count_not_begun(self.parts)
+
+    def first_not_begun(self, most: int) -> list[str]:
+        """Return the first shards that no process began, such as ``2/16``."""
+        of = next((part.shard.of for part in self.parts if part.shard is not None), 0)
+        begun = {part.shard.index for part in self.parts if part.shard is not None}
+        return [f"{index}/{of}" for index in islice((k for k in range(1, of + 1) if k not in begun), most)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -80,13 +96,14 @@ class RunStatus:
             "state": self.condition,
             "total": self.total,
             **self.tally.to_dict(),
-            "images_per_second": round(self.images_per_second, 2),
-            "errors": [{"error": reason, "n": n} for reason, n in self.errors],
+            "images_per_second": None if self.images_per_second is None else round(self.images_per_second, 2),
+            "errors": [asdict(failure) for failure in self.errors],
             "shards": [
                 {"shard": f"{part.shard.index}/{part.shard.of}", "state": part.condition, "total": part.total}
                 for part in self.parts
                 if part.shard is not None
             ],
+            "shards_not_begun": self.shards_not_begun,
             "settings": self.settings,
         }
 
@@ -101,19 +118,41 @@ def read_status(directory: Path) -> RunStatus:
     PcEngineError
         If a partition is damaged.
     """
-    known = states(directory)
+    parts = run_parts(directory)
     partitions = partitions_of(directory)
-    if not known and not partitions:
+    if not parts and not partitions:
         raise UsageError(f"{directory} is no run directory: name the folder given to 'pc-engine run --out'.")
-    tally, errors = Tally(), Counter[str]()
+    tally, errors, examples = Tally(), Counter[str](), dict[str, str]()
     for path in partitions:
-        for row in rows_of(path, ("status", "count_label", "error")):
+        for row in rows_of(path, ("path", "status", "count_label", "error")):
             tally.add(ok=row["status"] == "ok", label=row["count_label"])
             if row["error"] is not None:
                 errors[row["error"]] += 1
-    parts = tuple(sorted((_part(directory, state) for state in known), key=lambda part: str(part.shard)))
-    settings = next((state["settings"] for state in known if "settings" in state), None)
-    return RunStatus(parts, tally, tuple(errors.most_common()), settings)
+                examples.setdefault(row["error"], row["path"])
+    settings = next((state["settings"] for state in states(directory) if "settings" in state), None)
+    failures = tuple(Failure(error, n, examples[error]) for error, n in errors.most_common())
+    return RunStatus(parts, tally, failures, settings)
+
+
+def run_parts(directory: Path) -> tuple[RunPart, ...]:
+    """Return what is known of a run, or of each of its shards that was begun; its rows are not read."""
+    parts = (_part(directory, state) for state in states(directory))
+    return tuple(sorted(parts, key=lambda part: (0, 0) if part.shard is None else (part.shard.of, part.shard.index)))
+
+
+def whole_condition(parts: Sequence[RunPart]) -> Condition:
+    """Return the condition of a run with these parts: of theirs the one that needs the most attention."""
+    conditions = {part.condition for part in parts} or {"stopped"}
+    if conditions == {"finished"} and count_not_begun(parts):
+        return "stopped"
+    order: tuple[Condition, ...] = ("running", "stopped", "interrupted", "finished")
+    return next(condition for condition in order if condition in conditions)
+
+
+def count_not_begun(parts: Sequence[RunPart]) -> int:
+    """Return the number of shards that no process began, which have no part."""
+    of = next((part.shard.of for part in parts if part.shard is not None), len(parts))
+    return of - len(parts)
 
 
 def _part(directory: Path, state: dict[str, Any]) -> RunPart:

@@ -10,6 +10,7 @@ import typer
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table
 from pc_engine.run_status import RunStatus, read_status
+from pc_engine.writers import ROWS_PER_PARTITION, SECONDS_PER_PARTITION
 
 _REASONS = 10
 _NEXT = {
@@ -18,6 +19,7 @@ _NEXT = {
     "stopped": "It did not come to its end: run the same command again to go on.",
     "finished": "",
 }
+_SHARDS_NAMED = 8
 
 
 def status(
@@ -43,22 +45,39 @@ def _print(run: Path, found: RunStatus) -> None:
     else:
         print_line(f"{run}: {found.condition}.")
     print_line(f"{tally.n:,}{of} images have rows, {tally.failed:,} of them failed.")
-    if found.condition == "running" and found.images_per_second:
-        left = "" if total is None else f", {_duration((total - tally.n) / found.images_per_second)} left"
-        print_line(f"{found.images_per_second:,.1f} images/s{left}; rows appear a partition at a time.")
+    if found.condition == "running":
+        _print_pace(found)
     if any(part.shard is not None for part in found.parts):
         rows = [
             (str(part.shard), part.condition, "" if part.total is None else f"{part.total:,}") for part in found.parts
         ]
         print_table(None, ("shard", "state", ">images"), rows)
     if found.errors:
-        print_table(None, (">images", "why they failed"), [(f"{n:,}", why) for why, n in found.errors[:_REASONS]])
+        failures = [(f"{failure.n:,}", failure.error, failure.example) for failure in found.errors[:_REASONS]]
+        print_table(None, (">images", "why they failed", "such as"), failures)
         if len(found.errors) > _REASONS:
             print_line(f"... and {len(found.errors) - _REASONS:,} more reasons.")
     if found.tally.failed and found.condition == "finished":
         print_line("The same command with --retry-failed tries the failed ones once more.")
-    if _NEXT[found.condition]:
+    if found.shards_not_begun:
+        names = found.first_not_begun(_SHARDS_NAMED)
+        more = found.shards_not_begun - len(names)
+        others = f" and {more:,} more" if more else ""
+        print_line(f"Not begun: {', '.join(names)}{others}: run the same command with each of them as --shard.")
+    not_ended = not found.parts or any(part.condition != "finished" for part in found.parts)
+    if not_ended and _NEXT[found.condition]:
         print_line(_NEXT[found.condition])
+
+
+def _print_pace(found: RunStatus) -> None:
+    rate, total = found.images_per_second, found.total
+    if rate:
+        left = "" if total is None else f", {_duration((total - found.tally.n) / rate)} left"
+        print_line(f"{rate:,.1f} images/s{left}.")
+    print_line(
+        f"Rows appear a partition at a time: after {ROWS_PER_PARTITION:,} images or "
+        f"{SECONDS_PER_PARTITION / 60:.0f} minutes."
+    )
 
 
 def _duration(seconds: float) -> str:

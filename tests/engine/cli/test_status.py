@@ -1,5 +1,7 @@
 import os
 
+from pc_engine.run_state import lock_run
+
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 
 
@@ -10,7 +12,21 @@ def test_a_finished_run(pc_engine, scenes, tiny_directory, tmp_path):
     assert "finished. tiny, c2p, onnxruntime fp32." in shown.out
     assert "6 of 6 images have rows, 1 of them failed." in shown.out
     assert "It is not an image" in shown.out
+    assert "broken.jpg" in shown.out
     assert "--retry-failed" in shown.out
+
+
+def test_a_run_at_work_says_when_rows_appear(pc_engine, tmp_path):
+    lock = lock_run(tmp_path)
+    try:
+        (tmp_path / "run.json").write_text('{"state": "running", "total": 30, "images_per_second": 0.0}')
+        shown = pc_engine("status", tmp_path)
+        assert "0 of 30 images have rows" in shown.out
+        assert shown.out.splitlines()[-1] == "Rows appear a partition at a time: after 10,000 images or 5 minutes."
+        (tmp_path / "run.json").write_text('{"state": "running", "total": 30, "images_per_second": 0.1}')
+        assert "0.1 images/s, 5 min left." in pc_engine("status", tmp_path).out
+    finally:
+        lock.release()
 
 
 def test_a_shard_that_was_not_begun_is_missed(pc_engine, scenes, tiny_directory, tmp_path):
@@ -19,7 +35,10 @@ def test_a_shard_that_was_not_begun_is_missed(pc_engine, scenes, tiny_directory,
     found = pc_engine("status", tmp_path / "run", "--json").json()
     assert (found["state"], found["total"]) == ("stopped", None)
     assert [shard["state"] for shard in found["shards"]] == ["finished"]
-    assert "run the same command again to go on" in pc_engine("status", tmp_path / "run").out
+    shown = pc_engine("status", tmp_path / "run").out
+    assert "Not begun: 1/3, 3/3: run the same command with each of them as --shard." in shown
+    assert "again to go on" not in shown
+    assert found["shards_not_begun"] == 2
 
 
 def test_a_folder_that_is_no_run(pc_engine, tmp_path):
