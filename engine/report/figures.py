@@ -11,6 +11,7 @@ from typing import Any
 from pc_engine.report.compact import class_of, has_open_label, printable
 from pc_engine.row_check import is_number
 from pc_engine.run_state import states
+from pc_engine.run_status import count_not_begun, run_parts, whole_condition
 
 _CLASSES_SHOWN = 20
 _COUNTS_SHOWN = 24
@@ -64,6 +65,8 @@ class FigureCollector:
             "model": model,
             "stages": {},
             **run,
+            # Rows may be of other sources than the last run's, whose number is known.
+            "total": run.get("total") if (run.get("total") or 0) >= self._n else None,
             "counts": self._histogram(),
             "classes": [{"name": name, "n": n} for name, n in self._classes.most_common(_CLASSES_SHOWN)],
             "other_classes": max(len(self._classes) - _CLASSES_SHOWN, 0),
@@ -127,10 +130,12 @@ def run_facts(directory: Path) -> dict[str, Any]:
     stages: Counter[str] = Counter()
     for state in found:
         stages.update({printable(name): _number(seconds) or 0 for name, seconds in state.get("stages", {}).items()})
-    unfinished = [state.get("state") for state in found if state.get("state") != "finished"]
+    parts = run_parts(directory)
+    condition = whole_condition(parts)
     return facts | {
-        "state": unfinished[0] if unfinished else "finished",
-        "total": _sum([state.get("total") for state in found]),
+        # A run that was killed is one that stopped before its end, like one that was asked to.
+        "state": "interrupted" if condition == "stopped" else condition,
+        "total": None if count_not_begun(parts) else _sum([part.total for part in parts]),
         "seconds": max((_number(state.get("seconds")) or 0 for state in found), default=None),
         "images_per_second": _sum([state.get("images_per_second") for state in found]),
         "stages": dict(stages),

@@ -6,6 +6,7 @@ from typing import Any
 
 from pc_engine.report.figures import FigureCollector, run_facts
 from pc_engine.result import Result, error_result
+from pc_engine.run_state import lock_run
 
 
 def counted(count: int, label: str | None = None, **values: Any) -> dict[str, Any]:
@@ -91,12 +92,34 @@ def test_facts_of_shards_are_put_together(tmp_path: Path) -> None:
         "backend": "openvino",
         "precision": None,
         "device": None,
-        "state": "running",
+        "state": "interrupted",
         "total": 20,
         "seconds": 3.0,
         "images_per_second": 11.0,
         "stages": {"decode": 2.0, "network": 3.0},
     }
+
+
+def test_a_run_is_going_on_only_while_a_process_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"state": "running", "total": 9}')
+    lock = lock_run(tmp_path)
+    try:
+        assert run_facts(tmp_path)["state"] == "running"
+    finally:
+        lock.release()
+    assert run_facts(tmp_path)["state"] == "interrupted"  # it was killed
+
+
+def test_a_total_that_cannot_be_right_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "run-1-of-2.json").write_text('{"state": "finished", "shard": [1, 2], "total": 9}')
+    facts = run_facts(tmp_path)
+    assert (facts["state"], facts["total"]) == ("interrupted", None)
+    assert figures(counted(1))["total"] is None
+    collector = FigureCollector()
+    for n in range(3):
+        collector.add(counted(n))
+    assert collector.figures({"total": 3})["total"] == 3
+    assert collector.figures({"total": 2})["total"] is None
 
 
 def test_odd_values_of_a_run_file_are_unknown(tmp_path: Path) -> None:
