@@ -21,6 +21,7 @@ from pc_engine.durable import publish
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import Result
 from pc_engine.row_check import check_row
+from pc_engine.run_state import states
 
 Format = Literal["parquet", "jsonl"]
 FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
@@ -256,8 +257,17 @@ def iter_rows(directory: Path) -> Iterator[dict[str, Any]]:
     """Yield what `read_rows` returns, a few rows at a time in memory; it raises what that raises, and at once."""
     partitions = partitions_of(directory)
     if not partitions:
-        raise UsageError(f"{directory} holds no rows: name the folder given to 'pc-engine run --out'.")
+        raise UsageError(_without_rows(directory))
     return (row for path in partitions for row in rows_of(path))
+
+
+def _without_rows(directory: Path) -> str:
+    found = [state.get("state") for state in states(directory)]
+    if not found:
+        return f"{directory} holds no rows: name the folder given to 'pc-engine run --out'."
+    if set(found) == {"finished"}:
+        return f"The run into {directory} found no images: run it on other sources."
+    return f"The run into {directory} has no rows yet: ask 'pc-engine status {directory}' how far it is."
 
 
 def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[str, Any]]:

@@ -41,6 +41,20 @@ def test_a_shard_that_was_not_begun_is_missed(pc_engine, scenes, tiny_directory,
     assert found["shards_not_begun"] == 2
 
 
+def test_a_run_without_rows_is_not_taken_for_another_folder(pc_engine, tiny_directory, tmp_path):
+    (tmp_path / "empty").mkdir()
+    run = tmp_path / "run"
+    pc_engine("run", tmp_path / "empty", "--model", tiny_directory, "--out", run, "--quiet", *MODEL)
+    commands = (("report", run), ("review", run), ("convert", run, "--to", "csv", "--out", tmp_path / "set"))
+    for command in commands:
+        refused = pc_engine(*command)
+        assert refused.code == 2
+        assert "found no images: run it on other sources." in " ".join(refused.err.split())
+    (run / "run.json").write_text('{"state": "running"}')
+    for command in commands:
+        assert "has no rows yet: ask 'pc-engine status" in " ".join(pc_engine(*command).err.split())
+
+
 def test_a_folder_that_is_no_run(pc_engine, tmp_path):
     for folder in (tmp_path, tmp_path / "gone"):
         refused = pc_engine("status", folder)
