@@ -35,10 +35,11 @@ class RunPhotos:
         """Return the absolute path of the file that a row's path names, there or not; None for an address."""
         if is_address(path):
             return None
-        found = self._find(path)
-        if found is None and (original := original_name(path)) != path:
-            found = self._find(original)
-        return found or self._likely_base(os.path.dirname(path)) / path
+        return self._find_stored(path) or self._likely_base(os.path.dirname(path)) / path
+
+    def is_gone(self, path: str) -> bool:
+        """Whether a row's path names a file that is nowhere; what an address leads to is not looked at."""
+        return not is_address(path) and self._find_stored(path) is None
 
     def read(self, path: str) -> bytes:
         """Return the bytes of the photo that a row's path names.
@@ -56,6 +57,10 @@ class RunPhotos:
         inside, separator, last = address.rpartition("::")
         archive = self.file(last) if separator else None
         return address if archive is None or not os.path.lexists(archive) else f"{inside}{separator}{archive}"
+
+    def _find_stored(self, path: str) -> Path | None:
+        found = self._find(path)
+        return self._find(original) if found is None and (original := original_name(path)) != path else found
 
     def _find(self, path: str) -> Path | None:
         """Return where a file is; None where it is nowhere."""

@@ -46,7 +46,19 @@ def report(
         )
     if thumbnails and written.size > _MANY_THUMBNAILS:
         remark(quiet)(f"The page has {written.size / 1e6:,.0f} MB: without --thumbnails it would open faster.")
+    if written.without_photo:
+        remark(quiet)(
+            f"{written.without_photo:,} of {written.done:,} photos were not found or could not be read, and the page does "
+            f"not show them: bring them back, or start the command in the folder that the run was started in."
+        )
     if as_json:
-        print_json({"report": str(written.path), "images": written.images, "bytes": written.size})
+        print_json(
+            {
+                "report": str(written.path),
+                "images": written.images,
+                "without_photo": written.without_photo,
+                "bytes": written.size,
+            }
+        )
     elif not quiet:
         print_line(f"The report on {written.images:,} images is {written.path} ({written.size / 1e6:.1f} MB).")

@@ -29,10 +29,22 @@ _POLICY = "img-src 'self' file: data:"
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was written: where, of how many images, and its size in bytes."""
+    """A report that was written.
+
+    Attributes
+    ----------
+    path, size
+        Where, and its size in bytes.
+    images, done
+        Rows of the run, and those of images that could be done.
+    without_photo
+        Images that could be done whose photo was not found, or for a thumbnail not read.
+    """
 
     path: Path
     images: int
+    done: int
+    without_photo: int
     size: int
 
 
@@ -75,16 +87,26 @@ def write_report(
     tables, collector = Tables(), FigureCollector()
     rows: list[str] = []
     paths: list[str] = []
+    examples: list[str] = []
+    is_done = bytearray()
+    without_photo = 0
     for row in corrected_rows(directory):
         collector.add(row)
         rows.append(script_json(compact_row(row, tables, None if comparison is None else comparison.answer(row))))
+        if len(tables.folders) > len(examples):
+            examples.append(row["path"])
+        is_done.append(row["status"] == "ok")
         if thumbnails:
             paths.append(row["path"])
+        else:
+            without_photo += is_done[-1] and photos.is_gone(row["path"])
     head = {
         "name": printable(directory.resolve().name),
         "figures": collector.figures(run_facts(directory)),
         "compare": None if comparison is None else comparison.figures(),
-        "folders": [[folder, _address(folder, photos, path)] for folder in tables.folders],
+        "folders": [
+            [folder, _address(example, photos, path)] for folder, example in zip(tables.folders, examples, strict=True)
+        ],
         "classes": list(tables.classes),
         "errors": list(tables.errors),
         "openCount": tables.open_count,
@@ -94,17 +116,20 @@ def write_report(
     def data() -> Iterator[tuple[str, Iterable[str]]]:
         yield "head", [script_json(head)]
         yield "rows", json_array(rows)
+        nonlocal without_photo
         addresses = thumbnail_addresses(paths, photos, workers or usable_cores(), shrinking)
         for part in range(0, len(paths), PER_PART):
-            yield f"thumbnails-{part // PER_PART}", [script_json(list(islice(addresses, PER_PART)))]
+            made = list(islice(addresses, PER_PART))
+            without_photo += sum(done and not address for done, address in zip(is_done[part:], made, strict=False))
+            yield f"thumbnails-{part // PER_PART}", [script_json(made)]
 
     _write(path, render_page(_PARTS, f"{head['name']} - pc-engine", data(), policy=_POLICY))
-    return Report(path, len(rows), path.stat().st_size)
+    return Report(path, len(rows), sum(is_done), without_photo, path.stat().st_size)
 
 
-def _address(folder: str, photos: RunPhotos, page: Path) -> str | None:
-    """Return the address of a folder of photos relative to the page; None if it is no folder of a file system."""
-    file = photos.file(folder + "photo")
+def _address(example: str, photos: RunPhotos, page: Path) -> str | None:
+    """Return the address of the folder of a photo relative to the page; None if it is none of a file system."""
+    file = photos.file(example)
     if file is None:
         return None
     try:
@@ -118,6 +143,7 @@ def _write(path: Path, pieces: Iterable[str]) -> None:
     """Write the page under another name first, so that a page that was there stays whole until this one is."""
     temporary = path.with_name(f".{path.name}.new")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8", newline="\n") as stream:
             stream.writelines(pieces)
         temporary.replace(path)

@@ -23,8 +23,26 @@ def test_a_report_is_made_of_a_run(pc_engine, scenes, tiny_directory, tmp_path):
     other = run(pc_engine, scenes, tiny_directory, tmp_path / "other", "c2p")
     page = tmp_path / "page.html"
     outcome = pc_engine("report", out, "--out", page, "--compare", other, "--thumbnails", "--json")
-    assert outcome.json() == {"report": str(page), "images": 6, "bytes": page.stat().st_size}
+    size = page.stat().st_size
+    assert outcome.json() == {"report": str(page), "images": 6, "without_photo": 0, "bytes": size}
     assert page.read_text().count("data:image/webp") == 5
+
+
+def test_photos_that_are_gone_are_said(pc_engine, scenes, tiny_directory, tmp_path):
+    out = run(pc_engine, scenes, tiny_directory, tmp_path / "run")
+    scenes.rename(tmp_path / "moved")
+    for options in ((), ("--thumbnails",)):
+        outcome = pc_engine("report", out, *options)
+        assert outcome.code == 0
+        assert "5 of 5 photos were not found or could not be read" in " ".join(outcome.err.split())
+        assert pc_engine("report", out, *options, "--json").json()["without_photo"] == 5
+    assert pc_engine("report", out, "--quiet").err == ""
+
+
+def test_folders_of_the_page_are_made(pc_engine, scenes, tiny_directory, tmp_path):
+    out = run(pc_engine, scenes, tiny_directory, tmp_path / "run")
+    assert pc_engine("report", out, "--out", tmp_path / "new/folder/page.html").code == 0
+    assert (tmp_path / "new/folder/page.html").is_file()
 
 
 def test_what_cannot_be_reported_is_said(pc_engine, tmp_path):

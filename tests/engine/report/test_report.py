@@ -3,7 +3,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +63,27 @@ def test_photos_are_referred_to_relative_to_the_page(photos: Path, tmp_path: Pat
     assert data(written.path, "thumbnails-0") is None
     elsewhere = write_report(run, photos / "page.html").path
     assert dict(data(elsewhere, "head")["folders"])["my photos #1/"] == "./"
+
+
+def test_photos_of_the_folder_that_the_run_was_started_in_are_referred_to(
+    photos: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    run = write_run(photos / "run", replace(ROW, path="a.jpg"), replace(ROW, path="gone.jpg"))
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    written = write_report(run)
+    assert dict(data(written.path, "head")["folders"]) == {"": "../"}
+    assert (written.images, written.done, written.without_photo) == (2, 2, 1)
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file systems there hold no such names")
+def test_a_folder_whose_name_is_not_utf_8_is_referred_to_by_its_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "a.jpg").touch()
+    written = write_report(write_run(tmp_path / "run", replace(ROW, path=f"{tmp_path}/caf\\xe9/a.jpg")))
+    assert dict(data(written.path, "head")["folders"]) == {f"{tmp_path}/caf\\xe9/": "../caf%E9/"}
+    assert written.without_photo == 0
 
 
 def test_corrections_are_honoured(tmp_path: Path) -> None:
