@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pc_engine.decode import display_image
+from pc_engine.decode import MAX_PIXELS, Limits, display_image, lift_pillow_limit
 from pc_engine.sources import read_image
 from pc_engine.sources.addresses import is_address
 from pc_engine.sources.parquet_shards import row_of
@@ -17,6 +17,8 @@ from pc_engine.writers import original_name
 _QUALITY = 75
 # The middle of WebP's scale from fast to small: the last steps cost much time and save little.
 _EFFORT = 2
+# Whatever rows that others made say: 3 GiB.
+_MOST_PIXELS = 1 << 30
 
 
 class RunPhotos:
@@ -92,15 +94,19 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def small_picture(data: bytes, longest_side: int) -> bytes:
+def small_picture(data: bytes, longest_side: int, *, pixels: int = 0) -> bytes:
     """Return a photo as displayed, as WebP, made smaller where it is longer than ``longest_side`` pixels.
+
+    ``pixels`` are those that the run found in it: its ``--max-pixels`` may have let more pass than is usual.
 
     Raises
     ------
     ImageError
         If it is no image that can be read.
     """
-    picture = display_image(data, at_least=(longest_side, longest_side)).picture
+    limits = Limits(max(MAX_PIXELS, min(pixels, _MOST_PIXELS)))
+    lift_pillow_limit(limits.max_pixels)
+    picture = display_image(data, at_least=(longest_side, longest_side), limits=limits).picture
     picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     picture.save(stream, "WEBP", quality=_QUALITY, method=_EFFORT)

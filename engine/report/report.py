@@ -86,7 +86,7 @@ def write_report(
     comparison = None if compare is None else Comparison(compare, photos)
     tables, collector = Tables(), FigureCollector()
     rows: list[str] = []
-    paths: list[str] = []
+    shown: list[tuple[str, int]] = []
     examples: list[str] = []
     is_done = bytearray()
     without_photo = 0
@@ -97,7 +97,7 @@ def write_report(
             examples.append(row["path"])
         is_done.append(row["status"] == "ok")
         if thumbnails:
-            paths.append(row["path"])
+            shown.append((row["path"], (row["width"] or 0) * (row["height"] or 0)))
         else:
             without_photo += is_done[-1] and photos.is_gone(row["path"])
     head = {
@@ -117,8 +117,8 @@ def write_report(
         yield "head", [script_json(head)]
         yield "rows", json_array(rows)
         nonlocal without_photo
-        addresses = thumbnail_addresses(paths, photos, workers or usable_cores(), shrinking)
-        for part in range(0, len(paths), PER_PART):
+        addresses = thumbnail_addresses(shown, photos, workers or usable_cores(), shrinking)
+        for part in range(0, len(shown), PER_PART):
             made = list(islice(addresses, PER_PART))
             without_photo += sum(done and not address for done, address in zip(is_done[part:], made, strict=False))
             yield f"thumbnails-{part // PER_PART}", [script_json(made)]

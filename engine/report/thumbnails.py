@@ -17,14 +17,14 @@ PER_PART = 200
 
 
 def thumbnail_addresses(
-    paths: Sequence[str], photos: RunPhotos, workers: int, shrinking: Callable[[int, int], None]
+    rows: Sequence[tuple[str, int]], photos: RunPhotos, workers: int, shrinking: Callable[[int, int], None]
 ) -> Iterator[str]:
     """Yield a ``data:`` address for every photo, in order; empty where it cannot be read.
 
     Parameters
     ----------
-    paths
-        As the rows name them.
+    rows
+        The path of each photo, and its pixels where they are known, else 0.
     photos
         Where they are found.
     workers
@@ -32,20 +32,20 @@ def thumbnail_addresses(
     shrinking
         Called as ``shrinking(done, total)`` after every photo.
     """
-    remaining = iter(paths)
+    remaining = iter(rows)
     with ThreadPoolExecutor(workers) as pool:
         # No more than are needed to keep the threads busy: the photos of a large run do not fit into memory.
-        pending: list[Future[str]] = [pool.submit(_address, path, photos) for path in islice(remaining, 4 * workers)]
-        for done in range(1, len(paths) + 1):
+        pending: list[Future[str]] = [pool.submit(_address, *row, photos) for row in islice(remaining, 4 * workers)]
+        for done in range(1, len(rows) + 1):
             address = pending.pop(0).result()
-            pending += [pool.submit(_address, path, photos) for path in islice(remaining, 1)]
-            shrinking(done, len(paths))
+            pending += [pool.submit(_address, *row, photos) for row in islice(remaining, 1)]
+            shrinking(done, len(rows))
             yield address
 
 
-def _address(path: str, photos: RunPhotos) -> str:
+def _address(path: str, pixels: int, photos: RunPhotos) -> str:
     try:
-        picture = small_picture(photos.read(path), LONGEST_SIDE)
+        picture = small_picture(photos.read(path), LONGEST_SIDE, pixels=pixels)
     except ImageError:
         return ""
     return "data:image/webp;base64," + base64.b64encode(picture).decode("ascii")

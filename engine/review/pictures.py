@@ -35,8 +35,8 @@ class Pictures:
         self._bytes = 0
         self._bytes_kept = bytes_kept
 
-    def get(self, path: str, size: Size) -> bytes:
-        """Return the photo of a row's path as WebP.
+    def get(self, path: str, size: Size, *, pixels: int = 0) -> bytes:
+        """Return the photo of a row's path, which has so many pixels by the row, as WebP.
 
         Raises
         ------
@@ -48,7 +48,7 @@ class Pictures:
                 self._kept.move_to_end((path, size))
                 return self._kept[path, size]
         with self._turn:
-            picture = small_picture(self._photos.read(path), LONGEST_SIDE[size])
+            picture = small_picture(self._photos.read(path), LONGEST_SIDE[size], pixels=pixels)
         self._keep((path, size), picture)
         return picture
 

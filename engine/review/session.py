@@ -106,7 +106,9 @@ class ReviewSession:
         ImageError
             If its photo cannot be shown.
         """
-        return self._pictures.get(self._path(index, self._row(index)), size)
+        row = self._row(index)
+        _, _, width, height, *_ = [*row, 0, 0]
+        return self._pictures.get(self._path(index, row), size, pixels=width * height)
 
     def change(self, change: Answer | Withdrawal) -> int:
         """Save what the page says, and return how many images are reviewed now.

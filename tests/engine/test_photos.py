@@ -35,6 +35,21 @@ def test_a_small_picture_is_upright_and_no_longer_than_asked_for() -> None:
         assert picture.size == (60, 40)
 
 
+def test_a_picture_may_have_the_pixels_that_the_run_found_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pc_engine.photos.MAX_PIXELS", 2000)
+    with pytest.raises(ImageError, match="more than the limit of 2,000"):
+        small_picture(jpeg((60, 40)), 16)
+    with Image.open(io.BytesIO(small_picture(jpeg((60, 40)), 16, pixels=60 * 40))) as picture:
+        assert max(picture.size) == 16
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_pillow_lets_a_picture_pass_that_the_run_let_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pc_engine.photos.MAX_PIXELS", 2000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert small_picture(jpeg((60, 40)), 16, pixels=60 * 40)
+
+
 def test_what_is_no_picture_has_none() -> None:
     with pytest.raises(ImageError, match="not an image"):
         small_picture(b"no picture", 160)

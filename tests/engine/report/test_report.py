@@ -110,6 +110,15 @@ def test_thumbnails_are_inside_in_parts(photos: Path, tmp_path: Path, monkeypatc
     assert data(page, "head")["thumbnailsPerPart"] == 2
 
 
+def test_thumbnails_may_have_the_pixels_of_their_rows(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("pc_engine.photos.MAX_PIXELS", 1000)
+    fits = replace(ROW, path=str(photos / "a.jpg"), width=640, height=480)
+    run = write_run(tmp_path / "run", fits, replace(fits, path=str(photos / "b.jpg"), width=64))
+    written = write_report(run, thumbnails=True)
+    assert [bool(address) for address in data(written.path, "thumbnails-0")] == [True, False]
+    assert written.without_photo == 1
+
+
 def test_another_run_is_compared_with_by_photo(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     names = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")

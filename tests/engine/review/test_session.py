@@ -92,6 +92,13 @@ def test_pictures_are_those_of_the_rows(run: Path) -> None:
         session.picture(2, "photo")
 
 
+def test_pictures_may_have_the_pixels_of_their_rows(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pc_engine.photos.MAX_PIXELS", 1000)
+    assert ReviewSession(run).picture(0, "thumbnail")
+    with pytest.raises(ImageError, match="not an image"):
+        ReviewSession(run).picture(3, "thumbnail")
+
+
 def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no rows"):
         ReviewSession(tmp_path)
