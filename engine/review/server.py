@@ -28,6 +28,7 @@ HOST = "127.0.0.1"
 MAX_BODY = 131_072
 # Seconds that a connection may be silent for.
 _PATIENCE = 60
+_WEB_PORT = 80
 _HEADERS = (
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
@@ -74,8 +75,10 @@ class ReviewServer(ThreadingHTTPServer):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The names that a browser may know this server by."""
-        return (f"{HOST}:{self.server_port}", f"localhost:{self.server_port}")
+        """The names that a browser may know this server by; of the web's own port it leaves the number out."""
+        port = self.server_port
+        bare = (HOST, "localhost") if port == _WEB_PORT else ()
+        return (f"{HOST}:{port}", f"localhost:{port}", *bare)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a browser that went away, as it does when pictures scroll out of view."""

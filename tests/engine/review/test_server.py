@@ -156,6 +156,19 @@ def test_its_own_origin_is_admitted(server: ReviewServer, name: str) -> None:
     assert ask(server, "change", method="POST", body=CHANGE, headers=headers).status == 200
 
 
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "127.0.0.1:80"])
+def test_browsers_leave_the_port_of_the_web_out(server: ReviewServer, name: str) -> None:
+    listening = server.server_address[1]
+    server.server_port = 80
+    connection = http.client.HTTPConnection("127.0.0.1", listening, timeout=10)
+    try:
+        headers = {**JSON, "Origin": f"http://{name}", "Host": name}
+        connection.request("POST", f"/{server.token}/change", CHANGE, headers)
+        assert connection.getresponse().status == 200
+    finally:
+        connection.close()
+
+
 @pytest.mark.parametrize(
     "path",
     [
