@@ -29,7 +29,7 @@ def review(
         print_line(server.url)
         print_line("Changes are saved at once. Press Ctrl-C when you are done.")
         if not no_browser:
-            webbrowser.open(server.url)
+            webbrowser.open(server.opening_url)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
     print_line(_farewell(session.n_changed, session.n_reviewed, directory))

@@ -12,6 +12,7 @@ import hmac
 import json
 import secrets
 import sys
+import threading
 from collections.abc import Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +54,13 @@ class ReviewServer(ThreadingHTTPServer):
     ------
     UsageError
         If the port cannot be used.
+
+    Attributes
+    ----------
+    token
+        What the address of the page has that nobody else knows.
+    opening_url
+        An address that leads to the page once: a browser's command line can be read by other users of the machine.
     """
 
     daemon_threads = True
@@ -62,11 +70,22 @@ class ReviewServer(ThreadingHTTPServer):
     def __init__(self, session: ReviewSession, port: int = 0) -> None:
         self.session = session
         self.token = secrets.token_urlsafe(32)
+        self._opening: str | None = secrets.token_urlsafe(32)
+        self._lock = threading.Lock()
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"Port {port} cannot be used ({reason}): choose another with --port.") from None
+        self.opening_url = f"http://{HOST}:{self.server_port}/{self._opening}/"
+
+    def take_opening(self, key: str) -> bool:
+        """Whether ``key`` is that of `opening_url`, asked for the first time."""
+        with self._lock:
+            is_it = self._opening is not None and _is_same(key, self._opening)
+            if is_it:
+                self._opening = None
+        return is_it
 
     @property
     def url(self) -> str:
@@ -84,6 +103,10 @@ class ReviewServer(ThreadingHTTPServer):
         """Say nothing of a browser that went away, as it does when pictures scroll out of view."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
+
+
+def _is_same(key: str, secret: str) -> bool:
+    return hmac.compare_digest(key.encode("utf-8", "replace"), secret.encode("ascii"))
 
 
 class _RefusedError(Exception):
@@ -125,7 +148,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, method: Literal["GET", "HEAD", "POST", "OTHER"]) -> None:
         try:
-            route = self._admitted()
+            token, route = self._asked_for()
+            if method == "GET" and route == "" and self._review.take_opening(token):
+                place = ("Location", f"/{self._review.token}/")
+                self._begin(HTTPStatus.SEE_OTHER, "text/plain", place, ("Content-Length", "0"))
+                return
+            if not _is_same(token, self._review.token):
+                raise _RefusedError(
+                    HTTPStatus.FORBIDDEN, "The address lacks the token: take the one that was printed."
+                )
             if method == "POST":
                 self._post(route)
             elif method in ("GET", "HEAD"):
@@ -137,8 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._send_json(refusal.status, {"error": str(refusal)})
 
-    def _admitted(self) -> str:
-        """Return what is asked for, below the token, of a request that may ask."""
+    def _asked_for(self) -> tuple[str, str]:
+        """Return the token and what is asked for below it, of a request that comes from where one may."""
         origins = self.headers.get_all("Origin", [])
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or hosts[0] not in self._review.hosts:
@@ -149,9 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             _, token, route = urlsplit(self.path).path.split("/", 2)
         except ValueError:
             token, route = "", ""
-        if not hmac.compare_digest(token.encode("utf-8", "replace"), self._review.token.encode("ascii")):
-            raise _RefusedError(HTTPStatus.FORBIDDEN, "The address lacks the token: take the one that was printed.")
-        return route
+        return token, route
 
     def _get(self, route: str) -> None:
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pc_engine.corrections import Correction, append_correction
 from pc_engine.writers import read_rows
@@ -63,7 +64,9 @@ def test_reviewing_ends_with_what_to_do_next(pc_engine, scenes, tiny_directory, 
     monkeypatch.setattr("webbrowser.open", opened.append)
     outcome = pc_engine("review", out)
     assert outcome.code == 0
-    assert opened[0] in outcome.out
+    port = urlsplit(opened[0]).port
+    assert f"http://127.0.0.1:{port}/" in outcome.out
+    assert opened[0] not in outcome.out
     assert "No image was reviewed." in outcome.out
     append_correction(out, Correction(read_rows(out)[0]["path"], 3, (), WHEN))
     outcome = pc_engine("review", out, "--no-browser")

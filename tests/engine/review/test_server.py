@@ -120,6 +120,17 @@ def test_without_the_token_everything_is_forbidden(server: ReviewServer, run: Pa
     assert read_corrections(run) == {}
 
 
+def test_the_address_that_opens_a_browser_leads_to_the_page_once(server: ReviewServer) -> None:
+    key = server.opening_url.split("/")[-2]
+    assert server.token not in server.opening_url
+    assert ask(server, "photo/0", token=key).status == 403
+    assert ask(server, "", token=key, headers={"Host": "example.org"}).status == 403
+    opened = ask(server, "", token=key)
+    assert (opened.status, opened.headers["Location"]) == (303, f"/{server.token}/")
+    again = ask(server, "", token=key)
+    assert (again.status, again.error) == (403, "The address lacks the token: take the one that was printed.")
+
+
 def test_a_part_of_the_token_is_not_enough(server: ReviewServer) -> None:
     for token in (server.token[:-1], server.token + "x", server.token.swapcase()):
         assert ask(server, "photo/0", token=token).status == 403
