@@ -308,7 +308,7 @@ def is_partition(path: Path) -> bool:
 
 
 def original_name(name: str) -> str:
-    """Return the name that `stored_name` was given, if it had bytes that are not UTF-8; a name may also just look so."""
+    """Return the name that `stored_name` was given, if that was not UTF-8; others may look the same."""
     return _STORED_BYTE.sub(lambda byte: chr(_LONE_SURROGATES + int(byte[1], 16)), name)
 
 

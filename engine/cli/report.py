@@ -48,8 +48,8 @@ def report(
         remark(quiet)(f"The page has {written.size / 1e6:,.0f} MB: without --thumbnails it would open faster.")
     if written.without_photo:
         remark(quiet)(
-            f"{written.without_photo:,} of {written.done:,} photos were not found or could not be read, and the page does "
-            f"not show them: bring them back, or start the command in the folder that the run was started in."
+            f"{written.without_photo:,} of {written.done:,} photos were not found or could not be read, and the page "
+            f"does not show them: bring them back, or start the command in the folder that the run was started in."
         )
     if as_json:
         print_json(

@@ -154,9 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._begin(HTTPStatus.SEE_OTHER, "text/plain", place, ("Content-Length", "0"))
                 return
             if not _is_same(token, self._review.token):
-                raise _RefusedError(
-                    HTTPStatus.FORBIDDEN, "The address lacks the token: take the one that was printed."
-                )
+                raise _RefusedError(HTTPStatus.FORBIDDEN, "The address lacks the token: take the one that was printed.")
             if method == "POST":
                 self._post(route)
             elif method in ("GET", "HEAD"):
