@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pc_engine.corrections import Correction, append_correction, read_corrections, withdraw_correction
 from pc_engine.machine import usable_cores
 from pc_engine.photos import RunPhotos
@@ -18,6 +20,7 @@ from pc_engine.report.page import ASSETS as SHARED
 from pc_engine.report.page import PageParts, render_page
 from pc_engine.review.changes import Answer, Withdrawal, as_pointer
 from pc_engine.review.pictures import Pictures, Size
+from pc_engine.sharding import name_digest
 from pc_engine.writers import iter_rows
 
 _OWN = Path(__file__).parent / "assets"
@@ -53,6 +56,8 @@ class ReviewSession:
         self._odd_paths: dict[int, str] = {}
         self._answers: dict[int, tuple[int, list[list[float]]]] = {}
         self._changed: set[int] = set()
+        # Rows of a photo that a run was given several times; a correction is one of them all.
+        self._same_photo: dict[int, list[int]] = {}
         self._lock = threading.Lock()
         self._points_with: str | None = None
         self._load(read_corrections(directory))
@@ -131,18 +136,22 @@ class ReviewSession:
         with self._lock:
             if isinstance(change, Withdrawal):
                 withdraw_correction(self.directory, path, when)
-                self._answers.pop(change.index, None)
-                self._changed.discard(change.index)
+                for index in self._same_photo.get(change.index, [change.index]):
+                    self._answers.pop(index, None)
+                    self._changed.discard(index)
             else:
                 pointers = tuple(as_pointer(pointer, width, height, self._classes) for pointer in change.pointers)
                 append_correction(self.directory, Correction(path, change.count, pointers, when))
-                self._answers[change.index] = (change.count, [list(pointer) for pointer in change.pointers])
-                self._changed.add(change.index)
+                for index in self._same_photo.get(change.index, [change.index]):
+                    self._answers[index] = (change.count, [list(pointer) for pointer in change.pointers])
+                    self._changed.add(index)
             return self.n_reviewed
 
     def _load(self, corrections: dict[str, Correction]) -> None:
+        digests = bytearray()
         for index, row in enumerate(iter_rows(self.directory)):
             path = row["path"]
+            digests += name_digest(path)
             if self._points_with is None and row["pointers"]:
                 self._points_with = row["pointers"][0]["kind"]
             self._rows += script_json(compact_row(row, self._tables)).encode("utf-8")
@@ -152,6 +161,17 @@ class ReviewSession:
             correction = corrections.get(path)
             if correction is not None and row["status"] == "ok":
                 self._answers[index] = (correction.count, compact_pointers(correction.pointers, self._tables))
+        self._find_same_photos(digests)
+
+    def _find_same_photos(self, digests: bytearray) -> None:
+        names = np.frombuffer(bytes(digests), "V16")
+        order = np.argsort(names, kind="stable")
+        is_next = names[order][1:] == names[order][:-1]
+        for place in np.flatnonzero(is_next):
+            first, second = int(order[place]), int(order[place + 1])
+            rows = self._same_photo.setdefault(first, [first])
+            rows.append(second)
+            self._same_photo[second] = rows
 
     def _row_text(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0

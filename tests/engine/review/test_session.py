@@ -71,6 +71,20 @@ def test_a_change_outside_the_picture_is_not_saved(run: Path) -> None:
     assert session.n_reviewed == 0
 
 
+def test_a_photo_that_a_run_was_given_several_times_is_reviewed_once(run: Path) -> None:
+    rows = run / "part-00000.jsonl"
+    lines = rows.read_text().splitlines(keepends=True)
+    rows.write_text("".join([*lines, lines[1], lines[0], lines[1]]))
+    session = ReviewSession(run)
+    assert session.change(Answer(4, 7, ())) == 3
+    assert sorted(answers(session)) == ["1", "4", "6"]
+    assert answers(session) == answers(ReviewSession(run))
+    assert session.change(Answer(2, 1, ())) == 4
+    assert session.change(Withdrawal(1)) == 1
+    assert (session.n_changed, session.n_reviewed) == (1, 1)
+    assert list(read_corrections(run)) == [json.loads(lines[2])["path"]]
+
+
 def test_an_image_that_failed_has_nothing_to_review(run: Path) -> None:
     with pytest.raises(ValueError, match="failed in the run"):
         ReviewSession(run).change(Answer(3, 1, ()))
