@@ -63,7 +63,8 @@ def has_line_break(name: str) -> bool:
 def local_folder(folder: Place, path: str, photos: RunPhotos) -> Path | None:
     """Return the folder at a place, found by the image ``path`` below it; None if it is none of this machine's."""
     file, place = photos.file(path), place_of(path)
-    if file is None or place[: len(folder)] != folder:
+    # The present folder is there, whatever lies in it.
+    if file is None or place[: len(folder)] != folder or (not folder and photos.is_gone(path)):
         return None
     found = Path(*file.parts[: len(file.parts) - len(place) + len(folder)])
     return found if found.is_dir() else None

@@ -103,6 +103,7 @@ def test_a_folder_of_this_machine_is_found_and_others_are_not(tmp_path, monkeypa
     assert local_folder(place_of(str(tmp_path / "photos")), path, photos) == tmp_path / "photos"
     assert local_folder(("photos",), "photos/./x/a.jpg", photos) == tmp_path / "photos"
     assert local_folder((), "photos/x/a.jpg", photos) == tmp_path
+    assert local_folder((), "gone.jpg", photos) is None
     assert local_folder(("other",), "photos/x/a.jpg", photos) is None
     assert local_folder(("gone",), "gone/a.jpg", photos) is None
     assert local_folder(("s3://", "bucket"), "s3://bucket/a.jpg", photos) is None
