@@ -125,6 +125,12 @@ def class_of(row: Mapping[str, Any]) -> str | None:
     return None if row["class_id"] is None else name_of_class(row["class_id"])
 
 
+def classes_of(row: Mapping[str, Any]) -> list[str]:
+    """Return the names of the classes that a row shows, each once: its own, and those of its pointers."""
+    named = (class_of({"class_id": None, "class_name": None, **pointer}) for pointer in row["pointers"])
+    return [name for name in dict.fromkeys((class_of(row), *named)) if name is not None]
+
+
 def name_of_class(class_id: int) -> str:
     """Return what a class without a name is called."""
     return f"class {class_id}"

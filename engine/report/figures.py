@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pc_engine.report.compact import class_of, has_open_label, printable
+from pc_engine.report.compact import classes_of, has_open_label, printable
 from pc_engine.row_check import is_number
 from pc_engine.run_state import states
 from pc_engine.run_status import count_not_begun, run_parts, whole_condition
@@ -43,9 +43,7 @@ class FigureCollector:
         self._reviewed += bool(row.get("reviewed"))
         self._pointers += len(row["pointers"])
         self._counts[(row["count"], has_open_label(row))] += 1
-        class_name = class_of(row)
-        if class_name is not None:
-            self._classes[class_name] += 1
+        self._classes.update(classes_of(row))
 
     def figures(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """Return the figures as JSON-ready values.

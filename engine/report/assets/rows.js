@@ -41,7 +41,9 @@ export class Rows {
   /** Address of the photo relative to the page; null where it is no file. */
   address(i) {
     const folder = this.head.folders[this.rows[i][FOLDER]][1];
-    return folder === null ? null : folder + encodeURIComponent(this.rows[i][NAME].toWellFormed());
+    if (folder === null) return null;
+    // A byte that is not UTF-8 stands as \xNN in a row's name.
+    return folder + encodeURIComponent(this.rows[i][NAME].toWellFormed()).replace(/%5Cx([89a-f][0-9a-f])/g, "%$1");
   }
 
   /** Width and height in pixels; 0 where they are not known. */

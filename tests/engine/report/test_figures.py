@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.report.figures import FigureCollector, run_facts
-from pc_engine.result import Result, error_result
+from pc_engine.result import BoxPointer, Result, error_result, pointer_row
 from pc_engine.run_state import lock_run
 
 
@@ -42,6 +42,15 @@ def test_large_counts_share_the_last_bar() -> None:
     found = figures(counted(1), *(counted(n, "4+", mode="p2c") for n in (30, 900)))
     assert len(found["counts"]) == 25
     assert found["counts"][-1] == {"label": "24 or more", "from": 24, "to": None, "n": 2}
+
+
+def test_an_image_of_several_classes_is_one_of_each() -> None:
+    """As the filter by class shows it."""
+    boxes = [BoxPointer(0.0, 0.0, 9.0, 9.0, 0.5, class_id=k, class_name=name) for k, name in ((3, "fish"), (7, "cat"))]
+    of_both = [pointer_row(box) for box in (*boxes, boxes[1])]
+    fish = {"class_id": 3, "class_name": "fish"}
+    found = figures(counted(1, **fish, pointers=of_both[:1]), counted(3, **fish, pointers=of_both))
+    assert found["classes"] == [{"name": "fish", "n": 2}, {"name": "cat", "n": 1}]
 
 
 def test_failures_that_differ_in_numbers_only_are_one_reason() -> None:
