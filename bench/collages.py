@@ -29,6 +29,7 @@ from pc_engine.bench.collage_parts import CollageParts, Cut, collage_parts
 from pc_engine.datasets import LabelledSet
 from pc_engine.errors import UsageError
 from pc_engine.machine import usable_cores
+from pc_engine.out_folder import check_vacant, make_folder
 
 LABELS_FILE = "labels.json"
 
@@ -144,7 +145,7 @@ def make_collages(
     sets
         Labelled photos with boxes.
     directory
-        Folder to write to; it is created, and must not hold a ``labels.json`` yet.
+        Folder to write to; it is created, and may exist only if it is empty.
     n
         Number of collages.
     seed
@@ -157,7 +158,7 @@ def make_collages(
     Raises
     ------
     UsageError
-        If ``n`` is below the number of groups, or the folder already has labels.
+        If ``n`` is below the number of groups, or the folder is not empty or cannot be written.
     DataError
         If the photos give too few objects or grounds.
     """
@@ -165,8 +166,7 @@ def make_collages(
     labels = directory / LABELS_FILE
     if n < settings.groups:
         raise UsageError(f"{n} collages in {settings.groups} groups were asked for; ask for at least one a group.")
-    if labels.exists():
-        raise UsageError(f"{labels} exists already; name another folder, or remove it to make new collages there.")
+    check_vacant(directory)
     parts, unreadable = collage_parts(
         sets,
         groups=settings.groups,
@@ -176,7 +176,7 @@ def make_collages(
         seed=seed,
         progress=lambda done, total: progress("photos", done, total),
     )
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     width = max(6, len(str(n - 1)))
 
     def write(index: int) -> dict[str, Any]:

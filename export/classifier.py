@@ -13,9 +13,10 @@ import onnxruntime
 from pc_engine.errors import ManifestError, ModelError
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
-from pc_engine.export.model_directory import check_vacant, write_model_directory
+from pc_engine.export.model_directory import write_model_directory
 from pc_engine.graph import BATCH, IMAGE, closest_names, cut_graph, input_tensor, load_graph
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, MAPS_OF_HEAD, REQUIRED_TAPS, Manifest, NetworkInput, Tap
+from pc_engine.out_folder import check_vacant
 
 #: Taps that are grids of features: [C, H, W].
 _GRID_TAPS = ("conv_last", "conv_prev")

@@ -18,6 +18,7 @@ from pc_engine.export.evidence import BACKWARD_SETTINGS
 from pc_engine.export.vgg import ARCHITECTURES, COUNT_FEATURES, VggSpec, build_vgg, vgg_input, vgg_taps
 from pc_engine.export.weights import read_weights
 from pc_engine.manifest import NETWORK_FILE, Manifest, Tap, write_manifest
+from pc_engine.out_folder import check_vacant
 
 
 def export_vgg(
@@ -99,12 +100,6 @@ def find_architecture(name: str) -> VggSpec:
     if name not in ARCHITECTURES:
         raise UsageError(f"There is no architecture '{name}': choose one of {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[name]
-
-
-def check_vacant(out_dir: Path) -> None:
-    """Raise UsageError if ``out_dir`` exists and is not an empty directory."""
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise UsageError(f"{out_dir} exists and is not empty: remove it, or name another directory.")
 
 
 def write_model_directory(model: onnx.ModelProto, manifest: Manifest, out_dir: Path) -> Manifest:

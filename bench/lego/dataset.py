@@ -17,6 +17,7 @@ from pc_engine.bench.lego.digits import Split, load_digit_samples, make_bank
 from pc_engine.bench.lego.rules import LegoClass, make_classes
 from pc_engine.bench.lego.scenes import Scene, SceneSettings, SceneSource
 from pc_engine.errors import UsageError
+from pc_engine.out_folder import check_vacant, make_folder
 
 LABELS_FILE = "labels.json"
 #: An object counts under ``count_ge1pct`` from this share of the image's area.
@@ -83,7 +84,7 @@ def make_scenes(
     Parameters
     ----------
     directory
-        Folder to write to; it is created, and must not hold a ``labels.json`` yet.
+        Folder to write to; it is created, and may exist only if it is empty.
     n
         Number of scenes; counts are uniform over 0..max_count.
     seed
@@ -102,7 +103,7 @@ def make_scenes(
     Raises
     ------
     UsageError
-        If ``n`` is below 1, or the folder already has labels.
+        If ``n`` is below 1, or the folder is not empty or cannot be written.
     DataError
         If the digit or photo folder cannot be read.
     """
@@ -110,10 +111,9 @@ def make_scenes(
     labels = directory / LABELS_FILE
     if n < 1:
         raise UsageError(f"{n} scenes were asked for; ask for at least 1.")
-    if labels.exists():
-        raise UsageError(f"{labels} exists already; name another folder, or remove it to make new scenes there.")
+    check_vacant(directory)
     source = settings.source(split, seed)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     width = max(6, len(str(n - 1)))
 
     def write(index: int) -> dict[str, Any]:

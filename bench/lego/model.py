@@ -25,13 +25,13 @@ from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
 from pc_engine.manifest import (
     COUNTER_FILE,
-    MANIFEST_FILE,
     NETWORK_FILE,
     SIGNATURES_FILE,
     Manifest,
     NetworkInput,
     write_manifest,
 )
+from pc_engine.out_folder import check_vacant, make_folder
 
 #: Name of the class that an empty scene belongs to, after all others.
 BACKGROUND = "background"
@@ -116,7 +116,7 @@ def train_lego(
     Parameters
     ----------
     out_dir
-        Model directory to make; must not hold a manifest yet.
+        Model directory to make; it may exist only if it is empty.
     seed
         Of the scenes, the network's start and the SVM's cross-validation.
     settings
@@ -129,21 +129,20 @@ def train_lego(
     Raises
     ------
     UsageError
-        If ``out_dir`` already holds a model.
+        If ``out_dir`` is not empty or cannot be written.
     MissingPackageError
         If PyTorch is not installed.
     DataError
         If the digits or photos cannot be read, or there are too few fitting scenes.
     """
     settings = settings or LegoTraining()
-    if (out_dir / MANIFEST_FILE).exists():
-        raise UsageError(f"{out_dir} holds a model already; name another folder with --out.")
+    check_vacant(out_dir)
+    make_folder(out_dir)
     started = time.perf_counter()
     source = settings.lego.source("train", seed)
     network = train_network(source, settings.network, seed, progress, kept)
     trained = time.perf_counter()
 
-    out_dir.mkdir(parents=True, exist_ok=True)
     taps = write_network(fold(network, settings.network.network), out_dir / NETWORK_FILE)
     size = settings.network.network.size
     manifest = Manifest(

@@ -125,13 +125,16 @@ def lego_tables(
     scenes = out / SCENES
     if not (scenes / LABELS_FILE).exists():
         bar = None if display is None else display.add_task("making scenes", total=settings.n_scenes)
+        unfinished = out / f"{SCENES}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
         make_scenes(
-            scenes,
+            unfinished,
             settings.n_scenes,
             settings.scene_seed,
             settings.training.lego,
             progress=lambda done: None if display is None or bar is None else display.update(bar, completed=done),
         )
+        unfinished.rename(scenes)
     labelled = read_labelled(f"lego:{scenes}")
     bar = None if display is None else display.add_task("evaluating", total=None)
     figures = evaluate(

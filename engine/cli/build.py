@@ -14,7 +14,7 @@ from pc_engine.calibration import DEFAULT_LIMIT, MIN_IMAGES, CalibrationImages, 
 from pc_engine.catalogue import find_model
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
-from pc_engine.cli.target import target_directory
+from pc_engine.cli.target import target_of
 from pc_engine.device_choice import choose_device
 from pc_engine.engine import find_mode, network_request
 from pc_engine.errors import UsageError
@@ -69,7 +69,7 @@ def build(
             raise UsageError(f"--calibrate goes with --precision {' or '.join(_CALIBRATED)}, got '{precision}'.")
         if images < MIN_IMAGES:
             raise UsageError(f"--images is {images}, expected at least {MIN_IMAGES}.")
-        target = target_directory(loaded, out)
+        loaded, target = target_of(loaded, out)
         pixels = loaded.manifest.input
         photos = read_calibration_images(
             [calibrate],

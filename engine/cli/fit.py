@@ -12,7 +12,7 @@ import typer
 from pc_engine.catalogue import find_model
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
-from pc_engine.cli.target import target_directory
+from pc_engine.cli.target import target_of
 from pc_engine.counter import count_label
 from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
 from pc_engine.engine import open_network
@@ -67,7 +67,7 @@ def fit_counter(
     if folds < 2:
         raise UsageError(f"--folds is {folds}, expected at least 2.")
     loaded = find_model(model, remark(quiet))
-    target = target_directory(loaded, out)
+    loaded, target = target_of(loaded, out)
     labelled = read_labelled(data)
     images = [image for image in labelled.images if image.count is not None]
     labels = _labels([image.count for image in images if image.count is not None], max_count, remark(quiet))
@@ -137,7 +137,7 @@ def fit_signatures(
     if rank not in RANKS:
         raise UsageError(f"There is no ranking '{rank}': choose one of {', '.join(RANKS)}.")
     loaded = find_model(model, remark(quiet))
-    target = target_directory(loaded, out)
+    loaded, target = target_of(loaded, out)
     labelled = read_labelled(data)
     class_ids = _class_ids(labelled.images, loaded.manifest, remark(quiet))
     backbone = open_network(

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from pc_engine import out_folder
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
-from pc_engine.errors import UsageError
-from pc_engine.model import Model
+from pc_engine.errors import ModelError, UsageError
+from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, Manifest
+from pc_engine.model import Model, load_model
 
 
-def target_directory(model: Model, out: Path | None) -> Path:
-    """Return ``out``, or the model's own directory where that is None.
+def target_of(model: Model, out: Path | None) -> tuple[Model, Path]:
+    """Return the model that is changed, and the directory that it is written to.
+
+    These are ``model`` and its own directory where ``out`` is None, or a vacant ``out``, which becomes a copy. Where
+    the same network lies in ``out`` already, it is the model there, which keeps what is not made anew.
 
     Raises
     ------
     UsageError
-        If that is part of the installation.
+        If the directory is part of the installation, or holds anything else.
     """
     if out is None and model.directory == EMBEDDED_DIRECTORY:
         raise UsageError("The embedded model is part of the installation: write a copy of it with --out DIR.")
-    return model.directory if out is None else out
+    if out is None:
+        return model, model.directory
+    if (out / MANIFEST_FILE).is_file():
+        try:
+            there = load_model(out)
+        except ModelError:
+            pass  # which is as good as any other file
+        else:
+            if _without_parts(there.manifest) == _without_parts(model.manifest):
+                return there, out
+    out_folder.check_vacant(out)
+    return model, out
 
 
 def make_folder(out: Path | None) -> None:
     """Find out before the measurement whether it can be written."""
-    if out is None:
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"The folder {out} cannot be written ({error.strerror}): choose another.") from None
+    if out is not None:
+        out_folder.make_folder(out)
+
+
+def _without_parts(manifest: Manifest) -> Manifest:
+    """Return what a manifest says of the network itself, whatever was fitted to it or measured of it."""
+    return replace(manifest, quantised={}, fidelity={}, files={NETWORK_FILE: manifest.files[NETWORK_FILE]})

@@ -129,7 +129,7 @@ def test_objects_without_classes_all_count(tmp_path: Path) -> None:
 
 def test_wrong_use_is_said(photos: LabelledSet, tmp_path: Path) -> None:
     make(photos, tmp_path / "out", n=4)
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="exists and is not empty"):
         make(photos, tmp_path / "out", n=4)
     with pytest.raises(UsageError, match="1 collages in 2 groups"):
         make(photos, tmp_path / "new", n=1)

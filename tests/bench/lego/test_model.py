@@ -114,7 +114,7 @@ def test_one_call_makes_a_complete_model_and_the_same_again(torch, tmp_path: Pat
         assert all(np.array_equal(first[key], second[key]) for key in first)
     other = train_lego(tmp_path / "c", 2, TINY)
     assert other.manifest.network_sha256 != trained.manifest.network_sha256
-    with pytest.raises(UsageError, match="holds a model"):
+    with pytest.raises(UsageError, match="exists and is not empty"):
         train_lego(tmp_path / "a", 1, TINY)
 
 

@@ -172,8 +172,15 @@ def test_wrong_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least 1"):
         make_scenes(tmp_path, 0, 0, SMALL)
     make_scenes(tmp_path / "scenes", 1, 0, SMALL)
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="exists and is not empty"):
         make_scenes(tmp_path / "scenes", 1, 0, SMALL)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "000000.png").write_bytes(b"a photo")
+    with pytest.raises(UsageError, match="exists and is not empty"):
+        make_scenes(tmp_path / "mine", 1, 0, SMALL)
+    assert (tmp_path / "mine" / "000000.png").read_bytes() == b"a photo"
+    with pytest.raises(UsageError, match=r"cannot be .* choose another"):
+        make_scenes(tmp_path / "mine" / "000000.png" / "below", 1, 0, SMALL)
     for wrong in (
         {"size": 16},
         {"scale": (0.5, 0.4)},

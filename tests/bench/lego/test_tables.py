@@ -59,9 +59,11 @@ def test_one_call_trains_makes_scenes_and_judges_every_mode(tmp_path: Path) -> N
 def test_the_same_seeds_give_the_same_tables(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs the extra 'train'")
     first, _ = lego_tables(tmp_path / "a", TINY)
-    # What is left of a model that was not finished does no harm.
+    # What is left of a model or of scenes that were not finished does no harm.
     (tmp_path / "b" / f"{MODEL}.unfinished").mkdir(parents=True)
     (tmp_path / "b" / f"{MODEL}.unfinished" / "manifest.json").write_text("{")
+    (tmp_path / "b" / f"{SCENES}.unfinished").mkdir()
+    (tmp_path / "b" / f"{SCENES}.unfinished" / "000000.png").touch()
     second, _ = lego_tables(tmp_path / "b", TINY)
     assert second["modes"] == first["modes"]
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [MODEL, SCENES, "training.json"]

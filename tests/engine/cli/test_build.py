@@ -131,6 +131,14 @@ def test_a_copy_gets_the_network_and_the_model_stays_as_it_is(pc_engine, tiny_di
     assert file_sha256(copy / NETWORK_FILE) == file_sha256(tiny_directory / NETWORK_FILE)
 
 
+def test_a_copy_is_not_made_among_photos(pc_engine, tiny_directory, photos):
+    before = sorted(photos.iterdir())
+    outcome = pc_engine("build", tiny_directory, "--precision", "int8", "--calibrate", photos, "--out", photos)
+    assert outcome.code == 2
+    assert "exists and is not empty" in outcome.err
+    assert sorted(photos.iterdir()) == before
+
+
 @pytest.mark.usefixtures("int8_runs")
 def test_a_copy_with_other_parts_takes_the_quantised_network_along(pc_engine, model, photos, tmp_path):
     pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--mode", "c2p")

@@ -57,3 +57,12 @@ def test_wrong_use_is_one_sentence(pc_engine, boxed, tmp_path, options, expected
     assert outcome.code == 2
     assert expected in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def test_a_folder_with_pictures_is_left_alone(pc_engine, boxed):
+    before = {path.name: path.read_bytes() for path in boxed.iterdir()}
+    for command in (("collage", boxed, boxed), ("lego", "make", boxed, "--n", 3)):
+        outcome = pc_engine(*command)
+        assert outcome.code == 2
+        assert f"{boxed} exists and is not empty" in outcome.err
+    assert {path.name: path.read_bytes() for path in boxed.iterdir()} == before

@@ -95,6 +95,30 @@ def test_out_makes_a_copy_and_leaves_the_model_alone(pc_engine, counted, make_mo
     assert fitted.signatures is not None
 
 
+def test_out_never_writes_over_anything_but_the_same_network(pc_engine, counted, make_model, tiny_manifest, tmp_path):
+    model = make_model(tmp_path / "model", counter=None)
+    other = make_model(tmp_path / "other", manifest=dataclasses.replace(tiny_manifest, name="mine"))
+    for command in ("fit-counter", "fit-signatures"):
+        for out in (other, counted):
+            before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+            outcome = pc_engine(command, counted, "--model", model, "--out", out, *FAST)
+            assert outcome.code == 2
+            assert f"{out} exists and is not empty: remove it, or name another directory." in outcome.err
+            assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_parts_that_are_fitted_one_after_the_other_meet_in_out(pc_engine, counted, make_model, tmp_path):
+    model = make_model(tmp_path / "model", counter=None, signatures=None)
+    copy = tmp_path / "copy"
+    for command in ("fit-signatures", "fit-counter", "fit-counter"):
+        outcome = pc_engine(command, counted, "--model", model, "--out", copy, "--quiet", *FAST)
+        assert outcome.code == 0, outcome.err
+    fitted = load_model(copy).parts
+    assert fitted.signatures is not None
+    assert fitted.counter is not None
+    assert load_model(model).parts.counter is load_model(model).parts.signatures is None
+
+
 def test_signatures_from_class_folders(pc_engine, draw_scene, make_model, tmp_path):
     for colour, rgb in {"red": (255, 0, 0), "green": (0, 255, 0)}.items():
         (tmp_path / "classes" / colour).mkdir(parents=True)

@@ -1,0 +1,35 @@
+"""Folders that something is written to: what lies in one already may be all that someone has of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from pc_engine.errors import UsageError
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, if it is not there, and find out before the work whether it can be written.
+
+    Raises
+    ------
+    UsageError
+        If it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UsageError(f"The folder {folder} cannot be written ({error.strerror}): choose another.") from None
+
+
+def check_vacant(folder: Path) -> None:
+    """Raise UsageError if ``folder`` exists and is not an empty directory."""
+    try:
+        vacant = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise UsageError(f"The folder {folder} cannot be read ({error.strerror}): choose another.") from None
+    if not vacant:
+        raise UsageError(f"{folder} exists and is not empty: remove it, or name another directory.")
