@@ -70,7 +70,8 @@ def fit_counter(
     loaded, target = target_of(loaded, out)
     labelled = read_labelled(data)
     images = [image for image in labelled.images if image.count is not None]
-    labels = _labels([image.count for image in images if image.count is not None], max_count, remark(quiet))
+    counts = [image.count for image in images if image.count is not None]
+    labels = _labels(counts, max_count, remark(quiet))
     # Where the model points by itself, mode combined learns how far to believe what it finds.
     sees_classes = not loaded.missing_parts(MODES["p2c"])
     backbone = open_network(
@@ -133,11 +134,13 @@ def fit_signatures(
     Where the data names no classes, as SOS does not, each image counts for the class that the network predicts.
     """
     from pc_engine.fitting.from_images import signature_taps, signatures_from_images, store_parts
+    from pc_engine.fitting.signatures import check_depth
 
     if rank not in RANKS:
         raise UsageError(f"There is no ranking '{rank}': choose one of {', '.join(RANKS)}.")
     loaded = find_model(model, remark(quiet))
     loaded, target = target_of(loaded, out)
+    check_depth(depth, loaded.manifest)
     labelled = read_labelled(data)
     class_ids = _class_ids(labelled.images, loaded.manifest, remark(quiet))
     backbone = open_network(
@@ -190,12 +193,15 @@ def fit_signatures(
 
 def _labels(counts: Sequence[int], max_count: int, report: Callable[[str], None]) -> tuple[str, ...]:
     """Return the labels 0 to ``max_count``+ that occur: an SVM cannot learn one that no image has."""
+    from pc_engine.fitting.counter import check_counts
+
     labels = (*(str(count) for count in range(max_count)), f"{max_count}+")
     present = {count_label(count, labels) for count in counts}
-    missing = [label for label in labels if label not in present]
-    if counts and missing:
+    found = tuple(label for label in labels if label in present)
+    check_counts(counts, found)
+    if missing := [label for label in labels if label not in present]:
         report(f"No image shows {' or '.join(missing)} objects, so the counter will never answer that.")
-    return tuple(label for label in labels if label in present or not counts)
+    return found
 
 
 def _class_ids(images: Sequence[LabelledImage], manifest: Manifest, report: Callable[[str], None]) -> np.ndarray | None:

@@ -197,8 +197,7 @@ def fit_counter(
     Raises
     ------
     DataError
-        If the rows do not fit the counts, hold values that are not finite, a label has fewer than 2 images, or a
-        count has no label.
+        If the rows do not fit the counts, hold values that are not finite, or as `check_counts` does.
 
     Notes
     -----
@@ -216,12 +215,12 @@ def fit_counter(
     a handful of values can; ``pc-engine evaluate`` on other images is the unbiased figure.
     """
     labels = tuple(labels)
-    floor = int(label_counts(labels)[-1])
     truth = _label_indices(features, counts, labels)
+    floor = int(label_counts(labels)[-1])
     if not c_grid or min(c_grid) <= 0:
         raise DataError(f"The values of C to choose from are {list(c_grid)}: give at least one, all above 0.")
     candidates = sorted({float(c) for c in c_grid})
-    splits = _splits(truth, labels, folds, seed, groups)
+    splits = _splits(truth, folds, seed, groups)
     reduced = reduce_features(features, map_widths)
     total = len(candidates) * len(splits) + 1
     grid: dict[float, tuple[float, float]] = {}
@@ -271,6 +270,34 @@ def fit_counter(
     return counter, report
 
 
+def check_counts(counts: Sequence[int] | np.ndarray, labels: Sequence[str]) -> None:
+    """Find out before any work whether a counter can be fitted on images with these counts.
+
+    Raises
+    ------
+    DataError
+        If there is no image, all have one label, a label has fewer than 2 of them, or a count has no label.
+    """
+    values, n_images = np.unique(counts, return_counts=True)
+    if not len(values):
+        raise DataError("None of the images has a count: give a CSV with the columns path,count, or labels.json.")
+    if len(values) == 1 or len(labels) == 1:
+        shown = str(values[0]) if len(values) == 1 else labels[0]
+        raise DataError(
+            f"All {n_images.sum()} images show {shown} object{'' if shown == '1' else 's'}: give images of other "
+            f"counts as well."
+        )
+    images = dict.fromkeys(labels, 0)
+    for value, n in zip(values, n_images, strict=True):
+        images[count_label(int(value), labels)] += int(n)
+    scarce = [f"'{label}' ({n})" for label, n in images.items() if n < 2]
+    if scarce:
+        raise DataError(
+            f"The count label(s) {', '.join(scarce)} have fewer than 2 images among the {n_images.sum()}: add images, "
+            f"or leave the label(s) out."
+        )
+
+
 def _recalls(confusion: Sequence[Sequence[int]]) -> list[float]:
     """Return of each true label, a row, the share that was found to be it."""
     return [row[i] / sum(row) for i, row in enumerate(confusion)]
@@ -294,26 +321,19 @@ def _label_indices(features: Mapping[str, np.ndarray], counts: np.ndarray, label
             raise DataError(
                 f"The features '{name}' have shape {rows.shape}, expected one row for each of the {len(counts)} counts."
             )
+    check_counts(counts, labels)
     values, inverse = np.unique(counts, return_inverse=True)
     index = np.array([labels.index(count_label(int(value), labels)) for value in values], dtype=np.int64)
     return index[inverse]
 
 
-def _splits(
-    truth: np.ndarray, labels: tuple[str, ...], folds: int, seed: int, groups: Sequence[Hashable] | None
-) -> list[Split]:
+def _splits(truth: np.ndarray, folds: int, seed: int, groups: Sequence[Hashable] | None) -> list[Split]:
     if folds < 2:
         raise DataError(f"Cross-validation with {folds} fold(s) is not possible: ask for at least 2.")
-    images = np.bincount(truth, minlength=len(labels))
-    scarce = [f"'{label}' ({n})" for label, n in zip(labels, images, strict=True) if n < 2]
-    if scarce:
-        raise DataError(
-            f"The count label(s) {', '.join(scarce)} have fewer than 2 images among the {len(truth)}: add images, or "
-            f"leave the label(s) out."
-        )
+    images = np.bincount(truth)
     folds = min(folds, int(images.min()))
     if groups is not None and len({*groups}) > 1:
         splits = stratified_folds(truth, min(folds, len({*groups})), seed, groups)
-        if all(len(np.unique(truth[others])) == len(labels) for others, _ in splits):
+        if all(len(np.unique(truth[others])) == len(images) for others, _ in splits):
             return splits
     return stratified_folds(truth, folds, seed)

@@ -14,10 +14,10 @@ from pc_engine.datasets import LabelledImage
 from pc_engine.device_work import working_on
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.class_heat import ClassHeat, HeatSource
-from pc_engine.fitting.counter import CounterReport, fit_counter
+from pc_engine.fitting.counter import CounterReport, check_counts, fit_counter
 from pc_engine.fitting.features import FeatureCollector, map_widths
 from pc_engine.fitting.folds import as_groups
-from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
+from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator, check_depth
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE, Manifest
 from pc_engine.model import Model, write_model
 from pc_engine.modes.classify import predict_class
@@ -69,11 +69,10 @@ def counter_from_images(
     Raises
     ------
     DataError
-        If no image has a count, or too few of a label.
+        If no image can be read, or as `pc_engine.fitting.counter.check_counts` does.
     """
     counted = [image for image in images if image.count is not None]
-    if not counted:
-        raise DataError("None of the images has a count: give a CSV with the columns path,count, or labels.json.")
+    check_counts([image.count for image in counted if image.count is not None], labels)
     seen = features_from_images(counted, backbone, workers=workers, heat=heat, advance=advance)
     counter, report = fit_counter(
         seen.features,
@@ -182,9 +181,12 @@ def signatures_from_images(
     ------
     DataError
         If no image is taken, or none can be read.
+    UsageError
+        As `pc_engine.fitting.signatures.check_depth` does.
     """
-    taken = range(len(images)) if class_ids is None else np.flatnonzero(class_ids >= 0).tolist()
     manifest = backbone.request.manifest
+    check_depth(depth, manifest)
+    taken = range(len(images)) if class_ids is None else np.flatnonzero(class_ids >= 0).tolist()
     accumulator = SignatureAccumulator(manifest.n_classes, rank, signature_taps(manifest))
     unreadable: list[Unreadable] = []
     position = 0

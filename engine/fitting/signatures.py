@@ -9,6 +9,8 @@ import numpy as np
 from pc_engine.errors import DataError, ModelError, UsageError
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.kernels.channel_max import channel_max
+from pc_engine.manifest import Manifest
+from pc_engine.modes import settings_for
 from pc_engine.signatures import SignatureDictionary
 
 #: Taps that the signatures select maps from (paper 4: the last two convolutional layers).
@@ -16,6 +18,20 @@ SIGNATURE_TAPS = ("conv_last", "conv_prev")
 
 #: Ways to rank the feature maps of a class.
 RANKS = ("max", "contrast")
+
+
+def check_depth(depth: int | None, manifest: Manifest) -> None:
+    """Raise UsageError if signatures of this depth have fewer maps than mode p2c takes of them in this model."""
+    if depth is None:
+        return
+    settings = settings_for(manifest).p2c
+    for name, top in (("conv_last", settings.top_last), ("conv_prev", settings.top_prev)):
+        taken = min(top, manifest.taps[name].shape[0]) if name in manifest.taps else 0
+        if depth < max(taken, 1):
+            raise UsageError(
+                f"Signatures of depth {depth} are too shallow for '{manifest.name}', whose mode p2c takes {taken} maps "
+                f"of '{name}': keep at least as many."
+            )
 
 
 class SignatureAccumulator:

@@ -80,6 +80,6 @@ def test_groups_of_the_images_reach_the_folds(
 
     monkeypatch.setattr("pc_engine.fitting.from_images.fit_counter", spy)
     network = open_network(model, model.manifest.count_features, **FAST)
-    counter_from_images(images, network, workers=1)
+    counter_from_images(images, network, workers=1, labels=("0", "1"))
     network.close()
     assert asked == [[image.group for image in images]]
