@@ -98,6 +98,11 @@ def fit_counter(
         )
     backbone.close()
     store_parts(loaded, target, counter=counter)
+    if report.only_answer is not None:
+        remark(quiet)(
+            f"The counter is no better than always answering {report.only_answer}, as the cross-validation shows: fit "
+            f"it on more images."
+        )
     skipped = [*labelled.skipped, *_as_skipped(unreadable)]
     if as_json:
         print_json({**report.to_dict(), "model": str(target), "skipped": len(skipped)})

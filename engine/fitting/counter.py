@@ -107,6 +107,15 @@ class CounterReport:
         return sum(row[i] for i, row in enumerate(self.confusion)) / self.n
 
     @property
+    def only_answer(self) -> str | None:
+        """The label most often given, where always giving it is as good by all that is sure; None where it is not."""
+        confusion = np.array(self.confusion)
+        truth, predicted = (np.repeat(index.ravel(), confusion.ravel()) for index in np.indices(confusion.shape))
+        usual = int(confusion.sum(axis=0).argmax())
+        gain, error = recall_gain(truth, predicted, np.full(len(truth), usual))
+        return None if gain > error else self.labels[usual]
+
+    @property
     def cv_mean(self) -> float:
         """Mean over the folds of the mean recall over labels, at the chosen C."""
         return self.grid[self.c][0]

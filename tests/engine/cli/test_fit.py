@@ -179,6 +179,52 @@ def test_label_that_no_image_has_is_left_out_and_said(pc_engine, counted, make_m
     assert counter.labels == ("1", "2", "3", "4+")
 
 
+@pytest.mark.parametrize(
+    ("count", "options", "expected"),
+    [
+        (lambda count: 1, (), "All 21 images show 1 object: give images of other counts as well."),
+        (lambda count: count + 2, ("--max-count", "2"), "All 21 images show 2+ objects: give images of other counts"),
+        (lambda count: None, (), "None of the images has a count"),
+        (lambda count: 0 if count < 4 else 3, ("--max-count", "3"), None),
+    ],
+)
+def test_counts_that_cannot_be_told_are_refused_before_the_network_runs(
+    pc_engine, counted, tiny_directory, tmp_path, monkeypatch, count, options, expected
+):
+    labels = json.loads((counted / "labels.json").read_text())
+    for record in labels["images"]:
+        record.update(count=count(record["count"]), boxes=[])
+    if expected is None:
+        expected = "The count label(s) '1' (1) have fewer than 2 images"
+        labels["images"][0]["count"] = 1
+    (counted / "labels.json").write_text(json.dumps(labels))
+    monkeypatch.setattr("pc_engine.cli.fit.open_network", lambda *args, **options: pytest.fail("it was opened"))
+    outcome = pc_engine("fit-counter", counted, "--model", tiny_directory, "--out", tmp_path / "out", *options)
+    assert outcome.code == 2
+    assert expected in outcome.err
+
+
+def test_a_counter_that_tells_nothing_is_said(pc_engine, counted, make_model, tmp_path):
+    labels = json.loads((counted / "labels.json").read_text())
+    for number, record in enumerate(labels["images"]):
+        record["count"] = (0, 1, 1)[number % 3]  # whatever is seen
+    (counted / "labels.json").write_text(json.dumps(labels))
+    model = make_model(tmp_path / "model", counter=None)
+    outcome = pc_engine("fit-counter", counted, "--model", model, *FAST)
+    assert outcome.code == 0, outcome.err
+    assert "The counter is no better than always answering" in outcome.err
+    assert "fit it on more images." in outcome.err
+
+
+def test_signatures_too_shallow_for_the_model_are_refused(pc_engine, counted, make_model, tmp_path):
+    model = make_model(tmp_path / "model", signatures=None)
+    outcome = pc_engine("fit-signatures", counted, "--model", model, "--depth", "1", *FAST)
+    assert outcome.code == 2
+    assert "depth 1 are too shallow for 'tiny', whose mode p2c takes 2 maps of 'conv_last'" in outcome.err
+    assert pc_engine("fit-signatures", counted, "--model", model, "--depth", "2", *FAST).code == 0
+    assert pc_engine("run", counted, "--mode", "p2c", "--model", model, "--quiet", *FAST).code == 3
+
+
 def test_signatures_without_classes_use_what_the_network_predicts(pc_engine, draw_scene, make_model, tmp_path):
     lines = ["path,count"]
     for colour, rgb in {"red": (255, 0, 0), "green": (0, 255, 0)}.items():

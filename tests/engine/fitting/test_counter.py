@@ -163,6 +163,20 @@ def test_the_report_speaks_the_language_of_table_1() -> None:
     assert values["confusion"] == [[3, 1], [0, 6]]
 
 
+@pytest.mark.parametrize(
+    ("confusion", "answer"),
+    [
+        (((0, 24, 0), (0, 24, 0), (0, 24, 0)), "1"),
+        (((0, 24, 0), (0, 23, 1), (0, 23, 1)), "1"),
+        (((20, 4, 0), (0, 24, 0), (0, 4, 20)), None),
+        (((2, 0, 0), (0, 2, 0), (0, 0, 2)), None),
+    ],
+)
+def test_a_counter_with_but_one_answer_is_known(confusion: tuple[tuple[int, ...], ...], answer: str | None) -> None:
+    n = sum(map(sum, confusion))
+    assert CounterReport(("0", "1", "2+"), n, 1.0, 2, confusion, {1.0: (0.5, 0.1)}).only_answer == answer
+
+
 def test_a_label_never_predicted_has_no_precision() -> None:
     report = CounterReport(("0", "1"), n=2, c=1.0, folds=2, confusion=((1, 0), (1, 0)), grid={1.0: (0.5, 0.0)})
     assert report.precision == {"0": 0.5, "1": None}
