@@ -10,16 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from pc_engine.errors import ManifestError, ModelError
+from pc_engine.errors import ManifestError, ModelError, UsageError
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
-from pc_engine.export.model_directory import write_model_directory
-from pc_engine.graph import BATCH, IMAGE, closest_names, cut_graph, input_tensor, load_graph
-from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, MAPS_OF_HEAD, REQUIRED_TAPS, Manifest, NetworkInput, Tap
+from pc_engine.export.model_directory import check_normalisation, write_model_directory
+from pc_engine.export.tap_names import GRID_TAPS, find_taps
+from pc_engine.graph import BATCH, IMAGE, cut_graph, input_tensor, load_graph
+from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, MAPS_OF_HEAD, Manifest, NetworkInput, Tap
 from pc_engine.out_folder import check_vacant
-
-#: Taps that are grids of features: [C, H, W].
-_GRID_TAPS = ("conv_last", "conv_prev")
 
 
 def import_classifier(
@@ -78,24 +76,21 @@ def import_classifier(
     Raises
     ------
     UsageError
-        If ``out_dir`` is not empty.
+        If ``out_dir`` is not empty, the file cannot be read, a tap or its tensor is missing, or the pixels would be
+        divided by 0.
     ManifestError
-        If a tap, a tensor or the input is missing or of the wrong form.
+        If a tap or the input is of the wrong form.
     ModelError
         If the network cannot be read, run or made to take a batch, or ``out_dir`` cannot be written.
     """
     check_vacant(out_dir)
-    for required in REQUIRED_TAPS:
-        if required not in taps:
-            raise ManifestError(
-                f"No tensor was named for the tap '{required}' (only for {sorted(taps)}); name the one that "
-                f"plays its part."
-            )
+    check_normalisation(pixels.mean, pixels.std)
+    _check_readable(onnx_path)
     model = load_graph(onnx_path)
     given = input_tensor(model, pixels.tensor or None)
     takes_bytes = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     pixels = replace(pixels, tensor=given.name, dtype="uint8" if takes_bytes else "float32")
-    tensors = {tap: _find_tensor(model.graph, tap, wanted, onnx_path) for tap, wanted in taps.items()}
+    tensors = find_taps(model, onnx_path, taps, count_features)
     model = cut_graph(model, name, pixels, tensors)
     pixels = NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std)
     model, settings = _with_evidence(model, name, pixels, tensors, background_class, report)
@@ -104,7 +99,7 @@ def import_classifier(
     for wanted in cooccurrences:
         append_cooccurrence(model, wanted)
     shapes = _shapes(model, name, pixels)
-    for tap in _GRID_TAPS:
+    for tap in GRID_TAPS:
         if len(shapes.get(tap, (0, 0, 0))) != 3:
             raise ManifestError(f"The tap '{tap}' has shape {shapes[tap]}, expected channels, height, width.")
     if len(shapes["logits"]) != 1:
@@ -130,6 +125,14 @@ def import_classifier(
     return write_model_directory(model, manifest, out_dir)
 
 
+def _check_readable(path: Path) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): name an ONNX network with --weights.") from None
+
+
 def _with_evidence(
     model: onnx.ModelProto,
     name: str,
@@ -153,19 +156,6 @@ def _with_evidence(
         tensors[MAPS_OF_HEAD] = found.maps
     settings = {} if found.is_linear else BACKWARD_SETTINGS
     return cut_graph(model, name, pixels, tensors), settings
-
-
-def _find_tensor(graph: onnx.GraphProto, tap: str, wanted: str, path: Path) -> str:
-    """Return ``wanted`` if it is a tensor of ``graph``, or the first output of the node of that name."""
-    tensors = {output for node in graph.node for output in node.output if output}
-    if wanted in tensors:
-        return wanted
-    nodes: dict[str, str] = {node.name: node.output[0] for node in graph.node if node.name and node.output}
-    if wanted in nodes:
-        return nodes[wanted]
-    raise ManifestError(
-        f"{path} has no tensor and no node '{wanted}' for the tap '{tap}'{closest_names(wanted, tensors | set(nodes))}."
-    )
 
 
 def _shapes(model: onnx.ModelProto, name: str, pixels: NetworkInput) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -64,7 +65,8 @@ def export_vgg(
     Raises
     ------
     UsageError
-        If the architecture is unknown, it does not take the size, or ``out_dir`` is not empty.
+        If the architecture is unknown, it does not take the size, ``out_dir`` is not empty, or the pixels would be
+        divided by 0.
     ManifestError
         If there are no maps for a co-occurrence.
     WeightsError, MissingPackageError
@@ -76,6 +78,7 @@ def export_vgg(
     if size is not None:
         spec = spec.at_size(size)
     check_vacant(out_dir)
+    check_normalisation(mean or (), std or ())
     loaded = read_weights(weights, spec)
     n_classes = loaded.tensors["classifier.6.weight"].shape[0]
     mean, std = mean or loaded.mean, std or loaded.std
@@ -100,6 +103,15 @@ def find_architecture(name: str) -> VggSpec:
     if name not in ARCHITECTURES:
         raise UsageError(f"There is no architecture '{name}': choose one of {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[name]
+
+
+def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise UsageError unless pixels can be brought to the network's range by these numbers."""
+    if not all(map(math.isfinite, (*mean, *std))) or min(std, default=1) <= 0:
+        raise UsageError(
+            f"Pixels less {', '.join(map(str, mean)) or 'their mean'}, divided by {', '.join(map(str, std))}, are no "
+            f"input: give numbers to --mean and numbers above 0 to --std."
+        )
 
 
 def write_model_directory(model: onnx.ModelProto, manifest: Manifest, out_dir: Path) -> Manifest:

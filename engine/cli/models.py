@@ -115,12 +115,13 @@ def export(
             report=print_line,
         )
     else:
-        if tap or count_feature:
-            raise UsageError("--tap and --count-feature go with an .onnx file: a VGG's taps are known.")
         if model not in ARCHITECTURES:
             raise UsageError(
-                f"There is no architecture '{model}': choose one of {', '.join(ARCHITECTURES)}, or give an .onnx file."
+                f"--weights {weights} is no .onnx file, and there is no architecture '{model}' to give weights to: "
+                f"choose one of {', '.join(ARCHITECTURES)}, or give an .onnx file."
             )
+        if tap or count_feature:
+            raise UsageError("--tap and --count-feature go with an .onnx file: a VGG's taps are known.")
         manifest = export_vgg(
             model,
             weights,

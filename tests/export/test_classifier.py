@@ -123,16 +123,36 @@ class TestRefusals:
         return save_cnn(tmp_path / "given.onnx")
 
     def test_unknown_tensor(self, tmp_path, given):
-        with pytest.raises(ManifestError, match=r"no tensor and no node 'relu2' for the tap 'conv_last'.*'relu_2'"):
+        with pytest.raises(UsageError, match=r"no tensor and no node 'relu2' for the tap 'conv_last'.*'relu_2'"):
             convert(given, tmp_path / "m", taps={**TAPS, "conv_last": "relu2"})
+        with pytest.raises(UsageError, match=r"'zzz' for the tap 'logits'; the last vectors of the network are prob"):
+            convert(given, tmp_path / "m", taps={**TAPS, "logits": "zzz"})
         assert not (tmp_path / "m").exists()
 
     def test_missing_role(self, tmp_path, given):
-        with pytest.raises(ManifestError, match="No tensor was named for the tap 'logits'"):
+        with pytest.raises(UsageError) as caught:
             convert(given, tmp_path / "m", taps={"conv_last": "relu_2"})
+        assert str(caught.value) == (
+            "No tensor was named for the tap 'logits': add --tap logits=NAME; the last vectors of the network are "
+            "probabilities (4), scores (4), mean_flat (6)."
+        )
+        with pytest.raises(UsageError) as caught:
+            convert(given, tmp_path / "m", taps={"logits": "scores"})
+        assert str(caught.value) == (
+            "No tensor was named for the tap 'conv_last': add --tap conv_last=NAME; the last feature maps of the "
+            "network are relu_2 (6 x 4 x 4), conv_2 (6 x 4 x 4), relu_1 (5 x 8 x 8), conv_1 (5 x 8 x 8)."
+        )
+
+    def test_missing_role_of_a_network_whose_shapes_are_not_known(self, tmp_path, given):
+        model = onnx.load(given)
+        model.graph.node[2].domain = "unknown"
+        model.opset_import.append(helper.make_opsetid("unknown", 1))
+        onnx.save_model(model, given)
+        with pytest.raises(UsageError, match="the last tensors of the network are probabilities, scores, "):
+            convert(given, tmp_path / "m", taps={"logits": "scores"})
 
     def test_count_feature_that_is_no_tap(self, tmp_path, given):
-        with pytest.raises(ManifestError, match="lists 'fc7' under count_features"):
+        with pytest.raises(UsageError, match=r"is to read 'fc7', which is no tap: add --tap fc7=NAME; the last feat"):
             convert(given, tmp_path / "m", count_features=("fc7",))
 
     def test_class_names_that_do_not_fit(self, tmp_path, given):

@@ -141,9 +141,14 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("vgg15", "--weights", "random:0"), "There is no architecture 'vgg15': choose one of"),
+        (("vgg15", "--weights", "random:0"), "there is no architecture 'vgg15' to give weights to: choose one of"),
         (("vgg16", "--weights", "missing.safetensors"), "missing.safetensors"),
         (("vgg16", "--weights", "random:0", "--tap", "a=b"), "--tap and --count-feature go with an .onnx file"),
+        (("mine", "--weights", "x.jpg", "--tap", "conv_last=a"), "--weights x.jpg is no .onnx file"),
+        (("mine", "--weights", "x.onnx"), "x.onnx cannot be read (No such file or directory): name an ONNX network"),
+        (("mine", "--weights", "x.onnx", "--std", "0"), "numbers above 0 to --std"),
+        (("mine", "--weights", "x.onnx", "--mean", "nan"), "give numbers to --mean"),
+        (("vgg16", "--weights", "random:0", "--std", "1,0,1"), "divided by 1.0, 0.0, 1.0, are no input"),
         (("mine", "--weights", "x.onnx", "--tap", "conv_last"), "write it as conv_last=TENSOR"),
         (("mine", "--weights", "x.onnx", "--cooccurrence", "conv_last"), "write it as conv_last@0"),
         (("mine", "--weights", "x.onnx", "--cooccurrence", "conv_last@-1"), "a tap and a distance in cells"),

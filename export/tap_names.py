@@ -1,0 +1,87 @@
+"""Which tensors of a network play the parts of taps, as their names say, and which might where these do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+
+from pc_engine import graph_shapes
+from pc_engine.errors import UsageError
+from pc_engine.graph import closest_names
+from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD, REQUIRED_TAPS
+
+#: Taps that are grids of features: [C, H, W].
+GRID_TAPS = ("conv_last", "conv_prev")
+
+# Tensors of a kind that an error names.
+_SHOWN = 4
+
+
+def find_taps(
+    model: onnx.ModelProto, path: Path, taps: Mapping[str, str], count_features: Sequence[str]
+) -> dict[str, str]:
+    """Return the tensor of each tap: the one of that name, or the first output of the node that is called so.
+
+    Parameters
+    ----------
+    model, path
+        The network, and the file that it was read from.
+    taps
+        Tap name to the name of a tensor or node.
+    count_features
+        Taps that the count SVM is to read.
+
+    Raises
+    ------
+    UsageError
+        If a tap is needed and not named, or there is no such tensor; the message names some that there are.
+    """
+    for required in REQUIRED_TAPS:
+        if required not in taps:
+            raise UsageError(
+                f"No tensor was named for the tap '{required}': add --tap {required}=NAME; "
+                f"{_candidates(model, required)}."
+            )
+    for feature in count_features:
+        # The last two are added where the head allows.
+        if feature not in taps and feature not in (EVIDENCE, MAPS_OF_HEAD):
+            raise UsageError(
+                f"The counter is to read '{feature}', which is no tap: add --tap {feature}=NAME; "
+                f"{_candidates(model, feature)}."
+            )
+    return {tap: _find_tensor(model, tap, wanted, path) for tap, wanted in taps.items()}
+
+
+def _find_tensor(model: onnx.ModelProto, tap: str, wanted: str, path: Path) -> str:
+    tensors = {output for node in model.graph.node for output in node.output if output}
+    if wanted in tensors:
+        return wanted
+    nodes: dict[str, str] = {node.name: node.output[0] for node in model.graph.node if node.name and node.output}
+    if wanted in nodes:
+        return nodes[wanted]
+    hint = closest_names(wanted, tensors | set(nodes)) or f"; {_candidates(model, tap)}"
+    raise UsageError(f"{path} has no tensor and no node '{wanted}' for the tap '{tap}'{hint}.")
+
+
+def _candidates(model: onnx.ModelProto, tap: str) -> str:
+    """Return ``"the last … of the network are …"``: feature maps or vectors, as the tap needs, or both."""
+    known = graph_shapes.infer(model)
+    outputs = [output for node in reversed(model.graph.node) for output in node.output if output]
+    shapes = {name: known[name].shape for name in outputs if name in known}
+    maps = [
+        _with_shape(name, shape) for name, shape in shapes.items() if shape and len(shape) == 4 and shape[2:] != (1, 1)
+    ]
+    vectors = [_with_shape(name, shape) for name, shape in shapes.items() if shape and len(shape) == 2]
+    kinds = {"feature maps": maps if tap != "logits" else [], "vectors": vectors if tap not in GRID_TAPS else []}
+    # Where shapes are lost behind an unknown operator, those before it are far from the end.
+    if not any(kinds.values()) or None in (shapes.get(name) for name in outputs):
+        kinds = {"tensors": outputs}
+    return " and ".join(
+        f"the last {kind} of the network are {', '.join(names[:_SHOWN])}" for kind, names in kinds.items() if names
+    )
+
+
+def _with_shape(name: str, shape: Sequence[int | str | None]) -> str:
+    return f"{name} ({' x '.join('?' if size is None else str(size) for size in shape[1:])})"
