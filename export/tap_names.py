@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -10,6 +10,7 @@ import onnx
 from pc_engine import graph_shapes
 from pc_engine.errors import UsageError
 from pc_engine.graph import closest_names
+from pc_engine.graph_names import reads
 from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD, REQUIRED_TAPS
 
 #: Taps that are grids of features: [C, H, W].
@@ -61,14 +62,16 @@ def _find_tensor(model: onnx.ModelProto, tap: str, wanted: str, path: Path) -> s
     nodes: dict[str, str] = {node.name: node.output[0] for node in model.graph.node if node.name and node.output}
     if wanted in nodes:
         return nodes[wanted]
-    hint = closest_names(wanted, tensors | set(nodes)) or f"; {_candidates(model, tap)}"
-    raise UsageError(f"{path} has no tensor and no node '{wanted}' for the tap '{tap}'{hint}.")
+    closest = closest_names(wanted, tensors | set(nodes))
+    raise UsageError(
+        f"{path} has no tensor and no node '{wanted}' for the tap '{tap}'{closest}; {_candidates(model, tap)}."
+    )
 
 
 def _candidates(model: onnx.ModelProto, tap: str) -> str:
     """Return ``"the last … of the network are …"``: feature maps or vectors, as the tap needs, or both."""
     known = graph_shapes.infer(model)
-    outputs = [output for node in reversed(model.graph.node) for output in node.output if output]
+    outputs = list(_depending_on_input(model.graph))[::-1]
     shapes = {name: known[name].shape for name in outputs if name in known}
     maps = [
         _with_shape(name, shape) for name, shape in shapes.items() if shape and len(shape) == 4 and shape[2:] != (1, 1)
@@ -81,6 +84,17 @@ def _candidates(model: onnx.ModelProto, tap: str) -> str:
     return " and ".join(
         f"the last {kind} of the network are {', '.join(names[:_SHOWN])}" for kind, names in kinds.items() if names
     )
+
+
+def _depending_on_input(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the tensors that an image decides, which weights on their way to a convolution are not."""
+    stored = {tensor.name for tensor in graph.initializer}
+    depending = {value.name for value in graph.input} - stored
+    for node in graph.node:
+        if depending.intersection(reads(node)):
+            outputs = list(filter(None, node.output))
+            depending.update(outputs)
+            yield from outputs
 
 
 def _with_shape(name: str, shape: Sequence[int | str | None]) -> str:

@@ -143,6 +143,14 @@ class TestRefusals:
             "network are relu_2 (6 x 4 x 4), conv_2 (6 x 4 x 4), relu_1 (5 x 8 x 8), conv_1 (5 x 8 x 8)."
         )
 
+    def test_weights_that_nodes_make_play_no_part(self, tmp_path, given):
+        model = onnx.load(given)
+        model.graph.node.insert(4, helper.make_node("Identity", ["w2"], ["w2_as_computed"]))
+        model.graph.node[5].input[1] = "w2_as_computed"
+        onnx.save_model(model, given)
+        with pytest.raises(UsageError, match=r"are relu_2 .*, conv_2 .*, relu_1 .*, conv_1 [^,]*$"):
+            convert(given, tmp_path / "m", taps={"logits": "scores"})
+
     def test_missing_role_of_a_network_whose_shapes_are_not_known(self, tmp_path, given):
         model = onnx.load(given)
         model.graph.node[2].domain = "unknown"
