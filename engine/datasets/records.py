@@ -118,14 +118,17 @@ class LabelledSetBuilder:
         self._name = name
         self._source = source
         self._images: list[LabelledImage] = []
+        self._counts: dict[Path, set[int]] = {}
         self._skipped: list[tuple[str, str]] = []
 
     def add(self, image: LabelledImage) -> None:
         """Take an image, if its file is there."""
-        if is_file(image.path):
-            self._images.append(image)
-        else:
+        if not is_file(image.path):
             self.skip(str(image.path), "there is no such file")
+            return
+        self._images.append(image)
+        if image.count is not None:
+            self._counts.setdefault(image.path, set()).add(image.count)
 
     def skip(self, item: str, reason: str) -> None:
         """Note an item that cannot be used."""
@@ -153,20 +156,24 @@ class LabelledSetBuilder:
         return tuple(kept)
 
     def build(self) -> LabelledSet:
-        """Return the set.
+        """Return the set; images that are listed with several counts are noted and left out.
 
         Raises
         ------
         DataError
             If it holds no image.
         """
-        if not self._images:
+        contradicted = {path: counts for path, counts in self._counts.items() if len(counts) > 1}
+        for path, counts in contradicted.items():
+            self.skip(str(path), f"it is listed with the counts {' and '.join(map(str, sorted(counts)))}")
+        images = tuple(image for image in self._images if image.path not in contradicted)
+        if not images:
             why = "it lists none"
             if self._skipped:
                 item, reason = self._skipped[0]
                 why = f"each of its {len(self._skipped)} entries was skipped, the first, {item}, because {reason}"
             raise DataError(f"{self._source} gives no labelled image: {why}.")
-        return LabelledSet(self._name, tuple(self._images), tuple(self._skipped))
+        return LabelledSet(self._name, images, tuple(self._skipped))
 
 
 def parse_count(value: Any) -> int | None:

@@ -75,6 +75,9 @@ def _json_lines(stream: Iterator[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _check_columns(columns: list[str], path: Path) -> None:
+    for name in (*_PATH, *_LABELS):
+        if columns.count(name) > 1:
+            raise DataError(f"{path} has {columns.count(name)} columns '{name}': keep the one that is meant.")
     if not set(columns) & set(_PATH) or not set(columns) & set(_LABELS):
         raise DataError(
             f"{path} has the columns {', '.join(map(repr, columns)) or 'none':.300}, but needs one of "

@@ -72,6 +72,22 @@ def test_a_table_without_the_columns_is_named(tmp_path: Path, text: str) -> None
         read_labelled(write(tmp_path / "counts.csv", text))
 
 
+def test_of_two_columns_none_is_chosen_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has 2 columns 'count': keep the one that is meant"):
+        read_labelled(write(tmp_path / "counts.csv", "path,count,Count\nimg/a.jpg,1,2\n"))
+    spec = write(tmp_path / "counts.csv", "path,note,count,note\nimg/a.jpg,x,1,y\n")
+    assert read_labelled(spec).images[0].count == 1
+
+
+def test_an_image_with_two_counts_is_left_out_and_noted(tmp_path: Path) -> None:
+    text = "path,count\nimg/a.jpg,3\nimg/b.jpg,1\n./img/a.jpg,2\nimg/b.jpg,1\nimg/a.jpg,3\n"
+    labelled = read_labelled(write(tmp_path / "counts.csv", text))
+    assert [(image.path.name, image.count) for image in labelled.images] == [("b.jpg", 1)] * 2
+    assert labelled.skipped == ((str(tmp_path / "img/a.jpg"), "it is listed with the counts 2 and 3"),)
+    with pytest.raises(DataError, match="because it is listed with the counts 2 and 3"):
+        read_labelled(write(tmp_path / "counts.csv", "path,count\nimg/a.jpg,3\nimg/a.jpg,2\n"))
+
+
 def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as CSV in UTF-8"):
         read_labelled(write(tmp_path / "counts.csv", "path,count\nimg/ü.jpg,1\n", "latin-1"))
