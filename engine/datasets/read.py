@@ -70,7 +70,7 @@ def read_labelled(spec: str) -> LabelledSet:
         return _read_folder(path)
     if path.is_file():
         return _read_file(path)
-    raise DataError(f"'{spec}' is no file or folder and no known form of labelled data. {_forms()}")
+    raise DataError(f"There is no file or folder '{spec}', and it is no other form of labelled data. {_forms()}")
 
 
 def _forms() -> str:

@@ -209,6 +209,8 @@ def _whole_number(text: str, what: str, value: Any) -> int:
         number = float(text)
     except ValueError:
         number = math.nan
+    if _LARGEST < number < math.inf:
+        raise ValueError(f"its {what} is {value!r:.60}, expected at most {_LARGEST:,}")
     if not (0 <= number <= _LARGEST and number.is_integer()):
         raise ValueError(f"its {what} is {value!r:.60}, expected a whole number of at least 0")
     return int(number)
@@ -246,7 +248,17 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}.") from None
+        raise read_error(path, "JSON", error) from None
+
+
+def read_error(path: Path, form: str, error: Exception) -> DataError:
+    """Return the error that says why a file of labels cannot be read as ``form``, and what to do."""
+    if isinstance(error, OSError):
+        return DataError(f"{path} cannot be read ({error.strerror}): name a file that you may read.")
+    if isinstance(error, UnicodeDecodeError):
+        excel = ", in Excel as 'CSV UTF-8'" if form == "CSV" else ""
+        return DataError(f"{path} cannot be read as {form} in UTF-8: save it in this encoding{excel}.")
+    return DataError(f"{path} cannot be read as {form}: {error}.")
 
 
 def is_file(path: Path) -> bool:

@@ -1,8 +1,8 @@
 """A CSV, JSON or JSON Lines table with one image a row.
 
 Columns, in any order and case; others are ignored: ``path``, ``file`` or ``image``; ``count``; ``class_index`` or
-``class_id`` (a number); ``class`` or ``name``; ``wnid``. Paths are relative to the table's folder. One of count and
-class is enough.
+``class_id`` (a number); ``class`` or ``name``; ``wnid``. Paths are relative to the table's folder if there is
+something, else to the current one, as in a list of images. One of count and class is enough.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder, parse_class_id, parse_count
+from pc_engine.datasets.records import (
+    LabelledImage,
+    LabelledSet,
+    LabelledSetBuilder,
+    first_existing,
+    parse_class_id,
+    parse_count,
+    read_error,
+)
 from pc_engine.errors import DataError
 
 LABELS_CSV = "labels.csv"
@@ -48,7 +56,7 @@ def read_csv(path: Path) -> LabelledSet:
             reader.fieldnames = columns
             return _read_rows(((f"line {reader.line_num}", row) for row in reader), path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
+        raise read_error(path, "CSV", error) from None
 
 
 def read_json_lines(path: Path) -> LabelledSet:
@@ -57,7 +65,7 @@ def read_json_lines(path: Path) -> LabelledSet:
         with path.open(encoding="utf-8-sig") as stream:
             return _read_rows(_json_lines(stream), path)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as JSON Lines in UTF-8: {error}.") from None
+        raise read_error(path, "JSON Lines", error) from None
 
 
 def parse_records(raw: list[Any], path: Path) -> LabelledSet:
@@ -105,7 +113,8 @@ def _image(file: str | None, values: Mapping[str, Any], folder: Path) -> Labelle
         raise ValueError(f"it names no file in a column {', '.join(_PATH)}")
     wnid = _first(values, _WNID)
     image = LabelledImage(
-        path=folder / file,  # an absolute path stays as it is
+        # An absolute path stays as it is.
+        path=first_existing([folder / file, Path(file)]) or folder / file,
         count=parse_count(_first(values, _COUNT)),
         class_name=_first(values, _CLASS_NAME) or wnid,
         class_id=parse_class_id(_first(values, _CLASS_ID)),

@@ -29,6 +29,8 @@ def test_an_unknown_form_is_answered_with_the_known_ones(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
         read_labelled(spec)
+    if spec:  # else it is the current folder
+        assert str(caught.value).startswith(f"There is no file or folder '{spec}', and it is no other form")
     for form in KNOWN_FORMS:
         assert form in str(caught.value)
 

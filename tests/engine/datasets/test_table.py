@@ -7,6 +7,7 @@ import pytest
 
 from pc_engine.datasets import LabelledImage, read_labelled
 from pc_engine.errors import DataError
+from pc_engine.sources import iter_images
 
 
 @pytest.fixture(autouse=True)
@@ -89,8 +90,41 @@ def test_an_image_with_two_counts_is_left_out_and_noted(tmp_path: Path) -> None:
 
 
 def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read as CSV in UTF-8"):
-        read_labelled(write(tmp_path / "counts.csv", "path,count\nimg/ü.jpg,1\n", "latin-1"))
+    for encoding in ("cp1252", "utf-16"):  # as Excel has them
+        spec = write(tmp_path / "counts.csv", "path,count\nimg/ü c.jpg,1\n", encoding)
+        with pytest.raises(DataError) as caught:
+            read_labelled(spec)
+        expected = f"{spec} cannot be read as CSV in UTF-8: save it in this encoding, in Excel as 'CSV UTF-8'."
+        assert str(caught.value) == expected
+
+
+def test_a_table_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    specs = [write(tmp_path / f"counts.{suffix}", "") for suffix in ("csv", "jsonl", "json")]
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    for spec in specs:
+        with pytest.raises(DataError, match=r"cannot be read \(Permission denied\): name a file that you may read"):
+            read_labelled(spec)
+
+
+def test_a_count_that_is_too_large_is_said_with_the_limit(tmp_path: Path) -> None:
+    labelled = read_labelled(write(tmp_path / "counts.csv", "path,count\nimg/a.jpg,1000000000000\nimg/b.jpg,1\n"))
+    assert labelled.skipped == (("line 2 (img/a.jpg)", "its count is '1000000000000', expected at most 2,147,483,647"),)
+
+
+def test_paths_are_looked_up_as_those_of_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the table, else in the current folder: `run @counts.csv` and `fit-counter counts.csv` read the same."""
+    (tmp_path / "lists" / "img").mkdir(parents=True)
+    (tmp_path / "lists" / "img" / "b.jpg").touch()
+    spec = write(tmp_path / "lists" / "counts.csv", "path,count\nimg/a.jpg,1\nimg/b.jpg,1\n")
+    monkeypatch.chdir(tmp_path)
+    found = [image.path.resolve() for image in read_labelled(spec).images]
+    assert found == [tmp_path / "img/a.jpg", tmp_path / "lists/img/b.jpg"]
+    listed = iter_images([f"@{Path(spec).relative_to(tmp_path)}"])
+    assert [Path(image.name).resolve() for image in listed] == found
 
 
 def test_json_lists_and_json_lines(tmp_path: Path) -> None:
