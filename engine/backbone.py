@@ -14,6 +14,7 @@ from typing import Protocol
 from pc_engine.errors import ModelError
 from pc_engine.kernels.array_module import Array
 from pc_engine.manifest import QUANTISED_FILES, Manifest
+from pc_engine.storage import model_argument
 
 #: Tap name to float32 array of shape (N, ...): what a network says about a batch.
 Taps = Mapping[str, Array]
@@ -65,7 +66,7 @@ class CompileRequest:
         if precision not in self.manifest.quantised:
             raise ModelError(
                 f"The model '{self.manifest.name}' has no {precision} network: make one from photos like yours with "
-                f"'pc-engine build {self.manifest.name} --precision {precision} --calibrate PHOTOS'."
+                f"'pc-engine build {model_argument(self.network.parent)} --precision {precision} --calibrate PHOTOS'."
             )
         quantised = self.manifest.quantised[precision]
         return replace(

@@ -28,6 +28,7 @@ from pc_engine.manifest import (
 from pc_engine.modes import FittedParts, Mode, Part
 from pc_engine.modes.p2c import signature_name
 from pc_engine.signatures import check_signatures, load_signatures
+from pc_engine.storage import model_argument
 
 # Of a file that is whole, while the manifest beside it may still speak of the one before.
 _TO_COME = ".next"
@@ -56,6 +57,11 @@ class Model:
         return self.manifest.name
 
     @property
+    def argument(self) -> str:
+        """What ``--model`` takes for it; its name may be that of another."""
+        return model_argument(self.directory)
+
+    @property
     def network(self) -> Path:
         """The ONNX file."""
         return self.directory / NETWORK_FILE
@@ -75,7 +81,7 @@ class Model:
             what, command = _FIT_COMMAND[part]
             raise ModelError(
                 f"Mode {mode.name} needs a {what}, which the model '{self.name}' does not have: make one from labelled "
-                f"images with 'pc-engine {command} DATA --model {self.name}' (DATA: a folder, a CSV, or sos:DIR)"
+                f"images with 'pc-engine {command} DATA --model {self.argument}' (DATA: a folder, a CSV, or sos:DIR)"
                 + (f"; {self._instead_of_signatures()}." if part == "signatures" else ".")
             )
 

@@ -34,6 +34,11 @@ def models_directory() -> Path:
     return _base("XDG_DATA_HOME", ".local/share") / "models"
 
 
+def model_argument(directory: Path) -> str:
+    """Return what ``--model`` takes for the model in a directory: its name where it is installed, else its path."""
+    return directory.name if directory.parent == models_directory() else str(directory)
+
+
 def cache_directory() -> Path:
     """Return the folder of compiled networks and of what was measured on this machine; it may not exist yet."""
     return _base("XDG_CACHE_HOME", ".cache") / "compiled"

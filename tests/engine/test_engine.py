@@ -306,7 +306,7 @@ def test_a_missing_part_names_the_command_that_makes_one(
 ) -> None:
     bare = make_model(tmp_path / "bare", counter=None, signatures=None)
     for model in (bare, str(bare), load_model(bare)):
-        with pytest.raises(ModelError, match=f"pc-engine {command} DATA --model tiny"):
+        with pytest.raises(ModelError, match=f"pc-engine {command} DATA --model {bare}"):
             Engine(model, mode=mode, backend="onnxruntime")
 
 

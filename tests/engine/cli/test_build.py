@@ -158,7 +158,7 @@ def test_a_copy_with_other_parts_takes_the_quantised_network_along(pc_engine, mo
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--precision", "int8"), "has no int8 network: make one from photos like yours with 'pc-engine build tiny"),
+        (("--precision", "int8"), "has no int8 network: make one from photos like yours with 'pc-engine build /"),
         (("--calibrate", "photos"), "--calibrate goes with --precision int8 or bf16, got 'auto'."),
         (("--calibrate", "photos", "--precision", "fp32"), "--calibrate goes with --precision int8 or bf16"),
         (("--out", "copy"), "--out goes with --calibrate"),
