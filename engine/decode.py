@@ -21,7 +21,7 @@ import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from pc_engine.errors import ImageError
-from pc_engine.foreign_formats import name_format
+from pc_engine.foreign_formats import advice_on, name_format
 from pc_engine.sources import read_file
 from pc_engine.sources.folders import HEAD_BYTES, looks_like_image
 
@@ -330,7 +330,7 @@ def _not_read(data: bytes) -> str:
         return "The file is truncated or damaged (its header makes no sense)."
     if found is None:
         return f"It is not an image in a format that is read here ({read})."
-    return f"It is {found}, which is not read here: convert it to one of {read}."
+    return f"It is {found}, which is not read here: {advice_on(found, read)}."
 
 
 def _reason(error: Exception) -> str:

@@ -25,6 +25,8 @@ _BY_SIGNATURE = (
     (b"\x1f\x8b", "a compressed file"),
     (b"\x1aE\xdf\xa3", "a video"),
 )
+# What holds files is no picture to convert.
+_ADVICE = {"a ZIP archive": "name it as zip://::FILE, or unpack it", "a compressed file": "unpack it"}
 # ISO base media: the brand says what is inside.
 _BOX = b"ftyp"
 _BY_BRAND = ((b"avi", "an AVIF picture"), (b"hei", "a HEIC photo"), (b"hev", "a HEIC photo"), (b"mif1", "a HEIF photo"))
@@ -34,6 +36,11 @@ _SVG = re.compile(
 )
 _TEXT_SEEN = 4096
 _MARK = b"\xef\xbb\xbf"
+
+
+def advice_on(name: str, read: str) -> str:
+    """Return what to do with a file of which `name_format` gave ``name``; ``read`` lists the formats that are read."""
+    return _ADVICE.get(name, f"convert it to one of {read}")
 
 
 def name_format(data: bytes) -> str | None:

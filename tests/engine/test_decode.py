@@ -452,7 +452,6 @@ def test_room_is_asked_for_as_many_pixels_as_decoding_holds(
         (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF picture"),
         (b"\0\0\0\x1cftypmp42\0\0\0\0", "a video"),
         (b"8BPS\0\x01", "a Photoshop file"),
-        (b"PK\x03\x04", "a ZIP archive"),
     ],
 )
 def test_a_file_of_another_format_is_named_and_said_what_to_do(tmp_path: Path, start: bytes, what: str) -> None:
@@ -460,6 +459,19 @@ def test_a_file_of_another_format_is_named_and_said_what_to_do(tmp_path: Path, s
     path.write_bytes(start + b"\0" * 200)
     read = "JPEG, PNG, WebP, BMP, TIFF, GIF"
     assert failure(path) == f"It is {what}, which is not read here: convert it to one of {read}."
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (b"PK\x03\x04", "It is a ZIP archive, which is not read here: name it as zip://::FILE, or unpack it."),
+        (b"\x1f\x8b\x08", "It is a compressed file, which is not read here: unpack it."),
+    ],
+)
+def test_what_holds_files_is_not_to_be_converted(tmp_path: Path, start: bytes, expected: str) -> None:
+    path = tmp_path / "photos.zip"
+    path.write_bytes(start + b"\0" * 200)
+    assert failure(path) == expected
 
 
 @pytest.mark.parametrize(
