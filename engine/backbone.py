@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from pc_engine.errors import ModelError
+from pc_engine.errors import ModelError, UsageError
 from pc_engine.kernels.array_module import Array
 from pc_engine.manifest import QUANTISED_FILES, Manifest
 from pc_engine.storage import model_argument
@@ -21,6 +21,9 @@ Taps = Mapping[str, Array]
 
 #: int8 needs a quantised network; the others run the model's own.
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+
+#: Images in a batch at most; no GPU is known to be faster with as many as that.
+LARGEST_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class CompileRequest:
     precision
         One of `PRECISIONS`; `at` asks for another one.
     batch_size
-        Most images in a batch.
+        Most images in a batch; `LARGEST_BATCH` or fewer.
     threads
         Cores that the network may use.
     device
@@ -52,6 +55,13 @@ class CompileRequest:
     batch_size: int
     threads: int
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.batch_size > LARGEST_BATCH:
+            raise UsageError(
+                f"A batch of {self.batch_size:,} images takes more memory than it saves time: ask for at most "
+                f"{LARGEST_BATCH:,}."
+            )
 
     def at(self, precision: str) -> CompileRequest:
         """Return the request to run this one's network at ``precision``, with the file that holds it for that.
