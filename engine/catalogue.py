@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pc_engine.errors import ModelError, UsageError
+from pc_engine.errors import ManifestError, ModelError, UsageError
 from pc_engine.manifest import MANIFEST_FILE, read_manifest
 from pc_engine.model import Model, load_model
 from pc_engine.modes import MODES, Mode
@@ -115,7 +115,10 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
 
         return load_model(fetch_vgg(text, models_directory()))
     if Path(text).is_dir():
-        return load_model(Path(text))  # no model, which is said there
+        try:
+            return load_model(Path(text))
+        except ManifestError as error:  # it is no model
+            raise UsageError(str(error)) from None
     known = ", ".join(entry.name for entry in list_models())
     raise UsageError(f"There is no model '{text}': choose one of {known}, or name a model directory.")
 

@@ -36,6 +36,12 @@ _BUSY = 0.15
 _AUTO = "auto"
 
 
+class PrecisionError(BackendError):
+    """The precision asked for is not to be had here."""
+
+    exit_code = 2
+
+
 @dataclass(frozen=True)
 class Selection:
     """What was chosen for a network on this machine, and the candidates it was chosen from.
@@ -264,7 +270,7 @@ def _require(backend: str, precision: str, device: str) -> Probe:
 def _require_any(probes: dict[str, Probe], precision: str) -> None:
     working = [f"{name} at {' or '.join(probe.precisions)}" for name, probe in probes.items() if probe.available]
     if working:
-        raise BackendError(f"Precision {precision} does not run here; what does: {', '.join(working)}.")
+        raise PrecisionError(f"Precision {precision} does not run here; what does: {', '.join(working)}.")
     raise BackendError(" ".join(probe.reason for probe in probes.values()))
 
 

@@ -16,7 +16,7 @@ from pc_engine.catalogue import (
     list_models,
     model_for,
 )
-from pc_engine.errors import DownloadError, ManifestError, ModelError, UsageError
+from pc_engine.errors import DownloadError, ModelError, UsageError
 from pc_engine.manifest import MANIFEST_FILE, Manifest
 from pc_engine.modes import MODES
 from pc_engine.storage import models_directory
@@ -51,7 +51,7 @@ def test_a_directory_is_a_model(make_model: Maker, tmp_path: Path, monkeypatch: 
 
 def test_a_directory_that_is_no_model_says_so(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(ManifestError, match="is not a model directory"):
+    with pytest.raises(UsageError, match="is not a model directory"):
         find_model(tmp_path / "photos")
 
 

@@ -225,7 +225,7 @@ def test_wrong_use_gets_a_sentence_and_exit_code_2(pc_engine, scenes, tiny_direc
 def test_precision_that_does_not_run_here(pc_engine, scenes, tiny_directory, monkeypatch):
     monkeypatch.setattr("pc_engine.backends.onnxruntime.adds_bytes_exactly", lambda: True)
     outcome = pc_engine("run", scenes, "--model", tiny_directory, "--backend", "onnxruntime", "--precision", "bf16")
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert "Precision bf16 does not run here; what does: onnxruntime at fp32 or int8." in outcome.err
 
 

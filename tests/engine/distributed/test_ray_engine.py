@@ -214,7 +214,7 @@ def test_what_the_machines_cannot_do_is_said_before_anything_is_written(
         (("--ray-cpus", "3"), 2, "has the 3 cores for a worker: 2 are the most"),
         (("--ray-cpus", "0"), 2, "--ray-cpus is 0"),
         (("--mode", "none"), 2, "There is no mode 'none'"),
-        (("--precision", "bf16", "--ray-cpus", "1"), 1, "Precision bf16 does not run here"),
+        (("--precision", "bf16", "--ray-cpus", "1"), 2, "Precision bf16 does not run here"),
     ):
         outcome = pc_engine(*arguments, "--engine", "ray", *options)
         assert (outcome.code, expected in outcome.err) == (code, True), outcome.err
