@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +24,7 @@ _STDERR = 2
 _SHOWN_SKIPPED = 5
 #: Columns of text that goes to a file.
 _FILE_WIDTH = 120
+_ANY_WIDTH = 100_000
 
 
 def remark(quiet: bool) -> Callable[[str], None]:
@@ -64,6 +66,9 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_printable(value)) for value in row))
+    # Numbers and ranges that are folded can hardly be read: the space around them goes first.
+    if Measurement.get(_out, _out.options.update_width(_ANY_WIDTH), table).maximum > _out.width:
+        table.padding = 0
     _out.print(table)
 
 
