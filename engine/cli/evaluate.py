@@ -24,7 +24,8 @@ def evaluate(
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder with labels.json, sos:DIR, mso:DIR, coco:FILE, yolo:FILE or lego:DIR.",
+            help="A folder with labels.json or labels.csv, a CSV, JSON or JSON Lines file with a count per image, "
+            "sos:DIR, mso:DIR, coco:FILE, yolo:FILE, lego:DIR, or run:DIR for the images of a run that were reviewed.",
         ),
     ],
     mode: Annotated[

@@ -31,8 +31,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder with labels.json or labels.csv, a CSV or JSON file, sos:DIR, mso:DIR, coco:FILE, or run:DIR for "
-        "the images of a run that were reviewed.",
+        help="A folder with labels.json or labels.csv, a CSV, JSON or JSON Lines file with a count per image, sos:DIR, "
+        "mso:DIR, coco:FILE, yolo:FILE, or run:DIR for the images of a run that were reviewed.",
     ),
 ]
 ModelToFit = Annotated[str, typer.Option("--model", help="The model's name or directory.")]
