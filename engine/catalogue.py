@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
     if text == EMBEDDED:
         return load_model(EMBEDDED_DIRECTORY)
     for directory in (Path(text), installed_directory(text)):
-        if (directory / MANIFEST_FILE).is_file():
+        if os.path.isfile(directory / MANIFEST_FILE):  # no error where it may not be entered
             return load_model(directory)
     if text in FETCHABLE:
         report(f"Fetching {text} from {FETCHABLE[text].page} (about 550 MB, once) ...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def target_of(model: Model, out: Path | None) -> tuple[Model, Path]:
         raise UsageError("The embedded model is part of the installation: write a copy of it with --out DIR.")
     if out is None:
         return model, model.directory
-    if (out / MANIFEST_FILE).is_file():
+    if os.path.isfile(out / MANIFEST_FILE):  # no error where it may not be entered
         try:
             there = load_model(out)
         except ModelError:

@@ -55,6 +55,17 @@ def test_a_directory_that_is_no_model_says_so(tmp_path: Path) -> None:
         find_model(tmp_path / "photos")
 
 
+def test_a_directory_that_may_not_be_entered_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for method in ("stat", "open", "read_bytes"):
+        monkeypatch.setattr(f"pathlib.Path.{method}", refuse)
+    monkeypatch.setattr("pathlib.Path.is_dir", lambda path: True)
+    with pytest.raises(UsageError, match=r"manifest\.json cannot be read .*Permission denied"):
+        find_model(tmp_path)
+
+
 def test_an_unknown_name_lists_the_known_ones(make_model: Maker) -> None:
     make_model(installed_directory("mine"))
     with pytest.raises(UsageError, match="no model 'vgg17': choose one of lego, mine, vgg16, vgg19, or name"):
