@@ -82,7 +82,8 @@ def list_models() -> list[CatalogueEntry]:
     """Return the embedded model, the installed ones, and those that can be fetched."""
     entries = [_describe(EMBEDDED_DIRECTORY, "embedded")]
     root = models_directory()
-    directories = sorted(path.parent for path in root.glob(f"*/{MANIFEST_FILE}")) if root.is_dir() else []
+    # What begins with a dot was left half made by a process that was killed.
+    directories = sorted(path.parent for path in root.glob(f"[!.]*/{MANIFEST_FILE}")) if root.is_dir() else []
     entries += [_describe(directory, "installed") for directory in directories]
     installed = {entry.name for entry in entries}
     entries += [

@@ -131,7 +131,7 @@ class Engine:
         if self.mode.name == "combined" and self.model.clusters_set_aside:
             report(
                 f"The signatures are not those that the counter was fitted with, so combined counts by the counter "
-                f"alone: fit it again with 'pc-engine fit-counter DATA --model {self.model.name}'."
+                f"alone: fit it again with 'pc-engine fit-counter DATA --model {self.model.argument}'."
             )
         self.settings = settings_for(self.model.manifest, cluster=cluster, classes=classes)
         self.clock = StageClock()

@@ -78,8 +78,12 @@ def free_reshapes(model: onnx.ModelProto, batch: int) -> None:
         zero_is_literal = any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
         source = known.get(node.input[0], UNKNOWN).shape
         target = numpy_helper.to_array(shapes[node.input[1]]).copy()
-        if zero_is_literal or not source or source[0] != batch or not target.size or target[0] != batch:
+        if not source or source[0] != batch or not target.size or target[0] != batch:
             continue
+        if zero_is_literal and 0 in target:
+            continue
+        for attribute in [each for each in node.attribute if each.name == "allowzero"]:
+            node.attribute.remove(attribute)  # it is there without a need, and would take the next line by its word
         target[0] = 0
         name = f"{node.input[1]}/any_batch_{k}"
         model.graph.initializer.append(numpy_helper.from_array(target, name))

@@ -103,6 +103,16 @@ def load_model(directory: Path) -> Model:
         If the count SVM or the signatures do not fit the network.
     """
     manifest = read_manifest(directory)
+    try:
+        return _load(directory, manifest)
+    except ManifestError:
+        # A process that fits the model exchanges its files one after the other.
+        if read_manifest(directory) == manifest:
+            raise
+    return _load(directory, read_manifest(directory))
+
+
+def _load(directory: Path, manifest: Manifest) -> Model:
     with contextlib.suppress(OSError):  # what cannot be mended is found by its sum below
         _settle(directory, manifest)
     if not (directory / NETWORK_FILE).is_file():

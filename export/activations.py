@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine import graph_shapes
 from pc_engine.graph import IMAGE
@@ -23,6 +23,8 @@ LEVELS = 255
 
 _BATCH = 4
 _VECTOR_RANK = 2  # images by values, as a linear layer reads them
+_POOLED_RANKS = (3, 4, 5)
+_ROW = "pc_engine/one_row_an_image"
 #: `choose_ranges` looks at so many images.
 RANGE_IMAGES = 32
 _SMALLEST_STEP = 1e-30
@@ -71,12 +73,18 @@ def measure_activations(
     probed.CopyFrom(model)
     graph, known = probed.graph, graph_shapes.infer(model)
     del graph.output[:]
+    graph.initializer.append(numpy_helper.from_array(np.array([0, 1, -1]), _ROW))
     for name in tensors:
         pooled = len(known[name].shape or ()) > _VECTOR_RANK
         for operator, suffix in (("ReduceMin", "min"), ("ReduceMax", "max")):
             graph.node.append(helper.make_node(operator, [name], [_probe(name, suffix)], keepdims=0))
+        source = name
+        if pooled and len(known[name].shape or ()) not in _POOLED_RANKS:
+            # Only the means of maps and vectors are asked for, and no more than three axes can be pooled.
+            source = _probe(name, "row")
+            graph.node.append(helper.make_node("Reshape", [name, _ROW], [source]))
         operator = "GlobalAveragePool" if pooled else "Identity"
-        graph.node.append(helper.make_node(operator, [name], [_probe(name, "mean")]))
+        graph.node.append(helper.make_node(operator, [source], [_probe(name, "mean")]))
         for suffix in ("min", "max", "mean"):
             graph.output.append(helper.make_tensor_value_info(_probe(name, suffix), TensorProto.FLOAT, None))
     low = dict.fromkeys(tensors, np.inf)

@@ -19,6 +19,9 @@ from pc_engine.graph import BATCH, IMAGE, cut_graph, input_tensor, load_graph
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, MAPS_OF_HEAD, Manifest, NetworkInput, Tap
 from pc_engine.out_folder import check_vacant
 
+# Sums in another order differ by less, as a share of a tap's largest value; other images by more.
+_OWN = 1e-3
+
 
 def import_classifier(
     onnx_path: Path,
@@ -91,6 +94,10 @@ def import_classifier(
     takes_bytes = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     pixels = replace(pixels, tensor=given.name, dtype="uint8" if takes_bytes else "float32")
     tensors = find_taps(model, onnx_path, taps, count_features)
+    logits = _before_softmax(model, tensors["logits"])
+    if logits != tensors["logits"]:
+        report(f"The tap 'logits' names probabilities: what their softmax takes is used in their place ('{logits}').")
+        tensors = {**tensors, "logits": logits}
     model = cut_graph(model, name, pixels, tensors)
     pixels = NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std)
     model, settings = _with_evidence(model, name, pixels, tensors, background_class, report)
@@ -123,6 +130,15 @@ def import_classifier(
         declared: list[str | int | None] = [BATCH, *shapes[value.name]]
         value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, declared))
     return write_model_directory(model, manifest, out_dir)
+
+
+def _before_softmax(model: onnx.ModelProto, tensor: str) -> str:
+    """Return what ``tensor`` is the softmax of, else the tensor: the modes take a softmax of logits by themselves."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    node = producers.get(tensor)
+    while node is not None and node.op_type in ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze"):
+        node = producers.get(node.input[0])
+    return tensor if node is None or node.op_type != "Softmax" else str(node.input[0])
 
 
 def _check_readable(path: Path) -> None:
@@ -159,14 +175,16 @@ def _with_evidence(
 
 
 def _shapes(model: onnx.ModelProto, name: str, pixels: NetworkInput) -> dict[str, tuple[int, ...]]:
-    """Run two different images and return the shape of every tap without its batch axis."""
-    images = np.zeros((2, pixels.height, pixels.width, 3), np.uint8)
-    images[1] = np.arange(pixels.width, dtype=np.uint8)[:, None]
+    """Run two different images, find each tap to be the image's own, and return its shape without the batch axis."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, pixels.height, pixels.width, 3), np.uint8)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is in the exception
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        outputs = dict(zip((o.name for o in session.get_outputs()), session.run(None, {IMAGE: images}), strict=True))
+        names = [output.name for output in session.get_outputs()]
+        outputs = dict(zip(names, session.run(names, {IMAGE: images}), strict=True))
+        alike = [dict(zip(names, session.run(names, {IMAGE: images[[k, k]]}), strict=True)) for k in range(2)]
     except Exception as error:  # onnxruntime's exceptions share no base but this
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -177,5 +195,12 @@ def _shapes(model: onnx.ModelProto, name: str, pixels: NetworkInput) -> dict[str
             raise ModelError(
                 f"The tap '{tap}' of '{name}' has shape {values.shape} for a batch of two images, expected 2 first; "
                 f"export the network with a dynamic batch axis."
+            )
+        # As where a size that was fixed for a batch of one gives all images what the first one shows.
+        own = np.stack([alike[k][tap][k] for k in range(2)])
+        if np.abs(own - values).max() > _OWN * max(float(np.abs(own).max()), 1e-30):
+            raise ModelError(
+                f"The tap '{tap}' of '{name}' depends on the other images of a batch: export the network to infer, "
+                f"with a dynamic batch axis."
             )
     return {tap: values.shape[1:] for tap, values in outputs.items()}

@@ -38,6 +38,9 @@ _PASSING = ("Cast", "DequantizeLinear", "Dropout", "Identity", "QuantizeLinear")
 _NORMALISING = ("LogSoftmax", "Softmax")
 _LINEAR = ("Conv", "Gemm", "MatMul")
 _POOLING = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean")
+# What makes maps with their channels first, and what puts values elsewhere or mixes them otherwise.
+_MAKING_MAPS = (*_POOLING, "Conv", "ConvTranspose", "Concat", "Resize", "Upsample")
+_REARRANGING = (*_RESHAPING, "Gemm", "MatMul", "Transpose", "Einsum", "Gather", "GatherND")
 _CHANNELS_LAST = [0, 2, 3, 1]
 _MAP_RANK = 4  # images, maps, rows, columns
 _MATRIX_RANK = 2
@@ -251,7 +254,23 @@ class _Backward:
         if len(shape) != _MAP_RANK or shape[2:] == (1, 1):
             return False
         node = self._producer(tensor)
-        return node.op_type not in (*_POOLING, *_PASSING, "Transpose")
+        return node.op_type not in (*_POOLING, *_PASSING, "Transpose") and self._comes_from_maps(tensor)
+
+    def _comes_from_maps(self, tensor: str) -> bool:
+        """Whether what a tensor was computed from, cell by cell, are maps by what made them.
+
+        Others may have a shape like theirs, such as vectors that were normalised with their channels last.
+        """
+        waiting, seen = [tensor], set()
+        while waiting:
+            name = waiting.pop()
+            node = self._producers.get(name)
+            if node is None or node.op_type in _REARRANGING:
+                return False
+            if node.op_type not in _MAKING_MAPS and name not in seen:
+                waiting += [each for each in node.input if each not in self._constants]
+            seen.add(name)
+        return True
 
     def _pools(self, node: onnx.NodeProto) -> bool:
         """Whether a node pools maps, over all cells or over windows of them."""

@@ -73,7 +73,9 @@ class InputCovariances:
                     self._sums[name].add(inputs.sample(values[0], self._generator))
 
     def round(self, name: str, weights: np.ndarray, step: np.ndarray) -> np.ndarray | None:
-        """Return the weights (O, C, h, w) in steps (O,) of their outputs; None if there is nothing known of ``name``.
+        """Return the weights (O, C, h, w) in steps (O,) of their outputs.
+
+        None if there is nothing known of ``name``, or what is known varies too little to be told from rounding.
 
         The largest weights of each output have to be 127 steps, and are kept.
         """
@@ -88,7 +90,10 @@ class InputCovariances:
         with self._one_thread():
             for start in range(0, len(blocks), size):
                 part = slice(start, start + size)
-                rounded[part] = _round_handing_on(blocks[part], steps[part], covariance[part])
+                try:
+                    rounded[part] = _round_handing_on(blocks[part], steps[part], covariance[part])
+                except np.linalg.LinAlgError:
+                    return None
         return inputs.join(rounded, weights.shape)
 
     def _one_thread(self) -> AbstractContextManager[Any]:

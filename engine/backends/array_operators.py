@@ -77,15 +77,18 @@ def _pad(graph: Graph, node: onnx.NodeProto) -> Step:
 
 
 def _clip(graph: Graph, node: onnx.NodeProto) -> Step:
-    x = graph.operand(node, 0)
-    low, high = (graph.constant(node, k) if len(node.input) > k and node.input[k] else None for k in (1, 2))
+    x, before_opset_11 = graph.operand(node, 0), attributes(node)
+    low, high = (
+        graph.constant(node, k).item() if len(node.input) > k and node.input[k] else before_opset_11.get(name)
+        for k, name in ((1, "min"), (2, "max"))
+    )
 
     def run(t: dict[str, Array], _: Convolve) -> Array:
         value = x(t)
         xp = get_array_module(value)
         if low is not None:
-            value = xp.maximum(value, value.dtype.type(low.item()))
-        return value if high is None else xp.minimum(value, value.dtype.type(high.item()))
+            value = xp.maximum(value, value.dtype.type(low))
+        return value if high is None else xp.minimum(value, value.dtype.type(high))
 
     return run
 

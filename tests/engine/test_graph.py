@@ -55,6 +55,7 @@ def small_network(
         "Flatten": helper.make_node("Flatten", ["mean"], ["flat"]),
         "Reshape": helper.make_node("Reshape", ["mean", "flat_shape"], ["flat"]),
         "Constant": helper.make_node("Reshape", ["mean", "flat_constant"], ["flat"]),
+        "allowzero": helper.make_node("Reshape", ["mean", "flat_shape"], ["flat"], allowzero=1),
     }[flatten]
     if flatten == "Constant":
         shape = numpy_helper.from_array(np.array([1, 7]))
@@ -170,7 +171,7 @@ def test_open_graph_gives_what_load_and_prepare_give(tmp_path):
         assert {t.name for t in one.graph.initializer} == {t.name for t in two.graph.initializer}
 
 
-@pytest.mark.parametrize("flatten", ["Flatten", "Reshape", "Constant"])
+@pytest.mark.parametrize("flatten", ["Flatten", "Reshape", "Constant", "allowzero"])
 def test_fixed_batch_becomes_dynamic(flatten):
     model = small_network(batch=1, flatten=flatten)
     images = photos(5)

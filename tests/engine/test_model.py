@@ -101,6 +101,25 @@ def test_a_file_that_the_manifest_does_not_list_is_taken_with_its_sum(
     assert load_model(directory).manifest.files == sums
 
 
+def test_a_model_that_is_being_fitted_meanwhile_is_read_again(
+    make_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_model(tmp_path / "m")
+    fitted = read_manifest(directory)
+    read: list[Manifest] = []
+    stale = replace(fitted, files={**fitted.files, SIGNATURES_FILE: "0" * 64})
+
+    def manifest_of_the_moment(_: Path) -> Manifest:
+        read.append(stale if not read else fitted)
+        return read[-1]
+
+    monkeypatch.setattr("pc_engine.model.read_manifest", manifest_of_the_moment)
+    assert load_model(directory).manifest.files == fitted.files
+    monkeypatch.setattr("pc_engine.model.read_manifest", lambda _: stale)
+    with pytest.raises(ManifestError, match="is not the file"):
+        load_model(directory)
+
+
 def test_a_manifest_without_a_network(make_model: Callable[..., Path], tmp_path: Path) -> None:
     directory = make_model(tmp_path / "m")
     (directory / NETWORK_FILE).unlink()

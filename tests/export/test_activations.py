@@ -97,3 +97,13 @@ def _error(values, low, high):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     [rounded] = ReferenceEvaluator(model).run(None, {"x": values})
     return float(((rounded - values).astype(np.float64) ** 2).sum())
+
+
+def test_tensors_of_many_axes_have_ranges_too(network):
+    """Such as the windows of a transformer, of which no more than three axes can be pooled."""
+    shape = numpy_helper.from_array(np.array([0, 3, 2, 4, 2, 3]), "windows_shape")
+    network.graph.initializer.append(shape)
+    network.graph.node.append(helper.make_node("Reshape", ["centred", "windows_shape"], ["windows"]))
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3)).astype(np.uint8)
+    found = measure_activations(network, ["centred", "windows"], images, 1, lambda _: None)
+    assert (found["windows"].low, found["windows"].high) == (found["centred"].low, found["centred"].high)

@@ -109,6 +109,35 @@ def test_canonical_network_computes_what_the_given_one_does(tmp_path, layout, ch
     open_graph(out / "model.onnx", manifest, ["conv_last"])
 
 
+def test_probabilities_that_are_named_as_logits_are_traced_to_these(tmp_path):
+    """The modes take the softmax themselves: twice would make all classes alike."""
+    path, said = save_cnn(tmp_path / "given.onnx"), []
+    convert(path, tmp_path / "m", taps={**TAPS, "logits": "probabilities"}, report=said.append)
+    convert(path, tmp_path / "plain")
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    one, other = (run(tmp_path / name / "model.onnx", images, ["logits"])[0] for name in ("m", "plain"))
+    np.testing.assert_array_equal(one, other)
+    assert said == ["The tap 'logits' names probabilities: what their softmax takes is used in their place ('scores')."]
+
+
+def test_a_network_that_shows_all_images_of_a_batch_the_first_one_is_refused(tmp_path):
+    """As upsampling does to a size that an exporter wrote down whole, for a batch of one."""
+    path = save_cnn(tmp_path / "given.onnx")
+    model = onnx.load(path)
+    first = [
+        helper.make_node("Gather", ["relu_2", "zero"], ["first"], axis=0),
+        helper.make_node("Add", ["relu_2", "first"], ["sums"]),
+    ]
+    at = next(k for k, node in enumerate(model.graph.node) if node.op_type == "GlobalAveragePool")
+    model.graph.node[at].input[0] = "sums"
+    for k, node in enumerate(first):
+        model.graph.node.insert(at + k, node)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
+    onnx.save_model(model, path)
+    with pytest.raises(ModelError, match="The tap 'logits' of 'cnn' depends on the other images of a batch"):
+        convert(path, tmp_path / "m")
+
+
 def test_uint8_network_and_unnamed_input(tmp_path):
     path = save_cnn(tmp_path / "bytes.onnx", layout="NHWC", dtype=TensorProto.UINT8, batch="batch", reshape=(-1, 6))
     manifest = convert(path, tmp_path / "m", pixels=NetworkInput("", SIZE, SIZE))

@@ -119,6 +119,26 @@ def channels_last(cnn: Cnn) -> None:
     cnn.add("MatMul", ["row", "fc"], "logits")
 
 
+def normalised_with_channels_last(cnn: Cnn) -> None:
+    """A head as ConvNeXt's: what it normalises looks like maps of one row by its shape."""
+    cnn.stored |= {"fc": weights(CHANNELS, CLASSES), "scale": weights(CHANNELS)}
+    cnn.add("GlobalAveragePool", ["maps"], "pooled")
+    cnn.add("Transpose", ["pooled"], "nhwc", perm=[0, 2, 3, 1])
+    cnn.add("LayerNormalization", ["nhwc", "scale"], "normalised")
+    cnn.add("Transpose", ["normalised"], "nchw", perm=[0, 3, 1, 2])
+    cnn.add("Flatten", ["nchw"], "row")
+    cnn.add("Gemm", ["row", "fc"], "logits")
+
+
+def relu_with_channels_last(cnn: Cnn) -> None:
+    cnn.stored |= {"fc": weights(GRID * GRID * CHANNELS, CLASSES), "one": np.float32(1)}
+    cnn.add("Add", ["maps", "one"], "lifted")  # where a ReLU bends, no difference tells a derivative
+    cnn.add("Transpose", ["lifted"], "nhwc", perm=[0, 2, 3, 1])
+    cnn.add("Relu", ["nhwc"], "positive")
+    cnn.add("Flatten", ["positive"], "row")
+    cnn.add("Gemm", ["row", "fc"], "logits")
+
+
 def convolution_for_the_classes(cnn: Cnn) -> None:
     cnn.stored |= {"fc": weights(CLASSES, CHANNELS, 1, 1), "b": weights(CLASSES), "axes": np.array([2, 3])}
     cnn.add("GlobalAveragePool", ["maps"], "pooled")
@@ -139,6 +159,23 @@ def normalised_logits(cnn: Cnn) -> None:
     gap_gemm(cnn)
     cnn.nodes[-1].output[0] = "scores"
     cnn.add("LogSoftmax", ["scores"], "logits")
+
+
+def test_what_only_has_the_shape_of_maps_is_not_taken_for_them() -> None:
+    cnn = Cnn()
+    normalised_with_channels_last(cnn)
+    with pytest.raises(ModelError, match=r"leads through 'normalised' \(LayerNormalization\)"):
+        append_evidence(cnn.model(), "logits")
+
+
+def test_rows_that_were_turned_are_traced_to_their_maps() -> None:
+    cnn = Cnn()
+    relu_with_channels_last(cnn)
+    model = cnn.model()
+    found = append_evidence(model, "logits")
+    assert (found.maps, found.channels) == ("lifted", CHANNELS)
+    maps, evidence = run(model, ["maps", found.tensor])
+    np.testing.assert_allclose(evidence, numeric(cnn.model(), maps) / GRID**2, rtol=1e-3, atol=1e-3)
 
 
 LINEAR = [

@@ -151,3 +151,17 @@ def test_weights_of_a_linear_layer_are_rounded_to_127_steps_on_either_side(axis)
         assert (np.abs(rounded - weights) <= step / 2 * (1 + 1e-5)).all()
         levels = rounded / np.where(step > 0, step, 1)
         np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
+
+
+def test_inputs_that_hardly_vary_leave_the_nearest_weights():
+    """As of pictures that are all alike: what is left of their products by rounding is no covariance."""
+    weights = np.random.default_rng(3).standard_normal((4, 3, 2, 2)).astype(np.float32)
+    model = _model(weights)
+    covariances = InputCovariances(model)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        noise = rng.standard_normal((1, 3, SIDE, SIDE)) * 1e-4
+        covariances.add({"maps": (1000 + noise).astype(np.float32)})
+    round_weights(model, {"maps": Activation(0, 1000, np.full(3, 1000.0))}, covariances)
+    step = np.abs(weights).max(axis=(1, 2, 3), keepdims=True) / 127
+    np.testing.assert_allclose(np.abs(_rounded(model) - weights).max(), 0, atol=1.01 * float(step.max()))

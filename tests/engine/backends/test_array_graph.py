@@ -114,7 +114,7 @@ def test_layers_take_their_relu_and_the_first_its_pixels_along():
     assert first == Convolution((2, 32, 32, 16), 8, window=(3, 1), pads=(1, 0, 1, 0), relu=True)
 
 
-def graph_of(*nodes, out=None, weights=None):
+def graph_of(*nodes, out=None, weights=None, opset=17):
     """A graph from float maps of the image's size; ``nodes`` go from x to y."""
     stored = {name: np.asarray(array) for name, array in (weights or {}).items()}
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 8, 8, 3])
@@ -125,7 +125,7 @@ def graph_of(*nodes, out=None, weights=None):
     ]
     tensors = [numpy_helper.from_array(array, name) for name, array in stored.items()]
     graph = helper.make_graph([*cast, *nodes], "test", [image], [result], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 def node(kind, *inputs, out="y", **attributes):
@@ -168,6 +168,13 @@ def test_each_operator_gives_the_references_numbers(nodes, weights):
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"image": images})
     np.testing.assert_allclose(run(model, images)["y"], expected, rtol=1e-5, atol=1e-3)
+
+
+def test_a_clip_of_old_networks_has_its_bounds_as_attributes():
+    model = graph_of(node("Clip", min=9.0, max=100.0), weights={}, opset=9)
+    images = RNG.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    found = run(model, images)["y"]
+    assert (found.min(), found.max()) == (9, 100)
 
 
 def test_a_relu_whose_input_is_read_elsewhere_stays_by_itself():
