@@ -46,7 +46,7 @@ class Decoding:
             return
         if not 0 < self.image_seconds <= _MOST_SECONDS:
             raise UsageError(
-                f"image_seconds is {self.image_seconds:g}, expected a number above 0, and {_MOST_SECONDS:,} at most."
+                f"image_seconds is {self.image_seconds}, expected a number above 0, and {_MOST_SECONDS:,} at most."
             )
         if not self.isolate:
             raise UsageError("A time limit for an image takes decoding in processes that can be ended: add --isolate.")

@@ -329,7 +329,7 @@ def test_the_limit_of_pixels_holds_in_processes() -> None:
     ("settings", "message"),
     [
         ({"max_pixels": 0}, "max_pixels is 0"),
-        ({"image_seconds": 0.0, "isolate": True}, "image_seconds is 0, expected"),
+        ({"image_seconds": 0.0, "isolate": True}, "image_seconds is 0.0"),
         ({"image_seconds": float("nan"), "isolate": True}, "image_seconds is nan"),
         ({"image_seconds": 3.0}, "add --isolate"),
     ],
