@@ -16,6 +16,7 @@ from pc_engine.sources.image import SourceImage, broken_image, local_image, open
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
 # Photos that are not read: passed over, a folder of a telephone's would look as if it were empty. Their rows say it.
 _FOREIGN_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2"})
+_SUFFIXES = IMAGE_SUFFIXES | _FOREIGN_SUFFIXES
 # What macOS keeps beside a file on foreign disks, under the file's name with this before it.
 _APPLE_DOUBLE = "._"
 
@@ -131,8 +132,8 @@ def is_left_out(folder: str, without: str | None) -> bool:
 
 def has_image_suffix(name: str) -> bool:
     """Whether a file's name says that it is an image, be it one that is not read."""
-    stem, suffix = os.path.splitext(os.path.basename(name))
-    return suffix.lower() in IMAGE_SUFFIXES | _FOREIGN_SUFFIXES and not stem.startswith(_APPLE_DOUBLE)
+    stem, suffix = os.path.splitext(name)
+    return suffix.lower() in _SUFFIXES and not os.path.basename(stem).startswith(_APPLE_DOUBLE)
 
 
 def looks_like_image(head: bytes) -> bool:
