@@ -21,6 +21,9 @@ _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
 _STDERR = 2
+# A rate of less time than this says nothing.
+_SECONDS_TO_TELL = 1.0
+_CLEAR_LINE = "\r\x1b[2K"
 _SHOWN_SKIPPED = 5
 #: Columns of text that goes to a file.
 _FILE_WIDTH = 120
@@ -43,7 +46,9 @@ def remark_at_once(quiet: bool) -> Callable[[str], None]:
     def show(sentence: str) -> None:
         if not quiet:
             with suppress(OSError):
-                os.write(_STDERR, f"{sentence}\n".encode())
+                # In the place of a bar, which is drawn anew below.
+                start = _CLEAR_LINE if os.isatty(_STDERR) else ""
+                os.write(_STDERR, f"{start}{sentence}\n".encode())
 
     return show
 
@@ -99,8 +104,21 @@ def print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
 
 
 class _Rate(ProgressColumn):
+    """Steps a second since the first ones were seen: these come all at once, and some may be an earlier run's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first: dict[int, tuple[float, float]] = {}
+
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:,.1f} {task.fields.get('unit', 'steps')}/s")
+        now = task.get_time()
+        start, before = self._first.get(task.id, (now, 0.0))
+        if task.completed < before or not before:  # begun, or begun anew
+            self._first[task.id] = start, before = now, task.completed
+        if now - start < _SECONDS_TO_TELL or task.completed == before:
+            return Text("")
+        rate = (task.completed - before) / (now - start)
+        return Text(f"{rate:,.1f} {task.fields.get('unit', 'steps')}/s")
 
 
 def bars(*, quiet: bool) -> Progress:
