@@ -107,9 +107,10 @@ def load_model(directory: Path) -> Model:
         return _load(directory, manifest)
     except ManifestError:
         # A process that fits the model exchanges its files one after the other.
-        if read_manifest(directory) == manifest:
+        again = read_manifest(directory)
+        if again == manifest:
             raise
-    return _load(directory, read_manifest(directory))
+    return _load(directory, again)
 
 
 def _load(directory: Path, manifest: Manifest) -> Model:

@@ -12,7 +12,7 @@ from pc_engine.decode import MAX_PIXELS, Limits, display_image, lift_pillow_limi
 from pc_engine.sources import read_image
 from pc_engine.sources.addresses import is_address
 from pc_engine.sources.parquet_shards import row_of
-from pc_engine.writers import original_name
+from pc_engine.stored_names import original_name
 
 _QUALITY = 75
 # The middle of WebP's scale from fast to small: the last steps cost much time and save little.

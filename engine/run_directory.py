@@ -32,6 +32,7 @@ from pc_engine.result import Result
 from pc_engine.run_state import OVERLAYS, State, Tally, lock_run, read_state, state_file, states
 from pc_engine.sharding import Shard
 from pc_engine.sources import SourceImage
+from pc_engine.stored_names import stored_name
 from pc_engine.writers import (
     STEM,
     Format,
@@ -41,7 +42,6 @@ from pc_engine.writers import (
     is_partition,
     partitions_of,
     rows_of,
-    stored_name,
     unpublished,
     write_partition,
 )

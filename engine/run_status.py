@@ -118,7 +118,8 @@ def read_status(directory: Path) -> RunStatus:
     PcEngineError
         If a partition is damaged.
     """
-    parts = run_parts(directory)
+    known = states(directory)
+    parts = run_parts(directory, known)
     partitions = partitions_of(directory)
     if not parts and not partitions:
         raise UsageError(f"{directory} is no run directory: name the folder given to 'pc-engine run --out'.")
@@ -129,14 +130,14 @@ def read_status(directory: Path) -> RunStatus:
             if row["error"] is not None:
                 errors[row["error"]] += 1
                 examples.setdefault(row["error"], row["path"])
-    settings = next((state["settings"] for state in states(directory) if "settings" in state), None)
+    settings = next((state["settings"] for state in known if "settings" in state), None)
     failures = tuple(Failure(error, n, examples[error]) for error, n in errors.most_common())
     return RunStatus(parts, tally, failures, settings)
 
 
-def run_parts(directory: Path) -> tuple[RunPart, ...]:
-    """Return what is known of a run, or of each of its shards that was begun; its rows are not read."""
-    parts = (_part(directory, state) for state in states(directory))
+def run_parts(directory: Path, known: Sequence[dict[str, Any]]) -> tuple[RunPart, ...]:
+    """Return what ``known`` states tell of a run, or of each of its shards that was begun; its rows are not read."""
+    parts = (_part(directory, state) for state in known)
     return tuple(sorted(parts, key=lambda part: (0, 0) if part.shard is None else (part.shard.of, part.shard.index)))
 
 

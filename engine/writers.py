@@ -22,6 +22,7 @@ from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import Result
 from pc_engine.row_check import check_row
 from pc_engine.run_state import states
+from pc_engine.stored_names import stored_name
 
 Format = Literal["parquet", "jsonl"]
 FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
@@ -36,9 +37,6 @@ _ROWS_HELD = 1_000
 _UNPUBLISHED = ".new"
 # Numbered, by shards of a run, or by their contents.
 _PARTITION_NAME = re.compile(rf"{STEM}(-\d+-of-\d+)?-(\d{{5,}}|r[0-9a-f]{{16}})\.(parquet|jsonl)")
-# How rows hold a byte of a file's name that is not UTF-8, and how Python does.
-_STORED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
-_LONE_SURROGATES = 0xDC00
 
 _POINTER = pa.struct(
     [("kind", pa.string())]
@@ -293,23 +291,9 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
         ) from None
 
 
-def stored_name(name: str) -> str:
-    """Return the name as rows hold it, which UTF-8 can: bytes that are not UTF-8 appear as \\xNN."""
-    try:
-        stored = name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # no file's name, but an address may hold half a character
-        stored = name.encode("utf-8", "backslashreplace")
-    return stored.decode("utf-8", "backslashreplace")
-
-
 def is_partition(path: Path) -> bool:
     """Whether a file's name is that of a partition."""
     return _PARTITION_NAME.fullmatch(path.name) is not None
-
-
-def original_name(name: str) -> str:
-    """Return the name that `stored_name` was given, if that was not UTF-8; others may look the same."""
-    return _STORED_BYTE.sub(lambda byte: chr(_LONE_SURROGATES + int(byte[1], 16)), name)
 
 
 def _storable(row: Mapping[str, Any]) -> dict[str, Any]:

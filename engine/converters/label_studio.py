@@ -16,7 +16,7 @@ from pc_engine.converters.dataset_format import Format, Settings
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.converters.xml_text import add_element
 from pc_engine.result import EllipsePointer, Pointer
-from pc_engine.writers import original_name
+from pc_engine.stored_names import original_name
 
 TASKS_FILE = "tasks.json"
 INTERFACE_FILE = "interface.xml"

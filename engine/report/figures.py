@@ -128,7 +128,7 @@ def run_facts(directory: Path) -> dict[str, Any]:
     stages: Counter[str] = Counter()
     for state in found:
         stages.update({printable(name): _number(seconds) or 0 for name, seconds in state.get("stages", {}).items()})
-    parts = run_parts(directory)
+    parts = run_parts(directory, found)
     condition = whole_condition(parts)
     return facts | {
         # A run that was killed is one that stopped before its end, like one that was asked to.

@@ -12,10 +12,8 @@ from pc_engine.sources.addresses import file_part, is_address, read_address
 from pc_engine.sources.image import SourceImage, read_file
 from pc_engine.sources.parquet_shards import read_row, row_of
 from pc_engine.sources.tar_shards import is_member_name, read_member
+from pc_engine.stored_names import original_name
 
-# How a run directory writes a byte of a file's name that is not UTF-8.
-_STORED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
-_LONE_SURROGATES = 0xDC00
 # What some file system refuses in a name.
 _ODD_LETTERS = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 
@@ -36,7 +34,7 @@ def read_image(name: str) -> bytes:
     try:
         return _read(name)
     except ImageError:
-        original = _STORED_BYTE.sub(lambda byte: chr(_LONE_SURROGATES + int(byte[1], 16)), name)
+        original = original_name(name)
         if original == name:
             raise
     return _read(original)

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from pc_engine.errors import ImageError
 from pc_engine.photos import RunPhotos, small_picture
 from pc_engine.sources import iter_images
-from pc_engine.writers import stored_name
+from pc_engine.stored_names import stored_name
 
 SIDEWAYS = 6  # turned by 90 degrees to be displayed
 

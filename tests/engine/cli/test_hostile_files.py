@@ -23,7 +23,8 @@ from PIL import Image
 from pc_engine import Engine
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import local_image
-from pc_engine.writers import read_rows, stored_name
+from pc_engine.stored_names import stored_name
+from pc_engine.writers import read_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32", "--batch-size", "8", "--quiet")
 # A longer trial: PC_ENGINE_MUTATED=10000 pytest tests/engine/cli/test_hostile_files.py
