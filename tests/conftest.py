@@ -12,6 +12,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import functools
 import math
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +37,9 @@ from pc_engine.manifest import (
     write_manifest,
 )
 from pc_engine.signatures import SignatureDictionary
+
+# Children of a shell in the background ignore Ctrl-C, which tests send to processes of their own: these inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _SIDE, _GRID = 64, 8
