@@ -43,6 +43,7 @@ class FakeBackbone:
         return self.fake.name
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        self.fake.inferred += 1
         time.sleep(self.fake.seconds)
         return {name: self.fake.distort(tap) for name, tap in self.network.infer(images).items()}
 
@@ -63,6 +64,7 @@ class FakeBackend:
     save_fails: bool = False
     compiled: int = 0
     loaded: int = 0
+    inferred: int = 0
     devices: tuple[str, ...] = ("cpu",)
     inner: OnnxRuntimeBackend = field(default_factory=OnnxRuntimeBackend)
 
@@ -233,6 +235,16 @@ def test_candidates_close_to_the_fastest_are_timed_again(
     slow_at_first.compile = faster_the_second_time  # type: ignore[method-assign]
     assert select(request_).backend == "other"
     assert (slow_at_first.compiled, far.compiled) == (2, 1)
+
+
+def test_a_slow_network_is_timed_for_fewer_rounds(
+    request_: CompileRequest, backends: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "_TIMED_SECONDS", 0.4)
+    quick, slow = FakeBackend("quick"), FakeBackend("slow", seconds=0.5)
+    backends(quick, slow)
+    assert select(request_).backend == "quick"
+    assert (quick.inferred, slow.inferred) == (1 + 3, 1 + 1)  # the first to be compared
 
 
 @pytest.mark.parametrize("change", ["batch_size", "taps", "version", "precisions"])
