@@ -22,11 +22,12 @@ from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from pc_engine.errors import ImageError
 from pc_engine.foreign_formats import advice_on, name_format
+from pc_engine.heif import heif_format, is_read
 from pc_engine.sources import read_file
 from pc_engine.sources.folders import HEAD_BYTES, looks_like_image
 
-#: Formats that are decoded. Everything else (EPS, PDF, ...) would start an interpreter or another program.
-#: Several JPEGs in one file (MPO) come through JPEG.
+#: Formats that are decoded, beside those of `pc_engine.heif`. Everything else (EPS, PDF, ...) would start an
+#: interpreter or another program. Several JPEGs in one file (MPO) come through JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 
 #: Images with more pixels than this are refused by their header, if no other limit is given; Pillow's own for an error.
@@ -88,9 +89,9 @@ def decode_image(
 ) -> DecodedImage:
     """Read an image file and resize it to ``height`` x ``width`` (bilinear with antialiasing).
 
-    JPEG, PNG, WebP, BMP, TIFF and GIF (first frame); greyscale, palette, CMYK and 16-bit are converted to 8-bit RGB,
-    transparency is laid over white, EXIF orientation is applied. A JPEG is decoded at a scale at which it still has
-    ``oversampling`` times as many rows and columns, in full with None.
+    JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF and GIF (first frame); greyscale, palette, CMYK and 16-bit are converted to
+    8-bit RGB, transparency is laid over white, EXIF orientation is applied. A JPEG is decoded at a scale at which it
+    still has ``oversampling`` times as many rows and columns, in full with None.
 
     Raises
     ------
@@ -126,7 +127,7 @@ def displayed_size(path: Path) -> tuple[int, int]:
         If the file has no header of an image.
     """
     try:
-        with Image.open(path, formats=FORMATS) as header:
+        with path.open("rb") as stream, Image.open(stream, formats=_formats(stream.peek())) as header:
             # The size of a TIFF is turned already, though the orientation stays until its pixels are read.
             sideways = header.format != "TIFF" and _orientation(header) >= _FIRST_SIDEWAYS
             return header.size[::-1] if sideways else header.size
@@ -187,13 +188,21 @@ def silence_codecs() -> None:
         return
 
 
+def _formats(head: bytes) -> tuple[str, ...]:
+    """Return the formats whose decoders may see a file that begins with ``head``."""
+    found = heif_format(head)
+    if found is None:
+        return FORMATS
+    return (found,) if is_read(found) else ()
+
+
 @contextmanager
 def _opened(data: bytes, at_least: tuple[int, int] | None, limits: Limits) -> Iterator[ImageFile.ImageFile]:
     """Open an image by its header, with room for its pixels; what goes wrong meanwhile becomes an ImageError."""
     if not data:
         raise ImageError("The file is empty (0 bytes).")
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as header:
+        with Image.open(BytesIO(data), formats=_formats(data)) as header:
             if header.width * header.height > limits.max_pixels:
                 raise ImageError(
                     f"It has {header.width} x {header.height} pixels, more than the limit of {limits.max_pixels:,}: "
@@ -324,9 +333,9 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 
 def _not_read(data: bytes) -> str:
-    found = name_format(data)
+    found, boxed = name_format(data), heif_format(data)
     read = "JPEG, PNG, WebP, BMP, TIFF, GIF"
-    if looks_like_image(data[:HEAD_BYTES]):
+    if looks_like_image(data[:HEAD_BYTES]) or (boxed is not None and is_read(boxed)):
         return "The file is truncated or damaged (its header makes no sense)."
     if found is None:
         return f"It is not an image in a format that is read here ({read})."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pc_engine.heif import heif_format
+
 # Formats that are programs or pages for others to draw, and pictures that other libraries read.
 _BY_SIGNATURE = (
     (b"%!PS", "an EPS or PostScript file"),
@@ -25,11 +27,16 @@ _BY_SIGNATURE = (
     (b"\x1f\x8b", "a compressed file"),
     (b"\x1aE\xdf\xa3", "a video"),
 )
-# What holds files is no picture to convert.
-_ADVICE = {"a ZIP archive": "name it as zip://::FILE, or unpack it", "a compressed file": "unpack it"}
-# ISO base media: the brand says what is inside.
+# What holds files is no picture to convert, and photos of telephones come by thousands.
+_ADVICE = {
+    "a ZIP archive": "name it as zip://::FILE, or unpack it",
+    "a compressed file": "unpack it",
+    "a HEIC photo": "install what reads it with pip install 'pc-engine[heif]'",
+}
+# By the formats of `pc_engine.heif`.
+_HEIF = {"AVIF": "an AVIF picture", "HEIF": "a HEIC photo"}
+# ISO base media.
 _BOX = b"ftyp"
-_BY_BRAND = ((b"avi", "an AVIF picture"), (b"hei", "a HEIC photo"), (b"hev", "a HEIC photo"), (b"mif1", "a HEIF photo"))
 # Nothing of it is tried twice: text made for that would take for ever.
 _SVG = re.compile(
     rb"(?>\s+|<\?xml\b[^>]*>|<!--.*?-->|<!DOCTYPE\b[^\[>]*(?:\[.*?\])?\s*>)*+<svg\b", re.DOTALL | re.IGNORECASE
@@ -49,5 +56,6 @@ def name_format(data: bytes) -> str | None:
         if data.startswith(signature):
             return name
     if data[4:8] == _BOX:
-        return next((name for brand, name in _BY_BRAND if data.startswith(brand, 8)), "a video")
+        boxed = heif_format(data)
+        return "a video" if boxed is None else _HEIF[boxed]
     return "an SVG drawing" if _SVG.match(data[:_TEXT_SEEN].removeprefix(_MARK)) else None

@@ -13,9 +13,12 @@ from pc_engine.errors import ImageError
 from pc_engine.run_state import holds_overlays
 from pc_engine.sources.image import SourceImage, broken_image, local_image, open_regular
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
-# Photos that are not read: passed over, a folder of a telephone's would look as if it were empty. Their rows say it.
-_FOREIGN_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
+    | {".avif", ".heic", ".heif", ".hif"}
+)
+# Photos that are not read: passed over, a folder of them would look as if it were empty. Their rows say it.
+_FOREIGN_SUFFIXES = frozenset({".jxl", ".jp2"})
 _SUFFIXES = IMAGE_SUFFIXES | _FOREIGN_SUFFIXES
 # What macOS keeps beside a file on foreign disks, under the file's name with this before it.
 _APPLE_DOUBLE = "._"

@@ -43,6 +43,7 @@ from pc_engine.decode import decode_bytes
 from pc_engine.errors import ImageError, PcEngineError
 from pc_engine.export.class_names import read_class_names
 from pc_engine.graph import open_graph
+from pc_engine.heif import HeifFormat, is_read
 from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, read_manifest
 from pc_engine.modes import settings_for
 from pc_engine.report import write_report
@@ -84,7 +85,9 @@ def photos() -> list[Files]:
     exif = Image.Exif()
     exif[0x0112] = 6
     with_exif = picture("JPEG", exif=exif.tobytes())
-    plain = [picture(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    boxed: tuple[HeifFormat, ...] = ("AVIF", "HEIF")
+    kinds = "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *filter(is_read, boxed)
+    plain = [picture(kind) for kind in kinds]
     options = [picture("JPEG", progressive=True), picture("WEBP", lossless=True), picture("PNG", bits=2), with_exif]
     return [{"photo": content} for content in (*plain, *options)]
 

@@ -72,7 +72,7 @@ export class Viewer {
 
 function missingSentence(rows, i) {
   if (rows.address(i) === null) return "The photo is no file, and the page has no thumbnail of it.";
-  return "The photo cannot be shown: it is no longer there, or in a format that browsers do not show as it is, such as TIFF or a turned WebP.";
+  return "The photo cannot be shown: it is no longer there, or in a format that browsers do not show as it is, such as HEIC, TIFF or a turned WebP.";
 }
 
 function facts(rows, i) {

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from pc_engine import Engine
+from pc_engine.heif import is_read
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import local_image
 from pc_engine.stored_names import stored_name
@@ -74,6 +75,8 @@ WHOLE = {
     "bmp": encode("BMP"),
     "tif": encode("TIFF", compression="tiff_lzw"),
     "gif": encode("GIF"),
+    # As Pillow's wheels do; HEIC takes a package that is not everywhere.
+    **({"avif": encode("AVIF")} if features.check("avif") else {}),
 }
 
 
@@ -342,13 +345,15 @@ def names() -> Iterator[Hostile]:
 
 
 def mutated(n: int, seed: int) -> Iterator[bytes]:
-    """JPEGs, PNGs and WebPs with bytes changed, cut out, doubled and swapped, in turn."""
+    """JPEGs, PNGs, WebPs, AVIFs and HEICs with bytes changed, cut out, doubled and swapped, in turn."""
     rng = random.Random(seed)
     whole = [
         *(encode("JPEG"), encode("JPEG", progressive=True), encode("JPEG", exif=exif((0x0112, 3, 1, b"\0\x06\0\0")))),
         *(encode("PNG"), encode("PNG", scene().quantize(16)), encode("PNG", scene().convert("RGBA"))),
         *(encode("WEBP"), encode("WEBP", lossless=True), encode("WEBP", scene().convert("RGBA"), exact=True)),
         encode("WEBP", scene(), save_all=True, append_images=[scene().transpose(Image.Transpose.ROTATE_180)]),
+        *([WHOLE["avif"], encode("AVIF", scene().convert("RGBA"))] if "avif" in WHOLE else []),
+        *([encode("HEIF"), encode("HEIF", tile_size=64)] if is_read("HEIF") else []),
     ]
     for k in range(n):
         data = bytearray(whole[k % len(whole)])
