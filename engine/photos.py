@@ -12,6 +12,7 @@ from pc_engine.decode import MAX_PIXELS, Limits, display_image, lift_pillow_limi
 from pc_engine.sources import read_image
 from pc_engine.sources.addresses import is_address
 from pc_engine.sources.parquet_shards import row_of
+from pc_engine.sources.tar_shards import without_repeat
 from pc_engine.stored_names import original_name
 
 _QUALITY = 75
@@ -57,8 +58,11 @@ class RunPhotos:
     def _absolute(self, address: str) -> str:
         """Return an address such as ``tar://a.jpg::shard.tar`` with the file that it ends with as an absolute path."""
         inside, separator, last = address.rpartition("::")
-        archive = self.file(last) if separator else None
-        return address if archive is None or not os.path.lexists(archive) else f"{inside}{separator}{archive}"
+        shard, _ = without_repeat(last)
+        archive = self.file(shard) if separator else None
+        if archive is None or not os.path.lexists(archive):
+            return address
+        return f"{inside}{separator}{archive}{last.removeprefix(shard)}"
 
     def _find_stored(self, path: str) -> Path | None:
         found = self._find(path)

@@ -2,6 +2,10 @@
 
 A member's name is only ever shown and compared, links are not followed, and all sizes are checked. An image in a plain
 tar of this machine is read where it lies when its turn comes; elsewhere its bytes are read with the listing.
+
+Archives may hold several members of one name, as ``tar -r`` appends a newer one. Which is the last is known at the end
+only, so all of them are images: the second is ``tar://MEMBER::SHARD#2``. Several archives may follow one another in one
+file, as ``cat`` leaves them, and all are read.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import tarfile
 import threading
 import weakref
@@ -21,11 +26,14 @@ from pc_engine.sources.addresses import file_part
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.folders import HEAD_BYTES, has_image_suffix, looks_like_image
 from pc_engine.sources.image import SourceImage, broken_image, check_size
+from pc_engine.sources.repeats import Repeats
 from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, open_shard
 
 _SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _GZIP = b"\x1f\x8b"
 _SCHEME = "tar://"
+# Behind the archive's name: which of the members of one name it is, from the second on.
+_REPEATED = re.compile(r"(.+)#([2-9]|[1-9]\d+)", re.DOTALL)
 
 # A header with long names takes some kilobytes; one that claims more than this would fill memory.
 _LONGEST_HEADER = 1 << 20
@@ -41,7 +49,7 @@ def is_tar(name: str) -> bool:
 
 
 def tar_images(shard: str, listing: Listing) -> Iterator[SourceImage]:
-    """Yield the images of a tar archive, named as fsspec would: ``tar://MEMBER::SHARD``.
+    """Yield the images of a tar archive, named as fsspec would: ``tar://MEMBER::SHARD``, repeated names with ``#2``.
 
     A member takes part if its suffix or its first bytes are those of an image. An archive that is damaged or cut off
     gives the images that come before, and one under its own name that says so.
@@ -67,10 +75,10 @@ def read_member(name: str) -> bytes:
     why = "There is no such image in the archive."
     # A member's name may have "::" in it: the archive's is what is left when enough of it is taken away.
     for end in range(1, len(parts)):
-        member, shard = "::".join(parts[:end]), "::".join(parts[end:])
+        member, (shard, number) = "::".join(parts[:end]), without_repeat("::".join(parts[end:]))
         if is_tar(shard):
             try:
-                return _search(shard, member)
+                return _search(shard, member, number)
             except _NoSuchMemberError:
                 continue
             except ImageError as error:
@@ -85,11 +93,17 @@ def is_member_name(name: str) -> bool:
     return name.startswith(_SCHEME) and "::" in name
 
 
+def without_repeat(shard: str) -> tuple[str, int]:
+    """Return what stands for an archive at the end of a name as its path or address, and which of the members it is."""
+    found = _REPEATED.fullmatch(shard)
+    return (found[1], int(found[2])) if found is not None and is_tar(found[1]) else (shard, 1)
+
+
 def _images(shard: str, listing: Listing) -> Iterator[SourceImage]:
     with open_shard(shard) as raw:
         stream = _Onwards(raw, shard)
-        for member in _members(stream):
-            name = f"{_SCHEME}{member.name}::{shard}"
+        for member, number in _members(stream):
+            name = f"{_SCHEME}{member.name}::{shard}" + (f"#{number}" if number > 1 else "")
             refused = _refusal(member)
             if refused is not None:
                 if has_image_suffix(member.name):
@@ -106,21 +120,32 @@ def _images(shard: str, listing: Listing) -> Iterator[SourceImage]:
                 yield SourceImage(name, partial(read_member, name))
 
 
-def _members(stream: _Onwards) -> Generator[tarfile.TarInfo]:
-    """Yield the members; raise where the archive does not end as it should."""
-    stream.begin_header()
-    with tarfile.TarFile(fileobj=stream, mode="r") as archive:  # type: ignore[arg-type]  # it reads, seeks and tells
-        while (member := archive.next()) is not None:
-            if member.size < 0:
-                raise tarfile.ReadError("a member has a negative size")
-            yield member
-            # What it remembers for random access would grow with the archive.
-            archive.members = []  # type: ignore[attr-defined]
-            archive.pax_headers = {}
-            stream.begin_header()
-    # tarfile takes damage between members for the end.
-    if stream.last_block != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("it has no end mark")
+def _members(stream: _Onwards) -> Generator[tuple[tarfile.TarInfo, int]]:
+    """Yield the members, and which one of its name each is; raise where the archive does not end as it should."""
+    repeats = Repeats()
+    for member in _all_members(stream):
+        if member.size < 0:
+            raise tarfile.ReadError("a member has a negative size")
+        yield member, repeats.count(member.name)
+
+
+def _all_members(stream: _Onwards) -> Generator[tarfile.TarInfo]:
+    """Yield the members of an archive and of those that follow it in the same file."""
+    more = True
+    while more:
+        stream.begin_header()
+        with tarfile.TarFile(fileobj=stream, mode="r") as archive:  # type: ignore[arg-type]  # it reads, seeks and tells
+            found = archive.firstmember is not None  # type: ignore[attr-defined]  # else it would look once more
+            while found and (member := archive.next()) is not None:
+                yield member
+                # What it remembers for random access would grow with the archive.
+                archive.members = []  # type: ignore[attr-defined]
+                archive.pax_headers = {}
+                stream.begin_header()
+        # tarfile takes damage between members for the end.
+        if stream.last_block != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("it has no end mark" if found else "what lies behind its end is no archive")
+        more = stream.pass_zeros()
 
 
 def _refusal(member: tarfile.TarInfo) -> str | None:
@@ -136,13 +161,13 @@ def _refusal(member: tarfile.TarInfo) -> str | None:
     return None
 
 
-def _search(shard: str, wanted: str) -> bytes:
+def _search(shard: str, wanted: str, number: int) -> bytes:
     going_on: _Search | None = getattr(_last, "search", None)
     _last.search = None
     if going_on is not None:
         if going_on.is_of(shard):
             try:
-                found = going_on.find(wanted)
+                found = going_on.find(wanted, number)
             except Exception:  # a connection dropped meanwhile, say: the search from the beginning tells what is wrong
                 found = None
             if found is not None:
@@ -151,7 +176,7 @@ def _search(shard: str, wanted: str) -> bytes:
         going_on.close()
     search = _Search(shard)
     try:
-        found = search.find(wanted)
+        found = search.find(wanted, number)
     except BaseException:
         search.close()
         raise
@@ -176,10 +201,10 @@ class _Search:
         """Whether it goes through that archive, as it is now."""
         return self._shard == shard and self._state == _state(shard)
 
-    def find(self, wanted: str) -> bytes | None:
-        """Return the content of the next member of that name, or None if there is none any more."""
-        for member in self._members:
-            if member.name == wanted:
+    def find(self, wanted: str, number: int) -> bytes | None:
+        """Return the content of the ``number``-th member of that name, or None if it does not come any more."""
+        for member, which in self._members:
+            if which == number and member.name == wanted:
                 refused = _refusal(member)
                 if refused is not None:
                     raise ImageError(refused)
@@ -190,7 +215,7 @@ class _Search:
         self._finalizer()
 
 
-def _close(members: Generator[tarfile.TarInfo], raw: BinaryIO) -> None:
+def _close(members: Generator[tuple[tarfile.TarInfo, int]], raw: BinaryIO) -> None:
     members.close()
     raw.close()
 
@@ -256,6 +281,7 @@ class _Onwards:
         self._end = os.path.getsize(shard) if self.in_place else None
         self.last_block = b""
         self._position = 0
+        self._ahead = b""  # read already, and to be read once more
         self._header_left = 0
 
     def begin_header(self) -> None:
@@ -269,7 +295,7 @@ class _Onwards:
             raise tarfile.ReadError("its headers point backwards")
         if self.in_place:
             self._stream.seek(position)
-            self._position = position
+            self._position, self._ahead = position, b""
         while self._position < position:
             if not self._take(min(position - self._position, _CHUNK)):
                 raise tarfile.ReadError("unexpected end of data")
@@ -280,6 +306,15 @@ class _Onwards:
         self._header_left -= size
         self.last_block = self._take(size)
         return self.last_block
+
+    def pass_zeros(self) -> bool:
+        """Go on to the next block that is not of zeros alone; return False if none comes any more."""
+        while block := self._take(tarfile.BLOCKSIZE):
+            if block.strip(b"\0"):
+                self._position -= len(block)
+                self._ahead = block
+                return True
+        return False
 
     def read_head(self, member: tarfile.TarInfo) -> bytes:
         """Return the first bytes of a member that has just been come to, and is there as a whole if that is known."""
@@ -296,6 +331,10 @@ class _Onwards:
         return data
 
     def _take(self, size: int) -> bytes:
-        data = self._stream.read(size)
+        if self._ahead:
+            ahead, self._ahead = self._ahead[:size], self._ahead[size:]
+            data = ahead + self._stream.read(size - len(ahead))
+        else:
+            data = self._stream.read(size)
         self._position += len(data)
         return data

@@ -10,6 +10,7 @@ import multiprocessing
 import operator
 import os
 import signal
+import tarfile
 import threading
 import time
 from dataclasses import replace
@@ -23,7 +24,7 @@ from pc_engine.distributed import process_engine, shared_engine
 from pc_engine.distributed.block_worker import Choice
 from pc_engine.distributed.process_engine import ProcessEngine, _Keeper
 from pc_engine.distributed.shared_engine import SharedRun
-from pc_engine.writers import partitions_of, read_rows
+from pc_engine.writers import partitions_of, read_rows, write_partition
 
 TWO = ("--processes", "2")
 CHILDREN_TOLD = Path(f"/proc/self/task/{os.getpid()}/children").exists()
@@ -53,6 +54,37 @@ def test_rows_are_those_of_one_process_though_one_of_two_is_killed(
     summary = json.loads(outcome.out)
     assert (summary["n"], summary["failed"], summary["state"], summary["workers"]) == (shared.images, 7, "finished", 2)
     assert summary["stages"]["network"] > 0
+
+
+def test_members_of_one_name_have_the_same_rows_however_a_run_is_shared_out(
+    shared: Any, pc_engine: Any, draw_scene: Any, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Each time that a name comes it is another picture, and the whole of that twice, one archive behind the other.
+    for half in range(2):
+        with tarfile.open(f"half-{half}.tar", "w") as archive:
+            for k in range(30):
+                draw_scene([(1, 1), (6, 1), (1, 6), (6, 6)][: (k // 10 + half) % 4]).save("scene.png")
+                archive.add("scene.png", f"{k % 10}.png")
+    Path("shard.tar").write_bytes(Path("half-0.tar").read_bytes() + Path("half-1.tar").read_bytes())
+    arguments = ("run", "shard.tar", "--model", tiny_directory, *shared.options)
+    assert pc_engine(*arguments, "--out", "whole").code == 0
+    expected = shared.lines(Path("whole"))
+    rows = {row["path"]: row for row in read_rows(Path("whole"))}
+    assert len(rows) == 60
+    names = ["tar://0.png::shard.tar", *(f"tar://0.png::shard.tar#{k}" for k in range(2, 7))]
+    assert [rows[name]["count"] for name in names] == [0, 1, 2, 1, 2, 3]
+
+    assert pc_engine(*arguments, "--out", "shared", *TWO).code == 0
+    assert shared.lines(Path("shared")) == expected
+    for part in ("1/2", "2/2"):
+        assert pc_engine(*arguments, "--out", "parts", "--shard", part).code == 0
+    assert shared.lines(Path("parts")) == expected
+    # What a run that was stopped had is not done again.
+    (partition,) = partitions_of(Path("whole"))
+    write_partition(partition, [row for k, row in enumerate(rows.values()) if k % 3])
+    assert pc_engine(*arguments, "--out", "whole", *TWO).code == 0
+    assert shared.lines(Path("whole")) == expected
 
 
 @pytest.mark.skipif(not CHILDREN_TOLD, reason="this system does not tell a process's children")
