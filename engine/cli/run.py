@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,6 +37,8 @@ _TABLE_ROWS = 40
 # And of images that failed, which are what somebody has to look at, so many further ones.
 _TABLE_FAILURES = 20
 _LOCAL, _RAY = "local", "ray"
+# What begins the name of a picture: its number, which may have more digits than six.
+_PICTURE = re.compile(r"(\d{6,})-")
 _SOME_FAILED = 3
 
 
@@ -173,9 +176,8 @@ class _Pictures:
     def __init__(self, folder: Path, shard: Shard | None) -> None:
         self.folder = folder
         self.step, own = (1, 0) if shard is None else (shard.of, shard.index - 1)
-        numbers = [int(path.name[:6]) for path in folder.glob("[0-9]" * 6 + "*.jpg")]
-        taken = [number for number in numbers if number % self.step == own]
-        self.first = max(taken) + self.step if taken else own
+        numbers = (int(found[1]) for path in folder.glob("*.jpg") if (found := _PICTURE.match(path.name)))
+        self.first = max((number + self.step for number in numbers if number % self.step == own), default=own)
 
 
 @dataclass
@@ -235,8 +237,10 @@ def _shared_engine(
     # Here, as most runs have no use for it.
     from pc_engine.distributed.shared_engine import SharedRun
 
-    overlays, first = (None, 0) if pictures is None else (pictures.folder, pictures.first)
-    run = SharedRun(rows.share(), sources, overlays, first, say)
+    overlays: dict[str, Any] = {}
+    if pictures is not None:
+        overlays = {"overlays": pictures.folder, "first_overlay": pictures.first, "overlay_step": pictures.step}
+    run = SharedRun(rows.share(), sources, report=say, **overlays)
     if processes is not None:
         from pc_engine.distributed.process_engine import ProcessEngine
 

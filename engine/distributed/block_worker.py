@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,8 @@ class WorkerSettings:
         That of pc-engine.
     overlays
         Where pictures go; None for none.
-    first_overlay
-        Number of the first of these.
+    first_overlay, overlay_step
+        Number of the first of these, and how far apart the numbers are: those of other shards lie between them.
     """
 
     blocks: BlockFolder
@@ -116,6 +117,7 @@ class WorkerSettings:
     version: str
     overlays: Path | None = None
     first_overlay: int = 0
+    overlay_step: int = 1
 
 
 class BlockWorker:
@@ -159,7 +161,8 @@ class BlockWorker:
         block = blocks.take(number)
         tally, rows = Tally(), []
         names = _until_stopped(blocks, map(named_image, block.names))
-        for index, result in enumerate(engine.run_paths(names), start=self._settings.first_overlay + block.first):
+        first, step = self._settings.first_overlay, self._settings.overlay_step
+        for index, result in zip(count(first + block.first * step, step), engine.run_paths(names), strict=False):
             tally.add(ok=result.ok, label=result.count_label)
             rows.append(result.to_dict())
             if overlays is not None:

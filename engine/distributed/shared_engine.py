@@ -43,8 +43,8 @@ class SharedRun:
         A folder of the run directory, by `RunDirectory.share`.
     sources
         The run's sources.
-    overlays, first_overlay
-        Where pictures go, None for none, and the number of the first one.
+    overlays, first_overlay, overlay_step
+        Where pictures go, None for none, the number of the first one, and how far apart the numbers are.
     report
         Called with a sentence for the user now and then.
     """
@@ -53,6 +53,7 @@ class SharedRun:
     sources: Sequence[str]
     overlays: Path | None = None
     first_overlay: int = 0
+    overlay_step: int = 1
     report: Callable[[str], None] = lambda _: None
 
 
@@ -91,6 +92,7 @@ class SharedEngine(ABC):
             version=version("pc-engine"),
             overlays=None if run.overlays is None else run.overlays.absolute(),
             first_overlay=run.first_overlay,
+            overlay_step=run.overlay_step,
         )
         choice = self._choose(settings)
         for remark in choice.remarks:

@@ -91,6 +91,18 @@ def test_new_images_are_added_and_failed_ones_tried_again(pc_engine, scenes, tin
     assert names[-2:] == ["000005-new.jpg", "000006-broken.jpg"]
 
 
+def test_pictures_go_on_behind_those_that_are_there_whatever_their_numbers(
+    pc_engine, scenes, tiny_directory, tmp_path, draw_scene
+):
+    out = tmp_path / "run"
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", out, "--overlay", *MODEL)
+    assert pc_engine(*arguments).code == 3
+    (out / "overlays/1000000-mine.jpg").touch()
+    draw_scene([(1, 1), (6, 6)]).save(scenes / "new.png")
+    assert pc_engine(*arguments).code == 3
+    assert (out / "overlays/1000001-new.jpg").is_file()
+
+
 def test_what_was_left_to_choose_stays_as_it_was_chosen(pc_engine, scenes, tiny_directory, tmp_path):
     out = tmp_path / "run"
     options = ("--model", tiny_directory, "--out", out, "--json")

@@ -90,8 +90,12 @@ def test_rows_are_those_of_an_engine_with_the_names_of_the_sources(settings: Wor
 def test_pictures_have_the_numbers_of_their_images(settings: WorkerSettings, tmp_path: Path) -> None:
     overlays = tmp_path / "overlays"
     settings.blocks.put(Block(0, 20, ("photos/1.png", "photos/broken.jpg", "photos/2.png")))
-    answers(BlockWorker(replace(settings, overlays=overlays, first_overlay=100)), 0)
+    worker = replace(settings, overlays=overlays, first_overlay=100)
+    answers(BlockWorker(worker), 0)
     assert sorted(path.name for path in overlays.iterdir()) == ["000120-1.jpg", "000122-2.jpg"]
+    settings.blocks.put(Block(1, 20, ("photos/3.png", "photos/0.png")))
+    answers(BlockWorker(replace(worker, overlay_step=16)), 1)
+    assert sorted(path.name for path in overlays.iterdir())[2:] == ["000420-3.jpg", "000436-0.jpg"]
 
 
 def test_a_worker_keeps_what_it_has_when_the_run_is_to_end(

@@ -87,6 +87,21 @@ def test_members_of_one_name_have_the_same_rows_however_a_run_is_shared_out(
     assert shared.lines(Path("whole")) == expected
 
 
+def test_pictures_of_shards_by_several_processes_do_not_take_each_others_place(
+    shared: Any, start: Any, draw_scene: Any, tiny_directory: Path, tmp_path: Path
+) -> None:
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    for k in range(40):
+        (photos / str(k)).mkdir(parents=True)
+        draw_scene([(1, 1)]).save(photos / str(k) / "same.png")
+    arguments = ("run", photos, "--model", tiny_directory, "--out", run, "--overlay", *shared.options)
+    # Beside one another, as those of a job array are: none sees pictures of another as it begins.
+    for driver in [start(*arguments, "--shard", shard, "--processes", "1") for shard in ("1/2", "2/2")]:
+        assert driver.process.wait(shared.seconds) == 0, driver.said()
+    assert len(read_rows(run)) == 40
+    assert len(list((run / "overlays").iterdir())) == 40
+
+
 @pytest.mark.skipif(not CHILDREN_TOLD, reason="this system does not tell a process's children")
 def test_a_signal_to_all_of_them_ends_the_run_with_what_they_have(
     shared: Any, start: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, whole: list[str]
