@@ -113,7 +113,8 @@ def run(
     # A source that does not exist is said before a model is loaded. The rows may go into the folder of the photos, and
     # the pictures drawn beside them are none of these.
     overlays = None if out is None else out / OVERLAYS
-    images = iter_images(sources, without=overlays)
+    stopping = Stopping(remark_at_once(quiet))
+    images = iter_images(sources, without=overlays, stop=stopping.asked)
     say, silent = remark(quiet), quiet or as_json
     shown = _Shown(keep=None if as_json and out is None else _TABLE_ROWS)
     with contextlib.ExitStack() as stack:
@@ -144,7 +145,7 @@ def run(
             if rows.before:
                 nor = ", and no pictures of them are drawn: --fresh does all again" if overlay else ""
                 say(f"{out} has {rows.before:,} rows already; their images are not done again{nor}.")
-        stopping = stack.enter_context(Stopping(remark_at_once(quiet)))
+        stack.enter_context(stopping)
         start = time.perf_counter()
         with progress(mode, quiet=silent) as tracker:
             _count_in_background(sources, overlays, rows, tracker)
@@ -152,7 +153,7 @@ def run(
             if isinstance(engine, Engine):
                 _run_here(engine, todo, rows, pictures, shown, tracker)
             elif rows is not None:
-                for tally in engine.run(todo, lambda: stopping.signal is not None):
+                for tally in engine.run(todo, stopping.asked):
                     rows.add(tally)
                     tracker.advance(tally.n)
         state: State = "finished" if stopping.signal is None else "interrupted"

@@ -46,10 +46,14 @@ class Stopping:
         self._report = report
         self._before: dict[int, Any] = {}
 
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self.signal is not None
+
     def until_asked(self, images: Iterable[Image]) -> Iterator[Image]:
         """Yield images until a signal comes."""
         for image in images:
-            if self.signal is not None:
+            if self.asked():
                 return
             yield image
 

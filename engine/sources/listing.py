@@ -34,7 +34,9 @@ _WHAT_TO_NAME = "Name a folder, a file, a glob such as 'photos/*.jpg', an addres
 
 
 def iter_images(
-    sources: Iterable[str | os.PathLike[str]], without: str | os.PathLike[str] | None = None
+    sources: Iterable[str | os.PathLike[str]],
+    without: str | os.PathLike[str] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[SourceImage]:
     """Yield the images of ``sources`` in a stable order.
 
@@ -49,6 +51,8 @@ def iter_images(
         ``"shards/{000..099}.tar"``. What exists under its literal name is always that.
     without
         A folder that is not entered, such as that of the pictures which the run itself writes.
+    stop
+        Asked now and then while stdin stays silent: whether its list is to end there.
 
     Raises
     ------
@@ -58,7 +62,7 @@ def iter_images(
     MissingPackageError
         If a source takes a package that is not installed; raised likewise.
     """
-    return _list(_checked(sources), Listing(_real(without)))
+    return _list(_checked(sources), Listing(_real(without), stop=stop))
 
 
 def count_images(

@@ -9,12 +9,14 @@ written ``./#name``.
 from __future__ import annotations
 
 import csv
+import io
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain
-from typing import BinaryIO
+from itertools import chain, takewhile
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.sources.addresses import file_part, is_address
@@ -22,14 +24,19 @@ from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.image import SourceImage, broken_image
 from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, open_shard
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 MARK = "@"
 _STDIN = "-"
 _TABLES = (".csv", ".tsv")
 _COLUMNS = ("path", "file", "filename", "file_name", "image", "url")
 _COMMENT = "#"
+_SECONDS_BETWEEN_LOOKS = 0.2
 _UTF8_MARK = b"\xef\xbb\xbf"
 # A longer line is no name; it is cut rather than held.
 _LONGEST_LINE = 1 << 20
+_BUFFER = 1 << 16
 # Python ends a table at a longer cell, and annotations of an image may be as long as its line.
 csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_LINE))
 
@@ -64,7 +71,7 @@ def list_images(name: str, listing: Listing, expand: Expand) -> Iterator[SourceI
     def sentence(n: int, error: BaseException) -> str:
         return f"The list cannot be read any further after {n:,} entries ({reason_of(error)})."
 
-    for entry in until_it_fails(_entries(name), MARK + name, sentence):
+    for entry in until_it_fails(_entries(name, listing.stop), MARK + name, sentence):
         if isinstance(entry, SourceImage):
             yield entry
         else:
@@ -77,12 +84,38 @@ def _found(path: str, folder: str | None) -> str:
     return beside if os.path.lexists(beside) else path
 
 
-def _entries(name: str) -> Iterator[str | SourceImage]:
+def _entries(name: str, stop: Callable[[], bool]) -> Iterator[str | SourceImage]:
     if name == _STDIN:
-        yield from _named(_lines(sys.stdin.buffer))
+        lines = _lines(io.BufferedReader(_Stdin(stop), _BUFFER))
+        # Where it is left off, the last line may be half of one.
+        yield from _named(takewhile(lambda _: not stop(), lines))
         return
     with open_shard(name) as stream:
         yield from _cells(_lines(stream), name) if _is_table(name) else _named(_lines(stream))
+
+
+class _Stdin(io.RawIOBase):
+    """Stdin, which ends when ``stop`` says so, though whoever writes it may stay silent."""
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self._stream, self._stop = cast(io.BufferedReader, sys.stdin.buffer), stop
+        try:
+            self._number = None if sys.platform == "win32" else self._stream.fileno()
+        except OSError:  # a program's own stream, which has no number
+            self._number = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        while self._number is not None and not select.select([self._number], [], [], _SECONDS_BETWEEN_LOOKS)[0]:
+            if self._stop():
+                return 0
+        view = memoryview(buffer).cast("B")
+        # Of no more than there is, so that it waits for nothing.
+        data = self._stream.read1(len(view))
+        view[: len(data)] = data
+        return len(data)
 
 
 def _named(lines: Iterator[str]) -> Iterator[str]:

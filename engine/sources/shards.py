@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
@@ -32,11 +33,14 @@ class Listing:
         the listing raises `CostlyListingError`.
     held
         The bytes that may be held at a time.
+    stop
+        Whether nothing more is to be listed: asked where a listing waits for whoever writes its list.
     """
 
     without: str | None = None
     names_only: bool = False
     held: HeldBytes = field(default_factory=HeldBytes)
+    stop: Callable[[], bool] = lambda: False
 
 
 def open_shard(name: str, *, seekable: bool = False) -> BinaryIO:

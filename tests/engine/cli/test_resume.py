@@ -45,12 +45,13 @@ finally:
 def start(tmp_path):
     started = []
 
-    def run(*arguments, rows_per_partition=40):
+    def run(*arguments, rows_per_partition=40, stdin=subprocess.DEVNULL):
         errors = tmp_path / f"errors-{len(started)}.txt"
         settings = (str(rows_per_partition), f"{errors}.peak")
         with errors.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, *settings, *map(str, arguments)],
+                stdin=stdin,
                 stdout=subprocess.DEVNULL,
                 stderr=stream,
             )
@@ -62,6 +63,8 @@ def start(tmp_path):
     for process in started:
         process.kill()
         process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 @pytest.fixture
@@ -151,6 +154,40 @@ def test_a_signal_ends_the_run_with_what_is_in_work(start, photos, tiny_director
     assert ended(process) == 3
     assert f"{run} has {len(rows)} rows already" in " ".join(process.errors.read_text().split())
     assert sorted(row["path"] for row in read_rows(run)) == sorted(str(path) for path in photos.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "images", "options"),
+    [
+        (signal.SIGINT, 0, ()),
+        (signal.SIGTERM, 50, ()),
+        (signal.SIGINT, 250, ("--processes", "2")),
+        (signal.SIGTERM, 0, ("--processes", "2")),
+    ],
+)
+def test_a_signal_ends_a_run_whose_list_stays_silent(start, photos, tiny_directory, tmp_path, number, images, options):
+    run = tmp_path / "run"
+    names = sorted(str(path) for path in photos.iterdir())
+    arguments = ("run", "@-", "--model", tiny_directory, "--out", run, "--batch-size", "2", *options, *MODEL)
+    process = start(*arguments, rows_per_partition=4, stdin=subprocess.PIPE)
+    # The last line has no end, and names a folder as far as it goes.
+    process.stdin.write("".join(f"{name}\n" for name in names[:images]).encode() + bytes(photos))
+    process.stdin.flush()
+    wait_for(lambda: list(run.glob("part-*")) if images else (run / "run.json").exists(), process)
+    time.sleep(0.5)
+    os.kill(process.pid, number)
+    assert ended(process, seconds=20) == 128 + number
+    rows = [row["path"] for row in read_rows(run)] if images else []
+    assert json.loads((run / "run.json").read_text())["n"] == len(rows)
+    assert sorted(rows) == names[: len(rows)]
+    # Of one process all that were named; of several what they had begun with.
+    assert len(rows) >= (100 if options and images else images)
+    assert len(rows) <= images
+
+    process = start(*arguments, stdin=subprocess.PIPE)
+    process.communicate("\n".join(names[:300]).encode())
+    assert ended(process) == 3
+    assert sorted(row["path"] for row in read_rows(run)) == names[:300]
 
 
 def test_a_second_run_into_the_directory_is_refused_while_one_is_at_it(

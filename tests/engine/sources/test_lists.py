@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,21 @@ def test_a_list_from_stdin_which_cannot_be_counted(photos: Path, monkeypatch: py
     monkeypatch.setattr(sys, "stdin", stdin)
     assert count_images(["@-"]) is None
     assert listed(photos, "@-") == ["a.jpg", "b.jpg"]
+
+
+def test_a_silent_stdin_is_not_waited_for_once_the_run_is_to_end(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.pipe()
+    with open(ours, "rb") as stream, open(theirs, "wb", buffering=0) as writer:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
+        over: list[bool] = []
+        images = iter_images(["@-"], stop=lambda: bool(over))
+        # The second line comes in two parts, and the third one is never ended.
+        writer.write(f"{photos}/a.jpg\n{photos}/".encode())
+        assert next(images).name == f"{photos}/a.jpg"
+        writer.write(f"b.jpg\n{photos}".encode())
+        assert next(images).name == f"{photos}/b.jpg"
+        threading.Timer(0.1, over.append, [True]).start()
+        assert list(images) == []
 
 
 def test_lines_are_read_as_they_are_needed(photos: Path) -> None:
