@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -36,22 +36,75 @@ NAMES_HELD = 32_768
 
 
 class FolderEntry(NamedTuple):
-    """What lies in a folder: its name, and whether it is a folder itself, or a link to one."""
+    """What lies in a folder: its name, whether it is a folder itself, or a link to one, and whether it is a link."""
 
     name: str
     is_folder: bool
+    is_link: bool
 
 
 #: What tells a folder apart by whatever path it is reached: its device and inode.
 Identity = tuple[int, int]
 
 
+class Covered:
+    """The folders that a walk comes through with all that lies below them, so that it enters none of these twice.
+
+    Links alone lead to a folder by several paths. One that lies below where the walk began goes by its own path; one
+    that lies elsewhere, by that of the first link. So what is held are the links that were followed, and no folders.
+
+    Parameters
+    ----------
+    folder
+        Where the walk begins.
+    passes_over
+        Whether the walk does not enter a folder of this name in that folder, but by a link.
+    """
+
+    def __init__(self, folder: str, passes_over: Callable[[str, str], bool]) -> None:
+        self._passes_over = passes_over
+        self._paths: set[str] = set()
+        self._identities: set[Identity] = set()
+        self._add(folder, os.path.realpath(folder))
+
+    def takes(self, folder: str, *, is_link: bool) -> bool:
+        """Whether the walk is to enter a folder that it has come to, by a link or without."""
+        if not is_link:
+            # A link may have led here before; else this is only where it is.
+            return len(self._paths) == 1 or _identity(folder) not in self._identities
+        real = os.path.realpath(folder)
+        if self._comes_to(real):
+            return False
+        self._add(folder, real)
+        return True
+
+    def _comes_to(self, real: str) -> bool:
+        """Whether the walk enters the folder at a real path anyway, from where it began or from where a link led."""
+        while real not in self._paths:
+            above, name = os.path.split(real)
+            if above == real or self._passes_over(name, above):
+                return False
+            real = above
+        return True
+
+    def _add(self, folder: str, real: str) -> None:
+        self._paths.add(real)
+        identity = _identity(folder)
+        if identity is not None:
+            self._identities.add(identity)
+
+
 def walk_folder(
-    folder: str, without: str | None, *, in_order: bool = True, ancestors: frozenset[Identity] = frozenset()
+    folder: str,
+    without: str | None,
+    *,
+    in_order: bool = True,
+    ancestors: frozenset[Identity] = frozenset(),
+    covered: Covered | None = None,
 ) -> Iterator[SourceImage]:
     """Yield the images in a folder and its subfolders, sorted by name at every level.
 
-    The pictures that earlier runs drew are none of them.
+    Links to folders are followed, but no folder is entered twice. The pictures that earlier runs drew are none of them.
 
     Parameters
     ----------
@@ -62,7 +115,9 @@ def walk_folder(
     in_order
         Whether they are sorted: in any order, a huge folder is gone through only once.
     ancestors
-        The folders that it was reached through: a link that leads back to one of them is not followed.
+        The folders that it was reached through.
+    covered
+        What the walk enters that came here; None where it begins here.
     """
     if is_left_out(folder, without):
         return
@@ -73,12 +128,14 @@ def walk_folder(
         key = identify(folder)
         if key in ancestors:
             return
+        covered = covered or Covered(folder, _holds_overlays)
         for entries in sorted_entries(folder) if in_order else _any_entries(folder):
             for entry in entries:
                 path = path_of(entry, folder)
                 if entry.is_folder:
-                    if not holds_overlays(entry.name, Path(folder)):
-                        yield from walk_folder(path, without, in_order=in_order, ancestors=ancestors | {key})
+                    if not _holds_overlays(entry.name, folder) and covered.takes(path, is_link=entry.is_link):
+                        known = ancestors | {key}
+                        yield from walk_folder(path, without, in_order=in_order, ancestors=known, covered=covered)
                 elif _is_image(path):
                     yield local_image(path)
     except OSError:
@@ -123,6 +180,13 @@ def identify(folder: str) -> Identity:
     return status.st_dev, status.st_ino
 
 
+def _identity(folder: str) -> Identity | None:
+    try:
+        return identify(folder)
+    except OSError:  # which whoever enters it says
+        return None
+
+
 def path_of(entry: FolderEntry, folder: str) -> str:
     """Return the path of an entry of ``folder``, as `pathlib` would write it."""
     return entry.name if folder == os.curdir else os.path.join(folder, entry.name)
@@ -149,6 +213,10 @@ def looks_like_image(head: bytes) -> bool:
     return head.startswith(_SIGNATURES)
 
 
+def _holds_overlays(name: str, folder: str) -> bool:
+    return holds_overlays(name, Path(folder))
+
+
 def _any_entries(folder: str) -> Iterator[Iterator[FolderEntry]]:
     with os.scandir(folder) as scan:
         yield map(_entry, scan)
@@ -156,9 +224,9 @@ def _any_entries(folder: str) -> Iterator[Iterator[FolderEntry]]:
 
 def _entry(entry: os.DirEntry[str]) -> FolderEntry:
     try:
-        return FolderEntry(entry.name, entry.is_dir())
+        return FolderEntry(entry.name, entry.is_dir(), entry.is_symlink())
     except OSError:  # a symbolic link to itself, or into a folder that may not be entered
-        return FolderEntry(entry.name, is_folder=False)
+        return FolderEntry(entry.name, is_folder=False, is_link=True)
 
 
 def _is_image(path: str) -> bool:

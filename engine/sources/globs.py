@@ -14,7 +14,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import has_magic
 
-from pc_engine.sources.folders import DEEPEST, FolderEntry, Identity, identify, is_left_out, path_of, sorted_entries
+from pc_engine.sources.folders import (
+    DEEPEST,
+    Covered,
+    FolderEntry,
+    Identity,
+    identify,
+    is_left_out,
+    path_of,
+    sorted_entries,
+)
 
 _ANY_FOLDERS = "**"
 
@@ -39,7 +48,8 @@ class _Part:
 def glob_matches(pattern: str, without: str | None = None) -> Iterator[str]:
     """Yield the paths that match, each once, in the order of a walk that is sorted by name at every level.
 
-    What lies in a folder that matches is not yielded beside it. A folder that cannot be listed is yielded itself.
+    Links to folders are followed, but ``**`` enters no folder twice. What lies in a folder that matches is not yielded
+    beside it. A folder that cannot be listed is yielded itself.
 
     Parameters
     ----------
@@ -75,8 +85,10 @@ class _Search:
                 opened.add(part)
         return frozenset(opened)
 
-    def enter(self, folder: str, opened: frozenset[int], ancestors: frozenset[Identity]) -> Iterator[str]:
-        """Yield a folder if it matches, else what matches in it."""
+    def enter(
+        self, folder: str, opened: frozenset[int], ancestors: frozenset[Identity], covered: Covered | None = None
+    ) -> Iterator[str]:
+        """Yield a folder if it matches, else what matches in it; ``covered`` is what a ``**`` enters that led here."""
         if len(self.parts) in opened:
             yield folder
             return
@@ -93,9 +105,11 @@ class _Search:
             key = identify(folder)
             if key in ancestors:
                 return
+            if covered is None and any(self.parts[part].text == _ANY_FOLDERS for part in opened):
+                covered = Covered(folder, _is_hidden)
             for entries in sorted_entries(folder):
                 for entry in entries:
-                    yield from self._try(entry, folder, opened, ancestors | {key})
+                    yield from self._try(entry, folder, opened, ancestors | {key}, covered)
         except OSError:
             yield folder
 
@@ -107,17 +121,31 @@ class _Search:
             yield path
 
     def _try(
-        self, entry: FolderEntry, folder: str, opened: frozenset[int], ancestors: frozenset[Identity]
+        self,
+        entry: FolderEntry,
+        folder: str,
+        opened: frozenset[int],
+        ancestors: frozenset[Identity],
+        covered: Covered | None,
     ) -> Iterator[str]:
         taken = [part for part in opened if self.parts[part].takes(entry.name)]
         if not taken:
             return
         path = path_of(entry, folder)
         if entry.is_folder:
-            inside = (part if self.parts[part].text == _ANY_FOLDERS else part + 1 for part in taken)
-            yield from self.enter(path, self.open(inside), ancestors)
+            onwards = {part for part in taken if self.parts[part].text == _ANY_FOLDERS}
+            behind = {part + 1 for part in taken if part not in onwards}
+            if covered is not None and onwards and not covered.takes(path, is_link=entry.is_link):
+                onwards = set()
+            if onwards or behind:
+                # Where no "**" led to the folder, one that begins there enters what it finds.
+                yield from self.enter(path, self.open(onwards | behind), ancestors, covered if onwards else None)
         elif max(taken) + 1 == len(self.parts) and not self.folders_only:
             yield path
+
+
+def _is_hidden(name: str, _: str) -> bool:
+    return name.startswith(".")
 
 
 def _part(text: str) -> _Part:

@@ -121,6 +121,60 @@ def test_pictures_that_an_earlier_run_drew_are_no_photos(tmp_path: Path, state: 
     assert found == ["mine/overlays/a.jpg", "overlays/a.jpg"]
 
 
+@pytest.fixture
+def six(tmp_path: Path) -> Path:
+    """Six folders of which each has a photo and links to all others."""
+    for k in range(6):
+        (tmp_path / f"six/{k}").mkdir(parents=True)
+        (tmp_path / f"six/{k}/x.jpg").touch()
+        for other in {*range(6)} - {k}:
+            (tmp_path / f"six/{k}/to-{other}").symlink_to(f"../{other}")
+    return tmp_path / "six"
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_folders_that_link_to_each_other_are_gone_through_once_each_by_its_own_path(six: Path, in_order: bool) -> None:
+    names = [image.name for image in walk_folder(str(six), None, in_order=in_order)]
+    assert sorted(names) == [f"{six}/{k}/x.jpg" for k in range(6)]
+    assert not in_order or names == sorted(names)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_folders_elsewhere_are_gone_through_once_by_the_first_link(six: Path, in_order: bool) -> None:
+    # Into the middle of the others, and then to what is above all of them.
+    (six / "0/a").symlink_to("../3")
+    (six.parent / "way").symlink_to("six/5")
+    (six / "0/b").symlink_to("..")
+    names = [image.name for image in walk_folder(str(six / "0"), None, in_order=in_order)]
+    found = sorted(Path(os.path.realpath(name)).parent.name for name in names)
+    assert found == list("012345")
+    if in_order:
+        expected = ["a/x.jpg", "a/to-1/x.jpg", "a/to-1/to-2/x.jpg", "a/to-1/to-2/to-4/x.jpg"]
+        expected += ["a/to-1/to-2/to-4/to-5/x.jpg", "x.jpg"]
+        assert sorted(os.path.relpath(name, six / "0") for name in names) == sorted(expected)
+
+
+def test_links_to_folders_on_the_way_from_one_that_was_linked_do_not_enter_it_again(tmp_path: Path) -> None:
+    for name in ("outside/in/1.jpg", "outside/2.jpg", "photos/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "photos/a").symlink_to("../outside/in")
+    (tmp_path / "photos/b").symlink_to("../outside")
+    (tmp_path / "photos/c").symlink_to("../outside/in")
+    (tmp_path / "photos/d").symlink_to("../photos")
+    (tmp_path / "photos/gone").symlink_to("nowhere")
+    found = [os.path.relpath(image.name, tmp_path) for image in walk_folder(str(tmp_path / "photos"), None)]
+    assert found == ["photos/3.jpg", "photos/a/1.jpg", "photos/b/2.jpg"]
+
+
+def test_a_link_to_what_is_passed_over_by_its_own_path_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "photos/run/overlays").mkdir(parents=True)
+    (tmp_path / "photos/run/overlays/1.jpg").touch()
+    (tmp_path / "photos/run/run.json").touch()
+    (tmp_path / "photos/drawn").symlink_to("run/overlays")
+    assert [image.name for image in walk_folder(str(tmp_path / "photos"), None)] == [f"{tmp_path}/photos/drawn/1.jpg"]
+
+
 def test_folders_nested_without_end_get_a_row_and_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "DEEPEST", 5)
     deepest = tmp_path.joinpath(*"abcdefgh")

@@ -82,6 +82,32 @@ def test_links_that_lead_back_up_are_not_followed(tmp_path: Path) -> None:
     assert found == ["photos/a/1.jpg", "photos/b/2.jpg"]
 
 
+def test_any_number_of_folders_stands_for_each_once_though_they_link_to_each_other(tmp_path: Path) -> None:
+    for k in range(6):
+        (tmp_path / f"six/{k}").mkdir(parents=True)
+        (tmp_path / f"six/{k}/x.jpg").touch()
+        for other in {*range(6)} - {k}:
+            (tmp_path / f"six/{k}/to-{other}").symlink_to(f"../{other}")
+    names = [f"{tmp_path}/six/{k}/x.jpg" for k in range(6)]
+    assert list(glob_matches(f"{tmp_path}/six/**/*.jpg")) == names
+    assert list(glob_matches(f"{tmp_path}/**/x.jpg")) == names
+    # A name in the pattern, or a pattern for one, is taken as it is.
+    assert list(glob_matches(f"{tmp_path}/six/0/*/*.jpg")) == [f"{tmp_path}/six/0/to-{k}/x.jpg" for k in range(1, 6)]
+    assert list(glob_matches(f"{tmp_path}/six/*/to-5/x.jpg")) == [f"{tmp_path}/six/{k}/to-5/x.jpg" for k in range(5)]
+    below = list(glob_matches(f"{tmp_path}/six/0/to-3/**/*.jpg"))
+    assert len(below) == len({os.path.realpath(path) for path in below}) == 6
+    assert len(list(glob_matches(f"{tmp_path}/six/**/to-5/**/*.jpg"))) < 40
+
+
+def test_a_link_to_a_hidden_folder_is_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "photos/.kept/a").mkdir(parents=True)
+    (tmp_path / "photos/.kept/a/1.jpg").touch()
+    (tmp_path / "photos/b").symlink_to(".kept/a")
+    (tmp_path / "photos/c").symlink_to(".kept")
+    found = [os.path.relpath(path, tmp_path) for path in glob_matches(f"{tmp_path}/photos/**/*.jpg")]
+    assert found == ["photos/b/1.jpg"]
+
+
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
