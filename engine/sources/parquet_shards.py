@@ -7,16 +7,20 @@ bytes.
 from __future__ import annotations
 
 import re
+import weakref
+from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
+from operator import methodcaller
 from typing import Any
 
 from pc_engine.errors import ImageError, UsageError
 from pc_engine.sources.addresses import file_part
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.image import SourceImage, broken_image, check_size
+from pc_engine.sources.last_reader import LastReader
 from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, open_shard
 
 _SUFFIX = ".parquet"
@@ -81,16 +85,45 @@ def read_row(shard: str, row: int) -> bytes:
         If there is no such file or row, or it cannot be read.
     """
     try:
-        with _opened(shard) as file:
-            for group, start in _groups(file):
-                if start <= row < start + file.metadata.row_group(group).num_rows:
-                    cells = (cell for batch in _batches(file, group) for cell in batch)
-                    return _bytes_of(next(islice(cells, row - start, None)))
+        found = _last.read(shard, methodcaller("read", row))
     except ImageError:
         raise
     except Exception as error:  # as with a listing
         raise ImageError(f"The Parquet file cannot be read: {reason_of(error)}.") from None
-    raise ImageError("There is no such row in the Parquet file.")
+    if found is None:
+        raise ImageError("There is no such row in the Parquet file.")
+    return found
+
+
+class _Rows:
+    """A Parquet file whose rows are mostly asked for in their order: pages hold many, and are unpacked as a whole."""
+
+    def __init__(self, shard: str) -> None:
+        opened = ExitStack()
+        self._file = opened.enter_context(_opened(shard))
+        # Rather than by __del__: at the end of the program that comes when what closes a connection is gone.
+        self._finalizer = weakref.finalize(self, opened.close)
+        self._starts = [start for _, start in _groups(self._file)]
+        self._group, self._next = -1, 0
+        self._cells: Iterator[Any] = iter(())
+
+    def read(self, row: int) -> bytes | None:
+        """Return the bytes in a row; None if there is no such row."""
+        if row >= self._file.metadata.num_rows:
+            return None
+        group = bisect_right(self._starts, row) - 1
+        if group != self._group or row < self._next:
+            self._group, self._next = group, self._starts[group]
+            self._cells = (cell for batch in _batches(self._file, group) for cell in batch)
+        cell = next(islice(self._cells, row - self._next, None))
+        self._next = row + 1
+        return _bytes_of(cell)
+
+    def close(self) -> None:
+        self._finalizer()
+
+
+_last = LastReader(_Rows)
 
 
 def _names(shard: str) -> Iterator[SourceImage]:

@@ -15,10 +15,10 @@ import io
 import os
 import re
 import tarfile
-import threading
 import weakref
 from collections.abc import Generator, Iterator
 from functools import partial
+from operator import methodcaller
 from typing import BinaryIO, cast
 
 from pc_engine.errors import ImageError
@@ -26,6 +26,7 @@ from pc_engine.sources.addresses import file_part
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.folders import HEAD_BYTES, has_image_suffix, looks_like_image
 from pc_engine.sources.image import SourceImage, broken_image, check_size
+from pc_engine.sources.last_reader import LastReader
 from pc_engine.sources.repeats import Repeats
 from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, open_shard
 
@@ -38,9 +39,6 @@ _REPEATED = re.compile(r"(.+)#([2-9]|[1-9]\d+)", re.DOTALL)
 # A header with long names takes some kilobytes; one that claims more than this would fill memory.
 _LONGEST_HEADER = 1 << 20
 _CHUNK = 1 << 20
-
-# Images are mostly asked for in the order of their archive: each thread goes on where it found the last one.
-_last = threading.local()
 
 
 def is_tar(name: str) -> bool:
@@ -77,10 +75,10 @@ def read_member(name: str) -> bytes:
     for end in range(1, len(parts)):
         member, (shard, number) = "::".join(parts[:end]), without_repeat("::".join(parts[end:]))
         if is_tar(shard):
+            find = methodcaller("find", member, number)
             try:
-                return _search(shard, member, number)
-            except _NoSuchMemberError:
-                continue
+                if (found := _last.read(shard, find)) is not None:
+                    return found
             except ImageError as error:
                 why = str(error)
             except Exception as error:  # as with a listing
@@ -161,45 +159,15 @@ def _refusal(member: tarfile.TarInfo) -> str | None:
     return None
 
 
-def _search(shard: str, wanted: str, number: int) -> bytes:
-    going_on: _Search | None = getattr(_last, "search", None)
-    _last.search = None
-    if going_on is not None:
-        if going_on.is_of(shard):
-            try:
-                found = going_on.find(wanted, number)
-            except Exception:  # a connection dropped meanwhile, say: the search from the beginning tells what is wrong
-                found = None
-            if found is not None:
-                _last.search = going_on
-                return found
-        going_on.close()
-    search = _Search(shard)
-    try:
-        found = search.find(wanted, number)
-    except BaseException:
-        search.close()
-        raise
-    _last.search = search
-    if found is None:
-        raise _NoSuchMemberError
-    return found
-
-
 class _Search:
     """A search through an archive that goes on behind the member found last."""
 
     def __init__(self, shard: str) -> None:
-        self._shard, self._state = shard, _state(shard)
         self._raw = open_shard(shard)
         self._stream = _Onwards(self._raw, shard)
         self._members = _members(self._stream)
         # Rather than by __del__: at the end of the program that comes when what closes a connection is gone.
         self._finalizer = weakref.finalize(self, _close, self._members, self._raw)
-
-    def is_of(self, shard: str) -> bool:
-        """Whether it goes through that archive, as it is now."""
-        return self._shard == shard and self._state == _state(shard)
 
     def find(self, wanted: str, number: int) -> bytes | None:
         """Return the content of the ``number``-th member of that name, or None if it does not come any more."""
@@ -215,17 +183,12 @@ class _Search:
         self._finalizer()
 
 
+_last = LastReader(_Search)
+
+
 def _close(members: Generator[tuple[tarfile.TarInfo, int]], raw: BinaryIO) -> None:
     members.close()
     raw.close()
-
-
-def _state(shard: str) -> tuple[int, ...]:
-    """Return what changes when a file of this machine does."""
-    if is_remote(shard):
-        return ()
-    status = os.stat(shard)
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read_span(path: str, start: int, size: int) -> bytes:
@@ -255,10 +218,6 @@ def _unpacked(stream: BinaryIO) -> BinaryIO:
     if cast(io.BufferedReader, stream).peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
         return stream
     return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
-
-
-class _NoSuchMemberError(Exception):
-    """The archive was read to its end."""
 
 
 class _Onwards:

@@ -3,17 +3,17 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pc_engine.errors import ImageError, UsageError
-from pc_engine.sources import SourceImage, count_images, iter_images, read_image
+from pc_engine.sources import SourceImage, count_images, iter_images, parquet_shards, read_image
 from pc_engine.sources.held_bytes import HeldBytes
 from pc_engine.sources.parquet_shards import parquet_images
-from pc_engine.sources.shards import Listing
+from pc_engine.sources.shards import Listing, open_shard
 
 CONTENT = [b"first", b"second" * 100, b""]
 
@@ -120,6 +120,37 @@ def test_a_row_that_is_not_there(tmp_path: Path, name: str) -> None:
     shard = write(tmp_path / "a.parquet", {"image": CONTENT})
     with pytest.raises(ImageError):
         read_image(name.format(shard=shard))
+
+
+def test_rows_asked_for_in_their_order_are_found_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, unpacked = [], []
+
+    def counted(name: str, **options: bool) -> BinaryIO:
+        opened.append(name)
+        return open_shard(name, **options)
+
+    def cells_of(column: Any) -> Any:
+        unpacked.append(len(column))
+        return column
+
+    cells = [b"%d" % k if k % 7 else None for k in range(300)]
+    shard = write(tmp_path / "a.parquet", {"image": pa.array(cells, pa.binary())}, row_group_size=100)
+    monkeypatch.setattr(parquet_shards, "open_shard", counted)
+    monkeypatch.setattr(parquet_shards, "_cells_of", cells_of)
+    for k, cell in enumerate(cells):
+        if cell is None:
+            with pytest.raises(ImageError, match="no image bytes"):
+                read_image(f"{shard}#{k}")
+        else:
+            assert read_image(f"{shard}#{k}") == cell
+    assert (len(opened), sum(unpacked)) == (1, 300)
+    for k in (250, 12, 251, 251, 11):
+        assert read_image(f"{shard}#{k}") == cells[k]
+    assert len(opened) == 1
+    with pytest.raises(ImageError, match="no such row"):
+        read_image(f"{shard}#300")
+    write(shard, {"image": [b"new"]})
+    assert read_image(f"{shard}#0") == b"new"
 
 
 def test_a_file_whose_name_looks_like_a_row_is_that_file(tmp_path: Path) -> None:
