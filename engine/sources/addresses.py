@@ -104,7 +104,7 @@ def read_address(address: str) -> bytes:
     ImageError
         If it cannot be read or is too large.
     """
-    return _read(lambda: _fetch(_locate(address), None))
+    return reading(lambda: _fetch(_locate(address), None))
 
 
 def open_address(address: str, *, seekable: bool = False) -> BinaryIO:
@@ -116,6 +116,22 @@ def open_address(address: str, *, seekable: bool = False) -> BinaryIO:
         Whatever the file system's package raises.
     """
     return retried(lambda: _open(_locate(address), seekable))
+
+
+def reading(fetch: Callable[[], bytes]) -> bytes:
+    """Return what ``fetch`` gets of an address, trying again a little later; raise ImageError where it cannot."""
+    try:
+        return retried(fetch)
+    except ImageError:
+        raise
+    except PcEngineError as error:
+        raise ImageError(str(error)) from None
+    except FileNotFoundError:
+        raise ImageError("There is nothing at this address.") from None
+    except MemoryError:
+        raise ImageError("It does not fit into memory: scale it down first.") from None
+    except Exception as error:  # whatever the file system's package raises
+        raise ImageError(f"It cannot be fetched: {reason_of(error)}.") from None
 
 
 def retried(work: Callable[[], Answer]) -> Answer:
@@ -155,6 +171,21 @@ class _Place:
         if self.filesystem.async_impl or self.filesystem.protocol == "zip":
             return SourceImage(self.name, partial(_read_place, self, size))
         return SourceImage(self.name, partial(read_address, self.name))
+
+
+class OpenArchive:
+    """An archive at an address such as ``zip://::photos.zip``, of which one thread reads one member after the other."""
+
+    def __init__(self, address: str) -> None:
+        self._place = _locate(address)
+
+    def read(self, member: str) -> bytes:
+        """Return the bytes of a member, named as ``zip://a.jpg``; raise whatever the file system's package raises."""
+        return _fetch(replace(self._place, path=self._place.filesystem._strip_protocol(member)), None)
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._place.filesystem.close()
 
 
 def _locate(address: str) -> _Place:
@@ -253,22 +284,7 @@ def _walk(place: _Place, depth: int = 0) -> Iterator[SourceImage]:
 
 
 def _read_place(place: _Place, size: int | None) -> bytes:
-    return _read(lambda: _fetch(place, size))
-
-
-def _read(fetch: Callable[[], bytes]) -> bytes:
-    try:
-        return retried(fetch)
-    except ImageError:
-        raise
-    except PcEngineError as error:
-        raise ImageError(str(error)) from None
-    except FileNotFoundError:
-        raise ImageError("There is nothing at this address.") from None
-    except MemoryError:
-        raise ImageError("It does not fit into memory: scale it down first.") from None
-    except Exception as error:  # whatever the file system's package raises
-        raise ImageError(f"It cannot be fetched: {reason_of(error)}.") from None
+    return reading(lambda: _fetch(place, size))
 
 
 def _fetch(place: _Place, size: int | None) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from pc_engine.errors import ImageError
+from pc_engine.sources.addresses import local_path
 from pc_engine.sources.shards import is_remote
 
 
@@ -73,7 +74,8 @@ class LastReader(Generic[Reader]):
 
 def _state(shard: str) -> tuple[int, ...]:
     """Return what changes when a file of this machine does."""
-    if is_remote(shard):
+    path = local_path(shard) or shard
+    if is_remote(path):
         return ()
-    status = os.stat(shard)
+    status = os.stat(path)
     return status.st_ino, status.st_size, status.st_mtime_ns

@@ -12,6 +12,7 @@ from pc_engine.sources.addresses import file_part, is_address, read_address
 from pc_engine.sources.image import SourceImage, read_file
 from pc_engine.sources.parquet_shards import read_row, row_of
 from pc_engine.sources.tar_shards import is_member_name, read_member
+from pc_engine.sources.zip_members import is_zip_member, read_zip_member
 from pc_engine.stored_names import original_name
 
 # What some file system refuses in a name.
@@ -63,4 +64,6 @@ def _read(name: str) -> bytes:
         return read_member(name)
     if (row := row_of(name)) is not None:
         return read_row(*row)
+    if is_zip_member(name):
+        return read_zip_member(name)
     return read_address(name) if is_address(name) else read_file(name)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.implementations.zip import ZipFileSystem
+
+from pc_engine.errors import ImageError
+from pc_engine.sources import addresses, read_image
+from pc_engine.sources.zip_members import is_zip_member
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The archives that were opened."""
+    found: list[str] = []
+    begin = ZipFileSystem.__init__
+
+    def counted(self: Any, fo: str, **options: Any) -> None:
+        found.append(fo)
+        begin(self, fo, **options)
+
+    monkeypatch.setattr(ZipFileSystem, "__init__", counted)
+    return found
+
+
+def write(path: Path, content: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for k in range(20):
+            archive.writestr(f"in/{k}.jpg", f"{content} {k}" if k else "")
+    return path
+
+
+@pytest.mark.parametrize("address", ["{}", "file://{}"])
+def test_members_are_read_out_of_one_archive_that_stays_open(tmp_path: Path, opened: list[str], address: str) -> None:
+    archive = address.format(write(tmp_path / "a.zip", "old"))
+    for k in (*range(20), 3, 0):
+        assert read_image(f"zip://in/{k}.jpg::{archive}") == (f"old {k}".encode() if k else b"")
+    assert len(opened) == 1
+    write(tmp_path / "a.zip", "newer")
+    assert read_image(f"zip://in/4.jpg::{archive}") == b"newer 4"
+    write(tmp_path / "b.zip", "other")
+    assert read_image(f"zip://in/4.jpg::{address.format(tmp_path / 'b.zip')}") == b"other 4"
+    assert len(opened) == 3
+
+
+@pytest.mark.parametrize("name", ["zip://in/20.jpg::{}/a.zip", "zip://in/1.jpg::{}/gone.zip", "zip://::{}/a.zip"])
+def test_what_is_not_there_is_an_error_of_the_image(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "PAUSE", 0.0)
+    write(tmp_path / "a.zip", "a")
+    for _ in range(2):
+        with pytest.raises(ImageError):
+            read_image(name.format(tmp_path))
+        assert read_image(f"zip://in/1.jpg::{tmp_path}/a.zip") == b"a 1"
+
+
+def test_a_member_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pc_engine.sources.image.MAX_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("large.jpg", bytes(5000))
+        archive.writestr("small.jpg", b"small")
+    for _ in range(2):
+        with pytest.raises(ImageError, match="limit"):
+            read_image(f"zip://large.jpg::{tmp_path}/a.zip")
+        assert read_image(f"zip://small.jpg::{tmp_path}/a.zip") == b"small"
+
+
+def test_names() -> None:
+    assert is_zip_member("zip://a.jpg::photos.zip")
+    assert not is_zip_member("zip://::photos.zip")
+    assert not is_zip_member("zip://a.jpg")
+    assert not is_zip_member("simplecache::zip://a.jpg::photos.zip")
