@@ -1,7 +1,7 @@
 """Blocks of a run that several machines share: a few images each, whose rows become a partition of their own.
 
     .part-<run>.blocks/          of one run, and gone when it ends
-        00000012.json            a block that is not done yet: the names of its images
+        00000012.json            a block that is not done yet: the names of its images, and what is wrong with some
         00000012.taken           a byte for each time that a worker began with it
         <random>.new             rows of a block on their way to part-r<16 hex digits>.parquet
         stop                     there once the run is asked to end
@@ -50,11 +50,14 @@ class Block:
         Number of images in the blocks before it.
     names
         The images.
+    errors
+        Places in ``names`` of what stands for images that could not be listed, and why.
     """
 
     number: int
     first: int
     names: tuple[str, ...]
+    errors: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ class BlockFolder:
                 taken.write(b".")
         except OSError as error:
             raise cannot_write(path, error) from None
-        block = Block(**{**content, "names": tuple(content["names"])})
+        errors = tuple((place, message) for place, message in content["errors"])
+        block = Block(content["number"], content["first"], tuple(content["names"]), errors)
         if times >= _MOST_TAKEN:
             raise PcEngineError(
                 f"{times} workers in turn were lost while they did the images from {block.names[0]} to "

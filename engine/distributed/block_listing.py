@@ -99,10 +99,15 @@ class BlockListing:
         first = 0
         for number in count():
             size = min(self._most, _FIRST_BLOCK << min(number // self._workers, 20))
-            names = tuple(image.name for image in islice(self._images, size))
+            names: list[str] = []
+            errors: list[tuple[int, str]] = []
+            for image in islice(self._images, size):  # of which none is kept, as some hold their bytes
+                if image.error is not None:
+                    errors.append((len(names), image.error))
+                names.append(image.name)
             if not names:
                 return
-            yield Block(number, first, names)
+            yield Block(number, first, tuple(names), tuple(errors))
             first += len(names)
 
     def _wait_for_room(self) -> bool:

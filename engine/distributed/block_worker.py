@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from pc_engine.decode import silence_codecs
-from pc_engine.distributed.block_folder import BlockFolder
+from pc_engine.distributed.block_folder import Block, BlockFolder
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.overlay import write_overlay
 from pc_engine.run_state import Tally
 from pc_engine.sources import SourceImage, iter_images, named_image
+from pc_engine.sources.image import broken_image
 
 #: Columns of the batches that a worker takes and returns: a block's number, and a `BlockAnswer` as JSON.
 BLOCK, ANSWER = "block", "answer"
@@ -160,9 +161,9 @@ class BlockWorker:
             return Tally()
         block = blocks.take(number)
         tally, rows = Tally(), []
-        names = _until_stopped(blocks, map(named_image, block.names))
+        images = _until_stopped(blocks, _images_of(block))
         first, step = self._settings.first_overlay, self._settings.overlay_step
-        for index, result in zip(count(first + block.first * step, step), engine.run_paths(names), strict=False):
+        for index, result in zip(count(first + block.first * step, step), engine.run_paths(images), strict=False):
             tally.add(ok=result.ok, label=result.count_label)
             rows.append(result.to_dict())
             if overlays is not None:
@@ -253,6 +254,13 @@ def _model_here(model: str | None) -> str | None:
     if model is None or (Path(model) / MANIFEST_FILE).is_file() or not os.path.isabs(model):
         return model
     return Path(model).name
+
+
+def _images_of(block: Block) -> Iterator[SourceImage]:
+    """Yield the images, of which some are known to be none: what lies under their names may be a whole archive."""
+    errors = dict(block.errors)
+    for place, name in enumerate(block.names):
+        yield broken_image(name, errors[place]) if place in errors else named_image(name)
 
 
 def _until_stopped(blocks: BlockFolder, images: Iterable[SourceImage]) -> Iterator[SourceImage]:

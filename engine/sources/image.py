@@ -29,10 +29,13 @@ class SourceImage:
         What the row's ``path`` says; `pc_engine.sources.read_image` finds the bytes again by it.
     read
         Returns the bytes, on the thread that is to decode them. Raises ImageError, with one sentence, where it cannot.
+    error
+        That sentence, where it is known before and is not of what lies under the name; None for other images.
     """
 
     name: str
     read: Callable[[], bytes] = field(compare=False, repr=False)
+    error: str | None = field(default=None, compare=False, repr=False)
 
 
 def local_image(path: str | Path) -> SourceImage:
@@ -47,7 +50,7 @@ def as_source_image(image: SourceImage | Path) -> SourceImage:
 
 def broken_image(name: str, message: str) -> SourceImage:
     """Return what takes the place of images that cannot be listed: reading it says why."""
-    return SourceImage(name, partial(_refuse, message))
+    return SourceImage(name, partial(_refuse, message), message)
 
 
 def read_file(path: str | Path) -> bytes:

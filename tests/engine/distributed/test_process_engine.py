@@ -87,6 +87,25 @@ def test_members_of_one_name_have_the_same_rows_however_a_run_is_shared_out(
     assert shared.lines(Path("whole")) == expected
 
 
+def test_what_cannot_be_listed_has_the_same_rows_in_several_processes(
+    shared: Any, pc_engine: Any, draw_scene: Any, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_scene([(1, 1)]).save("scene.png")
+    with tarfile.open("cut.tar", "w") as archive:
+        for k in range(30):
+            archive.add("scene.png", f"{k}.png")
+    os.truncate("cut.tar", os.path.getsize("scene.png") * 20)
+    Path("table.csv").write_text("path,label\nscene.png,1\n,2\n")
+    arguments = ("run", "cut.tar", "@table.csv", "--model", tiny_directory, *shared.options)
+    assert pc_engine(*arguments, "--out", "whole").code == 3
+    assert pc_engine(*arguments, "--out", "shared", *TWO).code == 3
+    assert shared.lines(Path("shared")) == shared.lines(Path("whole"))
+    errors = {row["path"]: row["error"] for row in read_rows(Path("shared")) if row["status"] == "error"}
+    assert set(errors) == {"cut.tar", "@table.csv#3"}
+    assert errors["cut.tar"].startswith("The archive breaks off or is damaged after ")
+
+
 def test_pictures_of_shards_by_several_processes_do_not_take_each_others_place(
     shared: Any, start: Any, draw_scene: Any, tiny_directory: Path, tmp_path: Path
 ) -> None:
