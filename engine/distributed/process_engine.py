@@ -38,6 +38,7 @@ _MOST_DEATHS = 5
 _SECONDS_TO_END = 5.0
 _WHICH_GPU_IS_OPEN = ("auto", "cuda")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ADVICE = "see whether memory runs out, then run the same command again, with fewer --processes"
 
 
 class ProcessEngine(SharedEngine):
@@ -87,7 +88,7 @@ class ProcessEngine(SharedEngine):
         try:
             return keeper.ask(settings)
         except ChildProcessError as error:
-            raise PcEngineError(f"{error}: please report it.") from None
+            raise PcEngineError(f"{error}: {_ADVICE}.") from None
         finally:
             keeper.end()
 
@@ -119,12 +120,7 @@ class ProcessEngine(SharedEngine):
                     answers.put(keeper.ask(number))
                 except ChildProcessError as error:
                     given_up = True
-                    refusal = Refusal(
-                        f"{error}: see whether memory runs out, then run the same command again, with fewer "
-                        f"--processes.",
-                        PcEngineError.exit_code,
-                    )
-                    answers.put(BlockAnswer(number, refusal=refusal))
+                    answers.put(BlockAnswer(number, refusal=Refusal(f"{error}: {_ADVICE}.", PcEngineError.exit_code)))
             answers.put(None)
 
         for device in self._devices:
@@ -152,7 +148,7 @@ class _Keeper(Generic[Question, Answer]):
         Raises
         ------
         ChildProcessError
-            If one process after the other dies over it; the message has no full stop.
+            If one process after the other dies over it, or none can be started; the message has no full stop.
         """
         for _ in range(_MOST_DEATHS):
             connection = self._started()
@@ -183,15 +179,26 @@ class _Keeper(Generic[Question, Answer]):
             if self._ended:
                 raise ChildProcessError("The processes were ended")
             if self._connection is None:
-                ours, theirs = _CONTEXT.Pipe()
-                # No daemon, which may have no processes of its own, as decoding may need.
-                process = _CONTEXT.Process(target=self._serve, args=(theirs, *self._arguments))
-                with _signals_held():
-                    process.start()
-                # Else its end would not be seen, as this one would hold the line, too.
-                theirs.close()
-                self._process, self._connection = process, ours
+                try:
+                    self._process, self._connection = self._start()
+                except OSError as error:
+                    raise ChildProcessError(f"A process cannot be started ({error.strerror or error})") from None
             return self._connection
+
+    def _start(self) -> tuple[Any, Connection]:
+        ours, theirs = _CONTEXT.Pipe()
+        # No daemon, which may have no processes of its own, as decoding may need.
+        process = _CONTEXT.Process(target=self._serve, args=(theirs, *self._arguments))
+        try:
+            with _signals_held():
+                process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            # Else its end would not be seen, as this one would hold the line, too.
+            theirs.close()
+        return process, ours
 
     def _reap(self, seconds: float) -> int | None:
         """Wait so long for the process to end, then kill it; return its exit code."""

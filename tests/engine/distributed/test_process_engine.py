@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
+import itertools
 import json
 import math
 import multiprocessing
@@ -199,6 +201,35 @@ def test_processes_that_die_as_they_start_end_the_run_with_a_sentence(
         "see whether memory runs out, then run the same command again, with fewer --processes."
     )
     assert shared.hidden(run) == []
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 2])
+def test_processes_that_cannot_be_started_end_the_run_with_a_sentence(
+    shared: Any,
+    pc_engine: Any,
+    photos: Path,
+    tiny_directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails_at: int,
+) -> None:
+    begun = itertools.count()
+    pipe = process_engine._CONTEXT.Pipe
+
+    def refuse() -> Any:
+        if next(begun) >= fails_at:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return pipe()
+
+    monkeypatch.setattr(process_engine._CONTEXT, "Pipe", refuse)
+    run = tmp_path / "run"
+    outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, *TWO, *shared.options)
+    assert outcome.code == 1
+    assert outcome.err.startswith(
+        "pc-engine: A process cannot be started (Too many open files): see whether memory runs"
+    )
+    assert shared.hidden(run) == []
+    assert multiprocessing.active_children() == []
 
 
 def test_what_cannot_be_done_is_said_before_anything_is_written(
