@@ -38,11 +38,17 @@ class DoneNames:
         if not len(self._first):
             return False
         digest = name_digest(name)
-        first, second = (int.from_bytes(word, "little") for word in (digest[:8], digest[8:]))
-        k = int(np.searchsorted(self._first, np.uint64(first)))
-        while k < len(self._first) and self._first[k] == first:
-            if self._second[k] == second and self._left[k]:
-                self._left[k] = False
-                return True
-            k += 1
-        return False
+        first, second = (np.uint64(int.from_bytes(word, "little")) for word in (digest[:8], digest[8:]))
+        k = int(np.searchsorted(self._first, first))
+        if k == len(self._first) or self._first[k] != first:
+            return False
+        if self._second[k] != second or not self._left[k]:
+            # Those of one name lie side by side and are taken from the left: they are not gone through one by one.
+            end = k + int(np.searchsorted(self._first[k:], first, "right"))
+            end = k + int(np.searchsorted(self._second[k:end], second, "right"))
+            k += int(np.searchsorted(self._second[k:end], second))
+            k += int(np.searchsorted(self._left[k:end], True))
+            if k == end:
+                return False
+        self._left[k] = False
+        return True

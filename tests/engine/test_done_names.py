@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -39,3 +40,13 @@ def test_names_that_share_half_their_digest_are_told_apart(put: list[str], taken
 def test_it_is_small() -> None:
     done = DoneNames(f"photos/{k}.jpg" for k in range(1000))
     assert done._first.nbytes + done._second.nbytes + done._left.nbytes == 17 * 1000
+
+
+def test_one_name_many_times_is_taken_as_fast_as_many_names() -> None:
+    n = 20_000
+    done = DoneNames(["same.jpg"] * n)
+    start = time.perf_counter()
+    assert all(done.take("same.jpg") for _ in range(n))
+    assert not done.take("same.jpg")
+    # Going through those taken before takes a hundred times as long.
+    assert time.perf_counter() - start < 10
