@@ -128,14 +128,30 @@ def _named(lines: Iterator[str]) -> Iterator[str]:
 def _cells(lines: Iterator[str], name: str) -> Iterator[str | SourceImage]:
     header = next(lines, "")
     column, delimiter = _column(header, name)
-    reader = csv.reader(chain([header], lines), delimiter=delimiter)
+    record: list[str] = []
+    reader = csv.reader(_noted(chain([header], lines), record), delimiter=delimiter)
     next(reader)
+    first, last = 1, tuple(record)
+    record.clear()
     for row in reader:
+        first, last = first + len(last), tuple(record)
+        record.clear()
         entry = row[column].strip() if column < len(row) else ""
         if entry:
             yield entry
         elif any(row):
             yield broken_image(f"{MARK}{name}#{reader.line_num}", f"Line {reader.line_num} names no image.")
+    # Python takes all lines behind quotes that are never closed for one cell.
+    if len(last) > 1 and len(list(csv.reader([*last, "another line"], delimiter=delimiter))) == 1:
+        message = f"Quotes that begin in line {first} are never closed, and hide the {len(last) - 1:,} lines behind it."
+        yield broken_image(f"{MARK}{name}#{first}", message)
+
+
+def _noted(lines: Iterator[str], record: list[str]) -> Iterator[str]:
+    """Yield the lines, and add each to ``record``."""
+    for line in lines:
+        record.append(line)
+        yield line
 
 
 def _column(header: str, name: str) -> tuple[int, str]:

@@ -99,6 +99,20 @@ def test_a_table_that_breaks_gets_one_row_for_the_rest(photos: Path, said: Calla
     assert (last.name, "any further after 1 entries" in said(last)) == (source, True)
 
 
+def test_quotes_that_are_never_closed_get_a_row_for_the_lines_that_they_hide(
+    photos: Path, said: Callable[[SourceImage], str]
+) -> None:
+    source = write(photos, "t.csv", 'label,path\n"two\nlines",b.jpg\n7" wide,a.jpg\n"cat,b.jpg\ndog,a.jpg\nbird,x.jpg')
+    first, second, empty, hidden = iter_images([source])
+    assert [Path(image.name).name for image in (first, second)] == ["b.jpg", "a.jpg"]
+    assert said(empty) == "Line 7 names no image."
+    assert hidden.name == f"{source}#5"
+    assert said(hidden) == "Quotes that begin in line 5 are never closed, and hide the 2 lines behind it."
+    # The last one may lack them, as it hides nothing; and what they open may be closed.
+    for end in ('a.jpg,"cat', 'a.jpg,"cat\nand dog"'):
+        assert len(list(iter_images([write(photos, "u.csv", f"path,label\n{end}")]))) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
