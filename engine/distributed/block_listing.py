@@ -13,6 +13,7 @@ from pc_engine.sources import SourceImage
 # The first blocks are small, so that a few images occupy all workers; they double until they are worth a partition.
 _FIRST_BLOCK = 100
 _SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_TO_END = 5.0
 
 
 class BlockListing:
@@ -57,6 +58,7 @@ class BlockListing:
         self._announce, self._stop = announce, stop
         self._workers, self._most = workers, most
         self._open: set[int] = set()
+        self._listed = 0
         self._room = threading.Semaphore(ahead)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="listing", daemon=True)
@@ -70,28 +72,36 @@ class BlockListing:
         self._room.release()
         return True
 
+    def give_up(self) -> None:
+        """Ask the workers to end, and list no more: there are no other blocks, though the next image may be waited for.
+
+        A list that stays silent, or a bucket that does not answer, would hold up what is to be said.
+        """
+        self._blocks.stop()
+        self._announce(self._listed, True)
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        # Not for ever, as it may wait for an image that never comes; it does not outlast the program.
+        self._thread.join(_SECONDS_TO_END)
 
     def _run(self) -> None:
-        listed = 0
         try:
             for block in self._cut():
                 if not self._wait_for_room():
                     break
                 self._blocks.put(block)
                 self._open.add(block.number)
-                listed = block.number + 1
-                self._announce(listed, False)
+                self._listed = block.number + 1
+                self._announce(self._listed, False)
         except Exception as error:  # for the thread that reads the answers to raise
             self.error = error
             self._blocks.stop()
-        self._announce(listed, True)
+        self._announce(self._listed, True)
         while not self._over.wait(_SECONDS_BETWEEN_LOOKS):
             self._ended()
 

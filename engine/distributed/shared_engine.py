@@ -159,7 +159,7 @@ class SharedEngine(ABC):
                     continue
                 if answer.refusal is not None:
                     refusal = refusal or answer.refusal
-                    blocks.stop()
+                    listing.give_up()
                     continue
                 for stage, seconds in answer.stages.items():
                     self.clock.seconds[stage] += seconds

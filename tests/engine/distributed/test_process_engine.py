@@ -12,6 +12,7 @@ import multiprocessing
 import operator
 import os
 import signal
+import sys
 import tarfile
 import threading
 import time
@@ -22,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from pc_engine.distributed import process_engine, shared_engine
+from pc_engine.distributed import block_listing, process_engine, shared_engine
 from pc_engine.distributed.block_worker import Choice
 from pc_engine.distributed.process_engine import ProcessEngine, _Keeper
 from pc_engine.distributed.shared_engine import SharedRun
@@ -186,6 +187,24 @@ def test_a_process_whose_rows_would_differ_ends_the_run_with_a_sentence(
     assert "would give other rows than the other machines (counter_sha256 differ)" in outcome.err
     assert shared.hidden(run) == []
     assert partitions_of(run) == []
+
+
+def test_a_silent_list_does_not_hold_up_what_a_process_says(
+    shared: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_listing, "_SECONDS_TO_END", 0.5)
+    monkeypatch.setattr(process_engine, "_answer_with_blocks", operator.is_)
+    ours, theirs = os.pipe()
+    with open(ours, "rb") as stream, open(theirs, "wb", buffering=0) as writer:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
+        writer.write("".join(f"{photos}/{k:04d}.png\n" for k in range(30)).encode())
+        arguments = ("run", "@-", "--model", tiny_directory, "--out", tmp_path / "run", *TWO, *shared.options)
+        outcome = pc_engine(*arguments)
+        assert outcome.code == 1
+        assert "5 processes in turn died of the same images, or as they started" in outcome.err
+        # The thread that waits for a line is over when none can come.
+        writer.close()
+        shared.wait_for(lambda: all(thread.name != "listing" for thread in threading.enumerate()))
 
 
 def test_processes_that_die_as_they_start_end_the_run_with_a_sentence(
