@@ -24,7 +24,8 @@ from pc_engine.sources.last_reader import LastReader
 from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, open_shard
 
 _SUFFIX = ".parquet"
-_NAME = re.compile(r"(.+)#(\d+)", re.DOTALL)
+# Python reads no numbers of thousands of digits.
+_NAME = re.compile(r"(.+)#(\d{1,18})", re.DOTALL)
 # Where several columns hold bytes, the first of these is taken.
 _COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "data", "content", "picture", "photo")
 

@@ -34,7 +34,7 @@ _SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _GZIP = b"\x1f\x8b"
 _SCHEME = "tar://"
 # Behind the archive's name: which of the members of one name it is, from the second on.
-_REPEATED = re.compile(r"(.+)#([2-9]|[1-9]\d+)", re.DOTALL)
+_REPEATED = re.compile(r"(.+)#([2-9]|[1-9]\d{1,17})", re.DOTALL)
 
 # A header with long names takes some kilobytes; one that claims more than this would fill memory.
 _LONGEST_HEADER = 1 << 20

@@ -115,7 +115,9 @@ def test_damage_in_the_middle_keeps_the_rows_before_and_says_so(
     assert (last.name, "after 20 rows" in said(last)) == (str(shard), True)
 
 
-@pytest.mark.parametrize("name", ["{shard}#3", "{shard}.gone.parquet#0", "{shard}#-1", "{shard}#"])
+@pytest.mark.parametrize(
+    "name", ["{shard}#3", "{shard}.gone.parquet#0", "{shard}#-1", "{shard}#", "{shard}#" + "9" * 5000]
+)
 def test_a_row_that_is_not_there(tmp_path: Path, name: str) -> None:
     shard = write(tmp_path / "a.parquet", {"image": CONTENT})
     with pytest.raises(ImageError):

@@ -270,7 +270,14 @@ def test_a_plain_shard_is_counted_and_a_compressed_one_is_not(tmp_path: Path, pa
 
 
 @pytest.mark.parametrize(
-    "name", ["tar://gone.jpg::{shard}", "tar://0001.jpg::{shard}.gone.tar", "tar://0001.jpg::x.zip"]
+    "name",
+    [
+        "tar://gone.jpg::{shard}",
+        "tar://0001.jpg::{shard}.gone.tar",
+        "tar://0001.jpg::x.zip",
+        "tar://0001.jpg::{shard}#" + "9" * 5000,
+        "tar://0001.jpg::{shard}#" + "9" * 18,
+    ],
 )
 def test_a_member_that_is_not_there(tmp_path: Path, name: str, packed: Callable[..., bytes]) -> None:
     shard = tmp_path / "shard.tar"
