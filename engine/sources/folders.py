@@ -59,10 +59,14 @@ class Covered:
         Where the walk begins.
     passes_over
         Whether the walk does not enter a folder of this name in that folder, but by a link.
+    elsewhere
+        Real paths of folders that other walks begin at: no link is followed into them.
     """
 
-    def __init__(self, folder: str, passes_over: Callable[[str, str], bool]) -> None:
-        self._passes_over = passes_over
+    def __init__(
+        self, folder: str, passes_over: Callable[[str, str], bool], elsewhere: frozenset[str] = frozenset()
+    ) -> None:
+        self._passes_over, self._elsewhere = passes_over, elsewhere
         self._paths: set[str] = set()
         self._identities: set[Identity] = set()
         self._add(folder, os.path.realpath(folder))
@@ -79,8 +83,8 @@ class Covered:
         return True
 
     def _comes_to(self, real: str) -> bool:
-        """Whether the walk enters the folder at a real path anyway, from where it began or from where a link led."""
-        while real not in self._paths:
+        """Whether the folder at a real path is entered anyway, from where a walk began or from where a link led."""
+        while real not in self._paths and real not in self._elsewhere:
             above, name = os.path.split(real)
             if above == real or self._passes_over(name, above):
                 return False
@@ -99,6 +103,7 @@ def walk_folder(
     without: str | None,
     *,
     in_order: bool = True,
+    elsewhere: frozenset[str] = frozenset(),
     ancestors: frozenset[Identity] = frozenset(),
     covered: Covered | None = None,
 ) -> Iterator[SourceImage]:
@@ -114,6 +119,8 @@ def walk_folder(
         Real path of a folder that is not entered.
     in_order
         Whether they are sorted: in any order, a huge folder is gone through only once.
+    elsewhere
+        Real paths of folders that are gone through for themselves, so that no link is followed into them.
     ancestors
         The folders that it was reached through.
     covered
@@ -128,7 +135,7 @@ def walk_folder(
         key = identify(folder)
         if key in ancestors:
             return
-        covered = covered or Covered(folder, _holds_overlays)
+        covered = covered or Covered(folder, _holds_overlays, elsewhere)
         for entries in sorted_entries(folder) if in_order else _any_entries(folder):
             for entry in entries:
                 path = path_of(entry, folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -62,7 +62,8 @@ def iter_images(
     MissingPackageError
         If a source takes a package that is not installed; raised likewise.
     """
-    return _list(_checked(sources), Listing(_real(without), stop=stop))
+    named = _named(sources)
+    return _list(_checked(named), Listing(_real(without), stop=stop, folders=_folders(named)))
 
 
 def count_images(
@@ -84,7 +85,8 @@ def count_images(
     if any(is_address(source) and not os.path.lexists(source) for source in listed):
         return None
     try:
-        images = _list(_checked(listed), Listing(_real(without), names_only=True))
+        named = _named(listed)
+        images = _list(_checked(named), Listing(_real(without), names_only=True, folders=_folders(named)))
         return sum(1 for image in images if which is None or which(image))
     except CostlyListingError:
         return None
@@ -94,12 +96,20 @@ def _real(without: str | os.PathLike[str] | None) -> str | None:
     return None if without is None else os.path.realpath(without)
 
 
-def _checked(sources: Iterable[str | os.PathLike[str]]) -> list[_Source]:
-    # A folder that is named twice, be it in another way, is gone through once.
+def _named(sources: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+    """Return the sources by their real paths: one that is named twice, be it in another way, is gone through once."""
     named: dict[str, str] = {}
     for source in sources:
         text = os.fspath(source)
         named.setdefault(os.path.realpath(text) if os.path.lexists(text) else text, text)
+    return named
+
+
+def _folders(named: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(real for real in named if os.path.isdir(real))
+
+
+def _checked(named: Mapping[str, str]) -> list[_Source]:
     checked = [_find(source) for source in named.values()]
     if not checked:
         raise UsageError(f"No source was given. {_WHAT_TO_NAME}")
@@ -152,7 +162,8 @@ def _images_at(path: str, listing: Listing) -> Iterator[SourceImage]:
     """Yield the images of a file, folder or shard of this machine, or the file itself where there is none."""
     path = str(Path(path))
     if os.path.isdir(path):
-        yield from walk_folder(path, listing.without, in_order=not listing.names_only)
+        in_order = not listing.names_only
+        yield from walk_folder(path, listing.without, in_order=in_order, elsewhere=listing.folders)
     else:
         yield from _shard_images(path, listing) or (local_image(path),)
 

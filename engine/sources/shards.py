@@ -31,6 +31,8 @@ class Listing:
     names_only
         Nothing is going to be read, and names may come in any order: where they cannot be had for less than reading,
         the listing raises `CostlyListingError`.
+    folders
+        Real paths of the folders that are sources themselves.
     held
         The bytes that may be held at a time.
     stop
@@ -39,6 +41,7 @@ class Listing:
 
     without: str | None = None
     names_only: bool = False
+    folders: frozenset[str] = frozenset()
     held: HeldBytes = field(default_factory=HeldBytes)
     stop: Callable[[], bool] = lambda: False
 

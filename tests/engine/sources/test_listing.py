@@ -78,6 +78,18 @@ def test_links_to_other_folders_are_followed(tmp_path: Path) -> None:
     assert listed(tmp_path, tmp_path / "photos") == ["photos/2.jpg", "photos/more/1.jpg"]
 
 
+def test_links_from_one_source_into_another_are_not_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/in/2.jpg", "b/3.jpg", "c/4.jpg")
+    for name, target in (("a/b", "../b"), ("a/in", "../b/in"), ("b/a", "../a"), ("b/c", "../c")):
+        (tmp_path / name).symlink_to(target)
+    sources = (tmp_path / "a", f"{tmp_path}/b/")
+    expected = ["a/1.jpg", "b/3.jpg", "b/c/4.jpg", "b/in/2.jpg"]
+    assert listed(tmp_path, *sources) == expected
+    assert count_images(sources) == 4
+    # Alone each leads to all of them.
+    assert len(listed(tmp_path, sources[0])) == len(listed(tmp_path, sources[1])) == 4
+
+
 def test_globs(tmp_path: Path) -> None:
     touch(tmp_path, "b.jpg", "a.jpg", "a.png", "sub/c.jpg", "sub/deep/d.jpg")
     assert listed(tmp_path, f"{tmp_path}/*.jpg") == ["a.jpg", "b.jpg"]
