@@ -116,7 +116,7 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
         from pc_engine.export.fetch import fetch_vgg
 
         return load_model(fetch_vgg(text, models_directory()))
-    if Path(text).is_dir():
+    if os.path.isdir(text):  # no error for a name of any length
         try:
             return load_model(Path(text))
         except ManifestError as error:  # it is no model

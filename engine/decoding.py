@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from pc_engine.arguments import is_real, whole_number
 from pc_engine.decode import MAX_PIXELS, DecodedImage, Limits, decode_bytes, lift_pillow_limit
 from pc_engine.decode_device import DeviceDecoder, open_decoder
 from pc_engine.errors import BackendError, MissingPackageError, UsageError
@@ -32,7 +33,8 @@ class Decoding:
     Raises
     ------
     UsageError
-        If a number is not positive or a time too long, or there is a time limit without ``isolate``.
+        If a value is of another type, a number is not positive or a time too long, or there is a time limit without
+        ``isolate``.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -40,13 +42,15 @@ class Decoding:
     image_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.max_pixels < 1:
-            raise UsageError(f"max_pixels is {self.max_pixels}, expected a number of at least 1.")
+        whole_number("max_pixels", self.max_pixels)
+        if not isinstance(self.isolate, bool):
+            raise UsageError(f"isolate is {self.isolate!r:.60}, expected True or False.")
         if self.image_seconds is None:
             return
-        if not 0 < self.image_seconds <= _MOST_SECONDS:
+        if not is_real(self.image_seconds) or not 0 < self.image_seconds <= _MOST_SECONDS:
             raise UsageError(
-                f"image_seconds is {self.image_seconds}, expected a number above 0, and {_MOST_SECONDS:,} at most."
+                f"image_seconds is {self.image_seconds!r:.60}, expected a number above 0, and {_MOST_SECONDS:,} at "
+                f"most."
             )
         if not self.isolate:
             raise UsageError("A time limit for an image takes decoding in processes that can be ended: add --isolate.")

@@ -29,7 +29,7 @@ class Requirement:
 
 def check_device_name(device: str) -> None:
     """Raise UsageError unless ``device`` is ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
         raise UsageError(f"There is no device '{device}': choose auto, cpu, cuda or cuda:NUMBER.")
 
 

@@ -13,23 +13,25 @@ from typing import Any, Self
 
 import numpy as np
 
-from pc_engine.backbone import Backbone, CompileRequest
+from pc_engine.arguments import MOST_THREADS, maybe_whole_number, text
+from pc_engine.backbone import LARGEST_BATCH, Backbone, CompileRequest
+from pc_engine.batch_rows import batch_rows, failed_row
+from pc_engine.call_guard import CallGuard
 from pc_engine.catalogue import model_for
-from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.cuml_clustering import require_cuml
 from pc_engine.decoding import DEFAULT_DECODING, Decoders, Decoding
 from pc_engine.device_choice import choose_device
 from pc_engine.errors import DeviceMemoryError, UsageError
-from pc_engine.host_outcome import HostOutcome, on_host
+from pc_engine.host_outcome import on_host
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, check_clustering, settings_for
-from pc_engine.pipeline import BatchLimit, Entry, StageClock, TapBatch, map_batches
-from pc_engine.result import Result, error_result
+from pc_engine.pipeline import BatchLimit, StageClock, TapBatch, map_batches
+from pc_engine.result import Result
 from pc_engine.selection import open_backbone
-from pc_engine.sources import SourceImage, iter_images
+from pc_engine.sources import SourceImage, as_source_image, iter_images
 
 # A network above this size keeps all cores busy with few images; a small one needs many to be worth a call.
 _LARGE_NETWORK_BYTES = 100_000_000
@@ -115,6 +117,14 @@ class Engine:
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         # Ahead of the model, which may have to be fetched first.
+        text("mode", mode, "c2p")
+        for name, value in (("backend", backend), ("precision", precision), ("device", device)):
+            text(name, value, "auto")
+        workers = maybe_whole_number("workers", workers, MOST_THREADS)
+        threads = maybe_whole_number("threads", threads, MOST_THREADS)
+        batch_size = maybe_whole_number("batch_size", batch_size, LARGEST_BATCH)
+        classes = maybe_whole_number("classes", classes)
+        _check_types(model, network, decoding, report)
         place = network.request.device if network else choose_device(device, backend, precision, report)
         self.mode = find_mode(mode)
         if cluster is not None:
@@ -135,8 +145,13 @@ class Engine:
             )
         self.settings = settings_for(self.model.manifest, cluster=cluster, classes=classes)
         self.clock = StageClock()
-        self._closed = False
-        self.workers = _positive("workers", workers) or _positive("threads", threads) or usable_cores()
+        self._guard = CallGuard("This engine was closed and cannot run any more: make another.")
+        self.workers = workers or threads or usable_cores()
+        if network is not None and (absent := set(self.mode.taps(self.model.manifest)) - set(network.request.taps)):
+            raise UsageError(
+                f"The network keeps no {', '.join(sorted(absent))}, which mode {mode} reads: compile one that does, or "
+                f"leave it out."
+            )
         self._owns_network = network is None
         self.network: Backbone = network or open_network(
             self.model,
@@ -203,31 +218,58 @@ class Engine:
     def run(self, sources: Source | Iterable[Source]) -> Iterator[Result]:
         """Yield one result for every image of ``sources``, in order, as batches are finished.
 
+        Several runs may be under way, on several threads as well; each iterator is for one thread at a time. One that
+        is left half-way does no more work once it is closed or gone.
+
         Parameters
         ----------
         sources
-            Files, folders (walked recursively), globs, shards, addresses, lists, or ``"demo:"``; one or several. See
-            `pc_engine.sources.iter_images`.
+            Files, folders (walked recursively), globs, shards, addresses, lists, or ``"demo:"``, as text or paths; one
+            or several. See `pc_engine.sources.iter_images`. For pictures in memory see `run_paths`.
 
         Raises
         ------
         UsageError
-            If a source does not exist. An image that cannot be read is not an error: its result says why.
+            If a source does not exist or is no text or path, or the engine was closed; both are said at once. Where it
+            is closed during the run, the iterator says so. An image that cannot be read is not an error: its result
+            says why.
         BackendError
             If the network fails, as by the loss of the GPU; the results of all batches before have been yielded.
         """
-        listed = [sources] if isinstance(sources, (str, os.PathLike)) else sources
-        return self.run_paths(iter_images(listed))
+        self._guard.check()
+        return self._results(iter_images(sources))
 
-    def run_paths(self, paths: Iterable[SourceImage | Path]) -> Iterator[Result]:
-        """Yield one result for every image, or path of one, in order; otherwise as `run`."""
-        if self._closed:
-            raise UsageError("This engine was closed and cannot run any more: make another.")
-        decoders = self.decoders.on_device, self.decoders.decode
-        batches = map_batches(paths, self.network, self.workers, self.evaluate, self.clock, self._limit, *decoders)
+    def run_paths(self, paths: Source | Iterable[SourceImage | Source]) -> Iterator[Result]:
+        """Yield one result for every image, or path of a file, in order; otherwise as `run`.
+
+        They are taken as the run goes on. The ``read`` of a `pc_engine.sources.SourceImage` may return the bytes of a
+        file from anywhere, such as from memory.
+        """
+        self._guard.check()
+        if not isinstance(paths, Iterable) or isinstance(paths, (str, bytes)):
+            paths = [paths]
+        return self._results(map(as_source_image, paths))
+
+    def _results(self, images: Iterable[SourceImage]) -> Iterator[Result]:
+        self._guard.check()
+        batches = map_batches(
+            images,
+            self.network,
+            self.workers,
+            self.evaluate,
+            self.clock,
+            self._limit,
+            self.decoders.on_device,
+            self.decoders.decode,
+            self._guard,
+        )
         with contextlib.closing(batches):
-            for results in batches:
-                yield from results
+            try:
+                for results in batches:
+                    yield from results
+            except UsageError:
+                self._guard.check()  # a decoder that was closed with it speaks of itself
+                raise
 
     def evaluate(self, batch: TapBatch) -> list[Result]:
         """Return one result for every entry of ``batch``, whose taps are those that this engine's mode reads."""
@@ -238,15 +280,15 @@ class Engine:
                 outcome = self.mode.evaluate(batch.taps, self.model.parts, self.settings)
                 answer = on_host(outcome, batch.finite)
             with self.clock.measure("rows"):
-                rows = dict(zip(batch.rows, self._rows(batch, answer), strict=True))
+                rows = dict(zip(batch.rows, batch_rows(batch, answer, self.model, self.mode.name), strict=True))
         return [
-            rows.get(i) or self._failed(entry, entry.error or "unknown error") for i, entry in enumerate(batch.entries)
+            rows.get(i) or failed_row(entry, entry.error or "unknown error", self.model, self.mode.name)
+            for i, entry in enumerate(batch.entries)
         ]
 
     def close(self) -> None:
-        """Free the network, if it is the engine's own. The engine cannot run afterwards."""
-        if not self._closed:
-            self._closed = True
+        """Free the network, if it is the engine's own. The engine cannot run afterwards, and what runs yet ends."""
+        if self._guard.close():
             self.decoders.close()
             if self._owns_network:
                 self.network.close()
@@ -258,54 +300,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _rows(self, batch: TapBatch, answer: HostOutcome) -> Iterator[Result]:
-        # Plain numbers for the whole batch at once: a GPU leaves a row few microseconds.
-        n = len(batch.rows)
-        counts, finite = answer.count.tolist(), answer.finite.tolist()
-        scores = answer.count_scores
-        overflow = [False] * n if scores is None else (~np.isfinite(scores).all(axis=1)).tolist()
-        listed = [None] * n if scores is None else scores.tolist()
-        class_ids = [None] * n if answer.class_id is None else answer.class_id.tolist()
-        class_scores = [None] * n if answer.class_score is None else answer.class_score.tolist()
-        class_name, name, mode = self.model.manifest.class_name, self.model.name, self.mode.name
-        # Only the counter's own counts are sure to fall under its labels, which may end with a plain "3".
-        counter = None if scores is None else self.model.parts.counter
-        labels = DEFAULT_LABELS if counter is None else counter.labels
-        images = [batch.entries[row].image for row in batch.rows]
-        sizes = [(0, 0) if image is None else (image.width, image.height) for image in images]
-        pointers = answer.pointers_in_pixels(sizes, class_name)
-        for k, row in enumerate(batch.rows):
-            entry = batch.entries[row]
-            if not finite[k] or images[k] is None:
-                yield self._failed(entry, "The network returned values that are not finite for this image.")
-                continue
-            if overflow[k]:
-                yield self._failed(entry, "The count SVM's scores overflow for this image: its features are too large.")
-                continue
-            if counts[k] < 0:
-                yield self._failed(entry, "The heatmap of this image cannot be read: it overflows, or is negative.")
-                continue
-            (width, height), score, class_id = sizes[k], listed[k], class_ids[k]
-            yield Result(
-                path=entry.name,
-                status="ok",
-                error=None,
-                width=width,
-                height=height,
-                mode=mode,
-                model=name,
-                count=counts[k],
-                count_label=row_label(counts[k], labels),
-                count_scores=None if score is None else dict(zip(labels, score, strict=True)),
-                class_id=class_id,
-                class_name=None if class_id is None else class_name(class_id),
-                class_score=class_scores[k],
-                pointers=pointers[k],
-            )
-
-    def _failed(self, entry: Entry, message: str) -> Result:
-        return error_result(entry.name, message, mode=self.mode.name, model=self.model.name)
 
 
 def network_request(
@@ -327,8 +321,8 @@ def network_request(
         manifest=model.manifest,
         taps=taps,
         precision="fp32",
-        batch_size=_positive("batch_size", batch_size) or (on_cpu if device == "cpu" else on_gpu),
-        threads=_positive("threads", threads) or usable_cores(),
+        batch_size=maybe_whole_number("batch_size", batch_size) or (on_cpu if device == "cpu" else on_gpu),
+        threads=threads or usable_cores(),
         device=device,
     )
 
@@ -375,7 +369,13 @@ def find_mode(name: str) -> Mode:
     return MODES[name]
 
 
-def _positive(name: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise UsageError(f"{name} is {value}, expected a number of at least 1.")
-    return value
+def _check_types(model: object, network: object, decoding: object, report: object) -> None:
+    """Raise UsageError unless these arguments of an engine are what it takes."""
+    if not (model is None or isinstance(model, (str, os.PathLike, Model))):
+        raise UsageError(f"model is {model!r:.60}, expected a name, a directory, or a Model.")
+    if not (network is None or isinstance(getattr(network, "request", None), CompileRequest)):
+        raise UsageError(f"network is {network!r:.60}, expected a network as open_network returns it.")
+    if not isinstance(decoding, Decoding):
+        raise UsageError(f"decoding is {decoding!r:.60}, expected a Decoding.")
+    if not callable(report):
+        raise UsageError(f"report is {report!r:.60}, expected a function that takes a sentence.")

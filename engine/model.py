@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from pc_engine.counter import check_counter, load_counter
 from pc_engine.durable import publish, sync_file
-from pc_engine.errors import ManifestError, ModelError
+from pc_engine.errors import ManifestError, ModelError, UsageError
 from pc_engine.manifest import (
     COUNTER_FILE,
     EVIDENCE,
@@ -92,16 +93,21 @@ class Model:
         return "or export the network again, as 'pc-engine export' adds evidence that needs none, where it can"
 
 
-def load_model(directory: Path) -> Model:
+def load_model(directory: str | os.PathLike[str]) -> Model:
     """Load a model directory.
 
     Raises
     ------
+    UsageError
+        If ``directory`` is neither text nor a path.
     ManifestError
         If the manifest is absent or malformed, or a file differs from its sha256.
     ModelError
         If the count SVM or the signatures do not fit the network.
     """
+    if not isinstance(directory, (str, os.PathLike)):
+        raise UsageError(f"The model directory is {directory!r:.60}, expected text or a path.")
+    directory = Path(directory)
     manifest = read_manifest(directory)
     try:
         return _load(directory, manifest)

@@ -13,7 +13,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -37,6 +37,7 @@ _BATCHES_QUEUED = 1
 _READ_AT_ONCE = 16
 # A group of images, most of them unreadable, is passed on when it is this many times the size of a batch.
 _UNREADABLE_GROUP = 4
+_UNGUARDED = nullcontext()
 
 Finished = TypeVar("Finished")
 
@@ -165,6 +166,7 @@ def map_batches(
     limit: BatchLimit | None = None,
     decoder: FileDecoder | None = None,
     decode: Decode = decode_bytes,
+    guard: AbstractContextManager[object] = _UNGUARDED,
 ) -> Generator[Finished]:
     """Decode the images, run the network on them, and yield ``finish(batch)`` of each batch, in order.
 
@@ -188,6 +190,9 @@ def map_batches(
         What decodes files where the network runs; None for the decoding threads alone.
     decode
         What the decoding threads call for each file.
+    guard
+        Entered, by several threads at once, around all that uses the network or ``decoder``; what it raises ends the
+        run.
 
     Raises
     ------
@@ -221,10 +226,11 @@ def map_batches(
             raise error
 
     def run(piece: tuple[Entry, ...]) -> Finished:
-        if decoder is not None and any(entry.data is not None for entry in piece):
-            return finish(_run_network(*_decode_batch(piece, decoder, shape, clock), backbone, clock))
-        pixels = [entry.image.pixels for entry in piece if entry.image is not None]
-        return finish(_run_network(piece, np.stack(pixels) if pixels else None, backbone, clock))
+        with guard:
+            if decoder is not None and any(entry.data is not None for entry in piece):
+                return finish(_run_network(*_decode_batch(piece, decoder, shape, clock), backbone, clock))
+            pixels = [entry.image.pixels for entry in piece if entry.image is not None]
+            return finish(_run_network(piece, np.stack(pixels) if pixels else None, backbone, clock))
 
     pool = ThreadPoolExecutor(backbone.parallel, thread_name_prefix="network")
     # Closed here, else the decoding threads would last as long as an error of the network is held.

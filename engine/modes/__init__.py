@@ -126,7 +126,9 @@ def settings_for(manifest: Manifest, **p2c_overrides: Any) -> Settings:
             known = ", ".join(name for name, kind in types.items() if kind in _SETTABLE)
             raise ManifestError(f"The manifest of '{manifest.name}' sets '{name}', which does not exist: use {known}.")
         mode, _, key = name.partition(".")
-        values[mode][key] = int(value) if types[name] == "int" else value
+        # JSON may write a whole number as 2.0.
+        whole = types[name] == "int" and isinstance(value, float) and value.is_integer()
+        values[mode][key] = int(value) if whole else value
     values["p2c"].update({name: value for name, value in p2c_overrides.items() if value is not None})
     return Settings(C2PSettings(**values["c2p"]), P2CSettings(**values["p2c"]), CombinedSettings(**values["combined"]))
 

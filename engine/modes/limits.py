@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
+from pc_engine.arguments import is_real
 from pc_engine.errors import UsageError
 
 #: Lengths in grid cells, which have to be above 0.
@@ -16,8 +19,14 @@ FACTOR = (0.0, 1000.0)
 
 
 def check_limits(settings: Any, mode: str, limits: Mapping[str, tuple[float, float]]) -> None:
-    """Raise UsageError unless each field of ``settings`` lies within its ``limits`` (lowest, highest)."""
+    """Raise UsageError unless each field of ``settings`` is a number within its ``limits`` (lowest, highest).
+
+    Fields of whole numbers have to hold one.
+    """
+    whole = {item.name for item in dataclasses.fields(settings) if item.type == "int"}
     for name, (low, high) in limits.items():
         value = getattr(settings, name)
-        if not low <= value <= high:  # NaN fails, too
-            raise UsageError(f"The setting {mode}.{name} is {value}, expected a number from {low:g} to {high:g}.")
+        is_kind = is_real(value) and (name not in whole or isinstance(value, Integral))
+        if not is_kind or not low <= value <= high:  # NaN fails, too
+            kind = "a number" if is_kind or name not in whole else "a whole number"
+            raise UsageError(f"The setting {mode}.{name} is {value!r:.60}, expected {kind} from {low:g} to {high:g}.")

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from pc_engine.errors import ImageError
+from pc_engine.errors import ImageError, UsageError
 
 #: Files larger than this are refused unread: no picture that `pc_engine.decode` takes is.
 MAX_BYTES = 2**31
@@ -38,14 +38,27 @@ class SourceImage:
     error: str | None = field(default=None, compare=False, repr=False)
 
 
-def local_image(path: str | Path) -> SourceImage:
+def local_image(path: str | os.PathLike[str]) -> SourceImage:
     """Return the image in a file of this machine."""
     return SourceImage(os.fspath(path), partial(read_file, path))
 
 
-def as_source_image(image: SourceImage | Path) -> SourceImage:
-    """Return an image as it is, and a path as the image in that file."""
-    return image if isinstance(image, SourceImage) else local_image(image)
+def as_source_image(image: object) -> SourceImage:
+    """Return an image as it is, and a path as the image in that file.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    if isinstance(image, SourceImage):
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        return local_image(image)
+    raise UsageError(
+        f"An image is of the type {type(image).__name__}, expected a path or a SourceImage: save it to a file and name "
+        f"that, or let the SourceImage read it."
+    )
 
 
 def broken_image(name: str, message: str) -> SourceImage:
@@ -53,7 +66,7 @@ def broken_image(name: str, message: str) -> SourceImage:
     return SourceImage(name, partial(_refuse, message), message)
 
 
-def read_file(path: str | Path) -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
     """Return the contents of a file.
 
     Raises
@@ -90,7 +103,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def _open_regular(path: str | Path) -> tuple[int, int]:
+def _open_regular(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return the descriptor of a file, which is the caller's to close, and its size; otherwise as `open_regular`."""
     # Looked at before, as opening a device may do things; and once more when open, as it may be another one by then.
     _check_regular(os.stat(path))

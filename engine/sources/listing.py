@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from pc_engine.arguments import source_names
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.sources.addresses import Images, find_address, is_address, local_path
 from pc_engine.sources.braces import expand_braces, has_braces
@@ -27,6 +28,8 @@ from pc_engine.sources.tar_shards import is_tar, tar_images
 DEMO = "demo:"
 DEMO_DIRECTORY = Path(__file__).parents[1] / "embedded" / "demo"
 
+Source = str | os.PathLike[str]
+
 # Lists the images of one source.
 _Source = Callable[[Listing], Iterator[SourceImage]]
 
@@ -34,7 +37,7 @@ _WHAT_TO_NAME = "Name a folder, a file, a glob such as 'photos/*.jpg', an addres
 
 
 def iter_images(
-    sources: Iterable[str | os.PathLike[str]],
+    sources: Source | Iterable[Source],
     without: str | os.PathLike[str] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[SourceImage]:
@@ -47,8 +50,8 @@ def iter_images(
     ----------
     sources
         Folders, files, globs, or ``"demo:"``; tar and Parquet shards, directly or by a glob; whatever ``fsspec`` has an
-        address for; ``"@list.txt"``, ``"@table.csv"`` or ``"@-"`` for what a list names. Braces are expanded, as in
-        ``"shards/{000..099}.tar"``. What exists under its literal name is always that.
+        address for; ``"@list.txt"``, ``"@table.csv"`` or ``"@-"`` for what a list names; one or several. Braces are
+        expanded, as in ``"shards/{000..099}.tar"``. What exists under its literal name is always that.
     without
         A folder that is not entered, such as that of the pictures which the run itself writes.
     stop
@@ -57,8 +60,8 @@ def iter_images(
     Raises
     ------
     UsageError
-        If a source does not exist or cannot be reached, or a glob matches nothing. Raised before the first image is
-        yielded.
+        If a source is no text or path, does not exist or cannot be reached, or a glob matches nothing. Raised before
+        the first image is yielded.
     MissingPackageError
         If a source takes a package that is not installed; raised likewise.
     """
@@ -67,7 +70,7 @@ def iter_images(
 
 
 def count_images(
-    sources: Iterable[str | os.PathLike[str]],
+    sources: Source | Iterable[Source],
     without: str | os.PathLike[str] | None = None,
     which: Callable[[SourceImage], bool] | None = None,
 ) -> int | None:
@@ -80,7 +83,7 @@ def count_images(
     UsageError, MissingPackageError
         As `iter_images`.
     """
-    listed = [os.fspath(source) for source in sources]
+    listed = source_names(sources)
     # Each listing of a bucket costs requests.
     if any(is_address(source) and not os.path.lexists(source) for source in listed):
         return None
@@ -96,11 +99,10 @@ def _real(without: str | os.PathLike[str] | None) -> str | None:
     return None if without is None else os.path.realpath(without)
 
 
-def _named(sources: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+def _named(sources: Source | Iterable[Source]) -> dict[str, str]:
     """Return the sources by their real paths: one that is named twice, be it in another way, is gone through once."""
     named: dict[str, str] = {}
-    for source in sources:
-        text = os.fspath(source)
+    for text in source_names(sources):
         named.setdefault(os.path.realpath(text) if os.path.lexists(text) else text, text)
     return named
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,10 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +22,16 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from pc_engine import Engine, Result, catalogue, load_model
+from pc_engine import Decoding, Engine, Result, catalogue, load_model
+from pc_engine.backends import BACKENDS
 from pc_engine.cli import app
 from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.counter import CountSVM
+from pc_engine.engine import open_network
 from pc_engine.errors import ModelError, PcEngineError, UsageError
 from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
-from pc_engine.sources import read_image
+from pc_engine.sources import SourceImage, read_image
 from pc_engine.writers import read_rows
 
 Draw = Callable[..., Image.Image]
@@ -354,7 +360,7 @@ def test_several_classes_are_for_mode_p2c(open_engine: Callable[..., Engine]) ->
     for mode in ("c2p", "combined"):
         with pytest.raises(UsageError, match="leave --classes out, or take mode p2c"):
             open_engine(mode=mode, classes=2)
-    with pytest.raises(UsageError, match=r"p2c\.classes is 0, expected a number from 1"):
+    with pytest.raises(UsageError, match="classes is 0, expected a number of at least 1"):
         open_engine(mode="p2c", classes=0)
 
 
@@ -377,6 +383,30 @@ def test_dbscan_can_be_asked_for_in_mode_p2c_only(open_engine: Callable[..., Eng
         ({"batch_size": 0}, "batch_size is 0, expected a number of at least 1"),
         ({"workers": -1}, "workers is -1, expected a number of at least 1"),
         ({"model": "no-such-model"}, "no model 'no-such-model'"),
+        ({"model": "x" * 5000}, "no model 'x"),
+        ({"model": 3}, "model is 3, expected a name, a directory, or a Model"),
+        ({"model": ["lego"]}, r"model is \['lego'\], expected a name"),
+        ({"mode": ["c2p"]}, r"mode is \['c2p'\], expected text such as 'c2p'"),
+        ({"mode": None}, "mode is None, expected text such as 'c2p'"),
+        ({"backend": []}, r"backend is \[\], expected text such as 'auto'"),
+        ({"precision": 32}, "precision is 32, expected text such as 'auto'"),
+        ({"device": 0}, "device is 0, expected text such as 'auto'"),
+        ({"device": "cuda:\u0661"}, "no device 'cuda:\u0661'"),
+        ({"batch_size": "8"}, "batch_size is '8', expected a whole number of at least 1"),
+        ({"batch_size": True}, "batch_size is True, expected a whole number of at least 1"),
+        ({"batch_size": 2.0}, r"batch_size is 2\.0, expected a whole number of at least 1"),
+        ({"batch_size": 1025}, "batch_size is 1,025, expected a number of at most 1,024"),
+        ({"workers": "2"}, "workers is '2', expected a whole number"),
+        ({"workers": 10**10}, "workers is 10,000,000,000, expected a number of at most 2,048"),
+        ({"threads": 0}, "threads is 0, expected a number of at least 1"),
+        ({"threads": 10**10}, "threads is 10,000,000,000, expected a number of at most 2,048"),
+        ({"mode": "p2c", "classes": "2"}, "classes is '2', expected a whole number"),
+        ({"mode": "p2c", "classes": 2.5}, r"classes is 2\.5, expected a whole number"),
+        ({"mode": "p2c", "classes": 1001}, r"p2c\.classes is 1001, expected a number from 1 to 1000"),
+        ({"mode": "p2c", "cluster": ["dbscan"]}, "no clustering"),
+        ({"decoding": None}, "decoding is None, expected a Decoding"),
+        ({"network": "lego"}, "network is 'lego', expected a network as open_network returns it"),
+        ({"report": None}, "report is None, expected a function that takes a sentence"),
     ],
 )
 def test_wrong_use_is_said_in_a_sentence(
@@ -384,6 +414,26 @@ def test_wrong_use_is_said_in_a_sentence(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         open_engine(**options)
+
+
+def test_a_wrong_argument_is_said_before_a_model_is_looked_for() -> None:
+    with pytest.raises(UsageError, match="batch_size is 0"):
+        Engine("no-such-model", batch_size=0)
+
+
+def test_numbers_of_numpy_are_numbers(open_engine: Callable[..., Engine], scenes: Path) -> None:
+    engine = open_engine(mode="p2c", batch_size=np.int64(2), workers=np.uint8(1), classes=np.int32(2))
+    assert json.loads(json.dumps([engine.identity(), engine.describe()]))
+    assert next(engine.run(scenes / "2.png")).ok
+
+
+def test_a_network_that_lacks_what_the_mode_reads_is_refused(tiny_directory: Path) -> None:
+    model = load_model(tiny_directory)
+    network = open_network(model, ("conv_last", "gap"), backend="onnxruntime")
+    with closing(network):
+        Engine(model, mode="c2p", network=network).close()
+        with pytest.raises(UsageError, match="The network keeps no conv_prev, logits, which mode p2c reads"):
+            Engine(model, mode="p2c", network=network)
 
 
 def test_a_gpu_that_is_not_there_is_said_in_a_sentence(
@@ -423,7 +473,108 @@ def test_a_closed_engine_says_so_and_closes_once(tiny_directory: Path, scenes: P
     with Engine(tiny_directory, backend="onnxruntime") as engine:
         engine.close()
     with pytest.raises(UsageError, match="closed"):
-        list(engine.run(scenes))
+        engine.run(scenes)
+    with pytest.raises(UsageError, match="closed"):
+        engine.run_paths([])
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_run_whose_engine_is_closed_says_so(
+    backend: str, isolate: bool, open_engine: Callable[..., Engine], scenes: Path
+) -> None:
+    if not BACKENDS[backend].probe().available:
+        pytest.skip(f"{backend} does not run here")
+    engine = open_engine(backend=backend, batch_size=1, decoding=Decoding(isolate=isolate))
+    begun = engine.run_paths([scenes / "2.png"] * 200)
+    not_begun = engine.run(scenes)
+    rows = [next(begun)]
+    engine.close()
+    with pytest.raises(UsageError, match="This engine was closed"):
+        rows.extend(begun)
+    with pytest.raises(UsageError, match="This engine was closed"):
+        next(not_begun)
+    assert {row.count for row in rows} == {2}
+    assert len(rows) < 200
+
+
+def test_closing_from_another_thread_waits_for_the_network(open_engine: Callable[..., Engine], scenes: Path) -> None:
+    engine = open_engine(batch_size=1)
+    calls, closed = [threading.Event(), threading.Event()], threading.Event()
+    infer, close = engine.network.infer, engine.network.close
+
+    def slow(images: np.ndarray) -> Any:
+        calls[0].set()
+        calls[1].wait(10)
+        assert not closed.is_set()
+        return infer(images)
+
+    def note() -> None:
+        closed.set()
+        close()
+
+    engine.network.infer, engine.network.close = slow, note  # type: ignore[method-assign]
+    ends: list[str] = []
+
+    def run() -> None:
+        with pytest.raises(UsageError, match="This engine was closed"):
+            list(engine.run_paths([scenes / "1.png"] * 50))
+        ends.append("said")
+
+    threads = [threading.Thread(target=target) for target in (run, engine.close)]
+    threads[0].start()
+    assert calls[0].wait(10)
+    threads[1].start()
+    threads[1].join(0.1)
+    assert not closed.is_set()
+    calls[1].set()
+    for thread in threads:
+        thread.join(10)
+    assert ends == ["said"]
+    assert closed.is_set()
+
+
+def test_runs_on_several_threads_and_within_each_other_are_those_alone(
+    open_engine: Callable[..., Engine], scenes: Path
+) -> None:
+    engine = open_engine(batch_size=2)
+    alone = list(engine.run(scenes))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: list(engine.run(scenes)), range(8))) == [alone] * 8
+    outer = engine.run(scenes)
+    first = next(outer)
+    assert list(engine.run(scenes)) == alone
+    assert [first, *outer] == alone
+
+
+def test_a_run_that_is_left_half_way_ends_its_threads(open_engine: Callable[..., Engine], scenes: Path) -> None:
+    engine = open_engine(batch_size=1)
+    results = engine.run_paths([scenes / "1.png"] * 50)
+    next(results)
+    del results
+    assert not [each for each in threading.enumerate() if each.name.startswith(("decode", "network"))]
+    assert len(list(engine.run(scenes))) == 6
+
+
+def test_pictures_in_memory_are_run_by_what_reads_them(open_engine: Callable[..., Engine], scenes: Path) -> None:
+    held = {f"picture {k}": (scenes / f"{k}.png").read_bytes() for k in range(3)}
+    images = (SourceImage(name, partial(held.get, name)) for name in held)
+    assert [(row.path, row.count) for row in open_engine().run_paths(images)] == [(f"picture {k}", k) for k in range(3)]
+
+
+def test_one_path_is_run_as_a_list_of_one_is(open_engine: Callable[..., Engine], scenes: Path) -> None:
+    engine = open_engine()
+    for path in (scenes / "3.png", str(scenes / "3.png")):
+        assert [row.count for row in engine.run_paths(path)] == [3]
+
+
+@pytest.mark.parametrize("image", [3, None, b"a.png", np.zeros((2, 2, 3), np.uint8), Image.new("RGB", (2, 2))])
+def test_what_is_no_image_is_said(image: Any, open_engine: Callable[..., Engine]) -> None:
+    engine = open_engine()
+    with pytest.raises(UsageError, match="expected text or a path: name a file or a folder"):
+        engine.run([image])
+    with pytest.raises(UsageError, match="expected a path or a SourceImage"):
+        list(engine.run_paths([image]))
 
 
 def test_a_shared_network_serves_several_modes_and_outlives_them(

@@ -221,7 +221,7 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
         ((".", "--mode", "combined", "--cluster", "dbscan"), "which only density-peaks can give"),
         ((".", "--mode", "p2c", "--cluster", "cuml-dbscan", "--device", "cpu"), "runs on an NVIDIA GPU"),
         ((".", "--mode", "c2p", "--classes", "2"), "Mode c2p counts objects of one class: leave --classes out"),
-        ((".", "--mode", "p2c", "--classes", "0"), "The setting p2c.classes is 0, expected a number from 1"),
+        ((".", "--mode", "p2c", "--classes", "0"), "classes is 0, expected a number of at least 1"),
     ],
 )
 def test_wrong_use_gets_a_sentence_and_exit_code_2(pc_engine, scenes, tiny_directory, monkeypatch, arguments, expected):

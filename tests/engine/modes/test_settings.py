@@ -77,6 +77,29 @@ def test_a_value_that_a_kernel_would_refuse_is_refused_before_the_run(kind: type
         kind(**values)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "expected"),
+    [
+        (C2PSettings, "tol", "0.1", "a number"),
+        (C2PSettings, "mean_factor", True, "a number"),
+        (C2PSettings, "max_iter", 2.5, "a whole number"),
+        (P2CSettings, "classes", "two", "a whole number"),
+        (P2CSettings, "cutoff", None, "a number"),
+        (CombinedSettings, "cutoff", "x", "a number"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(kind: type, name: str, value: Any, expected: str) -> None:
+    with pytest.raises(UsageError, match=rf"\.{name} is {value!r}, expected {expected} from"):
+        kind(**{name: value})
+
+
+def test_a_whole_number_of_a_manifest_is_not_cut_to_one(tiny_manifest: Manifest) -> None:
+    assert settings_for(replace(tiny_manifest, settings={"p2c.classes": 2.0})).p2c.classes == 2
+    for value in (2.5, "two", float("nan")):
+        with pytest.raises(UsageError, match=rf"p2c\.classes is {value!r}, expected a whole number from 1 to 1000"):
+            settings_for(replace(tiny_manifest, settings={"p2c.classes": value}))
+
+
 def test_no_map_at_all_is_refused() -> None:
     with pytest.raises(UsageError, match="at least one map"):
         P2CSettings(top_last=0, top_prev=0)
