@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,7 @@ class CountSVM:
     clusters: ClusterLikelihood | None = None
     beyond: OpenCount | None = None
     _constants: DeviceConstants = field(default_factory=DeviceConstants, init=False, repr=False)
+    _joint_constants: DeviceConstants = field(default_factory=DeviceConstants, init=False, repr=False)
 
     def __post_init__(self) -> None:
         label_counts(self.labels)
@@ -112,8 +114,28 @@ class CountSVM:
         ModelError
             If a feature is missing or has another number of values.
         """
-        scores = tap_products(taps, {name: self.weights[name] for name in self.features}, self._constants)
-        return scores + self._constants.get(get_array_module(scores), None, self.bias)
+        products = tap_products(taps, {name: self.weights[name] for name in self.features}, self._constants)
+        return products + self._bias(products)
+
+    def scores_and_counts(self, taps: Mapping[str, Array]) -> tuple[Array, Array | None]:
+        """Return `scores`, up to rounding, and what `beyond` says of each image, of one pass over the taps.
+
+        That is how many each image under the open-ended label shows, (N,) int64; None where `beyond` is.
+        """
+        if self.beyond is None:
+            return self.scores(taps), None
+        products = tap_products(taps, self._joint, self._joint_constants)
+        labels, beyond = products[:, : len(self.labels)], products[:, len(self.labels)]
+        return labels + self._bias(products), self.beyond.counts(beyond)
+
+    @cached_property
+    def _joint(self) -> dict[str, np.ndarray]:
+        """By tap the weights of the labels, and those of `beyond` as one more row."""
+        assert self.beyond is not None
+        return {name: np.concatenate([self.weights[name], self.beyond.weights[name]]) for name in self.features}
+
+    def _bias(self, products: Array) -> Array:
+        return self._constants.get(get_array_module(products), None, self.bias)
 
     def save(self, path: Path) -> None:
         """Write the SVM to ``path`` as safetensors: whole, or not at all."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pc_engine.device_arrays import DeviceConstants
 from pc_engine.errors import ModelError
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.tap_products import tap_products
 
 #: Counts are told apart by their ratios, the more so the smaller; this keeps the lower end of the label finite.
 HALF = 0.5
@@ -45,7 +43,6 @@ class OpenCount:
     bias: float
     floor: int
     most: int
-    _constants: DeviceConstants = field(default_factory=DeviceConstants, init=False, repr=False)
 
     def __post_init__(self) -> None:
         arrays = self.weights.values()
@@ -55,12 +52,14 @@ class OpenCount:
         if not (finite and whole and 0 <= self.floor <= self.most <= MOST):
             raise ModelError("The count beyond the last label is no finite model: fit the counter anew.")
 
-    def counts(self, taps: Mapping[str, Array]) -> Array:
-        """Return the count of each image, (N,) int64, for those under the open-ended label; see `CountSVM.scores`."""
-        products = tap_products(taps, self.weights, self._constants)
+    def counts(self, products: Array) -> Array:
+        """Return the count of each image, (N,) int64, for those under the open-ended label.
+
+        ``products`` (N,) is the sum over taps of ``weights · x/‖x‖`` (see `pc_engine.tap_products`), NumPy or CuPy.
+        """
         xp = get_array_module(products)
         # An image whose features overflow is refused by its scores; here it needs to be a number only.
-        logarithm = xp.nan_to_num(products[:, 0].astype(xp.float64) + self.bias)
+        logarithm = xp.nan_to_num(products.astype(xp.float64) + self.bias)
         return counted_on(logarithm, self.floor, self.most).astype(xp.int64)
 
     def header(self) -> dict[str, Any]:

@@ -146,14 +146,13 @@ def combined(
         settings = replace(settings, **vars(witness.peaks))
     clusters, boxes = cluster_pointers(seen.heat, settings)
     found = xp.where(seen.nothing, 0, clusters)
-    scores = counter.scores(taps)
+    scores, beyond = counter.scores_and_counts(taps)
     if witness is not None:
         scores = witness.added_to(scores, found)
     label = scores.argmax(axis=1)
     floor = constant(xp, tuple(map(int, label_counts(counter.labels))), np.int64)[label]
     is_open = constant(xp, tuple(name.endswith("+") for name in counter.labels), bool)
-    beyond = counter.beyond
-    number = found if beyond is None else beyond.counts(taps)
+    number = found if beyond is None else beyond
     counts_on = is_open[label] & (number > floor)
     count = xp.where(counts_on, number, floor)
     if pointing.pointer == "box":
@@ -168,7 +167,7 @@ def combined(
         # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
         # largest count; there the clustering has a slot for any, and so have all that the counter can say.
         cells = shared.shape[1] * shared.shape[2]
-        known = (*map(int, label_counts(counter.labels)), 0 if beyond is None else beyond.most)
+        known = (*map(int, label_counts(counter.labels)), 0 if counter.beyond is None else counter.beyond.most)
         most = None if xp is np else min(max(boxes.shape[1], *known), cells)
         pointed_at = xp.minimum(count, cells)
         if pointing.pointer == "mixture":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from pc_engine.counter import CountSVM
 from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SignatureAccumulator
+from pc_engine.open_count import OpenCount
 from pc_engine.signatures import SignatureDictionary
 
 
@@ -95,6 +97,26 @@ def test_the_counter_crosses_to_each_device_once(fake_cupy: FakeCupy) -> None:
         assert fake_cupy.copies == fake_cupy.waits == copies
 
 
+def with_beyond(counter: CountSVM) -> CountSVM:
+    ones = {name: np.ones((1, weights.shape[1]), np.float32) for name, weights in counter.weights.items()}
+    return replace(counter, beyond=OpenCount(ones, 0.0, floor=2, most=60))
+
+
+def test_a_counter_that_counts_on_crosses_once_too(fake_cupy: FakeCupy) -> None:
+    counter, taps = with_beyond(make_counter()), make_taps()
+    expected = counter.scores_and_counts(taps)
+    on_device = {name: tap.view(DeviceArray) for name, tap in taps.items()}
+    for _ in range(2):
+        for found, known in zip(counter.scores_and_counts(on_device), expected, strict=True):
+            assert isinstance(found, DeviceArray)
+            assert known is not None
+            np.testing.assert_allclose(found.get(), known, rtol=1e-6)
+        assert fake_cupy.copies == fake_cupy.waits == 3
+    # The scores alone are of fewer weights.
+    np.testing.assert_allclose(counter.scores(on_device).get(), expected[0], rtol=1e-6)
+    assert fake_cupy.copies == 5
+
+
 def test_signatures_cross_to_the_device_once(fake_cupy: FakeCupy) -> None:
     signatures = make_signatures()
     for _ in range(2):
@@ -114,6 +136,10 @@ def test_on_a_gpu_everything_agrees_with_the_host() -> None:
     scores = counter.scores(on_device)
     assert isinstance(scores, cupy.ndarray)
     np.testing.assert_allclose(scores.get(), counter.scores(taps), rtol=1e-5)
+    counting_on = with_beyond(counter)
+    for found, known in zip(counting_on.scores_and_counts(on_device), counting_on.scores_and_counts(taps), strict=True):
+        assert isinstance(found, cupy.ndarray)
+        np.testing.assert_allclose(found.get(), known, rtol=1e-5)
     maps = signatures.lookup("conv_last", cupy.asarray([1, 0]), 2)
     assert isinstance(maps, cupy.ndarray)
     assert maps.get().tolist() == [[3, 4], [0, 1]]

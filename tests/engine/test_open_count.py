@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pc_engine import tap_products
 from pc_engine.counter import CountSVM, load_counter
 from pc_engine.errors import ModelError
+from pc_engine.kernels import unit_products
 from pc_engine.open_count import OpenCount, open_count
 
 MODEL = OpenCount({"gap": np.float32([[0, math.log(4), math.log(400)]])}, 0.0, floor=4, most=60)
@@ -23,7 +25,8 @@ def taps(*rows: list[float]) -> dict[str, np.ndarray]:
 
 
 def test_the_logarithm_of_the_count_is_linear_in_the_features() -> None:
-    found = MODEL.counts(taps([1, 0, 0], [0, 2, 0], [0, 0, 5], [0, 3, 4], [0, 0, -1], [0, 0, 0]))
+    _, found = COUNTER.scores_and_counts(taps([1, 0, 0], [0, 2, 0], [0, 0, 5], [0, 3, 4], [0, 0, -1], [0, 0, 0]))
+    assert found is not None
     # 3.5 + 1, which is rounded to even; 3.5 + 4; no more than 60; as much as the features' share; no less than 4.
     expected = 3.5 + math.exp(0.6 * math.log(4) + 0.8 * math.log(400))
     assert found.tolist() == [4, 8, 60, min(round(expected), 60), 4, 4]
@@ -33,8 +36,35 @@ def test_the_logarithm_of_the_count_is_linear_in_the_features() -> None:
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=3, max_size=3))
 def test_whatever_the_features_the_count_is_within_its_range(row: list[float]) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
-        [found] = MODEL.counts(taps(row))
+        _, [found] = COUNTER.scores_and_counts(taps(row))
     assert 4 <= found <= 60
+
+
+def test_scores_and_counts_are_those_alone_of_one_pass_over_the_taps(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, ...]] = []
+
+    def counted(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        read.append(weights.shape)
+        return unit_products(rows, weights)
+
+    monkeypatch.setattr(tap_products, "unit_products", counted)
+    rng = np.random.default_rng(0)
+    counter = CountSVM(
+        ("gap", "other"),
+        ("0", "1", "4+"),
+        {"gap": rng.standard_normal((3, 3), np.float32), "other": rng.standard_normal((3, 1), np.float32)},
+        rng.standard_normal(3, np.float32),
+        beyond=OpenCount({**MODEL.weights, "other": np.float32([[1]])}, 0.0, floor=4, most=60),
+    )
+    images = taps(*rng.standard_normal((9, 3)).tolist())
+    scores, counts = counter.scores_and_counts(images)
+    assert read == [(4, 3), (4, 1)]
+    np.testing.assert_allclose(scores, counter.scores(images), rtol=1e-5, atol=1e-6)
+    assert counts is not None
+    np.testing.assert_array_equal(counts, COUNTER.scores_and_counts(images)[1])
+    scores, counts = replace(counter, beyond=None).scores_and_counts(images)
+    np.testing.assert_array_equal(scores, counter.scores(images))
+    assert counts is None
 
 
 def test_a_counter_keeps_it_in_its_file(tmp_path: Path) -> None:
