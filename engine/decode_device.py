@@ -21,9 +21,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pc_engine.backends.cuda import cuda_errors, device_index, first_line, on_device
+from pc_engine.backends.cuda import cuda_errors, device_index, library_failure, on_device
 from pc_engine.decode import MAX_PIXELS, DecodedImage, decode_bytes
-from pc_engine.errors import BackendError, ImageError, MissingPackageError
+from pc_engine.errors import ImageError, MissingPackageError
 from pc_engine.image_resize import DeviceResizer
 from pc_engine.kernels.array_module import Array
 
@@ -228,7 +228,7 @@ class NvImageCodec:
         try:
             self._decoder = nvimgcodec.Decoder(**settings)
         except RuntimeError as error:
-            raise BackendError(f"nvImageCodec cannot be used here ({first_line(error)}).") from None
+            raise library_failure("nvImageCodec cannot be used here", error) from None
         self._parameters = nvimgcodec.DecodeParams(apply_exif_orientation=True, color_spec=nvimgcodec.ColorSpec.SRGB)
 
     def decode(self, data: Sequence[bytes]) -> list[Array | None]:
@@ -241,7 +241,7 @@ class NvImageCodec:
         try:
             images = self._decoder.decode(list(data), params=self._parameters, cuda_stream=stream)
         except RuntimeError as error:
-            raise BackendError(f"nvImageCodec failed ({first_line(error)}).") from None
+            raise library_failure("nvImageCodec failed", error) from None
         return [None if image is None else self._array(image) for image in images]
 
     def _array(self, image: Any) -> Array | None:

@@ -25,8 +25,13 @@ OUT_OF_MEMORY = 2
 LAUNCH_FAILURE = 719
 # After these, every further call of the process fails: the context is gone, or the card is.
 _LOST = frozenset((46, 100, 201, 214, 220, 700, 702, 709, 714, 715, 716, 717, 718, LAUNCH_FAILURE, 721, 999))
-# What libraries that allocate by themselves, such as cuBLAS and cuDNN, say where there is no memory left.
-_NO_MEMORY = ("ALLOC_FAILED", "ALLOCATION_FAILED", "out of memory")
+# What libraries that allocate by themselves say where there is no memory left: CUDA, cuBLAS, cuDNN, nvImageCodec,
+# TensorRT and ONNX Runtime, each in words of its own.
+_NO_MEMORY = re.compile(
+    r"out[ _]?of[ _]?memory|MemoryAllocation|alloc\w*_fail|failed to allocate memory|allocator error allocating|"
+    r"smaller than requested bytes",
+    re.IGNORECASE,
+)
 _DLPACK_CPU = 1
 # TensorRT asks this of every address that it is given.
 _ALIGNMENT = 256
@@ -116,9 +121,8 @@ def cuda_errors(action: str) -> Iterator[None]:
     except (runtime, driver) as error:
         raise failure(action, str(error), int(getattr(error, "status", 0))) from None
     except RuntimeError as error:  # what the bindings of a library raise where they give no False
-        reason = first_line(error)
-        status = OUT_OF_MEMORY if any(sign in str(error) for sign in _NO_MEMORY) else 0
-        raise failure(action, reason, status) from None
+        status = OUT_OF_MEMORY if says_no_memory(str(error)) else 0
+        raise failure(action, first_line(error), status) from None
 
 
 def failure(action: str, reason: str, status: int) -> BackendError:
@@ -130,6 +134,18 @@ def failure(action: str, reason: str, status: int) -> BackendError:
             f"The GPU stopped answering while {action} ({reason}): start again, and look at nvidia-smi."
         )
     return BackendError(f"Something on the GPU failed while {action} ({reason}).")
+
+
+def library_failure(said: str, error: Exception) -> BackendError:
+    """Return the error for what a library raised where ``said`` happened, by whether it means that memory is full."""
+    if says_no_memory(str(error)):
+        return DeviceMemoryError(f"{said}: the memory of the GPU is full; use a smaller batch size.")
+    return BackendError(f"{said} ({first_line(error)}).")
+
+
+def says_no_memory(text: str) -> bool:
+    """Whether the words of a library mean that the memory of the GPU is full."""
+    return _NO_MEMORY.search(text) is not None
 
 
 def first_line(error: Exception) -> str:

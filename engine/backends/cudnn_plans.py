@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from pc_engine.backends.array_layers import Convolution
-from pc_engine.backends.cuda import first_line
-from pc_engine.errors import BackendError
+from pc_engine.backends.cuda import first_line, library_failure
+from pc_engine.errors import BackendError, DeviceMemoryError
 from pc_engine.kernels.array_module import Array
 
 _INSTALL = "pip install 'pc-engine[cudnn]'"
@@ -178,7 +178,7 @@ def choose_plan(cudnn: ModuleType, handle: Any, convolution: Convolution, time: 
     Raises
     ------
     BackendError
-        If none of them runs.
+        If none of them runs; a `DeviceMemoryError` if the last one got no memory.
     """
     try:
         return _choose_plan(Kernel(cudnn, handle, convolution), convolution, time)
@@ -190,7 +190,8 @@ def choose_plan(cudnn: ModuleType, handle: Any, convolution: Convolution, time: 
 
 def _choose_plan(kernel: Kernel, convolution: Convolution, time: Callable[..., float]) -> Plan:
     arrays = [_random(shape) for shape in (convolution.images, convolution.weights, (convolution.filters,))]
-    best, least, reason = None, float("inf"), "it proposes none"
+    best, least = None, float("inf")
+    last = BackendError("it proposes none")
     for plan in kernel.plans():
         try:
             kernel.prepare(plan)
@@ -198,14 +199,16 @@ def _choose_plan(kernel: Kernel, convolution: Convolution, time: Callable[..., f
             if seconds < _HOPELESS * least:
                 seconds = time(lambda: kernel(*arrays), _RUNS)
         except BackendError as error:  # heuristics propose what may turn out not to fit
-            reason = str(error)
+            last = error
             continue
         if seconds < least:
             best, least = plan, seconds
         if plan.index + 1 >= _TRIED and best is not None:
             break
+    if isinstance(last, DeviceMemoryError) and best is None:
+        raise last
     if best is None:
-        raise BackendError(f"cuDNN has no kernel for {convolution} ({reason}).")
+        raise BackendError(f"cuDNN has no kernel for {convolution} ({last}).")
     return best
 
 
@@ -248,11 +251,11 @@ def convolution_key(convolution: Convolution) -> str:
 
 @contextlib.contextmanager
 def _errors(cudnn: ModuleType, what: str) -> Iterator[None]:
-    """Raise cuDNN's errors in the ``with`` block as BackendError."""
+    """Raise cuDNN's errors in the ``with`` block as `library_failure` of ``what``."""
     try:
         yield
     except (RuntimeError, cudnn.cudnnGraphNotSupportedError) as error:
-        raise BackendError(f"cuDNN {what} ({first_line(error)}).") from None
+        raise library_failure(f"cuDNN {what}", error) from None
 
 
 def _random(shape: tuple[int, ...]) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
-from pc_engine.backends.cuda import describe_gpu
+from pc_engine.backends.cuda import describe_gpu, first_line
 from pc_engine.backends.onnxruntime_cuda import PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
 from pc_engine.backends.padding import check_batch, pad_batch
 from pc_engine.backends.tap_shapes import check_taps
@@ -37,7 +37,7 @@ class OnnxRuntimeBackbone:
         try:
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exception classes share no public base
-            raise BackendError(f"ONNX Runtime cannot load {request.network}: {_first_line(error)}") from None
+            raise BackendError(f"ONNX Runtime cannot load {request.network}: {first_line(error)}") from None
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See `pc_engine.backbone.Backbone.infer`."""
@@ -47,7 +47,7 @@ class OnnxRuntimeBackbone:
         try:
             outputs = self._session.run(list(self.request.taps), {IMAGE: batch})
         except Exception as error:
-            raise BackendError(f"ONNX Runtime failed while running the network: {_first_line(error)}") from None
+            raise BackendError(f"ONNX Runtime failed while running the network: {first_line(error)}") from None
         taps = dict(zip(self.request.taps, outputs, strict=True))
         check_taps(taps, self.request, len(batch))
         return {name: tap[: len(images)] for name, tap in taps.items()}
@@ -144,7 +144,3 @@ def _session_options(request: CompileRequest) -> Any:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.log_severity_level = 4  # that a saved graph suits this machine only is what the cache is for
     return options
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 
 from pc_engine.backbone import CompileRequest
-from pc_engine.backends.cuda import ImageBuffer, cuda_errors, device_index, free_unused_memory, on_device
-from pc_engine.errors import BackendError, DeviceMemoryError
+from pc_engine.backends.cuda import (
+    ImageBuffer,
+    cuda_errors,
+    device_index,
+    free_unused_memory,
+    library_failure,
+    on_device,
+)
+from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE
 from pc_engine.kernels.array_module import Array
 
@@ -92,7 +99,7 @@ class _Lane:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's exception classes share no public base
-            raise _failure("failed while running the network", error) from None
+            raise library_failure("ONNX Runtime failed while running the network", error) from None
         self._done.record(self._stream)
         self._done.synchronize()
         return {name: tap[:n] for name, tap in results.items()}
@@ -117,17 +124,10 @@ def _open_session(request: CompileRequest, graph: bytes, index: int, stream: int
     try:
         session = ort.InferenceSession(graph, options, providers=[(PROVIDER, settings)])
     except Exception as error:
-        raise _failure(f"cannot load {request.network}", error) from None
+        raise library_failure(f"ONNX Runtime cannot load {request.network}", error) from None
     if PROVIDER not in session.get_providers():
         raise BackendError(
             "ONNX Runtime would run on the CPU, as it cannot load its CUDA libraries (it needs CUDA 13 and cuDNN 9): "
             "pip install 'nvidia-cudnn-cu13', or use the backend tensorrt."
         )
     return session
-
-
-def _failure(what: str, error: Exception) -> BackendError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if "out of memory" in str(error).lower() or "Failed to allocate memory" in str(error):
-        return DeviceMemoryError(f"ONNX Runtime {what}: the memory of the GPU is full; use a smaller batch size.")
-    return BackendError(f"ONNX Runtime {what}: {reason}")

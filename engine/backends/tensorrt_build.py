@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from pc_engine.backbone import CompileRequest
-from pc_engine.backends.cuda import first_line
+from pc_engine.backends.cuda import library_failure
 from pc_engine.backends.tensorrt_library import Library
 from pc_engine.errors import BackendError
 from pc_engine.graph import IMAGE, open_graph
@@ -74,7 +74,7 @@ def build_engine(library: Library, graph: bytes, target: Target) -> bytes:
         try:
             return _build(library, graph, target)
         except RuntimeError as error:  # some calls raise where others give False
-            raise BackendError(f"{library.title} failed while building the engine: {first_line(error)}") from None
+            raise library_failure(f"{library.title} failed while building the engine", error) from None
 
 
 def _build(library: Library, graph: bytes, target: Target) -> bytes:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pc_engine.backends.cuda import LAUNCH_FAILURE, OUT_OF_MEMORY, Gpu, failure
+from pc_engine.backends.cuda import LAUNCH_FAILURE, OUT_OF_MEMORY, Gpu, failure, says_no_memory
 from pc_engine.errors import BackendError
 
 _OLDEST = {"tensorrt": 11, "tensorrt_rtx": 1}
@@ -71,7 +71,7 @@ class Log:
             self.lines.clear()  # else a later failure would be given this reason
         number = re.search(r"cudaError (\d+)", text)
         status = int(number.group(1)) if number else 0
-        if re.search(r"out ?of ?memory", text, re.IGNORECASE):
+        if says_no_memory(text):
             status = OUT_OF_MEMORY
         elif not status and re.search("illegal memory access|unspecified launch failure|uncorrectable", text):
             status = LAUNCH_FAILURE

@@ -19,7 +19,7 @@ from PIL import Image
 from pc_engine.candidates import probe_images
 from pc_engine.decode import DecodedImage, decode_bytes, display_image
 from pc_engine.decode_device import TOLERANCE, BatchDecoder, DecodedBatch, DeviceDecoder, NvImageCodec, is_plain_jpeg
-from pc_engine.errors import BackendError, ImageError, MissingPackageError
+from pc_engine.errors import BackendError, DeviceMemoryError, ImageError, MissingPackageError
 from pc_engine.image_resize import HostResizer
 from pc_engine.kernels.array_module import to_host
 
@@ -175,13 +175,14 @@ def test_what_nvimagecodec_raises_is_one_sentence(monkeypatch: pytest.MonkeyPatc
 
     class Decoder:
         broken = True
+        reason = "CUDA is gone\nsomewhere"
 
         def __init__(self, **_: Any) -> None:
             if Decoder.broken:
                 raise RuntimeError("Internal error - Could not create decoder. Code: 8")
 
         def decode(self, *_: Any, **__: Any) -> None:
-            raise RuntimeError("CUDA is gone\nsomewhere")
+            raise RuntimeError(Decoder.reason)
 
     module.Decoder = Decoder
     for name in ("BackendKind", "ColorSpec", "DecodeParams", "Backend"):
@@ -197,6 +198,9 @@ def test_what_nvimagecodec_raises_is_one_sentence(monkeypatch: pytest.MonkeyPatc
         NvImageCodec(-1)
     Decoder.broken = False
     with pytest.raises(BackendError, match=r"nvImageCodec failed \(CUDA is gone\)\.$"):
+        NvImageCodec(-1).decode([b""])
+    Decoder.reason = "nvImageCodec failure: NVIMGCODEC_STATUS_ALLOCATOR_FAILURE"
+    with pytest.raises(DeviceMemoryError, match="use a smaller batch size"):
         NvImageCodec(-1).decode([b""])
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 import sys
 
 import numpy as np
 import pytest
 
-from pc_engine.backends.cuda import ImageBuffer, as_array, cuda_errors, describe_gpu, device_index
+from pc_engine.backends.cuda import ImageBuffer, as_array, cuda_errors, describe_gpu, device_index, library_failure
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, PcEngineError
 
 
@@ -46,10 +47,37 @@ def test_memory_that_the_pool_has_not_got_is_told_apart(gpu):
         raise sys.modules["cupy"].cuda.memory.OutOfMemoryError("Out of memory allocating 5 bytes")
 
 
-@pytest.mark.parametrize("reason", ["CUBLAS_STATUS_ALLOC_FAILED", "cuDNN: DEVICE_ALLOCATION_FAILED", "out of memory"])
-def test_memory_that_a_library_has_not_got_is_told_apart(gpu, reason):
-    with pytest.raises(DeviceMemoryError, match=reason), cuda_errors("testing"):
-        raise RuntimeError(reason)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cudaErrorMemoryAllocation: out of memory",
+        "CUDA_ERROR_OUT_OF_MEMORY",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "nvImageCodec failure: NVIMGCODEC_STATUS_ALLOCATOR_FAILURE",
+        "IExecutionContext: Error Code 2: OutOfMemory [Requested size was 123 bytes.]",
+        "Error Code 1: Cuda Runtime [out of memory]",
+        "autotuning: User allocator error allocating 861143040-byte buffer",
+        "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 5",
+        "BFCArena::AllocateRawInternal Available memory of 10 is smaller than requested bytes of 20",
+        "CUDA failure 2: out of memory ; GPU=0",
+    ],
+)
+def test_memory_that_a_library_has_not_got_is_told_apart(gpu, words):
+    with pytest.raises(DeviceMemoryError, match=re.escape(words)), cuda_errors("testing"):
+        raise RuntimeError(words)
+    assert type(library_failure("It failed", RuntimeError(words))) is DeviceMemoryError
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_NOT_SUPPORTED", "an illegal memory access was encountered", ""],
+)
+def test_what_is_not_about_memory_is_not_taken_for_it(gpu, words):
+    error = library_failure("It failed", RuntimeError(words))
+    assert type(error) is BackendError
+    assert str(error) == f"It failed ({words or 'RuntimeError'})."
 
 
 def test_what_a_binding_raises_is_one_line(gpu):

@@ -517,6 +517,16 @@ def test_memory_that_it_does_not_get_is_told_apart(gpu, small):
         BACKEND.compile(small)
 
 
+def test_memory_that_cudnn_itself_does_not_get_is_told_apart(gpu, small, monkeypatch):
+    network = BACKEND.compile(small)
+    gpu.fail = "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
+    with pytest.raises(DeviceMemoryError, match="use a smaller batch size"):
+        network.infer(probe_images(64, 64, 3))
+    gpu.version += 1
+    with pytest.raises(DeviceMemoryError, match="use a smaller batch size"):
+        BACKEND.compile(small)
+
+
 def test_precisions_that_it_does_not_run_are_refused(gpu, lego):
     with pytest.raises(BackendError, match="cuDNN runs fp16 here, not fp32"):
         BACKEND.compile(replace(lego, precision="fp32"))
