@@ -16,6 +16,7 @@ from pc_engine.bench.cross_validation import DEFAULT_FIT, CounterFit, held_out_c
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine, open_network
 from pc_engine.errors import UsageError
+from pc_engine.file_digests import FileDigests
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.features import map_widths
 from pc_engine.fitting.folds import as_groups
@@ -83,6 +84,9 @@ def judge(
 ) -> tuple[dict[str, list[Result]], list[Share], dict[str, Any]]:
     """Return each contender's row of every image, by what they were judged, and what to report of how they were made.
 
+    That is JSON-ready: ``"fitted_on_these"`` is how many of the images the model's counter was fitted on, None where no
+    counter is judged, it does not say, or it is fitted in folds.
+
     The network runs once for all, and once more to gather the counter's features where ``settings`` ask for folds.
 
     Raises
@@ -110,8 +114,20 @@ def judge(
         shares, folds = [Share(range(len(images)), {each.counter: model for each in contenders.values()})], None
         if settings.folds is not None:
             shares, folds = _folds(images, model, contenders, network, settings, progress)
-        rows = _rows(images, shares, contenders, network, settings, progress)
-        return rows, shares, {"backend": network.backend, "precision": network.request.precision, "folds": folds}
+        digests = FileDigests()
+        rows = _rows(images, shares, contenders, network, settings, progress, digests)
+        counter = model.parts.counter if any("counter" in each.mode.needs for each in contenders.values()) else None
+        fitted_on = None if counter is None or settings.folds is not None else counter.images
+        return (
+            rows,
+            shares,
+            {
+                "backend": network.backend,
+                "precision": network.request.precision,
+                "folds": folds,
+                "fitted_on_these": fitted_on and fitted_on.among(digests.of(image.path for image in images)),
+            },
+        )
     finally:
         network.close()
 
@@ -193,8 +209,9 @@ def _rows(
     network: Backbone,
     settings: EvaluationSettings,
     progress: Progress,
+    digests: FileDigests,
 ) -> dict[str, list[Result]]:
-    """Return each contender's row of every image."""
+    """Return each contender's row of every image, whose files are read through ``digests``."""
     rows: dict[str, dict[int, Result]] = {name: {} for name in contenders}
     workers = settings.workers or usable_cores()
     done = 0
@@ -213,7 +230,7 @@ def _rows(
                 return list(zip(*(engine.evaluate(batch) for engine in engines), strict=True))
 
             batches = stack.enter_context(
-                closing(map_batches((images[i].path for i in share.places), network, workers, answer))
+                closing(map_batches((digests.image(images[i].path) for i in share.places), network, workers, answer))
             )
             for place, answers in zip(share.places, chain.from_iterable(batches), strict=True):
                 for name, row in zip(contenders, answers, strict=True):

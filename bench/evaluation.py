@@ -98,7 +98,7 @@ def evaluate(
         ``"gains"`` says by how much the last mode counts and points better than each other one (see `accuracy_gain` and
         `pointing_gain`);
         ``"baselines"`` the same of the baselines, and ``"published"`` the paper's rows. With one mode its figures stand
-        at the top, too.
+        at the top, too. What `pc_engine.bench.contenders.judge` reports is there as well.
 
     Raises
     ------

@@ -13,6 +13,7 @@ import numpy as np
 from pc_engine.cluster_likelihood import ClusterLikelihood, cluster_likelihood
 from pc_engine.device_arrays import DeviceConstants
 from pc_engine.errors import DataError, ModelError
+from pc_engine.fitted_images import FittedImages, fitted_images
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.open_count import OpenCount, open_count
@@ -28,6 +29,7 @@ _KIND = TensorFileKind(noun="count SVM", format="pc-engine-counter-1", remedy="p
 _WEIGHTS = "weights."
 _CLUSTERS = "clusters"
 _BEYOND = "beyond"
+_IMAGES = "images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,8 @@ class CountSVM:
         asked.
     beyond
         How many objects an image under the open-ended label shows, for mode combined; None where that was not learnt.
+    images
+        What it was fitted on; None where that is not known.
 
     Raises
     ------
@@ -62,6 +66,7 @@ class CountSVM:
     bias: np.ndarray
     clusters: ClusterLikelihood | None = None
     beyond: OpenCount | None = None
+    images: FittedImages | None = None
     _constants: DeviceConstants = field(default_factory=DeviceConstants, init=False, repr=False)
     _joint_constants: DeviceConstants = field(default_factory=DeviceConstants, init=False, repr=False)
 
@@ -147,6 +152,9 @@ class CountSVM:
         if self.beyond is not None:
             tensors |= {f"{_BEYOND}.{name}": self.beyond.weights[name] for name in self.features}
             header[_BEYOND] = self.beyond.header()
+        if self.images is not None:
+            tensors[_IMAGES] = self.images.digests
+            header[_IMAGES] = self.images.header()
         write_tensors(path, _KIND, tensors, header)
 
 
@@ -167,7 +175,8 @@ def load_counter(path: Path) -> CountSVM:
         beyond = None
         if _BEYOND in header:
             beyond = open_count({name: tensors[f"{_BEYOND}.{name}"] for name in features}, header[_BEYOND])
-        return CountSVM(features, labels, weights, tensors["bias"], clusters, beyond)
+        images = fitted_images(tensors[_IMAGES], header[_IMAGES]) if _IMAGES in header else None
+        return CountSVM(features, labels, weights, tensors["bias"], clusters, beyond, images)
     except KeyError as error:
         raise ModelError(f"{path} lacks {error}; make it anew with '{_KIND.remedy}'.") from None
     except TypeError:

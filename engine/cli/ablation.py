@@ -11,6 +11,7 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
+from pc_engine.cli.evaluate import fitted_on_these
 from pc_engine.cli.target import make_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import UsageError
@@ -75,12 +76,17 @@ def ablation(
         )
     if out is not None:
         (out / _REPORT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    known = fitted_on_these(found)
     if as_json:
         print_json(found)
+        if known:
+            remark(quiet)(known)
     elif not quiet:
         for name, trials in found["modes"].items():
             print_table(_title(name, found), _HEAD, _lines(trials))
         print_skipped([*labelled.skipped, *((path, reason) for path, reason in found["failures"])])
+        if known:
+            print_line(known)
         print_line("Pointing: containment at .5 and .8; area: of a pointer, as a share of the picture.")
 
 

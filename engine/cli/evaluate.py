@@ -97,6 +97,8 @@ def evaluate(
         store_report(out, report, quiet)
     if as_json:
         print_json(report)
+        if known := fitted_on_these(report):
+            remark(quiet)(known)
     elif not quiet:
         print_report(report, labelled.skipped, curves=curves)
 
@@ -109,6 +111,17 @@ def print_report(report: Mapping[str, Any], skipped: Sequence[tuple[str, str]], 
     if curves:
         print_failures(report)
     print_skipped([*skipped, *((path, reason) for path, reason in report["failures"])])
+
+
+def fitted_on_these(report: Mapping[str, Any]) -> str | None:
+    """Say that the counter was fitted on images that it was judged on; None where it was not, as far as is known."""
+    n = report.get("fitted_on_these")
+    if not n:
+        return None
+    return (
+        f"{n:,} of these {report['images']:,} images were used to fit the counter: its figures are too good; use "
+        f"--folds 5, or other images."
+    )
 
 
 def store_report(out: Path, report: Mapping[str, Any], quiet: bool) -> None:
@@ -154,6 +167,8 @@ def _print_counts(report: Mapping[str, Any]) -> None:
             f"The counter was fitted in {report['folds']['k']} folds, each image judged by one that did not see "
             f"{unseen}."
         )
+    if known := fitted_on_these(report):
+        print_line(known)
     for mode, figures in report["modes"].items():
         found = figures["count_accuracy"]
         low, high = figures["mean_absolute_error_interval"]

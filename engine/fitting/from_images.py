@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.datasets import LabelledImage
 from pc_engine.device_work import working_on
 from pc_engine.errors import DataError, UsageError
+from pc_engine.file_digests import FileDigests
+from pc_engine.fitted_images import FittedImages
 from pc_engine.fitting.class_heat import ClassHeat, HeatSource
 from pc_engine.fitting.counter import CounterReport, check_counts, fit_counter
 from pc_engine.fitting.features import FeatureCollector, map_widths
@@ -85,7 +87,7 @@ def counter_from_images(
         heat=seen.heat,
         progress=fitting,
     )
-    return counter, report, seen.unreadable
+    return replace(counter, images=FittedImages.of(seen.digests)), report, seen.unreadable
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +104,15 @@ class CountFeatures:
         The places of the n images among those that were asked about.
     unreadable
         The others.
+    digests
+        Of the files of the n images, see `pc_engine.file_digests`.
     """
 
     features: dict[str, np.ndarray]
     heat: ClassHeat | None
     taken: list[int]
     unreadable: tuple[Unreadable, ...]
+    digests: list[int]
 
 
 def features_from_images(
@@ -135,7 +140,8 @@ def features_from_images(
     taken: list[int] = []
     unreadable: list[Unreadable] = []
     position = 0
-    for batch in tap_batches([image.path for image in images], backbone, workers):
+    digests = FileDigests()
+    for batch in tap_batches([digests.image(image.path) for image in images], backbone, workers):
         taken += [position + i for i in _usable(batch, unreadable)]
         if batch.taps is not None:
             with working_on(backbone.request.device):
@@ -148,7 +154,9 @@ def features_from_images(
     if not taken:
         raise DataError(f"None of the {len(images)} images can be read; the first: {unreadable[0].reason}")
     seen = None if heat is None else heat.gathered(np.concatenate(maps))
-    return CountFeatures(collector.features(), seen, taken, tuple(unreadable))
+    return CountFeatures(
+        collector.features(), seen, taken, tuple(unreadable), digests.of(images[i].path for i in taken)
+    )
 
 
 def signatures_from_images(

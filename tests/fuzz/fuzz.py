@@ -23,7 +23,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from pc_engine.datasets import read_labelled
 from pc_engine.decode import decode_bytes
 from pc_engine.errors import ImageError, PcEngineError
 from pc_engine.export.class_names import read_class_names
+from pc_engine.fitted_images import FittedImages
 from pc_engine.graph import open_graph
 from pc_engine.heif import HeifFormat, is_read
 from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, read_manifest
@@ -102,6 +103,15 @@ def decode(folder: Path) -> None:
 @cache
 def embedded(name: str) -> bytes:
     return (_EMBEDDED / name).read_bytes()
+
+
+def counters() -> list[Files]:
+    old = embedded("counter.safetensors")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "counter"
+        path.write_bytes(old)
+        replace(load_counter(path), images=FittedImages.of(range(9))).save(path)
+        return [{"counter": old}, {"counter": path.read_bytes()}]
 
 
 def manifests() -> list[Files]:
@@ -283,9 +293,7 @@ TARGETS = {
     "decode": Target(photos, decode),
     "manifest": Target(manifests, read_model),
     "network": Target(networks, read_network),
-    "counter": Target(
-        lambda: [{"counter": embedded("counter.safetensors")}], lambda folder: load_counter(folder / "counter")
-    ),
+    "counter": Target(counters, lambda folder: load_counter(folder / "counter")),
     "signatures": Target(
         lambda: [{"signatures": embedded("signatures.safetensors")}],
         lambda folder: load_signatures(folder / "signatures"),

@@ -4,7 +4,9 @@ import json
 import numpy as np
 import pytest
 
+from pc_engine.corrections import Correction, append_correction
 from pc_engine.model import load_model
+from pc_engine.writers import iter_rows
 
 FAST = ("--backend", "onnxruntime", "--precision", "fp32")
 
@@ -35,6 +37,67 @@ def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, t
     assert evaluated["n"] == 20
     assert evaluated["failed"] == 1
     assert evaluated["count_accuracy"]["mean"] >= 0.6  # five features, twenty pictures: chance is 0.2
+
+
+def test_images_that_the_counter_was_fitted_on_are_said_when_it_is_judged_by_them(
+    pc_engine, counted, make_model, tmp_path
+):
+    model = make_model(tmp_path / "model", counter=None)
+    table = tmp_path / "counts.csv"
+    images = json.loads((counted / "labels.json").read_text())["images"]
+    lines = [f"{counted / image['file']},{image['count']}" for image in images]
+    # Two of each count, all but those of none and of four are different ones.
+    table.write_text("\n".join(["path,count", *lines[:11]]))
+    assert pc_engine("fit-counter", table, "--model", model, "--folds", "2", *FAST).code == 0
+    fitted = load_model(model).parts.counter.images
+    assert (fitted.n, len(fitted.digests)) == (10, 8)  # of what could be read
+    # The same pictures under another name are the same pictures: eight that show none or four, and six more.
+    copies = counted.rename(tmp_path / "elsewhere")
+    sentence = (
+        "14 of these 21 images were used to fit the counter: its figures are too good; use --folds 5, or other images."
+    )
+    outcome = pc_engine("evaluate", copies, "--model", model, "--mode", "c2p", "--mode", "p2c", *FAST)
+    assert sentence in " ".join(outcome.out.split())
+    outcome = pc_engine("evaluate", copies, "--model", model, "--json", *FAST)
+    assert outcome.json()["fitted_on_these"] == 14
+    assert sentence in " ".join(outcome.err.split())
+    outcome = pc_engine("bench", "ablation", copies, "--model", model, "--try", "c2p.tol=0.01", *FAST)
+    assert sentence in " ".join(outcome.out.split())
+    # Neither p2c, nor a counter that is fitted in folds, is too good.
+    for more in (("--mode", "p2c"), ("--folds", "2")):
+        outcome = pc_engine("evaluate", copies, "--model", model, "--json", *more, *FAST)
+        assert outcome.json()["fitted_on_these"] is None
+        assert "used to fit" not in outcome.err
+
+
+def test_a_counter_is_not_too_good_on_other_images_and_an_old_one_does_not_know(
+    pc_engine, counted, draw_scene, make_model, tmp_path
+):
+    model = make_model(tmp_path / "model")
+    outcome = pc_engine("evaluate", counted, "--model", model, "--json", *FAST)
+    assert outcome.json()["fitted_on_these"] is None
+    assert pc_engine("fit-counter", counted, "--model", model, *FAST).code == 0
+    others = tmp_path / "others"
+    others.mkdir()
+    for count in range(2):
+        draw_scene([(3, 4)][:count], (80, 80)).save(others / f"{count}.png")
+    (others / "labels.csv").write_text("path,count\n0.png,0\n1.png,1\n")
+    outcome = pc_engine("evaluate", others, "--model", model, "--json", *FAST)
+    assert outcome.json()["fitted_on_these"] == 0
+    assert "used to fit" not in outcome.err
+
+
+def test_a_counter_knows_the_reviewed_images_of_a_run_again(pc_engine, counted, make_model, tmp_path):
+    model, run = make_model(tmp_path / "model"), tmp_path / "run"
+    assert pc_engine("run", counted, "--model", model, "--out", run, *FAST).code == 3
+    for row in iter_rows(run):
+        if row["status"] == "ok":
+            append_correction(run, Correction(row["path"], int(row["path"][-5]), (), "2026-01-01T00:00:00+00:00"))
+    outcome = pc_engine("fit-counter", f"run:{run}", "--model", model, "--out", tmp_path / "fitted", *FAST)
+    assert outcome.code == 0, outcome.err
+    for data, n in ((f"run:{run}", 25), (counted, 20)):
+        report = pc_engine("evaluate", data, "--model", tmp_path / "fitted", "--json", *FAST).json()
+        assert report["fitted_on_these"] == n
 
 
 def test_the_device_is_the_one_that_is_named(pc_engine, counted, tiny_directory, tmp_path, pretended):
