@@ -1,4 +1,7 @@
-"""What the commands print: tables and JSON on stdout; progress and remarks on stderr."""
+"""What the commands print: tables and JSON on stdout; progress and remarks on stderr.
+
+Text is printed as it is: `pc_engine.cli.main` tells both streams to escape what they cannot hold.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def remark(quiet: bool) -> Callable[[str], None]:
 
     def show(sentence: str) -> None:
         if not quiet:
-            _err.print(_writable(sentence), markup=False, soft_wrap=True)
+            _err.print(sentence, markup=False, soft_wrap=True)
 
     return show
 
@@ -61,7 +64,7 @@ def print_json(value: Any) -> None:
 
 def print_line(text: str = "") -> None:
     """Print a line on stdout."""
-    _out.print(_writable(text), markup=False, soft_wrap=True)
+    _out.print(text, markup=False, soft_wrap=True)
 
 
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -87,7 +90,7 @@ def kept_in(path: Path, *, quiet: bool) -> Iterator[None]:
         yield
     finally:
         _out = shown
-    path.write_text(text.getvalue(), encoding="utf-8")
+    path.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
     if not quiet:
         sys.stdout.write(text.getvalue())
 
@@ -160,13 +163,6 @@ class Tracker:
         self._bar.update(self._task, description=description, completed=done, total=total, unit=unit)
 
 
-def _writable(text: str) -> str:
-    """Return text that UTF-8 can hold: bytes of names that are not UTF-8 are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _printable(text: str) -> str:
-    """Return text that any terminal can take: control characters are escaped, too."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in _writable(text)
-    )
+    """Return text that any terminal can take: control characters are escaped, as are bytes that are not UTF-8."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

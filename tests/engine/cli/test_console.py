@@ -1,9 +1,12 @@
 """What is shown while a command works."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pc_engine.cli.console import _Rate
+import pytest
+
+from pc_engine.cli.console import _Rate, kept_in, print_line, print_table
 
 
 def test_the_rate_is_that_of_what_this_run_does() -> None:
@@ -23,3 +26,14 @@ def test_the_rate_is_that_of_what_this_run_does() -> None:
     assert shown(9.2, 0) == ""  # another piece of work
     assert shown(9.3, 10) == ""
     assert shown(11.3, 30) == "10.0 images/s"
+
+
+def test_what_no_terminal_and_no_file_can_hold_is_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with kept_in(tmp_path / "tables.txt", quiet=True):
+        print_table("a\x1b[2J", ("image",), [("\udce9.jpg",)])
+        print_line("\udce9")
+    kept = (tmp_path / "tables.txt").read_text(encoding="utf-8")
+    assert "a\\x1b[2J" in kept
+    assert "\\udce9.jpg" in kept
+    assert kept.endswith("\n\\udce9\n")
+    assert capsys.readouterr().out == ""
