@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pc_engine.result import Pointer
@@ -134,6 +135,27 @@ def classes_of(row: Mapping[str, Any]) -> list[str]:
 def name_of_class(class_id: int) -> str:
     """Return what a class without a name is called."""
     return f"class {class_id}"
+
+
+def page_head(directory: Path, tables: Tables, addresses: Sequence[str | None]) -> dict[str, Any]:
+    """Return what every page says of its run, JSON-ready: its name, and what its compact rows refer to.
+
+    Parameters
+    ----------
+    directory
+        The run directory.
+    tables
+        Those of all rows.
+    addresses
+        Of each folder in them, relative to the page; None where the page cannot show its photos by it.
+    """
+    return {
+        "name": printable(directory.resolve().name),
+        "folders": [list(folder) for folder in zip(tables.folders, addresses, strict=True)],
+        "classes": list(tables.classes),
+        "errors": list(tables.errors),
+        "openCount": tables.open_count,
+    }
 
 
 def split_path(path: str) -> tuple[str, str]:

@@ -18,25 +18,23 @@ ASSETS = Path(__file__).parent / "assets"
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "(\.[^"]+)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=const|function|class|async)", re.MULTILINE)
+# Has the marks "<!-- title -->", "<!-- policy -->", "<!-- style -->", "<!-- data -->" and "<!-- code -->".
+_FRAME = ASSETS / "page.html"
 _DATA_MARK = "<!-- data -->"
 
 
 @dataclass(frozen=True)
 class PageParts:
-    """What a page is made of.
+    """What a page has of its own, within the frame of all.
 
     Attributes
     ----------
-    frame
-        An HTML file with the marks ``<!-- title -->``, ``<!-- policy -->``, ``<!-- style -->``, ``<!-- data -->`` and
-        ``<!-- code -->``.
     styles
         CSS files, in order.
     code
         The JavaScript module that the page starts with; those that it imports are found by their relative paths.
     """
 
-    frame: Path
     styles: tuple[Path, ...]
     code: Path
 
@@ -59,7 +57,7 @@ def render_page(
     """
     style = "".join(path.read_text(encoding="utf-8") for path in parts.styles)
     code = bundle(parts.code)
-    frame = parts.frame.read_text(encoding="utf-8")
+    frame = _FRAME.read_text(encoding="utf-8")
     for mark, text in (
         ("title", html.escape(title)),
         ("policy", html.escape(content_policy(style, code, policy))),

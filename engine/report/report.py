@@ -14,7 +14,7 @@ from pc_engine.corrections import corrected_rows
 from pc_engine.errors import PcEngineError
 from pc_engine.machine import usable_cores
 from pc_engine.photos import RunPhotos
-from pc_engine.report.compact import Tables, compact_row, json_array, printable, script_json
+from pc_engine.report.compact import Tables, compact_row, json_array, page_head, script_json
 from pc_engine.report.comparison import Comparison
 from pc_engine.report.figures import FigureCollector, run_facts
 from pc_engine.report.page import ASSETS, PageParts, render_page
@@ -22,7 +22,7 @@ from pc_engine.report.thumbnails import PER_PART, thumbnail_addresses
 
 REPORT_FILE = "report.html"
 
-_PARTS = PageParts(ASSETS / "report.html", (ASSETS / "page.css", ASSETS / "report.css"), ASSETS / "report.js")
+_PARTS = PageParts((ASSETS / "page.css", ASSETS / "report.css"), ASSETS / "report.js")
 # Pictures come from beside the page, or from inside it; 'self' means nothing to a page that is a file.
 _POLICY = "img-src 'self' file: data:"
 
@@ -101,15 +101,9 @@ def write_report(
         else:
             without_photo += is_done[-1] and photos.is_gone(row["path"])
     head = {
-        "name": printable(directory.resolve().name),
+        **page_head(directory, tables, [_address(example, photos, path) for example in examples]),
         "figures": collector.figures(run_facts(directory)),
         "compare": None if comparison is None else comparison.figures(),
-        "folders": [
-            [folder, _address(example, photos, path)] for folder, example in zip(tables.folders, examples, strict=True)
-        ],
-        "classes": list(tables.classes),
-        "errors": list(tables.errors),
-        "openCount": tables.open_count,
         "thumbnailsPerPart": PER_PART if thumbnails else None,
     }
 

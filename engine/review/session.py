@@ -15,7 +15,15 @@ import numpy as np
 from pc_engine.corrections import Correction, append_correction, read_corrections, withdraw_correction
 from pc_engine.machine import usable_cores
 from pc_engine.photos import RunPhotos
-from pc_engine.report.compact import Tables, compact_pointers, compact_row, json_array, printable, script_json
+from pc_engine.report.compact import (
+    Tables,
+    compact_pointers,
+    compact_row,
+    json_array,
+    page_head,
+    printable,
+    script_json,
+)
 from pc_engine.report.page import ASSETS as SHARED
 from pc_engine.report.page import PageParts, render_page
 from pc_engine.review.changes import Answer, Withdrawal, as_pointer
@@ -24,7 +32,7 @@ from pc_engine.sharding import name_digest
 from pc_engine.writers import iter_rows
 
 _OWN = Path(__file__).parent / "assets"
-_PARTS = PageParts(_OWN / "review.html", (SHARED / "page.css", _OWN / "review.css"), _OWN / "review.js")
+_PARTS = PageParts((SHARED / "page.css", _OWN / "review.css"), _OWN / "review.js")
 _POLICY = "img-src 'self' data:; connect-src 'self'"
 
 
@@ -83,11 +91,8 @@ class ReviewSession:
     def page(self) -> Iterator[str]:
         """Yield the page, piece by piece, as things stand now."""
         head = {
-            "name": printable(self.directory.resolve().name),
-            "folders": [[folder, None] for folder in self._folders],
-            "classes": self._classes,
-            "errors": list(self._tables.errors),
-            "openCount": self._tables.open_count,
+            # Pictures are asked for by their numbers, and not by where they lie.
+            **page_head(self.directory, self._tables, [None] * len(self._folders)),
             "compare": None,
             # Where a person adds the first pointer of an image, it is of the kind that the run points with.
             "pointsWith": self._points_with or "ellipse",

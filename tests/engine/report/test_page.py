@@ -39,16 +39,13 @@ def test_modules_that_import_one_another_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_pages_policy_names_their_style_and_code_and_data_stays_data(tmp_path: Path) -> None:
-    (tmp_path / "frame.html").write_text(
-        '<meta content="<!-- policy -->"><title><!-- title --></title><!-- style --><!-- data --><!-- code -->'
-    )
     (tmp_path / "style.css").write_text("body { color: red }")
     write(tmp_path, code='document.title = "x";\n')
-    parts = PageParts(tmp_path / "frame.html", (tmp_path / "style.css",), tmp_path / "code.js")
+    parts = PageParts((tmp_path / "style.css",), tmp_path / "code.js")
     page = "".join(render_page(parts, "<b>", [("rows", ["[1", "]"])], policy="img-src data:"))
     assert "<title>&lt;b&gt;</title>" in page
     assert '<script type="application/json" id="rows">[1]</script>' in page
-    policy = html.unescape(re.search(r'<meta content="([^"]*)"', page)[1])
+    policy = html.unescape(re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)"', page)[1])
     for text in ("body { color: red }", 'document.title = "x";\n'):
         assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
     assert policy.startswith("default-src 'none'; ")
@@ -78,7 +75,7 @@ def test_no_module_can_end_its_script_or_make_markup_of_text(entry: Path) -> Non
 
 
 def test_every_asset_is_used_by_a_page() -> None:
-    used = {path.name for path in ENTRIES} | {"report.html", "review.html", "page.css", "report.css", "review.css"}
+    used = {path.name for path in ENTRIES} | {"page.html", "page.css", "report.css", "review.css"}
     texts = [path.read_text(encoding="utf-8") for folder in ASSETS for path in folder.glob("*.js")]
     imported = {name for text in texts for name in re.findall(r'from "[./\w-]*/([\w-]+\.js)"', text)}
     assert {path.name for folder in ASSETS for path in folder.iterdir()} == used | imported
