@@ -21,8 +21,8 @@ import filelock
 from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.durable import sync_folder
 from pc_engine.errors import DataError, PcEngineError
-from pc_engine.result import BoxPointer, EllipsePointer, Pointer, pointer_row
-from pc_engine.row_check import is_number, is_text, is_whole
+from pc_engine.json_values import is_text, is_whole
+from pc_engine.pointers import Pointer, parse_pointer, pointer_row
 from pc_engine.run_directory import CORRECTIONS
 from pc_engine.writers import iter_rows
 
@@ -118,38 +118,11 @@ def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
         yield row if correction is None or row["status"] != "ok" else _corrected(row, correction)
 
 
-def parse_pointer(value: Any) -> Pointer:
-    """Return the pointer of a row's dictionary.
-
-    Raises
-    ------
-    ValueError
-        If it is none: another kind, or a number that is missing or not finite.
-    """
-    if not isinstance(value, Mapping) or value.get("kind") not in ("ellipse", "box"):
-        raise ValueError("a pointer is neither an ellipse nor a box")
-    class_id, class_name = value.get("class_id"), value.get("class_name")
-    if not (class_id is None or is_whole(class_id)) or not (class_name is None or is_text(class_name)):
-        raise ValueError("the class of a pointer is no number, or its name no text")
-    if value["kind"] == "ellipse":
-        x, y, rx, ry, score = (_finite(value, name) for name in ("x", "y", "rx", "ry", "score"))
-        return EllipsePointer(x, y, rx, ry, score, class_id=class_id, class_name=class_name)
-    x0, y0, x1, y1, score = (_finite(value, name) for name in ("x0", "y0", "x1", "y1", "score"))
-    return BoxPointer(x0, y0, x1, y1, score, class_id=class_id, class_name=class_name)
-
-
 def parse_whole_number(value: Any, what: str) -> int:
     """Return a JSON number that is whole and at least 0; raise ValueError, naming ``what``, otherwise."""
     if not is_whole(value):
         raise ValueError(f"its {what} is not a whole number of at least 0")
     return int(value)
-
-
-def _finite(value: Mapping[str, Any], name: str) -> float:
-    number = value.get(name)
-    if number is None or not is_number(number):
-        raise ValueError(f"the {name} of a pointer is not a finite number")
-    return float(number)
 
 
 def _apply(line: bytes, corrections: dict[str, Correction]) -> None:

@@ -1,10 +1,36 @@
-"""Values out of JSON that others wrote: of the type asked for, or a ValueError that names the field."""
+"""Values out of JSON that others wrote: whether they are of a type, or of it or a ValueError that names the field."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from typing import Any
+
+# What a 32-bit column holds.
+_LARGEST_INTEGER = 2**31 - 1
+_LARGEST_FLOAT = 3.5e38
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is text that can be written: JSON can hold halves of characters, which UTF-8 cannot."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number from 0 to the largest that 32 bits hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_INTEGER
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number that 32 bits hold."""
+    # A whole number of any length can be compared; what is not finite fails.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST_FLOAT
 
 
 def as_text(value: Any, name: str) -> str:

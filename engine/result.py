@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -10,79 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from pc_engine.errors import DataError, MissingPackageError
+from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer, parse_pointer, pointer_row
 
 if TYPE_CHECKING:
     from supervision import Detections
 
 Status = Literal["ok", "error"]
-
-
-@dataclass(frozen=True)
-class EllipsePointer:
-    """The unit contour of one mixture component (paper 3.1): centre and half axes in pixels, ``score`` its weight."""
-
-    x: float
-    y: float
-    rx: float
-    ry: float
-    score: float
-    kind: Literal["ellipse"] = "ellipse"
-    class_id: int | None = None
-    class_name: str | None = None
-
-    @property
-    def area(self) -> float:
-        """Area in square pixels."""
-        return math.pi * self.rx * self.ry
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """Centre (x, y) in pixels."""
-        return self.x, self.y
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """The box (x0, y0, x1, y1) around it in pixels; it may reach beyond the picture."""
-        return self.x - self.rx, self.y - self.ry, self.x + self.rx, self.y + self.ry
-
-
-@dataclass(frozen=True)
-class BoxPointer:
-    """The smallest box that holds the cells of one cluster (paper 3.2), in pixels.
-
-    ``score`` is the cluster's share of the heat: as density peaks smooth it, or as it is with DBSCAN.
-    """
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    score: float
-    kind: Literal["box"] = "box"
-    class_id: int | None = None
-    class_name: str | None = None
-
-    @property
-    def area(self) -> float:
-        """Area in square pixels."""
-        return (self.x1 - self.x0) * (self.y1 - self.y0)
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """Centre (x, y) in pixels."""
-        return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """Its corners (x0, y0, x1, y1) in pixels."""
-        return self.x0, self.y0, self.x1, self.y1
-
-
-Pointer = EllipsePointer | BoxPointer
-
-# What a pointer's row need not hold.
-_OF_CLASS = ("class_id", "class_name")
-_POINTER_KINDS: Mapping[str, type[Pointer]] = {"ellipse": EllipsePointer, "box": BoxPointer}
 
 
 @dataclass(frozen=True)
@@ -147,12 +79,12 @@ class Result:
         Raises
         ------
         DataError
-            If a column or a pointer's number is missing, or a pointer is of a kind that is not known.
+            If a column is missing, or a pointer is none, as `pc_engine.pointers.parse_pointer` says.
         """
         values = {field.name: row[field.name] for field in fields(cls) if field.name in row}
         try:
-            return cls(**{**values, "pointers": tuple(map(_pointer, row["pointers"]))})
-        except (KeyError, TypeError) as error:
+            return cls(**{**values, "pointers": tuple(map(parse_pointer, row["pointers"]))})
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"The row of {row.get('path', 'an image')} is not one of a run: {error}.") from None
 
     def to_supervision(self) -> Detections:
@@ -195,13 +127,6 @@ class Result:
 
 
 _RESULT_FIELDS = tuple(field.name for field in fields(Result))
-_POINTER_FIELDS = {name: tuple(field.name for field in fields(kind)) for name, kind in _POINTER_KINDS.items()}
-
-
-def pointer_row(pointer: Pointer) -> dict[str, Any]:
-    """Return a pointer as it stands in a row: its class is left out where it is that of the row."""
-    values = ((name, getattr(pointer, name)) for name in _POINTER_FIELDS[pointer.kind])
-    return {name: value for name, value in values if value is not None}
 
 
 def error_result(path: str, message: str, *, mode: str, model: str) -> Result:
@@ -209,12 +134,4 @@ def error_result(path: str, message: str, *, mode: str, model: str) -> Result:
     return Result(path=path, status="error", error=message, width=None, height=None, mode=mode, model=model)
 
 
-def _pointer(values: Mapping[str, Any]) -> Pointer:
-    kind = _POINTER_KINDS[values["kind"]]
-    return kind(
-        **{
-            field.name: values[field.name]
-            for field in fields(kind)
-            if field.name not in _OF_CLASS or field.name in values
-        }
-    )
+__all__ = ["BoxPointer", "EllipsePointer", "Pointer", "Result", "error_result"]

@@ -6,48 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-# What a 32-bit column holds.
-_LARGEST_INTEGER = 2**31 - 1
-_LARGEST_FLOAT = 3.5e38
+from pc_engine.json_values import is_number, is_text, is_whole
+from pc_engine.pointers import is_pointer
+
 _LABEL = re.compile(r"[0-9]{1,9}\+?")
-_NUMBERS_OF = {"ellipse": ("x", "y", "rx", "ry", "score"), "box": ("x0", "y0", "x1", "y1", "score")}
-
-
-def is_text(value: Any) -> bool:
-    """Whether it is text that can be written: JSON can hold halves of characters, which UTF-8 cannot."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def is_whole(value: Any) -> bool:
-    """Whether it is a whole number from 0 to the largest that 32 bits hold."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_INTEGER
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a finite number that 32 bits hold."""
-    # A whole number of any length can be compared; what is not finite fails.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST_FLOAT
-
-
-# What a pointer has where an image may show several classes.
-_OF_CLASS: dict[str, Callable[[Any], bool]] = {"class_id": is_whole, "class_name": is_text}
-
-
-def is_pointer(value: Any) -> bool:
-    """Whether it is an ellipse or a box, with all its numbers."""
-    if not isinstance(value, Mapping):
-        return False
-    kind = value.get("kind")
-    names = _NUMBERS_OF.get(kind) if isinstance(kind, str) else None
-    if names is None or not all(is_number(value.get(name)) for name in names):
-        return False
-    return all(value.get(name) is None or fits(value[name]) for name, fits in _OF_CLASS.items())
 
 
 def _are_scores(value: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import filelock
 
 from pc_engine.errors import UsageError
-from pc_engine.row_check import is_number, is_whole
+from pc_engine.json_values import is_number, is_whole
 from pc_engine.sharding import Shard
 
 RUN_FILE = "run.json"

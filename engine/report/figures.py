@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pc_engine.json_values import is_number
 from pc_engine.report.compact import classes_of, has_open_label, printable
-from pc_engine.row_check import is_number
 from pc_engine.run_state import states
 from pc_engine.run_status import count_not_begun, run_parts, whole_condition
 

@@ -56,11 +56,11 @@ def test_every_pointer_has_a_line_in_pixels(two_modes, save, tmp_path) -> None:
         "y0": "6.5",
         "x1": "25.25",
         "y1": "14.5",
-        "rx": "5",
-        "ry": "4",
+        "rx": "5.0",
+        "ry": "4.0",
     }
-    assert (beyond["number"], beyond["x1"]) == ("2", "80")
-    assert (box["x"], box["y"], box["x0"], box["y1"], box["rx"], box["ry"]) == ("2.0", "3.0", "1", "4", "", "")
+    assert (beyond["number"], beyond["x1"]) == ("2", "80.0")
+    assert (box["x"], box["y"], box["x0"], box["y1"], box["rx"], box["ry"]) == ("2.0", "3.0", "1.0", "4.0", "", "")
 
 
 @pytest.mark.parametrize("name", ['comma, "quoted".jpg', "line\nbreak\r.jpg", "写真;\t.jpg", "=1+1.jpg"])
