@@ -46,11 +46,11 @@ def measure_decoding(job: Job, _: object = None) -> Iterator[Row]:
 
 def nvimagecodec_row(job: Job, data: Sequence[bytes], expected: np.ndarray) -> Row:
     """Return the rate of `pc_engine.decode_device` on one batch, and how far its pixels are from the cores' own."""
-    from pc_engine.decode_device import TOLERANCE, open_decoder
+    from pc_engine.decode_device import TOLERANCE, DeviceDecoder
 
     row = {"what": "nvImageCodec", "batch": len(data)}
     try:
-        decoder = open_decoder(job.meter.name, usable_cores())
+        decoder = DeviceDecoder(job.meter.name, usable_cores())
     except PcEngineError as error:
         return {**row, "reason": str(error)}
     with closing(decoder):

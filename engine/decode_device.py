@@ -294,13 +294,6 @@ def _is_plain_frame(segment: bytes, max_pixels: int) -> bool:
     return segment[0] == 8 and components in (1, 3) and names != _RGB and 0 < height * width <= max_pixels
 
 
-def open_decoder(
-    device: str, workers: int = 2, on_host: Decode = decode_bytes, max_pixels: int = MAX_PIXELS
-) -> DeviceDecoder:
-    """Return a decoder on ``device``; see `DeviceDecoder`."""
-    return DeviceDecoder(device, workers, on_host, max_pixels)
-
-
 __all__ = [
     "TOLERANCE",
     "BatchDecoder",
@@ -309,5 +302,4 @@ __all__ = [
     "DeviceDecoder",
     "NvImageCodec",
     "is_plain_jpeg",
-    "open_decoder",
 ]

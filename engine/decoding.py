@@ -8,7 +8,7 @@ from functools import partial
 
 from pc_engine.arguments import is_real, whole_number
 from pc_engine.decode import MAX_PIXELS, DecodedImage, Limits, decode_bytes, lift_pillow_limit
-from pc_engine.decode_device import DeviceDecoder, open_decoder
+from pc_engine.decode_device import DeviceDecoder
 from pc_engine.errors import BackendError, MissingPackageError, UsageError
 from pc_engine.isolated_decoder import IMAGE_SECONDS, IsolatedDecoder
 from pc_engine.pixel_room import room_for
@@ -94,7 +94,7 @@ class Decoders:
         self._decode = partial(decode_bytes, limits=Limits(settings.max_pixels, room.taken))
         if device is not None:
             try:
-                self.on_device = open_decoder(device, workers, self._decode, settings.max_pixels)
+                self.on_device = DeviceDecoder(device, workers, self._decode, settings.max_pixels)
             except (MissingPackageError, BackendError) as error:
                 report(f"Photos are decoded on the CPU. {error}")
 

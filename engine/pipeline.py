@@ -147,14 +147,12 @@ class TapBatch:
         return {name: tap[get_array_module(tap).asarray(kept)] for name, tap in taps.items()}
 
 
-def tap_batches(
-    images: Iterable[SourceImage | Path], backbone: Backbone, workers: int, clock: StageClock | None = None
-) -> Generator[TapBatch]:
+def tap_batches(images: Iterable[SourceImage | Path], backbone: Backbone, workers: int) -> Generator[TapBatch]:
     """Decode the images, run the network on them, and yield its taps batch by batch, in the order of ``images``.
 
     Unreadable images are entries without taps. At most a few batches are held at a time.
     """
-    return map_batches(images, backbone, workers, lambda batch: replace(batch, finite=to_host(batch.finite)), clock)
+    return map_batches(images, backbone, workers, lambda batch: replace(batch, finite=to_host(batch.finite)))
 
 
 def map_batches(

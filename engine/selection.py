@@ -223,9 +223,9 @@ def _choose(
     return Selection(best.backend, best.precision, candidates)
 
 
-def require_precision(precision: str, backend: str = _AUTO, device: str = "cpu") -> None:
-    """Raise `BackendError` if no such backend runs ``precision`` on ``device``, saying what does."""
-    probes = {name: BACKENDS[name].probe(device) for name in _names(backend, device)}
+def require_precision(precision: str, backend: str) -> None:
+    """Raise `BackendError` if no such backend runs ``precision`` on the CPU, saying what does."""
+    probes = {name: BACKENDS[name].probe("cpu") for name in _names(backend, "cpu")}
     if not any(precision in probe.precisions for probe in probes.values()):
         _require_any(probes, precision)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,4 +40,3 @@ ImageSeconds = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress and no table.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Directory to write to.")]

@@ -375,7 +375,7 @@ def test_what_the_gpu_decodes_gives_the_rows_of_the_cpu(
 ) -> None:
     with ThreadPoolExecutor(2) as pool:
         decoder = HostDecoder(pool, gives_up_on=(jpegs / "08.jpg").read_bytes())
-        monkeypatch.setattr("pc_engine.decoding.open_decoder", lambda *_: decoder)
+        monkeypatch.setattr("pc_engine.decoding.DeviceDecoder", lambda *_: decoder)
         with on_gpu(tiny_directory, mode) as engine:
             results = list(engine.run(jpegs))
             taken = sum(decoder.files)

@@ -349,7 +349,7 @@ def test_the_gpu_decodes_nothing_in_this_process_where_decoding_is_isolated(monk
     def fail(*_: object) -> None:
         raise AssertionError("a decoder on the GPU was opened")
 
-    monkeypatch.setattr("pc_engine.decoding.open_decoder", fail)
+    monkeypatch.setattr("pc_engine.decoding.DeviceDecoder", fail)
     decoders = Decoders(Decoding(isolate=True), 1, "cuda:0")
     try:
         assert decoders.on_device is None
