@@ -33,7 +33,7 @@ def ablation(
             "--try", metavar="SETTING=VALUES", help="As p2c.trim=0,0.3,0.7; repeatable. Left out, the usual ones."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the folds and of the bootstrap intervals.")] = 0,
+    seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help=f"Directory to write {_REPORT} to.")] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",

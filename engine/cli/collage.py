@@ -18,7 +18,7 @@ def collage(
     ],
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the PNGs and labels.json.")],
     n: Annotated[int, typer.Option("--n", help="Number of collages.")] = 500,
-    seed: Annotated[int, typer.Option("--seed", help="The same photos and seed give the same collages.")] = 1,
+    seed: Annotated[int, options.seed("The same photos and seed give the same collages.")] = 1,
     max_count: Annotated[int, typer.Option("--max-count", help="Objects in a collage: 0 to this number.")] = 5,
     size: Annotated[int, typer.Option("--size", help="Side of a collage in pixels.")] = 256,
     min_scale: Annotated[float, typer.Option("--min-scale", help="Smallest object, as a share of the side.")] = 0.2,

@@ -48,7 +48,7 @@ def evaluate(
     curves: Annotated[
         bool, typer.Option("--curves", help="Print accuracy over the scale, spacing and class of objects as well.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the folds and of the bootstrap intervals.")] = 0,
+    seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help=f"Directory to write {_REPORT} and the charts to.")] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",

@@ -41,6 +41,9 @@ OutCopy = Annotated[
     typer.Option("--out", help="Write a copy of the model with what was fitted; left out, the model itself gets it."),
 ]
 
+# Nobody has two images of each of so many counts.
+_LARGEST_LABEL = 1_000
+
 
 def fit_counter(
     data: Data,
@@ -48,7 +51,7 @@ def fit_counter(
     out: OutCopy = None,
     max_count: Annotated[int, typer.Option("--max-count", help="The last label is this number and a plus.")] = 4,
     folds: Annotated[int, typer.Option("--folds", help="Folds of the cross-validation that chooses C.")] = 5,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the folds and of the solver.")] = 0,
+    seed: Annotated[int, options.seed("Seed of the folds and of the solver.")] = 0,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
     device: options.Device = "auto",
@@ -64,6 +67,8 @@ def fit_counter(
 
     if max_count < 1:
         raise UsageError(f"--max-count is {max_count}, expected at least 1.")
+    if max_count > _LARGEST_LABEL:
+        raise UsageError(f"--max-count is {max_count:,}, expected at most {_LARGEST_LABEL:,}: a label needs images.")
     if folds < 2:
         raise UsageError(f"--folds is {folds}, expected at least 2.")
     loaded = find_model(model, remark(quiet))
@@ -201,7 +206,7 @@ def _labels(counts: Sequence[int], max_count: int, report: Callable[[str], None]
     from pc_engine.fitting.counter import check_counts
 
     labels = (*(str(count) for count in range(max_count)), f"{max_count}+")
-    present = {count_label(count, labels) for count in counts}
+    present = {count_label(count, labels) for count in set(counts)}
     found = tuple(label for label in labels if label in present)
     check_counts(counts, found)
     if missing := [label for label in labels if label not in present]:

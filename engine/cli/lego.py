@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pc_engine.arguments import maybe_whole_number
 from pc_engine.cli import options
 from pc_engine.cli.console import bars, kept_in, print_json, print_line, progress, remark
 from pc_engine.cli.evaluate import print_report, store_report
@@ -17,6 +18,11 @@ _TABLES = "tables.txt"
 
 app = typer.Typer(cls=Group, help="MNIST-LEGO: scenes of objects built from digits, and the model that knows them.")
 
+
+def _steps(value: int | None) -> int | None:
+    return maybe_whole_number("--steps", value)
+
+
 Digits = Annotated[
     Path | None,
     typer.Option("--digits", help="Folder with MNIST's IDX files; left out, scikit-learn's digits."),
@@ -26,7 +32,7 @@ Backgrounds = Annotated[
 ]
 Classes = Annotated[int, typer.Option("--classes", help="Number of classes.")]
 Parts = Annotated[int, typer.Option("--parts", help="Digits in an object.")]
-Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")]
+Seed = Annotated[int, options.seed("The same seed gives the same bytes.")]
 
 
 @app.command("make")
@@ -73,7 +79,8 @@ def train(
     classes: Classes = 20,
     parts: Parts = 3,
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Optimiser steps; left out, the embedded model's.")
+        int | None,
+        typer.Option("--steps", help="Optimiser steps; left out, the embedded model's.", callback=_steps),
     ] = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -114,11 +121,15 @@ def tables(
     classes: Classes = 100,
     parts: Parts = 3,
     n: Annotated[int, typer.Option("--n", help="Number of scenes to judge by.")] = 2000,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the training.")] = 0,
-    scene_seed: Annotated[int, typer.Option("--scene-seed", help="Seed of the scenes to judge by.")] = 8,
+    seed: Annotated[int, options.seed("Seed of the training.")] = 0,
+    scene_seed: Annotated[int, options.seed("Seed of the scenes to judge by.", "--scene-seed")] = 8,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", help="Optimiser steps with scenes; the lessons before keep their proportion."),
+        typer.Option(
+            "--steps",
+            help="Optimiser steps with scenes; the lessons before keep their proportion.",
+            callback=_steps,
+        ),
     ] = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -148,7 +159,7 @@ def tables(
         scenes=SCENE_SETTINGS,
     )
     settings = TableSettings(
-        training=LegoTraining(lego=lego, network=recipe(steps or STEPS), fit_scenes=FIT_SCENES),
+        training=LegoTraining(lego=lego, network=recipe(STEPS if steps is None else steps), fit_scenes=FIT_SCENES),
         train_seed=seed,
         scene_seed=scene_seed,
         n_scenes=n,

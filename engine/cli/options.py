@@ -1,10 +1,37 @@
-"""Options that several commands share."""
+"""Options that several commands share, their numbers checked before a command begins."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from pc_engine.arguments import MOST_THREADS, maybe_whole_number
+from pc_engine.backbone import LARGEST_BATCH
+from pc_engine.errors import UsageError
+
+# What scikit-learn takes; NumPy takes larger ones, too.
+_LARGEST_SEED = 2**32 - 1
+
+
+def _workers(value: int | None) -> int | None:
+    return maybe_whole_number("workers", value, MOST_THREADS)
+
+
+def _batch_size(value: int | None) -> int | None:
+    return maybe_whole_number("batch_size", value, LARGEST_BATCH)
+
+
+def _seed(value: int) -> int:
+    if not 0 <= value <= _LARGEST_SEED:
+        raise UsageError(f"The seed is {value}, expected a number from 0 to {_LARGEST_SEED:,}.")
+    return value
+
+
+def seed(purpose: str, name: str = "--seed") -> Any:
+    """Return the option of a seed, which is checked; ``purpose`` is its help."""
+    return typer.Option(name, help=purpose, callback=_seed)
+
 
 Mode = Annotated[str, typer.Option("--mode", help="c2p (count, then point), p2c (point, then count) or combined.")]
 Model = Annotated[
@@ -14,8 +41,13 @@ Model = Annotated[
 Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime, openvino, tensorrt or cudnn.")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16, fp16, or int8 (see build --calibrate).")]
 Device = Annotated[str, typer.Option("--device", help="auto (a GPU, if one can be used), cpu, cuda or cuda:NUMBER.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per batch; left out, as suits the model.")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Decoding threads; left out, one per core.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Images per batch; left out, as suits the model.", callback=_batch_size),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Decoding threads; left out, one per core.", callback=_workers)
+]
 Cluster = Annotated[
     str | None,
     typer.Option("--cluster", help="Clustering of mode p2c: density-peaks (default), dbscan, or cuml-dbscan on a GPU."),

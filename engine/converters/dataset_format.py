@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.pictures import Picture, Survey
+from pc_engine.errors import UsageError
 
 # Why images are left out; see `DatasetWriter.add`.
 LINE_BREAK = "cannot stand in a list of files, as the name has a line break"
@@ -30,12 +31,21 @@ class Settings:
         The run directory: photos that its rows name by relative paths are found from above it, too.
     image_root
         Label Studio only: what comes before an image's name in its URL; None for its local storage.
+
+    Raises
+    ------
+    UsageError
+        If the score is none.
     """
 
     min_score: float = 0.0
     relative_to: str | None = None
     image_root: str | None = None
     run: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_score <= 1:  # NaN fails, too
+            raise UsageError(f"--min-score is {self.min_score:g}, expected a number from 0 to 1.")
 
 
 class DatasetWriter(Protocol):

@@ -88,6 +88,8 @@ def test_an_earlier_data_set_is_kept_unless_fresh(pc_engine, run, tmp_path):
         (("--to", "excel"), "There is no format 'excel'"),
         (("--to", "coco", "--image-root", "x"), "--image-root is for label-studio"),
         (("--to", "coco", "--relative-to", "elsewhere"), "is not below elsewhere"),
+        (("--to", "coco", "--min-score", "nan"), "--min-score is nan, expected a number from 0 to 1."),
+        (("--to", "coco", "--min-score", "5"), "--min-score is 5, expected a number from 0 to 1."),
     ],
 )
 def test_wrong_use_is_one_sentence_and_writes_nothing(pc_engine, run, tmp_path, options, message):

@@ -212,6 +212,12 @@ def test_embedded_model_asks_for_a_copy(pc_engine, counted):
         (("fit-counter", "nowhere"), "nowhere"),
         (("fit-counter", ".", "--folds", "1"), "--folds is 1, expected at least 2."),
         (("fit-counter", ".", "--max-count", "0"), "--max-count is 0, expected at least 1."),
+        (("fit-counter", ".", "--max-count", "100000000"), "--max-count is 100,000,000, expected at most 1,000"),
+        (("fit-counter", ".", "--workers", "-1"), "workers is -1, expected a number of at least 1."),
+        (("fit-signatures", ".", "--workers", "0"), "workers is 0, expected a number of at least 1."),
+        (("fit-counter", ".", "--batch-size", "5000"), "batch_size is 5,000, expected a number of at most 1,024."),
+        (("fit-counter", ".", "--seed", "-1"), "The seed is -1, expected a number from 0 to 4,294,967,295."),
+        (("fit-counter", ".", "--seed", "4294967296"), "The seed is 4294967296, expected a number from 0"),
         (("fit-signatures", ".", "--rank", "best"), "There is no ranking 'best': choose one of max, contrast."),
     ],
 )

@@ -58,3 +58,21 @@ def test_a_folder_that_cannot_be_made_is_said_before_the_training(pc_engine, tmp
     outcome = pc_engine("lego", "tables", "--out", tmp_path / "file" / "out")
     assert outcome.code == 2
     assert "cannot be written" in outcome.err
+
+
+@pytest.mark.parametrize("command", [("make", "out"), ("train", "--out", "out"), ("tables", "--out", "out")])
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+def test_a_seed_that_is_none_is_wrong_use(pc_engine, tmp_path, monkeypatch, command, seed):
+    monkeypatch.chdir(tmp_path)
+    outcome = pc_engine("lego", *command, "--seed", seed)
+    assert (outcome.code, list(tmp_path.iterdir())) == (2, [])
+    assert outcome.err == f"pc-engine: The seed is {seed}, expected a number from 0 to 4,294,967,295.\n"
+
+
+@pytest.mark.parametrize("command", ["train", "tables"])
+@pytest.mark.parametrize("steps", ["0", "-1"])
+def test_no_step_is_wrong_use(pc_engine, tmp_path, monkeypatch, command, steps):
+    monkeypatch.chdir(tmp_path)
+    outcome = pc_engine("lego", command, "--out", "out", "--steps", steps)
+    assert (outcome.code, list(tmp_path.iterdir())) == (2, [])
+    assert outcome.err == f"pc-engine: --steps is {steps}, expected a number of at least 1.\n"
