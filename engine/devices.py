@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from pc_engine.errors import BackendError, MissingPackageError, UsageError
+from pc_engine.errors import BackendError, MissingPackageError, UsageError, first_line
 
 _DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 
@@ -82,7 +82,7 @@ def _cupy_requirements() -> list[Requirement]:
     try:
         major, minor = cupy.cuda.nvrtc.getVersion()
     except Exception as error:  # whatever its loader says where the library is absent or does not fit
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         remedy = "pip install 'pc-engine[gpu]'"
         return [versions, Requirement("nvrtc", False, f"CuPy cannot compile kernels ({reason}): {remedy}.")]
     return [versions, Requirement("nvrtc", True, f"NVRTC {major}.{minor} compiles the kernels.")]

@@ -98,3 +98,8 @@ class DataError(PcEngineError):
 
 class ImageError(PcEngineError):
     """One image cannot be read. A run turns it into that image's error row."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its kind if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

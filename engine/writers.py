@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from pc_engine.durable import publish
-from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.errors import PcEngineError, UsageError, first_line
 from pc_engine.result import Result
 from pc_engine.row_check import check_row
 from pc_engine.run_state import states
@@ -284,10 +284,9 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
                 row.setdefault(name, None)
             yield row
     except (OSError, ValueError, MemoryError, RecursionError, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PcEngineError(
-            f"{path} cannot be read ({reason}): delete it, and its images are done again by the next run into this "
-            f"folder."
+            f"{path} cannot be read ({first_line(error)}): delete it, and its images are done again by the next run "
+            f"into this folder."
         ) from None
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pc_engine.devices import gpu_count
-from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, UsageError
+from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, UsageError, first_line
 from pc_engine.kernels.array_module import Array
 
 # Codes of cudaError_t, which CuPy's errors carry as ``status``.
@@ -146,11 +146,6 @@ def library_failure(said: str, error: Exception) -> BackendError:
 def says_no_memory(text: str) -> bool:
     """Whether the words of a library mean that the memory of the GPU is full."""
     return _NO_MEMORY.search(text) is not None
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, or its kind if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def as_array(images: Array) -> Array:

@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from pc_engine.backends.array_layers import Convolution
-from pc_engine.backends.cuda import first_line, library_failure
-from pc_engine.errors import BackendError, DeviceMemoryError
+from pc_engine.backends.cuda import library_failure
+from pc_engine.errors import BackendError, DeviceMemoryError, first_line
 from pc_engine.kernels.array_module import Array
 
 _INSTALL = "pip install 'pc-engine[cudnn]'"

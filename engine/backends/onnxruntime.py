@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
-from pc_engine.backends.cuda import describe_gpu, first_line
+from pc_engine.backends.cuda import describe_gpu
 from pc_engine.backends.onnxruntime_cuda import PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
 from pc_engine.backends.padding import check_batch, pad_batch
 from pc_engine.backends.tap_shapes import check_taps
 from pc_engine.devices import gpu_reason
-from pc_engine.errors import BackendError
+from pc_engine.errors import BackendError, first_line
 from pc_engine.graph import IMAGE, open_graph
 from pc_engine.graph_half import cast_to_half
 from pc_engine.machine import adds_bytes_exactly

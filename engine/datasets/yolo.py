@@ -23,7 +23,7 @@ from pc_engine.datasets.records import (
     is_file,
 )
 from pc_engine.decode import displayed_size
-from pc_engine.errors import DataError, ImageError
+from pc_engine.errors import DataError, ImageError, first_line
 from pc_engine.sources import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test")
@@ -70,8 +70,7 @@ def _config(path: Path) -> Mapping[str, Any]:
             raise ValueError(f"it is larger than {_LARGEST_CONFIG:,} bytes")
         config = _parse_yaml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} cannot be read as YAML: {reason}.") from None
+        raise DataError(f"{path} cannot be read as YAML: {first_line(error)}.") from None
     if not isinstance(config, Mapping):
         raise DataError(f"{path} holds no names and values, so it is not the YAML file of a YOLO data set.")
     return config

@@ -3,7 +3,7 @@ from __future__ import annotations
 import inspect
 
 from pc_engine import errors
-from pc_engine.errors import MissingPackageError, PcEngineError
+from pc_engine.errors import MissingPackageError, PcEngineError, first_line
 
 
 def test_a_message_that_repeats_what_a_file_holds_has_an_end() -> None:
@@ -14,3 +14,8 @@ def test_a_message_that_repeats_what_a_file_holds_has_an_end() -> None:
             assert str(kind("what was wrong " * 10_000)).startswith("what was wrong")
             assert len(str(kind("what was wrong " * 10_000))) < 3_000
             assert str(kind("short")) == "short"
+
+
+def test_of_others_errors_the_first_line_is_said() -> None:
+    assert first_line(ValueError("\n wrong shape\nat such a line")) == "wrong shape"
+    assert first_line(MemoryError()) == first_line(MemoryError("\n")) == "MemoryError"
