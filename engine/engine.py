@@ -30,7 +30,7 @@ from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, check_clustering, settings_for
 from pc_engine.pipeline import BatchLimit, StageClock, TapBatch, map_batches
 from pc_engine.result import Result
-from pc_engine.selection import open_backbone
+from pc_engine.selection import check_backend, check_precision, open_backbone
 from pc_engine.sources import SourceImage, as_source_image, iter_images
 
 # A network above this size keeps all cores busy with few images; a small one needs many to be worth a call.
@@ -120,6 +120,8 @@ class Engine:
         text("mode", mode, "c2p")
         for name, value in (("backend", backend), ("precision", precision), ("device", device)):
             text(name, value, "auto")
+        check_backend(backend)
+        check_precision(precision)
         workers = maybe_whole_number("workers", workers, MOST_THREADS)
         threads = maybe_whole_number("threads", threads, MOST_THREADS)
         batch_size = maybe_whole_number("batch_size", batch_size, LARGEST_BATCH)

@@ -89,7 +89,7 @@ def open_backbone(
     ModelError
         If the network gives no finite numbers to compare, or is to run at int8 and has not been quantised.
     """
-    _check_precision(precision)
+    check_precision(precision)
     if _AUTO in (backend, precision):
         chosen = select(request, backend, precision, mode=mode, report=report)
         backend, precision = chosen.backend, chosen.precision
@@ -142,7 +142,7 @@ def select(
 
     ``fresh`` measures in any case. See `open_backbone` for the rest.
     """
-    _check_precision(precision)
+    check_precision(precision)
     if precision != _AUTO:
         request.at(precision)  # raises where there is no network for it
     probes = {name: BACKENDS[name].probe(request.device) for name in _names(backend, request.device)}
@@ -246,7 +246,14 @@ def _refused(manifest: Manifest, mode: str | None) -> dict[str, str]:
     return {precision: reason for precision, reason in reasons.items() if reason}
 
 
-def _check_precision(precision: str) -> None:
+def check_backend(backend: str) -> None:
+    """Raise UsageError unless it is the name of a backend, or ``"auto"``."""
+    if backend != _AUTO and backend not in BACKENDS:
+        raise UsageError(f"There is no backend '{backend}': choose one of auto, {', '.join(BACKENDS)}.")
+
+
+def check_precision(precision: str) -> None:
+    """Raise UsageError unless it is the name of a precision, or ``"auto"``."""
     if precision not in (_AUTO, *PRECISIONS):
         raise UsageError(f"There is no precision '{precision}': choose one of auto, {', '.join(PRECISIONS)}.")
 
@@ -255,8 +262,7 @@ def _names(backend: str, device: str) -> tuple[str, ...]:
     kind = device.partition(":")[0]
     if backend == _AUTO:
         return tuple(name for name in BACKENDS if kind in BACKENDS[name].devices)
-    if backend not in BACKENDS:
-        raise UsageError(f"There is no backend '{backend}': choose one of auto, {', '.join(BACKENDS)}.")
+    check_backend(backend)
     return (backend,)
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, their numbers checked before a command begins."""
+"""Options that several commands share, checked before a command begins: it may have to fetch a model first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import typer
 
 from pc_engine.arguments import MOST_THREADS, maybe_whole_number
 from pc_engine.backbone import LARGEST_BATCH
+from pc_engine.devices import check_device_name
 from pc_engine.errors import UsageError
+from pc_engine.selection import check_backend, check_precision
 
 # What scikit-learn takes; NumPy takes larger ones, too.
 _LARGEST_SEED = 2**32 - 1
@@ -16,6 +18,21 @@ _LARGEST_SEED = 2**32 - 1
 
 def _workers(value: int | None) -> int | None:
     return maybe_whole_number("workers", value, MOST_THREADS)
+
+
+def _backend(value: str) -> str:
+    check_backend(value)
+    return value
+
+
+def _precision(value: str) -> str:
+    check_precision(value)
+    return value
+
+
+def _device(value: str) -> str:
+    check_device_name(value)
+    return value
 
 
 def _batch_size(value: int | None) -> int | None:
@@ -38,9 +55,16 @@ Model = Annotated[
     str | None,
     typer.Option("--model", help="A model's name or directory; left out, the best one installed for the mode."),
 ]
-Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime, openvino, tensorrt or cudnn.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16, fp16, or int8 (see build --calibrate).")]
-Device = Annotated[str, typer.Option("--device", help="auto (a GPU, if one can be used), cpu, cuda or cuda:NUMBER.")]
+Backend = Annotated[
+    str, typer.Option("--backend", help="auto, onnxruntime, openvino, tensorrt or cudnn.", callback=_backend)
+]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", help="auto, fp32, bf16, fp16, or int8 (see build --calibrate).", callback=_precision),
+]
+Device = Annotated[
+    str, typer.Option("--device", help="auto (a GPU, if one can be used), cpu, cuda or cuda:NUMBER.", callback=_device)
+]
 BatchSize = Annotated[
     int | None,
     typer.Option("--batch-size", help="Images per batch; left out, as suits the model.", callback=_batch_size),

@@ -416,9 +416,17 @@ def test_wrong_use_is_said_in_a_sentence(
         open_engine(**options)
 
 
-def test_a_wrong_argument_is_said_before_a_model_is_looked_for() -> None:
-    with pytest.raises(UsageError, match="batch_size is 0"):
-        Engine("no-such-model", batch_size=0)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"backend": "tpu"}, "no backend 'tpu'"),
+        ({"precision": "FP32"}, "no precision 'FP32'"),
+    ],
+)
+def test_a_wrong_argument_is_said_before_a_model_is_looked_for(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Engine("no-such-model", **options)
 
 
 def test_numbers_of_numpy_are_numbers(open_engine: Callable[..., Engine], scenes: Path) -> None:

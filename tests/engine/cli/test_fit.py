@@ -216,6 +216,9 @@ def test_embedded_model_asks_for_a_copy(pc_engine, counted):
         (("fit-counter", ".", "--workers", "-1"), "workers is -1, expected a number of at least 1."),
         (("fit-signatures", ".", "--workers", "0"), "workers is 0, expected a number of at least 1."),
         (("fit-counter", ".", "--batch-size", "5000"), "batch_size is 5,000, expected a number of at most 1,024."),
+        (("fit-counter", ".", "--backend", "tpu"), "There is no backend 'tpu'"),
+        (("fit-signatures", ".", "--precision", "FP32"), "There is no precision 'FP32'"),
+        (("fit-counter", ".", "--device", "gpu"), "There is no device 'gpu'"),
         (("fit-counter", ".", "--seed", "-1"), "The seed is -1, expected a number from 0 to 4,294,967,295."),
         (("fit-counter", ".", "--seed", "4294967296"), "The seed is 4294967296, expected a number from 0"),
         (("fit-signatures", ".", "--rank", "best"), "There is no ranking 'best': choose one of max, contrast."),
@@ -226,6 +229,15 @@ def test_wrong_use(pc_engine, tiny_directory, tmp_path, monkeypatch, arguments, 
     outcome = pc_engine(*arguments, "--model", tiny_directory)
     assert outcome.code == 2
     assert expected in outcome.err
+
+
+@pytest.mark.parametrize("option", [("--backend", "tpu"), ("--precision", "FP32"), ("--device", "gpu")])
+@pytest.mark.parametrize("command", ["fit-counter", "fit-signatures", "evaluate", "build"])
+def test_a_name_that_is_none_is_said_before_a_model_is_fetched(pc_engine, command, option):
+    words = ("no-such-model",) if command == "build" else ("nowhere", "--model", "no-such-model")
+    outcome = pc_engine(command, *words, *option)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"pc-engine: There is no {option[0][2:]} '{option[1]}': choose ")
 
 
 def test_evaluate_prints_the_paper_beside(pc_engine, counted, tiny_directory):
