@@ -62,13 +62,16 @@ def build(
     With --calibrate, quantise it first (int8), and measure on photos how far its classes and counts are from fp32.
     """
     place = choose_device(device, backend, precision, remark(as_json))
+    asked = [find_mode(mode)] if mode else None
+    if calibrate is not None and precision not in _CALIBRATED:
+        raise UsageError(f"--calibrate goes with --precision {' or '.join(_CALIBRATED)}, got '{precision}'.")
+    if calibrate is not None and images < MIN_IMAGES:
+        raise UsageError(f"--images is {images}, expected at least {MIN_IMAGES}.")
+    if calibrate is None and out is not None:
+        raise UsageError("--out goes with --calibrate: compiled networks are kept in the cache, not in the model.")
     loaded = find_model(model, remark(as_json))
-    modes = [find_mode(mode)] if mode else _modes(loaded)
+    modes = asked or _modes(loaded)
     if calibrate is not None:
-        if precision not in _CALIBRATED:
-            raise UsageError(f"--calibrate goes with --precision {' or '.join(_CALIBRATED)}, got '{precision}'.")
-        if images < MIN_IMAGES:
-            raise UsageError(f"--images is {images}, expected at least {MIN_IMAGES}.")
         loaded, target = target_of(loaded, out)
         pixels = loaded.manifest.input
         photos = read_calibration_images(
@@ -83,8 +86,6 @@ def build(
         loaded = _calibrate(loaded, target, precision, photos, backend, quiet=as_json)
         if not as_json:
             _print_fidelity(loaded, precision, photos)
-    elif out is not None:
-        raise UsageError("--out goes with --calibrate: compiled networks are kept in the cache, not in the model.")
     # A model with nothing fitted yet can still be measured; c2p reads the fewest outputs.
     built = []
     for item in modes or [MODES["c2p"]]:

@@ -211,3 +211,17 @@ def test_a_manifest_from_before_there_were_quantised_networks_is_read(pc_engine,
     del raw["quantised"], raw["fidelity"], raw["sha256"]
     (old / MANIFEST_FILE).write_text(json.dumps(raw))
     assert pc_engine("build", old, "--precision", "int8", "--calibrate", photos, "--mode", "c2p").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--mode", "x"), "There is no mode 'x'"),
+        (("--out", "out"), "--out goes with --calibrate"),
+        (("--calibrate", "photos"), "--calibrate goes with --precision int8 or bf16, got 'auto'"),
+    ],
+)
+def test_build_looks_at_its_arguments_before_a_model_is_fetched(pc_engine, arguments, expected):
+    outcome = pc_engine("build", "no-such-model", *arguments)
+    assert outcome.code == 2
+    assert expected in outcome.err
