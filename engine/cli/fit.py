@@ -71,12 +71,12 @@ def fit_counter(
         raise UsageError(f"--max-count is {max_count:,}, expected at most {_LARGEST_LABEL:,}: a label needs images.")
     if folds < 2:
         raise UsageError(f"--folds is {folds}, expected at least 2.")
-    loaded = find_model(model, remark(quiet))
-    loaded, target = target_of(loaded, out)
+    # Ahead of the model, which may have to be fetched first.
     labelled = read_labelled(data)
     images = [image for image in labelled.images if image.count is not None]
     counts = [image.count for image in images if image.count is not None]
     labels = _labels(counts, max_count, remark(quiet))
+    loaded, target = target_of(find_model(model, remark(quiet)), out)
     # Where the model points by itself, mode combined learns how far to believe what it finds.
     sees_classes = not loaded.missing_parts(MODES["p2c"])
     backbone = open_network(
@@ -148,10 +148,9 @@ def fit_signatures(
 
     if rank not in RANKS:
         raise UsageError(f"There is no ranking '{rank}': choose one of {', '.join(RANKS)}.")
-    loaded = find_model(model, remark(quiet))
-    loaded, target = target_of(loaded, out)
-    check_depth(depth, loaded.manifest)
     labelled = read_labelled(data)
+    loaded, target = target_of(find_model(model, remark(quiet)), out)
+    check_depth(depth, loaded.manifest)
     class_ids = _class_ids(labelled.images, loaded.manifest, remark(quiet))
     backbone = open_network(
         loaded,

@@ -231,6 +231,13 @@ def test_wrong_use(pc_engine, tiny_directory, tmp_path, monkeypatch, arguments, 
     assert expected in outcome.err
 
 
+@pytest.mark.parametrize("command", ["fit-counter", "fit-signatures", "evaluate"])
+def test_data_that_is_not_there_is_said_before_a_model_is_fetched(pc_engine, command):
+    outcome = pc_engine(command, "nowhere", "--model", "no-such-model")
+    assert outcome.code == 2
+    assert outcome.err.startswith("pc-engine: There is no file or folder 'nowhere'")
+
+
 @pytest.mark.parametrize("option", [("--backend", "tpu"), ("--precision", "FP32"), ("--device", "gpu")])
 @pytest.mark.parametrize("command", ["fit-counter", "fit-signatures", "evaluate", "build"])
 def test_a_name_that_is_none_is_said_before_a_model_is_fetched(pc_engine, command, option):
