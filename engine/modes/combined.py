@@ -24,10 +24,10 @@ from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
 from pc_engine.modes.classify import predict_class
+from pc_engine.modes.grid import USUAL_GRID, grid_side
 from pc_engine.modes.limits import LENGTH, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
 from pc_engine.modes.p2c import (
-    USUAL_GRID,
     P2CSettings,
     class_heatmap,
     cluster_pointers,
@@ -224,7 +224,7 @@ def _cluster_ellipses(
     peak = sound.max(axis=(1, 2), keepdims=True)
     sound = sound / xp.where(peak > 0, peak, 1)
     height, width = sound.shape[1:]
-    reach = pointing.cutoff * max(height, width) / USUAL_GRID
+    reach = pointing.cutoff * grid_side(height, width) / USUAL_GRID
     if pointing.clusters == "merged":
         peaks = density_peaks(sound, cutoff=reach, min_density=0, min_distance=0)
         merged = merge_clusters(peaks.labels, sound, peaks.n_clusters, count, slots=peaks.centres.shape[1])

@@ -20,6 +20,7 @@ from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, selected_hea
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD, SIGNATURE_SETTING, SIGNATURES_FILE, Manifest
 from pc_engine.modes.classify import predict_class, predict_classes
+from pc_engine.modes.grid import USUAL_GRID, grid_side
 from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
 from pc_engine.signatures import SignatureDictionary
@@ -29,8 +30,6 @@ CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan", "cuml-dbscan")
 Signature = Literal["dictionary", "evidence"]
 _SIGNATURES: tuple[Signature, ...] = ("dictionary", "evidence")
 
-#: Side of VGG's grid, for which lengths in the settings are given.
-USUAL_GRID = 14
 # Shares of the grid's side.
 _EVIDENCE_CUTOFF = 1 / 14
 _EVIDENCE_DISTANCE = 1 / 7
@@ -158,10 +157,12 @@ def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, An
     with the grid, whose size is the network's.
     """
     if signature_source(manifest) != EVIDENCE:
-        sides = [min(manifest.taps[name].shape[1:]) for name in ("conv_prev", "conv_last") if name in manifest.taps]
+        sides = [
+            grid_side(*manifest.taps[name].shape[1:]) for name in ("conv_prev", "conv_last") if name in manifest.taps
+        ]
         scale = max(sides, default=USUAL_GRID) / USUAL_GRID
         return {"cutoff": P2CSettings.cutoff * scale, "min_distance": P2CSettings.min_distance * scale}
-    side = min(manifest.taps[manifest.evidence_maps].shape[1:])
+    side = grid_side(*manifest.taps[manifest.evidence_maps].shape[1:])
     return {
         "signature": EVIDENCE,
         **({"mean_factor": 0.0} if cluster in (None, "density-peaks") else {}),

@@ -25,11 +25,24 @@ def test_default_lengths_grow_with_the_finest_grid(tiny_manifest: Manifest, side
     assert found == P2CSettings(cutoff=usual.cutoff * side / 14, min_distance=usual.min_distance * side / 14)
 
 
+@pytest.mark.parametrize("evidence", [False, True])
+def test_lengths_go_by_the_number_of_cells_whatever_their_rows_and_columns(
+    tiny_manifest: Manifest, evidence: bool
+) -> None:
+    found = []
+    for grid in ((14, 14), (7, 28), (28, 7)):
+        taps = {**tiny_manifest.taps, "conv_last": Tap("second_relu", (5, *grid)), "conv_prev": Tap("a", (5, *grid))}
+        if evidence:
+            taps["evidence"] = Tap("evidence", (5,))
+        found.append(settings_for(replace(tiny_manifest, taps=taps, settings={})).p2c)
+    assert found[0] == found[1] == found[2]
+
+
 def with_grid(manifest: Manifest, side: int) -> Manifest:
     """The manifest without settings, whose last maps have half the side of those before."""
     taps = {
         **manifest.taps,
-        "conv_prev": Tap("first_relu", (5, side, side + 1)),
+        "conv_prev": Tap("first_relu", (5, side, side)),
         "conv_last": Tap("second_relu", (5, side // 2, side // 2)),
     }
     return replace(manifest, taps=taps, settings={})
