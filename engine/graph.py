@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 
 from pc_engine import graph_shapes
 from pc_engine.errors import ManifestError, ModelError
-from pc_engine.graph_names import fresh_name, names_of, rename, stored_tensors
+from pc_engine.graph_names import fresh_name, names_of, rename, stored_names, stored_tensors
 from pc_engine.graph_pruning import Part, keep_part, part_behind
 from pc_engine.manifest import Manifest, NetworkInput
 
@@ -84,7 +84,7 @@ def input_tensor(model: onnx.ModelProto, name: str | None = None) -> onnx.ValueI
     ManifestError
         If there is no input ``name``, or ``name`` is None and there is more than one.
     """
-    initializers = {tensor.name for tensor in model.graph.initializer}
+    initializers = set(stored_names(model.graph))
     inputs: dict[str, onnx.ValueInfoProto] = {
         value.name: value for value in model.graph.input if value.name not in initializers
     }
@@ -265,12 +265,13 @@ def _keep_only_input(model: onnx.ModelProto, part: Part, wanted: _Wanted) -> onn
     declared = wanted.pixels
     pixels = onnx.ValueInfoProto()
     pixels.CopyFrom(input_tensor(model, declared.tensor))
-    initializers = {tensor.name for tensor in model.graph.initializer}
+    initializers = set(stored_names(model.graph))
     for value in model.graph.input:
         if value.name in part.tensors and value.name not in initializers and value.name != declared.tensor:
             raise ModelError(
                 f"The taps {sorted(wanted.tensors)} of '{wanted.name}' need a second input, '{value.name}'; only "
-                f"networks with one image input can be run."
+                f"networks with one image input can be run, so store its value in the file, as an initializer of that "
+                f"name."
             )
     tensor_type = pixels.type.tensor_type
     allowed = (TensorProto.UINT8,) if declared.dtype == "uint8" else (TensorProto.FLOAT, TensorProto.FLOAT16)

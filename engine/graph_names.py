@@ -24,10 +24,15 @@ def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
             rename(subgraph, names)
 
 
-def names_of(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield every tensor name of ``graph`` and its subgraphs."""
+def stored_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the tensors of ``graph`` whose values it holds; old files list them among its inputs as well."""
     yield from (tensor.name for tensor in graph.initializer)
     yield from (sparse.values.name for sparse in graph.sparse_initializer)
+
+
+def names_of(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield every tensor name of ``graph`` and its subgraphs."""
+    yield from stored_names(graph)
     for value in (*graph.input, *graph.output):
         yield value.name
     for node in graph.node:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,12 @@ import onnx
 import onnxruntime
 
 from pc_engine.errors import ManifestError, ModelError, UsageError
+from pc_engine.export.classifier_input import complete_input
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
 from pc_engine.export.tap_names import GRID_TAPS, find_taps
-from pc_engine.graph import BATCH, IMAGE, cut_graph, input_tensor, load_graph
+from pc_engine.graph import BATCH, IMAGE, cut_graph, load_graph
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, MAPS_OF_HEAD, Manifest, NetworkInput, Tap
 from pc_engine.out_folder import check_vacant
 
@@ -47,7 +47,7 @@ def import_classifier(
     Parameters
     ----------
     onnx_path
-        A one-file ONNX network with one image input.
+        A one-file ONNX network; of its inputs the taps may depend on one, the image.
     out_dir
         The directory to make; it may exist only if it is empty.
     name
@@ -56,8 +56,9 @@ def import_classifier(
         Tap name to the tensor that plays this role, or to the node whose first output does. ``conv_last`` and
         ``logits`` are needed.
     pixels
-        How the given network takes pixels; an empty ``tensor`` stands for its only input, and ``dtype`` is read from
-        the network.
+        How the given network takes pixels. An empty ``tensor`` stands for the only input that the taps depend on, a
+        ``height`` and ``width`` of 0 for what the network declares, else 224, and an empty ``layout`` for that of its
+        three channels, else NCHW; ``dtype`` is read from the network.
     count_features
         Taps that feed the count SVM.
     cooccurrences
@@ -90,10 +91,8 @@ def import_classifier(
     check_normalisation(pixels.mean, pixels.std)
     _check_readable(onnx_path)
     model = load_graph(onnx_path)
-    given = input_tensor(model, pixels.tensor or None)
-    takes_bytes = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    pixels = replace(pixels, tensor=given.name, dtype="uint8" if takes_bytes else "float32")
     tensors = find_taps(model, onnx_path, taps, count_features)
+    pixels = complete_input(model, tensors, pixels)
     logits = _before_softmax(model, tensors["logits"])
     if logits != tensors["logits"]:
         report(f"The tap 'logits' names probabilities: what their softmax takes is used in their place ('{logits}').")

@@ -32,7 +32,7 @@ def export_vgg(
     source: str | None = None,
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
-    size: int | None = None,
+    size: tuple[int, int] | None = None,
     cooccurrences: Sequence[Cooccurrence] = (),
 ) -> Manifest:
     """Make a model directory from VGG weights.
@@ -53,7 +53,7 @@ def export_vgg(
         Normalisation of the pixels, 0..255 RGB, where the weights were trained with another one than is usual for
         files of this kind.
     size
-        Side of the input in pixels, a multiple of what the weights were trained for; None for just that.
+        Height and width of the input in pixels, multiples of what the weights were trained for; None for just that.
     cooccurrences
         Taps to compute beside the usual ones, from maps among these; the count SVM reads them after the others.
 
@@ -76,7 +76,7 @@ def export_vgg(
     """
     spec = find_architecture(architecture) if isinstance(architecture, str) else architecture
     if size is not None:
-        spec = spec.at_size(size)
+        spec = spec.at_size(*size)
     check_vacant(out_dir)
     check_normalisation(mean or (), std or ())
     loaded = read_weights(weights, spec)

@@ -83,20 +83,25 @@ class VggSpec:
     trained_size
         Height and width in pixels that fc6 was trained for.
     scale
-        Multiple of that which the input has. The convolutions see as much more detail; their last maps are averaged
-        over ``scale`` x ``scale`` cells for fc6, as torchvision's VGG does it (``AdaptiveAvgPool2d``).
+        Multiples of that which the input's height and width are. The convolutions see as much more detail; their last
+        maps are averaged over ``scale`` cells for fc6, as torchvision's VGG does it (``AdaptiveAvgPool2d``).
     """
 
     name: str
     blocks: tuple[tuple[int, ...], ...]
     fc_width: int = 4096
     trained_size: int = 224
-    scale: int = 1
+    scale: tuple[int, int] = (1, 1)
 
     @property
-    def size(self) -> int:
+    def size(self) -> tuple[int, int]:
         """Height and width of the input in pixels."""
-        return self.trained_size * self.scale
+        return self.trained_size * self.scale[0], self.trained_size * self.scale[1]
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the input is larger than what fc6 was trained for."""
+        return self.scale != (1, 1)
 
     @property
     def pooled_shape(self) -> tuple[int, int, int]:
@@ -104,22 +109,22 @@ class VggSpec:
         side = self.trained_size // 2 ** len(self.blocks)
         return self.blocks[-1][-1], side, side
 
-    def at_size(self, size: int) -> VggSpec:
-        """Return the same network for inputs of another size.
+    def at_size(self, height: int, width: int) -> VggSpec:
+        """Return the same network for inputs of another size in pixels.
 
         Raises
         ------
         UsageError
-            If that is no multiple of what it was trained for.
+            If a side is no multiple of what it was trained for.
         """
-        scale, rest = divmod(size, self.trained_size)
-        if rest or scale < 1:
-            examples = ", ".join(str(self.trained_size * times) for times in (1, 2, 3))
-            raise UsageError(
-                f"{self.name} takes multiples of {self.trained_size} pixels, and {size} is none: choose one of "
-                f"{examples}, ..."
-            )
-        return replace(self, scale=scale)
+        for side in (height, width):
+            if side < 1 or side % self.trained_size:
+                examples = ", ".join(str(self.trained_size * times) for times in (1, 2, 3))
+                raise UsageError(
+                    f"{self.name} takes multiples of {self.trained_size} pixels, and {side} is none: choose one of "
+                    f"{examples}, ..."
+                )
+        return replace(self, scale=(height // self.trained_size, width // self.trained_size))
 
     def layers(self) -> Iterator[Layer]:
         """Yield the layers with weights, from input to logits."""
@@ -173,8 +178,8 @@ def build_vgg(
     Returns
     -------
     onnx.ModelProto
-        Input ``image`` uint8 [N, size, size, 3] RGB; outputs ``conv_prev``, ``conv_last``, ``pool5``, ``fc6``,
-        ``fc7`` (all after ReLU), ``logits`` and ``evidence``, float32.
+        Input ``image`` uint8 [N, H, W, 3] RGB of the specification's size; outputs ``conv_prev``, ``conv_last``,
+        ``pool5``, ``fc6``, ``fc7`` (all after ReLU), ``logits`` and ``evidence``, float32.
     """
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="pc-engine")
     model.opset_import.append(helper.make_opsetid("", OPSET))
@@ -182,8 +187,8 @@ def build_vgg(
     graph = _GraphWriter(model.graph)
     tensor = _add_features(graph, spec, {**weights, _FIRST: _fold(weights[_FIRST], mean, std)}, _add_pixels(graph))
     _add_classifier(graph, weights, tensor)
-    size, declare = spec.size, helper.make_tensor_value_info
-    model.graph.input.append(declare("image", TensorProto.UINT8, ["N", size, size, 3]))
+    declare = helper.make_tensor_value_info
+    model.graph.input.append(declare("image", TensorProto.UINT8, ["N", *spec.size, 3]))
     append_evidence(model, "logits")
     for name, tap in vgg_taps(spec, weights["classifier.6.weight"].shape[0]).items():
         model.graph.output.append(declare(name, TensorProto.FLOAT, ["N", *tap.shape]))
@@ -210,11 +215,10 @@ def _add_features(graph: _GraphWriter, spec: VggSpec, weights: Mapping[str, np.n
         tap = {n_convs - 1: "conv_prev", n_convs: "conv_last"}.get(layer.index) if is_last_block else None
         tensor = graph.node("Relu", [tensor], tap or f"conv{layer.block}_{layer.index}")
         if layer.index == n_convs:
-            pooled = "pool5" if is_last_block and spec.scale == 1 else f"block{layer.block}_pool"
+            pooled = "pool5" if is_last_block and not spec.is_scaled else f"block{layer.block}_pool"
             tensor = graph.node("MaxPool", [tensor], pooled, kernel_shape=[2, 2], strides=[2, 2])
-    if spec.scale > 1:
-        window = [spec.scale, spec.scale]
-        tensor = graph.node("AveragePool", [tensor], "pool5", kernel_shape=window, strides=window)
+    if spec.is_scaled:
+        tensor = graph.node("AveragePool", [tensor], "pool5", kernel_shape=[*spec.scale], strides=[*spec.scale])
     return tensor
 
 
@@ -230,7 +234,7 @@ def _add_classifier(graph: _GraphWriter, weights: Mapping[str, np.ndarray], tens
 def vgg_taps(spec: VggSpec, n_classes: int) -> dict[str, Tap]:
     """Return the taps of a network with ``n_classes`` logits, from input to output."""
     channels, height, width = spec.pooled_shape
-    grid = 2 * height * spec.scale, 2 * width * spec.scale
+    grid = 2 * height * spec.scale[0], 2 * width * spec.scale[1]
     taps = {
         "conv_prev": (spec.blocks[-1][-2], *grid),
         "conv_last": (channels, *grid),
@@ -245,7 +249,7 @@ def vgg_taps(spec: VggSpec, n_classes: int) -> dict[str, Tap]:
 
 def vgg_input(spec: VggSpec, mean: tuple[float, float, float], std: tuple[float, float, float]) -> NetworkInput:
     """Return the manifest's record of the input; ``mean`` and ``std`` are folded into the graph already."""
-    return NetworkInput("image", spec.size, spec.size, mean=mean, std=std)
+    return NetworkInput("image", *spec.size, mean=mean, std=std)
 
 
 def _fold(kernel: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

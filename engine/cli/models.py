@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +17,8 @@ from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError
 from pc_engine.manifest import EVIDENCE, Manifest, NetworkInput
 
-# Pixels, of an ONNX network for which no size is given.
-_SIZE = 224
+# Pixels along a side, as in a manifest.
+_LARGEST_SIDE = 16_384
 
 
 def models(as_json: options.AsJson = False) -> None:
@@ -65,12 +66,17 @@ def export(
         ),
     ] = None,
     size: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            "--size", help="Side of the square input in pixels; left out, 224. More shows small objects in finer maps."
+            "--size",
+            help="Side of the input in pixels, or HEIGHTxWIDTH; left out, what an ONNX network declares, else 224. "
+            "More shows small objects in finer maps.",
         ),
     ] = None,
-    layout: Annotated[str, typer.Option("--layout", help="ONNX only: NCHW or NHWC.")] = "NCHW",
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", help="ONNX only: NCHW or NHWC; left out, where the input has its three channels."),
+    ] = None,
     channels: Annotated[str, typer.Option("--channels", help="ONNX only: RGB or BGR.")] = "RGB",
     background_class: Annotated[
         int, typer.Option("--background-class", help='ONNX only: the logit that means "no object", if there is one.')
@@ -86,17 +92,16 @@ def export(
     from pc_engine.export import ARCHITECTURES, Cooccurrence, export_vgg, import_classifier, read_class_names
 
     cooccurrences = [Cooccurrence(*_tap_and_distance(text)) for text in cooccurrence or ()]
-
+    height_and_width = None if size is None else _height_and_width(size)
     names: tuple[str, ...] = ()
     if classes is not None:
         names = imagenet_class_names() if classes == "imagenet" else read_class_names(Path(classes))
     if Path(weights).suffix.lower() == ".onnx":
         taps = _taps(tap or [])
         pixels = NetworkInput(
-            tensor="",
-            height=size or _SIZE,
-            width=size or _SIZE,
-            layout=_one_of("--layout", layout, ("NCHW", "NHWC")),
+            "",
+            *(height_and_width or (0, 0)),
+            layout="" if layout is None else _one_of("--layout", layout, ("NCHW", "NHWC")),
             channels=_one_of("--channels", channels, ("RGB", "BGR")),
             mean=_triple("--mean", mean) or (0.0, 0.0, 0.0),
             std=_triple("--std", std) or (1.0, 1.0, 1.0),
@@ -130,7 +135,7 @@ def export(
             licence=licence,
             mean=_triple("--mean", mean),
             std=_triple("--std", std),
-            size=size,
+            size=height_and_width,
             cooccurrences=cooccurrences,
         )
     _print_exported(manifest, out)
@@ -138,7 +143,8 @@ def export(
 
 def _print_exported(manifest: Manifest, out: Path) -> None:
     rows = [(name, tap.tensor, " x ".join(map(str, tap.shape))) for name, tap in manifest.taps.items()]
-    print_table(f"{manifest.name} in {out}", ("tap", "tensor", "shape"), rows)
+    size = f"{manifest.input.height} x {manifest.input.width} pixels"
+    print_table(f"{manifest.name} in {out}, for {size}", ("tap", "tensor", "shape"), rows)
     if EVIDENCE in manifest.taps:
         print_line(f"Mode p2c runs as it is. Next: pc-engine fit-counter DATA --model {out} (modes c2p, combined).")
         return
@@ -163,6 +169,17 @@ def _tap_and_distance(text: str) -> tuple[str, int]:
     if not (tap and separator and cells.isascii() and cells.isdigit()):
         raise UsageError(f"--cooccurrence {text} is not a tap and a distance in cells: write it as conv_last@0.")
     return tap, int(cells)
+
+
+def _height_and_width(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text.strip().lower())
+    height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not (0 < height <= _LARGEST_SIDE and 0 < width <= _LARGEST_SIDE):
+        raise UsageError(
+            f"--size {text} is neither a side nor HEIGHTxWIDTH, in pixels up to {_LARGEST_SIDE:,}: write it as 224 or "
+            f"192x256."
+        )
+    return height, width
 
 
 def _triple(option: str, text: str | None) -> tuple[float, float, float] | None:

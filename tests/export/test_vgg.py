@@ -23,8 +23,8 @@ TOLERANCE = 1e-4
 def images_of(spec, n, seed=0):
     """Return one image of noise, and one of a smooth ramp with a saturated corner: borders that are not mean grey."""
     rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (n, spec.size, spec.size, 3), dtype=np.uint8)
-    images[-1] = np.linspace(0, 255, spec.size).astype(np.uint8)[:, None, None]
+    images = rng.integers(0, 256, (n, *spec.size, 3), dtype=np.uint8)
+    images[-1] = np.linspace(0, 255, spec.size[0]).astype(np.uint8)[:, None, None]
     images[-1, :8, :8] = 255
     return images
 
@@ -149,13 +149,15 @@ def test_random_weights_keep_the_signal(tiny):
     assert not np.array_equal(again["classifier.6.weight"], random_weights(spec, 1)["classifier.6.weight"])
 
 
-def test_a_larger_input_gives_finer_maps_and_the_same_classifier(tiny, tiny_weights, torch_taps):
-    large = tiny.at_size(128)
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (64, 192), (128, 64)])
+def test_a_larger_input_gives_finer_maps_and_the_same_classifier(tiny, tiny_weights, torch_taps, height, width):
+    large = tiny.at_size(height, width)
     model = build_vgg(large, tiny_weights)
     onnx.checker.check_model(model, full_check=True)
     images = images_of(large, 3)
     wanted = torch_taps(large.blocks, tiny_weights, images)
-    assert wanted["conv_last"].shape == (3, 16, 8, 8)
+    assert wanted["conv_last"].shape == (3, 16, height // 16, width // 16)
+    assert (3, *vgg_taps(large, 7)["conv_last"].shape) == wanted["conv_last"].shape
     assert wanted["pool5"].shape == (3, *tiny.pooled_shape)
     for run in RUNTIMES.values():
         assert_parity(run(model.SerializeToString(), images), wanted)
@@ -165,4 +167,4 @@ def test_a_larger_input_gives_finer_maps_and_the_same_classifier(tiny, tiny_weig
 def test_a_size_that_is_no_multiple_is_wrong_use(tiny, size):
     expected = f"tiny takes multiples of 64 pixels, and {size} is none: choose one of 64, 128"
     with pytest.raises(UsageError, match=expected):
-        tiny.at_size(size)
+        tiny.at_size(64, size)

@@ -17,7 +17,7 @@ TIMM_NAMES = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2"
 
 
 def to_timm(spec, weights):
-    side = spec.size // 2 ** len(spec.blocks)
+    side = spec.trained_size // 2 ** len(spec.blocks)
     shapes = {
         "classifier.0.weight": (spec.fc_width, spec.blocks[-1][-1], side, side),
         "classifier.3.weight": (spec.fc_width, spec.fc_width, 1, 1),
@@ -31,7 +31,7 @@ def to_timm(spec, weights):
 
 def to_keras(spec, weights):
     """Return (layer, array) pairs such that Keras' network on BGR computes what PyTorch's does on RGB."""
-    side = spec.size // 2 ** len(spec.blocks)
+    side = spec.trained_size // 2 ** len(spec.blocks)
     names = [f"block{b}_conv{k}" for b, widths in enumerate(spec.blocks, 1) for k in range(1, len(widths) + 1)]
     layers = [name.rpartition(".")[0] for name in weights if name.endswith("weight")]
     for name, layer in zip([*names, "fc1", "fc2", "predictions"], layers, strict=True):

@@ -80,14 +80,14 @@ def test_a_network_that_scales_its_pixels_itself_gives_the_references_taps(preci
     assert tap_difference(found, OnnxRuntimeBackend().compile(request).infer(images)) < TOLERANCE[precision]
 
 
-@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("scale", [(1, 1), (2, 2), (1, 3)])
 def test_vgg_gives_the_references_taps_with_evidence_and_cooccurrence(precision, scale):
     blocks = ((8,), (16,), (16, 24), (24, 24), (24, 24))
     spec = VggSpec("small", blocks, fc_width=40, trained_size=64, scale=scale)
     model = build_vgg(spec, random_weights(spec, seed=0, n_classes=10))
     for distance in (0, 1):
         append_cooccurrence(model, Cooccurrence("conv_last", distance))
-    images = probe_images(spec.size, spec.size, 3)
+    images = probe_images(*spec.size, 3)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [value.name for value in model.graph.output]
     expected = dict(zip(names, session.run(names, {"image": images}), strict=True))

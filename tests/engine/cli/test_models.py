@@ -65,6 +65,26 @@ def test_export_of_an_onnx_network_runs_in_both_modes(pc_engine, tiny_directory,
         assert outcome.json()["n"] == 40
 
 
+def test_size_and_layout_are_the_networks_own_unless_given(pc_engine, tiny_directory, tmp_path):
+    network = onnx.load(tiny_directory / NETWORK_FILE)
+    options = ("--tap", "conv_last=first_relu", "--tap", "logits=scores")
+    cases = [((48, 96), "", (48, 96)), (("H", "W"), "--size=96X48", (96, 48)), (("H", "W"), "--size=64", (64, 64))]
+    for k, (sides, given, expected) in enumerate(cases):
+        for axis, side in zip(network.graph.input[0].type.tensor_type.shape.dim[1:], (*sides, 3), strict=False):
+            axis.Clear()
+            setattr(axis, "dim_param" if isinstance(side, str) else "dim_value", side)
+        onnx.save(network, tmp_path / "mine.onnx")
+        out = tmp_path / f"mine{k}"
+        exported = pc_engine(
+            "export", "mine", "--weights", tmp_path / "mine.onnx", "--out", out, *options, *given.split()
+        )
+        assert exported.code == 0, exported.err
+        manifest = read_manifest(out)
+        assert (manifest.input.height, manifest.input.width) == expected
+        assert manifest.taps["conv_last"].shape == (5, expected[0] // 8, expected[1] // 8)
+        assert f"for {expected[0]} x {expected[1]} pixels" in " ".join(exported.out.split())
+
+
 def test_cooccurrence_is_exported_for_the_counter(pc_engine, tiny_directory, tmp_path):
     out = tmp_path / "mine"
     exported = _export(
@@ -153,6 +173,11 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("mine", "--weights", "x.onnx", "--cooccurrence", "conv_last"), "write it as conv_last@0"),
         (("mine", "--weights", "x.onnx", "--cooccurrence", "conv_last@-1"), "a tap and a distance in cells"),
         (("mine", "--weights", "x.onnx", "--mean", "1,2"), "--mean 1,2 is neither one number nor three"),
+        (("mine", "--weights", "x.onnx", "--size", "0"), "--size 0 is neither a side nor HEIGHTxWIDTH"),
+        (("mine", "--weights", "x.onnx", "--size", "192x"), "write it as 224 or 192x256"),
+        (("mine", "--weights", "x.onnx", "--size", "1x2x3"), "--size 1x2x3 is neither a side nor HEIGHTxWIDTH"),
+        (("mine", "--weights", "x.onnx", "--size", "9" * 5), "in pixels up to 16,384"),
+        (("vgg16", "--weights", "random:0", "--size", "224x300"), "takes multiples of 224 pixels, and 300 is none"),
         (("mine", "--weights", "x.onnx", "--layout", "HWC"), "--layout HWC: choose one of NCHW, NHWC."),
     ],
 )

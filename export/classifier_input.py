@@ -1,0 +1,82 @@
+"""How a given ONNX classifier takes pixels: which of its inputs is the image, and what the file says of that one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import onnx
+
+from pc_engine.errors import ModelError
+from pc_engine.graph import input_tensor
+from pc_engine.graph_names import stored_names
+from pc_engine.graph_pruning import part_behind
+from pc_engine.manifest import NetworkInput
+
+# Pixels, where neither the user nor the network says how many.
+_USUAL_SIZE = 224
+_COLOURS = 3
+_IMAGE_RANK = 4
+# Axes of height and width, and of the channels.
+_AXES = {"NCHW": (2, 3), "NHWC": (1, 2)}
+_CHANNEL_AXIS = {"NCHW": 1, "NHWC": 3}
+
+
+def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: NetworkInput) -> NetworkInput:
+    """Return ``pixels`` with what it leaves open taken from the network.
+
+    Parameters
+    ----------
+    model
+        The network.
+    tensors
+        Tap name to tensor.
+    pixels
+        What is known: an empty ``tensor`` or ``layout`` is open, as are a ``height`` and ``width`` of 0.
+
+    Raises
+    ------
+    ModelError
+        If the taps depend on no input, or on several of which none is the image beyond doubt.
+    ManifestError
+        If there is no input of the name given.
+    """
+    given = input_tensor(model, pixels.tensor or _image_name(model, tensors))
+    takes_bytes = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    sizes = [dim.dim_value for dim in given.type.tensor_type.shape.dim]  # 0 where it is no number
+    layout = pixels.layout or _layout(sizes, takes_bytes)
+    declared = [sizes[axis] if len(sizes) == _IMAGE_RANK else 0 for axis in _AXES[layout]]
+    return replace(
+        pixels,
+        tensor=given.name,
+        layout=layout,
+        dtype="uint8" if takes_bytes else "float32",
+        height=pixels.height or declared[0] or _USUAL_SIZE,
+        width=pixels.width or declared[1] or _USUAL_SIZE,
+    )
+
+
+def _image_name(model: onnx.ModelProto, tensors: Mapping[str, str]) -> str:
+    """Return the input that the taps depend on, leaving out those that have a value in the file."""
+    stored, part = set(stored_names(model.graph)), part_behind(model.graph, tensors.values())
+    needed = [value for value in model.graph.input if value.name in part.tensors and value.name not in stored]
+    if len(needed) > 1:
+        needed = [value for value in needed if len(value.type.tensor_type.shape.dim) == _IMAGE_RANK] or needed
+    if len(needed) == 1:
+        return str(needed[0].name)
+    if not needed:
+        raise ModelError(f"The taps {sorted(tensors)} depend on no input of the network: name others with --tap.")
+    names = ", ".join(f"'{value.name}'" for value in needed)
+    raise ModelError(
+        f"The taps {sorted(tensors)} need the inputs {names}: only networks with one image input can be run, so store "
+        f"the values of all others in the file, as initializers of their names."
+    )
+
+
+def _layout(sizes: list[int], takes_bytes: bool) -> str:
+    """Return on which axis three channels lie; NCHW where both or none could hold them."""
+    channels = {name: sizes[axis] for name, axis in _CHANNEL_AXIS.items()} if len(sizes) == _IMAGE_RANK else {}
+    found = [name for name, size in channels.items() if size == _COLOURS]
+    if len(found) == 1:
+        return found[0]
+    return "NHWC" if takes_bytes else "NCHW"
