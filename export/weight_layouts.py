@@ -1,4 +1,4 @@
-"""The three namings and memory layouts in which VGG weights are published."""
+"""The namings and memory layouts in which VGG weights are published."""
 
 from __future__ import annotations
 
@@ -107,6 +107,24 @@ class _Keras:
         return weight.T
 
 
+class _NumberedKeras(_Keras):
+    """As Keras, but layers are called by their kind and counted: ``conv2d``, ``conv2d_1``, ... and ``dense``, ..."""
+
+    def _layer_name(self, layer: Layer) -> str:
+        if not layer.is_conv:
+            return _counted("dense", layer.index - 1)
+        # torchvision counts a ReLU behind each convolution and the pooling of each block, too.
+        return _counted("conv2d", (int(layer.name.removeprefix("features.")) - layer.block + 1) // 2)
+
+    def is_conv(self, name: str) -> bool:
+        return re.fullmatch(r"conv2d(_\d+)?/kernel", name) is not None
+
+
+def _counted(kind: str, number: int) -> str:
+    return f"{kind}_{number}" if number else kind
+
+
 TORCHVISION: Layout = _Torchvision()
 TIMM: Layout = _Timm()
 KERAS: Layout = _Keras()
+NUMBERED_KERAS: Layout = _NumberedKeras()

@@ -2,7 +2,8 @@
 
 safetensors       torchvision's names, or timm's (fc6 and fc7 as convolutions)
 .pth, .pt         a PyTorch state_dict (needs torch; read with weights_only=True)
-.h5, .hdf5        keras.applications (needs h5py)
+.h5, .hdf5        keras.applications, of Keras 1 to 3 (needs h5py)
+.keras            the same with the model around it, of Keras 3
 random:SEED       He-initialised, for measuring speed
 """
 
@@ -15,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from pc_engine.errors import WeightsError
+from pc_engine.export.keras_files import read_keras, read_keras_archive
 from pc_engine.export.vgg import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, VggSpec
-from pc_engine.export.weight_files import WeightFile, read_keras, read_safetensors, read_torch
-from pc_engine.export.weight_layouts import KERAS, TIMM, TORCHVISION, Layout
+from pc_engine.export.weight_files import WeightFile, read_safetensors, read_torch
+from pc_engine.export.weight_layouts import KERAS, NUMBERED_KERAS, TIMM, TORCHVISION, Layout
 
 RANDOM = "random:"
 
@@ -30,6 +32,7 @@ _READERS = {
     ".pt": read_torch,
     ".h5": read_keras,
     ".hdf5": read_keras,
+    ".keras": read_keras_archive,
 }
 
 
@@ -82,7 +85,7 @@ def read_weights(source: str | Path, architecture: VggSpec) -> VggWeights:
     layout = _layout(file)
     _check_architecture(file, layout, architecture)
     tensors = _convert(file, layout, architecture)
-    if layout is KERAS:
+    if file.is_keras:
         first = "features.0.weight"
         tensors[first] = np.ascontiguousarray(tensors[first][:, ::-1])  # BGR to RGB
         return VggWeights(tensors, CAFFE_MEAN, (1.0, 1.0, 1.0))
@@ -112,7 +115,8 @@ def _seed(source: str) -> int:
 def _layout(file: WeightFile) -> Layout:
     """Return the naming that most of the file's tensors follow."""
     if file.is_keras:
-        return KERAS
+        named = not file.is_numbered or any(KERAS.is_conv(name) for name in file.tensors)
+        return KERAS if named else NUMBERED_KERAS
     return TIMM if any(name.startswith(("pre_logits.", "head.")) for name in file.tensors) else TORCHVISION
 
 

@@ -41,7 +41,7 @@ def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="vgg16, vgg19, or a name for your own ONNX network.")],
     weights: Annotated[
         str,
-        typer.Option("--weights", help="A .safetensors, .pth, .h5 or .onnx file, or random:SEED for benchmarks."),
+        typer.Option("--weights", help="A .safetensors, .pth, .h5, .keras or .onnx file; random:SEED for benchmarks."),
     ],
     out: Annotated[Path, typer.Option("--out", help="The model directory to make.")],
     classes: Annotated[

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import zipfile
 
 import ml_dtypes
 import numpy as np
@@ -52,18 +53,41 @@ KERAS_FORMS = {
     "keras1": ("{0}", "{0}/{0}_W_1:0", "{0}/{0}_b_1:0"),
     "keras2": ("{0}", "{0}/{0}/kernel:0", "{0}/{0}/bias:0"),
     "whole_model": ("model_weights/{0}", "model_weights/{0}/{0}/kernel:0", "model_weights/{0}/{0}/bias:0"),
-    "keras3": ("layers/{0}", "layers/{0}/vars/0", "layers/{0}/vars/1"),
+    "layers": ("layers/{0}", "layers/{0}/vars/0", "layers/{0}/vars/1"),
+    "keras3.5": ("layers/{1}", "layers/{1}/vars/0", "layers/{1}/vars/1"),
+    "keras3.15": ("layers/{1}", "layers/{1}/vars/0", "layers/{1}/vars/1"),
 }
 
 
 def save_keras(path, spec, weights, form="keras2"):
+    """Write what Keras does: its third version counts layers of a kind, and later notes their names beside."""
     h5py = pytest.importorskip("h5py")
     group, kernel_name, bias_name = KERAS_FORMS[form]
+    counts = {}
     with h5py.File(path, "w") as file:
-        file.create_group(group.format("flatten"))  # layers without weights have groups too
+        file.create_group(group.format("flatten", "flatten"))  # layers without weights have groups too
         for layer, kernel, bias in to_keras(spec, weights):
-            file[kernel_name.format(layer)] = kernel
-            file[bias_name.format(layer)] = bias
+            kind = "conv2d" if kernel.ndim == 4 else "dense"
+            counts[kind] = counts.get(kind, -1) + 1
+            names = layer, f"{kind}_{counts[kind]}" if counts[kind] else kind
+            file[kernel_name.format(*names)] = kernel
+            file[bias_name.format(*names)] = bias
+            if form == "keras3.15":
+                file[group.format(*names)]["vars"].attrs["name"] = layer
+        if form in ("keras3.5", "keras3.15"):
+            file.create_group("optimizer/vars")["0"] = np.arange(3)
+            file.create_group("vars")
+
+
+def pack_keras(path, spec, weights, form="keras3.15", member="model.weights.h5", compression=zipfile.ZIP_STORED):
+    """Write a ``.keras`` file: a zip of the weights, and of what the network is made of."""
+    inside = path.with_suffix(".h5")
+    save_keras(inside, spec, weights, form)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("config.json", "{}" * 50)
+        archive.write(inside, member)
+    inside.unlink()
 
 
 def graph_bytes(spec, loaded):
@@ -102,6 +126,15 @@ class TestLayouts:
         save_keras(tmp_path / "w.h5", tiny, tiny_weights, form)
         loaded = read_weights(tmp_path / "w.h5", tiny)
         assert (loaded.mean, loaded.std) == (CAFFE_MEAN, (1.0, 1.0, 1.0))
+        assert list(loaded.tensors) == list(tiny_weights)
+        for name, array in tiny_weights.items():
+            np.testing.assert_array_equal(loaded.tensors[name], array, err_msg=name)
+
+    @pytest.mark.parametrize("form", ["keras3.5", "keras3.15"])
+    def test_keras_archive_holds_the_same_network(self, tmp_path, tiny, tiny_weights, form):
+        pack_keras(tmp_path / "w.keras", tiny, tiny_weights, form)
+        loaded = read_weights(tmp_path / "w.keras", tiny)
+        assert loaded.mean == CAFFE_MEAN
         assert list(loaded.tensors) == list(tiny_weights)
         for name, array in tiny_weights.items():
             np.testing.assert_array_equal(loaded.tensors[name], array, err_msg=name)
@@ -194,7 +227,7 @@ class TestRefusals:
         with pytest.raises(WeightsError, match=r"'fc2/kernel' has shape \(25, 24\), expected \(24, 24\)"):
             read_weights(tmp_path / "w.h5", tiny)
 
-    @pytest.mark.parametrize("form", ["torchvision", "timm", "keras"])
+    @pytest.mark.parametrize("form", ["torchvision", "timm", "keras2", "keras3.5", "keras3.15"])
     @pytest.mark.parametrize(("given", "asked"), [("vgg16", "vgg19"), ("vgg19", "vgg16")])
     def test_another_vgg(self, tmp_path, form, given, asked):
         spec = dataclasses.replace(
@@ -204,9 +237,9 @@ class TestRefusals:
         from pc_engine.export import random_weights
 
         weights = random_weights(spec, 0, n_classes=3)
-        path = tmp_path / ("w.h5" if form == "keras" else "w.safetensors")
-        if form == "keras":
-            save_keras(path, spec, weights)
+        path = tmp_path / ("w.h5" if "keras" in form else "w.safetensors")
+        if "keras" in form:
+            save_keras(path, spec, weights, form)
         else:
             save_file(weights if form == "torchvision" else to_timm(spec, weights), path)
         with pytest.raises(WeightsError, match=f"looks like {given.upper()} weights, but {asked} was asked for"):
@@ -242,12 +275,14 @@ class TestRefusals:
         with pytest.raises(WeightsError, match=r"'classifier\.0\.bias' holds NaN or infinity"):
             read_weights(self.change(tmp_path, tiny_weights, classifier__0__bias=bias), tiny)
 
-    @pytest.mark.parametrize("suffix", ["safetensors", "pth", "h5"])
+    @pytest.mark.parametrize("suffix", ["safetensors", "pth", "h5", "keras"])
     @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9])
     def test_truncated_file(self, tmp_path, tiny, tiny_weights, torchvision_file, suffix, share):
         path = tmp_path / f"cut.{suffix}"
         if suffix == "h5":
             save_keras(path, tiny, tiny_weights)
+        elif suffix == "keras":
+            pack_keras(path, tiny, tiny_weights)
         elif suffix == "pth":
             torch = pytest.importorskip("torch")
             torch.save({name: torch.from_numpy(array) for name, array in tiny_weights.items()}, path)
@@ -258,7 +293,7 @@ class TestRefusals:
         with pytest.raises(WeightsError, match=r"cut\."):
             read_weights(path, tiny)
 
-    @pytest.mark.parametrize("suffix", ["safetensors", "pth", "pt", "h5", "hdf5"])
+    @pytest.mark.parametrize("suffix", ["safetensors", "pth", "pt", "h5", "hdf5", "keras"])
     @pytest.mark.parametrize(
         "content", [b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\noid", b"\0" * 99]
     )
@@ -307,6 +342,58 @@ class TestRefusals:
         with pytest.raises(WeightsError, match="in another file or behind a link, which is not followed"):
             read_weights(tmp_path / "w.h5", tiny)
 
+    @pytest.mark.parametrize("where", ["layer", "variables"])
+    def test_keras_archive_that_leads_out_of_itself(self, tmp_path, tiny, tiny_weights, where):
+        h5py = pytest.importorskip("h5py")
+        save_keras(tmp_path / "other.h5", tiny, tiny_weights, "keras3.15")
+        with h5py.File(tmp_path / "model.weights.h5", "w") as file:
+            for layer in ("conv2d", "conv2d_1"):
+                name = f"layers/{layer}" if where == "layer" else f"layers/{layer}/vars"
+                file[name] = h5py.ExternalLink(str(tmp_path / "other.h5"), name)
+        with zipfile.ZipFile(tmp_path / "w.keras", "w") as archive:
+            archive.write(tmp_path / "model.weights.h5", "model.weights.h5")
+        with pytest.raises(WeightsError, match=r"which is not followed|has no tensor .* it holds none\."):
+            read_weights(tmp_path / "w.keras", tiny)
+
+    def test_keras_archive_that_is_no_file_of_keras(self, tmp_path, tiny, tiny_weights):
+        pack_keras(tmp_path / "w.keras", tiny, tiny_weights, compression=zipfile.ZIP_DEFLATED)
+        with pytest.raises(WeightsError, match=r"packed anew, with compression or a password.*give its model\.weights"):
+            read_weights(tmp_path / "w.keras", tiny)
+        pack_keras(tmp_path / "n.keras", tiny, tiny_weights, member="model.weights.npz")
+        with pytest.raises(WeightsError, match=r"holds no model\.weights\.h5: save the weights in one file"):
+            read_weights(tmp_path / "n.keras", tiny)
+
+    def test_damaged_byte_in_a_keras_archive(self, tmp_path, tiny, tiny_weights):
+        pack_keras(tmp_path / "w.keras", tiny, tiny_weights)
+        content = bytearray((tmp_path / "w.keras").read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / "w.keras").write_bytes(content)
+        with pytest.raises(WeightsError, match=r"w\.keras is damaged, cut off or no \.keras file \(Bad CRC-32"):
+            read_weights(tmp_path / "w.keras", tiny)
+
+    @pytest.mark.parametrize("bomb", ["never written", "compressed", "many views"])
+    def test_keras_weights_that_would_fill_memory(self, tmp_path, tiny, bomb):
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(tmp_path / "w.h5", "w") as file:
+            if bomb == "never written":
+                file.create_dataset("block1_conv1/block1_conv1/kernel:0", (1 << 40,), "f8", chunks=(1 << 20,))
+            elif bomb == "compressed":
+                zeros = np.zeros(1 << 22, "f4")
+                file.create_dataset("block1_conv1/block1_conv1/kernel:0", data=zeros, compression="gzip")
+            else:
+                file["block1_conv1/block1_conv1/kernel:0"] = np.ones(100_000, "f4")
+                for k in range(2, 42):
+                    file[f"block1_conv{k}"] = file["block1_conv1"]
+        with pytest.raises(WeightsError, match=r"w\.h5 has [\d.]+ MB and would take [\d,.]+ MB of memory"):
+            read_weights(tmp_path / "w.h5", tiny)
+
+    def test_keras_weights_that_are_no_numbers(self, tmp_path, tiny):
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(tmp_path / "w.h5", "w") as file:
+            file.create_dataset("block1_conv1/kernel:0", data=["a"] * 3, dtype=h5py.string_dtype())
+        with pytest.raises(WeightsError, match="holds weights that are no numbers"):
+            read_weights(tmp_path / "w.h5", tiny)
+
     @pytest.mark.parametrize(("package", "file", "extra"), [("torch", "w.pth", "train"), ("h5py", "w.h5", "hdf5")])
     def test_absent_package(self, tmp_path, tiny, monkeypatch, package, file, extra):
         (tmp_path / file).write_bytes(b"x")
@@ -317,7 +404,8 @@ class TestRefusals:
     def test_absent_file_and_unknown_kind(self, tmp_path, tiny):
         with pytest.raises(WeightsError, match="does not exist"):
             read_weights(tmp_path / "none.safetensors", tiny)
-        with pytest.raises(WeightsError, match=r"expected \.h5, \.hdf5, \.pt, \.pth, \.safetensors or random:SEED"):
+        expected = r"expected \.h5, \.hdf5, \.keras, \.pt, \.pth, \.safetensors or random:SEED"
+        with pytest.raises(WeightsError, match=expected):
             read_weights(tmp_path / "w.caffemodel", tiny)
         with pytest.raises(WeightsError, match="'random:-1' names no seed"):
             read_weights("random:-1", tiny)
