@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine import graph_shapes
 from pc_engine.errors import ModelError
@@ -45,6 +45,7 @@ _CHANNELS_LAST = [0, 2, 3, 1]
 _MAP_RANK = 4  # images, maps, rows, columns
 _MATRIX_RANK = 2
 _OLDEST_OPSET = 9  # the first with Sign
+_BIAS_OPTIONAL = 11  # the first in which Gemm needs no bias
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,9 @@ class _Backward:
             grid = self._flattened(tensor)
             if grid is not None:
                 self._is_mean = True
-                return self._add("Gemm", [gradient, self._mean_weights(node, grid)], "by_map"), grid
+                return self._product(gradient, self._mean_weights(node, grid), "by_map"), grid
             transposed = 1 - attribute(node, "transB", 0)
-            return self._add("Gemm", [gradient, self._weights(node)], "by_input", transB=transposed), tensor
+            return self._product(gradient, self._weights(node), "by_input", transposed), tensor
         if node.op_type == "Relu":
             passed = self._add("Sign", [node.output[0]], "passed")
             return self._add("Mul", [gradient, passed], "by_sum"), tensor
@@ -192,6 +193,14 @@ class _Backward:
         if node.op_type in _PASSING or self._is_bias(node):
             return gradient, tensor
         raise self._cannot(node)
+
+    def _product(self, gradient: str, weights: str, output: str, transposed: int = 0) -> str:
+        """Add the product with weights, which takes a bias in old opsets."""
+        biases = []
+        if opset_of(self._model) < _BIAS_OPTIONAL:
+            kind = self._known.get(weights, graph_shapes.UNKNOWN).type or TensorProto.FLOAT
+            biases.append(self._store("no_bias", np.zeros(1, helper.tensor_dtype_to_np_dtype(kind))))
+        return self._add("Gemm", [gradient, weights, *biases], output, transB=transposed)
 
     def _flattened(self, tensor: str) -> str | None:
         """Return the maps, or what a pooling gave, that ``tensor`` holds as one vector an image; None if it is none."""

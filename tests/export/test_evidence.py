@@ -345,6 +345,21 @@ def test_what_cannot_be_gone_back_through_is_named_and_nothing_added(head: Any, 
     assert model.SerializeToString(deterministic=True) == before
 
 
+@pytest.mark.parametrize("opset", [9, 10])
+def test_products_of_opsets_that_ask_for_a_bias_have_one(opset: int) -> None:
+    cnn = Cnn(opset=opset)
+    two_layers(cnn)
+    cnn.stored["f1"] = weights(9, 9)
+    cnn.stored["first"] = weights(9, CHANNELS * GRID**2)
+    cnn.stored["b0"] = weights(9)
+    cnn.nodes.insert(3, helper.make_node("Gemm", ["row", "first", "b0"], ["narrow"], transB=1))
+    cnn.nodes[4].input[0] = "narrow"
+    model = cnn.model()
+    found = append_evidence(model, "logits")
+    maps, evidence = run(model, ["maps", found.tensor])
+    np.testing.assert_allclose(evidence, numeric(cnn.model(), maps) / GRID**2, rtol=1e-2, atol=1e-3)
+
+
 def test_an_old_opset_is_named() -> None:
     cnn = Cnn(opset=8)
     gap_gemm(cnn)
