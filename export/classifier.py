@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import helper
 
+from pc_engine import graph_shapes
 from pc_engine.errors import ManifestError, ModelError, UsageError
 from pc_engine.export.classifier_input import complete_input
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
+from pc_engine.export.fixed_batch import free_batch
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
 from pc_engine.export.tap_names import GRID_TAPS, find_taps
 from pc_engine.graph import BATCH, IMAGE, cut_graph, load_graph
+from pc_engine.graph_names import fresh_name, names_of, rename
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, MAPS_OF_HEAD, Manifest, NetworkInput, Tap
 from pc_engine.out_folder import check_vacant
 
@@ -97,7 +101,9 @@ def import_classifier(
     if logits != tensors["logits"]:
         report(f"The tap 'logits' names probabilities: what their softmax takes is used in their place ('{logits}').")
         tensors = {**tensors, "logits": logits}
+    free_batch(model, tensors.values(), pixels)
     model = cut_graph(model, name, pixels, tensors)
+    _flatten_logits(model)
     pixels = NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std)
     model, settings = _with_evidence(model, name, pixels, tensors, background_class, report)
     if background_class >= 0:
@@ -127,7 +133,7 @@ def import_classifier(
     )
     for value in model.graph.output:
         declared: list[str | int | None] = [BATCH, *shapes[value.name]]
-        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, declared))
+        value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, declared))
     return write_model_directory(model, manifest, out_dir)
 
 
@@ -138,6 +144,19 @@ def _before_softmax(model: onnx.ModelProto, tensor: str) -> str:
     while node is not None and node.op_type in ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze"):
         node = producers.get(node.input[0])
     return tensor if node is None or node.op_type != "Softmax" else str(node.input[0])
+
+
+def _flatten_logits(model: onnx.ModelProto) -> None:
+    """Make logits that are maps of one cell, as a convolution or a pooling at the end gives them, one value a class."""
+    shape = graph_shapes.infer(model).get("logits", graph_shapes.UNKNOWN).shape or ()
+    sizes = shape[1:]
+    if len(sizes) < 2 or sum(size != 1 for size in sizes) > 1:
+        return
+    by_cell = fresh_name("logits_by_cell", set(names_of(model.graph)))
+    rename(model.graph, {"logits": by_cell})
+    model.graph.node.append(helper.make_node("Flatten", [by_cell], ["logits"], axis=1))
+    output = next(value for value in model.graph.output if value.name == by_cell)
+    output.CopyFrom(helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None))
 
 
 def _check_readable(path: Path) -> None:

@@ -120,6 +120,15 @@ def test_probabilities_that_are_named_as_logits_are_traced_to_these(tmp_path):
     assert said == ["The tap 'logits' names probabilities: what their softmax takes is used in their place ('scores')."]
 
 
+def test_logits_of_one_cell_are_one_value_a_class(tmp_path):
+    """As those of SqueezeNet, whose classifier is a convolution and a mean over its maps."""
+    manifest = convert(save_cnn(tmp_path / "given.onnx"), tmp_path / "m", taps={**TAPS, "logits": "mean"})
+    assert manifest.taps["logits"].shape == (6,)
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    maps, logits = run(tmp_path / "m/model.onnx", images, ["conv_last", "logits"])
+    np.testing.assert_allclose(logits, maps.mean(axis=(2, 3)), rtol=1e-5)
+
+
 def test_a_network_that_shows_all_images_of_a_batch_the_first_one_is_refused(tmp_path):
     """As upsampling does to a size that an exporter wrote down whole, for a batch of one."""
     path = save_cnn(tmp_path / "given.onnx")
@@ -199,8 +208,8 @@ class TestRefusals:
     def test_roles_of_the_wrong_rank(self, tmp_path, given):
         with pytest.raises(ManifestError, match=r"'conv_last' has shape \(4,\), expected channels, height, width"):
             convert(given, tmp_path / "m", taps={**TAPS, "conv_last": "scores"})
-        with pytest.raises(ManifestError, match=r"'logits' has shape \(6, 1, 1\), expected one value per class"):
-            convert(given, tmp_path / "m", taps={**TAPS, "logits": "mean"})
+        with pytest.raises(ManifestError, match=r"'logits' has shape \(6, 4, 4\), expected one value per class"):
+            convert(given, tmp_path / "m", taps={**TAPS, "logits": "conv_2"})
 
     def test_wrong_size_and_layout(self, tmp_path, given):
         with pytest.raises(ManifestError, match=r"'data' has shape \(1, 3, 8, 8\)"):
