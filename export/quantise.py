@@ -28,9 +28,9 @@ from pc_engine.errors import ModelError
 from pc_engine.export.activations import RANGE_IMAGES, Advance, choose_ranges, measure_activations
 from pc_engine.export.evidence import append_evidence
 from pc_engine.export.model_directory import check_network
-from pc_engine.export.weight_rounding import WEIGHTED, InputCovariances, attribute, round_weights
+from pc_engine.export.weight_rounding import BIAS, WEIGHTED, InputCovariances, attribute, round_weights
 from pc_engine.graph import IMAGE, load_graph, open_graph, opset_of
-from pc_engine.graph_names import fresh_name
+from pc_engine.graph_names import fresh_name, names_of
 from pc_engine.graph_pruning import prune
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, Manifest, NetworkInput, QuantisedNetwork, Tap
@@ -158,7 +158,28 @@ def _float_network(network: Path, manifest: Manifest, threads: int) -> onnx.Mode
     taken = {node.name for node in model.graph.node}
     for node in model.graph.node:
         node.name = node.name or fresh_name(node.op_type, taken)
+    _scale_biases(model.graph)
     return model
+
+
+def _scale_biases(graph: onnx.GraphProto) -> None:
+    """Multiply the biases of Gemm nodes by their ``beta``, which the quantiser takes for 1 from then on."""
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    taken = set(names_of(graph))
+    for k, node in reversed(list(enumerate(graph.node))):
+        beta = attribute(node, "beta", 1.0)
+        if node.op_type != "Gemm" or beta == 1 or len(node.input) <= BIAS or not node.input[BIAS]:
+            continue
+        name, scaled = node.input[BIAS], fresh_name(f"{node.name}.scaled_bias", taken)
+        if name in stored:
+            values = numpy_helper.to_array(stored[name]) * np.float32(beta)
+            graph.initializer.append(numpy_helper.from_array(values, scaled))
+        else:
+            share = fresh_name(f"{node.name}.beta", taken)
+            graph.initializer.append(numpy_helper.from_array(np.array(beta, np.float32), share))
+            graph.node.insert(k, helper.make_node("Mul", [name, share], [scaled], name=scaled))
+        node.input[BIAS] = scaled
+        node.attribute.remove(next(item for item in node.attribute if item.name == "beta"))
 
 
 def _activations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
@@ -321,9 +342,11 @@ def _free(
         return False
     given, exact = dequantise.output[0], quantise.input[0]
     source = producers.get(exact)
-    if source is None or exact in outputs or len(consumers[exact]) > 1:
+    if source is None or exact in outputs:
         return False
-    source.output[list(source.output).index(exact)] = given
+    # What else reads the exact value, as an activation function does, reads it by its new name.
+    for tensors in (source.output, *(node.input for node in consumers[exact])):
+        tensors[:] = [given if name == exact else name for name in tensors]
     graph.node.remove(quantise)
     graph.node.remove(dequantise)
     return True

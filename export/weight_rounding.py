@@ -25,11 +25,12 @@ from pc_engine.graph_names import fresh_name, names_of
 
 #: Operators with weights.
 WEIGHTED = ("Conv", "Gemm", "MatMul")
+#: The position of a bias among a node's inputs.
+BIAS = 2
 
 _LEVELS = 127  # of a signed weight on either side of 0; -128 is left out, so that 0 is the middle
 _MATRIX_RANK = 2
 _IMAGE_RANK = 4  # of the weights of a convolution of images: outputs, inputs, rows, columns
-_BIAS = 2  # the position among a node's inputs
 # Inputs whose errors are handed on to each other. More take longer and, of so few images, hardly know better.
 _LARGEST_BLOCK = 512
 _POSITIONS = 128  # looked at in one image
@@ -283,15 +284,16 @@ def _mean_shift(node: onnx.NodeProto, change: np.ndarray, mean: np.ndarray) -> n
         groups = attribute(node, "group", 1)
         by_channel = change.reshape(groups, -1, *change.shape[1:2], math.prod(change.shape[2:])).sum(axis=-1)
         return np.asarray(np.einsum("goc,gc->go", by_channel, mean.reshape(groups, -1)).ravel())
-    plain = all(attribute(node, name, 1.0) == 1.0 for name in ("alpha", "beta")) and not attribute(node, "transA", 0)
-    if node.op_type == "Gemm" and plain:
-        return np.asarray(change @ mean if attribute(node, "transB", 0) else mean @ change)
+    bias_share = attribute(node, "beta", 1.0)
+    if node.op_type == "Gemm" and bias_share != 0 and not attribute(node, "transA", 0):
+        shift = change @ mean if attribute(node, "transB", 0) else mean @ change
+        return np.asarray(shift * attribute(node, "alpha", 1.0) / bias_share)
     return None
 
 
 def _bias(node: onnx.NodeProto, stored: Mapping[str, TensorProto]) -> np.ndarray | None:
     """Return the bias of a node, 0 if it has none; None if it is computed."""
-    name = node.input[_BIAS] if len(node.input) > _BIAS else ""
+    name = node.input[BIAS] if len(node.input) > BIAS else ""
     if not name:
         return np.zeros((), np.float32)
     return numpy_helper.to_array(stored[name]) if name in stored else None

@@ -282,6 +282,64 @@ def test_what_a_residual_network_adds_is_not_rounded(tmp_path):
     assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("activation", ["Relu", "Clip"])
+def test_a_tap_before_an_activation_function_keeps_what_that_cuts_off(tmp_path, activation):
+    """The quantiser gives the sums before a ReLU the range of what comes out of it."""
+    rng = np.random.default_rng(6)
+    weights = {"weights": rng.standard_normal((6, 3, 3, 3)), "next": rng.standard_normal((6, 6, 1, 1))}
+    weights |= {"low": 0, "high": 6} if activation == "Clip" else {}
+    nodes = [
+        helper.make_node("Conv", ["maps", "weights"], ["sums"], pads=[1, 1, 1, 1]),
+        helper.make_node(activation, ["sums", *(["low", "high"] if activation == "Clip" else [])], ["active"]),
+        helper.make_node("Conv", ["active", "next"], ["last"]),
+    ]
+    onnx.save(_network(nodes, weights), tmp_path / "model.onnx")
+    taps = {"conv_prev": Tap("sums", (6, 8, 8)), "active": Tap("active", (6, 8, 8)), **_manifest().taps}
+    manifest = replace(_manifest(), taps=taps)
+    images = rng.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    quantise_network(tmp_path / "model.onnx", manifest, images, tmp_path / "out.onnx", threads=1)
+    original = open_graph(tmp_path / "model.onnx", manifest, tuple(taps)).SerializeToString()
+    for name in taps:
+        expected, found = _infer(original, images, name), _infer(tmp_path / "out.onnx", images, name)
+        assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected), name
+        assert name != "conv_prev" or expected.min() < -1
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_product_scales_its_weights_and_its_bias(tmp_path, stored):
+    rng = np.random.default_rng(7)
+    weights = {
+        "filters": rng.standard_normal((6, 3, 1, 1)),
+        "matrix": rng.standard_normal((8, 6)),
+        "bias": rng.standard_normal(8),
+        "last_matrix": rng.standard_normal((8, 6)),
+    }
+    bias = "bias" if stored else "half_of_it"
+    nodes = [
+        helper.make_node("Conv", ["maps", "filters"], ["last"]),
+        helper.make_node("GlobalAveragePool", ["last"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["row"]),
+        *([] if stored else [helper.make_node("GlobalAveragePool", ["maps"], ["greys"])]),
+        *([] if stored else [helper.make_node("ReduceMean", ["greys"], ["grey"], axes=[1, 2, 3], keepdims=0)]),
+        *([] if stored else [helper.make_node("Unsqueeze", ["grey", "one"], ["column"])]),
+        *([] if stored else [helper.make_node("Mul", ["column", "bias"], ["half_of_it"])]),
+        helper.make_node("Gemm", ["row", "matrix", bias], ["hidden"], transB=1, alpha=0.5, beta=3.0),
+        helper.make_node("Relu", ["hidden"], ["positive"]),
+        helper.make_node("MatMul", ["positive", "last_matrix"], ["own_scores"]),
+    ]
+    model = _network(nodes, weights)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "one"))
+    onnx.save(model, tmp_path / "model.onnx")
+    taps = {"conv_last": Tap("last", (6, 8, 8)), "hidden": Tap("hidden", (8,)), "logits": Tap("own_scores", (6,))}
+    manifest = replace(_manifest(), taps=taps)
+    images = rng.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    quantise_network(tmp_path / "model.onnx", manifest, images, tmp_path / "out.onnx", threads=1)
+    original = open_graph(tmp_path / "model.onnx", manifest, tuple(taps)).SerializeToString()
+    for name in taps:
+        expected, found = _infer(original, images, name), _infer(tmp_path / "out.onnx", images, name)
+        assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected), name
+
+
 def test_a_channel_without_weights_keeps_its_bias(tmp_path):
     """ONNX Runtime adds a bias in steps of the channel's scale, which must not be 1 where weights are 0."""
     rng = np.random.default_rng(2)
