@@ -13,8 +13,10 @@ over the same range, which the file holds all there is to know for.
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -232,25 +234,41 @@ def _insert_nodes(
         for name, (low, high) in ranges.items()
     }
     try:
-        quantizer = QDQQuantizer(
-            model,
-            per_channel=True,
-            reduce_range=False,
-            weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QUInt8,
-            tensors_range=bounds,
-            nodes_to_quantize=[],
-            nodes_to_exclude=[node.name for node in model.graph.node if node.name not in towards_layers],
-            op_types_to_quantize=list(OPERATORS),
-            # A bias in whole steps of its channel's scale loses what a channel with small weights adds.
-            extra_options={"QuantizeBias": False, "QDQKeepRemovableActivations": True},
-        )
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()
+        with _quiet_quantiser():
+            quantizer = QDQQuantizer(
+                model,
+                per_channel=True,
+                reduce_range=False,
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QUInt8,
+                tensors_range=bounds,
+                nodes_to_quantize=[],
+                nodes_to_exclude=[node.name for node in model.graph.node if node.name not in towards_layers],
+                op_types_to_quantize=list(OPERATORS),
+                # A bias in whole steps of its channel's scale loses what a channel with small weights adds.
+                extra_options={"QuantizeBias": False, "QDQKeepRemovableActivations": True},
+            )
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
     except Exception as error:  # the quantiser raises whatever an odd graph leads it to
         raise _cannot_quantise(manifest, error) from None
     quantised: onnx.ModelProto = quantizer.model.model
     return quantised
+
+
+@contextmanager
+def _quiet_quantiser() -> Iterator[None]:
+    """Drop what the quantiser says to the root logger: advice on the graph, which is not the user's to take."""
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return "onnxruntime" not in record.pathname
+
+    root = logging.getLogger()
+    root.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_of_others)
 
 
 def _rescale_dead_channels(graph: onnx.GraphProto) -> None:
