@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper
+from onnx.inliner import inline_local_functions
 
 from pc_engine import graph_shapes
 from pc_engine.errors import ManifestError, ModelError, UsageError
@@ -16,6 +17,8 @@ from pc_engine.export.classifier_input import complete_input
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
 from pc_engine.export.fixed_batch import free_batch
+from pc_engine.export.full_precision import widen
+from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
 from pc_engine.export.tap_names import GRID_TAPS, find_taps
 from pc_engine.graph import BATCH, IMAGE, cut_graph, load_graph
@@ -95,12 +98,17 @@ def import_classifier(
     check_normalisation(pixels.mean, pixels.std)
     _check_readable(onnx_path)
     model = load_graph(onnx_path)
+    if model.functions:
+        model = inline_local_functions(model)  # not every backend knows them
+    if widen(model):
+        report("The network is stored in half precision: it is kept in float32, which all precisions are made from.")
     tensors = find_taps(model, onnx_path, taps, count_features)
     pixels = complete_input(model, tensors, pixels)
     logits = _before_softmax(model, tensors["logits"])
     if logits != tensors["logits"]:
         report(f"The tap 'logits' names probabilities: what their softmax takes is used in their place ('{logits}').")
         tensors = {**tensors, "logits": logits}
+    tensors = with_channels_first(model, tensors, report)
     free_batch(model, tensors.values(), pixels)
     model = cut_graph(model, name, pixels, tensors)
     _flatten_logits(model)

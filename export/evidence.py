@@ -21,9 +21,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine import graph_shapes
 from pc_engine.errors import ModelError
+from pc_engine.export.map_layout import TO_FIRST, TO_LAST, has_channels_last
 from pc_engine.export.node_writer import NodeWriter
 from pc_engine.export.weight_rounding import attribute
 from pc_engine.graph import opset_of
+from pc_engine.graph_names import reads
 from pc_engine.graph_pruning import part_behind
 from pc_engine.manifest import EVIDENCE
 
@@ -40,8 +42,7 @@ _LINEAR = ("Conv", "Gemm", "MatMul")
 _POOLING = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean")
 # What makes maps with their channels first, and what puts values elsewhere or mixes them otherwise.
 _MAKING_MAPS = (*_POOLING, "Conv", "ConvTranspose", "Concat", "Resize", "Upsample")
-_REARRANGING = (*_RESHAPING, "Gemm", "MatMul", "Transpose", "Einsum", "Gather", "GatherND")
-_CHANNELS_LAST = [0, 2, 3, 1]
+_REARRANGING = (*_RESHAPING, "Gemm", "MatMul", "Transpose", "Einsum", "Gather", "GatherND", "If", "Loop", "Scan")
 _MAP_RANK = 4  # images, maps, rows, columns
 _MATRIX_RANK = 2
 _OLDEST_OPSET = 9  # the first with Sign
@@ -294,9 +295,22 @@ class _Backward:
         if axes == {2, 3}:
             return maps
         turned = self._producer(maps)
-        if axes == {1, 2} and turned.op_type == "Transpose" and attribute(turned, "perm", []) == _CHANNELS_LAST:
+        if axes == {1, 2} and turned.op_type == "Transpose" and attribute(turned, "perm", []) == TO_LAST:
             return str(turned.input[0])
+        if axes == {1, 2} and has_channels_last(maps, self._producers):
+            return self._turned(maps)
         raise self._cannot(node)
+
+    def _turned(self, maps: str) -> str:
+        """Return maps with their channels first, given some with theirs last: those of the network if it has them."""
+        for name, node in self._producers.items():
+            if node.op_type == "Transpose" and node.input[0] == maps and attribute(node, "perm", []) == TO_FIRST:
+                return name
+        height, width, channels = self._shape(maps)
+        name = self._add("Transpose", [maps], "maps", perm=TO_FIRST)
+        self._known[name] = graph_shapes.Value(self._known[maps].type, (None, channels, height, width))
+        self._producers[name] = helper.make_node("Transpose", [maps], [name], perm=TO_FIRST)
+        return name
 
     def _axes(self, node: onnx.NodeProto) -> list[int]:
         """Return the axes of a ReduceMean, which are an attribute or, from opset 18 on, an input."""
@@ -326,7 +340,10 @@ class _Backward:
 
     def _data(self, node: onnx.NodeProto) -> str:
         """Return the input of a node that depends on the image."""
-        return next(str(name) for name in node.input if name not in self._constants)
+        data = next((str(name) for name in node.input if name not in self._constants), None)
+        if data is None:  # it takes it from outside of a graph of its own
+            raise self._cannot(node)
+        return data
 
     def _producer(self, tensor: str) -> onnx.NodeProto:
         if tensor not in self._producers:
@@ -351,6 +368,6 @@ def _constants(graph: onnx.GraphProto) -> frozenset[str]:
     """Return the tensors that do not depend on the image: stored ones, and what is computed from these alone."""
     constants = {"", *(tensor.name for tensor in graph.initializer)}
     for node in graph.node:
-        if all(name in constants for name in node.input):
+        if all(name in constants for name in reads(node)):
             constants.update(node.output)
     return frozenset(constants)

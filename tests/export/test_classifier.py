@@ -120,6 +120,25 @@ def test_probabilities_that_are_named_as_logits_are_traced_to_these(tmp_path):
     assert said == ["The tap 'logits' names probabilities: what their softmax takes is used in their place ('scores')."]
 
 
+def test_functions_are_written_out(tmp_path):
+    """OpenVINO knows none but those of ONNX."""
+    path = save_cnn(tmp_path / "given.onnx")
+    model = onnx.load(path)
+    at = next(k for k, node in enumerate(model.graph.node) if node.output[0] == "relu_2")
+    model.graph.node[at].op_type, model.graph.node[at].domain = "Activation", "own"
+    relu = [helper.make_node("Relu", ["x"], ["y"])]
+    opsets = [helper.make_opsetid("", 13)]
+    model.functions.append(helper.make_function("own", "Activation", ["x"], ["y"], relu, opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    model.ir_version = 8
+    onnx.save_model(model, path)
+    convert(path, tmp_path / "m")
+    convert(save_cnn(path), tmp_path / "plain")
+    written, plain = (onnx.load(tmp_path / name / "model.onnx") for name in ("m", "plain"))
+    assert [node.op_type for node in written.graph.node] == [node.op_type for node in plain.graph.node]
+    assert not written.functions
+
+
 def test_logits_of_one_cell_are_one_value_a_class(tmp_path):
     """As those of SqueezeNet, whose classifier is a convolution and a mean over its maps."""
     manifest = convert(save_cnn(tmp_path / "given.onnx"), tmp_path / "m", taps={**TAPS, "logits": "mean"})

@@ -168,6 +168,34 @@ def test_what_only_has_the_shape_of_maps_is_not_taken_for_them() -> None:
         append_evidence(cnn.model(), "logits")
 
 
+def with_branches(what: str) -> onnx.ModelProto:
+    """A network with an If behind a tensor, as scripted modules have them: its own input is a flag, which is stored."""
+    cnn = Cnn()
+    gap_gemm(cnn)
+    shape = ["N", CHANNELS, GRID, GRID] if what == "maps" else ["N", CHANNELS]
+    branches = [
+        helper.make_graph(
+            [helper.make_node(operator, [what], [f"by_{operator}"])],
+            operator,
+            [],
+            [helper.make_tensor_value_info(f"by_{operator}", TensorProto.FLOAT, shape)],
+        )
+        for operator in ("Identity", "Abs")
+    ]
+    cnn.stored["flag"] = np.array(True)
+    at = next(k for k, node in enumerate(cnn.nodes) if what in node.output) + 1
+    chosen = helper.make_node("If", ["flag"], ["chosen"], then_branch=branches[0], else_branch=branches[1])
+    cnn.nodes[at].input[0] = "chosen"
+    cnn.nodes.insert(at, chosen)
+    return cnn.model()
+
+
+def test_a_branch_that_reads_what_lies_outside_of_it_depends_on_the_image() -> None:
+    assert append_evidence(with_branches("maps"), "logits").maps == "chosen"
+    with pytest.raises(ModelError, match=r"leads through 'chosen' \(If\)"):
+        append_evidence(with_branches("row"), "logits")
+
+
 def test_rows_that_were_turned_are_traced_to_their_maps() -> None:
     cnn = Cnn()
     relu_with_channels_last(cnn)

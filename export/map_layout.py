@@ -1,0 +1,82 @@
+"""Where a tensor has the channels of its maps: first, as convolutions of ONNX do, or last, as TensorFlow does.
+
+A network that was written with its channels last holds both kinds of tensors, and their shapes do not tell them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx
+from onnx import helper
+
+from pc_engine.export.weight_rounding import attribute
+from pc_engine.graph_names import fresh_name, names_of
+
+TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+
+# Operators that need, and give, maps with their channels first.
+_CHANNELS_FIRST = (
+    *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool"),
+    *("GlobalMaxPool", "InstanceNormalization", "LRN", "MaxPool", "SpaceToDepth"),
+)
+# Operators that put values elsewhere.
+_REARRANGING = (
+    *("Einsum", "Flatten", "Gather", "GatherND", "Gemm", "If", "Loop", "Reshape", "Scan", "Squeeze", "Unsqueeze"),
+    *("ReduceMax", "ReduceMean", "ReduceSum"),
+)
+
+
+def with_channels_first(
+    model: onnx.ModelProto, tensors: Mapping[str, str], report: Callable[[str], None]
+) -> dict[str, str]:
+    """Return the tensors of taps, in the place of each that has its channels last one that has them first.
+
+    That is one of the network where it has such a one, else it is appended, in place.
+
+    Parameters
+    ----------
+    model
+        The network.
+    tensors
+        Tap name to tensor.
+    report
+        Called with a sentence for each tap that is another tensor now.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+    turned = {
+        node.input[0]: node.output[0]
+        for node in model.graph.node
+        if node.op_type == "Transpose" and list(attribute(node, "perm", [])) == TO_FIRST
+    }
+    found = dict(tensors)
+    for tap, tensor in tensors.items():
+        if not has_channels_last(tensor, producers):
+            continue
+        producer = producers[tensor]
+        if producer.op_type == "Transpose":
+            found[tap] = producer.input[0]
+        elif tensor in turned:
+            found[tap] = turned[tensor]
+        else:
+            found[tap] = turned[tensor] = fresh_name(f"{tensor}/channels_first", set(names_of(model.graph)))
+            model.graph.node.append(helper.make_node("Transpose", [tensor], [found[tap]], perm=TO_FIRST))
+        report(f"The tap '{tap}' has its channels last ('{tensor}'): it is read with its channels first.")
+    return found
+
+
+def has_channels_last(tensor: str, producers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether what a tensor was computed from, value by value, are maps turned to have their channels last."""
+    waiting, seen = [tensor], set[str]()
+    while waiting:
+        name = waiting.pop()
+        node = producers.get(name)
+        if name in seen or node is None:
+            continue
+        seen.add(name)
+        if node.op_type == "Transpose":
+            return list(attribute(node, "perm", [])) == TO_LAST
+        if node.op_type in _CHANNELS_FIRST or node.op_type in _REARRANGING:
+            return False
+        waiting += reversed(node.input)
+    return False

@@ -1,0 +1,78 @@
+"""Networks stored in half precision."""
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pc_engine.export import import_classifier
+from pc_engine.export.full_precision import widen
+from pc_engine.manifest import NetworkInput
+
+HALVES = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
+
+
+def network(kind):
+    """As torch's ``half()`` is exported: half weights, initializers and constants, a half input, a cast to half."""
+    rng = np.random.default_rng(2)
+    arrays = {"filters": rng.standard_normal((5, 3, 2, 2)), "head": rng.standard_normal((5, 4))}
+    inside = [helper.make_node("Cast", ["means"], ["row"], to=kind)]
+    branch = helper.make_graph(inside, "inside", [], [helper.make_tensor_value_info("row", kind, ["N", 5])])
+    nodes = [
+        helper.make_node("Constant", [], ["bias"], value=numpy_helper.from_array(np.arange(5).astype(HALVES[kind]))),
+        helper.make_node("Conv", ["data", "filters", "bias"], ["sums"], strides=[2, 2]),
+        helper.make_node("Relu", ["sums"], ["maps"]),
+        helper.make_node("Cast", ["maps"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["means"], axes=[2, 3], keepdims=0),
+        helper.make_node("If", ["yes"], ["pooled"], then_branch=branch, else_branch=branch),
+        helper.make_node("MatMul", ["pooled", "head"], ["scores"]),
+    ]
+    stored = [numpy_helper.from_array(array.astype(HALVES[kind]), name) for name, array in arrays.items()]
+    graph = helper.make_graph(
+        nodes,
+        "half",
+        [helper.make_tensor_value_info("data", kind, ["N", 3, 6, 8])],
+        [helper.make_tensor_value_info("scores", kind, ["N", 4])],
+        [*stored, numpy_helper.from_array(np.array(True), "yes")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), arrays
+
+
+@pytest.mark.parametrize("kind", HALVES, ids=["float16", "bfloat16"])
+def test_a_network_is_as_it_was_before_it_was_halved(kind):
+    model, arrays = network(kind)
+    assert widen(model)
+    onnx.checker.check_model(model, full_check=True)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(stored[name], array.astype(HALVES[kind]).astype(np.float32))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).standard_normal((2, 3, 6, 8)).astype(np.float32)
+    (scores,) = session.run(["scores"], {"data": images})
+    windows = images.reshape(2, 3, 3, 2, 4, 2)
+    maps = np.einsum("nciajb,ocab->noij", windows, stored["filters"]) + np.arange(5)[:, None, None]
+    expected = np.maximum(maps, 0).mean(axis=(2, 3)) @ stored["head"]
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+    assert not widen(model)
+
+
+def test_an_export_is_in_float32_and_says_so(tmp_path):
+    model, _ = network(TensorProto.FLOAT16)
+    onnx.save_model(model, tmp_path / "half.onnx")
+    said = []
+    import_classifier(
+        tmp_path / "half.onnx",
+        tmp_path / "model",
+        name="half",
+        taps={"conv_last": "maps", "logits": "scores"},
+        pixels=NetworkInput("", 0, 0, layout=""),
+        count_features=("conv_last",),
+        report=said.append,
+    )
+    assert said[0] == (
+        "The network is stored in half precision: it is kept in float32, which all precisions are made from."
+    )
+    written = onnx.load(tmp_path / "model/model.onnx")
+    assert {tensor.data_type for tensor in written.graph.initializer} <= {TensorProto.FLOAT, TensorProto.BOOL}
