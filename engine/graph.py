@@ -63,8 +63,8 @@ def load_graph(path: Path, sha256: str | None = None) -> onnx.ModelProto:
     for tensor in stored_tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise ModelError(
-                f"{path} keeps the tensor '{tensor.name}' in another file; only one-file ONNX is read: save it with "
-                f"onnx.save_model(model, path, save_as_external_data=False)."
+                f"{path} keeps the tensor '{tensor.name}' in another file; only one-file ONNX is read: export it with "
+                f"torch.onnx.export(..., external_data=False), or join it with onnx.save(onnx.load(FILE), NEW_FILE)."
             )
     return model
 
