@@ -100,7 +100,7 @@ class OpenVinoPeer:
         del self._queue
 
     def _keep(self, request: Any, _: Any) -> None:
-        self._found = {name: request.get_tensor(name).data.copy() for name in self._taps}
+        self._found = {name: request.get_output_tensor(k).data.copy() for k, name in enumerate(self._taps)}
 
 
 class EnginePeer:

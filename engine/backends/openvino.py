@@ -49,8 +49,10 @@ class OpenVinoBackbone:
         infer_request = self._idle.get()
         try:
             infer_request.infer({IMAGE: batch}, share_inputs=True)
-            # Copied, because the request's own output memory is overwritten by its next batch.
-            taps = {name: infer_request.get_tensor(name).data.copy() for name in self.request.taps}
+            # By their places: a tensor that a Dropout hands on loses its name. Copied, because the request's own output
+            # memory is overwritten by its next batch.
+            names = dict.fromkeys(self.request.taps)
+            taps = {name: infer_request.get_output_tensor(k).data.copy() for k, name in enumerate(names)}
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed while running the network: {_first_line(error)}") from None
         finally:

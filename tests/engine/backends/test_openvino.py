@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 from pc_engine.backbone import PRECISIONS, CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
@@ -15,6 +17,7 @@ from pc_engine.backends.openvino import OpenVinoBackend
 from pc_engine.candidates import TOLERANCE, probe_images, tap_difference
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, UsageError
+from pc_engine.manifest import NETWORK_FILE, write_manifest
 from pc_engine.model import load_model
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this platform")
@@ -115,6 +118,7 @@ from pathlib import Path
 from pc_engine.backends.openvino import OpenVinoBackend
 from pc_engine.candidates import probe_images
 from pc_engine.engine import network_request
+from pc_engine.manifest import NETWORK_FILE, write_manifest
 from pc_engine.model import load_model
 network = OpenVinoBackend().compile(network_request(load_model(Path(sys.argv[1])), ("gap",), batch_size=4))
 sys.setswitchinterval(1e-6)
@@ -159,3 +163,23 @@ def test_a_signal_can_be_handled_after_networks_were_closed_in_the_order_they_we
         [sys.executable, "-c", _TWO_NETWORKS, stack], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+def test_taps_that_a_dropout_or_an_identity_hands_on_keep_their_names(
+    tiny_directory: Path, request_: CompileRequest, tmp_path: Path
+) -> None:
+    """OpenVINO gives such a tensor the name of what comes out, which is the same."""
+    network = onnx.load(tiny_directory / NETWORK_FILE)
+    for operator, tensor in (("Dropout", "second_relu"), ("Identity", "pooled")):
+        at = next(k for k, node in enumerate(network.graph.node) if tensor in node.input)
+        network.graph.node[at].input[0] = f"{tensor}_handed_on"
+        network.graph.node.insert(at, helper.make_node(operator, [tensor], [f"{tensor}_handed_on"]))
+    onnx.save(network, tmp_path / NETWORK_FILE)
+    manifest = write_manifest(request_.manifest, tmp_path)
+    request = replace(request_, network=tmp_path / NETWORK_FILE, manifest=manifest)
+    images = probe_images(64, 64, 4)
+    expected = OnnxRuntimeBackend().compile(request).infer(images)
+    for backbone in (BACKEND.compile(request, save_to=tmp_path / "saved"), BACKEND.load(request, tmp_path / "saved")):
+        found = backbone.infer(images)
+        assert list(found) == list(expected)
+        assert tap_difference(found, expected) < TOLERANCE["fp32"]
