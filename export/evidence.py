@@ -39,6 +39,7 @@ _PASSING = ("Cast", "DequantizeLinear", "Dropout", "Identity", "QuantizeLinear")
 # Operators that keep the order of the logits: what they normalise are the logits.
 _NORMALISING = ("LogSoftmax", "Softmax")
 _LINEAR = ("Conv", "Gemm", "MatMul")
+_AVERAGING = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 _POOLING = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean")
 # What makes maps with their channels first, and what puts values elsewhere or mixes them otherwise.
 _MAKING_MAPS = (*_POOLING, "Conv", "ConvTranspose", "Concat", "Resize", "Upsample")
@@ -135,16 +136,28 @@ class _Backward:
         return Evidence(evidence, tensor, channels, is_linear)
 
     def _last_layer(self) -> onnx.NodeProto:
-        """Return the layer that gives the logits, which nothing but biases and normalising may follow."""
-        tensor = self._logits
+        """Return the layer that gives the logits, which nothing but biases and normalising may follow.
+
+        It may give a map for each class, too, which are averaged. Its weights are the same for all cells; which of
+        them a ReLU between held at 0 is left aside, as that is the same for all maps that it reads.
+        """
+        tensor, passed = self._logits, (*_RESHAPING, *_PASSING, *_NORMALISING)
         while True:
             node = self._producer(tensor)
             if node.op_type in _LINEAR:
                 self._check_layer(node)
                 return node
-            if node.op_type not in (*_RESHAPING, *_PASSING, *_NORMALISING) and not self._is_bias(node):
+            if not self._is_mean and self._averages(node):
+                self._is_mean, passed = True, (*_PASSING, "Relu")
+            elif node.op_type not in passed and not self._is_bias(node):
                 raise self._cannot(node)
             tensor = self._data(node)
+
+    def _averages(self, node: onnx.NodeProto) -> bool:
+        """Whether a node gives the mean of each map over all cells."""
+        if node.op_type not in _AVERAGING or not self._pools(node):
+            return False
+        return math.prod(self._shape(node.output[0])) == self._shape(self._pooled_maps(node))[0]
 
     def _class_ids(self, background_class: int) -> str:
         """Add what decides the class (N,) as the modes do: the largest logit, the first of equal ones."""
@@ -323,14 +336,21 @@ class _Backward:
         """Raise ModelError unless a layer multiplies one vector an image by weights that do not depend on the image."""
         weights_known = node.input[1] in self._constants
         if node.op_type == "Conv":
-            kernel, shape = attribute(node, "kernel_shape", None), self._shape(node.input[0])
-            whole = kernel is not None and tuple(kernel) == shape[1:] and not any(attribute(node, "pads", [0]))
-            plain = whole and attribute(node, "group", 1) == 1
+            # One cell is all of the maps, or each cell is one of those that are averaged.
+            whole = (1, 1) if self._is_mean else self._shape(node.input[0])[1:]
+            plain = self._kernel(node) == whole and not any(attribute(node, "pads", [0]))
+            plain = plain and attribute(node, "group", 1) == 1 and set(attribute(node, "strides", [1])) == {1}
         else:
             plain = len(self._shape(node.input[0])) == _MATRIX_RANK - 1
             plain = plain and attribute(node, "alpha", 1.0) == 1 and not attribute(node, "transA", 0)
         if not (weights_known and plain):
             raise self._cannot(node)
+
+    def _kernel(self, node: onnx.NodeProto) -> tuple[int, ...]:
+        """Return rows and columns of a convolution's weights, which it need not tell itself."""
+        stored = self._tensors.get(node.input[1])
+        weights = stored.dims if stored is not None else self._known.get(node.input[1], graph_shapes.UNKNOWN).shape
+        return tuple(attribute(node, "kernel_shape", None) or (weights or ())[2:])
 
     def _is_bias(self, node: onnx.NodeProto) -> bool:
         """Whether a node adds something to its data that does not depend on the image."""

@@ -206,7 +206,17 @@ def test_rows_that_were_turned_are_traced_to_their_maps() -> None:
     np.testing.assert_allclose(evidence, numeric(cnn.model(), maps) / GRID**2, rtol=1e-3, atol=1e-3)
 
 
+def convolution_that_is_averaged(cnn: Cnn) -> None:
+    """As SqueezeNet's, whose kernel is told by the weights alone here."""
+    cnn.stored |= {"fc": weights(CLASSES, CHANNELS, 1, 1), "b": weights(CLASSES)}
+    cnn.add("Dropout", ["maps"], "kept")
+    cnn.add("Conv", ["kept", "fc", "b"], "by_class")
+    cnn.add("AveragePool", ["by_class"], "pooled", kernel_shape=[GRID, GRID])
+    cnn.add("Flatten", ["pooled"], "logits")
+
+
 LINEAR = [
+    convolution_that_is_averaged,
     gap_gemm,
     mean_matmul_add,
     mean_with_axes_as_an_input,
@@ -225,6 +235,40 @@ def test_evidence_of_a_linear_head_is_the_derivative_by_each_map(head: Any) -> N
     assert (found.maps, found.channels, found.is_linear) == ("maps", CHANNELS, True)
     evidence, maps = run(model, [found.tensor, "maps"])
     np.testing.assert_allclose(evidence, numeric(model, maps), rtol=1e-3, atol=1e-3)
+
+
+def test_a_relu_before_the_classes_maps_are_averaged_is_left_aside() -> None:
+    cnn = Cnn()
+    convolution_that_is_averaged(cnn)
+    cnn.nodes[-2].input[0] = "positive"
+    cnn.nodes.insert(-2, helper.make_node("Relu", ["by_class"], ["positive"]))
+    model = cnn.model()
+    found = append_evidence(model, "logits")
+    assert (found.maps, found.is_linear) == ("maps", True)
+    evidence, logits = run(model, [found.tensor, "logits"])
+    np.testing.assert_array_equal(evidence, cnn.stored["fc"][logits.argmax(axis=1), :, 0, 0])
+
+
+@pytest.mark.parametrize("change", ["wide kernel", "strides", "a part", "softmax"])
+def test_other_convolutions_that_are_averaged_give_no_evidence(change: str) -> None:
+    cnn = Cnn()
+    convolution_that_is_averaged(cnn)
+    if change == "wide kernel":
+        cnn.stored["fc"] = weights(CLASSES, CHANNELS, 3, 3)
+        cnn.nodes[-2].attribute[0].ints[:] = [GRID - 2] * 2
+    elif change == "strides":
+        cnn.nodes[-3].attribute.append(helper.make_attribute("strides", [2, 2]))
+        cnn.nodes[-2].attribute[0].ints[:] = [GRID // 2] * 2
+    elif change == "a part":
+        cnn.stored["all"] = np.array([0, CLASSES])
+        cnn.nodes[-2].attribute[0].ints[:] = [GRID - 1] * 2
+        cnn.nodes[-2].attribute.append(helper.make_attribute("strides", [GRID] * 2))
+        cnn.nodes[-3].attribute.append(helper.make_attribute("pads", [1, 1, 1, 1]))
+    else:
+        cnn.nodes.insert(-2, helper.make_node("Softmax", ["by_class"], ["shares"], axis=1))
+        cnn.nodes[-2].input[0] = "shares"
+    with pytest.raises(ModelError, match="the way from the logits back to the feature maps leads through"):
+        append_evidence(cnn.model(), "logits")
 
 
 def test_evidence_is_that_for_the_logit_though_probabilities_are_named() -> None:
@@ -326,13 +370,6 @@ def unknown_activation(cnn: Cnn) -> None:
     cnn.nodes[-2] = helper.make_node("Elu", ["sum"], ["hidden"])
 
 
-def classes_of_each_cell(cnn: Cnn) -> None:
-    cnn.stored |= {"fc": weights(CLASSES, CHANNELS, 1, 1)}
-    cnn.add("Conv", ["maps", "fc"], "cells", kernel_shape=[1, 1])
-    cnn.add("GlobalAveragePool", ["cells"], "means")
-    cnn.add("Flatten", ["means"], "logits")
-
-
 def weights_of_the_image(cnn: Cnn) -> None:
     cnn.add("GlobalAveragePool", ["maps"], "pooled")
     cnn.add("Flatten", ["pooled"], "row")
@@ -357,7 +394,6 @@ def no_head(cnn: Cnn) -> None:
     ("head", "reason"),
     [
         (unknown_activation, r"leads through 'hidden' \(Elu\)"),
-        (classes_of_each_cell, r"leads through 'means' \(GlobalAveragePool\)"),
         (weights_of_the_image, r"leads through 'logits' \(MatMul\)"),
         (scaled, r"leads through 'logits' \(Gemm\)"),
         (no_head, "nothing but 'image' leads to the logits"),
