@@ -32,7 +32,7 @@ from pc_engine.export.evidence import append_evidence
 from pc_engine.export.model_directory import check_network
 from pc_engine.export.weight_rounding import BIAS, WEIGHTED, InputCovariances, attribute, round_weights
 from pc_engine.graph import IMAGE, load_graph, open_graph, opset_of
-from pc_engine.graph_names import fresh_name, names_of
+from pc_engine.graph_names import fresh_name, names_of, reads
 from pc_engine.graph_pruning import prune
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, Manifest, NetworkInput, QuantisedNetwork, Tap
@@ -187,8 +187,8 @@ def _scale_biases(graph: onnx.GraphProto) -> None:
 def _activations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
     """Return the float tensors that the integer operators read and write."""
     stored = {tensor.name for tensor in model.graph.initializer}
-    towards_layers = _towards_layers(model.graph)
-    if not towards_layers:
+    integer_nodes = _integer_nodes(model.graph)
+    if not integer_nodes:
         raise ModelError(
             f"The network of '{manifest.name}' has no convolution or linear layer with stored weights, so there is "
             f"nothing to quantise."
@@ -196,7 +196,7 @@ def _activations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
     known = graph_shapes.infer(model)
     found = {
         name: None
-        for node in towards_layers
+        for node in integer_nodes
         if node.op_type in OPERATORS
         for name in (*node.input, *node.output)
         if name not in stored
@@ -207,10 +207,11 @@ def _activations(model: onnx.ModelProto, manifest: Manifest) -> list[str]:
     return list(found)
 
 
-def _towards_layers(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+def _integer_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Return the layers with stored weights and all nodes on the way to one: what lies behind stays in float.
 
     That is what makes taps of what the layers gave, such as co-occurrence, of which integers would not save anything.
+    So do products whose weights come first: their scales would be of what is summed over, and OpenVINO gives 0.
     """
     stored = {tensor.name for tensor in graph.initializer}
     found, wanted = [], set[str]()
@@ -218,7 +219,7 @@ def _towards_layers(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
         if not wanted.isdisjoint(node.output) or (node.op_type in WEIGHTED and node.input[1] in stored):
             found.append(node)
             wanted.update(node.input)
-    return found[::-1]
+    return [node for node in found[::-1] if node.op_type not in WEIGHTED or node.input[0] not in stored]
 
 
 def _insert_nodes(
@@ -228,7 +229,7 @@ def _insert_nodes(
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorData
 
-    towards_layers = {node.name for node in _towards_layers(model.graph)}
+    integer_nodes = {node.name for node in _integer_nodes(model.graph)}
     bounds = {
         name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
         for name, (low, high) in ranges.items()
@@ -243,7 +244,7 @@ def _insert_nodes(
                 activation_qType=QuantType.QUInt8,
                 tensors_range=bounds,
                 nodes_to_quantize=[],
-                nodes_to_exclude=[node.name for node in model.graph.node if node.name not in towards_layers],
+                nodes_to_exclude=[node.name for node in model.graph.node if node.name not in integer_nodes],
                 op_types_to_quantize=list(OPERATORS),
                 # A bias in whole steps of its channel's scale loses what a channel with small weights adds.
                 extra_options={"QuantizeBias": False, "QDQKeepRemovableActivations": True},
@@ -323,7 +324,7 @@ def _free_ends(graph: onnx.GraphProto) -> None:
             for node in list(graph.node)
             if node.op_type == "DequantizeLinear" and _leads_nowhere(node.output[0], consumers)
         )
-    read = {name for node in graph.node for name in node.input}
+    read = {name for node in graph.node for name in reads(node)}
     for k in reversed(range(len(graph.initializer))):
         if graph.initializer[k].name not in read:
             del graph.initializer[k]

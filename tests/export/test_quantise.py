@@ -13,7 +13,7 @@ from pc_engine.errors import ModelError
 from pc_engine.export import Cooccurrence, export_vgg
 from pc_engine.export.quantise import calibration_steps, quantise_network
 from pc_engine.graph import open_graph
-from pc_engine.manifest import Manifest, NetworkInput, Tap, read_manifest
+from pc_engine.manifest import Manifest, NetworkInput, Tap, read_manifest, write_manifest
 
 TAPS = ("conv_prev", "conv_last", "pool5", "fc6", "fc7", "logits")
 COOCCURRENCES = (Cooccurrence("conv_last"), Cooccurrence("conv_last", 1))
@@ -339,6 +339,68 @@ def test_a_product_scales_its_weights_and_its_bias(tmp_path, stored, caplog):
         expected, found = _infer(original, images, name), _infer(tmp_path / "out.onnx", images, name)
         assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected), name
     assert not caplog.records  # the quantiser has advice on biases that are computed
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_product_whose_weights_come_first_stays_in_floating_point(tmp_path, backend):
+    """As in pooling by attention. OpenVINO gave 0 for one row of weights with a scale for each of its values."""
+    if "int8" not in BACKENDS[backend].probe().precisions:
+        pytest.skip(f"{backend} does not run int8 here")
+    rng = np.random.default_rng(8)
+    weights = {"filters": rng.standard_normal((6, 3, 3, 3)), "question": rng.standard_normal((1, 6))}
+    weights |= {"matrix": rng.standard_normal((64, 6))}
+    nodes = [
+        helper.make_node("Conv", ["maps", "filters"], ["last"], pads=[1, 1, 1, 1]),
+        helper.make_node("Reshape", ["last", "rows"], ["cells"]),
+        helper.make_node("MatMul", ["question", "cells"], ["answers"]),
+        helper.make_node("Reshape", ["answers", "row"], ["line"]),
+        helper.make_node("MatMul", ["line", "matrix"], ["own_scores"]),
+    ]
+    model = _network(nodes, weights)
+    for name, shape in (("rows", [0, 6, -1]), ("row", [0, -1])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape), name))
+    onnx.save(model, tmp_path / "model.onnx")
+    taps = {"conv_last": Tap("last", (6, 8, 8)), "line": Tap("line", (64,)), "logits": Tap("own_scores", (6,))}
+    manifest = replace(_manifest(), taps=taps)
+    images = rng.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    int8 = tmp_path / "model.int8.onnx"
+    quantised = quantise_network(tmp_path / "model.onnx", manifest, images, int8, threads=1)
+    producers = {name: node.op_type for node in onnx.load(int8).graph.node for name in node.output}
+    products = [node for node in onnx.load(int8).graph.node if node.op_type == "MatMul"]
+    assert [[producers.get(name, "") for name in node.input] for node in products] == [
+        ["", "DequantizeLinear"],
+        ["DequantizeLinear", "DequantizeLinear"],
+    ]
+    written = write_manifest(replace(manifest, quantised={"int8": quantised}), tmp_path)
+    request = CompileRequest(tmp_path / "model.onnx", written, tuple(taps), "fp32", 20, 1)
+    expected = BACKENDS["onnxruntime"].compile(request).infer(images)
+    found = BACKENDS[backend].compile(request.at("int8")).infer(images)
+    assert tap_difference(found, expected) < 0.05
+
+
+def test_weights_that_only_a_branch_reads_are_kept(tmp_path):
+    rng = np.random.default_rng(9)
+    weights = {"filters": rng.standard_normal((6, 3, 1, 1)), "one": rng.standard_normal((6, 6, 1, 1))}
+    weights |= {"other": rng.standard_normal((6, 6, 1, 1)), "zero": 0}
+    branches = {}
+    for name in ("one", "other"):
+        inside = [helper.make_node("Conv", ["positive", name], [f"by_{name}"])]
+        given = helper.make_tensor_value_info(f"by_{name}", TensorProto.FLOAT, ["N", 6, 8, 8])
+        branches[name] = helper.make_graph(inside, name, [], [given])
+    nodes = [
+        helper.make_node("Conv", ["maps", "filters"], ["sums"]),
+        helper.make_node("Relu", ["sums"], ["positive"]),
+        helper.make_node("ReduceMax", ["positive"], ["largest"], keepdims=0),
+        helper.make_node("Greater", ["largest", "zero"], ["is_lit"]),
+        helper.make_node("If", ["is_lit"], ["chosen"], then_branch=branches["one"], else_branch=branches["other"]),
+        helper.make_node("Relu", ["chosen"], ["last"]),
+    ]
+    onnx.save(_network(nodes, weights), tmp_path / "model.onnx")
+    images = rng.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    quantise_network(tmp_path / "model.onnx", _manifest(), images, tmp_path / "out.onnx", threads=1)
+    original = open_graph(tmp_path / "model.onnx", _manifest(), ("conv_last",)).SerializeToString()
+    expected, found = _infer(original, images, "conv_last"), _infer(tmp_path / "out.onnx", images, "conv_last")
+    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
 
 
 def test_a_channel_without_weights_keeps_its_bias(tmp_path):
