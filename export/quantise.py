@@ -296,17 +296,31 @@ def _read_unrounded(graph: onnx.GraphProto) -> None:
 
     A convolution has its sums in floating point at hand when it gives them to an activation function. Those of a
     residual network would be rounded once a block, each time on top of the errors of all blocks before.
+
+    Operators that know no integers read such sums so, too: a small variance that is rounded to 0 would be divided by.
     """
     producers = {name: node for node in graph.node for name in node.output}
     for node in graph.node:
-        if node.op_type not in _IN_FLOAT:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             continue
         for k, name in enumerate(node.input):
             dequantise = producers.get(name)
-            quantise = producers.get(dequantise.input[0]) if dequantise is not None else None
-            if quantise is not None and quantise.op_type == "QuantizeLinear":
-                node.input[k] = quantise.input[0]
+            quantise = producers.get(dequantise.input[0]) if dequantise is not None and dequantise.input else None
+            if quantise is None or quantise.op_type != "QuantizeLinear":
+                continue
+            exact = quantise.input[0]
+            if node.op_type in _IN_FLOAT or (node.op_type not in OPERATORS and _is_in_float(exact, producers)):
+                node.input[k] = exact
     prune(graph)
+
+
+def _is_in_float(tensor: str, producers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether a tensor is computed in floating point, and not within a layer that gives it rounded."""
+    node = producers.get(tensor)
+    if node is None or node.op_type not in _IN_FLOAT:
+        return False
+    before = producers.get(node.input[0])
+    return node.op_type == "Add" or before is None or before.op_type not in WEIGHTED
 
 
 def _free_ends(graph: onnx.GraphProto) -> None:

@@ -341,6 +341,35 @@ def test_a_product_scales_its_weights_and_its_bias(tmp_path, stored, caplog):
     assert not caplog.records  # the quantiser has advice on biases that are computed
 
 
+def test_a_small_variance_is_not_rounded_to_nothing_before_it_is_divided_by(tmp_path):
+    """As in layer normalisation before opset 17, which exporters write out, on photos with plain areas."""
+    rng = np.random.default_rng(10)
+    weights = {"filters": rng.standard_normal((6, 3, 1, 1)), "next": rng.standard_normal((6, 6, 1, 1))}
+    weights |= {"two": 2, "least": 1e-5}
+    nodes = [
+        helper.make_node("Conv", ["maps", "filters"], ["sums"]),
+        helper.make_node("ReduceMean", ["sums"], ["mean"], axes=[1]),
+        helper.make_node("Sub", ["sums", "mean"], ["centred"]),
+        helper.make_node("Pow", ["centred", "two"], ["squares"]),
+        helper.make_node("ReduceMean", ["squares"], ["variance"], axes=[1]),
+        helper.make_node("Add", ["variance", "least"], ["sum_of_both"]),
+        helper.make_node("Sqrt", ["sum_of_both"], ["deviation"]),
+        helper.make_node("Div", ["centred", "deviation"], ["normal"]),
+        helper.make_node("Conv", ["normal", "next"], ["last"]),
+    ]
+    onnx.save(_network(nodes, weights), tmp_path / "model.onnx")
+    taps = {"conv_prev": Tap("normal", (6, 8, 8)), **_manifest().taps}
+    manifest = replace(_manifest(), taps=taps)
+    images = rng.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    images[:, :4] //= 20  # dark, and of little variance
+    images[:, 0, 0] = 0
+    quantise_network(tmp_path / "model.onnx", manifest, images, tmp_path / "out.onnx", threads=1)
+    original = open_graph(tmp_path / "model.onnx", manifest, tuple(taps)).SerializeToString()
+    for name in ("conv_prev", "conv_last"):
+        expected, found = _infer(original, images, name), _infer(tmp_path / "out.onnx", images, name)
+        assert np.linalg.norm(found - expected) < 0.2 * np.linalg.norm(expected), name
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_product_whose_weights_come_first_stays_in_floating_point(tmp_path, backend):
     """As in pooling by attention. OpenVINO gave 0 for one row of weights with a scale for each of its values."""
