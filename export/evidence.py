@@ -149,9 +149,13 @@ class _Backward:
                 return node
             if not self._is_mean and self._averages(node):
                 self._is_mean, passed = True, (*_PASSING, "Relu")
-            elif node.op_type not in passed and not self._is_bias(node):
+            elif node.op_type not in passed and not self._is_bias(node) and not self._turns_vectors(node):
                 raise self._cannot(node)
             tensor = self._data(node)
+
+    def _turns_vectors(self, node: onnx.NodeProto) -> bool:
+        """Whether a node changes the order of axes of which one at most is longer than 1."""
+        return node.op_type == "Transpose" and sum(size > 1 for size in self._shape(node.input[0])) <= 1
 
     def _averages(self, node: onnx.NodeProto) -> bool:
         """Whether a node gives the mean of each map over all cells."""

@@ -206,6 +206,17 @@ def test_rows_that_were_turned_are_traced_to_their_maps() -> None:
     np.testing.assert_allclose(evidence, numeric(cnn.model(), maps) / GRID**2, rtol=1e-3, atol=1e-3)
 
 
+def convolution_between_vectors_that_are_turned(cnn: Cnn) -> None:
+    """As Keras' networks have it, whose channels are last."""
+    cnn.stored |= {"fc": weights(CLASSES, CHANNELS, 1, 1), "b": weights(CLASSES)}
+    cnn.add("Transpose", ["maps"], "nhwc", perm=[0, 2, 3, 1])
+    cnn.add("ReduceMean", ["nhwc"], "pooled", axes=[1, 2], keepdims=1)
+    cnn.add("Transpose", ["pooled"], "pooled_first", perm=[0, 3, 1, 2])
+    cnn.add("Conv", ["pooled_first", "fc", "b"], "scores_first")
+    cnn.add("Transpose", ["scores_first"], "scores", perm=[0, 2, 3, 1])
+    cnn.add("Flatten", ["scores"], "logits")
+
+
 def convolution_that_is_averaged(cnn: Cnn) -> None:
     """As SqueezeNet's, whose kernel is told by the weights alone here."""
     cnn.stored |= {"fc": weights(CLASSES, CHANNELS, 1, 1), "b": weights(CLASSES)}
@@ -216,6 +227,7 @@ def convolution_that_is_averaged(cnn: Cnn) -> None:
 
 
 LINEAR = [
+    convolution_between_vectors_that_are_turned,
     convolution_that_is_averaged,
     gap_gemm,
     mean_matmul_add,
