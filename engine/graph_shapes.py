@@ -28,7 +28,7 @@ UNKNOWN = Value(None, None)
 
 
 def infer(model: onnx.ModelProto) -> dict[str, Value]:
-    """Return what ONNX shape inference finds, by tensor name.
+    """Return what ONNX shape inference finds, by tensor name, and what the network itself notes of the others.
 
     Inference runs on a copy in which the weights are inputs of the same type and shape: it would otherwise serialise
     them, half a gigabyte for VGG. Tensors behind operators that ONNX does not know are absent.
@@ -53,9 +53,16 @@ def infer(model: onnx.ModelProto) -> dict[str, Value]:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     try:
         inferred = shape_inference.infer_shapes(skeleton, data_prop=True)
+        found = {value.name: _value(value) for value in (*inferred.graph.value_info, *inferred.graph.input)}
     except (shape_inference.InferenceError, RuntimeError):  # an operator or opset that this onnx does not know
-        return {}
-    return {value.name: _value(value) for value in (*inferred.graph.value_info, *inferred.graph.input)}
+        found = {}
+    noted = {value.name: _value(value) for value in model.graph.value_info}
+    return found | {name: value for name, value in noted.items() if not is_whole(found.get(name, UNKNOWN))}
+
+
+def is_whole(value: Value) -> bool:
+    """Whether a tensor's type is known, and its shape but for the first axis, which may be that of a batch."""
+    return value.type is not None and value.shape is not None and all(isinstance(size, int) for size in value.shape[1:])
 
 
 def free_reshapes(model: onnx.ModelProto, batch: int) -> None:

@@ -20,6 +20,7 @@ from pc_engine.export.fixed_batch import free_batch
 from pc_engine.export.full_precision import widen
 from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
+from pc_engine.export.run_shapes import note_shapes
 from pc_engine.export.tap_names import GRID_TAPS, find_taps
 from pc_engine.graph import BATCH, IMAGE, cut_graph, load_graph
 from pc_engine.graph_names import fresh_name, names_of, rename
@@ -186,6 +187,7 @@ def _with_evidence(
     """Return the network, its ``taps`` called by their names, with the evidence if it can be had; and its settings."""
     if EVIDENCE in taps:
         return model, {}
+    note_shapes(model, pixels)
     try:
         found = append_evidence(model, "logits", background_class)
         if MAPS_OF_HEAD in taps and found.maps != MAPS_OF_HEAD:
@@ -193,6 +195,8 @@ def _with_evidence(
     except ModelError as error:
         report(f"The network gives no evidence for its classes, so modes p2c and combined need signatures: {error}.")
         return model, {}
+    finally:
+        del model.graph.value_info[:]
     tensors = {tap: tap for tap in taps} | {EVIDENCE: found.tensor}
     if found.maps != "conv_last":
         tensors[MAPS_OF_HEAD] = found.maps

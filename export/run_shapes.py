@@ -1,0 +1,49 @@
+"""Shapes that can only be learnt by running a network, as those behind padding by a computed width."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper
+
+from pc_engine import graph_shapes
+from pc_engine.graph import BATCH, IMAGE
+from pc_engine.manifest import NetworkInput
+
+_IMAGES = 2  # so that the axis of a batch is told from those of length 1
+
+
+def note_shapes(model: onnx.ModelProto, pixels: NetworkInput) -> None:
+    """Note the types and shapes that inference does not find in the network's ``value_info``, in place.
+
+    Parameters
+    ----------
+    model
+        A prepared network: its only input is ``image``. One that cannot be run is left as it is.
+    pixels
+        Of which size its images are.
+    """
+    known = graph_shapes.infer(model)
+    outputs = [name for node in model.graph.node for name in node.output if name]
+    unknown = [name for name in outputs if not graph_shapes.is_whole(known.get(name, graph_shapes.UNKNOWN))]
+    if not unknown:
+        return
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    del probed.graph.output[:]
+    for name in unknown:
+        probed.graph.output.add(name=name)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    images = np.zeros((_IMAGES, pixels.height, pixels.width, 3), np.uint8)
+    try:
+        session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        found = session.run(unknown, {IMAGE: images})
+    except Exception:  # whatever is wrong with the network is said where it is run for its taps' shapes
+        return
+    for name, value in zip(unknown, found, strict=True):
+        if isinstance(value, np.ndarray):
+            shape = [BATCH if k == 0 and size == _IMAGES else size for k, size in enumerate(value.shape)]
+            kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+            model.graph.value_info.append(helper.make_tensor_value_info(name, kind, shape))
