@@ -141,7 +141,8 @@ class _Backward:
         It may give a map for each class, too, which are averaged. Its weights are the same for all cells; which of
         them a ReLU between held at 0 is left aside, as that is the same for all maps that it reads.
         """
-        tensor, passed = self._logits, (*_RESHAPING, *_PASSING, *_NORMALISING)
+        tensor = self._logits
+        passed: tuple[str, ...] = (*_RESHAPING, *_PASSING, *_NORMALISING)
         while True:
             node = self._producer(tensor)
             if node.op_type in _LINEAR:
