@@ -286,9 +286,10 @@ def _keep_only_input(model: onnx.ModelProto, part: Part, wanted: _Wanted) -> onn
             f"NHWC RGB, so convert the network or give it a float32 input."
         )
     sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor_type.shape.dim]
+    # Some exporters write -1 where a size is open.
     expected = _input_dims(declared)
     if tensor_type.HasField("shape") and (
-        len(sizes) != 4 or any(size not in (None, 0, want) for size, want in zip(sizes[1:], expected, strict=True))
+        len(sizes) != 4 or any(size not in (None, 0, -1, want) for size, want in zip(sizes[1:], expected, strict=True))
     ):
         raise ManifestError(
             f"The manifest of '{wanted.name}' declares an input of {declared.layout} size {expected}, but "

@@ -98,11 +98,7 @@ def import_classifier(
     check_vacant(out_dir)
     check_normalisation(pixels.mean, pixels.std)
     _check_readable(onnx_path)
-    model = load_graph(onnx_path)
-    if model.functions:
-        model = inline_local_functions(model)  # not every backend knows them
-    if widen(model):
-        report("The network is stored in half precision: it is kept in float32, which all precisions are made from.")
+    model = _read(onnx_path, report)
     tensors = find_taps(model, onnx_path, taps, count_features)
     pixels = complete_input(model, tensors, pixels)
     logits = _before_softmax(model, tensors["logits"])
@@ -166,6 +162,21 @@ def _flatten_logits(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Flatten", [by_cell], ["logits"], axis=1))
     output = next(value for value in model.graph.output if value.name == by_cell)
     output.CopyFrom(helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None))
+
+
+def _read(path: Path, report: Callable[[str], None]) -> onnx.ModelProto:
+    """Return the network without functions of its own, which not every backend knows, and in float32."""
+    model = load_graph(path)
+    try:
+        if model.functions:
+            model = inline_local_functions(model)
+        is_half = widen(model)
+    except Exception as error:  # onnx raises whatever a damaged network leads it to
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{path} is damaged ({reason}); export or copy it again.") from None
+    if is_half:
+        report("The network is stored in half precision: it is kept in float32, which all precisions are made from.")
+    return model
 
 
 def _check_readable(path: Path) -> None:

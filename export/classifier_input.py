@@ -43,7 +43,8 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
     """
     given = input_tensor(model, pixels.tensor or _image_name(model, tensors))
     takes_bytes = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    sizes = [dim.dim_value for dim in given.type.tensor_type.shape.dim]  # 0 where it is no number
+    # 0 where it is no number; some exporters write -1.
+    sizes = [max(dim.dim_value, 0) for dim in given.type.tensor_type.shape.dim]
     layout = pixels.layout or _layout(sizes, takes_bytes)
     declared = [sizes[axis] if len(sizes) == _IMAGE_RANK else 0 for axis in _AXES[layout]]
     return replace(

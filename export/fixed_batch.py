@@ -37,7 +37,7 @@ def free_batch(model: onnx.ModelProto, tensors: Collection[str], pixels: Network
     """
     dims = input_tensor(model, pixels.tensor).type.tensor_type.shape.dim
     batch = dims[0].dim_value if dims else 0
-    reshapes = _fixed_reshapes(model.graph, tensors) if batch else []
+    reshapes = _fixed_reshapes(model.graph, tensors) if batch > 0 else []
     shapes = _run(model, reshapes, batch, pixels) if reshapes else {}
     taken = set(names_of(model.graph))
     for node in reshapes:

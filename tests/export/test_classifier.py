@@ -251,6 +251,22 @@ class TestRefusals:
         with pytest.raises(ModelError, match=r"batch of two 8x8 images|fixes the batch size at 1"):
             convert(path, tmp_path / "m")
 
+    @pytest.mark.parametrize("damage", ["half", "function"])
+    def test_damaged(self, tmp_path, given, damage):
+        model = onnx.load(given)
+        if damage == "half":
+            model.graph.initializer[0].data_type = TensorProto.FLOAT16
+        else:  # it is made of itself
+            nodes = [helper.make_node("F", ["x"], ["y"], domain="own")]
+            model.functions.append(
+                helper.make_function("own", "F", ["x"], ["y"], nodes, [helper.make_opsetid("own", 1)])
+            )
+            model.opset_import.append(helper.make_opsetid("own", 1))
+            model.graph.node[3].op_type, model.graph.node[3].domain = "F", "own"
+        onnx.save_model(model, given)
+        with pytest.raises(ModelError, match=r"given\.onnx is damaged"):
+            convert(given, tmp_path / "m")
+
     def test_not_onnx(self, tmp_path):
         (tmp_path / "x.onnx").write_bytes(b"PK\x03\x04")
         with pytest.raises(ModelError, match=r"x\.onnx"):

@@ -54,6 +54,7 @@ def network(dims, dtype=TensorProto.FLOAT, inputs=(), reads=(), stored=(), ir_ve
         (["N", 3, "H", "W"], ("NCHW", 224, 224)),
         (["N", 3, 160, "W"], ("NCHW", 160, 224)),
         ([1, 3, 3, 3], ("NCHW", 3, 3)),
+        ([-1, 3, -1, -1], ("NCHW", 224, 224)),
     ],
 )
 def test_what_is_left_open_is_read_from_the_network(dims, expected):
@@ -89,6 +90,11 @@ def test_an_input_that_no_tap_depends_on_plays_no_part(tmp_path):
     assert manifest.input == NetworkInput("image", 12, 8)
     graph = onnx.load(tmp_path / "model/model.onnx").graph
     assert [value.name for value in graph.input] == ["image"]
+
+
+def test_sizes_that_are_written_as_minus_one_are_open(tmp_path):
+    manifest = _export(network([-1, 3, -1, -1]), tmp_path, pixels=NetworkInput("", 12, 8, layout=""))
+    assert manifest.taps["conv_last"].shape == (5, 3, 2)
 
 
 def test_an_input_with_a_value_in_the_file_has_that_value(tmp_path):
