@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 
 from pc_engine import graph_shapes
 from pc_engine.errors import ManifestError, ModelError
-from pc_engine.graph_names import fresh_name, names_of, rename, stored_names, stored_tensors
+from pc_engine.graph_names import fresh_name, is_text, names_of, rename, stored_names, stored_tensors
 from pc_engine.graph_pruning import Part, keep_part, part_behind
 from pc_engine.manifest import Manifest, NetworkInput
 
@@ -60,6 +60,8 @@ def load_graph(path: Path, sha256: str | None = None) -> onnx.ModelProto:
         raise ModelError(f"{path} is truncated or not an ONNX file; export or copy it again.") from None
     if not (model.ir_version and model.opset_import and model.graph.node and model.graph.output):
         raise ModelError(f"{path} holds no complete ONNX network; export or copy it again.")
+    if not is_text(model):
+        raise ModelError(f"{path} is damaged: names in it are no text; export or copy it again.")
     for tensor in stored_tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise ModelError(

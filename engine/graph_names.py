@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import onnx
 
@@ -39,6 +40,24 @@ def names_of(graph: onnx.GraphProto) -> Iterator[str]:
         yield from (name for name in (*node.input, *node.output) if name)
         for subgraph in subgraphs(node):
             yield from names_of(subgraph)
+
+
+def is_text(model: onnx.ModelProto) -> bool:
+    """Whether all names in a network are text, which damage to its file can undo."""
+    pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    try:
+        while pending:
+            scope = pending.pop()
+            names = names_of(scope) if isinstance(scope, onnx.GraphProto) else iter((*scope.input, *scope.output))
+            for node in scope.node:
+                names = chain(names, (node.name, node.op_type, node.domain), node.input, node.output)
+                names = chain(names, (attribute.name for attribute in node.attribute))
+                pending.extend(subgraphs(node))
+            if not all(isinstance(name, str) for name in names):
+                return False
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from onnx import helper
 from onnx.inliner import inline_local_functions
 
 from pc_engine import graph_shapes
-from pc_engine.errors import ManifestError, ModelError, UsageError
+from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError
 from pc_engine.export.classifier_input import complete_input
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
@@ -98,48 +99,51 @@ def import_classifier(
     check_vacant(out_dir)
     check_normalisation(pixels.mean, pixels.std)
     _check_readable(onnx_path)
-    model = _read(onnx_path, report)
-    tensors = find_taps(model, onnx_path, taps, count_features)
-    pixels = complete_input(model, tensors, pixels)
-    logits = _before_softmax(model, tensors["logits"])
-    if logits != tensors["logits"]:
-        report(f"The tap 'logits' names probabilities: what their softmax takes is used in their place ('{logits}').")
-        tensors = {**tensors, "logits": logits}
-    tensors = with_channels_first(model, tensors, report)
-    free_batch(model, tensors.values(), pixels)
-    model = cut_graph(model, name, pixels, tensors)
-    _flatten_logits(model)
-    pixels = NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std)
-    model, settings = _with_evidence(model, name, pixels, tensors, background_class, report)
-    if background_class >= 0:
-        settings = {**settings, BACKGROUND_SETTING: background_class}
-    for wanted in cooccurrences:
-        append_cooccurrence(model, wanted)
-    shapes = _shapes(model, name, pixels)
-    for tap in GRID_TAPS:
-        if len(shapes.get(tap, (0, 0, 0))) != 3:
-            raise ManifestError(f"The tap '{tap}' has shape {shapes[tap]}, expected channels, height, width.")
-    if len(shapes["logits"]) != 1:
-        raise ManifestError(f"The tap 'logits' has shape {shapes['logits']}, expected one value per class.")
-    if background_class >= shapes["logits"][0]:
-        raise ManifestError(
-            f"The background class is {background_class}, but the logits have {shapes['logits'][0]} values, numbered "
-            f"from 0."
+    with _damage_said(onnx_path):
+        model = _read(onnx_path, report)
+        tensors = find_taps(model, onnx_path, taps, count_features)
+        pixels = complete_input(model, tensors, pixels)
+        logits = _before_softmax(model, tensors["logits"])
+        if logits != tensors["logits"]:
+            report(
+                f"The tap 'logits' names probabilities: what their softmax takes is used in their place ('{logits}')."
+            )
+            tensors = {**tensors, "logits": logits}
+        tensors = with_channels_first(model, tensors, report)
+        free_batch(model, tensors.values(), pixels)
+        model = cut_graph(model, name, pixels, tensors)
+        _flatten_logits(model)
+        pixels = NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std)
+        model, settings = _with_evidence(model, name, pixels, tensors, background_class, report)
+        if background_class >= 0:
+            settings = {**settings, BACKGROUND_SETTING: background_class}
+        for wanted in cooccurrences:
+            append_cooccurrence(model, wanted)
+        shapes = _shapes(model, name, pixels)
+        for tap in GRID_TAPS:
+            if len(shapes.get(tap, (0, 0, 0))) != 3:
+                raise ManifestError(f"The tap '{tap}' has shape {shapes[tap]}, expected channels, height, width.")
+        if len(shapes["logits"]) != 1:
+            raise ManifestError(f"The tap 'logits' has shape {shapes['logits']}, expected one value per class.")
+        if background_class >= shapes["logits"][0]:
+            raise ManifestError(
+                f"The background class is {background_class}, but the logits have {shapes['logits'][0]} values, "
+                f"numbered from 0."
+            )
+        manifest = Manifest(
+            name=name,
+            input=pixels,
+            taps={tap: Tap(tap, shape) for tap, shape in shapes.items()},
+            count_features=(*count_features, *(wanted.name for wanted in cooccurrences)),
+            classes=tuple(classes),
+            licence=licence,
+            source=source or onnx_path.name,
+            settings=settings,
         )
-    manifest = Manifest(
-        name=name,
-        input=pixels,
-        taps={tap: Tap(tap, shape) for tap, shape in shapes.items()},
-        count_features=(*count_features, *(wanted.name for wanted in cooccurrences)),
-        classes=tuple(classes),
-        licence=licence,
-        source=source or onnx_path.name,
-        settings=settings,
-    )
-    for value in model.graph.output:
-        declared: list[str | int | None] = [BATCH, *shapes[value.name]]
-        value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, declared))
-    return write_model_directory(model, manifest, out_dir)
+        for value in model.graph.output:
+            declared: list[str | int | None] = [BATCH, *shapes[value.name]]
+            value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, declared))
+        return write_model_directory(model, manifest, out_dir)
 
 
 def _before_softmax(model: onnx.ModelProto, tensor: str) -> str:
@@ -164,17 +168,24 @@ def _flatten_logits(model: onnx.ModelProto) -> None:
     output.CopyFrom(helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None))
 
 
+@contextmanager
+def _damage_said(path: Path) -> Iterator[None]:
+    """Turn whatever onnx, NumPy and protobuf raise about a damaged network into a sentence."""
+    try:
+        yield
+    except (PcEngineError, OSError):
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{path} is damaged ({reason}); export or copy it again.") from None
+
+
 def _read(path: Path, report: Callable[[str], None]) -> onnx.ModelProto:
     """Return the network without functions of its own, which not every backend knows, and in float32."""
     model = load_graph(path)
-    try:
-        if model.functions:
-            model = inline_local_functions(model)
-        is_half = widen(model)
-    except Exception as error:  # onnx raises whatever a damaged network leads it to
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"{path} is damaged ({reason}); export or copy it again.") from None
-    if is_half:
+    if model.functions:
+        model = inline_local_functions(model)
+    if widen(model):
         report("The network is stored in half precision: it is kept in float32, which all precisions are made from.")
     return model
 

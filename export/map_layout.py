@@ -47,7 +47,7 @@ def with_channels_first(
     turned = {
         node.input[0]: node.output[0]
         for node in model.graph.node
-        if node.op_type == "Transpose" and list(attribute(node, "perm", [])) == TO_FIRST
+        if node.op_type == "Transpose" and attribute(node, "perm", []) == TO_FIRST
     }
     found = dict(tensors)
     for tap, tensor in tensors.items():
@@ -75,7 +75,7 @@ def has_channels_last(tensor: str, producers: Mapping[str, onnx.NodeProto]) -> b
             continue
         seen.add(name)
         if node.op_type == "Transpose":
-            return list(attribute(node, "perm", [])) == TO_LAST
+            return bool(attribute(node, "perm", []) == TO_LAST)
         if node.op_type in _CHANNELS_FIRST or node.op_type in _REARRANGING:
             return False
         waiting += reversed(node.input)

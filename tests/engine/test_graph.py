@@ -394,6 +394,19 @@ class TestRefusals:
         with pytest.raises(ModelError, match="in another file"):
             open_graph(path, manifest_of(model), ["logits"])
 
+    @pytest.mark.parametrize("what", ["tensor", "node", "operator", "attribute"])
+    def test_names_that_are_no_text(self, tmp_path, what):
+        model = small_network()
+        old = {"tensor": "a_tensor", "node": "a_node", "operator": "an_operator", "attribute": "an_attribute"}[what]
+        attribute = {"an_attribute": 1} if what == "attribute" else {}
+        operator = "an_operator" if what == "operator" else "Relu"
+        node = helper.make_node(operator, ["image"], ["a_tensor"], name="a_node", **attribute)
+        model.graph.node.append(node)
+        path = tmp_path / "model.onnx"
+        path.write_bytes(model.SerializeToString().replace(old.encode(), b"\xff" + old.encode()[1:]))
+        with pytest.raises(ModelError, match=r"model\.onnx is damaged: names in it are no text"):
+            load_graph(path)
+
     def test_external_data_of_a_function_and_of_sparse_weights(self, tmp_path):
         path = tmp_path / "model.onnx"
         for where in ("function", "sparse"):

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from pc_engine.errors import ManifestError, ModelError, UsageError
+from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError
 from pc_engine.export import import_classifier
 from pc_engine.graph import open_graph
 from pc_engine.manifest import NetworkInput, read_manifest
@@ -250,6 +250,22 @@ class TestRefusals:
         onnx.save_model(model, path)
         with pytest.raises(ModelError, match=r"batch of two 8x8 images|fixes the batch size at 1"):
             convert(path, tmp_path / "m")
+
+    def test_changed_bytes(self, tmp_path, given):
+        """Names that are no text, attributes of no kind, weights of another size: each has its sentence."""
+        content, rng = given.read_bytes(), np.random.default_rng(0)
+        said = []
+        for k in range(120):
+            changed = bytearray(content)
+            for place in rng.integers(0, len(content), rng.integers(1, 4)):
+                changed[place] = rng.integers(0, 256)
+            given.write_bytes(changed)
+            try:
+                convert(given, tmp_path / f"m{k}", report=lambda _: None)
+            except PcEngineError as error:
+                said.append(str(error))
+        assert len(said) > 20
+        assert all(len(sentence.splitlines()) == 1 for sentence in said)
 
     @pytest.mark.parametrize("damage", ["half", "function"])
     def test_damaged(self, tmp_path, given, damage):
