@@ -28,7 +28,8 @@ IMAGE = "image"
 #: Symbolic name of its batch axis.
 BATCH = "N"
 
-_LARGEST_FILE = 2**31 - 1  # protobuf's limit for one message
+#: Protobuf's limit for one message, in bytes.
+LARGEST_FILE = 2**31 - 1
 _OLDEST_OPSET = 7  # the first with NumPy broadcasting in Sub and Div
 _INPUTS_WITHOUT_INITIALIZERS = 4  # the first IR version in which initializers need not be listed among the inputs
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -45,8 +46,19 @@ def load_graph(path: Path, sha256: str | None = None) -> onnx.ModelProto:
         If the file is absent, truncated, not ONNX, or keeps tensors in other files. Those are refused rather than
         followed, because their paths may lead out of the model directory (CVE-2022-25882, CVE-2024-27318).
     """
+    model = parse_graph(path, sha256)
+    for tensor in filter(is_external, stored_tensors(model)):
+        raise ModelError(
+            f"{path} keeps the tensor '{tensor.name}' in another file; only one-file ONNX is read: export the model "
+            f"again."
+        )
+    return model
+
+
+def parse_graph(path: Path, sha256: str | None = None) -> onnx.ModelProto:
+    """Read an ONNX network; tensors that it keeps in other files stay there. Otherwise as `load_graph`."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
+        if path.stat().st_size > LARGEST_FILE:
             raise ModelError(f"{path} is larger than 2 GiB, which one-file ONNX cannot be; export a smaller network.")
         content = path.read_bytes()
     except OSError as error:
@@ -62,13 +74,12 @@ def load_graph(path: Path, sha256: str | None = None) -> onnx.ModelProto:
         raise ModelError(f"{path} holds no complete ONNX network; export or copy it again.")
     if not is_text(model):
         raise ModelError(f"{path} is damaged: names in it are no text; export or copy it again.")
-    for tensor in stored_tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-            raise ModelError(
-                f"{path} keeps the tensor '{tensor.name}' in another file; only one-file ONNX is read: export it with "
-                f"torch.onnx.export(..., external_data=False), or join it with onnx.save(onnx.load(FILE), NEW_FILE)."
-            )
     return model
+
+
+def is_external(tensor: TensorProto) -> bool:
+    """Whether a tensor lies in another file."""
+    return tensor.data_location == TensorProto.EXTERNAL or bool(tensor.external_data)
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -17,13 +17,14 @@ from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageErro
 from pc_engine.export.classifier_input import complete_input
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
+from pc_engine.export.external_data import embed_external_data
 from pc_engine.export.fixed_batch import free_batch
 from pc_engine.export.full_precision import widen
 from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
 from pc_engine.export.run_shapes import note_shapes
 from pc_engine.export.tap_names import GRID_TAPS, find_taps
-from pc_engine.graph import BATCH, IMAGE, cut_graph, load_graph
+from pc_engine.graph import BATCH, IMAGE, cut_graph, parse_graph
 from pc_engine.graph_names import fresh_name, names_of, rename
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, MAPS_OF_HEAD, Manifest, NetworkInput, Tap
 from pc_engine.out_folder import check_vacant
@@ -56,7 +57,7 @@ def import_classifier(
     Parameters
     ----------
     onnx_path
-        A one-file ONNX network; of its inputs the taps may depend on one, the image.
+        An ONNX network; tensors may lie in files beside it. Of its inputs the taps may depend on one, the image.
     out_dir
         The directory to make; it may exist only if it is empty.
     name
@@ -182,7 +183,8 @@ def _damage_said(path: Path) -> Iterator[None]:
 
 def _read(path: Path, report: Callable[[str], None]) -> onnx.ModelProto:
     """Return the network without functions of its own, which not every backend knows, and in float32."""
-    model = load_graph(path)
+    model = parse_graph(path)
+    embed_external_data(model, path)
     if model.functions:
         model = inline_local_functions(model)
     if widen(model):
