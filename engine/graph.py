@@ -49,8 +49,8 @@ def load_graph(path: Path, sha256: str | None = None) -> onnx.ModelProto:
     model = parse_graph(path, sha256)
     for tensor in filter(is_external, stored_tensors(model)):
         raise ModelError(
-            f"{path} keeps the tensor '{tensor.name}' in another file; only one-file ONNX is read: export the model "
-            f"again."
+            f"{path} keeps the tensor {tensor.name!r:.80} in another file; only one-file ONNX is read: export the "
+            f"model again."
         )
     return model
 

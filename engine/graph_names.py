@@ -43,7 +43,7 @@ def names_of(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def is_text(model: onnx.ModelProto) -> bool:
-    """Whether all names in a network are text, which damage to its file can undo."""
+    """Whether all names in a network, of files as well, are text, which damage to its file can undo."""
     pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
     try:
         while pending:
@@ -55,9 +55,10 @@ def is_text(model: onnx.ModelProto) -> bool:
                 pending.extend(subgraphs(node))
             if not all(isinstance(name, str) for name in names):
                 return False
+        entries = (entry for tensor in stored_tensors(model) for entry in tensor.external_data)
+        return all(isinstance(text, str) for entry in entries for text in (entry.key, entry.value))
     except UnicodeDecodeError:
         return False
-    return True
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:

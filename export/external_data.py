@@ -46,7 +46,7 @@ def embed_external_data(model: onnx.ModelProto, path: Path) -> None:
             length = _number(path, tensor, place["length"]) if "length" in place else max(end - start, 0)
             if start + length > end:
                 raise ModelError(
-                    f"{path.parent / name} ends before the tensor '{tensor.name}' of {path.name} does: export both "
+                    f"{path.parent / name} ends before the tensor {tensor.name!r:.80} of {path.name} does: export both "
                     f"again."
                 )
             room -= length
@@ -61,13 +61,13 @@ def embed_external_data(model: onnx.ModelProto, path: Path) -> None:
 def _opened(path: Path, tensor: str, name: str) -> BinaryIO:
     """Open the file ``name`` in the folder of the network at ``path``."""
     # The names of Windows hold those of all systems.
-    if PureWindowsPath(name).name != name or name in ("", ".", ".."):
+    if PureWindowsPath(name).name != name or name in ("", ".", "..") or not name.isprintable():
         raise ModelError(
-            f"{path} keeps the tensor '{tensor}' in the file {name!r}, which is not in its own folder: export it with "
-            f"torch.onnx.export(..., external_data=False), or join it with onnx.save(onnx.load(FILE), NEW_FILE)."
+            f"{path} keeps the tensor {tensor!r:.80} in the file {name!r:.200}, which is not in its own folder: export "
+            f"it with torch.onnx.export(..., external_data=False), or join it with onnx.save(onnx.load(FILE), NEW)."
         )
     beside = path.parent / name
-    what = f"{beside}, in which {path.name} keeps the tensor '{tensor}'"
+    what = f"{beside}, in which {path.name} keeps the tensor {tensor!r:.80}"
     try:
         status = beside.lstat()
         # Looked at first, as opening a FIFO would wait.
@@ -85,5 +85,7 @@ def _opened(path: Path, tensor: str, name: str) -> BinaryIO:
 
 def _number(path: Path, tensor: TensorProto, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _DECIMAL_DIGITS):
-        raise ModelError(f"{path} is damaged: its tensor '{tensor.name}' has {text!r} for a place; export it again.")
+        raise ModelError(
+            f"{path} is damaged: its tensor {tensor.name!r:.80} has {text!r:.80} for a place; export it again."
+        )
     return int(text)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pc_engine.errors import WeightsError
-from pc_engine.export.keras_files import read_keras, read_keras_archive
+from pc_engine.export.keras_files import read_keras
 from pc_engine.export.vgg import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, VggSpec
 from pc_engine.export.weight_files import WeightFile, read_safetensors, read_torch
 from pc_engine.export.weight_layouts import KERAS, NUMBERED_KERAS, TIMM, TORCHVISION, Layout
@@ -32,7 +32,7 @@ _READERS = {
     ".pt": read_torch,
     ".h5": read_keras,
     ".hdf5": read_keras,
-    ".keras": read_keras_archive,
+    ".keras": read_keras,
 }
 
 

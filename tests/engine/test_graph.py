@@ -394,10 +394,12 @@ class TestRefusals:
         with pytest.raises(ModelError, match="in another file"):
             open_graph(path, manifest_of(model), ["logits"])
 
-    @pytest.mark.parametrize("what", ["tensor", "node", "operator", "attribute"])
+    @pytest.mark.parametrize("what", ["tensor", "node", "operator", "attribute", "file"])
     def test_names_that_are_no_text(self, tmp_path, what):
         model = small_network()
-        old = {"tensor": "a_tensor", "node": "a_node", "operator": "an_operator", "attribute": "an_attribute"}[what]
+        model.graph.initializer[0].external_data.add(key="location", value="a_file")
+        operators = {"operator": "an_operator", "attribute": "an_attribute"}
+        old = {"tensor": "a_tensor", "node": "a_node", "file": "a_file", **operators}[what]
         attribute = {"an_attribute": 1} if what == "attribute" else {}
         operator = "an_operator" if what == "operator" else "Relu"
         node = helper.make_node(operator, ["image"], ["a_tensor"], name="a_node", **attribute)

@@ -22,6 +22,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -30,10 +31,13 @@ from typing import Any
 
 import h5py
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.io
+from onnx import helper, numpy_helper
 from PIL import Image
+from safetensors.numpy import save
 
 from pc_engine.converters import convert
 from pc_engine.corrections import corrected_rows
@@ -41,9 +45,13 @@ from pc_engine.counter import load_counter
 from pc_engine.datasets import read_labelled
 from pc_engine.decode import decode_bytes
 from pc_engine.errors import ImageError, PcEngineError
+from pc_engine.export import keras_files
 from pc_engine.export.class_names import read_class_names
+from pc_engine.export.external_data import embed_external_data
+from pc_engine.export.keras_files import read_keras
+from pc_engine.export.weight_files import read_safetensors
 from pc_engine.fitted_images import FittedImages
-from pc_engine.graph import open_graph
+from pc_engine.graph import open_graph, parse_graph
 from pc_engine.heif import HeifFormat, is_read
 from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, read_manifest
 from pc_engine.modes import settings_for
@@ -135,6 +143,52 @@ def read_network(folder: Path) -> None:
     manifest = read_manifest(_EMBEDDED)
     manifest.files.clear()  # type: ignore[attr-defined]
     open_graph(folder / NETWORK_FILE, manifest, tuple(manifest.taps))
+
+
+@cache
+def beside() -> list[Files]:
+    """A network whose weights lie in a file beside it."""
+    values = [np.arange(12, dtype=np.float32).reshape(3, 4), np.arange(5, dtype=np.int64)]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w0"], ["y"]), helper.make_node("Identity", ["w1"], ["z"])],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])],
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("y", "z")],
+        [numpy_helper.from_array(array, f"w{k}") for k, array in enumerate(values)],
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / NETWORK_FILE
+        onnx.save(helper.make_model(graph), path, save_as_external_data=True, location="data", size_threshold=0)
+        return [{NETWORK_FILE: path.read_bytes(), "data": (path.parent / "data").read_bytes()}]
+
+
+def read_beside(folder: Path) -> None:
+    embed_external_data(parse_graph(folder / NETWORK_FILE), folder / NETWORK_FILE)
+
+
+@cache
+def weights() -> list[Files]:
+    kernel, bias = np.ones((3, 3, 3, 4), np.float32), np.zeros(4, np.float32)
+    old, new, archive = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with h5py.File(old, "w") as file:
+        own = file.create_group("model_weights/block1_conv1/block1_conv1")
+        own["kernel:0"], own["bias:0"] = kernel, bias
+    with h5py.File(new, "w") as file:
+        own = file.create_group("layers/conv2d/vars")
+        own["0"], own["1"] = kernel, bias
+        own.attrs["name"] = "block1_conv1"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("model.weights.h5", new.getvalue())
+    tensors = save({"features.0.weight": kernel, "features.0.bias": bias})
+    keras = [{"w.h5": old.getvalue()}, {"w.h5": new.getvalue()}, {"w.keras": archive.getvalue()}]
+    return [*keras, {"w.safetensors": tensors}]
+
+
+def read_weight_file(folder: Path) -> None:
+    keras_files._SECONDS = 20  # some changes keep HDF5's library for ever
+    for name, read in (("w.h5", read_keras), ("w.keras", read_keras), ("w.safetensors", read_safetensors)):
+        if (folder / name).exists():
+            read(folder / name)
 
 
 def labels(name: str, *contents: Any) -> list[Files]:
@@ -293,6 +347,8 @@ TARGETS = {
     "decode": Target(photos, decode),
     "manifest": Target(manifests, read_model),
     "network": Target(networks, read_network),
+    "beside": Target(beside, read_beside),
+    "weights": Target(weights, read_weight_file),
     "counter": Target(counters, lambda folder: load_counter(folder / "counter")),
     "signatures": Target(
         lambda: [{"signatures": embedded("signatures.safetensors")}],
