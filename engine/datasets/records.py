@@ -13,6 +13,8 @@ from pc_engine.errors import DataError
 
 # Counts and class numbers beyond it are no labels.
 _LARGEST = 2**31 - 1
+# Letters of an item that are shown where it is skipped.
+_LONGEST_ITEM = 300
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ class LabelledSetBuilder:
 
     def skip(self, item: str, reason: str) -> None:
         """Note an item that cannot be used."""
-        self._skipped.append((item, reason))
+        # A cell of a table may hold lines, and it is named in a sentence.
+        line = "".join(letter if letter.isprintable() else " " for letter in item)
+        self._skipped.append((line if len(line) <= _LONGEST_ITEM else f"{line[:_LONGEST_ITEM]} ...", reason))
 
     def boxes(self, item: object, objects: Iterable[tuple[Any, Any]]) -> tuple[Box, ...]:
         """Return the boxes of ``([x, y, width, height], class)`` pairs, less those without area, which are noted.

@@ -139,3 +139,12 @@ def test_json_lists_and_json_lines(tmp_path: Path) -> None:
     assert [(image.count, image.class_id) for image in in_list.images] == [(2, None), (None, 7)]
     assert [item for item, _ in in_list.skipped] == ["entry 2 (img/b.jpg)", "entry 3"]
     assert [item for item, _ in in_lines.skipped] == ["line 3 (img/b.jpg)", "line 4"]
+
+
+def test_a_cell_of_several_lines_is_named_in_one(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('path,count\n"a.jpg,2\nb.jpg,3\n' + "x" * 999 + "\n")
+    with pytest.raises(DataError) as caught:
+        read_labelled(str(tmp_path / "t.csv"))
+    assert "line 4 (a.jpg,2 b.jpg,3 xxx" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
