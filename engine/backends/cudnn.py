@@ -26,6 +26,7 @@ from pc_engine.backends.array_layers import Convolution, Layer
 from pc_engine.backends.cuda import cuda_errors, describe_gpu, device_index, on_device
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plans, load_cudnn
 from pc_engine.backends.lanes import PARALLEL, Lanes
+from pc_engine.backends.recorded_memory import RecordedMemory
 from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError
 from pc_engine.graph import open_graph
@@ -167,9 +168,8 @@ class _Program:
     ) -> None:
         import cupy
 
-        self._cupy, self._cudnn, self._graph, self._weights = cupy, cudnn, graph, weights
-        # A pool of its own: a captured graph goes on using the memory that the arrays of its run were given.
-        self._pool = cupy.cuda.MemoryPool()
+        self._cudnn, self._graph, self._weights = cudnn, graph, weights
+        self._memory = RecordedMemory()
         self._handle = _open_handle(cudnn, cupy.cuda.get_current_stream())
         layers = _for_cudnn(graph)
         if layers.keys() - plans.keys():
@@ -183,14 +183,14 @@ class _Program:
     def execute(self, images: Array, stream: Any) -> Mapping[str, Array]:
         """See `pc_engine.backends.lanes.Program.execute`."""
         self._cudnn.set_stream(handle=self._handle, stream=stream.ptr)
-        with stream, self._cupy.cuda.using_allocator(self._pool.malloc):
+        with stream, self._memory.serve(stream):
             return self._graph.run(images, self._convolve)
 
     def close(self) -> None:
         """See `pc_engine.backends.lanes.Program.close`."""
         self._kernels.clear()
         self._cudnn.destroy_handle(self._handle)
-        self._pool.free_all_blocks()
+        self._memory.close()
 
     def _convolve(self, name: str, images: Array) -> Array:
         return self._kernels[name](images, *self._weights[name])

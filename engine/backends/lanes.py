@@ -87,7 +87,9 @@ class Lanes:
                 self._images = cupy.zeros(shape, cupy.uint8)
                 self._program = make_program()
             self._graph: Any = None
+            # The taps that the graph fills, and the shape of an image's part and the type of each.
             self._taps: Mapping[str, Array] = {}
+            self._kinds: dict[str, tuple[tuple[int, ...], Any]] = {}
             self._warm_up()
             for _ in range(PARALLEL):
                 self._idle.put(_Lane(shape))
@@ -109,22 +111,27 @@ class Lanes:
         taken = lane.images.take(images)
         n = len(taken)
         # Allocated for the caller's stream, so that memory freed there is not written to before it is done with.
-        results = {name: self._cupy.empty((n, *tap.shape[1:]), tap.dtype) for name, tap in self._taps.items()}
+        results = {name: self._cupy.empty((n, *shape), dtype) for name, (shape, dtype) in self._kinds.items()}
         lane.stream.wait_event(self._cupy.cuda.get_current_stream().record())
         placed = lane.images.place(taken, lane.stream)
         arrived = lane.stream.record()
         with self._queueing:
             self._stream.wait_event(arrived)
-            if self._graph is None:
-                self._taps = self._program.execute(placed, self._stream)
-            else:
-                self._images.data.copy_from_device_async(placed.data, placed.nbytes, self._stream)
-                self._graph.launch(self._stream)
-            for name, tap in self._taps.items():
-                results[name].data.copy_from_device_async(tap.data, results[name].nbytes, self._stream)
+            self._queue(placed, results)
             lane.done.record(self._stream)
         lane.done.synchronize()
         return results
+
+    def _queue(self, placed: Array, results: Mapping[str, Array]) -> None:
+        """Queue a batch; what a run without a graph was given for its taps is the next one's when this returns."""
+        if self._graph is None:
+            taps = self._program.execute(placed, self._stream)
+        else:
+            taps = self._taps
+            self._images.data.copy_from_device_async(placed.data, placed.nbytes, self._stream)
+            self._graph.launch(self._stream)
+        for name, result in results.items():
+            result.data.copy_from_device_async(taps[name].data, result.nbytes, self._stream)
 
     def close(self) -> None:
         """Free what the GPU holds; no batch is in flight any more."""
@@ -145,28 +152,39 @@ class Lanes:
         may forbid it, or an engine need the host in between) every batch starts them one by one: slower where kernels
         are short, with the same numbers.
         """
-        self._taps = self._program.execute(self._images, self._stream)
-        self._stream.synchronize()
-        if not self._program.captures:
-            return
+        self._run_once()
+        if self._program.captures and (reason := self._record()):
+            self.remarks = (f"No CUDA graph could be captured, so kernels are started one by one ({reason}).",)
+            # A capture that failed leaves its stream unusable.
+            self._stream = self._cupy.cuda.Stream(non_blocking=True)
+            self._run_once()
+
+    def _record(self) -> str:
+        """Record a run as the graph; return why that cannot be done, or nothing.
+
+        What the error held on to, such as the memory of that run, is free then.
+        """
         try:
             self._graph = self._capture()
             self._graph.launch(self._stream)
             self._stream.synchronize()
-        except (BackendError, RuntimeError) as error:  # a library says in ways of its own that it cannot be captured
-            self._graph = None
-            reason = first_line(error)
-            self.remarks = (f"No CUDA graph could be captured, so kernels are started one by one ({reason}).",)
-            # A capture that failed leaves its stream unusable.
-            self._stream = self._cupy.cuda.Stream(non_blocking=True)
-            self._taps = self._program.execute(self._images, self._stream)
-            self._stream.synchronize()
+        # A library says in ways of its own that it cannot be captured, and CuPy by a MemoryError that memory is short.
+        except (BackendError, RuntimeError, MemoryError) as error:
+            self._graph, self._taps = None, {}
+            return first_line(error)
+        return ""
+
+    def _run_once(self) -> None:
+        """Run without a graph, and learn what the taps are; those of the next run have their memory."""
+        taps = self._program.execute(self._images, self._stream)
+        self._stream.synchronize()
+        self._kinds = {name: (tap.shape[1:], tap.dtype) for name, tap in taps.items()}
 
     def _capture(self) -> Any:
         self._stream.begin_capture()
         try:
             self._taps = self._program.execute(self._images, self._stream)
-        except (BackendError, RuntimeError):
+        except (BackendError, RuntimeError, MemoryError):
             # Ended in any case, so that the thread can use CUDA again; that it failed is known.
             with contextlib.suppress(self._cupy.cuda.runtime.CUDARuntimeError):
                 self._stream.end_capture()

@@ -151,7 +151,7 @@ class _Cupy(ModuleType):
             Event=event,
             get_current_stream=Stream,
             get_elapsed_time=lambda start, end: 1e3 * (end.at - start.at),
-            MemoryPool=lambda: pool,
+            MemoryPool=lambda allocator=None: pool,
             using_allocator=lambda _: contextlib.nullcontext(),
         )
         self.get_default_memory_pool = self.get_default_pinned_memory_pool = lambda: pool

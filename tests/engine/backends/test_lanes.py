@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -81,3 +82,53 @@ def test_an_error_that_comes_again_without_recording_is_one_sentence(gpu, reques
     program.execute = fail_later
     with pytest.raises(BackendError, match=r"failed while loading the network \(CUBLAS_STATUS_EXECUTION_FAILED\)"):
         Lanes(request_, 0, lambda: program)
+
+
+class Weighed(Copying):
+    """A program whose taps take the memory of one run: a second run's do not fit beside them."""
+
+    def __init__(self, gpu: Any, recorded: Any) -> None:
+        super().__init__(gpu, recorded)
+        self.taken: list[weakref.ref[Held]] = []
+
+    def execute(self, images: Any, stream: Any) -> dict[str, Any]:
+        self.taken = [tap for tap in self.taken if tap() is not None]
+        if self.taken:
+            raise MemoryError("Out of memory allocating 1,024 bytes")
+        held = Held()
+        self.taken.append(weakref.ref(held))
+        held.update(super().execute(images, stream))
+        return held
+
+
+class Held(dict):
+    pass
+
+
+def test_the_taps_of_the_run_before_make_room_for_those_that_are_recorded(gpu, request_):
+    lanes = Lanes(request_, 0, lambda: Weighed(gpu, lambda: None))
+    assert lanes.remarks == ()
+    images = probe_images(64, 64, 4)
+    np.testing.assert_array_equal(lanes.run(images)["images"].get(), images)
+
+
+def test_a_run_that_cannot_be_recorded_leaves_its_memory_to_those_without(gpu, request_):
+    lanes = Lanes(request_, 0, lambda: Weighed(gpu, refuse))
+    assert len(lanes.remarks) == 1
+    for seed in range(2):
+        images = probe_images(64, 64, 4, seed=seed)
+        np.testing.assert_array_equal(lanes.run(images)["images"].get(), images)
+
+
+def test_without_the_memory_to_record_it_a_program_is_started_kernel_by_kernel(gpu, request_):
+    def fill() -> None:
+        raise MemoryError("Out of memory allocating 1,024 bytes")
+
+    program = Copying(gpu, fill)
+    lanes = Lanes(request_, 0, lambda: program)
+    assert lanes.remarks == (
+        "No CUDA graph could be captured, so kernels are started one by one (Out of memory allocating 1,024 bytes).",
+    )
+    assert program.streams[1].captured is None
+    images = probe_images(64, 64, 4)
+    np.testing.assert_array_equal(lanes.run(images)["images"].get(), images)
