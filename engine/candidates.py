@@ -110,7 +110,8 @@ def compare_candidates(
         try:
             candidates.append(_try(request.at(precision), name, batch, references[exact.network], open_network))
         except DeviceMemoryError as error:
-            too_large = error
+            # Its words alone: the error holds on to what took the memory, which others are to have.
+            too_large = DeviceMemoryError(str(error))
             candidates.append(Candidate(name, precision, reason=str(error)))
     if too_large is not None and all(candidate.reason for candidate in candidates):
         raise too_large

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -105,13 +106,20 @@ def test_cards_of_one_kind_share_what_was_compiled(
 
 
 def test_a_candidate_that_does_not_fit_leaves_the_others(request_: CompileRequest, pretended: Any) -> None:
+    taken: list[weakref.ref[np.ndarray]] = []
+    left_for_others: list[bool] = []
+
     def check(request: CompileRequest) -> None:
         if request.precision == "fp32":
+            memory = np.zeros(1)
+            taken.append(weakref.ref(memory))
             raise DeviceMemoryError("The memory of the GPU was full while loading.")
+        left_for_others.append(taken[-1]() is None)
 
     pretended.at_compile = check
     chosen = select(request_)
     assert chosen.precision == "fp16"
+    assert all(left_for_others)
     assert "memory of the GPU was full" in chosen.candidates[0].reason
 
 
