@@ -127,10 +127,11 @@ def _by_image(found: Array, image: Array, count: int) -> tuple[Array, Array]:
     """
     xp = get_array_module(found)
     clustered = found >= 0
-    # One past the last cluster of each image; images without any take that of the image before.
-    past = xp.zeros(count, dtype=xp.int64)
-    xp.maximum.at(past, image[clustered], found[clustered] + 1)
-    past = xp.asarray(_running_maximum(past))
+    # One past the last cluster of each image; images without any take that of the image before. CuPy's ``maximum.at``
+    # refuses int64.
+    past = xp.zeros(count, dtype=xp.int32)
+    xp.maximum.at(past, image[clustered], found[clustered].astype(xp.int32) + 1)
+    past = _running_maximum(past).astype(xp.int64)
     first = xp.concatenate([xp.zeros(1, dtype=xp.int64), past[:-1]])
     return xp.where(clustered, found - first[image], -1).astype(xp.int32), past - first
 

@@ -150,6 +150,19 @@ def test_cuml_is_waited_for_and_called_as_it_wants(monkeypatch: pytest.MonkeyPat
     assert (made["min_samples"], made["output_type"], made["calc_core_sample_indices"]) == (1, "cupy", False)
 
 
+def test_cupys_arrays_give_what_the_kernel_gives(pretended_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["kernels_on_host"].HostArray, "may_wait", True)  # it says that it waits
+    cupy: Any = sys.modules["cupy"]
+    rng = np.random.default_rng(0)
+    weights = np.where(rng.random((5, 8, 8)) < 0.5, rng.integers(1, 4, (5, 8, 8)), 0).astype(np.float32)
+    expected = dbscan(weights, eps=1, min_weight=4)
+    found = spread_dbscan(
+        cupy.asarray(weights), eps=1, min_weight=4, fit=lambda p, w, radius: Fits()(p.get(), w.get(), radius)
+    )
+    np.testing.assert_array_equal(found.labels.get(), expected.labels)
+    np.testing.assert_array_equal(found.n_clusters.get(), expected.n_clusters)
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_cuml_gives_what_the_kernel_gives() -> None:
     pytest.importorskip("cuml", reason="cuML is not installed")

@@ -94,12 +94,29 @@ def _dressed(value):
     return type(value)(_dressed(part) for part in value) if type(value) in (tuple, list) else value
 
 
+def _refuse_host_arrays(name, values):
+    for value in values:
+        if type(value) in (tuple, list):
+            _refuse_host_arrays(name, value)
+        elif isinstance(value, np.ndarray) and not isinstance(value, HostArray):
+            raise TypeError(f"{name} got an array of the host, of shape {value.shape}")
+
+
+def _scatter(ufunc, array, indices, values):
+    """What a ufunc's ``at`` does, for the types that CuPy has an atomic operation for."""
+    if array.dtype.name not in ("int32", "uint32", "uint64", "float32", "float64"):
+        raise TypeError(f"{ufunc.__name__}.at only supports int32, float32, float64, uint32, uint64 as data type")
+    ufunc.at(_bare(array), _bare(indices), _bare(values))
+
+
 class HostCupy(types.ModuleType):
     """NumPy under the name of CuPy, its arrays `HostArray`, its kernels run by g++."""
 
     ndarray = HostArray
     # How many arrays there are depends on values.
     _looks = frozenset({"flatnonzero", "nonzero", "array_equal"})
+    # What copies an array of the host to the device; nothing else takes one.
+    _brings = frozenset({"array", "asarray", "ascontiguousarray"})
 
     def __init__(self, *, threads=HOST_THREADS, block_bytes=BLOCK_BYTES):
         super().__init__("cupy")
@@ -128,11 +145,15 @@ class HostCupy(types.ModuleType):
         def function(*args, **kwargs):
             if name in self._looks and not HostArray.may_wait:
                 raise WaitedError(name)
+            if name not in self._brings:
+                _refuse_host_arrays(name, [*args, *kwargs.values()])
             out = kwargs.pop("out", None)
             if out is not None:
                 kwargs["out"] = _bare(out)
             return _dressed(found(*(_bare(arg) for arg in args), **{key: _bare(arg) for key, arg in kwargs.items()}))
 
+        if isinstance(found, np.ufunc):
+            function.at = functools.partial(_scatter, found)
         return function
 
 
