@@ -74,15 +74,21 @@ class BoxPointer:
 Pointer = EllipsePointer | BoxPointer
 
 _KINDS: Mapping[str, type[Pointer]] = {"ellipse": EllipsePointer, "box": BoxPointer}
-_FIELDS = {name: tuple(field.name for field in fields(kind)) for name, kind in _KINDS.items()}
-# All but the kind, and the class, which a pointer's row need not hold.
-_NUMBERS = {name: of_kind[: of_kind.index("kind")] for name, of_kind in _FIELDS.items()}
+# What a pointer's row need not hold; all else but the kind is a number.
+_MAY_BE_LEFT_OUT = ("class_id", "class_name")
+_NUMBERS = {
+    name: tuple(field.name for field in fields(kind) if field.name not in ("kind", *_MAY_BE_LEFT_OUT))
+    for name, kind in _KINDS.items()
+}
 
 
 def pointer_row(pointer: Pointer) -> dict[str, Any]:
     """Return a pointer as it stands in a row: its class is left out where it is that of the row."""
-    values = ((name, getattr(pointer, name)) for name in _FIELDS[pointer.kind])
-    return {name: value for name, value in values if value is not None}
+    row = dict(vars(pointer))
+    for name in _MAY_BE_LEFT_OUT:
+        if row[name] is None:
+            del row[name]
+    return row
 
 
 def parse_pointer(value: Any) -> Pointer:

@@ -64,13 +64,11 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON-ready values, with the names of the row format."""
         # By hand: what dataclasses offer copies every value, and takes several times as long.
-        row = {name: getattr(self, name) for name in _RESULT_FIELDS}
-        scores = self.count_scores
-        return {
-            **row,
-            "count_scores": None if scores is None else dict(scores),
-            "pointers": [pointer_row(pointer) for pointer in self.pointers],
-        }
+        row = dict(vars(self))
+        if self.count_scores is not None:
+            row["count_scores"] = dict(self.count_scores)
+        row["pointers"] = [pointer_row(pointer) for pointer in self.pointers]
+        return row
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
@@ -124,9 +122,6 @@ class Result:
         if of.class_id is None:
             return None, "object"
         return of.class_id, of.class_name or f"class {of.class_id}"
-
-
-_RESULT_FIELDS = tuple(field.name for field in fields(Result))
 
 
 def error_result(path: str, message: str, *, mode: str, model: str) -> Result:
