@@ -124,11 +124,12 @@ class Lanes:
 
     def _queue(self, placed: Array, results: Mapping[str, Array]) -> None:
         """Queue a batch; what a run without a graph was given for its taps is the next one's when this returns."""
+        # To the same place each time: graphs, also those that a library captures by itself, read their images there.
+        self._images.data.copy_from_device_async(placed.data, placed.nbytes, self._stream)
         if self._graph is None:
-            taps = self._program.execute(placed, self._stream)
+            taps = self._program.execute(self._images, self._stream)
         else:
             taps = self._taps
-            self._images.data.copy_from_device_async(placed.data, placed.nbytes, self._stream)
             self._graph.launch(self._stream)
         for name, result in results.items():
             result.data.copy_from_device_async(taps[name].data, result.nbytes, self._stream)

@@ -96,6 +96,10 @@ class _RuntimeSettings:
             return
         self._config = library.check(engine.create_runtime_config(), "configuring the runtime")
         self._config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE
+        # By default kernels of any batch size compute until those of this one are compiled: with other last bits than
+        # they have then, after numbers were compared and kernels kept.
+        specialised = library.trt.DynamicShapesKernelSpecializationStrategy
+        self._config.dynamic_shapes_kernel_specialization_strategy = specialised.EAGER
         self.captures = True
         self._cache = self._config.create_runtime_cache()
         if self._cache is not None:

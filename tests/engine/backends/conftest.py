@@ -108,7 +108,14 @@ class Stream:
 
     def synchronize(self) -> None:
         self.gpu.fail("stream.synchronize")
+        self.refuse_while_recorded("cudaErrorStreamCaptureUnsupported")
         self.run_until(len(self.queue))
+
+    def refuse_while_recorded(self, why: str) -> None:
+        """Waiting for what is only recorded ends the recording, too."""
+        if self.captured is not None:
+            self.broken = True
+            raise CUDARuntimeError(900, why)
 
     def record(self, event: Event | None = None) -> Event:
         event = event or Event(self.gpu)
@@ -121,12 +128,19 @@ class Stream:
 
     def begin_capture(self) -> None:
         self.gpu.fail("begin_capture")
+        if self is self.gpu.default:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
         self.captured = []
+
+    def is_capturing(self) -> bool:
+        return self.captured is not None
 
     def end_capture(self) -> Graph:
         captured, self.captured = self.captured, None
         try:
             self.gpu.fail("end_capture")
+            if self.broken:
+                raise CUDARuntimeError(901, "cudaErrorStreamCaptureInvalidated")
         except CUDARuntimeError:
             self.broken = True
             raise
@@ -151,6 +165,7 @@ class Event:
 
     def synchronize(self) -> None:
         self.gpu.fail("synchronize")
+        self.stream.refuse_while_recorded("cudaErrorCapturedEvent")
         self.stream.run_until(self.position)
 
 
@@ -324,6 +339,7 @@ class FakeTensorRt:
         module.OnnxParser = lambda network, logger: self.construct("OnnxParser", _Parser(self, network))
         if self.rtx:
             module.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+            module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="lazy", EAGER="eager")
             module.ComputeCapability = SimpleNamespace(SM75="sm75", SM89="sm89")
         return module
 
@@ -454,6 +470,7 @@ class _Engine:
         )
         config = SimpleNamespace(
             cuda_graph_strategy=None,
+            dynamic_shapes_kernel_specialization_strategy="lazy",
             create_runtime_cache=lambda: trt.give("create_runtime_cache", cache),
             set_runtime_cache=lambda _: True,
         )

@@ -60,6 +60,14 @@ def test_what_a_library_refuses_to_record_is_started_kernel_by_kernel(gpu, reque
     assert gpu.graph_launches == 0
 
 
+def test_a_program_that_waits_while_it_is_recorded_is_started_kernel_by_kernel(gpu, request_):
+    program = Copying(gpu, lambda: program.streams[-1].synchronize())
+    lanes = Lanes(request_, 0, lambda: program)
+    assert "cudaErrorStreamCaptureUnsupported" in lanes.remarks[0]
+    images = probe_images(64, 64, 4)
+    np.testing.assert_array_equal(lanes.run(images)["images"].get(), images)
+
+
 def test_a_program_is_recorded_once_and_then_launched(gpu, request_):
     lanes = Lanes(request_, 0, lambda: Copying(gpu, lambda: None))
     assert lanes.remarks == ()

@@ -334,13 +334,24 @@ def test_tensorrt_rtx_captures_by_itself_and_keeps_its_kernels(gpu, rtx, request
     images = probe_images(64, 64, 4)
     assert tap_difference(on_host(network.infer(images)), reference.infer(images)) < 1e-5
     assert gpu.graph_launches == 0
-    assert all(config[0].cuda_graph_strategy == "whole" for config in rtx.called("create_execution_context"))
+    [(config,)] = rtx.called("create_execution_context")
+    assert config.cuda_graph_strategy == "whole"
+    assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
     assert rtx.called("set_compute_capability") == ["sm89"]
     # Giving it a timing cache makes it look for a GPU, for nothing.
     assert not rtx.called("create_timing_cache")
     assert rtx.called("deserialize_kernels") == []
     BACKEND.compile(request_)
     assert rtx.called("deserialize_kernels") == [b"kernels"]
+
+
+def test_graphs_that_tensorrt_rtx_captures_find_their_images_in_one_place(gpu, rtx, request_, reference):
+    network = BACKEND.compile(request_)
+    for seed in range(4):
+        images = probe_images(64, 64, 4, seed=seed)
+        for given in (images, gpu.array(images)):
+            assert tap_difference(on_host(network.infer(given)), reference.infer(images)) < 1e-5
+    assert len(set(rtx.called("set_tensor_address image"))) == 1
 
 
 @pytest.mark.parametrize("call", ["create_runtime_config", "create_execution_context", "set_compute_capability"])

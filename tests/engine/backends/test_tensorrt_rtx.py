@@ -209,3 +209,19 @@ def test_loading_an_engine_without_a_driver_is_one_sentence(library, models):
     with pytest.raises(BackendError, match=r"TensorRT-RTX failed while loading the engine: .*cudaError 35") as caught:
         library.check(loaded, "loading the engine")
     assert "\n" not in str(caught.value)
+
+
+def test_what_runs_an_engine_is_called_by_the_names_it_has(library):
+    trt = library.trt
+    called = {
+        trt.ICudaEngine: ("create_runtime_config", "create_execution_context", "num_io_tensors", "get_tensor_dtype"),
+        trt.IRuntimeConfig: (
+            *("cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy"),
+            *("create_runtime_cache", "set_runtime_cache"),
+        ),
+        trt.IRuntimeCache: ("serialize", "deserialize"),
+        trt.IExecutionContext: ("set_input_shape", "set_tensor_address", "execute_async_v3"),
+        trt.CudaGraphStrategy: ("WHOLE_GRAPH_CAPTURE",),
+        trt.DynamicShapesKernelSpecializationStrategy: ("EAGER",),
+    }
+    assert [(kind, name) for kind, names in called.items() for name in names if not hasattr(kind, name)] == []
