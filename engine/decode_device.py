@@ -180,7 +180,7 @@ class DeviceDecoder:
         self._index = device_index(device)
         codec = NvImageCodec(self._index)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        with on_device(self._index), cuda_errors("starting to decode"):
+        with cuda_errors("starting to decode"), on_device(self._index):
             self._stream = cupy.cuda.Stream(non_blocking=True)
         self._decoder = BatchDecoder(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels)
         self._lock = threading.Lock()
@@ -191,7 +191,7 @@ class DeviceDecoder:
 
     def decode(self, data: Sequence[File], height: int, width: int) -> DecodedBatch:
         """Decode files held in memory; the pixels are complete when this returns. See `BatchDecoder.decode`."""
-        with self._lock, on_device(self._index), cuda_errors("decoding images"), self._stream:
+        with self._lock, cuda_errors("decoding images"), on_device(self._index), self._stream:
             batch = self._decoder.decode(data, height, width)
             # Before the codec's own images are freed, and so that any stream may read the pixels.
             self._stream.synchronize()

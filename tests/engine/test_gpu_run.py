@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.counter import CountSVM
 from pc_engine.datasets import LabelledImage
 from pc_engine.decode import display_image
-from pc_engine.decode_device import BatchDecoder
+from pc_engine.decode_device import BatchDecoder, DeviceDecoder
 from pc_engine.engine import open_network
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
 from pc_engine.export import import_classifier
@@ -398,6 +399,26 @@ def test_what_the_gpu_decodes_gives_the_rows_of_the_cpu(
 
 def _too_large() -> None:
     raise DeviceMemoryError("out of memory")
+
+
+def test_a_gpu_that_is_lost_while_it_decodes_is_said_to_be(
+    pretended_gpu: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = sys.modules["cupy"].cuda.runtime.CUDARuntimeError(700, "cudaErrorIllegalAddress")  # type: ignore[attr-defined]
+
+    class Codec:
+        def __init__(self, index: int) -> None: ...
+
+        def decode(self, data: Any) -> Any:
+            pretended_gpu.device_exit = lost  # as on a real one, everything that follows fails as well
+            raise lost
+
+    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
+    with (
+        contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder,
+        pytest.raises(DeviceLostError, match="stopped answering while decoding images"),
+    ):
+        decoder.decode([(jpegs / "08.jpg").read_bytes()], 64, 64)
 
 
 def test_without_a_codec_the_cores_decode_and_it_is_said(
