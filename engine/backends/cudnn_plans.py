@@ -198,8 +198,12 @@ def _choose_plan(kernel: Kernel, convolution: Convolution, time: Callable[..., f
             seconds = time(lambda: kernel(*arrays), 1)
             if seconds < _HOPELESS * least:
                 seconds = time(lambda: kernel(*arrays), _RUNS)
-        except BackendError as error:  # heuristics propose what may turn out not to fit
-            last = error
+        # Heuristics propose what may turn out not to fit. Words alone are kept: an error holds on to its memory.
+        except BackendError as error:
+            last = type(error)(str(error))
+            continue
+        except MemoryError:
+            last = DeviceMemoryError(f"The GPU has no memory left for {plan.name}: use a smaller batch size.")
             continue
         if seconds < least:
             best, least = plan, seconds

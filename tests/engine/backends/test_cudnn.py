@@ -77,6 +77,7 @@ class Gpu:
     fail: str = ""
     names: tuple[str, ...] = ("slow", "broken", "fast", "slower")
     memory: int | None = None
+    workspaces: dict[str, int] = field(default_factory=dict)
 
     def cupy(self) -> ModuleType:
         return _Cupy(self)
@@ -266,7 +267,7 @@ class _Graph:
         self.built.add(index)
 
     def get_workspace_size_plan_at_index(self, index: int) -> int:
-        return 16
+        return self.gpu.workspaces.get(self.gpu.names[index], 16)
 
     def execute_plan_at_index(self, pack: dict[_Tensor, int], workspace: int, index: int, handle: int) -> None:
         gpu, name = self.gpu, self.gpu.names[index]
@@ -404,6 +405,20 @@ def test_the_fastest_plan_that_works_is_taken(gpu, small):
     gpu.runs.clear()
     network.infer(probe_images(64, 64, 3))
     assert gpu.runs == {"fast": 3}
+
+
+def test_a_plan_that_works_in_more_memory_than_there_is_is_left_out(gpu, small):
+    gpu.memory, gpu.workspaces["fast"] = 1 << 30, 1 << 31
+    network = BACKEND.compile(small)
+    gpu.runs.clear()
+    network.infer(probe_images(64, 64, 3))
+    assert gpu.runs == {"slow": 3}
+
+
+def test_if_no_plan_gets_the_memory_it_works_in_that_is_the_error(gpu, small):
+    gpu.memory, gpu.workspaces = 1 << 30, dict.fromkeys(gpu.names, 1 << 31)
+    with pytest.raises(DeviceMemoryError, match="no memory left for slower: use a smaller batch size"):
+        BACKEND.compile(small)
 
 
 def test_convolutions_are_timed_once_for_a_card(gpu, small):
