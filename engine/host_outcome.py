@@ -40,8 +40,11 @@ class HostOutcome:
             Gives the name of a class.
         """
         scale = np.array([(width, height, width, height, 1) for width, height in sizes], np.float64)
+        # What a GPU returns has room for as many pointers as there can be.
+        used = np.flatnonzero(~np.isnan(self.pointers[..., 0]).all(axis=0))
+        room = int(used[-1]) + 1 if len(used) else 0
         # Plain numbers for the whole batch at once: a row of them takes longer to make one by one.
-        numbers = (self.pointers * scale.reshape(-1, 1, 5)).tolist()
+        numbers = (self.pointers[:, :room] * scale.reshape(-1, 1, 5)).tolist()
         kind = EllipsePointer if self.kind == "ellipse" else BoxPointer
         if self.pointer_class is None:
             return [
@@ -53,7 +56,7 @@ class HostOutcome:
                 for (a, b, c, d, score), class_id in zip(rows, class_ids, strict=True)
                 if not math.isnan(a)
             )
-            for rows, class_ids in zip(numbers, self.pointer_class.tolist(), strict=True)
+            for rows, class_ids in zip(numbers, self.pointer_class[:, :room].tolist(), strict=True)
         ]
 
 
