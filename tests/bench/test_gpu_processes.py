@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,3 +55,18 @@ def test_runs_by_several_processes_are_measured(
         assert all(row["run_images_per_s"] > 0 for row in rows)
         refused = list(measure_processes(replace(job, modes=("none",)), subjects))
     assert all("There is no mode 'none'" in row["reason"] for row in refused)
+
+
+def test_the_first_mode_of_every_model_comes_before_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the time of the part is over, it is the other modes that are missing."""
+    monkeypatch.setattr(gpu_processes, "PROCESSES", (1,))
+    monkeypatch.setattr(gpu_processes, "_on_disk", lambda subject: nullcontext(Path(subject.name)))
+    monkeypatch.setattr(gpu_processes, "processes_row", lambda *_: {})
+    job: Any = SimpleNamespace(photos="random:1", modes=("c2p", "p2c"))
+    subjects: Any = [SimpleNamespace(name=name) for name in ("vgg16", "lego")]
+    assert [(row["model"], row["mode"]) for row in measure_processes(job, subjects)] == [
+        ("vgg16", "c2p"),
+        ("lego", "c2p"),
+        ("vgg16", "p2c"),
+        ("lego", "p2c"),
+    ]
