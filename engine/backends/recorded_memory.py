@@ -20,7 +20,8 @@ class RecordedMemory:
         import cupy
 
         self._cupy = cupy
-        self._pool = cupy.cuda.MemoryPool(self._new_block)
+        # No method of this object's: in a circle, memory would be freed when Python comes to look for circles.
+        self._pool = cupy.cuda.MemoryPool(_new_block)
         self._stream: int | None = None
 
     def serve(self, stream: Any) -> Any:
@@ -37,21 +38,23 @@ class RecordedMemory:
         """Give back what no array uses; the graph is not launched any more."""
         self._pool.free_all_blocks()
 
-    def _new_block(self, size: int) -> Array:
-        """Return ``size`` bytes, if need be of those that CuPy's other pool keeps for later.
 
-        Raises
-        ------
-        BackendError
-            If there are none while a run is recorded; else it is CUDA's error, which the pool knows.
-        """
-        cuda = self._cupy.cuda
-        try:
-            return cuda.MemoryPointer(cuda.Memory(size), 0)
-        except cuda.runtime.CUDARuntimeError as error:
-            if error.status != OUT_OF_MEMORY:
-                raise
-            if cuda.get_current_stream().is_capturing():
-                raise BackendError(f"no {size:,} bytes of memory were left for recording it") from None
-        free_unused_memory()
+def _new_block(size: int) -> Array:
+    """Return ``size`` bytes, if need be of those that CuPy's other pool keeps for later.
+
+    Raises
+    ------
+    BackendError
+        If there are none while a run is recorded; else it is CUDA's error, which the pool knows.
+    """
+    from cupy import cuda
+
+    try:
         return cuda.MemoryPointer(cuda.Memory(size), 0)
+    except cuda.runtime.CUDARuntimeError as error:
+        if error.status != OUT_OF_MEMORY:
+            raise
+        if cuda.get_current_stream().is_capturing():
+            raise BackendError(f"no {size:,} bytes of memory were left for recording it") from None
+    free_unused_memory()
+    return cuda.MemoryPointer(cuda.Memory(size), 0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
+import weakref
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -120,3 +122,14 @@ def test_what_cupys_own_pool_keeps_for_later_is_taken(gpu):
     memory, gpu.left, gpu.kept = RecordedMemory(), 0, 100
     with memory.serve(SimpleNamespace(ptr=1)) as malloc:
         assert malloc(80) == 80
+
+
+def test_the_pool_is_gone_with_what_it_was_for(gpu):
+    memory = RecordedMemory()
+    pool = weakref.ref(gpu.pools.pop())
+    gc.disable()  # which would find circles, but late
+    try:
+        del memory
+        assert pool() is None
+    finally:
+        gc.enable()
