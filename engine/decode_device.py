@@ -160,7 +160,7 @@ class DeviceDecoder:
     device
         ``"cuda:N"``.
     workers
-        Threads for what is decoded on the CPU.
+        Threads for what is decoded on the CPU, and for what the codec does there.
     on_host, max_pixels
         See `BatchDecoder`.
 
@@ -178,7 +178,7 @@ class DeviceDecoder:
         except ImportError:
             raise MissingPackageError("cupy", "gpu", "decode on an NVIDIA GPU") from None
         self._index = device_index(device)
-        codec = NvImageCodec(self._index)
+        codec = NvImageCodec(self._index, workers)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         with cuda_errors("starting to decode"), on_device(self._index):
             self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -209,9 +209,11 @@ class NvImageCodec:
     ----------
     index
         Number of the GPU; -1 for the host alone.
+    threads
+        Its threads on the host; 0 for one for each core, which several processes would share.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, threads: int = 0) -> None:
         try:
             nvimgcodec: Any = importlib.import_module("nvidia.nvimgcodec")
         except ImportError:
@@ -219,7 +221,7 @@ class NvImageCodec:
         self._on_host = index < 0
         # Its warnings are about single files, which have a row that says what is wrong.
         kinds = nvimgcodec.BackendKind
-        settings: dict[str, Any] = {"device_id": index, "options": _OPTIONS}
+        settings: dict[str, Any] = {"device_id": index, "max_num_cpu_threads": threads, "options": _OPTIONS}
         if self._on_host:
             settings |= {
                 "device_id": nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY,

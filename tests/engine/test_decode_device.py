@@ -170,9 +170,34 @@ def test_without_nvimagecodec_or_cupy_the_extra_is_named(monkeypatch: pytest.Mon
         DeviceDecoder("cuda:0", 1)
 
 
-def test_what_nvimagecodec_raises_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend_nvimagecodec(monkeypatch: pytest.MonkeyPatch, decoder: Any) -> None:
     module: Any = ModuleType("nvidia.nvimgcodec")
+    module.Decoder = decoder
+    for name in ("BackendKind", "ColorSpec", "DecodeParams", "Backend"):
+        setattr(module, name, type(name, (), {"CPU_ONLY": 1, "SRGB": 1, "__init__": lambda self, *_, **__: None}))
+    module.NVIMGCODEC_DEVICE_CPU_ONLY = -99999
+    package: Any = ModuleType("nvidia")
+    package.nvimgcodec = module
+    monkeypatch.setitem(sys.modules, "nvidia", package)
+    monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", module)
 
+
+def test_nvimagecodec_has_as_many_threads_as_decode_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each of several processes would have one for each core."""
+
+    class Decoder:
+        def __init__(
+            self, device_id: int = -1, max_num_cpu_threads: int = 0, backends: Any = None, options: str = ""
+        ) -> None:
+            made.append((device_id, max_num_cpu_threads))
+
+    made: list[tuple[int, int]] = []
+    pretend_nvimagecodec(monkeypatch, Decoder)
+    NvImageCodec(1, 3)
+    assert made == [(1, 3)]
+
+
+def test_what_nvimagecodec_raises_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     class Decoder:
         broken = True
         reason = "CUDA is gone\nsomewhere"
@@ -184,14 +209,7 @@ def test_what_nvimagecodec_raises_is_one_sentence(monkeypatch: pytest.MonkeyPatc
         def decode(self, *_: Any, **__: Any) -> None:
             raise RuntimeError(Decoder.reason)
 
-    module.Decoder = Decoder
-    for name in ("BackendKind", "ColorSpec", "DecodeParams", "Backend"):
-        setattr(module, name, type(name, (), {"CPU_ONLY": 1, "SRGB": 1, "__init__": lambda self, *_, **__: None}))
-    module.NVIMGCODEC_DEVICE_CPU_ONLY = -99999
-    package: Any = ModuleType("nvidia")
-    package.nvimgcodec = module
-    monkeypatch.setitem(sys.modules, "nvidia", package)
-    monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", module)
+    pretend_nvimagecodec(monkeypatch, Decoder)
     with pytest.raises(
         BackendError, match=r"cannot be used here \(Internal error - Could not create decoder. Code: 8\)"
     ):

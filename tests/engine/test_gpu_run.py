@@ -407,7 +407,8 @@ def test_a_gpu_that_is_lost_while_it_decodes_is_said_to_be(
     lost = sys.modules["cupy"].cuda.runtime.CUDARuntimeError(700, "cudaErrorIllegalAddress")  # type: ignore[attr-defined]
 
     class Codec:
-        def __init__(self, index: int) -> None: ...
+        def __init__(self, index: int, threads: int) -> None:
+            assert (index, threads) == (0, 1)
 
         def decode(self, data: Any) -> Any:
             pretended_gpu.device_exit = lost  # as on a real one, everything that follows fails as well
