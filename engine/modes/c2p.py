@@ -61,7 +61,8 @@ def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> O
     -------
     Outcome
         Kind ``"ellipse"``: half axes are the standard deviations, i.e. {x : (x-mu)' inv(Sigma) (x-mu) = 1}; the score
-        is the component's mixture weight. An open-ended label such as "4+" counts and points as its lower end.
+        is the component's mixture weight. An open-ended label such as "4+" counts and points as its lower end. Fewer
+        ellipses than the count where the heatmap has fewer cells.
     """
     settings = settings or C2PSettings()
     heat = mean_heatmap(taps["conv_last"], settings.mean_factor)
@@ -69,8 +70,11 @@ def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> O
     scores = counter.scores(taps)
     counts = tuple(map(int, label_counts(counter.labels)))
     count = constant(xp, counts, np.int64)[scores.argmax(axis=1)]
+    # No more than there are cells, whatever the counter says: its labels may be of any size.
+    cells = heat.shape[1] * heat.shape[2]
     # A device would have to be waited for to learn how many slots the batch needs; a host need not fill any in vain.
-    fitted, pointers = mixture_pointers(heat, count, settings, most=None if xp is np else counts[-1])
+    most = None if xp is np else min(counts[-1], cells)
+    fitted, pointers = mixture_pointers(heat, xp.minimum(count, cells), settings, most)
     return Outcome(count=xp.where(fitted < 0, -1, count), kind="ellipse", pointers=pointers, count_scores=scores)
 
 

@@ -61,6 +61,13 @@ def test_four_or_more_points_at_four() -> None:
     assert not np.isnan(outcome.pointers).any()
 
 
+def test_a_label_far_above_the_cells_takes_no_memory_for_its_number() -> None:
+    counter = counter_for(("0", "1", "100000"))
+    outcome = c2p(taps_for(np.stack([bumps(*PLACES), bumps(*PLACES[:1])]), [2, 1], n_labels=3), counter)
+    assert outcome.count.tolist() == [100_000, 1]
+    assert outcome.pointers.shape[1] <= GRID * GRID
+
+
 def test_coordinates_are_fractions_of_each_axis_of_a_grid_that_is_not_square() -> None:
     outcome = c2p(taps_for(bumps((15.0, 1.0), height=6, width=20)[None], [1]), COUNTER)
     x, y, rx, ry, score = outcome.pointers[0, 0]
