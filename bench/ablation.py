@@ -9,7 +9,7 @@ from typing import Any
 from pc_engine.bench.contenders import Contender, Progress, Report, Share, judge
 from pc_engine.bench.cross_validation import CounterFit
 from pc_engine.bench.environment import describe_environment
-from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, figures, model_and_modes
+from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, figures, judged_labels, model_and_modes
 from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
@@ -79,8 +79,9 @@ def ablate(
     Returns
     -------
     dict
-        JSON-ready. ``"modes"`` has by mode a list of trials, the first that of the model's own settings: ``"setting"``
-        and ``"value"`` (both None there), ``"default"``, the figures of `evaluate`, and ``"gain"`` over the first.
+        JSON-ready. ``"labels"`` are the count labels that all is judged by. ``"modes"`` has by mode a list of trials,
+        the first that of the model's own settings: ``"setting"`` and ``"value"`` (both None there), ``"default"``, the
+        figures of `evaluate`, and ``"gain"`` over the first.
         ``"failures"`` are images that could not be read.
 
     Raises
@@ -106,7 +107,8 @@ def ablate(
     contenders = {
         f"{name} {number}": trial for name, tried in trials.items() for number, (_, _, trial) in enumerate(tried)
     }
-    rows, shares, how = judge(images, model, contenders, settings, report, progress)
+    labels = judged_labels(settings, model)
+    rows, shares, how = judge(images, model, contenders, settings, report, progress, labels)
     unread = _settled_by_counters(trials, shares)
     if unread:
         report(
@@ -120,13 +122,14 @@ def ablate(
         "model": model.name,
         **how,
         "images": len(images),
+        "labels": list(labels),
         "modes": {
             name: [
                 {
                     "setting": setting,
                     "value": value,
                     "default": None if setting is None else defaults[setting],
-                    **_shown(images, rows[f"{name} {number}"], rows[f"{name} 0"], settings.seed),
+                    **_shown(images, rows[f"{name} {number}"], rows[f"{name} 0"], settings.seed, labels),
                 }
                 for number, (setting, value, _) in enumerate(tried)
                 if name != "combined" or setting not in unread
@@ -204,10 +207,14 @@ def _defaults(model: Model) -> dict[str, float | str]:
 
 
 def _shown(
-    images: Sequence[LabelledImage], rows: Sequence[Result], default_rows: Sequence[Result], seed: int
+    images: Sequence[LabelledImage],
+    rows: Sequence[Result],
+    default_rows: Sequence[Result],
+    seed: int,
+    labels: Sequence[str],
 ) -> dict[str, Any]:
-    found = figures(images, rows, seed, (), [None] * len(images))
+    found = figures(images, rows, seed, (), [None] * len(images), labels)
     return {
         **{name: found[name] for name in (*_SHOWN, "mean_pointer_area")},
-        "gain": accuracy_gain_of(images, rows, default_rows, seed),
+        "gain": accuracy_gain_of(images, rows, default_rows, seed, labels),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,10 @@ from pc_engine.bench.charts import INK, MUTED, draw_panels, save_chart
 
 #: A colour for each mode.
 MODE_COLOURS = {"c2p": "#2f6f9f", "p2c": "#c8553d", "combined": "#3f8f5b"}
+# Inches.
+_WIDEST = 30
+# Labels of a matrix whose cells have room for their numbers.
+_MOST_NUMBERED = 30
 _PUBLISHED_MARKS = {"C2P (paper)": ("c2p", "o"), "P2C (paper)": ("p2c", "s")}
 
 
@@ -19,7 +23,7 @@ def count_chart(report: Mapping[str, Any], path: Path) -> None:
     """Draw the count accuracy per label of each mode with its interval, and the paper's (Figure 2)."""
     modes = report["modes"]
     names = [*next(iter(modes.values()))["confusion"]["labels"], "mean"]
-    figure, (axes,) = draw_panels(1, width=7.5, height=3.8)
+    figure, (axes,) = draw_panels(1, width=min(max(7.5, len(names)), _WIDEST), height=3.8)
     width = 0.8 / len(modes)
     offsets = {mode: (place - (len(modes) - 1) / 2) * width for place, mode in enumerate(modes)}
     for mode, figures in modes.items():
@@ -30,7 +34,7 @@ def count_chart(report: Mapping[str, Any], path: Path) -> None:
         # A percentile interval need not hold the figure itself.
         errors = np.maximum([up - low, high - up], 0)
         axes.bar(across, up, width * 0.95, color=MODE_COLOURS[mode], label=mode, yerr=errors, ecolor=INK, capsize=2)
-    for name, (mode, mark) in _PUBLISHED_MARKS.items():
+    for name, (mode, mark) in _published_marks(report, "count_accuracy"):
         published = np.array(report["published"]["count_accuracy"][name]) / 100
         places = np.arange(len(published)) + offsets.get(mode, 0)
         axes.plot(places, published, mark, color=MODE_COLOURS[mode], markeredgecolor="white", label=f"{name}, on SOS")
@@ -46,13 +50,15 @@ def count_chart(report: Mapping[str, Any], path: Path) -> None:
 def confusion_chart(report: Mapping[str, Any], path: Path) -> None:
     """Draw each mode's confusion matrix: images, shaded by their share of the true count's."""
     modes = report["modes"]
-    figure, panels = draw_panels(len(modes), width=0.6 + 3.1 * len(modes), height=3.4)
+    n_labels = len(next(iter(modes.values()))["confusion"]["labels"])
+    side = min(max(3.1, 0.45 * n_labels), _WIDEST / 3)
+    figure, panels = draw_panels(len(modes), width=0.6 + side * len(modes), height=0.3 + side)
     for axes, (mode, figures) in zip(panels, modes.items(), strict=True):
         labels = figures["confusion"]["labels"]
         counts = np.array(figures["confusion"]["rows_true"])
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), count in np.ndenumerate(counts):
+        for (row, column), count in np.ndenumerate(counts) if n_labels <= _MOST_NUMBERED else ():
             colour = "white" if shares[row, column] > 0.5 else INK
             axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=colour)
         axes.set_xticks(range(len(labels)), labels)
@@ -82,7 +88,7 @@ def pointing_chart(report: Mapping[str, Any], path: Path) -> None:
         axes.set_ylabel("pointing accuracy where the count is right")
     panels[0].set_xlabel("overlap ratio: share of the pointer inside the box")
     panels[1].set_xlabel("overlap ratio: intersection over union")
-    for name, (mode, mark) in _PUBLISHED_MARKS.items():
+    for name, (mode, mark) in _published_marks(report, "pointing"):
         table = report["published"]["pointing"][name]
         ratios, values = [float(ratio) for ratio in table], [float(np.mean(row)) for row in table.values()]
         label = f"{name}, Table 2, mean"
@@ -92,6 +98,11 @@ def pointing_chart(report: Mapping[str, Any], path: Path) -> None:
     panels[0].axvline(0.8, color=MUTED, linewidth=0.5, zorder=0)
     figure.suptitle(title_of(report), fontsize=10)
     save_chart(figure, path)
+
+
+def _published_marks(report: Mapping[str, Any], table: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the published rows that are in a table of the report, which has none where its labels are others."""
+    return ((name, mark) for name, mark in _PUBLISHED_MARKS.items() if name in report["published"][table])
 
 
 def title_of(report: Mapping[str, Any]) -> str:

@@ -14,7 +14,11 @@ from pc_engine.result import Result
 
 
 def class_accuracy(
-    images: Sequence[LabelledImage], rows: Sequence[Result], classes: Collection[str], seed: int = 0
+    images: Sequence[LabelledImage],
+    rows: Sequence[Result],
+    classes: Collection[str],
+    seed: int = 0,
+    labels: Sequence[str] = DEFAULT_LABELS,
 ) -> dict[str, Any]:
     """Compare the predicted classes of images with objects with the true ones.
 
@@ -26,6 +30,8 @@ def class_accuracy(
         Those that the network knows: images of others take no part.
     seed
         Of the intervals.
+    labels
+        The count labels.
 
     Returns
     -------
@@ -34,7 +40,7 @@ def class_accuracy(
         number of ``"class_images"``, and ``"class_accuracy_by_count"`` by true count label that occurs.
     """
     judged = [
-        (count_label(image.count, DEFAULT_LABELS), row.class_name == image.class_name)
+        (count_label(image.count, labels), row.class_name == image.class_name)
         for image, row in zip(images, rows, strict=True)
         if image.count and row.class_name is not None and image.class_name in classes
     ]
@@ -46,7 +52,7 @@ def class_accuracy(
             "class_accuracy_by_count": {},
         }
     right = np.array([is_right for _, is_right in judged], np.float64)
-    of_label = {label: np.array([found == label for found, _ in judged]) for label in DEFAULT_LABELS}
+    of_label = {label: np.array([found == label for found, _ in judged]) for label in labels}
     draws = share_of(resampled_sums(right[:, None], seed)[:, 0], np.array(len(right)))
     return {
         "class_accuracy": float(right.mean()),

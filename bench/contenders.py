@@ -13,6 +13,7 @@ import numpy as np
 
 from pc_engine.backbone import Backbone
 from pc_engine.bench.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
+from pc_engine.counter import DEFAULT_LABELS
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine, open_network
 from pc_engine.errors import UsageError
@@ -81,11 +82,14 @@ def judge(
     settings: EvaluationSettings,
     report: Report,
     progress: Progress,
+    labels: Sequence[str] = DEFAULT_LABELS,
 ) -> tuple[dict[str, list[Result]], list[Share], dict[str, Any]]:
     """Return each contender's row of every image, by what they were judged, and what to report of how they were made.
 
     That is JSON-ready: ``"fitted_on_these"`` is how many of the images the model's counter was fitted on, None where no
     counter is judged, it does not say, or it is fitted in folds.
+
+    Counters of folds are fitted with ``labels``.
 
     The network runs once for all, and once more to gather the counter's features where ``settings`` ask for folds.
 
@@ -113,7 +117,7 @@ def judge(
     try:
         shares, folds = [Share(range(len(images)), {each.counter: model for each in contenders.values()})], None
         if settings.folds is not None:
-            shares, folds = _folds(images, model, contenders, network, settings, progress)
+            shares, folds = _folds(images, model, contenders, network, settings, progress, labels)
         digests = FileDigests()
         rows = _rows(images, shares, contenders, network, settings, progress, digests)
         counter = model.parts.counter if any("counter" in each.mode.needs for each in contenders.values()) else None
@@ -139,6 +143,7 @@ def _folds(
     network: Backbone,
     settings: EvaluationSettings,
     progress: Progress,
+    labels: Sequence[str],
 ) -> tuple[list[Share], dict[str, Any]]:
     """Return the models to judge each fold by, and what to report of the folds as the first contender has them."""
     assert settings.folds is not None
@@ -174,6 +179,7 @@ def _folds(
             map_widths(model.manifest),
             seen.heat,
             fit,
+            labels,
         )
         for fit in fits
     }

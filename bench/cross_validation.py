@@ -60,6 +60,7 @@ def held_out_counters(
     map_widths: Mapping[str, int] | None = None,
     heat: ClassHeat | None = None,
     fit: CounterFit = DEFAULT_FIT,
+    labels: Sequence[str] = DEFAULT_LABELS,
 ) -> list[HeldOut]:
     """Split images into folds of like label shares, and fit for each fold a counter on the others.
 
@@ -81,6 +82,8 @@ def held_out_counters(
         Which features are maps, and what p2c sees of the images, for mode combined; see `fit_counter`.
     fit
         What the counters are fitted with.
+    labels
+        The count labels; every count has one.
 
     Returns
     -------
@@ -100,15 +103,16 @@ def held_out_counters(
         raise UsageError(
             f"{folds} folds of {len(counts)} images were asked for: ask for 2 or more, up to one an image."
         )
-    truth = np.array([DEFAULT_LABELS.index(count_label(int(count))) for count in counts])
+    labels = tuple(labels)
+    truth = np.array([labels.index(count_label(int(count), labels)) for count in counts])
     found = []
     for fold, (others, held_out) in enumerate(stratified_folds(truth, folds, seed, groups)):
         progress(fold, folds)
-        labels, others = _learnable(truth, others)
+        learnt, others = _learnable(truth, others, labels)
         counter, report = fit_counter(
             {name: features[name][others] for name in fit.features or features},
             counts[others],
-            labels=labels,
+            labels=learnt,
             seed=seed,
             groups=None if groups is None else [groups[place] for place in others],
             map_widths=map_widths if fit.mirrored else None,
@@ -122,13 +126,13 @@ def held_out_counters(
     return found
 
 
-def _learnable(truth: np.ndarray, places: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+def _learnable(truth: np.ndarray, places: np.ndarray, labels: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
     """Return the labels with 2 images or more among ``places``, and the places of their images."""
-    images = np.bincount(truth[places], minlength=len(DEFAULT_LABELS))
+    images = np.bincount(truth[places], minlength=len(labels))
     learnable = np.flatnonzero(images >= 2)
     if len(learnable) < 2:
         raise DataError(
             "Only one count label has 2 images or more in a fold's training images, and a counter tells labels apart: "
             "evaluate on images of several counts."
         )
-    return tuple(DEFAULT_LABELS[i] for i in learnable), places[np.isin(truth[places], learnable)]
+    return tuple(labels[i] for i in learnable), places[np.isin(truth[places], learnable)]

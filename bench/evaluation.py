@@ -21,6 +21,7 @@ from pc_engine.bench.pointing import (
 from pc_engine.bench.saliency import NAME as SALIENCY
 from pc_engine.bench.saliency import count_salient
 from pc_engine.catalogue import default_model, find_model
+from pc_engine.counter import DEFAULT_LABELS, LARGEST_LABEL, label_counts, labels_up_to
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.engine import find_mode
 from pc_engine.errors import DataError, UsageError
@@ -48,6 +49,9 @@ class EvaluationSettings:
         Let the images of a class be in one fold instead: each is judged by a counter that saw none of its class.
     seed
         Of the folds and of the intervals.
+    max_count
+        The last count label to judge by, and to fit counters of folds with, is this number and a plus; None for that of
+        the model's own counter, or 4 (see `judged_labels`).
     """
 
     model: str | None = None
@@ -61,10 +65,13 @@ class EvaluationSettings:
     folds: int | None = None
     unseen_classes: bool = False
     seed: int = 0
+    max_count: int | None = None
 
     def __post_init__(self) -> None:
         if self.unseen_classes and self.folds is None:
             raise UsageError("Classes can be kept from a counter that is fitted in folds: add --folds 5.")
+        if self.max_count is not None:
+            labels_up_to(self.max_count)
 
 
 def evaluate(
@@ -97,8 +104,9 @@ def evaluate(
         ``"class_accuracy"``, the number of images ``"failed"`` and the ``"failure_analysis"`` (see `failure_analysis`);
         ``"gains"`` says by how much the last mode counts and points better than each other one (see `accuracy_gain` and
         `pointing_gain`);
-        ``"baselines"`` the same of the baselines, and ``"published"`` the paper's rows. With one mode its figures stand
-        at the top, too. What `pc_engine.bench.contenders.judge` reports is there as well.
+        ``"baselines"`` the same of the baselines. ``"labels"`` are the count labels that all is judged by, and
+        ``"published"`` the paper's rows, none where those are not the paper's. With one mode its figures stand at the
+        top, too. What `pc_engine.bench.contenders.judge` reports is there as well.
 
     Raises
     ------
@@ -117,13 +125,16 @@ def evaluate(
     contenders = {
         mode.name: Contender(mode, settings.cluster if settings.cluster in mode.clusterings else None) for mode in modes
     }
-    rows, shares, how = judge(images, model, contenders, settings, report, progress)
+    labels = judged_labels(settings, model)
+    rows, shares, how = judge(images, model, contenders, settings, report, progress, labels)
     salient = _salient(images, settings, progress)
     frequencies = _frequencies(images, shares)
-    pointing = {mode: pointing_accuracy(images, of_mode, seed=settings.seed) for mode, of_mode in rows.items()}
+    pointing = {mode: pointing_accuracy(images, of_mode, labels, settings.seed) for mode, of_mode in rows.items()}
     measured = {
         mode.name: figures(
-            images, rows[mode.name], settings.seed, model.manifest.classes, frequencies, pointing[mode.name]
+            *(images, rows[mode.name], settings.seed, model.manifest.classes, frequencies),
+            labels,
+            pointing[mode.name],
         )
         for mode in modes
     }
@@ -134,14 +145,15 @@ def evaluate(
         "model": model.name,
         **how,
         "images": len(images),
+        "labels": list(labels),
         **only,
         "modes": measured,
-        "gains": _gains(images, rows, pointing, settings.seed),
+        "gains": _gains(images, rows, pointing, settings.seed, labels),
         "baselines": {
-            "chance": chance_accuracy(_true_counts(images, salient), seed=settings.seed),
-            SALIENCY: figures(images, salient, settings.seed, (), frequencies),
+            "chance": chance_accuracy(_true_counts(images, salient), labels, settings.seed),
+            SALIENCY: figures(images, salient, settings.seed, (), frequencies, labels),
         },
-        "published": _published(),
+        "published": _published(labels),
         "failed": len(failures),
         "failures": [list(item) for item in failures.items()],
         "skipped": len(labelled.skipped),
@@ -154,12 +166,13 @@ def _gains(
     rows: Mapping[str, Sequence[Result]],
     pointing: Mapping[str, PointingAccuracy],
     seed: int,
+    labels: Sequence[str],
 ) -> dict[str, Any]:
     """Return the gain of the last mode over each other one."""
     *others, last = rows
     return {
         f"{last} over {other}": {
-            **accuracy_gain_of(images, rows[last], rows[other], seed),
+            **accuracy_gain_of(images, rows[last], rows[other], seed, labels),
             "pointing": pointing_gain(pointing[last], pointing[other]),
         }
         for other in others
@@ -167,7 +180,11 @@ def _gains(
 
 
 def accuracy_gain_of(
-    images: Sequence[LabelledImage], rows: Sequence[Result], others: Sequence[Result], seed: int
+    images: Sequence[LabelledImage],
+    rows: Sequence[Result],
+    others: Sequence[Result],
+    seed: int,
+    labels: Sequence[str] = DEFAULT_LABELS,
 ) -> dict[str, Any]:
     """Return by how much ``rows`` count better than ``others``, on the images that both could read."""
     counts = [
@@ -176,10 +193,27 @@ def accuracy_gain_of(
         if image.count is not None and row.count is not None and other.count is not None
     ]
     true, ours, theirs = zip(*counts, strict=True)
-    return accuracy_gain(true, ours, theirs, seed=seed)
+    return accuracy_gain(true, ours, theirs, labels, seed)
 
 
-def _published() -> dict[str, Any]:
+def judged_labels(settings: EvaluationSettings, model: Model) -> tuple[str, ...]:
+    """Return the count labels to judge ``model`` by: as far as its counter tells counts apart, none left out.
+
+    A counter learns no label that none of its images had; images with such a count are judged all the same. Where it
+    has no open-ended label, one follows its last.
+    """
+    if settings.max_count is not None:
+        return labels_up_to(settings.max_count)
+    counter = model.parts.counter
+    if counter is None:
+        return DEFAULT_LABELS
+    last = int(label_counts(counter.labels)[-1]) + (not counter.labels[-1].endswith("+"))
+    return labels_up_to(min(last, LARGEST_LABEL))
+
+
+def _published(labels: Sequence[str]) -> dict[str, Any]:
+    if tuple(labels) != DEFAULT_LABELS:
+        return {"count_accuracy": {}, "pointing": {}}
     return {
         "count_accuracy": {name: list(row) for name, row in PUBLISHED.items()},
         "pointing": {
@@ -236,6 +270,7 @@ def figures(
     seed: int,
     classes: Collection[str],
     frequencies: Sequence[float | None],
+    labels: Sequence[str] = DEFAULT_LABELS,
     pointing: PointingAccuracy | None = None,
 ) -> dict[str, Any]:
     """Return all figures of one contender; ``classes`` are those the network knows, ``frequencies`` the counter's.
@@ -245,13 +280,13 @@ def figures(
     if not any(row.ok for row in rows):
         raise DataError(f"None of the {len(rows)} images can be read; the first: {rows[0].error}")
     found = [row.count for row in rows if row.count is not None]
-    accuracy = count_accuracy(_true_counts(images, rows), found, seed=seed)
-    pointing = pointing or pointing_accuracy(images, rows, seed=seed)
+    accuracy = count_accuracy(_true_counts(images, rows), found, labels, seed)
+    pointing = pointing or pointing_accuracy(images, rows, labels, seed)
     return {
         **accuracy.to_dict(),
         **pointing.to_dict(),
-        "failure_analysis": failure_analysis(images, rows, pointing, frequencies, seed=seed),
-        **class_accuracy(images, rows, classes, seed=seed),
+        "failure_analysis": failure_analysis(images, rows, pointing, frequencies, labels, seed),
+        **class_accuracy(images, rows, classes, seed, labels),
         "failed": sum(not row.ok for row in rows),
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pc_engine.cluster_likelihood import ClusterLikelihood, cluster_likelihood
 from pc_engine.device_arrays import DeviceConstants
-from pc_engine.errors import DataError, ModelError
+from pc_engine.errors import DataError, ModelError, UsageError
 from pc_engine.fitted_images import FittedImages, fitted_images
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
@@ -22,6 +22,8 @@ from pc_engine.tensor_file import TensorFileKind, read_tensors, write_tensors
 
 #: Count labels of the paper: Cmax is "4+", at least four objects.
 DEFAULT_LABELS = ("0", "1", "2", "3", "4+")
+#: The largest last label: nobody has two images of each of so many counts.
+LARGEST_LABEL = 1_000
 # Of a count label: more are no count, and no machine's number has room for them.
 _MOST_DIGITS = 9
 
@@ -226,6 +228,21 @@ def label_counts(labels: Sequence[str]) -> np.ndarray:
     if (np.diff(counts) <= 0).any():
         raise ModelError(f"The count labels {list(labels)!s:.200} do not grow: name them as in {list(DEFAULT_LABELS)}.")
     return counts
+
+
+def labels_up_to(last: int) -> tuple[str, ...]:
+    """Return the labels of all counts below ``last``, and one for it and all above: 4 gives `DEFAULT_LABELS`.
+
+    Raises
+    ------
+    UsageError
+        If ``last`` is below 1 or above `LARGEST_LABEL`.
+    """
+    if last < 1:
+        raise UsageError(f"--max-count is {last}, expected at least 1.")
+    if last > LARGEST_LABEL:
+        raise UsageError(f"--max-count is {last:,}, expected at most {LARGEST_LABEL:,}: a label needs images.")
+    return (*map(str, range(last)), f"{last}+")
 
 
 def count_label(count: int, labels: Sequence[str] = DEFAULT_LABELS) -> str:

@@ -33,6 +33,7 @@ def ablation(
             "--try", metavar="SETTING=VALUES", help="As p2c.trim=0,0.3,0.7; repeatable. Left out, the usual ones."
         ),
     ] = None,
+    max_count: options.LastLabel = None,
     seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help=f"Directory to write {_REPORT} to.")] = None,
     backend: options.Backend = "auto",
@@ -61,6 +62,7 @@ def ablation(
         workers=workers,
         folds=folds,
         seed=seed,
+        max_count=max_count,
     )
     alternatives = None if not try_ else dict(map(_alternative, try_))
     make_folder(out)

@@ -48,6 +48,7 @@ def evaluate(
     curves: Annotated[
         bool, typer.Option("--curves", help="Print accuracy over the scale, spacing and class of objects as well.")
     ] = False,
+    max_count: options.LastLabel = None,
     seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help=f"Directory to write {_REPORT} and the charts to.")] = None,
     backend: options.Backend = "auto",
@@ -81,6 +82,7 @@ def evaluate(
         folds=folds,
         unseen_classes=unseen_classes,
         seed=seed,
+        max_count=max_count,
     )
     make_folder(out)
     labelled = read_labelled(data)
@@ -156,8 +158,9 @@ def _print_counts(report: Mapping[str, Any]) -> None:
         found, intervals = figures["count_accuracy"], figures["count_accuracy_interval"]
         rows.append((name, *(_percent(found.get(label)) for label in names)))
         rows.append(("  95 % interval", *(_percents(intervals.get(label)) for label in names)))
+    published = "; the published rows are on SOS" if report["published"]["count_accuracy"] else ""
     print_table(
-        f"Count accuracy in per cent ({report['model']} on {report['data']}; the published rows are on SOS)",
+        f"Count accuracy in per cent ({report['model']} on {report['data']}{published})",
         ("method", *(f">{name}" for name in names)),
         rows,
     )
@@ -200,7 +203,9 @@ def _print_pointing(report: Mapping[str, Any]) -> None:
     if all(figures["boxes"]["judged"] == figures["boxes"]["wrong_count"] == 0 for _, figures in measured):
         print_line("Pointing was not measured: the labels give no boxes of what they count.")
         return
-    names = ("1", "2", "3", "mean", "4+")
+    *exact, last = report["labels"][1:]
+    names = (*exact, "mean", last)
+    published = " (published: on MSO)" if report["published"]["pointing"] else ""
     for ratio in measured[0][1]["pointing"]:
         rows = [
             (name, *map(_hundredths, table[ratio]), _hundredths(sum(table[ratio]) / len(table[ratio])), "-")
@@ -211,7 +216,7 @@ def _print_pointing(report: Mapping[str, Any]) -> None:
             rows.append((name, *(_hundredths(found.get(label)) for label in names)))
             rows.append(("  95 % interval", *(_range(intervals.get(label)) for label in names)))
         print_table(
-            f"Pointing accuracy at overlap {ratio} where the count is right, by true count (published: on MSO)",
+            f"Pointing accuracy at overlap {ratio} where the count is right, by true count{published}",
             ("method", *(f">{name}" for name in names)),
             rows,
         )

@@ -13,7 +13,7 @@ from pc_engine.catalogue import find_model
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
 from pc_engine.cli.target import target_of
-from pc_engine.counter import count_label
+from pc_engine.counter import count_label, labels_up_to
 from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
 from pc_engine.engine import open_network
 from pc_engine.errors import UsageError
@@ -41,9 +41,6 @@ OutCopy = Annotated[
     typer.Option("--out", help="Write a copy of the model with what was fitted; left out, the model itself gets it."),
 ]
 
-# Nobody has two images of each of so many counts.
-_LARGEST_LABEL = 1_000
-
 
 def fit_counter(
     data: Data,
@@ -65,17 +62,14 @@ def fit_counter(
     from pc_engine.fitting.class_heat import heat_source
     from pc_engine.fitting.from_images import counter_from_images, store_parts
 
-    if max_count < 1:
-        raise UsageError(f"--max-count is {max_count}, expected at least 1.")
-    if max_count > _LARGEST_LABEL:
-        raise UsageError(f"--max-count is {max_count:,}, expected at most {_LARGEST_LABEL:,}: a label needs images.")
+    every_label = labels_up_to(max_count)
     if folds < 2:
         raise UsageError(f"--folds is {folds}, expected at least 2.")
     # Ahead of the model, which may have to be fetched first.
     labelled = read_labelled(data)
     images = [image for image in labelled.images if image.count is not None]
     counts = [image.count for image in images if image.count is not None]
-    labels = _labels(counts, max_count, remark(quiet))
+    labels = _labels(counts, every_label, remark(quiet))
     loaded, target = target_of(find_model(model, remark(quiet)), out)
     # Where the model points by itself, mode combined learns how far to believe what it finds.
     sees_classes = not loaded.missing_parts(MODES["p2c"])
@@ -200,11 +194,10 @@ def fit_signatures(
         )
 
 
-def _labels(counts: Sequence[int], max_count: int, report: Callable[[str], None]) -> tuple[str, ...]:
-    """Return the labels 0 to ``max_count``+ that occur: an SVM cannot learn one that no image has."""
+def _labels(counts: Sequence[int], labels: tuple[str, ...], report: Callable[[str], None]) -> tuple[str, ...]:
+    """Return those of the ``labels`` that occur: an SVM cannot learn one that no image has."""
     from pc_engine.fitting.counter import check_counts
 
-    labels = (*(str(count) for count in range(max_count)), f"{max_count}+")
     present = {count_label(count, labels) for count in set(counts)}
     found = tuple(label for label in labels if label in present)
     check_counts(counts, found)

@@ -72,6 +72,14 @@ BatchSize = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Decoding threads; left out, one per core.", callback=_workers)
 ]
+LastLabel = Annotated[
+    int | None,
+    typer.Option(
+        "--max-count",
+        help="Judge counts by labels up to this number and a plus, and fit those of --folds so; left out, as the "
+        "model's counter has them, or 4+.",
+    ),
+]
 Cluster = Annotated[
     str | None,
     typer.Option("--cluster", help="Clustering of mode p2c: density-peaks (default), dbscan, or cuml-dbscan on a GPU."),

@@ -7,6 +7,7 @@ import pytest
 
 from pc_engine.bench import cross_validation
 from pc_engine.bench.cross_validation import CounterFit, held_out_counters
+from pc_engine.counter import labels_up_to
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.modes.p2c import P2CSettings
@@ -28,6 +29,12 @@ def test_every_image_is_held_out_once_and_folds_have_equal_shares() -> None:
     for fold in folds:
         assert np.bincount(np.minimum(counts[fold.places], 4)).tolist() == [2, 4, 2, 3, 5]
         assert fold.counter.labels == ("0", "1", "2", "3", "4+")
+
+
+def test_labels_can_be_others() -> None:
+    counts = np.repeat([0, 1, 5, 9], 6)
+    folds = held_out_counters(features_of(counts), counts, 3, labels=labels_up_to(6))
+    assert {fold.counter.labels for fold in folds} == {("0", "1", "5", "6+")}
 
 
 def test_a_counter_never_sees_what_it_is_to_judge(monkeypatch: pytest.MonkeyPatch) -> None:

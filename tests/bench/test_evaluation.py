@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pc_engine.bench.evaluation import EvaluationSettings, evaluate
+from pc_engine.counter import CountSVM, labels_up_to
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import DataError, ModelError, UsageError
 
@@ -221,6 +222,93 @@ def test_folds_judge_each_image_by_the_counter_that_did_not_see_it(
         counter: {names[place] for place in judged if judged[place] == counter} for counter in judged.values()
     }
     assert len(used) == 4
+
+
+@pytest.fixture
+def crowds(tmp_path: Path, draw_scene: Any) -> Path:
+    """A folder with labels.json: 0 to 7 blobs three times each, and a box for each blob."""
+    places, records = [A, B, C, D, E, (4, 1), (1, 4)], []
+    for turn in range(3):
+        for count in range(8):
+            chosen = (places[turn:] + places[:turn])[:count]
+            draw_scene(chosen).save(tmp_path / f"{turn}-{count}.png")
+            boxes = [{"c": "red", "b": [column * 8, row * 8, 8, 8]} for column, row in chosen]
+            records.append({"file": f"{turn}-{count}.png", "count": count, "boxes": boxes})
+    (tmp_path / "labels.json").write_text(json.dumps({"images": records}))
+    return tmp_path
+
+
+def counter_of(labels: tuple[str, ...], tiny_counter: CountSVM) -> CountSVM:
+    """The tiny model's counter with other labels."""
+    angles = np.arctan2([int(label.removesuffix("+")) for label in labels], 2)
+    brightness, constant = np.flatnonzero(tiny_counter.weights["gap"].any(axis=0))
+    weights = np.zeros((len(labels), tiny_counter.weights["gap"].shape[1]), np.float32)
+    weights[:, brightness], weights[:, constant] = np.sin(angles), np.cos(angles)
+    return CountSVM(("gap",), labels, {"gap": weights}, np.zeros(len(labels), np.float32))
+
+
+def test_a_counter_is_judged_by_its_own_labels(
+    crowds: Path, make_model: Callable[..., Path], tiny_counter: CountSVM, tmp_path: Path
+) -> None:
+    labels = labels_up_to(6)
+    model = make_model(tmp_path / "model", counter=counter_of(labels, tiny_counter))
+    report = run(str(crowds), model, modes=("all",))
+    assert tuple(report["labels"]) == labels
+    c2p = report["modes"]["c2p"]
+    assert c2p["count_accuracy"] == dict.fromkeys((*labels, "mean", "overall"), 1.0)
+    assert c2p["confusion"]["labels"] == list(labels)
+    assert np.diag(c2p["confusion"]["rows_true"]).tolist() == [3] * 6 + [6]
+    assert c2p["pointing_images"] == {"1": 3, "2": 3, "3": 3, "4": 3, "5": 3, "6+": 6}
+    assert c2p["class_accuracy_by_count"] == {}
+    assert set(report["modes"]["p2c"]["class_accuracy_by_count"]) == set(labels[1:])
+    assert report["baselines"]["chance"]["count_accuracy"]["mean"] == pytest.approx(1 / 7)
+    assert tuple(report["baselines"]["spectral residual"]["confusion"]["labels"]) == labels
+    # The paper's rows are of other labels.
+    assert report["published"] == {"count_accuracy": {}, "pointing": {}}
+    # 4 and 5 are one label there.
+    as_published = run(str(crowds), model, modes=("all",), max_count=4)
+    assert as_published["labels"] == ["0", "1", "2", "3", "4+"]
+    assert as_published["modes"]["c2p"]["pointing_images"]["4+"] == 12
+    assert as_published["published"]["count_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (("0", "1", "2", "3"), labels_up_to(4)),
+        (("1", "2", "4+"), labels_up_to(4)),
+        (("0", "2"), labels_up_to(3)),
+        (("0", "1+"), ("0", "1+")),
+        (("0", "5000"), labels_up_to(1000)),
+    ],
+)
+def test_images_of_counts_that_a_counter_has_no_label_for_are_judged(
+    crowds: Path,
+    make_model: Callable[..., Path],
+    tiny_counter: CountSVM,
+    tmp_path: Path,
+    labels: tuple[str, ...],
+    expected: tuple[str, ...],
+) -> None:
+    model = make_model(tmp_path / "model", counter=counter_of(labels, tiny_counter))
+    report = run(str(crowds), model)
+    assert (tuple(report["labels"]), report["n"]) == (expected, 24)
+    assert bool(report["published"]["pointing"]) == (expected == labels_up_to(4))
+
+
+def test_counters_of_folds_have_the_labels_that_are_asked_for(
+    crowds: Path, make_model: Callable[..., Path], tiny_counter: CountSVM, tmp_path: Path
+) -> None:
+    model = make_model(tmp_path / "model", counter=None)
+    assert run(str(crowds), model, folds=3)["labels"] == ["0", "1", "2", "3", "4+"]
+    report = run(str(crowds), model, folds=3, max_count=6)
+    assert tuple(report["labels"]) == labels_up_to(6)
+    # Six are answered, where counters up to 4+ would end at four.
+    assert np.array(report["confusion"]["rows_true"])[:, 6].any()
+    counter_of(labels_up_to(7), tiny_counter).save(model / "counter.safetensors")
+    assert tuple(run(str(crowds), model, folds=3)["labels"]) == labels_up_to(7)
+    with pytest.raises(UsageError, match="--max-count is 0"):
+        run(str(crowds), model, max_count=0)
 
 
 def test_all_leaves_out_what_the_model_cannot_run(blobs: Path, make_model: Callable[..., Path], tmp_path: Path) -> None:

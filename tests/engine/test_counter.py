@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from pc_engine.counter import DEFAULT_LABELS, CountSVM, check_counter, count_label, label_counts, load_counter
+from pc_engine.counter import (
+    DEFAULT_LABELS,
+    CountSVM,
+    check_counter,
+    count_label,
+    label_counts,
+    labels_up_to,
+    load_counter,
+)
 from pc_engine.errors import DataError, ModelError
 from pc_engine.manifest import Manifest, NetworkInput, Tap
 
@@ -35,6 +43,11 @@ def make_manifest(**taps: tuple[int, ...]) -> Manifest:
 def make_taps(n: int, dtype: type = np.float32) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(n)
     return {"pool5": rng.random((n, 3, 2, 2)).astype(dtype), "fc6": rng.random((n, 5)).astype(dtype)}
+
+
+def test_labels_go_up_to_a_number() -> None:
+    assert labels_up_to(4) == DEFAULT_LABELS
+    assert labels_up_to(1) == ("0", "1+")
 
 
 def test_scores_equal_the_svm_on_the_concatenation_of_normalised_taps() -> None:

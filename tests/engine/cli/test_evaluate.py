@@ -35,6 +35,22 @@ def test_tables_stand_beside_the_published_ones(pc_engine, boxed, tiny_directory
     assert first.count("1.00") >= 3
 
 
+def test_other_labels_have_columns_and_charts_of_their_own(pc_engine, boxed, tiny_directory, tmp_path):
+    pytest.importorskip("matplotlib")
+    arguments = ("evaluate", boxed, "--model", tiny_directory, "--max-count", "6", "--out", tmp_path / "out", *FAST)
+    outcome = pc_engine(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert "6+" in outcome.out
+    assert "4+" not in outcome.out
+    # The paper's rows are of other labels.
+    assert "paper" not in outcome.out
+    assert "published" not in outcome.out
+    assert (tmp_path / "out" / "count-accuracy.png").exists()
+    ablation = pc_engine("bench", "ablation", boxed, "--model", tiny_directory, "--max-count", "2", "--json", *FAST)
+    (first, *_) = ablation.json()["modes"]["c2p"]
+    assert set(first["count_accuracy"]) == {"0", "1", "2+", "mean", "overall"}
+
+
 def test_json_has_the_figures_of_one_mode_at_the_top(pc_engine, boxed, tiny_directory):
     outcome = pc_engine("evaluate", boxed, "--mode", "p2c", "--model", tiny_directory, "--json", *FAST)
     assert outcome.code == 0
