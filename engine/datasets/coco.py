@@ -1,21 +1,26 @@
 """COCO "instances" JSON: boxes of many classes; the dominant class of an image is counted.
 
 The dominant class has the largest summed box area (crowd regions do not take part), as in the folders with
-``labels.json``. An image without annotations counts 0 objects. Where the dominant class also has a crowd region its
-number of objects is not known: the image keeps its class and boxes, and has no count.
+``labels.json``. An annotation without a box has that around its outlines. An image without annotations counts 0
+objects. Where the dominant class also has a crowd region its number of objects is not known: the image keeps its class
+and boxes, and has no count.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pc_engine.datasets.records import (
     LabelledImage,
     LabelledSet,
     LabelledSetBuilder,
+    beside,
     dominant_class,
     is_file,
     read_json,
@@ -61,15 +66,24 @@ def parse_coco(raw: Any, path: Path, images: Path | None = None) -> LabelledSet:
     for item in raw["annotations"]:
         if isinstance(item, Mapping):
             annotations[_key(item, "image_id")].append(item)
-    files = [str(item.get("file_name")) for item in raw["images"] if isinstance(item, Mapping)]
+    files_of = defaultdict(set)
+    for item in raw["images"]:
+        if isinstance(item, Mapping):
+            files_of[_key(item, "id")].add(str(item.get("file_name")))
+    files = list(dict.fromkeys(chain.from_iterable(files_of.values())))
     folder = images if images is not None else _images_folder(path, files)
     builder = LabelledSetBuilder(path.stem, path)
+    if strayed := sum(len(annotations[key]) for key in annotations.keys() - files_of.keys()):
+        builder.skip(f"{strayed} annotation(s)", "no image has the id that they name")
     for item in raw["images"]:
         if not isinstance(item, Mapping) or not item.get("file_name"):
             builder.skip(f"image {item!r:.60}", "it has no file_name")
             continue
         try:
-            builder.add(_image(folder / str(item["file_name"]), annotations[_key(item, "id")], names, builder))
+            key = _key(item, "id")
+            if len(files_of[key]) > 1:
+                raise ValueError(f"other images have its id {key!r:.60}, too, so that it is not known what it shows")
+            builder.add(_image(beside(folder, str(item["file_name"])), annotations.get(key, []), names, builder))
         except ValueError as error:
             builder.skip(str(item["file_name"]), str(error))
     return builder.build()
@@ -84,12 +98,25 @@ def _image(
     named = [(item, names[_key(item, "category_id")]) for item in annotations]
     crowded = {name for item, name in named if item.get("iscrowd")}
     boxes, crowds = (
-        builder.boxes(path, ((item.get("bbox"), name) for item, name in named if bool(item.get("iscrowd")) is crowd))
+        builder.boxes(path, ((_xywh(item), name) for item, name in named if bool(item.get("iscrowd")) is crowd))
         for crowd in (False, True)
     )
     class_name, count = dominant_class(boxes)
     known = class_name not in crowded if boxes else not crowded
     return LabelledImage(path, count if known else None, class_name, boxes=boxes, crowds=crowds)
+
+
+def _xywh(item: Mapping[str, Any]) -> Any:
+    """Return the box of an annotation, or that around its outlines where it has none."""
+    outlines = item.get("segmentation")
+    if item.get("bbox") or not outlines or not isinstance(outlines, list):
+        return item.get("bbox")
+    try:
+        corners = np.concatenate([np.asarray(outline, np.float64).reshape(-1, 2) for outline in outlines])
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"its segmentation {outlines!r:.60} is no list of outlines x y x y ...") from None
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return [*low, *(high - low)]
 
 
 def _key(item: Mapping[str, Any], name: str) -> int | float | str | None:
@@ -101,7 +128,7 @@ def _key(item: Mapping[str, Any], name: str) -> int | float | str | None:
 def _images_folder(path: Path, files: list[str]) -> Path:
     candidates = list(_candidate_folders(path))
     for folder in candidates:
-        if any(is_file(folder / file) for file in files[:100]):
+        if any(is_file(beside(folder, file)) for file in files[:100]):
             return folder
     raise DataError(
         f"The images of {path} are in none of {', '.join(map(str, candidates))}: name their folder as "

@@ -21,6 +21,7 @@ from pc_engine.datasets.records import (
     LabelledImage,
     LabelledSet,
     LabelledSetBuilder,
+    beside,
     dominant_class,
     parse_class_id,
     parse_count,
@@ -73,7 +74,7 @@ def _image(entry: Any, folder: Path, builder: LabelledSetBuilder) -> LabelledIma
     if class_name is None and count != 0:
         class_name, _ = dominant_class(boxes)
     image = LabelledImage(
-        path=folder / entry["file"],
+        path=beside(folder, entry["file"]),
         count=count,
         class_name=None if class_name is None else str(class_name),
         class_id=parse_class_id(entry.get("class_id")),

@@ -120,14 +120,19 @@ class LabelledSetBuilder:
         self._name = name
         self._source = source
         self._images: list[LabelledImage] = []
+        self._seen: set[LabelledImage] = set()
         self._counts: dict[Path, set[int]] = {}
         self._skipped: list[tuple[str, str]] = []
 
     def add(self, image: LabelledImage) -> None:
-        """Take an image, if its file is there."""
+        """Take an image, if its file is there and it was not taken already."""
         if not is_file(image.path):
             self.skip(str(image.path), "there is no such file")
             return
+        if image in self._seen:
+            self.skip(str(image.path), "it is listed again with the same labels")
+            return
+        self._seen.add(image)
         self._images.append(image)
         if image.count is not None:
             self._counts.setdefault(image.path, set()).add(image.count)
@@ -239,6 +244,15 @@ def dominant_class(boxes: Sequence[Box]) -> tuple[str | None, int]:
         return None, 0
     dominant = max(areas, key=lambda name: areas[name])
     return dominant, sum(box.class_name == dominant for box in boxes)
+
+
+def beside(folder: Path, name: str) -> Path:
+    """Return the file of this name in ``folder``, also where the name was written on Windows."""
+    path = folder / name
+    if "\\" in name and not is_file(path):
+        other = folder / name.replace("\\", "/")
+        return other if is_file(other) else path
+    return path
 
 
 def read_json(path: Path) -> Any:

@@ -14,7 +14,15 @@ from typing import Literal
 import numpy as np
 
 from pc_engine.datasets.matlab import number, read_struct_array, text
-from pc_engine.datasets.records import Box, LabelledImage, LabelledSet, LabelledSetBuilder, first_existing, parse_count
+from pc_engine.datasets.records import (
+    Box,
+    LabelledImage,
+    LabelledSet,
+    LabelledSetBuilder,
+    beside,
+    first_existing,
+    parse_count,
+)
 from pc_engine.errors import DataError
 
 INDEX_FILE = "imgIdx.mat"
@@ -92,7 +100,7 @@ def _image_path(directory: Path, entry: dict[str, np.ndarray]) -> Path:
     name = text(entry["name"]).strip()
     if not name:
         raise ValueError("it has no name")
-    candidates = (directory / name, directory / "img" / name)
+    candidates = (beside(directory, name), beside(directory / "img", name))
     return first_existing(candidates) or candidates[0]
 
 

@@ -1,6 +1,7 @@
 """A CSV, JSON or JSON Lines table with one image a row.
 
-Columns, in any order and case; others are ignored: ``path``, ``file`` or ``image``; ``count``; ``class_index`` or
+Columns, in any order and case; others are ignored: ``path``, ``file``, ``filename``, ``file_name`` or
+``image``; ``count``; ``class_index`` or
 ``class_id`` (a number); ``class`` or ``name``; ``wnid``. Paths are relative to the table's folder if there is
 something, else to the current one, as in a list of images. One of count and class is enough.
 """
@@ -17,6 +18,7 @@ from pc_engine.datasets.records import (
     LabelledImage,
     LabelledSet,
     LabelledSetBuilder,
+    beside,
     first_existing,
     parse_class_id,
     parse_count,
@@ -26,7 +28,7 @@ from pc_engine.errors import DataError
 
 LABELS_CSV = "labels.csv"
 
-_PATH = ("path", "file", "image")
+_PATH = ("path", "file", "filename", "file_name", "image")
 _COUNT = ("count",)
 _CLASS_ID = ("class_index", "class_id")
 _CLASS_NAME = ("class", "name")
@@ -114,7 +116,7 @@ def _image(file: str | None, values: Mapping[str, Any], folder: Path) -> Labelle
     wnid = _first(values, _WNID)
     image = LabelledImage(
         # An absolute path stays as it is.
-        path=first_existing([folder / file, Path(file)]) or folder / file,
+        path=first_existing([folder / file, Path(file)]) or beside(folder, file),
         count=parse_count(_first(values, _COUNT)),
         class_name=_first(values, _CLASS_NAME) or wnid,
         class_id=parse_class_id(_first(values, _CLASS_ID)),

@@ -39,22 +39,29 @@ def read_yolo(path: Path, split: str | None = None) -> LabelledSet:
     ----------
     path
         The file; ``path`` in it, or else its folder, is what ``train``, ``val`` and ``test`` are relative to. Each of
-        these is a folder, a text file that lists images, or a list of such. Where the file names none of them, the
-        images are those below ``images/``.
+        these is a folder, a text file that lists images, or a list of such; what is absent is noted, if the others are
+        there. Where the file names none of them, the images are those below ``images/``.
     split
         One of `SPLITS`; all where None.
 
     Raises
     ------
     DataError
-        If the file is absent or of another form, does not name the split, a folder is missing, or there is no image.
+        If the file is absent or of another form, does not name the split, the images of that, or of all splits, are
+        missing, there is no image, or none has a file of labels.
     """
     config = _config(path)
     names = _class_names(config.get("names"), path)
     keypoints = _keypoint_values(config.get("kpt_shape"), path)
     roots = _roots(config, path)
     builder = LabelledSetBuilder(path.parent.name if split is None else f"{path.parent.name}-{split}", path)
-    for image in dict.fromkeys(_images(config, split, roots, path)):
+    images = list(dict.fromkeys(_images(config, split, roots, path, builder)))
+    if images and not any(is_file(_label_file(image)) for image in images):
+        raise DataError(
+            f"None of the {len(images)} images that {path} names has a file of labels: that of the first would be "
+            f"{_label_file(images[0])}."
+        )
+    for image in images:
         try:
             builder.add(_labelled(image, names, keypoints, builder))
         except (ValueError, ImageError, OSError) as error:
@@ -125,29 +132,40 @@ def _at_home(text: str) -> Path:
         return Path(text)
 
 
-def _images(config: Mapping[str, Any], split: str | None, roots: list[Path], path: Path) -> Iterator[Path]:
+def _images(
+    config: Mapping[str, Any], split: str | None, roots: list[Path], path: Path, builder: LabelledSetBuilder
+) -> Iterator[Path]:
     wanted = SPLITS if split is None else (split,)
     given = [config[name] for name in wanted if config.get(name)]
     if split is not None and not given:
         raise DataError(f"{path} names no '{split}' images: ask for all images, without '#{split}'.")
-    for value in given or [_IMAGES]:
-        for place in value if isinstance(value, list) else [value]:
-            yield from _images_of(str(place), roots, path)
+    places = [str(place) for value in given or [_IMAGES] for place in (value if isinstance(value, list) else [value])]
+    found = {place: _found(place, roots) for place in places}
+    for place, where in found.items():
+        if where is not None:
+            yield from _images_of(where, roots, path)
+        # Some exporters name the folder of a split that has no images.
+        elif split is None and any(found.values()):
+            builder.skip(place, "there is no such folder or list of images")
+        else:
+            raise DataError(f"The images '{place}' that {path} names are not below {' or '.join(map(str, roots))}.")
 
 
-def _images_of(place: str, roots: list[Path], path: Path) -> Iterator[Path]:
+def _found(place: str, roots: list[Path]) -> Path | None:
     # Some exporters write '../train/images' for a folder that lies beside the file.
     inside = place.removeprefix("../")
-    found = first_existing([*(root / place for root in roots), *(root / inside for root in roots)])
-    if found is None:
-        raise DataError(f"The images '{place}' that {path} names are not below {' or '.join(map(str, roots))}.")
+    return first_existing([*(root / place for root in roots), *(root / inside for root in roots)])
+
+
+def _images_of(found: Path, roots: list[Path], path: Path) -> Iterator[Path]:
+    """Yield the images in a folder, or in a list of them."""
     if found.is_dir():
         yield from (item for item in sorted(found.rglob("*")) if item.suffix.lower() in IMAGE_SUFFIXES)
         return
     try:
         if not found.is_file():  # a device has no end
             raise ValueError("it is no file")
-        lines = found.read_text(encoding="utf-8").splitlines()
+        lines = found.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{found}, which {path} names, is no folder and no list of images: {error}.") from None
     for line in filter(None, map(str.strip, lines)):
@@ -160,7 +178,7 @@ def _labelled(
     if not is_file(image):
         return LabelledImage(image)  # which the builder notes
     labels = _label_file(image)
-    lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
+    lines = _text(labels).splitlines() if labels.is_file() else []
     rows = [_numbers(line, keypoints, labels) for line in lines if line.strip()]
     if not rows:
         return LabelledImage(image, 0)
@@ -168,6 +186,13 @@ def _labelled(
     boxes = builder.with_area(image, [_box(row, names, width, height) for row in rows])
     class_name, count = dominant_class(boxes)
     return LabelledImage(image, count, class_name, boxes=boxes)
+
+
+def _text(labels: Path) -> str:
+    try:
+        return labels.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{labels.name} is no text in UTF-8") from None
 
 
 def _label_file(image: Path) -> Path:
@@ -187,7 +212,8 @@ def _numbers(line: str, keypoints: int | None, labels: Path) -> list[float]:
     # One value more is the confidence of a prediction.
     has_box = len(row) in (5, 6) or (keypoints is not None and len(row) - keypoints in (5, 6))
     has_outline = keypoints is None and len(row) >= 7 and len(row) % 2
-    if not (has_box or has_outline) or not all(map(math.isfinite, row)):
+    is_class = bool(row) and row[0] >= 0 and row[0].is_integer()
+    if not (is_class and (has_box or has_outline)) or not all(map(math.isfinite, row)):
         what = "a box or an outline" if keypoints is None else f"a box, and {keypoints} values of keypoints"
         raise ValueError(f"a line of {labels.name} is {line!r:.60}, expected a class and {what}")
     return row[:5] if has_box else row

@@ -57,6 +57,34 @@ def test_a_crowd_of_the_dominant_class_leaves_the_count_open(tmp_path: Path) -> 
     ]
 
 
+def test_an_annotation_without_a_box_has_that_around_its_outlines(tmp_path: Path) -> None:
+    outlined = {"image_id": 10, "category_id": 18, "segmentation": [[3, 4, 9, 4, 9, 8], [1, 6, 2, 6, 2, 7]]}
+    annotations = [outlined, {**outlined, "segmentation": {"counts": "abc", "size": [4, 4]}, "image_id": 11}]
+    annotations.append({**outlined, "segmentation": [[1, 2, 3]], "image_id": 12})
+    labelled = read_labelled(f"coco:{write(tmp_path / 'instances.json', 3, annotations, tmp_path)}")
+    assert [image.boxes for image in labelled.images] == [(Box(1, 4, 9, 8, "dog"),)]
+    assert [reason for _, reason in labelled.skipped] == [
+        "its box None is not [x, y, width, height]",
+        "its segmentation [[1, 2, 3]] is no list of outlines x y x y ...",
+    ]
+
+
+def test_annotations_of_no_image_and_ids_of_several_are_noted(tmp_path: Path) -> None:
+    path = write(tmp_path / "instances.json", 3, [annotation(10, 18, [0, 0, 9, 9])] * 2, tmp_path)
+    raw = json.loads(path.read_text())
+    # As files that were joined without new ids have them; and a number that became text.
+    raw["images"][1]["id"] = 10
+    raw["annotations"].append({**annotation(0, 18, [0, 0, 9, 9]), "image_id": "12"})
+    path.write_text(json.dumps(raw))
+    labelled = read_labelled(f"coco:{path}")
+    assert [(image.path.name, image.count) for image in labelled.images] == [("2.jpg", 0)]
+    shared = "other images have its id 10, too, so that it is not known what it shows"
+    assert labelled.skipped == (
+        ("1 annotation(s)", "no image has the id that they name"),
+        *(("0.jpg", shared), ("1.jpg", shared)),
+    )
+
+
 @pytest.mark.parametrize("folder", ["annotations", "images", "val2017", "images/val2017"])
 def test_the_images_are_found_where_people_keep_them(tmp_path: Path, folder: str) -> None:
     path = write(tmp_path / "annotations" / "instances_val2017.json", 1, [], tmp_path / folder)

@@ -61,7 +61,7 @@ def test_bad_rows_are_skipped_by_line(tmp_path: Path) -> None:
     assert labelled.skipped == (
         ("line 2 (img/a.jpg)", "its count is 'x', expected a whole number of at least 0"),
         ("line 3 (img/b.jpg)", "it has neither a count nor a class"),
-        ("line 4", "it names no file in a column path, file, image"),
+        ("line 4", "it names no file in a column path, file, filename, file_name, image"),
         (str(tmp_path / "img/lost.jpg"), "there is no such file"),
         ("line 6 (img/a.jpg)", "it has neither a count nor a class"),
     )
@@ -69,8 +69,21 @@ def test_bad_rows_are_skipped_by_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "path,width\nimg/a.jpg,3\n", "count,class\n3,cat\n"])
 def test_a_table_without_the_columns_is_named(tmp_path: Path, text: str) -> None:
-    with pytest.raises(DataError, match=r"has the columns .* but needs one of path, file, image and one of count"):
+    with pytest.raises(
+        DataError, match=r"has the columns .* but needs one of path, file, filename, file_name, image and one of count"
+    ):
         read_labelled(write(tmp_path / "counts.csv", text))
+
+
+@pytest.mark.parametrize("column", ["path", "file", "filename", "file_name", "image"])
+def test_columns_are_those_of_lists_of_images(tmp_path: Path, column: str) -> None:
+    (image,) = read_labelled(write(tmp_path / "counts.csv", f"{column},count\nimg/a.jpg,3\n")).images
+    assert image.count == 3
+
+
+def test_names_written_on_windows_are_found(tmp_path: Path) -> None:
+    (image,) = read_labelled(write(tmp_path / "counts.csv", "path,count\nimg\\a.jpg,3\n")).images
+    assert image.path == tmp_path / "img" / "a.jpg"
 
 
 def test_of_two_columns_none_is_chosen_in_silence(tmp_path: Path) -> None:
@@ -83,8 +96,13 @@ def test_of_two_columns_none_is_chosen_in_silence(tmp_path: Path) -> None:
 def test_an_image_with_two_counts_is_left_out_and_noted(tmp_path: Path) -> None:
     text = "path,count\nimg/a.jpg,3\nimg/b.jpg,1\n./img/a.jpg,2\nimg/b.jpg,1\nimg/a.jpg,3\n"
     labelled = read_labelled(write(tmp_path / "counts.csv", text))
-    assert [(image.path.name, image.count) for image in labelled.images] == [("b.jpg", 1)] * 2
-    assert labelled.skipped == ((str(tmp_path / "img/a.jpg"), "it is listed with the counts 2 and 3"),)
+    assert [(image.path.name, image.count) for image in labelled.images] == [("b.jpg", 1)]
+    # What is listed again would be learnt from in one fold and asked about in another.
+    assert labelled.skipped == (
+        (str(tmp_path / "img/b.jpg"), "it is listed again with the same labels"),
+        (str(tmp_path / "img/a.jpg"), "it is listed again with the same labels"),
+        (str(tmp_path / "img/a.jpg"), "it is listed with the counts 2 and 3"),
+    )
     with pytest.raises(DataError, match="because it is listed with the counts 2 and 3"):
         read_labelled(write(tmp_path / "counts.csv", "path,count\nimg/a.jpg,3\nimg/a.jpg,2\n"))
 

@@ -111,6 +111,34 @@ def test_splits_and_lists_of_images(tmp_path: Path) -> None:
         read_labelled(f"yolo:{path}#valid")
 
 
+def test_a_split_that_has_no_folder_is_noted(tmp_path: Path) -> None:
+    path = place(tmp_path, {"a.png": "0 0.5 0.5 0.1 0.1\n"}, "train/images")
+    # As Roboflow exports sets without images to test on.
+    path.write_text(f"train: ../train/images\ntest: ../test/images\n{NAMES}")
+    labelled = read_labelled(f"yolo:{path}")
+    assert [image.count for image in labelled.images] == [1]
+    assert labelled.skipped == (("../test/images", "there is no such folder or list of images"),)
+    with pytest.raises(DataError, match=r"The images '../test/images' .* are not below"):
+        read_labelled(f"yolo:{path}#test")
+
+
+def test_images_none_of_which_has_a_file_of_labels_do_not_show_nothing(tmp_path: Path) -> None:
+    path = place(tmp_path, {"a.png": None, "b.png": None}, "photos")
+    path.write_text(f"train: photos\n{NAMES}")
+    with pytest.raises(DataError, match=r"None of the 2 images .* has a file of labels: .*/photos/a\.txt"):
+        read_labelled(f"yolo:{path}")
+
+
+def test_labels_as_windows_writes_them(tmp_path: Path) -> None:
+    path = place(tmp_path, {"a.png": "\ufeff0 0.5 0.5 0.1 0.1\r\n", "b.png": "", "c.png": ""})
+    (tmp_path / "labels" / "b.txt").write_bytes(b"\xff\xfe0\x00")
+    (tmp_path / "train.txt").write_text("\ufeffimages/a.png\nimages/b.png\n")
+    path.write_text(f"train: train.txt\n{NAMES}")
+    labelled = read_labelled(f"yolo:{path}")
+    assert [image.count for image in labelled.images] == [1]
+    assert [reason for _, reason in labelled.skipped] == ["b.txt is no text in UTF-8"]
+
+
 def test_a_turned_photo_has_the_size_it_is_shown_at(tmp_path: Path) -> None:
     path = place(tmp_path, {"a.png": "0 0.5 0.5 1 1\n"})
     path.write_text(NAMES)
@@ -126,7 +154,14 @@ def test_a_turned_photo_has_the_size_it_is_shown_at(tmp_path: Path) -> None:
 
 
 def test_bad_lines_and_pictures_are_skipped_with_their_reason(tmp_path: Path) -> None:
-    bad = ("0 0.5 0.5 0.1\n", "cat 0.5 0.5 0.1 0.1\n", "0 0.5 nan 0.1 0.1\n", "0 0.5 0.5 0.1 0.1 0.9 0.3 0.2\n")
+    bad = (
+        "-1 0.5 0.5 0.1 0.1\n",
+        "0.7 0.5 0.5 0.1 0.1\n",
+        "0 0.5 0.5 0.1\n",
+        "cat 0.5 0.5 0.1 0.1\n",
+        "0 0.5 nan 0.1 0.1\n",
+        "0 0.5 0.5 0.1 0.1 0.9 0.3 0.2\n",
+    )
     path = place(tmp_path, {"a.png": "0 0.5 0.5 0.1 0.1\n", **{f"bad{i}.png": text for i, text in enumerate(bad)}})
     path.write_text(NAMES)
     place(tmp_path, {"broken.png": "0 0.5 0.5 0.1 0.1\n", "flat.png": "0 0.5 0.5 0 0.1\n"})
