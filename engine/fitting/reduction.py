@@ -53,18 +53,24 @@ def reduce_features(features: Mapping[str, np.ndarray], map_widths: Mapping[str,
     Raises
     ------
     DataError
-        If a row holds a value that is not finite.
+        If a row holds a value that is not finite, or all values are 0.
     """
     widths = {name: (map_widths or {}).get(name, 1) for name in features}
     scales = {name: 1.0 / _finite_norms(name, rows).astype(np.float64) for name, rows in features.items()}
     n = len(next(iter(features.values())))
-    if sum(rows.shape[1] for rows in features.values()) > n:
-        return _from_gram(features, widths, scales)
-    return _as_they_are(features, widths, scales)
+    wide = sum(rows.shape[1] for rows in features.values()) > n
+    reduced = (_from_gram if wide else _as_they_are)(features, widths, scales)
+    if not reduced.rows.any():
+        raise DataError(
+            f"The features {', '.join(map(repr, features))} are 0 in all {n} images, so that they tell no counts "
+            f"apart: export the network with others as --count-feature."
+        )
+    return reduced
 
 
 def _finite_norms(name: str, rows: np.ndarray) -> np.ndarray:
-    norms: np.ndarray = row_norms(rows.astype(np.float32, copy=False))
+    with np.errstate(over="ignore"):  # which is said below
+        norms: np.ndarray = row_norms(rows.astype(np.float32, copy=False))
     bad = np.flatnonzero(~np.isfinite(norms))
     if len(bad):
         raise DataError(

@@ -300,3 +300,16 @@ def test_features_of_the_papers_size_are_fitted_without_a_copy_of_them() -> None
         tracemalloc.stop()
     assert counter.weights["pool5"].shape == (5, 25_088)
     assert peak < 0.5 * sum(rows.nbytes for rows in features.values())
+
+
+@pytest.mark.parametrize("size", [3, 200])
+def test_features_that_are_all_0_are_said_to_tell_nothing(size: int) -> None:
+    with pytest.raises(DataError, match="The features 'fc6' are 0 in all 10 images"):
+        fit_counter({"fc6": np.zeros((10, size), np.float32)}, np.repeat([0, 1, 2, 3, 4], 2))
+
+
+def test_features_too_large_for_a_sum_of_squares_are_one_sentence() -> None:
+    features, counts = make_data()
+    features["fc6"][5] = 1e30
+    with pytest.raises(DataError, match=r"'fc6' of 1 image\(s\) \(the first is number 5\)"):
+        fit_counter(features, counts)
