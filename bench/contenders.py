@@ -166,7 +166,8 @@ def _folds(
     taken = seen.taken
     counts = np.array([images[place].count for place in taken])
     groups = as_groups(
-        [images[place].class_name if settings.unseen_classes else images[place].group for place in taken]
+        [images[place].class_name if settings.unseen_classes else images[place].group for place in taken],
+        seen.digests,
     )
     held_out = {
         fit: held_out_counters(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -53,8 +54,18 @@ def stratified_folds(truth: np.ndarray, folds: int, seed: int, groups: Sequence[
         return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(truth, truth, group_of))
 
 
-def as_groups(groups: Sequence[Hashable | None]) -> list[Hashable] | None:
-    """Return groups for `stratified_folds`: an image without one is its own; None where none has one."""
+def as_groups(groups: Sequence[Hashable | None], digests: Sequence[int] | None = None) -> list[Hashable] | None:
+    """Return groups for `stratified_folds`: an image without one is its own; None where none has one.
+
+    Files of one digest are one group, where they name none: a photo that lies there twice would be learnt by heart in
+    one fold and asked about in another.
+    """
+    if digests is not None:
+        times = Counter(digests)
+        groups = [
+            ("same file", digest) if group is None and times[digest] > 1 else group
+            for group, digest in zip(groups, digests, strict=True)
+        ]
     if all(group is None for group in groups):
         return None
     return [place if group is None else group for place, group in enumerate(groups)]

@@ -82,7 +82,7 @@ def counter_from_images(
         labels=labels,
         folds=folds,
         seed=seed,
-        groups=as_groups([counted[i].group for i in seen.taken]),
+        groups=as_groups([counted[i].group for i in seen.taken], seen.digests),
         map_widths=map_widths(backbone.request.manifest),
         heat=seen.heat,
         progress=fitting,

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pc_engine.bench.evaluation import EvaluationSettings, evaluate
 from pc_engine.counter import CountSVM, labels_up_to
@@ -61,6 +63,13 @@ def mso(
     entries += [{"name": name, "label": 1, "anno": [[0, 0, 9, 9]]} for name in ("broken.png", "missing.png")]
     matlab_writers[request.param](folder / "imgIdx.mat", entries)
     return folder
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Write a PNG that no other file is the same as, though it may show the same."""
+    text = PngInfo()
+    text.add_text("Title", path.name)
+    picture.save(path, pnginfo=text)
 
 
 def run(data: str, model: Path, **options: Any) -> dict[str, Any]:
@@ -167,7 +176,7 @@ def blobs(tmp_path: Path, draw_scene: Any) -> Path:
     for turn in range(4):
         for count in range(5):
             chosen = (places[turn:] + places[:turn])[:count]
-            draw_scene(chosen).save(tmp_path / f"{turn}-{count}.png")
+            save(draw_scene(chosen), tmp_path / f"{turn}-{count}.png")
             boxes = [{"c": "red", "b": [column * 8, row * 8, 8, 8]} for column, row in chosen]
             records.append({"file": f"{turn}-{count}.png", "count": count, "boxes": boxes})
     (tmp_path / "labels.json").write_text(json.dumps({"images": records}))
@@ -231,7 +240,7 @@ def crowds(tmp_path: Path, draw_scene: Any) -> Path:
     for turn in range(3):
         for count in range(8):
             chosen = (places[turn:] + places[:turn])[:count]
-            draw_scene(chosen).save(tmp_path / f"{turn}-{count}.png")
+            save(draw_scene(chosen), tmp_path / f"{turn}-{count}.png")
             boxes = [{"c": "red", "b": [column * 8, row * 8, 8, 8]} for column, row in chosen]
             records.append({"file": f"{turn}-{count}.png", "count": count, "boxes": boxes})
     (tmp_path / "labels.json").write_text(json.dumps({"images": records}))
@@ -324,6 +333,18 @@ def test_all_leaves_out_what_the_model_cannot_run(blobs: Path, make_model: Calla
         run(str(blobs), model, modes=("combined",), folds=2)
 
 
+def test_a_photo_that_lies_there_twice_is_not_learnt_from_where_it_is_judged(
+    blobs: Path, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    raw = json.loads((blobs / "labels.json").read_text())
+    for record in list(raw["images"]):
+        (blobs / f"copy-{record['file']}").write_bytes((blobs / record["file"]).read_bytes())
+        raw["images"].append({**record, "file": f"copy-{record['file']}"})
+    (blobs / "labels.json").write_text(json.dumps(raw))
+    report = run(str(blobs), make_model(tmp_path / "model", counter=None), folds=4)
+    assert (report["n"], report["folds"]["groups"]) == (40, 20)
+
+
 def test_wrong_use_is_said(blobs: Path, tiny_directory: Path, tmp_path: Path) -> None:
     for options, expected in (
         ({"modes": ("p2c",), "folds": 3}, "leave --folds out"),
@@ -400,7 +421,7 @@ def test_classes_can_be_kept_from_the_counter(tmp_path: Path, draw_scene: Any, t
         for count in range(4):
             for turn in range(2):
                 name = f"{kind}-{count}-{turn}.png"
-                draw_scene([A, B, C][:count]).save(tmp_path / name)
+                save(draw_scene([A, B, C][:count]), tmp_path / name)
                 rows.append(f"{name},{count},{kind if count else ''}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     report = run(str(tmp_path), tiny_directory, folds=3, unseen_classes=True)

@@ -41,3 +41,11 @@ def test_some_label_has_an_image_for_each_fold(groups: list[int] | None) -> None
 def test_an_image_without_a_group_is_its_own() -> None:
     assert as_groups([None, None]) is None
     assert as_groups(["a", None, "a"]) == ["a", 1, "a"]
+
+
+def test_files_that_are_the_same_are_one_group() -> None:
+    assert as_groups([None] * 3, [7, 8, 9]) is None
+    first, other, again = as_groups([None] * 3, [7, 8, 7]) or ()
+    assert first == again != other
+    # What the labels say goes before.
+    assert as_groups(["a", "b"], [7, 7]) == ["a", "b"]
