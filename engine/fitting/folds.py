@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -13,6 +13,9 @@ from pc_engine.errors import UsageError
 
 #: The places of the other images, and of those held out.
 Split = tuple[np.ndarray, np.ndarray]
+
+# Share of the images above which their groups are few exceptions.
+_MOSTLY_ALONE = 0.9
 
 
 def stratified_folds(truth: np.ndarray, folds: int, seed: int, groups: Sequence[Hashable] | None = None) -> list[Split]:
@@ -27,7 +30,8 @@ def stratified_folds(truth: np.ndarray, folds: int, seed: int, groups: Sequence[
     seed
         Of the assignment.
     groups
-        Of each image, (n,): images of one group are held out together. None where each stands for itself.
+        Of each image, (n,): images of one group are held out together. None where each stands for itself. Where hardly
+        any two are of one group, as with a few photos that lie there twice, folds are those of None, but for these.
 
     Raises
     ------
@@ -50,8 +54,24 @@ def stratified_folds(truth: np.ndarray, folds: int, seed: int, groups: Sequence[
                 f"{folds} folds were asked for, but the images are of {len(numbers)} groups, which are held out "
                 f"whole: ask for {len(numbers)} folds or fewer."
             )
-        group_of = [numbers[group] for group in groups]
+        group_of = np.array([numbers[group] for group in groups])
+        if len(numbers) > _MOSTLY_ALONE * len(groups):
+            moved = _with_their_first(
+                StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth), group_of
+            )
+            if all(len(held_out) for _, held_out in moved):
+                return moved
         return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(truth, truth, group_of))
+
+
+def _with_their_first(splits: Iterable[Split], group_of: np.ndarray) -> list[Split]:
+    """Return folds in which each image is where the first of its group, (n,) numbers, is."""
+    fold_of = np.empty(len(group_of), np.int64)
+    for number, (_, held_out) in enumerate(splits):
+        fold_of[held_out] = number
+    _, first, group = np.unique(group_of, return_index=True, return_inverse=True)
+    fold_of = fold_of[first[group]]
+    return [(np.flatnonzero(fold_of != k), np.flatnonzero(fold_of == k)) for k in range(number + 1)]
 
 
 def as_groups(groups: Sequence[Hashable | None], digests: Sequence[int] | None = None) -> list[Hashable] | None:

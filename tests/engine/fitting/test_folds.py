@@ -49,3 +49,15 @@ def test_files_that_are_the_same_are_one_group() -> None:
     assert first == again != other
     # What the labels say goes before.
     assert as_groups(["a", "b"], [7, 7]) == ["a", "b"]
+
+
+def test_a_few_copies_move_to_their_first_and_all_else_stays() -> None:
+    truth, groups = np.tile([0, 1, 2], 20), list(range(60))
+    groups[40], groups[51] = 3, 7
+    alone, together = (stratified_folds(truth, 5, 2, some) for some in (None, groups))
+    fold_of, with_first = np.empty(60, int), np.empty(60, int)
+    for number, ((_, held_out), (others, kept)) in enumerate(zip(alone, together, strict=True)):
+        fold_of[held_out], with_first[kept] = number, number
+        assert sorted([*others, *kept]) == list(range(60))
+    assert (with_first[40], with_first[51]) == (fold_of[3], fold_of[7])
+    assert set(np.flatnonzero(with_first != fold_of)) <= {40, 51}
