@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pc_engine.bench.collage_parts import CollageParts, Cut, collage_parts
+from pc_engine.bench.lego.scenes import LARGEST_SIDE, check_room
 from pc_engine.datasets import LabelledSet
 from pc_engine.errors import UsageError
 from pc_engine.machine import usable_cores
@@ -73,11 +74,12 @@ class CollageSettings:
 
     def __post_init__(self) -> None:
         low, high = self.scale
-        if self.size < 32 or not 0 < low <= high <= 1:
+        if not 32 <= self.size <= LARGEST_SIDE or not 0 < low <= high <= 1:
             raise UsageError(
                 f"Collages of {self.size} pixels with objects of {low:g} to {high:g} of the side cannot be made: use "
-                f"32 pixels or more, and scales above 0 and up to 1, the smaller one first."
+                f"32 to {LARGEST_SIDE:,} pixels, and scales above 0 and up to 1, the smaller one first."
             )
+        check_room(self.max_count, self.size)
         if self.max_count < 1 or self.groups < 1 or not 0 <= self.spacing < 1:
             raise UsageError(
                 f"Collages of up to {self.max_count} objects in {self.groups} groups with a spacing of "

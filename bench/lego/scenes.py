@@ -14,6 +14,10 @@ from pc_engine.errors import UsageError
 
 #: Ink above this level belongs to an object's box.
 INK_LEVEL = 0.35
+#: Side in pixels of the largest pictures: what is drawn in them takes a gigabyte there.
+LARGEST_SIDE = 4096
+# Side of the square that an object of the smallest size, 3 pixels, needs to find a place by chance.
+_LEAST_ROOM = 6
 #: Layouts tried at one scale before all objects of the scene shrink a little.
 _LAYOUTS_PER_SCALE = 12
 _SHRINK = 0.94
@@ -65,16 +69,28 @@ class SceneSettings:
 
     def __post_init__(self) -> None:
         low, high = self.scale
-        if self.size < 32 or not 0 < low <= high <= 0.9:
+        if not 32 <= self.size <= LARGEST_SIDE or not 0 < low <= high <= 0.9:
             raise UsageError(
-                f"Scenes of {self.size} pixels with objects of {low}..{high} of the side cannot be made: use 32 pixels "
-                f"or more and a scale range within 0..0.9."
+                f"Scenes of {self.size} pixels with objects of {low}..{high} of the side cannot be made: use 32 to "
+                f"{LARGEST_SIDE:,} pixels and a scale range within 0..0.9."
             )
+        if not 0 <= self.spacing < 1:
+            raise UsageError(f"The spacing of objects is {self.spacing:g}, expected a share from 0 to below 1.")
+        check_room(self.max_count, self.size)
         if not 0 <= self.min_count <= self.max_count or self.classes_per_scene < 1:
             raise UsageError(
                 f"Scenes of {self.min_count} to {self.max_count} objects in {self.classes_per_scene} classes cannot be "
                 f"made: use at least 0 objects, no less at most, and at least 1 class."
             )
+
+
+def check_room(objects: int, size: int) -> None:
+    """Raise UsageError unless so many objects find room in a square of ``size`` pixels once they are small enough."""
+    if objects * _LEAST_ROOM**2 > size**2:
+        raise UsageError(
+            f"{objects:,} objects find no room in a picture of {size:,} pixels: lower --max-count to "
+            f"{size**2 // _LEAST_ROOM**2:,}, or make it larger with --size."
+        )
 
 
 @dataclass(frozen=True)

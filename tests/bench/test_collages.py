@@ -135,9 +135,13 @@ def test_wrong_use_is_said(photos: LabelledSet, tmp_path: Path) -> None:
         make(photos, tmp_path / "new", n=1)
     with pytest.raises(DataError, match="too few for collages of 50"):
         make(photos, tmp_path / "new", max_count=50)
+    with pytest.raises(UsageError, match="150 objects find no room in a picture of 32 pixels"):
+        CollageSettings(size=32, max_count=150)
+    with pytest.raises(UsageError, match="use 32 to 4,096 pixels"):
+        CollageSettings(size=5000)
     assert not (tmp_path / "new").exists()
     for options in ({"scale": (0.5, 0.2)}, {"scale": (0.0, 0.2)}, {"scale": (0.5, 1.1)}, {"size": 8}):
-        with pytest.raises(UsageError, match="cannot be made: use 32 pixels"):
+        with pytest.raises(UsageError, match="cannot be made: use 32 to"):
             CollageSettings(**options)
     for options in ({"max_count": 0}, {"groups": 0}, {"spacing": -0.1}, {"spacing": 1.0}):
         with pytest.raises(UsageError, match="ask for at least 1 object"):

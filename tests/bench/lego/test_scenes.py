@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,6 +167,18 @@ def test_counts_can_begin_above_none() -> None:
     assert {source.scene(0, index).count for index in range(40)} == {1, 2}
     with pytest.raises(UsageError, match="Scenes of 3 to 2 objects"):
         SceneSettings(min_count=3, max_count=2)
+    with pytest.raises(UsageError, match=r"200 objects find no room .* lower --max-count to 28"):
+        SceneSettings(size=32, max_count=200)
+    for spacing in (-0.1, 1.0, math.nan):
+        with pytest.raises(UsageError, match=r"spacing of objects is .*, expected a share from 0 to below 1"):
+            SceneSettings(spacing=spacing)
+    with pytest.raises(UsageError, match="use 32 to 4,096 pixels"):
+        SceneSettings(size=100_000)
+
+
+def test_as_many_objects_as_are_allowed_find_room() -> None:
+    crowd = replace(SMALL, scenes=SceneSettings(size=32, min_count=28, max_count=28)).source("train", 0)
+    assert [crowd.scene(0, index).count for index in range(5)] == [28] * 5
 
 
 def test_wrong_use_is_refused(tmp_path: Path) -> None:
