@@ -17,8 +17,9 @@ from PIL import Image
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.photos import readable_photos
 from pc_engine.bench.throughput import Progress
-from pc_engine.decode import JPEG_OVERSAMPLING, DecodedImage, decode_image, display_image
+from pc_engine.decode import JPEG_OVERSAMPLING, MAX_PIXELS, DecodedImage, decode_image, display_image
 from pc_engine.engine import Engine
+from pc_engine.errors import UsageError
 from pc_engine.machine import usable_cores
 from pc_engine.pipeline import Entry, TapBatch
 from pc_engine.result import Result
@@ -28,6 +29,8 @@ VARIANTS: tuple[int | None, ...] = (None, 4, 2, 1)
 # Of the photos that `enlarged` writes: that of a camera.
 _QUALITY = 92
 _ROUNDS = 3
+# Side in pixels of the largest JPEG.
+_LONGEST = 65_500
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def measure_decoding(
     ------
     DataError
         If no photo can be read.
+    UsageError
+        If a photo made larger had more pixels than a run reads.
     """
     pixels = engine.model.manifest.input
     size = pixels.height, pixels.width
@@ -117,6 +122,11 @@ def enlarged(photos: Sequence[Path], times: int) -> Iterator[list[Path]]:
         def write(item: tuple[int, Path]) -> Path:
             index, path = item
             picture = display_image(path.read_bytes()).picture
+            if picture.width * picture.height * times**2 > MAX_PIXELS or max(picture.size) * times > _LONGEST:
+                raise UsageError(
+                    f"{path.name}, made {times:,} times larger, would have more pixels than a run reads: lower "
+                    f"--enlarge."
+                )
             larger = picture.resize((picture.width * times, picture.height * times), Image.Resampling.LANCZOS)
             copy = Path(folder) / f"{index:06d}.jpg"
             larger.save(copy, quality=_QUALITY)

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from pc_engine.backbone import LARGEST_BATCH
 from pc_engine.bench.environment import describe_environment, seconds_of
 from pc_engine.bench.kernel_cases import INSIDE, Case, kernel_cases, made_up_maps
 from pc_engine.errors import BackendError, UsageError
 
+# What oracles compare all pairs of, and what a run makes batches of; more is refused before it fills memory.
+_LARGEST = {"grid": 64, "batch": LARGEST_BATCH, "channels": 4096}
+_MOST_BYTES = 1 << 30
 _COPIED_BYTES = 1 << 28
 _REPEATS = 7
 #: The slow peers are timed on this many images at most.
@@ -90,13 +94,21 @@ def measure_kernels(
     Raises
     ------
     UsageError
-        If a size is too small to be one.
+        If a size is too small to be one, or too large.
     BackendError
         If a kernel disagrees with its oracle. Then nothing is timed.
     """
     for name, value, least in (("grid", grid, 7), ("batch", batch, 1), ("channels", channels, 1)):
         if value < least:
             raise UsageError(f"--{name} is {value}, expected a number of at least {least}.")
+        if value > _LARGEST[name]:
+            raise UsageError(f"--{name} is {value:,}, expected a number of at most {_LARGEST[name]:,}.")
+    size = 4 * batch * channels * grid**2
+    if size > _MOST_BYTES:
+        raise UsageError(
+            f"{batch:,} images of {channels:,} maps of {grid} x {grid} cells have {size / 1e9:.1f} GB, more than "
+            f"{_MOST_BYTES / 1e9:.1f}: lower --batch."
+        )
     cases = list(kernel_cases(made_up_maps(batch, channels, grid)))
     with threadpool_limits(1), _quiet_mixtures():
         for case in cases:

@@ -20,6 +20,7 @@ from pc_engine.machine import usable_cores
 from pc_engine.sources import iter_images
 
 _RANDOM = "random:"
+_MOST = 100_000
 _WIDTH, _HEIGHT, _QUALITY = 640, 480, 90
 
 
@@ -103,6 +104,8 @@ def _number(source: str) -> int:
     text = source.removeprefix(_RANDOM)
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise UsageError(f"'{source}' names no number of photos: write it as random:200.")
+    if int(text) > _MOST:
+        raise UsageError(f"'{source}' asks for more than {_MOST:,} photos: fewer are repeated as often as needed.")
     return int(text)
 
 

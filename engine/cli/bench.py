@@ -88,7 +88,7 @@ def throughput(
         if out is not None:
             throughput_chart(report, out / f"{name}.png")
     if as_json:
-        print_json(rows if sweep else report)
+        print_json({"runs": rows} if sweep else report)
     elif not quiet and sweep:
         _print_sweep(rows)
     elif not quiet:
@@ -124,7 +124,7 @@ def _print_throughput(report: Mapping[str, Any]) -> None:
             f"{report['share_of_peak']:.0%} of the {report['peak_operations'] / 1e9:,.0f} that these cores can do at "
             f"most at {report['precision']}."
         )
-    _print_disturbance(report)
+    _print_disturbance(report["busy_elsewhere"])
     if report["random_parts"]:
         print_line(f"With {' and '.join(report['random_parts'])} filled in at random: the model has none.")
 
@@ -147,8 +147,8 @@ def _machine(machine: Mapping[str, Any]) -> str:
     return f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['extensions'])})."
 
 
-def _print_disturbance(report: Mapping[str, Any]) -> None:
-    share = report["busy_elsewhere"]
+def _print_disturbance(share: float | None) -> None:
+    """Say what ``share`` of the cores others had, where that is much."""
     if share is not None and share > _DISTURBED:
         print_line(f"Other processes had {share:.0%} of the cores meanwhile: measure again when the machine is quiet.")
 
@@ -255,6 +255,9 @@ def _print_peers(report: Mapping[str, Any]) -> None:
     for peer in report["peers"]:
         print_line(f"({peer['letter']}) {peer['name']} {peer['precision']}, {peer['scope']}: " + _about(peer))
     print_line(_machine(report["machine"]))
+    _print_disturbance(report["busy_elsewhere"])
+    if report["random_parts"]:
+        print_line(f"With {' and '.join(report['random_parts'])} filled in at random: the model has none.")
 
 
 def _about(peer: Mapping[str, Any]) -> str:
@@ -375,7 +378,8 @@ def isolation(
     from pc_engine.bench.photos import photos_of
     from pc_engine.bench.throughput import ThroughputSettings
 
-    chosen = ThroughputSettings(model, mode, backend, precision, batch_size, workers, n or 512, repeats or 5)
+    images, rounds = 512 if n is None else n, 5 if repeats is None else repeats
+    chosen = ThroughputSettings(model, mode, backend, precision, batch_size, workers, images, rounds)
     silent = quiet or as_json
     with photos_of(source) as photos, _steps(silent) as show:
         report = measure_isolation(photos, chosen, report=remark(silent), progress=show).to_dict()
@@ -392,3 +396,4 @@ def isolation(
             f"{report['workers']} workers, median of {report['repeats']} rounds in turn. The processes take "
             f"{report['start_seconds']:.1f} s to start. {_machine(report['machine'])}"
         )
+        _print_disturbance(report["share_elsewhere"])

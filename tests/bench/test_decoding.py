@@ -12,6 +12,7 @@ from pc_engine.bench.decoding import VARIANTS, enlarged, measure_decoding
 from pc_engine.cli import app
 from pc_engine.decode import JPEG_OVERSAMPLING
 from pc_engine.engine import Engine
+from pc_engine.errors import UsageError
 
 
 @pytest.fixture
@@ -53,6 +54,12 @@ def test_enlarged_photos_exist_for_the_block(photos: list[Path]) -> None:
     assert not any(copy.exists() for copy in copies)
     with enlarged(photos[:2], 1) as same:
         assert same == photos[:2]
+
+
+def test_photos_are_not_made_larger_than_a_run_reads(photos: list[Path]) -> None:
+    for times in (300, 1_000_000):
+        with pytest.raises(UsageError, match=r"times larger, .*: lower --enlarge"), enlarged(photos[:1], times):
+            pass
 
 
 def test_the_command_prints_a_row_for_each_variant(photos: list[Path], tiny_directory: Path) -> None:

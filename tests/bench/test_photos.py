@@ -28,6 +28,11 @@ def test_random_needs_a_number(source):
         pass
 
 
+def test_random_photos_are_not_without_end():
+    with pytest.raises(UsageError, match="more than 100,000 photos"), photos_of("random:99999999999"):
+        pass
+
+
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(DataError, match="no image"), photos_of(str(tmp_path)):
         pass

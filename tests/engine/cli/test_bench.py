@@ -37,10 +37,10 @@ def test_throughput_of_generated_photos_with_files(pc_engine, tiny_directory, tm
         assert chart.format == "PNG"
 
 
-def test_sweep_is_a_list(pc_engine, scenes, tiny_directory, tmp_path):
+def test_sweep_has_its_runs_in_one_object(pc_engine, scenes, tiny_directory, tmp_path):
     pytest.importorskip("matplotlib")
     arguments = ("bench", "throughput", scenes, "--model", tiny_directory, "--sweep", *FIXED, *FEW)
-    (row,) = pc_engine(*arguments, "--json", "--out", tmp_path).json()
+    (row,) = pc_engine(*arguments, "--json", "--out", tmp_path).json()["runs"]
     assert row["batch_size"] == 2
     assert [path.suffix for path in sorted(tmp_path.glob("sweep-*"))] == [".json", ".png"]
     assert "files to rows" in pc_engine(*arguments).out
@@ -98,10 +98,24 @@ def test_kernels_print_their_sum(pc_engine):
         ("throughput", "random:2", "--batch-size", "0"),
         ("peers", "random:2", "--n", "0"),
         ("kernels", "--grid", "2"),
+        ("kernels", "--grid", "100000"),
+        ("kernels", "--batch", "1024", "--channels", "4096", "--grid", "64"),
+        ("isolation", "random:2", "--n", "0"),
+        ("isolation", "random:2", "--repeats", "0"),
+        ("throughput", "random:99999999999"),
+        ("decoding", "random:2", "--enlarge", "60"),
     ],
 )
 def test_wrong_use_is_one_sentence(pc_engine, arguments):
     assert is_sentence(pc_engine("bench", *arguments))
+
+
+def test_what_others_did_meanwhile_is_said(pc_engine, scenes, tiny_directory, monkeypatch):
+    monkeypatch.setattr("pc_engine.machine.BusyElsewhere.share", lambda _: 0.4)
+    arguments = (scenes, "--model", tiny_directory, *FIXED, *FEW)
+    assert "Other processes had 40% of the cores" in pc_engine("bench", "throughput", *arguments).out
+    if hasattr(os, "fork"):
+        assert "Other processes had 40% of the cores" in pc_engine("bench", "isolation", *arguments).out
 
 
 def test_out_that_cannot_be_written_is_said_first(pc_engine, tiny_directory, tmp_path):
