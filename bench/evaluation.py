@@ -192,7 +192,7 @@ def accuracy_gain_of(
         for image, row, other in zip(images, rows, others, strict=True)
         if image.count is not None and row.count is not None and other.count is not None
     ]
-    true, ours, theirs = zip(*counts, strict=True)
+    true, ours, theirs = zip(*counts, strict=True) if counts else ([], [], [])
     return accuracy_gain(true, ours, theirs, labels, seed)
 
 

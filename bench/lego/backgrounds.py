@@ -46,7 +46,7 @@ def load_photos(directory: Path, split: Split, limit: int = 400) -> Photos:
             with Image.open(path) as photo:
                 photo.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE))
                 images.append(np.asarray(photo.convert("RGB")))
-        except OSError as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"The background photo {path} cannot be read ({error}); remove it.") from None
     return Photos(tuple(images))
 

@@ -86,6 +86,10 @@ class TableSettings:
     scene_seed: int = 8
     n_scenes: int = 2000
 
+    def __post_init__(self) -> None:
+        if self.n_scenes < 1:
+            raise UsageError(f"{self.n_scenes} scenes to judge by were asked for; ask for at least 1.")
+
 
 def lego_tables(
     out: Path,

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pc_engine.bench.evaluation import EvaluationSettings, evaluate
+from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, evaluate
 from pc_engine.counter import CountSVM, labels_up_to
-from pc_engine.datasets import read_labelled
+from pc_engine.datasets import LabelledImage, read_labelled
 from pc_engine.errors import DataError, ModelError, UsageError
+from pc_engine.result import Result
 
 FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}
 
@@ -435,3 +436,10 @@ def test_classes_can_be_kept_from_the_counter(tmp_path: Path, draw_scene: Any, t
     (tmp_path / "labels.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows))
     with pytest.raises(UsageError, match="The labels name no classes"):
         run(str(tmp_path), tiny_directory, folds=3, unseen_classes=True, backend="nowhere")
+
+
+def test_modes_that_share_no_image_cannot_be_compared() -> None:
+    image = LabelledImage(Path("a.png"), 1)
+    row = Result("a.png", "ok", None, 8, 8, "c2p", "tiny", count=1)
+    with pytest.raises(DataError, match="There is no image with a known count"):
+        accuracy_gain_of([image], [row], [Result("a.png", "error", "why", None, None, "p2c", "tiny")], 0)

@@ -209,3 +209,11 @@ def test_light_keeps_the_mean_and_its_strength() -> None:
     field = light_field(np.random.default_rng(0), 64, 0.5)
     assert abs(float(field.mean()) - 1) < 1e-5
     assert 0 < float(np.ptp(field)) <= 0.5 * 2**0.5 + 1e-6
+
+
+def test_a_background_too_large_for_pillow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{name}.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match=r"The background photo .*a\.png cannot be read"):
+        load_photos(tmp_path, "held-out")

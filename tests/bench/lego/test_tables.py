@@ -69,6 +69,11 @@ def test_the_same_seeds_give_the_same_tables(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [MODEL, SCENES, "training.json"]
 
 
+def test_nothing_is_trained_for_no_scenes() -> None:
+    with pytest.raises(UsageError, match="0 scenes to judge by were asked for"):
+        replace(TINY, n_scenes=0)
+
+
 def test_lessons_keep_their_proportion() -> None:
     assert recipe().lessons == LESSONS
     assert recipe(2 * STEPS).further_rounds == (2 * FURTHER_STEPS,)
