@@ -90,7 +90,7 @@ def measure_isolation(
         report=report,
     )
     pixels = model.manifest.input
-    readable, _ = readable_photos(photos, pixels.height, pixels.width, keep=1)
+    readable, _ = readable_photos(photos[: settings.n], pixels.height, pixels.width, keep=1)
     paths = repeat_to(readable, settings.n)
     data = [path.read_bytes() for path in readable[: settings.n]]
     with contextlib.ExitStack() as stack:

@@ -103,7 +103,8 @@ def compare_with_peers(
     model, random_parts = complete_model(photos, settings, report)
     request = network_request(model, MODES[MODE].taps(model.manifest), batch_size=settings.batch_size)
     pixels, size = model.manifest.input, request.batch_size
-    readable, images = readable_photos(photos, pixels.height, pixels.width, keep=_BATCHES_KEPT * size)
+    kept = _BATCHES_KEPT * size
+    readable, images = readable_photos(photos[: max(settings.n, kept)], pixels.height, pixels.width, keep=kept)
     batches = in_batches(images, size, _BATCHES_KEPT)
     peers: list[Peer] = []
     missing: list[PeerResult] = []

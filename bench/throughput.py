@@ -211,6 +211,7 @@ def measure_throughput(
     ) as engine:
         pixels, size = engine.model.manifest.input, engine.batch_size
         kept = _BATCHES_KEPT * size
+        photos = photos[: max(settings.n, kept)]  # no more are read, of a folder of any size
         readable, images = readable_photos(photos, pixels.height, pixels.width, keep=kept)
         if len(readable) < len(photos):
             report(f"{len(photos) - len(readable)} of {len(photos)} images cannot be read and are left out.")

@@ -150,3 +150,16 @@ def test_peak_memory_sees_what_was_freed_until_it_is_reset():
 
 def test_absent_package_has_no_version():
     assert describe_environment("no-such-package")["versions"]["no-such-package"] is None
+
+
+def test_of_a_large_folder_no_more_is_read_than_a_run_takes(photos, settings, monkeypatch):
+    asked, read = [], throughput.readable_photos
+
+    def noted(paths, *size, keep):
+        asked.append(len(paths))
+        return read(paths, *size, keep=keep)
+
+    monkeypatch.setattr(throughput, "readable_photos", noted)
+    measure_throughput(photos * 100, replace(settings, n=20, repeats=1))
+    measure_throughput(photos * 100, replace(settings, n=3, repeats=1))
+    assert asked == [20, 16]  # four batches for the network alone
