@@ -132,7 +132,7 @@ def _learnable(truth: np.ndarray, places: np.ndarray, labels: tuple[str, ...]) -
     learnable = np.flatnonzero(images >= 2)
     if len(learnable) < 2:
         raise DataError(
-            "Only one count label has 2 images or more in a fold's training images, and a counter tells labels apart: "
-            "evaluate on images of several counts."
+            "Fewer than two count labels have 2 images or more in a fold's training images, and a counter tells labels "
+            "apart: evaluate on more images, of several counts."
         )
     return tuple(labels[i] for i in learnable), places[np.isin(truth[places], learnable)]

@@ -64,7 +64,9 @@ def ablation(
         seed=seed,
         max_count=max_count,
     )
-    alternatives = None if not try_ else dict(map(_alternative, try_))
+    alternatives: dict[str, list[float | str]] = {}
+    for setting, values in map(_alternative, try_ or ()):
+        alternatives.setdefault(setting, []).extend(values)
     make_folder(out)
     labelled = read_labelled(data)
     with progress("images", quiet=quiet or as_json) as tracker:
@@ -72,7 +74,7 @@ def ablation(
             data,
             labelled,
             settings,
-            alternatives,
+            alternatives or None,
             report=remark(quiet),
             progress=lambda stage, done, total: tracker.restart(stage, done, total, "done"),
         )

@@ -69,7 +69,7 @@ def test_a_label_of_one_image_is_not_learnt() -> None:
 
 def test_wrong_use_is_said() -> None:
     counts = np.array([1] * 10)
-    with pytest.raises(DataError, match="Only one count label"):
+    with pytest.raises(DataError, match="Fewer than two count labels"):
         held_out_counters(features_of(counts), counts, 2)
     for folds in (1, 11):
         with pytest.raises(UsageError, match=f"{folds} folds of 10 images"):
