@@ -91,6 +91,11 @@ class RunPhotos:
         )
 
 
+def is_file(path: str) -> bool:
+    """Whether a row's path names a file, there or not, and neither an address nor an image within a file."""
+    return not is_address(path) and row_of(path) is None
+
+
 def _is_there(path: Path) -> bool:
     try:
         return os.path.lexists(path)

@@ -125,7 +125,10 @@ class _Rate(ProgressColumn):
 
 
 def bars(*, quiet: bool) -> Progress:
-    """Return a display of progress bars on stderr with rate and time left, to be entered; silent if ``quiet``."""
+    """Return a display of progress bars on stderr with rate and time left, to be entered.
+
+    It is silent if ``quiet``, and where stderr is no terminal: a log would get but empty lines of it.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -133,7 +136,7 @@ def bars(*, quiet: bool) -> Progress:
         _Rate(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=_err, disable=quiet, transient=True)
+    return Progress(*columns, console=_err, disable=quiet or not _err.is_terminal, transient=True)
 
 
 @contextmanager

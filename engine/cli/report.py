@@ -22,20 +22,25 @@ def report(
         typer.Option("--compare", metavar="RUN", help="Another run over the same photos, to see where they disagree."),
     ] = None,
     thumbnails: Annotated[
-        bool,
-        typer.Option("--thumbnails", help="Put a small picture of every photo into the page, so that it can be sent."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--thumbnails/--no-thumbnails",
+            help="Put a small picture of every photo into the page, so that it can be sent, or of none; left out, of "
+            "those that browsers do not show, such as HEIC and TIFF.",
+        ),
+    ] = None,
     workers: options.Workers = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Make one HTML page of a run: figures, failures, and a gallery of the photos with what was found in them.
 
-    The page shows the photos where they lie, by addresses relative to its own, unless --thumbnails puts them inside.
+    The page shows the photos where they lie, by addresses relative to its own, unless --thumbnails puts small pictures
+    inside.
     """
     from pc_engine.report import write_report
 
-    with progress("thumbnails", quiet=quiet or as_json or not thumbnails) as tracker:
+    with progress("thumbnails", quiet=quiet or as_json or thumbnails is False) as tracker:
         written = write_report(
             directory,
             out,
@@ -44,12 +49,17 @@ def report(
             workers=workers,
             shrinking=lambda done, total: tracker.restart("thumbnails", done, total, "images"),
         )
-    if thumbnails and written.size > _MANY_THUMBNAILS:
-        remark(quiet)(f"The page has {written.size / 1e6:,.0f} MB: without --thumbnails it would open faster.")
+    if written.thumbnails and written.size > _MANY_THUMBNAILS:
+        remark(quiet)(f"The page has {written.size / 1e6:,.0f} MB: with --no-thumbnails it would open faster.")
     if written.without_photo:
         remark(quiet)(
             f"{written.without_photo:,} of {written.done:,} photos were not found or could not be read, and the page "
             f"does not show them: bring them back, or start the command in the folder that the run was started in."
+        )
+    if written.in_archives:
+        remark(quiet)(
+            f"{written.in_archives:,} of {written.done:,} photos are in archives or at addresses, where no page "
+            f"reaches them: --thumbnails puts a small picture of each into it."
         )
     if as_json:
         print_json(
@@ -57,6 +67,8 @@ def report(
                 "report": str(written.path),
                 "images": written.images,
                 "without_photo": written.without_photo,
+                "in_archives": written.in_archives,
+                "thumbnails": written.thumbnails,
                 "bytes": written.size,
             }
         )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+from pc_engine.browser_formats import is_shown_upright
 from pc_engine.corrections import corrected_rows
 from pc_engine.errors import PcEngineError
 from pc_engine.machine import usable_cores
-from pc_engine.photos import RunPhotos
+from pc_engine.photos import RunPhotos, is_file
 from pc_engine.report.compact import Tables, compact_row, json_array, page_head, script_json
 from pc_engine.report.comparison import Comparison
 from pc_engine.report.figures import FigureCollector, run_facts
@@ -39,12 +41,18 @@ class Report:
         Rows of the run, and those of images that could be done.
     without_photo
         Images that could be done whose photo was not found, or for a thumbnail not read.
+    in_archives
+        Images that could be done whose photos are no files, and have no thumbnails.
+    thumbnails
+        Small pictures in the page.
     """
 
     path: Path
     images: int
     done: int
     without_photo: int
+    in_archives: int
+    thumbnails: int
     size: int
 
 
@@ -53,7 +61,7 @@ def write_report(
     out: Path | None = None,
     *,
     compare: Path | None = None,
-    thumbnails: bool = False,
+    thumbnails: bool | None = None,
     workers: int | None = None,
     shrinking: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Report:
@@ -68,7 +76,8 @@ def write_report(
     compare
         Another run over the same photos, whose counts are shown beside this one's.
     thumbnails
-        Put a small picture of every photo into the page, which otherwise refers to the photos where they lie.
+        Put a small picture of every photo into the page (True), which otherwise refers to the photos where they lie; of
+        those only that browsers do not show (None, see `pc_engine.browser_formats`), or of none (False).
     workers
         Threads that make thumbnails; one per usable core where None.
     shrinking
@@ -86,39 +95,53 @@ def write_report(
     comparison = None if compare is None else Comparison(compare, photos)
     tables, collector = Tables(), FigureCollector()
     rows: list[str] = []
-    shown: list[tuple[str, int]] = []
+    shown: list[tuple[str, int] | None] = []
     examples: list[str] = []
     is_done = bytearray()
-    without_photo = 0
+    without_photo = in_archives = n_made = 0
     for row in corrected_rows(directory):
         collector.add(row)
         rows.append(script_json(compact_row(row, tables, None if comparison is None else comparison.answer(row))))
         if len(tables.folders) > len(examples):
             examples.append(row["path"])
         is_done.append(row["status"] == "ok")
-        if thumbnails:
-            shown.append((row["path"], (row["width"] or 0) * (row["height"] or 0)))
-        else:
-            without_photo += is_done[-1] and photos.is_gone(row["path"])
+        wanted = _wants_thumbnail(row, photos) if thumbnails is None else thumbnails
+        shown.append((row["path"], (row["width"] or 0) * (row["height"] or 0)) if wanted else None)
+        if is_done[-1] and not wanted:
+            without_photo += photos.is_gone(row["path"])
+            in_archives += not is_file(row["path"])
     head = {
         **page_head(directory, tables, [_address(example, photos, path) for example in examples]),
         "figures": collector.figures(run_facts(directory)),
         "compare": None if comparison is None else comparison.figures(),
-        "thumbnailsPerPart": PER_PART if thumbnails else None,
+        "thumbnailsPerPart": PER_PART if any(shown) else None,
+        "thumbnailsOfAll": bool(thumbnails),
     }
 
     def data() -> Iterator[tuple[str, Iterable[str]]]:
         yield "head", [script_json(head)]
         yield "rows", json_array(rows)
-        nonlocal without_photo
+        nonlocal without_photo, n_made
         addresses = thumbnail_addresses(shown, photos, workers or usable_cores(), shrinking)
-        for part in range(0, len(shown), PER_PART):
+        for part in range(0, len(shown) if any(shown) else 0, PER_PART):
             made = list(islice(addresses, PER_PART))
-            without_photo += sum(done and not address for done, address in zip(is_done[part:], made, strict=False))
+            n_made += sum(map(bool, made))
+            without_photo += sum(
+                done and asked is not None and not address
+                for done, asked, address in zip(is_done[part:], shown[part:], made, strict=False)
+            )
             yield f"thumbnails-{part // PER_PART}", [script_json(made)]
 
     _write(path, render_page(_PARTS, f"{head['name']} - pc-engine", data(), policy=_POLICY))
-    return Report(path, len(rows), sum(is_done), without_photo, path.stat().st_size)
+    return Report(path, len(rows), sum(is_done), without_photo, in_archives, n_made, path.stat().st_size)
+
+
+def _wants_thumbnail(row: Mapping[str, Any], photos: RunPhotos) -> bool:
+    """Whether a row's photo is a file that browsers do not show."""
+    if row["status"] != "ok" or not is_file(row["path"]):
+        return False
+    file = photos.file(row["path"])
+    return file is not None and not is_shown_upright(file) and not photos.is_gone(row["path"])
 
 
 def _address(example: str, photos: RunPhotos, page: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Thumbnails of a run's photos inside its report, so that the page shows them wherever it is opened."""
+"""Thumbnails of a run's photos inside its report, for photos that are not beside it, or that browsers do not show."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PER_PART = 200
 
 
 def thumbnail_addresses(
-    rows: Sequence[tuple[str, int]], photos: RunPhotos, workers: int, shrinking: Callable[[int, int], None]
+    rows: Sequence[tuple[str, int] | None], photos: RunPhotos, workers: int, shrinking: Callable[[int, int], None]
 ) -> Iterator[str]:
-    """Yield a ``data:`` address for every photo, in order; empty where it cannot be read.
+    """Yield a ``data:`` address for every row, in order; empty where none is wanted or the photo cannot be read.
 
     Parameters
     ----------
     rows
-        The path of each photo, and its pixels where they are known, else 0.
+        The path of each photo, and its pixels where they are known, else 0; None for a row without a thumbnail.
     photos
         Where they are found.
     workers
@@ -32,14 +32,20 @@ def thumbnail_addresses(
     shrinking
         Called as ``shrinking(done, total)`` after every photo.
     """
-    remaining = iter(rows)
+    wanted = [row for row in rows if row is not None]
+    remaining = iter(wanted)
     with ThreadPoolExecutor(workers) as pool:
         # No more than are needed to keep the threads busy: the photos of a large run do not fit into memory.
         pending: list[Future[str]] = [pool.submit(_address, *row, photos) for row in islice(remaining, 4 * workers)]
-        for done in range(1, len(rows) + 1):
+        done = 0
+        for asked in rows:
+            if asked is None:
+                yield ""
+                continue
             address = pending.pop(0).result()
             pending += [pool.submit(_address, *row, photos) for row in islice(remaining, 1)]
-            shrinking(done, len(rows))
+            done += 1
+            shrinking(done, len(wanted))
             yield address
 
 

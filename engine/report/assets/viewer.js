@@ -71,8 +71,8 @@ export class Viewer {
 }
 
 function missingSentence(rows, i) {
-  if (rows.address(i) === null) return "The photo is no file, and the page has no thumbnail of it.";
-  return "The photo cannot be shown: it is no longer there, or in a format that browsers do not show as it is, such as HEIC, TIFF or a turned WebP.";
+  if (rows.address(i) === null) return "The photo is no file, and the page has no small picture of it: make it with --thumbnails.";
+  return "The photo cannot be shown: it is no longer there, or browsers do not show its format. A report with --thumbnails has a small picture of it, and a review shows it large.";
 }
 
 function facts(rows, i) {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,7 +26,8 @@ def test_a_report_is_made_of_a_run(pc_engine, scenes, tiny_directory, tmp_path):
     page = tmp_path / "page.html"
     outcome = pc_engine("report", out, "--out", page, "--compare", other, "--thumbnails", "--json")
     size = page.stat().st_size
-    assert outcome.json() == {"report": str(page), "images": 6, "without_photo": 0, "bytes": size}
+    shown = {"without_photo": 0, "in_archives": 0, "thumbnails": 5}
+    assert outcome.json() == {"report": str(page), "images": 6, **shown, "bytes": size}
     assert page.read_text().count("data:image/webp") == 5
 
 
@@ -38,6 +40,15 @@ def test_photos_that_are_gone_are_said(pc_engine, scenes, tiny_directory, tmp_pa
         assert "5 of 5 photos were not found or could not be read" in " ".join(outcome.err.split())
         assert pc_engine("report", out, *options, "--json").json()["without_photo"] == 5
     assert pc_engine("report", out, "--quiet").err == ""
+
+
+def test_photos_in_archives_are_said_unless_they_are_put_inside(pc_engine, scenes, tiny_directory, tmp_path):
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        shard.add(scenes, "scenes")
+    out = run(pc_engine, tmp_path / "shard.tar", tiny_directory, tmp_path / "run")
+    outcome = pc_engine("report", out)
+    assert "5 of 5 photos are in archives or at addresses" in " ".join(outcome.err.split())
+    assert pc_engine("report", out, "--thumbnails").err == ""
 
 
 def test_folders_of_the_page_are_made(pc_engine, scenes, tiny_directory, tmp_path):

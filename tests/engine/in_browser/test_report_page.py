@@ -192,14 +192,29 @@ def test_a_turned_webp_is_shown_as_its_pointers_lie_or_not_at_all(
     exif[0x0112] = 6
     Image.new("RGB", (90, 120), "green").save(tmp_path / "turned.webp", exif=exif)
     run = write_run(tmp_path / "run", counted(tmp_path / "turned.webp", 1))
-    browser.open(write_report(run).path)
+    browser.open(write_report(run, thumbnails=False).path)
     browser.wait("document.querySelector('.tile .missing')")
-    browser.open(write_report(run, thumbnails=True).path)
+    browser.open(write_report(run).path)
     browser.wait(FIRST_PICTURE)
     browser.one(".tile").click()
     browser.wait("document.querySelector('.viewer .picture').classList.contains('loaded')")
     shown = "document.querySelector('.viewer img')"
     assert browser.run(f"return [{shown}.naturalWidth, {shown}.naturalHeight]") == [120, 90]
+
+
+def test_photos_of_formats_that_browsers_do_not_show_are_shown_small(
+    browser: Any, tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    Image.new("RGB", (120, 90), "green").save(tmp_path / "scan.tif")
+    Image.new("RGB", (120, 90), "navy").save(tmp_path / "photo.png")
+    run = write_run(tmp_path / "run", *(counted(tmp_path / name, 1) for name in ("scan.tif", "photo.png")))
+    browser.open(write_report(run).path)
+    loaded = "[...document.querySelectorAll('.tile img')].filter((image) => image.naturalWidth > 0)"
+    browser.wait(f"{loaded}.length === 2")
+    assert browser.run(f"return {loaded}.map((image) => image.src.split(':')[0])") == ["data", "file"]
+    assert "shown by small pictures inside it" in browser.texts("footer")[0]
+    browser.one(".tile").click()
+    browser.wait("document.querySelector('.viewer img').naturalWidth > 0")
 
 
 def test_it_fits_a_phone(browser: Any, run: Path) -> None:

@@ -110,6 +110,27 @@ def test_thumbnails_are_inside_in_parts(photos: Path, tmp_path: Path, monkeypatc
     assert data(page, "head")["thumbnailsPerPart"] == 2
 
 
+def test_photos_that_browsers_do_not_show_have_thumbnails(photos: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), "red").save(photos / "scan.TIFF")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (48, 64), "red").save(photos / "turned.webp", exif=exif)
+    Image.new("RGB", (64, 48), "red").save(photos / "plain.webp")
+    (photos / "broken.heic").touch()
+    names = ("a.jpg", "scan.TIFF", "plain.webp", "turned.webp", "broken.heic", "gone.tif")
+    rows = (replace(ROW, path=str(photos / name)) for name in names)
+    run = write_run(tmp_path / "run", *rows, error_result("no.tif", "No.", mode="c2p", model="tiny"))
+    written = write_report(run)
+    made = [bool(address) for address in data(written.path, "thumbnails-0")]
+    assert made == [False, True, False, True, False, False, False]
+    assert (written.thumbnails, written.without_photo) == (2, 2)
+    head = data(written.path, "head")
+    assert (head["thumbnailsPerPart"], head["thumbnailsOfAll"]) == (200, False)
+    none = write_report(run, thumbnails=False)
+    assert data(none.path, "thumbnails-0") is None
+    assert (none.thumbnails, none.without_photo) == (0, 1)
+
+
 def test_thumbnails_may_have_the_pixels_of_their_rows(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("pc_engine.photos.MAX_PIXELS", 1000)
     fits = replace(ROW, path=str(photos / "a.jpg"), width=640, height=480)
