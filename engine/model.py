@@ -26,7 +26,7 @@ from pc_engine.manifest import (
     read_manifest,
     write_manifest,
 )
-from pc_engine.modes import FittedParts, Mode, Part
+from pc_engine.modes import MODES, FittedParts, Mode, Part
 from pc_engine.modes.p2c import signature_name
 from pc_engine.signatures import check_signatures, load_signatures
 from pc_engine.storage import model_argument
@@ -83,14 +83,16 @@ class Model:
             raise ModelError(
                 f"Mode {mode.name} needs a {what}, which the model '{self.name}' does not have: make one from labelled "
                 f"images with 'pc-engine {command} DATA --model {self.argument}' (DATA: a folder, a CSV, or sos:DIR)"
-                + (f"; {self._instead_of_signatures()}." if part == "signatures" else ".")
+                + f"{self._instead_of(part)}."
             )
 
-    def _instead_of_signatures(self) -> str:
-        """Say what else would do."""
+    def _instead_of(self, part: Part) -> str:
+        """Say what else would do, as the end of a sentence."""
+        if part == "counter":
+            return "" if self.missing_parts(MODES["p2c"]) else ", or take --mode p2c, which needs none"
         if EVIDENCE in self.manifest.taps:
-            return f"or take '{SIGNATURE_SETTING}' out of the settings in its manifest, as the network gives evidence"
-        return "or export the network again, as 'pc-engine export' adds evidence that needs none, where it can"
+            return f"; or take '{SIGNATURE_SETTING}' out of the settings in its manifest, as the network gives evidence"
+        return "; or export the network again, as 'pc-engine export' adds evidence that needs none, where it can"
 
 
 def load_model(directory: str | os.PathLike[str]) -> Model:

@@ -49,6 +49,9 @@ from pc_engine.writers import (
 CORRECTIONS = "corrections.jsonl"
 # Of run.json; a directory of another one is not continued.
 _FORMAT = 1
+_MODEL = "model"
+# Of another model these alone are said to differ: its files and parameters do, anyway.
+_SAID = ("mode", _MODEL, "format")
 _SECONDS_BETWEEN_STATES = 1.0
 
 
@@ -169,11 +172,7 @@ class RunDirectory:
         """
         made_with = {**settings, "format": _FORMAT}
         if self.earlier is not None:
-            differences = [
-                f"{name} {_shown(self.earlier.get(name))}, not {_shown(value)}"
-                for name, value in made_with.items()
-                if self.earlier.get(name) != value
-            ]
+            differences = _differences(self.earlier, made_with)
             if differences:
                 raise UsageError(
                     f"{self.directory} holds rows made with other settings ({'; '.join(differences)}): choose another "
@@ -362,6 +361,20 @@ def _without_failed(path: Path) -> None:
     """Rewrite a partition without the rows of images that failed, if it has any."""
     if any(row["status"] != "ok" for row in rows_of(path, ("status",))):
         write_partition(path, (row for row in rows_of(path) if row["status"] == "ok"))
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:
+    """Return what settings differ in, as in "mode c2p, not p2c"; of another model, which differs in all, its name."""
+    if not within and before.get(_MODEL) != now.get(_MODEL):
+        before, now = ({name: value for name, value in of.items() if name in _SAID} for of in (before, now))
+    found: list[str] = []
+    for name, value in now.items():
+        earlier = before.get(name)
+        if isinstance(value, Mapping) and isinstance(earlier, Mapping):
+            found += _differences(earlier, value, f"{within}{name}.")
+        elif earlier != value:
+            found.append(f"{within}{name} {_shown(earlier)}, not {_shown(value)}")
+    return found
 
 
 def _shown(value: Any) -> str:

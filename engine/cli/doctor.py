@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import asdict
 from typing import Any
 
@@ -11,13 +12,26 @@ from pc_engine.catalogue import list_models
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line
 from pc_engine.devices import gpu_reason, gpu_requirements
-from pc_engine.errors import BackendError
+from pc_engine.errors import BackendError, MissingPackageError
 from pc_engine.machine import describe_machine
 from pc_engine.storage import cache_directory, models_directory
 
+# What an extra of the installation adds: its name, a package that it brings along, and what that is for.
+_EXTRAS = (
+    ("heif", "pillow_heif", "read HEIC photos"),
+    ("hdf5", "h5py", "read the paper's data and Keras' weights"),
+    ("remote", "s3fs", "read s3:// addresses"),
+    ("remote", "gcsfs", "read gs:// addresses"),
+    ("remote", "aiohttp", "read https:// addresses"),
+    ("ray", "ray", "run on several machines"),
+    ("train", "torch", "train networks and read .pth weights"),
+    ("bench", "matplotlib", "draw charts"),
+    ("supervision", "supervision", "make supervision.Detections"),
+)
+
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Say which backends and devices work here, and why the others do not."""
+    """Say which backends, devices and optional parts work here, and why the others do not."""
     report = _examine()
     if as_json:
         print_json(report)
@@ -31,6 +45,8 @@ def doctor(as_json: options.AsJson = False) -> None:
         _print_part(line)
         for part in (*line.get("needs", ()), *line.get("backends", ())):
             _print_part(part, indent="  ")
+    for line in report["optional"]:
+        _print_part(line)
     for entry in report["models"]:
         print_line(f"model         {entry['name']}: {entry['state']}")
     print_line(f"models in     {report['models_directory']}")
@@ -45,6 +61,7 @@ def _examine() -> dict[str, Any]:
             {"name": "cpu", "works": True, "reason": "Always there."},
             _examine_gpu(),
         ],
+        "optional": _examine_extras(),
         "models": [{"name": entry.name, "state": entry.state} for entry in list_models()],
         "models_directory": str(models_directory()),
         "cache_directory": str(cache_directory()),
@@ -65,6 +82,24 @@ def _examine_gpu() -> dict[str, Any]:
         "needs": [asdict(need) for need in needs],
         "backends": backends,
     }
+
+
+def _examine_extras() -> list[dict[str, Any]]:
+    """Look for packages by their names alone: some take seconds to be imported."""
+    found = []
+    for extra, package, purpose in _EXTRAS:
+        works = _is_there(package)
+        reason = f"It is there to {purpose}." if works else str(MissingPackageError(package, extra, purpose))
+        found.append({"name": package, "works": works, "reason": reason})
+    return found
+
+
+def _is_there(package: str) -> bool:
+    """Whether a package can be imported, by its name alone."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # it was marked as absent
+        return False
 
 
 def _probe(device: str) -> list[dict[str, Any]]:

@@ -133,7 +133,9 @@ def fit_signatures(
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Build the signature dictionary of a model, as modes p2c and combined need it.
+    """Build the signature dictionary of a model, by which modes p2c and combined choose a class's feature maps.
+
+    It is needed by p2c --classes, and by networks that give no evidence of their own; else it is optional.
 
     Where the data names no classes, as SOS does not, each image counts for the class that the network predicts.
     """

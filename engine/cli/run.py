@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +40,8 @@ _LOCAL, _RAY = "local", "ray"
 # What begins the name of a picture: its number, which may have more digits than six.
 _PICTURE = re.compile(r"(\d{6,})-")
 _SOME_FAILED = 3
+_STDIN = "@-"
+_NO_IMAGES = "No images were found: name folders or files with JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF or GIF pictures."
 
 
 def run(
@@ -47,8 +49,8 @@ def run(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders, files, globs, tar and Parquet shards, addresses (s3://, https://, ...), @list.txt or "
-            "@table.csv, or demo: for the built-in scenes.",
+            help="Folders, files, globs, tar and Parquet shards, addresses (s3://, https://, ...), @list.txt, "
+            "@table.csv or @- for a list on stdin, or demo: for the built-in scenes.",
         ),
     ],
     mode: options.Mode = "c2p",
@@ -116,6 +118,14 @@ def run(
     stopping = Stopping(remark_at_once(quiet))
     images = iter_images(sources, without=overlays, stop=stopping.asked)
     say, silent = remark(quiet), quiet or as_json
+    if out is None and not as_json and _STDIN not in sources:
+        # Before a model is chosen for nothing, or even fetched.
+        first = next(images, None)
+        if first is None:
+            if not quiet:
+                print_line(_NO_IMAGES)
+            return
+        images = chain([first], images)
     shown = _Shown(keep=None if as_json and out is None else _TABLE_ROWS)
     with contextlib.ExitStack() as stack:
         rows = None
@@ -310,7 +320,7 @@ def _summary(engine: Engine | SharedEngine, rows: RunDirectory | None, shown: _S
 
 def _print(shown: _Shown, summary: dict[str, Any], out: Path | None, overlay: bool) -> None:
     if summary["n"] == 0:
-        print_line("No images were found.")
+        print_line(_NO_IMAGES)
         return
     if shown.rows:
         folder = _common_folder([row.path for row in shown.rows])

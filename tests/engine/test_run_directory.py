@@ -104,9 +104,25 @@ def test_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
             rows.begin({**SETTINGS, "mode": "p2c"}, {})
     with RunDirectory(tmp_path) as rows, pytest.raises(UsageError, match=r"network_sha256 abababababab..., not cdcdcd"):
         rows.begin({**SETTINGS, "network_sha256": "cd" * 32}, {})
+    other = {**SETTINGS, "model": "other", "network_sha256": "cd" * 32, "parameters": {"p2c": {"cutoff": 2.0}}}
+    with RunDirectory(tmp_path) as rows, pytest.raises(UsageError, match=r"settings \(model \w+, not other\): choose"):
+        rows.begin(other, {})
     with pytest.raises(UsageError, match=r"holds rows as parquet, not jsonl: leave out --format"):
         RunDirectory(tmp_path, "jsonl")
     assert paths(tmp_path) == ["a.jpg"]
+
+
+def test_of_settings_within_others_those_that_differ_are_said(tmp_path: Path) -> None:
+    def settings(cutoff: float) -> dict[str, Any]:
+        return {**SETTINGS, "parameters": {"p2c": {"cutoff": cutoff, "trim": 0.5}, "c2p": {"tol": 0.1}}}
+
+    with RunDirectory(tmp_path) as rows:
+        rows.begin(settings(1.0), {})
+        rows.write(counted("a.jpg"))
+        rows.close("finished", {})
+    expected = r"settings \(parameters\.p2c\.cutoff 1\.0, not 2\.0\): choose"
+    with RunDirectory(tmp_path) as rows, pytest.raises(UsageError, match=expected):
+        rows.begin(settings(2.0), {})
 
 
 def test_rows_that_nothing_says_the_origin_of_are_not_added_to(tmp_path: Path) -> None:

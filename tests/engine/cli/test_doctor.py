@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 
 def test_doctor_says_what_works_and_why_the_rest_does_not(pc_engine):
     report = pc_engine("doctor", "--json").json()
@@ -23,6 +25,17 @@ def test_backend_that_cannot_be_imported_is_explained(pc_engine, monkeypatch):
     line = next(line for line in lines if line.startswith("openvino"))
     assert "does not work" in line
     assert "pip install openvino" in line
+
+
+def test_what_an_extra_adds_is_listed(pc_engine, monkeypatch):
+    pytest.importorskip("h5py")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    lines = pc_engine("doctor").out.splitlines()
+    heif = next(line for line in lines if line.startswith("pillow_heif"))
+    assert "does not work: The package 'pillow_heif' is needed to read HEIC photos" in heif
+    assert "pip install 'pc-engine[heif]'" in heif
+    optional = {entry["name"]: entry["works"] for entry in pc_engine("doctor", "--json").json()["optional"]}
+    assert (optional["pillow_heif"], optional["h5py"]) == (False, True)
 
 
 def cuda(pc_engine):

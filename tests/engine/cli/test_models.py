@@ -129,6 +129,7 @@ def test_an_exported_network_counts_in_p2c_and_combined_with_no_signatures(
     without = pc_engine(*run, "--mode", "combined")
     assert without.code == 1
     assert "needs a count SVM" in without.err
+    assert "or take --mode p2c, which needs none." in without.err
     tiny_counter.save(out / COUNTER_FILE)
     assert [row["count"] for row in pc_engine(*run, "--mode", "combined").json()["rows"]][1:] == [1, 2, 3, 4]
 

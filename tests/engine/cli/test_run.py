@@ -168,7 +168,11 @@ def test_folder_without_images(pc_engine, tmp_path, tiny_directory):
     (tmp_path / "empty").mkdir()
     outcome = pc_engine("run", tmp_path / "empty", "--model", tiny_directory, *MODEL)
     assert outcome.code == 0
-    assert "No images were found." in outcome.out
+    assert "No images were found: name folders or files with JPEG" in outcome.out
+    assert outcome.err == ""  # no network is fetched for nothing
+    outcome = pc_engine("run", tmp_path / "empty", "--model", tiny_directory, "--out", tmp_path / "run", *MODEL)
+    assert outcome.code == 0
+    assert "No images were found" in outcome.out
 
 
 def test_long_runs_show_their_first_rows_only(pc_engine, tmp_path, tiny_directory, draw_scene):
