@@ -69,11 +69,11 @@ def print_line(text: str = "") -> None:
 
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; a column whose name starts with ``>`` is aligned right."""
-    table = Table(title=None if title is None else Text(_printable(title)), title_justify="left")
+    table = Table(title=None if title is None else Text(printable(title)), title_justify="left")
     for name in columns:
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_printable(value)) for value in row))
+        table.add_row(*(Text(printable(value)) for value in row))
     # Numbers and ranges that are folded can hardly be read: the space around them goes first.
     if Measurement.get(_out, _out.options.update_width(_ANY_WIDTH), table).maximum > _out.width:
         table.padding = 0
@@ -166,6 +166,6 @@ class Tracker:
         self._bar.update(self._task, description=description, completed=done, total=total, unit=unit)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return text that any terminal can take: control characters are escaped, as are bytes that are not UTF-8."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

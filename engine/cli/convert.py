@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import Tracker, print_json, print_line, progress
+from pc_engine.cli.console import Tracker, print_json, print_line, printable, progress
 from pc_engine.converters import FORMATS, Conversion, Settings
 from pc_engine.converters import convert as convert_rows
 from pc_engine.corrections import corrected_rows
@@ -78,7 +78,7 @@ def _print(conversion: Conversion) -> None:
     below = f" Images are named below {conversion.folder}." if conversion.folder else ""
     print_line(f"{_images(conversion.images)} with {conversion.pointers:,} pointers: {conversion.out}.{below}")
     for reason, n in conversion.left_out.items():
-        print_line(f"Left out: {_images(n)} that {reason}.")
+        print_line(f"Left out: {_images(n)} that {reason} (such as {printable(conversion.examples[reason])}).")
     if conversion.remark:
         print_line(conversion.remark)
 

@@ -38,6 +38,8 @@ class Conversion:
         Numbers of what it holds.
     left_out
         Number of images that it does not hold, by the reason, which completes "left out: 2 images that …".
+    examples
+        The path of the first of them, by the reason.
     folder
         The folder below which its images are named; empty where they share none.
     remark
@@ -49,6 +51,7 @@ class Conversion:
     images: int
     pointers: int
     left_out: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, str] = field(default_factory=dict)
     folder: str = ""
     remark: str = ""
 
@@ -61,6 +64,7 @@ class Conversion:
             "pointers": self.pointers,
             "left_out": sum(self.left_out.values()),
             "reasons": dict(self.left_out),
+            "examples": dict(self.examples),
             "folder": self.folder,
             "remark": self.remark,
         }
@@ -124,13 +128,15 @@ def _write(
 ) -> Conversion:
     images = pointers = 0
     left_out: Counter[str] = Counter()
+    examples: dict[str, str] = {}
     writer = form.open(folder, survey, settings)
     for picture in pictures(rows, survey, settings.min_score):
         reason = writer.add(picture) if picture.result.ok or form.holds_failed else _FAILED
         if reason is not None:
             left_out[reason] += 1
+            examples.setdefault(reason, picture.result.path)
             continue
         images += 1
         pointers += len(picture.result.pointers)
     remark = writer.finish() or ""
-    return Conversion(form.name, out, images, pointers, dict(left_out), name_of(survey.folder), remark)
+    return Conversion(form.name, out, images, pointers, dict(left_out), examples, name_of(survey.folder), remark)

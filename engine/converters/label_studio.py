@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, indent, tostring
 
+from pc_engine.browser_formats import is_shown
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import Format, Settings
 from pc_engine.converters.pictures import Picture, Survey
@@ -35,11 +36,12 @@ class _LabelStudioWriter:
         self._root = settings.image_root
         self._stream = folder.open(TASKS_FILE)
         self._stream.write("[")
-        self._tasks = 0
+        self._tasks = self._hidden = 0
 
     def add(self, picture: Picture) -> str | None:
         self._stream.write(",\n" if self._tasks else "\n")
         self._tasks += 1
+        self._hidden += not is_shown(picture.name)
         result = picture.result
         regions = [_region(picture, number, pointer) for number, pointer in enumerate(result.pointers)]
         prediction: dict[str, Any] = {
@@ -52,8 +54,14 @@ class _LabelStudioWriter:
         self._stream.write(json.dumps({"data": data, "predictions": [prediction]}))
         return None
 
-    def finish(self) -> None:
+    def finish(self) -> str | None:
         self._stream.write("\n]\n")
+        if not self._hidden:
+            return None
+        return (
+            f"{self._hidden:,} of {self._tasks:,} photos are in formats that most browsers do not show, and so Label "
+            f"Studio does not, such as HEIC and TIFF: make JPEGs of them, and run on these."
+        )
 
     def _url(self, picture: Picture) -> str:
         path = picture.result.path

@@ -3,7 +3,7 @@
 A line is ``class cx cy w h`` in shares of the picture. If there are ellipses, the data set is one of poses with a
 single keypoint, and ``px py visibility`` of their centres follow. Scores and counts have no place in it. The images are
 where they were: ``images`` is a symbolic link to their folder, where that is one of this machine's. Those that are not
-found through it stay in the list, and their number is said.
+found through it stay in the list, and their number is said, as is that of formats that not every trainer reads.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ IMAGES = "images"
 LABELS = PurePath("labels")
 # Left beside the labels by whoever read them with Ultralytics.
 _CACHE = "labels.cache"
+# Endings that all trainers read. What has another is left out without a word, but for AVIF and HEIC by new ones.
+_READ = frozenset({".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
 _VISIBLE, _ABSENT = 2, 0
 # What YAML refuses in a text, or takes for a line break or a mark of the byte order.
 _NOT_YAML = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -45,7 +47,7 @@ class _YoloWriter:
         (folder.path / LABELS).mkdir()
         folder.open(DATA_FILE).write(_data_yaml(survey))
         self._list = folder.open(LIST_FILE)
-        self._listed = self._absent = 0
+        self._listed = self._absent = self._unread = 0
         if survey.local_folder is not None:
             with contextlib.suppress(OSError):  # not every system lets everybody make links
                 (folder.path / IMAGES).symlink_to(survey.local_folder, target_is_directory=True)
@@ -65,17 +67,24 @@ class _YoloWriter:
             labels.writelines(self._line(picture, pointer) for pointer in picture.result.pointers)
         self._listed += 1
         self._absent += not is_there
+        self._unread += is_there and PurePath(picture.name).suffix.lower() not in _READ
         self._list.write(f"./{IMAGES}/{picture.name}\n")
         return None
 
     def finish(self) -> str | None:
         """Every file was written with its image."""
-        if not self._absent:
-            return None
-        return (
-            f"{self._absent:,} of {self._listed:,} images of the list are not there: bring the photos to {IMAGES}/ in "
-            f"the data set, or make a link of that name to their folder."
-        )
+        remarks = []
+        if self._absent:
+            remarks.append(
+                f"{self._absent:,} of {self._listed:,} images of the list are not there: bring the photos to {IMAGES}/ "
+                f"in the data set, or make a link of that name to their folder."
+            )
+        if self._unread:
+            remarks.append(
+                f"{self._unread:,} of {self._listed:,} images are in formats that many trainers leave out, such as "
+                f"HEIC, AVIF and GIF: make JPEGs of them, and run on these."
+            )
+        return " ".join(remarks) or None
 
     def _leads_to(self, name: str) -> bool:
         return os.path.exists(self._folder.path / IMAGES / name)

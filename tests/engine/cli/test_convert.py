@@ -47,7 +47,8 @@ def test_what_was_left_out_is_said(pc_engine, run, tmp_path):
     outcome = pc_engine("convert", run, "--to", "coco", "--out", tmp_path / "run.json")
     assert outcome.out.splitlines() == [
         f"1 image with 2 pointers: {tmp_path / 'run.json'}. Images are named below photos.",
-        "Left out: 1 image that could not be read in the run, so that the size is not known.",
+        "Left out: 1 image that could not be read in the run, so that the size is not known"
+        " (such as photos/broken.jpg).",
     ]
 
 

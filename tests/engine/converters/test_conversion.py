@@ -44,6 +44,7 @@ def test_every_image_is_in_it_or_said_to_be_left_out(two_modes, save, tmp_path, 
         "pointers": converted.pointers,
         "left_out": len(rows) - converted.images,
         "reasons": converted.left_out,
+        "examples": dict.fromkeys(converted.left_out, "photos/broken.jpg"),
         "folder": "photos",
         "remark": converted.remark,
     }

@@ -54,6 +54,12 @@ def test_boxes_are_rectangles_with_their_class(two_modes, save, tmp_path) -> Non
     }
 
 
+def test_formats_that_browsers_do_not_show_are_said(make_row, save, tmp_path) -> None:
+    rows = [make_row(f"photos/{name}") for name in ("a.jpg", "b.HEIC", "c.avif", "d.tif")]
+    assert save(rows[:1], "label-studio", tmp_path / "one").remark == ""
+    assert save(rows, "label-studio", tmp_path / "set").remark.startswith("2 of 4 photos are in formats that most")
+
+
 def test_what_a_person_reviewed_has_a_version_of_its_own(make_row, save, tmp_path) -> None:
     save([make_row("a.jpg", reviewed=True)], "label-studio", tmp_path / "set")
     assert tasks_of(tmp_path / "set")[0]["predictions"][0]["model_version"] == "tiny c2p reviewed"

@@ -95,6 +95,17 @@ def test_images_that_the_list_does_not_lead_to_are_said(make_row, save, draw_pho
     assert conversion.to_dict()["remark"] == conversion.remark
 
 
+def test_formats_that_many_trainers_leave_out_are_said(make_row, save, draw_photos, tmp_path) -> None:
+    rows = [make_row(str(tmp_path / "photos" / name)) for name in ("a.PNG", "b.gif", "c.tiff", "d.webp")]
+    draw_photos(tmp_path, rows)
+    conversion = save(rows, "yolo", tmp_path / "set")
+    assert conversion.images == 4
+    assert conversion.remark.startswith("1 of 4 images are in formats that many trainers leave out")
+    (tmp_path / "photos/a.PNG").unlink()
+    remark = save(rows, "yolo", tmp_path / "set", fresh=True).remark
+    assert remark.count("1 of 4 images") == 2  # one is not there
+
+
 def test_images_that_are_elsewhere_have_no_link(make_row, save, tmp_path) -> None:
     conversion = save([make_row("s3://bucket/photos/a.jpg")], "yolo", tmp_path / "set")
     assert "1 of 1 images" in conversion.remark
