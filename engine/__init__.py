@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from pc_engine.model import Model, load_model
     from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result
+    from pc_engine.sources import SourceImage
 
     __version__: str
 
@@ -49,6 +50,7 @@ __all__ = [
     "PcEngineError",
     "Pointer",
     "Result",
+    "SourceImage",
     "UsageError",
     "WeightsError",
     "__version__",
@@ -64,6 +66,7 @@ _MODULES = {
     "engine": ("Engine",),
     "model": ("Model", "load_model"),
     "result": ("BoxPointer", "EllipsePointer", "Pointer", "Result"),
+    "sources": ("SourceImage",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -170,6 +170,11 @@ class Engine:
         on_device = self._owns_network and self.device != "cpu"
         self.decoders = Decoders(decoding, self.workers, self.device if on_device else None, report)
 
+    def __repr__(self) -> str:
+        return (
+            f"<Engine of {self.model.name}, {self.mode.name}, by {self.backend} at {self.precision} on {self.device}>"
+        )
+
     @property
     def backend(self) -> str:
         """Name of the backend that runs the network."""

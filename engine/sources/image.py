@@ -57,7 +57,7 @@ def as_source_image(image: object) -> SourceImage:
         return local_image(image)
     raise UsageError(
         f"An image is of the type {type(image).__name__}, expected a path or a SourceImage: save it to a file and name "
-        f"that, or let the SourceImage read it."
+        f"that, or let a SourceImage's read return the bytes of such a file."
     )
 
 

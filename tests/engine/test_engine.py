@@ -188,6 +188,13 @@ def test_results_do_not_depend_on_the_batch_size(mode: str, open_engine: Callabl
                 assert pointer.score == pytest.approx(its_other.score, abs=1e-5)
 
 
+def test_an_engine_says_what_it_runs(open_engine: Callable[..., Engine]) -> None:
+    engine = open_engine(mode="c2p")
+    assert repr(engine) == "<Engine of tiny, c2p, by onnxruntime at fp32 on cpu>"
+    engine.close()
+    assert "tiny" in repr(engine)
+
+
 def test_one_engine_runs_again_and_again(open_engine: Callable[..., Engine], scenes: Path) -> None:
     engine = open_engine()
     assert list(engine.run(scenes)) == list(engine.run([scenes]))
