@@ -22,6 +22,7 @@ _DISTURBED = 0.05
 app = typer.Typer(
     cls=Group,
     help="Measure throughput (a run and its stages, its peers, the kernels, decoding), and what each setting is worth.",
+    no_args_is_help=True,
 )
 app.command("ablation")(ablation)
 

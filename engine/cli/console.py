@@ -67,6 +67,11 @@ def print_line(text: str = "") -> None:
     _out.print(text, markup=False, soft_wrap=True)
 
 
+def number_of_images(n: int) -> str:
+    """Return "1 image" or "2,000 images"."""
+    return "1 image" if n == 1 else f"{n:,} images"
+
+
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; a column whose name starts with ``>`` is aligned right."""
     table = Table(title=None if title is None else Text(printable(title)), title_justify="left")

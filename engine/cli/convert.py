@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import Tracker, print_json, print_line, printable, progress
+from pc_engine.cli.console import Tracker, number_of_images, print_json, print_line, printable, progress
 from pc_engine.converters import FORMATS, Conversion, Settings
 from pc_engine.converters import convert as convert_rows
 from pc_engine.corrections import corrected_rows
@@ -76,12 +76,8 @@ class _Rows:
 
 def _print(conversion: Conversion) -> None:
     below = f" Images are named below {conversion.folder}." if conversion.folder else ""
-    print_line(f"{_images(conversion.images)} with {conversion.pointers:,} pointers: {conversion.out}.{below}")
+    print_line(f"{number_of_images(conversion.images)} with {conversion.pointers:,} pointers: {conversion.out}.{below}")
     for reason, n in conversion.left_out.items():
-        print_line(f"Left out: {_images(n)} that {reason} (such as {printable(conversion.examples[reason])}).")
+        print_line(f"Left out: {number_of_images(n)} that {reason} (such as {printable(conversion.examples[reason])}).")
     if conversion.remark:
         print_line(conversion.remark)
-
-
-def _images(n: int) -> str:
-    return "1 image" if n == 1 else f"{n:,} images"

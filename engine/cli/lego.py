@@ -16,7 +16,11 @@ from pc_engine.cli.target import make_folder
 
 _TABLES = "tables.txt"
 
-app = typer.Typer(cls=Group, help="MNIST-LEGO: scenes of objects built from digits, and the model that knows them.")
+app = typer.Typer(
+    cls=Group,
+    help="MNIST-LEGO: scenes of objects built from digits, and the model that knows them.",
+    no_args_is_help=True,
+)
 
 
 def _steps(value: int | None) -> int | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, print_line, progress, remark
+from pc_engine.cli.console import number_of_images, print_json, print_line, progress, remark
 
 # A page with more thumbnails than this is too large to be mailed, and takes a while to be opened.
 _MANY_THUMBNAILS = 100_000_000
@@ -73,4 +73,4 @@ def report(
             }
         )
     elif not quiet:
-        print_line(f"The report on {written.images:,} images is {written.path} ({written.size / 1e6:.1f} MB).")
+        print_line(f"The report on {number_of_images(written.images)} is {written.path} ({written.size / 1e6:.1f} MB).")

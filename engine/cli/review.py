@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pc_engine.cli.console import print_line
+from pc_engine.cli.console import number_of_images, print_line
 
 
 def review(
@@ -25,7 +25,9 @@ def review(
 
     session = ReviewSession(directory)
     with ReviewServer(session, port) as server:
-        print_line(f"Reviewing {session.n_images:,} images, {session.n_reviewed:,} of them reviewed before, at")
+        print_line(
+            f"Reviewing {number_of_images(session.n_images)}, {session.n_reviewed:,} of them reviewed before, at"
+        )
         print_line(server.url)
         print_line("Changes are saved at once. Press Ctrl-C when you are done.")
         if not no_browser:

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import Tracker, print_json, print_line, print_table, progress, remark, remark_at_once
+from pc_engine.cli.console import (
+    Tracker,
+    number_of_images,
+    print_json,
+    print_line,
+    print_table,
+    progress,
+    remark,
+    remark_at_once,
+)
 from pc_engine.cli.stopping import Stopping, exit_code
 from pc_engine.decode import MAX_PIXELS
 from pc_engine.decoding import Decoding
@@ -282,7 +291,7 @@ def _run_here(
 
 def _say_how_to_go_on(say: Callable[[str], None], out: Path | None, n: int) -> None:
     if out is None:
-        say(f"Stopped after {n:,} images. With --out DIR, a run that is stopped can go on later.")
+        say(f"Stopped after {number_of_images(n)}. With --out DIR, a run that is stopped can go on later.")
     else:
         say(f"Stopped. {out} has {n:,} rows: run the same command again to go on.")
 
@@ -329,7 +338,7 @@ def _print(shown: _Shown, summary: dict[str, Any], out: Path | None, overlay: bo
     if shown.tally.n > len(shown.rows):
         print_line(f"... and {shown.tally.n - len(shown.rows):,} more.")
     counts = ", ".join(f"{label}: {n:,}" for label, n in summary["counts"].items())
-    print_line(f"{summary['n']:,} images, {summary['failed']:,} failed. Images by count: {counts or 'none'}.")
+    print_line(f"{number_of_images(summary['n'])}, {summary['failed']:,} failed. Images by count: {counts or 'none'}.")
     print_line(
         f"{summary['images_per_second']:,} images/s ({summary['model']}, {summary['mode']}, {summary['backend']} "
         f"{summary['precision']}, {summary['seconds']:,} s)."

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pc_engine.cli.console import _Rate, kept_in, print_line, print_table
+from pc_engine.cli.console import _Rate, kept_in, number_of_images, print_line, print_table
 
 
 def test_the_rate_is_that_of_what_this_run_does() -> None:
@@ -26,6 +26,10 @@ def test_the_rate_is_that_of_what_this_run_does() -> None:
     assert shown(9.2, 0) == ""  # another piece of work
     assert shown(9.3, 10) == ""
     assert shown(11.3, 30) == "10.0 images/s"
+
+
+def test_one_image_is_no_plural() -> None:
+    assert [number_of_images(n) for n in (0, 1, 2_000)] == ["0 images", "1 image", "2,000 images"]
 
 
 def test_what_no_terminal_and_no_file_can_hold_is_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

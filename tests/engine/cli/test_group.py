@@ -17,3 +17,10 @@ def test_a_first_sentence_may_go_over_lines():
         == "One thing, and another: all of it."
     )
     assert first_sentence("Only one.") == "Only one."
+
+
+def test_a_group_alone_lists_its_commands(pc_engine):
+    for group, command in (((), "convert"), (("lego",), "make"), (("bench",), "throughput")):
+        outcome = pc_engine(*group)
+        assert outcome.code == 2
+        assert command in outcome.out + outcome.err
