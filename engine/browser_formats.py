@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path, PurePath
 
+from pc_engine.errors import ImageError
+from pc_engine.heif import HEAD_BYTES, heif_format
+from pc_engine.sources.image import open_regular
+
 # Safari shows these two, other browsers do not.
 _HIDDEN = frozenset({".heic", ".heif", ".hif", ".tif", ".tiff"})
-_WEBP = ".webp"
+_TIFF = (b"II*\x00", b"MM\x00*")
 # The chunk that tells what else is in a WebP file stands first where there is such a thing; Exif data is one.
-_EXTENDED, _FLAGS, _EXIF = b"VP8X", 20, 0x08
+_WEBP, _EXTENDED, _FLAGS, _EXIF = b"WEBP", b"VP8X", 20, 0x08
 
 
 def is_shown(name: str) -> bool:
@@ -17,15 +21,16 @@ def is_shown(name: str) -> bool:
 
 
 def is_shown_upright(file: Path) -> bool:
-    """Whether browsers show a file as it is displayed here; of one that is not there, whether they would by its name.
+    """Whether browsers show a file as it is displayed here, by its first bytes: HEIC photos may be called ``a.jpg``.
 
-    They leave the orientation in a WebP's Exif data aside, so one that has such data is not.
+    They leave the orientation in a WebP's Exif data aside, so one that has such data is not. A file that cannot be read
+    is taken by its name.
     """
-    if file.suffix.lower() != _WEBP:
-        return is_shown(file.name)
     try:
-        with file.open("rb") as stream:
-            head = stream.read(_FLAGS + 1)
-    except (OSError, ValueError):  # ValueError: a name that no file system can hold
-        return True
-    return not (head[12:16] == _EXTENDED and len(head) > _FLAGS and head[_FLAGS] & _EXIF)
+        with open_regular(file) as stream:
+            head = stream.read(HEAD_BYTES)
+    except (OSError, ValueError, ImageError):  # ValueError: a name that no file system can hold
+        return is_shown(file.name)
+    if head[8:16] == _WEBP + _EXTENDED:
+        return len(head) > _FLAGS and not head[_FLAGS] & _EXIF
+    return heif_format(head) != "HEIF" and not head.startswith(_TIFF)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,18 @@ from pc_engine.browser_formats import is_shown, is_shown_upright
 )
 def test_formats_are_told_by_their_endings(name: str, shown: bool, tmp_path: Path) -> None:
     assert is_shown(name) is shown
-    assert is_shown_upright(tmp_path / name) is shown
+    assert is_shown_upright(tmp_path / name) is shown  # there is no such file
+
+
+def test_formats_are_told_by_their_first_bytes(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "picture.jpg").write_bytes(b"\0\0\0\x18ftypavif\0\0\0\0mif1avif")
+    picture = Image.new("RGB", (8, 8))
+    picture.save(tmp_path / "scan.png", "TIFF")
+    picture.save(tmp_path / "plain.heic", "PNG")
+    (tmp_path / "empty.jpg").touch()
+    shown = {file.stem: is_shown_upright(file) for file in tmp_path.iterdir()}
+    assert shown == {"photo": False, "picture": True, "scan": False, "plain": True, "empty": True}
 
 
 def test_a_webp_with_exif_data_may_be_turned(tmp_path: Path) -> None:
@@ -27,5 +39,11 @@ def test_a_webp_with_exif_data_may_be_turned(tmp_path: Path) -> None:
     (tmp_path / "cut.webp").write_bytes((tmp_path / "turned.webp").read_bytes()[:20])
     (tmp_path / "folder.webp").mkdir()
     shown = {file.stem: is_shown_upright(file) for file in tmp_path.iterdir()}
-    assert shown == {"turned": False, "plain": True, "extended": True, "cut": True, "folder": True}
+    assert shown == {"turned": False, "plain": True, "extended": True, "cut": False, "folder": True}
     assert is_shown_upright(tmp_path / "\0.webp")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+def test_nothing_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    assert is_shown_upright(tmp_path / "a.jpg")

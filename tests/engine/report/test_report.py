@@ -116,8 +116,8 @@ def test_photos_that_browsers_do_not_show_have_thumbnails(photos: Path, tmp_path
     exif[0x0112] = 6
     Image.new("RGB", (48, 64), "red").save(photos / "turned.webp", exif=exif)
     Image.new("RGB", (64, 48), "red").save(photos / "plain.webp")
-    (photos / "broken.heic").touch()
-    names = ("a.jpg", "scan.TIFF", "plain.webp", "turned.webp", "broken.heic", "gone.tif")
+    (photos / "broken.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    names = ("a.jpg", "scan.TIFF", "plain.webp", "turned.webp", "broken.jpg", "gone.tif")
     rows = (replace(ROW, path=str(photos / name)) for name in names)
     run = write_run(tmp_path / "run", *rows, error_result("no.tif", "No.", mode="c2p", model="tiny"))
     written = write_report(run)
