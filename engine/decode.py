@@ -21,7 +21,7 @@ import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from pc_engine.errors import ImageError
-from pc_engine.foreign_formats import advice_on, name_format
+from pc_engine.foreign_formats import advice_on, is_raw_photo, name_format
 from pc_engine.heif import heif_format, is_read
 from pc_engine.sources import read_file
 from pc_engine.sources.folders import HEAD_BYTES, looks_like_image
@@ -207,6 +207,10 @@ def _opened(data: bytes, at_least: tuple[int, int] | None, limits: Limits) -> It
                 raise ImageError(
                     f"It has {header.width} x {header.height} pixels, more than the limit of {limits.max_pixels:,}: "
                     f"scale it down, or raise the limit (--max-pixels)."
+                )
+            if header.format == "TIFF" and is_raw_photo(data, getattr(header, "tag_v2", {})):
+                raise ImageError(
+                    "It is a camera's raw photo, of which only a preview can be read here: develop it to JPEG or TIFF."
                 )
             with limits.room(_pixels_held(header, at_least)):
                 yield header

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from pc_engine.heif import heif_format
 
@@ -42,12 +44,24 @@ _SVG = re.compile(
     rb"(?>\s+|<\?xml\b[^>]*>|<!--.*?-->|<!DOCTYPE\b[^\[>]*(?:\[.*?\])?\s*>)*+<svg\b", re.DOTALL | re.IGNORECASE
 )
 _TEXT_SEEN = 4096
+# Raw photos of cameras are TIFF files whose first picture is a preview, often a small one: tags of TIFF say so, and the
+# letters that Canon puts behind its header.
+_SUBFILE, _REDUCED, _SUB_FILES, _DNG_VERSION = 254, 1, 330, 50706
+_CANON, _CANON_AT = b"CR", 8
 _MARK = b"\xef\xbb\xbf"
 
 
 def advice_on(name: str, read: str) -> str:
     """Return what to do with a file of which `name_format` gave ``name``; ``read`` lists the formats that are read."""
     return _ADVICE.get(name, f"convert it to one of {read}")
+
+
+def is_raw_photo(data: bytes, tags: Mapping[int, Any]) -> bool:
+    """Whether a TIFF file with these tags is a camera's raw photo, of which Pillow would read a preview."""
+    if _DNG_VERSION in tags or data.startswith(_CANON, _CANON_AT):
+        return True
+    subfile = tags.get(_SUBFILE)
+    return isinstance(subfile, int) and bool(subfile & _REDUCED) and _SUB_FILES in tags
 
 
 def name_format(data: bytes) -> str | None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, TiffImagePlugin, TiffTags
 
 from pc_engine.decode import MAX_PIXELS, Limits, decode_bytes, decode_image, display_image, lift_pillow_limit
 from pc_engine.errors import ImageError
@@ -457,6 +457,36 @@ def test_a_file_of_another_format_is_named_and_said_what_to_do(tmp_path: Path, s
     path.write_bytes(start + b"\0" * 200)
     read = "JPEG, PNG, WebP, BMP, TIFF, GIF"
     assert failure(path) == f"It is {what}, which is not read here: convert it to one of {read}."
+
+
+SUBFILE, SUB_FILES, DNG_VERSION = 254, 330, 50706
+
+
+@pytest.mark.parametrize("tags", [{DNG_VERSION: b"\x01\x04\0\0"}, {SUBFILE: 1, SUB_FILES: 8}])
+def test_a_raw_photo_is_not_taken_for_its_preview(tags: dict[int, Any]) -> None:
+    described = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        described.tagtype[tag] = TiffTags.BYTE if isinstance(value, bytes) else TiffTags.LONG
+        described[tag] = value
+    with pytest.raises(ImageError, match=r"a camera's raw photo, .*: develop it to JPEG or TIFF\."):
+        decode_bytes(encode(photo(), "TIFF", tiffinfo=described), *SIZE)
+
+
+def test_a_raw_photo_of_canon_is_told_by_its_header() -> None:
+    entries = (256, 257, 258, 259, 262, 273, 277, 278, 279)
+    numbers = (1, 1, 8, 1, 1, 0, 1, 1, 1)
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, n) for tag, n in zip(entries, numbers, strict=True))
+    directory = struct.pack("<H", len(entries)) + directory + bytes(4)
+    plain = b"II*\0" + struct.pack("<I", 16) + bytes(8) + directory
+    assert decode_bytes(plain, *SIZE).width == 1
+    with pytest.raises(ImageError, match="a camera's raw photo"):
+        decode_bytes(plain[:8] + b"CR\2\0" + plain[12:], *SIZE)
+
+
+def test_a_tiff_whose_first_picture_is_a_smaller_one_alone_is_read() -> None:
+    described = TiffImagePlugin.ImageFileDirectory_v2()
+    described[SUBFILE] = 1
+    assert difference(encode(photo(), "TIFF", tiffinfo=described), photo()) < 1
 
 
 @pytest.mark.parametrize(
