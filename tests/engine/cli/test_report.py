@@ -49,6 +49,8 @@ def test_photos_in_archives_are_said_unless_they_are_put_inside(pc_engine, scene
     outcome = pc_engine("report", out)
     assert "5 of 5 photos are in archives or at addresses" in " ".join(outcome.err.split())
     assert pc_engine("report", out, "--thumbnails").err == ""
+    for option, number in (((), 0), (("--no-thumbnails",), 0), (("--thumbnails",), 5)):
+        assert pc_engine("report", out, *option, "--json").json()["thumbnails"] == number
 
 
 def test_folders_of_the_page_are_made(pc_engine, scenes, tiny_directory, tmp_path):
