@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -222,10 +223,13 @@ def test_closing_ends_all_processes_and_leaves_no_descriptor(crashing_decoder: s
     keepers = decoder.keepers
     with ThreadPoolExecutor(1) as pool:
         hanging = pool.submit(decoder.decode, PICTURE + b"#hang", *SIZE)
-        while not any("S" in Path(f"/proc/{pid}/stat").read_text() for pid in processes_of(decoder)):
-            time.sleep(0.01)
-        for pid in set(processes_of(decoder)) - set(keepers):
-            os.kill(pid, signal.SIGALRM)
+        # Again and again: a decoder that had not begun yet is replaced by one that will hang.
+        end = time.monotonic() + 50
+        while not hanging.done() and time.monotonic() < end:
+            time.sleep(0.2)
+            for pid in set(processes_of(decoder)) - set(keepers):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGALRM)
         with pytest.raises(ImageError, match="longer than 60 seconds"):
             hanging.result(timeout=30)
     decoder.close()
