@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from pc_engine.model import Model
 from pc_engine.modes import FittedParts, Mode
 from pc_engine.pipeline import TapBatch, map_batches
 from pc_engine.result import Result
+from pc_engine.sources import SourceImage
+from pc_engine.sources.image import local_image
 
 if TYPE_CHECKING:
     from pc_engine.bench.evaluation import EvaluationSettings
@@ -118,10 +121,11 @@ def judge(
         shares, folds = [Share(range(len(images)), {each.counter: model for each in contenders.values()})], None
         if settings.folds is not None:
             shares, folds = _folds(images, model, contenders, network, settings, progress, labels)
-        digests = FileDigests()
-        rows = _rows(images, shares, contenders, network, settings, progress, digests)
         counter = model.parts.counter if any("counter" in each.mode.needs for each in contenders.values()) else None
         fitted_on = None if counter is None or settings.folds is not None else counter.images
+        digests = FileDigests()
+        read = digests.image if fitted_on else local_image
+        rows = _rows(images, shares, contenders, network, settings, progress, read)
         return (
             rows,
             shares,
@@ -216,9 +220,9 @@ def _rows(
     network: Backbone,
     settings: EvaluationSettings,
     progress: Progress,
-    digests: FileDigests,
+    read: Callable[[Path], SourceImage],
 ) -> dict[str, list[Result]]:
-    """Return each contender's row of every image, whose files are read through ``digests``."""
+    """Return each contender's row of every image, whose files are read as ``read`` says."""
     rows: dict[str, dict[int, Result]] = {name: {} for name in contenders}
     workers = settings.workers or usable_cores()
     done = 0
@@ -237,7 +241,7 @@ def _rows(
                 return list(zip(*(engine.evaluate(batch) for engine in engines), strict=True))
 
             batches = stack.enter_context(
-                closing(map_batches((digests.image(images[i].path) for i in share.places), network, workers, answer))
+                closing(map_batches((read(images[i].path) for i in share.places), network, workers, answer))
             )
             for place, answers in zip(share.places, chain.from_iterable(batches), strict=True):
                 for name, row in zip(contenders, answers, strict=True):
