@@ -24,7 +24,7 @@ from pc_engine.bench.child_signal import child_signal_kept
 from pc_engine.bench.environment import seconds_of
 from pc_engine.bench.peers_contract import Scope, Workload
 from pc_engine.counter import CountSVM, label_counts
-from pc_engine.errors import ModelError
+from pc_engine.errors import ModelError, first_line
 from pc_engine.graph import load_graph
 from pc_engine.graph_pruning import part_behind
 from pc_engine.machine import usable_cores
@@ -326,8 +326,7 @@ def tuned_runner(
         compiled = TorchRunner(network, precision=precision, channels_last=True, compiled=True)
         compiled(images)
     except Exception as error:  # inductor fails with whatever the compiler, the file system or the graph lead it to
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return eager, f"eager, as torch.compile does not work here ({type(error).__name__}: {reason})"
+        return eager, f"eager, as torch.compile does not work here ({type(error).__name__}: {first_line(error)})"
     slow, fast = (min(seconds_of(partial(run, images)) for _ in range(3)) for run in (eager, compiled))
     if fast < slow:
         return compiled, f"torch.compile, {slow / fast:.2f} x eager"

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper
 from onnx.inliner import inline_local_functions
 
 from pc_engine import graph_shapes
-from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError
+from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError, first_line
 from pc_engine.export.classifier_input import complete_input
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
@@ -22,7 +21,7 @@ from pc_engine.export.fixed_batch import free_batch
 from pc_engine.export.full_precision import widen
 from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
-from pc_engine.export.run_shapes import note_shapes
+from pc_engine.export.run_shapes import note_shapes, quiet_session
 from pc_engine.export.tap_names import GRID_TAPS, find_taps
 from pc_engine.graph import BATCH, IMAGE, cut_graph, parse_graph
 from pc_engine.graph_names import fresh_name, names_of, rename
@@ -177,8 +176,7 @@ def _damage_said(path: Path) -> Iterator[None]:
     except (PcEngineError, OSError):
         raise
     except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"{path} is damaged ({reason}); export or copy it again.") from None
+        raise ModelError(f"{path} is damaged ({first_line(error)}); export or copy it again.") from None
 
 
 def _read(path: Path, report: Callable[[str], None]) -> onnx.ModelProto:
@@ -232,17 +230,15 @@ def _shapes(model: onnx.ModelProto, name: str, pixels: NetworkInput) -> dict[str
     """Run two different images, find each tap to be the image's own, and return its shape without the batch axis."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2, pixels.height, pixels.width, 3), np.uint8)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is in the exception
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = quiet_session(model)
         names = [output.name for output in session.get_outputs()]
         outputs = dict(zip(names, session.run(names, {IMAGE: images}), strict=True))
         alike = [dict(zip(names, session.run(names, {IMAGE: images[[k, k]]}), strict=True)) for k in range(2)]
     except Exception as error:  # onnxruntime's exceptions share no base but this
-        reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"The network of '{name}' cannot run on a batch of two {pixels.height}x{pixels.width} images ({reason})."
+            f"The network of '{name}' cannot run on a batch of two {pixels.height}x{pixels.width} images "
+            f"({first_line(error)})."
         ) from None
     for tap, values in outputs.items():
         if values.ndim < 2 or values.shape[0] != 2:

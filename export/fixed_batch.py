@@ -11,9 +11,9 @@ from collections.abc import Collection
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
+from pc_engine.export.run_shapes import quiet_session
 from pc_engine.graph import input_tensor
 from pc_engine.graph_names import fresh_name, names_of
 from pc_engine.graph_pruning import keep_part, part_behind
@@ -90,10 +90,8 @@ def _run(
         (batch, *size, 3) if pixels.layout == "NHWC" else (batch, 3, *size),
         helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type),
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = quiet_session(probed)
         found = session.run(list(wanted.values()), {given.name: image})
     except Exception:  # whatever is wrong with the network is said where it is run for its taps' shapes
         return {}

@@ -26,7 +26,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine import graph_shapes
-from pc_engine.errors import ModelError
+from pc_engine.errors import ModelError, first_line
 from pc_engine.export.activations import RANGE_IMAGES, Advance, choose_ranges, measure_activations
 from pc_engine.export.evidence import append_evidence
 from pc_engine.export.model_directory import check_network
@@ -389,5 +389,6 @@ def _free(
 
 
 def _cannot_quantise(manifest: Manifest, error: Exception) -> ModelError:
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return ModelError(f"The network of '{manifest.name}' cannot be quantised ({reason}); run it at fp32 or bf16.")
+    return ModelError(
+        f"The network of '{manifest.name}' cannot be quantised ({first_line(error)}); run it at fp32 or bf16."
+    )

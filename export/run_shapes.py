@@ -34,11 +34,9 @@ def note_shapes(model: onnx.ModelProto, pixels: NetworkInput) -> None:
     del probed.graph.output[:]
     for name in unknown:
         probed.graph.output.add(name=name)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     images = np.zeros((_IMAGES, pixels.height, pixels.width, 3), np.uint8)
     try:
-        session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = quiet_session(probed)
         found = session.run(unknown, {IMAGE: images})
     except Exception:  # whatever is wrong with the network is said where it is run for its taps' shapes
         return
@@ -47,3 +45,10 @@ def note_shapes(model: onnx.ModelProto, pixels: NetworkInput) -> None:
             shape = [BATCH if k == 0 and size == _IMAGES else size for k, size in enumerate(value.shape)]
             kind = helper.np_dtype_to_tensor_dtype(value.dtype)
             model.graph.value_info.append(helper.make_tensor_value_info(name, kind, shape))
+
+
+def quiet_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Return what runs a network on the CPU and prints nothing: what goes wrong is in its exception."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

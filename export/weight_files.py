@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from pc_engine.errors import MissingPackageError, WeightsError
+from pc_engine.errors import MissingPackageError, WeightsError, first_line
 
 #: Where training scripts keep the state_dict inside what they save.
 _NESTED = ("state_dict", "model", "model_state_dict")
@@ -46,7 +46,7 @@ def read_safetensors(path: Path) -> WeightFile:
             return WeightFile(path, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise WeightsError(
-            f"{path} is damaged, cut off or no safetensors file ({first_line(error)}); get it again."
+            f"{path} is damaged, cut off or no safetensors file ({first_line(error).rstrip('.')}); get it again."
         ) from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from None
@@ -66,10 +66,10 @@ def read_torch(path: Path) -> WeightFile:
                 f"{path} holds Python objects that could run code when loaded, and is refused: save the weights alone "
                 f"with torch.save(model.state_dict(), FILE), or as safetensors."
             ) from None
-        raise WeightsError(f"{path} is no PyTorch weight file ({first_line(error)}).") from None
+        raise WeightsError(f"{path} is no PyTorch weight file ({first_line(error).rstrip('.')}).") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(
-            f"{path} is damaged, cut off or no PyTorch file ({first_line(error)}); get it again."
+            f"{path} is damaged, cut off or no PyTorch file ({first_line(error).rstrip('.')}); get it again."
         ) from None
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -88,8 +88,3 @@ def _to_numpy(tensor: Any) -> np.ndarray:
     """Return a torch tensor as NumPy; bfloat16, which NumPy lacks, as float32."""
     tensor = tensor.detach()
     return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its kind where it says nothing, without a full stop."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

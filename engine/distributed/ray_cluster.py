@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any
 
 from pc_engine.distributed.block_worker import BLOCK
-from pc_engine.errors import MissingPackageError, PcEngineError, UsageError
+from pc_engine.errors import MissingPackageError, PcEngineError, UsageError, first_line
 from pc_engine.machine import usable_cores
 
 # More cores work better as two workers: what follows the network is Python, a part of which runs on one core.
@@ -119,8 +119,8 @@ def connect(address: str | None) -> tuple[Any, bool]:
     except Exception as error:  # of many kinds, by what is wrong with the address
         where = f"The Ray cluster '{named}' cannot be reached" if named else "Ray cannot be started here"
         raise PcEngineError(
-            f"{where} ({_first_line(error)}): start one with 'ray start --head', or leave --ray-address out for this "
-            f"machine alone."
+            f"{where} ({first_line(error).rstrip('.')}): start one with 'ray start --head', or leave --ray-address out "
+            f"for this machine alone."
         ) from None
     return ray, True
 
@@ -202,12 +202,9 @@ def streaming(ray: Any) -> Iterator[None]:
 def failed(error: Exception) -> PcEngineError:
     """Return what a user reads of an error of Ray's."""
     return PcEngineError(
-        f"Ray could not go on ({_first_line(error)}): run the same command again, and it goes on where it was."
+        f"Ray could not go on ({first_line(error).rstrip('.')}): run the same command again, and it goes on where it "
+        f"was."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @contextlib.contextmanager
