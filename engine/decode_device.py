@@ -8,14 +8,17 @@ costs its own row.
 Pixels differ a little from those of the CPU: here a JPEG is decoded in full, there at a smaller scale that is still
 twice the network's size, and each rounds colours its own way. On photos the difference is below `TOLERANCE` levels on
 average; resizing itself is the same within one level (`pc_engine.image_resize`).
+
+Photos in full take much more memory than what they are resized to: 256 of 12 megapixels 9 GB. So those of a batch are
+decoded in pieces, as their headers tell their sizes, and each piece is freed before the next one begins.
 """
 
 from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,6 +40,12 @@ _START, _END, _SCAN, _ADOBE, _BASELINE = 0xD8, 0xD9, 0xDA, 0xEE, 0xC0
 # Markers that say the frame's kind and size, and the three among their numbers that say other things.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _RGB = b"RGB"
+
+_BYTES_PER_PIXEL = 3
+# Of a GPU's memory, what photos in full may take. nvImageCodec works in about as much again, and most is the network's.
+# An eighth is 1 GB on a card of 8 GB, some 28 photos of 12 megapixels: enough to keep it busy. With 80 GB, a batch of
+# such photos is one piece.
+_SHARE_OF_MEMORY = 8
 
 #: A file as it is, decoded to the size asked for, or with the reason why it cannot be.
 File = bytes | DecodedImage | ImageError
@@ -91,6 +100,10 @@ class BatchDecoder:
         What these threads decode a file with.
     max_pixels
         A JPEG that has more is left to them.
+    piece_pixels
+        The codec gets files of so many pixels together at once, or a single one; None for no limit.
+    settle
+        Waits for what was resized: a piece is freed then.
     """
 
     def __init__(
@@ -101,13 +114,17 @@ class BatchDecoder:
         pool: Executor,
         on_host: Decode = decode_bytes,
         max_pixels: int = MAX_PIXELS,
+        *,
+        piece_pixels: int | None = None,
+        settle: Callable[[], object] = lambda: None,
     ) -> None:
         self._codec, self._resize, self._xp, self._pool = codec, resize, xp, pool
         self._on_host, self._max_pixels = on_host, max_pixels
+        self._piece_pixels, self._settle = piece_pixels, settle
 
     def takes(self, data: bytes) -> bool:
-        """Whether the codec decodes such a file; see `is_plain_jpeg`."""
-        return is_plain_jpeg(data, self._max_pixels)
+        """Whether the codec decodes such a file; see `plain_jpeg_pixels`."""
+        return plain_jpeg_pixels(data, self._max_pixels) > 0
 
     def decode(self, data: Sequence[File], height: int, width: int) -> DecodedBatch:
         """Decode files held in memory to ``height`` x ``width``; what is decoded already, or an error, keeps its place.
@@ -117,31 +134,60 @@ class BatchDecoder:
         BackendError
             If the codec fails altogether. A file that cannot be read is no error: see `DecodedBatch.errors`.
         """
-        plain = {k: content for k, content in enumerate(data) if isinstance(content, bytes) and self.takes(content)}
-        others = sorted(set(range(len(data))) - set(plain))
+        plain: dict[int, tuple[bytes, int]] = {}
+        for k, one in enumerate(data):
+            if isinstance(one, bytes) and (count := plain_jpeg_pixels(one, self._max_pixels)):
+                plain[k] = one, count
         # The cores work on the others meanwhile.
-        waiting = {k: self._pool.submit(self._decode_on_host, data[k], height, width) for k in others}
-        found = dict(zip(plain, self._codec.decode(list(plain.values())), strict=True)) if plain else {}
-        refused = [k for k, image in found.items() if image is None]
-        waiting |= {k: self._pool.submit(self._decode_on_host, data[k], height, width) for k in refused}
-        raw = {k: image for k, image in found.items() if image is not None}
-        host = {k: future.result() for k, future in waiting.items()}
-        errors = tuple(str(host[k]) if isinstance(host.get(k), ImageError) else None for k in range(len(data)))
-        readable = [k for k, error in enumerate(errors) if error is None]
-        slot = {k: place for place, k in enumerate(readable)}
-
-        pixels = self._xp.empty((len(readable), height, width, 3), np.uint8)
-        self._resize(list(raw.values()), [slot[k] for k in raw], pixels)
-        images: list[DecodedImage | None] = [None] * len(data)
-        for k in readable:
-            decoded = host.get(k)
-            if isinstance(decoded, DecodedImage):
-                pixels[slot[k]] = self._xp.asarray(decoded.pixels)
-                size = decoded.width, decoded.height
+        waiting = {k: self._on_a_core(one, height, width) for k, one in enumerate(data) if k not in plain}
+        pixels = self._xp.empty((len(data), height, width, 3), np.uint8)
+        sizes: dict[int, tuple[int, int]] = {}
+        for piece in self._in_pieces(plain):
+            sizes |= self._decode_piece(piece, pixels)
+            waiting |= {k: self._on_a_core(one, height, width) for k, one in piece.items() if k not in sizes}
+        on_device = len(sizes)
+        errors: list[str | None] = [None] * len(data)
+        for k, future in waiting.items():
+            found = future.result()
+            if isinstance(found, ImageError):
+                errors[k] = str(found)
             else:
-                size = raw[k].shape[1], raw[k].shape[0]
-            images[k] = DecodedImage(pixels[slot[k]], *size)
-        return DecodedBatch(pixels, tuple(images), errors, len(raw))
+                pixels[k] = self._xp.asarray(found.pixels)
+                sizes[k] = found.width, found.height
+        readable = sorted(sizes)
+        if len(readable) < len(data):
+            pixels = pixels[self._xp.asarray(np.array(readable, np.int64))]
+        images: list[DecodedImage | None] = [None] * len(data)
+        for slot, k in enumerate(readable):
+            images[k] = DecodedImage(pixels[slot], *sizes[k])
+        return DecodedBatch(pixels, tuple(images), tuple(errors), on_device)
+
+    def _in_pieces(self, files: Mapping[int, tuple[bytes, int]]) -> Iterator[dict[int, bytes]]:
+        """Part files, each with its pixels, in order into pieces of no more than so many together, or of one file."""
+        piece: dict[int, bytes] = {}
+        total = 0
+        for k, (one, count) in files.items():
+            if piece and self._piece_pixels is not None and total + count > self._piece_pixels:
+                yield piece
+                piece, total = {}, 0
+            piece[k] = one
+            total += count
+        if piece:
+            yield piece
+
+    def _decode_piece(self, piece: Mapping[int, bytes], pixels: Array) -> dict[int, tuple[int, int]]:
+        """Decode files to their places in ``pixels``; return width and height of those that can be.
+
+        Nothing holds on to the pictures in full when this returns.
+        """
+        decoded = self._codec.decode(list(piece.values()))
+        found = {k: picture for k, picture in zip(piece, decoded, strict=True) if picture is not None}
+        self._resize(list(found.values()), list(found), pixels)
+        self._settle()
+        return {k: (picture.shape[1], picture.shape[0]) for k, picture in found.items()}
+
+    def _on_a_core(self, data: File, height: int, width: int) -> Future[DecodedImage | ImageError]:
+        return self._pool.submit(self._decode_on_host, data, height, width)
 
     def _decode_on_host(self, data: File, height: int, width: int) -> DecodedImage | ImageError:
         if not isinstance(data, bytes):
@@ -182,7 +228,12 @@ class DeviceDecoder:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         with cuda_errors("starting to decode"), on_device(self._index):
             self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._decoder = BatchDecoder(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels)
+            _, memory = cupy.cuda.runtime.memGetInfo()
+        self._decoder = BatchDecoder(
+            *(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),
+            piece_pixels=memory // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL,
+            settle=self._stream.synchronize,
+        )
         self._lock = threading.Lock()
 
     def takes(self, data: bytes) -> bool:
@@ -193,7 +244,7 @@ class DeviceDecoder:
         """Decode files held in memory; the pixels are complete when this returns. See `BatchDecoder.decode`."""
         with self._lock, cuda_errors("decoding images"), on_device(self._index), self._stream:
             batch = self._decoder.decode(data, height, width)
-            # Before the codec's own images are freed, and so that any stream may read the pixels.
+            # So that any stream may read the pixels.
             self._stream.synchronize()
             return batch
 
@@ -256,13 +307,14 @@ class NvImageCodec:
         return array if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8 else None
 
 
-def is_plain_jpeg(data: bytes, max_pixels: int = MAX_PIXELS) -> bool:
-    """Whether a file is a complete baseline JPEG of 8 bits, grey or YCbCr, of no more than so many pixels.
+def plain_jpeg_pixels(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
+    """Return the pixels of a complete baseline JPEG of 8 bits, grey or YCbCr.
 
-    Looks at the markers ahead of the picture, and for the one that ends it, in any order of segments.
+    Returns 0 for any other file, and for one of more than ``max_pixels``. Looks at the markers ahead of the picture, in
+    any order of segments, and for the one that ends it.
     """
     if data[:2] != bytes((0xFF, _START)):
-        return False
+        return 0
     place, is_ycc = 2, True
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
@@ -270,30 +322,27 @@ def is_plain_jpeg(data: bytes, max_pixels: int = MAX_PIXELS) -> bool:
             place += 1
             continue
         if marker in (_SCAN, _END):
-            return False
+            return 0
         length = int.from_bytes(data[place + 2 : place + 4], "big")
         segment = data[place + 4 : place + 2 + length]
         if marker in _FRAMES:
-            return (
-                is_ycc
-                and marker == _BASELINE
-                and _is_plain_frame(segment, max_pixels)
-                and data.rfind(b"\xff\xd9") > place
-            )
+            complete = is_ycc and marker == _BASELINE and data.rfind(b"\xff\xd9") > place
+            return _plain_frame_pixels(segment, max_pixels) if complete else 0
         if marker == _ADOBE and segment[:5] == b"Adobe":
             is_ycc = len(segment) < 12 or segment[11] != 0  # 0: three components are RGB
         place += 2 + length
-    return False
+    return 0
 
 
-def _is_plain_frame(segment: bytes, max_pixels: int) -> bool:
-    """Whether a frame header is of 8 bits, one or three components that are no RGB, and of an allowed size."""
+def _plain_frame_pixels(segment: bytes, max_pixels: int) -> int:
+    """Return the pixels of a frame of 8 bits, one or three components that are no RGB, of an allowed size; else 0."""
     if len(segment) < 6:
-        return False
+        return 0
     height, width = (int.from_bytes(segment[k : k + 2], "big") for k in (1, 3))
     components = segment[5]
     names = segment[6 : 6 + 3 * components : 3]
-    return segment[0] == 8 and components in (1, 3) and names != _RGB and 0 < height * width <= max_pixels
+    plain = segment[0] == 8 and components in (1, 3) and names != _RGB
+    return height * width if plain and height * width <= max_pixels else 0
 
 
 __all__ = [
@@ -303,5 +352,5 @@ __all__ = [
     "DecodedBatch",
     "DeviceDecoder",
     "NvImageCodec",
-    "is_plain_jpeg",
+    "plain_jpeg_pixels",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -18,7 +19,14 @@ from PIL import Image
 
 from pc_engine.candidates import probe_images
 from pc_engine.decode import DecodedImage, decode_bytes, display_image
-from pc_engine.decode_device import TOLERANCE, BatchDecoder, DecodedBatch, DeviceDecoder, NvImageCodec, is_plain_jpeg
+from pc_engine.decode_device import (
+    TOLERANCE,
+    BatchDecoder,
+    DecodedBatch,
+    DeviceDecoder,
+    NvImageCodec,
+    plain_jpeg_pixels,
+)
 from pc_engine.errors import BackendError, DeviceMemoryError, ImageError, MissingPackageError
 from pc_engine.image_resize import HostResizer
 from pc_engine.kernels.array_module import to_host
@@ -107,21 +115,21 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.mark.parametrize("name", ALL)
 def test_plain_jpegs_are_told_from_all_else(name: str) -> None:
-    assert is_plain_jpeg(ALL[name]) is (name in PLAIN)
+    assert plain_jpeg_pixels(ALL[name]) == (320 * 240 if name in PLAIN else 0)
 
 
 @settings(deadline=None, max_examples=200)
 @given(data=st.binary(max_size=60), cut=st.integers(0, 700))
 def test_no_bytes_break_the_look_at_the_markers(data: bytes, cut: int) -> None:
-    assert is_plain_jpeg(b"\xff\xd8" + data) is False
-    is_plain_jpeg(PLAIN["baseline"][:cut] + data)
+    assert plain_jpeg_pixels(b"\xff\xd8" + data) == 0
+    plain_jpeg_pixels(PLAIN["baseline"][:cut] + data)
 
 
 def test_a_huge_jpeg_is_left_to_the_cpu_and_its_limit() -> None:
     frame = PLAIN["baseline"].index(b"\xff\xc0")
     data = bytearray(PLAIN["baseline"])
     data[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
-    assert is_plain_jpeg(bytes(data)) is False
+    assert plain_jpeg_pixels(bytes(data)) == 0
 
 
 @pytest.mark.parametrize("refused", [(), (PLAIN["4:4:4"],), tuple(PLAIN.values())])
@@ -134,6 +142,58 @@ def test_every_file_has_the_outcome_it_has_on_the_cpu(refused: tuple[bytes, ...]
     readable = [image.pixels for image in batch.images if image is not None]
     np.testing.assert_array_equal(batch.pixels, np.stack(readable))
     assert all(np.shares_memory(pixels, batch.pixels) for pixels in readable)
+
+
+PIECES = [encode(photo(*size)) for size in ((320, 240), (100, 100), (90, 110), (900, 700), (8, 8))]
+
+
+@pytest.mark.parametrize(
+    ("limit", "pieces"),
+    [(None, [5]), (1, [1] * 5), (90_000, [2, 1, 1, 1]), (97_000, [3, 1, 1]), (630_064, [3, 2]), (10**7, [5])],
+)
+def test_photos_are_decoded_in_pieces_that_fit_and_come_out_the_same(
+    limit: int | None, pieces: list[int], pool: ThreadPoolExecutor
+) -> None:
+    files: list[Any] = [OTHERS["png"], *PIECES[:2], OTHERS["text"], *PIECES[2:], ImageError("It is gone.")]
+    whole = BatchDecoder(FakeCodec([PIECES[2]]), HostResizer(), np, pool).decode(files, *SIZE)
+    codec = PieceCodec([PIECES[2]])
+    batch = BatchDecoder(codec, codec.resize, np, pool, piece_pixels=limit, settle=codec.settle).decode(files, *SIZE)
+    assert codec.pieces == pieces
+    assert codec.settled == len(pieces)
+    assert codec.seen == PIECES
+    np.testing.assert_array_equal(batch.pixels, whole.pixels)
+    assert (batch.errors, batch.on_device) == (whole.errors, whole.on_device)
+    for one, other in zip(batch.images, whole.images, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            np.testing.assert_array_equal(one.pixels, other.pixels)
+            assert (one.width, one.height) == (other.width, other.height)
+
+
+class PieceCodec(FakeCodec):
+    """Looks that a piece is freed before the next one begins, and not before its resizing is waited for."""
+
+    def __init__(self, refused: Sequence[bytes] = ()) -> None:
+        super().__init__(refused)
+        self.pieces: list[int] = []
+        self.alive: list[weakref.ref[np.ndarray]] = []
+        self.resized = self.settled = 0
+
+    def decode(self, data: Sequence[bytes]) -> list[np.ndarray | None]:
+        assert not [one for one in self.alive if one() is not None]
+        self.pieces.append(len(data))
+        decoded = [None if one is None else one.copy() for one in super().decode(data)]
+        self.alive = [weakref.ref(one) for one in decoded if one is not None]
+        return decoded
+
+    def resize(self, images: Sequence[np.ndarray], slots: Sequence[int], pixels: np.ndarray) -> None:
+        HostResizer()(images, slots, pixels)
+        self.resized += 1
+
+    def settle(self) -> None:
+        assert all(one() is not None for one in self.alive)
+        self.settled += 1
+        assert self.settled == self.resized
 
 
 def test_a_batch_of_none_and_a_batch_without_any_good_file(pool: ThreadPoolExecutor) -> None:

@@ -422,6 +422,34 @@ def test_a_gpu_that_is_lost_while_it_decodes_is_said_to_be(
         decoder.decode([(jpegs / "08.jpg").read_bytes()], 64, 64)
 
 
+@pytest.mark.parametrize(("photos_at_once", "pieces"), [(1, [1, 1, 1]), (2, [2, 1]), (40, [3])])
+def test_a_gpu_decodes_as_many_photos_at_once_as_an_eighth_of_its_memory_holds(
+    photos_at_once: int, pieces: list[int], pretended_gpu: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Codec:
+        def __init__(self, index: int, threads: int) -> None: ...
+
+        def decode(self, data: Any) -> Any:
+            seen.append(len(data))
+            return [cupy.asarray(np.asarray(display_image(one).picture)) for one in data]
+
+    cupy: Any = sys.modules["cupy"]
+    seen: list[int] = []
+    pretended_gpu.memory = 8 * photos_at_once * 640 * 480 * 3
+    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
+    monkeypatch.setattr("pc_engine.decode_device.DeviceResizer", lambda _: HostResizer())
+    files = [(jpegs / f"{name}.jpg").read_bytes() for name in ("06", "00", "02", "04")]  # the first one breaks off
+    with contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder:
+        batch = decoder.decode(files, 64, 64)
+    assert seen == pieces
+    assert batch.pixels.shape == (3, 64, 64, 3)
+    for image, file in zip(batch.images[1:], files[1:], strict=True):
+        assert image is not None
+        assert isinstance(image.pixels, cupy.ndarray)
+        expected = np.asarray(display_image(file).picture.resize((64, 64), Image.Resampling.BILINEAR))
+        assert np.abs(image.pixels.get().astype(int) - expected).max() <= 1
+
+
 def test_without_a_codec_the_cores_decode_and_it_is_said(
     tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
