@@ -85,10 +85,10 @@ __device__ inline double block_sum(double value) {
 
 struct Best {
     double value;
-    int index;
+    long long index;
 
     // The greater value, among equals the lower index.
-    __device__ void meet(double other, int other_index) {
+    __device__ void meet(double other, long long other_index) {
         if (other > value || (other == value && other_index < index)) {
             value = other;
             index = other_index;
@@ -99,9 +99,9 @@ struct Best {
 // The best of all threads; every thread gets it.
 __device__ inline Best block_best(Best best) {
     __shared__ double value_of_thread[MAX_THREADS];
-    __shared__ int index_of_thread[MAX_THREADS];
+    __shared__ long long index_of_thread[MAX_THREADS];
     __shared__ double value_of_stretch[STRETCHES];
-    __shared__ int index_of_stretch[STRETCHES];
+    __shared__ long long index_of_stretch[STRETCHES];
     const Stretch stretch;
     value_of_thread[threadIdx.x] = best.value;
     index_of_thread[threadIdx.x] = best.index;

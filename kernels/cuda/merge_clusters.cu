@@ -7,6 +7,21 @@
 // Costs are rounded to 2^-COST_BITS; see kernels/merge_clusters.py.
 constexpr int COST_BITS = 30;
 
+// Pairs of `count` clusters, dealt out in turn to the threads. A grid may hold more of them than an int can number.
+struct Pair {
+    int one, other;
+
+    __device__ explicit Pair(int count) : one(threadIdx.x / count), other(threadIdx.x % count) {}
+    __device__ long long index(int count) const { return static_cast<long long>(one) * count + other; }
+    __device__ void next(int count) {
+        one += blockDim.x / count;
+        other += blockDim.x % count;
+        if (other < count) return;
+        other -= count;
+        ++one;
+    }
+};
+
 // State: that of Clusters, whose shares are kept in `held`, and behind the labels becomes[slots]; the means
 // along x and y, slots each, lie before all of it.
 template <class T>
@@ -45,19 +60,19 @@ __device__ void merge_clusters(
     const long long least = limit < 0 ? count : limit == 0 ? 1 : limit;
     for (long long left = count; left > least; --left) {
         // Of equal costs block_best takes the lowest pair, so the least cost is the greatest of their negatives.
-        Best best{-infinity(), count * count};
-        for (int pair = threadIdx.x; pair < count * count; pair += blockDim.x) {
-            const int one = pair / count, other = pair % count;
+        Best best{-infinity(), static_cast<long long>(count) * count};
+        for (Pair pair(count); pair.one < count; pair.next(count)) {
+            const int one = pair.one, other = pair.other;
             if (one >= other || becomes[one] != one || becomes[other] != other) continue;
             const double together = share[one] + share[other];
             const double x = mean_x[one] - mean_x[other], y = mean_y[one] - mean_y[other];
             const double cost = share[one] * share[other] / (together > 0 ? together : 1) * (x * x + y * y);
             // The sums of huge heat overflow, and then some cost is no number: NumPy takes the first such for the least.
-            best.meet(cost == cost ? -rint(ldexp(cost, COST_BITS)) : infinity(), pair);
+            best.meet(cost == cost ? -rint(ldexp(cost, COST_BITS)) : infinity(), pair.index(count));
         }
         best = block_best(best);  // its barriers part those who read the clusters from the one who changes them
         if (threadIdx.x == 0) {
-            const int one = best.index / count, other = best.index % count;
+            const int one = static_cast<int>(best.index / count), other = static_cast<int>(best.index % count);
             const double together = share[one] + share[other];
             const double part = together > 0 ? share[other] / together : 0;
             mean_x[one] += part * (mean_x[other] - mean_x[one]);

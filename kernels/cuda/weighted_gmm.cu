@@ -142,7 +142,7 @@ __device__ inline void start_farthest_first(const Fit& fit) {
             best.meet(k ? fit.heat[cell] * nearest[cell] : fit.heat[cell], cell);
         }
         best = block_best(best);
-        const int y = best.index / fit.width, x = best.index % fit.width;
+        const int chosen = static_cast<int>(best.index), y = chosen / fit.width, x = chosen % fit.width;
         if (threadIdx.x == 0) {
             fit.mean[k] = y;
             fit.mean[fit.count + k] = x;

@@ -434,6 +434,17 @@ def test_merging_marks_bad_heat_and_too_many_clusters(make_host):
     assert found.labels[:, 0].tolist() == [[0, 0], [-1, -1], [-1, -1]]
 
 
+@pytest.mark.slow
+def test_merging_finds_the_cheapest_of_more_pairs_than_an_int_numbers(device):
+    count = 46_341  # its square is the first beyond 2**31
+    labels = np.arange(count).reshape(1, 1, count)
+    heats = np.ones((1, 1, count), np.float32)
+    heats[0, 0, -2:] = 0.5  # the last pair costs least
+    found = device(merge_clusters, labels, heats, np.array([count]), np.array([count - 1]), slots=count)
+    np.testing.assert_array_equal(found.labels[0, 0], np.minimum(np.arange(count), count - 2))
+    assert found.n_clusters == count - 1
+
+
 def test_merging_of_clusters_whose_weights_overflow_agrees_and_ends(make_host):
     labels = np.array([[[0, 0, 1, 1, 2, 3]]])
     heats = np.full((1, 1, 6), 1.7e308)
