@@ -33,6 +33,7 @@ from pc_engine.kernels import (
     selected_heatmap,
     to_planes,
     weighted_gmm,
+    weighted_heatmap,
 )
 from pc_engine.kernels.array_module import Array, to_host
 
@@ -130,6 +131,7 @@ def device_cases(batch: int = BATCH, seed: int = 0) -> Iterator[DeviceCase]:
     half = maps.astype(np.float16)
     features = np.maximum(rng.standard_normal((batch, _FC), np.float32), 0)
     last, prev = (np.argsort(rng.random((batch, _CHANNELS)), axis=1)[:, :k].astype(np.int32) for k in (_LAST, _PREV))
+    evidence = rng.standard_normal((batch, _CHANNELS), np.float32)
     stack = select_maps(maps, prev)
     coarse = np.ascontiguousarray(maps[:, :_PREV, ::2, ::2])
     heat = normalise_heatmap(stack, 1.0)
@@ -152,6 +154,13 @@ def device_cases(batch: int = BATCH, seed: int = 0) -> Iterator[DeviceCase]:
         )
     yield DeviceCase("mean_heatmap fp32", {"maps": maps}, lambda x: (mean_heatmap(x["maps"]),), 1e-4)
     yield DeviceCase("mean_heatmap fp16", {"maps": half}, lambda x: (mean_heatmap(x["maps"]),), 1e-3)
+    for name, array in (("fp32", maps), ("fp16", half)):
+        yield DeviceCase(
+            f"weighted_heatmap {name}",
+            {"maps": array, "weights": evidence},
+            lambda x: (weighted_heatmap(x["maps"], x["weights"], 0.5),),
+            1e-4,
+        )
     yield DeviceCase(
         f"select_maps ({_PREV} maps)",
         {"maps": maps, "prev": prev},

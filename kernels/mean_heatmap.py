@@ -33,34 +33,39 @@ def mean_heatmap(maps: Array, mean_factor: float = 1.0) -> Array:
             f"mean_heatmap needs floating-point maps of shape (N, C, H, W) with C, H, W >= 1, "
             f"and got {maps.dtype} {maps.shape}."
         )
+    xp = get_array_module(maps)
     device = device_of(maps)
     if device is not None and kernel_suffix([maps]) in ("f16", "f32"):
-        return _on_device(device, maps, mean_factor)
-    xp = get_array_module(maps)
+        return launch_over_channels(device, "mean_heatmap", maps, (), (xp.float64(mean_factor),))
     mean = maps.mean(axis=1, dtype=xp.promote_types(maps.dtype, xp.float32))
     heat = normalise_heatmap(mean[:, None], mean_factor)
     empty = ~(heat > 0).any(axis=(1, 2))
     return xp.where(empty[:, None, None], xp.maximum(mean, 0), heat)
 
 
-def _on_device(device: Device, maps: Array, mean_factor: float) -> Array:
-    """Launch ``mean_heatmap`` of ``cuda/heatmaps.cu``."""
+def launch_over_channels(
+    device: Device, kernel: str, maps: Array, weights: tuple[Array, ...], factors: tuple[Array, ...]
+) -> Array:
+    """Launch a kernel of ``cuda/heatmaps.cu`` that sums maps (N, C, H, W) over their channels; return the (N, H, W).
+
+    It takes ``weights`` behind the maps, of float16 or float32, and ``factors`` behind the sizes.
+    """
     xp = get_array_module(maps)
     count, channels, height, width = maps.shape
     cells = height * width
-    threads = device.threads("mean_heatmap", channels * cells)
+    threads = device.threads(kernel, channels * cells)
     # A thread reads four cells at once, so that one team after the other covers the grid until the threads run out.
     teams = max(1, min(threads * 4 // cells, channels))
     heat = xp.empty((count, height, width), dtype=xp.float32)
     device.launch(
         Launch(
             source="heatmaps",
-            kernel=f"mean_heatmap_{kernel_suffix([maps])}",
+            kernel=f"{kernel}_{kernel_suffix([maps])}",
             blocks=count,
             threads=threads,
             arguments=(
-                *(xp.ascontiguousarray(maps), xp.int32(channels), xp.int32(cells), xp.int32(teams)),
-                *(xp.float64(mean_factor), heat),
+                *(xp.ascontiguousarray(maps), *weights, xp.int32(channels), xp.int32(cells), xp.int32(teams)),
+                *(*factors, heat),
             ),
             state_bytes=state_bytes(doubles=(teams * cells + 1) // 2),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.cuda import no_array
 
 
 def l2_normalise(features: Array) -> Array:
@@ -79,3 +80,12 @@ def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:
     excess = maps - threshold[:, None, None, None]
     xp.maximum(excess, 0, out=excess)
     return excess.sum(axis=1)
+
+
+def factor_arguments(maps: Array, mean_factor: float | Array) -> tuple[Array, Array]:
+    """Return what a kernel beside maps (N, …) takes for the factor of `normalise_heatmap`: that of all, or of each."""
+    xp = get_array_module(maps)
+    if isinstance(mean_factor, int | float):
+        return xp.float64(mean_factor), no_array(xp)
+    spread = xp.broadcast_to(xp.asarray(mean_factor, dtype=xp.float64), maps.shape[:1])
+    return xp.float64(0), xp.ascontiguousarray(spread)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 
 from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix
 
 
 def resize_maps(maps: Array, height: int, width: int) -> Array:
@@ -25,7 +27,8 @@ def resize_maps(maps: Array, height: int, width: int) -> Array:
     Notes
     -----
     The sampling of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` and of ONNX ``Resize``
-    with ``half_pixel``, as two products with matrices of two taps a row. No anti-aliasing when shrinking.
+    with ``half_pixel``, as two products with matrices of two taps a row. No anti-aliasing when shrinking. On a device
+    this is a kernel for float16 and float32: how cuBLAS rounds may depend on the batch.
     """
     if maps.ndim < 2 or maps.dtype.kind != "f" or 0 in maps.shape[-2:] or height < 1 or width < 1:
         raise ValueError(
@@ -35,6 +38,9 @@ def resize_maps(maps: Array, height: int, width: int) -> Array:
     old_height, old_width = maps.shape[-2:]
     if (old_height, old_width) == (height, width):
         return maps
+    device = device_of(maps)
+    if device is not None and kernel_suffix([maps]) in ("f16", "f32"):
+        return _on_device(device, maps, height, width)
     xp = get_array_module(maps)
     resized = maps
     if old_width != width:
@@ -50,3 +56,24 @@ def _interpolation(xp: ModuleType, old: int, new: int) -> Array:
     position = xp.clip((xp.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
     distance = xp.abs(position[:, None] - xp.arange(old))
     return xp.maximum(1.0 - distance, 0.0)
+
+
+def _on_device(device: Device, maps: Array, height: int, width: int) -> Array:
+    """Launch the kernel in ``cuda/resize_maps.cu``."""
+    xp = get_array_module(maps)
+    *leading, old_height, old_width = maps.shape
+    resized = xp.empty((*leading, height, width), maps.dtype)
+    device.launch(
+        Launch(
+            source="resize_maps",
+            kernel=f"resize_maps_{kernel_suffix([maps])}",
+            blocks=math.prod(leading),
+            threads=device.threads("resize_maps", height * width),
+            arguments=(
+                xp.ascontiguousarray(maps),
+                *map(xp.int32, (old_height, old_width, height, width)),
+                *(xp.float64(old_height / height), xp.float64(old_width / width), resized),
+            ),
+        )
+    )
+    return resized

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.channel_max import channel_max
 from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array
-from pc_engine.kernels.normalise import normalise_heatmap
+from pc_engine.kernels.normalise import factor_arguments, normalise_heatmap
 from pc_engine.kernels.resize_maps import resize_maps
 from pc_engine.kernels.select_maps import select_maps
 
@@ -82,11 +82,6 @@ def _on_device(
     heat = xp.empty((count, height, width), dtype=xp.float32)
     greatest = no_array(xp) if maxima is None else xp.empty((count, chosen), dtype=xp.float32)
     nothing = (no_array(xp), no_array(xp), xp.int32(0), xp.int32(0))
-    if isinstance(mean_factor, int | float):
-        factor, factors = xp.float64(mean_factor), no_array(xp)
-    else:
-        spread = xp.broadcast_to(xp.asarray(mean_factor, dtype=xp.float64), (count,))
-        factor, factors = xp.float64(0), xp.ascontiguousarray(spread)
     device.launch(
         Launch(
             source="heatmaps",
@@ -95,7 +90,7 @@ def _on_device(
             threads=device.threads("selected_heatmap", height * width),
             arguments=(
                 *(*_selection(*first), *(_selection(*rest[0]) if rest else nothing)),
-                *(xp.int32(height * width), factor, factors, heat, greatest),
+                *(xp.int32(height * width), *factor_arguments(first[0], mean_factor), heat, greatest),
             ),
         )
     )

@@ -38,7 +38,11 @@ def unit_products(rows: Array, weights: Array) -> Array:
         )
     xp = get_array_module(rows)
     device, suffix = device_of(rows), kernel_suffix([rows])
-    if device is None or suffix not in ("f16", "f32") or len(weights) > _MOST_VECTORS:
+    if device is not None and len(weights) > _MOST_VECTORS:
+        # cuBLAS would do it in one go, but how it rounds may depend on the batch.
+        some = [weights[first : first + _MOST_VECTORS] for first in range(0, len(weights), _MOST_VECTORS)]
+        return xp.concatenate([unit_products(rows, vectors) for vectors in some], axis=1)
+    if device is None or suffix not in ("f16", "f32"):
         rows = rows.astype(xp.float32, copy=False)
         return _row_products(rows, weights) / row_norms(rows)[:, None]
     products = xp.empty((len(rows), len(weights)), xp.float32)

@@ -151,10 +151,21 @@ __device__ void selected_heatmap(
     }
 }
 
-// Sum over the channels of this block's image, `width` adjacent cells a thread and the channels dealt out in turn to the
+// What the values of a channel of this block's image are multiplied by.
+struct One {
+    __device__ float operator()(int) const { return 1; }
+};
+struct OwnWeight {
+    const float* weights;
+    __device__ float operator()(int channel) const { return weights[channel]; }
+};
+
+// Weighted sum over the channels of an image, `width` adjacent cells a thread and the channels dealt out in turn to the
 // teams of threads that cover the grid.
-template <class T, class Load, int width>
-__device__ inline void sum_channels(const T* image, int channels, int cells, int teams, float* of_team) {
+template <class T, class Load, int width, class Weight>
+__device__ inline void sum_channels(
+    const T* image, const Weight& weight_of, int channels, int cells, int teams, float* of_team
+) {
     const int columns = cells / width;
     for (int item = threadIdx.x; item < teams * columns; item += blockDim.x) {
         const int team = item / columns, column = item % columns;
@@ -162,10 +173,32 @@ __device__ inline void sum_channels(const T* image, int channels, int cells, int
 #pragma unroll 8
         for (int channel = team; channel < channels; channel += teams) {
             const Load load = reinterpret_cast<const Load*>(image + static_cast<size_t>(channel) * cells)[column];
-            for (int i = 0; i < width; ++i) sum[i] += to_float(reinterpret_cast<const T*>(&load)[i]);
+            const float weight = weight_of(channel);
+            for (int i = 0; i < width; ++i) sum[i] += weight * to_float(reinterpret_cast<const T*>(&load)[i]);
         }
         for (int i = 0; i < width; ++i) of_team[team * cells + column * width + i] = sum[i];
     }
+}
+
+// Sums of the teams over this block's image, of_team[teams][cells], for `total` to add up.
+template <class T, class Weight>
+__device__ inline void sum_in_teams(
+    const T* maps, const Weight& weight_of, int channels, int cells, int teams, float* of_team
+) {
+    const T* image = maps + static_cast<size_t>(blockIdx.x) * channels * cells;
+    // Wide loads need each map to begin at a multiple of their size.
+    if (cells % 4 == 0 && reinterpret_cast<size_t>(maps) % sizeof(typename Quad<T>::type) == 0) {
+        sum_channels<T, typename Quad<T>::type, 4>(image, weight_of, channels, cells, teams, of_team);
+    } else {
+        sum_channels<T, T, 1>(image, weight_of, channels, cells, teams, of_team);
+    }
+    __syncthreads();
+}
+
+__device__ inline float total(const float* of_team, int teams, int cells, int cell) {
+    float sum = 0;
+    for (int team = 0; team < teams; ++team) sum += of_team[team * cells + cell];
+    return sum;
 }
 
 // kernels/mean_heatmap.py. State: floats of_team[teams][cells], padded to doubles.
@@ -174,20 +207,11 @@ __device__ void mean_heatmap(
     double* arena, const T* maps, int channels, int cells, int teams, double mean_factor, float* heat
 ) {
     float* of_team = reinterpret_cast<float*>(arena);
-    const T* image = maps + static_cast<size_t>(blockIdx.x) * channels * cells;
-    // Wide loads need each map to begin at a multiple of their size.
-    if (cells % 4 == 0 && reinterpret_cast<size_t>(maps) % sizeof(typename Quad<T>::type) == 0) {
-        sum_channels<T, typename Quad<T>::type, 4>(image, channels, cells, teams, of_team);
-    } else {
-        sum_channels<T, T, 1>(image, channels, cells, teams, of_team);
-    }
-    __syncthreads();
+    sum_in_teams(maps, One(), channels, cells, teams, of_team);
     float* mean = of_team;
     double sum = 0;
     for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
-        float total = 0;
-        for (int team = 0; team < teams; ++team) total += of_team[team * cells + cell];
-        mean[cell] = total / channels;  // no one else reads this cell's sums
+        mean[cell] = total(of_team, teams, cells, cell) / channels;  // no one else reads this cell's sums
         sum += mean[cell];
     }
     const float threshold = static_cast<float>(mean_factor * static_cast<float>(block_sum(sum) / cells));
@@ -196,6 +220,29 @@ __device__ void mean_heatmap(
     any = __syncthreads_or(any);
     for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
         heat[static_cast<size_t>(blockIdx.x) * cells + cell] = excess(mean[cell], any ? threshold : 0);
+    }
+}
+
+// kernels/weighted_heatmap.py, of weights (N, channels). State: as that of mean_heatmap.
+template <class T>
+__device__ void weighted_heatmap(
+    double* arena, const T* maps, const float* weights, int channels, int cells, int teams, double mean_factor,
+    const double* mean_factors, float* heat
+) {
+    float* of_team = reinterpret_cast<float*>(arena);
+    const OwnWeight own{weights + static_cast<size_t>(blockIdx.x) * channels};
+    sum_in_teams(maps, own, channels, cells, teams, of_team);
+    float* clamped = of_team;
+    double sum = 0;
+    for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
+        clamped[cell] = excess(total(of_team, teams, cells, cell), 0);  // no one else reads this cell's sums
+        sum += clamped[cell];
+    }
+    const float mean = static_cast<float>(block_sum(sum) / cells);
+    const float rounded = static_cast<float>((mean_factors ? mean_factors[blockIdx.x] : mean_factor) * mean);
+    const float threshold = fabs(rounded) < infinity() ? rounded : nan_float();
+    for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
+        heat[static_cast<size_t>(blockIdx.x) * cells + cell] = excess(clamped[cell], threshold);
     }
 }
 
@@ -226,9 +273,20 @@ __device__ void mean_heatmap(
         mean_heatmap(arena, maps, channels, cells, teams, mean_factor, heat);                                     \
     }
 
+#define WEIGHTED_HEATMAP(name, T)                                                                                 \
+    extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
+        const T* maps, const float* weights, int channels, int cells, int teams, double mean_factor,              \
+        const double* mean_factors, float* heat STATE_PARAMETERS                                                  \
+    ) {                                                                                                           \
+        BLOCK_STATE(arena);                                                                                       \
+        weighted_heatmap(arena, maps, weights, channels, cells, teams, mean_factor, mean_factors, heat);          \
+    }
+
 CHANNEL_MAX(channel_max_f16, half_bits)
 CHANNEL_MAX(channel_max_f32, float)
 SELECTED_HEATMAP(selected_heatmap_f16, half_bits)
 SELECTED_HEATMAP(selected_heatmap_f32, float)
 MEAN_HEATMAP(mean_heatmap_f16, half_bits)
 MEAN_HEATMAP(mean_heatmap_f32, float)
+WEIGHTED_HEATMAP(weighted_heatmap_f16, half_bits)
+WEIGHTED_HEATMAP(weighted_heatmap_f32, float)

@@ -13,10 +13,12 @@ from pc_engine.kernels import (
     dbscan,
     density_peaks,
     l2_normalise,
+    matrix_products,
     merge_clusters,
     normalise_heatmap,
     resize_maps,
     weighted_gmm,
+    weighted_heatmap,
 )
 
 
@@ -63,7 +65,16 @@ def test_clustering_of_a_batch_is_that_of_each_image(operation, data):
 
 
 @pytest.mark.parametrize(
-    "operation", [l2_normalise, normalise_heatmap, lambda maps: resize_maps(maps, 9, 5)], ids=["l2", "heat", "resize"]
+    "operation",
+    [
+        l2_normalise,
+        normalise_heatmap,
+        lambda maps: resize_maps(maps, 9, 5),
+        lambda maps: weighted_heatmap(maps, maps[:, :, 0, 0], 0.5),
+        lambda maps: weighted_heatmap(maps.astype(np.float16), maps[:, :, 0, 0], top=2),
+        lambda maps: matrix_products(maps[:, 0], maps[:, 0].transpose(0, 2, 1)),
+    ],
+    ids=["l2", "heat", "resize", "weighted", "weighted top", "products"],
 )
 @given(data=st.data())
 @settings(deadline=None, max_examples=25)

@@ -24,6 +24,7 @@ from pc_engine.kernels import (
     to_planes,
     unit_products,
     weighted_gmm,
+    weighted_heatmap,
 )
 from pc_engine.kernels.cuda import COMPILE_OPTIONS, STATIC_SHARED_BYTES, device_of
 
@@ -49,6 +50,8 @@ def operations(where):
         "channel_max_f32": channel_max(where.put(MAPS)),
         "mean_heatmap_f32": mean_heatmap(where.put(MAPS)),
         "depthwise_convolution_f32": depthwise_convolution(*map(where.put, (MAPS, MAPS[0], MAPS[0, 0, 0]))),
+        "weighted_heatmap_f32": weighted_heatmap(where.put(MAPS), where.put(MAPS[:, :, 0, 0])),
+        "resize_maps_f32": resize_maps(where.put(MAPS), 4, 9),
         "matrix_products_f32": matrix_products(where.put(HEAT), where.put(HEAT.transpose(0, 2, 1))),
         "max_pool_f32": max_pool(where.put(MAPS), (2, 2)),
         "pixel_columns_f16": pixel_columns(where.put(np.zeros((1, 2, 2, 3), np.uint8)), 1.0, window=1, channels=4),
@@ -72,13 +75,21 @@ def test_each_operation_is_one_launch_that_waits_for_nothing(make_host):
     assert {launch.threads for launch in host.cupy.launches} == {6}
 
 
+def test_more_vectors_than_a_kernel_takes_are_dealt_out(make_host):
+    """In cuBLAS's product of all, a row's bits could depend on how many rows there are."""
+    host = make_host()
+    weights = np.arange(17 * 42, dtype=np.float32).reshape(17, 42)
+    found = host(unit_products, MAPS[:, 0].reshape(3, 42), weights)
+    assert found.shape == (3, 17)
+    assert [launch.kernel for launch in host.cupy.launches] == ["unit_products_f32"] * 3
+
+
 def test_operations_without_a_kernel_wait_for_nothing_either(make_host):
     host = make_host()
     for operation, *args in (
         (l2_normalise, MAPS),
         (normalise_heatmap, MAPS),
         (normalise_heatmap, MAPS, np.array([0.5, 1.0, 2.0])),
-        (resize_maps, MAPS, 4, 9),
     ):
         np.testing.assert_array_equal(host(operation, *args), operation(*args))
     assert not host.cupy.launches
@@ -89,7 +100,7 @@ def test_each_source_is_compiled_once(make_host):
     with host.active():
         operations(host)
         operations(host)
-    assert len(host.cupy.modules) == 10
+    assert len(host.cupy.modules) == 11
     assert {module.options for module in host.cupy.modules} == {COMPILE_OPTIONS}
     assert not any('#include "' in module.code for module in host.cupy.modules)
 

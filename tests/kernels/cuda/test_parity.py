@@ -20,10 +20,12 @@ from pc_engine.kernels import (
     mean_heatmap,
     merge_clusters,
     pixel_columns,
+    resize_maps,
     selected_heatmap,
     to_planes,
     unit_products,
     weighted_gmm,
+    weighted_heatmap,
 )
 
 FEW = settings(deadline=None, max_examples=60)
@@ -321,6 +323,48 @@ def test_selected_heatmaps_of_other_grids_and_of_nothing(device):
     np.testing.assert_allclose(device(selected_heatmap, layers), selected_heatmap(layers), atol=1e-5)
     nothing = [(layers[0][0], np.zeros((2, 0), int))]
     np.testing.assert_array_equal(device(selected_heatmap, nothing), np.zeros((2, 6, 6)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("factor", [0.0, 1.5, np.array([0.0, 1.0, 2.5])], ids=["none", "one", "each"])
+@pytest.mark.parametrize("top", [None, 5])
+def test_weighted_heatmaps_agree(device, maps, dtype, factor, top):
+    maps, weights = maps.astype(dtype), np.random.default_rng(1).standard_normal((3, 33)).astype(dtype)
+    found = device(weighted_heatmap, maps, weights, factor, top)
+    expected = weighted_heatmap(maps, weights, factor, top)
+    assert found.dtype == expected.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_weighted_heatmaps_of_values_that_are_not_finite_agree(device):
+    maps = np.ones((4, 2, 3, 3), np.float32)
+    maps[0, 0, 0, 0], maps[1], maps[2, 1, 2, 2] = np.nan, 3e38, -np.inf
+    weights = np.full((4, 2), 2, np.float32)
+    for factor in (0.0, 0.5):
+        with np.errstate(over="ignore", invalid="ignore"):
+            expected = weighted_heatmap(maps, weights, factor)
+        np.testing.assert_array_equal(device(weighted_heatmap, maps, weights, factor), expected)
+    assert device(weighted_heatmap, maps[:, :, :0], weights).shape == (4, 0, 3)
+    np.testing.assert_array_equal(device(weighted_heatmap, maps[:, :0], weights[:, :0]), np.zeros((4, 3, 3)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("new", [(7, 7), (14, 14), (28, 28), (9, 5), (1, 1), (5, 28)], ids=str)
+def test_resized_maps_agree(device, maps, dtype, new):
+    maps = maps.astype(dtype)
+    found, expected = device(resize_maps, maps, *new), resize_maps(maps, *new)
+    assert found.dtype == expected.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=2e-3 if dtype == np.float16 else 1e-6, atol=1e-6)
+    np.testing.assert_array_equal(device(resize_maps, maps[0, 0], *new), found[0, 0])
+
+
+@pytest.mark.parametrize("new", [(7, 14), (14, 7), (13, 14), (21, 21)], ids=str)
+def test_a_cell_that_is_no_number_spoils_only_what_is_resized_from_it(device, new):
+    maps = np.ones((1, 7, 7), np.float32)
+    maps[0, 3, 4] = np.nan
+    found = np.isnan(device(resize_maps, maps, *new)[0])
+    apart = [np.abs((np.arange(size) + 0.5) * 7 / size - 0.5 - at) < 1 for size, at in zip(new, (3, 4), strict=True)]
+    np.testing.assert_array_equal(found, np.outer(*apart))
 
 
 # Channels last

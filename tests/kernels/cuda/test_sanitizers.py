@@ -17,10 +17,12 @@ from pc_engine.kernels import (
     mean_heatmap,
     merge_clusters,
     pixel_columns,
+    resize_maps,
     selected_heatmap,
     to_planes,
     unit_products,
     weighted_gmm,
+    weighted_heatmap,
 )
 from pc_engine.kernels.cuda import FOLDER, SOURCES, STATIC_SHARED_BYTES, cuda_source
 
@@ -60,6 +62,8 @@ def run_all(host, bumps):
     host(weighted_gmm, corners, np.array([2]), max_components=2, means_init=far, max_iter=2)
     host(channel_max, maps)
     host(mean_heatmap, maps)
+    host(weighted_heatmap, maps, maps[:, :, 0, 0], np.array([0.5, 1.0]))
+    host(resize_maps, maps, 9, 5)
     host(selected_heatmap, [(maps, indices)] * 2)
     host(to_planes, maps)
     host(unit_products, maps.reshape(2, -1), np.ones((5, 9 * 36), np.float32))
