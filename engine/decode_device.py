@@ -42,10 +42,10 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _RGB = b"RGB"
 
 _BYTES_PER_PIXEL = 3
-# Of a GPU's memory, what photos in full may take. nvImageCodec works in about as much again, and most is the network's.
-# An eighth is 1 GB on a card of 8 GB, some 28 photos of 12 megapixels: enough to keep it busy. With 80 GB, a batch of
-# such photos is one piece.
-_SHARE_OF_MEMORY = 8
+# Of the memory that the network left free, what photos in full may take: nvImageCodec works in about as much again, and
+# what follows the network needs some. A quarter is 1 GB where 4 are free, or some 28 photos of 12 megapixels: enough to
+# keep a card busy. Where 37 are free, a batch of 256 such photos is one piece.
+_SHARE_OF_MEMORY = 4
 
 #: A file as it is, decoded to the size asked for, or with the reason why it cannot be.
 File = bytes | DecodedImage | ImageError
@@ -201,6 +201,8 @@ class BatchDecoder:
 class DeviceDecoder:
     """A `BatchDecoder` on a GPU, with a stream of its own; threads that use it wait for each other.
 
+    It is to be made once the network has its memory: how many large photos are decoded at a time depends on the rest.
+
     Parameters
     ----------
     device
@@ -228,10 +230,10 @@ class DeviceDecoder:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         with cuda_errors("starting to decode"), on_device(self._index):
             self._stream = cupy.cuda.Stream(non_blocking=True)
-            _, memory = cupy.cuda.runtime.memGetInfo()
+            free, _ = cupy.cuda.runtime.memGetInfo()
         self._decoder = BatchDecoder(
             *(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),
-            piece_pixels=memory // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL,
+            piece_pixels=free // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL,
             settle=self._stream.synchronize,
         )
         self._lock = threading.Lock()

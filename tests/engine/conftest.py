@@ -83,8 +83,8 @@ class PretendedGpu:
         Raised when a device is left that was made current.
     largest
         Most values in an array; a larger one does not fit into the memory.
-    memory
-        Bytes in all.
+    free
+        Bytes of its memory that nothing uses.
     """
 
     name: str = "NVIDIA H200"
@@ -97,7 +97,7 @@ class PretendedGpu:
     launched_on: set[int] = field(default_factory=set)
     device_exit: Exception | None = None
     largest: int | None = None
-    memory: int = 8 << 30
+    free: int = 8 << 30
 
     def __post_init__(self) -> None:
         self.local, self.lock = threading.local(), threading.Lock()
@@ -172,7 +172,7 @@ def _make_cupy(gpu: PretendedGpu, host: ModuleType) -> ModuleType:
     cupy.cuda.runtime.getDeviceCount = lambda: gpu.count
     cupy.cuda.runtime.getDeviceProperties = lambda _: {"name": gpu.name.encode(), "major": 9, "minor": 0}
     cupy.cuda.runtime.driverGetVersion = lambda: gpu.driver
-    cupy.cuda.runtime.memGetInfo = lambda: (gpu.memory // 2, gpu.memory)
+    cupy.cuda.runtime.memGetInfo = lambda: (gpu.free, 80 << 30)
     cupy.cuda.driver = SimpleNamespace(CUDADriverError=CUDARuntimeError)
     cupy.cuda.memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
     cupy.cuda.nvrtc = SimpleNamespace(getVersion=lambda: (13, 0))
