@@ -101,7 +101,7 @@ class BatchDecoder:
     max_pixels
         A JPEG that has more is left to them.
     piece_pixels
-        The codec gets files of so many pixels together at once, or a single one; None for no limit.
+        The codec gets files of so many pixels together at once, and none that has more; None for no limit.
     settle
         Waits for what was resized: a piece is freed then.
     """
@@ -119,8 +119,10 @@ class BatchDecoder:
         settle: Callable[[], object] = lambda: None,
     ) -> None:
         self._codec, self._resize, self._xp, self._pool = codec, resize, xp, pool
-        self._on_host, self._max_pixels = on_host, max_pixels
-        self._piece_pixels, self._settle = piece_pixels, settle
+        self._on_host, self._settle = on_host, settle
+        # A photo that may not fit into a GPU's memory would end the run: even a batch of it alone would be too large.
+        self._piece_pixels = piece_pixels
+        self._max_pixels = max_pixels if piece_pixels is None else min(max_pixels, piece_pixels)
 
     def takes(self, data: bytes) -> bool:
         """Whether the codec decodes such a file; see `plain_jpeg_pixels`."""
@@ -163,7 +165,7 @@ class BatchDecoder:
         return DecodedBatch(pixels, tuple(images), tuple(errors), on_device)
 
     def _in_pieces(self, files: Mapping[int, tuple[bytes, int]]) -> Iterator[dict[int, bytes]]:
-        """Part files, each with its pixels, in order into pieces of no more than so many together, or of one file."""
+        """Part files, each with its pixels, in order into pieces of no more than so many together."""
         piece: dict[int, bytes] = {}
         total = 0
         for k, (one, count) in files.items():

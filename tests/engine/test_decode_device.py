@@ -149,7 +149,7 @@ PIECES = [encode(photo(*size)) for size in ((320, 240), (100, 100), (90, 110), (
 
 @pytest.mark.parametrize(
     ("limit", "pieces"),
-    [(None, [5]), (1, [1] * 5), (90_000, [2, 1, 1, 1]), (97_000, [3, 1, 1]), (630_064, [3, 2]), (10**7, [5])],
+    [(None, [5]), (630_000, [3, 1, 1]), (630_064, [3, 2]), (640_000, [3, 2]), (10**7, [5])],
 )
 def test_photos_are_decoded_in_pieces_that_fit_and_come_out_the_same(
     limit: int | None, pieces: list[int], pool: ThreadPoolExecutor
@@ -168,6 +168,15 @@ def test_photos_are_decoded_in_pieces_that_fit_and_come_out_the_same(
         if one is not None and other is not None:
             np.testing.assert_array_equal(one.pixels, other.pixels)
             assert (one.width, one.height) == (other.width, other.height)
+
+
+def test_a_photo_larger_than_a_piece_is_left_to_the_cpu(pool: ThreadPoolExecutor) -> None:
+    codec = FakeCodec()
+    decoder = BatchDecoder(codec, HostResizer(), np, pool, piece_pixels=320 * 240)
+    assert [decoder.takes(one) for one in PIECES] == [True, True, True, False, True]
+    batch = decoder.decode(PIECES, *SIZE)
+    assert codec.seen == [*PIECES[:3], PIECES[4]]
+    np.testing.assert_array_equal(batch.pixels[3], decode_bytes(PIECES[3], *SIZE).pixels)
 
 
 class PieceCodec(FakeCodec):
