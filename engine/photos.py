@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from pc_engine.decode import MAX_PIXELS, Limits, display_image, lift_pillow_limit
+from pc_engine.moved_photos import MovedPhotos
 from pc_engine.sources import read_image
 from pc_engine.sources.addresses import is_address
 from pc_engine.sources.parquet_shards import row_of
@@ -27,9 +28,22 @@ class RunPhotos:
 
     A relative path is one from the folder that the run was started in. What does not lie there from the present one is
     looked for from the folders above the run directory, so that a run may be looked at from anywhere.
+
+    Parameters
+    ----------
+    directory
+        The run directory.
+    moved_to
+        The folder that its photos lie in now, see `MovedPhotos`; None where they lie as they did.
+
+    Raises
+    ------
+    UsageError
+        If there is no such folder.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, moved_to: Path | None = None) -> None:
+        self._moved = None if moved_to is None else MovedPhotos(directory, moved_to)
         self._bases = [Path.cwd(), *directory.absolute().parents]
         self._base_of: dict[str, Path] = {}
         self._absent: set[str] = set()
@@ -38,11 +52,12 @@ class RunPhotos:
         """Return the absolute path of the file that a row's path names, there or not; None for an address."""
         if is_address(path):
             return None
+        path = self._now(path)
         return self._find_stored(path) or self._likely_base(os.path.dirname(path)) / path
 
     def is_gone(self, path: str) -> bool:
         """Whether a row's path names a file that is nowhere; what an address leads to is not looked at."""
-        return not is_address(path) and self._find_stored(path) is None
+        return not is_address(path) and self._find_stored(self._now(path)) is None
 
     def read(self, path: str) -> bytes:
         """Return the bytes of the photo that a row's path names.
@@ -63,6 +78,9 @@ class RunPhotos:
         if archive is None or not os.path.lexists(archive):
             return address
         return f"{inside}{separator}{archive}{last.removeprefix(shard)}"
+
+    def _now(self, path: str) -> str:
+        return path if self._moved is None else self._moved.path(path)
 
     def _find_stored(self, path: str) -> Path | None:
         found = self._find(path)

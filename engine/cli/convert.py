@@ -26,6 +26,7 @@ def convert(
         str | None,
         typer.Option("--relative-to", help="Folder below which images are named; left out, the one they share."),
     ] = None,
+    photos: options.Photos = None,
     image_root: Annotated[
         str | None,
         typer.Option(
@@ -43,7 +44,7 @@ def convert(
     """
     with progress("reading", quiet=quiet or as_json) as tracker:
         rows = _Rows(run, tracker, to)
-        conversion = convert_rows(rows, to, out, Settings(min_score, relative_to, image_root, run), fresh=fresh)
+        conversion = convert_rows(rows, to, out, Settings(min_score, relative_to, image_root, run, photos), fresh=fresh)
     if as_json:
         print_json(conversion.to_dict())
     elif not quiet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -101,6 +102,14 @@ Isolate = Annotated[
 ]
 ImageSeconds = Annotated[
     float | None, typer.Option("--image-seconds", help="With --isolate: longest time to decode one image [60].")
+]
+Photos = Annotated[
+    Path | None,
+    typer.Option(
+        "--photos",
+        metavar="DIR",
+        help="Where the photos lie, if not where they did in the run: below DIR, under the same names.",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress and no table.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import number_of_images, print_json, print_line, progress, remark
+from pc_engine.cli.console import number_of_images, print_json, print_line, printable, progress, remark
 
 # A page with more thumbnails than this is too large to be mailed, and takes a while to be opened.
 _MANY_THUMBNAILS = 100_000_000
@@ -21,6 +21,7 @@ def report(
         Path | None,
         typer.Option("--compare", metavar="RUN", help="Another run over the same photos, to see where they disagree."),
     ] = None,
+    photos: options.Photos = None,
     thumbnails: Annotated[
         bool | None,
         typer.Option(
@@ -45,6 +46,7 @@ def report(
             directory,
             out,
             compare=compare,
+            photos=photos,
             thumbnails=thumbnails,
             workers=workers,
             shrinking=lambda done, total: tracker.restart("thumbnails", done, total, "images"),
@@ -53,8 +55,9 @@ def report(
         remark(quiet)(f"The page has {written.size / 1e6:,.0f} MB: with --no-thumbnails it would open faster.")
     if written.without_photo:
         remark(quiet)(
-            f"{written.without_photo:,} of {written.done:,} photos were not found or could not be read, and the page "
-            f"does not show them: bring them back, or start the command in the folder that the run was started in."
+            f"{written.without_photo:,} of {written.done:,} photos were not found or could not be read, such as "
+            f"{printable(written.missing or '')}, and the page does not show them: if they lie elsewhere now, say "
+            f"where with --photos DIR."
         )
     if written.in_archives:
         remark(quiet)(

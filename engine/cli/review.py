@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
-from pc_engine.cli.console import number_of_images, print_line
+from pc_engine.cli import options
+from pc_engine.cli.console import number_of_images, print_line, printable
 
 
 def review(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to 'pc-engine run --out'.")],
+    photos: options.Photos = None,
     port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 takes a free one.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open nothing.")] = False,
 ) -> None:
@@ -23,7 +25,9 @@ def review(
     """
     from pc_engine.review import ReviewServer, ReviewSession
 
-    session = ReviewSession(directory)
+    session = ReviewSession(directory, photos)
+    if (missing := session.missing()) is not None:
+        print_line(f"{printable(missing)} is not there: if the photos lie elsewhere now, say where with --photos DIR.")
     with ReviewServer(session, port) as server:
         print_line(
             f"Reviewing {number_of_images(session.n_images)}, {session.n_reviewed:,} of them reviewed before, at"
@@ -34,14 +38,15 @@ def review(
             webbrowser.open(server.opening_url)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
-    print_line(_farewell(session.n_changed, session.n_reviewed, directory))
+    print_line(_farewell(session.n_changed, session.n_reviewed, directory, photos))
 
 
-def _farewell(changed: int, reviewed: int, directory: Path) -> str:
+def _farewell(changed: int, reviewed: int, directory: Path, photos: Path | None) -> str:
     if not reviewed:
         return "No image was reviewed."
+    moved = "" if photos is None else f"@{photos}"
     return (
         f"Images reviewed: {changed:,} now, {reviewed:,} of the run so far. "
         f"'pc-engine convert {directory} --to FORM' honours that, and "
-        f"'pc-engine fit-counter run:{directory} --model MODEL' lets the next run learn from it."
+        f"'pc-engine fit-counter run:{directory}{moved} --model MODEL' lets the next run learn from it."
     )

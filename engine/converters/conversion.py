@@ -104,8 +104,11 @@ def convert(
     form = _format(to)
     if settings.image_root is not None and form is not label_studio.FORMAT:
         raise UsageError(f"--image-root is for {label_studio.FORMAT.name}: {to} names images below their folder.")
+    if settings.photos is not None and not form.links:
+        raise UsageError(f"--photos is for {yolo.FORMAT.name}: {to} names images, and needs none of them.")
     with Staging(out, form, fresh=fresh) as staging:
-        survey = survey_rows(rows(), settings.relative_to, None if settings.run is None else RunPhotos(settings.run))
+        photos = None if settings.run is None else RunPhotos(settings.run, settings.photos)
+        survey = survey_rows(rows(), settings.relative_to, photos)
         try:
             conversion = _write(rows(), form, staging.folder, survey, settings, out)
             staging.publish(conversion.to_dict())

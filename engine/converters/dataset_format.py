@@ -29,6 +29,8 @@ class Settings:
         The folder below which images are named; None for the innermost that holds all of them.
     run
         The run directory: photos that its rows name by relative paths are found from above it, too.
+    photos
+        The folder that the photos lie in now; None where they lie as they did in the run.
     image_root
         Label Studio only: what comes before an image's name in its URL; None for its local storage.
 
@@ -42,6 +44,7 @@ class Settings:
     relative_to: str | None = None
     image_root: str | None = None
     run: Path | None = None
+    photos: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_score <= 1:  # NaN fails, too

@@ -6,7 +6,6 @@ A place is a tuple of names, outermost first: ``("/", "data", "a.jpg")`` for ``/
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from pathlib import Path, PurePath
@@ -37,16 +36,6 @@ def _link_parts(link: str) -> Place:
     names = tuple(name for name in link[scheme.end() :].split("/") if name not in ("", "."))
     # An archive's scheme says nothing about where the archive is.
     return names if scheme.group().lower() in ("tar://", "zip://") else (scheme.group(), *names)
-
-
-def shared_folder(folder: Place | None, place: Place) -> Place:
-    """Return the innermost folder of an image and of those before, whose own is ``folder`` (None: there were none)."""
-    if folder is None:
-        return place[:-1]
-    if place[: len(folder)] == folder and len(place) > len(folder):
-        return folder
-    pairs = zip(folder, place[:-1], strict=False)
-    return tuple(name for name, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def name_of(place: Place) -> str:

@@ -76,8 +76,8 @@ class _YoloWriter:
         remarks = []
         if self._absent:
             remarks.append(
-                f"{self._absent:,} of {self._listed:,} images of the list are not there: bring the photos to {IMAGES}/ "
-                f"in the data set, or make a link of that name to their folder."
+                f"{self._absent:,} of {self._listed:,} images of the list are not there: say where the photos lie "
+                f"with --photos DIR, or bring them to {IMAGES}/ in the data set."
             )
         if self._unread:
             remarks.append(

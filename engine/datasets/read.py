@@ -26,7 +26,7 @@ KNOWN_FORMS = (
     "sos:DIR, sos:DIR#train or sos:DIR#test (SOS and ESOS as distributed)",
     "mso:DIR (MSO as distributed)",
     "coco:FILE or coco:FILE@IMAGES_DIR (COCO instances)",
-    "run:DIR (the images of a run that were reviewed)",
+    "run:DIR or run:DIR@PHOTOS_DIR (the images of a run that were reviewed, in the folder that they lie in now)",
     "yolo:FILE, or yolo:FILE#train, #val or #test (the YAML file of a YOLO data set)",
 )
 
@@ -62,7 +62,7 @@ def read_labelled(spec: str) -> LabelledSet:
         if kind == "coco":
             return _read_coco(rest)
         if kind == "run":
-            return read_reviewed_run(_path(rest))
+            return _read_run(rest)
         if kind == "yolo":
             return _read_yolo(rest)
     path = _path(spec)
@@ -138,6 +138,13 @@ def _read_coco(rest: str) -> LabelledSet:
     if not folder.is_dir():
         raise DataError(f"The images folder {folder} of coco:{rest} does not exist.")
     return read_coco(_path(file), folder)
+
+
+def _read_run(rest: str) -> LabelledSet:
+    directory, at_sign, photos = rest.rpartition("@")
+    if not at_sign or _path(rest).is_dir():  # a folder's own name may hold an '@'
+        return read_reviewed_run(_path(rest))
+    return read_reviewed_run(_path(directory), _path(photos))
 
 
 def _read_yolo(rest: str) -> LabelledSet:

@@ -10,24 +10,33 @@ from pc_engine.errors import DataError
 from pc_engine.photos import RunPhotos
 
 
-def read_reviewed_run(directory: Path) -> LabelledSet:
+def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSet:
     """Read the reviewed images of a run directory: counts, no boxes.
+
+    Parameters
+    ----------
+    directory
+        The run directory.
+    photos
+        The folder that the photos lie in now; None where they lie as they did in the run.
 
     Raises
     ------
     DataError
         If the folder is no run directory, or none of its images was reviewed and is still there.
+    UsageError
+        If ``photos`` is no folder.
     """
     if not directory.is_dir():
         raise DataError(f"There is no folder {directory}: name the folder given to 'pc-engine run --out'.")
-    photos = RunPhotos(directory)
+    found = RunPhotos(directory, photos)
     builder = LabelledSetBuilder(directory.name, directory)
     n_reviewed = 0
     for row in corrected_rows(directory):
         if not row.get("reviewed"):
             continue
         n_reviewed += 1
-        file = photos.file(row["path"])
+        file = found.file(row["path"])
         if file is None:
             builder.skip(row["path"], "it is not a file of this machine: copy it to one to fit on it")
         else:

@@ -41,6 +41,8 @@ class Report:
         Rows of the run, and those of images that could be done.
     without_photo
         Images that could be done whose photo was not found, or for a thumbnail not read.
+    missing
+        Where the first of them was looked for; None where there is none.
     in_archives
         Images that could be done whose photos are no files, and have no thumbnails.
     thumbnails
@@ -51,6 +53,7 @@ class Report:
     images: int
     done: int
     without_photo: int
+    missing: str | None
     in_archives: int
     thumbnails: int
     size: int
@@ -61,6 +64,7 @@ def write_report(
     out: Path | None = None,
     *,
     compare: Path | None = None,
+    photos: Path | None = None,
     thumbnails: bool | None = None,
     workers: int | None = None,
     shrinking: Callable[[int, int], None] = lambda _done, _total: None,
@@ -75,6 +79,8 @@ def write_report(
         The file to write; ``report.html`` in the run directory where None.
     compare
         Another run over the same photos, whose counts are shown beside this one's.
+    photos
+        The folder that the photos lie in now; None where they lie as they did in the run.
     thumbnails
         Put a small picture of every photo into the page (True), which otherwise refers to the photos where they lie; of
         those only that browsers do not show (None, see `pc_engine.browser_formats`), or of none (False).
@@ -86,32 +92,36 @@ def write_report(
     Raises
     ------
     UsageError
-        If the directory holds no rows, or the run to compare with none of the same photos.
+        If the directory holds no rows, or the run to compare with none of the same photos, or ``photos`` is no folder.
     PcEngineError
         If the page cannot be written.
     """
     path = directory / REPORT_FILE if out is None else out
-    photos = RunPhotos(directory)
-    comparison = None if compare is None else Comparison(compare, photos)
+    found = RunPhotos(directory, photos)
+    # Two runs name the same photos, wherever these lie now.
+    comparison = None if compare is None else Comparison(compare, RunPhotos(directory))
     tables, collector = Tables(), FigureCollector()
     rows: list[str] = []
     shown: list[tuple[str, int] | None] = []
     examples: list[str] = []
     is_done = bytearray()
     without_photo = in_archives = n_made = 0
+    missing: str | None = None
     for row in corrected_rows(directory):
         collector.add(row)
         rows.append(script_json(compact_row(row, tables, None if comparison is None else comparison.answer(row))))
         if len(tables.folders) > len(examples):
             examples.append(row["path"])
         is_done.append(row["status"] == "ok")
-        wanted = _wants_thumbnail(row, photos) if thumbnails is None else thumbnails
+        wanted = _wants_thumbnail(row, found) if thumbnails is None else thumbnails
         shown.append((row["path"], (row["width"] or 0) * (row["height"] or 0)) if wanted else None)
         if is_done[-1] and not wanted:
-            without_photo += photos.is_gone(row["path"])
+            if found.is_gone(row["path"]):
+                without_photo += 1
+                missing = missing or row["path"]
             in_archives += not is_file(row["path"])
     head = {
-        **page_head(directory, tables, [_address(example, photos, path) for example in examples]),
+        **page_head(directory, tables, [_address(example, found, path) for example in examples]),
         "figures": collector.figures(run_facts(directory)),
         "compare": None if comparison is None else comparison.figures(),
         "thumbnailsPerPart": PER_PART if any(shown) else None,
@@ -121,19 +131,20 @@ def write_report(
     def data() -> Iterator[tuple[str, Iterable[str]]]:
         yield "head", [script_json(head)]
         yield "rows", json_array(rows)
-        nonlocal without_photo, n_made
-        addresses = thumbnail_addresses(shown, photos, workers or usable_cores(), shrinking)
+        nonlocal without_photo, missing, n_made
+        addresses = thumbnail_addresses(shown, found, workers or usable_cores(), shrinking)
         for part in range(0, len(shown) if any(shown) else 0, PER_PART):
             made = list(islice(addresses, PER_PART))
             n_made += sum(map(bool, made))
-            without_photo += sum(
-                done and asked is not None and not address
-                for done, asked, address in zip(is_done[part:], shown[part:], made, strict=False)
-            )
+            for done, asked, address in zip(is_done[part:], shown[part:], made, strict=False):
+                if done and asked is not None and not address:
+                    without_photo += 1
+                    missing = missing or asked[0]
             yield f"thumbnails-{part // PER_PART}", [script_json(made)]
 
     _write(path, render_page(_PARTS, f"{head['name']} - pc-engine", data(), policy=_POLICY))
-    return Report(path, len(rows), sum(is_done), without_photo, in_archives, n_made, path.stat().st_size)
+    where = None if missing is None else os.fspath(found.file(missing) or missing)
+    return Report(path, len(rows), sum(is_done), without_photo, where, in_archives, n_made, path.stat().st_size)
 
 
 def _wants_thumbnail(row: Mapping[str, Any], photos: RunPhotos) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from array import array
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,8 @@ from pc_engine.writers import iter_rows
 
 _OWN = Path(__file__).parent / "assets"
 _PARTS = PageParts((SHARED / "page.css", _OWN / "review.css"), _OWN / "review.js")
+# On a slow disk somebody would wait for all of them.
+_LOOKED_FOR = 100
 _POLICY = "img-src 'self' data:; connect-src 'self'"
 
 
@@ -46,17 +49,20 @@ class ReviewSession:
     ----------
     directory
         The run directory.
+    photos
+        The folder that its photos lie in now; None where they lie as they did in the run.
 
     Raises
     ------
     UsageError
-        If it holds no rows.
+        If it holds no rows, or ``photos`` is no folder.
     DataError
         If its corrections cannot be read.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, photos: Path | None = None) -> None:
         self.directory = directory
+        self._photos = RunPhotos(directory, photos)
         self._tables = Tables()
         self._rows = bytearray()
         self._ends = array("Q")
@@ -71,7 +77,7 @@ class ReviewSession:
         self._load(read_corrections(directory))
         self._folders = list(self._tables.folders)
         self._classes = list(self._tables.classes)
-        self._pictures = Pictures(RunPhotos(directory), usable_cores())
+        self._pictures = Pictures(self._photos, usable_cores())
 
     @property
     def n_images(self) -> int:
@@ -87,6 +93,16 @@ class ReviewSession:
     def n_changed(self) -> int:
         """Images that were reviewed in this session."""
         return len(self._changed)
+
+    def missing(self) -> str | None:
+        """Return where one of the first photos was looked for that is not there; None where they are."""
+        for index in range(min(self.n_images, _LOOKED_FOR)):
+            row = self._row(index)
+            path = self._path(index, row)
+            is_done = any(count is not None for count in row[4:5])
+            if is_done and self._photos.is_gone(path):
+                return os.fspath(self._photos.file(path) or path)
+        return None
 
     def page(self) -> Iterator[str]:
         """Yield the page, piece by piece, as things stand now."""

@@ -37,9 +37,35 @@ def test_photos_that_are_gone_are_said(pc_engine, scenes, tiny_directory, tmp_pa
     for options in ((), ("--thumbnails",)):
         outcome = pc_engine("report", out, *options)
         assert outcome.code == 0
-        assert "5 of 5 photos were not found or could not be read" in " ".join(outcome.err.split())
+        said = " ".join(outcome.err.split())
+        assert f"5 of 5 photos were not found or could not be read, such as {scenes}/" in said
+        assert "say where with --photos DIR" in said
         assert pc_engine("report", out, *options, "--json").json()["without_photo"] == 5
     assert pc_engine("report", out, "--quiet").err == ""
+
+
+def test_photos_that_moved_are_found(pc_engine, scenes, tiny_directory, tmp_path):
+    out = run(pc_engine, scenes, tiny_directory, tmp_path / "run")
+    other = run(pc_engine, scenes, tiny_directory, tmp_path / "other", "c2p")
+    moved = scenes.rename(tmp_path / "moved")
+    assert pc_engine("report", out, "--photos", moved, "--compare", other).err == ""
+    assert '"moved/"' in (out / "report.html").read_text() or '"../moved/"' in (out / "report.html").read_text()
+    assert pc_engine("report", out, "--photos", moved, "--thumbnails", "--json").json()["thumbnails"] == 5
+    refused = pc_engine("report", out, "--photos", tmp_path / "absent")
+    assert refused.code == 2
+    assert "There is no folder" in refused.err
+
+
+def test_a_review_says_that_photos_are_gone_and_finds_them(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
+    out = run(pc_engine, scenes, tiny_directory, tmp_path / "run")
+    moved = scenes.rename(tmp_path / "moved")
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", lambda self, poll_interval=0.5: None)
+    outcome = pc_engine("review", out, "--no-browser")
+    assert "is not there: if the photos lie elsewhere now, say where with --photos DIR." in outcome.out
+    append_correction(out, Correction(read_rows(out)[0]["path"], 3, (), WHEN))
+    outcome = pc_engine("review", out, "--no-browser", "--photos", moved)
+    assert "is not there" not in outcome.out
+    assert f"fit-counter run:{out}@{moved}" in outcome.out
 
 
 def test_photos_in_archives_are_said_unless_they_are_put_inside(pc_engine, scenes, tiny_directory, tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pc_engine.converters import Conversion, Settings, convert
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result, error_result
+from pc_engine.writers import PartitionWriter
 
 CLASSES = {3: "goldfish, Carassius auratus", 7: "crane", 9: "crane", 12: 'bell "cote" & <co>'}
 
@@ -43,6 +44,20 @@ def make_row() -> Callable[..., dict[str, Any]]:
         return {**result.to_dict(), **columns}
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_rows() -> Callable[[Path, Iterable[dict[str, Any]]], Path]:
+    """Return ``write(directory, rows)``, which makes a run directory of them."""
+
+    def write(directory: Path, rows: Iterable[dict[str, Any]]) -> Path:
+        directory.mkdir()
+        with PartitionWriter(directory, "jsonl") as writer:
+            for row in rows:
+                writer.write(Result.from_dict(row))
+        return directory
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pc_engine.converters.naming import label_file, local_folder, name_of, place_among, place_of, shared_folder
+from pc_engine.converters.naming import label_file, local_folder, name_of, place_among, place_of
+from pc_engine.moved_photos import shared_folder
 from pc_engine.photos import RunPhotos
 
 

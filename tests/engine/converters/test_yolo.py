@@ -11,6 +11,7 @@ from PIL import Image
 
 from pc_engine.converters import yolo
 from pc_engine.datasets import Box, read_labelled
+from pc_engine.errors import UsageError
 from pc_engine.result import BoxPointer, EllipsePointer
 
 yaml = pytest.importorskip("yaml", reason="PyYAML reads data.yaml here")
@@ -91,8 +92,19 @@ def test_images_that_the_list_does_not_lead_to_are_said(make_row, save, draw_pho
     rows = [make_row(str(tmp_path / "photos/a.png")), make_row(str(tmp_path / "photos/b/a.png"))]
     draw_photos(tmp_path, rows[:1])
     conversion = save(rows, "yolo", tmp_path / "set")
-    assert conversion.remark.startswith("1 of 2 images of the list are not there: bring the photos to images/")
+    assert conversion.remark.startswith("1 of 2 images of the list are not there: say where the photos lie")
     assert conversion.to_dict()["remark"] == conversion.remark
+
+
+def test_the_photos_are_found_where_they_lie_now(make_row, save, draw_photos, write_rows, tmp_path) -> None:
+    rows = [make_row("/mnt/photos/a.png"), make_row("/mnt/photos/b/a.png")]
+    draw_photos(tmp_path, [make_row("now/a.png"), make_row("now/b/a.png")])
+    settings = {"run": write_rows(tmp_path / "run", rows), "photos": tmp_path / "now"}
+    conversion = save(rows, "yolo", tmp_path / "set", **settings)
+    assert conversion.remark == ""
+    assert os.path.samefile(tmp_path / "set/images", tmp_path / "now")
+    with pytest.raises(UsageError, match="--photos is for yolo"):
+        save(rows, "coco", tmp_path / "run.json", **settings)
 
 
 def test_formats_that_many_trainers_leave_out_are_said(make_row, save, draw_photos, tmp_path) -> None:

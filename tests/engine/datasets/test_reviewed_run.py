@@ -57,6 +57,15 @@ def test_the_photos_are_found_from_another_folder(run: Path, monkeypatch: pytest
     assert read_labelled(f"run:{run}").images == (LabelledImage(run.parent / "photos" / "c.jpg", 3),)
 
 
+def test_the_photos_are_found_where_they_lie_now(run: Path) -> None:
+    review(run, "photos/c.jpg", 3)
+    (run.parent / "now").mkdir()
+    moved = (run.parent / "photos").rename(run.parent / "now" / "photos")
+    with pytest.raises(DataError, match="there is no such file"):
+        read_labelled(f"run:{run}")
+    assert read_labelled(f"run:{run}@{moved.parent}").images == (LabelledImage(moved / "c.jpg", 3),)
+
+
 def test_what_to_do_is_said_where_nothing_was_reviewed(run: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No image of .* was reviewed yet: do that with 'pc-engine review"):
         read_labelled(f"run:{run}")

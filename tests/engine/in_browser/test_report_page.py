@@ -69,6 +69,13 @@ def test_photos_are_shown_with_their_pointers(browser: Any, run: Path) -> None:
     assert all(name.startswith(("file:", "data:")) for name in resources)
 
 
+def test_photos_that_moved_are_shown(browser: Any, run: Path) -> None:
+    moved = (run.parent / "my photos").rename(run.parent / "now")
+    shown = "[...document.querySelectorAll('.tile img')].filter((image) => image.naturalWidth > 0).length === 5"
+    browser.open(write_report(run, photos=moved).path)
+    browser.wait(shown)
+
+
 def test_a_pointer_lies_where_its_pixels_are_shown(browser: Any, run: Path) -> None:
     browser.open(write_report(run).path)
     browser.wait(FIRST_PICTURE)
