@@ -5,6 +5,7 @@ import { plural, whole } from "./format.js";
 import { EVERYTHING } from "./query.js";
 
 const TYPING_MS = 150;
+const ABOUT_MARGIN = "By how much the best count's score leads the next: where it is small, the count is in doubt";
 
 /** The controls. `onchange(query)` is called whenever what they ask for has changed. */
 export class Filters {
@@ -31,7 +32,7 @@ export class Filters {
       this.range("Count", "countFrom", "countTo", { step: 1, min: 0 }),
       facets.classes.length ? this.classChoice(facets.classes) : null,
       facets.scored ? this.range("Class score", "scoreFrom", "scoreTo", { step: 0.01, min: 0, max: 1 }) : null,
-      facets.margins ? this.range("Margin", "marginFrom", "marginTo", { step: 0.01, min: 0 }) : null,
+      facets.margins ? this.range("Margin", "marginFrom", "marginTo", { step: 0.01, min: 0, title: ABOUT_MARGIN }) : null,
       facets.failures ? this.choice("Status", "status", [["all", "All"], ["ok", "Done"], ["failed", "Failed"]]) : null,
       facets.reviewed
         ? this.choice("Review", "review", [["all", "All"], ["unreviewed", "Not reviewed"], ["reviewed", "Reviewed"]])

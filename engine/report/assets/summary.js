@@ -46,7 +46,7 @@ function unfinishedText({ state, images, total }) {
 function headline(figures) {
   const counted = figures.images - figures.failed;
   const cards = [
-    figure(whole(figures.images), "images"),
+    figure(whole(figures.images), figures.images === 1 ? "image" : "images"),
     figure(whole(figures.failed), "failed", figures.failed > 0 ? "alarming" : ""),
     figure(counted ? short(figures.pointers / counted) : "–", "pointers an image"),
   ];
@@ -125,7 +125,7 @@ function countChart(bars, filter) {
     "Images by count",
     svgElement(
       "svg",
-      { class: "histogram", viewBox: `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`, role: "group" },
+      { class: bars.length > 8 ? "histogram" : "histogram few", viewBox: `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`, role: "group" },
       svgElement("line", { class: "axis", x1: 0, x2: CHART_WIDTH, y1: ROOM_ABOVE + full, y2: ROOM_ABOVE + full }),
       ...drawn,
     ),
@@ -167,7 +167,7 @@ function lineChart(lines) {
       const fill = element("span", { class: "fill" });
       fill.style.width = `${(100 * value) / most}%`;
       const parts = [
-        element("span", { class: "label" }, element("bdi", {}, label)),
+        element("span", { class: "label", dir: "auto" }, label),
         element("span", { class: "track" }, fill),
         element("span", { class: "n" }, text),
       ];

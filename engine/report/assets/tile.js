@@ -26,16 +26,18 @@ export function tile(rows, i, addresses, open) {
     body,
     element("span", { class: "badge" }, failed === null ? rows.countText(i) : "failed"),
     rows.reviewed(i) ? element("span", { class: "badge reviewed", title: "reviewed" }, "✓") : null,
-    element("span", { class: "name" }, element("bdi", {}, rows.name(i))),
-    element("span", { class: "detail" }, detail(rows, i)),
+    element("span", { class: "name", dir: "auto" }, rows.name(i)),
+    element("span", { class: "detail" }, ...detail(rows, i)),
   );
 }
 
 function detail(rows, i) {
   const parts = [];
-  if (rows.head.compare) parts.push(`${rows.head.compare.mode}: ${rows.otherCountText(i)}`);
+  if (rows.head.compare) parts.push([`${rows.head.compare.mode}: ${rows.otherCountText(i)}`]);
   const name = rows.className(i);
-  if (name !== null) parts.push(rows.classScore(i) === null ? name : `${name} ${percent(rows.classScore(i))}`);
-  else if (rows.margin(i) !== null) parts.push(`margin ${rows.margin(i).toFixed(2)}`);
-  return parts.join(" · ");
+  if (name !== null) {
+    const score = rows.classScore(i);
+    parts.push([element("bdi", {}, name), score === null ? "" : ` ${percent(score)}`]);
+  } else if (rows.margin(i) !== null) parts.push([`margin ${rows.margin(i).toFixed(2)}`]);
+  return parts.flatMap((part, k) => (k ? [" · ", ...part] : part));
 }

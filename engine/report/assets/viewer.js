@@ -1,7 +1,7 @@
 // One image, large, with all that its row says.
 
 import { element } from "./dom.js";
-import { percent } from "./format.js";
+import { percent, whole } from "./format.js";
 import { picture } from "./pictures.js";
 import { pointerDrawing } from "./pointers.js";
 
@@ -13,7 +13,7 @@ export class Viewer {
     this.addressesOf = addressesOf;
     this.stage = element("div", { class: "stage" });
     this.facts = element("dl", { class: "facts" });
-    this.title = element("h2", {});
+    this.title = element("h2", { dir: "auto" });
     this.position = element("span", { class: "position" });
     this.dialog = element(
       "dialog",
@@ -61,8 +61,8 @@ export class Viewer {
         : element("div", { class: "picture failed" }, element("p", { class: "missing" }, rows.error(number)));
     if (rows.otherPointers(number).length > 0) body.append(others);
     this.stage.replaceChildren(body);
-    this.title.replaceChildren(element("bdi", {}, rows.name(number)));
-    this.position.textContent = `${this.numbers.indexOf(number) + 1} of ${this.numbers.length}`;
+    this.title.textContent = rows.name(number);
+    this.position.textContent = `${whole(this.numbers.indexOf(number) + 1)} of ${whole(this.numbers.length)}`;
     this.facts.replaceChildren(...facts(rows, number).flatMap(([name, value]) => [
       element("dt", {}, name),
       element("dd", {}, element("bdi", {}, value)),
@@ -72,7 +72,7 @@ export class Viewer {
 
 function missingSentence(rows, i) {
   if (rows.address(i) === null) return "The photo is no file, and the page has no small picture of it: make it with --thumbnails.";
-  return "The photo cannot be shown: it is no longer there, or browsers do not show its format. A report with --thumbnails has a small picture of it, and a review shows it large.";
+  return "The photo cannot be shown: it is not there, or browsers do not show its format. If the photos lie elsewhere now, make the report with --photos DIR. A report with --thumbnails has a small picture of it, and a review shows it large.";
 }
 
 function facts(rows, i) {

@@ -1,7 +1,7 @@
 // One image, large, whose count and pointers are corrected.
 
 import { element } from "../../report/assets/dom.js";
-import { percent, plural } from "../../report/assets/format.js";
+import { percent, plural, whole } from "../../report/assets/format.js";
 import { picture } from "../../report/assets/pictures.js";
 import { Drawing } from "./drawing.js";
 import { boundsOf, moved, pointerAt } from "./shapes.js";
@@ -44,7 +44,7 @@ export class Editor {
   build() {
     const button = (text, act, attributes = {}) =>
       element("button", { type: "button", onclick: () => act(), ...attributes }, text);
-    this.title = element("h2", {});
+    this.title = element("h2", { dir: "auto" });
     this.position = element("span", { class: "position" });
     this.saveState = element("span", { class: "save-state", role: "status" });
     this.stage = element("div", { class: "stage" });
@@ -119,9 +119,9 @@ export class Editor {
     this.selected = null;
     this.lastNudge = null;
     const failed = this.rows.error(number);
-    this.title.replaceChildren(element("bdi", {}, this.rows.name(number)));
+    this.title.textContent = this.rows.name(number);
     this.title.title = this.rows.path(number);
-    this.position.textContent = `${this.numbers.indexOf(number) + 1} of ${plural(this.numbers.length, "image")}`;
+    this.position.textContent = `${whole(this.numbers.indexOf(number) + 1)} of ${whole(this.numbers.length)}`;
     this.dialog.classList.toggle("uneditable", failed !== null);
     this.stage.replaceChildren(
       failed === null
@@ -158,7 +158,7 @@ export class Editor {
     this.count.value = count ?? "";
     this.state.textContent = !editable ? "This image failed in the run." : reviewed ? "✓ Reviewed" : "Not reviewed yet";
     this.state.classList.toggle("reviewed", reviewed);
-    this.remark.textContent = !editable ? "" : this.remarkOn(count, pointers);
+    this.remark.replaceChildren(...(editable ? this.remarkOn(count, pointers) : []));
     this.accept.textContent = reviewed ? "Next" : "Accept";
     this.undoButton.disabled = !this.answers.canUndo(number);
     this.withdrawButton.disabled = !reviewed;
@@ -178,8 +178,9 @@ export class Editor {
     if (this.rows.isOpen(this.number)) parts.push(`The counter says ${count} or more.`);
     if (count !== pointers.length) parts.push(`${plural(pointers.length, "pointer")}, which is fine where not all can be pointed at.`);
     const name = this.rows.className(this.number);
-    if (name !== null) parts.push(`Class: ${name} (${percent(this.rows.classScore(this.number) ?? 0)}).`);
-    return parts.join(" ");
+    const said = [parts.map((part) => `${part} `).join("")];
+    if (name === null) return said;
+    return [...said, "Class: ", element("bdi", {}, name), ` (${percent(this.rows.classScore(this.number) ?? 0)}).`];
   }
 
   listEntry(pointer, k) {

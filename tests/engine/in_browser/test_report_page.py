@@ -235,6 +235,36 @@ def test_it_fits_a_phone(browser: Any, run: Path) -> None:
     assert browser.run("return document.querySelector('dialog').scrollWidth") <= 360
 
 
+def test_names_of_any_length_and_direction_are_read_from_their_beginning(
+    browser: Any, tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    hebrew, long = "\u05ea\u05de\u05d5\u05e0\u05d4 1.png", "x" * 250
+    run = write_run(tmp_path / "run", counted(f"/photos/{long}", 1, class_name=hebrew), counted(f"/photos/{hebrew}", 1))
+    browser.open(write_report(run).path, 360, 740)
+    styles = browser.run(
+        "return [...document.querySelectorAll('.name')].map((name) => getComputedStyle(name).direction)"
+    )
+    assert styles == ["ltr", "rtl"]
+    assert browser.texts(".detail bdi") == [hebrew]
+    browser.run("document.querySelector('.tile').click()")
+    sizes = "const dialog = document.querySelector('dialog'); return [dialog.scrollWidth, dialog.clientWidth]"
+    assert browser.run(sizes) == [360, 360]
+    browser.complaints()  # the photos are not there
+
+
+def test_why_an_image_failed_stands_below_its_badge(
+    browser: Any, tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    reason = "The file is too " + "very " * 50 + "long."
+    run = write_run(tmp_path / "run", error_result("a.jpg", reason, mode="c2p", model="tiny"))
+    browser.open(write_report(run).path, 360, 740)
+    badge, sentence, picture = (
+        browser.one(selector).rect for selector in (".tile .badge", ".tile .missing", ".tile .picture")
+    )
+    assert badge["y"] + badge["height"] <= sentence["y"]
+    assert sentence["y"] + sentence["height"] <= picture["y"] + picture["height"]
+
+
 def test_it_is_printed_on_few_pages(browser: Any, run: Path, tmp_path: Path, write_run: Callable[..., Path]) -> None:
     photo = tmp_path / "my photos" / "a.png"
     browser.open(write_report(write_run(tmp_path / "many", *(counted(photo, 1) for _ in range(1000)))).path)
