@@ -260,6 +260,8 @@ def iter_rows(directory: Path) -> Iterator[dict[str, Any]]:
 
 
 def _without_rows(directory: Path) -> str:
+    if not directory.exists():
+        return f"There is no folder {directory}: name the one given to 'pc-engine run --out'."
     found = [state.get("state") for state in states(directory)]
     if not found:
         return f"{directory} holds no rows: name the folder given to 'pc-engine run --out'."

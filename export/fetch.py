@@ -62,13 +62,15 @@ def fetch_vgg(
     names = " --classes imagenet" if pin.imagenet_classes else ""
     instead = (
         f"get {pin.file} by hand from {pin.page} and run 'pc-engine export {name} --weights {pin.file}{names} "
-        f"--out {out_dir}', or use --model lego, which needs no network."
+        f"--out {out_dir}', or use --model lego, which needs no network but knows digit objects only."
     )
     try:
         downloads.mkdir(parents=True, exist_ok=True)
         lock = WeakFileLock(downloads / f"{name}.lock")
     except OSError as error:
-        raise DownloadError(f"{downloads} cannot be made ({error.strerror}); {instead}") from None
+        raise DownloadError(
+            f"{downloads} cannot be written ({error.strerror}): say with PC_ENGINE_HOME where models may be kept."
+        ) from None
     with lock:  # a second process waits, and finds the model made
         if (out_dir / MANIFEST_FILE).is_file():
             return out_dir

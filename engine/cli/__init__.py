@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -42,19 +43,19 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("status")(status.status)
-app.command("models")(models.models)
-app.command("export")(models.export)
-app.command("build")(build.build)
-app.command("fit-signatures")(fit.fit_signatures)
-app.command("fit-counter")(fit.fit_counter)
-app.command("evaluate")(evaluate.evaluate)
-app.command("collage")(collage.collage)
-app.command("convert")(convert.convert)
 app.command("report")(report.report)
 app.command("review")(review.review)
+app.command("convert")(convert.convert)
+app.command("models")(models.models)
+app.command("doctor")(doctor.doctor)
+app.command("export")(models.export)
+app.command("build")(build.build)
+app.command("fit-counter")(fit.fit_counter)
+app.command("fit-signatures")(fit.fit_signatures)
+app.command("evaluate")(evaluate.evaluate)
+app.command("collage")(collage.collage)
 app.add_typer(lego.app, name="lego")
 app.add_typer(bench.app, name="bench")
-app.command("doctor")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -87,6 +88,9 @@ def main() -> None:
         print(f"pc-engine: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # what is written to files says so itself
+            print("pc-engine: What is printed cannot be written (No space left on device): make room.", file=sys.stderr)
+            sys.exit(1)
         if os.environ.get("PC_ENGINE_DEBUG"):
             raise
         print(

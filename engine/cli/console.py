@@ -74,7 +74,7 @@ def number_of_images(n: int) -> str:
 
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; a column whose name starts with ``>`` is aligned right."""
-    table = Table(title=None if title is None else Text(printable(title)), title_justify="left")
+    table = Table()
     for name in columns:
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
     for row in rows:
@@ -82,6 +82,9 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
     # Numbers and ranges that are folded can hardly be read: the space around them goes first.
     if Measurement.get(_out, _out.options.update_width(_ANY_WIDTH), table).maximum > _out.width:
         table.padding = 0
+    if title is not None:
+        # By itself, as a table's own title is folded to its width.
+        _out.print(Text(printable(title), style="italic"), soft_wrap=True)
     _out.print(table)
 
 

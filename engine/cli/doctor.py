@@ -46,7 +46,7 @@ def doctor(as_json: options.AsJson = False) -> None:
         for part in (*line.get("needs", ()), *line.get("backends", ())):
             _print_part(part, indent="  ")
     for line in report["optional"]:
-        _print_part(line)
+        _print_part(line, otherwise="not installed")
     for entry in report["models"]:
         print_line(f"model         {entry['name']}: {entry['state']}")
     print_line(f"models in     {report['models_directory']}")
@@ -74,6 +74,9 @@ def _examine_gpu() -> dict[str, Any]:
         found = missing or f"{describe_gpu('cuda')}."
     except BackendError as error:
         missing = found = str(error)
+    if not all(need.works for need in needs if need.name == "driver"):
+        # Most machines have no GPU, and nothing is to be done there.
+        missing = found = "No NVIDIA GPU with a driver was found: runs take the CPU."
     complete = all(need.works for need in needs) and any(backend["works"] for backend in backends)
     return {
         "name": "cuda",
@@ -110,5 +113,5 @@ def _probe(device: str) -> list[dict[str, Any]]:
     ]
 
 
-def _print_part(part: dict[str, Any], indent: str = "") -> None:
-    print_line(f"{indent + part['name']:<14}{'works' if part['works'] else 'does not work'}: {part['reason']}")
+def _print_part(part: dict[str, Any], indent: str = "", otherwise: str = "does not work") -> None:
+    print_line(f"{indent + part['name']:<14}{'works' if part['works'] else otherwise}: {part['reason']}")

@@ -18,7 +18,7 @@ _LARGEST_SEED = 2**32 - 1
 
 
 def _workers(value: int | None) -> int | None:
-    return maybe_whole_number("workers", value, MOST_THREADS)
+    return maybe_whole_number("--workers", value, MOST_THREADS)
 
 
 def _backend(value: str) -> str:
@@ -37,7 +37,7 @@ def _device(value: str) -> str:
 
 
 def _batch_size(value: int | None) -> int | None:
-    return maybe_whole_number("batch_size", value, LARGEST_BATCH)
+    return maybe_whole_number("--batch-size", value, LARGEST_BATCH)
 
 
 def _seed(value: int) -> int:

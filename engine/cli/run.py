@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pc_engine.catalogue import EMBEDDED
 from pc_engine.cli import options
 from pc_engine.cli.console import (
     Tracker,
@@ -36,7 +37,7 @@ from pc_engine.result import Result
 from pc_engine.run_directory import RunDirectory
 from pc_engine.run_state import OVERLAYS, State, Tally
 from pc_engine.sharding import Shard, parse_shard
-from pc_engine.sources import SourceImage, count_images, iter_images
+from pc_engine.sources import DEMO, SourceImage, count_images, iter_images
 from pc_engine.writers import find_format
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Folders, files, globs, tar and Parquet shards, addresses (s3://, https://, ...), @list.txt, "
             "@table.csv or @- for a list on stdin, or demo: for the built-in scenes.",
         ),
@@ -184,6 +185,9 @@ def run(
         print_json({**summary, "state": state, "out": None if out is None else str(out), **listed})
     elif not quiet:
         _print(shown, summary, out, overlay)
+    if model is None and summary["model"] == EMBEDDED and summary["n"] and set(sources) != {DEMO}:
+        # Said at the start as well, where a table has long scrolled it away.
+        say(f"These are counts of digit objects, as '{EMBEDDED}' knows no others: for photos name another --model.")
     if stopping.signal is not None:
         _say_how_to_go_on(say, out, summary["n"])
         raise typer.Exit(exit_code(stopping.signal))

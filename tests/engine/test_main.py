@@ -54,6 +54,16 @@ def test_another_encoding_is_no_reason_to_end(tmp_path):
     assert b"should not have happened" not in done.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
+def test_a_full_disk_behind_what_is_printed_is_said():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pc_engine", "models", "--json"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"pc-engine: What is printed cannot be written (No space left on device)")
+
+
 def test_what_the_package_promises_is_there():
     for name in pc_engine.__all__:
         assert getattr(pc_engine, name) is not None

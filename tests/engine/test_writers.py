@@ -234,9 +234,10 @@ def test_rows_wait_in_a_file_and_not_in_memory(
 
 
 def test_a_folder_without_rows_is_wrong_use(tmp_path: Path) -> None:
-    for directory in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(UsageError, match="holds no rows"):
-            read_rows(directory)
+    with pytest.raises(UsageError, match="holds no rows"):
+        read_rows(tmp_path)
+    with pytest.raises(UsageError, match=r"There is no folder .*gone: name the one given to"):
+        read_rows(tmp_path / "gone")
 
 
 def test_a_run_without_images_has_no_partition(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_copy_with_other_parts_takes_the_quantised_network_along(pc_engine, mo
         (("--calibrate", "photos", "--precision", "fp32"), "--calibrate goes with --precision int8 or bf16"),
         (("--out", "copy"), "--out goes with --calibrate"),
         (("--calibrate", "photos", "--precision", "int8", "--images", "5"), "--images is 5, expected at least 10."),
-        (("--calibrate", "photos", "--precision", "int8", "--workers", "-1"), "workers is -1, expected a number of"),
+        (("--calibrate", "photos", "--precision", "int8", "--workers", "-1"), "--workers is -1, expected a number of"),
         (("--calibrate", "nowhere", "--precision", "int8"), "There is no file or folder: 'nowhere'"),
         (("--calibrate", "photos/1.png", "--precision", "int8"), "Only 1 images can be read from photos/1.png"),
     ],

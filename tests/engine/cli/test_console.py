@@ -32,6 +32,12 @@ def test_one_image_is_no_plural() -> None:
     assert [number_of_images(n) for n in (0, 1, 2_000)] == ["0 images", "1 image", "2,000 images"]
 
 
+def test_the_title_of_a_narrow_table_is_in_one_piece(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = "a folder of a long name/" * 8
+    print_table(folder, ("image",), [("a.jpg",)])
+    assert capsys.readouterr().out.startswith(f"{folder}\n")
+
+
 def test_what_no_terminal_and_no_file_can_hold_is_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with kept_in(tmp_path / "tables.txt", quiet=True):
         print_table("a\x1b[2J", ("image",), [("\udce9.jpg",)])

@@ -32,7 +32,7 @@ def test_what_an_extra_adds_is_listed(pc_engine, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     lines = pc_engine("doctor").out.splitlines()
     heif = next(line for line in lines if line.startswith("pillow_heif"))
-    assert "does not work: The package 'pillow_heif' is needed to read HEIC photos" in heif
+    assert "not installed: The package 'pillow_heif' is needed to read HEIC photos" in heif
     assert "pip install 'pc-engine[heif]'" in heif
     optional = {entry["name"]: entry["works"] for entry in pc_engine("doctor", "--json").json()["optional"]}
     assert (optional["pillow_heif"], optional["h5py"]) == (False, True)
@@ -53,6 +53,7 @@ def test_all_that_a_gpu_misses_is_said_at_once(pc_engine, monkeypatch):
     works = {entry["name"]: entry["works"] for entry in found["backends"]}
     assert works == {"onnxruntime": False, "tensorrt": False, "cudnn": False}
     text = pc_engine("doctor").out
+    assert found["reason"] == "No NVIDIA GPU with a driver was found: runs take the CPU."
     assert "install NVIDIA's driver" in text
     assert text.count("pc-engine[gpu]") >= 2
 
@@ -69,7 +70,8 @@ def test_a_gpu_that_can_be_used_is_named(pc_engine, pretended, monkeypatch):
     assert found["reason"].startswith("NVIDIA H200")
 
 
-def test_a_driver_without_a_gpu_does_not_work(pc_engine, pretended, pretended_gpu):
+def test_a_driver_without_a_gpu_does_not_work(pc_engine, pretended, pretended_gpu, monkeypatch):
+    monkeypatch.setattr("pc_engine.devices.driver_found", lambda: True)
     pretended_gpu.count = 0
     found = cuda(pc_engine)
     assert (found["works"], found["reason"]) == (False, "This machine has no NVIDIA GPU: use --device cpu.")

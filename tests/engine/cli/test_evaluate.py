@@ -132,7 +132,7 @@ def test_quiet_prints_nothing(pc_engine, boxed, tiny_directory):
         (("--folds", "1"), "1 folds of 5 images"),
         (("--unseen-classes",), "add --folds 5"),
         (("--out", "labels.json/out"), "cannot be written"),
-        (("--workers", "-1"), "workers is -1, expected a number of at least 1"),
+        (("--workers", "-1"), "--workers is -1, expected a number of at least 1"),
         (("--seed", "-1"), "The seed is -1, expected a number from 0"),
     ],
 )

@@ -218,8 +218,8 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
         ((".", "--shard", "1/2"), "--shard needs a directory to write to: say where with --out DIR."),
         ((".", "--out", "rows", "--shard", "3/2"), "There is no shard 3/2: they are counted from 1/2 on."),
         ((".", "--format", "xml"), "There is no row format 'xml': choose one of parquet, jsonl."),
-        ((".", "--batch-size", "0"), "batch_size is 0, expected a number of at least 1."),
-        ((".", "--workers", "-1"), "workers is -1, expected a number of at least 1."),
+        ((".", "--batch-size", "0"), "--batch-size is 0, expected a number of at least 1."),
+        ((".", "--workers", "-1"), "--workers is -1, expected a number of at least 1."),
         ((".", "--mode", "p2c", "--cluster", "k-means"), "There is no clustering 'k-means'"),
         ((".", "--mode", "c2p", "--cluster", "dbscan"), "Mode c2p clusters nothing"),
         ((".", "--mode", "combined", "--cluster", "dbscan"), "which only density-peaks can give"),
@@ -327,3 +327,10 @@ def test_an_engine_that_does_not_go_with_the_options_is_refused(
     assert "The package 'ray' is needed to share a run out among machines: install it with" in missing.err
     assert "pip install 'pc-engine[ray]'" in missing.err
     assert not (tmp_path / "run").exists()
+
+
+def test_whoever_counts_photos_by_the_embedded_model_is_told_at_the_end(pc_engine, scenes):
+    told = "These are counts of digit objects"
+    assert told in pc_engine("run", scenes / "1.png", *MODEL).err.splitlines()[-1]
+    assert told not in pc_engine("run", scenes / "1.png", "--model", "lego", *MODEL).err
+    assert told not in pc_engine("run", "demo:", *MODEL).err
