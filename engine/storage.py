@@ -143,7 +143,10 @@ class FileCache:
         try:
             self._make_private()
         except OSError as error:
-            return f"Nothing is kept for later runs: the folder {self._directory} cannot be used ({error.strerror})."
+            return (
+                f"Nothing is kept for later runs: the folder {self._directory} cannot be used ({error.strerror}). "
+                f"PC_ENGINE_HOME may name another."
+            )
         return ""
 
     def _make_private(self) -> None:

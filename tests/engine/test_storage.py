@@ -86,6 +86,7 @@ def test_another_users_folder_is_not_used_and_that_is_said(tmp_path: Path, monke
     assert cache.get("network") is None
     assert "another user's" in distrust(tmp_path)
     assert cache.complaint().startswith("Nothing is kept for later runs: the folder")
+    assert "PC_ENGINE_HOME" in cache.complaint()
     with pytest.raises(PermissionError):
         cache.put("network", lambda path: path.write_bytes(b"compiled"))
 

@@ -125,7 +125,7 @@ export class Editor {
     this.dialog.classList.toggle("uneditable", failed !== null);
     this.stage.replaceChildren(
       failed === null
-        ? picture([this.photoAddress(number)], this.drawing.root, "The photo cannot be shown: it is no longer there, or cannot be read.")
+        ? picture([this.photoAddress(number)], this.drawing.root, "The photo cannot be shown: it is not there, or cannot be read. If the photos lie elsewhere now, start the review with --photos DIR.")
         : element("div", { class: "picture failed" }, element("p", { class: "missing" }, failed)),
     );
     this.update();
