@@ -106,6 +106,17 @@ def test_pictures_are_those_of_the_rows(run: Path) -> None:
         session.picture(2, "photo")
 
 
+def test_pictures_are_found_where_the_photos_lie_now(run: Path) -> None:
+    moved = (run.parent / "photos").rename(run.parent / "moved")
+    gone = ReviewSession(run)
+    assert gone.missing() == str(run.parent / "photos/a.png")
+    session = ReviewSession(run, moved)
+    assert session.missing() == str(moved / "gone.png")
+    assert session.picture(0, "thumbnail").startswith(b"RIFF")
+    with pytest.raises(ImageError):
+        gone.picture(0, "thumbnail")
+
+
 def test_pictures_may_have_the_pixels_of_their_rows(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pc_engine.photos.MAX_PIXELS", 1000)
     assert ReviewSession(run).picture(0, "thumbnail")
