@@ -21,7 +21,7 @@ import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from pc_engine.errors import ImageError
-from pc_engine.foreign_formats import advice_on, is_raw_photo, name_format
+from pc_engine.foreign_formats import RAW_PHOTO, advice_on, is_raw_photo, name_format
 from pc_engine.heif import heif_format, is_read
 from pc_engine.sources import read_file
 from pc_engine.sources.folders import HEAD_BYTES, looks_like_image
@@ -38,6 +38,7 @@ _FIRST_SIDEWAYS = 5  # orientations 5 to 8 swap width and height
 #: A JPEG is decoded at the smallest DCT scale that still is this many times the network's size on each axis. 1 would be
 #: cheaper, and change more counts: ``pc-engine bench decoding`` measures both.
 JPEG_OVERSAMPLING = 2
+_READ = "JPEG, PNG, WebP, BMP, TIFF, GIF"
 # libjpeg-turbo's scales are so many parts of the full size.
 _SCALES = 8
 _LONGEST_REASON = 160
@@ -209,9 +210,7 @@ def _opened(data: bytes, at_least: tuple[int, int] | None, limits: Limits) -> It
                     f"scale it down, or raise the limit (--max-pixels)."
                 )
             if header.format == "TIFF" and is_raw_photo(data, getattr(header, "tag_v2", {})):
-                raise ImageError(
-                    "It is a camera's raw photo, of which only a preview can be read here: develop it to JPEG or TIFF."
-                )
+                raise ImageError(_foreign(RAW_PHOTO))
             with limits.room(_pixels_held(header, at_least)):
                 yield header
     except UnidentifiedImageError:
@@ -338,12 +337,17 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 def _not_read(data: bytes) -> str:
     found, boxed = name_format(data), heif_format(data)
-    read = "JPEG, PNG, WebP, BMP, TIFF, GIF"
+    if found == RAW_PHOTO:
+        return _foreign(found)
     if looks_like_image(data[:HEAD_BYTES]) or (boxed is not None and is_read(boxed)):
         return "The file is truncated or damaged (its header makes no sense)."
     if found is None:
-        return f"It is not an image in a format that is read here ({read})."
-    return f"It is {found}, which is not read here: {advice_on(found, read)}."
+        return f"It is not an image in a format that is read here ({_READ})."
+    return _foreign(found)
+
+
+def _foreign(found: str) -> str:
+    return f"It is {found}, which is not read here: {advice_on(found, _READ)}."
 
 
 def _reason(error: Exception) -> str:

@@ -479,8 +479,39 @@ def test_a_raw_photo_of_canon_is_told_by_its_header() -> None:
     directory = struct.pack("<H", len(entries)) + directory + bytes(4)
     plain = b"II*\0" + struct.pack("<I", 16) + bytes(8) + directory
     assert decode_bytes(plain, *SIZE).width == 1
+    for letters in (b"CR\2\0", b"IIII"):
+        with pytest.raises(ImageError, match="a camera's raw photo"):
+            decode_bytes(plain[:8] + letters + plain[12:], *SIZE)
+
+
+def test_a_raw_photo_that_pillow_does_not_open_is_told_by_its_tags() -> None:
+    # As Pentax writes them: the first picture is the sensor's values, in a compression of its own.
+    tags = {256: 4, 257: 4, 258: 16, 259: 65535, 262: 32803, 273: 8, 277: 1, 278: 4, 279: 9}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, n) for tag, n in tags.items())
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(40)
     with pytest.raises(ImageError, match="a camera's raw photo"):
-        decode_bytes(plain[:8] + b"CR\2\0" + plain[12:], *SIZE)
+        decode_bytes(data, *SIZE)
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        decode_bytes(data[:40], *SIZE)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
+        b"FUJIFILMCCD-RAW 0201",
+        b"IIRO\x08\0\0\0",
+        b"IIRS\x08\0\0\0",
+        b"MMOR\0\0\0\x08",
+        b"IIU\0\x18\0\0\0",
+        b"II\x1a\0\0\0HEAPCCDR",
+        b"\0MRM\0\1",
+        b"FOVb\0\0\3\0",
+    ],
+)
+def test_a_raw_photo_of_a_form_of_its_own_is_told_by_its_first_bytes(start: bytes) -> None:
+    with pytest.raises(ImageError, match=r"a camera's raw photo, which is not read here: develop it to JPEG or TIFF"):
+        decode_bytes(start + bytes(200), *SIZE)
 
 
 def test_a_tiff_whose_first_picture_is_a_smaller_one_alone_is_read() -> None:
