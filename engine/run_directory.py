@@ -29,7 +29,7 @@ from pc_engine.done_names import DoneNames
 from pc_engine.durable import publish
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import Result
-from pc_engine.run_state import OVERLAYS, State, Tally, lock_run, read_state, state_file, states
+from pc_engine.run_state import OVERLAYS, State, Tally, is_state_file, lock_run, read_state, state_file, states
 from pc_engine.sharding import Shard
 from pc_engine.sources import SourceImage
 from pc_engine.stored_names import stored_name
@@ -355,6 +355,12 @@ class RunDirectory:
                 if ok or not self._retry_failed:
                     self.tally.add(ok=ok, label=row["count_label"])
                     yield row["path"]
+
+
+def is_own_file(name: str) -> bool:
+    """Whether the file at a path is called as what a run writes."""
+    path = Path(name)
+    return is_partition(path) or is_state_file(path.name) or path.name == CORRECTIONS
 
 
 def _without_failed(path: Path) -> None:

@@ -79,7 +79,12 @@ def holds_overlays(name: str, directory: Path) -> bool:
 
 
 def _state_files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.glob("run*.json") if _STATE_NAME.fullmatch(path.name))
+    return sorted(path for path in directory.glob("run*.json") if is_state_file(path.name))
+
+
+def is_state_file(name: str) -> bool:
+    """Whether a file's name is that of a ``run.json``, or of a shard's own."""
+    return _STATE_NAME.fullmatch(name) is not None
 
 
 def is_running(directory: Path, shard: Shard | None = None) -> bool:

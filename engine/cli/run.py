@@ -34,10 +34,11 @@ from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
 from pc_engine.result import Result
-from pc_engine.run_directory import RunDirectory
+from pc_engine.run_directory import RunDirectory, is_own_file
 from pc_engine.run_state import OVERLAYS, State, Tally
 from pc_engine.sharding import Shard, parse_shard
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images
+from pc_engine.sources.passed_over import PassedOver
 from pc_engine.writers import find_format
 
 if TYPE_CHECKING:
@@ -126,14 +127,15 @@ def run(
     # the pictures drawn beside them are none of these.
     overlays = None if out is None else out / OVERLAYS
     stopping = Stopping(remark_at_once(quiet))
-    images = iter_images(sources, without=overlays, stop=stopping.asked)
+    passed_over = PassedOver(lambda name: not is_own_file(name) and (part is None or part.holds(name)))
+    images = iter_images(sources, without=overlays, stop=stopping.asked, passed_over=passed_over.add)
     say, silent = remark(quiet), quiet or as_json
     if out is None and not as_json and _STDIN not in sources:
         # Before a model is chosen for nothing, or even fetched.
         first = next(images, None)
         if first is None:
             if not quiet:
-                print_line(_NO_IMAGES)
+                _print_lines(_NO_IMAGES, *passed_over.sentences())
             return
         images = chain([first], images)
     shown = _Shown(keep=None if as_json and out is None else _TABLE_ROWS)
@@ -178,6 +180,7 @@ def run(
                     tracker.advance(tally.n)
         state: State = "finished" if stopping.signal is None else "interrupted"
         summary = _summary(engine, rows, shown, time.perf_counter() - start)
+        summary["passed_over"] = passed_over.to_dict()
         if rows is not None:
             rows.close(state, summary)
     if as_json:
@@ -185,6 +188,7 @@ def run(
         print_json({**summary, "state": state, "out": None if out is None else str(out), **listed})
     elif not quiet:
         _print(shown, summary, out, overlay)
+        _print_lines(*passed_over.sentences())
     if model is None and summary["model"] == EMBEDDED and summary["n"] and set(sources) != {DEMO}:
         # Said at the start as well, where a table has long scrolled it away.
         say(f"These are counts of digit objects, as '{EMBEDDED}' knows no others: for photos name another --model.")
@@ -350,6 +354,11 @@ def _print(shown: _Shown, summary: dict[str, Any], out: Path | None, overlay: bo
     if out is not None:
         pictures = out / OVERLAYS
         print_line(f"Rows are in {out}" + (f", pictures in {pictures}." if overlay and pictures.is_dir() else "."))
+
+
+def _print_lines(*lines: str) -> None:
+    for line in lines:
+        print_line(line)
 
 
 def _common_folder(paths: Sequence[str]) -> str:

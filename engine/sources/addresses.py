@@ -10,15 +10,17 @@ from __future__ import annotations
 import glob
 import re
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from pc_engine.errors import ImageError, MissingPackageError, PcEngineError, UsageError
 from pc_engine.sources.failures import reason_of
-from pc_engine.sources.folders import DEEPEST, has_image_suffix
+from pc_engine.sources.folders import DEEPEST, has_image_suffix, lies_beside_its_picture
 from pc_engine.sources.image import SourceImage, broken_image, check_size
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ _TRY_LATER = (408, 429)
 _CHUNK = 1 << 20
 
 Answer = TypeVar("Answer")
-Images = Callable[[], Iterator[SourceImage]]
+#: Lists what lies at an address; called with what is told of each file that is passed over.
+Images = Callable[[Callable[[str], None]], Iterator[SourceImage]]
 
 
 def is_address(text: str) -> bool:
@@ -239,11 +242,13 @@ def _is_folder(info: Mapping[str, Any]) -> bool:
     return bool(info["type"] == "directory")
 
 
-def _single(place: _Place, info: Mapping[str, Any]) -> Iterator[SourceImage]:
+def _single(place: _Place, info: Mapping[str, Any], _: Callable[[str], None]) -> Iterator[SourceImage]:
     yield place.image(info.get("size"))
 
 
-def _matched(place: _Place, matches: Mapping[str, Mapping[str, Any]]) -> Iterator[SourceImage]:
+def _matched(
+    place: _Place, matches: Mapping[str, Mapping[str, Any]], passed_over: Callable[[str], None]
+) -> Iterator[SourceImage]:
     folders: set[PurePosixPath] = set()
     for path in sorted(matches):
         pure = PurePosixPath(path)
@@ -253,12 +258,12 @@ def _matched(place: _Place, matches: Mapping[str, Mapping[str, Any]]) -> Iterato
         one = replace(place, path=path)
         if _is_folder(matches[path]):
             folders.add(pure)
-            yield from _walk(one)
+            yield from _walk(one, passed_over)
         else:
             yield one.image(matches[path].get("size"))
 
 
-def _walk(place: _Place, depth: int = 0) -> Iterator[SourceImage]:
+def _walk(place: _Place, passed_over: Callable[[str], None], depth: int = 0) -> Iterator[SourceImage]:
     if depth > DEEPEST:
         yield broken_image(place.name, f"It lies more than {DEEPEST} folders deep: the listing may lead in circles.")
         return
@@ -273,14 +278,21 @@ def _walk(place: _Place, depth: int = 0) -> Iterator[SourceImage]:
         yield broken_image(place.name, f"The folder cannot be listed: {reason_of(error)}.")
         return
     del listed
+
+    def exists(path: str) -> bool:
+        found = bisect_left(entries, path, key=itemgetter(0))
+        return found < len(entries) and entries[found][0] == path
+
     for bare, path, is_folder, size in entries:
         one = replace(place, path=path)
         if bare == place.path.rstrip("/"):  # an object store's mark for the folder itself
             continue
         if is_folder:
-            yield from _walk(one, depth + 1)
-        elif has_image_suffix(file_part(one.name)):
+            yield from _walk(one, passed_over, depth + 1)
+        elif has_image_suffix(file_part(one.name)) and not lies_beside_its_picture(bare, exists):
             yield one.image(size)
+        else:
+            passed_over(one.name)
 
 
 def _read_place(place: _Place, size: int | None) -> bytes:

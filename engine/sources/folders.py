@@ -19,7 +19,14 @@ IMAGE_SUFFIXES = frozenset(
 )
 # Photos that are not read: passed over, a folder of them would look as if it were empty. Their rows say it.
 _FOREIGN_SUFFIXES = frozenset({".jxl", ".jp2"})
-_SUFFIXES = IMAGE_SUFFIXES | _FOREIGN_SUFFIXES
+#: Of cameras' raw photos, which are not read either.
+RAW_SUFFIXES = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef", ".mos"}
+    | {".mrw", ".nef", ".nrw", ".orf", ".ori", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
+)
+_SUFFIXES = IMAGE_SUFFIXES | _FOREIGN_SUFFIXES | RAW_SUFFIXES
+# What cameras write beside a raw photo, under the same name.
+_BESIDE_RAW = (".JPG", ".jpg", ".HIF", ".HEIC", ".heic", ".JPEG", ".jpeg", ".hif", ".HEIF", ".heif")
 # What macOS keeps beside a file on foreign disks, under the file's name with this before it.
 _APPLE_DOUBLE = "._"
 
@@ -106,6 +113,7 @@ def walk_folder(
     elsewhere: frozenset[str] = frozenset(),
     ancestors: frozenset[Identity] = frozenset(),
     covered: Covered | None = None,
+    passed_over: Callable[[str], None] = lambda _: None,
 ) -> Iterator[SourceImage]:
     """Yield the images in a folder and its subfolders, sorted by name at every level.
 
@@ -125,6 +133,8 @@ def walk_folder(
         The folders that it was reached through.
     covered
         What the walk enters that came here; None where it begins here.
+    passed_over
+        Called with the path of each file that is none.
     """
     if is_left_out(folder, without):
         return
@@ -142,9 +152,18 @@ def walk_folder(
                 if entry.is_folder:
                     if not _holds_overlays(entry.name, folder) and covered.takes(path, is_link=entry.is_link):
                         known = ancestors | {key}
-                        yield from walk_folder(path, without, in_order=in_order, ancestors=known, covered=covered)
+                        yield from walk_folder(
+                            path,
+                            without,
+                            in_order=in_order,
+                            ancestors=known,
+                            covered=covered,
+                            passed_over=passed_over,
+                        )
                 elif _is_image(path):
                     yield local_image(path)
+                else:
+                    passed_over(path)
     except OSError:
         yield local_image(folder)  # reading it fails with the reason, so that it gets its row
 
@@ -210,6 +229,12 @@ def has_image_suffix(name: str) -> bool:
     return suffix.lower() in _SUFFIXES and not os.path.basename(stem).startswith(_APPLE_DOUBLE)
 
 
+def lies_beside_its_picture(name: str, exists: Callable[[str], bool] = os.path.lexists) -> bool:
+    """Whether a file is a camera's raw photo and the camera's own picture of it ``exists`` beside it."""
+    stem, suffix = os.path.splitext(name)
+    return suffix.lower() in RAW_SUFFIXES and any(exists(stem + other) for other in _BESIDE_RAW)
+
+
 def looks_like_image(head: bytes) -> bool:
     """Whether the first `HEAD_BYTES` of a file are those of an image."""
     if head.startswith(b"RIFF"):
@@ -238,7 +263,7 @@ def _entry(entry: os.DirEntry[str]) -> FolderEntry:
 
 def _is_image(path: str) -> bool:
     if has_image_suffix(path):
-        return True
+        return not lies_beside_its_picture(path)
     try:
         with open_regular(path) as stream:
             return looks_like_image(stream.read(HEAD_BYTES) or b"")

@@ -40,11 +40,13 @@ def iter_images(
     sources: Source | Iterable[Source],
     without: str | os.PathLike[str] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    passed_over: Callable[[str], None] = lambda _: None,
 ) -> Iterator[SourceImage]:
     """Yield the images of ``sources`` in a stable order.
 
     A file named directly is yielded whatever its name, so that a bad one gets its row. In a folder, which is walked
-    recursively, a file takes part if its suffix or its first bytes are those of an image; shards in it do not.
+    recursively, a file takes part if its suffix or its first bytes are those of an image; shards in it do not, nor does
+    a camera's raw photo that lies beside the camera's JPEG or HEIC of it.
 
     Parameters
     ----------
@@ -56,6 +58,8 @@ def iter_images(
         A folder that is not entered, such as that of the pictures which the run itself writes.
     stop
         Asked now and then while stdin stays silent: whether its list is to end there.
+    passed_over
+        Called with the path of each file in a folder or an archive that does not take part.
 
     Raises
     ------
@@ -66,7 +70,8 @@ def iter_images(
         If a source takes a package that is not installed; raised likewise.
     """
     named = _named(sources)
-    return _list(_checked(named), Listing(_real(without), stop=stop, folders=_folders(named)))
+    listing = Listing(_real(without), stop=stop, folders=_folders(named), passed_over=passed_over)
+    return _list(_checked(named), listing)
 
 
 def count_images(
@@ -164,8 +169,13 @@ def _images_at(path: str, listing: Listing) -> Iterator[SourceImage]:
     """Yield the images of a file, folder or shard of this machine, or the file itself where there is none."""
     path = str(Path(path))
     if os.path.isdir(path):
-        in_order = not listing.names_only
-        yield from walk_folder(path, listing.without, in_order=in_order, elsewhere=listing.folders)
+        yield from walk_folder(
+            path,
+            listing.without,
+            in_order=not listing.names_only,
+            elsewhere=listing.folders,
+            passed_over=listing.passed_over,
+        )
     else:
         yield from _shard_images(path, listing) or (local_image(path),)
 
@@ -183,7 +193,7 @@ def _matched(pattern: str, listing: Listing) -> Iterator[SourceImage]:
 
 
 def _at_address(images: Images, listing: Listing) -> Iterator[SourceImage]:
-    for image in images():
+    for image in images(listing.passed_over):
         yield from _shard_images(image.name, listing) or (image,)
 
 

@@ -37,6 +37,8 @@ class Listing:
         The bytes that may be held at a time.
     stop
         Whether nothing more is to be listed: asked where a listing waits for whoever writes its list.
+    passed_over
+        Called with the name of each file in a folder or an archive that is no image.
     """
 
     without: str | None = None
@@ -44,6 +46,7 @@ class Listing:
     folders: frozenset[str] = frozenset()
     held: HeldBytes = field(default_factory=HeldBytes)
     stop: Callable[[], bool] = lambda: False
+    passed_over: Callable[[str], None] = lambda _: None
 
 
 def open_shard(name: str, *, seekable: bool = False) -> BinaryIO:

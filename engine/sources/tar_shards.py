@@ -106,9 +106,12 @@ def _images(shard: str, listing: Listing) -> Iterator[SourceImage]:
             if refused is not None:
                 if has_image_suffix(member.name):
                     yield broken_image(name, refused)
+                elif not member.isdir():
+                    listing.passed_over(name)
                 continue
             head = stream.read_head(member)
             if not has_image_suffix(member.name) and not looks_like_image(head):
+                listing.passed_over(name)
                 continue
             if stream.in_place:
                 yield SourceImage(name, partial(_read_span, shard, member.offset_data, member.size))

@@ -334,3 +334,25 @@ def test_whoever_counts_photos_by_the_embedded_model_is_told_at_the_end(pc_engin
     assert told in pc_engine("run", scenes / "1.png", *MODEL).err.splitlines()[-1]
     assert told not in pc_engine("run", scenes / "1.png", "--model", "lego", *MODEL).err
     assert told not in pc_engine("run", "demo:", *MODEL).err
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+def test_files_that_are_no_photos_are_said_once(pc_engine, scenes, tiny_directory, tmp_path, options):
+    for name in ("1.mov", "2.MOV", "1.aae", ".DS_Store"):
+        (scenes / name).touch()
+    (scenes / "0.NEF").touch()  # no 0.jpg: it has its row
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", scenes, *options, *MODEL)
+    first = pc_engine(*arguments)
+    assert "3 files that are no photos were passed over (2 .mov, 1 .aae).\n" in first.out
+    # Going on, it is said of all that the folder holds, without the rows and the state that lie there by now.
+    summary = pc_engine(*arguments, "--json").json()
+    assert (summary["n"], summary["passed_over"]) == (7, {".mov": 2, ".aae": 1})
+    assert json.loads((scenes / "run.json").read_text())["passed_over"] == summary["passed_over"]
+
+
+def test_a_folder_of_videos_alone_says_what_is_in_it(pc_engine, tmp_path, tiny_directory):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/a.mp4").touch()
+    outcome = pc_engine("run", tmp_path / "videos", "--model", tiny_directory)
+    assert outcome.code == 0
+    assert outcome.out.endswith("1 file that is no photo was passed over (1 .mp4).\n")

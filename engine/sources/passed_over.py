@@ -1,0 +1,67 @@
+"""What a listing passes over: files in folders and archives that are no images, counted by their suffixes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+
+from pc_engine.sources.addresses import file_part
+from pc_engine.sources.folders import RAW_SUFFIXES
+
+# Of systems, which nobody takes for photos; so are files whose names begin with a dot.
+_OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini"})
+_SUFFIX = re.compile(r"\.[a-z0-9_+-]{1,10}")
+_OTHER = "other"
+# Numbered files may each have a suffix of their own.
+_MOST_SUFFIXES = 100
+_SHOWN = 5
+
+
+class PassedOver:
+    """Counts files by their suffixes; memory does not grow with their number.
+
+    Parameters
+    ----------
+    counts
+        Whether the file of a name counts; asked of those only that are not a system's.
+    """
+
+    def __init__(self, counts: Callable[[str], bool] = lambda _: True) -> None:
+        self._counts = counts
+        self._by_suffix: Counter[str] = Counter()
+
+    def add(self, name: str) -> None:
+        """Count a file, by its path or address."""
+        own = os.path.basename(file_part(name))
+        # A web page's own address is among the links in it.
+        if not own or own.startswith(".") or own.lower() in _OF_SYSTEMS or not self._counts(name):
+            return
+        suffix = os.path.splitext(own)[1].lower()
+        known = _SUFFIX.fullmatch(suffix) and (suffix in self._by_suffix or len(self._by_suffix) < _MOST_SUFFIXES)
+        self._by_suffix[suffix if known else _OTHER] += 1
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the number of files by suffix, in small letters with its dot, the most frequent first; "other" too."""
+        return dict(self._by_suffix.most_common())
+
+    def sentences(self) -> list[str]:
+        """Return what to tell the user: nothing where no file was passed over."""
+        raw = Counter({suffix: n for suffix, n in self._by_suffix.items() if suffix in RAW_SUFFIXES})
+        others = self._by_suffix - raw
+        said = []
+        if n := others.total():
+            what = "1 file that is no photo was" if n == 1 else f"{n:,} files that are no photos were"
+            said.append(f"{what} passed over ({_listed(others)}).")
+        if n := raw.total():
+            what = "1 raw photo was" if n == 1 else f"{n:,} raw photos were"
+            beside = "each lies beside its JPEG or HEIC" if n > 1 else "it lies beside its JPEG or HEIC"
+            said.append(f"{what} passed over, as {beside} ({_listed(raw)}).")
+        return said
+
+
+def _listed(counts: Counter[str]) -> str:
+    shown = counts.most_common(_SHOWN)
+    rest = counts.total() - sum(n for _, n in shown)
+    return ", ".join([f"{n:,} {suffix}" for suffix, n in shown] + ([f"{rest:,} of other kinds"] if rest else []))
