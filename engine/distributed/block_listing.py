@@ -61,7 +61,9 @@ class BlockListing:
         self._listed = 0
         self._room = threading.Semaphore(ahead)
         self._over = threading.Event()
+        self._told_all, self._telling = False, threading.Lock()
         self._thread = threading.Thread(target=self._run, name="listing", daemon=True)
+        self._watch = threading.Thread(target=self._watch_for_the_end, name="listing's watch", daemon=True)
 
     def done(self, number: int) -> bool:
         """Note that a block is done; return False if that was known."""
@@ -78,10 +80,11 @@ class BlockListing:
         A list that stays silent, or a bucket that does not answer, would hold up what is to be said.
         """
         self._blocks.stop()
-        self._announce(self._listed, True)
+        self._tell(complete=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._watch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,13 +100,24 @@ class BlockListing:
                 self._blocks.put(block)
                 self._open.add(block.number)
                 self._listed = block.number + 1
-                self._announce(self._listed, False)
+                self._tell()
         except Exception as error:  # for the thread that reads the answers to raise
             self.error = error
             self._blocks.stop()
-        self._announce(self._listed, True)
+        self._tell(complete=True)
+
+    def _watch_for_the_end(self) -> None:
+        """See to it that a run which is asked to end does so, whatever the next image is waited for."""
         while not self._over.wait(_SECONDS_BETWEEN_LOOKS):
-            self._ended()
+            if self._ended():
+                self._tell(complete=True)
+                return
+
+    def _tell(self, *, complete: bool = False) -> None:
+        with self._telling:
+            if not self._told_all:
+                self._announce(self._listed, complete)
+                self._told_all = complete
 
     def _cut(self) -> Iterator[Block]:
         first = 0

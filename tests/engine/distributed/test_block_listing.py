@@ -92,6 +92,24 @@ def test_being_asked_to_stop_is_passed_on_to_the_workers(blocks: BlockFolder) ->
     assert announced.blocks == 2
 
 
+def test_being_asked_to_stop_is_passed_on_while_the_next_image_is_waited_for(blocks: BlockFolder) -> None:
+    announced, asked, answered = Announced(), threading.Event(), threading.Event()
+
+    def images() -> Iterator[SourceImage]:
+        yield from map(local_image, ("a.jpg", "b.jpg"))
+        answered.wait(10 * SECONDS)  # as a bucket's listing
+        yield from map(local_image, ("c.jpg", "d.jpg"))
+
+    with BlockListing(images(), blocks, announced, workers=1, most=2, ahead=2, stop=asked.is_set):
+        announced.until(lambda now: now.blocks == 1)
+        assert not announced.complete
+        asked.set()
+        announced.until(lambda now: now.complete)
+        assert blocks.stopped
+        answered.set()
+    assert announced.blocks == 1
+
+
 def test_a_listing_that_breaks_off_ends_the_run(blocks: BlockFolder) -> None:
     def images() -> Iterator[SourceImage]:
         yield from map(local_image, ("a.jpg", "b.jpg", "c.jpg"))
