@@ -128,7 +128,8 @@ def run(
     overlays = None if out is None else out / OVERLAYS
     stopping = Stopping(remark_at_once(quiet))
     passed_over = PassedOver(lambda name: not is_own_file(name) and (part is None or part.holds(name)))
-    images = iter_images(sources, without=overlays, stop=stopping.asked, passed_over=passed_over.add)
+    shared = engine_name != _LOCAL or processes is not None
+    images = iter_images(sources, without=overlays, stop=stopping.asked, passed_over=passed_over.add, by_name=shared)
     say, silent = remark(quiet), quiet or as_json
     if out is None and not as_json and _STDIN not in sources:
         # Before a model is chosen for nothing, or even fetched.
@@ -156,7 +157,7 @@ def run(
             **_as_before(rows, {"backend": backend, "precision": precision, "device": device}),
         }
         engine: Engine | SharedEngine
-        if rows is None or (engine_name == _LOCAL and processes is None):
+        if rows is None or not shared:
             engine = Engine(report=say, **asked)
         else:
             ray = {"address": ray_address, "cpus": ray_cpus}

@@ -12,7 +12,9 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -23,12 +25,14 @@ import numpy as np
 from pc_engine.decode import silence_codecs
 from pc_engine.distributed.block_folder import Block, BlockFolder
 from pc_engine.engine import Engine
-from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.errors import ImageError, PcEngineError, UsageError
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.overlay import write_overlay
 from pc_engine.run_state import Tally
-from pc_engine.sources import SourceImage, iter_images, named_image
+from pc_engine.sources import SourceImage, iter_images, named_image, read_image
+from pc_engine.sources.held_bytes import HeldBytes
 from pc_engine.sources.image import broken_image
+from pc_engine.sources.resolve import follows_others
 
 #: Columns of the batches that a worker takes and returns: a block's number, and a `BlockAnswer` as JSON.
 BLOCK, ANSWER = "block", "answer"
@@ -133,6 +137,8 @@ class BlockWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._engine: Engine | None = None
+        # A thread has its place in an archive, and that of the one that writes overlays is another.
+        self._in_turn = ThreadPoolExecutor(1, thread_name_prefix="in turn")
         silence_codecs()
         try:
             self._engine = open_engine(settings)
@@ -161,7 +167,7 @@ class BlockWorker:
             return Tally()
         block = blocks.take(number)
         tally, rows = Tally(), []
-        images = _until_stopped(blocks, _images_of(block))
+        images = _until_stopped(blocks, _images_of(block, self._in_turn))
         first, step = self._settings.first_overlay, self._settings.overlay_step
         for index, result in zip(count(first + block.first * step, step), engine.run_paths(images), strict=False):
             tally.add(ok=result.ok, label=result.count_label)
@@ -256,11 +262,25 @@ def _model_here(model: str | None) -> str | None:
     return Path(model).name
 
 
-def _images_of(block: Block) -> Iterator[SourceImage]:
-    """Yield the images, of which some are known to be none: what lies under their names may be a whole archive."""
-    errors = dict(block.errors)
+def _images_of(block: Block, in_turn: Executor) -> Iterator[SourceImage]:
+    """Yield the images, of which some are known to be none: what lies under their names may be a whole archive.
+
+    Those that each decoding thread would begin an archive for are read here, one after the other.
+    """
+    errors, held = dict(block.errors), HeldBytes()
     for place, name in enumerate(block.names):
-        yield broken_image(name, errors[place]) if place in errors else named_image(name)
+        if place in errors:
+            yield broken_image(name, errors[place])
+        elif not follows_others(name) or not held.has_room(1):
+            yield named_image(name)
+        else:
+            try:
+                data = in_turn.submit(read_image, name).result()
+            except ImageError as error:
+                yield broken_image(name, str(error))
+            else:
+                yield held.image(name, data, partial(read_image, name))
+                del data
 
 
 def _until_stopped(blocks: BlockFolder, images: Iterable[SourceImage]) -> Iterator[SourceImage]:

@@ -41,6 +41,7 @@ def iter_images(
     without: str | os.PathLike[str] | None = None,
     stop: Callable[[], bool] = lambda: False,
     passed_over: Callable[[str], None] = lambda _: None,
+    by_name: bool = False,
 ) -> Iterator[SourceImage]:
     """Yield the images of ``sources`` in a stable order.
 
@@ -60,6 +61,8 @@ def iter_images(
         Asked now and then while stdin stays silent: whether its list is to end there.
     passed_over
         Called with the path of each file in a folder or an archive that does not take part.
+    by_name
+        Whether the images are going to be read by their names, elsewhere: tables are then listed without their bytes.
 
     Raises
     ------
@@ -70,7 +73,7 @@ def iter_images(
         If a source takes a package that is not installed; raised likewise.
     """
     named = _named(sources)
-    listing = Listing(_real(without), stop=stop, folders=_folders(named), passed_over=passed_over)
+    listing = Listing(_real(without), stop=stop, folders=_folders(named), by_name=by_name, passed_over=passed_over)
     return _list(_checked(named), listing)
 
 

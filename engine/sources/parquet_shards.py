@@ -67,7 +67,7 @@ def parquet_images(shard: str, listing: Listing) -> Iterator[SourceImage]:
             return str(error)
         return f"The Parquet file cannot be read after {n:,} rows ({reason_of(error)}): make it anew."
 
-    images = _names(shard) if listing.names_only else _images(shard, listing)
+    images = _names(shard) if listing.names_only or listing.by_name else _images(shard, listing)
     yield from until_it_fails(images, shard, sentence)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import PurePath
 
 from pc_engine.errors import ImageError
 from pc_engine.sources.addresses import file_part, is_address, read_address
 from pc_engine.sources.image import SourceImage, read_file
 from pc_engine.sources.parquet_shards import read_row, row_of
-from pc_engine.sources.tar_shards import is_member_name, read_member
+from pc_engine.sources.tar_shards import is_member_name, is_read_onwards, read_member, without_repeat
 from pc_engine.sources.zip_members import is_zip_member, read_zip_member
 from pc_engine.stored_names import original_name
 
@@ -55,6 +55,19 @@ def image_stem(name: str) -> str:
 def named_image(name: str) -> SourceImage:
     """Return the image of that name, which is not looked up before it is read."""
     return SourceImage(name, partial(read_image, name))
+
+
+def follows_others(name: str) -> bool:
+    """Whether what lies before the image of that name is read with it, so that one thread is best to read all in turn.
+
+    That is so with tables, and with archives that are compressed or elsewhere.
+    """
+    if is_member_name(name):
+        return _is_read_onwards(without_repeat(name.partition("::")[2])[0])
+    return row_of(name) is not None
+
+
+_is_read_onwards = lru_cache(maxsize=16)(is_read_onwards)
 
 
 def _read(name: str) -> bytes:

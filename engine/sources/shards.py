@@ -37,6 +37,8 @@ class Listing:
         The bytes that may be held at a time.
     stop
         Whether nothing more is to be listed: asked where a listing waits for whoever writes its list.
+    by_name
+        The images are going to be read by their names, elsewhere: where these can be had without the bytes, they are.
     passed_over
         Called with the name of each file in a folder or an archive that is no image.
     """
@@ -46,6 +48,7 @@ class Listing:
     folders: frozenset[str] = frozenset()
     held: HeldBytes = field(default_factory=HeldBytes)
     stop: Callable[[], bool] = lambda: False
+    by_name: bool = False
     passed_over: Callable[[str], None] = lambda _: None
 
 

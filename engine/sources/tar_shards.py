@@ -52,7 +52,7 @@ def tar_images(shard: str, listing: Listing) -> Iterator[SourceImage]:
     A member takes part if its suffix or its first bytes are those of an image. An archive that is damaged or cut off
     gives the images that come before, and one under its own name that says so.
     """
-    if listing.names_only and (is_remote(shard) or _is_compressed(shard)):
+    if listing.names_only and is_read_onwards(shard):
         raise CostlyListingError
 
     def sentence(n: int, error: BaseException) -> str:
@@ -95,6 +95,11 @@ def without_repeat(shard: str) -> tuple[str, int]:
     """Return what stands for an archive at the end of a name as its path or address, and which of the members it is."""
     found = _REPEATED.fullmatch(shard)
     return (found[1], int(found[2])) if found is not None and is_tar(found[1]) else (shard, 1)
+
+
+def is_read_onwards(shard: str) -> bool:
+    """Whether an image of the archive is had only by reading all that lies before it."""
+    return is_remote(shard) or _is_compressed(shard)
 
 
 def _images(shard: str, listing: Listing) -> Iterator[SourceImage]:

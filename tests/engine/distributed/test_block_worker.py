@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pc_engine.distributed import block_worker
@@ -23,6 +26,7 @@ from pc_engine.distributed.block_worker import (
 )
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.sources import parquet_shards, tar_shards
 from pc_engine.writers import read_rows
 
 CHOSEN = {"backend": "onnxruntime", "precision": "fp32", "device": "cpu", "batch_size": 4, "threads": 1}
@@ -192,3 +196,35 @@ def test_names_that_are_not_utf8_are_read(settings: WorkerSettings, photos: Path
     answers(BlockWorker(settings), 0)
     (row,) = read_rows(settings.blocks.run)
     assert (row["path"], row["count"]) == ("photos/caf\\xe9.png", 2)
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "parquet"])
+@pytest.mark.parametrize("overlay", [False, True])
+def test_what_is_read_from_its_beginning_is_so_once_however_many_threads_decode(
+    settings: WorkerSettings, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, overlay: bool
+) -> None:
+    shard, n = photos.parent / f"shard.{kind}", 40
+    content = (photos / "1.png").read_bytes()
+    if kind == "parquet":
+        pq.write_table(pa.table({"image": [content] * n}), shard)
+        names = [f"shard.parquet#{k}" for k in range(n)]
+    else:
+        with tarfile.open(shard, "w:gz") as archive:
+            for k in range(n):
+                archive.add(photos / "1.png", f"{k}.png")
+        names = [f"tar://{k}.png::shard.tar.gz" for k in range(n)]
+    begun: list[str] = []
+    for module, reader in ((tar_shards, tar_shards._Search), (parquet_shards, parquet_shards._Rows)):
+
+        def begin(shard: str, reader: Any = reader) -> Any:
+            begun.append(shard)
+            return reader(shard)
+
+        monkeypatch.setattr(module._last, "_open", begin)
+    settings = replace(settings, engine={**settings.engine, "workers": 3}, overlays=tmp_path if overlay else None)
+    settings.blocks.put(Block(0, 0, tuple(names[:25])))
+    settings.blocks.put(Block(1, 25, (*names[25:], "photos/2.png", "shard.parquet#999", "tar://x.png::shard.tar.gz")))
+    first, second = answers(BlockWorker(settings), 0, 1)
+    assert (first.tally.n, first.tally.failed, second.tally.n, second.tally.failed) == (25, 0, n - 25 + 3, 2)
+    # Once to decode them, once for the pictures, and where there is no such image it is looked for from the beginning.
+    assert begun.count(shard.name) <= 1 + overlay + 2

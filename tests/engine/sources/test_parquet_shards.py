@@ -51,6 +51,14 @@ def test_each_row_is_an_image_named_by_its_number(tmp_path: Path, columns: dict[
     assert count_images([shard]) == 3
 
 
+def test_rows_that_are_read_elsewhere_are_named_without_reading_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = write(tmp_path / "train.parquet", {"image": CONTENT})
+    monkeypatch.setattr(parquet_shards, "_batches", None)
+    assert [image.name for image in iter_images([shard], by_name=True)] == [f"{shard}#{row}" for row in range(3)]
+
+
 def test_a_row_without_bytes_gets_its_error(tmp_path: Path, said: Callable[[SourceImage], str]) -> None:
     rows = pa.array([None, {"bytes": None}, {"bytes": b"x"}], pa.struct([("bytes", pa.binary())]))
     shard = write(tmp_path / "a.parquet", {"image": rows})
