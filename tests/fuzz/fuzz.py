@@ -23,11 +23,12 @@ import time
 import traceback
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import h5py
 import numpy as np
@@ -60,7 +61,8 @@ from pc_engine.result import Result
 from pc_engine.run_directory import RunDirectory
 from pc_engine.run_status import read_status
 from pc_engine.signatures import load_signatures
-from pc_engine.sources import iter_images
+from pc_engine.sources import SourceImage, iter_images, listing
+from pc_engine.sources.folders import walk_folder
 from pc_engine.writers import read_rows, write_partition
 
 _LONGEST_CASE = 60.0
@@ -277,15 +279,21 @@ def lists() -> list[Files]:
 
 
 def read_lists(folder: Path) -> None:
-    for source in (f"@{folder / 'list.txt'}", f"@{folder / 'list.csv'}", folder / "part.parquet"):
-        try:
-            for image in iter_images([source]):
-                try:
-                    image.read()
-                except ImageError as error:
-                    check_sentence(error)
-        except PcEngineError as error:
-            check_sentence(error)
+    def walk_within(path: str, *arguments: Any, **options: Any) -> Iterator[SourceImage]:
+        # A changed list may name a folder as large as "/".
+        within = Path(path).resolve().is_relative_to(folder.resolve())
+        return walk_folder(path, *arguments, **options) if within else iter(())
+
+    with patch.object(listing, "walk_folder", walk_within):
+        for source in (f"@{folder / 'list.txt'}", f"@{folder / 'list.csv'}", folder / "part.parquet"):
+            try:
+                for image in iter_images([source]):
+                    try:
+                        image.read()
+                    except ImageError as error:
+                        check_sentence(error)
+            except PcEngineError as error:
+                check_sentence(error)
 
 
 ELLIPSE = {"kind": "ellipse", "x": 3.0, "y": 4.0, "rx": 2.0, "ry": 1.0, "score": 0.5}

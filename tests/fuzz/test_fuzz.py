@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pc_engine.sources import folders
 
 FUZZ = Path(__file__).with_name("fuzz.py")
 SECONDS = float(os.environ.get("PC_ENGINE_FUZZ_SECONDS", "8"))
@@ -38,3 +41,18 @@ def test_a_case_comes_back_by_its_number_and_a_failure_names_it(tmp_path: Path) 
     assert done.returncode == 1
     assert "FAILED: labels.json --seed 0 --first 0 --cases 1; its files are in" in done.stdout
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_changed_list_leads_into_no_folder_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = list[str]()
+
+    def entries(folder: str) -> list[list[folders.FolderEntry]]:
+        walked.append(folder)
+        return [[]]
+
+    monkeypatch.setattr(folders, "sorted_entries", entries)
+    case = tmp_path / "case"
+    (case / "in").mkdir(parents=True)
+    (case / "list.txt").write_text(f"/\n..\n{case}/in\n{case}/in/../..\n")
+    runpy.run_path(str(FUZZ))["read_lists"](case)
+    assert walked == [f"{case}/in"]
