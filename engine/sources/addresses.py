@@ -11,6 +11,7 @@ import glob
 import re
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -261,6 +262,7 @@ def _matched(
             yield from _walk(one, passed_over)
         else:
             yield one.image(matches[path].get("size"))
+    yield from _of_one_name(place, matches.__contains__)
 
 
 def _walk(place: _Place, passed_over: Callable[[str], None], depth: int = 0) -> Iterator[SourceImage]:
@@ -293,6 +295,22 @@ def _walk(place: _Place, passed_over: Callable[[str], None], depth: int = 0) -> 
             yield one.image(size)
         else:
             passed_over(one.name)
+    if depth == 0:
+        folder = f"{place.path.strip('/')}/".lstrip("/")
+        yield from _of_one_name(place, lambda path: path.startswith(folder) and has_image_suffix(path))
+
+
+def _of_one_name(place: _Place, takes: Callable[[str], bool]) -> Iterator[SourceImage]:
+    """Yield what says that a ZIP archive holds several images of one name, of which the last one is read."""
+    archive = getattr(place.filesystem, "zip", None)
+    if archive is None or len(archive.filelist) == len(archive.NameToInfo):
+        return
+    times = Counter(member.filename for member in archive.filelist)
+    for path in sorted(path for path, n in times.items() if n > 1 and takes(path)):
+        message = (
+            f"The archive holds {times[path]:,} files of this name, of which only the last can be read: pack it anew."
+        )
+        yield broken_image(f"{replace(place, path=path).name}#2", message)
 
 
 def _read_place(place: _Place, size: int | None) -> bytes:

@@ -358,3 +358,19 @@ def test_shards_on_the_web(server: _Server, packed: Callable[..., bytes]) -> Non
     ]
     assert [image.read() for image in images] == [JPEG * 1000, JPEG, b"row 0", b"row 1"]
     assert read_image(images[1].name) == JPEG
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("source", ["zip://::{}", "zip://a::{}", "zip://**/*.jpg::{}"])
+def test_images_of_one_name_in_a_zip_archive_are_said(tmp_path: Path, source: str) -> None:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for k, name in enumerate(["a/1.jpg", "a/2.jpg", "a/1.jpg", "a/notes.txt", "a/notes.txt", "a/1.jpg"]):
+            archive.writestr(name, str(k))
+    newest, single, repeated = iter_images([source.format(path)])
+    assert (newest.name, newest.read()) == (f"zip://a/1.jpg::{path}", b"5")
+    assert (single.name, single.read()) == (f"zip://a/2.jpg::{path}", b"1")
+    assert repeated.name == f"zip://a/1.jpg::{path}#2"
+    assert repeated.error is not None
+    with pytest.raises(ImageError, match="holds 3 files of this name, of which only the last can be read"):
+        repeated.read()
