@@ -32,6 +32,11 @@ _BY_SIGNATURE = (
     (b"DDS ", "a DirectDraw texture"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a compressed file"),
+    (b"BZh", "a compressed file"),
+    (b"\xfd7zXZ\x00", "a compressed file"),
+    (b"\x28\xb5\x2f\xfd", "a compressed file"),  # zstd
+    (b"7z\xbc\xaf\x27\x1c", "a compressed file"),
+    (b"Rar!\x1a\x07", "a compressed file"),
     (b"\x1aE\xdf\xa3", "a video"),
     (b"FUJIFILMCCD-RAW", RAW_PHOTO),
     (b"IIRO", RAW_PHOTO),  # Olympus

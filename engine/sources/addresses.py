@@ -233,6 +233,8 @@ def _info(place: _Place) -> Mapping[str, Any] | None:
     try:
         found: Mapping[str, Any] = place.filesystem.info(place.path)
     except FileNotFoundError:
+        if not place.path.strip("/"):  # of a ZIP archive without members
+            return {"type": "directory"}
         if not magic:
             raise
         return None

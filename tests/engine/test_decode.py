@@ -524,7 +524,17 @@ def test_a_tiff_whose_first_picture_is_a_smaller_one_alone_is_read() -> None:
     ("start", "expected"),
     [
         (b"PK\x03\x04", "It is a ZIP archive, which is not read here: name it as zip://::FILE, or unpack it."),
-        (b"\x1f\x8b\x08", "It is a compressed file, which is not read here: unpack it."),
+        *(
+            (start, "It is a compressed file, which is not read here: unpack it.")
+            for start in (
+                b"\x1f\x8b\x08",
+                b"BZh9",
+                b"\xfd7zXZ\0",
+                b"\x28\xb5\x2f\xfd",
+                b"7z\xbc\xaf'\x1c",
+                b"Rar!\x1a\x07",
+            )
+        ),
     ],
 )
 def test_what_holds_files_is_not_to_be_converted(tmp_path: Path, start: bytes, expected: str) -> None:

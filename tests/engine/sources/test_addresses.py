@@ -374,3 +374,10 @@ def test_images_of_one_name_in_a_zip_archive_are_said(tmp_path: Path, source: st
     assert repeated.error is not None
     with pytest.raises(ImageError, match="holds 3 files of this name, of which only the last can be read"):
         repeated.read()
+
+
+def test_a_zip_archive_without_members_holds_no_images(tmp_path: Path) -> None:
+    zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
+    assert names(f"zip://::{tmp_path}/empty.zip") == []
+    with pytest.raises(UsageError, match="cannot be found or reached"):
+        names(f"zip://::{tmp_path}/gone.zip")
