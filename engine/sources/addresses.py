@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from pc_engine.errors import ImageError, MissingPackageError, PcEngineError, UsageError
 from pc_engine.sources.failures import reason_of
-from pc_engine.sources.folders import DEEPEST, has_image_suffix, lies_beside_its_picture
+from pc_engine.sources.folders import DEEPEST, has_image_suffix, holds_copies, lies_beside_its_picture
 from pc_engine.sources.image import SourceImage, broken_image, check_size
 
 if TYPE_CHECKING:
@@ -292,7 +292,8 @@ def _walk(place: _Place, passed_over: Callable[[str], None], depth: int = 0) -> 
         if bare == place.path.rstrip("/"):  # an object store's mark for the folder itself
             continue
         if is_folder:
-            yield from _walk(one, passed_over, depth + 1)
+            if not holds_copies(PurePosixPath(bare).name):
+                yield from _walk(one, passed_over, depth + 1)
         elif has_image_suffix(file_part(one.name)) and not lies_beside_its_picture(bare, exists):
             yield one.image(size)
         else:

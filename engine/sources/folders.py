@@ -27,6 +27,9 @@ RAW_SUFFIXES = frozenset(
 _SUFFIXES = IMAGE_SUFFIXES | _FOREIGN_SUFFIXES | RAW_SUFFIXES
 # What cameras write beside a raw photo, under the same name.
 _BESIDE_RAW = (".JPG", ".jpg", ".HIF", ".HEIC", ".heic", ".JPEG", ".jpeg", ".hif", ".HEIF", ".heif")
+# Folders in which systems and disk stations keep small copies of the photos beside them, and what was thrown away.
+_OF_COPIES = frozenset({".thumbnails", "@eadir", "$recycle.bin", "#recycle"})
+_TRASH = ".trash"
 # What macOS keeps beside a file on foreign disks, under the file's name with this before it.
 _APPLE_DOUBLE = "._"
 
@@ -117,7 +120,8 @@ def walk_folder(
 ) -> Iterator[SourceImage]:
     """Yield the images in a folder and its subfolders, sorted by name at every level.
 
-    Links to folders are followed, but no folder is entered twice. The pictures that earlier runs drew are none of them.
+    Links to folders are followed, but no folder is entered twice. The pictures that earlier runs drew are none of them,
+    nor are thumbnails of telephones and disk stations, or what is in the trash.
 
     Parameters
     ----------
@@ -145,12 +149,12 @@ def walk_folder(
         key = identify(folder)
         if key in ancestors:
             return
-        covered = covered or Covered(folder, _holds_overlays, elsewhere)
+        covered = covered or Covered(folder, _is_passed_over, elsewhere)
         for entries in sorted_entries(folder) if in_order else _any_entries(folder):
             for entry in entries:
                 path = path_of(entry, folder)
                 if entry.is_folder:
-                    if not _holds_overlays(entry.name, folder) and covered.takes(path, is_link=entry.is_link):
+                    if not _is_passed_over(entry.name, folder) and covered.takes(path, is_link=entry.is_link):
                         known = ancestors | {key}
                         yield from walk_folder(
                             path,
@@ -223,6 +227,11 @@ def is_left_out(folder: str, without: str | None) -> bool:
     return without is not None and os.path.realpath(folder) == without
 
 
+def holds_copies(name: str) -> bool:
+    """Whether a folder of this name holds small copies of photos, or what was thrown away."""
+    return name.lower() in _OF_COPIES or name.lower().startswith(_TRASH)
+
+
 def has_image_suffix(name: str) -> bool:
     """Whether a file's name says that it is an image, be it one that is not read."""
     stem, suffix = os.path.splitext(name)
@@ -245,8 +254,8 @@ def looks_like_image(head: bytes) -> bool:
     return head.startswith(_SIGNATURES)
 
 
-def _holds_overlays(name: str, folder: str) -> bool:
-    return holds_overlays(name, Path(folder))
+def _is_passed_over(name: str, folder: str) -> bool:
+    return holds_copies(name) or holds_overlays(name, Path(folder))
 
 
 def _any_entries(folder: str) -> Iterator[Iterator[FolderEntry]]:

@@ -47,6 +47,7 @@ SORTED = ("B.webp", "a/1.jpg", "a/2.png", "a-b.jpg", "b.jpg")
 def test_a_folder_is_walked_in_the_order_of_names_and_every_name_is_found_again(memory: Any) -> None:
     for name in PHOTOS:
         memory.pipe_file(f"/photos/{name}", name.encode())
+    memory.pipe_file("/photos/@eaDir/b.jpg/SMALL.jpg", b"a disk station's own copy")
     for source in ("memory://photos", "memory://photos/"):
         images = list(iter_images([source]))
         assert [image.name for image in images] == [f"memory://photos/{name}" for name in SORTED]

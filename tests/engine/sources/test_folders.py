@@ -111,6 +111,20 @@ def test_photos_that_are_not_read_take_part_and_apples_notes_beside_them_do_not(
     assert [Path(image.name).name for image in walk_folder(str(tmp_path), None)] == ["IMG_1.HEIC", "a.jpg", "b.avif"]
 
 
+@pytest.mark.parametrize(
+    "copies", [".thumbnails", "@eaDir/1.jpg", "$RECYCLE.BIN", "#recycle", ".Trashes", ".Trash-1000"]
+)
+def test_small_copies_and_what_was_thrown_away_are_no_photos(tmp_path: Path, copies: str) -> None:
+    for folder in ("photos", f"photos/{copies}", "photos/.mine"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.jpg").touch()
+    own = [f"{tmp_path}/photos/.mine/a.jpg", f"{tmp_path}/photos/a.jpg"]
+    assert [image.name for image in walk_folder(f"{tmp_path}/photos", None)] == own
+    # Named by itself, it is gone through.
+    named = f"{tmp_path}/photos/{copies}"
+    assert [image.name for image in walk_folder(named, None)] == [f"{named}/a.jpg"]
+
+
 @pytest.mark.parametrize("state", ["run.json", "run-2-of-16.json"])
 def test_pictures_that_an_earlier_run_drew_are_no_photos(tmp_path: Path, state: str) -> None:
     for folder in ("run/overlays", "overlays", "mine/overlays"):
