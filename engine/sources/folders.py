@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from pc_engine.errors import ImageError
 from pc_engine.run_state import holds_overlays
-from pc_engine.sources.image import SourceImage, broken_image, local_image, open_regular
+from pc_engine.sources.image import SourceImage, broken_image, local_image, open_regular, tried_twice
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
@@ -186,16 +187,19 @@ def sorted_entries(folder: str) -> Iterator[list[FolderEntry]]:
     last: str | None = None
     group: list[FolderEntry] = []
     while last is None or len(group) == NAMES_HELD:
-        with os.scandir(folder) as scan:
-            # Not the system's entries, which are some ten times as large.
-            entries = (_entry(entry) for entry in scan if last is None or entry.name > last)
-            group = list(islice(entries, NAMES_HELD + 1))
-            if len(group) > NAMES_HELD:
-                group = heapq.nsmallest(NAMES_HELD, chain(group, entries))
-            else:
-                group.sort()
+        group = tried_twice(partial(_group_behind, last, folder))
         last = group[-1].name if group else ""
         yield group
+
+
+def _group_behind(last: str | None, folder: str) -> list[FolderEntry]:
+    with os.scandir(folder) as scan:
+        # Not the system's entries, which are some ten times as large.
+        entries = (_entry(entry) for entry in scan if last is None or entry.name > last)
+        group = list(islice(entries, NAMES_HELD + 1))
+        if len(group) > NAMES_HELD:
+            return heapq.nsmallest(NAMES_HELD, chain(group, entries))
+    return sorted(group)
 
 
 def identify(folder: str) -> Identity:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from pc_engine.errors import ImageError, UsageError
 
 #: Files larger than this are refused unread: no picture that `pc_engine.decode` takes is.
 MAX_BYTES = 2**31
 _CHUNK = 1 << 20
+#: Seconds before what failed is tried once more.
+PAUSE = 0.5
+# Of network disks, and of a process that has many files open.
+_MAY_PASS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE})
+
+Answer = TypeVar("Answer")
 # A FIFO that took the place of a file is opened at once, writer or not. Windows has neither, but its text mode.
 _UNBLOCKED = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -75,18 +83,33 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         If it is not a regular file, is too large, or cannot be read.
     """
     try:
-        descriptor, size = _open_regular(path)
-        try:
-            check_size(size)
-            return _read_to_end(descriptor, size)
-        finally:
-            os.close(descriptor)
+        return tried_twice(lambda: _read_whole(path))
     except OSError as error:
         raise ImageError(f"The file cannot be read: {error.strerror or error}.") from None
     except ValueError as error:  # a name that no file system can hold
         raise ImageError(f"The file cannot be read: {error}.") from None
     except MemoryError:
         raise ImageError("It does not fit into memory: scale it down first.") from None
+
+
+def tried_twice(work: Callable[[], Answer]) -> Answer:
+    """Return what ``work`` returns; where it fails as network disks do for a moment, it is called once more later."""
+    try:
+        return work()
+    except OSError as error:
+        if error.errno not in _MAY_PASS:
+            raise
+    time.sleep(PAUSE)
+    return work()
+
+
+def _read_whole(path: str | os.PathLike[str]) -> bytes:
+    descriptor, size = _open_regular(path)
+    try:
+        check_size(size)
+        return _read_to_end(descriptor, size)
+    finally:
+        os.close(descriptor)
 
 
 def open_regular(path: str | Path) -> BinaryIO:

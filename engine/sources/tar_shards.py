@@ -25,7 +25,7 @@ from pc_engine.errors import ImageError
 from pc_engine.sources.addresses import file_part
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.folders import HEAD_BYTES, has_image_suffix, looks_like_image
-from pc_engine.sources.image import SourceImage, broken_image, check_size
+from pc_engine.sources.image import SourceImage, broken_image, check_size, tried_twice
 from pc_engine.sources.last_reader import LastReader
 from pc_engine.sources.repeats import Repeats
 from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, open_shard
@@ -200,10 +200,13 @@ def _close(members: Generator[tuple[tarfile.TarInfo, int]], raw: BinaryIO) -> No
 
 
 def _read_span(path: str, start: int, size: int) -> bytes:
-    try:
+    def read() -> bytes:
         with open(path, "rb") as stream:
             stream.seek(start)
-            data = stream.read(size)
+            return stream.read(size)
+
+    try:
+        data = tried_twice(read)
     except OSError as error:
         raise ImageError(f"The archive cannot be read: {error.strerror or error}.") from None
     except MemoryError:

@@ -3,13 +3,15 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pc_engine.errors import ImageError
-from pc_engine.sources import SourceImage, as_source_image, read_file, read_image
+from pc_engine.sources import SourceImage, as_source_image, iter_images, read_file, read_image
 from pc_engine.sources.image import broken_image, local_image
 
 
@@ -110,5 +112,35 @@ def test_a_disk_that_fails_while_it_is_read_is_said(tmp_path: Path, monkeypatch:
     def fail(*_: int) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    monkeypatch.setattr("pc_engine.sources.image.PAUSE", 0.0)
     monkeypatch.setattr("pc_engine.sources.image.os.read", fail)
     assert refusal(path) == "The file cannot be read: Input/output error."
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EMFILE])
+def test_a_network_disk_that_fails_for_a_moment_costs_no_row_and_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"bytes")
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        archive.add(tmp_path / "photos/a.jpg", "a.jpg")
+    failed: set[str] = set()
+
+    def fail_first(call: Any, name: str) -> Any:
+        def called(*arguments: Any, **options: Any) -> Any:
+            if name not in failed:
+                failed.add(name)
+                raise OSError(number, os.strerror(number))
+            return call(*arguments, **options)
+
+        return called
+
+    monkeypatch.setattr("pc_engine.sources.image.PAUSE", 0.0)
+    (image, member) = iter_images([tmp_path / "photos", tmp_path / "s.tar"])
+    for module, name in (("folders.os", "scandir"), ("image.os", "open")):
+        monkeypatch.setattr(f"pc_engine.sources.{module}.{name}", fail_first(getattr(os, name), name))
+    monkeypatch.setattr("pc_engine.sources.tar_shards.open", fail_first(open, "span"), raising=False)
+    assert image.read() == member.read() == b"bytes"
+    assert [image.name for image in iter_images([tmp_path / "photos"])] == [f"{tmp_path}/photos/a.jpg"]
+    assert failed == {"scandir", "open", "span"}
