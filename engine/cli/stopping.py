@@ -25,6 +25,10 @@ class Stopped(KeyboardInterrupt):
         self.signal = number
 
 
+class _EndOfImagesError(BaseException):
+    """The next image is not waited for any longer. No `Exception`, which a listing would take for its own failure."""
+
+
 class Stopping:
     """While entered, the first such signal ends the images rather than the process; the next one ends it at once.
 
@@ -45,14 +49,25 @@ class Stopping:
         self.signal: int | None = None
         self._report = report
         self._before: dict[int, Any] = {}
+        # The thread that waits for the next image.
+        self._waiting: int | None = None
 
     def asked(self) -> bool:
         """Whether a signal came."""
         return self.signal is not None
 
     def until_asked(self, images: Iterable[Image]) -> Iterator[Image]:
-        """Yield images until a signal comes."""
-        for image in images:
+        """Yield images until a signal comes: where the program's main thread waits for one then, it waits no longer."""
+        following = iter(images)
+        while True:
+            try:
+                try:
+                    self._waiting = threading.get_ident()
+                    image = next(following)
+                finally:
+                    self._waiting = None
+            except (StopIteration, _EndOfImagesError):
+                return
             if self.asked():
                 return
             yield image
@@ -79,6 +94,8 @@ class Stopping:
             raise Stopped(number)
         self.signal = number
         self._report("Stopping after the images in work (once more to stop at once) ...")
+        if self._waiting == threading.get_ident():
+            raise _EndOfImagesError
 
 
 def exit_code(number: int) -> int:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -58,6 +63,44 @@ def test_the_first_signal_ends_the_images(monkeypatch: pytest.MonkeyPatch) -> No
     assert taken == [0, 1, 2, 3]
     assert asked.signal == signal.SIGTERM
     assert len(said) == 1
+
+
+def test_the_first_signal_ends_the_wait_for_the_next_image() -> None:
+    closed: list[str] = []
+
+    def images() -> Iterator[int]:
+        try:
+            yield 0
+            threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+            threading.Event().wait(60)  # as for a bucket that does not answer
+            yield 1
+        except Exception:
+            yield 2
+        finally:
+            closed.append("listing")
+
+    start = time.monotonic()
+    with Stopping(lambda _: None) as asked:
+        assert list(asked.until_asked(images())) == [0]
+    assert time.monotonic() - start < 30
+    assert asked.signal == signal.SIGINT
+    assert closed == ["listing"]
+
+
+def test_a_signal_does_not_break_into_the_main_thread_where_another_one_waits() -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def images() -> Iterator[int]:
+        began.set()
+        go_on.wait(60)
+        yield 0
+
+    with Stopping(lambda _: None) as asked, ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(list, asked.until_asked(images()))
+        assert began.wait(60)
+        signal.raise_signal(signal.SIGINT)
+        go_on.set()
+        assert taken.result() == []
 
 
 def test_the_second_says_which_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
