@@ -244,7 +244,8 @@ def has_image_suffix(name: str) -> bool:
 
 def lies_beside_its_picture(name: str, exists: Callable[[str], bool] = os.path.lexists) -> bool:
     """Whether a file is a camera's raw photo and the camera's own picture of it ``exists`` beside it."""
-    stem, suffix = os.path.splitext(name)
+    # Asked of every image, and so without `os.path`: these suffixes are all of four letters.
+    stem, suffix = name[:-4], name[-4:]
     return suffix.lower() in RAW_SUFFIXES and any(exists(stem + other) for other in _BESIDE_RAW)
 
 
