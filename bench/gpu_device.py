@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ from pc_engine.backends.cuda import describe_gpu, device_index
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.gpu_report import Row
 from pc_engine.kernels.array_module import Array
+from pc_engine.packages import is_installed
 
 _PACKAGES = (
     *("cupy-cuda13x", "torch", "triton", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxruntime-gpu", "onnx"),
@@ -120,7 +120,7 @@ def matrix_rates(meter: Meter, side: int = _MATRIX) -> Iterator[Row]:
     PyTorch's product, or CuPy's for fp32 and fp16 where PyTorch is not installed: each calls cuBLAS. Random values, as
     a card computes faster on zeros.
     """
-    products = _torch_products if importlib.util.find_spec("torch") else _cupy_products
+    products = _torch_products if is_installed("torch") else _cupy_products
     for precision, work in products(meter, side):
         try:
             rate = 2 * side**3 / meter.seconds(work)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import statistics
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from pc_engine.errors import MissingPackageError, ModelError
 from pc_engine.kernels import dbscan, normalise_heatmap
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.manifest import EVIDENCE
+from pc_engine.packages import is_installed
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ _ONE_BY_ONE = 32
 
 def measure_peers(job: Job, subjects: Subjects) -> Iterator[Row]:
     """Yield the rates of PyTorch's networks, then those of clustering the other ways."""
-    if importlib.util.find_spec("torch") is None:
+    if not is_installed("torch"):
         yield {"what": "PyTorch", "reason": str(MissingPackageError("torch", "train", "compare with PyTorch"))}
     else:
         for subject in subjects:

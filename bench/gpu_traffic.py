@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pc_engine.packages import is_installed
 
 # Kinds of copies in the names that CUPTI's records get: "Memcpy DtoH (Device -> Pinned)".
 _DIRECTIONS = {"DtoH": "device to host", "HtoD": "host to device", "DtoD": "on the device", "PtoP": "between devices"}
@@ -32,7 +33,7 @@ def copies_of(work: Callable[[], object]) -> list[Traffic]:
     CUDA graph included; PyTorch's profiler brings it. Without PyTorch, or where CUPTI sees nothing at all, calls of
     ``cupy.ndarray.get`` alone are counted, for which ``work`` may run a second time.
     """
-    if importlib.util.find_spec("torch") is not None:
+    if is_installed("torch"):
         events = _traced(work)
         # Work on a GPU launches kernels: a trace without any is no trace.
         if any(event.get("cat") == "kernel" for event in events):

@@ -10,7 +10,6 @@ has no Gaussian mixture at all.)
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from pc_engine.errors import MissingPackageError, UsageError
 from pc_engine.kernels import WeightedDbscan
 from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.packages import is_installed
 
 #: The name that ``--cluster`` takes.
 NAME = "cuml-dbscan"
@@ -47,7 +47,7 @@ def require_cuml(device: str) -> None:
     """
     if device == "cpu":
         raise UsageError(f"The clustering {NAME} runs on an NVIDIA GPU: add --device cuda, or use --cluster dbscan.")
-    if importlib.util.find_spec("cuml") is None:
+    if not is_installed("cuml"):
         raise _missing()
 
 

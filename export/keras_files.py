@@ -12,7 +12,6 @@ import json
 import subprocess
 import sys
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from pc_engine.errors import MissingPackageError, WeightsError
 from pc_engine.export import keras_child
 from pc_engine.export.weight_files import WeightFile
+from pc_engine.packages import is_installed
 
 # Half a gigabyte takes seconds.
 _SECONDS = 300
@@ -39,7 +39,7 @@ def read_keras(path: Path) -> WeightFile:
     MissingPackageError
         If h5py is absent.
     """
-    if not _has_h5py():
+    if not is_installed("h5py"):
         raise MissingPackageError("h5py", "hdf5", f"read the Keras file {path.name}")
     try:
         with path.open("rb"):
@@ -66,13 +66,6 @@ def read_keras(path: Path) -> WeightFile:
         reason = answer.get("error", f"its reader died of it, or took more than {_SECONDS} seconds")
         raise WeightsError(f"{path} is damaged, cut off or no {kind} ({reason}); get it again.")
     return WeightFile(path, answer["tensors"], is_keras=True, is_numbered=answer["numbered"])
-
-
-def _has_h5py() -> bool:
-    try:
-        return find_spec("h5py") is not None
-    except ValueError:  # it is barred
-        return False
 
 
 def _read_answer(stream: IO[bytes]) -> dict[str, Any]:

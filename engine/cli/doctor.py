@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +13,7 @@ from pc_engine.cli.console import print_json, print_line
 from pc_engine.devices import gpu_reason, gpu_requirements
 from pc_engine.errors import BackendError, MissingPackageError
 from pc_engine.machine import describe_machine
+from pc_engine.packages import is_installed
 from pc_engine.storage import cache_directory, models_directory
 
 # What an extra of the installation adds: its name, a package that it brings along, and what that is for.
@@ -88,21 +88,12 @@ def _examine_gpu() -> dict[str, Any]:
 
 
 def _examine_extras() -> list[dict[str, Any]]:
-    """Look for packages by their names alone: some take seconds to be imported."""
     found = []
     for extra, package, purpose in _EXTRAS:
-        works = _is_there(package)
+        works = is_installed(package)
         reason = f"It is there to {purpose}." if works else str(MissingPackageError(package, extra, purpose))
         found.append({"name": package, "works": works, "reason": reason})
     return found
-
-
-def _is_there(package: str) -> bool:
-    """Whether a package can be imported, by its name alone."""
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ValueError:  # it was marked as absent
-        return False
 
 
 def _probe(device: str) -> list[dict[str, Any]]:

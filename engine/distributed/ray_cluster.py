@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import os
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from pc_engine.distributed.block_worker import BLOCK
 from pc_engine.errors import MissingPackageError, PcEngineError, UsageError, first_line
 from pc_engine.machine import usable_cores
+from pc_engine.packages import is_installed
 
 # More cores work better as two workers: what follows the network is Python, a part of which runs on one core.
 _MOST_CORES = 16
@@ -26,7 +26,7 @@ _OBJECT_STORE_BYTES = 128 << 20
 
 def require_ray() -> None:
     """Raise MissingPackageError if Ray is not installed; imports nothing."""
-    if importlib.util.find_spec("ray") is None:
+    if not is_installed("ray"):
         raise _missing()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -265,7 +264,7 @@ def test_without_pytorch_calls_of_get_are_counted(monkeypatch: pytest.MonkeyPatc
     cupy: Any = ModuleType("cupy")
     cupy.ndarray = type("ndarray", (), {"nbytes": 24, "get": lambda self, out=None: "host"})
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     plain = cupy.ndarray.get
     taken: list[str] = []
     assert copies_of(lambda: taken.append(cupy.ndarray().get(out=None))) == [Traffic("device to host", 1, 24, False)]

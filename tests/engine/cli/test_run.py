@@ -321,7 +321,7 @@ def test_an_engine_that_does_not_go_with_the_options_is_refused(
     ):
         refused = pc_engine(*arguments, *options)
         assert (refused.code, expected in " ".join(refused.err.split())) == (2, True)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     missing = pc_engine(*arguments, *out, "--engine", "ray")
     assert missing.code == 2
     assert "The package 'ray' is needed to share a run out among machines: install it with" in missing.err

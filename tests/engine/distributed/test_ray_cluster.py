@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import sys
 from typing import Any
 
 import pytest
@@ -48,13 +48,13 @@ def test_what_a_pool_is_said_to_be() -> None:
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingPackageError, match=r"package 'ray' is needed .* pip install 'pc-engine\[ray\]'"):
         require_ray()
 
 
 def test_ray_without_its_data_part_is_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingPackageError, match=r"pc-engine\[ray\]"):
         connect(None)
 
