@@ -34,7 +34,7 @@ from pc_engine.bench.gpu_device import CudaMeter, describe
 from pc_engine.bench.gpu_report import TEXT_FILE, Row, Section, as_text, read_sections, write_sections
 from pc_engine.bench.gpu_subjects import Job, Subjects
 from pc_engine.devices import gpu_reason
-from pc_engine.errors import DeviceLostError, MissingPackageError, PcEngineError, UsageError
+from pc_engine.errors import DeviceLostError, MissingPackageError, PcEngineError, UsageError, first_line
 from pc_engine.modes import MODES
 
 _TESTS = Path(__file__).resolve().parents[1] / "tests"
@@ -205,8 +205,7 @@ def run_part(
     except PcEngineError as error:
         section = replace(section, reason=str(error))
     except Exception as error:  # one part must not cost the others, whatever a driver or a library does
-        said = (str(error).strip().splitlines() or [""])[0]
-        section = replace(section, reason=f"{type(error).__name__}: {said}")
+        section = replace(section, reason=f"{type(error).__name__}: {first_line(error)}")
     section = replace(section, seconds=clock() - start)
     keep(section)
     if lost is not None:

@@ -15,6 +15,7 @@ import numpy as np
 from pc_engine.backends.cuda import describe_gpu, device_index
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.gpu_report import Row
+from pc_engine.errors import first_line
 from pc_engine.kernels.array_module import Array
 from pc_engine.packages import is_installed
 
@@ -125,7 +126,7 @@ def matrix_rates(meter: Meter, side: int = _MATRIX) -> Iterator[Row]:
         try:
             rate = 2 * side**3 / meter.seconds(work)
         except RuntimeError as error:  # a type that the card or this version does not multiply
-            yield {"what": "matrix product", "precision": precision, "reason": str(error).splitlines()[0]}
+            yield {"what": "matrix product", "precision": precision, "reason": first_line(error)}
             continue
         yield {"what": "matrix product", "precision": precision, "tera_ops": rate / 1e12}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from pc_engine.durable import sync_file, sync_folder
-from pc_engine.errors import ModelError, UsageError
+from pc_engine.errors import ModelError, UsageError, first_line
 from pc_engine.export.class_names import read_class_names
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS
@@ -131,8 +131,9 @@ def check_network(path: Path) -> None:
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"The network does not pass the ONNX checker ({reason}); report this, or mend it.") from None
+        raise ModelError(
+            f"The network does not pass the ONNX checker ({first_line(error)}); report this, or mend it."
+        ) from None
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pc_engine.backends.cuda import LAUNCH_FAILURE, OUT_OF_MEMORY, Gpu, failure, says_no_memory
-from pc_engine.errors import BackendError
+from pc_engine.errors import BackendError, first_line
 
 _OLDEST = {"tensorrt": 11, "tensorrt_rtx": 1}
 _TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
@@ -135,7 +135,7 @@ def load_library(name: str) -> Library:
             raise BackendError(f"{title} is not installed: {install}.") from None
         raise BackendError(f"{title} is incomplete (no module '{error.name}'): {install}.") from None
     except (ImportError, OSError) as error:  # the Python part alone, without its libraries
-        raise BackendError(f"{title} cannot be loaded ({str(error).splitlines()[0]}): {install}.") from None
+        raise BackendError(f"{title} cannot be loaded ({first_line(error)}): {install}.") from None
     version = str(trt.__version__)
     if int(version.split(".")[0]) < _OLDEST[name]:
         raise BackendError(f"{title} {version} is too old, {_OLDEST[name]} or newer is needed: {install}.")

@@ -504,9 +504,11 @@ def test_a_library_that_is_too_old_or_broken_is_a_reason(gpu, trt, monkeypatch):
     assert "TensorRT 10.16.1 is too old, 11 or newer is needed" in BACKEND.probe("cuda").reason
 
     class Broken:
+        said = "libnvonnxparser.so.11: cannot open shared object file\nmore"
+
         def find_spec(self, name, path=None, target=None):
             if name == "tensorrt":
-                raise ImportError("libnvonnxparser.so.11: cannot open shared object file\nmore")
+                raise ImportError(self.said)
             return
 
     monkeypatch.delitem(sys.modules, "tensorrt")
@@ -514,6 +516,8 @@ def test_a_library_that_is_too_old_or_broken_is_a_reason(gpu, trt, monkeypatch):
     reason = BACKEND.probe("cuda").reason
     assert "TensorRT cannot be loaded (libnvonnxparser.so.11: cannot open shared object file)" in reason
     assert "\n" not in reason
+    Broken.said = ""
+    assert "TensorRT cannot be loaded (ImportError)" in BACKEND.probe("cuda").reason
 
 
 def test_everything_that_is_missing_is_named_at_once(monkeypatch):
