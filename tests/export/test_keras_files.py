@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,15 @@ def test_a_file_that_its_reader_dies_of_is_damaged(
         f"{tmp_path / 'w.h5'} is damaged, cut off or no HDF5 file (its reader died of it, or took more than 2 "
         f"seconds); get it again."
     )
+
+
+def test_whatever_a_library_raises_is_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "h5py.py").write_text("def File(*_): raise AssertionError('a page is odd')")
+    own = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), own])))
+    (tmp_path / "w.h5").touch()
+    with pytest.raises(WeightsError, match=r"no HDF5 file \(a page is odd\); get it again"):
+        read_keras(tmp_path / "w.h5")
 
 
 def test_what_libraries_print_is_no_part_of_the_answer(child: Path, tmp_path: Path) -> None:

@@ -198,9 +198,22 @@ def test_h5py_is_asked_for_by_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matlab_writers: dict[str, Any]
 ) -> None:
     matlab_writers["7.3"](place(tmp_path, SOS), SOS)
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    (hidden / "h5py.py").write_text("raise ImportError")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hidden), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    put_in_the_place_of_h5py("raise ImportError", tmp_path, monkeypatch)
     with pytest.raises(MissingPackageError, match=r"pc-engine\[hdf5\]"):
         read_labelled(f"sos:{tmp_path}")
+
+
+def test_whatever_a_library_raises_is_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matlab_writers: dict[str, Any]
+) -> None:
+    matlab_writers["7.3"](place(tmp_path, SOS), SOS)
+    put_in_the_place_of_h5py("def File(*_): raise AssertionError('a page is odd')", tmp_path, monkeypatch)
+    with pytest.raises(DataError, match=r"cannot be read as a MATLAB file: a page is odd\."):
+        read_labelled(f"sos:{tmp_path}")
+
+
+def put_in_the_place_of_h5py(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "h5py.py").write_text(program)
+    own = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path / "hidden"), own])))
