@@ -1,4 +1,4 @@
-"""Arguments of the Python interface, looked at where they are given: a wrong one would show in the depths, or never."""
+"""Arguments of the Python interface, checked where they are given: a wrong one would show in the depths, or never."""
 
 from __future__ import annotations
 

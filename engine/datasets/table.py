@@ -1,9 +1,8 @@
 """A CSV, JSON or JSON Lines table with one image a row.
 
-Columns, in any order and case; others are ignored: ``path``, ``file``, ``filename``, ``file_name`` or
-``image``; ``count``; ``class_index`` or
-``class_id`` (a number); ``class`` or ``name``; ``wnid``. Paths are relative to the table's folder if there is
-something, else to the current one, as in a list of images. One of count and class is enough.
+Columns, in any order and case; others are ignored: ``path``, ``file``, ``filename``, ``file_name`` or ``image``;
+``count``; ``class_index`` or ``class_id`` (a number); ``class`` or ``name``; ``wnid``. Paths are relative to the folder
+of the table if there is something, else to the current one, as in a list of images. One of count and class is enough.
 """
 
 from __future__ import annotations
