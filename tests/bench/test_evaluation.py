@@ -171,17 +171,22 @@ def test_all_modes_share_one_network_and_agree_with_each_alone(mso: Path, tiny_d
 @pytest.fixture
 def blobs(tmp_path: Path, draw_scene: Any) -> Path:
     """A folder with labels.json: each of five counts four times, and one picture that is broken."""
-    places = [A, B, C, D]
-    records = [{"file": "broken.png", "count": 2, "boxes": []}]
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    for turn in range(4):
-        for count in range(5):
-            chosen = (places[turn:] + places[:turn])[:count]
-            save(draw_scene(chosen), tmp_path / f"{turn}-{count}.png")
-            boxes = [{"c": "red", "b": [column * 8, row * 8, 8, 8]} for column, row in chosen]
-            records.append({"file": f"{turn}-{count}.png", "count": count, "boxes": boxes})
+    records = [{"file": "broken.png", "count": 2, "boxes": []}, *draw_counts(tmp_path, draw_scene, [A, B, C, D], 4, 5)]
     (tmp_path / "labels.json").write_text(json.dumps({"images": records}))
     return tmp_path
+
+
+def draw_counts(folder: Path, draw_scene: Any, places: list[Any], turns: int, counts: int) -> list[dict[str, Any]]:
+    """Draw pictures of 0 to ``counts`` - 1 blobs, each number ``turns`` times elsewhere; return their labels."""
+    records = []
+    for turn in range(turns):
+        for count in range(counts):
+            chosen = (places[turn:] + places[:turn])[:count]
+            save(draw_scene(chosen), folder / f"{turn}-{count}.png")
+            boxes = [{"c": "red", "b": [column * 8, row * 8, 8, 8]} for column, row in chosen]
+            records.append({"file": f"{turn}-{count}.png", "count": count, "boxes": boxes})
+    return records
 
 
 def test_folds_fit_what_the_model_lacks(blobs: Path, make_model: Callable[..., Path], tmp_path: Path) -> None:
@@ -237,13 +242,7 @@ def test_folds_judge_each_image_by_the_counter_that_did_not_see_it(
 @pytest.fixture
 def crowds(tmp_path: Path, draw_scene: Any) -> Path:
     """A folder with labels.json: 0 to 7 blobs three times each, and a box for each blob."""
-    places, records = [A, B, C, D, E, (4, 1), (1, 4)], []
-    for turn in range(3):
-        for count in range(8):
-            chosen = (places[turn:] + places[:turn])[:count]
-            save(draw_scene(chosen), tmp_path / f"{turn}-{count}.png")
-            boxes = [{"c": "red", "b": [column * 8, row * 8, 8, 8]} for column, row in chosen]
-            records.append({"file": f"{turn}-{count}.png", "count": count, "boxes": boxes})
+    records = draw_counts(tmp_path, draw_scene, [A, B, C, D, E, (4, 1), (1, 4)], 3, 8)
     (tmp_path / "labels.json").write_text(json.dumps({"images": records}))
     return tmp_path
 

@@ -64,6 +64,19 @@ def shuffling_network(target="stored", batch=1, rest=(2, 2, 6, 8)):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
 
 
+def import_network(model, folder):
+    """Make a model directory of a network, ``folder / "model"``."""
+    onnx.save_model(model, folder / "given.onnx")
+    import_classifier(
+        folder / "given.onnx",
+        folder / "model",
+        name="shuffling",
+        taps={"conv_last": "last", "logits": "scores"},
+        pixels=GIVEN,
+        count_features=("conv_last",),
+    )
+
+
 def run(model, images, name):
     model.graph.output.add(name=name)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -72,16 +85,7 @@ def run(model, images, name):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_batch_gives_what_single_images_do(tmp_path, target):
-    given = shuffling_network(target)
-    onnx.save_model(given, tmp_path / "given.onnx")
-    import_classifier(
-        tmp_path / "given.onnx",
-        tmp_path / "model",
-        name="shuffling",
-        taps={"conv_last": "last", "logits": "scores"},
-        pixels=GIVEN,
-        count_features=("conv_last",),
-    )
+    import_network(shuffling_network(target), tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (3, 6, 8, 3), dtype=np.uint8)
     found = run(onnx.load(tmp_path / "model/model.onnx"), images, "conv_last")
     planes = images.transpose(0, 3, 1, 2).astype(np.float32)
@@ -122,13 +126,5 @@ def test_a_batch_that_stays_fixed_is_refused(tmp_path):
     model.graph.node.insert(13, helper.make_node("Reshape", ["shuffled", "places"], ["line"]))
     model.graph.node.insert(14, helper.make_node("Reshape", ["line", "merged"], ["again"]))
     model.graph.node[15].input[0] = "again"
-    onnx.save_model(model, tmp_path / "given.onnx")
     with pytest.raises(ModelError, match=r"on a batch of two 6x8 images|fixes the batch size at 1"):
-        import_classifier(
-            tmp_path / "given.onnx",
-            tmp_path / "model",
-            name="shuffling",
-            taps={"conv_last": "last", "logits": "scores"},
-            pixels=GIVEN,
-            count_features=("conv_last",),
-        )
+        import_network(model, tmp_path)

@@ -201,6 +201,12 @@ def _infer(path, images, tap):
     return session.run([tap], {"image": images})[0]
 
 
+def _expected_and_found(folder, images, tap="conv_last", manifest=None):
+    """A tap of the network in ``folder``, and of its quantised form beside it."""
+    original = open_graph(folder / "model.onnx", manifest or _manifest(), (tap,)).SerializeToString()
+    return _infer(original, images, tap), _infer(folder / "out.onnx", images, tap)
+
+
 @pytest.mark.parametrize("group", [1, 3])
 @pytest.mark.parametrize("bias", [False, True])
 def test_rounding_the_weights_does_not_shift_the_mean(tmp_path, group, bias):
@@ -220,10 +226,7 @@ def test_rounding_the_weights_does_not_shift_the_mean(tmp_path, group, bias):
         manifest = Manifest(**{**vars(manifest), "taps": {**manifest.taps, "conv_last": Tap("last", (6, 7, 7))}})
     images = rng.integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
     quantise_network(tmp_path / "model.onnx", manifest, images, tmp_path / "out.onnx", threads=1)
-    expected = _infer(
-        open_graph(tmp_path / "model.onnx", manifest, ("conv_last",)).SerializeToString(), images, "conv_last"
-    )
-    found = _infer(tmp_path / "out.onnx", images, "conv_last")
+    expected, found = _expected_and_found(tmp_path, images, manifest=manifest)
     shift = (found - expected).mean(axis=(0, 2, 3))
     uncorrected = (2 / 127 - 0.0139) * 0.5 * (2 if group == 1 else 3)
     assert np.abs(shift).max() < uncorrected / 4
@@ -246,9 +249,7 @@ def test_a_batch_normalisation_is_folded_and_an_old_opset_converted(tmp_path):
     graph = onnx.load(tmp_path / "out.onnx").graph
     assert not [node for node in graph.node if node.op_type == "BatchNormalization"]
     assert [node for node in graph.node if node.op_type == "DequantizeLinear"]
-    original = open_graph(tmp_path / "model.onnx", _manifest(), ("conv_last",)).SerializeToString()
-    expected = _infer(original, images, "conv_last")
-    found = _infer(tmp_path / "out.onnx", images, "conv_last")
+    expected, found = _expected_and_found(tmp_path, images)
     assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
 
 
@@ -275,10 +276,8 @@ def test_what_a_residual_network_adds_is_not_rounded(tmp_path):
         "Relu",
     ] * 8
     assert [producers[node.input[0]] for node in graph.node if node.op_type == "Conv"] == ["DequantizeLinear"] * 9
-    original = open_graph(tmp_path / "model.onnx", _manifest(), ("conv_last",)).SerializeToString()
-    expected = _infer(original, images[20:], "conv_last")
+    expected, found = _expected_and_found(tmp_path, images[20:])
     assert (expected == 0).any()  # the ReLU matters
-    found = _infer(tmp_path / "out.onnx", images[20:], "conv_last")
     assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)
 
 
@@ -298,9 +297,8 @@ def test_a_tap_before_an_activation_function_keeps_what_that_cuts_off(tmp_path, 
     manifest = replace(_manifest(), taps=taps)
     images = rng.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
     quantise_network(tmp_path / "model.onnx", manifest, images, tmp_path / "out.onnx", threads=1)
-    original = open_graph(tmp_path / "model.onnx", manifest, tuple(taps)).SerializeToString()
     for name in taps:
-        expected, found = _infer(original, images, name), _infer(tmp_path / "out.onnx", images, name)
+        expected, found = _expected_and_found(tmp_path, images, name, manifest)
         assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected), name
         assert name != "conv_prev" or expected.min() < -1
 
@@ -334,9 +332,8 @@ def test_a_product_scales_its_weights_and_its_bias(tmp_path, stored, caplog):
     manifest = replace(_manifest(), taps=taps)
     images = rng.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
     quantise_network(tmp_path / "model.onnx", manifest, images, tmp_path / "out.onnx", threads=1)
-    original = open_graph(tmp_path / "model.onnx", manifest, tuple(taps)).SerializeToString()
     for name in taps:
-        expected, found = _infer(original, images, name), _infer(tmp_path / "out.onnx", images, name)
+        expected, found = _expected_and_found(tmp_path, images, name, manifest)
         assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected), name
     assert not caplog.records  # the quantiser has advice on biases that are computed
 
@@ -364,9 +361,8 @@ def test_a_small_variance_is_not_rounded_to_nothing_before_it_is_divided_by(tmp_
     images[:, :4] //= 20  # dark, and of little variance
     images[:, 0, 0] = 0
     quantise_network(tmp_path / "model.onnx", manifest, images, tmp_path / "out.onnx", threads=1)
-    original = open_graph(tmp_path / "model.onnx", manifest, tuple(taps)).SerializeToString()
     for name in ("conv_prev", "conv_last"):
-        expected, found = _infer(original, images, name), _infer(tmp_path / "out.onnx", images, name)
+        expected, found = _expected_and_found(tmp_path, images, name, manifest)
         assert np.linalg.norm(found - expected) < 0.2 * np.linalg.norm(expected), name
 
 
@@ -427,8 +423,7 @@ def test_weights_that_only_a_branch_reads_are_kept(tmp_path):
     onnx.save(_network(nodes, weights), tmp_path / "model.onnx")
     images = rng.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
     quantise_network(tmp_path / "model.onnx", _manifest(), images, tmp_path / "out.onnx", threads=1)
-    original = open_graph(tmp_path / "model.onnx", _manifest(), ("conv_last",)).SerializeToString()
-    expected, found = _infer(original, images, "conv_last"), _infer(tmp_path / "out.onnx", images, "conv_last")
+    expected, found = _expected_and_found(tmp_path, images)
     assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
 
 
