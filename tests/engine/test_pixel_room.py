@@ -36,8 +36,23 @@ def test_what_is_held_at_a_time_never_exceeds_the_room_and_everybody_gets_a_turn
 
 def test_a_small_picture_passes_a_large_one_that_waits() -> None:
     room = PixelRoom(64 * FREE)
-    with room.taken(64 * FREE), room.taken(64):
-        pass
+
+    def take(pixels: int) -> threading.Thread:
+        def enter() -> None:
+            with room.taken(pixels):
+                pass
+
+        thread = threading.Thread(target=enter, daemon=True)
+        thread.start()
+        return thread
+
+    with room.taken(64 * FREE):
+        large, small = take(64 * FREE), take(64)
+        small.join(60)
+        assert large.is_alive()
+        assert not small.is_alive()
+    large.join(60)
+    assert not large.is_alive()
 
 
 def test_room_is_given_back_after_an_error() -> None:

@@ -103,7 +103,7 @@ def test_kernels_print_their_sum(pc_engine):
         ("isolation", "random:2", "--n", "0"),
         ("isolation", "random:2", "--repeats", "0"),
         ("throughput", "random:99999999999"),
-        ("decoding", "random:2", "--enlarge", "60"),
+        ("decoding", "random:2", "--enlarge", "60", *FIXED[:4]),
     ],
 )
 def test_wrong_use_is_one_sentence(pc_engine, arguments):
