@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,12 +12,17 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.ablation import ablation
-from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
+from pc_engine.cli.bench_tables import (
+    print_decoding,
+    print_isolation,
+    print_kernels,
+    print_peers,
+    print_sweep,
+    print_throughput,
+)
+from pc_engine.cli.console import print_json, progress, remark
 from pc_engine.cli.group import Group
 from pc_engine.errors import UsageError
-
-# Share of the cores that others may have before the user is told.
-_DISTURBED = 0.05
 
 app = typer.Typer(
     cls=Group,
@@ -91,67 +96,9 @@ def throughput(
     if as_json:
         print_json({"runs": rows} if sweep else report)
     elif not quiet and sweep:
-        _print_sweep(rows)
+        print_sweep(rows)
     elif not quiet:
-        _print_throughput(report)
-
-
-def _print_throughput(report: Mapping[str, Any]) -> None:
-    rates = (
-        ("decode alone", "decode_ips"),
-        ("network alone", "network_ips"),
-        ("post-processing alone", "postprocess_ips"),
-        ("files to rows", "end_to_end_ips"),
-    )
-    print_line(
-        f"{report['model']}, {report['mode']}, {report['backend']} {report['precision']}, batches of "
-        f"{report['batch_size']}, {report['workers']} decoding threads: {report['n']} images, median of "
-        f"{report['repeats']} runs"
-    )
-    print_table(None, ("what", ">images/s"), [(name, f"{report[key]:,.1f}") for name, key in rates])
-    print_line("Seconds of the median run by stage; stages overlap, and each counts all of its threads")
-    print_table(
-        None,
-        ("stage", ">seconds", ">share of wall time"),
-        [(name, f"{value:.3f}", f"{value / report['seconds']:.1%}") for name, value in report["stages"].items()],
-    )
-    print_line(
-        f"The run reaches {report['ratio']:.1%} of its network alone; the bottleneck is {report['bottleneck']}. "
-        f"Peak memory {report['peak_rss_mb']:,.0f} MB. {_machine(report['machine'])}"
-    )
-    if report["share_of_peak"] is not None:
-        print_line(
-            f"The network alone does {report['operations_per_second'] / 1e9:,.0f} billion operations a second, "
-            f"{report['share_of_peak']:.0%} of the {report['peak_operations'] / 1e9:,.0f} that these cores can do at "
-            f"most at {report['precision']}."
-        )
-    _print_disturbance(report["busy_elsewhere"])
-    if report["random_parts"]:
-        print_line(f"With {' and '.join(report['random_parts'])} filled in at random: the model has none.")
-
-
-def _print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
-    columns = ("precision", ">batch", ">threads", ">network", ">run", ">ratio", ">peak MB", "bottleneck")
-    table = []
-    for row in rows:
-        identity = (row["precision"], str(row["batch_size"]), str(row["workers"]))
-        if "error" in row:
-            table.append((*identity, "-", "-", "-", "-", row["error"]))
-        else:
-            rates = (f"{row['network_ips']:.1f}", f"{row['end_to_end_ips']:.1f}", f"{row['ratio']:.1%}")
-            table.append((*identity, *rates, f"{row['peak_rss_mb']:,.0f}", row["bottleneck"]))
-    print_line("Images per second of the network alone and of the run from files to rows; threads decode.")
-    print_table(None, columns, table)
-
-
-def _machine(machine: Mapping[str, Any]) -> str:
-    return f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['extensions'])})."
-
-
-def _print_disturbance(share: float | None) -> None:
-    """Say what ``share`` of the cores others had, where that is much."""
-    if share is not None and share > _DISTURBED:
-        print_line(f"Other processes had {share:.0%} of the cores meanwhile: measure again when the machine is quiet.")
+        print_throughput(report)
 
 
 def _check_out(out: Path | None) -> None:
@@ -232,41 +179,7 @@ def peers(
     if as_json:
         print_json(report)
     elif not quiet:
-        _print_peers(report)
-
-
-def _print_peers(report: Mapping[str, Any]) -> None:
-    print_line(
-        f"{report['model']}, {report['mode']}, batches of {report['batch_size']}: {report['n']} images, median of "
-        f"{report['repeats']} runs in turn. Taps and counts against {report['reference']}."
-    )
-    rows = [
-        (
-            f"({peer['letter']}) {peer['name']}",
-            peer["precision"],
-            "network" if peer["scope"] == "network" else "files",
-            _number(peer["images_per_second"], ".1f"),
-            _number(peer["ratio"], ".2f"),
-            _number(peer["tap_difference"], ".0e"),
-            _number(peer["count_agreement"], ".0%"),
-        )
-        for peer in report["peers"]
-    ]
-    print_table(None, ("peer", "precision", "from", ">images/s", ">x (a)", ">taps off", ">counts"), rows)
-    for peer in report["peers"]:
-        print_line(f"({peer['letter']}) {peer['name']} {peer['precision']}, {peer['scope']}: " + _about(peer))
-    print_line(_machine(report["machine"]))
-    _print_disturbance(report["busy_elsewhere"])
-    if report["random_parts"]:
-        print_line(f"With {' and '.join(report['random_parts'])} filled in at random: the model has none.")
-
-
-def _about(peer: Mapping[str, Any]) -> str:
-    return f"not available: {peer['reason']}" if peer["reason"] else f"{peer['note']}."
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+        print_peers(report)
 
 
 @app.command("kernels")
@@ -285,31 +198,7 @@ def kernels(
     if as_json:
         print_json(report)
     elif not quiet:
-        _print_kernels(report)
-
-
-def _print_kernels(report: Mapping[str, Any]) -> None:
-    print_line(
-        f"{report['batch']} images of {report['channels']} maps of {report['grid']} x {report['grid']} cells, one "
-        f"core; a large copy moves {report['bandwidth_gb_s']:.1f} GB/s."
-    )
-    rows = [
-        (
-            rate["kernel"],
-            rate["mode"],
-            f"{rate['ms']:.4f}",
-            f"{rate['peer_ms']:.3f}",
-            f"{rate['speedup']:.1f}",
-            f"{rate['bytes'] / 1024:,.1f}",
-            f"{rate['bandwidth_share']:.1%}",
-            rate["peer"],
-        )
-        for rate in report["kernels"]
-    ]
-    columns = ("kernel", "mode", ">ms/image", ">peer ms", ">x", ">KiB/image", ">of copy", "checked against")
-    print_table(None, columns, rows)
-    sums = ", ".join(f"{mode}: {value:.3f}" for mode, value in report["sum_ms"].items())
-    print_line(f"Sum of ms an image: {sums}. {_machine(report['machine'])}")
+        print_kernels(report)
 
 
 @app.command("decoding")
@@ -340,24 +229,7 @@ def decoding(
     if as_json:
         print_json(report)
     elif not quiet:
-        _print_decoding(report)
-
-
-def _print_decoding(report: Mapping[str, Any]) -> None:
-    larger = "" if report["enlarged"] == 1 else f", made {report['enlarged']} times larger"
-    print_line(f"{report['model']}, {report['mode']}: {report['n']} photos{larger}. Compared with decoding in full.")
-    rows = [
-        (
-            "in full" if row["oversampling"] is None else f"{row['oversampling']} x the network's size",
-            "in use" if row["oversampling"] == report["in_use"] else "",
-            f"{row['ms']:.2f}",
-            "-" if row["same_class"] is None else f"{row['same_class']:.1%}",
-            f"{row['same_count']:.1%}",
-        )
-        for row in report["variants"]
-    ]
-    print_table(None, ("decoded at least at", "", ">ms an image", ">same class", ">same count"), rows)
-    print_line(f"One core of {_machine(report['machine'])}")
+        print_decoding(report)
 
 
 @app.command("isolation")
@@ -387,14 +259,4 @@ def isolation(
     if as_json:
         print_json(report)
     elif not quiet:
-        rows = [
-            (name, f"{report[key]['threads']:,.1f}", f"{report[key]['processes']:,.1f}", f"{report['cost'][what]:+.1%}")
-            for name, key, what in (("decode alone", "decode_ips", "decode"), ("files to rows", "run_ips", "run"))
-        ]
-        print_table(None, ("images/s", ">threads", ">processes", ">cost"), rows)
-        print_line(
-            f"{report['model']}, {report['mode']}, {report['backend']} {report['precision']}: {report['n']} images, "
-            f"{report['workers']} workers, median of {report['repeats']} rounds in turn. The processes take "
-            f"{report['start_seconds']:.1f} s to start. {_machine(report['machine'])}"
-        )
-        _print_disturbance(report["share_elsewhere"])
+        print_isolation(report)
