@@ -173,7 +173,8 @@ def test_lines_are_read_as_they_are_needed(photos: Path) -> None:
             tracemalloc.stop()
 
     peak(100)
-    assert peak(20_000) < 1.2 * peak(2_000)
+    # The other 18,000 names alone would take a megabyte; a few kilobytes come and go.
+    assert peak(20_000) < peak(2_000) + 100_000
 
 
 def test_a_table_may_have_long_cells(photos: Path) -> None:
