@@ -44,7 +44,7 @@ def test_the_version_is_told(start):
 def test_another_encoding_is_no_reason_to_end(tmp_path):
     (tmp_path / "Höhle.jpg").write_bytes(b"no picture")
     done = subprocess.run(
-        [sys.executable, "-m", "pc_engine", "run", str(tmp_path)],
+        [sys.executable, "-m", "pc_engine", "run", str(tmp_path), "--backend", "onnxruntime", "--precision", "fp32"],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         check=False,

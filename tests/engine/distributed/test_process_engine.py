@@ -212,11 +212,12 @@ def test_processes_that_die_as_they_start_end_the_run_with_a_sentence(
 ) -> None:
     # Compares its arguments, and ends.
     monkeypatch.setattr(process_engine, "_answer_with_blocks", operator.is_)
+    monkeypatch.setattr(process_engine, "_MOST_DEATHS", 2)  # each process takes a second to start
     run = tmp_path / "run"
     outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, *TWO, *shared.options)
     assert outcome.code == 1
     assert outcome.err.startswith(
-        "pc-engine: 5 processes in turn died of the same images, or as they started, the last one with exit code 0: "
+        "pc-engine: 2 processes in turn died of the same images, or as they started, the last one with exit code 0: "
         "see whether memory runs out, then run the same command again, with fewer --processes."
     )
     assert shared.hidden(run) == []
