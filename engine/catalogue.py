@@ -128,7 +128,7 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
 def default_model(mode: str, report: Report = lambda _: None) -> Model:
     """Return the best installed model that can run ``mode``, else the embedded one, saying so through ``report``."""
     unfitted = ""
-    for name in PREFERRED[mode]:
+    for name in PREFERRED.get(mode, ()):
         directory = installed_directory(name)
         if not (directory / MANIFEST_FILE).is_file():
             continue

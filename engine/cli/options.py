@@ -9,6 +9,7 @@ import typer
 
 from pc_engine.arguments import MOST_THREADS, maybe_whole_number
 from pc_engine.backbone import LARGEST_BATCH
+from pc_engine.backends import BACKENDS
 from pc_engine.devices import check_device_name
 from pc_engine.errors import UsageError
 from pc_engine.selection import check_backend, check_precision
@@ -56,9 +57,7 @@ Model = Annotated[
     str | None,
     typer.Option("--model", help="A model's name or directory; left out, the best one installed for the mode."),
 ]
-Backend = Annotated[
-    str, typer.Option("--backend", help="auto, onnxruntime, openvino, tensorrt or cudnn.", callback=_backend)
-]
+Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=_backend)]
 Precision = Annotated[
     str,
     typer.Option("--precision", help="auto, fp32, bf16, fp16, or int8 (see build --calibrate).", callback=_precision),

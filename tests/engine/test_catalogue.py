@@ -149,6 +149,14 @@ def test_the_default_is_the_papers_network_once_it_is_fitted(make_model: Maker, 
     assert reports == []
 
 
+def test_a_mode_that_prefers_no_network_takes_the_embedded_one(
+    embedded: Path, make_model: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(installed_directory("vgg16"))
+    monkeypatch.setitem(MODES, "new", replace(MODES["p2c"], name="new"))
+    assert model_for(None, MODES["new"]).directory == embedded
+
+
 def test_a_preferred_model_without_its_parts_is_passed_over_and_said_how_to_complete(make_model: Maker) -> None:
     make_model(installed_directory("vgg19"), counter=None)
     reports: list[str] = []
