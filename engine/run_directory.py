@@ -34,6 +34,7 @@ from pc_engine.sharding import Shard
 from pc_engine.sources import SourceImage
 from pc_engine.stored_names import stored_name
 from pc_engine.writers import (
+    FORMATS,
     STEM,
     Format,
     PartitionWriter,
@@ -127,7 +128,7 @@ class RunDirectory:
                 f"{self.directory} holds rows as {kept.pop()}, not {row_format}: leave out --format, or replace them "
                 f"with --fresh."
             )
-        self._format: Format = row_format or ("jsonl" if "jsonl" in kept else "parquet")
+        self._format: Format = row_format or (find_format(min(kept)) if kept else FORMATS[0])
         if self._format == "parquet" and stored_name(str(self.directory)) != str(self.directory):
             raise UsageError("Parquet files need a folder whose name is UTF-8: choose another, or add --format jsonl.")
         known = None if self._fresh else read_state(self._state_file)
@@ -311,7 +312,7 @@ class RunDirectory:
     def _check_contents(self) -> None:
         """Refuse a directory with files that would be read as rows, or rows that are shared out another way."""
         partitions = partitions_of(self.directory)
-        rows = {*self.directory.glob("*.parquet"), *self.directory.glob("*.jsonl")} - {self.directory / CORRECTIONS}
+        rows = {path for form in FORMATS for path in self.directory.glob(f"*.{form}")} - {self.directory / CORRECTIONS}
         # By their names, as other shards may publish meanwhile.
         foreign = sorted(path.name for path in rows if not is_partition(path))
         if foreign:

@@ -36,7 +36,7 @@ SECONDS_PER_PARTITION = 300.0
 _ROWS_HELD = 1_000
 _UNPUBLISHED = ".new"
 # Numbered, by shards of a run, or by their contents.
-_PARTITION_NAME = re.compile(rf"{STEM}(-\d+-of-\d+)?-(\d{{5,}}|r[0-9a-f]{{16}})\.(parquet|jsonl)")
+_PARTITION_NAME = re.compile(rf"{STEM}(-\d+-of-\d+)?-(\d{{5,}}|r[0-9a-f]{{16}})\.({'|'.join(FORMATS)})")
 
 _POINTER = pa.struct(
     [("kind", pa.string())]
@@ -278,9 +278,8 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
     PcEngineError
         If it is damaged.
     """
-    read = _jsonl_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path, columns)
     try:
-        for row in read:
+        for row in _READ[find_format(path.suffix.removeprefix("."))](path, columns):
             check_row(row, columns)
             for name in columns:
                 row.setdefault(name, None)
@@ -339,10 +338,7 @@ class _JsonlPartition:
         self._stream.close()
 
 
-_PARTITION: dict[str, Callable[[Path], _Partition]] = {"parquet": _ParquetPartition, "jsonl": _JsonlPartition}
-
-
-def _jsonl_rows(path: Path) -> Iterator[Any]:
+def _jsonl_rows(path: Path, _columns: Sequence[str]) -> Iterator[Any]:
     # By lines of the file: str.splitlines would also split at U+2028, which a path may hold.
     with path.open(encoding="utf-8") as stream:
         yield from map(json.loads, stream)
@@ -366,3 +362,7 @@ def _from_parquet(row: dict[str, Any]) -> dict[str, Any]:
             {name: value for name, value in pointer.items() if value is not None} for pointer in row["pointers"]
         ]
     return row
+
+
+_PARTITION: Mapping[str, Callable[[Path], _Partition]] = {"parquet": _ParquetPartition, "jsonl": _JsonlPartition}
+_READ: Mapping[str, Callable[[Path, Sequence[str]], Iterator[Any]]] = {"parquet": _parquet_rows, "jsonl": _jsonl_rows}
