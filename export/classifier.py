@@ -22,7 +22,7 @@ from pc_engine.export.full_precision import widen
 from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
 from pc_engine.export.run_shapes import note_shapes, quiet_session
-from pc_engine.export.tap_names import GRID_TAPS, find_taps
+from pc_engine.export.tap_names import GRID_TAPS, find_taps, maps_before, unnamed_tap
 from pc_engine.graph import BATCH, IMAGE, cut_graph, parse_graph
 from pc_engine.graph_names import fresh_name, names_of, rename
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, MAPS_OF_HEAD, Manifest, NetworkInput, Tap
@@ -62,8 +62,9 @@ def import_classifier(
     name
         Name of the model.
     taps
-        Tap name to the tensor that plays this role, or to the node whose first output does. ``conv_last`` and
-        ``logits`` are needed.
+        Tap name to the tensor that plays this role, or to the node whose first output does. ``logits`` left out are the
+        network's only output, ``conv_last`` the maps that its head reads, beside which ``conv_prev`` is what the last
+        convolution before them does.
     pixels
         How the given network takes pixels. An empty ``tensor`` stands for the only input that the taps depend on, a
         ``height`` and ``width`` of 0 for what the network declares, else 224, and an empty ``layout`` for that of its
@@ -79,7 +80,7 @@ def import_classifier(
     background_class
         The class that means "no object", where the network has one; -1 where it has none.
     report
-        Called with a sentence that says why, where there is no ``evidence``.
+        Called with a sentence for each thing that was chosen or left out, such as why there is no ``evidence``.
 
     Returns
     -------
@@ -206,8 +207,13 @@ def _with_evidence(
     background_class: int,
     report: Callable[[str], None],
 ) -> tuple[onnx.ModelProto, Mapping[str, float]]:
-    """Return the network, its ``taps`` called by their names, with the evidence if it can be had; and its settings."""
+    """Return the network, its ``taps`` called by their names, with the evidence if it can be had; and its settings.
+
+    Where ``conv_last`` is not among the taps, it is the maps that the evidence speaks of.
+    """
     if EVIDENCE in taps:
+        if "conv_last" not in taps:
+            raise unnamed_tap(model, "conv_last")
         return model, {}
     note_shapes(model, pixels)
     try:
@@ -216,11 +222,21 @@ def _with_evidence(
             raise ModelError(f"its head reads the maps '{found.maps}', and the tap '{MAPS_OF_HEAD}' names others")
     except ModelError as error:
         report(f"The network gives no evidence for its classes, so modes p2c and combined need signatures: {error}.")
+        if "conv_last" not in taps:
+            raise unnamed_tap(model, "conv_last") from None
         return model, {}
+    else:
+        before = maps_before(model, found.maps)
     finally:
         del model.graph.value_info[:]
     tensors = {tap: tap for tap in taps} | {EVIDENCE: found.tensor}
-    if found.maps != "conv_last":
+    if "conv_last" not in taps:
+        chosen = {"conv_last": found.maps}
+        if before is not None and "conv_prev" not in taps:
+            chosen["conv_prev"] = before
+        report(f"Taps that were not named: {', '.join(f'--tap {tap}={tensor}' for tap, tensor in chosen.items())}.")
+        tensors |= chosen
+    elif found.maps != "conv_last":
         tensors[MAPS_OF_HEAD] = found.maps
     settings = {} if found.is_linear else BACKWARD_SETTINGS
     return cut_graph(model, name, pixels, tensors), settings

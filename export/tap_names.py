@@ -11,19 +11,23 @@ from pc_engine import graph_shapes
 from pc_engine.errors import UsageError
 from pc_engine.graph import closest_names
 from pc_engine.graph_names import reads
-from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD, REQUIRED_TAPS
+from pc_engine.graph_pruning import part_behind
+from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD
 
 #: Taps that are grids of features: [C, H, W].
 GRID_TAPS = ("conv_last", "conv_prev")
 
 # Tensors of a kind that an error names.
 _SHOWN = 4
+_MAP_RANK = 4
 
 
 def find_taps(
     model: onnx.ModelProto, path: Path, taps: Mapping[str, str], count_features: Sequence[str]
 ) -> dict[str, str]:
     """Return the tensor of each tap: the one of that name, or the first output of the node that is called so.
+
+    ``logits`` that are not named are what the network gives, if that is one tensor.
 
     Parameters
     ----------
@@ -39,20 +43,42 @@ def find_taps(
     UsageError
         If a tap is needed and not named, or there is no such tensor; the message names some that there are.
     """
-    for required in REQUIRED_TAPS:
-        if required not in taps:
-            raise UsageError(
-                f"No tensor was named for the tap '{required}': add --tap {required}=NAME; "
-                f"{_candidates(model, required)}."
-            )
+    if "logits" not in taps:
+        outputs = [value.name for value in model.graph.output]
+        if len(outputs) > 1:
+            raise unnamed_tap(model, "logits")
+        taps = {**taps, "logits": outputs[0]}
+    # These are added where the head allows.
+    later = (EVIDENCE, MAPS_OF_HEAD, *(() if "conv_last" in taps else GRID_TAPS))
     for feature in count_features:
-        # The last two are added where the head allows.
-        if feature not in taps and feature not in (EVIDENCE, MAPS_OF_HEAD):
+        if feature not in taps and feature not in later:
             raise UsageError(
                 f"The counter is to read '{feature}', which is no tap: add --tap {feature}=NAME; "
                 f"{_candidates(model, feature)}."
             )
     return {tap: _find_tensor(model, tap, wanted, path) for tap, wanted in taps.items()}
+
+
+def unnamed_tap(model: onnx.ModelProto, tap: str) -> UsageError:
+    """Return the error about a tap that is needed and not named; it names tensors that it might be."""
+    return UsageError(f"No tensor was named for the tap '{tap}': add --tap {tap}=NAME; {_candidates(model, tap)}.")
+
+
+def maps_before(model: onnx.ModelProto, maps: str) -> str | None:
+    """Return the maps that the last convolution on the way to ``maps`` reads, None where it reads the image itself."""
+    behind = part_behind(model.graph, [maps])
+    known = graph_shapes.infer(model)
+    for k in sorted(behind.nodes, reverse=True):
+        node = model.graph.node[k]
+        if node.op_type == "Conv" and _has_cells(known.get(node.output[0], graph_shapes.UNKNOWN).shape):
+            before = part_behind(model.graph, [node.input[0]])
+            return node.input[0] if any(model.graph.node[n].op_type == "Conv" for n in before.nodes) else None
+    return None
+
+
+def _has_cells(shape: Sequence[int | str | None] | None) -> bool:
+    """Whether a shape is that of maps of more than one cell."""
+    return shape is not None and len(shape) == _MAP_RANK and tuple(shape[2:]) != (1, 1)
 
 
 def _find_tensor(model: onnx.ModelProto, tap: str, wanted: str, path: Path) -> str:
@@ -73,9 +99,7 @@ def _candidates(model: onnx.ModelProto, tap: str) -> str:
     known = graph_shapes.infer(model)
     outputs = list(_depending_on_input(model.graph))[::-1]
     shapes = {name: known[name].shape for name in outputs if name in known}
-    maps = [
-        _with_shape(name, shape) for name, shape in shapes.items() if shape and len(shape) == 4 and shape[2:] != (1, 1)
-    ]
+    maps = [_with_shape(name, shape) for name, shape in shapes.items() if shape and _has_cells(shape)]
     vectors = [_with_shape(name, shape) for name, shape in shapes.items() if shape and len(shape) == 2]
     kinds = {"feature maps": maps if tap != "logits" else [], "vectors": vectors if tap not in GRID_TAPS else []}
     # Where shapes are lost behind an unknown operator, those before it are far from the end.

@@ -50,7 +50,10 @@ def export(
     licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, for the record.")] = "unknown",
     tap: Annotated[
         list[str] | None,
-        typer.Option("--tap", help="ONNX only, repeatable: conv_last=TENSOR_OR_NODE; conv_last and logits are needed."),
+        typer.Option(
+            "--tap",
+            help="ONNX only, repeatable: conv_last=TENSOR_OR_NODE; conv_last, conv_prev and logits left out are found.",
+        ),
     ] = None,
     count_feature: Annotated[
         list[str] | None,
@@ -88,7 +91,7 @@ def export(
         str | None, typer.Option("--std", help="What they are then divided by: one number, or three.")
     ] = None,
 ) -> None:
-    """Make a model directory from weights: VGG from its tensors, or any ONNX classifier with its taps named."""
+    """Make a model directory from weights: VGG from its tensors, or any ONNX classifier."""
     from pc_engine.export import ARCHITECTURES, Cooccurrence, export_vgg, import_classifier, read_class_names
 
     cooccurrences = [Cooccurrence(*_tap_and_distance(text)) for text in cooccurrence or ()]

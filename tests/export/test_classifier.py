@@ -57,6 +57,16 @@ def save_cnn(path, *, layout="NCHW", dtype=TensorProto.FLOAT, batch=1, reshape=(
     return path
 
 
+def headless(path):
+    """Put something into the head of a network that there is no way back through."""
+    model = onnx.load(path)
+    at = next(k for k, node in enumerate(model.graph.node) if node.op_type == "Gemm")
+    model.graph.node[at].input[0] = "bent"
+    model.graph.node.insert(at, helper.make_node("Softsign", ["mean_flat"], ["bent"]))
+    onnx.save_model(model, path)
+    return path
+
+
 def pixels(**changes):
     declared = {"layout": "NCHW", "dtype": "float32", "mean": (9.0, 8.0, 7.0), "std": (60.0, 50.0, 40.0)}
     return NetworkInput("data", SIZE, SIZE, **{**declared, **changes})
@@ -107,6 +117,44 @@ def test_canonical_network_computes_what_the_given_one_does(tmp_path, layout, ch
         for name, wanted in zip(TAPS, tensors, strict=True):
             np.testing.assert_allclose(found[name][k], wanted[0], rtol=1e-4, atol=1e-5, err_msg=name)
     open_graph(out / "model.onnx", manifest, ["conv_last"])
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_taps_that_are_not_named_are_told_by_the_head(tmp_path, layout):
+    path, said = save_cnn(tmp_path / "given.onnx", layout=layout), []
+    both = {"pixels": pixels(layout=layout), "count_features": ("conv_prev", "conv_last")}
+    found = convert(path, tmp_path / "found", taps={}, report=said.append, **both)
+    named = convert(path, tmp_path / "named", **both)
+    assert said[-1] == "Taps that were not named: --tap conv_last=relu_2, --tap conv_prev=relu_1."
+    assert found.taps == named.taps
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    for one, other in zip(
+        *(run(tmp_path / name / "model.onnx", images, list(named.taps)) for name in ("found", "named")), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_is_named_stays_and_the_rest_is_told_by_the_head(tmp_path):
+    path = save_cnn(tmp_path / "given.onnx")
+    manifest = convert(path, tmp_path / "m", taps={"conv_prev": "conv_2", "pooled": "mean_flat"})
+    assert {tap: manifest.taps[tap].shape for tap in ("conv_prev", "conv_last", "pooled", "logits")} == {
+        "conv_prev": (6, 4, 4),
+        "conv_last": (6, 4, 4),
+        "pooled": (6,),
+        "logits": (4,),
+    }
+
+
+def test_a_network_of_one_convolution_has_no_maps_before(tmp_path):
+    path = save_cnn(tmp_path / "given.onnx")
+    model = onnx.load(path)
+    model.graph.node[6].input[0] = "relu_1"
+    next(tensor for tensor in model.graph.initializer if tensor.name == "fc").CopyFrom(
+        numpy_helper.from_array(np.ones((4, 5), np.float32), "fc")
+    )
+    onnx.save_model(model, path)
+    manifest = convert(path, tmp_path / "m", taps={}, count_features=("conv_last",))
+    assert set(manifest.taps) == {"conv_last", "logits", "evidence"}
 
 
 def test_probabilities_that_are_named_as_logits_are_traced_to_these(tmp_path):
@@ -187,34 +235,41 @@ class TestRefusals:
         assert not (tmp_path / "m").exists()
 
     def test_missing_role(self, tmp_path, given):
+        model = onnx.load(given)
+        model.graph.output.append(helper.make_tensor_value_info("mean_flat", TensorProto.FLOAT, [1, 6]))
+        onnx.save_model(model, given)
         with pytest.raises(UsageError) as caught:
-            convert(given, tmp_path / "m", taps={"conv_last": "relu_2"})
+            convert(given, tmp_path / "m", taps={"conv_last": "relu_2"}, count_features=("conv_last",))
         assert str(caught.value) == (
             "No tensor was named for the tap 'logits': add --tap logits=NAME; the last vectors of the network are "
             "probabilities (4), scores (4), mean_flat (6)."
         )
+        said = []
         with pytest.raises(UsageError) as caught:
-            convert(given, tmp_path / "m", taps={"logits": "scores"})
+            convert(headless(given), tmp_path / "m", taps={"logits": "probabilities"}, report=said.append)
         assert str(caught.value) == (
             "No tensor was named for the tap 'conv_last': add --tap conv_last=NAME; the last feature maps of the "
             "network are relu_2 (6 x 4 x 4), conv_2 (6 x 4 x 4), relu_1 (5 x 8 x 8), conv_1 (5 x 8 x 8)."
         )
+        assert said[-1].endswith("the way from the logits back to the feature maps leads through 'bent' (Softsign).")
+        with pytest.raises(UsageError, match="No tensor was named for the tap 'conv_last': add --tap"):
+            convert(given, tmp_path / "m", taps={"logits": "probabilities", "evidence": "mean_flat"})
 
     def test_weights_that_nodes_make_play_no_part(self, tmp_path, given):
-        model = onnx.load(given)
+        model = onnx.load(headless(given))
         model.graph.node.insert(4, helper.make_node("Identity", ["w2"], ["w2_as_computed"]))
         model.graph.node[5].input[1] = "w2_as_computed"
         onnx.save_model(model, given)
         with pytest.raises(UsageError, match=r"are relu_2 .*, conv_2 .*, relu_1 .*, conv_1 [^,]*$"):
-            convert(given, tmp_path / "m", taps={"logits": "scores"})
+            convert(given, tmp_path / "m", taps={})
 
     def test_missing_role_of_a_network_whose_shapes_are_not_known(self, tmp_path, given):
         model = onnx.load(given)
         model.graph.node[2].domain = "unknown"
         model.opset_import.append(helper.make_opsetid("unknown", 1))
         onnx.save_model(model, given)
-        with pytest.raises(UsageError, match="the last tensors of the network are probabilities, scores, "):
-            convert(given, tmp_path / "m", taps={"logits": "scores"})
+        with pytest.raises(UsageError, match="the last tensors of the network are logits, scores, mean_flat, mean"):
+            convert(given, tmp_path / "m", taps={"logits": "probabilities"})
 
     def test_count_feature_that_is_no_tap(self, tmp_path, given):
         with pytest.raises(UsageError, match=r"is to read 'fc7', which is no tap: add --tap fc7=NAME; the last feat"):
