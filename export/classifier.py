@@ -22,6 +22,7 @@ from pc_engine.export.full_precision import widen
 from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
 from pc_engine.export.run_shapes import note_shapes, quiet_session
+from pc_engine.export.strided_copies import drop_strided_copies
 from pc_engine.export.tap_names import GRID_TAPS, find_taps, maps_before, unnamed_tap
 from pc_engine.graph import BATCH, IMAGE, cut_graph, parse_graph
 from pc_engine.graph_names import fresh_name, names_of, rename
@@ -216,6 +217,7 @@ def _with_evidence(
             raise unnamed_tap(model, "conv_last")
         return model, {}
     note_shapes(model, pixels)
+    drop_strided_copies(model, pixels)
     try:
         found = append_evidence(model, "logits", background_class)
         if MAPS_OF_HEAD in taps and found.maps != MAPS_OF_HEAD:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -29,15 +32,8 @@ def note_shapes(model: onnx.ModelProto, pixels: NetworkInput) -> None:
     unknown = [name for name in outputs if not graph_shapes.is_whole(known.get(name, graph_shapes.UNKNOWN))]
     if not unknown:
         return
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
-    del probed.graph.output[:]
-    for name in unknown:
-        probed.graph.output.add(name=name)
-    images = np.zeros((_IMAGES, pixels.height, pixels.width, 3), np.uint8)
     try:
-        session = quiet_session(probed)
-        found = session.run(unknown, {IMAGE: images})
+        found = run_for(model, unknown, np.zeros((_IMAGES, pixels.height, pixels.width, 3), np.uint8))
     except Exception:  # whatever is wrong with the network is said where it is run for its taps' shapes
         return
     for name, value in zip(unknown, found, strict=True):
@@ -45,6 +41,17 @@ def note_shapes(model: onnx.ModelProto, pixels: NetworkInput) -> None:
             shape = [BATCH if k == 0 and size == _IMAGES else size for k, size in enumerate(value.shape)]
             kind = helper.np_dtype_to_tensor_dtype(value.dtype)
             model.graph.value_info.append(helper.make_tensor_value_info(name, kind, shape))
+
+
+def run_for(model: onnx.ModelProto, names: Sequence[str], images: np.ndarray) -> list[Any]:
+    """Return what the tensors of these names are for ``images``; raises what ONNX Runtime does."""
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    del probed.graph.output[:]
+    for name in names:
+        probed.graph.output.add(name=name)
+    found: list[Any] = quiet_session(probed).run(list(names), {IMAGE: images})
+    return found
 
 
 def quiet_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
