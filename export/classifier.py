@@ -18,7 +18,7 @@ from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
 from pc_engine.export.external_data import embed_external_data
 from pc_engine.export.fixed_batch import free_batch
-from pc_engine.export.full_precision import widen
+from pc_engine.export.full_precision import make_float32
 from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
 from pc_engine.export.run_shapes import note_shapes, quiet_session
@@ -187,8 +187,8 @@ def _read(path: Path, report: Callable[[str], None]) -> onnx.ModelProto:
     embed_external_data(model, path)
     if model.functions:
         model = inline_local_functions(model)
-    if widen(model):
-        report("The network is stored in half precision: it is kept in float32, which all precisions are made from.")
+    if make_float32(model):
+        report("The network is not stored in float32: it is kept in that, which all precisions are made from.")
     return model
 
 

@@ -1,12 +1,13 @@
-"""Networks stored in half precision, as they were before: in float32.
+"""Networks stored in half or double precision, in float32.
 
-Processors without float16 compute such a network in float32 anyway, with a cast before and behind every layer; bf16 and
-int8 are made from float32; and every backend halves a network by itself where that is faster.
+Processors without float16 compute a halved network in float32 anyway, with a cast before and behind every layer; bf16
+and int8 are made from float32; and every backend halves a network by itself where that is faster. No backend has
+convolutions in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -19,36 +20,41 @@ _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _TYPES = ("dtype", "to")
 
 
-def widen(model: onnx.ModelProto) -> bool:
+def make_float32(model: onnx.ModelProto) -> bool:
     """Make every tensor of float16 or bfloat16 one of float32, in place; return whether there were any.
 
-    What is stored keeps its values; what is computed is no longer rounded. The network has no functions of its own.
+    What is stored keeps its values; what is computed is no longer rounded. Where an input is of float64, so is every
+    tensor of that type, rounded: elsewhere it is a size that is computed exactly. The network has no functions of its
+    own.
     """
+    takes_doubles = any(value.type.tensor_type.elem_type == TensorProto.DOUBLE for value in model.graph.input)
+    others = (*_HALVES, TensorProto.DOUBLE) if takes_doubles else _HALVES
     found = False
     for tensor in stored_tensors(model):
-        if tensor.data_type in _HALVES:
+        if tensor.data_type in others:
             found = True
-            values = numpy_helper.to_array(tensor).astype(np.float32)
+            with np.errstate(over="ignore"):  # the lowest float64 stands for minus infinity
+                values = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    return _widen_scope(model.graph) or found
+    return _change_scope(model.graph, others) or found
 
 
-def _widen_scope(graph: onnx.GraphProto) -> bool:
+def _change_scope(graph: onnx.GraphProto, others: Sequence[int]) -> bool:
     found = False
     for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.tensor_type.elem_type in _HALVES:
+        if value.type.tensor_type.elem_type in others:
             found = True
             value.type.tensor_type.elem_type = TensorProto.FLOAT
-    return _widen_nodes(graph.node) | found
+    return _change_nodes(graph.node, others) | found
 
 
-def _widen_nodes(nodes: Iterable[onnx.NodeProto]) -> bool:
+def _change_nodes(nodes: Iterable[onnx.NodeProto], others: Sequence[int]) -> bool:
     found = False
     for node in nodes:
         for attribute in node.attribute:
-            if attribute.name in _TYPES and attribute.i in _HALVES:
+            if attribute.name in _TYPES and attribute.i in others:
                 found = True
                 attribute.i = TensorProto.FLOAT
         for graph in subgraphs(node):
-            found |= _widen_scope(graph)
+            found |= _change_scope(graph, others)
     return found
