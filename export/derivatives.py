@@ -53,7 +53,7 @@ class Derivatives:
             "HardSwish": lambda _node, x, _y: self._hard_swish(x),
             "Gelu": lambda node, x, _y: self._gelu(x, attribute(node, "approximate", b"none") == b"tanh"),
             "Erf": lambda _node, x, _y: self._times(self._bell(x, 1.0), 2 / math.sqrt(math.pi)),
-            "Sqrt": lambda _node, _x, y: self._over(0.5, y),
+            "Sqrt": lambda _node, _x, y: self._times(self._over(0.5, self._positive(y)), self._add("Sign", [y], "any")),
             "Pow": lambda node, x, _y: self._power(node, x),
         }
 
@@ -134,8 +134,8 @@ class Derivatives:
         kept = [1 if k + 1 in axes else size for k, size in enumerate(shape)]
         gradient = self._reshaped(gradient, kept)
         if node.op_type == "ReduceL2":
-            length = self._add("Max", [self._reshaped(node.output[0], kept), self._operand(_SMALLEST)], "length")
-            return self._times(gradient, self._over(data, length))
+            length = self._reshaped(node.output[0], kept)
+            return self._times(gradient, self._over(data, self._positive(length)))
         if node.op_type == "ReduceMean":
             gradient = self._over(gradient, float(math.prod(shape[k - 1] for k in axes)))
         return self._add("Expand", [gradient, self._store("shape", [1, *shape])], "repeated")
@@ -216,9 +216,17 @@ class Derivatives:
         return self._add("Exp", [self._times(self._times(data, data), -factor)], "bell")
 
     def _power(self, node: onnx.NodeProto, data: str) -> str:
+        """Return the derivative of a power. That of a root is taken for 0 at 0, as of a map that shows nothing."""
         exponent = self._head.values(node.input[1]).astype(np.float32)
-        lower = self._add("Pow", [data, self._store("exponent", np.asarray(exponent - 1))], "power")
-        return self._times(lower, self._store("factor", exponent))
+        is_root = bool((exponent < 1).any())
+        base = self._positive(data) if is_root else data
+        lower = self._add("Pow", [base, self._store("exponent", np.asarray(exponent - 1))], "power")
+        slope = self._times(lower, self._store("factor", exponent))
+        return self._times(slope, self._add("Sign", [data], "any")) if is_root else slope
+
+    def _positive(self, tensor: str) -> str:
+        """Return a tensor of no negative values with something that can be divided by in the place of 0."""
+        return self._add("Max", [tensor, self._operand(_SMALLEST)], "positive")
 
     def _mean(self, tensor: str, axes: Sequence[int]) -> str:
         if self._opset >= _MEAN_TAKES_AXES:

@@ -273,6 +273,24 @@ def test_generalised_mean() -> None:
     check(net, lambda powers: powers.mean(dim=(2, 3)) ** (1 / 3) @ torch.from_numpy(DIRECT).T)
 
 
+def test_maps_without_a_trace_of_anything_have_no_evidence() -> None:
+    """As in an 8-bit network, whose smallest values are 0; the derivative of a root is infinite there."""
+    net = Net()
+    net.nodes[1].input[0] = "nothing"
+    net.nodes.insert(1, helper.make_node("Mul", ["maps", "zero"], ["nothing"]))
+    net.stored["zero"] = number(0)
+    net("Pow", ["row", number(1 / 3)], "third")
+    net("Sqrt", ["third"], "root")
+    reduce(net, "ReduceL2", "root", "length", [1])
+    net("Clip", ["length", number(1e-12)], "clipped")
+    net("Div", ["root", "clipped"], "normal")
+    net("Gemm", ["normal", DIRECT], "logits", transB=1)
+    model = net.model()
+    model.graph.output.add(name=append_evidence(model, "logits").tensor)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert not session.run(None, {"image": IMAGES})[1].any()
+
+
 def several_maps(net: Net) -> None:
     net("Abs", ["maps"], "others")
     net("GlobalMaxPool", ["others"], "largest")
