@@ -6,6 +6,7 @@ so that these nodes compute vectors and cost next to nothing.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -95,7 +96,7 @@ class Derivatives:
 
     def total(self, gradients: Sequence[str]) -> str:
         """Add the sum of the derivatives that reach a tensor on several ways."""
-        return gradients[0] if len(gradients) == 1 else self._add("Sum", gradients, "total")
+        return functools.reduce(self._sum, gradients)
 
     def _arithmetic(self, node: onnx.NodeProto, gradient: str) -> list[Branch]:
         """Return the branches of a sum, a difference, a product or a quotient."""

@@ -122,7 +122,10 @@ class _Backward:
         if len(maps) > 1 or (len(grids) > 1 and any(math.prod(self._head.shape(grid)) > channels for grid in grids)):
             raise ModelError(f"the logits are made from several feature maps ({', '.join(sorted(grids))})")
         parts = [self._one_per_map(gradient, grid, channels) for grid, gradient in grids.items()]
-        evidence = self._add("Sum", parts, "")
+        row = self._store("shape", [0, channels])
+        if len(parts) > 1:
+            parts = [self._add("Reshape", [part, row], "by_map") for part in parts]
+        evidence = self._add("Reshape", [self._derivatives.total(parts), row], "")
         self._writer.append()
         return Evidence(evidence, tensor, channels, is_linear)
 
@@ -250,11 +253,11 @@ class _Backward:
         return self._store("mean_weights", means.astype(weights.dtype))
 
     def _one_per_map(self, gradient: str, grid: str, channels: int) -> str:
-        """Add the mean of the derivative over each map's cells (N, C)."""
-        if not self._is_mean and math.prod(self._head.shape(grid)) > channels:
-            cells = self._add("Reshape", [gradient, self._store("shape", [0, channels, -1, 1])], "cells")
-            gradient = self._add("GlobalAveragePool", [cells], "means")
-        return self._add("Reshape", [gradient, self._store("shape", [0, channels])], "by_map")
+        """Add the mean of the derivative over each map's cells (N, C) or (N, C, 1, 1), where it has several."""
+        if self._is_mean or math.prod(self._head.shape(grid)) == channels:
+            return gradient
+        cells = self._add("Reshape", [gradient, self._store("shape", [0, channels, -1, 1])], "cells")
+        return self._add("GlobalAveragePool", [cells], "means")
 
     def _check_layer(self, node: onnx.NodeProto) -> None:
         """Raise ModelError unless a layer multiplies one vector an image by weights that do not depend on the image."""

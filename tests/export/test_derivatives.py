@@ -238,11 +238,12 @@ def test_a_sum_of_squares_under_a_root() -> None:
 
 @pytest.mark.parametrize("most", ["GlobalMaxPool", "ReduceMax"])
 def test_the_mean_and_the_largest_side_by_side(most: str) -> None:
+    """The one is a vector from the start, the other has an axis for rows and columns yet."""
     net = Net()
-    net(most, ["maps"], "largest", **({"axes": [2, 3]} if most == "ReduceMax" else {}))
-    net("Concat", ["pooled", "largest"], "both", axis=1)
-    net("Flatten", ["both"], "both_row")
-    net("Gemm", ["both_row", BOTH], "logits", transB=1)
+    net(most, ["maps"], "largest", **({"axes": [2, 3], "keepdims": 0} if most == "ReduceMax" else {}))
+    net("Flatten", ["largest"], "largest_row")
+    net("Concat", ["row", "largest_row"], "both", axis=1)
+    net("Gemm", ["both", BOTH], "logits", transB=1)
     pooled = lambda maps: torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)  # noqa: E731
     check(net, lambda maps: pooled(maps) @ torch.from_numpy(BOTH).T)
 
