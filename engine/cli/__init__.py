@@ -6,34 +6,66 @@ import errno
 import os
 import sys
 import warnings
+from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_group
 
-from pc_engine.cli import (
-    bench,
-    build,
-    collage,
-    convert,
-    doctor,
-    evaluate,
-    fit,
-    lego,
-    models,
-    report,
-    review,
-    run,
-    status,
-)
 from pc_engine.cli.group import Group
 from pc_engine.decode import silence_codecs
 from pc_engine.errors import PcEngineError
 
+# Where each command is: a module of this package, and the function or group of commands in it.
+_COMMANDS = {
+    "run": ("run", "run"),
+    "status": ("status", "status"),
+    "report": ("report", "report"),
+    "review": ("review", "review"),
+    "convert": ("convert", "convert"),
+    "models": ("models", "models"),
+    "doctor": ("doctor", "doctor"),
+    "export": ("models", "export"),
+    "build": ("build", "build"),
+    "fit-counter": ("fit", "fit_counter"),
+    "fit-signatures": ("fit", "fit_signatures"),
+    "evaluate": ("evaluate", "evaluate"),
+    "collage": ("collage", "collage"),
+    "lego": ("lego", "app"),
+    "bench": ("bench", "app"),
+}
+
+
+class _Commands(Group):
+    """The commands, each imported when it is asked for: a run need not wait for what the others import."""
+
+    def list_commands(self, _: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        # All of them where there is none of that name, so that the one that was meant can be suggested.
+        for name in [cmd_name] if cmd_name in _COMMANDS else _COMMANDS:
+            if name not in self.commands:
+                self.commands[name] = _command(name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _command(name: str) -> Any:
+    module, attribute = _COMMANDS[name]
+    found = getattr(import_module(f"{__name__}.{module}"), attribute)
+    alone = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
+    if isinstance(found, typer.Typer):
+        alone.add_typer(found, name=name)
+    else:
+        alone.command(name)(found)
+    return get_group(alone).commands[name]
+
+
 app = typer.Typer(
     name="pc-engine",
-    cls=Group,
+    cls=_Commands,
     help="Count the salient objects in every photo of a folder and point at each.",
     no_args_is_help=True,
     add_completion=False,
@@ -41,21 +73,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("status")(status.status)
-app.command("report")(report.report)
-app.command("review")(review.review)
-app.command("convert")(convert.convert)
-app.command("models")(models.models)
-app.command("doctor")(doctor.doctor)
-app.command("export")(models.export)
-app.command("build")(build.build)
-app.command("fit-counter")(fit.fit_counter)
-app.command("fit-signatures")(fit.fit_signatures)
-app.command("evaluate")(evaluate.evaluate)
-app.command("collage")(collage.collage)
-app.add_typer(lego.app, name="lego")
-app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:
