@@ -19,6 +19,9 @@ from pc_engine.storage import model_argument
 #: Tap name to float32 array of shape (N, ...): what a network says about a batch.
 Taps = Mapping[str, Array]
 
+#: Name of the only input of a prepared graph, uint8 [N, H, W, 3] RGB.
+IMAGE = "image"
+
 #: int8 needs a quantised network; the others run the model's own.
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 

@@ -18,14 +18,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper
 
 from pc_engine import graph_shapes
+from pc_engine.backbone import IMAGE
 from pc_engine.errors import ManifestError, ModelError
 from pc_engine.graph_names import fresh_name, is_text, names_of, rename, stored_names, stored_tensors
 from pc_engine.graph_pruning import Part, keep_part, part_behind
 from pc_engine.manifest import Manifest, NetworkInput
 
-#: Name of the only input of a prepared graph, uint8 [N, H, W, 3] RGB.
-IMAGE = "image"
-#: Symbolic name of its batch axis.
+#: Symbolic name of the batch axis of a prepared graph.
 BATCH = "N"
 
 #: Protobuf's limit for one message, in bytes.

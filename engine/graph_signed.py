@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pc_engine.backbone import IMAGE
 from pc_engine.errors import BackendError
-from pc_engine.graph import IMAGE
 from pc_engine.graph_half import WEIGHTED
 from pc_engine.graph_names import fresh_name, names_of
 from pc_engine.graph_pruning import prune

@@ -14,7 +14,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine import graph_shapes
-from pc_engine.graph import IMAGE
+from pc_engine.backbone import IMAGE
 
 Advance = Callable[[int], None]
 

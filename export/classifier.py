@@ -12,6 +12,7 @@ from onnx import helper
 from onnx.inliner import inline_local_functions
 
 from pc_engine import graph_shapes
+from pc_engine.backbone import IMAGE
 from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError, first_line
 from pc_engine.export.classifier_input import complete_input
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
@@ -24,7 +25,7 @@ from pc_engine.export.model_directory import check_normalisation, write_model_di
 from pc_engine.export.run_shapes import note_shapes, quiet_session
 from pc_engine.export.strided_copies import drop_strided_copies
 from pc_engine.export.tap_names import GRID_TAPS, find_taps, maps_before, unnamed_tap
-from pc_engine.graph import BATCH, IMAGE, cut_graph, parse_graph
+from pc_engine.graph import BATCH, cut_graph, parse_graph
 from pc_engine.graph_names import fresh_name, names_of, rename
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, MAPS_OF_HEAD, Manifest, NetworkInput, Tap
 from pc_engine.out_folder import check_vacant

@@ -26,13 +26,14 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine import graph_shapes
+from pc_engine.backbone import IMAGE
 from pc_engine.errors import ModelError, first_line
 from pc_engine.export.activations import RANGE_IMAGES, Advance, choose_ranges, measure_activations
 from pc_engine.export.evidence import append_evidence
 from pc_engine.export.model_directory import check_network
 from pc_engine.export.run_shapes import note_shapes
 from pc_engine.export.weight_rounding import BIAS, WEIGHTED, InputCovariances, attribute, round_weights
-from pc_engine.graph import IMAGE, load_graph, open_graph, opset_of
+from pc_engine.graph import load_graph, open_graph, opset_of
 from pc_engine.graph_names import fresh_name, names_of, reads
 from pc_engine.graph_pruning import prune
 from pc_engine.machine import usable_cores

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("kernels", "engine", "export", "bench")  # each may import itself and those before it
 # What is slow to import, or not installed everywhere, is imported where it is used.
 HEAVY = ("torch", "cupy", "openvino", "ray", "pc_engine.export", "pc_engine.bench")
+# What a run has no use for whose network is kept, and whose rows are only shown.
+OTHERS = ("onnx", "onnxruntime", "pyarrow", "pc_engine.graph", "pc_engine.datasets", "pc_engine.fitting")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -88,9 +90,11 @@ def test_the_check_sees_imports_of_every_form(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("module", ["pc_engine", "pc_engine.kernels"])
-def test_importing_the_package_imports_nothing_heavy(module: str) -> None:
-    code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "absent"), [("pc_engine", HEAVY), ("pc_engine.kernels", HEAVY), ("pc_engine.cli.run", HEAVY + OTHERS)]
+)
+def test_importing_the_package_imports_nothing_heavy(module: str, absent: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print(*[name for name in {absent!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
 

@@ -19,6 +19,7 @@ import onnx
 from onnx import numpy_helper
 
 from pc_engine import graph_shapes
+from pc_engine.backbone import IMAGE
 from pc_engine.backends.array_layers import Convolution, Convolve, Layer
 from pc_engine.backends.array_nodes import (
     CHANNELS_LAST,
@@ -31,7 +32,6 @@ from pc_engine.backends.array_nodes import (
     unknown,
 )
 from pc_engine.backends.array_operators import OPERATORS, Step
-from pc_engine.graph import IMAGE
 from pc_engine.graph_names import reads
 from pc_engine.kernels import pixel_columns
 from pc_engine.kernels.array_module import Array, get_array_module

@@ -14,14 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
-from pc_engine.backends.array_graph import ArrayGraph
 from pc_engine.backends.array_layers import Convolution, Layer
 from pc_engine.backends.cuda import cuda_errors, describe_gpu, device_index, on_device
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plans, load_cudnn
@@ -29,11 +26,14 @@ from pc_engine.backends.lanes import PARALLEL, Lanes
 from pc_engine.backends.recorded_memory import RecordedMemory
 from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError
-from pc_engine.graph import open_graph
-from pc_engine.graph_half import cast_to_half
 from pc_engine.kernels import depthwise_convolution
 from pc_engine.kernels.array_module import Array
 from pc_engine.storage import FileCache, cache_key
+
+if TYPE_CHECKING:
+    import onnx
+
+    from pc_engine.backends.array_graph import ArrayGraph
 
 #: Precisions that it runs: others are ONNX Runtime's and TensorRT's.
 PRECISIONS = ("fp16",)
@@ -109,6 +109,9 @@ class CudnnBackend:
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """See `pc_engine.backbone.Backend.compile`."""
+        from pc_engine.graph import open_graph
+        from pc_engine.graph_half import cast_to_half
+
         if request.precision not in PRECISIONS:
             raise BackendError(f"cuDNN runs {', '.join(PRECISIONS)} here, not {request.precision}.")
         model = open_graph(request.network, request.manifest, request.taps)
@@ -124,6 +127,9 @@ class CudnnBackend:
 
     def load(self, request: CompileRequest, saved: Path) -> Backbone:
         """See `pc_engine.backbone.Backend.load`."""
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
         model = onnx.ModelProto()
         try:
             model.ParseFromString(saved.read_bytes())
@@ -258,6 +264,8 @@ def _own_memory() -> Iterator[None]:
 
 
 def _array_graph(request: CompileRequest, model: onnx.ModelProto) -> ArrayGraph:
+    from pc_engine.backends.array_graph import ArrayGraph
+
     with cuda_errors("loading the network"), on_device(device_index(request.device)):
         return ArrayGraph(model, request.batch_size, _place)
 

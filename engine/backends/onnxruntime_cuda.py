@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.backbone import CompileRequest
+from pc_engine.backbone import IMAGE, CompileRequest
 from pc_engine.backends.cuda import (
     ImageBuffer,
     cuda_errors,
@@ -19,7 +19,6 @@ from pc_engine.backends.cuda import (
     on_device,
 )
 from pc_engine.errors import BackendError
-from pc_engine.graph import IMAGE
 from pc_engine.kernels.array_module import Array
 
 PROVIDER = "CUDAExecutionProvider"

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.backbone import Backbone, CompileRequest, Probe
+from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Probe
 from pc_engine.backends.padding import check_batch
 from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.backends.tap_shapes import check_taps
 from pc_engine.errors import BackendError
-from pc_engine.graph import IMAGE, open_graph
 from pc_engine.machine import adds_bytes_exactly
 
 _DEVICE = "CPU"
@@ -96,6 +95,8 @@ class OpenVinoBackend:
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """See `pc_engine.backbone.Backend.compile`."""
+        from pc_engine.graph import open_graph
+
         ov = import_openvino()
         graph = open_graph(request.network, request.manifest, request.taps)
         try:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
-
-from pc_engine.backbone import CompileRequest
+from pc_engine.backbone import IMAGE, CompileRequest
 from pc_engine.backends.cuda import library_failure
 from pc_engine.backends.tensorrt_library import Library
 from pc_engine.errors import BackendError
-from pc_engine.graph import IMAGE, open_graph
-from pc_engine.graph_half import cast_to_half
-from pc_engine.graph_signed import make_signed
 from pc_engine.storage import FileCache
+
+if TYPE_CHECKING:
+    import onnx
 
 #: Precisions that a graph can be typed for.
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -50,6 +48,10 @@ def typed_graph(request: CompileRequest) -> onnx.ModelProto:
     BackendError
         If it cannot run at the precision asked for.
     """
+    from pc_engine.graph import open_graph
+    from pc_engine.graph_half import cast_to_half
+    from pc_engine.graph_signed import make_signed
+
     if request.precision not in PRECISIONS:
         raise BackendError(f"TensorRT runs {', '.join(PRECISIONS)} here, not {request.precision}.")
     model = open_graph(request.network, request.manifest, request.taps)

@@ -34,15 +34,14 @@ from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
 from pc_engine.result import Result
-from pc_engine.run_directory import RunDirectory, is_own_file
 from pc_engine.run_state import OVERLAYS, State, Tally
 from pc_engine.sharding import Shard, parse_shard
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images
 from pc_engine.sources.passed_over import PassedOver
-from pc_engine.writers import find_format
 
 if TYPE_CHECKING:
     from pc_engine.distributed.shared_engine import SharedEngine
+    from pc_engine.run_directory import RunDirectory
 
 _TABLE_ROWS = 40
 # And of images that failed, which are what somebody has to look at, so many further ones.
@@ -122,12 +121,14 @@ def run(
     _check_engine(engine_name, {"--ray-address": ray_address, "--ray-cpus": ray_cpus}, processes, out)
     part = None if shard is None else parse_shard(shard)
     if row_format is not None:
+        from pc_engine.writers import find_format
+
         find_format(row_format)
     # A source that does not exist is said before a model is loaded. The rows may go into the folder of the photos, and
     # the pictures drawn beside them are none of these.
     overlays = None if out is None else out / OVERLAYS
     stopping = Stopping(remark_at_once(quiet))
-    passed_over = PassedOver(lambda name: not is_own_file(name) and (part is None or part.holds(name)))
+    passed_over = PassedOver(lambda name: (part is None or part.holds(name)) and not _is_of_a_run(name))
     shared = engine_name != _LOCAL or processes is not None
     images = iter_images(sources, without=overlays, stop=stopping.asked, passed_over=passed_over.add, by_name=shared)
     say, silent = remark(quiet), quiet or as_json
@@ -143,6 +144,9 @@ def run(
     with contextlib.ExitStack() as stack:
         rows = None
         if out is not None:
+            # With Arrow, which nothing needs that is only shown.
+            from pc_engine.run_directory import RunDirectory
+
             rows = RunDirectory(out, row_format, fresh=fresh, retry_failed=retry_failed, shard=part)
             stack.enter_context(rows)
         pictures = _Pictures(overlays, part) if overlay and overlays is not None else None
@@ -355,6 +359,12 @@ def _print(shown: _Shown, summary: dict[str, Any], out: Path | None, overlay: bo
     if out is not None:
         pictures = out / OVERLAYS
         print_line(f"Rows are in {out}" + (f", pictures in {pictures}." if overlay and pictures.is_dir() else "."))
+
+
+def _is_of_a_run(name: str) -> bool:
+    from pc_engine.run_directory import is_own_file  # which brings what writes rows
+
+    return is_own_file(name)
 
 
 def _print_lines(*lines: str) -> None:

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from pc_engine.backbone import IMAGE
 from pc_engine.errors import ManifestError, ModelError
-from pc_engine.graph import IMAGE, input_tensor, load_graph, open_graph, prepare_graph
+from pc_engine.graph import input_tensor, load_graph, open_graph, prepare_graph
 from pc_engine.manifest import Manifest, NetworkInput, Tap, file_sha256
 
 MODELS = Path(os.environ.get("PC_ENGINE_TEST_DATA", Path(__file__).parents[3] / "shared/data")).parent / "models"

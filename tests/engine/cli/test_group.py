@@ -24,3 +24,9 @@ def test_a_group_alone_lists_its_commands(pc_engine):
         outcome = pc_engine(*group)
         assert outcome.code == 2
         assert command in outcome.out + outcome.err
+
+
+def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(pc_engine):
+    outcome = pc_engine("statsu")
+    assert outcome.code == 2
+    assert "Did you mean 'status'?" in outcome.err
