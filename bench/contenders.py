@@ -173,21 +173,18 @@ def _folds(
         [images[place].class_name if settings.unseen_classes else images[place].group for place in taken],
         seen.digests,
     )
-    held_out = {
-        fit: held_out_counters(
-            seen.features,
-            counts,
-            settings.folds,
-            settings.seed,
-            lambda done, total: progress("counters", done, total),
-            groups,
-            map_widths(model.manifest),
-            seen.heat,
-            fit,
-            labels,
-        )
-        for fit in fits
-    }
+    held_out = held_out_counters(
+        seen.features,
+        counts,
+        settings.folds,
+        settings.seed,
+        lambda done, total: progress("counters", done, total),
+        groups,
+        map_widths(model.manifest),
+        seen.heat,
+        fits,
+        labels,
+    )
     classes = Counter(images[place].class_name for place in taken)
     first = held_out[fits[0]]
     shares = []

@@ -10,7 +10,8 @@ import numpy as np
 from pc_engine.counter import DEFAULT_LABELS, CountSVM, count_label
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.fitting.counter import CounterReport, fit_counter
+from pc_engine.fitting.counter import counter_of, fit_svms
+from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.folds import stratified_folds
 
 
@@ -59,10 +60,10 @@ def held_out_counters(
     groups: Sequence[Hashable] | None = None,
     map_widths: Mapping[str, int] | None = None,
     heat: ClassHeat | None = None,
-    fit: CounterFit = DEFAULT_FIT,
+    fits: Sequence[CounterFit] = (DEFAULT_FIT,),
     labels: Sequence[str] = DEFAULT_LABELS,
-) -> list[HeldOut]:
-    """Split images into folds of like label shares, and fit for each fold a counter on the others.
+) -> dict[CounterFit, list[HeldOut]]:
+    """Split images into folds of like label shares, and fit for each fold counters on the others, one a way to fit.
 
     Parameters
     ----------
@@ -75,22 +76,22 @@ def held_out_counters(
     seed
         Of the assignment and the solver.
     progress
-        Called as ``progress(done, folds)``.
+        Called as ``progress(done, total)`` before every fit of SVMs, and at the end.
     groups
         Of each image, (n,): images of one group are held out together. None where each stands for itself.
     map_widths, heat
         Which features are maps, and what p2c sees of the images, for mode combined; see `fit_counter`.
-    fit
-        What the counters are fitted with.
+    fits
+        What the counters are fitted with. Those that differ in what is beside the SVMs share these.
     labels
         The count labels; every count has one.
 
     Returns
     -------
-    list of HeldOut
-        One a fold; every image is held out once. Each C is chosen by a cross-validation among the images that the
-        counter is fitted on, so that nothing about the held-out ones enters. A label with fewer than 2 images there is
-        not learnt.
+    dict
+        By what it was fitted with, one `HeldOut` a fold; every image is held out once. Each C is chosen by a
+        cross-validation among the images that the counter is fitted on, so that nothing about the held-out ones enters.
+        A label with fewer than 2 images there is not learnt.
 
     Raises
     ------
@@ -105,24 +106,31 @@ def held_out_counters(
         )
     labels = tuple(labels)
     truth = np.array([labels.index(count_label(int(count), labels)) for count in counts])
-    found = []
-    for fold, (others, held_out) in enumerate(stratified_folds(truth, folds, seed, groups)):
-        progress(fold, folds)
+    found: dict[CounterFit, list[HeldOut]] = {fit: [] for fit in fits}
+    of_svms: dict[tuple[tuple[str, ...], bool], list[CounterFit]] = {}
+    for fit in found:
+        of_svms.setdefault((fit.features or tuple(features), fit.mirrored), []).append(fit)
+    done, total = 0, folds * len(of_svms)
+    for others, held_out in stratified_folds(truth, folds, seed, groups):
         learnt, others = _learnable(truth, others, labels)
-        counter, report = fit_counter(
-            {name: features[name][others] for name in fit.features or features},
-            counts[others],
-            labels=learnt,
-            seed=seed,
-            groups=None if groups is None else [groups[place] for place in others],
-            map_widths=map_widths if fit.mirrored else None,
-            couple=fit.coupling,
-            heat=None if heat is None else heat.of(others),
-            weigh_clusters=fit.clusters,
-            count_on=fit.beyond,
-        )
-        found.append(HeldOut(held_out, counter, report))
-    progress(folds, folds)
+        seen = None if heat is None else heat.of(others)
+        for (names, mirrored), alike in of_svms.items():
+            progress(done, total)
+            svms = fit_svms(
+                {name: features[name][others] for name in names},
+                counts[others],
+                labels=learnt,
+                seed=seed,
+                groups=None if groups is None else [groups[place] for place in others],
+                map_widths=map_widths if mirrored else None,
+            )
+            for fit in alike:
+                counter, report = counter_of(
+                    svms, couple=fit.coupling, heat=seen, weigh_clusters=fit.clusters, count_on=fit.beyond
+                )
+                found[fit].append(HeldOut(held_out, counter, report))
+            done += 1
+    progress(total, total)
     return found
 
 

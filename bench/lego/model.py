@@ -20,7 +20,8 @@ from pc_engine.bench.lego.scenes import SceneSource
 from pc_engine.bench.lego.train import TrainSettings, train_network
 from pc_engine.errors import UsageError
 from pc_engine.fitting.class_heat import heat_source
-from pc_engine.fitting.counter import CounterReport, fit_counter
+from pc_engine.fitting.counter import fit_counter
+from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
 from pc_engine.manifest import (

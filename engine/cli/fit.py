@@ -24,7 +24,7 @@ from pc_engine.modes import MODES
 from pc_engine.modes.p2c import p2c_taps
 
 if TYPE_CHECKING:
-    from pc_engine.fitting.counter import CounterReport
+    from pc_engine.fitting.counter_report import CounterReport
     from pc_engine.fitting.from_images import Unreadable
 
 Data = Annotated[

@@ -11,143 +11,47 @@ from pc_engine.counter import DEFAULT_LABELS, CountSVM, count_label, label_count
 from pc_engine.errors import DataError
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.cluster_likelihood import count_clusters, fit_cluster_likelihood
+from pc_engine.fitting.counter_report import CombinedReport, CounterReport
 from pc_engine.fitting.folds import Split, stratified_folds
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
 from pc_engine.fitting.open_count import fit_open_count
 from pc_engine.fitting.recall import mean_recall, recall_gain
 from pc_engine.fitting.recoupling import fit_recoupling, held_out_coupling
-from pc_engine.fitting.reduction import reduce_features
+from pc_engine.fitting.reduction import ReducedRows, reduce_features
 
 #: Values of the SVM's C that cross-validation chooses from.
 DEFAULT_C_GRID = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
-@dataclass(frozen=True)
-class CombinedReport:
-    """What cross-validation says about the SVM and the clustering together.
+@dataclass(frozen=True, eq=False)
+class FittedSvms:
+    """One SVM a label, at the C that cross-validation chose, and what else of a counter is fitted from.
 
     Attributes
     ----------
-    weight
-        Of the clusters' log-likelihood beside the SVM's scores.
-    confusion
-        As in `CounterReport`.
+    features, labels
+        Names of the taps, in their order, and the count labels.
+    counts, truth
+        Of each image its true number of objects and the index of its label, (n,).
+    splits, grid, c
+        As the folds were, what each C was worth in them, and the chosen one; see `CounterReport`.
+    scores
+        Of each image by SVMs that did not see it, (n, L).
+    reduced, weights, bias
+        The images' rows (n, r), and the SVMs of all images on them, (L, r) and (L,).
     """
 
-    weight: float
-    confusion: tuple[tuple[int, ...], ...]
-
-    @property
-    def mean_accuracy(self) -> float:
-        """Mean of the recall over labels."""
-        return float(np.mean(_recalls(self.confusion)))
-
-
-@dataclass(frozen=True)
-class CounterReport:
-    """What cross-validation says about a counter: every image judged by an SVM that did not see it.
-
-    Attributes
-    ----------
-    labels
-        The count labels.
-    n
-        Number of images.
-    c
-        The chosen C.
-    folds
-        Number of folds used.
-    confusion
-        Images by true label (row) and predicted label (column), summed over the folds, at the chosen C.
-    grid
-        C to (mean, standard deviation) over the folds of the mean recall over labels, before any coupling.
-    coupled
-        Whether the labels' scores are coupled (see `pc_engine.fitting.recoupling`).
-    combined
-        How mode combined does on the same images; None where it counts as c2p does, but beyond the last label.
-    beyond
-        Mean absolute error of mode combined's count of the images that get the open-ended label, each held out, and
-        what it would be by clusters; None where it is by these.
-    """
-
+    features: tuple[str, ...]
     labels: tuple[str, ...]
-    n: int
-    c: float
-    folds: int
-    confusion: tuple[tuple[int, ...], ...]
+    counts: np.ndarray
+    truth: np.ndarray
+    splits: Sequence[Split]
     grid: Mapping[float, tuple[float, float]]
-    coupled: bool = False
-    combined: CombinedReport | None = None
-    beyond: tuple[float, float] | None = None
-
-    @property
-    def images(self) -> dict[str, int]:
-        """Number of images by true label."""
-        return {label: sum(row) for label, row in zip(self.labels, self.confusion, strict=True)}
-
-    @property
-    def recall(self) -> dict[str, float]:
-        """Share of a label's images that got this label: the accuracy per label of the paper's Table 1."""
-        return dict(zip(self.labels, _recalls(self.confusion), strict=True))
-
-    @property
-    def precision(self) -> dict[str, float | None]:
-        """Share of the images given a label that are of this label; None where no image was given it."""
-        given = [sum(column) for column in zip(*self.confusion, strict=True)]
-        return {label: self.confusion[i][i] / given[i] if given[i] else None for i, label in enumerate(self.labels)}
-
-    @property
-    def mean_accuracy(self) -> float:
-        """Mean of the recall over labels: the last column of the paper's Table 1."""
-        return float(np.mean(list(self.recall.values())))
-
-    @property
-    def overall_accuracy(self) -> float:
-        """Share of all images with the right label."""
-        return sum(row[i] for i, row in enumerate(self.confusion)) / self.n
-
-    @property
-    def only_answer(self) -> str | None:
-        """The label most often given, where always giving it is as good by all that is sure; None where it is not."""
-        confusion = np.array(self.confusion)
-        truth, predicted = (np.repeat(index.ravel(), confusion.ravel()) for index in np.indices(confusion.shape))
-        usual = int(confusion.sum(axis=0).argmax())
-        gain, error = recall_gain(truth, predicted, np.full(len(truth), usual))
-        return None if gain > error else self.labels[usual]
-
-    @property
-    def cv_mean(self) -> float:
-        """Mean over the folds of the mean recall over labels, at the chosen C."""
-        return self.grid[self.c][0]
-
-    @property
-    def cv_std(self) -> float:
-        """Standard deviation that belongs to :attr:`cv_mean`."""
-        return self.grid[self.c][1]
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the report as JSON values; ``count_accuracy`` has the form of ``pc-engine evaluate``."""
-        return {
-            "n": self.n,
-            "images": self.images,
-            "c": self.c,
-            "folds": self.folds,
-            "count_accuracy": {**self.recall, "mean": self.mean_accuracy, "overall": self.overall_accuracy},
-            "precision": self.precision,
-            "cv_mean": self.cv_mean,
-            "cv_std": self.cv_std,
-            "confusion": [list(row) for row in self.confusion],
-            "grid": [{"c": c, "mean": mean, "std": std} for c, (mean, std) in self.grid.items()],
-            "coupled": self.coupled,
-            "combined": None
-            if self.combined is None
-            else {
-                "weight": self.combined.weight,
-                "mean": self.combined.mean_accuracy,
-                "confusion": [list(row) for row in self.combined.confusion],
-            },
-            "beyond": None if self.beyond is None else {"error": self.beyond[0], "error_by_clusters": self.beyond[1]},
-        }
+    c: float
+    scores: np.ndarray
+    reduced: ReducedRows
+    weights: np.ndarray
+    bias: np.ndarray
 
 
 def fit_counter(
@@ -223,9 +127,39 @@ def fit_counter(
     The report's figures are taken at the C they helped to choose, so they flatter by the little that a choice among
     a handful of values can; ``pc-engine evaluate`` on other images is the unbiased figure.
     """
+    svms = fit_svms(
+        features,
+        counts,
+        labels=labels,
+        c_grid=c_grid,
+        folds=folds,
+        seed=seed,
+        groups=groups,
+        map_widths=map_widths,
+        progress=progress,
+    )
+    fitted = counter_of(svms, couple=couple, heat=heat, weigh_clusters=weigh_clusters, count_on=count_on)
+    if progress is not None:
+        total = len(svms.grid) * len(svms.splits) + 1
+        progress(total, total)
+    return fitted
+
+
+def fit_svms(
+    features: Mapping[str, np.ndarray],
+    counts: np.ndarray,
+    *,
+    labels: Sequence[str] = DEFAULT_LABELS,
+    c_grid: Sequence[float] = DEFAULT_C_GRID,
+    folds: int = 5,
+    seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
+    map_widths: Mapping[str, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FittedSvms:
+    """Fit the SVMs of `fit_counter`, which has the parameters and errors: nearly all of its work."""
     labels = tuple(labels)
     truth = _label_indices(features, counts, labels)
-    floor = int(label_counts(labels)[-1])
     if not c_grid or min(c_grid) <= 0:
         raise DataError(f"The values of C to choose from are {list(c_grid)}: give at least one, all above 0.")
     candidates = sorted({float(c) for c in c_grid})
@@ -246,7 +180,26 @@ def fit_counter(
         held_out_scores[c] = scores
     best = max(grid, key=lambda c: grid[c][0])
     weights, bias = fit_one_vs_rest(reduced.rows, truth, c=best, seed=seed)
-    scores = held_out_scores[best]
+    return FittedSvms(
+        *(tuple(features), labels, counts, truth, splits, grid, best, held_out_scores[best]),
+        reduced=reduced,
+        weights=weights,
+        bias=bias,
+    )
+
+
+def counter_of(
+    svms: FittedSvms,
+    *,
+    couple: bool = True,
+    heat: ClassHeat | None = None,
+    weigh_clusters: bool = True,
+    count_on: bool = True,
+) -> tuple[CountSVM, CounterReport]:
+    """Fit what is beside the SVMs of a counter, and return what `fit_counter` does, which has the parameters."""
+    labels, counts, truth, splits, reduced = svms.labels, svms.counts, svms.truth, svms.splits, svms.reduced
+    scores, weights, bias = svms.scores, svms.weights, svms.bias
+    floor = int(label_counts(labels)[-1])
     coupled = held_out_coupling(scores, truth, splits) if couple else scores
     gain, error = recall_gain(truth, coupled.argmax(axis=1), scores.argmax(axis=1))
     couple = gain > error
@@ -262,18 +215,16 @@ def fit_counter(
         asked = told.argmax(axis=1) == len(labels) - 1
         beyond = fit_open_count(reduced, counts, floor, asked, np.maximum(count_clusters(heat, peaks), floor), splits)
     counter = CountSVM(
-        features=tuple(features),
+        features=svms.features,
         labels=labels,
         weights={name: matrix.astype(np.float32) for name, matrix in reduced.expand(weights).items()},
         bias=bias.astype(np.float32),
         clusters=None if witness is None else witness.likelihood,
         beyond=None if beyond is None else beyond.model,
     )
-    if progress is not None:
-        progress(total, total)
     combined = None if witness is None else CombinedReport(witness.weight, _confusion(truth, witness.scores))
     report = CounterReport(
-        *(labels, len(truth), best, len(splits), _confusion(truth, scores), grid, couple, combined),
+        *(labels, len(truth), svms.c, len(splits), _confusion(truth, scores), svms.grid, couple, combined),
         beyond=None if beyond is None else (beyond.error, beyond.error_before),
     )
     return counter, report
@@ -305,11 +256,6 @@ def check_counts(counts: Sequence[int] | np.ndarray, labels: Sequence[str]) -> N
             f"The count label(s) {', '.join(scarce)} have fewer than 2 images among the {n_images.sum()}: add images, "
             f"or leave the label(s) out."
         )
-
-
-def _recalls(confusion: Sequence[Sequence[int]]) -> list[float]:
-    """Return of each true label, a row, the share that was found to be it."""
-    return [row[i] / sum(row) for i, row in enumerate(confusion)]
 
 
 def _confusion(truth: np.ndarray, scores: np.ndarray) -> tuple[tuple[int, ...], ...]:

@@ -16,7 +16,8 @@ from pc_engine.errors import DataError, UsageError
 from pc_engine.file_digests import FileDigests
 from pc_engine.fitted_images import FittedImages
 from pc_engine.fitting.class_heat import ClassHeat, HeatSource
-from pc_engine.fitting.counter import CounterReport, check_counts, fit_counter
+from pc_engine.fitting.counter import check_counts, fit_counter
+from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.features import FeatureCollector, map_widths
 from pc_engine.fitting.folds import as_groups
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator, check_depth

@@ -9,7 +9,8 @@ from sklearn.svm import LinearSVC
 
 from pc_engine.errors import DataError
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.fitting.counter import CounterReport, fit_counter
+from pc_engine.fitting.counter import fit_counter
+from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
 from pc_engine.fitting.reduction import reduce_features
 from pc_engine.modes.p2c import P2CSettings
