@@ -288,10 +288,11 @@ def _facts(request: CompileRequest) -> dict[str, Any]:
     """Return all that a compiled network depends on, save the backend and its version."""
     gpu = {} if request.device == "cpu" else {"gpu": _gpu_facts(request.device)}
     return {
-        "format": 3,
+        "format": 4,
         "network": request.network_sha256,
         "input": asdict(request.manifest.input),
-        "taps": {name: request.manifest.taps[name].tensor for name in request.taps},
+        # In their order: OpenVINO knows the outputs of a kept network by their places alone.
+        "taps": [(name, request.manifest.taps[name].tensor) for name in request.taps],
         "precision": request.precision,
         "batch_size": request.batch_size,
         "threads": request.threads,

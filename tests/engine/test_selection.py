@@ -368,6 +368,18 @@ def test_the_real_backends_agree_on_the_tiny_network(request_: CompileRequest) -
         assert candidate.difference <= TOLERANCE[candidate.precision]
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_what_is_kept_for_taps_in_another_order_is_not_mistaken(request_: CompileRequest, backend: str) -> None:
+    images, found = probe_images(request_.manifest.input.height, request_.manifest.input.width, 2), []
+    for taps in (request_.taps, request_.taps[::-1], request_.taps):
+        network = open_backbone(replace(request_, taps=taps), backend, "fp32")
+        found.append(network.infer(images))
+        network.close()
+    for name in request_.taps:
+        for other in found[1:]:
+            np.testing.assert_array_equal(found[0][name], other[name])
+
+
 def test_probe_images_are_the_same_everywhere_and_not_flat() -> None:
     images = probe_images(20, 30, 3)
     assert (images.shape, images.dtype) == ((3, 20, 30, 3), np.uint8)
