@@ -18,6 +18,7 @@ from pc_engine.export.classifier_input import complete_input
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
 from pc_engine.export.external_data import embed_external_data
+from pc_engine.export.finer_maps import FINER_MAPS, find_finer_maps, usual_cooccurrences
 from pc_engine.export.fixed_batch import free_batch
 from pc_engine.export.full_precision import make_float32
 from pc_engine.export.map_layout import with_channels_first
@@ -41,7 +42,7 @@ def import_classifier(
     name: str,
     taps: Mapping[str, str],
     pixels: NetworkInput,
-    count_features: Sequence[str],
+    count_features: Sequence[str] | None = None,
     cooccurrences: Sequence[Cooccurrence] = (),
     classes: Sequence[str] = (),
     licence: str = "unknown",
@@ -72,7 +73,8 @@ def import_classifier(
         ``height`` and ``width`` of 0 for what the network declares, else 224, and an empty ``layout`` for that of its
         three channels, else NCHW; ``dtype`` is read from the network.
     count_features
-        Taps that feed the count SVM.
+        Taps that feed the count SVM. None for ``conv_last`` and the co-occurrences of finer maps, where the network has
+        them (`pc_engine.export.finer_maps`); for no others than ``cooccurrences`` where these are given.
     cooccurrences
         Taps to compute beside the named ones, from maps among these; the count SVM reads them after the others.
     classes
@@ -104,7 +106,7 @@ def import_classifier(
     _check_readable(onnx_path)
     with _damage_said(onnx_path):
         model = _read(onnx_path, report)
-        tensors = find_taps(model, onnx_path, taps, count_features)
+        tensors = find_taps(model, onnx_path, taps, count_features or ())
         pixels = complete_input(model, tensors, pixels)
         logits = _before_softmax(model, tensors["logits"])
         if logits != tensors["logits"]:
@@ -120,8 +122,14 @@ def import_classifier(
         model, settings = _with_evidence(model, name, pixels, tensors, background_class, report)
         if background_class >= 0:
             settings = {**settings, BACKGROUND_SETTING: background_class}
+        if count_features is None:
+            count_features = () if cooccurrences else ("conv_last",)
+            if not cooccurrences:
+                model, cooccurrences = _with_finer_maps(model, name, pixels, report)
+        note_shapes(model, pixels)
         for wanted in cooccurrences:
             append_cooccurrence(model, wanted)
+        del model.graph.value_info[:]
         shapes = _shapes(model, name, pixels)
         for tap in GRID_TAPS:
             if len(shapes.get(tap, (0, 0, 0))) != 3:
@@ -243,6 +251,28 @@ def _with_evidence(
         tensors[MAPS_OF_HEAD] = found.maps
     settings = {} if found.is_linear else BACKWARD_SETTINGS
     return cut_graph(model, name, pixels, tensors), settings
+
+
+def _with_finer_maps(
+    model: onnx.ModelProto, name: str, pixels: NetworkInput, report: Callable[[str], None]
+) -> tuple[onnx.ModelProto, Sequence[Cooccurrence]]:
+    """Return the network with finer maps as one more tap, and what the counter reads of them, if it has any."""
+    note_shapes(model, pixels)
+    finer = find_finer_maps(model, pixels, "conv_last")
+    known = graph_shapes.infer(model)
+    del model.graph.value_info[:]
+    if finer is None:
+        return model, ()
+    taps = {output.name: output.name for output in model.graph.output}
+    tap = finer if finer in taps else fresh_name(FINER_MAPS, set(taps))
+    height, width = (int(size or 0) for size in (known[finer].shape or ())[2:])
+    wanted = usual_cooccurrences(tap, height, width)
+    report(
+        f"The counter is to read conv_last, and which maps of a finer layer are active together: --count-feature "
+        f"conv_last{'' if finer in taps else f' --tap {tap}={finer}'} "
+        f"{' '.join(f'--cooccurrence {each.tap}@{each.distance}' for each in wanted)}."
+    )
+    return cut_graph(model, name, pixels, {**taps, tap: finer}), wanted
 
 
 def _shapes(model: onnx.ModelProto, name: str, pixels: NetworkInput) -> dict[str, tuple[int, ...]]:

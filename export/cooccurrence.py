@@ -26,7 +26,8 @@ from pc_engine.export.node_writer import NodeWriter
 from pc_engine.graph import opset_of
 from pc_engine.graph_names import names_of
 
-_OLDEST_OPSET = 9  # the first with Sign
+#: The first with Sign.
+OLDEST_OPSET = 9
 _MAP_RANK = 4  # images, maps, rows, columns
 
 
@@ -66,9 +67,9 @@ def append_cooccurrence(model: onnx.ModelProto, wanted: Cooccurrence) -> int:
         If the network's opset is too old.
     """
     opset = opset_of(model)
-    if opset < _OLDEST_OPSET:
+    if opset < OLDEST_OPSET:
         raise ModelError(
-            f"Co-occurrence needs ONNX opset {_OLDEST_OPSET}, and the network is of {opset}: convert it with "
+            f"Co-occurrence needs ONNX opset {OLDEST_OPSET}, and the network is of {opset}: convert it with "
             f"onnx.version_converter."
         )
     taken = set(names_of(model.graph))

@@ -27,7 +27,7 @@ def find_taps(
 ) -> dict[str, str]:
     """Return the tensor of each tap: the one of that name, or the first output of the node that is called so.
 
-    ``logits`` that are not named are what the network gives, if that is one tensor.
+    ``logits`` that are not named are what the network gives, if that is one tensor or one of them is called so.
 
     Parameters
     ----------
@@ -45,9 +45,9 @@ def find_taps(
     """
     if "logits" not in taps:
         outputs = [value.name for value in model.graph.output]
-        if len(outputs) > 1:
+        if len(outputs) > 1 and "logits" not in outputs:
             raise unnamed_tap(model, "logits")
-        taps = {**taps, "logits": outputs[0]}
+        taps = {**taps, "logits": "logits" if "logits" in outputs else outputs[0]}
     # These are added where the head allows.
     later = (EVIDENCE, MAPS_OF_HEAD, *(() if "conv_last" in taps else GRID_TAPS))
     for feature in count_features:

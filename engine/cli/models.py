@@ -58,7 +58,9 @@ def export(
     count_feature: Annotated[
         list[str] | None,
         typer.Option(
-            "--count-feature", help="ONNX only, repeatable: a tap that the count SVM reads; default conv_last."
+            "--count-feature",
+            help="ONNX only, repeatable: a tap that the count SVM reads; left out with --cooccurrence, conv_last and "
+            "co-occurrences of finer maps, which are found.",
         ),
     ] = None,
     cooccurrence: Annotated[
@@ -115,7 +117,7 @@ def export(
             name=model,
             taps=taps,
             pixels=pixels,
-            count_features=count_feature or ([] if cooccurrences else ["conv_last"]),
+            count_features=count_feature or None,
             cooccurrences=cooccurrences,
             classes=names,
             licence=licence,
