@@ -21,8 +21,8 @@ FINER_MAPS = "middle"
 
 # Fewer are what one branch adds to others, or what attention squeezes them to; of more the pairs are too many.
 _FEWEST, _MOST = 64, 256
-# A grid with so many times the cells of the last one is of another stage of the network, and not of a wider border; with
-# more than so many it is of the first stages, which see edges.
+# A grid with so many times the cells of the last one is of another stage of the network, not of a wider border;
+# one with more than so many is of the first stages, which see edges.
 _FINER, _FINEST = 2, 16
 # How far apart two cells are that may well show two objects, as a part of the grid's side: 3 of 14.
 _APART = 3 / 14

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError
-from pc_engine.export import import_classifier
+from pc_engine.export import Cooccurrence, import_classifier
 from pc_engine.graph import open_graph
 from pc_engine.manifest import NetworkInput, read_manifest
 
@@ -23,12 +23,12 @@ SIZE = 8
 TAPS = {"conv_last": "relu_2", "conv_prev": "first_relu", "logits": "scores"}
 
 
-def save_cnn(path, *, layout="NCHW", dtype=TensorProto.FLOAT, batch=1, reshape=(1, -1)):
+def save_cnn(path, *, layout="NCHW", dtype=TensorProto.FLOAT, batch=1, reshape=(1, -1), maps=5):
     """A network as exporters write them: batch fixed at 1, a hard-wired Reshape, nodes with names, one output."""
     rng = np.random.default_rng(4)
     weights = [
         numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
-        for name, shape in (("w1", (5, 3, 3, 3)), ("w2", (6, 5, 3, 3)), ("fc", (4, 6)))
+        for name, shape in (("w1", (maps, 3, 3, 3)), ("w2", (6, maps, 3, 3)), ("fc", (4, 6)))
     ]
     nodes = [
         helper.make_node("Transpose", ["data"], ["chw"], perm=[0, 3, 1, 2])
@@ -143,6 +143,29 @@ def test_what_is_named_stays_and_the_rest_is_told_by_the_head(tmp_path):
         "pooled": (6,),
         "logits": (4,),
     }
+
+
+@pytest.mark.parametrize(
+    ("named", "tap", "naming"),
+    [
+        ({}, "conv_prev", ""),  # which they are already
+        ({"conv_last": "relu_2"}, "middle", "--tap middle=relu_1 "),
+        ({"conv_last": "relu_2", "middle": "mean_flat"}, "middle_1", "--tap middle_1=relu_1 "),
+    ],
+)
+def test_without_a_count_feature_the_counter_reads_finer_maps_as_well(tmp_path, named, tap, naming):
+    path, said = save_cnn(tmp_path / "given.onnx", maps=64), []
+    found = convert(path, tmp_path / "found", taps=named, count_features=None, report=said.append)
+    assert said[-1].endswith(f": --count-feature conv_last {naming}--cooccurrence {tap}@0 --cooccurrence {tap}@2.")
+    assert found.count_features == ("conv_last", f"{tap}_cooccurrence_0", f"{tap}_cooccurrence_2")
+    assert found.taps[f"{tap}_cooccurrence_2"].shape == (64 * 65 // 2,)
+
+
+def test_without_finer_maps_the_counter_reads_the_last_ones(tmp_path):
+    path = save_cnn(tmp_path / "given.onnx")  # of five maps
+    assert convert(path, tmp_path / "m", count_features=None).count_features == ("conv_last",)
+    own = convert(path, tmp_path / "own", count_features=None, cooccurrences=[Cooccurrence("conv_prev", 1)])
+    assert own.count_features == ("conv_prev_cooccurrence_1",)
 
 
 def test_a_network_of_one_convolution_has_no_maps_before(tmp_path):

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine import graph_shapes
 from pc_engine.candidates import probe_images
-from pc_engine.export import import_classifier
+from pc_engine.export import Cooccurrence, import_classifier
 from pc_engine.export.quantise import quantise_network
 from pc_engine.export.run_shapes import note_shapes
 from pc_engine.manifest import NetworkInput
@@ -88,3 +88,16 @@ def test_an_export_and_its_quantised_network_give_evidence(tmp_path):
     network_file = tmp_path / "model/model.onnx"
     quantised = quantise_network(network_file, manifest, probe_images(SIZE, SIZE, 12), tmp_path / "out.onnx", threads=1)
     assert quantised.taps["evidence"].shape == (6,)
+
+
+def test_cooccurrence_is_of_maps_whose_shape_is_known_by_running(tmp_path):
+    onnx.save_model(network(), tmp_path / "given.onnx")
+    manifest = import_classifier(
+        tmp_path / "given.onnx",
+        tmp_path / "m",
+        name="padded",
+        taps={"inner": "inner"},
+        pixels=NetworkInput("image", SIZE, SIZE, layout="NHWC", dtype="uint8"),
+        cooccurrences=[Cooccurrence("inner", 1)],
+    )
+    assert manifest.taps["inner_cooccurrence_1"].shape == (5 * 6 // 2,)
