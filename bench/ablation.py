@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 from pc_engine.bench.contenders import Contender, Progress, Report, Share, judge
@@ -14,6 +15,7 @@ from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.features import map_widths
+from pc_engine.manifest import SALIENT_SETTING
 from pc_engine.model import Model
 from pc_engine.modes import Mode, settings_for
 from pc_engine.result import Result
@@ -40,6 +42,8 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
 }
 
 _CLUSTER = "p2c.cluster"
+# Axes of maps: channels, rows, columns.
+_MAP_RANK = 3
 # Of how the counter is fitted, which folds do anew; what is tried in the place of "on" and of all features.
 _COUPLING, _CLUSTERS, _FEATURES = "counter.coupling", "counter.clusters", "counter.features"
 _MIRRORED, _BEYOND = "counter.mirrored", "counter.beyond"
@@ -69,10 +73,10 @@ def ablate(
     settings
         What to evaluate, and how to run it.
     alternatives
-        Values by the names of settings, tried in every mode; None for `ALTERNATIVES`, for what the modes would take
-        where the model has a setting of its own, and with folds for other ways to fit the counter: with each feature
-        alone, or the first few; without mirror images, the coupling of scores, clusters, or a number beyond the last
-        label.
+        Values by the names of settings, tried in every mode; None for `ALTERNATIVES`, for the heat of other maps of the
+        model and of each two, for what the modes would take where it has a setting of its own, and with folds for other
+        ways to fit the counter: with each feature alone, or the first few; without mirror images, the coupling of
+        scores, clusters, or a number beyond the last label.
     report, progress
         As of `pc_engine.bench.evaluation.evaluate`.
 
@@ -148,7 +152,7 @@ def _trials(
     defaults = {name: value for name, value in _defaults(model).items() if not name.startswith("counter.")}
     usual = _defaults(replace(model, manifest=replace(model.manifest, settings={})))
     tried: list[tuple[str | None, float | str | None, Contender]] = [(None, None, Contender(mode))]
-    for setting, values in (ALTERNATIVES[mode.name] if alternatives is None else alternatives).items():
+    for setting, values in (_alternatives(mode, model) if alternatives is None else alternatives).items():
         if setting not in defaults:
             raise UsageError(f"There is no setting '{setting}': choose one of {', '.join(defaults)}.")
         # A model may have its own settings, beside which those that it would have without are another way, too.
@@ -163,6 +167,14 @@ def _trials(
                 settings_for(trial.of(model).manifest)  # an impossible value is said before anything runs
             tried.append((setting, value, trial))
     return tried
+
+
+def _alternatives(mode: Mode, model: Model) -> Mapping[str, Sequence[float | str]]:
+    """Return `ALTERNATIVES` of a mode, and the heat of each of the model's maps, and of each two, where it reads it."""
+    if "counter" not in mode.needs:
+        return ALTERNATIVES[mode.name]
+    maps = [name for name, tap in model.manifest.taps.items() if len(tap.shape) == _MAP_RANK]
+    return {**ALTERNATIVES[mode.name], SALIENT_SETTING: (*maps, *map(" ".join, combinations(maps, 2)))}
 
 
 def _settled_by_counters(

@@ -1,4 +1,8 @@
-"""The class-agnostic heatmap: the mean over all feature maps, normalised (paper 3.1)."""
+"""The class-agnostic heatmap: the mean over all feature maps, normalised (paper 3.1).
+
+Maps in front of an activation answer with either sign; what counts is how much they answer. Behind a ReLU, as in the
+paper, that is their value.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from pc_engine.kernels.normalise import normalise_heatmap
 
 
 def mean_heatmap(maps: Array, mean_factor: float = 1.0) -> Array:
-    """Average each image's maps over the channels, subtract a multiple of the mean over the cells, clamp at 0.
+    """Average each image's maps, without their signs, over the channels, subtract a multiple of that over the cells.
+
+    What falls below 0 is set to 0.
 
     Parameters
     ----------
@@ -21,7 +27,7 @@ def mean_heatmap(maps: Array, mean_factor: float = 1.0) -> Array:
     -------
     Array
         (N, H, W), dtype of ``maps`` (float32 for float16), nowhere below 0. Where the subtraction leaves nothing, as on
-        maps without contrast, the mean over the channels itself, clamped at 0.
+        maps without contrast, the mean over the channels itself.
 
     Raises
     ------
@@ -37,10 +43,10 @@ def mean_heatmap(maps: Array, mean_factor: float = 1.0) -> Array:
     device = device_of(maps)
     if device is not None and kernel_suffix([maps]) in ("f16", "f32"):
         return launch_over_channels(device, "mean_heatmap", maps, (), (xp.float64(mean_factor),))
-    mean = maps.mean(axis=1, dtype=xp.promote_types(maps.dtype, xp.float32))
+    mean = xp.abs(maps).mean(axis=1, dtype=xp.promote_types(maps.dtype, xp.float32))
     heat = normalise_heatmap(mean[:, None], mean_factor)
     empty = ~(heat > 0).any(axis=(1, 2))
-    return xp.where(empty[:, None, None], xp.maximum(mean, 0), heat)
+    return xp.where(empty[:, None, None], mean, heat)
 
 
 def launch_over_channels(

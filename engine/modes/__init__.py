@@ -24,7 +24,7 @@ from pc_engine.signatures import SignatureDictionary
 Part = Literal["counter", "signatures"]
 
 # Types of the settings that a manifest may set.
-_SETTABLE = ("int", "float", "Signature", "PointerKind", "PointingHeat", "PointedClusters")
+_SETTABLE = ("int", "float", "str", "Signature", "PointerKind", "PointingHeat", "PointedClusters")
 
 
 @dataclass(frozen=True)

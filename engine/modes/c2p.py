@@ -9,11 +9,16 @@ import numpy as np
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.device_arrays import constant
-from pc_engine.kernels import mean_heatmap, weighted_gmm
+from pc_engine.errors import ManifestError, UsageError
+from pc_engine.kernels import mean_heatmap, resize_maps, weighted_gmm
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.manifest import Manifest
+from pc_engine.manifest import SALIENT_SETTING, Manifest
 from pc_engine.modes.limits import FACTOR, LENGTH, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
+
+_USUAL_HEAT = "conv_last"
+# Of one image: maps by rows by columns.
+_MAP_RANK = 3
 
 
 @dataclass(frozen=True)
@@ -22,14 +27,19 @@ class C2PSettings:
 
     Attributes
     ----------
+    heat
+        The taps whose maps' mean is the heatmap (paper 3.1: ``conv_last``), spaces between their names. Of several the
+        heatmaps are multiplied: coarse maps tell objects from their surroundings, finer ones where they lie
+        (``bench/results/ablation-photos.json``).
     mean_factor
-        Multiple of the heatmap's mean that is subtracted before clamping at 0.
+        Multiple of a heatmap's mean that is subtracted before clamping at 0.
     min_deviation
         Smallest standard deviation of a component, in grid cells: one cell alone has no spread of its own.
     max_iter, tol
         EM stops after ``max_iter`` steps, or when the mean log-likelihood rises by less than ``tol``.
     """
 
+    heat: str = _USUAL_HEAT
     mean_factor: float = 1.0
     min_deviation: float = 0.35
     max_iter: int = 100
@@ -38,11 +48,28 @@ class C2PSettings:
     def __post_init__(self) -> None:
         limits = {"mean_factor": FACTOR, "min_deviation": LENGTH, "max_iter": (1, 100_000), "tol": (0.0, 1e6)}
         check_limits(self, "c2p", limits)
+        if not self.heat.split():
+            raise UsageError(
+                f"The setting {SALIENT_SETTING} names no tap: name those whose maps are to give the heatmap."
+            )
 
 
 def c2p_taps(manifest: Manifest) -> tuple[str, ...]:
-    """Return the taps that `c2p` reads; no other output of the network has to be computed."""
-    return tuple(dict.fromkeys((*manifest.count_features, "conv_last")))
+    """Return the taps that `c2p` reads; no other output of the network has to be computed.
+
+    Raises
+    ------
+    ManifestError
+        If the heatmap is to be that of taps that the network does not have, or that are no maps.
+    """
+    named = str(manifest.settings.get(SALIENT_SETTING, _USUAL_HEAT)).split()
+    maps = [name for name, tap in manifest.taps.items() if len(tap.shape) == _MAP_RANK]
+    if missing := [name for name in named if name not in maps]:
+        raise ManifestError(
+            f"The manifest of '{manifest.name}' sets '{SALIENT_SETTING}' to '{' '.join(named)}', but has no maps "
+            f"called {' or '.join(missing)}: choose among {', '.join(maps)}."
+        )
+    return tuple(dict.fromkeys((*manifest.count_features, *named)))
 
 
 def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> Outcome:
@@ -51,7 +78,7 @@ def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> O
     Parameters
     ----------
     taps
-        The counter's features, and ``conv_last`` (N, C, H, W).
+        The counter's features, and the maps (N, C, H, W) of the setting ``heat``.
     counter
         The count SVM.
     settings
@@ -65,7 +92,7 @@ def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> O
         ellipses than the count where the heatmap has fewer cells.
     """
     settings = settings or C2PSettings()
-    heat = mean_heatmap(taps["conv_last"], settings.mean_factor)
+    heat = salient_heatmap(taps, settings)
     xp = get_array_module(heat)
     scores = counter.scores(taps)
     counts = tuple(map(int, label_counts(counter.labels)))
@@ -76,6 +103,33 @@ def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> O
     most = None if xp is np else min(counts[-1], cells)
     fitted, pointers = mixture_pointers(heat, xp.minimum(count, cells), settings, most)
     return Outcome(count=xp.where(fitted < 0, -1, count), kind="ellipse", pointers=pointers, count_scores=scores)
+
+
+def salient_heatmap(taps: Taps, settings: C2PSettings) -> Array:
+    """Return the heatmap (N, H, W) of all that is salient, on the finest grid of the taps that ``settings`` name."""
+    first, *others = (mean_heatmap(taps[name], settings.mean_factor) for name in settings.heat.split())
+    return shared_heatmap(first, *others)
+
+
+def shared_heatmap(first: Array, *others: Array) -> Array:
+    """Return the product of heatmaps (N, H, W) on the finest of their grids; NaN for an image where one is refused.
+
+    Where they share no cell the first stands alone, so that what is counted is pointed at.
+    """
+    if not others:
+        return first
+    xp = get_array_module(first)
+    height, width = np.max([heat.shape[1:] for heat in (first, *others)], axis=0).tolist()
+    first, bad = split_bad_heat(first)
+    shared = first = resize_maps(first, height, width)
+    for other in others:
+        heat, unsound = split_bad_heat(other)
+        # Their ratios alone matter, and below 1 the product cannot overflow.
+        peak = heat.max(axis=(1, 2), keepdims=True)
+        shared = resize_maps(heat / xp.where(peak > 0, peak, 1), height, width) * shared
+        bad = bad | unsound
+    shared = xp.where((shared == 0).all(axis=(1, 2), keepdims=True), first, shared)
+    return xp.where(bad[:, None, None], xp.nan, shared)
 
 
 def mixture_pointers(heat: Array, count: Array, settings: C2PSettings, most: int | None = None) -> tuple[Array, Array]:

@@ -19,10 +19,10 @@ from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.device_arrays import constant
 from pc_engine.errors import UsageError
-from pc_engine.kernels import cluster_moments, density_peaks, mean_heatmap, merge_clusters, resize_maps
+from pc_engine.kernels import cluster_moments, density_peaks, merge_clusters
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
-from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
+from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers, salient_heatmap, shared_heatmap
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.grid import USUAL_GRID, grid_side
 from pc_engine.modes.limits import LENGTH, check_limits
@@ -163,7 +163,7 @@ def combined(
         class_heat = seen.heat
         if pointing.heat == EVIDENCE != settings.signature:
             class_heat = evidence_heatmap(taps)
-        shared = _shared_heatmap(taps["conv_last"], class_heat, mixture.mean_factor)
+        shared = shared_heatmap(class_heat, salient_heatmap(taps, mixture))
         # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
         # largest count; there the clustering has a slot for any, and so have all that the counter can say.
         cells = shared.shape[1] * shared.shape[2]
@@ -251,20 +251,3 @@ def _with_slots(pointers: Array, slots: int) -> Array:
     xp = get_array_module(pointers)
     missing = slots - pointers.shape[1]
     return xp.pad(pointers, ((0, 0), (0, missing), (0, 0)), constant_values=xp.nan) if missing else pointers
-
-
-def _shared_heatmap(maps: Array, class_heat: Array, mean_factor: float) -> Array:
-    """Return the product of the mean heatmap of ``maps`` and the class's, on the finer grid; NaN where one is refused.
-
-    Where the two share no cell the class's stands alone, so that what is counted is pointed at.
-    """
-    xp = get_array_module(maps)
-    salient, unsound = split_bad_heat(mean_heatmap(maps, mean_factor))
-    class_heat, bad = split_bad_heat(class_heat)
-    height, width = np.maximum(salient.shape[1:], class_heat.shape[1:]).tolist()
-    class_heat = resize_maps(class_heat, height, width)
-    # Their ratios alone matter, and below 1 the product cannot overflow.
-    peak = salient.max(axis=(1, 2), keepdims=True)
-    shared = resize_maps(salient / xp.where(peak > 0, peak, 1), height, width) * class_heat
-    shared = xp.where((shared > 0).any(axis=(1, 2), keepdims=True), shared, class_heat)
-    return xp.where((bad | unsound)[:, None, None], xp.nan, shared)

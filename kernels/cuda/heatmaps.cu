@@ -151,20 +151,22 @@ __device__ void selected_heatmap(
     }
 }
 
-// What the values of a channel of this block's image are multiplied by.
-struct One {
-    __device__ float operator()(int) const { return 1; }
+// What is summed up: sizes of the values, or values by what their channel of this block's image is multiplied by.
+struct Sizes {
+    __device__ float weight(int) const { return 1; }
+    __device__ float part(float value) const { return fabsf(value); }
 };
-struct OwnWeight {
+struct Weighted {
     const float* weights;
-    __device__ float operator()(int channel) const { return weights[channel]; }
+    __device__ float weight(int channel) const { return weights[channel]; }
+    __device__ float part(float value) const { return value; }
 };
 
-// Weighted sum over the channels of an image, `width` adjacent cells a thread and the channels dealt out in turn to the
-// teams of threads that cover the grid.
-template <class T, class Load, int width, class Weight>
+// Sum over the channels of an image, `width` adjacent cells a thread and the channels dealt out in turn to the teams of
+// threads that cover the grid.
+template <class T, class Load, int width, class Summed>
 __device__ inline void sum_channels(
-    const T* image, const Weight& weight_of, int channels, int cells, int teams, float* of_team
+    const T* image, const Summed& summed, int channels, int cells, int teams, float* of_team
 ) {
     const int columns = cells / width;
     for (int item = threadIdx.x; item < teams * columns; item += blockDim.x) {
@@ -173,24 +175,26 @@ __device__ inline void sum_channels(
 #pragma unroll 8
         for (int channel = team; channel < channels; channel += teams) {
             const Load load = reinterpret_cast<const Load*>(image + static_cast<size_t>(channel) * cells)[column];
-            const float weight = weight_of(channel);
-            for (int i = 0; i < width; ++i) sum[i] += weight * to_float(reinterpret_cast<const T*>(&load)[i]);
+            const float weight = summed.weight(channel);
+            for (int i = 0; i < width; ++i) {
+                sum[i] += weight * summed.part(to_float(reinterpret_cast<const T*>(&load)[i]));
+            }
         }
         for (int i = 0; i < width; ++i) of_team[team * cells + column * width + i] = sum[i];
     }
 }
 
 // Sums of the teams over this block's image, of_team[teams][cells], for `total` to add up.
-template <class T, class Weight>
+template <class T, class Summed>
 __device__ inline void sum_in_teams(
-    const T* maps, const Weight& weight_of, int channels, int cells, int teams, float* of_team
+    const T* maps, const Summed& summed, int channels, int cells, int teams, float* of_team
 ) {
     const T* image = maps + static_cast<size_t>(blockIdx.x) * channels * cells;
     // Wide loads need each map to begin at a multiple of their size.
     if (cells % 4 == 0 && reinterpret_cast<size_t>(maps) % sizeof(typename Quad<T>::type) == 0) {
-        sum_channels<T, typename Quad<T>::type, 4>(image, weight_of, channels, cells, teams, of_team);
+        sum_channels<T, typename Quad<T>::type, 4>(image, summed, channels, cells, teams, of_team);
     } else {
-        sum_channels<T, T, 1>(image, weight_of, channels, cells, teams, of_team);
+        sum_channels<T, T, 1>(image, summed, channels, cells, teams, of_team);
     }
     __syncthreads();
 }
@@ -207,7 +211,7 @@ __device__ void mean_heatmap(
     double* arena, const T* maps, int channels, int cells, int teams, double mean_factor, float* heat
 ) {
     float* of_team = reinterpret_cast<float*>(arena);
-    sum_in_teams(maps, One(), channels, cells, teams, of_team);
+    sum_in_teams(maps, Sizes(), channels, cells, teams, of_team);
     float* mean = of_team;
     double sum = 0;
     for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
@@ -230,7 +234,7 @@ __device__ void weighted_heatmap(
     const double* mean_factors, float* heat
 ) {
     float* of_team = reinterpret_cast<float*>(arena);
-    const OwnWeight own{weights + static_cast<size_t>(blockIdx.x) * channels};
+    const Weighted own{weights + static_cast<size_t>(blockIdx.x) * channels};
     sum_in_teams(maps, own, channels, cells, teams, of_team);
     float* clamped = of_team;
     double sum = 0;

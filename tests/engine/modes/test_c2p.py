@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pc_engine.counter import CountSVM
-from pc_engine.modes.c2p import C2PSettings, c2p, mixture_pointers
+from pc_engine.errors import ManifestError, UsageError
+from pc_engine.kernels import mean_heatmap
+from pc_engine.manifest import Manifest, NetworkInput, Tap
+from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps, mixture_pointers, salient_heatmap, shared_heatmap
 
 GRID = 14
 
@@ -141,12 +146,68 @@ def test_an_image_does_not_depend_on_its_place_in_the_batch(heats: np.ndarray, o
     np.testing.assert_allclose(permuted.pointers, straight.pointers[order], rtol=1e-9, atol=1e-12)
 
 
-def test_maps_that_are_negative_everywhere_get_no_pointers() -> None:
-    heats = np.stack([np.full((GRID, GRID), -1.0), bumps(PLACES[0])])
+def test_maps_that_answer_nowhere_get_no_pointers() -> None:
+    heats = np.stack([np.zeros((GRID, GRID)), bumps(PLACES[0])])
     outcome = c2p(taps_for(heats, [1, 1]), COUNTER)
     np.testing.assert_array_equal(outcome.count, [1, 1])
     assert np.isnan(outcome.pointers[0]).all()
     assert not np.isnan(outcome.pointers[1]).any()
+
+
+def test_maps_before_an_activation_point_where_they_answer_most_whatever_the_sign() -> None:
+    heats = np.stack([bumps(PLACES[0]), -bumps(PLACES[0])])
+    outcome = c2p(taps_for(heats, [1, 1]), COUNTER)
+    np.testing.assert_array_equal(outcome.pointers[0], outcome.pointers[1])
+
+
+def test_of_several_taps_what_all_of_them_show_is_pointed_at() -> None:
+    objects, edges, blobs = PLACES[:2], PLACES[2], (12.0, 12.0)
+    coarse = bumps(*((x / 2 - 0.25, y / 2 - 0.25) for x, y in (*objects, blobs)), height=7, width=7)
+    taps = taps_for(bumps(*objects, edges)[None], [2]) | {"coarse": np.float32(coarse[None, None])}
+    found = c2p(taps, COUNTER, C2PSettings(heat="coarse conv_last"))
+    expected = (np.array(objects) + 0.5) / GRID
+    order = np.argsort(found.pointers[0, :, 0])
+    np.testing.assert_allclose(found.pointers[0, order, :2], expected, atol=0.5 / GRID)
+    one = salient_heatmap(taps, C2PSettings(heat="conv_last"))
+    np.testing.assert_array_equal(one, mean_heatmap(taps["conv_last"]))
+
+
+@settings(deadline=None, max_examples=50)
+@given(heats=heatmaps, other=heatmaps)
+def test_shared_heat_is_the_product_or_the_first_alone(heats: np.ndarray, other: np.ndarray) -> None:
+    shared = shared_heatmap(heats, other)
+    peaks = other.max(axis=(1, 2))
+    for n, (one, two) in enumerate(zip(heats, other, strict=True)):
+        product = one * two / (peaks[n] or 1)
+        np.testing.assert_allclose(shared[n], product if product.any() else one, rtol=1e-12)
+
+
+def test_heat_that_one_of_several_taps_refuses_is_refused() -> None:
+    heats = np.stack([bumps(PLACES[0])] * 3)
+    other = heats.copy()
+    other[0, 3, 3], heats[1, 0, 0] = np.inf, np.nan
+    shared = shared_heatmap(heats, other)
+    assert np.isnan(shared[:2]).all()
+    assert np.isfinite(shared[2]).all()
+
+
+def test_the_taps_of_the_heat_are_read_and_have_to_be_maps() -> None:
+    shapes = {"conv_last": (4, 7, 7), "fine": (4, 14, 14), "logits": (5,), "pooled": (4,)}
+    manifest = Manifest(
+        name="net",
+        input=NetworkInput("image", 56, 56),
+        taps={name: Tap(name, shape) for name, shape in shapes.items()},
+        count_features=("pooled",),
+    )
+    assert c2p_taps(manifest) == ("pooled", "conv_last")
+    assert c2p_taps(replace(manifest, settings={"c2p.heat": "fine conv_last"})) == ("pooled", "fine", "conv_last")
+    for wrong in ("pooled", "conv_last finer"):
+        with pytest.raises(
+            ManifestError, match=rf"has no maps called {wrong.split()[-1]}: choose among conv_last, fine"
+        ):
+            c2p_taps(replace(manifest, settings={"c2p.heat": wrong}))
+    with pytest.raises(UsageError, match=r"c2p\.heat names no tap"):
+        C2PSettings(heat=" ")
 
 
 def test_mixture_pointers_of_no_image() -> None:

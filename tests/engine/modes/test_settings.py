@@ -62,7 +62,7 @@ def test_the_manifest_changes_defaults_and_the_caller_changes_both(tiny_manifest
 @pytest.mark.parametrize("name", ["p2c.size", "top_last", "c2p.cluster", "p2c.cluster", "", "p2c.", "combined.trim"])
 def test_a_setting_that_does_not_exist_names_those_that_do(tiny_manifest: Manifest, name: str) -> None:
     with pytest.raises(
-        ManifestError, match=rf"'{name}', which does not exist: use c2p.mean_factor, .*p2c\.trim, .*combined\.pointer"
+        ManifestError, match=rf"'{name}', which does not exist: use c2p.heat, .*p2c\.trim, .*combined\.pointer"
     ):
         settings_for(replace(tiny_manifest, settings={name: 1}))
 
