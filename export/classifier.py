@@ -28,7 +28,16 @@ from pc_engine.export.strided_copies import drop_strided_copies
 from pc_engine.export.tap_names import GRID_TAPS, find_taps, maps_before, unnamed_tap
 from pc_engine.graph import BATCH, cut_graph, parse_graph
 from pc_engine.graph_names import fresh_name, names_of, rename
-from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, MAPS_OF_HEAD, Manifest, NetworkInput, Tap
+from pc_engine.manifest import (
+    BACKGROUND_SETTING,
+    EVIDENCE,
+    MAPS_OF_HEAD,
+    SALIENT_SETTING,
+    Manifest,
+    NetworkInput,
+    Tap,
+)
+from pc_engine.modes.c2p import c2p_taps
 from pc_engine.out_folder import check_vacant
 
 # Sums in another order differ by less, as a share of a tap's largest value; other images by more.
@@ -44,6 +53,7 @@ def import_classifier(
     pixels: NetworkInput,
     count_features: Sequence[str] | None = None,
     cooccurrences: Sequence[Cooccurrence] = (),
+    heat: Sequence[str] = (),
     classes: Sequence[str] = (),
     licence: str = "unknown",
     source: str | None = None,
@@ -77,6 +87,9 @@ def import_classifier(
         them (`pc_engine.export.finer_maps`); for no others than ``cooccurrences`` where these are given.
     cooccurrences
         Taps to compute beside the named ones, from maps among these; the count SVM reads them after the others.
+    heat
+        Taps of maps whose heat modes c2p and combined point at (`pc_engine.modes.c2p.C2PSettings`); none for
+        ``conv_last``, or where finer maps are found as above, for ``conv_prev`` and these.
     classes
         One name per logit, or none.
     licence, source
@@ -97,7 +110,7 @@ def import_classifier(
         If ``out_dir`` is not empty, the file cannot be read, a tap or its tensor is missing, or the pixels would be
         divided by 0.
     ManifestError
-        If a tap or the input is of the wrong form.
+        If a tap or the input is of the wrong form, or ``heat`` names no maps.
     ModelError
         If the network cannot be read, run or made to take a batch, or ``out_dir`` cannot be written.
     """
@@ -126,6 +139,10 @@ def import_classifier(
             count_features = () if cooccurrences else ("conv_last",)
             if not cooccurrences:
                 model, cooccurrences = _with_finer_maps(model, name, pixels, report)
+                if not heat and (heat := _heat_beside(cooccurrences, model)):
+                    report(f"What {' and '.join(heat)} show is pointed at: --heat {' --heat '.join(heat)}.")
+        if heat:
+            settings = {**settings, SALIENT_SETTING: " ".join(heat)}
         note_shapes(model, pixels)
         for wanted in cooccurrences:
             append_cooccurrence(model, wanted)
@@ -151,6 +168,7 @@ def import_classifier(
             source=source or onnx_path.name,
             settings=settings,
         )
+        c2p_taps(manifest)  # which looks for those of the heat
         for value in model.graph.output:
             declared: list[str | int | None] = [BATCH, *shapes[value.name]]
             value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, declared))
@@ -216,7 +234,7 @@ def _with_evidence(
     taps: Collection[str],
     background_class: int,
     report: Callable[[str], None],
-) -> tuple[onnx.ModelProto, Mapping[str, float]]:
+) -> tuple[onnx.ModelProto, Mapping[str, float | str]]:
     """Return the network, its ``taps`` called by their names, with the evidence if it can be had; and its settings.
 
     Where ``conv_last`` is not among the taps, it is the maps that the evidence speaks of.
@@ -273,6 +291,13 @@ def _with_finer_maps(
         f"{' '.join(f'--cooccurrence {each.tap}@{each.distance}' for each in wanted)}."
     )
     return cut_graph(model, name, pixels, {**taps, tap: finer}), wanted
+
+
+def _heat_beside(finer: Sequence[Cooccurrence], model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return whose heat is pointed at beside the co-occurrences of finer maps; none where there is no layer between."""
+    taps = {output.name for output in model.graph.output}
+    between = finer and "conv_prev" in taps and finer[0].tap != "conv_prev"
+    return ("conv_prev", finer[0].tap) if between else ()
 
 
 def _shapes(model: onnx.ModelProto, name: str, pixels: NetworkInput) -> dict[str, tuple[int, ...]]:

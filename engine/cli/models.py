@@ -70,6 +70,13 @@ def export(
             help="Repeatable, TAP@CELLS: the count SVM also reads which maps of a tap are active so far apart.",
         ),
     ] = None,
+    heat: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--heat",
+            help="ONNX only, repeatable: a tap of maps whose heat c2p and combined point at; of several the product.",
+        ),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(
@@ -119,6 +126,7 @@ def export(
             pixels=pixels,
             count_features=count_feature or None,
             cooccurrences=cooccurrences,
+            heat=heat or (),
             classes=names,
             licence=licence,
             background_class=background_class,
@@ -130,8 +138,8 @@ def export(
                 f"--weights {weights} is no .onnx file, and there is no architecture '{model}' to give weights to: "
                 f"choose one of {', '.join(ARCHITECTURES)}, or give an .onnx file."
             )
-        if tap or count_feature:
-            raise UsageError("--tap and --count-feature go with an .onnx file: a VGG's taps are known.")
+        if tap or count_feature or heat:
+            raise UsageError("--tap, --count-feature and --heat go with an .onnx file: a VGG's taps are known.")
         manifest = export_vgg(
             model,
             weights,

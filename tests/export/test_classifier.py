@@ -16,6 +16,7 @@ from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageErro
 from pc_engine.export import Cooccurrence, import_classifier
 from pc_engine.graph import open_graph
 from pc_engine.manifest import NetworkInput, read_manifest
+from pc_engine.modes.c2p import c2p_taps
 
 DATA = Path(os.environ.get("PC_ENGINE_TEST_DATA", Path(__file__).parents[3] / "shared/data"))
 MOBILENET = DATA.parent / "models/mobilenet_v2/model.onnx"
@@ -159,6 +160,23 @@ def test_without_a_count_feature_the_counter_reads_finer_maps_as_well(tmp_path, 
     assert said[-1].endswith(f": --count-feature conv_last {naming}--cooccurrence {tap}@0 --cooccurrence {tap}@2.")
     assert found.count_features == ("conv_last", f"{tap}_cooccurrence_0", f"{tap}_cooccurrence_2")
     assert found.taps[f"{tap}_cooccurrence_2"].shape == (64 * 65 // 2,)
+
+
+def test_the_heat_is_that_of_the_maps_named_or_of_the_finer_ones_and_those_between(tmp_path):
+    path = save_cnn(tmp_path / "given.onnx", maps=64)
+    named = {"conv_last": "relu_2", "conv_prev": "conv_2"}
+    said = []
+    usual = convert(path, tmp_path / "usual", taps=named, count_features=None, report=said.append)
+    assert said[-1] == "What conv_prev and middle show is pointed at: --heat conv_prev --heat middle."
+    assert usual.settings["c2p.heat"] == "conv_prev middle"
+    assert c2p_taps(usual) == (*usual.count_features, "conv_prev", "middle")
+    own = convert(path, tmp_path / "own", taps=named, count_features=None, heat=("conv_last", "middle"))
+    assert own.settings["c2p.heat"] == "conv_last middle"
+    assert "c2p.heat" not in convert(path, tmp_path / "two", taps={}, count_features=None).settings
+    assert "c2p.heat" not in convert(path, tmp_path / "none", taps=named, count_features=("conv_last",)).settings
+    with pytest.raises(ManifestError, match="has no maps called logits: choose among conv_last, conv_prev"):
+        convert(path, tmp_path / "wrong", taps=named, heat=("logits",))
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_without_finer_maps_the_counter_reads_the_last_ones(tmp_path):
