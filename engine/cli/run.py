@@ -128,7 +128,10 @@ def run(
     # the pictures drawn beside them are none of these.
     overlays = None if out is None else out / OVERLAYS
     stopping = Stopping(remark_at_once(quiet))
-    passed_over = PassedOver(lambda name: (part is None or part.holds(name)) and not _is_of_a_run(name))
+    passed_over = PassedOver(
+        # The labels of the demo's scenes are nobody's lost photo.
+        lambda name: DEMO not in sources and (part is None or part.holds(name)) and not _is_of_a_run(name)
+    )
     shared = engine_name != _LOCAL or processes is not None
     images = iter_images(sources, without=overlays, stop=stopping.asked, passed_over=passed_over.add, by_name=shared)
     say, silent = remark(quiet), quiet or as_json

@@ -350,6 +350,12 @@ def test_files_that_are_no_photos_are_said_once(pc_engine, scenes, tiny_director
     assert json.loads((scenes / "run.json").read_text())["passed_over"] == summary["passed_over"]
 
 
+def test_the_demo_passes_nothing_over(pc_engine):
+    outcome = pc_engine("run", "demo:", *MODEL)
+    assert outcome.code == 0
+    assert "passed over" not in outcome.out + outcome.err
+
+
 def test_a_folder_of_videos_alone_says_what_is_in_it(pc_engine, tmp_path, tiny_directory):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/a.mp4").touch()
