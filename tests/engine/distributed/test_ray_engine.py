@@ -168,7 +168,8 @@ def test_ray_goes_on_with_a_run_that_had_none_and_tries_failed_images_again(
         path.rename(own / path.name)
     (own / "0000.png").unlink()
     os.link(own / "0001.png", own / "0000.png")
-    sources = ("own", "own/0004.png", "own/0004.png")
+    (tmp_path / "twice.txt").write_text("own/0004.png\nown/0004.png\n")
+    sources = ("own", "@twice.txt")
     assert pc_engine("run", *sources, *arguments, *ON_RAY, "--retry-failed", "--overlay").code == 0
     names = [row["path"] for row in read_rows(run)]
     assert sorted(names) == sorted([*(f"own/{k:04d}.png" for k in range(50)), "own/0004.png", "own/0004.png"])
