@@ -215,7 +215,7 @@ def _read(path: Path, report: Callable[[str], None]) -> onnx.ModelProto:
     if model.functions:
         model = inline_local_functions(model)
     if make_float32(model):
-        report("The network is not stored in float32: it is kept in that, which all precisions are made from.")
+        report("The network is stored in another precision: it is kept in float32, which all precisions are made from.")
     return model
 
 

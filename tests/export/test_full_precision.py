@@ -90,6 +90,8 @@ def test_an_export_is_in_float32_and_says_so(tmp_path, kind):
         count_features=("conv_last",),
         report=said.append,
     )
-    assert said[0] == ("The network is not stored in float32: it is kept in that, which all precisions are made from.")
+    assert said[0] == (
+        "The network is stored in another precision: it is kept in float32, which all precisions are made from."
+    )
     written = onnx.load(tmp_path / "model/model.onnx")
     assert {tensor.data_type for tensor in written.graph.initializer} <= {TensorProto.FLOAT, TensorProto.BOOL}
