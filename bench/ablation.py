@@ -18,6 +18,7 @@ from pc_engine.fitting.features import map_widths
 from pc_engine.manifest import SALIENT_SETTING
 from pc_engine.model import Model
 from pc_engine.modes import Mode, settings_for
+from pc_engine.modes.c2p import map_taps
 from pc_engine.result import Result
 
 #: What is tried beside the default where nothing else is asked for, by the mode that it concerns.
@@ -42,8 +43,6 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
 }
 
 _CLUSTER = "p2c.cluster"
-# Axes of maps: channels, rows, columns.
-_MAP_RANK = 3
 # Of how the counter is fitted, which folds do anew; what is tried in the place of "on" and of all features.
 _COUPLING, _CLUSTERS, _FEATURES = "counter.coupling", "counter.clusters", "counter.features"
 _MIRRORED, _BEYOND = "counter.mirrored", "counter.beyond"
@@ -173,7 +172,7 @@ def _alternatives(mode: Mode, model: Model) -> Mapping[str, Sequence[float | str
     """Return `ALTERNATIVES` of a mode, and the heat of each of the model's maps, and of each two, where it reads it."""
     if "counter" not in mode.needs:
         return ALTERNATIVES[mode.name]
-    maps = [name for name, tap in model.manifest.taps.items() if len(tap.shape) == _MAP_RANK]
+    maps = map_taps(model.manifest)
     return {**ALTERNATIVES[mode.name], SALIENT_SETTING: (*maps, *map(" ".join, combinations(maps, 2)))}
 
 

@@ -143,7 +143,8 @@ def import_classifier(
                     report(f"What {' and '.join(heat)} show is pointed at: --heat {' --heat '.join(heat)}.")
         if heat:
             settings = {**settings, SALIENT_SETTING: " ".join(heat)}
-        note_shapes(model, pixels)
+        if cooccurrences:
+            note_shapes(model, pixels)
         for wanted in cooccurrences:
             append_cooccurrence(model, wanted)
         del model.graph.value_info[:]

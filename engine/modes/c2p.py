@@ -63,13 +63,18 @@ def c2p_taps(manifest: Manifest) -> tuple[str, ...]:
         If the heatmap is to be that of taps that the network does not have, or that are no maps.
     """
     named = str(manifest.settings.get(SALIENT_SETTING, _USUAL_HEAT)).split()
-    maps = [name for name, tap in manifest.taps.items() if len(tap.shape) == _MAP_RANK]
+    maps = map_taps(manifest)
     if missing := [name for name in named if name not in maps]:
         raise ManifestError(
             f"The manifest of '{manifest.name}' sets '{SALIENT_SETTING}' to '{' '.join(named)}', but has no maps "
             f"called {' or '.join(missing)}: choose among {', '.join(maps)}."
         )
     return tuple(dict.fromkeys((*manifest.count_features, *named)))
+
+
+def map_taps(manifest: Manifest) -> list[str]:
+    """Return the taps whose heat can be pointed at: those that are maps."""
+    return [name for name, tap in manifest.taps.items() if len(tap.shape) == _MAP_RANK]
 
 
 def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> Outcome:

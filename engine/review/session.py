@@ -34,6 +34,8 @@ from pc_engine.writers import iter_rows
 
 _OWN = Path(__file__).parent / "assets"
 _PARTS = PageParts((SHARED / "page.css", _OWN / "review.css"), _OWN / "review.js")
+# Of a compact row: the place of its count.
+_COUNT = 4
 # On a slow disk somebody would wait for all of them.
 _LOOKED_FOR = 100
 _POLICY = "img-src 'self' data:; connect-src 'self'"
@@ -99,8 +101,8 @@ class ReviewSession:
         for index in range(min(self.n_images, _LOOKED_FOR)):
             row = self._row(index)
             path = self._path(index, row)
-            is_done = any(count is not None for count in row[4:5])
-            if is_done and self._photos.is_gone(path):
+            was_counted = len(row) > _COUNT and row[_COUNT] is not None
+            if was_counted and self._photos.is_gone(path):
                 return os.fspath(self._photos.file(path) or path)
         return None
 
