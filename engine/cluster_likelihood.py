@@ -55,7 +55,8 @@ class ClusterLikelihood:
     peaks
         What counted as a cluster.
     signatures
-        The sha256 of the signature dictionary whose heatmaps were clustered, or ``"evidence"``.
+        Which heatmaps were clustered: the sha256 of the signature dictionary, or ``"evidence"``, and behind it the taps
+        that they were weighed with.
 
     Raises
     ------

@@ -142,8 +142,9 @@ class Engine:
             self.model = model_for(model, self.mode, report)
         if self.mode.name == "combined" and self.model.clusters_set_aside:
             report(
-                f"The signatures are not those that the counter was fitted with, so combined counts by the counter "
-                f"alone: fit it again with 'pc-engine fit-counter DATA --model {self.model.argument}'."
+                f"The signatures, or the maps of p2c.heat, are not those that the counter was fitted with, so combined "
+                f"counts by the counter alone: fit it again with 'pc-engine fit-counter DATA --model "
+                f"{self.model.argument}'."
             )
         self.settings = settings_for(self.model.manifest, cluster=cluster, classes=classes)
         self.clock = StageClock()

@@ -44,10 +44,10 @@ EVIDENCE = "evidence"
 MAPS_OF_HEAD = "conv_top"
 #: Axes of the taps that the modes read, beside the batch: maps by rows by columns, one value a class, one a map.
 _RANKS = {"conv_last": 3, "conv_prev": 3, "logits": 1, EVIDENCE: 1}
-#: Where P2C takes its signatures from, on which heat of the class combined points, and whose heat is what is salient.
-SIGNATURE_SETTING, HEAT_SETTING, SALIENT_SETTING = "p2c.signature", "combined.heat", "c2p.heat"
+#: Where P2C takes its signatures from, and on which heat of the class combined points.
+SIGNATURE_SETTING, HEAT_SETTING = "p2c.signature", "combined.heat"
 # The settings that are words.
-_WORDS = (SIGNATURE_SETTING, HEAT_SETTING, SALIENT_SETTING, "combined.pointer", "combined.clusters")
+_WORDS = (SIGNATURE_SETTING, HEAT_SETTING, "c2p.heat", "p2c.heat", "combined.pointer", "combined.clusters")
 #: The class that means "no object", where the network has one.
 BACKGROUND_SETTING = "p2c.background_class"
 

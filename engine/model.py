@@ -27,7 +27,7 @@ from pc_engine.manifest import (
     write_manifest,
 )
 from pc_engine.modes import MODES, FittedParts, Mode, Part
-from pc_engine.modes.p2c import signature_name
+from pc_engine.modes.p2c import heat_name
 from pc_engine.signatures import check_signatures, load_signatures
 from pc_engine.storage import model_argument
 
@@ -134,7 +134,7 @@ def _load(directory: Path, manifest: Manifest) -> Model:
     if (directory / COUNTER_FILE).is_file():
         counter = load_counter(directory / COUNTER_FILE)
         check_counter(counter, manifest)
-        if counter.clusters is not None and counter.clusters.signatures != signature_name(manifest):
+        if counter.clusters is not None and counter.clusters.signatures != heat_name(manifest):
             # Made with other signatures: what it says of their clusters does not hold for these.
             counter, set_aside = replace(counter, clusters=None), True
     if (directory / SIGNATURES_FILE).is_file():

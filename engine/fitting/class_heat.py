@@ -12,13 +12,13 @@ from pc_engine.manifest import Manifest
 from pc_engine.modes import settings_for
 from pc_engine.modes.combined import seen_classes
 from pc_engine.modes.outcome import split_bad_heat
-from pc_engine.modes.p2c import P2CSettings, signature_name
+from pc_engine.modes.p2c import P2CSettings, heat_name
 from pc_engine.signatures import SignatureDictionary
 
 
 @dataclass(frozen=True, eq=False)
 class ClassHeat:
-    """Heatmaps of the classes that n images show, and what made them.
+    """Heatmaps of the classes that n images show, as p2c clusters them, and what made them.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class HeatSource:
     settings
         Those of p2c.
     name
-        Which signatures these are, as in `ClassHeat`.
+        Which heatmaps these are, as in `ClassHeat`.
     """
 
     signatures: SignatureDictionary | None
@@ -60,7 +60,7 @@ class HeatSource:
     def maps(self, taps: Taps) -> np.ndarray:
         """Return the heatmaps (N, H, W) of `ClassHeat` for the taps of a batch, which are those that p2c reads."""
         seen = seen_classes(taps, self.signatures, self.settings)
-        heat, _ = split_bad_heat(to_host(seen.heat))
+        heat, _ = split_bad_heat(to_host(seen.clustered))
         maps: np.ndarray = np.where(to_host(seen.nothing)[:, None, None], 0, heat).astype(np.float32, copy=False)
         return maps
 
@@ -71,6 +71,6 @@ class HeatSource:
 
 def heat_source(manifest: Manifest, signatures: SignatureDictionary | None) -> HeatSource:
     """Return how a model with this manifest and these signatures, which it has if it needs any, sees classes."""
-    name = signature_name(manifest)
+    name = heat_name(manifest)
     assert name is not None
     return HeatSource(signatures, settings_for(manifest).p2c, name)

@@ -9,16 +9,15 @@ import numpy as np
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.device_arrays import constant
-from pc_engine.errors import ManifestError, UsageError
-from pc_engine.kernels import mean_heatmap, resize_maps, weighted_gmm
+from pc_engine.errors import UsageError
+from pc_engine.kernels import weighted_gmm
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.manifest import SALIENT_SETTING, Manifest
+from pc_engine.manifest import Manifest
 from pc_engine.modes.limits import FACTOR, LENGTH, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
+from pc_engine.modes.salience import MEAN_FACTOR, SALIENT_SETTING, heat_taps, salient_heatmap
 
 _USUAL_HEAT = "conv_last"
-# Of one image: maps by rows by columns.
-_MAP_RANK = 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class C2PSettings:
     """
 
     heat: str = _USUAL_HEAT
-    mean_factor: float = 1.0
+    mean_factor: float = MEAN_FACTOR
     min_deviation: float = 0.35
     max_iter: int = 100
     tol: float = 1e-3
@@ -62,19 +61,7 @@ def c2p_taps(manifest: Manifest) -> tuple[str, ...]:
     ManifestError
         If the heatmap is to be that of taps that the network does not have, or that are no maps.
     """
-    named = str(manifest.settings.get(SALIENT_SETTING, _USUAL_HEAT)).split()
-    maps = map_taps(manifest)
-    if missing := [name for name in named if name not in maps]:
-        raise ManifestError(
-            f"The manifest of '{manifest.name}' sets '{SALIENT_SETTING}' to '{' '.join(named)}', but has no maps "
-            f"called {' or '.join(missing)}: choose among {', '.join(maps)}."
-        )
-    return tuple(dict.fromkeys((*manifest.count_features, *named)))
-
-
-def map_taps(manifest: Manifest) -> list[str]:
-    """Return the taps whose heat can be pointed at: those that are maps."""
-    return [name for name, tap in manifest.taps.items() if len(tap.shape) == _MAP_RANK]
+    return tuple(dict.fromkeys((*manifest.count_features, *heat_taps(manifest, SALIENT_SETTING, _USUAL_HEAT))))
 
 
 def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> Outcome:
@@ -97,7 +84,7 @@ def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> O
         ellipses than the count where the heatmap has fewer cells.
     """
     settings = settings or C2PSettings()
-    heat = salient_heatmap(taps, settings)
+    heat = salient_heatmap(taps, settings.heat, settings.mean_factor)
     xp = get_array_module(heat)
     scores = counter.scores(taps)
     counts = tuple(map(int, label_counts(counter.labels)))
@@ -108,33 +95,6 @@ def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> O
     most = None if xp is np else min(counts[-1], cells)
     fitted, pointers = mixture_pointers(heat, xp.minimum(count, cells), settings, most)
     return Outcome(count=xp.where(fitted < 0, -1, count), kind="ellipse", pointers=pointers, count_scores=scores)
-
-
-def salient_heatmap(taps: Taps, settings: C2PSettings) -> Array:
-    """Return the heatmap (N, H, W) of all that is salient, on the finest grid of the taps that ``settings`` name."""
-    first, *others = (mean_heatmap(taps[name], settings.mean_factor) for name in settings.heat.split())
-    return shared_heatmap(first, *others)
-
-
-def shared_heatmap(first: Array, *others: Array) -> Array:
-    """Return the product of heatmaps (N, H, W) on the finest of their grids; NaN for an image where one is refused.
-
-    Where they share no cell the first stands alone, so that what is counted is pointed at.
-    """
-    if not others:
-        return first
-    xp = get_array_module(first)
-    height, width = np.max([heat.shape[1:] for heat in (first, *others)], axis=0).tolist()
-    first, bad = split_bad_heat(first)
-    shared = first = resize_maps(first, height, width)
-    for other in others:
-        heat, unsound = split_bad_heat(other)
-        # Their ratios alone matter, and below 1 the product cannot overflow.
-        peak = heat.max(axis=(1, 2), keepdims=True)
-        shared = resize_maps(heat / xp.where(peak > 0, peak, 1), height, width) * shared
-        bad = bad | unsound
-    shared = xp.where((shared == 0).all(axis=(1, 2), keepdims=True), first, shared)
-    return xp.where(bad[:, None, None], xp.nan, shared)
 
 
 def mixture_pointers(heat: Array, count: Array, settings: C2PSettings, most: int | None = None) -> tuple[Array, Array]:

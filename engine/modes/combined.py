@@ -22,7 +22,7 @@ from pc_engine.errors import UsageError
 from pc_engine.kernels import cluster_moments, density_peaks, merge_clusters
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
-from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers, salient_heatmap, shared_heatmap
+from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.grid import USUAL_GRID, grid_side
 from pc_engine.modes.limits import LENGTH, check_limits
@@ -31,9 +31,11 @@ from pc_engine.modes.p2c import (
     P2CSettings,
     class_heatmap,
     cluster_pointers,
+    clustered_heatmap,
     evidence_heatmap,
     p2c_taps,
 )
+from pc_engine.modes.salience import salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
 
 PointerKind = Literal["ellipse", "mixture", "box"]
@@ -51,9 +53,10 @@ class CombinedSettings:
     Attributes
     ----------
     heat
-        Which heat of the class pointers are drawn on: that of the network's ``"evidence"``, or that which ``"p2c"``
-        clusters. On photos the evidence lies on the objects more often than the maps of a dictionary, whose clusters
-        tell more about the count (``bench/results/ablation-photos.json``). Boxes are drawn on p2c's in any case.
+        Which heat of the class pointers are drawn on: that of the network's ``"evidence"``, or of ``"p2c"``'s
+        signatures. On photos the evidence lies on the objects more often than the maps of a dictionary, whose clusters
+        tell more about the count (``bench/results/ablation-photos.json``). Boxes are drawn around p2c's clusters in
+        any case.
     pointer
         ``"ellipse"``: density peaks divide the product of two heatmaps, c2p's and the class's, into as many clusters
         as were counted, and each has an ellipse of the spread of its heat. ``"mixture"``: as many Gaussians, fitted to
@@ -144,7 +147,7 @@ def combined(
     witness = counter.clusters
     if witness is not None:
         settings = replace(settings, **vars(witness.peaks))
-    clusters, boxes = cluster_pointers(seen.heat, settings)
+    clusters, boxes = cluster_pointers(seen.clustered, settings)
     found = xp.where(seen.nothing, 0, clusters)
     scores, beyond = counter.scores_and_counts(taps)
     if witness is not None:
@@ -157,13 +160,13 @@ def combined(
     count = xp.where(counts_on, number, floor)
     if pointing.pointer == "box":
         as_found = counts_on & (number == found)  # whose clusters are those
-        fitted, pointers = cluster_pointers(seen.heat, settings, n_centres=xp.where(as_found, -1, count))
+        fitted, pointers = cluster_pointers(seen.clustered, settings, n_centres=xp.where(as_found, -1, count))
     else:
         mixture = mixture or C2PSettings()
         class_heat = seen.heat
         if pointing.heat == EVIDENCE != settings.signature:
             class_heat = evidence_heatmap(taps)
-        shared = shared_heatmap(class_heat, salient_heatmap(taps, mixture))
+        shared = shared_heatmap(class_heat, salient_heatmap(taps, mixture.heat, mixture.mean_factor))
         # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
         # largest count; there the clustering has a slot for any, and so have all that the counter can say.
         cells = shared.shape[1] * shared.shape[2]
@@ -194,14 +197,15 @@ class SeenClasses:
         (N,) int64 and float32: the most probable class that is not the background's, and its softmax probability.
     nothing
         (N,) bool: whether the background was more probable.
-    heat
-        (N, H, W): the class's heatmap.
+    heat, clustered
+        (N, H, W): the class's heatmap, and what p2c clusters, which may be weighed with all that is salient.
     """
 
     class_id: Array
     class_score: Array
     nothing: Array
     heat: Array
+    clustered: Array
 
 
 def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings) -> SeenClasses:
@@ -209,7 +213,8 @@ def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P
     # The class only says where to look, so "no object" is an answer to how many, not to what.
     nothing = predict_class(taps["logits"])[0] == settings.background_class
     class_id, class_score = predict_class(taps["logits"], without=settings.background_class)
-    return SeenClasses(class_id, class_score, nothing, class_heatmap(taps, signatures, class_id, settings))
+    heat = class_heatmap(taps, signatures, class_id, settings)
+    return SeenClasses(class_id, class_score, nothing, heat, clustered_heatmap(taps, heat, settings))
 
 
 def _cluster_ellipses(

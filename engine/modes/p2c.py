@@ -23,6 +23,7 @@ from pc_engine.modes.classify import predict_class, predict_classes
 from pc_engine.modes.grid import USUAL_GRID, grid_side
 from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
+from pc_engine.modes.salience import CLASS_HEAT_SETTING, heat_taps, map_taps, salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
 
 Clustering = Literal["density-peaks", "dbscan", "cuml-dbscan"]
@@ -30,9 +31,9 @@ CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan", "cuml-dbscan")
 Signature = Literal["dictionary", "evidence"]
 _SIGNATURES: tuple[Signature, ...] = ("dictionary", "evidence")
 
-# Shares of the grid's side.
-_EVIDENCE_CUTOFF = 1 / 14
-_EVIDENCE_DISTANCE = 1 / 7
+# Shares of the grid's side, for the evidence, and for heat that is weighed with what is salient.
+_EVIDENCE_CUTOFF, _EVIDENCE_DISTANCE = 1 / 14, 1 / 7
+_SHARED_CUTOFF, _SHARED_DISTANCE = 1 / 10, 3 / 14
 
 _LIMITS = {
     "top_last": (0, 100_000),
@@ -67,6 +68,10 @@ class P2CSettings:
         against it.
     mean_factor
         Multiple of the stack's mean that is subtracted before clamping at 0 (paper 4: 2).
+    heat
+        Taps, spaces between their names, whose maps' mean says where anything is salient: what is clustered is the
+        geometric mean of the class's heatmap and theirs. Finer maps tell neighbours apart that the last ones show as
+        one. ``""``, the paper's way, leaves the class's as it is.
     background_class
         The class that means "no object", where the network has one; -1 where it has none. An image of this class counts
         0 in p2c, which has no other way to see nothing (paper 4.1: "a naive treatment for zero objects").
@@ -98,6 +103,7 @@ class P2CSettings:
     top_prev: int = 50
     top_evidence: int = 0
     mean_factor: float = 2.0
+    heat: str = ""
     background_class: int = -1
     cluster: Clustering = "density-peaks"
     cutoff: float = 1.0
@@ -126,10 +132,22 @@ class P2CSettings:
 
 
 def p2c_taps(manifest: Manifest) -> tuple[str, ...]:
-    """Return the taps that `p2c` reads; no other output of the network has to be computed."""
+    """Return the taps that `p2c` reads; no other output of the network has to be computed.
+
+    Raises
+    ------
+    ManifestError
+        If the class's heatmap is to be weighed with taps that the network does not have, or that are no maps.
+    """
     if signature_source(manifest) == EVIDENCE:
-        return (manifest.evidence_maps, "logits", EVIDENCE)
-    return ("conv_prev", "conv_last", "logits") if "conv_prev" in manifest.taps else ("conv_last", "logits")
+        read: tuple[str, ...] = (manifest.evidence_maps, "logits", EVIDENCE)
+    else:
+        read = ("conv_prev", "conv_last", "logits") if "conv_prev" in manifest.taps else ("conv_last", "logits")
+    return tuple(dict.fromkeys((*read, *_weighed_with(manifest))))
+
+
+def _weighed_with(manifest: Manifest) -> tuple[str, ...]:
+    return heat_taps(manifest, CLASS_HEAT_SETTING, P2CSettings.heat)
 
 
 def signature_source(manifest: Manifest) -> str:
@@ -142,35 +160,38 @@ def signature_source(manifest: Manifest) -> str:
     return str(manifest.settings.get(SIGNATURE_SETTING, EVIDENCE if unfitted else "dictionary"))
 
 
-def signature_name(manifest: Manifest) -> str | None:
-    """Return which signatures those are: the dictionary's sha256, None where there is none yet, or ``"evidence"``."""
+def heat_name(manifest: Manifest) -> str | None:
+    """Return which heatmaps are clustered: by the dictionary's sha256 or ``"evidence"``, then the taps of `heat`.
+
+    None where there is no dictionary yet.
+    """
     source = signature_source(manifest)
-    return source if source == EVIDENCE else manifest.files.get(SIGNATURES_FILE)
+    name = source if source == EVIDENCE else manifest.files.get(SIGNATURES_FILE)
+    return name and " ".join((name, *_weighed_with(manifest)))
 
 
 def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, Any]:
     """Return the settings that suit this model's signatures and grid where they differ from those of `P2CSettings`.
 
     Maps weighed by the class leave less background than maps that a dictionary selects, so that density peaks need
-    nothing subtracted, and weaker and closer ones are objects, too; boxes are drawn around the upper half of each, as
-    nothing else cuts off its foot. DBSCAN, told by ``cluster``, still takes gaps to tell objects apart. Lengths grow
-    with the grid, whose size is the network's.
+    nothing subtracted, and weaker and closer ones are objects, too. Heat that is weighed with what is salient has less
+    background still. DBSCAN, told by ``cluster``, takes gaps to tell objects apart, which the evidence alone has too
+    few of. Lengths grow with the grid, whose size is the network's.
     """
-    if signature_source(manifest) != EVIDENCE:
-        sides = [
-            grid_side(*manifest.taps[name].shape[1:]) for name in ("conv_prev", "conv_last") if name in manifest.taps
-        ]
-        scale = max(sides, default=USUAL_GRID) / USUAL_GRID
-        return {"cutoff": P2CSettings.cutoff * scale, "min_distance": P2CSettings.min_distance * scale}
-    side = grid_side(*manifest.taps[manifest.evidence_maps].shape[1:])
-    return {
-        "signature": EVIDENCE,
-        **({"mean_factor": 0.0} if cluster in (None, "density-peaks") else {}),
-        "cutoff": side * _EVIDENCE_CUTOFF,
-        "min_density": 0.3,
-        "min_distance": side * _EVIDENCE_DISTANCE,
-        "trim": 0.5,
-    }
+    maps = {*p2c_taps(manifest)}.intersection(map_taps(manifest))
+    side = max(grid_side(*manifest.taps[name].shape[1:]) for name in maps)
+    evidence, is_weighed = signature_source(manifest) == EVIDENCE, bool(_weighed_with(manifest))
+    defaults: dict[str, Any] = {"signature": EVIDENCE} if evidence else {}
+    if evidence and (is_weighed or cluster in (None, "density-peaks")):
+        defaults["mean_factor"] = 0.0
+    if is_weighed:
+        lengths = {"cutoff": side * _SHARED_CUTOFF, "min_density": 0.2, "min_distance": side * _SHARED_DISTANCE}
+    elif evidence:
+        lengths = {"cutoff": side * _EVIDENCE_CUTOFF, "min_density": 0.3, "min_distance": side * _EVIDENCE_DISTANCE}
+    else:
+        scale = side / USUAL_GRID
+        lengths = {"cutoff": P2CSettings.cutoff * scale, "min_distance": P2CSettings.min_distance * scale}
+    return defaults | lengths
 
 
 def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings | None = None) -> Outcome:
@@ -180,7 +201,7 @@ def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSetting
     ----------
     taps
         ``logits`` (N, classes), ``conv_last`` (N, C, H, W), and ``conv_prev`` where the signatures rank it; with the
-        setting ``signature="evidence"``, ``evidence`` (N, C) and the maps that it speaks of.
+        setting ``signature="evidence"``, ``evidence`` (N, C) and the maps that it speaks of; and the maps of ``heat``.
     signatures
         The signature dictionary; not read with that setting.
     settings
@@ -198,7 +219,7 @@ def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSetting
         return _several_classes(taps, signatures, settings)
     class_id, class_score = predict_class(taps["logits"])
     xp = get_array_module(class_id)
-    heat = class_heatmap(taps, signatures, class_id, settings)
+    heat = clustered_heatmap(taps, class_heatmap(taps, signatures, class_id, settings), settings)
     heat = xp.where((class_id == settings.background_class)[:, None, None], 0, heat)
     count, pointers = cluster_pointers(heat, settings)
     return Outcome(count=count, kind="box", pointers=pointers, class_id=class_id, class_score=class_score)
@@ -218,7 +239,7 @@ def _several_classes(taps: Taps, signatures: SignatureDictionary | None, setting
     classes = xp.empty((len(class_ids), 0), np.int64)
     for rank in range(class_ids.shape[1]):
         class_id = class_ids[:, rank]
-        heat = class_heatmap(taps, signatures, class_id, settings)
+        heat = clustered_heatmap(taps, class_heatmap(taps, signatures, class_id, settings), settings)
         clusters, pointers = cluster_pointers(xp.where(takes_part[:, rank, None, None], heat, 0), settings)
         refused |= clusters < 0
         # How strong a cluster is for its class: its heat beside that of the strongest, which comes first.
@@ -258,6 +279,17 @@ def class_heatmap(taps: Taps, signatures: SignatureDictionary | None, class_id: 
     if signatures is None:
         raise ModelError("There is no signature dictionary to look the class up in: make one, or read the evidence.")
     return signature_heatmap(taps, signatures, class_id, settings)
+
+
+def clustered_heatmap(taps: Taps, class_heat: Array, settings: P2CSettings) -> Array:
+    """Return what is clustered, (N, H, W), of the heatmaps of the images' classes; see `P2CSettings.heat`.
+
+    The root keeps the weaker objects: in a product of so many heatmaps they are weaker by as many powers.
+    """
+    names = settings.heat.split()
+    if not names:
+        return class_heat
+    return shared_heatmap(class_heat, salient_heatmap(taps, settings.heat)) ** (1 / (1 + len(names)))
 
 
 def evidence_heatmap(taps: Taps, mean_factor: float = 0.0, top: int = 0) -> Array:

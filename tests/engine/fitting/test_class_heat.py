@@ -14,7 +14,7 @@ from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.cluster_likelihood import count_clusters
 from pc_engine.fitting.from_images import counter_from_images, features_from_images
 from pc_engine.model import load_model
-from pc_engine.modes.p2c import p2c_taps, signature_name
+from pc_engine.modes.p2c import heat_name, p2c_taps
 from pc_engine.signatures import SignatureDictionary
 
 FAST: dict[str, Any] = {"backend": "onnxruntime", "precision": "fp32"}
@@ -29,12 +29,17 @@ def photos(tmp_path: Path, draw_scene: Any) -> list[Path]:
     return [tmp_path / "broken.png", *(tmp_path / f"{count}.png" for count in range(5))]
 
 
-def test_what_p2c_counts_is_what_the_heat_clusters_to(tiny_directory: Path, photos: list[Path]) -> None:
+@pytest.mark.parametrize("weighed_with", ["", "conv_prev"])
+def test_what_p2c_counts_is_what_the_heat_clusters_to(
+    weighed_with: str, tiny_directory: Path, photos: list[Path]
+) -> None:
     model = load_model(tiny_directory)
+    settings = {**model.manifest.settings, "p2c.heat": weighed_with}
+    model = replace(model, manifest=replace(model.manifest, settings=settings))
     taps = (*model.manifest.count_features, *p2c_taps(model.manifest))
     with Engine(model, mode="p2c", **FAST) as engine:
         expected = [result.count for result in engine.run(photos) if result.count is not None]
-        settings = engine.settings.p2c
+        clustering = engine.settings.p2c
     source = heat_source(model.manifest, model.parts.signatures)
     images = [LabelledImage(path, count=1) for path in photos]
     network = open_network(model, tuple(dict.fromkeys(taps)), batch_size=2, **FAST)
@@ -43,8 +48,9 @@ def test_what_p2c_counts_is_what_the_heat_clusters_to(tiny_directory: Path, phot
     assert len(seen.taken) + len(seen.unreadable) == len(photos)
     assert seen.unreadable
     assert seen.heat is not None
-    assert seen.heat.signatures == signature_name(model.manifest) == model.manifest.files["signatures.safetensors"]
-    peaks = PeakSettings(settings.cutoff, settings.min_density, settings.min_distance)
+    dictionary = model.manifest.files["signatures.safetensors"]
+    assert seen.heat.signatures == heat_name(model.manifest) == f"{dictionary} {weighed_with}".strip()
+    peaks = PeakSettings(clustering.cutoff, clustering.min_density, clustering.min_distance)
     assert count_clusters(seen.heat, peaks).tolist() == expected
     assert len(set(expected)) > 1
     np.testing.assert_array_equal(seen.heat.of(np.array([1])).maps, seen.heat.maps[1:2])

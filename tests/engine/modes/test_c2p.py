@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, UsageError
-from pc_engine.kernels import mean_heatmap
 from pc_engine.manifest import Manifest, NetworkInput, Tap
-from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps, mixture_pointers, salient_heatmap, shared_heatmap
+from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps, mixture_pointers
 
 GRID = 14
 
@@ -168,27 +167,6 @@ def test_of_several_taps_what_all_of_them_show_is_pointed_at() -> None:
     expected = (np.array(objects) + 0.5) / GRID
     order = np.argsort(found.pointers[0, :, 0])
     np.testing.assert_allclose(found.pointers[0, order, :2], expected, atol=0.5 / GRID)
-    one = salient_heatmap(taps, C2PSettings(heat="conv_last"))
-    np.testing.assert_array_equal(one, mean_heatmap(taps["conv_last"]))
-
-
-@settings(deadline=None, max_examples=50)
-@given(heats=heatmaps, other=heatmaps)
-def test_shared_heat_is_the_product_or_the_first_alone(heats: np.ndarray, other: np.ndarray) -> None:
-    shared = shared_heatmap(heats, other)
-    peaks = other.max(axis=(1, 2))
-    for n, (one, two) in enumerate(zip(heats, other, strict=True)):
-        product = one * two / (peaks[n] or 1)
-        np.testing.assert_allclose(shared[n], product if product.any() else one, rtol=1e-12)
-
-
-def test_heat_that_one_of_several_taps_refuses_is_refused() -> None:
-    heats = np.stack([bumps(PLACES[0])] * 3)
-    other = heats.copy()
-    other[0, 3, 3], heats[1, 0, 0] = np.inf, np.nan
-    shared = shared_heatmap(heats, other)
-    assert np.isnan(shared[:2]).all()
-    assert np.isfinite(shared[2]).all()
 
 
 def test_the_taps_of_the_heat_are_read_and_have_to_be_maps() -> None:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pc_engine.errors import ModelError, UsageError
+from pc_engine.kernels import mean_heatmap, resize_maps
 from pc_engine.modes.outcome import Outcome
-from pc_engine.modes.p2c import P2CSettings, cluster_pointers, p2c, signature_heatmap
+from pc_engine.modes.p2c import P2CSettings, cluster_pointers, clustered_heatmap, p2c, signature_heatmap
 from pc_engine.signatures import SignatureDictionary
 
 # The third, cuml-dbscan, takes a GPU and is tested with scikit-learn in cuML's place.
@@ -232,6 +233,45 @@ def test_only_the_maps_with_the_most_evidence_are_taken_if_so_set() -> None:
     assert p2c(taps, None, replace(EVIDENCE, min_density=0.1, top_evidence=1)).count[0] == 2
 
 
+@pytest.mark.parametrize("signature", ["dictionary", "evidence"])
+def test_finer_heat_tells_neighbours_apart_that_the_class_shows_as_one(signature: Any) -> None:
+    places, elsewhere = [(2.5, 3.5), (6.5, 3.5), (11.5, 10.5)], (2.5, 10.5)
+    seen = [(4.5, 3.5), places[2]]  # on maps of half the side, as broad as the two neighbours together
+    coarse = np.maximum(bumps(*((x / 2 - 0.25, y / 2 - 0.25) for x, y in seen), height=7, width=7) ** 0.3 - 0.2, 0)
+    taps = taps_for(coarse[None], [1]) | {"evidence": evidence_for([1])}
+    # All classes' objects, among them one of another, the weakest a quarter as warm as the others.
+    taps["fine"] = np.float32((bumps(*places[:2]) + bumps(places[2]) / 4 + bumps(elsewhere))[None, None])
+    alone = P2CSettings(signature, top_last=1, top_prev=1, mean_factor=0, min_density=0.2, min_distance=3)
+    weighed = replace(alone, heat="fine", cutoff=1.4)
+    assert p2c(taps, SIGNATURES, replace(alone, cutoff=0.7, min_distance=1.5)).count[0] == 2
+    found = p2c(taps, SIGNATURES, weighed)
+    assert found.count[0] == 3
+    middles = (used(found.pointers[0])[:, :2] + used(found.pointers[0])[:, 2:4]) / 2 * GRID - 0.5
+    np.testing.assert_allclose(middles[np.argsort(middles.sum(axis=1))], places, atol=0.75)
+
+
+def test_heat_is_weighed_by_the_geometric_mean() -> None:
+    rng = np.random.default_rng(0)
+    taps = {"coarse": np.float32(rng.normal(size=(2, 3, 4, 4))), "fine": np.float32(rng.normal(size=(2, 5, 8, 8)))}
+    heat = rng.random((2, 8, 8))
+    found = clustered_heatmap(taps, heat, replace(SETTINGS, heat="coarse fine"))
+    maps = [resize_maps(mean_heatmap(taps["coarse"]), 8, 8), mean_heatmap(taps["fine"])]
+    expected = (heat * maps[0] * maps[1]) ** (1 / 3)
+    scale = expected.max(axis=(1, 2), keepdims=True) / found.max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(found * scale, expected, rtol=1e-5)
+    assert clustered_heatmap(taps, heat, SETTINGS) is heat
+
+
+@pytest.mark.parametrize("cluster", ON_THE_CPU)
+def test_heat_that_is_none_where_it_is_weighed_with_refuses_its_image_alone(cluster: Any) -> None:
+    taps = taps_for(np.stack([bumps(*PLACES[:2])] * 3), [1, 1, 1])
+    taps["fine"] = taps["conv_last"].copy()
+    taps["fine"][1, 0, 0, 0] = np.inf
+    taps["fine"][2] = 1  # without contrast, which says nothing of where
+    found = p2c(taps, SIGNATURES, replace(SETTINGS, heat="fine", cluster=cluster))
+    np.testing.assert_array_equal(found.count, [2, -1, 2])
+
+
 def test_a_dictionary_that_is_not_there_is_missed() -> None:
     with pytest.raises(ModelError, match="no signature dictionary"):
         p2c(taps_for(bumps(PLACES[0])[None], [0]), None, SETTINGS)
@@ -278,6 +318,13 @@ def test_each_class_of_an_image_is_pointed_at_and_counted() -> None:
     assert outcome.count.tolist() == [3]
     assert outcome.class_id is not None
     assert outcome.class_id.tolist() == [0]
+    assert classes_and_places(outcome) == {(0, 2, 2), (0, 11, 11), (1, 11, 2)}
+
+
+def test_the_heat_of_each_class_is_weighed() -> None:
+    taps = several_taps([[(2, 2), (11, 11), (6, 6)], [(11, 2)], [], []], [3, 2, -5, -5])
+    taps["fine"] = several_taps([[(2, 2), (11, 11), (11, 2)]], [0])["conv_last"]
+    outcome = p2c(taps, ONE_MAP_EACH, replace(SEVERAL, heat="fine"))
     assert classes_and_places(outcome) == {(0, 2, 2), (0, 11, 11), (1, 11, 2)}
 
 

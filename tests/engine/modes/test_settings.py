@@ -203,6 +203,24 @@ def test_evidence_has_defaults_of_its_own_that_go_with_its_grid(tiny_manifest: M
         assert getattr(settings_for(top).p2c, name) == 2 * getattr(settings, name)
 
 
+@pytest.mark.parametrize("signature", ["dictionary", "evidence"])
+def test_heat_that_is_weighed_has_defaults_that_go_with_the_finest_grid(
+    tiny_manifest: Manifest, signature: str
+) -> None:
+    own = {"p2c.signature": signature, "p2c.heat": "conv_last fine"}
+    taps = {**with_grid(tiny_manifest, 14).taps, "evidence": Tap("evidence", (5,)), "fine": Tap("fine", (5, 28, 28))}
+    manifest = replace(tiny_manifest, taps=taps, settings=own)
+    assert MODES["p2c"].taps(manifest)[-1] == "fine"
+    found = settings_for(manifest).p2c
+    assert (found.heat, found.min_density) == ("conv_last fine", 0.2)
+    assert settings_for(manifest, cluster="dbscan").p2c == replace(found, cluster="dbscan")
+    assert (found.cutoff, found.min_distance) == (pytest.approx(2.8), pytest.approx(6))
+    assert settings_for(replace(manifest, settings={**own, "p2c.cutoff": 1.0})).p2c.cutoff == 1.0
+    for mode in ("p2c", "combined"):
+        with pytest.raises(ManifestError, match=r"sets 'p2c\.heat' to 'logits', but has no maps called logits"):
+            MODES[mode].taps(replace(manifest, settings={**own, "p2c.heat": "logits"}))
+
+
 def test_signatures_from_nowhere_name_where_they_can_come_from(tiny_manifest: Manifest) -> None:
     manifest = replace(tiny_manifest, settings={"p2c.signature": "guess"})
     with pytest.raises(UsageError, match="no signature 'guess': choose one of dictionary, evidence"):

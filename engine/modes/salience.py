@@ -1,0 +1,69 @@
+"""The heat of all that is salient, whatever its class: where layers' maps are warm (paper 3.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pc_engine.backbone import Taps
+from pc_engine.errors import ManifestError
+from pc_engine.kernels import mean_heatmap, resize_maps
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.manifest import Manifest
+from pc_engine.modes.outcome import split_bad_heat
+
+#: The settings that name the taps whose heat is what is salient: to c2p and combined, and to p2c, which weighs that of
+#: the class with it.
+SALIENT_SETTING, CLASS_HEAT_SETTING = "c2p.heat", "p2c.heat"
+#: Multiple of a heatmap's mean that is subtracted before clamping at 0.
+MEAN_FACTOR = 1.0
+# Of one image: maps by rows by columns.
+_MAP_RANK = 3
+
+
+def map_taps(manifest: Manifest) -> list[str]:
+    """Return the taps whose heat can be asked for: those that are maps."""
+    return [name for name, tap in manifest.taps.items() if len(tap.shape) == _MAP_RANK]
+
+
+def heat_taps(manifest: Manifest, setting: str, usual: str) -> tuple[str, ...]:
+    """Return the taps that the manifest's ``setting`` names, spaces between them, or else ``usual`` does.
+
+    Raises
+    ------
+    ManifestError
+        If the network does not have one of them, or it is no maps.
+    """
+    named = str(manifest.settings.get(setting, usual)).split()
+    maps = map_taps(manifest)
+    if missing := [name for name in named if name not in maps]:
+        raise ManifestError(
+            f"The manifest of '{manifest.name}' sets '{setting}' to '{' '.join(named)}', but has no maps "
+            f"called {' or '.join(missing)}: choose among {', '.join(maps)}."
+        )
+    return tuple(dict.fromkeys(named))
+
+
+def salient_heatmap(taps: Taps, names: str, mean_factor: float = MEAN_FACTOR) -> Array:
+    """Return the heatmap (N, H, W) of all that is salient, on the finest grid of the taps that ``names`` lists."""
+    return shared_heatmap(*(mean_heatmap(taps[name], mean_factor) for name in names.split()))
+
+
+def shared_heatmap(first: Array, *others: Array) -> Array:
+    """Return the product of heatmaps (N, H, W) on the finest of their grids; NaN for an image where one is refused.
+
+    Where they share no cell the first stands alone, so that what is counted is pointed at.
+    """
+    if not others:
+        return first
+    xp = get_array_module(first)
+    height, width = np.max([heat.shape[1:] for heat in (first, *others)], axis=0).tolist()
+    first, bad = split_bad_heat(first)
+    shared = first = resize_maps(first, height, width)
+    for other in others:
+        heat, unsound = split_bad_heat(other)
+        # Their ratios alone matter, and below 1 the product cannot overflow.
+        peak = heat.max(axis=(1, 2), keepdims=True)
+        shared = resize_maps(heat / xp.where(peak > 0, peak, 1), height, width) * shared
+        bad = bad | unsound
+    shared = xp.where((shared == 0).all(axis=(1, 2), keepdims=True), first, shared)
+    return xp.where(bad[:, None, None], xp.nan, shared)
