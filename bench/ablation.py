@@ -15,10 +15,9 @@ from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.features import map_widths
-from pc_engine.manifest import SALIENT_SETTING
 from pc_engine.model import Model
 from pc_engine.modes import Mode, settings_for
-from pc_engine.modes.c2p import map_taps
+from pc_engine.modes.salience import CLASS_HEAT_SETTING, SALIENT_SETTING, map_taps
 from pc_engine.result import Result
 
 #: What is tried beside the default where nothing else is asked for, by the mode that it concerns.
@@ -29,7 +28,7 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
         "p2c.top_prev": (0, 10, 25, 100),
         "p2c.mean_factor": (0.0, 1.0, 3.0),
         "p2c.cutoff": (0.7, 1.4, 2.0),
-        "p2c.min_density": (0.2, 0.35, 0.65, 0.8),
+        "p2c.min_density": (0.1, 0.2, 0.35, 0.65, 0.8),
         "p2c.min_distance": (2.0, 3.0, 5.0, 6.0),
         "p2c.trim": (0.0, 0.3, 0.7, 0.9),
         "p2c.cluster": ("dbscan",),
@@ -169,11 +168,12 @@ def _trials(
 
 
 def _alternatives(mode: Mode, model: Model) -> Mapping[str, Sequence[float | str]]:
-    """Return `ALTERNATIVES` of a mode, and the heat of each of the model's maps, and of each two, where it reads it."""
-    if "counter" not in mode.needs:
-        return ALTERNATIVES[mode.name]
+    """Return `ALTERNATIVES` of a mode, and the heat of each of the model's maps, and of each two."""
     maps = map_taps(model.manifest)
-    return {**ALTERNATIVES[mode.name], SALIENT_SETTING: (*maps, *map(" ".join, combinations(maps, 2)))}
+    heats = (*maps, *map(" ".join, combinations(maps, 2)))
+    if "counter" in mode.needs:
+        return {**ALTERNATIVES[mode.name], SALIENT_SETTING: heats}
+    return {**ALTERNATIVES[mode.name], CLASS_HEAT_SETTING: ("", *heats)}
 
 
 def _settled_by_counters(

@@ -32,12 +32,12 @@ from pc_engine.manifest import (
     BACKGROUND_SETTING,
     EVIDENCE,
     MAPS_OF_HEAD,
-    SALIENT_SETTING,
     Manifest,
     NetworkInput,
     Tap,
 )
 from pc_engine.modes.c2p import c2p_taps
+from pc_engine.modes.salience import CLASS_HEAT_SETTING, SALIENT_SETTING
 from pc_engine.out_folder import check_vacant
 
 # Sums in another order differ by less, as a share of a tap's largest value; other images by more.
@@ -88,8 +88,9 @@ def import_classifier(
     cooccurrences
         Taps to compute beside the named ones, from maps among these; the count SVM reads them after the others.
     heat
-        Taps of maps whose heat modes c2p and combined point at (`pc_engine.modes.c2p.C2PSettings`); none for
-        ``conv_last``, or where finer maps are found as above, for ``conv_prev`` and these.
+        Taps of maps whose heat modes c2p and combined point at (`pc_engine.modes.c2p.C2PSettings`), and with which p2c
+        weighs that of the class (`pc_engine.modes.p2c.P2CSettings`). With none, where finer maps are found as above,
+        ``conv_prev`` and these; else c2p and combined point at ``conv_last``, and p2c weighs with none.
     classes
         One name per logit, or none.
     licence, source
@@ -140,9 +141,10 @@ def import_classifier(
             if not cooccurrences:
                 model, cooccurrences = _with_finer_maps(model, name, pixels, report)
                 if not heat and (heat := _heat_beside(cooccurrences, model)):
-                    report(f"What {' and '.join(heat)} show is pointed at: --heat {' --heat '.join(heat)}.")
+                    naming = " --heat ".join(("", *heat)).strip()
+                    report(f"What {' and '.join(heat)} show is pointed at, and clustered by p2c: {naming}.")
         if heat:
-            settings = {**settings, SALIENT_SETTING: " ".join(heat)}
+            settings = {**settings, **dict.fromkeys((SALIENT_SETTING, CLASS_HEAT_SETTING), " ".join(heat))}
         if cooccurrences:
             note_shapes(model, pixels)
         for wanted in cooccurrences:

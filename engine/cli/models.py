@@ -74,7 +74,8 @@ def export(
         list[str] | None,
         typer.Option(
             "--heat",
-            help="ONNX only, repeatable: a tap of maps whose heat c2p and combined point at; of several the product.",
+            help="ONNX only, repeatable: a tap of maps whose heat is pointed at, and clustered by p2c; of several the "
+            "product.",
         ),
     ] = None,
     size: Annotated[

@@ -69,11 +69,12 @@ def test_every_mode_has_alternatives_of_its_own_settings(blobs: str, tiny_direct
     assert list(found["modes"]) == list(MODES) == list(ALTERNATIVES)
     for mode, trials in found["modes"].items():
         # The network gives no evidence, so that nothing else can be pointed at.
-        heat = {"c2p.heat"} if "counter" in MODES[mode].needs else set()
-        assert {trial["setting"] for trial in trials} == {None, *ALTERNATIVES[mode], *heat} - {"combined.heat"}
+        heat = "c2p.heat" if "counter" in MODES[mode].needs else "p2c.heat"
+        assert {trial["setting"] for trial in trials} == {None, *ALTERNATIVES[mode], heat} - {"combined.heat"}
     # Other maps than the model's own, and both together.
-    heats = [trial["value"] for trial in found["modes"]["c2p"] if trial["setting"] == "c2p.heat"]
-    assert heats == ["conv_prev", "conv_prev conv_last"]
+    for mode, own in (("c2p", ["conv_last"]), ("p2c", [])):
+        heats = [trial["value"] for trial in found["modes"][mode] if trial["setting"] == f"{mode}.heat"]
+        assert heats == [each for each in ("conv_prev", "conv_last", "conv_prev conv_last") if each not in own]
     # The model's own distance is 2; what p2c would take on its grid of 8 x 8 without it comes first.
     distances = [trial["value"] for trial in found["modes"]["p2c"] if trial["setting"] == "p2c.min_distance"]
     assert distances == [pytest.approx(4 * 8 / 14), 3, 5, 6]

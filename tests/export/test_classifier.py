@@ -167,13 +167,17 @@ def test_the_heat_is_that_of_the_maps_named_or_of_the_finer_ones_and_those_betwe
     named = {"conv_last": "relu_2", "conv_prev": "conv_2"}
     said = []
     usual = convert(path, tmp_path / "usual", taps=named, count_features=None, report=said.append)
-    assert said[-1] == "What conv_prev and middle show is pointed at: --heat conv_prev --heat middle."
-    assert usual.settings["c2p.heat"] == "conv_prev middle"
+    assert (
+        said[-1]
+        == "What conv_prev and middle show is pointed at, and clustered by p2c: --heat conv_prev --heat middle."
+    )
+    assert usual.settings["c2p.heat"] == usual.settings["p2c.heat"] == "conv_prev middle"
     assert c2p_taps(usual) == (*usual.count_features, "conv_prev", "middle")
     own = convert(path, tmp_path / "own", taps=named, count_features=None, heat=("conv_last", "middle"))
-    assert own.settings["c2p.heat"] == "conv_last middle"
-    assert "c2p.heat" not in convert(path, tmp_path / "two", taps={}, count_features=None).settings
-    assert "c2p.heat" not in convert(path, tmp_path / "none", taps=named, count_features=("conv_last",)).settings
+    assert own.settings["c2p.heat"] == own.settings["p2c.heat"] == "conv_last middle"
+    for name, changes in {"two": {"taps": {}, "count_features": None}, "none": {"taps": named}}.items():
+        plain = convert(path, tmp_path / name, **changes).settings
+        assert not {"c2p.heat", "p2c.heat"} & plain.keys()
     with pytest.raises(ManifestError, match="has no maps called logits: choose among conv_last, conv_prev"):
         convert(path, tmp_path / "wrong", taps=named, heat=("logits",))
     assert not (tmp_path / "wrong").exists()
