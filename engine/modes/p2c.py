@@ -70,8 +70,8 @@ class P2CSettings:
         Multiple of the stack's mean that is subtracted before clamping at 0 (paper 4: 2).
     heat
         Taps, spaces between their names, whose maps' mean says where anything is salient: what is clustered is the
-        geometric mean of the class's heatmap and theirs. Finer maps tell neighbours apart that the last ones show as
-        one. ``""``, the paper's way, leaves the class's as it is.
+        geometric mean of the class's heatmap and theirs. Other maps tell neighbours apart that those of the class show
+        as one. ``""``, the paper's way, leaves the class's as it is.
     background_class
         The class that means "no object", where the network has one; -1 where it has none. An image of this class counts
         0 in p2c, which has no other way to see nothing (paper 4.1: "a naive treatment for zero objects").
@@ -147,7 +147,12 @@ def p2c_taps(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _weighed_with(manifest: Manifest) -> tuple[str, ...]:
-    return heat_taps(manifest, CLASS_HEAT_SETTING, P2CSettings.heat)
+    """Return the taps of `P2CSettings.heat`: unless the manifest sets them, those that suit its signatures.
+
+    The evidence speaks of the last maps alone; a dictionary ranks those before as well.
+    """
+    evidence = signature_source(manifest) == EVIDENCE
+    return heat_taps(manifest, CLASS_HEAT_SETTING, "conv_prev" if evidence and "conv_prev" in manifest.taps else "")
 
 
 def signature_source(manifest: Manifest) -> str:
@@ -180,11 +185,13 @@ def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, An
     """
     maps = {*p2c_taps(manifest)}.intersection(map_taps(manifest))
     side = max(grid_side(*manifest.taps[name].shape[1:]) for name in maps)
-    evidence, is_weighed = signature_source(manifest) == EVIDENCE, bool(_weighed_with(manifest))
-    defaults: dict[str, Any] = {"signature": EVIDENCE} if evidence else {}
-    if evidence and (is_weighed or cluster in (None, "density-peaks")):
+    evidence, weighed_with = signature_source(manifest) == EVIDENCE, _weighed_with(manifest)
+    defaults: dict[str, Any] = {"heat": " ".join(weighed_with)}
+    if evidence:
+        defaults["signature"] = EVIDENCE
+    if evidence and (weighed_with or cluster in (None, "density-peaks")):
         defaults["mean_factor"] = 0.0
-    if is_weighed:
+    if weighed_with:
         lengths = {"cutoff": side * _SHARED_CUTOFF, "min_density": 0.2, "min_distance": side * _SHARED_DISTANCE}
     elif evidence:
         lengths = {"cutoff": side * _EVIDENCE_CUTOFF, "min_density": 0.3, "min_distance": side * _EVIDENCE_DISTANCE}

@@ -151,8 +151,8 @@ def with_evidence(manifest: Manifest, **changes: Any) -> Manifest:
 
 def test_evidence_stands_in_for_signatures_until_some_are_fitted(tiny_manifest: Manifest) -> None:
     unfitted = with_evidence(tiny_manifest)
-    assert MODES["p2c"].taps(unfitted) == ("conv_last", "logits", "evidence")
-    assert MODES["combined"].taps(unfitted) == ("gap", "conv_last", "logits", "evidence")
+    assert MODES["p2c"].taps(unfitted) == ("conv_last", "logits", "evidence", "conv_prev")
+    assert MODES["combined"].taps(unfitted) == ("gap", "conv_last", "logits", "evidence", "conv_prev")
     assert {name: mode.parts(unfitted) for name, mode in MODES.items()} == {
         "c2p": ("counter",),
         "p2c": (),
@@ -192,7 +192,7 @@ def test_the_manifest_can_say_where_signatures_come_from(
 
 
 def test_evidence_has_defaults_of_its_own_that_go_with_its_grid(tiny_manifest: Manifest) -> None:
-    manifest = with_evidence(tiny_manifest, settings={"p2c.trim": 0.7})
+    manifest = with_evidence(tiny_manifest, settings={"p2c.trim": 0.7, "p2c.heat": ""})
     settings = settings_for(manifest).p2c
     assert settings.mean_factor == settings_for(manifest, cluster="density-peaks").p2c.mean_factor == 0
     assert settings_for(manifest, cluster="dbscan").p2c.mean_factor == P2CSettings().mean_factor
@@ -201,6 +201,17 @@ def test_evidence_has_defaults_of_its_own_that_go_with_its_grid(tiny_manifest: M
     assert MODES["p2c"].taps(top) == ("conv_top", "logits", "evidence")
     for name in ("cutoff", "min_distance"):
         assert getattr(settings_for(top).p2c, name) == 2 * getattr(settings, name)
+
+
+def test_evidence_is_weighed_with_the_maps_before_the_last(tiny_manifest: Manifest) -> None:
+    manifest = with_evidence(tiny_manifest)
+    usual = settings_for(manifest).p2c
+    assert usual.heat == "conv_prev"
+    assert usual == settings_for(replace(manifest, settings={**manifest.settings, "p2c.heat": "conv_prev"})).p2c
+    assert settings_for(replace(manifest, settings={"p2c.heat": ""})).p2c.heat == ""
+    alone = replace(manifest, taps={name: tap for name, tap in manifest.taps.items() if name != "conv_prev"})
+    assert settings_for(alone).p2c.heat == ""
+    assert settings_for(replace(manifest, files={SIGNATURES_FILE: "0"})).p2c.heat == ""
 
 
 @pytest.mark.parametrize("signature", ["dictionary", "evidence"])
