@@ -23,7 +23,7 @@ from pc_engine.export.fixed_batch import free_batch
 from pc_engine.export.full_precision import make_float32
 from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
-from pc_engine.export.run_shapes import note_shapes, quiet_session
+from pc_engine.export.run_shapes import known_shapes, quiet_session
 from pc_engine.export.strided_copies import drop_strided_copies
 from pc_engine.export.tap_names import GRID_TAPS, find_taps, maps_before, unnamed_tap
 from pc_engine.graph import BATCH, cut_graph, parse_graph
@@ -145,11 +145,9 @@ def import_classifier(
                     report(f"What {' and '.join(heat)} show is pointed at, and clustered by p2c: {naming}.")
         if heat:
             settings = {**settings, **dict.fromkeys((SALIENT_SETTING, CLASS_HEAT_SETTING), " ".join(heat))}
-        if cooccurrences:
-            note_shapes(model, pixels)
+        known = known_shapes(model, pixels) if cooccurrences else {}
         for wanted in cooccurrences:
-            append_cooccurrence(model, wanted)
-        del model.graph.value_info[:]
+            append_cooccurrence(model, wanted, known)
         shapes = _shapes(model, name, pixels)
         for tap in GRID_TAPS:
             if len(shapes.get(tap, (0, 0, 0))) != 3:
@@ -246,10 +244,10 @@ def _with_evidence(
         if "conv_last" not in taps:
             raise unnamed_tap(model, "conv_last")
         return model, {}
-    note_shapes(model, pixels)
-    drop_strided_copies(model, pixels)
+    known = known_shapes(model, pixels)
+    drop_strided_copies(model, pixels, known)
     try:
-        found = append_evidence(model, "logits", background_class)
+        found = append_evidence(model, "logits", background_class, known)
         if MAPS_OF_HEAD in taps and found.maps != MAPS_OF_HEAD:
             raise ModelError(f"its head reads the maps '{found.maps}', and the tap '{MAPS_OF_HEAD}' names others")
     except ModelError as error:
@@ -257,13 +255,10 @@ def _with_evidence(
         if "conv_last" not in taps:
             raise unnamed_tap(model, "conv_last") from None
         return model, {}
-    else:
-        before = maps_before(model, found.maps)
-    finally:
-        del model.graph.value_info[:]
     tensors = {tap: tap for tap in taps} | {EVIDENCE: found.tensor}
     if "conv_last" not in taps:
         chosen = {"conv_last": found.maps}
+        before = maps_before(model, found.maps, known)
         if before is not None and "conv_prev" not in taps:
             chosen["conv_prev"] = before
         report(f"Taps that were not named: {', '.join(f'--tap {tap}={tensor}' for tap, tensor in chosen.items())}.")
@@ -278,10 +273,8 @@ def _with_finer_maps(
     model: onnx.ModelProto, name: str, pixels: NetworkInput, report: Callable[[str], None]
 ) -> tuple[onnx.ModelProto, Sequence[Cooccurrence]]:
     """Return the network with finer maps as one more tap, and what the counter reads of them, if it has any."""
-    note_shapes(model, pixels)
-    finer = find_finer_maps(model, pixels, "conv_last")
-    known = graph_shapes.infer(model)
-    del model.graph.value_info[:]
+    known = known_shapes(model, pixels)
+    finer = find_finer_maps(model, pixels, "conv_last", known)
     if finer is None:
         return model, ()
     taps = {output.name: output.name for output in model.graph.output}

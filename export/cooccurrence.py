@@ -14,6 +14,7 @@ The values are the same for an image and its mirror image.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,9 @@ class Cooccurrence:
         return f"{self.tap}_cooccurrence_{self.distance}"
 
 
-def append_cooccurrence(model: onnx.ModelProto, wanted: Cooccurrence) -> int:
+def append_cooccurrence(
+    model: onnx.ModelProto, wanted: Cooccurrence, known: Mapping[str, graph_shapes.Value] | None = None
+) -> int:
     """Append the nodes that compute it, in place, with an output called by its name.
 
     Parameters
@@ -53,6 +56,8 @@ def append_cooccurrence(model: onnx.ModelProto, wanted: Cooccurrence) -> int:
         A network with the maps (N, C, H, W) float32 under the tap's name.
     wanted
         The tap and the distance.
+    known
+        Types and shapes of the network's tensors; None to infer them here.
 
     Returns
     -------
@@ -75,12 +80,13 @@ def append_cooccurrence(model: onnx.ModelProto, wanted: Cooccurrence) -> int:
     taken = set(names_of(model.graph))
     if wanted.name in taken:
         raise ManifestError(f"'{wanted.name}' was asked for twice, or is a name of the network: name it once.")
-    shape = (graph_shapes.infer(model).get(wanted.tap, graph_shapes.UNKNOWN).shape or ())[1:]
+    known = graph_shapes.infer(model) if known is None else known
+    shape = (known.get(wanted.tap, graph_shapes.UNKNOWN).shape or ())[1:]
     sizes = tuple(size for size in shape if isinstance(size, int))
     if len(sizes) != _MAP_RANK - 1 or len(shape) != len(sizes):
-        known = f"has shape {shape}" if wanted.tap in taken else "is not there"
+        found = f"has shape {shape}" if wanted.tap in taken else "is not there"
         raise ManifestError(
-            f"Co-occurrence is of maps, channels by height by width, and the tap '{wanted.tap}' {known}: name a tap of "
+            f"Co-occurrence is of maps, channels by height by width, and the tap '{wanted.tap}' {found}: name a tap of "
             f"maps, with --tap {wanted.tap}=TENSOR."
         )
     channels, height, width = sizes

@@ -13,12 +13,14 @@ Classes that the network was made for need no fitted signatures then: `pc_engine
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from pc_engine import graph_shapes
 from pc_engine.errors import ModelError
 from pc_engine.export.derivatives import Branch, Derivatives
 from pc_engine.export.head_graph import PASSING, RESHAPING, HeadGraph
@@ -64,7 +66,12 @@ class Evidence:
     is_linear: bool
 
 
-def append_evidence(model: onnx.ModelProto, logits: str, background_class: int = -1) -> Evidence:
+def append_evidence(
+    model: onnx.ModelProto,
+    logits: str,
+    background_class: int = -1,
+    known: Mapping[str, graph_shapes.Value] | None = None,
+) -> Evidence:
     """Append the nodes that compute the evidence for each image's class, in place; they become no output here.
 
     Parameters
@@ -78,6 +85,8 @@ def append_evidence(model: onnx.ModelProto, logits: str, background_class: int =
     background_class
         A class that no evidence is wanted for, as it means "no object"; the next best takes its place. -1 where the
         network has none.
+    known
+        Types and shapes of the network's tensors; None to infer them here.
 
     Returns
     -------
@@ -90,18 +99,19 @@ def append_evidence(model: onnx.ModelProto, logits: str, background_class: int =
     ModelError
         If the head is made of something else; the model is left as it was.
     """
-    return _Backward(model, logits).append(background_class)
+    known = graph_shapes.infer(model) if known is None else known
+    return _Backward(model, logits, known).append(background_class)
 
 
 class _Backward:
     """The way back from the logits: each step turns the derivative by a node's output into those by its inputs."""
 
-    def __init__(self, model: onnx.ModelProto, logits: str) -> None:
+    def __init__(self, model: onnx.ModelProto, logits: str, known: Mapping[str, graph_shapes.Value]) -> None:
         self._logits = logits
         self._opset = opset_of(model)
         self._writer = NodeWriter(model, EVIDENCE)
         self._add, self._store = self._writer.add, self._writer.store
-        self._head = HeadGraph(model, self._writer)
+        self._head = HeadGraph(model, self._writer, known)
         self._derivatives = Derivatives(self._head, self._writer, self._opset)
         # Whether the derivative is its mean over each map's cells already.
         self._is_mean = False

@@ -6,7 +6,7 @@ Which of such maps are active together tells counts better than the last maps do
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
 
@@ -28,17 +28,21 @@ _FINER, _FINEST = 2, 16
 _APART = 3 / 14
 
 
-def find_finer_maps(model: onnx.ModelProto, pixels: NetworkInput, last: str) -> str | None:
+def find_finer_maps(
+    model: onnx.ModelProto, pixels: NetworkInput, last: str, known: Mapping[str, graph_shapes.Value]
+) -> str | None:
     """Return the deepest maps before ``last`` that are 64 to 256 on a finer grid, the coarsest grid that has any.
 
     Parameters
     ----------
     model
-        A network whose maps are (N, C, H, W), with the shapes noted that inference does not find.
+        A network whose maps are (N, C, H, W).
     pixels
         How large its images are: maps have their proportions.
     last
         The last maps.
+    known
+        Types and shapes of its tensors.
 
     Returns
     -------
@@ -47,7 +51,6 @@ def find_finer_maps(model: onnx.ModelProto, pixels: NetworkInput, last: str) -> 
     """
     if opset_of(model) < OLDEST_OPSET:
         return None
-    known = graph_shapes.infer(model)
     shape = _map_shape(known.get(last), pixels)
     if shape is None:
         return None

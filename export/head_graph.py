@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -36,17 +37,19 @@ class HeadGraph:
     Parameters
     ----------
     model
-        The network; its ``value_info`` has the shapes that inference does not find.
+        The network.
     writer
         Takes a node, where the network holds maps with their channels last only.
+    known
+        Types and shapes of its tensors.
     """
 
-    def __init__(self, model: onnx.ModelProto, writer: NodeWriter) -> None:
+    def __init__(self, model: onnx.ModelProto, writer: NodeWriter, known: Mapping[str, graph_shapes.Value]) -> None:
         self._model, self._writer = model, writer
         self._producers: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.output}
         self._places = {name: k for k, node in enumerate(model.graph.node) for name in node.output}
         self._constants = _constants(model.graph)
-        self._known = graph_shapes.infer(model)
+        self._known = dict(known)
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def producer(self, tensor: str) -> onnx.NodeProto:

@@ -31,7 +31,7 @@ from pc_engine.errors import ModelError, first_line
 from pc_engine.export.activations import RANGE_IMAGES, Advance, choose_ranges, measure_activations
 from pc_engine.export.evidence import append_evidence
 from pc_engine.export.model_directory import check_network
-from pc_engine.export.run_shapes import note_shapes
+from pc_engine.export.run_shapes import known_shapes
 from pc_engine.export.weight_rounding import BIAS, WEIGHTED, InputCovariances, attribute, round_weights
 from pc_engine.graph import load_graph, open_graph, opset_of
 from pc_engine.graph_names import fresh_name, names_of, reads
@@ -349,12 +349,10 @@ def _free_ends(graph: onnx.GraphProto) -> None:
 def _add_evidence(model: onnx.ModelProto, manifest: Manifest) -> None:
     """Add the evidence to the outputs of a quantised network."""
     background = manifest.settings.get(BACKGROUND_SETTING, -1)
-    note_shapes(model, manifest.input)
     try:
-        found = append_evidence(model, "logits", int(background))
+        found = append_evidence(model, "logits", int(background), known_shapes(model, manifest.input))
     except ModelError as error:
         raise _cannot_quantise(manifest, error) from None
-    del model.graph.value_info[:]
     shape: list[str | int | None] = ["N", *manifest.taps[EVIDENCE].shape]
     model.graph.output.append(helper.make_tensor_value_info(found.tensor, TensorProto.FLOAT, shape))
 

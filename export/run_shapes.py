@@ -18,13 +18,13 @@ from pc_engine.manifest import NetworkInput
 _IMAGES = 2  # so that the axis of a batch is told from those of length 1
 
 
-def note_shapes(model: onnx.ModelProto, pixels: NetworkInput) -> None:
-    """Note the types and shapes that inference does not find in the network's ``value_info``, in place.
+def known_shapes(model: onnx.ModelProto, pixels: NetworkInput) -> dict[str, graph_shapes.Value]:
+    """Return the types and shapes of a network's tensors: inferred, or else as they are when it runs.
 
     Parameters
     ----------
     model
-        A prepared network: its only input is ``image``. One that cannot be run is left as it is.
+        A prepared network: its only input is ``image``. Of one that cannot be run they are those inferred.
     pixels
         Of which size its images are.
     """
@@ -32,16 +32,16 @@ def note_shapes(model: onnx.ModelProto, pixels: NetworkInput) -> None:
     outputs = [name for node in model.graph.node for name in node.output if name]
     unknown = [name for name in outputs if not graph_shapes.is_whole(known.get(name, graph_shapes.UNKNOWN))]
     if not unknown:
-        return
+        return known
     try:
         found = run_for(model, unknown, np.zeros((_IMAGES, pixels.height, pixels.width, 3), np.uint8))
     except Exception:  # whatever is wrong with the network is said where it is run for its taps' shapes
-        return
+        return known
     for name, value in zip(unknown, found, strict=True):
         if isinstance(value, np.ndarray):
-            shape = [BATCH if k == 0 and size == _IMAGES else size for k, size in enumerate(value.shape)]
-            kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-            model.graph.value_info.append(helper.make_tensor_value_info(name, kind, shape))
+            shape = tuple(BATCH if k == 0 and size == _IMAGES else size for k, size in enumerate(value.shape))
+            known[name] = graph_shapes.Value(helper.np_dtype_to_tensor_dtype(value.dtype), shape)
+    return known
 
 
 def run_for(model: onnx.ModelProto, names: Sequence[str], images: np.ndarray) -> list[Any]:

@@ -6,6 +6,8 @@ maps are laid out flat, and each value is fetched by a number that is computed f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 from onnx import helper
@@ -18,17 +20,15 @@ from pc_engine.manifest import NetworkInput
 _IMAGES = 2
 
 
-def drop_strided_copies(model: onnx.ModelProto, pixels: NetworkInput) -> None:
+def drop_strided_copies(model: onnx.ModelProto, pixels: NetworkInput, known: Mapping[str, graph_shapes.Value]) -> None:
     """Make an Identity of each such gather that gives what was laid out, in place.
 
     Parameters
     ----------
-    model
-        A prepared network: its only input is ``image``. One that cannot be run is left as it is.
-    pixels
-        Of which size its images are.
+    model, pixels, known
+        See `pc_engine.export.run_shapes.known_shapes`, and what it returns. A network that cannot be run is left as it
+        is.
     """
-    known = graph_shapes.infer(model)
 
     def shape(name: str) -> tuple[int | str | None, ...]:
         return known.get(name, graph_shapes.UNKNOWN).shape or ()

@@ -64,10 +64,12 @@ def unnamed_tap(model: onnx.ModelProto, tap: str) -> UsageError:
     return UsageError(f"No tensor was named for the tap '{tap}': add --tap {tap}=NAME; {_candidates(model, tap)}.")
 
 
-def maps_before(model: onnx.ModelProto, maps: str) -> str | None:
-    """Return the maps that the last convolution on the way to ``maps`` reads, None where it reads the image itself."""
+def maps_before(model: onnx.ModelProto, maps: str, known: Mapping[str, graph_shapes.Value]) -> str | None:
+    """Return the maps that the last convolution on the way to ``maps`` reads, None where it reads the image itself.
+
+    ``known`` has the types and shapes of the network's tensors.
+    """
     behind = part_behind(model.graph, [maps])
-    known = graph_shapes.infer(model)
     for k in sorted(behind.nodes, reverse=True):
         node = model.graph.node[k]
         if node.op_type == "Conv" and _has_cells(known.get(node.output[0], graph_shapes.UNKNOWN).shape):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from pc_engine import graph_shapes
 from pc_engine.export import Cooccurrence
 from pc_engine.export.finer_maps import find_finer_maps, usual_cooccurrences
 from pc_engine.manifest import NetworkInput
@@ -23,7 +24,8 @@ def network(*layers, size=(64, 64), opset=13):
 
 def found(*layers, size=(64, 64), last=None, **given):
     model = network(*layers, size=size, **given)
-    return find_finer_maps(model, NetworkInput("image", *size), str(len(layers) - 1) if last is None else last)
+    pixels, last = NetworkInput("image", *size), str(len(layers) - 1) if last is None else last
+    return find_finer_maps(model, pixels, last, graph_shapes.infer(model))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 96)])
@@ -54,7 +56,7 @@ def test_maps_whose_channels_come_last_are_passed_over():
     model.graph.node.insert(1, helper.make_node("Transpose", ["0"], ["turned"], perm=[0, 2, 3, 1]))
     model.graph.node.insert(2, helper.make_node("Transpose", ["turned"], ["back"], perm=[0, 3, 1, 2]))
     # By their second axis these would be 64 maps of 64 x 48 cells.
-    assert find_finer_maps(model, NetworkInput("image", *size), "1") is None
+    assert find_finer_maps(model, NetworkInput("image", *size), "1", graph_shapes.infer(model)) is None
 
 
 def test_an_opset_without_cooccurrence_has_none():
