@@ -10,7 +10,7 @@ import numpy as np
 from pc_engine.counter import DEFAULT_LABELS, CountSVM, count_label
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.fitting.counter import counter_of, fit_svms
+from pc_engine.fitting.counter import fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.folds import stratified_folds
 
@@ -80,7 +80,7 @@ def held_out_counters(
     groups
         Of each image, (n,): images of one group are held out together. None where each stands for itself.
     map_widths, heat
-        Which features are maps, and what p2c sees of the images, for mode combined; see `fit_counter`.
+        Which features are maps, and what p2c sees of the images, for mode combined; see `fit_svms` and `fit_counter`.
     fits
         What the counters are fitted with. Those that differ in what is beside the SVMs share these.
     labels
@@ -125,7 +125,7 @@ def held_out_counters(
                 map_widths=map_widths if mirrored else None,
             )
             for fit in alike:
-                counter, report = counter_of(
+                counter, report = fit_counter(
                     svms, couple=fit.coupling, heat=seen, weigh_clusters=fit.clusters, count_on=fit.beyond
                 )
                 found[fit].append(HeldOut(held_out, counter, report))

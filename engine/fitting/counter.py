@@ -54,7 +54,7 @@ class FittedSvms:
     bias: np.ndarray
 
 
-def fit_counter(
+def fit_svms(
     features: Mapping[str, np.ndarray],
     counts: np.ndarray,
     *,
@@ -64,13 +64,11 @@ def fit_counter(
     seed: int = 0,
     groups: Sequence[Hashable] | None = None,
     map_widths: Mapping[str, int] | None = None,
-    couple: bool = True,
-    heat: ClassHeat | None = None,
-    weigh_clusters: bool = True,
-    count_on: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[CountSVM, CounterReport]:
-    """Fit a linear one-vs-rest SVM that tells the count label of an image from its features (paper 3.1).
+) -> FittedSvms:
+    """Fit linear one-vs-rest SVMs that tell the count label of an image from its features (paper 3.1).
+
+    This is nearly all of the work of fitting a counter; `fit_counter` does the rest.
 
     Parameters
     ----------
@@ -86,26 +84,19 @@ def fit_counter(
     folds
         Stratified folds. A label with fewer images lowers the number of folds to its number of images.
     seed
-        Of the fold assignment and the solver's order: the same input gives the same SVM.
+        Of the fold assignment and the solver's order: the same input gives the same SVMs.
     groups
         Of each image, (n,): images of one group are in one fold, as far as each fold's others then show every label.
     map_widths
         Width of a map, by the names of those taps whose rows are maps: what they show is learnt for its mirror image,
         too (see :mod:`pc_engine.fitting.reduction`). None, or a tap left out, learns the rows as they are.
-    couple
-        Whether the labels' scores may be coupled, where that helps.
-    heat
-        What p2c sees of the images, from which mode combined is to learn how far clusters are to be believed; None
-        leaves it the SVM alone.
-    weigh_clusters, count_on
-        Whether clusters may be weighed in there, and the number of objects under an open-ended label be learnt.
     progress
         Called as ``progress(done, total)`` after every fit.
 
     Returns
     -------
-    tuple
-        The SVM fitted on all images with the chosen C, and the report of the cross-validation.
+    FittedSvms
+        Fitted on all images with the chosen C, and what the cross-validation saw.
 
     Raises
     ------
@@ -118,46 +109,7 @@ def fit_counter(
     problem of the same inner products: with more features than images, one of at most n columns (see
     :mod:`pc_engine.fitting.reduction`). No copy of the features is made. As always in LIBLINEAR the intercept is
     regularised like a weight.
-
-    What is fitted beside the SVM takes part only where held-out images gain by it in mean recall: the coupling of the
-    labels' scores (`pc_engine.fitting.recoupling`) if that exceeds the gain's standard error, then the clusters
-    (`pc_engine.fitting.cluster_likelihood`), of which many settings are tried, if it exceeds two. So does the number of
-    objects under an open-ended label (`pc_engine.fitting.open_count`), where its error is less than that of clusters.
-
-    The report's figures are taken at the C they helped to choose, so they flatter by the little that a choice among
-    a handful of values can; ``pc-engine evaluate`` on other images is the unbiased figure.
     """
-    svms = fit_svms(
-        features,
-        counts,
-        labels=labels,
-        c_grid=c_grid,
-        folds=folds,
-        seed=seed,
-        groups=groups,
-        map_widths=map_widths,
-        progress=progress,
-    )
-    fitted = counter_of(svms, couple=couple, heat=heat, weigh_clusters=weigh_clusters, count_on=count_on)
-    if progress is not None:
-        total = len(svms.grid) * len(svms.splits) + 1
-        progress(total, total)
-    return fitted
-
-
-def fit_svms(
-    features: Mapping[str, np.ndarray],
-    counts: np.ndarray,
-    *,
-    labels: Sequence[str] = DEFAULT_LABELS,
-    c_grid: Sequence[float] = DEFAULT_C_GRID,
-    folds: int = 5,
-    seed: int = 0,
-    groups: Sequence[Hashable] | None = None,
-    map_widths: Mapping[str, int] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> FittedSvms:
-    """Fit the SVMs of `fit_counter`, which has the parameters and errors: nearly all of its work."""
     labels = tuple(labels)
     truth = _label_indices(features, counts, labels)
     if not c_grid or min(c_grid) <= 0:
@@ -180,15 +132,24 @@ def fit_svms(
         held_out_scores[c] = scores
     best = max(grid, key=lambda c: grid[c][0])
     weights, bias = fit_one_vs_rest(reduced.rows, truth, c=best, seed=seed)
+    if progress is not None:
+        progress(total, total)
     return FittedSvms(
-        *(tuple(features), labels, counts, truth, splits, grid, best, held_out_scores[best]),
+        features=tuple(features),
+        labels=labels,
+        counts=counts,
+        truth=truth,
+        splits=splits,
+        grid=grid,
+        c=best,
+        scores=held_out_scores[best],
         reduced=reduced,
         weights=weights,
         bias=bias,
     )
 
 
-def counter_of(
+def fit_counter(
     svms: FittedSvms,
     *,
     couple: bool = True,
@@ -196,7 +157,35 @@ def counter_of(
     weigh_clusters: bool = True,
     count_on: bool = True,
 ) -> tuple[CountSVM, CounterReport]:
-    """Fit what is beside the SVMs of a counter, and return what `fit_counter` does, which has the parameters."""
+    """Make a counter of SVMs, with what is fitted beside them on the same images.
+
+    Parameters
+    ----------
+    svms
+        As `fit_svms` returned them.
+    couple
+        Whether the labels' scores may be coupled, where that helps.
+    heat
+        What p2c sees of the images, from which mode combined is to learn how far clusters are to be believed; None
+        leaves it the SVMs alone.
+    weigh_clusters, count_on
+        Whether clusters may be weighed in there, and the number of objects under an open-ended label be learnt.
+
+    Returns
+    -------
+    tuple
+        The counter, and the report of the cross-validation.
+
+    Notes
+    -----
+    What is fitted beside the SVMs takes part only where held-out images gain by it in mean recall: the coupling of the
+    labels' scores (`pc_engine.fitting.recoupling`) if that exceeds the gain's standard error, then the clusters
+    (`pc_engine.fitting.cluster_likelihood`), of which many settings are tried, if it exceeds two. So does the number of
+    objects under an open-ended label (`pc_engine.fitting.open_count`), where its error is less than that of clusters.
+
+    The report's figures are taken at the C they helped to choose, so they flatter by the little that a choice among
+    a handful of values can; ``pc-engine evaluate`` on other images is the unbiased figure.
+    """
     labels, counts, truth, splits, reduced = svms.labels, svms.counts, svms.truth, svms.splits, svms.reduced
     scores, weights, bias = svms.scores, svms.weights, svms.bias
     floor = int(label_counts(labels)[-1])
@@ -224,7 +213,14 @@ def counter_of(
     )
     combined = None if witness is None else CombinedReport(witness.weight, _confusion(truth, witness.scores))
     report = CounterReport(
-        *(labels, len(truth), svms.c, len(splits), _confusion(truth, scores), svms.grid, couple, combined),
+        labels=labels,
+        n=len(truth),
+        c=svms.c,
+        folds=len(splits),
+        confusion=_confusion(truth, scores),
+        grid=svms.grid,
+        coupled=couple,
+        combined=combined,
         beyond=None if beyond is None else (beyond.error, beyond.error_before),
     )
     return counter, report

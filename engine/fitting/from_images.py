@@ -16,7 +16,7 @@ from pc_engine.errors import DataError, UsageError
 from pc_engine.file_digests import FileDigests
 from pc_engine.fitted_images import FittedImages
 from pc_engine.fitting.class_heat import ClassHeat, HeatSource
-from pc_engine.fitting.counter import check_counts, fit_counter
+from pc_engine.fitting.counter import check_counts, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.features import FeatureCollector, map_widths
 from pc_engine.fitting.folds import as_groups
@@ -61,7 +61,7 @@ def counter_from_images(
     workers
         Decoding threads.
     labels, folds, seed
-        See `pc_engine.fitting.counter.fit_counter`.
+        See `pc_engine.fitting.counter.fit_svms`.
     heat
         How the model sees classes, where mode combined is to weigh in what it clusters; None for the SVM alone.
     advance
@@ -77,7 +77,7 @@ def counter_from_images(
     counted = [image for image in images if image.count is not None]
     check_counts([image.count for image in counted if image.count is not None], labels)
     seen = features_from_images(counted, backbone, workers=workers, heat=heat, advance=advance)
-    counter, report = fit_counter(
+    svms = fit_svms(
         seen.features,
         np.array([counted[i].count for i in seen.taken]),
         labels=labels,
@@ -85,9 +85,9 @@ def counter_from_images(
         seed=seed,
         groups=as_groups([counted[i].group for i in seen.taken], seen.digests),
         map_widths=map_widths(backbone.request.manifest),
-        heat=seen.heat,
         progress=fitting,
     )
+    counter, report = fit_counter(svms, heat=seen.heat)
     return replace(counter, images=FittedImages.of(seen.digests)), report, seen.unreadable
 
 

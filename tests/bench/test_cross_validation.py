@@ -96,7 +96,7 @@ def test_what_a_counter_is_fitted_with_is_passed_on(monkeypatch: pytest.MonkeyPa
     features = {**features_of(counts), "fc7": features_of(counts, 1)["gap"]}
     heat = ClassHeat(np.zeros((24, 3, 3), np.float32), P2CSettings(), "evidence")
     asked: list[dict[str, Any]] = []
-    fit, rest = cross_validation.fit_svms, cross_validation.counter_of
+    fit, rest = cross_validation.fit_svms, cross_validation.fit_counter
 
     def spy(rows: Any, some: Any, **options: Any) -> Any:
         asked.append({**options, "features": tuple(rows)})
@@ -107,7 +107,7 @@ def test_what_a_counter_is_fitted_with_is_passed_on(monkeypatch: pytest.MonkeyPa
         return rest(svms, **options)
 
     monkeypatch.setattr(cross_validation, "fit_svms", spy)
-    monkeypatch.setattr(cross_validation, "counter_of", spy_on_rest)
+    monkeypatch.setattr(cross_validation, "fit_counter", spy_on_rest)
     groups = [place // 4 for place in range(24)]
     everything = held_out(features, counts, 3, groups=groups, map_widths={"fc7": 1}, heat=heat)
     assert [(each["map_widths"], each["weigh_clusters"], each["count_on"]) for each in asked] == [

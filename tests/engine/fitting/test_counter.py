@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
+from pc_engine.counter import CountSVM
 from pc_engine.errors import DataError
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.fitting.counter import fit_counter
+from pc_engine.fitting.counter import fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
 from pc_engine.fitting.reduction import reduce_features
@@ -29,6 +31,12 @@ def make_data(n: int = 120, sizes: tuple[int, int] = (150, 90), noise: float = 1
     return features, counts
 
 
+def fitted(
+    features: Features, counts: np.ndarray, *, couple: bool = True, heat: ClassHeat | None = None, **options: Any
+) -> tuple[CountSVM, CounterReport]:
+    return fit_counter(fit_svms(features, counts, **options), couple=couple, heat=heat)
+
+
 def normalised(features: Features) -> np.ndarray:
     rows = [matrix.astype(np.float64) for matrix in features.values()]
     return np.concatenate([row / np.linalg.norm(row, axis=1)[:, None] for row in rows], axis=1)
@@ -36,7 +44,7 @@ def normalised(features: Features) -> np.ndarray:
 
 def test_a_separable_problem_is_solved_and_the_scores_agree_with_the_counts() -> None:
     features, counts = make_data()
-    counter, report = fit_counter(features, counts)
+    counter, report = fitted(features, counts)
     assert counter.features == ("pool5", "fc6")
     predicted = counter.scores(features).argmax(axis=1)
     np.testing.assert_array_equal(predicted, np.minimum(counts, 4))
@@ -94,10 +102,10 @@ def test_blocks_of_columns_end_where_rows_of_maps_do(monkeypatch: pytest.MonkeyP
 
 def test_the_counter_scores_a_picture_and_its_mirror_image_alike() -> None:
     features, counts = make_data()
-    counter, _ = fit_counter(features, counts, c_grid=(1.0,), map_widths={"pool5": 10})
+    counter, _ = fitted(features, counts, c_grid=(1.0,), map_widths={"pool5": 10})
     other = {**features, "pool5": mirror(features["pool5"], 10)}
     np.testing.assert_allclose(counter.scores(features), counter.scores(other), atol=1e-4)
-    one_sided, _ = fit_counter(features, counts, c_grid=(1.0,))
+    one_sided, _ = fitted(features, counts, c_grid=(1.0,))
     assert np.abs(one_sided.scores(features) - one_sided.scores(other)).max() > 0.1
 
 
@@ -107,22 +115,22 @@ def test_repeated_images_and_dark_images_do_no_harm() -> None:
     counts = np.concatenate([counts, counts, np.arange(5)])
     reduced = reduce_features(features)
     assert reduced.rows.shape == (125, 60)
-    counter, _ = fit_counter(features, counts, c_grid=(1.0,))
+    counter, _ = fitted(features, counts, c_grid=(1.0,))
     assert (counter.scores(features).argmax(axis=1) == np.minimum(counts, 4))[:120].all()
 
 
 def test_raw_and_normalised_features_give_the_same_counter() -> None:
     features, counts = make_data()
     unit = {name: rows / np.linalg.norm(rows, axis=1, keepdims=True) for name, rows in features.items()}
-    raw, _ = fit_counter(features, counts, c_grid=(0.3,))
-    same, _ = fit_counter(unit, counts, c_grid=(0.3,))
+    raw, _ = fitted(features, counts, c_grid=(0.3,))
+    same, _ = fitted(unit, counts, c_grid=(0.3,))
     np.testing.assert_allclose(raw.scores(features), same.scores(features), atol=1e-3)
 
 
 def test_the_same_input_gives_the_same_counter() -> None:
     features, counts = make_data(noise=4.0)
-    first, first_report = fit_counter(features, counts)
-    second, second_report = fit_counter(features, counts)
+    first, first_report = fitted(features, counts)
+    second, second_report = fitted(features, counts)
     assert first_report == second_report
     np.testing.assert_array_equal(first.scores(features), second.scores(features))
 
@@ -130,7 +138,7 @@ def test_the_same_input_gives_the_same_counter() -> None:
 def test_features_without_information_are_reported_at_chance() -> None:
     rng = np.random.default_rng(0)
     features = {"fc6": rng.normal(size=(500, 40)).astype(np.float32)}
-    _, report = fit_counter(features, rng.integers(0, 5, 500), c_grid=(0.1, 1.0))
+    _, report = fitted(features, rng.integers(0, 5, 500), c_grid=(0.1, 1.0))
     assert 0.1 < report.mean_accuracy < 0.3
 
 
@@ -138,13 +146,13 @@ def test_balanced_classes_keep_a_rare_label_alive() -> None:
     rng = np.random.default_rng(3)
     counts = np.repeat([1, 2], [190, 10])
     features = {"fc6": (rng.normal(size=(200, 5)) + 1.5 * (counts[:, None] == 2)).astype(np.float32)}
-    _, report = fit_counter(features, counts, labels=("1", "2"), c_grid=(1.0,))
+    _, report = fitted(features, counts, labels=("1", "2"), c_grid=(1.0,))
     assert report.recall["2"] >= 0.7
 
 
 def test_two_labels_give_two_opposed_scores() -> None:
     features, counts = make_data()
-    counter, _ = fit_counter(features, counts % 2, labels=("0", "1"), c_grid=(1.0,))
+    counter, _ = fitted(features, counts % 2, labels=("0", "1"), c_grid=(1.0,))
     scores = counter.scores(features)
     assert scores.shape == (120, 2)
     np.testing.assert_allclose(scores[:, 0], -scores[:, 1], atol=1e-5)
@@ -187,10 +195,10 @@ def test_a_scarce_label_lowers_the_folds_and_a_missing_one_is_named() -> None:
     features, counts = make_data()
     counts = np.where(counts == 3, 2, counts)
     with pytest.raises(DataError, match=r"'3' \(0\) have fewer than 2 images among the 120"):
-        fit_counter(features, counts)
+        fitted(features, counts)
     counts[:3] = 3
     steps: list[tuple[int, int]] = []
-    _, report = fit_counter(features, counts, c_grid=(1.0, 1.0, 0.1), progress=lambda *step: steps.append(step))
+    _, report = fitted(features, counts, c_grid=(1.0, 1.0, 0.1), progress=lambda *step: steps.append(step))
     assert report.folds == 3
     assert steps == [(done, 7) for done in range(1, 8)]
 
@@ -210,14 +218,14 @@ def test_wrong_input_is_named(change: dict[str, object], sentence: str) -> None:
     features, counts = make_data()
     arguments: dict[str, object] = {"features": features, "counts": counts, **change}
     with pytest.raises(DataError, match=sentence):
-        fit_counter(**arguments)  # type: ignore[arg-type]
+        fitted(**arguments)  # type: ignore[arg-type]
 
 
 def test_features_that_are_not_finite_are_named() -> None:
     features, counts = make_data()
     features["fc6"][7, 3] = np.nan
     with pytest.raises(DataError, match=r"'fc6' of 1 image\(s\) \(the first is number 7\)"):
-        fit_counter(features, counts)
+        fitted(features, counts)
 
 
 def test_the_primal_solver_takes_over_where_the_dual_runs_out_of_iterations() -> None:
@@ -242,8 +250,8 @@ def on_a_line(n: int, seed: int) -> tuple[Features, np.ndarray]:
 
 def test_labels_are_coupled_where_that_helps() -> None:
     features, counts = on_a_line(300, 0)
-    coupled, report = fit_counter(features, counts, c_grid=(0.1,))
-    alone, lesser = fit_counter(features, counts, c_grid=(0.1,), couple=False)
+    coupled, report = fitted(features, counts, c_grid=(0.1,))
+    alone, lesser = fitted(features, counts, c_grid=(0.1,), couple=False)
     assert (report.coupled, lesser.coupled) == (True, False)
     assert lesser.mean_accuracy == pytest.approx(lesser.cv_mean, abs=1e-9)  # folds of equal shares
     unseen, expected = on_a_line(300, 1)
@@ -256,7 +264,7 @@ def test_labels_are_coupled_where_that_helps() -> None:
 
 def test_what_is_separable_is_not_coupled() -> None:
     features, counts = make_data(n=300)
-    assert not fit_counter(features, counts, c_grid=(1.0,))[1].coupled
+    assert not fitted(features, counts, c_grid=(1.0,))[1].coupled
 
 
 def test_clusters_that_help_are_kept_with_the_counter() -> None:
@@ -265,7 +273,7 @@ def test_clusters_that_help_are_kept_with_the_counter() -> None:
     for place, count in enumerate(counts):
         maps[place, [2, 2, 11, 11][:count], [2, 11, 2, 11][:count]] = 1
     heat = ClassHeat(maps, P2CSettings(min_distance=3.0), "evidence")
-    counter, report = fit_counter(features, counts, c_grid=(1.0,), heat=heat)
+    counter, report = fitted(features, counts, c_grid=(1.0,), heat=heat)
     assert counter.clusters is not None
     assert report.combined is not None
     assert report.combined.mean_accuracy > 0.99 > report.mean_accuracy
@@ -275,17 +283,17 @@ def test_clusters_that_help_are_kept_with_the_counter() -> None:
     found = counter.clusters.added_to(counter.scores(features), counts).argmax(axis=1)
     assert (found == counts).mean() > 0.99
     none = ClassHeat(np.zeros_like(maps), heat.settings, "evidence")
-    alone, _ = fit_counter(features, counts, c_grid=(1.0,), heat=none)
+    alone, _ = fitted(features, counts, c_grid=(1.0,), heat=none)
     assert alone.clusters is None
 
 
 def test_groups_are_held_out_whole_where_every_label_is_left() -> None:
     features, counts = make_data()
-    report = fit_counter(features, counts, c_grid=(1.0,), groups=[place // 40 for place in range(120)])[1]
+    report = fitted(features, counts, c_grid=(1.0,), groups=[place // 40 for place in range(120)])[1]
     assert report.folds == 3
     lonely = [0 if count == 3 else 1 for count in counts]  # no other group shows three
-    assert fit_counter(features, counts, c_grid=(1.0,), groups=lonely)[1].folds == 5
-    assert fit_counter(features, counts, c_grid=(1.0,), groups=[0] * 120)[1].folds == 5
+    assert fitted(features, counts, c_grid=(1.0,), groups=lonely)[1].folds == 5
+    assert fitted(features, counts, c_grid=(1.0,), groups=[0] * 120)[1].folds == 5
 
 
 @pytest.mark.slow
@@ -295,7 +303,7 @@ def test_features_of_the_papers_size_are_fitted_without_a_copy_of_them() -> None
     counts = rng.integers(0, 5, 600)
     tracemalloc.start()
     try:
-        counter, _ = fit_counter(features, counts, c_grid=(1.0,), folds=2)
+        counter, _ = fitted(features, counts, c_grid=(1.0,), folds=2)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -306,11 +314,11 @@ def test_features_of_the_papers_size_are_fitted_without_a_copy_of_them() -> None
 @pytest.mark.parametrize("size", [3, 200])
 def test_features_that_are_all_0_are_said_to_tell_nothing(size: int) -> None:
     with pytest.raises(DataError, match="The features 'fc6' are 0 in all 10 images"):
-        fit_counter({"fc6": np.zeros((10, size), np.float32)}, np.repeat([0, 1, 2, 3, 4], 2))
+        fitted({"fc6": np.zeros((10, size), np.float32)}, np.repeat([0, 1, 2, 3, 4], 2))
 
 
 def test_features_too_large_for_a_sum_of_squares_are_one_sentence() -> None:
     features, counts = make_data()
     features["fc6"][5] = 1e30
     with pytest.raises(DataError, match=r"'fc6' of 1 image\(s\) \(the first is number 5\)"):
-        fit_counter(features, counts)
+        fitted(features, counts)
