@@ -23,6 +23,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 from pc_engine.errors import ImageError
 from pc_engine.foreign_formats import RAW_PHOTO, advice_on, is_raw_photo, name_format
 from pc_engine.heif import heif_format, is_read
+from pc_engine.shown_text import for_sentence
 from pc_engine.sources import read_file
 from pc_engine.sources.folders import HEAD_BYTES, looks_like_image
 
@@ -353,7 +354,7 @@ def _foreign(found: str) -> str:
 def _reason(error: Exception) -> str:
     """Return why something failed, in parentheses and on one line; nothing where the decoder has only a number."""
     text = _ADDRESS.sub("", str(error)) or type(error).__name__
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    line = " ".join(for_sentence(text).split())
     line = line[:_LONGEST_REASON].rstrip(".")
     return "" if _NUMBER_ONLY.fullmatch(line) else f" ({line})"
 

@@ -20,6 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from pc_engine.shown_text import for_terminal
+
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
@@ -78,13 +80,13 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
     for name in columns:
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(value)) for value in row))
+        table.add_row(*(Text(for_terminal(value)) for value in row))
     # Numbers and ranges that are folded can hardly be read: the space around them goes first.
     if Measurement.get(_out, _out.options.update_width(_ANY_WIDTH), table).maximum > _out.width:
         table.padding = 0
     if title is not None:
         # By itself, as a table's own title is folded to its width.
-        _out.print(Text(printable(title), style="italic"), soft_wrap=True)
+        _out.print(Text(for_terminal(title), style="italic"), soft_wrap=True)
     _out.print(table)
 
 
@@ -172,8 +174,3 @@ class Tracker:
     def restart(self, description: str, done: int, total: int, unit: str) -> None:
         """Show another piece of work, ``done`` of ``total`` of it, on the same line."""
         self._bar.update(self._task, description=description, completed=done, total=total, unit=unit)
-
-
-def printable(text: str) -> str:
-    """Return text that any terminal can take: control characters are escaped, as are bytes that are not UTF-8."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import Tracker, number_of_images, print_json, print_line, printable, progress
+from pc_engine.cli.console import Tracker, number_of_images, print_json, print_line, progress
 from pc_engine.converters import FORMATS, Conversion, Settings
 from pc_engine.converters import convert as convert_rows
 from pc_engine.corrections import corrected_rows
+from pc_engine.shown_text import for_terminal
 
 _SOME_LEFT_OUT = 3
 
@@ -79,6 +80,7 @@ def _print(conversion: Conversion) -> None:
     below = f" Images are named below {conversion.folder}." if conversion.folder else ""
     print_line(f"{number_of_images(conversion.images)} with {conversion.pointers:,} pointers: {conversion.out}.{below}")
     for reason, n in conversion.left_out.items():
-        print_line(f"Left out: {number_of_images(n)} that {reason} (such as {printable(conversion.examples[reason])}).")
+        example = for_terminal(conversion.examples[reason])
+        print_line(f"Left out: {number_of_images(n)} that {reason} (such as {example}).")
     if conversion.remark:
         print_line(conversion.remark)

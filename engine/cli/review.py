@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import number_of_images, print_line, printable
+from pc_engine.cli.console import number_of_images, print_line
+from pc_engine.shown_text import for_terminal
 
 
 def review(
@@ -27,7 +28,9 @@ def review(
 
     session = ReviewSession(directory, photos)
     if (missing := session.missing()) is not None:
-        print_line(f"{printable(missing)} is not there: if the photos lie elsewhere now, say where with --photos DIR.")
+        print_line(
+            f"{for_terminal(missing)} is not there: if the photos lie elsewhere now, say where with --photos DIR."
+        )
     with ReviewServer(session, port) as server:
         print_line(
             f"Reviewing {number_of_images(session.n_images)}, {session.n_reviewed:,} of them reviewed before, at"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.errors import DataError
+from pc_engine.shown_text import for_sentence
 
 # Counts and class numbers beyond it are no labels.
 _LARGEST = 2**31 - 1
@@ -140,7 +141,7 @@ class LabelledSetBuilder:
     def skip(self, item: str, reason: str) -> None:
         """Note an item that cannot be used."""
         # A cell of a table may hold lines, and it is named in a sentence.
-        line = "".join(letter if letter.isprintable() else " " for letter in item)
+        line = for_sentence(item)
         self._skipped.append((line if len(line) <= _LONGEST_ITEM else f"{line[:_LONGEST_ITEM]} ...", reason))
 
     def boxes(self, item: object, objects: Iterable[tuple[Any, Any]]) -> tuple[Box, ...]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.result import Pointer
+from pc_engine.shown_text import for_page
 from pc_engine.sources.addresses import is_address
 
 # What a row ends with where nothing is known; such an end is left out.
@@ -72,7 +73,7 @@ def compact_row(row: Mapping[str, Any], tables: Tables, other: OtherAnswer | Non
     other
         What another run says about the image.
     """
-    folder, name = split_path(printable(row["path"]))
+    folder, name = split_path(for_page(row["path"]))
     class_name, error = class_of(row), row["error"] if row["status"] != "ok" else None
     if has_open_label(row):
         tables.open_count = min(row["count"], row["count"] if tables.open_count is None else tables.open_count)
@@ -86,7 +87,7 @@ def compact_row(row: Mapping[str, Any], tables: Tables, other: OtherAnswer | Non
         _rounded(row["class_score"], _SCORE_DIGITS),
         _margin(row["count_scores"]),
         compact_pointers(row["pointers"], tables),
-        -1 if row["status"] == "ok" else _entry(tables.errors, printable(error or "No reason was given.")),
+        -1 if row["status"] == "ok" else _entry(tables.errors, for_page(error or "No reason was given.")),
         int(bool(row.get("reviewed"))),
         None if other is None else other.count,
         int(other is not None and other.is_open),
@@ -122,7 +123,7 @@ def has_open_label(row: Mapping[str, Any]) -> bool:
 def class_of(row: Mapping[str, Any]) -> str | None:
     """Return the name of a row's class, which may have a number only; None in a mode that does not classify."""
     if row["class_name"]:
-        return printable(row["class_name"])
+        return for_page(row["class_name"])
     return None if row["class_id"] is None else name_of_class(row["class_id"])
 
 
@@ -150,7 +151,7 @@ def page_head(directory: Path, tables: Tables, addresses: Sequence[str | None]) 
         Of each folder in them, relative to the page; None where the page cannot show its photos by it.
     """
     return {
-        "name": printable(directory.resolve().name),
+        "name": for_page(directory.resolve().name),
         "folders": [list(folder) for folder in zip(tables.folders, addresses, strict=True)],
         "classes": list(tables.classes),
         "errors": list(tables.errors),
@@ -173,11 +174,6 @@ def split_path(path: str) -> tuple[str, str]:
     return path[:cut], path[cut:]
 
 
-def printable(text: str) -> str:
-    """Return text that UTF-8 can hold; half a surrogate pair, which rows of others may have, appears as \\uNNNN."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def script_json(value: Any) -> str:
     """Return JSON that may stand inside a ``script`` element: no ``<`` that could end it, and no break of a line."""
     text = _ENCODER.encode(value)
@@ -198,7 +194,7 @@ def _own_class(pointer: Mapping[str, Any], tables: Tables) -> list[int]:
     class_id, name = pointer.get("class_id"), pointer.get("class_name")
     if class_id is None:
         return []
-    return [_entry(tables.classes, printable(name) if name else name_of_class(class_id)), class_id]
+    return [_entry(tables.classes, for_page(name) if name else name_of_class(class_id)), class_id]
 
 
 def _entry(table: dict[str, int], text: str) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 from pc_engine.corrections import corrected_rows
 from pc_engine.errors import UsageError
 from pc_engine.photos import RunPhotos
-from pc_engine.report.compact import OtherAnswer, compact_pointers, has_open_label, printable
+from pc_engine.report.compact import OtherAnswer, compact_pointers, has_open_label
+from pc_engine.shown_text import for_page
 
 
 class Comparison:
@@ -36,7 +37,7 @@ class Comparison:
         self._name = directory.name
         others = RunPhotos(directory)
         for row in corrected_rows(directory):
-            self._mode = self._mode or printable(row["mode"])
+            self._mode = self._mode or for_page(row["mode"])
             self._answers[_identity(row["path"], others)] = OtherAnswer(
                 row["count"], has_open_label(row), compact_pointers(row["pointers"])
             )
@@ -65,7 +66,7 @@ class Comparison:
                 f"The run {self._name} has no photo in common with this one: compare runs of the same photos."
             )
         return {
-            "name": printable(self._name),
+            "name": for_page(self._name),
             "mode": self._mode,
             "matched": self._matched,
             "both": self._both_counted,

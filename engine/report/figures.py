@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.json_values import is_number
-from pc_engine.report.compact import classes_of, has_open_label, printable
+from pc_engine.report.compact import classes_of, has_open_label
 from pc_engine.run_state import states
 from pc_engine.run_status import count_not_begun, run_parts, whole_condition
+from pc_engine.shown_text import for_page
 
 _CLASSES_SHOWN = 20
 _COUNTS_SHOWN = 24
@@ -34,11 +35,11 @@ class FigureCollector:
     def add(self, row: Mapping[str, Any]) -> None:
         """Take a row, as `pc_engine.corrections.corrected_rows` yields it."""
         if not self._n:
-            self._identity = (printable(row["mode"]), printable(row["model"]))
+            self._identity = (for_page(row["mode"]), for_page(row["model"]))
         self._n += 1
         if row["status"] != "ok":
             self._failed += 1
-            self._add_failure(printable(row["error"] or "No reason was given."), printable(row["path"]))
+            self._add_failure(for_page(row["error"] or "No reason was given."), for_page(row["path"]))
             return
         self._reviewed += bool(row.get("reviewed"))
         self._pointers += len(row["pointers"])
@@ -127,7 +128,7 @@ def run_facts(directory: Path) -> dict[str, Any]:
     facts = {name: _text(found[0].get(name)) for name in ("backend", "precision", "device")}
     stages: Counter[str] = Counter()
     for state in found:
-        stages.update({printable(name): _number(seconds) or 0 for name, seconds in state.get("stages", {}).items()})
+        stages.update({for_page(name): _number(seconds) or 0 for name, seconds in state.get("stages", {}).items()})
     parts = run_parts(directory, found)
     condition = whole_condition(parts)
     return facts | {
@@ -150,4 +151,4 @@ def _number(value: Any) -> float | None:
 
 
 def _text(value: Any) -> str | None:
-    return printable(value) if isinstance(value, str) else None
+    return for_page(value) if isinstance(value, str) else None

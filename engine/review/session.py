@@ -22,7 +22,6 @@ from pc_engine.report.compact import (
     compact_row,
     json_array,
     page_head,
-    printable,
     script_json,
 )
 from pc_engine.report.page import ASSETS as SHARED
@@ -30,6 +29,7 @@ from pc_engine.report.page import PageParts, render_page
 from pc_engine.review.changes import Answer, Withdrawal, as_pointer
 from pc_engine.review.pictures import Pictures, Size
 from pc_engine.sharding import name_digest
+from pc_engine.shown_text import for_page
 from pc_engine.writers import iter_rows
 
 _OWN = Path(__file__).parent / "assets"
@@ -179,7 +179,7 @@ class ReviewSession:
                 self._points_with = row["pointers"][0]["kind"]
             self._rows += script_json(compact_row(row, self._tables)).encode("utf-8")
             self._ends.append(len(self._rows))
-            if printable(path) != path:
+            if for_page(path) != path:
                 self._odd_paths[index] = path
             correction = corrections.get(path)
             if correction is not None and row["status"] == "ok":

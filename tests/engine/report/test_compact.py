@@ -13,11 +13,11 @@ from pc_engine.report.compact import (
     compact_pointers,
     compact_row,
     json_array,
-    printable,
     script_json,
     split_path,
 )
 from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
+from pc_engine.shown_text import for_page
 
 COUNTED = Result(
     path="photos/a.jpg",
@@ -108,10 +108,10 @@ def test_numbers_that_are_not_finite_are_left_out() -> None:
 @given(st.text(st.characters(), max_size=20))
 def test_any_text_can_stand_in_a_script_and_comes_back(text: str) -> None:
     """Half surrogate pairs too, which a row of JSON may have."""
-    script = script_json([printable(text)])
+    script = script_json([for_page(text)])
     script.encode("utf-8")
     assert not set("<\u2028\u2029\n\r") & set(script)
-    assert json.loads(script) == [printable(text)]
+    assert json.loads(script) == [for_page(text)]
 
 
 @pytest.mark.parametrize("path", ["</script><script>alert(1)</script>", "<!--<script>", "]]>&amp;", "a\u2028b"])
