@@ -168,12 +168,12 @@ def _trials(
 
 
 def _alternatives(mode: Mode, model: Model) -> Mapping[str, Sequence[float | str]]:
-    """Return `ALTERNATIVES` of a mode, and the heat of each of the model's maps, and of each two."""
+    """Return `ALTERNATIVES` of a mode, and the heat of each of the model's maps, and of each two but its own."""
+    setting, no_heat = (SALIENT_SETTING, ()) if "counter" in mode.needs else (CLASS_HEAT_SETTING, ("",))
+    own = {*str(_defaults(model)[setting]).split()}  # which may be in another order
     maps = map_taps(model.manifest)
-    heats = (*maps, *map(" ".join, combinations(maps, 2)))
-    if "counter" in mode.needs:
-        return {**ALTERNATIVES[mode.name], SALIENT_SETTING: heats}
-    return {**ALTERNATIVES[mode.name], CLASS_HEAT_SETTING: ("", *heats)}
+    heats = [heat for heat in (*maps, *map(" ".join, combinations(maps, 2))) if {*heat.split()} != own]
+    return {**ALTERNATIVES[mode.name], setting: (*no_heat, *heats)}
 
 
 def _settled_by_counters(

@@ -82,6 +82,19 @@ def test_every_mode_has_alternatives_of_its_own_settings(blobs: str, tiny_direct
     assert box["mean_pointer_area"] != found["modes"]["combined"][0]["mean_pointer_area"]
 
 
+def test_the_models_own_heat_is_not_tried_again_in_another_order(
+    blobs: str, tiny_manifest: Any, make_model: Any, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    own = {f"{mode}.heat": "conv_last conv_prev" for mode in ("c2p", "p2c")}
+    manifest = replace(tiny_manifest, settings={**tiny_manifest.settings, **own})
+    found = run(blobs, make_model(tmp_path / "own", manifest=manifest), modes=("c2p", "p2c"))
+    for mode, expected in (("c2p", {"conv_last", "conv_prev"}), ("p2c", {"", "conv_last", "conv_prev"})):
+        trials = found["modes"][mode]
+        assert {trial["value"] for trial in trials if trial["setting"] == f"{mode}.heat"} == expected
+
+
 def test_with_folds_the_counter_is_fitted_in_other_ways(
     blobs: str, tiny_directory: Path, tiny_manifest: Any, make_model: Any, tmp_path: Path
 ) -> None:
