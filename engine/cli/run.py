@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,19 +19,17 @@ from pc_engine.cli.console import (
     Tracker,
     number_of_images,
     print_json,
-    print_line,
-    print_table,
     progress,
     remark,
     remark_at_once,
 )
+from pc_engine.cli.run_table import ShownRows, print_no_images, print_run
 from pc_engine.cli.stopping import Stopping, exit_code
 from pc_engine.decode import MAX_PIXELS
 from pc_engine.decoding import Decoding
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
-from pc_engine.result import Result
 from pc_engine.run_state import OVERLAYS, State, Tally
 from pc_engine.sharding import Shard, parse_shard
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images
@@ -43,15 +39,11 @@ if TYPE_CHECKING:
     from pc_engine.distributed.shared_engine import SharedEngine
     from pc_engine.run_directory import RunDirectory
 
-_TABLE_ROWS = 40
-# And of images that failed, which are what somebody has to look at, so many further ones.
-_TABLE_FAILURES = 20
 _LOCAL, _RAY = "local", "ray"
 # What begins the name of a picture: its number, which may have more digits than six.
 _PICTURE = re.compile(r"(\d{6,})-")
 _SOME_FAILED = 3
 _STDIN = "@-"
-_NO_IMAGES = "No images were found: name folders or files with JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF or GIF pictures."
 
 
 def run(
@@ -140,10 +132,10 @@ def run(
         first = next(images, None)
         if first is None:
             if not quiet:
-                _print_lines(_NO_IMAGES, *passed_over.sentences())
+                print_no_images(passed_over)
             return
         images = chain([first], images)
-    shown = _Shown(keep=None if as_json and out is None else _TABLE_ROWS)
+    shown = ShownRows(all_of_them=as_json and out is None)
     with contextlib.ExitStack() as stack:
         rows = None
         if out is not None:
@@ -187,7 +179,7 @@ def run(
                     rows.add(tally)
                     tracker.advance(tally.n)
         state: State = "finished" if stopping.signal is None else "interrupted"
-        summary = _summary(engine, rows, shown, time.perf_counter() - start)
+        summary = _summary(engine, rows, shown.tally, time.perf_counter() - start)
         summary["passed_over"] = passed_over.to_dict()
         if rows is not None:
             rows.close(state, summary)
@@ -195,8 +187,7 @@ def run(
         listed = {} if out is not None else {"rows": [row.to_dict() for row in shown.rows]}
         print_json({**summary, "state": state, "out": None if out is None else str(out), **listed})
     elif not quiet:
-        _print(shown, summary, out, overlay)
-        _print_lines(*passed_over.sentences())
+        print_run(shown, summary, passed_over, out, overlay)
     if model is None and summary["model"] == EMBEDDED and summary["n"] and set(sources) != {DEMO}:
         # Said at the start as well, where a table has long scrolled it away.
         say(f"These are counts of digit objects, as '{EMBEDDED}' knows no others: for photos name another --model.")
@@ -214,24 +205,6 @@ class _Pictures:
         self.step, own = (1, 0) if shard is None else (shard.of, shard.index - 1)
         numbers = (int(found[1]) for path in folder.glob("*.jpg") if (found := _PICTURE.match(path.name)))
         self.first = max((number + self.step for number in numbers if number % self.step == own), default=own)
-
-
-@dataclass
-class _Shown:
-    """What the table of a run shows: its first rows and failures, unless all are to be printed, and the sum of all."""
-
-    keep: int | None
-    tally: Tally = field(default_factory=Tally)
-    rows: list[Result] = field(default_factory=list)
-    failures: int = 0  # behind the first rows
-
-    def add(self, result: Result) -> None:
-        self.tally.add(ok=result.ok, label=result.count_label)
-        if self.keep is None or len(self.rows) < self.keep:
-            self.rows.append(result)
-        elif not result.ok and self.failures < _TABLE_FAILURES:
-            self.rows.append(result)
-            self.failures += 1
 
 
 def _as_before(rows: RunDirectory | None, asked: Mapping[str, str]) -> dict[str, str]:
@@ -291,7 +264,7 @@ def _run_here(
     images: Iterable[SourceImage],
     rows: RunDirectory | None,
     pictures: _Pictures | None,
-    shown: _Shown,
+    shown: ShownRows,
     tracker: Tracker,
 ) -> None:
     numbers = count() if pictures is None else count(pictures.first, pictures.step)
@@ -330,9 +303,9 @@ def _count_in_background(
     threading.Thread(target=count, daemon=True).start()
 
 
-def _summary(engine: Engine | SharedEngine, rows: RunDirectory | None, shown: _Shown, seconds: float) -> dict[str, Any]:
+def _summary(engine: Engine | SharedEngine, rows: RunDirectory | None, shown: Tally, seconds: float) -> dict[str, Any]:
     """Sum up the run; where it went on with an earlier one, both."""
-    tally = shown.tally if rows is None else rows.tally
+    tally = shown if rows is None else rows.tally
     seconds = seconds if rows is None else rows.seconds
     return {
         **engine.describe(),
@@ -343,53 +316,7 @@ def _summary(engine: Engine | SharedEngine, rows: RunDirectory | None, shown: _S
     }
 
 
-def _print(shown: _Shown, summary: dict[str, Any], out: Path | None, overlay: bool) -> None:
-    if summary["n"] == 0:
-        print_line(_NO_IMAGES)
-        return
-    if shown.rows:
-        folder = _common_folder([row.path for row in shown.rows])
-        rows = [_table_row(row, folder) for row in shown.rows]
-        print_table(folder, ("image", ">count", "class", "pointers (x, y)"), rows)
-    if shown.tally.n > len(shown.rows):
-        print_line(f"... and {shown.tally.n - len(shown.rows):,} more.")
-    counts = ", ".join(f"{label}: {n:,}" for label, n in summary["counts"].items())
-    print_line(f"{number_of_images(summary['n'])}, {summary['failed']:,} failed. Images by count: {counts or 'none'}.")
-    print_line(
-        f"{summary['images_per_second']:,} images/s ({summary['model']}, {summary['mode']}, {summary['backend']} "
-        f"{summary['precision']}, {summary['seconds']:,} s)."
-    )
-    if out is not None:
-        pictures = out / OVERLAYS
-        print_line(f"Rows are in {out}" + (f", pictures in {pictures}." if overlay and pictures.is_dir() else "."))
-
-
 def _is_of_a_run(name: str) -> bool:
     from pc_engine.run_directory import is_own_file  # which brings what writes rows
 
     return is_own_file(name)
-
-
-def _print_lines(*lines: str) -> None:
-    for line in lines:
-        print_line(line)
-
-
-def _common_folder(paths: Sequence[str]) -> str:
-    """Return the folder that all images lie in, to be named once; empty where there is none."""
-    try:
-        return os.path.commonpath([os.path.dirname(path) for path in paths])
-    except ValueError:  # absolute and relative paths, or two drives
-        return ""
-
-
-def _table_row(result: Result, folder: str) -> Sequence[str]:
-    name = os.path.relpath(result.path, folder) if folder else result.path
-    if not result.ok:
-        return name, "-", "", f"failed: {result.error}"
-    shown = " ".join("({:.0f}, {:.0f})".format(*pointer.centre) for pointer in result.pointers[:6])
-    more = len(result.pointers) - 6
-    named = "" if result.class_name is None else f"{result.class_name} ({result.class_score:.0%})"
-    # Of an open-ended label c2p knows the lower end only.
-    count = result.count_label if result.mode == "c2p" else result.count
-    return name, str(count), named, shown + (f" +{more}" if more > 0 else "")

@@ -1,0 +1,94 @@
+"""What ``pc-engine run`` prints when it is through: a table of rows, and how many there are in all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pc_engine.cli.console import number_of_images, print_line, print_table
+from pc_engine.result import Result
+from pc_engine.run_state import OVERLAYS, Tally
+from pc_engine.sources.passed_over import PassedOver
+
+_TABLE_ROWS = 40
+# And of images that failed, which are what somebody has to look at, so many further ones.
+_TABLE_FAILURES = 20
+_NO_IMAGES = "No images were found: name folders or files with JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF or GIF pictures."
+
+
+@dataclass
+class ShownRows:
+    """What the table of a run shows: its first rows and failures, unless all are to be printed, and the sum of all."""
+
+    all_of_them: bool = False
+    tally: Tally = field(default_factory=Tally)
+    rows: list[Result] = field(default_factory=list)
+    failures: int = 0  # behind the first rows
+
+    def add(self, result: Result) -> None:
+        """Take the next row."""
+        self.tally.add(ok=result.ok, label=result.count_label)
+        if self.all_of_them or len(self.rows) < _TABLE_ROWS:
+            self.rows.append(result)
+        elif not result.ok and self.failures < _TABLE_FAILURES:
+            self.rows.append(result)
+            self.failures += 1
+
+
+def print_run(
+    shown: ShownRows, summary: Mapping[str, Any], passed_over: PassedOver, out: Path | None, overlay: bool
+) -> None:
+    """Print the table of a run, its ``summary``, and where its rows and pictures are."""
+    if summary["n"] == 0:
+        print_no_images(passed_over)
+        return
+    if shown.rows:
+        folder = _common_folder([row.path for row in shown.rows])
+        rows = [_table_row(row, folder) for row in shown.rows]
+        print_table(folder, ("image", ">count", "class", "pointers (x, y)"), rows)
+    if shown.tally.n > len(shown.rows):
+        print_line(f"... and {shown.tally.n - len(shown.rows):,} more.")
+    counts = ", ".join(f"{label}: {n:,}" for label, n in summary["counts"].items())
+    print_line(f"{number_of_images(summary['n'])}, {summary['failed']:,} failed. Images by count: {counts or 'none'}.")
+    print_line(
+        f"{summary['images_per_second']:,} images/s ({summary['model']}, {summary['mode']}, {summary['backend']} "
+        f"{summary['precision']}, {summary['seconds']:,} s)."
+    )
+    if out is not None:
+        pictures = out / OVERLAYS
+        print_line(f"Rows are in {out}" + (f", pictures in {pictures}." if overlay and pictures.is_dir() else "."))
+    _print_sentences(passed_over)
+
+
+def print_no_images(passed_over: PassedOver) -> None:
+    """Print that there was nothing to do."""
+    print_line(_NO_IMAGES)
+    _print_sentences(passed_over)
+
+
+def _print_sentences(passed_over: PassedOver) -> None:
+    for sentence in passed_over.sentences():
+        print_line(sentence)
+
+
+def _common_folder(paths: Sequence[str]) -> str:
+    """Return the folder that all images lie in, to be named once; empty where there is none."""
+    try:
+        return os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:  # absolute and relative paths, or two drives
+        return ""
+
+
+def _table_row(result: Result, folder: str) -> Sequence[str]:
+    name = os.path.relpath(result.path, folder) if folder else result.path
+    if not result.ok:
+        return name, "-", "", f"failed: {result.error}"
+    shown = " ".join("({:.0f}, {:.0f})".format(*pointer.centre) for pointer in result.pointers[:6])
+    more = len(result.pointers) - 6
+    named = "" if result.class_name is None else f"{result.class_name} ({result.class_score:.0%})"
+    # Of an open-ended label c2p knows the lower end only.
+    count = result.count_label if result.mode == "c2p" else result.count
+    return name, str(count), named, shown + (f" +{more}" if more > 0 else "")
