@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pc_engine.errors import ManifestError, ModelError, UsageError
-from pc_engine.manifest import MANIFEST_FILE, read_manifest
+from pc_engine.manifest import MANIFEST_FILE
+from pc_engine.manifest_file import read_manifest
 from pc_engine.model import Model, load_model
 from pc_engine.modes import MODES, Mode
 from pc_engine.storage import models_directory

@@ -3,26 +3,16 @@
 A model is a directory with ``model.onnx`` and ``manifest.json``, and optionally ``counter.safetensors`` (the count
 SVM), ``signatures.safetensors`` (the class signatures) and ``model.int8.onnx`` (the network quantised). The manifest
 names the taps, i.e. the intermediate tensors of the network that the method reads, says how far other precisions were
-found to differ, and holds the sha256 of every other file and, under ``"sha256"``, its own: that of its bytes with 64
-zeros in the place of the sum. Who changes a manifest by hand takes that line out.
+found to differ, and holds the sha256 of every other file. `pc_engine.manifest_file` reads and writes it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
-from pc_engine.durable import publish
 from pc_engine.errors import ManifestError
-from pc_engine.json_values import as_number, as_numbers, as_size, as_strings, as_text, as_texts, as_three_numbers
 
-FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 NETWORK_FILE = "model.onnx"
 COUNTER_FILE = "counter.safetensors"
@@ -32,10 +22,6 @@ QUANTISED_FILES = {"int8": "model.int8.onnx"}
 #: Every file of a model directory that its manifest holds the sha256 of.
 MODEL_FILES = (NETWORK_FILE, *QUANTISED_FILES.values(), COUNTER_FILE, SIGNATURES_FILE)
 
-# The field with the sum of the manifest itself, and what stands in its place while that is taken.
-_OWN_SUM, _NO_SUM = "sha256", "0" * 64
-# Pixels along a side, and values of a tap: beyond these no memory holds a batch.
-_LARGEST_SIDE, _LARGEST_TAP = 16_384, 2**31 - 1
 #: Taps that the method reads by name; ``count_features`` of a manifest may name others.
 REQUIRED_TAPS = ("conv_last", "logits")
 #: The tap that says how much each map speaks for the image's class; see `Manifest.evidence_maps`.
@@ -46,8 +32,6 @@ MAPS_OF_HEAD = "conv_top"
 _RANKS = {"conv_last": 3, "conv_prev": 3, "logits": 1, EVIDENCE: 1}
 #: Where P2C takes its signatures from, and on which heat of the class combined points.
 SIGNATURE_SETTING, HEAT_SETTING = "p2c.signature", "combined.heat"
-# The settings that are words.
-_WORDS = (SIGNATURE_SETTING, HEAT_SETTING, "c2p.heat", "p2c.heat", "combined.pointer", "combined.clusters")
 #: The class that means "no object", where the network has one.
 BACKGROUND_SETTING = "p2c.background_class"
 
@@ -253,147 +237,6 @@ class Manifest:
     def class_name(self, class_id: int) -> str:
         """Return the name of a class, or its number where the manifest has no names."""
         return self.classes[class_id] if self.classes else str(class_id)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_manifest(manifest: Manifest, directory: Path, to_come: Mapping[str, Path] | None = None) -> Manifest:
-    """Write ``manifest.json`` into ``directory`` with the sha256 of its model files; return it.
-
-    ``to_come`` are files that lie elsewhere yet, by the name that they are going to have.
-    """
-    places = {name: directory / name for name in MODEL_FILES} | dict(to_come or {})
-    files = {name: file_sha256(places[name]) for name in MODEL_FILES if places[name].is_file()}
-    manifest = replace(manifest, files=files)
-    content = {"format": FORMAT, **asdict(manifest), _OWN_SUM: _NO_SUM}
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    start, _, end = text.rpartition(_NO_SUM)
-    temporary = directory / (MANIFEST_FILE + ".new")
-    temporary.write_text(start + hashlib.sha256(text.encode()).hexdigest() + end, encoding="utf-8", newline="\n")
-    publish(temporary, directory / MANIFEST_FILE)
-    return manifest
-
-
-def read_manifest(directory: Path) -> Manifest:
-    """Read ``directory/manifest.json``.
-
-    Raises
-    ------
-    ManifestError
-        If it is absent, is not JSON, was changed since it was written, lacks a field or has one that is not known, or
-        a field has the wrong form.
-    """
-    path = directory / MANIFEST_FILE
-    try:
-        content = path.read_bytes()
-        raw = json.loads(content.decode())
-    except FileNotFoundError:
-        raise ManifestError(
-            f"{directory} has no {MANIFEST_FILE}, so it is not a model directory: make one with 'pc-engine export'."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ManifestError(f"{path} cannot be read as JSON ({error}); make it anew with 'pc-engine export'.") from None
-    if not isinstance(raw, dict):
-        raise ManifestError(f"{path} holds {type(raw).__name__}, expected a JSON object.")
-    if raw.get("format") != FORMAT:
-        raise ManifestError(
-            f"{path} has format {raw.get('format')!r}, this version reads {FORMAT}: "
-            f"make it anew with 'pc-engine export'."
-        )
-    unknown = raw.keys() - {"format", _OWN_SUM, *(item.name for item in fields(Manifest))}
-    if unknown:
-        raise ManifestError(
-            f"{path} has the field '{min(unknown)}', which is not known: remove it, or restore the file."
-        )
-    if _OWN_SUM in raw and not _has_its_sum(content, raw[_OWN_SUM]):
-        raise ManifestError(
-            f"{path} was changed since it was written: restore it, or remove its line '{_OWN_SUM}' if you changed it."
-        )
-    try:
-        return _parse(raw)
-    except KeyError as error:
-        raise ManifestError(f"{path} lacks the field {error}.") from None
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ManifestError(f"{path} has a field of the wrong form: {error}.") from None
-
-
-def _has_its_sum(content: bytes, found: Any) -> bool:
-    if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found):
-        return False
-    start, digits, end = content.rpartition(found.encode())
-    return bool(digits) and hashlib.sha256(start + _NO_SUM.encode() + end).hexdigest() == found
-
-
-def _parse(raw: Mapping[str, Any]) -> Manifest:
-    return Manifest(
-        name=as_text(raw["name"], "name"),
-        input=_parse_input(raw["input"]),
-        taps=_parse_taps(raw["taps"]),
-        count_features=as_texts(raw["count_features"], "count_features"),
-        classes=as_texts(raw.get("classes", []), "classes"),
-        licence=as_text(raw.get("licence", "unknown"), "licence"),
-        source=as_text(raw.get("source", "unknown"), "source"),
-        settings=_parse_settings(raw.get("settings", {})),
-        quantised={
-            str(precision): QuantisedNetwork(_parse_input(network["input"]), _parse_taps(network["taps"]))
-            for precision, network in raw.get("quantised", {}).items()
-        },
-        fidelity={str(precision): _parse_fidelity(report) for precision, report in raw.get("fidelity", {}).items()},
-        files=as_strings(raw.get("files", {})),
-    )
-
-
-def _parse_input(raw: Mapping[str, Any]) -> NetworkInput:
-    pixels = dict(raw)
-    network_input = NetworkInput(
-        **{
-            **pixels,
-            "tensor": as_text(pixels["tensor"], "input.tensor"),
-            "height": as_size(pixels["height"], "input.height", _LARGEST_SIDE),
-            "width": as_size(pixels["width"], "input.width", _LARGEST_SIDE),
-            "mean": as_three_numbers(pixels.get("mean", (0, 0, 0)), "input.mean"),
-            "std": as_three_numbers(pixels.get("std", (1, 1, 1)), "input.std"),
-        }
-    )
-    if min(network_input.std) <= 0:
-        raise ValueError(f"input.std is {network_input.std}, expected three positive numbers")
-    for name, allowed in (("layout", ("NHWC", "NCHW")), ("dtype", ("uint8", "float32")), ("channels", ("RGB", "BGR"))):
-        if getattr(network_input, name) not in allowed:
-            raise ValueError(f"input.{name} is {getattr(network_input, name)!r:.60}, expected one of {allowed}")
-    if network_input.dtype == "uint8" and network_input.layout != "NHWC":
-        raise ValueError("a uint8 input must have layout NHWC")
-    return network_input
-
-
-def _parse_taps(raw: Mapping[str, Any]) -> dict[str, Tap]:
-    return {as_text(name, "a tap's name"): _parse_tap(name, tap) for name, tap in raw.items()}
-
-
-def _parse_tap(name: str, raw: Mapping[str, Any]) -> Tap:
-    shape = tuple(as_size(value, f"taps.{name}.shape", _LARGEST_TAP) for value in raw["shape"])
-    if math.prod(shape) > _LARGEST_TAP:
-        raise ValueError(f"taps.{name}.shape is {list(shape)}, expected at most {_LARGEST_TAP:,} values")
-    return Tap(as_text(raw["tensor"], f"taps.{name}.tensor"), shape)
-
-
-def _parse_fidelity(raw: Mapping[str, Any]) -> Fidelity:
-    return Fidelity(
-        backend=str(raw["backend"]),
-        n=as_size(raw["n"], "n", _LARGEST_TAP),
-        top1=as_number(raw["top1"], "top1"),
-        counts=as_numbers(raw["counts"], "counts"),
-        tap_errors=as_numbers(raw["tap_errors"], "tap_errors"),
-        files=as_strings(raw["files"]),
-    )
-
-
-def _parse_settings(raw: Mapping[str, Any]) -> dict[str, float | str]:
-    words: dict[str, float | str] = {name: str(value) for name, value in raw.items() if name in _WORDS}
-    return words | as_numbers({name: value for name, value in raw.items() if name not in words}, "settings")
 
 
 def _shapes(taps: Mapping[str, Tap]) -> dict[str, tuple[int, ...]]:

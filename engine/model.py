@@ -22,10 +22,8 @@ from pc_engine.manifest import (
     SIGNATURE_SETTING,
     SIGNATURES_FILE,
     Manifest,
-    file_sha256,
-    read_manifest,
-    write_manifest,
 )
+from pc_engine.manifest_file import file_sha256, read_manifest, write_manifest
 from pc_engine.modes import MODES, FittedParts, Mode, Part
 from pc_engine.modes.p2c import heat_name
 from pc_engine.signatures import check_signatures, load_signatures

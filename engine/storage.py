@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.errors import UsageError
-from pc_engine.manifest import file_sha256
+from pc_engine.manifest_file import file_sha256
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _UNFINISHED = "unfinished-"

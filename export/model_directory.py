@@ -18,7 +18,8 @@ from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS
 from pc_engine.export.vgg import ARCHITECTURES, COUNT_FEATURES, VggSpec, build_vgg, vgg_input, vgg_taps
 from pc_engine.export.weights import read_weights
-from pc_engine.manifest import NETWORK_FILE, Manifest, Tap, write_manifest
+from pc_engine.manifest import NETWORK_FILE, Manifest, Tap
+from pc_engine.manifest_file import write_manifest
 from pc_engine.out_folder import check_vacant
 
 

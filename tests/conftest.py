@@ -27,15 +27,8 @@ from PIL import Image
 
 from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.machine import adds_bytes_exactly
-from pc_engine.manifest import (
-    COUNTER_FILE,
-    NETWORK_FILE,
-    SIGNATURES_FILE,
-    Manifest,
-    NetworkInput,
-    Tap,
-    write_manifest,
-)
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, NetworkInput, Tap
+from pc_engine.manifest_file import write_manifest
 from pc_engine.signatures import SignatureDictionary
 
 # Children of a shell in the background ignore Ctrl-C, which tests send to processes of their own: these inherit it.

@@ -24,14 +24,8 @@ from pc_engine.fitting.counter import fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
-from pc_engine.manifest import (
-    COUNTER_FILE,
-    NETWORK_FILE,
-    SIGNATURES_FILE,
-    Manifest,
-    NetworkInput,
-    write_manifest,
-)
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, NetworkInput
+from pc_engine.manifest_file import write_manifest
 from pc_engine.out_folder import check_vacant, make_folder
 
 #: Name of the class that an empty scene belongs to, after all others.

@@ -27,7 +27,8 @@ from pc_engine.export import import_classifier
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.from_images import counter_from_images, features_from_images, signatures_from_images
 from pc_engine.image_resize import HostResizer
-from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, write_manifest
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE
+from pc_engine.manifest_file import write_manifest
 from pc_engine.modes import MODES
 
 CELLS = [(1, 1), (5, 2), (2, 6), (6, 6), (4, 4)]

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from pc_engine.backbone import IMAGE
 from pc_engine.errors import ManifestError, ModelError
 from pc_engine.graph import input_tensor, load_graph, open_graph, prepare_graph
-from pc_engine.manifest import Manifest, NetworkInput, Tap, file_sha256
+from pc_engine.manifest import Manifest, NetworkInput, Tap
+from pc_engine.manifest_file import file_sha256
 
 MODELS = Path(os.environ.get("PC_ENGINE_TEST_DATA", Path(__file__).parents[3] / "shared/data")).parent / "models"
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)

@@ -12,7 +12,8 @@ from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import BackendError
 from pc_engine.graph import cut_graph, open_graph
 from pc_engine.graph_half import cast_to_half
-from pc_engine.manifest import NetworkInput, Tap, read_manifest
+from pc_engine.manifest import NetworkInput, Tap
+from pc_engine.manifest_file import read_manifest
 
 
 def halved(model):

@@ -15,7 +15,7 @@ from pc_engine.errors import BackendError
 from pc_engine.export.quantise import quantise_network
 from pc_engine.graph import open_graph
 from pc_engine.graph_signed import make_signed
-from pc_engine.manifest import read_manifest
+from pc_engine.manifest_file import read_manifest
 
 
 def signed(model):

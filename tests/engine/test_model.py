@@ -22,9 +22,8 @@ from pc_engine.manifest import (
     Manifest,
     QuantisedNetwork,
     Tap,
-    read_manifest,
-    write_manifest,
 )
+from pc_engine.manifest_file import read_manifest, write_manifest
 from pc_engine.model import write_model
 from pc_engine.modes import MODES
 from pc_engine.signatures import SignatureDictionary

@@ -13,7 +13,8 @@ from pc_engine.export import Cooccurrence, import_classifier
 from pc_engine.export.quantise import quantise_network
 from pc_engine.fidelity import compare_with_fp32
 from pc_engine.fitting.from_images import counter_from_images, signature_taps, signatures_from_images, store_parts
-from pc_engine.manifest import QUANTISED_FILES, NetworkInput, write_manifest
+from pc_engine.manifest import QUANTISED_FILES, NetworkInput
+from pc_engine.manifest_file import write_manifest
 from pc_engine.model import write_model
 
 FAST = {"backend": "onnxruntime", "precision": "fp32"}

@@ -14,7 +14,8 @@ from PIL import Image
 from pc_engine import Engine, Result
 from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.export import import_classifier
-from pc_engine.manifest import COUNTER_FILE, Manifest, NetworkInput, write_manifest
+from pc_engine.manifest import COUNTER_FILE, Manifest, NetworkInput
+from pc_engine.manifest_file import write_manifest
 from pc_engine.overlay import write_overlay
 
 # Pixels of a cell, and rows and columns of the two networks' grids.

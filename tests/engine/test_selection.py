@@ -15,14 +15,8 @@ from pc_engine.backends import BACKENDS, OnnxRuntimeBackend
 from pc_engine.candidates import TOLERANCE, exact_difference, probe_images, tap_difference
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, ModelError, UsageError
-from pc_engine.manifest import (
-    NETWORK_FILE,
-    QUANTISED_FILES,
-    Fidelity,
-    QuantisedNetwork,
-    read_manifest,
-    write_manifest,
-)
+from pc_engine.manifest import NETWORK_FILE, QUANTISED_FILES, Fidelity, QuantisedNetwork
+from pc_engine.manifest_file import read_manifest, write_manifest
 from pc_engine.model import load_model
 from pc_engine.selection import Selection, open_backbone, select
 from pc_engine.storage import cache_directory

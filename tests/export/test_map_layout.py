@@ -8,7 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.export import import_classifier
 from pc_engine.export.map_layout import has_channels_last, with_channels_first
-from pc_engine.manifest import NetworkInput, read_manifest
+from pc_engine.manifest import NetworkInput
+from pc_engine.manifest_file import read_manifest
 
 
 def network(head="mean"):

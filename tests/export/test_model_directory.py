@@ -15,7 +15,8 @@ from pc_engine.export import Cooccurrence, build_vgg, export_vgg, write_model_di
 from pc_engine.export.model_directory import check_network, find_architecture
 from pc_engine.export.vgg import COUNT_FEATURES, IMAGENET_MEAN, IMAGENET_STD, vgg_input, vgg_taps
 from pc_engine.graph import open_graph
-from pc_engine.manifest import Manifest, file_sha256, read_manifest
+from pc_engine.manifest import Manifest
+from pc_engine.manifest_file import file_sha256, read_manifest
 
 
 @pytest.fixture

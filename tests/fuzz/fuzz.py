@@ -54,7 +54,8 @@ from pc_engine.export.weight_files import read_safetensors
 from pc_engine.fitted_images import FittedImages
 from pc_engine.graph import open_graph, parse_graph
 from pc_engine.heif import HeifFormat, is_read
-from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, read_manifest
+from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE
+from pc_engine.manifest_file import read_manifest
 from pc_engine.modes import settings_for
 from pc_engine.report import write_report
 from pc_engine.result import Result

@@ -20,7 +20,8 @@ from pc_engine.bench.lego.train import IGNORED, Lesson, TrainSettings, bf16_is_f
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.counter import check_counter, load_counter
 from pc_engine.errors import MissingPackageError, UsageError
-from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, read_manifest
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE
+from pc_engine.manifest_file import read_manifest
 from pc_engine.model import load_model
 from pc_engine.modes import MODES, settings_for
 from pc_engine.signatures import check_signatures, load_signatures

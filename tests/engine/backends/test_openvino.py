@@ -17,7 +17,8 @@ from pc_engine.backends.openvino import OpenVinoBackend
 from pc_engine.candidates import TOLERANCE, probe_images, tap_difference
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, UsageError
-from pc_engine.manifest import NETWORK_FILE, write_manifest
+from pc_engine.manifest import NETWORK_FILE
+from pc_engine.manifest_file import write_manifest
 from pc_engine.model import load_model
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this platform")
@@ -118,7 +119,6 @@ from pathlib import Path
 from pc_engine.backends.openvino import OpenVinoBackend
 from pc_engine.candidates import probe_images
 from pc_engine.engine import network_request
-from pc_engine.manifest import NETWORK_FILE, write_manifest
 from pc_engine.model import load_model
 network = OpenVinoBackend().compile(network_request(load_model(Path(sys.argv[1])), ("gap",), batch_size=4))
 sys.setswitchinterval(1e-6)

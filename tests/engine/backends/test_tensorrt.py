@@ -23,7 +23,7 @@ from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, UsageError
 from pc_engine.export.quantise import quantise_network
-from pc_engine.manifest import file_sha256, read_manifest
+from pc_engine.manifest_file import file_sha256, read_manifest
 from pc_engine.model import load_model
 from pc_engine.selection import open_backbone
 from pc_engine.storage import cache_directory

@@ -6,7 +6,8 @@ import onnx
 import pytest
 
 from pc_engine import load_model, selection
-from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, QUANTISED_FILES, file_sha256, read_manifest
+from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, QUANTISED_FILES
+from pc_engine.manifest_file import file_sha256, read_manifest
 
 INT8 = QUANTISED_FILES["int8"]
 

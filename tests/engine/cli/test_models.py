@@ -5,7 +5,8 @@ import onnx
 import pytest
 
 from pc_engine.catalogue import installed_directory
-from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, read_manifest
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE
+from pc_engine.manifest_file import read_manifest
 
 
 def test_models_lists_embedded_installed_and_fetchable(pc_engine, make_model):
