@@ -8,7 +8,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, shape_inference
 
-#: Tensors up to this many elements may hold a shape that inference needs to read; larger ones are weights.
+#: Axes of maps in a graph: images, maps, rows, columns.
+MAP_RANK = 4
+
+# Tensors up to this many elements may hold a shape that inference needs to read; larger ones are weights.
 _LARGEST_SHAPE_OPERAND = 1024
 
 

@@ -28,8 +28,9 @@ REQUIRED_TAPS = ("conv_last", "logits")
 EVIDENCE = "evidence"
 #: The maps that the classifier's head reads, in a network where these are not ``conv_last``.
 MAPS_OF_HEAD = "conv_top"
-#: Axes of the taps that the modes read, beside the batch: maps by rows by columns, one value a class, one a map.
-_RANKS = {"conv_last": 3, "conv_prev": 3, "logits": 1, EVIDENCE: 1}
+# Axes of the taps that the modes read, beside the batch: maps by rows by columns, one value a class, one a map.
+_MAP_RANK = 3
+_RANKS = {"conv_last": _MAP_RANK, "conv_prev": _MAP_RANK, "logits": 1, EVIDENCE: 1}
 #: Where P2C takes its signatures from, and on which heat of the class combined points.
 SIGNATURE_SETTING, HEAT_SETTING = "p2c.signature", "combined.heat"
 #: The class that means "no object", where the network has one.
@@ -42,6 +43,11 @@ class Tap:
 
     tensor: str
     shape: tuple[int, ...]
+
+    @property
+    def is_maps(self) -> bool:
+        """Whether it has the axes of maps: maps by rows by columns."""
+        return len(self.shape) == _MAP_RANK
 
 
 @dataclass(frozen=True)
@@ -202,11 +208,11 @@ class Manifest:
                         f"export the network again, or remove the setting."
                     )
             return
-        values, maps = self.taps[EVIDENCE].shape, self.taps[self.evidence_maps].shape
-        if len(maps) != _RANKS["conv_last"] or values != maps[:1]:
+        values, maps = self.taps[EVIDENCE].shape, self.taps[self.evidence_maps]
+        if not maps.is_maps or values != maps.shape[:1]:
             raise ManifestError(
                 f"The manifest of '{self.name}' gives the tap '{EVIDENCE}' the shape {list(values)} and the maps that "
-                f"it speaks of, '{self.evidence_maps}', the shape {list(maps)}, expected one value a map."
+                f"it speaks of, '{self.evidence_maps}', the shape {list(maps.shape)}, expected one value a map."
             )
 
     @property

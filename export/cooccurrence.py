@@ -29,7 +29,6 @@ from pc_engine.graph_names import names_of
 
 #: The first with Sign.
 OLDEST_OPSET = 9
-_MAP_RANK = 4  # images, maps, rows, columns
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def append_cooccurrence(
     known = graph_shapes.infer(model) if known is None else known
     shape = (known.get(wanted.tap, graph_shapes.UNKNOWN).shape or ())[1:]
     sizes = tuple(size for size in shape if isinstance(size, int))
-    if len(sizes) != _MAP_RANK - 1 or len(shape) != len(sizes):
+    if len(sizes) != graph_shapes.MAP_RANK - 1 or len(shape) != len(sizes):
         found = f"has shape {shape}" if wanted.tap in taken else "is not there"
         raise ManifestError(
             f"Co-occurrence is of maps, channels by height by width, and the tap '{wanted.tap}' {found}: name a tap of "

@@ -36,9 +36,7 @@ BACKWARD_SETTINGS = {"p2c.top_evidence": 20.0}
 # Operators that keep the order of the logits: what they normalise are the logits.
 _NORMALISING = ("LogSoftmax", "Softmax")
 _LINEAR = ("Conv", "Gemm", "MatMul")
-# Without the axis of the batch.
-_MAP_RANK = 3
-_VECTOR_RANK = 1
+_VECTOR_RANK = 2  # images, values
 _OLDEST_OPSET = 9  # the first with Sign
 _BIAS_OPTIONAL = 11  # the first in which Gemm needs no bias
 
@@ -240,7 +238,7 @@ class _Backward:
             if node.op_type not in (*RESHAPING, *PASSING) or node.op_type == "Cast":
                 return None
             tensor = self._head.data(node)
-        return tensor if len(self._head.shape(tensor)) == _MAP_RANK else None
+        return tensor if len(self._head.shape(tensor)) == graph_shapes.MAP_RANK - 1 else None
 
     def _weights(self, layer: onnx.NodeProto) -> str:
         """Return a layer's weights. Levels are read anew, lest a backend that fuses the forward ones with it cannot."""
@@ -279,7 +277,7 @@ class _Backward:
             plain = kernel == whole and not any(attribute(node, "pads", [0]))
             plain = plain and attribute(node, "group", 1) == 1 and set(attribute(node, "strides", [1])) == {1}
         else:
-            plain = len(self._head.shape(node.input[0])) == _VECTOR_RANK
+            plain = len(self._head.shape(node.input[0])) == _VECTOR_RANK - 1
             plain = plain and attribute(node, "alpha", 1.0) == 1 and not attribute(node, "transA", 0)
         if not (weights_known and plain):
             raise self._head.cannot(node)

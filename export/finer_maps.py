@@ -77,7 +77,9 @@ def _deepest_first(graph: onnx.GraphProto, last: str) -> Iterator[str]:
 
 def _map_shape(value: graph_shapes.Value | None, pixels: NetworkInput) -> tuple[int, int, int] | None:
     """Return channels, height and width of maps in float32 with the proportions of the images; None of all else."""
-    if value is None or value.type != onnx.TensorProto.FLOAT or value.shape is None or len(value.shape) != 4:
+    if value is None or value.type != onnx.TensorProto.FLOAT or value.shape is None:
+        return None
+    if len(value.shape) != graph_shapes.MAP_RANK:
         return None
     channels, height, width = value.shape[1:]
     if not (isinstance(channels, int) and isinstance(height, int) and isinstance(width, int)):

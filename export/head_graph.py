@@ -28,7 +28,6 @@ _POOLING = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", *_RE
 # What makes maps with their channels first, and what puts values elsewhere or mixes them otherwise.
 _MAKING_MAPS = (*_POOLING, "Conv", "ConvTranspose", "Concat", "Resize", "Upsample")
 _REARRANGING = (*RESHAPING, "Gemm", "MatMul", "Transpose", "Einsum", "Gather", "GatherND", "If", "Loop", "Scan")
-_MAP_RANK = 4  # images, maps, rows, columns
 
 
 class HeadGraph:
@@ -124,7 +123,7 @@ class HeadGraph:
 
     def pools(self, node: onnx.NodeProto) -> bool:
         """Whether a node pools maps, over all cells or over windows of them."""
-        if node.op_type not in _POOLING or len(self.shape(node.input[0])) != _MAP_RANK - 1:
+        if node.op_type not in _POOLING or len(self.shape(node.input[0])) != graph_shapes.MAP_RANK - 1:
             return False
         return node.op_type not in _REDUCING or self._reduced_maps(node) is not None
 
@@ -149,7 +148,7 @@ class HeadGraph:
     def _is_maps(self, tensor: str) -> bool:
         """Whether a tensor holds maps (N, C, H, W) of more than one cell, which no pooling gave."""
         shape = self._known.get(tensor, graph_shapes.UNKNOWN).shape or ()
-        if len(shape) != _MAP_RANK or shape[2:] == (1, 1):
+        if len(shape) != graph_shapes.MAP_RANK or shape[2:] == (1, 1):
             return False
         node = self.producer(tensor)
         return node.op_type not in (*_POOLING, *PASSING, "Transpose") and self._comes_from_maps(tensor)

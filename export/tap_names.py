@@ -19,7 +19,6 @@ GRID_TAPS = ("conv_last", "conv_prev")
 
 # Tensors of a kind that an error names.
 _SHOWN = 4
-_MAP_RANK = 4
 
 
 def find_taps(
@@ -80,7 +79,7 @@ def maps_before(model: onnx.ModelProto, maps: str, known: Mapping[str, graph_sha
 
 def _has_cells(shape: Sequence[int | str | None] | None) -> bool:
     """Whether a shape is that of maps of more than one cell."""
-    return shape is not None and len(shape) == _MAP_RANK and tuple(shape[2:]) != (1, 1)
+    return shape is not None and len(shape) == graph_shapes.MAP_RANK and tuple(shape[2:]) != (1, 1)
 
 
 def _find_tensor(model: onnx.ModelProto, tap: str, wanted: str, path: Path) -> str:

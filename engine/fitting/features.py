@@ -10,17 +10,14 @@ from pc_engine.errors import DataError, ModelError
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.manifest import Manifest
 
-# Axes of maps: (C, H, W).
-_MAP_RANK = 3
-
 
 def map_widths(manifest: Manifest) -> dict[str, int]:
     """Return the width of a map in cells, by the names of those count features that are maps, (C, H, W).
 
     Three axes may be others, such as (H, W, C): the shape of a map is that of the picture, to less than a cell.
     """
-    shapes = {name: manifest.taps[name].shape for name in manifest.count_features}
-    maps = {name: shape for name, shape in shapes.items() if len(shape) == _MAP_RANK}
+    taps = {name: manifest.taps[name] for name in manifest.count_features}
+    maps = {name: tap.shape for name, tap in taps.items() if tap.is_maps}
     rows_per_column = manifest.input.height / manifest.input.width
     return {name: width for name, (_, height, width) in maps.items() if abs(height - width * rows_per_column) < 1}
 

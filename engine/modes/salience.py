@@ -16,13 +16,11 @@ from pc_engine.modes.outcome import split_bad_heat
 SALIENT_SETTING, CLASS_HEAT_SETTING = "c2p.heat", "p2c.heat"
 #: Multiple of a heatmap's mean that is subtracted before clamping at 0.
 MEAN_FACTOR = 1.0
-# Of one image: maps by rows by columns.
-_MAP_RANK = 3
 
 
 def map_taps(manifest: Manifest) -> list[str]:
     """Return the taps whose heat can be asked for: those that are maps."""
-    return [name for name, tap in manifest.taps.items() if len(tap.shape) == _MAP_RANK]
+    return [name for name, tap in manifest.taps.items() if tap.is_maps]
 
 
 def heat_taps(manifest: Manifest, setting: str, usual: str) -> tuple[str, ...]:
