@@ -24,8 +24,8 @@ from pc_engine import graph_shapes
 from pc_engine.errors import ModelError
 from pc_engine.export.derivatives import Branch, Derivatives
 from pc_engine.export.head_graph import PASSING, RESHAPING, HeadGraph
+from pc_engine.export.node_attributes import attribute
 from pc_engine.export.node_writer import NodeWriter
-from pc_engine.export.weight_rounding import attribute
 from pc_engine.graph import opset_of
 from pc_engine.manifest import EVIDENCE
 

@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 from pc_engine import graph_shapes
 from pc_engine.errors import ModelError
 from pc_engine.export.map_layout import TO_FIRST, TO_LAST, has_channels_last
+from pc_engine.export.node_attributes import attribute
 from pc_engine.export.node_writer import NodeWriter
-from pc_engine.export.weight_rounding import attribute
 from pc_engine.graph_names import reads
 from pc_engine.graph_pruning import part_behind
 

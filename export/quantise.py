@@ -31,8 +31,9 @@ from pc_engine.errors import ModelError, first_line
 from pc_engine.export.activations import RANGE_IMAGES, Advance, choose_ranges, measure_activations
 from pc_engine.export.evidence import append_evidence
 from pc_engine.export.model_directory import check_network
+from pc_engine.export.node_attributes import attribute
 from pc_engine.export.run_shapes import known_shapes
-from pc_engine.export.weight_rounding import BIAS, WEIGHTED, InputCovariances, attribute, round_weights
+from pc_engine.export.weight_rounding import BIAS, WEIGHTED, InputCovariances, round_weights
 from pc_engine.graph import load_graph, open_graph, opset_of
 from pc_engine.graph_names import fresh_name, names_of, reads
 from pc_engine.graph_pruning import prune

@@ -13,8 +13,8 @@ import onnx
 from onnx import helper
 
 from pc_engine import graph_shapes
+from pc_engine.export.node_attributes import attribute
 from pc_engine.export.run_shapes import run_for
-from pc_engine.export.weight_rounding import attribute
 from pc_engine.manifest import NetworkInput
 
 _IMAGES = 2

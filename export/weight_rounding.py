@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 from threadpoolctl import ThreadpoolController
 
 from pc_engine.export.activations import Activation
+from pc_engine.export.node_attributes import attribute
 from pc_engine.graph_names import fresh_name, names_of
 
 #: Operators with weights.
@@ -38,11 +39,6 @@ _CHUNK = 1 << 18  # weights worked on at once: what a core's cache holds
 # Added to each variance, in shares of their mean: with few images some directions seem never to vary.
 _DAMPING = 0.05
 _SAME = 1e-6
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """Return an attribute of a node, or ``default`` where it has none of that name."""
-    return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
 
 
 class InputCovariances:
