@@ -165,14 +165,11 @@ class Subjects:
         return self._known[name]
 
 
-def networks(
-    job: Job, subject: Subject, open_network: Callable[[CompileRequest, str], Backbone] | None = None
-) -> Iterator[tuple[Row, Backbone | None]]:
+def networks(job: Job, subject: Subject) -> Iterator[tuple[Row, Backbone | None]]:
     """Yield every backend and precision that the job asks for, opened, or with the reason why it is not.
 
-    A network is closed when the next is asked for. ``open_network`` compiles a request on the backend of a name.
+    A network is closed when the next is asked for.
     """
-    compile_on = open_network or (lambda request, name: BACKENDS[name].compile(request))
     for name, backend in BACKENDS.items():
         if "cuda" not in backend.devices or (job.backends and name not in job.backends):
             continue
@@ -186,7 +183,7 @@ def networks(
                 continue
             row = {**about, "precision": precision}
             try:
-                network = compile_on(subject.request().at(precision), name)
+                network = backend.compile(subject.request().at(precision))
             except PcEngineError as error:
                 yield {**row, "reason": str(error)}, None
                 continue
