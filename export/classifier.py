@@ -122,16 +122,7 @@ def import_classifier(
         model = _read(onnx_path, report)
         tensors = find_taps(model, onnx_path, taps, count_features or ())
         pixels = complete_input(model, tensors, pixels)
-        logits = _before_softmax(model, tensors["logits"])
-        if logits != tensors["logits"]:
-            report(
-                f"The tap 'logits' names probabilities: what their softmax takes is used in their place ('{logits}')."
-            )
-            tensors = {**tensors, "logits": logits}
-        tensors = with_channels_first(model, tensors, report)
-        free_batch(model, tensors.values(), pixels)
-        model = cut_graph(model, name, pixels, tensors)
-        _flatten_logits(model)
+        model = _prepared(model, name, pixels, tensors, report)
         pixels = NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std)
         model, settings = _with_evidence(model, name, pixels, tensors, background_class, report)
         if background_class >= 0:
@@ -148,21 +139,12 @@ def import_classifier(
         known = known_shapes(model, pixels) if cooccurrences else {}
         for wanted in cooccurrences:
             append_cooccurrence(model, wanted, known)
-        shapes = _shapes(model, name, pixels)
-        for tap in GRID_TAPS:
-            if len(shapes.get(tap, (0, 0, 0))) != 3:
-                raise ManifestError(f"The tap '{tap}' has shape {shapes[tap]}, expected channels, height, width.")
-        if len(shapes["logits"]) != 1:
-            raise ManifestError(f"The tap 'logits' has shape {shapes['logits']}, expected one value per class.")
-        if background_class >= shapes["logits"][0]:
-            raise ManifestError(
-                f"The background class is {background_class}, but the logits have {shapes['logits'][0]} values, "
-                f"numbered from 0."
-            )
+        given = {tap: Tap(tap, shape) for tap, shape in _shapes(model, name, pixels).items()}
+        _check_taps(given, background_class)
         manifest = Manifest(
             name=name,
             input=pixels,
-            taps={tap: Tap(tap, shape) for tap, shape in shapes.items()},
+            taps=given,
             count_features=(*count_features, *(wanted.name for wanted in cooccurrences)),
             classes=tuple(classes),
             licence=licence,
@@ -171,9 +153,45 @@ def import_classifier(
         )
         c2p_taps(manifest)  # which looks for those of the heat
         for value in model.graph.output:
-            declared: list[str | int | None] = [BATCH, *shapes[value.name]]
+            declared: list[str | int | None] = [BATCH, *given[value.name].shape]
             value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, declared))
         return write_model_directory(model, manifest, out_dir)
+
+
+def _prepared(
+    model: onnx.ModelProto,
+    name: str,
+    pixels: NetworkInput,
+    tensors: Mapping[str, str],
+    report: Callable[[str], None],
+) -> onnx.ModelProto:
+    """Return the network from uint8 pixels to its taps, called by their names, as the modes read them.
+
+    Maps have their channels first then, and logits are one value a class, before any softmax.
+    """
+    logits = _before_softmax(model, tensors["logits"])
+    if logits != tensors["logits"]:
+        report(f"The tap 'logits' names probabilities: what their softmax takes is used in their place ('{logits}').")
+        tensors = {**tensors, "logits": logits}
+    tensors = with_channels_first(model, tensors, report)
+    free_batch(model, tensors.values(), pixels)
+    model = cut_graph(model, name, pixels, tensors)
+    _flatten_logits(model)
+    return model
+
+
+def _check_taps(taps: Mapping[str, Tap], background_class: int) -> None:
+    """Raise ManifestError where a tap has another form than its name says, or no logit is the background's."""
+    for tap in GRID_TAPS:
+        if tap in taps and not taps[tap].is_maps:
+            raise ManifestError(f"The tap '{tap}' has shape {taps[tap].shape}, expected channels, height, width.")
+    logits = taps["logits"].shape
+    if len(logits) != 1:
+        raise ManifestError(f"The tap 'logits' has shape {logits}, expected one value per class.")
+    if background_class >= logits[0]:
+        raise ManifestError(
+            f"The background class is {background_class}, but the logits have {logits[0]} values, numbered from 0."
+        )
 
 
 def _before_softmax(model: onnx.ModelProto, tensor: str) -> str:
