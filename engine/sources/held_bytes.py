@@ -39,7 +39,7 @@ class HeldBytes:
         return SourceImage(name, _ReadOnce(data, again, self))
 
     def add(self, size: int) -> None:
-        """Make the allowance larger, as when bytes are let go of."""
+        """Make what is left of the allowance larger, as when bytes are let go of; a negative ``size`` takes of it."""
         with self._lock:
             self._left += size
 
