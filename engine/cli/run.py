@@ -241,22 +241,23 @@ def _shared_engine(
     say: Callable[[str], None],
     processes: int | None,
     ray: Mapping[str, Any],
-    options: Mapping[str, Any],
+    asked: Mapping[str, Any],
 ) -> SharedEngine:
+    """Return what has the images done by several processes, or by Ray; ``asked`` are the options of each `Engine`."""
     # Here, as most runs have no use for it.
     from pc_engine.distributed.shared_engine import SharedRun
 
     overlays: dict[str, Any] = {}
     if pictures is not None:
         overlays = {"overlays": pictures.folder, "first_overlay": pictures.first, "overlay_step": pictures.step}
-    run = SharedRun(rows.share(), sources, report=say, **overlays)
+    shared = SharedRun(rows.share(), sources, report=say, **overlays)
     if processes is not None:
         from pc_engine.distributed.process_engine import ProcessEngine
 
-        return ProcessEngine(run, processes=processes, **options)
+        return ProcessEngine(shared, processes=processes, **asked)
     from pc_engine.distributed.ray_engine import RayEngine
 
-    return RayEngine(run, **ray, **options)
+    return RayEngine(shared, **ray, **asked)
 
 
 def _run_here(
@@ -267,6 +268,7 @@ def _run_here(
     shown: ShownRows,
     tracker: Tracker,
 ) -> None:
+    """Do the images in this process, and write the row and the picture of each."""
     numbers = count() if pictures is None else count(pictures.first, pictures.step)
     for number, result in zip(numbers, engine.run_paths(images), strict=False):
         with engine.clock.measure("write"):
@@ -292,7 +294,7 @@ def _count_in_background(
     if rows is not None:
         tracker.advance(rows.before)
 
-    def count() -> None:
+    def count_all() -> None:
         with contextlib.suppress(PcEngineError):
             total = count_images(sources, without=overlays, which=None if rows is None else rows.holds)
             if total is not None:
@@ -300,7 +302,7 @@ def _count_in_background(
                 if rows is not None:
                     rows.set_total(total)
 
-    threading.Thread(target=count, daemon=True).start()
+    threading.Thread(target=count_all, daemon=True).start()
 
 
 def _summary(engine: Engine | SharedEngine, rows: RunDirectory | None, shown: Tally, seconds: float) -> dict[str, Any]:
