@@ -156,10 +156,6 @@ class _Cupy(ModuleType):
             using_allocator=lambda _: contextlib.nullcontext(),
         )
         self.get_default_memory_pool = self.get_default_pinned_memory_pool = lambda: pool
-        rng = np.random.default_rng(0)
-        self.random = SimpleNamespace(
-            standard_normal=lambda n, dtype: rng.standard_normal(n, dtype=dtype).view(DeviceArray)
-        )
 
     def empty(self, shape: Any, dtype: Any = float) -> DeviceArray:
         made = np.empty(shape, dtype)
