@@ -36,7 +36,8 @@ def l2_normalise(features: Array) -> Array:
     rows = features.reshape(len(features), -1).astype(xp.promote_types(features.dtype, xp.float32), copy=False)
     greatest = xp.maximum(rows.max(axis=1), -rows.min(axis=1))[:, None]
     rows = rows / xp.where(greatest == 0, 1, greatest).astype(rows.dtype)
-    norm = xp.sqrt(rows[:, None, :] @ rows[:, :, None])[:, :, 0]
+    # No product of matrices: how cuBLAS rounds may depend on the batch.
+    norm = xp.sqrt((rows * rows).sum(axis=1, keepdims=True))
     rows /= xp.where(norm == 0, 1, norm).astype(rows.dtype)
     return rows.astype(features.dtype, copy=False).reshape(features.shape)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
 
@@ -22,8 +24,8 @@ def unit_products(rows: Array, weights: Array) -> Array:
     Returns
     -------
     Array
-        (N, L), float32: 0 for an all-zero row, NaN for one whose norm overflows in float32. On the host an image's
-        products are the same to the last bit in any batch.
+        (N, L), float32: 0 for an all-zero row, NaN for one whose norm overflows in float32. An image's products are the
+        same to the last bit in any batch.
 
     Raises
     ------
@@ -36,20 +38,21 @@ def unit_products(rows: Array, weights: Array) -> Array:
             f"unit_products needs floating-point rows (N, D) and float32 weights (L, D), and got {rows.dtype} "
             f"{rows.shape} and {weights.dtype} {weights.shape}."
         )
-    xp = get_array_module(rows)
-    device, suffix = device_of(rows), kernel_suffix([rows])
-    if device is not None and len(weights) > _MOST_VECTORS:
+    xp, device = get_array_module(rows), device_of(rows)
+    if device is None:
+        rows = rows.astype(xp.float32, copy=False)
+        return _row_products(rows, weights) / row_norms(rows)[:, None]
+    if kernel_suffix([rows]) not in ("f16", "f32"):
+        rows = rows.astype(xp.float32)
+    if len(weights) > _MOST_VECTORS:
         # cuBLAS would do it in one go, but how it rounds may depend on the batch.
         some = [weights[first : first + _MOST_VECTORS] for first in range(0, len(weights), _MOST_VECTORS)]
         return xp.concatenate([unit_products(rows, vectors) for vectors in some], axis=1)
-    if device is None or suffix not in ("f16", "f32"):
-        rows = rows.astype(xp.float32, copy=False)
-        return _row_products(rows, weights) / row_norms(rows)[:, None]
     products = xp.empty((len(rows), len(weights)), xp.float32)
     device.launch(
         Launch(
             source="unit_products",
-            kernel=f"unit_products_{suffix}",
+            kernel=f"unit_products_{kernel_suffix([rows])}",
             blocks=len(rows),
             threads=device.threads("unit_products", rows.shape[1]),
             arguments=(
@@ -62,29 +65,23 @@ def unit_products(rows: Array, weights: Array) -> Array:
     return products
 
 
-def row_norms(rows: Array) -> Array:
-    """Return the Euclidean norm of each row of a float32 matrix, (N, D) to (N,); 1 for an all-zero row.
+def row_norms(rows: np.ndarray) -> np.ndarray:
+    """Return the Euclidean norm of each row of a float32 matrix on the host, (N, D) to (N,); 1 for an all-zero row.
 
     NaN where it overflows, so that nothing is divided by infinity and taken for zero.
     """
-    xp = get_array_module(rows)
-    # Row by row on the host: over a whole matrix a row's sum would depend on how many there are.
-    on_host = xp.__name__ == "numpy"
-    squares = xp.array([row @ row for row in rows], xp.float32) if on_host else xp.einsum("nd,nd->n", rows, rows)
-    norms = xp.sqrt(squares)
-    return xp.where(norms == 0, xp.float32(1), xp.where(xp.isinf(norms), xp.float32(xp.nan), norms))
+    # Row by row: over a whole matrix a row's sum would depend on how many there are.
+    norms = np.sqrt(np.array([row @ row for row in rows], np.float32))
+    return np.where(norms == 0, np.float32(1), np.where(np.isinf(norms), np.float32(np.nan), norms))
 
 
-def _row_products(rows: Array, weights: Array) -> Array:
+def _row_products(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return ``rows @ weights.T``, each row as exactly as in any other batch."""
-    xp = get_array_module(rows)
-    if xp.__name__ != "numpy":
-        return rows @ weights.T
     # Row by row: how a product of matrices rounds depends on how many rows there are, with AVX-512 for any number.
-    products = xp.empty((len(rows), len(weights)), xp.float32)
+    products = np.empty((len(rows), len(weights)), np.float32)
     # What overflows is seen by its norm. And OpenBLAS was seen once, with AVX-512, to raise the flag of an invalid
     # operation for finite rows with finite products: it computes on more lanes than a short row has.
-    with xp.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         for row, product in zip(rows, products, strict=True):
-            xp.dot(weights, row, out=product)
+            np.dot(weights, row, out=product)
     return products
