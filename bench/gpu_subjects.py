@@ -22,10 +22,10 @@ from pc_engine.bench.photos import is_random, photos_of, readable_photos
 from pc_engine.bench.random_parts import with_random_parts
 from pc_engine.candidates import probe_images
 from pc_engine.catalogue import find_model, installed_directory
+from pc_engine.engine import network_request
 from pc_engine.errors import PcEngineError
 from pc_engine.export.model_directory import export_vgg
 from pc_engine.export.vgg import ARCHITECTURES
-from pc_engine.machine import usable_cores
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.model import Model, load_model
 from pc_engine.modes import MODES
@@ -121,15 +121,8 @@ class Subject:
 
     def request(self) -> CompileRequest:
         """Return the request to compile the network with all of its taps for the job's device, at fp32."""
-        return CompileRequest(
-            network=self.loaded.network,
-            manifest=self.loaded.manifest,
-            taps=tuple(self.loaded.manifest.taps),
-            precision="fp32",
-            batch_size=self.job.batch_size,
-            threads=usable_cores(),
-            device=self.job.meter.name,
-        )
+        model, job = self.loaded, self.job
+        return network_request(model, tuple(model.manifest.taps), batch_size=job.batch_size, device=job.meter.name)
 
 
 class Subjects:

@@ -32,6 +32,7 @@ from pc_engine.pipeline import BatchLimit, StageClock, TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.selection import check_backend, check_precision, open_backbone
 from pc_engine.sources import SourceImage, as_source_image, iter_images
+from pc_engine.tensor_reach import within_reach
 
 # A network above this size keeps all cores busy with few images; a small one needs many to be worth a call.
 _LARGE_NETWORK_BYTES = 100_000_000
@@ -320,11 +321,12 @@ def network_request(
 ) -> CompileRequest:
     """Return the request to compile the network of ``model`` with ``taps``, at fp32, in batches that suit it.
 
-    ``device`` is ``"cpu"`` or ``"cuda:N"``; ``threads`` are all usable cores if it is None.
+    ``device`` is ``"cpu"`` or ``"cuda:N"``, which may take fewer images (see `pc_engine.tensor_reach`); ``threads`` are
+    all usable cores if it is None.
     """
     large = model.network.stat().st_size > _LARGE_NETWORK_BYTES
     on_gpu, on_cpu = (_GPU_BATCH_LARGE, _BATCH_LARGE) if large else (_GPU_BATCH_SMALL, _BATCH_SMALL)
-    return CompileRequest(
+    request = CompileRequest(
         network=model.network,
         manifest=model.manifest,
         taps=taps,
@@ -333,6 +335,7 @@ def network_request(
         threads=threads or usable_cores(),
         device=device,
     )
+    return within_reach(request)
 
 
 def open_network(
@@ -354,6 +357,8 @@ def open_network(
     """
     place = choose_device(device, backend, precision, report)
     request = network_request(model, taps, batch_size=batch_size, threads=threads, device=place)
+    if request.batch_size < (batch_size or 0):
+        report(f"Batches have {request.batch_size} images: more would need tensors that no library on a GPU takes.")
     while True:
         try:
             return open_backbone(request, backend, precision, report, mode=mode)
