@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
 
@@ -65,23 +63,25 @@ def unit_products(rows: Array, weights: Array) -> Array:
     return products
 
 
-def row_norms(rows: np.ndarray) -> np.ndarray:
+def row_norms(rows: Array) -> Array:
     """Return the Euclidean norm of each row of a float32 matrix on the host, (N, D) to (N,); 1 for an all-zero row.
 
     NaN where it overflows, so that nothing is divided by infinity and taken for zero.
     """
+    xp = get_array_module(rows)
     # Row by row: over a whole matrix a row's sum would depend on how many there are.
-    norms = np.sqrt(np.array([row @ row for row in rows], np.float32))
-    return np.where(norms == 0, np.float32(1), np.where(np.isinf(norms), np.float32(np.nan), norms))
+    norms = xp.sqrt(xp.array([row @ row for row in rows], xp.float32))
+    return xp.where(norms == 0, xp.float32(1), xp.where(xp.isinf(norms), xp.float32(xp.nan), norms))
 
 
-def _row_products(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return ``rows @ weights.T``, each row as exactly as in any other batch."""
+def _row_products(rows: Array, weights: Array) -> Array:
+    """Return ``rows @ weights.T`` on the host, each row as exactly as in any other batch."""
+    xp = get_array_module(rows)
     # Row by row: how a product of matrices rounds depends on how many rows there are, with AVX-512 for any number.
-    products = np.empty((len(rows), len(weights)), np.float32)
+    products = xp.empty((len(rows), len(weights)), xp.float32)
     # What overflows is seen by its norm. And OpenBLAS was seen once, with AVX-512, to raise the flag of an invalid
     # operation for finite rows with finite products: it computes on more lanes than a short row has.
-    with np.errstate(over="ignore", invalid="ignore"):
+    with xp.errstate(over="ignore", invalid="ignore"):
         for row, product in zip(rows, products, strict=True):
-            np.dot(weights, row, out=product)
+            xp.dot(weights, row, out=product)
     return products
