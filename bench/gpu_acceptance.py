@@ -6,8 +6,9 @@
 
 Each part adds what it found to ``gpu-acceptance.json`` and to the tables of ``gpu-acceptance.txt`` in the folder, row
 by row, so that a part that is cut short leaves what it has. Parts that ran earlier stay; a part that runs again
-replaces its own. A missing package is named, and costs only what needs it. ``--limit`` ends a part after so many
-seconds, between two measurements: one that began goes on, which is at most building one engine.
+replaces its own. A missing package is named, and what fails costs only its row. ``--limit`` ends a part after so many
+seconds, between two measurements; one that goes on for a minute more ends the process, with what was found kept. Each
+part in a process of its own (CONTRIBUTING.md has the command) is independent of a card that the one before lost.
 
 Needed are CuPy, NumPy, onnx and onnxruntime for everything; a TensorRT (``pc-engine[gpu]`` or ``[tensorrt]``), cuDNN
 (``[cudnn]``) or onnxruntime-gpu for networks; PyTorch for the peers, the matrix rate of bf16 and int8, and to see every
@@ -17,6 +18,7 @@ were done, 3 some were not, 2 there is no GPU or the call is wrong.
 
 from __future__ import annotations
 
+import faulthandler
 import subprocess
 import sys
 import tempfile
@@ -31,15 +33,17 @@ from xml.etree import ElementTree
 import typer
 
 from pc_engine.bench.gpu_device import CudaMeter, describe
-from pc_engine.bench.gpu_report import TEXT_FILE, Row, Section, as_text, read_sections, write_sections
+from pc_engine.bench.gpu_report import TEXT_FILE, Row, Section, as_text, read_sections, reason_of, write_sections
 from pc_engine.bench.gpu_subjects import Job, Subjects
 from pc_engine.devices import gpu_reason
-from pc_engine.errors import DeviceLostError, MissingPackageError, PcEngineError, UsageError, first_line
+from pc_engine.errors import DeviceLostError, MissingPackageError, PcEngineError, UsageError
 from pc_engine.modes import MODES
 
 _TESTS = Path(__file__).resolve().parents[1] / "tests"
 _RESULTS = Path("bench/results")
 _PARTLY_DONE = 3
+# Seconds that a measurement which began within the limit of its part may take beyond it.
+_GRACE = 60.0
 
 Measure = Callable[[Job, Subjects], Iterator[Row]]
 Keep = Callable[[Section], None]
@@ -154,13 +158,13 @@ PARTS: Mapping[str, Part] = {
         Part("tests", "the tests that are marked gpu", run_device_tests),
         Part("kernels", "each kernel beside NumPy and beside the rate of a large copy", _kernels),
         Part("parity", "every tap and count beside fp32 on the CPU", _parity),
+        Part("traffic", "copies between host and device during a run", _traffic),
         Part("network", "networks beside the card's matrix rate", _networks),
         Part("modes", "what follows the network, mode by mode", _modes),
         Part("decode", "decoding on the cores and with nvImageCodec", _decoding),
         Part("run", "from files to results", _runs),
-        Part("processes", "from files to rows on disk, by 1 to 8 processes", _processes),
-        Part("traffic", "copies between host and device during a run", _traffic),
         Part("peers", "PyTorch eager and compiled, cuML and scikit-learn", _peers),
+        Part("processes", "from files to rows on disk, by 1 to 8 processes", _processes),
     )
 }
 
@@ -202,10 +206,8 @@ def run_part(
     except (ModuleNotFoundError, MissingPackageError) as error:
         reason = f"The package '{error.name}' is missing." if isinstance(error, ModuleNotFoundError) else str(error)
         section = replace(section, state="incomplete" if section.rows else "skipped", reason=reason)
-    except PcEngineError as error:
-        section = replace(section, reason=str(error))
     except Exception as error:  # one part must not cost the others, whatever a driver or a library does
-        section = replace(section, reason=f"{type(error).__name__}: {first_line(error)}")
+        section = replace(section, reason=reason_of(error))
     section = replace(section, seconds=clock() - start)
     keep(section)
     if lost is not None:
@@ -274,7 +276,12 @@ def accept(job: Job, parts: list[Part], out: Path, *, machine: Mapping[str, Any]
     with Subjects(job) as subjects:
         for part in parts:
             typer.echo(f"{part.name}: {part.about} ...", err=True)
-            section = run_part(part, job, subjects, keep, machine=machine)
+            # What hangs, as a library or a card may, ends the process with the places where its threads are.
+            faulthandler.dump_traceback_later(job.limit + _GRACE, exit=True, file=sys.__stderr__ or sys.stderr)
+            try:
+                section = run_part(part, job, subjects, keep, machine=machine)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
             done = done and section.state == "done"
             typer.echo(f"  {section.state} after {section.seconds:.0f} s. {section.reason}", err=True)
     typer.echo(as_text(sections))

@@ -16,7 +16,7 @@ from pc_engine.backends.cuda import describe_gpu, device_index
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.gpu_report import Row
 from pc_engine.errors import first_line
-from pc_engine.kernels.array_module import Array
+from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.packages import is_installed
 
 _PACKAGES = (
@@ -106,7 +106,8 @@ def describe(device: str) -> dict[str, Any]:
 
 def copy_rate(meter: Meter, size: int = _COPIED_BYTES) -> float:
     """Return bytes per second, read and written, of a copy on the device that no cache holds."""
-    source = meter.place(np.arange(size // 8, dtype=np.int64))
+    some = meter.place(np.arange(1 << 20, dtype=np.int64))
+    source = get_array_module(some).resize(some, size // 8)
     target = source.copy()
 
     def copy() -> None:
@@ -125,7 +126,7 @@ def matrix_rates(meter: Meter, side: int = _MATRIX) -> Iterator[Row]:
     for precision, work in products(meter, side):
         try:
             rate = 2 * side**3 / meter.seconds(work)
-        except RuntimeError as error:  # a type that the card or this version does not multiply
+        except (RuntimeError, ImportError) as error:  # a type that it does not multiply, or there is no cuBLAS
             yield {"what": "matrix product", "precision": precision, "reason": first_line(error)}
             continue
         yield {"what": "matrix product", "precision": precision, "tera_ops": rate / 1e12}

@@ -11,10 +11,9 @@ import numpy as np
 from pc_engine.backbone import Backbone, Taps
 from pc_engine.bench.arithmetic import operations_per_image
 from pc_engine.bench.gpu_device import matrix_rates, wall_rate
-from pc_engine.bench.gpu_report import Row, spread
+from pc_engine.bench.gpu_report import Row, reason_of, spread
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects, networks, run_in_batches
 from pc_engine.candidates import EVIDENCE_TOLERANCE, tap_difference, tolerance
-from pc_engine.errors import PcEngineError
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.manifest import EVIDENCE
 from pc_engine.modes import MODES, Mode, settings_for
@@ -32,8 +31,8 @@ def measure_parity(job: Job, subjects: Subjects) -> Iterator[Row]:
                 continue
             try:
                 taps = run_in_batches(network, subject.images, to_host)
-            except PcEngineError as error:
-                yield {**row, "reason": str(error)}
+            except Exception as error:  # one row must not cost the others
+                yield {**row, "reason": reason_of(error)}
                 continue
             yield from tap_rows(row, taps, subject.reference)
             yield from count_rows(row, job, subject, taps)
@@ -57,8 +56,8 @@ def count_rows(about: Row, job: Job, subject: Subject, taps: Mapping[str, np.nda
         try:
             expected = counts_of(mode, subject, subject.reference, job.batch_size, np.asarray)
             found = counts_of(mode, subject, taps, job.batch_size, job.meter.place)
-        except PcEngineError as error:
-            yield {**row, "reason": str(error)}
+        except Exception as error:  # one row must not cost the others
+            yield {**row, "reason": reason_of(error)}
             continue
         yield {**row, "same_counts": float((found == expected).mean())}
 
@@ -96,8 +95,8 @@ def measure_networks(job: Job, subjects: Subjects) -> Iterator[Row]:
                 continue
             try:
                 yield rate_row(row, job, subject, network, operations, peaks)
-            except PcEngineError as error:
-                yield {**row, "reason": str(error)}
+            except Exception as error:  # one row must not cost the others
+                yield {**row, "reason": reason_of(error)}
 
 
 def rate_row(
@@ -134,8 +133,8 @@ def measure_modes(job: Job, subjects: Subjects) -> Iterator[Row]:
                 row = {"model": subject.name, "mode": mode.name, "cluster": cluster, "batch": size}
                 try:
                     yield {**row, "us_per_image": 1e6 * _mode_seconds(job, subject, mode, cluster, taps) / size}
-                except PcEngineError as error:
-                    yield {**row, "reason": str(error)}
+                except Exception as error:  # one row must not cost the others
+                    yield {**row, "reason": reason_of(error)}
 
 
 def _mode_seconds(job: Job, subject: Subject, mode: Mode, cluster: str | None, taps: Taps) -> float:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pc_engine.bench.environment import seconds_of
-from pc_engine.bench.gpu_report import Row
+from pc_engine.bench.gpu_report import Row, reason_of
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects
 from pc_engine.bench.kernel_cases import made_up_maps
 from pc_engine.bench.kernel_oracles import EPS, MIN_WEIGHT, dbscan_of
 from pc_engine.candidates import TOLERANCE, tap_difference
-from pc_engine.errors import MissingPackageError, ModelError, first_line
+from pc_engine.errors import MissingPackageError, ModelError
 from pc_engine.kernels import dbscan, normalise_heatmap
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.manifest import EVIDENCE
@@ -59,7 +59,7 @@ def torch_rows(job: Job, subject: Subject) -> Iterator[Row]:
         try:
             yield {**row, **torch_figures(job, subject, network, precision, compiled)}
         except Exception as error:  # inductor fails with whatever the compiler, the file system or the graph lead it to
-            yield {**row, "reason": f"{type(error).__name__}: {first_line(error)}"}
+            yield {**row, "reason": reason_of(error)}
 
 
 def torch_figures(job: Job, subject: Subject, network: Any, precision: str, compiled: bool) -> Row:

@@ -9,13 +9,12 @@ from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 
-from pc_engine.bench.gpu_report import Row
+from pc_engine.bench.gpu_report import Row, reason_of
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects
 from pc_engine.bench.photos import photos_of, repeat_to
 from pc_engine.decoding import DEFAULT_DECODING
 from pc_engine.distributed.process_engine import ProcessEngine
 from pc_engine.distributed.shared_engine import SharedRun
-from pc_engine.errors import PcEngineError
 from pc_engine.fitting.from_images import store_parts
 from pc_engine.run_directory import RunDirectory
 from pc_engine.sources import as_source_image
@@ -37,8 +36,8 @@ def measure_processes(job: Job, subjects: Subjects) -> Iterator[Row]:
             row = {"model": name, "mode": mode, "processes": processes}
             try:
                 yield {**row, **processes_row(job, model, mode, photos, processes)}
-            except PcEngineError as error:
-                yield {**row, "reason": str(error)}
+            except Exception as error:  # one run must not cost the others
+                yield {**row, "reason": reason_of(error)}
 
 
 @contextmanager

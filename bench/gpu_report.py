@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pc_engine.errors import DataError, UsageError
+from pc_engine.errors import DataError, PcEngineError, UsageError, first_line
 
 JSON_FILE, TEXT_FILE = "gpu-acceptance.json", "gpu-acceptance.txt"
 
@@ -236,6 +236,11 @@ def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something was not measured: in the words of this project, or with the kind of another error."""
+    return str(error) if isinstance(error, PcEngineError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def spread(seconds: Sequence[float]) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pc_engine.bench.environment import seconds_of
 from pc_engine.bench.gpu_device import wall_rate
-from pc_engine.bench.gpu_report import Row, spread
+from pc_engine.bench.gpu_report import Row, reason_of, spread
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects
 from pc_engine.bench.gpu_traffic import copies_of
 from pc_engine.bench.photos import in_batches, photos_of, readable_photos, repeat_to
@@ -147,8 +147,8 @@ def _of_every_mode(
                 try:
                     with _engine(job, subject, mode) as engine:
                         yield from ({**row, **found} for found in measure(engine, photos))
-                except PcEngineError as error:
-                    yield {**row, "reason": str(error)}
+                except Exception as error:  # one run must not cost the others
+                    yield {**row, "reason": reason_of(error)}
 
 
 def _engine(job: Job, subject: Subject, mode: str) -> Engine:

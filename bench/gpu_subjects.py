@@ -17,7 +17,7 @@ import numpy as np
 from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.backends import BACKENDS, REFERENCE
 from pc_engine.bench.gpu_device import Meter
-from pc_engine.bench.gpu_report import Row
+from pc_engine.bench.gpu_report import Row, reason_of
 from pc_engine.bench.photos import is_random, photos_of, readable_photos
 from pc_engine.bench.random_parts import with_random_parts
 from pc_engine.candidates import probe_images
@@ -177,8 +177,8 @@ def networks(job: Job, subject: Subject) -> Iterator[tuple[Row, Backbone | None]
             row = {**about, "precision": precision}
             try:
                 network = backend.compile(subject.request().at(precision))
-            except PcEngineError as error:
-                yield {**row, "reason": str(error)}, None
+            except Exception as error:  # whatever a library does, one network must not cost the others
+                yield {**row, "reason": reason_of(error)}, None
                 continue
             try:
                 yield row, network

@@ -86,6 +86,27 @@ def test_a_lost_gpu_ends_everything_but_what_was_found_is_kept(job: Job, tmp_pat
     assert (section.rows, section.reason) == (({"a": 1},), "Gone.")
 
 
+def test_a_part_that_hangs_ends_by_itself_and_what_was_found_is_kept(tmp_path: Path) -> None:
+    program = """
+import pathlib, sys, time
+from pc_engine.bench import gpu_acceptance as it
+from pc_engine.bench.gpu_subjects import Job
+
+def hang(job, subjects):
+    yield {"a": 1}
+    time.sleep(600)
+
+it._GRACE = 0.1
+it.accept(Job(None, limit=0.5), [it.Part("it", "", hang)], pathlib.Path(sys.argv[1]), machine={})
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert "in hang" in done.stderr
+    [section] = read_sections(tmp_path).values()
+    assert (section.state, section.rows) == ("incomplete", ({"a": 1},))
+
+
 def test_parts_of_several_runs_come_together(job: Job, tmp_path: Path) -> None:
     first, second = Part("first", "", part({"a": 1}).measure), Part("second", "", part(ValueError()).measure)
     assert accept(job, [first], tmp_path, machine={})

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS
-from pc_engine.bench import gpu_networks, gpu_peers, gpu_runs, gpu_subjects, gpu_traffic
+from pc_engine.bench import gpu_device, gpu_kernels, gpu_networks, gpu_peers, gpu_runs, gpu_subjects, gpu_traffic
 from pc_engine.bench.gpu_device import copy_rate, matrix_rates, wall_rate
 from pc_engine.bench.gpu_kernels import DeviceCase, case_row, device_cases, largest_difference
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects, networks
@@ -230,6 +230,41 @@ def test_rates_of_copies_products_and_calls(host_meter: Any) -> None:
     rate, rates = wall_rate(lambda: 5, seconds=0.001, runs=3)
     assert min(rates) <= rate <= max(rates)
     assert len(rates) == 3
+
+
+def test_a_product_without_its_library_costs_its_row(host_meter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ImportError('Failure finding "libcublas.so.13"')
+
+    monkeypatch.setattr(gpu_device, "is_installed", lambda _: False)
+    monkeypatch.setattr(gpu_device, "_cupy_products", lambda *_: iter([("fp32", missing), ("fp16", lambda: None)]))
+    first, second = matrix_rates(host_meter, 64)
+    assert first["reason"] == 'Failure finding "libcublas.so.13"'
+    assert second["tera_ops"] > 0
+
+
+def test_a_kernel_that_fails_costs_its_row(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> tuple[np.ndarray, ...]:
+        raise RuntimeError("nvrtc: error\nmore")
+
+    cases = [DeviceCase("bad", {"x": np.ones(3)}, fail), next(device_cases(2))]
+    monkeypatch.setattr(gpu_kernels, "device_cases", lambda *_: iter(cases))
+    monkeypatch.setattr(gpu_kernels, "copy_rate", lambda _: 1e12)
+    _, bad, good = gpu_kernels.measure_kernels(job)
+    assert bad == {"kernel": "bad", "reason": "RuntimeError: nvrtc: error"}
+    assert good["within"]
+
+
+def test_a_network_that_fails_otherwise_than_planned_costs_its_row(
+    job: Job, subjects: Subjects, backend: HostBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> Backbone:
+        raise ImportError("no cuRAND")
+
+    monkeypatch.setattr(backend, "compile", fail)
+    [subject] = subjects
+    rows = [row for row, network in networks(job, subject) if network is None]
+    assert "ImportError: no cuRAND" in {row["reason"] for row in rows}
 
 
 def test_copies_are_read_off_a_trace() -> None:
