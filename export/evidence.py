@@ -111,8 +111,10 @@ class _Backward:
         self._add, self._store = self._writer.add, self._writer.store
         self._head = HeadGraph(model, self._writer, known)
         self._derivatives = Derivatives(self._head, self._writer, self._opset)
-        # Whether the derivative is its mean over each map's cells already.
+        # Whether the logits are means over maps of them.
         self._is_mean = False
+        # Derivatives that are means over each map's cells already.
+        self._means = set[str]()
 
     def append(self, background_class: int) -> Evidence:
         """Return the evidence after adding its nodes to the model."""
@@ -129,7 +131,7 @@ class _Backward:
         # What was pooled in two ways adds up where all cells of a map share alike in both.
         if len(maps) > 1 or (len(grids) > 1 and any(math.prod(self._head.shape(grid)) > channels for grid in grids)):
             raise ModelError(f"the logits are made from several feature maps ({', '.join(sorted(grids))})")
-        parts = [self._one_per_map(gradient, grid, channels) for grid, gradient in grids.items()]
+        parts = [part for parts in grids.values() for part in parts]
         row = self._store("shape", [0, channels])
         if len(parts) > 1:
             parts = [self._add("Reshape", [part, row], "by_map") for part in parts]
@@ -137,28 +139,30 @@ class _Backward:
         self._writer.append()
         return Evidence(evidence, tensor, channels, is_linear)
 
-    def _grids(self, tensor: str, gradient: str) -> tuple[dict[str, str], bool]:
-        """Go back from the last layer's input to maps, or what pooled them, each with the derivative by it.
+    def _grids(self, tensor: str, gradient: str) -> tuple[dict[str, list[str]], bool]:
+        """Go back from the last layer's input to maps, or what pooled them, each with what adds up to its evidence.
 
         The second value says whether no other linear layer lies between. The node farthest from the image comes first,
         so that all that reaches a tensor is there when it is its turn.
         """
-        waiting, grids, is_linear = {tensor: [gradient]}, dict[str, str](), True
-        while waiting:
+        branches, is_linear = [(tensor, gradient)], True
+        waiting, grids = dict[str, list[str]](), dict[str, list[str]]()
+        while True:
+            for name, part in branches:
+                if self._head.is_grid(name):
+                    grids.setdefault(name, []).append(self._one_per_map(part, name))
+                else:
+                    waiting.setdefault(name, []).append(part)
+            if not waiting:
+                return grids, is_linear
             tensor = max(waiting, key=self._head.place)
             gradient = self._derivatives.total(waiting.pop(tensor))
-            if self._head.is_grid(tensor):
-                grids[tensor] = gradient
-                continue
             node = self._head.producer(tensor)
             is_linear = is_linear and node.op_type not in _LINEAR
             if node.op_type in _LINEAR:
                 branches = [self._through_layer(node, gradient)]
             else:
                 branches = self._derivatives.by_inputs(node, gradient)
-            for name, part in branches:
-                waiting.setdefault(name, []).append(part)
-        return grids, is_linear
 
     def _last_layer(self) -> tuple[onnx.NodeProto, list[onnx.NodeProto]]:
         """Return the layer that gives the logits, which biases, normalising and factors may follow, and the factors.
@@ -218,8 +222,9 @@ class _Backward:
             return tensor, self._add("ConvTranspose", [gradient, self._weights(node)], "by_input")
         grid = self._flattened(tensor)
         if grid is not None:
-            self._is_mean = True
-            return grid, self._product(gradient, self._mean_weights(node, grid), "by_map")
+            by_map = self._product(gradient, self._mean_weights(node, grid), "by_map")
+            self._means.add(by_map)
+            return grid, by_map
         transposed = 1 - attribute(node, "transB", 0)
         return tensor, self._product(gradient, self._weights(node), "by_input", transposed)
 
@@ -260,12 +265,17 @@ class _Backward:
         means = rows.reshape(len(rows), self._head.shape(grid)[0], -1).mean(axis=2, dtype=np.float64)
         return self._store("mean_weights", means.astype(weights.dtype))
 
-    def _one_per_map(self, gradient: str, grid: str, channels: int) -> str:
+    def _one_per_map(self, gradient: str, grid: str) -> str:
         """Add the mean of the derivative over each map's cells (N, C) or (N, C, 1, 1), where it has several."""
-        if self._is_mean or math.prod(self._head.shape(grid)) == channels:
+        channels = self._channels(grid)
+        if self._is_mean or gradient in self._means or math.prod(self._head.shape(grid)) == channels:
             return gradient
         cells = self._add("Reshape", [gradient, self._store("shape", [0, channels, -1, 1])], "cells")
         return self._add("GlobalAveragePool", [cells], "means")
+
+    def _channels(self, grid: str) -> int:
+        """Return the number of maps that a grid is, or was pooled from."""
+        return self._head.shape(self._head.maps_behind(grid))[0]
 
     def _check_layer(self, node: onnx.NodeProto) -> None:
         """Raise ModelError unless a layer multiplies one vector an image by weights that do not depend on the image."""

@@ -29,6 +29,7 @@ DIRECT = RNG.standard_normal((CLASSES, CHANNELS)).astype(np.float32)
 BOTH = RNG.standard_normal((CLASSES, 2 * CHANNELS)).astype(np.float32)
 SCALE, BIAS, MEAN = RNG.standard_normal((3, HIDDEN)).astype(np.float32)
 VARIANCE = RNG.uniform(0.5, 2, HIDDEN).astype(np.float32)
+SMALL = (RNG.standard_normal((CHANNELS * GRID**2) ** 2) / 10).astype(np.float32)
 
 
 @dataclass
@@ -69,8 +70,11 @@ def number(value: float) -> np.ndarray:
     return np.array(value, np.float32)
 
 
-def check(net: Net, head: Callable[[Any], Any]) -> None:
-    """Hold the logits and the evidence against what ``head`` of the maps and its derivative are in PyTorch."""
+def check(net: Net, head: Callable[[Any], Any], *, of_cells: bool = False) -> None:
+    """Hold the logits and the evidence against what ``head`` of the maps and its derivative are in PyTorch.
+
+    Where the derivative is ``of_cells``, and not of their average, the evidence is its mean.
+    """
     model = net.model()
     found = append_evidence(model, "logits")
     assert (found.maps, found.channels) == ("maps", CHANNELS)
@@ -84,7 +88,7 @@ def check(net: Net, head: Callable[[Any], Any]) -> None:
     expected = head(maps)
     np.testing.assert_allclose(logits, expected.detach().numpy(), rtol=1e-4, atol=1e-5)
     (by_maps,) = torch.autograd.grad(expected.max(dim=1).values.sum(), maps)
-    wanted = by_maps.sum(dim=(2, 3)).numpy()
+    wanted = (by_maps.mean(dim=(2, 3)) if of_cells else by_maps.sum(dim=(2, 3))).numpy()
     assert np.abs(wanted).max() > 0.01
     np.testing.assert_allclose(evidence, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
 
@@ -290,6 +294,25 @@ def test_maps_without_a_trace_of_anything_have_no_evidence() -> None:
     model.graph.output.add(name=append_evidence(model, "logits").tensor)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     assert not session.run(None, {"image": IMAGES})[1].any()
+
+
+@pytest.mark.parametrize("read", ["row", "cells"])
+def test_a_vector_that_is_weighed_by_a_layer_of_its_own(read: str) -> None:
+    """Two ways lead to what was pooled, or to the maps: through the layer, and beside it."""
+    net = Net()
+    net("Flatten", ["maps"], "cells")
+    size = CHANNELS * (GRID**2 if read == "cells" else 1)
+    square, last = (SMALL[: size * width].reshape(width, size) for width in (size, CLASSES))
+    net("Gemm", [read, square], "scores", transB=1)
+    net("Sigmoid", ["scores"], "gate")
+    net("Mul", [read, "gate"], "weighed")
+    net("Gemm", ["weighed", last], "logits", transB=1)
+
+    def head(maps: Any) -> Any:
+        read_of = maps.flatten(1) if read == "cells" else maps.mean(dim=(2, 3))
+        return read_of * torch.sigmoid(read_of @ torch.from_numpy(square).T) @ torch.from_numpy(last).T
+
+    check(net, head, of_cells=read == "cells")
 
 
 def several_maps(net: Net) -> None:
