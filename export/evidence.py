@@ -262,7 +262,7 @@ class _Backward:
         """
         weights = self._head.values(layer.input[1])
         rows = weights if attribute(layer, "transB", 0) else weights.T
-        means = rows.reshape(len(rows), self._head.shape(grid)[0], -1).mean(axis=2, dtype=np.float64)
+        means = rows.reshape(len(rows), self._channels(grid), -1).mean(axis=2, dtype=np.float64)
         return self._store("mean_weights", means.astype(weights.dtype))
 
     def _one_per_map(self, gradient: str, grid: str) -> str:

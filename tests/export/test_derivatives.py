@@ -315,6 +315,19 @@ def test_a_vector_that_is_weighed_by_a_layer_of_its_own(read: str) -> None:
     check(net, head, of_cells=read == "cells")
 
 
+def test_layers_behind_an_average_with_channels_last() -> None:
+    """As TensorFlow's: the average keeps its axes, and the channels are the last of them."""
+    net = Net()
+    net("Transpose", ["maps"], "maps_last", perm=[0, 2, 3, 1])
+    reduce(net, "ReduceMean", "maps_last", "mean_last", [1, 2])
+    net("Flatten", ["mean_last"], "mean_row")
+    net("Gemm", ["mean_row", FIRST], "sums", transB=1)
+    net("Relu", ["sums"], "hidden")
+    net("Gemm", ["hidden", LAST], "logits", transB=1)
+    first, last = torch.from_numpy(FIRST), torch.from_numpy(LAST)
+    check(net, lambda maps: functional.relu(maps.mean(dim=(2, 3)) @ first.T) @ last.T)
+
+
 def several_maps(net: Net) -> None:
     net("Abs", ["maps"], "others")
     net("GlobalMaxPool", ["others"], "largest")
