@@ -149,7 +149,7 @@ class _Backward:
         waiting, grids = dict[str, list[str]](), dict[str, list[str]]()
         while True:
             for name, part in branches:
-                if self._head.is_grid(name):
+                if self._is_grid(name):
                     grids.setdefault(name, []).append(self._one_per_map(part, name))
                 else:
                     waiting.setdefault(name, []).append(part)
@@ -272,6 +272,15 @@ class _Backward:
             return gradient
         cells = self._add("Reshape", [gradient, self._store("shape", [0, channels, -1, 1])], "cells")
         return self._add("GlobalAveragePool", [cells], "means")
+
+    def _is_grid(self, tensor: str) -> bool:
+        """Whether the way back ends at a tensor: at maps, or at what a pooling of maps gave."""
+        if self._head.is_grid(tensor):
+            return True
+        # Where logits are averaged over cells, what has cells are maps, whatever gave them.
+        shape = self._head.shape(tensor)
+        has_cells = len(shape) == graph_shapes.MAP_RANK - 1 and math.prod(shape[1:]) > 1
+        return self._is_mean and has_cells and self._head.producer(tensor).op_type not in PASSING
 
     def _channels(self, grid: str) -> int:
         """Return the number of maps that a grid is, or was pooled from."""

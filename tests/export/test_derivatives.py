@@ -328,6 +328,32 @@ def test_layers_behind_an_average_with_channels_last() -> None:
     check(net, lambda maps: functional.relu(maps.mean(dim=(2, 3)) @ first.T) @ last.T)
 
 
+@pytest.mark.parametrize("relu", [False, True])
+def test_averaged_logits_of_maps_that_were_put_in_another_order(relu: bool) -> None:
+    """As a shuffle of channels, or tokens that become maps again: the layer reads cells, whatever gave them."""
+    net = Net()
+    net("Reshape", ["maps", np.array([0, 1, CHANNELS, GRID**2])], "cells")
+    net("Transpose", ["cells"], "turned", perm=[0, 2, 1, 3])
+    net("Reshape", ["turned", np.array([0, CHANNELS, GRID, GRID])], "shuffled")
+    net("Dropout", ["shuffled"], "read")
+    net("Conv", ["read", DIRECT[:, :, None, None]], "scores" if relu else "by_cell")
+    if relu:
+        net("Relu", ["scores"], "by_cell")
+    net("GlobalAveragePool", ["by_cell"], "mean")
+    net("Flatten", ["mean"], "logits")
+    for node in net.nodes:  # so that the maps in question are called as elsewhere
+        for names in (node.input, node.output):
+            names[:] = [{"maps": "sums", "shuffled": "maps"}.get(name, name) for name in names]
+    model = net.model()
+    found = append_evidence(model, "logits")
+    assert (found.maps, found.is_linear) == ("maps", True)
+    onnx.checker.check_model(model, full_check=True)
+    model.graph.output.add(name=found.tensor)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    logits, evidence = session.run(None, {"image": IMAGES})
+    np.testing.assert_array_equal(evidence, DIRECT[logits.argmax(axis=1)])
+
+
 def several_maps(net: Net) -> None:
     net("Abs", ["maps"], "others")
     net("GlobalMaxPool", ["others"], "largest")
