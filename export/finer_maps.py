@@ -12,6 +12,7 @@ import onnx
 
 from pc_engine import graph_shapes
 from pc_engine.export.cooccurrence import OLDEST_OPSET, Cooccurrence
+from pc_engine.export.map_layout import map_tensors
 from pc_engine.graph import opset_of
 from pc_engine.graph_pruning import part_behind
 from pc_engine.manifest import NetworkInput
@@ -56,8 +57,9 @@ def find_finer_maps(
         return None
     cells = shape[1] * shape[2]
     found: dict[int, str] = {}
+    are_maps = map_tensors(model.graph)
     for name in _deepest_first(model.graph, last):
-        shape = _map_shape(known.get(name), pixels)
+        shape = _map_shape(known.get(name), pixels) if name in are_maps else None
         if shape is not None and _FEWEST <= shape[0] <= _MOST:
             own = shape[1] * shape[2]
             if _FINER * cells <= own <= _FINEST * cells:

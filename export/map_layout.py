@@ -1,4 +1,4 @@
-"""Where a tensor has the channels of its maps: first, as convolutions of ONNX do, or last, as TensorFlow does.
+"""Which tensors are maps, and where these have their channels: first, as in ONNX, or last, as in TensorFlow.
 
 A network that was written with its channels last holds both kinds of tensors, and their shapes do not tell them apart.
 """
@@ -14,6 +14,7 @@ from pc_engine.export.node_attributes import attribute
 from pc_engine.graph_names import fresh_name, names_of
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 # Operators that need, and give, maps with their channels first.
 _CHANNELS_FIRST = (
@@ -80,3 +81,23 @@ def has_channels_last(tensor: str, producers: Mapping[str, onnx.NodeProto]) -> b
             return False
         waiting += reversed(node.input)
     return False
+
+
+def map_tensors(graph: onnx.GraphProto) -> frozenset[str]:
+    """Return the tensors that are maps by what gave them or reads them; attention's matrices look like some.
+
+    Maps are what a convolution gives, what is computed from maps cell by cell, be it with their channels last, and what
+    an operator reads that takes nothing but maps; the image itself is none.
+    """
+    maps, behind = set[str](), set[str]()  # the second: what depends on a convolution
+    for node in graph.node:
+        if node.op_type in _CHANNELS_FIRST and node.input[0] in behind:
+            maps.add(node.input[0])
+        if node.op_type in _CONVOLUTIONS or not behind.isdisjoint(node.input):
+            behind.update(filter(None, node.output))
+    for node in graph.node:
+        turns = node.op_type == "Transpose" and attribute(node, "perm", []) in (TO_LAST, TO_FIRST)
+        by_cell = turns or node.op_type not in (*_REARRANGING, "MatMul", "Transpose")
+        if node.op_type in _CONVOLUTIONS or (by_cell and not maps.isdisjoint(node.input)):
+            maps.update(filter(None, node.output))
+    return frozenset(maps)

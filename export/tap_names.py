@@ -9,6 +9,7 @@ import onnx
 
 from pc_engine import graph_shapes
 from pc_engine.errors import UsageError
+from pc_engine.export.map_layout import map_tensors
 from pc_engine.graph import closest_names
 from pc_engine.graph_names import reads
 from pc_engine.graph_pruning import part_behind
@@ -100,7 +101,10 @@ def _candidates(model: onnx.ModelProto, tap: str) -> str:
     known = graph_shapes.infer(model)
     outputs = list(_depending_on_input(model.graph))[::-1]
     shapes = {name: known[name].shape for name in outputs if name in known}
-    maps = [_with_shape(name, shape) for name, shape in shapes.items() if shape and _has_cells(shape)]
+    are_maps = map_tensors(model.graph)
+    maps = [
+        _with_shape(name, shape) for name, shape in shapes.items() if shape and name in are_maps and _has_cells(shape)
+    ]
     vectors = [_with_shape(name, shape) for name, shape in shapes.items() if shape and len(shape) == 2]
     kinds = {"feature maps": maps if tap != "logits" else [], "vectors": vectors if tap not in GRID_TAPS else []}
     # Where shapes are lost behind an unknown operator, those before it are far from the end.

@@ -301,6 +301,16 @@ class TestRefusals:
         with pytest.raises(UsageError, match="No tensor was named for the tap 'conv_last': add --tap"):
             convert(given, tmp_path / "m", taps={"logits": "probabilities", "evidence": "mean_flat"})
 
+    def test_what_has_the_shape_of_maps_alone_is_not_named(self, tmp_path, given):
+        model = onnx.load(headless(given))
+        at = next(k for k, node in enumerate(model.graph.node) if node.op_type == "GlobalAveragePool")
+        mean = helper.make_node("ReduceMean", ["attention"], ["mean"], axes=[2, 3])
+        model.graph.node[at].CopyFrom(mean)
+        model.graph.node.insert(at, helper.make_node("MatMul", ["relu_2", "relu_2"], ["attention"]))
+        onnx.save_model(model, given)
+        with pytest.raises(UsageError, match=r"the network are relu_2 .*, conv_1 \(5 x 8 x 8\)\.$"):
+            convert(given, tmp_path / "m", taps={})
+
     def test_weights_that_nodes_make_play_no_part(self, tmp_path, given):
         model = onnx.load(headless(given))
         model.graph.node.insert(4, helper.make_node("Identity", ["w2"], ["w2_as_computed"]))

@@ -59,6 +59,16 @@ def test_maps_whose_channels_come_last_are_passed_over():
     assert find_finer_maps(model, NetworkInput("image", *size), "1", graph_shapes.infer(model)) is None
 
 
+def test_matrices_of_attention_are_passed_over():
+    size = (128, 128)
+    model = network((64, 2), (320, 1), (512, 4), size=size)
+    model.graph.node[1].CopyFrom(helper.make_node("Concat", ["mixed"] * 5, ["1"], axis=1))
+    model.graph.node.insert(1, helper.make_node("MatMul", ["0", "0"], ["scores"]))
+    model.graph.node.insert(2, helper.make_node("Softmax", ["scores"], ["shares"], axis=3))
+    model.graph.node.insert(3, helper.make_node("MatMul", ["shares", "0"], ["mixed"]))
+    assert find_finer_maps(model, NetworkInput("image", *size), "2", graph_shapes.infer(model)) == "0"
+
+
 def test_an_opset_without_cooccurrence_has_none():
     layers = ((64, 4), (512, 2))
     assert found(*layers, opset=9) == "0"

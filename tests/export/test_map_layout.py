@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.export import import_classifier
-from pc_engine.export.map_layout import has_channels_last, with_channels_first
+from pc_engine.export.map_layout import has_channels_last, map_tensors, with_channels_first
 from pc_engine.manifest import NetworkInput
 from pc_engine.manifest_file import read_manifest
 
@@ -114,3 +114,23 @@ def test_an_export_has_maps_with_their_channels_first_and_evidence_for_them(tmp_
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in network().graph.initializer}
     np.testing.assert_array_equal(found["evidence"], stored["head"].T[found["logits"].argmax(axis=1)])
     assert manifest.evidence_maps == "conv_top"
+
+
+def test_matrices_of_attention_and_tokens_are_no_maps():
+    """What is read as maps again is some, and so is what is added to maps with their channels last."""
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["patches"]),
+        helper.make_node("Reshape", ["patches", "by_head"], ["heads"]),
+        helper.make_node("Transpose", ["heads"], ["turned"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["turned", "heads"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["shares"], axis=3),
+        helper.make_node("MatMul", ["heads", "shares"], ["mixed"]),
+        helper.make_node("Reshape", ["mixed", "as_maps"], ["maps_again"]),
+        helper.make_node("Relu", ["maps_again"], ["read_by_cell"]),
+        helper.make_node("GlobalAveragePool", ["maps_again"], ["pooled"]),
+        helper.make_node("Transpose", ["patches"], ["patches_last"], perm=[0, 2, 3, 1]),
+        helper.make_node("MatMul", ["patches_last", "v"], ["dense"]),
+        helper.make_node("Add", ["dense", "patches_last"], ["sum_last"]),
+    ]
+    maps = {"patches", "maps_again", "read_by_cell", "pooled", "patches_last", "sum_last"}
+    assert map_tensors(helper.make_graph(nodes, "net", [], [])) == maps
