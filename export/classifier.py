@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -250,13 +250,14 @@ def _with_evidence(
     model: onnx.ModelProto,
     name: str,
     pixels: NetworkInput,
-    taps: Collection[str],
+    taps: Mapping[str, str],
     background_class: int,
     report: Callable[[str], None],
 ) -> tuple[onnx.ModelProto, Mapping[str, float | str]]:
     """Return the network, its ``taps`` called by their names, with the evidence if it can be had; and its settings.
 
-    Where ``conv_last`` is not among the taps, it is the maps that the evidence speaks of.
+    Where ``conv_last`` is not among the taps, it is the maps that the evidence speaks of. ``taps`` has the name that
+    each has in the file.
     """
     if EVIDENCE in taps:
         if "conv_last" not in taps:
@@ -264,6 +265,7 @@ def _with_evidence(
         return model, {}
     known = known_shapes(model, pixels)
     drop_strided_copies(model, pixels, known)
+    n_nodes = len(model.graph.node)
     try:
         found = append_evidence(model, "logits", background_class, known)
         if MAPS_OF_HEAD in taps and found.maps != MAPS_OF_HEAD:
@@ -279,7 +281,10 @@ def _with_evidence(
         before = maps_before(model, found.maps, known)
         if before is not None and "conv_prev" not in taps:
             chosen["conv_prev"] = before
-        report(f"Taps that were not named: {', '.join(f'--tap {tap}={tensor}' for tap, tensor in chosen.items())}.")
+        # Maps whose channels come last were turned for the evidence: a tap that is named so is as well.
+        in_file = {**taps, **{node.output[0]: node.input[0] for node in model.graph.node[n_nodes:]}}
+        naming = (f"--tap {tap}={in_file.get(tensor, tensor)}" for tap, tensor in chosen.items())
+        report(f"Taps that were not named: {', '.join(naming)}.")
         tensors |= chosen
     elif found.maps != "conv_last":
         tensors[MAPS_OF_HEAD] = found.maps

@@ -147,6 +147,23 @@ def test_what_is_named_stays_and_the_rest_is_told_by_the_head(tmp_path):
     }
 
 
+def test_taps_that_are_not_named_are_told_by_their_names_in_the_file(tmp_path):
+    """And not by those that the taps named have given them, nor by that of maps turned for the evidence."""
+    path, said = save_cnn(tmp_path / "given.onnx"), []
+    convert(path, tmp_path / "a", taps={"maps": "relu_2", "conv_prev": "relu_1"}, report=said.append)
+    assert said[-1] == "Taps that were not named: --tap conv_last=relu_2."
+    model = onnx.load(path)
+    at = next(k for k, node in enumerate(model.graph.node) if node.op_type == "GlobalAveragePool")
+    model.graph.node[at].CopyFrom(helper.make_node("ReduceMean", ["last"], ["mean"], axes=[1, 2]))
+    model.graph.node.insert(at, helper.make_node("Transpose", ["relu_2"], ["turned"], perm=[0, 2, 3, 1]))
+    model.graph.node.insert(at + 1, helper.make_node("Sigmoid", ["turned"], ["last"]))
+    onnx.save_model(model, path)
+    found = convert(path, tmp_path / "b", taps={"maps": "relu_1"}, report=said.append)
+    assert said[-1] == "Taps that were not named: --tap conv_last=last, --tap conv_prev=relu_1."
+    named = convert(path, tmp_path / "c", taps={"conv_last": "last", "conv_prev": "relu_1"})
+    assert named.taps == {tap: shape for tap, shape in found.taps.items() if tap != "maps"}
+
+
 @pytest.mark.parametrize(
     ("named", "tap", "naming"),
     [
@@ -176,7 +193,11 @@ def test_the_heat_is_that_of_the_maps_named_or_of_the_finer_ones_and_those_betwe
     assert c2p_taps(usual) == (*usual.count_features, "conv_prev", "middle")
     own = convert(path, tmp_path / "own", taps=named, count_features=None, heat=("conv_last", "middle"))
     assert own.settings["c2p.heat"] == own.settings["p2c.heat"] == "conv_last middle"
-    for name, changes in {"two": {"taps": {}, "count_features": None}, "none": {"taps": named}}.items():
+    others = {
+        "two": {"taps": {}, "count_features": None},
+        "none": {"taps": named},
+    }
+    for name, changes in others.items():
         plain = convert(path, tmp_path / name, **changes).settings
         assert not {"c2p.heat", "p2c.heat"} & plain.keys()
     with pytest.raises(ManifestError, match="has no maps called logits: choose among conv_last, conv_prev"):
