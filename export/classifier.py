@@ -315,7 +315,9 @@ def _with_finer_maps(
 def _heat_beside(finer: Sequence[Cooccurrence], model: onnx.ModelProto) -> tuple[str, ...]:
     """Return whose heat is pointed at beside the co-occurrences of finer maps; none where there is no layer between."""
     taps = {output.name for output in model.graph.output}
-    between = finer and "conv_prev" in taps and finer[0].tap != "conv_prev"
+    # A tensor that two taps name has the one as a copy of the other.
+    copies = [{*node.input, *node.output} for node in model.graph.node if node.op_type == "Identity"]
+    between = finer and "conv_prev" in taps and {"conv_prev", finer[0].tap} not in [{"conv_prev"}, *copies]
     return ("conv_prev", finer[0].tap) if between else ()
 
 

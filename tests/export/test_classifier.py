@@ -196,6 +196,7 @@ def test_the_heat_is_that_of_the_maps_named_or_of_the_finer_ones_and_those_betwe
     others = {
         "two": {"taps": {}, "count_features": None},
         "none": {"taps": named},
+        "twice": {"taps": {"own": "relu_1"}, "count_features": None},  # which conv_prev are
     }
     for name, changes in others.items():
         plain = convert(path, tmp_path / name, **changes).settings
