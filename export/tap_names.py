@@ -41,8 +41,12 @@ def find_taps(
     Raises
     ------
     UsageError
-        If a tap is needed and not named, or there is no such tensor; the message names some that there are.
+        If a tap is needed and not named, or there is no such tensor; the message names some that there are. If the
+        name of a tap is not one word.
     """
+    for tap in taps:
+        if tap.split() != [tap]:  # settings list taps by their names with spaces between
+            raise UsageError(f"A tap is to be called '{tap}', which is not one word: write it as middle=NAME.")
     if "logits" not in taps:
         outputs = [value.name for value in model.graph.output]
         if len(outputs) > 1 and "logits" not in outputs:

@@ -323,6 +323,11 @@ class TestRefusals:
         with pytest.raises(UsageError, match="No tensor was named for the tap 'conv_last': add --tap"):
             convert(given, tmp_path / "m", taps={"logits": "probabilities", "evidence": "mean_flat"})
 
+    @pytest.mark.parametrize("tap", ["my maps", "maps\n", ""])
+    def test_a_tap_of_several_words(self, tmp_path, given, tap):
+        with pytest.raises(UsageError, match=f"A tap is to be called '{tap}', which is not one word"):
+            convert(given, tmp_path / "m", taps={tap: "relu_1"}, count_features=None)
+
     def test_what_has_the_shape_of_maps_alone_is_not_named(self, tmp_path, given):
         model = onnx.load(headless(given))
         at = next(k for k, node in enumerate(model.graph.node) if node.op_type == "GlobalAveragePool")
