@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,20 +131,23 @@ def _read_sos(rest: str) -> LabelledSet:
 
 
 def _read_coco(rest: str) -> LabelledSet:
-    file, at_sign, images = rest.rpartition("@")
-    if not at_sign or _path(rest).is_file():  # a file's own name may hold an '@'
-        return read_coco(_path(rest))
-    folder = _path(images)
-    if not folder.is_dir():
+    file, folder = _two_paths(rest, Path.is_file)
+    if folder is not None and not folder.is_dir():
         raise DataError(f"The images folder {folder} of coco:{rest} does not exist.")
-    return read_coco(_path(file), folder)
+    return read_coco(file) if folder is None else read_coco(file, folder)
 
 
 def _read_run(rest: str) -> LabelledSet:
-    directory, at_sign, photos = rest.rpartition("@")
-    if not at_sign or _path(rest).is_dir():  # a folder's own name may hold an '@'
-        return read_reviewed_run(_path(rest))
-    return read_reviewed_run(_path(directory), _path(photos))
+    return read_reviewed_run(*_two_paths(rest, Path.is_dir))
+
+
+def _two_paths(rest: str, exists: Callable[[Path], bool]) -> tuple[Path, Path | None]:
+    """Return a path that ``exists`` and what an '@' has behind it, if anything; both may hold an '@' of their own."""
+    places = [k for k, letter in enumerate(rest) if letter == "@"]
+    if not places or exists(_path(rest)):
+        return _path(rest), None
+    at = next((k for k in reversed(places) if exists(_path(rest[:k]))), places[-1])
+    return _path(rest[:at]), _path(rest[at + 1 :])
 
 
 def _read_yolo(rest: str) -> LabelledSet:

@@ -93,9 +93,12 @@ def test_the_images_are_found_where_people_keep_them(tmp_path: Path, folder: str
 
 def test_the_images_folder_can_be_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a@b" / "instances.json", 1, [], tmp_path / "photos")
+    (tmp_path / "c@d").mkdir()
+    (tmp_path / "c@d" / "photos").symlink_to(tmp_path / "photos")
     with pytest.raises(DataError, match=r"name their folder as coco:.*instances.json@IMAGES_DIR"):
         read_labelled(f"coco:{path}")
-    assert len(read_labelled(f"coco:{path}@{tmp_path / 'photos'}").images) == 1
+    for folder in (tmp_path / "photos", tmp_path / "c@d" / "photos"):
+        assert len(read_labelled(f"coco:{path}@{folder}").images) == 1
     with pytest.raises(DataError, match=r"images folder .*nowhere .* does not exist"):
         read_labelled(f"coco:{path}@{tmp_path / 'nowhere'}")
 

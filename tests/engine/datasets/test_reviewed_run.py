@@ -57,12 +57,15 @@ def test_the_photos_are_found_from_another_folder(run: Path, monkeypatch: pytest
     assert read_labelled(f"run:{run}").images == (LabelledImage(run.parent / "photos" / "c.jpg", 3),)
 
 
-def test_the_photos_are_found_where_they_lie_now(run: Path) -> None:
+@pytest.mark.parametrize("name", ["now", "me@host", "2 @ home/a@b"])
+def test_the_photos_are_found_where_they_lie_now(run: Path, name: str) -> None:
     review(run, "photos/c.jpg", 3)
-    (run.parent / "now").mkdir()
-    moved = (run.parent / "photos").rename(run.parent / "now" / "photos")
+    (run.parent / name).mkdir(parents=True)
+    moved = (run.parent / "photos").rename(run.parent / name / "photos")
     with pytest.raises(DataError, match="there is no such file"):
         read_labelled(f"run:{run}")
+    assert read_labelled(f"run:{run}@{moved.parent}").images == (LabelledImage(moved / "c.jpg", 3),)
+    run = run.rename(run.parent / "run@2")
     assert read_labelled(f"run:{run}@{moved.parent}").images == (LabelledImage(moved / "c.jpg", 3),)
 
 
