@@ -31,9 +31,9 @@ CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan", "cuml-dbscan")
 Signature = Literal["dictionary", "evidence"]
 _SIGNATURES: tuple[Signature, ...] = ("dictionary", "evidence")
 
-# Shares of the grid's side, for the evidence, and for heat that is weighed with what is salient.
-_EVIDENCE_CUTOFF, _EVIDENCE_DISTANCE = 1 / 14, 1 / 7
-_SHARED_CUTOFF, _SHARED_DISTANCE = 1 / 10, 3 / 14
+# Cut-off, least density and least distance of density peaks on the usual grid: of the evidence, and of heat that is
+# weighed with what is salient.
+_OF_EVIDENCE, _OF_WEIGHED = (1.0, 0.3, 2.0), (1.4, 0.2, 3.0)
 
 _LIMITS = {
     "top_last": (0, 100_000),
@@ -191,14 +191,12 @@ def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, An
         defaults["signature"] = EVIDENCE
     if evidence and (weighed_with or cluster in (None, "density-peaks")):
         defaults["mean_factor"] = 0.0
-    if weighed_with:
-        lengths = {"cutoff": side * _SHARED_CUTOFF, "min_density": 0.2, "min_distance": side * _SHARED_DISTANCE}
-    elif evidence:
-        lengths = {"cutoff": side * _EVIDENCE_CUTOFF, "min_density": 0.3, "min_distance": side * _EVIDENCE_DISTANCE}
-    else:
-        scale = side / USUAL_GRID
-        lengths = {"cutoff": P2CSettings.cutoff * scale, "min_distance": P2CSettings.min_distance * scale}
-    return defaults | lengths
+    peaks = (P2CSettings.cutoff, P2CSettings.min_density, P2CSettings.min_distance)
+    if weighed_with or evidence:
+        peaks = _OF_WEIGHED if weighed_with else _OF_EVIDENCE
+    cutoff, min_density, min_distance = peaks
+    scale = side / USUAL_GRID
+    return defaults | {"cutoff": cutoff * scale, "min_density": min_density, "min_distance": min_distance * scale}
 
 
 def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings | None = None) -> Outcome:
