@@ -95,7 +95,8 @@ def quantise_network(
     """
     threads = threads or usable_cores()
     # The way back to the maps is added to the quantised network: it stays in floating point, and reads its weights.
-    forward = replace(manifest, taps={name: tap for name, tap in manifest.taps.items() if name != EVIDENCE})
+    without = {name: tap for name, tap in manifest.taps.items() if name != EVIDENCE}
+    forward = replace(manifest, taps=without, quantised={}, settings={})
     model = _float_network(network, forward, threads)
     tensors = _activations(model, manifest)
     activations = measure_activations(model, tensors, images, threads, advance)

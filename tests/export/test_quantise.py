@@ -158,8 +158,11 @@ def test_the_reference_for_int8_is_the_same_network_without_integers(small_vgg):
     assert 0 < tap_difference(integers, floats) < 0.02
 
 
-def test_the_same_images_give_the_same_file(small_vgg, tmp_path):
-    directory, manifest, _ = small_vgg
+def test_the_same_images_give_the_same_file_whatever_else_the_model_has(small_vgg, tmp_path):
+    directory, manifest, quantised = small_vgg
+    # What it was quantised to before, and settings that need the evidence, which is not quantised.
+    settings = {"p2c.signature": "evidence", "combined.heat": "evidence"}
+    manifest = replace(manifest, quantised={"int8": quantised}, settings={**manifest.settings, **settings})
     quantise_network(directory / "model.onnx", manifest, probe_images(64, 64, 12), tmp_path / "again.onnx", threads=1)
     assert (tmp_path / "again.onnx").read_bytes() == (directory / "model.int8.onnx").read_bytes()
 
