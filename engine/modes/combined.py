@@ -34,6 +34,7 @@ from pc_engine.modes.p2c import (
     clustered_heatmap,
     evidence_heatmap,
     p2c_taps,
+    weighing_heatmap,
 )
 from pc_engine.modes.salience import salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
@@ -214,7 +215,8 @@ def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P
     nothing = predict_class(taps["logits"])[0] == settings.background_class
     class_id, class_score = predict_class(taps["logits"], without=settings.background_class)
     heat = class_heatmap(taps, signatures, class_id, settings)
-    return SeenClasses(class_id, class_score, nothing, heat, clustered_heatmap(taps, heat, settings))
+    clustered = clustered_heatmap(heat, weighing_heatmap(taps, settings), settings)
+    return SeenClasses(class_id, class_score, nothing, heat, clustered)
 
 
 def _cluster_ellipses(

@@ -224,7 +224,8 @@ def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSetting
         return _several_classes(taps, signatures, settings)
     class_id, class_score = predict_class(taps["logits"])
     xp = get_array_module(class_id)
-    heat = clustered_heatmap(taps, class_heatmap(taps, signatures, class_id, settings), settings)
+    class_heat = class_heatmap(taps, signatures, class_id, settings)
+    heat = clustered_heatmap(class_heat, weighing_heatmap(taps, settings), settings)
     heat = xp.where((class_id == settings.background_class)[:, None, None], 0, heat)
     count, pointers = cluster_pointers(heat, settings)
     return Outcome(count=count, kind="box", pointers=pointers, class_id=class_id, class_score=class_score)
@@ -242,9 +243,10 @@ def _several_classes(taps: Taps, signatures: SignatureDictionary | None, setting
     found = xp.empty((len(class_ids), 0, 5), np.float64)
     strength = xp.empty((len(class_ids), 0), np.float64)
     classes = xp.empty((len(class_ids), 0), np.int64)
+    salient = weighing_heatmap(taps, settings)
     for rank in range(class_ids.shape[1]):
         class_id = class_ids[:, rank]
-        heat = clustered_heatmap(taps, class_heatmap(taps, signatures, class_id, settings), settings)
+        heat = clustered_heatmap(class_heatmap(taps, signatures, class_id, settings), salient, settings)
         clusters, pointers = cluster_pointers(xp.where(takes_part[:, rank, None, None], heat, 0), settings)
         refused |= clusters < 0
         # How strong a cluster is for its class: its heat beside that of the strongest, which comes first.
@@ -286,15 +288,19 @@ def class_heatmap(taps: Taps, signatures: SignatureDictionary | None, class_id: 
     return signature_heatmap(taps, signatures, class_id, settings)
 
 
-def clustered_heatmap(taps: Taps, class_heat: Array, settings: P2CSettings) -> Array:
-    """Return what is clustered, (N, H, W), of the heatmaps of the images' classes; see `P2CSettings.heat`.
+def weighing_heatmap(taps: Taps, settings: P2CSettings) -> Array | None:
+    """Return the heat (N, H, W) that any class's is weighed with, see `P2CSettings.heat`; None where there is none."""
+    return salient_heatmap(taps, settings.heat) if settings.heat.split() else None
+
+
+def clustered_heatmap(class_heat: Array, salient: Array | None, settings: P2CSettings) -> Array:
+    """Return what is clustered, (N, H, W), of the heatmaps of the images' classes and their `weighing_heatmap`.
 
     The root keeps the weaker objects: in a product of so many heatmaps they are weaker by as many powers.
     """
-    names = settings.heat.split()
-    if not names:
+    if salient is None:
         return class_heat
-    return shared_heatmap(class_heat, salient_heatmap(taps, settings.heat)) ** (1 / (1 + len(names)))
+    return shared_heatmap(class_heat, salient) ** (1 / (1 + len(settings.heat.split())))
 
 
 def evidence_heatmap(taps: Taps, mean_factor: float = 0.0, top: int = 0) -> Array:

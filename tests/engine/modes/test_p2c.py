@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from pc_engine.errors import ModelError, UsageError
 from pc_engine.kernels import mean_heatmap, resize_maps
 from pc_engine.modes.outcome import Outcome
-from pc_engine.modes.p2c import P2CSettings, cluster_pointers, clustered_heatmap, p2c, signature_heatmap
+from pc_engine.modes.p2c import (
+    P2CSettings,
+    cluster_pointers,
+    clustered_heatmap,
+    p2c,
+    signature_heatmap,
+    weighing_heatmap,
+)
 from pc_engine.signatures import SignatureDictionary
 
 # The third, cuml-dbscan, takes a GPU and is tested with scikit-learn in cuML's place.
@@ -254,12 +261,13 @@ def test_heat_is_weighed_by_the_geometric_mean() -> None:
     rng = np.random.default_rng(0)
     taps = {"coarse": np.float32(rng.normal(size=(2, 3, 4, 4))), "fine": np.float32(rng.normal(size=(2, 5, 8, 8)))}
     heat = rng.random((2, 8, 8))
-    found = clustered_heatmap(taps, heat, replace(SETTINGS, heat="coarse fine"))
+    weighed = replace(SETTINGS, heat="coarse fine")
+    found = clustered_heatmap(heat, weighing_heatmap(taps, weighed), weighed)
     maps = [resize_maps(mean_heatmap(taps["coarse"]), 8, 8), mean_heatmap(taps["fine"])]
     expected = (heat * maps[0] * maps[1]) ** (1 / 3)
     scale = expected.max(axis=(1, 2), keepdims=True) / found.max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(found * scale, expected, rtol=1e-5)
-    assert clustered_heatmap(taps, heat, SETTINGS) is heat
+    assert clustered_heatmap(heat, weighing_heatmap(taps, SETTINGS), SETTINGS) is heat
 
 
 @pytest.mark.parametrize("cluster", ON_THE_CPU)
