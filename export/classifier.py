@@ -90,7 +90,7 @@ def import_classifier(
     heat
         Taps of maps whose heat modes c2p and combined point at (`pc_engine.modes.c2p.C2PSettings`), and with which p2c
         weighs that of the class (`pc_engine.modes.p2c.P2CSettings`). With none, where finer maps are found as above,
-        ``conv_prev`` and these; else c2p and combined point at ``conv_last``, and p2c weighs with none.
+        ``conv_prev`` and these; else those of the modes' own defaults.
     classes
         One name per logit, or none.
     licence, source
