@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pc_engine.corrections import corrected_rows
-from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder
+from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder, is_file
 from pc_engine.errors import DataError
 from pc_engine.photos import RunPhotos
 
@@ -39,6 +39,8 @@ def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSe
         file = found.file(row["path"])
         if file is None:
             builder.skip(row["path"], "it is not a file of this machine: copy it to one to fit on it")
+        elif photos is None and not is_file(file):
+            builder.skip(str(file), f"there is no such file (where the photos moved: 'run:{directory}@PHOTOS_DIR')")
         else:
             builder.add(LabelledImage(file, row["count"]))
     if not n_reviewed:

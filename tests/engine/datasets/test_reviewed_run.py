@@ -45,7 +45,7 @@ def test_the_reviewed_images_are_labelled_with_their_corrected_counts(run: Path)
         LabelledImage(Path.cwd() / "photos" / "b.jpg", 7),
     )
     assert [reason.split(":")[0] for _, reason in labelled.skipped] == [
-        "there is no such file",
+        "there is no such file (where the photos moved",
         "it is not a file of this machine",
     ]
 
@@ -62,7 +62,7 @@ def test_the_photos_are_found_where_they_lie_now(run: Path, name: str) -> None:
     review(run, "photos/c.jpg", 3)
     (run.parent / name).mkdir(parents=True)
     moved = (run.parent / "photos").rename(run.parent / name / "photos")
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(DataError, match=r"there is no such file \(where the photos moved: 'run:.*/run@PHOTOS_DIR'\)"):
         read_labelled(f"run:{run}")
     assert read_labelled(f"run:{run}@{moved.parent}").images == (LabelledImage(moved / "c.jpg", 3),)
     run = run.rename(run.parent / "run@2")
