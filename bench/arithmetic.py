@@ -58,8 +58,8 @@ def peak_operations(threads: int) -> dict[str, float]:
     """Return the most operations a second that ``threads`` cores can do, by precision.
 
     Measured by multiply-add instructions on registers alone, in a C program compiled for this very processor: with
-    AVX2, AVX-512 and their VNNI and bf16 extensions. A precision whose instructions are not among these is absent, and
-    the dictionary is empty where there is no C compiler.
+    AVX2, AVX-512 and their VNNI and bf16 extensions, or with the tiles of AMX. A precision whose instructions are not
+    among these is absent, and the dictionary is empty where there is no C compiler.
     """
     compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
     if compiler is None:

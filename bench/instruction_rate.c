@@ -51,6 +51,40 @@ LOOP(fp32, __m256, _mm256_set1_ps((float)i), _mm256_fmadd_ps(a[i], _mm256_set1_p
      _mm256_cvtss_f32(a[i]), 16)
 #endif
 /* Where the processor has AMX, its tiles do bf16 and int8, and these vectors are not its limit. */
+#if defined(__linux__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#define HAS_TILES
+#define ARCH_REQ_XCOMP_PERM 0x1023
+#define XFEATURE_XTILEDATA 18
+#define ROWS 16 /* of a tile, each of 64 bytes: 32 values of bf16 or 64 of int8, or 16 sums */
+
+typedef struct { unsigned char palette, start_row, reserved[14]; unsigned short bytes[16]; unsigned char rows[16]; } TileShapes;
+
+/* Four accumulators, which is more than latency x throughput of the tile product; all of them, and factors, are 0. */
+#define TILE_LOOP(name, product, operations_each)                                                \
+    static void *name(void *argument) {                                                          \
+        Work *work = argument;                                                                   \
+        TileShapes shapes = {.palette = 1};                                                      \
+        for (int i = 0; i < 8; i++) shapes.bytes[i] = 64, shapes.rows[i] = ROWS;                 \
+        _tile_loadconfig(&shapes);                                                               \
+        _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);                              \
+        _tile_zero(4); _tile_zero(5); _tile_zero(6); _tile_zero(7);                              \
+        work->started = now();                                                                   \
+        do {                                                                                     \
+            for (long k = 0; k < ROUNDS; k++) {                                                  \
+                product(0, 4, 6); product(1, 4, 7); product(2, 5, 6); product(3, 5, 7);          \
+            }                                                                                    \
+            work->operations += (double)ROUNDS * 4 * (operations_each);                          \
+            work->ended = now();                                                                 \
+        } while (work->ended - work->started < SECONDS);                                         \
+        _tile_release();                                                                         \
+        return 0;                                                                                \
+    }
+
+TILE_LOOP(bf16, _tile_dpbf16ps, 2 * ROWS * 16 * 32)
+TILE_LOOP(int8, _tile_dpbusd, 2 * ROWS * 16 * 64)
+#endif
 #if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
 LOOP(bf16, __m512, _mm512_set1_ps((float)i),
      _mm512_dpbf16_ps(a[i], (__m512bh)_mm512_set1_ps(1.0f), (__m512bh)_mm512_set1_ps(0.9f)), _mm512_reduce_add_ps(a[i]), 64)
@@ -113,6 +147,13 @@ int main(int argc, char **argv) {
     int threads = argc > 1 ? atoi(argv[1]) : 1;
     if (threads < 1 || threads > 4096) return 2;
     measure("fp32", fp32, threads);
+#ifdef HAS_TILES
+    /* Linux lets a program use tiles that asks for them. */
+    if (!syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)) {
+        measure("bf16", bf16, threads);
+        measure("int8", int8, threads);
+    }
+#endif
 #ifdef HAS_BF16
     measure("bf16", bf16, threads);
 #endif

@@ -15,6 +15,7 @@ from pc_engine.bench.arithmetic import operations_per_image, peak_operations
 from pc_engine.engine import network_request
 from pc_engine.export import ARCHITECTURES, export_vgg
 from pc_engine.graph_shapes import infer
+from pc_engine.machine import describe_machine
 from pc_engine.model import load_model
 
 
@@ -60,6 +61,14 @@ def test_the_peak_grows_with_the_precision_falling() -> None:
     assert peak["fp32"] > 1e9
     for narrower in ("bf16", "int8"):
         assert peak.get(narrower, np.inf) > 1.2 * peak["fp32"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="there is no C compiler")
+def test_the_peak_of_tiles_is_far_above_that_of_vectors() -> None:
+    if not {"amx_bf16", "amx_int8"} <= {*describe_machine()["extensions"]}:
+        pytest.skip("this processor has no AMX")
+    peak = peak_operations(1)
+    assert peak["int8"] > 1.5 * peak["bf16"] > 6 * peak["fp32"]
 
 
 def test_without_a_compiler_the_peak_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
