@@ -36,7 +36,7 @@ from pc_engine.modes.p2c import (
     p2c_taps,
     weighing_heatmap,
 )
-from pc_engine.modes.salience import salient_heatmap, shared_heatmap
+from pc_engine.modes.salience import MEAN_FACTOR, salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
 
 PointerKind = Literal["ellipse", "mixture", "box"]
@@ -167,7 +167,10 @@ def combined(
         class_heat = seen.heat
         if pointing.heat == EVIDENCE != settings.signature:
             class_heat = evidence_heatmap(taps)
-        shared = shared_heatmap(class_heat, salient_heatmap(taps, mixture.heat, mixture.mean_factor))
+        salient = seen.salient
+        if salient is None or (settings.heat, MEAN_FACTOR) != (mixture.heat, mixture.mean_factor):
+            salient = salient_heatmap(taps, mixture.heat, mixture.mean_factor)
+        shared = shared_heatmap(class_heat, salient)
         # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
         # largest count; there the clustering has a slot for any, and so have all that the counter can say.
         cells = shared.shape[1] * shared.shape[2]
@@ -199,7 +202,9 @@ class SeenClasses:
     nothing
         (N,) bool: whether the background was more probable.
     heat, clustered
-        (N, H, W): the class's heatmap, and what p2c clusters, which may be weighed with all that is salient.
+        (N, H, W): the class's heatmap, and what p2c clusters.
+    salient
+        (N, H, W): that of all that is salient, where the class's is weighed with it; None where not.
     """
 
     class_id: Array
@@ -207,6 +212,7 @@ class SeenClasses:
     nothing: Array
     heat: Array
     clustered: Array
+    salient: Array | None
 
 
 def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings) -> SeenClasses:
@@ -215,8 +221,9 @@ def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P
     nothing = predict_class(taps["logits"])[0] == settings.background_class
     class_id, class_score = predict_class(taps["logits"], without=settings.background_class)
     heat = class_heatmap(taps, signatures, class_id, settings)
-    clustered = clustered_heatmap(heat, weighing_heatmap(taps, settings), settings)
-    return SeenClasses(class_id, class_score, nothing, heat, clustered)
+    salient = weighing_heatmap(taps, settings)
+    clustered = clustered_heatmap(heat, salient, settings)
+    return SeenClasses(class_id, class_score, nothing, heat, clustered, salient)
 
 
 def _cluster_ellipses(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,13 @@ from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.counter import CountSVM
 from pc_engine.errors import UsageError
 from pc_engine.kernels import mean_heatmap
-from pc_engine.modes.c2p import c2p
+from pc_engine.modes.c2p import C2PSettings, c2p
 from pc_engine.modes.combined import CombinedSettings, PointedClusters, PointerKind, combined
 from pc_engine.modes.p2c import P2CSettings, p2c
 from pc_engine.open_count import OpenCount
 from pc_engine.signatures import SignatureDictionary
 
+MODULE = sys.modules[combined.__module__]  # whose name in its package is that of the function
 GRID = 14
 LABELS = ("0", "1", "2", "3", "4+")
 COUNTER = CountSVM(("answer",), LABELS, {"answer": np.eye(5, dtype=np.float32)}, np.zeros(5, np.float32))
@@ -129,6 +131,20 @@ def test_it_points_at_the_class_and_not_at_what_is_merely_salient() -> None:
     np.testing.assert_allclose((x, y), PLACES[0], atol=0.3)
     salient = c2p(taps, COUNTER).pointers[0, 0, 0] * GRID - 0.5
     assert salient > x + 4  # drawn to the brighter one on the right
+
+
+def test_what_p2c_has_weighed_with_is_pointed_at_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    taps, weighed = taps_for([3], [3]), replace(SETTINGS, heat="conv_last")
+    own = C2PSettings(mean_factor=2.5)
+    unlike = combined(taps, COUNTER, SIGNATURES, weighed, mixture=own).pointers
+    with monkeypatch.context() as patched:
+        patched.setattr(MODULE, "MEAN_FACTOR", None)  # so that it is computed again
+        expected = combined(taps, COUNTER, SIGNATURES, weighed).pointers
+    monkeypatch.delattr(MODULE, "salient_heatmap")
+    np.testing.assert_array_equal(combined(taps, COUNTER, SIGNATURES, weighed).pointers, expected)
+    assert not np.allclose(unlike, expected)
+    with pytest.raises(NameError):
+        combined(taps, COUNTER, SIGNATURES, weighed, mixture=own)
 
 
 def test_where_nothing_of_the_class_is_salient_the_class_alone_is_pointed_at() -> None:
