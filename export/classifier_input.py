@@ -37,7 +37,8 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
     Raises
     ------
     ModelError
-        If the taps depend on no input, or on several of which none is the image beyond doubt.
+        If the taps depend on no input, or on several of which none is the image beyond doubt, or if the network is made
+        for images of another size.
     ManifestError
         If there is no input of the name given.
     """
@@ -47,6 +48,15 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
     sizes = [max(dim.dim_value, 0) for dim in given.type.tensor_type.shape.dim]
     layout = pixels.layout or _layout(sizes, takes_bytes)
     declared = [sizes[axis] if len(sizes) == _IMAGE_RANK else 0 for axis in _AXES[layout]]
+    asked = [pixels.height or declared[0], pixels.width or declared[1]]
+    if layout == _layout(sizes, takes_bytes) and any(
+        own and own != one for own, one in zip(declared, asked, strict=True)
+    ):
+        own_size, size = (" x ".join(str(side or "any") for side in sides) for sides in (declared, asked))
+        raise ModelError(
+            f"The network takes images of {own_size} pixels (height x width), and is asked to take {size}: leave "
+            f"--size out, or export it from its framework with a dynamic height and width."
+        )
     return replace(
         pixels,
         tensor=given.name,

@@ -63,6 +63,21 @@ def test_what_is_left_open_is_read_from_the_network(dims, expected):
     assert (found.layout, found.height, found.width) == expected
 
 
+@pytest.mark.parametrize(
+    ("dims", "layout", "its"),
+    [
+        ([1, 3, 32, 48], "", "32 x 48"),
+        ([1, 32, 48, 3], "NHWC", "32 x 48"),
+        (["N", 3, 32, "W"], "", "32 x any"),
+    ],
+)
+def test_another_size_than_the_network_is_made_for_is_refused(dims, layout, its):
+    said = NetworkInput("", 64, 48, layout=layout)
+    with pytest.raises(ModelError, match=rf"images of {its} pixels .* asked to take 64 x 48: leave --size out"):
+        complete_input(network(dims), TENSORS, said)
+    assert complete_input(network(dims), TENSORS, NetworkInput("", 32, 48, layout=layout)).height == 32
+
+
 def test_what_is_said_is_kept():
     said = NetworkInput("", 64, 96, layout="NHWC", channels="BGR", mean=(1, 2, 3), std=(4, 5, 6))
     found = complete_input(network(["N", "a", "b", "c"]), TENSORS, said)
