@@ -38,7 +38,7 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
     ------
     ModelError
         If the taps depend on no input, or on several of which none is the image beyond doubt, or if the network is made
-        for images of another size.
+        for images of another size, or of other than three channels.
     ManifestError
         If there is no input of the name given.
     """
@@ -47,6 +47,12 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
     # 0 where it is no number; some exporters write -1.
     sizes = [max(dim.dim_value, 0) for dim in given.type.tensor_type.shape.dim]
     layout = pixels.layout or _layout(sizes, takes_bytes)
+    channels = sizes[_CHANNEL_AXIS[layout]] if len(sizes) == _IMAGE_RANK else 0
+    if channels not in (0, _COLOURS):
+        raise ModelError(
+            f"The network's input '{given.name}' has {channels} channel(s) in the layout {layout}, and photos have "
+            f"{_COLOURS}: name another --layout, or a network that takes RGB."
+        )
     declared = [sizes[axis] if len(sizes) == _IMAGE_RANK else 0 for axis in _AXES[layout]]
     asked = [pixels.height or declared[0], pixels.width or declared[1]]
     if layout == _layout(sizes, takes_bytes) and any(

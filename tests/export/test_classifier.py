@@ -371,7 +371,7 @@ class TestRefusals:
     def test_wrong_size_and_layout(self, tmp_path, given):
         with pytest.raises(ModelError, match="takes images of 8 x 8 pixels"):
             convert(given, tmp_path / "m", pixels=NetworkInput("data", 16, 16, "NCHW", "float32"))
-        with pytest.raises(ManifestError, match=r"size \(8, 8, 3\)"):
+        with pytest.raises(ModelError, match=r"'data' has 8 channel\(s\) in the layout NHWC, and photos have 3"):
             convert(given, tmp_path / "m", pixels=pixels(layout="NHWC"))
 
     def test_uint8_in_another_order(self, tmp_path):

@@ -78,6 +78,11 @@ def test_another_size_than_the_network_is_made_for_is_refused(dims, layout, its)
     assert complete_input(network(dims), TENSORS, NetworkInput("", 32, 48, layout=layout)).height == 32
 
 
+def test_other_channels_than_those_of_photos_are_refused():
+    with pytest.raises(ModelError, match=r"'data' has 1 channel\(s\) in the layout NCHW, and photos have 3: name"):
+        complete_input(network([1, 1, 28, 28]), TENSORS, OPEN)
+
+
 def test_what_is_said_is_kept():
     said = NetworkInput("", 64, 96, layout="NHWC", channels="BGR", mean=(1, 2, 3), std=(4, 5, 6))
     found = complete_input(network(["N", "a", "b", "c"]), TENSORS, said)
