@@ -55,9 +55,7 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
         )
     declared = [sizes[axis] if len(sizes) == _IMAGE_RANK else 0 for axis in _AXES[layout]]
     asked = [pixels.height or declared[0], pixels.width or declared[1]]
-    if layout == _layout(sizes, takes_bytes) and any(
-        own and own != one for own, one in zip(declared, asked, strict=True)
-    ):
+    if any(own and own != one for own, one in zip(declared, asked, strict=True)):
         own_size, size = (" x ".join(str(side or "any") for side in sides) for sides in (declared, asked))
         raise ModelError(
             f"The network takes images of {own_size} pixels (height x width), and is asked to take {size}: leave "
