@@ -46,14 +46,16 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
     takes_bytes = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     # 0 where it is no number; some exporters write -1.
     sizes = [max(dim.dim_value, 0) for dim in given.type.tensor_type.shape.dim]
+    if len(sizes) != _IMAGE_RANK:
+        sizes = [0] * _IMAGE_RANK
     layout = pixels.layout or _layout(sizes, takes_bytes)
-    channels = sizes[_CHANNEL_AXIS[layout]] if len(sizes) == _IMAGE_RANK else 0
+    channels = sizes[_CHANNEL_AXIS[layout]]
     if channels not in (0, _COLOURS):
         raise ModelError(
             f"The network's input '{given.name}' has {channels} channel(s) in the layout {layout}, and photos have "
             f"{_COLOURS}: name another --layout, or a network that takes RGB."
         )
-    declared = [sizes[axis] if len(sizes) == _IMAGE_RANK else 0 for axis in _AXES[layout]]
+    declared = [sizes[axis] for axis in _AXES[layout]]
     asked = [pixels.height or declared[0], pixels.width or declared[1]]
     if any(own and own != one for own, one in zip(declared, asked, strict=True)):
         own_size, size = (" x ".join(str(side or "any") for side in sides) for sides in (declared, asked))
@@ -90,8 +92,7 @@ def _image_name(model: onnx.ModelProto, tensors: Mapping[str, str]) -> str:
 
 def _layout(sizes: list[int], takes_bytes: bool) -> str:
     """Return on which axis three channels lie; NCHW where both or none could hold them."""
-    channels = {name: sizes[axis] for name, axis in _CHANNEL_AXIS.items()} if len(sizes) == _IMAGE_RANK else {}
-    found = [name for name, size in channels.items() if size == _COLOURS]
+    found = [name for name, axis in _CHANNEL_AXIS.items() if sizes[axis] == _COLOURS]
     if len(found) == 1:
         return found[0]
     return "NHWC" if takes_bytes else "NCHW"

@@ -125,10 +125,10 @@ class LabelledSetBuilder:
         self._counts: dict[Path, set[int]] = {}
         self._skipped: list[tuple[str, str]] = []
 
-    def add(self, image: LabelledImage) -> None:
-        """Take an image, if its file is there and it was not taken already."""
+    def add(self, image: LabelledImage, remedy: str = "") -> None:
+        """Take an image, if its file is there and it was not taken already; ``remedy`` is what to do if it is not."""
         if not is_file(image.path):
-            self.skip(str(image.path), "there is no such file")
+            self.skip(str(image.path), f"there is no such file{remedy}")
             return
         if image in self._seen:
             self.skip(str(image.path), "it is listed again with the same labels")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pc_engine.corrections import corrected_rows
-from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder, is_file
+from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder
 from pc_engine.errors import DataError
 from pc_engine.photos import RunPhotos
 
@@ -31,6 +31,7 @@ def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSe
         raise DataError(f"There is no folder {directory}: name the folder given to 'pc-engine run --out'.")
     found = RunPhotos(directory, photos)
     builder = LabelledSetBuilder(directory.name, directory)
+    remedy = f" (where the photos moved: 'run:{directory}@PHOTOS_DIR')" if photos is None else ""
     n_reviewed = 0
     for row in corrected_rows(directory):
         if not row.get("reviewed"):
@@ -39,10 +40,8 @@ def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSe
         file = found.file(row["path"])
         if file is None:
             builder.skip(row["path"], "it is not a file of this machine: copy it to one to fit on it")
-        elif photos is None and not is_file(file):
-            builder.skip(str(file), f"there is no such file (where the photos moved: 'run:{directory}@PHOTOS_DIR')")
         else:
-            builder.add(LabelledImage(file, row["count"]))
+            builder.add(LabelledImage(file, row["count"]), remedy)
     if not n_reviewed:
         raise DataError(f"No image of {directory} was reviewed yet: do that with 'pc-engine review {directory}'.")
     return builder.build()
