@@ -14,6 +14,7 @@ from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, fig
 from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
+from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.features import map_widths
 from pc_engine.model import Model
 from pc_engine.modes import Mode, settings_for
@@ -44,7 +45,7 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
 _CLUSTER = "p2c.cluster"
 # Of how the counter is fitted, which folds do anew; what is tried in the place of "on" and of all features.
 _COUPLING, _CLUSTERS, _FEATURES = "counter.coupling", "counter.clusters", "counter.features"
-_MIRRORED, _BEYOND = "counter.mirrored", "counter.beyond"
+_MIRRORED, _BEYOND, _AIM = "counter.mirrored", "counter.beyond", "counter.aim"
 _ON, _OFF = "on", "off"
 # A counter that weighs clusters in knows what a cluster is: mode combined reads these settings without such a one only.
 _PEAKS = tuple(f"p2c.{name}" for name in PEAK_LIMITS)
@@ -73,8 +74,8 @@ def ablate(
     alternatives
         Values by the names of settings, tried in every mode; None for `ALTERNATIVES`, for the heat of other maps of the
         model and of each two, for what the modes would take where it has a setting of its own, and with folds for other
-        ways to fit the counter: with each feature alone, or the first few; without mirror images, the coupling of
-        scores, clusters, or a number beyond the last label.
+        ways to fit the counter: with each feature alone, or the first few; for the overall accuracy; without mirror
+        images, the coupling of scores, clusters, or a number beyond the last label.
     report, progress
         As of `pc_engine.bench.evaluation.evaluate`.
 
@@ -193,7 +194,10 @@ def _counter_trials(mode: Mode, model: Model) -> list[tuple[str | None, float | 
     """Return the trials of other ways to fit the counter that ``mode`` reads."""
     if "counter" not in mode.needs:
         return []
-    fits: list[tuple[str, str, CounterFit]] = [(_COUPLING, _OFF, CounterFit(coupling=False))]
+    fits: list[tuple[str, str, CounterFit]] = [
+        (_COUPLING, _OFF, CounterFit(coupling=False)),
+        (_AIM, Aim.OVERALL, CounterFit(aim=Aim.OVERALL)),
+    ]
     if map_widths(model.manifest):
         fits.append((_MIRRORED, _OFF, CounterFit(mirrored=False)))
     if "signatures" in mode.needs:
@@ -211,7 +215,7 @@ def _defaults(model: Model) -> dict[str, float | str]:
     """Return all settings of a model by their names."""
     settings = settings_for(model.manifest)
     fitted = dict.fromkeys((_COUPLING, _MIRRORED, _CLUSTERS, _BEYOND), _ON)
-    counter = {**fitted, _FEATURES: " ".join(model.manifest.count_features)}
+    counter = {**fitted, _AIM: Aim.MEAN, _FEATURES: " ".join(model.manifest.count_features)}
     return counter | {
         f"{mode}.{name}": value for mode, own in vars(settings).items() for name, value in vars(own).items()
     }

@@ -203,6 +203,7 @@ def _folds(
         "k": settings.folds,
         "seed": settings.seed,
         "c": [fold.report.c for fold in first],
+        "aim": fits[0].aim,
         "coupled": [fold.report.coupled for fold in first],
         "clusters_weight": [fold.report.combined and fold.report.combined.weight for fold in first],
         "groups": None if groups is None else len({*groups}),

@@ -9,6 +9,7 @@ import numpy as np
 
 from pc_engine.counter import DEFAULT_LABELS, CountSVM, count_label
 from pc_engine.errors import DataError, UsageError
+from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.counter import fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
@@ -21,6 +22,8 @@ class CounterFit:
 
     Attributes
     ----------
+    aim
+        Which accuracy it is fitted for.
     features
         Names of the taps it reads; None for all of the model's.
     mirrored
@@ -31,6 +34,7 @@ class CounterFit:
         Whether mode combined may learn the number of objects under the open-ended label.
     """
 
+    aim: Aim = Aim.MEAN
     features: tuple[str, ...] | None = None
     mirrored: bool = True
     coupling: bool = True
@@ -126,7 +130,12 @@ def held_out_counters(
             )
             for fit in alike:
                 counter, report = fit_counter(
-                    svms, couple=fit.coupling, heat=seen, weigh_clusters=fit.clusters, count_on=fit.beyond
+                    svms,
+                    aim=fit.aim,
+                    couple=fit.coupling,
+                    heat=seen,
+                    weigh_clusters=fit.clusters,
+                    count_on=fit.beyond,
                 )
                 found[fit].append(HeldOut(held_out, counter, report))
             done += 1

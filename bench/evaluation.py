@@ -9,6 +9,7 @@ from typing import Any
 from pc_engine.bench.accuracy import PUBLISHED, accuracy_gain, chance_accuracy, count_accuracy
 from pc_engine.bench.classification import class_accuracy
 from pc_engine.bench.contenders import Contender, Progress, Report, Share, judge
+from pc_engine.bench.cross_validation import CounterFit
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.failure_analysis import failure_analysis
 from pc_engine.bench.pointing import (
@@ -25,6 +26,7 @@ from pc_engine.counter import DEFAULT_LABELS, LARGEST_LABEL, label_counts, label
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.engine import find_mode
 from pc_engine.errors import DataError, UsageError
+from pc_engine.fitting.aim import Aim
 from pc_engine.machine import usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, Part, check_clustering
@@ -47,6 +49,8 @@ class EvaluationSettings:
         to take the model's own counter. Images of one group (`LabelledImage.group`) are in one fold.
     unseen_classes
         Let the images of a class be in one fold instead: each is judged by a counter that saw none of its class.
+    aim
+        Which accuracy the counters of folds are fitted for.
     seed
         Of the folds and of the intervals.
     max_count
@@ -64,12 +68,15 @@ class EvaluationSettings:
     cluster: str | None = None
     folds: int | None = None
     unseen_classes: bool = False
+    aim: Aim = Aim.MEAN
     seed: int = 0
     max_count: int | None = None
 
     def __post_init__(self) -> None:
         if self.unseen_classes and self.folds is None:
             raise UsageError("Classes can be kept from a counter that is fitted in folds: add --folds 5.")
+        if self.aim is not Aim.MEAN and self.folds is None:
+            raise UsageError("An aim is for a counter that is fitted in folds: add --folds 5.")
         if self.max_count is not None:
             labels_up_to(self.max_count)
 
@@ -123,7 +130,12 @@ def evaluate(
         raise DataError(f"None of the images of {data} has a count.")
     model, modes = model_and_modes(settings, report)
     contenders = {
-        mode.name: Contender(mode, settings.cluster if settings.cluster in mode.clusterings else None) for mode in modes
+        mode.name: Contender(
+            mode,
+            settings.cluster if settings.cluster in mode.clusterings else None,
+            counter=CounterFit(aim=settings.aim),
+        )
+        for mode in modes
     }
     labels = judged_labels(settings, model)
     rows, shares, how = judge(images, model, contenders, settings, report, progress, labels)

@@ -49,6 +49,7 @@ def evaluate(
     curves: Annotated[
         bool, typer.Option("--curves", help="Print accuracy over the scale, spacing and class of objects as well.")
     ] = False,
+    aim: options.Aim = "mean",
     max_count: options.LastLabel = None,
     seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help=f"Directory to write {_REPORT} and the charts to.")] = None,
@@ -70,6 +71,7 @@ def evaluate(
     """
     from pc_engine.bench.evaluation import EvaluationSettings
     from pc_engine.bench.evaluation import evaluate as measure
+    from pc_engine.fitting.aim import Aim
 
     settings = EvaluationSettings(
         model=model,
@@ -82,6 +84,7 @@ def evaluate(
         cluster=cluster,
         folds=folds,
         unseen_classes=unseen_classes,
+        aim=Aim.named(aim),
         seed=seed,
         max_count=max_count,
     )
@@ -168,8 +171,8 @@ def _print_counts(report: Mapping[str, Any]) -> None:
     if report["folds"]:
         unseen = "its class" if report["folds"]["unseen_classes"] else "it"
         print_line(
-            f"The counter was fitted in {report['folds']['k']} folds, each image judged by one that did not see "
-            f"{unseen}."
+            f"The counter was fitted in {report['folds']['k']} folds for its {report['folds']['aim']} accuracy, each "
+            f"image judged by one that did not see {unseen}."
         )
     if known := fitted_on_these(report):
         print_line(known)

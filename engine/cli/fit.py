@@ -47,6 +47,7 @@ def fit_counter(
     data: Data,
     model: ModelToFit,
     out: OutCopy = None,
+    aim: options.Aim = "mean",
     max_count: Annotated[int, typer.Option("--max-count", help="The last label is this number and a plus.")] = 4,
     folds: Annotated[int, typer.Option("--folds", help="Folds of the cross-validation that chooses C.")] = 5,
     seed: Annotated[int, options.seed("Seed of the folds and of the solver.")] = 0,
@@ -60,10 +61,11 @@ def fit_counter(
 ) -> None:
     """Fit the count SVM of a model on images whose count is known, as modes c2p and combined need it."""
     # scikit-learn takes a second to import, which every other command would wait for.
+    from pc_engine.fitting.aim import Aim
     from pc_engine.fitting.class_heat import heat_source
     from pc_engine.fitting.from_images import counter_from_images, store_parts
 
-    every_label = labels_up_to(max_count)
+    aimed, every_label = Aim.named(aim), labels_up_to(max_count)
     if folds < 2:
         raise UsageError(f"--folds is {folds}, expected at least 2.")
     # Ahead of the model, which may have to be fetched first.
@@ -90,6 +92,7 @@ def fit_counter(
             backbone,
             workers=workers or usable_cores(),
             labels=labels,
+            aim=aimed,
             folds=folds,
             seed=seed,
             heat=heat_source(loaded.manifest, loaded.parts.signatures) if sees_classes else None,
@@ -236,13 +239,19 @@ def _print_report(report: CounterReport) -> None:
         for label in report.labels
     ]
     rows.append(("mean", str(report.n), f"{report.mean_accuracy:.1%}", ""))
+    rows.append(("overall", str(report.n), f"{report.overall_accuracy:.1%}", ""))
     print_table(
-        f"Cross-validated over {report.folds} folds, C = {report.c:g}",
+        f"Fitted for the {report.aim} accuracy, cross-validated over {report.folds} folds, C = {report.c:g}",
         (">count", ">images", ">accuracy", ">precision"),
         rows,
     )
     if report.combined is not None:
-        print_line(f"Mode combined: {report.combined.mean_accuracy:.1%} (mean), as it weighs in the clusters it finds.")
+        print_line(
+            f"Mode combined: {report.combined.mean_accuracy:.1%} (mean), {report.combined.overall_accuracy:.1%} "
+            f"(overall), as it weighs in the clusters it finds."
+        )
+    mean, overall = report.other_aim
+    print_line(f"Fitted for the other, with --aim {report.aim.other}: {mean:.1%} (mean), {overall:.1%} (overall).")
     if report.beyond is not None:
         error, by_clusters = report.beyond
         print_line(

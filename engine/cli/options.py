@@ -72,6 +72,14 @@ BatchSize = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Decoding threads; left out, one per core.", callback=_workers)
 ]
+Aim = Annotated[
+    str,
+    typer.Option(
+        "--aim",
+        help="What the counter is fitted for: the mean accuracy over the labels, as in the paper, or overall, so that "
+        "most images are right and what is rare is seldom said.",
+    ),
+]
 LastLabel = Annotated[
     int | None,
     typer.Option(

@@ -9,18 +9,21 @@ import numpy as np
 
 from pc_engine.counter import DEFAULT_LABELS, CountSVM, count_label, label_counts
 from pc_engine.errors import DataError
+from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.cluster_likelihood import count_clusters, fit_cluster_likelihood
 from pc_engine.fitting.counter_report import CombinedReport, CounterReport
 from pc_engine.fitting.folds import Split, stratified_folds
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
 from pc_engine.fitting.open_count import fit_open_count
-from pc_engine.fitting.recall import mean_recall, recall_gain
+from pc_engine.fitting.recall import LEAST_IMAGES, mean_recall
 from pc_engine.fitting.recoupling import fit_recoupling, held_out_coupling
 from pc_engine.fitting.reduction import ReducedRows, reduce_features
 
 #: Values of the SVM's C that cross-validation chooses from.
 DEFAULT_C_GRID = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+# By how many standard errors images have to be told better without a coupling for it to be left out.
+_ERRORS = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +155,7 @@ def fit_svms(
 def fit_counter(
     svms: FittedSvms,
     *,
+    aim: Aim = Aim.MEAN,
     couple: bool = True,
     heat: ClassHeat | None = None,
     weigh_clusters: bool = True,
@@ -163,8 +167,10 @@ def fit_counter(
     ----------
     svms
         As `fit_svms` returned them.
+    aim
+        What the coupling is fitted for, and by which accuracy it and the clusters are judged.
     couple
-        Whether the labels' scores may be coupled, where that helps.
+        Whether the labels' scores may be coupled.
     heat
         What p2c sees of the images, from which mode combined is to learn how far clusters are to be believed; None
         leaves it the SVMs alone.
@@ -178,10 +184,13 @@ def fit_counter(
 
     Notes
     -----
-    What is fitted beside the SVMs takes part only where held-out images gain by it in mean recall: the coupling of the
-    labels' scores (`pc_engine.fitting.recoupling`) if that exceeds the gain's standard error, then the clusters
-    (`pc_engine.fitting.cluster_likelihood`), of which many settings are tried, if it exceeds two. So does the number of
-    objects under an open-ended label (`pc_engine.fitting.open_count`), where its error is less than that of clusters.
+    The labels' scores are coupled (`pc_engine.fitting.recoupling`) and the clusters weighed in
+    (`pc_engine.fitting.cluster_likelihood`) unless held-out images are told better without, by two standard errors of
+    the difference. Some hundred images cannot show less, while over many sets of images both gain. With fewer than
+    `LEAST_IMAGES` a label a coupling may be chance: there held-out images have to gain by it, by one standard error,
+    and the clusters have to be worth two of theirs where scores are not coupled.
+    The number of objects under an open-ended label (`pc_engine.fitting.open_count`) is learnt where its error on
+    held-out images is less than that of clusters.
 
     The report's figures are taken at the C they helped to choose, so they flatter by the little that a choice among
     a handful of values can; ``pc-engine evaluate`` on other images is the unbiased figure.
@@ -189,15 +198,16 @@ def fit_counter(
     labels, counts, truth, splits, reduced = svms.labels, svms.counts, svms.truth, svms.splits, svms.reduced
     scores, weights, bias = svms.scores, svms.weights, svms.bias
     floor = int(label_counts(labels)[-1])
-    coupled = held_out_coupling(scores, truth, splits) if couple else scores
-    gain, error = recall_gain(truth, coupled.argmax(axis=1), scores.argmax(axis=1))
-    couple = gain > error
+    coupled = held_out_coupling(scores, truth, splits, aim) if couple else scores
+    gain, error = aim.gain(truth, coupled.argmax(axis=1), scores.argmax(axis=1))
+    trusted = len(truth) >= LEAST_IMAGES * len(labels)
+    couple = couple and gain > (-_ERRORS * error if trusted else error)
     if couple:
-        coupling = fit_recoupling(scores, truth)
+        coupling = fit_recoupling(scores, truth, aim)
         scores, weights, bias = coupled, coupling.matrix @ weights, coupling(bias)
     witness = None
     if weigh_clusters and heat is not None:
-        witness = fit_cluster_likelihood(scores, truth, labels, heat, splits)
+        witness = fit_cluster_likelihood(scores, truth, labels, heat, splits, trusted=couple, aim=aim)
     beyond = None
     if count_on and heat is not None and labels[-1].endswith("+"):
         told, peaks = (scores, None) if witness is None else (witness.scores, witness.likelihood.peaks)
@@ -211,6 +221,7 @@ def fit_counter(
         clusters=None if witness is None else witness.likelihood,
         beyond=None if beyond is None else beyond.model,
     )
+    by_other_aim = held_out_coupling(svms.scores, truth, splits, aim.other).argmax(axis=1)
     combined = None if witness is None else CombinedReport(witness.weight, _confusion(truth, witness.scores))
     report = CounterReport(
         labels=labels,
@@ -219,6 +230,8 @@ def fit_counter(
         folds=len(splits),
         confusion=_confusion(truth, scores),
         grid=svms.grid,
+        aim=aim,
+        other_aim=(mean_recall(truth, by_other_aim), float((by_other_aim == truth).mean())),
         coupled=couple,
         combined=combined,
         beyond=None if beyond is None else (beyond.error, beyond.error_before),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.recall import recall_gain
 
 
@@ -30,6 +31,11 @@ class CombinedReport:
         """Mean of the recall over labels."""
         return float(np.mean(_recalls(self.confusion)))
 
+    @property
+    def overall_accuracy(self) -> float:
+        """Share of all images with the right label."""
+        return _share_right(self.confusion)
+
 
 @dataclass(frozen=True)
 class CounterReport:
@@ -49,6 +55,10 @@ class CounterReport:
         Images by true label (row) and predicted label (column), summed over the folds, at the chosen C.
     grid
         C to (mean, standard deviation) over the folds of the mean recall over labels, before any coupling.
+    aim
+        Which accuracy it was fitted for.
+    other_aim
+        Mean and overall accuracy of a counter that is fitted for the other.
     coupled
         Whether the labels' scores are coupled (see `pc_engine.fitting.recoupling`).
     combined
@@ -64,6 +74,8 @@ class CounterReport:
     folds: int
     confusion: tuple[tuple[int, ...], ...]
     grid: Mapping[float, tuple[float, float]]
+    aim: Aim
+    other_aim: tuple[float, float]
     coupled: bool = False
     combined: CombinedReport | None = None
     beyond: tuple[float, float] | None = None
@@ -92,7 +104,7 @@ class CounterReport:
     @property
     def overall_accuracy(self) -> float:
         """Share of all images with the right label."""
-        return sum(row[i] for i, row in enumerate(self.confusion)) / self.n
+        return _share_right(self.confusion)
 
     @property
     def only_answer(self) -> str | None:
@@ -126,16 +138,24 @@ class CounterReport:
             "cv_std": self.cv_std,
             "confusion": [list(row) for row in self.confusion],
             "grid": [{"c": c, "mean": mean, "std": std} for c, (mean, std) in self.grid.items()],
+            "aim": self.aim,
+            "other_aim": {"mean": self.other_aim[0], "overall": self.other_aim[1]},
             "coupled": self.coupled,
             "combined": None
             if self.combined is None
             else {
                 "weight": self.combined.weight,
                 "mean": self.combined.mean_accuracy,
+                "overall": self.combined.overall_accuracy,
                 "confusion": [list(row) for row in self.combined.confusion],
             },
             "beyond": None if self.beyond is None else {"error": self.beyond[0], "error_by_clusters": self.beyond[1]},
         }
+
+
+def _share_right(confusion: Sequence[Sequence[int]]) -> float:
+    """Return the share of the images on the diagonal."""
+    return sum(row[i] for i, row in enumerate(confusion)) / sum(map(sum, confusion))
 
 
 def _recalls(confusion: Sequence[Sequence[int]]) -> list[float]:

@@ -15,6 +15,7 @@ from pc_engine.device_work import working_on
 from pc_engine.errors import DataError, UsageError
 from pc_engine.file_digests import FileDigests
 from pc_engine.fitted_images import FittedImages
+from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat, HeatSource
 from pc_engine.fitting.counter import check_counts, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
@@ -44,6 +45,7 @@ def counter_from_images(
     *,
     workers: int,
     labels: Sequence[str] = DEFAULT_LABELS,
+    aim: Aim = Aim.MEAN,
     folds: int = 5,
     seed: int = 0,
     heat: HeatSource | None = None,
@@ -62,6 +64,8 @@ def counter_from_images(
         Decoding threads.
     labels, folds, seed
         See `pc_engine.fitting.counter.fit_svms`.
+    aim
+        Which accuracy to fit for; see `pc_engine.fitting.counter.fit_counter`.
     heat
         How the model sees classes, where mode combined is to weigh in what it clusters; None for the SVM alone.
     advance
@@ -87,7 +91,7 @@ def counter_from_images(
         map_widths=map_widths(backbone.request.manifest),
         progress=fitting,
     )
-    counter, report = fit_counter(svms, heat=seen.heat)
+    counter, report = fit_counter(svms, aim=aim, heat=seen.heat)
     return replace(counter, images=FittedImages.of(seen.digests)), report, seen.unreadable
 
 

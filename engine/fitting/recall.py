@@ -1,4 +1,4 @@
-"""Mean recall over labels, by which fits are chosen, and how sure a difference of it is."""
+"""Accuracies by which fits are chosen, and how sure a difference of them is."""
 
 from __future__ import annotations
 
@@ -33,10 +33,25 @@ def recall_gain(truth: np.ndarray, predicted: np.ndarray, other: np.ndarray) -> 
     gains, variances, weights = [], [], []
     for label in np.unique(truth):
         own = truth == label
-        difference = (predicted[own] == label).astype(float) - (other[own] == label)
-        n = len(difference)
-        gains.append(difference.mean())
-        variances.append((difference.var() + 1 / n) / n)
-        weights.append(min(n, LEAST_IMAGES))
+        gain, variance = _paired(truth[own], predicted[own], other[own])
+        gains.append(gain)
+        variances.append(variance)
+        weights.append(min(int(own.sum()), LEAST_IMAGES))
     shares = np.array(weights) / sum(weights)
     return float(shares @ gains), math.sqrt(float(shares**2 @ variances))
+
+
+def overall_gain(truth: np.ndarray, predicted: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Return by how much the share of images that ``predicted`` has right exceeds that of ``other``, and its error.
+
+    Parameters and the comparison are those of `recall_gain`.
+    """
+    gain, variance = _paired(truth, predicted, other)
+    return gain, math.sqrt(variance)
+
+
+def _paired(truth: np.ndarray, predicted: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Return the mean difference of right answers, and its variance as if one image more had changed."""
+    difference = (predicted == truth).astype(float) - (other == truth)
+    n = len(difference)
+    return float(difference.mean()), float((difference.var() + 1 / n) / n)

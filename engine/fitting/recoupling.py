@@ -17,8 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.folds import Split
-from pc_engine.fitting.recall import LEAST_IMAGES
 
 # Inverse strength of the regularisation, on scores of unit variance.
 _C = 0.3
@@ -43,7 +43,7 @@ class Recoupling:
         return coupled
 
 
-def fit_recoupling(scores: np.ndarray, truth: np.ndarray) -> Recoupling:
+def fit_recoupling(scores: np.ndarray, truth: np.ndarray, aim: Aim = Aim.MEAN) -> Recoupling:
     """Fit a multinomial logistic regression from scores to labels.
 
     Parameters
@@ -51,13 +51,12 @@ def fit_recoupling(scores: np.ndarray, truth: np.ndarray) -> Recoupling:
     scores
         (n, L) float64, of SVMs that did not see the image.
     truth
-        Label index of each image, (n,); every index of 0..L-1 occurs. An image weighs as much as its label is rare.
+        Label index of each image, (n,); every index of 0..L-1 occurs.
+    aim
+        How much an image weighs.
     """
-    images = np.bincount(truth, minlength=scores.shape[1])
-    # All labels count the same, but those of few images, which would be seen everywhere.
-    weights = 1 / np.maximum(images[truth], LEAST_IMAGES)
     scaler, regression = StandardScaler(), LogisticRegression(C=_C, max_iter=1000)
-    make_pipeline(scaler, regression).fit(scores, truth, logisticregression__sample_weight=weights / weights.mean())
+    make_pipeline(scaler, regression).fit(scores, truth, logisticregression__sample_weight=aim.weights(truth))
     coefficients, intercepts = np.asarray(regression.coef_), np.asarray(regression.intercept_)
     if len(coefficients) == 1:  # scikit-learn keeps the log-odds of two classes
         coefficients, intercepts = (
@@ -68,9 +67,11 @@ def fit_recoupling(scores: np.ndarray, truth: np.ndarray) -> Recoupling:
     return Recoupling(matrix, intercepts - matrix @ scaler.mean_)
 
 
-def held_out_coupling(scores: np.ndarray, truth: np.ndarray, splits: Sequence[Split]) -> np.ndarray:
+def held_out_coupling(
+    scores: np.ndarray, truth: np.ndarray, splits: Sequence[Split], aim: Aim = Aim.MEAN
+) -> np.ndarray:
     """Return coupled scores (n, L), those of each fold by a coupling that was fitted on the others'."""
     coupled = np.empty_like(scores)
     for others, held_out in splits:
-        coupled[held_out] = fit_recoupling(scores[others], truth[others])(scores[held_out])
+        coupled[held_out] = fit_recoupling(scores[others], truth[others], aim)(scores[held_out])
     return coupled

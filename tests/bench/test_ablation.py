@@ -124,6 +124,7 @@ def test_with_folds_the_counter_is_fitted_in_other_ways(
             if each["setting"] and each["setting"].startswith("counter.")
         ] == [
             ("counter.coupling", "off", "on"),
+            ("counter.aim", "overall", "mean"),
             ("counter.mirrored", "off", "on"),
             *clusters,
             *(("counter.features", value, every) for value in (*features, "gap logits")),

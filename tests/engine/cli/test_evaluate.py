@@ -131,6 +131,8 @@ def test_quiet_prints_nothing(pc_engine, boxed, tiny_directory):
         (("--mode", "p2c", "--folds", "3"), "leave --folds out"),
         (("--folds", "1"), "1 folds of 5 images"),
         (("--unseen-classes",), "add --folds 5"),
+        (("--aim", "overall"), "An aim is for a counter that is fitted in folds: add --folds 5."),
+        (("--aim", "best"), "There is no aim 'best'"),
         (("--out", "labels.json/out"), "cannot be written"),
         (("--workers", "-1"), "--workers is -1, expected a number of at least 1"),
         (("--seed", "-1"), "The seed is -1, expected a number from 0"),

@@ -30,7 +30,8 @@ def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, t
     model = make_model(tmp_path / "model", counter=None)
     outcome = pc_engine("fit-counter", counted, "--model", model, "--folds", "4", *FAST)
     assert outcome.code == 0, outcome.err
-    assert "Cross-validated over 4 folds" in outcome.out
+    assert "Fitted for the mean accuracy, cross-validated over 4 folds" in outcome.out
+    assert "Fitted for the other, with --aim overall: " in outcome.out
     assert "1 items were skipped" in outcome.out
     assert load_model(model).parts.counter is not None
     evaluated = pc_engine("evaluate", counted, "--model", model, "--json", *FAST).json()
@@ -121,15 +122,12 @@ def test_the_device_is_the_one_that_is_named(pc_engine, counted, tiny_directory,
 
 
 def test_combined_learns_how_far_to_believe_the_clusters(pc_engine, counted, make_model, tiny_manifest, tmp_path):
-    labels = json.loads((counted / "labels.json").read_text())
-    labels["images"] *= 4  # twenty pictures prove nothing
-    (counted / "labels.json").write_text(json.dumps(labels))
     # The class tells the count badly.
     manifest = dataclasses.replace(tiny_manifest, count_features=("logits",))
     model = make_model(tmp_path / "model", manifest=manifest, counter=None)
     outcome = pc_engine("fit-counter", counted, "--model", model, *FAST)
     assert outcome.code == 0, outcome.err
-    assert "Mode combined: 100.0% (mean), as it weighs in the clusters it finds." in outcome.out
+    assert "Mode combined: 100.0% (mean), 100.0% (overall), as it weighs in the clusters it finds." in outcome.out
     fitted = load_model(model)
     assert fitted.parts.counter.clusters.signatures == fitted.manifest.files["signatures.safetensors"]
     # Other signatures have other clusters.
@@ -144,6 +142,29 @@ def test_a_model_that_cannot_point_by_itself_gets_a_counter_alone(pc_engine, cou
     outcome = pc_engine("fit-counter", counted, "--model", model, "--json", *FAST)
     assert outcome.json()["combined"] is None
     assert load_model(model).parts.counter.clusters is None
+
+
+def test_a_counter_is_fitted_for_what_is_asked(pc_engine, counted, make_model, tmp_path):
+    labels = json.loads((counted / "labels.json").read_text())
+    for record in list(labels["images"]):
+        for turn in range(20 if record["count"] == 1 else 4):
+            copy = f"{turn}-{record['file']}"
+            # What follows the end of a PNG makes another file, which may be in another fold.
+            (counted / copy).write_bytes((counted / record["file"]).read_bytes() + bytes([turn]))
+            labels["images"].append({**record, "file": copy})
+    (counted / "labels.json").write_text(json.dumps(labels))
+    reports = {}
+    for aim in ("mean", "overall"):
+        model = make_model(tmp_path / aim, counter=None)
+        reports[aim] = pc_engine("fit-counter", counted, "--model", model, "--aim", aim, "--json", *FAST).json()
+    for aim, other in zip(reports, reversed(reports), strict=True):
+        assert reports[aim]["aim"] == aim
+        accuracy = reports[other]["count_accuracy"]
+        assert reports[aim]["other_aim"] == {name: accuracy[name] for name in ("mean", "overall")}
+    weights = [load_model(tmp_path / aim).parts.counter.bias for aim in reports]
+    assert not np.allclose(*weights)
+    outcome = pc_engine("evaluate", counted, "--model", model, "--folds", "2", "--aim", "overall", *FAST)
+    assert "The counter was fitted in 2 folds for its overall accuracy, each image judged by one" in outcome.out
 
 
 def test_out_makes_a_copy_and_leaves_the_model_alone(pc_engine, counted, make_model, tmp_path):
@@ -211,6 +232,7 @@ def test_embedded_model_asks_for_a_copy(pc_engine, counted):
     [
         (("fit-counter", "nowhere"), "nowhere"),
         (("fit-counter", ".", "--folds", "1"), "--folds is 1, expected at least 2."),
+        (("fit-counter", ".", "--aim", "best"), "There is no aim 'best': choose one of mean, overall."),
         (("fit-counter", ".", "--max-count", "0"), "--max-count is 0, expected at least 1."),
         (("fit-counter", ".", "--max-count", "100000000"), "--max-count is 100,000,000, expected at most 1,000"),
         (("fit-counter", ".", "--workers", "-1"), "--workers is -1, expected a number of at least 1."),

@@ -54,12 +54,54 @@ def test_clusters_that_are_right_help_an_svm_that_is_unsure() -> None:
     np.testing.assert_allclose(found.log_likelihood, fitted.weight * expected, rtol=1e-6)
 
 
+def log_probabilities(truth: np.ndarray) -> np.ndarray:
+    """Scores of which a softmax gives the labels' probabilities."""
+    return unsure(truth, 0.5) / 0.5**2
+
+
+def random_clusters(seed: int) -> ClassHeat:
+    return bumps(np.random.default_rng(seed).integers(0, 4, 200))
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_clusters_at_random_are_not_believed(seed: int) -> None:
+def test_clusters_at_random_do_little_harm(seed: int) -> None:
     truth = np.arange(200) % 4
-    numbers = np.random.default_rng(seed).integers(0, 4, 200)
-    fitted = fit_cluster_likelihood(unsure(truth, 0.5), truth, LABELS, bumps(numbers), stratified_folds(truth, 5, 0))
-    assert fitted is None
+    scores = log_probabilities(truth)
+    fitted = fit_cluster_likelihood(scores, truth, LABELS, random_clusters(seed), stratified_folds(truth, 5, 0))
+    together = scores if fitted is None else fitted.scores
+    alone, told = (float((each.argmax(axis=1) == truth).mean()) for each in (scores, together))
+    assert told == pytest.approx(alone, abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clusters_at_random_are_left_out_beside_scores_that_are_no_probabilities(seed: int) -> None:
+    truth = np.arange(200) % 4
+    splits = stratified_folds(truth, 5, 0)
+    heat = random_clusters(seed)
+    assert fit_cluster_likelihood(unsure(truth, 0.5), truth, LABELS, heat, splits, trusted=False) is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clusters_that_do_harm_are_left_out(seed: int) -> None:
+    """What they say of the other folds' images is the opposite of what they say of a fold's own."""
+    truth = np.arange(200) % 2
+    splits = stratified_folds(truth, 2, seed)
+    numbers = truth.copy()
+    numbers[splits[0][1]] = 1 - truth[splits[0][1]]
+    scores = 0.4 * np.eye(2)[truth] + np.random.default_rng(seed).normal(0, 0.3, (200, 2))
+    assert fit_cluster_likelihood(scores, truth, ("0", "1"), bumps(2 * numbers), splits) is None
+
+
+def test_trusted_clusters_weigh_half_where_images_are_too_few_to_tell() -> None:
+    truth = np.arange(40) % 4
+    splits = stratified_folds(truth, 3, 0)
+    numbers = np.where(np.random.default_rng(0).random(40) < 0.7, truth, 0)
+    scores = log_probabilities(truth)
+    fitted = fit_cluster_likelihood(scores, truth, LABELS, bumps(numbers), splits)
+    assert fitted is not None
+    assert fitted.weight == 0.5
+    assert fitted.likelihood.peaks == PeakSettings(SETTINGS.cutoff, SETTINGS.min_density, SETTINGS.min_distance)
+    assert fit_cluster_likelihood(scores, truth, LABELS, bumps(numbers), splits, trusted=False) is None
 
 
 def test_an_svm_that_is_always_right_is_left_alone() -> None:
@@ -72,9 +114,9 @@ def test_an_svm_that_is_always_right_is_left_alone() -> None:
 def test_no_image_is_believed_for_its_own_sake() -> None:
     """Each image has another number of clusters; by heart that would tell every label."""
     truth = np.array([0, 1, 2, 3] * 2)
-    scores = np.zeros((8, 4))
     heat = bumps(np.array([0, 1, 2, 3, 4, 5, 4, 5]))
-    assert fit_cluster_likelihood(scores, truth, LABELS, heat, stratified_folds(truth, 2, 0)) is None
+    fitted = fit_cluster_likelihood(np.zeros((8, 4)), truth, LABELS, heat, stratified_folds(truth, 2, 0))
+    assert fitted is None or (fitted.scores.argmax(axis=1) == truth).mean() <= 0.25
 
 
 def test_extreme_settings_of_a_model_stay_within_their_limits() -> None:
