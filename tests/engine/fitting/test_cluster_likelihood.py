@@ -92,14 +92,14 @@ def test_clusters_that_do_harm_are_left_out(seed: int) -> None:
     assert fit_cluster_likelihood(scores, truth, ("0", "1"), bumps(2 * numbers), splits) is None
 
 
-def test_trusted_clusters_weigh_half_where_images_are_too_few_to_tell() -> None:
+def test_trusted_clusters_weigh_a_little_where_images_are_too_few_to_tell() -> None:
     truth = np.arange(40) % 4
     splits = stratified_folds(truth, 3, 0)
     numbers = np.where(np.random.default_rng(0).random(40) < 0.7, truth, 0)
     scores = log_probabilities(truth)
     fitted = fit_cluster_likelihood(scores, truth, LABELS, bumps(numbers), splits)
     assert fitted is not None
-    assert fitted.weight == 0.5
+    assert fitted.weight == 0.3
     assert fitted.likelihood.peaks == PeakSettings(SETTINGS.cutoff, SETTINGS.min_density, SETTINGS.min_distance)
     assert fit_cluster_likelihood(scores, truth, LABELS, bumps(numbers), splits, trusted=False) is None
 

@@ -310,12 +310,13 @@ def test_clusters_that_help_are_kept_with_the_counter() -> None:
     counter, report = fitted(features, counts, c_grid=(1.0,), heat=heat)
     assert counter.clusters is not None
     assert report.combined is not None
-    assert report.combined.mean_accuracy > 0.99 > report.mean_accuracy
+    assert report.combined.mean_accuracy > 0.97
+    assert report.mean_accuracy < 0.9
     values = json.loads(json.dumps(report.to_dict()))["combined"]
     assert values["weight"] == report.combined.weight
     assert np.trace(values["confusion"]) / 200 == pytest.approx(values["mean"])
     found = counter.clusters.added_to(counter.scores(features), counts).argmax(axis=1)
-    assert (found == counts).mean() > 0.99
+    assert (found == counts).mean() > 0.97
     none = ClassHeat(np.zeros_like(maps), heat.settings, "evidence")
     alone, _ = fitted(features, counts, c_grid=(1.0,), heat=none)
     assert alone.clusters is None
