@@ -22,7 +22,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from pc_engine.errors import ImageError
 from pc_engine.foreign_formats import RAW_PHOTO, advice_on, is_raw_photo, name_format
-from pc_engine.heif import heif_format, is_read
+from pc_engine.heif import HeifFormat, heif_format, is_read
 from pc_engine.shown_text import for_sentence
 from pc_engine.sources import read_file
 from pc_engine.sources.folders import HEAD_BYTES, looks_like_image
@@ -39,7 +39,7 @@ _FIRST_SIDEWAYS = 5  # orientations 5 to 8 swap width and height
 #: A JPEG is decoded at the smallest DCT scale that still is this many times the network's size on each axis. 1 would be
 #: cheaper, and change more counts: ``pc-engine bench decoding`` measures both.
 JPEG_OVERSAMPLING = 2
-_READ = "JPEG, PNG, WebP, BMP, TIFF, GIF"
+_BOXED: dict[HeifFormat, str] = {"AVIF": "AVIF", "HEIF": "HEIC"}
 # libjpeg-turbo's scales are so many parts of the full size.
 _SCALES = 8
 _LONGEST_REASON = 160
@@ -343,12 +343,18 @@ def _not_read(data: bytes) -> str:
     if looks_like_image(data[:HEAD_BYTES]) or (boxed is not None and is_read(boxed)):
         return "The file is truncated or damaged (its header makes no sense)."
     if found is None:
-        return f"It is not an image in a format that is read here ({_READ})."
+        return f"It is not an image in a format that is read here ({_shown_formats()})."
     return _foreign(found)
 
 
 def _foreign(found: str) -> str:
-    return f"It is {found}, which is not read here: {advice_on(found, _READ)}."
+    return f"It is {found}, which is not read here: {advice_on(found, _shown_formats())}."
+
+
+def _shown_formats() -> str:
+    """Return what is read here: AVIF and HEIC, as far as the installed packages read them."""
+    boxed = [shown for name, shown in _BOXED.items() if is_read(name)]
+    return ", ".join(("JPEG", "PNG", "WebP", *boxed, "BMP", "TIFF", "GIF"))
 
 
 def _reason(error: Exception) -> str:

@@ -305,6 +305,10 @@ def test_small_pictures_are_enlarged() -> None:
     assert (decoded.width, decoded.height) == (9, 6)
 
 
+#: What is read with the packages of `dev`.
+FORMATS = "JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF, GIF"
+
+
 def failure(path: Path) -> str:
     with pytest.raises(ImageError) as caught:
         decode_image(path, *SIZE)
@@ -455,8 +459,15 @@ def test_room_is_asked_for_as_many_pixels_as_decoding_holds(
 def test_a_file_of_another_format_is_named_and_said_what_to_do(tmp_path: Path, start: bytes, what: str) -> None:
     path = tmp_path / "picture.jpg"
     path.write_bytes(start + b"\0" * 200)
-    read = "JPEG, PNG, WebP, BMP, TIFF, GIF"
-    assert failure(path) == f"It is {what}, which is not read here: convert it to one of {read}."
+    assert failure(path) == f"It is {what}, which is not read here: convert it to one of {FORMATS}."
+
+
+@pytest.mark.parametrize("heic", [False, True])
+def test_what_is_read_depends_on_what_is_installed(heic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "notes.jpg").write_bytes(b"shopping list")
+    monkeypatch.setattr("pc_engine.decode.is_read", lambda name: heic or name == "AVIF")
+    shown = FORMATS if heic else FORMATS.replace(" HEIC,", "")
+    assert failure(tmp_path / "notes.jpg") == f"It is not an image in a format that is read here ({shown})."
 
 
 SUBFILE, SUB_FILES, DNG_VERSION = 254, 330, 50706
