@@ -97,16 +97,18 @@ def ablate(
     One setting differs at a time: a best value found here is best beside the others as they are. The network runs once
     for all trials, and counters of ``folds`` are fitted once, beside the model's own settings. Where a counter weighs
     clusters in, what a cluster is was fitted with it, and mode combined has no trial of ``p2c.cutoff``,
-    ``p2c.min_density`` or ``p2c.min_distance``.
+    ``p2c.min_density`` or ``p2c.min_distance``. Without the coupling of scores clusters are weighed in only where they
+    prove their worth, so that combined loses by its trial what both are worth.
     """
     images = [image for image in labelled.images if image.count is not None]
     if not images:
         raise DataError(f"None of the images of {data} has a count.")
     model, modes = model_and_modes(settings, report)
-    trials = {mode.name: _trials(mode, model, alternatives) for mode in modes}
+    usual = CounterFit(aim=settings.aim)
+    trials = {mode.name: _trials(mode, model, alternatives, usual) for mode in modes}
     if settings.folds is not None and alternatives is None:
         for mode in modes:
-            trials[mode.name] += _counter_trials(mode, model)
+            trials[mode.name] += _counter_trials(mode, model, usual)
     contenders = {
         f"{name} {number}": trial for name, tried in trials.items() for number, (_, _, trial) in enumerate(tried)
     }
@@ -118,7 +120,7 @@ def ablate(
             f"Mode combined was not tried with another {' or '.join(unread)}: its counter weighs clusters in, and says "
             f"what they are."
         )
-    defaults = _defaults(model)
+    defaults = _defaults(model) | {_AIM: settings.aim}
     failures = {row.path: row.error for of_one in rows.values() for row in of_one if not row.ok}
     return {
         "data": data,
@@ -145,12 +147,15 @@ def ablate(
 
 
 def _trials(
-    mode: Mode, model: Model, alternatives: Mapping[str, Sequence[float | str]] | None
+    mode: Mode, model: Model, alternatives: Mapping[str, Sequence[float | str]] | None, counter: CounterFit
 ) -> list[tuple[str | None, float | str | None, Contender]]:
-    """Return setting, value and contender of each trial of a mode, the model's own settings first."""
+    """Return setting, value and contender of each trial of a mode, the model's own settings first.
+
+    Counters that folds fit are fitted as ``counter`` says.
+    """
     defaults = {name: value for name, value in _defaults(model).items() if not name.startswith("counter.")}
     usual = _defaults(replace(model, manifest=replace(model.manifest, settings={})))
-    tried: list[tuple[str | None, float | str | None, Contender]] = [(None, None, Contender(mode))]
+    tried: list[tuple[str | None, float | str | None, Contender]] = [(None, None, Contender(mode, counter=counter))]
     for setting, values in (_alternatives(mode, model) if alternatives is None else alternatives).items():
         if setting not in defaults:
             raise UsageError(f"There is no setting '{setting}': choose one of {', '.join(defaults)}.")
@@ -160,9 +165,9 @@ def _trials(
             if value == defaults[setting]:
                 continue
             if setting == _CLUSTER:
-                trial = Contender(mode, cluster=str(value))
+                trial = Contender(mode, cluster=str(value), counter=counter)
             else:
-                trial = Contender(mode, changes={setting: value})
+                trial = Contender(mode, changes={setting: value}, counter=counter)
                 settings_for(trial.of(model).manifest)  # an impossible value is said before anything runs
             tried.append((setting, value, trial))
     return tried
@@ -190,24 +195,26 @@ def _settled_by_counters(
     return list(dict.fromkeys(setting for setting, counter in counters if counter and counter.clusters))
 
 
-def _counter_trials(mode: Mode, model: Model) -> list[tuple[str | None, float | str | None, Contender]]:
-    """Return the trials of other ways to fit the counter that ``mode`` reads."""
+def _counter_trials(
+    mode: Mode, model: Model, usual: CounterFit
+) -> list[tuple[str | None, float | str | None, Contender]]:
+    """Return the trials of other ways than the ``usual`` one to fit the counter that ``mode`` reads."""
     if "counter" not in mode.needs:
         return []
     fits: list[tuple[str, str, CounterFit]] = [
-        (_COUPLING, _OFF, CounterFit(coupling=False)),
-        (_AIM, Aim.OVERALL, CounterFit(aim=Aim.OVERALL)),
+        (_COUPLING, _OFF, replace(usual, coupling=False)),
+        (_AIM, usual.aim.other, replace(usual, aim=usual.aim.other)),
     ]
     if map_widths(model.manifest):
-        fits.append((_MIRRORED, _OFF, CounterFit(mirrored=False)))
+        fits.append((_MIRRORED, _OFF, replace(usual, mirrored=False)))
     if "signatures" in mode.needs:
-        fits.append((_CLUSTERS, _OFF, CounterFit(clusters=False)))
-        fits.append((_BEYOND, _OFF, CounterFit(beyond=False)))
+        fits.append((_CLUSTERS, _OFF, replace(usual, clusters=False)))
+        fits.append((_BEYOND, _OFF, replace(usual, beyond=False)))
     features = model.manifest.count_features
     if len(features) > 1:
         # Each alone, and the first few together, so that one sees what each adds to those before it.
         subsets = [(name,) for name in features] + [features[:k] for k in range(2, len(features))]
-        fits += [(_FEATURES, " ".join(subset), CounterFit(features=subset)) for subset in subsets]
+        fits += [(_FEATURES, " ".join(subset), replace(usual, features=subset)) for subset in subsets]
     return [(setting, value, Contender(mode, counter=fit)) for setting, value, fit in fits]
 
 

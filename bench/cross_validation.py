@@ -29,7 +29,7 @@ class CounterFit:
     mirrored
         Whether what maps show is learnt for their mirror images, too.
     coupling, clusters
-        Whether the labels' scores may be coupled, and clusters weighed in by mode combined.
+        Whether the labels' scores may be coupled, and clusters weighed in by mode combined; see `fit_counter`.
     beyond
         Whether mode combined may learn the number of objects under the open-ended label.
     """

@@ -33,6 +33,7 @@ def ablation(
             "--try", metavar="SETTING=VALUES", help="As p2c.trim=0,0.3,0.7; repeatable. Left out, the usual ones."
         ),
     ] = None,
+    aim: options.Aim = "mean",
     max_count: options.LastLabel = None,
     seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help=f"Directory to write {_REPORT} to.")] = None,
@@ -51,6 +52,7 @@ def ablation(
     """
     from pc_engine.bench.ablation import ablate
     from pc_engine.bench.evaluation import EvaluationSettings
+    from pc_engine.fitting.aim import Aim
 
     settings = EvaluationSettings(
         model=model,
@@ -61,6 +63,7 @@ def ablation(
         batch_size=batch_size,
         workers=workers,
         folds=folds,
+        aim=Aim.named(aim),
         seed=seed,
         max_count=max_count,
     )

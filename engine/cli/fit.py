@@ -245,13 +245,16 @@ def _print_report(report: CounterReport) -> None:
         (">count", ">images", ">accuracy", ">precision"),
         rows,
     )
+    if report.other_aim == (report.mean_accuracy, report.overall_accuracy):
+        print_line(f"With --aim {report.aim.other} it would be the same: the images do not tell both apart.")
+    elif report.other_aim is not None:
+        mean, overall = report.other_aim
+        print_line(f"With --aim {report.aim.other} it would be {mean:.1%} (mean) and {overall:.1%} (overall).")
     if report.combined is not None:
         print_line(
             f"Mode combined: {report.combined.mean_accuracy:.1%} (mean), {report.combined.overall_accuracy:.1%} "
             f"(overall), as it weighs in the clusters it finds."
         )
-    mean, overall = report.other_aim
-    print_line(f"Fitted for the other, with --aim {report.aim.other}: {mean:.1%} (mean), {overall:.1%} (overall).")
     if report.beyond is not None:
         error, by_clusters = report.beyond
         print_line(

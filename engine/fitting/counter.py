@@ -17,13 +17,14 @@ from pc_engine.fitting.folds import Split, stratified_folds
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
 from pc_engine.fitting.open_count import fit_open_count
 from pc_engine.fitting.recall import LEAST_IMAGES, mean_recall
-from pc_engine.fitting.recoupling import fit_recoupling, held_out_coupling
+from pc_engine.fitting.recoupling import Recoupling, fit_recoupling, held_out_coupling
 from pc_engine.fitting.reduction import ReducedRows, reduce_features
 
 #: Values of the SVM's C that cross-validation chooses from.
 DEFAULT_C_GRID = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-# By how many standard errors images have to be told better without a coupling for it to be left out.
-_ERRORS = 2.0
+# By how many standard errors images have to be told better without a coupling for it to be left out, where there are
+# enough of them: so much of `LEAST_IMAGES` a label, of which no label gives more than its own.
+_ERRORS, _ENOUGH = 2.0, 0.75
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +161,7 @@ def fit_counter(
     heat: ClassHeat | None = None,
     weigh_clusters: bool = True,
     count_on: bool = True,
+    compare_aims: bool = False,
 ) -> tuple[CountSVM, CounterReport]:
     """Make a counter of SVMs, with what is fitted beside them on the same images.
 
@@ -170,12 +172,14 @@ def fit_counter(
     aim
         What the coupling is fitted for, and by which accuracy it and the clusters are judged.
     couple
-        Whether the labels' scores may be coupled.
+        Whether the labels' scores may be coupled. Clusters are more readily weighed in beside scores that are.
     heat
         What p2c sees of the images, from which mode combined is to learn how far clusters are to be believed; None
         leaves it the SVMs alone.
     weigh_clusters, count_on
         Whether clusters may be weighed in there, and the number of objects under an open-ended label be learnt.
+    compare_aims
+        Whether the report is to say what the other aim is worth, which takes about as long as all the rest.
 
     Returns
     -------
@@ -186,9 +190,9 @@ def fit_counter(
     -----
     The labels' scores are coupled (`pc_engine.fitting.recoupling`) and the clusters weighed in
     (`pc_engine.fitting.cluster_likelihood`) unless held-out images are told better without, by two standard errors of
-    the difference. Some hundred images cannot show less, while over many sets of images both gain. With fewer than
-    `LEAST_IMAGES` a label a coupling may be chance: there held-out images have to gain by it, by one standard error,
-    and the clusters have to be worth two of theirs where scores are not coupled.
+    the difference. Some hundred images cannot show less, while over many sets of images both gain. Where many labels
+    have fewer than `LEAST_IMAGES` a coupling may be chance: held-out images have to gain by it there, by one standard
+    error, and by the clusters by two where scores are not coupled.
     The number of objects under an open-ended label (`pc_engine.fitting.open_count`) is learnt where its error on
     held-out images is less than that of clusters.
 
@@ -198,13 +202,11 @@ def fit_counter(
     labels, counts, truth, splits, reduced = svms.labels, svms.counts, svms.truth, svms.splits, svms.reduced
     scores, weights, bias = svms.scores, svms.weights, svms.bias
     floor = int(label_counts(labels)[-1])
-    coupled = held_out_coupling(scores, truth, splits, aim) if couple else scores
-    gain, error = aim.gain(truth, coupled.argmax(axis=1), scores.argmax(axis=1))
-    trusted = len(truth) >= LEAST_IMAGES * len(labels)
-    couple = couple and gain > (-_ERRORS * error if trusted else error)
     if couple:
-        coupling = fit_recoupling(scores, truth, aim)
-        scores, weights, bias = coupled, coupling.matrix @ weights, coupling(bias)
+        scores, coupling = _coupled(svms, aim)
+        if coupling is not None:
+            weights, bias = coupling.matrix @ weights, coupling(bias)
+        couple = coupling is not None
     witness = None
     if weigh_clusters and heat is not None:
         witness = fit_cluster_likelihood(scores, truth, labels, heat, splits, trusted=couple, aim=aim)
@@ -221,7 +223,10 @@ def fit_counter(
         clusters=None if witness is None else witness.likelihood,
         beyond=None if beyond is None else beyond.model,
     )
-    by_other_aim = held_out_coupling(svms.scores, truth, splits, aim.other).argmax(axis=1)
+    other_aim = None
+    if compare_aims:
+        by_other_aim = _coupled(svms, aim.other)[0].argmax(axis=1)
+        other_aim = mean_recall(truth, by_other_aim), float((by_other_aim == truth).mean())
     combined = None if witness is None else CombinedReport(witness.weight, _confusion(truth, witness.scores))
     report = CounterReport(
         labels=labels,
@@ -231,7 +236,7 @@ def fit_counter(
         confusion=_confusion(truth, scores),
         grid=svms.grid,
         aim=aim,
-        other_aim=(mean_recall(truth, by_other_aim), float((by_other_aim == truth).mean())),
+        other_aim=other_aim,
         coupled=couple,
         combined=combined,
         beyond=None if beyond is None else (beyond.error, beyond.error_before),
@@ -265,6 +270,21 @@ def check_counts(counts: Sequence[int] | np.ndarray, labels: Sequence[str]) -> N
             f"The count label(s) {', '.join(scarce)} have fewer than 2 images among the {n_images.sum()}: add images, "
             f"or leave the label(s) out."
         )
+
+
+def _coupled(svms: FittedSvms, aim: Aim) -> tuple[np.ndarray, Recoupling | None]:
+    """Return scores (n, L) of held-out images, and the coupling that makes them; None where they are the SVMs' own."""
+    scores, truth = svms.scores, svms.truth
+    # Features that hardly vary give the SVMs of each fold a level of their own, which a coupling would take for a sign.
+    level = (svms.reduced.rows @ svms.weights.T + svms.bias).mean(axis=0)
+    if (np.abs(level - scores.mean(axis=0)) > scores.std(axis=0)).any():
+        return scores, None
+    coupled = held_out_coupling(scores, truth, svms.splits, aim)
+    gain, error = aim.gain(truth, coupled.argmax(axis=1), scores.argmax(axis=1))
+    enough = np.minimum(np.bincount(truth), LEAST_IMAGES).mean() >= _ENOUGH * LEAST_IMAGES
+    if gain <= (-_ERRORS * error if enough else error):
+        return scores, None
+    return coupled, fit_recoupling(scores, truth, aim)
 
 
 def _confusion(truth: np.ndarray, scores: np.ndarray) -> tuple[tuple[int, ...], ...]:

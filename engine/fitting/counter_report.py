@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pc_engine.fitting.aim import Aim
-from pc_engine.fitting.recall import recall_gain
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ class CounterReport:
     aim
         Which accuracy it was fitted for.
     other_aim
-        Mean and overall accuracy of a counter that is fitted for the other.
+        Mean and overall accuracy, as of ``confusion``, of a counter that is fitted for the other; None where that was
+        not asked for.
     coupled
         Whether the labels' scores are coupled (see `pc_engine.fitting.recoupling`).
     combined
@@ -74,8 +74,8 @@ class CounterReport:
     folds: int
     confusion: tuple[tuple[int, ...], ...]
     grid: Mapping[float, tuple[float, float]]
-    aim: Aim
-    other_aim: tuple[float, float]
+    aim: Aim = Aim.MEAN
+    other_aim: tuple[float, float] | None = None
     coupled: bool = False
     combined: CombinedReport | None = None
     beyond: tuple[float, float] | None = None
@@ -112,7 +112,7 @@ class CounterReport:
         confusion = np.array(self.confusion)
         truth, predicted = (np.repeat(index.ravel(), confusion.ravel()) for index in np.indices(confusion.shape))
         usual = int(confusion.sum(axis=0).argmax())
-        gain, error = recall_gain(truth, predicted, np.full(len(truth), usual))
+        gain, error = self.aim.gain(truth, predicted, np.full(len(truth), usual))
         return None if gain > error else self.labels[usual]
 
     @property
@@ -139,7 +139,9 @@ class CounterReport:
             "confusion": [list(row) for row in self.confusion],
             "grid": [{"c": c, "mean": mean, "std": std} for c, (mean, std) in self.grid.items()],
             "aim": self.aim,
-            "other_aim": {"mean": self.other_aim[0], "overall": self.other_aim[1]},
+            "other_aim": None
+            if self.other_aim is None
+            else dict(zip(("mean", "overall"), self.other_aim, strict=True)),
             "coupled": self.coupled,
             "combined": None
             if self.combined is None

@@ -91,7 +91,7 @@ def counter_from_images(
         map_widths=map_widths(backbone.request.manifest),
         progress=fitting,
     )
-    counter, report = fit_counter(svms, aim=aim, heat=seen.heat)
+    counter, report = fit_counter(svms, aim=aim, heat=seen.heat, compare_aims=True)
     return replace(counter, images=FittedImages.of(seen.digests)), report, seen.unreadable
 
 

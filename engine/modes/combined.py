@@ -1,9 +1,9 @@
 """Count and point in one pass: the paper's open question (4.3), which of the two goes first, answered with both.
 
-The SVM scores the labels, and the number of clusters of the class's heatmap is weighed in, as much as it was worth on
-the images that the SVM was fitted on. Where the answer is "4+", which is no number, the counter says how many, if it
-has learnt to (`pc_engine.open_count`), else the clustering counts on; the label's lower end is the least. Pointers are
-then drawn where both look, on the cells that are salient, as c2p sees it, and speak for the class, by the network's own
+The SVM scores the labels, and the number of clusters of the class's heatmap is weighed in, unless the images that the
+SVM was fitted on speak against it. Where the answer is "4+", which is no number, the counter says how many, if it has
+learnt to (`pc_engine.open_count`), else the clustering counts on; the label's lower end is the least. Pointers are then
+drawn where both look, on the cells that are salient, as c2p sees it, and speak for the class, by the network's own
 evidence where it gives any, else as p2c sees it: an ellipse around each of as many clusters of their heat as were
 counted.
 """

@@ -9,6 +9,7 @@ from pc_engine.bench import cross_validation
 from pc_engine.bench.cross_validation import DEFAULT_FIT, CounterFit, HeldOut, held_out_counters
 from pc_engine.counter import labels_up_to
 from pc_engine.errors import DataError, UsageError
+from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.modes.p2c import P2CSettings
 
@@ -119,9 +120,11 @@ def test_what_a_counter_is_fitted_with_is_passed_on(monkeypatch: pytest.MonkeyPa
     assert [sorted(set(each["groups"])) for each in asked] == [
         sorted({groups[place] for place in range(24)} - {groups[place] for place in fold.places}) for fold in everything
     ]
+    assert {each["aim"] for each in asked} == {Aim.MEAN}
     del asked[:]
-    fit_less = CounterFit(features=("fc7",), mirrored=False, coupling=False, clusters=False, beyond=False)
+    fit_less = CounterFit(Aim.OVERALL, ("fc7",), mirrored=False, coupling=False, clusters=False, beyond=False)
     less = held_out(features, counts, 3, map_widths={"fc7": 1}, heat=heat, fit=fit_less)
+    assert {each["aim"] for each in asked} == {Aim.OVERALL}
     options = ("features", "map_widths", "couple", "weigh_clusters", "count_on")
     assert [tuple(each[name] for name in options) for each in asked] == [(("fc7",), None, False, False, False)] * 3
     assert {fold.counter.features for fold in less} == {("fc7",)}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
-from pc_engine.counter import CountSVM
+from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.errors import DataError
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
@@ -160,10 +160,10 @@ def test_two_labels_give_two_opposed_scores() -> None:
     np.testing.assert_array_equal(scores.argmax(axis=1), counts % 2)
 
 
-def reported(confusion: tuple[tuple[int, ...], ...], other_aim: tuple[float, float] = (0.5, 0.5)) -> CounterReport:
+def reported(confusion: tuple[tuple[int, ...], ...], **options: Any) -> CounterReport:
     labels = ("0", "1", "2+") if len(confusion) == 3 else ("0", "1+")
     n = sum(map(sum, confusion))
-    return CounterReport(labels, n, 1.0, 2, confusion, {1.0: (0.875, 0.1)}, Aim.MEAN, other_aim)
+    return CounterReport(labels, n, 1.0, 2, confusion, {1.0: (0.875, 0.1)}, **options)
 
 
 def test_the_report_speaks_the_language_of_table_1() -> None:
@@ -190,6 +190,12 @@ def test_the_report_speaks_the_language_of_table_1() -> None:
 )
 def test_a_counter_with_but_one_answer_is_known(confusion: tuple[tuple[int, ...], ...], answer: str | None) -> None:
     assert reported(confusion).only_answer == answer
+
+
+def test_a_counter_that_tells_rare_labels_at_the_others_cost_has_but_one_answer_overall() -> None:
+    confusion = ((150, 50, 0), (0, 40, 0), (0, 0, 5))
+    assert reported(confusion).only_answer is None
+    assert reported(confusion, aim=Aim.OVERALL).only_answer == "0"
 
 
 def test_a_label_never_predicted_has_no_precision() -> None:
@@ -270,6 +276,7 @@ def test_labels_are_coupled_where_that_helps() -> None:
 def test_labels_are_coupled_unless_that_does_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     features, counts = make_data(n=300)
     assert fitted(features, counts, c_grid=(1.0,))[1].coupled  # the labels are separable, and it is all the same
+    assert fitted(features, counts, c_grid=(1.0,), couple=False)[1].other_aim is None
     monkeypatch.setattr("pc_engine.fitting.counter.held_out_coupling", lambda scores, *_: -scores)
     counter, report = fitted(features, counts, c_grid=(1.0,))
     assert not report.coupled
@@ -289,16 +296,62 @@ def test_the_aim_decides_whether_labels_or_images_weigh_alike() -> None:
     svms = fit_svms(features, counts, labels=("1", "2"), c_grid=(1.0,))
     seen = {}
     for aim in Aim:
-        counter, report = fit_counter(svms, aim=aim)
+        counter, report = fit_counter(svms, aim=aim, compare_aims=True)
         right = (counter.scores(unseen).argmax(axis=1) + 1) == expected
         seen[aim] = np.mean([right[expected == count].mean() for count in (1, 2)]), right.mean()
         assert (report.mean_accuracy, report.overall_accuracy) == pytest.approx(seen[aim], abs=0.06)
         assert report.aim is aim
     assert seen[Aim.MEAN][0] > seen[Aim.OVERALL][0] + 0.1
     assert seen[Aim.OVERALL][1] > seen[Aim.MEAN][1] + 0.1
-    mean, overall = (fit_counter(svms, aim=aim)[1] for aim in Aim)
+    mean, overall = (fit_counter(svms, aim=aim, compare_aims=True)[1] for aim in Aim)
     assert mean.other_aim == (overall.mean_accuracy, overall.overall_accuracy)
     assert overall.other_aim == (mean.mean_accuracy, mean.overall_accuracy)
+
+
+@pytest.mark.parametrize("aim", list(Aim))
+def test_of_few_images_a_coupling_has_to_gain(aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that changes nothing is taken of many images, and not of few; the aims' report says the same."""
+    monkeypatch.setattr("pc_engine.fitting.counter.held_out_coupling", lambda scores, *_: scores)
+    features, counts = make_data(n=300)
+    assert fit_counter(fit_svms(features, counts, c_grid=(1.0,)), aim=aim)[1].coupled
+    few, scarce = counts[:60], np.where(counts == 2, 2, 1)
+    for some, labels in ((few, DEFAULT_LABELS), (scarce[:120], ("1", "2"))):
+        rows = {name: matrix[: len(some)] for name, matrix in features.items()}
+        report = fit_counter(fit_svms(rows, some, labels=labels, c_grid=(1.0,)), aim=aim, compare_aims=True)[1]
+        assert report.coupled is (len(some) == 120)  # 17 images of one label, and enough of the other
+        assert report.other_aim == (report.mean_accuracy, report.overall_accuracy)
+
+
+def test_features_that_hardly_vary_are_not_coupled() -> None:
+    """Each fold's SVM has its own level, which would be taken for a sign and blown up."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 5, 300)
+    features = {"fc7": (1 + 1e-4 * rng.normal(size=(300, 8))).astype(np.float32)}
+    counter, report = fitted(features, counts)
+    assert not report.coupled
+    assert np.abs(counter.scores(features)).max() < 10
+
+
+def test_clusters_are_readily_weighed_in_beside_coupled_scores_alone() -> None:
+    features, counts = make_data(n=60, noise=6.0)
+    maps = np.zeros((60, 14, 14), np.float32)
+    rng = np.random.default_rng(0)
+    for place, count in enumerate(np.where(rng.random(60) < 0.6, np.minimum(counts, 4), rng.integers(0, 5, 60))):
+        maps[place, [2, 2, 11, 11][:count], [2, 11, 2, 11][:count]] = 1
+    heat = ClassHeat(maps, P2CSettings(min_distance=3.0), "evidence")
+    svms = fit_svms(features, counts, c_grid=(1.0,))
+    seen: list[bool] = []
+
+    def likelihood(*arguments: Any, trusted: bool, aim: Aim) -> None:
+        seen.append(trusted)
+        assert aim is Aim.OVERALL
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pc_engine.fitting.counter.fit_cluster_likelihood", likelihood)
+        for couple in (True, False):
+            report = fit_counter(svms, aim=Aim.OVERALL, couple=couple, heat=heat)[1]
+            assert seen.pop() is report.coupled
+    assert not report.coupled
 
 
 def test_clusters_that_help_are_kept_with_the_counter() -> None:
