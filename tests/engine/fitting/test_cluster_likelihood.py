@@ -99,7 +99,7 @@ def test_trusted_clusters_weigh_a_little_where_images_are_too_few_to_tell() -> N
     scores = log_probabilities(truth)
     fitted = fit_cluster_likelihood(scores, truth, LABELS, bumps(numbers), splits)
     assert fitted is not None
-    assert fitted.weight == 0.3
+    assert fitted.weight == 0.5
     assert fitted.likelihood.peaks == PeakSettings(SETTINGS.cutoff, SETTINGS.min_density, SETTINGS.min_distance)
     assert fit_cluster_likelihood(scores, truth, LABELS, bumps(numbers), splits, trusted=False) is None
 
