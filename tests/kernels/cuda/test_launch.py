@@ -230,6 +230,7 @@ def test_shapes_and_settings_are_refused_on_a_device_too(make_host):
         ("trim", cluster_boxes, np.zeros((3, 6, 7), int), HEAT, COUNTS, {"trim": 2.0}),
         ("slots", cluster_boxes, np.zeros((3, 6, 7), int), HEAT, COUNTS, {"slots": -1}),
         ("floating-point", mean_heatmap, MAPS.astype(int), {}),
+        ("softness", mean_heatmap, MAPS, {"softness": -1.0}),
         ("integer indices", selected_heatmap, [(MAPS, INDICES.astype(float))], {}),
         ("at least one layer", selected_heatmap, [], {}),
     ]:

@@ -271,9 +271,11 @@ def test_numbers_of_half_precision_of_every_kind_are_read(device):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("factor", [0.0, 1.0, 1.7])
-def test_mean_heatmaps_agree(device, maps, dtype, factor):
+@pytest.mark.parametrize("softness", [0.0, 0.05, 3.0])
+def test_mean_heatmaps_agree(device, maps, dtype, factor, softness):
     maps = maps - np.array([0, 0.5, 1], np.float32)[:, None, None, None]  # of either sign, as before an activation
-    found, expected = device(mean_heatmap, maps.astype(dtype), factor), mean_heatmap(maps.astype(dtype), factor)
+    given = maps.astype(dtype), factor, softness
+    found, expected = device(mean_heatmap, *given), mean_heatmap(*given)
     assert found.dtype == expected.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
@@ -286,6 +288,16 @@ def test_mean_heatmaps_without_contrast_are_the_mean(device):
     np.testing.assert_array_equal(found, mean_heatmap(maps, 2.0))
     np.testing.assert_array_equal(found[0], np.ones((4, 4)))
     assert np.isnan(found[2, 0, 0])
+
+
+def test_soft_clamps_of_nothing_of_sizes_and_of_what_is_not_finite_agree(device):
+    maps = np.ones((5, 2, 3, 3), np.float32)
+    maps[0] = 0
+    maps[1], maps[2] = 1e-30, 1.5e38
+    maps[3, 0, 1, 1], maps[4, 0, 1, 1] = np.nan, np.inf
+    np.testing.assert_allclose(
+        device(mean_heatmap, maps, 1.0, 0.25), mean_heatmap(maps, 1.0, 0.25), rtol=1e-6, atol=0, equal_nan=True
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -67,6 +67,7 @@ def run_all(host, bumps):
     host(weighted_gmm, corners, np.array([2]), max_components=2, means_init=far, max_iter=2)
     host(channel_max, maps)
     host(mean_heatmap, maps)
+    host(mean_heatmap, np.ones_like(maps), 1.0, 0.05)
     host(weighted_heatmap, maps, maps[:, :, 0, 0], np.array([0.5, 1.0]))
     host(resize_maps, maps, 9, 5)
     host(selected_heatmap, [(maps, indices)] * 2)
