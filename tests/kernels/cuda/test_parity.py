@@ -136,11 +136,14 @@ def test_peaks_agree_on_any_heatmap(device):
         st.sampled_from([0.0, 0.2, 1.0]),
         st.sampled_from([0.0, 2.5, 4.0]),
         st.one_of(st.none(), st.integers(0, 99)),
+        st.sampled_from([None, None, 1e-3, 0.2, 1.0]),
     )
-    @settings(FEW, max_examples=120)
-    def check(heats, cutoff, min_density, min_distance, seed):
+    @settings(FEW, max_examples=200)
+    def check(heats, cutoff, min_density, min_distance, seed, prominence):
         wanted = None if seed is None else np.random.default_rng(seed).integers(-1, 6, len(heats))
         limits = {"min_density": min_density, "min_distance": min_distance}
+        if prominence is not None:
+            limits |= {"min_density": min_density or 0.11, "prominence": prominence}
         compared[:] += assert_peaks_agree(device, heats, cutoff=cutoff, n_centres=wanted, **limits)
 
     check()
@@ -149,17 +152,37 @@ def test_peaks_agree_on_any_heatmap(device):
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_peaks_agree_on_hard_heatmaps(device, grid):
-    same, count = np.sum([assert_peaks_agree(device, hard_heats(*grid), cutoff=c) for c in (0.2, 1.0, 3.0)], axis=0)
-    assert same >= count - 2
+    for chosen in ({}, {"min_density": 0.5, "prominence": 0.2}):
+        cutoffs = (0.2, 1.0, 3.0)
+        compared = [assert_peaks_agree(device, hard_heats(*grid), cutoff=c, **chosen) for c in cutoffs]
+        same, count = np.sum(compared, axis=0)
+        assert same >= count - 2
 
 
 @pytest.mark.parametrize("size", [14, 28])
 def test_peaks_agree_on_smooth_heatmaps(device, bumps, size):
     heats = real_heats(bumps, size)
     wanted = np.array([1, 2, 50, -1, 0, 3])
-    for parameters in ({}, {"n_centres": wanted}, {"min_density": 0.5, "min_distance": 4.0}):
+    by_prominence = {"min_density": 0.5, "prominence": 0.2}
+    for parameters in (
+        {},
+        {"n_centres": wanted},
+        {"min_density": 0.5, "min_distance": 4.0},
+        by_prominence,
+        {**by_prominence, "n_centres": wanted},
+    ):
         same, count = assert_peaks_agree(device, heats, cutoff=1.0, **parameters)
         assert same == count
+
+
+def test_peaks_agree_around_walls(device):
+    heats = np.zeros((3, 15, 15))
+    heats[:, ::2] = 1
+    heats[:, 1::4, -1] = heats[:, 3::4, 0] = 1  # one way from a corner to the opposite one
+    heats[1, 0, 0], heats[1, -1, -1] = 3, 2
+    heats[2, ::2] += np.random.default_rng(0).random((8, 15))
+    for cutoff in (0.2, 1.0):
+        assert_peaks_agree(device, heats, cutoff=cutoff, min_density=0.5, prominence=0.2)
 
 
 # Boxes
