@@ -153,11 +153,11 @@ def density_peaks(
     density = xp.where(heat > 0, _gaussian_density(xp, heat, cutoff), -1.0)
     parent = _denser_neighbour(xp, density)
     maxima = _local_maxima(xp, density, parent)
-    parent[maxima.cell] = maxima.parent
     if prominence is None:
         stands_out = _above_thresholds(density, maxima, min_density, min_distance)
     else:
-        stands_out = _prominent(xp, density, maxima, min_density, prominence)
+        stands_out = _prominent(maxima, density, _saddles(xp, density, parent, maxima), min_density, prominence)
+    parent[maxima.cell] = maxima.parent
     centre, number, n_clusters = _centres(xp, maxima, len(heat), stands_out, wanted)
 
     cells = maxima.cell[centre]
@@ -267,17 +267,15 @@ def _above_thresholds(density: Array, maxima: _LocalMaxima, min_density: float, 
     return maxima.densest | ((maxima.density >= min_density * top) & (maxima.delta >= min_distance))
 
 
-def _prominent(xp: ModuleType, density: Array, maxima: _LocalMaxima, min_density: float, prominence: float) -> Array:
+def _prominent(maxima: _LocalMaxima, density: Array, saddle: Array, min_density: float, prominence: float) -> Array:
     """Whether each local maximum is the densest of its image or among the heaviest, as many as their masses sum to."""
+    xp = get_array_module(density)
+    count = len(density)
     top = density.max(axis=(1, 2))[maxima.image]
     share = xp.clip((maxima.density / top - LEAST_DENSITY) / (min_density - LEAST_DENSITY), 0, 1)
     share[maxima.densest] = 0
-    rising = xp.flatnonzero(share)
-    saddle = xp.zeros(len(share))
-    saddle[rising] = _saddles(xp, density, maxima.cell[rising])
     mass = share * (xp.minimum((maxima.density - saddle) / top, prominence) / prominence)
     mass = xp.ldexp(xp.rint(xp.ldexp(mass, _MASS_BITS)), -_MASS_BITS)
-    count = len(density)
     others = xp.floor(xp.bincount(maxima.image, weights=mass, minlength=count) + 0.5)
     # By image, then the densest, mass, density, index; the last key is the primary one.
     keys = [maxima.cell.astype(xp.float64), -maxima.density, -mass, ~maxima.densest, maxima.image]
@@ -288,38 +286,58 @@ def _prominent(xp: ModuleType, density: Array, maxima: _LocalMaxima, min_density
     return chosen
 
 
-def _saddles(xp: ModuleType, density: Array, cell: Array) -> Array:
-    """Return the highest pass from each of M cells to a denser one, (M,), and 0 where there is no path."""
-    step = max(1, _PAIRS_AT_ONCE // (density.shape[1] * density.shape[2]))
-    # At least one part, be it empty.
-    firsts = range(0, max(len(cell), 1), step)
-    return xp.concatenate([_passes(xp, density, cell[first : first + step]) for first in firsts])
+def _saddles(xp: ModuleType, density: Array, parent: Array, maxima: _LocalMaxima) -> Array:
+    """Return the highest pass from each of M local maxima to a denser one, (M,), and 0 where there is no path.
+
+    ``parent`` has each cell's denser neighbour, of which a local maximum is its own. All cells from which one climbs to
+    the same maximum can be reached from there without a pass below them, so that the passes that matter lie between the
+    cells of two maxima. From the highest down, each joins what lies on its two sides, if that is not joined yet, and is
+    the saddle of the less dense one of both their greatest maxima: one pass of each image at a time.
+    """
+    # Maxima are numbered by image and density, so that of two the denser one has the lower number.
+    order = xp.lexsort(xp.stack([maxima.cell.astype(xp.float64), -maxima.density, maxima.image]))
+    numbers = xp.arange(len(order))
+    number_of_cell = xp.full(density.size, -1)
+    number_of_cell[maxima.cell[order]] = numbers
+    sides, height = _passes(xp, density, number_of_cell[_roots(parent)].reshape(density.shape))
+    image = maxima.image[order][sides[0]]
+    falling = xp.lexsort(xp.stack([-height, image]))
+    turn = _position_in_image(xp, image[falling], len(density))
+    turns = falling[xp.argsort(turn, kind="stable")]
+    saddle, greatest = xp.zeros(len(order)), numbers
+    for passes in xp.split(turns, xp.cumsum(xp.bincount(turn))[:-1]):
+        one, other = greatest[sides[0, passes]], greatest[sides[1, passes]]
+        denser, less_dense = xp.minimum(one, other), xp.maximum(one, other)
+        saddle[less_dense] = xp.where(denser < less_dense, height[passes], saddle[less_dense])
+        joined = numbers.copy()
+        joined[less_dense] = denser
+        greatest = joined[greatest]
+    found = xp.empty(len(order))
+    found[order] = saddle
+    return found
 
 
-def _passes(xp: ModuleType, density: Array, cell: Array) -> Array:
-    """Flood the image from each of M cells, see `_saddles`."""
-    shape = (len(cell), *density.shape[1:])
-    others, denser = _denser_cells(xp, density, cell)
-    # How high one can stay on the way to each cell, which grows by a neighbour each time.
-    reach = xp.full(others.shape, -1.0)
-    here = cell % others.shape[1]
-    reach[xp.arange(len(cell)), here] = density.ravel()[cell]
-    while True:
-        further = xp.minimum(others, _greatest_nearby(xp, reach.reshape(shape)).reshape(others.shape))
-        if bool(xp.array_equal(further, reach)):
-            return xp.where(denser, reach, 0).max(axis=1)
-        reach = further
+def _passes(xp: ModuleType, density: Array, number: Array) -> tuple[Array, Array]:
+    """Return the pairs of maxima whose cells touch, (2, P), and the height (P,) of the highest pass between them.
 
-
-def _greatest_nearby(xp: ModuleType, values: Array) -> Array:
-    """Return the greatest value (M, H, W) of each cell and its 8 neighbours."""
-    for axis in (1, 2):
-        along = xp.moveaxis(values, axis, 0)
-        greatest = along.copy()
-        xp.maximum(greatest[1:], along[:-1], out=greatest[1:])
-        xp.maximum(greatest[:-1], along[1:], out=greatest[:-1])
-        values = xp.moveaxis(greatest, 0, axis)
-    return values
+    ``number`` (N, H, W) has the number of each cell's maximum, -1 for none.
+    """
+    sides, heights = [], []
+    _, rows, columns = density.shape
+    for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        here = (slice(None), slice(0, rows - dy), slice(max(-dx, 0), columns - max(dx, 0)))
+        there = (slice(None), slice(dy, rows), slice(max(dx, 0), columns - max(-dx, 0)))
+        one, other = number[here], number[there]
+        between = xp.nonzero((one != other) & (one >= 0) & (other >= 0))
+        pair = xp.stack([one[between], other[between]])
+        sides.append(xp.sort(pair, axis=0))
+        heights.append(xp.minimum(density[here][between], density[there][between]))
+    pairs, height = xp.concatenate(sides, axis=1), xp.concatenate(heights)
+    order = xp.lexsort(xp.stack([-height, *pairs]))
+    pairs, height = pairs[:, order], height[order]
+    first = xp.ones(len(height), dtype=bool)
+    first[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
+    return pairs[:, first], height[first]
 
 
 def _centres(

@@ -326,10 +326,10 @@ def test_prominences_change_by_no_more_than_twice_what_the_density_does(heat, no
     """With the local maxima that come and go, whose prominence is 0 before or after."""
     heats = np.stack([heat, heat + eps * noise])
     found = density_peaks(heats, cutoff=cutoff, min_density=0.5, prominence=0.2)
-    n, maxima = np.nonzero(~np.isnan(found.delta).reshape(2, -1))
-    saddles = MODULE._saddles(np, found.density, n * heat.size + maxima)
+    parent = MODULE._denser_neighbour(np, found.density)
+    maxima = MODULE._local_maxima(np, found.density, parent)
     rises = np.zeros((2, heat.size))
-    rises[n, maxima] = found.density.reshape(2, -1)[n, maxima] - saddles
+    rises.ravel()[maxima.cell] = maxima.density - MODULE._saddles(np, found.density, parent, maxima)
     # The kernel's sum over all that a cell of the grid can see, and the rounding of densities.
     y, x = np.mgrid[-5:6, -7:8]
     most = eps * np.exp(-(y**2 + x**2) / cutoff**2).sum() + found.density.max() * 2.0**-39
