@@ -9,6 +9,7 @@ from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, state_bytes
+from pc_engine.kernels.saddles import position_in_image, roots, saddles
 from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights, device_weights
 
 # Densities are rounded to this many bits below the image's peak: cells that are equally dense by symmetry then tie
@@ -156,7 +157,7 @@ def density_peaks(
     if prominence is None:
         stands_out = _above_thresholds(density, maxima, min_density, min_distance)
     else:
-        stands_out = _prominent(maxima, density, _saddles(xp, density, parent, maxima), min_density, prominence)
+        stands_out = _prominent(maxima, density, saddles(density, parent, maxima.cell), min_density, prominence)
     parent[maxima.cell] = maxima.parent
     centre, number, n_clusters = _centres(xp, maxima, len(heat), stands_out, wanted)
 
@@ -164,7 +165,7 @@ def density_peaks(
     parent[cells] = cells
     label_of_cell = xp.full(heat.size, -1, dtype=xp.int32)
     label_of_cell[cells] = number
-    labels = label_of_cell[_roots(parent)].reshape(heat.shape)
+    labels = label_of_cell[roots(parent)].reshape(heat.shape)
     delta = xp.full(heat.size, math.nan)
     delta[maxima.cell] = maxima.delta
     centres = xp.full((len(heat), int(n_clusters.max()) if len(heat) else 0, 2), math.nan)
@@ -282,62 +283,8 @@ def _prominent(maxima: _LocalMaxima, density: Array, saddle: Array, min_density:
     order = xp.lexsort(xp.stack(keys))
     image = maxima.image[order]
     chosen = xp.zeros(len(order), dtype=bool)
-    chosen[order] = _position_in_image(xp, image, count) <= others[image]
+    chosen[order] = position_in_image(image, count) <= others[image]
     return chosen
-
-
-def _saddles(xp: ModuleType, density: Array, parent: Array, maxima: _LocalMaxima) -> Array:
-    """Return the highest pass from each of M local maxima to a denser one, (M,), and 0 where there is no path.
-
-    ``parent`` has each cell's denser neighbour, of which a local maximum is its own. All cells from which one climbs to
-    the same maximum can be reached from there without a pass below them, so that the passes that matter lie between the
-    cells of two maxima. From the highest down, each joins what lies on its two sides, if that is not joined yet, and is
-    the saddle of the less dense one of both their greatest maxima: one pass of each image at a time.
-    """
-    # Maxima are numbered by image and density, so that of two the denser one has the lower number.
-    order = xp.lexsort(xp.stack([maxima.cell.astype(xp.float64), -maxima.density, maxima.image]))
-    numbers = xp.arange(len(order))
-    number_of_cell = xp.full(density.size, -1)
-    number_of_cell[maxima.cell[order]] = numbers
-    sides, height = _passes(xp, density, number_of_cell[_roots(parent)].reshape(density.shape))
-    image = maxima.image[order][sides[0]]
-    falling = xp.lexsort(xp.stack([-height, image]))
-    turn = _position_in_image(xp, image[falling], len(density))
-    turns = falling[xp.argsort(turn, kind="stable")]
-    saddle, greatest = xp.zeros(len(order)), numbers
-    for passes in xp.split(turns, xp.cumsum(xp.bincount(turn))[:-1]):
-        one, other = greatest[sides[0, passes]], greatest[sides[1, passes]]
-        denser, less_dense = xp.minimum(one, other), xp.maximum(one, other)
-        saddle[less_dense] = xp.where(denser < less_dense, height[passes], saddle[less_dense])
-        joined = numbers.copy()
-        joined[less_dense] = denser
-        greatest = joined[greatest]
-    found = xp.empty(len(order))
-    found[order] = saddle
-    return found
-
-
-def _passes(xp: ModuleType, density: Array, number: Array) -> tuple[Array, Array]:
-    """Return the pairs of maxima whose cells touch, (2, P), and the height (P,) of the highest pass between them.
-
-    ``number`` (N, H, W) has the number of each cell's maximum, -1 for none.
-    """
-    sides, heights = [], []
-    _, rows, columns = density.shape
-    for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
-        here = (slice(None), slice(0, rows - dy), slice(max(-dx, 0), columns - max(dx, 0)))
-        there = (slice(None), slice(dy, rows), slice(max(dx, 0), columns - max(-dx, 0)))
-        one, other = number[here], number[there]
-        between = xp.nonzero((one != other) & (one >= 0) & (other >= 0))
-        pair = xp.stack([one[between], other[between]])
-        sides.append(xp.sort(pair, axis=0))
-        heights.append(xp.minimum(density[here][between], density[there][between]))
-    pairs, height = xp.concatenate(sides, axis=1), xp.concatenate(heights)
-    order = xp.lexsort(xp.stack([-height, *pairs]))
-    pairs, height = pairs[:, order], height[order]
-    first = xp.ones(len(height), dtype=bool)
-    first[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
-    return pairs[:, first], height[first]
 
 
 def _centres(
@@ -350,25 +297,9 @@ def _centres(
     image, chosen = maxima.image[order], stands_out[order]
     if wanted is not None:
         quota = wanted[image]
-        chosen = xp.where(quota >= 0, _position_in_image(xp, image, count) < quota, chosen)
+        chosen = xp.where(quota >= 0, position_in_image(image, count) < quota, chosen)
     order, image = order[chosen], image[chosen]
-    return order, _position_in_image(xp, image, count), xp.bincount(image, minlength=count)
-
-
-def _position_in_image(xp: ModuleType, image: Array, count: int) -> Array:
-    """Number the entries of a list sorted by image from 0 within each image."""
-    sizes = xp.bincount(image, minlength=count)
-    return xp.arange(len(image)) - (xp.cumsum(sizes) - sizes)[image]
-
-
-def _roots(parent: Array) -> Array:
-    """Follow each cell's chain of denser cells to its end, halving the chains until nothing changes."""
-    xp = get_array_module(parent)
-    while True:
-        further = parent[parent]
-        if bool(xp.array_equal(further, parent)):
-            return parent
-        parent = further
+    return order, position_in_image(image, count), xp.bincount(image, minlength=count)
 
 
 def _on_device(device: Device, heat: Array, settings: tuple[Any, ...], wanted: Array | None) -> DensityPeaks:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pc_engine.kernels import density_peaks
+from pc_engine.kernels.saddles import saddles
 
 # The package's attribute of this name is the function.
 MODULE = sys.modules["pc_engine.kernels.density_peaks"]
@@ -329,7 +330,7 @@ def test_prominences_change_by_no_more_than_twice_what_the_density_does(heat, no
     parent = MODULE._denser_neighbour(np, found.density)
     maxima = MODULE._local_maxima(np, found.density, parent)
     rises = np.zeros((2, heat.size))
-    rises.ravel()[maxima.cell] = maxima.density - MODULE._saddles(np, found.density, parent, maxima)
+    rises.ravel()[maxima.cell] = maxima.density - saddles(found.density, parent, maxima.cell)
     # The kernel's sum over all that a cell of the grid can see, and the rounding of densities.
     y, x = np.mgrid[-5:6, -7:8]
     most = eps * np.exp(-(y**2 + x**2) / cutoff**2).sum() + found.density.max() * 2.0**-39
