@@ -11,7 +11,17 @@ from pc_engine.bench.gpu_device import copy_rate
 from pc_engine.bench.gpu_report import Row, reason_of
 from pc_engine.bench.gpu_subjects import Job
 from pc_engine.bench.kernel_cases import made_up_maps
-from pc_engine.bench.kernel_oracles import CUTOFF, EPS, MAX_ITER, MIN_DENSITY, MIN_DISTANCE, MIN_WEIGHT, TOL, TRIM
+from pc_engine.bench.kernel_oracles import (
+    CUTOFF,
+    EPS,
+    MAX_ITER,
+    MIN_DENSITY,
+    MIN_DISTANCE,
+    MIN_WEIGHT,
+    PROMINENCE,
+    TOL,
+    TRIM,
+)
 from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.kernels import (
     channel_max,
@@ -177,6 +187,7 @@ def device_cases(batch: int = BATCH, seed: int = 0) -> Iterator[DeviceCase]:
     yield DeviceCase("count SVM scores", {"conv_last": maps, "fc6": features}, lambda x: (svm.scores(x),), 1e-3)
     yield DeviceCase("weighted_gmm (1 to 4 components)", {"heat": heat, "counts": counts}, _mixtures, 1e-2)
     yield DeviceCase("density_peaks", {"heat": heat}, _peaks)
+    yield DeviceCase("density_peaks (by prominence)", {"heat": heat}, _prominent)
     yield DeviceCase(
         "cluster_boxes",
         {"labels": found.labels, "density": found.density, "n": found.n_clusters},
@@ -233,6 +244,11 @@ def _depthwise(maps: Array, filters: Array) -> Array:
 
 def _peaks(x: Mapping[str, Array]) -> tuple[Array, ...]:
     found = density_peaks(x["heat"], cutoff=CUTOFF, min_density=MIN_DENSITY, min_distance=MIN_DISTANCE)
+    return found.labels, found.n_clusters
+
+
+def _prominent(x: Mapping[str, Array]) -> tuple[Array, ...]:
+    found = density_peaks(x["heat"], cutoff=CUTOFF, min_density=MIN_DENSITY, prominence=PROMINENCE)
     return found.labels, found.n_clusters
 
 

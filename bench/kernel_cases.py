@@ -15,6 +15,7 @@ from pc_engine.bench.kernel_oracles import (
     MIN_DENSITY,
     MIN_DISTANCE,
     MIN_WEIGHT,
+    PROMINENCE,
     TOL,
     TRIM,
     VARIANCE_FLOOR,
@@ -24,6 +25,7 @@ from pc_engine.bench.kernel_oracles import (
     means_of,
     mixture_of,
     peaks_of,
+    prominences_of,
     resized,
     unions_of,
 )
@@ -215,6 +217,14 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         (signature_heat, peaks.labels, peaks.density),
     )
     yield Case(
+        "density_peaks (by prominence)",
+        "p2c with a prominence",
+        "NumPy, a falling flood",
+        lambda: _prominent(signature_heat),
+        lambda i: prominences_of(signature_heat[i]),
+        (signature_heat, peaks.labels, peaks.density),
+    )
+    yield Case(
         "cluster_boxes",
         "p2c",
         "SciPy find_objects",
@@ -267,6 +277,16 @@ def _mixtures(heat: np.ndarray, counts: np.ndarray, starts: np.ndarray) -> np.nd
 
 def _peaks(heat: np.ndarray) -> DensityPeaks:
     return density_peaks(heat, cutoff=CUTOFF, min_density=MIN_DENSITY, min_distance=MIN_DISTANCE)
+
+
+def _prominent(heat: np.ndarray) -> np.ndarray:
+    """Return maps (N, H, W) with 1 at the density peaks by prominence, 0 elsewhere."""
+    centres = density_peaks(heat, cutoff=CUTOFF, min_density=MIN_DENSITY, prominence=PROMINENCE).centres
+    image, slot = np.nonzero(~np.isnan(centres[..., 0]))
+    x, y = centres[image, slot].astype(int).T
+    found = np.zeros(heat.shape)
+    found[image, y, x] = 1
+    return found
 
 
 def _filled(boxes: np.ndarray) -> np.ndarray:

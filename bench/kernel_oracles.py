@@ -9,9 +9,12 @@ from scipy import ndimage
 from sklearn.cluster import DBSCAN
 from sklearn.mixture import GaussianMixture
 
+from pc_engine.kernels.density_peaks import LEAST_DENSITY
+
 # Settings of the kernels: those of the modes, or near them.
 EPS, MIN_WEIGHT = 1.5, 3
 CUTOFF, MIN_DENSITY, MIN_DISTANCE, TRIM = 1.0, 0.5, 4.0, 0.5
+PROMINENCE = 0.2
 MAX_ITER, TOL = 100, 1e-3
 # scikit-learn adds this to variances where the kernel takes a maximum; too small to tell.
 VARIANCE_FLOOR = 1e-9
@@ -77,6 +80,41 @@ def peaks_of(heat: np.ndarray) -> np.ndarray:
         if not outstanding[cell]:
             labels[cells[cell]] = labels[cells[parent[cell]]]
     return labels.reshape(heat.shape)
+
+
+def prominences_of(heat: np.ndarray) -> np.ndarray:
+    """Return the map (H, W) of one image with 1 at its density peaks by prominence, 0 elsewhere, by a falling flood."""
+    size = range(max(heat.shape))
+    near = np.exp(-(np.subtract.outer(size, size) ** 2) / CUTOFF**2)
+    density = (near[: heat.shape[0], : heat.shape[0]] @ heat @ near[: heat.shape[1], : heat.shape[1]]).ravel()
+    width = heat.shape[1]
+    island: dict[int, int] = {}
+    saddle: dict[int, float] = {}
+    for cell in sorted(np.flatnonzero(heat).tolist(), key=lambda cell: (-density[cell], cell)):
+        y, x = divmod(cell, width)
+        around = itertools.product((-1, 0, 1), (-1, 0, 1))
+        known = {(y + dy) * width + x + dx for dy, dx in around if 0 <= x + dx < width} & island.keys()
+        # Peaks in the order in which they came out of the flood.
+        touched = [peak for peak in saddle if peak in {island[other] for other in known}]
+        if not touched:
+            saddle[cell] = 0.0
+        island[cell] = touched[0] if touched else cell
+        for peak in touched[1:]:
+            saddle[peak] = density[cell]
+            island = {other: touched[0] if joined == peak else joined for other, joined in island.items()}
+    found = np.zeros(heat.shape)
+    peaks = list(saddle)
+    if not peaks:
+        return found
+    top = density[peaks[0]]
+    mass = {
+        peak: min(max((density[peak] / top - LEAST_DENSITY) / (MIN_DENSITY - LEAST_DENSITY), 0), 1)
+        * min((density[peak] - saddle[peak]) / top / PROMINENCE, 1)
+        for peak in peaks[1:]
+    }
+    others = sorted(mass, key=lambda peak: -mass[peak])[: int(sum(mass.values()) + 0.5)]
+    found.ravel()[[peaks[0], *others]] = 1
+    return found
 
 
 def boxes_of(labels: np.ndarray, density: np.ndarray, slots: int) -> np.ndarray:

@@ -11,9 +11,15 @@ import numpy as np
 from pc_engine.device_arrays import DeviceConstants
 from pc_engine.errors import ModelError
 from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.density_peaks import LEAST_DENSITY
 
 #: The least and the greatest value of each of `PeakSettings`.
-PEAK_LIMITS = {"cutoff": (0.01, 1000.0), "min_density": (0.0, 1.0), "min_distance": (0.0, 1000.0)}
+PEAK_LIMITS = {
+    "cutoff": (0.01, 1000.0),
+    "min_density": (0.0, 1.0),
+    "min_distance": (0.0, 1000.0),
+    "prominence": (0.0, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,13 @@ class PeakSettings:
     Raises
     ------
     ModelError
-        If a value is no number, or beyond `PEAK_LIMITS`.
+        If a value is no number, or beyond `PEAK_LIMITS`, or they do not go together.
     """
 
     cutoff: float
     min_density: float
     min_distance: float
+    prominence: float = 0.0
 
     def __post_init__(self) -> None:
         for name, (low, high) in PEAK_LIMITS.items():
@@ -38,6 +45,12 @@ class PeakSettings:
                     f"The likelihoods of numbers of clusters were fitted with the {name} {value!r}, expected a number "
                     f"from {low:g} to {high:g}: fit the counter anew with 'pc-engine fit-counter'."
                 )
+        if self.prominence and not self.min_density > LEAST_DENSITY:
+            raise ModelError(
+                f"The likelihoods of numbers of clusters were fitted with a prominence and the min_density "
+                f"{self.min_density!r}, expected one above {LEAST_DENSITY:g}: fit the counter anew with 'pc-engine "
+                f"fit-counter'."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +113,9 @@ def cluster_likelihood(table: np.ndarray, header: Mapping[str, Any]) -> ClusterL
         If either is not what it has to be.
     """
     try:
-        signatures, peaks = header["signatures"], PeakSettings(**{name: header[name] for name in PEAK_LIMITS})
+        # Counters of before know of no prominence.
+        known = {name: header[name] for name in PEAK_LIMITS if name in header}
+        signatures, peaks = header["signatures"], PeakSettings(**known)
     except (KeyError, TypeError):
         raise ModelError("The likelihoods of numbers of clusters lack their settings.") from None
     return ClusterLikelihood(table, peaks, str(signatures))

@@ -9,11 +9,19 @@ from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, state_bytes
+from pc_engine.kernels.saddles import position_in_image, roots, saddles
 from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights, device_weights
 
 # Densities are rounded to this many bits below the image's peak: cells that are equally dense by symmetry then tie
 # and are ordered by index, whatever the last bits of a matrix product on this machine or device are.
 _DENSITY_BITS = 40
+#: Share of the image's greatest density up to which a local maximum is no part of a centre by prominence. What is left
+#: of a background has many maxima, all of them prominent where nothing is between them: without this, which is well
+#: below the weakest objects that are counted, they would add up to some.
+LEAST_DENSITY = 0.1
+# How much of a centre a local maximum is, is rounded to so many bits behind the point: up to 8192 of them then have the
+# same sum in any order, on any machine.
+_MASS_BITS = 40
 # Distances from local maxima to all cells are formed for so many pairs at a time, to bound memory on noisy heatmaps.
 _PAIRS_AT_ONCE = 1 << 21
 
@@ -74,6 +82,7 @@ def density_peaks(
     min_density: float = 0.1,
     min_distance: float = 2.0,
     n_centres: Array | None = None,
+    prominence: float | None = None,
 ) -> DensityPeaks:
     """Find the density peaks of each heatmap and assign every cell of positive weight to one of them.
 
@@ -84,13 +93,23 @@ def density_peaks(
     cutoff
         d_c in cells: rho_i = sum_j w_j exp(-(d_ij / d_c)**2).
     min_density
-        0 … 1. A centre's density is at least this share of the greatest density of its image.
+        0 … 1. A centre's density is at least this share of the greatest density of its image. With ``prominence``, from
+        which share on a local maximum's density counts in full; above 0.1.
     min_distance
         A centre is at least this many cells away from the nearest denser cell. Only local maxima of the density can
         be centres, so that values up to 2 make no difference. The densest cell of an image is a centre in any case.
+        Not read with ``prominence``.
     n_centres
         (N,) integers. Where >= 0, the image gets the ``n_centres`` local maxima with the greatest ``rho * delta``
-        instead (all, if there are fewer); where negative, the two thresholds decide.
+        instead (all, if there are fewer); where negative, the two thresholds or ``prominence`` decide.
+    prominence
+        Above 0, at most 1; None for the two thresholds. A local maximum i from which the density falls to saddle_i
+        before it rises to a denser one is m_i of a centre, with ``top`` the image's greatest density: ::
+
+            m_i = clip((rho_i / top - 0.1) / (min_density - 0.1), 0, 1) * min(1, (rho_i - saddle_i) / top / prominence)
+
+        Centres are the densest cell and as many others as the sum of their m_i says, rounded, those with the greatest
+        m_i (ties: the denser, then the lower row-major index).
 
     Returns
     -------
@@ -109,6 +128,12 @@ def density_peaks(
     index; of several nearest denser cells the one of the lowest index is taken. A cell with a denser cell among its 8
     neighbours has its nearest denser cell there, so that only local maxima look at the whole grid: O(H W) for each
     local maximum in place of each cell, with the same result. The density is a separable convolution.
+
+    A saddle is the highest pass over which a path through cells of positive weight, from one to one of its 8
+    neighbours, leads to a denser cell; 0 where none does. If all densities change by at most e, the rho_i - saddle_i,
+    sorted, change by at most 2 e: Cohen-Steiner, Edelsbrunner & Harer, "Stability of persistence diagrams", Discrete &
+    Computational Geometry 37:103, 2007, doi 10.1007/s00454-006-1276-5. The distance to the nearest denser cell may
+    change by any amount. And a sum of shares is rounded once, where each local maximum may cross a threshold.
     """
     xp = get_array_module(weights)
     checked_positive(cutoff, "cutoff")
@@ -116,10 +141,12 @@ def density_peaks(
         raise ValueError(f"min_density must lie between 0 and 1, and is {min_density}.")
     if not min_distance >= 0:
         raise ValueError(f"min_distance must be at least 0 cells, and is {min_distance}.")
+    if prominence is not None:
+        _check_prominence(prominence, min_density)
     wanted = None if n_centres is None else checked_counts(n_centres, weights, "n_centres")
     device = device_of(weights)
     if device is not None:
-        settings = (xp.float64(cutoff), xp.float64(min_density), xp.float64(min_distance))
+        settings = tuple(map(xp.float64, (cutoff, min_density, min_distance, prominence or 0)))
         return _on_device(device, device_weights(weights, "density_peaks"), settings, wanted)
     heat = checked_weights(weights, "density_peaks")
 
@@ -127,20 +154,31 @@ def density_peaks(
     density = xp.where(heat > 0, _gaussian_density(xp, heat, cutoff), -1.0)
     parent = _denser_neighbour(xp, density)
     maxima = _local_maxima(xp, density, parent)
+    if prominence is None:
+        stands_out = _above_thresholds(density, maxima, min_density, min_distance)
+    else:
+        stands_out = _prominent(maxima, density, saddles(density, parent, maxima.cell), min_density, prominence)
     parent[maxima.cell] = maxima.parent
-    centre, number, n_clusters = _centres(xp, maxima, len(heat), min_density, min_distance, wanted)
+    centre, number, n_clusters = _centres(xp, maxima, len(heat), stands_out, wanted)
 
     cells = maxima.cell[centre]
     parent[cells] = cells
     label_of_cell = xp.full(heat.size, -1, dtype=xp.int32)
     label_of_cell[cells] = number
-    labels = label_of_cell[_roots(parent)].reshape(heat.shape)
+    labels = label_of_cell[roots(parent)].reshape(heat.shape)
     delta = xp.full(heat.size, math.nan)
     delta[maxima.cell] = maxima.delta
     centres = xp.full((len(heat), int(n_clusters.max()) if len(heat) else 0, 2), math.nan)
     row, column = xp.divmod(cells % (heat.shape[1] * heat.shape[2]), heat.shape[2])
     centres[maxima.image[centre], number] = xp.stack([column, row], axis=1)
     return DensityPeaks(labels, n_clusters, xp.maximum(density, 0), delta.reshape(heat.shape), centres)
+
+
+def _check_prominence(prominence: float, min_density: float) -> None:
+    if not 0 < prominence <= 1:
+        raise ValueError(f"prominence must lie above 0 and be at most 1, and is {prominence}.")
+    if not min_density > LEAST_DENSITY:
+        raise ValueError(f"With a prominence min_density must be above {LEAST_DENSITY}, and is {min_density}.")
 
 
 def _gaussian_density(xp: ModuleType, heat: Array, cutoff: float) -> Array:
@@ -199,15 +237,12 @@ def _nearest_denser(xp: ModuleType, density: Array, cell: Array) -> tuple[Array,
     Where there is none the cell names itself, and the distance is that to the farthest cell of positive weight.
     """
     _, height, width = density.shape
-    image, here = xp.divmod(cell, height * width)
+    here = cell % (height * width)
     row, column = xp.divmod(here, width)
     squared = (
         (xp.arange(height) - row[:, None])[:, :, None] ** 2 + (xp.arange(width) - column[:, None])[:, None, :] ** 2
     ).reshape(len(cell), height * width)
-    others = density.reshape(len(density), height * width)[image]
-    own = density.ravel()[cell][:, None]
-    lower_index = xp.arange(height * width) < here[:, None]
-    denser = (others > own) | ((others == own) & lower_index)
+    others, denser = _denser_cells(xp, density, cell)
     beyond_grid = height * height + width * width
     to_denser = xp.where(denser, squared, beyond_grid)
     nearest = to_denser.argmin(axis=1)
@@ -217,46 +252,57 @@ def _nearest_denser(xp: ModuleType, density: Array, cell: Array) -> tuple[Array,
     return xp.where(densest, cell, cell - here + nearest), distance, densest
 
 
+def _denser_cells(xp: ModuleType, density: Array, cell: Array) -> tuple[Array, Array]:
+    """For M cells the densities of their image's cells (M, H*W), and which of these are denser."""
+    count, height, width = density.shape
+    image, here = xp.divmod(cell, height * width)
+    others = density.reshape(count, height * width)[image]
+    own = density.ravel()[cell][:, None]
+    lower_index = xp.arange(height * width) < here[:, None]
+    return others, (others > own) | ((others == own) & lower_index)
+
+
+def _above_thresholds(density: Array, maxima: _LocalMaxima, min_density: float, min_distance: float) -> Array:
+    """Whether each local maximum is dense enough, and far enough from a denser cell, or the densest of its image."""
+    top = density.max(axis=(1, 2))[maxima.image]
+    return maxima.densest | ((maxima.density >= min_density * top) & (maxima.delta >= min_distance))
+
+
+def _prominent(maxima: _LocalMaxima, density: Array, saddle: Array, min_density: float, prominence: float) -> Array:
+    """Whether each local maximum is the densest of its image or among the heaviest, as many as their masses sum to."""
+    xp = get_array_module(density)
+    count = len(density)
+    top = density.max(axis=(1, 2))[maxima.image]
+    share = xp.clip((maxima.density / top - LEAST_DENSITY) / (min_density - LEAST_DENSITY), 0, 1)
+    share[maxima.densest] = 0
+    mass = share * (xp.minimum((maxima.density - saddle) / top, prominence) / prominence)
+    mass = xp.ldexp(xp.rint(xp.ldexp(mass, _MASS_BITS)), -_MASS_BITS)
+    others = xp.floor(xp.bincount(maxima.image, weights=mass, minlength=count) + 0.5)
+    # By image, then the densest, mass, density, index; the last key is the primary one.
+    keys = [maxima.cell.astype(xp.float64), -maxima.density, -mass, ~maxima.densest, maxima.image]
+    order = xp.lexsort(xp.stack(keys))
+    image = maxima.image[order]
+    chosen = xp.zeros(len(order), dtype=bool)
+    chosen[order] = position_in_image(image, count) <= others[image]
+    return chosen
+
+
 def _centres(
-    xp: ModuleType,
-    maxima: _LocalMaxima,
-    count: int,
-    min_density: float,
-    min_distance: float,
-    wanted: Array | None,
+    xp: ModuleType, maxima: _LocalMaxima, count: int, stands_out: Array, wanted: Array | None
 ) -> tuple[Array, Array, Array]:
     """Choose the centres among the local maxima: their positions in ``maxima``, cluster numbers, and how many (N,)."""
     gamma = maxima.density * maxima.delta
     # By image, then gamma, density, index; the last key is the primary one.
     order = xp.lexsort(xp.stack([maxima.cell.astype(xp.float64), -maxima.density, -gamma, maxima.image]))
-    image, density, densest = maxima.image[order], maxima.density[order], maxima.densest[order]
-    peak = xp.zeros(count)
-    peak[image[densest]] = density[densest]
-    chosen = densest | ((density >= min_density * peak[image]) & (maxima.delta[order] >= min_distance))
+    image, chosen = maxima.image[order], stands_out[order]
     if wanted is not None:
         quota = wanted[image]
-        chosen = xp.where(quota >= 0, _position_in_image(xp, image, count) < quota, chosen)
+        chosen = xp.where(quota >= 0, position_in_image(image, count) < quota, chosen)
     order, image = order[chosen], image[chosen]
-    return order, _position_in_image(xp, image, count), xp.bincount(image, minlength=count)
+    return order, position_in_image(image, count), xp.bincount(image, minlength=count)
 
 
-def _position_in_image(xp: ModuleType, image: Array, count: int) -> Array:
-    """Number the entries of a list sorted by image from 0 within each image."""
-    sizes = xp.bincount(image, minlength=count)
-    return xp.arange(len(image)) - (xp.cumsum(sizes) - sizes)[image]
-
-
-def _roots(parent: Array) -> Array:
-    """Follow each cell's chain of denser cells to its end, halving the chains until nothing changes."""
-    xp = get_array_module(parent)
-    while True:
-        further = parent[parent]
-        if bool(xp.array_equal(further, parent)):
-            return parent
-        parent = further
-
-
-def _on_device(device: Device, heat: Array, settings: tuple[Any, Any, Any], wanted: Array | None) -> DensityPeaks:
+def _on_device(device: Device, heat: Array, settings: tuple[Any, ...], wanted: Array | None) -> DensityPeaks:
     """Launch the kernel in ``cuda/density_peaks.cu``."""
     xp = get_array_module(heat)
     count, height, width = heat.shape
@@ -279,7 +325,10 @@ def _on_device(device: Device, heat: Array, settings: tuple[Any, Any, Any], want
                 *(xp.int32(height), xp.int32(width), xp.int32(slots), *settings),
                 *(peaks.labels, peaks.n_clusters, peaks.density, peaks.delta, peaks.centres),
             ),
-            state_bytes=state_bytes(doubles=3 * height * width + max(height, width), ints=3 * height * width),
+            # Prominences take two more arrays of cells.
+            state_bytes=state_bytes(
+                doubles=(5 if settings[-1] > 0 else 3) * height * width + max(height, width), ints=3 * height * width
+            ),
         )
     )
     return peaks

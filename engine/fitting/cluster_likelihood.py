@@ -12,6 +12,7 @@ from pc_engine.counter import label_counts
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.folds import Split
+from pc_engine.kernels.density_peaks import LEAST_DENSITY
 from pc_engine.modes.p2c import P2CSettings, cluster_pointers
 
 # Weight of the clusters beside log-probabilities of labels, unless other images say otherwise. Both witnesses look at
@@ -114,8 +115,17 @@ def count_clusters(heat: ClassHeat, peaks: PeakSettings | None) -> np.ndarray:
 
 
 def _scaled(settings: P2CSettings, factors: tuple[float, ...]) -> PeakSettings:
-    values = zip(PEAK_LIMITS.items(), factors, strict=True)
-    return PeakSettings(**{name: min(getattr(settings, name) * factor, high) for (name, (_, high)), factor in values})
+    """Return the model's cut-off, density and distance times these factors, and its prominence.
+
+    With a prominence, what the density has above the least one is what grows by its factor: it has to stay above that.
+    """
+    from_density = LEAST_DENSITY if settings.prominence else 0.0
+    lowest = {"cutoff": 0.0, "min_density": from_density, "min_distance": 0.0}
+    scaled = {
+        name: min(low + (getattr(settings, name) - low) * factor, PEAK_LIMITS[name][1])
+        for (name, low), factor in zip(lowest.items(), factors, strict=True)
+    }
+    return PeakSettings(**scaled, prominence=settings.prominence)
 
 
 def _log_likelihood(clusters: np.ndarray, truth: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -120,8 +120,8 @@ def combined(
         The count SVM and the signature dictionary, which is not read with the setting ``signature="evidence"``.
     settings
         Those of the heatmap and its clustering, which has to be density peaks; None for the defaults. Where the counter
-        weighs clusters in, their ``cutoff``, ``min_density`` and ``min_distance`` are those that it was fitted with
-        instead.
+        weighs clusters in, their ``cutoff``, ``min_density``, ``min_distance`` and ``prominence`` are those that it was
+        fitted with instead.
     pointing
         With what to point; None for the defaults.
     mixture

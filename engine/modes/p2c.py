@@ -18,6 +18,7 @@ from pc_engine.device_arrays import constant
 from pc_engine.errors import ModelError, UsageError
 from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, selected_heatmap, weighted_heatmap
 from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.kernels.density_peaks import LEAST_DENSITY
 from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD, SIGNATURE_SETTING, SIGNATURES_FILE, Manifest
 from pc_engine.modes.classify import predict_class, predict_classes
 from pc_engine.modes.grid import USUAL_GRID, grid_side
@@ -40,6 +41,7 @@ _LIMITS = {
     "top_prev": (0, 100_000),
     "top_evidence": (0, 100_000),
     "mean_factor": FACTOR,
+    "softness": SHARE,
     "background_class": (-1, 1_000_000),
     **PEAK_LIMITS,
     "eps": LENGTH,
@@ -72,6 +74,10 @@ class P2CSettings:
         Taps, spaces between their names, whose maps' mean says where anything is salient: what is clustered is the
         geometric mean of the class's heatmap and theirs. Other maps tell neighbours apart that those of the class show
         as one. ``""``, the paper's way, leaves the class's as it is.
+    softness
+        Share w of the mean M of a map of ``heat``, P, over which its clamp at 0 is rounded off: w M log(1 + exp((P - M)
+        / (w M))) is what is salient. 0 is max(P - M, 0), with which a cell next to the mean comes and goes with the
+        rounding of the network, and as the product of the heatmaps with it.
     background_class
         The class that means "no object", where the network has one; -1 where it has none. An image of this class counts
         0 in p2c, which has no other way to see nothing (paper 4.1: "a naive treatment for zero objects").
@@ -81,6 +87,15 @@ class P2CSettings:
         Density peaks: the cut-off distance d_c of the density.
     min_density, min_distance
         Density peaks: a centre's density, as a fraction of the image's largest, and its distance to any denser cell.
+        With a ``prominence``, from which fraction on a peak counts in full, above 0.1; the distance is not read then.
+    prominence
+        Density peaks: 0 for those two thresholds. Else how far a peak has to rise, as a fraction of the image's largest
+        density, above the saddle that joins it to a denser one, to count in full. One of density rho over a saddle s,
+        with the largest density t, counts clip((rho / t - 0.1) / (min_density - 0.1), 0, 1) * min(1, (rho - s) / t /
+        prominence), and there are as many clusters beside the densest as these sum to, rounded. Whoever rounds the
+        network changes all densities a little: prominences change by at most twice as much (the bottleneck stability of
+        topological persistence; Cohen-Steiner, Edelsbrunner & Harer 2007, doi 10.1007/s00454-006-1276-5), a distance to
+        a denser cell by any amount.
     eps, min_weight
         DBSCAN: neighbourhood radius, and the least heat of a core point's neighbourhood as a multiple of the mean heat
         of the image's surviving cells.
@@ -104,11 +119,13 @@ class P2CSettings:
     top_evidence: int = 0
     mean_factor: float = 2.0
     heat: str = ""
+    softness: float = 0.0
     background_class: int = -1
     cluster: Clustering = "density-peaks"
     cutoff: float = 1.0
     min_density: float = 0.5
     min_distance: float = 4.0
+    prominence: float = 0.0
     eps: float = 1.5
     min_weight: float = 3.0
     trim: float = 0.5
@@ -122,6 +139,11 @@ class P2CSettings:
         if self.signature not in _SIGNATURES:
             raise UsageError(f"There is no signature '{self.signature}': choose one of {', '.join(_SIGNATURES)}.")
         check_limits(self, "p2c", _LIMITS)
+        if self.prominence and not self.min_density > LEAST_DENSITY:
+            raise UsageError(
+                f"The setting p2c.min_density is {self.min_density!r:.60}, expected a number above {LEAST_DENSITY:g} "
+                f"beside p2c.prominence: raise it, or leave p2c.prominence at 0."
+            )
         if self.top_last == self.top_prev == 0:
             raise UsageError("The settings p2c.top_last and p2c.top_prev are both 0: at least one map is needed.")
         if self.classes > 1 and self.signature == EVIDENCE:
@@ -290,7 +312,7 @@ def class_heatmap(taps: Taps, signatures: SignatureDictionary | None, class_id: 
 
 def weighing_heatmap(taps: Taps, settings: P2CSettings) -> Array | None:
     """Return the heat (N, H, W) that any class's is weighed with, see `P2CSettings.heat`; None where there is none."""
-    return salient_heatmap(taps, settings.heat) if settings.heat.split() else None
+    return salient_heatmap(taps, settings.heat, softness=settings.softness) if settings.heat.split() else None
 
 
 def clustered_heatmap(class_heat: Array, salient: Array | None, settings: P2CSettings) -> Array:
@@ -351,6 +373,7 @@ def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None
             min_density=settings.min_density,
             min_distance=settings.min_distance,
             n_centres=n_centres,
+            prominence=settings.prominence or None,
         )
         labels, n_clusters, density = peaks.labels, peaks.n_clusters, peaks.density
         slots = None if xp is np else peaks.centres.shape[1]

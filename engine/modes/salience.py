@@ -41,9 +41,12 @@ def heat_taps(manifest: Manifest, setting: str, usual: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def salient_heatmap(taps: Taps, names: str, mean_factor: float = MEAN_FACTOR) -> Array:
-    """Return the heatmap (N, H, W) of all that is salient, on the finest grid of the taps that ``names`` lists."""
-    return shared_heatmap(*(mean_heatmap(taps[name], mean_factor) for name in names.split()))
+def salient_heatmap(taps: Taps, names: str, mean_factor: float = MEAN_FACTOR, softness: float = 0.0) -> Array:
+    """Return the heatmap (N, H, W) of all that is salient, on the finest grid of the taps that ``names`` lists.
+
+    Each is a `mean_heatmap` with this factor and softness.
+    """
+    return shared_heatmap(*(mean_heatmap(taps[name], mean_factor, softness) for name in names.split()))
 
 
 def shared_heatmap(first: Array, *others: Array) -> Array:

@@ -6,6 +6,9 @@
 
 // Densities are rounded to this many bits below the image's peak; see kernels/density_peaks.py.
 constexpr int DENSITY_BITS = 40;
+// From which share of the greatest density on a maximum is anything of a centre, and to how many bits that is rounded.
+constexpr double LEAST_DENSITY = 0.1;
+constexpr int MASS_BITS = 40;
 
 // What stands at a cell: nothing that matters, a local maximum of the density, or a centre.
 enum Kind { ORDINARY, MAXIMUM, CENTRE };
@@ -107,13 +110,84 @@ __device__ inline void gaussian_density(const Cells& cells, double* heat, double
     }
 }
 
-// State: doubles heat[cells], rows[cells], density[cells], gaussian[max(height, width)]; ints parent[cells],
-// kind[cells], number[cells].
+// The highest pass from a local maximum to a denser cell, 0 where no path leads there. All threads of the block call it
+// together; both arrays of cells are overwritten. How high one can stay on the way to each cell grows by a neighbour in
+// each round.
+__device__ inline double saddle(const Cells& cells, int peak, double* reach, double* further) {
+    for (int cell = threadIdx.x; cell < cells.count; cell += blockDim.x) {
+        reach[cell] = cell == peak ? cells.density[peak] : -1;
+    }
+    __syncthreads();
+    int changed;
+    do {
+        changed = 0;
+        for (int cell = threadIdx.x; cell < cells.count; cell += blockDim.x) {
+            const int y = cell / cells.width, x = cell % cells.width;
+            const int top = y > 0 ? y - 1 : 0, bottom = y + 1 < cells.height ? y + 1 : y;
+            const int left = x > 0 ? x - 1 : 0, right = x + 1 < cells.width ? x + 1 : x;
+            double greatest = -1;
+            for (int row = top; row <= bottom; ++row) {
+                for (int column = left; column <= right; ++column) {
+                    const double other = reach[row * cells.width + column];
+                    if (other > greatest) greatest = other;
+                }
+            }
+            further[cell] = greatest < cells.density[cell] ? greatest : cells.density[cell];
+            changed |= further[cell] > reach[cell];
+        }
+        double* last = reach;
+        reach = further;
+        further = last;
+    } while (__syncthreads_or(changed));
+    Best pass{0, cells.count};
+    for (int cell = threadIdx.x; cell < cells.count; cell += blockDim.x) {
+        if (cells.density[cell] >= 0 && is_denser(cells, cell, peak)) pass.meet(reach[cell], cell);
+    }
+    return block_best(pass).value;
+}
+
+// How much of a centre each local maximum is, -1 for the densest cell; returns how many centres there are beside that.
+// The arrays of `saddle` are overwritten.
+__device__ inline double masses(
+    const Cells& cells, const Best& densest, const int* kind, double* reach, double* further, double min_density,
+    double prominence, double* mass
+) {
+    double sum = 0;
+    for (int peak = 0; peak < cells.count; ++peak) {
+        if (kind[peak] != MAXIMUM) continue;
+        const double height = cells.density[peak] / densest.value;
+        double share = peak == densest.index ? 0 : (height - LEAST_DENSITY) / (min_density - LEAST_DENSITY);
+        share = share > 1 ? 1 : share;
+        double own = 0;
+        if (share > 0) {
+            const double rise = (cells.density[peak] - saddle(cells, peak, reach, further)) / densest.value;
+            own = share * ((rise < prominence ? rise : prominence) / prominence);
+            own = ldexp(rint(ldexp(own, MASS_BITS)), -MASS_BITS);
+        }
+        if (threadIdx.x != peak % blockDim.x) continue;
+        mass[peak] = peak == densest.index ? -1 : own;
+        sum += own;
+    }
+    return floor(block_sum(sum) + 0.5);  // its barriers also part the masses from those who read them
+}
+
+// How many local maxima are more of a centre than `cell`; among equals the denser one is.
+__device__ inline int heavier(const Cells& cells, const int* kind, const double* mass, int cell) {
+    int before = 0;
+    for (int other = 0; other < cells.count; ++other) {
+        if (kind[other] == ORDINARY) continue;
+        before += mass[other] > mass[cell] || (mass[other] == mass[cell] && is_denser(cells, other, cell));
+    }
+    return before;
+}
+
+// State: doubles heat[cells], rows[cells], density[cells], gaussian[max(height, width)] and, with a prominence,
+// mass[cells], reach[cells]; ints parent[cells], kind[cells], number[cells].
 template <class T>
 __device__ void density_peaks(
     double* arena, const T* weights, const long long* n_centres, int height, int width, int slots, double cutoff,
-    double min_density, double min_distance, int* labels, long long* n_clusters, double* density, double* delta,
-    double* centres
+    double min_density, double min_distance, double prominence, int* labels, long long* n_clusters, double* density,
+    double* delta, double* centres
 ) {
     const int count = height * width;
     double* heat = arena;
@@ -121,7 +195,9 @@ __device__ void density_peaks(
     // Nobody looks at the rows once the densities stand.
     const Cells cells{height, width, count, rows + count, rows};
     double* gaussian = cells.density + count;
-    int* parent = reinterpret_cast<int*>(gaussian + (height > width ? height : width));
+    double* mass = gaussian + (height > width ? height : width);
+    double* reach = mass + count;
+    int* parent = reinterpret_cast<int*>(prominence > 0 ? reach + count : mass);
     int* kind = parent + count;
     int* number = kind + count;
     const size_t first = static_cast<size_t>(blockIdx.x) * count, first_slot = static_cast<size_t>(blockIdx.x) * slots;
@@ -161,11 +237,20 @@ __device__ void density_peaks(
     __syncthreads();
 
     const long long quota = n_centres ? n_centres[blockIdx.x] : -1;
+    const bool by_prominence = quota < 0 && prominence > 0;
+    // Nobody looks at the heat once the densities stand.
+    const double others = by_prominence ? masses(cells, densest, kind, reach, heat, min_density, prominence, mass) : 0;
     for (int cell = threadIdx.x; cell < count; cell += blockDim.x) {
         number[cell] = -1;
         if (kind[cell] == ORDINARY) continue;
-        const bool stands_out = cells.density[cell] >= min_density * densest.value && cells.delta[cell] >= min_distance;
-        const bool chosen = quota < 0 ? cell == densest.index || stands_out : position(cells, kind, MAXIMUM, cell) < quota;
+        bool chosen = cell == densest.index;
+        if (quota >= 0) {
+            chosen = position(cells, kind, MAXIMUM, cell) < quota;
+        } else if (by_prominence) {
+            chosen |= heavier(cells, kind, mass, cell) < others;
+        } else {
+            chosen |= cells.density[cell] >= min_density * densest.value && cells.delta[cell] >= min_distance;
+        }
         if (chosen) number[cell] = 0;
     }
     __syncthreads();
@@ -200,13 +285,13 @@ __device__ void density_peaks(
 #define DENSITY_PEAKS(name, T)                                                                                    \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const T* weights, const long long* n_centres, int height, int width, int slots, double cutoff,            \
-        double min_density, double min_distance, int* labels, long long* n_clusters, double* density,             \
-        double* delta, double* centres STATE_PARAMETERS                                                           \
+        double min_density, double min_distance, double prominence, int* labels, long long* n_clusters,           \
+        double* density, double* delta, double* centres STATE_PARAMETERS                                          \
     ) {                                                                                                           \
         BLOCK_STATE(arena);                                                                                       \
         density_peaks(                                                                                            \
-            arena, weights, n_centres, height, width, slots, cutoff, min_density, min_distance, labels,           \
-            n_clusters, density, delta, centres                                                                   \
+            arena, weights, n_centres, height, width, slots, cutoff, min_density, min_distance, prominence,       \
+            labels, n_clusters, density, delta, centres                                                           \
         );                                                                                                        \
     }
 

@@ -205,10 +205,17 @@ __device__ inline float total(const float* of_team, int teams, int cells, int ce
     return sum;
 }
 
+// What is left of a cell's mean above the threshold: clamped at 0 or, with a width, softly around `middle`.
+__device__ inline float clamped_mean(float mean, float threshold, double middle, double width) {
+    if (width == 0) return excess(mean, threshold);
+    const double above = mean - middle;
+    return static_cast<float>((above > 0 ? above : 0) + width * log1p(exp(-fabs(above) / width)));
+}
+
 // kernels/mean_heatmap.py. State: floats of_team[teams][cells], padded to doubles.
 template <class T>
 __device__ void mean_heatmap(
-    double* arena, const T* maps, int channels, int cells, int teams, double mean_factor, float* heat
+    double* arena, const T* maps, int channels, int cells, int teams, double mean_factor, double softness, float* heat
 ) {
     float* of_team = reinterpret_cast<float*>(arena);
     sum_in_teams(maps, Sizes(), channels, cells, teams, of_team);
@@ -218,13 +225,18 @@ __device__ void mean_heatmap(
         mean[cell] = total(of_team, teams, cells, cell) / channels;  // no one else reads this cell's sums
         sum += mean[cell];
     }
-    const float threshold = static_cast<float>(mean_factor * static_cast<float>(block_sum(sum) / cells));
+    const double level = block_sum(sum) / cells;
+    const float threshold = static_cast<float>(mean_factor * static_cast<float>(level));
+    const double finite = level < infinity() ? level : not_a_number();
+    const double middle = mean_factor * finite, width = softness > 0 ? softness * finite : 0;
+    float* own = heat + static_cast<size_t>(blockIdx.x) * cells;
     int any = 0;
-    for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) any |= excess(mean[cell], threshold) > 0;
-    any = __syncthreads_or(any);
     for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
-        heat[static_cast<size_t>(blockIdx.x) * cells + cell] = excess(mean[cell], any ? threshold : 0);
+        own[cell] = clamped_mean(mean[cell], threshold, middle, width);
+        any |= own[cell] > 0;
     }
+    if (__syncthreads_or(any)) return;
+    for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) own[cell] = mean[cell];
 }
 
 // kernels/weighted_heatmap.py, of weights (N, channels). State: as that of mean_heatmap.
@@ -271,10 +283,11 @@ __device__ void weighted_heatmap(
 
 #define MEAN_HEATMAP(name, T)                                                                                     \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
-        const T* maps, int channels, int cells, int teams, double mean_factor, float* heat STATE_PARAMETERS       \
+        const T* maps, int channels, int cells, int teams, double mean_factor, double softness,                   \
+        float* heat STATE_PARAMETERS                                                                              \
     ) {                                                                                                           \
         BLOCK_STATE(arena);                                                                                       \
-        mean_heatmap(arena, maps, channels, cells, teams, mean_factor, heat);                                     \
+        mean_heatmap(arena, maps, channels, cells, teams, mean_factor, softness, heat);                           \
     }
 
 #define WEIGHTED_HEATMAP(name, T)                                                                                 \

@@ -38,6 +38,16 @@ def test_a_counter_keeps_it_in_its_file(tmp_path: Path) -> None:
     assert load_counter(tmp_path / "counter").clusters is None
 
 
+def test_a_prominence_is_kept_and_a_counter_of_before_has_none(tmp_path: Path) -> None:
+    peaks = PeakSettings(1.4, 0.5, 3.0, 0.2)
+    replace(COUNTER, clusters=replace(LIKELIHOOD, peaks=peaks)).save(tmp_path / "counter")
+    found = load_counter(tmp_path / "counter").clusters
+    assert found is not None
+    assert found.peaks == peaks
+    of_before = {"cutoff": 1.4, "min_density": 0.5, "min_distance": 3.0, "signatures": "evidence"}
+    assert cluster_likelihood(TABLE, of_before).peaks == PEAKS == replace(peaks, prominence=0.0)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -45,6 +55,9 @@ def test_a_counter_keeps_it_in_its_file(tmp_path: Path) -> None:
         ({"min_density": "0.5"}, "with the min_density '0.5'"),
         ({"min_density": True}, "with the min_density True"),
         ({"min_distance": float("nan")}, "with the min_distance nan"),
+        ({"prominence": -0.1}, "with the prominence -0.1, expected a number from 0 to 1"),
+        ({"prominence": None}, "with the prominence None"),
+        ({"prominence": 0.2, "min_density": 0.1}, "with a prominence and the min_density 0.1, expected one above 0.1"),
     ],
 )
 def test_settings_of_a_stranger_are_looked_at(change: dict[str, Any], sentence: str) -> None:

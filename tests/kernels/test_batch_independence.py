@@ -30,6 +30,10 @@ def peaks(heats, counts):
     return density_peaks(heats, cutoff=1.5, n_centres=counts - 1)
 
 
+def prominences(heats, counts):
+    return density_peaks(heats, cutoff=0.7, min_density=0.5, prominence=0.2)
+
+
 def boxes(heats, counts):
     found = density_peaks(heats, cutoff=0.7)
     return cluster_boxes(found.labels, found.density, found.n_clusters, trim=0.5)
@@ -44,7 +48,7 @@ def clusters(heats, counts):
     return dbscan(heats, eps=1.5, min_weight=4)
 
 
-@pytest.mark.parametrize("operation", [mixtures, peaks, boxes, unions, clusters])
+@pytest.mark.parametrize("operation", [mixtures, peaks, prominences, boxes, unions, clusters])
 @given(data=st.data())
 @settings(deadline=None, max_examples=25)
 def test_clustering_of_a_batch_is_that_of_each_image(operation, data):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -102,6 +103,27 @@ def test_trusted_clusters_weigh_a_little_where_images_are_too_few_to_tell() -> N
     assert fitted.weight == 0.5
     assert fitted.likelihood.peaks == PeakSettings(SETTINGS.cutoff, SETTINGS.min_density, SETTINGS.min_distance)
     assert fit_cluster_likelihood(scores, truth, LABELS, bumps(numbers), splits, trusted=False) is None
+
+
+@pytest.mark.parametrize("min_density", [0.11, 0.5, 1.0])
+def test_what_counts_as_a_cluster_is_varied_beside_the_models_own_prominence(
+    min_density: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = np.arange(40) % 4
+    settings = replace(SETTINGS, min_density=min_density, prominence=0.25)
+    heat = replace(bumps(truth), settings=settings)
+    tried: list[PeakSettings] = []
+
+    def counted(heat: ClassHeat, peaks: PeakSettings | None) -> np.ndarray:
+        assert peaks is not None
+        tried.append(peaks)
+        return count_clusters(heat, peaks)
+
+    monkeypatch.setattr(sys.modules[fit_cluster_likelihood.__module__], "count_clusters", counted)
+    fit_cluster_likelihood(unsure(truth), truth, LABELS, heat, stratified_folds(truth, 3, 0))
+    assert [peaks.prominence for peaks in tried] == [0.25] * 4
+    assert tried[0].min_density == pytest.approx(min_density)
+    assert all(0.1 < peaks.min_density <= min_density + 1e-9 for peaks in tried)
 
 
 def test_an_svm_that_is_always_right_is_left_alone() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,8 @@ from pc_engine.modes.p2c import (
     weighing_heatmap,
 )
 from pc_engine.signatures import SignatureDictionary
+
+MODULE = sys.modules["pc_engine.modes.p2c"]
 
 # The third, cuml-dbscan, takes a GPU and is tested with scikit-learn in cuML's place.
 ON_THE_CPU = ("density-peaks", "dbscan")
@@ -168,6 +171,33 @@ def test_a_number_of_clusters_can_be_asked_for() -> None:
     assert [len(used(p)) for p in pointers] == [0, 2, 4, 4, 4]
 
 
+def test_with_a_prominence_peaks_count_in_parts() -> None:
+    close, apart = bumps((4, 6), (7, 6)), bumps((3, 6), (9, 6))
+    joined, apart_settings = np.stack([close, apart]), replace(SETTINGS, cutoff=1.5)
+    by_prominence = replace(apart_settings, min_density=0.5, prominence=0.2)
+    found, _ = cluster_pointers(joined, apart_settings)
+    counted, pointers = cluster_pointers(joined, by_prominence)
+    np.testing.assert_array_equal(found, [2, 2])
+    np.testing.assert_array_equal(counted, [1, 2])
+    assert [len(used(p)) for p in pointers] == [1, 2]
+    # How far apart they are does not matter then; a number that is asked for is given as ever.
+    np.testing.assert_array_equal(cluster_pointers(joined, replace(by_prominence, min_distance=99))[0], counted)
+    asked = [cluster_pointers(joined, each, n_centres=np.array([2, -1])) for each in (apart_settings, by_prominence)]
+    np.testing.assert_array_equal(asked[0][1], asked[1][1])
+
+
+def test_a_prominence_of_nothing_is_the_two_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    peaks = MODULE.density_peaks
+    monkeypatch.setattr(
+        MODULE, "density_peaks", lambda *args, **kw: asked.append(kw["prominence"]) or peaks(*args, **kw)
+    )
+    heat = bumps(*PLACES)[None]
+    cluster_pointers(heat, SETTINGS)
+    cluster_pointers(heat, replace(SETTINGS, prominence=0.3))
+    assert asked == [None, 0.3]
+
+
 heatmaps = st.integers(0, 2**32 - 1).map(
     lambda seed: np.random.default_rng(seed).gamma(0.3, size=(4, 6, 8)) ** 2  # sparse and peaked
 )
@@ -268,6 +298,8 @@ def test_heat_is_weighed_by_the_geometric_mean() -> None:
     scale = expected.max(axis=(1, 2), keepdims=True) / found.max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(found * scale, expected, rtol=1e-5)
     assert clustered_heatmap(heat, weighing_heatmap(taps, SETTINGS), SETTINGS) is heat
+    softly = weighing_heatmap(taps, replace(SETTINGS, heat="fine", softness=0.3))
+    np.testing.assert_array_equal(softly, mean_heatmap(taps["fine"], 1.0, 0.3))
 
 
 @pytest.mark.parametrize("cluster", ON_THE_CPU)

@@ -25,6 +25,9 @@ def test_salient_heat_is_that_of_the_taps_multiplied_on_the_finest_grid() -> Non
     expected = resize_maps(coarse, 8, 8) * fine / fine.max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(salient_heatmap(taps, "coarse  fine"), expected)
     np.testing.assert_array_equal(salient_heatmap(taps, "fine", 0.0), mean_heatmap(taps["fine"], 0.0))
+    softly = salient_heatmap(taps, "fine", softness=0.3)
+    np.testing.assert_array_equal(softly, mean_heatmap(taps["fine"], 1.0, 0.3))
+    assert (softly > fine).any()
 
 
 @settings(deadline=None, max_examples=50)

@@ -77,6 +77,8 @@ def test_a_setting_that_does_not_exist_names_those_that_do(tiny_manifest: Manife
         (P2CSettings, {"cutoff": 0.0}),
         (P2CSettings, {"min_density": 1.5}),
         (P2CSettings, {"min_distance": -1}),
+        (P2CSettings, {"softness": -0.1}),
+        (P2CSettings, {"prominence": 1.5}),
         (P2CSettings, {"eps": float("inf")}),
         (P2CSettings, {"min_weight": 0}),
         (P2CSettings, {"trim": -0.1}),
@@ -116,6 +118,15 @@ def test_a_whole_number_of_a_manifest_is_not_cut_to_one(tiny_manifest: Manifest)
 def test_no_map_at_all_is_refused() -> None:
     with pytest.raises(UsageError, match="at least one map"):
         P2CSettings(top_last=0, top_prev=0)
+
+
+def test_a_prominence_needs_a_density_above_the_least_one() -> None:
+    P2CSettings(min_density=0.1)
+    P2CSettings(min_density=0.11, prominence=0.2)
+    with pytest.raises(
+        UsageError, match=r"p2c\.min_density is 0\.1, expected a number above 0\.1 beside p2c\.prominence"
+    ):
+        P2CSettings(min_density=0.1, prominence=0.2)
 
 
 def test_an_unknown_clustering_names_the_known_ones(tiny_manifest: Manifest) -> None:

@@ -205,6 +205,25 @@ def test_bad_heat_costs_its_own_image_there_too(make_host):
     assert host(weighted_gmm, heat, np.ones(3, int), max_components=1).n_components_.tolist() == [1, -1, 1]
 
 
+def test_prominences_and_soft_clamps_are_one_launch_that_waits_for_nothing(make_host):
+    host, roomy = make_host(block_bytes=STATIC_SHARED_BYTES), make_host()
+    for where in (host, roomy):
+        found = where(density_peaks, HEAT, cutoff=0.7, min_density=0.5, prominence=0.2)
+        expected = density_peaks(HEAT, cutoff=0.7, min_density=0.5, prominence=0.2)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        where(mean_heatmap, MAPS, 1.0, 0.05)
+        assert [launch.kernel for launch in where.cupy.launches] == ["density_peaks_f32", "mean_heatmap_f32"]
+    assert [launch.shared_bytes > 0 for launch in (*host.cupy.launches, *roomy.cupy.launches)] == [0, 0, 1, 1]
+
+
+def test_prominences_alone_make_a_state_larger(make_host):
+    host = make_host()
+    for prominence in (None, 0.2):
+        host(density_peaks, HEAT, cutoff=1.0, min_density=0.5, prominence=prominence)
+    sizes = [launch.shared_bytes for launch in host.cupy.launches]
+    assert sizes[1] - sizes[0] == 2 * 8 * HEAT[0].size
+
+
 def test_an_empty_batch_launches_nothing(make_host):
     host = make_host()
     assert host(density_peaks, HEAT[:0], cutoff=1.0).labels.shape == (0, 6, 7)
@@ -222,6 +241,8 @@ def test_shapes_and_settings_are_refused_on_a_device_too(make_host):
         ("shape", dbscan, HEAT[0], {"eps": 1.0, "min_weight": 1.0}),
         ("eps", dbscan, HEAT, {"eps": -1.0, "min_weight": 1.0}),
         ("cutoff", density_peaks, HEAT, {"cutoff": 0.0}),
+        ("prominence", density_peaks, HEAT, {"cutoff": 1.0, "min_density": 0.5, "prominence": 2.0}),
+        ("min_density", density_peaks, HEAT, {"cutoff": 1.0, "prominence": 0.2}),
         ("n_centres", density_peaks, HEAT, {"cutoff": 1.0, "n_centres": COUNTS[:2]}),
         ("max_iter", weighted_gmm, HEAT, COUNTS, {"max_iter": 0}),
         ("max_components", weighted_gmm, HEAT, COUNTS, {"max_components": -1}),
@@ -230,6 +251,7 @@ def test_shapes_and_settings_are_refused_on_a_device_too(make_host):
         ("trim", cluster_boxes, np.zeros((3, 6, 7), int), HEAT, COUNTS, {"trim": 2.0}),
         ("slots", cluster_boxes, np.zeros((3, 6, 7), int), HEAT, COUNTS, {"slots": -1}),
         ("floating-point", mean_heatmap, MAPS.astype(int), {}),
+        ("softness", mean_heatmap, MAPS, {"softness": -1.0}),
         ("integer indices", selected_heatmap, [(MAPS, INDICES.astype(float))], {}),
         ("at least one layer", selected_heatmap, [], {}),
     ]:

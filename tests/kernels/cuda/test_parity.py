@@ -136,11 +136,14 @@ def test_peaks_agree_on_any_heatmap(device):
         st.sampled_from([0.0, 0.2, 1.0]),
         st.sampled_from([0.0, 2.5, 4.0]),
         st.one_of(st.none(), st.integers(0, 99)),
+        st.sampled_from([None, None, 1e-3, 0.2, 1.0]),
     )
-    @settings(FEW, max_examples=120)
-    def check(heats, cutoff, min_density, min_distance, seed):
+    @settings(FEW, max_examples=200)
+    def check(heats, cutoff, min_density, min_distance, seed, prominence):
         wanted = None if seed is None else np.random.default_rng(seed).integers(-1, 6, len(heats))
         limits = {"min_density": min_density, "min_distance": min_distance}
+        if prominence is not None:
+            limits |= {"min_density": min_density or 0.11, "prominence": prominence}
         compared[:] += assert_peaks_agree(device, heats, cutoff=cutoff, n_centres=wanted, **limits)
 
     check()
@@ -149,17 +152,37 @@ def test_peaks_agree_on_any_heatmap(device):
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_peaks_agree_on_hard_heatmaps(device, grid):
-    same, count = np.sum([assert_peaks_agree(device, hard_heats(*grid), cutoff=c) for c in (0.2, 1.0, 3.0)], axis=0)
-    assert same >= count - 2
+    for chosen in ({}, {"min_density": 0.5, "prominence": 0.2}):
+        cutoffs = (0.2, 1.0, 3.0)
+        compared = [assert_peaks_agree(device, hard_heats(*grid), cutoff=c, **chosen) for c in cutoffs]
+        same, count = np.sum(compared, axis=0)
+        assert same >= count - 2
 
 
 @pytest.mark.parametrize("size", [14, 28])
 def test_peaks_agree_on_smooth_heatmaps(device, bumps, size):
     heats = real_heats(bumps, size)
     wanted = np.array([1, 2, 50, -1, 0, 3])
-    for parameters in ({}, {"n_centres": wanted}, {"min_density": 0.5, "min_distance": 4.0}):
+    by_prominence = {"min_density": 0.5, "prominence": 0.2}
+    for parameters in (
+        {},
+        {"n_centres": wanted},
+        {"min_density": 0.5, "min_distance": 4.0},
+        by_prominence,
+        {**by_prominence, "n_centres": wanted},
+    ):
         same, count = assert_peaks_agree(device, heats, cutoff=1.0, **parameters)
         assert same == count
+
+
+def test_peaks_agree_around_walls(device):
+    heats = np.zeros((3, 15, 15))
+    heats[:, ::2] = 1
+    heats[:, 1::4, -1] = heats[:, 3::4, 0] = 1  # one way from a corner to the opposite one
+    heats[1, 0, 0], heats[1, -1, -1] = 3, 2
+    heats[2, ::2] += np.random.default_rng(0).random((8, 15))
+    for cutoff in (0.2, 1.0):
+        assert_peaks_agree(device, heats, cutoff=cutoff, min_density=0.5, prominence=0.2)
 
 
 # Boxes
@@ -271,9 +294,11 @@ def test_numbers_of_half_precision_of_every_kind_are_read(device):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("factor", [0.0, 1.0, 1.7])
-def test_mean_heatmaps_agree(device, maps, dtype, factor):
+@pytest.mark.parametrize("softness", [0.0, 0.05, 3.0])
+def test_mean_heatmaps_agree(device, maps, dtype, factor, softness):
     maps = maps - np.array([0, 0.5, 1], np.float32)[:, None, None, None]  # of either sign, as before an activation
-    found, expected = device(mean_heatmap, maps.astype(dtype), factor), mean_heatmap(maps.astype(dtype), factor)
+    given = maps.astype(dtype), factor, softness
+    found, expected = device(mean_heatmap, *given), mean_heatmap(*given)
     assert found.dtype == expected.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
@@ -286,6 +311,16 @@ def test_mean_heatmaps_without_contrast_are_the_mean(device):
     np.testing.assert_array_equal(found, mean_heatmap(maps, 2.0))
     np.testing.assert_array_equal(found[0], np.ones((4, 4)))
     assert np.isnan(found[2, 0, 0])
+
+
+def test_soft_clamps_of_nothing_of_sizes_and_of_what_is_not_finite_agree(device):
+    maps = np.ones((5, 2, 3, 3), np.float32)
+    maps[0] = 0
+    maps[1], maps[2] = 1e-30, 1.5e38
+    maps[3, 0, 1, 1], maps[4, 0, 1, 1] = np.nan, np.inf
+    np.testing.assert_allclose(
+        device(mean_heatmap, maps, 1.0, 0.25), mean_heatmap(maps, 1.0, 0.25), rtol=1e-6, atol=0, equal_nan=True
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
