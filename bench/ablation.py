@@ -97,8 +97,8 @@ def ablate(
     One setting differs at a time: a best value found here is best beside the others as they are. The network runs once
     for all trials, and counters of ``folds`` are fitted once, beside the model's own settings. Where a counter weighs
     clusters in, what a cluster is was fitted with it, and mode combined has no trial of ``p2c.cutoff``,
-    ``p2c.min_density`` or ``p2c.min_distance``. Without the coupling of scores clusters are weighed in only where they
-    prove their worth, so that combined loses by its trial what both are worth.
+    ``p2c.min_density`` or ``p2c.min_distance``. Without the coupling of scores clusters have another weight, which
+    suits decision values.
     """
     images = [image for image in labelled.images if image.count is not None]
     if not images:

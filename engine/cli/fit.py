@@ -246,7 +246,7 @@ def _print_report(report: CounterReport) -> None:
         rows,
     )
     if report.other_aim == (report.mean_accuracy, report.overall_accuracy):
-        print_line(f"With --aim {report.aim.other} it would be the same: the images do not tell both apart.")
+        print_line(f"With --aim {report.aim.other} it would be the same.")
     elif report.other_aim is not None:
         mean, overall = report.other_aim
         print_line(f"With --aim {report.aim.other} it would be {mean:.1%} (mean) and {overall:.1%} (overall).")

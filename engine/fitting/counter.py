@@ -172,7 +172,7 @@ def fit_counter(
     aim
         What the coupling is fitted for, and by which accuracy it and the clusters are judged.
     couple
-        Whether the labels' scores may be coupled. Clusters are more readily weighed in beside scores that are.
+        Whether the labels' scores may be coupled.
     heat
         What p2c sees of the images, from which mode combined is to learn how far clusters are to be believed; None
         leaves it the SVMs alone.
@@ -192,7 +192,7 @@ def fit_counter(
     (`pc_engine.fitting.cluster_likelihood`) unless held-out images are told better without, by two standard errors of
     the difference. Some hundred images cannot show less, while over many sets of images both gain. Where many labels
     have fewer than `LEAST_IMAGES` a coupling may be chance: held-out images have to gain by it there, by one standard
-    error, and by the clusters by two where scores are not coupled.
+    error.
     The number of objects under an open-ended label (`pc_engine.fitting.open_count`) is learnt where its error on
     held-out images is less than that of clusters.
 
@@ -209,7 +209,7 @@ def fit_counter(
         couple = coupling is not None
     witness = None
     if weigh_clusters and heat is not None:
-        witness = fit_cluster_likelihood(scores, truth, labels, heat, splits, trusted=couple, aim=aim)
+        witness = fit_cluster_likelihood(scores, truth, labels, heat, splits, coupled=couple, aim=aim)
     beyond = None
     if count_on and heat is not None and labels[-1].endswith("+"):
         told, peaks = (scores, None) if witness is None else (witness.scores, witness.likelihood.peaks)

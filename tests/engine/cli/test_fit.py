@@ -31,7 +31,7 @@ def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, t
     outcome = pc_engine("fit-counter", counted, "--model", model, "--folds", "4", *FAST)
     assert outcome.code == 0, outcome.err
     assert "Fitted for the mean accuracy, cross-validated over 4 folds" in outcome.out
-    assert "With --aim overall it would be the same: the images do not tell both apart." in outcome.out
+    assert "With --aim overall it would be the same." in outcome.out
     assert "1 items were skipped" in outcome.out
     assert load_model(model).parts.counter is not None
     evaluated = pc_engine("evaluate", counted, "--model", model, "--json", *FAST).json()

@@ -65,21 +65,15 @@ def random_clusters(seed: int) -> ClassHeat:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_clusters_at_random_do_little_harm(seed: int) -> None:
+@pytest.mark.parametrize("coupled", [True, False])
+def test_clusters_at_random_do_little_harm(seed: int, coupled: bool) -> None:
     truth = np.arange(200) % 4
-    scores = log_probabilities(truth)
-    fitted = fit_cluster_likelihood(scores, truth, LABELS, random_clusters(seed), stratified_folds(truth, 5, 0))
+    scores = log_probabilities(truth) if coupled else unsure(truth, 0.5)
+    splits = stratified_folds(truth, 5, 0)
+    fitted = fit_cluster_likelihood(scores, truth, LABELS, random_clusters(seed), splits, coupled=coupled)
     together = scores if fitted is None else fitted.scores
     alone, told = (float((each.argmax(axis=1) == truth).mean()) for each in (scores, together))
     assert told == pytest.approx(alone, abs=0.02)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_clusters_at_random_are_left_out_beside_scores_that_are_no_probabilities(seed: int) -> None:
-    truth = np.arange(200) % 4
-    splits = stratified_folds(truth, 5, 0)
-    heat = random_clusters(seed)
-    assert fit_cluster_likelihood(unsure(truth, 0.5), truth, LABELS, heat, splits, trusted=False) is None
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -93,7 +87,7 @@ def test_clusters_that_do_harm_are_left_out(seed: int) -> None:
     assert fit_cluster_likelihood(scores, truth, ("0", "1"), bumps(2 * numbers), splits) is None
 
 
-def test_trusted_clusters_weigh_a_little_where_images_are_too_few_to_tell() -> None:
+def test_clusters_weigh_a_little_where_images_are_too_few_to_tell() -> None:
     truth = np.arange(40) % 4
     splits = stratified_folds(truth, 3, 0)
     numbers = np.where(np.random.default_rng(0).random(40) < 0.7, truth, 0)
@@ -102,7 +96,9 @@ def test_trusted_clusters_weigh_a_little_where_images_are_too_few_to_tell() -> N
     assert fitted is not None
     assert fitted.weight == 0.5
     assert fitted.likelihood.peaks == PeakSettings(SETTINGS.cutoff, SETTINGS.min_density, SETTINGS.min_distance)
-    assert fit_cluster_likelihood(scores, truth, LABELS, bumps(numbers), splits, trusted=False) is None
+    beside = fit_cluster_likelihood(unsure(truth, 0.5), truth, LABELS, bumps(numbers), splits, coupled=False)
+    assert beside is not None
+    assert beside.weight == 0.2
 
 
 @pytest.mark.parametrize("min_density", [0.11, 0.5, 1.0])

@@ -332,7 +332,7 @@ def test_features_that_hardly_vary_are_not_coupled() -> None:
     assert np.abs(counter.scores(features)).max() < 10
 
 
-def test_clusters_are_readily_weighed_in_beside_coupled_scores_alone() -> None:
+def test_clusters_are_weighed_in_as_the_scores_are_coupled_or_not() -> None:
     features, counts = make_data(n=60, noise=6.0)
     maps = np.zeros((60, 14, 14), np.float32)
     rng = np.random.default_rng(0)
@@ -342,8 +342,8 @@ def test_clusters_are_readily_weighed_in_beside_coupled_scores_alone() -> None:
     svms = fit_svms(features, counts, c_grid=(1.0,))
     seen: list[bool] = []
 
-    def likelihood(*arguments: Any, trusted: bool, aim: Aim) -> None:
-        seen.append(trusted)
+    def likelihood(*arguments: Any, coupled: bool, aim: Aim) -> None:
+        seen.append(coupled)
         assert aim is Aim.OVERALL
 
     with pytest.MonkeyPatch.context() as patch:
