@@ -105,14 +105,18 @@ def _title(mode: str, found: Mapping[str, Any]) -> str:
 
 
 def _lines(trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    before = None
     for trial in trials:
+        # Said once for each setting: that of the counter's features is long.
+        default = "" if trial["setting"] in (None, before) else f" (default {trial['default']})"
+        before = trial["setting"]
         gain = trial["gain"]["mean"]
         low, high = gain["interval"] or (float("nan"),) * 2
         pointing = (_percent(trial["pointing"][ratio]["mean"]) for ratio in ("0.5", "0.8"))
         area = trial["mean_pointer_area"]
         yield (
             trial["setting"] or "as it is",
-            "" if trial["setting"] is None else f"{trial['value']} (default {trial['default']})",
+            "" if trial["setting"] is None else f"{trial['value']}{default}",
             _percent(trial["count_accuracy"]["mean"]),
             "" if trial["setting"] is None else f"{100 * gain['gain']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
             *pointing,

@@ -154,11 +154,12 @@ def test_an_ablation_shows_each_setting_beside_its_alternatives(pc_engine, boxed
     for expected in (
         "p2c, model tiny",
         "as it is",
-        "0.9 (default 0.5)",
+        "0 (default 0.5)",
         "dbscan (default density-peaks)",
         "broken.jpg",
     ):
         assert expected in outcome.out
+    assert outcome.out.count("(default 0.5)") == 1  # once a setting, as some are long
     stored = json.loads((tmp_path / "new" / "ablation.json").read_text())
     assert [trial["value"] for trial in stored["modes"]["p2c"]] == [None, 0, 0.9, "dbscan"]
     shown = pc_engine("bench", "ablation", boxed, *asked, "--json", *FAST).json()
