@@ -168,7 +168,7 @@ def combined(
         if pointing.heat == EVIDENCE != settings.signature:
             class_heat = evidence_heatmap(taps)
         salient = seen.salient
-        if salient is None or (settings.heat, MEAN_FACTOR) != (mixture.heat, mixture.mean_factor):
+        if salient is None or (settings.heat, MEAN_FACTOR, settings.softness) != (mixture.heat, mixture.mean_factor, 0):
             salient = salient_heatmap(taps, mixture.heat, mixture.mean_factor)
         shared = shared_heatmap(class_heat, salient)
         # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the

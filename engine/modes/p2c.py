@@ -190,11 +190,12 @@ def signature_source(manifest: Manifest) -> str:
 def heat_name(manifest: Manifest) -> str | None:
     """Return which heatmaps are clustered: by the dictionary's sha256 or ``"evidence"``, then the taps of `heat`.
 
-    None where there is no dictionary yet.
+    A softness that the manifest sets stands behind these. None where there is no dictionary yet.
     """
     source = signature_source(manifest)
     name = source if source == EVIDENCE else manifest.files.get(SIGNATURES_FILE)
-    return name and " ".join((name, *_weighed_with(manifest)))
+    softness = manifest.settings.get("p2c.softness", 0)
+    return name and " ".join((name, *_weighed_with(manifest), *((f"softness={softness}",) if softness else ())))
 
 
 def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, Any]:

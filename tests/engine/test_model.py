@@ -26,6 +26,7 @@ from pc_engine.manifest import (
 from pc_engine.manifest_file import read_manifest, write_manifest
 from pc_engine.model import write_model
 from pc_engine.modes import MODES
+from pc_engine.modes.p2c import heat_name
 from pc_engine.signatures import SignatureDictionary
 from pc_engine.storage import models_directory
 
@@ -150,6 +151,19 @@ def test_likelihoods_of_clusters_hold_for_the_signatures_they_were_fitted_with(
     assert counter is not None
     assert (counter.clusters is not None) == current
     assert model.clusters_set_aside is not current
+
+
+def test_likelihoods_of_clusters_hold_for_the_softness_they_were_fitted_with(
+    make_model: Callable[..., Path], tiny_manifest: Manifest, tiny_counter: CountSVM, tmp_path: Path
+) -> None:
+    soft = replace(tiny_manifest, settings={**tiny_manifest.settings, "p2c.softness": 0.1})
+    manifest = load_model(make_model(tmp_path / "m", manifest=soft)).manifest
+    table = np.zeros((6, len(tiny_counter.labels)), np.float32)
+    witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 4.0), str(heat_name(manifest)))
+    counter = replace(tiny_counter, clusters=witness)
+    for name, of_same_heat in (("soft", soft), ("hard", tiny_manifest)):
+        fitted = load_model(make_model(tmp_path / name, manifest=of_same_heat, counter=counter))
+        assert fitted.clusters_set_aside is (name == "hard")
 
 
 def test_signatures_of_another_network_are_refused(make_model: Callable[..., Path], tmp_path: Path) -> None:

@@ -147,6 +147,14 @@ def test_what_p2c_has_weighed_with_is_pointed_at_as_it_is(monkeypatch: pytest.Mo
         combined(taps, COUNTER, SIGNATURES, weighed, mixture=own)
 
 
+def test_what_is_pointed_at_is_clamped_at_once_however_p2c_clamps() -> None:
+    taps, weighed = taps_for([3, 2], [3, 2]), replace(SETTINGS, heat="conv_last")
+    soft = replace(weighed, softness=0.2)
+    assert not np.array_equal(p2c(taps, SIGNATURES, soft).pointers, p2c(taps, SIGNATURES, weighed).pointers)
+    expected = combined(taps, COUNTER, SIGNATURES, weighed).pointers
+    np.testing.assert_array_equal(combined(taps, COUNTER, SIGNATURES, soft).pointers, expected)
+
+
 def test_where_nothing_of_the_class_is_salient_the_class_alone_is_pointed_at() -> None:
     taps = taps_for([1], [1])
     taps["conv_last"][:, 0] = 5 * (np.mgrid[:GRID, :GRID][1] >= 8)
