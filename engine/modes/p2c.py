@@ -188,10 +188,7 @@ def signature_source(manifest: Manifest) -> str:
 
 
 def heat_name(manifest: Manifest) -> str | None:
-    """Return which heatmaps are clustered: by the dictionary's sha256 or ``"evidence"``, then the taps of `heat`.
-
-    A softness that the manifest sets stands behind these. None where there is no dictionary yet.
-    """
+    """Return which heatmaps are clustered: sha256 of the dictionary (None without) or "evidence", taps, softness."""
     source = signature_source(manifest)
     name = source if source == EVIDENCE else manifest.files.get(SIGNATURES_FILE)
     softness = manifest.settings.get("p2c.softness", 0)
