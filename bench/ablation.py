@@ -14,7 +14,6 @@ from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, fig
 from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
-from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.features import map_widths
 from pc_engine.model import Model
 from pc_engine.modes import Mode, settings_for
@@ -74,8 +73,8 @@ def ablate(
     alternatives
         Values by the names of settings, tried in every mode; None for `ALTERNATIVES`, for the heat of other maps of the
         model and of each two, for what the modes would take where it has a setting of its own, and with folds for other
-        ways to fit the counter: with each feature alone, or the first few; for the overall accuracy; without mirror
-        images, the coupling of scores, clusters, or a number beyond the last label.
+        ways to fit the counter: with each feature alone, or the first few; for the other aim; without mirror images,
+        the coupling of scores, clusters, or a number beyond the last label.
     report, progress
         As of `pc_engine.bench.evaluation.evaluate`.
 
@@ -97,8 +96,8 @@ def ablate(
     One setting differs at a time: a best value found here is best beside the others as they are. The network runs once
     for all trials, and counters of ``folds`` are fitted once, beside the model's own settings. Where a counter weighs
     clusters in, what a cluster is was fitted with it, and mode combined has no trial of ``p2c.cutoff``,
-    ``p2c.min_density`` or ``p2c.min_distance``. Without the coupling of scores clusters have another weight, which
-    suits decision values.
+    ``p2c.min_density``, ``p2c.min_distance`` or ``p2c.prominence``. Without the coupling of scores clusters have
+    another weight, which suits decision values.
     """
     images = [image for image in labelled.images if image.count is not None]
     if not images:
@@ -219,10 +218,10 @@ def _counter_trials(
 
 
 def _defaults(model: Model) -> dict[str, float | str]:
-    """Return all settings of a model by their names."""
+    """Return all settings of a model by their names, but for the aim of its counters."""
     settings = settings_for(model.manifest)
     fitted = dict.fromkeys((_COUPLING, _MIRRORED, _CLUSTERS, _BEYOND), _ON)
-    counter = {**fitted, _AIM: Aim.MEAN, _FEATURES: " ".join(model.manifest.count_features)}
+    counter = {**fitted, _FEATURES: " ".join(model.manifest.count_features)}
     return counter | {
         f"{mode}.{name}": value for mode, own in vars(settings).items() for name, value in vars(own).items()
     }

@@ -9,6 +9,9 @@ import numpy as np
 from pc_engine.errors import UsageError
 from pc_engine.fitting.recall import LEAST_IMAGES, overall_gain, recall_gain
 
+#: By how many standard errors one way to fit has to be better than the usual one to be taken in its place.
+SURE_ERRORS = 2.0
+
 
 class Aim(StrEnum):
     """By which accuracy counters are fitted and compared.

@@ -9,7 +9,7 @@ import numpy as np
 
 from pc_engine.cluster_likelihood import PEAK_LIMITS, ClusterLikelihood, PeakSettings
 from pc_engine.counter import label_counts
-from pc_engine.fitting.aim import Aim
+from pc_engine.fitting.aim import SURE_ERRORS, Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.folds import Split
 from pc_engine.kernels.density_peaks import LEAST_DENSITY
@@ -23,8 +23,6 @@ _WEIGHTS = (0.0, 0.05, 0.1, _WEIGHT_BESIDE_DECISIONS, 0.3, _WEIGHT, 1.0, 2.0)
 # What counts as a cluster: the model's own cut-off, density and distance, times these. A SVM and a clustering that
 # errs otherwise than it does are worth more together than one that is right more often by itself.
 _PEAKS = ((1.0, 1.0, 1.0), (1.0, 0.6, 0.75), (1.4, 1.0, 0.75), (2.0, 0.7, 0.5))
-# Of several candidates the best one gains something by chance: by how many standard errors it has to.
-_ERRORS = 2.0
 # Images clustered at once.
 _BATCH = 256
 
@@ -96,8 +94,8 @@ def fit_cluster_likelihood(
     usual, best = chosen[2].argmax(axis=1), 0.0
     for candidate in candidates:
         gain, error = aim.gain(truth, candidate[2].argmax(axis=1), usual)
-        if gain - _ERRORS * error > best:
-            chosen, best = candidate, gain - _ERRORS * error
+        if gain - SURE_ERRORS * error > best:
+            chosen, best = candidate, gain - SURE_ERRORS * error
     place, weight, together = chosen
     if np.array_equal(together.argmax(axis=1), alone):
         return None

@@ -9,7 +9,7 @@ import numpy as np
 
 from pc_engine.counter import DEFAULT_LABELS, CountSVM, count_label, label_counts
 from pc_engine.errors import DataError
-from pc_engine.fitting.aim import Aim
+from pc_engine.fitting.aim import SURE_ERRORS, Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.cluster_likelihood import count_clusters, fit_cluster_likelihood
 from pc_engine.fitting.counter_report import CombinedReport, CounterReport
@@ -22,9 +22,9 @@ from pc_engine.fitting.reduction import ReducedRows, reduce_features
 
 #: Values of the SVM's C that cross-validation chooses from.
 DEFAULT_C_GRID = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-# By how many standard errors images have to be told better without a coupling for it to be left out, where there are
-# enough of them: so much of `LEAST_IMAGES` a label, of which no label gives more than its own.
-_ERRORS, _ENOUGH = 2.0, 0.75
+# So much of `LEAST_IMAGES` a label, of which no label gives more than its own, are enough to couple scores unless that
+# is worse.
+_ENOUGH = 0.75
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,7 +282,7 @@ def _coupled(svms: FittedSvms, aim: Aim) -> tuple[np.ndarray, Recoupling | None]
     coupled = held_out_coupling(scores, truth, svms.splits, aim)
     gain, error = aim.gain(truth, coupled.argmax(axis=1), scores.argmax(axis=1))
     enough = np.minimum(np.bincount(truth), LEAST_IMAGES).mean() >= _ENOUGH * LEAST_IMAGES
-    if gain <= (-_ERRORS * error if enough else error):
+    if gain <= (-SURE_ERRORS * error if enough else error):
         return scores, None
     return coupled, fit_recoupling(scores, truth, aim)
 

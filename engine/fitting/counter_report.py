@@ -139,9 +139,7 @@ class CounterReport:
             "confusion": [list(row) for row in self.confusion],
             "grid": [{"c": c, "mean": mean, "std": std} for c, (mean, std) in self.grid.items()],
             "aim": self.aim,
-            "other_aim": None
-            if self.other_aim is None
-            else dict(zip(("mean", "overall"), self.other_aim, strict=True)),
+            "other_aim": self.other_aim and {"mean": self.other_aim[0], "overall": self.other_aim[1]},
             "coupled": self.coupled,
             "combined": None
             if self.combined is None

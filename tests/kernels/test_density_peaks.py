@@ -100,18 +100,17 @@ def test_equals_brute_force_on_smooth_heatmaps(bumps):
     assert_is_brute_force(heats, cutoff=1.5, n_centres=np.array([1, 2, 3, -1, 50, 0]))
 
 
-@pytest.mark.parametrize(
-    "heat",
-    [
-        np.ones((6, 6)),
-        np.ones((1, 9)),
-        np.ones((9, 1)),
-        np.ones((1, 1)),
-        np.kron([[1.0, 0.0, 1.0]] * 3, np.ones((2, 2))),
-        np.indices((7, 7)).sum(axis=0) % 2 * 1.0,
-    ],
-    ids=["plateau", "row", "column", "cell", "blocks", "chessboard"],
-)
+PLATEAUS = {
+    "plateau": np.ones((6, 6)),
+    "row": np.ones((1, 9)),
+    "column": np.ones((9, 1)),
+    "cell": np.ones((1, 1)),
+    "blocks": np.kron([[1.0, 0.0, 1.0]] * 3, np.ones((2, 2))),
+    "chessboard": np.indices((7, 7)).sum(axis=0) % 2 * 1.0,
+}
+
+
+@pytest.mark.parametrize("heat", PLATEAUS.values(), ids=PLATEAUS)
 @pytest.mark.parametrize("cutoff", [0.2, 1.0, 3.0])
 def test_equals_brute_force_on_plateaus(heat, cutoff):
     assert_is_brute_force(heat[None], cutoff=cutoff, min_density=0.0)
@@ -243,12 +242,7 @@ def spiral(size):
     [
         np.zeros((4, 5)),
         np.pad([[2.0]], 3),
-        np.ones((6, 6)),
-        np.ones((1, 9)),
-        np.ones((9, 1)),
-        np.ones((1, 1)),
-        np.kron([[1.0, 0.0, 1.0]] * 3, np.ones((2, 2))),
-        np.indices((7, 7)).sum(axis=0) % 2 * 1.0,
+        *PLATEAUS.values(),
         np.indices((7, 7)).sum(axis=0) % 3 * 1.0,
         np.where(np.indices((7, 7)).sum(axis=0) % 4 == 0, 2.0, 1.0),
         np.arange(56).reshape(7, 8) % 5 * 1.0,
@@ -262,7 +256,7 @@ def spiral(size):
         np.array([[3.0, 2.0, 3.0, 1.0, 3.0, 2.0, 3.0]]) * 2.0**1000,
     ],
     ids=[
-        *("nothing", "one of many", "plateau", "row", "column", "cell", "blocks", "chessboard", "stripes", "ridges"),
+        *("nothing", "one of many", *PLATEAUS, "stripes", "ridges"),
         *("sawtooth", "island", "bridge", "moat", "spiral", "faint", "ties", "tiny", "huge"),
     ],
 )
