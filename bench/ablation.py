@@ -15,6 +15,7 @@ from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.features import map_widths
+from pc_engine.kernels.density_peaks import LEAST_DENSITY
 from pc_engine.model import Model
 from pc_engine.modes import Mode, settings_for
 from pc_engine.modes.salience import CLASS_HEAT_SETTING, SALIENT_SETTING, map_taps
@@ -30,6 +31,8 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
         "p2c.cutoff": (0.7, 1.4, 2.0),
         "p2c.min_density": (0.1, 0.2, 0.35, 0.65, 0.8),
         "p2c.min_distance": (2.0, 3.0, 5.0, 6.0),
+        "p2c.prominence": (0.02, 0.05, 0.1, 0.2),
+        "p2c.softness": (0.02, 0.05, 0.1),
         "p2c.trim": (0.0, 0.3, 0.7, 0.9),
         "p2c.cluster": ("dbscan",),
     },
@@ -173,12 +176,24 @@ def _trials(
 
 
 def _alternatives(mode: Mode, model: Model) -> Mapping[str, Sequence[float | str]]:
-    """Return `ALTERNATIVES` of a mode, and the heat of each of the model's maps, and of each two but its own."""
+    """Return `ALTERNATIVES` of a mode that the model reads, and the heat of each of its maps and of each two others."""
     setting, no_heat = (SALIENT_SETTING, ()) if "counter" in mode.needs else (CLASS_HEAT_SETTING, ("",))
     own = {*str(_defaults(model)[setting]).split()}  # which may be in another order
     maps = map_taps(model.manifest)
     heats = [heat for heat in (*maps, *map(" ".join, combinations(maps, 2))) if {*heat.split()} != own]
-    return {**ALTERNATIVES[mode.name], setting: (*no_heat, *heats)}
+    settings = settings_for(model.manifest).p2c
+    unread = {
+        "p2c.softness": not settings.heat,
+        "p2c.min_distance": settings.prominence > 0,
+        "p2c.prominence": settings.min_density <= LEAST_DENSITY,
+    }
+    least = {"p2c.min_density": LEAST_DENSITY if settings.prominence else 0}
+    tried = {
+        name: [value for value in values if name not in least or float(value) > least[name]]
+        for name, values in ALTERNATIVES[mode.name].items()
+        if not unread.get(name)
+    }
+    return {**tried, setting: (*no_heat, *heats)}
 
 
 def _settled_by_counters(

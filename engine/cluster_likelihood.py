@@ -68,8 +68,7 @@ class ClusterLikelihood:
     peaks
         What counted as a cluster.
     signatures
-        Which heatmaps were clustered: the sha256 of the signature dictionary, or ``"evidence"``, and behind it the taps
-        that they were weighed with.
+        Which heatmaps were clustered: see `pc_engine.modes.p2c_manifest.heat_name`.
 
     Raises
     ------

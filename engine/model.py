@@ -24,8 +24,8 @@ from pc_engine.manifest import (
     Manifest,
 )
 from pc_engine.manifest_file import file_sha256, read_manifest, write_manifest
-from pc_engine.modes import MODES, FittedParts, Mode, Part
-from pc_engine.modes.p2c import heat_name
+from pc_engine.modes import MODES, FittedParts, Mode, Part, settings_for
+from pc_engine.modes.p2c_manifest import heat_name
 from pc_engine.signatures import check_signatures, load_signatures
 from pc_engine.storage import model_argument
 
@@ -42,7 +42,7 @@ _FIT_COMMAND: dict[Part, tuple[str, str]] = {
 class Model:
     """A model directory whose files were checked against its manifest.
 
-    ``clusters_set_aside`` says that the counter knew how far to believe clusters, but those of other signatures.
+    ``clusters_set_aside`` says that the counter knew how far to believe clusters, but those of other heatmaps.
     """
 
     directory: Path
@@ -132,8 +132,9 @@ def _load(directory: Path, manifest: Manifest) -> Model:
     if (directory / COUNTER_FILE).is_file():
         counter = load_counter(directory / COUNTER_FILE)
         check_counter(counter, manifest)
-        if counter.clusters is not None and counter.clusters.signatures != heat_name(manifest):
-            # Made with other signatures: what it says of their clusters does not hold for these.
+        witness = counter.clusters
+        if witness is not None and witness.signatures != heat_name(manifest, settings_for(manifest).p2c):
+            # Made with other heat: what it says of those clusters does not hold for these.
             counter, set_aside = replace(counter, clusters=None), True
     if (directory / SIGNATURES_FILE).is_file():
         signatures = load_signatures(directory / SIGNATURES_FILE)

@@ -21,7 +21,7 @@ from pc_engine.fitting.signatures import RANKS
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
-from pc_engine.modes.p2c import p2c_taps
+from pc_engine.modes.p2c_manifest import p2c_taps
 
 if TYPE_CHECKING:
     from pc_engine.fitting.counter_report import CounterReport

@@ -12,7 +12,8 @@ from pc_engine.manifest import Manifest
 from pc_engine.modes import settings_for
 from pc_engine.modes.combined import seen_classes
 from pc_engine.modes.outcome import split_bad_heat
-from pc_engine.modes.p2c import P2CSettings, heat_name
+from pc_engine.modes.p2c import P2CSettings
+from pc_engine.modes.p2c_manifest import heat_name
 from pc_engine.signatures import SignatureDictionary
 
 
@@ -71,6 +72,7 @@ class HeatSource:
 
 def heat_source(manifest: Manifest, signatures: SignatureDictionary | None) -> HeatSource:
     """Return how a model with this manifest and these signatures, which it has if it needs any, sees classes."""
-    name = heat_name(manifest)
+    settings = settings_for(manifest).p2c
+    name = heat_name(manifest, settings)
     assert name is not None
-    return HeatSource(signatures, settings_for(manifest).p2c, name)
+    return HeatSource(signatures, settings, name)

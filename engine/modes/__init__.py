@@ -18,7 +18,8 @@ from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps
 from pc_engine.modes.combined import CombinedSettings, combined, combined_taps, pointing_heat
 from pc_engine.modes.outcome import Outcome
-from pc_engine.modes.p2c import CLUSTERINGS, Clustering, P2CSettings, p2c, p2c_defaults, p2c_taps, signature_source
+from pc_engine.modes.p2c import CLUSTERINGS, Clustering, P2CSettings, p2c
+from pc_engine.modes.p2c_manifest import p2c_defaults, p2c_taps, signature_source
 from pc_engine.signatures import SignatureDictionary
 
 Part = Literal["counter", "signatures"]

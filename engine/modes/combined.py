@@ -33,9 +33,9 @@ from pc_engine.modes.p2c import (
     cluster_pointers,
     clustered_heatmap,
     evidence_heatmap,
-    p2c_taps,
     weighing_heatmap,
 )
+from pc_engine.modes.p2c_manifest import p2c_taps
 from pc_engine.modes.salience import MEAN_FACTOR, salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
 

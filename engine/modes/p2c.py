@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -19,22 +19,17 @@ from pc_engine.errors import ModelError, UsageError
 from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, selected_heatmap, weighted_heatmap
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.density_peaks import LEAST_DENSITY
-from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD, SIGNATURE_SETTING, SIGNATURES_FILE, Manifest
+from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD
 from pc_engine.modes.classify import predict_class, predict_classes
-from pc_engine.modes.grid import USUAL_GRID, grid_side
 from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
-from pc_engine.modes.salience import CLASS_HEAT_SETTING, heat_taps, map_taps, salient_heatmap, shared_heatmap
+from pc_engine.modes.salience import salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
 
 Clustering = Literal["density-peaks", "dbscan", "cuml-dbscan"]
 CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan", "cuml-dbscan")
 Signature = Literal["dictionary", "evidence"]
 _SIGNATURES: tuple[Signature, ...] = ("dictionary", "evidence")
-
-# Cut-off, least density and least distance of density peaks on the usual grid: of the evidence, and of heat that is
-# weighed with what is salient.
-_OF_EVIDENCE, _OF_WEIGHED = (1.0, 0.3, 2.0), (1.4, 0.2, 3.0)
 
 _LIMITS = {
     "top_last": (0, 100_000),
@@ -151,72 +146,6 @@ class P2CSettings:
                 "Several classes in an image need a signature of each, and the network's evidence speaks of one class "
                 "only: make signatures with 'pc-engine fit-signatures', or ask for 1 class."
             )
-
-
-def p2c_taps(manifest: Manifest) -> tuple[str, ...]:
-    """Return the taps that `p2c` reads; no other output of the network has to be computed.
-
-    Raises
-    ------
-    ManifestError
-        If the class's heatmap is to be weighed with taps that the network does not have, or that are no maps.
-    """
-    if signature_source(manifest) == EVIDENCE:
-        read: tuple[str, ...] = (manifest.evidence_maps, "logits", EVIDENCE)
-    else:
-        read = ("conv_prev", "conv_last", "logits") if "conv_prev" in manifest.taps else ("conv_last", "logits")
-    return tuple(dict.fromkeys((*read, *_weighed_with(manifest))))
-
-
-def _weighed_with(manifest: Manifest) -> tuple[str, ...]:
-    """Return the taps of `P2CSettings.heat`: unless the manifest sets them, those that suit its signatures.
-
-    The evidence speaks of the last maps alone; a dictionary ranks those before as well.
-    """
-    evidence = signature_source(manifest) == EVIDENCE
-    return heat_taps(manifest, CLASS_HEAT_SETTING, "conv_prev" if evidence and "conv_prev" in manifest.taps else "")
-
-
-def signature_source(manifest: Manifest) -> str:
-    """Return where P2C takes this model's signatures from.
-
-    That is what its manifest sets, else the dictionary where one was fitted, else the network's evidence if it gives
-    any.
-    """
-    unfitted = EVIDENCE in manifest.taps and SIGNATURES_FILE not in manifest.files
-    return str(manifest.settings.get(SIGNATURE_SETTING, EVIDENCE if unfitted else "dictionary"))
-
-
-def heat_name(manifest: Manifest) -> str | None:
-    """Return which heatmaps are clustered: sha256 of the dictionary (None without) or "evidence", taps, softness."""
-    source = signature_source(manifest)
-    name = source if source == EVIDENCE else manifest.files.get(SIGNATURES_FILE)
-    softness = manifest.settings.get("p2c.softness", 0)
-    return name and " ".join((name, *_weighed_with(manifest), *((f"softness={softness}",) if softness else ())))
-
-
-def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, Any]:
-    """Return the settings that suit this model's signatures and grid where they differ from those of `P2CSettings`.
-
-    Maps weighed by the class leave less background than maps that a dictionary selects, so that density peaks need
-    nothing subtracted, and weaker and closer ones are objects, too. Heat that is weighed with what is salient has less
-    background still. DBSCAN, told by ``cluster``, takes gaps to tell objects apart, which the evidence alone has too
-    few of. Lengths grow with the grid, whose size is the network's.
-    """
-    maps = {*p2c_taps(manifest)}.intersection(map_taps(manifest))
-    side = max(grid_side(*manifest.taps[name].shape[1:]) for name in maps)
-    evidence, weighed_with = signature_source(manifest) == EVIDENCE, _weighed_with(manifest)
-    defaults: dict[str, Any] = {"heat": " ".join(weighed_with)}
-    if evidence:
-        defaults["signature"] = EVIDENCE
-    if evidence and (weighed_with or cluster in (None, "density-peaks")):
-        defaults["mean_factor"] = 0.0
-    peaks = (P2CSettings.cutoff, P2CSettings.min_density, P2CSettings.min_distance)
-    if weighed_with or evidence:
-        peaks = _OF_WEIGHED if weighed_with else _OF_EVIDENCE
-    cutoff, min_density, min_distance = peaks
-    scale = side / USUAL_GRID
-    return defaults | {"cutoff": cutoff * scale, "min_density": min_density, "min_distance": min_distance * scale}
 
 
 def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings | None = None) -> Outcome:

@@ -110,10 +110,10 @@ __device__ inline void gaussian_density(const Cells& cells, double* heat, double
     }
 }
 
-// The highest pass from a local maximum to a denser cell, 0 where no path leads there. All threads of the block call it
-// together; both arrays of cells are overwritten. How high one can stay on the way to each cell grows by a neighbour in
-// each round.
-__device__ inline double saddle(const Cells& cells, int peak, double* reach, double* further) {
+// The highest pass from a local maximum to a denser cell, 0 where no path above `floor` leads there. All threads of the
+// block call it together; both arrays of cells are overwritten. How high one can stay on the way to each cell grows by a
+// neighbour in each round, of which the floor leaves few.
+__device__ inline double saddle(const Cells& cells, int peak, double floor, double* reach, double* further) {
     for (int cell = threadIdx.x; cell < cells.count; cell += blockDim.x) {
         reach[cell] = cell == peak ? cells.density[peak] : -1;
     }
@@ -132,7 +132,8 @@ __device__ inline double saddle(const Cells& cells, int peak, double* reach, dou
                     if (other > greatest) greatest = other;
                 }
             }
-            further[cell] = greatest < cells.density[cell] ? greatest : cells.density[cell];
+            greatest = greatest < cells.density[cell] ? greatest : cells.density[cell];
+            further[cell] = greatest > floor ? greatest : -1;
             changed |= further[cell] > reach[cell];
         }
         double* last = reach;
@@ -160,7 +161,9 @@ __device__ inline double masses(
         share = share > 1 ? 1 : share;
         double own = 0;
         if (share > 0) {
-            const double rise = (cells.density[peak] - saddle(cells, peak, reach, further)) / densest.value;
+            // Below this a pass makes no difference: the maximum counts in full.
+            const double floor = cells.density[peak] - prominence * densest.value;
+            const double rise = (cells.density[peak] - saddle(cells, peak, floor, reach, further)) / densest.value;
             own = share * ((rise < prominence ? rise : prominence) / prominence);
             own = ldexp(rint(ldexp(own, MASS_BITS)), -MASS_BITS);
         }

@@ -12,9 +12,9 @@ from pc_engine.bench.evaluation import EvaluationSettings, evaluate
 from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import DataError, UsageError
-from pc_engine.manifest import SIGNATURES_FILE
 from pc_engine.model import load_model
-from pc_engine.modes import MODES, CombinedSettings, Settings
+from pc_engine.modes import MODES, CombinedSettings, Settings, settings_for
+from pc_engine.modes.p2c_manifest import heat_name
 
 FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}
 PLACES = [(1, 1), (6, 1), (1, 6), (6, 6), (4, 4)]
@@ -70,7 +70,9 @@ def test_every_mode_has_alternatives_of_its_own_settings(blobs: str, tiny_direct
     for mode, trials in found["modes"].items():
         # The network gives no evidence, so that nothing else can be pointed at.
         heat = "c2p.heat" if "counter" in MODES[mode].needs else "p2c.heat"
-        assert {trial["setting"] for trial in trials} == {None, *ALTERNATIVES[mode], heat} - {"combined.heat"}
+        # Nor is the class's heat weighed with any that could be clamped softly.
+        unread = {"combined.heat", "p2c.softness"}
+        assert {trial["setting"] for trial in trials} == {None, *ALTERNATIVES[mode], heat} - unread
     # Other maps than the model's own, and both together.
     for mode, own in (("c2p", ["conv_last"]), ("p2c", [])):
         heats = [trial["value"] for trial in found["modes"][mode] if trial["setting"] == f"{mode}.heat"]
@@ -93,6 +95,12 @@ def test_the_models_own_heat_is_not_tried_again_in_another_order(
     for mode, expected in (("c2p", {"conv_last", "conv_prev"}), ("p2c", {"", "conv_last", "conv_prev"})):
         trials = found["modes"][mode]
         assert {trial["value"] for trial in trials if trial["setting"] == f"{mode}.heat"} == expected
+    # Weighed heat is clamped softly and counted by prominence, beside which a distance is not read and a least density
+    # has to be above that of noise; without both is tried first.
+    tried = {name: [trial["value"] for trial in trials if trial["setting"] == name] for name in ALTERNATIVES["p2c"]}
+    assert tried["p2c.min_distance"] == []
+    assert min(tried["p2c.min_density"]) > 0.1
+    assert tried["p2c.softness"][0] == tried["p2c.prominence"][0] == 0
 
 
 def test_with_folds_the_counter_is_fitted_in_other_ways(
@@ -150,7 +158,8 @@ def test_what_a_counter_settles_is_not_tried_in_vain(
 ) -> None:
     from dataclasses import replace
 
-    signatures = load_model(tiny_directory).manifest.files[SIGNATURES_FILE]
+    manifest = load_model(tiny_directory).manifest
+    signatures = str(heat_name(manifest, settings_for(manifest).p2c))
     table = np.zeros((6, len(tiny_counter.labels)), np.float32)
     witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 2.0), signatures)
     weighing = make_model(tmp_path / "model", counter=replace(tiny_counter, clusters=witness))

@@ -27,9 +27,10 @@ from pc_engine.export import import_classifier
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.from_images import counter_from_images, features_from_images, signatures_from_images
 from pc_engine.image_resize import HostResizer
-from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE
+from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE
 from pc_engine.manifest_file import write_manifest
-from pc_engine.modes import MODES
+from pc_engine.modes import MODES, settings_for
+from pc_engine.modes.p2c_manifest import heat_name
 
 CELLS = [(1, 1), (5, 2), (2, 6), (6, 6), (4, 4)]
 JOBS = [*((mode, None) for mode in MODES), ("p2c", "dbscan")]
@@ -125,10 +126,11 @@ def test_what_clusters_say_stays_on_the_gpu(
     pretended_gpu: Any,
     pretended: Any,
 ) -> None:
-    signatures = load_model(make_model(tmp_path / "before")).manifest.files[SIGNATURES_FILE]
+    manifest = load_model(make_model(tmp_path / "before")).manifest
+    heat = heat_name(manifest, settings_for(manifest).p2c)
     table = np.zeros((6, 5), np.float32)
     table[2, 3] = 10  # whatever it is worth: two clusters are three objects
-    witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 2.0), signatures)
+    witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 2.0), str(heat))
     directory = make_model(tmp_path / "model", counter=replace(tiny_counter, clusters=witness))
     results = assert_each_batch_crosses_once(directory, "combined", None, scenes, pretended_gpu, pretended)
     assert {result.count for result in results} == {None, 0, 1, 3, 4, 5}

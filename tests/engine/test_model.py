@@ -25,8 +25,8 @@ from pc_engine.manifest import (
 )
 from pc_engine.manifest_file import read_manifest, write_manifest
 from pc_engine.model import write_model
-from pc_engine.modes import MODES
-from pc_engine.modes.p2c import heat_name
+from pc_engine.modes import MODES, settings_for
+from pc_engine.modes.p2c_manifest import heat_name
 from pc_engine.signatures import SignatureDictionary
 from pc_engine.storage import models_directory
 
@@ -143,8 +143,11 @@ def test_likelihoods_of_clusters_hold_for_the_signatures_they_were_fitted_with(
     make_model: Callable[..., Path], tiny_counter: CountSVM, tmp_path: Path, current: bool
 ) -> None:
     table = np.zeros((6, len(tiny_counter.labels)), np.float32)
-    sum_of = load_model(make_model(tmp_path / "m")).manifest.files[SIGNATURES_FILE] if current else "evidence"
-    witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 4.0), sum_of)
+    manifest = load_model(make_model(tmp_path / "m")).manifest
+    name = heat_name(manifest, settings_for(manifest).p2c)
+    assert name is not None
+    assert name.startswith(manifest.files[SIGNATURES_FILE])
+    witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 4.0), name if current else "evidence")
     directory = make_model(tmp_path / "fitted", counter=replace(tiny_counter, clusters=witness))
     model = load_model(directory)
     counter = model.parts.counter
@@ -153,17 +156,22 @@ def test_likelihoods_of_clusters_hold_for_the_signatures_they_were_fitted_with(
     assert model.clusters_set_aside is not current
 
 
-def test_likelihoods_of_clusters_hold_for_the_softness_they_were_fitted_with(
-    make_model: Callable[..., Path], tiny_manifest: Manifest, tiny_counter: CountSVM, tmp_path: Path
+@pytest.mark.parametrize("setting", [{"p2c.softness": 0.1}, {"p2c.mean_factor": 1}, {"p2c.heat": "conv_last"}])
+def test_likelihoods_of_clusters_hold_for_the_heat_they_were_fitted_with(
+    make_model: Callable[..., Path],
+    tiny_manifest: Manifest,
+    tiny_counter: CountSVM,
+    tmp_path: Path,
+    setting: dict[str, float | str],
 ) -> None:
-    soft = replace(tiny_manifest, settings={**tiny_manifest.settings, "p2c.softness": 0.1})
-    manifest = load_model(make_model(tmp_path / "m", manifest=soft)).manifest
+    other = replace(tiny_manifest, settings={**tiny_manifest.settings, **setting})
+    manifest = load_model(make_model(tmp_path / "m", manifest=other)).manifest
     table = np.zeros((6, len(tiny_counter.labels)), np.float32)
-    witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 4.0), str(heat_name(manifest)))
-    counter = replace(tiny_counter, clusters=witness)
-    for name, of_same_heat in (("soft", soft), ("hard", tiny_manifest)):
-        fitted = load_model(make_model(tmp_path / name, manifest=of_same_heat, counter=counter))
-        assert fitted.clusters_set_aside is (name == "hard")
+    name = heat_name(manifest, settings_for(manifest).p2c)
+    counter = replace(tiny_counter, clusters=ClusterLikelihood(table, PeakSettings(1.0, 0.5, 4.0), str(name)))
+    for folder, of_model in (("same", other), ("usual", tiny_manifest)):
+        fitted = load_model(make_model(tmp_path / folder, manifest=of_model, counter=counter))
+        assert fitted.clusters_set_aside is (folder == "usual")
 
 
 def test_signatures_of_another_network_are_refused(make_model: Callable[..., Path], tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_combined_learns_how_far_to_believe_the_clusters(pc_engine, counted, mak
     assert outcome.code == 0, outcome.err
     assert "Mode combined: 100.0% (mean), 100.0% (overall), as it weighs in the clusters it finds." in outcome.out
     fitted = load_model(model)
-    assert fitted.parts.counter.clusters.signatures == fitted.manifest.files["signatures.safetensors"]
+    assert fitted.parts.counter.clusters.signatures.startswith(fitted.manifest.files["signatures.safetensors"])
     # Other signatures have other clusters.
     outcome = pc_engine("fit-signatures", counted, "--model", model, *FAST)
     assert outcome.code == 0, outcome.err

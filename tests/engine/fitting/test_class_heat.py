@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pc_engine.cluster_likelihood import PeakSettings
+from pc_engine.cluster_likelihood import PEAK_LIMITS, PeakSettings
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine, open_network
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.cluster_likelihood import count_clusters
 from pc_engine.fitting.from_images import counter_from_images, features_from_images
 from pc_engine.model import load_model
-from pc_engine.modes.p2c import heat_name, p2c_taps
+from pc_engine.modes.p2c_manifest import heat_name, p2c_taps
 from pc_engine.signatures import SignatureDictionary
 
 FAST: dict[str, Any] = {"backend": "onnxruntime", "precision": "fp32"}
@@ -49,8 +49,15 @@ def test_what_p2c_counts_is_what_the_heat_clusters_to(
     assert seen.unreadable
     assert seen.heat is not None
     dictionary = model.manifest.files["signatures.safetensors"]
-    assert seen.heat.signatures == heat_name(model.manifest) == f"{dictionary} {weighed_with}".strip()
-    peaks = PeakSettings(clustering.cutoff, clustering.min_density, clustering.min_distance)
+    words = (
+        dictionary,
+        *weighed_with.split(),
+        "top_last=2",
+        "top_prev=2",
+        *(["softness=0.05"] if weighed_with else []),
+    )
+    assert seen.heat.signatures == heat_name(model.manifest, clustering) == " ".join(words)
+    peaks = PeakSettings(**{name: getattr(clustering, name) for name in PEAK_LIMITS})
     assert count_clusters(seen.heat, peaks).tolist() == expected
     assert len(set(expected)) > 1
     np.testing.assert_array_equal(seen.heat.of(np.array([1])).maps, seen.heat.maps[1:2])

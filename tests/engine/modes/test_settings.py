@@ -225,19 +225,22 @@ def test_evidence_is_weighed_with_the_maps_before_the_last(tiny_manifest: Manife
     assert settings_for(replace(manifest, files={SIGNATURES_FILE: "0"})).p2c.heat == ""
 
 
-@pytest.mark.parametrize("signature", ["dictionary", "evidence"])
+@pytest.mark.parametrize(("signature", "cutoff", "prominence"), [("dictionary", 1.4, 0.1), ("evidence", 1.2, 0.05)])
 def test_heat_that_is_weighed_has_defaults_that_go_with_the_finest_grid(
-    tiny_manifest: Manifest, signature: str
+    tiny_manifest: Manifest, signature: str, cutoff: float, prominence: float
 ) -> None:
     own = {"p2c.signature": signature, "p2c.heat": "conv_last fine"}
     taps = {**with_grid(tiny_manifest, 14).taps, "evidence": Tap("evidence", (5,)), "fine": Tap("fine", (5, 28, 28))}
     manifest = replace(tiny_manifest, taps=taps, settings=own)
     assert MODES["p2c"].taps(manifest)[-1] == "fine"
     found = settings_for(manifest).p2c
-    assert (found.heat, found.min_density) == ("conv_last fine", 0.2)
-    assert settings_for(manifest, cluster="dbscan").p2c == replace(found, cluster="dbscan")
-    assert (found.cutoff, found.min_distance) == (pytest.approx(2.8), pytest.approx(6))
+    assert (found.heat, found.min_density, found.prominence) == ("conv_last fine", 0.4, prominence)
+    assert (found.softness, found.trim) == (0.05, 0.6)
+    assert (found.cutoff, found.min_distance) == (pytest.approx(2 * cutoff), pytest.approx(6))
     assert settings_for(replace(manifest, settings={**own, "p2c.cutoff": 1.0})).p2c.cutoff == 1.0
+    # A soft clamp leaves no gaps, by which DBSCAN tells objects apart.
+    assert settings_for(manifest, cluster="dbscan").p2c.softness == 0
+    assert settings_for(manifest, cluster="density-peaks").p2c == found
     for mode in ("p2c", "combined"):
         with pytest.raises(ManifestError, match=r"sets 'p2c\.heat' to 'logits', but has no maps called logits"):
             MODES[mode].taps(replace(manifest, settings={**own, "p2c.heat": "logits"}))

@@ -1,0 +1,89 @@
+"""What a model's manifest means to point-then-count: what is read of the network, and which settings suit it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pc_engine.manifest import EVIDENCE, SIGNATURE_SETTING, SIGNATURES_FILE, Manifest
+from pc_engine.modes.grid import USUAL_GRID, grid_side
+from pc_engine.modes.p2c import P2CSettings
+from pc_engine.modes.salience import CLASS_HEAT_SETTING, heat_taps, map_taps
+
+# The settings that say what is clustered, not how.
+_HEAT_SETTINGS = ("top_last", "top_prev", "top_evidence", "mean_factor", "softness")
+
+
+def p2c_taps(manifest: Manifest) -> tuple[str, ...]:
+    """Return the taps that `pc_engine.modes.p2c.p2c` reads; no other output of the network has to be computed.
+
+    Raises
+    ------
+    ManifestError
+        If the class's heatmap is to be weighed with taps that the network does not have, or that are no maps.
+    """
+    if signature_source(manifest) == EVIDENCE:
+        read: tuple[str, ...] = (manifest.evidence_maps, "logits", EVIDENCE)
+    else:
+        read = ("conv_prev", "conv_last", "logits") if "conv_prev" in manifest.taps else ("conv_last", "logits")
+    return tuple(dict.fromkeys((*read, *_weighed_with(manifest))))
+
+
+def _weighed_with(manifest: Manifest) -> tuple[str, ...]:
+    """Return the taps of `P2CSettings.heat`: unless the manifest sets them, those that suit its signatures.
+
+    The evidence speaks of the last maps alone; a dictionary ranks those before as well.
+    """
+    evidence = signature_source(manifest) == EVIDENCE
+    return heat_taps(manifest, CLASS_HEAT_SETTING, "conv_prev" if evidence and "conv_prev" in manifest.taps else "")
+
+
+def signature_source(manifest: Manifest) -> str:
+    """Return where P2C takes this model's signatures from.
+
+    That is what its manifest sets, else the dictionary where one was fitted, else the network's evidence if it gives
+    any.
+    """
+    unfitted = EVIDENCE in manifest.taps and SIGNATURES_FILE not in manifest.files
+    return str(manifest.settings.get(SIGNATURE_SETTING, EVIDENCE if unfitted else "dictionary"))
+
+
+def heat_name(manifest: Manifest, settings: P2CSettings) -> str | None:
+    """Return which heatmaps are clustered; None where a dictionary should be read and there is none.
+
+    They are named by the sha256 of the dictionary, or "evidence", the taps that they are weighed with, and the settings
+    that make them where these are not the usual ones.
+    """
+    source = signature_source(manifest)
+    name = source if source == EVIDENCE else manifest.files.get(SIGNATURES_FILE)
+    values = {key: getattr(settings, key) for key in _HEAT_SETTINGS}
+    unusual = [f"{key}={value:g}" for key, value in values.items() if value != getattr(P2CSettings, key)]
+    return name and " ".join((name, *settings.heat.split(), *unusual))
+
+
+def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, Any]:
+    """Return the settings that suit this model's signatures and grid where they differ from those of `P2CSettings`.
+
+    Maps weighed by the class leave less background than maps that a dictionary selects, so that density peaks need
+    nothing subtracted, and weaker and closer ones are objects, too. Heat that is weighed with what is salient has less
+    background still; there a soft clamp and prominences count more images right, by steadier counts
+    (``bench/results/p2c-steadier.json``). DBSCAN, told by ``cluster``, takes gaps to tell objects apart, which the
+    evidence alone has too few of, and a soft clamp leaves none. Lengths grow with the grid, whose size is the
+    network's.
+    """
+    maps = {*p2c_taps(manifest)}.intersection(map_taps(manifest))
+    scale = max(grid_side(*manifest.taps[name].shape[1:]) for name in maps) / USUAL_GRID
+    evidence, weighed_with = signature_source(manifest) == EVIDENCE, _weighed_with(manifest)
+    by_peaks = cluster in (None, "density-peaks")
+    cutoff, min_distance = P2CSettings.cutoff, P2CSettings.min_distance
+    defaults: dict[str, Any] = {"heat": " ".join(weighed_with)}
+    if evidence:
+        defaults["signature"] = EVIDENCE
+    if evidence and (weighed_with or by_peaks):
+        defaults["mean_factor"] = 0.0
+    if weighed_with and by_peaks:
+        (cutoff, prominence), min_distance = (1.2, 0.05) if evidence else (1.4, 0.1), 3.0
+        defaults |= {"softness": 0.05, "min_density": 0.4, "prominence": prominence, "trim": 0.6}
+    elif evidence:
+        cutoff, min_distance = 1.0, 2.0
+        defaults["min_density"] = 0.3
+    return defaults | {"cutoff": cutoff * scale, "min_distance": min_distance * scale}
