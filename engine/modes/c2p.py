@@ -15,7 +15,7 @@ from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.limits import FACTOR, LENGTH, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
-from pc_engine.modes.salience import MEAN_FACTOR, SALIENT_SETTING, heat_taps, salient_heatmap
+from pc_engine.modes.salience import MEAN_FACTOR, SALIENT_SETTING, Salience, heat_taps, salient_heatmap
 
 _USUAL_HEAT = "conv_last"
 
@@ -52,6 +52,11 @@ class C2PSettings:
                 f"The setting {SALIENT_SETTING} names no tap: name those whose maps are to give the heatmap."
             )
 
+    @property
+    def salience(self) -> Salience:
+        """What is pointed at."""
+        return Salience(self.heat, self.mean_factor)
+
 
 def c2p_taps(manifest: Manifest) -> tuple[str, ...]:
     """Return the taps that `c2p` reads; no other output of the network has to be computed.
@@ -84,7 +89,7 @@ def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> O
         ellipses than the count where the heatmap has fewer cells.
     """
     settings = settings or C2PSettings()
-    heat = salient_heatmap(taps, settings.heat, settings.mean_factor)
+    heat = salient_heatmap(taps, settings.salience)
     xp = get_array_module(heat)
     scores = counter.scores(taps)
     counts = tuple(map(int, label_counts(counter.labels)))

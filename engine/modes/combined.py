@@ -36,7 +36,7 @@ from pc_engine.modes.p2c import (
     weighing_heatmap,
 )
 from pc_engine.modes.p2c_manifest import p2c_taps
-from pc_engine.modes.salience import MEAN_FACTOR, salient_heatmap, shared_heatmap
+from pc_engine.modes.salience import salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
 
 PointerKind = Literal["ellipse", "mixture", "box"]
@@ -168,8 +168,8 @@ def combined(
         if pointing.heat == EVIDENCE != settings.signature:
             class_heat = evidence_heatmap(taps)
         salient = seen.salient
-        if salient is None or (settings.heat, MEAN_FACTOR, settings.softness) != (mixture.heat, mixture.mean_factor, 0):
-            salient = salient_heatmap(taps, mixture.heat, mixture.mean_factor)
+        if salient is None or settings.salience != mixture.salience:
+            salient = salient_heatmap(taps, mixture.salience)
         shared = shared_heatmap(class_heat, salient)
         # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
         # largest count; there the clustering has a slot for any, and so have all that the counter can say.

@@ -23,7 +23,7 @@ from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD
 from pc_engine.modes.classify import predict_class, predict_classes
 from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
-from pc_engine.modes.salience import salient_heatmap, shared_heatmap
+from pc_engine.modes.salience import Salience, salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
 
 Clustering = Literal["density-peaks", "dbscan", "cuml-dbscan"]
@@ -147,6 +147,11 @@ class P2CSettings:
                 "only: make signatures with 'pc-engine fit-signatures', or ask for 1 class."
             )
 
+    @property
+    def salience(self) -> Salience:
+        """What the class's heatmap is weighed with, whatever its class."""
+        return Salience(self.heat, softness=self.softness)
+
 
 def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings | None = None) -> Outcome:
     """Classify each image of a batch, cluster its class's heatmap, and point with one box per cluster.
@@ -239,7 +244,7 @@ def class_heatmap(taps: Taps, signatures: SignatureDictionary | None, class_id: 
 
 def weighing_heatmap(taps: Taps, settings: P2CSettings) -> Array | None:
     """Return the heat (N, H, W) that any class's is weighed with, see `P2CSettings.heat`; None where there is none."""
-    return salient_heatmap(taps, settings.heat, softness=settings.softness) if settings.heat.split() else None
+    return salient_heatmap(taps, settings.salience) if settings.heat.split() else None
 
 
 def clustered_heatmap(class_heat: Array, salient: Array | None, settings: P2CSettings) -> Array:

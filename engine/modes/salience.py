@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from pc_engine.backbone import Taps
@@ -41,12 +43,27 @@ def heat_taps(manifest: Manifest, setting: str, usual: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def salient_heatmap(taps: Taps, names: str, mean_factor: float = MEAN_FACTOR, softness: float = 0.0) -> Array:
-    """Return the heatmap (N, H, W) of all that is salient, on the finest grid of the taps that ``names`` lists.
+@dataclass(frozen=True)
+class Salience:
+    """What is salient: where the maps of taps are warm.
 
-    Each is a `mean_heatmap` with this factor and softness.
+    Attributes
+    ----------
+    heat
+        The taps, spaces between their names.
+    mean_factor, softness
+        How their maps are clamped; see `pc_engine.kernels.mean_heatmap`.
     """
-    return shared_heatmap(*(mean_heatmap(taps[name], mean_factor, softness) for name in names.split()))
+
+    heat: str
+    mean_factor: float = MEAN_FACTOR
+    softness: float = 0.0
+
+
+def salient_heatmap(taps: Taps, salience: Salience) -> Array:
+    """Return the heatmap (N, H, W) of all that is salient, on the finest grid of the taps."""
+    heats = (mean_heatmap(taps[name], salience.mean_factor, salience.softness) for name in salience.heat.split())
+    return shared_heatmap(*heats)
 
 
 def shared_heatmap(first: Array, *others: Array) -> Array:

@@ -137,9 +137,8 @@ def test_what_p2c_has_weighed_with_is_pointed_at_as_it_is(monkeypatch: pytest.Mo
     taps, weighed = taps_for([3], [3]), replace(SETTINGS, heat="conv_last")
     own = C2PSettings(mean_factor=2.5)
     unlike = combined(taps, COUNTER, SIGNATURES, weighed, mixture=own).pointers
-    with monkeypatch.context() as patched:
-        patched.setattr(MODULE, "MEAN_FACTOR", None)  # so that it is computed again
-        expected = combined(taps, COUNTER, SIGNATURES, weighed).pointers
+    in_other_words = C2PSettings(heat=" conv_last")  # so that it is computed again
+    expected = combined(taps, COUNTER, SIGNATURES, weighed, mixture=in_other_words).pointers
     monkeypatch.delattr(MODULE, "salient_heatmap")
     np.testing.assert_array_equal(combined(taps, COUNTER, SIGNATURES, weighed).pointers, expected)
     assert not np.allclose(unlike, expected)

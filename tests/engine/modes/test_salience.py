@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pc_engine.errors import ManifestError
 from pc_engine.kernels import mean_heatmap, resize_maps
 from pc_engine.manifest import Manifest, Tap
-from pc_engine.modes.salience import heat_taps, map_taps, salient_heatmap, shared_heatmap
+from pc_engine.modes.salience import Salience, heat_taps, map_taps, salient_heatmap, shared_heatmap
 
 heatmaps = st.integers(0, 2**32 - 1).map(
     lambda seed: np.random.default_rng(seed).gamma(0.3, size=(4, 6, 8)) ** 2  # sparse and peaked
@@ -21,11 +21,11 @@ def test_salient_heat_is_that_of_the_taps_multiplied_on_the_finest_grid() -> Non
     rng = np.random.default_rng(0)
     taps = {"coarse": rng.normal(size=(2, 3, 4, 4)), "fine": rng.normal(size=(2, 5, 8, 8)), "other": np.zeros((2, 1))}
     coarse, fine = mean_heatmap(taps["coarse"]), mean_heatmap(taps["fine"])
-    np.testing.assert_array_equal(salient_heatmap(taps, "fine"), fine)
+    np.testing.assert_array_equal(salient_heatmap(taps, Salience("fine")), fine)
     expected = resize_maps(coarse, 8, 8) * fine / fine.max(axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose(salient_heatmap(taps, "coarse  fine"), expected)
-    np.testing.assert_array_equal(salient_heatmap(taps, "fine", 0.0), mean_heatmap(taps["fine"], 0.0))
-    softly = salient_heatmap(taps, "fine", softness=0.3)
+    np.testing.assert_allclose(salient_heatmap(taps, Salience("coarse  fine")), expected)
+    np.testing.assert_array_equal(salient_heatmap(taps, Salience("fine", 0.0)), mean_heatmap(taps["fine"], 0.0))
+    softly = salient_heatmap(taps, Salience("fine", softness=0.3))
     np.testing.assert_array_equal(softly, mean_heatmap(taps["fine"], 1.0, 0.3))
     assert (softly > fine).any()
 
