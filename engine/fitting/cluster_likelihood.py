@@ -74,7 +74,7 @@ def fit_cluster_likelihood(
     Notes
     -----
     Better is what gains two standard errors of the gain on held-out images. A few hundred images cannot show less,
-    while on 16 of 18 sets of 60 to 2,000 images the clusters were worth something, 2.3 points on average
+    while on 16 of 18 sets of 60 to 2,000 images the clusters were worth something, 2.6 points on average
     (`bench/results/accuracy.md`): it is for the images to show that they are not.
     """
     rows = int(label_counts(labels)[-1]) + 2

@@ -137,7 +137,7 @@ class P2CSettings:
         if self.prominence and not self.min_density > LEAST_DENSITY:
             raise UsageError(
                 f"The setting p2c.min_density is {self.min_density!r:.60}, expected a number above {LEAST_DENSITY:g} "
-                f"beside p2c.prominence: raise it, or leave p2c.prominence at 0."
+                f"beside p2c.prominence: raise it, or set p2c.prominence to 0."
             )
         if self.top_last == self.top_prev == 0:
             raise UsageError("The settings p2c.top_last and p2c.top_prev are both 0: at least one map is needed.")
