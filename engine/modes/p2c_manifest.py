@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pc_engine.manifest import EVIDENCE, SIGNATURE_SETTING, SIGNATURES_FILE, Manifest
@@ -9,6 +10,8 @@ from pc_engine.modes.grid import USUAL_GRID, grid_side
 from pc_engine.modes.p2c import P2CSettings
 from pc_engine.modes.salience import CLASS_HEAT_SETTING, heat_taps, map_taps
 
+# Cells a side from which on maps are fine. Settings were measured with 7 (MobileNetV2) and 14 (VGG16, MobileNetV2).
+_FINE_GRID = 10
 # The settings that say what is clustered, not how.
 _HEAT_SETTINGS = ("top_last", "top_prev", "top_evidence", "mean_factor", "softness")
 
@@ -21,11 +24,15 @@ def p2c_taps(manifest: Manifest) -> tuple[str, ...]:
     ManifestError
         If the class's heatmap is to be weighed with taps that the network does not have, or that are no maps.
     """
+    evidence = (EVIDENCE,) if signature_source(manifest) == EVIDENCE else ()
+    return tuple(dict.fromkeys((*_class_maps(manifest), "logits", *evidence, *_weighed_with(manifest))))
+
+
+def _class_maps(manifest: Manifest) -> tuple[str, ...]:
+    """Return the taps whose maps give the class's heatmap."""
     if signature_source(manifest) == EVIDENCE:
-        read: tuple[str, ...] = (manifest.evidence_maps, "logits", EVIDENCE)
-    else:
-        read = ("conv_prev", "conv_last", "logits") if "conv_prev" in manifest.taps else ("conv_last", "logits")
-    return tuple(dict.fromkeys((*read, *_weighed_with(manifest))))
+        return (manifest.evidence_maps,)
+    return ("conv_prev", "conv_last") if "conv_prev" in manifest.taps else ("conv_last",)
 
 
 def _weighed_with(manifest: Manifest) -> tuple[str, ...]:
@@ -66,12 +73,12 @@ def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, An
     Maps weighed by the class leave less background than maps that a dictionary selects, so that density peaks need
     nothing subtracted, and weaker and closer ones are objects, too. Heat that is weighed with what is salient has less
     background still; there a soft clamp and prominences count more images right, by steadier counts
-    (``bench/results/p2c-steadier.json``). DBSCAN, told by ``cluster``, takes gaps to tell objects apart, which the
-    evidence alone has too few of, and a soft clamp leaves none. Lengths grow with the grid, whose size is the
-    network's.
+    (``bench/results/p2c-steadier.json``), if peaks may rise less where the class's own maps are coarse. DBSCAN, told by
+    ``cluster``, takes gaps to tell objects apart, which the evidence alone has too few of, and a soft clamp leaves
+    none. Lengths grow with the grid, whose size is the network's.
     """
-    maps = {*p2c_taps(manifest)}.intersection(map_taps(manifest))
-    scale = max(grid_side(*manifest.taps[name].shape[1:]) for name in maps) / USUAL_GRID
+    class_side = _finest_side(manifest, _class_maps(manifest))
+    scale = _finest_side(manifest, p2c_taps(manifest)) / USUAL_GRID
     evidence, weighed_with = signature_source(manifest) == EVIDENCE, _weighed_with(manifest)
     by_peaks = cluster in (None, "density-peaks")
     cutoff, min_distance = P2CSettings.cutoff, P2CSettings.min_distance
@@ -81,9 +88,14 @@ def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, An
     if evidence and (weighed_with or by_peaks):
         defaults["mean_factor"] = 0.0
     if weighed_with and by_peaks:
-        (cutoff, prominence), min_distance = (1.2, 0.05) if evidence else (1.4, 0.1), 3.0
+        (cutoff, prominence), min_distance = (1.4, 0.1) if class_side >= _FINE_GRID else (1.2, 0.05), 3.0
         defaults |= {"softness": 0.05, "min_density": 0.4, "prominence": prominence, "trim": 0.6}
     elif evidence:
         cutoff, min_distance = 1.0, 2.0
         defaults["min_density"] = 0.3
     return defaults | {"cutoff": cutoff * scale, "min_distance": min_distance * scale}
+
+
+def _finest_side(manifest: Manifest, taps: Iterable[str]) -> float:
+    """Return the side of the finest grid among those of these taps that are maps."""
+    return max(grid_side(*manifest.taps[name].shape[1:]) for name in {*taps}.intersection(map_taps(manifest)))

@@ -225,12 +225,21 @@ def test_evidence_is_weighed_with_the_maps_before_the_last(tiny_manifest: Manife
     assert settings_for(replace(manifest, files={SIGNATURES_FILE: "0"})).p2c.heat == ""
 
 
-@pytest.mark.parametrize(("signature", "cutoff", "prominence"), [("dictionary", 1.4, 0.1), ("evidence", 1.2, 0.05)])
-def test_heat_that_is_weighed_has_defaults_that_go_with_the_finest_grid(
-    tiny_manifest: Manifest, signature: str, cutoff: float, prominence: float
+@pytest.mark.parametrize(
+    ("signature", "side", "cutoff", "prominence"),
+    [
+        ("dictionary", 14, 1.4, 0.1),
+        ("evidence", 28, 1.4, 0.1),
+        ("dictionary", 8, 1.2, 0.05),
+        ("evidence", 14, 1.2, 0.05),
+    ],
+)
+def test_heat_that_is_weighed_has_defaults_that_go_with_its_grids(
+    tiny_manifest: Manifest, signature: str, side: int, cutoff: float, prominence: float
 ) -> None:
+    """Lengths go with the finest grid, 28 x 28, how far a peak rises with that of the class's maps."""
     own = {"p2c.signature": signature, "p2c.heat": "conv_last fine"}
-    taps = {**with_grid(tiny_manifest, 14).taps, "evidence": Tap("evidence", (5,)), "fine": Tap("fine", (5, 28, 28))}
+    taps = {**with_grid(tiny_manifest, side).taps, "evidence": Tap("evidence", (5,)), "fine": Tap("fine", (5, 28, 28))}
     manifest = replace(tiny_manifest, taps=taps, settings=own)
     assert MODES["p2c"].taps(manifest)[-1] == "fine"
     found = settings_for(manifest).p2c
