@@ -33,11 +33,11 @@ def compare_with_fp32(
     model
         The model; the count agreement is measured for every mode that it can run.
     precision
-        ``"bf16"`` or ``"int8"``.
+        ``"bf16"``, ``"int8"``, or ``"fp16"``, which the reference backend computes as a GPU does.
     images
         uint8 (n, H, W, 3) of the network's size, none of which it was quantised with.
     backend
-        A name, or ``"auto"`` for the fastest at that precision.
+        A name, or ``"auto"`` for the fastest at that precision; not read for ``"fp16"``.
     report, advance
         Called with sentences for the user, and with the number of images done.
 
@@ -49,10 +49,10 @@ def compare_with_fp32(
         If the model has no network for it.
     """
     request = network_request(model, tuple(model.manifest.taps))
-    chosen = select(request, backend, precision, report=report)
+    name = REFERENCE if precision == "fp16" else select(request, backend, precision, report=report).backend
     reference = BACKENDS[REFERENCE].compile(request)
     try:
-        candidate = BACKENDS[chosen.backend].compile(request.at(precision))
+        candidate = BACKENDS[name].compile(request.at(precision))
         try:
             return measure_fidelity(model, reference, candidate, images, advance)
         finally:

@@ -25,7 +25,7 @@ from pc_engine.model import Model, load_model, write_model
 from pc_engine.modes import MODES, Mode
 from pc_engine.selection import Selection, open_backbone, refusal, require_precision, select
 
-_CALIBRATED = ("int8", "bf16")
+_CALIBRATED = ("int8", "bf16", "fp16")
 
 
 def build(
@@ -39,7 +39,7 @@ def build(
             "--calibrate",
             metavar="SOURCE",
             help="With --precision int8: photos like yours, a folder or whatever run takes, to quantise with and to "
-            "compare with fp32 on. With bf16: to compare on.",
+            "compare with fp32 on. With bf16 or fp16: to compare on; fp16 is computed as a GPU does, on the CPU.",
         ),
     ] = None,
     images: Annotated[
@@ -64,7 +64,7 @@ def build(
     place = choose_device(device, backend, precision, remark(as_json))
     asked = [find_mode(mode)] if mode else None
     if calibrate is not None and precision not in _CALIBRATED:
-        raise UsageError(f"--calibrate goes with --precision {' or '.join(_CALIBRATED)}, got '{precision}'.")
+        raise UsageError(f"--calibrate goes with --precision {', '.join(_CALIBRATED)}; got '{precision}'.")
     if calibrate is not None and images < MIN_IMAGES:
         raise UsageError(f"--images is {images}, expected at least {MIN_IMAGES}.")
     if calibrate is None and out is not None:
@@ -82,13 +82,18 @@ def build(
             workers=workers or usable_cores(),
             compare_only=precision not in QUANTISED_FILES,
         )
-        require_precision(precision, backend)
+        if precision != "fp16":
+            require_precision(precision, backend)
         loaded = _calibrate(loaded, target, precision, photos, backend, quiet=as_json)
         if not as_json:
             _print_fidelity(loaded, precision, photos)
     # A model with nothing fitted yet can still be measured; c2p reads the fewest outputs.
     built = []
-    for item in modes or [MODES["c2p"]]:
+    modes = modes or [MODES["c2p"]]
+    if calibrate is not None and precision == "fp16" and place == "cpu":
+        remark(as_json)("No network was compiled: fp16 is for a GPU, which computes like this and much faster.")
+        modes = []
+    for item in modes:
         request = network_request(loaded, item.taps(loaded.manifest), batch_size=batch_size, device=place)
         chosen = select(request, backend, precision, mode=item.name, report=remark(as_json), fresh=True)
         open_backbone(request, chosen.backend, chosen.precision, remark(as_json)).close()

@@ -118,6 +118,21 @@ def test_bf16_is_compared_and_nothing_but_the_report_is_written(pc_engine, model
     assert "below 101 %" in {c["precision"]: c["reason"] for c in entry["candidates"]}["bf16"]
 
 
+def test_fp16_is_compared_as_a_gpu_computes_it_and_nothing_is_compiled(pc_engine, model, photos):
+    arguments = ("build", model, "--precision", "fp16", "--calibrate", photos, "--device", "cpu")
+    outcome = pc_engine(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert "onnxruntime at fp16 against fp32 on 40 photos" in " ".join(outcome.out.split())
+    assert "No network was compiled: fp16 is for a GPU" in outcome.err
+    fidelity = read_manifest(model).fidelity["fp16"]
+    assert set(fidelity.counts) == {"c2p", "p2c", "combined"}
+    assert 0 < fidelity.tap_errors["conv_last"] < 2e-3
+    report = pc_engine(*arguments, "--json").json()
+    assert (report["modes"], report["fidelity"]["fp16"]["holds"]) == ([], True)
+    # Nothing runs at fp16 here: it is slower than fp32.
+    assert pc_engine("build", model, "--precision", "fp16", "--device", "cpu").code != 0
+
+
 @pytest.mark.usefixtures("int8_runs")
 def test_a_copy_gets_the_network_and_the_model_stays_as_it_is(pc_engine, tiny_directory, photos, tmp_path):
     copy = tmp_path / "copy"
@@ -160,8 +175,11 @@ def test_a_copy_with_other_parts_takes_the_quantised_network_along(pc_engine, mo
     ("arguments", "expected"),
     [
         (("--precision", "int8"), "has no int8 network: make one from photos like yours with 'pc-engine build /"),
-        (("--calibrate", "photos"), "--calibrate goes with --precision int8 or bf16, got 'auto'."),
-        (("--calibrate", "photos", "--precision", "fp32"), "--calibrate goes with --precision int8 or bf16"),
+        (("--calibrate", "photos"), "--calibrate goes with --precision int8, bf16, fp16; got 'auto'."),
+        (
+            ("--calibrate", "photos", "--precision", "fp32"),
+            "--calibrate goes with --precision int8, bf16, fp16",
+        ),
         (("--out", "copy"), "--out goes with --calibrate"),
         (("--calibrate", "photos", "--precision", "int8", "--images", "5"), "--images is 5, expected at least 10."),
         (("--calibrate", "photos", "--precision", "int8", "--workers", "-1"), "--workers is -1, expected a number of"),
@@ -219,7 +237,7 @@ def test_a_manifest_from_before_there_were_quantised_networks_is_read(pc_engine,
     [
         (("--mode", "x"), "There is no mode 'x'"),
         (("--out", "out"), "--out goes with --calibrate"),
-        (("--calibrate", "photos"), "--calibrate goes with --precision int8 or bf16, got 'auto'"),
+        (("--calibrate", "photos"), "--calibrate goes with --precision int8, bf16, fp16; got 'auto'"),
     ],
 )
 def test_build_looks_at_its_arguments_before_a_model_is_fetched(pc_engine, arguments, expected):
