@@ -89,6 +89,7 @@ def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, An
         defaults["mean_factor"] = 0.0
     if weighed_with and by_peaks:
         (cutoff, prominence), min_distance = (1.4, 0.1) if class_side >= _FINE_GRID else (1.2, 0.05), 3.0
+        # Clamped softly a cluster reaches further, so that its box is trimmed more.
         defaults |= {"softness": 0.05, "min_density": 0.4, "prominence": prominence, "trim": 0.6}
     elif evidence:
         cutoff, min_distance = 1.0, 2.0
