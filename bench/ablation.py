@@ -15,7 +15,6 @@ from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.features import map_widths
-from pc_engine.kernels.density_peaks import LEAST_DENSITY
 from pc_engine.model import Model
 from pc_engine.modes import Mode, settings_for
 from pc_engine.modes.salience import CLASS_HEAT_SETTING, SALIENT_SETTING, map_taps
@@ -170,7 +169,12 @@ def _trials(
                 trial = Contender(mode, cluster=str(value), counter=counter)
             else:
                 trial = Contender(mode, changes={setting: value}, counter=counter)
-                settings_for(trial.of(model).manifest)  # an impossible value is said before anything runs
+                try:
+                    settings_for(trial.of(model).manifest)  # an impossible value is said before anything runs
+                except UsageError:
+                    if alternatives is None:  # one that does not go with what the model sets
+                        continue
+                    raise
             tried.append((setting, value, trial))
     return tried
 
@@ -185,15 +189,9 @@ def _alternatives(mode: Mode, model: Model) -> Mapping[str, Sequence[float | str
     unread = {
         "p2c.softness": not settings.heat,
         "p2c.min_distance": settings.prominence > 0,
-        "p2c.prominence": settings.min_density <= LEAST_DENSITY,
     }
-    least = {"p2c.min_density": LEAST_DENSITY if settings.prominence else 0}
-    tried = {
-        name: [value for value in values if name not in least or float(value) > least[name]]
-        for name, values in ALTERNATIVES[mode.name].items()
-        if not unread.get(name)
-    }
-    return {**tried, setting: (*no_heat, *heats)}
+    read = {name: values for name, values in ALTERNATIVES[mode.name].items() if not unread.get(name)}
+    return {**read, setting: (*no_heat, *heats)}
 
 
 def _settled_by_counters(

@@ -10,6 +10,7 @@ from pc_engine.graph_half import cast_to_half
 from pc_engine.graph_names import fresh_name, names_of
 
 # Operators whose results are some of the values that they read: rounded as those are.
+_REAL = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _EXTREMES = ("Max", "MaxPool", "Min", "Relu")
 _MOVING = ("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth")
 _PICKING = frozenset((*_EXTREMES, *_MOVING, "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"))
@@ -38,7 +39,7 @@ def round_like_half(model: onnx.ModelProto) -> None:
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         rounded = [] if node.op_type in _PICKING else [name for name in node.output if name in halves]
-        if node.op_type == "Cast" and node.input[0] in halves:
+        if node.op_type == "Cast" and node.input[0] in halves and helper.get_node_attr_value(node, "to") in _REAL:
             node = helper.make_node("Identity", node.input, node.output)
         elif node.op_type == "Cast" and rounded:
             nodes += _rounding(node.input[0], node.output[0], taken)

@@ -93,6 +93,14 @@ class Model:
         return "; or export the network again, as 'pc-engine export' adds evidence that needs none, where it can"
 
 
+def _heat_name(manifest: Manifest) -> str | None:
+    """Return `heat_name`; that a setting is not allowed is wrong with the manifest here."""
+    try:
+        return heat_name(manifest, settings_for(manifest).p2c)
+    except UsageError as error:
+        raise ManifestError(str(error)) from None
+
+
 def load_model(directory: str | os.PathLike[str]) -> Model:
     """Load a model directory.
 
@@ -101,7 +109,8 @@ def load_model(directory: str | os.PathLike[str]) -> Model:
     UsageError
         If ``directory`` is neither text nor a path.
     ManifestError
-        If the manifest is absent or malformed, or a file differs from its sha256.
+        If the manifest is absent or malformed, or a file differs from its sha256; or, where the counter weighs clusters
+        in, if a setting is not allowed.
     ModelError
         If the count SVM or the signatures do not fit the network.
     """
@@ -132,8 +141,7 @@ def _load(directory: Path, manifest: Manifest) -> Model:
     if (directory / COUNTER_FILE).is_file():
         counter = load_counter(directory / COUNTER_FILE)
         check_counter(counter, manifest)
-        witness = counter.clusters
-        if witness is not None and witness.signatures != heat_name(manifest, settings_for(manifest).p2c):
+        if counter.clusters is not None and counter.clusters.signatures != _heat_name(manifest):
             # Made with other heat: what it says of those clusters does not hold for these.
             counter, set_aside = replace(counter, clusters=None), True
     if (directory / SIGNATURES_FILE).is_file():

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pc_engine.backends import REFERENCE
 from pc_engine.calibration import DEFAULT_LIMIT, MIN_IMAGES, CalibrationImages, read_calibration_images
 from pc_engine.catalogue import find_model
 from pc_engine.cli import options
@@ -65,6 +66,8 @@ def build(
     asked = [find_mode(mode)] if mode else None
     if calibrate is not None and precision not in _CALIBRATED:
         raise UsageError(f"--calibrate goes with --precision {', '.join(_CALIBRATED)}; got '{precision}'.")
+    if calibrate is not None and precision == "fp16" and place == "cpu" and backend not in ("auto", REFERENCE):
+        raise UsageError(f"At fp16 {REFERENCE} compares, as a GPU computes: leave --backend out, not '{backend}'.")
     if calibrate is not None and images < MIN_IMAGES:
         raise UsageError(f"--images is {images}, expected at least {MIN_IMAGES}.")
     if calibrate is None and out is not None:

@@ -12,6 +12,8 @@ from pc_engine.modes.salience import CLASS_HEAT_SETTING, heat_taps, map_taps
 
 # Cells a side from which on maps are fine. Settings were measured with 7 (MobileNetV2) and 14 (VGG16, MobileNetV2).
 _FINE_GRID = 10
+# How many maps of a layer a dictionary's signature selects.
+_TOP_SETTINGS = {"conv_last": "p2c.top_last", "conv_prev": "p2c.top_prev"}
 # The settings that say what is clustered, not how.
 _HEAT_SETTINGS = ("top_last", "top_prev", "top_evidence", "mean_factor", "softness")
 
@@ -33,6 +35,14 @@ def _class_maps(manifest: Manifest) -> tuple[str, ...]:
     if signature_source(manifest) == EVIDENCE:
         return (manifest.evidence_maps,)
     return ("conv_prev", "conv_last") if "conv_prev" in manifest.taps else ("conv_last",)
+
+
+def _ranked_maps(manifest: Manifest) -> tuple[str, ...]:
+    """Return `_class_maps` without a layer of which the settings take no map; all, where they take none at all."""
+    maps = _class_maps(manifest)
+    if signature_source(manifest) == EVIDENCE:
+        return maps
+    return tuple(name for name in maps if manifest.settings.get(_TOP_SETTINGS[name]) != 0) or maps
 
 
 def _weighed_with(manifest: Manifest) -> tuple[str, ...]:
@@ -77,7 +87,7 @@ def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, An
     ``cluster``, takes gaps to tell objects apart, which the evidence alone has too few of, and a soft clamp leaves
     none. Lengths grow with the grid, whose size is the network's.
     """
-    class_side = _finest_side(manifest, _class_maps(manifest))
+    class_side = _finest_side(manifest, _ranked_maps(manifest))
     scale = _finest_side(manifest, p2c_taps(manifest)) / USUAL_GRID
     evidence, weighed_with = signature_source(manifest) == EVIDENCE, _weighed_with(manifest)
     by_peaks = cluster in (None, "density-peaks")

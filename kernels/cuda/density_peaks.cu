@@ -110,7 +110,7 @@ __device__ inline void gaussian_density(const Cells& cells, double* heat, double
     }
 }
 
-// The highest pass from a local maximum to a denser cell, 0 where no path above `floor` leads there. All threads of the
+// The highest pass from a local maximum to a denser cell, 0 where no path from `floor` on leads there. All threads of the
 // block call it together; both arrays of cells are overwritten. How high one can stay on the way to each cell grows by a
 // neighbour in each round, of which the floor leaves few.
 __device__ inline double saddle(const Cells& cells, int peak, double floor, double* reach, double* further) {
@@ -133,7 +133,7 @@ __device__ inline double saddle(const Cells& cells, int peak, double floor, doub
                 }
             }
             greatest = greatest < cells.density[cell] ? greatest : cells.density[cell];
-            further[cell] = greatest > floor ? greatest : -1;
+            further[cell] = greatest >= floor ? greatest : -1;
             changed |= further[cell] > reach[cell];
         }
         double* last = reach;

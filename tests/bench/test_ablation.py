@@ -103,6 +103,19 @@ def test_the_models_own_heat_is_not_tried_again_in_another_order(
     assert tried["p2c.softness"][0] == tried["p2c.prominence"][0] == 0
 
 
+def test_what_does_not_go_with_the_models_own_settings_is_not_tried(
+    blobs: str, tiny_manifest: Any, make_model: Any, tmp_path: Path
+) -> None:
+    """Prominences, which weighed heat has by default, need a least density above that of noise."""
+    from dataclasses import replace
+
+    manifest = replace(tiny_manifest, settings={**tiny_manifest.settings, "p2c.min_density": 0.1})
+    trials = run(blobs, make_model(tmp_path / "own", manifest=manifest), modes=("p2c",))["modes"]["p2c"]
+    tried = {trial["setting"] for trial in trials}
+    assert {"p2c.trim", "p2c.min_density"} <= tried
+    assert tried.isdisjoint({"p2c.prominence", "p2c.heat"})
+
+
 def test_with_folds_the_counter_is_fitted_in_other_ways(
     blobs: str, tiny_directory: Path, tiny_manifest: Any, make_model: Any, tmp_path: Path
 ) -> None:

@@ -30,17 +30,17 @@ NODES = [
 ]
 
 
-def network(weights=WEIGHTS, taps=("maps", "pooled")):
+def network(weights=WEIGHTS, taps=("maps", "pooled"), nodes=NODES):
     """A prepared graph of two layers with weights for 4 x 4 pixels of bytes."""
     graph = helper.make_graph(
-        NODES,
+        nodes,
         "made",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 4, 4])],
         [helper.make_tensor_value_info(tap, TensorProto.FLOAT, None) for tap in taps],
         [numpy_helper.from_array(np.asarray(array), key) for key, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    pixels = NetworkInput("x", 4, 4, layout="NCHW", dtype="float32", mean=(0.0, 0.0, 0.0))
+    pixels = NetworkInput("x", 4, 4, layout="NCHW", dtype="float32")
     return cut_graph(model, "made", pixels, {tap: tap for tap in taps})
 
 
@@ -89,6 +89,25 @@ def test_it_is_as_far_from_fp32_as_half_precision_itself(run_graph):
         far = tap_difference({name: rounded[name]}, {name: exact[name]})
         assert 0 < far < TOLERANCE["fp16"] / 5
         assert tap_difference({name: rounded[name]}, {name: cast[name]}) < 2 * far
+
+
+def test_casts_to_other_types_stay(run_graph):
+    """As in a network that was stored in float16 and masks by a comparison of its own."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["x16"], to=TensorProto.FLOAT16),
+        helper.make_node("Conv", ["x16", "w"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Cast", ["b"], ["mask"], to=TensorProto.BOOL),
+        helper.make_node("Cast", ["b"], ["whole"], to=TensorProto.INT32),
+        helper.make_node("Cast", ["whole"], ["whole16"], to=TensorProto.FLOAT16),
+        helper.make_node("Where", ["mask", "whole16", "b"], ["c"]),
+        helper.make_node("Cast", ["c"], ["maps"], to=TensorProto.FLOAT),
+    ]
+    model = network({"w": np.float16(WEIGHTS["first"] / 8)}, ("maps",), nodes)
+    round_like_half(model)
+    maps = run_graph(model, RNG.integers(0, 256, (2, 4, 4, 3), np.uint8))["maps"]
+    assert maps.any()
+    np.testing.assert_array_equal(maps, np.trunc(maps))
 
 
 def test_nothing_is_stored_or_computed_in_float16():

@@ -174,6 +174,17 @@ def test_likelihoods_of_clusters_hold_for_the_heat_they_were_fitted_with(
         assert fitted.clusters_set_aside is (folder == "usual")
 
 
+def test_a_setting_that_is_not_allowed_is_wrong_with_the_manifest(
+    make_model: Callable[..., Path], tiny_manifest: Manifest, tiny_counter: CountSVM, tmp_path: Path
+) -> None:
+    wrong = replace(tiny_manifest, settings={"p2c.softness": 5})
+    table = np.zeros((6, len(tiny_counter.labels)), np.float32)
+    witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 4.0), "evidence")
+    weighing = make_model(tmp_path / "m", manifest=wrong, counter=replace(tiny_counter, clusters=witness))
+    with pytest.raises(ManifestError, match=r"The setting p2c\.softness is 5"):
+        load_model(weighing)
+
+
 def test_signatures_of_another_network_are_refused(make_model: Callable[..., Path], tmp_path: Path) -> None:
     other = SignatureDictionary({"conv_last": np.zeros((9, 1), np.int32)}, np.ones(9, bool))
     with pytest.raises(ModelError, match="signatures hold 9 classes"):

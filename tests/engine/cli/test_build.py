@@ -129,6 +129,9 @@ def test_fp16_is_compared_as_a_gpu_computes_it_and_nothing_is_compiled(pc_engine
     assert 0 < fidelity.tap_errors["conv_last"] < 2e-3
     report = pc_engine(*arguments, "--json").json()
     assert (report["modes"], report["fidelity"]["fp16"]["holds"]) == ([], True)
+    refused = pc_engine(*arguments, "--backend", "openvino")
+    assert refused.code == 2
+    assert "At fp16 onnxruntime compares, as a GPU computes: leave --backend out, not 'openvino'." in refused.err
     # Nothing runs at fp16 here: it is slower than fp32.
     assert pc_engine("build", model, "--precision", "fp16", "--device", "cpu").code != 0
 

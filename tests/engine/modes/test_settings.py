@@ -255,6 +255,17 @@ def test_heat_that_is_weighed_has_defaults_that_go_with_its_grids(
             MODES[mode].taps(replace(manifest, settings={**own, "p2c.heat": "logits"}))
 
 
+def test_a_layer_that_no_map_is_taken_of_makes_no_grid_fine(tiny_manifest: Manifest) -> None:
+    settings = {"p2c.heat": "conv_prev", "p2c.top_last": 2}
+    manifest = replace(with_grid(tiny_manifest, 14), settings=settings)
+    assert settings_for(manifest).p2c.prominence == 0.1
+    without = replace(manifest, settings={**settings, "p2c.top_prev": 0})
+    assert settings_for(without).p2c.prominence == 0.05
+    nothing = replace(manifest, settings={**settings, "p2c.top_prev": 0, "p2c.top_last": 0})
+    with pytest.raises(UsageError, match="are both 0"):
+        settings_for(nothing)
+
+
 def test_signatures_from_nowhere_name_where_they_can_come_from(tiny_manifest: Manifest) -> None:
     manifest = replace(tiny_manifest, settings={"p2c.signature": "guess"})
     with pytest.raises(UsageError, match="no signature 'guess': choose one of dictionary, evidence"):
