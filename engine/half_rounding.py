@@ -9,8 +9,9 @@ from pc_engine import graph_shapes
 from pc_engine.graph_half import cast_to_half
 from pc_engine.graph_names import fresh_name, names_of
 
-# Operators whose results are some of the values that they read: rounded as those are.
+# To what a tensor in half precision may be cast without a change of its values here.
 _REAL = (TensorProto.FLOAT, TensorProto.FLOAT16)
+# Operators whose results are some of the values that they read: rounded as those are.
 _EXTREMES = ("Max", "MaxPool", "Min", "Relu")
 _MOVING = ("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth")
 _PICKING = frozenset((*_EXTREMES, *_MOVING, "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"))
