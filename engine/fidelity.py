@@ -16,6 +16,9 @@ from pc_engine.selection import select
 
 Advance = Callable[[int], None]
 
+#: The precision that the reference backend imitates: it rounds as a GPU does, whether there is one or not.
+IMITATED = "fp16"
+
 
 def compare_with_fp32(
     model: Model,
@@ -49,7 +52,7 @@ def compare_with_fp32(
         If the model has no network for it.
     """
     request = network_request(model, tuple(model.manifest.taps))
-    name = REFERENCE if precision == "fp16" else select(request, backend, precision, report=report).backend
+    name = REFERENCE if precision == IMITATED else select(request, backend, precision, report=report).backend
     reference = BACKENDS[REFERENCE].compile(request)
     try:
         candidate = BACKENDS[name].compile(request.at(precision))

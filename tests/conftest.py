@@ -26,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pc_engine.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.graph import cut_graph
 from pc_engine.machine import adds_bytes_exactly
 from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, NetworkInput, Tap
 from pc_engine.manifest_file import write_manifest
@@ -293,6 +294,28 @@ def _write_matlab_5(path: Path, entries: Sequence[Mapping[str, Any]], *, compres
         for field, value in entry.items():
             array[0, column][field] = value if isinstance(value, str) else np.atleast_2d(np.asarray(value, np.float64))
     scipy.io.savemat(path, {"imgIdx": array}, do_compression=compressed)
+
+
+@pytest.fixture(scope="session")
+def prepared_network():
+    """A prepared graph of hand-made nodes from ``x`` [N, 3, H, W], or ``image`` if it takes uint8."""
+
+    def build(nodes, weights, taps, *, shape=(4, 4), mean=(0.0, 0.0, 0.0), dtype="float32", opset=17):
+        name, kind, dims = ("x", TensorProto.FLOAT, ["N", 3, *shape])
+        if dtype == "uint8":
+            name, kind, dims = ("image", TensorProto.UINT8, ["N", *shape, 3])
+        graph = helper.make_graph(
+            nodes,
+            "made",
+            [helper.make_tensor_value_info(name, kind, dims)],
+            [helper.make_tensor_value_info(tap, TensorProto.FLOAT, None) for tap in taps],
+            [numpy_helper.from_array(np.asarray(array), key) for key, array in weights.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        pixels = NetworkInput(name, *shape, layout="NHWC" if dtype == "uint8" else "NCHW", dtype=dtype, mean=mean)
+        return cut_graph(model, "made", pixels, {tap: tap for tap in taps})
+
+    return build
 
 
 @pytest.fixture(scope="session")

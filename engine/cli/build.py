@@ -19,14 +19,14 @@ from pc_engine.cli.target import target_of
 from pc_engine.device_choice import choose_device
 from pc_engine.engine import find_mode, network_request
 from pc_engine.errors import UsageError
-from pc_engine.fidelity import compare_with_fp32
+from pc_engine.fidelity import IMITATED, compare_with_fp32
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import QUANTISED_FILES, Fidelity, Manifest
 from pc_engine.model import Model, load_model, write_model
 from pc_engine.modes import MODES, Mode
 from pc_engine.selection import Selection, open_backbone, refusal, require_precision, select
 
-_CALIBRATED = ("int8", "bf16", "fp16")
+_CALIBRATED = ("int8", "bf16", IMITATED)
 
 
 def build(
@@ -66,8 +66,11 @@ def build(
     asked = [find_mode(mode)] if mode else None
     if calibrate is not None and precision not in _CALIBRATED:
         raise UsageError(f"--calibrate goes with --precision {', '.join(_CALIBRATED)}; got '{precision}'.")
-    if calibrate is not None and precision == "fp16" and place == "cpu" and backend not in ("auto", REFERENCE):
-        raise UsageError(f"At fp16 {REFERENCE} compares, as a GPU computes: leave --backend out, not '{backend}'.")
+    imitated = calibrate is not None and precision == IMITATED
+    if imitated and place == "cpu" and backend not in ("auto", REFERENCE):
+        raise UsageError(
+            f"At {IMITATED} {REFERENCE} compares, as a GPU computes: leave --backend out, not '{backend}'."
+        )
     if calibrate is not None and images < MIN_IMAGES:
         raise UsageError(f"--images is {images}, expected at least {MIN_IMAGES}.")
     if calibrate is None and out is not None:
@@ -85,7 +88,7 @@ def build(
             workers=workers or usable_cores(),
             compare_only=precision not in QUANTISED_FILES,
         )
-        if precision != "fp16":
+        if not imitated:
             require_precision(precision, backend)
         loaded = _calibrate(loaded, target, precision, photos, backend, quiet=as_json)
         if not as_json:
@@ -93,8 +96,8 @@ def build(
     # A model with nothing fitted yet can still be measured; c2p reads the fewest outputs.
     built = []
     modes = modes or [MODES["c2p"]]
-    if calibrate is not None and precision == "fp16" and place == "cpu":
-        remark(as_json)("No network was compiled: fp16 is for a GPU, which computes like this and much faster.")
+    if imitated and place == "cpu":
+        remark(as_json)(f"No network was compiled: {IMITATED} is for a GPU, which computes like this and much faster.")
         modes = []
     for item in modes:
         request = network_request(loaded, item.taps(loaded.manifest), batch_size=batch_size, device=place)

@@ -70,8 +70,7 @@ def heat_name(manifest: Manifest, settings: P2CSettings) -> str | None:
     They are named by the sha256 of the dictionary, or "evidence", the taps that they are weighed with, and the settings
     that make them where these are not the usual ones.
     """
-    source = signature_source(manifest)
-    name = source if source == EVIDENCE else manifest.files.get(SIGNATURES_FILE)
+    name = EVIDENCE if settings.signature == EVIDENCE else manifest.files.get(SIGNATURES_FILE)
     values = {key: getattr(settings, key) for key in _HEAT_SETTINGS}
     unusual = [f"{key}={value:g}" for key, value in values.items() if value != getattr(P2CSettings, key)]
     return name and " ".join((name, *settings.heat.split(), *unusual))
@@ -98,7 +97,8 @@ def p2c_defaults(manifest: Manifest, cluster: str | None = None) -> dict[str, An
     if evidence and (weighed_with or by_peaks):
         defaults["mean_factor"] = 0.0
     if weighed_with and by_peaks:
-        (cutoff, prominence), min_distance = (1.4, 0.1) if class_side >= _FINE_GRID else (1.2, 0.05), 3.0
+        cutoff, prominence = (1.4, 0.1) if class_side >= _FINE_GRID else (1.2, 0.05)
+        min_distance = 3.0
         # Clamped softly a cluster reaches further, so that its box is trimmed more.
         defaults |= {"softness": 0.05, "min_density": 0.4, "prominence": prominence, "trim": 0.6}
     elif evidence:

@@ -4,15 +4,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from pc_engine.candidates import TOLERANCE, probe_images, tap_difference
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import BackendError
-from pc_engine.graph import cut_graph, open_graph
+from pc_engine.graph import open_graph
 from pc_engine.graph_half import cast_to_half
 from pc_engine.half_rounding import round_like_half
-from pc_engine.manifest import NetworkInput
 from pc_engine.manifest_file import read_manifest
 
 RNG = np.random.default_rng(7)
@@ -30,18 +29,7 @@ NODES = [
 ]
 
 
-def network(weights=WEIGHTS, taps=("maps", "pooled"), nodes=NODES):
-    """A prepared graph of two layers with weights for 4 x 4 pixels of bytes."""
-    graph = helper.make_graph(
-        nodes,
-        "made",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 4, 4])],
-        [helper.make_tensor_value_info(tap, TensorProto.FLOAT, None) for tap in taps],
-        [numpy_helper.from_array(np.asarray(array), key) for key, array in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    pixels = NetworkInput("x", 4, 4, layout="NCHW", dtype="float32")
-    return cut_graph(model, "made", pixels, {tap: tap for tap in taps})
+TAPS = ("maps", "pooled")
 
 
 def half(values):
@@ -58,8 +46,8 @@ def by_hand(images):
 
 
 @pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
-def test_what_a_runtime_gives_is_rounded_after_each_operation(level):
-    model = network()
+def test_what_a_runtime_gives_is_rounded_after_each_operation(prepared_network, level):
+    model = prepared_network(NODES, WEIGHTS, TAPS)
     round_like_half(model)
     onnx.checker.check_model(model, full_check=True)
     options = onnxruntime.SessionOptions()
@@ -91,7 +79,7 @@ def test_it_is_as_far_from_fp32_as_half_precision_itself(run_graph):
         assert tap_difference({name: rounded[name]}, {name: cast[name]}) < 2 * far
 
 
-def test_casts_to_other_types_stay(run_graph):
+def test_casts_to_other_types_stay(prepared_network, run_graph):
     """As in a network that was stored in float16 and masks by a comparison of its own."""
     nodes = [
         helper.make_node("Cast", ["x"], ["x16"], to=TensorProto.FLOAT16),
@@ -103,15 +91,15 @@ def test_casts_to_other_types_stay(run_graph):
         helper.make_node("Where", ["mask", "whole16", "b"], ["c"]),
         helper.make_node("Cast", ["c"], ["maps"], to=TensorProto.FLOAT),
     ]
-    model = network({"w": np.float16(WEIGHTS["first"] / 8)}, ("maps",), nodes)
+    model = prepared_network(nodes, {"w": np.float16(WEIGHTS["first"] / 8)}, ("maps",))
     round_like_half(model)
     maps = run_graph(model, RNG.integers(0, 256, (2, 4, 4, 3), np.uint8))["maps"]
     assert maps.any()
     np.testing.assert_array_equal(maps, np.trunc(maps))
 
 
-def test_nothing_is_stored_or_computed_in_float16():
-    model = network()
+def test_nothing_is_stored_or_computed_in_float16(prepared_network):
+    model = prepared_network(NODES, WEIGHTS, TAPS)
     round_like_half(model)
     assert all(tensor.data_type != TensorProto.FLOAT16 for tensor in model.graph.initializer)
     inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
@@ -121,6 +109,6 @@ def test_nothing_is_stored_or_computed_in_float16():
         assert node.op_type == "Cast" or halves.isdisjoint((*node.input, *node.output))
 
 
-def test_a_weight_that_is_too_large_for_half_precision_is_refused():
+def test_a_weight_that_is_too_large_for_half_precision_is_refused(prepared_network):
     with pytest.raises(BackendError):
-        round_like_half(network({**WEIGHTS, "second": WEIGHTS["second"] * np.float32(1e6)}))
+        round_like_half(prepared_network(NODES, {**WEIGHTS, "second": WEIGHTS["second"] * np.float32(1e6)}, TAPS))
