@@ -23,9 +23,9 @@ from pc_engine.cuml_clustering import require_cuml
 from pc_engine.decoding import DEFAULT_DECODING, Decoders, Decoding
 from pc_engine.device_choice import choose_device
 from pc_engine.errors import DeviceMemoryError, UsageError
-from pc_engine.host_outcome import on_host
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
+from pc_engine.mode_run import ModeRun
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, check_clustering, settings_for
 from pc_engine.pipeline import BatchLimit, StageClock, TapBatch, map_batches
@@ -168,7 +168,9 @@ class Engine:
             mode=self.mode.name,
             report=report,
         )
-        self._limit = BatchLimit(self.batch_size, report)
+        self._mode_run = ModeRun(self.mode, self.model, self.settings, self.batch_size, report)
+        self._limit = BatchLimit(self.batch_size, self._go_on_smaller)
+        self._report = report
         on_device = self._owns_network and self.device != "cpu"
         self.decoders = Decoders(decoding, self.workers, self.device if on_device else None, report)
 
@@ -286,8 +288,7 @@ class Engine:
         if batch.taps is not None:
             # What overflows is found by its result, image by image.
             with self.clock.measure("mode"), np.errstate(over="ignore", invalid="ignore"):
-                outcome = self.mode.evaluate(batch.taps, self.model.parts, self.settings)
-                answer = on_host(outcome, batch.finite)
+                answer = self._mode_run.answer(batch.taps, batch.finite)
             with self.clock.measure("rows"):
                 rows = dict(zip(batch.rows, batch_rows(batch, answer, self.model, self.mode.name), strict=True))
         return [
@@ -295,10 +296,15 @@ class Engine:
             for i, entry in enumerate(batch.entries)
         ]
 
+    def _go_on_smaller(self, sentence: str) -> None:
+        self._mode_run.close()  # no batch is a whole one any more
+        self._report(sentence)
+
     def close(self) -> None:
         """Free the network, if it is the engine's own. The engine cannot run afterwards, and what runs yet ends."""
         if self._guard.close():
             self.decoders.close()
+            self._mode_run.close()
             if self._owns_network:
                 self.network.close()
 

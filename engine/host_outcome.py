@@ -60,13 +60,23 @@ class HostOutcome:
         ]
 
 
-def on_host(outcome: Outcome, finite: Array) -> HostOutcome:
-    """Bring what was computed to the host: the one copy of a batch that comes back from a device."""
-    count, pointers, flags, *rest = copy_to_host(
+def outcome_arrays(outcome: Outcome, finite: Array) -> tuple[Array | None, ...]:
+    """Return all arrays of N images that `host_outcome` takes, from wherever they were computed."""
+    return (
         *(outcome.count, outcome.pointers, finite, outcome.count_scores, outcome.class_id, outcome.class_score),
         outcome.pointer_class,
     )
+
+
+def host_outcome(kind: str, arrays: Sequence[np.ndarray | None]) -> HostOutcome:
+    """Return the outcome of these `outcome_arrays`, which are on the host by now."""
+    count, pointers, flags, *rest = arrays
     assert count is not None
     assert pointers is not None
     assert flags is not None
-    return HostOutcome(count, outcome.kind, pointers, flags, *rest)
+    return HostOutcome(count, kind, pointers, flags, *rest)
+
+
+def on_host(outcome: Outcome, finite: Array) -> HostOutcome:
+    """Bring what was computed to the host: the one copy of a batch that comes back from a device."""
+    return host_outcome(outcome.kind, copy_to_host(*outcome_arrays(outcome, finite)))

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends.cuda import ImageBuffer, cuda_errors, free_unused_memory, on_device
+from pc_engine.backends.recorded_work import REFUSALS, record
 from pc_engine.errors import BackendError, first_line
 from pc_engine.kernels.array_module import Array
 
@@ -166,11 +167,10 @@ class Lanes:
         What the error held on to, such as the memory of that run, is free then.
         """
         try:
-            self._graph = self._capture()
+            self._graph, self._taps = record(self._stream, lambda: self._program.execute(self._images, self._stream))
             self._graph.launch(self._stream)
             self._stream.synchronize()
-        # A library says in ways of its own that it cannot be captured, and CuPy by a MemoryError that memory is short.
-        except (BackendError, RuntimeError, MemoryError) as error:
+        except REFUSALS as error:
             self._graph, self._taps = None, {}
             return first_line(error)
         return ""
@@ -180,17 +180,6 @@ class Lanes:
         taps = self._program.execute(self._images, self._stream)
         self._stream.synchronize()
         self._kinds = {name: (tap.shape[1:], tap.dtype) for name, tap in taps.items()}
-
-    def _capture(self) -> Any:
-        self._stream.begin_capture()
-        try:
-            self._taps = self._program.execute(self._images, self._stream)
-        except (BackendError, RuntimeError, MemoryError):
-            # Ended in any case, so that the thread can use CUDA again; that it failed is known.
-            with contextlib.suppress(self._cupy.cuda.runtime.CUDARuntimeError):
-                self._stream.end_capture()
-            raise
-        return self._stream.end_capture()
 
 
 class _Lane:

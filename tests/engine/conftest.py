@@ -199,6 +199,22 @@ class _Kernel:
     max_dynamic_shared_size_bytes = 48 << 10
 
 
+class PretendedRecording:
+    """Work that is done again where a GPU would repeat it: there is nothing to record on the host.
+
+    `backends/test_recorded_work.py` has what is recorded.
+    """
+
+    def __init__(self, work: Callable[[Any], Any], inputs: Any) -> None:
+        self.work = work
+        work(inputs)
+
+    def __call__(self, inputs: Any) -> Any:
+        return self.work(inputs)
+
+    def close(self) -> None: ...
+
+
 @pytest.fixture
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
     """A machine with one GPU and CuPy."""
@@ -224,6 +240,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
     monkeypatch.setattr(host.HostArray, "__array_ufunc__", _strict_ufunc(host), raising=False)
     monkeypatch.setitem(sys.modules, "cupy", _make_cupy(gpu, host))
     monkeypatch.setattr("pc_engine.device_choice.driver_found", lambda: True)
+    monkeypatch.setattr("pc_engine.mode_run.RecordedWork", PretendedRecording)
     return gpu
 
 

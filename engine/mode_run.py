@@ -1,0 +1,147 @@
+"""A mode in a run: what it says of each batch, on the host.
+
+On a GPU a mode is some fifty to a hundred short kernels. Started one by one they would keep Python busy for longer than
+the GPU, so that for whole batches they are recorded as a CUDA graph, which starts them all at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+import numpy as np
+
+from pc_engine.backbone import Taps
+from pc_engine.backends.recorded_work import REFUSALS, RecordedWork
+from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
+from pc_engine.device_arrays import pack, unpack
+from pc_engine.errors import first_line
+from pc_engine.host_outcome import HostOutcome, host_outcome, on_host, outcome_arrays
+from pc_engine.kernels.array_module import Array, get_array_module
+from pc_engine.model import Model
+from pc_engine.modes import Mode, Outcome, Settings
+
+# Name of the flags among what a recorded mode is given; no tap has a space in its name.
+_FINITE = "finite images"
+
+
+class ModeRun:
+    """A mode of a model, on batches of taps.
+
+    Parameters
+    ----------
+    mode, model, settings
+        What is run.
+    batch_size
+        Images in a whole batch: others are few, and are not recorded.
+    report
+        Called with a sentence where a GPU does not let the mode be recorded: then its kernels are started one by one,
+        with the same results.
+    """
+
+    def __init__(
+        self, mode: Mode, model: Model, settings: Settings, batch_size: int, report: Callable[[str], None]
+    ) -> None:
+        self._mode, self._parts, self._settings = mode, model.parts, settings
+        self._taps = mode.taps(model.manifest)
+        self._batch_size, self._report = batch_size, report
+        # cuML waits for the GPU.
+        self._records = settings.p2c.cluster != CUML_DBSCAN
+        # Each is used by one batch at a time.
+        self._idle: SimpleQueue[RecordedMode] = SimpleQueue()
+        self._recording = threading.Lock()
+
+    def answer(self, taps: Taps, finite: Array) -> HostOutcome:
+        """Return what the mode says of a batch.
+
+        Parameters
+        ----------
+        taps
+            Those that the mode reads; others are ignored.
+        finite
+            (N,) bool, on the device of the taps: which images have finite ones.
+        """
+        recorded = self._recorded(taps, finite)
+        if recorded is None:
+            return on_host(self._evaluate(taps), finite)
+        try:
+            return recorded.answer(taps, finite)
+        finally:
+            if self._records:
+                self._idle.put(recorded)
+
+    def close(self) -> None:
+        """Free what was recorded, and record nothing any more: what follows is answered without."""
+        self._records = False
+        with suppress(Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+    def _evaluate(self, taps: Taps) -> Outcome:
+        return self._mode.evaluate(taps, self._parts, self._settings)
+
+    def _recorded(self, taps: Taps, finite: Array) -> RecordedMode | None:
+        """Return the mode recorded for a batch, which nobody else uses; None where it is not to be recorded."""
+        if get_array_module(finite) is np or len(finite) != self._batch_size or not self._records:
+            return None
+        with suppress(Empty):
+            return self._idle.get_nowait()
+        with self._recording:
+            if not self._records:
+                return None
+            try:
+                return RecordedMode(self._evaluate, {name: taps[name] for name in self._taps}, finite)
+            except REFUSALS as error:
+                self.close()
+                reason = first_line(error)
+        self._report(f"No CUDA graph could be recorded of mode {self._mode.name}, so that it takes longer ({reason}).")
+        return None
+
+
+class RecordedMode:
+    """A mode, recorded for batches of one size on the current GPU.
+
+    Parameters
+    ----------
+    evaluate
+        What is recorded; see `pc_engine.backends.recorded_work.RecordedWork`.
+    taps, finite
+        A batch; see `ModeRun.answer`.
+
+    Raises
+    ------
+    BackendError, RuntimeError, MemoryError
+        If it cannot be recorded.
+    """
+
+    def __init__(self, evaluate: Callable[[Taps], Outcome], taps: Taps, finite: Array) -> None:
+        self._names = tuple(taps)
+
+        def packed(inputs: Mapping[str, Array]) -> Array:
+            outcome = evaluate({name: inputs[name] for name in self._names})
+            self._kind, self._arrays = outcome.kind, outcome_arrays(outcome, inputs[_FINITE])
+            return pack(self._crossing())
+
+        self._work = RecordedWork(packed, self._inputs(taps, finite))
+
+    def queue(self, taps: Taps, finite: Array) -> Array:
+        """Queue it for a batch on the current stream; return what crosses to the host, until the next batch's."""
+        return self._work(self._inputs(taps, finite))
+
+    def answer(self, taps: Taps, finite: Array) -> HostOutcome:
+        """Return what it says of a batch; see `ModeRun.answer`."""
+        arrived = iter(unpack(self.queue(taps, finite).get(), self._crossing()))
+        return host_outcome(self._kind, [None if array is None else next(arrived) for array in self._arrays])
+
+    def close(self) -> None:
+        """Free its memory; no batch is under way."""
+        self._arrays = ()
+        self._work.close()
+
+    def _inputs(self, taps: Taps, finite: Array) -> dict[str, Array]:
+        return {**{name: taps[name] for name in self._names}, _FINITE: finite}
+
+    def _crossing(self) -> list[Array]:
+        return [array for array in self._arrays if array is not None]

@@ -1,0 +1,196 @@
+"""A mode on batches of a GPU: recorded for whole ones, and the same answers in any way."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pc_engine import Model, load_model
+from pc_engine.devices import gpu_reason
+from pc_engine.host_outcome import HostOutcome
+from pc_engine.kernels import dbscan
+from pc_engine.mode_run import ModeRun
+from pc_engine.modes import MODES, settings_for
+from pc_engine.pipeline import _mend as finite_images_of
+
+BATCH = 4
+JOBS = [(name, cluster) for name, mode in MODES.items() for cluster in mode.clusterings or (None,)]
+JOBS = [job for job in JOBS if job[1] != "cuml-dbscan"]
+
+
+def some_taps(model: Model, n: int, seed: int) -> dict[str, np.ndarray]:
+    """Taps of ``n`` images, the first of which has objects that are plain to see; one image's are not finite."""
+    rng = np.random.default_rng(seed)
+    taps = {
+        name: np.maximum(rng.standard_normal((n, *tap.shape), np.float32), 0)
+        for name, tap in model.manifest.taps.items()
+    }
+    for tap in taps.values():
+        if tap.ndim == 4:
+            tap[0] *= 0.01
+            tap[0, :, 1 + seed % 3 :: 4, 2::4] += 5
+    taps["logits"][n // 2, 0] = np.nan
+    return taps
+
+
+def a_run(model: Model, mode: str, cluster: str | None, said: Callable[[str], Any] = lambda _: None) -> ModeRun:
+    return ModeRun(MODES[mode], model, settings_for(model.manifest, cluster=cluster), BATCH, said)
+
+
+def assert_same(found: HostOutcome, expected: HostOutcome) -> None:
+    assert found.kind == expected.kind
+    for name, value in vars(expected).items():
+        if isinstance(value, np.ndarray):
+            array = getattr(found, name)
+            np.testing.assert_array_equal(array, value, err_msg=name)
+            assert array.dtype == value.dtype
+        else:
+            assert getattr(found, name) == value
+
+
+class Recording:
+    """Counts what is recorded, and refuses if it is told to."""
+
+    made: list[Recording]
+    refusal: Exception | None = None
+
+    def __init__(self, work: Callable[[Any], Any], inputs: Any) -> None:
+        if Recording.refusal is not None:
+            raise Recording.refusal
+        self.work, self.runs, self.open = work, 0, True
+        self.shapes = {name: array.shape for name, array in inputs.items()}
+        work(inputs)
+        Recording.made.append(self)
+
+    def __call__(self, inputs: Any) -> Any:
+        assert self.open
+        assert {name: array.shape for name, array in inputs.items()} == self.shapes
+        self.runs += 1
+        return self.work(inputs)
+
+    def close(self) -> None:
+        self.open = False
+
+
+@pytest.fixture
+def recordings(pretended_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
+    Recording.made, Recording.refusal = [], None
+    monkeypatch.setattr("pc_engine.mode_run.RecordedWork", Recording)
+    return Recording.made
+
+
+def on_device(taps: dict[str, np.ndarray]) -> tuple[dict[str, Any], Any]:
+    import cupy
+
+    placed = {name: cupy.asarray(tap.copy()) for name, tap in taps.items()}
+    return placed, finite_images_of(placed)
+
+
+@pytest.mark.parametrize(("mode", "cluster"), JOBS)
+def test_whole_batches_are_recorded_and_others_are_not(
+    mode: str, cluster: str | None, tiny_directory: Path, recordings: list[Recording]
+) -> None:
+    model = load_model(tiny_directory)
+    run, plain = (a_run(model, mode, cluster) for _ in range(2))
+    plain.close()
+    for n, runs in ((BATCH, 1), (BATCH, 2), (BATCH - 1, 2), (1, 2), (BATCH, 3)):
+        taps = some_taps(model, n, seed=n + runs)
+        assert_same(run.answer(*on_device(taps)), plain.answer(*on_device(taps)))
+        assert [recording.runs for recording in recordings] == [runs]
+    assert set(recordings[0].shapes) == {*MODES[mode].taps(model.manifest), "finite images"}
+
+
+def test_nothing_is_recorded_on_the_cpu(tiny_directory: Path, recordings: list[Recording]) -> None:
+    model = load_model(tiny_directory)
+    taps = some_taps(model, BATCH, 0)
+    a_run(model, "c2p", None).answer(taps, finite_images_of(taps))
+    assert not recordings
+
+
+def test_nothing_is_recorded_where_cuml_waits_for_the_gpu(
+    tiny_directory: Path, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The function of that name hides the module.
+    monkeypatch.setattr(sys.modules["pc_engine.modes.p2c"], "cuml_dbscan", dbscan)
+    model = load_model(tiny_directory)
+    taps = some_taps(model, BATCH, 0)
+    a_run(model, "p2c", "cuml-dbscan").answer(*on_device(taps))
+    assert not recordings
+
+
+def test_batches_at_once_have_a_recording_each(tiny_directory: Path, recordings: list[Recording]) -> None:
+    model = load_model(tiny_directory)
+    run = a_run(model, "c2p", None)
+    batch = on_device(some_taps(model, BATCH, 0))
+    first = run._recorded(*batch)
+    assert first is not None
+    run.answer(*batch)
+    assert [recording.runs for recording in recordings] == [0, 1]
+    run.answer(*batch)
+    assert [recording.runs for recording in recordings] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "refusal", [RuntimeError("cudaErrorStreamCaptureUnsupported\nmore"), MemoryError("it is full")]
+)
+def test_what_a_gpu_refuses_to_record_is_started_kernel_by_kernel(
+    refusal: Exception, tiny_directory: Path, recordings: list[Recording]
+) -> None:
+    Recording.refusal = refusal
+    model = load_model(tiny_directory)
+    said: list[str] = []
+    run = a_run(model, "combined", None, said.append)
+    plain = a_run(model, "combined", None)
+    plain.close()
+    for seed in range(2):
+        taps = some_taps(model, BATCH, seed)
+        assert_same(run.answer(*on_device(taps)), plain.answer(*on_device(taps)))
+    reason = str(refusal).partition("\n")[0]
+    assert said == [f"No CUDA graph could be recorded of mode combined, so that it takes longer ({reason})."]
+
+
+def test_a_closed_run_frees_what_it_recorded_and_still_answers(
+    tiny_directory: Path, recordings: list[Recording]
+) -> None:
+    model = load_model(tiny_directory)
+    run = a_run(model, "p2c", "dbscan")
+    taps = some_taps(model, BATCH, 0)
+    before = run.answer(*on_device(taps))
+    run.close()
+    assert not recordings[0].open
+    assert_same(run.answer(*on_device(taps)), before)
+    assert len(recordings) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("mode", "cluster"), JOBS)
+@pytest.mark.parametrize("heat", ["", "conv_last", "conv_last conv_prev"])
+def test_on_a_gpu_a_recording_says_what_its_kernels_say(
+    mode: str, cluster: str | None, heat: str, tiny_directory: Path
+) -> None:
+    """Of other batches than the one it was recorded on, so that nothing of that one may have stayed in it."""
+    if importlib.util.find_spec("cupy") is None or gpu_reason():
+        pytest.skip("there is no GPU with CuPy")
+    import cupy
+
+    model = load_model(tiny_directory)
+    manifest = replace(model.manifest, settings={"p2c.heat": heat, "c2p.heat": heat or "conv_last"})
+    model = replace(model, manifest=manifest)
+    said: list[str] = []
+    run, plain = (a_run(model, mode, cluster, said.append) for _ in range(2))
+    plain.close()
+    with cupy.cuda.Stream(non_blocking=True):
+        for seed in range(4):
+            taps = some_taps(model, BATCH, seed)
+            # What the pools freed meanwhile must not be what the graph works in.
+            others = [cupy.full(1 << 18, np.nan) for _ in range(8)]
+            assert_same(run.answer(*on_device(taps)), plain.answer(*on_device(taps)))
+            del others
+    assert not said
