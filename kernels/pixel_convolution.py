@@ -76,7 +76,7 @@ def pixel_convolution(
     fits = fits and weights.shape[3] == PIXEL and bias.shape == weights.shape[:1]
     fits = fits and weights.dtype.name == bias.dtype.name == "float16" and math.isfinite(constant)
     windows = Windows(images.shape[1:3], weights.shape[1:3], stride, pads) if fits else None
-    if windows is None or min(*windows.window, *stride) < 1 or min(pads) < 0 or min(windows.count) < 1:
+    if windows is None or min(*windows.size, *windows.window, *stride) < 1 or min(pads) < 0 or min(windows.count) < 1:
         raise ValueError(
             f"pixel_convolution needs uint8 images (N, H, W, {PIXEL - 1}), float16 weights (filters, rows, columns, "
             f"{PIXEL}) whose windows fit into them, a bias (filters,) and a finite constant, and got {images.dtype} "

@@ -93,6 +93,7 @@ def test_tiles_of_the_usual_sizes_are_whole_rows():
         {"images": np.zeros((1, 4, 4, 3), np.float32)},
         {"images": np.zeros((1, 4, 4, 4), np.uint8)},
         {"images": np.zeros((4, 4, 3), np.uint8)},
+        {"images": np.zeros((1, 0, 4, 3), np.uint8), "pads": (9, 0, 0, 0)},
         {"weights": np.zeros((8, 3, 3, 3), np.float16)},
         {"weights": np.zeros((8, 3, 3, 4), np.float32)},
         {"weights": np.zeros((8, 5, 3, 4), np.float16)},
