@@ -19,6 +19,7 @@ constexpr int FILTERS = 64;  // that it applies to them; beyond, another block d
 constexpr int MATRICES = FILTERS / 16;
 constexpr int ROOM = 1536;  // pixels that a block keeps
 constexpr int READ_AT_ONCE = 6;  // rows of these
+constexpr int BLOCKS_AT_ONCE = 4;  // on a multiprocessor, at least: some write while others read
 
 // Four values of a pixel, or of a filter at a place of its window, as fragments have them.
 struct alignas(8) FourHalves {
@@ -177,7 +178,7 @@ __device__ void pixel_convolution(
                         kept.pairs[m] = limit_halves(two, lower, upper);
                     }
                     if (filter < filters && column + place < sizes.out_width) {
-                        *reinterpret_cast<EightHalves*>(out + static_cast<size_t>(place) * filters + filter) = kept;
+                        *reinterpret_cast<EightHalves*>(out + (place * filters + filter)) = kept;
                     }
                 }
             }
@@ -186,7 +187,7 @@ __device__ void pixel_convolution(
 }
 
 #define PIXEL_CONVOLUTION(name, steps)                                                                            \
-    extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
+    extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS_AT_ONCE) name(                               \
         const unsigned char* images, const half_bits* weights, const half_bits* bias, WINDOWS, int filters,       \
         int tile_rows, int tile_columns, int pitch, half_bits constant, half_bits least, half_bits greatest,      \
         half_bits* result                                                                                         \

@@ -28,7 +28,7 @@
 
 #define __global__
 #define __device__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __shared__ static
 #define DYNAMIC_SHARED(name) double* name = cuda_on_host::dynamic_shared
 #define __syncthreads() cuda_on_host::wait_for_block(__LINE__)
