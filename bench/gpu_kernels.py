@@ -37,6 +37,7 @@ from pc_engine.kernels import (
     merge_clusters,
     normalise_heatmap,
     pixel_columns,
+    pixel_convolution,
     resize_maps,
     select_maps,
     selected_heatmap,
@@ -50,6 +51,8 @@ from pc_engine.kernels.array_module import Array, to_host
 BATCH = 512
 _CHANNELS, _GRID, _FC = 512, 14, 4096
 _LAST, _PREV = 20, 50
+# Filters of VGG's first layer.
+_FIRST = 64
 # Images that results are compared on: NumPy takes its time.
 _CHECKED = 64
 _VARIANCE_FLOOR = 0.35**2
@@ -236,6 +239,17 @@ def _channels_last_cases(rng: np.random.Generator, batch: int) -> Iterator[Devic
         {"images": pixels},
         lambda x: (pixel_columns(x["images"], 1.0, window=3, pads=(1, 1), channels=16),),
     )
+    first = (rng.standard_normal((_FIRST, 3, 3, 4), np.float32) / 256).astype(np.float16)
+    yield DeviceCase(
+        f"pixel_convolution (3 x 3, {_FIRST} filters)",
+        {"images": pixels, "filters": first, "bias": np.ascontiguousarray(first[:, 1, 1, 3])},
+        lambda x: (_convolved_pixels(x["images"], x["filters"], x["bias"]),),
+        1e-3,
+    )
+
+
+def _convolved_pixels(images: Array, filters: Array, bias: Array) -> Array:
+    return pixel_convolution(images, filters, bias, 1.0, pads=(1, 1, 1, 1), bounds=(0, np.inf))
 
 
 def _depthwise(maps: Array, filters: Array) -> Array:

@@ -18,6 +18,7 @@ from pc_engine.kernels.mean_heatmap import mean_heatmap
 from pc_engine.kernels.merge_clusters import MergedClusters, merge_clusters
 from pc_engine.kernels.normalise import l2_normalise, normalise_heatmap
 from pc_engine.kernels.pixel_columns import pixel_columns
+from pc_engine.kernels.pixel_convolution import pixel_convolution
 from pc_engine.kernels.resize_maps import resize_maps
 from pc_engine.kernels.select_maps import select_maps
 from pc_engine.kernels.selected_heatmap import selected_heatmap
@@ -47,6 +48,7 @@ __all__ = [
     "merge_clusters",
     "normalise_heatmap",
     "pixel_columns",
+    "pixel_convolution",
     "resize_maps",
     "select_maps",
     "selected_heatmap",

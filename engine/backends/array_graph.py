@@ -3,8 +3,7 @@
 Between the operators the images of a batch lie with their channels last, as matrix units want them: a tensor that ONNX
 writes as (N, C, H, W) is a view of an array (N, H, W, C). Three things are done otherwise than the graph says, with the
 same products and sums: a ReLU or ReLU6 goes with the convolution or matrix product before it, a matrix product is a
-convolution of a single cell, and the first convolution reads its pixels as `pc_engine.kernels.pixel_columns` gathers
-them.
+convolution of a single cell, and the first convolution of a network in float16 reads the pixels as they come.
 """
 
 from __future__ import annotations
@@ -33,12 +32,8 @@ from pc_engine.backends.array_nodes import (
 )
 from pc_engine.backends.array_operators import OPERATORS, Step
 from pc_engine.graph_names import reads
-from pc_engine.kernels import pixel_columns
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.pixel_columns import PIXEL
-
-# Channels that the first convolution's pixels are filled up to a multiple of.
-_ALIGNED = 8
 
 
 class ArrayGraph:
@@ -153,10 +148,8 @@ class _Parser:
         pixels = self._pixels(node, layer) if node.op_type == "Conv" else None
         flat = node.op_type != "Conv"
         if pixels is not None:
-            layer, gather = pixels
-            self.steps.append(
-                _Named(name, (IMAGE,), lambda t, convolve: channels_first(convolve(name, gather(t[IMAGE]))))
-            )
+            layer = pixels
+            self.steps.append(_Named(name, (IMAGE,), lambda t, convolve: channels_first(convolve(name, t[IMAGE]))))
         else:
             self.steps.append(
                 _Named(name, (source,), lambda t, convolve: _through(t[source], lambda x: convolve(name, x), flat=flat))
@@ -215,8 +208,8 @@ class _Parser:
             return np.zeros(len(weights), weights.dtype)
         return np.ascontiguousarray(np.broadcast_to(self.constant(node, 2).ravel(), len(weights)))
 
-    def _pixels(self, node: onnx.NodeProto, layer: Layer) -> tuple[Layer, Callable[[Array], Array]] | None:
-        """Return the first convolution as one of gathered pixels, and what gathers them; None for another convolution.
+    def _pixels(self, node: onnx.NodeProto, layer: Layer) -> Layer | None:
+        """Return the first convolution as one that reads the images; None for another convolution.
 
         It is one if nothing but Cast, Transpose and a channel of one value lies between the pixels and it.
         """
@@ -233,30 +226,13 @@ class _Parser:
             elif before.op_type != "Cast" and not puts_channels_first(before):
                 return None
             name = before.input[0]
-        channels, columns = layer.weights.shape[3], convolution.window[1]
-        half = layer.weights.dtype == np.float16
+        channels, half = layer.weights.shape[3], layer.weights.dtype == np.float16
         if channels != 3 + extra or convolution.groups != 1 or convolution.dilation != (1, 1) or not half:
             return None
-        top, left, bottom, right = convolution.pads
-        room = -(-PIXEL * columns // _ALIGNED) * _ALIGNED
-        weights = np.zeros((convolution.filters, convolution.window[0], 1, room), np.float16)
-        for column in range(columns):
-            weights[:, :, 0, PIXEL * column : PIXEL * column + channels] = layer.weights[:, :, column]
-        count, height, _, _ = convolution.images
-        gathered = replace(
-            convolution,
-            images=(count, height, convolution.result[2], room),
-            window=(convolution.window[0], 1),
-            stride=(convolution.stride[0], 1),
-            pads=(top, 0, bottom, 0),
-        )
-
-        def gather(images: Array) -> Array:
-            return pixel_columns(
-                images, constant, window=columns, stride=convolution.stride[1], pads=(left, right), channels=room
-            )
-
-        return replace(layer, convolution=gathered, weights=weights), gather
+        read = replace(convolution, images=(*convolution.images[:3], PIXEL))
+        weights = np.zeros(read.weights, np.float16)
+        weights[..., :channels] = layer.weights
+        return replace(layer, convolution=read, weights=weights, constant=constant)
 
     def _added_channel(self, node: onnx.NodeProto) -> float:
         """Return the value of the one channel that a Pad adds behind the others, NaN if it does anything else."""

@@ -54,6 +54,11 @@ class Convolution:
         return self.images[3] == self.filters == self.groups > 1 and self.dilation == (1, 1)
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """What its results are limited to."""
+        return (0.0, self.ceiling) if self.relu else (-math.inf, math.inf)
+
+    @property
     def result(self) -> tuple[int, int, int, int]:
         """(N, height, width, filters) of what it gives."""
         (n, height, width, _), (top, left, bottom, right) = self.images, self.pads
@@ -68,12 +73,17 @@ class Convolution:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A convolution with its weights, of the shape that it says, and its bias (filters,)."""
+    """A convolution with its weights, of the shape that it says, and its bias (filters,).
+
+    ``constant`` tells a layer of float16 that reads the images themselves, uint8 (N, H, W, 3): it is the fourth value
+    of all their pixels, and the convolution one of four channels.
+    """
 
     convolution: Convolution
     weights: np.ndarray
     bias: np.ndarray
+    constant: float | None = None
 
 
-#: Runs the layer of a name on an array (N, H, W, C) and returns one of the same type.
+#: Runs the layer of a name on an array (N, H, W, C) and returns one of its weights' type.
 Convolve = Callable[[str, Array], Array]

@@ -1,7 +1,8 @@
 """cuDNN on an NVIDIA GPU, at fp16: for the cards that TensorRT-RTX does not know, from wheels that install as they are.
 
-Convolutions and matrix products are cuDNN's, each with its bias and ReLU in one kernel (`cudnn_plans`); what is left of
-a network is a few kernels of this project and of CuPy's (`array_graph`). A batch is one CUDA graph.
+Convolutions and matrix products are cuDNN's, each with its bias and ReLU in one kernel (`cudnn_plans`), the first one
+where no kernel of this project is faster (`pixel_layers`); what is left of a network is a few kernels of this project
+and of CuPy's (`array_graph`). A batch is one CUDA graph.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +23,7 @@ from pc_engine.backends.array_layers import Convolution, Layer
 from pc_engine.backends.cuda import cuda_errors, describe_gpu, device_index, on_device
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plans, load_cudnn
 from pc_engine.backends.lanes import PARALLEL, Lanes
+from pc_engine.backends.pixel_layers import OWN, choose_way, convolve_columns, convolve_pixels, with_columns_gathered
 from pc_engine.backends.recorded_memory import RecordedMemory
 from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError
@@ -71,7 +72,9 @@ class CudnnBackbone:
         index = device_index(request.device)
         cudnn = load_cudnn()
         with cuda_errors("loading the network"), on_device(index):
-            weights = {name: _placed((_as_read(layer), layer.bias)) for name, layer in graph.layers.items()}
+            weights = {
+                name: _placed((_as_read(layer, plans.get(name)), layer.bias)) for name, layer in graph.layers.items()
+            }
         self._lanes = Lanes(request, index, lambda: _Program(cudnn, graph, plans, weights))
         self.remarks = self._lanes.remarks
 
@@ -153,6 +156,9 @@ def _choose_plans(cudnn: ModuleType, graph: ArrayGraph, device: str) -> dict[str
         handle = _open_handle(cudnn, clock.stream)
         try:
             plans = choose_plans(cudnn, handle, _for_cudnn(graph), clock.seconds, known)
+            for first, layer in graph.layers.items():
+                if layer.constant is not None:
+                    plans[first] = choose_way(cudnn, handle, layer, plans[first], clock.seconds, known)
         finally:
             cudnn.destroy_handle(handle)
     if known != kept:
@@ -177,14 +183,9 @@ class _Program:
         self._cudnn, self._graph, self._weights = cudnn, graph, weights
         self._memory = RecordedMemory()
         self._handle = _open_handle(cudnn, cupy.cuda.get_current_stream())
-        layers = _for_cudnn(graph)
-        if layers.keys() - plans.keys():
+        if _for_cudnn(graph).keys() - plans.keys():
             raise BackendError("The saved network lacks plans for some of its layers: delete it.")
-        self._kernels: dict[str, Callable[[Array, Array, Array], Array]] = {
-            name: Kernel(cudnn, self._handle, convolution, plans[name]) for name, convolution in layers.items()
-        }
-        for name in graph.layers.keys() - layers.keys():
-            self._kernels[name] = functools.partial(_convolve_depthwise, graph.layers[name].convolution)
+        self._kernels = {name: self._kernel(layer, plans.get(name)) for name, layer in graph.layers.items()}
 
     def execute(self, images: Array, stream: Any) -> Mapping[str, Array]:
         """See `pc_engine.backends.lanes.Program.execute`."""
@@ -197,6 +198,14 @@ class _Program:
         self._kernels.clear()
         self._cudnn.destroy_handle(self._handle)
         self._memory.close()
+
+    def _kernel(self, layer: Layer, plan: Plan | None) -> Callable[[Array, Array, Array], Array]:
+        if layer.convolution.is_depthwise:
+            return functools.partial(_convolve_depthwise, layer.convolution)
+        if plan == OWN:
+            return functools.partial(convolve_pixels, layer)
+        kernel = Kernel(self._cudnn, self._handle, with_columns_gathered(layer).convolution, plan)
+        return kernel if layer.constant is None else convolve_columns(layer, kernel)
 
     def _convolve(self, name: str, images: Array) -> Array:
         return self._kernels[name](images, *self._weights[name])
@@ -230,25 +239,23 @@ class _Clock:
 
 def _for_cudnn(graph: ArrayGraph) -> dict[str, Convolution]:
     """Return the layers but for those of single maps, which cuDNN is slow at: it has them for training."""
-    return {name: layer.convolution for name, layer in graph.layers.items() if not layer.convolution.is_depthwise}
+    return {
+        name: with_columns_gathered(layer).convolution
+        for name, layer in graph.layers.items()
+        if not layer.convolution.is_depthwise
+    }
 
 
-def _as_read(layer: Layer) -> np.ndarray:
+def _as_read(layer: Layer, plan: Plan | None) -> np.ndarray:
     """Return the weights as the layer's kernel reads them: those of single maps by place, (rows, columns, C)."""
     if not layer.convolution.is_depthwise:
-        return layer.weights
+        return layer.weights if plan == OWN else with_columns_gathered(layer).weights
     return np.ascontiguousarray(layer.weights[..., 0].transpose(1, 2, 0))
 
 
 def _convolve_depthwise(convolution: Convolution, images: Array, weights: Array, bias: Array) -> Array:
-    low = 0.0 if convolution.relu else -math.inf
     return depthwise_convolution(
-        images,
-        weights,
-        bias,
-        stride=convolution.stride,
-        pads=convolution.pads,
-        bounds=(low, convolution.ceiling if convolution.relu else math.inf),
+        images, weights, bias, stride=convolution.stride, pads=convolution.pads, bounds=convolution.bounds
     )
 
 

@@ -3,6 +3,7 @@
 
 #define MAX_THREADS 256
 #include "block.cuh"
+#include "windows.cuh"
 
 struct alignas(16) EightHalves {
     half_bits values[8];
@@ -19,17 +20,6 @@ struct Eight<half_bits> {
 template <>
 struct Eight<float> {
     using type = EightFloats;
-};
-
-// Windows over maps; `top` and `left` cells outside the map come before its first. A block works on one row of the
-// result, so that what is divided is small.
-struct Windows {
-    int height, width, window_height, window_width, stride_height, stride_width, top, left, out_height, out_width;
-
-    __device__ int first_row() const { return static_cast<int>(blockIdx.x % out_height) * stride_height - top; }
-    __device__ int first_column(int column) const { return column * stride_width - left; }
-    __device__ size_t image() const { return static_cast<size_t>(blockIdx.x / out_height) * height * width; }
-    __device__ size_t cell(int column) const { return static_cast<size_t>(blockIdx.x) * out_width + column; }
 };
 
 template <class T>
@@ -206,14 +196,6 @@ __device__ void pixel_columns(
         }
     }
 }
-
-#define WINDOWS                                                                                                   \
-    int height, int width, int window_height, int window_width, int stride_height, int stride_width, int top,     \
-        int left, int out_height, int out_width
-#define SIZES                                                                                                     \
-    {                                                                                                             \
-        height, width, window_height, window_width, stride_height, stride_width, top, left, out_height, out_width \
-    }
 
 #define MAX_POOL(name, T)                                                                                         \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \

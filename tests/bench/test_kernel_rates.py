@@ -20,7 +20,14 @@ def report():
 def test_every_kernel_takes_part(report):
     named = {rate["kernel"].split(" ")[0] for rate in report["kernels"]}
     # Parts of networks there.
-    on_a_gpu = {"depthwise_convolution", "matrix_products", "max_pool", "pixel_columns", "to_planes"}
+    on_a_gpu = {
+        "depthwise_convolution",
+        "matrix_products",
+        "max_pool",
+        "pixel_columns",
+        "pixel_convolution",
+        "to_planes",
+    }
     assert named == set(kernels.__all__) - on_a_gpu - {
         *("ClusterBoxes", "ClusterMoments", "DensityPeaks", "GaussianMixtures", "MergedClusters", "WeightedDbscan"),
         *("get_array_module", "to_host"),

@@ -26,6 +26,9 @@ from pc_engine.model import load_model
 def convolved(layer: Layer, x: np.ndarray) -> np.ndarray:
     """A layer in float32, from its definition."""
     made = layer.convolution
+    if layer.constant is not None:  # it reads the images
+        assert x.dtype == np.uint8
+        x = np.pad(x.astype(np.float16), [(0, 0)] * 3 + [(0, 1)], constant_values=layer.constant)
     assert x.shape == made.images
     assert x.flags.c_contiguous
     assert layer.weights.shape == made.weights
@@ -106,12 +109,13 @@ def test_layers_take_their_relu_and_the_first_its_pixels_along():
     model = build_vgg(spec, random_weights(spec, seed=0, n_classes=10))
     cast_to_half(model)
     layers = ArrayGraph(model, 2).layers
+    assert [layer.constant is None for layer in layers.values()] == [False, *[True] * (len(layers) - 1)]
     assert [name for name, layer in layers.items() if not layer.convolution.relu] == [
         "logits/half",
         *(name for name in layers if name.startswith("evidence")),
     ]
     first = next(iter(layers.values())).convolution
-    assert first == Convolution((2, 32, 32, 16), 8, window=(3, 1), pads=(1, 0, 1, 0), relu=True)
+    assert first == Convolution((2, 32, 32, 4), 8, window=(3, 3), pads=(1, 1, 1, 1), relu=True)
 
 
 def graph_of(*nodes, out=None, weights=None, opset=17):

@@ -18,6 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import CompileRequest
+from pc_engine.backends import pixel_layers
 from pc_engine.backends.array_layers import Convolution
 from pc_engine.backends.cudnn import CudnnBackend
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plan
@@ -28,6 +29,7 @@ from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, DeviceMemoryError
 from pc_engine.export import Cooccurrence
 from pc_engine.export.cooccurrence import append_cooccurrence
+from pc_engine.kernels import pixel_convolution
 from pc_engine.manifest import Manifest, NetworkInput, Tap
 from pc_engine.model import load_model
 from pc_engine.selection import open_backbone
@@ -336,12 +338,22 @@ def test_taps_of_the_pretended_gpu_are_the_references(gpu, lego, expected):
 @pytest.fixture
 def of_single_maps(tmp_path):
     """A request for a network with a convolution of single maps, as in MobileNet."""
+    return network_that_begins_with(tmp_path, filters=3, groups=3)
+
+
+@pytest.fixture
+def of_pixels(tmp_path):
+    """A request for a network whose first convolution has a kernel from pixels on."""
+    return network_that_begins_with(tmp_path, filters=8, groups=1)
+
+
+def network_that_begins_with(tmp_path, *, filters, groups):
     rng = np.random.default_rng(0)
-    stored = {"w": (3, 1, 3, 3), "b": (3,), "mix": (8, 3, 1, 1), "fc": (8, 5)}
+    stored = {"w": (filters, 3 // groups, 3, 3), "b": (filters,), "mix": (8, filters, 1, 1), "fc": (8, 5)}
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["pixels"], ["x"], perm=[0, 3, 1, 2]),
-        helper.make_node("Conv", ["x", "w", "b"], ["sums"], group=3, pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Conv", ["x", "w", "b"], ["sums"], group=groups, pads=[1, 1, 1, 1], strides=[2, 2]),
         helper.make_node("Relu", ["sums"], ["maps"]),
         helper.make_node("Conv", ["maps", "mix"], ["conv_last"]),
         helper.make_node("GlobalAveragePool", ["conv_last"], ["mean"]),
@@ -394,6 +406,31 @@ def test_convolutions_of_single_maps_are_not_left_to_cudnn(gpu, of_single_maps):
     found = on_host(network.infer(images))
     assert sum(gpu.runs.values()) == 2  # one convolution, one product
     assert tap_difference(found, OnnxRuntimeBackend().compile(on_cpu).infer(images)) < TOLERANCE["fp16"] / 2
+
+
+@pytest.mark.parametrize(("seconds", "own"), [(0.5, True), (1.5, False)])
+def test_the_first_layer_is_run_in_the_faster_way(gpu, of_pixels, tmp_path, monkeypatch, seconds, own):
+    calls = []
+
+    def convolve(*arguments, **settings):
+        gpu.clock += seconds
+        calls.append(arguments[0].shape)
+        return pixel_convolution(*arguments, **settings)
+
+    monkeypatch.setattr(pixel_layers, "pixel_convolution", convolve)
+    images = probe_images(12, 12, 3)
+    taps = OnnxRuntimeBackend().compile(replace(of_pixels, device="cpu", precision="fp32")).infer(images)
+    BACKEND.compile(of_pixels, save_to=tmp_path / "saved").close()
+    timed = len(calls)
+    assert timed > 0
+    for network in (BACKEND.compile(of_pixels), BACKEND.load(of_pixels, tmp_path / "saved")):
+        gpu.runs.clear()
+        before = len(calls)
+        assert tap_difference(on_host(network.infer(images)), taps) < TOLERANCE["fp16"] / 2
+        assert calls[before:] == [(3, 12, 12, 3)] * own
+        assert sum(gpu.runs.values()) == 3 - own
+        network.close()
+    assert (len(calls) > timed) is own
 
 
 def test_the_fastest_plan_that_works_is_taken(gpu, small):
@@ -626,6 +663,16 @@ def test_pixels_that_are_scaled_in_the_graph(on_a_gpu, tiny_directory):
     network = BACKEND.compile(replace(request, device="cuda:0", precision="fp16"))
     taps = OnnxRuntimeBackend().compile(request).infer(images)
     assert tap_difference(on_host(network.infer(images)), taps) < TOLERANCE["fp16"]
+
+
+@pytest.mark.gpu
+def test_a_first_layer_from_pixels_on_is_the_references(on_a_gpu, of_pixels):
+    images = probe_images(12, 12, 3)
+    network = BACKEND.compile(of_pixels)
+    assert network.remarks == ()
+    taps = OnnxRuntimeBackend().compile(replace(of_pixels, device="cpu", precision="fp32")).infer(images)
+    assert tap_difference(on_host(network.infer(images)), taps) < TOLERANCE["fp16"] / 2
+    network.close()
 
 
 @pytest.mark.gpu

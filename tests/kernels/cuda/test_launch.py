@@ -18,6 +18,7 @@ from pc_engine.kernels import (
     merge_clusters,
     normalise_heatmap,
     pixel_columns,
+    pixel_convolution,
     resize_maps,
     select_maps,
     selected_heatmap,
@@ -32,6 +33,8 @@ HEAT = np.random.default_rng(0).integers(0, 5, (3, 6, 7)).astype(np.float32)
 MAPS = np.random.default_rng(1).standard_normal((3, 8, 6, 7)).astype(np.float32)
 INDICES = np.random.default_rng(2).integers(0, 8, (3, 4))
 COUNTS = np.array([2, 0, 3])
+PIXELS = np.zeros((1, 2, 2, 3), np.uint8)
+FILTERS = np.zeros((8, 1, 1, 4), np.float16)
 
 
 def operations(where):
@@ -54,7 +57,8 @@ def operations(where):
         "resize_maps_f32": resize_maps(where.put(MAPS), 4, 9),
         "matrix_products_f32": matrix_products(where.put(HEAT), where.put(HEAT.transpose(0, 2, 1))),
         "max_pool_f32": max_pool(where.put(MAPS), (2, 2)),
-        "pixel_columns_f16": pixel_columns(where.put(np.zeros((1, 2, 2, 3), np.uint8)), 1.0, window=1, channels=4),
+        "pixel_columns_f16": pixel_columns(where.put(PIXELS), 1.0, window=1, channels=4),
+        "pixel_convolution_1_f16": pixel_convolution(*map(where.put, (PIXELS, FILTERS, FILTERS[:, 0, 0, 0]))),
         "unit_products_f32": unit_products(where.put(MAPS[0, 0]), where.put(MAPS[0, 1])),
         "to_planes_f32": to_planes(where.put(MAPS)),
         "selected_heatmap_f32": selected_heatmap([(where.put(MAPS), where.put(INDICES))]),
@@ -118,7 +122,7 @@ def test_each_source_is_compiled_once(make_host):
     with host.active():
         operations(host)
         operations(host)
-    assert len(host.cupy.modules) == 11
+    assert len(host.cupy.modules) == 12
     assert {module.options for module in host.cupy.modules} == {COMPILE_OPTIONS}
     assert not any('#include "' in module.code for module in host.cupy.modules)
 

@@ -20,6 +20,7 @@ from pc_engine.kernels import (
     mean_heatmap,
     merge_clusters,
     pixel_columns,
+    pixel_convolution,
     resize_maps,
     selected_heatmap,
     to_planes,
@@ -465,6 +466,80 @@ def test_columns_of_pixels_agree(device, window, stride, pads, channels):
     np.testing.assert_array_equal(found, expected)
 
 
+def pixels_and_filters(size, window, filters, seed=0):
+    """Images, and weights and a bias with which sums are about as large as 1."""
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal((filters, *window, 4)) / 512
+    images = rng.integers(0, 256, (2, *size, 3), np.uint8)
+    return images, weights.astype(np.float16), rng.standard_normal(filters).astype(np.float16)
+
+
+def assert_pixels_are_convolved_alike(device, images, weights, bias, constant=100.0, **settings):
+    found = device(pixel_convolution, images, weights, bias, constant, **settings)
+    expected = pixel_convolution(images, weights, bias, constant, **settings)
+    assert found.dtype == np.float16
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "pads"),
+    [
+        ((9, 21), (3, 3), (1, 1), (1, 1, 1, 1)),
+        ((9, 40), (3, 3), (2, 2), (0, 0, 1, 1)),
+        ((70, 16), (3, 3), (1, 1), (1, 1, 1, 1)),  # tiles below one another
+        ((4, 300), (2, 3), (1, 1), (0, 2, 1, 0)),  # and beside one another
+        ((1, 1), (1, 1), (1, 1), (0, 0, 0, 0)),
+        ((7, 9), (2, 2), (3, 1), (2, 0, 0, 1)),
+        ((3, 2), (3, 4), (1, 1), (4, 5, 6, 7)),  # whole windows outside
+        ((30, 60), (2, 6), (7, 5), (0, 0, 0, 0)),
+    ],
+)
+@pytest.mark.parametrize("filters", [8, 64, 136])
+def test_convolutions_of_pixels_agree(device, size, window, stride, pads, filters):
+    given = pixels_and_filters(size, window, filters)
+    for bounds in ((-np.inf, np.inf), (0.0, 6.0)):
+        assert_pixels_are_convolved_alike(device, *given, stride=stride, pads=pads, bounds=bounds)
+
+
+def test_pixels_are_told_from_what_lies_outside(device):
+    images, weights, bias = np.zeros((1, 5, 40, 3), np.uint8), np.zeros((8, 3, 3, 4), np.float16), np.zeros(8)
+    weights[..., 3] = 1
+    found = device(pixel_convolution, images, weights, bias.astype(np.float16), 0.5, pads=(1, 1, 1, 1))
+    inside = np.pad(np.full((5, 40), 0.5), 1)
+    expected = np.lib.stride_tricks.sliding_window_view(inside, (3, 3)).sum(axis=(2, 3))
+    np.testing.assert_array_equal(found, np.broadcast_to(expected[None, ..., None], found.shape))
+
+
+@pytest.mark.parametrize("filter_", [0, 1, 5, 7, 8, 31, 62])
+def test_each_value_of_a_filter_meets_its_own(device, filter_):
+    images = np.random.default_rng(0).integers(0, 256, (1, 4, 19, 3), np.uint8)
+    weights = np.zeros((64, 3, 3, 4), np.float16)
+    for row, column, part in np.ndindex(3, 3, 4):
+        weights[...] = 0
+        weights[filter_, row, column, part] = 1
+        assert_pixels_are_convolved_alike(device, images, weights, weights[:, 0, 0, 0], pads=(1, 1, 1, 1))
+
+
+def test_filters_that_begin_anywhere_and_values_that_are_no_numbers(device):
+    images, weights, bias = pixels_and_filters((5, 20), (3, 3), 16)
+    weights[3, 1, 1, 1], bias[5], bias[6] = np.inf, np.nan, -np.inf
+    images[0] = np.maximum(images[0], 1)
+    with device.active():
+        room = device.put(np.zeros(weights.size + 1, np.float16))
+        room[1:] = device.put(weights.ravel())
+        placed = room[1:].reshape(weights.shape)
+        found = pixel_convolution(device.put(images[:1]), placed, device.put(bias), 1.0, bounds=(0.0, 6.0))
+    expected = pixel_convolution(images[:1], weights, bias, 1.0, bounds=(0.0, 6.0))
+    np.testing.assert_allclose(found.get(), expected, rtol=1e-3, atol=1e-3)
+    assert np.isnan(expected[..., 5]).all()
+
+
+def test_filters_without_a_kernel_are_applied_all_the_same(device):
+    for window, filters in (((7, 7), 8), ((3, 3), 5)):
+        assert_pixels_are_convolved_alike(device, *pixels_and_filters((12, 13), window, filters), stride=(2, 2))
+
+
 # Moments
 
 
@@ -670,6 +745,13 @@ def test_any_number_of_threads_finds_the_greatest(make_host, scene, threads):
         found = host.put(found)
         selected_heatmap([(host.put(one), host.put(indices)) for one, indices in layers], maxima=found)
     np.testing.assert_array_equal(found.get(), expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 17, 40])
+def test_any_number_of_threads_convolves_pixels(make_host, threads):
+    given = pixels_and_filters((9, 40), (3, 3), 72)
+    one, other = (make_host(threads=n)(pixel_convolution, *given, 1.0, pads=(1, 1, 1, 1)) for n in (threads, 6))
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 17, 40])

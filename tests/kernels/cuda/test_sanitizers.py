@@ -17,6 +17,7 @@ from pc_engine.kernels import (
     mean_heatmap,
     merge_clusters,
     pixel_columns,
+    pixel_convolution,
     resize_maps,
     selected_heatmap,
     to_planes,
@@ -83,6 +84,9 @@ def run_all(host, bumps):
         host(depthwise_convolution, maps_of_four, filters, filters[0, 0], stride=(2, 1), pads=(1, 1, 1, 1))
     images = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
     host(pixel_columns, images, 1.0, window=3, pads=(1, 1), channels=16)
+    for window, filters in (((1, 1), 8), ((2, 3), 16), ((3, 3), 72)):
+        of_pixels = np.ones((filters, *window, 4), np.float16)
+        host(pixel_convolution, images, of_pixels, of_pixels[:, 0, 0, 0], 1.0, stride=(2, 1), pads=(1, 1, 1, 1))
     with host.active():
         maxima = host.put(np.zeros((2, 7), dtype=np.float32))
         selected_heatmap([(host.put(maps), host.put(indices))], maxima=maxima)

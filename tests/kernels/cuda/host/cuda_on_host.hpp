@@ -28,7 +28,7 @@
 
 #define __global__
 #define __device__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __shared__ static
 #define DYNAMIC_SHARED(name) double* name = cuda_on_host::dynamic_shared
 #define __syncthreads() cuda_on_host::wait_for_block(__LINE__)
@@ -52,6 +52,51 @@ inline float half_to_float(unsigned short bits) {
 
 inline unsigned short float_to_half(float value) {
     return std::bit_cast<unsigned short>(static_cast<_Float16>(value));
+}
+
+inline unsigned pack_halves(float first, float second) {
+    return float_to_half(first) | static_cast<unsigned>(float_to_half(second)) << 16;
+}
+
+inline unsigned limit_halves(unsigned both, unsigned least, unsigned greatest) {
+    float limited[2];
+    for (int i = 0; i < 2; ++i) {
+        const auto half = [i](unsigned pair) { return half_to_float(static_cast<unsigned short>(pair >> i * 16)); };
+        const float above = half(both) < half(least) ? half(least) : half(both);
+        limited[i] = above > half(greatest) ? half(greatest) : above;
+    }
+    return pack_halves(limited[0], limited[1]);
+}
+
+// Here a thread stands for a warp of kernels that use matrix units, and holds the fragments of all its lanes.
+constexpr int THREAD_LANES = 32;
+
+inline int lane(int number) { return number; }
+inline int warp() { return static_cast<int>(threadIdx.x); }
+inline int warps() { return static_cast<int>(blockDim.x); }
+
+// What mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 does, with elements where the PTX ISA says: "Matrix fragments
+// for mma.m16n8k16 with floating point type".
+inline void multiply_add(const unsigned (&a)[THREAD_LANES][4], const unsigned (&b)[THREAD_LANES][2], float (&sums)[THREAD_LANES][4]) {
+    const auto element = [](const unsigned* registers, int i) {
+        return half_to_float(static_cast<unsigned short>(registers[i / 2] >> (i % 2 * 16)));
+    };
+    float left[16][16], right[16][8];
+    for (int lane = 0; lane < THREAD_LANES; ++lane) {
+        const int group = lane >> 2, in_group = lane % 4;
+        for (int i = 0; i < 8; ++i) {
+            const int row = i < 2 || (4 <= i && i < 6) ? group : group + 8;
+            const int column = in_group * 2 + (i & 1) + (i < 4 ? 0 : 8);
+            left[row][column] = element(a[lane], i);
+        }
+        for (int i = 0; i < 4; ++i) right[in_group * 2 + (i & 1) + (i < 2 ? 0 : 8)][group] = element(b[lane], i);
+    }
+    for (int lane = 0; lane < THREAD_LANES; ++lane) {
+        for (int i = 0; i < 4; ++i) {
+            const int row = i < 2 ? lane >> 2 : (lane >> 2) + 8, column = lane % 4 * 2 + (i & 1);
+            for (int k = 0; k < 16; ++k) sums[lane][i] += left[row][k] * right[k][column];
+        }
+    }
 }
 
 using std::exp, std::fabs, std::frexp, std::ldexp, std::log, std::rint, std::sqrt;
