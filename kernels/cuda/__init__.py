@@ -28,8 +28,8 @@ from pc_engine.kernels.array_module import Array, get_array_module
 
 FOLDER = Path(__file__).parent
 SOURCES = (
-    *("channels_last", "cluster_extent", "cluster_moments", "dbscan", "density_peaks", "heatmaps", "matrix_products"),
-    *("merge_clusters", "resize_maps", "unit_products", "weighted_gmm"),
+    *("channels_last", "cluster_extent", "cluster_moments", "dbscan", "density_peaks", "finite_images", "heatmaps"),
+    *("matrix_products", "merge_clusters", "resize_maps", "sort_rows", "unit_products", "weighted_gmm"),
 )
 # Without contraction to fused multiply-adds every product is rounded as on a host, whose results are then the same but
 # for the last bits of exp and log.
@@ -39,7 +39,7 @@ STATIC_SHARED_BYTES = 16 << 10
 # Threads of a block at most: MAX_THREADS of the sources. Sums over all maps, and products with few vectors, read
 # much and compute little, so that as many loads as possible should be under way.
 _MOST_THREADS = 256
-_MOST_THREADS_OF = {"mean_heatmap": 1024, "unit_products": 1024, "weighted_heatmap": 1024}
+_MOST_THREADS_OF = {"mean_heatmap": 1024, "top_weights": 1024, "unit_products": 1024, "weighted_heatmap": 1024}
 _WARP = 32
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
