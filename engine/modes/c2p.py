@@ -14,7 +14,7 @@ from pc_engine.kernels import weighted_gmm
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.limits import FACTOR, LENGTH, check_limits
-from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
+from pc_engine.modes.outcome import Outcome, by_score, mark_bad, split_bad_heat
 from pc_engine.modes.salience import MEAN_FACTOR, SALIENT_SETTING, Salience, heat_taps, salient_heatmap
 
 _USUAL_HEAT = "conv_last"
@@ -121,6 +121,5 @@ def mixture_pointers(heat: Array, count: Array, settings: C2PSettings, most: int
     centre = (mixtures.means + 0.5) / size  # cell centres lie at integers, the picture's edge half a cell outside
     radius = xp.sqrt(mixtures.variances) / size
     score = xp.where(xp.isnan(mixtures.means[..., 0]), xp.nan, mixtures.mixing)
-    return xp.where(bad, -1, mixtures.n_components_), by_score(
-        xp.concatenate([centre, radius, score[..., None]], axis=-1)
-    )
+    pointers = by_score(xp.concatenate([centre, radius, score[..., None]], axis=-1))
+    return mark_bad(bad, -1, mixtures.n_components_), pointers

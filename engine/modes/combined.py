@@ -26,7 +26,7 @@ from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.grid import USUAL_GRID, grid_side
 from pc_engine.modes.limits import LENGTH, check_limits
-from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
+from pc_engine.modes.outcome import Outcome, by_score, mark_bad, split_bad_heat
 from pc_engine.modes.p2c import (
     P2CSettings,
     class_heatmap,
@@ -218,7 +218,7 @@ class SeenClasses:
 def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings) -> SeenClasses:
     """Return what a batch shows of its classes; see `combined` for what is read."""
     # The class only says where to look, so "no object" is an answer to how many, not to what.
-    nothing = predict_class(taps["logits"])[0] == settings.background_class
+    nothing = taps["logits"].argmax(axis=1) == settings.background_class
     class_id, class_score = predict_class(taps["logits"], without=settings.background_class)
     heat = class_heatmap(taps, signatures, class_id, settings)
     salient = weighing_heatmap(taps, settings)
@@ -253,11 +253,12 @@ def _cluster_ellipses(
     pointers = by_score(xp.concatenate([(moments.means + 0.5) / size, radius, score[..., None]], axis=-1))
     short = n_clusters < count
     if xp is np and not short.any():
-        return xp.where(bad, -1, count), pointers
+        return mark_bad(bad, -1, count), pointers
     fitted, others = mixture_pointers(heat, xp.where(short, count, 0), mixture, most)
     room = max(pointers.shape[1], others.shape[1])
     pointers, others = (_with_slots(each, room) for each in (pointers, others))
-    return xp.where(bad, -1, xp.where(short, fitted, count)), xp.where(short[:, None, None], others, pointers)
+    found = mark_bad(bad, -1, xp.where(short, fitted, count))
+    return found, xp.where(short[:, None, None], others, pointers)
 
 
 def _with_slots(pointers: Array, slots: int) -> Array:

@@ -22,7 +22,7 @@ from pc_engine.kernels.density_peaks import LEAST_DENSITY
 from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD
 from pc_engine.modes.classify import predict_class, predict_classes
 from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
-from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
+from pc_engine.modes.outcome import Outcome, by_score, mark_bad, split_bad_heat
 from pc_engine.modes.salience import Salience, salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
 
@@ -180,7 +180,8 @@ def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSetting
     xp = get_array_module(class_id)
     class_heat = class_heatmap(taps, signatures, class_id, settings)
     heat = clustered_heatmap(class_heat, weighing_heatmap(taps, settings), settings)
-    heat = xp.where((class_id == settings.background_class)[:, None, None], 0, heat)
+    if settings.background_class >= 0:
+        heat = xp.where((class_id == settings.background_class)[:, None, None], 0, heat)
     count, pointers = cluster_pointers(heat, settings)
     return Outcome(count=count, kind="box", pointers=pointers, class_id=class_id, class_score=class_score)
 
@@ -312,7 +313,7 @@ def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None
     extents = cluster_boxes(labels, density, n_clusters, trim=settings.trim, slots=slots)
     boxes = extents.boxes / constant(xp, (width, height, width, height), np.float64)
     score = xp.where(xp.isnan(boxes[..., 0]), xp.nan, extents.score)
-    return xp.where(bad, -1, n_clusters), by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
+    return mark_bad(bad, -1, n_clusters), by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
 
 
 def _most_clusters(eps: float, height: int, width: int) -> int:
