@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from pc_engine.device_arrays import constant
 from pc_engine.kernels import sort_rows
 from pc_engine.kernels.array_module import Array, get_array_module
 
@@ -64,3 +65,16 @@ def mark_bad(bad: Array | None, mark: float, values: Array) -> Array:
 def by_score(pointers: Array) -> Array:
     """Return pointers (N, K, 5) with each image's rows by decreasing score, NaN rows last."""
     return sort_rows(pointers, 4)
+
+
+def ellipse_pointers(means: Array, variances: Array, scores: Array, grid: tuple[int, int]) -> Array:
+    """Return pointers (N, K, 5), by decreasing score, of ellipses in cells of a ``grid`` of (height, width).
+
+    Their means (N, K, 2), NaN for none, and variances (N, K, 2) are in (x, y); scores (N, K).
+    """
+    xp = get_array_module(means)
+    height, width = grid
+    size = constant(xp, (width, height, width, height, 1), np.float64)
+    centres = means + 0.5  # cell centres lie at integers, the picture's edge half a cell outside
+    scores = xp.where(xp.isnan(means[..., 0]), xp.nan, scores)
+    return by_score(xp.concatenate([centres, xp.sqrt(variances), scores[..., None]], axis=-1) / size)

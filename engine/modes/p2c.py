@@ -283,37 +283,69 @@ def signature_heatmap(taps: Taps, signatures: SignatureDictionary, class_id: Arr
     return selected_heatmap(layers, settings.mean_factor)
 
 
-def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> tuple[Array, Array]:
-    """Cluster each heatmap (N, H, W); return the counts (N,), -1 where it is refused, and the pointers of `Outcome`.
+@dataclass(frozen=True)
+class HeatClusters:
+    """The clusters of N heatmaps.
+
+    Attributes
+    ----------
+    labels, n_clusters
+        (N, H, W) and (N,), as of `pc_engine.kernels.density_peaks`.
+    density
+        (N, H, W): what a cluster's share is a share of.
+    bad
+        Which heatmaps were refused; see `split_bad_heat`.
+    slots
+        The most clusters that an image can have; None on a host, where they can be looked at.
+    """
+
+    labels: Array
+    n_clusters: Array
+    density: Array
+    bad: Array | None
+    slots: int | None
+
+    @property
+    def count(self) -> Array:
+        """(N,) int64: how many there are, -1 where the heatmap was refused."""
+        return mark_bad(self.bad, -1, self.n_clusters)
+
+
+def heat_clusters(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> HeatClusters:
+    """Cluster each heatmap (N, H, W).
 
     ``n_centres`` (N,), for density peaks only, asks for that many clusters; an entry of -1 leaves the number to the
     image.
     """
     xp = get_array_module(heat)
     heat, bad = split_bad_heat(heat)
-    height, width = heat.shape[1:]
     # A device would have to be waited for to learn how many slots the batch needs; a host need not fill any in vain.
-    slots = None
     if settings.cluster != "density-peaks":
         cluster = cuml_dbscan if settings.cluster == "cuml-dbscan" else dbscan
         found = cluster(_relative_to_mean(heat), eps=settings.eps, min_weight=settings.min_weight)
-        labels, n_clusters, density = found.labels, found.n_clusters, heat
-        slots = None if xp is np else _most_clusters(settings.eps, height, width)
-    else:
-        peaks = density_peaks(
-            heat,
-            cutoff=settings.cutoff,
-            min_density=settings.min_density,
-            min_distance=settings.min_distance,
-            n_centres=n_centres,
-            prominence=settings.prominence or None,
-        )
-        labels, n_clusters, density = peaks.labels, peaks.n_clusters, peaks.density
-        slots = None if xp is np else peaks.centres.shape[1]
-    extents = cluster_boxes(labels, density, n_clusters, trim=settings.trim, slots=slots)
+        slots = None if xp is np else _most_clusters(settings.eps, *heat.shape[1:])
+        return HeatClusters(found.labels, found.n_clusters, heat, bad, slots)
+    peaks = density_peaks(
+        heat,
+        cutoff=settings.cutoff,
+        min_density=settings.min_density,
+        min_distance=settings.min_distance,
+        n_centres=n_centres,
+        prominence=settings.prominence or None,
+    )
+    slots = None if xp is np else peaks.centres.shape[1]
+    return HeatClusters(peaks.labels, peaks.n_clusters, peaks.density, bad, slots)
+
+
+def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> tuple[Array, Array]:
+    """Return how many `heat_clusters` there are, -1 where the heatmap is refused, and the pointers of `Outcome`."""
+    xp = get_array_module(heat)
+    height, width = heat.shape[1:]
+    found = heat_clusters(heat, settings, n_centres)
+    extents = cluster_boxes(found.labels, found.density, found.n_clusters, trim=settings.trim, slots=found.slots)
     boxes = extents.boxes / constant(xp, (width, height, width, height), np.float64)
     score = xp.where(xp.isnan(boxes[..., 0]), xp.nan, extents.score)
-    return mark_bad(bad, -1, n_clusters), by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
+    return found.count, by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
 
 
 def _most_clusters(eps: float, height: int, width: int) -> int:

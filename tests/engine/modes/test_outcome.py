@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.modes.outcome import by_score, mark_bad, split_bad_heat
+from pc_engine.modes.outcome import by_score, ellipse_pointers, mark_bad, split_bad_heat
 
 
 def test_bad_heat_is_taken_out_and_marked() -> None:
@@ -37,3 +37,10 @@ def test_pointers_are_sorted_by_score_and_those_without_one_come_last() -> None:
     pointers[0, :, 0] = range(4)
     pointers[0, :, 4] = [np.nan, 0.25, 0.5, 0.25]
     np.testing.assert_array_equal(by_score(pointers)[0, :, 0], [2, 1, 3, 0])
+
+
+def test_ellipses_are_fractions_of_the_picture_and_none_has_no_score() -> None:
+    means = np.array([[[0.0, 0.0], [np.nan, np.nan], [3.5, 1.0]]])
+    found = ellipse_pointers(means, np.full((1, 3, 2), 4.0), np.array([[0.25, 0.0, 0.5]]), (2, 8))
+    np.testing.assert_array_equal(found[0, :2], [[0.5, 0.75, 0.25, 1, 0.5], [0.0625, 0.25, 0.25, 1, 0.25]])
+    assert np.isnan(found[0, 2, [0, 1, 4]]).all()
