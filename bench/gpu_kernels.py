@@ -39,6 +39,7 @@ from pc_engine.kernels import (
     normalise_heatmap,
     pixel_columns,
     resize_maps,
+    scale_to_peak,
     select_maps,
     selected_heatmap,
     sort_rows,
@@ -187,6 +188,7 @@ def device_cases(batch: int = BATCH, seed: int = 0) -> Iterator[DeviceCase]:
             {"maps": array, "features": features.astype(array.dtype)},
             lambda x: (finite_images([x["maps"], x["features"]]),),
         )
+    yield DeviceCase("scale_to_peak", {"heat": heat}, lambda x: (scale_to_peak(x["heat"]),))
     for most, grid in ((cells // 4, f"{_GRID} x {_GRID}"), (4 * cells, f"{4 * _GRID} x {4 * _GRID}")):
         rows = rng.random((batch, most, 5))
         rows[:, most // 2 :] = np.nan

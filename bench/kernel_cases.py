@@ -42,6 +42,7 @@ from pc_engine.kernels import (
     merge_clusters,
     normalise_heatmap,
     resize_maps,
+    scale_to_peak,
     select_maps,
     selected_heatmap,
     sort_rows,
@@ -204,6 +205,14 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         lambda: finite_images([maps])[:, None],
         lambda i: np.isfinite(maps[i]).reshape(1, -1).all(axis=1),
         (maps,),
+    )
+    yield Case(
+        "scale_to_peak",
+        "combined",
+        "NumPy",
+        lambda: scale_to_peak(signature_heat),
+        lambda i: signature_heat[i] / signature_heat[i].max(),
+        (signature_heat, signature_heat),
     )
     yield Case(
         "sort_rows (pointers)",

@@ -20,6 +20,7 @@ from pc_engine.kernels.merge_clusters import MergedClusters, merge_clusters
 from pc_engine.kernels.normalise import l2_normalise, normalise_heatmap
 from pc_engine.kernels.pixel_columns import pixel_columns
 from pc_engine.kernels.resize_maps import resize_maps
+from pc_engine.kernels.scale_to_peak import scale_to_peak
 from pc_engine.kernels.select_maps import select_maps
 from pc_engine.kernels.selected_heatmap import selected_heatmap
 from pc_engine.kernels.sort_rows import sort_rows
@@ -52,6 +53,7 @@ __all__ = [
     "normalise_heatmap",
     "pixel_columns",
     "resize_maps",
+    "scale_to_peak",
     "select_maps",
     "selected_heatmap",
     "sort_rows",

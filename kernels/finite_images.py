@@ -9,7 +9,7 @@ from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array
 
 # Taps that one launch takes: TAPS of cuda/finite_images.cu.
-_TAPS = 4
+_TAPS = 8
 # Bytes that a thread reads: LOADS of cuda/finite_images.cu, of 16 bytes each.
 _BYTES_OF_THREAD = 128
 # Values of an image in a tap, which the kernels number in 32 bits, together with those of a chunk.
@@ -37,7 +37,7 @@ def finite_images(taps: Sequence[Array]) -> Array:
 
     Notes
     -----
-    Two kernels on a device for up to 4 contiguous taps of one type, float16 or float32: one reads each value once, the
+    Two kernels on a device for up to 8 contiguous taps of one type, float16 or float32: one reads each value once, the
     other clears.
     """
     if len({tap.shape[:1] for tap in taps}) != 1 or not taps[0].ndim:

@@ -19,7 +19,7 @@ from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.device_arrays import constant
 from pc_engine.errors import UsageError
-from pc_engine.kernels import cluster_moments, density_peaks, merge_clusters
+from pc_engine.kernels import cluster_moments, density_peaks, merge_clusters, scale_to_peak
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
@@ -237,8 +237,7 @@ def _cluster_ellipses(
     """
     xp = get_array_module(heat)
     sound, bad = split_bad_heat(heat)
-    peak = sound.max(axis=(1, 2), keepdims=True)
-    sound = sound / xp.where(peak > 0, peak, 1)
+    sound = scale_to_peak(sound)
     height, width = sound.shape[1:]
     reach = pointing.cutoff * grid_side(height, width) / USUAL_GRID
     if pointing.clusters == "merged":

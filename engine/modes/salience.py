@@ -8,7 +8,7 @@ import numpy as np
 
 from pc_engine.backbone import Taps
 from pc_engine.errors import ManifestError
-from pc_engine.kernels import mean_heatmap, resize_maps
+from pc_engine.kernels import mean_heatmap, resize_maps, scale_to_peak
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.outcome import mark_bad, split_bad_heat
@@ -81,8 +81,7 @@ def shared_heatmap(first: Array, *others: Array) -> Array:
     for other in others:
         heat, bad = split_bad_heat(other)
         # Their ratios alone matter, and below 1 the product cannot overflow.
-        peak = heat.max(axis=(1, 2), keepdims=True)
-        shared = resize_maps(heat / xp.where(peak > 0, peak, 1), height, width) * shared
+        shared = resize_maps(scale_to_peak(heat), height, width) * shared
         refused.append(bad)
     shared = xp.where((shared == 0).all(axis=(1, 2), keepdims=True), first, shared)
     for bad in refused:

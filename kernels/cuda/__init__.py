@@ -29,7 +29,8 @@ from pc_engine.kernels.array_module import Array, get_array_module
 FOLDER = Path(__file__).parent
 SOURCES = (
     *("channels_last", "cluster_extent", "cluster_moments", "dbscan", "density_peaks", "finite_images", "heatmaps"),
-    *("matrix_products", "merge_clusters", "resize_maps", "sort_rows", "unit_products", "weighted_gmm"),
+    *("matrix_products", "merge_clusters", "resize_maps", "scale_to_peak", "sort_rows", "unit_products"),
+    "weighted_gmm",
 )
 # Without contraction to fused multiply-adds every product is rounded as on a host, whose results are then the same but
 # for the last bits of exp and log.

@@ -61,7 +61,7 @@ struct Tap {
     }
 };
 
-constexpr int TAPS = 4;
+constexpr int TAPS = 8;
 
 // A block looks at one chunk of one image, which has `chunks` in all its taps together.
 template <class T>
@@ -88,20 +88,23 @@ __device__ void clear_images(const Tap<T> (&taps)[TAPS], const bool* finite) {
     }
 }
 
+#define TAP_PARAMETERS(T)                                                                                         \
+    T *a, T *b, T *c, T *d, T *e, T *f, T *g, T *h, int size_a, int size_b, int size_c, int size_d, int size_e,   \
+        int size_f, int size_g, int size_h
+#define TAP_ARGUMENTS                                                                                             \
+    {{a, size_a}, {b, size_b}, {c, size_c}, {d, size_d}, {e, size_e}, {f, size_f}, {g, size_g}, {h, size_h}}
+
 #define FINITE_IMAGES(name, T)                                                                                    \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
-        T* a, T* b, T* c, T* d, int size_a, int size_b, int size_c, int size_d, int chunks, int chunk,            \
-        bool* finite                                                                                              \
+        TAP_PARAMETERS(T), int chunks, int chunk, bool* finite                                                    \
     ) {                                                                                                           \
-        const Tap<T> taps[TAPS] = {{a, size_a}, {b, size_b}, {c, size_c}, {d, size_d}};                           \
+        const Tap<T> taps[TAPS] = TAP_ARGUMENTS;                                                                  \
         finite_images(taps, chunks, chunk, finite);                                                               \
     }
 
 #define CLEAR_IMAGES(name, T)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
-        T* a, T* b, T* c, T* d, int size_a, int size_b, int size_c, int size_d, const bool* finite                \
-    ) {                                                                                                           \
-        const Tap<T> taps[TAPS] = {{a, size_a}, {b, size_b}, {c, size_c}, {d, size_d}};                           \
+    extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(TAP_PARAMETERS(T), const bool* finite) {       \
+        const Tap<T> taps[TAPS] = TAP_ARGUMENTS;                                                                  \
         clear_images(taps, finite);                                                                               \
     }
 

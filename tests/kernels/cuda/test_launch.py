@@ -20,6 +20,7 @@ from pc_engine.kernels import (
     normalise_heatmap,
     pixel_columns,
     resize_maps,
+    scale_to_peak,
     select_maps,
     selected_heatmap,
     sort_rows,
@@ -58,6 +59,7 @@ def operations(where):
         "top_weights_f32": top_weights(where.put(MAPS), where.put(MAPS[:, :, 0, 0]), 3),
         "finite_images_f32": finite_images(taps),
         "clear_images_f32": taps[0],
+        "scale_to_peak_f32": scale_to_peak(where.put(HEAT)),
         "sort_rows_f32": sort_rows(where.put(HEAT), 2, 4),
         "resize_maps_f32": resize_maps(where.put(MAPS), 4, 9),
         "matrix_products_f32": matrix_products(where.put(HEAT), where.put(HEAT.transpose(0, 2, 1))),
@@ -126,7 +128,7 @@ def test_each_source_is_compiled_once(make_host):
     with host.active():
         operations(host)
         operations(host)
-    assert len(host.cupy.modules) == 13
+    assert len(host.cupy.modules) == 14
     assert {module.options for module in host.cupy.modules} == {COMPILE_OPTIONS}
     assert not any('#include "' in module.code for module in host.cupy.modules)
 
@@ -241,6 +243,7 @@ def test_an_empty_batch_launches_nothing(make_host):
     assert host(mean_heatmap, MAPS[:0]).shape == (0, 6, 7)
     assert host(selected_heatmap, [(MAPS[:0], INDICES[:0])]).shape == (0, 6, 7)
     assert host(finite_images, [MAPS[:0]]).shape == (0,)
+    assert host(scale_to_peak, HEAT[:0]).shape == (0, 6, 7)
     assert host(sort_rows, HEAT[:0], 0).shape == (0, 6, 7)
     assert host(sort_rows, HEAT, 0, 0).shape == (3, 0, 7)
     assert host(top_weights, MAPS[:0], MAPS[:0, :, 0, 0], 1).shape == (0, 8)
@@ -249,7 +252,7 @@ def test_an_empty_batch_launches_nothing(make_host):
 
 def test_taps_go_through_as_few_launches_as_their_types_allow(make_host):
     host = make_host()
-    taps = [MAPS[:, :1], MAPS[:, 0], MAPS[:, 0, 0], MAPS[:, 0, 0, :0], MAPS[:, 0, 0, :1], MAPS[:, 1], COUNTS]
+    taps = [*(MAPS[:, :channels] for channels in range(1, 9)), MAPS[:, 0, 0, :0], MAPS[:, 0, 0], COUNTS]
     taps += [MAPS.astype(np.float16), MAPS.astype(np.float64)]
     with host.active():
         given = [host.put(np.ascontiguousarray(tap)) for tap in taps]
@@ -258,8 +261,8 @@ def test_taps_go_through_as_few_launches_as_their_types_allow(make_host):
         assert finite_images([given[0].transpose(0, 2, 3, 1)[:, :, ::2]]).get().all()
     kernels = [f"{kernel}_{kind}" for kernel in ("finite_images", "clear_images") for kind in ("f16", "f32", "f32")]
     assert [launch.kernel for launch in host.cupy.launches] == kernels
-    # 6 threads read 768 bytes: of 42 cells a map, 8 maps, in chunks.
-    assert [launch.blocks for launch in host.cupy.launches] == [3, 3 * 4, 3, 3, 3, 3]
+    # 6 threads read 768 bytes, four maps and a half of 168 bytes each, or nine of half as many.
+    assert [launch.blocks for launch in host.cupy.launches] == [3, 3 * (4 + 4 * 2), 3, 3, 3, 3]
 
 
 def test_shapes_and_settings_are_refused_on_a_device_too(make_host):

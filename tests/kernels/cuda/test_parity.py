@@ -22,6 +22,7 @@ from pc_engine.kernels import (
     merge_clusters,
     pixel_columns,
     resize_maps,
+    scale_to_peak,
     selected_heatmap,
     sort_rows,
     to_planes,
@@ -559,6 +560,18 @@ def test_merging_of_clusters_whose_weights_overflow_agrees_and_ends(make_host):
             one, other = make_host()(merge_clusters, *arguments, slots=4), merge_clusters(*arguments)
             np.testing.assert_array_equal(one.labels, other.labels)
             assert one.n_clusters == other.n_clusters == wanted
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_heat_scaled_to_its_peak_agrees(device, dtype, grid):
+    heats = np.concatenate([np.minimum(hard_heats(*grid), 1e4), -np.ones((4, *grid))]).astype(dtype)
+    heats[11, -1, -1], heats[12, 0, -1], heats[13, 0, 0] = np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        found, expected = device(scale_to_peak, heats), scale_to_peak(heats)
+    assert found.dtype == dtype
+    # Equal, but where a device takes numbers below the smallest normal one for zero.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=np.finfo(np.float32).tiny)
 
 
 # Tables

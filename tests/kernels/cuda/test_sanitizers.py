@@ -19,6 +19,7 @@ from pc_engine.kernels import (
     merge_clusters,
     pixel_columns,
     resize_maps,
+    scale_to_peak,
     selected_heatmap,
     sort_rows,
     to_planes,
@@ -75,6 +76,7 @@ def run_all(host, bumps):
     host(weighted_heatmap, maps, maps[:, :, 0, 0], np.array([0.5, 1.0]))
     host(top_weights, maps, maps[:, :, 0, 0], 4)
     host(resize_maps, maps, 9, 5)
+    host(scale_to_peak, heats)
     host(sort_rows, many_peaks, 3)
     taps = [np.ones((2, 400), np.float32), np.ones((2, 7), np.float32)]
     taps[1][:, 6] = np.nan
