@@ -30,6 +30,7 @@ from pc_engine.kernels import (
     dbscan,
     density_peaks,
     depthwise_convolution,
+    finite_images,
     l2_normalise,
     matrix_products,
     max_pool,
@@ -39,9 +40,12 @@ from pc_engine.kernels import (
     pixel_columns,
     pixel_convolution,
     resize_maps,
+    scale_to_peak,
     select_maps,
     selected_heatmap,
+    sort_rows,
     to_planes,
+    top_weights,
     weighted_gmm,
     weighted_heatmap,
 )
@@ -176,6 +180,22 @@ def device_cases(batch: int = BATCH, seed: int = 0) -> Iterator[DeviceCase]:
             lambda x: (weighted_heatmap(x["maps"], x["weights"], 0.5),),
             1e-4,
         )
+        yield DeviceCase(
+            f"top_weights {name} ({_LAST} maps)",
+            {"maps": array, "weights": evidence},
+            lambda x: (top_weights(x["maps"], x["weights"], _LAST),),
+            1e-6,
+        )
+        yield DeviceCase(
+            f"finite_images {name}",
+            {"maps": array, "features": features.astype(array.dtype)},
+            lambda x: (finite_images([x["maps"], x["features"]]),),
+        )
+    yield DeviceCase("scale_to_peak", {"heat": heat}, lambda x: (scale_to_peak(x["heat"]),))
+    for most, grid in ((cells // 4, f"{_GRID} x {_GRID}"), (4 * cells, f"{4 * _GRID} x {4 * _GRID}")):
+        rows = rng.random((batch, most, 5))
+        rows[:, most // 2 :] = np.nan
+        yield DeviceCase(f"sort_rows (pointers of {grid} cells)", {"rows": rows}, lambda x: (sort_rows(x["rows"], 4),))
     yield DeviceCase(
         f"select_maps ({_PREV} maps)",
         {"maps": maps, "prev": prev},

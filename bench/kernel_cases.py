@@ -36,13 +36,17 @@ from pc_engine.kernels import (
     cluster_moments,
     dbscan,
     density_peaks,
+    finite_images,
     l2_normalise,
     mean_heatmap,
     merge_clusters,
     normalise_heatmap,
     resize_maps,
+    scale_to_peak,
     select_maps,
     selected_heatmap,
+    sort_rows,
+    top_weights,
     unit_products,
     weighted_gmm,
     weighted_heatmap,
@@ -53,6 +57,8 @@ from pc_engine.kernels.density_peaks import DensityPeaks
 INSIDE = "inside selected_heatmap"
 # Sizes of the method (paper 3.1, 4): maps that a signature selects, and the length of fc6 and fc7.
 _SELECTED, _FC = 70, 8192
+# Maps that the evidence selects.
+_TOP = 20
 # Integer heat: scikit-learn's mixture takes no weights, so its sample repeats each cell as often as its heat says.
 _HEAT_LEVELS = 50
 
@@ -118,6 +124,8 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
     slots = int(peaks.n_clusters.max())
     parts = density_peaks(signature_heat, cutoff=CUTOFF, min_density=0, min_distance=0)
     evidence = rng.standard_normal((n, channels), np.float32)
+    top = min(_TOP, channels - 1)
+    pointers = rng.random((n, -(-maps.shape[2] // 2) * -(-maps.shape[3] // 2), 5))
 
     weights = rng.standard_normal((len(DEFAULT_LABELS), features.shape[1]), np.float32)
     yield Case(
@@ -181,6 +189,38 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         lambda i: np.maximum(np.einsum("c,chw->hw", evidence[i], maps[i]), 0),
         (maps, heat, evidence),
         1e-4,
+    )
+    yield Case(
+        f"top_weights ({top} maps)",
+        "p2c without signatures",
+        "NumPy",
+        lambda: top_weights(maps, evidence, top),
+        lambda i: _top_of(maps[i], evidence[i], top),
+        (maps, evidence, evidence),
+    )
+    yield Case(
+        "finite_images",
+        "all",
+        "NumPy",
+        lambda: finite_images([maps])[:, None],
+        lambda i: np.isfinite(maps[i]).reshape(1, -1).all(axis=1),
+        (maps,),
+    )
+    yield Case(
+        "scale_to_peak",
+        "combined",
+        "NumPy",
+        lambda: scale_to_peak(signature_heat),
+        lambda i: signature_heat[i] / signature_heat[i].max(),
+        (signature_heat, signature_heat),
+    )
+    yield Case(
+        "sort_rows (pointers)",
+        "all",
+        "NumPy lexsort",
+        lambda: sort_rows(pointers, 4),
+        lambda i: pointers[i][np.lexsort([-pointers[i, :, 4]])],
+        (pointers, pointers),
     )
     yield Case(
         f"select_maps ({chosen.shape[1]} maps)",
@@ -287,6 +327,15 @@ def _prominent(heat: np.ndarray) -> np.ndarray:
     found = np.zeros(heat.shape)
     found[image, y, x] = 1
     return found
+
+
+def _top_of(maps: np.ndarray, weights: np.ndarray, top: int) -> np.ndarray:
+    """Return the weights (C,) of the maps (C, H, W) that add most, 0 for the others."""
+    added = weights * np.array([one.mean() for one in maps])
+    kept = np.zeros_like(weights)
+    chosen = np.argsort(added)[-top:]
+    kept[chosen] = weights[chosen]
+    return kept
 
 
 def _filled(boxes: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from pc_engine.decode import DecodedImage, decode_bytes
 from pc_engine.decode_device import Decode, DecodedBatch
 from pc_engine.device_work import make_room_on, working_on
 from pc_engine.errors import BackendError, DeviceMemoryError, ImageError
+from pc_engine.kernels import finite_images
 from pc_engine.kernels.array_module import Array, get_array_module, to_host
 from pc_engine.sources import SourceImage, as_source_image
 
@@ -286,7 +287,7 @@ def _run_network(group: tuple[Entry, ...], images: Array | None, backbone: Backb
     rows = tuple(i for i, entry in enumerate(group) if entry.image is not None)
     with clock.measure("network"):
         taps = backbone.infer(images)
-    return TapBatch(group, rows, taps, _mend(taps))
+    return TapBatch(group, rows, taps, finite_images(list(taps.values())))
 
 
 def decode_ahead(
@@ -368,19 +369,3 @@ def _cut(entries: list[Entry], size: int) -> tuple[tuple[Entry, ...], list[Entry
         if readable == size or end == _UNREADABLE_GROUP * size:
             return tuple(entries[:end]), entries[end:]
     return tuple(entries), []
-
-
-def _mend(taps: dict[str, Array]) -> Array:
-    """Return which images have finite taps, and set the others' to zero so that they cannot disturb the batch."""
-    xp = get_array_module(*taps.values())
-    n = len(next(iter(taps.values())))
-    finite = xp.ones(n, bool)
-    for tap in taps.values():
-        # The sum is finite only if every value is, and needs no array of flags the size of the tap.
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite &= xp.isfinite(tap.reshape(n, -1).sum(axis=1, dtype=xp.float64))
-    # A device is not asked whether there are such images, as that would wait for it.
-    if xp is not np or not finite.all():
-        for tap in taps.values():
-            xp.copyto(tap, 0, where=~finite.reshape(n, *[1] * (tap.ndim - 1)))
-    return finite

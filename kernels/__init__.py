@@ -12,6 +12,7 @@ from pc_engine.kernels.cluster_moments import ClusterMoments, cluster_moments
 from pc_engine.kernels.dbscan import WeightedDbscan, dbscan
 from pc_engine.kernels.density_peaks import DensityPeaks, density_peaks
 from pc_engine.kernels.depthwise_convolution import depthwise_convolution
+from pc_engine.kernels.finite_images import finite_images
 from pc_engine.kernels.matrix_products import matrix_products
 from pc_engine.kernels.max_pool import max_pool
 from pc_engine.kernels.mean_heatmap import mean_heatmap
@@ -20,9 +21,12 @@ from pc_engine.kernels.normalise import l2_normalise, normalise_heatmap
 from pc_engine.kernels.pixel_columns import pixel_columns
 from pc_engine.kernels.pixel_convolution import pixel_convolution
 from pc_engine.kernels.resize_maps import resize_maps
+from pc_engine.kernels.scale_to_peak import scale_to_peak
 from pc_engine.kernels.select_maps import select_maps
 from pc_engine.kernels.selected_heatmap import selected_heatmap
+from pc_engine.kernels.sort_rows import sort_rows
 from pc_engine.kernels.to_planes import to_planes
+from pc_engine.kernels.top_weights import top_weights
 from pc_engine.kernels.unit_products import unit_products
 from pc_engine.kernels.weighted_gmm import GaussianMixtures, weighted_gmm
 from pc_engine.kernels.weighted_heatmap import weighted_heatmap
@@ -40,6 +44,7 @@ __all__ = [
     "dbscan",
     "density_peaks",
     "depthwise_convolution",
+    "finite_images",
     "get_array_module",
     "l2_normalise",
     "matrix_products",
@@ -50,10 +55,13 @@ __all__ = [
     "pixel_columns",
     "pixel_convolution",
     "resize_maps",
+    "scale_to_peak",
     "select_maps",
     "selected_heatmap",
+    "sort_rows",
     "to_host",
     "to_planes",
+    "top_weights",
     "unit_products",
     "weighted_gmm",
     "weighted_heatmap",

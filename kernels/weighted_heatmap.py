@@ -6,6 +6,7 @@ from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import device_of, kernel_suffix
 from pc_engine.kernels.mean_heatmap import launch_over_channels
 from pc_engine.kernels.normalise import factor_arguments, normalise_heatmap
+from pc_engine.kernels.top_weights import check_weighted_maps, top_weights
 
 
 def weighted_heatmap(maps: Array, weights: Array, mean_factor: float | Array = 0.0, top: int | None = None) -> Array:
@@ -22,7 +23,7 @@ def weighted_heatmap(maps: Array, weights: Array, mean_factor: float | Array = 0
         (N,) numbers.
     top
         Only the maps that add most, on the mean over their cells, are added up: so many of each image, more where some
-        add the same. None adds all.
+        add the same; see `top_weights`. None adds all.
 
     Returns
     -------
@@ -39,25 +40,17 @@ def weighted_heatmap(maps: Array, weights: Array, mean_factor: float | Array = 0
     On a device the sum is a kernel for maps of float16 and float32: how cuBLAS rounds may depend on the batch.
     """
     xp = get_array_module(maps)
-    if maps.ndim != 4 or maps.dtype.kind != "f" or weights.shape != maps.shape[:2] or weights.dtype.kind != "f":
-        raise ValueError(
-            f"weighted_heatmap needs floating-point maps (N, C, H, W) and a weight for each, and got {maps.dtype} "
-            f"{maps.shape} and {weights.dtype} {weights.shape}."
-        )
+    check_weighted_maps(maps, weights, "weighted_heatmap")
     if top is not None and top < 1:
         raise ValueError(f"weighted_heatmap adds up at least 1 map, and got top={top}.")
     dtype = xp.promote_types(maps.dtype, xp.float32)
     count, channels, height, width = maps.shape
-    planes = maps.reshape(count, channels, height * width)
-    weights = weights.astype(dtype, copy=False)
-    if top is not None and top < channels and planes.size:
-        added = weights * planes.mean(axis=2, dtype=dtype)
-        least = xp.partition(added, channels - top, axis=1)[:, channels - top]
-        # What is not a number is kept, so that the image's heatmap is none either.
-        weights = xp.where(added < least[:, None], 0, weights)
+    # What is not a number keeps its weight, so that the image's heatmap is none either.
+    weights = weights.astype(dtype, copy=False) if top is None else top_weights(maps, weights, top)
     device = device_of(maps)
     if device is not None and maps.size and kernel_suffix([maps]) in ("f16", "f32"):
         given = (xp.ascontiguousarray(weights, dtype=xp.float32),)
         return launch_over_channels(device, "weighted_heatmap", maps, given, factor_arguments(maps, mean_factor))
+    planes = maps.reshape(count, channels, height * width)
     total = (weights[:, None, :] @ planes.astype(dtype, copy=False)).reshape(count, 1, height, width)
     return normalise_heatmap(xp.maximum(total, 0), mean_factor)

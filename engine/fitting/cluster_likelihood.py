@@ -13,7 +13,7 @@ from pc_engine.fitting.aim import SURE_ERRORS, Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.folds import Split
 from pc_engine.kernels.density_peaks import LEAST_DENSITY
-from pc_engine.modes.p2c import P2CSettings, cluster_pointers
+from pc_engine.modes.p2c import P2CSettings, heat_clusters
 
 # Weights of the clusters beside log-probabilities of labels, and beside decision values, which vary less, unless
 # images say otherwise. Both witnesses look at the same maps, so that the second one is worth less than one that knows
@@ -109,7 +109,7 @@ def count_clusters(heat: ClassHeat, peaks: PeakSettings | None) -> np.ndarray:
     """Return the number of clusters of each image, (n,) int64; by the model's own settings for ``peaks`` None."""
     settings = heat.settings if peaks is None else replace(heat.settings, **vars(peaks))
     starts = range(0, len(heat.maps), _BATCH)
-    found = [cluster_pointers(heat.maps[start : start + _BATCH], settings)[0] for start in starts]
+    found = [heat_clusters(heat.maps[start : start + _BATCH], settings).count for start in starts]
     return np.concatenate(found)
 
 

@@ -14,7 +14,7 @@ from pc_engine.kernels import weighted_gmm
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.limits import FACTOR, LENGTH, check_limits
-from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
+from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, split_bad_heat
 from pc_engine.modes.salience import MEAN_FACTOR, SALIENT_SETTING, Salience, heat_taps, salient_heatmap
 
 _USUAL_HEAT = "conv_last"
@@ -107,7 +107,6 @@ def mixture_pointers(heat: Array, count: Array, settings: C2PSettings, most: int
 
     Returns the number fitted (N,), -1 where the heatmap is refused, and the pointers (N, K, 5) of `Outcome`.
     """
-    xp = get_array_module(heat)
     heat, bad = split_bad_heat(heat)
     mixtures = weighted_gmm(
         heat,
@@ -117,10 +116,5 @@ def mixture_pointers(heat: Array, count: Array, settings: C2PSettings, most: int
         variance_floor=settings.min_deviation**2,
         max_components=most,
     )
-    size = constant(xp, heat.shape[:0:-1], np.float64)  # (W, H), as x comes first
-    centre = (mixtures.means + 0.5) / size  # cell centres lie at integers, the picture's edge half a cell outside
-    radius = xp.sqrt(mixtures.variances) / size
-    score = xp.where(xp.isnan(mixtures.means[..., 0]), xp.nan, mixtures.mixing)
-    return xp.where(bad, -1, mixtures.n_components_), by_score(
-        xp.concatenate([centre, radius, score[..., None]], axis=-1)
-    )
+    pointers = ellipse_pointers(mixtures.means, mixtures.variances, mixtures.mixing, heat.shape[1:])
+    return mark_bad(bad, -1, mixtures.n_components_), pointers

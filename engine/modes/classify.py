@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pc_engine.kernels import sort_rows
 from pc_engine.kernels.array_module import Array, get_array_module
 
 
@@ -32,7 +33,8 @@ def predict_class(logits: Array, without: int = -1) -> tuple[Array, Array]:
 def predict_classes(logits: Array, n: int) -> tuple[Array, Array]:
     """Return the ``n`` most probable classes of each image and their softmax probabilities, (N, n) both, best first."""
     xp = get_array_module(logits)
-    ranked = xp.argsort(-logits, axis=1, kind="stable")[:, :n]
     shifted = xp.exp(logits - logits.max(axis=1, keepdims=True))
     share = shifted / shifted.sum(axis=1, keepdims=True)
-    return ranked, xp.take_along_axis(share, ranked, axis=1)
+    class_ids = xp.broadcast_to(xp.arange(logits.shape[1], dtype=xp.float64), logits.shape)
+    ranked = sort_rows(xp.stack([logits, share, class_ids], axis=2), 0, n)  # float64 holds all three exactly
+    return ranked[..., 2].astype(xp.int64), ranked[..., 1].astype(share.dtype)

@@ -19,20 +19,21 @@ from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.device_arrays import constant
 from pc_engine.errors import UsageError
-from pc_engine.kernels import cluster_moments, density_peaks, merge_clusters
+from pc_engine.kernels import cluster_moments, density_peaks, merge_clusters, scale_to_peak
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.grid import USUAL_GRID, grid_side
 from pc_engine.modes.limits import LENGTH, check_limits
-from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
+from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, split_bad_heat
 from pc_engine.modes.p2c import (
     P2CSettings,
     class_heatmap,
     cluster_pointers,
     clustered_heatmap,
     evidence_heatmap,
+    heat_clusters,
     weighing_heatmap,
 )
 from pc_engine.modes.p2c_manifest import p2c_taps
@@ -148,8 +149,8 @@ def combined(
     witness = counter.clusters
     if witness is not None:
         settings = replace(settings, **vars(witness.peaks))
-    clusters, boxes = cluster_pointers(seen.clustered, settings)
-    found = xp.where(seen.nothing, 0, clusters)
+    clusters = heat_clusters(seen.clustered, settings)
+    found = xp.where(seen.nothing, 0, clusters.count)
     scores, beyond = counter.scores_and_counts(taps)
     if witness is not None:
         scores = witness.added_to(scores, found)
@@ -175,7 +176,7 @@ def combined(
         # largest count; there the clustering has a slot for any, and so have all that the counter can say.
         cells = shared.shape[1] * shared.shape[2]
         known = (*map(int, label_counts(counter.labels)), 0 if counter.beyond is None else counter.beyond.most)
-        most = None if xp is np else min(max(boxes.shape[1], *known), cells)
+        most = None if clusters.slots is None else min(max(clusters.slots, *known), cells)
         pointed_at = xp.minimum(count, cells)
         if pointing.pointer == "mixture":
             fitted, pointers = mixture_pointers(shared, pointed_at, mixture, most)
@@ -218,8 +219,9 @@ class SeenClasses:
 def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings) -> SeenClasses:
     """Return what a batch shows of its classes; see `combined` for what is read."""
     # The class only says where to look, so "no object" is an answer to how many, not to what.
-    nothing = predict_class(taps["logits"])[0] == settings.background_class
     class_id, class_score = predict_class(taps["logits"], without=settings.background_class)
+    of_all = class_id if settings.background_class < 0 else taps["logits"].argmax(axis=1)
+    nothing = of_all == settings.background_class
     heat = class_heatmap(taps, signatures, class_id, settings)
     salient = weighing_heatmap(taps, settings)
     clustered = clustered_heatmap(heat, salient, settings)
@@ -235,8 +237,7 @@ def _cluster_ellipses(
     """
     xp = get_array_module(heat)
     sound, bad = split_bad_heat(heat)
-    peak = sound.max(axis=(1, 2), keepdims=True)
-    sound = sound / xp.where(peak > 0, peak, 1)
+    sound = scale_to_peak(sound)
     height, width = sound.shape[1:]
     reach = pointing.cutoff * grid_side(height, width) / USUAL_GRID
     if pointing.clusters == "merged":
@@ -247,17 +248,16 @@ def _cluster_ellipses(
         peaks = density_peaks(sound, cutoff=reach, n_centres=count)
         labels, n_clusters = peaks.labels, peaks.n_clusters
     moments = cluster_moments(labels, sound, n_clusters, slots=most)
-    size = constant(xp, (width, height), np.float64)
-    radius = xp.sqrt(moments.variances + mixture.min_deviation**2) / size
-    score = xp.where(xp.isnan(moments.means[..., 0]), xp.nan, moments.share)
-    pointers = by_score(xp.concatenate([(moments.means + 0.5) / size, radius, score[..., None]], axis=-1))
+    variances = moments.variances + mixture.min_deviation**2
+    pointers = ellipse_pointers(moments.means, variances, moments.share, (height, width))
     short = n_clusters < count
     if xp is np and not short.any():
-        return xp.where(bad, -1, count), pointers
+        return mark_bad(bad, -1, count), pointers
     fitted, others = mixture_pointers(heat, xp.where(short, count, 0), mixture, most)
     room = max(pointers.shape[1], others.shape[1])
     pointers, others = (_with_slots(each, room) for each in (pointers, others))
-    return xp.where(bad, -1, xp.where(short, fitted, count)), xp.where(short[:, None, None], others, pointers)
+    found = mark_bad(bad, -1, xp.where(short, fitted, count))
+    return found, xp.where(short[:, None, None], others, pointers)
 
 
 def _with_slots(pointers: Array, slots: int) -> Array:

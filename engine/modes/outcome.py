@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from pc_engine.device_arrays import constant
+from pc_engine.kernels import sort_rows
 from pc_engine.kernels.array_module import Array, get_array_module
 
 
@@ -41,20 +43,38 @@ class Outcome:
     pointer_class: Array | None = None
 
 
-def split_bad_heat(heat: Array) -> tuple[Array, Array]:
+def split_bad_heat(heat: Array) -> tuple[Array, Array | None]:
     """Return heatmaps (N, H, W) with zeros in the place of those that no kernel takes, and which those are (N,).
 
-    On a device none is: its kernels mark such images by themselves, and asking would wait for it.
+    On a device none is, and None is returned for which: its kernels mark such images by themselves, and asking would
+    wait for it.
     """
-    xp = get_array_module(heat)
-    if xp is not np:
-        return heat, xp.zeros(len(heat), bool)
+    if get_array_module(heat) is not np:
+        return heat, None
     bad = ~((heat >= 0) & (heat < np.inf)).all(axis=(1, 2))  # NaN fails both
     return (np.where(bad[:, None, None], 0, heat) if bad.any() else heat), bad
 
 
+def mark_bad(bad: Array | None, mark: float, values: Array) -> Array:
+    """Return what was found (N, ...) in the heatmaps of `split_bad_heat`, with ``mark`` for those that were bad."""
+    if bad is None:
+        return values
+    return np.where(bad.reshape(-1, *[1] * (values.ndim - 1)), mark, values)
+
+
 def by_score(pointers: Array) -> Array:
     """Return pointers (N, K, 5) with each image's rows by decreasing score, NaN rows last."""
-    xp = get_array_module(pointers)
-    order = xp.argsort(-pointers[..., 4], axis=1, kind="stable")  # NaN sorts last
-    return xp.take_along_axis(pointers, order[..., None], axis=1)
+    return sort_rows(pointers, 4)
+
+
+def ellipse_pointers(means: Array, variances: Array, scores: Array, grid: tuple[int, int]) -> Array:
+    """Return pointers (N, K, 5), by decreasing score, of ellipses in cells of a ``grid`` of (height, width).
+
+    Their means (N, K, 2), NaN for none, and variances (N, K, 2) are in (x, y); scores (N, K).
+    """
+    xp = get_array_module(means)
+    height, width = grid
+    size = constant(xp, (width, height, width, height, 1), np.float64)
+    centres = means + 0.5  # cell centres lie at integers, the picture's edge half a cell outside
+    scores = xp.where(xp.isnan(means[..., 0]), xp.nan, scores)
+    return by_score(xp.concatenate([centres, xp.sqrt(variances), scores[..., None]], axis=-1) / size)

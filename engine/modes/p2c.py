@@ -22,7 +22,7 @@ from pc_engine.kernels.density_peaks import LEAST_DENSITY
 from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD
 from pc_engine.modes.classify import predict_class, predict_classes
 from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
-from pc_engine.modes.outcome import Outcome, by_score, split_bad_heat
+from pc_engine.modes.outcome import Outcome, by_score, mark_bad, split_bad_heat
 from pc_engine.modes.salience import Salience, salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
 
@@ -180,7 +180,8 @@ def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSetting
     xp = get_array_module(class_id)
     class_heat = class_heatmap(taps, signatures, class_id, settings)
     heat = clustered_heatmap(class_heat, weighing_heatmap(taps, settings), settings)
-    heat = xp.where((class_id == settings.background_class)[:, None, None], 0, heat)
+    if settings.background_class >= 0:
+        heat = xp.where((class_id == settings.background_class)[:, None, None], 0, heat)
     count, pointers = cluster_pointers(heat, settings)
     return Outcome(count=count, kind="box", pointers=pointers, class_id=class_id, class_score=class_score)
 
@@ -282,37 +283,69 @@ def signature_heatmap(taps: Taps, signatures: SignatureDictionary, class_id: Arr
     return selected_heatmap(layers, settings.mean_factor)
 
 
-def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> tuple[Array, Array]:
-    """Cluster each heatmap (N, H, W); return the counts (N,), -1 where it is refused, and the pointers of `Outcome`.
+@dataclass(frozen=True)
+class HeatClusters:
+    """The clusters of N heatmaps.
+
+    Attributes
+    ----------
+    labels, n_clusters
+        (N, H, W) and (N,), as of `pc_engine.kernels.density_peaks`.
+    density
+        (N, H, W): what a cluster's share is a share of.
+    bad
+        Which heatmaps were refused; see `split_bad_heat`.
+    slots
+        The most clusters that an image can have; None on a host, where they can be looked at.
+    """
+
+    labels: Array
+    n_clusters: Array
+    density: Array
+    bad: Array | None
+    slots: int | None
+
+    @property
+    def count(self) -> Array:
+        """(N,) int64: how many there are, -1 where the heatmap was refused."""
+        return mark_bad(self.bad, -1, self.n_clusters)
+
+
+def heat_clusters(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> HeatClusters:
+    """Cluster each heatmap (N, H, W).
 
     ``n_centres`` (N,), for density peaks only, asks for that many clusters; an entry of -1 leaves the number to the
     image.
     """
     xp = get_array_module(heat)
     heat, bad = split_bad_heat(heat)
-    height, width = heat.shape[1:]
     # A device would have to be waited for to learn how many slots the batch needs; a host need not fill any in vain.
-    slots = None
     if settings.cluster != "density-peaks":
         cluster = cuml_dbscan if settings.cluster == "cuml-dbscan" else dbscan
         found = cluster(_relative_to_mean(heat), eps=settings.eps, min_weight=settings.min_weight)
-        labels, n_clusters, density = found.labels, found.n_clusters, heat
-        slots = None if xp is np else _most_clusters(settings.eps, height, width)
-    else:
-        peaks = density_peaks(
-            heat,
-            cutoff=settings.cutoff,
-            min_density=settings.min_density,
-            min_distance=settings.min_distance,
-            n_centres=n_centres,
-            prominence=settings.prominence or None,
-        )
-        labels, n_clusters, density = peaks.labels, peaks.n_clusters, peaks.density
-        slots = None if xp is np else peaks.centres.shape[1]
-    extents = cluster_boxes(labels, density, n_clusters, trim=settings.trim, slots=slots)
+        slots = None if xp is np else _most_clusters(settings.eps, *heat.shape[1:])
+        return HeatClusters(found.labels, found.n_clusters, heat, bad, slots)
+    peaks = density_peaks(
+        heat,
+        cutoff=settings.cutoff,
+        min_density=settings.min_density,
+        min_distance=settings.min_distance,
+        n_centres=n_centres,
+        prominence=settings.prominence or None,
+    )
+    slots = None if xp is np else peaks.centres.shape[1]
+    return HeatClusters(peaks.labels, peaks.n_clusters, peaks.density, bad, slots)
+
+
+def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> tuple[Array, Array]:
+    """Return how many `heat_clusters` there are, -1 where the heatmap is refused, and the pointers of `Outcome`."""
+    xp = get_array_module(heat)
+    height, width = heat.shape[1:]
+    found = heat_clusters(heat, settings, n_centres)
+    extents = cluster_boxes(found.labels, found.density, found.n_clusters, trim=settings.trim, slots=found.slots)
     boxes = extents.boxes / constant(xp, (width, height, width, height), np.float64)
     score = xp.where(xp.isnan(boxes[..., 0]), xp.nan, extents.score)
-    return xp.where(bad, -1, n_clusters), by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
+    return found.count, by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
 
 
 def _most_clusters(eps: float, height: int, width: int) -> int:

@@ -8,10 +8,10 @@ import numpy as np
 
 from pc_engine.backbone import Taps
 from pc_engine.errors import ManifestError
-from pc_engine.kernels import mean_heatmap, resize_maps
+from pc_engine.kernels import mean_heatmap, resize_maps, scale_to_peak
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
-from pc_engine.modes.outcome import split_bad_heat
+from pc_engine.modes.outcome import mark_bad, split_bad_heat
 
 #: The settings that name the taps whose heat is what is salient: to c2p and combined, and to p2c, which weighs that of
 #: the class with it.
@@ -77,11 +77,13 @@ def shared_heatmap(first: Array, *others: Array) -> Array:
     height, width = np.max([heat.shape[1:] for heat in (first, *others)], axis=0).tolist()
     first, bad = split_bad_heat(first)
     shared = first = resize_maps(first, height, width)
+    refused = [bad]
     for other in others:
-        heat, unsound = split_bad_heat(other)
+        heat, bad = split_bad_heat(other)
         # Their ratios alone matter, and below 1 the product cannot overflow.
-        peak = heat.max(axis=(1, 2), keepdims=True)
-        shared = resize_maps(heat / xp.where(peak > 0, peak, 1), height, width) * shared
-        bad = bad | unsound
+        shared = resize_maps(scale_to_peak(heat), height, width) * shared
+        refused.append(bad)
     shared = xp.where((shared == 0).all(axis=(1, 2), keepdims=True), first, shared)
-    return xp.where(bad[:, None, None], xp.nan, shared)
+    for bad in refused:
+        shared = mark_bad(bad, np.nan, shared)
+    return shared

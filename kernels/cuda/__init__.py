@@ -28,8 +28,9 @@ from pc_engine.kernels.array_module import Array, get_array_module
 
 FOLDER = Path(__file__).parent
 SOURCES = (
-    *("channels_last", "cluster_extent", "cluster_moments", "dbscan", "density_peaks", "heatmaps", "matrix_products"),
-    *("merge_clusters", "pixel_convolution", "resize_maps", "unit_products", "weighted_gmm"),
+    *("channels_last", "cluster_extent", "cluster_moments", "dbscan", "density_peaks", "finite_images", "heatmaps"),
+    *("matrix_products", "merge_clusters", "pixel_convolution", "resize_maps", "scale_to_peak", "sort_rows"),
+    *("unit_products", "weighted_gmm"),
 )
 # Without contraction to fused multiply-adds every product is rounded as on a host, whose results are then the same but
 # for the last bits of exp and log.
@@ -40,7 +41,10 @@ STATIC_SHARED_BYTES = 16 << 10
 # much and compute little, so that as many loads as possible should be under way. Of small blocks some compute while
 # others read what they begin with.
 _MOST_THREADS = 256
-_MOST_THREADS_OF = {"mean_heatmap": 1024, "pixel_convolution": 128, "unit_products": 1024, "weighted_heatmap": 1024}
+_MOST_THREADS_OF = {
+    **dict.fromkeys(("mean_heatmap", "top_weights", "unit_products", "weighted_heatmap"), 1024),
+    "pixel_convolution": 128,
+}
 _WARP = 32
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)

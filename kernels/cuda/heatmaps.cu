@@ -184,14 +184,19 @@ __device__ inline void sum_channels(
     }
 }
 
+// Wide loads need each map to begin at a multiple of their size.
+template <class T>
+__device__ inline bool has_quads(const T* maps, int cells) {
+    return cells % 4 == 0 && reinterpret_cast<size_t>(maps) % sizeof(typename Quad<T>::type) == 0;
+}
+
 // Sums of the teams over this block's image, of_team[teams][cells], for `total` to add up.
 template <class T, class Summed>
 __device__ inline void sum_in_teams(
     const T* maps, const Summed& summed, int channels, int cells, int teams, float* of_team
 ) {
     const T* image = maps + static_cast<size_t>(blockIdx.x) * channels * cells;
-    // Wide loads need each map to begin at a multiple of their size.
-    if (cells % 4 == 0 && reinterpret_cast<size_t>(maps) % sizeof(typename Quad<T>::type) == 0) {
+    if (has_quads(maps, cells)) {
         sum_channels<T, typename Quad<T>::type, 4>(image, summed, channels, cells, teams, of_team);
     } else {
         sum_channels<T, T, 1>(image, summed, channels, cells, teams, of_team);
@@ -262,6 +267,60 @@ __device__ void weighted_heatmap(
     }
 }
 
+// Threads that share a map whose mean is taken; their number alone decides the order of its sum.
+constexpr int PARTS = 8;
+
+// Sums of `width` adjacent cells at a time over every PARTS-th of them: parts[channels][PARTS].
+template <class T, class Load, int width>
+__device__ inline void sum_parts(const T* image, int channels, int cells, float* parts) {
+    const int columns = cells / width;
+    for (int item = threadIdx.x; item < channels * PARTS; item += blockDim.x) {
+        const T* map = image + static_cast<size_t>(item / PARTS) * cells;
+        float sum = 0;
+#pragma unroll 4
+        for (int column = item % PARTS; column < columns; column += PARTS) {
+            const Load load = reinterpret_cast<const Load*>(map)[column];
+            for (int i = 0; i < width; ++i) sum += to_float(reinterpret_cast<const T*>(&load)[i]);
+        }
+        parts[item] = sum;
+    }
+}
+
+// kernels/top_weights.py. State: floats parts[channels][PARTS], padded to doubles, of which the first of each map becomes
+// what the map adds.
+template <class T>
+__device__ void top_weights(
+    double* arena, const T* maps, const float* weights, int channels, int cells, int top, float* kept
+) {
+    float* parts = reinterpret_cast<float*>(arena);
+    const T* image = maps + static_cast<size_t>(blockIdx.x) * channels * cells;
+    if (has_quads(maps, cells)) {
+        sum_parts<T, typename Quad<T>::type, 4>(image, channels, cells, parts);
+    } else {
+        sum_parts<T, T, 1>(image, channels, cells, parts);
+    }
+    __syncthreads();
+    const float* weight = weights + static_cast<size_t>(blockIdx.x) * channels;
+    int unknown = 0;
+    for (int channel = threadIdx.x; channel < channels; channel += blockDim.x) {
+        float* added = parts + channel * PARTS;  // no one else reads these parts
+        float sum = 0;
+        for (int part = 0; part < PARTS; ++part) sum += added[part];
+        *added = weight[channel] * (sum / cells);
+        unknown += *added != *added;
+    }
+    // What is not a number is above all numbers, and where it is the least of those kept, no number is below.
+    const int above_all = static_cast<int>(block_sum(unknown));
+    for (int channel = threadIdx.x; channel < channels; channel += blockDim.x) {
+        const float own = parts[channel * PARTS];
+        int above = above_all;
+#pragma unroll 8
+        for (int other = 0; other < channels; ++other) above += parts[other * PARTS] > own;
+        const bool below_least = above_all < top && above >= top;
+        kept[static_cast<size_t>(blockIdx.x) * channels + channel] = below_least ? 0 : weight[channel];
+    }
+}
+
 #define CHANNEL_MAX(name, T)                                                                                      \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const T* maps, long long count, int cells, float* greatest                                                \
@@ -299,6 +358,14 @@ __device__ void weighted_heatmap(
         weighted_heatmap(arena, maps, weights, channels, cells, teams, mean_factor, mean_factors, heat);          \
     }
 
+#define TOP_WEIGHTS(name, T)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
+        const T* maps, const float* weights, int channels, int cells, int top, float* kept STATE_PARAMETERS       \
+    ) {                                                                                                           \
+        BLOCK_STATE(arena);                                                                                       \
+        top_weights(arena, maps, weights, channels, cells, top, kept);                                            \
+    }
+
 CHANNEL_MAX(channel_max_f16, half_bits)
 CHANNEL_MAX(channel_max_f32, float)
 SELECTED_HEATMAP(selected_heatmap_f16, half_bits)
@@ -307,3 +374,5 @@ MEAN_HEATMAP(mean_heatmap_f16, half_bits)
 MEAN_HEATMAP(mean_heatmap_f32, float)
 WEIGHTED_HEATMAP(weighted_heatmap_f16, half_bits)
 WEIGHTED_HEATMAP(weighted_heatmap_f32, float)
+TOP_WEIGHTS(top_weights_f16, half_bits)
+TOP_WEIGHTS(top_weights_f32, float)

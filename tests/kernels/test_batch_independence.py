@@ -17,6 +17,9 @@ from pc_engine.kernels import (
     merge_clusters,
     normalise_heatmap,
     resize_maps,
+    scale_to_peak,
+    sort_rows,
+    top_weights,
     weighted_gmm,
     weighted_heatmap,
 )
@@ -76,9 +79,12 @@ def test_clustering_of_a_batch_is_that_of_each_image(operation, data):
         lambda maps: resize_maps(maps, 9, 5),
         lambda maps: weighted_heatmap(maps, maps[:, :, 0, 0], 0.5),
         lambda maps: weighted_heatmap(maps.astype(np.float16), maps[:, :, 0, 0], top=2),
+        lambda maps: top_weights(maps, maps[:, :, 0, 0], 2),
+        lambda maps: scale_to_peak(maps[:, 0]),
+        lambda maps: sort_rows(maps[:, 0], 0),
         lambda maps: matrix_products(maps[:, 0], maps[:, 0].transpose(0, 2, 1)),
     ],
-    ids=["l2", "heat", "resize", "weighted", "weighted top", "products"],
+    ids=["l2", "heat", "resize", "weighted", "weighted top", "top", "peak", "rows", "products"],
 )
 @given(data=st.data())
 @settings(deadline=None, max_examples=25)

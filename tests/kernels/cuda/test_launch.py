@@ -10,6 +10,7 @@ from pc_engine.kernels import (
     dbscan,
     density_peaks,
     depthwise_convolution,
+    finite_images,
     get_array_module,
     l2_normalise,
     matrix_products,
@@ -20,9 +21,12 @@ from pc_engine.kernels import (
     pixel_columns,
     pixel_convolution,
     resize_maps,
+    scale_to_peak,
     select_maps,
     selected_heatmap,
+    sort_rows,
     to_planes,
+    top_weights,
     unit_products,
     weighted_gmm,
     weighted_heatmap,
@@ -42,6 +46,7 @@ def operations(where):
     peaks = density_peaks(where.put(HEAT), cutoff=1.0, n_centres=where.put(COUNTS))
     slots = peaks.centres.shape[1]
     clusters = dbscan(where.put(HEAT), eps=1.5, min_weight=9.0)
+    taps = [where.put(MAPS.copy()), where.put(HEAT.copy())]
     return {
         "density_peaks_f32": peaks,
         "cluster_boxes_f64": cluster_boxes(peaks.labels, peaks.density, peaks.n_clusters, slots=slots),
@@ -54,6 +59,11 @@ def operations(where):
         "mean_heatmap_f32": mean_heatmap(where.put(MAPS)),
         "depthwise_convolution_f32": depthwise_convolution(*map(where.put, (MAPS, MAPS[0], MAPS[0, 0, 0]))),
         "weighted_heatmap_f32": weighted_heatmap(where.put(MAPS), where.put(MAPS[:, :, 0, 0])),
+        "top_weights_f32": top_weights(where.put(MAPS), where.put(MAPS[:, :, 0, 0]), 3),
+        "finite_images_f32": finite_images(taps),
+        "clear_images_f32": taps[0],
+        "scale_to_peak_f32": scale_to_peak(where.put(HEAT)),
+        "sort_rows_f32": sort_rows(where.put(HEAT), 2, 4),
         "resize_maps_f32": resize_maps(where.put(MAPS), 4, 9),
         "matrix_products_f32": matrix_products(where.put(HEAT), where.put(HEAT.transpose(0, 2, 1))),
         "max_pool_f32": max_pool(where.put(MAPS), (2, 2)),
@@ -71,7 +81,7 @@ def test_host_arrays_go_to_no_device(make_host):
         assert get_array_module(HEAT) is np
 
 
-def test_each_operation_is_one_launch_that_waits_for_nothing(make_host):
+def test_each_operation_is_one_launch_or_two_that_wait_for_nothing(make_host):
     host = make_host()
     with host.active():
         found = operations(host)
@@ -122,7 +132,7 @@ def test_each_source_is_compiled_once(make_host):
     with host.active():
         operations(host)
         operations(host)
-    assert len(host.cupy.modules) == 12
+    assert len(host.cupy.modules) == 15
     assert {module.options for module in host.cupy.modules} == {COMPILE_OPTIONS}
     assert not any('#include "' in module.code for module in host.cupy.modules)
 
@@ -236,7 +246,27 @@ def test_an_empty_batch_launches_nothing(make_host):
     assert host(channel_max, MAPS[:0]).shape == (0, 8)
     assert host(mean_heatmap, MAPS[:0]).shape == (0, 6, 7)
     assert host(selected_heatmap, [(MAPS[:0], INDICES[:0])]).shape == (0, 6, 7)
+    assert host(finite_images, [MAPS[:0]]).shape == (0,)
+    assert host(scale_to_peak, HEAT[:0]).shape == (0, 6, 7)
+    assert host(sort_rows, HEAT[:0], 0).shape == (0, 6, 7)
+    assert host(sort_rows, HEAT, 0, 0).shape == (3, 0, 7)
+    assert host(top_weights, MAPS[:0], MAPS[:0, :, 0, 0], 1).shape == (0, 8)
     assert not host.cupy.launches
+
+
+def test_taps_go_through_as_few_launches_as_their_types_allow(make_host):
+    host = make_host()
+    taps = [*(MAPS[:, :channels] for channels in range(1, 9)), MAPS[:, 0, 0, :0], MAPS[:, 0, 0], COUNTS]
+    taps += [MAPS.astype(np.float16), MAPS.astype(np.float64)]
+    with host.active():
+        given = [host.put(np.ascontiguousarray(tap)) for tap in taps]
+        assert finite_images(given).get().all()
+        # In the place of one that does not lie in a row a copy would be cleared.
+        assert finite_images([given[0].transpose(0, 2, 3, 1)[:, :, ::2]]).get().all()
+    kernels = [f"{kernel}_{kind}" for kernel in ("finite_images", "clear_images") for kind in ("f16", "f32", "f32")]
+    assert [launch.kernel for launch in host.cupy.launches] == kernels
+    # 6 threads read 768 bytes, four maps and a half of 168 bytes each, or nine of half as many.
+    assert [launch.blocks for launch in host.cupy.launches] == [3, 3 * (4 + 4 * 2), 3, 3, 3, 3]
 
 
 def test_shapes_and_settings_are_refused_on_a_device_too(make_host):

@@ -15,6 +15,7 @@ from pc_engine.kernels import (
     dbscan,
     density_peaks,
     depthwise_convolution,
+    finite_images,
     matrix_products,
     max_pool,
     mean_heatmap,
@@ -22,8 +23,11 @@ from pc_engine.kernels import (
     pixel_columns,
     pixel_convolution,
     resize_maps,
+    scale_to_peak,
     selected_heatmap,
+    sort_rows,
     to_planes,
+    top_weights,
     unit_products,
     weighted_gmm,
     weighted_heatmap,
@@ -386,6 +390,28 @@ def test_weighted_heatmaps_of_values_that_are_not_finite_agree(device):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("top", [1, 5, 32, 33])
+def test_weights_of_the_maps_that_add_most_agree(device, maps, dtype, top):
+    maps, weights = maps.astype(dtype), np.random.default_rng(1).standard_normal((3, 33)).astype(dtype)
+    found, expected = device(top_weights, maps, weights, top), top_weights(maps, weights, top)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@FEW
+@given(
+    weights=arrays(np.float32, (2, 9), elements=st.sampled_from([-1.0, -0.0, 0.0, 1.0, 2.0, np.nan, np.inf, -np.inf])),
+    values=arrays(np.float32, (2, 9), elements=st.sampled_from([1.0, 1.0, 0.0, 3e38, np.nan, -np.inf])),
+    top=st.integers(1, 9),
+)
+def test_weights_of_maps_that_add_the_same_or_no_number_agree(make_host, weights, values, top):
+    maps = np.repeat(values, 6, axis=1).reshape(2, 9, 2, 3)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = top_weights(maps, weights, top)
+    np.testing.assert_array_equal(make_host()(top_weights, maps, weights, top), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("new", [(7, 7), (14, 14), (28, 28), (9, 5), (1, 1), (5, 28)], ids=str)
 def test_resized_maps_agree(device, maps, dtype, new):
     maps = maps.astype(dtype)
@@ -609,6 +635,102 @@ def test_merging_of_clusters_whose_weights_overflow_agrees_and_ends(make_host):
             one, other = make_host()(merge_clusters, *arguments, slots=4), merge_clusters(*arguments)
             np.testing.assert_array_equal(one.labels, other.labels)
             assert one.n_clusters == other.n_clusters == wanted
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_heat_scaled_to_its_peak_agrees(device, dtype, grid):
+    heats = np.concatenate([np.minimum(hard_heats(*grid), 1e4), -np.ones((4, *grid))]).astype(dtype)
+    heats[11, -1, -1], heats[12, 0, -1], heats[13, 0, 0] = np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        found, expected = device(scale_to_peak, heats), scale_to_peak(heats)
+    assert found.dtype == dtype
+    # Equal, but where a device takes numbers below the smallest normal one for zero.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=np.finfo(np.float32).tiny)
+
+
+# Tables
+
+
+SCORES = [0.0, -0.0, 0.5, 1.0, -1.0, np.inf, -np.inf, np.nan]
+
+
+@FEW
+@given(
+    scores=arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(0, 20)), elements=st.sampled_from(SCORES)),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+    most=st.sampled_from([None, 0, 1, 5, 20]),
+)
+def test_sorted_rows_agree(make_host, scores, dtype, most):
+    places = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    rows = np.stack([places, scores, -places], axis=2).astype(dtype)
+    found, expected = make_host()(sort_rows, rows, 1, most), sort_rows(rows, 1, most)
+    assert found.dtype == expected.dtype == dtype
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
+
+
+@pytest.mark.parametrize("count", [1, 49, 196, 784, 3000])
+def test_rows_of_many_and_of_equal_scores_are_sorted_alike(device, count):
+    rng = np.random.default_rng(count)
+    rows = rng.standard_normal((3, count, 5))
+    rows[1, :, 4] = rng.integers(0, 4, count)
+    rows[2, :, 4] *= 1e-310  # numbers below the smallest normal one are told apart
+    rows[:, count // 2 :: 3] = np.nan
+    np.testing.assert_array_equal(device(sort_rows, rows, 4), sort_rows(rows, 4))
+    rows = rows.astype(np.float32)
+    np.testing.assert_array_equal(device(sort_rows, rows, 0, 7), sort_rows(rows, 0, 7))
+
+
+# Taps
+
+
+def assert_finite_images_agree(device, taps):
+    with device.active():
+        there = [device.put(tap.copy()) for tap in taps]
+        found = finite_images(there)
+    expected = finite_images(taps)
+    assert found.dtype == expected.dtype == bool
+    np.testing.assert_array_equal(found.get(), expected)
+    for tap, own in zip(there, taps, strict=True):
+        np.testing.assert_array_equal(tap.get(), own)
+    return expected
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 7, 8, 192, 193, 5000, 70_001])
+def test_one_value_anywhere_that_is_not_finite_is_found(device, dtype, size):
+    for number, place in enumerate((0, size // 2, size - 1)):
+        taps = [np.ones((5, size), dtype), np.full((5, 3), np.finfo(dtype).min / 4, dtype)]
+        taps[0][1 + number, place] = (np.nan, np.inf, -np.inf)[number]
+        assert assert_finite_images_agree(device, taps).sum() == 4
+
+
+@FEW
+@given(data=st.data())
+def test_finite_images_of_any_taps_agree(make_host, data):
+    count = data.draw(st.integers(1, 4))
+    kinds = st.sampled_from([np.float16, np.float32, np.float64, np.int32])
+    sizes = st.tuples(st.just(count), st.sampled_from([0, 1, 4, 9, 400]))
+    taps = [np.ones(data.draw(sizes), kind) for kind in data.draw(st.lists(kinds, min_size=1, max_size=11))]
+    for _ in range(data.draw(st.integers(0, 3))):
+        tap = data.draw(st.sampled_from(taps))
+        if tap.size and tap.dtype.kind == "f":
+            place = data.draw(st.integers(0, count - 1)), data.draw(st.integers(0, tap.shape[1] - 1))
+            tap[place] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    assert_finite_images_agree(make_host(), taps)
+
+
+def test_taps_that_begin_anywhere_and_lie_in_no_row_are_mended(device):
+    with device.active():
+        room = device.put(np.ones(4 * 64 + 1, np.float32))
+        room[1 + 2 * 64 + 63] = np.nan
+        begun, across = room[1:].reshape(4, 64), device.put(np.ones((64, 4), np.float32)).T
+        across[0, 5] = np.inf
+        found = finite_images([begun, across])
+    np.testing.assert_array_equal(found.get(), [False, True, False, True])
+    for tap in (begun, across):
+        np.testing.assert_array_equal(tap.get(), np.repeat([[0], [1], [0], [1]], 64, axis=1))
 
 
 # Products and scores

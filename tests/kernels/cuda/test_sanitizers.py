@@ -12,6 +12,7 @@ from pc_engine.kernels import (
     dbscan,
     density_peaks,
     depthwise_convolution,
+    finite_images,
     matrix_products,
     max_pool,
     mean_heatmap,
@@ -19,8 +20,11 @@ from pc_engine.kernels import (
     pixel_columns,
     pixel_convolution,
     resize_maps,
+    scale_to_peak,
     selected_heatmap,
+    sort_rows,
     to_planes,
+    top_weights,
     unit_products,
     weighted_gmm,
     weighted_heatmap,
@@ -71,7 +75,13 @@ def run_all(host, bumps):
     host(mean_heatmap, maps)
     host(mean_heatmap, np.ones_like(maps), 1.0, 0.05)
     host(weighted_heatmap, maps, maps[:, :, 0, 0], np.array([0.5, 1.0]))
+    host(top_weights, maps, maps[:, :, 0, 0], 4)
     host(resize_maps, maps, 9, 5)
+    host(scale_to_peak, heats)
+    host(sort_rows, many_peaks, 3)
+    taps = [np.ones((2, 400), np.float32), np.ones((2, 7), np.float32)]
+    taps[1][:, 6] = np.nan
+    host(finite_images, taps)
     host(selected_heatmap, [(maps, indices)] * 2)
     host(to_planes, maps)
     host(unit_products, maps.reshape(2, -1), np.ones((5, 9 * 36), np.float32))

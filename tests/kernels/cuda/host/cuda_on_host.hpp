@@ -42,6 +42,7 @@ inline thread_local Position threadIdx, blockIdx;
 inline Position blockDim, gridDim;  // set before the threads of a launch start
 
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }
+inline long long __double_as_longlong(double value) { return std::bit_cast<long long>(value); }
 
 inline float half_to_float(unsigned short bits) {
     const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
