@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from pc_engine.counter import count_label
+from pc_engine.decode import DecodedImage
 from pc_engine.pipeline import Entry, StageClock, decode_ahead
 from pc_engine.result import BoxPointer, Result, error_result
 
@@ -81,7 +82,7 @@ def count_salient(paths: Sequence[Path], workers: int, advance: Callable[[int], 
 
 
 def _row(entry: Entry) -> Result:
-    if entry.image is None:
+    if not isinstance(entry.image, DecodedImage):
         return error_result(entry.name, entry.error or "unknown error", mode=NAME, model=NAME)
     width, height = entry.image.width, entry.image.height
     pointers = tuple(

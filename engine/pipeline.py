@@ -17,16 +17,17 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from pc_engine.backbone import Backbone, Taps
-from pc_engine.decode import DecodedImage, decode_bytes
+from pc_engine.decode import DecodedImage, ImageSize, decode_bytes
 from pc_engine.decode_device import Decode, DecodedBatch
 from pc_engine.device_work import make_room_on, working_on
 from pc_engine.errors import BackendError, DeviceMemoryError, ImageError
 from pc_engine.kernels.array_module import Array, get_array_module, to_host
+from pc_engine.plain_jpeg import PlainJpeg
 from pc_engine.sources import SourceImage, as_source_image
 
 # Images decoded ahead of the network, in batches: enough to ride out a slow file, few enough to keep memory flat.
@@ -61,17 +62,25 @@ class StageClock:
                 self.seconds[stage] += elapsed
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One image of the source, by the name of its row: decoded, or with the reason why not.
 
-    ``data`` are the bytes of a file that is decoded with its batch.
+    Attributes
+    ----------
+    name
+        As its source names it.
+    image
+        What was decoded; the size alone where the pixels lie in those of a batch. None where nothing was, or not yet.
+    error
+        The sentence that says why not.
+    data
+        A file that is decoded with its batch.
     """
 
     name: str
-    image: DecodedImage | None
+    image: DecodedImage | ImageSize | None
     error: str | None
-    data: bytes | None = None
+    data: PlainJpeg | None = None
 
     @property
     def readable(self) -> bool:
@@ -82,10 +91,10 @@ class Entry:
 class FileDecoder(Protocol):
     """Decodes the files of a batch, such as `pc_engine.decode_device.DeviceDecoder`; used by several threads."""
 
-    def takes(self, data: bytes) -> bool:
-        """Whether a file is one that it decodes better than the cores, which do the others ahead."""
+    def takes(self, data: bytes) -> PlainJpeg | None:
+        """Return a file that it decodes better than the cores, as `decode` takes it; they do the others ahead."""
 
-    def decode(self, files: Sequence[bytes | DecodedImage], height: int, width: int) -> DecodedBatch:
+    def decode(self, files: Sequence[PlainJpeg | DecodedImage], height: int, width: int) -> DecodedBatch:
         """Decode files to ``height`` x ``width``; what is decoded already joins them."""
 
 
@@ -227,7 +236,7 @@ def map_batches(
         with guard:
             if decoder is not None and any(entry.data is not None for entry in piece):
                 return finish(_run_network(*_decode_batch(piece, decoder, shape, clock), backbone, clock))
-            pixels = [entry.image.pixels for entry in piece if entry.image is not None]
+            pixels = [entry.image.pixels for entry in piece if isinstance(entry.image, DecodedImage)]
             return finish(_run_network(piece, np.stack(pixels) if pixels else None, backbone, clock))
 
     pool = ThreadPoolExecutor(backbone.parallel, thread_name_prefix="network")
@@ -272,12 +281,18 @@ def _decode_batch(
     group: tuple[Entry, ...], decoder: FileDecoder, size: tuple[int, int], clock: StageClock
 ) -> tuple[tuple[Entry, ...], Array | None]:
     """Return a group with its files decoded, or the reasons why not, and the pixels of all images in it."""
-    files = {i: entry.image or entry.data or b"" for i, entry in enumerate(group) if entry.readable}
+    files: dict[int, PlainJpeg | DecodedImage] = {}
+    for i, entry in enumerate(group):
+        if entry.data is not None:
+            files[i] = entry.data
+        elif isinstance(entry.image, DecodedImage):
+            files[i] = entry.image
     with clock.measure("decode"):
         batch = decoder.decode(list(files.values()), *size)
-    found = dict(zip(files, zip(batch.images, batch.errors, strict=True), strict=True))
-    entries = tuple(Entry(entry.name, *found.get(i, (None, entry.error))) for i, entry in enumerate(group))
-    return entries, batch.pixels if len(batch.pixels) else None
+    entries = list(group)
+    for i, shown, error in zip(files, batch.sizes, batch.errors, strict=True):
+        entries[i] = Entry(group[i].name, shown, error)
+    return tuple(entries), batch.pixels if len(batch.pixels) else None
 
 
 def _run_network(group: tuple[Entry, ...], images: Array | None, backbone: Backbone, clock: StageClock) -> TapBatch:
@@ -296,13 +311,13 @@ def decode_ahead(
     *,
     ahead: int,
     clock: StageClock,
-    later: Callable[[bytes], bool] | None = None,
+    later: Callable[[bytes], PlainJpeg | None] | None = None,
     decode: Decode = decode_bytes,
 ) -> Generator[Entry]:
     """Read and decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` before the consumer.
 
     libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores. Files that
-    ``later`` says yes to are read only, several by one thread: handing them over one by one would take longer.
+    ``later`` takes are read only, several by one thread: handing them over one by one would take longer.
     """
     waiting: deque[Future[list[Entry]]] = deque()
     remaining = map(as_source_image, images)
@@ -311,8 +326,8 @@ def decode_ahead(
     def process(image: SourceImage) -> Entry:
         try:
             data = image.read()
-            if later is not None and later(data):
-                return Entry(image.name, None, None, data)
+            if later is not None and (file := later(data)) is not None:
+                return Entry(image.name, None, None, file)
             return Entry(image.name, decode(data, *size), None)
         except ImageError as error:
             return Entry(image.name, None, str(error))

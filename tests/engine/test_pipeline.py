@@ -19,6 +19,7 @@ from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, ImageError
 from pc_engine.model import load_model
 from pc_engine.pipeline import StageClock, TapBatch, decode_ahead, map_batches, tap_batches
+from pc_engine.plain_jpeg import PlainJpeg
 from pc_engine.sources import SourceImage
 
 TAPS = ("conv_last", "gap", "logits")
@@ -228,11 +229,12 @@ def test_files_that_are_decoded_later_are_read_in_order_and_not_further_ahead_th
             taken.append(path)
             yield path
 
-    entries = decode_ahead(source(), (64, 64), 3, ahead=40, clock=StageClock(), later=lambda _: True)
+    later = partial(PlainJpeg, pixels=1)
+    entries = decode_ahead(source(), (64, 64), 3, ahead=40, clock=StageClock(), later=later)
     first = [next(entries) for _ in range(5)]
     assert [entry.name for entry in first] == [str(path) for path in photos[:5]]
     assert all(entry.image is None and entry.readable for entry in first)
-    assert [entry.data for entry in first] == [path.read_bytes() for path in photos[:5]]
+    assert [entry.data for entry in first] == [(path.read_bytes(), 1) for path in photos[:5]]
     assert len(taken) <= 5 + 40 + pipeline._READ_AT_ONCE
     rest = list(entries)
     assert [entry.name for entry in (*first, *rest)] == [str(path) for path in photos * 20]
