@@ -11,14 +11,17 @@ average; resizing itself is the same within one level (`pc_engine.image_resize`)
 
 Photos in full take much more memory than what they are resized to: 256 of 12 megapixels 9 GB. So those of a batch are
 decoded in pieces, as their headers tell their sizes, and each piece is freed before the next one begins.
+
+Several batches are decoded at once, and Python's lock is let go only a few dozen times for each: a thread that has to
+wait for it after every photo leaves the card idle most of the time.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +42,9 @@ _BYTES_PER_PIXEL = 3
 # what follows the network needs some. A quarter is 1 GB where 4 are free, or some 28 photos of 12 megapixels: enough to
 # keep a card busy. Where 37 are free, a batch of 256 such photos is one piece.
 _SHARE_OF_MEMORY = 4
+#: Batches decoded at once, which share that memory: while one is resized or handed over, which takes the host a while,
+#: the card's JPEG engines have another one to work on.
+AT_ONCE = 2
 
 #: A file as it is, decoded to the size asked for, or with the reason why it cannot be.
 File = bytes | PlainJpeg | DecodedImage | ImageError
@@ -191,7 +197,7 @@ class BatchDecoder:
 
 
 class DeviceDecoder:
-    """A `BatchDecoder` on a GPU, with a stream of its own; threads that use it wait for each other.
+    """Decodes on a GPU with several `BatchDecoder`, each with a stream of its own, for as many threads at once.
 
     It is to be made once the network has its memory: how many large photos are decoded at a time depends on the rest.
 
@@ -200,7 +206,7 @@ class DeviceDecoder:
     device
         ``"cuda:N"``.
     workers
-        Threads for what is decoded on the CPU, and for what the codec does there.
+        Threads for what is decoded on the CPU, and for what the codecs do there.
     on_host, max_pixels
         See `BatchDecoder`.
 
@@ -218,33 +224,46 @@ class DeviceDecoder:
         except ImportError:
             raise MissingPackageError("cupy", "gpu", "decode on an NVIDIA GPU") from None
         self._index = device_index(device)
-        codec = NvImageCodec(self._index, workers)
+        # nvImageCodec takes one thread less than there are cores, and warns whoever asks for more.
+        codecs = [NvImageCodec(self._index, max((workers - 1) // AT_ONCE, 1)) for _ in range(AT_ONCE)]
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._idle: SimpleQueue[tuple[BatchDecoder, Any]] = SimpleQueue()
         with cuda_errors("starting to decode"), on_device(self._index):
-            self._stream = cupy.cuda.Stream(non_blocking=True)
+            streams = [cupy.cuda.Stream(non_blocking=True) for _ in codecs]
             free, _ = cupy.cuda.runtime.memGetInfo()
-        self._decoder = BatchDecoder(
-            *(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),
-            piece_pixels=free // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL,
-            settle=self._stream.synchronize,
-        )
-        self._lock = threading.Lock()
+        self._decoders = [
+            BatchDecoder(
+                *(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),
+                piece_pixels=free // AT_ONCE // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL,
+                settle=stream.synchronize,
+            )
+            for codec, stream in zip(codecs, streams, strict=True)
+        ]
+        for pair in zip(self._decoders, streams, strict=True):
+            self._idle.put(pair)
 
     def takes(self, data: bytes) -> PlainJpeg | None:
         """See `BatchDecoder.takes`."""
-        return self._decoder.takes(data)
+        return self._decoders[0].takes(data)
 
     def decode(self, data: Sequence[File], height: int, width: int) -> DecodedBatch:
-        """Decode files held in memory; the pixels are complete when this returns. See `BatchDecoder.decode`."""
-        with self._lock, cuda_errors("decoding images"), on_device(self._index), self._stream:
-            batch = self._decoder.decode(data, height, width)
-            # So that any stream may read the pixels.
-            self._stream.synchronize()
-            return batch
+        """Decode files held in memory; the pixels are complete when this returns. See `BatchDecoder.decode`.
+
+        More threads than there are decoders wait for each other.
+        """
+        decoder, stream = self._idle.get()
+        try:
+            with cuda_errors("decoding images"), on_device(self._index), stream:
+                batch = decoder.decode(data, height, width)
+                # So that any stream may read the pixels.
+                stream.synchronize()
+                return batch
+        finally:
+            self._idle.put((decoder, stream))
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-__all__ = ["TOLERANCE", "BatchDecoder", "Codec", "DecodedBatch", "DeviceDecoder", "File", "Picture"]
+__all__ = ["AT_ONCE", "TOLERANCE", "BatchDecoder", "Codec", "DecodedBatch", "DeviceDecoder", "File", "Picture"]
