@@ -9,83 +9,36 @@ and what the GPU decodes is only read ahead: it is decoded with its batch.
 from __future__ import annotations
 
 import threading
-import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from pc_engine.backbone import Backbone, Taps
-from pc_engine.decode import DecodedImage, ImageSize, decode_bytes
+from pc_engine.decode import DecodedImage, decode_bytes
 from pc_engine.decode_device import Decode, DecodedBatch
 from pc_engine.device_work import make_room_on, working_on
-from pc_engine.errors import BackendError, DeviceMemoryError, ImageError
+from pc_engine.errors import BackendError, DeviceMemoryError
 from pc_engine.kernels.array_module import Array, get_array_module, to_host
 from pc_engine.plain_jpeg import PlainJpeg
-from pc_engine.sources import SourceImage, as_source_image
+from pc_engine.read_ahead import Entry, count_readable, decode_ahead
+from pc_engine.sources import SourceImage
+from pc_engine.stage_clock import StageClock
 
 # Images decoded ahead of the network, in batches: enough to ride out a slow file, few enough to keep memory flat.
 _BATCHES_AHEAD = 2
 # Batches handed to the network's threads beyond those it takes at once, so that none waits for its next one.
 _BATCHES_QUEUED = 1
-# Files that one thread reads before it hands them over, where they are decoded later.
-_READ_AT_ONCE = 16
 # A group of images, most of them unreadable, is passed on when it is this many times the size of a batch.
 _UNREADABLE_GROUP = 4
 _UNGUARDED = nullcontext()
 
 Finished = TypeVar("Finished")
-
-
-class StageClock:
-    """Seconds spent in each stage of a run. Stages that overlap, such as decoding, each count in full."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Add the time spent in the ``with`` block to ``stage``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - start
-            with self._lock:
-                self.seconds[stage] += elapsed
-
-
-class Entry(NamedTuple):
-    """One image of the source, by the name of its row: decoded, or with the reason why not.
-
-    Attributes
-    ----------
-    name
-        As its source names it.
-    image
-        What was decoded; the size alone where the pixels lie in those of a batch. None where nothing was, or not yet.
-    error
-        The sentence that says why not.
-    data
-        A file that is decoded with its batch.
-    """
-
-    name: str
-    image: DecodedImage | ImageSize | None
-    error: str | None
-    data: PlainJpeg | None = None
-
-    @property
-    def readable(self) -> bool:
-        """Whether it is to go through the network, as far as is known."""
-        return self.error is None
 
 
 class FileDecoder(Protocol):
@@ -215,7 +168,7 @@ def map_batches(
     ahead = size * (_BATCHES_AHEAD - (decoder is None and backbone.parallel > 1))
     shape = pixels.height, pixels.width
     later = None if decoder is None else decoder.takes
-    entries = decode_ahead(images, shape, workers, ahead=ahead, clock=clock, later=later, decode=decode)
+    stretches = decode_ahead(images, shape, workers, ahead=ahead, clock=clock, later=later, decode=decode)
 
     def process(group: tuple[Entry, ...]) -> tuple[list[Finished], BackendError | None]:
         finished: list[Finished] = []
@@ -241,12 +194,12 @@ def map_batches(
 
     pool = ThreadPoolExecutor(backbone.parallel, thread_name_prefix="network")
     # Closed here, else the decoding threads would last as long as an error of the network is held.
-    with closing(entries):
+    with closing(stretches):
         try:
             waiting: deque[Future[tuple[list[Finished], BackendError | None]]] = deque()
             # A GPU computes batches one after the other, a short one in the time of a whole one.
             cores_share = backbone.parallel if backbone.request.device == "cpu" else 1
-            for group in _grouped(entries, size, cores_share):
+            for group in _grouped(stretches, size, cores_share):
                 waiting.append(pool.submit(process, group))
                 if len(waiting) >= in_flight:
                     yield from results(waiting.popleft())
@@ -267,7 +220,7 @@ def _run_in_pieces(
             with working_on(device):
                 finished = run(piece)
         except DeviceMemoryError:
-            if not limit.lower(sum(entry.readable for entry in piece)):
+            if not limit.lower(count_readable(piece)):
                 raise
         else:
             yield finished
@@ -304,56 +257,7 @@ def _run_network(group: tuple[Entry, ...], images: Array | None, backbone: Backb
     return TapBatch(group, rows, taps, _mend(taps))
 
 
-def decode_ahead(
-    images: Iterable[SourceImage | Path],
-    size: tuple[int, int],
-    workers: int,
-    *,
-    ahead: int,
-    clock: StageClock,
-    later: Callable[[bytes], PlainJpeg | None] | None = None,
-    decode: Decode = decode_bytes,
-) -> Generator[Entry]:
-    """Read and decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` before the consumer.
-
-    libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores. Files that
-    ``later`` takes are read only, several by one thread: handing them over one by one would take longer.
-    """
-    waiting: deque[Future[list[Entry]]] = deque()
-    remaining = map(as_source_image, images)
-    stretch = 1 if later is None else max(min(_READ_AT_ONCE, ahead // workers), 1)
-
-    def process(image: SourceImage) -> Entry:
-        try:
-            data = image.read()
-            if later is not None and (file := later(data)) is not None:
-                return Entry(image.name, None, None, file)
-            return Entry(image.name, decode(data, *size), None)
-        except ImageError as error:
-            return Entry(image.name, None, str(error))
-        # What reads an image says itself what is wrong; where it did not, that must not end the run either.
-        except OSError as error:
-            return Entry(image.name, None, f"It cannot be read: {error.strerror or error}.")
-        except MemoryError:
-            return Entry(image.name, None, "It does not fit into memory: scale it down first.")
-
-    def process_all(several: list[SourceImage]) -> list[Entry]:
-        with clock.measure("decode"):
-            return [process(image) for image in several]
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        while True:
-            while (len(waiting) + 1) * stretch <= ahead and (taken := list(islice(remaining, stretch))):
-                waiting.append(pool.submit(process_all, taken))
-            if not waiting:
-                return
-            yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _grouped(entries: Iterable[Entry], size: int, parallel: int) -> Iterator[tuple[Entry, ...]]:
+def _grouped(stretches: Iterable[Sequence[Entry]], size: int, parallel: int) -> Iterator[tuple[Entry, ...]]:
     """Group entries so that each group holds ``size`` readable images, and the last ones give every core its share.
 
     A long row of unreadable images is passed on in groups as well, so that it neither fills memory nor stalls progress.
@@ -362,12 +266,12 @@ def _grouped(entries: Iterable[Entry], size: int, parallel: int) -> Iterator[tup
     enough = 2 * size + 1 if parallel > 1 else size
     held: list[Entry] = []
     readable = 0
-    for entry in entries:
-        held.append(entry)
-        readable += entry.readable
+    for stretch in stretches:
+        held += stretch
+        readable += count_readable(stretch)
         while readable >= enough or len(held) >= _UNREADABLE_GROUP * size:
             group, held = _cut(held, size)
-            readable -= sum(item.readable for item in group)
+            readable -= count_readable(group)
             yield group
     share = min(size, max(-(-readable // parallel), 1))
     while held:
@@ -377,12 +281,13 @@ def _grouped(entries: Iterable[Entry], size: int, parallel: int) -> Iterator[tup
 
 def _cut(entries: list[Entry], size: int) -> tuple[tuple[Entry, ...], list[Entry]]:
     """Split entries behind the one that makes ``size`` readable images, or behind a long row that holds fewer."""
-    readable = 0
-    for end, entry in enumerate(entries, start=1):
-        readable += entry.readable
-        if readable == size or end == _UNREADABLE_GROUP * size:
-            return tuple(entries[:end]), entries[end:]
-    return tuple(entries), []
+    end, missing = 0, size
+    last = min(_UNREADABLE_GROUP * size, len(entries))
+    while missing and end < last:
+        part = entries[end : min(end + missing, last)]
+        end += len(part)
+        missing -= count_readable(part)
+    return tuple(entries[:end]), entries[end:]
 
 
 def _mend(taps: dict[str, Array]) -> Array:
