@@ -137,13 +137,17 @@ class BatchDecoder:
         BackendError
             If the codec fails altogether. A file that cannot be read is no error: see `DecodedBatch.errors`.
         """
-        files = [self.takes(one) or one if isinstance(one, bytes) else one for one in data]
-        plain = {k: one for k, one in enumerate(files) if isinstance(one, PlainJpeg)}
-        # The cores work on the others meanwhile.
-        waiting = {k: self._on_a_core(one, height, width) for k, one in enumerate(files) if isinstance(one, bytes)}
-        others: dict[int, DecodedImage | ImageError] = {
-            k: one for k, one in enumerate(files) if isinstance(one, DecodedImage | ImageError)
-        }
+        plain: dict[int, PlainJpeg] = {}
+        waiting: dict[int, Future[DecodedImage | ImageError]] = {}
+        others: dict[int, DecodedImage | ImageError] = {}
+        for k, one in enumerate(data):
+            file = self.takes(one) or one if isinstance(one, bytes) else one
+            if isinstance(file, PlainJpeg):
+                plain[k] = file
+            elif isinstance(file, bytes):
+                waiting[k] = self._on_a_core(file, height, width)  # which works on it meanwhile
+            else:
+                others[k] = file
         pixels = self._xp.empty((len(data), height, width, 3), np.uint8)
         sizes: dict[int, ImageSize] = {}
         for piece in self._in_pieces(plain):
@@ -151,7 +155,8 @@ class BatchDecoder:
             waiting |= {k: self._on_a_core(one.data, height, width) for k, one in piece.items() if k not in sizes}
         on_device = len(sizes)
         errors: list[str | None] = [None] * len(data)
-        for k, found in (others | {k: future.result() for k, future in waiting.items()}).items():
+        others |= {k: future.result() for k, future in waiting.items()}
+        for k, found in others.items():
             if isinstance(found, ImageError):
                 errors[k] = str(found)
             else:

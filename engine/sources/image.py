@@ -62,7 +62,7 @@ def as_source_image(image: object) -> SourceImage:
     """
     if isinstance(image, SourceImage):
         return image
-    if isinstance(image, (str, os.PathLike)):
+    if isinstance(image, (str, Path, os.PathLike)):  # whether it is a Path is found faster than what else may be one
         return local_image(image)
     raise UsageError(
         f"An image is of the type {type(image).__name__}, expected a path or a SourceImage: save it to a file and name "
