@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +12,13 @@ from pc_engine.backends.cuda import library_failure
 from pc_engine.errors import MissingPackageError
 from pc_engine.image_resize import DevicePicture
 from pc_engine.kernels.array_module import Array
+from pc_engine.quiet_import import import_quietly
 
 # Colours between the pixels that have some are interpolated, as libjpeg does.
 _OPTIONS = ":fancy_upsampling=1"
 _CHANNELS = 3
+# Libraries for formats that are left to the cores; it prints that they are not installed.
+_FOREIGN_LIBRARIES = ("nvjpeg2k", "nvJPEG2000", "nvtiff", "nvTIFF")
 
 
 class NvImageCodec:
@@ -31,11 +34,10 @@ class NvImageCodec:
 
     def __init__(self, index: int, threads: int = 0) -> None:
         try:
-            nvimgcodec: Any = importlib.import_module("nvidia.nvimgcodec")
+            nvimgcodec: Any = _imported()
         except ImportError:
             raise MissingPackageError("nvidia.nvimgcodec", "gpu", "decode on an NVIDIA GPU") from None
         self._on_host = index < 0
-        # Its warnings are about single files, which have a row that says what is wrong.
         kinds = nvimgcodec.BackendKind
         settings: dict[str, Any] = {"device_id": index, "max_num_cpu_threads": threads, "options": _OPTIONS}
         if self._on_host:
@@ -73,6 +75,13 @@ class NvImageCodec:
         except RuntimeError as error:
             raise library_failure("nvImageCodec failed", error) from None
         return images
+
+
+def _imported() -> Any:
+    # What it has to say of a file it says by None, and of itself by an error; printed, it would be about single files,
+    # which have a row that says what is wrong, and about formats that are not its own here. It reads this once.
+    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
+    return import_quietly("nvidia.nvimgcodec", _FOREIGN_LIBRARIES)
 
 
 def _on_host(image: Any) -> Array | None:

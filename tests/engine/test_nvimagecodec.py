@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -37,6 +38,16 @@ def test_nvimagecodec_has_as_many_threads_as_decode_on_the_cpu(monkeypatch: pyte
     pretend_nvimagecodec(monkeypatch, Decoder)
     NvImageCodec(1, 3)
     assert made == [(1, 3)]
+
+
+def test_what_nvimagecodec_would_print_is_left_to_whoever_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, expected in ((None, "0"), ("3", "3")):
+        monkeypatch.delenv("PYNVIMGCODEC_VERBOSITY", raising=False)
+        if given is not None:
+            monkeypatch.setenv("PYNVIMGCODEC_VERBOSITY", given)
+        pretend_nvimagecodec(monkeypatch, lambda **_: None)
+        NvImageCodec(0)
+        assert os.environ["PYNVIMGCODEC_VERBOSITY"] == expected
 
 
 def test_what_nvimagecodec_raises_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
