@@ -21,7 +21,8 @@ from pc_engine.decode import JPEG_OVERSAMPLING, MAX_PIXELS, DecodedImage, decode
 from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
 from pc_engine.machine import usable_cores
-from pc_engine.pipeline import Entry, TapBatch
+from pc_engine.pipeline import TapBatch
+from pc_engine.read_ahead import Entry
 from pc_engine.result import Result
 
 #: Oversampling of the network's size; None decodes in full, and is what the others are compared with.

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from pc_engine.counter import count_label
-from pc_engine.pipeline import Entry, StageClock, decode_ahead
+from pc_engine.decode import DecodedImage
+from pc_engine.read_ahead import Entry, decode_ahead
 from pc_engine.result import BoxPointer, Result, error_result
+from pc_engine.stage_clock import StageClock
 
 #: Name of the counter in tables, and the mode of its rows.
 NAME = "spectral residual"
@@ -73,15 +76,15 @@ def count_salient(paths: Sequence[Path], workers: int, advance: Callable[[int], 
     ``workers`` threads decode, and ``advance`` is called with 1 after every image.
     """
     rows = []
-    with closing(decode_ahead(paths, (_SIDE, _SIDE), workers, ahead=_AHEAD, clock=StageClock())) as entries:
-        for entry in entries:
+    with closing(decode_ahead(paths, (_SIDE, _SIDE), workers, ahead=_AHEAD, clock=StageClock())) as stretches:
+        for entry in chain.from_iterable(stretches):
             rows.append(_row(entry))
             advance(1)
     return rows
 
 
 def _row(entry: Entry) -> Result:
-    if entry.image is None:
+    if not isinstance(entry.image, DecodedImage):
         return error_result(entry.name, entry.error or "unknown error", mode=NAME, model=NAME)
     width, height = entry.image.width, entry.image.height
     pointers = tuple(

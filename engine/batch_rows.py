@@ -9,7 +9,8 @@ import numpy as np
 from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.host_outcome import HostOutcome
 from pc_engine.model import Model
-from pc_engine.pipeline import Entry, TapBatch
+from pc_engine.pipeline import TapBatch
+from pc_engine.read_ahead import Entry
 from pc_engine.result import Result, error_result
 
 
@@ -30,6 +31,7 @@ def batch_rows(batch: TapBatch, answer: HostOutcome, model: Model, mode: str) ->
     images = [batch.entries[row].image for row in batch.rows]
     sizes = [(0, 0) if image is None else (image.width, image.height) for image in images]
     pointers = answer.pointers_in_pixels(sizes, class_name)
+    label_of = {count: row_label(count, labels) for count in set(counts) if count >= 0}
     for k, row in enumerate(batch.rows):
         entry = batch.entries[row]
         if not finite[k] or images[k] is None:
@@ -55,7 +57,7 @@ def batch_rows(batch: TapBatch, answer: HostOutcome, model: Model, mode: str) ->
             mode=mode,
             model=name,
             count=counts[k],
-            count_label=row_label(counts[k], labels),
+            count_label=label_of[counts[k]],
             count_scores=None if score is None else dict(zip(labels, score, strict=True)),
             class_id=class_id,
             class_name=None if class_id is None else class_name(class_id),

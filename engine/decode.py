@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -67,6 +68,13 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+
+class ImageSize(NamedTuple):
+    """Pixels of a picture as displayed."""
+
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)

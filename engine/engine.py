@@ -28,10 +28,11 @@ from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.mode_run import ModeRun
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, check_clustering, settings_for
-from pc_engine.pipeline import BatchLimit, StageClock, TapBatch, map_batches
+from pc_engine.pipeline import BatchLimit, TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.selection import check_backend, check_precision, open_backbone
 from pc_engine.sources import SourceImage, as_source_image, iter_images
+from pc_engine.stage_clock import StageClock
 from pc_engine.tensor_reach import within_reach
 
 # A network above this size keeps all cores busy with few images; a small one needs many to be worth a call.

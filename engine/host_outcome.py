@@ -39,22 +39,26 @@ class HostOutcome:
         class_name
             Gives the name of a class.
         """
-        scale = np.array([(width, height, width, height, 1) for width, height in sizes], np.float64)
+        scale = np.ones((len(sizes), 1, 5))
+        scale[:, 0, :4] = np.tile(np.array(sizes, np.float64).reshape(-1, 2), 2)
         # What a GPU returns has room for as many pointers as there can be.
         used = np.flatnonzero(~np.isnan(self.pointers[..., 0]).all(axis=0))
         room = int(used[-1]) + 1 if len(used) else 0
         # Plain numbers for the whole batch at once: a row of them takes longer to make one by one.
-        numbers = (self.pointers[:, :room] * scale.reshape(-1, 1, 5)).tolist()
+        numbers = (self.pointers[:, :room] * scale).tolist()
         kind = EllipsePointer if self.kind == "ellipse" else BoxPointer
+        # Lists, which are made faster than what a generator yields.
         if self.pointer_class is None:
             return [
-                tuple(kind(a, b, c, d, score) for a, b, c, d, score in rows if not math.isnan(a)) for rows in numbers
+                tuple([kind(a, b, c, d, score) for a, b, c, d, score in rows if not math.isnan(a)]) for rows in numbers
             ]
         return [
             tuple(
-                kind(a, b, c, d, score, class_id=class_id, class_name=class_name(class_id))
-                for (a, b, c, d, score), class_id in zip(rows, class_ids, strict=True)
-                if not math.isnan(a)
+                [
+                    kind(a, b, c, d, score, class_id=class_id, class_name=class_name(class_id))
+                    for (a, b, c, d, score), class_id in zip(rows, class_ids, strict=True)
+                    if not math.isnan(a)
+                ]
             )
             for rows, class_ids in zip(numbers, self.pointer_class[:, :room].tolist(), strict=True)
         ]

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,9 +25,6 @@ _THREADS = 256
 _BLOCKS_PER_IMAGE = 16
 # Distinct lengths of a picture's side whose weights are kept.
 _TABLES_KEPT = 1024
-
-# Columns of what the kernels are told about each image.
-_ABOUT = ("address", "row_bytes", "height", "width", "first_row", "slot", "x_taps", "x_table", "y_taps", "y_table")
 
 SOURCE = r"""
 typedef unsigned char uint8;
@@ -97,6 +94,33 @@ extern "C" __global__ void resize_columns(
 """
 
 
+class DevicePicture(NamedTuple):
+    """A picture in the memory of a GPU: uint8 (height, width, 3), the values of a row side by side.
+
+    Attributes
+    ----------
+    address
+        Where it begins.
+    row_bytes
+        Bytes from one row to the next.
+    height, width
+        Its pixels.
+    owner
+        What keeps it there.
+    """
+
+    address: int
+    row_bytes: int
+    height: int
+    width: int
+    owner: object
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """As of an array."""
+        return self.height, self.width, _CHANNELS
+
+
 @dataclass(frozen=True)
 class ResizeTable:
     """Which input positions an axis of ``out`` positions is made of.
@@ -160,7 +184,7 @@ class HostResizer:
 
 
 class DeviceResizer:
-    """Resizes a batch of CuPy arrays of any sizes in two launches, on the current stream.
+    """Resizes a batch of pictures of any sizes in two launches, on the current stream.
 
     Parameters
     ----------
@@ -173,38 +197,37 @@ class DeviceResizer:
         # Built when first called, and kept in CuPy's own cache on disk.
         self._kernels: tuple[Any, Any] | None = None
 
-    def __call__(self, images: Sequence[Array], slots: Sequence[int], pixels: Array) -> None:
-        """Write each image (H, W, 3) uint8 into its slot of ``pixels`` (n, height, width, 3), which is contiguous.
+    def __call__(self, pictures: Sequence[DevicePicture], slots: Sequence[int], pixels: Array) -> None:
+        """Write each picture into its slot of ``pixels`` uint8 (n, height, width, 3), a contiguous array of CuPy's.
 
-        The images have to stay until the stream has done this.
+        The pictures have to stay until the stream has done this.
         """
-        if not images:
+        if not pictures:
             return
         if self._kernels is None:
             module = self._cupy.RawModule(code=SOURCE, options=("--std=c++17",))
             self._kernels = module.get_function("resize_rows"), module.get_function("resize_columns")
         height, width = pixels.shape[1:3]
-        packed = [image if image.strides[1:] == (_CHANNELS, 1) else image.copy() for image in images]
-        about, tables, lines = describe_images(packed, slots, height, width)
+        about, tables, lines = describe_pictures(pictures, slots, height, width)
         on_device, weights = self._cupy.asarray(about), self._cupy.asarray(tables)
         rows = self._cupy.empty(lines * width * _CHANNELS, np.uint8)
-        grid, block = (len(packed) * _BLOCKS_PER_IMAGE,), (_THREADS,)
+        grid, block = (len(pictures) * _BLOCKS_PER_IMAGE,), (_THREADS,)
         size = (np.int32(height), np.int32(width), np.int32(_BLOCKS_PER_IMAGE))
         along_rows, along_columns = self._kernels
         along_rows(grid, block, (on_device, weights, rows, *size[1:]))
         along_columns(grid, block, (on_device, weights, rows, pixels, *size))
 
 
-def describe_images(
-    images: Sequence[Array], slots: Sequence[int], height: int, width: int
+def describe_pictures(
+    pictures: Sequence[DevicePicture], slots: Sequence[int], height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return what the kernels are told: about each image (n, 10) int64, all tables int32, and the rows of all images.
+    """Return what the kernels are told: about each picture (n, 10) int64, all tables int32, and the rows of them all.
 
-    Images of one size share their tables.
+    Pictures of one size share their tables.
     """
     tables: list[np.ndarray] = []
     places: dict[tuple[int, int], tuple[int, int]] = {}
-    length = lines = 0
+    length = 0
 
     def place(old: int, new: int) -> tuple[int, int]:
         """Return the number of weights of a position, and where in the tables its axis begins."""
@@ -216,14 +239,11 @@ def describe_images(
             length += table.first.size + table.weights.size
         return places[old, new]
 
-    about = np.empty((len(images), len(_ABOUT)), np.int64)
-    for row, image, slot in zip(about, images, slots, strict=True):
-        old_height, old_width = image.shape[:2]
-        row[:6] = _address(image), image.strides[0], old_height, old_width, lines, slot
-        row[6:] = *place(old_width, width), *place(old_height, height)
+    about: list[tuple[int, ...]] = []
+    lines = 0
+    for (address, row_bytes, old_height, old_width, _), slot in zip(pictures, slots, strict=True):
+        where = (*place(old_width, width), *place(old_height, height))
+        about.append((address, row_bytes, old_height, old_width, lines, slot, *where))
         lines += old_height
-    return about, np.concatenate(tables), lines
-
-
-def _address(image: Array) -> int:
-    return int(image.ctypes.data if isinstance(image, np.ndarray) else image.data.ptr)
+    # As one array at the end: writing to a row of one takes longer than all the rest.
+    return np.array(about, np.int64), np.concatenate(tables), lines

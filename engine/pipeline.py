@@ -9,13 +9,11 @@ and what the GPU decodes is only read ahead: it is decoded with its batch.
 from __future__ import annotations
 
 import threading
-import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -25,17 +23,18 @@ from pc_engine.backbone import Backbone, Taps
 from pc_engine.decode import DecodedImage, decode_bytes
 from pc_engine.decode_device import Decode, DecodedBatch
 from pc_engine.device_work import make_room_on, working_on
-from pc_engine.errors import BackendError, DeviceMemoryError, ImageError
+from pc_engine.errors import BackendError, DeviceMemoryError
 from pc_engine.kernels import finite_images
 from pc_engine.kernels.array_module import Array, get_array_module, to_host
-from pc_engine.sources import SourceImage, as_source_image
+from pc_engine.plain_jpeg import PlainJpeg
+from pc_engine.read_ahead import Entry, count_readable, decode_ahead
+from pc_engine.sources import SourceImage
+from pc_engine.stage_clock import StageClock
 
 # Images decoded ahead of the network, in batches: enough to ride out a slow file, few enough to keep memory flat.
 _BATCHES_AHEAD = 2
 # Batches handed to the network's threads beyond those it takes at once, so that none waits for its next one.
 _BATCHES_QUEUED = 1
-# Files that one thread reads before it hands them over, where they are decoded later.
-_READ_AT_ONCE = 16
 # A group of images, most of them unreadable, is passed on when it is this many times the size of a batch.
 _UNREADABLE_GROUP = 4
 _UNGUARDED = nullcontext()
@@ -43,50 +42,13 @@ _UNGUARDED = nullcontext()
 Finished = TypeVar("Finished")
 
 
-class StageClock:
-    """Seconds spent in each stage of a run. Stages that overlap, such as decoding, each count in full."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Add the time spent in the ``with`` block to ``stage``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - start
-            with self._lock:
-                self.seconds[stage] += elapsed
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image of the source, by the name of its row: decoded, or with the reason why not.
-
-    ``data`` are the bytes of a file that is decoded with its batch.
-    """
-
-    name: str
-    image: DecodedImage | None
-    error: str | None
-    data: bytes | None = None
-
-    @property
-    def readable(self) -> bool:
-        """Whether it is to go through the network, as far as is known."""
-        return self.error is None
-
-
 class FileDecoder(Protocol):
     """Decodes the files of a batch, such as `pc_engine.decode_device.DeviceDecoder`; used by several threads."""
 
-    def takes(self, data: bytes) -> bool:
-        """Whether a file is one that it decodes better than the cores, which do the others ahead."""
+    def takes(self, data: bytes) -> PlainJpeg | None:
+        """Return a file that it decodes better than the cores, as `decode` takes it; they do the others ahead."""
 
-    def decode(self, files: Sequence[bytes | DecodedImage], height: int, width: int) -> DecodedBatch:
+    def decode(self, files: Sequence[PlainJpeg | DecodedImage], height: int, width: int) -> DecodedBatch:
         """Decode files to ``height`` x ``width``; what is decoded already joins them."""
 
 
@@ -207,7 +169,7 @@ def map_batches(
     ahead = size * (_BATCHES_AHEAD - (decoder is None and backbone.parallel > 1))
     shape = pixels.height, pixels.width
     later = None if decoder is None else decoder.takes
-    entries = decode_ahead(images, shape, workers, ahead=ahead, clock=clock, later=later, decode=decode)
+    stretches = decode_ahead(images, shape, workers, ahead=ahead, clock=clock, later=later, decode=decode)
 
     def process(group: tuple[Entry, ...]) -> tuple[list[Finished], BackendError | None]:
         finished: list[Finished] = []
@@ -228,17 +190,17 @@ def map_batches(
         with guard:
             if decoder is not None and any(entry.data is not None for entry in piece):
                 return finish(_run_network(*_decode_batch(piece, decoder, shape, clock), backbone, clock))
-            pixels = [entry.image.pixels for entry in piece if entry.image is not None]
+            pixels = [entry.image.pixels for entry in piece if isinstance(entry.image, DecodedImage)]
             return finish(_run_network(piece, np.stack(pixels) if pixels else None, backbone, clock))
 
     pool = ThreadPoolExecutor(backbone.parallel, thread_name_prefix="network")
     # Closed here, else the decoding threads would last as long as an error of the network is held.
-    with closing(entries):
+    with closing(stretches):
         try:
             waiting: deque[Future[tuple[list[Finished], BackendError | None]]] = deque()
             # A GPU computes batches one after the other, a short one in the time of a whole one.
             cores_share = backbone.parallel if backbone.request.device == "cpu" else 1
-            for group in _grouped(entries, size, cores_share):
+            for group in _grouped(stretches, size, cores_share):
                 waiting.append(pool.submit(process, group))
                 if len(waiting) >= in_flight:
                     yield from results(waiting.popleft())
@@ -259,7 +221,7 @@ def _run_in_pieces(
             with working_on(device):
                 finished = run(piece)
         except DeviceMemoryError:
-            if not limit.lower(sum(entry.readable for entry in piece)):
+            if not limit.lower(count_readable(piece)):
                 raise
         else:
             yield finished
@@ -273,12 +235,18 @@ def _decode_batch(
     group: tuple[Entry, ...], decoder: FileDecoder, size: tuple[int, int], clock: StageClock
 ) -> tuple[tuple[Entry, ...], Array | None]:
     """Return a group with its files decoded, or the reasons why not, and the pixels of all images in it."""
-    files = {i: entry.image or entry.data or b"" for i, entry in enumerate(group) if entry.readable}
+    files: dict[int, PlainJpeg | DecodedImage] = {}
+    for i, entry in enumerate(group):
+        if entry.data is not None:
+            files[i] = entry.data
+        elif isinstance(entry.image, DecodedImage):
+            files[i] = entry.image
     with clock.measure("decode"):
         batch = decoder.decode(list(files.values()), *size)
-    found = dict(zip(files, zip(batch.images, batch.errors, strict=True), strict=True))
-    entries = tuple(Entry(entry.name, *found.get(i, (None, entry.error))) for i, entry in enumerate(group))
-    return entries, batch.pixels if len(batch.pixels) else None
+    entries = list(group)
+    for i, shown, error in zip(files, batch.sizes, batch.errors, strict=True):
+        entries[i] = Entry(group[i].name, shown, error)
+    return tuple(entries), batch.pixels if len(batch.pixels) else None
 
 
 def _run_network(group: tuple[Entry, ...], images: Array | None, backbone: Backbone, clock: StageClock) -> TapBatch:
@@ -290,56 +258,7 @@ def _run_network(group: tuple[Entry, ...], images: Array | None, backbone: Backb
     return TapBatch(group, rows, taps, finite_images(list(taps.values())))
 
 
-def decode_ahead(
-    images: Iterable[SourceImage | Path],
-    size: tuple[int, int],
-    workers: int,
-    *,
-    ahead: int,
-    clock: StageClock,
-    later: Callable[[bytes], bool] | None = None,
-    decode: Decode = decode_bytes,
-) -> Generator[Entry]:
-    """Read and decode images to ``size`` (height, width) on ``workers`` threads, at most ``ahead`` before the consumer.
-
-    libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores. Files that
-    ``later`` says yes to are read only, several by one thread: handing them over one by one would take longer.
-    """
-    waiting: deque[Future[list[Entry]]] = deque()
-    remaining = map(as_source_image, images)
-    stretch = 1 if later is None else max(min(_READ_AT_ONCE, ahead // workers), 1)
-
-    def process(image: SourceImage) -> Entry:
-        try:
-            data = image.read()
-            if later is not None and later(data):
-                return Entry(image.name, None, None, data)
-            return Entry(image.name, decode(data, *size), None)
-        except ImageError as error:
-            return Entry(image.name, None, str(error))
-        # What reads an image says itself what is wrong; where it did not, that must not end the run either.
-        except OSError as error:
-            return Entry(image.name, None, f"It cannot be read: {error.strerror or error}.")
-        except MemoryError:
-            return Entry(image.name, None, "It does not fit into memory: scale it down first.")
-
-    def process_all(several: list[SourceImage]) -> list[Entry]:
-        with clock.measure("decode"):
-            return [process(image) for image in several]
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        while True:
-            while (len(waiting) + 1) * stretch <= ahead and (taken := list(islice(remaining, stretch))):
-                waiting.append(pool.submit(process_all, taken))
-            if not waiting:
-                return
-            yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _grouped(entries: Iterable[Entry], size: int, parallel: int) -> Iterator[tuple[Entry, ...]]:
+def _grouped(stretches: Iterable[Sequence[Entry]], size: int, parallel: int) -> Iterator[tuple[Entry, ...]]:
     """Group entries so that each group holds ``size`` readable images, and the last ones give every core its share.
 
     A long row of unreadable images is passed on in groups as well, so that it neither fills memory nor stalls progress.
@@ -348,12 +267,12 @@ def _grouped(entries: Iterable[Entry], size: int, parallel: int) -> Iterator[tup
     enough = 2 * size + 1 if parallel > 1 else size
     held: list[Entry] = []
     readable = 0
-    for entry in entries:
-        held.append(entry)
-        readable += entry.readable
+    for stretch in stretches:
+        held += stretch
+        readable += count_readable(stretch)
         while readable >= enough or len(held) >= _UNREADABLE_GROUP * size:
             group, held = _cut(held, size)
-            readable -= sum(item.readable for item in group)
+            readable -= count_readable(group)
             yield group
     share = min(size, max(-(-readable // parallel), 1))
     while held:
@@ -363,9 +282,10 @@ def _grouped(entries: Iterable[Entry], size: int, parallel: int) -> Iterator[tup
 
 def _cut(entries: list[Entry], size: int) -> tuple[tuple[Entry, ...], list[Entry]]:
     """Split entries behind the one that makes ``size`` readable images, or behind a long row that holds fewer."""
-    readable = 0
-    for end, entry in enumerate(entries, start=1):
-        readable += entry.readable
-        if readable == size or end == _UNREADABLE_GROUP * size:
-            return tuple(entries[:end]), entries[end:]
-    return tuple(entries), []
+    end, missing = 0, size
+    last = min(_UNREADABLE_GROUP * size, len(entries))
+    while missing and end < last:
+        part = entries[end : min(end + missing, last)]
+        end += len(part)
+        missing -= count_readable(part)
+    return tuple(entries[:end]), entries[end:]

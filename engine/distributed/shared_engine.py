@@ -20,9 +20,9 @@ from pc_engine.distributed.block_folder import BlockFolder
 from pc_engine.distributed.block_listing import BlockListing
 from pc_engine.distributed.block_worker import BlockAnswer, Choice, Refusal, WorkerSettings
 from pc_engine.manifest import MANIFEST_FILE
-from pc_engine.pipeline import StageClock
 from pc_engine.run_state import Tally
 from pc_engine.sources import SourceImage
+from pc_engine.stage_clock import StageClock
 
 # A block is a partition, and what is lost with a worker: about half a minute's work on a few cores, less on a GPU.
 _MOST_ON_CPU, _MOST_ON_GPU = 1_000, 10_000

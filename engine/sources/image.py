@@ -48,7 +48,8 @@ class SourceImage:
 
 def local_image(path: str | os.PathLike[str]) -> SourceImage:
     """Return the image in a file of this machine."""
-    return SourceImage(os.fspath(path), partial(read_file, path))
+    name = os.fspath(path)
+    return SourceImage(name, partial(read_file, name))
 
 
 def as_source_image(image: object) -> SourceImage:
@@ -61,7 +62,7 @@ def as_source_image(image: object) -> SourceImage:
     """
     if isinstance(image, SourceImage):
         return image
-    if isinstance(image, (str, os.PathLike)):
+    if isinstance(image, (str, Path, os.PathLike)):  # whether it is a Path is found faster than what else may be one
         return local_image(image)
     raise UsageError(
         f"An image is of the type {type(image).__name__}, expected a path or a SourceImage: save it to a file and name "
@@ -83,7 +84,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         If it is not a regular file, is too large, or cannot be read.
     """
     try:
-        return tried_twice(lambda: _read_whole(path))
+        return tried_twice(partial(_read_whole, path))
     except OSError as error:
         raise ImageError(f"The file cannot be read: {error.strerror or error}.") from None
     except ValueError as error:  # a name that no file system can hold
@@ -104,7 +105,7 @@ def tried_twice(work: Callable[[], Answer]) -> Answer:
 
 
 def _read_whole(path: str | os.PathLike[str]) -> bytes:
-    descriptor, size = _open_regular(path)
+    descriptor, size = _open(path)
     try:
         check_size(size)
         return _read_to_end(descriptor, size)
@@ -122,22 +123,21 @@ def open_regular(path: str | Path) -> BinaryIO:
     OSError, ValueError
         If it cannot be opened.
     """
-    descriptor, _ = _open_regular(path)
-    return os.fdopen(descriptor, "rb")
-
-
-def _open_regular(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return the descriptor of a file, which is the caller's to close, and its size; otherwise as `open_regular`."""
-    # Looked at before, as opening a device may do things; and once more when open, as it may be another one by then.
-    _check_regular(os.stat(path))
-    descriptor = os.open(path, os.O_RDONLY | _UNBLOCKED)
+    descriptor, _ = _open(path)
     try:
-        status = os.fstat(descriptor)
-        _check_regular(status)
+        _check_regular(os.fstat(descriptor))  # it may be another one by now
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor, status.st_size
+    return os.fdopen(descriptor, "rb")
+
+
+def _open(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return the descriptor of what was a regular file just now, which is the caller's to close, and its size then."""
+    # Looked at before, as opening a device may do things.
+    status = os.stat(path)
+    _check_regular(status)
+    return os.open(path, os.O_RDONLY | _UNBLOCKED), status.st_size
 
 
 def _check_regular(status: os.stat_result) -> None:
@@ -149,10 +149,13 @@ def _check_regular(status: os.stat_result) -> None:
 
 def _read_to_end(descriptor: int, size: int) -> bytes:
     """Return what a file holds, which said to be of ``size`` bytes; one that grows meanwhile is not read for ever."""
-    # By the system's calls: a stream makes twice as many, and at each of them other threads take turns. One byte more
-    # than the file has tells that this is its end.
+    # By the system's calls, and as few of them as do: at each, other threads take turns with Python's lock. One byte
+    # more than the file has tells that this is its end.
     parts = [os.read(descriptor, size + 1)]
     total = len(parts[0])
+    if total != size or not size:
+        # It is not the file that was looked at, or none that says how large it is.
+        _check_regular(os.fstat(descriptor))
     while total != size and (part := os.read(descriptor, max(size + 1 - total, _CHUNK))):
         total += len(part)
         check_size(total)

@@ -209,7 +209,7 @@ def main() -> None:
     assert all(row.ok for row in right.values())
 
     image = pc_engine.sources.image
-    image._open_regular = functools.partial(faulty_open, image._open_regular)  # type: ignore[assignment]
+    image._open = functools.partial(faulty_open, image._open)  # type: ignore[assignment]
     image._read_to_end = functools.partial(faulty_read, image._read_to_end)  # type: ignore[assignment]
     simplejpeg.decode_jpeg = functools.partial(faulty_jpeg, simplejpeg.decode_jpeg)
     pc_engine.sources.addresses.PAUSE = 0.001

@@ -20,7 +20,7 @@ from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.counter import CountSVM
 from pc_engine.datasets import LabelledImage
 from pc_engine.decode import display_image
-from pc_engine.decode_device import BatchDecoder, DeviceDecoder
+from pc_engine.decode_device import AT_ONCE, BatchDecoder, DeviceDecoder
 from pc_engine.engine import open_network
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
 from pc_engine.export import import_classifier
@@ -438,7 +438,7 @@ def test_a_gpu_decodes_as_many_photos_at_once_as_a_quarter_of_its_free_memory_ho
 
     cupy: Any = sys.modules["cupy"]
     seen: list[int] = []
-    pretended_gpu.free = 4 * photos_at_once * 640 * 480 * 3
+    pretended_gpu.free = 4 * AT_ONCE * photos_at_once * 640 * 480 * 3
     monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
     monkeypatch.setattr("pc_engine.decode_device.DeviceResizer", lambda _: HostResizer())
     files = [(jpegs / f"{name}.jpg").read_bytes() for name in ("06", "00", "02", "04")]  # the first one breaks off
@@ -446,11 +446,66 @@ def test_a_gpu_decodes_as_many_photos_at_once_as_a_quarter_of_its_free_memory_ho
         batch = decoder.decode(files, 64, 64)
     assert seen == pieces
     assert batch.pixels.shape == (3, 64, 64, 3)
-    for image, file in zip(batch.images[1:], files[1:], strict=True):
-        assert image is not None
-        assert isinstance(image.pixels, cupy.ndarray)
+    assert isinstance(batch.pixels, cupy.ndarray)
+    assert batch.sizes == (None, (640, 480), (640, 480), (640, 480))
+    for pixels, file in zip(batch.pixels.get(), files[1:], strict=True):
         expected = np.asarray(display_image(file).picture.resize((64, 64), Image.Resampling.BILINEAR))
-        assert np.abs(image.pixels.get().astype(int) - expected).max() <= 1
+        assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_a_gpu_decodes_several_batches_at_once_each_on_a_stream_of_its_own(
+    pretended_gpu: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Codec:
+        def __init__(self, index: int, threads: int) -> None:
+            made.append(threads)
+
+        def decode(self, data: Any) -> Any:
+            all_at_once.wait(10)
+            streams.append(pretended_gpu.current())
+            return [cupy.asarray(np.asarray(display_image(one).picture)) for one in data]
+
+    cupy: Any = sys.modules["cupy"]
+    made: list[int] = []
+    streams: list[Any] = []
+    all_at_once = threading.Barrier(AT_ONCE)
+    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
+    monkeypatch.setattr("pc_engine.decode_device.DeviceResizer", lambda _: HostResizer())
+    files = [(jpegs / f"{name}.jpg").read_bytes() for name in ("00", "02", "04", "08")] * AT_ONCE
+    with (
+        contextlib.closing(DeviceDecoder("cuda:0", 16)) as decoder,
+        ThreadPoolExecutor(len(files)) as pool,
+    ):
+        batches = list(pool.map(lambda data: decoder.decode([data], 64, 64), files))
+    assert made == [15 // AT_ONCE] * AT_ONCE
+    assert len(streams) == len(files)
+    assert len(set(streams)) == AT_ONCE
+    assert pretended_gpu.default not in streams
+    for batch, file in zip(batches, files, strict=True):
+        expected = np.asarray(display_image(file).picture.resize((64, 64), Image.Resampling.BILINEAR))
+        assert np.abs(batch.pixels.get()[0].astype(int) - expected).max() <= 1
+
+
+def test_a_decoder_that_fails_decodes_the_next_batch(
+    pretended_gpu: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Codec:
+        def __init__(self, index: int, threads: int) -> None: ...
+
+        def decode(self, data: Any) -> Any:
+            if len(data) > 1:
+                _too_large()
+            return [cupy.asarray(np.asarray(display_image(one).picture)) for one in data]
+
+    cupy: Any = sys.modules["cupy"]
+    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
+    monkeypatch.setattr("pc_engine.decode_device.DeviceResizer", lambda _: HostResizer())
+    file = (jpegs / "08.jpg").read_bytes()
+    with contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder:
+        for _ in range(2 * AT_ONCE):
+            with pytest.raises(DeviceMemoryError):
+                decoder.decode([file, file], 64, 64)
+        assert decoder.decode([file], 64, 64).on_device == 1
 
 
 def test_without_a_codec_the_cores_decode_and_it_is_said(

@@ -15,10 +15,9 @@ import pytest
 from pc_engine import Model, load_model
 from pc_engine.devices import gpu_reason
 from pc_engine.host_outcome import HostOutcome
-from pc_engine.kernels import dbscan
+from pc_engine.kernels import dbscan, finite_images
 from pc_engine.mode_run import ModeRun
 from pc_engine.modes import MODES, settings_for
-from pc_engine.pipeline import _mend as finite_images_of
 
 BATCH = 4
 JOBS = [(name, cluster) for name, mode in MODES.items() for cluster in mode.clusterings or (None,)]
@@ -90,7 +89,7 @@ def on_device(taps: dict[str, np.ndarray]) -> tuple[dict[str, Any], Any]:
     import cupy
 
     placed = {name: cupy.asarray(tap.copy()) for name, tap in taps.items()}
-    return placed, finite_images_of(placed)
+    return placed, finite_images(list(placed.values()))
 
 
 @pytest.mark.parametrize(("mode", "cluster"), JOBS)
@@ -110,7 +109,7 @@ def test_whole_batches_are_recorded_and_others_are_not(
 def test_nothing_is_recorded_on_the_cpu(tiny_directory: Path, recordings: list[Recording]) -> None:
     model = load_model(tiny_directory)
     taps = some_taps(model, BATCH, 0)
-    a_run(model, "c2p", None).answer(taps, finite_images_of(taps))
+    a_run(model, "c2p", None).answer(taps, finite_images(list(taps.values())))
     assert not recordings
 
 

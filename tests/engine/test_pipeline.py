@@ -18,7 +18,7 @@ from pc_engine.decode import DecodedImage
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, ImageError
 from pc_engine.model import load_model
-from pc_engine.pipeline import StageClock, TapBatch, decode_ahead, map_batches, tap_batches
+from pc_engine.pipeline import TapBatch, map_batches, tap_batches
 from pc_engine.sources import SourceImage
 
 TAPS = ("conv_last", "gap", "logits")
@@ -166,17 +166,6 @@ def test_the_source_is_read_a_bounded_number_of_images_ahead(
     batches.close()
 
 
-def test_decoding_runs_ahead_of_a_slow_consumer_but_not_further_than_asked(photos: list[Path]) -> None:
-    clock = StageClock()
-    entries = decode_ahead(photos, (8, 8), 2, ahead=3, clock=clock)
-    assert next(entries).name == str(photos[0])
-    deadline = time.monotonic() + 5
-    while threading.active_count() and clock.seconds["decode"] == 0 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert [entry.name for entry in entries] == [str(path) for path in photos[1:]]
-    assert clock.seconds["decode"] > 0
-
-
 def test_closing_early_ends_the_threads(photos: list[Path], open_tiny: Callable[[int], Backbone]) -> None:
     batches = tap_batches(photos * 5, open_tiny(2), workers=3)
     next(batches)
@@ -218,24 +207,6 @@ def test_the_last_images_are_shared_among_the_batches_that_run_at_once(
     assert [len(batch.entries) for batch in batches] == sizes
     expected = [(100 + 10 * k) / 255 - 0.3 for k in range(n)]
     np.testing.assert_allclose(np.array(brightness(iter(batches)), float), expected, atol=1e-5)
-
-
-def test_files_that_are_decoded_later_are_read_in_order_and_not_further_ahead_than_asked(photos: list[Path]) -> None:
-    taken: list[Path] = []
-
-    def source() -> Iterator[Path]:
-        for path in photos * 20:
-            taken.append(path)
-            yield path
-
-    entries = decode_ahead(source(), (64, 64), 3, ahead=40, clock=StageClock(), later=lambda _: True)
-    first = [next(entries) for _ in range(5)]
-    assert [entry.name for entry in first] == [str(path) for path in photos[:5]]
-    assert all(entry.image is None and entry.readable for entry in first)
-    assert [entry.data for entry in first] == [path.read_bytes() for path in photos[:5]]
-    assert len(taken) <= 5 + 40 + pipeline._READ_AT_ONCE
-    rest = list(entries)
-    assert [entry.name for entry in (*first, *rest)] == [str(path) for path in photos * 20]
 
 
 def test_unreadable_images_among_the_last_ones_keep_their_place(
@@ -317,35 +288,6 @@ def test_images_for_which_the_network_returns_nan_are_marked_and_zeroed(
     alone = next(tap_batches(paths[2:3], network, workers=1))
     assert alone.taps is not None
     np.testing.assert_array_equal(alone.taps["gap"][0], first.taps["gap"][2])
-
-
-def test_stages_that_overlap_each_count_in_full() -> None:
-    clock = StageClock()
-
-    def work() -> None:
-        for _ in range(200):
-            with clock.measure("decode"):
-                time.sleep(1e-4)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert clock.seconds["decode"] >= 8 * 200 * 1e-4
-
-
-def test_a_stage_that_fails_is_measured_as_well() -> None:
-    clock = StageClock()
-
-    def fail() -> None:
-        with clock.measure("decode"):
-            time.sleep(0.002)
-            raise ImageError("broken")
-
-    with pytest.raises(ImageError):
-        fail()
-    assert clock.seconds["decode"] >= 0.002
 
 
 class _Parallel:

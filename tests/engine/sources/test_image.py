@@ -99,10 +99,12 @@ def test_a_file_is_read_whole_whatever_its_size_was_said_to_be(
     assert read_file(path) == content
     status = os.stat(path)
     monkeypatch.setattr(
-        "pc_engine.sources.image.os.fstat",
+        "pc_engine.sources.image.os.stat",
         lambda _: SimpleNamespace(st_mode=status.st_mode, st_size=size),  # as of files under /proc
     )
-    assert read_file(path) == content
+    found = read_file(path)
+    monkeypatch.undo()
+    assert found == content
 
 
 def test_a_disk_that_fails_while_it_is_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pc_engine import read_ahead
+from pc_engine.plain_jpeg import PlainJpeg
+from pc_engine.read_ahead import decode_ahead
+from pc_engine.sources import SourceImage
+from pc_engine.stage_clock import StageClock
+
+LATER = partial(PlainJpeg, pixels=1)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Ten photos, each of a brightness of its own."""
+    paths = [tmp_path / f"{k}.png" for k in range(10)]
+    for k, path in enumerate(paths):
+        Image.new("RGB", (20 + k, 30), (100 + 10 * k,) * 3).save(path)
+    return paths
+
+
+def test_decoding_runs_ahead_of_a_slow_consumer_but_not_further_than_asked(photos: list[Path]) -> None:
+    clock = StageClock()
+    entries = decode_ahead(photos, (8, 8), 2, ahead=3, clock=clock)
+    (first,) = next(entries)
+    assert first.name == str(photos[0])
+    deadline = time.monotonic() + 5
+    while threading.active_count() and clock.seconds["decode"] == 0 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert [entry.name for (entry,) in entries] == [str(path) for path in photos[1:]]
+    assert clock.seconds["decode"] > 0
+
+
+def test_files_that_are_decoded_later_are_read_in_order_and_not_further_ahead_than_asked(photos: list[Path]) -> None:
+    taken: list[Path] = []
+
+    def source() -> Iterator[Path]:
+        for path in photos * 20:
+            taken.append(path)
+            yield path
+
+    stretches = decode_ahead(source(), (64, 64), 3, ahead=40, clock=StageClock(), later=LATER)
+    first = next(stretches)
+    assert [entry.name for entry in first] == [str(path) for path in (photos * 20)[: len(first)]]
+    assert 1 < len(first) <= read_ahead._READ_AT_ONCE
+    assert all(entry.image is None and entry.readable for entry in first)
+    assert [entry.data for entry in first] == [(path.read_bytes(), 1) for path in (photos * 20)[: len(first)]]
+    assert len(taken) <= len(first) + 40
+    rest = chain.from_iterable(stretches)
+    assert [entry.name for entry in (*first, *rest)] == [str(path) for path in photos * 20]
+
+
+class Slow:
+    """A disk that takes a while to answer, and how many threads waited for it at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.waiting = self.most = self.read = 0
+        self._lock = threading.Lock()
+
+    def image(self, name: str) -> SourceImage:
+        return SourceImage(name, self._read)
+
+    def _read(self) -> bytes:
+        with self._lock:
+            self.waiting += 1
+            self.read += 1
+            self.most = max(self.most, self.waiting)
+        time.sleep(self.seconds)
+        with self._lock:
+            self.waiting -= 1
+        return b""
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, read_ahead._FEW_READERS), (0.02, 12)])
+def test_few_threads_read_files_that_are_decoded_later_unless_the_run_has_to_wait_for_them(
+    seconds: float, most: int
+) -> None:
+    disk = Slow(seconds)
+    names = [str(k) for k in range(240)]
+    stretches = decode_ahead(map(disk.image, names), (8, 8), 12, ahead=48, clock=StageClock(), later=LATER)
+    assert [entry.name for entry in chain.from_iterable(stretches)] == names
+    assert disk.most == most if seconds else disk.most <= most
+
+
+def test_all_threads_decode_from_the_start_where_nothing_is_decoded_later() -> None:
+    disk = Slow(0.05)
+    stretches = decode_ahead(map(disk.image, map(str, range(12))), (8, 8), 12, ahead=48, clock=StageClock())
+    assert all(entry.error for entry in chain.from_iterable(stretches))
+    assert disk.most == 12
+
+
+def test_threads_that_wait_for_their_turn_read_nothing_when_the_run_ends() -> None:
+    disk = Slow(0.05)
+    images = map(disk.image, map(str, range(480)))
+    stretches = decode_ahead(images, (8, 8), 12, ahead=240, clock=StageClock(), later=LATER)
+    first = next(stretches)
+    stretches.close()
+    # Those whose turn it was, one after the first stretch and another before it.
+    assert disk.read <= len(first) * 2 * 2 * read_ahead._FEW_READERS
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
