@@ -18,6 +18,7 @@ from pc_engine.bench.gpu_traffic import copies_of
 from pc_engine.bench.photos import in_batches, photos_of, readable_photos, repeat_to
 from pc_engine.bench.throughput import run_batches
 from pc_engine.decode import decode_image
+from pc_engine.decode_device import AT_ONCE
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError
 from pc_engine.kernels.array_module import to_host
@@ -102,14 +103,18 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
 
 
 def _decode_all(engine: Engine, paths: Sequence[Path], threads: Executor) -> None:
-    """Read and decode photos as the engine does: on the GPU batch by batch, one read while another is decoded."""
+    """Read and decode photos as the engine does: on the GPU several batches at once, while the next ones are read."""
     pixels, size, decoder = engine.model.manifest.input, engine.batch_size, engine.decoders.on_device
     if decoder is None:
         list(threads.map(lambda path: decode_image(path, pixels.height, pixels.width), paths))
         return
-    pieces = [paths[start : start + size] for start in range(0, len(paths), size)]
-    for data in threads.map(lambda piece: [path.read_bytes() for path in piece], pieces):
-        decoder.decode(data, pixels.height, pixels.width)
+
+    def read_and_decode(start: int) -> None:
+        decoder.decode([path.read_bytes() for path in paths[start : start + size]], pixels.height, pixels.width)
+
+    with ThreadPoolExecutor(2 * AT_ONCE) as several:
+        for _ in several.map(read_and_decode, range(0, len(paths), size)):
+            pass
 
 
 def measure_traffic(job: Job, subjects: Subjects) -> Iterator[Row]:
