@@ -18,10 +18,12 @@ from pc_engine.bench.gpu_traffic import copies_of
 from pc_engine.bench.photos import in_batches, photos_of, readable_photos, repeat_to
 from pc_engine.bench.throughput import run_batches
 from pc_engine.decode import decode_image
+from pc_engine.decode_device import AT_ONCE
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError
 from pc_engine.kernels.array_module import to_host
 from pc_engine.machine import usable_cores
+from pc_engine.sources import read_file
 
 _SIZE = 224
 _RUNS = 3
@@ -102,14 +104,14 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
 
 
 def _decode_all(engine: Engine, paths: Sequence[Path], threads: Executor) -> None:
-    """Read and decode photos as the engine does: on the GPU batch by batch, one read while another is decoded."""
+    """Read and decode photos as the engine does: on the GPU batch by batch, one read while others are decoded."""
     pixels, size, decoder = engine.model.manifest.input, engine.batch_size, engine.decoders.on_device
     if decoder is None:
         list(threads.map(lambda path: decode_image(path, pixels.height, pixels.width), paths))
         return
     pieces = [paths[start : start + size] for start in range(0, len(paths), size)]
-    for data in threads.map(lambda piece: [path.read_bytes() for path in piece], pieces):
-        decoder.decode(data, pixels.height, pixels.width)
+    with ThreadPoolExecutor(AT_ONCE + 1) as batches:
+        list(batches.map(lambda part: decoder.decode([*map(read_file, part)], pixels.height, pixels.width), pieces))
 
 
 def measure_traffic(job: Job, subjects: Subjects) -> Iterator[Row]:
