@@ -23,6 +23,7 @@ from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError
 from pc_engine.kernels.array_module import to_host
 from pc_engine.machine import usable_cores
+from pc_engine.sources import read_file
 
 _SIZE = 224
 _RUNS = 3
@@ -103,18 +104,14 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
 
 
 def _decode_all(engine: Engine, paths: Sequence[Path], threads: Executor) -> None:
-    """Read and decode photos as the engine does: on the GPU several batches at once, while the next ones are read."""
+    """Read and decode photos as the engine does: on the GPU batch by batch, one read while others are decoded."""
     pixels, size, decoder = engine.model.manifest.input, engine.batch_size, engine.decoders.on_device
     if decoder is None:
         list(threads.map(lambda path: decode_image(path, pixels.height, pixels.width), paths))
         return
-
-    def read_and_decode(start: int) -> None:
-        decoder.decode([path.read_bytes() for path in paths[start : start + size]], pixels.height, pixels.width)
-
-    with ThreadPoolExecutor(2 * AT_ONCE) as several:
-        for _ in several.map(read_and_decode, range(0, len(paths), size)):
-            pass
+    pieces = [paths[start : start + size] for start in range(0, len(paths), size)]
+    with ThreadPoolExecutor(AT_ONCE + 1) as batches:
+        list(batches.map(lambda part: decoder.decode([*map(read_file, part)], pixels.height, pixels.width), pieces))
 
 
 def measure_traffic(job: Job, subjects: Subjects) -> Iterator[Row]:

@@ -48,11 +48,6 @@ class Entry(NamedTuple):
     error: str | None
     data: PlainJpeg | None = None
 
-    @property
-    def readable(self) -> bool:
-        """Whether it is to go through the network, as far as is known."""
-        return self.error is None
-
 
 def count_readable(entries: Sequence[Entry]) -> int:
     """Return how many are to go through the network, as far as is known."""

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ from PIL import Image
 from pc_engine import pipeline
 from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
-from pc_engine.decode import DecodedImage
+from pc_engine.decode import DecodedImage, ImageSize, decode_bytes
+from pc_engine.decode_device import DecodedBatch
 from pc_engine.engine import network_request
-from pc_engine.errors import BackendError, ImageError
+from pc_engine.errors import BackendError, DeviceMemoryError, ImageError
 from pc_engine.model import load_model
-from pc_engine.pipeline import TapBatch, map_batches, tap_batches
+from pc_engine.pipeline import BatchLimit, TapBatch, map_batches, tap_batches
+from pc_engine.plain_jpeg import PlainJpeg
 from pc_engine.sources import SourceImage
 
 TAPS = ("conv_last", "gap", "logits")
@@ -378,3 +381,102 @@ def test_what_decodes_files_can_be_another(photos: list[Path], open_tiny: Callab
         photos[:1], open_tiny(4), 1, lambda batch: [entry.image.width for entry in batch.entries], decode=decode
     )
     assert sizes == [7]
+
+
+class LaterDecoder:
+    """Takes every file and decodes the batches of several threads at once, the first of each two last."""
+
+    def __init__(self, before: Callable[[int], object] = lambda _: None) -> None:
+        self.sizes: list[int] = []
+        self.at_once = self.most_at_once = 0
+        self._before, self._lock = before, threading.Lock()
+
+    def takes(self, data: bytes) -> PlainJpeg:
+        return PlainJpeg(data, 1)
+
+    def decode(self, files: Sequence[PlainJpeg | DecodedImage], height: int, width: int) -> DecodedBatch:
+        with self._lock:
+            self.sizes.append(len(files))
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            slow = self.at_once == 1
+        time.sleep(0.05 if slow else 0.01)
+        try:
+            self._before(len(files))
+            return self._decoded(files, height, width)
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
+    def _decoded(self, files: Sequence[PlainJpeg | DecodedImage], height: int, width: int) -> DecodedBatch:
+        pixels, sizes, errors = [], [], []
+        for file in files:
+            assert isinstance(file, PlainJpeg)
+            try:
+                image = decode_bytes(file.data, height, width)
+            except ImageError as error:
+                sizes.append(None)
+                errors.append(str(error))
+            else:
+                pixels.append(image.pixels)
+                sizes.append(ImageSize(image.width, image.height))
+                errors.append(None)
+        stacked = np.stack(pixels) if pixels else np.empty((0, height, width, 3), np.uint8)
+        return DecodedBatch(stacked, tuple(sizes), tuple(errors), len(pixels))
+
+
+def seen_and_sizes(batch: TapBatch) -> list[tuple[str, str | None, float | None, object]]:
+    values = iter(batch.taps["gap"][:, 3].tolist() if batch.taps is not None else ())
+    return [
+        (entry.name, entry.error, None, None)
+        if entry.image is None
+        else (entry.name, entry.error, next(values), (entry.image.width, entry.image.height))
+        for entry in batch.entries
+    ]
+
+
+def test_batches_that_are_decoded_side_by_side_have_the_rows_of_the_cores_in_order(
+    photos: list[Path], tmp_path: Path, open_tiny: Callable[[int], Backbone]
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    paths = [*photos[:5], broken, tmp_path / "gone.jpg", *photos[5:], broken, *photos * 3]
+    decoder = LaterDecoder()
+    expected = list(chain.from_iterable(map_batches(paths, open_tiny(3), 2, seen_and_sizes)))
+    network = _SideBySide(open_tiny(3))
+    found = list(chain.from_iterable(map_batches(paths, network, 2, seen_and_sizes, decoder=decoder)))
+    assert [row[:2] for row in found] == [row[:2] for row in expected]
+    assert [row[3] for row in found] == [row[3] for row in expected]
+    np.testing.assert_allclose(
+        np.array([row[2] for row in found], float), np.array([row[2] for row in expected], float), atol=1e-6
+    )
+    assert decoder.most_at_once == 2
+    assert max(decoder.sizes) == 3
+
+
+def test_a_batch_that_cannot_be_decoded_whole_is_decoded_in_halves(
+    photos: list[Path], open_tiny: Callable[[int], Backbone]
+) -> None:
+    def check(n: int) -> None:
+        if n > 2:
+            raise DeviceMemoryError("no memory")
+
+    decoder, said = LaterDecoder(check), []
+    limit = BatchLimit(4, said.append)
+    rows = chain.from_iterable(
+        map_batches(photos, _SideBySide(open_tiny(4)), 2, seen_and_sizes, limit=limit, decoder=decoder)
+    )
+    assert [name for name, *_ in rows] == [str(path) for path in photos]
+    assert limit.images <= 2
+    assert len(said) == 1
+
+
+def test_a_decoder_that_fails_ends_the_run_after_what_was_finished(
+    photos: list[Path], open_tiny: Callable[[int], Backbone]
+) -> None:
+    decoder = LaterDecoder(lambda _: (_ for _ in ()).throw(BackendError("no more")) if len(decoder.sizes) > 1 else None)
+    batches = map_batches(photos * 5, open_tiny(4), 2, seen_and_sizes, decoder=decoder)
+    assert [name for name, *_ in next(batches)] == [str(path) for path in photos[:4]]
+    with pytest.raises(BackendError, match="no more"):
+        list(batches)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "network"))]

@@ -52,7 +52,7 @@ def test_files_that_are_decoded_later_are_read_in_order_and_not_further_ahead_th
     first = next(stretches)
     assert [entry.name for entry in first] == [str(path) for path in (photos * 20)[: len(first)]]
     assert 1 < len(first) <= read_ahead._READ_AT_ONCE
-    assert all(entry.image is None and entry.readable for entry in first)
+    assert all(entry.image is None and entry.error is None for entry in first)
     assert [entry.data for entry in first] == [(path.read_bytes(), 1) for path in (photos * 20)[: len(first)]]
     assert len(taken) <= len(first) + 40
     rest = chain.from_iterable(stretches)
