@@ -85,9 +85,9 @@ def _a_kernel_takes(tap: Array) -> bool:
 
 
 def _groups(taps: Sequence[Array]) -> Iterator[Sequence[Array]]:
-    """Yield the taps, as many together as one launch takes."""
+    """Yield the taps, as many together as one launch takes, large ones first: most blocks then find theirs at once."""
     for name in sorted({tap.dtype.name for tap in taps}):
-        alike = [tap for tap in taps if tap.dtype.name == name]
+        alike = sorted((tap for tap in taps if tap.dtype.name == name), key=lambda tap: -tap.size)
         yield from (alike[first : first + _TAPS] for first in range(0, len(alike), _TAPS))
 
 

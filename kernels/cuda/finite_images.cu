@@ -20,7 +20,7 @@ __device__ inline bool is_finite(const Piece<T>& piece) {
     return all;
 }
 
-constexpr int LOADS = 8;  // of a thread, under way at once
+constexpr int LOADS = 8;  // of a thread, with no branch between them, so that they are under way together
 
 // Whether all that this block's threads see of `count` values is finite.
 template <class Load>
@@ -31,7 +31,7 @@ __device__ inline bool are_finite(const Load* values, int count) {
 #pragma unroll
         for (int i = 0; i < LOADS; ++i) {
             const int place = first + i * blockDim.x;
-            loads[i] = values[place < count ? place : first];  // without a branch, so that none waits for another
+            loads[i] = values[place < count ? place : first];
         }
 #pragma unroll
         for (int i = 0; i < LOADS; ++i) all &= is_finite(loads[i]);

@@ -162,6 +162,11 @@ def _make_cupy(gpu: PretendedGpu, host: ModuleType) -> ModuleType:
                 raise OutOfMemoryError(f"Out of memory allocating {np.prod(shape):,} values")
             return super().empty(shape, dtype)
 
+        def __getattr__(self, name: str) -> Any:
+            if name in ("argpartition", "argsort", "lexsort", "partition", "sort", "unique"):
+                raise AssertionError(f"cupy.{name} is Thrust's, which waits for the stream")
+            return super().__getattr__(name)
+
         def RawModule(self, **given: Any) -> Any:  # noqa: N802 (CuPy's name)
             with gpu.lock:
                 module = super().RawModule(**given)

@@ -265,8 +265,8 @@ def test_taps_go_through_as_few_launches_as_their_types_allow(make_host):
         assert finite_images([given[0].transpose(0, 2, 3, 1)[:, :, ::2]]).get().all()
     kernels = [f"{kernel}_{kind}" for kernel in ("finite_images", "clear_images") for kind in ("f16", "f32", "f32")]
     assert [launch.kernel for launch in host.cupy.launches] == kernels
-    # 6 threads read 768 bytes, four maps and a half of 168 bytes each, or nine of half as many.
-    assert [launch.blocks for launch in host.cupy.launches] == [3, 3 * (4 + 4 * 2), 3, 3, 3, 3]
+    # 6 threads read 768 bytes, which four maps of 168 bytes are less than, or eight of half as many.
+    assert [launch.blocks for launch in host.cupy.launches] == [3, 3 * (4 * 1 + 4 * 2), 3, 3, 3, 3]
 
 
 def test_shapes_and_settings_are_refused_on_a_device_too(make_host):
