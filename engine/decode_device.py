@@ -43,7 +43,8 @@ _BYTES_PER_PIXEL = 3
 # keep a card busy. Where 37 are free, a batch of 256 such photos is one piece.
 _SHARE_OF_MEMORY = 4
 #: Batches decoded at once, which share that memory: while one is resized or handed over, which takes the host a while,
-#: the card's JPEG engines have another one to work on.
+#: the card's JPEG engines have another one to work on. By one codec: each of its threads waits for a picture at a time,
+#: and 15 threads of one got 19,500 photos a second of an H200, 7 of each of two 11,400.
 AT_ONCE = 2
 
 #: A file as it is, decoded to the size asked for, or with the reason why it cannot be.
@@ -204,6 +205,8 @@ class BatchDecoder:
 class DeviceDecoder:
     """Decodes on a GPU with several `BatchDecoder`, each with a stream of its own, for as many threads at once.
 
+    They share one codec, which takes one batch at a time: the others are resized and handed over meanwhile.
+
     It is to be made once the network has its memory: how many large photos are decoded at a time depends on the rest.
 
     Parameters
@@ -230,11 +233,11 @@ class DeviceDecoder:
             raise MissingPackageError("cupy", "gpu", "decode on an NVIDIA GPU") from None
         self._index = device_index(device)
         # nvImageCodec takes one thread less than there are cores, and warns whoever asks for more.
-        codecs = [NvImageCodec(self._index, max((workers - 1) // AT_ONCE, 1)) for _ in range(AT_ONCE)]
+        codec = NvImageCodec(self._index, max(workers - 1, 1))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._idle: SimpleQueue[tuple[BatchDecoder, Any]] = SimpleQueue()
         with cuda_errors("starting to decode"), on_device(self._index):
-            streams = [cupy.cuda.Stream(non_blocking=True) for _ in codecs]
+            streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(AT_ONCE)]
             free, _ = cupy.cuda.runtime.memGetInfo()
         self._decoders = [
             BatchDecoder(
@@ -242,7 +245,7 @@ class DeviceDecoder:
                 piece_pixels=free // AT_ONCE // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL,
                 settle=stream.synchronize,
             )
-            for codec, stream in zip(codecs, streams, strict=True)
+            for stream in streams
         ]
         for pair in zip(self._decoders, streams, strict=True):
             self._idle.put(pair)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class NvImageCodec:
         except ImportError:
             raise MissingPackageError("nvidia.nvimgcodec", "gpu", "decode on an NVIDIA GPU") from None
         self._on_host = index < 0
+        self._lock = threading.Lock()
         kinds = nvimgcodec.BackendKind
         settings: dict[str, Any] = {"device_id": index, "max_num_cpu_threads": threads, "options": _OPTIONS}
         if self._on_host:
@@ -71,7 +73,8 @@ class NvImageCodec:
 
     def _decode(self, data: Sequence[bytes], stream: int) -> list[Any]:
         try:
-            images: list[Any] = self._decoder.decode(list(data), params=self._parameters, cuda_stream=stream)
+            with self._lock:
+                images: list[Any] = self._decoder.decode(list(data), params=self._parameters, cuda_stream=stream)
         except RuntimeError as error:
             raise library_failure("nvImageCodec failed", error) from None
         return images
