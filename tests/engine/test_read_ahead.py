@@ -81,15 +81,24 @@ class Slow:
         return b""
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(0.0, read_ahead._FEW_READERS), (0.02, 12)])
-def test_few_threads_read_files_that_are_decoded_later_unless_the_run_has_to_wait_for_them(
-    seconds: float, most: int
+@pytest.mark.parametrize(("patience", "most"), [(60.0, read_ahead._READERS_AT_FIRST), (0.01, 12)])
+def test_few_threads_read_files_that_are_decoded_later_until_the_run_has_waited_too_long(
+    patience: float, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = Slow(seconds)
+    monkeypatch.setattr(read_ahead, "_PATIENCE", patience)
+    disk = Slow(0.005 if most == 1 else 0.02)
     names = [str(k) for k in range(240)]
     stretches = decode_ahead(map(disk.image, names), (8, 8), 12, ahead=48, clock=StageClock(), later=LATER)
     assert [entry.name for entry in chain.from_iterable(stretches)] == names
-    assert disk.most == most if seconds else disk.most <= most
+    assert disk.most == most
+
+
+def test_short_waits_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_ahead, "_PATIENCE", 0.1)
+    disk = Slow(0.01)
+    stretches = decode_ahead(map(disk.image, map(str, range(40))), (8, 8), 2, ahead=2, clock=StageClock(), later=LATER)
+    assert len(list(stretches)) == 40
+    assert disk.most == 2
 
 
 def test_all_threads_decode_from_the_start_where_nothing_is_decoded_later() -> None:
@@ -100,11 +109,19 @@ def test_all_threads_decode_from_the_start_where_nothing_is_decoded_later() -> N
 
 
 def test_threads_that_wait_for_their_turn_read_nothing_when_the_run_ends() -> None:
-    disk = Slow(0.05)
-    images = map(disk.image, map(str, range(480)))
+    ended = threading.Event()
+    read: list[int] = []
+
+    def one(k: int) -> bytes:
+        if k >= read_ahead._READ_AT_ONCE:
+            ended.wait(10)
+        read.append(k)
+        return b""
+
+    images = (SourceImage(str(k), partial(one, k)) for k in range(480))
     stretches = decode_ahead(images, (8, 8), 12, ahead=240, clock=StageClock(), later=LATER)
     first = next(stretches)
+    threading.Timer(0.5, ended.set).start()
     stretches.close()
-    # Those whose turn it was, one after the first stretch and another before it.
-    assert disk.read <= len(first) * 2 * 2 * read_ahead._FEW_READERS
+    assert len(read) <= len(first) * (1 + read_ahead._READERS_AT_FIRST)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
