@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -76,7 +76,6 @@ def decode_ahead(
     waiting: deque[Future[list[Entry]]] = deque()
     remaining = map(as_source_image, images)
     stretch = 1 if later is None else max(min(_READ_AT_ONCE, ahead // workers), 1)
-    turns = _Turns(workers if later is None else min(_READERS_AT_FIRST, workers), workers)
 
     def process(image: SourceImage) -> Entry:
         try:
@@ -93,53 +92,82 @@ def decode_ahead(
             return Entry(image.name, None, "It does not fit into memory: scale it down first.")
 
     def process_all(several: list[SourceImage]) -> list[Entry]:
-        with turns.taken() as goes_on, clock.measure("decode"):
-            return [process(image) for image in several] if goes_on else []
+        with clock.measure("decode"):
+            return [process(image) for image in several]
 
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
+    with closing(_Readers(process_all, workers if later is None else _READERS_AT_FIRST, workers)) as readers:
         while True:
             while (len(waiting) + 1) * stretch <= ahead and (taken := list(islice(remaining, stretch))):
-                waiting.append(pool.submit(process_all, taken))
+                waiting.append(readers.add(taken))
             if not waiting:
                 return
-            yield turns.wait_for(waiting.popleft())
-    finally:
-        turns.end()
-        pool.shutdown(wait=True, cancel_futures=True)
+            yield readers.wait_for(waiting.popleft())
 
 
-class _Turns:
-    """Lets so many threads work at a time, of ``most`` that there are; those that wait leave Python's lock alone."""
+class _Readers:
+    """Threads that work on stretches of images in the order in which these are added.
 
-    def __init__(self, at_once: int, most: int) -> None:
-        self._at_once, self._most = at_once, most
-        self._free = threading.Semaphore(at_once)
+    Parameters
+    ----------
+    work
+        Makes entries of a stretch.
+    at_first, most
+        How many work at a time: so many, and ever more, up to ``most``, where that turns out to be too few.
+    """
+
+    def __init__(self, work: Callable[[list[SourceImage]], list[Entry]], at_first: int, most: int) -> None:
+        self._work, self._at_once, self._most = work, min(at_first, most), most
+        self._pool = ThreadPoolExecutor(most, thread_name_prefix="decode")
+        self._lock = threading.Lock()
+        self._added: deque[tuple[Future[list[Entry]], list[SourceImage]]] = deque()
+        self._working = 0
         self._patience = _PATIENCE
-        self._ended = False
 
-    @contextmanager
-    def taken(self) -> Iterator[bool]:
-        """Wait for a turn; whether there is anything left to do in it."""
-        with self._free if self._at_once < self._most else nullcontext():
-            yield not self._ended
+    def add(self, stretch: list[SourceImage]) -> Future[list[Entry]]:
+        """Let a thread work on a stretch when those before it are taken."""
+        future: Future[list[Entry]] = Future()
+        with self._lock:
+            self._added.append((future, stretch))
+            self._start(1)
+        return future
 
-    def wait_for(self, work: Future[list[Entry]]) -> list[Entry]:
-        """Return what a thread made; each time that patience ends, twice as many of them work at a time."""
+    def wait_for(self, future: Future[list[Entry]]) -> list[Entry]:
+        """Return what was made of a stretch; each time that patience ends, twice as many threads work."""
         while self._at_once < self._most:
             start = time.perf_counter()
-            if wait([work], max(self._patience, 0)).done:
+            if wait([future], max(self._patience, 0)).done:
                 self._patience -= time.perf_counter() - start
                 break
-            more = min(self._at_once, self._most - self._at_once)
-            self._at_once += more
-            self._free.release(more)
+            with self._lock:
+                self._at_once = min(2 * self._at_once, self._most)
+                self._start(len(self._added))
             self._patience = _PATIENCE
-        return work.result()
+        return future.result()
 
-    def end(self) -> None:
-        """Leave threads that wait nothing to do."""
-        self._ended = True
+    def close(self) -> None:
+        """End the threads, each when it is done with its stretch."""
+        with self._lock:
+            self._added.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self, stretches: int) -> None:
+        """Let threads work on so many stretches more, as far as they may; the lock is held."""
+        for _ in range(min(stretches, self._at_once - self._working)):
+            self._working += 1
+            self._pool.submit(self._take_turns)
+
+    def _take_turns(self) -> None:
+        while True:
+            with self._lock:
+                if not self._added:
+                    self._working -= 1
+                    return
+                future, stretch = self._added.popleft()
+            try:
+                future.set_result(self._work(stretch))
+            except BaseException as error:
+                future.set_exception(error)  # raised where the entries are waited for
+            del future, stretch  # else an error that is held would hold them
 
 
 __all__ = ["Entry", "count_readable", "decode_ahead"]

@@ -7,15 +7,19 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pc_engine import read_ahead
+from pc_engine.decode import DecodedImage
+from pc_engine.errors import UsageError
 from pc_engine.plain_jpeg import PlainJpeg
 from pc_engine.read_ahead import decode_ahead
 from pc_engine.sources import SourceImage
 from pc_engine.stage_clock import StageClock
 
+BLACK = np.zeros((8, 8, 3), np.uint8)
 LATER = partial(PlainJpeg, pixels=1)
 
 
@@ -108,7 +112,7 @@ def test_all_threads_decode_from_the_start_where_nothing_is_decoded_later() -> N
     assert disk.most == 12
 
 
-def test_threads_that_wait_for_their_turn_read_nothing_when_the_run_ends() -> None:
+def test_nothing_more_is_read_when_the_run_ends() -> None:
     ended = threading.Event()
     read: list[int] = []
 
@@ -124,4 +128,33 @@ def test_threads_that_wait_for_their_turn_read_nothing_when_the_run_ends() -> No
     threading.Timer(0.5, ended.set).start()
     stretches.close()
     assert len(read) <= len(first) * (1 + read_ahead._READERS_AT_FIRST)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_stretches_are_read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_ahead, "_READERS_AT_FIRST", 1)
+    monkeypatch.setattr(read_ahead, "_PATIENCE", 60.0)
+    read: list[int] = []
+
+    def one(k: int) -> bytes:
+        read.append(k)
+        return b""
+
+    images = (SourceImage(str(k), partial(one, k)) for k in range(480))
+    stretches = decode_ahead(images, (8, 8), 12, ahead=240, clock=StageClock(), later=LATER)
+    assert len(list(chain.from_iterable(stretches))) == 480
+    assert read == sorted(read)
+
+
+def test_what_no_image_is_to_blame_for_is_raised_at_its_turn() -> None:
+    def fail() -> bytes:
+        raise UsageError("The decoder was closed.")
+
+    images = [SourceImage("a", bytes), SourceImage("b", fail), SourceImage("c", bytes)]
+    stretches = decode_ahead(
+        images, (8, 8), 2, ahead=3, clock=StageClock(), decode=lambda *_: DecodedImage(BLACK, 8, 8)
+    )
+    assert [entry.name for entry in next(stretches)] == ["a"]
+    with pytest.raises(UsageError, match="was closed"):
+        next(stretches)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
