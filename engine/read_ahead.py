@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +21,14 @@ from pc_engine.stage_clock import StageClock
 
 # Files that one thread reads before it hands them over, where they are decoded later.
 _READ_AT_ONCE = 16
-# Threads that read at a time then, unless they turn out to be too few. Each system call hands Python's lock over, so
-# more than it takes hold up the threads that decode and compute: with files in the page cache, a run without a network
-# did 25,600 images a second with 4 threads and 21,500 with 16, on 2 cores. A disk that takes 2 ms to answer needs all.
-_FEW_READERS = 4
-# Seconds for each file that the run has to wait before twice as many read: a page cache takes a twentieth of that.
-_LONG_WAIT = 0.001
+# Threads that read at a time then, until they turn out to be too few. At each system call another thread takes Python's
+# lock, so with many of them those that decode and compute hardly get it back. Measured on 2 cores, files in the page
+# cache: a thread that lets it go 60 times for 20 us each is done after 6 ms beside 1 thread that reads, or 2, after 41
+# beside 4, and after 1,056 beside 16; and 1 alone reads 60,000 files a second.
+_READERS_AT_FIRST = 1
+# Seconds that a run waits for files, all in all, before twice as many threads read them: what it begins with comes from
+# a page cache in about that time. From a disk that takes 2 ms to answer, all of 16 threads read after 0.2 s.
+_PATIENCE = 0.05
 
 
 class Entry(NamedTuple):
@@ -73,7 +76,6 @@ def decode_ahead(
     waiting: deque[Future[list[Entry]]] = deque()
     remaining = map(as_source_image, images)
     stretch = 1 if later is None else max(min(_READ_AT_ONCE, ahead // workers), 1)
-    turns = _Turns(workers if later is None else min(_FEW_READERS, workers), workers)
 
     def process(image: SourceImage) -> Entry:
         try:
@@ -90,53 +92,82 @@ def decode_ahead(
             return Entry(image.name, None, "It does not fit into memory: scale it down first.")
 
     def process_all(several: list[SourceImage]) -> list[Entry]:
-        with turns.taken() as goes_on, clock.measure("decode"):
-            return [process(image) for image in several] if goes_on else []
+        with clock.measure("decode"):
+            return [process(image) for image in several]
 
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
+    with closing(_Readers(process_all, workers if later is None else _READERS_AT_FIRST, workers)) as readers:
         while True:
             while (len(waiting) + 1) * stretch <= ahead and (taken := list(islice(remaining, stretch))):
-                waiting.append(pool.submit(process_all, taken))
+                waiting.append(readers.add(taken))
             if not waiting:
                 return
-            first = waiting.popleft()
-            while turns.are_limited and not wait([first], _LONG_WAIT * stretch).done:
-                turns.double()
-            yield first.result()
-    finally:
-        turns.end()
-        pool.shutdown(wait=True, cancel_futures=True)
+            yield readers.wait_for(waiting.popleft())
 
 
-class _Turns:
-    """Lets so many threads work at a time, of ``most`` that there are; those that wait leave Python's lock alone."""
+class _Readers:
+    """Threads that work on stretches of images in the order in which these are added.
 
-    def __init__(self, at_once: int, most: int) -> None:
-        self._at_once, self._most = at_once, most
-        self._free = threading.Semaphore(at_once)
-        self._ended = False
+    Parameters
+    ----------
+    work
+        Makes entries of a stretch.
+    at_first, most
+        How many work at a time: so many, and ever more, up to ``most``, where that turns out to be too few.
+    """
 
-    @property
-    def are_limited(self) -> bool:
-        """Whether some of the threads wait for a turn."""
-        return self._at_once < self._most
+    def __init__(self, work: Callable[[list[SourceImage]], list[Entry]], at_first: int, most: int) -> None:
+        self._work, self._at_once, self._most = work, min(at_first, most), most
+        self._pool = ThreadPoolExecutor(most, thread_name_prefix="decode")
+        self._lock = threading.Lock()
+        self._added: deque[tuple[Future[list[Entry]], list[SourceImage]]] = deque()
+        self._working = 0
+        self._patience = _PATIENCE
 
-    @contextmanager
-    def taken(self) -> Iterator[bool]:
-        """Wait for a turn; whether there is anything left to do in it."""
-        with self._free if self.are_limited else nullcontext():
-            yield not self._ended
+    def add(self, stretch: list[SourceImage]) -> Future[list[Entry]]:
+        """Let a thread work on a stretch when those before it are taken."""
+        future: Future[list[Entry]] = Future()
+        with self._lock:
+            self._added.append((future, stretch))
+            self._start(1)
+        return future
 
-    def double(self) -> None:
-        """Let twice as many threads work at a time, of those that wait."""
-        more = min(self._at_once, self._most - self._at_once)
-        self._at_once += more
-        self._free.release(more)
+    def wait_for(self, future: Future[list[Entry]]) -> list[Entry]:
+        """Return what was made of a stretch; each time that patience ends, twice as many threads work."""
+        while self._at_once < self._most:
+            start = time.perf_counter()
+            if wait([future], max(self._patience, 0)).done:
+                self._patience -= time.perf_counter() - start
+                break
+            with self._lock:
+                self._at_once = min(2 * self._at_once, self._most)
+                self._start(len(self._added))
+            self._patience = _PATIENCE
+        return future.result()
 
-    def end(self) -> None:
-        """Leave threads that wait nothing to do."""
-        self._ended = True
+    def close(self) -> None:
+        """End the threads, each when it is done with its stretch."""
+        with self._lock:
+            self._added.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self, stretches: int) -> None:
+        """Let threads work on so many stretches more, as far as they may; the lock is held."""
+        for _ in range(min(stretches, self._at_once - self._working)):
+            self._working += 1
+            self._pool.submit(self._take_turns)
+
+    def _take_turns(self) -> None:
+        while True:
+            with self._lock:
+                if not self._added:
+                    self._working -= 1
+                    return
+                future, stretch = self._added.popleft()
+            try:
+                future.set_result(self._work(stretch))
+            except BaseException as error:
+                future.set_exception(error)  # raised where the entries are waited for
+            del future, stretch  # else an error that is held would hold them
 
 
 __all__ = ["Entry", "count_readable", "decode_ahead"]

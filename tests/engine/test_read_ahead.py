@@ -7,15 +7,19 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pc_engine import read_ahead
+from pc_engine.decode import DecodedImage
+from pc_engine.errors import UsageError
 from pc_engine.plain_jpeg import PlainJpeg
 from pc_engine.read_ahead import decode_ahead
 from pc_engine.sources import SourceImage
 from pc_engine.stage_clock import StageClock
 
+BLACK = np.zeros((8, 8, 3), np.uint8)
 LATER = partial(PlainJpeg, pixels=1)
 
 
@@ -81,15 +85,24 @@ class Slow:
         return b""
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(0.0, read_ahead._FEW_READERS), (0.02, 12)])
-def test_few_threads_read_files_that_are_decoded_later_unless_the_run_has_to_wait_for_them(
-    seconds: float, most: int
+@pytest.mark.parametrize(("patience", "most"), [(60.0, read_ahead._READERS_AT_FIRST), (0.01, 12)])
+def test_few_threads_read_files_that_are_decoded_later_until_the_run_has_waited_too_long(
+    patience: float, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = Slow(seconds)
+    monkeypatch.setattr(read_ahead, "_PATIENCE", patience)
+    disk = Slow(0.005 if most == 1 else 0.02)
     names = [str(k) for k in range(240)]
     stretches = decode_ahead(map(disk.image, names), (8, 8), 12, ahead=48, clock=StageClock(), later=LATER)
     assert [entry.name for entry in chain.from_iterable(stretches)] == names
-    assert disk.most == most if seconds else disk.most <= most
+    assert disk.most == most
+
+
+def test_short_waits_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_ahead, "_PATIENCE", 0.1)
+    disk = Slow(0.01)
+    stretches = decode_ahead(map(disk.image, map(str, range(40))), (8, 8), 2, ahead=2, clock=StageClock(), later=LATER)
+    assert len(list(stretches)) == 40
+    assert disk.most == 2
 
 
 def test_all_threads_decode_from_the_start_where_nothing_is_decoded_later() -> None:
@@ -99,12 +112,49 @@ def test_all_threads_decode_from_the_start_where_nothing_is_decoded_later() -> N
     assert disk.most == 12
 
 
-def test_threads_that_wait_for_their_turn_read_nothing_when_the_run_ends() -> None:
-    disk = Slow(0.05)
-    images = map(disk.image, map(str, range(480)))
+def test_nothing_more_is_read_when_the_run_ends() -> None:
+    ended = threading.Event()
+    read: list[int] = []
+
+    def one(k: int) -> bytes:
+        if k >= read_ahead._READ_AT_ONCE:
+            ended.wait(10)
+        read.append(k)
+        return b""
+
+    images = (SourceImage(str(k), partial(one, k)) for k in range(480))
     stretches = decode_ahead(images, (8, 8), 12, ahead=240, clock=StageClock(), later=LATER)
     first = next(stretches)
+    threading.Timer(0.5, ended.set).start()
     stretches.close()
-    # Those whose turn it was, one after the first stretch and another before it.
-    assert disk.read <= len(first) * 2 * 2 * read_ahead._FEW_READERS
+    assert len(read) <= len(first) * (1 + read_ahead._READERS_AT_FIRST)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_stretches_are_read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_ahead, "_READERS_AT_FIRST", 1)
+    monkeypatch.setattr(read_ahead, "_PATIENCE", 60.0)
+    read: list[int] = []
+
+    def one(k: int) -> bytes:
+        read.append(k)
+        return b""
+
+    images = (SourceImage(str(k), partial(one, k)) for k in range(480))
+    stretches = decode_ahead(images, (8, 8), 12, ahead=240, clock=StageClock(), later=LATER)
+    assert len(list(chain.from_iterable(stretches))) == 480
+    assert read == sorted(read)
+
+
+def test_what_no_image_is_to_blame_for_is_raised_at_its_turn() -> None:
+    def fail() -> bytes:
+        raise UsageError("The decoder was closed.")
+
+    images = [SourceImage("a", bytes), SourceImage("b", fail), SourceImage("c", bytes)]
+    stretches = decode_ahead(
+        images, (8, 8), 2, ahead=3, clock=StageClock(), decode=lambda *_: DecodedImage(BLACK, 8, 8)
+    )
+    assert [entry.name for entry in next(stretches)] == ["a"]
+    with pytest.raises(UsageError, match="was closed"):
+        next(stretches)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
