@@ -14,9 +14,14 @@ from pc_engine.bench.gpu_device import matrix_rates, wall_rate
 from pc_engine.bench.gpu_report import Row, reason_of, spread
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects, networks, run_in_batches
 from pc_engine.candidates import EVIDENCE_TOLERANCE, tap_difference, tolerance
+from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
+from pc_engine.device_arrays import pack
+from pc_engine.host_outcome import outcome_arrays
+from pc_engine.kernels import finite_images
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.manifest import EVIDENCE
-from pc_engine.modes import MODES, Mode, settings_for
+from pc_engine.mode_run import RecordedMode
+from pc_engine.modes import MODES, Mode, Outcome, settings_for
 
 # Distinct batches that a network is timed on.
 _BATCHES = 4
@@ -124,24 +129,49 @@ def rate_row(
 
 
 def measure_modes(job: Job, subjects: Subjects) -> Iterator[Row]:
-    """Yield the time of all that follows the network, mode by mode, on taps of one batch that are on the device."""
+    """Yield the time of all that follows the network, mode by mode, on taps of one batch that are on the device.
+
+    Of a batch recorded as a CUDA graph, as a run has it, and of its kernels started one by one.
+    """
+    size = job.batch_size
     for subject in subjects:
-        size = min(job.batch_size, len(subject.images))
-        taps = {name: job.meter.place(tap[:size]) for name, tap in subject.reference.items()}
+        taps = {
+            name: job.meter.place(np.take(tap, range(size), axis=0, mode="wrap"))
+            for name, tap in subject.reference.items()
+        }
         for mode in (MODES[name] for name in job.modes):
             for cluster in mode.clusterings or (None,):
                 row = {"model": subject.name, "mode": mode.name, "cluster": cluster, "batch": size}
                 try:
-                    yield {**row, "us_per_image": 1e6 * _mode_seconds(job, subject, mode, cluster, taps) / size}
+                    yield {**row, **mode_figures(job, subject, mode, cluster, taps)}
                 except Exception as error:  # one row must not cost the others
                     yield {**row, "reason": reason_of(error)}
 
 
-def _mode_seconds(job: Job, subject: Subject, mode: Mode, cluster: str | None, taps: Taps) -> float:
+def mode_figures(job: Job, subject: Subject, mode: Mode, cluster: str | None, taps: Taps) -> Row:
+    """Return the microseconds an image of what follows the network, recorded and one by one.
+
+    What cannot be recorded is started one by one in a run, too.
+    """
     model = subject.model
     settings = settings_for(model.manifest, cluster=cluster)
     read = {name: taps[name] for name in mode.taps(model.manifest)}
-    return job.meter.seconds(lambda: mode.evaluate(read, model.parts, settings))
+
+    def evaluate(some: Taps) -> Outcome:
+        return mode.evaluate(some, model.parts, settings)
+
+    def one_by_one() -> None:
+        pack([array for array in outcome_arrays(evaluate(read), finite_images([*read.values()])) if array is not None])
+
+    scale = 1e6 / len(next(iter(read.values())))
+    apart = job.meter.seconds(one_by_one) * scale
+    if cluster == CUML_DBSCAN:  # which waits for the device
+        return {"us_per_image": apart, "recorded": False}
+    recorded = RecordedMode(evaluate, read, finite_images([*read.values()]))
+    place = recorded.taps
+    whole = job.meter.seconds(lambda: recorded.queue(place, finite_images([*place.values()]))) * scale
+    recorded.close()
+    return {"us_per_image": whole, "recorded": True, "one_by_one_us_per_image": apart}
 
 
 def _run(network: Backbone, batches: Sequence[Array], pool: ThreadPoolExecutor) -> int:

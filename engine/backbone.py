@@ -107,7 +107,7 @@ class Backbone(Protocol):
     parallel: int
     remarks: tuple[str, ...]
 
-    def infer(self, images: Array) -> dict[str, Array]:
+    def infer(self, images: Array, into: Taps | None = None) -> dict[str, Array]:
         """Run the network.
 
         Parameters
@@ -115,6 +115,9 @@ class Backbone(Protocol):
         images
             uint8 (n, H, W, 3) RGB, 1 <= n <= batch size. On a GPU also an array that lives there already, of any
             library (``__cuda_array_interface__`` or DLPack).
+        into
+            On a GPU arrays such as it returned for a batch of as many images, complete on the current stream: a backend
+            may fill and return these in the place of new ones.
 
         Returns
         -------

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pc_engine.backends.cuda import cuda_errors, device_index, on_device
+from pc_engine.backends.cuda import cuda_errors, device_index, keep_freed_memory, on_device
 from pc_engine.decode import MAX_PIXELS, DecodedImage, ImageSize, decode_bytes
 from pc_engine.errors import ImageError, MissingPackageError
 from pc_engine.image_resize import DevicePicture, DeviceResizer
@@ -46,6 +46,7 @@ _SHARE_OF_MEMORY = 4
 #: the card's JPEG engines have another one to work on. By one codec: each of its threads waits for a picture at a time,
 #: and 15 threads of one got 19,500 photos a second of an H200, 7 of each of two 11,400.
 AT_ONCE = 2
+_CODECS = 1
 
 #: A file as it is, decoded to the size asked for, or with the reason why it cannot be.
 File = bytes | PlainJpeg | DecodedImage | ImageError
@@ -233,19 +234,20 @@ class DeviceDecoder:
             raise MissingPackageError("cupy", "gpu", "decode on an NVIDIA GPU") from None
         self._index = device_index(device)
         # nvImageCodec takes one thread less than there are cores, and warns whoever asks for more.
-        codec = NvImageCodec(self._index, max(workers - 1, 1))
+        codecs = [NvImageCodec(self._index, max(workers - 1, 1)) for _ in range(_CODECS)]
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._idle: SimpleQueue[tuple[BatchDecoder, Any]] = SimpleQueue()
         with cuda_errors("starting to decode"), on_device(self._index):
             streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(AT_ONCE)]
             free, _ = cupy.cuda.runtime.memGetInfo()
+            keep_freed_memory(free // _SHARE_OF_MEMORY)
         self._decoders = [
             BatchDecoder(
-                *(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),
+                *(codecs[k % _CODECS], DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),
                 piece_pixels=free // AT_ONCE // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL,
                 settle=stream.synchronize,
             )
-            for stream in streams
+            for k, stream in enumerate(streams)
         ]
         for pair in zip(self._decoders, streams, strict=True):
             self._idle.put(pair)

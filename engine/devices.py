@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pc_engine.errors import BackendError, MissingPackageError, UsageError, first_line
 
 _DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+# Queues of a GPU that CUDA's streams share. Of its own 8, those that decode photos come to share one with the network,
+# and wait behind whole batches of it.
+_QUEUES, _MOST_QUEUES = "CUDA_DEVICE_MAX_CONNECTIONS", "32"
 
 
 class DeviceError(BackendError):
@@ -59,6 +62,8 @@ def gpu_count() -> int:
     """Return how many NVIDIA GPUs there are, where CuPy finds any."""
     import cupy
 
+    # Read when CUDA starts on a GPU, which this precedes.
+    os.environ.setdefault(_QUEUES, _MOST_QUEUES)
     return int(cupy.cuda.runtime.getDeviceCount())
 
 

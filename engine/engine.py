@@ -170,8 +170,7 @@ class Engine:
             report=report,
         )
         self._mode_run = ModeRun(self.mode, self.model, self.settings, self.batch_size, report)
-        self._limit = BatchLimit(self.batch_size, self._go_on_smaller)
-        self._report = report
+        self._limit = BatchLimit(self.batch_size, self._mode_run.go_on_smaller)
         on_device = self._owns_network and self.device != "cpu"
         self.decoders = Decoders(decoding, self.workers, self.device if on_device else None, report)
 
@@ -274,6 +273,7 @@ class Engine:
             self.decoders.on_device,
             self.decoders.decode,
             self._guard,
+            self._mode_run.room,
         )
         with contextlib.closing(batches):
             try:
@@ -296,10 +296,6 @@ class Engine:
             rows.get(i) or failed_row(entry, entry.error or "unknown error", self.model, self.mode.name)
             for i, entry in enumerate(batch.entries)
         ]
-
-    def _go_on_smaller(self, sentence: str) -> None:
-        self._mode_run.close()  # no batch is a whole one any more
-        self._report(sentence)
 
     def close(self) -> None:
         """Free the network, if it is the engine's own. The engine cannot run afterwards, and what runs yet ends."""

@@ -37,8 +37,8 @@ class ModeRun:
     batch_size
         Images in a whole batch: others are few, and are not recorded.
     report
-        Called with a sentence where a GPU does not let the mode be recorded: then its kernels are started one by one,
-        with the same results.
+        Called with a sentence for the user, such as where a GPU does not let the mode be recorded: then its kernels are
+        started one by one, with the same results.
     """
 
     def __init__(
@@ -47,11 +47,26 @@ class ModeRun:
         self._mode, self._parts, self._settings = mode, model.parts, settings
         self._taps = mode.taps(model.manifest)
         self._batch_size, self._report = batch_size, report
-        # cuML waits for the GPU.
-        self._records = settings.p2c.cluster != CUML_DBSCAN
+        self._closed = threading.Event()
+        if settings.p2c.cluster == CUML_DBSCAN:  # which waits for the GPU
+            self._closed.set()
         # Each is used by one batch at a time.
         self._idle: SimpleQueue[RecordedMode] = SimpleQueue()
         self._recording = threading.Lock()
+        # By thread: the one in whose memory its next taps may lie.
+        self._local = threading.local()
+
+    def room(self, n: int) -> Taps | None:
+        """Return where the taps of a batch of ``n`` images may lie that `answer` gets next from the calling thread.
+
+        What lies there need not be copied. None where they may lie anywhere.
+        """
+        if n != self._batch_size:
+            return None
+        if self._lent is None:
+            with suppress(Empty):
+                self._local.lent = self._idle.get_nowait()
+        return None if self._lent is None else self._lent.taps
 
     def answer(self, taps: Taps, finite: Array) -> HostOutcome:
         """Return what the mode says of a batch.
@@ -69,27 +84,40 @@ class ModeRun:
         try:
             return recorded.answer(taps, finite)
         finally:
-            if self._records:
+            if not self._closed.is_set():
                 self._idle.put(recorded)
+
+    def go_on_smaller(self, sentence: str) -> None:
+        """Report that batches are smaller from now on, and free what was recorded of whole ones."""
+        self.close()
+        self._report(sentence)
 
     def close(self) -> None:
         """Free what was recorded, and record nothing any more: what follows is answered without."""
-        self._records = False
+        self._closed.set()
         with suppress(Empty):
             while True:
                 self._idle.get_nowait().close()
+
+    @property
+    def _lent(self) -> RecordedMode | None:
+        lent: RecordedMode | None = getattr(self._local, "lent", None)
+        return lent
 
     def _evaluate(self, taps: Taps) -> Outcome:
         return self._mode.evaluate(taps, self._parts, self._settings)
 
     def _recorded(self, taps: Taps, finite: Array) -> RecordedMode | None:
         """Return the mode recorded for a batch, which nobody else uses; None where it is not to be recorded."""
-        if get_array_module(finite) is np or len(finite) != self._batch_size or not self._records:
+        if get_array_module(finite) is np or len(finite) != self._batch_size or self._closed.is_set():
             return None
+        lent, self._local.lent = self._lent, None
+        if lent is not None:
+            return lent
         with suppress(Empty):
             return self._idle.get_nowait()
         with self._recording:
-            if not self._records:
+            if self._closed.is_set():
                 return None
             try:
                 return RecordedMode(self._evaluate, {name: taps[name] for name in self._taps}, finite)
@@ -125,6 +153,11 @@ class RecordedMode:
             return pack(self._crossing())
 
         self._work = RecordedWork(packed, self._inputs(taps, finite))
+
+    @property
+    def taps(self) -> Taps:
+        """The arrays that it reads taps from: others are copied there."""
+        return {name: self._work.inputs[name] for name in self._names}
 
     def queue(self, taps: Taps, finite: Array) -> Array:
         """Queue it for a batch on the current stream; return what crosses to the host, until the next batch's."""

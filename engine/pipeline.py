@@ -128,6 +128,7 @@ def map_batches(
     decoder: FileDecoder | None = None,
     decode: Decode = decode_bytes,
     guard: AbstractContextManager[object] = _UNGUARDED,
+    room: Callable[[int], Taps | None] = lambda _: None,
 ) -> Generator[Finished]:
     """Decode the images, run the network on them, and yield ``finish(batch)`` of each batch, in order.
 
@@ -154,6 +155,8 @@ def map_batches(
     guard
         Entered, by several threads at once, around all that uses the network or ``decoder``; what it raises ends the
         run.
+    room
+        Called with the number of images before the network runs, on its thread: where it may put their taps on a GPU.
 
     Raises
     ------
@@ -189,9 +192,9 @@ def map_batches(
     def run(piece: tuple[Entry, ...]) -> Finished:
         with guard:
             if decoder is not None and any(entry.data is not None for entry in piece):
-                return finish(_run_network(*_decode_batch(piece, decoder, shape, clock), backbone, clock))
+                return finish(_run_network(*_decode_batch(piece, decoder, shape, clock), backbone, clock, room))
             pixels = [entry.image.pixels for entry in piece if isinstance(entry.image, DecodedImage)]
-            return finish(_run_network(piece, np.stack(pixels) if pixels else None, backbone, clock))
+            return finish(_run_network(piece, np.stack(pixels) if pixels else None, backbone, clock, room))
 
     pool = ThreadPoolExecutor(backbone.parallel, thread_name_prefix="network")
     # Closed here, else the decoding threads would last as long as an error of the network is held.
@@ -249,12 +252,18 @@ def _decode_batch(
     return tuple(entries), batch.pixels if len(batch.pixels) else None
 
 
-def _run_network(group: tuple[Entry, ...], images: Array | None, backbone: Backbone, clock: StageClock) -> TapBatch:
+def _run_network(
+    group: tuple[Entry, ...],
+    images: Array | None,
+    backbone: Backbone,
+    clock: StageClock,
+    room: Callable[[int], Taps | None],
+) -> TapBatch:
     if images is None:
         return TapBatch(group, (), None, np.ones(0, bool))
     rows = tuple(i for i, entry in enumerate(group) if entry.image is not None)
     with clock.measure("network"):
-        taps = backbone.infer(images)
+        taps = backbone.infer(images, room(len(images)))
     return TapBatch(group, rows, taps, finite_images(list(taps.values())))
 
 

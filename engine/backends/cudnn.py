@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pc_engine.backbone import Backbone, CompileRequest, Probe
+from pc_engine.backbone import Backbone, CompileRequest, Probe, Taps
 from pc_engine.backends.array_layers import Convolution, Layer
 from pc_engine.backends.cuda import cuda_errors, describe_gpu, device_index, on_device
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plans, load_cudnn
@@ -78,9 +78,9 @@ class CudnnBackbone:
         self._lanes = Lanes(request, index, lambda: _Program(cudnn, graph, plans, weights))
         self.remarks = self._lanes.remarks
 
-    def infer(self, images: Array) -> dict[str, Array]:
+    def infer(self, images: Array, into: Taps | None = None) -> dict[str, Array]:
         """See `pc_engine.backbone.Backbone.infer`; work that the caller's stream was given before is waited for."""
-        return self._lanes.run(images)
+        return self._lanes.run(images, into)
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""

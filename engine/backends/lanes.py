@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from pc_engine.backbone import CompileRequest
+from pc_engine.backbone import CompileRequest, Taps
 from pc_engine.backends.cuda import ImageBuffer, cuda_errors, free_unused_memory, on_device
 from pc_engine.backends.recorded_work import REFUSALS, record
 from pc_engine.errors import BackendError, first_line
@@ -95,7 +95,7 @@ class Lanes:
             for _ in range(PARALLEL):
                 self._idle.put(_Lane(shape))
 
-    def run(self, images: Array) -> dict[str, Array]:
+    def run(self, images: Array, into: Taps | None = None) -> dict[str, Array]:
         """Run a batch and wait for it; see `pc_engine.backbone.Backbone.infer`.
 
         Work that the calling thread's current CuPy stream was given before is waited for on the GPU. Images that are on
@@ -104,15 +104,18 @@ class Lanes:
         lane = self._idle.get()
         try:
             with cuda_errors("running the network"), on_device(self._index):
-                return self._run(lane, images)
+                return self._run(lane, images, into or {})
         finally:
             self._idle.put(lane)
 
-    def _run(self, lane: _Lane, images: Array) -> dict[str, Array]:
+    def _run(self, lane: _Lane, images: Array, into: Taps) -> dict[str, Array]:
         taken = lane.images.take(images)
         n = len(taken)
         # Allocated for the caller's stream, so that memory freed there is not written to before it is done with.
-        results = {name: self._cupy.empty((n, *shape), dtype) for name, (shape, dtype) in self._kinds.items()}
+        results = {
+            name: into[name] if name in into else self._cupy.empty((n, *shape), dtype)
+            for name, (shape, dtype) in self._kinds.items()
+        }
         lane.stream.wait_event(self._cupy.cuda.get_current_stream().record())
         placed = lane.images.place(taken, lane.stream)
         arrived = lane.stream.record()

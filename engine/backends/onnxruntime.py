@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Probe
+from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Probe, Taps
 from pc_engine.backends.cuda import describe_gpu
 from pc_engine.backends.onnxruntime_cuda import PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
 from pc_engine.backends.padding import check_batch, pad_batch
@@ -39,7 +39,7 @@ class OnnxRuntimeBackbone:
         except Exception as error:  # ONNX Runtime's exception classes share no public base
             raise BackendError(f"ONNX Runtime cannot load {request.network}: {first_line(error)}") from None
 
-    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def infer(self, images: np.ndarray, into: Taps | None = None) -> dict[str, np.ndarray]:  # noqa: ARG002 (on a CPU)
         """See `pc_engine.backbone.Backbone.infer`."""
         check_batch(images, self.request.batch_size)
         # A lone image runs as two: by itself it would be multiplied as a vector, whose sums round differently.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.backbone import IMAGE, CompileRequest
+from pc_engine.backbone import IMAGE, CompileRequest, Taps
 from pc_engine.backends.cuda import (
     ImageBuffer,
     cuda_errors,
@@ -49,7 +49,7 @@ class OnnxRuntimeCudaBackbone:
             for _ in range(self.parallel):
                 self._idle.put(_Lane(request, graph, self._index))
 
-    def infer(self, images: Array) -> dict[str, Array]:
+    def infer(self, images: Array, into: Taps | None = None) -> dict[str, Array]:  # noqa: ARG002 (it allocates its own)
         """See `pc_engine.backbone.Backbone.infer`."""
         lane = self._idle.get()
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Probe
+from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Probe, Taps
 from pc_engine.backends.padding import check_batch
 from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.backends.tap_shapes import check_taps
@@ -41,7 +41,7 @@ class OpenVinoBackbone:
         for _ in range(self.parallel):
             self._idle.put(compiled.create_infer_request())
 
-    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def infer(self, images: np.ndarray, into: Taps | None = None) -> dict[str, np.ndarray]:  # noqa: ARG002 (on a CPU)
         """See `pc_engine.backbone.Backbone.infer`."""
         check_batch(images, self.request.batch_size)
         batch = np.ascontiguousarray(images)

@@ -51,6 +51,11 @@ class RecordedWork:
     inputs
         Arrays such as it will get, contiguous, complete on the current stream.
 
+    Attributes
+    ----------
+    inputs
+        The arrays that it works on: what is given to it is copied there, unless it lies there.
+
     Raises
     ------
     BackendError, RuntimeError, MemoryError
@@ -66,12 +71,12 @@ class RecordedWork:
         stream = cupy.cuda.Stream(non_blocking=True)
         stream.wait_event(cupy.cuda.get_current_stream().record())
         with stream, self._memory.serve(stream):
-            self._inputs = {name: cupy.empty(array.shape, array.dtype) for name, array in inputs.items()}
+            self.inputs = {name: cupy.empty(array.shape, array.dtype) for name, array in inputs.items()}
             self._take(inputs, stream)
             # First runs allocate and compile.
-            work(self._inputs)
+            work(self.inputs)
             stream.synchronize()
-            self._graph, self._result = record(stream, lambda: work(self._inputs))
+            self._graph, self._result = record(stream, lambda: work(self.inputs))
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """Queue the work on the current stream; return the array that it fills, and will fill again the next time."""
@@ -82,9 +87,10 @@ class RecordedWork:
 
     def close(self) -> None:
         """Free its memory; nothing of it is queued any more."""
-        del self._graph, self._result, self._inputs
+        del self._graph, self._result, self.inputs
         self._memory.close()
 
     def _take(self, inputs: Mapping[str, Array], stream: Any) -> None:
-        for name, place in self._inputs.items():
-            place.data.copy_from_device_async(inputs[name].data, place.nbytes, stream)
+        for name, place in self.inputs.items():
+            if inputs[name] is not place:
+                place.data.copy_from_device_async(inputs[name].data, place.nbytes, stream)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pc_engine.backbone import IMAGE, CompileRequest
+from pc_engine.backbone import IMAGE, CompileRequest, Taps
 from pc_engine.backends.cuda import Gpu, cuda_errors, on_device
 from pc_engine.backends.lanes import PARALLEL, Lanes
 from pc_engine.backends.tensorrt_library import Library
@@ -70,9 +70,9 @@ class TensorRtBackbone:
         # Contexts need their engine, and an engine its runtime, as long as they live.
         self._owners = [runtime, loaded, settings]
 
-    def infer(self, images: Array) -> dict[str, Array]:
+    def infer(self, images: Array, into: Taps | None = None) -> dict[str, Array]:
         """See `pc_engine.backbone.Backbone.infer`; work that the caller's stream was given before is waited for."""
-        return self._lanes.run(images)
+        return self._lanes.run(images, into)
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""

@@ -91,7 +91,7 @@ class FaultyNetwork:
         self.request, self.backend, self.parallel = network.request, network.backend, network.parallel
         self.remarks: tuple[str, ...] = ()
 
-    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def infer(self, images: np.ndarray, into: object = None) -> dict[str, np.ndarray]:
         if len(images) > 1 and strikes("memory: network", 0.25):
             raise DeviceMemoryError("no memory")
         taps = {name: np.array(tap) for name, tap in self._network.infer(images).items()}

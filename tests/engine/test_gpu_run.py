@@ -211,6 +211,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_run_again(
             "The GPU's memory does not hold 4 images at once: the run goes on with smaller batches."
         ]
         assert pretended_gpu.freed > 0
+        assert (0, 0) in pretended_gpu.trimmed
         # The size that fits is kept, for later batches and later runs.
         assert max(pretended.sizes[-4:]) <= most
         pretended.sizes.clear()
@@ -478,6 +479,7 @@ def test_a_gpu_decodes_several_batches_at_once_each_on_a_stream_of_its_own(
     ):
         batches = list(pool.map(lambda data: decoder.decode([data], 64, 64), files))
     assert made == [15]
+    assert pretended_gpu.kept == {(0, 4): pretended_gpu.free // 4}  # what is freed for a batch is the next one's
     assert len(streams) == len(files)
     assert len(set(streams)) == AT_ONCE
     assert pretended_gpu.default not in streams

@@ -193,7 +193,7 @@ class _SideBySide:
         self.request = network.request
         self._network = network
 
-    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def infer(self, images: np.ndarray, into: object = None) -> dict[str, np.ndarray]:
         return self._network.infer(images)
 
     def close(self) -> None:
@@ -236,7 +236,7 @@ class _Failing:
         self.request = network.request
         self._network, self._calls = network, 0
 
-    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def infer(self, images: np.ndarray, into: object = None) -> dict[str, np.ndarray]:
         self._calls += 1
         if self._calls == 2:
             raise BackendError("The network failed.")
@@ -307,7 +307,7 @@ class _Parallel:
         self._running = 0
         self._lock = threading.Lock()
 
-    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def infer(self, images: np.ndarray, into: object = None) -> dict[str, np.ndarray]:
         with self._lock:
             self._running += 1
             self.most_at_once = max(self.most_at_once, self._running)

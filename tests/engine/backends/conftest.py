@@ -252,6 +252,8 @@ class FakeGpu:
                 "minor": self.capability[1],
             },
             driverGetVersion=lambda: 13000,
+            deviceGetDefaultMemPool=lambda index: index,
+            memPoolTrimTo=lambda pool, size: None,
         )
         module.cuda = SimpleNamespace(
             runtime=runtime,
@@ -269,14 +271,15 @@ class FakeGpu:
         module.empty_pinned = lambda shape, dtype: np.empty(shape, dtype)
         return module
 
-    def device(self, index: int) -> Any:
+    def device(self, index: int = 0) -> Any:
         assert index < self.count
-        return _Device(self)
+        return _Device(self, index)
 
 
 @dataclass
 class _Device:
     gpu: FakeGpu
+    id: int
 
     def __enter__(self) -> None: ...
 
