@@ -21,14 +21,15 @@ from pc_engine.stage_clock import StageClock
 
 # Files that one thread reads before it hands them over, where they are decoded later.
 _READ_AT_ONCE = 16
-# Threads that read at a time then, until they turn out to be too few. At each system call another thread takes Python's
+# Threads that read at a time then, until more turn out to be faster. At each system call another thread takes Python's
 # lock, so with many of them those that decode and compute hardly get it back. Measured on 2 cores, files in the page
-# cache: a thread that lets it go 60 times for 20 us each is done after 6 ms beside 1 thread that reads, or 2, after 41
-# beside 4, and after 1,056 beside 16; and 1 alone reads 60,000 files a second.
+# cache, with a decoder that lets it go 40 times a batch: 21,700 images a second with 1 thread, 18,700 with 2, 15,600
+# with 4 and 12,200 with 16. From a disk that takes 2 ms to answer, 16 read 6,000 files a second and 1 reads under 500.
 _READERS_AT_FIRST = 1
-# Seconds that a run waits for files, all in all, before twice as many threads read them: what it begins with comes from
-# a page cache in about that time. From a disk that takes 2 ms to answer, all of 16 threads read after 0.2 s.
+# Seconds that a run waits for files, all in all, before twice as many threads try to be faster, and before they are
+# judged; and how much faster they have to be to stay.
 _PATIENCE = 0.05
+_WORTH = 1.5
 
 
 class Entry(NamedTuple):
@@ -91,11 +92,7 @@ def decode_ahead(
         except MemoryError:
             return Entry(image.name, None, "It does not fit into memory: scale it down first.")
 
-    def process_all(several: list[SourceImage]) -> list[Entry]:
-        with clock.measure("decode"):
-            return [process(image) for image in several]
-
-    with closing(_Readers(process_all, workers if later is None else _READERS_AT_FIRST, workers)) as readers:
+    with closing(_Readers(process, clock, workers if later is None else _READERS_AT_FIRST, workers)) as readers:
         while True:
             while (len(waiting) + 1) * stretch <= ahead and (taken := list(islice(remaining, stretch))):
                 waiting.append(readers.add(taken))
@@ -107,21 +104,33 @@ def decode_ahead(
 class _Readers:
     """Threads that work on stretches of images in the order in which these are added.
 
+    Where the run waits for them, twice as many work for a while, and go on if they are faster: they are on a disk that
+    answers slowly, and are not where they only wait for each other.
+
     Parameters
     ----------
     work
-        Makes entries of a stretch.
+        Makes the entry of an image.
+    clock
+        Where to note the time that it takes.
     at_first, most
-        How many work at a time: so many, and ever more, up to ``most``, where that turns out to be too few.
+        How many work at a time, and how many may.
     """
 
-    def __init__(self, work: Callable[[list[SourceImage]], list[Entry]], at_first: int, most: int) -> None:
-        self._work, self._at_once, self._most = work, min(at_first, most), most
+    def __init__(self, work: Callable[[SourceImage], Entry], clock: StageClock, at_first: int, most: int) -> None:
+        self._work, self._clock = work, clock
+        self._at_once, self._most = min(at_first, most), most
+        self._adapts = self._at_once < most
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="decode")
         self._lock = threading.Lock()
         self._added: deque[tuple[Future[list[Entry]], list[SourceImage]]] = deque()
         self._working = 0
-        self._patience = _PATIENCE
+        # Since their number was changed: images that were made and the seconds in which any thread worked, with when
+        # they began last; and how long the run waited, which it may do for so long.
+        self._images, self._busy, self._began = 0, 0.0, 0.0
+        self._waited, self._patience = 0.0, _PATIENCE
+        # How many there were before they were doubled, and their images a second; and how long to be content again.
+        self._fewer, self._before, self._pause = self._at_once, 0.0, _PATIENCE
 
     def add(self, stretch: list[SourceImage]) -> Future[list[Entry]]:
         """Let a thread work on a stretch when those before it are taken."""
@@ -132,16 +141,14 @@ class _Readers:
         return future
 
     def wait_for(self, future: Future[list[Entry]]) -> list[Entry]:
-        """Return what was made of a stretch; each time that patience ends, twice as many threads work."""
-        while self._at_once < self._most:
+        """Return what was made of a stretch."""
+        if self._adapts:
             start = time.perf_counter()
-            if wait([future], max(self._patience, 0)).done:
-                self._patience -= time.perf_counter() - start
-                break
-            with self._lock:
-                self._at_once = min(2 * self._at_once, self._most)
-                self._start(len(self._added))
-            self._patience = _PATIENCE
+            while not wait([future], max(self._patience - self._waited, 0)).done:
+                with self._lock:
+                    self._adapt()
+                start = time.perf_counter()
+            self._waited += time.perf_counter() - start
         return future.result()
 
     def close(self) -> None:
@@ -150,8 +157,28 @@ class _Readers:
             self._added.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def _adapt(self) -> None:
+        """Let twice as many threads work, or as few as before where that was hardly faster; the lock is held."""
+        now = time.perf_counter()
+        rate = self._images / (self._busy + (now - self._began if self._working else 0.0))
+        if rate < _WORTH * self._before:
+            self._at_once, self._before = self._fewer, 0.0
+            self._pause *= 2
+            self._patience = self._pause
+        elif self._at_once < self._most:
+            if self._before:
+                self._pause = _PATIENCE
+            self._fewer, self._before = self._at_once, rate
+            self._at_once, self._patience = min(2 * self._at_once, self._most), _PATIENCE
+            self._start(len(self._added))
+        else:
+            self._before = 0.0
+        self._images, self._busy, self._began, self._waited = 0, 0.0, now, 0.0
+
     def _start(self, stretches: int) -> None:
         """Let threads work on so many stretches more, as far as they may; the lock is held."""
+        if not self._working:
+            self._began = time.perf_counter()
         for _ in range(min(stretches, self._at_once - self._working)):
             self._working += 1
             self._pool.submit(self._take_turns)
@@ -159,15 +186,26 @@ class _Readers:
     def _take_turns(self) -> None:
         while True:
             with self._lock:
-                if not self._added:
+                if not self._added or self._working > self._at_once:
                     self._working -= 1
+                    if not self._working:
+                        self._busy += time.perf_counter() - self._began
                     return
                 future, stretch = self._added.popleft()
             try:
-                future.set_result(self._work(stretch))
+                future.set_result(self._entries(stretch))
             except BaseException as error:
                 future.set_exception(error)  # raised where the entries are waited for
             del future, stretch  # else an error that is held would hold them
+
+    def _entries(self, stretch: list[SourceImage]) -> list[Entry]:
+        entries = []
+        with self._clock.measure("decode"):
+            for image in stretch:
+                entries.append(self._work(image))
+                # For a rate: one that is lost to another thread's is no matter.
+                self._images += 1
+        return entries
 
 
 __all__ = ["Entry", "count_readable", "decode_ahead"]

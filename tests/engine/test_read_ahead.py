@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -66,10 +67,11 @@ def test_files_that_are_decoded_later_are_read_in_order_and_not_further_ahead_th
 class Slow:
     """A disk that takes a while to answer, and how many threads waited for it at once."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, one_at_a_time: bool = False) -> None:
         self.seconds = seconds
-        self.waiting = self.most = self.read = 0
+        self.waiting = self.most = 0
         self._lock = threading.Lock()
+        self._answers = threading.Lock() if one_at_a_time else contextlib.nullcontext()
 
     def image(self, name: str) -> SourceImage:
         return SourceImage(name, self._read)
@@ -77,24 +79,34 @@ class Slow:
     def _read(self) -> bytes:
         with self._lock:
             self.waiting += 1
-            self.read += 1
             self.most = max(self.most, self.waiting)
-        time.sleep(self.seconds)
+        with self._answers:
+            time.sleep(self.seconds)
         with self._lock:
             self.waiting -= 1
         return b""
 
 
-@pytest.mark.parametrize(("patience", "most"), [(60.0, read_ahead._READERS_AT_FIRST), (0.01, 12)])
+@pytest.mark.parametrize(("patience", "most"), [(60.0, read_ahead._READERS_AT_FIRST), (0.1, 12)])
 def test_few_threads_read_files_that_are_decoded_later_until_the_run_has_waited_too_long(
     patience: float, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read_ahead, "_PATIENCE", patience)
-    disk = Slow(0.005 if most == 1 else 0.02)
-    names = [str(k) for k in range(240)]
+    disk = Slow(0.01)
+    names = [str(k) for k in range(80 if most < 12 else 480)]
     stretches = decode_ahead(map(disk.image, names), (8, 8), 12, ahead=48, clock=StageClock(), later=LATER)
     assert [entry.name for entry in chain.from_iterable(stretches)] == names
     assert disk.most == most
+
+
+def test_more_threads_that_are_no_faster_go_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_ahead, "_PATIENCE", 0.05)
+    disk = Slow(0.002, one_at_a_time=True)
+    stretches = decode_ahead(
+        map(disk.image, map(str, range(300))), (8, 8), 8, ahead=64, clock=StageClock(), later=LATER
+    )
+    assert len(list(chain.from_iterable(stretches))) == 300
+    assert disk.most == 2
 
 
 def test_short_waits_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
