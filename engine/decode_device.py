@@ -43,10 +43,9 @@ _BYTES_PER_PIXEL = 3
 # keep a card busy. Where 37 are free, a batch of 256 such photos is one piece.
 _SHARE_OF_MEMORY = 4
 #: Batches decoded at once, which share that memory: while one is resized or handed over, which takes the host a while,
-#: the card's JPEG engines have another one to work on. By one codec: each of its threads waits for a picture at a time,
-#: and 15 threads of one got 19,500 photos a second of an H200, 7 of each of two 11,400.
+#: the card's JPEG engines have another one to work on. By one codec with all threads: alone it is faster than several
+#: that share them, and with as many each a run is no faster (``bench/results/gpu-h200/decoding-ways.json``).
 AT_ONCE = 2
-_CODECS = 1
 
 #: A file as it is, decoded to the size asked for, or with the reason why it cannot be.
 File = bytes | PlainJpeg | DecodedImage | ImageError
@@ -234,7 +233,7 @@ class DeviceDecoder:
             raise MissingPackageError("cupy", "gpu", "decode on an NVIDIA GPU") from None
         self._index = device_index(device)
         # nvImageCodec takes one thread less than there are cores, and warns whoever asks for more.
-        codecs = [NvImageCodec(self._index, max(workers - 1, 1)) for _ in range(_CODECS)]
+        codec = NvImageCodec(self._index, max(workers - 1, 1))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._idle: SimpleQueue[tuple[BatchDecoder, Any]] = SimpleQueue()
         with cuda_errors("starting to decode"), on_device(self._index):
@@ -243,11 +242,11 @@ class DeviceDecoder:
             keep_freed_memory(free // _SHARE_OF_MEMORY)
         self._decoders = [
             BatchDecoder(
-                *(codecs[k % _CODECS], DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),
+                *(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),
                 piece_pixels=free // AT_ONCE // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL,
                 settle=stream.synchronize,
             )
-            for k, stream in enumerate(streams)
+            for stream in streams
         ]
         for pair in zip(self._decoders, streams, strict=True):
             self._idle.put(pair)
