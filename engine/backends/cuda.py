@@ -95,8 +95,8 @@ def free_unused_memory() -> None:
     cupy = _cupy()
     cupy.get_default_memory_pool().free_all_blocks()
     cupy.get_default_pinned_memory_pool().free_all_blocks()
-    runtime = cupy.cuda.runtime
-    runtime.memPoolTrimTo(runtime.deviceGetDefaultMemPool(cupy.cuda.Device().id), 0)
+    if (pool := _cudas_own_pool()) is not None:
+        cupy.cuda.runtime.memPoolTrimTo(pool, 0)
 
 
 def keep_freed_memory(size: int) -> None:
@@ -105,10 +105,18 @@ def keep_freed_memory(size: int) -> None:
     By itself CUDA gives all of it back whenever something waits for the GPU, and takes it anew for the next batch.
     `free_unused_memory` gives it back, too.
     """
+    runtime = _cupy().cuda.runtime
+    if (pool := _cudas_own_pool()) is not None:
+        runtime.memPoolSetAttribute(pool, runtime.cudaMemPoolAttrReleaseThreshold, size)
+
+
+def _cudas_own_pool() -> int | None:
+    """Return the pool that libraries without one allocate from; None where a GPU, such as a virtual one, has none."""
     cupy = _cupy()
-    runtime = cupy.cuda.runtime
-    pool = runtime.deviceGetDefaultMemPool(cupy.cuda.Device().id)
-    runtime.memPoolSetAttribute(pool, runtime.cudaMemPoolAttrReleaseThreshold, size)
+    runtime, device = cupy.cuda.runtime, cupy.cuda.Device().id
+    if not runtime.deviceGetAttribute(runtime.cudaDevAttrMemoryPoolsSupported, device):
+        return None
+    return int(runtime.deviceGetDefaultMemPool(device))
 
 
 @contextmanager

@@ -85,8 +85,10 @@ class PretendedGpu:
         Most values in an array; a larger one does not fit into the memory.
     free
         Bytes of its memory that nothing uses.
+    has_pools
+        Whether CUDA has a pool of its own there.
     kept, trimmed
-        What CUDA's own pool was told: attributes by pool and number, and pools with the bytes they were cut to.
+        What that was told: attributes by pool and number, and pools with the bytes they were cut to.
     """
 
     name: str = "NVIDIA H200"
@@ -100,6 +102,7 @@ class PretendedGpu:
     device_exit: Exception | None = None
     largest: int | None = None
     free: int = 8 << 30
+    has_pools: bool = True
     kept: dict[tuple[int, int], int] = field(default_factory=dict)
     trimmed: list[tuple[int, int]] = field(default_factory=list)
 
@@ -182,6 +185,11 @@ def _make_cupy(gpu: PretendedGpu, host: ModuleType) -> ModuleType:
     cupy.cuda.runtime.getDeviceProperties = lambda _: {"name": gpu.name.encode(), "major": 9, "minor": 0}
     cupy.cuda.runtime.driverGetVersion = lambda: gpu.driver
     cupy.cuda.runtime.memGetInfo = lambda: (gpu.free, 80 << 30)
+    of_kernels = cupy.cuda.runtime.deviceGetAttribute
+    cupy.cuda.runtime.cudaDevAttrMemoryPoolsSupported = 115
+    cupy.cuda.runtime.deviceGetAttribute = lambda attribute, index: (
+        gpu.has_pools if attribute == 115 else of_kernels(attribute, index)
+    )
     cupy.cuda.runtime.deviceGetDefaultMemPool = lambda index: index
     cupy.cuda.runtime.memPoolTrimTo = lambda pool, size: gpu.trimmed.append((pool, size))
     cupy.cuda.runtime.memPoolSetAttribute = lambda pool, name, size: gpu.kept.update({(pool, name): size})

@@ -21,6 +21,7 @@ from pc_engine.counter import CountSVM
 from pc_engine.datasets import LabelledImage
 from pc_engine.decode import display_image
 from pc_engine.decode_device import AT_ONCE, BatchDecoder, DeviceDecoder
+from pc_engine.device_work import make_room_on
 from pc_engine.engine import open_network
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
 from pc_engine.export import import_classifier
@@ -508,6 +509,26 @@ def test_a_decoder_that_fails_decodes_the_next_batch(
             with pytest.raises(DeviceMemoryError):
                 decoder.decode([file, file], 64, 64)
         assert decoder.decode([file], 64, 64).on_device == 1
+
+
+def test_a_gpu_without_a_pool_of_cudas_decodes_as_well(
+    pretended_gpu: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Codec:
+        def __init__(self, index: int, threads: int) -> None: ...
+
+        def decode(self, data: Any) -> Any:
+            return [cupy.asarray(np.asarray(display_image(one).picture)) for one in data]
+
+    cupy: Any = sys.modules["cupy"]
+    pretended_gpu.has_pools = False
+    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
+    monkeypatch.setattr("pc_engine.decode_device.DeviceResizer", lambda _: HostResizer())
+    with contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder:
+        assert decoder.decode([(jpegs / "08.jpg").read_bytes()], 64, 64).on_device == 1
+    make_room_on("cuda:0")
+    assert not pretended_gpu.kept
+    assert not pretended_gpu.trimmed
 
 
 def test_without_a_codec_the_cores_decode_and_it_is_said(

@@ -252,8 +252,8 @@ class FakeGpu:
                 "minor": self.capability[1],
             },
             driverGetVersion=lambda: 13000,
-            deviceGetDefaultMemPool=lambda index: index,
-            memPoolTrimTo=lambda pool, size: None,
+            deviceGetAttribute=lambda attribute, index: 0,  # it has no pool of CUDA's own
+            cudaDevAttrMemoryPoolsSupported=115,
         )
         module.cuda = SimpleNamespace(
             runtime=runtime,

@@ -135,11 +135,19 @@ class _Cupy(ModuleType):
             def begin_capture(self) -> None:
                 raise CUDARuntimeError("no graphs here")
 
+        class Device(contextlib.nullcontext):  # type: ignore[type-arg]
+            id = 0
+
+            def __init__(self, index: int = 0) -> None:
+                super().__init__()
+
         pool = SimpleNamespace(malloc=None, free_all_blocks=lambda: None)
         self.cuda = SimpleNamespace(
             runtime=SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError,
                 getDeviceCount=lambda: 1,
+                cudaDevAttrMemoryPoolsSupported=115,
+                deviceGetAttribute=lambda attribute, index: 0,
                 driverGetVersion=lambda: 13000,
                 getDeviceProperties=lambda _: {
                     "name": b"NVIDIA H200",
@@ -149,7 +157,7 @@ class _Cupy(ModuleType):
             ),
             driver=SimpleNamespace(CUDADriverError=CUDARuntimeError),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-            Device=lambda index=0: contextlib.nullcontext(),
+            Device=Device,
             Stream=Stream,
             Event=event,
             get_current_stream=Stream,

@@ -74,7 +74,12 @@ def gpu(monkeypatch):
     made = Gpu(left=100)
     cupy: Any = ModuleType("cupy")
     cupy.cuda = SimpleNamespace(
-        runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
+        runtime=SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError,
+            cudaDevAttrMemoryPoolsSupported=115,
+            deviceGetAttribute=lambda attribute, index: 0,
+        ),
+        Device=lambda: SimpleNamespace(id=0),
         MemoryPool=made.pool,
         Memory=made.allocate,
         MemoryPointer=lambda memory, offset: memory + offset,
