@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from pc_engine.backends.cuda import cuda_errors, on_device
 from pc_engine.backends.recorded_memory import RecordedMemory
 from pc_engine.errors import BackendError
 from pc_engine.kernels.array_module import Array
@@ -65,7 +66,7 @@ class RecordedWork:
     def __init__(self, work: Callable[[Mapping[str, Array]], Array], inputs: Mapping[str, Array]) -> None:
         import cupy
 
-        self._cupy = cupy
+        self._cupy, self._index = cupy, int(cupy.cuda.Device().id)
         self._memory = RecordedMemory()
         # Not the caller's, which a recording that fails would leave unusable.
         stream = cupy.cuda.Stream(non_blocking=True)
@@ -87,8 +88,10 @@ class RecordedWork:
 
     def close(self) -> None:
         """Free its memory; nothing of it is queued any more."""
-        del self._graph, self._result, self.inputs
-        self._memory.close()
+        # A GPU that was lost has nothing left to free, and is no reason to end otherwise than planned.
+        with contextlib.suppress(BackendError), cuda_errors("closing what was recorded"), on_device(self._index):
+            del self._graph, self._result, self.inputs
+            self._memory.close()
 
     def _take(self, inputs: Mapping[str, Array], stream: Any) -> None:
         for name, place in self.inputs.items():

@@ -76,6 +76,19 @@ def test_inputs_are_waited_for_that_the_caller_s_stream_has_yet_to_fill(gpu: Any
     np.testing.assert_array_equal(seen[0], np.full(6, 5.0))
 
 
+def test_a_gpu_that_was_lost_has_nothing_left_to_free(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = gpu.cupy().cuda.runtime.CUDARuntimeError(700)
+
+    def fail(self: Memory) -> None:
+        raise lost
+
+    with gpu.cupy().cuda.Stream(non_blocking=True):
+        work = RecordedWork(Adding(gpu), batch(gpu, 0))
+    gpu.faults["leave device"] = lost
+    monkeypatch.setattr(Memory, "close", fail)
+    work.close()
+
+
 @pytest.mark.parametrize("error", [NotImplementedError("no capture"), MemoryError("full"), None])
 def test_a_refusal_leaves_the_callers_stream_as_it_was(gpu: Any, error: Exception | None) -> None:
     """Waiting is refused by CUDA itself, which ends the recording."""
