@@ -31,6 +31,7 @@ from pc_engine.decode import MAX_PIXELS, DecodedImage, ImageSize, decode_bytes
 from pc_engine.errors import ImageError, MissingPackageError
 from pc_engine.image_resize import DevicePicture, DeviceResizer
 from pc_engine.kernels.array_module import Array
+from pc_engine.machine import usable_cores
 from pc_engine.nvimagecodec import NvImageCodec
 from pc_engine.plain_jpeg import PlainJpeg, plain_jpeg
 
@@ -42,6 +43,9 @@ _BYTES_PER_PIXEL = 3
 # what follows the network needs some. A quarter is 1 GB where 4 are free, or some 28 photos of 12 megapixels: enough to
 # keep a card busy. Where 37 are free, a batch of 256 such photos is one piece.
 _SHARE_OF_MEMORY = 4
+# Of what they took, at most so much is kept for the next batch, which is 256 photos of 1.4 megapixels: other processes
+# may use the card, too.
+_KEPT_BYTES = 1 << 30
 #: Batches decoded at once, which share that memory: while one is resized or handed over, which takes the host a while,
 #: the card's JPEG engines have another one to work on. By one codec with all threads: alone it is faster than several
 #: that share them, and with as many each a run is no faster (``bench/results/gpu-h200/decoding-ways.json``).
@@ -214,7 +218,7 @@ class DeviceDecoder:
     device
         ``"cuda:N"``.
     workers
-        Threads for what is decoded on the CPU, and for what the codecs do there.
+        Threads for what is decoded on the CPU, and for what the codec does there.
     on_host, max_pixels
         See `BatchDecoder`.
 
@@ -233,13 +237,13 @@ class DeviceDecoder:
             raise MissingPackageError("cupy", "gpu", "decode on an NVIDIA GPU") from None
         self._index = device_index(device)
         # nvImageCodec takes one thread less than there are cores, and warns whoever asks for more.
-        codec = NvImageCodec(self._index, max(workers - 1, 1))
+        codec = NvImageCodec(self._index, max(min(workers, usable_cores() - 1), 1))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._idle: SimpleQueue[tuple[BatchDecoder, Any]] = SimpleQueue()
         with cuda_errors("starting to decode"), on_device(self._index):
             streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(AT_ONCE)]
             free, _ = cupy.cuda.runtime.memGetInfo()
-            keep_freed_memory(free // _SHARE_OF_MEMORY)
+            keep_freed_memory(min(free // _SHARE_OF_MEMORY, _KEPT_BYTES))
         self._decoders = [
             BatchDecoder(
                 *(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),

@@ -61,7 +61,9 @@ class ModeRun:
 
         What lies there need not be copied. None where they may lie anywhere.
         """
-        if n != self._batch_size:
+        if self._closed.is_set():
+            self._local.lent = None
+        if n != self._batch_size or self._closed.is_set():
             return None
         if self._lent is None:
             with suppress(Empty):
@@ -93,8 +95,12 @@ class ModeRun:
         self._report(sentence)
 
     def close(self) -> None:
-        """Free what was recorded, and record nothing any more: what follows is answered without."""
+        """Free what was recorded, and record nothing any more: what follows is answered without.
+
+        What another thread's batch uses is freed with it.
+        """
         self._closed.set()
+        self._local.lent = None
         with suppress(Empty):
             while True:
                 self._idle.get_nowait().close()

@@ -33,7 +33,10 @@ def import_quietly(name: str, words: Sequence[str]) -> ModuleType:
 
 @contextmanager
 def _stderr_without(words: tuple[bytes, ...]) -> Iterator[None]:
-    """Keep what comes to stderr, also from libraries of C, and print it at the end, but for lines with ``words``."""
+    """Keep what comes to stderr, also from libraries of C, and print it at the end, but for lines with ``words``.
+
+    Of the whole process: what other threads print meanwhile comes later, too.
+    """
     try:
         kept = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
     except OSError:  # a disk that is full is no reason not to import

@@ -30,6 +30,9 @@ _READERS_AT_FIRST = 1
 # judged; and how much faster they have to be to stay.
 _PATIENCE = 0.05
 _WORTH = 1.5
+# Each time that they are not, they try again after twice as long, but no later than this: what comes next may lie on
+# another disk, or be for the cores to decode.
+_LONGEST_PAUSE = 2.0
 
 
 class Entry(NamedTuple):
@@ -163,7 +166,7 @@ class _Readers:
         rate = self._images / (self._busy + (now - self._began if self._working else 0.0))
         if rate < _WORTH * self._before:
             self._at_once, self._before = self._fewer, 0.0
-            self._pause *= 2
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._patience = self._pause
         elif self._at_once < self._most:
             if self._before:

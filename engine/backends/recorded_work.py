@@ -67,6 +67,8 @@ class RecordedWork:
         import cupy
 
         self._cupy, self._index = cupy, int(cupy.cuda.Device().id)
+        # A first run compiles, and makes constants that others will read, too: these must not lie in this one's memory.
+        work(inputs)
         self._memory = RecordedMemory()
         # Not the caller's, which a recording that fails would leave unusable.
         stream = cupy.cuda.Stream(non_blocking=True)
@@ -74,8 +76,7 @@ class RecordedWork:
         with stream, self._memory.serve(stream):
             self.inputs = {name: cupy.empty(array.shape, array.dtype) for name, array in inputs.items()}
             self._take(inputs, stream)
-            # First runs allocate and compile.
-            work(self.inputs)
+            work(self.inputs)  # which allocates what the recording will find
             stream.synchronize()
             self._graph, self._result = record(stream, lambda: work(self.inputs))
 

@@ -292,7 +292,7 @@ def test_taps_whose_sum_overflows_cost_that_image_only(
     expected = list(engine.run(tmp_path))
     infer = engine.network.infer
 
-    def overflow(images: np.ndarray) -> Any:
+    def overflow(images: np.ndarray, into: object) -> Any:
         taps = infer(images)
         for tap in taps.values():
             if tap.ndim == 4:
@@ -518,7 +518,7 @@ def test_closing_from_another_thread_waits_for_the_network(open_engine: Callable
     calls, closed = [threading.Event(), threading.Event()], threading.Event()
     infer, close = engine.network.infer, engine.network.close
 
-    def slow(images: np.ndarray) -> Any:
+    def slow(images: np.ndarray, into: object) -> Any:
         calls[0].set()
         calls[1].wait(10)
         assert not closed.is_set()

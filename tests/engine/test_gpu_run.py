@@ -471,6 +471,7 @@ def test_a_gpu_decodes_several_batches_at_once_each_on_a_stream_of_its_own(
     made: list[int] = []
     streams: list[Any] = []
     all_at_once = threading.Barrier(AT_ONCE)
+    monkeypatch.setattr("pc_engine.decode_device.usable_cores", lambda: 16)
     monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
     monkeypatch.setattr("pc_engine.decode_device.DeviceResizer", lambda _: HostResizer())
     files = [(jpegs / f"{name}.jpg").read_bytes() for name in ("00", "02", "04", "08")] * AT_ONCE
@@ -480,7 +481,7 @@ def test_a_gpu_decodes_several_batches_at_once_each_on_a_stream_of_its_own(
     ):
         batches = list(pool.map(lambda data: decoder.decode([data], 64, 64), files))
     assert made == [15]
-    assert pretended_gpu.kept == {(0, 4): pretended_gpu.free // 4}  # what is freed for a batch is the next one's
+    assert pretended_gpu.kept == {(0, 4): 1 << 30}  # what is freed for a batch is the next one's
     assert len(streams) == len(files)
     assert len(set(streams)) == AT_ONCE
     assert pretended_gpu.default not in streams
@@ -509,6 +510,19 @@ def test_a_decoder_that_fails_decodes_the_next_batch(
             with pytest.raises(DeviceMemoryError):
                 decoder.decode([file, file], 64, 64)
         assert decoder.decode([file], 64, 64).on_device == 1
+
+
+@pytest.mark.parametrize(("workers", "cores", "threads"), [(16, 16, 15), (4, 16, 4), (1, 1, 1)])
+def test_the_codec_has_as_many_threads_as_it_takes_and_small_memory_is_not_kept(
+    workers: int, cores: int, threads: int, pretended_gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", lambda *given: made.append(given))
+    monkeypatch.setattr("pc_engine.decode_device.usable_cores", lambda: cores)
+    pretended_gpu.free = 1 << 30
+    DeviceDecoder("cuda:0", workers).close()
+    assert made == [(0, threads)]
+    assert pretended_gpu.kept == {(0, 4): 1 << 28}
 
 
 def test_a_gpu_without_a_pool_of_cudas_decodes_as_well(
