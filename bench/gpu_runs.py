@@ -74,7 +74,10 @@ def measure_runs(job: Job, subjects: Subjects) -> Iterator[Row]:
 
 
 def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -> Row:
-    """Return the rates of a run of ``n`` photos, of its decoding, and of its network, taken in turn."""
+    """Return the rates of a run of ``n`` photos, of its decoding, and of its network, taken in turn.
+
+    And how long a batch was in each stage of the run, waiting included; batches are in several at once.
+    """
     pixels, size = engine.model.manifest.input, engine.batch_size
     readable, images = readable_photos(photos, pixels.height, pixels.width, keep=_BATCHES * size)
     batches = in_batches(images, size, _BATCHES)
@@ -82,6 +85,7 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
     times = -(-n // size)
     list(engine.run_paths(paths[: 2 * size]))
     seconds: dict[str, list[float]] = {"decode": [], "network": [], "run": []}
+    engine.clock.seconds.clear()
     with ThreadPoolExecutor(engine.workers) as threads:
         for _ in range(runs):
             seconds["decode"].append(seconds_of(lambda: _decode_all(engine, paths, threads)))
@@ -99,6 +103,7 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
         "network_images_per_s": rate["network"],
         "run_images_per_s": rate["run"],
         "ratio": rate["run"] / min(rate["decode"], rate["network"]),
+        **{f"{stage}_ms_of_a_batch": 1e3 * taken / (runs * times) for stage, taken in engine.clock.seconds.items()},
         "spread": spread(seconds["run"]),
     }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -75,7 +76,8 @@ def decode_ahead(
 
     libjpeg, Pillow's decoders and its resampling release Python's lock, so threads do use the cores. Files that
     ``later`` takes are read only, several by one thread: handing them over one by one would take longer. So what is
-    yielded are stretches of one or several entries.
+    yielded are stretches of one or several entries. The time goes to the stage "decode" of ``clock``, with ``later`` to
+    "read".
     """
     waiting: deque[Future[list[Entry]]] = deque()
     remaining = map(as_source_image, images)
@@ -95,7 +97,8 @@ def decode_ahead(
         except MemoryError:
             return Entry(image.name, None, "It does not fit into memory: scale it down first.")
 
-    with closing(_Readers(process, clock, workers if later is None else _READERS_AT_FIRST, workers)) as readers:
+    spent = functools.partial(clock.measure, "decode" if later is None else "read")
+    with closing(_Readers(process, spent, workers if later is None else _READERS_AT_FIRST, workers)) as readers:
         while True:
             while (len(waiting) + 1) * stretch <= ahead and (taken := list(islice(remaining, stretch))):
                 waiting.append(readers.add(taken))
@@ -114,14 +117,20 @@ class _Readers:
     ----------
     work
         Makes the entry of an image.
-    clock
-        Where to note the time that it takes.
+    spent
+        Makes what notes the time that it takes.
     at_first, most
         How many work at a time, and how many may.
     """
 
-    def __init__(self, work: Callable[[SourceImage], Entry], clock: StageClock, at_first: int, most: int) -> None:
-        self._work, self._clock = work, clock
+    def __init__(
+        self,
+        work: Callable[[SourceImage], Entry],
+        spent: Callable[[], AbstractContextManager[None]],
+        at_first: int,
+        most: int,
+    ) -> None:
+        self._work, self._spent = work, spent
         self._at_once, self._most = min(at_first, most), most
         self._adapts = self._at_once < most
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="decode")
@@ -203,7 +212,7 @@ class _Readers:
 
     def _entries(self, stretch: list[SourceImage]) -> list[Entry]:
         entries = []
-        with self._clock.measure("decode"):
+        with self._spent():
             for image in stretch:
                 entries.append(self._work(image))
                 # For a rate: one that is lost to another thread's is no matter.

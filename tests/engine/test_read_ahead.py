@@ -53,7 +53,8 @@ def test_files_that_are_decoded_later_are_read_in_order_and_not_further_ahead_th
             taken.append(path)
             yield path
 
-    stretches = decode_ahead(source(), (64, 64), 3, ahead=40, clock=StageClock(), later=LATER)
+    clock = StageClock()
+    stretches = decode_ahead(source(), (64, 64), 3, ahead=40, clock=clock, later=LATER)
     first = next(stretches)
     assert [entry.name for entry in first] == [str(path) for path in (photos * 20)[: len(first)]]
     assert 1 < len(first) <= read_ahead._READ_AT_ONCE
@@ -62,6 +63,7 @@ def test_files_that_are_decoded_later_are_read_in_order_and_not_further_ahead_th
     assert len(taken) <= len(first) + 40
     rest = chain.from_iterable(stretches)
     assert [entry.name for entry in (*first, *rest)] == [str(path) for path in photos * 20]
+    assert set(clock.seconds) == {"read"}
 
 
 class Slow:
