@@ -216,19 +216,23 @@ def map_batches(
 def _run_in_pieces(
     group: tuple[Entry, ...], limit: BatchLimit, device: str, run: Callable[[tuple[Entry, ...]], Finished]
 ) -> Iterator[Finished]:
-    """Run a group on ``device``, whole if the limit allows; a piece that does not fit is halved and run again."""
-    left = list(group)
+    """Run a group on ``device``, whole if the limit allows; a piece that does not fit is halved and run again.
+
+    Once it is run again as it is: there may be room in what libraries keep for later, and have then given back.
+    """
+    left, tried = list(group), False
     while left:
         piece, behind = _cut(left, limit.images)
         try:
             with working_on(device):
                 finished = run(piece)
         except DeviceMemoryError:
-            if not limit.lower(count_readable(piece)):
+            if tried and not limit.lower(count_readable(piece)):
                 raise
+            tried = not tried
         else:
             yield finished
-            left = behind
+            left, tried = behind, False
             continue
         # Only here is what the error held on to free.
         make_room_on(device)

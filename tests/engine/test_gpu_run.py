@@ -221,6 +221,23 @@ def test_a_batch_that_does_not_fit_is_halved_and_run_again(
         assert len(said) == 1
 
 
+def test_a_batch_that_fits_when_what_was_kept_is_given_back_is_not_halved(
+    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+) -> None:
+    def short_of_memory(n: int) -> None:
+        if not pretended_gpu.trimmed:
+            too_large_above(0)(n)
+
+    said: list[str] = []
+    with on_gpu(tiny_directory, batch_size=4, report=said.append) as engine:
+        pretended.before = short_of_memory
+        pretended.sizes.clear()
+        said.clear()
+        assert_same(list(engine.run(scenes)), on_cpu(tiny_directory, scenes, "c2p"))
+        assert set(pretended.sizes) == {3, 4}
+    assert not said
+
+
 def test_what_follows_the_network_may_not_fit_either(
     tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
 ) -> None:
