@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
@@ -85,12 +86,14 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
     times = -(-n // size)
     list(engine.run_paths(paths[: 2 * size]))
     seconds: dict[str, list[float]] = {"decode": [], "network": [], "run": []}
-    engine.clock.seconds.clear()
+    stages: Counter[str] = Counter()
     with ThreadPoolExecutor(engine.workers) as threads:
         for _ in range(runs):
             seconds["decode"].append(seconds_of(lambda: _decode_all(engine, paths, threads)))
             seconds["network"].append(seconds_of(lambda: run_batches(engine.network, batches, times)))
+            before = _stages(engine)
             seconds["run"].append(seconds_of(lambda: list(engine.run_paths(paths))))
+            stages.update({stage: taken - before[stage] for stage, taken in _stages(engine).items()})
     images_of = {"decode": n, "network": times * size, "run": n}
     rate = {name: images_of[name] / statistics.median(taken) for name, taken in seconds.items()}
     return {
@@ -103,9 +106,15 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
         "network_images_per_s": rate["network"],
         "run_images_per_s": rate["run"],
         "ratio": rate["run"] / min(rate["decode"], rate["network"]),
-        **{f"{stage}_ms_of_a_batch": 1e3 * taken / (runs * times) for stage, taken in engine.clock.seconds.items()},
+        **{f"{stage}_ms_of_a_batch": 1e3 * taken / (runs * times) for stage, taken in stages.items()},
         "spread": spread(seconds["run"]),
     }
+
+
+def _stages(engine: Engine) -> Counter[str]:
+    """Return the seconds of each stage of an engine's runs so far; those of "codec" and "resize" lie in "decode"."""
+    decoder = engine.decoders.on_device
+    return Counter({**engine.clock.seconds, **({} if decoder is None else decoder.clock.seconds)})
 
 
 def _decode_all(engine: Engine, paths: Sequence[Path], threads: Executor) -> None:

@@ -34,6 +34,7 @@ from pc_engine.kernels.array_module import Array
 from pc_engine.machine import usable_cores
 from pc_engine.nvimagecodec import NvImageCodec
 from pc_engine.plain_jpeg import PlainJpeg, plain_jpeg
+from pc_engine.stage_clock import StageClock
 
 #: Mean difference of a photo's pixels from those that `pc_engine.decode` gives, in levels of 0..255.
 TOLERANCE = 2.0
@@ -110,6 +111,8 @@ class BatchDecoder:
         The codec gets files of so many pixels together at once, and none that has more; None for no limit.
     settle
         Waits for what was resized: a piece is freed then.
+    clock
+        Where to note the time in the codec, its other users waited for, and that of resizing; None for nowhere.
     """
 
     def __init__(
@@ -123,7 +126,9 @@ class BatchDecoder:
         *,
         piece_pixels: int | None = None,
         settle: Callable[[], object] = lambda: None,
+        clock: StageClock | None = None,
     ) -> None:
+        self._clock = clock or StageClock()
         self._codec, self._resize, self._xp, self._pool = codec, resize, xp, pool
         self._on_host, self._settle = on_host, settle
         # A photo that may not fit into a GPU's memory would end the run: even a batch of it alone would be too large.
@@ -189,10 +194,12 @@ class BatchDecoder:
 
         Nothing holds on to the pictures in full when this returns.
         """
-        decoded = self._codec.decode([one.data for one in piece.values()])
+        with self._clock.measure("codec"):
+            decoded = self._codec.decode([one.data for one in piece.values()])
         found = {k: picture for k, picture in zip(piece, decoded, strict=True) if picture is not None}
-        self._resize(list(found.values()), list(found), pixels)
-        self._settle()
+        with self._clock.measure("resize"):
+            self._resize(list(found.values()), list(found), pixels)
+            self._settle()
         shapes = {k: picture.shape for k, picture in found.items()}
         return {k: ImageSize(width, height) for k, (height, width, _) in shapes.items()}
 
@@ -222,6 +229,11 @@ class DeviceDecoder:
     on_host, max_pixels
         See `BatchDecoder`.
 
+    Attributes
+    ----------
+    clock
+        Seconds in the codec and of resizing so far, of all decoders.
+
     Raises
     ------
     MissingPackageError
@@ -239,6 +251,7 @@ class DeviceDecoder:
         # nvImageCodec takes one thread less than there are cores, and warns whoever asks for more.
         codec = NvImageCodec(self._index, max(min(workers, usable_cores() - 1), 1))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self.clock = StageClock()
         self._idle: SimpleQueue[tuple[BatchDecoder, Any]] = SimpleQueue()
         with cuda_errors("starting to decode"), on_device(self._index):
             streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(AT_ONCE)]
@@ -249,6 +262,7 @@ class DeviceDecoder:
                 *(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),
                 piece_pixels=free // AT_ONCE // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL,
                 settle=stream.synchronize,
+                clock=self.clock,
             )
             for stream in streams
         ]

@@ -557,6 +557,7 @@ def test_a_gpu_without_a_pool_of_cudas_decodes_as_well(
     monkeypatch.setattr("pc_engine.decode_device.DeviceResizer", lambda _: HostResizer())
     with contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder:
         assert decoder.decode([(jpegs / "08.jpg").read_bytes()], 64, 64).on_device == 1
+        assert set(decoder.clock.seconds) == {"codec", "resize"}
     make_room_on("cuda:0")
     assert not pretended_gpu.kept
     assert not pretended_gpu.trimmed
