@@ -161,7 +161,7 @@ def mode_figures(job: Job, subject: Subject, mode: Mode, cluster: str | None, ta
         return mode.evaluate(some, model.parts, settings)
 
     def one_by_one() -> None:
-        pack([array for array in outcome_arrays(evaluate(read), finite_images([*read.values()])) if array is not None])
+        pack(outcome_arrays(evaluate(read), finite_images([*read.values()])))
 
     scale = 1e6 / len(next(iter(read.values())))
     apart = job.meter.seconds(one_by_one) * scale

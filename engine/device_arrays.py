@@ -51,27 +51,35 @@ def copy_to_host(*arrays: Array | None) -> list[np.ndarray | None]:
     xp = get_array_module(*arrays)
     if xp is np:
         return list(arrays)
-    crossing = [array for array in arrays if isinstance(array, xp.ndarray)]
-    arrived = iter(unpack(pack(crossing).get(), crossing))
-    return [next(arrived) if isinstance(array, xp.ndarray) else array for array in arrays]
+    crossing = [array if isinstance(array, xp.ndarray) else None for array in arrays]
+    arrived = unpack(pack(crossing).get(), crossing)
+    return [array if found is None else found for array, found in zip(arrays, arrived, strict=True)]
 
 
-def pack(arrays: Sequence[Array]) -> Array:
-    """Return arrays of (N, ...) side by side as one float64 matrix, which holds every value of theirs exactly."""
-    xp = get_array_module(*arrays)
-    n = len(arrays[0])
-    packed = xp.empty((n, sum(map(_width, arrays))), xp.float64)
+def pack(arrays: Sequence[Array | None]) -> Array:
+    """Return arrays of (N, ...) side by side as one float64 matrix, which holds every value of theirs exactly.
+
+    At least one is there; None stands for one that is not.
+    """
+    present = [array for array in arrays if array is not None]
+    xp = get_array_module(*present)
+    n = len(present[0])
+    packed = xp.empty((n, sum(map(_width, present))), xp.float64)
     start = 0
-    for array in arrays:
+    for array in present:
         packed[:, start : start + _width(array)] = array.reshape(n, _width(array))
         start += _width(array)
     return packed
 
 
-def unpack(packed: np.ndarray, like: Sequence[Array]) -> list[np.ndarray]:
-    """Return the arrays that `pack` made ``packed`` of, with the shapes and types of ``like``."""
-    arrays, start = [], 0
+def unpack(packed: np.ndarray, like: Sequence[Array | None]) -> list[np.ndarray | None]:
+    """Return the arrays that `pack` made ``packed`` of, with the shapes and types of ``like``; None where that is."""
+    arrays: list[np.ndarray | None] = []
+    start = 0
     for array in like:
+        if array is None:
+            arrays.append(None)
+            continue
         part = packed[:, start : start + _width(array)]
         arrays.append(part.astype(array.dtype).reshape(array.shape))
         start += _width(array)

@@ -53,22 +53,22 @@ class ModeRun:
         # Each is used by one batch at a time.
         self._idle: SimpleQueue[RecordedMode] = SimpleQueue()
         self._recording = threading.Lock()
-        # By thread: the one in whose memory its next taps may lie.
-        self._local = threading.local()
+        self._lent = _Lent()
 
     def room(self, n: int) -> Taps | None:
         """Return where the taps of a batch of ``n`` images may lie that `answer` gets next from the calling thread.
 
         What lies there need not be copied. None where they may lie anywhere.
         """
+        lent = self._lent
         if self._closed.is_set():
-            self._local.lent = None
-        if n != self._batch_size or self._closed.is_set():
-            return None
-        if self._lent is None:
-            with suppress(Empty):
-                self._local.lent = self._idle.get_nowait()
-        return None if self._lent is None else self._lent.taps
+            lent.recorded = None
+        elif n == self._batch_size:
+            if lent.recorded is None:
+                with suppress(Empty):
+                    lent.recorded = self._idle.get_nowait()
+            return None if lent.recorded is None else lent.recorded.taps
+        return None
 
     def answer(self, taps: Taps, finite: Array) -> HostOutcome:
         """Return what the mode says of a batch.
@@ -100,15 +100,10 @@ class ModeRun:
         What another thread's batch uses is freed with it.
         """
         self._closed.set()
-        self._local.lent = None
+        self._lent.recorded = None
         with suppress(Empty):
             while True:
                 self._idle.get_nowait().close()
-
-    @property
-    def _lent(self) -> RecordedMode | None:
-        lent: RecordedMode | None = getattr(self._local, "lent", None)
-        return lent
 
     def _evaluate(self, taps: Taps) -> Outcome:
         return self._mode.evaluate(taps, self._parts, self._settings)
@@ -117,7 +112,7 @@ class ModeRun:
         """Return the mode recorded for a batch, which nobody else uses; None where it is not to be recorded."""
         if get_array_module(finite) is np or len(finite) != self._batch_size or self._closed.is_set():
             return None
-        lent, self._local.lent = self._lent, None
+        lent, self._lent.recorded = self._lent.recorded, None
         if lent is not None:
             return lent
         with suppress(Empty):
@@ -132,6 +127,12 @@ class ModeRun:
                 reason = first_line(error)
         self._report(f"No CUDA graph could be recorded of mode {self._mode.name}, so that it takes longer ({reason}).")
         return None
+
+
+class _Lent(threading.local):
+    """Of each thread the one in whose memory its next taps may lie."""
+
+    recorded: RecordedMode | None = None
 
 
 class RecordedMode:
@@ -156,7 +157,7 @@ class RecordedMode:
         def packed(inputs: Mapping[str, Array]) -> Array:
             outcome = evaluate({name: inputs[name] for name in self._names})
             self._kind, self._arrays = outcome.kind, outcome_arrays(outcome, inputs[_FINITE])
-            return pack(self._crossing())
+            return pack(self._arrays)
 
         self._work = RecordedWork(packed, self._inputs(taps, finite))
 
@@ -171,8 +172,7 @@ class RecordedMode:
 
     def answer(self, taps: Taps, finite: Array) -> HostOutcome:
         """Return what it says of a batch; see `ModeRun.answer`."""
-        arrived = iter(unpack(self.queue(taps, finite).get(), self._crossing()))
-        return host_outcome(self._kind, [None if array is None else next(arrived) for array in self._arrays])
+        return host_outcome(self._kind, unpack(self.queue(taps, finite).get(), self._arrays))
 
     def close(self) -> None:
         """Free its memory; no batch is under way."""
@@ -181,6 +181,3 @@ class RecordedMode:
 
     def _inputs(self, taps: Taps, finite: Array) -> dict[str, Array]:
         return {**{name: taps[name] for name in self._names}, _FINITE: finite}
-
-    def _crossing(self) -> list[Array]:
-        return [array for array in self._arrays if array is not None]
