@@ -26,6 +26,15 @@ _KERNELS_ON_HOST = Path(__file__).parents[1] / "kernels" / "cuda" / "conftest.py
 
 
 @pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Ten photos, each of a brightness of its own."""
+    paths = [tmp_path / f"{k}.png" for k in range(10)]
+    for k, path in enumerate(paths):
+        Image.new("RGB", (20 + k, 30), (100 + 10 * k,) * 3).save(path)
+    return paths
+
+
+@pytest.fixture
 def crashing_decoder(monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of a function that decodes, but for files that end with a mark: with these it crashes, hangs or the like."""
     monkeypatch.syspath_prepend(Path(__file__).parent / "decode_functions")

@@ -38,15 +38,6 @@ def open_tiny(request_: CompileRequest) -> Callable[[int], Backbone]:
     return lambda batch_size: OnnxRuntimeBackend().compile(replace(request_, batch_size=batch_size))
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> list[Path]:
-    """Ten photos, each of a brightness of its own."""
-    paths = [tmp_path / f"{k}.png" for k in range(10)]
-    for k, path in enumerate(paths):
-        Image.new("RGB", (20 + k, 30), (100 + 10 * k,) * 3).save(path)
-    return paths
-
-
 def names(batches: Iterable[TapBatch]) -> list[str]:
     return [entry.name for batch in batches for entry in batch.entries]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pc_engine import read_ahead
 from pc_engine.decode import DecodedImage
@@ -22,15 +21,6 @@ from pc_engine.stage_clock import StageClock
 
 BLACK = np.zeros((8, 8, 3), np.uint8)
 LATER = partial(PlainJpeg, pixels=1)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> list[Path]:
-    """Ten photos, each of a brightness of its own."""
-    paths = [tmp_path / f"{k}.png" for k in range(10)]
-    for k, path in enumerate(paths):
-        Image.new("RGB", (20 + k, 30), (100 + 10 * k,) * 3).save(path)
-    return paths
 
 
 def test_decoding_runs_ahead_of_a_slow_consumer_but_not_further_than_asked(photos: list[Path]) -> None:
