@@ -149,19 +149,24 @@ def held() -> dict[str, float]:
     processes = [os.getpid(), *children_of(os.getpid())]
     return {
         "seconds": time.monotonic(),
-        "mb": resident(os.getpid()),
-        "decoders_mb": sum(resident(pid) for pid in processes[1:]),
+        "mb": megabytes(os.getpid())[0],
+        # The largest, as a sum tells how many have just died: one that is dead holds nothing, and a new one has not yet
+        # touched its libraries, which are no memory of its own anyway.
+        "decoder_mb": max((megabytes(pid)[1] for pid in processes[1:]), default=0.0),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
         "processes": len(processes),
     }
 
 
-def resident(pid: int) -> float:
+def megabytes(pid: int) -> tuple[float, float]:
+    """What of a process lies in memory, and how much of that is its own; zeros of one that has died."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
     except OSError:
-        return 0.0
+        return 0.0, 0.0
+    page = os.sysconf("SC_PAGE_SIZE") / 1e6
+    return int(resident) * page, (int(resident) - int(shared)) * page
 
 
 def children_of(pid: int) -> list[int]:

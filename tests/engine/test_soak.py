@@ -71,7 +71,7 @@ def test_a_run_under_faults_has_all_rows_and_holds_on_to_nothing(soaked: dict[st
     early, late = moments[len(moments) // 4 : len(moments) // 2], moments[-len(moments) // 4 :]
     print(f"{soaked['moments'][-1]['seconds'] - soaked['moments'][0]['seconds']:.0f} s, {rows:,} rows, faults:")
     print(soaked["injected"], kinds, sep="\n")
-    for what, most in (("mb", MOST_MB), ("decoders_mb", MOST_MB), ("descriptors", 3), ("threads", 2), ("processes", 0)):
+    for what, most in (("mb", MOST_MB), ("decoder_mb", MOST_MB), ("descriptors", 3), ("threads", 2), ("processes", 0)):
         # The servers' connections come and go, and run in this process, too.
         before, after = (statistics.median(moment[what] for moment in part) for part in (early, late))
         print(f"{what}: {before:.1f} early, {after:.1f} late, {max(moment[what] for moment in moments):.1f} at most")
