@@ -11,6 +11,7 @@ from pc_engine.bench.contenders import Contender, Progress, Report, Share, judge
 from pc_engine.bench.cross_validation import CounterFit
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, figures, judged_labels, model_and_modes
+from pc_engine.bench.pointing import pointing_accuracy
 from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
@@ -85,7 +86,8 @@ def ablate(
     dict
         JSON-ready. ``"labels"`` are the count labels that all is judged by. ``"modes"`` has by mode a list of trials,
         the first that of the model's own settings: ``"setting"`` and ``"value"`` (both None there), ``"default"``, the
-        figures of `evaluate`, and ``"gain"`` over the first.
+        figures of `evaluate`, and ``"gain"`` over the first. With known counts, a trial of the counter is the first
+        again.
         ``"failures"`` are images that could not be read.
 
     Raises
@@ -114,8 +116,9 @@ def ablate(
         f"{name} {number}": trial for name, tried in trials.items() for number, (_, _, trial) in enumerate(tried)
     }
     labels = judged_labels(settings, model)
-    rows, shares, how = judge(images, model, contenders, settings, report, progress, labels)
-    unread = _settled_by_counters(trials, shares)
+    judged = judge(images, model, contenders, settings, report, progress, labels)
+    rows, told = judged.rows, judged.told
+    unread = _settled_by_counters(trials, judged.shares)
     if unread:
         report(
             f"Mode combined was not tried with another {' or '.join(unread)}: its counter weighs clusters in, and says "
@@ -126,7 +129,7 @@ def ablate(
     return {
         "data": data,
         "model": model.name,
-        **how,
+        **judged.how,
         "images": len(images),
         "labels": list(labels),
         "modes": {
@@ -136,6 +139,7 @@ def ablate(
                     "value": value,
                     "default": None if setting is None else defaults[setting],
                     **_shown(images, rows[f"{name} {number}"], rows[f"{name} 0"], settings.seed, labels),
+                    "known_count": _shown_of_told(images, told.get(f"{name} {number}"), settings.seed, labels),
                 }
                 for number, (setting, value, _) in enumerate(tried)
                 if name != "combined" or setting not in unread
@@ -252,3 +256,12 @@ def _shown(
         **{name: found[name] for name in (*_SHOWN, "mean_pointer_area")},
         "gain": accuracy_gain_of(images, rows, default_rows, seed, labels),
     }
+
+
+def _shown_of_told(
+    images: Sequence[LabelledImage], rows: Sequence[Result] | None, seed: int, labels: Sequence[str]
+) -> dict[str, Any] | None:
+    if rows is None:
+        return None
+    found = pointing_accuracy(images, rows, labels, seed).to_dict()
+    return {name: found[name] for name in ("pointing", "pointing_interval", "iou", "mean_pointer_area")}

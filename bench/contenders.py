@@ -23,6 +23,7 @@ from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.features import map_widths
 from pc_engine.fitting.folds import as_groups
 from pc_engine.fitting.from_images import features_from_images
+from pc_engine.kernels.array_module import get_array_module
 from pc_engine.machine import usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import FittedParts, Mode
@@ -78,6 +79,30 @@ class Share:
     class_shares: Mapping[str | None, float] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What contenders said of n images.
+
+    Attributes
+    ----------
+    rows
+        By contender its row of every image.
+    told
+        The same of contenders that were told how many objects each image shows, and only pointed; without those that
+        cannot be told.
+    shares
+        By what they were judged.
+    how
+        What to report of how the rows were made, JSON-ready: ``"fitted_on_these"`` is how many of the images the
+        model's counter was fitted on, None where no counter is judged, it does not say, or it is fitted in folds.
+    """
+
+    rows: Mapping[str, list[Result]]
+    told: Mapping[str, list[Result]]
+    shares: Sequence[Share]
+    how: Mapping[str, Any]
+
+
 def judge(
     images: Sequence[LabelledImage],
     model: Model,
@@ -86,15 +111,11 @@ def judge(
     report: Report,
     progress: Progress,
     labels: Sequence[str] = DEFAULT_LABELS,
-) -> tuple[dict[str, list[Result]], list[Share], dict[str, Any]]:
-    """Return each contender's row of every image, by what they were judged, and what to report of how they were made.
+) -> Judged:
+    """Let each contender count and point on every image, which all have a count, and point once more, told that.
 
-    That is JSON-ready: ``"fitted_on_these"`` is how many of the images the model's counter was fitted on, None where no
-    counter is judged, it does not say, or it is fitted in folds.
-
-    Counters of folds are fitted with ``labels``.
-
-    The network runs once for all, and once more to gather the counter's features where ``settings`` ask for folds.
+    Counters of folds are fitted with ``labels``. The network runs once for all, and once more to gather the counter's
+    features where ``settings`` ask for folds.
 
     Raises
     ------
@@ -125,17 +146,14 @@ def judge(
         fitted_on = None if counter is None or settings.folds is not None else counter.images
         digests = FileDigests()
         read = digests.image if fitted_on else local_image
-        rows = _rows(images, shares, contenders, network, settings, progress, read)
-        return (
-            rows,
-            shares,
-            {
-                "backend": network.backend,
-                "precision": network.request.precision,
-                "folds": folds,
-                "fitted_on_these": fitted_on and fitted_on.among(digests.of(image.path for image in images)),
-            },
-        )
+        rows, told = _rows(images, shares, contenders, network, settings, progress, read)
+        how = {
+            "backend": network.backend,
+            "precision": network.request.precision,
+            "folds": folds,
+            "fitted_on_these": fitted_on and fitted_on.among(digests.of(image.path for image in images)),
+        }
+        return Judged(rows, told, shares, how)
     finally:
         network.close()
 
@@ -219,9 +237,11 @@ def _rows(
     settings: EvaluationSettings,
     progress: Progress,
     read: Callable[[Path], SourceImage],
-) -> dict[str, list[Result]]:
-    """Return each contender's row of every image, whose files are read as ``read`` says."""
+) -> tuple[dict[str, list[Result]], dict[str, list[Result]]]:
+    """Return what `Judged` has as ``rows`` and ``told``, of files that are read as ``read`` says."""
+    counts = {str(image.path): image.count for image in images}
     rows: dict[str, dict[int, Result]] = {name: {} for name in contenders}
+    told: dict[str, dict[int, Result]] = {}
     workers = settings.workers or usable_cores()
     done = 0
     for share in shares:
@@ -235,15 +255,34 @@ def _rows(
                 for each in contenders.values()
             ]
 
-            def answer(batch: TapBatch, engines: Sequence[Engine] = engines) -> list[tuple[Result, ...]]:
-                return list(zip(*(engine.evaluate(batch) for engine in engines), strict=True))
+            able = {
+                name: engine
+                for name, engine in zip(contenders, engines, strict=True)
+                if engine.mode.takes_counts(engine.settings)
+            }
+
+            def answer(
+                batch: TapBatch, engines: Sequence[Engine] = engines, able: Mapping[str, Engine] = able
+            ) -> list[tuple[Result, ...]]:
+                xp = get_array_module(batch.finite)
+                known = xp.asarray([counts[batch.entries[row].name] for row in batch.rows], xp.int64)
+                answers = [engine.evaluate(batch) for engine in engines]
+                answers += [engine.evaluate(batch, known) for engine in able.values()]
+                return list(zip(*answers, strict=True))
 
             batches = stack.enter_context(
                 closing(map_batches((read(images[i].path) for i in share.places), network, workers, answer))
             )
             for place, answers in zip(share.places, chain.from_iterable(batches), strict=True):
-                for name, row in zip(contenders, answers, strict=True):
+                counted, pointed = answers[: len(engines)], answers[len(engines) :]
+                for name, row in zip(contenders, counted, strict=True):
                     rows[name][place] = row
+                for name, row in zip(able, pointed, strict=True):
+                    told.setdefault(name, {})[place] = row
                 done += 1
                 progress("images", done, len(images))
-    return {name: [of_one[place] for place in range(len(images))] for name, of_one in rows.items()}
+    return _in_order(rows), _in_order(told)
+
+
+def _in_order(rows: Mapping[str, Mapping[int, Result]]) -> dict[str, list[Result]]:
+    return {name: [of_one[place] for place in range(len(of_one))] for name, of_one in rows.items()}

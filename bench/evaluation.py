@@ -109,8 +109,10 @@ def evaluate(
     dict
         JSON-ready. ``"modes"`` has by mode what `CountAccuracy.to_dict` and `PointingAccuracy.to_dict` give, with
         ``"class_accuracy"``, the number of images ``"failed"`` and the ``"failure_analysis"`` (see `failure_analysis`);
+        under ``"known_count"``, what `PointingAccuracy.to_dict` gives of a mode that was told how many objects each
+        image shows, so that all modes are asked about all images (None where it cannot be told);
         ``"gains"`` says by how much the last mode counts and points better than each other one (see `accuracy_gain` and
-        `pointing_gain`);
+        `pointing_gain`), and with known counts;
         ``"baselines"`` the same of the baselines. ``"labels"`` are the count labels that all is judged by, and
         ``"published"`` the paper's rows, none where those are not the paper's. With one mode its figures stand at the
         top, too. What `pc_engine.bench.contenders.judge` reports is there as well.
@@ -138,16 +140,23 @@ def evaluate(
         for mode in modes
     }
     labels = judged_labels(settings, model)
-    rows, shares, how = judge(images, model, contenders, settings, report, progress, labels)
+    judged = judge(images, model, contenders, settings, report, progress, labels)
+    rows = judged.rows
     salient = _salient(images, settings, progress)
-    frequencies = _frequencies(images, shares)
-    pointing = {mode: pointing_accuracy(images, of_mode, labels, settings.seed) for mode, of_mode in rows.items()}
+    frequencies = _frequencies(images, judged.shares)
+    pointing, told = (
+        {mode: pointing_accuracy(images, of_mode, labels, settings.seed) for mode, of_mode in found.items()}
+        for found in (rows, judged.told)
+    )
     measured = {
-        mode.name: figures(
-            *(images, rows[mode.name], settings.seed, model.manifest.classes, frequencies),
-            labels,
-            pointing[mode.name],
-        )
+        mode.name: {
+            **figures(
+                *(images, rows[mode.name], settings.seed, model.manifest.classes, frequencies),
+                labels,
+                pointing[mode.name],
+            ),
+            "known_count": told[mode.name].to_dict() if mode.name in told else None,
+        }
         for mode in modes
     }
     failures = {row.path: row.error for of_mode in rows.values() for row in of_mode if not row.ok}
@@ -155,12 +164,12 @@ def evaluate(
     return {
         "data": data,
         "model": model.name,
-        **how,
+        **judged.how,
         "images": len(images),
         "labels": list(labels),
         **only,
         "modes": measured,
-        "gains": _gains(images, rows, pointing, settings.seed, labels),
+        "gains": _gains(images, rows, pointing, told, settings.seed, labels),
         "baselines": {
             "chance": chance_accuracy(_true_counts(images, salient), labels, settings.seed),
             SALIENCY: figures(images, salient, settings.seed, (), frequencies, labels),
@@ -177,6 +186,7 @@ def _gains(
     images: Sequence[LabelledImage],
     rows: Mapping[str, Sequence[Result]],
     pointing: Mapping[str, PointingAccuracy],
+    told: Mapping[str, PointingAccuracy],
     seed: int,
     labels: Sequence[str],
 ) -> dict[str, Any]:
@@ -186,6 +196,7 @@ def _gains(
         f"{last} over {other}": {
             **accuracy_gain_of(images, rows[last], rows[other], seed, labels),
             "pointing": pointing_gain(pointing[last], pointing[other]),
+            "known_count": pointing_gain(told[last], told[other]) if {last, other} <= {*told} else None,
         }
         for other in others
     }

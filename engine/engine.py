@@ -23,6 +23,7 @@ from pc_engine.cuml_clustering import require_cuml
 from pc_engine.decoding import DEFAULT_DECODING, Decoders, Decoding
 from pc_engine.device_choice import choose_device
 from pc_engine.errors import DeviceMemoryError, UsageError
+from pc_engine.kernels.array_module import Array
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.mode_run import ModeRun
@@ -175,9 +176,8 @@ class Engine:
         self.decoders = Decoders(decoding, self.workers, self.device if on_device else None, report)
 
     def __repr__(self) -> str:
-        return (
-            f"<Engine of {self.model.name}, {self.mode.name}, by {self.backend} at {self.precision} on {self.device}>"
-        )
+        model, mode = self.model.name, self.mode.name
+        return f"<Engine of {model}, {mode}, by {self.backend} at {self.precision} on {self.device}>"
 
     @property
     def backend(self) -> str:
@@ -283,13 +283,16 @@ class Engine:
                 self._guard.check()  # a decoder that was closed with it speaks of itself
                 raise
 
-    def evaluate(self, batch: TapBatch) -> list[Result]:
-        """Return one result for every entry of ``batch``, whose taps are those that this engine's mode reads."""
+    def evaluate(self, batch: TapBatch, known_count: Array | None = None) -> list[Result]:
+        """Return one result for every entry of ``batch``, whose taps are those that this engine's mode reads.
+
+        Where ``known_count`` (n,), beside these, says how many objects its n images show, the mode only points.
+        """
         rows: dict[int, Result] = {}
         if batch.taps is not None:
             # What overflows is found by its result, image by image.
             with self.clock.measure("mode"), np.errstate(over="ignore", invalid="ignore"):
-                answer = self._mode_run.answer(batch.taps, batch.finite)
+                answer = self._mode_run.answer(batch.taps, batch.finite, known_count)
             with self.clock.measure("rows"):
                 rows = dict(zip(batch.rows, batch_rows(batch, answer, self.model, self.mode.name), strict=True))
         return [

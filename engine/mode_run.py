@@ -70,7 +70,7 @@ class ModeRun:
             return None if lent.recorded is None else lent.recorded.taps
         return None
 
-    def answer(self, taps: Taps, finite: Array) -> HostOutcome:
+    def answer(self, taps: Taps, finite: Array, known_count: Array | None = None) -> HostOutcome:
         """Return what the mode says of a batch.
 
         Parameters
@@ -79,10 +79,12 @@ class ModeRun:
             Those that the mode reads; others are ignored.
         finite
             (N,) bool, on the device of the taps: which images have finite ones.
+        known_count
+            (N,) int64, beside the taps: how many objects to point at, where that is known; None to count them.
         """
-        recorded = self._recorded(taps, finite)
+        recorded = None if known_count is not None else self._recorded(taps, finite)
         if recorded is None:
-            return on_host(self._evaluate(taps), finite)
+            return on_host(self._evaluate(taps, known_count), finite)
         try:
             return recorded.answer(taps, finite)
         finally:
@@ -105,8 +107,8 @@ class ModeRun:
             while True:
                 self._idle.get_nowait().close()
 
-    def _evaluate(self, taps: Taps) -> Outcome:
-        return self._mode.evaluate(taps, self._parts, self._settings)
+    def _evaluate(self, taps: Taps, known_count: Array | None = None) -> Outcome:
+        return self._mode.evaluate(taps, self._parts, self._settings, known_count)
 
     def _recorded(self, taps: Taps, finite: Array) -> RecordedMode | None:
         """Return the mode recorded for a batch, which nobody else uses; None where it is not to be recorded."""

@@ -216,14 +216,20 @@ def _print_pointing(report: Mapping[str, Any]) -> None:
             for name, table in report["published"]["pointing"].items()
         ]
         for name, figures in measured:
-            found, intervals = figures["pointing"][ratio], figures["pointing_interval"][ratio]
-            rows.append((name, *(_hundredths(found.get(label)) for label in names)))
-            rows.append(("  95 % interval", *(_range(intervals.get(label)) for label in names)))
+            rows += _pointing_rows(name, figures, ratio, names)
         print_table(
             f"Pointing accuracy at overlap {ratio} where the count is right, by true count{published}",
             ("method", *(f">{name}" for name in names)),
             rows,
         )
+    told = [(f"{name}, here", mode["known_count"]) for name, mode in report["modes"].items() if mode["known_count"]]
+    if told:
+        for ratio in told[0][1]["pointing"]:
+            print_table(
+                f"Pointing accuracy at overlap {ratio} on all images, by modes that are told the true count",
+                ("method", *(f">{name}" for name in names)),
+                [row for name, figures in told for row in _pointing_rows(name, figures, ratio, names)],
+            )
     for name, figures in measured:
         boxes = figures["boxes"]
         print_line(
@@ -233,16 +239,32 @@ def _print_pointing(report: Mapping[str, Any]) -> None:
     _print_boxes(measured[-1][1]["boxes"])
 
 
+def _pointing_rows(
+    name: str, figures: Mapping[str, Any], ratio: str, labels: Sequence[str]
+) -> Iterator[tuple[str, ...]]:
+    found, intervals = figures["pointing"][ratio], figures["pointing_interval"][ratio]
+    yield (name, *(_hundredths(found.get(label)) for label in labels))
+    yield ("  95 % interval", *(_range(intervals.get(label)) for label in labels))
+
+
 def _print_gains(report: Mapping[str, Any]) -> None:
     """Say by how much the last mode is better than the others, image by image."""
     for pair, gain in report["gains"].items():
         mode, _, other = pair.partition(" over ")
         points = " ".join(_points(gain["mean"]))
-        pointing = gain["pointing"]
-        if pointing["images"]:
-            of_ratio = (f"{' '.join(_points(pointing[ratio]))} at {ratio}" for ratio in pointing if ratio != "images")
-            points += f"; it points better by {', '.join(of_ratio)} on the {pointing['images']} that both count right"
+        where = {"pointing": "that both count right", "known_count": "of which both are told the count"}
+        pointing = [
+            f"{_at_ratios(gain[key])} on the {gain[key]['images']} {images}"
+            for key, images in where.items()
+            if gain[key] and gain[key]["images"]
+        ]
+        if pointing:
+            points += f"; it points better by {', and '.join(pointing)}"
         print_line(f"{mode} counts better than {other} by {points} (points of the means; 95 % interval).")
+
+
+def _at_ratios(pointing: Mapping[str, Any]) -> str:
+    return ", ".join(f"{' '.join(_points(pointing[ratio]))} at {ratio}" for ratio in pointing if ratio != "images")
 
 
 def _points(gain: Mapping[str, Any]) -> Iterator[str]:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, UsageError
+from pc_engine.kernels.array_module import Array
 from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps
 from pc_engine.modes.combined import CombinedSettings, combined, combined_taps, pointing_heat
 from pc_engine.modes.outcome import Outcome
-from pc_engine.modes.p2c import CLUSTERINGS, Clustering, P2CSettings, p2c
+from pc_engine.modes.p2c import CLUSTERINGS, Clustering, P2CSettings, can_point_at_known_counts, p2c
 from pc_engine.modes.p2c_manifest import p2c_defaults, p2c_taps, signature_source
 from pc_engine.signatures import SignatureDictionary
 
@@ -49,19 +50,27 @@ class FittedParts:
         return getattr(self, part) is not None
 
 
+class _Evaluate(Protocol):
+    def __call__(
+        self, taps: Taps, parts: FittedParts, settings: Settings, known_count: Array | None = None
+    ) -> Outcome: ...
+
+
 @dataclass(frozen=True)
 class Mode:
     """One mode.
 
     ``taps`` says which taps of a network it reads, ``needs`` which fitted parts (but see `parts`), ``clusterings`` what
-    it can be told to cluster with, and ``evaluate`` counts and points on a batch, given all of these.
+    it can be told to cluster with, and ``evaluate`` counts and points on a batch, given all of these and, where that is
+    known, how many objects each image shows, if settings are such that it ``takes_counts``.
     """
 
     name: str
     taps: Callable[[Manifest], tuple[str, ...]]
     needs: tuple[Part, ...]
     clusterings: tuple[Clustering, ...]
-    evaluate: Callable[[Taps, FittedParts, Settings], Outcome]
+    evaluate: _Evaluate
+    takes_counts: Callable[[Settings], bool] = lambda _: True
 
     def parts(self, manifest: Manifest) -> tuple[Part, ...]:
         """Return the fitted parts that it needs of this model: no signatures where the network's evidence is read."""
@@ -70,25 +79,28 @@ class Mode:
         return tuple(part for part in self.needs if part != "signatures")
 
 
-def _c2p(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
+def _c2p(taps: Taps, parts: FittedParts, settings: Settings, known_count: Array | None = None) -> Outcome:
     assert parts.counter is not None
-    return c2p(taps, parts.counter, settings.c2p)
+    return c2p(taps, parts.counter, settings.c2p, known_count)
 
 
-def _p2c(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
-    return p2c(taps, parts.signatures, settings.p2c)
+def _p2c(taps: Taps, parts: FittedParts, settings: Settings, known_count: Array | None = None) -> Outcome:
+    return p2c(taps, parts.signatures, settings.p2c, known_count)
 
 
-def _combined(taps: Taps, parts: FittedParts, settings: Settings) -> Outcome:
+def _combined(taps: Taps, parts: FittedParts, settings: Settings, known_count: Array | None = None) -> Outcome:
     assert parts.counter is not None
-    return combined(taps, parts.counter, parts.signatures, settings.p2c, settings.combined, settings.c2p)
+    return combined(taps, parts.counter, parts.signatures, settings.p2c, settings.combined, settings.c2p, known_count)
 
 
 MODES = {
     mode.name: mode
     for mode in (
         Mode("c2p", c2p_taps, ("counter",), (), _c2p),
-        Mode("p2c", p2c_taps, ("signatures",), CLUSTERINGS, _p2c),
+        Mode(
+            *("p2c", p2c_taps, ("signatures",), CLUSTERINGS, _p2c),
+            takes_counts=lambda settings: can_point_at_known_counts(settings.p2c),
+        ),
         Mode("combined", combined_taps, ("counter", "signatures"), ("density-peaks",), _combined),
     )
 }

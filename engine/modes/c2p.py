@@ -69,7 +69,9 @@ def c2p_taps(manifest: Manifest) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*manifest.count_features, *heat_taps(manifest, SALIENT_SETTING, _USUAL_HEAT))))
 
 
-def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> Outcome:
+def c2p(
+    taps: Taps, counter: CountSVM, settings: C2PSettings | None = None, known_count: Array | None = None
+) -> Outcome:
     """Count each image of a batch with the SVM, and point with as many ellipses.
 
     Parameters
@@ -80,6 +82,8 @@ def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> O
         The count SVM.
     settings
         None for the defaults.
+    known_count
+        (N,) int64: how many objects to point at, where that is known; None to count them.
 
     Returns
     -------
@@ -93,11 +97,11 @@ def c2p(taps: Taps, counter: CountSVM, settings: C2PSettings | None = None) -> O
     xp = get_array_module(heat)
     scores = counter.scores(taps)
     counts = tuple(map(int, label_counts(counter.labels)))
-    count = constant(xp, counts, np.int64)[scores.argmax(axis=1)]
+    count = constant(xp, counts, np.int64)[scores.argmax(axis=1)] if known_count is None else known_count
     # No more than there are cells, whatever the counter says: its labels may be of any size.
     cells = heat.shape[1] * heat.shape[2]
     # A device would have to be waited for to learn how many slots the batch needs; a host need not fill any in vain.
-    most = None if xp is np else min(counts[-1], cells)
+    most = None if xp is np else min(counts[-1], cells) if known_count is None else cells
     fitted, pointers = mixture_pointers(heat, xp.minimum(count, cells), settings, most)
     return Outcome(count=xp.where(fitted < 0, -1, count), kind="ellipse", pointers=pointers, count_scores=scores)
 

@@ -109,6 +109,7 @@ def combined(
     settings: P2CSettings | None = None,
     pointing: CombinedSettings | None = None,
     mixture: C2PSettings | None = None,
+    known_count: Array | None = None,
 ) -> Outcome:
     """Count with the SVM and the clustering, and point with as many ellipses or boxes.
 
@@ -127,6 +128,8 @@ def combined(
         With what to point; None for the defaults.
     mixture
         Settings of c2p's heatmap and of the Gaussians; None for the defaults.
+    known_count
+        (N,) int64: how many objects to point at, where that is known; None to count them.
 
     Returns
     -------
@@ -159,9 +162,9 @@ def combined(
     is_open = constant(xp, tuple(name.endswith("+") for name in counter.labels), bool)
     number = found if beyond is None else beyond
     counts_on = is_open[label] & (number > floor)
-    count = xp.where(counts_on, number, floor)
+    count = xp.where(counts_on, number, floor) if known_count is None else known_count
     if pointing.pointer == "box":
-        as_found = counts_on & (number == found)  # whose clusters are those
+        as_found = counts_on & (count == found)  # whose clusters are those
         fitted, pointers = cluster_pointers(seen.clustered, settings, n_centres=xp.where(as_found, -1, count))
     else:
         mixture = mixture or C2PSettings()
@@ -175,8 +178,10 @@ def combined(
         # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
         # largest count; there the clustering has a slot for any, and so have all that the counter can say.
         cells = shared.shape[1] * shared.shape[2]
-        known = (*map(int, label_counts(counter.labels)), 0 if counter.beyond is None else counter.beyond.most)
-        most = None if clusters.slots is None else min(max(clusters.slots, *known), cells)
+        said = (*map(int, label_counts(counter.labels)), 0 if counter.beyond is None else counter.beyond.most)
+        most = None if clusters.slots is None else cells
+        if clusters.slots is not None and known_count is None:
+            most = min(max(clusters.slots, *said), cells)
         pointed_at = xp.minimum(count, cells)
         if pointing.pointer == "mixture":
             fitted, pointers = mixture_pointers(shared, pointed_at, mixture, most)

@@ -153,7 +153,12 @@ class P2CSettings:
         return Salience(self.heat, softness=self.softness)
 
 
-def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings | None = None) -> Outcome:
+def p2c(
+    taps: Taps,
+    signatures: SignatureDictionary | None,
+    settings: P2CSettings | None = None,
+    known_count: Array | None = None,
+) -> Outcome:
     """Classify each image of a batch, cluster its class's heatmap, and point with one box per cluster.
 
     Parameters
@@ -165,25 +170,44 @@ def p2c(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSetting
         The signature dictionary; not read with that setting.
     settings
         None for the defaults.
+    known_count
+        (N,) int64: how many objects to point at, where that is known; None to count them. Takes density peaks and one
+        class an image (see `can_point_at_known_counts`).
 
     Returns
     -------
     Outcome
         Kind ``"box"``; the score is the cluster's share of the heat, which density peaks have smoothed before (their
         density), and of the heat itself with DBSCAN. With several classes the count is that of all, and the pointers
-        are those of one class after the other, the most probable first.
+        are those of one class after the other, the most probable first. Fewer boxes than a known count where the
+        heatmap has fewer peaks.
+
+    Raises
+    ------
+    UsageError
+        If counts are known and the settings are none that can be told them.
     """
     settings = settings or P2CSettings()
+    if known_count is not None and not can_point_at_known_counts(settings):
+        raise UsageError("Only density peaks of one class can be asked for a number of clusters: set both, or count.")
     if settings.classes > 1:
         return _several_classes(taps, signatures, settings)
-    class_id, class_score = predict_class(taps["logits"])
+    # Where objects are known to be, the background is no answer to what they are.
+    without = -1 if known_count is None else settings.background_class
+    class_id, class_score = predict_class(taps["logits"], without)
     xp = get_array_module(class_id)
     class_heat = class_heatmap(taps, signatures, class_id, settings)
     heat = clustered_heatmap(class_heat, weighing_heatmap(taps, settings), settings)
     if settings.background_class >= 0:
         heat = xp.where((class_id == settings.background_class)[:, None, None], 0, heat)
-    count, pointers = cluster_pointers(heat, settings)
+    found, pointers = cluster_pointers(heat, settings, known_count)
+    count = found if known_count is None else xp.where(found < 0, -1, known_count)
     return Outcome(count=count, kind="box", pointers=pointers, class_id=class_id, class_score=class_score)
+
+
+def can_point_at_known_counts(settings: P2CSettings) -> bool:
+    """Whether `p2c` with these settings can be told how many objects there are."""
+    return settings.cluster == "density-peaks" and settings.classes == 1
 
 
 def _several_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings) -> Outcome:

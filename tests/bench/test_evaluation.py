@@ -31,8 +31,8 @@ MSO: list[tuple[str, int, list[Any], list[Any]]] = [
     ("exact.png", 1, [A], [[8, 8, 16, 16]]),
     # The pointer 48 8 56 16 has 6 of its 8 columns inside: .75. IoU: 48 / (64 + 10 * 8 - 48) = 1/2.
     ("most.png", 1, [B], [[50, 8, 60, 16]]),
-    # Wrong: 2 found.
-    ("wrong.png", 1, [A, D], [[8, 8, 16, 16]]),
+    # Wrong: 2 found. Whichever of them is pointed at where the count is known, it is contained.
+    ("wrong.png", 1, [A, D], [[8, 8, 56, 56]]),
     # Right. The first box is cut to 0 0 16 16, so it holds its pointer: IoU 64 / 256. The second holds half of its own,
     # which does not exceed .5: IoU 32 / (64 + 64 - 32) = 1/3.
     ("two.png", 2, [A, D], [[-4, -4, 16, 16], [52, 48, 60, 56]]),
@@ -113,6 +113,12 @@ def test_a_folder_like_mso_gives_what_was_worked_out_by_hand(mso: Path, tiny_dir
     assert report["boxes"] == {
         "judged": 5, "wrong_count": 1, "no_boxes": 1, "disagree": 2, "clipped": 1, "outside": 1
     }  # fmt: skip
+    # Where counts are known, the image with a wrong one takes part as well, and its pointer is contained.
+    known = report["known_count"]
+    assert known["pointing_images"] == {"1": 3, "2": 1, "3": 1, "4+": 1}
+    assert known["boxes"] == {**report["boxes"], "judged": 6, "wrong_count": 0}
+    assert known["pointing"]["0.5"] == report["pointing"]["0.5"]
+    assert known["pointing"]["0.8"]["1"] == pytest.approx(2 / 3)
     # Guessing by the shares .1, .4, .2, .2, .1 of the labels.
     assert report["baselines"]["chance"]["count_accuracy"] == pytest.approx(
         {"0": 0.1, "1": 0.4, "2": 0.2, "3": 0.2, "4+": 0.1, "mean": 0.2, "overall": 0.01 + 0.16 + 0.04 + 0.04 + 0.01}
@@ -160,6 +166,12 @@ def test_all_modes_share_one_network_and_agree_with_each_alone(mso: Path, tiny_d
     together = run(f"mso:{mso}", tiny_directory, modes=("all",))
     assert list(together["modes"]) == ["c2p", "p2c", "combined"]
     assert "count_accuracy" not in together
+    # Where both are asked about all images, the gain is the difference of what each has.
+    for other in ("c2p", "p2c"):
+        ours, theirs = (together["modes"][mode]["known_count"]["pointing"]["0.5"] for mode in ("combined", other))
+        gain = together["gains"][f"combined over {other}"]["known_count"]
+        assert gain["images"] == 6
+        assert gain["0.5"]["gain"] == pytest.approx(ours["mean"] - theirs["mean"])
     for mode in together["modes"]:
         alone = run(f"mso:{mso}", tiny_directory, modes=(mode,))
         assert alone["modes"][mode] == together["modes"][mode]
@@ -225,8 +237,8 @@ def test_folds_judge_each_image_by_the_counter_that_did_not_see_it(
     used: dict[int, set[str]] = {}
     engine_of = contenders.Engine.evaluate
 
-    def note(engine: Any, batch: Any) -> Any:
-        rows = engine_of(engine, batch)
+    def note(engine: Any, batch: Any, *known_count: Any) -> Any:
+        rows = engine_of(engine, batch, *known_count)
         used.setdefault(id(engine.model.parts.counter), set()).update(Path(row.path).name for row in rows if row.ok)
         return rows
 
@@ -371,6 +383,9 @@ def test_a_set_of_which_nothing_can_be_read_is_said(tmp_path: Path, tiny_directo
 
 def test_a_clustering_applies_to_the_modes_that_take_it(blobs: Path, tiny_directory: Path) -> None:
     report = run(str(blobs), tiny_directory, modes=("all",), cluster="dbscan")
+    assert report["modes"]["p2c"]["known_count"] is None
+    assert report["gains"]["combined over p2c"]["known_count"] is None
+    assert report["gains"]["combined over c2p"]["known_count"]["images"] == 16
     assert report["modes"]["p2c"] == run(str(blobs), tiny_directory, modes=("p2c",), cluster="dbscan")["modes"]["p2c"]
 
 

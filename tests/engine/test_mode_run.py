@@ -113,6 +113,16 @@ def test_whole_batches_are_recorded_and_others_are_not(
     assert set(recordings[0].shapes) == {*MODES[mode].taps(model.manifest), "finite images"}
 
 
+def test_what_is_told_its_counts_is_not_recorded(tiny_directory: Path, recordings: list[Recording]) -> None:
+    import cupy
+
+    taps, finite = on_device(some_taps(load_model(tiny_directory), BATCH, 0))
+    known = cupy.asarray([2, 0, 1, 3])
+    answer = a_run(load_model(tiny_directory), "c2p", None).answer(taps, finite, known)
+    np.testing.assert_array_equal(answer.count, [2, 0, 1, 3])
+    assert not recordings
+
+
 def test_nothing_is_recorded_on_the_cpu(tiny_directory: Path, recordings: list[Recording]) -> None:
     model = load_model(tiny_directory)
     taps = some_taps(model, BATCH, 0)

@@ -65,6 +65,16 @@ def test_four_or_more_points_at_four() -> None:
     assert not np.isnan(outcome.pointers).any()
 
 
+def test_as_many_as_are_known_are_pointed_at_whatever_the_svm_says() -> None:
+    known = np.array([0, 1, 3, 5, 1000])
+    outcome = c2p(taps_for(np.stack([bumps(*PLACES, (7.0, 7.0))] * 5), [4, 0, 1, 2, 3]), COUNTER, known_count=known)
+    np.testing.assert_array_equal(outcome.count, known)
+    pointed = (~np.isnan(outcome.pointers[..., 0])).sum(axis=1)
+    assert pointed[:4].tolist() == [0, 1, 3, 5]
+    assert 5 <= pointed[4] <= GRID * GRID
+    np.testing.assert_array_equal(outcome.count_scores, np.eye(5)[[4, 0, 1, 2, 3]])
+
+
 def test_a_label_far_above_the_cells_takes_no_memory_for_its_number() -> None:
     counter = counter_for(("0", "1", "100000"))
     outcome = c2p(taps_for(np.stack([bumps(*PLACES), bumps(*PLACES[:1])]), [2, 1], n_labels=3), counter)

@@ -196,6 +196,18 @@ def test_fewer_peaks_than_the_count_give_fewer_boxes_and_the_count_stays() -> No
     assert n_pointers(outcome.pointers) == [1]
 
 
+@pytest.mark.parametrize("pointer", ["ellipse", "mixture", "box"])
+def test_as_many_as_are_known_are_pointed_at_whatever_is_counted(pointer: PointerKind) -> None:
+    known = np.array([0, 1, 2, 6, 3])
+    outcome = combined(
+        taps_for([6, 6, 6, 6, 6], [1, 3, 4, 2, 4]),
+        *(believing(0.1), SIGNATURES, SETTINGS, CombinedSettings(pointer=pointer)),
+        known_count=known,
+    )
+    np.testing.assert_array_equal(outcome.count, known)
+    assert n_pointers(outcome.pointers) == known.tolist()
+
+
 def test_a_pointer_that_does_not_exist_is_wrong_use() -> None:
     with pytest.raises(UsageError, match="There is no pointer 'dot': choose one of ellipse, mixture, box"):
         CombinedSettings(pointer="dot")  # type: ignore[arg-type]

@@ -171,6 +171,27 @@ def test_a_number_of_clusters_can_be_asked_for() -> None:
     assert [len(used(p)) for p in pointers] == [0, 2, 4, 4, 4]
 
 
+def test_as_many_as_are_known_are_boxed() -> None:
+    known = np.array([0, 2, 4, 9])
+    outcome = p2c(taps_for(np.stack([bumps(*PLACES[:4])] * 4), [0] * 4), SIGNATURES, SETTINGS, known)
+    np.testing.assert_array_equal(outcome.count, known)  # of nine, four have a peak
+    assert [len(used(p)) for p in outcome.pointers] == [0, 2, 4, 4]
+
+
+def test_objects_that_are_known_are_not_the_background() -> None:
+    taps = taps_for(np.stack([bumps(*PLACES[:3])] * 2), [1, 1])
+    taps["logits"][:, 2] = 4  # the next best class, whose maps show the mirror image
+    outcome = p2c(taps, SIGNATURES, replace(SETTINGS, background_class=1), np.array([3, 1]))
+    np.testing.assert_array_equal(outcome.class_id, [2, 2])
+    assert [len(used(p)) for p in outcome.pointers] == [3, 1]
+
+
+@pytest.mark.parametrize("changes", [{"cluster": "dbscan"}, {"classes": 2}])
+def test_not_every_setting_can_be_told_a_count(changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="Only density peaks of one class"):
+        p2c(taps_for(bumps(*PLACES)[None], [0]), SIGNATURES, replace(SETTINGS, **changes), np.array([2]))
+
+
 def test_with_a_prominence_peaks_count_in_parts() -> None:
     close, apart = bumps((4, 6), (7, 6)), bumps((3, 6), (9, 6))
     joined, apart_settings = np.stack([close, apart]), replace(SETTINGS, cutoff=1.5)
