@@ -40,6 +40,8 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
         "combined.heat": ("p2c",),
         "combined.pointer": ("mixture", "box"),
         "combined.clusters": ("peaks",),
+        "combined.class_power": (0.0, 1.0),
+        "combined.salient_power": (1.0, 2.0),
         "combined.cutoff": (1.0, 2.0),
     },
 }

@@ -25,7 +25,7 @@ from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.grid import USUAL_GRID, grid_side
-from pc_engine.modes.limits import LENGTH, check_limits
+from pc_engine.modes.limits import LENGTH, POWER, check_limits
 from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, split_bad_heat
 from pc_engine.modes.p2c import (
     P2CSettings,
@@ -70,6 +70,10 @@ class CombinedSettings:
         until as many are left as were counted; or the ``"peaks"`` that stand out most, by their density and their
         distance to a denser one, which takes two parts of a large object for two before a pair of neighbours
         (``bench/results/ablation-photos.json``).
+    class_power, salient_power
+        The heat of the class and that of all that is salient are raised to these before they are multiplied. What is
+        salient tells where objects are, and above 1 parts neighbours; the class tells which of them are meant, on a
+        grid that often is coarser, and is not always right (``bench/results/ablation-photos.json``).
     cutoff
         Of those density peaks, in cells of a 14 x 14 grid; on others it is as large a part of the grid.
     """
@@ -77,10 +81,12 @@ class CombinedSettings:
     heat: PointingHeat = "p2c"
     pointer: PointerKind = "ellipse"
     clusters: PointedClusters = "merged"
+    class_power: float = 0.5
+    salient_power: float = 1.5
     cutoff: float = 1.5
 
     def __post_init__(self) -> None:
-        check_limits(self, "combined", {"cutoff": LENGTH})
+        check_limits(self, "combined", {"class_power": POWER, "salient_power": POWER, "cutoff": LENGTH})
         if self.heat not in _HEATS:
             raise UsageError(f"There is no heat '{self.heat}' to point at: choose one of {', '.join(_HEATS)}.")
         if self.pointer not in _POINTER_KINDS:
@@ -174,7 +180,7 @@ def combined(
         salient = seen.salient
         if salient is None or settings.salience != mixture.salience:
             salient = salient_heatmap(taps, mixture.salience)
-        shared = shared_heatmap(class_heat, salient)
+        shared = shared_heatmap(class_heat, salient, powers=(pointing.class_power, pointing.salient_power))
         # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
         # largest count; there the clustering has a slot for any, and so have all that the counter can say.
         cells = shared.shape[1] * shared.shape[2]

@@ -16,6 +16,8 @@ LENGTH = (0.01, 1000.0)
 SHARE = (0.0, 1.0)
 #: Multiples of a mean.
 FACTOR = (0.0, 1000.0)
+#: Powers of a heatmap.
+POWER = (0.0, 100.0)
 
 
 def check_limits(settings: Any, mode: str, limits: Mapping[str, tuple[float, float]]) -> None:

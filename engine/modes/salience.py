@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,24 +67,32 @@ def salient_heatmap(taps: Taps, salience: Salience) -> Array:
     return shared_heatmap(*heats)
 
 
-def shared_heatmap(first: Array, *others: Array) -> Array:
+def shared_heatmap(first: Array, *others: Array, powers: Sequence[float] | None = None) -> Array:
     """Return the product of heatmaps (N, H, W) on the finest of their grids; NaN for an image where one is refused.
 
-    Where they share no cell the first stands alone, so that what is counted is pointed at.
+    Each is raised to its one of ``powers``, if there are any. Where they share no cell the first stands alone, so that
+    what is counted is pointed at.
     """
     if not others:
         return first
     xp = get_array_module(first)
     height, width = np.max([heat.shape[1:] for heat in (first, *others)], axis=0).tolist()
     first, bad = split_bad_heat(first)
-    shared = first = resize_maps(first, height, width)
+    if powers is not None:
+        first = scale_to_peak(first)  # a power of which cannot overflow
+    power, *other_powers = powers or [1.0] * (1 + len(others))
+    shared = first = _raised(resize_maps(first, height, width), power)
     refused = [bad]
-    for other in others:
+    for other, power in zip(others, other_powers, strict=True):
         heat, bad = split_bad_heat(other)
         # Their ratios alone matter, and below 1 the product cannot overflow.
-        shared = resize_maps(scale_to_peak(heat), height, width) * shared
+        shared = _raised(resize_maps(scale_to_peak(heat), height, width), power) * shared
         refused.append(bad)
     shared = xp.where((shared == 0).all(axis=(1, 2), keepdims=True), first, shared)
     for bad in refused:
         shared = mark_bad(bad, np.nan, shared)
     return shared
+
+
+def _raised(heat: Array, power: float) -> Array:
+    return heat if power == 1 else heat**power

@@ -133,6 +133,22 @@ def test_it_points_at_the_class_and_not_at_what_is_merely_salient() -> None:
     assert salient > x + 4  # drawn to the brighter one on the right
 
 
+def test_powers_say_how_much_the_class_and_what_is_salient_count() -> None:
+    taps = taps_for([1], [1])
+    taps["conv_last"][:, 0] = 3 * (taps_for([2], [1])["conv_last"][:, 1] - taps["conv_last"][:, 1])  # salient
+
+    def x_of(**powers: float) -> float:
+        pointing = CombinedSettings(**powers)
+        return float(combined(taps, COUNTER, SIGNATURES, SETTINGS, pointing).pointers[0, 0, 0] * GRID - 0.5)
+
+    of_c2p = float(c2p(taps, COUNTER).pointers[0, 0, 0] * GRID - 0.5)
+    np.testing.assert_allclose(x_of(class_power=0, salient_power=1), of_c2p, atol=0.1)
+    assert x_of(class_power=0) > of_c2p  # more of the brighter one on the right
+    np.testing.assert_allclose(x_of(salient_power=0), PLACES[0][0], atol=0.1)
+    with pytest.raises(UsageError, match="combined.salient_power is -1"):
+        CombinedSettings(salient_power=-1)
+
+
 def test_what_p2c_has_weighed_with_is_pointed_at_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     taps, weighed = taps_for([3], [3]), replace(SETTINGS, heat="conv_last")
     own = C2PSettings(mean_factor=2.5)

@@ -40,13 +40,32 @@ def test_shared_heat_is_the_product_or_the_first_alone(heats: np.ndarray, other:
         np.testing.assert_allclose(shared[n], product if product.any() else one, rtol=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
+@given(heats=heatmaps, other=heatmaps, powers=st.tuples(st.floats(0, 3), st.floats(0.1, 3)))
+def test_each_heat_counts_as_its_power_says(heats: np.ndarray, other: np.ndarray, powers: tuple[float, float]) -> None:
+    shared = shared_heatmap(heats, other, powers=powers)
+    for n, maps in enumerate(zip(heats, other, strict=True)):
+        one, two = (heat / (heat.max() or 1) for heat in maps)
+        product = one ** powers[0] * two ** powers[1]
+        np.testing.assert_allclose(shared[n], product if product.any() else one ** powers[0], rtol=1e-9)
+
+
+def test_a_power_takes_heat_of_any_scale() -> None:
+    heats = np.random.default_rng(0).random((2, 6, 8)).astype(np.float32)
+    expected = shared_heatmap(heats, heats, powers=(2.0, 3.0))
+    assert expected.any()
+    for scale in (2.0**-100, 2.0**100):  # whose squares float32 does not hold
+        np.testing.assert_array_equal(shared_heatmap(heats * np.float32(scale), heats, powers=(2.0, 3.0)), expected)
+
+
 def test_heat_that_one_of_several_taps_refuses_is_refused() -> None:
     heats = np.random.default_rng(0).random((3, 6, 8))
     other = heats.copy()
     other[0, 3, 3], heats[1, 0, 0] = np.inf, np.nan
-    shared = shared_heatmap(heats, other)
-    assert np.isnan(shared[:2]).all()
-    assert np.isfinite(shared[2]).all()
+    for powers in (None, (0.0, 1.5)):
+        shared = shared_heatmap(heats, other, powers=powers)
+        assert np.isnan(shared[:2]).all()
+        assert np.isfinite(shared[2]).all()
 
 
 def test_the_taps_that_a_setting_names_have_to_be_maps(tiny_manifest: Manifest) -> None:
