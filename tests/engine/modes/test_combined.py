@@ -145,7 +145,7 @@ def test_powers_say_how_much_the_class_and_what_is_salient_count() -> None:
     np.testing.assert_allclose(x_of(class_power=0, salient_power=1), of_c2p, atol=0.1)
     assert x_of(class_power=0) > of_c2p  # more of the brighter one on the right
     np.testing.assert_allclose(x_of(salient_power=0), PLACES[0][0], atol=0.1)
-    with pytest.raises(UsageError, match="combined.salient_power is -1"):
+    with pytest.raises(UsageError, match=r"combined\.salient_power is -1"):
         CombinedSettings(salient_power=-1)
 
 
