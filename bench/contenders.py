@@ -89,7 +89,7 @@ class Judged:
         By contender its row of every image.
     told
         The same of contenders that were told how many objects each image shows, and only pointed; without those that
-        cannot be told.
+        cannot be told. At what has no boxes to compare with they pointed nowhere: of a crowd that would take long.
     shares
         By what they were judged.
     how
@@ -239,7 +239,7 @@ def _rows(
     read: Callable[[Path], SourceImage],
 ) -> tuple[dict[str, list[Result]], dict[str, list[Result]]]:
     """Return what `Judged` has as ``rows`` and ``told``, of files that are read as ``read`` says."""
-    counts = {str(image.path): image.count for image in images}
+    counts = {str(image.path): image.count if image.boxes else 0 for image in images}
     rows: dict[str, dict[int, Result]] = {name: {} for name in contenders}
     told: dict[str, dict[int, Result]] = {}
     workers = settings.workers or usable_cores()
@@ -254,7 +254,6 @@ def _rows(
                 )
                 for each in contenders.values()
             ]
-
             able = {
                 name: engine
                 for name, engine in zip(contenders, engines, strict=True)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pc_engine.bench import contenders
 from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, evaluate
 from pc_engine.counter import CountSVM, labels_up_to
 from pc_engine.datasets import LabelledImage, read_labelled
@@ -223,8 +224,6 @@ def test_folds_judge_each_image_by_the_counter_that_did_not_see_it(
     blobs: Path, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: dict[int, int] = {}
-    from pc_engine.bench import contenders
-
     found = contenders.held_out_counters
 
     def spy(*arguments: Any) -> Any:
@@ -387,6 +386,26 @@ def test_a_clustering_applies_to_the_modes_that_take_it(blobs: Path, tiny_direct
     assert report["gains"]["combined over p2c"]["known_count"] is None
     assert report["gains"]["combined over c2p"]["known_count"]["images"] == 16
     assert report["modes"]["p2c"] == run(str(blobs), tiny_directory, modes=("p2c",), cluster="dbscan")["modes"]["p2c"]
+
+
+def test_a_crowd_without_boxes_is_not_pointed_at_for_nothing(
+    tmp_path: Path, draw_scene: Any, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    engine_of = contenders.Engine.evaluate
+
+    def note(engine: Any, batch: Any, known_count: Any = None) -> Any:
+        told.extend([] if known_count is None else known_count.tolist())
+        return engine_of(engine, batch, known_count)
+
+    monkeypatch.setattr(contenders.Engine, "evaluate", note)
+    for name in ("a", "b"):
+        save(draw_scene([A, B]), tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("path,count\na.png,1000\nb.png,2\n")
+    report = run(str(tmp_path), tiny_directory, modes=("combined",))
+    assert told == [0, 0]
+    assert report["known_count"]["boxes"]["no_boxes"] == 2
+    assert report["known_count"]["pointing"]["0.5"]["mean"] is None
 
 
 def test_progress_ends_where_it_is_said_to(blobs: Path, tiny_directory: Path) -> None:
