@@ -94,10 +94,13 @@ def ablation(
         print_skipped([*labelled.skipped, *((path, reason) for path, reason in found["failures"])])
         if known:
             print_line(known)
-        print_line("Pointing: containment at .5 and .8; area: of a pointer, as a share of the picture.")
+        print_line(
+            "Pointing: containment at .5 and .8, where the count is right, and on all images where the mode is told it; "
+            "area: of a pointer, as a share of the picture."
+        )
 
 
-_HEAD = ("setting", "value", "count mean", "gain [95 %]", "pointing .5", ".8", "IoU", "area")
+_HEAD = ("setting", "value", "count mean", "gain [95 %]", "pointing .5", ".8", "told .5", ".8", "IoU", "area")
 
 
 def _title(mode: str, found: Mapping[str, Any]) -> str:
@@ -112,7 +115,11 @@ def _lines(trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
         before = trial["setting"]
         gain = trial["gain"]["mean"]
         low, high = gain["interval"] or (float("nan"),) * 2
-        pointing = (_percent(trial["pointing"][ratio]["mean"]) for ratio in ("0.5", "0.8"))
+        pointing = (
+            _percent(figures["pointing"][ratio]["mean"]) if figures else ""
+            for figures in (trial, trial["known_count"])
+            for ratio in ("0.5", "0.8")
+        )
         area = trial["mean_pointer_area"]
         yield (
             trial["setting"] or "as it is",
