@@ -41,6 +41,9 @@ MODE_SETTINGS: Mapping[str, float] = {
     "p2c.min_density": 0.2,
     "p2c.min_distance": 2.0,
     "p2c.trim": 0.7,
+    # Its class is right nearly always, and seen on as fine a grid as what is salient.
+    "combined.class_power": 1.0,
+    "combined.salient_power": 1.0,
     "combined.cutoff": 1.1,
 }
 

@@ -95,7 +95,7 @@ def ablation(
         if known:
             print_line(known)
         print_line(
-            "Pointing: containment at .5 and .8, where the count is right, and on all images where the mode is told it; "
+            "Pointing: containment at .5 and .8, where the count is right, and on all images where modes are told it; "
             "area: of a pointer, as a share of the picture."
         )
 
