@@ -89,7 +89,7 @@ def ablate(
         JSON-ready. ``"labels"`` are the count labels that all is judged by. ``"modes"`` has by mode a list of trials,
         the first that of the model's own settings: ``"setting"`` and ``"value"`` (both None there), ``"default"``, the
         figures of `evaluate`, and ``"gain"`` over the first. With known counts, a trial of the counter is the first
-        again.
+        again, unless boxes are pointed with: those are of what the counter takes for clusters.
         ``"failures"`` are images that could not be read.
 
     Raises

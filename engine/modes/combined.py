@@ -170,7 +170,7 @@ def combined(
     counts_on = is_open[label] & (number > floor)
     count = xp.where(counts_on, number, floor) if known_count is None else known_count
     if pointing.pointer == "box":
-        as_found = counts_on & (count == found)  # whose clusters are those
+        as_found = counts_on & (number == found) & (known_count is None)  # whose clusters are those
         fitted, pointers = cluster_pointers(seen.clustered, settings, n_centres=xp.where(as_found, -1, count))
     else:
         mixture = mixture or C2PSettings()

@@ -95,4 +95,10 @@ def shared_heatmap(first: Array, *others: Array, powers: Sequence[float] | None 
 
 
 def _raised(heat: Array, power: float) -> Array:
-    return heat if power == 1 else heat**power
+    if power == 1:
+        return heat
+    xp = get_array_module(heat)
+    if xp is np:
+        return heat**power
+    # A device's kernels find by themselves what is refused, which some powers would hide.
+    return xp.where((heat >= 0) & (heat < xp.inf), heat**power, xp.nan)

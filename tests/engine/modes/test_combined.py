@@ -222,6 +222,13 @@ def test_as_many_as_are_known_are_pointed_at_whatever_is_counted(pointer: Pointe
     )
     np.testing.assert_array_equal(outcome.count, known)
     assert n_pointers(outcome.pointers) == known.tolist()
+    # Nor where there is more to count than the background lets clusters be found.
+    counting_on = replace(COUNTER, beyond=OpenCount({"answer": np.zeros((1, 5), np.float32)}, 2.0, 4, 60))
+    settings = replace(SETTINGS, background_class=0)
+    taps = {**taps_for([3, 3], [4, 4]), "logits": np.float32([[1, 0], [1, 0]])}
+    pointing = CombinedSettings(pointer=pointer)
+    outcome = combined(taps, counting_on, SIGNATURES, settings, pointing, known_count=np.array([0, 2]))
+    assert n_pointers(outcome.pointers) == [0, 2]
 
 
 def test_a_pointer_that_does_not_exist_is_wrong_use() -> None:

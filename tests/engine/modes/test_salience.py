@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +67,19 @@ def test_heat_that_one_of_several_taps_refuses_is_refused() -> None:
         shared = shared_heatmap(heats, other, powers=powers)
         assert np.isnan(shared[:2]).all()
         assert np.isfinite(shared[2]).all()
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 2.0])
+def test_no_power_hides_from_a_device_what_its_kernels_refuse(pretended_gpu: Any, power: float) -> None:
+    import cupy
+
+    heats = np.random.default_rng(0).random((4, 6, 8))
+    heats[0, 3, 3], heats[1, 0, 0], heats[2, 5, 1] = np.inf, np.nan, -1
+    sound = np.ones_like(heats)
+    for both, powers in (((heats, sound), (power, 1.0)), ((sound, heats), (1.0, power))):
+        shared = shared_heatmap(*(cupy.asarray(each) for each in both), powers=powers).get()
+        accepted = ((shared >= 0) & (shared < np.inf)).all(axis=(1, 2))
+        np.testing.assert_array_equal(accepted, [False, False, False, True])
 
 
 def test_the_taps_that_a_setting_names_have_to_be_maps(tiny_manifest: Manifest) -> None:
