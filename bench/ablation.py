@@ -53,7 +53,8 @@ _MIRRORED, _BEYOND, _AIM = "counter.mirrored", "counter.beyond", "counter.aim"
 _ON, _OFF = "on", "off"
 # A counter that weighs clusters in knows what a cluster is: mode combined reads these settings without such a one only.
 _PEAKS = tuple(f"p2c.{name}" for name in PEAK_LIMITS)
-_SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error", "pointing", "pointing_interval", "iou")
+_POINTING = ("pointing", "pointing_interval", "iou", "mean_pointer_area")
+_SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error", *_POINTING)
 
 
 def ablate(
@@ -255,7 +256,7 @@ def _shown(
 ) -> dict[str, Any]:
     found = figures(images, rows, seed, (), [None] * len(images), labels)
     return {
-        **{name: found[name] for name in (*_SHOWN, "mean_pointer_area")},
+        **{name: found[name] for name in _SHOWN},
         "gain": accuracy_gain_of(images, rows, default_rows, seed, labels),
     }
 
@@ -266,4 +267,4 @@ def _shown_of_told(
     if rows is None:
         return None
     found = pointing_accuracy(images, rows, labels, seed).to_dict()
-    return {name: found[name] for name in ("pointing", "pointing_interval", "iou", "mean_pointer_area")}
+    return {name: found[name] for name in _POINTING}

@@ -101,7 +101,8 @@ def c2p(
     # No more than there are cells, whatever the counter says: its labels may be of any size.
     cells = heat.shape[1] * heat.shape[2]
     # A device would have to be waited for to learn how many slots the batch needs; a host need not fill any in vain.
-    most = None if xp is np else min(counts[-1], cells) if known_count is None else cells
+    largest = counts[-1] if known_count is None else cells
+    most = None if xp is np else min(largest, cells)
     fitted, pointers = mixture_pointers(heat, xp.minimum(count, cells), settings, most)
     return Outcome(count=xp.where(fitted < 0, -1, count), kind="ellipse", pointers=pointers, count_scores=scores)
 

@@ -182,12 +182,12 @@ def combined(
             salient = salient_heatmap(taps, mixture.salience)
         shared = shared_heatmap(class_heat, salient, powers=(pointing.class_power, pointing.salient_power))
         # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
-        # largest count; there the clustering has a slot for any, and so have all that the counter can say.
+        # largest count; there the clustering has a slot for any, and so have all that the counter can say, or others.
         cells = shared.shape[1] * shared.shape[2]
-        said = (*map(int, label_counts(counter.labels)), 0 if counter.beyond is None else counter.beyond.most)
-        most = None if clusters.slots is None else cells
-        if clusters.slots is not None and known_count is None:
-            most = min(max(clusters.slots, *said), cells)
+        beyond_labels = 0 if counter.beyond is None else counter.beyond.most
+        told = 0 if known_count is None else cells
+        largest = (*map(int, label_counts(counter.labels)), beyond_labels, told)
+        most = None if clusters.slots is None else min(max(clusters.slots, *largest), cells)
         pointed_at = xp.minimum(count, cells)
         if pointing.pointer == "mixture":
             fitted, pointers = mixture_pointers(shared, pointed_at, mixture, most)
