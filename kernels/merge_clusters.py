@@ -1,7 +1,12 @@
-"""Fewer clusters of each heatmap: the two whose union spreads least become one, again and again (Ward 1963)."""
+"""Fewer clusters of each heatmap: the two that part least become one, again and again.
+
+Two part little where their union spreads little, in the shape that all clusters of the image share, and where there is
+no valley between them.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -9,10 +14,11 @@ from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cluster_moments import cluster_moments
 from pc_engine.kernels.clusters import checked_clusters, launch_on_clusters, slots_for
 from pc_engine.kernels.cuda import device_of
-from pc_engine.kernels.validation import checked_counts, checked_weights, device_weights
+from pc_engine.kernels.saddles import highest_passes
+from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights, device_weights
 
-# Costs are rounded to this part of a cell's square: those that are equal by symmetry then are so to the last bit, and
-# the clusters' order decides.
+# Costs are rounded to this part of their unit: those that are equal by symmetry then are so to the last bit, and the
+# clusters' order decides.
 _COST_BITS = 30
 
 
@@ -34,7 +40,14 @@ class MergedClusters:
 
 
 def merge_clusters(
-    labels: Array, weights: Array, n_clusters: Array, wanted: Array, *, slots: int | None = None
+    labels: Array,
+    weights: Array,
+    n_clusters: Array,
+    wanted: Array,
+    *,
+    valley_power: float = 0.0,
+    variance_floor: float | None = None,
+    slots: int | None = None,
 ) -> MergedClusters:
     """Merge the clusters of each heatmap until no more than so many are left.
 
@@ -48,23 +61,43 @@ def merge_clusters(
         (N,) integers.
     wanted
         (N,) integers: how many clusters are to be left at most; 0 leaves none, and a negative number all.
+    valley_power
+        >= 0. How much a valley between two clusters parts them; 0 does not look for any.
+    variance_floor
+        In cells², > 0: added to the variance along x and along y that all clusters of an image share. Above 0, those of
+        an image are taken to have one shape, which may be longer along one axis. None takes them for round.
     slots
         See `pc_engine.kernels.cluster_boxes`.
 
     Raises
     ------
     ValueError
-        If shapes disagree, ``weights`` holds negative or non-finite values, or an image has more clusters than there
-        are slots. A device marks the images whose values are so; see `pc_engine.kernels.cuda`.
+        If shapes disagree, a parameter lies outside its range, ``weights`` holds negative or non-finite values, or an
+        image has more clusters than there are slots. A device marks the images whose values are so; see
+        `pc_engine.kernels.cuda`.
 
     Notes
     -----
-    Ward, "Hierarchical grouping to optimize an objective function", J. Am. Stat. Assoc. 58:236, 1963, doi
-    10.1080/01621459.1963.10500845. The spread of a cluster is the sum over its cells of the weight times the squared
-    distance to its mean; by the union of two, of weights a and b at means u and v, it grows by a b / (a + b) |u - v|².
-    These costs are rounded to 2^-30 of the image's clustered weight; of equals the pair whose first cluster comes first
-    is taken, then whose second does.
+    With weights that sum to 1 over an image's clusters, X and Y are what clusters have of scatter along x and y: the
+    sum over cells of the weight times the squared distance to the mean of their cluster. By the union of two, of
+    weights a and b at means apart by x and y, X grows by ``dx = a b / (a + b) x²``, and Y by dy. The union costs ::
+
+        ((X + f + dx) (Y + f + dy) - (X + f) (Y + f)) (1 - r)^p        f = variance_floor, p = valley_power
+
+    and ``(dx + dy) (1 - r)^p`` without a floor. With p = 0 that is Ward's criterion (J. Am. Stat. Assoc. 58:236, 1963,
+    doi 10.1080/01621459.1963.10500845), and with a floor Friedman & Rubin's, the determinant of the scatter (J. Am.
+    Stat. Assoc. 62:1159, 1967, doi 10.1080/01621459.1967.10500923), here without the correlation of x and y.
+
+    r is how little of a valley there is: the greatest weight at which one gets from one cluster to the other, between
+    cells that are neighbours among 8, as a share of the lower one of their greatest weights; 0 where they do not touch.
+    A union has the passes of both, and the greater peak.
+
+    Costs are rounded to 2^-30; of equals the pair whose first cluster comes first is taken, then whose second does.
     """
+    if not 0 <= valley_power < math.inf:
+        raise ValueError(f"valley_power must be finite and at least 0, and is {valley_power}.")
+    if variance_floor is not None:
+        checked_positive(variance_floor, "variance_floor")
     labels, weights, numbers = checked_clusters(labels, weights, n_clusters, slots, "weights")
     xp = get_array_module(weights)
     limit = checked_counts(wanted, weights, "wanted")
@@ -77,7 +110,9 @@ def merge_clusters(
             slots,
             lambda n, _: MergedClusters(xp.empty((n, *labels.shape[1:]), xp.int32), xp.empty(n, xp.int64)),
             limit,
-            doubles=2,
+            xp.float64(valley_power),
+            xp.float64(-1 if variance_floor is None else variance_floor),
+            doubles=3,
             ints=1,
         )
     heat = checked_weights(weights, "merge_clusters")
@@ -85,21 +120,17 @@ def merge_clusters(
     places = xp.arange(slots)
     alive = places < numbers[:, None]
     becomes = xp.where(alive, places, -1)
-    moments = cluster_moments(labels, heat, numbers, slots=slots)
-    weight, mean = xp.where(alive, moments.share, 0), xp.nan_to_num(moments.means)
+    unions = _Unions(xp, labels, heat, numbers, slots, valley_power, variance_floor)
     limit = xp.where(limit < 0, slots, limit)
     pairs = (places[:, None] < places).ravel()
     while True:
         todo = xp.flatnonzero(alive.sum(axis=1) > xp.maximum(limit, 1))
         if not len(todo):
             break
-        cost = xp.where(pairs & _both(alive[todo]), _costs(xp, weight[todo], mean[todo]), xp.inf)
+        cost = xp.rint(xp.ldexp(unions.costs(todo), _COST_BITS)).reshape(len(todo), slots * slots)
+        cost = xp.where(pairs & _both(alive[todo]), cost, xp.inf)
         first, second = xp.divmod(cost.argmin(axis=1), slots)
-        one, other = weight[todo, first], weight[todo, second]
-        together = one + other
-        share = xp.where(together > 0, other / xp.where(together > 0, together, 1), 0)[:, None]
-        mean[todo, first] += share * (mean[todo, second] - mean[todo, first])
-        weight[todo, first] = together
+        unions.unite(todo, first, second)
         alive[todo, second] = False
         becomes[todo] = xp.where(becomes[todo] == second[:, None], first[:, None], becomes[todo])
     alive &= limit[:, None] > 0
@@ -112,17 +143,80 @@ def merge_clusters(
     return MergedClusters(found.astype(xp.int32), alive.sum(axis=1).astype(xp.int64))
 
 
+class _Unions:
+    """What is known of the clusters of N images, in K slots each, and what their unions cost."""
+
+    def __init__(
+        self,
+        xp: ModuleType,
+        labels: Array,
+        heat: Array,
+        numbers: Array,
+        slots: int,
+        valley_power: float,
+        variance_floor: float | None,
+    ) -> None:
+        moments = cluster_moments(labels, heat, numbers, slots=slots)
+        self._xp, self._valley_power, self._floor = xp, valley_power, variance_floor
+        self._weight, self._mean = moments.share, xp.nan_to_num(moments.means)
+        self._scatter = (moments.share[..., None] * xp.nan_to_num(moments.variances)).sum(axis=1)
+        if valley_power:
+            self._peak, self._ridge = _peaks_and_ridges(xp, labels, heat, slots)
+
+    def costs(self, images: Array) -> Array:
+        """Return what the union of each two clusters of some images costs, (n, K, K)."""
+        by_x, by_y = self._xp.moveaxis(self._growth(images), 3, 0)
+        if self._floor is None:
+            cost = by_x + by_y
+        else:
+            along_x, along_y = (self._scatter[images] + self._floor).T[:, :, None, None]
+            cost = by_x * along_y + by_y * along_x + by_x * by_y
+        if self._valley_power:
+            peak = self._peak[images]
+            lower = self._xp.minimum(peak[:, :, None], peak[:, None])
+            touch = self._ridge[images] / self._xp.where(lower > 0, lower, 1)
+            cost = cost * (1 - touch) ** self._valley_power
+        return cost
+
+    def unite(self, images: Array, first: Array, second: Array) -> None:
+        """Make one cluster of two in each of some images (n,)."""
+        xp = self._xp
+        self._scatter[images] += self._growth(images)[xp.arange(len(images)), first, second]
+        one, other = self._weight[images, first], self._weight[images, second]
+        together = one + other
+        share = xp.where(together > 0, other / xp.where(together > 0, together, 1), 0)[:, None]
+        self._mean[images, first] += share * (self._mean[images, second] - self._mean[images, first])
+        self._weight[images, first] = together
+        if self._valley_power:
+            for held in (self._peak, self._ridge):
+                held[images, first] = xp.maximum(held[images, first], held[images, second])
+            self._ridge[images, :, first] = self._ridge[images, first]
+
+    def _growth(self, images: Array) -> Array:
+        """Return how the scatter along x and y grows by each union, (n, K, K, 2)."""
+        weight, mean = self._weight[images], self._mean[images]
+        one, other = weight[:, :, None], weight[:, None]
+        together = one + other
+        apart = mean[:, :, None] - mean[:, None]
+        grown: Array = (one * other / self._xp.where(together > 0, together, 1))[..., None] * (apart * apart)
+        return grown
+
+
+def _peaks_and_ridges(xp: ModuleType, labels: Array, heat: Array, slots: int) -> tuple[Array, Array]:
+    """Return the greatest weight of each cluster, (N, K), and of the pass between each two, (N, K, K), 0 if none."""
+    count = len(heat)
+    number = xp.where(labels >= 0, labels + slots * xp.arange(count)[:, None, None], -1)
+    inside = number >= 0
+    peak, ridge = xp.zeros(count * slots), xp.zeros((count, slots, slots))
+    xp.maximum.at(peak, number[inside], heat[inside])
+    pairs, height = highest_passes(heat, number)
+    image, first = xp.divmod(pairs[0], slots)
+    second = pairs[1] % slots
+    ridge[image, first, second] = ridge[image, second, first] = height
+    return peak.reshape(count, slots), ridge
+
+
 def _both(alive: Array) -> Array:
     """Return of each pair of slots whether both hold a cluster, (N, K K) of (N, K)."""
     both: Array = (alive[:, :, None] & alive[:, None]).reshape(len(alive), alive.shape[1] ** 2)
     return both
-
-
-def _costs(xp: ModuleType, weight: Array, mean: Array) -> Array:
-    """Return the rounded cost of each pair of clusters, (N, K K), of weights (N, K) at means (N, K, 2)."""
-    one, other = weight[:, :, None], weight[:, None]
-    together = one + other
-    apart = mean[:, :, None] - mean[:, None]
-    squared = apart[..., 0] * apart[..., 0] + apart[..., 1] * apart[..., 1]
-    cost = one * other / xp.where(together > 0, together, 1) * squared
-    return xp.rint(xp.ldexp(cost, _COST_BITS)).reshape(len(weight), weight.shape[1] ** 2)

@@ -32,7 +32,7 @@ def saddles(density: Array, parent: Array, maxima: Array) -> Array:
     numbers = xp.arange(len(order))
     number_of_cell = xp.full(density.size, -1)
     number_of_cell[maxima[order]] = numbers
-    sides, heights = _passes(density, number_of_cell[roots(parent)].reshape(density.shape))
+    sides, heights = highest_passes(density, number_of_cell[roots(parent)].reshape(density.shape))
     image = of_image[order][sides[0]]
     falling = xp.lexsort(xp.stack([-heights, image]))
     turn = position_in_image(image[falling], count)
@@ -50,10 +50,11 @@ def saddles(density: Array, parent: Array, maxima: Array) -> Array:
     return found
 
 
-def _passes(density: Array, number: Array) -> tuple[Array, Array]:
-    """Return the pairs of maxima whose cells touch, (2, P), and the height (P,) of the highest pass between them.
+def highest_passes(density: Array, number: Array) -> tuple[Array, Array]:
+    """Return the pairs of regions whose cells touch, (2, P), and the height (P,) of the highest pass between them.
 
-    ``number`` (N, H, W) has the number of each cell's maximum, -1 for none.
+    ``number`` (N, H, W) has the number of each cell's region, -1 for none; no two images share one. Of a pair the lower
+    number comes first. A pass is as high as the less dense one of two cells that are neighbours among 8.
     """
     xp = get_array_module(density)
     sides, heights = [], []

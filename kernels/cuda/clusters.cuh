@@ -25,22 +25,23 @@ struct Clusters {
         bad = __syncthreads_or(wrong || count < 0 || count > slots);
     }
 
-    // What a cluster holds, and where its middle is; NaN without weight.
+    // What a cluster holds, where its middle is, NaN without weight, and the greatest of its cells.
     struct Centre {
-        double weight, x, y;
+        double weight, x, y, peak;
     };
 
     __device__ Centre centre(int k, int height, int width) const {
-        double sum = 0, along_x = 0, along_y = 0;
+        double sum = 0, along_x = 0, along_y = 0, peak = 0;
         for (int y = 0, cell = 0; y < height; ++y) {
             for (int x = 0; x < width; ++x, ++cell) {
                 if (label[cell] != k) continue;
                 sum += heat[cell];
                 along_x += heat[cell] * x;
                 along_y += heat[cell] * y;
+                if (heat[cell] > peak) peak = heat[cell];
             }
         }
-        return {sum, along_x / sum, along_y / sum};
+        return {sum, along_x / sum, along_y / sum, peak};
     }
 
     __device__ bool uses(int slot) const { return !bad && slot < count; }

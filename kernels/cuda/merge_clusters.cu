@@ -1,4 +1,4 @@
-// Merging clusters whose union spreads least, one block an image. kernels/merge_clusters.py says what is computed.
+// Merging the clusters that part least, one block an image. kernels/merge_clusters.py says what is computed.
 
 #define MAX_THREADS 256
 #include "block.cuh"
@@ -22,18 +22,53 @@ struct Pair {
     }
 };
 
-// State: that of Clusters, whose shares are kept in `held`, and behind the labels becomes[slots]; the means
-// along x and y, slots each, lie before all of it.
+// The clusters of one image, and what their unions cost.
+struct Unions {
+    double *mean_x, *mean_y, *peak, *share;
+    double along_x, along_y;  // the scatter that all clusters share; the floor is in it
+    double valley_power;
+    bool one_shape;
+
+    __device__ double cost(int one, int other, double height) const {
+        const double together = share[one] + share[other];
+        const double part = share[one] * share[other] / (together > 0 ? together : 1);
+        const double x = mean_x[one] - mean_x[other], y = mean_y[one] - mean_y[other];
+        const double by_x = part * (x * x), by_y = part * (y * y);
+        double cost = one_shape ? by_x * along_y + by_y * along_x + by_x * by_y : by_x + by_y;
+        if (height > 0) {
+            const double lower = peak[one] < peak[other] ? peak[one] : peak[other];
+            cost *= pow(1 - height / lower, valley_power);
+        }
+        // The sums of huge heat overflow, and then some cost is no number: NumPy takes the first such for the least.
+        return cost == cost ? rint(ldexp(cost, COST_BITS)) : -infinity();
+    }
+
+    // Takes a union into account; the thread that `writes` changes the arrays, behind a barrier.
+    __device__ void unite(int one, int other, bool writes) {
+        const double together = share[one] + share[other];
+        const double part = together > 0 ? share[other] / together : 0;
+        const double x = mean_x[one] - mean_x[other], y = mean_y[one] - mean_y[other];
+        const double both = share[one] * share[other] / (together > 0 ? together : 1);
+        along_x += both * (x * x);
+        along_y += both * (y * y);
+        __syncthreads();
+        if (!writes) return;
+        mean_x[one] += part * (mean_x[other] - mean_x[one]);
+        mean_y[one] += part * (mean_y[other] - mean_y[one]);
+        share[one] = together;
+        if (peak[other] > peak[one]) peak[one] = peak[other];
+    }
+};
+
+// State: that of Clusters, whose shares are kept in `held`, and behind the labels becomes[slots]; the means along x and
+// y and the peaks, slots each, lie before all of it.
 template <class T>
 __device__ void merge_clusters(
     double* arena, const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots,
-    const long long* wanted, int* merged, long long* n_merged
+    const long long* wanted, double valley_power, double floor, int* merged, long long* n_merged
 ) {
-    double* mean_x = arena;
-    double* mean_y = mean_x + slots;
     const int cells = height * width;
-    const Clusters all(mean_y + slots, labels, weights, n_clusters, cells, slots);
-    double* share = all.held;
+    const Clusters all(arena + 3 * static_cast<size_t>(slots), labels, weights, n_clusters, cells, slots);
     int* becomes = all.label + cells;  // itself for a cluster that stands
     const size_t first_cell = static_cast<size_t>(blockIdx.x) * cells;
     if (all.bad) {
@@ -43,17 +78,31 @@ __device__ void merge_clusters(
     }
 
     const int count = static_cast<int>(all.count);
+    Unions unions{arena, arena + slots, arena + 2 * static_cast<size_t>(slots), all.held, 0, 0, valley_power, floor > 0};
     double own = 0;
     for (int k = threadIdx.x; k < count; k += blockDim.x) {
         const Clusters::Centre centre = all.centre(k, height, width);
-        mean_x[k] = centre.weight > 0 ? centre.x : 0;
-        mean_y[k] = centre.weight > 0 ? centre.y : 0;
-        share[k] = centre.weight;
+        unions.mean_x[k] = centre.weight > 0 ? centre.x : 0;
+        unions.mean_y[k] = centre.weight > 0 ? centre.y : 0;
+        unions.peak[k] = centre.peak;
+        unions.share[k] = centre.weight;
         becomes[k] = k;
         own += centre.weight;
     }
-    const double total = block_sum(own);
-    for (int k = threadIdx.x; k < count; k += blockDim.x) share[k] /= total == 0 ? 1 : total;
+    const double total = block_sum(own), whole = total == 0 ? 1 : total;
+    for (int k = threadIdx.x; k < count; k += blockDim.x) unions.share[k] /= whole;
+    if (unions.one_shape) {
+        double own_x = 0, own_y = 0;
+        for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
+            const int k = all.label[cell];
+            if (k < 0 || k >= count) continue;
+            const double x = cell % width - unions.mean_x[k], y = cell / width - unions.mean_y[k];
+            own_x += all.heat[cell] * (x * x);
+            own_y += all.heat[cell] * (y * y);
+        }
+        unions.along_x = block_sum(own_x) / whole + floor;
+        unions.along_y = block_sum(own_y) / whole + floor;
+    }
     __syncthreads();
 
     const long long limit = wanted[blockIdx.x];
@@ -64,29 +113,37 @@ __device__ void merge_clusters(
         for (Pair pair(count); pair.one < count; pair.next(count)) {
             const int one = pair.one, other = pair.other;
             if (one >= other || becomes[one] != one || becomes[other] != other) continue;
-            const double together = share[one] + share[other];
-            const double x = mean_x[one] - mean_x[other], y = mean_y[one] - mean_y[other];
-            const double cost = share[one] * share[other] / (together > 0 ? together : 1) * (x * x + y * y);
-            // The sums of huge heat overflow, and then some cost is no number: NumPy takes the first such for the least.
-            best.meet(cost == cost ? -rint(ldexp(cost, COST_BITS)) : infinity(), pair.index(count));
+            best.meet(-unions.cost(one, other, 0), pair.index(count));
         }
-        best = block_best(best);  // its barriers part those who read the clusters from the one who changes them
-        if (threadIdx.x == 0) {
-            const int one = static_cast<int>(best.index / count), other = static_cast<int>(best.index % count);
-            const double together = share[one] + share[other];
-            const double part = together > 0 ? share[other] / together : 0;
-            mean_x[one] += part * (mean_x[other] - mean_x[one]);
-            mean_y[one] += part * (mean_y[other] - mean_y[one]);
-            share[one] = together;
-            becomes[other] = one;
+        // No pass makes a union dearer, and the highest one of a pair makes it cheapest: there is no need to know which
+        // it is, nor which pairs have any.
+        for (int cell = threadIdx.x; valley_power > 0 && cell < cells; cell += blockDim.x) {
+            const int here = all.label[cell], row = cell / width, column = cell % width;
+            if (here < 0 || here >= count) continue;
+            for (int step = 0; step < 4; ++step) {
+                const int beside = column + (step == 3 ? 1 : step - 1), below = row + (step < 3);
+                if (beside < 0 || beside >= width || below >= height) continue;
+                const int neighbour = below * width + beside, there = all.label[neighbour];
+                if (there == here || there < 0 || there >= count) continue;
+                const int one = here < there ? here : there, other = here < there ? there : here;
+                const double pass = all.heat[cell] < all.heat[neighbour] ? all.heat[cell] : all.heat[neighbour];
+                best.meet(-unions.cost(one, other, pass), static_cast<long long>(one) * count + other);
+            }
+        }
+        best = block_best(best);
+        const int one = static_cast<int>(best.index / count), other = static_cast<int>(best.index % count);
+        unions.unite(one, other, threadIdx.x == 0);  // its barrier parts those who read the clusters from who changes them
+        if (threadIdx.x == 0) becomes[other] = one;
+        for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
+            if (all.label[cell] == other) all.label[cell] = one;
         }
         __syncthreads();
     }
 
     for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
-        int root = all.label[cell], number = -1;
+        const int root = all.label[cell];
+        int number = -1;
         if (root >= 0 && root < count && limit != 0) {
-            while (becomes[root] != root) root = becomes[root];
             for (int k = 0; k <= root; ++k) number += becomes[k] == k;
         }
         merged[first_cell + cell] = number;
@@ -97,10 +154,13 @@ __device__ void merge_clusters(
 #define MERGE_CLUSTERS(name, T)                                                                                   \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots,       \
-        const long long* wanted, int* merged, long long* n_merged STATE_PARAMETERS                                \
+        const long long* wanted, double valley_power, double floor, int* merged, long long* n_merged              \
+        STATE_PARAMETERS                                                                                          \
     ) {                                                                                                           \
         BLOCK_STATE(arena);                                                                                       \
-        merge_clusters(arena, labels, weights, n_clusters, height, width, slots, wanted, merged, n_merged);       \
+        merge_clusters(                                                                                           \
+            arena, labels, weights, n_clusters, height, width, slots, wanted, valley_power, floor, merged, n_merged \
+        );                                                                                                        \
     }
 
 MERGE_CLUSTERS(merge_clusters_f32, float)

@@ -8,28 +8,46 @@ from hypothesis.extra.numpy import arrays
 
 from pc_engine.kernels import density_peaks, merge_clusters
 
+#: Each way of telling what a union costs: by `valley_power` and `variance_floor`.
+WAYS = [(0.0, None), (0.0, 0.1), (3.0, None), (2.5, 0.5)]
 
-def spread(labels, weights):
-    """Sum over the cells of all clusters of the weight times the squared distance to the cluster's mean."""
+
+def scatter(labels, weights):
+    """Sum over the cells of all clusters of the weight times the squared distance to the cluster's mean, by axis."""
     places = np.argwhere(labels >= 0).astype(float)
     cluster, weight = labels[labels >= 0], weights[labels >= 0]
-    total = 0.0
+    total = np.zeros(2)
     for k in np.unique(cluster):
         own, mass = places[cluster == k], weight[cluster == k]
         if mass.sum() > 0:
-            total += (mass * ((own - np.average(own, axis=0, weights=mass)) ** 2).sum(axis=1)).sum()
-    return total
+            total += (mass[:, None] * (own - np.average(own, axis=0, weights=mass)) ** 2).sum(axis=0)
+    return total / weight.sum()
 
 
-def by_definition(labels, weights, wanted):
-    """Try all unions of two clusters, cell by cell, and keep the one of the least spread."""
+def valley(one, other, weights):
+    """How far one has to go down from the lower of two peaks to the other cluster, as a share of that peak."""
+    here, there = np.where(one, weights, 0), np.pad(np.where(other, weights, 0), 1)
+    rows, columns = weights.shape
+    steps = itertools.product(range(3), repeat=2)
+    shifted = [there[dy : dy + rows, dx : dx + columns] for dy, dx in steps]
+    height = np.minimum(here, np.max(shifted, axis=0)).max()
+    return 1 - height / min(weights[one].max(), weights[other].max())
+
+
+def by_definition(labels, weights, wanted, valley_power, variance_floor):
+    """Try all unions of two clusters, cell by cell, and keep the cheapest."""
     labels = labels.copy()
-    whole = weights[labels >= 0].sum()
     while (left := np.unique(labels[labels >= 0])).size > wanted:
+        before = scatter(labels, weights)
         tried = []
         for one, other in itertools.combinations(left, 2):
-            united = np.where(labels == other, one, labels)
-            tried.append((round(spread(united, weights) / whole, 8), one, other))
+            after = scatter(np.where(labels == other, one, labels), weights)
+            if variance_floor is None:
+                cost = (after - before).sum()
+            else:
+                cost = np.prod(after + variance_floor) - np.prod(before + variance_floor)
+            cost *= valley(labels == one, labels == other, weights) ** valley_power
+            tried.append((round(cost, 8), one, other))
         _, one, other = min(tried)
         labels[labels == other] = one
     names = {name: number for number, name in enumerate(np.unique(labels[labels >= 0]))}
@@ -40,16 +58,22 @@ def heats(seed, count=6, size=10):
     return np.random.default_rng(seed).random((count, size, size)) ** 3
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("seed", range(3))
-def test_each_union_is_that_of_the_least_spread(seed):
+def test_each_union_is_the_cheapest(seed, way):
+    valley_power, variance_floor = way
     weights = heats(seed)
     peaks = density_peaks(weights, cutoff=0.8, min_density=0, min_distance=0)
     assert peaks.n_clusters.min() > 4
     for wanted in (1, 2, 4):
-        found = merge_clusters(peaks.labels, weights, peaks.n_clusters, np.full(len(weights), wanted))
+        found = merge_clusters(
+            *(peaks.labels, weights, peaks.n_clusters, np.full(len(weights), wanted)),
+            valley_power=valley_power,
+            variance_floor=variance_floor,
+        )
         np.testing.assert_array_equal(found.n_clusters, wanted)
         for n, image in enumerate(weights):
-            np.testing.assert_array_equal(found.labels[n], by_definition(peaks.labels[n], image, wanted))
+            np.testing.assert_array_equal(found.labels[n], by_definition(peaks.labels[n], image, wanted, *way))
 
 
 def test_two_near_ones_are_one_before_far_ones_are():
@@ -59,6 +83,30 @@ def test_two_near_ones_are_one_before_far_ones_are():
     labels[0, 0, [0, 3, 11]] = 0, 1, 2
     found = merge_clusters(labels, weights, [3], [2])
     assert found.labels[0, 0, [0, 3, 11]].tolist() == [0, 0, 1]
+
+
+def test_clusters_of_one_image_have_one_shape():
+    """Two columns of three cells, nearer to each other than their cells: round ones would be rows."""
+    weights = np.zeros((1, 7, 4))
+    weights[0, ::3, 0] = 1.0, 1.2, 1.4
+    weights[0, ::3, 2] = 1.4, 1.2, 1.0
+    weights[0, 1::3, ::2] = weights[0, 2::3, ::2] = 1.0  # what their cells are joined by
+    labels = np.full((1, 7, 4), -1)
+    labels[0, :, 0], labels[0, :, 2] = [0, 0, 1, 1, 1, 2, 2], [3, 3, 4, 4, 4, 5, 5]
+    count, wanted = np.array([6]), np.array([2])
+    columns = merge_clusters(labels, weights, count, wanted, variance_floor=0.1)
+    assert {tuple(np.unique(columns.labels[0, :, x])) for x in (0, 2)} == {(0,), (1,)}
+    rows = merge_clusters(labels, weights, count, wanted)
+    assert {tuple(np.unique(rows.labels[0, :, x])) for x in (0, 2)} != {(0,), (1,)}
+
+
+def test_a_valley_parts_what_is_near():
+    weights = np.array([[[5.0, 4.0, 4.0, 4.0, 4.0, 5.0, 0.1, 5.0]]])
+    labels = np.array([[[0, 0, 0, 1, 1, 1, 1, 2]]])
+    near = merge_clusters(labels, weights, [3], [2])
+    assert near.labels.tolist() == [[[0, 0, 0, 1, 1, 1, 1, 1]]]
+    joined = merge_clusters(labels, weights, [3], [2], valley_power=3)
+    assert joined.labels.tolist() == [[[0, 0, 0, 0, 0, 0, 0, 1]]]
 
 
 def test_of_equals_the_first_pair_is_taken():
@@ -97,9 +145,11 @@ def test_an_image_is_merged_by_itself_and_clusters_stay_whole(data):
     weights = data.draw(arrays(np.float64, (3, *grid), elements=st.floats(0, 9, width=16)))
     wanted = data.draw(arrays(np.int64, 3, elements=st.integers(-1, 7)))
     numbers = labels.max(axis=(1, 2)) + 1
-    together = merge_clusters(labels, weights, numbers, wanted, slots=7)
+    valley_power, variance_floor = data.draw(st.sampled_from(WAYS))
+    way = {"valley_power": valley_power, "variance_floor": variance_floor}
+    together = merge_clusters(labels, weights, numbers, wanted, slots=7, **way)
     for n in range(3):
-        alone = merge_clusters(labels[n : n + 1], weights[n : n + 1], numbers[n : n + 1], wanted[n : n + 1])
+        alone = merge_clusters(*(each[n : n + 1] for each in (labels, weights, numbers, wanted)), **way)
         np.testing.assert_array_equal(alone.labels[0], together.labels[n])
         most = numbers[n] if wanted[n] < 0 else wanted[n]
         assert alone.n_clusters[0] == together.n_clusters[n] == min(numbers[n], most)
@@ -119,3 +169,9 @@ def test_an_image_is_merged_by_itself_and_clusters_stay_whole(data):
 def test_refuses_others(labels, weights, numbers, wanted, reason):
     with pytest.raises(ValueError, match=reason):
         merge_clusters(labels, weights, numbers, wanted, slots=2)
+
+
+@pytest.mark.parametrize("parameters", [{"valley_power": -1}, {"valley_power": np.inf}, {"variance_floor": 0.0}])
+def test_refuses_parameters_out_of_range(parameters):
+    with pytest.raises(ValueError, match=next(iter(parameters))):
+        merge_clusters(np.zeros((1, 2, 2), int), np.ones((1, 2, 2)), [1], [1], **parameters)

@@ -586,27 +586,32 @@ def test_moments_agree(device, dtype, grid):
 # Merging
 
 
+UNIONS = [{}, {"variance_floor": 0.1225}, {"valley_power": 3.0, "variance_floor": 0.1225}, {"valley_power": 0.5}]
+
+
+@pytest.mark.parametrize("way", UNIONS, ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_merging_agrees(device, dtype, grid):
+def test_merging_agrees(device, dtype, grid, way):
     heats = np.minimum(hard_heats(*grid), 1e30).astype(dtype)
     peaks = density_peaks(heats, cutoff=0.6, min_density=0, min_distance=0)
     slots = int(peaks.n_clusters.max()) + 1
     for wanted in (-1, 0, 1, 2, 5):
         arguments = (peaks.labels, heats, peaks.n_clusters, np.full(len(heats), wanted))
-        one, other = device(merge_clusters, *arguments, slots=slots), merge_clusters(*arguments, slots=slots)
+        one = device(merge_clusters, *arguments, slots=slots, **way)
+        other = merge_clusters(*arguments, slots=slots, **way)
         for field in fields(other):
             np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
 
 
 @FEW
-@given(heats=small_heats(st.integers(0, 9)), wanted=st.integers(0, 5))
-def test_merging_of_ties_agrees(make_host, heats, wanted):
+@given(heats=small_heats(st.integers(0, 9)), wanted=st.integers(0, 5), way=st.sampled_from(UNIONS))
+def test_merging_of_ties_agrees(make_host, heats, wanted, way):
     """Whole numbers, so that many unions cost the same."""
     peaks = density_peaks(heats, cutoff=0.4, min_density=0, min_distance=0)
     arguments = (peaks.labels, heats, peaks.n_clusters, np.full(len(heats), wanted))
     slots = int(peaks.n_clusters.max(initial=0))
-    one, other = make_host()(merge_clusters, *arguments, slots=slots), merge_clusters(*arguments)
+    one, other = make_host()(merge_clusters, *arguments, slots=slots, **way), merge_clusters(*arguments, **way)
     np.testing.assert_array_equal(one.labels, other.labels)
 
 
@@ -629,13 +634,14 @@ def test_merging_finds_the_cheapest_of_more_pairs_than_an_int_numbers(device):
     assert found.n_clusters == count - 1
 
 
-def test_merging_of_clusters_whose_weights_overflow_agrees_and_ends(make_host):
+@pytest.mark.parametrize("way", UNIONS, ids=str)
+def test_merging_of_clusters_whose_weights_overflow_agrees_and_ends(make_host, way):
     labels = np.array([[[0, 0, 1, 1, 2, 3]]])
     heats = np.full((1, 1, 6), 1.7e308)
     with np.errstate(over="ignore", invalid="ignore"):
         for wanted in (1, 2, 3):
             arguments = (labels, heats, np.array([4]), np.array([wanted]))
-            one, other = make_host()(merge_clusters, *arguments, slots=4), merge_clusters(*arguments)
+            one, other = make_host()(merge_clusters, *arguments, slots=4, **way), merge_clusters(*arguments, **way)
             np.testing.assert_array_equal(one.labels, other.labels)
             assert one.n_clusters == other.n_clusters == wanted
 
