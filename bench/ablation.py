@@ -39,10 +39,12 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
     "combined": {
         "combined.heat": ("p2c",),
         "combined.pointer": ("mixture", "box"),
-        "combined.clusters": ("peaks",),
+        "combined.clusters": ("round", "peaks"),
         "combined.class_power": (0.0, 1.0),
         "combined.salient_power": (1.0, 2.0),
-        "combined.cutoff": (1.0, 2.0),
+        "combined.cutoff": (0.4, 1.0, 1.5),
+        "combined.parting_power": (0.4, 1.0),
+        "combined.valley_power": (0.0, 1.0, 6.0),
     },
 }
 

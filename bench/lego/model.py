@@ -44,7 +44,6 @@ MODE_SETTINGS: Mapping[str, float] = {
     # Its class is right nearly always, and seen on as fine a grid as what is salient.
     "combined.class_power": 1.0,
     "combined.salient_power": 1.0,
-    "combined.cutoff": 1.1,
 }
 
 _BATCH = 64

@@ -37,15 +37,15 @@ from pc_engine.modes.p2c import (
     weighing_heatmap,
 )
 from pc_engine.modes.p2c_manifest import p2c_taps
-from pc_engine.modes.salience import salient_heatmap, shared_heatmap
+from pc_engine.modes.salience import raised_heatmap, salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
 
 PointerKind = Literal["ellipse", "mixture", "box"]
 _POINTER_KINDS: tuple[PointerKind, ...] = ("ellipse", "mixture", "box")
 PointingHeat = Literal["evidence", "p2c"]
 _HEATS: tuple[PointingHeat, ...] = ("evidence", "p2c")
-PointedClusters = Literal["merged", "peaks"]
-_CLUSTERS: tuple[PointedClusters, ...] = ("merged", "peaks")
+PointedClusters = Literal["merged", "round", "peaks"]
+_CLUSTERS: tuple[PointedClusters, ...] = ("merged", "round", "peaks")
 
 
 @dataclass(frozen=True)
@@ -60,22 +60,28 @@ class CombinedSettings:
         tell more about the count (``bench/results/ablation-photos.json``). Boxes are drawn around p2c's clusters in
         any case.
     pointer
-        ``"ellipse"``: density peaks divide the product of two heatmaps, c2p's and the class's, into as many clusters
-        as were counted, and each has an ellipse of the spread of its heat. ``"mixture"``: as many Gaussians, fitted to
+        ``"ellipse"``: the product of two heatmaps, c2p's and the class's, is divided into as many clusters as were
+        counted, and each has an ellipse of the spread of its heat. ``"mixture"``: as many Gaussians, fitted to
         that product as in c2p, which may settle between two objects. ``"box"``: boxes as in p2c, around as many
         clusters of the class's heatmap. Ellipses lie on the objects more often, boxes cover more of them
         (``bench/results/ablation-lego.json``).
     clusters
-        Which clusters ellipses are drawn around: all density peaks ``"merged"``, the two whose union spreads least,
-        until as many are left as were counted; or the ``"peaks"`` that stand out most, by their density and their
-        distance to a denser one, which takes two parts of a large object for two before a pair of neighbours
-        (``bench/results/ablation-photos.json``).
+        Which clusters ellipses are drawn around. ``"merged"``: all density peaks, the two that part least made one
+        until as many are left as were counted (`pc_engine.kernels.merge_clusters`); objects of one image are taken to
+        have one shape, such as that of bottles. ``"round"``: the same, but they are taken for round. ``"peaks"``: those
+        that stand out most, by their density and their distance to a denser one, which takes two parts of a large
+        object for two before a pair of neighbours (``bench/results/ablation-photos.json``).
     class_power, salient_power
         The heat of the class and that of all that is salient are raised to these before they are multiplied. What is
         salient tells where objects are, and above 1 parts neighbours; the class tells which of them are meant, on a
         grid that often is coarser, and is not always right (``bench/results/ablation-photos.json``).
     cutoff
         Of those density peaks, in cells of a 14 x 14 grid; on others it is as large a part of the grid.
+    parting_power
+        The product is raised to this, above 0, before it is divided into clusters; their ellipses are those of the
+        product itself. Below 1 an object that shows weakly beside others is not merged before parts of these are.
+    valley_power
+        How much a valley of heat between two clusters keeps them from being merged; 0 for not at all.
     """
 
     heat: PointingHeat = "p2c"
@@ -83,10 +89,22 @@ class CombinedSettings:
     clusters: PointedClusters = "merged"
     class_power: float = 0.5
     salient_power: float = 1.5
-    cutoff: float = 1.5
+    cutoff: float = 0.7
+    parting_power: float = 0.6
+    valley_power: float = 3.0
 
     def __post_init__(self) -> None:
-        check_limits(self, "combined", {"class_power": POWER, "salient_power": POWER, "cutoff": LENGTH})
+        check_limits(
+            self,
+            "combined",
+            {
+                "class_power": POWER,
+                "salient_power": POWER,
+                "cutoff": LENGTH,
+                "parting_power": (0.01, POWER[1]),
+                "valley_power": POWER,
+            },
+        )
         if self.heat not in _HEATS:
             raise UsageError(f"There is no heat '{self.heat}' to point at: choose one of {', '.join(_HEATS)}.")
         if self.pointer not in _POINTER_KINDS:
@@ -251,13 +269,19 @@ def _cluster_ellipses(
     sound = scale_to_peak(sound)
     height, width = sound.shape[1:]
     reach = pointing.cutoff * grid_side(height, width) / USUAL_GRID
-    if pointing.clusters == "merged":
-        peaks = density_peaks(sound, cutoff=reach, min_density=0, min_distance=0)
-        merged = merge_clusters(peaks.labels, sound, peaks.n_clusters, count, slots=peaks.centres.shape[1])
-        labels, n_clusters = merged.labels, merged.n_clusters
-    else:
-        peaks = density_peaks(sound, cutoff=reach, n_centres=count)
+    divided = raised_heatmap(sound, pointing.parting_power)
+    if pointing.clusters == "peaks":
+        peaks = density_peaks(divided, cutoff=reach, n_centres=count)
         labels, n_clusters = peaks.labels, peaks.n_clusters
+    else:
+        peaks = density_peaks(divided, cutoff=reach, min_density=0, min_distance=0)
+        merged = merge_clusters(
+            *(peaks.labels, divided, peaks.n_clusters, count),
+            valley_power=pointing.valley_power,
+            variance_floor=None if pointing.clusters == "round" else mixture.min_deviation**2,
+            slots=peaks.centres.shape[1],
+        )
+        labels, n_clusters = merged.labels, merged.n_clusters
     moments = cluster_moments(labels, sound, n_clusters, slots=most)
     variances = moments.variances + mixture.min_deviation**2
     pointers = ellipse_pointers(moments.means, variances, moments.share, (height, width))

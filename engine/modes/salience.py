@@ -81,12 +81,12 @@ def shared_heatmap(first: Array, *others: Array, powers: Sequence[float] | None 
     if powers is not None:
         first = scale_to_peak(first)  # a power of which cannot overflow
     power, *other_powers = powers or [1.0] * (1 + len(others))
-    shared = first = _raised(resize_maps(first, height, width), power)
+    shared = first = raised_heatmap(resize_maps(first, height, width), power)
     refused = [bad]
     for other, power in zip(others, other_powers, strict=True):
         heat, bad = split_bad_heat(other)
         # Their ratios alone matter, and below 1 the product cannot overflow.
-        shared = _raised(resize_maps(scale_to_peak(heat), height, width), power) * shared
+        shared = raised_heatmap(resize_maps(scale_to_peak(heat), height, width), power) * shared
         refused.append(bad)
     shared = xp.where((shared == 0).all(axis=(1, 2), keepdims=True), first, shared)
     for bad in refused:
@@ -94,7 +94,8 @@ def shared_heatmap(first: Array, *others: Array, powers: Sequence[float] | None 
     return shared
 
 
-def _raised(heat: Array, power: float) -> Array:
+def raised_heatmap(heat: Array, power: float) -> Array:
+    """Return a heatmap (N, H, W) to a power; NaN on a device where it is negative or not finite."""
     if power == 1:
         return heat
     xp = get_array_module(heat)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import replace
 
@@ -100,12 +101,43 @@ def test_merged_clusters_keep_two_neighbours_apart_and_a_third_in_one() -> None:
         taps["conv_last"][0, 1] += height * np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / 1.3)
 
     def rows(clusters: PointedClusters) -> list[int]:
-        settings = CombinedSettings(clusters=clusters, cutoff=1.2)
+        settings = CombinedSettings(clusters=clusters, cutoff=1.2, parting_power=1.0)
         found = combined(taps, COUNTER, SIGNATURES, SETTINGS, settings).pointers[0, :, 1]
         return sorted(np.rint(found * GRID - 0.5).astype(int).tolist())
 
     assert rows("peaks") == [2, 2, 11]
-    assert rows("merged") == [2, 11, 11]
+    assert rows("merged") == rows("round") == [2, 11, 11]
+
+
+def test_a_faint_object_is_kept_apart_from_others_by_the_power_that_heat_is_parted_by() -> None:
+    taps = taps_for([0], [2])
+    y, x = np.mgrid[:GRID, :GRID]
+    bumps = {(2, 3): 1.0, (5, 3): 1.0, (2, 10): 0.3}  # one strong object of two parts, and a faint one
+    for (centre_x, centre_y), height in bumps.items():
+        taps["conv_last"][0, 1] += height * np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / 1.3)
+
+    def rows(parting_power: float) -> list[int]:
+        settings = CombinedSettings(clusters="round", parting_power=parting_power, valley_power=0)
+        found = combined(taps, COUNTER, SIGNATURES, SETTINGS, settings).pointers[0, :2, 1]
+        return sorted(np.rint(found * GRID - 0.5).astype(int).tolist())
+
+    assert rows(1.0) == [3, 3]
+    assert rows(CombinedSettings().parting_power) == [3, 10]
+
+
+def test_columns_beside_each_other_are_columns_by_the_shape_they_share() -> None:
+    taps = taps_for([0], [2])
+    y, x = np.mgrid[:GRID, :GRID]
+    for centre_x, centre_y in itertools.product((4, 8), (2, 5, 8, 11)):
+        taps["conv_last"][0, 1] += np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / 1.3)
+
+    def columns(clusters: PointedClusters) -> list[int]:
+        settings = CombinedSettings(clusters=clusters, valley_power=0)
+        found = combined(taps, COUNTER, SIGNATURES, SETTINGS, settings).pointers[0, :2, 0]
+        return sorted(np.rint(found * GRID - 0.5).astype(int).tolist())
+
+    assert columns("merged") == [4, 8]
+    assert columns("round") != [4, 8]
 
 
 @pytest.mark.parametrize("clusters", ["peaks", "merged"])
@@ -145,8 +177,9 @@ def test_powers_say_how_much_the_class_and_what_is_salient_count() -> None:
     np.testing.assert_allclose(x_of(class_power=0, salient_power=1), of_c2p, atol=0.1)
     assert x_of(class_power=0) > of_c2p  # more of the brighter one on the right
     np.testing.assert_allclose(x_of(salient_power=0), PLACES[0][0], atol=0.1)
-    with pytest.raises(UsageError, match=r"combined\.salient_power is -1"):
-        CombinedSettings(salient_power=-1)
+    for name, value in (("salient_power", -1), ("parting_power", 0), ("valley_power", 101)):
+        with pytest.raises(UsageError, match=rf"combined\.{name} is {value}"):
+            CombinedSettings(**{name: value})
 
 
 def test_what_p2c_has_weighed_with_is_pointed_at_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
