@@ -19,8 +19,10 @@ from pc_engine.bench.kernel_oracles import (
     MIN_DISTANCE,
     MIN_WEIGHT,
     PROMINENCE,
+    SHAPE_FLOOR,
     TOL,
     TRIM,
+    VALLEY_POWER,
 )
 from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.kernels import (
@@ -158,6 +160,8 @@ def device_cases(batch: int = BATCH, seed: int = 0) -> Iterator[DeviceCase]:
     counts = rng.integers(1, _MOST_COMPONENTS + 1, batch)
     found = density_peaks(heat, cutoff=CUTOFF, min_density=MIN_DENSITY, min_distance=MIN_DISTANCE)
     slots = found.centres.shape[1]
+    parts = density_peaks(heat, cutoff=CUTOFF, min_density=0, min_distance=0)
+    most_parts = parts.centres.shape[1]
     svm = _counter(rng)
     cells = _GRID * _GRID
 
@@ -225,8 +229,8 @@ def device_cases(batch: int = BATCH, seed: int = 0) -> Iterator[DeviceCase]:
     )
     yield DeviceCase(
         "merge_clusters",
-        {"labels": found.labels, "density": found.density, "n": found.n_clusters, "counts": counts},
-        lambda x: (merge_clusters(x["labels"], x["density"], x["n"], x["counts"], slots=slots).labels,),
+        {"labels": parts.labels, "heat": heat, "n": parts.n_clusters, "counts": counts},
+        lambda x: (_unions(x, most_parts),),
     )
     yield from _channels_last_cases(rng, batch)
     yield DeviceCase("dbscan", {"heat": relative}, _dbscan)
@@ -284,6 +288,15 @@ def _peaks(x: Mapping[str, Array]) -> tuple[Array, ...]:
 def _prominent(x: Mapping[str, Array]) -> tuple[Array, ...]:
     found = density_peaks(x["heat"], cutoff=CUTOFF, min_density=MIN_DENSITY, prominence=PROMINENCE)
     return found.labels, found.n_clusters
+
+
+def _unions(x: Mapping[str, Array], slots: int) -> Array:
+    return merge_clusters(
+        *(x["labels"], x["heat"], x["n"], x["counts"]),
+        valley_power=VALLEY_POWER,
+        variance_floor=SHAPE_FLOOR,
+        slots=slots,
+    ).labels
 
 
 def _dbscan(x: Mapping[str, Array]) -> tuple[Array, ...]:

@@ -16,8 +16,10 @@ from pc_engine.bench.kernel_oracles import (
     MIN_DISTANCE,
     MIN_WEIGHT,
     PROMINENCE,
+    SHAPE_FLOOR,
     TOL,
     TRIM,
+    VALLEY_POWER,
     VARIANCE_FLOOR,
     boxes_of,
     dbscan_of,
@@ -285,7 +287,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         "merge_clusters",
         "combined, the embedded model",
         "SciPy center_of_mass, all pairs",
-        lambda: merge_clusters(parts.labels, signature_heat, parts.n_clusters, counts).labels,
+        lambda: _unions(parts, signature_heat, counts),
         lambda i: unions_of(parts.labels[i], signature_heat[i], int(counts[i])),
         (parts.labels, signature_heat),
     )
@@ -317,6 +319,13 @@ def _mixtures(heat: np.ndarray, counts: np.ndarray, starts: np.ndarray) -> np.nd
 
 def _peaks(heat: np.ndarray) -> DensityPeaks:
     return density_peaks(heat, cutoff=CUTOFF, min_density=MIN_DENSITY, min_distance=MIN_DISTANCE)
+
+
+def _unions(parts: DensityPeaks, heat: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    found = merge_clusters(
+        *(parts.labels, heat, parts.n_clusters, counts), valley_power=VALLEY_POWER, variance_floor=SHAPE_FLOOR
+    )
+    return np.asarray(found.labels)
 
 
 def _prominent(heat: np.ndarray) -> np.ndarray:

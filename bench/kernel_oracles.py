@@ -15,6 +15,7 @@ from pc_engine.kernels.density_peaks import LEAST_DENSITY
 EPS, MIN_WEIGHT = 1.5, 3
 CUTOFF, MIN_DENSITY, MIN_DISTANCE, TRIM = 1.0, 0.5, 4.0, 0.5
 PROMINENCE = 0.2
+VALLEY_POWER, SHAPE_FLOOR = 3.0, 0.1225
 MAX_ITER, TOL = 100, 1e-3
 # scikit-learn adds this to variances where the kernel takes a maximum; too small to tell.
 VARIANCE_FLOOR = 1e-9
@@ -139,24 +140,46 @@ def means_of(labels: np.ndarray, weights: np.ndarray, slots: int) -> np.ndarray:
 
 
 def unions_of(labels: np.ndarray, weights: np.ndarray, wanted: int) -> np.ndarray:
-    """Return the labels of an image once so many clusters are left, by the least growth of spread (Ward 1963)."""
+    """Return the labels of an image once so many clusters are left, of which the two that part least become one."""
     labels, left = labels.copy(), list(range(labels.max() + 1))
-    masses = dict(zip(left, ndimage.sum(weights, labels, left), strict=True))
-    means = {k: np.array(mean) for k, mean in zip(left, ndimage.center_of_mass(weights, labels, left), strict=True)}
+    mass = np.array(ndimage.sum(weights, labels, left))
+    mean = np.array(ndimage.center_of_mass(weights, labels, left))
+    peak = np.array(ndimage.maximum(weights, labels, left))
+    inside = labels >= 0
+    apart = np.argwhere(inside) - mean[labels[inside]]
+    scatter = (weights[inside, None] * apart**2).sum(axis=0) / mass.sum() + SHAPE_FLOOR
     while len(left) > wanted:
-        costs = {
-            (a, b): masses[a] * masses[b] / (masses[a] + masses[b]) * ((means[a] - means[b]) ** 2).sum()
+        grown = {
+            (a, b): mass[a] * mass[b] / (mass[a] + mass[b]) / mass.sum() * (mean[a] - mean[b]) ** 2
             for a, b in itertools.combinations(left, 2)
         }
+        costs = {pair: np.prod(scatter + by) - np.prod(scatter) for pair, by in grown.items()}
+        for pair, ridge in _ridges(labels, weights).items():
+            costs[pair] *= (1 - ridge / peak[list(pair)].min()) ** VALLEY_POWER
         one, other = min(costs, key=lambda pair: costs[pair])
-        together = masses[one] + masses[other]
-        means[one] = (masses[one] * means[one] + masses[other] * means[other]) / together
-        masses[one] = together
+        scatter += grown[one, other]
+        together = mass[one] + mass[other]
+        mean[one] = (mass[one] * mean[one] + mass[other] * mean[other]) / together
+        mass[one], mass[other] = together, 0
+        peak[one] = max(peak[one], peak[other])
         left.remove(other)
         labels[labels == other] = one
     for number, k in enumerate(left):
         labels[labels == k] = number
     return labels
+
+
+def _ridges(labels: np.ndarray, weights: np.ndarray) -> dict[tuple[int, int], float]:
+    """Return of each pair of clusters that touch the greatest weight that leads from one to the other."""
+    highest: dict[tuple[int, int], float] = {}
+    rows, columns = labels.shape
+    for (y, x), (dy, dx) in itertools.product(np.ndindex(rows, columns), ((0, 1), (1, -1), (1, 0), (1, 1))):
+        if y + dy < rows and 0 <= x + dx < columns and min(labels[y, x], labels[y + dy, x + dx]) >= 0:
+            one, other = sorted((int(labels[y, x]), int(labels[y + dy, x + dx])))
+            if one != other:
+                height = min(weights[y, x], weights[y + dy, x + dx])
+                highest[one, other] = max(height, highest.get((one, other), 0.0))
+    return highest
 
 
 def dbscan_of(heat: np.ndarray) -> np.ndarray:
