@@ -160,46 +160,56 @@ class _Unions:
         self._xp, self._valley_power, self._floor = xp, valley_power, variance_floor
         self._weight, self._mean = moments.share, xp.nan_to_num(moments.means)
         self._scatter = (moments.share[..., None] * xp.nan_to_num(moments.variances)).sum(axis=1)
+        weight, mean = self._weight, self._mean
+        self._growth = _growth(weight[:, :, None], mean[:, :, None], weight[:, None], mean[:, None])
         if valley_power:
             self._peak, self._ridge = _peaks_and_ridges(xp, labels, heat, slots)
+            self._valley = _valley(self._peak[:, :, None], self._peak[:, None], self._ridge, valley_power)
 
     def costs(self, images: Array) -> Array:
         """Return what the union of each two clusters of some images costs, (n, K, K)."""
-        by_x, by_y = self._xp.moveaxis(self._growth(images), 3, 0)
+        by_x, by_y = self._xp.moveaxis(self._growth[images], 3, 0)
         if self._floor is None:
             cost = by_x + by_y
         else:
             along_x, along_y = (self._scatter[images] + self._floor).T[:, :, None, None]
             cost = by_x * along_y + by_y * along_x + by_x * by_y
-        if self._valley_power:
-            peak = self._peak[images]
-            lower = self._xp.minimum(peak[:, :, None], peak[:, None])
-            touch = self._ridge[images] / self._xp.where(lower > 0, lower, 1)
-            cost = cost * (1 - touch) ** self._valley_power
-        return cost
+        return cost * self._valley[images] if self._valley_power else cost
 
     def unite(self, images: Array, first: Array, second: Array) -> None:
         """Make one cluster of two in each of some images (n,)."""
-        xp = self._xp
-        self._scatter[images] += self._growth(images)[xp.arange(len(images)), first, second]
-        one, other = self._weight[images, first], self._weight[images, second]
+        xp, here, there = self._xp, (images, first), (images, second)
+        self._scatter[images] += self._growth[images, first, second]
+        one, other = self._weight[here], self._weight[there]
         together = one + other
         share = xp.where(together > 0, other / xp.where(together > 0, together, 1), 0)[:, None]
-        self._mean[images, first] += share * (self._mean[images, second] - self._mean[images, first])
-        self._weight[images, first] = together
+        self._mean[here] += share * (self._mean[there] - self._mean[here])
+        self._weight[here] = together
+        row = _growth(together[:, None], self._mean[here][:, None], self._weight[images], self._mean[images])
+        self._growth[images, first] = self._growth[images, :, first] = row
         if self._valley_power:
             for held in (self._peak, self._ridge):
-                held[images, first] = xp.maximum(held[images, first], held[images, second])
-            self._ridge[images, :, first] = self._ridge[images, first]
+                held[here] = xp.maximum(held[here], held[there])
+            self._ridge[images, :, first] = self._ridge[here]
+            row = _valley(self._peak[here][:, None], self._peak[images], self._ridge[here], self._valley_power)
+            self._valley[images, first] = self._valley[images, :, first] = row
 
-    def _growth(self, images: Array) -> Array:
-        """Return how the scatter along x and y grows by each union, (n, K, K, 2)."""
-        weight, mean = self._weight[images], self._mean[images]
-        one, other = weight[:, :, None], weight[:, None]
-        together = one + other
-        apart = mean[:, :, None] - mean[:, None]
-        grown: Array = (one * other / self._xp.where(together > 0, together, 1))[..., None] * (apart * apart)
-        return grown
+
+def _growth(weight: Array, mean: Array, others: Array, means: Array) -> Array:
+    """Return how the scatter along x and y grows by the union of clusters with others, (..., 2)."""
+    xp = get_array_module(weight)
+    together = weight + others
+    apart = mean - means
+    grown: Array = (weight * others / xp.where(together > 0, together, 1))[..., None] * (apart * apart)
+    return grown
+
+
+def _valley(peak: Array, peaks: Array, ridge: Array, power: float) -> Array:
+    """Return how much the valleys between clusters and others part them, of their peaks and the passes between them."""
+    xp = get_array_module(peak)
+    lower = xp.minimum(peak, peaks)
+    parted: Array = (1 - ridge / xp.where(lower > 0, lower, 1)) ** power
+    return parted
 
 
 def _peaks_and_ridges(xp: ModuleType, labels: Array, heat: Array, slots: int) -> tuple[Array, Array]:

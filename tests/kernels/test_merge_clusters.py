@@ -54,7 +54,7 @@ def by_definition(labels, weights, wanted, valley_power, variance_floor):
     return np.array([names.get(name, -1) for name in labels.ravel()]).reshape(labels.shape)
 
 
-def heats(seed, count=6, size=10):
+def heats(seed, count=4, size=9):
     return np.random.default_rng(seed).random((count, size, size)) ** 3
 
 
