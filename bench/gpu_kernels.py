@@ -19,6 +19,7 @@ from pc_engine.bench.kernel_oracles import (
     MIN_DISTANCE,
     MIN_WEIGHT,
     PROMINENCE,
+    REACH,
     SHAPE_FLOOR,
     TOL,
     TRIM,
@@ -295,6 +296,7 @@ def _unions(x: Mapping[str, Array], slots: int) -> Array:
         *(x["labels"], x["heat"], x["n"], x["counts"]),
         valley_power=VALLEY_POWER,
         variance_floor=SHAPE_FLOOR,
+        reach=REACH,
         slots=slots,
     ).labels
 

@@ -16,6 +16,7 @@ from pc_engine.bench.kernel_oracles import (
     MIN_DISTANCE,
     MIN_WEIGHT,
     PROMINENCE,
+    REACH,
     SHAPE_FLOOR,
     TOL,
     TRIM,
@@ -323,7 +324,10 @@ def _peaks(heat: np.ndarray) -> DensityPeaks:
 
 def _unions(parts: DensityPeaks, heat: np.ndarray, counts: np.ndarray) -> np.ndarray:
     found = merge_clusters(
-        *(parts.labels, heat, parts.n_clusters, counts), valley_power=VALLEY_POWER, variance_floor=SHAPE_FLOOR
+        *(parts.labels, heat, parts.n_clusters, counts),
+        valley_power=VALLEY_POWER,
+        variance_floor=SHAPE_FLOOR,
+        reach=REACH,
     )
     return np.asarray(found.labels)
 

@@ -15,7 +15,7 @@ from pc_engine.kernels.density_peaks import LEAST_DENSITY
 EPS, MIN_WEIGHT = 1.5, 3
 CUTOFF, MIN_DENSITY, MIN_DISTANCE, TRIM = 1.0, 0.5, 4.0, 0.5
 PROMINENCE = 0.2
-VALLEY_POWER, SHAPE_FLOOR = 3.0, 0.1225
+VALLEY_POWER, SHAPE_FLOOR, REACH = 3.0, 0.1225, 5.0
 MAX_ITER, TOL = 100, 1e-3
 # scikit-learn adds this to variances where the kernel takes a maximum; too small to tell.
 VARIANCE_FLOOR = 1e-9
@@ -140,27 +140,33 @@ def means_of(labels: np.ndarray, weights: np.ndarray, slots: int) -> np.ndarray:
 
 
 def unions_of(labels: np.ndarray, weights: np.ndarray, wanted: int) -> np.ndarray:
-    """Return the labels of an image once so many clusters are left, of which the two that part least become one."""
+    """Return the labels of an image once so many clusters are left: unions, and what is left out, that cost least."""
     labels, left = labels.copy(), list(range(labels.max() + 1))
     mass = np.array(ndimage.sum(weights, labels, left))
     mean = np.array(ndimage.center_of_mass(weights, labels, left))
     peak = np.array(ndimage.maximum(weights, labels, left))
     inside = labels >= 0
     apart = np.argwhere(inside) - mean[labels[inside]]
-    scatter = (weights[inside, None] * apart**2).sum(axis=0) / mass.sum() + SHAPE_FLOOR
+    whole = mass.sum()
+    scatter = (weights[inside, None] * apart**2).sum(axis=0) / whole + SHAPE_FLOOR
     while len(left) > wanted:
         grown = {
-            (a, b): mass[a] * mass[b] / (mass[a] + mass[b]) / mass.sum() * (mean[a] - mean[b]) ** 2
+            (a, b): mass[a] * mass[b] / (mass[a] + mass[b]) / whole * (mean[a] - mean[b]) ** 2
             for a, b in itertools.combinations(left, 2)
         }
         costs = {pair: np.prod(scatter + by) - np.prod(scatter) for pair, by in grown.items()}
         for pair, ridge in _ridges(labels, weights).items():
             costs[pair] *= (1 - ridge / peak[list(pair)].min()) ** VALLEY_POWER
         one, other = min(costs, key=lambda pair: costs[pair])
+        lightest = min(left, key=lambda k: mass[k])
+        if mass[lightest] / whole * REACH**2 * scatter.mean() < costs[one, other]:
+            left.remove(lightest)
+            labels[labels == lightest] = -1
+            continue
         scatter += grown[one, other]
         together = mass[one] + mass[other]
         mean[one] = (mass[one] * mean[one] + mass[other] * mean[other]) / together
-        mass[one], mass[other] = together, 0
+        mass[one] = together
         peak[one] = max(peak[one], peak[other])
         left.remove(other)
         labels[labels == other] = one

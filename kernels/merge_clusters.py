@@ -1,7 +1,7 @@
 """Fewer clusters of each heatmap: the two that part least become one, again and again.
 
 Two part little where their union spreads little, in the shape that all clusters of the image share, and where there is
-no valley between them.
+no valley between them. A light cluster that is far from all others may be left out instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class MergedClusters:
     ----------
     labels
         (N, H, W) int32: cluster of each cell, numbered from 0 in the order of the first of those that it was made of;
-        -1 where there was none before, or where none is left.
+        -1 where there was none before, or where it was left out.
     n_clusters
         (N,) int64. On a device, -1 where the weights are refused; labels are -1 there.
     """
@@ -47,9 +47,10 @@ def merge_clusters(
     *,
     valley_power: float = 0.0,
     variance_floor: float | None = None,
+    reach: float | None = None,
     slots: int | None = None,
 ) -> MergedClusters:
-    """Merge the clusters of each heatmap until no more than so many are left.
+    """Merge the clusters of each heatmap, or leave some out, until no more than so many are left.
 
     Parameters
     ----------
@@ -66,6 +67,9 @@ def merge_clusters(
     variance_floor
         In cells², > 0: added to the variance along x and along y that all clusters of an image share. Above 0, those of
         an image are taken to have one shape, which may be longer along one axis. None takes them for round.
+    reach
+        In cells, > 0. A cluster is left out where that costs less than any union; it does where a heavier one is
+        farther away than this. None leaves out none.
     slots
         See `pc_engine.kernels.cluster_boxes`.
 
@@ -92,12 +96,18 @@ def merge_clusters(
     cells that are neighbours among 8, as a share of the lower one of their greatest weights; 0 where they do not touch.
     A union has the passes of both, and the greater peak.
 
-    Costs are rounded to 2^-30; of equals the pair whose first cluster comes first is taken, then whose second does.
+    To leave a cluster of weight a out costs ``a reach² ((X + f) + (Y + f)) / 2``, and ``a reach²`` without a floor: as
+    much as its union with a cluster so far away that weighs much more, where X and Y are equal.
+
+    Costs are rounded to 2^-30; of equals the pair whose first cluster comes first is taken, then whose second does,
+    and a union before a cluster is left out; of those the first of the lightest.
     """
     if not 0 <= valley_power < math.inf:
         raise ValueError(f"valley_power must be finite and at least 0, and is {valley_power}.")
     if variance_floor is not None:
         checked_positive(variance_floor, "variance_floor")
+    if reach is not None:
+        checked_positive(reach, "reach")
     labels, weights, numbers = checked_clusters(labels, weights, n_clusters, slots, "weights")
     xp = get_array_module(weights)
     limit = checked_counts(wanted, weights, "wanted")
@@ -110,8 +120,7 @@ def merge_clusters(
             slots,
             lambda n, _: MergedClusters(xp.empty((n, *labels.shape[1:]), xp.int32), xp.empty(n, xp.int64)),
             limit,
-            xp.float64(valley_power),
-            xp.float64(-1 if variance_floor is None else variance_floor),
+            *map(xp.float64, (valley_power, variance_floor or -1, reach or -1)),
             doubles=3,
             ints=1,
         )
@@ -120,7 +129,7 @@ def merge_clusters(
     places = xp.arange(slots)
     alive = places < numbers[:, None]
     becomes = xp.where(alive, places, -1)
-    unions = _Unions(xp, labels, heat, numbers, slots, valley_power, variance_floor)
+    unions = _Unions(xp, labels, heat, numbers, slots, valley_power, variance_floor, reach)
     limit = xp.where(limit < 0, slots, limit)
     pairs = (places[:, None] < places).ravel()
     while True:
@@ -130,7 +139,13 @@ def merge_clusters(
         cost = xp.rint(xp.ldexp(unions.costs(todo), _COST_BITS)).reshape(len(todo), slots * slots)
         cost = xp.where(pairs & _both(alive[todo]), cost, xp.inf)
         first, second = xp.divmod(cost.argmin(axis=1), slots)
-        unions.unite(todo, first, second)
+        if reach is not None:
+            omission = xp.where(alive[todo], xp.rint(xp.ldexp(unions.omission_costs(todo), _COST_BITS)), xp.inf)
+            omitted = omission.min(axis=1) < cost.min(axis=1)
+            first = xp.where(omitted, -1, first)
+            second = xp.where(omitted, omission.argmin(axis=1), second)
+        united = first >= 0
+        unions.unite(todo[united], first[united], second[united])
         alive[todo, second] = False
         becomes[todo] = xp.where(becomes[todo] == second[:, None], first[:, None], becomes[todo])
     alive &= limit[:, None] > 0
@@ -155,9 +170,10 @@ class _Unions:
         slots: int,
         valley_power: float,
         variance_floor: float | None,
+        reach: float | None,
     ) -> None:
         moments = cluster_moments(labels, heat, numbers, slots=slots)
-        self._xp, self._valley_power, self._floor = xp, valley_power, variance_floor
+        self._xp, self._valley_power, self._floor, self._reach = xp, valley_power, variance_floor, reach or 0.0
         self._weight, self._mean = moments.share, xp.nan_to_num(moments.means)
         self._scatter = (moments.share[..., None] * xp.nan_to_num(moments.variances)).sum(axis=1)
         weight, mean = self._weight, self._mean
@@ -175,6 +191,14 @@ class _Unions:
             along_x, along_y = (self._scatter[images] + self._floor).T[:, :, None, None]
             cost = by_x * along_y + by_y * along_x + by_x * by_y
         return cost * self._valley[images] if self._valley_power else cost
+
+    def omission_costs(self, images: Array) -> Array:
+        """Return what it costs to leave each cluster of some images out, (n, K)."""
+        cost = self._weight[images] * self._reach**2
+        if self._floor is None:
+            return cost
+        along_x, along_y = (self._scatter[images] + self._floor).T[:, :, None]
+        return cost * ((along_x + along_y) / 2)
 
     def unite(self, images: Array, first: Array, second: Array) -> None:
         """Make one cluster of two in each of some images (n,)."""

@@ -82,6 +82,9 @@ class CombinedSettings:
         product itself. Below 1 an object that shows weakly beside others is not merged before parts of these are.
     valley_power
         How much a valley of heat between two clusters keeps them from being merged; 0 for not at all.
+    reach
+        In cells of a 14 x 14 grid. What is light and farther than this from all other clusters is left out and not
+        merged with any: it is something else.
     """
 
     heat: PointingHeat = "p2c"
@@ -92,6 +95,7 @@ class CombinedSettings:
     cutoff: float = 0.7
     parting_power: float = 0.6
     valley_power: float = 3.0
+    reach: float = 5.0
 
     def __post_init__(self) -> None:
         check_limits(
@@ -103,6 +107,7 @@ class CombinedSettings:
                 "cutoff": LENGTH,
                 "parting_power": (0.01, POWER[1]),
                 "valley_power": POWER,
+                "reach": LENGTH,
             },
         )
         if self.heat not in _HEATS:
@@ -268,17 +273,18 @@ def _cluster_ellipses(
     sound, bad = split_bad_heat(heat)
     sound = scale_to_peak(sound)
     height, width = sound.shape[1:]
-    reach = pointing.cutoff * grid_side(height, width) / USUAL_GRID
+    scale = grid_side(height, width) / USUAL_GRID
     divided = raised_heatmap(sound, pointing.parting_power)
     if pointing.clusters == "peaks":
-        peaks = density_peaks(divided, cutoff=reach, n_centres=count)
+        peaks = density_peaks(divided, cutoff=pointing.cutoff * scale, n_centres=count)
         labels, n_clusters = peaks.labels, peaks.n_clusters
     else:
-        peaks = density_peaks(divided, cutoff=reach, min_density=0, min_distance=0)
+        peaks = density_peaks(divided, cutoff=pointing.cutoff * scale, min_density=0, min_distance=0)
         merged = merge_clusters(
             *(peaks.labels, divided, peaks.n_clusters, count),
             valley_power=pointing.valley_power,
             variance_floor=None if pointing.clusters == "round" else mixture.min_deviation**2,
+            reach=pointing.reach * scale,
             slots=peaks.centres.shape[1],
         )
         labels, n_clusters = merged.labels, merged.n_clusters

@@ -26,7 +26,7 @@ struct Pair {
 struct Unions {
     double *mean_x, *mean_y, *peak, *share;
     double along_x, along_y;  // the scatter that all clusters share; the floor is in it
-    double valley_power;
+    double valley_power, reach;
     bool one_shape;
 
     __device__ double cost(int one, int other, double height) const {
@@ -41,6 +41,11 @@ struct Unions {
         }
         // The sums of huge heat overflow, and then some cost is no number: NumPy takes the first such for the least.
         return cost == cost ? rint(ldexp(cost, COST_BITS)) : -infinity();
+    }
+
+    __device__ double omission_cost(int k) const {
+        const double cost = share[k] * (reach * reach);
+        return rint(ldexp(one_shape ? cost * ((along_x + along_y) / 2) : cost, COST_BITS));
     }
 
     // Takes a union into account; the thread that `writes` changes the arrays, behind a barrier.
@@ -65,11 +70,11 @@ struct Unions {
 template <class T>
 __device__ void merge_clusters(
     double* arena, const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots,
-    const long long* wanted, double valley_power, double floor, int* merged, long long* n_merged
+    const long long* wanted, double valley_power, double floor, double reach, int* merged, long long* n_merged
 ) {
     const int cells = height * width;
     const Clusters all(arena + 3 * static_cast<size_t>(slots), labels, weights, n_clusters, cells, slots);
-    int* becomes = all.label + cells;  // itself for a cluster that stands
+    int* becomes = all.label + cells;  // itself for a cluster that stands; -1 for one that is left out
     const size_t first_cell = static_cast<size_t>(blockIdx.x) * cells;
     if (all.bad) {
         for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) merged[first_cell + cell] = -1;
@@ -78,7 +83,8 @@ __device__ void merge_clusters(
     }
 
     const int count = static_cast<int>(all.count);
-    Unions unions{arena, arena + slots, arena + 2 * static_cast<size_t>(slots), all.held, 0, 0, valley_power, floor > 0};
+    double* peak = arena + 2 * static_cast<size_t>(slots);
+    Unions unions{arena, arena + slots, peak, all.held, 0, 0, valley_power, reach, floor > 0};
     double own = 0;
     for (int k = threadIdx.x; k < count; k += blockDim.x) {
         const Clusters::Centre centre = all.centre(k, height, width);
@@ -131,8 +137,21 @@ __device__ void merge_clusters(
             }
         }
         best = block_best(best);
-        const int one = static_cast<int>(best.index / count), other = static_cast<int>(best.index % count);
-        unions.unite(one, other, threadIdx.x == 0);  // its barrier parts those who read the clusters from who changes them
+        int one = static_cast<int>(best.index / count), other = static_cast<int>(best.index % count);
+        if (reach > 0) {
+            Best lightest{-infinity(), count};
+            for (int k = threadIdx.x; k < count; k += blockDim.x) {
+                if (becomes[k] == k) lightest.meet(-unions.omission_cost(k), k);
+            }
+            lightest = block_best(lightest);
+            if (lightest.value > best.value) {
+                one = -1;
+                other = static_cast<int>(lightest.index);
+            }
+        }
+        // These barriers part those who read the clusters from the one who changes them.
+        if (one >= 0) unions.unite(one, other, threadIdx.x == 0);
+        else __syncthreads();
         if (threadIdx.x == 0) becomes[other] = one;
         for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
             if (all.label[cell] == other) all.label[cell] = one;
@@ -154,12 +173,13 @@ __device__ void merge_clusters(
 #define MERGE_CLUSTERS(name, T)                                                                                   \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots,       \
-        const long long* wanted, double valley_power, double floor, int* merged, long long* n_merged              \
-        STATE_PARAMETERS                                                                                          \
+        const long long* wanted, double valley_power, double floor, double reach, int* merged,                    \
+        long long* n_merged STATE_PARAMETERS                                                                      \
     ) {                                                                                                           \
         BLOCK_STATE(arena);                                                                                       \
         merge_clusters(                                                                                           \
-            arena, labels, weights, n_clusters, height, width, slots, wanted, valley_power, floor, merged, n_merged \
+            arena, labels, weights, n_clusters, height, width, slots, wanted, valley_power, floor, reach, merged, \
+            n_merged                                                                                              \
         );                                                                                                        \
     }
 

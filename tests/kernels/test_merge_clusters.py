@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 
 from pc_engine.kernels import density_peaks, merge_clusters
 
-#: Each way of telling what a union costs: by `valley_power` and `variance_floor`.
-WAYS = [(0.0, None), (0.0, 0.1), (3.0, None), (2.5, 0.5)]
+#: Each way of telling what costs least: by `valley_power`, `variance_floor` and `reach`.
+WAYS = [(0.0, None, None), (0.0, 0.1, None), (3.0, None, 1.5), (2.5, 0.5, 2.0)]
 
 
 def scatter(labels, weights):
@@ -21,7 +21,7 @@ def scatter(labels, weights):
         own, mass = places[cluster == k], weight[cluster == k]
         if mass.sum() > 0:
             total += (mass[:, None] * (own - np.average(own, axis=0, weights=mass)) ** 2).sum(axis=0)
-    return total / weight.sum()
+    return total
 
 
 def valley(one, other, weights):
@@ -34,24 +34,35 @@ def valley(one, other, weights):
     return 1 - height / min(weights[one].max(), weights[other].max())
 
 
-def by_definition(labels, weights, wanted, valley_power, variance_floor):
-    """Try all unions of two clusters, cell by cell, and keep the cheapest."""
+def by_definition(labels, weights, wanted, valley_power, variance_floor, reach):
+    """Try all unions of two clusters, cell by cell, and to leave each out, and keep the cheapest."""
     labels = labels.copy()
+    whole, own = weights[labels >= 0].sum(), 0.0  # the scatter of what was left out goes on to count
     while (left := np.unique(labels[labels >= 0])).size > wanted:
-        before = scatter(labels, weights)
+        before = own + scatter(labels, weights) / whole
         tried = []
         for one, other in itertools.combinations(left, 2):
-            after = scatter(np.where(labels == other, one, labels), weights)
+            after = own + scatter(np.where(labels == other, one, labels), weights) / whole
             if variance_floor is None:
                 cost = (after - before).sum()
             else:
                 cost = np.prod(after + variance_floor) - np.prod(before + variance_floor)
             cost *= valley(labels == one, labels == other, weights) ** valley_power
             tried.append((round(cost, 8), one, other))
+        for k in left if reach else ():
+            cost = weights[labels == k].sum() / whole * reach**2
+            cost *= 1 if variance_floor is None else (before + variance_floor).mean()
+            tried.append((round(cost, 8), np.inf, k))
         _, one, other = min(tried)
-        labels[labels == other] = one
+        if one == np.inf:
+            own += scatter(np.where(labels == other, 0, -1), weights) / whole
+        labels[labels == other] = -1 if one == np.inf else one
     names = {name: number for number, name in enumerate(np.unique(labels[labels >= 0]))}
     return np.array([names.get(name, -1) for name in labels.ravel()]).reshape(labels.shape)
+
+
+def named(way):
+    return dict(zip(("valley_power", "variance_floor", "reach"), way, strict=True))
 
 
 def heats(seed, count=4, size=9):
@@ -61,15 +72,13 @@ def heats(seed, count=4, size=9):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("seed", range(3))
 def test_each_union_is_the_cheapest(seed, way):
-    valley_power, variance_floor = way
     weights = heats(seed)
     peaks = density_peaks(weights, cutoff=0.8, min_density=0, min_distance=0)
     assert peaks.n_clusters.min() > 4
     for wanted in (1, 2, 4):
         found = merge_clusters(
             *(peaks.labels, weights, peaks.n_clusters, np.full(len(weights), wanted)),
-            valley_power=valley_power,
-            variance_floor=variance_floor,
+            **named(way),
         )
         np.testing.assert_array_equal(found.n_clusters, wanted)
         for n, image in enumerate(weights):
@@ -109,6 +118,17 @@ def test_a_valley_parts_what_is_near():
     assert joined.labels.tolist() == [[[0, 0, 0, 0, 0, 0, 0, 1]]]
 
 
+def test_what_is_light_and_far_from_all_others_is_left_out():
+    weights = np.array([[[5.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5]]])
+    labels = np.array([[[0, -1, 1, -1, -1, -1, -1, -1, 2]]])
+    for reach, expected in ((None, [0, -1, 0, -1, -1, -1, -1, -1, 1]), (4.0, [0, -1, 1, -1, -1, -1, -1, -1, -1])):
+        found = merge_clusters(labels, weights, [3], [2], reach=reach)
+        assert found.labels.tolist() == [[expected]]
+        assert found.n_clusters.tolist() == [2]
+    one = merge_clusters(labels, weights, [3], [1], reach=4.0)
+    assert one.labels.tolist() == [[[0, -1, 0, -1, -1, -1, -1, -1, -1]]]
+
+
 def test_of_equals_the_first_pair_is_taken():
     weights = np.ones((1, 1, 4))
     found = merge_clusters(np.arange(4).reshape(1, 1, 4), weights, [4], [3])
@@ -145,8 +165,7 @@ def test_an_image_is_merged_by_itself_and_clusters_stay_whole(data):
     weights = data.draw(arrays(np.float64, (3, *grid), elements=st.floats(0, 9, width=16)))
     wanted = data.draw(arrays(np.int64, 3, elements=st.integers(-1, 7)))
     numbers = labels.max(axis=(1, 2)) + 1
-    valley_power, variance_floor = data.draw(st.sampled_from(WAYS))
-    way = {"valley_power": valley_power, "variance_floor": variance_floor}
+    way = named(data.draw(st.sampled_from(WAYS)))
     together = merge_clusters(labels, weights, numbers, wanted, slots=7, **way)
     for n in range(3):
         alone = merge_clusters(*(each[n : n + 1] for each in (labels, weights, numbers, wanted)), **way)
@@ -171,7 +190,9 @@ def test_refuses_others(labels, weights, numbers, wanted, reason):
         merge_clusters(labels, weights, numbers, wanted, slots=2)
 
 
-@pytest.mark.parametrize("parameters", [{"valley_power": -1}, {"valley_power": np.inf}, {"variance_floor": 0.0}])
+@pytest.mark.parametrize(
+    "parameters", [{"valley_power": -1}, {"valley_power": np.inf}, {"variance_floor": 0.0}, {"reach": 0}]
+)
 def test_refuses_parameters_out_of_range(parameters):
     with pytest.raises(ValueError, match=next(iter(parameters))):
         merge_clusters(np.zeros((1, 2, 2), int), np.ones((1, 2, 2)), [1], [1], **parameters)

@@ -101,7 +101,7 @@ def test_merged_clusters_keep_two_neighbours_apart_and_a_third_in_one() -> None:
         taps["conv_last"][0, 1] += height * np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / 1.3)
 
     def rows(clusters: PointedClusters) -> list[int]:
-        settings = CombinedSettings(clusters=clusters, cutoff=1.2, parting_power=1.0)
+        settings = CombinedSettings(clusters=clusters, cutoff=1.2, parting_power=1.0, reach=1000)
         found = combined(taps, COUNTER, SIGNATURES, SETTINGS, settings).pointers[0, :, 1]
         return sorted(np.rint(found * GRID - 0.5).astype(int).tolist())
 
@@ -117,12 +117,28 @@ def test_a_faint_object_is_kept_apart_from_others_by_the_power_that_heat_is_part
         taps["conv_last"][0, 1] += height * np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / 1.3)
 
     def rows(parting_power: float) -> list[int]:
-        settings = CombinedSettings(clusters="round", parting_power=parting_power, valley_power=0)
+        settings = CombinedSettings(clusters="round", parting_power=parting_power, valley_power=0, reach=1000)
         found = combined(taps, COUNTER, SIGNATURES, SETTINGS, settings).pointers[0, :2, 1]
         return sorted(np.rint(found * GRID - 0.5).astype(int).tolist())
 
     assert rows(1.0) == [3, 3]
     assert rows(CombinedSettings().parting_power) == [3, 10]
+
+
+def test_what_is_far_and_faint_draws_no_pointer_to_itself() -> None:
+    taps = taps_for([0], [1])
+    y, x = np.mgrid[:GRID, :GRID]
+    for (centre_x, centre_y), height in {(2, 3): 1.0, (12, 11): 0.6}.items():
+        taps["conv_last"][0, 1] += height * np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / 1.3)
+
+    def pointer(reach: float) -> np.ndarray:
+        found = combined(taps, COUNTER, SIGNATURES, SETTINGS, CombinedSettings(reach=reach)).pointers[0, 0, :4] * GRID
+        assert isinstance(found, np.ndarray)
+        return found
+
+    np.testing.assert_allclose(pointer(5.0)[:2] - 0.5, (2, 3), atol=0.1)
+    assert pointer(1000.0)[0] - 0.5 > 2.5
+    assert pointer(1000.0)[2] > 2 * pointer(5.0)[2]
 
 
 def test_columns_beside_each_other_are_columns_by_the_shape_they_share() -> None:
@@ -170,14 +186,14 @@ def test_powers_say_how_much_the_class_and_what_is_salient_count() -> None:
     taps["conv_last"][:, 0] = 3 * (taps_for([2], [1])["conv_last"][:, 1] - taps["conv_last"][:, 1])  # salient
 
     def x_of(**powers: float) -> float:
-        pointing = CombinedSettings(**powers)
+        pointing = CombinedSettings(reach=1000, **powers)  # so that all heat is pointed at
         return float(combined(taps, COUNTER, SIGNATURES, SETTINGS, pointing).pointers[0, 0, 0] * GRID - 0.5)
 
     of_c2p = float(c2p(taps, COUNTER).pointers[0, 0, 0] * GRID - 0.5)
     np.testing.assert_allclose(x_of(class_power=0, salient_power=1), of_c2p, atol=0.1)
     assert x_of(class_power=0) > of_c2p  # more of the brighter one on the right
     np.testing.assert_allclose(x_of(salient_power=0), PLACES[0][0], atol=0.1)
-    for name, value in (("salient_power", -1), ("parting_power", 0), ("valley_power", 101)):
+    for name, value in (("salient_power", -1), ("parting_power", 0), ("valley_power", 101), ("reach", 0)):
         with pytest.raises(UsageError, match=rf"combined\.{name} is {value}"):
             CombinedSettings(**{name: value})
 

@@ -586,7 +586,12 @@ def test_moments_agree(device, dtype, grid):
 # Merging
 
 
-UNIONS = [{}, {"variance_floor": 0.1225}, {"valley_power": 3.0, "variance_floor": 0.1225}, {"valley_power": 0.5}]
+UNIONS = [
+    {},
+    {"variance_floor": 0.1225, "reach": 2.0},
+    {"valley_power": 3.0, "variance_floor": 0.1225, "reach": 5.0},
+    {"valley_power": 0.5, "reach": 3.0},
+]
 
 
 @pytest.mark.parametrize("way", UNIONS, ids=str)
