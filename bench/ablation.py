@@ -44,7 +44,7 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
         "combined.salient_power": (1.0, 2.0),
         "combined.cutoff": (0.4, 1.0, 1.5),
         "combined.parting_power": (0.4, 1.0),
-        "combined.valley_power": (0.0, 1.0, 6.0),
+        "combined.valley_power": (0, 1, 6),
         "combined.reach": (3.0, 8.0, 1000.0),
     },
 }

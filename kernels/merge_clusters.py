@@ -6,6 +6,7 @@ no valley between them. A light cluster that is far from all others may be left 
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from types import ModuleType
@@ -45,7 +46,7 @@ def merge_clusters(
     n_clusters: Array,
     wanted: Array,
     *,
-    valley_power: float = 0.0,
+    valley_power: int = 0,
     variance_floor: float | None = None,
     reach: float | None = None,
     slots: int | None = None,
@@ -102,8 +103,8 @@ def merge_clusters(
     Costs are rounded to 2^-30; of equals the pair whose first cluster comes first is taken, then whose second does,
     and a union before a cluster is left out; of those the first of the lightest.
     """
-    if not 0 <= valley_power < math.inf:
-        raise ValueError(f"valley_power must be finite and at least 0, and is {valley_power}.")
+    if valley_power < 0:
+        raise ValueError(f"valley_power must be at least 0, and is {valley_power}.")
     if variance_floor is not None:
         checked_positive(variance_floor, "variance_floor")
     if reach is not None:
@@ -120,7 +121,8 @@ def merge_clusters(
             slots,
             lambda n, _: MergedClusters(xp.empty((n, *labels.shape[1:]), xp.int32), xp.empty(n, xp.int64)),
             limit,
-            *map(xp.float64, (valley_power, variance_floor or -1, reach or -1)),
+            xp.int32(valley_power),
+            *map(xp.float64, (variance_floor or -1, reach or -1)),
             doubles=3,
             ints=1,
         )
@@ -168,7 +170,7 @@ class _Unions:
         heat: Array,
         numbers: Array,
         slots: int,
-        valley_power: float,
+        valley_power: int,
         variance_floor: float | None,
         reach: float | None,
     ) -> None:
@@ -228,11 +230,12 @@ def _growth(weight: Array, mean: Array, others: Array, means: Array) -> Array:
     return grown
 
 
-def _valley(peak: Array, peaks: Array, ridge: Array, power: float) -> Array:
+def _valley(peak: Array, peaks: Array, ridge: Array, power: int) -> Array:
     """Return how much the valleys between clusters and others part them, of their peaks and the passes between them."""
     xp = get_array_module(peak)
     lower = xp.minimum(peak, peaks)
-    parted: Array = (1 - ridge / xp.where(lower > 0, lower, 1)) ** power
+    valley = 1 - ridge / xp.where(lower > 0, lower, 1)
+    parted: Array = math.prod(itertools.repeat(valley, power))
     return parted
 
 

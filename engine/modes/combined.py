@@ -94,7 +94,7 @@ class CombinedSettings:
     salient_power: float = 1.5
     cutoff: float = 0.7
     parting_power: float = 0.6
-    valley_power: float = 3.0
+    valley_power: int = 3
     reach: float = 5.0
 
     def __post_init__(self) -> None:

@@ -26,7 +26,8 @@ struct Pair {
 struct Unions {
     double *mean_x, *mean_y, *peak, *share;
     double along_x, along_y;  // the scatter that all clusters share; the floor is in it
-    double valley_power, reach;
+    double reach;
+    int valley_power;
     bool one_shape;
 
     __device__ double cost(int one, int other, double height) const {
@@ -37,7 +38,10 @@ struct Unions {
         double cost = one_shape ? by_x * along_y + by_y * along_x + by_x * by_y : by_x + by_y;
         if (height > 0) {
             const double lower = peak[one] < peak[other] ? peak[one] : peak[other];
-            cost *= pow(1 - height / lower, valley_power);
+            const double valley = 1 - height / lower;
+            double parts = 1;
+            for (int k = 0; k < valley_power; ++k) parts *= valley;
+            cost *= parts;
         }
         // The sums of huge heat overflow, and then some cost is no number: NumPy takes the first such for the least.
         return cost == cost ? rint(ldexp(cost, COST_BITS)) : -infinity();
@@ -48,7 +52,7 @@ struct Unions {
         return rint(ldexp(one_shape ? cost * ((along_x + along_y) / 2) : cost, COST_BITS));
     }
 
-    // Takes a union into account; the thread that `writes` changes the arrays, behind a barrier.
+    // Takes a union into account; the one thread that `writes` changes the arrays, once all have read them.
     __device__ void unite(int one, int other, bool writes) {
         const double together = share[one] + share[other];
         const double part = together > 0 ? share[other] / together : 0;
@@ -70,7 +74,7 @@ struct Unions {
 template <class T>
 __device__ void merge_clusters(
     double* arena, const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots,
-    const long long* wanted, double valley_power, double floor, double reach, int* merged, long long* n_merged
+    const long long* wanted, int valley_power, double floor, double reach, int* merged, long long* n_merged
 ) {
     const int cells = height * width;
     const Clusters all(arena + 3 * static_cast<size_t>(slots), labels, weights, n_clusters, cells, slots);
@@ -84,7 +88,7 @@ __device__ void merge_clusters(
 
     const int count = static_cast<int>(all.count);
     double* peak = arena + 2 * static_cast<size_t>(slots);
-    Unions unions{arena, arena + slots, peak, all.held, 0, 0, valley_power, reach, floor > 0};
+    Unions unions{arena, arena + slots, peak, all.held, 0, 0, reach, valley_power, floor > 0};
     double own = 0;
     for (int k = threadIdx.x; k < count; k += blockDim.x) {
         const Clusters::Centre centre = all.centre(k, height, width);
@@ -149,9 +153,7 @@ __device__ void merge_clusters(
                 other = static_cast<int>(lightest.index);
             }
         }
-        // These barriers part those who read the clusters from the one who changes them.
         if (one >= 0) unions.unite(one, other, threadIdx.x == 0);
-        else __syncthreads();
         if (threadIdx.x == 0) becomes[other] = one;
         for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
             if (all.label[cell] == other) all.label[cell] = one;
@@ -173,7 +175,7 @@ __device__ void merge_clusters(
 #define MERGE_CLUSTERS(name, T)                                                                                   \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const int* labels, const T* weights, const long long* n_clusters, int height, int width, int slots,       \
-        const long long* wanted, double valley_power, double floor, double reach, int* merged,                    \
+        const long long* wanted, int valley_power, double floor, double reach, int* merged,                       \
         long long* n_merged STATE_PARAMETERS                                                                      \
     ) {                                                                                                           \
         BLOCK_STATE(arena);                                                                                       \

@@ -589,8 +589,8 @@ def test_moments_agree(device, dtype, grid):
 UNIONS = [
     {},
     {"variance_floor": 0.1225, "reach": 2.0},
-    {"valley_power": 3.0, "variance_floor": 0.1225, "reach": 5.0},
-    {"valley_power": 0.5, "reach": 3.0},
+    {"valley_power": 3, "variance_floor": 0.1225, "reach": 5.0},
+    {"valley_power": 1, "reach": 3.0},
 ]
 
 

@@ -68,7 +68,7 @@ def run_all(host, bumps):
     host(cluster_boxes, peaks.labels, peaks.density, peaks.n_clusters, slots=25)
     host(cluster_moments, peaks.labels, peaks.density, peaks.n_clusters, slots=25)
     host(merge_clusters, peaks.labels, peaks.density, peaks.n_clusters, np.array([2, 4]), slots=25)
-    unions = {"valley_power": 3.0, "variance_floor": 0.1, "reach": 2.0, "slots": 25}
+    unions = {"valley_power": 3, "variance_floor": 0.1, "reach": 2.0, "slots": 25}
     host(merge_clusters, peaks.labels, peaks.density, peaks.n_clusters, np.array([1, 3]), **unions)
     host(weighted_gmm, heats, np.array([3, 2]), max_components=3, max_iter=4)
     far = np.array([[[0.0, 0.0], [59.0, 59.0]]])
