@@ -154,12 +154,12 @@ def unions_of(labels: np.ndarray, weights: np.ndarray, wanted: int) -> np.ndarra
             (a, b): mass[a] * mass[b] / (mass[a] + mass[b]) / whole * (mean[a] - mean[b]) ** 2
             for a, b in itertools.combinations(left, 2)
         }
-        costs = {pair: np.prod(scatter + by) - np.prod(scatter) for pair, by in grown.items()}
+        costs = {pair: 2 * (np.prod(scatter + by) - np.prod(scatter)) / scatter.sum() for pair, by in grown.items()}
         for pair, ridge in _ridges(labels, weights).items():
             costs[pair] *= (1 - ridge / peak[list(pair)].min()) ** VALLEY_POWER
         one, other = min(costs, key=lambda pair: costs[pair])
         lightest = min(left, key=lambda k: mass[k])
-        if mass[lightest] / whole * REACH**2 * scatter.mean() < costs[one, other]:
+        if mass[lightest] / whole * REACH**2 < costs[one, other]:
             left.remove(lightest)
             labels[labels == lightest] = -1
             continue

@@ -16,11 +16,13 @@ from pc_engine.kernels.cluster_moments import cluster_moments
 from pc_engine.kernels.clusters import checked_clusters, launch_on_clusters, slots_for
 from pc_engine.kernels.cuda import device_of
 from pc_engine.kernels.saddles import highest_passes
-from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights, device_weights
+from pc_engine.kernels.validation import checked_counts, checked_weights, device_weights
 
 # Costs are rounded to this part of their unit: those that are equal by symmetry then are so to the last bit, and the
 # clusters' order decides.
 _COST_BITS = 30
+# Of what is added to variances, and of the reach: beyond any grid, and no sum of squares overflows.
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,11 @@ def merge_clusters(
     valley_power
         >= 0. How much a valley between two clusters parts them; 0 does not look for any.
     variance_floor
-        In cells², > 0: added to the variance along x and along y that all clusters of an image share. Above 0, those of
-        an image are taken to have one shape, which may be longer along one axis. None takes them for round.
+        In cells², > 0: the clusters of an image are taken to have one shape, which may be longer along one axis, and
+        this is added to its variances along x and y. None takes them for round.
     reach
-        In cells, > 0. A cluster is left out where that costs less than any union; it does where a heavier one is
-        farther away than this. None leaves out none.
+        In cells, > 0. A cluster is left out where that costs less than any union: what is light, and about so far from
+        all that is heavy, or farther. None leaves out none.
     slots
         See `pc_engine.kernels.cluster_boxes`.
 
@@ -85,30 +87,31 @@ def merge_clusters(
     -----
     With weights that sum to 1 over an image's clusters, X and Y are what clusters have of scatter along x and y: the
     sum over cells of the weight times the squared distance to the mean of their cluster. By the union of two, of
-    weights a and b at means apart by x and y, X grows by ``dx = a b / (a + b) x²``, and Y by dy. The union costs ::
+    weights a and b, X grows by dx, which is a b / (a + b) times the squared distance of their means along x, and Y by
+    dy. The union costs ::
 
-        ((X + f + dx) (Y + f + dy) - (X + f) (Y + f)) (1 - r)^p        f = variance_floor, p = valley_power
+        2 ((x + dx) (y + dy) - x y) / (x + y) (1 - r)^p        with x = X + f and y = Y + f
 
-    and ``(dx + dy) (1 - r)^p`` without a floor. With p = 0 that is Ward's criterion (J. Am. Stat. Assoc. 58:236, 1963,
-    doi 10.1080/01621459.1963.10500845), and with a floor Friedman & Rubin's, the determinant of the scatter (J. Am.
-    Stat. Assoc. 62:1159, 1967, doi 10.1080/01621459.1967.10500923), here without the correlation of x and y.
+    where f is the floor and p the power, and ``(dx + dy) (1 - r)^p`` without a floor. With p = 0 that is the criterion
+    of Ward (J. Am. Stat. Assoc. 58:236, 1963, doi 10.1080/01621459.1963.10500845), and with a floor that of Friedman &
+    Rubin, the determinant of the scatter (J. Am. Stat. Assoc. 62:1159, 1967, doi 10.1080/01621459.1967.10500923), here
+    without the correlation of x and y, and relative to the mean of both.
 
     r is how little of a valley there is: the greatest weight at which one gets from one cluster to the other, between
     cells that are neighbours among 8, as a share of the lower one of their greatest weights; 0 where they do not touch.
     A union has the passes of both, and the greater peak.
 
-    To leave a cluster of weight a out costs ``a reach² ((X + f) + (Y + f)) / 2``, and ``a reach²`` without a floor: as
-    much as its union with a cluster so far away that weighs much more, where X and Y are equal.
+    To leave a cluster of weight a out costs ``a reach²``: as much as its union with one that weighs much more, so far
+    away, where X and Y are equal and a is small. In the shape that all share it is nearer across, and farther along.
 
     Costs are rounded to 2^-30; of equals the pair whose first cluster comes first is taken, then whose second does,
     and a union before a cluster is left out; of those the first of the lightest.
     """
     if valley_power < 0:
         raise ValueError(f"valley_power must be at least 0, and is {valley_power}.")
-    if variance_floor is not None:
-        checked_positive(variance_floor, "variance_floor")
-    if reach is not None:
-        checked_positive(reach, "reach")
+    for name, value in (("variance_floor", variance_floor), ("reach", reach)):
+        if value is not None and not 0 < value <= _LARGEST:
+            raise ValueError(f"{name} must lie above 0 and be at most {_LARGEST:g}, and is {value}.")
     labels, weights, numbers = checked_clusters(labels, weights, n_clusters, slots, "weights")
     xp = get_array_module(weights)
     limit = checked_counts(wanted, weights, "wanted")
@@ -191,16 +194,13 @@ class _Unions:
             cost = by_x + by_y
         else:
             along_x, along_y = (self._scatter[images] + self._floor).T[:, :, None, None]
-            cost = by_x * along_y + by_y * along_x + by_x * by_y
+            cost = 2 * (by_x * along_y + by_y * along_x + by_x * by_y) / (along_x + along_y)
         return cost * self._valley[images] if self._valley_power else cost
 
     def omission_costs(self, images: Array) -> Array:
         """Return what it costs to leave each cluster of some images out, (n, K)."""
-        cost = self._weight[images] * self._reach**2
-        if self._floor is None:
-            return cost
-        along_x, along_y = (self._scatter[images] + self._floor).T[:, :, None]
-        return cost * ((along_x + along_y) / 2)
+        cost: Array = self._weight[images] * self._reach**2
+        return cost
 
     def unite(self, images: Array, first: Array, second: Array) -> None:
         """Make one cluster of two in each of some images (n,)."""
@@ -242,7 +242,7 @@ def _valley(peak: Array, peaks: Array, ridge: Array, power: int) -> Array:
 def _peaks_and_ridges(xp: ModuleType, labels: Array, heat: Array, slots: int) -> tuple[Array, Array]:
     """Return the greatest weight of each cluster, (N, K), and of the pass between each two, (N, K, K), 0 if none."""
     count = len(heat)
-    number = xp.where(labels >= 0, labels + slots * xp.arange(count)[:, None, None], -1)
+    number = xp.where(labels >= 0, labels.astype(xp.int64) + slots * xp.arange(count)[:, None, None], -1)
     inside = number >= 0
     peak, ridge = xp.zeros(count * slots), xp.zeros((count, slots, slots))
     xp.maximum.at(peak, number[inside], heat[inside])

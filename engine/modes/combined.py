@@ -66,11 +66,12 @@ class CombinedSettings:
         clusters of the class's heatmap. Ellipses lie on the objects more often, boxes cover more of them
         (``bench/results/ablation-lego.json``).
     clusters
-        Which clusters ellipses are drawn around. ``"merged"``: all density peaks, the two that part least made one
-        until as many are left as were counted (`pc_engine.kernels.merge_clusters`); objects of one image are taken to
-        have one shape, such as that of bottles. ``"round"``: the same, but they are taken for round. ``"peaks"``: those
-        that stand out most, by their density and their distance to a denser one, which takes two parts of a large
-        object for two before a pair of neighbours (``bench/results/ablation-photos.json``).
+        Which clusters ellipses are drawn around. ``"merged"``: all density peaks, of which the two that part least are
+        made one, or one that is light and far is left out, until as many are left as were counted
+        (`pc_engine.kernels.merge_clusters`); objects of one image are taken to have one shape, such as that of bottles.
+        ``"round"``: the same, but they are taken for round. ``"peaks"``: those that stand out most, by their density
+        and their distance to a denser one, which takes two parts of a large object for two before a pair of neighbours
+        (``bench/results/ablation-photos.json``).
     class_power, salient_power
         The heat of the class and that of all that is salient are raised to these before they are multiplied. What is
         salient tells where objects are, and above 1 parts neighbours; the class tells which of them are meant, on a
@@ -83,8 +84,8 @@ class CombinedSettings:
     valley_power
         How much a valley of heat between two clusters keeps them from being merged; 0 for not at all.
     reach
-        In cells of a 14 x 14 grid. What is light and farther than this from all other clusters is left out and not
-        merged with any: it is something else.
+        In cells of a 14 x 14 grid. What is light, and about so far from all that is heavy or farther, is left out and
+        not merged with any: it is something else. In the shape that all share it is nearer across, and farther along.
     """
 
     heat: PointingHeat = "p2c"
@@ -106,7 +107,7 @@ class CombinedSettings:
                 "salient_power": POWER,
                 "cutoff": LENGTH,
                 "parting_power": (0.01, POWER[1]),
-                "valley_power": POWER,
+                "valley_power": (0, 10),
                 "reach": LENGTH,
             },
         )

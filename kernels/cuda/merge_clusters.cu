@@ -35,7 +35,8 @@ struct Unions {
         const double part = share[one] * share[other] / (together > 0 ? together : 1);
         const double x = mean_x[one] - mean_x[other], y = mean_y[one] - mean_y[other];
         const double by_x = part * (x * x), by_y = part * (y * y);
-        double cost = one_shape ? by_x * along_y + by_y * along_x + by_x * by_y : by_x + by_y;
+        double cost = by_x + by_y;
+        if (one_shape) cost = 2 * (by_x * along_y + by_y * along_x + by_x * by_y) / (along_x + along_y);
         if (height > 0) {
             const double lower = peak[one] < peak[other] ? peak[one] : peak[other];
             const double valley = 1 - height / lower;
@@ -47,10 +48,7 @@ struct Unions {
         return cost == cost ? rint(ldexp(cost, COST_BITS)) : -infinity();
     }
 
-    __device__ double omission_cost(int k) const {
-        const double cost = share[k] * (reach * reach);
-        return rint(ldexp(one_shape ? cost * ((along_x + along_y) / 2) : cost, COST_BITS));
-    }
+    __device__ double omission_cost(int k) const { return rint(ldexp(share[k] * (reach * reach), COST_BITS)); }
 
     // Takes a union into account; the one thread that `writes` changes the arrays, once all have read them.
     __device__ void unite(int one, int other, bool writes) {

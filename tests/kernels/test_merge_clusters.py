@@ -47,11 +47,11 @@ def by_definition(labels, weights, wanted, valley_power, variance_floor, reach):
                 cost = (after - before).sum()
             else:
                 cost = np.prod(after + variance_floor) - np.prod(before + variance_floor)
+                cost *= 2 / (before + variance_floor).sum()
             cost *= valley(labels == one, labels == other, weights) ** valley_power
             tried.append((round(cost, 8), one, other))
         for k in left if reach else ():
             cost = weights[labels == k].sum() / whole * reach**2
-            cost *= 1 if variance_floor is None else (before + variance_floor).mean()
             tried.append((round(cost, 8), np.inf, k))
         _, one, other = min(tried)
         if one == np.inf:
@@ -190,7 +190,16 @@ def test_refuses_others(labels, weights, numbers, wanted, reason):
         merge_clusters(labels, weights, numbers, wanted, slots=2)
 
 
-@pytest.mark.parametrize("parameters", [{"valley_power": -1}, {"variance_floor": 0.0}, {"reach": 0}])
+def test_a_union_comes_before_what_is_left_out_at_the_same_cost():
+    weights, labels = np.array([[[3.0, 0.0, 0.0, 0.0, 1.0]]]), np.array([[[0, -1, -1, -1, 1]]])
+    # Of 3/4 and 1/4, four cells apart: 3/16 * 16 is 1/4 * 12.
+    united = merge_clusters(labels, weights, [2], [1], reach=np.sqrt(12))
+    assert united.labels.tolist() == [[[0, -1, -1, -1, 0]]]
+    nearer = merge_clusters(labels, weights, [2], [1], reach=3.4)
+    assert nearer.labels.tolist() == [[[0, -1, -1, -1, -1]]]
+
+
+@pytest.mark.parametrize("parameters", [{"valley_power": -1}, {"variance_floor": 0.0}, {"reach": 0}, {"reach": 1e200}])
 def test_refuses_parameters_out_of_range(parameters):
     with pytest.raises(ValueError, match=next(iter(parameters))):
         merge_clusters(np.zeros((1, 2, 2), int), np.ones((1, 2, 2)), [1], [1], **parameters)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +142,30 @@ def test_what_is_far_and_faint_draws_no_pointer_to_itself() -> None:
     assert pointer(1000.0)[2] > 2 * pointer(5.0)[2]
 
 
+def test_lengths_are_those_of_the_grid_and_settings_reach_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    taps = taps_for([3], [2])
+    fine = {**taps, "conv_last": taps["conv_last"].repeat(2, axis=2).repeat(2, axis=3)}
+    asked: list[dict[str, object]] = []
+
+    def watched(kernel: Any) -> Any:
+        def call(*arrays: np.ndarray, **settings: Any) -> Any:
+            asked.append(settings)
+            return kernel(*arrays, **settings)
+
+        return call
+
+    for name in ("density_peaks", "merge_clusters"):
+        monkeypatch.setattr(MODULE, name, watched(getattr(MODULE, name)))
+    for clusters, floor in (("merged", 0.35**2), ("round", None)):
+        asked.clear()
+        pointing = CombinedSettings(clusters=clusters, cutoff=0.9, valley_power=2, reach=4.5)
+        combined(fine, COUNTER, SIGNATURES, SETTINGS, pointing)
+        divided, united = asked
+        assert divided["cutoff"] == pytest.approx(2 * 0.9)
+        assert united["reach"] == pytest.approx(2 * 4.5)
+        assert (united["valley_power"], united["variance_floor"]) == (2, floor)
+
+
 def test_columns_beside_each_other_are_columns_by_the_shape_they_share() -> None:
     taps = taps_for([0], [2])
     y, x = np.mgrid[:GRID, :GRID]
@@ -193,7 +218,7 @@ def test_powers_say_how_much_the_class_and_what_is_salient_count() -> None:
     np.testing.assert_allclose(x_of(class_power=0, salient_power=1), of_c2p, atol=0.1)
     assert x_of(class_power=0) > of_c2p  # more of the brighter one on the right
     np.testing.assert_allclose(x_of(salient_power=0), PLACES[0][0], atol=0.1)
-    for name, value in (("salient_power", -1), ("parting_power", 0), ("valley_power", 101), ("reach", 0)):
+    for name, value in (("salient_power", -1), ("parting_power", 0), ("valley_power", 11), ("reach", 0)):
         with pytest.raises(UsageError, match=rf"combined\.{name} is {value}"):
             CombinedSettings(**{name: value})
 
