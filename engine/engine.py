@@ -28,7 +28,7 @@ from pc_engine.machine import usable_cores
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.mode_run import ModeRun
 from pc_engine.model import Model
-from pc_engine.modes import MODES, Mode, check_clustering, settings_for
+from pc_engine.modes import MODES, Mode, check_choices, settings_for
 from pc_engine.pipeline import BatchLimit, TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.selection import check_backend, check_precision, open_backbone
@@ -69,6 +69,8 @@ class Engine:
         ``"density-peaks"``, ``"dbscan"`` or, on a GPU, ``"cuml-dbscan"``, for mode p2c; None for the mode's own.
     classes
         The most classes that mode p2c looks for in an image; None for the model's own number, which is 1 by default.
+    pointer
+        ``"ellipse"``, ``"box"`` or ``"mixture"``, for mode combined; None for the model's own, by default ellipses.
     network
         A compiled network that keeps what the mode reads, shared by several engines and closed by whoever opened it;
         ``backend`` to ``batch_size`` are its own then. None to compile one.
@@ -115,6 +117,7 @@ class Engine:
         threads: int | None = None,
         cluster: str | None = None,
         classes: int | None = None,
+        pointer: str | None = None,
         network: Backbone | None = None,
         decoding: Decoding = DEFAULT_DECODING,
         report: Callable[[str], None] = lambda _: None,
@@ -132,12 +135,9 @@ class Engine:
         _check_types(model, network, decoding, report)
         place = network.request.device if network else choose_device(device, backend, precision, report)
         self.mode = find_mode(mode)
-        if cluster is not None:
-            check_clustering(self.mode, cluster)
-            if cluster == CUML_DBSCAN:
-                require_cuml(place)
-        if classes is not None and self.mode.name != "p2c":
-            raise UsageError(f"Mode {mode} counts objects of one class: leave --classes out, or take mode p2c.")
+        check_choices(self.mode, cluster=cluster, classes=classes, pointer=pointer)
+        if cluster == CUML_DBSCAN:
+            require_cuml(place)
         if isinstance(model, Model):
             model.require(self.mode)
             self.model = model
@@ -149,7 +149,7 @@ class Engine:
                 f"counts by the counter alone: fit it again with 'pc-engine fit-counter DATA --model "
                 f"{self.model.argument}'."
             )
-        self.settings = settings_for(self.model.manifest, cluster=cluster, classes=classes)
+        self.settings = settings_for(self.model.manifest, cluster=cluster, classes=classes, pointer=pointer)
         self.clock = StageClock()
         self._guard = CallGuard("This engine was closed and cannot run any more: make another.")
         self.workers = workers or threads or usable_cores()

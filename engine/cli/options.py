@@ -98,6 +98,10 @@ Classes = Annotated[
         "--classes", help="The most classes that mode p2c points at in one image, each counted; left out, the top one."
     ),
 ]
+Pointer = Annotated[
+    str | None,
+    typer.Option("--pointer", help="What mode combined points with: ellipse (default), box, or mixture, as c2p does."),
+]
 MaxPixels = Annotated[
     int, typer.Option("--max-pixels", help="Refuse images with more pixels than this, by what their headers say.")
 ]

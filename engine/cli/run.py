@@ -65,6 +65,7 @@ def run(
     workers: options.Workers = None,
     cluster: options.Cluster = None,
     classes: options.Classes = None,
+    pointer: options.Pointer = None,
     row_format: Annotated[str | None, typer.Option("--format", help="Rows as parquet (default) or jsonl.")] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write each photo with its pointers drawn on it.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in the --out directory.")] = False,
@@ -152,6 +153,7 @@ def run(
             "workers": workers,
             "cluster": cluster,
             "classes": classes,
+            "pointer": pointer,
             "decoding": decoding,
             **_as_before(rows, {"backend": backend, "precision": precision, "device": device}),
         }

@@ -119,8 +119,20 @@ def check_clustering(mode: Mode, cluster: str) -> None:
         )
 
 
-def settings_for(manifest: Manifest, **p2c_overrides: Any) -> Settings:
-    """Return the settings of a model: the defaults, then its manifest's, then ``p2c_overrides`` that are not None.
+def check_choices(mode: Mode, *, cluster: str | None, classes: int | None, pointer: str | None) -> None:
+    """Raise UsageError if ``mode`` does not take what was chosen; None is where nothing was."""
+    if cluster is not None:
+        check_clustering(mode, cluster)
+    if classes is not None and mode.name != "p2c":
+        raise UsageError(f"Mode {mode.name} counts objects of one class: leave --classes out, or take mode p2c.")
+    if pointer is not None and mode.name != "combined":
+        raise UsageError(f"Mode {mode.name} points in one way only: leave --pointer out, or take mode combined.")
+
+
+def settings_for(manifest: Manifest, *, pointer: str | None = None, **p2c_overrides: Any) -> Settings:
+    """Return the settings of a model: the defaults, then its manifest's, then what is given and not None.
+
+    ``pointer`` is that of combined, ``p2c_overrides`` are settings of p2c.
 
     Raises
     ------
@@ -143,6 +155,7 @@ def settings_for(manifest: Manifest, **p2c_overrides: Any) -> Settings:
         whole = types[name] == "int" and isinstance(value, float) and value.is_integer()
         values[mode][key] = int(value) if whole else value
     values["p2c"].update({name: value for name, value in p2c_overrides.items() if value is not None})
+    values["combined"] |= {} if pointer is None else {"pointer": pointer}
     return Settings(C2PSettings(**values["c2p"]), P2CSettings(**values["p2c"]), CombinedSettings(**values["combined"]))
 
 
@@ -158,6 +171,7 @@ __all__ = [
     "Part",
     "Settings",
     "c2p",
+    "check_choices",
     "check_clustering",
     "combined",
     "p2c",

@@ -29,8 +29,8 @@ from pc_engine.modes.limits import LENGTH, POWER, check_limits
 from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, split_bad_heat
 from pc_engine.modes.p2c import (
     P2CSettings,
+    box_pointers,
     class_heatmap,
-    cluster_pointers,
     clustered_heatmap,
     evidence_heatmap,
     heat_clusters,
@@ -62,8 +62,8 @@ class CombinedSettings:
     pointer
         ``"ellipse"``: the product of two heatmaps, c2p's and the class's, is divided into as many clusters as were
         counted, and each has an ellipse of the spread of its heat. ``"mixture"``: as many Gaussians, fitted to
-        that product as in c2p, which may settle between two objects. ``"box"``: boxes as in p2c, around as many
-        clusters of the class's heatmap. Ellipses lie on the objects more often, boxes cover more of them
+        that product as in c2p, which may settle between two objects. ``"box"``: what p2c clusters is divided in that
+        way, and each cluster has a box as in p2c. Ellipses lie on the objects more often, boxes cover more of them
         (``bench/results/ablation-lego.json``).
     clusters
         Which clusters ellipses are drawn around. ``"merged"``: all density peaks, of which the two that part least are
@@ -193,11 +193,24 @@ def combined(
     number = found if beyond is None else beyond
     counts_on = is_open[label] & (number > floor)
     count = xp.where(counts_on, number, floor) if known_count is None else known_count
+    mixture = mixture or C2PSettings()
+    # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
+    # largest count; there the clustering has a slot for any, and so have all that the counter can say, or others.
+    beyond_labels = 0 if counter.beyond is None else counter.beyond.most
+    largest = max(*map(int, label_counts(counter.labels)), beyond_labels, clusters.slots or 0)
+
+    def slots(heat: Array) -> tuple[int, int | None]:
+        cells = heat.shape[1] * heat.shape[2]
+        return cells, None if clusters.slots is None else cells if known_count is not None else min(largest, cells)
+
     if pointing.pointer == "box":
-        as_found = counts_on & (number == found) & (known_count is None)  # whose clusters are those
-        fitted, pointers = cluster_pointers(seen.clustered, settings, n_centres=xp.where(as_found, -1, count))
+        cells, most = slots(seen.clustered)
+        # The root that is clustered is undone, so that the product is raised to what it is for ellipses.
+        power = pointing.parting_power * (1 + len(settings.heat.split()))
+        parts = _divided(seen.clustered, xp.minimum(count, cells), power, pointing, mixture)
+        fitted = mark_bad(parts.bad, -1, parts.n_clusters)
+        pointers = box_pointers(parts.labels, clusters.density, parts.n_clusters, settings.trim, most)
     else:
-        mixture = mixture or C2PSettings()
         class_heat = seen.heat
         if pointing.heat == EVIDENCE != settings.signature:
             class_heat = evidence_heatmap(taps)
@@ -205,13 +218,7 @@ def combined(
         if salient is None or settings.salience != mixture.salience:
             salient = salient_heatmap(taps, mixture.salience)
         shared = shared_heatmap(class_heat, salient, powers=(pointing.class_power, pointing.salient_power))
-        # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
-        # largest count; there the clustering has a slot for any, and so have all that the counter can say, or others.
-        cells = shared.shape[1] * shared.shape[2]
-        beyond_labels = 0 if counter.beyond is None else counter.beyond.most
-        told = 0 if known_count is None else cells
-        largest = (*map(int, label_counts(counter.labels)), beyond_labels, told)
-        most = None if clusters.slots is None else min(max(clusters.slots, *largest), cells)
+        cells, most = slots(shared)
         pointed_at = xp.minimum(count, cells)
         if pointing.pointer == "mixture":
             fitted, pointers = mixture_pointers(shared, pointed_at, mixture, most)
@@ -263,6 +270,36 @@ def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P
     return SeenClasses(class_id, class_score, nothing, heat, clustered, salient)
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """Heatmaps (N, H, W), scaled to their peaks, and what they were divided into; ``bad`` is as of `split_bad_heat`."""
+
+    heat: Array
+    labels: Array
+    n_clusters: Array
+    bad: Array | None
+
+
+def _divided(heat: Array, count: Array, power: float, pointing: CombinedSettings, mixture: C2PSettings) -> _Parts:
+    """Divide heatmaps (N, H, W) to a power into ``count`` clusters (N,), or as many as they have peaks."""
+    sound, bad = split_bad_heat(heat)
+    sound = scale_to_peak(sound)
+    scale = grid_side(*sound.shape[1:]) / USUAL_GRID
+    raised = raised_heatmap(sound, power)
+    if pointing.clusters == "peaks":
+        peaks = density_peaks(raised, cutoff=pointing.cutoff * scale, n_centres=count)
+        return _Parts(sound, peaks.labels, peaks.n_clusters, bad)
+    peaks = density_peaks(raised, cutoff=pointing.cutoff * scale, min_density=0, min_distance=0)
+    merged = merge_clusters(
+        *(peaks.labels, raised, peaks.n_clusters, count),
+        valley_power=pointing.valley_power,
+        variance_floor=None if pointing.clusters == "round" else mixture.min_deviation**2,
+        reach=pointing.reach * scale,
+        slots=peaks.centres.shape[1],
+    )
+    return _Parts(sound, merged.labels, merged.n_clusters, bad)
+
+
 def _cluster_ellipses(
     heat: Array, count: Array, pointing: CombinedSettings, mixture: C2PSettings, most: int | None
 ) -> tuple[Array, Array]:
@@ -271,34 +308,17 @@ def _cluster_ellipses(
     A heatmap with fewer peaks, such as a plateau, is left to the mixture, which finds room for any number.
     """
     xp = get_array_module(heat)
-    sound, bad = split_bad_heat(heat)
-    sound = scale_to_peak(sound)
-    height, width = sound.shape[1:]
-    scale = grid_side(height, width) / USUAL_GRID
-    divided = raised_heatmap(sound, pointing.parting_power)
-    if pointing.clusters == "peaks":
-        peaks = density_peaks(divided, cutoff=pointing.cutoff * scale, n_centres=count)
-        labels, n_clusters = peaks.labels, peaks.n_clusters
-    else:
-        peaks = density_peaks(divided, cutoff=pointing.cutoff * scale, min_density=0, min_distance=0)
-        merged = merge_clusters(
-            *(peaks.labels, divided, peaks.n_clusters, count),
-            valley_power=pointing.valley_power,
-            variance_floor=None if pointing.clusters == "round" else mixture.min_deviation**2,
-            reach=pointing.reach * scale,
-            slots=peaks.centres.shape[1],
-        )
-        labels, n_clusters = merged.labels, merged.n_clusters
-    moments = cluster_moments(labels, sound, n_clusters, slots=most)
+    parts = _divided(heat, count, pointing.parting_power, pointing, mixture)
+    moments = cluster_moments(parts.labels, parts.heat, parts.n_clusters, slots=most)
     variances = moments.variances + mixture.min_deviation**2
-    pointers = ellipse_pointers(moments.means, variances, moments.share, (height, width))
-    short = n_clusters < count
+    pointers = ellipse_pointers(moments.means, variances, moments.share, parts.heat.shape[1:])
+    short = parts.n_clusters < count
     if xp is np and not short.any():
-        return mark_bad(bad, -1, count), pointers
+        return mark_bad(parts.bad, -1, count), pointers
     fitted, others = mixture_pointers(heat, xp.where(short, count, 0), mixture, most)
     room = max(pointers.shape[1], others.shape[1])
     pointers, others = (_with_slots(each, room) for each in (pointers, others))
-    found = mark_bad(bad, -1, xp.where(short, fitted, count))
+    found = mark_bad(parts.bad, -1, xp.where(short, fitted, count))
     return found, xp.where(short[:, None, None], others, pointers)
 
 

@@ -363,13 +363,18 @@ def heat_clusters(heat: Array, settings: P2CSettings, n_centres: Array | None = 
 
 def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> tuple[Array, Array]:
     """Return how many `heat_clusters` there are, -1 where the heatmap is refused, and the pointers of `Outcome`."""
-    xp = get_array_module(heat)
-    height, width = heat.shape[1:]
     found = heat_clusters(heat, settings, n_centres)
-    extents = cluster_boxes(found.labels, found.density, found.n_clusters, trim=settings.trim, slots=found.slots)
+    return found.count, box_pointers(found.labels, found.density, found.n_clusters, settings.trim, found.slots)
+
+
+def box_pointers(labels: Array, density: Array, n_clusters: Array, trim: float, slots: int | None) -> Array:
+    """Return the pointers of `Outcome` of clusters, as `pc_engine.kernels.cluster_boxes` takes them."""
+    xp = get_array_module(density)
+    height, width = density.shape[1:]
+    extents = cluster_boxes(labels, density, n_clusters, trim=trim, slots=slots)
     boxes = extents.boxes / constant(xp, (width, height, width, height), np.float64)
     score = xp.where(xp.isnan(boxes[..., 0]), xp.nan, extents.score)
-    return found.count, by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
+    return by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
 
 
 def _most_clusters(eps: float, height: int, width: int) -> int:

@@ -31,6 +31,7 @@ from pc_engine.engine import open_network
 from pc_engine.errors import ModelError, PcEngineError, UsageError
 from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
+from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.sources import SourceImage, read_image
 from pc_engine.writers import read_rows
 
@@ -369,6 +370,21 @@ def test_several_classes_are_for_mode_p2c(open_engine: Callable[..., Engine]) ->
             open_engine(mode=mode, classes=2)
     with pytest.raises(UsageError, match="classes is 0, expected a number of at least 1"):
         open_engine(mode="p2c", classes=0)
+
+
+def test_combined_points_with_what_is_asked_for(open_engine: Callable[..., Engine], scenes: Path) -> None:
+    of_kind = {
+        pointer: list(open_engine(mode="combined", pointer=pointer).run(scenes)) for pointer in (None, "ellipse", "box")
+    }
+    assert [r.pointers for r in of_kind[None]] == [r.pointers for r in of_kind["ellipse"]]
+    for ellipses, boxes in zip(of_kind["ellipse"], of_kind["box"], strict=True):
+        assert (ellipses.count, ellipses.status) == (boxes.count, boxes.status)
+        assert {type(pointer) for pointer in ellipses.pointers} <= {EllipsePointer}
+        assert {type(pointer) for pointer in boxes.pointers} <= {BoxPointer}
+    assert any(r.pointers for r in of_kind["box"])
+    for mode in ("c2p", "p2c"):
+        with pytest.raises(UsageError, match="leave --pointer out, or take mode combined"):
+            open_engine(mode=mode, pointer="box")
 
 
 def test_dbscan_can_be_asked_for_in_mode_p2c_only(open_engine: Callable[..., Engine], scenes: Path) -> None:

@@ -226,6 +226,8 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
         ((".", "--mode", "p2c", "--cluster", "cuml-dbscan", "--device", "cpu"), "runs on an NVIDIA GPU"),
         ((".", "--mode", "c2p", "--classes", "2"), "Mode c2p counts objects of one class: leave --classes out"),
         ((".", "--mode", "p2c", "--classes", "0"), "classes is 0, expected a number of at least 1"),
+        ((".", "--mode", "p2c", "--pointer", "box"), "Mode p2c points in one way only: leave --pointer out"),
+        ((".", "--mode", "combined", "--pointer", "dot"), "There is no pointer 'dot': choose one of ellipse, mixture"),
     ],
 )
 def test_wrong_use_gets_a_sentence_and_exit_code_2(pc_engine, scenes, tiny_directory, monkeypatch, arguments, expected):
