@@ -119,6 +119,27 @@ def test_evidence_stays_on_the_gpu(
     assert {result.count for result in results} == {None, *range(6)}
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [{"combined.pointer": "box"}, {"combined.pointer": "mixture"}, {"combined.clusters": "round"}],
+    ids=lambda chosen: next(iter(chosen.values())),
+)
+def test_whatever_combined_points_with_stays_on_the_gpu(
+    chosen: dict[str, str],
+    make_model: Callable[..., Path],
+    tmp_path: Path,
+    scenes: Path,
+    pretended_gpu: Any,
+    pretended: Any,
+) -> None:
+    manifest = load_model(make_model(tmp_path / "before")).manifest
+    directory = make_model(tmp_path / "model", manifest=replace(manifest, settings={**manifest.settings, **chosen}))
+    results = assert_each_batch_crosses_once(directory, "combined", None, scenes, pretended_gpu, pretended)
+    assert {pointer.kind for result in results for pointer in result.pointers} == {
+        "box" if "box" in chosen.values() else "ellipse"
+    }
+
+
 def test_what_clusters_say_stays_on_the_gpu(
     make_model: Callable[..., Path],
     tiny_counter: CountSVM,
