@@ -44,6 +44,9 @@ PointerKind = Literal["ellipse", "mixture", "box"]
 _POINTER_KINDS: tuple[PointerKind, ...] = ("ellipse", "mixture", "box")
 PointingHeat = Literal["evidence", "p2c"]
 _HEATS: tuple[PointingHeat, ...] = ("evidence", "p2c")
+# What p2c clusters is flatter than the product that ellipses are drawn on: the root of three heatmaps, or the class's
+# alone, whose peaks need no flattening. It is raised to so many times the power (``bench/results/ablation-lego.json``).
+_FLATTER = 3.0
 PointedClusters = Literal["merged", "round", "peaks"]
 _CLUSTERS: tuple[PointedClusters, ...] = ("merged", "round", "peaks")
 
@@ -205,8 +208,7 @@ def combined(
 
     if pointing.pointer == "box":
         cells, most = slots(seen.clustered)
-        # The root that is clustered is undone, so that the product is raised to what it is for ellipses.
-        power = pointing.parting_power * (1 + len(settings.heat.split()))
+        power = _FLATTER * pointing.parting_power
         parts = _divided(seen.clustered, xp.minimum(count, cells), power, pointing, mixture)
         fitted = mark_bad(parts.bad, -1, parts.n_clusters)
         pointers = box_pointers(parts.labels, clusters.density, parts.n_clusters, settings.trim, most)
