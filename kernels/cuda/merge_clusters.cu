@@ -30,13 +30,22 @@ struct Unions {
     int valley_power;
     bool one_shape;
 
-    __device__ double cost(int one, int other, double height) const {
+    // By how much a union lets the scatter grow.
+    struct Growth {
+        double x, y;
+    };
+
+    __device__ Growth growth(int one, int other) const {
         const double together = share[one] + share[other];
         const double part = share[one] * share[other] / (together > 0 ? together : 1);
         const double x = mean_x[one] - mean_x[other], y = mean_y[one] - mean_y[other];
-        const double by_x = part * (x * x), by_y = part * (y * y);
-        double cost = by_x + by_y;
-        if (one_shape) cost = 2 * (by_x * along_y + by_y * along_x + by_x * by_y) / (along_x + along_y);
+        return {part * (x * x), part * (y * y)};
+    }
+
+    __device__ double cost(int one, int other, double height) const {
+        const Growth by = growth(one, other);
+        double cost = by.x + by.y;
+        if (one_shape) cost = 2 * (by.x * along_y + by.y * along_x + by.x * by.y) / (along_x + along_y);
         if (height > 0) {
             const double lower = peak[one] < peak[other] ? peak[one] : peak[other];
             const double valley = 1 - height / lower;
@@ -52,12 +61,11 @@ struct Unions {
 
     // Takes a union into account; the one thread that `writes` changes the arrays, once all have read them.
     __device__ void unite(int one, int other, bool writes) {
+        const Growth by = growth(one, other);
         const double together = share[one] + share[other];
         const double part = together > 0 ? share[other] / together : 0;
-        const double x = mean_x[one] - mean_x[other], y = mean_y[one] - mean_y[other];
-        const double both = share[one] * share[other] / (together > 0 ? together : 1);
-        along_x += both * (x * x);
-        along_y += both * (y * y);
+        along_x += by.x;
+        along_y += by.y;
         __syncthreads();
         if (!writes) return;
         mean_x[one] += part * (mean_x[other] - mean_x[one]);
