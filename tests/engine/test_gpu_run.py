@@ -71,29 +71,32 @@ def assert_same(results: list[Result], expected: list[Result]) -> None:
             assert pointer.score == pytest.approx(its_other.score, abs=1e-9)
 
 
-def assert_each_batch_crosses_once(
-    model: Path, mode: str, cluster: str | None, scenes: Path, pretended_gpu: Any, pretended: Any
-) -> list[Result]:
-    """Compare with the CPU what the GPU says, count what crosses, and return it."""
-    with on_gpu(model, mode, cluster=cluster) as engine:
-        assert engine.device == "cuda:0"
-        results = list(engine.run(scenes))
-        assert_same(results, on_cpu(model, scenes, mode, cluster))
-        assert pretended_gpu.to_host == len(pretended.sizes)
-        assert sum(pretended.sizes) == 11
-        # Weights, signatures and other constants are there by now, and stay there.
-        moved = pretended_gpu.to_device
-        assert list(engine.run(scenes)) == results
-        assert pretended_gpu.to_host == len(pretended.sizes)
-        assert pretended_gpu.to_device == moved > 0
-    return results
+@pytest.fixture
+def assert_each_batch_crosses_once(scenes: Path, pretended_gpu: Any, pretended: Any) -> Callable[..., list[Result]]:
+    """Compare with the CPU what the GPU says of a model's mode, count what crosses, and return it."""
+
+    def check(model: Path, mode: str, cluster: str | None = None) -> list[Result]:
+        with on_gpu(model, mode, cluster=cluster) as engine:
+            assert engine.device == "cuda:0"
+            results = list(engine.run(scenes))
+            assert_same(results, on_cpu(model, scenes, mode, cluster))
+            assert pretended_gpu.to_host == len(pretended.sizes)
+            assert sum(pretended.sizes) == 11
+            # Weights, signatures and other constants are there by now, and stay there.
+            moved = pretended_gpu.to_device
+            assert list(engine.run(scenes)) == results
+            assert pretended_gpu.to_host == len(pretended.sizes)
+            assert pretended_gpu.to_device == moved > 0
+        return results
+
+    return check
 
 
 @pytest.mark.parametrize(("mode", "cluster"), JOBS)
 def test_results_are_the_cpus_and_each_batch_crosses_once(
-    mode: str, cluster: str | None, tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+    mode: str, cluster: str | None, tiny_directory: Path, assert_each_batch_crosses_once: Callable[..., list[Result]]
 ) -> None:
-    assert_each_batch_crosses_once(tiny_directory, mode, cluster, scenes, pretended_gpu, pretended)
+    assert_each_batch_crosses_once(tiny_directory, mode, cluster)
 
 
 @pytest.mark.parametrize(("mode", "top"), [("p2c", 0), ("p2c", 1), ("combined", 2)])
@@ -103,9 +106,7 @@ def test_evidence_stays_on_the_gpu(
     tiny_directory: Path,
     tiny_counter: CountSVM,
     tmp_path: Path,
-    scenes: Path,
-    pretended_gpu: Any,
-    pretended: Any,
+    assert_each_batch_crosses_once: Callable[..., list[Result]],
 ) -> None:
     given = load_model(tiny_directory).manifest
     tensors = {name: tap.tensor for name, tap in given.taps.items()}
@@ -115,7 +116,7 @@ def test_evidence_stays_on_the_gpu(
     )
     tiny_counter.save(directory / COUNTER_FILE)
     write_manifest(replace(exported, settings={"p2c.top_evidence": top}), directory)
-    results = assert_each_batch_crosses_once(directory, mode, None, scenes, pretended_gpu, pretended)
+    results = assert_each_batch_crosses_once(directory, mode)
     assert {result.count for result in results} == {None, *range(6)}
 
 
@@ -128,13 +129,11 @@ def test_whatever_combined_points_with_stays_on_the_gpu(
     chosen: dict[str, str],
     make_model: Callable[..., Path],
     tmp_path: Path,
-    scenes: Path,
-    pretended_gpu: Any,
-    pretended: Any,
+    assert_each_batch_crosses_once: Callable[..., list[Result]],
 ) -> None:
     manifest = load_model(make_model(tmp_path / "before")).manifest
     directory = make_model(tmp_path / "model", manifest=replace(manifest, settings={**manifest.settings, **chosen}))
-    results = assert_each_batch_crosses_once(directory, "combined", None, scenes, pretended_gpu, pretended)
+    results = assert_each_batch_crosses_once(directory, "combined")
     assert {pointer.kind for result in results for pointer in result.pointers} == {
         "box" if "box" in chosen.values() else "ellipse"
     }
@@ -144,9 +143,7 @@ def test_what_clusters_say_stays_on_the_gpu(
     make_model: Callable[..., Path],
     tiny_counter: CountSVM,
     tmp_path: Path,
-    scenes: Path,
-    pretended_gpu: Any,
-    pretended: Any,
+    assert_each_batch_crosses_once: Callable[..., list[Result]],
 ) -> None:
     manifest = load_model(make_model(tmp_path / "before")).manifest
     heat = heat_name(manifest, settings_for(manifest).p2c)
@@ -154,7 +151,7 @@ def test_what_clusters_say_stays_on_the_gpu(
     table[2, 3] = 10  # whatever it is worth: two clusters are three objects
     witness = ClusterLikelihood(table, PeakSettings(1.0, 0.5, 2.0), str(heat))
     directory = make_model(tmp_path / "model", counter=replace(tiny_counter, clusters=witness))
-    results = assert_each_batch_crosses_once(directory, "combined", None, scenes, pretended_gpu, pretended)
+    results = assert_each_batch_crosses_once(directory, "combined")
     assert {result.count for result in results} == {None, 0, 1, 3, 4, 5}
 
 
