@@ -134,7 +134,7 @@ def merge_clusters(
     places = xp.arange(slots)
     alive = places < numbers[:, None]
     becomes = xp.where(alive, places, -1)
-    unions = _Unions(xp, labels, heat, numbers, slots, valley_power, variance_floor, reach)
+    unions = _Unions(xp, labels, heat, numbers, slots, valley_power, variance_floor)
     limit = xp.where(limit < 0, slots, limit)
     pairs = (places[:, None] < places).ravel()
     while True:
@@ -145,7 +145,7 @@ def merge_clusters(
         cost = xp.where(pairs & _both(alive[todo]), cost, xp.inf)
         first, second = xp.divmod(cost.argmin(axis=1), slots)
         if reach is not None:
-            omission = xp.where(alive[todo], xp.rint(xp.ldexp(unions.omission_costs(todo), _COST_BITS)), xp.inf)
+            omission = xp.where(alive[todo], xp.rint(xp.ldexp(unions.omission_costs(todo, reach), _COST_BITS)), xp.inf)
             omitted = omission.min(axis=1) < cost.min(axis=1)
             first = xp.where(omitted, -1, first)
             second = xp.where(omitted, omission.argmin(axis=1), second)
@@ -175,10 +175,9 @@ class _Unions:
         slots: int,
         valley_power: int,
         variance_floor: float | None,
-        reach: float | None,
     ) -> None:
         moments = cluster_moments(labels, heat, numbers, slots=slots)
-        self._xp, self._valley_power, self._floor, self._reach = xp, valley_power, variance_floor, reach or 0.0
+        self._xp, self._valley_power, self._floor = xp, valley_power, variance_floor
         self._weight, self._mean = moments.share, xp.nan_to_num(moments.means)
         self._scatter = (moments.share[..., None] * xp.nan_to_num(moments.variances)).sum(axis=1)
         weight, mean = self._weight, self._mean
@@ -197,9 +196,9 @@ class _Unions:
             cost = 2 * (by_x * along_y + by_y * along_x + by_x * by_y) / (along_x + along_y)
         return cost * self._valley[images] if self._valley_power else cost
 
-    def omission_costs(self, images: Array) -> Array:
+    def omission_costs(self, images: Array, reach: float) -> Array:
         """Return what it costs to leave each cluster of some images out, (n, K)."""
-        cost: Array = self._weight[images] * self._reach**2
+        cost: Array = self._weight[images] * reach**2
         return cost
 
     def unite(self, images: Array, first: Array, second: Array) -> None:
