@@ -24,12 +24,11 @@ from pc_engine.bench.saliency import count_salient
 from pc_engine.catalogue import default_model, find_model
 from pc_engine.counter import DEFAULT_LABELS, LARGEST_LABEL, label_counts, labels_up_to
 from pc_engine.datasets import LabelledImage, LabelledSet
-from pc_engine.engine import find_mode
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.aim import Aim
 from pc_engine.machine import usable_cores
 from pc_engine.model import Model
-from pc_engine.modes import MODES, Mode, Part, check_clustering
+from pc_engine.modes import MODES, Mode, Part, check_clustering, find_mode
 from pc_engine.result import Result
 
 #: Stands for every mode that the model can run.
@@ -266,7 +265,7 @@ def model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Model
     # A model that has what the most demanding mode takes can run the others.
     wanted = max(modes, key=lambda mode: len(mode.needs))
     name = settings.model
-    model = default_model(wanted.name, report) if name is None else find_model(name, report)
+    model = default_model(wanted, report) if name is None else find_model(name, report)
     to_come: tuple[Part, ...] = () if settings.folds is None else ("counter",)
     able = [mode for mode in modes if set(model.missing_parts(mode)) <= set(to_come)]
     for mode in modes:

@@ -26,12 +26,12 @@ from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
 from pc_engine.bench.random_parts import with_random_parts
 from pc_engine.catalogue import default_model, find_model
 from pc_engine.decode import decode_image
-from pc_engine.engine import Engine, find_mode, open_network
+from pc_engine.engine import Engine, open_network
 from pc_engine.errors import UsageError
 from pc_engine.kernels import to_host
 from pc_engine.machine import BusyElsewhere
 from pc_engine.model import Model
-from pc_engine.modes import Part
+from pc_engine.modes import Part, find_mode
 from pc_engine.pipeline import TapBatch, tap_batches
 from pc_engine.writers import PartitionWriter
 
@@ -251,7 +251,7 @@ def complete_model(
 ) -> tuple[Model, tuple[Part, ...]]:
     """Return the model with what its mode needs, and which parts of that were filled in at random."""
     mode = find_mode(settings.mode)
-    model = default_model(mode.name, report) if settings.model is None else find_model(settings.model, report)
+    model = default_model(mode, report) if settings.model is None else find_model(settings.model, report)
     missing = model.missing_parts(mode)
     if not missing:
         return model, ()

@@ -11,7 +11,7 @@ from pc_engine.errors import ManifestError, ModelError, UsageError
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.manifest_file import read_manifest
 from pc_engine.model import Model, load_model
-from pc_engine.modes import MODES, Mode
+from pc_engine.modes import Mode
 from pc_engine.storage import models_directory
 
 EMBEDDED = "lego"
@@ -126,16 +126,16 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
     raise UsageError(f"There is no model '{text}': choose one of {known}, or name a model directory.")
 
 
-def default_model(mode: str, report: Report = lambda _: None) -> Model:
+def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
     """Return the best installed model that can run ``mode``, else the embedded one, saying so through ``report``."""
     unfitted = ""
-    for name in PREFERRED.get(mode, ()):
+    for name in PREFERRED.get(mode.name, ()):
         directory = installed_directory(name)
         if not (directory / MANIFEST_FILE).is_file():
             continue
         try:
             model = load_model(directory)
-            model.require(MODES[mode])
+            model.require(mode)
         except ModelError as error:
             unfitted = unfitted or f" {error}"
         else:
@@ -162,7 +162,7 @@ def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: No
             f"Mode {mode.name} needs a counter, which {name} does not come with: make one from labelled images with "
             f"'pc-engine fit-counter DATA --model {name}', which fetches it (about 550 MB), or take --mode p2c."
         )
-    model = default_model(mode.name, report) if name is None else find_model(name, report)
+    model = default_model(mode, report) if name is None else find_model(name, report)
     model.require(mode)
     return model
 

@@ -28,7 +28,7 @@ from pc_engine.machine import usable_cores
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.mode_run import ModeRun
 from pc_engine.model import Model
-from pc_engine.modes import MODES, Mode, check_choices, settings_for
+from pc_engine.modes import check_choices, find_mode, settings_for
 from pc_engine.pipeline import BatchLimit, TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.selection import check_backend, check_precision, open_backbone
@@ -71,6 +71,9 @@ class Engine:
         The most classes that mode p2c looks for in an image; None for the model's own number, which is 1 by default.
     pointer
         ``"ellipse"``, ``"box"`` or ``"mixture"``, for mode combined; None for the model's own, by default ellipses.
+    count
+        How many objects each image shows, where that is known: they are pointed at, and no counter is needed. None to
+        count them.
     network
         A compiled network that keeps what the mode reads, shared by several engines and closed by whoever opened it;
         ``backend`` to ``batch_size`` are its own then. None to compile one.
@@ -118,6 +121,7 @@ class Engine:
         cluster: str | None = None,
         classes: int | None = None,
         pointer: str | None = None,
+        count: int | None = None,
         network: Backbone | None = None,
         decoding: Decoding = DEFAULT_DECODING,
         report: Callable[[str], None] = lambda _: None,
@@ -132,9 +136,10 @@ class Engine:
         threads = maybe_whole_number("threads", threads, MOST_THREADS)
         batch_size = maybe_whole_number("batch_size", batch_size, LARGEST_BATCH)
         classes = maybe_whole_number("classes", classes)
+        self._count = maybe_whole_number("count", count)
         _check_types(model, network, decoding, report)
         place = network.request.device if network else choose_device(device, backend, precision, report)
-        self.mode = find_mode(mode)
+        self.mode = find_mode(mode) if count is None else find_mode(mode).told()
         check_choices(self.mode, cluster=cluster, classes=classes, pointer=pointer)
         if cluster == CUML_DBSCAN:
             require_cuml(place)
@@ -143,13 +148,18 @@ class Engine:
             self.model = model
         else:
             self.model = model_for(model, self.mode, report)
-        if self.mode.name == "combined" and self.model.clusters_set_aside:
+        if self.mode.name == "combined" and count is None and self.model.clusters_set_aside:
             report(
                 f"The signatures, or the maps of p2c.heat, are not those that the counter was fitted with, so combined "
                 f"counts by the counter alone: fit it again with 'pc-engine fit-counter DATA --model "
                 f"{self.model.argument}'."
             )
         self.settings = settings_for(self.model.manifest, cluster=cluster, classes=classes, pointer=pointer)
+        if count is not None and not self.mode.takes_counts(self.settings):
+            raise UsageError(
+                "Only density peaks of one class can be asked for a number of objects: leave --cluster and --classes "
+                "out, or --count."
+            )
         self.clock = StageClock()
         self._guard = CallGuard("This engine was closed and cannot run any more: make another.")
         self.workers = workers or threads or usable_cores()
@@ -170,7 +180,7 @@ class Engine:
             mode=self.mode.name,
             report=report,
         )
-        self._mode_run = ModeRun(self.mode, self.model, self.settings, self.batch_size, report)
+        self._mode_run = ModeRun(self.mode, self.model, self.settings, self.batch_size, report, self._count)
         self._limit = BatchLimit(self.batch_size, self._mode_run.go_on_smaller)
         on_device = self._owns_network and self.device != "cpu"
         self.decoders = Decoders(decoding, self.workers, self.device if on_device else None, report)
@@ -212,6 +222,7 @@ class Engine:
             "precision": self.precision,
             "device": self.device.partition(":")[0],
             "parameters": json.loads(json.dumps(asdict(self.settings))),
+            "known_count": self._count,
         }
 
     def describe(self) -> dict[str, Any]:
@@ -224,6 +235,7 @@ class Engine:
             "precision": self.precision,
             "device": self.device,
             "batch_size": self.batch_size,
+            "known_count": self._count,
         }
 
     def run(self, sources: Source | Iterable[Source]) -> Iterator[Result]:
@@ -286,7 +298,8 @@ class Engine:
     def evaluate(self, batch: TapBatch, known_count: Array | None = None) -> list[Result]:
         """Return one result for every entry of ``batch``, whose taps are those that this engine's mode reads.
 
-        Where ``known_count`` (n,), beside these, says how many objects its n images show, the mode only points.
+        Where ``known_count`` (n,), beside these, says how many objects its n images show, the mode only points: as if
+        each image had its own ``count``.
         """
         rows: dict[int, Result] = {}
         if batch.taps is not None:
@@ -373,19 +386,6 @@ def open_network(
                 raise
         request = replace(request, batch_size=request.batch_size // 2)
         report(f"The GPU's memory does not hold that: trying it with batches of {request.batch_size}.")
-
-
-def find_mode(name: str) -> Mode:
-    """Return the mode of that name.
-
-    Raises
-    ------
-    UsageError
-        If there is none; the message lists them.
-    """
-    if name not in MODES:
-        raise UsageError(f"There is no mode '{name}': choose one of {', '.join(MODES)}.")
-    return MODES[name]
 
 
 def _check_types(model: object, network: object, decoding: object, report: object) -> None:

@@ -39,12 +39,20 @@ class ModeRun:
     report
         Called with a sentence for the user, such as where a GPU does not let the mode be recorded: then its kernels are
         started one by one, with the same results.
+    known_count
+        How many objects each image shows, where that is known of all.
     """
 
     def __init__(
-        self, mode: Mode, model: Model, settings: Settings, batch_size: int, report: Callable[[str], None]
+        self,
+        mode: Mode,
+        model: Model,
+        settings: Settings,
+        batch_size: int,
+        report: Callable[[str], None],
+        known_count: int | None = None,
     ) -> None:
-        self._mode, self._parts, self._settings = mode, model.parts, settings
+        self._mode, self._parts, self._settings, self._known_count = mode, model.parts, settings, known_count
         self._taps = mode.taps(model.manifest)
         self._batch_size, self._report = batch_size, report
         self._closed = threading.Event()
@@ -80,7 +88,8 @@ class ModeRun:
         finite
             (N,) bool, on the device of the taps: which images have finite ones.
         known_count
-            (N,) int64, beside the taps: how many objects to point at, where that is known; None to count them.
+            (N,) int64, beside the taps: how many objects to point at, where that is known; None for what is known of
+            all, or to count them.
         """
         recorded = None if known_count is not None else self._recorded(taps, finite)
         if recorded is None:
@@ -108,7 +117,8 @@ class ModeRun:
                 self._idle.get_nowait().close()
 
     def _evaluate(self, taps: Taps, known_count: Array | None = None) -> Outcome:
-        return self._mode.evaluate(taps, self._parts, self._settings, known_count)
+        known = self._known_count if known_count is None else known_count
+        return self._mode.evaluate(taps, self._parts, self._settings, known)
 
     def _recorded(self, taps: Taps, finite: Array) -> RecordedMode | None:
         """Return the mode recorded for a batch, which nobody else uses; None where it is not to be recorded."""

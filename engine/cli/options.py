@@ -102,6 +102,14 @@ Pointer = Annotated[
     str | None,
     typer.Option("--pointer", help="What mode combined points with: ellipse (default), box, or mixture, as c2p does."),
 ]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        "--count",
+        help="How many objects each image shows, where that is known of all: they are only pointed at, which needs no "
+        "counter.",
+    ),
+]
 MaxPixels = Annotated[
     int, typer.Option("--max-pixels", help="Refuse images with more pixels than this, by what their headers say.")
 ]

@@ -66,6 +66,7 @@ def run(
     cluster: options.Cluster = None,
     classes: options.Classes = None,
     pointer: options.Pointer = None,
+    known_count: options.Count = None,
     row_format: Annotated[str | None, typer.Option("--format", help="Rows as parquet (default) or jsonl.")] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write each photo with its pointers drawn on it.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in the --out directory.")] = False,
@@ -154,6 +155,7 @@ def run(
             "cluster": cluster,
             "classes": classes,
             "pointer": pointer,
+            "count": known_count,
             "decoding": decoding,
             **_as_before(rows, {"backend": backend, "precision": precision, "device": device}),
         }

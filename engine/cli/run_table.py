@@ -89,6 +89,7 @@ def _table_row(result: Result, folder: str) -> Sequence[str]:
     shown = " ".join("({:.0f}, {:.0f})".format(*pointer.centre) for pointer in result.pointers[:6])
     more = len(result.pointers) - 6
     named = "" if result.class_name is None else f"{result.class_name} ({result.class_score:.0%})"
-    # Of an open-ended label c2p knows the lower end only.
-    count = result.count_label if result.mode == "c2p" else result.count
+    # Of an open-ended label c2p knows the lower end only, unless it was told the count.
+    by_label = result.mode == "c2p" and result.count_scores is not None
+    count = result.count_label if by_label else result.count
     return name, str(count), named, shown + (f" +{more}" if more > 0 else "")

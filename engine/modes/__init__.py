@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, UsageError
-from pc_engine.kernels.array_module import Array
 from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps
 from pc_engine.modes.combined import CombinedSettings, combined, combined_taps, pointing_heat
+from pc_engine.modes.known_count import KnownCount
 from pc_engine.modes.outcome import Outcome
 from pc_engine.modes.p2c import CLUSTERINGS, Clustering, P2CSettings, can_point_at_known_counts, p2c
 from pc_engine.modes.p2c_manifest import p2c_defaults, p2c_taps, signature_source
@@ -52,7 +52,7 @@ class FittedParts:
 
 class _Evaluate(Protocol):
     def __call__(
-        self, taps: Taps, parts: FittedParts, settings: Settings, known_count: Array | None = None
+        self, taps: Taps, parts: FittedParts, settings: Settings, known_count: KnownCount | None = None
     ) -> Outcome: ...
 
 
@@ -72,6 +72,10 @@ class Mode:
     evaluate: _Evaluate
     takes_counts: Callable[[Settings], bool] = lambda _: True
 
+    def told(self) -> Mode:
+        """Return the mode for images whose count is known: it needs nothing to count with."""
+        return dataclasses.replace(self, needs=tuple(part for part in self.needs if part != "counter"))
+
     def parts(self, manifest: Manifest) -> tuple[Part, ...]:
         """Return the fitted parts that it needs of this model: no signatures where the network's evidence is read."""
         if signature_source(manifest) == "dictionary":
@@ -79,17 +83,15 @@ class Mode:
         return tuple(part for part in self.needs if part != "signatures")
 
 
-def _c2p(taps: Taps, parts: FittedParts, settings: Settings, known_count: Array | None = None) -> Outcome:
-    assert parts.counter is not None
+def _c2p(taps: Taps, parts: FittedParts, settings: Settings, known_count: KnownCount | None = None) -> Outcome:
     return c2p(taps, parts.counter, settings.c2p, known_count)
 
 
-def _p2c(taps: Taps, parts: FittedParts, settings: Settings, known_count: Array | None = None) -> Outcome:
+def _p2c(taps: Taps, parts: FittedParts, settings: Settings, known_count: KnownCount | None = None) -> Outcome:
     return p2c(taps, parts.signatures, settings.p2c, known_count)
 
 
-def _combined(taps: Taps, parts: FittedParts, settings: Settings, known_count: Array | None = None) -> Outcome:
-    assert parts.counter is not None
+def _combined(taps: Taps, parts: FittedParts, settings: Settings, known_count: KnownCount | None = None) -> Outcome:
     return combined(taps, parts.counter, parts.signatures, settings.p2c, settings.combined, settings.c2p, known_count)
 
 
@@ -104,6 +106,19 @@ MODES = {
         Mode("combined", combined_taps, ("counter", "signatures"), ("density-peaks",), _combined),
     )
 }
+
+
+def find_mode(name: str) -> Mode:
+    """Return the mode of that name.
+
+    Raises
+    ------
+    UsageError
+        If there is none; the message lists them.
+    """
+    if name not in MODES:
+        raise UsageError(f"There is no mode '{name}': choose one of {', '.join(MODES)}.")
+    return MODES[name]
 
 
 def check_clustering(mode: Mode, cluster: str) -> None:
@@ -165,6 +180,7 @@ __all__ = [
     "C2PSettings",
     "CombinedSettings",
     "FittedParts",
+    "KnownCount",
     "Mode",
     "Outcome",
     "P2CSettings",
@@ -174,6 +190,7 @@ __all__ = [
     "check_choices",
     "check_clustering",
     "combined",
+    "find_mode",
     "p2c",
     "settings_for",
 ]

@@ -9,10 +9,11 @@ import numpy as np
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.device_arrays import constant
-from pc_engine.errors import UsageError
+from pc_engine.errors import ModelError, UsageError
 from pc_engine.kernels import weighted_gmm
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
+from pc_engine.modes.known_count import KnownCount, as_counts
 from pc_engine.modes.limits import FACTOR, LENGTH, check_limits
 from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, split_bad_heat
 from pc_engine.modes.salience import MEAN_FACTOR, SALIENT_SETTING, Salience, heat_taps, salient_heatmap
@@ -70,7 +71,7 @@ def c2p_taps(manifest: Manifest) -> tuple[str, ...]:
 
 
 def c2p(
-    taps: Taps, counter: CountSVM, settings: C2PSettings | None = None, known_count: Array | None = None
+    taps: Taps, counter: CountSVM | None, settings: C2PSettings | None = None, known_count: KnownCount | None = None
 ) -> Outcome:
     """Count each image of a batch with the SVM, and point with as many ellipses.
 
@@ -79,30 +80,40 @@ def c2p(
     taps
         The counter's features, and the maps (N, C, H, W) of the setting ``heat``.
     counter
-        The count SVM.
+        The count SVM; not read where counts are known.
     settings
         None for the defaults.
     known_count
-        (N,) int64: how many objects to point at, where that is known; None to count them.
+        How many objects to point at, where that is known; None to count them.
 
     Returns
     -------
     Outcome
         Kind ``"ellipse"``: half axes are the standard deviations, i.e. {x : (x-mu)' inv(Sigma) (x-mu) = 1}; the score
         is the component's mixture weight. An open-ended label such as "4+" counts and points as its lower end. Fewer
-        ellipses than the count where the heatmap has fewer cells.
+        ellipses than the count where the heatmap has fewer cells. No count scores where counts are known.
+
+    Raises
+    ------
+    ModelError
+        If there is neither a counter nor a known count.
     """
     settings = settings or C2PSettings()
     heat = salient_heatmap(taps, settings.salience)
     xp = get_array_module(heat)
-    scores = counter.scores(taps)
-    counts = tuple(map(int, label_counts(counter.labels)))
-    count = constant(xp, counts, np.int64)[scores.argmax(axis=1)] if known_count is None else known_count
+    scores: Array | None = None
+    if known_count is not None:
+        count, largest = as_counts(known_count, heat)
+    elif counter is None:
+        raise ModelError("There is no counter to count with: fit one, or say how many objects the images show.")
+    else:
+        scores = counter.scores(taps)
+        counts = tuple(map(int, label_counts(counter.labels)))
+        count, largest = constant(xp, counts, np.int64)[scores.argmax(axis=1)], counts[-1]
     # No more than there are cells, whatever the counter says: its labels may be of any size.
     cells = heat.shape[1] * heat.shape[2]
     # A device would have to be waited for to learn how many slots the batch needs; a host need not fill any in vain.
-    largest = counts[-1] if known_count is None else cells
-    most = None if xp is np else min(largest, cells)
+    most = None if xp is np else cells if largest is None else min(largest, cells)
     fitted, pointers = mixture_pointers(heat, xp.minimum(count, cells), settings, most)
     return Outcome(count=xp.where(fitted < 0, -1, count), kind="ellipse", pointers=pointers, count_scores=scores)
 

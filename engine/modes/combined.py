@@ -18,16 +18,18 @@ import numpy as np
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.device_arrays import constant
-from pc_engine.errors import UsageError
+from pc_engine.errors import ModelError, UsageError
 from pc_engine.kernels import cluster_moments, density_peaks, merge_clusters, scale_to_peak
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.grid import USUAL_GRID, grid_side
+from pc_engine.modes.known_count import KnownCount, as_counts
 from pc_engine.modes.limits import LENGTH, POWER, check_limits
 from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, split_bad_heat
 from pc_engine.modes.p2c import (
+    HeatClusters,
     P2CSettings,
     box_pointers,
     class_heatmap,
@@ -137,12 +139,12 @@ def pointing_heat(manifest: Manifest) -> str:
 
 def combined(
     taps: Taps,
-    counter: CountSVM,
+    counter: CountSVM | None,
     signatures: SignatureDictionary | None,
     settings: P2CSettings | None = None,
     pointing: CombinedSettings | None = None,
     mixture: C2PSettings | None = None,
-    known_count: Array | None = None,
+    known_count: KnownCount | None = None,
 ) -> Outcome:
     """Count with the SVM and the clustering, and point with as many ellipses or boxes.
 
@@ -152,7 +154,8 @@ def combined(
         All that `pc_engine.modes.c2p.c2p` and `pc_engine.modes.p2c.p2c` read, and the network's evidence if that is
         pointed at.
     counter, signatures
-        The count SVM and the signature dictionary, which is not read with the setting ``signature="evidence"``.
+        The count SVM, which is not read where counts are known, and the signature dictionary, which is not read with
+        the setting ``signature="evidence"``.
     settings
         Those of the heatmap and its clustering, which has to be density peaks; None for the defaults. Where the counter
         weighs clusters in, their ``cutoff``, ``min_density``, ``min_distance`` and ``prominence`` are those that it was
@@ -162,16 +165,18 @@ def combined(
     mixture
         Settings of c2p's heatmap and of the Gaussians; None for the defaults.
     known_count
-        (N,) int64: how many objects to point at, where that is known; None to count them.
+        How many objects to point at, where that is known; None to count them.
 
     Returns
     -------
     Outcome
-        Ellipses or boxes as ``pointing`` says; the count scores are those of both witnesses. Fewer ellipses than the
-        count where the heatmap has fewer cells, fewer boxes where it has fewer peaks.
+        Ellipses or boxes as ``pointing`` says; the count scores are those of both witnesses, and none where counts are
+        known. Fewer ellipses than the count where the heatmap has fewer cells, fewer boxes where it has fewer peaks.
 
     Raises
     ------
+    ModelError
+        If there is neither a counter nor a known count.
     UsageError
         If the settings name a clustering that cannot be asked for a number of clusters.
     """
@@ -182,36 +187,22 @@ def combined(
         )
     xp = get_array_module(taps["logits"])
     seen = seen_classes(taps, signatures, settings)
-    witness = counter.clusters
-    if witness is not None:
-        settings = replace(settings, **vars(witness.peaks))
-    clusters = heat_clusters(seen.clustered, settings)
-    found = xp.where(seen.nothing, 0, clusters.count)
-    scores, beyond = counter.scores_and_counts(taps)
-    if witness is not None:
-        scores = witness.added_to(scores, found)
-    label = scores.argmax(axis=1)
-    floor = constant(xp, tuple(map(int, label_counts(counter.labels))), np.int64)[label]
-    is_open = constant(xp, tuple(name.endswith("+") for name in counter.labels), bool)
-    number = found if beyond is None else beyond
-    counts_on = is_open[label] & (number > floor)
-    count = xp.where(counts_on, number, floor) if known_count is None else known_count
+    counted = _count(taps, counter, seen, settings, known_count)
+    count = counted.count
     mixture = mixture or C2PSettings()
-    # No more than there are cells, whatever the counter says. A device would have to be waited for to learn the
-    # largest count; there the clustering has a slot for any, and so have all that the counter can say, or others.
-    beyond_labels = 0 if counter.beyond is None else counter.beyond.most
-    largest = max(*map(int, label_counts(counter.labels)), beyond_labels, clusters.slots or 0)
 
     def slots(heat: Array) -> tuple[int, int | None]:
+        # No more than there are cells, whatever the counter says; on a host there are as many as the batch needs.
         cells = heat.shape[1] * heat.shape[2]
-        return cells, None if clusters.slots is None else cells if known_count is not None else min(largest, cells)
+        return cells, None if xp is np else cells if counted.largest is None else min(counted.largest, cells)
 
     if pointing.pointer == "box":
         cells, most = slots(seen.clustered)
         power = _FLATTER * pointing.parting_power
         parts = _divided(seen.clustered, xp.minimum(count, cells), power, pointing, mixture)
         fitted = mark_bad(parts.bad, -1, parts.n_clusters)
-        pointers = box_pointers(parts.labels, clusters.density, parts.n_clusters, settings.trim, most)
+        density = (counted.clusters or heat_clusters(seen.clustered, settings)).density
+        pointers = box_pointers(parts.labels, density, parts.n_clusters, settings.trim, most)
     else:
         class_heat = seen.heat
         if pointing.heat == EVIDENCE != settings.signature:
@@ -230,10 +221,53 @@ def combined(
         count=xp.where(fitted < 0, -1, count),
         kind="box" if pointing.pointer == "box" else "ellipse",
         pointers=pointers,
-        count_scores=scores,
+        count_scores=counted.scores,
         class_id=seen.class_id,
         class_score=seen.class_score,
     )
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """How many objects N images show, and how that was found.
+
+    ``largest`` is the largest count that there can be, or None where only the counts themselves say it; ``scores``
+    (N, L) and ``clusters`` are None where counts are known.
+    """
+
+    count: Array
+    largest: int | None
+    scores: Array | None = None
+    clusters: HeatClusters | None = None
+
+
+def _count(
+    taps: Taps, counter: CountSVM | None, seen: SeenClasses, settings: P2CSettings, known_count: KnownCount | None
+) -> _Counted:
+    """Count by both witnesses, unless counts are known; see `combined`."""
+    if known_count is not None:
+        return _Counted(*as_counts(known_count, seen.clustered))
+    if counter is None:
+        raise ModelError("There is no counter to count with: fit one, or say how many objects the images show.")
+    xp = get_array_module(seen.clustered)
+    witness = counter.clusters
+    if witness is not None:
+        settings = replace(settings, **vars(witness.peaks))
+    clusters = heat_clusters(seen.clustered, settings)
+    found = xp.where(seen.nothing, 0, clusters.count)
+    scores, beyond = counter.scores_and_counts(taps)
+    if witness is not None:
+        scores = witness.added_to(scores, found)
+    label = scores.argmax(axis=1)
+    floor = constant(xp, tuple(map(int, label_counts(counter.labels))), np.int64)[label]
+    is_open = constant(xp, tuple(name.endswith("+") for name in counter.labels), bool)
+    number = found if beyond is None else beyond
+    counts_on = is_open[label] & (number > floor)
+    # A device would have to be waited for to learn the largest count; there the clustering has a slot for any, and so
+    # have all that the counter can say, or others.
+    beyond_labels = 0 if counter.beyond is None else counter.beyond.most
+    largest = max(*map(int, label_counts(counter.labels)), beyond_labels, clusters.slots or 0)
+    return _Counted(xp.where(counts_on, number, floor), largest, scores, clusters)
 
 
 @dataclass(frozen=True)

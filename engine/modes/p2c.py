@@ -21,6 +21,7 @@ from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.density_peaks import LEAST_DENSITY
 from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD
 from pc_engine.modes.classify import predict_class, predict_classes
+from pc_engine.modes.known_count import KnownCount, as_counts
 from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, mark_bad, split_bad_heat
 from pc_engine.modes.salience import Salience, salient_heatmap, shared_heatmap
@@ -157,7 +158,7 @@ def p2c(
     taps: Taps,
     signatures: SignatureDictionary | None,
     settings: P2CSettings | None = None,
-    known_count: Array | None = None,
+    known_count: KnownCount | None = None,
 ) -> Outcome:
     """Classify each image of a batch, cluster its class's heatmap, and point with one box per cluster.
 
@@ -171,8 +172,8 @@ def p2c(
     settings
         None for the defaults.
     known_count
-        (N,) int64: how many objects to point at, where that is known; None to count them. Takes density peaks and one
-        class an image (see `can_point_at_known_counts`).
+        How many objects to point at, where that is known; None to count them. Takes density peaks and one class an
+        image (see `can_point_at_known_counts`).
 
     Returns
     -------
@@ -200,8 +201,9 @@ def p2c(
     heat = clustered_heatmap(class_heat, weighing_heatmap(taps, settings), settings)
     if settings.background_class >= 0:
         heat = xp.where((class_id == settings.background_class)[:, None, None], 0, heat)
-    found, pointers = cluster_pointers(heat, settings, known_count)
-    count = found if known_count is None else xp.where(found < 0, -1, known_count)
+    known = None if known_count is None else as_counts(known_count, heat)[0]
+    found, pointers = cluster_pointers(heat, settings, known)
+    count = found if known is None else xp.where(found < 0, -1, known)
     return Outcome(count=count, kind="box", pointers=pointers, class_id=class_id, class_score=class_score)
 
 

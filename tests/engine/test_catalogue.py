@@ -138,14 +138,14 @@ def test_without_any_folder_of_models_the_list_is_that_of_the_package() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_the_default_is_the_papers_network_once_it_is_fitted(make_model: Maker, mode: str) -> None:
     reports: list[str] = []
-    assert default_model(mode, reports.append).name == "lego"
+    assert default_model(MODES[mode], reports.append).name == "lego"
     assert "--mode p2c --model vgg16" in reports[0]  # which runs with nothing fitted
 
     reports.clear()
     make_model(installed_directory(PREFERRED[mode][1]))
-    assert default_model(mode, reports.append).directory.name == PREFERRED[mode][1]
+    assert default_model(MODES[mode], reports.append).directory.name == PREFERRED[mode][1]
     make_model(installed_directory(PREFERRED[mode][0]))
-    assert default_model(mode, reports.append).directory.name == PREFERRED[mode][0]
+    assert default_model(MODES[mode], reports.append).directory.name == PREFERRED[mode][0]
     assert reports == []
 
 
@@ -160,8 +160,10 @@ def test_a_mode_that_prefers_no_network_takes_the_embedded_one(
 def test_a_preferred_model_without_its_parts_is_passed_over_and_said_how_to_complete(make_model: Maker) -> None:
     make_model(installed_directory("vgg19"), counter=None)
     reports: list[str] = []
-    assert default_model("c2p", reports.append).name == "lego"
+    assert default_model(MODES["c2p"], reports.append).name == "lego"
     assert "pc-engine fit-counter DATA --model" in reports[0]
+    # To point at a number that is known, nothing is missing.
+    assert default_model(MODES["c2p"].told()).directory.name == "vgg19"
 
 
 def test_an_unfitted_model_named_on_purpose_is_an_error(make_model: Maker) -> None:

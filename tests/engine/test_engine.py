@@ -387,6 +387,36 @@ def test_combined_points_with_what_is_asked_for(open_engine: Callable[..., Engin
             open_engine(mode=mode, pointer="box")
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_count_that_is_known_is_pointed_at_without_a_counter(
+    mode: str, open_engine: Callable[..., Engine], scenes: Path, tiny_directory: Path, tmp_path: Path
+) -> None:
+    model = load_model(tiny_directory)
+    (scenes / "0.png").unlink()
+    without = replace(model, parts=replace(model.parts, counter=None))
+    counting = open_engine(mode=mode)
+    told = open_engine(without, mode=mode, count=3)
+    counted, pointed = (list(engine.run(scenes)) for engine in (counting, told))
+    sound = [result for result in pointed if result.ok]
+    assert [result.path for result in sound] == [result.path for result in counted if result.ok]
+    assert {(result.count, result.count_label, result.count_scores) for result in sound} == {(3, "3", None)}
+    # Where three are counted, the same are pointed at.
+    [three], [its_own] = ([r for r in of if Path(r.path).stem == "3"] for of in (pointed, counted))
+    assert centre_cells(three) == centre_cells(its_own)
+    # Rows of the two do not mix.
+    assert told.describe()["known_count"] == told.identity()["known_count"] == 3
+    assert counting.describe()["known_count"] is counting.identity()["known_count"] is None
+    if mode != "p2c":
+        with pytest.raises(ModelError, match="needs a count SVM"):
+            open_engine(without, mode=mode)
+
+
+def test_a_known_count_is_one_that_can_be_asked_for(open_engine: Callable[..., Engine]) -> None:
+    for options in ({"classes": 2}, {"cluster": "dbscan"}):
+        with pytest.raises(UsageError, match="leave --cluster and --classes out, or --count"):
+            open_engine(mode="p2c", count=2, **options)
+
+
 def test_dbscan_can_be_asked_for_in_mode_p2c_only(open_engine: Callable[..., Engine], scenes: Path) -> None:
     assert [r.count for r in open_engine(mode="p2c", cluster="dbscan").run(scenes)][:4] == [0, 1, 2, 3]
     for mode in ("c2p", "combined"):
@@ -424,6 +454,8 @@ def test_dbscan_can_be_asked_for_in_mode_p2c_only(open_engine: Callable[..., Eng
         ({"threads": 0}, "threads is 0, expected a number of at least 1"),
         ({"threads": 10**10}, "threads is 10,000,000,000, expected a number of at most 2,048"),
         ({"mode": "p2c", "classes": "2"}, "classes is '2', expected a whole number"),
+        ({"count": 0}, "count is 0, expected a number of at least 1"),
+        ({"count": "2"}, "count is '2', expected a whole number"),
         ({"mode": "p2c", "classes": 2.5}, r"classes is 2\.5, expected a whole number"),
         ({"mode": "p2c", "classes": 1001}, r"p2c\.classes is 1001, expected a number from 1 to 1000"),
         ({"mode": "p2c", "cluster": ["dbscan"]}, "no clustering"),

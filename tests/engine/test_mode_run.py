@@ -123,6 +123,23 @@ def test_what_is_told_its_counts_is_not_recorded(tiny_directory: Path, recording
     assert not recordings
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_count_that_is_known_of_all_is_recorded(mode: str, tiny_directory: Path, recordings: list[Recording]) -> None:
+    import cupy
+
+    model = load_model(tiny_directory)
+    taps, finite = on_device(some_taps(model, BATCH, 0))
+    settings = settings_for(model.manifest)
+    run = ModeRun(MODES[mode], model, settings, BATCH, lambda _: None, known_count=3)
+    told = run.answer(taps, finite)
+    assert len(recordings) == 1
+    np.testing.assert_array_equal(told.count[told.finite], 3)
+    each = run.answer(taps, finite, cupy.asarray([3] * BATCH))
+    slots = min(told.pointers.shape[1], each.pointers.shape[1])  # beyond these there is nothing
+    np.testing.assert_array_equal(told.pointers[:, :slots], each.pointers[:, :slots])
+    assert np.isnan(each.pointers[:, slots:]).all()
+
+
 def test_nothing_is_recorded_on_the_cpu(tiny_directory: Path, recordings: list[Recording]) -> None:
     model = load_model(tiny_directory)
     taps = some_taps(model, BATCH, 0)

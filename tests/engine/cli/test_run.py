@@ -34,6 +34,25 @@ def test_every_mode_counts(pc_engine, scenes, tiny_directory, mode):
     assert {len(row["pointers"]) for row in outcome.json()["rows"][1:]} == {1, 2, 3, 4}
 
 
+def test_a_known_count_is_pointed_at_and_shown_as_it_is(pc_engine, scenes, tiny_directory, tmp_path):
+    (scenes / "broken.jpg").unlink()
+    arguments = ("run", scenes, "--count", "5", "--model", tiny_directory, *MODEL)
+    outcome = pc_engine(*arguments)
+    assert outcome.code == 0
+    assert "5 images, 0 failed. Images by count: 4+: 5." in outcome.out
+    assert outcome.out.count("│     5 │") == 5  # not 4+, which c2p says of what it counts
+    out = ("--out", tmp_path / "run", "--quiet")
+    assert pc_engine(*arguments, *out).code == 0
+    assert {row["count"] for row in read_rows(tmp_path / "run")} == {5}
+    # By several processes as well, each of which is told.
+    assert pc_engine(*arguments, "--out", tmp_path / "shared", "--quiet", "--processes", "2").code == 0
+    assert {row["count"] for row in read_rows(tmp_path / "shared")} == {5}
+    # What was counted is not mixed with it.
+    outcome = pc_engine("run", scenes, "--model", tiny_directory, *MODEL, *out)
+    assert outcome.code == 2
+    assert "known_count 5, not None" in " ".join(outcome.err.split())
+
+
 def test_table_without_out_writes_nothing(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*.p*"))
@@ -226,6 +245,8 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
         ((".", "--mode", "p2c", "--cluster", "cuml-dbscan", "--device", "cpu"), "runs on an NVIDIA GPU"),
         ((".", "--mode", "c2p", "--classes", "2"), "Mode c2p counts objects of one class: leave --classes out"),
         ((".", "--mode", "p2c", "--classes", "0"), "classes is 0, expected a number of at least 1"),
+        ((".", "--count", "0"), "count is 0, expected a number of at least 1"),
+        ((".", "--mode", "p2c", "--count", "2", "--classes", "2"), "leave --cluster and --classes out, or --count"),
         ((".", "--mode", "p2c", "--pointer", "box"), "Mode p2c points in one way only: leave --pointer out"),
         ((".", "--mode", "combined", "--pointer", "dot"), "There is no pointer 'dot': choose one of ellipse, mixture"),
     ],

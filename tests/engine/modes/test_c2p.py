@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pc_engine.counter import CountSVM
-from pc_engine.errors import ManifestError, UsageError
+from pc_engine.errors import ManifestError, ModelError, UsageError
 from pc_engine.manifest import Manifest, NetworkInput, Tap
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps, mixture_pointers
 
@@ -72,7 +72,18 @@ def test_as_many_as_are_known_are_pointed_at_whatever_the_svm_says() -> None:
     pointed = (~np.isnan(outcome.pointers[..., 0])).sum(axis=1)
     assert pointed[:4].tolist() == [0, 1, 3, 5]
     assert 5 <= pointed[4] <= GRID * GRID
-    np.testing.assert_array_equal(outcome.count_scores, np.eye(5)[[4, 0, 1, 2, 3]])
+    assert outcome.count_scores is None  # nothing was counted
+
+
+def test_one_number_for_all_needs_no_counter() -> None:
+    taps = taps_for(np.stack([bumps(*PLACES), np.zeros((GRID, GRID)), bumps(*PLACES[:1])]), [4, 0, 1])
+    told = c2p(taps, None, known_count=3)
+    each = c2p(taps, COUNTER, known_count=np.array([3, 3, 3]))
+    np.testing.assert_array_equal(told.count, each.count)
+    np.testing.assert_array_equal(told.pointers, each.pointers)
+    assert told.pointers.shape[1] == 3
+    with pytest.raises(ModelError, match="no counter to count with: fit one, or say how many objects"):
+        c2p(taps, None)
 
 
 def test_a_label_far_above_the_cells_takes_no_memory_for_its_number() -> None:

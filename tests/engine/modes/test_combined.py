@@ -10,7 +10,7 @@ import pytest
 
 from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.counter import CountSVM
-from pc_engine.errors import UsageError
+from pc_engine.errors import ModelError, UsageError
 from pc_engine.kernels import mean_heatmap
 from pc_engine.modes.c2p import C2PSettings, c2p
 from pc_engine.modes.combined import CombinedSettings, PointedClusters, PointerKind, combined
@@ -303,6 +303,20 @@ def test_as_many_as_are_known_are_pointed_at_whatever_is_counted(pointer: Pointe
     pointing = CombinedSettings(pointer=pointer)
     outcome = combined(taps, counting_on, SIGNATURES, settings, pointing, known_count=np.array([0, 2]))
     assert n_pointers(outcome.pointers) == [0, 2]
+
+
+@pytest.mark.parametrize("pointer", ["ellipse", "mixture", "box"])
+def test_one_number_for_all_needs_no_counter_and_counts_nothing(pointer: PointerKind) -> None:
+    taps, pointing = taps_for([6, 0, 2], [1, 3, 4]), CombinedSettings(pointer=pointer)
+    told = combined(taps, None, SIGNATURES, SETTINGS, pointing, known_count=2)
+    each = combined(taps, COUNTER, SIGNATURES, SETTINGS, pointing, known_count=np.array([2, 2, 2]))
+    assert told.count_scores is each.count_scores is None
+    assert told.count.tolist() == [2, 2, 2]
+    np.testing.assert_array_equal(told.count, each.count)
+    np.testing.assert_array_equal(told.pointers, each.pointers)
+    assert n_pointers(told.pointers)[::2] == [2, 2]
+    with pytest.raises(ModelError, match="no counter to count with: fit one, or say how many objects"):
+        combined(taps, None, SIGNATURES, SETTINGS, pointing)
 
 
 def test_a_pointer_that_does_not_exist_is_wrong_use() -> None:

@@ -176,6 +176,8 @@ def test_as_many_as_are_known_are_boxed() -> None:
     outcome = p2c(taps_for(np.stack([bumps(*PLACES[:4])] * 4), [0] * 4), SIGNATURES, SETTINGS, known)
     np.testing.assert_array_equal(outcome.count, known)  # of nine, four have a peak
     assert [len(used(p)) for p in outcome.pointers] == [0, 2, 4, 4]
+    of_all = p2c(taps_for(bumps(*PLACES[:4])[None], [0]), SIGNATURES, SETTINGS, known_count=2)
+    np.testing.assert_array_equal(of_all.pointers[0], used(outcome.pointers[1]))
 
 
 def test_objects_that_are_known_are_not_the_background() -> None:
