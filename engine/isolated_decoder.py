@@ -15,6 +15,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -49,6 +51,7 @@ IMAGE_SECONDS = 60.0
 _MOST_FALSE_STARTS = 5
 # A channel's memory that is kept from one image to the next.
 _BYTES_KEPT = 32 << 20
+_CLOSED = "This decoder was closed: make another."
 # Neither the folder of the run nor that of the photos is a place to import from.
 _PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from pc_engine.decode_process import main; main()"
 
@@ -90,6 +93,7 @@ class IsolatedDecoder:
         self._settings = {"max_pixels": max_pixels, "seconds": seconds, "function": function or FUNCTION}
         self._room = room or room_for(max_pixels)
         self._keepers: list[subprocess.Popen[bytes]] = []
+        self._closed, self._changing = False, threading.Lock()
         self._slots = [_Slot(self) for _ in range(workers)]
         self._free: queue.LifoQueue[_Slot] = queue.LifoQueue()
         self.start_keeper(*self._slots)
@@ -103,6 +107,8 @@ class IsolatedDecoder:
         ------
         ImageError
             If it cannot be decoded, takes too long, or made the decoder crash.
+        UsageError
+            If the decoder is closed, or was meanwhile.
         PcEngineError
             If no process can be kept alive, whatever the image.
         """
@@ -115,10 +121,19 @@ class IsolatedDecoder:
                 raise ImageError(self._sentence(outcome))
             return outcome
         finally:
-            self._free.put(slot)
+            with self._changing:
+                if self._closed:
+                    slot.close()
+                self._free.put(slot)
 
     def start_keeper(self, *slots: _Slot) -> None:
-        """Start a process that keeps decoders for these."""
+        """Start a process that keeps decoders for these; raise UsageError if there are to be none any more."""
+        with self._changing:
+            if self._closed:
+                raise UsageError(_CLOSED)
+            self._start_keeper(slots)
+
+    def _start_keeper(self, slots: Sequence[_Slot]) -> None:
         # One thread each: there are as many decoders as cores.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         channels: list[Channel] = []
@@ -150,9 +165,17 @@ class IsolatedDecoder:
         return tuple(keeper.pid for keeper in self._keepers)
 
     def close(self) -> None:
-        """End the processes."""
-        for slot in self._slots:
-            slot.close()
+        """End the processes. A thread that waits for one learns of it, and then lets go of what it had to itself."""
+        with self._changing:
+            self._closed = True
+            # What a thread has in use has descriptors whose numbers would be those of other files, were they closed.
+            with contextlib.suppress(queue.Empty):
+                idle = []
+                while True:
+                    idle.append(self._free.get_nowait())
+            for slot in idle:
+                slot.close()
+                self._free.put(slot)
         for keeper in self._keepers:
             # Not yet waited for, so that the number is still its own. An image in work is of no use any more.
             if keeper.poll() is None:
@@ -218,7 +241,7 @@ class _Slot:
     def decode(self, data: bytes, height: int, width: int, room: PixelRoom) -> DecodedImage | _Death:
         """Decode one image, once."""
         if not self._ends:
-            raise UsageError("This decoder was closed: make another.")
+            raise UsageError(_CLOSED)
         self._number += 1
         request = REQUEST.pack(DECODE, self._number, len(data), height, width)
         self._send(request, data)

@@ -240,6 +240,33 @@ def test_closing_ends_all_processes_and_leaves_no_descriptor(crashing_decoder: s
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")
+def test_closing_during_work_starts_nothing_and_touches_no_other_file(
+    crashing_decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    room = PixelRoom(90 * 60)
+    decoder = IsolatedDecoder(2, max_pixels=90 * 60, room=room, function=crashing_decoder)
+    waiting, taken = threading.Event(), room.taken
+    with ThreadPoolExecutor(3) as pool:
+        with room.taken(90 * 60):
+            monkeypatch.setattr(room, "taken", lambda pixels: (waiting.set(), taken(pixels))[1])
+            # One waits for its decoder, one for room, and one for either of them to be done.
+            work = [pool.submit(decoder.decode, PICTURE + mark, *SIZE) for mark in (b"#hang", b"", b"")]
+            assert waiting.wait(30)
+            decoder.close()
+            # These would get the numbers of descriptors that were closed too early.
+            others = [(tmp_path / f"{k}").open("wb") for k in range(8)]
+        for each in work:
+            with pytest.raises(UsageError, match="was closed"):
+                each.result(timeout=30)
+    assert decoder.keepers == ()
+    for other in others:
+        other.close()
+        assert Path(other.name).read_bytes() == b""
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 PARENT = """
 import os, sys
 from pc_engine.isolated_decoder import IsolatedDecoder
