@@ -70,6 +70,17 @@ def file_part(name: str) -> str:
     return re.split("[?#]", first)[0] if first.startswith(_HTTP) else first
 
 
+def chain_splits(name: str) -> Iterator[tuple[str, str]]:
+    """Yield what may be a member and its archive in a chain such as ``zip://MEMBER::ARCHIVE``, likely ones first.
+
+    A member's name may have "::" in it, or end with ":".
+    """
+    at = name.find("::")
+    while at >= 0:
+        yield name[:at], name[at + 2 :]
+        at = name.find("::", at + 1)
+
+
 def find_address(address: str) -> Images:
     """Look up what lies at an address: a file, a folder, or what a pattern matches; return what lists it.
 
@@ -294,7 +305,8 @@ def _walk(place: _Place, passed_over: Callable[[str], None], depth: int = 0) -> 
         if is_folder:
             if not holds_copies(PurePosixPath(bare).name):
                 yield from _walk(one, passed_over, depth + 1)
-        elif has_image_suffix(file_part(one.name)) and not lies_beside_its_picture(bare, exists):
+        # An object's name may have "::" in it, as a chain of addresses has; a web page's may have a query.
+        elif has_image_suffix(file_part(path) if one.is_http else path) and not lies_beside_its_picture(bare, exists):
             yield one.image(size)
         else:
             passed_over(one.name)

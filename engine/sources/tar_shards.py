@@ -22,7 +22,7 @@ from operator import methodcaller
 from typing import BinaryIO, cast
 
 from pc_engine.errors import ImageError
-from pc_engine.sources.addresses import file_part
+from pc_engine.sources.addresses import chain_splits, file_part
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.folders import HEAD_BYTES, has_image_suffix, looks_like_image
 from pc_engine.sources.image import SourceImage, broken_image, check_size, tried_twice
@@ -69,11 +69,9 @@ def read_member(name: str) -> bytes:
     ImageError
         If there is no such archive or member, or it cannot be read.
     """
-    parts = name.removeprefix(_SCHEME).split("::")
     why = "There is no such image in the archive."
-    # A member's name may have "::" in it: the archive's is what is left when enough of it is taken away.
-    for end in range(1, len(parts)):
-        member, (shard, number) = "::".join(parts[:end]), without_repeat("::".join(parts[end:]))
+    for member, archive in chain_splits(name.removeprefix(_SCHEME)):
+        shard, number = without_repeat(archive)
         if is_tar(shard):
             find = methodcaller("find", member, number)
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from operator import methodcaller
 
-from pc_engine.sources.addresses import OpenArchive, reading
+from pc_engine.sources.addresses import OpenArchive, chain_splits, reading
 from pc_engine.sources.last_reader import LastReader
 
 _SCHEME = "zip://"
@@ -26,5 +26,14 @@ def read_zip_member(name: str) -> bytes:
     ImageError
         If there is no such archive or member, or it cannot be read.
     """
-    member, _, archive = name.partition("::")
-    return reading(lambda: _last.read(archive, methodcaller("read", member)) or b"")
+    return reading(lambda: _read(name))
+
+
+def _read(name: str) -> bytes:
+    failure: Exception | None = None
+    for member, archive in chain_splits(name):
+        try:
+            return _last.read(archive, methodcaller("read", member)) or b""
+        except Exception as error:  # whatever the file system's package raises, for what may be no archive
+            failure = failure or error
+    raise failure or FileNotFoundError(name)

@@ -62,6 +62,9 @@ def test_members_without_an_images_suffix_take_part_by_their_first_bytes(
         packed([("photo", JPEG), ("text", b"BMW cars and other texts"), ("empty", b""), ("dir/x.json", b"{}")])
     )
     assert [image.name for image in iter_images([shard])] == [f"tar://photo::{shard}"]
+    shard = write(packed([("a::photo:", JPEG)]))
+    assert [image.name for image in iter_images([shard])] == [f"tar://a::photo:::{shard}"]
+    assert read_image(f"tar://a::photo:::{shard}") == JPEG
 
 
 @pytest.mark.parametrize("options", [{"format": tarfile.PAX_FORMAT}, {"format": tarfile.GNU_FORMAT}])

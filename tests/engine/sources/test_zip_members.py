@@ -8,7 +8,7 @@ import pytest
 from fsspec.implementations.zip import ZipFileSystem
 
 from pc_engine.errors import ImageError
-from pc_engine.sources import addresses, read_image
+from pc_engine.sources import addresses, iter_images, read_image
 from pc_engine.sources.zip_members import is_zip_member
 
 
@@ -54,6 +54,21 @@ def test_what_is_not_there_is_an_error_of_the_image(tmp_path: Path, name: str, m
         with pytest.raises(ImageError):
             read_image(name.format(tmp_path))
         assert read_image(f"zip://in/1.jpg::{tmp_path}/a.zip") == b"a 1"
+
+
+def test_names_with_colons_are_listed_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "PAUSE", 0.0)
+    members = ["a::b.png", "c.png", "d/x.png::y.png", "e:/f.png", "t.txt::n.png"]
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for member in (*members, "a.png::notes.txt"):
+            archive.writestr(member, member)
+    passed_over: list[str] = []
+    images = list(iter_images([f"zip://::{tmp_path}/z.zip"], passed_over=passed_over.append))
+    assert sorted(image.name for image in images) == [f"zip://{member}::{tmp_path}/z.zip" for member in members]
+    for image in images:
+        member = image.name.removeprefix("zip://").removesuffix(f"::{tmp_path}/z.zip")
+        assert image.read() == read_image(image.name) == member.encode()
+    assert passed_over == [f"zip://a.png::notes.txt::{tmp_path}/z.zip"]
 
 
 def test_a_member_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
