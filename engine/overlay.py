@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +18,8 @@ from pc_engine.sources import image_stem, read_image
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 _LONGEST_SIDE = 1280
 _LONGEST_STEM = 120
+# Of the path's digest: enough to tell a million photos of one name apart.
+_DIGEST_BYTES = 6
 
 
 def draw_overlay(result: Result, picture: Image.Image) -> Image.Image:
@@ -49,11 +53,12 @@ def overlay_size(result: Result) -> tuple[int, int]:
     return max(round((result.width or 1) * scale), 1), max(round((result.height or 1) * scale), 1)
 
 
-def write_overlay(result: Result, index: int, directory: Path, decode: Decode = decode_bytes) -> Path | None:
+def write_overlay(result: Result, directory: Path, decode: Decode = decode_bytes) -> Path | None:
     """Draw the result onto its photo and write it to ``directory`` as a JPEG; return its path.
 
-    ``index`` is the row's number: names of photos repeat between folders. ``decode`` is what the run decodes files
-    with. Returns None for an error row, and where the photo is no longer there, or is another one by now.
+    A photo's picture has one name whenever and by whomever it is drawn: a run that goes on, or begins anew, replaces
+    it. ``decode`` is what the run decodes files with. Returns None for an error row, and where the photo is no longer
+    there, or is another one by now.
 
     Raises
     ------
@@ -71,7 +76,9 @@ def write_overlay(result: Result, index: int, directory: Path, decode: Decode = 
         return None
     # In bytes, as file systems limit a name to 255 of them.
     stem = image_stem(result.path).encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore")
-    path = directory / f"{index:06d}-{stem}.jpg"
+    # Names of photos repeat between folders.
+    digest = hashlib.blake2b(os.fsencode(result.path), digest_size=_DIGEST_BYTES).hexdigest()
+    path = directory / f"{stem}-{digest}.jpg"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         draw_overlay(result, Image.fromarray(decoded.pixels)).save(path, quality=90)

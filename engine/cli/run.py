@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +30,7 @@ from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
 from pc_engine.run_state import OVERLAYS, State, Tally
-from pc_engine.sharding import Shard, parse_shard
+from pc_engine.sharding import parse_shard
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images
 from pc_engine.sources.passed_over import PassedOver
 
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from pc_engine.run_directory import RunDirectory
 
 _LOCAL, _RAY = "local", "ray"
-# What begins the name of a picture: its number, which may have more digits than six.
-_PICTURE = re.compile(r"(\d{6,})-")
 _SOME_FAILED = 3
 _STDIN = "@-"
 
@@ -108,7 +105,14 @@ def run(
     Exit code: 0 all images done, 3 some failed (each has its row), 2 wrong use, 1 the run could not go on, 130 stopped
     by Ctrl-C, 143 by SIGTERM.
     """
-    for option, given in (("--overlay", overlay), ("--retry-failed", retry_failed), ("--shard", shard is not None)):
+    on_disk = {
+        "--overlay": overlay,
+        "--fresh": fresh,
+        "--retry-failed": retry_failed,
+        "--shard": shard is not None,
+        "--format": row_format is not None,
+    }
+    for option, given in on_disk.items():
         if given and out is None:
             raise UsageError(f"{option} needs a directory to write to: say where with --out DIR.")
     decoding = Decoding(max_pixels, isolate, image_seconds)
@@ -146,7 +150,7 @@ def run(
 
             rows = RunDirectory(out, row_format, fresh=fresh, retry_failed=retry_failed, shard=part)
             stack.enter_context(rows)
-        pictures = _Pictures(overlays, part) if overlay and overlays is not None else None
+        pictures = overlays if overlay else None
         asked: dict[str, Any] = {
             "model": model,
             "mode": mode,
@@ -201,16 +205,6 @@ def run(
     raise typer.Exit(_SOME_FAILED if summary["failed"] else 0)
 
 
-class _Pictures:
-    """Where pictures go, and their numbers: those of an earlier run stay, and shards beside each other differ."""
-
-    def __init__(self, folder: Path, shard: Shard | None) -> None:
-        self.folder = folder
-        self.step, own = (1, 0) if shard is None else (shard.of, shard.index - 1)
-        numbers = (int(found[1]) for path in folder.glob("*.jpg") if (found := _PICTURE.match(path.name)))
-        self.first = max((number + self.step for number in numbers if number % self.step == own), default=own)
-
-
 def _as_before(rows: RunDirectory | None, asked: Mapping[str, str]) -> dict[str, str]:
     """Return the options with what is left to choose, "auto", chosen as an earlier run into the directory did."""
     earlier = (rows.earlier if rows is not None else None) or {}
@@ -241,7 +235,7 @@ def _check_engine(name: str, ray: Mapping[str, object], processes: int | None, o
 def _shared_engine(
     rows: RunDirectory,
     sources: Sequence[str],
-    pictures: _Pictures | None,
+    pictures: Path | None,
     say: Callable[[str], None],
     processes: int | None,
     ray: Mapping[str, Any],
@@ -251,10 +245,7 @@ def _shared_engine(
     # Here, as most runs have no use for it.
     from pc_engine.distributed.shared_engine import SharedRun
 
-    overlays: dict[str, Any] = {}
-    if pictures is not None:
-        overlays = {"overlays": pictures.folder, "first_overlay": pictures.first, "overlay_step": pictures.step}
-    shared = SharedRun(rows.share(), sources, report=say, **overlays)
+    shared = SharedRun(rows.share(), sources, overlays=pictures, report=say)
     if processes is not None:
         from pc_engine.distributed.process_engine import ProcessEngine
 
@@ -268,18 +259,17 @@ def _run_here(
     engine: Engine,
     images: Iterable[SourceImage],
     rows: RunDirectory | None,
-    pictures: _Pictures | None,
+    pictures: Path | None,
     shown: ShownRows,
     tracker: Tracker,
 ) -> None:
     """Do the images in this process, and write the row and the picture of each."""
-    numbers = count() if pictures is None else count(pictures.first, pictures.step)
-    for number, result in zip(numbers, engine.run_paths(images), strict=False):
+    for result in engine.run_paths(images):
         with engine.clock.measure("write"):
             if rows is not None:
                 rows.write(result)
             if pictures is not None:
-                write_overlay(result, number, pictures.folder, engine.decoders.decode)
+                write_overlay(result, pictures, engine.decoders.decode)
         shown.add(result)
         tracker.advance()
 

@@ -46,8 +46,6 @@ class Block:
     ----------
     number
         Its place among the run's blocks, from 0 on.
-    first
-        Number of images in the blocks before it.
     names
         The images.
     errors
@@ -55,7 +53,6 @@ class Block:
     """
 
     number: int
-    first: int
     names: tuple[str, ...]
     errors: tuple[tuple[int, str], ...] = ()
 
@@ -118,7 +115,7 @@ class BlockFolder:
         except OSError as error:
             raise cannot_write(path, error) from None
         errors = tuple((place, message) for place, message in content["errors"])
-        block = Block(content["number"], content["first"], tuple(content["names"]), errors)
+        block = Block(content["number"], tuple(content["names"]), errors)
         if times >= _MOST_TAKEN:
             raise PcEngineError(
                 f"{times} workers in turn were lost while they did the images from {block.names[0]} to "

@@ -120,7 +120,6 @@ class BlockListing:
                 self._told_all = complete
 
     def _cut(self) -> Iterator[Block]:
-        first = 0
         for number in count():
             size = min(self._most, _FIRST_BLOCK << min(number // self._workers, 20))
             names: list[str] = []
@@ -131,8 +130,7 @@ class BlockListing:
                 names.append(image.name)
             if not names:
                 return
-            yield Block(number, first, tuple(names), tuple(errors))
-            first += len(names)
+            yield Block(number, tuple(names), tuple(errors))
 
     def _wait_for_room(self) -> bool:
         """Return whether there is room for another block; False if none is wanted any more."""

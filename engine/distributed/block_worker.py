@@ -16,7 +16,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +109,6 @@ class WorkerSettings:
         That of pc-engine.
     overlays
         Where pictures go; None for none.
-    first_overlay, overlay_step
-        Number of the first of these, and how far apart the numbers are: those of other shards lie between them.
     """
 
     blocks: BlockFolder
@@ -121,8 +118,6 @@ class WorkerSettings:
     folder: Path
     version: str
     overlays: Path | None = None
-    first_overlay: int = 0
-    overlay_step: int = 1
 
 
 class BlockWorker:
@@ -168,13 +163,12 @@ class BlockWorker:
         block = blocks.take(number)
         tally, rows = Tally(), []
         images = _until_stopped(blocks, _images_of(block, self._in_turn))
-        first, step = self._settings.first_overlay, self._settings.overlay_step
-        for index, result in zip(count(first + block.first * step, step), engine.run_paths(images), strict=False):
+        for result in engine.run_paths(images):
             tally.add(ok=result.ok, label=result.count_label)
             rows.append(result.to_dict())
             if overlays is not None:
                 with engine.clock.measure("write"):
-                    write_overlay(result, index, overlays, engine.decoders.decode)
+                    write_overlay(result, overlays, engine.decoders.decode)
         with engine.clock.measure("write"):
             blocks.write_rows(number, rows)
         return tally

@@ -43,8 +43,8 @@ class SharedRun:
         A folder of the run directory, by `RunDirectory.share`.
     sources
         The run's sources.
-    overlays, first_overlay, overlay_step
-        Where pictures go, None for none, the number of the first one, and how far apart the numbers are.
+    overlays
+        Where pictures go; None for none.
     report
         Called with a sentence for the user now and then.
     """
@@ -52,8 +52,6 @@ class SharedRun:
     blocks: BlockFolder
     sources: Sequence[str]
     overlays: Path | None = None
-    first_overlay: int = 0
-    overlay_step: int = 1
     report: Callable[[str], None] = lambda _: None
 
 
@@ -91,8 +89,6 @@ class SharedEngine(ABC):
             folder=Path.cwd(),
             version=version("pc-engine"),
             overlays=None if run.overlays is None else run.overlays.absolute(),
-            first_overlay=run.first_overlay,
-            overlay_step=run.overlay_step,
         )
         choice = self._choose(settings)
         for remark in choice.remarks:

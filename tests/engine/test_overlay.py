@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -93,8 +94,10 @@ def test_an_overlay_is_written_for_a_photo_as_displayed(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (60, 40), "navy").save(tmp_path / "photo.jpg", exif=exif)
     result = result_with(BoxPointer(5, 30, 35, 55, 1), path=str(tmp_path / "photo.jpg"), size=(40, 60))
-    path = write_overlay(result, 12, tmp_path / "new/overlays")
-    assert path == tmp_path / "new/overlays/000012-photo.jpg"
+    path = write_overlay(result, tmp_path / "new/overlays")
+    assert path is not None
+    assert path.parent == tmp_path / "new/overlays"
+    assert re.fullmatch(r"photo-[0-9a-f]{12}\.jpg", path.name)
     with Image.open(path) as written:
         assert written.size == (40, 60)
 
@@ -104,24 +107,38 @@ def test_an_overlay_is_written_for_an_image_of_a_shard(tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), "navy").save(content, "PNG")
     pq.write_table(pa.table({"image": [content.getvalue()]}), tmp_path / "train.parquet")
     result = result_with(BoxPointer(5, 5, 35, 35, 1), path=f"{tmp_path}/train.parquet#0", size=(60, 40))
-    assert write_overlay(result, 3, tmp_path / "out") == tmp_path / "out/000003-train-0.jpg"
-    assert (tmp_path / "out/000003-train-0.jpg").is_file()
+    path = write_overlay(result, tmp_path / "out")
+    assert path is not None
+    assert path.is_file()
+    assert re.fullmatch(r"train-0-[0-9a-f]{12}\.jpg", path.name)
+
+
+def test_a_photo_has_one_picture_however_often_it_is_drawn_and_no_other_photo_has_it(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "same.png")
+    paths = [
+        write_overlay(result_with(path=str(tmp_path / folder / "same.png"), size=(8, 8)), tmp_path / "out")
+        for folder in ("a", "b", "a")
+    ]
+    assert paths[0] == paths[2] != paths[1]
+    assert sorted((tmp_path / "out").iterdir()) == sorted(path for path in paths[:2] if path is not None)
 
 
 def test_an_error_row_and_a_photo_that_is_gone_have_none(tmp_path: Path) -> None:
-    assert write_overlay(error_result("a.png", "Broken.", mode="c2p", model="tiny"), 0, tmp_path / "out") is None
-    assert write_overlay(result_with(path=str(tmp_path / "gone.png")), 0, tmp_path / "out") is None
+    assert write_overlay(error_result("a.png", "Broken.", mode="c2p", model="tiny"), tmp_path / "out") is None
+    assert write_overlay(result_with(path=str(tmp_path / "gone.png")), tmp_path / "out") is None
     (tmp_path / "changed.png").write_text("no image any more")
-    assert write_overlay(result_with(path=str(tmp_path / "changed.png")), 0, tmp_path / "out") is None
+    assert write_overlay(result_with(path=str(tmp_path / "changed.png")), tmp_path / "out") is None
     Image.new("RGB", (8, 8)).save(tmp_path / "another.png")  # whose pointers would be anybody's
-    assert write_overlay(result_with(path=str(tmp_path / "another.png")), 0, tmp_path / "out") is None
+    assert write_overlay(result_with(path=str(tmp_path / "another.png")), tmp_path / "out") is None
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["📷" * 62 + ".png", "ä" * 120 + ".png", "caf\udce9.png", "no suffix"])
 def test_long_and_odd_names_give_a_name_that_a_file_can_have(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / name, "PNG")
-    path = write_overlay(result_with(path=str(tmp_path / name), size=(8, 8)), 0, tmp_path / "out")
+    path = write_overlay(result_with(path=str(tmp_path / name), size=(8, 8)), tmp_path / "out")
     assert path is not None
     assert path.is_file()
     path.name.encode("utf-8")
@@ -130,4 +147,4 @@ def test_long_and_odd_names_give_a_name_that_a_file_can_have(tmp_path: Path, nam
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(PcEngineError, match="cannot be written"):
-        write_overlay(result_with(path=str(tmp_path / "a.png"), size=(8, 8)), 0, tmp_path / "a.png")
+        write_overlay(result_with(path=str(tmp_path / "a.png"), size=(8, 8)), tmp_path / "a.png")

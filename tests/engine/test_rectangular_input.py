@@ -137,7 +137,7 @@ def test_pointers_lie_on_the_objects(
     with Engine(model, mode=mode, backend=backend, precision="fp32", device="cpu", batch_size=2) as engine:
         results = list(engine.run(photos))
     assert_points_at_objects(results, grid)
-    drawn = write_overlay(results[1], 0, tmp_path / "overlays")
+    drawn = write_overlay(results[1], tmp_path / "overlays")
     assert drawn is not None
     with Image.open(drawn) as picture:
         assert picture.size == (480, 960)

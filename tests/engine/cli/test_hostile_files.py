@@ -575,8 +575,8 @@ def test_crashing_decoders_cost_the_rows_of_their_files_and_their_pictures(
     assert {path: rows[path] for path in before} == before
     said = [rows[str(clean / f"{k:05d}.jpg")]["error"] for k in range(n)]
     assert all(causes[mark] in sentence for mark, sentence in zip(marks, said, strict=True))
-    drawn = [path.name[7:] for path in sorted((tmp_path / "run" / "overlays").iterdir())]
-    assert drawn == [path.name[7:] for path in sorted((tmp_path / "before" / "overlays").iterdir())]
+    drawn = [path.name for path in sorted((tmp_path / "run" / "overlays").iterdir())]
+    assert drawn == [path.name for path in sorted((tmp_path / "before" / "overlays").iterdir())]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["failed"] == n
 
 

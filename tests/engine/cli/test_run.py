@@ -74,7 +74,7 @@ def test_out_holds_the_rows_and_the_overlays(pc_engine, scenes, tiny_directory, 
     assert [row["count"] for row in read_rows(out)] == [0, 1, 2, 3, 4, None]
     assert json.loads((out / "run.json").read_text())["n"] == 6
     overlays = sorted(path.name for path in (out / "overlays").iterdir())
-    assert overlays == [f"{count:06d}-{count}.jpg" for count in range(5)]
+    assert [name.partition("-")[0] for name in overlays] == list("01234")
     with Image.open(out / "overlays" / overlays[4]) as drawn:
         assert drawn.size == (64, 64)
 
@@ -106,20 +106,25 @@ def test_new_images_are_added_and_failed_ones_tried_again(pc_engine, scenes, tin
     assert mended.code == 0
     assert (mended.json()["n"], mended.json()["failed"]) == (7, 0)
     assert {Path(row["path"]).name: row["count"] for row in read_rows(out)}["broken.jpg"] == 1
-    names = sorted(path.name for path in (out / "overlays").iterdir())
-    assert names[-2:] == ["000005-new.jpg", "000006-broken.jpg"]
+    drawn = sorted(path.name.partition("-")[0] for path in (out / "overlays").iterdir())
+    assert drawn == [*"01234", "broken", "new"]
 
 
-def test_pictures_go_on_behind_those_that_are_there_whatever_their_numbers(
-    pc_engine, scenes, tiny_directory, tmp_path, draw_scene
+@pytest.mark.parametrize("options", [(), ("--shard", "1/1")])
+def test_each_row_has_one_picture_after_a_run_that_was_killed_and_a_fresh_one(
+    pc_engine, scenes, tiny_directory, tmp_path, options
 ):
     out = tmp_path / "run"
-    arguments = ("run", scenes, "--model", tiny_directory, "--out", out, "--overlay", *MODEL)
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", out, "--overlay", *options, *MODEL)
     assert pc_engine(*arguments).code == 3
-    (out / "overlays/1000000-mine.jpg").touch()
-    draw_scene([(1, 1), (6, 6)]).save(scenes / "new.png")
-    assert pc_engine(*arguments).code == 3
-    assert (out / "overlays/1000001-new.jpg").is_file()
+    drawn = {path.name: path.read_bytes() for path in (out / "overlays").iterdir()}
+    assert len(drawn) == 5
+    # As if it had been killed before its rows were published, or only some.
+    for path in out.glob("part-*"):
+        path.unlink()
+    for again in ((), ("--fresh",)):
+        assert pc_engine(*arguments, *again).code == 3
+        assert {path.name: path.read_bytes() for path in (out / "overlays").iterdir()} == drawn
 
 
 def test_what_was_left_to_choose_stays_as_it_was_chosen(pc_engine, scenes, tiny_directory, tmp_path):
@@ -233,10 +238,12 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
         ((".", "--device", "cuda"), ""),
         ((".", "--device", "tpu"), "There is no device 'tpu'"),
         ((".", "--overlay"), "--overlay needs a directory to write to: say where with --out DIR."),
+        ((".", "--fresh"), "--fresh needs a directory to write to: say where with --out DIR."),
+        ((".", "--format", "jsonl"), "--format needs a directory to write to: say where with --out DIR."),
         ((".", "--retry-failed"), "--retry-failed needs a directory to write to: say where with --out DIR."),
         ((".", "--shard", "1/2"), "--shard needs a directory to write to: say where with --out DIR."),
         ((".", "--out", "rows", "--shard", "3/2"), "There is no shard 3/2: they are counted from 1/2 on."),
-        ((".", "--format", "xml"), "There is no row format 'xml': choose one of parquet, jsonl."),
+        ((".", "--out", "rows", "--format", "xml"), "There is no row format 'xml': choose one of parquet, jsonl."),
         ((".", "--batch-size", "0"), "--batch-size is 0, expected a number of at least 1."),
         ((".", "--workers", "-1"), "--workers is -1, expected a number of at least 1."),
         ((".", "--mode", "p2c", "--cluster", "k-means"), "There is no clustering 'k-means'"),
@@ -247,8 +254,12 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
         ((".", "--mode", "p2c", "--classes", "0"), "classes is 0, expected a number of at least 1"),
         ((".", "--count", "0"), "count is 0, expected a number of at least 1"),
         ((".", "--mode", "p2c", "--count", "2", "--classes", "2"), "leave --cluster and --classes out, or --count"),
-        ((".", "--mode", "p2c", "--pointer", "box"), "Mode p2c points in one way only: leave --pointer out"),
-        ((".", "--mode", "combined", "--pointer", "dot"), "There is no pointer 'dot': choose one of ellipse, mixture"),
+        ((".", "--mode", "c2p", "--pointer", "box"), "Mode c2p points in one way only: leave --pointer out"),
+        ((".", "--mode", "p2c", "--pointer", "ellipse"), "no pointer 'ellipse' for mode p2c: choose one of core, box"),
+        (
+            (".", "--mode", "combined", "--pointer", "dot"),
+            "There is no pointer 'dot' for mode combined: choose one of ellipse",
+        ),
     ],
 )
 def test_wrong_use_gets_a_sentence_and_exit_code_2(pc_engine, scenes, tiny_directory, monkeypatch, arguments, expected):

@@ -20,7 +20,7 @@ def row(name: str) -> dict[str, Any]:
 
 def test_a_block_comes_back_as_it_was_put(tmp_path: Path) -> None:
     blocks = make_blocks(tmp_path, "part", "parquet")
-    block = Block(3, 120, ("a.jpg", os.fsdecode(b"caf\xe9.jpg"), "b c\n.jpg", "\u2028"))
+    block = Block(3, ("a.jpg", os.fsdecode(b"caf\xe9.jpg"), "b c\n.jpg", "\u2028"))
     blocks.put(block)
     assert blocks.take(3) == block
     assert blocks.take(3) == block
@@ -84,7 +84,7 @@ def test_two_workers_may_have_one_block(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_only_blocks_of_this_run_are_removed(tmp_path: Path) -> None:
     mine = make_blocks(tmp_path, "part-1-of-2", "parquet")
-    mine.put(Block(0, 0, ("a.jpg",)))
+    mine.put(Block(0, ("a.jpg",)))
     other = make_blocks(tmp_path, "part-2-of-2", "parquet")
     whole = make_blocks(tmp_path, "part", "parquet")
     foreign = tmp_path / ".mine.blocks"
@@ -111,20 +111,20 @@ def test_a_worker_that_goes_on_writing_is_waited_for_but_not_for_ever(
             (blocks.path / f"{left}.new").touch()
 
     monkeypatch.setattr(Path, "unlink", unlink_and_write)
-    blocks.put(Block(0, 0, ("a.jpg",)))
+    blocks.put(Block(0, ("a.jpg",)))
     remove_blocks(tmp_path, "part")
     assert not blocks.path.exists()
 
     monkeypatch.setattr(block_folder, "_TRIES", 2)
     blocks, left = make_blocks(tmp_path, "part", "parquet"), 9
-    blocks.put(Block(0, 0, ("a.jpg",)))
+    blocks.put(Block(0, ("a.jpg",)))
     with pytest.raises(OSError, match="workers of an earlier run are still at it"):
         remove_blocks(tmp_path, "part")
 
 
 def test_a_block_that_every_worker_is_lost_over_is_given_up(tmp_path: Path) -> None:
     blocks = make_blocks(tmp_path, "part", "parquet")
-    blocks.put(Block(0, 0, ("a.jpg", "b.jpg", "c.jpg")))
+    blocks.put(Block(0, ("a.jpg", "b.jpg", "c.jpg")))
     for _ in range(5):
         blocks.take(0)
     with pytest.raises(
@@ -137,7 +137,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     blocks = make_blocks(tmp_path, "part", "parquet")
     blocks.path.rmdir()
     with pytest.raises(PcEngineError, match="cannot be written"):
-        blocks.put(Block(0, 0, ("a.jpg",)))
+        blocks.put(Block(0, ("a.jpg",)))
     blocks.stop()
     result = Result("a.jpg", "ok", None, 64, 48, "c2p", "tiny", 1, "1")
     with pytest.raises(PcEngineError, match="cannot be written"):
