@@ -157,6 +157,9 @@ def select(
         _require_any(probes, precision)
     kept = [pair for pair in pairs if pair[1] not in refused]
     out = tuple(Candidate(*pair, reason=refused[pair[1]]) for pair in pairs if pair[1] in refused)
+    if not kept:
+        reasons = "; ".join(f"{c.backend} {c.precision}: {c.reason}" for c in out)
+        raise BackendError(f"No precision of {request.manifest.name} is to be chosen here ({reasons}): name one.")
     if len(kept) == 1 and backend != _AUTO:
         return Selection(*kept[0], candidates=out)
     cache = FileCache()
@@ -232,6 +235,8 @@ def require_precision(precision: str, backend: str) -> None:
 
 def refusal(manifest: Manifest, precision: str, mode: str | None = None) -> str:
     """Return why ``"auto"`` does not take a precision for this model, empty if it may."""
+    if precision == "fp32":  # what the others are compared with
+        return ""
     report = manifest.fidelity_now(precision)
     if report is None:
         return "not measured on photos: not used unless asked for by name" if precision in QUANTISED_FILES else ""

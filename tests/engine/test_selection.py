@@ -495,6 +495,23 @@ def test_bf16_that_was_measured_to_disagree_is_not_run_unless_named(
     assert {c.precision: c.reason for c in chosen.candidates}["bf16"].startswith("agreement 90.0 %, below 97 %")
 
 
+def test_what_a_manifest_says_of_fp32_is_not_asked(
+    int8: Callable[..., CompileRequest], backends: Callable[..., None]
+) -> None:
+    backends()
+    assert select(int8(0.1, precision="fp32")).precision == "fp32"
+
+
+def test_where_every_precision_was_measured_to_disagree_one_has_to_be_named(
+    int8: Callable[..., CompileRequest], backends: Callable[..., None]
+) -> None:
+    backends(FakeBackend("quick", ("bf16",), seconds=0.002))
+    request = int8(0.9, precision="bf16")
+    with pytest.raises(BackendError, match=r"No precision of tiny is to be chosen here \(quick bf16: agreement 90"):
+        select(request, "quick")
+    assert select(request, "quick", "bf16").precision == "bf16"
+
+
 def test_another_quantised_network_is_compiled_and_measured_anew(
     int8: Callable[..., CompileRequest], backends: Callable[..., None]
 ) -> None:
