@@ -139,8 +139,16 @@ def export(
                 f"--weights {weights} is no .onnx file, and there is no architecture '{model}' to give weights to: "
                 f"choose one of {', '.join(ARCHITECTURES)}, or give an .onnx file."
             )
-        if tap or count_feature or heat:
-            raise UsageError("--tap, --count-feature and --heat go with an .onnx file: a VGG's taps are known.")
+        of_onnx = {
+            "--tap": bool(tap),
+            "--count-feature": bool(count_feature),
+            "--heat": bool(heat),
+            "--layout": layout is not None,
+            "--channels": channels != "RGB",
+            "--background-class": background_class >= 0,
+        }
+        if given := [option for option, is_given in of_onnx.items() if is_given]:
+            raise UsageError(f"Only an .onnx file takes {' and '.join(given)}: of a VGG that is known. Leave it out.")
         manifest = export_vgg(
             model,
             weights,

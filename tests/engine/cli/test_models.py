@@ -165,8 +165,13 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
     [
         (("vgg15", "--weights", "random:0"), "there is no architecture 'vgg15' to give weights to: choose one of"),
         (("vgg16", "--weights", "missing.safetensors"), "missing.safetensors"),
-        (("vgg16", "--weights", "random:0", "--tap", "a=b"), "--count-feature and --heat go with an .onnx file"),
-        (("vgg16", "--weights", "random:0", "--heat", "pool5"), "--count-feature and --heat go with an .onnx file"),
+        (("vgg16", "--weights", "random:0", "--tap", "a=b"), "Only an .onnx file takes --tap: of a VGG that is known"),
+        (("vgg16", "--weights", "random:0", "--heat", "pool5"), "Only an .onnx file takes --heat: of a VGG"),
+        (
+            ("vgg16", "--weights", "random:0", "--channels", "BGR", "--layout", "NHWC"),
+            "takes --layout and --channels: of",
+        ),
+        (("vgg16", "--weights", "random:0", "--background-class", "3"), "takes --background-class: of a VGG"),
         (("mine", "--weights", "x.jpg", "--tap", "conv_last=a"), "--weights x.jpg is no .onnx file"),
         (("mine", "--weights", "x.onnx"), "x.onnx cannot be read (No such file or directory): name an ONNX network"),
         (("mine", "--weights", "x.onnx", "--std", "0"), "numbers above 0 to --std"),
