@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -141,7 +141,9 @@ def check_network(path: Path) -> None:
 def _appearing_at_once(out_dir: Path) -> Iterator[Path]:
     """Yield a new directory beside ``out_dir`` that takes its name when the block ends well, and else goes."""
     check_vacant(out_dir)
-    building = out_dir.absolute().with_name(f".{out_dir.absolute().name}.{os.getpid()}.new")
+    place = out_dir.absolute()
+    # Not by the number of the process: in containers that is that of the one before, which may have been killed.
+    building = place.with_name(f".{place.name}.{secrets.token_hex(8)}.new")
     try:
         building.mkdir(parents=True)
         yield building

@@ -109,6 +109,16 @@ def test_nothing_stays_of_a_failed_export(tmp_path, tiny, weights, monkeypatch):
     assert list(out.parent.iterdir()) == []
 
 
+def test_what_a_killed_export_left_is_in_nobodys_way(tmp_path, tiny, weights):
+    # In a container each process may have the number of the one before.
+    left = [tmp_path / f".out.{os.getpid()}.new", tmp_path / ".out.0123456789abcdef.new"]
+    for folder in left:
+        folder.mkdir()
+    export_vgg(tiny, weights, tmp_path / "out")
+    assert (tmp_path / "out" / "model.onnx").is_file()
+    assert sorted(path for path in tmp_path.iterdir() if path.name.startswith(".out")) == sorted(left)
+
+
 def test_faulty_network_is_not_written(tmp_path, tiny, tiny_weights):
     model = build_vgg(tiny, tiny_weights)
     model.graph.node[0].op_type = "NoSuchOperator"
