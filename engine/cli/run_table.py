@@ -11,6 +11,7 @@ from typing import Any
 from pc_engine.cli.console import number_of_images, print_line, print_table
 from pc_engine.result import Result
 from pc_engine.run_state import OVERLAYS, Tally
+from pc_engine.sources.addresses import is_address
 from pc_engine.sources.passed_over import PassedOver
 
 _TABLE_ROWS = 40
@@ -75,7 +76,9 @@ def _print_sentences(passed_over: PassedOver) -> None:
 
 
 def _common_folder(paths: Sequence[str]) -> str:
-    """Return the folder that all images lie in, to be named once; empty where there is none."""
+    """Return the folder that all images lie in, to be named once; empty where there is none, as of addresses."""
+    if any(map(is_address, paths)):
+        return ""
     try:
         return os.path.commonpath([os.path.dirname(path) for path in paths])
     except ValueError:  # absolute and relative paths, or two drives
