@@ -34,6 +34,7 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
         "p2c.prominence": (0.02, 0.05, 0.1, 0.2),
         "p2c.softness": (0.02, 0.05, 0.1),
         "p2c.trim": (0.0, 0.3, 0.7, 0.9),
+        "p2c.pointer": ("box",),
         "p2c.cluster": ("dbscan",),
     },
     "combined": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.aim import Aim
 from pc_engine.machine import usable_cores
 from pc_engine.model import Model
-from pc_engine.modes import MODES, Mode, Part, check_clustering, find_mode
+from pc_engine.modes import MODES, Mode, Part, check_clustering, check_pointer, find_mode
 from pc_engine.result import Result
 
 #: Stands for every mode that the model can run.
@@ -65,6 +65,7 @@ class EvaluationSettings:
     batch_size: int | None = None
     workers: int | None = None
     cluster: str | None = None
+    pointer: str | None = None
     folds: int | None = None
     unseen_classes: bool = False
     aim: Aim = Aim.MEAN
@@ -134,7 +135,8 @@ def evaluate(
         mode.name: Contender(
             mode,
             settings.cluster if settings.cluster in mode.clusterings else None,
-            counter=CounterFit(aim=settings.aim),
+            {f"{mode.name}.pointer": settings.pointer} if settings.pointer in mode.pointers else {},
+            CounterFit(aim=settings.aim),
         )
         for mode in modes
     }
@@ -164,6 +166,7 @@ def evaluate(
         "data": data,
         "model": model.name,
         **judged.how,
+        "pointer": settings.pointer,
         "images": len(images),
         "labels": list(labels),
         **only,
@@ -258,8 +261,11 @@ def model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Model
     """Return the model, and the modes that are asked for and that it can run."""
     every = ALL_MODES in settings.modes
     modes = list(MODES.values()) if every else [find_mode(name) for name in dict.fromkeys(settings.modes)]
-    if settings.cluster is not None and len(modes) == 1:
-        check_clustering(modes[0], settings.cluster)
+    # Of several modes, those that do not take what is chosen have nothing to do with it; one has to.
+    if settings.cluster is not None:
+        check_clustering(_first(modes, lambda mode: settings.cluster in mode.clusterings), settings.cluster)
+    if settings.pointer is not None:
+        check_pointer(_first(modes, lambda mode: settings.pointer in mode.pointers), settings.pointer)
     if settings.folds is not None and not any("counter" in mode.needs for mode in modes):
         raise UsageError("Folds are for fitting a counter, which mode p2c has none of: leave --folds out.")
     # A model that has what the most demanding mode takes can run the others.
@@ -274,6 +280,11 @@ def model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Model
                 model.require(mode, to_come)
             report(f"Mode {mode.name} is left out: the model has no {' and no '.join(model.missing_parts(mode))}.")
     return model, able
+
+
+def _first(modes: Sequence[Mode], able: Callable[[Mode], bool]) -> Mode:
+    """Return the first that is able, or else the one that its refusal says most about."""
+    return next(filter(able, modes), modes[-1])
 
 
 def _frequencies(images: Sequence[LabelledImage], shares: Sequence[Share]) -> list[float | None]:

@@ -28,7 +28,7 @@ from pc_engine.machine import usable_cores
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.mode_run import ModeRun
 from pc_engine.model import Model
-from pc_engine.modes import check_choices, find_mode, settings_for
+from pc_engine.modes import check_choices, check_known_count, find_mode, settings_for
 from pc_engine.pipeline import BatchLimit, TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.selection import check_backend, check_precision, open_backbone
@@ -70,7 +70,8 @@ class Engine:
     classes
         The most classes that mode p2c looks for in an image; None for the model's own number, which is 1 by default.
     pointer
-        ``"ellipse"``, ``"box"`` or ``"mixture"``, for mode combined; None for the model's own, by default ellipses.
+        What is pointed with: ``"box"`` around all of each object, or for mode p2c its ``"core"``, for combined an
+        ``"ellipse"`` or a ``"mixture"``; None for the model's own, by default cores and ellipses.
     count
         How many objects each image shows, where that is known: they are pointed at, and no counter is needed. None to
         count them.
@@ -154,12 +155,9 @@ class Engine:
                 f"counts by the counter alone: fit it again with 'pc-engine fit-counter DATA --model "
                 f"{self.model.argument}'."
             )
-        self.settings = settings_for(self.model.manifest, cluster=cluster, classes=classes, pointer=pointer)
-        if count is not None and not self.mode.takes_counts(self.settings):
-            raise UsageError(
-                "Only density peaks of one class can be asked for a number of objects: leave --cluster and --classes "
-                "out, or --count."
-            )
+        self.settings = settings_for(self.model.manifest, mode=mode, pointer=pointer, cluster=cluster, classes=classes)
+        if count is not None:
+            check_known_count(self.mode, self.settings)
         self.clock = StageClock()
         self._guard = CallGuard("This engine was closed and cannot run any more: make another.")
         self.workers = workers or threads or usable_cores()

@@ -18,8 +18,8 @@ class ClusterBoxes:
     Attributes
     ----------
     boxes
-        (N, K, 4) float64: x0, y0, x1, y1 in cell edges: cell (row i, column j) covers [j, j+1] x [i, i+1].
-        NaN in unused slots.
+        (N, K, 4) float64: x0, y0, x1, y1 in cell edges: cell (row i, column j) covers [j, j+1] x [i, i+1]. Between
+        them where they are interpolated. NaN in unused slots.
     score
         (N, K) float64: share of the image's clustered density that lies in the cluster; 0 in unused slots, and
         everywhere if the clustered density of an image is 0. On a device, boxes and scores of an image that is refused
@@ -31,7 +31,13 @@ class ClusterBoxes:
 
 
 def cluster_boxes(
-    labels: Array, density: Array, n_clusters: Array, *, trim: float = 0.0, slots: int | None = None
+    labels: Array,
+    density: Array,
+    n_clusters: Array,
+    *,
+    trim: float = 0.0,
+    interpolate: bool = False,
+    slots: int | None = None,
 ) -> ClusterBoxes:
     """Draw the smallest box around the cells of each cluster.
 
@@ -46,6 +52,10 @@ def cluster_boxes(
     trim
         0 … 1. Only cells with at least ``trim`` times the greatest density of their cluster are enclosed. The paper
         encloses all (0); towards 1 the box shrinks to the peak. The score always counts the whole cluster.
+    interpolate
+        Whether a side lies where the density, the greatest of the cluster's cells in each column or row, falls below
+        that between the middles of the outermost cells and those next to them, which have 0 where they are none of the
+        cluster's; at the outer edge of the map where that is what ends the box. Else all lie on edges of cells.
     slots
         K, where the caller knows a bound: ``centres.shape[1]`` of `density_peaks`. None asks ``n_clusters`` for its
         largest value, and on a device, where that would wait, is as many as there are cells.
@@ -75,6 +85,7 @@ def cluster_boxes(
             slots,
             lambda n, k: ClusterBoxes(xp.empty((n, k, 4)), xp.empty((n, k))),
             xp.float64(trim),
+            xp.int32(interpolate),
         )
     heat = checked_weights(density, "cluster_boxes")
     count, slots = len(heat), slots_for(numbers, slots)
@@ -85,7 +96,10 @@ def cluster_boxes(
         inside = heat * member
         score[:, k] = inside.sum(axis=(1, 2))
         threshold = trim * inside.max(axis=(1, 2))
-        boxes[:, k] = _bounds(member & (inside >= threshold[:, None, None]))
+        kept = member & (inside >= threshold[:, None, None])
+        boxes[:, k] = _bounds(kept)
+        if interpolate:
+            boxes[:, k] += _beyond_bounds(inside, kept, threshold)
     total = score.sum(axis=1, keepdims=True)
     return ClusterBoxes(boxes, score / xp.where(total == 0, 1.0, total))
 
@@ -105,3 +119,21 @@ def _bounds(member: Array) -> Array:
         axis=1,
     )
     return xp.where(rows.any(axis=1)[:, None], edges, math.nan)
+
+
+def _beyond_bounds(inside: Array, kept: Array, threshold: Array) -> Array:
+    """Return how far (N, 4) the interpolated sides lie from those of `_bounds`; anything where no cell is kept."""
+    xp = get_array_module(inside)
+    sides = []
+    for flip in (slice(None), slice(None, None, -1)):
+        for axis in (1, 2):
+            # Seen from this side: the first line with a kept cell, and the one before it.
+            profile, lines = inside.max(axis=axis)[:, flip], kept.any(axis=axis)[:, flip]
+            first = lines.argmax(axis=1)
+            here, before = (
+                xp.take_along_axis(profile, at[:, None], 1)[:, 0] for at in (first, xp.maximum(first, 1) - 1)
+            )
+            falls = (first > 0) & (before < threshold)
+            inwards = 0.5 - (here - threshold) / xp.where(falls, here - before, 1)
+            sides.append(xp.where(falls, inwards, 0) * (1 if flip.step is None else -1))
+    return xp.stack(sides, axis=1)

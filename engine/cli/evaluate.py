@@ -59,6 +59,7 @@ def evaluate(
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     cluster: options.Cluster = None,
+    pointer: options.Pointer = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -82,6 +83,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         cluster=cluster,
+        pointer=pointer,
         folds=folds,
         unseen_classes=unseen_classes,
         aim=Aim.named(aim),

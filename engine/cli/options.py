@@ -100,7 +100,11 @@ Classes = Annotated[
 ]
 Pointer = Annotated[
     str | None,
-    typer.Option("--pointer", help="What mode combined points with: ellipse (default), box, or mixture, as c2p does."),
+    typer.Option(
+        "--pointer",
+        help="box, around all of each object, as labels want it; left out, an ellipse in it (mode combined, which can "
+        "also take a mixture, as c2p does) or a box around its core (p2c).",
+    ),
 ]
 Count = Annotated[
     int | None,

@@ -12,8 +12,8 @@ from pc_engine.manifest import Manifest
 from pc_engine.modes import settings_for
 from pc_engine.modes.combined import seen_classes
 from pc_engine.modes.outcome import split_bad_heat
-from pc_engine.modes.p2c import P2CSettings
 from pc_engine.modes.p2c_manifest import heat_name
+from pc_engine.modes.p2c_settings import P2CSettings
 from pc_engine.signatures import SignatureDictionary
 
 

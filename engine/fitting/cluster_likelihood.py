@@ -13,7 +13,8 @@ from pc_engine.fitting.aim import SURE_ERRORS, Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.folds import Split
 from pc_engine.kernels.density_peaks import LEAST_DENSITY
-from pc_engine.modes.p2c import P2CSettings, heat_clusters
+from pc_engine.modes.p2c import heat_clusters
+from pc_engine.modes.p2c_settings import P2CSettings
 
 # Weights of the clusters beside log-probabilities of labels, and beside decision values, which vary less, unless
 # images say otherwise. Both witnesses look at the same maps, so that the second one is worth less than one that knows

@@ -16,17 +16,18 @@ from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, UsageError
 from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps
-from pc_engine.modes.combined import CombinedSettings, combined, combined_taps, pointing_heat
+from pc_engine.modes.combined import POINTER_KINDS, CombinedSettings, combined, combined_taps, pointing_heat
 from pc_engine.modes.known_count import KnownCount
 from pc_engine.modes.outcome import Outcome
-from pc_engine.modes.p2c import CLUSTERINGS, Clustering, P2CSettings, can_point_at_known_counts, p2c
+from pc_engine.modes.p2c import can_point_at_known_counts, p2c
 from pc_engine.modes.p2c_manifest import p2c_defaults, p2c_taps, signature_source
+from pc_engine.modes.p2c_settings import BOX_KINDS, CLUSTERINGS, Clustering, P2CSettings
 from pc_engine.signatures import SignatureDictionary
 
 Part = Literal["counter", "signatures"]
 
 # Types of the settings that a manifest may set.
-_SETTABLE = ("int", "float", "str", "Signature", "PointerKind", "PointingHeat", "PointedClusters")
+_SETTABLE = ("int", "float", "str", "Signature", "BoxKind", "PointerKind", "PointingHeat", "PointedClusters")
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ class Mode:
     """One mode.
 
     ``taps`` says which taps of a network it reads, ``needs`` which fitted parts (but see `parts`), ``clusterings`` what
-    it can be told to cluster with, and ``evaluate`` counts and points on a batch, given all of these and, where that is
-    known, how many objects each image shows, if settings are such that it ``takes_counts``.
+    it can be told to cluster with, and ``pointers`` with what to point. ``evaluate`` counts and points on a batch,
+    given all of these and, where that is known, how many objects each image shows, if settings are such that it
+    ``takes_counts``.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Mode:
     needs: tuple[Part, ...]
     clusterings: tuple[Clustering, ...]
     evaluate: _Evaluate
+    pointers: tuple[str, ...] = ()
     takes_counts: Callable[[Settings], bool] = lambda _: True
 
     def told(self) -> Mode:
@@ -100,10 +103,10 @@ MODES = {
     for mode in (
         Mode("c2p", c2p_taps, ("counter",), (), _c2p),
         Mode(
-            *("p2c", p2c_taps, ("signatures",), CLUSTERINGS, _p2c),
+            *("p2c", p2c_taps, ("signatures",), CLUSTERINGS, _p2c, BOX_KINDS),
             takes_counts=lambda settings: can_point_at_known_counts(settings.p2c),
         ),
-        Mode("combined", combined_taps, ("counter", "signatures"), ("density-peaks",), _combined),
+        Mode("combined", combined_taps, ("counter", "signatures"), ("density-peaks",), _combined, POINTER_KINDS),
     )
 }
 
@@ -134,20 +137,41 @@ def check_clustering(mode: Mode, cluster: str) -> None:
         )
 
 
+def check_pointer(mode: Mode, pointer: str) -> None:
+    """Raise UsageError if ``mode`` cannot point with that."""
+    if not mode.pointers:
+        raise UsageError(f"Mode {mode.name} points in one way only: leave --pointer out, or take another mode.")
+    if pointer not in mode.pointers:
+        raise UsageError(
+            f"There is no pointer '{pointer}' for mode {mode.name}: choose one of {', '.join(mode.pointers)}."
+        )
+
+
 def check_choices(mode: Mode, *, cluster: str | None, classes: int | None, pointer: str | None) -> None:
     """Raise UsageError if ``mode`` does not take what was chosen; None is where nothing was."""
     if cluster is not None:
         check_clustering(mode, cluster)
     if classes is not None and mode.name != "p2c":
         raise UsageError(f"Mode {mode.name} counts objects of one class: leave --classes out, or take mode p2c.")
-    if pointer is not None and mode.name != "combined":
-        raise UsageError(f"Mode {mode.name} points in one way only: leave --pointer out, or take mode combined.")
+    if pointer is not None:
+        check_pointer(mode, pointer)
 
 
-def settings_for(manifest: Manifest, *, pointer: str | None = None, **p2c_overrides: Any) -> Settings:
+def check_known_count(mode: Mode, settings: Settings) -> None:
+    """Raise UsageError if ``mode`` cannot be told a count with these settings."""
+    if not mode.takes_counts(settings):
+        raise UsageError(
+            "Only density peaks of one class can be asked for a number of objects: leave --cluster and --classes out, "
+            "or --count."
+        )
+
+
+def settings_for(
+    manifest: Manifest, *, mode: str | None = None, pointer: str | None = None, **p2c_overrides: Any
+) -> Settings:
     """Return the settings of a model: the defaults, then its manifest's, then what is given and not None.
 
-    ``pointer`` is that of combined, ``p2c_overrides`` are settings of p2c.
+    ``pointer`` is that of ``mode``, ``p2c_overrides`` are settings of p2c.
 
     Raises
     ------
@@ -165,12 +189,13 @@ def settings_for(manifest: Manifest, *, pointer: str | None = None, **p2c_overri
         if types.get(name) not in _SETTABLE:
             known = ", ".join(name for name, kind in types.items() if kind in _SETTABLE)
             raise ManifestError(f"The manifest of '{manifest.name}' sets '{name}', which does not exist: use {known}.")
-        mode, _, key = name.partition(".")
+        of, _, key = name.partition(".")
         # JSON may write a whole number as 2.0.
         whole = types[name] == "int" and isinstance(value, float) and value.is_integer()
-        values[mode][key] = int(value) if whole else value
+        values[of][key] = int(value) if whole else value
     values["p2c"].update({name: value for name, value in p2c_overrides.items() if value is not None})
-    values["combined"] |= {} if pointer is None else {"pointer": pointer}
+    if mode is not None and pointer is not None:
+        values[mode]["pointer"] = pointer
     return Settings(C2PSettings(**values["c2p"]), P2CSettings(**values["p2c"]), CombinedSettings(**values["combined"]))
 
 
@@ -189,6 +214,8 @@ __all__ = [
     "c2p",
     "check_choices",
     "check_clustering",
+    "check_known_count",
+    "check_pointer",
     "combined",
     "find_mode",
     "p2c",

@@ -29,21 +29,20 @@ from pc_engine.modes.known_count import KnownCount, as_counts
 from pc_engine.modes.limits import LENGTH, POWER, check_limits
 from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, split_bad_heat
 from pc_engine.modes.p2c import (
-    HeatClusters,
-    P2CSettings,
-    box_pointers,
     class_heatmap,
     clustered_heatmap,
     evidence_heatmap,
     heat_clusters,
     weighing_heatmap,
+    whole_boxes,
 )
 from pc_engine.modes.p2c_manifest import p2c_taps
+from pc_engine.modes.p2c_settings import P2CSettings
 from pc_engine.modes.salience import raised_heatmap, salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
 
 PointerKind = Literal["ellipse", "mixture", "box"]
-_POINTER_KINDS: tuple[PointerKind, ...] = ("ellipse", "mixture", "box")
+POINTER_KINDS: tuple[PointerKind, ...] = ("ellipse", "mixture", "box")
 PointingHeat = Literal["evidence", "p2c"]
 _HEATS: tuple[PointingHeat, ...] = ("evidence", "p2c")
 # What p2c clusters is flatter than the product that ellipses are drawn on: the root of three heatmaps, or the class's
@@ -68,8 +67,8 @@ class CombinedSettings:
         ``"ellipse"``: the product of two heatmaps, c2p's and the class's, is divided into as many clusters as were
         counted, and each has an ellipse of the spread of its heat. ``"mixture"``: as many Gaussians, fitted to
         that product as in c2p, which may settle between two objects. ``"box"``: what p2c clusters is divided in that
-        way, and each cluster has a box as in p2c. Ellipses lie on the objects more often, boxes cover more of them
-        (``bench/results/ablation-lego.json``).
+        way, and each cluster has a box around all of its object, as of p2c's setting ``pointer="box"``. Ellipses lie
+        on the objects, boxes cover them (``bench/results/boxes.json``).
     clusters
         Which clusters ellipses are drawn around. ``"merged"``: all density peaks, of which the two that part least are
         made one, or one that is light and far is left out, until as many are left as were counted
@@ -118,8 +117,10 @@ class CombinedSettings:
         )
         if self.heat not in _HEATS:
             raise UsageError(f"There is no heat '{self.heat}' to point at: choose one of {', '.join(_HEATS)}.")
-        if self.pointer not in _POINTER_KINDS:
-            raise UsageError(f"There is no pointer '{self.pointer}': choose one of {', '.join(_POINTER_KINDS)}.")
+        if self.pointer not in POINTER_KINDS:
+            raise UsageError(
+                f"There is no pointer '{self.pointer}' for mode combined: choose one of {', '.join(POINTER_KINDS)}."
+            )
         if self.clusters not in _CLUSTERS:
             raise UsageError(
                 f"There is no choice of clusters '{self.clusters}' to point at: choose one of {', '.join(_CLUSTERS)}."
@@ -201,8 +202,7 @@ def combined(
         power = _FLATTER * pointing.parting_power
         parts = _divided(seen.clustered, xp.minimum(count, cells), power, pointing, mixture)
         fitted = mark_bad(parts.bad, -1, parts.n_clusters)
-        density = (counted.clusters or heat_clusters(seen.clustered, settings)).density
-        pointers = box_pointers(parts.labels, density, parts.n_clusters, settings.trim, most)
+        pointers = whole_boxes(parts.labels, parts.heat, parts.n_clusters, settings, most)
     else:
         class_heat = seen.heat
         if pointing.heat == EVIDENCE != settings.signature:
@@ -232,13 +232,12 @@ class _Counted:
     """How many objects N images show, and how that was found.
 
     ``largest`` is the largest count that there can be, or None where only the counts themselves say it; ``scores``
-    (N, L) and ``clusters`` are None where counts are known.
+    (N, L) are None where counts are known.
     """
 
     count: Array
     largest: int | None
     scores: Array | None = None
-    clusters: HeatClusters | None = None
 
 
 def _count(
@@ -267,7 +266,7 @@ def _count(
     # have all that the counter can say, or others.
     beyond_labels = 0 if counter.beyond is None else counter.beyond.most
     largest = max(*map(int, label_counts(counter.labels)), beyond_labels, clusters.slots or 0)
-    return _Counted(xp.where(counts_on, number, floor), largest, scores, clusters)
+    return _Counted(xp.where(counts_on, number, floor), largest, scores)
 
 
 @dataclass(frozen=True)

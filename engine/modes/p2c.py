@@ -7,151 +7,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from pc_engine.backbone import Taps
-from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.cuml_clustering import cuml_dbscan
 from pc_engine.device_arrays import constant
 from pc_engine.errors import ModelError, UsageError
-from pc_engine.kernels import cluster_boxes, dbscan, density_peaks, selected_heatmap, weighted_heatmap
+from pc_engine.kernels import (
+    ClusterBoxes,
+    cluster_boxes,
+    dbscan,
+    density_peaks,
+    selected_heatmap,
+    weighted_heatmap,
+)
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.density_peaks import LEAST_DENSITY
 from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD
 from pc_engine.modes.classify import predict_class, predict_classes
 from pc_engine.modes.known_count import KnownCount, as_counts
-from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
 from pc_engine.modes.outcome import Outcome, by_score, mark_bad, split_bad_heat
-from pc_engine.modes.salience import Salience, salient_heatmap, shared_heatmap
+from pc_engine.modes.p2c_settings import P2CSettings
+from pc_engine.modes.salience import salient_heatmap, shared_heatmap
 from pc_engine.signatures import SignatureDictionary
-
-Clustering = Literal["density-peaks", "dbscan", "cuml-dbscan"]
-CLUSTERINGS: tuple[Clustering, ...] = ("density-peaks", "dbscan", "cuml-dbscan")
-Signature = Literal["dictionary", "evidence"]
-_SIGNATURES: tuple[Signature, ...] = ("dictionary", "evidence")
-
-_LIMITS = {
-    "top_last": (0, 100_000),
-    "top_prev": (0, 100_000),
-    "top_evidence": (0, 100_000),
-    "mean_factor": FACTOR,
-    "softness": SHARE,
-    "background_class": (-1, 1_000_000),
-    **PEAK_LIMITS,
-    "eps": LENGTH,
-    "min_weight": (1e-6, 1e6),
-    "trim": SHARE,
-    "classes": (1, 1000),
-    "class_share": SHARE,
-    "class_overlap": SHARE,
-}
-
-
-@dataclass(frozen=True)
-class P2CSettings:
-    """Settings of point-then-count. Lengths are in cells of the heatmap; their defaults are for 14 x 14 cells.
-
-    Attributes
-    ----------
-    signature
-        Which maps speak for a class: those of the ``"dictionary"`` fitted from labelled images, or the ``"evidence"``
-        that the network itself gives, image by image.
-    top_last, top_prev
-        Number of maps of ``conv_last`` and ``conv_prev`` that a signature selects (paper 4: 20 and 50); all of them
-        where a layer has fewer.
-    top_evidence
-        Number of maps that the evidence selects, those that speak most for the class; 0 for all, also those that speak
-        against it.
-    mean_factor
-        Multiple of the stack's mean that is subtracted before clamping at 0 (paper 4: 2).
-    heat
-        Taps, spaces between their names, whose maps' mean says where anything is salient: what is clustered is the
-        geometric mean of the class's heatmap and theirs. Other maps tell neighbours apart that those of the class show
-        as one. ``""``, the paper's way, leaves the class's as it is.
-    softness
-        Share w of the mean M of a map of ``heat``, P, over which its clamp at 0 is rounded off: w M log(1 + exp((P - M)
-        / (w M))) is what is salient. 0 is max(P - M, 0), with which a cell next to the mean comes and goes with the
-        rounding of the network, and as the product of the heatmaps with it.
-    background_class
-        The class that means "no object", where the network has one; -1 where it has none. An image of this class counts
-        0 in p2c, which has no other way to see nothing (paper 4.1: "a naive treatment for zero objects").
-    cluster
-        ``"density-peaks"`` (Rodriguez & Laio 2014), ``"dbscan"``, or ``"cuml-dbscan"``: the same by cuML, on a GPU.
-    cutoff
-        Density peaks: the cut-off distance d_c of the density.
-    min_density, min_distance
-        Density peaks: a centre's density, as a fraction of the image's largest, and its distance to any denser cell.
-        With a ``prominence``, from which fraction on a peak counts in full, above 0.1; the distance is not read then.
-    prominence
-        Density peaks: 0 for those two thresholds. Else how far a peak has to rise, as a fraction of the image's largest
-        density, above the saddle that joins it to a denser one, to count in full. One of density rho over a saddle s,
-        with the largest density t, counts clip((rho / t - 0.1) / (min_density - 0.1), 0, 1) * min(1, (rho - s) / t /
-        prominence), and there are as many clusters beside the densest as these sum to, rounded. Whoever rounds the
-        network changes all densities a little: prominences change by at most twice as much (the bottleneck stability of
-        topological persistence; Cohen-Steiner, Edelsbrunner & Harer 2007, doi 10.1007/s00454-006-1276-5), a distance to
-        a denser cell by any amount.
-    eps, min_weight
-        DBSCAN: neighbourhood radius, and the least heat of a core point's neighbourhood as a multiple of the mean heat
-        of the image's surviving cells.
-    trim
-        A cluster's box holds the cells whose density is at least this fraction of the cluster's peak; 0 holds all
-        (paper 3.2). On photos a half doubles the boxes that are pointed at, and overlaps them as well as 0 does
-        (``bench/results/ablation-p2c-trim.json``).
-    classes
-        The most classes that are looked for in an image (paper 3.2, the extended scenario).
-    class_share
-        A class takes part if its probability is at least this share of the most probable one's.
-    class_overlap
-        Clusters of two classes are one object if their boxes share more than this much of the smaller one. It belongs
-        to the class that is stronger there, compared with the class's strongest cluster in the image; to the more
-        probable class where neither is.
-    """
-
-    signature: Signature = "dictionary"
-    top_last: int = 20
-    top_prev: int = 50
-    top_evidence: int = 0
-    mean_factor: float = 2.0
-    heat: str = ""
-    softness: float = 0.0
-    background_class: int = -1
-    cluster: Clustering = "density-peaks"
-    cutoff: float = 1.0
-    min_density: float = 0.5
-    min_distance: float = 4.0
-    prominence: float = 0.0
-    eps: float = 1.5
-    min_weight: float = 3.0
-    trim: float = 0.5
-    classes: int = 1
-    class_share: float = 0.1
-    class_overlap: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.cluster not in CLUSTERINGS:
-            raise UsageError(f"There is no clustering '{self.cluster}': choose one of {', '.join(CLUSTERINGS)}.")
-        if self.signature not in _SIGNATURES:
-            raise UsageError(f"There is no signature '{self.signature}': choose one of {', '.join(_SIGNATURES)}.")
-        check_limits(self, "p2c", _LIMITS)
-        if self.prominence and not self.min_density > LEAST_DENSITY:
-            raise UsageError(
-                f"The setting p2c.min_density is {self.min_density!r:.60}, expected a number above {LEAST_DENSITY:g} "
-                f"beside p2c.prominence: raise it, or set p2c.prominence to 0."
-            )
-        if self.top_last == self.top_prev == 0:
-            raise UsageError("The settings p2c.top_last and p2c.top_prev are both 0: at least one map is needed.")
-        if self.classes > 1 and self.signature == EVIDENCE:
-            raise UsageError(
-                "Several classes in an image need a signature of each, and the network's evidence speaks of one class "
-                "only: make signatures with 'pc-engine fit-signatures', or ask for 1 class."
-            )
-
-    @property
-    def salience(self) -> Salience:
-        """What the class's heatmap is weighed with, whatever its class."""
-        return Salience(self.heat, softness=self.softness)
 
 
 def p2c(
@@ -178,8 +56,8 @@ def p2c(
     Returns
     -------
     Outcome
-        Kind ``"box"``; the score is the cluster's share of the heat, which density peaks have smoothed before (their
-        density), and of the heat itself with DBSCAN. With several classes the count is that of all, and the pointers
+        Kind ``"box"``; the score is the cluster's share of the heat, which is what density peaks have smoothed (their
+        density) where cores are pointed with. With several classes the count is that of all, and the pointers
         are those of one class after the other, the most probable first. Fewer boxes than a known count where the
         heatmap has fewer peaks.
 
@@ -317,8 +195,8 @@ class HeatClusters:
     ----------
     labels, n_clusters
         (N, H, W) and (N,), as of `pc_engine.kernels.density_peaks`.
-    density
-        (N, H, W): what a cluster's share is a share of.
+    heat, density
+        (N, H, W): what was clustered, and what that was smoothed to, where it was.
     bad
         Which heatmaps were refused; see `split_bad_heat`.
     slots
@@ -327,6 +205,7 @@ class HeatClusters:
 
     labels: Array
     n_clusters: Array
+    heat: Array
     density: Array
     bad: Array | None
     slots: int | None
@@ -350,7 +229,7 @@ def heat_clusters(heat: Array, settings: P2CSettings, n_centres: Array | None = 
         cluster = cuml_dbscan if settings.cluster == "cuml-dbscan" else dbscan
         found = cluster(_relative_to_mean(heat), eps=settings.eps, min_weight=settings.min_weight)
         slots = None if xp is np else _most_clusters(settings.eps, *heat.shape[1:])
-        return HeatClusters(found.labels, found.n_clusters, heat, bad, slots)
+        return HeatClusters(found.labels, found.n_clusters, heat, heat, bad, slots)
     peaks = density_peaks(
         heat,
         cutoff=settings.cutoff,
@@ -360,20 +239,29 @@ def heat_clusters(heat: Array, settings: P2CSettings, n_centres: Array | None = 
         prominence=settings.prominence or None,
     )
     slots = None if xp is np else peaks.centres.shape[1]
-    return HeatClusters(peaks.labels, peaks.n_clusters, peaks.density, bad, slots)
+    return HeatClusters(peaks.labels, peaks.n_clusters, heat, peaks.density, bad, slots)
 
 
 def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> tuple[Array, Array]:
     """Return how many `heat_clusters` there are, -1 where the heatmap is refused, and the pointers of `Outcome`."""
     found = heat_clusters(heat, settings, n_centres)
-    return found.count, box_pointers(found.labels, found.density, found.n_clusters, settings.trim, found.slots)
+    if settings.pointer == "box":
+        pointers = whole_boxes(found.labels, found.heat, found.n_clusters, settings, found.slots)
+    else:
+        cores = cluster_boxes(found.labels, found.density, found.n_clusters, trim=settings.trim, slots=found.slots)
+        pointers = _box_pointers(cores, found.heat.shape[1:])
+    return found.count, pointers
 
 
-def box_pointers(labels: Array, density: Array, n_clusters: Array, trim: float, slots: int | None) -> Array:
-    """Return the pointers of `Outcome` of clusters, as `pc_engine.kernels.cluster_boxes` takes them."""
-    xp = get_array_module(density)
-    height, width = density.shape[1:]
-    extents = cluster_boxes(labels, density, n_clusters, trim=trim, slots=slots)
+def whole_boxes(labels: Array, heat: Array, n_clusters: Array, settings: P2CSettings, slots: int | None) -> Array:
+    """Return the pointers of `Outcome` around all of each cluster's object, as `pc_engine.kernels.cluster_boxes`."""
+    extents = cluster_boxes(labels, heat, n_clusters, trim=settings.box_trim, interpolate=True, slots=slots)
+    return _box_pointers(extents, heat.shape[1:])
+
+
+def _box_pointers(extents: ClusterBoxes, grid: tuple[int, int]) -> Array:
+    xp = get_array_module(extents.boxes)
+    height, width = grid
     boxes = extents.boxes / constant(xp, (width, height, width, height), np.float64)
     score = xp.where(xp.isnan(boxes[..., 0]), xp.nan, extents.score)
     return by_score(xp.concatenate([boxes, score[..., None]], axis=-1))

@@ -7,7 +7,7 @@ from typing import Any
 
 from pc_engine.manifest import EVIDENCE, SIGNATURE_SETTING, SIGNATURES_FILE, Manifest
 from pc_engine.modes.grid import USUAL_GRID, grid_side
-from pc_engine.modes.p2c import P2CSettings
+from pc_engine.modes.p2c_settings import P2CSettings
 from pc_engine.modes.salience import CLASS_HEAT_SETTING, heat_taps, map_taps
 
 # Cells a side from which on maps are fine. Settings were measured with 7 (MobileNetV2) and 14 (VGG16, MobileNetV2).

@@ -11,7 +11,7 @@ from pc_engine.counter import labels_up_to
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.modes.p2c import P2CSettings
+from pc_engine.modes.p2c_settings import P2CSettings
 
 
 def features_of(counts: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:

@@ -388,6 +388,34 @@ def test_a_clustering_applies_to_the_modes_that_take_it(blobs: Path, tiny_direct
     assert report["modes"]["p2c"] == run(str(blobs), tiny_directory, modes=("p2c",), cluster="dbscan")["modes"]["p2c"]
 
 
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"cluster": "k-means"}, "There is no clustering 'k-means'"),
+        ({"modes": ("c2p", "combined"), "cluster": "dbscan"}, "which only density-peaks can give"),
+        ({"pointer": "dot"}, "There is no pointer 'dot' for mode combined"),
+        ({"modes": ("c2p",), "pointer": "box"}, "Mode c2p points in one way only"),
+    ],
+)
+def test_what_no_mode_takes_is_wrong_use(
+    choice: dict[str, Any], message: str, blobs: Path, tiny_directory: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(str(blobs), tiny_directory, **{"modes": ("c2p", "p2c", "combined"), **choice})
+
+
+def test_a_pointer_applies_to_the_modes_that_have_it(blobs: Path, tiny_directory: Path) -> None:
+    usual, boxes, ellipses = (
+        run(str(blobs), tiny_directory, modes=("all",), pointer=pointer) for pointer in (None, "box", "ellipse")
+    )
+    assert [report["pointer"] for report in (usual, boxes, ellipses)] == [None, "box", "ellipse"]
+    assert ellipses["modes"] == usual["modes"]
+    assert boxes["modes"]["c2p"] == usual["modes"]["c2p"]
+    for mode in ("p2c", "combined"):
+        assert boxes["modes"][mode]["count_accuracy"] == usual["modes"][mode]["count_accuracy"]
+        assert boxes["modes"][mode]["mean_pointer_area"] > usual["modes"][mode]["mean_pointer_area"]
+
+
 def test_a_crowd_without_boxes_is_not_pointed_at_for_nothing(
     tmp_path: Path, draw_scene: Any, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,7 +169,9 @@ def test_a_turned_photo_is_pointed_at_as_it_is_displayed(
     exif[0x0112] = orientation
     for name in ("a.jpg", "a.png"):
         stored.save(tmp_path / name, exif=exif, quality=95)
-    for result in open_engine(mode=mode).run(tmp_path):
+    results = list(open_engine(mode=mode).run(tmp_path))
+    assert len(results) == 2
+    for result in results:
         assert (result.width, result.height) == (320, 160)
         assert centre_cells(result) == {(6, 1), (1, 2)}
 
@@ -382,9 +384,24 @@ def test_combined_points_with_what_is_asked_for(open_engine: Callable[..., Engin
         assert {type(pointer) for pointer in ellipses.pointers} <= {EllipsePointer}
         assert {type(pointer) for pointer in boxes.pointers} <= {BoxPointer}
     assert any(r.pointers for r in of_kind["box"])
-    for mode in ("c2p", "p2c"):
-        with pytest.raises(UsageError, match="leave --pointer out, or take mode combined"):
-            open_engine(mode=mode, pointer="box")
+    with pytest.raises(UsageError, match="leave --pointer out, or take another mode"):
+        open_engine(mode="c2p", pointer="box")
+
+
+@pytest.mark.parametrize("mode", ["p2c", "combined"])
+def test_a_box_goes_around_all_of_an_object(
+    mode: str, open_engine: Callable[..., Engine], draw_scene: Draw, tmp_path: Path
+) -> None:
+    draw_scene([(x, y) for x in (2, 3, 4) for y in (2, 3)], (160, 80)).save(tmp_path / "a.png")
+    box, usual = (
+        next(open_engine(mode=mode, count=1, pointer=pointer).run(tmp_path / "a.png")).pointers[0]
+        for pointer in ("box", None)
+    )
+    assert isinstance(box, BoxPointer)
+    # A cell has 20 x 10 pixels, and the edges of the object are within half of one.
+    assert (box.x0, box.x1) == pytest.approx((40, 100), abs=10)
+    assert (box.y0, box.y1) == pytest.approx((20, 40), abs=5)
+    assert usual.area < box.area
 
 
 @pytest.mark.parametrize("mode", MODES)

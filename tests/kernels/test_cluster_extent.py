@@ -21,6 +21,48 @@ def test_by_hand():
     np.testing.assert_array_equal(cluster_boxes(labels, density, np.array([2]), trim=1.0).boxes[0, 0], [1, 0, 2, 1])
 
 
+def test_sides_between_cells_by_hand():
+    labels = np.zeros((1, 3, 6), int)
+    labels[0, 2] = -1
+    density = np.array([[[0.0, 1.0, 4.0, 8.0, 3.0, 0.0], [0.0, 0.0, 2.0, 4.0, 2.0, 0.0], [9.0, 9, 9, 9, 9, 9]]])
+    found = cluster_boxes(labels, density, np.array([1]), trim=0.25, interpolate=True)
+    # 2 is reached a third of the way from the middle of column 1 to that of 2, and two thirds of that from 4 to 5; the
+    # map ends above; the row below is none of the cluster's and counts as 0, so that 2 is half-way from 4.
+    np.testing.assert_allclose(found.boxes[0, 0], [1.5 + 1 / 3, 0, 4.5 + 1 / 3, 1.5 + 1 / 2])
+    np.testing.assert_allclose(found.score, [[1.0]])
+    # A bar that fills the map ends with it; with all cells kept nothing falls below.
+    everywhere = cluster_boxes(np.zeros((1, 3, 3), int), np.ones((1, 3, 3)), np.array([1]), trim=0.5, interpolate=True)
+    np.testing.assert_array_equal(everywhere.boxes[0, 0], [0, 0, 3, 3])
+    for interpolate in (True, False):
+        whole = cluster_boxes(labels, density, np.array([1]), interpolate=interpolate)
+        np.testing.assert_array_equal(whole.boxes[0, 0], [0, 0, 6, 2])
+
+
+@given(
+    arrays(np.int32, (2, 6, 7), elements=st.integers(-1, 3)),
+    arrays(np.float64, (2, 6, 7), elements=st.integers(0, 5)),
+    st.sampled_from([0.1, 0.3, 0.7, 1.0]),
+)
+@settings(deadline=None, max_examples=80)
+def test_sides_between_cells_are_where_the_profile_crosses(labels, density, trim):
+    n_clusters = labels.max(axis=(1, 2)) + 1
+    on_edges = cluster_boxes(labels, density, n_clusters, trim=trim)
+    found = cluster_boxes(labels, density, n_clusters, trim=trim, interpolate=True)
+    np.testing.assert_array_equal(found.score, on_edges.score)
+    np.testing.assert_array_equal(np.isnan(found.boxes), np.isnan(on_edges.boxes))
+    assert not (np.abs(found.boxes - on_edges.boxes) > 0.5).any()
+    for n, k in np.argwhere(~np.isnan(found.boxes[..., 0])):
+        own = np.where(labels[n] == k, density[n], 0)
+        threshold = trim * own.max()
+        for axis, (low, high) in enumerate(((0, 2), (1, 3))):
+            profile = own.max(axis=axis)
+            middles = np.arange(len(profile)) + 0.5
+            for side, end in ((low, 0), (high, len(profile))):
+                at = found.boxes[n, k, side]
+                if threshold and at != end:
+                    assert np.interp(at, middles, profile) == pytest.approx(threshold)
+
+
 @given(
     arrays(np.int32, (2, 6, 7), elements=st.integers(-1, 3)),
     arrays(np.float64, (2, 6, 7), elements=st.integers(0, 5)),

@@ -10,7 +10,7 @@ from pc_engine.cluster_likelihood import PeakSettings
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.cluster_likelihood import count_clusters, fit_cluster_likelihood
 from pc_engine.fitting.folds import stratified_folds
-from pc_engine.modes.p2c import P2CSettings
+from pc_engine.modes.p2c_settings import P2CSettings
 
 LABELS = ("0", "1", "2", "3+")
 PLACES = [(2, 2), (11, 2), (2, 11), (11, 11), (6, 6)]

@@ -16,7 +16,7 @@ from pc_engine.fitting.counter import fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
 from pc_engine.fitting.reduction import reduce_features
-from pc_engine.modes.p2c import P2CSettings
+from pc_engine.modes.p2c_settings import P2CSettings
 
 Features = dict[str, np.ndarray]
 

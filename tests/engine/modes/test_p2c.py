@@ -13,13 +13,13 @@ from pc_engine.errors import ModelError, UsageError
 from pc_engine.kernels import mean_heatmap, resize_maps
 from pc_engine.modes.outcome import Outcome
 from pc_engine.modes.p2c import (
-    P2CSettings,
     cluster_pointers,
     clustered_heatmap,
     p2c,
     signature_heatmap,
     weighing_heatmap,
 )
+from pc_engine.modes.p2c_settings import P2CSettings
 from pc_engine.signatures import SignatureDictionary
 
 MODULE = sys.modules["pc_engine.modes.p2c"]
@@ -178,6 +178,26 @@ def test_as_many_as_are_known_are_boxed() -> None:
     assert [len(used(p)) for p in outcome.pointers] == [0, 2, 4, 4]
     of_all = p2c(taps_for(bumps(*PLACES[:4])[None], [0]), SIGNATURES, SETTINGS, known_count=2)
     np.testing.assert_array_equal(of_all.pointers[0], used(outcome.pointers[1]))
+
+
+@pytest.mark.parametrize("cluster", ON_THE_CPU)
+def test_a_box_ends_where_the_heat_falls_to_a_fraction_of_its_greatest(cluster: Any) -> None:
+    taps = taps_for(bumps((3, 4), (10, 9))[None], [0])
+    settings = replace(SETTINGS, mean_factor=0.0, cluster=cluster, min_weight=1.0, pointer="box")
+    for fraction in (0.2, 0.5):
+        outcome = p2c(taps, SIGNATURES, replace(settings, box_trim=fraction))
+        assert outcome.count[0] == 2
+        distance = np.arange(4)
+        reach = np.interp(-fraction, -np.exp(-(distance**2) / (2 * 0.8**2)), distance)
+        found = GRID * used(outcome.pointers[0])
+        for (x, y), box in zip([(3.5, 4.5), (10.5, 9.5)], found[np.argsort(found[:, 0])], strict=True):
+            np.testing.assert_allclose(box[:4], [x - reach, y - reach, x + reach, y + reach], atol=1e-3)
+    cores = p2c(taps, SIGNATURES, replace(settings, pointer="core"))
+    np.testing.assert_allclose(cores.pointers[..., 4], outcome.pointers[..., 4], atol=0.01)
+    with pytest.raises(UsageError, match="no pointer 'ellipse' for mode p2c: choose one of core, box"):
+        replace(SETTINGS, pointer="ellipse")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"p2c\.box_trim is 1\.0, expected a number from 0 to 0\.99"):
+        replace(SETTINGS, box_trim=1.0)
 
 
 def test_objects_that_are_known_are_not_the_background() -> None:

@@ -200,15 +200,16 @@ def test_peaks_agree_around_walls(device):
     arrays(np.int32, (2, 6, 7), elements=st.integers(-1, 3)),
     arrays(np.float64, (2, 6, 7), elements=st.integers(0, 5)),
     st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+    st.booleans(),
     st.sampled_from([None, 5]),
 )
 @FEW
-def test_boxes_agree(device, labels, density, trim, slots):
+def test_boxes_agree(device, labels, density, trim, interpolate, slots):
     n_clusters = labels.max(axis=(1, 2)).astype(np.int64) + 1
-    found = device(cluster_boxes, labels, density, n_clusters, trim=trim, slots=slots)
+    found = device(cluster_boxes, labels, density, n_clusters, trim=trim, interpolate=interpolate, slots=slots)
     # NumPy's boxes have room for the batch's largest number, which is not every image's.
     labels = np.where(labels < n_clusters[:, None, None], labels, -1)
-    expected = cluster_boxes(labels, density, n_clusters, trim=trim, slots=slots)
+    expected = cluster_boxes(labels, density, n_clusters, trim=trim, interpolate=interpolate, slots=slots)
     assert found.boxes.shape[1] == (42 if slots is None else slots)
     assert_equal_slots(found.boxes, expected.boxes)
     assert_equal_slots(found.score, expected.score, atol=1e-14)

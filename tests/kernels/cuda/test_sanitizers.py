@@ -65,7 +65,7 @@ def run_all(host, bumps):
     many_peaks = np.random.default_rng(0).random((2, 9, 9))
     peaks = host(density_peaks, many_peaks, cutoff=0.4, n_centres=np.array([5, -1]))
     host(density_peaks, many_peaks, cutoff=0.4, min_density=0.5, prominence=0.2)
-    host(cluster_boxes, peaks.labels, peaks.density, peaks.n_clusters, slots=25)
+    host(cluster_boxes, peaks.labels, peaks.density, peaks.n_clusters, trim=0.3, interpolate=True, slots=25)
     host(cluster_moments, peaks.labels, peaks.density, peaks.n_clusters, slots=25)
     host(merge_clusters, peaks.labels, peaks.density, peaks.n_clusters, np.array([2, 4]), slots=25)
     unions = {"valley_power": 3, "variance_floor": 0.1, "reach": 2.0, "slots": 25}
