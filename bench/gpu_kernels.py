@@ -223,6 +223,12 @@ def device_cases(batch: int = BATCH, seed: int = 0) -> Iterator[DeviceCase]:
         1e-6,
     )
     yield DeviceCase(
+        "cluster_boxes (between cells)",
+        {"labels": found.labels, "heat": heat, "n": found.n_clusters},
+        lambda x: (cluster_boxes(x["labels"], x["heat"], x["n"], trim=TRIM, interpolate=True, slots=slots).boxes,),
+        1e-6,
+    )
+    yield DeviceCase(
         "cluster_moments",
         {"labels": found.labels, "density": found.density, "n": found.n_clusters},
         lambda x: (cluster_moments(x["labels"], x["density"], x["n"], slots=slots).means,),
