@@ -29,6 +29,7 @@ from pc_engine.done_names import DoneNames
 from pc_engine.durable import publish
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import Result
+from pc_engine.run_sources import FOLDERS, named_folders, with_earlier_folders
 from pc_engine.run_state import OVERLAYS, State, Tally, is_state_file, lock_run, read_state, state_file, states
 from pc_engine.sharding import Shard
 from pc_engine.sources import SourceImage
@@ -154,7 +155,7 @@ class RunDirectory:
         self._total: int | None = None
         self._summary: dict[str, Any] = {}
 
-    def begin(self, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    def begin(self, settings: Mapping[str, Any], about: Mapping[str, Any], sources: Iterable[str] = ()) -> None:
         """Say what the rows are made with, before the first one.
 
         Parameters
@@ -163,11 +164,13 @@ class RunDirectory:
             What rows of one directory must have in common; JSON-ready.
         about
             What else `run.json` is to hold about the run; JSON-ready.
+        sources
+            What images are listed from.
 
         Raises
         ------
         UsageError
-            If the directory's rows were made with other settings.
+            If the directory's rows were made with other settings, or are of the same photos by other names.
         PcEngineError
             If it cannot be written.
         """
@@ -184,9 +187,10 @@ class RunDirectory:
                 f"{self.directory} holds rows but no {self._state_file.name} that says how they were made: choose "
                 f"another folder, or replace them with --fresh."
             )
+        folders = with_earlier_folders(self._known, named_folders(sources), self.directory)
         self._remove_what_is_replaced()
         self._settings = made_with
-        self._summary = dict(about)
+        self._summary = {**about, FOLDERS: folders}
         self._start = time.monotonic()
         self._save("running")
 

@@ -171,7 +171,7 @@ def run(
             engine = _shared_engine(rows, sources, pictures, say, processes, ray, asked)
         stack.enter_context(engine)
         if rows is not None:
-            rows.begin(engine.identity(), {**engine.describe(), "sources": list(sources)})
+            rows.begin(engine.identity(), {**engine.describe(), "sources": list(sources)}, sources)
             if rows.before:
                 nor = ", and no pictures of them are drawn: --fresh does all again" if overlay else ""
                 say(f"{out} has {rows.before:,} rows already; their images are not done again{nor}.")
@@ -195,7 +195,7 @@ def run(
         listed = {} if out is not None else {"rows": [row.to_dict() for row in shown.rows]}
         print_json({**summary, "state": state, "out": None if out is None else str(out), **listed})
     elif not quiet:
-        print_run(shown, summary, passed_over, out, overlay)
+        print_run(shown, summary, passed_over, out, overlay, part)
     if model is None and summary["model"] == EMBEDDED and summary["n"] and set(sources) != {DEMO}:
         # Said at the start as well, where a table has long scrolled it away.
         say(f"These are counts of digit objects, as '{EMBEDDED}' knows no others: for photos name another --model.")
