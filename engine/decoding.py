@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pc_engine.arguments import is_real, whole_number
 from pc_engine.decode import MAX_PIXELS, DecodedImage, Limits, decode_bytes, lift_pillow_limit
@@ -47,13 +48,15 @@ class Decoding:
             raise UsageError(f"isolate is {self.isolate!r:.60}, expected True or False.")
         if self.image_seconds is None:
             return
-        if not is_real(self.image_seconds) or not 0 < self.image_seconds <= _MOST_SECONDS:
-            raise UsageError(
-                f"image_seconds is {self.image_seconds!r:.60}, expected a number above 0, and {_MOST_SECONDS:,} at "
-                f"most."
-            )
+        check_seconds("image_seconds", self.image_seconds)
         if not self.isolate:
             raise UsageError("A time limit for an image takes decoding in processes that can be ended: add --isolate.")
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Raise UsageError unless it is a time that decoding one image may take."""
+    if not is_real(value) or not 0 < value <= _MOST_SECONDS:
+        raise UsageError(f"{name} is {value!r:.60}, expected a number above 0, and {_MOST_SECONDS:,} at most.")
 
 
 DEFAULT_DECODING = Decoding()

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pc_engine.arguments import MOST_THREADS, maybe_whole_number
+from pc_engine.arguments import MOST_THREADS, maybe_whole_number, whole_number
 from pc_engine.backbone import LARGEST_BATCH
 from pc_engine.backends import BACKENDS
+from pc_engine.decoding import check_seconds
 from pc_engine.devices import check_device_name
 from pc_engine.errors import UsageError
 from pc_engine.selection import check_backend, check_precision
@@ -39,6 +40,24 @@ def _device(value: str) -> str:
 
 def _batch_size(value: int | None) -> int | None:
     return maybe_whole_number("--batch-size", value, LARGEST_BATCH)
+
+
+def _classes(value: int | None) -> int | None:
+    return maybe_whole_number("--classes", value)
+
+
+def _count(value: int | None) -> int | None:
+    return maybe_whole_number("--count", value)
+
+
+def _max_pixels(value: int) -> int:
+    return whole_number("--max-pixels", value)
+
+
+def _image_seconds(value: float | None) -> float | None:
+    if value is not None:
+        check_seconds("--image-seconds", value)
+    return value
 
 
 def _seed(value: int) -> int:
@@ -95,7 +114,9 @@ Cluster = Annotated[
 Classes = Annotated[
     int | None,
     typer.Option(
-        "--classes", help="The most classes that mode p2c points at in one image, each counted; left out, the top one."
+        "--classes",
+        help="The most classes that mode p2c points at in one image, each counted; left out, the top one.",
+        callback=_classes,
     ),
 ]
 Pointer = Annotated[
@@ -112,10 +133,16 @@ Count = Annotated[
         "--count",
         help="How many objects each image shows, where that is known of all: they are only pointed at, which needs no "
         "counter.",
+        callback=_count,
     ),
 ]
 MaxPixels = Annotated[
-    int, typer.Option("--max-pixels", help="Refuse images with more pixels than this, by what their headers say.")
+    int,
+    typer.Option(
+        "--max-pixels",
+        help="Refuse images with more pixels than this, by what their headers say.",
+        callback=_max_pixels,
+    ),
 ]
 Isolate = Annotated[
     bool,
@@ -124,7 +151,10 @@ Isolate = Annotated[
     ),
 ]
 ImageSeconds = Annotated[
-    float | None, typer.Option("--image-seconds", help="With --isolate: longest time to decode one image [60].")
+    float | None,
+    typer.Option(
+        "--image-seconds", help="With --isolate: longest time to decode one image [60].", callback=_image_seconds
+    ),
 ]
 Photos = Annotated[
     Path | None,

@@ -11,6 +11,7 @@ from typing import Any
 from pc_engine.cli.console import number_of_images, print_line, print_table
 from pc_engine.result import Result
 from pc_engine.run_state import OVERLAYS, Tally
+from pc_engine.sharding import Shard
 from pc_engine.sources.addresses import is_address
 from pc_engine.sources.passed_over import PassedOver
 
@@ -40,9 +41,17 @@ class ShownRows:
 
 
 def print_run(
-    shown: ShownRows, summary: Mapping[str, Any], passed_over: PassedOver, out: Path | None, overlay: bool
+    shown: ShownRows,
+    summary: Mapping[str, Any],
+    passed_over: PassedOver,
+    out: Path | None,
+    overlay: bool,
+    shard: Shard | None = None,
 ) -> None:
-    """Print the table of a run, its ``summary``, and where its rows and pictures are."""
+    """Print the table of a run, or of its ``shard``, its ``summary``, and where its rows and pictures are."""
+    if summary["n"] == 0 and shard is not None:
+        print_line(f"No image is in shard {shard.index}/{shard.of}: there is nothing to do for it.")
+        return
     if summary["n"] == 0:
         print_no_images(passed_over)
         return
@@ -60,7 +69,8 @@ def print_run(
     )
     if out is not None:
         pictures = out / OVERLAYS
-        print_line(f"Rows are in {out}" + (f", pictures in {pictures}." if overlay and pictures.is_dir() else "."))
+        where = out if out.name else out.absolute()  # "." is easily read as the end of the sentence
+        print_line(f"Rows are in {where}" + (f", pictures in {pictures}." if overlay and pictures.is_dir() else "."))
     _print_sentences(passed_over)
 
 

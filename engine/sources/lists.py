@@ -58,6 +58,8 @@ def check_list(name: str) -> None:
                 _column(first, name)
     except PcEngineError:
         raise
+    except csv.Error as error:
+        raise UsageError(f"The table '{name}' is none that can be read ({error}): save it as CSV once more.") from None
     except Exception as error:  # OSError, or those of a file system's package
         raise UsageError(f"The list '{name}' cannot be read: {reason_of(error)}.") from None
 

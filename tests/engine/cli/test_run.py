@@ -127,6 +127,41 @@ def test_each_row_has_one_picture_after_a_run_that_was_killed_and_a_fresh_one(
         assert {path.name: path.read_bytes() for path in (out / "overlays").iterdir()} == drawn
 
 
+def test_photos_by_another_name_are_not_counted_twice(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
+    monkeypatch.chdir(scenes.parent)
+    options = ("--model", tiny_directory, "--out", tmp_path / "run", *MODEL)
+    assert pc_engine("run", scenes.name, *options).code == 3
+    outcome = pc_engine("run", scenes, *options)
+    assert outcome.code == 2
+    assert "by another name: name them as before" in " ".join(outcome.err.split())
+    assert len(read_rows(tmp_path / "run")) == 6
+    assert pc_engine("run", f"./{scenes.name}/", *options).code == 3
+    assert len(read_rows(tmp_path / "run")) == 6
+    assert pc_engine("run", scenes, *options, "--fresh").code == 3
+    assert len(read_rows(tmp_path / "run")) == 6
+
+
+def test_a_shard_without_images_is_said_so(pc_engine, scenes, tiny_directory, tmp_path):
+    (scenes / "broken.jpg").unlink()
+    for k in range(1, 60):
+        outcome = pc_engine(
+            *("run", scenes, "--model", tiny_directory, "--out", tmp_path / "run", "--shard", f"{k}/60", *MODEL)
+        )
+        assert outcome.code == 0
+        if "No image is in shard" in outcome.out:
+            assert f"No image is in shard {k}/60: there is nothing to do for it." in outcome.out
+            break
+    else:
+        pytest.fail("60 shards of 5 images cannot all have some")
+
+
+def test_rows_in_the_current_folder_have_its_name(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    outcome = pc_engine("run", scenes, "--model", tiny_directory, "--out", ".", *MODEL)
+    assert f"Rows are in {tmp_path}/here." in "".join(outcome.out.split("\n"))
+
+
 def test_what_was_left_to_choose_stays_as_it_was_chosen(pc_engine, scenes, tiny_directory, tmp_path):
     out = tmp_path / "run"
     options = ("--model", tiny_directory, "--out", out, "--json")
@@ -251,8 +286,10 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
         ((".", "--mode", "combined", "--cluster", "dbscan"), "which only density-peaks can give"),
         ((".", "--mode", "p2c", "--cluster", "cuml-dbscan", "--device", "cpu"), "runs on an NVIDIA GPU"),
         ((".", "--mode", "c2p", "--classes", "2"), "Mode c2p counts objects of one class: leave --classes out"),
-        ((".", "--mode", "p2c", "--classes", "0"), "classes is 0, expected a number of at least 1"),
-        ((".", "--count", "0"), "count is 0, expected a number of at least 1"),
+        ((".", "--mode", "p2c", "--classes", "0"), "--classes is 0, expected a number of at least 1"),
+        ((".", "--count", "0"), "--count is 0, expected a number of at least 1"),
+        ((".", "--max-pixels", "0"), "--max-pixels is 0, expected a number of at least 1"),
+        ((".", "--isolate", "--image-seconds", "nan"), "--image-seconds is nan, expected a number above 0"),
         ((".", "--mode", "p2c", "--count", "2", "--classes", "2"), "leave --cluster and --classes out, or --count"),
         ((".", "--mode", "c2p", "--pointer", "box"), "Mode c2p points in one way only: leave --pointer out"),
         ((".", "--mode", "p2c", "--pointer", "ellipse"), "no pointer 'ellipse' for mode p2c: choose one of core, box"),

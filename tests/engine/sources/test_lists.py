@@ -118,6 +118,7 @@ def test_quotes_that_are_never_closed_get_a_row_for_the_lines_that_they_hide(
     [
         ("t.csv", "label,count\n", "has the columns 'label', 'count': call the one with the images one of path, file"),
         ("t.csv", "", "has the columns none"),
+        ("t.csv", "path\ra.jpg\r", "The table '@?.*t.csv' is none that can be read .*: save it as CSV once more"),
         ("l.txt", "a.jpg".encode("utf-16"), "no text in UTF-8"),
     ],
 )
