@@ -24,6 +24,7 @@ from pc_engine.decoding import DEFAULT_DECODING, Decoders, Decoding
 from pc_engine.device_choice import choose_device
 from pc_engine.errors import DeviceMemoryError, UsageError
 from pc_engine.kernels.array_module import Array
+from pc_engine.known_counts import KnownCounts
 from pc_engine.machine import usable_cores
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.mode_run import ModeRun
@@ -73,8 +74,8 @@ class Engine:
         What is pointed with: ``"box"`` around all of each object, or for mode p2c its ``"core"``, for combined an
         ``"ellipse"`` or a ``"mixture"``; None for the model's own, by default cores and ellipses.
     count
-        How many objects each image shows, where that is known: they are pointed at, and no counter is needed. None to
-        count them.
+        How many objects each image shows, where that is known, or ``"each"`` where each `SourceImage` says it: they
+        are pointed at, and no counter is needed. None to count them.
     network
         A compiled network that keeps what the mode reads, shared by several engines and closed by whoever opened it;
         ``backend`` to ``batch_size`` are its own then. None to compile one.
@@ -122,7 +123,7 @@ class Engine:
         cluster: str | None = None,
         classes: int | None = None,
         pointer: str | None = None,
-        count: int | None = None,
+        count: int | str | None = None,
         network: Backbone | None = None,
         decoding: Decoding = DEFAULT_DECODING,
         report: Callable[[str], None] = lambda _: None,
@@ -137,7 +138,7 @@ class Engine:
         threads = maybe_whole_number("threads", threads, MOST_THREADS)
         batch_size = maybe_whole_number("batch_size", batch_size, LARGEST_BATCH)
         classes = maybe_whole_number("classes", classes)
-        self._count = maybe_whole_number("count", count)
+        self._known = KnownCounts(count)
         _check_types(model, network, decoding, report)
         place = network.request.device if network else choose_device(device, backend, precision, report)
         self.mode = find_mode(mode) if count is None else find_mode(mode).told()
@@ -178,7 +179,7 @@ class Engine:
             mode=self.mode.name,
             report=report,
         )
-        self._mode_run = ModeRun(self.mode, self.model, self.settings, self.batch_size, report, self._count)
+        self._mode_run = ModeRun(self.mode, self.model, self.settings, self.batch_size, report, self._known.of_all)
         self._limit = BatchLimit(self.batch_size, self._mode_run.go_on_smaller)
         on_device = self._owns_network and self.device != "cpu"
         self.decoders = Decoders(decoding, self.workers, self.device if on_device else None, report)
@@ -220,7 +221,7 @@ class Engine:
             "precision": self.precision,
             "device": self.device.partition(":")[0],
             "parameters": json.loads(json.dumps(asdict(self.settings))),
-            "known_count": self._count,
+            "known_count": self._known.count,
         }
 
     def describe(self) -> dict[str, Any]:
@@ -233,7 +234,7 @@ class Engine:
             "precision": self.precision,
             "device": self.device,
             "batch_size": self.batch_size,
-            "known_count": self._count,
+            "known_count": self._known.count,
         }
 
     def run(self, sources: Source | Iterable[Source]) -> Iterator[Result]:
@@ -274,7 +275,7 @@ class Engine:
     def _results(self, images: Iterable[SourceImage]) -> Iterator[Result]:
         self._guard.check()
         batches = map_batches(
-            images,
+            self._known.checked(images),
             self.network,
             self.workers,
             self.evaluate,
@@ -301,6 +302,7 @@ class Engine:
         """
         rows: dict[int, Result] = {}
         if batch.taps is not None:
+            known_count = self._known.of_batch(batch) if known_count is None else known_count
             # What overflows is found by its result, image by image.
             with self.clock.measure("mode"), np.errstate(over="ignore", invalid="ignore"):
                 answer = self._mode_run.answer(batch.taps, batch.finite, known_count)

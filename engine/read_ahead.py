@@ -49,12 +49,15 @@ class Entry(NamedTuple):
         The sentence that says why not.
     data
         A file that is decoded with its batch.
+    known_count
+        How many objects its source says that it shows; None where it does not.
     """
 
     name: str
     image: DecodedImage | ImageSize | None
     error: str | None
     data: PlainJpeg | None = None
+    known_count: int | None = None
 
 
 def count_readable(entries: Sequence[Entry]) -> int:
@@ -87,8 +90,8 @@ def decode_ahead(
         try:
             data = image.read()
             if later is not None and (file := later(data)) is not None:
-                return Entry(image.name, None, None, file)
-            return Entry(image.name, decode(data, *size), None)
+                return Entry(image.name, None, None, file, image.count)
+            return Entry(image.name, decode(data, *size), None, None, image.count)
         except ImageError as error:
             return Entry(image.name, None, str(error))
         # What reads an image says itself what is wrong; where it did not, that must not end the run either.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from pc_engine.backends import BACKENDS
 from pc_engine.decoding import check_seconds
 from pc_engine.devices import check_device_name
 from pc_engine.errors import UsageError
+from pc_engine.known_counts import EACH
 from pc_engine.selection import check_backend, check_precision
 
 # What scikit-learn takes; NumPy takes larger ones, too.
@@ -46,8 +48,21 @@ def _classes(value: int | None) -> int | None:
     return maybe_whole_number("--classes", value)
 
 
-def _count(value: int | None) -> int | None:
-    return maybe_whole_number("--count", value)
+def _count(value: str | None) -> str | None:
+    if value is not None and _is_number(value):
+        whole_number("--count", int(value))
+    return value
+
+
+def known_count(value: str | None) -> tuple[int | str | None, str | None]:
+    """Return what `Engine` is told of counts, and the column of tables that says them, by the option ``--count``."""
+    if value is None or _is_number(value):
+        return (None if value is None else int(value)), None
+    return EACH, value
+
+
+def _is_number(value: str) -> bool:
+    return re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value) is not None
 
 
 def _max_pixels(value: int) -> int:
@@ -128,11 +143,11 @@ Pointer = Annotated[
     ),
 ]
 Count = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         "--count",
-        help="How many objects each image shows, where that is known of all: they are only pointed at, which needs no "
-        "counter.",
+        help="How many objects the images show, where that is known: a number for all, or the column of @table.csv "
+        "that says each one's. They are only pointed at, which needs no counter.",
         callback=_count,
     ),
 ]

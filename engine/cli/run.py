@@ -63,7 +63,7 @@ def run(
     cluster: options.Cluster = None,
     classes: options.Classes = None,
     pointer: options.Pointer = None,
-    known_count: options.Count = None,
+    counts: options.Count = None,
     row_format: Annotated[str | None, typer.Option("--format", help="Rows as parquet (default) or jsonl.")] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write each photo with its pointers drawn on it.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in the --out directory.")] = False,
@@ -131,7 +131,15 @@ def run(
         lambda name: DEMO not in sources and (part is None or part.holds(name)) and not _is_of_a_run(name)
     )
     shared = engine_name != _LOCAL or processes is not None
-    images = iter_images(sources, without=overlays, stop=stopping.asked, passed_over=passed_over.add, by_name=shared)
+    count, column = options.known_count(counts)
+    images = iter_images(
+        sources,
+        without=overlays,
+        stop=stopping.asked,
+        passed_over=passed_over.add,
+        by_name=shared,
+        count_column=column,
+    )
     say, silent = remark(quiet), quiet or as_json
     if out is None and not as_json and _STDIN not in sources:
         # Before a model is chosen for nothing, or even fetched.
@@ -159,7 +167,7 @@ def run(
             "cluster": cluster,
             "classes": classes,
             "pointer": pointer,
-            "count": known_count,
+            "count": count,
             "decoding": decoding,
             **_as_before(rows, {"backend": backend, "precision": precision, "device": device}),
         }

@@ -50,11 +50,14 @@ class Block:
         The images.
     errors
         Places in ``names`` of what stands for images that could not be listed, and why.
+    counts
+        Places of images of which a source says how many objects they show, and how many.
     """
 
     number: int
     names: tuple[str, ...]
     errors: tuple[tuple[int, str], ...] = ()
+    counts: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,8 @@ class BlockFolder:
                 taken.write(b".")
         except OSError as error:
             raise cannot_write(path, error) from None
-        errors = tuple((place, message) for place, message in content["errors"])
-        block = Block(content["number"], tuple(content["names"]), errors)
+        errors, counts = (tuple((place, said) for place, said in content[what]) for what in ("errors", "counts"))
+        block = Block(content["number"], tuple(content["names"]), errors, counts)
         if times >= _MOST_TAKEN:
             raise PcEngineError(
                 f"{times} workers in turn were lost while they did the images from {block.names[0]} to "

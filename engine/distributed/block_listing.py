@@ -124,13 +124,16 @@ class BlockListing:
             size = min(self._most, _FIRST_BLOCK << min(number // self._workers, 20))
             names: list[str] = []
             errors: list[tuple[int, str]] = []
+            counts: list[tuple[int, int]] = []
             for image in islice(self._images, size):  # of which none is kept, as some hold their bytes
                 if image.error is not None:
                     errors.append((len(names), image.error))
+                if image.count is not None:
+                    counts.append((len(names), image.count))
                 names.append(image.name)
             if not names:
                 return
-            yield Block(number, tuple(names), tuple(errors))
+            yield Block(number, tuple(names), tuple(errors), tuple(counts))
 
     def _wait_for_room(self) -> bool:
         """Return whether there is room for another block; False if none is wanted any more."""

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -162,7 +162,10 @@ class BlockWorker:
             return Tally()
         block = blocks.take(number)
         tally, rows = Tally(), []
+        counts = dict(block.counts)
         images = _until_stopped(blocks, _images_of(block, self._in_turn))
+        if counts:
+            images = (replace(image, count=counts.get(place)) for place, image in enumerate(images))
         for result in engine.run_paths(images):
             tally.add(ok=result.ok, label=result.count_label)
             rows.append(result.to_dict())

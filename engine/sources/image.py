@@ -39,11 +39,14 @@ class SourceImage:
         Returns the bytes, on the thread that is to decode them. Raises ImageError, with one sentence, where it cannot.
     error
         That sentence, where it is known before and is not of what lies under the name; None for other images.
+    count
+        How many objects it shows, where its source says so; None where not.
     """
 
     name: str
     read: Callable[[], bytes] = field(compare=False, repr=False)
     error: str | None = field(default=None, compare=False, repr=False)
+    count: int | None = field(default=None, compare=False, repr=False)
 
 
 def local_image(path: str | os.PathLike[str]) -> SourceImage:

@@ -19,7 +19,7 @@ from pc_engine.sources.braces import expand_braces, has_braces
 from pc_engine.sources.folders import walk_folder
 from pc_engine.sources.globs import glob_matches
 from pc_engine.sources.image import SourceImage, broken_image, local_image
-from pc_engine.sources.lists import MARK, check_list, list_images
+from pc_engine.sources.lists import MARK, check_list, is_table, list_images
 from pc_engine.sources.parquet_shards import check_parquet, is_parquet, parquet_images
 from pc_engine.sources.resolve import named_image
 from pc_engine.sources.shards import CostlyListingError, Listing
@@ -42,6 +42,7 @@ def iter_images(
     stop: Callable[[], bool] = lambda: False,
     passed_over: Callable[[str], None] = lambda _: None,
     by_name: bool = False,
+    count_column: str | None = None,
 ) -> Iterator[SourceImage]:
     """Yield the images of ``sources`` in a stable order.
 
@@ -63,18 +64,32 @@ def iter_images(
         Called with the path of each file in a folder or an archive that does not take part.
     by_name
         Whether the images are going to be read by their names, elsewhere: tables are then listed without their bytes.
+    count_column
+        The column of tables (``"@table.csv"``) that says how many objects their images show; None to ask none.
 
     Raises
     ------
     UsageError
-        If a source is no text or path, does not exist or cannot be reached, or a glob matches nothing. Raised before
-        the first image is yielded.
+        If a source is no text or path, does not exist or cannot be reached, or a glob matches nothing; or a table lacks
+        the column of counts, or there is none. Raised before the first image is yielded.
     MissingPackageError
         If a source takes a package that is not installed; raised likewise.
     """
     named = _named(sources)
-    listing = Listing(_real(without), stop=stop, folders=_folders(named), by_name=by_name, passed_over=passed_over)
-    return _list(_checked(named), listing)
+    if count_column is not None and not any(map(is_table, named.values())):
+        raise UsageError(
+            f"'{count_column}' is to be a column with counts, and no table was given: name one as '@table.csv', or say "
+            f"a number."
+        )
+    listing = Listing(
+        _real(without),
+        stop=stop,
+        folders=_folders(named),
+        by_name=by_name,
+        passed_over=passed_over,
+        count_column=count_column,
+    )
+    return _list(_checked(named, count_column), listing)
 
 
 def count_images(
@@ -119,8 +134,8 @@ def _folders(named: Mapping[str, str]) -> frozenset[str]:
     return frozenset(real for real in named if os.path.isdir(real))
 
 
-def _checked(named: Mapping[str, str]) -> list[_Source]:
-    checked = [_find(source) for source in named.values()]
+def _checked(named: Mapping[str, str], count_column: str | None = None) -> list[_Source]:
+    checked = [_find(source, count_column) for source in named.values()]
     if not checked:
         raise UsageError(f"No source was given. {_WHAT_TO_NAME}")
     return checked
@@ -131,16 +146,16 @@ def _list(sources: Iterable[_Source], listing: Listing) -> Iterator[SourceImage]
         yield from source(listing)
 
 
-def _find(text: str) -> _Source:
+def _find(text: str, count_column: str | None = None) -> _Source:
     """Return what lists a source, or raise an error that says that it does not exist."""
     if text == DEMO:
         return partial(_images_at, os.fspath(DEMO_DIRECTORY))
     if os.path.lexists(text):
         return _find_local(text)
     if has_braces(text):
-        return _find_each(text)
+        return _find_each(text, count_column)
     if text.startswith(MARK):
-        check_list(text[len(MARK) :])
+        check_list(text[len(MARK) :], count_column)
         return partial(_listed, text[len(MARK) :])
     if is_address(text):
         path = local_path(text)
@@ -160,11 +175,11 @@ def _find_local(path: str) -> _Source:
     return partial(_images_at, path)
 
 
-def _find_each(text: str) -> _Source:
+def _find_each(text: str, count_column: str | None) -> _Source:
     # Not kept: there may be very many. Of those elsewhere only the first is looked up.
     for number, one in enumerate(expand_braces(text)):
         if number == 0 or not is_address(one):
-            _find(one)
+            _find(one, count_column)
     return partial(_expanded, text)
 
 
@@ -217,7 +232,7 @@ def _line_images(text: str, listing: Listing) -> Iterator[SourceImage]:
 def _expanded(text: str, listing: Listing) -> Iterator[SourceImage]:
     for one in expand_braces(text):
         try:
-            source = _find(one)
+            source = _find(one, listing.count_column)
         except PcEngineError as error:  # it was there when the run began, or is elsewhere
             yield broken_image(one, str(error))
         else:

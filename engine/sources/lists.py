@@ -14,9 +14,10 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain, takewhile
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.sources.addresses import file_part, is_address
@@ -44,8 +45,15 @@ csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_LINE))
 Expand = Callable[[str, Listing], Iterator[SourceImage]]
 
 
-def check_list(name: str) -> None:
-    """Raise UsageError if there is no such list, or it is a table without a column of images."""
+class _Line(NamedTuple):
+    """What one line names, and how many objects it says that shows."""
+
+    entry: str
+    known_count: int | None = None
+
+
+def check_list(name: str, count_column: str | None = None) -> None:
+    """Raise UsageError if there is no such list, or it is a table without a column of images, or of counts if asked."""
     if name == _STDIN:
         return
     try:
@@ -55,7 +63,7 @@ def check_list(name: str) -> None:
             if "\0" in first:
                 raise UsageError(f"The list '{name}' is no text in UTF-8: save it as such.")
             if _is_table(name):
-                _column(first, name)
+                _columns(first, name, count_column)
     except PcEngineError:
         raise
     except csv.Error as error:
@@ -73,11 +81,13 @@ def list_images(name: str, listing: Listing, expand: Expand) -> Iterator[SourceI
     def sentence(n: int, error: BaseException) -> str:
         return f"The list cannot be read any further after {n:,} entries ({reason_of(error)})."
 
-    for entry in until_it_fails(_entries(name, listing.stop), MARK + name, sentence):
-        if isinstance(entry, SourceImage):
-            yield entry
-        else:
-            yield from expand(entry if is_address(entry) else _found(entry, folder), listing)
+    for line in until_it_fails(_entries(name, listing), MARK + name, sentence):
+        if isinstance(line, SourceImage):
+            yield line
+            continue
+        entry, count = line
+        images = expand(entry if is_address(entry) else _found(entry, folder), listing)
+        yield from images if count is None else (replace(image, count=count) for image in images)
 
 
 def _found(path: str, folder: str | None) -> str:
@@ -86,14 +96,15 @@ def _found(path: str, folder: str | None) -> str:
     return beside if os.path.lexists(beside) else path
 
 
-def _entries(name: str, stop: Callable[[], bool]) -> Iterator[str | SourceImage]:
+def _entries(name: str, listing: Listing) -> Iterator[_Line | SourceImage]:
     if name == _STDIN:
-        lines = _lines(io.BufferedReader(_Stdin(stop), _BUFFER))
+        lines = _lines(io.BufferedReader(_Stdin(listing.stop), _BUFFER))
         # Where it is left off, the last line may be half of one.
-        yield from _named(takewhile(lambda _: not stop(), lines))
+        yield from _named(takewhile(lambda _: not listing.stop(), lines))
         return
     with open_shard(name) as stream:
-        yield from _cells(_lines(stream), name) if _is_table(name) else _named(_lines(stream))
+        lines = _lines(stream)
+        yield from _cells(lines, name, listing.count_column) if _is_table(name) else _named(lines)
 
 
 class _Stdin(io.RawIOBase):
@@ -120,16 +131,16 @@ class _Stdin(io.RawIOBase):
         return len(data)
 
 
-def _named(lines: Iterator[str]) -> Iterator[str]:
+def _named(lines: Iterator[str]) -> Iterator[_Line]:
     for line in lines:
         entry = line.rstrip("\r\n")
         if entry.strip() and not entry.startswith(_COMMENT):
-            yield entry
+            yield _Line(entry)
 
 
-def _cells(lines: Iterator[str], name: str) -> Iterator[str | SourceImage]:
+def _cells(lines: Iterator[str], name: str, count_column: str | None) -> Iterator[_Line | SourceImage]:
     header = next(lines, "")
-    column, delimiter = _column(header, name)
+    column, counts, delimiter = _columns(header, name, count_column)
     record: list[str] = []
     reader = csv.reader(_noted(chain([header], lines), record), delimiter=delimiter)
     next(reader)
@@ -140,7 +151,7 @@ def _cells(lines: Iterator[str], name: str) -> Iterator[str | SourceImage]:
         record.clear()
         entry = row[column].strip() if column < len(row) else ""
         if entry:
-            yield entry
+            yield _Line(entry, None if counts is None or counts >= len(row) else _count(row[counts]))
         elif any(row):
             yield broken_image(f"{MARK}{name}#{reader.line_num}", f"Line {reader.line_num} names no image.")
     # Python takes all lines behind quotes that are never closed for one cell.
@@ -156,17 +167,40 @@ def _noted(lines: Iterator[str], record: list[str]) -> Iterator[str]:
         yield line
 
 
-def _column(header: str, name: str) -> tuple[int, str]:
-    """Return the position of the column with the images, and what separates columns."""
+def _count(cell: str) -> int | None:
+    """Return how many objects a cell says that an image shows; None where it says no number."""
+    from pc_engine.datasets.records import parse_count  # which a run has seldom use for
+
+    try:
+        return parse_count(cell)
+    except ValueError:
+        return None
+
+
+def _columns(header: str, name: str, count_column: str | None) -> tuple[int, int | None, str]:
+    """Return the positions of the columns with the images and with their counts, and what separates columns."""
     delimiter = max(",;\t", key=header.count)
     columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])]
+    counts = None
+    if count_column is not None:
+        if count_column.strip().lower() not in columns:
+            raise UsageError(
+                f"The table '{name}' has the columns {', '.join(map(repr, columns)) or 'none':.300}, and none called "
+                f"'{count_column}' with counts: name another, or a number."
+            )
+        counts = columns.index(count_column.strip().lower())
     for known in _COLUMNS:
         if known in columns:
-            return columns.index(known), delimiter
+            return columns.index(known), counts, delimiter
     raise UsageError(
         f"The table '{name}' has the columns {', '.join(map(repr, columns)) or 'none':.300}: call the one with the "
         f"images one of {', '.join(_COLUMNS)}."
     )
+
+
+def is_table(source: str) -> bool:
+    """Whether a source is a list that is a table, such as ``@table.csv``."""
+    return source.startswith(MARK) and _is_table(source)
 
 
 def _is_table(name: str) -> bool:

@@ -32,7 +32,7 @@ from pc_engine.errors import ModelError, PcEngineError, UsageError
 from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
 from pc_engine.pointers import BoxPointer, EllipsePointer
-from pc_engine.sources import SourceImage, read_image
+from pc_engine.sources import SourceImage, iter_images, read_image
 from pc_engine.writers import read_rows
 
 Draw = Callable[..., Image.Image]
@@ -428,6 +428,22 @@ def test_a_count_that_is_known_is_pointed_at_without_a_counter(
             open_engine(without, mode=mode)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_each_image_may_say_how_many_objects_it_shows(
+    mode: str, open_engine: Callable[..., Engine], scenes: Path
+) -> None:
+    (scenes / "broken.png").write_bytes(b"?")
+    told = [("1", 1), ("4", 2), ("broken", 1), ("3", None), ("3", 0), ("2", 2)]
+    images = [replace(image, count=count) for name, count in told for image in iter_images(scenes / f"{name}.png")]
+    found = list(open_engine(mode=mode, count="each", batch_size=2).run_paths(images))
+    assert [result.count for result in found] == [1, 2, None, None, 0, 2]
+    assert [len(result.pointers) for result in found] == [1, 2, 0, 0, 0, 2]
+    assert (found[3].error or "").startswith("It is not known how many objects it shows: write that into the column")
+    assert "It is not an image" in (found[2].error or "")
+    [two] = open_engine(mode=mode, count=2).run(scenes / "2.png")
+    assert found[-1] == two
+
+
 def test_a_known_count_is_one_that_can_be_asked_for(open_engine: Callable[..., Engine]) -> None:
     for options in ({"classes": 2}, {"cluster": "dbscan"}):
         with pytest.raises(UsageError, match="leave --cluster and --classes out, or --count"):
@@ -473,6 +489,7 @@ def test_dbscan_can_be_asked_for_in_mode_p2c_only(open_engine: Callable[..., Eng
         ({"mode": "p2c", "classes": "2"}, "classes is '2', expected a whole number"),
         ({"count": 0}, "count is 0, expected a number of at least 1"),
         ({"count": "2"}, "count is '2', expected a whole number"),
+        ({"count": ["each"]}, r"count is \['each'\], expected a whole number"),
         ({"mode": "p2c", "classes": 2.5}, r"classes is 2\.5, expected a whole number"),
         ({"mode": "p2c", "classes": 1001}, r"p2c\.classes is 1001, expected a number from 1 to 1000"),
         ({"mode": "p2c", "cluster": ["dbscan"]}, "no clustering"),

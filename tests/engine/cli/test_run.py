@@ -53,6 +53,25 @@ def test_a_known_count_is_pointed_at_and_shown_as_it_is(pc_engine, scenes, tiny_
     assert "known_count 5, not None" in " ".join(outcome.err.split())
 
 
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+def test_a_table_says_how_many_objects_each_image_shows(pc_engine, scenes, tiny_directory, tmp_path, options):
+    table = scenes / "counts.csv"
+    table.write_text("path,count\n1.png,1\n4.png,2\n3.png,\n2.png,2\n")
+    out = tmp_path / "run"
+    outcome = pc_engine(
+        *("run", f"@{table}", "--count", "count", "--model", tiny_directory, "--out", out, *options, *MODEL)
+    )
+    assert outcome.code == 3
+    rows = {Path(row["path"]).stem: row for row in read_rows(out)}
+    assert {name: (row["count"], len(row["pointers"])) for name, row in rows.items()} == {
+        "1": (1, 1),
+        "4": (2, 2),
+        "3": (None, 0),
+        "2": (2, 2),
+    }
+    assert rows["3"]["error"].startswith("It is not known how many objects it shows")
+
+
 def test_table_without_out_writes_nothing(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*.p*"))
@@ -288,6 +307,7 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
         ((".", "--mode", "c2p", "--classes", "2"), "Mode c2p counts objects of one class: leave --classes out"),
         ((".", "--mode", "p2c", "--classes", "0"), "--classes is 0, expected a number of at least 1"),
         ((".", "--count", "0"), "--count is 0, expected a number of at least 1"),
+        ((".", "--count", "many"), "'many' is to be a column with counts, and no table was given"),
         ((".", "--max-pixels", "0"), "--max-pixels is 0, expected a number of at least 1"),
         ((".", "--isolate", "--image-seconds", "nan"), "--image-seconds is nan, expected a number above 0"),
         ((".", "--mode", "p2c", "--count", "2", "--classes", "2"), "leave --cluster and --classes out, or --count"),

@@ -127,6 +127,36 @@ def test_lists_that_cannot_be_used_are_wrong_use(photos: Path, name: str, conten
         iter_images([write(photos, name, content)])
 
 
+def test_a_column_of_a_table_says_how_many_objects_its_images_show(photos: Path) -> None:
+    content = "Path,Objects\na.jpg,3\nb.jpg, 4+\nc.jpg,\na.jpg,some\nb.jpg\na.jpg,0\na.jpg,2.0\na.jpg,-1\n"
+    source = write(photos, "t.csv", content)
+    images = list(iter_images([source, str(photos / "a.jpg")], count_column=" objects"))
+    assert [image.count for image in images] == [3, 4, None, None, None, 0, 2, None, None]
+    assert [image.count for image in iter_images([source])] == [None] * 8
+    # Of what a line names, each image shows as many.
+    (photos / "in").mkdir()
+    for name in ("x.jpg", "y.jpg"):
+        (photos / "in" / name).write_bytes(b"image")
+    source = write(photos, "u.csv", "count,path\n5,in\n")
+    assert [image.count for image in iter_images([source], count_column="count")] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (["@{}/t.csv"], "has the columns 'path', 'count', and none called 'objects' with counts: name another"),
+        (["@{}/t.csv", "{}/a.jpg"], "none called 'objects'"),
+        (["{}/a.jpg"], "'objects' is to be a column with counts, and no table was given"),
+        (["@{}/l.txt"], "no table was given"),
+    ],
+)
+def test_a_column_of_counts_that_is_not_there_is_wrong_use(photos: Path, sources: list[str], message: str) -> None:
+    write(photos, "t.csv", "path,count\na.jpg,1\n")
+    write(photos, "l.txt", "a.jpg\n")
+    with pytest.raises(UsageError, match=message):
+        iter_images([source.format(photos) for source in sources], count_column="objects")
+
+
 @pytest.mark.parametrize("source", ["@gone.txt", "@"])
 def test_a_list_that_is_not_there_is_wrong_use(source: str) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
