@@ -29,12 +29,12 @@ from pc_engine.modes.known_count import KnownCount, as_counts
 from pc_engine.modes.limits import LENGTH, POWER, check_limits
 from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, split_bad_heat
 from pc_engine.modes.p2c import (
+    box_pointers,
     class_heatmap,
     clustered_heatmap,
     evidence_heatmap,
     heat_clusters,
     weighing_heatmap,
-    whole_boxes,
 )
 from pc_engine.modes.p2c_manifest import p2c_taps
 from pc_engine.modes.p2c_settings import P2CSettings
@@ -202,7 +202,7 @@ def combined(
         power = _FLATTER * pointing.parting_power
         parts = _divided(seen.clustered, xp.minimum(count, cells), power, pointing, mixture)
         fitted = mark_bad(parts.bad, -1, parts.n_clusters)
-        pointers = whole_boxes(parts.labels, parts.heat, parts.n_clusters, settings, most)
+        pointers = box_pointers(parts.labels, parts.heat, parts.n_clusters, settings, most)
     else:
         class_heat = seen.heat
         if pointing.heat == EVIDENCE != settings.signature:

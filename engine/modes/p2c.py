@@ -56,8 +56,8 @@ def p2c(
     Returns
     -------
     Outcome
-        Kind ``"box"``; the score is the cluster's share of the heat, which is what density peaks have smoothed (their
-        density) where cores are pointed with. With several classes the count is that of all, and the pointers
+        Kind ``"box"``; the score is the cluster's share of the heat, which density peaks have smoothed before (their
+        density), and of the heat itself with DBSCAN. With several classes the count is that of all, and the pointers
         are those of one class after the other, the most probable first. Fewer boxes than a known count where the
         heatmap has fewer peaks.
 
@@ -99,18 +99,19 @@ def _several_classes(taps: Taps, signatures: SignatureDictionary | None, setting
         (class_ids != settings.background_class) & (class_ids[:, :1] != settings.background_class)
     )
     refused = xp.zeros(len(class_ids), bool)
-    found = xp.empty((len(class_ids), 0, 5), np.float64)
+    found = xp.empty((len(class_ids), 0, 9 if settings.pointer == "box" else 5), np.float64)
     strength = xp.empty((len(class_ids), 0), np.float64)
     classes = xp.empty((len(class_ids), 0), np.int64)
     salient = weighing_heatmap(taps, settings)
     for rank in range(class_ids.shape[1]):
         class_id = class_ids[:, rank]
         heat = clustered_heatmap(class_heatmap(taps, signatures, class_id, settings), salient, settings)
-        clusters, pointers = cluster_pointers(xp.where(takes_part[:, rank, None, None], heat, 0), settings)
+        clusters, pointers = _pointers_and_cores(xp.where(takes_part[:, rank, None, None], heat, 0), settings)
         refused |= clusters < 0
         # How strong a cluster is for its class: its heat beside that of the strongest, which comes first.
         strong = pointers[..., 4] / pointers[:, :1, 4]
-        same = _shared_area(pointers, found) > settings.class_overlap
+        # What is counted does not depend on what is pointed with.
+        same = _shared_area(_cores(pointers), _cores(found)) > settings.class_overlap
         wins = strong[:, :, None] > strength[:, None]
         pointers = xp.where((same & ~wins).any(axis=2)[..., None], xp.nan, pointers)
         stands = ~xp.isnan(pointers[..., 0])
@@ -122,7 +123,7 @@ def _several_classes(taps: Taps, signatures: SignatureDictionary | None, setting
     return Outcome(
         count=xp.where(refused, -1, count),
         kind="box",
-        pointers=found,
+        pointers=found[..., :5],
         class_id=class_ids[:, 0],
         class_score=class_scores[:, 0],
         pointer_class=classes,
@@ -130,9 +131,9 @@ def _several_classes(taps: Taps, signatures: SignatureDictionary | None, setting
 
 
 def _shared_area(boxes: Array, others: Array) -> Array:
-    """Return how much of the smaller of two boxes both share, (N, K, M) of (N, K, 5) and (N, M, 5); 0 without a box."""
+    """Return how much of the smaller of two boxes both share, (N, K, M) of (N, K, 4) and (N, M, 4); 0 without a box."""
     xp = get_array_module(boxes)
-    boxes, others = xp.nan_to_num(boxes[:, :, None, :4]), xp.nan_to_num(others[:, None, :, :4])
+    boxes, others = xp.nan_to_num(boxes[:, :, None]), xp.nan_to_num(others[:, None])
     sides = xp.minimum(boxes[..., 2:], others[..., 2:]) - xp.maximum(boxes[..., :2], others[..., :2])
     smaller = xp.minimum(*((each[..., 2:] - each[..., :2]).prod(axis=-1) for each in (boxes, others)))
     return xp.maximum(sides, 0).prod(axis=-1) / xp.where(smaller > 0, smaller, 1)
@@ -244,27 +245,44 @@ def heat_clusters(heat: Array, settings: P2CSettings, n_centres: Array | None = 
 
 def cluster_pointers(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> tuple[Array, Array]:
     """Return how many `heat_clusters` there are, -1 where the heatmap is refused, and the pointers of `Outcome`."""
+    count, pointers = _pointers_and_cores(heat, settings, n_centres)
+    return count, pointers[..., :5]
+
+
+def _pointers_and_cores(heat: Array, settings: P2CSettings, n_centres: Array | None = None) -> tuple[Array, Array]:
+    """Return what `cluster_pointers` does; behind boxes around all of an object, (N, K, 9), those around its core."""
     found = heat_clusters(heat, settings, n_centres)
-    if settings.pointer == "box":
-        pointers = whole_boxes(found.labels, found.heat, found.n_clusters, settings, found.slots)
-    else:
-        cores = cluster_boxes(found.labels, found.density, found.n_clusters, trim=settings.trim, slots=found.slots)
-        pointers = _box_pointers(cores, found.heat.shape[1:])
-    return found.count, pointers
+    cores = cluster_boxes(found.labels, found.density, found.n_clusters, trim=settings.trim, slots=found.slots)
+    if settings.pointer == "core":
+        return found.count, _box_pointers((cores.boxes,), cores.score, found.heat)
+    whole = _whole_boxes(found.labels, found.heat, found.n_clusters, settings, found.slots)
+    return found.count, _box_pointers((whole.boxes, cores.boxes), cores.score, found.heat)
 
 
-def whole_boxes(labels: Array, heat: Array, n_clusters: Array, settings: P2CSettings, slots: int | None) -> Array:
+def _cores(pointers: Array) -> Array:
+    return pointers[..., 5:] if pointers.shape[-1] > 5 else pointers[..., :4]
+
+
+def box_pointers(labels: Array, heat: Array, n_clusters: Array, settings: P2CSettings, slots: int | None) -> Array:
     """Return the pointers of `Outcome` around all of each cluster's object, as `pc_engine.kernels.cluster_boxes`."""
-    extents = cluster_boxes(labels, heat, n_clusters, trim=settings.box_trim, interpolate=True, slots=slots)
-    return _box_pointers(extents, heat.shape[1:])
+    whole = _whole_boxes(labels, heat, n_clusters, settings, slots)
+    return _box_pointers((whole.boxes,), whole.score, heat)
 
 
-def _box_pointers(extents: ClusterBoxes, grid: tuple[int, int]) -> Array:
-    xp = get_array_module(extents.boxes)
-    height, width = grid
-    boxes = extents.boxes / constant(xp, (width, height, width, height), np.float64)
-    score = xp.where(xp.isnan(boxes[..., 0]), xp.nan, extents.score)
-    return by_score(xp.concatenate([boxes, score[..., None]], axis=-1))
+def _whole_boxes(
+    labels: Array, heat: Array, n_clusters: Array, settings: P2CSettings, slots: int | None
+) -> ClusterBoxes:
+    return cluster_boxes(labels, heat, n_clusters, trim=settings.box_trim, interpolate=True, slots=slots)
+
+
+def _box_pointers(boxes: tuple[Array, ...], score: Array, heat: Array) -> Array:
+    """Return boxes (N, K, 4) in cells of heatmaps (N, H, W) as pointers: the first, the score, and the others."""
+    xp = get_array_module(heat)
+    height, width = heat.shape[1:]
+    size = constant(xp, (width, height, width, height), np.float64)
+    first, *others = (each / size for each in boxes)
+    score = xp.where(xp.isnan(first[..., 0]), xp.nan, score)
+    return by_score(xp.concatenate([first, score[..., None], *others], axis=-1))
 
 
 def _most_clusters(eps: float, height: int, width: int) -> int:

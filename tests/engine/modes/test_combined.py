@@ -468,7 +468,7 @@ def test_where_the_svm_is_right_and_peaks_are_clear_its_boxes_are_those_of_p2c()
     one = combined(taps, COUNTER, SIGNATURES, SETTINGS, BOXES)
     other = p2c(taps, SIGNATURES, replace(SETTINGS, pointer="box"))
     np.testing.assert_array_equal(one.count, other.count)
-    np.testing.assert_allclose(one.pointers, other.pointers, rtol=1e-6)
+    np.testing.assert_allclose(one.pointers[..., :4], other.pointers[..., :4], rtol=1e-6)
 
 
 def test_a_clustering_that_cannot_be_asked_for_a_number_is_wrong_use() -> None:

@@ -193,7 +193,7 @@ def test_a_box_ends_where_the_heat_falls_to_a_fraction_of_its_greatest(cluster: 
         for (x, y), box in zip([(3.5, 4.5), (10.5, 9.5)], found[np.argsort(found[:, 0])], strict=True):
             np.testing.assert_allclose(box[:4], [x - reach, y - reach, x + reach, y + reach], atol=1e-3)
     cores = p2c(taps, SIGNATURES, replace(settings, pointer="core"))
-    np.testing.assert_allclose(cores.pointers[..., 4], outcome.pointers[..., 4], atol=0.01)
+    np.testing.assert_array_equal(cores.pointers[..., 4], outcome.pointers[..., 4])
     with pytest.raises(UsageError, match="no pointer 'ellipse' for mode p2c: choose one of core, box"):
         replace(SETTINGS, pointer="ellipse")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"p2c\.box_trim is 1\.0, expected a number from 0 to 0\.99"):
@@ -442,6 +442,20 @@ def test_a_network_that_sees_nothing_sees_nothing_of_any_class() -> None:
     assert p2c(taps, ONE_MAP_EACH, replace(SEVERAL, background_class=0)).count.tolist() == [0]
     second = p2c(taps, ONE_MAP_EACH, replace(SEVERAL, background_class=1))
     assert classes_and_places(second) == {(0, 2, 2)}
+
+
+def test_what_is_pointed_with_does_not_change_which_objects_of_two_classes_are_one() -> None:
+    # Neighbours whose boxes overlap by more than half of one, and whose cores do not.
+    taps = several_taps([[(3, 6)], [(5, 6)], [], []], [3, 2.9, -5, -5])
+    cores = p2c(taps, ONE_MAP_EACH, replace(SEVERAL, trim=0.9, class_overlap=0.3))
+    boxes = p2c(taps, ONE_MAP_EACH, replace(SEVERAL, trim=0.9, class_overlap=0.3, pointer="box", box_trim=0.02))
+    assert cores.count.tolist() == boxes.count.tolist() == [2]
+    np.testing.assert_array_equal(cores.pointer_class, boxes.pointer_class)
+    assert boxes.pointers.shape == cores.pointers.shape
+    there = ~np.isnan(boxes.pointers[0, :, 0])
+    first, second = boxes.pointers[0, there][:, :4]
+    shared = np.prod(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]))
+    assert shared > 0.3 * np.prod(first[2:] - first[:2])
 
 
 def test_one_class_of_several_is_what_a_single_class_gives() -> None:
