@@ -28,8 +28,11 @@ def make_folder(folder: Path) -> None:
 def check_vacant(folder: Path) -> None:
     """Raise UsageError if ``folder`` exists and is not an empty directory."""
     try:
-        vacant = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        exists, is_folder = folder.exists(), folder.is_dir()
+        vacant = not exists or (is_folder and not any(folder.iterdir()))
     except OSError as error:
         raise UsageError(f"The folder {folder} cannot be read ({error.strerror}): choose another.") from None
+    if exists and not is_folder:
+        raise UsageError(f"{folder} is a file, not a directory: name another.")
     if not vacant:
         raise UsageError(f"{folder} exists and is not empty: remove it, or name another directory.")

@@ -13,9 +13,11 @@ def test_what_is_absent_or_empty_is_vacant(tmp_path: Path) -> None:
     check_vacant(tmp_path / "absent")
     check_vacant(tmp_path)
     (tmp_path / "photo.jpg").touch()
-    for taken in (tmp_path, tmp_path / "photo.jpg"):
-        with pytest.raises(UsageError, match="exists and is not empty: remove it, or name another directory"):
-            check_vacant(taken)
+    with pytest.raises(UsageError, match="exists and is not empty: remove it, or name another directory"):
+        check_vacant(tmp_path)
+    # An empty one is a file all the same.
+    with pytest.raises(UsageError, match=r"photo\.jpg is a file, not a directory: name another\."):
+        check_vacant(tmp_path / "photo.jpg")
 
 
 def test_a_folder_is_made_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

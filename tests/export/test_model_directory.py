@@ -82,7 +82,7 @@ def test_an_empty_directory_is_filled_and_a_full_one_left_alone(tmp_path, tiny, 
     with pytest.raises(UsageError, match="exists and is not empty"):
         export_vgg(tiny, "random:0", out)
     assert (out / "model.onnx").stat().st_mtime_ns == before
-    with pytest.raises(UsageError, match="exists and is not empty"):
+    with pytest.raises(UsageError, match="is a file, not a directory: name another"):
         export_vgg(tiny, "random:0", weights)
 
 
