@@ -9,8 +9,10 @@ from pathlib import Path
 from pc_engine.errors import UsageError
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, advice: str = "choose another") -> None:
     """Make a folder, if it is not there, and find out before the work whether it can be written.
+
+    ``advice`` is what to do where it cannot, as the end of a sentence.
 
     Raises
     ------
@@ -22,7 +24,7 @@ def make_folder(folder: Path) -> None:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise UsageError(f"The folder {folder} cannot be written ({error.strerror}): choose another.") from None
+        raise UsageError(f"The folder {folder} cannot be written ({error.strerror}): {advice}.") from None
 
 
 def check_vacant(folder: Path) -> None:

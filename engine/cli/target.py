@@ -14,7 +14,7 @@ from pc_engine.model import Model, load_model
 
 
 def target_of(model: Model, out: Path | None) -> tuple[Model, Path]:
-    """Return the model that is changed, and the directory that it is written to.
+    """Return the model that is changed, and the directory that it is written to, which is there then.
 
     These are ``model`` and its own directory where ``out`` is None, or a vacant ``out``, which becomes a copy. Where
     the same network lies in ``out`` already, it is the model there, which keeps what is not made anew.
@@ -22,8 +22,15 @@ def target_of(model: Model, out: Path | None) -> tuple[Model, Path]:
     Raises
     ------
     UsageError
-        If the directory is part of the installation, or holds anything else.
+        If the directory is part of the installation, holds anything else, or cannot be written.
     """
+    changed, directory = _changed_model(model, out)
+    # Ahead of work that takes minutes.
+    out_folder.make_folder(directory, "name another with --out")
+    return changed, directory
+
+
+def _changed_model(model: Model, out: Path | None) -> tuple[Model, Path]:
     if out is None and model.directory == EMBEDDED_DIRECTORY:
         raise UsageError("The embedded model is part of the installation: write a copy of it with --out DIR.")
     if out is None:

@@ -191,6 +191,22 @@ def test_out_never_writes_over_anything_but_the_same_network(pc_engine, counted,
             assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
+@pytest.mark.parametrize("command", ["fit-counter", "fit-signatures"])
+def test_a_folder_that_cannot_be_written_is_said_before_the_network_runs(
+    pc_engine, counted, make_model, tmp_path, monkeypatch, command
+):
+    model = make_model(tmp_path / "model")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("pc_engine.cli.fit.open_network", lambda *args, **options: pytest.fail("it was opened"))
+    outcome = pc_engine(command, counted, "--model", model, "--out", tmp_path / "file" / "x", *FAST)
+    assert outcome.code == 2
+    assert "cannot be written (Not a directory): name another with --out." in outcome.err
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    outcome = pc_engine(command, counted, "--model", model, *FAST)
+    assert outcome.code == 2
+    assert f"The folder {model} cannot be written (Permission denied): name another with --out." in outcome.err
+
+
 def test_parts_that_are_fitted_one_after_the_other_meet_in_out(pc_engine, counted, make_model, tmp_path):
     model = make_model(tmp_path / "model", counter=None, signatures=None)
     copy = tmp_path / "copy"
