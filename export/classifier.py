@@ -36,7 +36,6 @@ from pc_engine.manifest import (
     NetworkInput,
     Tap,
 )
-from pc_engine.modes.c2p import c2p_taps
 from pc_engine.modes.salience import CLASS_HEAT_SETTING, SALIENT_SETTING
 from pc_engine.out_folder import check_vacant
 
@@ -108,10 +107,10 @@ def import_classifier(
     Raises
     ------
     UsageError
-        If ``out_dir`` is not empty, the file cannot be read, a tap or its tensor is missing, or the pixels would be
-        divided by 0.
+        If ``out_dir`` is not empty, the file cannot be read, a tap or its tensor is missing, the pixels would be
+        divided by 0, or ``heat`` names no maps.
     ManifestError
-        If a tap or the input is of the wrong form, or ``heat`` names no maps.
+        If a tap or the input is of the wrong form.
     ModelError
         If the network cannot be read, run or made to take a batch, or ``out_dir`` cannot be written.
     """
@@ -141,6 +140,7 @@ def import_classifier(
             append_cooccurrence(model, wanted, known)
         given = {tap: Tap(tap, shape) for tap, shape in _shapes(model, name, pixels).items()}
         _check_taps(given, background_class)
+        _check_heat(given, heat)
         manifest = Manifest(
             name=name,
             input=pixels,
@@ -151,7 +151,6 @@ def import_classifier(
             source=source or onnx_path.name,
             settings=settings,
         )
-        c2p_taps(manifest)  # which looks for those of the heat
         for value in model.graph.output:
             declared: list[str | int | None] = [BATCH, *given[value.name].shape]
             value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, declared))
@@ -191,6 +190,16 @@ def _check_taps(taps: Mapping[str, Tap], background_class: int) -> None:
     if background_class >= logits[0]:
         raise ManifestError(
             f"The background class is {background_class}, but the logits have {logits[0]} values, numbered from 0."
+        )
+
+
+def _check_heat(taps: Mapping[str, Tap], heat: Sequence[str]) -> None:
+    """Raise UsageError where what is to be pointed at is no tap of maps."""
+    maps = [name for name, tap in taps.items() if tap.is_maps]
+    if missing := [name for name in " ".join(heat).split() if name not in maps]:
+        raise UsageError(
+            f"The network has no maps called {' or '.join(missing)} for --heat: choose among {', '.join(maps)}, or "
+            f"name others with --tap."
         )
 
 

@@ -201,8 +201,10 @@ def test_the_heat_is_that_of_the_maps_named_or_of_the_finer_ones_and_those_betwe
     for name, changes in others.items():
         plain = convert(path, tmp_path / name, **changes).settings
         assert not {"c2p.heat", "p2c.heat"} & plain.keys()
-    with pytest.raises(ManifestError, match="has no maps called logits: choose among conv_last, conv_prev"):
-        convert(path, tmp_path / "wrong", taps=named, heat=("logits",))
+    for wrong in ("logits", "nosuch"):
+        expected = f"The network has no maps called {wrong} for --heat: choose among conv_last, conv_prev"
+        with pytest.raises(UsageError, match=expected):
+            convert(path, tmp_path / "wrong", taps=named, heat=("conv_last", wrong))
     assert not (tmp_path / "wrong").exists()
 
 
