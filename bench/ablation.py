@@ -14,7 +14,7 @@ from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, fig
 from pc_engine.bench.pointing import pointing_accuracy
 from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.datasets import LabelledImage, LabelledSet
-from pc_engine.errors import DataError, UsageError
+from pc_engine.errors import DataError, ManifestError, UsageError
 from pc_engine.fitting.features import map_widths
 from pc_engine.model import Model
 from pc_engine.modes import Mode, settings_for
@@ -181,13 +181,28 @@ def _trials(
             else:
                 trial = Contender(mode, changes={setting: value}, counter=counter)
                 try:
-                    settings_for(trial.of(model).manifest)  # an impossible value is said before anything runs
+                    _check(trial, setting, value, model)  # an impossible value is said before anything runs
                 except UsageError:
                     if alternatives is None:  # one that does not go with what the model sets
                         continue
                     raise
             tried.append((setting, value, trial))
     return tried
+
+
+def _check(trial: Contender, setting: str, value: float | str, model: Model) -> None:
+    """Raise UsageError unless ``model`` can run the trial of a setting's ``value``."""
+    try:
+        manifest = trial.of(model).manifest
+        settings_for(manifest)
+        trial.mode.taps(manifest)
+    except ManifestError:
+        # The model's own manifest was read without one, and does not set this value.
+        if setting in (SALIENT_SETTING, CLASS_HEAT_SETTING):
+            named, advice = "maps", f"choose among {', '.join(map_taps(model.manifest))}"
+        else:
+            named, advice = "tap", "leave that value out"
+        raise UsageError(f"The model '{model.name}' does not have the {named} of {setting}={value}: {advice}.") from None
 
 
 def _alternatives(mode: Mode, model: Model) -> Mapping[str, Sequence[float | str]]:

@@ -200,13 +200,16 @@ def test_defaults_are_none_of_their_alternatives() -> None:
     [
         ({"p2c.size": [3]}, "There is no setting 'p2c.size': choose one of c2p.heat, c2p.mean_factor"),
         ({"p2c.trim": [2]}, "The setting p2c.trim is 2"),
+        ({"p2c.heat": ["conv_last nosuch"]}, "'tiny' does not have the maps of p2c.heat=conv_last nosuch: choose among"),
+        ({"c2p.heat": ["logits"]}, "'tiny' does not have the maps of c2p.heat=logits: choose among conv_prev, conv_last"),
+        ({"p2c.signature": ["evidence"]}, "not have the tap of p2c.signature=evidence: leave that value out"),
     ],
 )
 def test_an_impossible_trial_is_said_before_anything_runs(
     blobs: str, tiny_directory: Path, alternatives: Any, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        run(blobs, tiny_directory, alternatives, modes=("p2c",), backend="nowhere")
+        run(blobs, tiny_directory, alternatives, modes=("p2c", "c2p"), backend="nowhere")
 
 
 def test_labels_without_counts_are_no_data(tmp_path: Path, tiny_directory: Path) -> None:
