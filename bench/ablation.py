@@ -17,7 +17,7 @@ from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, ManifestError, UsageError
 from pc_engine.fitting.features import map_widths
 from pc_engine.model import Model
-from pc_engine.modes import Mode, settings_for
+from pc_engine.modes import MODES, Mode, settings_for
 from pc_engine.modes.salience import CLASS_HEAT_SETTING, SALIENT_SETTING, map_taps
 from pc_engine.result import Result
 
@@ -57,6 +57,11 @@ _MIRRORED, _BEYOND, _AIM = "counter.mirrored", "counter.beyond", "counter.aim"
 _ON, _OFF = "on", "off"
 # A counter that weighs clusters in knows what a cluster is: mode combined reads these settings without such a one only.
 _PEAKS = tuple(f"p2c.{name}" for name in PEAK_LIMITS)
+# Of clusters that it does not make, of cores that it does not point with, and of several classes.
+_NOT_OF_COMBINED = {
+    *(_CLUSTER, "p2c.eps", "p2c.min_weight", "p2c.pointer", "p2c.trim"),
+    *("p2c.classes", "p2c.class_share", "p2c.class_overlap"),
+}
 _POINTING = ("pointing", "pointing_interval", "iou", "mean_pointer_area")
 _SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error", *_POINTING)
 
@@ -81,10 +86,10 @@ def ablate(
     settings
         What to evaluate, and how to run it.
     alternatives
-        Values by the names of settings, tried in every mode; None for `ALTERNATIVES`, for the heat of other maps of the
-        model and of each two, for what the modes would take where it has a setting of its own, and with folds for other
-        ways to fit the counter: with each feature alone, or the first few; for the other aim; without mirror images,
-        the coupling of scores, clusters, or a number beyond the last label.
+        Values by the names of settings, each tried in the modes that read it; None for `ALTERNATIVES`, for the heat of
+        other maps of the model and of each two, for what the modes would take where it has a setting of its own, and
+        with folds for other ways to fit the counter: with each feature alone, or the first few; for the other aim;
+        without mirror images, the coupling of scores, clusters, or a number beyond the last label.
     report, progress
         As of `pc_engine.bench.evaluation.evaluate`.
 
@@ -114,6 +119,8 @@ def ablate(
     if not images:
         raise DataError(f"None of the images of {data} has a count.")
     model, modes = model_and_modes(settings, report)
+    for setting in alternatives or ():
+        _check_read(setting, modes, model)
     usual = CounterFit(aim=settings.aim)
     trials = {mode.name: _trials(mode, model, alternatives, usual) for mode in modes}
     if settings.folds is not None and alternatives is None:
@@ -158,6 +165,24 @@ def ablate(
     }
 
 
+def _check_read(setting: str, modes: Sequence[Mode], model: Model) -> None:
+    """Raise UsageError unless it is a setting that one of these modes reads."""
+    defaults = [name for name in _defaults(model) if not name.startswith("counter.")]
+    if setting not in defaults:
+        raise UsageError(f"There is no setting '{setting}': choose one of {', '.join(defaults)}.")
+    if not any(_reads(mode, setting) for mode in modes):
+        names = " or ".join(mode.name for mode in modes)
+        others = " or ".join(mode.name for mode in MODES.values() if _reads(mode, setting))
+        raise UsageError(f"Mode {names} does not read the setting '{setting}': leave it out, or take --mode {others}.")
+
+
+def _reads(mode: Mode, setting: str) -> bool:
+    """Whether what a mode says can depend on a setting."""
+    if mode.name == "combined":  # which uses those of the other two
+        return setting not in _NOT_OF_COMBINED
+    return setting.startswith(f"{mode.name}.")
+
+
 def _trials(
     mode: Mode, model: Model, alternatives: Mapping[str, Sequence[float | str]] | None, counter: CounterFit
 ) -> list[tuple[str | None, float | str | None, Contender]]:
@@ -165,12 +190,12 @@ def _trials(
 
     Counters that folds fit are fitted as ``counter`` says.
     """
-    defaults = {name: value for name, value in _defaults(model).items() if not name.startswith("counter.")}
+    defaults = _defaults(model)
     usual = _defaults(replace(model, manifest=replace(model.manifest, settings={})))
     tried: list[tuple[str | None, float | str | None, Contender]] = [(None, None, Contender(mode, counter=counter))]
     for setting, values in (_alternatives(mode, model) if alternatives is None else alternatives).items():
-        if setting not in defaults:
-            raise UsageError(f"There is no setting '{setting}': choose one of {', '.join(defaults)}.")
+        if not _reads(mode, setting):
+            continue
         # A model may have its own settings, beside which those that it would have without are another way, too.
         own = alternatives is None and defaults[setting] != usual[setting]
         for value in dict.fromkeys((usual[setting], *values) if own else values):
@@ -202,7 +227,9 @@ def _check(trial: Contender, setting: str, value: float | str, model: Model) -> 
             named, advice = "maps", f"choose among {', '.join(map_taps(model.manifest))}"
         else:
             named, advice = "tap", "leave that value out"
-        raise UsageError(f"The model '{model.name}' does not have the {named} of {setting}={value}: {advice}.") from None
+        raise UsageError(
+            f"The model '{model.name}' does not have the {named} of {setting}={value}: {advice}."
+        ) from None
 
 
 def _alternatives(mode: Mode, model: Model) -> Mapping[str, Sequence[float | str]]:

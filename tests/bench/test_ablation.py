@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pc_engine.bench.ablation import ALTERNATIVES, ablate
+from pc_engine.bench.ablation import _NOT_OF_COMBINED, ALTERNATIVES, ablate
+from pc_engine.bench.contenders import Contender, judge
 from pc_engine.bench.evaluation import EvaluationSettings, evaluate
 from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import DataError, UsageError
 from pc_engine.model import load_model
 from pc_engine.modes import MODES, CombinedSettings, Settings, settings_for
+from pc_engine.modes.combined import POINTER_KINDS
 from pc_engine.modes.p2c_manifest import heat_name
 
 FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}
@@ -42,8 +45,6 @@ def run(data: str, model: Path, alternatives: Any = None, **options: Any) -> dic
 def test_each_trial_is_what_an_evaluation_with_that_setting_gives(
     blobs: str, tiny_directory: Path, tiny_manifest: Any, make_model: Any, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     found = run(blobs, tiny_directory, {"p2c.min_distance": [2, 5.5], "p2c.trim": [0.9]}, modes=("p2c",))
     trials = found["modes"]["p2c"]
     assert [(trial["setting"], trial["value"], trial["default"]) for trial in trials] == [
@@ -87,8 +88,6 @@ def test_every_mode_has_alternatives_of_its_own_settings(blobs: str, tiny_direct
 def test_the_models_own_heat_is_not_tried_again_in_another_order(
     blobs: str, tiny_manifest: Any, make_model: Any, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     own = {f"{mode}.heat": "conv_last conv_prev" for mode in ("c2p", "p2c")}
     manifest = replace(tiny_manifest, settings={**tiny_manifest.settings, **own})
     found = run(blobs, make_model(tmp_path / "own", manifest=manifest), modes=("c2p", "p2c"))
@@ -107,8 +106,6 @@ def test_what_does_not_go_with_the_models_own_settings_is_not_tried(
     blobs: str, tiny_manifest: Any, make_model: Any, tmp_path: Path
 ) -> None:
     """Prominences, which weighed heat has by default, need a least density above that of noise."""
-    from dataclasses import replace
-
     manifest = replace(tiny_manifest, settings={**tiny_manifest.settings, "p2c.min_density": 0.1})
     trials = run(blobs, make_model(tmp_path / "own", manifest=manifest), modes=("p2c",))["modes"]["p2c"]
     tried = {trial["setting"] for trial in trials}
@@ -119,8 +116,6 @@ def test_what_does_not_go_with_the_models_own_settings_is_not_tried(
 def test_with_folds_the_counter_is_fitted_in_other_ways(
     blobs: str, tiny_directory: Path, tiny_manifest: Any, make_model: Any, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     labels = json.loads((Path(blobs) / "labels.json").read_text())
     images = list(labels["images"])
     for turn in range(11):
@@ -169,8 +164,6 @@ def test_with_folds_the_counter_is_fitted_in_other_ways(
 def test_what_a_counter_settles_is_not_tried_in_vain(
     blobs: str, tiny_directory: Path, tiny_counter: Any, make_model: Any, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     manifest = load_model(tiny_directory).manifest
     signatures = str(heat_name(manifest, settings_for(manifest).p2c))
     table = np.zeros((6, len(tiny_counter.labels)), np.float32)
@@ -187,6 +180,54 @@ def test_what_a_counter_settles_is_not_tried_in_vain(
         assert len(left_out) == (model == weighing)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "modes", "readers"),
+    [
+        ("p2c.trim", 0.9, ("c2p",), "p2c"),
+        ("p2c.classes", 2, ("combined", "c2p"), "p2c"),
+        ("combined.pointer", "box", ("p2c",), "combined"),
+        ("c2p.mean_factor", 0.5, ("p2c",), "c2p or combined"),
+    ],
+)
+def test_a_setting_that_no_mode_reads_is_refused(
+    blobs: str, tiny_directory: Path, setting: str, value: Any, modes: tuple[str, ...], readers: str
+) -> None:
+    expected = f"Mode {' or '.join(modes)} does not read the setting '{setting}': .* take --mode {readers}\\."
+    with pytest.raises(UsageError, match=expected):
+        run(blobs, tiny_directory, {setting: [value]}, modes=modes, backend="nowhere")
+
+
+def test_a_setting_is_tried_in_the_modes_that_read_it(blobs: str, tiny_directory: Path) -> None:
+    tried = {"p2c.trim": [0.9], "c2p.mean_factor": [0.5], "p2c.background_class": [2], "combined.pointer": ["box"]}
+    found = run(blobs, tiny_directory, tried, modes=("all",))["modes"]
+    assert {mode: [trial["setting"] for trial in trials] for mode, trials in found.items()} == {
+        "c2p": [None, "c2p.mean_factor"],
+        "p2c": [None, "p2c.trim", "p2c.background_class"],
+        "combined": [None, "c2p.mean_factor", "p2c.background_class", "combined.pointer"],
+    }
+
+
+def test_what_combined_does_not_read_changes_no_row_of_it(blobs: str, tiny_directory: Path) -> None:
+    other = {
+        "p2c.eps": 3.0,
+        "p2c.min_weight": 0.5,
+        "p2c.pointer": "box",
+        "p2c.trim": 0.9,
+        "p2c.classes": 2,
+        "p2c.class_share": 0.9,
+        "p2c.class_overlap": 0.1,
+    }
+    assert {"p2c.cluster", *other} == _NOT_OF_COMBINED  # of another clustering there are no rows
+    images = [image for image in read_labelled(blobs).images if image.count is not None]
+    combined, settings = MODES["combined"], EvaluationSettings(**FAST)
+    for pointer in POINTER_KINDS:
+        plain = Contender(combined, changes={"combined.pointer": pointer})
+        contenders = {"plain": plain, "other": replace(plain, changes={**plain.changes, **other})}
+        judged = judge(images, load_model(tiny_directory), contenders, settings, lambda _: None, lambda *_: None)
+        assert judged.rows["plain"] == judged.rows["other"]
+        assert judged.told.get("plain") == judged.told.get("other")
+
+
 def test_defaults_are_none_of_their_alternatives() -> None:
     """What is tried differs from what every model has by default."""
     defaults = vars(Settings(combined=CombinedSettings(heat="evidence")))
@@ -200,8 +241,14 @@ def test_defaults_are_none_of_their_alternatives() -> None:
     [
         ({"p2c.size": [3]}, "There is no setting 'p2c.size': choose one of c2p.heat, c2p.mean_factor"),
         ({"p2c.trim": [2]}, "The setting p2c.trim is 2"),
-        ({"p2c.heat": ["conv_last nosuch"]}, "'tiny' does not have the maps of p2c.heat=conv_last nosuch: choose among"),
-        ({"c2p.heat": ["logits"]}, "'tiny' does not have the maps of c2p.heat=logits: choose among conv_prev, conv_last"),
+        (
+            {"p2c.heat": ["conv_last nosuch"]},
+            "does not have the maps of p2c.heat=conv_last nosuch: choose among",
+        ),
+        (
+            {"c2p.heat": ["logits"]},
+            "'tiny' does not have the maps of c2p.heat=logits: choose among conv_prev",
+        ),
         ({"p2c.signature": ["evidence"]}, "not have the tap of p2c.signature=evidence: leave that value out"),
     ],
 )
