@@ -139,6 +139,14 @@ def test_too_few_parts_are_said(tmp_path: Path) -> None:
         cut(images, groups=2)
 
 
+def test_labels_without_boxes_are_said_to_have_none_and_no_photo_is_read(tmp_path: Path) -> None:
+    images = [LabelledImage(tmp_path / f"{k}.png", count=k) for k in range(5)]
+    with pytest.raises(
+        DataError, match="The labels of these 5 photos have no boxes to cut objects out by: name others"
+    ):
+        cut(images)
+
+
 def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "b.png"
     broken.write_bytes(b"no picture")
