@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from pc_engine.errors import ModelError, UsageError
+from pc_engine.errors import MissingPartError, UsageError
 from pc_engine.kernels.array_module import Array
 from pc_engine.manifest import QUANTISED_FILES, Manifest
 from pc_engine.storage import model_argument
@@ -71,13 +71,13 @@ class CompileRequest:
 
         Raises
         ------
-        ModelError
+        MissingPartError
             If that takes a quantised network and the model has none.
         """
         if precision not in QUANTISED_FILES:
             return replace(self, precision=precision)
         if precision not in self.manifest.quantised:
-            raise ModelError(
+            raise MissingPartError(
                 f"The model '{self.manifest.name}' has no {precision} network: make one from photos like yours with "
                 f"'pc-engine build {model_argument(self.network.parent)} --precision {precision} --calibrate PHOTOS'."
             )

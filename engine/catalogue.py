@@ -152,7 +152,7 @@ def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: No
 
     Raises
     ------
-    ModelError
+    MissingPartError
         If it lacks a fitted part; the message names the command that makes one.
     UsageError
         If there is no model of that name, or it would have to be fetched and would then lack a counter.

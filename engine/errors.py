@@ -5,6 +5,7 @@
     ├── MissingPackageError    an optional package is needed and absent; names the extra (exit code 2)
     ├── ModelError             a model directory, or what is asked of it, does not fit
     │   ├── ManifestError      manifest.json is absent, malformed or disagrees with its files
+    │   ├── MissingPartError   a model lacks what was asked of it: a counter, an int8 network (exit code 2)
     │   ├── WeightsError       a weight file lacks a tensor, has an odd shape, or is no weight file
     │   └── DownloadError      weights could not be fetched
     ├── BackendError           a backend cannot run here, or failed while running
@@ -68,6 +69,12 @@ class ModelError(PcEngineError):
 
 class ManifestError(ModelError):
     """``manifest.json`` is absent, malformed, or disagrees with the files beside it."""
+
+
+class MissingPartError(ModelError):
+    """A model lacks a part that the mode or precision asked for needs; the message names the command that makes it."""
+
+    exit_code = 2
 
 
 class WeightsError(ModelError):

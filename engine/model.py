@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pc_engine.counter import check_counter, load_counter
 from pc_engine.durable import publish, sync_file
-from pc_engine.errors import ManifestError, ModelError, UsageError
+from pc_engine.errors import ManifestError, MissingPartError, UsageError
 from pc_engine.manifest import (
     COUNTER_FILE,
     EVIDENCE,
@@ -70,7 +70,7 @@ class Model:
         return tuple(part for part in mode.parts(self.manifest) if not self.parts.has(part))
 
     def require(self, mode: Mode, to_come: Collection[Part] = ()) -> None:
-        """Raise ModelError, naming the command that helps, if the model cannot run ``mode``.
+        """Raise MissingPartError, naming the command that helps, if the model cannot run ``mode``.
 
         Parts ``to_come`` may be missing: the caller is about to fit them.
         """
@@ -78,7 +78,7 @@ class Model:
             if part in to_come:
                 continue
             what, command = _FIT_COMMAND[part]
-            raise ModelError(
+            raise MissingPartError(
                 f"Mode {mode.name} needs a {what}, which the model '{self.name}' does not have: make one from labelled "
                 f"images with 'pc-engine {command} DATA --model {self.argument}' (DATA: a folder, a CSV, or sos:DIR)"
                 + f"{self._instead_of(part)}."

@@ -87,7 +87,8 @@ def open_backbone(
         If that backend or precision does not work on the request's device, or none gives the reference's numbers; a
         `DeviceMemoryError` if a GPU's memory does not hold the network with its batches.
     ModelError
-        If the network gives no finite numbers to compare, or is to run at int8 and has not been quantised.
+        If the network gives no finite numbers to compare; a `MissingPartError` if it is to run at int8 and has not been
+        quantised.
     """
     check_precision(precision)
     if _AUTO in (backend, precision):

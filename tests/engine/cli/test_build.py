@@ -220,7 +220,7 @@ def test_a_quantised_network_that_was_removed_is_as_good_as_none(pc_engine, mode
     pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--mode", "c2p")
     (model / INT8).unlink()
     outcome = pc_engine("run", photos, "--model", model, "--precision", "int8")
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert "has no int8 network" in outcome.err
     assert pc_engine("run", photos, "--model", model, "--json").json()["ok"] == 40
 

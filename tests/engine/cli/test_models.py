@@ -128,7 +128,7 @@ def test_an_exported_network_counts_in_p2c_and_combined_with_no_signatures(
     assert [one[name] for name in ("x0", "y0", "x1", "y1")] == [8, 8, 16, 16]
 
     without = pc_engine(*run, "--mode", "combined")
-    assert without.code == 1
+    assert without.code == 2
     assert "needs a count SVM" in without.err
     assert "or take --mode p2c, which needs none." in without.err
     tiny_counter.save(out / COUNTER_FILE)
@@ -156,7 +156,7 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
     assert "leads through 'logits' (Add)" in " ".join(exported.out.split())
     assert "evidence" not in read_manifest(tmp_path / "mine").taps
     refused = pc_engine("run", scenes, "--model", tmp_path / "mine", "--mode", "p2c")
-    assert refused.code == 1
+    assert refused.code == 2
     assert "needs a signature dictionary" in refused.err
 
 

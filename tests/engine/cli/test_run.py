@@ -347,7 +347,7 @@ def test_precision_that_does_not_run_here(pc_engine, scenes, tiny_directory, mon
 def test_model_without_a_fitted_part_names_the_command(pc_engine, scenes, make_model, tmp_path, mode, part, command):
     model = make_model(tmp_path / "bare", **{part: None})
     outcome = pc_engine("run", scenes, "--mode", mode, "--model", model)
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert f"pc-engine {command} DATA --model" in outcome.err
 
 
