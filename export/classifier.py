@@ -107,12 +107,12 @@ def import_classifier(
     Raises
     ------
     UsageError
-        If ``out_dir`` is not empty, the file cannot be read, a tap or its tensor is missing, the pixels would be
-        divided by 0, or ``heat`` names no maps.
+        If ``out_dir`` is not empty or cannot be made, the file cannot be read, a tap or its tensor is missing, the
+        pixels would be divided by 0, ``heat`` names no maps, or there is no logit ``background_class``.
     ManifestError
         If a tap or the input is of the wrong form.
     ModelError
-        If the network cannot be read, run or made to take a batch, or ``out_dir`` cannot be written.
+        If the network cannot be read, run or made to take a batch, or the disk is full.
     """
     check_vacant(out_dir)
     check_normalisation(pixels.mean, pixels.std)
@@ -180,7 +180,7 @@ def _prepared(
 
 
 def _check_taps(taps: Mapping[str, Tap], background_class: int) -> None:
-    """Raise ManifestError where a tap has another form than its name says, or no logit is the background's."""
+    """Raise ManifestError where a tap has another form than its name says; UsageError if there is no such logit."""
     for tap in GRID_TAPS:
         if tap in taps and not taps[tap].is_maps:
             raise ManifestError(f"The tap '{tap}' has shape {taps[tap].shape}, expected channels, height, width.")
@@ -188,8 +188,9 @@ def _check_taps(taps: Mapping[str, Tap], background_class: int) -> None:
     if len(logits) != 1:
         raise ManifestError(f"The tap 'logits' has shape {logits}, expected one value per class.")
     if background_class >= logits[0]:
-        raise ManifestError(
-            f"The background class is {background_class}, but the logits have {logits[0]} values, numbered from 0."
+        raise UsageError(
+            f"The background class is {background_class}, but the logits have {logits[0]} values, numbered from 0: "
+            f"choose one of these with --background-class, or leave it out."
         )
 
 

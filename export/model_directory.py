@@ -66,14 +66,14 @@ def export_vgg(
     Raises
     ------
     UsageError
-        If the architecture is unknown, it does not take the size, ``out_dir`` is not empty, or the pixels would be
-        divided by 0.
+        If the architecture is unknown, it does not take the size, ``out_dir`` is not empty or cannot be made, or the
+        pixels would be divided by 0.
     ManifestError
         If there are no maps for a co-occurrence.
     WeightsError, MissingPackageError
-        As ``read_weights`` does.
+        As ``read_weights`` does, which raises UsageError, too.
     ModelError
-        If the directory cannot be written or the class names do not fit.
+        If the disk is full or the class names do not fit.
     """
     spec = find_architecture(architecture) if isinstance(architecture, str) else architecture
     if size is not None:
@@ -146,6 +146,9 @@ def _appearing_at_once(out_dir: Path) -> Iterator[Path]:
     building = place.with_name(f".{place.name}.{secrets.token_hex(8)}.new")
     try:
         building.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"{out_dir} cannot be made ({error.strerror or error}): choose another place.") from None
+    try:
         yield building
         for path in building.iterdir():
             sync_file(path)
@@ -155,6 +158,8 @@ def _appearing_at_once(out_dir: Path) -> Iterator[Path]:
         building.replace(out_dir)
         sync_folder(out_dir.absolute().parent)
     except OSError as error:
-        raise ModelError(f"{out_dir} cannot be written ({error.strerror or error}).") from None
+        raise ModelError(
+            f"{out_dir} cannot be written ({error.strerror or error}): make room, or choose another place."
+        ) from None
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pc_engine.errors import WeightsError
+from pc_engine.errors import UsageError, WeightsError
 from pc_engine.export.keras_files import read_keras
 from pc_engine.export.vgg import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, VggSpec
 from pc_engine.export.weight_files import WeightFile, read_safetensors, read_torch
@@ -65,8 +65,10 @@ def read_weights(source: str | Path, architecture: VggSpec) -> VggWeights:
 
     Raises
     ------
+    UsageError
+        If ``source`` names no seed, a file that is absent, or one of no known kind.
     WeightsError
-        If the file is absent, damaged, no weight file, of another architecture, or a tensor of it is missing, has
+        If the file is damaged, no weight file, of another architecture, or a tensor of it is missing, has
         another shape or holds NaN or infinity.
     MissingPackageError
         If torch or h5py is needed and absent.
@@ -76,11 +78,11 @@ def read_weights(source: str | Path, architecture: VggSpec) -> VggWeights:
     path = Path(source)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise WeightsError(
+        raise UsageError(
             f"{path} is not a weight file of a known kind: expected {', '.join(sorted(_READERS))} or {RANDOM}SEED."
         )
     if not path.is_file():
-        raise WeightsError(f"The weight file {path} does not exist; check the path.")
+        raise UsageError(f"The weight file {path} does not exist; check the path.")
     file = reader(path)
     layout = _layout(file)
     _check_architecture(file, layout, architecture)
@@ -108,7 +110,7 @@ def random_weights(architecture: VggSpec, seed: int, n_classes: int = 1000) -> d
 def _seed(source: str) -> int:
     text = source.removeprefix(RANDOM)
     if not text.isascii() or not text.isdigit():
-        raise WeightsError(f"'{source}' names no seed: give a whole number, e.g. {RANDOM}0.")
+        raise UsageError(f"'{source}' names no seed: give a whole number, e.g. {RANDOM}0.")
     return int(text)
 
 

@@ -92,6 +92,12 @@ def test_new_directory_has_ordinary_permissions(tmp_path, tiny, weights):
     assert (tmp_path / "model").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_a_place_where_no_folder_can_be_made_is_wrong_use(tmp_path, tiny, weights):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file/model cannot be made \(Not a directory\): choose another place"):
+        export_vgg(tiny, weights, tmp_path / "file" / "model")
+
+
 def test_nothing_stays_of_a_failed_export(tmp_path, tiny, weights, monkeypatch):
     out = tmp_path / "out" / "model"
     out.parent.mkdir()
@@ -104,7 +110,7 @@ def test_nothing_stays_of_a_failed_export(tmp_path, tiny, weights, monkeypatch):
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(Path, "write_bytes", disk_full)
-    with pytest.raises(ModelError, match=r"cannot be written.*No space left"):
+    with pytest.raises(ModelError, match=r"cannot be written \(No space left on device\): make room, or choose"):
         export_vgg(tiny, weights, out)
     assert list(out.parent.iterdir()) == []
 

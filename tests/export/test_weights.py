@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pc_engine.errors import MissingPackageError, WeightsError
+from pc_engine.errors import MissingPackageError, UsageError, WeightsError
 from pc_engine.export import ARCHITECTURES, VggSpec, build_vgg, read_weights
 from pc_engine.export.vgg import IMAGENET_MEAN
 from pc_engine.export.weights import CAFFE_MEAN
@@ -402,12 +402,12 @@ class TestRefusals:
             read_weights(tmp_path / file, tiny)
 
     def test_absent_file_and_unknown_kind(self, tmp_path, tiny):
-        with pytest.raises(WeightsError, match="does not exist"):
+        with pytest.raises(UsageError, match="does not exist"):
             read_weights(tmp_path / "none.safetensors", tiny)
         expected = r"expected \.h5, \.hdf5, \.keras, \.pt, \.pth, \.safetensors or random:SEED"
-        with pytest.raises(WeightsError, match=expected):
+        with pytest.raises(UsageError, match=expected):
             read_weights(tmp_path / "w.caffemodel", tiny)
-        with pytest.raises(WeightsError, match="'random:-1' names no seed"):
+        with pytest.raises(UsageError, match="'random:-1' names no seed"):
             read_weights("random:-1", tiny)
 
 

@@ -144,7 +144,7 @@ def test_a_background_class_named_at_export_counts_nothing(pc_engine, tiny_direc
     run = ("run", scenes, "--model", out, "--json", "--backend", "onnxruntime", "--precision", "fp32")
     assert [row["count"] for row in pc_engine(*run, "--mode", "p2c").json()["rows"]][:5] == [0] * 5
     refused = _export(pc_engine, tiny_directory / NETWORK_FILE, tmp_path / "other", "--background-class", "3")
-    assert refused.code == 1
+    assert refused.code == 2
     assert "The background class is 3, but the logits have 3 values" in refused.err
 
 
@@ -164,7 +164,8 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
     ("arguments", "expected"),
     [
         (("vgg15", "--weights", "random:0"), "there is no architecture 'vgg15' to give weights to: choose one of"),
-        (("vgg16", "--weights", "missing.safetensors"), "missing.safetensors"),
+        (("vgg16", "--weights", "missing.safetensors"), "missing.safetensors does not exist; check the path."),
+        (("vgg16", "--weights", "random:x"), "'random:x' names no seed: give a whole number, e.g. random:0."),
         (("vgg16", "--weights", "random:0", "--tap", "a=b"), "Only an .onnx file takes --tap: of a VGG that is known"),
         (("vgg16", "--weights", "random:0", "--heat", "pool5"), "Only an .onnx file takes --heat: of a VGG"),
         (
@@ -192,7 +193,7 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
 def test_wrong_exports_get_a_sentence(pc_engine, tmp_path, monkeypatch, arguments, expected):
     monkeypatch.chdir(tmp_path)
     outcome = pc_engine("export", *arguments, "--out", tmp_path / "out")
-    assert outcome.code in (1, 2)
+    assert outcome.code == 2
     assert expected in outcome.err
     assert not (tmp_path / "out").exists()
 
