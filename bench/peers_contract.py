@@ -75,7 +75,7 @@ class PeerResult:
     letter, name, precision, scope, note
         The peer.
     images_per_second
-        Of the median run; None where the peer is not available here.
+        Of the median run; None where the peer was not timed.
     seconds
         Of every run.
     ratio
@@ -85,7 +85,7 @@ class PeerResult:
     count_agreement
         Share of photos with the reference's count; None where only the network runs.
     reason
-        Why the peer is not available here; empty where it is.
+        Why the peer is not available here, or was not timed; empty where it was.
     """
 
     letter: str

@@ -157,7 +157,10 @@ def _print_disturbance(share: float | None) -> None:
 
 
 def _about(peer: Mapping[str, Any]) -> str:
-    return f"not available: {peer['reason']}" if peer["reason"] else f"{peer['note']}."
+    if not peer["reason"]:
+        return f"{peer['note']}."
+    # What was set up has a note, whatever it was found to say then.
+    return f"not {'timed' if peer['note'] else 'available'}: {peer['reason']}"
 
 
 def _number(value: float | None, form: str) -> str:

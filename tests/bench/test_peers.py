@@ -1,6 +1,7 @@
-"""The peers on a VGG of a few channels: they agree, and one that does not is refused before anything is timed."""
+"""The peers on a VGG of a few channels: they agree, and one that does not is left out before anything is timed."""
 
 import json
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pc_engine.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
 from pc_engine.bench import peers_torch  # noqa: E402
 from pc_engine.bench.peers import compare_with_peers, race  # noqa: E402
 from pc_engine.bench.peers_contract import Workload  # noqa: E402
+from pc_engine.bench.peers_runtimes import OpenVinoPeer  # noqa: E402
 from pc_engine.bench.peers_torch import ImageByImage, TorchRunner, torch_vgg, tuned_runner  # noqa: E402
 from pc_engine.bench.throughput import ThroughputSettings  # noqa: E402
 from pc_engine.candidates import probe_images, tap_difference  # noqa: E402
@@ -164,11 +166,36 @@ def work(photos):
         {"counts": 2, "precision": "int8"},
     ],
 )
-def test_a_wrong_peer_is_refused_before_anything_is_timed(work, wrong):
+def test_a_wrong_peer_is_left_out_and_the_others_are_timed(work, wrong):
     log = []
-    with pytest.raises(BackendError, match=r"fake b at .* nothing was timed"):
-        race([Fake(log), Fake(log, "b", **wrong), Fake(log, "c")], work, 2, work.paths[:3])
-    assert set(log) <= {("a", 3), ("b", 3)}
+    peers = [Fake(log), Fake(log, "b", **wrong), Fake(log, "c")]
+    first, left_out, last = race(peers, work, 2, work.paths[:3])
+    assert {letter for letter, n in log if n == len(work.paths)} == {"a", "c"}
+    assert (left_out.images_per_second, left_out.ratio, left_out.seconds) == (None, None, ())
+    assert re.search(r"its (taps differ from|counts are) those of \(a\) fake a at fp32", left_out.reason)
+    for result in (first, last):
+        assert result.reason == ""
+        assert len(result.seconds) == 2
+    json.dumps([left_out.tap_difference, left_out.count_agreement], allow_nan=False)
+    # With nobody to compare with there is nothing to say.
+    log.clear()
+    with pytest.raises(
+        BackendError, match=r"No other peer agrees with \(a\) fake a .*\(b\) fake b .* 'pc-engine build'"
+    ):
+        race(peers[:2], work, 2, work.paths[:3])
+    assert all(n == 3 for _, n in log)
+
+
+def test_a_peer_that_is_left_out_is_in_the_report_with_the_reason(tiny_directory, photos, monkeypatch):
+    rounding = OpenVinoPeer.taps
+    monkeypatch.setattr(OpenVinoPeer, "taps", lambda *args: {k: 1.5 * v for k, v in rounding(*args).items()})
+    settings = ThroughputSettings(str(tiny_directory), batch_size=4, workers=1, n=4, repeats=1)
+    said = []
+    report = compare_with_peers(photos, settings, try_compile=False, report=said.append).to_dict()
+    (one,) = [peer for peer in report["peers"] if (peer["letter"], peer["precision"]) == ("d", "fp32")]
+    assert one["images_per_second"] is None
+    assert f"(d) {one['name']} at fp32 is left out: {one['reason']}" in said
+    assert one["reason"].startswith("its taps differ from those of (c) ONNX Runtime at fp32 by ")
 
 
 def test_peers_take_turns_and_rates_follow_from_their_runs(work):

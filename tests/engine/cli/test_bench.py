@@ -5,6 +5,9 @@ import sys
 import pytest
 from PIL import Image
 
+from pc_engine.bench.environment import describe_environment
+from pc_engine.cli.bench_tables import print_peers
+
 FIXED = ("--backend", "onnxruntime", "--precision", "fp32", "--batch-size", 2, "--workers", 1)
 FEW = ("--n", 4, "--repeats", 1)
 
@@ -65,6 +68,23 @@ def test_peers_name_what_is_not_available(pc_engine, scenes, tiny_directory):
     assert "VGG" in report["peers"][0]["reason"]
     table = pc_engine("bench", "peers", scenes, "--model", tiny_directory, "--batch-size", 2, "--no-compile", *FEW)
     assert "(a) PyTorch fp32, end to end: not available: The model 'tiny' cannot be rebuilt" in table.out
+
+
+def test_a_peer_that_is_there_but_wrong_is_said_to_be_not_timed(capsys):
+    about = {"scope": "network", "images_per_second": None, "ratio": None, "count_agreement": None}
+    kinds = [
+        ("c", "one", "fp32", 0.0, "as is", ""),
+        ("d", "two", "bf16", 0.1, "in a way", "Off."),
+        ("e", "six", "fp16", None, "", "No."),
+    ]
+    names = ("letter", "name", "precision", "tap_difference", "note", "reason")
+    peers = [{**about, **dict(zip(names, kind, strict=True))} for kind in kinds]
+    how = {"model": "m", "mode": "c2p", "batch_size": 2, "n": 4, "repeats": 1, "reference": "(c) one at fp32"}
+    print_peers({**how, "peers": peers, "random_parts": [], "busy_elsewhere": None, "machine": describe_environment()})
+    shown = capsys.readouterr().out
+    assert "(c) one fp32, network: as is." in shown
+    assert "(d) two bf16, network: not timed: Off." in shown
+    assert "(e) six fp16, network: not available: No." in shown
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
