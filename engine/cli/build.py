@@ -44,9 +44,12 @@ def build(
         ),
     ] = None,
     images: Annotated[
-        int,
-        typer.Option("--images", help="Photos to take from --calibrate; int8 holds half of them out to compare on."),
-    ] = DEFAULT_LIMIT,
+        int | None,
+        typer.Option(
+            "--images",
+            help=f"Photos to take from --calibrate [{DEFAULT_LIMIT}]; int8 holds half of them out to compare on.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="With --calibrate: write a copy of the model; left out, the model itself gets it."),
@@ -71,7 +74,9 @@ def build(
         raise UsageError(
             f"At {IMITATED} {REFERENCE} compares, as a GPU computes: leave --backend out, not '{backend}'."
         )
-    if calibrate is not None and images < MIN_IMAGES:
+    if calibrate is None and images is not None:
+        raise UsageError("--images goes with --calibrate: without it no photos are looked at.")
+    if images is not None and images < MIN_IMAGES:
         raise UsageError(f"--images is {images}, expected at least {MIN_IMAGES}.")
     if calibrate is None and out is not None:
         raise UsageError("--out goes with --calibrate: compiled networks are kept in the cache, not in the model.")
@@ -84,7 +89,7 @@ def build(
             [calibrate],
             pixels.height,
             pixels.width,
-            limit=images,
+            limit=DEFAULT_LIMIT if images is None else images,
             workers=workers or usable_cores(),
             compare_only=precision not in QUANTISED_FILES,
         )

@@ -240,6 +240,7 @@ def test_a_manifest_from_before_there_were_quantised_networks_is_read(pc_engine,
     [
         (("--mode", "x"), "There is no mode 'x'"),
         (("--out", "out"), "--out goes with --calibrate"),
+        (("--images", "3"), "--images goes with --calibrate: without it no photos are looked at."),
         (("--calibrate", "photos"), "--calibrate goes with --precision int8, bf16, fp16; got 'auto'"),
     ],
 )
