@@ -97,7 +97,7 @@ def build(
             require_precision(precision, backend)
         loaded = _calibrate(loaded, target, precision, photos, backend, quiet=as_json)
         if not as_json:
-            _print_fidelity(loaded, precision, photos)
+            _print_fidelity(loaded, precision, photos, asked)
     # A model with nothing fitted yet can still be measured; c2p reads the fewest outputs.
     built = []
     modes = modes or [MODES["c2p"]]
@@ -158,7 +158,8 @@ def _quantise(model: Model, precision: str, photos: CalibrationImages, *, quiet:
     return load_model(model.directory)
 
 
-def _print_fidelity(model: Model, precision: str, photos: CalibrationImages) -> None:
+def _print_fidelity(model: Model, precision: str, photos: CalibrationImages, asked: Sequence[Mode] | None) -> None:
+    """Print what a precision costs, and what comes of it for the modes that are ``asked`` for; None for all."""
     report = model.manifest.fidelity[precision]
     rows = [("same class first", f"{report.top1:.1%}")]
     rows += [(f"same count, {mode}", f"{share:.1%}") for mode, share in report.counts.items()]
@@ -170,7 +171,7 @@ def _print_fidelity(model: Model, precision: str, photos: CalibrationImages) -> 
     )
     if photos.unreadable:
         print_line(f"{photos.unreadable} of the photos could not be read.")
-    for mode in report.counts or ("classes",):
+    for mode in [mode.name for mode in asked or ()] or report.counts or ("classes",):
         reason = refusal(model.manifest, precision, mode)
         verdict = f"{precision} {reason}" if reason else f"--precision auto takes {precision} where it is the fastest"
         print_line(f"{mode}: {verdict}.")

@@ -127,6 +127,12 @@ def test_fp16_is_compared_as_a_gpu_computes_it_and_nothing_is_compiled(pc_engine
     fidelity = read_manifest(model).fidelity["fp16"]
     assert set(fidelity.counts) == {"c2p", "p2c", "combined"}
     assert 0 < fidelity.tap_errors["conv_last"] < 2e-3
+    verdicts = [line.partition(":")[0] for line in outcome.out.splitlines() if ": --precision auto takes" in line]
+    assert verdicts == ["c2p", "p2c", "combined"]
+    one = pc_engine(*arguments, "--mode", "p2c")
+    assert [line for line in one.out.splitlines() if "auto takes" in line] == [
+        "p2c: --precision auto takes fp16 where it is the fastest."
+    ]
     report = pc_engine(*arguments, "--json").json()
     assert (report["modes"], report["fidelity"]["fp16"]["holds"]) == ([], True)
     refused = pc_engine(*arguments, "--backend", "openvino")
