@@ -75,14 +75,17 @@ class Model:
         Parts ``to_come`` may be missing: the caller is about to fit them.
         """
         for part in self.missing_parts(mode):
-            if part in to_come:
-                continue
-            what, command = _FIT_COMMAND[part]
-            raise MissingPartError(
-                f"Mode {mode.name} needs a {what}, which the model '{self.name}' does not have: make one from labelled "
-                f"images with 'pc-engine {command} DATA --model {self.argument}' (DATA: a folder, a CSV, or sos:DIR)"
-                + f"{self._instead_of(part)}."
-            )
+            if part not in to_come:
+                raise MissingPartError(self.lack_of(part, mode))
+
+    def lack_of(self, part: Part, mode: Mode) -> str:
+        """Say that ``mode`` needs a part that this model has not, and with which command to make it."""
+        what, command = _FIT_COMMAND[part]
+        return (
+            f"Mode {mode.name} needs a {what}, which the model '{self.name}' does not have: make one from labelled "
+            f"images with 'pc-engine {command} DATA --model {self.argument}' (DATA: a folder, a CSV, or sos:DIR)"
+            f"{self._instead_of(part)}."
+        )
 
     def _instead_of(self, part: Part) -> str:
         """Say what else would do, as the end of a sentence."""

@@ -108,10 +108,13 @@ def build(
         request = network_request(loaded, item.taps(loaded.manifest), batch_size=batch_size, device=place)
         chosen = select(request, backend, precision, mode=item.name, report=remark(as_json), fresh=True)
         open_backbone(request, chosen.backend, chosen.precision, remark(as_json)).close()
-        built.append({"mode": item.name, "batch_size": request.batch_size, **asdict(chosen)})
+        missing = loaded.missing_parts(item)
+        about = {"mode": item.name, "batch_size": request.batch_size, "missing": list(missing)}
+        built.append({**about, **asdict(chosen)})
         if not as_json:
             _print_selection(f"{loaded.name}, {item.name}", chosen, request.batch_size)
-            print_line(f"{item.name}: {chosen.backend} at {chosen.precision} is ready.")
+            lacks = [loaded.lack_of(part, item) for part in missing]
+            print_line(" ".join((f"{item.name}: {chosen.backend} at {chosen.precision} is ready.", *lacks)))
     if as_json:
         fidelity = {name: _fidelity_json(loaded.manifest, name) for name in loaded.manifest.fidelity}
         print_json({"model": loaded.name, "directory": str(loaded.directory), "fidelity": fidelity, "modes": built})

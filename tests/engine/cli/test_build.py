@@ -52,6 +52,19 @@ def test_build_table(pc_engine, tiny_directory):
     assert "chosen" in outcome.out
 
 
+def test_what_a_mode_lacks_to_run_is_said_beside_its_network(pc_engine, make_model, tmp_path):
+    model = make_model(tmp_path / "bare", counter=None)
+    arguments = ("build", model, "--mode", "c2p", "--backend", "onnxruntime", "--precision", "fp32")
+    outcome = pc_engine(*arguments)
+    assert outcome.code == 0, outcome.err
+    said = " ".join(outcome.out.split())
+    assert "c2p: onnxruntime at fp32 is ready. Mode c2p needs a count SVM, which the model 'tiny' does not have" in said
+    assert f"pc-engine fit-counter DATA --model {model}" in said
+    assert [entry["missing"] for entry in pc_engine(*arguments, "--json").json()["modes"]] == [["counter"]]
+    complete = pc_engine("build", model, "--mode", "p2c", *arguments[4:])
+    assert complete.out.strip().endswith("p2c: onnxruntime at fp32 is ready.")
+
+
 @pytest.mark.usefixtures("int8_runs")
 def test_calibrating_writes_a_quantised_network_and_what_it_costs(pc_engine, model, photos):
     outcome = pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--json")
