@@ -57,7 +57,7 @@ class Model:
 
     @property
     def argument(self) -> str:
-        """What ``--model`` takes for it; its name may be that of another."""
+        """What ``--model`` takes for it on a command line; its name may be that of another."""
         return model_argument(self.directory)
 
     @property

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -35,8 +36,11 @@ def models_directory() -> Path:
 
 
 def model_argument(directory: Path) -> str:
-    """Return what ``--model`` takes for the model in a directory: its name where it is installed, else its path."""
-    return directory.name if directory.parent == models_directory() else str(directory)
+    """Return what ``--model`` takes for the model in a directory: its name where it is installed, else its path.
+
+    It is for commands that people copy to a shell, and quoted where that would take it for several words.
+    """
+    return shlex.quote(directory.name if directory.parent == models_directory() else str(directory))
 
 
 def cache_directory() -> Path:

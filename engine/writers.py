@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Protocol, Self
 
@@ -267,7 +268,7 @@ def _without_rows(directory: Path) -> str:
         return f"{directory} holds no rows: name the folder given to 'pc-engine run --out'."
     if set(found) == {"finished"}:
         return f"The run into {directory} found no images: run it on other sources."
-    return f"The run into {directory} has no rows yet: ask 'pc-engine status {directory}' how far it is."
+    return f"The run into {directory} has no rows yet: ask 'pc-engine status {quote(str(directory))}' how far it is."
 
 
 def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
@@ -63,7 +64,7 @@ def fetch_vgg(
     names = " --classes imagenet" if pin.imagenet_classes else ""
     instead = (
         f"get {pin.file} by hand from {pin.page} and run 'pc-engine export {name} --weights {pin.file}{names} "
-        f"--out {out_dir}', or use --model lego, which needs no network but knows digit objects only."
+        f"--out {quote(str(out_dir))}', or use --model lego, which needs no network but knows digit objects only."
     )
     try:
         downloads.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from pc_engine.machine import usable_cores
 from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
 from pc_engine.modes.p2c_manifest import p2c_taps
+from pc_engine.storage import model_argument
 
 if TYPE_CHECKING:
     from pc_engine.fitting.counter_report import CounterReport
@@ -177,7 +178,7 @@ def fit_signatures(
     if loaded.parts.counter is not None:
         remark(quiet or as_json)(
             f"Mode combined does not know yet how far to believe the new signatures: fit the counter again with "
-            f"'pc-engine fit-counter DATA --model {target}'."
+            f"'pc-engine fit-counter DATA --model {model_argument(target)}'."
         )
     skipped = [*labelled.skipped, *_as_skipped(unreadable)]
     n_known = int(signatures.known.sum())

@@ -13,6 +13,7 @@ from pc_engine.cli.console import bars, kept_in, print_json, print_line, progres
 from pc_engine.cli.evaluate import print_report, store_report
 from pc_engine.cli.group import Group
 from pc_engine.cli.target import make_folder
+from pc_engine.storage import model_argument
 
 _TABLES = "tables.txt"
 
@@ -113,7 +114,7 @@ def train(
         print_line(
             f"The model is in {out}: class right in {trained.class_accuracy:.1%} of the fitting scenes, count in "
             f"{trained.counter.mean_accuracy:.1%} (cross-validated, mean over labels). Judge it on other scenes: "
-            f"pc-engine lego make DIR --seed 7, then pc-engine evaluate lego:DIR --model {out}."
+            f"pc-engine lego make DIR --seed 7, then pc-engine evaluate lego:DIR --model {model_argument(out)}."
         )
 
 

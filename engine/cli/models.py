@@ -16,6 +16,7 @@ from pc_engine.cli.console import print_json, print_line, print_table
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError
 from pc_engine.manifest import EVIDENCE, Manifest, NetworkInput
+from pc_engine.storage import model_argument
 
 # Pixels along a side, as in a manifest.
 _LARGEST_SIDE = 16_384
@@ -167,12 +168,13 @@ def _print_exported(manifest: Manifest, out: Path) -> None:
     rows = [(name, tap.tensor, " x ".join(map(str, tap.shape))) for name, tap in manifest.taps.items()]
     size = f"{manifest.input.height} x {manifest.input.width} pixels"
     print_table(f"{manifest.name} in {out}, for {size}", ("tap", "tensor", "shape"), rows)
+    name = model_argument(out)
     if EVIDENCE in manifest.taps:
-        print_line(f"Mode p2c runs as it is. Next: pc-engine fit-counter DATA --model {out} (modes c2p, combined).")
+        print_line(f"Mode p2c runs as it is. Next: pc-engine fit-counter DATA --model {name} (modes c2p, combined).")
         return
     print_line(
-        f"Next: pc-engine fit-counter DATA --model {out} (modes c2p, combined), "
-        f"pc-engine fit-signatures DATA --model {out} (modes p2c, combined)."
+        f"Next: pc-engine fit-counter DATA --model {name} (modes c2p, combined), "
+        f"pc-engine fit-signatures DATA --model {name} (modes p2c, combined)."
     )
 
 

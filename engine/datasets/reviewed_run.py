@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from pc_engine.corrections import corrected_rows
 from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder
@@ -43,5 +44,7 @@ def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSe
         else:
             builder.add(LabelledImage(file, row["count"]), remedy)
     if not n_reviewed:
-        raise DataError(f"No image of {directory} was reviewed yet: do that with 'pc-engine review {directory}'.")
+        raise DataError(
+            f"No image of {directory} was reviewed yet: do that with 'pc-engine review {quote(str(directory))}'."
+        )
     return builder.build()

@@ -58,6 +58,9 @@ def test_a_missing_part_names_the_command_that_makes_one(
     # The name in the manifest may be that of another model.
     with pytest.raises(ModelError, match=rf"Mode {mode} needs .* 'pc-engine {command} DATA --model {tmp_path}/m'"):
         model.require(MODES[mode])
+    spaced = load_model(make_model(tmp_path / "my net", counter=None, signatures=None))
+    with pytest.raises(ModelError, match=rf"'pc-engine {command} DATA --model '{tmp_path}/my net''"):
+        spaced.require(MODES[mode])
     installed = load_model(make_model(models_directory() / "mine", counter=None, signatures=None))
     with pytest.raises(ModelError, match=rf"'pc-engine {command} DATA --model mine'"):
         installed.require(MODES[mode])

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from pathlib import Path
 
 import pytest
 
 from pc_engine import storage
-from pc_engine.storage import FileCache, cache_directory, cache_key, distrust, models_directory
+from pc_engine.storage import FileCache, cache_directory, cache_key, distrust, model_argument, models_directory
 
 
 def test_one_variable_moves_models_and_cache(engine_home: Path) -> None:
@@ -28,6 +29,13 @@ def test_a_home_with_a_tilde_is_the_users(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PC_ENGINE_HOME", "~/engine")
     assert models_directory() == tmp_path / "engine/models"
+
+
+def test_a_model_is_named_as_a_shell_takes_it(engine_home: Path) -> None:
+    assert model_argument(models_directory() / "mine") == "mine"
+    for directory in ("nets/mine", "nets/my net", "nets/it's", "nets/$HOME;"):
+        assert shlex.split(f"pc-engine run --model {model_argument(Path(directory))}")[-1] == directory
+    assert shlex.split(model_argument(models_directory() / "my net")) == ["my net"]
 
 
 def test_equal_facts_have_equal_keys_whatever_their_order() -> None:

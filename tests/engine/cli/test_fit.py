@@ -124,7 +124,7 @@ def test_the_device_is_the_one_that_is_named(pc_engine, counted, tiny_directory,
 def test_combined_learns_how_far_to_believe_the_clusters(pc_engine, counted, make_model, tiny_manifest, tmp_path):
     # The class tells the count badly.
     manifest = dataclasses.replace(tiny_manifest, count_features=("logits",))
-    model = make_model(tmp_path / "model", manifest=manifest, counter=None)
+    model = make_model(tmp_path / "my model", manifest=manifest, counter=None)
     outcome = pc_engine("fit-counter", counted, "--model", model, *FAST)
     assert outcome.code == 0, outcome.err
     assert "Mode combined: 100.0% (mean), 100.0% (overall), as it weighs in the clusters it finds." in outcome.out
@@ -133,7 +133,7 @@ def test_combined_learns_how_far_to_believe_the_clusters(pc_engine, counted, mak
     # Other signatures have other clusters.
     outcome = pc_engine("fit-signatures", counted, "--model", model, *FAST)
     assert outcome.code == 0, outcome.err
-    assert f"fit the counter again with 'pc-engine fit-counter DATA --model {model}'" in outcome.err
+    assert f"fit the counter again with 'pc-engine fit-counter DATA --model '{model}''" in outcome.err
     assert load_model(model).parts.counter.clusters is None
 
 
