@@ -69,6 +69,9 @@ def evaluate(
     stand beside. Images that cannot be read are counted and listed. Where the labels give boxes or classes, the curves
     of the paper's failure analysis follow: accuracy over the size of objects, their spacing, and how often the counter
     saw their class (--curves prints them, --out draws them).
+
+    A labels.json holds {"images": [{"file": "1.jpg", "count": 1, "boxes": [{"c": "apple", "b": [x, y, width,
+    height]}]}, ...]}, where "boxes" or "count" may be left out; a table has the columns path and count.
     """
     from pc_engine.bench.evaluation import EvaluationSettings
     from pc_engine.bench.evaluation import evaluate as measure

@@ -30,6 +30,8 @@ from pc_engine.datasets.records import (
 from pc_engine.errors import DataError
 
 LABELS_JSON = "labels.json"
+#: What it looks like, for whoever writes one.
+FORM = '{"images": [{"file": "1.jpg", "count": 1, "boxes": [{"c": "apple", "b": [x, y, width, height]}]}, ...]}'
 
 
 def read_labels_json(path: Path) -> LabelledSet:
@@ -46,7 +48,7 @@ def read_labels_json(path: Path) -> LabelledSet:
 def parse_labels(raw: Any, path: Path) -> LabelledSet:
     """Read the contents of the ``labels.json`` at ``path``; see :func:`read_labels_json`."""
     if not isinstance(raw, dict) or not isinstance(raw.get("images"), list):
-        raise DataError(f"{path} has no list 'images', so it is not a labels.json: see the form in the documentation.")
+        raise DataError(f"{path} has no list 'images', so it is not a labels.json: write it as {FORM}.")
     builder = LabelledSetBuilder(str(raw.get("set") or path.parent.name), path)
     for number, entry in enumerate(raw["images"]):
         try:

@@ -6,6 +6,13 @@ import pytest
 FAST = ("--backend", "onnxruntime", "--precision", "fp32")
 
 
+def test_help_shows_the_form_of_the_labels(pc_engine):
+    shown = " ".join(pc_engine("evaluate", "--help").out.split())
+    assert (
+        '"boxes": [{"c": "apple", "b": [x, y, width, height]}]}, ...]}, where "boxes" or "count" may be left' in shown
+    )
+
+
 @pytest.fixture
 def boxed(scenes):
     """The folder of scenes with labels.json: counts right for all but the last, boxes a little off the blobs."""

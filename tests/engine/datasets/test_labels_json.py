@@ -114,6 +114,17 @@ def test_a_set_without_a_usable_image_names_the_first_reason(tmp_path: Path) -> 
         read_labelled(str(tmp_path))
 
 
+def test_a_refusal_shows_a_form_that_is_read(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('{"pictures": []}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"it is not a labels\.json: write it as \{") as refused:
+        read_labelled(str(tmp_path))
+    form = str(refused.value).partition("write it as ")[2].rstrip(".")
+    form = form.replace("x, y, width, height", "1, 2, 3, 4").replace(", ...", "")
+    write(tmp_path, json.loads(form)["images"])
+    (image,) = read_labelled(str(tmp_path)).images
+    assert (image.count, image.boxes) == (1, (Box(1, 2, 4, 6, "apple"),))
+
+
 @pytest.mark.parametrize("content", ["{", "\x00", '{"pictures": []}', "3"])
 def test_a_file_of_another_form_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "labels.json").write_text(content, encoding="utf-8")
