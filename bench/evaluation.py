@@ -260,7 +260,8 @@ def _salient(images: Sequence[LabelledImage], settings: EvaluationSettings, prog
 def model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Model, list[Mode]]:
     """Return the model, and the modes that are asked for and that it can run."""
     every = ALL_MODES in settings.modes
-    modes = list(MODES.values()) if every else [find_mode(name) for name in dict.fromkeys(settings.modes)]
+    named = [find_mode(name, ALL_MODES) for name in dict.fromkeys(settings.modes) if name != ALL_MODES]
+    modes = list(MODES.values()) if every else named
     # Of several modes, those that do not take what is chosen have nothing to do with it; one has to.
     if settings.cluster is not None:
         check_clustering(_first(modes, lambda mode: settings.cluster in mode.clusterings), settings.cluster)

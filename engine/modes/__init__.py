@@ -111,16 +111,16 @@ MODES = {
 }
 
 
-def find_mode(name: str) -> Mode:
+def find_mode(name: str, *beside: str) -> Mode:
     """Return the mode of that name.
 
     Raises
     ------
     UsageError
-        If there is none; the message lists them.
+        If there is none; the message lists them, and the words that the caller takes ``beside``.
     """
     if name not in MODES:
-        raise UsageError(f"There is no mode '{name}': choose one of {', '.join(MODES)}.")
+        raise UsageError(f"There is no mode '{name}': choose one of {', '.join((*MODES, *beside))}.")
     return MODES[name]
 
 

@@ -136,7 +136,8 @@ def test_quiet_prints_nothing(pc_engine, boxed, tiny_directory):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--mode", "both"), "There is no mode 'both'"),
+        (("--mode", "both"), "There is no mode 'both': choose one of c2p, p2c, combined, all."),
+        (("--mode", "all", "--mode", "both"), "There is no mode 'both': choose one of c2p, p2c, combined, all."),
         (("--mode", "p2c", "--folds", "3"), "leave --folds out"),
         (("--folds", "1"), "1 folds of 5 images"),
         (("--unseen-classes",), "add --folds 5"),
