@@ -52,7 +52,7 @@ class ThroughputSettings:
     Attributes
     ----------
     model
-        A model's name or directory; None for the best one installed for the mode.
+        A model's name or directory; None for that of a run which names none.
     mode, backend, precision, batch_size, workers
         As those of `pc_engine.Engine`.
     n

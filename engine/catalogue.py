@@ -127,7 +127,10 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
 
 
 def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
-    """Return the best installed model that can run ``mode``, else the embedded one, saying so through ``report``."""
+    """Return the first of `PREFERRED` that is installed and can run ``mode``, else the embedded model.
+
+    That it is the embedded one is said through ``report``.
+    """
     unfitted = ""
     for name in PREFERRED.get(mode.name, ()):
         directory = installed_directory(name)

@@ -53,7 +53,7 @@ class Engine:
     Parameters
     ----------
     model
-        A name (see ``pc-engine models``), a model directory, a loaded `Model`, or None for the best one installed.
+        A name (see ``pc-engine models``), a directory, a loaded `Model`, or None: a fitted VGG, else ``"lego"``.
     mode
         ``"c2p"``, ``"p2c"`` or ``"combined"``.
     backend, precision

@@ -11,12 +11,14 @@ import typer
 from pc_engine.arguments import MOST_THREADS, maybe_whole_number, whole_number
 from pc_engine.backbone import LARGEST_BATCH
 from pc_engine.backends import BACKENDS
+from pc_engine.catalogue import EMBEDDED, PREFERRED
 from pc_engine.decoding import check_seconds
 from pc_engine.devices import check_device_name
 from pc_engine.errors import UsageError
 from pc_engine.known_counts import EACH
 from pc_engine.selection import check_backend, check_precision
 
+_PREFERRED = " or ".join(sorted({name for names in PREFERRED.values() for name in names}))
 # What scikit-learn takes; NumPy takes larger ones, too.
 _LARGEST_SEED = 2**32 - 1
 
@@ -89,7 +91,11 @@ def seed(purpose: str, name: str = "--seed") -> Any:
 Mode = Annotated[str, typer.Option("--mode", help="c2p (count, then point), p2c (point, then count) or combined.")]
 Model = Annotated[
     str | None,
-    typer.Option("--model", help="A model's name or directory; left out, the best one installed for the mode."),
+    typer.Option(
+        "--model",
+        help=f"A model's name or directory; left out, {_PREFERRED} where it is installed and has what the mode needs, "
+        f"else the built-in {EMBEDDED}, which knows digit objects only.",
+    ),
 ]
 Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=_backend)]
 Precision = Annotated[

@@ -383,6 +383,11 @@ def test_unexpected_error_is_one_sentence(pc_engine, scenes, tiny_directory, mon
     assert "Traceback" not in outcome.err
 
 
+def test_help_says_which_model_is_taken_where_none_is_named(pc_engine):
+    shown = " ".join(pc_engine("run", "--help").out.split())
+    assert "left out, vgg16 or vgg19 where it is installed and has what the mode needs, else the built-in lego" in shown
+
+
 def test_help_names_every_command(pc_engine):
     outcome = pc_engine("--help")
     assert outcome.code == 0
