@@ -9,8 +9,7 @@ from pathlib import Path
 
 from pc_engine.errors import ManifestError, ModelError, UsageError
 from pc_engine.manifest import MANIFEST_FILE
-from pc_engine.manifest_file import read_manifest
-from pc_engine.model import Model, load_model
+from pc_engine.model import Model, describe_model, load_model
 from pc_engine.modes import Mode
 from pc_engine.storage import models_directory
 
@@ -172,10 +171,9 @@ def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: No
 
 def _describe(directory: Path, state: str) -> CatalogueEntry:
     try:
-        manifest = read_manifest(directory)
+        manifest, fitted = describe_model(directory)
     except ModelError as error:
         return CatalogueEntry(directory.name, "unknown", "unknown", (), f"broken: {error}", directory)
-    fitted = [name for name in ("counter", "signatures") if f"{name}.safetensors" in manifest.files]
     return CatalogueEntry(
         name=directory.name,
         source=manifest.source,

@@ -32,6 +32,7 @@ from pc_engine.storage import model_argument
 # Of a file that is whole, while the manifest beside it may still speak of the one before.
 _TO_COME = ".next"
 
+_PART_FILES: dict[Part, str] = {"counter": COUNTER_FILE, "signatures": SIGNATURES_FILE}
 _FIT_COMMAND: dict[Part, tuple[str, str]] = {
     "counter": ("count SVM", "fit-counter"),
     "signatures": ("signature dictionary", "fit-signatures"),
@@ -104,6 +105,19 @@ def _heat_name(manifest: Manifest) -> str | None:
         raise ManifestError(str(error)) from None
 
 
+def describe_model(directory: Path) -> tuple[Manifest, tuple[Part, ...]]:
+    """Return the manifest of a model directory and which parts are fitted, without a look into large files.
+
+    Raises
+    ------
+    ManifestError
+        If the manifest is absent or malformed, or there is no network beside it.
+    """
+    manifest = read_manifest(directory)
+    _require_network(directory, manifest)
+    return manifest, tuple(part for part, name in _PART_FILES.items() if (directory / name).is_file())
+
+
 def load_model(directory: str | os.PathLike[str]) -> Model:
     """Load a model directory.
 
@@ -132,10 +146,7 @@ def load_model(directory: str | os.PathLike[str]) -> Model:
 
 
 def _load(directory: Path, manifest: Manifest) -> Model:
-    with contextlib.suppress(OSError):  # what cannot be mended is found by its sum below
-        _settle(directory, manifest)
-    if not (directory / NETWORK_FILE).is_file():
-        raise ManifestError(f"{directory} has a manifest but no {NETWORK_FILE}: put the network there.")
+    _require_network(directory, manifest)
     files = _checked_files(directory, manifest)
     quantised = {kind: network for kind, network in manifest.quantised.items() if QUANTISED_FILES[kind] in files}
     manifest = replace(manifest, files=files, quantised=quantised)
@@ -151,6 +162,14 @@ def _load(directory: Path, manifest: Manifest) -> Model:
         signatures = load_signatures(directory / SIGNATURES_FILE)
         check_signatures(signatures, manifest)
     return Model(directory, manifest, FittedParts(counter, signatures), set_aside)
+
+
+def _require_network(directory: Path, manifest: Manifest) -> None:
+    """Raise ManifestError where there is no network, and none that `write_model` left to be settled."""
+    with contextlib.suppress(OSError):  # what cannot be mended is found by its sum, or here
+        _settle(directory, manifest)
+    if not (directory / NETWORK_FILE).is_file():
+        raise ManifestError(f"{directory} has a manifest but no {NETWORK_FILE}: put the network there.")
 
 
 def write_model(

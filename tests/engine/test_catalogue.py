@@ -17,7 +17,7 @@ from pc_engine.catalogue import (
     model_for,
 )
 from pc_engine.errors import DownloadError, ModelError, UsageError
-from pc_engine.manifest import MANIFEST_FILE, Manifest
+from pc_engine.manifest import COUNTER_FILE, MANIFEST_FILE, NETWORK_FILE, Manifest
 from pc_engine.modes import MODES
 from pc_engine.storage import models_directory
 
@@ -117,14 +117,19 @@ def test_the_list_says_what_is_there_and_what_is_fitted(make_model: Maker, embed
     broken = installed_directory("broken")
     broken.mkdir(parents=True)
     (broken / MANIFEST_FILE).write_text("{")
+    (make_model(installed_directory("hollow")) / NETWORK_FILE).unlink()
+    (make_model(installed_directory("less")) / COUNTER_FILE).unlink()
     (models_directory() / "not-a-model").mkdir()
     entries = {entry.name: entry for entry in list_models()}
-    assert list(entries) == ["lego", "bare", "broken", "vgg19", "vgg16"]
+    assert list(entries) == ["lego", "bare", "broken", "hollow", "less", "vgg19", "vgg16"]
     assert entries["lego"].state == "embedded, counter and signatures fitted"
     assert entries["lego"].directory == embedded
     assert entries["vgg19"].state == "installed, counter fitted"
     assert entries["bare"].state == "installed, nothing fitted"
     assert entries["broken"].state.startswith("broken: ")
+    assert entries["hollow"].state.endswith("hollow has a manifest but no model.onnx: put the network there.")
+    assert entries["hollow"].state.startswith("broken: ")
+    assert entries["less"].state == "installed, signatures fitted"
     assert (entries["vgg16"].state, entries["vgg16"].directory) == ("can be fetched", None)
     assert entries["bare"].taps == ("conv_prev", "conv_last", "gap", "logits")
     assert entries["bare"].licence == "MIT"
