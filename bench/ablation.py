@@ -218,9 +218,9 @@ def _trials(
 def _check(trial: Contender, setting: str, value: float | str, model: Model) -> None:
     """Raise UsageError unless ``model`` can run the trial of a setting's ``value``."""
     try:
-        manifest = trial.of(model).manifest
-        settings_for(manifest)
-        trial.mode.taps(manifest)
+        changed = trial.of(model)
+        settings_for(changed.manifest)
+        trial.mode.taps(changed.manifest)
     except ManifestError:
         # The model's own manifest was read without one, and does not set this value.
         if setting in (SALIENT_SETTING, CLASS_HEAT_SETTING):
@@ -230,6 +230,12 @@ def _check(trial: Contender, setting: str, value: float | str, model: Model) -> 
         raise UsageError(
             f"The model '{model.name}' does not have the {named} of {setting}={value}: {advice}."
         ) from None
+    # That it has what the mode needs otherwise is known.
+    if set(changed.missing_parts(trial.mode)) - set(model.missing_parts(trial.mode)):
+        raise UsageError(
+            f"The model '{model.name}' does not have the signatures of {setting}={value}: make them with 'pc-engine "
+            f"fit-signatures DATA --model {model.argument}', or leave that value out."
+        )
 
 
 def _alternatives(mode: Mode, model: Model) -> Mapping[str, Sequence[float | str]]:

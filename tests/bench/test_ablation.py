@@ -14,6 +14,7 @@ from pc_engine.bench.evaluation import EvaluationSettings, evaluate
 from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import DataError, UsageError
+from pc_engine.manifest import Tap
 from pc_engine.model import load_model
 from pc_engine.modes import MODES, CombinedSettings, Settings, settings_for
 from pc_engine.modes.combined import POINTER_KINDS
@@ -257,6 +258,18 @@ def test_an_impossible_trial_is_said_before_anything_runs(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         run(blobs, tiny_directory, alternatives, modes=("p2c", "c2p"), backend="nowhere")
+
+
+def test_signatures_that_a_value_needs_are_missed_before_anything_runs(
+    blobs: str, tiny_manifest: Any, make_model: Any, tmp_path: Path
+) -> None:
+    """The network gives evidence, of which the model makes do without a dictionary."""
+    taps = {**tiny_manifest.taps, "evidence": Tap("gap", (tiny_manifest.taps["conv_last"].shape[0],))}
+    model = make_model(tmp_path / "m", manifest=replace(tiny_manifest, taps=taps, settings={}), signatures=None)
+    with pytest.raises(
+        UsageError, match=r"not have the signatures of p2c\.signature=dictionary: .*fit-signatures DATA"
+    ):
+        run(blobs, model, {"p2c.signature": ["dictionary"]}, modes=("p2c",), backend="nowhere")
 
 
 def test_labels_without_counts_are_no_data(tmp_path: Path, tiny_directory: Path) -> None:
