@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 
 import numpy as np
 
-from pc_engine.arguments import maybe_whole_number
+from pc_engine.arguments import is_real, maybe_whole_number
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.pipeline import TapBatch
 from pc_engine.sources import SourceImage
@@ -14,7 +15,12 @@ from pc_engine.sources.image import broken_image
 
 #: Stands for the number that each `SourceImage` says of itself.
 EACH = "each"
-_NOT_KNOWN = "It is not known how many objects it shows: write that into the column of counts, as a whole number."
+#: No picture shows more objects than can be told apart.
+MOST_OBJECTS = 1_000_000
+_NOT_KNOWN = (
+    f"It is not known how many objects it shows: give that in the table's column of counts, as a whole number up to "
+    f"{MOST_OBJECTS:,}."
+)
 
 
 class KnownCounts:
@@ -23,7 +29,7 @@ class KnownCounts:
     Parameters
     ----------
     count
-        A whole number of at least 1, `EACH`, or None where they are to be counted.
+        A whole number from 1 to `MOST_OBJECTS`, `EACH`, or None where they are to be counted.
 
     Attributes
     ----------
@@ -37,7 +43,8 @@ class KnownCounts:
     """
 
     def __init__(self, count: object) -> None:
-        self.count = EACH if isinstance(count, str) and count == EACH else maybe_whole_number("count", count)
+        is_each = isinstance(count, str) and count == EACH
+        self.count = EACH if is_each else maybe_whole_number("count", count, MOST_OBJECTS)
 
     @property
     def of_all(self) -> int | None:
@@ -45,18 +52,20 @@ class KnownCounts:
         return self.count if isinstance(self.count, int) else None
 
     def checked(self, images: Iterable[SourceImage]) -> Iterable[SourceImage]:
-        """Return the images, those as broken that are to say their number and do not."""
+        """Return the images, those as broken that are to say their number, from 0 to `MOST_OBJECTS`, and do not."""
         return map(_with_count, images) if self.count == EACH else images
 
     def of_batch(self, batch: TapBatch) -> Array | None:
         """Return what each image of a batch says that went through the network, (n,) int64 beside its taps, or None."""
         if self.count != EACH:
             return None
-        each = [batch.entries[row].known_count or 0 for row in batch.rows]
+        each = [batch.entries[row].known_count for row in batch.rows]
+        assert None not in each  # as `checked` let none through
         counts: Array = get_array_module(batch.finite).asarray(each, np.int64)
         return counts
 
 
 def _with_count(image: SourceImage) -> SourceImage:
-    broken = image.count is None and image.error is None
-    return broken_image(image.name, _NOT_KNOWN) if broken else image
+    count: object = image.count  # whatever a program gave it
+    known = is_real(count) and isinstance(count, Integral) and 0 <= int(count) <= MOST_OBJECTS
+    return image if known or image.error is not None else broken_image(image.name, _NOT_KNOWN)

@@ -252,7 +252,7 @@ def _decode_batch(
         batch = decoder.decode(list(files.values()), *size)
     entries = list(group)
     for i, shown, error in zip(files, batch.sizes, batch.errors, strict=True):
-        entries[i] = Entry(group[i].name, shown, error)
+        entries[i] = group[i]._replace(image=shown, error=error, data=None)
     return tuple(entries), batch.pixels if len(batch.pixels) else None
 
 

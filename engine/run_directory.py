@@ -29,7 +29,7 @@ from pc_engine.done_names import DoneNames
 from pc_engine.durable import publish
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import Result
-from pc_engine.run_sources import FOLDERS, named_folders, with_earlier_folders
+from pc_engine.run_sources import FOLDERS, with_earlier_folders
 from pc_engine.run_state import OVERLAYS, State, Tally, is_state_file, lock_run, read_state, state_file, states
 from pc_engine.sharding import Shard
 from pc_engine.sources import SourceImage
@@ -187,7 +187,8 @@ class RunDirectory:
                 f"{self.directory} holds rows but no {self._state_file.name} that says how they were made: choose "
                 f"another folder, or replace them with --fresh."
             )
-        folders = with_earlier_folders(self._known, named_folders(sources), self.directory)
+        own, others = (None, []) if self._fresh else (self._known, states(self.directory))
+        folders = with_earlier_folders(own, others, sources, self.directory)
         self._remove_what_is_replaced()
         self._settings = made_with
         self._summary = {**about, FOLDERS: folders}

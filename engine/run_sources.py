@@ -3,53 +3,86 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pc_engine.errors import UsageError
+from pc_engine.sources.addresses import local_path
 
 #: Of ``run.json``: what `named_folders` returns, of all runs into the directory.
 FOLDERS = "folders"
 
 
 def named_folders(sources: Iterable[str]) -> dict[str, str]:
-    """Return the folders of what is named and lies on this machine: by their real paths, what names begin with.
+    """Return the folders of this machine among sources: by their real paths, what the names of their images begin with.
 
-    Rows are compared by the names that they give their images, which are as the sources were given.
+    That is as the source was given.
     """
     found: dict[str, str] = {}
     for source in sources:
-        if os.path.lexists(source):
-            folder = source if os.path.isdir(source) else os.path.dirname(source) or os.curdir
-            found.setdefault(os.path.realpath(folder), os.path.normpath(folder))
+        path = source if os.path.lexists(source) else local_path(source)
+        if path is not None and os.path.isdir(path):
+            found.setdefault(os.path.realpath(path), str(Path(path)))
     return found
 
 
-def with_earlier_folders(known: Mapping[str, Any], folders: Mapping[str, str], directory: Path) -> dict[str, str]:
-    """Return ``folders`` and those of earlier runs, of which ``known`` is the ``run.json``.
+def with_earlier_folders(
+    own: Mapping[str, Any] | None, others: Iterable[Mapping[str, Any]], sources: Iterable[str], directory: Path
+) -> dict[str, str]:
+    """Return the folders of this run and of those before it, for its ``run.json``.
+
+    Parameters
+    ----------
+    own
+        The ``run.json`` of the run that goes on; None where it begins anew.
+    others
+        Those of other shards of it.
+    sources
+        What is run now.
+    directory
+        The run directory.
 
     Raises
     ------
     UsageError
-        If a folder is named otherwise than before.
+        If photos that have rows are named otherwise now.
     """
-    earlier = known.get(FOLDERS)
-    before = earlier if isinstance(earlier, dict) else {}
-    for real, name in folders.items():
-        for other, its_name in before.items():
-            if isinstance(its_name, str) and not _go_together(real, name, other, its_name):
+    now = named_folders(sources)
+    for state in (own or {}, *others):
+        if state.get("n"):  # else none of its images has a row
+            for name, its_name in _named_otherwise(now, _folders(state)):
                 raise UsageError(
                     f"{directory} has rows of the photos in {its_name}, which are in {name} by another name: name them "
                     f"as before, so that none is counted twice, or choose another folder."
                 )
-    return {**before, **folders}
+    return {**(_folders(own) if own and own.get("n") else {}), **now}
 
 
-def _go_together(real: str, name: str, other: str, its_name: str) -> bool:
-    """Whether images that are in both folders, if there are any, have one name in both."""
-    if (real + os.sep).startswith(other.rstrip(os.sep) + os.sep):
-        return name == os.path.normpath(os.path.join(its_name, os.path.relpath(real, other)))
-    if (other + os.sep).startswith(real.rstrip(os.sep) + os.sep):
-        return its_name == os.path.normpath(os.path.join(name, os.path.relpath(other, real)))
-    return True
+def _folders(state: Mapping[str, Any]) -> dict[str, str]:
+    found = state.get(FOLDERS)
+    found = found if isinstance(found, dict) else {}
+    return {real: name for real, name in found.items() if isinstance(name, str)}
+
+
+def _named_otherwise(now: Mapping[str, str], before: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the names of folders, now and before, of which one lies in the other and that name its images otherwise.
+
+    What was named as it is now goes on, whatever else was named beside it.
+    """
+    new = {real: name for real, name in now.items() if before.get(real) != name}
+    for real, name in new.items():
+        for outer, rest in _with_parents(real):
+            if outer in before and str(Path(before[outer], rest)) != name:
+                yield name, before[outer]
+    for real, name in before.items():
+        for outer, rest in _with_parents(real):
+            if outer in new and str(Path(new[outer], rest)) != name:
+                yield new[outer], name
+
+
+def _with_parents(real: str) -> Iterator[tuple[str, str]]:
+    """Yield a folder and each that it lies in, with the path from there."""
+    path = Path(real)
+    for outer in (path, *path.parents):
+        yield str(outer), str(path.relative_to(outer))

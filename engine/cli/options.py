@@ -15,7 +15,7 @@ from pc_engine.catalogue import EMBEDDED, PREFERRED
 from pc_engine.decoding import check_seconds
 from pc_engine.devices import check_device_name
 from pc_engine.errors import UsageError
-from pc_engine.known_counts import EACH
+from pc_engine.known_counts import EACH, MOST_OBJECTS
 from pc_engine.selection import check_backend, check_precision
 
 _PREFERRED = " or ".join(sorted({name for names in PREFERRED.values() for name in names}))
@@ -52,7 +52,7 @@ def _classes(value: int | None) -> int | None:
 
 def _count(value: str | None) -> str | None:
     if value is not None and _is_number(value):
-        whole_number("--count", int(value))
+        whole_number("--count", int(value), MOST_OBJECTS)
     return value
 
 

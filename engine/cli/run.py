@@ -179,7 +179,8 @@ def run(
             engine = _shared_engine(rows, sources, pictures, say, processes, ray, asked)
         stack.enter_context(engine)
         if rows is not None:
-            rows.begin(engine.identity(), {**engine.describe(), "sources": list(sources)}, sources)
+            made_with = {**engine.identity(), "count_column": column}
+            rows.begin(made_with, {**engine.describe(), "sources": list(sources)}, sources)
             if rows.before:
                 nor = ", and no pictures of them are drawn: --fresh does all again" if overlay else ""
                 say(f"{out} has {rows.before:,} rows already; their images are not done again{nor}.")

@@ -51,6 +51,7 @@ def print_run(
     """Print the table of a run, or of its ``shard``, its ``summary``, and where its rows and pictures are."""
     if summary["n"] == 0 and shard is not None:
         print_line(f"No image is in shard {shard.index}/{shard.of}: there is nothing to do for it.")
+        _print_sentences(passed_over)
         return
     if summary["n"] == 0:
         print_no_images(passed_over)

@@ -40,6 +40,7 @@ _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryEr
 _TRY_LATER = (408, 429)
 
 _CHUNK = 1 << 20
+_COLONS = "Its name has '::' in it, which in an address stands before an archive: rename it, or copy it here."
 
 Answer = TypeVar("Answer")
 #: Lists what lies at an address; called with what is told of each file that is passed over.
@@ -178,6 +179,11 @@ class _Place:
         return self.path.startswith(_HTTP)
 
     @property
+    def can_be_named(self) -> bool:
+        """Whether its name leads to it: in a chain of addresses that of an archive follows behind "::"."""
+        return "::" not in self.path or self.filesystem.protocol == "zip"
+
+    @property
     def name(self) -> str:
         return self.path if _SCHEME.match(self.path) else f"{self.before}{self.path}{self.after}"
 
@@ -305,9 +311,9 @@ def _walk(place: _Place, passed_over: Callable[[str], None], depth: int = 0) -> 
         if is_folder:
             if not holds_copies(PurePosixPath(bare).name):
                 yield from _walk(one, passed_over, depth + 1)
-        # An object's name may have "::" in it, as a chain of addresses has; a web page's may have a query.
+        # A member's name may have "::" in it, as a chain of addresses has; a web page's may have a query.
         elif has_image_suffix(file_part(path) if one.is_http else path) and not lies_beside_its_picture(bare, exists):
-            yield one.image(size)
+            yield one.image(size) if one.can_be_named else broken_image(one.name, _COLONS)
         else:
             passed_over(one.name)
     if depth == 0:

@@ -76,7 +76,7 @@ def iter_images(
         If a source takes a package that is not installed; raised likewise.
     """
     named = _named(sources)
-    if count_column is not None and not any(map(is_table, named.values())):
+    if count_column is not None and not any(map(_is_table, named.values())):
         raise UsageError(
             f"'{count_column}' is to be a column with counts, and no table was given: name one as '@table.csv', or say "
             f"a number."
@@ -116,6 +116,11 @@ def count_images(
         return sum(1 for image in images if which is None or which(image))
     except CostlyListingError:
         return None
+
+
+def _is_table(source: str) -> bool:
+    """Whether a source is a table, or the first that its braces stand for is."""
+    return is_table(next(iter(expand_braces(source))) if has_braces(source) else source)
 
 
 def _real(without: str | os.PathLike[str] | None) -> str | None:

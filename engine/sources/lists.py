@@ -200,7 +200,7 @@ def _columns(header: str, name: str, count_column: str | None) -> tuple[int, int
 
 def is_table(source: str) -> bool:
     """Whether a source is a list that is a table, such as ``@table.csv``."""
-    return source.startswith(MARK) and _is_table(source)
+    return source.startswith(MARK) and _is_table(source[len(MARK) :])
 
 
 def _is_table(name: str) -> bool:

@@ -438,10 +438,14 @@ def test_each_image_may_say_how_many_objects_it_shows(
     found = list(open_engine(mode=mode, count="each", batch_size=2).run_paths(images))
     assert [result.count for result in found] == [1, 2, None, None, 0, 2]
     assert [len(result.pointers) for result in found] == [1, 2, 0, 0, 0, 2]
-    assert (found[3].error or "").startswith("It is not known how many objects it shows: write that into the column")
+    assert (found[3].error or "").startswith("It is not known how many objects it shows: give that in the table's col")
     assert "It is not an image" in (found[2].error or "")
     [two] = open_engine(mode=mode, count=2).run(scenes / "2.png")
     assert found[-1] == two
+    for odd in (-1, 1_000_001, 2.5, "2", True):
+        [image] = iter_images(scenes / "2.png")
+        [result] = open_engine(mode=mode, count="each").run_paths([replace(image, count=odd)])
+        assert "as a whole number up to 1,000,000" in (result.error or "")
 
 
 def test_a_known_count_is_one_that_can_be_asked_for(open_engine: Callable[..., Engine]) -> None:
@@ -489,6 +493,7 @@ def test_dbscan_can_be_asked_for_in_mode_p2c_only(open_engine: Callable[..., Eng
         ({"mode": "p2c", "classes": "2"}, "classes is '2', expected a whole number"),
         ({"count": 0}, "count is 0, expected a number of at least 1"),
         ({"count": "2"}, "count is '2', expected a whole number"),
+        ({"count": 1_000_001}, "count is 1,000,001, expected a number of at most 1,000,000"),
         ({"count": ["each"]}, r"count is \['each'\], expected a whole number"),
         ({"mode": "p2c", "classes": 2.5}, r"classes is 2\.5, expected a whole number"),
         ({"mode": "p2c", "classes": 1001}, r"p2c\.classes is 1001, expected a number from 1 to 1000"),

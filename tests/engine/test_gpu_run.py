@@ -32,6 +32,7 @@ from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE
 from pc_engine.manifest_file import write_manifest
 from pc_engine.modes import MODES, settings_for
 from pc_engine.modes.p2c_manifest import heat_name
+from pc_engine.sources import iter_images
 
 CELLS = [(1, 1), (5, 2), (2, 6), (6, 6), (4, 4)]
 JOBS = [*((mode, None) for mode in MODES), ("p2c", "dbscan")]
@@ -435,6 +436,23 @@ def test_what_the_gpu_decodes_gives_the_rows_of_the_cpu(
     assert [row.error for row in results if row.path.endswith("06.jpg")] == [
         row.error for row in expected if row.path.endswith("06.jpg")
     ]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_images_say_of_their_counts_outlives_decoding_on_the_gpu(
+    mode: str, tiny_directory: Path, jpegs: Path, pretended_gpu: Any, pretended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [replace(image, count=k % 4) for k, image in enumerate(iter_images(jpegs))]
+    with ThreadPoolExecutor(2) as pool:
+        decoder = HostDecoder(pool)
+        monkeypatch.setattr("pc_engine.decoding.DeviceDecoder", lambda *_: decoder)
+        with on_gpu(tiny_directory, mode, count="each") as engine:
+            results = list(engine.run_paths(images))
+    assert decoder.files
+    assert [row.count for row in results if row.ok] == [
+        image.count for image, row in zip(images, results, strict=True) if row.ok
+    ]
+    assert sum(row.ok for row in results) > 5
 
 
 def _too_large() -> None:

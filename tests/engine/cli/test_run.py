@@ -70,6 +70,12 @@ def test_a_table_says_how_many_objects_each_image_shows(pc_engine, scenes, tiny_
         "2": (2, 2),
     }
     assert rows["3"]["error"].startswith("It is not known how many objects it shows")
+    table.write_text("path,number\n1.png,4\n3.png,3\n")
+    outcome = pc_engine(
+        *("run", f"@{table}", "--count", "number", "--model", tiny_directory, "--out", out, *options, *MODEL)
+    )
+    assert outcome.code == 2
+    assert "count_column count, not number" in " ".join(outcome.err.split())
 
 
 def test_table_without_out_writes_nothing(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):

@@ -116,6 +116,15 @@ def test_addresses_in_a_list_are_not_looked_up(
     assert names("@memory://l.txt") == [lines[0], lines[1], lines[3], lines[3]]
 
 
+def test_a_name_with_colons_outside_of_archives_is_said(memory: Any) -> None:
+    for name in ("a::b.jpg", "c.jpg"):
+        memory.pipe_file(f"/photos/{name}", b"x")
+    odd, plain = iter_images(["memory://photos"])
+    assert (odd.name, plain.name) == ("memory://photos/a::b.jpg", "memory://photos/c.jpg")
+    with pytest.raises(ImageError, match="Its name has '::' in it, which in an address stands before an archive"):
+        odd.read()
+
+
 def test_zip_archives(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "photos.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("b.jpg", "a/1.jpg", "a/notes.txt", "../up.jpg"):

@@ -13,6 +13,7 @@ import pytest
 
 from pc_engine.errors import UsageError
 from pc_engine.sources import SourceImage, count_images, iter_images
+from pc_engine.sources.lists import is_table
 
 
 @pytest.fixture
@@ -139,6 +140,16 @@ def test_a_column_of_a_table_says_how_many_objects_its_images_show(photos: Path)
         (photos / "in" / name).write_bytes(b"image")
     source = write(photos, "u.csv", "count,path\n5,in\n")
     assert [image.count for image in iter_images([source], count_column="count")] == [5, 5]
+
+
+def test_the_tables_of_braces_are_asked_for_counts(photos: Path) -> None:
+    for name in ("t.csv", "u.csv"):
+        write(photos, name, "path,count\na.jpg,3\n")
+    images = list(iter_images([f"@{photos}/{{t,u}}.csv"], count_column="count"))
+    assert [image.count for image in images] == [3, 3]
+    assert is_table("@https://host/t.csv?signature=x")
+    assert not is_table("https://host/t.csv")
+    assert not is_table("@https://host/t.txt?name=t.csv")
 
 
 @pytest.mark.parametrize(
