@@ -89,15 +89,28 @@ def is_state_file(name: str) -> bool:
 
 def is_running(directory: Path, shard: Shard | None = None) -> bool:
     """Whether a process writes into the directory right now; as ``run.json`` says where its lock cannot be taken."""
+    return state_at_rest(directory, shard) is None
+
+
+def state_at_rest(directory: Path, shard: Shard | None = None) -> dict[str, Any] | None:
+    """Return what ``run.json`` says while no process writes into the directory; None if one does right now.
+
+    A run may end while its lock is waited for: what the file said before that is no longer so.
+    """
+    path = state_file(directory, shard)
     if not _lock_file(directory, shard).exists():
-        return False
+        return read_state(path) or {}
     try:
-        lock_run(directory, shard).release()
+        lock = lock_run(directory, shard)
     except UsageError:
-        return True
+        return None
     except OSError:  # of somebody else, or on a disk that takes nothing
-        return (read_state(state_file(directory, shard)) or {}).get("state") == "running"
-    return False
+        state = read_state(path) or {}
+        return None if state.get("state") == "running" else state
+    try:
+        return read_state(path) or {}
+    finally:
+        lock.release()
 
 
 def lock_run(directory: Path, shard: Shard | None = None) -> filelock.BaseFileLock:

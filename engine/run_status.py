@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pc_engine.errors import UsageError
-from pc_engine.run_state import Tally, is_running, states
+from pc_engine.run_state import Tally, state_at_rest, states
 from pc_engine.sharding import Shard
 from pc_engine.writers import partitions_of, rows_of
 
@@ -158,7 +158,11 @@ def count_not_begun(parts: Sequence[RunPart]) -> int:
 
 def _part(directory: Path, state: dict[str, Any]) -> RunPart:
     shard = Shard(*state["shard"]) if state.get("shard") else None
-    said: Condition = state.get("state", "stopped")
-    ended: Condition = "stopped" if said == "running" else said
-    condition: Condition = "running" if is_running(directory, shard) else ended
+    at_rest = state_at_rest(directory, shard)
+    condition: Condition = "running"
+    if at_rest is not None:
+        state = at_rest or state
+        condition = state.get("state", "stopped")
+        if condition == "running":
+            condition = "stopped"
     return RunPart(shard, condition, state.get("total"), state.get("images_per_second"))

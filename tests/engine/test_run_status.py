@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import filelock
+import pytest
+
 from pc_engine.result import Result, error_result
 from pc_engine.run_directory import RunDirectory
-from pc_engine.run_state import lock_run
+from pc_engine.run_state import lock_run, state_file
 from pc_engine.run_status import Failure, read_status
 from pc_engine.sharding import Shard
 from pc_engine.sources.image import local_image
@@ -55,6 +58,24 @@ def test_the_rate_is_that_of_what_runs_or_else_that_of_all(tmp_path: Path) -> No
     (tmp_path / "run-1-of-2.json").write_text("{}")
     (tmp_path / "run-2-of-2.json").write_text("{}")
     assert read_status(tmp_path).to_dict()["images_per_second"] is None
+
+
+@pytest.mark.parametrize("shard", [None, Shard(2, 2)])
+def test_a_run_that_ends_while_its_lock_is_waited_for_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Shard | None
+) -> None:
+    do(tmp_path, ["a.jpg"], shard)
+    path = state_file(tmp_path, shard)
+    ended = path.read_text()
+    path.write_text(json.dumps({**json.loads(ended), "state": "running", "total": None}))
+
+    def wait(directory: Path, shard: Shard | None) -> filelock.BaseFileLock:
+        path.write_text(ended)
+        return lock_run(directory, shard)
+
+    monkeypatch.setattr("pc_engine.run_state.lock_run", wait)
+    (part,) = read_status(tmp_path).parts
+    assert (part.condition, part.total) == ("finished", 1)
 
 
 def test_shards_that_were_not_begun_are_named(tmp_path: Path) -> None:
