@@ -19,6 +19,10 @@ _NEXT = {
     "stopped": "It did not come to its end: run the same command again to go on.",
     "finished": "",
 }
+_UNKNOWN = (
+    "No run.json says how these rows were made, so that no run goes on with them: run into another folder, or make "
+    "them anew with --fresh."
+)
 _SHARDS_NAMED = 8
 
 
@@ -57,7 +61,10 @@ def _print(run: Path, found: RunStatus) -> None:
         print_table(None, (">images", "why they failed", "such as"), failures)
         if len(found.errors) > _REASONS:
             print_line(f"... and {len(found.errors) - _REASONS:,} more reasons.")
-    if found.tally.failed and found.condition == "finished":
+    if found.settings is None and tally.n:
+        print_line(_UNKNOWN)
+        return
+    if tally.failed and found.condition == "finished":
         print_line("The same command with --retry-failed tries the failed ones once more.")
     if found.shards_not_begun:
         names = found.first_not_begun(_SHARDS_NAMED)

@@ -56,6 +56,25 @@ def test_a_run_without_rows_is_not_taken_for_another_folder(pc_engine, tiny_dire
         assert "has no rows yet: ask 'pc-engine status" in " ".join(pc_engine(*command).err.split())
 
 
+def test_rows_of_which_nothing_says_how_they_were_made_are_not_gone_on_with(
+    pc_engine, scenes, tiny_directory, tmp_path
+):
+    run = tmp_path / "run"
+    command = ("run", scenes, "--model", tiny_directory, "--out", run, "--quiet", *MODEL)
+    pc_engine(*command)
+    for said in (None, "torn", '{"state": "interrupted"}', '{"state": "finished"}'):
+        (run / "run.json").unlink()
+        if said is not None:
+            (run / "run.json").write_text(said)
+        assert pc_engine(*command).code == 2
+        shown = pc_engine("status", run).out
+        assert "the same command" not in shown.lower()
+        assert "run into another folder, or make them anew with --fresh." in shown
+        (run / "run.json").touch()
+    assert pc_engine(*command, "--fresh").code == 3
+    assert "--fresh" not in pc_engine("status", run).out
+
+
 def test_a_folder_that_is_no_run(pc_engine, tmp_path):
     for folder in (tmp_path, tmp_path / "gone"):
         refused = pc_engine("status", folder)
