@@ -99,7 +99,7 @@ class RunStatus:
             "images_per_second": None if self.images_per_second is None else round(self.images_per_second, 2),
             "errors": [asdict(failure) for failure in self.errors],
             "shards": [
-                {"shard": f"{part.shard.index}/{part.shard.of}", "state": part.condition, "total": part.total}
+                {"shard": part.shard.option, "state": part.condition, "total": part.total}
                 for part in self.parts
                 if part.shard is not None
             ],

@@ -27,13 +27,19 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.of:
-            raise UsageError(f"There is no shard {self.index}/{self.of}: they are counted from 1/{self.of} on.")
+            raise UsageError(f"There is no shard {self.option}: they are counted from 1/{self.of} on.")
 
     def holds(self, name: str) -> bool:
         """Whether the image of this name is this shard's to do."""
         return int.from_bytes(name_digest(name)[:8], "little") % self.of == self.index - 1
 
+    @property
+    def option(self) -> str:
+        """What ``--shard`` takes for it, such as ``2/16``."""
+        return f"{self.index}/{self.of}"
+
     def __str__(self) -> str:
+        """What names of files hold of it, such as ``2-of-16``."""
         return f"{self.index}-of-{self.of}"
 
 

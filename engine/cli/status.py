@@ -53,7 +53,12 @@ def _print(run: Path, found: RunStatus) -> None:
         _print_pace(found)
     if any(part.shard is not None for part in found.parts):
         rows = [
-            (str(part.shard), part.condition, "" if part.total is None else f"{part.total:,}") for part in found.parts
+            (
+                "" if part.shard is None else part.shard.option,
+                part.condition,
+                "" if part.total is None else f"{part.total:,}",
+            )
+            for part in found.parts
         ]
         print_table(None, ("shard", "state", ">images"), rows)
     if found.errors:

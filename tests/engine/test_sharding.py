@@ -30,7 +30,8 @@ def test_a_name_has_the_same_digest_on_every_machine() -> None:
 
 def test_a_shard_is_written_as_which_of_how_many() -> None:
     assert parse_shard("2/16") == Shard(2, 16)
-    assert str(parse_shard("2/16")) == "2-of-16"
+    assert parse_shard("2/16").option == "2/16"
+    assert str(parse_shard("2/16")) == "2-of-16"  # as names of files have it
 
 
 @pytest.mark.parametrize("text", ["", "2", "a/b", "1/", "-1/4", "1/4/2", "1 / 4", "1.5/2", "1/4\n"])

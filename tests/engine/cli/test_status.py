@@ -39,6 +39,8 @@ def test_a_shard_that_was_not_begun_is_missed(pc_engine, scenes, tiny_directory,
     shown = pc_engine("status", tmp_path / "run").out
     assert "Not begun: 1/3, 3/3: run the same command with each of them as --shard." in shown
     assert "again to go on" not in shown
+    assert "2/3" in shown
+    assert "2-of-3" not in shown
     assert found["shards_not_begun"] == 2
 
 
