@@ -158,4 +158,5 @@ _FORMS: Mapping[str, Callable[[Any], bool]] = {
     "total": lambda value: value is None or is_whole(value),
     "seconds": is_number,
     "images_per_second": lambda value: value is None or is_number(value),
+    "workers": is_whole,
 }

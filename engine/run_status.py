@@ -20,12 +20,21 @@ Condition = Literal["running", "interrupted", "finished", "stopped"]
 
 @dataclass(frozen=True)
 class RunPart:
-    """A run, or one shard of it, as its ``run.json`` has it; ``total`` images are None where not known yet."""
+    """A run, or one shard of it, as its ``run.json`` has it.
+
+    Attributes
+    ----------
+    total
+        Images in its sources; None where not known yet.
+    by_workers
+        Whether workers share it: its rows come by blocks of images, and not by partitions.
+    """
 
     shard: Shard | None
     condition: Condition
     total: int | None
     images_per_second: float | None
+    by_workers: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,4 +174,4 @@ def _part(directory: Path, state: dict[str, Any]) -> RunPart:
         condition = state.get("state", "stopped")
         if condition == "running":
             condition = "stopped"
-    return RunPart(shard, condition, state.get("total"), state.get("images_per_second"))
+    return RunPart(shard, condition, state.get("total"), state.get("images_per_second"), "workers" in state)

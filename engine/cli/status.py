@@ -86,10 +86,15 @@ def _print_pace(found: RunStatus) -> None:
     if rate:
         left = "" if total is None else f", {_duration((total - found.tally.n) / rate)} left"
         print_line(f"{rate:,.1f} images/s{left}.")
-    print_line(
-        f"Rows appear a partition at a time: after {ROWS_PER_PARTITION:,} images or "
-        f"{SECONDS_PER_PARTITION / 60:.0f} minutes."
-    )
+    if all(part.by_workers for part in found.parts if part.condition == "running"):
+        print_line(
+            "Rows appear a block of images at a time, as workers finish them: small ones first, larger ones later."
+        )
+    else:
+        print_line(
+            f"Rows appear a partition at a time: after {ROWS_PER_PARTITION:,} images or "
+            f"{SECONDS_PER_PARTITION / 60:.0f} minutes."
+        )
 
 
 def _duration(seconds: float) -> str:

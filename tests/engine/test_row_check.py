@@ -117,6 +117,7 @@ def test_a_parquet_file_of_another_form_is_one_sentence(tmp_path: Path, change: 
         {"shard": [1]},
         {"shard": [3, 2]},
         {"shard": {"1": 2}},
+        {"workers": "two"},
     ],
 )
 def test_what_has_another_form_in_a_run_json_is_left_out(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -128,6 +129,7 @@ def test_what_has_another_form_in_a_run_json_is_left_out(tmp_path: Path, change:
         "total": None,
         "seconds": 1,
         "images_per_second": None,
+        "workers": 2,
     }
     path.write_text(json.dumps(whole))
     assert read_state(path) == whole
