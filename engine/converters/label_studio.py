@@ -33,7 +33,7 @@ class _LabelStudioWriter:
 
     def __init__(self, folder: DataFolder, survey: Survey, settings: Settings) -> None:
         folder.open(INTERFACE_FILE).write(_interface(survey))
-        self._root = settings.image_root
+        self._root = _ended(settings.image_root)
         self._stream = folder.open(TASKS_FILE)
         self._stream.write("[")
         self._tasks = self._hidden = 0
@@ -69,6 +69,11 @@ class _LabelStudioWriter:
             return path
         root = LOCAL_STORAGE if self._root is None else self._root
         return root + quote(original_name(picture.name), errors="surrogateescape")
+
+
+def _ended(root: str | None) -> str | None:
+    """Return a root that a name can follow: a folder as people write it has no slash at its end."""
+    return f"{root}/" if root and not root.endswith(("/", "=")) else root
 
 
 def _region_head(name: str, kind: str, identity: str) -> dict[str, Any]:

@@ -70,6 +70,9 @@ def test_what_a_person_reviewed_has_a_version_of_its_own(make_row, save, tmp_pat
     [
         ("photos/a.jpg", None, "/data/local-files/?d=a.jpg"),
         ("photos/a.jpg", "https://host/photos/", "https://host/photos/a.jpg"),
+        ("photos/a.jpg", "https://host/photos", "https://host/photos/a.jpg"),
+        ("photos/a.jpg", "/data/local-files/?d=", "/data/local-files/?d=a.jpg"),
+        ("photos/a.jpg", "/data/local-files/?d=photos", "/data/local-files/?d=photos/a.jpg"),
         ("photos/a.jpg", "", "a.jpg"),
         ("s3://bucket/photos/a.jpg", None, "s3://bucket/photos/a.jpg"),
         ("s3://bucket/photos/a.jpg", "s3://copy/", "s3://copy/a.jpg"),
