@@ -109,7 +109,7 @@ def print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
     """Print how many items of a data set were skipped, and why the first ones were; nothing where none was."""
     if not skipped:
         return
-    print_line(f"{len(skipped)} items were skipped:")
+    print_line("1 item was skipped:" if len(skipped) == 1 else f"{len(skipped)} items were skipped:")
     for item, reason in skipped[:_SHOWN_SKIPPED]:
         print_line(f"  {item}: {reason}")
     if len(skipped) > _SHOWN_SKIPPED:

@@ -284,12 +284,20 @@ def _points(gain: Mapping[str, Any]) -> Iterator[str]:
 
 def _print_boxes(boxes: Mapping[str, int]) -> None:
     notes = {
-        "no_boxes": "images with objects have no boxes",
-        "disagree": "images have other numbers of boxes than their count says and took no part",
-        "clipped": "boxes reached out of their picture and were cut",
-        "outside": "boxes lay outside their picture and were left out",
+        "no_boxes": ("image with objects has no boxes", "images with objects have no boxes"),
+        "disagree": (
+            "image has another number of boxes than its count says and took no part",
+            "images have other numbers of boxes than their count says and took no part",
+        ),
+        "clipped": ("box reached out of its picture and was cut", "boxes reached out of their picture and were cut"),
+        "outside": (
+            "box lay outside its picture and was left out",
+            "boxes lay outside their picture and were left out",
+        ),
     }
-    said = [f"{boxes[key]} {text}" for key, text in notes.items() if boxes[key]]
+    said = [
+        f"{boxes[key]} {one if boxes[key] == 1 else several}" for key, (one, several) in notes.items() if boxes[key]
+    ]
     if said:
         print_line(f"{'; '.join(said)}.")
 

@@ -36,7 +36,7 @@ def test_tables_stand_beside_the_published_ones(pc_engine, boxed, tiny_directory
         *("combined counts better than c2p by", "combined counts better than p2c by"),
         *("Pointing accuracy at overlap 0.8 on all images, by modes that are told the true count",),
         *("that both count right, and", "of which both are told the count"),
-        *("1 boxes lay outside their picture", "2 items were skipped", "broken.jpg", "absent.jpg"),
+        *("1 box lay outside its picture", "2 items were skipped", "broken.jpg", "absent.jpg"),
     ):
         assert expected in outcome.out
     # 7 of 8 columns of every pointer are inside.

@@ -32,7 +32,7 @@ def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, t
     assert outcome.code == 0, outcome.err
     assert "Fitted for the mean accuracy, cross-validated over 4 folds" in outcome.out
     assert "With --aim overall it would be the same." in outcome.out
-    assert "1 items were skipped" in outcome.out
+    assert "1 item was skipped" in outcome.out
     assert load_model(model).parts.counter is not None
     evaluated = pc_engine("evaluate", counted, "--model", model, "--json", *FAST).json()
     assert evaluated["n"] == 20
