@@ -59,15 +59,36 @@ def local_folder(folder: Place, path: str, photos: RunPhotos) -> Path | None:
     return found if found.is_dir() else None
 
 
-def place_among(folder: str, path: str, photos: RunPhotos) -> Place:
-    """Return the place of a folder as a run names it whose row names ``path``: a relative one among relative paths."""
+def place_among(folder: str, path: str, photos: RunPhotos) -> tuple[Place, Place]:
+    """Return the place of a folder as a run names it whose row names ``path``, and what relative paths lie below in it.
+
+    That is a relative place among relative paths, which lie below nothing then. Of a folder above the one that they
+    begin in it is the absolute one, and that other folder's, for `placed`.
+    """
     named = place_of(folder)
-    is_named = bool(named) and place_of(path)[: len(named)] == named
+    is_named = bool(named) and _is_below(path, named)
     if is_named or is_address(folder) or is_address(path):
-        return named
+        return named, ()
     absolute = os.path.abspath(folder)
     start = local_folder((), path, photos)
-    return place_of(absolute if os.path.isabs(path) or start is None else os.path.relpath(absolute, start))
+    if os.path.isabs(path) or start is None:
+        return place_of(absolute), ()
+    relative = place_of(os.path.relpath(absolute, start))
+    return (relative, ()) if _is_below(path, relative) else (place_of(absolute), place_of(os.fspath(start)))
+
+
+def _is_below(path: str, folder: Place) -> bool:
+    return place_of(path)[: len(folder)] == folder
+
+
+def placed(path: str, start: Place) -> Place:
+    """Return the place of an image; where its path is a relative one, below the folder ``start`` that it begins in."""
+    place = place_of(path)
+    if not start or any(PurePath(name).is_absolute() or _SCHEME.fullmatch(name) for name in place[:1]):
+        return place
+    while place[:1] == ("..",):
+        start, place = start[: max(len(start) - 1, 1)], place[1:]  # above the root is the root
+    return (*start, *place)
 
 
 def label_file(place: Place, suffix: str) -> PurePath:

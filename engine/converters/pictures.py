@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pc_engine.converters.naming import Place, local_folder, name_of, place_among, place_of
+from pc_engine.converters.naming import Place, local_folder, name_of, place_among, placed
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.moved_photos import shared_folder
 from pc_engine.photos import RunPhotos
@@ -81,6 +81,8 @@ class Survey:
         The folder below which images are named.
     local_folder
         Where that folder is; None if it is none of this machine's.
+    start
+        The place of the folder that relative paths begin in, where images are named below one above it; else empty.
     categories
         Names of the categories by their index, each but once.
     category_of
@@ -97,6 +99,7 @@ class Survey:
     category_of: Mapping[int | None, int]
     has_boxes: bool
     has_ellipses: bool
+    start: Place = ()
 
 
 def survey_rows(
@@ -124,6 +127,7 @@ def survey_rows(
     photos = photos or RunPhotos(Path.cwd())
     wanted: Place | None = None
     folder: Place | None = None
+    start: Place = ()
     example: str | None = None
     for row in rows:
         n += 1
@@ -132,8 +136,9 @@ def survey_rows(
             continue
         path = row["path"]
         if relative_to is not None and wanted is None:
-            folder = wanted = place_among(relative_to, path, photos)
-        folder = shared_folder(folder, place_of(path))
+            wanted, start = place_among(relative_to, path, photos)
+            folder = wanted
+        folder = shared_folder(folder, placed(path, start))
         if wanted is not None and folder != wanted:
             raise UsageError(f"The image {path} is not below {relative_to}: name a folder that holds all images.")
         if example is None and not is_address(path):
@@ -148,12 +153,19 @@ def survey_rows(
         rows=n,
         failed=failed,
         folder=folder or (),
-        local_folder=None if example is None else local_folder(folder or (), example, photos),
+        local_folder=_local_folder(folder or (), start, example, photos),
         categories=_each_once([names[class_id] for class_id in order], order),
         category_of={class_id: index for index, class_id in enumerate(order)},
         has_boxes="box" in kinds,
         has_ellipses="ellipse" in kinds,
+        start=start,
     )
+
+
+def _local_folder(folder: Place, start: Place, example: str | None, photos: RunPhotos) -> Path | None:
+    if start:
+        return Path(*folder)
+    return None if example is None else local_folder(folder, example, photos)
 
 
 def pictures(rows: Iterable[Mapping[str, Any]], survey: Survey, min_score: float) -> Iterator[Picture]:
@@ -166,7 +178,7 @@ def pictures(rows: Iterable[Mapping[str, Any]], survey: Survey, min_score: float
     """
     for row in rows:
         result, reviewed = Result.from_dict(row), bool(row.get("reviewed"))
-        place = place_of(result.path)
+        place = placed(result.path, survey.start)
         if result.ok:
             known = all(result.class_of(of)[0] in survey.category_of for of in (result, *result.pointers))
             if not known or place[: len(survey.folder)] != survey.folder:

@@ -74,6 +74,23 @@ def test_a_folder_is_found_whichever_way_it_is_named(pc_engine, run, tmp_path):
     assert outcome.out.splitlines()[-1].startswith("1 of 1 images of the list are not there")
 
 
+def test_a_folder_above_the_one_that_the_run_was_started_in_names_images(pc_engine, run, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    for folder in ("..", tmp_path.parent):
+        outcome = pc_engine("convert", run, "--to", "yolo", "--out", "set", "--relative-to", folder, "--fresh")
+        assert outcome.code == 3
+        assert f"Images are named below {tmp_path.parent}." in outcome.out
+        assert "are not there" not in outcome.out
+        (line,) = (tmp_path / "set/images.txt").read_text().splitlines()
+        assert line == f"./images/{tmp_path.name}/photos/a.jpg"
+        assert (tmp_path / "set" / line).is_file()
+    outcome = pc_engine("convert", run, "--to", "coco", "--out", "set.json", "--relative-to", "/", "--quiet")
+    (image,) = json.loads((tmp_path / "set.json").read_text())["images"]
+    assert image["file_name"] == f"{tmp_path}/photos/a.jpg".removeprefix("/")
+
+
 def test_an_earlier_data_set_is_kept_unless_fresh(pc_engine, run, tmp_path):
     arguments = ("convert", run, "--to", "csv", "--out", tmp_path / "set", "--quiet")
     assert pc_engine(*arguments).code == 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pc_engine.converters.naming import label_file, local_folder, name_of, place_among, place_of
+from pc_engine.converters.naming import label_file, local_folder, name_of, place_among, place_of, placed
 from pc_engine.moved_photos import shared_folder
 from pc_engine.photos import RunPhotos
 
@@ -116,7 +116,35 @@ def test_a_folder_may_be_named_otherwise_than_the_rows_name_it(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path / "photos")
     photos = RunPhotos(tmp_path / "run")
     for folder in ("photos", str(tmp_path / "photos"), "."):
-        assert place_among(folder, "photos/x/a.jpg", photos) == ("photos",)
-    assert place_among("x", str(tmp_path / "photos/x/a.jpg"), photos) == place_of(str(tmp_path / "photos/x"))
-    assert place_among(str(tmp_path), "photos/x/a.jpg", photos) == ()
-    assert place_among("s3://bucket", "photos/x/a.jpg", photos) == ("s3://", "bucket")
+        assert place_among(folder, "photos/x/a.jpg", photos) == (("photos",), ())
+    assert place_among("x", str(tmp_path / "photos/x/a.jpg"), photos) == (place_of(str(tmp_path / "photos/x")), ())
+    assert place_among(str(tmp_path), "photos/x/a.jpg", photos) == ((), ())
+    assert place_among("s3://bucket", "photos/x/a.jpg", photos) == (("s3://", "bucket"), ())
+    assert place_among("..", "../photos/x/a.jpg", photos) == (("..",), ())
+
+
+def test_a_folder_above_the_one_that_relative_paths_begin_in_is_an_absolute_one(tmp_path, monkeypatch) -> None:
+    (tmp_path / "photos/x").mkdir(parents=True)
+    (tmp_path / "photos/x/a.jpg").touch()
+    monkeypatch.chdir(tmp_path / "photos")
+    start = place_of(str(tmp_path / "photos"))
+    for folder in ("..", str(tmp_path)):
+        assert place_among(folder, "x/a.jpg", RunPhotos(tmp_path / "run")) == (start[:-1], start)
+    assert place_among("/", "x/a.jpg", RunPhotos(tmp_path / "run")) == (("/",), start)
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("b/a.jpg", ("/", "data", "photos", "b", "a.jpg")),
+        ("../a.jpg", ("/", "data", "a.jpg")),
+        ("../../../../a.jpg", ("/", "a.jpg")),
+        ("/b/a.jpg", ("/", "b", "a.jpg")),
+        ("s3://b/a.jpg", ("s3://", "b", "a.jpg")),
+        ("tar://a.jpg::0.tar", ("/", "data", "photos", "0.tar", "a.jpg")),
+        ("tar://a.jpg::/b/0.tar", ("/", "b", "0.tar", "a.jpg")),
+    ],
+)
+def test_a_relative_path_is_placed_below_the_folder_that_it_begins_in(path: str, place: tuple[str, ...]) -> None:
+    assert placed(path, ("/", "data", "photos")) == place
+    assert placed(path, ()) == place_of(path)
