@@ -10,6 +10,7 @@ from PIL import Image
 
 from pc_engine.decode import MAX_PIXELS, Limits, display_image, lift_pillow_limit
 from pc_engine.moved_photos import MovedPhotos
+from pc_engine.run_state import started_in
 from pc_engine.sources import read_image
 from pc_engine.sources.addresses import is_address
 from pc_engine.sources.parquet_shards import row_of
@@ -26,8 +27,8 @@ _MOST_PIXELS = 1 << 30
 class RunPhotos:
     """Finds the photos that the rows of a run name.
 
-    A relative path is one from the folder that the run was started in. What does not lie there from the present one is
-    looked for from the folders above the run directory, so that a run may be looked at from anywhere.
+    A relative path is one from the folder that the run was started in, which ``run.json`` names. What does not lie
+    there is looked for from the present folder and from those above the run directory, as all of it may have moved.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class RunPhotos:
 
     def __init__(self, directory: Path, moved_to: Path | None = None) -> None:
         self._moved = None if moved_to is None else MovedPhotos(directory, moved_to)
-        self._bases = [Path.cwd(), *directory.absolute().parents]
+        self._bases = [*started_in(directory), Path.cwd(), *directory.absolute().parents]
         self._base_of: dict[str, Path] = {}
         self._absent: set[str] = set()
 

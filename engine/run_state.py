@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -63,6 +64,14 @@ class Tally:
         }
 
 
+def start_folder() -> str | None:
+    """Return the folder that relative names begin at, for ``run.json``; None where it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
 def state_file(directory: Path, shard: Shard | None = None) -> Path:
     """Return the path of ``run.json``, or of a shard's own."""
     return directory / (RUN_FILE if shard is None else f"run-{shard}.json")
@@ -71,6 +80,12 @@ def state_file(directory: Path, shard: Shard | None = None) -> Path:
 def states(directory: Path) -> list[dict[str, Any]]:
     """Return what is known about the run, or each shard of it, in a directory."""
     return [state for state in map(read_state, _state_files(directory)) if state is not None]
+
+
+def started_in(directory: Path) -> list[Path]:
+    """Return the folders that the run, or each shard of it, was started in, of those that are there."""
+    said = dict.fromkeys(state["folder"] for state in states(directory) if "folder" in state)
+    return [Path(folder) for folder in said if os.path.isabs(folder) and os.path.isdir(folder)]
 
 
 def holds_overlays(name: str, directory: Path) -> bool:
@@ -159,4 +174,5 @@ _FORMS: Mapping[str, Callable[[Any], bool]] = {
     "seconds": is_number,
     "images_per_second": lambda value: value is None or is_number(value),
     "workers": is_whole,
+    "folder": lambda value: isinstance(value, str),
 }

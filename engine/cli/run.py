@@ -29,7 +29,7 @@ from pc_engine.decoding import Decoding
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
-from pc_engine.run_state import OVERLAYS, State, Tally
+from pc_engine.run_state import OVERLAYS, State, Tally, start_folder
 from pc_engine.sharding import parse_shard
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images
 from pc_engine.sources.passed_over import PassedOver
@@ -180,7 +180,8 @@ def run(
         stack.enter_context(engine)
         if rows is not None:
             made_with = {**engine.identity(), "count_column": column}
-            rows.begin(made_with, {**engine.describe(), "sources": list(sources)}, sources)
+            about = {**engine.describe(), "sources": list(sources), "folder": start_folder()}
+            rows.begin(made_with, about, sources)
             if rows.before:
                 nor = ", and no pictures of them are drawn: --fresh does all again" if overlay else ""
                 say(f"{out} has {rows.before:,} rows already; their images are not done again{nor}.")

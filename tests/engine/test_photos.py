@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import tarfile
@@ -73,6 +74,27 @@ def test_photos_are_found_from_the_present_folder_and_from_those_above_the_run(
     assert RunPhotos(run).file("nowhere/a.jpg") == tmp_path / "here/nowhere/a.jpg"
     assert RunPhotos(run).file("https://example.org/a.jpg") is None
     assert RunPhotos(run).file("nul\0/a.jpg") is not None
+
+
+def test_photos_are_found_from_the_folder_that_the_run_was_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("started/sub", "started/photos", "here/photos", "runs/run"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "started/photos/a.jpg").write_bytes(b"started")
+    (tmp_path / "here/photos/a.jpg").write_bytes(b"here")
+    run = tmp_path / "runs/run"
+    monkeypatch.chdir(tmp_path / "here")
+    for shard, folder in enumerate(("gone", "started/sub", "started"), start=1):
+        said = {"shard": [shard, 3], "folder": str(tmp_path / folder)}
+        (run / f"run-{shard}-of-3.json").write_text(json.dumps(said))
+    assert RunPhotos(run).read("../photos/a.jpg") == b"started"
+    assert RunPhotos(run).read("photos/a.jpg") == b"started"
+    assert RunPhotos(run).file("b.jpg") == tmp_path / "started/sub/b.jpg"
+    for said_folder in ("started", ".", "", 7, None, "\0", "/" + "x" * 10_000, "\ud800"):
+        (run / "run-2-of-3.json").write_text(json.dumps({"shard": [2, 3], "folder": said_folder}))
+        (run / "run-3-of-3.json").write_text(json.dumps({"shard": [3, 3], "folder": said_folder}))
+        assert RunPhotos(run).read("photos/a.jpg") == b"here"
 
 
 def test_a_folder_of_the_same_name_does_not_hide_the_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

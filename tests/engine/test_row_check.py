@@ -118,6 +118,7 @@ def test_a_parquet_file_of_another_form_is_one_sentence(tmp_path: Path, change: 
         {"shard": [3, 2]},
         {"shard": {"1": 2}},
         {"workers": "two"},
+        {"folder": ["/data"]},
     ],
 )
 def test_what_has_another_form_in_a_run_json_is_left_out(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -130,6 +131,7 @@ def test_what_has_another_form_in_a_run_json_is_left_out(tmp_path: Path, change:
         "seconds": 1,
         "images_per_second": None,
         "workers": 2,
+        "folder": "/data",
     }
     path.write_text(json.dumps(whole))
     assert read_state(path) == whole

@@ -56,6 +56,16 @@ def test_photos_that_moved_are_found(pc_engine, scenes, tiny_directory, tmp_path
     assert "There is no folder" in refused.err
 
 
+def test_photos_are_found_from_elsewhere_by_the_folder_that_the_run_was_started_in(
+    pc_engine, scenes, tiny_directory, tmp_path, monkeypatch
+):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    out = run(pc_engine, Path("..") / scenes.name, tiny_directory, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert pc_engine("report", out).err == ""
+
+
 def test_a_review_says_that_photos_are_gone_and_finds_them(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
     out = run(pc_engine, scenes, tiny_directory, tmp_path / "run")
     moved = scenes.rename(tmp_path / "moved")
