@@ -21,6 +21,11 @@ _EXPORT = re.compile(r"^export (?=const|function|class|async)", re.MULTILINE)
 # Has the marks "<!-- title -->", "<!-- policy -->", "<!-- style -->", "<!-- data -->" and "<!-- code -->".
 _FRAME = ASSETS / "page.html"
 _DATA_MARK = "<!-- data -->"
+# All pages begin with a policy that allows their own code only, and have a title that ends with who made them.
+_BEGINNING = re.compile(
+    r"<!doctype html>.*? content=\"default-src &#x27;none&#x27;; script-src &#x27;sha256-.*? - pc-engine</title>",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,11 @@ def render_page(
         yield from pieces
         yield "</script>\n"
     yield after
+
+
+def is_page(beginning: str) -> bool:
+    """Whether a file that begins with this text is a page of `render_page`."""
+    return _BEGINNING.match(beginning) is not None
 
 
 def content_policy(style: str, code: str, more: str = "") -> str:

@@ -13,13 +13,14 @@ from urllib.parse import quote
 
 from pc_engine.browser_formats import is_shown_upright
 from pc_engine.corrections import corrected_rows
-from pc_engine.errors import PcEngineError
+from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.machine import usable_cores
+from pc_engine.out_file import check_no_file_of_a_run, check_replaceable
 from pc_engine.photos import RunPhotos, is_file
 from pc_engine.report.compact import Tables, compact_row, json_array, page_head, script_json
 from pc_engine.report.comparison import Comparison
 from pc_engine.report.figures import FigureCollector, run_facts
-from pc_engine.report.page import ASSETS, PageParts, render_page
+from pc_engine.report.page import ASSETS, PageParts, is_page, render_page
 from pc_engine.report.thumbnails import PER_PART, thumbnail_addresses
 
 REPORT_FILE = "report.html"
@@ -92,11 +93,13 @@ def write_report(
     Raises
     ------
     UsageError
-        If the directory holds no rows, or the run to compare with none of the same photos, or ``photos`` is no folder.
+        If the directory holds no rows, or the run to compare with none of the same photos, or ``photos`` is no folder,
+        or if ``out`` exists and is no report, or is a file of a run.
     PcEngineError
         If the page cannot be written.
     """
     path = directory / REPORT_FILE if out is None else out
+    _check(path)
     found = RunPhotos(directory, photos)
     # Two runs name the same photos, wherever these lie now.
     comparison = None if compare is None else Comparison(compare, RunPhotos(directory))
@@ -165,6 +168,13 @@ def _address(example: str, photos: RunPhotos, page: Path) -> str | None:
     except ValueError:  # another drive
         return file.parent.as_uri() + "/"
     return quote(relative, errors="surrogateescape") + "/"
+
+
+def _check(path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name the file to write, such as {path / REPORT_FILE}.")
+    check_no_file_of_a_run(path)
+    check_replaceable(path, is_page, "report")
 
 
 def _write(path: Path, pieces: Iterable[str]) -> None:

@@ -196,6 +196,29 @@ def test_what_cannot_be_written_is_said_and_leaves_the_earlier_page(tmp_path: Pa
         write_report(run, tmp_path / "absent" / "page.html")
 
 
+def test_a_report_replaces_none_but_an_earlier_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "<'" / ("é'" * 60), ROW)
+    page = write_report(run).path
+    assert write_report(run).path == page
+    assert write_report(run, page.rename(tmp_path / "page.html")).images == 1
+    for name in ("photo.jpg", "report.html"):
+        (run / name).write_text("<!doctype html><title>of somebody else - pc-engine</title>")
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    for name, why in (
+        ("part-00000.parquet", "would be taken for a file of the run"),
+        ("part-00001.jsonl", "would be taken for a file of the run"),
+        ("photo.jpg", "no report wrote it"),
+        ("report.html", "no report wrote it"),
+    ):
+        with pytest.raises(UsageError, match=rf"{why}.*: choose another name"):
+            write_report(run, run / name)
+    with pytest.raises(UsageError, match="no report wrote it"):
+        write_report(run)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    with pytest.raises(UsageError, match=r"is a folder: name the file to write, such as .*report\.html"):
+        write_report(run, tmp_path)
+
+
 def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no rows"):
         write_report(tmp_path)
