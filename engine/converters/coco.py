@@ -16,6 +16,7 @@ from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.result import EllipsePointer, Pointer
 
 FILE = "coco.json"
+_MAKER = "Counts and pointers by pc-engine"
 # Annotations follow all images in the file; until then they wait here.
 _ANNOTATIONS = "annotations.new"
 _VISIBLE = 2
@@ -30,7 +31,7 @@ class _CocoWriter:
         self._images = folder.open(FILE)
         self._annotations = folder.open(_ANNOTATIONS)
         self._n_images = self._n_annotations = 0
-        info = {"description": "Counts and pointers by pc-engine", "version": version("pc-engine")}
+        info = {"description": _MAKER, "version": version("pc-engine")}
         self._images.write(f'{{"info": {json.dumps(info)},\n"licenses": [],\n"images": [')
 
     def add(self, picture: Picture) -> str | None:
@@ -82,4 +83,4 @@ class _CocoWriter:
         return {"id": index + 1, "name": name, "supercategory": "object", **keypoints}
 
 
-FORMAT = Format("coco", _CocoWriter, makes=(FILE,), is_file=True)
+FORMAT = Format("coco", _CocoWriter, makes=(FILE,), is_file=True, begins=f'{{"info": {{"description": "{_MAKER}"')

@@ -14,6 +14,8 @@ from pc_engine.converters.xml_text import add_element, xml_text
 from pc_engine.result import EllipsePointer, Pointer
 
 FILE = "cvat.xml"
+_TASK = "pc-engine"
+_HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
 
 
 class _CvatWriter:
@@ -22,7 +24,7 @@ class _CvatWriter:
     def __init__(self, folder: DataFolder, survey: Survey, _settings: Settings) -> None:
         self._stream = folder.open(FILE)
         self._images = 0
-        self._stream.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
+        self._stream.write(_HEAD)
         self._write(_meta(survey))
 
     def add(self, picture: Picture) -> str | None:
@@ -48,7 +50,7 @@ class _CvatWriter:
 def _meta(survey: Survey) -> Element:
     meta = Element("meta")
     task = add_element(meta, "task")
-    add_element(task, "name", "pc-engine")
+    add_element(task, "name", _TASK)
     add_element(task, "size", survey.rows - survey.failed)
     add_element(task, "mode", "annotation")
     add_element(task, "overlap", 0)
@@ -77,4 +79,5 @@ def _add_shape(image: Element, picture: Picture, pointer: Pointer) -> None:
     add_element(shape, "attribute", f"{pointer.score:.6f}", name="score")
 
 
-FORMAT = Format("cvat", _CvatWriter, makes=(FILE,), is_file=True)
+_BEGINS = f"{_HEAD}  <meta>\n    <task>\n      <name>{_TASK}</name>"
+FORMAT = Format("cvat", _CvatWriter, makes=(FILE,), is_file=True, begins=_BEGINS)

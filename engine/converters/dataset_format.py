@@ -77,6 +77,8 @@ class Format:
         Those of them that are symbolic links.
     is_file
         Whether ``--out`` is a file.
+    begins
+        What all such files begin with, and others do not.
     holds_failed
         Whether images that could not be read can take part.
     """
@@ -86,4 +88,5 @@ class Format:
     makes: tuple[str, ...]
     links: tuple[str, ...] = ()
     is_file: bool = False
+    begins: str = ""
     holds_failed: bool = False

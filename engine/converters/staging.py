@@ -14,6 +14,7 @@ from typing import Any, Self
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import Format
 from pc_engine.errors import UsageError
+from pc_engine.out_file import check_no_file_of_a_run, check_replaceable
 
 #: Lies in the folder of a data set, says what is in it, and shows that a conversion made it.
 CONVERSION_FILE = "conversion.json"
@@ -34,8 +35,9 @@ class Staging:
     Raises
     ------
     UsageError
-        If ``out`` exists and may not be replaced, or cannot be written. A folder is never replaced unless a conversion
-        made it and nothing was added at its top: it might be one of photos.
+        If ``out`` exists and may not be replaced, or cannot be written, or is a file of a run. A file is never replaced
+        unless it begins as the format's do, and a folder unless a conversion made it and nothing was added at its top:
+        it might be one of photos.
     """
 
     def __init__(self, out: Path, form: Format, *, fresh: bool) -> None:
@@ -99,6 +101,8 @@ class Staging:
             shutil.move(path, self._target / path.name)
 
     def _check(self, fresh: bool) -> None:
+        if self._form.is_file:
+            check_no_file_of_a_run(self._out)
         if not os.path.lexists(self._out):
             return
         if self._form.is_file:
@@ -110,8 +114,12 @@ class Staging:
         if self._out.is_dir():
             file = self._out / self._form.makes[0]
             raise UsageError(f"{self._out} is a folder, and {self._form.name} is one file: name it, such as {file}.")
+        check_replaceable(self._out, self._is_of_the_format, f"conversion to {self._form.name}")
         if not fresh:
             raise UsageError(f"{self._out} exists: choose another name, or replace it with --fresh.")
+
+    def _is_of_the_format(self, beginning: str) -> bool:
+        return beginning.startswith(self._form.begins)
 
     def _check_folder(self, fresh: bool) -> None:
         if not self._out.is_dir() or self._out.is_symlink():

@@ -98,6 +98,31 @@ def test_a_file_is_no_folder_and_a_folder_no_file(two_modes, save, tmp_path, to)
     assert os.listdir(tmp_path) == ["set"]
 
 
+@pytest.mark.parametrize("to", FILES)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_file_that_no_conversion_made_is_never_replaced(two_modes, save, tmp_path, to, fresh) -> None:
+    save(two_modes.boxes, next(name for name in FILES if name != to), tmp_path / "other")
+    (tmp_path / "photo").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "run.json").write_text('{"info": {"description": "COCO 2017 Dataset"}}')
+    before = contents(tmp_path)
+    for name in before:
+        with pytest.raises(UsageError, match=f"{name} exists, and no conversion to {to} wrote it: choose another"):
+            save(two_modes.boxes, to, tmp_path / name, fresh=fresh)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("to", FILES)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_nothing_in_a_run_is_replaced_or_added_to_its_rows(two_modes, save, write_rows, tmp_path, to, fresh) -> None:
+    run = write_rows(tmp_path / "run", two_modes.boxes)
+    before = contents(run)
+    for name in (*before, "part-00001.jsonl", "run.json", "corrections.jsonl"):
+        with pytest.raises(UsageError, match=f"{name} would be taken for a file of the run in its folder: choose"):
+            save(two_modes.boxes, to, run / name, fresh=fresh)
+    assert contents(run) == before
+    save(two_modes.boxes, to, run / "labels")
+
+
 def test_a_place_that_cannot_be_written_is_wrong_use(two_modes, save, tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"):
