@@ -94,9 +94,9 @@ def write_report(
     ------
     UsageError
         If the directory holds no rows, or the run to compare with none of the same photos, or ``photos`` is no folder,
-        or if ``out`` exists and is no report, or is a file of a run.
+        or if ``out`` exists and is no report, or is a file of a run, or if no file can be made there.
     PcEngineError
-        If the page cannot be written.
+        If the page cannot be written to its end.
     """
     path = directory / REPORT_FILE if out is None else out
     _check(path)
@@ -171,7 +171,7 @@ def _address(example: str, photos: RunPhotos, page: Path) -> str | None:
 
 
 def _check(path: Path) -> None:
-    if path.is_dir():
+    if os.path.isdir(path):  # where the name is too long, too
         raise UsageError(f"{path} is a folder: name the file to write, such as {path / REPORT_FILE}.")
     check_no_file_of_a_run(path)
     check_replaceable(path, is_page, "report")
@@ -182,7 +182,13 @@ def _write(path: Path, pieces: Iterable[str]) -> None:
     temporary = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream = temporary.open("w", encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror or error}): choose another file with --out."
+        ) from None
+    try:
+        with stream:
             stream.writelines(pieces)
         temporary.replace(path)
     except OSError as error:

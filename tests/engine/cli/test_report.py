@@ -93,6 +93,9 @@ def test_folders_of_the_page_are_made(pc_engine, scenes, tiny_directory, tmp_pat
     out = run(pc_engine, scenes, tiny_directory, tmp_path / "run")
     assert pc_engine("report", out, "--out", tmp_path / "new/folder/page.html").code == 0
     assert (tmp_path / "new/folder/page.html").is_file()
+    refused = pc_engine("report", out, "--out", tmp_path / "new/folder/page.html/page.html")
+    assert refused.code == 2
+    assert "cannot be written (File exists): choose another file with --out." in " ".join(refused.err.split())
 
 
 def test_what_cannot_be_reported_is_said(pc_engine, tmp_path):

@@ -196,6 +196,21 @@ def test_what_cannot_be_written_is_said_and_leaves_the_earlier_page(tmp_path: Pa
         write_report(run, tmp_path / "absent" / "page.html")
 
 
+def test_where_no_file_can_be_made_is_wrong_use(tmp_path: Path, monkeypatch: Any) -> None:
+    run = write_run(tmp_path / "run", ROW)
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file/page.html", tmp_path / ("long" * 100)):
+        with pytest.raises(UsageError, match=r"cannot be written \(.*\): choose another file with --out"):
+            write_report(run, out)
+
+    def read_only(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(UsageError, match=r"report\.html cannot be written \(Read-only file system\): choose another"):
+        write_report(run)
+
+
 def test_a_report_replaces_none_but_an_earlier_one(tmp_path: Path) -> None:
     run = write_run(tmp_path / "<'" / ("é'" * 60), ROW)
     page = write_report(run).path
