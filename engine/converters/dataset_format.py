@@ -75,6 +75,8 @@ class Format:
         The names that may stand at the top of that folder. If ``is_file``, the one file that is all of the data set.
     links
         Those of them that are symbolic links.
+    cached
+        The ending of files that readers leave in it, each beside the folder that it tells of; empty where they do not.
     is_file
         Whether ``--out`` is a file.
     begins
@@ -87,6 +89,7 @@ class Format:
     open: Callable[[DataFolder, Survey, Settings], DatasetWriter]
     makes: tuple[str, ...]
     links: tuple[str, ...] = ()
+    cached: str = ""
     is_file: bool = False
     begins: str = ""
     holds_failed: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,8 @@ from pc_engine.out_file import check_no_file_of_a_run, check_replaceable
 
 #: Lies in the folder of a data set, says what is in it, and shows that a conversion made it.
 CONVERSION_FILE = "conversion.json"
+# In that file: the names of those in the folders of the data set, which are removed with it.
+_FILES = "files"
 
 
 class Staging:
@@ -36,8 +38,8 @@ class Staging:
     ------
     UsageError
         If ``out`` exists and may not be replaced, or cannot be written, or is a file of a run. A file is never replaced
-        unless it begins as the format's do, and a folder unless a conversion made it and nothing was added at its top:
-        it might be one of photos.
+        unless it begins as the format's do, and a folder unless a conversion made all the files in it: it might be one
+        of photos, or somebody may have added to it.
     """
 
     def __init__(self, out: Path, form: Format, *, fresh: bool) -> None:
@@ -66,7 +68,7 @@ class Staging:
                 os.fsync(stream.fileno())
             source.replace(self._out)
             return
-        self.folder.open(CONVERSION_FILE).write(json.dumps(summary, indent=1) + "\n")
+        self._describe(summary)
         self.folder.close()
         if self._is_in_use():
             self._fill()
@@ -83,6 +85,15 @@ class Staging:
         with suppress(OSError):  # a full disk shows again when files are closed
             self.folder.close()
         shutil.rmtree(self._new, ignore_errors=True)
+
+    def _describe(self, summary: Mapping[str, Any]) -> None:
+        stream = self.folder.open(CONVERSION_FILE)
+        stream.write(json.dumps(summary, indent=1).removesuffix("\n}") + f',\n "{_FILES}": [')
+        separator = "\n"
+        for name in _files_below(self._new):
+            stream.write(f"{separator}  {json.dumps(name)}")
+            separator = ",\n"
+        stream.write("\n ]\n}\n")
 
     def _is_in_use(self) -> bool:
         """Whether another folder in the target's place would leave somebody in the old one: a shell, or a mount."""
@@ -127,21 +138,51 @@ class Staging:
         names = sorted(path.name for path in self._out.iterdir())
         if not names:
             return
-        foreign = [name for name in names if not self._is_own(name)]
-        if foreign or CONVERSION_FILE not in names:
+        foreign = next((name for name in names if not self._is_own(name)), None)
+        if foreign is None:
+            foreign = self._added() if CONVERSION_FILE in names else names[0]
+        if foreign is not None:
             raise UsageError(
-                f"{self._out} holds {(foreign or names)[0]}, which no conversion to {self._form.name} wrote: choose "
-                f"another folder."
+                f"{self._out} holds {foreign}, which no conversion to {self._form.name} wrote: choose another folder."
             )
         if not fresh:
             raise UsageError(
                 f"{self._out} holds an earlier data set: choose another folder, or replace it with --fresh."
             )
 
+    def _added(self) -> str | None:
+        """Return a file in one of the folders that the conversion did not make; None if there is none."""
+        made = _made(self._out / CONVERSION_FILE)
+        return next((name for name in _files_below(self._out) if name not in made and not self._is_cache(name)), None)
+
+    def _is_cache(self, name: str) -> bool:
+        of, ending = os.path.splitext(self._out / name)
+        return ending == self._form.cached != "" and os.path.isdir(of)
+
     def _is_own(self, name: str) -> bool:
         if name == CONVERSION_FILE:
             return True
         return name in self._form.makes and (self._out / name).is_symlink() == (name in self._form.links)
+
+
+def _files_below(folder: Path, within: str = "") -> Iterator[str]:
+    """Yield the names of the files in the folders of a folder, with slashes; links are not followed."""
+    with os.scandir(folder / within) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(folder, f"{within}{entry.name}/")
+            elif within:
+                yield f"{within}{entry.name}"
+
+
+def _made(description: Path) -> frozenset[str]:
+    """Return the files that a data set's description says are in its folders; none where it is not one."""
+    try:
+        found = json.loads(description.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return frozenset()
+    files = found.get(_FILES) if isinstance(found, dict) else None
+    return frozenset(name for name in files if isinstance(name, str)) if isinstance(files, list) else frozenset()
 
 
 def _remove(folder: Path) -> None:

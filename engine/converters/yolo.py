@@ -25,8 +25,8 @@ DATA_FILE = "data.yaml"
 LIST_FILE = "images.txt"
 IMAGES = "images"
 LABELS = PurePath("labels")
-# Left beside the labels by whoever read them with Ultralytics.
-_CACHE = "labels.cache"
+# Left beside the labels, or a folder of them, by whoever read them with Ultralytics.
+_CACHED = ".cache"
 # Endings that all trainers read. What has another is left out without a word, but for AVIF and HEIC by new ones.
 _READ = frozenset({".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
 _VISIBLE, _ABSENT = 2, 0
@@ -116,4 +116,10 @@ def _quoted(name: str) -> str:
     return _NOT_YAML.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-FORMAT = Format("yolo", _YoloWriter, makes=(DATA_FILE, LIST_FILE, LABELS.name, IMAGES, _CACHE), links=(IMAGES,))
+FORMAT = Format(
+    "yolo",
+    _YoloWriter,
+    makes=(DATA_FILE, LIST_FILE, LABELS.name, IMAGES, f"{LABELS}{_CACHED}"),
+    links=(IMAGES,),
+    cached=_CACHED,
+)

@@ -71,6 +71,48 @@ def test_what_was_added_to_a_data_set_is_not_removed(two_modes, save, tmp_path) 
     assert (tmp_path / "set/images/a.jpg").exists()
 
 
+@pytest.mark.parametrize(
+    ("to", "added"),
+    [
+        ("voc", "Annotations/mine.xml"),
+        ("voc", "Annotations/b/new/mine.xml"),
+        ("voc", "ImageSets/Main/train.txt"),
+        ("yolo", "labels/b/mine.txt"),
+        ("yolo", "labels/mine.cache"),
+    ],
+)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_was_added_to_a_folder_of_a_data_set_is_not_removed(two_modes, save, tmp_path, to, added, fresh) -> None:
+    save(two_modes.boxes, to, tmp_path / "set")
+    (tmp_path / "set" / added).parent.mkdir(exist_ok=True)
+    (tmp_path / "set" / added).write_text("mine")
+    with pytest.raises(UsageError, match=f"set holds {added}, which no conversion to {to} wrote: choose another"):
+        save(two_modes.boxes, to, tmp_path / "set", fresh=fresh)
+    assert (tmp_path / "set" / added).read_text() == "mine"
+
+
+def test_what_was_removed_and_what_a_reader_left_is_in_nobodys_way(two_modes, save, tmp_path) -> None:
+    save(two_modes.boxes, "yolo", tmp_path / "set")
+    (tmp_path / "set/labels/a.txt").unlink()
+    (tmp_path / "set/labels/empty").mkdir()
+    for cache in ("labels.cache", "labels/b.cache"):
+        (tmp_path / "set" / cache).touch()
+    save(two_modes.boxes, "yolo", tmp_path / "set", fresh=True)
+    save(two_modes.boxes, "yolo", tmp_path / "other")
+    assert contents(tmp_path / "set") == contents(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "said", ["", "[]", "{}", '{"files": {"Annotations/a.xml": 1}}', '{"files": [7]}', "[" * 100_000]
+)
+def test_what_a_description_does_not_name_is_not_removed(two_modes, save, tmp_path, said) -> None:
+    save(two_modes.boxes, "voc", tmp_path / "set")
+    (tmp_path / "set/conversion.json").write_text(said)
+    with pytest.raises(UsageError, match="which no conversion to voc wrote"):
+        save(two_modes.boxes, "voc", tmp_path / "set", fresh=True)
+    assert (tmp_path / "set/Annotations/a.xml").exists()
+
+
 def test_a_data_set_of_another_format_is_not_replaced(two_modes, save, tmp_path) -> None:
     save(two_modes.boxes, "csv", tmp_path / "set")
     with pytest.raises(UsageError, match=r"set holds counts\.csv, which no conversion to voc wrote"):
