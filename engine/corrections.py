@@ -20,7 +20,7 @@ import filelock
 
 from pc_engine.counter import DEFAULT_LABELS, row_label
 from pc_engine.durable import sync_folder
-from pc_engine.errors import DataError, PcEngineError
+from pc_engine.errors import DataError, PcEngineError, UsageError
 from pc_engine.json_values import is_text, is_whole
 from pc_engine.pointers import Pointer, parse_pointer, pointer_row
 from pc_engine.run_directory import CORRECTIONS
@@ -81,6 +81,19 @@ def read_corrections(directory: Path) -> dict[str, Correction]:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from None
     return corrections
+
+
+def check_correctable(directory: Path) -> None:
+    """Raise UsageError if no correction can be added to those of a run, before anybody makes one."""
+    path = directory / CORRECTIONS
+    files = (path, directory / _LOCK)
+    if not os.access(directory, os.W_OK | os.X_OK) or any(
+        file.exists() and not os.access(file, os.W_OK) for file in files
+    ):
+        raise UsageError(
+            f"{path} cannot be written, which keeps what is corrected: change the permissions, or review a copy of "
+            f"{directory}."
+        )
 
 
 def append_correction(directory: Path, correction: Correction) -> None:

@@ -24,9 +24,11 @@ def review(
 
     The page is served to this machine only, under an address that nobody else knows. Ctrl-C ends it.
     """
+    from pc_engine.corrections import check_correctable
     from pc_engine.review import ReviewServer, ReviewSession
 
     session = ReviewSession(directory, photos)
+    check_correctable(directory)
     if (missing := session.missing()) is not None:
         print_line(
             f"{for_terminal(missing)} is not there: if the photos lie elsewhere now, say where with --photos DIR."

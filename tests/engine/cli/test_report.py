@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -126,6 +127,26 @@ def test_reviewing_ends_with_what_to_do_next(pc_engine, scenes, tiny_directory, 
     assert "1 of them reviewed before" in outcome.out
     assert "Images reviewed: 0 now, 1 of the run so far." in outcome.out
     assert f"fit-counter run:{out}" in outcome.out
+
+
+def test_a_run_whose_corrections_cannot_be_saved_is_not_reviewed(
+    pc_engine, scenes, tiny_directory, tmp_path, monkeypatch
+):
+    out = run(pc_engine, scenes, tiny_directory, tmp_path / "run")
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", lambda self, poll_interval=0.5: None)
+    can_be_accessed = os.access
+    locked: list[Path] = []
+    monkeypatch.setattr(
+        "os.access", lambda path, mode: not (mode & os.W_OK and path in locked) and can_be_accessed(path, mode)
+    )
+    (out / "corrections.jsonl").touch()
+    for path in (out, out / "corrections.jsonl"):
+        locked[:] = [path]
+        refused = pc_engine("review", out, "--no-browser")
+        assert (refused.code, refused.out) == (2, "")
+        assert "corrections.jsonl cannot be written, which keeps what is corrected" in " ".join(refused.err.split())
+    locked.clear()
+    assert "Changes are saved at once." in pc_engine("review", out, "--no-browser").out
 
 
 def test_the_counter_learns_from_what_was_reviewed(pc_engine, scenes, make_model, tmp_path):
