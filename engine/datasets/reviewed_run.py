@@ -1,14 +1,19 @@
-"""The images of a run that a person reviewed, with the counts that were found right (``pc-engine review``)."""
+"""The images of a run that a person reviewed, with the counts that were found right (``pc-engine review``).
+
+They are files; those that were in archives are where these were unpacked.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from shlex import quote
 
 from pc_engine.corrections import corrected_rows
 from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder
+from pc_engine.datasets.unpacked import Member, UnpackedArchives, member_of
 from pc_engine.errors import DataError
-from pc_engine.photos import RunPhotos
+from pc_engine.photos import RunPhotos, is_file
 
 
 def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSet:
@@ -33,16 +38,34 @@ def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSe
     found = RunPhotos(directory, photos)
     builder = LabelledSetBuilder(directory.name, directory)
     remedy = f" (where the photos moved: 'run:{directory}@PHOTOS_DIR')" if photos is None else ""
+    unpacked = UnpackedArchives(photos)
+    members: list[tuple[Member, int]] = []
     n_reviewed = 0
     for row in corrected_rows(directory):
+        path = row["path"]
+        member = member_of(path)
+        if member is not None:
+            unpacked.note(member)
         if not row.get("reviewed"):
             continue
         n_reviewed += 1
-        file = found.file(row["path"])
-        if file is None:
-            builder.skip(row["path"], "it is not a file of this machine: copy it to one to fit on it")
+        file = found.file(path)
+        if member is not None:
+            members.append((member, row["count"]))
+        elif file is None or not (is_file(path) or os.path.lexists(file)):
+            builder.skip(path, "it is no file of its own: run on copies of the photos in a folder, and review that run")
         else:
             builder.add(LabelledImage(file, row["count"]), remedy)
+    # Only now it is known which archives there are, and where their images may lie.
+    for member, count in members:
+        if photos is None:
+            builder.skip(
+                member.path, f"it lies in an archive: unpack that, and say where as 'run:{directory}@PHOTOS_DIR'"
+            )
+        elif (unpacked_file := unpacked.file(member)) is None:
+            builder.skip(member.path, unpacked.why_not(member))
+        else:
+            builder.add(LabelledImage(unpacked_file, count))
     if not n_reviewed:
         raise DataError(
             f"No image of {directory} was reviewed yet: do that with 'pc-engine review {quote(str(directory))}'."

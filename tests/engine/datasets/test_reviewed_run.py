@@ -46,8 +46,34 @@ def test_the_reviewed_images_are_labelled_with_their_corrected_counts(run: Path)
     )
     assert [reason.split(":")[0] for _, reason in labelled.skipped] == [
         "there is no such file (where the photos moved",
-        "it is not a file of this machine",
+        "it lies in an archive",
     ]
+
+
+def test_photos_of_an_archive_are_found_where_it_was_unpacked(run: Path) -> None:
+    review(run, "tar://d.jpg::shard.tar", 4)
+    with pytest.raises(
+        DataError, match=r"it lies in an archive: unpack that, and say where as 'run:.*/run@PHOTOS_DIR'"
+    ):
+        read_labelled(f"run:{run}")
+    folder = run.parent / "unpacked"
+    folder.mkdir()
+    with pytest.raises(DataError, match=r"it is not in .*unpacked: unpack its archive to a folder shard in there"):
+        read_labelled(f"run:{run}@{folder}")
+    (folder / "d.jpg").touch()
+    assert read_labelled(f"run:{run}@{folder}").images == (LabelledImage(folder / "d.jpg", 4),)
+    (folder / "shard").mkdir()
+    (folder / "d.jpg").rename(folder / "shard/d.jpg")
+    assert read_labelled(f"run:{run}@{folder}").images == (LabelledImage(folder / "shard/d.jpg", 4),)
+
+
+@pytest.mark.parametrize("path", ["https://host/a.jpg", "rows.parquet#1", "zip://a.jpg::tar://z.zip::s.tar"])
+def test_what_is_no_file_of_its_own_is_to_be_copied_before_it_is_reviewed(run: Path, path: str) -> None:
+    with PartitionWriter(run, first=1) as writer:
+        writer.write(replace(ROW, path=path))
+    review(run, path, 4)
+    with pytest.raises(DataError, match="run on copies of the photos in a folder, and review that run"):
+        read_labelled(f"run:{run}@{run.parent}")
 
 
 def test_the_photos_are_found_from_another_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
