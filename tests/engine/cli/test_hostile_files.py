@@ -507,9 +507,9 @@ def test_the_limit_of_pixels_is_an_option_and_failed_images_can_be_tried_with_an
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--max-pixels", "0"), "max_pixels is 0"),
+        (("--max-pixels", "0"), "--max-pixels is 0"),
         (("--image-seconds", "5"), "add --isolate"),
-        (("--isolate", "--image-seconds", "-1"), "image_seconds is -1.0"),
+        (("--isolate", "--image-seconds", "-1"), "--image-seconds is -1.0"),
     ],
 )
 def test_limits_that_make_no_sense_are_wrong_use(
