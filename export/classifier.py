@@ -108,7 +108,8 @@ def import_classifier(
     ------
     UsageError
         If ``out_dir`` is not empty or cannot be made, the file cannot be read, a tap or its tensor is missing, the
-        pixels would be divided by 0, ``heat`` names no maps, or there is no logit ``background_class``.
+        pixels would be divided by 0, ``heat`` or a co-occurrence names no maps, or there is no logit
+        ``background_class``.
     ManifestError
         If a tap or the input is of the wrong form.
     ModelError

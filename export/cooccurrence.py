@@ -22,7 +22,7 @@ import onnx
 from onnx import helper
 
 from pc_engine import graph_shapes
-from pc_engine.errors import ManifestError, ModelError
+from pc_engine.errors import ModelError, UsageError
 from pc_engine.export.node_writer import NodeWriter
 from pc_engine.graph import opset_of
 from pc_engine.graph_names import names_of
@@ -65,7 +65,7 @@ def append_cooccurrence(
 
     Raises
     ------
-    ManifestError
+    UsageError
         If there are no such maps, no cells so far apart, or the output exists.
     ModelError
         If the network's opset is too old.
@@ -78,19 +78,19 @@ def append_cooccurrence(
         )
     taken = set(names_of(model.graph))
     if wanted.name in taken:
-        raise ManifestError(f"'{wanted.name}' was asked for twice, or is a name of the network: name it once.")
+        raise UsageError(f"'{wanted.name}' was asked for twice, or is a name of the network: name it once.")
     known = graph_shapes.infer(model) if known is None else known
     shape = (known.get(wanted.tap, graph_shapes.UNKNOWN).shape or ())[1:]
     sizes = tuple(size for size in shape if isinstance(size, int))
     if len(sizes) != graph_shapes.MAP_RANK - 1 or len(shape) != len(sizes):
         found = f"has shape {shape}" if wanted.tap in taken else "is not there"
-        raise ManifestError(
+        raise UsageError(
             f"Co-occurrence is of maps, channels by height by width, and the tap '{wanted.tap}' {found}: name a tap of "
-            f"maps, with --tap {wanted.tap}=TENSOR."
+            f"maps; of an .onnx file, --tap {wanted.tap}=TENSOR makes one."
         )
     channels, height, width = sizes
     if not 0 <= wanted.distance < max(height, width):
-        raise ManifestError(
+        raise UsageError(
             f"The maps of '{wanted.tap}' have {height} x {width} cells, of which none are {wanted.distance} apart: "
             f"name a distance from 0 to {max(height, width) - 1}."
         )

@@ -66,14 +66,14 @@ def export_vgg(
     Raises
     ------
     UsageError
-        If the architecture is unknown, it does not take the size, ``out_dir`` is not empty or cannot be made, or the
-        pixels would be divided by 0.
+        If the architecture is unknown, it does not take the size, ``out_dir`` is not empty or cannot be made, the
+        pixels would be divided by 0, or there are no maps for a co-occurrence.
     ManifestError
-        If there are no maps for a co-occurrence.
+        If the class names do not fit.
     WeightsError, MissingPackageError
         As ``read_weights`` does, which raises UsageError, too.
     ModelError
-        If the disk is full or the class names do not fit.
+        If the disk is full.
     """
     spec = find_architecture(architecture) if isinstance(architecture, str) else architecture
     if size is not None:

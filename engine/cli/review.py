@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -49,9 +50,9 @@ def review(
 def _farewell(changed: int, reviewed: int, directory: Path, photos: Path | None) -> str:
     if not reviewed:
         return "No image was reviewed."
-    moved = "" if photos is None else f"@{photos}"
+    run = shlex.quote(f"run:{directory}" + ("" if photos is None else f"@{photos}"))
     return (
         f"Images reviewed: {changed:,} now, {reviewed:,} of the run so far. "
-        f"'pc-engine convert {directory} --to FORM' honours that, and "
-        f"'pc-engine fit-counter run:{directory}{moved} --model MODEL' lets the next run learn from it."
+        f"'pc-engine convert {shlex.quote(str(directory))} --to FORM' honours that, and "
+        f"'pc-engine fit-counter {run} --model MODEL' lets the next run learn from it."
     )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from pc_engine.errors import ManifestError, ModelError
+from pc_engine.errors import ModelError, UsageError
 from pc_engine.export import Cooccurrence
 from pc_engine.export.cooccurrence import append_cooccurrence, cell_pairs
 from pc_engine.graph_half import cast_to_half
@@ -115,7 +115,7 @@ def test_pairs_are_counted_once_each():
     [
         ("maps", 5, "5 x 4 cells, of which none are 5 apart: name a distance from 0 to 4"),
         ("maps", -1, "name a distance from 0 to 4"),
-        ("other", 0, "the tap 'other' is not there: name a tap of maps, with --tap other=TENSOR"),
+        ("other", 0, "the tap 'other' is not there: name a tap of maps; of an .onnx file, --tap other=TENSOR"),
         ("flat", 0, r"the tap 'flat' has shape \(60,\)"),
     ],
 )
@@ -123,7 +123,7 @@ def test_what_cannot_be_is_said_and_leaves_the_network_as_it_was(tap, distance, 
     model = network()
     model.graph.node.append(helper.make_node("Flatten", ["maps"], ["flat"]))
     before = model.SerializeToString()
-    with pytest.raises(ManifestError, match=expected):
+    with pytest.raises(UsageError, match=expected):
         append_cooccurrence(model, Cooccurrence(tap, distance))
     assert model.SerializeToString() == before
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_is_said_and_leaves_the_network_as_it_was(tap, distance, 
 def test_the_same_one_twice_is_refused():
     model = network()
     append_cooccurrence(model, Cooccurrence("maps"))
-    with pytest.raises(ManifestError, match="'maps_cooccurrence_0' was asked for twice"):
+    with pytest.raises(UsageError, match="'maps_cooccurrence_0' was asked for twice"):
         append_cooccurrence(model, Cooccurrence("maps", 0))
 
 

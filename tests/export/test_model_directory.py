@@ -54,7 +54,7 @@ def test_cooccurrence_is_a_tap_that_the_counter_reads(tmp_path, tiny, weights):
     assert manifest.count_features == ("pool5", "fc6", "fc7", *names)
     channels = manifest.taps["pool5"].shape[0]
     assert [manifest.taps[name].shape for name in names] == [(channels * (channels + 1) // 2,)] * 2
-    with pytest.raises(ManifestError, match="the tap 'fc6' has shape"):
+    with pytest.raises(UsageError, match="the tap 'fc6' has shape"):
         export_vgg(tiny, weights, tmp_path / "other", cooccurrences=[Cooccurrence("fc6")])
     assert not (tmp_path / "other").exists()
 

@@ -175,6 +175,7 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("vgg15", "--weights", "random:0"), "there is no architecture 'vgg15' to give weights to: choose one of"),
         (("vgg16", "--weights", "missing.safetensors"), "missing.safetensors does not exist; check the path."),
         (("vgg16", "--weights", "random:x"), "'random:x' names no seed: give a whole number, e.g. random:0."),
+        (("vgg16", "--weights", "random:0", "--cooccurrence", "x@0"), "the tap 'x' is not there: name a tap of maps"),
         (("vgg16", "--weights", "random:0", "--tap", "a=b"), "Only an .onnx file takes --tap: of a VGG that is known"),
         (("vgg16", "--weights", "random:0", "--heat", "pool5"), "Only an .onnx file takes --heat: of a VGG"),
         (
