@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from numbers import Integral, Real
+from typing import Any
 
 from pc_engine.errors import UsageError
 
 #: Threads that decode or compute: no run looks so many files ahead, and each costs memory.
 MOST_THREADS = 2_048
+#: Objects in a picture: more could not be told apart.
+MOST_OBJECTS = 1_000_000
+#: Stands for the number of objects that each `pc_engine.sources.SourceImage` says of itself.
+EACH = "each"
+# Seconds for an image: a system's timers end somewhere, and nobody waits eleven days for a photo.
+_MOST_SECONDS = 1_000_000
 
 
 def whole_number(name: str, value: object, most: int | None = None) -> int:
@@ -38,6 +45,12 @@ def is_real(value: object) -> bool:
 def maybe_whole_number(name: str, value: object, most: int | None = None) -> int | None:
     """Return None as it is, and anything else as `whole_number`."""
     return None if value is None else whole_number(name, value, most)
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Raise UsageError unless it is a time that decoding one image may take, in seconds."""
+    if not is_real(value) or not 0 < value <= _MOST_SECONDS:
+        raise UsageError(f"{name} is {value!r:.60}, expected a number above 0, and {_MOST_SECONDS:,} at most.")
 
 
 def text(name: str, value: object, example: str) -> str:

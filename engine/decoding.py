@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from pc_engine.arguments import is_real, whole_number
+from pc_engine.arguments import check_seconds, whole_number
 from pc_engine.decode import MAX_PIXELS, DecodedImage, Limits, decode_bytes, lift_pillow_limit
 from pc_engine.decode_device import DeviceDecoder
 from pc_engine.errors import BackendError, MissingPackageError, UsageError
 from pc_engine.isolated_decoder import IMAGE_SECONDS, IsolatedDecoder
 from pc_engine.pixel_room import room_for
-
-# A system's timers end somewhere, and nobody waits eleven days for a photo.
-_MOST_SECONDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -51,12 +47,6 @@ class Decoding:
         check_seconds("image_seconds", self.image_seconds)
         if not self.isolate:
             raise UsageError("A time limit for an image takes decoding in processes that can be ended: add --isolate.")
-
-
-def check_seconds(name: str, value: Any) -> None:
-    """Raise UsageError unless it is a time that decoding one image may take."""
-    if not is_real(value) or not 0 < value <= _MOST_SECONDS:
-        raise UsageError(f"{name} is {value!r:.60}, expected a number above 0, and {_MOST_SECONDS:,} at most.")
 
 
 DEFAULT_DECODING = Decoding()

@@ -7,16 +7,12 @@ from numbers import Integral
 
 import numpy as np
 
-from pc_engine.arguments import is_real, maybe_whole_number
+from pc_engine.arguments import EACH, MOST_OBJECTS, is_real, maybe_whole_number
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.pipeline import TapBatch
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import broken_image
 
-#: Stands for the number that each `SourceImage` says of itself.
-EACH = "each"
-#: No picture shows more objects than can be told apart.
-MOST_OBJECTS = 1_000_000
 _NOT_KNOWN = (
     f"It is not known how many objects it shows: give that in the table's column of counts, as a whole number up to "
     f"{MOST_OBJECTS:,}."

@@ -8,17 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from pc_engine.arguments import MOST_THREADS, maybe_whole_number, whole_number
+from pc_engine.arguments import EACH, MOST_OBJECTS, MOST_THREADS, check_seconds, maybe_whole_number, whole_number
 from pc_engine.backbone import LARGEST_BATCH
 from pc_engine.backends import BACKENDS
-from pc_engine.catalogue import EMBEDDED, PREFERRED
-from pc_engine.decoding import check_seconds
 from pc_engine.devices import check_device_name
 from pc_engine.errors import UsageError
-from pc_engine.known_counts import EACH, MOST_OBJECTS
 from pc_engine.selection import check_backend, check_precision
 
-_PREFERRED = " or ".join(sorted({name for names in PREFERRED.values() for name in names}))
 # What scikit-learn takes; NumPy takes larger ones, too.
 _LARGEST_SEED = 2**32 - 1
 
@@ -93,8 +89,9 @@ Model = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help=f"A model's name or directory; left out, {_PREFERRED} where it is installed and has what the mode needs, "
-        f"else the built-in {EMBEDDED}, which knows digit objects only.",
+        # In words, as `pc_engine.catalogue` brings all modes along.
+        help="A model's name or directory; left out, vgg16 or vgg19 where it is installed and has what the mode needs, "
+        "else the built-in lego, which knows digit objects only.",
     ),
 ]
 Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=_backend)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pc_engine.catalogue import EMBEDDED, PREFERRED
 from pc_engine.errors import DeviceLostError
 from pc_engine.writers import SCHEMA, read_rows
 
@@ -392,6 +393,8 @@ def test_unexpected_error_is_one_sentence(pc_engine, scenes, tiny_directory, mon
 def test_help_says_which_model_is_taken_where_none_is_named(pc_engine):
     shown = " ".join(pc_engine("run", "--help").out.split())
     assert "left out, vgg16 or vgg19 where it is installed and has what the mode needs, else the built-in lego" in shown
+    assert {name for names in PREFERRED.values() for name in names} == {"vgg16", "vgg19"}
+    assert EMBEDDED == "lego"
 
 
 def test_help_names_every_command(pc_engine):
