@@ -18,6 +18,7 @@ from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps
 from pc_engine.modes.combined import POINTER_KINDS, CombinedSettings, combined, combined_taps, pointing_heat
 from pc_engine.modes.known_count import KnownCount
+from pc_engine.modes.limits import check_choice
 from pc_engine.modes.outcome import Outcome
 from pc_engine.modes.p2c import can_point_at_known_counts, p2c
 from pc_engine.modes.p2c_manifest import p2c_defaults, p2c_taps, signature_source
@@ -126,8 +127,7 @@ def find_mode(name: str, *beside: str) -> Mode:
 
 def check_clustering(mode: Mode, cluster: str) -> None:
     """Raise UsageError if ``mode`` cannot use that clustering."""
-    if cluster not in CLUSTERINGS:
-        raise UsageError(f"There is no clustering '{cluster}': choose one of {', '.join(CLUSTERINGS)}.")
+    check_choice("clustering", cluster, CLUSTERINGS)
     if not mode.clusterings:
         raise UsageError(f"Mode {mode.name} clusters nothing, it fits a mixture: leave --cluster out.")
     if cluster not in mode.clusterings:
@@ -141,10 +141,7 @@ def check_pointer(mode: Mode, pointer: str) -> None:
     """Raise UsageError if ``mode`` cannot point with that."""
     if not mode.pointers:
         raise UsageError(f"Mode {mode.name} points in one way only: leave --pointer out, or take another mode.")
-    if pointer not in mode.pointers:
-        raise UsageError(
-            f"There is no pointer '{pointer}' for mode {mode.name}: choose one of {', '.join(mode.pointers)}."
-        )
+    check_choice("pointer", pointer, mode.pointers, f" for mode {mode.name}")
 
 
 def check_choices(mode: Mode, *, cluster: str | None, classes: int | None, pointer: str | None) -> None:

@@ -26,7 +26,7 @@ from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.grid import USUAL_GRID, grid_side
 from pc_engine.modes.known_count import KnownCount, as_counts
-from pc_engine.modes.limits import LENGTH, POWER, check_limits
+from pc_engine.modes.limits import LENGTH, POWER, check_choice, check_limits
 from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, split_bad_heat
 from pc_engine.modes.p2c import (
     box_pointers,
@@ -115,16 +115,9 @@ class CombinedSettings:
                 "reach": LENGTH,
             },
         )
-        if self.heat not in _HEATS:
-            raise UsageError(f"There is no heat '{self.heat}' to point at: choose one of {', '.join(_HEATS)}.")
-        if self.pointer not in POINTER_KINDS:
-            raise UsageError(
-                f"There is no pointer '{self.pointer}' for mode combined: choose one of {', '.join(POINTER_KINDS)}."
-            )
-        if self.clusters not in _CLUSTERS:
-            raise UsageError(
-                f"There is no choice of clusters '{self.clusters}' to point at: choose one of {', '.join(_CLUSTERS)}."
-            )
+        check_choice("heat", self.heat, _HEATS, " to point at")
+        check_choice("pointer", self.pointer, POINTER_KINDS, " for mode combined")
+        check_choice("choice of clusters", self.clusters, _CLUSTERS, " to point at")
 
 
 def combined_taps(manifest: Manifest) -> tuple[str, ...]:

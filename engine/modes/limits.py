@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -18,6 +18,12 @@ SHARE = (0.0, 1.0)
 FACTOR = (0.0, 1000.0)
 #: Powers of a heatmap.
 POWER = (0.0, 100.0)
+
+
+def check_choice(what: str, value: object, choices: Collection[str], where: str = "") -> None:
+    """Raise UsageError unless ``value`` is one of ``choices`` of ``what``, ``where`` saying to what end."""
+    if value not in choices:
+        raise UsageError(f"There is no {what} '{value}'{where}: choose one of {', '.join(choices)}.")
 
 
 def check_limits(settings: Any, mode: str, limits: Mapping[str, tuple[float, float]]) -> None:

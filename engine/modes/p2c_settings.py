@@ -9,7 +9,7 @@ from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.errors import UsageError
 from pc_engine.kernels.density_peaks import LEAST_DENSITY
 from pc_engine.manifest import EVIDENCE
-from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_limits
+from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_choice, check_limits
 from pc_engine.modes.salience import Salience
 
 Clustering = Literal["density-peaks", "dbscan", "cuml-dbscan"]
@@ -125,14 +125,9 @@ class P2CSettings:
     class_overlap: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.cluster not in CLUSTERINGS:
-            raise UsageError(f"There is no clustering '{self.cluster}': choose one of {', '.join(CLUSTERINGS)}.")
-        if self.signature not in _SIGNATURES:
-            raise UsageError(f"There is no signature '{self.signature}': choose one of {', '.join(_SIGNATURES)}.")
-        if self.pointer not in BOX_KINDS:
-            raise UsageError(
-                f"There is no pointer '{self.pointer}' for mode p2c: choose one of {', '.join(BOX_KINDS)}."
-            )
+        check_choice("clustering", self.cluster, CLUSTERINGS)
+        check_choice("signature", self.signature, _SIGNATURES)
+        check_choice("pointer", self.pointer, BOX_KINDS, " for mode p2c")
         check_limits(self, "p2c", _LIMITS)
         if self.prominence and not self.min_density > LEAST_DENSITY:
             raise UsageError(
