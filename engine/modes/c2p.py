@@ -9,13 +9,13 @@ import numpy as np
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.device_arrays import constant
-from pc_engine.errors import ModelError, UsageError
+from pc_engine.errors import UsageError
 from pc_engine.kernels import weighted_gmm
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
-from pc_engine.modes.known_count import KnownCount, as_counts
+from pc_engine.modes.known_count import KnownCount, as_counts, require_counter
 from pc_engine.modes.limits import FACTOR, LENGTH, check_limits
-from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, split_bad_heat
+from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, pointer_room, split_bad_heat
 from pc_engine.modes.salience import MEAN_FACTOR, SALIENT_SETTING, Salience, heat_taps, salient_heatmap
 
 _USUAL_HEAT = "conv_last"
@@ -104,16 +104,13 @@ def c2p(
     scores: Array | None = None
     if known_count is not None:
         count, largest = as_counts(known_count, heat)
-    elif counter is None:
-        raise ModelError("There is no counter to count with: fit one, or say how many objects the images show.")
     else:
+        counter = require_counter(counter)
         scores = counter.scores(taps)
         counts = tuple(map(int, label_counts(counter.labels)))
         count, largest = constant(xp, counts, np.int64)[scores.argmax(axis=1)], counts[-1]
     # No more than there are cells, whatever the counter says: its labels may be of any size.
-    cells = heat.shape[1] * heat.shape[2]
-    # A device would have to be waited for to learn how many slots the batch needs; a host need not fill any in vain.
-    most = None if xp is np else cells if largest is None else min(largest, cells)
+    cells, most = pointer_room(heat, largest)
     fitted, pointers = mixture_pointers(heat, xp.minimum(count, cells), settings, most)
     return Outcome(count=xp.where(fitted < 0, -1, count), kind="ellipse", pointers=pointers, count_scores=scores)
 

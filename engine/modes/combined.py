@@ -18,16 +18,16 @@ import numpy as np
 from pc_engine.backbone import Taps
 from pc_engine.counter import CountSVM, label_counts
 from pc_engine.device_arrays import constant
-from pc_engine.errors import ModelError, UsageError
+from pc_engine.errors import UsageError
 from pc_engine.kernels import cluster_moments, density_peaks, merge_clusters, scale_to_peak
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.grid import USUAL_GRID, grid_side
-from pc_engine.modes.known_count import KnownCount, as_counts
+from pc_engine.modes.known_count import KnownCount, as_counts, require_counter
 from pc_engine.modes.limits import LENGTH, POWER, check_choice, check_limits
-from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, split_bad_heat
+from pc_engine.modes.outcome import Outcome, ellipse_pointers, mark_bad, pointer_room, split_bad_heat
 from pc_engine.modes.p2c import (
     box_pointers,
     class_heatmap,
@@ -185,13 +185,9 @@ def combined(
     count = counted.count
     mixture = mixture or C2PSettings()
 
-    def slots(heat: Array) -> tuple[int, int | None]:
-        # No more than there are cells, whatever the counter says; on a host there are as many as the batch needs.
-        cells = heat.shape[1] * heat.shape[2]
-        return cells, None if xp is np else cells if counted.largest is None else min(counted.largest, cells)
-
+    # No more are pointed at than there are cells, whatever the counter says.
     if pointing.pointer == "box":
-        cells, most = slots(seen.clustered)
+        cells, most = pointer_room(seen.clustered, counted.largest)
         power = _FLATTER * pointing.parting_power
         parts = _divided(seen.clustered, xp.minimum(count, cells), power, pointing, mixture)
         fitted = mark_bad(parts.bad, -1, parts.n_clusters)
@@ -204,7 +200,7 @@ def combined(
         if salient is None or settings.salience != mixture.salience:
             salient = salient_heatmap(taps, mixture.salience)
         shared = shared_heatmap(class_heat, salient, powers=(pointing.class_power, pointing.salient_power))
-        cells, most = slots(shared)
+        cells, most = pointer_room(shared, counted.largest)
         pointed_at = xp.minimum(count, cells)
         if pointing.pointer == "mixture":
             fitted, pointers = mixture_pointers(shared, pointed_at, mixture, most)
@@ -239,8 +235,7 @@ def _count(
     """Count by both witnesses, unless counts are known; see `combined`."""
     if known_count is not None:
         return _Counted(*as_counts(known_count, seen.clustered))
-    if counter is None:
-        raise ModelError("There is no counter to count with: fit one, or say how many objects the images show.")
+    counter = require_counter(counter)
     xp = get_array_module(seen.clustered)
     witness = counter.clusters
     if witness is not None:

@@ -62,6 +62,18 @@ def mark_bad(bad: Array | None, mark: float, values: Array) -> Array:
     return np.where(bad.reshape(-1, *[1] * (values.ndim - 1)), mark, values)
 
 
+def pointer_room(heat: Array, largest: int | None) -> tuple[int, int | None]:
+    """Return how many pointers heatmaps (N, H, W) have cells for, and for how many there are to be slots.
+
+    ``largest`` is the largest count that there can be, whatever the cells; None where it is not known. The slots are
+    None on a host, which can look at the counts and need not fill any in vain; a device would have to be waited for.
+    """
+    cells = heat.shape[1] * heat.shape[2]
+    if get_array_module(heat) is np:
+        return cells, None
+    return cells, cells if largest is None else min(largest, cells)
+
+
 def by_score(pointers: Array) -> Array:
     """Return pointers (N, K, 5) with each image's rows by decreasing score, NaN rows last."""
     return sort_rows(pointers, 4)
