@@ -49,12 +49,8 @@ def print_run(
     shard: Shard | None = None,
 ) -> None:
     """Print the table of a run, or of its ``shard``, its ``summary``, and where its rows and pictures are."""
-    if summary["n"] == 0 and shard is not None:
-        print_line(f"No image is in shard {shard.index}/{shard.of}: there is nothing to do for it.")
-        _print_sentences(passed_over)
-        return
     if summary["n"] == 0:
-        print_no_images(passed_over)
+        print_no_images(passed_over, shard)
         return
     if shown.rows:
         folder = _common_folder([row.path for row in shown.rows])
@@ -75,9 +71,10 @@ def print_run(
     _print_sentences(passed_over)
 
 
-def print_no_images(passed_over: PassedOver) -> None:
-    """Print that there was nothing to do."""
-    print_line(_NO_IMAGES)
+def print_no_images(passed_over: PassedOver, shard: Shard | None = None) -> None:
+    """Print that there was nothing to do, at all or for a ``shard``."""
+    empty = "" if shard is None else f"No image is in shard {shard.option}: there is nothing to do for it."
+    print_line(empty or _NO_IMAGES)
     _print_sentences(passed_over)
 
 
