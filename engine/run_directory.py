@@ -187,8 +187,8 @@ class RunDirectory:
                 f"{self.directory} holds rows but no {self._state_file.name} that says how they were made: choose "
                 f"another folder, or replace them with --fresh."
             )
-        own, others = (None, []) if self._fresh else (self._known, states(self.directory))
-        folders = with_earlier_folders(own, others, sources, self.directory)
+        every = [] if self._fresh else states(self.directory)
+        folders = with_earlier_folders(self._known, every, sources, self.directory)
         self._remove_what_is_replaced()
         self._settings = made_with
         self._summary = {**about, FOLDERS: folders}

@@ -28,16 +28,16 @@ def named_folders(sources: Iterable[str]) -> dict[str, str]:
 
 
 def with_earlier_folders(
-    own: Mapping[str, Any] | None, others: Iterable[Mapping[str, Any]], sources: Iterable[str], directory: Path
+    own: Mapping[str, Any], every: Iterable[Mapping[str, Any]], sources: Iterable[str], directory: Path
 ) -> dict[str, str]:
     """Return the folders of this run and of those before it, for its ``run.json``.
 
     Parameters
     ----------
     own
-        The ``run.json`` of the run that goes on; None where it begins anew.
-    others
-        Those of other shards of it.
+        The ``run.json`` of the run that goes on; empty where it begins anew.
+    every
+        It, and those of other shards.
     sources
         What is run now.
     directory
@@ -49,14 +49,14 @@ def with_earlier_folders(
         If photos that have rows are named otherwise now.
     """
     now = named_folders(sources)
-    for state in (own or {}, *others):
+    for state in every:
         if state.get("n"):  # else none of its images has a row
             for name, its_name in _named_otherwise(now, _folders(state)):
                 raise UsageError(
                     f"{directory} has rows of the photos in {its_name}, which are in {name} by another name: name them "
                     f"as before, so that none is counted twice, or choose another folder."
                 )
-    return {**(_folders(own) if own and own.get("n") else {}), **now}
+    return {**(_folders(own) if own.get("n") else {}), **now}
 
 
 def _folders(state: Mapping[str, Any]) -> dict[str, str]:

@@ -50,7 +50,7 @@ def test_folders_are_found_by_their_real_paths(here: Path) -> None:
 )
 def test_photos_that_have_the_names_they_had_go_on(here: Path, before: list[str], now: list[str]) -> None:
     first, second = ([each.format(here=here) for each in sources] for sources in (before, now))
-    folders = with_earlier_folders(state(*first), [], second, Path("run"))
+    folders = with_earlier_folders(state(*first), [state(*first)], second, Path("run"))
     assert folders == {**named_folders(first), **named_folders(second)}
 
 
@@ -69,17 +69,18 @@ def test_photos_that_have_the_names_they_had_go_on(here: Path, before: list[str]
 )
 def test_photos_by_another_name_are_not_counted_twice(here: Path, before: str, now: str) -> None:
     first, second = (each.format(here=here) for each in (before, now))
-    for own, others in ((state(first), []), (None, [state(first)])):
+    for own in (state(first), {}):
         with pytest.raises(UsageError, match=r"run has rows of the photos in .* by another name: name them as before"):
-            with_earlier_folders(own, others, [second], Path("run"))
+            with_earlier_folders(own, [state(first)], [second], Path("run"))
     # Of a run that has no row, nothing could be counted twice.
-    folders = with_earlier_folders(state(first, n=0), [], [second], Path("run"))
+    folders = with_earlier_folders(state(first, n=0), [state(first, n=0)], [second], Path("run"))
     assert folders == named_folders([second])
 
 
 @pytest.mark.parametrize("known", [{}, {FOLDERS: None}, {FOLDERS: ["photos"]}, {FOLDERS: {"/": 3}}, {"n": "5"}])
 def test_what_a_changed_file_says_is_not_believed(here: Path, known: dict[str, object]) -> None:
-    assert with_earlier_folders({"n": 5, **known}, [], ["photos"], Path("run")) == named_folders(["photos"])
+    changed = {"n": 5, **known}
+    assert with_earlier_folders(changed, [changed], ["photos"], Path("run")) == named_folders(["photos"])
 
 
 def test_many_folders_are_compared_in_no_time(here: Path) -> None:
@@ -87,6 +88,6 @@ def test_many_folders_are_compared_in_no_time(here: Path) -> None:
     for k in range(300):
         (here / f"{k}").mkdir()
     begin = time.perf_counter()
-    folders = with_earlier_folders(known, [], [f"{k}" for k in range(300)], Path("run"))
+    folders = with_earlier_folders(known, [known], [f"{k}" for k in range(300)], Path("run"))
     assert len(folders) == 20_300
     assert time.perf_counter() - begin < 10
