@@ -12,9 +12,9 @@ from pc_engine.bench.cross_validation import CounterFit
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, figures, judged_labels, model_and_modes
 from pc_engine.bench.pointing import pointing_accuracy
-from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, ManifestError, UsageError
+from pc_engine.fitted.cluster_likelihood import PEAK_LIMITS
 from pc_engine.fitting.features import map_widths
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, settings_for

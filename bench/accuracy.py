@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pc_engine.bench.resampling import mean_over, percentile_interval, resampled_sums, share_of
-from pc_engine.counter import DEFAULT_LABELS, count_label
 from pc_engine.errors import DataError
+from pc_engine.fitted.counter import DEFAULT_LABELS, count_label
 
 #: Table 1 of the paper, on the test set of SOS, in per cent; None where it gives no figure.
 PUBLISHED = {

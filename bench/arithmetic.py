@@ -11,8 +11,8 @@ from pathlib import Path
 import onnx
 
 from pc_engine.backbone import CompileRequest
-from pc_engine.graph import open_graph
-from pc_engine.graph_shapes import Value, infer
+from pc_engine.graph.prepare import open_graph
+from pc_engine.graph.shapes import Value, infer
 
 _SOURCE = Path(__file__).with_name("instruction_rate.c")
 _COMPILERS = ("cc", "gcc", "clang")

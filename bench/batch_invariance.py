@@ -23,7 +23,7 @@ from pc_engine.backends import BACKENDS
 from pc_engine.catalogue import find_model
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.machine import describe_machine
+from pc_engine.hardware.machine import describe_machine
 from pc_engine.model import Model
 from pc_engine.modes import MODES
 from pc_engine.result import Result

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pc_engine.bench.resampling import percentile_interval, resampled_sums, share_of
-from pc_engine.counter import DEFAULT_LABELS, count_label
 from pc_engine.datasets import LabelledImage
+from pc_engine.fitted.counter import DEFAULT_LABELS, count_label
 from pc_engine.result import Result
 
 

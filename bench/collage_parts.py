@@ -13,9 +13,9 @@ from PIL import Image
 
 from pc_engine.bench.overlap import intersection_areas
 from pc_engine.datasets import LabelledImage, LabelledSet, clip_to_frame
-from pc_engine.decode import display_image
+from pc_engine.decoding.decode import display_image
 from pc_engine.errors import DataError, ImageError
-from pc_engine.machine import usable_cores
+from pc_engine.hardware.machine import usable_cores
 from pc_engine.result import BoxPointer
 from pc_engine.sources import read_file
 

@@ -29,8 +29,8 @@ from pc_engine.bench.collage_parts import CollageParts, Cut, collage_parts
 from pc_engine.bench.lego.scenes import LARGEST_SIDE, check_room
 from pc_engine.datasets import LabelledSet
 from pc_engine.errors import UsageError
-from pc_engine.machine import usable_cores
-from pc_engine.out_folder import check_vacant, make_folder
+from pc_engine.files.out_folder import check_vacant, make_folder
+from pc_engine.hardware.machine import usable_cores
 
 LABELS_FILE = "labels.json"
 

@@ -14,17 +14,17 @@ import numpy as np
 
 from pc_engine.backbone import Backbone
 from pc_engine.bench.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
-from pc_engine.counter import DEFAULT_LABELS
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine, open_network
 from pc_engine.errors import UsageError
-from pc_engine.file_digests import FileDigests
+from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.features import map_widths
+from pc_engine.fitting.file_digests import FileDigests
 from pc_engine.fitting.folds import as_groups
 from pc_engine.fitting.from_images import features_from_images
+from pc_engine.hardware.machine import usable_cores
 from pc_engine.kernels.array_module import get_array_module
-from pc_engine.machine import usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import FittedParts, Mode
 from pc_engine.pipeline import TapBatch, map_batches

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pc_engine.counter import DEFAULT_LABELS, CountSVM, count_label
 from pc_engine.errors import DataError, UsageError
+from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, count_label
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.counter import fit_counter, fit_svms

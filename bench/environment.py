@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pc_engine.machine import describe_machine
+from pc_engine.hardware.machine import describe_machine
 
 _PACKAGES = ("numpy", "onnxruntime", "openvino")
 _PROC = Path("/proc")

@@ -22,11 +22,11 @@ from pc_engine.bench.pointing import (
 from pc_engine.bench.saliency import NAME as SALIENCY
 from pc_engine.bench.saliency import count_salient
 from pc_engine.catalogue import default_model, find_model
-from pc_engine.counter import DEFAULT_LABELS, LARGEST_LABEL, label_counts, labels_up_to
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
+from pc_engine.fitted.counter import DEFAULT_LABELS, LARGEST_LABEL, label_counts, labels_up_to
 from pc_engine.fitting.aim import Aim
-from pc_engine.machine import usable_cores
+from pc_engine.hardware.machine import usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, Part, check_clustering, check_pointer, find_mode
 from pc_engine.result import Result

@@ -30,8 +30,8 @@ import numpy as np
 
 from pc_engine.bench.pointing import RATIOS, PointingAccuracy
 from pc_engine.bench.resampling import percentile_interval, resampled_sums, share_of
-from pc_engine.counter import DEFAULT_LABELS, count_label
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
+from pc_engine.fitted.counter import DEFAULT_LABELS, count_label
 from pc_engine.result import Result
 
 #: What each bin is measured by.

@@ -27,7 +27,7 @@ from typing import Any
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _PACKAGE = "pc_engine"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-# `pc_engine.decode` leaves a file to Pillow where simplejpeg raises ValueError.
+# `pc_engine.decoding.decode` leaves a file to Pillow where simplejpeg raises ValueError.
 _NO_SIMPLEJPEG = '''"""Stands in for simplejpeg, which is not installed: every file is left to Pillow."""
 
 

@@ -35,8 +35,8 @@ import typer
 from pc_engine.bench.gpu_device import CudaMeter, describe
 from pc_engine.bench.gpu_report import TEXT_FILE, Row, Section, as_text, read_sections, reason_of, write_sections
 from pc_engine.bench.gpu_subjects import Job, Subjects
-from pc_engine.devices import gpu_reason
 from pc_engine.errors import DeviceLostError, MissingPackageError, PcEngineError, UsageError
+from pc_engine.hardware.devices import gpu_reason
 from pc_engine.modes import MODES
 
 _TESTS = Path(__file__).resolve().parents[1] / "tests"

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pc_engine.backends.cuda import describe_gpu, device_index
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.gpu_report import Row
 from pc_engine.errors import first_line
+from pc_engine.hardware.cuda import describe_gpu, device_index
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.packages import is_installed
 

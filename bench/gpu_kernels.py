@@ -25,7 +25,7 @@ from pc_engine.bench.kernel_oracles import (
     TRIM,
     VALLEY_POWER,
 )
-from pc_engine.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.kernels import (
     channel_max,
     cluster_boxes,

@@ -13,15 +13,15 @@ from pc_engine.bench.arithmetic import operations_per_image
 from pc_engine.bench.gpu_device import matrix_rates, wall_rate
 from pc_engine.bench.gpu_report import Row, reason_of, spread
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects, networks, run_in_batches
-from pc_engine.candidates import EVIDENCE_TOLERANCE, tap_difference, tolerance
-from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
-from pc_engine.device_arrays import pack
+from pc_engine.hardware.device_arrays import pack
 from pc_engine.host_outcome import outcome_arrays
 from pc_engine.kernels import finite_images
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.manifest import EVIDENCE
 from pc_engine.mode_run import RecordedMode
 from pc_engine.modes import MODES, Mode, Outcome, settings_for
+from pc_engine.modes.cuml_clustering import NAME as CUML_DBSCAN
+from pc_engine.selection.candidates import EVIDENCE_TOLERANCE, tap_difference, tolerance
 
 # Distinct batches that a network is timed on.
 _BATCHES = 4

@@ -14,12 +14,12 @@ from pc_engine.bench.gpu_report import Row, reason_of
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects
 from pc_engine.bench.kernel_cases import made_up_maps
 from pc_engine.bench.kernel_oracles import EPS, MIN_WEIGHT, dbscan_of
-from pc_engine.candidates import TOLERANCE, tap_difference
 from pc_engine.errors import MissingPackageError, ModelError
 from pc_engine.kernels import dbscan, normalise_heatmap
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.manifest import EVIDENCE
 from pc_engine.packages import is_installed
+from pc_engine.selection.candidates import TOLERANCE, tap_difference
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +124,7 @@ def clustering_rows(job: Job, heatmaps: int = _HEATMAPS) -> Iterator[Row]:
 
 
 def _cuml_rows(job: Job, placed: Array, ours: np.ndarray, few: int) -> Iterator[Row]:
-    from pc_engine.cuml_clustering import cuml_dbscan
+    from pc_engine.modes.cuml_clustering import cuml_dbscan
 
     for name, step in (("image by image", 1), ("a batch in one call", len(placed))):
         row = {"what": f"DBSCAN, cuML, {name}", "batch": step}

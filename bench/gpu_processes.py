@@ -12,11 +12,11 @@ from pathlib import Path
 from pc_engine.bench.gpu_report import Row, reason_of
 from pc_engine.bench.gpu_subjects import Job, Subject, Subjects
 from pc_engine.bench.photos import photos_of, repeat_to
-from pc_engine.decoding import DEFAULT_DECODING
+from pc_engine.decoding.settings import DEFAULT_DECODING
 from pc_engine.distributed.process_engine import ProcessEngine
 from pc_engine.distributed.shared_engine import SharedRun
 from pc_engine.fitting.from_images import store_parts
-from pc_engine.run_directory import RunDirectory
+from pc_engine.runs.run_directory import RunDirectory
 from pc_engine.sources import as_source_image
 
 PROCESSES = (1, 2, 4, 8)

@@ -18,12 +18,12 @@ from pc_engine.bench.gpu_subjects import Job, Subject, Subjects
 from pc_engine.bench.gpu_traffic import copies_of
 from pc_engine.bench.photos import in_batches, photos_of, readable_photos, repeat_to
 from pc_engine.bench.throughput import run_batches
-from pc_engine.decode import decode_image
-from pc_engine.decode_device import AT_ONCE
+from pc_engine.decoding.decode import decode_image
+from pc_engine.decoding.decode_device import AT_ONCE
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError
+from pc_engine.hardware.machine import usable_cores
 from pc_engine.kernels.array_module import to_host
-from pc_engine.machine import usable_cores
 from pc_engine.sources import read_file
 
 _SIZE = 224
@@ -48,8 +48,8 @@ def measure_decoding(job: Job, _: object = None) -> Iterator[Row]:
 
 
 def nvimagecodec_row(job: Job, data: Sequence[bytes], expected: np.ndarray) -> Row:
-    """Return the rate of `pc_engine.decode_device` on one batch, and how far its pixels are from the cores' own."""
-    from pc_engine.decode_device import TOLERANCE, DeviceDecoder
+    """Return the rate of `DeviceDecoder` on one batch, and how far its pixels are from the cores' own."""
+    from pc_engine.decoding.decode_device import TOLERANCE, DeviceDecoder
 
     row = {"what": "nvImageCodec", "batch": len(data)}
     try:

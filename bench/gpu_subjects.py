@@ -20,7 +20,6 @@ from pc_engine.bench.gpu_device import Meter
 from pc_engine.bench.gpu_report import Row, reason_of
 from pc_engine.bench.photos import is_random, photos_of, readable_photos
 from pc_engine.bench.random_parts import with_random_parts
-from pc_engine.candidates import probe_images
 from pc_engine.catalogue import find_model, installed_directory
 from pc_engine.engine import network_request
 from pc_engine.errors import PcEngineError
@@ -29,6 +28,7 @@ from pc_engine.export.vgg import ARCHITECTURES
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.model import Model, load_model
 from pc_engine.modes import MODES
+from pc_engine.selection.candidates import probe_images
 
 _REFERENCE_BATCH = 16
 

@@ -32,7 +32,7 @@ from pc_engine.bench.kernel_oracles import (
     resized,
     unions_of,
 )
-from pc_engine.counter import DEFAULT_LABELS
+from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.kernels import (
     channel_max,
     cluster_boxes,

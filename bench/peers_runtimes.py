@@ -14,7 +14,7 @@ from pc_engine.bench.peers_contract import Scope, Workload
 from pc_engine.bench.throughput import run_batches
 from pc_engine.engine import Engine
 from pc_engine.errors import BackendError
-from pc_engine.graph import open_graph
+from pc_engine.graph.prepare import open_graph
 
 _OPENVINO_PRECISION = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 

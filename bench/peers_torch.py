@@ -23,11 +23,11 @@ from torch import nn
 from pc_engine.bench.child_signal import child_signal_kept
 from pc_engine.bench.environment import seconds_of
 from pc_engine.bench.peers_contract import Scope, Workload
-from pc_engine.counter import CountSVM, label_counts
 from pc_engine.errors import ModelError, first_line
-from pc_engine.graph import load_graph
-from pc_engine.graph_pruning import part_behind
-from pc_engine.machine import usable_cores
+from pc_engine.fitted.counter import CountSVM, label_counts
+from pc_engine.graph.prepare import load_graph
+from pc_engine.graph.pruning import part_behind
+from pc_engine.hardware.machine import usable_cores
 from pc_engine.manifest import EVIDENCE, Manifest
 from pc_engine.modes.c2p import C2PSettings
 

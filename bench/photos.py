@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pc_engine.candidates import probe_images
-from pc_engine.decode import DecodedImage, decode_image
+from pc_engine.decoding.decode import DecodedImage, decode_image
 from pc_engine.errors import DataError, ImageError, UsageError
-from pc_engine.machine import usable_cores
+from pc_engine.hardware.machine import usable_cores
+from pc_engine.selection.candidates import probe_images
 from pc_engine.sources import iter_images
 
 _RANDOM = "random:"

@@ -22,8 +22,8 @@ import numpy as np
 
 from pc_engine.bench.overlap import containment, intersection_over_union
 from pc_engine.bench.resampling import mean_over, percentile_interval, resampled_sums, share_of
-from pc_engine.counter import DEFAULT_LABELS, count_label, label_counts
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
+from pc_engine.fitted.counter import DEFAULT_LABELS, count_label, label_counts
 from pc_engine.result import Pointer, Result
 
 #: Overlap ratios of the curve (Figure 3). None exceeds the last, 1.

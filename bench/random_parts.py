@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from pc_engine.backbone import Taps
-from pc_engine.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.manifest import Manifest
 from pc_engine.model import Model
 from pc_engine.modes import Part
-from pc_engine.signatures import SignatureDictionary
 
 #: Taps that signatures rank.
 _RANKED = ("conv_last", "conv_prev")

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from pc_engine.counter import count_label
-from pc_engine.decode import DecodedImage
-from pc_engine.read_ahead import Entry, decode_ahead
+from pc_engine.decoding.decode import DecodedImage
+from pc_engine.decoding.read_ahead import Entry, decode_ahead
+from pc_engine.fitted.counter import count_label
 from pc_engine.result import BoxPointer, Result, error_result
 from pc_engine.stage_clock import StageClock
 

@@ -12,7 +12,7 @@ from pc_engine.backbone import PRECISIONS
 from pc_engine.backends import BACKENDS
 from pc_engine.bench.throughput import Progress, Report, ThroughputSettings, measure_throughput
 from pc_engine.errors import BackendError, ModelError
-from pc_engine.machine import usable_cores
+from pc_engine.hardware.machine import usable_cores
 
 _BATCH_SIZES = (1, 8, 32)
 

@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pc_engine.decoding import Decoding
+    from pc_engine.decoding.settings import Decoding
     from pc_engine.engine import Engine
     from pc_engine.errors import (
         BackendError,
@@ -62,7 +62,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Imported when first asked for: the command line has to answer Ctrl-C before NumPy and the rest are there.
 _MODULES = {
-    "decoding": ("Decoding",),
+    "decoding.settings": ("Decoding",),
     "engine": ("Engine",),
     "model": ("Model", "load_model"),
     "result": ("BoxPointer", "EllipsePointer", "Pointer", "Result"),

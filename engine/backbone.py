@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from pc_engine.errors import MissingPartError, UsageError
+from pc_engine.files.storage import model_argument
 from pc_engine.kernels.array_module import Array
 from pc_engine.manifest import QUANTISED_FILES, Manifest
-from pc_engine.storage import model_argument
 
 #: Tap name to float32 array of shape (N, ...): what a network says about a batch.
 Taps = Mapping[str, Array]

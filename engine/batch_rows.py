@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pc_engine.counter import DEFAULT_LABELS, row_label
+from pc_engine.decoding.read_ahead import Entry
+from pc_engine.fitted.counter import DEFAULT_LABELS, row_label
 from pc_engine.host_outcome import HostOutcome
 from pc_engine.model import Model
 from pc_engine.pipeline import TapBatch
-from pc_engine.read_ahead import Entry
 from pc_engine.result import Result, error_result
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pc_engine.decode import decode_bytes
+from pc_engine.decoding.decode import decode_bytes
 from pc_engine.errors import DataError, ImageError
 from pc_engine.sources import SourceImage, iter_images
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pc_engine.errors import ManifestError, ModelError, UsageError
+from pc_engine.files.storage import models_directory
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.model import Model, describe_model, load_model
 from pc_engine.modes import Mode
-from pc_engine.storage import models_directory
 
 EMBEDDED = "lego"
 EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded" / "lego"

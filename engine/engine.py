@@ -18,24 +18,24 @@ from pc_engine.backbone import LARGEST_BATCH, Backbone, CompileRequest
 from pc_engine.batch_rows import batch_rows, failed_row
 from pc_engine.call_guard import CallGuard
 from pc_engine.catalogue import model_for
-from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
-from pc_engine.cuml_clustering import require_cuml
-from pc_engine.decoding import DEFAULT_DECODING, Decoders, Decoding
-from pc_engine.device_choice import choose_device
+from pc_engine.decoding.settings import DEFAULT_DECODING, Decoders, Decoding
 from pc_engine.errors import DeviceMemoryError, UsageError
+from pc_engine.graph.tensor_reach import within_reach
+from pc_engine.hardware.machine import usable_cores
 from pc_engine.kernels.array_module import Array
 from pc_engine.known_counts import KnownCounts
-from pc_engine.machine import usable_cores
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.mode_run import ModeRun
 from pc_engine.model import Model
 from pc_engine.modes import check_choices, check_known_count, find_mode, settings_for
+from pc_engine.modes.cuml_clustering import NAME as CUML_DBSCAN
+from pc_engine.modes.cuml_clustering import require_cuml
 from pc_engine.pipeline import BatchLimit, TapBatch, map_batches
 from pc_engine.result import Result
-from pc_engine.selection import check_backend, check_precision, open_backbone
+from pc_engine.selection.device_choice import choose_device
+from pc_engine.selection.selection import check_backend, check_precision, open_backbone
 from pc_engine.sources import SourceImage, as_source_image, iter_images
 from pc_engine.stage_clock import StageClock
-from pc_engine.tensor_reach import within_reach
 
 # A network above this size keeps all cores busy with few images; a small one needs many to be worth a call.
 _LARGE_NETWORK_BYTES = 100_000_000
@@ -340,8 +340,8 @@ def network_request(
 ) -> CompileRequest:
     """Return the request to compile the network of ``model`` with ``taps``, at fp32, in batches that suit it.
 
-    ``device`` is ``"cpu"`` or ``"cuda:N"``, which may take fewer images (see `pc_engine.tensor_reach`); ``threads`` are
-    all usable cores if it is None.
+    ``device`` is ``"cpu"`` or ``"cuda:N"``, which may take fewer images (see
+    `pc_engine.graph.tensor_reach`); ``threads`` are all usable cores if it is None.
     """
     large = model.network.stat().st_size > _LARGE_NETWORK_BYTES
     on_gpu, on_cpu = (_GPU_BATCH_LARGE, _BATCH_LARGE) if large else (_GPU_BATCH_SMALL, _BATCH_SMALL)

@@ -12,7 +12,7 @@ from pc_engine.engine import network_request
 from pc_engine.manifest import EVIDENCE, Fidelity
 from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
-from pc_engine.selection import select
+from pc_engine.selection.selection import select
 
 Advance = Callable[[int], None]
 

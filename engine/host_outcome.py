@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pc_engine.device_arrays import copy_to_host
+from pc_engine.hardware.device_arrays import copy_to_host
 from pc_engine.kernels.array_module import Array
 from pc_engine.modes.outcome import Outcome
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer

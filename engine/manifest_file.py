@@ -15,9 +15,10 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pc_engine.durable import publish
 from pc_engine.errors import ManifestError
-from pc_engine.json_values import as_number, as_numbers, as_size, as_strings, as_text, as_texts, as_three_numbers
+from pc_engine.files.digest import file_sha256
+from pc_engine.files.durable import publish
+from pc_engine.files.json_values import as_number, as_numbers, as_size, as_strings, as_text, as_texts, as_three_numbers
 from pc_engine.manifest import (
     HEAT_SETTING,
     MANIFEST_FILE,
@@ -37,12 +38,6 @@ _OWN_SUM, _NO_SUM = "sha256", "0" * 64
 _LARGEST_SIDE, _LARGEST_TAP = 16_384, 2**31 - 1
 # The settings that are words.
 _WORDS = (SIGNATURE_SETTING, HEAT_SETTING, "c2p.heat", "p2c.heat", "combined.pointer", "combined.clusters")
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_manifest(manifest: Manifest, directory: Path, to_come: Mapping[str, Path] | None = None) -> Manifest:

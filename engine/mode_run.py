@@ -15,13 +15,13 @@ import numpy as np
 
 from pc_engine.backbone import Taps
 from pc_engine.backends.recorded_work import REFUSALS, RecordedWork
-from pc_engine.cuml_clustering import NAME as CUML_DBSCAN
-from pc_engine.device_arrays import pack, unpack
 from pc_engine.errors import first_line
+from pc_engine.hardware.device_arrays import pack, unpack
 from pc_engine.host_outcome import HostOutcome, host_outcome, on_host, outcome_arrays
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.model import Model
 from pc_engine.modes import Mode, Outcome, Settings
+from pc_engine.modes.cuml_clustering import NAME as CUML_DBSCAN
 
 # Name of the flags among what a recorded mode is given; no tap has a space in its name.
 _FINITE = "finite images"

@@ -10,9 +10,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pc_engine.counter import check_counter, load_counter
-from pc_engine.durable import publish, sync_file
 from pc_engine.errors import ManifestError, MissingPartError, UsageError
+from pc_engine.files.digest import file_sha256
+from pc_engine.files.durable import publish, sync_file
+from pc_engine.files.storage import model_argument
+from pc_engine.fitted.counter import check_counter, load_counter
+from pc_engine.fitted.signatures import check_signatures, load_signatures
 from pc_engine.manifest import (
     COUNTER_FILE,
     EVIDENCE,
@@ -23,11 +26,9 @@ from pc_engine.manifest import (
     SIGNATURES_FILE,
     Manifest,
 )
-from pc_engine.manifest_file import file_sha256, read_manifest, write_manifest
+from pc_engine.manifest_file import read_manifest, write_manifest
 from pc_engine.modes import MODES, FittedParts, Mode, Part, settings_for
 from pc_engine.modes.p2c_manifest import heat_name
-from pc_engine.signatures import check_signatures, load_signatures
-from pc_engine.storage import model_argument
 
 # Of a file that is whole, while the manifest beside it may still speak of the one before.
 _TO_COME = ".next"

@@ -20,14 +20,14 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from pc_engine.backbone import Backbone, Taps
-from pc_engine.decode import DecodedImage, decode_bytes
-from pc_engine.decode_device import Decode, DecodedBatch
-from pc_engine.device_work import make_room_on, working_on
+from pc_engine.decoding.decode import DecodedImage, decode_bytes
+from pc_engine.decoding.decode_device import Decode, DecodedBatch
+from pc_engine.decoding.plain_jpeg import PlainJpeg
+from pc_engine.decoding.read_ahead import Entry, count_readable, decode_ahead
 from pc_engine.errors import BackendError, DeviceMemoryError
+from pc_engine.hardware.device_work import make_room_on, working_on
 from pc_engine.kernels import finite_images
 from pc_engine.kernels.array_module import Array, get_array_module, to_host
-from pc_engine.plain_jpeg import PlainJpeg
-from pc_engine.read_ahead import Entry, count_readable, decode_ahead
 from pc_engine.sources import SourceImage
 from pc_engine.stage_clock import StageClock
 
@@ -43,7 +43,7 @@ Finished = TypeVar("Finished")
 
 
 class FileDecoder(Protocol):
-    """Decodes the files of a batch, such as `pc_engine.decode_device.DeviceDecoder`; used by several threads."""
+    """Decodes the files of a batch, such as `decode_device.DeviceDecoder`; used by several threads."""
 
     def takes(self, data: bytes) -> PlainJpeg | None:
         """Return a file that it decodes better than the cores, as `decode` takes it; they do the others ahead."""

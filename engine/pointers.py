@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from pc_engine.json_values import is_number, is_text, is_whole
+from pc_engine.files.json_values import is_number, is_text, is_whole
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from pc_engine import graph_shapes
 from pc_engine.backbone import IMAGE
+from pc_engine.graph import shapes as graph_shapes
 
 Advance = Callable[[int], None]
 

@@ -11,7 +11,6 @@ import onnx
 from onnx import helper
 from onnx.inliner import inline_local_functions
 
-from pc_engine import graph_shapes
 from pc_engine.backbone import IMAGE
 from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError, first_line
 from pc_engine.export.classifier_input import complete_input
@@ -26,8 +25,10 @@ from pc_engine.export.model_directory import check_normalisation, write_model_di
 from pc_engine.export.run_shapes import known_shapes, quiet_session
 from pc_engine.export.strided_copies import drop_strided_copies
 from pc_engine.export.tap_names import GRID_TAPS, find_taps, maps_before, unnamed_tap
-from pc_engine.graph import BATCH, cut_graph, parse_graph
-from pc_engine.graph_names import fresh_name, names_of, rename
+from pc_engine.files.out_folder import check_vacant
+from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.names import fresh_name, names_of, rename
+from pc_engine.graph.prepare import BATCH, cut_graph, parse_graph
 from pc_engine.manifest import (
     BACKGROUND_SETTING,
     EVIDENCE,
@@ -37,7 +38,6 @@ from pc_engine.manifest import (
     Tap,
 )
 from pc_engine.modes.salience import CLASS_HEAT_SETTING, SALIENT_SETTING
-from pc_engine.out_folder import check_vacant
 
 # Sums in another order differ by less, as a share of a tap's largest value; other images by more.
 _OWN = 1e-3

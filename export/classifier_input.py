@@ -8,9 +8,9 @@ from dataclasses import replace
 import onnx
 
 from pc_engine.errors import ModelError
-from pc_engine.graph import input_tensor
-from pc_engine.graph_names import stored_names
-from pc_engine.graph_pruning import part_behind
+from pc_engine.graph.names import stored_names
+from pc_engine.graph.prepare import input_tensor
+from pc_engine.graph.pruning import part_behind
 from pc_engine.manifest import NetworkInput
 
 # Pixels, where neither the user nor the network says how many.

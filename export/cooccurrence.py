@@ -21,11 +21,11 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from pc_engine import graph_shapes
 from pc_engine.errors import ModelError, UsageError
 from pc_engine.export.node_writer import NodeWriter
-from pc_engine.graph import opset_of
-from pc_engine.graph_names import names_of
+from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.names import names_of
+from pc_engine.graph.prepare import opset_of
 
 #: The first with Sign.
 OLDEST_OPSET = 9

@@ -20,13 +20,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from pc_engine import graph_shapes
 from pc_engine.errors import ModelError
 from pc_engine.export.derivatives import Branch, Derivatives
 from pc_engine.export.head_graph import PASSING, RESHAPING, HeadGraph
 from pc_engine.export.node_attributes import attribute
 from pc_engine.export.node_writer import NodeWriter
-from pc_engine.graph import opset_of
+from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.prepare import opset_of
 from pc_engine.manifest import EVIDENCE
 
 #: Settings that suit evidence taken back through fully connected layers: how much each map adds then depends on all

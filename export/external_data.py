@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto
 
 from pc_engine.errors import ModelError
-from pc_engine.graph import LARGEST_FILE, is_external
-from pc_engine.graph_names import stored_tensors
+from pc_engine.graph.names import stored_tensors
+from pc_engine.graph.prepare import LARGEST_FILE, is_external
 
 _DECIMAL_DIGITS = 19
 

@@ -20,8 +20,8 @@ from pc_engine.catalogue import FETCHABLE, PinnedWeights
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import DownloadError, UsageError
 from pc_engine.export.model_directory import export_vgg
+from pc_engine.files.digest import file_sha256
 from pc_engine.manifest import MANIFEST_FILE
-from pc_engine.manifest_file import file_sha256
 
 _TIMEOUT = 10.0  # seconds to wait for the hub's first answer
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 
-from pc_engine import graph_shapes
 from pc_engine.export.cooccurrence import OLDEST_OPSET, Cooccurrence
 from pc_engine.export.map_layout import map_tensors
-from pc_engine.graph import opset_of
-from pc_engine.graph_pruning import part_behind
+from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.prepare import opset_of
+from pc_engine.graph.pruning import part_behind
 from pc_engine.manifest import NetworkInput
 
 #: The tap that these maps become.

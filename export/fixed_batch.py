@@ -1,6 +1,6 @@
 """Freeing networks of the batch size that their exporter wrote down.
 
-Exporters that are given one image write its 1 into every Reshape. `pc_engine.graph_shapes.free_reshapes` mends those
+Exporters that are given one image write its 1 into every Reshape. `pc_engine.graph.shapes.free_reshapes` mends those
 whose shapes can be inferred. Behind operators whose shapes cannot, such as slices up to a computed place, the network
 has to be run to learn them.
 """
@@ -14,9 +14,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pc_engine.export.run_shapes import quiet_session
-from pc_engine.graph import input_tensor
-from pc_engine.graph_names import fresh_name, names_of
-from pc_engine.graph_pruning import keep_part, part_behind
+from pc_engine.graph.names import fresh_name, names_of
+from pc_engine.graph.prepare import input_tensor
+from pc_engine.graph.pruning import keep_part, part_behind
 from pc_engine.manifest import NetworkInput
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from pc_engine.graph_names import stored_tensors, subgraphs
+from pc_engine.graph.names import stored_tensors, subgraphs
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that are an element type.

@@ -10,13 +10,13 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from pc_engine import graph_shapes
 from pc_engine.errors import ModelError
 from pc_engine.export.map_layout import TO_FIRST, TO_LAST, has_channels_last
 from pc_engine.export.node_attributes import attribute
 from pc_engine.export.node_writer import NodeWriter
-from pc_engine.graph_names import reads
-from pc_engine.graph_pruning import part_behind
+from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.names import reads
+from pc_engine.graph.pruning import part_behind
 
 #: Operators that hand values on as they are, in another shape or type.
 RESHAPING = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")

@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from pc_engine.export.node_attributes import attribute
-from pc_engine.graph_names import fresh_name, names_of
+from pc_engine.graph.names import fresh_name, names_of
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _CONVOLUTIONS = ("Conv", "ConvTranspose")

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import onnx
 
-from pc_engine.durable import sync_file, sync_folder
 from pc_engine.errors import ModelError, UsageError, first_line
 from pc_engine.export.class_names import read_class_names
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS
 from pc_engine.export.vgg import ARCHITECTURES, COUNT_FEATURES, VggSpec, build_vgg, vgg_input, vgg_taps
 from pc_engine.export.weights import read_weights
+from pc_engine.files.durable import sync_file, sync_folder
+from pc_engine.files.out_folder import check_vacant
 from pc_engine.manifest import NETWORK_FILE, Manifest, Tap
 from pc_engine.manifest_file import write_manifest
-from pc_engine.out_folder import check_vacant
 
 
 def export_vgg(

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from pc_engine.graph_names import fresh_name, names_of
+from pc_engine.graph.names import fresh_name, names_of
 
 
 class NodeWriter:

@@ -25,7 +25,6 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from pc_engine import graph_shapes
 from pc_engine.backbone import IMAGE
 from pc_engine.errors import ModelError, first_line
 from pc_engine.export.activations import RANGE_IMAGES, Advance, choose_ranges, measure_activations
@@ -34,10 +33,11 @@ from pc_engine.export.model_directory import check_network
 from pc_engine.export.node_attributes import attribute
 from pc_engine.export.run_shapes import known_shapes
 from pc_engine.export.weight_rounding import BIAS, WEIGHTED, InputCovariances, round_weights
-from pc_engine.graph import load_graph, open_graph, opset_of
-from pc_engine.graph_names import fresh_name, names_of, reads
-from pc_engine.graph_pruning import prune
-from pc_engine.machine import usable_cores
+from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.names import fresh_name, names_of, reads
+from pc_engine.graph.prepare import load_graph, open_graph, opset_of
+from pc_engine.graph.pruning import prune
+from pc_engine.hardware.machine import usable_cores
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, Manifest, NetworkInput, QuantisedNetwork, Tap
 
 #: Operators that run on integers. Those that only move values are among them, lest they tear a chain of the others.

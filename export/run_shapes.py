@@ -10,9 +10,9 @@ import onnx
 import onnxruntime
 from onnx import helper
 
-from pc_engine import graph_shapes
 from pc_engine.backbone import IMAGE
-from pc_engine.graph import BATCH
+from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.prepare import BATCH
 from pc_engine.manifest import NetworkInput
 
 _IMAGES = 2  # so that the axis of a batch is told from those of length 1

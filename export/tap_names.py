@@ -7,12 +7,12 @@ from pathlib import Path
 
 import onnx
 
-from pc_engine import graph_shapes
 from pc_engine.errors import UsageError
 from pc_engine.export.map_layout import map_tensors
-from pc_engine.graph import closest_names
-from pc_engine.graph_names import reads
-from pc_engine.graph_pruning import part_behind
+from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.names import reads
+from pc_engine.graph.prepare import closest_names
+from pc_engine.graph.pruning import part_behind
 from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD
 
 #: Taps that are grids of features: [C, H, W].

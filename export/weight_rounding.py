@@ -22,7 +22,7 @@ from threadpoolctl import ThreadpoolController
 
 from pc_engine.export.activations import Activation
 from pc_engine.export.node_attributes import attribute
-from pc_engine.graph_names import fresh_name, names_of
+from pc_engine.graph.names import fresh_name, names_of
 
 #: Operators with weights.
 WEIGHTED = ("Conv", "Gemm", "MatMul")

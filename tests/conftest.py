@@ -25,12 +25,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from pc_engine.counter import DEFAULT_LABELS, CountSVM
-from pc_engine.graph import cut_graph
-from pc_engine.machine import adds_bytes_exactly
+from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.fitted.signatures import SignatureDictionary
+from pc_engine.graph.prepare import cut_graph
+from pc_engine.hardware.machine import adds_bytes_exactly
 from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, NetworkInput, Tap
 from pc_engine.manifest_file import write_manifest
-from pc_engine.signatures import SignatureDictionary
 
 # Children of a shell in the background ignore Ctrl-C, which tests send to processes of their own: these inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -64,7 +64,7 @@ def others_share(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Let nobody else use the machine, as far as the choice of a backend knows, or set the share that others have."""
 
     def set_share(share: float) -> None:
-        monkeypatch.setattr("pc_engine.selection.BusyElsewhere", lambda: SimpleNamespace(share=lambda: share))
+        monkeypatch.setattr("pc_engine.selection.selection.BusyElsewhere", lambda: SimpleNamespace(share=lambda: share))
 
     set_share(0.0)
     return set_share

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ LAYERS = ("kernels", "engine", "export", "bench")  # each may import itself and 
 # What is slow to import, or not installed everywhere, is imported where it is used.
 HEAVY = ("torch", "cupy", "openvino", "ray", "pc_engine.export", "pc_engine.bench")
 # What a run has no use for whose network is kept, and whose rows are only shown.
-OTHERS = ("onnx", "onnxruntime", "pyarrow", "pc_engine.graph", "pc_engine.datasets", "pc_engine.fitting")
+OTHERS = ("onnx", "onnxruntime", "pyarrow", "pc_engine.graph.prepare", "pc_engine.datasets", "pc_engine.fitting")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -70,6 +71,25 @@ def test_no_module_imports_from_a_layer_above(layer: str, path: Path) -> None:
         if path == ROOT / "engine" / "catalogue.py" and layer_of(name) == "export" and inside:
             continue
         assert layer_of(name) in allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def engine_part(name: str) -> str | None:
+    """The folder or module of ``engine/`` that a dotted name is of; None where it is of no such."""
+    if layer_of(name) != "engine" or "." not in name:
+        return None
+    return name.split(".")[1]
+
+
+def test_no_two_parts_of_the_engine_need_each_other() -> None:
+    """Each folder of ``engine/``, and each module beside them, can be read without those that are built on it."""
+    needs: dict[str, set[str]] = {}
+    for layer, path in MODULES:
+        if layer == "engine" and path.parent != ROOT / "engine" / "cli":
+            me = path.relative_to(ROOT / "engine").parts[0].removesuffix(".py")
+            found = {engine_part(name) for name, _ in imports(path)} - {me, None}
+            needs.setdefault(me, set()).update(part for part in found if part)
+    assert {"sources", "decoding", "runs", "engine", "errors"} <= needs.keys()
+    list(graphlib.TopologicalSorter(needs).static_order())  # raises CycleError, which names the circle
 
 
 def test_the_check_sees_imports_of_every_form(tmp_path: Path) -> None:

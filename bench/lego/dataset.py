@@ -17,7 +17,7 @@ from pc_engine.bench.lego.digits import Split, load_digit_samples, make_bank
 from pc_engine.bench.lego.rules import LegoClass, make_classes
 from pc_engine.bench.lego.scenes import Scene, SceneSettings, SceneSource
 from pc_engine.errors import UsageError
-from pc_engine.out_folder import check_vacant, make_folder
+from pc_engine.files.out_folder import check_vacant, make_folder
 
 LABELS_FILE = "labels.json"
 #: An object counts under ``count_ge1pct`` from this share of the image's area.

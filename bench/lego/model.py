@@ -19,6 +19,7 @@ from pc_engine.bench.lego.onnx_graph import INPUT, write_network
 from pc_engine.bench.lego.scenes import SceneSource
 from pc_engine.bench.lego.train import TrainSettings, train_network
 from pc_engine.errors import UsageError
+from pc_engine.files.out_folder import check_vacant, make_folder
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.counter import fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
@@ -26,7 +27,6 @@ from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
 from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, NetworkInput
 from pc_engine.manifest_file import write_manifest
-from pc_engine.out_folder import check_vacant, make_folder
 
 #: Name of the class that an empty scene belongs to, after all others.
 BACKGROUND = "background"

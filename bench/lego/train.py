@@ -38,7 +38,7 @@ from pc_engine.bench.lego.network import (
 )
 from pc_engine.bench.lego.rules import LegoClass
 from pc_engine.bench.lego.scenes import Scene, SceneSource
-from pc_engine.machine import describe_machine
+from pc_engine.hardware.machine import describe_machine
 
 if TYPE_CHECKING:
     from rich.progress import Progress

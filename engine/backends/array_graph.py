@@ -17,7 +17,6 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pc_engine import graph_shapes
 from pc_engine.backbone import IMAGE
 from pc_engine.backends.array_layers import Convolution, Convolve, Layer
 from pc_engine.backends.array_nodes import (
@@ -31,13 +30,14 @@ from pc_engine.backends.array_nodes import (
     unknown,
 )
 from pc_engine.backends.array_operators import OPERATORS, Step
-from pc_engine.graph_names import reads
+from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.names import reads
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.pixel_columns import PIXEL
 
 
 class ArrayGraph:
-    """A prepared graph (see `pc_engine.graph.prepare_graph`) as steps on arrays.
+    """A prepared graph (see `pc_engine.graph.prepare.prepare_graph`) as steps on arrays.
 
     Parameters
     ----------

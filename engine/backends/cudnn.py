@@ -20,16 +20,16 @@ import numpy as np
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe, Taps
 from pc_engine.backends.array_layers import Convolution, Layer
-from pc_engine.backends.cuda import cuda_errors, describe_gpu, device_index, on_device
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plans, load_cudnn
 from pc_engine.backends.lanes import PARALLEL, Lanes
 from pc_engine.backends.pixel_layers import OWN, choose_way, convolve_columns, convolve_pixels, with_columns_gathered
 from pc_engine.backends.recorded_memory import RecordedMemory
-from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError
+from pc_engine.files.storage import FileCache, cache_key
+from pc_engine.hardware.cuda import cuda_errors, describe_gpu, device_index, on_device
+from pc_engine.hardware.devices import gpu_reason
 from pc_engine.kernels import depthwise_convolution
 from pc_engine.kernels.array_module import Array
-from pc_engine.storage import FileCache, cache_key
 
 if TYPE_CHECKING:
     import onnx
@@ -112,8 +112,8 @@ class CudnnBackend:
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """See `pc_engine.backbone.Backend.compile`."""
-        from pc_engine.graph import open_graph
-        from pc_engine.graph_half import cast_to_half
+        from pc_engine.graph.half import cast_to_half
+        from pc_engine.graph.prepare import open_graph
 
         if request.precision not in PRECISIONS:
             raise BackendError(f"cuDNN runs {', '.join(PRECISIONS)} here, not {request.precision}.")

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from pc_engine.backends.array_layers import Convolution
-from pc_engine.backends.cuda import library_failure
 from pc_engine.errors import BackendError, DeviceMemoryError, first_line
+from pc_engine.hardware.cuda import library_failure
 from pc_engine.kernels.array_module import Array
 
 _INSTALL = "pip install 'pc-engine[cudnn]'"

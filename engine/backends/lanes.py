@@ -14,9 +14,9 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from pc_engine.backbone import CompileRequest, Taps
-from pc_engine.backends.cuda import ImageBuffer, cuda_errors, free_unused_memory, on_device
 from pc_engine.backends.recorded_work import REFUSALS, record
 from pc_engine.errors import BackendError, first_line
+from pc_engine.hardware.cuda import ImageBuffer, cuda_errors, free_unused_memory, on_device
 from pc_engine.kernels.array_module import Array
 
 #: Batches in flight: one computes, the next is queued behind it, and the host has a third.

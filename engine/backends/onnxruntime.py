@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Probe, Taps
-from pc_engine.backends.cuda import describe_gpu
 from pc_engine.backends.onnxruntime_cuda import PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
 from pc_engine.backends.padding import check_batch, pad_batch
 from pc_engine.backends.tap_shapes import check_taps
-from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError, first_line
-from pc_engine.machine import adds_bytes_exactly
+from pc_engine.hardware.cuda import describe_gpu
+from pc_engine.hardware.devices import gpu_reason
+from pc_engine.hardware.machine import adds_bytes_exactly
 from pc_engine.manifest import QUANTISED_FILES
 
 if TYPE_CHECKING:
@@ -79,14 +79,14 @@ class OnnxRuntimeBackend:
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """See `pc_engine.backbone.Backend.compile`."""
-        from pc_engine.graph import open_graph
+        from pc_engine.graph.prepare import open_graph
 
         graph = open_graph(request.network, request.manifest, request.taps)
         if request.device != "cpu":
             return _compile_for_gpu(request, graph, save_to)
         if request.precision == "fp16":
             # What a GPU gives, for comparisons: slower than fp32, and so none of what the probe offers.
-            from pc_engine.half_rounding import round_like_half
+            from pc_engine.graph.half_rounding import round_like_half
 
             round_like_half(graph)
         options = _session_options(request)
@@ -126,7 +126,7 @@ def _probe_gpu(ort: Any, version: str, device: str) -> Probe:
 
 def _compile_for_gpu(request: CompileRequest, graph: onnx.ModelProto, save_to: Path | None) -> Backbone:
     """Compile for a GPU. What is saved is the graph in its precision: the rest is done anew when it is loaded."""
-    from pc_engine.graph_half import cast_to_half
+    from pc_engine.graph.half import cast_to_half
 
     if request.precision == "fp16":
         cast_to_half(graph)

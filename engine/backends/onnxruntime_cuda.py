@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pc_engine.backbone import IMAGE, CompileRequest, Taps
-from pc_engine.backends.cuda import (
+from pc_engine.errors import BackendError
+from pc_engine.hardware.cuda import (
     ImageBuffer,
     cuda_errors,
     device_index,
@@ -18,7 +19,6 @@ from pc_engine.backends.cuda import (
     library_failure,
     on_device,
 )
-from pc_engine.errors import BackendError
 from pc_engine.kernels.array_module import Array
 
 PROVIDER = "CUDAExecutionProvider"

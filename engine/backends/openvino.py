@@ -15,7 +15,7 @@ from pc_engine.backends.padding import check_batch
 from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.backends.tap_shapes import check_taps
 from pc_engine.errors import BackendError
-from pc_engine.machine import adds_bytes_exactly
+from pc_engine.hardware.machine import adds_bytes_exactly
 
 _DEVICE = "CPU"
 # What is not between a QuantizeLinear and a DequantizeLinear of an int8 network stays as exact as at fp32.
@@ -95,7 +95,7 @@ class OpenVinoBackend:
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """See `pc_engine.backbone.Backend.compile`."""
-        from pc_engine.graph import open_graph
+        from pc_engine.graph.prepare import open_graph
 
         ov = import_openvino()
         graph = open_graph(request.network, request.manifest, request.taps)

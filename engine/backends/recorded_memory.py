@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pc_engine.backends.cuda import OUT_OF_MEMORY, free_unused_memory
 from pc_engine.errors import BackendError
+from pc_engine.hardware.cuda import OUT_OF_MEMORY, free_unused_memory
 from pc_engine.kernels.array_module import Array
 
 

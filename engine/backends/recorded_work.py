@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pc_engine.backends.cuda import cuda_errors, on_device
 from pc_engine.backends.recorded_memory import RecordedMemory
 from pc_engine.errors import BackendError
+from pc_engine.hardware.cuda import cuda_errors, on_device
 from pc_engine.kernels.array_module import Array
 
 #: What a recording fails with: a library says in ways of its own that it cannot be recorded, and CuPy by a MemoryError

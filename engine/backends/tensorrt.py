@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
-from pc_engine.backends.cuda import Gpu, cuda_errors, describe_gpu, on_device
 from pc_engine.backends.tensorrt_build import PRECISIONS, Target, build_engine, typed_graph
 from pc_engine.backends.tensorrt_library import Library, choose_library, listed, missing_library
 from pc_engine.backends.tensorrt_run import TensorRtBackbone
-from pc_engine.devices import gpu_reason
 from pc_engine.errors import BackendError
-from pc_engine.storage import FileCache, cache_key, distrust
+from pc_engine.files.storage import FileCache, cache_key, distrust
+from pc_engine.hardware.cuda import Gpu, cuda_errors, describe_gpu, on_device
+from pc_engine.hardware.devices import gpu_reason
 
 _MAGIC = b"pc-engine TensorRT engine 1\n"
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pc_engine.backbone import IMAGE, CompileRequest
-from pc_engine.backends.cuda import library_failure
 from pc_engine.backends.tensorrt_library import Library
 from pc_engine.errors import BackendError
-from pc_engine.storage import FileCache
+from pc_engine.files.storage import FileCache
+from pc_engine.hardware.cuda import library_failure
 
 if TYPE_CHECKING:
     import onnx
@@ -48,9 +48,9 @@ def typed_graph(request: CompileRequest) -> onnx.ModelProto:
     BackendError
         If it cannot run at the precision asked for.
     """
-    from pc_engine.graph import open_graph
-    from pc_engine.graph_half import cast_to_half
-    from pc_engine.graph_signed import make_signed
+    from pc_engine.graph.half import cast_to_half
+    from pc_engine.graph.prepare import open_graph
+    from pc_engine.graph.signed import make_signed
 
     if request.precision not in PRECISIONS:
         raise BackendError(f"TensorRT runs {', '.join(PRECISIONS)} here, not {request.precision}.")

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pc_engine.backends.cuda import LAUNCH_FAILURE, OUT_OF_MEMORY, Gpu, failure, says_no_memory
 from pc_engine.errors import BackendError, first_line
+from pc_engine.hardware.cuda import LAUNCH_FAILURE, OUT_OF_MEMORY, Gpu, failure, says_no_memory
 
 _OLDEST = {"tensorrt": 11, "tensorrt_rtx": 1}
 _TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}

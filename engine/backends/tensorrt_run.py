@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pc_engine.backbone import IMAGE, CompileRequest, Taps
-from pc_engine.backends.cuda import Gpu, cuda_errors, on_device
 from pc_engine.backends.lanes import PARALLEL, Lanes
 from pc_engine.backends.tensorrt_library import Library
 from pc_engine.errors import BackendError
+from pc_engine.hardware.cuda import Gpu, cuda_errors, on_device
 from pc_engine.kernels.array_module import Array
 
 # What a JIT-compiling library keeps of an engine's kernels: `None` before there is any.

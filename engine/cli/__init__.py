@@ -15,7 +15,7 @@ import typer
 from typer.main import get_group
 
 from pc_engine.cli.group import Group
-from pc_engine.decode import silence_codecs
+from pc_engine.decoding.decode import silence_codecs
 from pc_engine.errors import PcEngineError
 
 # Where each command is: a module of this package, and the function or group of commands in it.

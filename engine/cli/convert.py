@@ -12,7 +12,7 @@ from pc_engine.cli import options
 from pc_engine.cli.console import Tracker, number_of_images, print_json, print_line, progress
 from pc_engine.converters import FORMATS, Conversion, Settings
 from pc_engine.converters import convert as convert_rows
-from pc_engine.corrections import corrected_rows
+from pc_engine.runs.corrections import corrected_rows
 from pc_engine.shown_text import for_terminal
 
 _SOME_LEFT_OUT = 3

@@ -6,15 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 from pc_engine.backends import BACKENDS
-from pc_engine.backends.cuda import describe_gpu
 from pc_engine.catalogue import list_models
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line
-from pc_engine.devices import gpu_reason, gpu_requirements
 from pc_engine.errors import BackendError, MissingPackageError
-from pc_engine.machine import describe_machine
+from pc_engine.files.storage import cache_directory, models_directory
+from pc_engine.hardware.cuda import describe_gpu
+from pc_engine.hardware.devices import gpu_reason, gpu_requirements
+from pc_engine.hardware.machine import describe_machine
 from pc_engine.packages import is_installed
-from pc_engine.storage import cache_directory, models_directory
 
 # What an extra of the installation adds: its name, a package that it brings along, and what that is for.
 _EXTRAS = (

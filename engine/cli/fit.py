@@ -13,16 +13,16 @@ from pc_engine.catalogue import find_model
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
 from pc_engine.cli.target import target_of
-from pc_engine.counter import count_label, labels_up_to
 from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
 from pc_engine.engine import open_network
 from pc_engine.errors import UsageError
+from pc_engine.files.storage import model_argument
+from pc_engine.fitted.counter import count_label, labels_up_to
 from pc_engine.fitting.signatures import RANKS
-from pc_engine.machine import usable_cores
+from pc_engine.hardware.machine import usable_cores
 from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
 from pc_engine.modes.p2c_manifest import p2c_taps
-from pc_engine.storage import model_argument
 
 if TYPE_CHECKING:
     from pc_engine.fitting.counter_report import CounterReport

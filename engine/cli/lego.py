@@ -13,7 +13,7 @@ from pc_engine.cli.console import bars, kept_in, print_json, print_line, progres
 from pc_engine.cli.evaluate import print_report, store_report
 from pc_engine.cli.group import Group
 from pc_engine.cli.target import make_folder
-from pc_engine.storage import model_argument
+from pc_engine.files.storage import model_argument
 
 _TABLES = "tables.txt"
 

@@ -15,8 +15,8 @@ from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError
+from pc_engine.files.storage import model_argument
 from pc_engine.manifest import EVIDENCE, Manifest, NetworkInput
-from pc_engine.storage import model_argument
 
 # Pixels along a side, as in a manifest.
 _LARGEST_SIDE = 16_384

@@ -25,8 +25,8 @@ def review(
 
     The page is served to this machine only, under an address that nobody else knows. Ctrl-C ends it.
     """
-    from pc_engine.corrections import check_correctable
     from pc_engine.review import ReviewServer, ReviewSession
+    from pc_engine.runs.corrections import check_correctable
 
     session = ReviewSession(directory, photos)
     check_correctable(directory)

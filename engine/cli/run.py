@@ -24,19 +24,20 @@ from pc_engine.cli.console import (
 )
 from pc_engine.cli.run_table import ShownRows, print_no_images, print_run
 from pc_engine.cli.stopping import Stopping, exit_code
-from pc_engine.decode import MAX_PIXELS
-from pc_engine.decoding import Decoding
+from pc_engine.decoding.decode import MAX_PIXELS
+from pc_engine.decoding.settings import Decoding
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.overlay import write_overlay
-from pc_engine.run_state import OVERLAYS, State, Tally, start_folder
-from pc_engine.sharding import parse_shard
+from pc_engine.runs.run_state import State, Tally, start_folder
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images
 from pc_engine.sources.passed_over import PassedOver
+from pc_engine.sources.run_folders import OVERLAYS
+from pc_engine.sources.sharding import parse_shard
 
 if TYPE_CHECKING:
     from pc_engine.distributed.shared_engine import SharedEngine
-    from pc_engine.run_directory import RunDirectory
+    from pc_engine.runs.run_directory import RunDirectory
 
 _LOCAL, _RAY = "local", "ray"
 _SOME_FAILED = 3
@@ -119,7 +120,7 @@ def run(
     _check_engine(engine_name, {"--ray-address": ray_address, "--ray-cpus": ray_cpus}, processes, out)
     part = None if shard is None else parse_shard(shard)
     if row_format is not None:
-        from pc_engine.writers import find_format
+        from pc_engine.runs.writers import find_format
 
         find_format(row_format)
     # A source that does not exist is said before a model is loaded. The rows may go into the folder of the photos, and
@@ -154,7 +155,7 @@ def run(
         rows = None
         if out is not None:
             # With Arrow, which nothing needs that is only shown.
-            from pc_engine.run_directory import RunDirectory
+            from pc_engine.runs.run_directory import RunDirectory
 
             rows = RunDirectory(out, row_format, fresh=fresh, retry_failed=retry_failed, shard=part)
             stack.enter_context(rows)
@@ -323,6 +324,6 @@ def _summary(engine: Engine | SharedEngine, rows: RunDirectory | None, shown: Ta
 
 
 def _is_of_a_run(name: str) -> bool:
-    from pc_engine.run_directory import is_own_file  # which brings what writes rows
+    from pc_engine.runs.run_directory import is_own_file  # which brings what writes rows
 
     return is_own_file(name)

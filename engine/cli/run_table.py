@@ -10,10 +10,11 @@ from typing import Any
 
 from pc_engine.cli.console import number_of_images, print_line, print_table
 from pc_engine.result import Result
-from pc_engine.run_state import OVERLAYS, Tally
-from pc_engine.sharding import Shard
+from pc_engine.runs.run_state import Tally
 from pc_engine.sources.addresses import is_address
 from pc_engine.sources.passed_over import PassedOver
+from pc_engine.sources.run_folders import OVERLAYS
+from pc_engine.sources.sharding import Shard
 
 _TABLE_ROWS = 40
 # And of images that failed, which are what somebody has to look at, so many further ones.

@@ -9,8 +9,8 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table
-from pc_engine.run_status import RunStatus, read_status
-from pc_engine.writers import ROWS_PER_PARTITION, SECONDS_PER_PARTITION
+from pc_engine.runs.run_status import RunStatus, read_status
+from pc_engine.runs.writers import ROWS_PER_PARTITION, SECONDS_PER_PARTITION
 
 _REASONS = 10
 _NEXT = {

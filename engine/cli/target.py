@@ -6,9 +6,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pc_engine import out_folder
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import ModelError, UsageError
+from pc_engine.files import out_folder
 from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, Manifest
 from pc_engine.model import Model, load_model
 

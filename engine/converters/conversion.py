@@ -15,7 +15,7 @@ from pc_engine.converters.naming import name_of
 from pc_engine.converters.pictures import Survey, pictures, survey_rows
 from pc_engine.converters.staging import Staging
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.photos import RunPhotos
+from pc_engine.runs.photos import RunPhotos
 
 _FORMATS: dict[str, Format] = {
     module.FORMAT.name: module.FORMAT for module in (coco, yolo, voc, label_studio, cvat, csv_tables)

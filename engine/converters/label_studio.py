@@ -11,13 +11,13 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, indent, tostring
 
-from pc_engine.browser_formats import is_shown
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import Format, Settings
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.converters.xml_text import add_element
+from pc_engine.decoding.browser_formats import is_shown
 from pc_engine.result import EllipsePointer, Pointer
-from pc_engine.stored_names import original_name
+from pc_engine.sources.stored_names import original_name
 
 TASKS_FILE = "tasks.json"
 INTERFACE_FILE = "interface.xml"

@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path, PurePath
 
-from pc_engine.photos import RunPhotos
+from pc_engine.runs.photos import RunPhotos
 from pc_engine.sources import IMAGE_SUFFIXES
 from pc_engine.sources.addresses import is_address
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from pc_engine.converters.naming import Place, local_folder, name_of, place_among, placed
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.moved_photos import shared_folder
-from pc_engine.photos import RunPhotos
 from pc_engine.result import BoxPointer, EllipsePointer, Result
+from pc_engine.runs.moved_photos import shared_folder
+from pc_engine.runs.photos import RunPhotos
 from pc_engine.sources.addresses import is_address
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import Format
 from pc_engine.errors import UsageError
-from pc_engine.out_file import check_no_file_of_a_run, check_replaceable
+from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
 
 #: Lies in the folder of a data set, says what is in it, and shows that a conversion made it.
 CONVERSION_FILE = "conversion.json"

@@ -19,7 +19,7 @@ from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, NOT_UTF8
 from pc_engine.converters.naming import has_line_break, label_file
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.result import EllipsePointer, Pointer
-from pc_engine.stored_names import original_name
+from pc_engine.sources.stored_names import original_name
 
 DATA_FILE = "data.yaml"
 LIST_FILE = "images.txt"

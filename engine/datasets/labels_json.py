@@ -17,17 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pc_engine.datasets.records import (
-    LabelledImage,
-    LabelledSet,
-    LabelledSetBuilder,
-    beside,
-    dominant_class,
-    parse_class_id,
-    parse_count,
-    read_json,
-)
+from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder, beside, dominant_class, read_json
 from pc_engine.errors import DataError
+from pc_engine.files.text_values import parse_class_id, parse_count
 
 LABELS_JSON = "labels.json"
 #: What it looks like, for whoever writes one.

@@ -13,7 +13,6 @@ from pc_engine.errors import DataError
 from pc_engine.shown_text import for_sentence
 
 # Counts and class numbers beyond it are no labels.
-_LARGEST = 2**31 - 1
 # Letters of an item that are shown where it is skipped.
 _LONGEST_ITEM = 300
 
@@ -184,46 +183,6 @@ class LabelledSetBuilder:
                 why = f"each of its {len(self._skipped)} entries was skipped, the first, {item}, because {reason}"
             raise DataError(f"{self._source} gives no labelled image: {why}.")
         return LabelledSet(self._name, images, tuple(self._skipped))
-
-
-def parse_count(value: Any) -> int | None:
-    """Return a count given as a number or as text, ``"4+"`` giving 4; None for None and empty text.
-
-    Raises
-    ------
-    ValueError
-        If it is no whole number of at least 0.
-    """
-    text = "" if value is None else str(value).strip().removesuffix("+")
-    if not text:
-        return None
-    return _whole_number(text, "count", value)
-
-
-def parse_class_id(value: Any) -> int | None:
-    """Return a class number given as a number or as text; None for None, empty text and -1 ("no class").
-
-    Raises
-    ------
-    ValueError
-        If it is no whole number of at least 0.
-    """
-    text = "" if value is None else str(value).strip()
-    if text in ("", "-1"):
-        return None
-    return _whole_number(text, "class number", value)
-
-
-def _whole_number(text: str, what: str, value: Any) -> int:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if _LARGEST < number < math.inf:
-        raise ValueError(f"its {what} is {value!r:.60}, expected at most {_LARGEST:,}")
-    if not (0 <= number <= _LARGEST and number.is_integer()):
-        raise ValueError(f"its {what} is {value!r:.60}, expected a whole number of at least 0")
-    return int(number)
 
 
 def _parse_xywh(values: Any, class_name: Any) -> Box:

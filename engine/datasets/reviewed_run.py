@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 from shlex import quote
 
-from pc_engine.corrections import corrected_rows
 from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder
 from pc_engine.datasets.unpacked import Member, UnpackedArchives, member_of
 from pc_engine.errors import DataError
-from pc_engine.photos import RunPhotos, is_file
+from pc_engine.runs.corrections import corrected_rows
+from pc_engine.runs.photos import RunPhotos, is_file
 
 
 def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSet:

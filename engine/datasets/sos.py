@@ -14,16 +14,9 @@ from typing import Literal
 import numpy as np
 
 from pc_engine.datasets.matlab import number, read_struct_array, text
-from pc_engine.datasets.records import (
-    Box,
-    LabelledImage,
-    LabelledSet,
-    LabelledSetBuilder,
-    beside,
-    first_existing,
-    parse_count,
-)
+from pc_engine.datasets.records import Box, LabelledImage, LabelledSet, LabelledSetBuilder, beside, first_existing
 from pc_engine.errors import DataError
+from pc_engine.files.text_values import parse_count
 
 INDEX_FILE = "imgIdx.mat"
 

@@ -19,11 +19,10 @@ from pc_engine.datasets.records import (
     LabelledSetBuilder,
     beside,
     first_existing,
-    parse_class_id,
-    parse_count,
     read_error,
 )
 from pc_engine.errors import DataError
+from pc_engine.files.text_values import parse_class_id, parse_count
 
 LABELS_CSV = "labels.csv"
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pc_engine.sources.stored_names import original_name
 from pc_engine.sources.tar_shards import without_repeat
-from pc_engine.stored_names import original_name
 
 _SCHEMES = ("tar", "zip")
 _ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")

@@ -22,7 +22,7 @@ from pc_engine.datasets.records import (
     first_existing,
     is_file,
 )
-from pc_engine.decode import displayed_size
+from pc_engine.decoding.decode import displayed_size
 from pc_engine.errors import DataError, ImageError, first_line
 from pc_engine.sources import IMAGE_SUFFIXES
 

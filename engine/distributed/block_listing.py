@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
 from typing import Self
 
-from pc_engine.distributed.block_folder import Block, BlockFolder
+from pc_engine.runs.block_folder import Block, BlockFolder
 from pc_engine.sources import SourceImage
 
 # The first blocks are small, so that a few images occupy all workers; they double until they are worth a partition.

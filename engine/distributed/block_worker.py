@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.decode import silence_codecs
-from pc_engine.distributed.block_folder import Block, BlockFolder
+from pc_engine.decoding.decode import silence_codecs
 from pc_engine.engine import Engine
 from pc_engine.errors import ImageError, PcEngineError, UsageError
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.overlay import write_overlay
-from pc_engine.run_state import Tally
+from pc_engine.runs.block_folder import Block, BlockFolder
+from pc_engine.runs.run_state import Tally
 from pc_engine.sources import SourceImage, iter_images, named_image, read_image
 from pc_engine.sources.held_bytes import HeldBytes
 from pc_engine.sources.image import broken_image

@@ -4,7 +4,7 @@ One process hands over every file and every row, which takes its interpreter lon
 Several share the GPU, or have one each where there are several.
 
 A thread here keeps each process: it asks for a block, and waits for what became of it. A process that dies is started
-again, and its block is done again, which doubles no row (`pc_engine.distributed.block_folder`).
+again, and its block is done again, which doubles no row (`pc_engine.runs.block_folder`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from pc_engine.devices import gpu_count
 from pc_engine.distributed.block_worker import BlockAnswer, BlockWorker, Choice, Refusal, WorkerSettings, choose
 from pc_engine.distributed.shared_engine import Announce, SharedEngine, SharedRun
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.machine import usable_cores
+from pc_engine.hardware.devices import gpu_count
+from pc_engine.hardware.machine import usable_cores
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")

@@ -15,7 +15,7 @@ from typing import Any
 
 from pc_engine.distributed.block_worker import BLOCK
 from pc_engine.errors import MissingPackageError, PcEngineError, UsageError, first_line
-from pc_engine.machine import usable_cores
+from pc_engine.hardware.machine import usable_cores
 from pc_engine.packages import is_installed
 
 # More cores work better as two workers: what follows the network is Python, a part of which runs on one core.

@@ -1,6 +1,6 @@
 """A run by several workers: what is the same whoever starts them, on other machines or on this one.
 
-Names alone travel, through files of the run directory (`pc_engine.distributed.block_folder`): the driver lists the
+Names alone travel, through files of the run directory (`pc_engine.runs.block_folder`): the driver lists the
 sources, a few blocks ahead of the workers, and each worker reads its images and writes its rows where all see them.
 What is passed on is the blocks' numbers and what became of them.
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pc_engine.distributed.block_folder import BlockFolder
 from pc_engine.distributed.block_listing import BlockListing
 from pc_engine.distributed.block_worker import BlockAnswer, Choice, Refusal, WorkerSettings
 from pc_engine.manifest import MANIFEST_FILE
-from pc_engine.run_state import Tally
+from pc_engine.runs.block_folder import BlockFolder
+from pc_engine.runs.run_state import Tally
 from pc_engine.sources import SourceImage
 from pc_engine.stage_clock import StageClock
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pc_engine.backbone import Taps
+from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.kernels.array_module import to_host
 from pc_engine.manifest import Manifest
 from pc_engine.modes import settings_for
@@ -14,7 +15,6 @@ from pc_engine.modes.combined import seen_classes
 from pc_engine.modes.outcome import split_bad_heat
 from pc_engine.modes.p2c_manifest import heat_name
 from pc_engine.modes.p2c_settings import P2CSettings
-from pc_engine.signatures import SignatureDictionary
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class ClassHeat:
     settings
         How the model clusters them: by density peaks.
     signatures
-        As in `pc_engine.cluster_likelihood.ClusterLikelihood`.
+        As in `pc_engine.fitted.cluster_likelihood.ClusterLikelihood`.
     """
 
     maps: np.ndarray

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pc_engine.cluster_likelihood import PEAK_LIMITS, ClusterLikelihood, PeakSettings
-from pc_engine.counter import label_counts
+from pc_engine.fitted.cluster_likelihood import PEAK_LIMITS, ClusterLikelihood, PeakSettings
+from pc_engine.fitted.counter import label_counts
 from pc_engine.fitting.aim import SURE_ERRORS, Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.folds import Split

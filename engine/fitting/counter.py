@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pc_engine.counter import DEFAULT_LABELS, CountSVM, count_label, label_counts
 from pc_engine.errors import DataError
+from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, count_label, label_counts
 from pc_engine.fitting.aim import SURE_ERRORS, Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.cluster_likelihood import count_clusters, fit_cluster_likelihood

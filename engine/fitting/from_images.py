@@ -9,24 +9,24 @@ from pathlib import Path
 import numpy as np
 
 from pc_engine.backbone import Backbone
-from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.datasets import LabelledImage
-from pc_engine.device_work import working_on
 from pc_engine.errors import DataError, UsageError
-from pc_engine.file_digests import FileDigests
-from pc_engine.fitted_images import FittedImages
+from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.fitted.fitted_images import FittedImages
+from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat, HeatSource
 from pc_engine.fitting.counter import check_counts, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.features import FeatureCollector, map_widths
+from pc_engine.fitting.file_digests import FileDigests
 from pc_engine.fitting.folds import as_groups
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator, check_depth
+from pc_engine.hardware.device_work import working_on
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE, Manifest
 from pc_engine.model import Model, write_model
 from pc_engine.modes.classify import predict_class
 from pc_engine.pipeline import TapBatch, tap_batches
-from pc_engine.signatures import SignatureDictionary
 
 Advance = Callable[[int], None]
 
@@ -110,7 +110,7 @@ class CountFeatures:
     unreadable
         The others.
     digests
-        Of the files of the n images, see `pc_engine.file_digests`.
+        Of the files of the n images, see `pc_engine.fitting.file_digests`.
     """
 
     features: dict[str, np.ndarray]

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pc_engine.fitted.open_count import HALF, MOST, OpenCount, counted_on
 from pc_engine.fitting.folds import Split
 from pc_engine.fitting.recall import LEAST_IMAGES
 from pc_engine.fitting.reduction import ReducedRows
-from pc_engine.open_count import HALF, MOST, OpenCount, counted_on
 
 # Strengths of the regularisation, on features of unit length.
 _STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pc_engine.errors import DataError, ModelError, UsageError
+from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.kernels.channel_max import channel_max
 from pc_engine.manifest import Manifest
 from pc_engine.modes import settings_for
-from pc_engine.signatures import SignatureDictionary
 
 #: Taps that the signatures select maps from (paper 4: the last two convolutional layers).
 SIGNATURE_TAPS = ("conv_last", "conv_prev")

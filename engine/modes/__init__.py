@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from pc_engine.backbone import Taps
-from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, UsageError
+from pc_engine.fitted.counter import CountSVM
+from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.manifest import Manifest
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps
 from pc_engine.modes.combined import POINTER_KINDS, CombinedSettings, combined, combined_taps, pointing_heat
@@ -23,7 +24,6 @@ from pc_engine.modes.outcome import Outcome
 from pc_engine.modes.p2c import can_point_at_known_counts, p2c
 from pc_engine.modes.p2c_manifest import p2c_defaults, p2c_taps, signature_source
 from pc_engine.modes.p2c_settings import BOX_KINDS, CLUSTERINGS, Clustering, P2CSettings
-from pc_engine.signatures import SignatureDictionary
 
 Part = Literal["counter", "signatures"]
 

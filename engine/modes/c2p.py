@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pc_engine.backbone import Taps
-from pc_engine.counter import CountSVM, label_counts
-from pc_engine.device_arrays import constant
 from pc_engine.errors import UsageError
+from pc_engine.fitted.counter import CountSVM, label_counts
+from pc_engine.hardware.device_arrays import constant
 from pc_engine.kernels import weighted_gmm
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest

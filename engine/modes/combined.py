@@ -2,10 +2,10 @@
 
 The SVM scores the labels, and the number of clusters of the class's heatmap is weighed in, unless the images that the
 SVM was fitted on speak against it. Where the answer is "4+", which is no number, the counter says how many, if it has
-learnt to (`pc_engine.open_count`), else the clustering counts on; the label's lower end is the least. Pointers are then
-drawn where both look, on the cells that are salient, as c2p sees it, and speak for the class, by the network's own
-evidence where it gives any, else as p2c sees it: an ellipse around each of as many clusters of their heat as were
-counted.
+learnt to (see `pc_engine.fitted.open_count`), else the clustering counts on; the label's lower end is the least.
+Pointers are then drawn where both look, on the cells that are salient, as c2p sees it, and speak for the class, by the
+network's own evidence where it gives any, else as p2c sees it: an ellipse around each of as many clusters of their heat
+as were counted.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Literal
 import numpy as np
 
 from pc_engine.backbone import Taps
-from pc_engine.counter import CountSVM, label_counts
-from pc_engine.device_arrays import constant
 from pc_engine.errors import UsageError
+from pc_engine.fitted.counter import CountSVM, label_counts
+from pc_engine.fitted.signatures import SignatureDictionary
+from pc_engine.hardware.device_arrays import constant
 from pc_engine.kernels import cluster_moments, density_peaks, merge_clusters, scale_to_peak
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
@@ -39,7 +40,6 @@ from pc_engine.modes.p2c import (
 from pc_engine.modes.p2c_manifest import p2c_taps
 from pc_engine.modes.p2c_settings import P2CSettings
 from pc_engine.modes.salience import raised_heatmap, salient_heatmap, shared_heatmap
-from pc_engine.signatures import SignatureDictionary
 
 PointerKind = Literal["ellipse", "mixture", "box"]
 POINTER_KINDS: tuple[PointerKind, ...] = ("ellipse", "mixture", "box")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pc_engine.counter import CountSVM
 from pc_engine.errors import ModelError
+from pc_engine.fitted.counter import CountSVM
 from pc_engine.kernels.array_module import Array, get_array_module
 
 #: One number for all images, or (N,) int64, beside the taps.

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from pc_engine.device_arrays import constant
+from pc_engine.hardware.device_arrays import constant
 from pc_engine.kernels import sort_rows
 from pc_engine.kernels.array_module import Array, get_array_module
 

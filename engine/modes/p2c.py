@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pc_engine.backbone import Taps
-from pc_engine.cuml_clustering import cuml_dbscan
-from pc_engine.device_arrays import constant
 from pc_engine.errors import ModelError, UsageError
+from pc_engine.fitted.signatures import SignatureDictionary
+from pc_engine.hardware.device_arrays import constant
 from pc_engine.kernels import (
     ClusterBoxes,
     cluster_boxes,
@@ -25,11 +25,11 @@ from pc_engine.kernels import (
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD
 from pc_engine.modes.classify import predict_class, predict_classes
+from pc_engine.modes.cuml_clustering import cuml_dbscan
 from pc_engine.modes.known_count import KnownCount, as_counts
 from pc_engine.modes.outcome import Outcome, by_score, mark_bad, split_bad_heat
 from pc_engine.modes.p2c_settings import P2CSettings
 from pc_engine.modes.salience import salient_heatmap, shared_heatmap
-from pc_engine.signatures import SignatureDictionary
 
 
 def p2c(

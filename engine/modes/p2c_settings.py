@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pc_engine.cluster_likelihood import PEAK_LIMITS
 from pc_engine.errors import UsageError
+from pc_engine.fitted.cluster_likelihood import PEAK_LIMITS
 from pc_engine.kernels.density_peaks import LEAST_DENSITY
 from pc_engine.manifest import EVIDENCE
 from pc_engine.modes.limits import FACTOR, LENGTH, SHARE, check_choice, check_limits

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pc_engine.corrections import corrected_rows
 from pc_engine.errors import UsageError
-from pc_engine.photos import RunPhotos
 from pc_engine.report.compact import OtherAnswer, compact_pointers, has_open_label
+from pc_engine.runs.corrections import corrected_rows
+from pc_engine.runs.photos import RunPhotos
 from pc_engine.shown_text import for_page
 
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pc_engine.json_values import is_number
+from pc_engine.files.json_values import is_number
 from pc_engine.report.compact import classes_of, has_open_label
-from pc_engine.run_state import states
-from pc_engine.run_status import count_not_begun, run_parts, whole_condition
+from pc_engine.runs.run_state import states
+from pc_engine.runs.run_status import count_not_begun, run_parts, whole_condition
 from pc_engine.shown_text import for_page
 
 _CLASSES_SHOWN = 20
@@ -33,7 +33,7 @@ class FigureCollector:
         self._reasons: dict[str, _Reason] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take a row, as `pc_engine.corrections.corrected_rows` yields it."""
+        """Take a row, as `pc_engine.runs.corrections.corrected_rows` yields it."""
         if not self._n:
             self._identity = (for_page(row["mode"]), for_page(row["model"]))
         self._n += 1

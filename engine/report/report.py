@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pc_engine.browser_formats import is_shown_upright
-from pc_engine.corrections import corrected_rows
+from pc_engine.decoding.browser_formats import is_shown_upright
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.machine import usable_cores
-from pc_engine.out_file import check_no_file_of_a_run, check_replaceable
-from pc_engine.photos import RunPhotos, is_file
+from pc_engine.hardware.machine import usable_cores
 from pc_engine.report.compact import Tables, compact_row, json_array, page_head, script_json
 from pc_engine.report.comparison import Comparison
 from pc_engine.report.figures import FigureCollector, run_facts
 from pc_engine.report.page import ASSETS, PageParts, is_page, render_page
 from pc_engine.report.thumbnails import PER_PART, thumbnail_addresses
+from pc_engine.runs.corrections import corrected_rows
+from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
+from pc_engine.runs.photos import RunPhotos, is_file
 
 REPORT_FILE = "report.html"
 
@@ -84,7 +84,7 @@ def write_report(
         The folder that the photos lie in now; None where they lie as they did in the run.
     thumbnails
         Put a small picture of every photo into the page (True), which otherwise refers to the photos where they lie; of
-        those only that browsers do not show (None, see `pc_engine.browser_formats`), or of none (False).
+        those only that browsers do not show (None, see `pc_engine.decoding.browser_formats`), or of none (False).
     workers
         Threads that make thumbnails; one per usable core where None.
     shrinking

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 from pc_engine.errors import ImageError
-from pc_engine.photos import RunPhotos, small_picture
+from pc_engine.runs.photos import RunPhotos, small_picture
 
 #: Pixels of the longest side.
 LONGEST_SIDE = 160

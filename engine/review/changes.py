@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pc_engine.corrections import parse_whole_number
-from pc_engine.json_values import is_whole
+from pc_engine.files.json_values import is_whole
 from pc_engine.report.compact import COMPACT_BOX, COMPACT_ELLIPSE, name_of_class
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer
+from pc_engine.runs.corrections import parse_whole_number
 
 MAX_COUNT = 1_000_000
 MAX_POINTERS = 1_000

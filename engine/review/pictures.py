@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Literal
 
-from pc_engine.photos import RunPhotos, small_picture
+from pc_engine.runs.photos import RunPhotos, small_picture
 
 Size = Literal["thumbnail", "photo"]
 #: Pixels of the longest side.

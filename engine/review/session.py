@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.corrections import Correction, append_correction, read_corrections, withdraw_correction
-from pc_engine.machine import usable_cores
-from pc_engine.photos import RunPhotos
+from pc_engine.hardware.machine import usable_cores
 from pc_engine.report.compact import (
     Tables,
     compact_pointers,
@@ -28,9 +26,11 @@ from pc_engine.report.page import ASSETS as SHARED
 from pc_engine.report.page import PageParts, render_page
 from pc_engine.review.changes import Answer, Withdrawal, as_pointer
 from pc_engine.review.pictures import Pictures, Size
-from pc_engine.sharding import name_digest
+from pc_engine.runs.corrections import Correction, append_correction, read_corrections, withdraw_correction
+from pc_engine.runs.photos import RunPhotos
+from pc_engine.runs.writers import iter_rows
 from pc_engine.shown_text import for_page
-from pc_engine.writers import iter_rows
+from pc_engine.sources.sharding import name_digest
 
 _OWN = Path(__file__).parent / "assets"
 _PARTS = PageParts((SHARED / "page.css", _OWN / "review.css"), _OWN / "review.js")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pc_engine.errors import ImageError
-from pc_engine.run_state import holds_overlays
 from pc_engine.sources.image import SourceImage, broken_image, local_image, open_regular, tried_twice
+from pc_engine.sources.run_folders import holds_overlays
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}

@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeVar
 
 from pc_engine.errors import ImageError, UsageError
 
-#: Files larger than this are refused unread: no picture that `pc_engine.decode` takes is.
+#: Files larger than this are refused unread: no picture that `pc_engine.decoding.decode` takes is.
 MAX_BYTES = 2**31
 _CHUNK = 1 << 20
 #: Seconds before what failed is tried once more.

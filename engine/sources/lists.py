@@ -20,6 +20,7 @@ from itertools import chain, takewhile
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.files.text_values import parse_count
 from pc_engine.sources.addresses import file_part, is_address
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.image import SourceImage, broken_image
@@ -169,8 +170,6 @@ def _noted(lines: Iterator[str], record: list[str]) -> Iterator[str]:
 
 def _count(cell: str) -> int | None:
     """Return how many objects a cell says that an image shows; None where it says no number."""
-    from pc_engine.datasets.records import parse_count  # which a run has seldom use for
-
     try:
         return parse_count(cell)
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 
-from pc_engine.sharding import name_digest
+from pc_engine.sources.sharding import name_digest
 
 _FEWEST_SLOTS = 64
 

@@ -11,9 +11,9 @@ from pc_engine.errors import ImageError
 from pc_engine.sources.addresses import file_part, is_address, read_address
 from pc_engine.sources.image import SourceImage, read_file
 from pc_engine.sources.parquet_shards import read_row, row_of
+from pc_engine.sources.stored_names import original_name
 from pc_engine.sources.tar_shards import is_member_name, is_read_onwards, read_member, without_repeat
 from pc_engine.sources.zip_members import is_zip_member, read_zip_member
-from pc_engine.stored_names import original_name
 
 # What some file system refuses in a name.
 _ODD_LETTERS = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')

@@ -11,9 +11,9 @@ import pytest
 from pc_engine.bench.ablation import _NOT_OF_COMBINED, ALTERNATIVES, ablate
 from pc_engine.bench.contenders import Contender, judge
 from pc_engine.bench.evaluation import EvaluationSettings, evaluate
-from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import DataError, UsageError
+from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.manifest import Tap
 from pc_engine.model import load_model
 from pc_engine.modes import MODES, CombinedSettings, Settings, settings_for

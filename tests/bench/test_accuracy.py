@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pc_engine.bench.accuracy import PUBLISHED, accuracy_gain, chance_accuracy, count_accuracy
-from pc_engine.counter import DEFAULT_LABELS
 from pc_engine.errors import DataError
+from pc_engine.fitted.counter import DEFAULT_LABELS
 
 
 def test_accuracy_is_the_diagonal_of_the_confusion_by_true_label() -> None:

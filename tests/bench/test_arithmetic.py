@@ -14,8 +14,8 @@ from pc_engine.bench import arithmetic
 from pc_engine.bench.arithmetic import operations_per_image, peak_operations
 from pc_engine.engine import network_request
 from pc_engine.export import ARCHITECTURES, export_vgg
-from pc_engine.graph_shapes import infer
-from pc_engine.machine import describe_machine
+from pc_engine.graph.shapes import infer
+from pc_engine.hardware.machine import describe_machine
 from pc_engine.model import load_model
 
 

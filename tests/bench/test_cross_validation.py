@@ -7,8 +7,8 @@ import pytest
 
 from pc_engine.bench import cross_validation
 from pc_engine.bench.cross_validation import DEFAULT_FIT, CounterFit, HeldOut, held_out_counters
-from pc_engine.counter import labels_up_to
 from pc_engine.errors import DataError, UsageError
+from pc_engine.fitted.counter import labels_up_to
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.modes.p2c_settings import P2CSettings

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pc_engine.bench.decoding import VARIANTS, enlarged, measure_decoding
 from pc_engine.cli import app
-from pc_engine.decode import JPEG_OVERSAMPLING
+from pc_engine.decoding.decode import JPEG_OVERSAMPLING
 from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
 

@@ -14,9 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from pc_engine.bench import contenders
 from pc_engine.bench.evaluation import EvaluationSettings, accuracy_gain_of, evaluate
-from pc_engine.counter import CountSVM, labels_up_to
 from pc_engine.datasets import LabelledImage, read_labelled
 from pc_engine.errors import DataError, ModelError, UsageError
+from pc_engine.fitted.counter import CountSVM, labels_up_to
 from pc_engine.result import Result
 
 FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}

@@ -363,7 +363,7 @@ def test_clusterings_are_compared_and_a_missing_cuml_is_named(job: Job, monkeypa
     def missing(*_: Any, **__: Any) -> None:
         raise MissingPackageError("cuml", "cuml", "cluster with cuml-dbscan")
 
-    monkeypatch.setattr("pc_engine.cuml_clustering.cuml_dbscan", missing)
+    monkeypatch.setattr("pc_engine.modes.cuml_clustering.cuml_dbscan", missing)
     ours, theirs, *cuml = gpu_peers.clustering_rows(job, heatmaps=3)
     assert ours["us_per_image"] > 0
     assert theirs["same_labels"] is True

@@ -9,8 +9,8 @@ import pytest
 from pc_engine.bench.isolation import measure_isolation
 from pc_engine.bench.photos import photos_of
 from pc_engine.bench.throughput import ThroughputSettings
+from pc_engine.decoding.isolated_decoder import IsolatedDecoder
 from pc_engine.errors import PcEngineError
-from pc_engine.isolated_decoder import IsolatedDecoder
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 

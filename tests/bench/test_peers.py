@@ -20,15 +20,15 @@ from pc_engine.bench.peers_contract import Workload  # noqa: E402
 from pc_engine.bench.peers_runtimes import OpenVinoPeer  # noqa: E402
 from pc_engine.bench.peers_torch import ImageByImage, TorchRunner, torch_vgg, tuned_runner  # noqa: E402
 from pc_engine.bench.throughput import ThroughputSettings  # noqa: E402
-from pc_engine.candidates import probe_images, tap_difference  # noqa: E402
-from pc_engine.counter import CountSVM  # noqa: E402
-from pc_engine.decode import decode_image  # noqa: E402
+from pc_engine.decoding.decode import decode_image  # noqa: E402
 from pc_engine.engine import network_request  # noqa: E402
 from pc_engine.errors import BackendError, MissingPackageError, ModelError  # noqa: E402
 from pc_engine.export import VggSpec, export_vgg  # noqa: E402
+from pc_engine.fitted.counter import CountSVM  # noqa: E402
 from pc_engine.manifest import NETWORK_FILE  # noqa: E402
 from pc_engine.model import load_model  # noqa: E402
 from pc_engine.modes import C2PSettings  # noqa: E402
+from pc_engine.selection.candidates import probe_images, tap_difference  # noqa: E402
 
 SPEC = VggSpec("small", ((8,), (8, 10), (12, 14), (16, 16)), fc_width=24, trained_size=64)
 TAPS = ("pool5", "fc6", "fc7", "conv_last")

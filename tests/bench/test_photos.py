@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from pc_engine.bench.photos import in_batches, photos_of, readable_photos, repeat_to
-from pc_engine.decode import decode_image
+from pc_engine.decoding.decode import decode_image
 from pc_engine.errors import DataError, UsageError
 
 

@@ -272,7 +272,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
         monkeypatch.setattr(np, name, counted(getattr(np, name)))
     monkeypatch.setattr(host.HostArray, "__array_ufunc__", _strict_ufunc(host), raising=False)
     monkeypatch.setitem(sys.modules, "cupy", _make_cupy(gpu, host))
-    monkeypatch.setattr("pc_engine.device_choice.driver_found", lambda: True)
+    monkeypatch.setattr("pc_engine.selection.device_choice.driver_found", lambda: True)
     monkeypatch.setattr("pc_engine.mode_run.RecordedWork", PretendedRecording)
     return gpu
 
@@ -373,7 +373,7 @@ def pretended(pretended_gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch) -> P
     on_cpu = {name: other for name, other in BACKENDS.items() if name == "onnxruntime"}
     monkeypatch.setattr(on_cpu["onnxruntime"], "devices", ("cpu",), raising=False)
     known = {**on_cpu, "pretended": backend}
-    for module in ("candidates", "device_choice", "selection", "cli.doctor"):
+    for module in ("selection.candidates", "selection.device_choice", "selection.selection", "cli.doctor"):
         monkeypatch.setattr(f"pc_engine.{module}.BACKENDS", known)
     return backend
 

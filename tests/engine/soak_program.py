@@ -29,20 +29,20 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+import pc_engine.decoding.isolated_decoder
 import pc_engine.engine
-import pc_engine.isolated_decoder
 import pc_engine.sources.addresses
 import pc_engine.sources.image
 from pc_engine import Decoding, Engine, Result
-from pc_engine import writers as rows_on_disk
 from pc_engine.backends import OnnxRuntimeBackend
-from pc_engine.decode import silence_codecs
+from pc_engine.decoding.decode import silence_codecs
 from pc_engine.engine import network_request
 from pc_engine.errors import DeviceMemoryError
 from pc_engine.model import load_model
 from pc_engine.modes import MODES
+from pc_engine.runs import writers as rows_on_disk
+from pc_engine.runs.writers import PartitionWriter
 from pc_engine.sources import SourceImage, named_image
-from pc_engine.writers import PartitionWriter
 
 MOMENTS = 60
 # Images of a short soak on a busy machine, so that every fault comes up.
@@ -203,7 +203,7 @@ def main() -> None:
     mode = MODES["combined"]
     request = network_request(model, mode.taps(model.manifest), batch_size=8, threads=1)
     network: Any = OnnxRuntimeBackend().compile(request)
-    pc_engine.isolated_decoder.FUNCTION = "crashing_decoder:decode"
+    pc_engine.decoding.isolated_decoder.FUNCTION = "crashing_decoder:decode"
     decoding = Decoding(isolate=isolate, image_seconds=2 if isolate else None)
 
     def engine_of(network: Any) -> Engine:

@@ -17,9 +17,9 @@ from pc_engine.catalogue import (
     model_for,
 )
 from pc_engine.errors import DownloadError, ModelError, UsageError
+from pc_engine.files.storage import models_directory
 from pc_engine.manifest import COUNTER_FILE, MANIFEST_FILE, NETWORK_FILE, Manifest
 from pc_engine.modes import MODES
-from pc_engine.storage import models_directory
 
 Maker = Callable[..., Path]
 

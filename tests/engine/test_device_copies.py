@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pc_engine.counter import CountSVM
+from pc_engine.fitted.counter import CountSVM
+from pc_engine.fitted.open_count import OpenCount
+from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SignatureAccumulator
-from pc_engine.open_count import OpenCount
-from pc_engine.signatures import SignatureDictionary
 
 
 class DeviceArray(np.ndarray):

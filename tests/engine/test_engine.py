@@ -25,15 +25,15 @@ from typer.testing import CliRunner
 from pc_engine import Decoding, Engine, Result, catalogue, load_model
 from pc_engine.backends import BACKENDS
 from pc_engine.cli import app
-from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
-from pc_engine.counter import CountSVM
 from pc_engine.engine import open_network
 from pc_engine.errors import ModelError, PcEngineError, UsageError
+from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
+from pc_engine.fitted.counter import CountSVM
 from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
 from pc_engine.pointers import BoxPointer, EllipsePointer
+from pc_engine.runs.writers import read_rows
 from pc_engine.sources import SourceImage, iter_images, read_image
-from pc_engine.writers import read_rows
 
 Draw = Callable[..., Image.Image]
 

@@ -16,13 +16,13 @@ import pytest
 
 from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.backends import BACKENDS
-from pc_engine.candidates import probe_images
 from pc_engine.engine import network_request
 from pc_engine.errors import ManifestError
+from pc_engine.files.storage import cache_directory
 from pc_engine.manifest import MANIFEST_FILE, MODEL_FILES
 from pc_engine.model import load_model
-from pc_engine.selection import open_backbone, select
-from pc_engine.storage import cache_directory
+from pc_engine.selection.candidates import probe_images
+from pc_engine.selection.selection import open_backbone, select
 
 FLIPS = int(os.environ.get("PC_ENGINE_FLIPS", "60"))
 CPU_BACKENDS = tuple(name for name, backend in BACKENDS.items() if "cpu" in backend.devices)

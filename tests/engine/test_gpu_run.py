@@ -16,18 +16,18 @@ import pytest
 from PIL import Image
 
 from pc_engine import Engine, Result, load_model
-from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
-from pc_engine.counter import CountSVM
 from pc_engine.datasets import LabelledImage
-from pc_engine.decode import display_image
-from pc_engine.decode_device import AT_ONCE, BatchDecoder, DeviceDecoder
-from pc_engine.device_work import make_room_on
+from pc_engine.decoding.decode import display_image
+from pc_engine.decoding.decode_device import AT_ONCE, BatchDecoder, DeviceDecoder
+from pc_engine.decoding.image_resize import HostResizer
 from pc_engine.engine import open_network
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
 from pc_engine.export import import_classifier
+from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
+from pc_engine.fitted.counter import CountSVM
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.from_images import counter_from_images, features_from_images, signatures_from_images
-from pc_engine.image_resize import HostResizer
+from pc_engine.hardware.device_work import make_room_on
 from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE
 from pc_engine.manifest_file import write_manifest
 from pc_engine.modes import MODES, settings_for
@@ -417,7 +417,7 @@ def test_what_the_gpu_decodes_gives_the_rows_of_the_cpu(
 ) -> None:
     with ThreadPoolExecutor(2) as pool:
         decoder = HostDecoder(pool, gives_up_on=(jpegs / "08.jpg").read_bytes())
-        monkeypatch.setattr("pc_engine.decoding.DeviceDecoder", lambda *_: decoder)
+        monkeypatch.setattr("pc_engine.decoding.settings.DeviceDecoder", lambda *_: decoder)
         with on_gpu(tiny_directory, mode) as engine:
             results = list(engine.run(jpegs))
             taken = sum(decoder.files)
@@ -445,7 +445,7 @@ def test_what_images_say_of_their_counts_outlives_decoding_on_the_gpu(
     images = [replace(image, count=k % 4) for k, image in enumerate(iter_images(jpegs))]
     with ThreadPoolExecutor(2) as pool:
         decoder = HostDecoder(pool)
-        monkeypatch.setattr("pc_engine.decoding.DeviceDecoder", lambda *_: decoder)
+        monkeypatch.setattr("pc_engine.decoding.settings.DeviceDecoder", lambda *_: decoder)
         with on_gpu(tiny_directory, mode, count="each") as engine:
             results = list(engine.run_paths(images))
     assert decoder.files
@@ -472,7 +472,7 @@ def test_a_gpu_that_is_lost_while_it_decodes_is_said_to_be(
             pretended_gpu.device_exit = lost  # as on a real one, everything that follows fails as well
             raise lost
 
-    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
+    monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", Codec)
     with (
         contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder,
         pytest.raises(DeviceLostError, match="stopped answering while decoding images"),
@@ -494,8 +494,8 @@ def test_a_gpu_decodes_as_many_photos_at_once_as_a_quarter_of_its_free_memory_ho
     cupy: Any = sys.modules["cupy"]
     seen: list[int] = []
     pretended_gpu.free = 4 * AT_ONCE * photos_at_once * 640 * 480 * 3
-    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
-    monkeypatch.setattr("pc_engine.decode_device.DeviceResizer", lambda _: HostResizer())
+    monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", Codec)
+    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: HostResizer())
     files = [(jpegs / f"{name}.jpg").read_bytes() for name in ("06", "00", "02", "04")]  # the first one breaks off
     with contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder:
         batch = decoder.decode(files, 64, 64)
@@ -524,9 +524,9 @@ def test_a_gpu_decodes_several_batches_at_once_each_on_a_stream_of_its_own(
     made: list[int] = []
     streams: list[Any] = []
     all_at_once = threading.Barrier(AT_ONCE)
-    monkeypatch.setattr("pc_engine.decode_device.usable_cores", lambda: 16)
-    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
-    monkeypatch.setattr("pc_engine.decode_device.DeviceResizer", lambda _: HostResizer())
+    monkeypatch.setattr("pc_engine.decoding.decode_device.usable_cores", lambda: 16)
+    monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", Codec)
+    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: HostResizer())
     files = [(jpegs / f"{name}.jpg").read_bytes() for name in ("00", "02", "04", "08")] * AT_ONCE
     with (
         contextlib.closing(DeviceDecoder("cuda:0", 16)) as decoder,
@@ -555,8 +555,8 @@ def test_a_decoder_that_fails_decodes_the_next_batch(
             return [cupy.asarray(np.asarray(display_image(one).picture)) for one in data]
 
     cupy: Any = sys.modules["cupy"]
-    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
-    monkeypatch.setattr("pc_engine.decode_device.DeviceResizer", lambda _: HostResizer())
+    monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", Codec)
+    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: HostResizer())
     file = (jpegs / "08.jpg").read_bytes()
     with contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder:
         for _ in range(2 * AT_ONCE):
@@ -570,8 +570,8 @@ def test_the_codec_has_as_many_threads_as_it_takes_and_small_memory_is_not_kept(
     workers: int, cores: int, threads: int, pretended_gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[tuple[int, int]] = []
-    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", lambda *given: made.append(given))
-    monkeypatch.setattr("pc_engine.decode_device.usable_cores", lambda: cores)
+    monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", lambda *given: made.append(given))
+    monkeypatch.setattr("pc_engine.decoding.decode_device.usable_cores", lambda: cores)
     pretended_gpu.free = 1 << 30
     DeviceDecoder("cuda:0", workers).close()
     assert made == [(0, threads)]
@@ -589,8 +589,8 @@ def test_a_gpu_without_a_pool_of_cudas_decodes_as_well(
 
     cupy: Any = sys.modules["cupy"]
     pretended_gpu.has_pools = False
-    monkeypatch.setattr("pc_engine.decode_device.NvImageCodec", Codec)
-    monkeypatch.setattr("pc_engine.decode_device.DeviceResizer", lambda _: HostResizer())
+    monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", Codec)
+    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: HostResizer())
     with contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder:
         assert decoder.decode([(jpegs / "08.jpg").read_bytes()], 64, 64).on_device == 1
         assert set(decoder.clock.seconds) == {"codec", "resize"}

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pc_engine.backends import BACKENDS
-from pc_engine.counter import CountSVM
 from pc_engine.engine import Engine
+from pc_engine.fitted.counter import CountSVM
 from pc_engine.modes import MODES
 from pc_engine.result import Result
-from pc_engine.writers import FORMATS, PartitionWriter, partitions_of
+from pc_engine.runs.writers import FORMATS, PartitionWriter, partitions_of
 
 #: Of pointers, as a share of the picture, and of scores.
 TOLERANCE = 1e-5

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from pc_engine.errors import ManifestError
-from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, QUANTISED_FILES, Fidelity, Manifest, QuantisedNetwork, Tap
+from pc_engine.manifest import (
+    MANIFEST_FILE,
+    NETWORK_FILE,
+    QUANTISED_FILES,
+    Fidelity,
+    Manifest,
+    QuantisedNetwork,
+    Tap,
+)
 from pc_engine.manifest_file import read_manifest, write_manifest
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from pc_engine import Model, load_model
-from pc_engine.device_arrays import DeviceConstants
-from pc_engine.devices import gpu_reason
+from pc_engine.hardware.device_arrays import DeviceConstants
+from pc_engine.hardware.devices import gpu_reason
 from pc_engine.host_outcome import HostOutcome
 from pc_engine.kernels import dbscan, finite_images
 from pc_engine.mode_run import ModeRun
@@ -214,7 +214,7 @@ def test_on_a_gpu_a_recording_says_what_its_kernels_say(
     import cupy
 
     # So that the first run of all, which places constants, is the one that records.
-    monkeypatch.setattr("pc_engine.device_arrays._CONSTANTS", DeviceConstants())
+    monkeypatch.setattr("pc_engine.hardware.device_arrays._CONSTANTS", DeviceConstants())
     model = load_model(tiny_directory)
     manifest = replace(model.manifest, settings={"p2c.heat": heat, "c2p.heat": heat or "conv_last"})
     model = replace(model, manifest=manifest)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from pc_engine import Model, load_model
-from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
-from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, ModelError
-from pc_engine.graph import open_graph
+from pc_engine.files.storage import models_directory
+from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
+from pc_engine.fitted.counter import CountSVM
+from pc_engine.fitted.signatures import SignatureDictionary
+from pc_engine.graph.prepare import open_graph
 from pc_engine.manifest import (
     COUNTER_FILE,
     MANIFEST_FILE,
@@ -27,8 +29,6 @@ from pc_engine.manifest_file import read_manifest, write_manifest
 from pc_engine.model import write_model
 from pc_engine.modes import MODES, settings_for
 from pc_engine.modes.p2c_manifest import heat_name
-from pc_engine.signatures import SignatureDictionary
-from pc_engine.storage import models_directory
 
 
 def test_a_complete_model_has_all_its_parts(tiny_directory: Path) -> None:

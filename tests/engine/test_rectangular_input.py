@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pc_engine import Engine, Result
-from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.export import import_classifier
+from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.manifest import COUNTER_FILE, Manifest, NetworkInput
 from pc_engine.manifest_file import write_manifest
 from pc_engine.overlay import write_overlay

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError
 from pc_engine.export import Cooccurrence, import_classifier
-from pc_engine.graph import open_graph
+from pc_engine.graph.prepare import open_graph
 from pc_engine.manifest import NetworkInput
 from pc_engine.manifest_file import read_manifest
 from pc_engine.modes.c2p import c2p_taps

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from pc_engine.errors import ModelError, UsageError
 from pc_engine.export import Cooccurrence
 from pc_engine.export.cooccurrence import append_cooccurrence, cell_pairs
-from pc_engine.graph_half import cast_to_half
+from pc_engine.graph.half import cast_to_half
 
 
 def network(channels=3, height=5, width=4, opset=17) -> onnx.ModelProto:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pc_engine.errors import ModelError
 from pc_engine.export import external_data
 from pc_engine.export.external_data import embed_external_data
-from pc_engine.graph import parse_graph
+from pc_engine.graph.prepare import parse_graph
 
 WEIGHTS = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.arange(5, dtype=np.int64)}
 

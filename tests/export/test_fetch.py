@@ -15,7 +15,8 @@ from safetensors.numpy import save
 from pc_engine.catalogue import FETCHABLE, PinnedWeights
 from pc_engine.errors import DownloadError, UsageError
 from pc_engine.export import ARCHITECTURES, fetch_vgg
-from pc_engine.manifest_file import file_sha256, read_manifest
+from pc_engine.files.digest import file_sha256
+from pc_engine.manifest_file import read_manifest
 
 needs_hub_2 = pytest.mark.skipif(
     int(huggingface_hub.__version__.partition(".")[0]) < 2,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pc_engine import graph_shapes
 from pc_engine.export import Cooccurrence
 from pc_engine.export.finer_maps import find_finer_maps, usual_cooccurrences
+from pc_engine.graph import shapes as graph_shapes
 from pc_engine.manifest import NetworkInput
 
 

@@ -14,9 +14,10 @@ from pc_engine.errors import ManifestError, ModelError, UsageError, WeightsError
 from pc_engine.export import Cooccurrence, build_vgg, export_vgg, write_model_directory
 from pc_engine.export.model_directory import check_network, find_architecture
 from pc_engine.export.vgg import COUNT_FEATURES, IMAGENET_MEAN, IMAGENET_STD, vgg_input, vgg_taps
-from pc_engine.graph import open_graph
+from pc_engine.files.digest import file_sha256
+from pc_engine.graph.prepare import open_graph
 from pc_engine.manifest import Manifest
-from pc_engine.manifest_file import file_sha256, read_manifest
+from pc_engine.manifest_file import read_manifest
 
 
 @pytest.fixture

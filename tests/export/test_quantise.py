@@ -8,13 +8,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends import BACKENDS
-from pc_engine.candidates import probe_images, tap_difference
 from pc_engine.errors import ModelError
 from pc_engine.export import Cooccurrence, export_vgg
 from pc_engine.export.quantise import calibration_steps, quantise_network
-from pc_engine.graph import open_graph
+from pc_engine.graph.prepare import open_graph
 from pc_engine.manifest import Manifest, NetworkInput, Tap
 from pc_engine.manifest_file import read_manifest, write_manifest
+from pc_engine.selection.candidates import probe_images, tap_difference
 
 TAPS = ("conv_prev", "conv_last", "pool5", "fc6", "fc7", "logits")
 COOCCURRENCES = (Cooccurrence("conv_last"), Cooccurrence("conv_last", 1))

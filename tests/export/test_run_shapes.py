@@ -5,12 +5,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pc_engine import graph_shapes
-from pc_engine.candidates import probe_images
 from pc_engine.export import Cooccurrence, import_classifier
 from pc_engine.export.quantise import quantise_network
 from pc_engine.export.run_shapes import known_shapes
+from pc_engine.graph import shapes as graph_shapes
 from pc_engine.manifest import NetworkInput
+from pc_engine.selection.candidates import probe_images
 
 SIZE = 8
 

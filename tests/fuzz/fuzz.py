@@ -41,30 +41,30 @@ from PIL import Image
 from safetensors.numpy import save
 
 from pc_engine.converters import convert
-from pc_engine.corrections import corrected_rows
-from pc_engine.counter import load_counter
 from pc_engine.datasets import read_labelled
-from pc_engine.decode import decode_bytes
+from pc_engine.decoding.decode import decode_bytes
+from pc_engine.decoding.heif import HeifFormat, is_read
 from pc_engine.errors import ImageError, PcEngineError
 from pc_engine.export import keras_files
 from pc_engine.export.class_names import read_class_names
 from pc_engine.export.external_data import embed_external_data
 from pc_engine.export.keras_files import read_keras
 from pc_engine.export.weight_files import read_safetensors
-from pc_engine.fitted_images import FittedImages
-from pc_engine.graph import open_graph, parse_graph
-from pc_engine.heif import HeifFormat, is_read
+from pc_engine.fitted.counter import load_counter
+from pc_engine.fitted.fitted_images import FittedImages
+from pc_engine.fitted.signatures import load_signatures
+from pc_engine.graph.prepare import open_graph, parse_graph
 from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE
 from pc_engine.manifest_file import read_manifest
 from pc_engine.modes import settings_for
 from pc_engine.report import write_report
 from pc_engine.result import Result
-from pc_engine.run_directory import RunDirectory
-from pc_engine.run_status import read_status
-from pc_engine.signatures import load_signatures
+from pc_engine.runs.corrections import corrected_rows
+from pc_engine.runs.run_directory import RunDirectory
+from pc_engine.runs.run_status import read_status
+from pc_engine.runs.writers import read_rows, write_partition
 from pc_engine.sources import SourceImage, iter_images, listing
 from pc_engine.sources.folders import walk_folder
-from pc_engine.writers import read_rows, write_partition
 
 _LONGEST_CASE = 60.0
 # Turns that each target gets.

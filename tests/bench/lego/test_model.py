@@ -18,13 +18,13 @@ from pc_engine.bench.lego.onnx_graph import write_network
 from pc_engine.bench.lego.scenes import LegoObject, Scene, SceneSettings, SceneSource
 from pc_engine.bench.lego.train import IGNORED, Lesson, TrainSettings, bf16_is_fast, cell_targets, train_network
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
-from pc_engine.counter import check_counter, load_counter
 from pc_engine.errors import MissingPackageError, UsageError
+from pc_engine.fitted.counter import check_counter, load_counter
+from pc_engine.fitted.signatures import check_signatures, load_signatures
 from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE
 from pc_engine.manifest_file import read_manifest
 from pc_engine.model import load_model
 from pc_engine.modes import MODES, settings_for
-from pc_engine.signatures import check_signatures, load_signatures
 from pc_engine.sources import DEMO_DIRECTORY
 
 NARROW = NetworkSettings(size=64, kernels=(4, 6, 8, 10), nin=7, count_kernels=5, fc6=6, fc7=4)

@@ -5,9 +5,11 @@ import numpy as np
 import onnx
 import pytest
 
-from pc_engine import load_model, selection
+from pc_engine import load_model
+from pc_engine.files.digest import file_sha256
 from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, QUANTISED_FILES
-from pc_engine.manifest_file import file_sha256, read_manifest
+from pc_engine.manifest_file import read_manifest
+from pc_engine.selection import selection
 
 INT8 = QUANTISED_FILES["int8"]
 

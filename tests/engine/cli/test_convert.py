@@ -3,9 +3,9 @@ import json
 import pytest
 
 from pc_engine.converters import FORMATS
-from pc_engine.corrections import Correction, append_correction
 from pc_engine.result import EllipsePointer, Result, error_result
-from pc_engine.writers import PartitionWriter
+from pc_engine.runs.corrections import Correction, append_correction
+from pc_engine.runs.writers import PartitionWriter
 
 FIRST = Result(
     path="photos/a.jpg",

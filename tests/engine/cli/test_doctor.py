@@ -43,7 +43,7 @@ def cuda(pc_engine):
 
 
 def test_all_that_a_gpu_misses_is_said_at_once(pc_engine, monkeypatch):
-    monkeypatch.setattr("pc_engine.devices.driver_found", lambda: False)
+    monkeypatch.setattr("pc_engine.hardware.devices.driver_found", lambda: False)
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "cudnn", None)
@@ -59,7 +59,7 @@ def test_all_that_a_gpu_misses_is_said_at_once(pc_engine, monkeypatch):
 
 
 def test_a_gpu_that_can_be_used_is_named(pc_engine, pretended, monkeypatch):
-    monkeypatch.setattr("pc_engine.devices.driver_found", lambda: True)
+    monkeypatch.setattr("pc_engine.hardware.devices.driver_found", lambda: True)
     found = cuda(pc_engine)
     assert found["works"]
     assert found["reason"].startswith("NVIDIA H200 (compute capability 9.0, driver 13.0")
@@ -71,7 +71,7 @@ def test_a_gpu_that_can_be_used_is_named(pc_engine, pretended, monkeypatch):
 
 
 def test_a_driver_without_a_gpu_does_not_work(pc_engine, pretended, pretended_gpu, monkeypatch):
-    monkeypatch.setattr("pc_engine.devices.driver_found", lambda: True)
+    monkeypatch.setattr("pc_engine.hardware.devices.driver_found", lambda: True)
     pretended_gpu.count = 0
     found = cuda(pc_engine)
     assert (found["works"], found["reason"]) == (False, "This machine has no NVIDIA GPU: use --device cpu.")

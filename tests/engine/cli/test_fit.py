@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from pc_engine.corrections import Correction, append_correction
 from pc_engine.model import load_model
-from pc_engine.writers import iter_rows
+from pc_engine.runs.corrections import Correction, append_correction
+from pc_engine.runs.writers import iter_rows
 
 FAST = ("--backend", "onnxruntime", "--precision", "fp32")
 

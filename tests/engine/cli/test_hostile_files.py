@@ -21,11 +21,11 @@ import pytest
 from PIL import Image, features
 
 from pc_engine import Engine
-from pc_engine.heif import is_read
+from pc_engine.decoding.heif import is_read
+from pc_engine.runs.writers import read_rows
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import local_image
-from pc_engine.stored_names import stored_name
-from pc_engine.writers import read_rows
+from pc_engine.sources.stored_names import stored_name
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32", "--batch-size", "8", "--quiet")
 # A longer trial: PC_ENGINE_MUTATED=10000 pytest tests/engine/cli/test_hostile_files.py
@@ -568,7 +568,7 @@ def test_crashing_decoders_cost_the_rows_of_their_files_and_their_pictures(
         data = sources[k % len(sources)].read_bytes()
         (clean / f"{k:05d}.jpg").write_bytes(data + b"#" + mark.encode())
     n = len(marks)
-    monkeypatch.setattr("pc_engine.isolated_decoder.FUNCTION", crashing_decoder)
+    monkeypatch.setattr("pc_engine.decoding.isolated_decoder.FUNCTION", crashing_decoder)
     ended = pc_engine("run", clean, "--out", tmp_path / "run", "--isolate", "--image-seconds", "2", *options)
     assert (ended.code, ended.json()["n"], ended.json()["failed"]) == (3, 12 + n, n)
     rows = {row["path"]: row for row in read_rows(tmp_path / "run")}

@@ -5,8 +5,8 @@ import tarfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pc_engine.corrections import Correction, append_correction
-from pc_engine.writers import read_rows
+from pc_engine.runs.corrections import Correction, append_correction
+from pc_engine.runs.writers import read_rows
 
 MODEL = ("--backend", "onnxruntime")
 WHEN = "2026-01-02T03:04:05+00:00"

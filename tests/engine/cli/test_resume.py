@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pc_engine.writers import read_rows
+from pc_engine.runs.writers import read_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 # A longer trial: PC_ENGINE_KILLS=100 pytest tests/engine/cli/test_resume.py
@@ -28,7 +28,7 @@ MANY = int(os.environ.get("PC_ENGINE_MANY", "6000"))
 PROGRAM = """
 import sys
 from pathlib import Path
-from pc_engine import writers
+from pc_engine.runs import writers
 from pc_engine.bench.environment import peak_memory_mb
 from pc_engine.cli import main
 writers.ROWS_PER_PARTITION = int(sys.argv[1])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pc_engine.catalogue import EMBEDDED, PREFERRED
 from pc_engine.errors import DeviceLostError
-from pc_engine.writers import SCHEMA, read_rows
+from pc_engine.runs.writers import SCHEMA, read_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 

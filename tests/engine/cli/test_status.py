@@ -1,6 +1,6 @@
 import os
 
-from pc_engine.run_state import lock_run
+from pc_engine.runs.run_state import lock_run
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 

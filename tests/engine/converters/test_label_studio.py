@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pc_engine.stored_names import stored_name
+from pc_engine.sources.stored_names import stored_name
 
 
 def tasks_of(folder):

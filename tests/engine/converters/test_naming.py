@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pc_engine.converters.naming import label_file, local_folder, name_of, place_among, place_of, placed
-from pc_engine.moved_photos import shared_folder
-from pc_engine.photos import RunPhotos
+from pc_engine.runs.moved_photos import shared_folder
+from pc_engine.runs.photos import RunPhotos
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pc_engine.corrections import Correction, append_correction
 from pc_engine.datasets import LabelledImage, read_labelled
 from pc_engine.errors import DataError, UsageError
 from pc_engine.result import Result
-from pc_engine.writers import PartitionWriter
+from pc_engine.runs.corrections import Correction, append_correction
+from pc_engine.runs.writers import PartitionWriter
 
 ROW = Result("photos/a.jpg", "ok", None, 64, 64, "c2p", "tiny", count=1, count_label="1")
 WHEN = "2026-01-02T03:04:05+00:00"

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from pc_engine.decode import DecodedImage, decode_bytes
+from pc_engine.decoding.decode import DecodedImage, decode_bytes
 
 
 def decode(data: bytes, height: int, width: int, **options: Any) -> DecodedImage:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pc_engine.distributed import block_listing
-from pc_engine.distributed.block_folder import BlockFolder, make_blocks
 from pc_engine.distributed.block_listing import BlockListing
 from pc_engine.errors import PcEngineError
+from pc_engine.runs.block_folder import BlockFolder, make_blocks
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import local_image
 

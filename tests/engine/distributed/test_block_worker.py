@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pc_engine.distributed import block_worker
-from pc_engine.distributed.block_folder import Block, make_blocks
 from pc_engine.distributed.block_worker import (
     ANSWER,
     BLOCK,
@@ -26,8 +25,9 @@ from pc_engine.distributed.block_worker import (
 )
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.runs.block_folder import Block, make_blocks
+from pc_engine.runs.writers import read_rows
 from pc_engine.sources import parquet_shards, tar_shards
-from pc_engine.writers import read_rows
 
 CHOSEN = {"backend": "onnxruntime", "precision": "fp32", "device": "cpu", "batch_size": 4, "threads": 1}
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pc_engine import writers
 from pc_engine.distributed import ray_cluster, ray_engine
-from pc_engine.writers import partitions_of, read_rows
+from pc_engine.runs import writers
+from pc_engine.runs.writers import partitions_of, read_rows
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed: pip install 'pc-engine[ray]'", allow_module_level=True)

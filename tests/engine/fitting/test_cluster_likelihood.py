@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pc_engine.cluster_likelihood import PeakSettings
+from pc_engine.fitted.cluster_likelihood import PeakSettings
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.cluster_likelihood import count_clusters, fit_cluster_likelihood
 from pc_engine.fitting.folds import stratified_folds

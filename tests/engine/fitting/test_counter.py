@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
-from pc_engine.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.errors import DataError
+from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.counter import fit_counter, fit_svms

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from pc_engine.device_arrays import DeviceConstants
+from pc_engine.fitted.open_count import OpenCount
+from pc_engine.fitted.tap_products import tap_products
 from pc_engine.fitting import open_count
 from pc_engine.fitting.folds import stratified_folds
 from pc_engine.fitting.open_count import fit_open_count
 from pc_engine.fitting.reduction import reduce_features
-from pc_engine.open_count import OpenCount
-from pc_engine.tap_products import tap_products
+from pc_engine.hardware.device_arrays import DeviceConstants
 
 FLOOR = 4
 

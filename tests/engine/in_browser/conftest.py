@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pc_engine.result import Result
-from pc_engine.writers import PartitionWriter
+from pc_engine.runs.writers import PartitionWriter
 
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),

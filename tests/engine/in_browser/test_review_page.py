@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pc_engine.corrections import Correction, read_corrections
 from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
 from pc_engine.review import ReviewServer, ReviewSession
 from pc_engine.review.changes import Answer, Withdrawal
+from pc_engine.runs.corrections import Correction, read_corrections
 
 TAB, ENTER, ESCAPE, DELETE, LEFT, RIGHT, DOWN = "\ue004", "\ue007", "\ue00c", "\ue017", "\ue012", "\ue014", "\ue015"
 BOXES = (BoxPointer(10.0, 20.0, 110.0, 120.0, 0.5), BoxPointer(200.0, 100.0, 300.0, 200.0, 0.25))
@@ -288,7 +288,7 @@ def test_what_is_not_saved_is_said_and_tried_again(page: Page, monkeypatch: pyte
 
     page.edit(0)
     with monkeypatch.context() as disk:
-        disk.setattr("pc_engine.corrections.os.fsync", full)
+        disk.setattr("pc_engine.runs.corrections.os.fsync", full)
         page.browser.press("5")
         page.browser.wait("document.querySelector('.editor .save-state').dataset.state === 'failed'")
     assert "No space left on device" in page.browser.texts(".editor .save-state")[0]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pc_engine.counter import CountSVM
 from pc_engine.errors import ManifestError, ModelError, UsageError
+from pc_engine.fitted.counter import CountSVM
 from pc_engine.manifest import Manifest, NetworkInput, Tap
 from pc_engine.modes.c2p import C2PSettings, c2p, c2p_taps, mixture_pointers
 

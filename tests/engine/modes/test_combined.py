@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pc_engine.cluster_likelihood import ClusterLikelihood, PeakSettings
-from pc_engine.counter import CountSVM
 from pc_engine.errors import ModelError, UsageError
+from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
+from pc_engine.fitted.counter import CountSVM
+from pc_engine.fitted.open_count import OpenCount
+from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.kernels import mean_heatmap
 from pc_engine.modes.c2p import C2PSettings, c2p
 from pc_engine.modes.combined import CombinedSettings, PointedClusters, PointerKind, combined
 from pc_engine.modes.p2c import p2c
 from pc_engine.modes.p2c_settings import P2CSettings
-from pc_engine.open_count import OpenCount
-from pc_engine.signatures import SignatureDictionary
 
 MODULE = sys.modules[combined.__module__]  # whose name in its package is that of the function
 GRID = 14

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pc_engine.errors import ModelError, UsageError
+from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.kernels import mean_heatmap, resize_maps
 from pc_engine.modes.outcome import Outcome
 from pc_engine.modes.p2c import (
@@ -20,7 +21,6 @@ from pc_engine.modes.p2c import (
     weighing_heatmap,
 )
 from pc_engine.modes.p2c_settings import P2CSettings
-from pc_engine.signatures import SignatureDictionary
 
 MODULE = sys.modules["pc_engine.modes.p2c"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from pc_engine.pointers import pointer_row
 from pc_engine.report.figures import FigureCollector, run_facts
 from pc_engine.result import BoxPointer, Result, error_result
-from pc_engine.run_state import lock_run
+from pc_engine.runs.run_state import lock_run
 
 
 def counted(count: int, label: str | None = None, **values: Any) -> dict[str, Any]:

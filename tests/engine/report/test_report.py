@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pc_engine.corrections import Correction, append_correction
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.report import write_report
 from pc_engine.result import EllipsePointer, Result, error_result
-from pc_engine.writers import PartitionWriter
+from pc_engine.runs.corrections import Correction, append_correction
+from pc_engine.runs.writers import PartitionWriter
 
 ROW = Result("a.jpg", "ok", None, 64, 48, "c2p", "tiny", 1, "1", pointers=(EllipsePointer(9.0, 9.0, 3.0, 3.0, 1.0),))
 
@@ -132,7 +132,7 @@ def test_photos_that_browsers_do_not_show_have_thumbnails(photos: Path, tmp_path
 
 
 def test_thumbnails_may_have_the_pixels_of_their_rows(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("pc_engine.photos.MAX_PIXELS", 1000)
+    monkeypatch.setattr("pc_engine.runs.photos.MAX_PIXELS", 1000)
     fits = replace(ROW, path=str(photos / "a.jpg"), width=640, height=480)
     run = write_run(tmp_path / "run", fits, replace(fits, path=str(photos / "b.jpg"), width=64))
     written = write_report(run, thumbnails=True)

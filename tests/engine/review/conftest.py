@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
-from pc_engine.writers import PartitionWriter
+from pc_engine.runs.writers import PartitionWriter
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from pc_engine.errors import ImageError
-from pc_engine.photos import RunPhotos
 from pc_engine.review.pictures import Pictures
+from pc_engine.runs.photos import RunPhotos
 
 
 class CountedPhotos(RunPhotos):

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pc_engine.corrections import read_corrections
 from pc_engine.errors import UsageError
 from pc_engine.review import ReviewServer, ReviewSession
 from pc_engine.review.server import MAX_BODY
+from pc_engine.runs.corrections import read_corrections
 
 JSON = {"Content-Type": "application/json"}
 CHANGE = json.dumps({"index": 0, "count": 5, "pointers": []})
@@ -260,7 +260,7 @@ def test_a_full_disk_is_said(server: ReviewServer, monkeypatch: pytest.MonkeyPat
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pc_engine.corrections.os.fsync", full)
+    monkeypatch.setattr("pc_engine.runs.corrections.os.fsync", full)
     answer = ask(server, "change", method="POST", body=CHANGE, headers=JSON)
     assert answer.status == 500
     assert "No space left on device" in answer.error

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pc_engine.corrections import corrected_rows, read_corrections
 from pc_engine.errors import ImageError, UsageError
 from pc_engine.result import BoxPointer, EllipsePointer, Result
 from pc_engine.review import ReviewSession
 from pc_engine.review.changes import Answer, Withdrawal
-from pc_engine.writers import PartitionWriter
+from pc_engine.runs.corrections import corrected_rows, read_corrections
+from pc_engine.runs.writers import PartitionWriter
 
 
 def answers(session: ReviewSession) -> dict[str, list[object]]:
@@ -118,7 +118,7 @@ def test_pictures_are_found_where_the_photos_lie_now(run: Path) -> None:
 
 
 def test_pictures_may_have_the_pixels_of_their_rows(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pc_engine.photos.MAX_PIXELS", 1000)
+    monkeypatch.setattr("pc_engine.runs.photos.MAX_PIXELS", 1000)
     assert ReviewSession(run).picture(0, "thumbnail")
     with pytest.raises(ImageError, match="not an image"):
         ReviewSession(run).picture(3, "thumbnail")

@@ -8,9 +8,9 @@ from typing import Any
 import fsspec
 import pytest
 
-from pc_engine.sharding import Shard
 from pc_engine.sources import count_images, iter_images
 from pc_engine.sources.passed_over import PassedOver
+from pc_engine.sources.sharding import Shard
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(8)
 TELEPHONE = ("IMG_1.HEIC", "IMG_1.AAE", "IMG_1.MOV", "IMG_2.JPG", "IMG_2.aae", "sub/IMG_3.MP4", "notes")

@@ -1,0 +1,227 @@
+"""What people corrected in a run: ``corrections.jsonl`` beside its rows, one line for each change.
+
+A line holds a path as its row has it, the count and the pointers that were found right, and when. The last line of a
+path counts; ``{"path": …, "withdrawn": true}`` takes back what was said before. Lines are only ever added, so that
+a crash can tear the last one at most. Corrections outlive the rows: a run made anew with ``--fresh`` keeps them.
+Several reviews may add lines: each takes ``.corrections.lock`` for its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import filelock
+
+from pc_engine.errors import DataError, PcEngineError, UsageError
+from pc_engine.files.durable import sync_folder
+from pc_engine.files.json_values import is_text, is_whole
+from pc_engine.fitted.counter import DEFAULT_LABELS, row_label
+from pc_engine.pointers import Pointer, parse_pointer, pointer_row
+from pc_engine.runs.run_directory import CORRECTIONS
+from pc_engine.runs.writers import iter_rows
+
+_LOCK = ".corrections.lock"
+# Far longer than a line takes on a slow disk: whoever holds the lock that long hangs.
+_LOCK_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a person says about one image.
+
+    Attributes
+    ----------
+    path
+        The image, as its row names it.
+    count
+        Number of objects.
+    pointers
+        In pixels of the picture as displayed. There may be fewer or more than ``count``.
+    when
+        Date and time of the correction, ISO 8601 with its offset from UTC.
+    """
+
+    path: str
+    count: int
+    pointers: tuple[Pointer, ...]
+    when: str
+
+
+def read_corrections(directory: Path) -> dict[str, Correction]:
+    """Return the corrections of a run by path; empty where there are none.
+
+    Raises
+    ------
+    DataError
+        If a line other than a torn last one is not a correction.
+    """
+    path = directory / CORRECTIONS
+    corrections: dict[str, Correction] = {}
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    _apply(line, corrections)
+                except (ValueError, RecursionError) as error:
+                    if not line.endswith(b"\n"):  # torn by a crash, so that nobody was told it is saved
+                        break
+                    raise DataError(
+                        f"Line {number} of {path} is not a correction ({error}): repair or remove it."
+                    ) from None
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from None
+    return corrections
+
+
+def check_correctable(directory: Path) -> None:
+    """Raise UsageError if no correction can be added to those of a run, before anybody makes one."""
+    path = directory / CORRECTIONS
+    files = (path, directory / _LOCK)
+    if not os.access(directory, os.W_OK | os.X_OK) or any(
+        file.exists() and not os.access(file, os.W_OK) for file in files
+    ):
+        raise UsageError(
+            f"{path} cannot be written, which keeps what is corrected: change the permissions, or review a copy of "
+            f"{directory}."
+        )
+
+
+def append_correction(directory: Path, correction: Correction) -> None:
+    """Add a correction to those of a run; once this returns it survives a crash.
+
+    Raises
+    ------
+    PcEngineError
+        If it cannot be written; nothing of it is in the file then.
+    """
+    _append(directory, {**asdict(correction), "pointers": [pointer_row(pointer) for pointer in correction.pointers]})
+
+
+def withdraw_correction(directory: Path, path: str, when: str) -> None:
+    """Take back what was said about an image: its row stands as the run wrote it. Otherwise as `append_correction`."""
+    _append(directory, {"path": path, "withdrawn": True, "when": when})
+
+
+def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run as they stand after its corrections.
+
+    A corrected row has the count, label and pointers of its correction, and ``"reviewed": True``; other rows are as
+    the run wrote them. So is the row of an image that could not be read.
+
+    Raises
+    ------
+    UsageError
+        If the directory holds no rows.
+    DataError
+        If its corrections cannot be read.
+    """
+    corrections = read_corrections(directory)
+    for row in iter_rows(directory):
+        correction = corrections.get(row["path"])
+        yield row if correction is None or row["status"] != "ok" else _corrected(row, correction)
+
+
+def parse_whole_number(value: Any, what: str) -> int:
+    """Return a JSON number that is whole and at least 0; raise ValueError, naming ``what``, otherwise."""
+    if not is_whole(value):
+        raise ValueError(f"its {what} is not a whole number of at least 0")
+    return int(value)
+
+
+def _apply(line: bytes, corrections: dict[str, Correction]) -> None:
+    value = json.loads(line)
+    if not isinstance(value, dict) or not is_text(value.get("path")):
+        raise ValueError("it has no path")
+    path = value["path"]
+    if value.get("withdrawn") is True:
+        corrections.pop(path, None)
+        return
+    pointers = value.get("pointers")
+    if not isinstance(pointers, list):
+        raise ValueError("it has no list of pointers")  # noqa: TRY004
+    corrections[path] = Correction(
+        path=path,
+        count=parse_whole_number(value.get("count"), "count"),
+        pointers=tuple(map(parse_pointer, pointers)),
+        when=str(value.get("when", "")),
+    )
+
+
+def _append(directory: Path, value: Mapping[str, Any]) -> None:
+    path = directory / CORRECTIONS
+    line = json.dumps(value, allow_nan=False).encode("ascii") + b"\n"
+    try:
+        is_new = not path.exists()
+        # What another process has written so far looks like a line torn by a crash, and would be cut off. The lock is
+        # taken second, as it would make a folder that is not there.
+        lock = filelock.FileLock(directory / _LOCK, timeout=_LOCK_SECONDS)
+        with path.open("ab+", buffering=0) as stream, lock:
+            _mend_tail(stream)
+            end = stream.seek(0, os.SEEK_END)
+            try:
+                if stream.write(line) != len(line):
+                    raise OSError("the disk is full")
+                os.fsync(stream.fileno())
+            except OSError:
+                with suppress(OSError):
+                    stream.truncate(end)
+                raise
+        if is_new:
+            sync_folder(directory)
+    except filelock.Timeout:
+        raise PcEngineError(
+            f"{path} is being written by another process, which does not end: look for another review of this run."
+        ) from None
+    except OSError as error:
+        raise PcEngineError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or check its permissions."
+        ) from None
+
+
+def _mend_tail(stream: BinaryIO) -> None:
+    """Let the file end with a whole line, so that the next one does not join a line torn by a crash."""
+    start = _start_of_tail(stream)
+    stream.seek(start)
+    tail = stream.read()
+    if not tail:
+        return
+    try:
+        json.loads(tail)
+    except (ValueError, RecursionError):
+        stream.truncate(start)
+    else:
+        stream.write(b"\n")
+
+
+def _start_of_tail(stream: BinaryIO, step: int = 1 << 16) -> int:
+    """Return where the part after the last line break begins; the end of the file where nothing follows it."""
+    position = stream.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(position - step, 0)
+        stream.seek(start)
+        last_break = stream.read(position - start).rfind(b"\n")
+        if last_break >= 0:
+            return start + last_break + 1
+        position = start
+    return 0
+
+
+def _corrected(row: dict[str, Any], correction: Correction) -> dict[str, Any]:
+    labels = tuple(row["count_scores"] or DEFAULT_LABELS)
+    return {
+        **row,
+        "count": correction.count,
+        "count_label": row_label(correction.count, labels),
+        "pointers": [pointer_row(pointer) for pointer in correction.pointers],
+        "reviewed": True,
+    }

@@ -1,0 +1,399 @@
+"""A run directory: partitions of rows, what they were made with, and which images are still to be done.
+
+    part-00000.parquet ...   the rows, each partition whole or not there; part-r<digits>.parquet where workers wrote it
+    run.json                 settings, state and summary; of a shard run-2-of-16.json
+    overlays/                pictures, where they were asked for
+    corrections.jsonl        what people corrected since, if anybody did
+
+A run that ended early, however it ended, goes on where it stopped: what has a row is not done again, and what was in
+the one partition that was not whole is. Which images have rows is read off the partitions alone, so that nothing else
+has to be right. A directory takes rows of one kind only: of one model, mode, backend and precision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.files.durable import publish
+from pc_engine.result import Result
+from pc_engine.runs.block_folder import BlockFolder, make_blocks, remove_blocks
+from pc_engine.runs.done_names import DoneNames
+from pc_engine.runs.run_sources import FOLDERS, with_earlier_folders
+from pc_engine.runs.run_state import State, Tally, lock_run, read_state, state_file, states
+from pc_engine.runs.writers import (
+    FORMATS,
+    STEM,
+    Format,
+    PartitionWriter,
+    cannot_write,
+    find_format,
+    is_partition,
+    partitions_of,
+    rows_of,
+    unpublished,
+    write_partition,
+)
+from pc_engine.sources import SourceImage
+from pc_engine.sources.run_folders import OVERLAYS, is_state_file
+from pc_engine.sources.sharding import Shard
+from pc_engine.sources.stored_names import stored_name
+
+CORRECTIONS = "corrections.jsonl"
+# Of run.json; a directory of another one is not continued.
+_FORMAT = 1
+_MODEL = "model"
+# Of another model these alone are said to differ: its files and parameters do, anyway.
+_SAID = ("mode", _MODEL, "format")
+_SECONDS_BETWEEN_STATES = 1.0
+
+
+class RunDirectory:
+    """The directory of a run that is about to write into it; for one process at a time, which holds its lock.
+
+    Use it as a context manager: leaving it brings the rows so far under their partition's name.
+
+    Parameters
+    ----------
+    directory
+        The run directory; created if need be.
+    row_format
+        ``"parquet"`` or ``"jsonl"``; None for the one that it has rows in already, else parquet.
+    fresh
+        Remove an earlier run's rows; of a shard, that shard's.
+    retry_failed
+        Remove the rows of images that could not be done, so that these are tried again.
+    shard
+        Which part of the images this process does.
+
+    Attributes
+    ----------
+    tally
+        The rows in it, and those written since.
+    before
+        How many of them were there at the start.
+    earlier
+        What `begin` was given by an earlier run; None if there was none.
+
+    Raises
+    ------
+    UsageError
+        If the directory cannot be written, is in use, or holds what does not go together with this run.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        row_format: str | None = None,
+        *,
+        fresh: bool = False,
+        retry_failed: bool = False,
+        shard: Shard | None = None,
+    ) -> None:
+        chosen = None if row_format is None else find_format(row_format)
+        self.directory = directory
+        self._shard, self._fresh, self._retry_failed = shard, fresh, retry_failed
+        self._stem = STEM if shard is None else f"{STEM}-{shard}"
+        self._state_file = state_file(directory, shard)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._check_contents()
+            self._lock = lock_run(directory, shard)
+            try:
+                self._open(chosen)
+            except BaseException:
+                self._lock.release()
+                raise
+        except OSError as error:
+            raise UsageError(f"The folder {directory} cannot be written ({error.strerror}): choose another.") from None
+
+    def _open(self, row_format: Format | None) -> None:
+        for leftover in self.directory.glob(f"{unpublished(Path(self._stem)).name.removesuffix('.new')}-*.new"):
+            leftover.unlink()
+        # Before the rows are looked at: what was not under its name by then does not come there any more.
+        remove_blocks(self.directory, self._stem)
+        # What is to be replaced stays until the new run is sure to begin.
+        partitions = [] if self._fresh else self._own_partitions()
+        kept = {path.suffix.removeprefix(".") for path in partitions}
+        if row_format is not None and kept - {row_format}:
+            raise UsageError(
+                f"{self.directory} holds rows as {kept.pop()}, not {row_format}: leave out --format, or replace them "
+                f"with --fresh."
+            )
+        self._format: Format = row_format or (find_format(min(kept)) if kept else FORMATS[0])
+        if self._format == "parquet" and stored_name(str(self.directory)) != str(self.directory):
+            raise UsageError("Parquet files need a folder whose name is UTF-8: choose another, or add --format jsonl.")
+        known = None if self._fresh else read_state(self._state_file)
+        self._known = known or {}
+        self.earlier: Mapping[str, Any] | None = self._known.get("settings")
+        # All shards of an array may be replaced at once: those that were not yet say nothing of how it is to be.
+        if self.earlier is None and self._shard is not None and not self._fresh:
+            self.earlier = next((state["settings"] for state in states(self.directory) if "settings" in state), None)
+        self.tally = Tally()
+        self._done = DoneNames(self._names_in(partitions))
+        self.before = self.tally.n
+        numbers = [int(found[1]) for path in partitions if (found := re.search(r"-(\d{5,})$", path.stem))]
+        self._writer = PartitionWriter(
+            self.directory,
+            self._format,
+            stem=self._stem,
+            first=max(numbers, default=-1) + 1,
+            published=lambda _: self._save("running"),
+        )
+        self._seconds_before = float(self._known.get("seconds") or 0.0)
+        self._start = time.monotonic()
+        self._saved = self._start
+        self._total: int | None = None
+        self._summary: dict[str, Any] = {}
+
+    def begin(self, settings: Mapping[str, Any], about: Mapping[str, Any], sources: Iterable[str] = ()) -> None:
+        """Say what the rows are made with, before the first one.
+
+        Parameters
+        ----------
+        settings
+            What rows of one directory must have in common; JSON-ready.
+        about
+            What else `run.json` is to hold about the run; JSON-ready.
+        sources
+            What images are listed from.
+
+        Raises
+        ------
+        UsageError
+            If the directory's rows were made with other settings, or are of the same photos by other names.
+        PcEngineError
+            If it cannot be written.
+        """
+        made_with = {**settings, "format": _FORMAT}
+        if self.earlier is not None:
+            differences = _differences(self.earlier, made_with)
+            if differences:
+                raise UsageError(
+                    f"{self.directory} holds rows made with other settings ({'; '.join(differences)}): choose another "
+                    f"folder, or replace them with --fresh."
+                )
+        elif self.before:
+            raise UsageError(
+                f"{self.directory} holds rows but no {self._state_file.name} that says how they were made: choose "
+                f"another folder, or replace them with --fresh."
+            )
+        every = [] if self._fresh else states(self.directory)
+        folders = with_earlier_folders(self._known, every, sources, self.directory)
+        self._remove_what_is_replaced()
+        self._settings = made_with
+        self._summary = {**about, FOLDERS: folders}
+        self._start = time.monotonic()
+        self._save("running")
+
+    def remaining(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
+        """Yield those images that are this run's to do and have no row yet."""
+        for image in images:
+            if self.holds(image) and not self._done.take(stored_name(image.name)):
+                yield image
+
+    def holds(self, image: SourceImage) -> bool:
+        """Whether an image is this run's to do: all are, but for shards."""
+        return self._shard is None or self._shard.holds(image.name)
+
+    def write(self, result: Result) -> None:
+        """Add one row.
+
+        Raises
+        ------
+        PcEngineError
+            If it cannot be written, as on a disk that is full.
+        """
+        self.tally.add(ok=result.ok, label=result.count_label)
+        self._writer.write(result)
+
+    def share(self) -> BlockFolder:
+        """Return a folder for blocks of images, through which other processes bring rows into this run; see `add`.
+
+        Raises
+        ------
+        PcEngineError
+            If it cannot be made.
+        """
+        try:
+            return make_blocks(self.directory.absolute(), self._stem, self._format)
+        except OSError as error:
+            raise cannot_write(self.directory, error) from None
+
+    def add(self, tally: Tally) -> None:
+        """Count rows that another process brought into the directory.
+
+        Raises
+        ------
+        PcEngineError
+            If ``run.json`` cannot be written.
+        """
+        self.tally.update(tally)
+        # Many workers finish many blocks, and nobody looks more often than this.
+        if time.monotonic() - self._saved >= _SECONDS_BETWEEN_STATES:
+            self._save("running")
+
+    def set_total(self, images: int) -> None:
+        """Say how many images the sources hold, once that is known."""
+        self._total = images
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds that this run and those before it took."""
+        return self._seconds_before + time.monotonic() - self._start
+
+    def close(self, state: State, summary: Mapping[str, Any]) -> None:
+        """Bring all rows under their partition's name, and sum the run up in ``run.json``.
+
+        Raises
+        ------
+        PcEngineError
+            If they cannot be written.
+        """
+        self._writer.flush()
+        if state == "finished" and self._total is None:
+            self._total = self.tally.n  # the run was through before the listing that counts ahead
+        self._remove_blocks()
+        self._summary |= summary
+        self._save(state)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._writer.flush()
+            else:
+                # What ended the run is what the user is to read, not that the disk is still full.
+                with contextlib.suppress(PcEngineError):
+                    self._writer.flush()
+            with contextlib.suppress(PcEngineError):
+                self._remove_blocks()
+        finally:
+            self._lock.release()
+
+    def _remove_blocks(self) -> None:
+        try:
+            remove_blocks(self.directory, self._stem)
+        except OSError as error:
+            raise cannot_write(self.directory, error) from None
+
+    def _save(self, state: State) -> None:
+        seconds = self.seconds
+        content = {
+            "state": state,
+            "pc_engine": version("pc-engine"),
+            "settings": self._settings,
+            "shard": None if self._shard is None else [self._shard.index, self._shard.of],
+            "started": self._known.get("started") or _now(),
+            "updated": _now(),
+            "total": self._total,
+            **self._summary,
+            **self.tally.to_dict(),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(self.tally.n / seconds, 2) if seconds > 0 else None,
+        }
+        self._known, self._saved = content, time.monotonic()
+        temporary = unpublished(self._state_file)
+        try:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
+            publish(temporary, self._state_file)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise cannot_write(self._state_file, error) from None
+
+    def _check_contents(self) -> None:
+        """Refuse a directory with files that would be read as rows, or rows that are shared out another way."""
+        partitions = partitions_of(self.directory)
+        rows = {path for form in FORMATS for path in self.directory.glob(f"*.{form}")} - {self.directory / CORRECTIONS}
+        # By their names, as other shards may publish meanwhile.
+        foreign = sorted(path.name for path in rows if not is_partition(path))
+        if foreign:
+            raise UsageError(
+                f"{self.directory} holds {foreign[0]}, which no run wrote and which would be read as rows: "
+                f"choose another folder."
+            )
+        of = {found[1] if (found := re.search(r"-of-(\d+)-", path.name)) else None for path in partitions}
+        mine = None if self._shard is None else str(self._shard.of)
+        if others := of - {mine}:
+            other = others.pop()
+            held = "a run that is not shared out" if other is None else f"a run shared out to {other} shards"
+            raise UsageError(f"{self.directory} holds {held}: go on with that one, or choose another folder.")
+
+    def _own_partitions(self) -> list[Path]:
+        name = re.compile(rf"{re.escape(self._stem)}-(\d{{5,}}|r[0-9a-f]{{16}})")
+        return [path for path in partitions_of(self.directory) if name.fullmatch(path.stem)]
+
+    def _remove_what_is_replaced(self) -> None:
+        """Remove the rows that are to be made anew; what people corrected stays."""
+        try:
+            if self._fresh:
+                self._clear()
+            elif self._retry_failed:
+                for path in self._own_partitions():
+                    _without_failed(path)
+        except OSError as error:
+            raise cannot_write(self.directory, error) from None
+
+    def _clear(self) -> None:
+        own = [path for path in (*self._own_partitions(), self._state_file) if path.is_file()]
+        for path in own:
+            path.unlink()
+        if own and self._shard is None:
+            shutil.rmtree(self.directory / OVERLAYS, ignore_errors=True)
+
+    def _names_in(self, partitions: Iterable[Path]) -> Iterator[str]:
+        for path in partitions:
+            for row in rows_of(path, ("path", "status", "count_label")):
+                ok = row["status"] == "ok"
+                if ok or not self._retry_failed:
+                    self.tally.add(ok=ok, label=row["count_label"])
+                    yield row["path"]
+
+
+def is_own_file(name: str) -> bool:
+    """Whether the file at a path is called as what a run writes."""
+    path = Path(name)
+    return is_partition(path) or is_state_file(path.name) or path.name == CORRECTIONS
+
+
+def _without_failed(path: Path) -> None:
+    """Rewrite a partition without the rows of images that failed, if it has any."""
+    if any(row["status"] != "ok" for row in rows_of(path, ("status",))):
+        write_partition(path, (row for row in rows_of(path) if row["status"] == "ok"))
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:
+    """Return what settings differ in, as in "mode c2p, not p2c"; of another model, which differs in all, its name."""
+    if not within and before.get(_MODEL) != now.get(_MODEL):
+        before, now = ({name: value for name, value in of.items() if name in _SAID} for of in (before, now))
+    found: list[str] = []
+    for name, value in now.items():
+        earlier = before.get(name)
+        if isinstance(value, Mapping) and isinstance(earlier, Mapping):
+            found += _differences(earlier, value, f"{within}{name}.")
+        elif earlier != value:
+            found.append(f"{within}{name} {_shown(earlier)}, not {_shown(value)}")
+    return found
+
+
+def _shown(value: Any) -> str:
+    # Sums are long, and their first digits are enough to see that they differ.
+    return value[:12] + "..." if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) else str(value)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,369 @@
+"""Rows on disk: Parquet or JSONL partitions of a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from shlex import quote
+from types import TracebackType
+from typing import Any, Literal, NoReturn, Protocol, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
+
+from pc_engine.errors import PcEngineError, UsageError, first_line
+from pc_engine.files.durable import publish
+from pc_engine.result import Result
+from pc_engine.runs.row_check import check_row
+from pc_engine.runs.run_state import states
+from pc_engine.sources.stored_names import stored_name
+
+Format = Literal["parquet", "jsonl"]
+FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
+
+#: What the names of partitions begin with.
+STEM = "part"
+ROWS_PER_PARTITION = 10_000
+#: A slow run's partitions are cut sooner: what is not in one yet is lost if the machine stops.
+SECONDS_PER_PARTITION = 300.0
+# Rows kept in memory before they go to the file of their partition.
+_ROWS_HELD = 1_000
+_UNPUBLISHED = ".new"
+# Numbered, by shards of a run, or by their contents.
+_PARTITION_NAME = re.compile(rf"{STEM}(-\d+-of-\d+)?-(\d{{5,}}|r[0-9a-f]{{16}})\.({'|'.join(FORMATS)})")
+
+_POINTER = pa.struct(
+    [("kind", pa.string())]
+    + [(name, pa.float32()) for name in ("x", "y", "rx", "ry", "x0", "y0", "x1", "y1", "score")]
+    + [("class_id", pa.int64()), ("class_name", pa.string())]
+)
+
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("path", pa.string()),
+    ("status", pa.string()),
+    ("error", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("mode", pa.string()),
+    ("model", pa.string()),
+    ("count", pa.int32()),
+    ("count_label", pa.string()),
+    ("count_scores", pa.map_(pa.string(), pa.float32())),
+    ("class_id", pa.int32()),
+    ("class_name", pa.string()),
+    ("class_score", pa.float32()),
+    ("pointers", pa.list_(_POINTER)),
+]
+#: Columns of a Parquet partition; a JSONL row has the same names.
+SCHEMA = pa.schema(_COLUMNS)
+
+
+class PartitionWriter:
+    """Writes results into numbered partitions of a folder. A partition appears under its name only once it is whole.
+
+    Parameters
+    ----------
+    directory
+        The folder, which is there.
+    row_format
+        ``"parquet"`` or ``"jsonl"``.
+    stem
+        What the partitions' names begin with.
+    first
+        Number of the first one.
+    published
+        Called with the rows' number whenever a partition has come under its name.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        row_format: Format = "parquet",
+        *,
+        stem: str = STEM,
+        first: int = 0,
+        published: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.directory = directory
+        self._format = row_format
+        self._stem, self._number, self._published = stem, first, published
+        self._rows: list[dict[str, Any]] = []
+        self._partition: _Partition | None = None
+        self._rows_in_partition = 0
+        self._since = 0.0
+
+    def write(self, result: Result) -> None:
+        """Add one row.
+
+        Raises
+        ------
+        PcEngineError
+            If it cannot be written, as on a disk that is full. The partition's rows are lost then.
+        """
+        if not self._rows and self._partition is None:
+            self._since = time.monotonic()
+        self._rows.append(_storable(result.to_dict()))
+        if len(self._rows) >= _ROWS_HELD:
+            self._store()
+        if (
+            self._rows_in_partition + len(self._rows) >= ROWS_PER_PARTITION
+            or time.monotonic() - self._since >= SECONDS_PER_PARTITION
+        ):
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring the rows so far under their partition's name; otherwise as `write`."""
+        if self._rows:
+            self._store()
+        if self._partition is None:
+            return
+        try:
+            self._partition.close()
+            publish(self._temporary, self._path)
+        except OSError as error:
+            self._give_up(error)
+        rows = self._rows_in_partition
+        self._partition = None
+        self._rows_in_partition = 0
+        self._number += 1
+        self._published(rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()  # a run that could not go on keeps the rows it has
+
+    def _store(self) -> None:
+        """Append the rows held to the partition's file, which is not under its name yet."""
+        try:
+            if self._partition is None:
+                self._partition = _PARTITION[self._format](self._temporary)
+            # Let go of first: were they stored and kept when a signal ends the run, they would be stored again.
+            rows, self._rows = self._rows, []
+            self._rows_in_partition += len(rows)
+            self._partition.append(rows)
+        except OSError as error:
+            self._give_up(error)
+
+    @property
+    def _path(self) -> Path:
+        return self.directory / f"{self._stem}-{self._number:05d}.{self._format}"
+
+    @property
+    def _temporary(self) -> Path:
+        return unpublished(self._path)
+
+    def _give_up(self, error: OSError) -> NoReturn:
+        """Leave no half a partition behind, and say what to do."""
+        partition = self._partition
+        self._partition, self._rows, self._rows_in_partition = None, [], 0
+        with contextlib.suppress(OSError):
+            if partition is not None:
+                partition.close()
+        self._temporary.unlink(missing_ok=True)
+        raise cannot_write(self._path, error) from None
+
+
+def write_partition(path: Path, rows: Iterable[Mapping[str, Any]], temporary: Path | None = None) -> int:
+    """Write rows to a partition of their own, whole or not at all, in place of one of that name; return their number.
+
+    Without any row there is no partition afterwards. ``temporary`` is where it lies until it is whole, on the same
+    file system; None for a hidden name beside it.
+
+    Raises
+    ------
+    PcEngineError
+        If it cannot be written.
+    """
+    temporary, n = temporary or unpublished(path), 0
+    try:
+        partition = _PARTITION[path.suffix.removeprefix(".")](temporary)
+        remaining = iter(rows)
+        try:
+            while held := list(islice(remaining, _ROWS_HELD)):
+                partition.append([_storable(row) for row in held])
+                n += len(held)
+        finally:
+            partition.close()
+        if n:
+            publish(temporary, path)
+        else:
+            temporary.unlink()
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from None
+    return n
+
+
+def find_format(name: str) -> Format:
+    """Return the row format of that name.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    for known in FORMATS:
+        if name == known:
+            return known
+    raise UsageError(f"There is no row format '{name}': choose one of {', '.join(FORMATS)}.")
+
+
+def unpublished(path: Path) -> Path:
+    """Return the name that a file has until it is whole."""
+    return path.with_name(f".{path.name}{_UNPUBLISHED}")
+
+
+def cannot_write(path: Path, error: OSError) -> PcEngineError:
+    """Return the error that says why a run cannot go on, and what to do."""
+    # By its number, as Arrow puts words of its own around the system's.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return PcEngineError(
+        f"{path} cannot be written ({reason}): make room, then run the same command again. It goes on "
+        f"behind the rows that are written."
+    )
+
+
+def partitions_of(directory: Path) -> list[Path]:
+    """Return the partitions of a run directory, in the order of their rows."""
+    found = filter(is_partition, directory.glob(f"{STEM}-*"))
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def read_rows(directory: Path) -> list[dict[str, Any]]:
+    """Return all rows of a run directory, in the order of its partitions.
+
+    Raises
+    ------
+    UsageError
+        If it holds no partition.
+    """
+    return list(iter_rows(directory))
+
+
+def iter_rows(directory: Path) -> Iterator[dict[str, Any]]:
+    """Yield what `read_rows` returns, a few rows at a time in memory; it raises what that raises, and at once."""
+    partitions = partitions_of(directory)
+    if not partitions:
+        raise UsageError(_without_rows(directory))
+    return (row for path in partitions for row in rows_of(path))
+
+
+def _without_rows(directory: Path) -> str:
+    if not directory.exists():
+        return f"There is no folder {directory}: name the one given to 'pc-engine run --out'."
+    found = [state.get("state") for state in states(directory)]
+    if not found:
+        return f"{directory} holds no rows: name the folder given to 'pc-engine run --out'."
+    if set(found) == {"finished"}:
+        return f"The run into {directory} found no images: run it on other sources."
+    return f"The run into {directory} has no rows yet: ask 'pc-engine status {quote(str(directory))}' how far it is."
+
+
+def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one partition, with at least the ``columns`` asked for, of the values that a run writes.
+
+    Raises
+    ------
+    PcEngineError
+        If it is damaged.
+    """
+    try:
+        for row in _READ[find_format(path.suffix.removeprefix("."))](path, columns):
+            check_row(row, columns)
+            for name in columns:
+                row.setdefault(name, None)
+            yield row
+    except (OSError, ValueError, MemoryError, RecursionError, pa.ArrowException) as error:
+        raise PcEngineError(
+            f"{path} cannot be read ({first_line(error)}): delete it, and its images are done again by the next run "
+            f"into this folder."
+        ) from None
+
+
+def is_partition(path: Path) -> bool:
+    """Whether a file's name is that of a partition."""
+    return _PARTITION_NAME.fullmatch(path.name) is not None
+
+
+def _storable(row: Mapping[str, Any]) -> dict[str, Any]:
+    error = row["error"]  # which may name the file
+    return {**row, "path": stored_name(row["path"]), "error": None if error is None else stored_name(error)}
+
+
+class _Partition(Protocol):
+    """An open file of rows."""
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _ParquetPartition:
+    """Each `append` makes a row group."""
+
+    def __init__(self, path: Path) -> None:
+        # Arrow would take a folder such as "run:1" for an address, but for a whole path on a file system that is named.
+        self._writer = pq.ParquetWriter(path.absolute(), SCHEMA, compression="zstd", filesystem=LocalFileSystem())
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        columns = [
+            {**row, "count_scores": None if row["count_scores"] is None else list(row["count_scores"].items())}
+            for row in rows
+        ]
+        self._writer.write_table(pa.Table.from_pylist(columns, schema=SCHEMA))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _JsonlPartition:
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("w", encoding="utf-8")
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _jsonl_rows(path: Path, _columns: Sequence[str]) -> Iterator[Any]:
+    # By lines of the file: str.splitlines would also split at U+2028, which a path may hold.
+    with path.open(encoding="utf-8") as stream:
+        yield from map(json.loads, stream)
+
+
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(path.absolute()) as partition:
+        for name in columns:
+            place = partition.schema_arrow.get_field_index(name)
+            if place < 0 or partition.schema_arrow.field(place).type != SCHEMA.field(name).type:
+                raise ValueError(f"its column {name} is absent or of another type")
+        for batch in partition.iter_batches(_ROWS_HELD, columns=list(columns)):
+            yield from map(_from_parquet, batch.to_pylist())
+
+
+def _from_parquet(row: dict[str, Any]) -> dict[str, Any]:
+    if row.get("count_scores") is not None:
+        row["count_scores"] = dict(row["count_scores"])
+    if row.get("pointers") is not None:
+        row["pointers"] = [
+            {name: value for name, value in pointer.items() if value is not None} for pointer in row["pointers"]
+        ]
+    return row
+
+
+_PARTITION: Mapping[str, Callable[[Path], _Partition]] = {"parquet": _ParquetPartition, "jsonl": _JsonlPartition}
+_READ: Mapping[str, Callable[[Path, Sequence[str]], Iterator[Any]]] = {"parquet": _parquet_rows, "jsonl": _jsonl_rows}

@@ -1,0 +1,75 @@
+"""Which device a run takes: the one that is named, or the GPU where there is one that a backend runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pc_engine.backends import BACKENDS
+from pc_engine.errors import BackendError
+from pc_engine.hardware.cuda import describe_gpu, device_index
+from pc_engine.hardware.devices import DeviceError, check_device_name, driver_found, gpu_reason
+
+_AUTO = "auto"
+_FIRST_GPU = "cuda:0"
+_NO_BACKEND = "No backend runs on the GPU here as asked for; 'pc-engine doctor' says what each one needs."
+
+
+def choose_device(
+    device: str, backend: str = _AUTO, precision: str = _AUTO, report: Callable[[str], None] = lambda _: None
+) -> str:
+    """Return the device that a run takes, ``"cpu"`` or ``"cuda:N"``.
+
+    Parameters
+    ----------
+    device
+        ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"`` for the first GPU if a backend runs on it.
+    backend, precision
+        What has to run there; ``"auto"`` for any.
+    report
+        Called with a sentence where ``"auto"`` leaves out a GPU that may be there.
+
+    Raises
+    ------
+    UsageError
+        If there is no such device name.
+    DeviceError
+        If it names a GPU that cannot be used; the message is one sentence that says why.
+    """
+    check_device_name(device)
+    if device == "cpu":
+        return device
+    if device == _AUTO:
+        return _automatic(backend, precision, report)
+    place = f"cuda:{device_index(device)}"
+    reason = gpu_reason()
+    if reason:
+        raise DeviceError(reason)
+    try:
+        describe_gpu(place)
+    except BackendError as error:
+        raise DeviceError(str(error)) from None
+    # What one backend lacks is for `pc_engine.selection.selection` to say.
+    if backend == _AUTO and not _runs(place, backend, _AUTO):
+        raise DeviceError(_NO_BACKEND)
+    return place
+
+
+def _automatic(backend: str, precision: str, report: Callable[[str], None]) -> str:
+    devices = BACKENDS[backend].devices if backend in BACKENDS else ("cpu", "cuda")
+    if "cpu" not in devices:
+        return _FIRST_GPU  # whose absence that backend explains
+    # Without a driver nothing more is imported: a run on the CPU starts sooner.
+    if "cuda" not in devices or not driver_found():
+        return "cpu"
+    reason = gpu_reason() or ("" if _runs(_FIRST_GPU, backend, precision) else _NO_BACKEND)
+    if reason:
+        report(f"The run takes the CPU. {reason}")
+        return "cpu"
+    return _FIRST_GPU
+
+
+def _runs(device: str, backend: str, precision: str) -> bool:
+    """Whether a backend, or that of the given name, runs on a GPU at the precision asked for."""
+    named = BACKENDS.values() if backend == _AUTO else [BACKENDS[backend]] if backend in BACKENDS else []
+    probes = [candidate.probe(device) for candidate in named if "cuda" in candidate.devices]
+    return any(probe.available and precision in (_AUTO, *probe.precisions) for probe in probes)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pc_engine.errors import UsageError
+from pc_engine.files.out_folder import check_vacant, make_folder
+
+
+def test_what_is_absent_or_empty_is_vacant(tmp_path: Path) -> None:
+    check_vacant(tmp_path / "absent")
+    check_vacant(tmp_path)
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(UsageError, match="exists and is not empty: remove it, or name another directory"):
+        check_vacant(tmp_path)
+    # An empty one is a file all the same.
+    with pytest.raises(UsageError, match=r"photo\.jpg is a file, not a directory: name another\."):
+        check_vacant(tmp_path / "photo.jpg")
+
+
+def test_a_folder_is_made_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot be written \(Not a directory\): choose another"):
+        make_folder(tmp_path / "file" / "below")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UsageError, match=r"cannot be written \(Permission denied\): choose another"):
+        make_folder(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UsageError, match=r"cannot be read \(Permission denied\): choose another"):
+        check_vacant(tmp_path)

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pc_engine.errors import DataError, PcEngineError, UsageError
+from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
+from pc_engine.runs import corrections as module
+from pc_engine.runs.corrections import (
+    Correction,
+    append_correction,
+    corrected_rows,
+    read_corrections,
+    withdraw_correction,
+)
+from pc_engine.runs.run_directory import CORRECTIONS, RunDirectory
+from pc_engine.runs.writers import PartitionWriter, read_rows
+
+WHEN = "2026-01-02T03:04:05+00:00"
+ELLIPSE = EllipsePointer(10.5, 20.25, 3.0, 4.5, 0.75)
+COUNTED = Result(
+    path="photos/a.jpg",
+    status="ok",
+    error=None,
+    width=640,
+    height=480,
+    mode="c2p",
+    model="tiny",
+    count=1,
+    count_label="1",
+    count_scores={"0": -1.5, "1": 1.0, "2+": 0.25},
+    pointers=(ELLIPSE,),
+)
+POINTED = replace(COUNTED, path="photos/b\u2028.jpg", mode="p2c", count_scores=None)
+FAILED = error_result("photos/c.jpg", "The file is empty (0 bytes).", mode="c2p", model="tiny")
+CORRECTION = Correction("photos/a.jpg", 3, (ELLIPSE, BoxPointer(0.0, 1.0, 2.0, 3.0, 1.0)), WHEN)
+
+
+@pytest.fixture(params=["parquet", "jsonl"])
+def run(tmp_path: Path, request: Any) -> Path:
+    with PartitionWriter(tmp_path, request.param) as writer:
+        for result in (COUNTED, POINTED, FAILED):
+            writer.write(result)
+    return tmp_path
+
+
+def test_what_is_appended_is_read_and_the_last_line_of_a_path_wins(tmp_path: Path) -> None:
+    assert read_corrections(tmp_path) == {}
+    append_correction(tmp_path, CORRECTION)
+    append_correction(tmp_path, replace(CORRECTION, path="b", count=0, pointers=()))
+    append_correction(tmp_path, replace(CORRECTION, count=7))
+    assert read_corrections(tmp_path) == {
+        "photos/a.jpg": replace(CORRECTION, count=7),
+        "b": Correction("b", 0, (), WHEN),
+    }
+    assert len((tmp_path / CORRECTIONS).read_bytes().splitlines()) == 3
+
+
+def test_a_withdrawn_correction_is_none(tmp_path: Path) -> None:
+    append_correction(tmp_path, CORRECTION)
+    withdraw_correction(tmp_path, CORRECTION.path, WHEN)
+    assert read_corrections(tmp_path) == {}
+    append_correction(tmp_path, CORRECTION)
+    assert read_corrections(tmp_path) == {CORRECTION.path: CORRECTION}
+
+
+def test_a_torn_last_line_is_ignored_wherever_it_is_torn_and_mended_by_the_next(tmp_path: Path) -> None:
+    append_correction(tmp_path, replace(CORRECTION, path="first"))
+    whole = (tmp_path / CORRECTIONS).read_bytes()
+    append_correction(tmp_path, CORRECTION)
+    both = (tmp_path / CORRECTIONS).read_bytes()
+    for length in range(len(whole), len(both) - 1):
+        (tmp_path / CORRECTIONS).write_bytes(both[:length])
+        assert list(read_corrections(tmp_path)) == ["first"], length
+        append_correction(tmp_path, replace(CORRECTION, path="last"))
+        assert list(read_corrections(tmp_path)) == ["first", "last"], length
+    (tmp_path / CORRECTIONS).write_bytes(both[:-1])  # whole, but for its line break
+    append_correction(tmp_path, replace(CORRECTION, path="last"))
+    assert list(read_corrections(tmp_path)) == ["first", CORRECTION.path, "last"]
+
+
+def test_a_line_that_another_process_is_writing_is_waited_for(tmp_path: Path) -> None:
+    append_correction(tmp_path, CORRECTION)
+    line = (tmp_path / CORRECTIONS).read_bytes().replace(b"a.jpg", b"z.jpg")
+    with ThreadPoolExecutor(1) as other_review:
+        with filelock.FileLock(tmp_path / ".corrections.lock"), (tmp_path / CORRECTIONS).open("ab") as stream:
+            stream.write(line[:20])
+            stream.flush()
+            appended = other_review.submit(append_correction, tmp_path, replace(CORRECTION, path="b"))
+            with pytest.raises(TimeoutError):
+                appended.result(timeout=0.2)
+            stream.write(line[20:])
+        appended.result(timeout=20)
+    assert list(read_corrections(tmp_path)) == [CORRECTION.path, "photos/z.jpg", "b"]
+
+
+def test_another_process_that_does_not_end_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOCK_SECONDS", 0.01)
+    with (
+        filelock.FileLock(tmp_path / ".corrections.lock"),
+        pytest.raises(PcEngineError, match="look for another review"),
+    ):
+        append_correction(tmp_path, CORRECTION)
+
+
+def test_empty_lines_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / CORRECTIONS).write_bytes(b"\n\n")
+    append_correction(tmp_path, CORRECTION)
+    assert list(read_corrections(tmp_path)) == [CORRECTION.path]
+
+
+@given(st.binary(max_size=40), st.integers(1, 7))
+def test_the_tail_is_what_follows_the_last_line_break(tmp_path_factory: Any, data: bytes, step: int) -> None:
+    path = tmp_path_factory.mktemp("tail") / "file"
+    path.write_bytes(data)
+    with path.open("rb") as stream:
+        assert module._start_of_tail(stream, step) == data.rfind(b"\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{}", "it has no path"),
+        ("[]", "it has no path"),
+        ("{", "Expecting"),
+        ('{"path": "a", "count": -1, "pointers": []}', "its count is not"),
+        ('{"path": "a", "count": true, "pointers": []}', "its count is not"),
+        ('{"path": "a", "count": 1}', "no list of pointers"),
+        ('{"path": "a", "count": 1, "pointers": [{"kind": "cross"}]}', "neither an ellipse nor a box"),
+        ('{"path": "a", "count": 1, "pointers": [{"kind": "box", "x0": NaN}]}', "x0 of a pointer is not a finite"),
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
+    append_correction(tmp_path, CORRECTION)
+    with (tmp_path / CORRECTIONS).open("a") as stream:
+        stream.write(line + "\n")
+    with pytest.raises(DataError, match=f"Line 2 of .*{reason}.*repair or remove it"):
+        read_corrections(tmp_path)
+
+
+def test_rows_stand_as_they_were_corrected(run: Path) -> None:
+    assert list(corrected_rows(run)) == read_rows(run)
+    append_correction(run, CORRECTION)
+    append_correction(run, Correction(POINTED.path, 9, (), WHEN))
+    append_correction(run, Correction(FAILED.path, 9, (), WHEN))
+    append_correction(run, Correction("photos/of another run.jpg", 9, (), WHEN))
+    first, second, third = corrected_rows(run)
+    pointers = [
+        {"kind": "ellipse", "x": 10.5, "y": 20.25, "rx": 3.0, "ry": 4.5, "score": 0.75},
+        {"kind": "box", "x0": 0.0, "y0": 1.0, "x1": 2.0, "y1": 3.0, "score": 1.0},
+    ]
+    changed = {"count": 3, "count_label": "2+", "pointers": pointers, "reviewed": True}
+    assert first == {**COUNTED.to_dict(), **changed}
+    assert second == {**POINTED.to_dict(), "count": 9, "count_label": "4+", "pointers": [], "reviewed": True}
+    assert third == FAILED.to_dict()
+
+
+def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
+    append_correction(tmp_path, CORRECTION)
+    with pytest.raises(UsageError, match="holds no rows"):
+        list(corrected_rows(tmp_path))
+
+
+def test_a_fresh_run_keeps_the_corrections(run: Path) -> None:
+    append_correction(run, CORRECTION)
+    with RunDirectory(run, fresh=True) as rows:
+        rows.begin({}, {})
+        rows.write(COUNTED)
+    assert [row["count"] for row in corrected_rows(run)] == [3]
+
+
+def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append_correction(tmp_path, CORRECTION)
+    before = (tmp_path / CORRECTIONS).read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(PcEngineError, match="No space left on device"):
+        append_correction(tmp_path, replace(CORRECTION, count=8))
+    assert (tmp_path / CORRECTIONS).read_bytes() == before
+    with pytest.raises(PcEngineError, match="cannot be written"):
+        append_correction(tmp_path / "absent", CORRECTION)
+
+
+def test_lines_are_ascii_json(tmp_path: Path) -> None:
+    append_correction(tmp_path, replace(CORRECTION, path=POINTED.path))
+    line = (tmp_path / CORRECTIONS).read_text(encoding="ascii")
+    assert json.loads(line)["path"] == POINTED.path
