@@ -32,9 +32,9 @@ from xml.etree import ElementTree
 
 import typer
 
-from pc_engine.bench.gpu_device import CudaMeter, describe
-from pc_engine.bench.gpu_report import TEXT_FILE, Row, Section, as_text, read_sections, reason_of, write_sections
-from pc_engine.bench.gpu_subjects import Job, Subjects
+from pc_engine.bench.gpu.device import CudaMeter, describe
+from pc_engine.bench.gpu.report import TEXT_FILE, Row, Section, as_text, read_sections, reason_of, write_sections
+from pc_engine.bench.gpu.subjects import Job, Subjects
 from pc_engine.errors import DeviceLostError, MissingPackageError, PcEngineError, UsageError
 from pc_engine.hardware.devices import gpu_reason
 from pc_engine.modes import MODES
@@ -59,55 +59,55 @@ class Part:
 
 
 def _parity(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu_networks import measure_parity
+    from pc_engine.bench.gpu.networks import measure_parity
 
     return measure_parity(job, subjects)
 
 
 def _networks(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu_networks import measure_networks
+    from pc_engine.bench.gpu.networks import measure_networks
 
     return measure_networks(job, subjects)
 
 
 def _modes(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu_networks import measure_modes
+    from pc_engine.bench.gpu.networks import measure_modes
 
     return measure_modes(job, subjects)
 
 
 def _kernels(job: Job, _: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu_kernels import measure_kernels
+    from pc_engine.bench.gpu.kernels import measure_kernels
 
     return measure_kernels(job)
 
 
 def _decoding(job: Job, _: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu_runs import measure_decoding
+    from pc_engine.bench.gpu.runs import measure_decoding
 
     return measure_decoding(job)
 
 
 def _runs(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu_runs import measure_runs
+    from pc_engine.bench.gpu.runs import measure_runs
 
     return measure_runs(job, subjects)
 
 
 def _processes(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu_processes import measure_processes
+    from pc_engine.bench.gpu.processes import measure_processes
 
     return measure_processes(job, subjects)
 
 
 def _traffic(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu_runs import measure_traffic
+    from pc_engine.bench.gpu.runs import measure_traffic
 
     return measure_traffic(job, subjects)
 
 
 def _peers(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu_peers import measure_peers
+    from pc_engine.bench.gpu.peers import measure_peers
 
     return measure_peers(job, subjects)
 

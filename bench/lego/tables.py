@@ -16,8 +16,8 @@ from typing import Any
 
 from rich.progress import Progress
 
+from pc_engine.bench.accuracy.evaluation import ALL_MODES, EvaluationSettings, evaluate
 from pc_engine.bench.environment import describe_environment
-from pc_engine.bench.evaluation import ALL_MODES, EvaluationSettings, evaluate
 from pc_engine.bench.lego.dataset import LABELS_FILE, make_scenes
 from pc_engine.bench.lego.model import LegoTraining, train_lego
 from pc_engine.bench.lego.network import NetworkSettings
@@ -113,7 +113,7 @@ def lego_tables(
 
     Returns
     -------
-    What `pc_engine.bench.evaluation.evaluate` gives, with how the model was ``"trained"``; and the scenes as read.
+    What `evaluation.evaluate` gives, with how the model was ``"trained"``; and the scenes as read.
 
     Raises
     ------

@@ -50,8 +50,8 @@ def ablation(
     The gain in mean count accuracy is over the same images with the model's own settings, with its 95 % interval: one
     that holds 0 says nothing.
     """
-    from pc_engine.bench.ablation import ablate
-    from pc_engine.bench.evaluation import EvaluationSettings
+    from pc_engine.bench.accuracy.ablation import ablate
+    from pc_engine.bench.accuracy.evaluation import EvaluationSettings
     from pc_engine.fitting.aim import Aim
 
     settings = EvaluationSettings(

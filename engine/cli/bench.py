@@ -153,7 +153,7 @@ def peers(
     only; (e) pc-engine. 128 images and 5 repeats.
     """
     from pc_engine.bench.charts import peers_chart
-    from pc_engine.bench.peers import MODE, compare_with_peers
+    from pc_engine.bench.peers.comparison import MODE, compare_with_peers
     from pc_engine.bench.photos import photos_of
     from pc_engine.bench.throughput import ThroughputSettings
 

@@ -36,7 +36,7 @@ def collage(
     A class takes part in a group of photos where at least --max-count of its objects can be cut out there. Folds of
     evaluate keep the collages of a group together, so that a counter is judged by photos that it never saw.
     """
-    from pc_engine.bench.collages import CollageSettings, make_collages
+    from pc_engine.bench.collages.collages import CollageSettings, make_collages
     from pc_engine.datasets import read_labelled
 
     settings = CollageSettings(

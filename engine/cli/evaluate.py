@@ -73,8 +73,8 @@ def evaluate(
     A labels.json holds {"images": [{"file": "1.jpg", "count": 1, "boxes": [{"c": "apple", "b": [x, y, width,
     height]}]}, ...]}, where "boxes" or "count" may be left out; a table has the columns path and count.
     """
-    from pc_engine.bench.evaluation import EvaluationSettings
-    from pc_engine.bench.evaluation import evaluate as measure
+    from pc_engine.bench.accuracy.evaluation import EvaluationSettings
+    from pc_engine.bench.accuracy.evaluation import evaluate as measure
     from pc_engine.fitting.aim import Aim
 
     settings = EvaluationSettings(
@@ -137,8 +137,8 @@ def fitted_on_these(report: Mapping[str, Any]) -> str | None:
 
 def store_report(out: Path, report: Mapping[str, Any], quiet: bool) -> None:
     """Write an evaluation and its charts to the folder ``out``."""
-    from pc_engine.bench.accuracy_charts import confusion_chart, count_chart, pointing_chart
-    from pc_engine.bench.failure_charts import failure_charts
+    from pc_engine.bench.accuracy.charts import confusion_chart, count_chart, pointing_chart
+    from pc_engine.bench.accuracy.failure_charts import failure_charts
 
     (out / _REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     try:

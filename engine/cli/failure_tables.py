@@ -17,7 +17,7 @@ _COLUMNS = ("n", "right", "95 %", "exp.", "low", "high", "n", "pointing", "95 %"
 
 def print_failures(report: Mapping[str, Any]) -> None:
     """Print each curve of each mode with what the images' counts let expect, and the classes."""
-    from pc_engine.bench.failure_analysis import bin_name
+    from pc_engine.bench.accuracy.failure_analysis import bin_name
 
     shown = False
     for mode, figures in report["modes"].items():

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pc_engine.bench import from_checkout, gpu_acceptance
+from pc_engine.bench.gpu.report import JSON_FILE, Row, Section, read_sections
+from pc_engine.bench.gpu.subjects import Job, Subjects
 from pc_engine.bench.gpu_acceptance import PARTS, Part, accept, app, run_device_tests, run_part
-from pc_engine.bench.gpu_report import JSON_FILE, Row, Section, read_sections
-from pc_engine.bench.gpu_subjects import Job, Subjects
 from pc_engine.errors import BackendError, DeviceLostError, MissingPackageError, UsageError
 
 
@@ -90,7 +90,7 @@ def test_a_part_that_hangs_ends_by_itself_and_what_was_found_is_kept(tmp_path: P
     program = """
 import pathlib, sys, time
 from pc_engine.bench import gpu_acceptance as it
-from pc_engine.bench.gpu_subjects import Job
+from pc_engine.bench.gpu.subjects import Job
 
 def hang(job, subjects):
     yield {"a": 1}

@@ -1,0 +1,64 @@
+"""Class accuracy (paper 5: top-1) of the modes that name a class, per count label and over all images with objects."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from pc_engine.bench.accuracy.resampling import percentile_interval, resampled_sums, share_of
+from pc_engine.datasets import LabelledImage
+from pc_engine.fitted.counter import DEFAULT_LABELS, count_label
+from pc_engine.result import Result
+
+
+def class_accuracy(
+    images: Sequence[LabelledImage],
+    rows: Sequence[Result],
+    classes: Collection[str],
+    seed: int = 0,
+    labels: Sequence[str] = DEFAULT_LABELS,
+) -> dict[str, Any]:
+    """Compare the predicted classes of images with objects with the true ones.
+
+    Parameters
+    ----------
+    images, rows
+        Images and their rows, of equal length; where a row names no class it takes no part.
+    classes
+        Those that the network knows: images of others take no part.
+    seed
+        Of the intervals.
+    labels
+        The count labels.
+
+    Returns
+    -------
+    dict
+        JSON-ready: ``"class_accuracy"`` (None without an image), its 95 % bootstrap ``"class_accuracy_interval"``, the
+        number of ``"class_images"``, and ``"class_accuracy_by_count"`` by true count label that occurs.
+    """
+    judged = [
+        (count_label(image.count, labels), row.class_name == image.class_name)
+        for image, row in zip(images, rows, strict=True)
+        if image.count and row.class_name is not None and image.class_name in classes
+    ]
+    if not judged:
+        return {
+            "class_accuracy": None,
+            "class_accuracy_interval": None,
+            "class_images": 0,
+            "class_accuracy_by_count": {},
+        }
+    right = np.array([is_right for _, is_right in judged], np.float64)
+    of_label = {label: np.array([found == label for found, _ in judged]) for label in labels}
+    draws = share_of(resampled_sums(right[:, None], seed)[:, 0], np.array(len(right)))
+    return {
+        "class_accuracy": float(right.mean()),
+        "class_accuracy_interval": list(percentile_interval(draws) or ()),
+        "class_images": len(judged),
+        "class_accuracy_by_count": {
+            label: float(right[chosen].mean()) for label, chosen in of_label.items() if chosen.any()
+        },
+    }

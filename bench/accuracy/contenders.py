@@ -1,0 +1,287 @@
+"""Several modes, and several settings of one, judged on the same labelled images in one pass of the network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pc_engine.backbone import Backbone
+from pc_engine.bench.accuracy.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
+from pc_engine.datasets import LabelledImage
+from pc_engine.engine import Engine, open_network
+from pc_engine.errors import UsageError
+from pc_engine.fitted.counter import DEFAULT_LABELS
+from pc_engine.fitting.class_heat import heat_source
+from pc_engine.fitting.features import map_widths
+from pc_engine.fitting.file_digests import FileDigests
+from pc_engine.fitting.folds import as_groups
+from pc_engine.fitting.from_images import features_from_images
+from pc_engine.hardware.machine import usable_cores
+from pc_engine.kernels.array_module import get_array_module
+from pc_engine.model import Model
+from pc_engine.modes import FittedParts, Mode
+from pc_engine.pipeline import TapBatch, map_batches
+from pc_engine.result import Result
+from pc_engine.sources import SourceImage
+from pc_engine.sources.image import local_image
+
+if TYPE_CHECKING:
+    from pc_engine.bench.accuracy.evaluation import EvaluationSettings
+
+Report = Callable[[str], None]
+# Called as progress(stage, done, total).
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A mode, and what is to differ from the model's own settings.
+
+    Attributes
+    ----------
+    mode
+        The mode.
+    cluster
+        Its clustering; None for its own.
+    changes
+        Settings by their names in a manifest, such as ``"p2c.trim"``.
+    counter
+        What its counter is fitted with, where that is fitted in folds.
+    """
+
+    mode: Mode
+    cluster: str | None = None
+    changes: Mapping[str, float | str] = field(default_factory=dict)
+    counter: CounterFit = DEFAULT_FIT
+
+    def of(self, model: Model) -> Model:
+        """Return the model with these settings."""
+        settings = {**model.manifest.settings, **self.changes}
+        return replace(model, manifest=replace(model.manifest, settings=settings))
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some images, by their places, and the model that is to be judged by them, for each way to fit its counter.
+
+    ``class_shares`` are those of the classes among the images that its counter was fitted on, where they are known.
+    """
+
+    places: Sequence[int]
+    models: Mapping[CounterFit, Model]
+    class_shares: Mapping[str | None, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What contenders said of n images.
+
+    Attributes
+    ----------
+    rows
+        By contender its row of every image.
+    told
+        The same of contenders that were told how many objects each image shows, and only pointed; without those that
+        cannot be told. At what has no boxes to compare with they pointed nowhere: of a crowd that would take long.
+    shares
+        By what they were judged.
+    how
+        What to report of how the rows were made, JSON-ready: ``"fitted_on_these"`` is how many of the images the
+        model's counter was fitted on, None where no counter is judged, it does not say, or it is fitted in folds.
+    """
+
+    rows: Mapping[str, list[Result]]
+    told: Mapping[str, list[Result]]
+    shares: Sequence[Share]
+    how: Mapping[str, Any]
+
+
+def judge(
+    images: Sequence[LabelledImage],
+    model: Model,
+    contenders: Mapping[str, Contender],
+    settings: EvaluationSettings,
+    report: Report,
+    progress: Progress,
+    labels: Sequence[str] = DEFAULT_LABELS,
+) -> Judged:
+    """Let each contender count and point on every image, which all have a count, and point once more, told that.
+
+    Counters of folds are fitted with ``labels``. The network runs once for all, and once more to gather the counter's
+    features where ``settings`` ask for folds.
+
+    Raises
+    ------
+    PcEngineError
+        If nothing can be judged, or classes are to be kept from the counters and no image has one.
+    """
+    if settings.unseen_classes and all(image.class_name is None for image in images):
+        raise UsageError(
+            "The labels name no classes, so that none can be kept from a counter: leave --unseen-classes out."
+        )
+    modes = {contender.mode.name for contender in contenders.values()}
+    taps = (contender.mode.taps(contender.of(model).manifest) for contender in contenders.values())
+    network = open_network(
+        model,
+        tuple(dict.fromkeys(chain.from_iterable(taps))),
+        backend=settings.backend,
+        precision=settings.precision,
+        device=settings.device,
+        batch_size=settings.batch_size,
+        mode=modes.pop() if len(modes) == 1 else None,
+        report=report,
+    )
+    try:
+        shares, folds = [Share(range(len(images)), {each.counter: model for each in contenders.values()})], None
+        if settings.folds is not None:
+            shares, folds = _folds(images, model, contenders, network, settings, progress, labels)
+        counter = model.parts.counter if any("counter" in each.mode.needs for each in contenders.values()) else None
+        fitted_on = None if counter is None or settings.folds is not None else counter.images
+        digests = FileDigests()
+        read = digests.image if fitted_on else local_image
+        rows, told = _rows(images, shares, contenders, network, settings, progress, read)
+        how = {
+            "backend": network.backend,
+            "precision": network.request.precision,
+            "folds": folds,
+            "fitted_on_these": fitted_on and fitted_on.among(digests.of(image.path for image in images)),
+        }
+        return Judged(rows, told, shares, how)
+    finally:
+        network.close()
+
+
+def _folds(
+    images: Sequence[LabelledImage],
+    model: Model,
+    contenders: Mapping[str, Contender],
+    network: Backbone,
+    settings: EvaluationSettings,
+    progress: Progress,
+    labels: Sequence[str],
+) -> tuple[list[Share], dict[str, Any]]:
+    """Return the models to judge each fold by, and what to report of the folds as the first contender has them."""
+    assert settings.folds is not None
+    fits = tuple(dict.fromkeys(each.counter for each in contenders.values()))
+    sees_classes = any({"counter", "signatures"} <= {*each.mode.needs} for each in contenders.values())
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        progress("features", done, len(images))
+
+    seen = features_from_images(
+        images,
+        network,
+        workers=settings.workers or usable_cores(),
+        heat=heat_source(model.manifest, model.parts.signatures) if sees_classes else None,
+        advance=advance,
+    )
+    taken = seen.taken
+    counts = np.array([images[place].count for place in taken])
+    groups = as_groups(
+        [images[place].class_name if settings.unseen_classes else images[place].group for place in taken],
+        seen.digests,
+    )
+    held_out = held_out_counters(
+        seen.features,
+        counts,
+        settings.folds,
+        settings.seed,
+        lambda done, total: progress("counters", done, total),
+        groups,
+        map_widths(model.manifest),
+        seen.heat,
+        fits,
+        labels,
+    )
+    classes = Counter(images[place].class_name for place in taken)
+    first = held_out[fits[0]]
+    shares = []
+    for number, fold in enumerate(first):
+        places = [taken[i] for i in fold.places]
+        others = classes - Counter(images[place].class_name for place in places)
+        class_shares = {name: n / others.total() for name, n in others.items()}
+        models = {
+            fit: replace(model, parts=FittedParts(of_fit[number].counter, model.parts.signatures))
+            for fit, of_fit in held_out.items()
+        }
+        shares.append(Share(places, models, class_shares))
+    # An image without features gets its error row from any of them.
+    shares[0] = replace(shares[0], places=[*shares[0].places, *sorted({*range(len(images))} - {*taken})])
+    return shares, {
+        "k": settings.folds,
+        "seed": settings.seed,
+        "c": [fold.report.c for fold in first],
+        "aim": fits[0].aim,
+        "coupled": [fold.report.coupled for fold in first],
+        "clusters_weight": [fold.report.combined and fold.report.combined.weight for fold in first],
+        "groups": None if groups is None else len({*groups}),
+        "unseen_classes": settings.unseen_classes,
+    }
+
+
+def _rows(
+    images: Sequence[LabelledImage],
+    shares: Sequence[Share],
+    contenders: Mapping[str, Contender],
+    network: Backbone,
+    settings: EvaluationSettings,
+    progress: Progress,
+    read: Callable[[Path], SourceImage],
+) -> tuple[dict[str, list[Result]], dict[str, list[Result]]]:
+    """Return what `Judged` has as ``rows`` and ``told``, of files that are read as ``read`` says."""
+    counts = {str(image.path): image.count if image.boxes else 0 for image in images}
+    rows: dict[str, dict[int, Result]] = {name: {} for name in contenders}
+    told: dict[str, dict[int, Result]] = {}
+    workers = settings.workers or usable_cores()
+    done = 0
+    for share in shares:
+        with ExitStack() as stack:
+            engines = [
+                stack.enter_context(
+                    Engine(
+                        each.of(share.models[each.counter]), mode=each.mode.name, cluster=each.cluster, network=network
+                    )
+                )
+                for each in contenders.values()
+            ]
+            able = {
+                name: engine
+                for name, engine in zip(contenders, engines, strict=True)
+                if engine.mode.takes_counts(engine.settings)
+            }
+
+            def answer(
+                batch: TapBatch, engines: Sequence[Engine] = engines, able: Mapping[str, Engine] = able
+            ) -> list[tuple[Result, ...]]:
+                xp = get_array_module(batch.finite)
+                known = xp.asarray([counts[batch.entries[row].name] for row in batch.rows], xp.int64)
+                answers = [engine.evaluate(batch) for engine in engines]
+                answers += [engine.evaluate(batch, known) for engine in able.values()]
+                return list(zip(*answers, strict=True))
+
+            batches = stack.enter_context(
+                closing(map_batches((read(images[i].path) for i in share.places), network, workers, answer))
+            )
+            for place, answers in zip(share.places, chain.from_iterable(batches), strict=True):
+                counted, pointed = answers[: len(engines)], answers[len(engines) :]
+                for name, row in zip(contenders, counted, strict=True):
+                    rows[name][place] = row
+                for name, row in zip(able, pointed, strict=True):
+                    told.setdefault(name, {})[place] = row
+                done += 1
+                progress("images", done, len(images))
+    return _in_order(rows), _in_order(told)
+
+
+def _in_order(rows: Mapping[str, Mapping[int, Result]]) -> dict[str, list[Result]]:
+    return {name: [of_one[place] for place in range(len(of_one))] for name, of_one in rows.items()}

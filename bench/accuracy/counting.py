@@ -1,0 +1,188 @@
+"""Count accuracy, as in Table 1 of the paper: per label, and its mean over labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pc_engine.bench.accuracy.resampling import mean_over, percentile_interval, resampled_sums, share_of
+from pc_engine.errors import DataError
+from pc_engine.fitted.counter import DEFAULT_LABELS, count_label
+
+#: Table 1 of the paper, on the test set of SOS, in per cent; None where it gives no figure.
+PUBLISHED = {
+    "Chance": (28, 48, 19, 12, 7, 23),
+    "SalCount": (None, 55, 21, 16, 11, None),
+    "Zhang et al.": (93, 90, 51, 48, 65, 69),
+    "C2P (paper)": (89, 83, 59, 50, 72, 71),
+    "P2C (paper)": (52, 75, 35, 42, 44, 50),
+}
+
+
+@dataclass(frozen=True)
+class CountAccuracy:
+    """Count accuracy of one mode on one data set.
+
+    Attributes
+    ----------
+    labels
+        The count labels.
+    confusion
+        (L, L) images by true label (row) and predicted label (column).
+    mean_absolute_error
+        Mean of the absolute difference of the counts, with an open-ended label's counts as they are.
+    intervals
+        95 % bootstrap intervals of the accuracy, by label and for ``"mean"`` and ``"overall"``.
+    error_interval
+        That of the mean absolute error.
+    """
+
+    labels: tuple[str, ...]
+    confusion: np.ndarray
+    mean_absolute_error: float
+    intervals: dict[str, tuple[float, float]]
+    error_interval: tuple[float, float]
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """Accuracy by label that occurs, ``"mean"`` over those labels, and ``"overall"`` over images."""
+        return _accuracy(self.confusion, self.labels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {
+            "n": self.n,
+            "count_accuracy": self.accuracy,
+            "count_accuracy_interval": {name: list(interval) for name, interval in self.intervals.items()},
+            "mean_absolute_error": self.mean_absolute_error,
+            "mean_absolute_error_interval": list(self.error_interval),
+            "confusion": {"labels": list(self.labels), "rows_true": self.confusion.tolist()},
+        }
+
+
+def count_accuracy(
+    true: Sequence[int], predicted: Sequence[int], labels: Sequence[str] = DEFAULT_LABELS, seed: int = 0
+) -> CountAccuracy:
+    """Compare predicted counts with the true ones, both (n,) integers.
+
+    Raises
+    ------
+    DataError
+        If there is no image.
+    """
+    labels = tuple(labels)
+    _require_images(true)
+    index = {label: i for i, label in enumerate(labels)}
+    pairs = np.array(
+        [(index[count_label(a, labels)], index[count_label(b, labels)]) for a, b in zip(true, predicted, strict=True)]
+    )
+    errors = np.abs(np.asarray(true) - np.asarray(predicted)).astype(np.float64)
+    confusion = np.bincount(pairs[:, 0] * len(labels) + pairs[:, 1], minlength=len(labels) ** 2)
+    intervals, error_interval = _intervals(pairs, errors, labels, seed)
+    return CountAccuracy(
+        labels, confusion.reshape(len(labels), len(labels)), float(errors.mean()), intervals, error_interval
+    )
+
+
+def accuracy_gain(
+    true: Sequence[int],
+    ours: Sequence[int],
+    theirs: Sequence[int],
+    labels: Sequence[str] = DEFAULT_LABELS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return how much better one counts than another, image by image, JSON-ready.
+
+    ``"mean"`` and ``"overall"`` are the differences of these accuracies, each with its 95 % interval. Both count the
+    same resampled images, so that what makes an image hard for both does not widen it.
+
+    Raises
+    ------
+    DataError
+        If there is no image.
+    """
+    labels = tuple(labels)
+    _require_images(true)
+    truth, first, second = (
+        np.array([labels.index(count_label(count, labels)) for count in counts]) for counts in (true, ours, theirs)
+    )
+    of_label = truth[:, None] == np.arange(len(labels))
+    gained = (first == truth).astype(np.float64) - (second == truth)
+    columns = np.column_stack([of_label * gained[:, None], of_label])
+    present = np.flatnonzero(of_label.any(axis=0))
+
+    def differences(sums: np.ndarray) -> dict[str, np.ndarray]:
+        change, images = np.split(sums, 2, axis=1)
+        return {"mean": mean_over(share_of(change, images), present), "overall": change.sum(axis=1) / len(true)}
+
+    draws = differences(resampled_sums(columns, seed))
+    return {
+        name: {"gain": float(found[0]), "interval": list(percentile_interval(draws[name]) or ())}
+        for name, found in differences(columns.sum(axis=0)[None]).items()
+    }
+
+
+def chance_accuracy(true: Sequence[int], labels: Sequence[str] = DEFAULT_LABELS, seed: int = 0) -> dict[str, Any]:
+    """Return the accuracy to expect from guessing labels as often as they occur, JSON-ready as `CountAccuracy`.
+
+    An image of a label that a share p of the images has is guessed right with probability p. So the mean over labels is
+    one over their number, and overall it is the sum of the squares.
+
+    Raises
+    ------
+    DataError
+        If there is no image.
+    """
+    labels = tuple(labels)
+    _require_images(true)
+    is_label = np.array([[count_label(count, labels) == label for label in labels] for count in true], np.float64)
+    draws = np.concatenate([is_label.mean(axis=0)[None], resampled_sums(is_label, seed) / len(true)])
+    present = np.flatnonzero(draws[0])
+    found = {labels[i]: draws[:, i] for i in present}
+    found["mean"] = mean_over(draws, present)
+    found["overall"] = (draws**2).sum(axis=1)
+    return {
+        "n": len(true),
+        "count_accuracy": {name: float(values[0]) for name, values in found.items()},
+        "count_accuracy_interval": {
+            name: list(percentile_interval(values[1:]) or ()) for name, values in found.items()
+        },
+    }
+
+
+def _accuracy(confusion: np.ndarray, labels: tuple[str, ...]) -> dict[str, float]:
+    right, images = np.diagonal(confusion), confusion.sum(axis=1)
+    shares = share_of(right, images)
+    accuracy = {label: float(shares[i]) for i, label in enumerate(labels) if images[i]}
+    mean = mean_over(shares, np.flatnonzero(images))
+    return {**accuracy, "mean": float(mean), "overall": float(right.sum() / images.sum())}
+
+
+def _require_images(true: Sequence[int]) -> None:
+    if not len(true):
+        raise DataError("There is no image with a known count to evaluate on.")
+
+
+def _intervals(
+    pairs: np.ndarray, errors: np.ndarray, labels: tuple[str, ...], seed: int
+) -> tuple[dict[str, tuple[float, float]], tuple[float, float]]:
+    of_label = pairs[:, :1] == np.arange(len(labels))
+    right = of_label & (pairs[:, :1] == pairs[:, 1:])
+    sums = resampled_sums(np.column_stack([right, of_label, errors]), seed)
+    n_right, n_images, error = np.split(sums, [len(labels), 2 * len(labels)], axis=1)
+    shares = share_of(n_right, n_images)
+    draws = dict(zip(labels, shares.T, strict=True))
+    draws["mean"] = mean_over(shares, np.flatnonzero(of_label.any(axis=0)))
+    draws["overall"] = n_right.sum(axis=1) / len(pairs)
+    found = {name: percentile_interval(values) for name, values in draws.items()}
+    error_interval = percentile_interval(error[:, 0] / len(pairs))
+    assert error_interval is not None  # every resample holds images
+    return {name: interval for name, interval in found.items() if interval is not None}, error_interval

@@ -1,0 +1,330 @@
+"""Evaluate modes on labelled images: count and pointing accuracy, beside baselines and the paper's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pc_engine.bench.accuracy.classification import class_accuracy
+from pc_engine.bench.accuracy.contenders import Contender, Progress, Report, Share, judge
+from pc_engine.bench.accuracy.counting import PUBLISHED, accuracy_gain, chance_accuracy, count_accuracy
+from pc_engine.bench.accuracy.cross_validation import CounterFit
+from pc_engine.bench.accuracy.failure_analysis import failure_analysis
+from pc_engine.bench.accuracy.pointing import (
+    PUBLISHED_POINTING,
+    TABLE_RATIOS,
+    PointingAccuracy,
+    pointing_accuracy,
+    pointing_gain,
+)
+from pc_engine.bench.accuracy.saliency import NAME as SALIENCY
+from pc_engine.bench.accuracy.saliency import count_salient
+from pc_engine.bench.environment import describe_environment
+from pc_engine.catalogue import default_model, find_model
+from pc_engine.datasets import LabelledImage, LabelledSet
+from pc_engine.errors import DataError, UsageError
+from pc_engine.fitted.counter import DEFAULT_LABELS, LARGEST_LABEL, label_counts, labels_up_to
+from pc_engine.fitting.aim import Aim
+from pc_engine.hardware.machine import usable_cores
+from pc_engine.model import Model
+from pc_engine.modes import MODES, Mode, Part, check_clustering, check_pointer, find_mode
+from pc_engine.result import Result
+
+#: Stands for every mode that the model can run.
+ALL_MODES = "all"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What to evaluate, and how to run it; see `Engine` for what is not explained here.
+
+    Attributes
+    ----------
+    modes
+        Names of modes; ``"all"`` for those that the model can run.
+    folds
+        Number of folds to fit the counter in on the very images, each image being judged by one fitted without it; None
+        to take the model's own counter. Images of one group (`LabelledImage.group`) are in one fold.
+    unseen_classes
+        Let the images of a class be in one fold instead: each is judged by a counter that saw none of its class.
+    aim
+        Which accuracy the counters of folds are fitted for.
+    seed
+        Of the folds and of the intervals.
+    max_count
+        The last count label to judge by, and to fit counters of folds with, is this number and a plus; None for that of
+        the model's own counter, or 4 (see `judged_labels`).
+    """
+
+    model: str | None = None
+    modes: tuple[str, ...] = ("c2p",)
+    backend: str = "auto"
+    precision: str = "auto"
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    cluster: str | None = None
+    pointer: str | None = None
+    folds: int | None = None
+    unseen_classes: bool = False
+    aim: Aim = Aim.MEAN
+    seed: int = 0
+    max_count: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.unseen_classes and self.folds is None:
+            raise UsageError("Classes can be kept from a counter that is fitted in folds: add --folds 5.")
+        if self.aim is not Aim.MEAN and self.folds is None:
+            raise UsageError("An aim is for a counter that is fitted in folds: add --folds 5.")
+        if self.max_count is not None:
+            labels_up_to(self.max_count)
+
+
+def evaluate(
+    data: str,
+    labelled: LabelledSet,
+    settings: EvaluationSettings,
+    *,
+    report: Report = lambda _: None,
+    progress: Progress = lambda _stage, _done, _total: None,
+) -> dict[str, Any]:
+    """Run modes on labelled images and compare.
+
+    Parameters
+    ----------
+    data
+        Name of the data, for the report.
+    labelled
+        The images; those without a count take no part.
+    settings
+        What to evaluate.
+    report
+        Called with a sentence for the user now and then.
+    progress
+        Called as ``progress(stage, done, total)``.
+
+    Returns
+    -------
+    dict
+        JSON-ready. ``"modes"`` has by mode what `CountAccuracy.to_dict` and `PointingAccuracy.to_dict` give, with
+        ``"class_accuracy"``, the number of images ``"failed"`` and the ``"failure_analysis"`` (see `failure_analysis`);
+        under ``"known_count"``, what `PointingAccuracy.to_dict` gives of a mode that was told how many objects each
+        image shows, so that all modes are asked about all images (None where it cannot be told);
+        ``"gains"`` says by how much the last mode counts and points better than each other one (see `accuracy_gain` and
+        `pointing_gain`), and with known counts;
+        ``"baselines"`` the same of the baselines. ``"labels"`` are the count labels that all is judged by, and
+        ``"published"`` the paper's rows, none where those are not the paper's. With one mode its figures stand at the
+        top, too. What `pc_engine.bench.accuracy.contenders.judge` reports is there as well.
+
+    Raises
+    ------
+    PcEngineError
+        If nothing can be evaluated. An image that cannot be read is counted, and listed under ``"failures"``.
+
+    Notes
+    -----
+    The network runs once for all modes, which read what they need from its taps, and once more to gather the counter's
+    features for folds.
+    """
+    images = [image for image in labelled.images if image.count is not None]
+    if not images:
+        raise DataError(f"None of the images of {data} has a count.")
+    model, modes = model_and_modes(settings, report)
+    contenders = {
+        mode.name: Contender(
+            mode,
+            settings.cluster if settings.cluster in mode.clusterings else None,
+            {f"{mode.name}.pointer": settings.pointer} if settings.pointer in mode.pointers else {},
+            CounterFit(aim=settings.aim),
+        )
+        for mode in modes
+    }
+    labels = judged_labels(settings, model)
+    judged = judge(images, model, contenders, settings, report, progress, labels)
+    rows = judged.rows
+    salient = _salient(images, settings, progress)
+    frequencies = _frequencies(images, judged.shares)
+    pointing, told = (
+        {mode: pointing_accuracy(images, of_mode, labels, settings.seed) for mode, of_mode in found.items()}
+        for found in (rows, judged.told)
+    )
+    measured = {
+        mode.name: {
+            **figures(
+                *(images, rows[mode.name], settings.seed, model.manifest.classes, frequencies),
+                labels,
+                pointing[mode.name],
+            ),
+            "known_count": told[mode.name].to_dict() if mode.name in told else None,
+        }
+        for mode in modes
+    }
+    failures = {row.path: row.error for of_mode in rows.values() for row in of_mode if not row.ok}
+    only = {"mode": modes[0].name, **measured[modes[0].name]} if len(modes) == 1 else {}
+    return {
+        "data": data,
+        "model": model.name,
+        **judged.how,
+        "pointer": settings.pointer,
+        "images": len(images),
+        "labels": list(labels),
+        **only,
+        "modes": measured,
+        "gains": _gains(images, rows, pointing, told, settings.seed, labels),
+        "baselines": {
+            "chance": chance_accuracy(_true_counts(images, salient), labels, settings.seed),
+            SALIENCY: figures(images, salient, settings.seed, (), frequencies, labels),
+        },
+        "published": _published(labels),
+        "failed": len(failures),
+        "failures": [list(item) for item in failures.items()],
+        "skipped": len(labelled.skipped),
+        "machine": describe_environment("scikit-learn", "scipy"),
+    }
+
+
+def _gains(
+    images: Sequence[LabelledImage],
+    rows: Mapping[str, Sequence[Result]],
+    pointing: Mapping[str, PointingAccuracy],
+    told: Mapping[str, PointingAccuracy],
+    seed: int,
+    labels: Sequence[str],
+) -> dict[str, Any]:
+    """Return the gain of the last mode over each other one."""
+    *others, last = rows
+    return {
+        f"{last} over {other}": {
+            **accuracy_gain_of(images, rows[last], rows[other], seed, labels),
+            "pointing": pointing_gain(pointing[last], pointing[other]),
+            "known_count": pointing_gain(told[last], told[other]) if {last, other} <= {*told} else None,
+        }
+        for other in others
+    }
+
+
+def accuracy_gain_of(
+    images: Sequence[LabelledImage],
+    rows: Sequence[Result],
+    others: Sequence[Result],
+    seed: int,
+    labels: Sequence[str] = DEFAULT_LABELS,
+) -> dict[str, Any]:
+    """Return by how much ``rows`` count better than ``others``, on the images that both could read."""
+    counts = [
+        (image.count, row.count, other.count)
+        for image, row, other in zip(images, rows, others, strict=True)
+        if image.count is not None and row.count is not None and other.count is not None
+    ]
+    true, ours, theirs = zip(*counts, strict=True) if counts else ([], [], [])
+    return accuracy_gain(true, ours, theirs, labels, seed)
+
+
+def judged_labels(settings: EvaluationSettings, model: Model) -> tuple[str, ...]:
+    """Return the count labels to judge ``model`` by: as far as its counter tells counts apart, none left out.
+
+    A counter learns no label that none of its images had; images with such a count are judged all the same. Where it
+    has no open-ended label, one follows its last.
+    """
+    if settings.max_count is not None:
+        return labels_up_to(settings.max_count)
+    counter = model.parts.counter
+    if counter is None:
+        return DEFAULT_LABELS
+    last = int(label_counts(counter.labels)[-1]) + (not counter.labels[-1].endswith("+"))
+    return labels_up_to(min(last, LARGEST_LABEL))
+
+
+def _published(labels: Sequence[str]) -> dict[str, Any]:
+    if tuple(labels) != DEFAULT_LABELS:
+        return {"count_accuracy": {}, "pointing": {}}
+    return {
+        "count_accuracy": {name: list(row) for name, row in PUBLISHED.items()},
+        "pointing": {
+            name: {f"{ratio:g}": list(table[ratio]) for ratio in TABLE_RATIOS}
+            for name, table in PUBLISHED_POINTING.items()
+        },
+    }
+
+
+def _salient(images: Sequence[LabelledImage], settings: EvaluationSettings, progress: Progress) -> list[Result]:
+    done = iter(range(1, len(images) + 1))
+    return count_salient(
+        [image.path for image in images],
+        settings.workers or usable_cores(),
+        lambda _: progress(SALIENCY, next(done), len(images)),
+    )
+
+
+def model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Model, list[Mode]]:
+    """Return the model, and the modes that are asked for and that it can run."""
+    every = ALL_MODES in settings.modes
+    named = [find_mode(name, ALL_MODES) for name in dict.fromkeys(settings.modes) if name != ALL_MODES]
+    modes = list(MODES.values()) if every else named
+    # Of several modes, those that do not take what is chosen have nothing to do with it; one has to.
+    if settings.cluster is not None:
+        check_clustering(_first(modes, lambda mode: settings.cluster in mode.clusterings), settings.cluster)
+    if settings.pointer is not None:
+        check_pointer(_first(modes, lambda mode: settings.pointer in mode.pointers), settings.pointer)
+    if settings.folds is not None and not any("counter" in mode.needs for mode in modes):
+        raise UsageError("Folds are for fitting a counter, which mode p2c has none of: leave --folds out.")
+    # A model that has what the most demanding mode takes can run the others.
+    wanted = max(modes, key=lambda mode: len(mode.needs))
+    name = settings.model
+    model = default_model(wanted, report) if name is None else find_model(name, report)
+    to_come: tuple[Part, ...] = () if settings.folds is None else ("counter",)
+    able = [mode for mode in modes if set(model.missing_parts(mode)) <= set(to_come)]
+    for mode in modes:
+        if mode not in able:
+            if not every or not able:
+                model.require(mode, to_come)
+            report(f"Mode {mode.name} is left out: the model has no {' and no '.join(model.missing_parts(mode))}.")
+    return model, able
+
+
+def _first(modes: Sequence[Mode], able: Callable[[Mode], bool]) -> Mode:
+    """Return the first that is able, or else the one that its refusal says most about."""
+    return next(filter(able, modes), modes[-1])
+
+
+def _frequencies(images: Sequence[LabelledImage], shares: Sequence[Share]) -> list[float | None]:
+    """Return of each image the share of its class among those that its counter was fitted on, where that is known."""
+    frequencies: list[float | None] = [None] * len(images)
+    for share in shares:
+        for place in share.places:
+            if share.class_shares is not None and images[place].class_name is not None:
+                frequencies[place] = share.class_shares.get(images[place].class_name, 0.0)
+    return frequencies
+
+
+def figures(
+    images: Sequence[LabelledImage],
+    rows: Sequence[Result],
+    seed: int,
+    classes: Collection[str],
+    frequencies: Sequence[float | None],
+    labels: Sequence[str] = DEFAULT_LABELS,
+    pointing: PointingAccuracy | None = None,
+) -> dict[str, Any]:
+    """Return all figures of one contender; ``classes`` are those the network knows, ``frequencies`` the counter's.
+
+    ``pointing`` is what `pointing_accuracy` says of these rows, where that is known.
+    """
+    if not any(row.ok for row in rows):
+        raise DataError(f"None of the {len(rows)} images can be read; the first: {rows[0].error}")
+    found = [row.count for row in rows if row.count is not None]
+    accuracy = count_accuracy(_true_counts(images, rows), found, labels, seed)
+    pointing = pointing or pointing_accuracy(images, rows, labels, seed)
+    return {
+        **accuracy.to_dict(),
+        **pointing.to_dict(),
+        "failure_analysis": failure_analysis(images, rows, pointing, frequencies, labels, seed),
+        **class_accuracy(images, rows, classes, seed, labels),
+        "failed": sum(not row.ok for row in rows),
+    }
+
+
+def _true_counts(images: Sequence[LabelledImage], rows: Sequence[Result]) -> list[int]:
+    """Return the true counts of the images that could be read."""
+    return [image.count for image, row in zip(images, rows, strict=True) if image.count is not None and row.ok]

@@ -1,0 +1,320 @@
+"""Pointing accuracy, as in Table 2 and Figure 3 of the paper: do the pointers of a right count lie on the objects?
+
+An image takes part where its count is right (as a label: 9 for 7 is right under "4+"), and its labels give boxes, as
+many as they count. Its boxes are those of the class that is counted (`LabelledImage.counted_boxes`), cut to the frame
+of the picture.
+
+Matching (paper 4.1): walk through the true boxes in their order, each taking away a pointer whose overlap with it
+exceeds the ratio. Where several do, it takes the one with the largest overlap; so the number matched never grows with
+the ratio. The accuracy is the share of pointers taken; of as many as the label stands for, where there are fewer.
+
+Overlap is containment, the share of the pointer's area inside the box, which favours small pointers; so intersection
+over union is measured as well, and the mean area of the pointers reported beside both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pc_engine.bench.accuracy.overlap import containment, intersection_over_union
+from pc_engine.bench.accuracy.resampling import mean_over, percentile_interval, resampled_sums, share_of
+from pc_engine.datasets import Box, LabelledImage, clip_to_frame
+from pc_engine.fitted.counter import DEFAULT_LABELS, count_label, label_counts
+from pc_engine.result import Pointer, Result
+
+#: Overlap ratios of the curve (Figure 3). None exceeds the last, 1.
+RATIOS = tuple(step / 20 for step in range(1, 21))
+#: Overlap ratios of Table 2.
+TABLE_RATIOS = (0.5, 0.8)
+
+#: Table 2 of the paper, on MSO: by ratio the accuracy for 1, 2 and 3 objects.
+PUBLISHED_POINTING = {
+    "C2P (paper)": {0.5: (0.87, 0.86, 0.84), 0.8: (0.76, 0.70, 0.63)},
+    "P2C (paper)": {0.5: (0.92, 0.97, 0.95), 0.8: (0.81, 0.86, 0.85)},
+}
+
+# The two measures of overlap that the curve is given by.
+_OVERLAPS = ("containment", "intersection_over_union")
+_TABLE_PLACES = [RATIOS.index(ratio) for ratio in TABLE_RATIOS]
+
+
+def match_pointers(overlap: np.ndarray, ratios: Sequence[float]) -> np.ndarray:
+    """Let each box in turn take away a pointer that overlaps it by more than the ratio.
+
+    Parameters
+    ----------
+    overlap
+        Overlap of each pointer with each box, (P, B).
+    ratios
+        The R ratios to be exceeded.
+
+    Returns
+    -------
+    np.ndarray
+        Which pointer each box takes at each ratio, (R, B), -1 where it takes none.
+    """
+    n_pointers, n_boxes = overlap.shape
+    limits = np.asarray(ratios, np.float64)
+    taken = np.full((len(limits), n_boxes), -1)
+    if not n_pointers:
+        return taken
+    free = np.ones((len(limits), n_pointers), bool)
+    every = np.arange(len(limits))
+    for box in range(n_boxes):
+        candidates = np.where(free, overlap[:, box], -1.0)
+        best = candidates.argmax(axis=1)
+        takes = candidates[every, best] > limits
+        taken[takes, box] = best[takes]
+        free[every[takes], best[takes]] = False
+    return taken
+
+
+@dataclass(frozen=True)
+class BoxReport:
+    """Which images could take part in the measurement of pointing, and why others could not.
+
+    Attributes
+    ----------
+    judged
+        Images with a right count whose pointers were compared with boxes.
+    wrong_count
+        Images with boxes whose count was wrong.
+    no_boxes
+        Images with objects whose labels give no boxes of them.
+    disagree
+        Images whose boxes are not as many as their count says; they take no part.
+    clipped, outside
+        Boxes that reached out of the picture and were cut, and boxes that lay outside and were left out.
+    """
+
+    judged: int = 0
+    wrong_count: int = 0
+    no_boxes: int = 0
+    disagree: int = 0
+    clipped: int = 0
+    outside: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class PointingAccuracy:
+    """Pointing accuracy of one mode on one data set, over the n images that take part.
+
+    Attributes
+    ----------
+    labels
+        The count labels above 0.
+    places
+        Place of each image among those that were given, (n,).
+    label
+        Place of each image's label in ``labels``, (n,).
+    due
+        Pointers that each image should have or has, whichever is more, (n,).
+    contained, united
+        Pointers taken at each of `RATIOS` by containment and by intersection over union, (n, R).
+    overlap
+        Sum of the intersection over union of the pairs that a ratio of 0 gives, (n,).
+    pointers, area
+        Number of each image's pointers, and the sum of their areas as shares of the picture's, (n,).
+    report
+        What took part, and what did not.
+    seed
+        Of the intervals.
+    """
+
+    labels: tuple[str, ...]
+    places: np.ndarray
+    label: np.ndarray
+    due: np.ndarray
+    contained: np.ndarray
+    united: np.ndarray
+    overlap: np.ndarray
+    pointers: np.ndarray
+    area: np.ndarray
+    report: BoxReport
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values; None in the place of a figure that no image speaks of."""
+        columns = np.column_stack(
+            [
+                *(self._by_label(self.contained), self._by_label(self.united)),
+                *(self.contained, self.united, self.due, self.overlap, self.pointers, self.area),
+            ]
+        )
+        found = self._figures(columns.sum(axis=0)[None])
+        spread = self._figures(resampled_sums(columns, self.seed)) if len(self.label) else None
+        curve: dict[str, list[Any]] = {"ratio": list(RATIOS)}
+        figures: dict[str, Any] = {}
+        for name, values in found.items():
+            draws = values[:0] if spread is None else spread[name]
+            if name.startswith("pointing"):
+                figures[name] = _by_ratio(values, self._names, lambda value: _number(float(value[0])))
+                figures[f"{name}_interval"] = _by_ratio(draws, self._names, _interval)
+            elif name in _OVERLAPS:
+                curve[name] = [_number(value) for value in values[0]]
+                curve[f"{name}_interval"] = [_interval(column) for column in draws.T]
+            else:
+                figures[name] = _number(values[0])
+                figures[f"{name}_interval"] = _interval(draws)
+        images = np.bincount(self.label, minlength=len(self.labels)).tolist()
+        return {
+            **figures,
+            "pointing_images": dict(zip(self.labels, images, strict=True)),
+            "pointing_curve": curve,
+            "boxes": vars(self.report).copy(),
+        }
+
+    def among(self, places: np.ndarray) -> PointingAccuracy:
+        """Return the accuracy over those of the images that are at one of ``places``."""
+        kept = np.isin(self.places, places)
+        arrays = ("places", "label", "due", "contained", "united", "overlap", "pointers", "area")
+        return replace(self, **{name: getattr(self, name)[kept] for name in arrays})
+
+    def table(self, sums: np.ndarray) -> np.ndarray:
+        """Return the mean accuracy at each ratio of Table 2, (R, ratios), from R sums of `columns`."""
+        return self._table(sums)[..., -1]
+
+    def columns(self) -> np.ndarray:
+        """Return what each image adds to the table."""
+        return self._by_label(self.contained)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (*self.labels, "mean")
+
+    def _by_label(self, taken: np.ndarray) -> np.ndarray:
+        """Return (n, L * (ratios of Table 2 + 1)): what was taken and what was due, each in its label's columns."""
+        columns = np.column_stack([taken[:, _TABLE_PLACES], self.due])
+        of_label = self.label[:, None] == np.arange(len(self.labels))
+        wide: np.ndarray = of_label[:, :, None] * columns[:, None, :]
+        return wide.reshape(len(columns), len(self.labels) * columns.shape[1])
+
+    def _table(self, sums: np.ndarray) -> np.ndarray:
+        """Return the accuracies (..., ratios of Table 2, L + 1), the mean last, from sums of `_by_label`."""
+        parts = sums.reshape(*sums.shape[:-1], len(self.labels), len(TABLE_RATIOS) + 1)
+        shares = np.moveaxis(share_of(parts[..., :-1], parts[..., -1:]), -1, -2)
+        exact = [i for i, label in enumerate(self.labels) if i in self.label and not label.endswith("+")]
+        return np.concatenate([shares, mean_over(shares, exact)[..., None]], axis=-1)
+
+    def _figures(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """Return each figure (R, ...) from R sums of the columns that `to_dict` stacks."""
+        wide, ratios = len(self.labels) * (len(TABLE_RATIOS) + 1), len(RATIOS)
+        ends = np.cumsum([wide, wide, ratios, ratios, 1, 1, 1])
+        by_contained, by_united, contained, united, due, overlap, pointers, area = np.split(sums, ends, axis=1)
+        return {
+            "pointing": self._table(by_contained),
+            "pointing_iou": self._table(by_united),
+            "containment": share_of(contained, due),
+            "intersection_over_union": share_of(united, due),
+            "iou": share_of(overlap, due)[:, 0],
+            "mean_pointer_area": share_of(area, pointers)[:, 0],
+        }
+
+
+def pointing_accuracy(
+    images: Sequence[LabelledImage], rows: Sequence[Result], labels: Sequence[str] = DEFAULT_LABELS, seed: int = 0
+) -> PointingAccuracy:
+    """Compare the pointers of ``rows`` with the boxes of ``images``, one row an image.
+
+    Rows without a count and images without one are left out. ``labels`` are the count labels, and ``seed`` is that of
+    the intervals.
+    """
+    labels = tuple(labels)
+    floors = dict(zip(labels, label_counts(labels).tolist(), strict=True))
+    columns = {label: column for column, label in enumerate(label for label in labels if floors[label] > 0)}
+    judged: list[tuple[Any, ...]] = []
+    wrong = no_boxes = disagree = clipped = outside = 0
+    for place, (image, row) in enumerate(zip(images, rows, strict=True)):
+        if not image.count or row.count is None or row.width is None or row.height is None:
+            continue
+        boxes, cut, beyond = clip_to_frame(image.counted_boxes, row.width, row.height)
+        clipped, outside = clipped + cut, outside + beyond
+        label = count_label(image.count, labels)
+        if not boxes:
+            no_boxes += 1
+        elif count_label(len(boxes), labels) != label:
+            disagree += 1
+        elif count_label(row.count, labels) != label:
+            wrong += 1
+        else:
+            due = max(len(row.pointers), floors[label])
+            judged.append((place, columns[label], due, *_overlaps(row.pointers, boxes, row.width * row.height)))
+    report = BoxReport(len(judged), wrong, no_boxes, disagree, clipped, outside)
+    places, label_of, due_of, contained, united, overlap, n_pointers, area = (
+        zip(*judged, strict=True) if judged else [()] * 8
+    )
+    return PointingAccuracy(
+        labels=tuple(columns),
+        places=np.array(places, np.int64),
+        label=np.array(label_of, np.int64),
+        due=np.array(due_of, np.float64),
+        contained=np.array(contained, np.float64).reshape(-1, len(RATIOS)),
+        united=np.array(united, np.float64).reshape(-1, len(RATIOS)),
+        overlap=np.array(overlap, np.float64),
+        pointers=np.array(n_pointers, np.float64),
+        area=np.array(area, np.float64),
+        report=report,
+        seed=seed,
+    )
+
+
+def pointing_gain(ours: PointingAccuracy, theirs: PointingAccuracy) -> dict[str, Any]:
+    """Return how much better one points than another on the images that both count right, JSON-ready.
+
+    Each is judged on the images that it counts right, which are not the same: one that counts few right is asked about
+    the easy ones. By ratio of Table 2 the difference of the mean accuracies over the images that both are asked about,
+    with its 95 % interval, and the number of these ``"images"``.
+    """
+    shared = np.intersect1d(ours.places, theirs.places)
+    if not len(shared):
+        return {"images": 0}
+    ours, theirs = ours.among(shared), theirs.among(shared)
+    columns = np.column_stack([ours.columns(), theirs.columns()])
+
+    def differences(sums: np.ndarray) -> np.ndarray:
+        first, second = np.split(sums, 2, axis=1)
+        gain: np.ndarray = ours.table(first) - theirs.table(second)
+        return gain
+
+    (found,), draws = differences(columns.sum(axis=0)[None]), differences(resampled_sums(columns, ours.seed))
+    gains = {
+        f"{ratio:g}": {"gain": _number(found[k]), "interval": _interval(draws[:, k])}
+        for k, ratio in enumerate(TABLE_RATIOS)
+    }
+    return {"images": len(shared), **gains}
+
+
+def _overlaps(
+    pointers: Sequence[Pointer], boxes: Sequence[Box], frame: float
+) -> tuple[np.ndarray, np.ndarray, float, int, float]:
+    """Return pointers taken by containment and by IoU (R,), the IoU of the pairs, their number and relative area."""
+    contained = (match_pointers(containment(pointers, boxes), RATIOS) >= 0).sum(axis=1)
+    union = intersection_over_union(pointers, boxes)
+    united = (match_pointers(union, RATIOS) >= 0).sum(axis=1)
+    pairs = match_pointers(union, (0.0,))[0]
+    paired = np.flatnonzero(pairs >= 0)
+    area = sum(pointer.area for pointer in pointers) / frame
+    return contained, united, float(union[pairs[paired], paired].sum()), len(pointers), area
+
+
+def _by_ratio(
+    draws: np.ndarray, names: Sequence[str], value_of: Callable[[np.ndarray], Any]
+) -> dict[str, dict[str, Any]]:
+    """Return ratio to name to ``value_of`` its draws (R,), from draws (R, ratios of Table 2, names)."""
+    return {
+        f"{ratio:g}": {name: value_of(draws[:, i, j]) for j, name in enumerate(names)}
+        for i, ratio in enumerate(TABLE_RATIOS)
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _interval(draws: np.ndarray) -> list[float] | None:
+    found = percentile_interval(draws)
+    return None if found is None else list(found)

@@ -1,0 +1,1 @@
+"""Collages of labelled objects, whose number, size and spacing are known."""

@@ -1,0 +1,189 @@
+"""Networks on a GPU: the same taps and counts as fp32 on the CPU, their rate, and what follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+
+import numpy as np
+
+from pc_engine.backbone import Backbone, Taps
+from pc_engine.bench.arithmetic import operations_per_image
+from pc_engine.bench.gpu.device import matrix_rates, wall_rate
+from pc_engine.bench.gpu.report import Row, reason_of, spread
+from pc_engine.bench.gpu.subjects import Job, Subject, Subjects, networks, run_in_batches
+from pc_engine.hardware.device_arrays import pack
+from pc_engine.host_outcome import outcome_arrays
+from pc_engine.kernels import finite_images
+from pc_engine.kernels.array_module import Array, to_host
+from pc_engine.manifest import EVIDENCE
+from pc_engine.mode_run import RecordedMode
+from pc_engine.modes import MODES, Mode, Outcome, settings_for
+from pc_engine.modes.cuml_clustering import NAME as CUML_DBSCAN
+from pc_engine.selection.candidates import EVIDENCE_TOLERANCE, tap_difference, tolerance
+
+# Distinct batches that a network is timed on.
+_BATCHES = 4
+
+
+def measure_parity(job: Job, subjects: Subjects) -> Iterator[Row]:
+    """Yield how far every tap, and the counts of every mode, are from fp32 on the CPU."""
+    for subject in subjects:
+        for row, network in networks(job, subject):
+            if network is None:
+                yield row
+                continue
+            try:
+                taps = run_in_batches(network, subject.images, to_host)
+            except Exception as error:  # one row must not cost the others
+                yield {**row, "reason": reason_of(error)}
+                continue
+            yield from tap_rows(row, taps, subject.reference)
+            yield from count_rows(row, job, subject, taps)
+
+
+def tap_rows(about: Row, taps: Taps, reference: Taps) -> Iterator[Row]:
+    """Yield the relative L2 difference of each tap, and whether it is one that the precision may have."""
+    for name, expected in reference.items():
+        limit = EVIDENCE_TOLERANCE if name == EVIDENCE else tolerance(about["backend"], about["precision"])
+        difference = tap_difference({name: taps[name]}, {name: expected})
+        yield {**about, "what": f"tap {name}", "difference": difference, "limit": limit, "within": difference <= limit}
+
+
+def count_rows(about: Row, job: Job, subject: Subject, taps: Mapping[str, np.ndarray]) -> Iterator[Row]:
+    """Yield the share of images that each mode counts on the device as it counts the reference's taps on the CPU.
+
+    The modes run on the device, on taps as the network of the device gave them: the whole way there is compared.
+    """
+    for mode in (MODES[name] for name in job.modes):
+        row = {**about, "what": f"counts {mode.name}", "images": len(subject.images)}
+        try:
+            expected = counts_of(mode, subject, subject.reference, job.batch_size, np.asarray)
+            found = counts_of(mode, subject, taps, job.batch_size, job.meter.place)
+        except Exception as error:  # one row must not cost the others
+            yield {**row, "reason": reason_of(error)}
+            continue
+        yield {**row, "same_counts": float((found == expected).mean())}
+
+
+def counts_of(
+    mode: Mode,
+    subject: Subject,
+    taps: Mapping[str, np.ndarray],
+    batch_size: int,
+    place: Callable[[np.ndarray], Array],
+) -> np.ndarray:
+    """Return the counts (N,) of all images, evaluated in batches where ``place`` puts their taps."""
+    model = subject.model
+    settings = settings_for(model.manifest)
+    names = mode.taps(model.manifest)
+    counts = []
+    for start in range(0, len(subject.images), batch_size):
+        batch = {name: place(taps[name][start : start + batch_size]) for name in names}
+        counts.append(to_host(mode.evaluate(batch, model.parts, settings).count))
+    return np.concatenate(counts)
+
+
+def measure_networks(job: Job, subjects: Subjects) -> Iterator[Row]:
+    """Yield the matrix rates of the card, then the rate of every network beside them."""
+    peaks: dict[str, float] = {}
+    for row in matrix_rates(job.meter):
+        if "tera_ops" in row:
+            peaks[row["precision"]] = row["tera_ops"]
+        yield row
+    for subject in subjects:
+        operations = operations_per_image(subject.request())
+        for row, network in networks(job, subject):
+            if network is None:
+                yield row
+                continue
+            try:
+                yield rate_row(row, job, subject, network, operations, peaks)
+            except Exception as error:  # one row must not cost the others
+                yield {**row, "reason": reason_of(error)}
+
+
+def rate_row(
+    about: Row, job: Job, subject: Subject, network: Backbone, operations: int, peaks: Mapping[str, float]
+) -> Row:
+    """Return the rate of a network on batches that are on the device, and on batches that are on the host."""
+    size = network.request.batch_size
+    host = list(islice(_full_batches(subject.images, size), _BATCHES))
+    device = [job.meter.place(batch) for batch in host]
+    with ThreadPoolExecutor(network.parallel) as pool:
+        rate, runs = wall_rate(lambda: _run(network, device, pool))
+        from_host, _ = wall_rate(lambda: _run(network, host, pool))
+    tera = rate * operations / 1e12
+    peak = peaks.get(about["precision"])
+    return {
+        **about,
+        "what": "network",
+        "batch": size,
+        "images_per_s": rate,
+        "spread": spread(runs),
+        "from_host_images_per_s": from_host,
+        "tera_ops": tera,
+        "share_of_matrix": None if peak is None else tera / peak,
+    }
+
+
+def measure_modes(job: Job, subjects: Subjects) -> Iterator[Row]:
+    """Yield the time of all that follows the network, mode by mode, on taps of one batch that are on the device.
+
+    Of a batch recorded as a CUDA graph, as a run has it, and of its kernels started one by one.
+    """
+    size = job.batch_size
+    for subject in subjects:
+        taps = {
+            name: job.meter.place(np.take(tap, range(size), axis=0, mode="wrap"))
+            for name, tap in subject.reference.items()
+        }
+        for mode in (MODES[name] for name in job.modes):
+            for cluster in mode.clusterings or (None,):
+                row = {"model": subject.name, "mode": mode.name, "cluster": cluster, "batch": size}
+                try:
+                    yield {**row, **mode_figures(job, subject, mode, cluster, taps)}
+                except Exception as error:  # one row must not cost the others
+                    yield {**row, "reason": reason_of(error)}
+
+
+def mode_figures(job: Job, subject: Subject, mode: Mode, cluster: str | None, taps: Taps) -> Row:
+    """Return the microseconds an image of what follows the network, recorded and one by one.
+
+    What cannot be recorded is started one by one in a run, too.
+    """
+    model = subject.model
+    settings = settings_for(model.manifest, cluster=cluster)
+    read = {name: taps[name] for name in mode.taps(model.manifest)}
+
+    def evaluate(some: Taps) -> Outcome:
+        return mode.evaluate(some, model.parts, settings)
+
+    def one_by_one() -> None:
+        pack(outcome_arrays(evaluate(read), finite_images([*read.values()])))
+
+    scale = 1e6 / len(next(iter(read.values())))
+    apart = job.meter.seconds(one_by_one) * scale
+    if cluster == CUML_DBSCAN:  # which waits for the device
+        return {"us_per_image": apart, "recorded": False}
+    recorded = RecordedMode(evaluate, read, finite_images([*read.values()]))
+    place = recorded.taps
+    whole = job.meter.seconds(lambda: recorded.queue(place, finite_images([*place.values()]))) * scale
+    recorded.close()
+    return {"us_per_image": whole, "recorded": True, "one_by_one_us_per_image": apart}
+
+
+def _run(network: Backbone, batches: Sequence[Array], pool: ThreadPoolExecutor) -> int:
+    """Run some batches, as many at once as the network takes; return the number of images."""
+    times = max(2 * network.parallel, len(batches))
+    done = pool.map(lambda images: len(next(iter(network.infer(images).values()))), islice(cycle(batches), times))
+    return sum(done)
+
+
+def _full_batches(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Yield batches for ever, going through the images again and again."""
+    start = 0
+    while True:
+        yield np.take(images, range(start, start + size), axis=0, mode="wrap")
+        start += size

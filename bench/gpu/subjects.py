@@ -1,0 +1,199 @@
+"""What the acceptance on a GPU measures with: models, images, and what fp32 on the CPU says about them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from pc_engine.backbone import Backbone, CompileRequest
+from pc_engine.backends import BACKENDS, REFERENCE
+from pc_engine.bench.gpu.device import Meter
+from pc_engine.bench.gpu.report import Row, reason_of
+from pc_engine.bench.photos import is_random, photos_of, readable_photos
+from pc_engine.bench.random_parts import with_random_parts
+from pc_engine.catalogue import find_model, installed_directory
+from pc_engine.engine import network_request
+from pc_engine.errors import PcEngineError
+from pc_engine.export.model_directory import export_vgg
+from pc_engine.export.vgg import ARCHITECTURES
+from pc_engine.manifest import MANIFEST_FILE
+from pc_engine.model import Model, load_model
+from pc_engine.modes import MODES
+from pc_engine.selection.candidates import probe_images
+
+_REFERENCE_BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is to be measured.
+
+    Attributes
+    ----------
+    meter
+        The device.
+    models
+        Names or directories. A VGG that is not installed gets random weights.
+    backends, precisions
+        Those to measure; none for all that there are on a GPU.
+    modes
+        Those to run.
+    batch_size
+        Images in a batch.
+    images
+        Images that results are compared on.
+    photos
+        Where photos come from: a folder, or ``random:N``. Results are compared on those of a folder; without one, on
+        drawn pictures.
+    n
+        Photos of a run from files, repeated if there are fewer.
+    seed
+        Of everything that is random.
+    limit
+        Seconds of a part at most.
+    """
+
+    meter: Meter
+    models: tuple[str, ...] = ("vgg16", "vgg19", "lego")
+    backends: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    modes: tuple[str, ...] = tuple(MODES)
+    batch_size: int = 128
+    images: int = 256
+    photos: str = "random:512"
+    n: int = 8192
+    seed: int = 0
+    limit: float = 450
+
+    @property
+    def backend(self) -> str:
+        """What whole runs are made with: the backend asked for if it is one, else the fastest."""
+        return self.backends[0] if len(self.backends) == 1 else "auto"
+
+    @property
+    def precision(self) -> str:
+        """What whole runs are made at: the precision asked for if it is one, else fp16."""
+        return self.precisions[0] if len(self.precisions) == 1 else "fp16"
+
+
+class Subject:
+    """A model, and what the reference says about some images."""
+
+    def __init__(self, job: Job, name: str, model: Model, origin: str) -> None:
+        self.job, self.name, self.origin = job, name, origin
+        self.loaded = model
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """uint8 (n, H, W, 3): the first photos of the job's folder, or as many pictures of blobs, always the same."""
+        pixels, n = self.loaded.manifest.input, self.job.images
+        if is_random(self.job.photos):
+            return probe_images(pixels.height, pixels.width, n, self.job.seed)
+        with photos_of(self.job.photos) as photos:
+            _, decoded = readable_photos(photos[: 2 * n], pixels.height, pixels.width, keep=n)
+        return np.stack([image.pixels for image in decoded])
+
+    @cached_property
+    def reference(self) -> dict[str, np.ndarray]:
+        """Every tap of the images, by the reference backend on the CPU at fp32."""
+        request = replace(self.request(), device="cpu", precision="fp32", batch_size=_REFERENCE_BATCH)
+        network = BACKENDS[REFERENCE].compile(request)
+        try:
+            return run_in_batches(network, self.images, lambda tap: np.asarray(tap))
+        finally:
+            network.close()
+
+    @cached_property
+    def model(self) -> Model:
+        """The model with all fitted parts: its own, and random ones where it has none."""
+        needed = dict.fromkeys(part for mode in MODES.values() for part in mode.needs)
+        missing = tuple(part for part in needed if not self.loaded.parts.has(part))
+        return with_random_parts(self.loaded, missing, self.reference, self.job.seed) if missing else self.loaded
+
+    def request(self) -> CompileRequest:
+        """Return the request to compile the network with all of its taps for the job's device, at fp32."""
+        model, job = self.loaded, self.job
+        return network_request(model, tuple(model.manifest.taps), batch_size=job.batch_size, device=job.meter.name)
+
+
+class Subjects:
+    """The models of a job, each loaded once; made ones are removed at the end."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._stack = ExitStack()
+        self._known: dict[str, Subject] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[Subject]:
+        for name in self._job.models:
+            yield self[name]
+
+    def __getitem__(self, name: str) -> Subject:
+        if name not in self._known:
+            installed = (installed_directory(name) / MANIFEST_FILE).is_file()
+            if name in ARCHITECTURES and not installed and not Path(name).is_dir():
+                folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pc-engine-model-"))
+                export_vgg(name, f"random:{self._job.seed}", Path(folder) / name)
+                model, origin = load_model(Path(folder) / name), "random weights"
+            else:
+                model, origin = find_model(name), "own weights"
+            self._known[name] = Subject(self._job, model.name, model, origin)
+        return self._known[name]
+
+
+def networks(job: Job, subject: Subject) -> Iterator[tuple[Row, Backbone | None]]:
+    """Yield every backend and precision that the job asks for, opened, or with the reason why it is not.
+
+    A network is closed when the next is asked for.
+    """
+    for name, backend in BACKENDS.items():
+        if "cuda" not in backend.devices or (job.backends and name not in job.backends):
+            continue
+        about = {"model": subject.name, "backend": name}
+        probe = backend.probe(job.meter.name)
+        if not probe.available:
+            yield {**about, "reason": probe.reason}, None
+            continue
+        for precision in probe.precisions:
+            if job.precisions and precision not in job.precisions:
+                continue
+            row = {**about, "precision": precision}
+            try:
+                network = backend.compile(subject.request().at(precision))
+            except Exception as error:  # whatever a library does, one network must not cost the others
+                yield {**row, "reason": reason_of(error)}, None
+                continue
+            try:
+                yield row, network
+            finally:
+                with contextlib.suppress(PcEngineError):
+                    network.close()
+
+
+def run_in_batches(
+    network: Backbone, images: np.ndarray, take: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return what the network says about any number of images, each tap passed through ``take``."""
+    size = network.request.batch_size
+    said = []
+    for start in range(0, len(images), size):
+        taps = network.infer(images[start : start + size])
+        said.append({name: take(tap) for name, tap in taps.items()})
+    return {name: np.concatenate([batch[name] for batch in said]) for name in network.request.taps}

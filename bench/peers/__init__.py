@@ -1,0 +1,1 @@
+"""pc-engine beside what one would use instead."""

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pc_engine.bench.accuracy.charts import confusion_chart, count_chart, pointing_chart
+from pc_engine.bench.accuracy.counting import PUBLISHED, count_accuracy
+from pc_engine.bench.accuracy.pointing import PUBLISHED_POINTING, TABLE_RATIOS, pointing_accuracy
+from pc_engine.datasets import Box, LabelledImage
+from pc_engine.result import BoxPointer, Result
+
+CHARTS = (count_chart, confusion_chart, pointing_chart)
+
+
+def figures(*, boxes: bool) -> dict[str, Any]:
+    image = LabelledImage(Path("a.png"), 1, boxes=(Box(0, 0, 10, 10),) if boxes else ())
+    pointer = BoxPointer(4, 0, 14, 10, 1.0)
+    row = Result("a.png", "ok", None, 20, 20, "c2p", "tiny", 1, "1", pointers=(pointer,))
+    counts = count_accuracy([1, 2, 2, 5], [1, 2, 1, 4])
+    return {**counts.to_dict(), **pointing_accuracy([image] * 3, [row] * 3).to_dict()}
+
+
+def report(modes: tuple[str, ...], *, boxes: bool = True) -> dict[str, Any]:
+    return {
+        "data": "blobs",
+        "model": "tiny",
+        "images": 4,
+        "folds": {"k": 5},
+        "modes": {mode: figures(boxes=boxes) for mode in modes},
+        "published": {
+            "count_accuracy": PUBLISHED,
+            "pointing": {name: {str(r): table[r] for r in TABLE_RATIOS} for name, table in PUBLISHED_POINTING.items()},
+        },
+    }
+
+
+@pytest.mark.parametrize("modes", [("c2p",), ("c2p", "p2c", "combined")])
+@pytest.mark.parametrize("boxes", [True, False])
+def test_charts_are_pictures_whatever_was_measured(tmp_path: Path, modes: tuple[str, ...], boxes: bool) -> None:
+    pytest.importorskip("matplotlib")
+    for chart in CHARTS:
+        chart(report(modes, boxes=boxes), tmp_path / "new" / "chart.png")
+        with Image.open(tmp_path / "new" / "chart.png") as picture:
+            assert picture.format == "PNG"
+            assert picture.width > 400
+            colours = picture.convert("RGB").getcolors(1 << 24)
+        assert colours is not None
+        assert len(colours) > 20
