@@ -1,0 +1,37 @@
+"""Counts and class numbers out of text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pc_engine.files.text_values import parse_class_id, parse_count
+
+
+@pytest.mark.parametrize(
+    ("value", "count"), [("4", 4), (" 3 ", 3), ("4+", 4), ("2.0", 2), (7, 7), (7.0, 7), ("", None), (None, None)]
+)
+def test_a_count_is_read_as_people_write_it(value: object, count: int | None) -> None:
+    assert parse_count(value) == count
+
+
+@pytest.mark.parametrize(("value", "number"), [("-1", None), ("", None), (None, None), ("12", 12), (0, 0)])
+def test_a_class_number_may_be_none(value: object, number: int | None) -> None:
+    assert parse_class_id(value) == number
+
+
+@pytest.mark.parametrize("value", ["many", "-2", "1.5", "nan", "inf", "3e9", "0x3", "2++"])
+def test_what_is_no_number_of_things_is_said(value: str) -> None:
+    for parse, what in ((parse_count, "count"), (parse_class_id, "class number")):
+        with pytest.raises(ValueError, match=rf"its {what} is '.*', expected "):
+            parse(value)
+
+
+@given(st.text(max_size=100))
+def test_any_text_is_a_count_or_a_sentence(text: str) -> None:
+    try:
+        count = parse_count(text)
+    except ValueError:
+        return
+    assert count is None or 0 <= count < 2**31
