@@ -246,6 +246,12 @@ def _print_report(report: CounterReport) -> None:
         (">count", ">images", ">accuracy", ">precision"),
         rows,
     )
+    if report.parted:
+        several = len(report.parted) > 1
+        print_line(
+            f"The images of the label{'s' if several else ''} {', '.join(report.parted)} belong together, as copies of "
+            f"one photo do: {'their' if several else 'its'} accuracy, and with it the mean, is too good."
+        )
     if report.other_aim == (report.mean_accuracy, report.overall_accuracy):
         print_line(f"With --aim {report.aim.other} it would be the same.")
     elif report.other_aim is not None:

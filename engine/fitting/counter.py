@@ -37,8 +37,9 @@ class FittedSvms:
         Names of the taps, in their order, and the count labels.
     counts, truth
         Of each image its true number of objects and the index of its label, (n,).
-    splits, grid, c
-        As the folds were, what each C was worth in them, and the chosen one; see `CounterReport`.
+    splits, parted, grid, c
+        As the folds were, the labels whose groups they part, what each C was worth in them, and the chosen one; see
+        `CounterReport`.
     scores
         Of each image by SVMs that did not see it, (n, L).
     reduced, weights, bias
@@ -50,6 +51,7 @@ class FittedSvms:
     counts: np.ndarray
     truth: np.ndarray
     splits: Sequence[Split]
+    parted: tuple[str, ...]
     grid: Mapping[float, tuple[float, float]]
     c: float
     scores: np.ndarray
@@ -90,7 +92,8 @@ def fit_svms(
     seed
         Of the fold assignment and the solver's order: the same input gives the same SVMs.
     groups
-        Of each image, (n,): images of one group are in one fold, as far as each fold's others then show every label.
+        Of each image, (n,): images of one group are in one fold. A label that the others of a fold would lack then, as
+        all of its images are of one group, has its images parted.
     map_widths
         Width of a map, by the names of those taps whose rows are maps: what they show is learnt for its mirror image,
         too (see :mod:`pc_engine.fitting.reduction`). None, or a tap left out, learns the rows as they are.
@@ -119,7 +122,7 @@ def fit_svms(
     if not c_grid or min(c_grid) <= 0:
         raise DataError(f"The values of C to choose from are {list(c_grid)}: give at least one, all above 0.")
     candidates = sorted({float(c) for c in c_grid})
-    splits = _splits(truth, folds, seed, groups)
+    splits, parted = _splits(truth, folds, seed, groups)
     reduced = reduce_features(features, map_widths)
     total = len(candidates) * len(splits) + 1
     grid: dict[float, tuple[float, float]] = {}
@@ -144,6 +147,7 @@ def fit_svms(
         counts=counts,
         truth=truth,
         splits=splits,
+        parted=tuple(labels[label] for label in sorted(parted)),
         grid=grid,
         c=best,
         scores=held_out_scores[best],
@@ -233,6 +237,7 @@ def fit_counter(
         n=len(truth),
         c=svms.c,
         folds=len(splits),
+        parted=svms.parted,
         confusion=_confusion(truth, scores),
         grid=svms.grid,
         aim=aim,
@@ -311,13 +316,31 @@ def _label_indices(features: Mapping[str, np.ndarray], counts: np.ndarray, label
     return index[inverse]
 
 
-def _splits(truth: np.ndarray, folds: int, seed: int, groups: Sequence[Hashable] | None) -> list[Split]:
+def _splits(
+    truth: np.ndarray, folds: int, seed: int, groups: Sequence[Hashable] | None
+) -> tuple[list[Split], set[int]]:
+    """Return folds whose others show every label, and the labels whose groups had to be parted for that."""
     if folds < 2:
         raise DataError(f"Cross-validation with {folds} fold(s) is not possible: ask for at least 2.")
     images = np.bincount(truth)
     folds = min(folds, int(images.min()))
-    if groups is not None and len({*groups}) > 1:
-        splits = stratified_folds(truth, min(folds, len({*groups})), seed, groups)
-        if all(len(np.unique(truth[others])) == len(images) for others, _ in splits):
-            return splits
-    return stratified_folds(truth, folds, seed)
+    if groups is None:
+        return stratified_folds(truth, folds, seed), set()
+    label_of = truth.tolist()
+    groups_of: dict[int, set[Hashable]] = {}
+    for label, group in zip(label_of, groups, strict=True):
+        groups_of.setdefault(label, set()).add(group)
+    parted = {label for label, its_groups in groups_of.items() if len(its_groups) == 1}
+    while True:
+        kept = [
+            ("alone", place) if label in parted else ("group", group)
+            for place, (label, group) in enumerate(zip(label_of, groups, strict=True))
+        ]
+        lacking: set[int] = set()
+        for n in range(min(folds, len({*kept})), 1, -1):
+            splits = stratified_folds(truth, n, seed, kept)
+            lacking = {label for others, _ in splits for label in groups_of.keys() - {*truth[others].tolist()}}
+            if not lacking:
+                return splits, parted
+        # Few groups, which share labels: those that the last try could not tell from the others are parted, too.
+        parted |= lacking

@@ -50,6 +50,9 @@ class CounterReport:
         The chosen C.
     folds
         Number of folds used.
+    parted
+        Labels whose images are all of one group, such as copies of one photo: they are in several folds all the same,
+        and told better than other images would be.
     confusion
         Images by true label (row) and predicted label (column), summed over the folds, at the chosen C.
     grid
@@ -79,6 +82,7 @@ class CounterReport:
     coupled: bool = False
     combined: CombinedReport | None = None
     beyond: tuple[float, float] | None = None
+    parted: tuple[str, ...] = ()
 
     @property
     def images(self) -> dict[str, int]:
@@ -132,6 +136,7 @@ class CounterReport:
             "images": self.images,
             "c": self.c,
             "folds": self.folds,
+            "parted": list(self.parted),
             "count_accuracy": {**self.recall, "mean": self.mean_accuracy, "overall": self.overall_accuracy},
             "precision": self.precision,
             "cv_mean": self.cv_mean,

@@ -32,6 +32,10 @@ def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, t
     assert outcome.code == 0, outcome.err
     assert "Fitted for the mean accuracy, cross-validated over 4 folds" in outcome.out
     assert "With --aim overall it would be the same." in outcome.out
+    # The four empty pictures are one file, and so are those that show all places.
+    assert (
+        "The images of the labels 0, 4+ belong together, as copies of one photo do: their accuracy, and" in outcome.out
+    )
     assert "1 item was skipped" in outcome.out
     assert load_model(model).parts.counter is not None
     evaluated = pc_engine("evaluate", counted, "--model", model, "--json", *FAST).json()

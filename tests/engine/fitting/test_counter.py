@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.svm import LinearSVC
 
 from pc_engine.errors import DataError
@@ -379,9 +381,40 @@ def test_groups_are_held_out_whole_where_every_label_is_left() -> None:
     features, counts = make_data()
     report = fitted(features, counts, c_grid=(1.0,), groups=[place // 40 for place in range(120)])[1]
     assert report.folds == 3
+    assert report.parted == ()
     lonely = [0 if count == 3 else 1 for count in counts]  # no other group shows three
-    assert fitted(features, counts, c_grid=(1.0,), groups=lonely)[1].folds == 5
-    assert fitted(features, counts, c_grid=(1.0,), groups=[0] * 120)[1].folds == 5
+    for groups in (lonely, [0] * 120):
+        report = fitted(features, counts, c_grid=(1.0,), groups=groups)[1]
+        assert (report.folds, report.parted) == (5, DEFAULT_LABELS)
+
+
+def test_copies_stay_together_where_one_label_has_to_be_parted() -> None:
+    """A label that is a photo and its copy does not have the copies of other photos learnt by heart."""
+    rng = np.random.default_rng(3)
+    features = {"fc": np.repeat(rng.standard_normal((41, 60)).astype(np.float32), 2, axis=0)}
+    counts = np.repeat([0, *([1, 2, 3, 4] * 10)], 2)
+    svms = fit_svms(features, counts, c_grid=(1.0,), groups=np.repeat(np.arange(41), 2).tolist())
+    assert svms.parted == ("0",)
+    for others, held_out in svms.splits:
+        assert not {*(others[2:] // 2)} & {*(held_out[held_out > 1] // 2)}
+        assert {*counts[others].tolist()} == {0, 1, 2, 3, 4}
+    told = svms.scores[2:].argmax(axis=1) == svms.truth[2:]
+    assert told.mean() < 0.45  # noise: a quarter is chance, and nearly all are told where their copies are seen
+
+
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 12))
+@settings(max_examples=60, deadline=None)
+def test_folds_of_any_groups_show_every_label_to_those_who_learn(seed: int, labels: int, n_groups: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = np.concatenate([np.repeat(np.arange(labels), 2), rng.integers(0, labels, rng.integers(0, 30))])
+    groups = rng.integers(0, n_groups, len(truth)).tolist()
+    features = {"fc": rng.standard_normal((len(truth), 2)).astype(np.float32)}
+    svms = fit_svms(features, truth, labels=tuple(map(str, range(labels))), c_grid=(1.0,), groups=groups)
+    assert sorted(np.concatenate([held_out for _, held_out in svms.splits]).tolist()) == list(range(len(truth)))
+    kept = {place for place, label in enumerate(truth) if str(label) not in svms.parted}
+    for others, held_out in svms.splits:
+        assert {*truth[others].tolist()} == {*range(labels)}
+        assert not {groups[place] for place in kept & {*others}} & {groups[place] for place in kept & {*held_out}}
 
 
 @pytest.mark.slow
