@@ -115,9 +115,13 @@ def compact_pointers(
 
 
 def has_open_label(row: Mapping[str, Any]) -> bool:
-    """Whether a row's count stands for "at least so many": a counter's last label, which nobody has reviewed."""
+    """Whether a row's count stands for "at least so many": a counter's last label, which nobody has reviewed.
+
+    A count that c2p was told is no label's; it has no scores.
+    """
     label = row["count_label"]
-    return row["mode"] == "c2p" and label is not None and label.endswith("+") and not row.get("reviewed")
+    by_counter = row["mode"] == "c2p" and row["count_scores"] is not None and not row.get("reviewed")
+    return by_counter and label is not None and label.endswith("+")
 
 
 def class_of(row: Mapping[str, Any]) -> str | None:

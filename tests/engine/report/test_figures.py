@@ -11,7 +11,8 @@ from pc_engine.runs.run_state import lock_run
 
 
 def counted(count: int, label: str | None = None, **values: Any) -> dict[str, Any]:
-    result = Result(f"{count}.jpg", "ok", None, 9, 9, values.pop("mode", "c2p"), "tiny", count, label or str(count))
+    label = label or str(count)
+    result = Result(f"{count}.jpg", "ok", None, 9, 9, values.pop("mode", "c2p"), "tiny", count, label, {label: 1.0})
     return {**result.to_dict(), **values}
 
 
@@ -32,6 +33,11 @@ def test_the_histogram_has_every_count_up_to_the_largest_and_an_open_bar() -> No
         *(("0", 1), ("1", 0), ("2", 2), ("3", 0), ("4", 1), ("4+", 1))
     ]
     assert (found["images"], found["failed"], found["reviewed"]) == (5, 0, 1)
+
+
+def test_a_count_that_c2p_was_told_is_no_open_bar() -> None:
+    found = figures(*(counted(n, "4+", count_scores=None) for n in (4, 6, 6)))
+    assert [(bar["label"], bar["n"]) for bar in found["counts"] if bar["n"]] == [("4", 1), ("6", 2)]
 
 
 def test_in_a_mode_that_counts_on_no_bar_is_open() -> None:

@@ -150,7 +150,8 @@ def test_another_run_is_compared_with_by_photo(photos: Path, tmp_path: Path, mon
     )
     others = [
         replace(ROW, path=str(photos / "a.jpg"), count=2, count_label="2"),
-        replace(ROW, path=str(photos / "b.jpg"), count=4, count_label="4+"),  # at least 4: no disagreement with 5
+        # At least 4: no disagreement with 5.
+        replace(ROW, path=str(photos / "b.jpg"), count=4, count_label="4+", count_scores={"4+": 1.0}),
         replace(ROW, path=str(photos / "d.jpg")),
     ]
     other = write_run(tmp_path / "other", *others)
@@ -159,6 +160,15 @@ def test_another_run_is_compared_with_by_photo(photos: Path, tmp_path: Path, mon
     rows = data(page, "rows")
     assert [row[11:13] for row in rows] == [[2, 0], [4, 1], [], [1, 0]]
     assert rows[0][13] == [[0, 9, 9, 3, 3, 1]]
+
+
+def test_runs_that_were_told_other_counts_disagree(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = [replace(ROW, path=str(photos / "a.jpg"), count=n, count_label="4+") for n in (4, 6)]
+    four, six = (write_run(tmp_path / str(row.count), row) for row in told)
+    head = data(write_report(six, compare=four).path, "head")
+    assert (head["compare"]["both"], head["compare"]["same"]) == (1, 0)
+    assert [(bar["label"], bar["n"]) for bar in head["figures"]["counts"] if bar["n"]] == [("6", 1)]
 
 
 def test_runs_of_other_photos_are_not_compared(tmp_path: Path) -> None:
