@@ -41,6 +41,8 @@ from pc_engine.modes.salience import CLASS_HEAT_SETTING, SALIENT_SETTING
 
 # Sums in another order differ by less, as a share of a tap's largest value; other images by more.
 _OWN = 1e-3
+# What ends a classifier that gives probabilities: of one class, or of each class by itself.
+_PROBABILITIES = ("Softmax", "Sigmoid")
 
 
 def import_classifier(
@@ -167,11 +169,13 @@ def _prepared(
 ) -> onnx.ModelProto:
     """Return the network from uint8 pixels to its taps, called by their names, as the modes read them.
 
-    Maps have their channels first then, and logits are one value a class, before any softmax.
+    Maps have their channels first then, and logits are one value a class, before any softmax or sigmoid.
     """
-    logits = _before_softmax(model, tensors["logits"])
+    logits = _before_probabilities(model, tensors["logits"])
     if logits != tensors["logits"]:
-        report(f"The tap 'logits' names probabilities: what their softmax takes is used in their place ('{logits}').")
+        report(
+            f"The tap 'logits' names probabilities: what they are computed from is used in their place ('{logits}')."
+        )
         tensors = {**tensors, "logits": logits}
     tensors = with_channels_first(model, tensors, report)
     free_batch(model, tensors.values(), pixels)
@@ -205,13 +209,16 @@ def _check_heat(taps: Mapping[str, Tap], heat: Sequence[str]) -> None:
         )
 
 
-def _before_softmax(model: onnx.ModelProto, tensor: str) -> str:
-    """Return what ``tensor`` is the softmax of, else the tensor: the modes take a softmax of logits by themselves."""
+def _before_probabilities(model: onnx.ModelProto, tensor: str) -> str:
+    """Return what ``tensor`` is the softmax or the sigmoid of, else the tensor: the modes take a softmax by themselves.
+
+    Of probabilities it would be about the same for all classes, whatever the network sees.
+    """
     producers = {name: node for node in model.graph.node for name in node.output}
     node = producers.get(tensor)
     while node is not None and node.op_type in ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze"):
         node = producers.get(node.input[0])
-    return tensor if node is None or node.op_type != "Softmax" else str(node.input[0])
+    return tensor if node is None or node.op_type not in _PROBABILITIES else str(node.input[0])
 
 
 def _flatten_logits(model: onnx.ModelProto) -> None:

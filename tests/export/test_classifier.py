@@ -227,15 +227,21 @@ def test_a_network_of_one_convolution_has_no_maps_before(tmp_path):
     assert set(manifest.taps) == {"conv_last", "logits", "evidence"}
 
 
-def test_probabilities_that_are_named_as_logits_are_traced_to_these(tmp_path):
+@pytest.mark.parametrize("operator", ["Softmax", "Sigmoid"])
+def test_probabilities_that_are_named_as_logits_are_traced_to_these(tmp_path, operator):
     """The modes take the softmax themselves: twice would make all classes alike."""
     path, said = save_cnn(tmp_path / "given.onnx"), []
+    model = onnx.load(path)
+    model.graph.node[-1].op_type = operator
+    onnx.save_model(model, path)
     convert(path, tmp_path / "m", taps={**TAPS, "logits": "probabilities"}, report=said.append)
     convert(path, tmp_path / "plain")
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     one, other = (run(tmp_path / name / "model.onnx", images, ["logits"])[0] for name in ("m", "plain"))
     np.testing.assert_array_equal(one, other)
-    assert said == ["The tap 'logits' names probabilities: what their softmax takes is used in their place ('scores')."]
+    assert said == [
+        "The tap 'logits' names probabilities: what they are computed from is used in their place ('scores')."
+    ]
 
 
 def test_functions_are_written_out(tmp_path):
