@@ -1,11 +1,34 @@
-"""Calls of something that may be closed by another thread meanwhile."""
+"""Calls of something that may be closed by another thread meanwhile, and that does not survive a fork."""
 
 from __future__ import annotations
 
+import os
 import threading
 from types import TracebackType
 
 from pc_engine.errors import UsageError
+
+# The threads of inference libraries are not there in a process that was forked, which then waits for them for ever, or
+# is aborted: with a new network, too.
+_FORKED = (
+    "This process was forked from one that has run a network, which no network survives: start processes with "
+    "multiprocessing's 'spawn' or 'forkserver', or fork them before the first engine is made."
+)
+
+
+class _Process:
+    """Whether this process has one that was made here, and whether the one it was forked from had."""
+
+    def __init__(self) -> None:
+        self.has_one = self.forked_from_one = False
+        if hasattr(os, "register_at_fork"):  # all but Windows
+            os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        self.forked_from_one = self.forked_from_one or self.has_one
+
+
+_process = _Process()
 
 
 class CallGuard:
@@ -15,9 +38,16 @@ class CallGuard:
     ----------
     refusal
         The sentence that a later call gets.
+
+    Raises
+    ------
+    UsageError
+        If the process was forked from one that has made one; so does every call there.
     """
 
     def __init__(self, refusal: str) -> None:
+        _refuse_fork()
+        _process.has_one = True
         self._refusal = refusal
         self._changed = threading.Condition()
         self._calls = 0
@@ -25,17 +55,21 @@ class CallGuard:
 
     def check(self) -> None:
         """Raise UsageError if it was closed."""
+        _refuse_fork()
         if self._closed:
             raise UsageError(self._refusal)
 
     def close(self) -> bool:
-        """Refuse further calls and wait for those under way; False where it was closed before."""
+        """Refuse further calls and wait for those under way; False where it was closed before, or came by a fork."""
+        if _process.forked_from_one:
+            return False
         with self._changed:
             first, self._closed = not self._closed, True
             self._changed.wait_for(lambda: self._calls == 0)
         return first
 
     def __enter__(self) -> None:
+        _refuse_fork()  # whose lock may be held for ever, by a thread that is not there
         with self._changed:
             self.check()
             self._calls += 1
@@ -46,3 +80,8 @@ class CallGuard:
         with self._changed:
             self._calls -= 1
             self._changed.notify_all()
+
+
+def _refuse_fork() -> None:
+    if _process.forked_from_one:
+        raise UsageError(_FORKED)

@@ -128,6 +128,7 @@ class Engine:
         decoding: Decoding = DEFAULT_DECODING,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._guard = CallGuard("This engine was closed and cannot run any more: make another.")
         # Ahead of the model, which may have to be fetched first.
         text("mode", mode, "c2p")
         for name, value in (("backend", backend), ("precision", precision), ("device", device)):
@@ -160,7 +161,6 @@ class Engine:
         if count is not None:
             check_known_count(self.mode, self.settings)
         self.clock = StageClock()
-        self._guard = CallGuard("This engine was closed and cannot run any more: make another.")
         self.workers = workers or threads or usable_cores()
         if network is not None and (absent := set(self.mode.taps(self.model.manifest)) - set(network.request.taps)):
             raise UsageError(

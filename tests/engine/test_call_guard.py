@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 
@@ -46,3 +49,33 @@ def test_a_call_that_fails_is_over() -> None:
     with pytest.raises(ZeroDivisionError), guard:
         raise ZeroDivisionError
     assert guard.close()
+
+
+FORKED = """
+import os, signal, sys
+from pc_engine import Engine, PcEngineError
+
+engine = Engine("lego", backend="onnxruntime", precision="fp32")
+assert next(engine.run("demo:")).ok
+child = os.fork()
+if not child:
+    signal.alarm(60)  # it would wait for threads for ever
+    for use in (lambda: list(engine.run("demo:")), lambda: Engine("lego", backend="onnxruntime", precision="fp32")):
+        try:
+            use()
+        except PcEngineError as error:
+            print(error, flush=True)
+    engine.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert next(engine.run("demo:")).ok
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_an_engine_says_in_a_forked_process_that_it_did_not_survive() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert len(said) == 2
+    assert all(line.startswith("This process was forked from one that has run a network") for line in said)
