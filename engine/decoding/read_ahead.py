@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pc_engine.decoding.decode import DecodedImage, ImageSize, decode_bytes
 from pc_engine.decoding.decode_device import Decode
 from pc_engine.decoding.plain_jpeg import PlainJpeg
-from pc_engine.errors import ImageError
+from pc_engine.errors import ImageError, PcEngineError, first_line
 from pc_engine.sources import SourceImage, as_source_image
 from pc_engine.stage_clock import StageClock
 
@@ -88,7 +88,7 @@ def decode_ahead(
 
     def process(image: SourceImage) -> Entry:
         try:
-            data = image.read()
+            data = _read(image)
             if later is not None and (file := later(data)) is not None:
                 return Entry(image.name, None, None, file, image.count)
             return Entry(image.name, decode(data, *size), None, None, image.count)
@@ -108,6 +108,21 @@ def decode_ahead(
             if not waiting:
                 return
             yield readers.wait_for(waiting.popleft())
+
+
+def _read(image: SourceImage) -> bytes:
+    """Return the bytes of a file; what else goes wrong where somebody's own code reads it costs that image only."""
+    try:
+        data = image.read()
+    except (PcEngineError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageError(f"Its read failed ({type(error).__name__}: {first_line(error)}).") from None
+    try:
+        memoryview(data)
+    except TypeError:
+        raise ImageError(f"Its read returns {type(data).__name__}, expected the bytes of a file.") from None
+    return data
 
 
 class _Readers:

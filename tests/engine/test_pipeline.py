@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -350,6 +352,8 @@ def test_an_error_while_finishing_ends_the_run_and_its_threads(
         (OSError(5, "Input/output error"), "It cannot be read: Input/output error."),
         (MemoryError(), "It does not fit into memory: scale it down first."),
         (ImageError("It is gone."), "It is gone."),
+        (KeyError("k"), "Its read failed (KeyError: 'k')."),
+        (RuntimeError(), "Its read failed (RuntimeError: RuntimeError)."),
     ],
 )
 def test_an_image_whose_reading_fails_in_any_way_has_its_entry(
@@ -361,6 +365,16 @@ def test_an_image_whose_reading_fails_in_any_way_has_its_entry(
     images = [photos[0], SourceImage("bad", fail), photos[1]]
     (batch,) = tap_batches(images, open_tiny(4), workers=2)
     assert [entry.error for entry in batch.entries] == [None, sentence, None]
+
+
+@pytest.mark.parametrize("returned", [None, "text", io.BytesIO()])
+def test_an_image_whose_read_returns_no_bytes_has_its_entry(
+    photos: list[Path], open_tiny: Callable[[int], Backbone], returned: Any
+) -> None:
+    images = [SourceImage("bad", lambda: returned), photos[0]]
+    (batch,) = tap_batches(images, open_tiny(4), workers=2)
+    expected = f"Its read returns {type(returned).__name__}, expected the bytes of a file."
+    assert [entry.error for entry in batch.entries] == [expected, None]
 
 
 def test_what_decodes_files_can_be_another(photos: list[Path], open_tiny: Callable[[int], Backbone]) -> None:
