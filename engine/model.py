@@ -7,7 +7,7 @@ import functools
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from pc_engine.errors import ManifestError, MissingPartError, UsageError
@@ -40,7 +40,7 @@ _FIT_COMMAND: dict[Part, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A model directory whose files were checked against its manifest.
 
@@ -51,6 +51,10 @@ class Model:
     manifest: Manifest
     parts: FittedParts = field(default_factory=FittedParts)
     clusters_set_aside: bool = False
+
+    def __repr__(self) -> str:
+        fitted = [part.name for part in fields(self.parts) if getattr(self.parts, part.name) is not None]
+        return f"<Model {self.name} in {self.directory}{', with '.join(['', *fitted])}>"
 
     @property
     def name(self) -> str:
