@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 from pc_engine.errors import ImageError, UsageError
 
@@ -48,6 +49,38 @@ class SourceImage:
     error: str | None = field(default=None, compare=False, repr=False)
     count: int | None = field(default=None, compare=False, repr=False)
 
+    @classmethod
+    def from_pixels(cls, name: str, pixels: Any, *, count: int | None = None) -> Self:
+        """Return an image whose pixels are in memory.
+
+        Parameters
+        ----------
+        name
+            What the row's ``path`` says.
+        pixels
+            A Pillow image, which is turned if it holds an orientation, or an array of uint8: (H, W, 3), RGB, or (H, W),
+            grey. It is read when its turn comes, and has to stay as it is until then.
+        count
+            As the attribute.
+
+        Raises
+        ------
+        UsageError
+            If it is neither.
+        """
+        import numpy as np
+        from PIL import Image
+
+        if not isinstance(pixels, Image.Image):
+            pixels = np.asarray(pixels)
+            grey_or_rgb = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+            if pixels.dtype != np.uint8 or not grey_or_rgb or not pixels.size:
+                raise UsageError(
+                    f"The pixels of '{name}' are of the type {pixels.dtype}, shape {pixels.shape}, expected uint8 of "
+                    f"shape (height, width, 3), red first, or (height, width)."
+                )
+        return cls(name, partial(_as_file, pixels), count=count)
+
 
 def local_image(path: str | os.PathLike[str]) -> SourceImage:
     """Return the image in a file of this machine."""
@@ -68,8 +101,8 @@ def as_source_image(image: object) -> SourceImage:
     if isinstance(image, (str, Path, os.PathLike)):  # whether it is a Path is found faster than what else may be one
         return local_image(image)
     raise UsageError(
-        f"An image is of the type {type(image).__name__}, expected a path or a SourceImage: save it to a file and name "
-        f"that, or let a SourceImage's read return the bytes of such a file."
+        f"An image is of the type {type(image).__name__}, expected a path or a SourceImage: give pixels as "
+        f"SourceImage.from_pixels(name, pixels), and the bytes of a file by a SourceImage's read."
     )
 
 
@@ -170,6 +203,18 @@ def check_size(size: int) -> None:
     """Raise ImageError if so many bytes are more than a picture has."""
     if size > MAX_BYTES:
         raise ImageError(f"The file is larger than {MAX_BYTES >> 30} GiB, the limit: it is hardly a photo.")
+
+
+def _as_file(pixels: Any) -> bytes:
+    """Return a file that holds what is in memory, for decoders to read as any other: nothing of it is lost."""
+    from PIL import Image, ImageOps
+
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    picture = ImageOps.exif_transpose(picture)
+    file = io.BytesIO()
+    # Written seven times as fast as TIFF, which holds everything else that Pillow has.
+    picture.save(file, "BMP" if picture.mode in ("L", "RGB") else "TIFF")
+    return file.getvalue()
 
 
 def _refuse(message: str) -> bytes:

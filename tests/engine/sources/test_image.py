@@ -8,9 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from pc_engine.errors import ImageError
+from pc_engine.decoding.decode import decode_bytes
+from pc_engine.errors import ImageError, UsageError
 from pc_engine.sources import SourceImage, as_source_image, iter_images, read_file, read_image
 from pc_engine.sources.image import broken_image, local_image
 
@@ -146,3 +149,43 @@ def test_a_network_disk_that_fails_for_a_moment_costs_no_row_and_no_folder(
     assert image.read() == member.read() == b"bytes"
     assert [image.name for image in iter_images([tmp_path / "photos"])] == [f"{tmp_path}/photos/a.jpg"]
     assert failed == {"scandir", "open", "span"}
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"])
+def test_pixels_in_memory_are_decoded_as_those_of_a_file_are(mode: str, tmp_path: Path) -> None:
+    levels = np.random.default_rng(1).integers(0, 255, (40, 60, 3), np.uint8)
+    if mode == "I;16":
+        picture = Image.fromarray(levels[..., 0].astype(np.uint16) * 257)
+    else:
+        picture = Image.fromarray(levels).convert(mode)
+    picture.save(tmp_path / "a.tif")
+    expected = decode_bytes((tmp_path / "a.tif").read_bytes(), 20, 20)
+    found = decode_bytes(SourceImage.from_pixels("a", picture).read(), 20, 20)
+    assert (found.width, found.height) == (60, 40)
+    np.testing.assert_array_equal(found.pixels, expected.pixels)
+
+
+@pytest.mark.parametrize("shape", [(40, 60, 3), (40, 60)])
+def test_an_array_is_a_picture_of_red_green_and_blue_or_of_grey(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(1).integers(0, 255, shape, np.uint8)
+    image = SourceImage.from_pixels("a", pixels[::-1], count=2)
+    assert (image.name, image.count, image.error) == ("a", 2, None)
+    decoded = decode_bytes(pickle.loads(pickle.dumps(image)).read(), 40, 60).pixels
+    np.testing.assert_array_equal(decoded, np.broadcast_to(pixels[::-1].reshape(40, 60, -1), (40, 60, 3)))
+
+
+def test_an_orientation_that_a_picture_holds_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as picture:
+        found = decode_bytes(SourceImage.from_pixels("a", picture).read(), 20, 20)
+    assert (found.width, found.height) == (40, 60)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((4, 4, 3), np.float32), np.zeros((3, 4, 4), np.uint8), np.zeros((0, 4), np.uint8), None, b"abc"]
+)
+def test_what_is_no_picture_is_refused(pixels: object) -> None:
+    with pytest.raises(UsageError, match=r"The pixels of 'a' are of the type .*, expected uint8 of shape"):
+        SourceImage.from_pixels("a", pixels)
