@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
@@ -26,6 +27,8 @@ _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
 _STDERR = 2
+# Where progress goes to a log, a line now and then.
+_SECONDS_BETWEEN_LINES = 60.0
 # A rate of less time than this says nothing.
 _SECONDS_TO_TELL = 1.0
 _CLEAR_LINE = "\r\x1b[2K"
@@ -137,7 +140,7 @@ class _Rate(ProgressColumn):
 def bars(*, quiet: bool) -> Progress:
     """Return a display of progress bars on stderr with rate and time left, to be entered.
 
-    It is silent if ``quiet``, and where stderr is no terminal: a log would get but empty lines of it.
+    It is silent if ``quiet``, and where stderr is no terminal: a log would get but empty lines of it (see `progress`).
     """
     columns = (
         TextColumn("{task.description}"),
@@ -151,21 +154,34 @@ def bars(*, quiet: bool) -> Progress:
 
 @contextmanager
 def progress(description: str, *, quiet: bool, total: int | None = None, unit: str = "images") -> Iterator[Tracker]:
-    """Show one progress bar on stderr, unless ``quiet``."""
+    """Show one progress bar on stderr, or a line a minute where that is no terminal, unless ``quiet``."""
     with bars(quiet=quiet) as display:
-        yield Tracker(display, description, total, unit)
+        yield Tracker(display, description, total, unit, None if quiet or _err.is_terminal else remark(False))
 
 
 class Tracker:
-    """One bar: `advance` moves it, `set_total` says how far it will go."""
+    """One bar: `advance` moves it, `set_total` says how far it will go. ``log``, if any, is told now and then."""
 
-    def __init__(self, bar: Progress, description: str, total: int | None, unit: str) -> None:
+    def __init__(
+        self,
+        bar: Progress,
+        description: str,
+        total: int | None,
+        unit: str,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
         self._bar = bar
         self._task = bar.add_task(description, total=total, unit=unit)
+        self._log = log
+        self._said, self._done_then = time.monotonic(), 0.0
 
     def advance(self, steps: int = 1) -> None:
         """Move on by ``steps``."""
+        first = self._task_now().completed == 0
         self._bar.advance(self._task, steps)
+        if first:  # which may be those of an earlier run
+            self._done_then = self._task_now().completed
+        self._log_now_and_then()
 
     def set_total(self, total: int) -> None:
         """Set where the bar ends."""
@@ -173,4 +189,22 @@ class Tracker:
 
     def restart(self, description: str, done: int, total: int, unit: str) -> None:
         """Show another piece of work, ``done`` of ``total`` of it, on the same line."""
+        if self._task_now().description != description:
+            self._said, self._done_then = time.monotonic(), done
         self._bar.update(self._task, description=description, completed=done, total=total, unit=unit)
+        self._log_now_and_then()
+
+    def _log_now_and_then(self) -> None:
+        """Say how far it is, and how fast it was since the last line."""
+        now = time.monotonic()
+        if self._log is None or now - self._said < _SECONDS_BETWEEN_LINES:
+            return
+        task = self._task_now()
+        rate = (task.completed - self._done_then) / (now - self._said)
+        self._said, self._done_then = now, task.completed
+        of = "" if task.total is None else f" of {task.total:,.0f}"
+        unit = task.fields["unit"]
+        self._log(f"{task.description}: {task.completed:,.0f}{of} {unit}, {rate:,.1f} {unit}/s")
+
+    def _task_now(self) -> Task:
+        return self._bar.tasks[0]

@@ -10,6 +10,7 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import Tracker, number_of_images, print_json, print_line, progress
+from pc_engine.cli.status import is_unfinished
 from pc_engine.converters import FORMATS, Conversion, Settings
 from pc_engine.converters import convert as convert_rows
 from pc_engine.runs.corrections import corrected_rows
@@ -40,17 +41,18 @@ def convert(
 ) -> None:
     """Write the counts and pointers of RUN in a form that labelling tools and training code read.
 
-    Exit code: 0 all images of the run are in it, 3 some were left out (how many and why is said), 2 wrong use, 1 it
-    could not be written.
+    Exit code: 0 all images of the run are in it, 3 some were left out (how many and why is said) or the run has not
+    come to its end, 2 wrong use, 1 it could not be written.
     """
     with progress("reading", quiet=quiet or as_json) as tracker:
         rows = _Rows(run, tracker, to)
         conversion = convert_rows(rows, to, out, Settings(min_score, relative_to, image_root, run, photos), fresh=fresh)
+    unfinished = is_unfinished(run, quiet)
     if as_json:
-        print_json(conversion.to_dict())
+        print_json({**conversion.to_dict(), "unfinished": unfinished})
     elif not quiet:
         _print(conversion)
-    raise typer.Exit(_SOME_LEFT_OUT if conversion.left_out else 0)
+    raise typer.Exit(_SOME_LEFT_OUT if conversion.left_out or unfinished else 0)
 
 
 class _Rows:

@@ -9,6 +9,7 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import number_of_images, print_json, print_line, progress, remark
+from pc_engine.cli.status import is_unfinished
 from pc_engine.shown_text import for_terminal
 
 # A page with more thumbnails than this is too large to be mailed, and takes a while to be opened.
@@ -65,6 +66,7 @@ def report(
             f"{written.in_archives:,} of {written.done:,} photos are in archives or at addresses, where no page "
             f"reaches them: --thumbnails puts a small picture of each into it."
         )
+    unfinished = is_unfinished(directory, quiet)
     if as_json:
         print_json(
             {
@@ -74,6 +76,7 @@ def report(
                 "in_archives": written.in_archives,
                 "thumbnails": written.thumbnails,
                 "bytes": written.size,
+                "unfinished": unfinished,
             }
         )
     elif not quiet:

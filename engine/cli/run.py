@@ -28,6 +28,7 @@ from pc_engine.decoding.decode import MAX_PIXELS
 from pc_engine.decoding.settings import Decoding
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.modes import find_mode
 from pc_engine.overlay import write_overlay
 from pc_engine.runs.run_state import State, Tally, start_folder
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images
@@ -159,6 +160,7 @@ def run(
 
             rows = RunDirectory(out, row_format, fresh=fresh, retry_failed=retry_failed, shard=part)
             stack.enter_context(rows)
+            rows.check({"mode": find_mode(mode).name})
         pictures = overlays if overlay else None
         asked: dict[str, Any] = {
             "model": model,
@@ -186,6 +188,11 @@ def run(
             if rows.before:
                 nor = ", and no pictures of them are drawn: --fresh does all again" if overlay else ""
                 say(f"{out} has {rows.before:,} rows already; their images are not done again{nor}.")
+            if rows.lost:
+                say(
+                    f"{', '.join(rows.lost)}, whose photos have rows in {out}, is not there any more: if it was "
+                    f"renamed, they are counted once more by their new names, but not with --fresh."
+                )
         stack.enter_context(stopping)
         start = time.perf_counter()
         with progress(mode, quiet=silent) as tracker:

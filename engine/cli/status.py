@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, print_line, print_table
-from pc_engine.runs.run_status import RunStatus, read_status
+from pc_engine.cli.console import print_json, print_line, print_table, remark
+from pc_engine.runs.run_status import RunStatus, condition_of, read_status
 from pc_engine.runs.writers import ROWS_PER_PARTITION, SECONDS_PER_PARTITION
 
 _REASONS = 10
@@ -38,6 +39,19 @@ def status(
         _print(run, found)
 
 
+def is_unfinished(run: Path, quiet: bool) -> bool:
+    """Whether images of a run may be without rows yet; unless ``quiet``, it is said of what is made of the run."""
+    condition = condition_of(run)
+    if condition in (None, "finished"):
+        return False
+    state = "has not come to its end" if condition != "running" else "is at work yet"
+    remark(quiet)(
+        f"The run into {run} {state}, and its other images are not in this: 'pc-engine status {quote(str(run))}' says "
+        f"how far it is, and how to go on."
+    )
+    return True
+
+
 def _print(run: Path, found: RunStatus) -> None:
     tally, total = found.tally, found.total
     of = "" if total is None else f" of {total:,}"
@@ -48,7 +62,8 @@ def _print(run: Path, found: RunStatus) -> None:
         print_line(f"{run}: {found.condition}. {model}, {mode}, {backend} {precision}.")
     else:
         print_line(f"{run}: {found.condition}.")
-    print_line(f"{tally.n:,}{of} images have rows, {tally.failed:,} of them failed.")
+    coming = f"; {found.waiting:,} more are done, whose rows come with the next partition" if found.waiting else ""
+    print_line(f"{tally.n:,}{of} images have rows, {tally.failed:,} of them failed{coming}.")
     if found.condition == "running":
         _print_pace(found)
     if any(part.shard is not None for part in found.parts):
@@ -84,7 +99,7 @@ def _print(run: Path, found: RunStatus) -> None:
 def _print_pace(found: RunStatus) -> None:
     rate, total = found.images_per_second, found.total
     if rate:
-        left = "" if total is None else f", {_duration((total - found.tally.n) / rate)} left"
+        left = "" if total is None else f", {_duration((total - found.tally.n - found.waiting) / rate)} left"
         print_line(f"{rate:,.1f} images/s{left}.")
     if all(part.by_workers for part in found.parts if part.condition == "running"):
         print_line(

@@ -125,8 +125,9 @@ def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
     DataError
         If its corrections cannot be read.
     """
+    rows = iter_rows(directory)  # says it first where this is no run
     corrections = read_corrections(directory)
-    for row in iter_rows(directory):
+    for row in rows:
         correction = corrections.get(row["path"])
         yield row if correction is None or row["status"] != "ok" else _corrected(row, correction)
 

@@ -29,7 +29,8 @@ from pc_engine.files.durable import publish
 from pc_engine.result import Result
 from pc_engine.runs.block_folder import BlockFolder, make_blocks, remove_blocks
 from pc_engine.runs.done_names import DoneNames
-from pc_engine.runs.run_sources import FOLDERS, with_earlier_folders
+from pc_engine.runs.run_settings import check_settings
+from pc_engine.runs.run_sources import FOLDERS, lost_folders, with_earlier_folders
 from pc_engine.runs.run_state import State, Tally, lock_run, read_state, state_file, states
 from pc_engine.runs.writers import (
     FORMATS,
@@ -52,10 +53,8 @@ from pc_engine.sources.stored_names import stored_name
 CORRECTIONS = "corrections.jsonl"
 # Of run.json; a directory of another one is not continued.
 _FORMAT = 1
-_MODEL = "model"
-# Of another model these alone are said to differ: its files and parameters do, anyway.
-_SAID = ("mode", _MODEL, "format")
-_SECONDS_BETWEEN_STATES = 1.0
+# Of run.json: a block of a worker is on the disk, and the rows that wait for their partition are written nowhere yet.
+_SECONDS_BETWEEN_STATES, _SECONDS_BETWEEN_ROWS = 1.0, 10.0
 
 
 class RunDirectory:
@@ -84,6 +83,8 @@ class RunDirectory:
         How many of them were there at the start.
     earlier
         What `begin` was given by an earlier run; None if there was none.
+    lost
+        From `begin` on: folders of photos that have rows, and that are not there any more, where another is new.
 
     Raises
     ------
@@ -142,19 +143,26 @@ class RunDirectory:
         self.tally = Tally()
         self._done = DoneNames(self._names_in(partitions))
         self.before = self.tally.n
+        self.lost: list[str] = []
         numbers = [int(found[1]) for path in partitions if (found := re.search(r"-(\d{5,})$", path.stem))]
         self._writer = PartitionWriter(
             self.directory,
             self._format,
             stem=self._stem,
             first=max(numbers, default=-1) + 1,
-            published=lambda _: self._save("running"),
+            published=self._after_partition,
         )
         self._seconds_before = float(self._known.get("seconds") or 0.0)
         self._start = time.monotonic()
         self._saved = self._start
         self._total: int | None = None
+        self._waiting = 0  # rows, for their partition
         self._summary: dict[str, Any] = {}
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raise UsageError, before anything slow, if the directory's rows were made otherwise in any of these."""
+        if self.earlier is not None:
+            check_settings(self.earlier, settings, self.directory)
 
     def begin(self, settings: Mapping[str, Any], about: Mapping[str, Any], sources: Iterable[str] = ()) -> None:
         """Say what the rows are made with, before the first one.
@@ -177,12 +185,7 @@ class RunDirectory:
         """
         made_with = {**settings, "format": _FORMAT}
         if self.earlier is not None:
-            differences = _differences(self.earlier, made_with)
-            if differences:
-                raise UsageError(
-                    f"{self.directory} holds rows made with other settings ({'; '.join(differences)}): choose another "
-                    f"folder, or replace them with --fresh."
-                )
+            check_settings(self.earlier, made_with, self.directory)
         elif self.before:
             raise UsageError(
                 f"{self.directory} holds rows but no {self._state_file.name} that says how they were made: choose "
@@ -190,6 +193,7 @@ class RunDirectory:
             )
         every = [] if self._fresh else states(self.directory)
         folders = with_earlier_folders(self._known, every, sources, self.directory)
+        self.lost = lost_folders(every, sources)
         self._remove_what_is_replaced()
         self._settings = made_with
         self._summary = {**about, FOLDERS: folders}
@@ -215,7 +219,9 @@ class RunDirectory:
             If it cannot be written, as on a disk that is full.
         """
         self.tally.add(ok=result.ok, label=result.count_label)
+        self._waiting += 1
         self._writer.write(result)
+        self._save_after(_SECONDS_BETWEEN_ROWS)
 
     def share(self) -> BlockFolder:
         """Return a folder for blocks of images, through which other processes bring rows into this run; see `add`.
@@ -240,8 +246,7 @@ class RunDirectory:
         """
         self.tally.update(tally)
         # Many workers finish many blocks, and nobody looks more often than this.
-        if time.monotonic() - self._saved >= _SECONDS_BETWEEN_STATES:
-            self._save("running")
+        self._save_after(_SECONDS_BETWEEN_STATES)
 
     def set_total(self, images: int) -> None:
         """Say how many images the sources hold, once that is known."""
@@ -291,6 +296,14 @@ class RunDirectory:
         except OSError as error:
             raise cannot_write(self.directory, error) from None
 
+    def _after_partition(self, rows: int) -> None:
+        self._waiting -= rows
+        self._save("running")
+
+    def _save_after(self, seconds: float) -> None:
+        if time.monotonic() - self._saved >= seconds:
+            self._save("running")
+
     def _save(self, state: State) -> None:
         seconds = self.seconds
         content = {
@@ -303,6 +316,7 @@ class RunDirectory:
             "total": self._total,
             **self._summary,
             **self.tally.to_dict(),
+            "waiting": self._waiting,
             "seconds": round(seconds, 3),
             "images_per_second": round(self.tally.n / seconds, 2) if seconds > 0 else None,
         }
@@ -374,25 +388,6 @@ def _without_failed(path: Path) -> None:
     """Rewrite a partition without the rows of images that failed, if it has any."""
     if any(row["status"] != "ok" for row in rows_of(path, ("status",))):
         write_partition(path, (row for row in rows_of(path) if row["status"] == "ok"))
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:
-    """Return what settings differ in, as in "mode c2p, not p2c"; of another model, which differs in all, its name."""
-    if not within and before.get(_MODEL) != now.get(_MODEL):
-        before, now = ({name: value for name, value in of.items() if name in _SAID} for of in (before, now))
-    found: list[str] = []
-    for name, value in now.items():
-        earlier = before.get(name)
-        if isinstance(value, Mapping) and isinstance(earlier, Mapping):
-            found += _differences(earlier, value, f"{within}{name}.")
-        elif earlier != value:
-            found.append(f"{within}{name} {_shown(earlier)}, not {_shown(value)}")
-    return found
-
-
-def _shown(value: Any) -> str:
-    # Sums are long, and their first digits are enough to see that they differ.
-    return value[:12] + "..." if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) else str(value)
 
 
 def _now() -> str:

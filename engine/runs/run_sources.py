@@ -50,13 +50,31 @@ def with_earlier_folders(
     """
     now = named_folders(sources)
     for state in every:
-        if state.get("n"):  # else none of its images has a row
+        if _has_rows(state):
             for name, its_name in _named_otherwise(now, _folders(state)):
                 raise UsageError(
                     f"{directory} has rows of the photos in {its_name}, which are in {name} by another name: name them "
                     f"as before, so that none is counted twice, or choose another folder."
                 )
-    return {**(_folders(own) if own.get("n") else {}), **now}
+    return {**(_folders(own) if _has_rows(own) else {}), **now}
+
+
+def lost_folders(every: Iterable[Mapping[str, Any]], sources: Iterable[str]) -> list[str]:
+    """Return the folders of photos with rows that are gone, by the names they had, where another folder is new.
+
+    One that was renamed is a new one: its photos would be counted once more.
+    """
+    now = named_folders(sources)
+    before = {real: name for state in every if _has_rows(state) for real, name in _folders(state).items()}
+    if now.keys() <= before.keys():
+        return []
+    return [name for real, name in before.items() if not os.path.isdir(real)]
+
+
+def _has_rows(state: Mapping[str, Any]) -> bool:
+    """Whether a run, by its ``run.json``, has brought any rows into its directory."""
+    rows, waiting = state.get("n"), state.get("waiting", 0)
+    return isinstance(rows, int) and rows > (waiting if isinstance(waiting, int) else 0)
 
 
 def _folders(state: Mapping[str, Any]) -> dict[str, str]:

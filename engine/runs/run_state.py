@@ -157,5 +157,6 @@ _FORMS: Mapping[str, Callable[[Any], bool]] = {
     "seconds": is_number,
     "images_per_second": lambda value: value is None or is_number(value),
     "workers": is_whole,
+    "waiting": is_whole,
     "folder": lambda value: isinstance(value, str),
 }

@@ -28,6 +28,8 @@ class RunPart:
         Images in its sources; None where not known yet.
     by_workers
         Whether workers share it: its rows come by blocks of images, and not by partitions.
+    waiting
+        Images that are done and whose rows come with the next partition, if the run comes to that.
     """
 
     shard: Shard | None
@@ -35,6 +37,7 @@ class RunPart:
     total: int | None
     images_per_second: float | None
     by_workers: bool = False
+    waiting: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,11 @@ class RunStatus:
         return sum(rates) if rates else None
 
     @property
+    def waiting(self) -> int:
+        """Images done by runs at work whose rows come with the next partition."""
+        return sum(part.waiting for part in self.parts if part.condition == "running")
+
+    @property
     def shards_not_begun(self) -> int:
         """Number of shards that no process began."""
         return count_not_begun(self.parts)
@@ -105,6 +113,7 @@ class RunStatus:
             "state": self.condition,
             "total": self.total,
             **self.tally.to_dict(),
+            "waiting": self.waiting,
             "images_per_second": None if self.images_per_second is None else round(self.images_per_second, 2),
             "errors": [asdict(failure) for failure in self.errors],
             "shards": [
@@ -144,6 +153,12 @@ def read_status(directory: Path) -> RunStatus:
     return RunStatus(parts, tally, failures, settings)
 
 
+def condition_of(directory: Path) -> Condition | None:
+    """Return the condition of the runs into ``directory``; None where no ``run.json`` says it. Rows are not read."""
+    parts = run_parts(directory, states(directory))
+    return whole_condition(parts) if parts else None
+
+
 def run_parts(directory: Path, known: Sequence[dict[str, Any]]) -> tuple[RunPart, ...]:
     """Return what ``known`` states tell of a run, or of each of its shards that was begun; its rows are not read."""
     parts = (_part(directory, state) for state in known)
@@ -174,4 +189,5 @@ def _part(directory: Path, state: dict[str, Any]) -> RunPart:
         condition = state.get("state", "stopped")
         if condition == "running":
             condition = "stopped"
-    return RunPart(shard, condition, state.get("total"), state.get("images_per_second"), "workers" in state)
+    rate, waiting = state.get("images_per_second"), state.get("waiting", 0)
+    return RunPart(shard, condition, state.get("total"), rate, "workers" in state, waiting)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pc_engine.cli.console import _Rate, kept_in, number_of_images, print_line, print_table
+from pc_engine.cli import console
+from pc_engine.cli.console import _Rate, kept_in, number_of_images, print_line, print_table, progress
 
 
 def test_the_rate_is_that_of_what_this_run_does() -> None:
@@ -47,3 +48,32 @@ def test_what_no_terminal_and_no_file_can_hold_is_escaped(tmp_path: Path, capsys
     assert "\\udce9.jpg" in kept
     assert kept.endswith("\n\\udce9\n")
     assert capsys.readouterr().out == ""
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with progress("c2p", quiet=False) as tracker:
+        tracker.advance(1000)  # rows that were there, all at once
+        for now[0] in (30.0, 59.0, 60.0):
+            tracker.advance(200)
+        tracker.set_total(5000)
+        now[0] = 100.0
+        tracker.advance(100)
+        now[0] = 120.0
+        tracker.advance(500)
+        tracker.restart("SVM", 0, 40, "fits")
+        for now[0], done in ((150.0, 10), (180.0, 30)):
+            tracker.restart("SVM", done, 40, "fits")
+    assert capsys.readouterr().err.splitlines() == [
+        "c2p: 1,600 images, 10.0 images/s",
+        "c2p: 2,200 of 5,000 images, 10.0 images/s",
+        "SVM: 30 of 40 fits, 0.5 fits/s",
+    ]
+
+
+def test_a_quiet_command_logs_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(console, "_SECONDS_BETWEEN_LINES", 0.0)
+    with progress("c2p", quiet=True) as tracker:
+        tracker.advance(5)
+    assert capsys.readouterr().err == ""

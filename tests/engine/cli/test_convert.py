@@ -150,3 +150,27 @@ def test_what_was_corrected_is_what_is_converted(pc_engine, run, tmp_path):
     append_correction(run, Correction(FIRST.path, 1, FIRST.pointers[:1], "2026-01-01T00:00:00+00:00"))
     summary = pc_engine("convert", run, "--to", "csv", "--out", tmp_path / "set", "--json").json()
     assert (summary["images"], summary["pointers"]) == (2, 1)
+
+
+@pytest.mark.parametrize("state", ["running", "interrupted", "finished"])
+def test_a_run_that_did_not_come_to_its_end_is_said(pc_engine, run, tmp_path, state):
+    (run / "run.json").write_text(json.dumps({"state": state}))  # nobody has the lock: what runs was killed
+    outcome = pc_engine("convert", run, "--to", "csv", "--out", tmp_path / "set")
+    report = pc_engine("report", run)
+    if state == "finished":
+        assert (outcome.code, outcome.err) == (0, "")
+        assert "not come to its end" not in report.err
+    else:
+        said = f"The run into {run} has not come to its end, and its other images are not in this: 'pc-engine status"
+        assert outcome.code == 3
+        assert said in outcome.err
+        assert (report.code, said in report.err) == (0, True)
+    found = pc_engine("convert", run, "--to", "csv", "--out", tmp_path / "json", "--json").json()
+    assert found["unfinished"] == (state != "finished")
+
+
+def test_a_partition_is_no_run(pc_engine, run, tmp_path):
+    partition = next(run.glob("part-*"))
+    outcome = pc_engine("convert", partition, "--to", "csv", "--out", tmp_path / "set")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{partition} holds no rows: name the folder given to 'pc-engine run --out'." in outcome.err

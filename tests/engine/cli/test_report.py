@@ -27,7 +27,7 @@ def test_a_report_is_made_of_a_run(pc_engine, scenes, tiny_directory, tmp_path):
     page = tmp_path / "page.html"
     outcome = pc_engine("report", out, "--out", page, "--compare", other, "--thumbnails", "--json")
     size = page.stat().st_size
-    shown = {"without_photo": 0, "in_archives": 0, "thumbnails": 5}
+    shown = {"without_photo": 0, "in_archives": 0, "thumbnails": 5, "unfinished": False}
     assert outcome.json() == {"report": str(page), "images": 6, **shown, "bytes": size}
     assert page.read_text().count("data:image/webp") == 5
 

@@ -181,6 +181,16 @@ def test_a_shard_without_images_is_said_so(pc_engine, scenes, tiny_directory, tm
         pytest.fail("60 shards of 5 images cannot all have some")
 
 
+def test_a_folder_that_was_renamed_is_missed(pc_engine, scenes, tiny_directory, tmp_path):
+    arguments = ("--model", tiny_directory, "--out", tmp_path / "run", *MODEL)
+    assert pc_engine("run", scenes, *arguments).code == 3
+    renamed = scenes.rename(tmp_path / "renamed")
+    again = pc_engine("run", renamed, *arguments)
+    assert again.code == 3
+    assert f"{scenes}, whose photos have rows in {tmp_path / 'run'}, is not there any more" in again.err
+    assert "is not there any more" not in pc_engine("run", renamed, *arguments).err
+
+
 def test_rows_in_the_current_folder_have_its_name(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -201,7 +211,7 @@ def test_what_was_left_to_choose_stays_as_it_was_chosen(pc_engine, scenes, tiny_
 @pytest.mark.parametrize(
     ("other", "expected"),
     [
-        (("--mode", "p2c"), "(mode c2p, not p2c; "),
+        (("--mode", "p2c"), "(mode c2p, not p2c): choose another folder"),
         (("--backend", "openvino"), "(backend onnxruntime, not openvino)"),
         (("--format", "jsonl"), "holds rows as parquet, not jsonl"),
         (("--shard", "1/2"), "holds a run that is not shared out"),

@@ -26,6 +26,13 @@ def test_a_run_at_work_says_when_rows_appear(pc_engine, tmp_path):
         assert shown.out.splitlines()[-1] == "Rows appear a partition at a time: after 10,000 images or 5 minutes."
         (tmp_path / "run.json").write_text('{"state": "running", "total": 30, "images_per_second": 0.1}')
         assert "0.1 images/s, 5 min left." in pc_engine("status", tmp_path).out
+        (tmp_path / "run.json").write_text(
+            '{"state": "running", "total": 30, "images_per_second": 0.1, "n": 12, "waiting": 12}'
+        )
+        shown = pc_engine("status", tmp_path).out
+        assert "0 of 30 images have rows, 0 of them failed; 12 more are done, whose rows come with the next" in shown
+        assert "0.1 images/s, 3 min left." in shown
+        assert pc_engine("status", tmp_path, "--json").json()["waiting"] == 12
         (tmp_path / "run.json").write_text('{"state": "running", "workers": 2}')
         shown = pc_engine("status", tmp_path)
         assert shown.out.splitlines()[-1].startswith("Rows appear a block of images at a time, as workers finish them")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import EllipsePointer, Result, error_result
-from pc_engine.runs import writers
+from pc_engine.runs import run_directory, writers
 from pc_engine.runs.run_directory import RunDirectory
 from pc_engine.runs.run_state import Tally, is_running, lock_run, states
 from pc_engine.runs.writers import FORMATS, read_rows
@@ -361,3 +361,33 @@ def test_who_looks_how_far_a_run_is_does_not_keep_it_from_beginning(tmp_path: Pa
     threading.Timer(0.3, looked.set).start()
     assert do(tmp_path, ["a.jpg"]) == ["a.jpg"]
     looking.join()
+
+
+def test_what_waits_for_its_partition_is_in_run_json_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_directory, "_SECONDS_BETWEEN_ROWS", 0.0)
+
+    def state() -> list[int]:
+        return [json.loads((tmp_path / RUN_FILE).read_text())[name] for name in ("n", "waiting")]
+
+    with RunDirectory(tmp_path) as rows:
+        rows.begin(SETTINGS, {})
+        monkeypatch.setattr(writers, "ROWS_PER_PARTITION", 3)
+        seen = []
+        for k in range(4):
+            rows.write(counted(f"{k}.jpg"))
+            seen.append(state())
+        rows.close("finished", {})
+    assert seen == [[1, 1], [2, 2], [3, 0], [4, 1]]
+    assert state() == [4, 0]
+
+
+def test_other_settings_are_refused_before_anything_slow(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path) as rows:
+        rows.check({"mode": "p2c"})  # nothing is there yet
+    do(tmp_path, ["a.jpg"])
+    with RunDirectory(tmp_path) as rows:
+        rows.check({"mode": "c2p"})
+        with pytest.raises(UsageError, match=r"holds rows made with other settings \(mode c2p, not p2c\): choose"):
+            rows.check({"mode": "p2c"})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pc_engine.errors import UsageError
-from pc_engine.runs.run_sources import FOLDERS, named_folders, with_earlier_folders
+from pc_engine.runs.run_sources import FOLDERS, lost_folders, named_folders, with_earlier_folders
 
 
 @pytest.fixture
@@ -91,3 +91,15 @@ def test_many_folders_are_compared_in_no_time(here: Path) -> None:
     folders = with_earlier_folders(known, [known], [f"{k}" for k in range(300)], Path("run"))
     assert len(folders) == 20_300
     assert time.perf_counter() - begin < 10
+
+
+def test_a_folder_that_is_gone_is_missed_where_another_is_new(here: Path) -> None:
+    before = state("photos", "other")
+    assert lost_folders([before], ["photos"]) == []
+    (here / "link").unlink()
+    (here / "photos").rename(here / "renamed")
+    assert lost_folders([before], ["renamed"]) == ["photos"]
+    assert lost_folders([{**before, "waiting": 5}], ["renamed"]) == []  # none of them has a row
+    assert lost_folders([before], ["other"]) == []
+    assert lost_folders([before], ["@list.txt"]) == []
+    assert lost_folders([{}], ["renamed"]) == []
