@@ -73,6 +73,11 @@ def fit_counter(
     labelled = read_labelled(data)
     images = [image for image in labelled.images if image.count is not None]
     counts = [image.count for image in images if image.count is not None]
+    if labelled.by_run:
+        remark(quiet)(
+            f"{labelled.by_run:,} of {len(labelled.images):,} counts are what a run said, and nobody reviewed them (by "
+            f"the column 'reviewed'): where they are wrong, the counter learns that, and cannot tell."
+        )
     labels = _labels(counts, every_label, remark(quiet))
     loaded, target = target_of(find_model(model, remark(quiet)), out)
     # Where the model points by itself, mode combined learns how far to believe what it finds.

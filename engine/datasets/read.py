@@ -15,6 +15,7 @@ from pc_engine.datasets.sos import read_mso, read_sos
 from pc_engine.datasets.table import LABELS_CSV, parse_records, read_csv, read_json_lines
 from pc_engine.datasets.yolo import SPLITS, read_yolo
 from pc_engine.errors import DataError
+from pc_engine.sources.run_folders import state_files
 
 #: The forms of a specification, for help texts and errors.
 KNOWN_FORMS = (
@@ -88,6 +89,8 @@ def _read_folder(path: Path) -> LabelledSet:
         return read_csv(path / LABELS_CSV)
     if several := sorted(path.glob(f"*/{LABELS_JSON}")):
         return _as_one(path, [read_labels_json(labels) for labels in several])
+    if state_files(path):
+        raise DataError(f"{path} is the folder of a run: what was reviewed in it is 'run:{path}'.")
     if has_class_folders(path):
         return read_class_folders(path)
     raise DataError(f"{path} holds no labels that are known. {_forms()}")
@@ -96,7 +99,8 @@ def _read_folder(path: Path) -> LabelledSet:
 def _as_one(path: Path, sets: Sequence[LabelledSet]) -> LabelledSet:
     """Return the images of all sets; their class numbers go, as each set counts its own classes from 0."""
     images = tuple(replace(image, class_id=None) for one in sets for image in one.images)
-    return LabelledSet(path.resolve().name, images, tuple(item for one in sets for item in one.skipped))
+    skipped = tuple(item for one in sets for item in one.skipped)
+    return LabelledSet(path.resolve().name, images, skipped, sum(one.by_run for one in sets))
 
 
 def _read_file(path: Path) -> LabelledSet:

@@ -98,11 +98,24 @@ def clip_to_frame(boxes: Iterable[Box], width: float, height: float) -> tuple[tu
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """A data set: its name, the images that can be used, and the images and boxes left out as (item, reason)."""
+    """A data set.
+
+    Attributes
+    ----------
+    name
+        Its name.
+    images
+        Those that can be used.
+    skipped
+        Images and boxes that were left out, as (item, reason).
+    by_run
+        How many images have the count that a run gave them, and that nobody reviewed.
+    """
 
     name: str
     images: tuple[LabelledImage, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    by_run: int = 0
 
 
 class LabelledSetBuilder:
@@ -123,9 +136,13 @@ class LabelledSetBuilder:
         self._seen: set[LabelledImage] = set()
         self._counts: dict[Path, set[int]] = {}
         self._skipped: list[tuple[str, str]] = []
+        self._by_run = 0
 
-    def add(self, image: LabelledImage, remedy: str = "") -> None:
-        """Take an image, if its file is there and it was not taken already; ``remedy`` is what to do if it is not."""
+    def add(self, image: LabelledImage, remedy: str = "", *, by_run: bool = False) -> None:
+        """Take an image, if its file is there and it was not taken already.
+
+        ``remedy`` is what to do if it is not there; ``by_run`` that its count is what a run said.
+        """
         if not is_file(image.path):
             self.skip(str(image.path), f"there is no such file{remedy}")
             return
@@ -134,6 +151,7 @@ class LabelledSetBuilder:
             return
         self._seen.add(image)
         self._images.append(image)
+        self._by_run += by_run
         if image.count is not None:
             self._counts.setdefault(image.path, set()).add(image.count)
 
@@ -182,7 +200,7 @@ class LabelledSetBuilder:
                 item, reason = self._skipped[0]
                 why = f"each of its {len(self._skipped)} entries was skipped, the first, {item}, because {reason}"
             raise DataError(f"{self._source} gives no labelled image: {why}.")
-        return LabelledSet(self._name, images, tuple(self._skipped))
+        return LabelledSet(self._name, images, tuple(self._skipped), self._by_run)
 
 
 def _parse_xywh(values: Any, class_name: Any) -> Box:

@@ -3,6 +3,7 @@
 Columns, in any order and case; others are ignored: ``path``, ``file``, ``filename``, ``file_name`` or ``image``;
 ``count``; ``class_index`` or ``class_id`` (a number); ``class`` or ``name``; ``wnid``. Paths are relative to the folder
 of the table if there is something, else to the current one, as in a list of images. One of count and class is enough.
+A "no" in the column ``reviewed``, as ``pc-engine convert --to csv`` writes it, says that a run counted.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _COUNT = ("count",)
 _CLASS_ID = ("class_index", "class_id")
 _CLASS_NAME = ("class", "name")
 _WNID = ("wnid",)
+_REVIEWED = ("reviewed",)
 _LABELS = (*_COUNT, *_CLASS_ID, *_CLASS_NAME, *_WNID)
 
 # A row as read: where it stands, and its values by lower-case column.
@@ -101,8 +103,9 @@ def _read_rows(rows: Iterator[tuple[str, Any]], path: Path) -> LabelledSet:
             continue
         values = {str(name).lower(): value for name, value in row.items() if name is not None}
         file = _first(values, _PATH)
+        by_run = (_first(values, _REVIEWED) or "").lower() == "no"
         try:
-            builder.add(_image(file, values, path.parent))
+            builder.add(_image(file, values, path.parent), by_run=by_run)
         except ValueError as error:
             builder.skip(f"{place} ({file})" if file else place, str(error))
     return builder.build()

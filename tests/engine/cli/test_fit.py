@@ -346,6 +346,16 @@ def test_a_counter_that_tells_nothing_is_said(pc_engine, counted, make_model, tm
     assert "fit it on more images." in outcome.err
 
 
+def test_counts_that_a_run_gave_are_said(pc_engine, counted, make_model, tmp_path):
+    images = [(f"{turn}-{count}.png", count) for turn in range(4) for count in range(5)]
+    lines = [f"{file},{count},{'yes' if file.startswith('0') else 'no'}" for file, count in images]
+    (counted / "counts.csv").write_text("\n".join(["path,count,reviewed", *lines]))
+    model = make_model(tmp_path / "model", counter=None)
+    outcome = pc_engine("fit-counter", counted / "counts.csv", "--model", model, *FAST)
+    assert outcome.code == 0, outcome.err
+    assert "15 of 20 counts are what a run said, and nobody reviewed them" in outcome.err
+
+
 def test_signatures_too_shallow_for_the_model_are_refused(pc_engine, counted, make_model, tmp_path):
     model = make_model(tmp_path / "model", signatures=None)
     outcome = pc_engine("fit-signatures", counted, "--model", model, "--depth", "1", *FAST)

@@ -77,3 +77,4 @@ def test_a_counter_can_be_fitted_to_the_table(make_row, save, draw_photos, tmp_p
     assert [(str(image.path), image.count, image.class_name) for image in labelled.images] == [
         (row["path"], 0, "goldfish, Carassius auratus") for row in rows
     ]
+    assert labelled.by_run == 2

@@ -67,3 +67,11 @@ def test_a_folder_of_labelled_folders_is_one_set(tmp_path: Path) -> None:
         LabelledImage(tmp_path / "b/1.jpg", count=2),
     )
     assert [Path(item).parent.name for item, _ in labelled.skipped] == ["a", "b"]
+
+
+def test_the_folder_of_a_run_is_no_folder_of_classes(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays/a.jpg").touch()
+    with pytest.raises(DataError, match=f"is the folder of a run: what was reviewed in it is 'run:{tmp_path}'."):
+        read_labelled(str(tmp_path))
