@@ -98,6 +98,10 @@ def test_the_tables_say_what_auto_does_with_it(pc_engine, model, photos, monkeyp
     monkeypatch.setattr(selection, "MIN_AGREEMENT", 0.0)
     outcome = pc_engine(*arguments)
     assert outcome.code == 0, outcome.err
+    assert "judged on 20 photos, fewer than 50: not used unless asked for by name" in " ".join(outcome.out.split())
+    monkeypatch.setattr(selection, "MIN_PHOTOS", 20)
+    outcome = pc_engine(*arguments)
+    assert outcome.code == 0, outcome.err
     assert "against fp32 on 20 photos" in " ".join(outcome.out.split())
     assert "same class first" in outcome.out
     assert "same count, combined" in outcome.out
