@@ -116,7 +116,7 @@ def fit_counter(
     if as_json:
         print_json({**report.to_dict(), "model": str(target), "skipped": len(skipped)})
     elif not quiet:
-        _print_report(report)
+        _print_report(report, folds)
         print_skipped(skipped)
         print_line(f"The count SVM is in {target}.")
 
@@ -233,7 +233,7 @@ def _as_skipped(unreadable: Sequence[Unreadable]) -> list[tuple[str, str]]:
     return [(item.name, item.reason) for item in unreadable]
 
 
-def _print_report(report: CounterReport) -> None:
+def _print_report(report: CounterReport, folds: int) -> None:
     precision = report.precision
     rows = [
         (
@@ -251,6 +251,12 @@ def _print_report(report: CounterReport) -> None:
         (">count", ">images", ">accuracy", ">precision"),
         rows,
     )
+    if report.folds < folds:
+        rarest = min(report.images, key=lambda label: report.images[label])
+        print_line(
+            f"These are {report.folds} folds and not {folds}, as only {report.images[rarest]} images show {rarest}: "
+            f"with more of them the figures and the choice of C are better."
+        )
     if report.parted:
         several = len(report.parted) > 1
         print_line(

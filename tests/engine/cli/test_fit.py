@@ -31,6 +31,7 @@ def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, t
     outcome = pc_engine("fit-counter", counted, "--model", model, "--folds", "4", *FAST)
     assert outcome.code == 0, outcome.err
     assert "Fitted for the mean accuracy, cross-validated over 4 folds" in outcome.out
+    assert " folds and not " not in outcome.out
     assert "With --aim overall it would be the same." in outcome.out
     # The four empty pictures are one file, and so are those that show all places.
     assert (
@@ -146,6 +147,13 @@ def test_a_model_that_cannot_point_by_itself_gets_a_counter_alone(pc_engine, cou
     outcome = pc_engine("fit-counter", counted, "--model", model, "--json", *FAST)
     assert outcome.json()["combined"] is None
     assert load_model(model).parts.counter.clusters is None
+
+
+def test_fewer_folds_than_asked_for_are_said(pc_engine, counted, make_model, tmp_path):
+    model = make_model(tmp_path / "model", counter=None)
+    outcome = pc_engine("fit-counter", counted, "--model", model, "--folds", "7", *FAST)
+    assert "cross-validated over 4 folds" in outcome.out
+    assert "These are 4 folds and not 7, as only 4 images show 0: with more of them" in outcome.out
 
 
 def test_a_counter_is_fitted_for_what_is_asked(pc_engine, counted, make_model, tmp_path):
