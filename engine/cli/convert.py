@@ -35,6 +35,10 @@ def convert(
             "--image-root", help="label-studio: what comes before an image's name; left out, its local storage."
         ),
     ] = None,
+    one_class: Annotated[
+        str | None,
+        typer.Option("--one-class", metavar="NAME", help="One category for all objects, whatever class was predicted."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier data set at --out.")] = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -46,7 +50,8 @@ def convert(
     """
     with progress("reading", quiet=quiet or as_json) as tracker:
         rows = _Rows(run, tracker, to)
-        conversion = convert_rows(rows, to, out, Settings(min_score, relative_to, image_root, run, photos), fresh=fresh)
+        settings = Settings(min_score, relative_to, image_root, run, photos, one_class)
+        conversion = convert_rows(rows, to, out, settings, fresh=fresh)
     unfinished = is_unfinished(run, quiet)
     if as_json:
         print_json({**conversion.to_dict(), "unfinished": unfinished})

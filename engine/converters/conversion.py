@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ from pc_engine.runs.photos import RunPhotos
 _FORMATS: dict[str, Format] = {
     module.FORMAT.name: module.FORMAT for module in (coco, yolo, voc, label_studio, cvat, csv_tables)
 }
+#: A row of a run, by its columns.
+Row = Mapping[str, Any]
 #: Names of the formats.
 FORMATS = tuple(_FORMATS)
 
+_NO_CLASS = {"class_id": None, "class_name": None}
 _FAILED = "could not be read in the run, so that the size is not known"
 
 
@@ -71,7 +74,7 @@ class Conversion:
 
 
 def convert(
-    rows: Callable[[], Iterable[Mapping[str, Any]]],
+    rows: Callable[[], Iterable[Row]],
     to: str,
     out: Path,
     settings: Settings | None = None,
@@ -106,9 +109,15 @@ def convert(
         raise UsageError(f"--image-root is for {label_studio.FORMAT.name}: {to} names images below their folder.")
     if settings.photos is not None and not form.links:
         raise UsageError(f"--photos is for {yolo.FORMAT.name}: {to} names images, and needs none of them.")
+    if settings.one_class is not None:
+        if form is csv_tables.FORMAT:
+            raise UsageError(f"--one-class is for formats with categories: {to} has the class of each image.")
+        rows = _without_classes(rows)
     with Staging(out, form, fresh=fresh) as staging:
         photos = None if settings.run is None else RunPhotos(settings.run, settings.photos)
         survey = survey_rows(rows(), settings.relative_to, photos)
+        if settings.one_class is not None:
+            survey = replace(survey, categories=(settings.one_class,))
         try:
             conversion = _write(rows(), form, staging.folder, survey, settings, out)
             staging.publish(conversion.to_dict())
@@ -119,6 +128,16 @@ def convert(
     return conversion
 
 
+def _without_classes(rows: Callable[[], Iterable[Row]]) -> Callable[[], Iterable[Row]]:
+    """Return what gives the rows as those of a mode that predicts no class."""
+
+    def classless(row: Row) -> Row:
+        pointers = [{**pointer, **_NO_CLASS} for pointer in row["pointers"]]
+        return {**row, **_NO_CLASS, "class_score": None, "pointers": pointers}
+
+    return lambda: map(classless, rows())
+
+
 def _format(name: str) -> Format:
     try:
         return _FORMATS[name]
@@ -127,7 +146,7 @@ def _format(name: str) -> Format:
 
 
 def _write(
-    rows: Iterable[Mapping[str, Any]], form: Format, folder: DataFolder, survey: Survey, settings: Settings, out: Path
+    rows: Iterable[Row], form: Format, folder: DataFolder, survey: Survey, settings: Settings, out: Path
 ) -> Conversion:
     images = pointers = 0
     left_out: Counter[str] = Counter()

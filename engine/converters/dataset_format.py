@@ -33,11 +33,13 @@ class Settings:
         The folder that the photos lie in now; None where they lie as they did in the run.
     image_root
         Label Studio only: what comes before an image's name in its URL; None for its local storage.
+    one_class
+        The name of the only category, that of all pointers; None for the classes that were predicted.
 
     Raises
     ------
     UsageError
-        If the score is none.
+        If the score is none, or the name is empty.
     """
 
     min_score: float = 0.0
@@ -45,8 +47,11 @@ class Settings:
     image_root: str | None = None
     run: Path | None = None
     photos: Path | None = None
+    one_class: str | None = None
 
     def __post_init__(self) -> None:
+        if self.one_class is not None and not self.one_class.strip():
+            raise UsageError("--one-class is empty: give the name that all objects are to have.")
         if not 0 <= self.min_score <= 1:  # NaN fails, too
             raise UsageError(f"--min-score is {self.min_score:g}, expected a number from 0 to 1.")
 

@@ -174,3 +174,9 @@ def test_a_partition_is_no_run(pc_engine, run, tmp_path):
     outcome = pc_engine("convert", partition, "--to", "csv", "--out", tmp_path / "set")
     assert (outcome.code, outcome.out) == (2, "")
     assert f"{partition} holds no rows: name the folder given to 'pc-engine run --out'." in outcome.err
+
+
+def test_all_objects_have_the_category_that_is_named(pc_engine, run, tmp_path):
+    outcome = pc_engine("convert", run, "--to", "coco", "--out", tmp_path / "set.json", "--one-class", "thing")
+    assert outcome.code == 3
+    assert [category["name"] for category in json.loads((tmp_path / "set.json").read_text())["categories"]] == ["thing"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import resource
 import weakref
@@ -145,3 +146,30 @@ def test_rows_are_gone_once_they_are_written(make_row, monkeypatch, tmp_path, to
 
     monkeypatch.setattr(conversion, "pictures", watch)
     assert convert(made, to, tmp_path / "set").images == 50
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_all_objects_may_be_of_one_category(make_row, save, tmp_path, to) -> None:
+    classes = [{"class_id": 12, "class_name": "house finch"}, {}]
+    boxes = [BoxPointer(0, 1, 15.5, 20.25, 0.6, **of_its_own) for of_its_own in classes]
+    rows = [make_row("photos/a.jpg", *boxes, class_id=3), make_row("photos/b.jpg", boxes[1], class_id=7)]
+    out = tmp_path / "set"
+    if to == "csv":
+        with pytest.raises(UsageError, match="--one-class is for formats with categories: csv has the class of each"):
+            save(rows, to, out, one_class="thing")
+        return
+    save(rows, to, out, one_class="thing")
+    files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert "thing" in text
+    assert not [name for name in ("goldfish", "crane", "finch") if name in text]
+    if to == "coco":
+        made = json.loads(text)
+        assert [category["name"] for category in made["categories"]] == ["thing"]
+        assert {annotation["category_id"] for annotation in made["annotations"]} == {1}
+        assert len(made["annotations"]) == 3
+
+
+def test_a_category_has_a_name(two_modes, save, tmp_path) -> None:
+    with pytest.raises(UsageError, match="--one-class is empty: give the name"):
+        save(two_modes.boxes, "coco", tmp_path / "set", one_class=" ")
