@@ -146,7 +146,7 @@ def peers(
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Compare mode c2p with its peers in one run: same photos and weights, checked to agree, then timed in turn.
+    """Compare mode c2p with its peers on the CPU: same photos and weights, checked to agree, then timed in turn.
 
     (a) PyTorch eager, Pillow and scikit-learn, photo by photo and with the network in batches; (b) PyTorch with worker
     processes, channels_last, autocast or torch.compile; (c) ONNX Runtime and (d) OpenVINO's throughput mode, network

@@ -163,7 +163,7 @@ def work(photos):
         {"taps": 1.01, "scope": "network"},
         {"taps": 1.1, "precision": "bf16"},
         {"counts": 2},
-        {"counts": 2, "precision": "int8"},
+        *({"counts": 2, "precision": precision} for precision in PRECISIONS if precision != "fp32"),
     ],
 )
 def test_a_wrong_peer_is_left_out_and_the_others_are_timed(work, wrong):
@@ -196,6 +196,14 @@ def test_a_peer_that_is_left_out_is_in_the_report_with_the_reason(tiny_directory
     assert one["images_per_second"] is None
     assert f"(d) {one['name']} at fp32 is left out: {one['reason']}" in said
     assert one["reason"].startswith("its taps differ from those of (c) ONNX Runtime at fp32 by ")
+
+
+def test_pc_engine_takes_the_cpu_as_the_others_do_where_there_is_a_gpu(tiny_directory, photos, monkeypatch):
+    asked = []
+    monkeypatch.setattr("pc_engine.engine.choose_device", lambda device, *_: asked.append(device) or "cpu")
+    settings = ThroughputSettings(str(tiny_directory), batch_size=4, workers=1, n=4, repeats=1)
+    compare_with_peers(photos, settings, try_compile=False)
+    assert set(asked) == {"cpu"}
 
 
 def test_peers_take_turns_and_rates_follow_from_their_runs(work):
