@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pc_engine.cli import options
+from pc_engine.cli.box_notes import print_boxes, why_none_fit
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
 from pc_engine.cli.failure_tables import print_failures
 from pc_engine.cli.target import make_folder
@@ -209,8 +210,11 @@ def _class_sentence(figures: Mapping[str, Any]) -> str:
 
 def _print_pointing(report: Mapping[str, Any]) -> None:
     measured = [(name, figures) for name, figures in _rows_here(report) if "pointing" in figures]
+    all_boxes = measured[-1][1]["boxes"]
     if all(figures["boxes"]["judged"] == figures["boxes"]["wrong_count"] == 0 for _, figures in measured):
-        print_line("Pointing was not measured: the labels give no boxes of what they count.")
+        print_line(f"Pointing was not measured: {why_none_fit(all_boxes)}.")
+        if all_boxes["disagree"] or all_boxes["outside"]:
+            print_boxes(all_boxes)
         return
     *exact, last = report["labels"][1:]
     names = (*exact, "mean", last)
@@ -241,7 +245,7 @@ def _print_pointing(report: Mapping[str, Any]) -> None:
             f"{name}: {boxes['judged']} images judged; mean intersection over union {_hundredths(figures['iou'])} "
             f"({_range(figures['iou_interval'])}), mean pointer {_share(figures['mean_pointer_area'])} of the picture."
         )
-    _print_boxes(measured[-1][1]["boxes"])
+    print_boxes(all_boxes)
 
 
 def _pointing_rows(
@@ -280,26 +284,6 @@ def _points(gain: Mapping[str, Any]) -> Iterator[str]:
     if gain["interval"]:
         low, high = gain["interval"]
         yield f"({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-def _print_boxes(boxes: Mapping[str, int]) -> None:
-    notes = {
-        "no_boxes": ("image with objects has no boxes", "images with objects have no boxes"),
-        "disagree": (
-            "image has another number of boxes than its count says and took no part",
-            "images have other numbers of boxes than their count says and took no part",
-        ),
-        "clipped": ("box reached out of its picture and was cut", "boxes reached out of their picture and were cut"),
-        "outside": (
-            "box lay outside its picture and was left out",
-            "boxes lay outside their picture and were left out",
-        ),
-    }
-    said = [
-        f"{boxes[key]} {one if boxes[key] == 1 else several}" for key, (one, several) in notes.items() if boxes[key]
-    ]
-    if said:
-        print_line(f"{'; '.join(said)}.")
 
 
 def _percent(value: float | None) -> str:

@@ -124,8 +124,40 @@ def test_labels_without_boxes_say_so(pc_engine, scenes, tiny_directory):
     (scenes / "labels.csv").write_text("path,count\n" + "".join(f"{k}.png,{k}\n" for k in range(5)))
     outcome = pc_engine("evaluate", scenes, "--model", tiny_directory, "--curves", *FAST)
     assert outcome.code == 0
-    assert "Pointing was not measured" in outcome.out
+    assert "Pointing was not measured: the labels give no boxes of what they count." in outcome.out
+    assert "images with objects have no boxes" not in outcome.out
     assert "Nothing was measured over scale, spacing and class" in outcome.out
+
+
+def _label(scenes, *images):
+    (scenes / "labels.json").write_text(json.dumps({"images": images}))
+
+
+@pytest.mark.parametrize(
+    ("change", "why", "note"),
+    [
+        (
+            lambda image: {**image, "count": image["count"] - 1},
+            "no image with objects has as many boxes within it as its count says.",
+            "3 images have other numbers of boxes than their count says and took no part.",
+        ),
+        (
+            lambda image: {**image, "boxes": [{"c": "red", "b": [-80, 0, 8, 8]}]},
+            "no image with objects has as many boxes within it as its count says.",
+            "4 images with objects have no boxes; 4 boxes lay outside their picture and were left out.",
+        ),
+        (lambda image: {**image, "count": 0, "boxes": []}, "no image that could be read has objects.", ""),
+    ],
+    ids=["other numbers", "outside", "no objects"],
+)
+def test_why_pointing_was_not_measured_is_said(pc_engine, scenes, tiny_directory, change, why, note):
+    boxes = [{"c": "red", "b": [8 * column, 0, 8, 8]} for column in range(4)]
+    _label(scenes, *(change({"file": f"{n}.png", "count": n, "boxes": boxes[:n]}) for n in range(1, 5)))
+    outcome = pc_engine("evaluate", scenes, "--model", tiny_directory, *FAST)
+    assert outcome.code == 0, outcome.err
+    said = " ".join(outcome.out.split())
+    assert f"Pointing was not measured: {why} {note}".strip() in said
+    assert "the labels give no boxes" not in said
 
 
 def test_quiet_prints_nothing(pc_engine, boxed, tiny_directory):
