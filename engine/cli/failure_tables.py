@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pc_engine.cli.box_notes import why_none_fit
 from pc_engine.cli.console import print_line, print_table
 
 _TITLES = {
@@ -17,7 +18,7 @@ _COLUMNS = ("n", "right", "95 %", "exp.", "low", "high", "n", "pointing", "95 %"
 
 def print_failures(report: Mapping[str, Any]) -> None:
     """Print each curve of each mode with what the images' counts let expect, and the classes."""
-    from pc_engine.bench.accuracy.failure_analysis import bin_name
+    from pc_engine.bench.accuracy.failure_analysis import LEAST_IMAGES, bin_name
 
     shown = False
     for mode, figures in report["modes"].items():
@@ -36,7 +37,13 @@ def print_failures(report: Mapping[str, Any]) -> None:
             "right; exp.: what is expected of images with these true counts (over spacing: and scales)."
         )
     else:
-        print_line("Nothing was measured over scale, spacing and class: the labels give no boxes and no classes.")
+        *_, last = report["modes"].values()
+        with_boxes = last["failure_analysis"]["scale"]["bins"]
+        why = "all images with boxes are in one bin" if with_boxes else why_none_fit(last["boxes"])
+        print_line(
+            f"Nothing was compared over scale, spacing and class: {why}, and fewer than two classes have "
+            f"{LEAST_IMAGES} images."
+        )
 
 
 def _print(title: str, entries: Iterator[tuple[str, Mapping[str, Any]]]) -> None:

@@ -126,7 +126,7 @@ def test_labels_without_boxes_say_so(pc_engine, scenes, tiny_directory):
     assert outcome.code == 0
     assert "Pointing was not measured: the labels give no boxes of what they count." in outcome.out
     assert "images with objects have no boxes" not in outcome.out
-    assert "Nothing was measured over scale, spacing and class" in outcome.out
+    assert "Nothing was compared over scale, spacing and class: the labels give no boxes" in outcome.out
 
 
 def _label(scenes, *images):
@@ -158,6 +158,17 @@ def test_why_pointing_was_not_measured_is_said(pc_engine, scenes, tiny_directory
     said = " ".join(outcome.out.split())
     assert f"Pointing was not measured: {why} {note}".strip() in said
     assert "the labels give no boxes" not in said
+
+
+def test_images_that_are_too_few_for_curves_are_said_to_be(pc_engine, scenes, tiny_directory):
+    boxes = [{"c": "red", "b": [8, 8, 8, 8]}]
+    few = ", and fewer than two classes have 10 images."
+    for count, why in ((1, "all images with boxes are in one bin"), (2, "no image with objects has as many boxes")):
+        _label(scenes, {"file": "1.png", "count": count, "boxes": boxes})
+        said = " ".join(pc_engine("evaluate", scenes, "--model", tiny_directory, "--curves", *FAST).out.split())
+        assert f"Nothing was compared over scale, spacing and class: {why}" in said
+        assert few in said
+        assert "the labels give no boxes" not in said
 
 
 def test_quiet_prints_nothing(pc_engine, boxed, tiny_directory):
