@@ -186,9 +186,9 @@ def _ground(image: LabelledImage, size: tuple[int, int], least: float) -> Cut | 
         return None
     columns, rows = size[0] // _CELL, size[1] // _CELL
     taken = np.zeros((rows, columns), bool)
-    for box in (*image.boxes, *image.crowds):
-        x0, y0 = (max(0, int(edge // _CELL)) for edge in (box.x0, box.y0))
-        x1, y1 = (max(0, int(-(-edge // _CELL))) for edge in (box.x1, box.y1))
+    for box in clip_to_frame((*image.boxes, *image.crowds), *size)[0]:
+        x0, y0 = (int(edge // _CELL) for edge in (box.x0, box.y0))
+        x1, y1 = (int(-(-edge // _CELL)) for edge in (box.x1, box.y1))
         taken[y0:y1, x0:x1] = True
     column, row, side = (_CELL * value for value in _largest_free_square(taken))
     return Cut(image.path, (column, row, column + side, row + side)) if side >= max(least, _CELL) else None

@@ -3,11 +3,12 @@
 The dominant class has the largest summed box area (crowd regions do not take part), as in the folders with
 ``labels.json``. An annotation without a box has that around its outlines. An image without annotations counts 0
 objects. Where the dominant class also has a crowd region its number of objects is not known: the image keeps its class
-and boxes, and has no count.
+and boxes, and has no count. A crowd region without a box may be anywhere in its picture.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pc_engine.datasets.records import (
+    Box,
     LabelledImage,
     LabelledSet,
     LabelledSetBuilder,
@@ -96,19 +98,27 @@ def _image(
     if unknown:
         raise ValueError(f"its category {next(iter(unknown))!r:.60} is not among the categories")
     named = [(item, names[_key(item, "category_id")]) for item in annotations]
-    crowded = {name for item, name in named if item.get("iscrowd")}
-    boxes, crowds = (
-        builder.boxes(path, ((_xywh(item), name) for item, name in named if bool(item.get("iscrowd")) is crowd))
-        for crowd in (False, True)
-    )
+    boxes = builder.boxes(path, ((_xywh(item), name) for item, name in named if not item.get("iscrowd")))
+    crowds = [(item, name) for item, name in named if item.get("iscrowd")]
+    marked = builder.boxes(path, ((_xywh(item), name) for item, name in crowds if _marks_box(item)))
+    unmarked = (Box(0.0, 0.0, math.inf, math.inf, name) for item, name in crowds if not _marks_box(item))
     class_name, count = dominant_class(boxes)
-    known = class_name not in crowded if boxes else not crowded
-    return LabelledImage(path, count if known else None, class_name, boxes=boxes, crowds=crowds)
+    known = class_name not in {name for _, name in crowds} if boxes else not crowds
+    return LabelledImage(path, count if known else None, class_name, boxes=boxes, crowds=(*marked, *unmarked))
+
+
+def _marks_box(item: Mapping[str, Any]) -> bool:
+    """Whether an annotation has a box or outlines, right or wrong; RLE is neither."""
+    return bool(item.get("bbox") or (item.get("segmentation") and not isinstance(item["segmentation"], Mapping)))
 
 
 def _xywh(item: Mapping[str, Any]) -> Any:
     """Return the box of an annotation, or that around its outlines where it has none."""
     outlines = item.get("segmentation")
+    if not item.get("bbox") and isinstance(outlines, Mapping):
+        raise ValueError(
+            "an annotation has no bbox, and no box is taken from RLE: add bbox, as by mask.toBbox of pycocotools"
+        )
     if item.get("bbox") or not outlines or not isinstance(outlines, list):
         return item.get("bbox")
     try:

@@ -75,6 +75,9 @@ def test_a_ground_touches_no_box_and_no_crowd(tmp_path: Path) -> None:
     assert ground.corners[2] <= 240
     (parts,) = cut([photo(tmp_path / "a.png", dog), photo(tmp_path / "b.png", dog, crowds=(crowd,))], ground_side=150)
     assert [piece.photo.name for piece in parts.grounds] == ["a.png"]
+    anywhere = Box(0, 0, np.inf, np.inf, "cat")  # as of a crowd without a box
+    (parts,) = cut([photo(tmp_path / "a.png", dog), photo(tmp_path / "b.png", dog, crowds=(anywhere,))])
+    assert [piece.photo.name for piece in parts.grounds] == ["a.png"]
 
 
 def test_a_photo_with_objects_that_no_box_marks_gives_no_ground(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from pc_engine.datasets import Box, read_labelled
+from pc_engine.datasets import Box, clip_to_frame, read_labelled
 from pc_engine.errors import DataError
 
+RLE = {"counts": [5, 2, 3, 2, 4], "size": [4, 4]}
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
 
 
@@ -59,14 +60,33 @@ def test_a_crowd_of_the_dominant_class_leaves_the_count_open(tmp_path: Path) -> 
 
 def test_an_annotation_without_a_box_has_that_around_its_outlines(tmp_path: Path) -> None:
     outlined = {"image_id": 10, "category_id": 18, "segmentation": [[3, 4, 9, 4, 9, 8], [1, 6, 2, 6, 2, 7]]}
-    annotations = [outlined, {**outlined, "segmentation": {"counts": "abc", "size": [4, 4]}, "image_id": 11}]
+    annotations = [outlined, {**outlined, "segmentation": RLE, "image_id": 11}]
     annotations.append({**outlined, "segmentation": [[1, 2, 3]], "image_id": 12})
     labelled = read_labelled(f"coco:{write(tmp_path / 'instances.json', 3, annotations, tmp_path)}")
     assert [image.boxes for image in labelled.images] == [(Box(1, 4, 9, 8, "dog"),)]
     assert [reason for _, reason in labelled.skipped] == [
-        "its box None is not [x, y, width, height]",
+        "an annotation has no bbox, and no box is taken from RLE: add bbox, as by mask.toBbox of pycocotools",
         "its segmentation [[1, 2, 3]] is no list of outlines x y x y ...",
     ]
+
+
+@pytest.mark.parametrize("crowd", [{"segmentation": RLE}, {"segmentation": RLE, "bbox": []}, {}])
+def test_a_crowd_without_a_box_costs_no_more_than_another(tmp_path: Path, crowd: dict[str, Any]) -> None:
+    dogs = [annotation(image, 18, [0, 0, 8, 8]) for image in (10, 11)]
+    crowds = [
+        {"image_id": image, "category_id": category, "iscrowd": 1, **crowd}
+        for image, category in ((10, 1), (11, 18), (12, 1))
+    ]
+    labelled = read_labelled(f"coco:{write(tmp_path / 'instances.json', 3, [*dogs, *crowds], tmp_path)}")
+    assert [(image.class_name, image.count, len(image.boxes)) for image in labelled.images] == [
+        ("dog", 1, 1),
+        ("dog", None, 1),
+        (None, None, 0),
+    ]
+    # It may be anywhere.
+    (whole,), cut, outside = clip_to_frame(labelled.images[0].crowds, 640, 480)
+    assert (whole, cut, outside) == (Box(0, 0, 640, 480, "person"), 1, 0)
+    assert labelled.skipped == ()
 
 
 def test_annotations_of_no_image_and_ids_of_several_are_noted(tmp_path: Path) -> None:
