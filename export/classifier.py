@@ -192,7 +192,7 @@ def _check_taps(taps: Mapping[str, Tap], background_class: int) -> None:
     logits = taps["logits"].shape
     if len(logits) != 1:
         raise ManifestError(f"The tap 'logits' has shape {logits}, expected one value per class.")
-    if background_class >= logits[0]:
+    if not -1 <= background_class < logits[0]:
         raise UsageError(
             f"The background class is {background_class}, but the logits have {logits[0]} values, numbered from 0: "
             f"choose one of these with --background-class, or leave it out."

@@ -146,7 +146,7 @@ def export(
             "--heat": bool(heat),
             "--layout": layout is not None,
             "--channels": channels != "RGB",
-            "--background-class": background_class >= 0,
+            "--background-class": background_class != -1,
         }
         if given := [option for option, is_given in of_onnx.items() if is_given]:
             raise UsageError(f"Only an .onnx file takes {' and '.join(given)}: of a VGG that is known. Leave it out.")

@@ -152,9 +152,10 @@ def test_a_background_class_named_at_export_counts_nothing(pc_engine, tiny_direc
     assert read_manifest(out).settings == {"p2c.background_class": 0}
     run = ("run", scenes, "--model", out, "--json", "--backend", "onnxruntime", "--precision", "fp32")
     assert [row["count"] for row in pc_engine(*run, "--mode", "p2c").json()["rows"]][:5] == [0] * 5
-    refused = _export(pc_engine, tiny_directory / NETWORK_FILE, tmp_path / "other", "--background-class", "3")
-    assert refused.code == 2
-    assert "The background class is 3, but the logits have 3 values" in refused.err
+    for absent in (3, -5):
+        refused = _export(pc_engine, tiny_directory / NETWORK_FILE, tmp_path / "other", "--background-class", absent)
+        assert refused.code == 2
+        assert f"The background class is {absent}, but the logits have 3 values, numbered from 0: choose" in refused.err
 
 
 def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engine, make_model, tmp_path, scenes):
@@ -183,6 +184,7 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
             "takes --layout and --channels: of",
         ),
         (("vgg16", "--weights", "random:0", "--background-class", "3"), "takes --background-class: of a VGG"),
+        (("vgg16", "--weights", "random:0", "--background-class", "-5"), "takes --background-class: of a VGG"),
         (("mine", "--weights", "x.jpg", "--tap", "conv_last=a"), "--weights x.jpg is no .onnx file"),
         (("mine", "--weights", "x.onnx"), "x.onnx cannot be read (No such file or directory): name an ONNX network"),
         (("mine", "--weights", "x.onnx", "--std", "0"), "numbers above 0 to --std"),
