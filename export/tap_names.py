@@ -42,7 +42,7 @@ def find_taps(
     ------
     UsageError
         If a tap is needed and not named, or there is no such tensor; the message names some that there are. If the
-        name of a tap is not one word.
+        name of a tap is not one word, or a count feature is named twice.
     """
     for tap in taps:
         if tap.split() != [tap]:  # settings list taps by their names with spaces between
@@ -54,7 +54,9 @@ def find_taps(
         taps = {**taps, "logits": "logits" if "logits" in outputs else outputs[0]}
     # These are added where the head allows.
     later = (EVIDENCE, MAPS_OF_HEAD, *(() if "conv_last" in taps else GRID_TAPS))
-    for feature in count_features:
+    for place, feature in enumerate(count_features):
+        if feature in count_features[:place]:
+            raise UsageError(f"The counter is to read '{feature}' twice: name it once.")
         if feature not in taps and feature not in later:
             raise UsageError(
                 f"The counter is to read '{feature}', which is no tap: add --tap {feature}=NAME; "

@@ -366,6 +366,10 @@ class TestRefusals:
         with pytest.raises(UsageError, match=r"is to read 'fc7', which is no tap: add --tap fc7=NAME; the last feat"):
             convert(given, tmp_path / "m", count_features=("fc7",))
 
+    def test_count_feature_that_is_named_twice(self, tmp_path, given):
+        with pytest.raises(UsageError, match=r"^The counter is to read 'conv_last' twice: name it once\.$"):
+            convert(given, tmp_path / "m", count_features=("conv_last", "conv_prev", "conv_last"))
+
     def test_class_names_that_do_not_fit(self, tmp_path, given):
         with pytest.raises(ManifestError, match="names 3 classes, but its logits have 4"):
             convert(given, tmp_path / "m", classes=("a", "b", "c"))
