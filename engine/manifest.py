@@ -56,7 +56,8 @@ class NetworkInput:
 
     A network with ``dtype`` uint8 and ``layout`` NHWC takes RGB pixels as they are: its graph preprocesses them itself,
     and ``mean`` and ``std`` are a record of what was folded in. One with ``dtype`` float32 gets
-    ``(pixel - mean) / std`` in its layout and channel order, prepended to the graph when it is opened.
+    ``(pixel - mean) / std`` in its layout and channel order, prepended to the graph when it is opened; ``mean`` and
+    ``std`` are of R, G, B whatever that order.
     """
 
     tensor: str

@@ -96,10 +96,16 @@ def export(
         int, typer.Option("--background-class", help='ONNX only: the logit that means "no object", if there is one.')
     ] = -1,
     mean: Annotated[
-        str | None, typer.Option("--mean", help="Subtracted from pixels of 0..255: one number, or three with commas.")
+        str | None,
+        typer.Option(
+            "--mean",
+            help="Subtracted from pixels of 0..255: one number, or three with commas, of R, G and B also where "
+            "--channels is BGR.",
+        ),
     ] = None,
     std: Annotated[
-        str | None, typer.Option("--std", help="What they are then divided by: one number, or three.")
+        str | None,
+        typer.Option("--std", help="What they are then divided by: one number, or three in the same order."),
     ] = None,
 ) -> None:
     """Make a model directory from weights: VGG from its tensors, or any ONNX classifier."""

@@ -66,6 +66,13 @@ def test_export_of_an_onnx_network_runs_in_both_modes(pc_engine, tiny_directory,
         assert outcome.json()["n"] == 40
 
 
+def test_help_says_whose_the_means_of_a_bgr_network_are(pc_engine):
+    # What is subtracted comes before the channels are turned, see test_classifier.py.
+    shown = " ".join(pc_engine("export", "--help").out.split())
+    assert "three with commas, of R, G and B also where --channels is BGR." in shown
+    assert "three in the same order." in shown
+
+
 def test_size_and_layout_are_the_networks_own_unless_given(pc_engine, tiny_directory, tmp_path):
     network = onnx.load(tiny_directory / NETWORK_FILE)
     options = ("--tap", "conv_last=first_relu", "--tap", "logits=scores")
