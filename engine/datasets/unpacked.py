@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pc_engine.datasets.records import is_file
 from pc_engine.sources.stored_names import original_name
 from pc_engine.sources.tar_shards import without_repeat
 
@@ -83,7 +84,7 @@ class UnpackedArchives:
         if not parts or ".." in parts:
             return None
         places = (folder.joinpath(*map(how, parts)) for folder in self._folders(member) for how in (str, original_name))
-        return next((place for place in places if _is_there(place)), None)
+        return next((place for place in places if is_file(place)), None)
 
     def why_not(self, member: Member) -> str:
         """Return why an image is not found, and what to do."""
@@ -117,10 +118,3 @@ def _stem(member: Member) -> str:
     name = _name(member)
     ending = next((ending for ending in _ENDINGS if name.lower().endswith(ending)), "")
     return name[: len(name) - len(ending)] or name
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file system can hold
-        return False

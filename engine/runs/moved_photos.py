@@ -56,7 +56,7 @@ class MovedPhotos:
             return path
         for level in self._levels:
             now = os.fspath(self._folder.joinpath(*parts[level:]))
-            if _is_there(now) or _is_there(original_name(now)):
+            if photo_is_there(now) or photo_is_there(original_name(now)):
                 self._levels = [level]
                 return now
         return os.fspath(self._folder.joinpath(*parts[self._levels[0] :]))
@@ -95,9 +95,14 @@ def _files(directory: Path) -> Iterator[str]:
                 yield path
 
 
-def _is_there(path: str) -> bool:
-    row = row_of(path)
+def photo_is_there(path: str | Path) -> bool:
+    """Whether there is the file that a row's path names, or that of which it names a row."""
+    return is_there(path) or ((row := row_of(os.fspath(path))) is not None and is_there(row[0]))
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there is a file, a folder or a link of this name, also where nothing can have such a name."""
     try:
-        return os.path.lexists(path) or (row is not None and os.path.lexists(row[0]))
+        return os.path.lexists(path)
     except ValueError:  # a name that no file system can hold
         return False

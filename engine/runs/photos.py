@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from pc_engine.decoding.decode import MAX_PIXELS, Limits, display_image, lift_pillow_limit
-from pc_engine.runs.moved_photos import MovedPhotos
+from pc_engine.runs.moved_photos import MovedPhotos, is_there, photo_is_there
 from pc_engine.runs.run_state import started_in
 from pc_engine.sources import read_image
 from pc_engine.sources.addresses import is_address
@@ -94,32 +94,24 @@ class RunPhotos:
             return None
         # The folder alone does not tell: there may be one of that name in several places, and "" is one everywhere.
         known = self._base_of.get(folder)
-        row = row_of(path)
         for base in self._bases if known is None else [known, *self._bases]:
-            if _is_there(base / path) or (row is not None and _is_there(base / row[0])):
+            if photo_is_there(base / path):
                 self._base_of[folder] = base
                 return base / path
-        if not any(_is_there(base / folder) for base in self._bases):
+        if not any(is_there(base / folder) for base in self._bases):
             self._absent.add(folder)
         return None
 
     def _likely_base(self, folder: str) -> Path:
         """Return from where a file that is nowhere is to be missed."""
         return self._base_of.get(folder) or next(
-            (base for base in self._bases if folder and _is_there(base / folder)), self._bases[0]
+            (base for base in self._bases if folder and is_there(base / folder)), self._bases[0]
         )
 
 
 def is_file(path: str) -> bool:
     """Whether a row's path names a file, there or not, and neither an address nor an image within a file."""
     return not is_address(path) and row_of(path) is None
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return os.path.lexists(path)
-    except ValueError:  # a name that no file system can hold
-        return False
 
 
 def small_picture(data: bytes, longest_side: int, *, pixels: int = 0) -> bytes:
