@@ -52,7 +52,7 @@ class PassedOver:
         others = self._by_suffix - raw
         said = []
         if n := others.total():
-            what = "1 file that is no photo was" if n == 1 else f"{n:,} files that are no photos were"
+            what = "1 file of a kind that is not read was" if n == 1 else f"{n:,} files of kinds that are not read were"
             said.append(f"{what} passed over ({_listed(others)}).")
         if n := raw.total():
             what = "1 raw photo was" if n == 1 else f"{n:,} raw photos were"

@@ -458,7 +458,7 @@ def test_files_that_are_no_photos_are_said_once(pc_engine, scenes, tiny_director
     (scenes / "0.NEF").touch()  # no 0.jpg: it has its row
     arguments = ("run", scenes, "--model", tiny_directory, "--out", scenes, *options, *MODEL)
     first = pc_engine(*arguments)
-    assert "3 files that are no photos were passed over (2 .mov, 1 .aae).\n" in first.out
+    assert "3 files of kinds that are not read were passed over (2 .mov, 1 .aae).\n" in first.out
     # Going on, it is said of all that the folder holds, without the rows and the state that lie there by now.
     summary = pc_engine(*arguments, "--json").json()
     assert (summary["n"], summary["passed_over"]) == (7, {".mov": 2, ".aae": 1})
@@ -476,4 +476,4 @@ def test_a_folder_of_videos_alone_says_what_is_in_it(pc_engine, tmp_path, tiny_d
     (tmp_path / "videos/a.mp4").touch()
     outcome = pc_engine("run", tmp_path / "videos", "--model", tiny_directory)
     assert outcome.code == 0
-    assert outcome.out.endswith("1 file that is no photo was passed over (1 .mp4).\n")
+    assert outcome.out.endswith("1 file of a kind that is not read was passed over (1 .mp4).\n")

@@ -36,7 +36,7 @@ def test_videos_and_sidecars_of_a_telephone_are_counted_and_what_systems_keep_is
     images, passed_over = noted([tmp_path])
     assert images == [f"{tmp_path}/IMG_1.HEIC", f"{tmp_path}/IMG_2.JPG"]
     assert passed_over.to_dict() == {".aae": 2, ".mov": 1, ".mp4": 1, "other": 1}
-    said = "5 files that are no photos were passed over (2 .aae, 1 .mov, 1 other, 1 .mp4)."
+    said = "5 files of kinds that are not read were passed over (2 .aae, 1 .mov, 1 other, 1 .mp4)."
     assert passed_over.sentences() == [said]
 
 
@@ -46,7 +46,7 @@ def test_a_raw_photo_takes_part_unless_the_cameras_picture_of_it_lies_beside_it(
     assert [Path(name).name for name in images] == ["DSC_1.JPG", "DSC_2.NEF", "R3.HIF", "p.jpeg", "q.orf"]
     assert passed_over.to_dict() == {".nef": 1, ".cr3": 1, ".raf": 1, ".xmp": 1}
     assert passed_over.sentences() == [
-        "1 file that is no photo was passed over (1 .xmp).",
+        "1 file of a kind that is not read was passed over (1 .xmp).",
         "3 raw photos were passed over, as each lies beside its JPEG or HEIC (1 .nef, 1 .cr3, 1 .raf).",
     ]
     assert count_images([tmp_path]) == 5
