@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, print_line, print_table, remark
+from pc_engine.cli.console import number_of_images, print_json, print_line, print_table, remark
 from pc_engine.runs.run_status import RunStatus, condition_of, read_status
 from pc_engine.runs.writers import ROWS_PER_PARTITION, SECONDS_PER_PARTITION
 
@@ -64,6 +64,8 @@ def _print(run: Path, found: RunStatus) -> None:
         print_line(f"{run}: {found.condition}.")
     coming = f"; {found.waiting:,} more are done, whose rows come with the next partition" if found.waiting else ""
     print_line(f"{tally.n:,}{of} images have rows, {tally.failed:,} of them failed{coming}.")
+    if found.reviewed:
+        print_line(f"{number_of_images(found.reviewed)} reviewed.")
     if found.condition == "running":
         _print_pace(found)
     if any(part.shard is not None for part in found.parts):

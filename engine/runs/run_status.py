@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pc_engine.errors import UsageError
+from pc_engine.runs.corrections import read_corrections
 from pc_engine.runs.run_state import Tally, state_at_rest, states
 from pc_engine.runs.writers import partitions_of, rows_of
 from pc_engine.sources.sharding import Shard
@@ -63,12 +64,15 @@ class RunStatus:
         Reasons why images failed, the most frequent first.
     settings
         What the rows were made with; None if no ``run.json`` says so.
+    reviewed
+        Images that people reviewed.
     """
 
     parts: tuple[RunPart, ...]
     tally: Tally
     errors: tuple[Failure, ...]
     settings: dict[str, Any] | None
+    reviewed: int = 0
 
     @property
     def condition(self) -> Condition:
@@ -115,6 +119,7 @@ class RunStatus:
             **self.tally.to_dict(),
             "waiting": self.waiting,
             "images_per_second": None if self.images_per_second is None else round(self.images_per_second, 2),
+            "reviewed": self.reviewed,
             "errors": [asdict(failure) for failure in self.errors],
             "shards": [
                 {"shard": part.shard.option, "state": part.condition, "total": part.total}
@@ -134,7 +139,7 @@ def read_status(directory: Path) -> RunStatus:
     UsageError
         If it is no run directory.
     PcEngineError
-        If a partition is damaged.
+        If a partition, or what people corrected, is damaged.
     """
     known = states(directory)
     parts = run_parts(directory, known)
@@ -150,7 +155,7 @@ def read_status(directory: Path) -> RunStatus:
                 examples.setdefault(row["error"], row["path"])
     settings = next((state["settings"] for state in known if "settings" in state), None)
     failures = tuple(Failure(error, n, examples[error]) for error, n in errors.most_common())
-    return RunStatus(parts, tally, failures, settings)
+    return RunStatus(parts, tally, failures, settings, len(read_corrections(directory)))
 
 
 def condition_of(directory: Path) -> Condition | None:

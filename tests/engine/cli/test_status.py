@@ -1,6 +1,8 @@
 import os
 
+from pc_engine.runs.corrections import Correction, append_correction
 from pc_engine.runs.run_state import lock_run
+from pc_engine.runs.writers import read_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 
@@ -15,6 +17,16 @@ def test_a_finished_run(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch
     assert "It is not an image" in shown.out
     assert "broken.jpg" in shown.out
     assert "--retry-failed" in shown.out
+
+
+def test_images_that_people_reviewed_are_counted(pc_engine, scenes, tiny_directory, tmp_path):
+    run = tmp_path / "run"
+    pc_engine("run", scenes, "--model", tiny_directory, "--out", run, "--quiet", *MODEL)
+    assert "reviewed" not in pc_engine("status", run).out
+    for path in [row["path"] for row in read_rows(run)][:2]:
+        append_correction(run, Correction(path, 0, (), "2026-01-01T00:00:00+00:00"))
+    assert "2 images reviewed." in pc_engine("status", run).out
+    assert pc_engine("status", run, "--json").json()["reviewed"] == 2
 
 
 def test_a_run_at_work_says_when_rows_appear(pc_engine, tmp_path):
