@@ -139,6 +139,7 @@ def run(
         without=overlays,
         stop=stopping.asked,
         passed_over=passed_over.add,
+        named_again=passed_over.add_named_again,
         by_name=shared,
         count_column=column,
     )
@@ -207,6 +208,7 @@ def run(
         state: State = "finished" if stopping.signal is None else "interrupted"
         summary = _summary(engine, rows, shown.tally, time.perf_counter() - start)
         summary["passed_over"] = passed_over.to_dict()
+        summary["named_again"] = passed_over.named_again
         if rows is not None:
             rows.close(state, summary)
     if as_json:

@@ -21,12 +21,16 @@ from pc_engine.sources.globs import glob_matches
 from pc_engine.sources.image import SourceImage, broken_image, local_image
 from pc_engine.sources.lists import MARK, check_list, is_table, list_images
 from pc_engine.sources.parquet_shards import check_parquet, is_parquet, parquet_images
+from pc_engine.sources.repeats import Repeats
 from pc_engine.sources.resolve import named_image
 from pc_engine.sources.shards import CostlyListingError, Listing
 from pc_engine.sources.tar_shards import is_tar, tar_images
 
 DEMO = "demo:"
 DEMO_DIRECTORY = Path(__file__).parents[1] / "embedded" / "demo"
+
+# 64 MB of them.
+_NAMES_REMEMBERED = 1 << 22
 
 Source = str | os.PathLike[str]
 
@@ -43,8 +47,9 @@ def iter_images(
     passed_over: Callable[[str], None] = lambda _: None,
     by_name: bool = False,
     count_column: str | None = None,
+    named_again: Callable[[str, bool], None] = lambda *_: None,
 ) -> Iterator[SourceImage]:
-    """Yield the images of ``sources`` in a stable order.
+    """Yield the images of ``sources`` in a stable order, each once.
 
     A file named directly is yielded whatever its name, so that a bad one gets its row. In a folder, which is walked
     recursively, a file takes part if its suffix or its first bytes are those of an image; shards in it do not, nor does
@@ -66,6 +71,10 @@ def iter_images(
         Whether the images are going to be read by their names, elsewhere: tables are then listed without their bytes.
     count_column
         The column of tables (``"@table.csv"``) that says how many objects their images show; None to ask none.
+    named_again
+        Called with the name of each image that several sources or lines of lists name, from the second time on, and
+        whether its count is another one then; it is not yielded again. That is told by what it is called, not by its
+        content, and of the first 4 million images.
 
     Raises
     ------
@@ -87,9 +96,10 @@ def iter_images(
         folders=_folders(named),
         by_name=by_name,
         passed_over=passed_over,
+        named_again=named_again,
         count_column=count_column,
     )
-    return _list(_checked(named, count_column), listing)
+    return _list(named, _checked(named, count_column), listing)
 
 
 def count_images(
@@ -112,7 +122,7 @@ def count_images(
         return None
     try:
         named = _named(listed)
-        images = _list(_checked(named), Listing(_real(without), names_only=True, folders=_folders(named)))
+        images = _list(named, _checked(named), Listing(_real(without), names_only=True, folders=_folders(named)))
         return sum(1 for image in images if which is None or which(image))
     except CostlyListingError:
         return None
@@ -146,9 +156,27 @@ def _checked(named: Mapping[str, str], count_column: str | None = None) -> list[
     return checked
 
 
-def _list(sources: Iterable[_Source], listing: Listing) -> Iterator[SourceImage]:
-    for source in sources:
-        yield from source(listing)
+def _list(named: Mapping[str, str], sources: Iterable[_Source], listing: Listing) -> Iterator[SourceImage]:
+    images = (image for source in sources for image in source(listing))
+    # A folder, pattern or archive by itself names nothing twice.
+    several = len(named) > 1 or any(text.startswith(MARK) or has_braces(text) for text in named.values())
+    return _each_once(images, listing) if several else images
+
+
+def _each_once(images: Iterable[SourceImage], listing: Listing) -> Iterator[SourceImage]:
+    """Yield the images, but none that was named before, be it by another path to the same file of this machine."""
+    names, counts = Repeats(_NAMES_REMEMBERED), Repeats(_NAMES_REMEMBERED)
+    folder = os.getcwd()
+    for image in images:
+        if image.error is None:
+            # Links are not followed, which would take as long as opening each file. An address stays one in any folder.
+            name = image.name if is_address(image.name) else os.path.normpath(os.path.join(folder, image.name))
+            again = names.count(name) > 1
+            other = listing.count_column is not None and counts.count(f"{image.count} {name}") == 1
+            if again:
+                listing.named_again(image.name, other)
+                continue
+        yield image
 
 
 def _find(text: str, count_column: str | None = None) -> _Source:

@@ -20,7 +20,12 @@ _SHOWN = 5
 
 
 class PassedOver:
-    """Counts files by their suffixes; memory does not grow with their number.
+    """Counts files by their suffixes, and images named again; memory does not grow with their number.
+
+    Attributes
+    ----------
+    named_again
+        Images that were named before.
 
     Parameters
     ----------
@@ -31,6 +36,7 @@ class PassedOver:
     def __init__(self, counts: Callable[[str], bool] = lambda _: True) -> None:
         self._counts = counts
         self._by_suffix: Counter[str] = Counter()
+        self.named_again = self._with_another_count = 0
 
     def add(self, name: str) -> None:
         """Count a file, by its path or address."""
@@ -41,6 +47,12 @@ class PassedOver:
         suffix = os.path.splitext(own)[1].lower()
         known = _SUFFIX.fullmatch(suffix) and (suffix in self._by_suffix or len(self._by_suffix) < _MOST_SUFFIXES)
         self._by_suffix[suffix if known else _OTHER] += 1
+
+    def add_named_again(self, name: str, with_another_count: bool) -> None:
+        """Count an image that was named before."""
+        if self._counts(name):
+            self.named_again += 1
+            self._with_another_count += with_another_count
 
     def to_dict(self) -> dict[str, int]:
         """Return the number of files by suffix, in small letters with its dot, the most frequent first; "other" too."""
@@ -58,6 +70,10 @@ class PassedOver:
             what = "1 raw photo was" if n == 1 else f"{n:,} raw photos were"
             beside = "each lies beside its JPEG or HEIC" if n > 1 else "it lies beside its JPEG or HEIC"
             said.append(f"{what} passed over, as {beside} ({_listed(raw)}).")
+        if n := self.named_again:
+            what = "1 image was named again and is" if n == 1 else f"{n:,} images were named again and are"
+            counts = f", {self._with_another_count:,} with another count: the first one holds"
+            said.append(f"{what} counted once{counts if self._with_another_count else ''}.")
         return said
 
 

@@ -1,4 +1,4 @@
-"""How often a name has come up before, for archives of any number of members."""
+"""How often a name has come up before, for archives and lists of any number of names."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ class Repeats:
 
     Holds 16 to 32 bytes a name. Two names that share the first half of their digest count as one, in every process
     alike.
+
+    Parameters
+    ----------
+    most
+        Names that are remembered; a further one counts as new each time. None for all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         # A set of Python's takes four times as much. Empty slots are 0.
         self._slots = array("Q", [0]) * _FEWEST_SLOTS
         self._taken = 0
@@ -29,6 +35,8 @@ class Repeats:
         if self._slots[place]:
             number = self._again[digest] = self._again.get(digest, 1) + 1
             return number
+        if self._taken == self._most:
+            return 1
         self._slots[place] = digest
         self._taken += 1
         if 2 * self._taken > len(self._slots):

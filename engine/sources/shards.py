@@ -41,6 +41,8 @@ class Listing:
         The images are going to be read by their names, elsewhere: where these can be had without the bytes, they are.
     passed_over
         Called with the name of each file in a folder or an archive that is no image.
+    named_again
+        Called with the name of each image that came before, and whether it came with another count.
     count_column
         Name of the column of tables that says how many objects an image shows; None where that is not asked.
     """
@@ -52,6 +54,7 @@ class Listing:
     stop: Callable[[], bool] = lambda: False
     by_name: bool = False
     passed_over: Callable[[str], None] = lambda _: None
+    named_again: Callable[[str, bool], None] = lambda *_: None
     count_column: str | None = None
 
 

@@ -465,6 +465,15 @@ def test_files_that_are_no_photos_are_said_once(pc_engine, scenes, tiny_director
     assert json.loads((scenes / "run.json").read_text())["passed_over"] == summary["passed_over"]
 
 
+def test_an_image_that_is_named_in_two_ways_has_one_row(pc_engine, scenes, tiny_directory, tmp_path):
+    outcome = pc_engine("run", scenes, scenes / "*.png", "--model", tiny_directory, "--out", tmp_path / "run", *MODEL)
+    alone = pc_engine("run", scenes, "--model", tiny_directory, "--json", *MODEL).json()
+    state = json.loads((tmp_path / "run/run.json").read_text())
+    assert (state["n"], state["total"]) == (alone["n"], alone["n"])
+    assert f"{state['named_again']} images were named again and are counted once." in outcome.out
+    assert alone["named_again"] == 0
+
+
 def test_the_demo_passes_nothing_over(pc_engine):
     outcome = pc_engine("run", "demo:", *MODEL)
     assert outcome.code == 0

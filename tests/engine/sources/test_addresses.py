@@ -105,15 +105,16 @@ def test_addresses_in_a_list_are_not_looked_up(
 ) -> None:
     memory.pipe_file("/photos/a.jpg", b"a")
     memory.pipe_file("/s/0.tar", packed([("t.jpg", JPEG)]))
-    lines = ["memory://photos/a.jpg", "memory://photos/gone.jpg", "memory://s/0.tar", "tar://t.jpg::memory://s/0.tar"]
+    memory.pipe_file("/s/1.tar", packed([("u.jpg", JPEG)]))
+    lines = ["memory://photos/a.jpg", "memory://photos/gone.jpg", "memory://s/0.tar", "tar://u.jpg::memory://s/1.tar"]
     (tmp_path / "l.csv").write_text("\n".join(["url", *lines]))
     first, gone, shard, member = iter_images([f"@{tmp_path}/l.csv"])
-    assert [image.name for image in (first, gone, member)] == [lines[0], lines[1], lines[3]]
-    assert shard.name == member.name
+    found = [lines[0], lines[1], "tar://t.jpg::memory://s/0.tar", lines[3]]
+    assert [image.name for image in (first, gone, shard, member)] == found
     assert (first.read(), shard.read(), member.read()) == (b"a", JPEG, JPEG)
     assert said(gone) == "There is nothing at this address."
     memory.pipe_file("/l.txt", "\n".join(lines).encode())
-    assert names("@memory://l.txt") == [lines[0], lines[1], lines[3], lines[3]]
+    assert names("@memory://l.txt") == found
 
 
 def test_a_name_with_colons_outside_of_archives_is_said(memory: Any) -> None:

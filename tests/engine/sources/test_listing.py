@@ -34,7 +34,6 @@ def test_sources_follow_one_another_as_given(tmp_path: Path) -> None:
     assert listed(tmp_path, tmp_path / "y", tmp_path / "x/1.jpg", str(tmp_path / "x")) == [
         "y/2.jpg",
         "x/1.jpg",
-        "x/1.jpg",
     ]
 
 
@@ -192,5 +191,49 @@ def test_a_source_that_is_named_twice_is_gone_through_once(tmp_path: Path, monke
         (tmp_path / "photos" / name).touch()
     monkeypatch.chdir(tmp_path)
     sources = ["photos/b.jpg", "photos", "photos/", "./photos", str(tmp_path / "photos"), "photos/b.jpg"]
-    assert [image.name for image in iter_images(sources)] == ["photos/b.jpg", "photos/a.jpg", "photos/b.jpg"]
-    assert count_images(sources) == 3
+    assert [image.name for image in iter_images(sources)] == ["photos/b.jpg", "photos/a.jpg"]
+    assert count_images(sources) == 2
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        ["photos", "photos/*.jpg"],
+        ["./photos/*.jpg", "photos"],
+        ["@list.txt"],
+        ["@list.txt", "photos"],
+        ["photos/{a,b,a}.jpg"],
+        ["{here}/photos/../photos/*.jpg", "photos/a.jpg"],
+    ],
+)
+def test_an_image_that_is_named_in_several_ways_is_listed_once(
+    sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "photos/a.jpg", "photos/b.jpg")
+    (tmp_path / "list.txt").write_text(f"photos/b.jpg\n{tmp_path}/photos/a.jpg\n./photos/b.jpg\nphotos\n")
+    monkeypatch.chdir(tmp_path)
+    sources = [source.replace("{here}", str(tmp_path)) for source in sources]
+    again: list[bool] = []
+    images = list(iter_images(sources, named_again=lambda _, other: again.append(other)))
+    assert sorted(os.path.basename(image.name) for image in images) == ["a.jpg", "b.jpg"]
+    assert again
+    assert not any(again)
+    assert count_images(sources) == 2
+
+
+def test_a_photo_and_one_that_only_looks_like_it_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg/a.jpg", "b.jpg/b.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert count_images(["a.jpg", "b.jpg", "b.jpg/a.jpg"]) == 3
+
+
+def test_other_counts_of_an_image_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "t.csv").write_text("path,count\na.jpg,2\nb.jpg,1\na.jpg,3\n./a.jpg,2\nb.jpg,\n")
+    again: list[tuple[str, bool]] = []
+    table = f"@{tmp_path}/t.csv"
+    images = list(iter_images([table], count_column="count", named_again=lambda *about: again.append(about)))
+    assert [image.count for image in images] == [2, 1]
+    assert [(os.path.basename(name), other) for name, other in again] == [
+        *(("a.jpg", True), ("a.jpg", False), ("b.jpg", True))
+    ]

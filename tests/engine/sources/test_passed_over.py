@@ -88,3 +88,16 @@ def test_suffixes_of_any_number_and_kind_take_no_room(suffix: str) -> None:
     assert counts.total() == 1_000
     assert len(counts) <= 101
     assert all(sentence.isprintable() and len(sentence) < 200 for sentence in passed_over.sentences())
+
+
+def test_images_that_are_named_again_are_counted() -> None:
+    passed_over = PassedOver(lambda name: name != "other.jpg")
+    for name, other in (("a.jpg", False), ("other.jpg", True)):
+        passed_over.add_named_again(name, other)
+    assert passed_over.sentences() == ["1 image was named again and is counted once."]
+    for name, other in (("b.jpg", True), ("a.jpg", False)):
+        passed_over.add_named_again(name, other)
+    assert passed_over.named_again == 3
+    assert passed_over.sentences() == [
+        "3 images were named again and are counted once, 1 with another count: the first one holds."
+    ]

@@ -31,3 +31,8 @@ def test_many_names_take_little_room() -> None:
 def test_names_that_are_not_utf8() -> None:
     repeats = Repeats()
     assert [repeats.count(name) for name in ("\udce9.jpg", "\udcea.jpg", "\udce9.jpg")] == [1, 1, 2]
+
+
+def test_of_more_names_than_are_to_be_remembered_the_first_are() -> None:
+    repeats = Repeats(3)
+    assert [repeats.count(name) for name in "abcdabcd"] == [1, 1, 1, 1, 2, 2, 2, 1]
