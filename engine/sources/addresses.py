@@ -8,6 +8,7 @@ cloud's own tools instead.
 from __future__ import annotations
 
 import glob
+import io
 import re
 import time
 from bisect import bisect_left
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from pc_engine.errors import ImageError, MissingPackageError, PcEngineError, UsageError
 from pc_engine.sources.failures import reason_of
@@ -40,6 +41,8 @@ _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryEr
 _TRY_LATER = (408, 429)
 
 _CHUNK = 1 << 20
+# Chunks of the web come in any size; others are asked for in theirs.
+_BUFFER = 1 << 20
 _COLONS = "Its name has '::' in it, which in an address stands before an archive: rename it, or copy it here."
 
 Answer = TypeVar("Answer")
@@ -124,14 +127,19 @@ def read_address(address: str) -> bytes:
 
 
 def open_address(address: str, *, seekable: bool = False) -> BinaryIO:
-    """Open an object to be read from its beginning to its end, or with ``seekable`` any part of it.
+    """Open an object to be read from its beginning to its end, or with ``seekable`` any part of it; it is buffered.
 
     Raises
     ------
     Exception
         Whatever the file system's package raises.
     """
-    return retried(lambda: _open(_locate(address), seekable))
+
+    def opened() -> BinaryIO:
+        place = _locate(address)
+        return cast(BinaryIO, _Stream(_open(place, seekable), place))
+
+    return retried(opened)
 
 
 def reading(fetch: Callable[[], bytes]) -> bytes:
@@ -192,6 +200,23 @@ class _Place:
         if self.filesystem.async_impl or self.filesystem.protocol == "zip":
             return SourceImage(self.name, partial(_read_place, self, size))
         return SourceImage(self.name, partial(read_address, self.name))
+
+
+class _Stream(io.BufferedReader):
+    """A stream that is buffered, with its place: a ZIP archive is closed under it when nothing holds its file system.
+
+    Not all streams take attributes, which is why it is not held by the one that is read from.
+    """
+
+    def __init__(self, stream: BinaryIO, place: _Place) -> None:
+        super().__init__(cast(io.RawIOBase, stream), _BUFFER)
+        self._place: _Place | None = place
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self._place = None
 
 
 class OpenArchive:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from pc_engine.sources.addresses import is_address, open_address
 from pc_engine.sources.held_bytes import HeldBytes
-
-# Chunks of the web come in any size; others are asked for in theirs.
-_BUFFER = 1 << 20
 
 
 class CostlyListingError(Exception):
@@ -67,7 +63,7 @@ def open_shard(name: str, *, seekable: bool = False) -> BinaryIO:
         OSError, or whatever the file system's package raises.
     """
     if is_remote(name):
-        return cast(BinaryIO, io.BufferedReader(open_address(name, seekable=seekable), _BUFFER))
+        return open_address(name, seekable=seekable)
     if not stat.S_ISREG(os.stat(name).st_mode):  # opening a FIFO would wait for ever
         raise OSError("it is not a regular file")
     return open(name, "rb")

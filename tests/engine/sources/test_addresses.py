@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gzip
 import importlib
 import io
 import pickle
 import threading
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ import pytest
 
 from pc_engine.errors import ImageError, MissingPackageError, UsageError
 from pc_engine.sources import SourceImage, addresses, count_images, iter_images, read_image
+from pc_engine.sources.addresses import open_address
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +144,55 @@ def test_zip_archives(tmp_path: Path) -> None:
     assert names(f"zip://a/*.jpg::{tmp_path}/photos.zip") == [expected[1]]
     assert names(f"zip://b.jpg::{tmp_path}/photos.zip") == [expected[2]]
     assert pickle.loads(pickle.dumps(images[0])).read() == contents[0]
+
+
+def test_shards_and_lists_in_a_zip_archive(tmp_path: Path, packed: Callable[..., bytes]) -> None:
+    table = io.BytesIO()
+    pq.write_table(pa.table({"image": [b"row 0", b"row 1"]}), table)
+    tar = packed([(f"{k}.jpg", JPEG + b"%d" % k) for k in range(2)])
+    inside = f"{tmp_path}/all.zip"
+    with zipfile.ZipFile(inside, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("s.tar", tar)
+        archive.writestr("s.tgz", gzip.compress(tar))
+        archive.writestr("t.parquet", table.getvalue())
+        archive.writestr("a.jpg", b"a")
+        archive.writestr("l.txt", f"zip://a.jpg::{inside}\nzip://s.tar::{inside}\n")
+    expected = {
+        **{f"tar://{k}.jpg::zip://{shard}::{inside}": JPEG + b"%d" % k for shard in ("s.tar", "s.tgz") for k in (0, 1)},
+        **{f"zip://t.parquet::{inside}#{row}": b"row %d" % row for row in range(2)},
+    }
+    images = list(iter_images([f"zip://{shard}::{inside}" for shard in ("s.tar", "s.tgz", "t.parquet")]))
+    assert {image.name: image.read() for image in images} == expected
+    assert {name: read_image(name) for name in expected} == expected
+    assert names(f"zip://*.tar::{inside}") == names(f"zip://s.tar::{inside}")
+    listed = list(iter_images([f"@zip://l.txt::{inside}"]))
+    assert [image.read() for image in listed] == [b"a", JPEG + b"0", JPEG + b"1"]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_zip_archive_is_open_for_as_long_as_a_stream_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", b"0123456789")
+    filesystems: list[weakref.ref[Any]] = []
+    locate = addresses._locate
+
+    def located(address: str) -> Any:
+        place = locate(address)
+        filesystems.append(weakref.ref(place.filesystem))
+        return place
+
+    monkeypatch.setattr(addresses, "_locate", located)
+    stream = open_address(f"zip://a.txt::{tmp_path}/a.zip", seekable=True)
+    (filesystem,) = filesystems
+    assert (stream.read(4), stream.seek(2), stream.read()) == (b"0123", 2, b"23456789")
+    assert filesystem() is not None
+    if closed:
+        stream.close()
+    else:
+        del stream
+    assert filesystem() is None
 
 
 def test_a_chain_through_a_cache(memory: Any) -> None:
