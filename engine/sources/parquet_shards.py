@@ -1,7 +1,7 @@
 """Parquet files with images in them, read batch by batch; an image is named by its file and row: ``FILE#ROW``.
 
 Two layouts are known: that of Hugging Face datasets, a column of structures with the field ``bytes``, and a column of
-bytes.
+bytes. How Arrow stores the bytes (plain, large, as views, in a dictionary) does not matter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
-from operator import methodcaller
+from operator import attrgetter, methodcaller
 from typing import Any
 
 from pc_engine.errors import ImageError, UsageError
@@ -181,7 +181,9 @@ def _cells_of(column: Any) -> Any:
     import pyarrow.compute as pc
 
     # Null where the structure is.
-    return pc.struct_field(column, _FIELD) if pa.types.is_struct(column.type) else column
+    cells = pc.struct_field(column, _FIELD) if pa.types.is_struct(column.type) else column
+    # One by one: what a dictionary holds once may stand in every row, and unpacked at once that takes any room.
+    return map(attrgetter("value"), cells) if pa.types.is_dictionary(cells.type) else cells
 
 
 def _column(schema: Any) -> str:
@@ -212,8 +214,10 @@ def _bytes_path(field: Any) -> str | None:
     if pa.types.is_struct(kind) and kind.get_field_index(_FIELD) >= 0:
         inner = _bytes_path(kind.field(_FIELD))
         return f"{field.name}.{_FIELD}" if inner == _FIELD else None
-    holds_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-    return str(field.name) if holds_bytes else None
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    known = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return str(field.name) if any(is_known(kind) for is_known in known) else None
 
 
 @contextmanager

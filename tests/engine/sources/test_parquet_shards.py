@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pc_engine.errors import ImageError, UsageError
 from pc_engine.sources import SourceImage, count_images, iter_images, parquet_shards, read_image
@@ -49,6 +51,39 @@ def test_each_row_is_an_image_named_by_its_number(tmp_path: Path, columns: dict[
     assert [image.read() for image in images] == CONTENT  # a second time
     assert [read_image(image.name) for image in images] == CONTENT
     assert count_images([shard]) == 3
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("kind", ["plain", "view", "dictionary"])
+def test_it_does_not_matter_how_arrow_stores_the_bytes(
+    tmp_path: Path, said: Callable[[SourceImage], str], kind: str, inside: bool
+) -> None:
+    pictures = []
+    for colour in ("red", "green", "red"):
+        stream = io.BytesIO()
+        Image.new("RGB", (40, 30), colour).save(stream, "JPEG")
+        pictures.append(stream.getvalue())
+    cells = pa.array([*pictures, None], pa.binary_view() if kind == "view" else pa.binary())
+    cells = cells.dictionary_encode() if kind == "dictionary" else cells
+    column = pa.StructArray.from_arrays([cells], ["bytes"]) if inside else cells
+    try:
+        shard = write(tmp_path / "a.parquet", {"image": column, "label": [1, 2, 3, 4]})
+    except pa.ArrowNotImplementedError:
+        pytest.skip("this PyArrow writes no views")
+    kept = pq.read_schema(shard).field("image").type
+    assert (kept.field("bytes").type if inside else kept) == cells.type
+    *images, none = iter_images([shard])
+    assert [image.read() for image in images] == [read_image(image.name) for image in images] == pictures
+    assert said(none) == "The row has no image bytes."
+
+
+def test_what_a_dictionary_holds_once_takes_the_room_of_one_however_many_rows_have_it(tmp_path: Path) -> None:
+    column = pa.array([bytes(1_000_000)] * 200, pa.binary()).dictionary_encode()
+    shard = write(tmp_path / "a.parquet", {"image": column})
+    before = pa.total_allocated_bytes()
+    taken = [pa.total_allocated_bytes() - before for _ in parquet_images(str(shard), Listing(held=HeldBytes(0)))]
+    assert len(taken) == 200
+    assert max(taken) < 20_000_000
 
 
 def test_rows_that_are_read_elsewhere_are_named_without_reading_them(
