@@ -169,9 +169,9 @@ def _noted(lines: Iterator[str], record: list[str]) -> Iterator[str]:
 
 
 def _count(cell: str) -> int | None:
-    """Return how many objects a cell says that an image shows; None where it says no number."""
+    """Return how many objects a cell says that an image shows; None where it says no number, or only the least."""
     try:
-        return parse_count(cell)
+        return None if cell.rstrip().endswith("+") else parse_count(cell)
     except ValueError:
         return None
 

@@ -129,11 +129,11 @@ def test_lists_that_cannot_be_used_are_wrong_use(photos: Path, name: str, conten
 
 
 def test_a_column_of_a_table_says_how_many_objects_its_images_show(photos: Path) -> None:
-    content = "Path,Objects\na.jpg,3\nb.jpg, 4+\nc.jpg,\nd.jpg,some\ne.jpg\nf.jpg,0\ng.jpg,2.0\nh.jpg,-1\n"
-    source = write(photos, "t.csv", content)
+    cells = ("a.jpg,3", "b.jpg, 4", "c.jpg,", "d.jpg,some", "e.jpg", "f.jpg,0", "g.jpg,2.0", "h.jpg,-1")
+    source = write(photos, "t.csv", "\n".join(["Path,Objects", *cells, "i.jpg,4+", "j.jpg, 4+ "]))
     images = list(iter_images([source, str(photos / "x [1].jpg")], count_column=" objects"))
-    assert [image.count for image in images] == [3, 4, None, None, None, 0, 2, None, None]
-    assert [image.count for image in iter_images([source])] == [None] * 8
+    assert [image.count for image in images] == [3, 4, None, None, None, 0, 2, None, None, None, None]
+    assert [image.count for image in iter_images([source])] == [None] * 10
     # Of what a line names, each image shows as many.
     (photos / "in").mkdir()
     for name in ("x.jpg", "y.jpg"):
