@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_HTTP = ("http://", "https://")
+#: How addresses of the web begin.
+HTTP = ("http://", "https://")
 # Packages that the extra "remote" brings, by scheme.
 _PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 
@@ -71,7 +72,7 @@ def file_part(name: str) -> str:
     if not is_address(name):
         return name
     first = name.split("::")[0]
-    return re.split("[?#]", first)[0] if first.startswith(_HTTP) else first
+    return re.split("[?#]", first)[0] if first.startswith(HTTP) else first
 
 
 def chain_splits(name: str) -> Iterator[tuple[str, str]]:
@@ -85,8 +86,8 @@ def chain_splits(name: str) -> Iterator[tuple[str, str]]:
         at = name.find("::", at + 1)
 
 
-def find_address(address: str) -> Images:
-    """Look up what lies at an address: a file, a folder, or what a pattern matches; return what lists it.
+def find_address(address: str, *, may_match: bool = True) -> Images:
+    """Look up what lies at an address: a file, a folder, or if it may what a pattern matches; return what lists it.
 
     Of folders, which are walked in the order of names, those files take part whose names are an image's.
 
@@ -101,7 +102,7 @@ def find_address(address: str) -> Images:
         place = _locate(address)
         if place.is_http and place.path.endswith("/"):
             return partial(_walk, place)
-        found = retried(lambda: _info(place))
+        found = retried(lambda: _info(place, may_match))
         if found is not None:
             return partial(_walk, place) if _is_folder(found) else partial(_single, place, found)
         matches = retried(lambda: place.filesystem.glob(place.path, detail=True))
@@ -152,6 +153,8 @@ def reading(fetch: Callable[[], bytes]) -> bytes:
         raise ImageError(str(error)) from None
     except FileNotFoundError:
         raise ImageError("There is nothing at this address.") from None
+    except IsADirectoryError:
+        raise ImageError("It is a folder: end its address with '/' in the list, or name it by itself.") from None
     except MemoryError:
         raise ImageError("It does not fit into memory: scale it down first.") from None
     except Exception as error:  # whatever the file system's package raises
@@ -184,7 +187,7 @@ class _Place:
 
     @property
     def is_http(self) -> bool:
-        return self.path.startswith(_HTTP)
+        return self.path.startswith(HTTP)
 
     @property
     def can_be_named(self) -> bool:
@@ -268,10 +271,10 @@ def _require(scheme: str) -> None:
         raise UsageError(f"Addresses with {scheme}:// cannot be read yet: {reason_of(error)}.") from None
 
 
-def _info(place: _Place) -> Mapping[str, Any] | None:
-    """Return what is known of the place, or None if nothing is there but the path is a pattern."""
+def _info(place: _Place, may_match: bool) -> Mapping[str, Any] | None:
+    """Return what is known of the place, or None if nothing is there but the path is a pattern, and may be one."""
     # In an address of the web "?" begins a query and "[" is no pattern.
-    magic = "*" in place.path if place.is_http else glob.has_magic(place.path)
+    magic = may_match and ("*" in place.path if place.is_http else glob.has_magic(place.path))
     try:
         found: Mapping[str, Any] = place.filesystem.info(place.path)
     except FileNotFoundError:
@@ -364,6 +367,16 @@ def _read_place(place: _Place, size: int | None) -> bytes:
 
 
 def _fetch(place: _Place, size: int | None) -> bytes:
+    try:
+        return _content(place, size)
+    except FileNotFoundError:
+        # What many file systems say of a folder, too. On the web whatever is there can be fetched.
+        if not place.is_http and place.filesystem.isdir(place.path):
+            raise IsADirectoryError from None
+        raise
+
+
+def _content(place: _Place, size: int | None) -> bytes:
     if size is not None and not place.is_http:
         check_size(size)
         content: bytes = place.filesystem.cat_file(place.path)  # one request

@@ -19,6 +19,7 @@ from pc_engine.sources.braces import expand_braces, has_braces
 from pc_engine.sources.folders import walk_folder
 from pc_engine.sources.globs import glob_matches
 from pc_engine.sources.image import SourceImage, broken_image, local_image
+from pc_engine.sources.listed_addresses import is_of_folder
 from pc_engine.sources.lists import MARK, check_list, is_table, list_images
 from pc_engine.sources.parquet_shards import check_parquet, is_parquet, parquet_images
 from pc_engine.sources.repeats import Repeats
@@ -188,8 +189,9 @@ def _find(text: str, count_column: str | None = None) -> _Source:
     if has_braces(text):
         return _find_each(text, count_column)
     if text.startswith(MARK):
-        check_list(text[len(MARK) :], count_column)
-        return partial(_listed, text[len(MARK) :])
+        name = local_path(text[len(MARK) :]) or text[len(MARK) :]
+        check_list(name, count_column)
+        return partial(_listed, name)
     if is_address(text):
         path = local_path(text)
         return partial(_at_address, find_address(text)) if path is None else _find(path)
@@ -254,12 +256,28 @@ def _listed(name: str, listing: Listing) -> Iterator[SourceImage]:
 
 def _line_images(text: str, listing: Listing) -> Iterator[SourceImage]:
     """Yield what a line of a list names: it is looked up on this machine only, as there may be a million of them."""
-    if os.path.lexists(text):
-        yield from _images_at(text, listing)
+    path = text if os.path.lexists(text) else local_path(text)
+    if path is not None and os.path.lexists(path):
+        yield from _images_at(path, listing)
     elif is_address(text):
-        yield from _shard_images(text, listing) or (named_image(text),)
+        if is_of_folder(text):
+            yield from _folder_images(text, listing)
+        else:
+            yield from _shard_images(text, listing) or (named_image(text),)
     else:
         yield named_image(text)
+
+
+def _folder_images(address: str, listing: Listing) -> Iterator[SourceImage]:
+    """Yield the images of a folder elsewhere that a list names."""
+    if listing.names_only:  # each listing costs requests
+        raise CostlyListingError
+    try:
+        images = find_address(address, may_match=False)
+    except PcEngineError as error:
+        yield broken_image(address, str(error))
+    else:
+        yield from _at_address(images, listing)
 
 
 def _expanded(text: str, listing: Listing) -> Iterator[SourceImage]:

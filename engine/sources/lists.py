@@ -4,6 +4,11 @@ A relative path is taken from the folder of the list if there is something, else
 is what the same words on the command line would: a file, a folder, a shard, an address; but never a pattern, as names
 may look like one. In a ``.txt`` blank lines and those that begin with ``#`` are skipped; a file whose name begins so is
 written ``./#name``.
+
+Elsewhere than on this machine nothing is looked up for a line, as there may be a million of them. So the address of a
+folder is known by its form: it ends with "/", or has no path, as ``zip://::photos.zip``; of the web all are of files.
+And of a list that is at an address itself, relative paths are taken from the current folder if there is something, else
+from that of the list.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from pc_engine.files.text_values import parse_count
 from pc_engine.sources.addresses import file_part, is_address
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.image import SourceImage, broken_image
+from pc_engine.sources.listed_addresses import beside
 from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, open_shard
 
 if TYPE_CHECKING:
@@ -77,7 +83,7 @@ def list_images(name: str, listing: Listing, expand: Expand) -> Iterator[SourceI
     """Yield the images that the list names, line by line; what does not exist is an image that cannot be read."""
     if listing.names_only and (name == _STDIN or is_remote(name)):
         raise CostlyListingError
-    folder = None if name == _STDIN or is_remote(name) else os.path.dirname(name)
+    address = name if name != _STDIN and is_remote(name) else None
 
     def sentence(n: int, error: BaseException) -> str:
         return f"The list cannot be read any further after {n:,} entries ({reason_of(error)})."
@@ -87,14 +93,16 @@ def list_images(name: str, listing: Listing, expand: Expand) -> Iterator[SourceI
             yield line
             continue
         entry, count = line
-        images = expand(entry if is_address(entry) else _found(entry, folder), listing)
+        images = expand(entry if is_address(entry) else _found(entry, name, address), listing)
         yield from images if count is None else (replace(image, count=count) for image in images)
 
 
-def _found(path: str, folder: str | None) -> str:
-    """Return where the relative ``path`` of a list in ``folder`` leads."""
-    beside = path if folder is None else os.path.join(folder, path)
-    return beside if os.path.lexists(beside) else path
+def _found(path: str, name: str, address: str | None) -> str:
+    """Return where the relative ``path`` of a list leads, by the list's own path or, where it has one, its address."""
+    if address is not None:
+        return path if os.path.isabs(path) or os.path.lexists(path) else beside(address, path)
+    near = os.path.join(os.path.dirname(name), path)
+    return near if os.path.lexists(near) else path
 
 
 def _entries(name: str, listing: Listing) -> Iterator[_Line | SourceImage]:

@@ -120,6 +120,16 @@ def test_addresses_in_a_list_are_not_looked_up(
     assert names("@memory://l.txt") == found
 
 
+def test_a_folder_whose_address_names_it_as_a_file_is_said(memory: Any, tmp_path: Path) -> None:
+    memory.pipe_file("/photos/a.jpg", b"a")
+    (tmp_path / "photos").mkdir()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("photos/a.jpg", b"a")
+    for folder in ("memory://photos", f"zip://photos::{tmp_path}/a.zip", f"file://{tmp_path}/photos"):
+        with pytest.raises(ImageError, match="It is a folder: end its address with '/' in the list"):
+            read_image(folder)
+
+
 def test_a_name_with_colons_outside_of_archives_is_said(memory: Any) -> None:
     for name in ("a::b.jpg", "c.jpg"):
         memory.pipe_file(f"/photos/{name}", b"x")
@@ -355,7 +365,25 @@ def test_a_web_address_in_a_list_is_one_request(server: _Server, tmp_path: Path)
     assert server.requests == [("GET", "/a.jpg")]
 
 
-def test_a_page_of_links_is_a_folder(server: _Server) -> None:
+def test_a_list_on_the_web_may_name_what_lies_beside_it(
+    server: _Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.jpg").write_bytes(b"here")
+    server.files = {
+        "/lists/l.csv": b"path\na.jpg\nsub/b.jpg\n../c.jpg\nhere.jpg\n",
+        "/lists/a.jpg": b"a",
+        "/lists/sub/b.jpg": b"b",
+        "/c.jpg": b"c",
+        "/lists/here.jpg": b"not looked up",
+    }
+    images = list(iter_images(["@" + server.address("/lists/l.csv?key=a/b")]))
+    named = [server.address(path) for path in ("/lists/a.jpg", "/lists/sub/b.jpg", "/c.jpg")]
+    assert [image.name for image in images] == [*named, "here.jpg"]
+    assert [image.read() for image in images] == [b"a", b"b", b"c", b"here"]
+
+
+def test_a_page_of_links_is_a_folder(server: _Server, tmp_path: Path) -> None:
     server.files = {
         "/photos/": b'<a href="../">up</a><a href="b.jpg">b</a><a href="sub/">s</a><a href="n.txt">n</a>'
         b'<a href="/x.jpg">x</a><a href="http://elsewhere.invalid/y.jpg">y</a>',
@@ -366,6 +394,9 @@ def test_a_page_of_links_is_a_folder(server: _Server) -> None:
     images = list(iter_images([server.address("/photos/")]))
     assert [image.name for image in images] == [server.address("/photos/b.jpg"), server.address("/photos/sub/a.jpg")]
     assert [image.read() for image in images] == [b"b", b"a"]
+    # In a list it is an image, as one that ends so may be.
+    (tmp_path / "l.txt").write_text(server.address("/photos/"))
+    assert names(f"@{tmp_path}/l.txt") == [server.address("/photos/")]
 
 
 def test_a_failure_that_passes_is_tried_again(server: _Server, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from pc_engine.errors import UsageError
-from pc_engine.sources import SourceImage, count_images, iter_images
+from pc_engine.sources import SourceImage, addresses, count_images, iter_images
 from pc_engine.sources.lists import is_table
 
 
@@ -62,6 +63,53 @@ def test_what_is_not_there_gets_its_row(photos: Path, said: Callable[[SourceImag
     assert (gone.name, said(gone)) == ("gone.jpg", "The file cannot be read: No such file or directory.")
     assert pattern.name == "*.jpg"
     assert "cannot be read" in said(odd)
+
+
+def test_a_list_in_a_zip_archive_may_name_what_lies_beside_it(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[SourceImage], str]
+) -> None:
+    monkeypatch.chdir(photos)
+    lines = ["c.jpg", "../in/d.jpg", "sub2/", "gone.jpg", "a.jpg", f"{photos}/gone.jpg"]
+    with zipfile.ZipFile(photos / "z.zip", "w") as archive:
+        archive.writestr("lists/l.txt", "\n".join(lines))
+        for name in ("lists/a.jpg", "lists/c.jpg", "in/d.jpg", "lists/sub2/e.jpg"):
+            archive.writestr(name, name)
+    *there, gone, here, absolute = iter_images(["@zip://lists/l.txt::z.zip"])
+    assert [image.name for image in there] == [
+        f"zip://{name}::z.zip" for name in ("lists/c.jpg", "in/d.jpg", "lists/sub2/e.jpg")
+    ]
+    assert [image.read() for image in there] == [b"lists/c.jpg", b"in/d.jpg", b"lists/sub2/e.jpg"]
+    assert (gone.name, said(gone)) == ("zip://lists/gone.jpg::z.zip", "There is nothing at this address.")
+    assert (here.name, here.read()) == ("a.jpg", b"photos/a.jpg")
+    assert absolute.name == f"{photos}/gone.jpg"
+
+
+def test_the_address_of_a_folder_is_that_folder(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[SourceImage], str]
+) -> None:
+    monkeypatch.setattr(addresses, "PAUSE", 0.0)
+    archive = photos.parent / "z [1].zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for name in ("a.jpg", "in/b.jpg", "notes.txt"):
+            packed.writestr(name, name)
+    for line in (f"file://{photos}", f"file://{photos}/sub/", f"zip://::{archive}", f"zip://in/::{archive}"):
+        images = list(iter_images([write(photos, "l.txt", line)]))
+        assert [image.name for image in images] == [image.name for image in iter_images([line])] != []
+        assert all(image.read() for image in images)
+    # No pattern, no archive, no file: each has its row, and the lines behind them theirs.
+    lines = [f"zip://*/::{archive}", f"zip://::{photos}/gone.zip", f"file://{photos}/gone/", f"zip://a.jpg::{archive}"]
+    *gone, last = iter_images([write(photos, "l.txt", "\n".join(lines))])
+    assert [image.name for image in gone] == lines[:3]
+    assert all("cannot be found or reached" in said(image) for image in gone)
+    assert last.read() == b"a.jpg"
+    # What lies elsewhere is not counted.
+    assert count_images([write(photos, "l.txt", f"file://{photos}/sub")]) == 1
+    assert count_images([write(photos, "l.txt", f"zip://::{archive}")]) is None
+
+
+def test_a_list_whose_address_is_of_this_machine_is_that_file(photos: Path) -> None:
+    source = write(photos, "l.txt", f"a.jpg\nfile://{photos}/b.jpg")
+    assert listed(photos, f"@file://{source[1:]}") == ["a.jpg", "b.jpg"]
 
 
 def test_names_that_are_not_utf8(photos: Path) -> None:
