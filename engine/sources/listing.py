@@ -59,9 +59,10 @@ def iter_images(
     Parameters
     ----------
     sources
-        Folders, files, globs, or ``"demo:"``; tar and Parquet shards, directly or by a glob; whatever ``fsspec`` has an
-        address for; ``"@list.txt"``, ``"@table.csv"`` or ``"@-"`` for what a list names; one or several. Braces are
-        expanded, as in ``"shards/{000..099}.tar"``. What exists under its literal name is always that.
+        Folders, files, globs, or ``"demo:"``; tar and Parquet shards and ZIP archives, directly or by a glob; whatever
+        ``fsspec`` has an address for; ``"@list.txt"``, ``"@table.csv"`` or ``"@-"`` for what a list names; one or
+        several. Braces are expanded, as in ``"shards/{000..099}.tar"``. What exists under its literal name is always
+        that.
     without
         A folder that is not entered, such as that of the pictures which the run itself writes.
     stop
@@ -237,6 +238,8 @@ def _shard_images(name: str, listing: Listing) -> Iterator[SourceImage] | None:
     """Return the images of a shard, or None for what is none by its name."""
     if is_tar(name):
         return tar_images(name, listing)
+    if name.lower().endswith(".zip") and "::" not in name and os.path.isfile(name):
+        return _images_within(f"zip://::{name}", name, listing)
     return parquet_images(name, listing) if is_parquet(name) else None
 
 
@@ -272,10 +275,15 @@ def _folder_images(address: str, listing: Listing) -> Iterator[SourceImage]:
     """Yield the images of a folder elsewhere that a list names."""
     if listing.names_only:  # each listing costs requests
         raise CostlyListingError
+    yield from _images_within(address, address, listing)
+
+
+def _images_within(address: str, name: str, listing: Listing) -> Iterator[SourceImage]:
+    """Yield the images of a folder or archive at an address, or why there are none by the ``name`` that was given."""
     try:
         images = find_address(address, may_match=False)
     except PcEngineError as error:
-        yield broken_image(address, str(error))
+        yield broken_image(name, str(error))
     else:
         yield from _at_address(images, listing)
 

@@ -8,7 +8,7 @@ import pytest
 from fsspec.implementations.zip import ZipFileSystem
 
 from pc_engine.errors import ImageError
-from pc_engine.sources import addresses, iter_images, read_image
+from pc_engine.sources import addresses, count_images, iter_images, read_image
 from pc_engine.sources.zip_members import is_zip_member
 
 
@@ -87,3 +87,26 @@ def test_names() -> None:
     assert not is_zip_member("zip://::photos.zip")
     assert not is_zip_member("zip://a.jpg")
     assert not is_zip_member("simplecache::zip://a.jpg::photos.zip")
+
+
+@pytest.mark.parametrize("source", ["a.zip", "*.zip", "@list.txt", "./a.zip", "{here}/a.zip"])
+def test_an_archive_is_listed_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    write(tmp_path / "a.zip", "a")
+    (tmp_path / "list.txt").write_text("a.zip\n")
+    monkeypatch.chdir(tmp_path)
+    source = source.replace("{here}", str(tmp_path))
+    images = list(iter_images([source]))
+    assert [image.name for image in images][:2] == [
+        f"zip://in/{k}.jpg::{images[0].name.split('::')[1]}" for k in (0, 1)
+    ]
+    assert images[5].read() == read_image(images[5].name)
+    assert count_images([source]) == len(images) == 20
+
+
+def test_an_archive_in_a_folder_is_none_of_its_photos_and_a_damaged_one_says_why(tmp_path: Path) -> None:
+    (tmp_path / "bad.zip").write_bytes(b"PK" + bytes(100))
+    assert list(iter_images([tmp_path])) == []
+    (image,) = iter_images([tmp_path / "bad.zip"])
+    assert image.name == str(tmp_path / "bad.zip")
+    with pytest.raises(ImageError):
+        image.read()
