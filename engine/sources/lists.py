@@ -3,7 +3,7 @@
 A relative path is taken from the folder of the list if there is something, else from the current one. What a line names
 is what the same words on the command line would: a file, a folder, a shard, an address; but never a pattern, as names
 may look like one. In a ``.txt`` blank lines and those that begin with ``#`` are skipped; a file whose name begins so is
-written ``./#name``.
+written ``./#name``. From stdin names may be ended by NULs instead, as ``find -print0`` does for names with line breaks.
 
 Elsewhere than on this machine nothing is looked up for a line, as there may be a million of them. So the address of a
 folder is known by its form: it ends with "/", or has no path, as ``zip://::photos.zip``; of the web all are of files.
@@ -107,9 +107,10 @@ def _found(path: str, name: str, address: str | None) -> str:
 
 def _entries(name: str, listing: Listing) -> Iterator[_Line | SourceImage]:
     if name == _STDIN:
-        lines = _lines(io.BufferedReader(_Stdin(listing.stop), _BUFFER))
+        stdin = io.BufferedReader(_Stdin(listing.stop), _BUFFER)
+        entries = _between_nuls(stdin) if b"\0" in stdin.peek() else _named(_lines(stdin))
         # Where it is left off, the last line may be half of one.
-        yield from _named(takewhile(lambda _: not listing.stop(), lines))
+        yield from takewhile(lambda _: not listing.stop(), entries)
         return
     with open_shard(name) as stream:
         lines = _lines(stream)
@@ -145,6 +146,19 @@ def _named(lines: Iterator[str]) -> Iterator[_Line]:
         entry = line.rstrip("\r\n")
         if entry.strip() and not entry.startswith(_COMMENT):
             yield _Line(entry)
+
+
+def _between_nuls(stream: io.BufferedReader[_Stdin]) -> Iterator[_Line]:
+    """Yield the names that a NUL ends, as ``find -print0`` writes them: such a name may hold anything else."""
+    begun = b""
+    while part := stream.read1():
+        *names, begun = (begun + part).split(b"\0")
+        yield from (_Line(_text(name)) for name in names if name)
+        if len(begun) > _LONGEST_LINE:  # it is no name; as of lines, it is cut rather than held
+            yield _Line(_text(begun))
+            begun = b""
+    if begun:
+        yield _Line(_text(begun))
 
 
 def _cells(lines: Iterator[str], name: str, count_column: str | None) -> Iterator[_Line | SourceImage]:
@@ -215,8 +229,13 @@ def _is_table(name: str) -> bool:
 
 
 def _lines(stream: BinaryIO) -> Iterator[str]:
-    """Yield the lines with their ends; bytes that are not UTF-8 as the names of files have them."""
+    """Yield the lines with their ends."""
     mark = _UTF8_MARK
     for line in iter(partial(stream.readline, _LONGEST_LINE), b""):
-        yield line.removeprefix(mark).decode("utf-8", "surrogateescape")
+        yield _text(line.removeprefix(mark))
         mark = b""
+
+
+def _text(name: bytes) -> str:
+    """Return text; bytes that are not UTF-8 as the names of files have them."""
+    return name.decode("utf-8", "surrogateescape")

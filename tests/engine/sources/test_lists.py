@@ -237,6 +237,23 @@ def test_a_list_from_stdin_which_cannot_be_counted(photos: Path, monkeypatch: py
     assert listed(photos, "@-") == ["a.jpg", "b.jpg"]
 
 
+@pytest.mark.parametrize("end", ["\0", ""])
+def test_names_from_stdin_may_be_ended_by_nuls(photos: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    names = ["a.jpg", "#c.jpg", "two\nlines.jpg", " .jpg ", "é\r.jpg", *(f"{k}.jpg" for k in range(20_000))]
+    written = "\0".join(f"{photos}/{name}" for name in names) + end
+    stdin = SimpleNamespace(buffer=io.BytesIO(written.encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert listed(photos, "@-") == names
+
+
+def test_what_nothing_ends_is_no_name_of_any_length(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a.jpg\0" + bytes([65]) * (3 << 20))))
+    first, *others = [image.name for image in iter_images(["@-"])]
+    assert first == "a.jpg"
+    assert len("".join(others)) == 3 << 20
+    assert all(len(name) < 2 << 20 for name in others)
+
+
 def test_a_silent_stdin_is_not_waited_for_once_the_run_is_to_end(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = os.pipe()
     with open(ours, "rb") as stream, open(theirs, "wb", buffering=0) as writer:
