@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pc_engine.datasets.class_folders import has_class_folders, read_class_folders
 from pc_engine.datasets.coco import is_coco, parse_coco, read_coco
+from pc_engine.datasets.label_studio import is_label_studio, read_label_studio
 from pc_engine.datasets.labels_json import LABELS_JSON, parse_labels, read_labels_json
 from pc_engine.datasets.records import LabelledSet, read_json
 from pc_engine.datasets.reviewed_run import read_reviewed_run
@@ -28,6 +29,7 @@ KNOWN_FORMS = (
     "mso:DIR (MSO as distributed)",
     "coco:FILE or coco:FILE@IMAGES_DIR (COCO instances)",
     "run:DIR or run:DIR@PHOTOS_DIR (the images of a run that were reviewed, in the folder that they lie in now)",
+    "label-studio:FILE or label-studio:FILE@IMAGES_DIR (exported from Label Studio as JSON)",
     "yolo:FILE, or yolo:FILE#train, #val or #test (the YAML file of a YOLO data set)",
 )
 
@@ -64,6 +66,8 @@ def read_labelled(spec: str) -> LabelledSet:
             return _read_coco(rest)
         if kind == "run":
             return _read_run(rest)
+        if kind == "label-studio":
+            return _read_label_studio(rest)
         if kind == "yolo":
             return _read_yolo(rest)
     path = _path(spec)
@@ -114,6 +118,8 @@ def _read_file(path: Path) -> LabelledSet:
     raw = read_json(path)
     if is_coco(raw):
         return parse_coco(raw, path)
+    if is_label_studio(raw):
+        return read_label_studio(path)
     return parse_records(raw, path) if isinstance(raw, list) else parse_labels(raw, path)
 
 
@@ -139,6 +145,10 @@ def _read_coco(rest: str) -> LabelledSet:
     if folder is not None and not folder.is_dir():
         raise DataError(f"The images folder {folder} of coco:{rest} does not exist.")
     return read_coco(file) if folder is None else read_coco(file, folder)
+
+
+def _read_label_studio(rest: str) -> LabelledSet:
+    return read_label_studio(*_two_paths(rest, Path.is_file))
 
 
 def _read_run(rest: str) -> LabelledSet:

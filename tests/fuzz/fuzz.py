@@ -215,6 +215,27 @@ COCO = {
     ],
     "categories": [{"id": 7, "name": "cat"}, {"id": 8, "name": "dog"}],
 }
+TASKS = [
+    {
+        "id": 1,
+        "data": {"image": "/data/local-files/?d=img/1.jpg", "path": "img/1.jpg"},
+        "annotations": [
+            {
+                "updated_at": "2026-01-01",
+                "result": [
+                    {"type": "number", "value": {"number": 1}},
+                    {
+                        "type": "rectanglelabels",
+                        "original_width": 64,
+                        "original_height": 48,
+                        "value": {"x": 1, "y": 2, "width": 30, "height": 40, "rotation": 5, "rectanglelabels": ["cat"]},
+                    },
+                ],
+            }
+        ],
+        "predictions": [{"result": [{"type": "number", "value": {"number": 2}}]}],
+    }
+]
 ROWS = [
     {"path": "img/1.jpg", "count": "4+", "class": "cat"},
     {"file": "img/2.jpg", "class_index": 3, "wnid": "n01440764"},
@@ -365,6 +386,9 @@ TARGETS = {
     ),
     "labels.json": Target(partial(labels, "labels.json", LABELS_JSON), lambda folder: read_labelled(str(folder))),
     "coco": Target(partial(labels, "coco.json", COCO), lambda folder: read_labelled(f"coco:{folder / 'coco.json'}")),
+    "label studio": Target(
+        partial(labels, "tasks.json", TASKS), lambda folder: read_labelled(f"label-studio:{folder / 'tasks.json'}")
+    ),
     "csv": Target(partial(labels, "labels.csv", CSV), lambda folder: read_labelled(str(folder))),
     "json": Target(partial(labels, "rows.json", ROWS), lambda folder: read_labelled(str(folder / "rows.json"))),
     "jsonl": Target(

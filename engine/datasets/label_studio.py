@@ -1,0 +1,216 @@
+"""Label Studio: tasks as its export "JSON" has them, such as what ``pc-engine convert --to label-studio`` made.
+
+An image shows as many objects as regions are marked on it (of the label that most of them have), or as the number says
+that stands beside them. Where the two differ, what somebody changed holds: it is compared with the prediction that the
+task came with. Of several annotations of a task the last one counts; those that were cancelled do not.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pc_engine.datasets.records import (
+    Box,
+    LabelledImage,
+    LabelledSet,
+    LabelledSetBuilder,
+    first_existing,
+    is_file,
+    read_json,
+)
+from pc_engine.errors import DataError
+from pc_engine.files.json_values import is_number
+from pc_engine.files.text_values import parse_count
+from pc_engine.sources import IMAGE_SUFFIXES
+
+# What marks an object, by its ``type``; the same key of its value has the labels.
+_SHAPES = ("rectanglelabels", "ellipselabels", "polygonlabels", "keypointlabels", "brushlabels")
+_NUMBER = "number"
+# Of a task's data: the path of the row that it was made of, and the picture.
+_PATH, _IMAGE = "path", "image"
+# Storage on the machine of the server has the path in its query.
+_LOCAL_STORAGE = re.compile(r"[?&]d=([^&]+)")
+# What is uploaded has this put before its name.
+_UPLOADED = re.compile(r"[0-9a-f]{8}-")
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What an annotation or a prediction says: a number, if any, and the regions with their labels."""
+
+    number: int | None
+    regions: tuple[Mapping[str, Any], ...]
+    labels: tuple[str | None, ...]
+
+    @property
+    def label(self) -> str | None:
+        """The label that most regions have."""
+        return Counter(self.labels).most_common(1)[0][0] if self.labels else None
+
+    @property
+    def marked(self) -> int:
+        """How many regions have it."""
+        return self.labels.count(self.label)
+
+
+def is_label_studio(raw: Any) -> bool:
+    """Whether JSON contents are a list of tasks."""
+    return isinstance(raw, list) and bool(raw) and all(isinstance(task, dict) and "data" in task for task in raw)
+
+
+def read_label_studio(path: Path, images: Path | None = None) -> LabelledSet:
+    """Read the tasks that were annotated.
+
+    Parameters
+    ----------
+    path
+        The JSON file.
+    images
+        The folder below which the images lie; None where they lie as the tasks say, beside the file, or from here on.
+
+    Raises
+    ------
+    DataError
+        If the file is absent or of another form, or gives no image.
+    """
+    if not is_file(path):
+        raise DataError(f"There is no file {path}: name what Label Studio exports as JSON, as label-studio:FILE.")
+    raw = read_json(path)
+    if not is_label_studio(raw):
+        raise DataError(f"{path} is no list of tasks: export as 'JSON' from Label Studio.")
+    builder = LabelledSetBuilder(path.stem, path)
+    remedy = f" (where the images lie elsewhere: 'label-studio:{path}@IMAGES_DIR')" if images is None else ""
+    for place, task in enumerate(raw, start=1):
+        item = f"task {task.get('id', place)}"
+        try:
+            annotation = _last_annotation(task)
+            if annotation is None:
+                builder.skip(item, "nobody has annotated it")
+                continue
+            file = _image_file(task["data"], path.parent, images)
+            builder.add(_image(file, _said(annotation), _prediction(task)), remedy)
+        except ValueError as error:
+            builder.skip(item, str(error))
+    return builder.build()
+
+
+def _last_annotation(task: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    annotations = task.get("annotations")
+    if not isinstance(annotations, list):
+        raise ValueError("it has no list of annotations")  # noqa: TRY004 (one bad field of the data)
+    valid = [one for one in annotations if isinstance(one, Mapping) and not one.get("was_cancelled")]
+    return max(valid, key=lambda one: str(one.get("updated_at", ""))) if valid else None
+
+
+def _prediction(task: Mapping[str, Any]) -> _Said | None:
+    """Return what the task came with; None where the export leaves that out, or has its number in its place."""
+    predictions = task.get("predictions")
+    first = predictions[0] if isinstance(predictions, list) and predictions else None
+    return _said(first) if isinstance(first, Mapping) else None
+
+
+def _said(annotation: Mapping[str, Any]) -> _Said:
+    result = annotation.get("result")
+    if not isinstance(result, list):
+        raise ValueError("its annotation has no list of results")  # noqa: TRY004 (as above)
+    parts = [part for part in result if isinstance(part, Mapping) and isinstance(part.get("value"), Mapping)]
+    numbers = [part["value"].get(_NUMBER) for part in parts if part.get("type") == _NUMBER]
+    regions = tuple(part for part in parts if part.get("type") in _SHAPES)
+    return _Said(parse_count(numbers[0]) if numbers else None, regions, tuple(map(_label, regions)))
+
+
+def _label(region: Mapping[str, Any]) -> str | None:
+    labels = region["value"].get(region["type"])
+    return str(labels[0]) if isinstance(labels, list) and labels else None
+
+
+def _image(file: Path, said: _Said, before: _Said | None) -> LabelledImage:
+    """Return an image by what an annotation says, and what was said before of it."""
+    if said.number in (None, said.marked, len(said.regions)):
+        count = said.marked if said.number is None else said.number
+        return LabelledImage(file, count, said.label, boxes=_boxes(said))
+    if before is not None and said.number == before.number and said.marked != before.marked:
+        return LabelledImage(file, said.marked, said.label, boxes=_boxes(said))
+    if before is not None and said.number != before.number and said.marked == before.marked:
+        # Who corrected the number alone did not look at the regions.
+        return LabelledImage(file, said.number, said.label)
+    raise ValueError(f"its number is {said.number}, and {said.marked} objects are marked: let them agree")
+
+
+def _boxes(said: _Said) -> tuple[Box, ...]:
+    """Return the boxes around the regions in pixels; none where any has not got one, such as a point."""
+    boxes = [_box(region, label) for region, label in zip(said.regions, said.labels, strict=True)]
+    return tuple(box for box in boxes if box is not None) if None not in boxes else ()
+
+
+def _box(region: Mapping[str, Any], label: str | None) -> Box | None:
+    if not _has_numbers(region, "original_width", "original_height"):
+        return None
+    width, height = region["original_width"], region["original_height"]
+    corners = list(_corners(region["type"], region["value"], width / 100, height / 100))
+    if not corners:
+        return None
+    xs, ys = zip(*corners, strict=True)
+    if min(xs) >= max(xs) or min(ys) >= max(ys):
+        return None
+    return Box(min(xs), min(ys), max(xs), max(ys), label)
+
+
+def _corners(kind: str, value: Mapping[str, Any], x: float, y: float) -> Iterator[tuple[float, float]]:
+    """Yield points that a region's box just holds, in pixels, of which ``x`` and ``y`` are one per cent of the picture.
+
+    There are none of a key point, nor of what a brush has painted.
+    """
+    if kind == "polygonlabels":
+        points = value.get("points")
+        for point in points if isinstance(points, list) else ():
+            if isinstance(point, list) and len(point) == 2 and all(map(is_number, point)):
+                yield point[0] * x, point[1] * y
+    elif kind == "rectanglelabels" and _has_numbers(value, "x", "y", "width", "height"):
+        turned = value.get("rotation", 0)
+        angle = math.radians(turned) if is_number(turned) else 0.0
+        left, top, width, height = value["x"] * x, value["y"] * y, value["width"] * x, value["height"] * y
+        for along, down in ((0, 0), (width, 0), (0, height), (width, height)):
+            yield (
+                left + along * math.cos(angle) - down * math.sin(angle),
+                top + along * math.sin(angle) + down * math.cos(angle),
+            )
+    elif kind == "ellipselabels" and _has_numbers(value, "x", "y", "radiusX", "radiusY"):
+        for side in (-1, 1):
+            yield (value["x"] + side * value["radiusX"]) * x, (value["y"] + side * value["radiusY"]) * y
+
+
+def _has_numbers(value: Mapping[str, Any], *names: str) -> bool:
+    return all(is_number(value.get(name)) for name in names)
+
+
+def _image_file(data: Any, folder: Path, images: Path | None) -> Path:
+    """Return where the image of a task is, or is to be missed."""
+    if not isinstance(data, Mapping):
+        raise ValueError("its data is no object of named values")  # noqa: TRY004 (as above)
+    texts = [text for text in (data.get(_PATH), data.get(_IMAGE), *data.values()) if isinstance(text, str)]
+    paths = [path for path in map(_path_in, texts) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not paths:
+        raise ValueError("its data names no image")
+    paths += [Path(path.name) for path in paths] + [Path(_UPLOADED.sub("", path.name, count=1)) for path in paths]
+    # An absolute path stays as it is, unless it is said where images lie.
+    places = [folder / path for path in paths] + paths
+    if images is not None:
+        places = [images / path.relative_to(path.anchor) for path in paths]
+    return first_existing(places) or places[0]
+
+
+def _path_in(text: str) -> Path:
+    """Return the path that an address of Label Studio's or the web's has, or the text itself where it is none."""
+    if stored := _LOCAL_STORAGE.search(text):
+        return Path(unquote(stored[1]))
+    if "://" in text or text.startswith("/data/"):
+        return Path(unquote(urlsplit(text).path))
+    return Path(text)

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pc_engine.converters import Settings, convert
+from pc_engine.datasets import Box, LabelledImage, read_labelled
+from pc_engine.errors import DataError
+from pc_engine.result import BoxPointer, EllipsePointer, Result
+
+SIZE = {"original_width": 200, "original_height": 100}
+
+
+def rectangle(x: float, y: float, width: float, height: float, label: str = "cat", **value: Any) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": width, "height": height, "rectanglelabels": [label], **value}
+    return {"type": "rectanglelabels", "value": value, **SIZE}
+
+
+def point(label: str = "cat") -> dict[str, Any]:
+    return {"type": "keypointlabels", "value": {"x": 1, "y": 2, "keypointlabels": [label]}, **SIZE}
+
+
+def number(count: object) -> dict[str, Any]:
+    return {"type": "number", "value": {"number": count}}
+
+
+def task(*result: dict[str, Any], image: str = "a.jpg", before: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+    annotations = [{"result": list(result), "was_cancelled": False}]
+    return {"id": 7, "data": {"image": image}, "annotations": annotations, "predictions": [{"result": list(before)}]}
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Any]:
+    """Return ``read(*tasks)``: what is read of them, beside a picture ``a.jpg``."""
+    Image.new("RGB", (200, 100)).save(tmp_path / "a.jpg")
+
+    def read(*tasks: object) -> Any:
+        (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+        return read_labelled(f"label-studio:{tmp_path / 'tasks.json'}")
+
+    return read
+
+
+def test_regions_are_boxes_in_pixels_and_their_number_is_the_count(read: Any, tmp_path: Path) -> None:
+    labelled = read(task(rectangle(10, 20, 30, 40), rectangle(50, 50, 10, 10), rectangle(0, 0, 5, 5, "dog")))
+    boxes = (Box(20, 20, 80, 60, "cat"), Box(100, 50, 120, 60, "cat"), Box(0, 0, 10, 5, "dog"))
+    assert labelled.images == (LabelledImage(tmp_path / "a.jpg", 2, "cat", boxes=boxes),)
+    assert labelled.skipped == ()
+    assert read_labelled(str(tmp_path / "tasks.json")) == labelled
+
+
+def test_other_shapes_have_the_box_around_them(read: Any) -> None:
+    ellipse = {"x": 50, "y": 50, "radiusX": 10, "radiusY": 20, "ellipselabels": ["cat"]}
+    polygon = {"points": [[10, 10], [20, 50], [15, 5]], "polygonlabels": ["cat"]}
+    shapes = [
+        {"type": f"{kind}labels", "value": value, **SIZE}
+        for kind, value in (("ellipse", ellipse), ("polygon", polygon))
+    ]
+    (image,) = read(task(*shapes, rectangle(50, 50, 10, 10, rotation=90))).images
+    assert image.count == 3
+    assert [tuple(round(edge, 6) for edge in (b.x0, b.y0, b.x1, b.y1)) for b in image.boxes] == [
+        *((80, 30, 120, 70), (20, 5, 40, 50)),
+        (90, 50, 100, 70),  # 20 x 10 pixels, turned clockwise about its first corner
+    ]
+    (image,) = read(task(*shapes, point())).images
+    assert (image.count, image.boxes) == (3, ())  # of which one has no box
+
+
+@pytest.mark.parametrize(
+    ("result", "before", "count", "n_boxes"),
+    [
+        ([number(0)], [], 0, 0),
+        ([number(2), rectangle(1, 1, 5, 5), rectangle(9, 9, 5, 5)], [], 2, 2),
+        ([number(3), rectangle(1, 1, 5, 5)], [number(1), rectangle(1, 1, 5, 5)], 3, 0),  # the number was corrected
+        ([number(1), rectangle(1, 1, 5, 5), rectangle(9, 9, 5, 5)], [number(1), point()], 2, 2),  # an object was added
+        ([number(1)], [number(1), point()], 0, 0),  # it was taken away
+        ([], [number(1), point()], 0, 0),
+    ],
+)
+def test_what_somebody_changed_holds(read: Any, result: list[Any], before: list[Any], count: int, n_boxes: int) -> None:
+    (image,) = read(task(*result, before=before)).images
+    assert (image.count, len(image.boxes)) == (count, n_boxes)
+
+
+def test_a_number_and_regions_that_contradict_each_other_are_said(read: Any) -> None:
+    good = task(point())
+    for before in ([], [number(2), point()]):
+        contradicted = task(number(5), point(), point(), point(), before=before)
+        ((item, reason),) = read(good, contradicted).skipped
+        assert (item, reason) == ("task 7", "its number is 5, and 3 objects are marked: let them agree")
+
+
+def test_the_last_annotation_counts_and_none_that_was_cancelled(read: Any) -> None:
+    annotations = [
+        {"result": [point()], "updated_at": "2026-01-02"},
+        {"result": [point()] * 3, "updated_at": "2026-01-01"},
+        {"result": [point()] * 4, "updated_at": "2026-01-03", "was_cancelled": True},
+    ]
+    (image,) = read({**task(), "annotations": annotations}).images
+    assert image.count == 1
+    labelled = read(task(point()), {**task(), "annotations": []}, {**task(), "annotations": annotations[2:]})
+    assert labelled.skipped == (("task 7", "nobody has annotated it"),) * 2
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "a.jpg",
+        "/data/local-files/?d=photos/a.jpg",
+        "/data/local-files/?d=a%2Ejpg&x=1",
+        "/data/upload/3/01ab23cd-a.jpg",
+        "https://host/photos/a.jpg?key=1",
+        "s3://bucket/a.jpg",
+    ],
+)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_images_are_found_by_any_of_its_addresses(read: Any, tmp_path: Path, image: str, elsewhere: bool) -> None:
+    read(task(point(), image=image))
+    spec = f"label-studio:{tmp_path / 'tasks.json'}"
+    if elsewhere:
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "a.jpg").rename(tmp_path / "photos/a.jpg")
+        (tmp_path / "sub").mkdir()
+        spec = f"label-studio:{(tmp_path / 'tasks.json').rename(tmp_path / 'sub/tasks.json')}@{tmp_path / 'photos'}"
+    (found,) = read_labelled(spec).images
+    assert found.path.name == "a.jpg"
+    assert found.path.is_file()
+
+
+def test_an_image_that_is_missed_says_how_to_find_it(read: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"where the images lie elsewhere: 'label-studio:.*tasks.json@IMAGES_DIR'"):
+        read(task(point(), image="gone.jpg"))
+    with pytest.raises(DataError, match="its data names no image"):
+        read({**task(point()), "data": {"text": "a"}})
+    for content in ("{}", "[]", "[1]"):
+        (tmp_path / "tasks.json").write_text(content)
+        with pytest.raises(DataError, match="is no list of tasks: export as 'JSON' from Label Studio"):
+            read_labelled(f"label-studio:{tmp_path / 'tasks.json'}")
+    with pytest.raises(DataError, match="There is no file"):
+        read_labelled(f"label-studio:{tmp_path / 'none.json'}")
+
+
+@pytest.mark.parametrize("kind", ["ellipses", "boxes"])
+def test_a_run_comes_back_as_it_was_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """From rows to tasks, through a correction as Label Studio exports it, and back."""
+    monkeypatch.chdir(tmp_path)
+    pointers: tuple[Any, ...] = (EllipsePointer(20, 10, 5, 4, 0.7), EllipsePointer(60, 40, 5, 4, 0.3))
+    if kind == "boxes":
+        pointers = tuple(BoxPointer(*pointer.bounds, pointer.score) for pointer in pointers)
+    rows = []
+    for name in ("as-it-was.jpg", "number.jpg", "one-less.jpg"):
+        Image.new("RGB", (200, 100)).save(tmp_path / name)
+        rows.append(Result(name, "ok", None, 200, 100, "c2p", "tiny", 2, "2", pointers=pointers).to_dict())
+    convert(lambda: iter(rows), "label-studio", tmp_path / "set", Settings())
+    tasks = json.loads((tmp_path / "set/tasks.json").read_text())
+    for made in tasks:
+        made["annotations"] = [json.loads(json.dumps(made["predictions"][0]))]
+    results = [made["annotations"][0]["result"] for made in tasks]
+    results[1][0]["value"]["number"] = 3
+    del results[2][-1]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    labelled = read_labelled("label-studio:export.json")
+    assert [(image.path.name, image.count) for image in labelled.images] == [
+        *(("as-it-was.jpg", 2), ("number.jpg", 3), ("one-less.jpg", 1))
+    ]
+    if kind == "boxes":
+        assert [len(image.boxes) for image in labelled.images] == [2, 0, 1]
+        assert labelled.images[0].boxes[0] == Box(*map(pytest.approx, pointers[0].bounds), "object")
