@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from types import TracebackType
 
 from pc_engine.errors import UsageError
@@ -11,21 +12,22 @@ from pc_engine.errors import UsageError
 # The threads of inference libraries are not there in a process that was forked, which then waits for them for ever, or
 # is aborted: with a new network, too.
 _FORKED = (
-    "This process was forked from one that has run a network, which no network survives: start processes with "
-    "multiprocessing's 'spawn' or 'forkserver', or fork them before the first engine is made."
+    "This process was forked while an engine was open, which no network survives: start processes with "
+    "multiprocessing's 'spawn' or 'forkserver', or fork them before an engine is made, or after it is closed."
 )
 
 
 class _Process:
-    """Whether this process has one that was made here, and whether the one it was forked from had."""
+    """What is open in this process, and whether anything was in the one that it was forked from."""
 
     def __init__(self) -> None:
-        self.has_one = self.forked_from_one = False
+        self.open: weakref.WeakSet[CallGuard] = weakref.WeakSet()
+        self.came_by_a_fork = False
         if hasattr(os, "register_at_fork"):  # all but Windows
             os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
-        self.forked_from_one = self.forked_from_one or self.has_one
+        self.came_by_a_fork = self.came_by_a_fork or len(self.open) > 0
 
 
 _process = _Process()
@@ -42,16 +44,16 @@ class CallGuard:
     Raises
     ------
     UsageError
-        If the process was forked from one that has made one; so does every call there.
+        If the process was forked while one was open; so does every call there.
     """
 
     def __init__(self, refusal: str) -> None:
         _refuse_fork()
-        _process.has_one = True
         self._refusal = refusal
         self._changed = threading.Condition()
         self._calls = 0
         self._closed = False
+        _process.open.add(self)
 
     def check(self) -> None:
         """Raise UsageError if it was closed."""
@@ -61,11 +63,12 @@ class CallGuard:
 
     def close(self) -> bool:
         """Refuse further calls and wait for those under way; False where it was closed before, or came by a fork."""
-        if _process.forked_from_one:
+        if _process.came_by_a_fork:
             return False
         with self._changed:
             first, self._closed = not self._closed, True
             self._changed.wait_for(lambda: self._calls == 0)
+        _process.open.discard(self)
         return first
 
     def __enter__(self) -> None:
@@ -83,5 +86,5 @@ class CallGuard:
 
 
 def _refuse_fork() -> None:
-    if _process.forked_from_one:
+    if _process.came_by_a_fork:
         raise UsageError(_FORKED)

@@ -54,7 +54,7 @@ class Model:
 
     def __repr__(self) -> str:
         fitted = [part.name for part in fields(self.parts) if getattr(self.parts, part.name) is not None]
-        return f"<Model {self.name} in {self.directory}{', with '.join(['', *fitted])}>"
+        return f"<Model {self.name} in {self.directory}{' with ' * bool(fitted)}{' and '.join(fitted)}>"
 
     @property
     def name(self) -> str:

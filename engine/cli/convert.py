@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import Tracker, number_of_images, print_json, print_line, progress
-from pc_engine.cli.status import is_unfinished
+from pc_engine.cli.console import Tracker, number_of_images, print_json, print_line, progress, remark
+from pc_engine.cli.status import unfinished
 from pc_engine.converters import FORMATS, Conversion, Settings
 from pc_engine.converters import convert as convert_rows
 from pc_engine.runs.corrections import corrected_rows
@@ -48,16 +48,18 @@ def convert(
     Exit code: 0 all images of the run are in it, 3 some were left out (how many and why is said) or the run has not
     come to its end, 2 wrong use, 1 it could not be written.
     """
+    lacking = unfinished(run)
     with progress("reading", quiet=quiet or as_json) as tracker:
         rows = _Rows(run, tracker, to)
         settings = Settings(min_score, relative_to, image_root, run, photos, one_class)
         conversion = convert_rows(rows, to, out, settings, fresh=fresh)
-    unfinished = is_unfinished(run, quiet)
+    if lacking is not None:
+        remark(quiet)(lacking)
     if as_json:
-        print_json({**conversion.to_dict(), "unfinished": unfinished})
+        print_json({**conversion.to_dict(), "unfinished": lacking is not None})
     elif not quiet:
         _print(conversion)
-    raise typer.Exit(_SOME_LEFT_OUT if conversion.left_out or unfinished else 0)
+    raise typer.Exit(_SOME_LEFT_OUT if conversion.left_out or lacking else 0)
 
 
 class _Rows:

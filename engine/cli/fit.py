@@ -75,7 +75,7 @@ def fit_counter(
     counts = [image.count for image in images if image.count is not None]
     if labelled.by_run:
         remark(quiet)(
-            f"{labelled.by_run:,} of {len(labelled.images):,} counts are what a run said, and nobody reviewed them (by "
+            f"{labelled.by_run:,} of {len(images):,} counts are what a run said, and nobody reviewed them (by "
             f"the column 'reviewed'): where they are wrong, the counter learns that, and cannot tell."
         )
     labels = _labels(counts, every_label, remark(quiet))
@@ -253,9 +253,12 @@ def _print_report(report: CounterReport, folds: int) -> None:
     )
     if report.folds < folds:
         rarest = min(report.images, key=lambda label: report.images[label])
+        few = f"only {report.images[rarest]} images show {rarest}"
+        if report.images[rarest] >= folds:
+            few = "the images are of few groups, such as those that show parts of the same photos"
         print_line(
-            f"These are {report.folds} folds and not {folds}, as only {report.images[rarest]} images show {rarest}: "
-            f"with more of them the figures and the choice of C are better."
+            f"These are {report.folds} folds and not {folds}, as {few}: with more of them the figures and the choice "
+            f"of C are better."
         )
     if report.parted:
         several = len(report.parted) > 1

@@ -9,7 +9,7 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import number_of_images, print_json, print_line, progress, remark
-from pc_engine.cli.status import is_unfinished
+from pc_engine.cli.status import unfinished
 from pc_engine.shown_text import for_terminal
 
 # A page with more thumbnails than this is too large to be mailed, and takes a while to be opened.
@@ -43,6 +43,7 @@ def report(
     """
     from pc_engine.report import write_report
 
+    lacking = unfinished(directory)
     with progress("thumbnails", quiet=quiet or as_json or thumbnails is False) as tracker:
         written = write_report(
             directory,
@@ -66,7 +67,8 @@ def report(
             f"{written.in_archives:,} of {written.done:,} photos are in archives or at addresses, where no page "
             f"reaches them: --thumbnails puts a small picture of each into it."
         )
-    unfinished = is_unfinished(directory, quiet)
+    if lacking is not None:
+        remark(quiet)(lacking)
     if as_json:
         print_json(
             {
@@ -76,7 +78,7 @@ def report(
                 "in_archives": written.in_archives,
                 "thumbnails": written.thumbnails,
                 "bytes": written.size,
-                "unfinished": unfinished,
+                "unfinished": lacking is not None,
             }
         )
     elif not quiet:

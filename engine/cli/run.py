@@ -30,11 +30,12 @@ from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.modes import find_mode
 from pc_engine.overlay import write_overlay
-from pc_engine.runs.run_state import State, Tally, start_folder
+from pc_engine.runs.run_state import State, Tally
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images
 from pc_engine.sources.passed_over import PassedOver
 from pc_engine.sources.run_folders import OVERLAYS
 from pc_engine.sources.sharding import parse_shard
+from pc_engine.sources.stored_names import start_folder
 
 if TYPE_CHECKING:
     from pc_engine.distributed.shared_engine import SharedEngine
@@ -191,8 +192,8 @@ def run(
                 say(f"{out} has {rows.before:,} rows already; their images are not done again{nor}.")
             if rows.lost:
                 say(
-                    f"{', '.join(rows.lost)}, whose photos have rows in {out}, is not there any more: if it was "
-                    f"renamed, they are counted once more by their new names, but not with --fresh."
+                    f"{', '.join(rows.lost)}: no such folder is there any more, and {out} has rows of its photos. If "
+                    f"it was renamed, they are counted once more by their new names, but not with --fresh."
                 )
         stack.enter_context(stopping)
         start = time.perf_counter()

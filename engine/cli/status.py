@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import number_of_images, print_json, print_line, print_table, remark
+from pc_engine.cli.console import number_of_images, print_json, print_line, print_table
 from pc_engine.runs.run_status import RunStatus, condition_of, read_status
 from pc_engine.runs.writers import ROWS_PER_PARTITION, SECONDS_PER_PARTITION
 
@@ -39,17 +39,16 @@ def status(
         _print(run, found)
 
 
-def is_unfinished(run: Path, quiet: bool) -> bool:
-    """Whether images of a run may be without rows yet; unless ``quiet``, it is said of what is made of the run."""
+def unfinished(run: Path) -> str | None:
+    """Return a sentence where images of a run may be without rows yet; to be asked before its rows are read."""
     condition = condition_of(run)
     if condition in (None, "finished"):
-        return False
+        return None
     state = "has not come to its end" if condition != "running" else "is at work yet"
-    remark(quiet)(
+    return (
         f"The run into {run} {state}, and its other images are not in this: 'pc-engine status {quote(str(run))}' says "
         f"how far it is, and how to go on."
     )
-    return True
 
 
 def _print(run: Path, found: RunStatus) -> None:

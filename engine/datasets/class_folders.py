@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder
 from pc_engine.sources import IMAGE_SUFFIXES
+from pc_engine.sources.run_folders import holds_overlays
 
 
 def has_class_folders(root: Path) -> bool:
@@ -34,4 +35,6 @@ def read_class_folders(root: Path) -> LabelledSet:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Return the subfolders, less what a run has drawn of the photos, if its rows lie beside them."""
+    folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(path for path in folders if not holds_overlays(path.name, root))

@@ -93,10 +93,10 @@ def _read_folder(path: Path) -> LabelledSet:
         return read_csv(path / LABELS_CSV)
     if several := sorted(path.glob(f"*/{LABELS_JSON}")):
         return _as_one(path, [read_labels_json(labels) for labels in several])
-    if state_files(path):
-        raise DataError(f"{path} is the folder of a run: what was reviewed in it is 'run:{path}'.")
     if has_class_folders(path):
         return read_class_folders(path)
+    if state_files(path):
+        raise DataError(f"{path} is the folder of a run: what was reviewed in it is 'run:{path}'.")
     raise DataError(f"{path} holds no labels that are known. {_forms()}")
 
 

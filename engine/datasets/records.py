@@ -136,7 +136,7 @@ class LabelledSetBuilder:
         self._seen: set[LabelledImage] = set()
         self._counts: dict[Path, set[int]] = {}
         self._skipped: list[tuple[str, str]] = []
-        self._by_run = 0
+        self._by_run: set[LabelledImage] = set()
 
     def add(self, image: LabelledImage, remedy: str = "", *, by_run: bool = False) -> None:
         """Take an image, if its file is there and it was not taken already.
@@ -151,7 +151,8 @@ class LabelledSetBuilder:
             return
         self._seen.add(image)
         self._images.append(image)
-        self._by_run += by_run
+        if by_run and image.count is not None:
+            self._by_run.add(image)
         if image.count is not None:
             self._counts.setdefault(image.path, set()).add(image.count)
 
@@ -200,7 +201,7 @@ class LabelledSetBuilder:
                 item, reason = self._skipped[0]
                 why = f"each of its {len(self._skipped)} entries was skipped, the first, {item}, because {reason}"
             raise DataError(f"{self._source} gives no labelled image: {why}.")
-        return LabelledSet(self._name, images, tuple(self._skipped), self._by_run)
+        return LabelledSet(self._name, images, tuple(self._skipped), len(self._by_run.intersection(images)))
 
 
 def _parse_xywh(values: Any, class_name: Any) -> Box:

@@ -50,7 +50,7 @@ _BY_SIGNATURE = (
 # What holds files is no picture to convert, and photos of telephones come by thousands.
 _ADVICE = {
     RAW_PHOTO: "develop it to JPEG or TIFF",
-    "a ZIP archive": "call it .zip, or name it as zip://::FILE",
+    "a ZIP archive": "name it as zip://::FILE, or unpack it",
     "a compressed file": "unpack it",
     "a HEIC photo": "install what reads it with pip install 'pc-engine[heif]'",
 }

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pc_engine.decoding.decode import DecodedImage, ImageSize, decode_bytes
 from pc_engine.decoding.decode_device import Decode
@@ -113,16 +113,19 @@ def decode_ahead(
 def _read(image: SourceImage) -> bytes:
     """Return the bytes of a file; what else goes wrong where somebody's own code reads it costs that image only."""
     try:
-        data = image.read()
-    except (PcEngineError, OSError, MemoryError):
+        data: Any = image.read()
+    except (ImageError, OSError, MemoryError):
         raise
+    except PcEngineError as error:
+        raise ImageError(str(error)) from None
     except Exception as error:
         raise ImageError(f"Its read failed ({type(error).__name__}: {first_line(error)}).") from None
+    if isinstance(data, bytes):
+        return data
     try:
-        memoryview(data)
+        return bytes(memoryview(data))  # of an array, which is neither true nor false
     except TypeError:
         raise ImageError(f"Its read returns {type(data).__name__}, expected the bytes of a file.") from None
-    return data
 
 
 class _Readers:

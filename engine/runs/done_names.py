@@ -12,7 +12,7 @@ from pc_engine.sources.sharding import name_digest
 class DoneNames:
     """A bag of names, of which each may be taken as often as it is in there.
 
-    Holds 17 bytes a name. An image that a source names twice has two rows, so names are counted, not just known.
+    Holds 17 bytes a name. Rows of an earlier release may be two of one image, so names are counted, not just known.
 
     Parameters
     ----------

@@ -61,14 +61,6 @@ class Tally:
         }
 
 
-def start_folder() -> str | None:
-    """Return the folder that relative names begin at, for ``run.json``; None where it is gone."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return None
-
-
 def state_file(directory: Path, shard: Shard | None = None) -> Path:
     """Return the path of ``run.json``, or of a shard's own."""
     return directory / (RUN_FILE if shard is None else f"run-{shard}.json")

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ PAUSE = 0.5
 _MAY_PASS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE})
 
 Answer = TypeVar("Answer")
+# One picture may be opened, but not loaded, and counted by several threads.
+_LOADING = threading.Lock()
 # A FIFO that took the place of a file is opened at once, writer or not. Windows has neither, but its text mode.
 _UNBLOCKED = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -209,8 +212,15 @@ def _as_file(pixels: Any) -> bytes:
     """Return a file that holds what is in memory, for decoders to read as any other: nothing of it is lost."""
     from PIL import Image, ImageOps
 
-    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    picture = ImageOps.exif_transpose(picture)
+    if isinstance(pixels, Image.Image):
+        with _LOADING:
+            pixels.load()
+        # Of these modes no format holds pictures, and TIFF holds no color that is to be seen through.
+        mode = {"HSV": "RGB", "La": "LA", "RGBa": "RGBA"}.get(pixels.mode, pixels.mode)
+        mode = "RGBA" if mode in ("L", "P", "RGB") and pixels.has_transparency_data else mode
+        picture = ImageOps.exif_transpose(pixels).convert(mode)
+    else:
+        picture = Image.fromarray(pixels)
     file = io.BytesIO()
     # Written seven times as fast as TIFF, which holds everything else that Pillow has.
     picture.save(file, "BMP" if picture.mode in ("L", "RGB") else "TIFF")

@@ -1,7 +1,8 @@
 """From the words on the command line to a stream of images.
 
 Listing streams: folders, patterns, lists and shards are gone through as the run goes on, in an order that is the same
-on every machine, and memory does not grow with the number of images.
+on every machine, and memory does not grow with the number of images; but up to 64 MB (128 with counts) where several
+sources or a list may name an image twice.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pc_engine.sources.parquet_shards import check_parquet, is_parquet, parquet_
 from pc_engine.sources.repeats import Repeats
 from pc_engine.sources.resolve import named_image
 from pc_engine.sources.shards import CostlyListingError, Listing
+from pc_engine.sources.stored_names import start_folder
 from pc_engine.sources.tar_shards import is_tar, tar_images
 
 DEMO = "demo:"
@@ -168,17 +170,29 @@ def _list(named: Mapping[str, str], sources: Iterable[_Source], listing: Listing
 def _each_once(images: Iterable[SourceImage], listing: Listing) -> Iterator[SourceImage]:
     """Yield the images, but none that was named before, be it by another path to the same file of this machine."""
     names, counts = Repeats(_NAMES_REMEMBERED), Repeats(_NAMES_REMEMBERED)
-    folder = os.getcwd()
+    folder = start_folder()
     for image in images:
-        if image.error is None:
-            # Links are not followed, which would take as long as opening each file. An address stays one in any folder.
-            name = image.name if is_address(image.name) else os.path.normpath(os.path.join(folder, image.name))
-            again = names.count(name) > 1
-            other = listing.count_column is not None and counts.count(f"{image.count} {name}") == 1
-            if again:
-                listing.named_again(image.name, other)
-                continue
-        yield image
+        # What cannot be listed under a name is none of the images that may lie there.
+        name = f"{image.error is None}\0{_whole_name(image.name, folder)}"
+        again = names.count(name) > 1
+        other = listing.count_column is not None and counts.count(f"{image.count} {name}") == 1
+        if again:
+            listing.named_again(image.name, other)
+        else:
+            yield image
+
+
+def _whole_name(name: str, folder: str | None) -> str:
+    """Return the name of an image as seen from any folder, where relative ones begin in ``folder``, if it is there."""
+    if is_address(name):
+        member, colons, archive = name.rpartition("::")
+        return f"{member}{colons}{_whole_name(archive, folder)}" if colons and not is_address(archive) else name
+    path = name if folder is None else os.path.join(folder, name)
+    if os.pardir in path.split(os.sep):
+        # Behind a link it leads elsewhere than the text says.
+        return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    # Links are not followed else, which would take as long as opening each file.
+    return os.path.normpath(path)
 
 
 def _find(text: str, count_column: str | None = None) -> _Source:

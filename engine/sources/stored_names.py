@@ -1,7 +1,8 @@
-"""Names of images as rows hold them, which UTF-8 can, and back."""
+"""Names of images as rows hold them, which UTF-8 can, and back; and where relative ones begin."""
 
 from __future__ import annotations
 
+import os
 import re
 
 # How rows hold a byte of a file's name that is not UTF-8, and how Python does.
@@ -21,3 +22,11 @@ def stored_name(name: str) -> str:
 def original_name(name: str) -> str:
     """Return the name that `stored_name` was given, if that was not UTF-8; others may look the same."""
     return _STORED_BYTE.sub(lambda byte: chr(_LONE_SURROGATES + int(byte[1], 16)), name)
+
+
+def start_folder() -> str | None:
+    """Return the folder that relative names begin at; None where it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None

@@ -35,7 +35,7 @@ def test_a_complete_model_has_all_its_parts(tiny_directory: Path) -> None:
     model = load_model(tiny_directory)
     assert isinstance(model, Model)
     assert model.name == "tiny"
-    assert repr(model) == f"<Model tiny in {tiny_directory}, with counter, with signatures>"
+    assert repr(model) == f"<Model tiny in {tiny_directory} with counter and signatures>"
     assert model.network == tiny_directory / NETWORK_FILE
     assert set(model.manifest.files) == {NETWORK_FILE, COUNTER_FILE, SIGNATURES_FILE}
     for mode in MODES.values():

@@ -21,7 +21,7 @@ from pc_engine.decoding.decode import DecodedImage, ImageSize, decode_bytes
 from pc_engine.decoding.decode_device import DecodedBatch
 from pc_engine.decoding.plain_jpeg import PlainJpeg
 from pc_engine.engine import network_request
-from pc_engine.errors import BackendError, DeviceMemoryError, ImageError
+from pc_engine.errors import BackendError, DeviceMemoryError, ImageError, UsageError
 from pc_engine.model import load_model
 from pc_engine.pipeline import BatchLimit, TapBatch, map_batches, tap_batches
 from pc_engine.sources import SourceImage
@@ -354,6 +354,7 @@ def test_an_error_while_finishing_ends_the_run_and_its_threads(
         (ImageError("It is gone."), "It is gone."),
         (KeyError("k"), "Its read failed (KeyError: 'k')."),
         (RuntimeError(), "Its read failed (RuntimeError: RuntimeError)."),
+        (UsageError("It was closed."), "It was closed."),
     ],
 )
 def test_an_image_whose_reading_fails_in_any_way_has_its_entry(
@@ -375,6 +376,13 @@ def test_an_image_whose_read_returns_no_bytes_has_its_entry(
     (batch,) = tap_batches(images, open_tiny(4), workers=2)
     expected = f"Its read returns {type(returned).__name__}, expected the bytes of a file."
     assert [entry.error for entry in batch.entries] == [expected, None]
+
+
+def test_bytes_may_lie_in_an_array(photos: list[Path], open_tiny: Callable[[int], Backbone]) -> None:
+    arrays: list[Any] = [np.fromfile(photos[0], np.uint8), bytearray(photos[1].read_bytes()), np.zeros(0, np.uint8)]
+    images = [SourceImage(str(k), lambda array=array: array) for k, array in enumerate(arrays)]
+    entries = [entry for batch in tap_batches(images, open_tiny(4), workers=2) for entry in batch.entries]
+    assert [entry.error for entry in entries] == [None, None, "The file is empty (0 bytes)."]
 
 
 def test_what_decodes_files_can_be_another(photos: list[Path], open_tiny: Callable[[int], Backbone]) -> None:

@@ -156,6 +156,16 @@ def test_fewer_folds_than_asked_for_are_said(pc_engine, counted, make_model, tmp
     assert "These are 4 folds and not 7, as only 4 images show 0: with more of them" in outcome.out
 
 
+def test_few_groups_are_said_where_they_are_why_folds_are_few(pc_engine, counted, make_model, tmp_path):
+    labels = json.loads((counted / "labels.json").read_text())
+    for number, record in enumerate(labels["images"]):
+        record["group"] = f"photo {number % 3}"
+    (counted / "labels.json").write_text(json.dumps(labels))
+    model = make_model(tmp_path / "model", counter=None)
+    outcome = pc_engine("fit-counter", counted, "--model", model, "--folds", "4", *FAST)
+    assert "These are 3 folds and not 4, as the images are of few groups, such as those that show parts" in outcome.out
+
+
 def test_a_counter_is_fitted_for_what_is_asked(pc_engine, counted, make_model, tmp_path):
     labels = json.loads((counted / "labels.json").read_text())
     for record in list(labels["images"]):
@@ -362,6 +372,11 @@ def test_counts_that_a_run_gave_are_said(pc_engine, counted, make_model, tmp_pat
     outcome = pc_engine("fit-counter", counted / "counts.csv", "--model", model, *FAST)
     assert outcome.code == 0, outcome.err
     assert "15 of 20 counts are what a run said, and nobody reviewed them" in outcome.err
+    # Of an image that is left out nothing is said.
+    contradicted = [f"{file},{count + 1},no" for file, count in images if file.startswith("1")]
+    (counted / "counts.csv").write_text("\n".join(["path,count,reviewed", *lines, *contradicted]))
+    outcome = pc_engine("fit-counter", counted / "counts.csv", "--model", model, *FAST)
+    assert "10 of 15 counts are what a run said, and nobody reviewed them" in outcome.err
 
 
 def test_signatures_too_shallow_for_the_model_are_refused(pc_engine, counted, make_model, tmp_path):

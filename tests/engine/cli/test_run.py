@@ -187,8 +187,8 @@ def test_a_folder_that_was_renamed_is_missed(pc_engine, scenes, tiny_directory, 
     renamed = scenes.rename(tmp_path / "renamed")
     again = pc_engine("run", renamed, *arguments)
     assert again.code == 3
-    assert f"{scenes}, whose photos have rows in {tmp_path / 'run'}, is not there any more" in again.err
-    assert "is not there any more" not in pc_engine("run", renamed, *arguments).err
+    assert f"{scenes}: no such folder is there any more, and {tmp_path / 'run'} has rows of its photos." in again.err
+    assert "no such folder" not in pc_engine("run", renamed, *arguments).err
 
 
 def test_rows_in_the_current_folder_have_its_name(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):

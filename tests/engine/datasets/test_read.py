@@ -75,3 +75,11 @@ def test_the_folder_of_a_run_is_no_folder_of_classes(tmp_path: Path) -> None:
     (tmp_path / "overlays/a.jpg").touch()
     with pytest.raises(DataError, match=f"is the folder of a run: what was reviewed in it is 'run:{tmp_path}'."):
         read_labelled(str(tmp_path))
+
+
+def test_a_run_may_have_its_rows_beside_folders_of_classes(tmp_path: Path) -> None:
+    for name in ("cat/a.jpg", "dog/b.jpg", "overlays/a.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "run.json").write_text("{}")
+    assert [image.class_name for image in read_labelled(str(tmp_path)).images] == ["cat", "dog"]

@@ -536,7 +536,7 @@ def test_a_tiff_whose_first_picture_is_a_smaller_one_alone_is_read() -> None:
     [
         (
             b"PK\x03\x04",
-            "It is a ZIP archive, which is not read here: call it .zip, or name it as zip://::FILE.",
+            "It is a ZIP archive, which is not read here: name it as zip://::FILE, or unpack it.",
         ),
         *(
             (start, "It is a compressed file, which is not read here: unpack it.")

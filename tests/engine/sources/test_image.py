@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -189,3 +190,27 @@ def test_an_orientation_that_a_picture_holds_is_applied(tmp_path: Path) -> None:
 def test_what_is_no_picture_is_refused(pixels: object) -> None:
     with pytest.raises(UsageError, match=r"The pixels of 'a' are of the type .*, expected uint8 of shape"):
         SourceImage.from_pixels("a", pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+def test_what_is_to_be_seen_through_is_seen_through(mode: str, tmp_path: Path) -> None:
+    picture = Image.new("RGB", (4, 4), (255, 0, 0)).convert(mode)
+    picture.info["transparency"] = (255, 0, 0) if mode == "RGB" else picture.getpixel((0, 0))
+    picture.save(tmp_path / "a.png")
+    expected = decode_bytes((tmp_path / "a.png").read_bytes(), 4, 4).pixels
+    assert (expected == 255).all()
+    np.testing.assert_array_equal(decode_bytes(SourceImage.from_pixels("a", picture).read(), 4, 4).pixels, expected)
+
+
+@pytest.mark.parametrize("mode", ["HSV", "La", "RGBa"])
+def test_modes_that_no_file_has_are_converted(mode: str) -> None:
+    picture = Image.new({"HSV": "RGB", "La": "LA", "RGBa": "RGBA"}[mode], (4, 4)).convert(mode)
+    assert decode_bytes(SourceImage.from_pixels("a", picture).read(), 4, 4).pixels.shape == (4, 4, 3)
+
+
+def test_a_picture_that_is_open_is_counted_by_several_threads(tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (600, 800, 3), np.uint8)).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture, ThreadPoolExecutor(8) as pool:
+        image = SourceImage.from_pixels("a", picture)
+        files = list(pool.map(lambda _: image.read(), range(16)))
+    assert len({*files}) == 1

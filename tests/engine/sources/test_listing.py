@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -225,6 +228,41 @@ def test_a_photo_and_one_that_only_looks_like_it_are_two(tmp_path: Path, monkeyp
     touch(tmp_path, "a.jpg", "b.jpg/a.jpg", "b.jpg/b.jpg")
     monkeypatch.chdir(tmp_path)
     assert count_images(["a.jpg", "b.jpg", "b.jpg/a.jpg"]) == 3
+
+
+def test_a_path_that_leads_out_of_a_link_is_taken_as_the_system_takes_it(tmp_path: Path) -> None:
+    touch(tmp_path, "photos/a.jpg", "other/a.jpg", "other/sub/b.jpg")
+    (tmp_path / "photos/link").symlink_to("../other/sub")
+    lines = ("photos/link/../a.jpg", "photos/a.jpg", "other/a.jpg", "photos/../photos/a.jpg")
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    images = list(iter_images([f"@{tmp_path}/list.txt"]))
+    assert [image.name for image in images] == [f"{tmp_path}/{line}" for line in lines[:2]]
+
+
+def test_members_of_an_archive_that_is_named_in_two_ways_are_listed_once(
+    tmp_path: Path, packed: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.tar").write_bytes(packed([("a.jpg", b"a"), ("b.jpg", b"b")]))
+    with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
+        archive.writestr("a.jpg", b"a")
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    lines = [
+        name for archive in ("x.tar", "y.zip", "bad.zip") for name in (archive, f"./{archive}", tmp_path / archive)
+    ]
+    (tmp_path / "list.txt").write_text("\n".join(map(str, lines)))
+    images = list(iter_images(["@list.txt"]))
+    assert [os.path.basename(image.name.split("::")[0]) for image in images] == ["a.jpg", "b.jpg", "a.jpg", "bad.zip"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder that is used is not removed")
+def test_absolute_paths_need_no_folder_to_begin_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "photos/a.jpg")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    images = iter_images([tmp_path / "photos/a.jpg", tmp_path / "photos"])
+    assert [image.name for image in images] == [f"{tmp_path}/photos/a.jpg"]
 
 
 def test_other_counts_of_an_image_are_told(tmp_path: Path) -> None:
