@@ -12,7 +12,6 @@ from typing import Any
 from pc_engine.errors import DataError
 from pc_engine.shown_text import for_sentence
 
-# Counts and class numbers beyond it are no labels.
 # Letters of an item that are shown where it is skipped.
 _LONGEST_ITEM = 300
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+# Counts and class numbers beyond it are no labels.
 _LARGEST = 2**31 - 1
 
 
