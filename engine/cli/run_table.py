@@ -55,8 +55,9 @@ def print_run(
         return
     if shown.rows:
         folder = _common_folder([row.path for row in shown.rows])
-        rows = [_table_row(row, folder) for row in shown.rows]
-        print_table(folder, ("image", ">count", "class", "pointers (x, y)"), rows)
+        classes = any(row.class_name is not None for row in shown.rows)  # of which c2p names none
+        columns = ("image", ">count", *(["class"] if classes else []), "pointers (x, y)")
+        print_table(folder, columns, [_table_row(row, folder, classes=classes) for row in shown.rows])
     if shown.tally.n > len(shown.rows):
         print_line(f"... and {shown.tally.n - len(shown.rows):,} more.")
     counts = ", ".join(f"{label}: {n:,}" for label, n in summary["counts"].items())
@@ -94,14 +95,14 @@ def _common_folder(paths: Sequence[str]) -> str:
         return ""
 
 
-def _table_row(result: Result, folder: str) -> Sequence[str]:
+def _table_row(result: Result, folder: str, *, classes: bool) -> Sequence[str]:
     name = os.path.relpath(result.path, folder) if folder else result.path
     if not result.ok:
-        return name, "-", "", f"failed: {result.error}"
+        return name, "-", *([""] if classes else []), f"failed: {result.error}"
     shown = " ".join("({:.0f}, {:.0f})".format(*pointer.centre) for pointer in result.pointers[:6])
     more = len(result.pointers) - 6
     named = "" if result.class_name is None else f"{result.class_name} ({result.class_score:.0%})"
     # Of an open-ended label c2p knows the lower end only, unless it was told the count.
     by_label = result.mode == "c2p" and result.count_scores is not None
     count = result.count_label if by_label else result.count
-    return name, str(count), named, shown + (f" +{more}" if more > 0 else "")
+    return name, str(count), *([named] if classes else []), shown + (f" +{more}" if more > 0 else "")

@@ -3,18 +3,22 @@ from __future__ import annotations
 import pytest
 
 from pc_engine.cli.run_table import ShownRows, print_run
-from pc_engine.result import Result
+from pc_engine.result import Result, error_result
 from pc_engine.sources.passed_over import PassedOver
 
 
 def printed(paths: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    return printed_rows([Result(path, "ok", None, 8, 8, "c2p", "tiny", 1, "1", pointers=()) for path in paths], capsys)
+
+
+def printed_rows(rows: list[Result], capsys: pytest.CaptureFixture[str]) -> str:
     shown = ShownRows()
-    for path in paths:
-        shown.add(Result(path, "ok", None, 8, 8, "c2p", "tiny", 1, "1", pointers=()))
+    for row in rows:
+        shown.add(row)
     summary = {
-        "n": len(paths),
+        "n": len(rows),
         "failed": 0,
-        "counts": {"1": len(paths)},
+        "counts": {"1": len(rows)},
         "images_per_second": 1.0,
         "seconds": 1.0,
         "model": "tiny",
@@ -46,3 +50,15 @@ def test_the_folder_that_photos_share_is_named_once(capsys: pytest.CaptureFixtur
     assert shown.count("photos") == 1
     assert " in/a.jpg " in shown
     assert " b.jpg " in shown
+
+
+def test_classes_have_a_column_where_a_row_has_one(capsys: pytest.CaptureFixture[str]) -> None:
+    counted = Result("a.png", "ok", None, 8, 8, "c2p", "tiny", 1, "1", pointers=())
+    failed = error_result("b.png", "It is damaged.", mode="c2p", model="tiny")
+    without = printed_rows([counted, failed], capsys)
+    assert "class" not in without
+    assert "failed: It is damaged." in without
+    named = Result("c.png", "ok", None, 8, 8, "p2c", "tiny", 1, "1", class_name="red", class_score=0.9, pointers=())
+    shown = printed_rows([counted, failed, named], capsys)
+    assert "class" in shown
+    assert "red (90%)" in shown
