@@ -78,7 +78,7 @@ def measure_isolation(
     PcEngineError
         If a model, backend or precision does not work here, no photo can be read, or rows differ.
     """
-    model, _ = complete_model(photos, settings, report)
+    model, _ = complete_model(photos, settings, report, device="cpu")
     mode = find_mode(settings.mode)
     network = open_network(
         model,

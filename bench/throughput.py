@@ -247,9 +247,12 @@ def measure_throughput(
 
 
 def complete_model(
-    photos: Sequence[Path], settings: ThroughputSettings, report: Report = lambda _: None
+    photos: Sequence[Path], settings: ThroughputSettings, report: Report = lambda _: None, *, device: str = "auto"
 ) -> tuple[Model, tuple[Part, ...]]:
-    """Return the model with what its mode needs, and which parts of that were filled in at random."""
+    """Return the model with what its mode needs, and which parts of that were filled in at random.
+
+    A random counter is balanced on what the network says on ``device``, which is to be that of the measurement.
+    """
     mode = find_mode(settings.mode)
     model = default_model(mode, report) if settings.model is None else find_model(settings.model, report)
     missing = model.missing_parts(mode)
@@ -257,8 +260,15 @@ def complete_model(
         return model, ()
     report(f"The model '{model.name}' has no {' and no '.join(missing)}: random ones (seed {settings.seed}) stand in.")
     taps = mode.taps(model.manifest)
-    chosen = {"backend": settings.backend, "precision": settings.precision, "batch_size": settings.batch_size}
-    network = open_network(model, taps, report=report, **chosen)  # type: ignore[arg-type]
+    network = open_network(
+        model,
+        taps,
+        backend=settings.backend,
+        precision=settings.precision,
+        device=device,
+        batch_size=settings.batch_size,
+        report=report,
+    )
     pixels, size = model.manifest.input, network.request.batch_size
     _, images = readable_photos(photos[:_CALIBRATION_PHOTOS], pixels.height, pixels.width, keep=_CALIBRATION_PHOTOS)
     said = [network.infer(batch) for batch in in_batches(images, size, len(images))]

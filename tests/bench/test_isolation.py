@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,21 @@ def test_nothing_is_timed_where_processes_give_other_rows(
     settings = ThroughputSettings(str(tiny_directory), "c2p", "onnxruntime", "fp32", 2, 1, n=2, repeats=1)
     with photos_of("random:2") as photos, pytest.raises(PcEngineError, match="other pixels than threads"):
         measure_isolation(photos, settings)
+
+
+def test_the_cpu_is_taken_where_there_is_a_gpu(
+    make_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def choose(device: str, *_: Any) -> str:
+        asked.append(device)
+        return "cpu"
+
+    monkeypatch.setattr("pc_engine.engine.choose_device", choose)
+    # Once to balance a random counter, once to measure.
+    bare = make_model(tmp_path / "bare", counter=None)
+    settings = ThroughputSettings(str(bare), "c2p", "onnxruntime", "fp32", 2, 1, n=2, repeats=1)
+    with photos_of("random:2") as photos:
+        measure_isolation(photos, settings)
+    assert asked == ["cpu", "cpu"]
