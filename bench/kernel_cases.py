@@ -56,8 +56,8 @@ from pc_engine.kernels import (
 )
 from pc_engine.kernels.density_peaks import DensityPeaks
 
-#: The mode of operations that are timed as a part of another one already.
-INSIDE = "inside selected_heatmap"
+# The mode of operations that are timed as a part of another one already, and of those that belong to all modes.
+_INSIDE, _EVERY = "inside selected_heatmap", "every mode"
 # Sizes of the method (paper 3.1, 4): maps that a signature selects, and the length of fc6 and fc7.
 _SELECTED, _FC = 70, 8192
 # Maps that the evidence selects.
@@ -203,7 +203,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
     )
     yield Case(
         "finite_images",
-        "all",
+        _EVERY,
         "NumPy",
         lambda: finite_images([maps])[:, None],
         lambda i: np.isfinite(maps[i]).reshape(1, -1).all(axis=1),
@@ -219,7 +219,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
     )
     yield Case(
         "sort_rows (pointers)",
-        "all",
+        _EVERY,
         "NumPy lexsort",
         lambda: sort_rows(pointers, 4),
         lambda i: pointers[i][np.lexsort([-pointers[i, :, 4]])],
@@ -227,7 +227,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
     )
     yield Case(
         f"select_maps ({chosen.shape[1]} maps)",
-        INSIDE,
+        _INSIDE,
         "NumPy",
         lambda: select_maps(maps, chosen),
         lambda i: maps[i][chosen[i]],
@@ -244,7 +244,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
     )
     yield Case(
         f"normalise_heatmap ({chosen.shape[1]} maps)",
-        INSIDE,
+        _INSIDE,
         "NumPy",
         lambda: normalise_heatmap(stack, 1.0),
         lambda i: heat_of(stack[i], 1.0),
