@@ -110,8 +110,8 @@ def import_classifier(
     ------
     UsageError
         If ``out_dir`` is not empty or cannot be made, the file cannot be read, a tap or its tensor is missing, the
-        pixels would be divided by 0, ``heat`` or a co-occurrence names no maps, or there is no logit
-        ``background_class``.
+        pixels would be divided by 0, ``heat`` or a co-occurrence names no maps, ``heat`` or ``count_features`` names a
+        tap twice, or there is no logit ``background_class``.
     ManifestError
         If a tap or the input is of the wrong form.
     ModelError
@@ -200,9 +200,12 @@ def _check_taps(taps: Mapping[str, Tap], background_class: int) -> None:
 
 
 def _check_heat(taps: Mapping[str, Tap], heat: Sequence[str]) -> None:
-    """Raise UsageError where what is to be pointed at is no tap of maps."""
+    """Raise UsageError where what is to be pointed at is no tap of maps, or named twice: its heat would be squared."""
     maps = [name for name, tap in taps.items() if tap.is_maps]
-    if missing := [name for name in " ".join(heat).split() if name not in maps]:
+    names = " ".join(heat).split()
+    if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise UsageError(f"The heat of '{repeated[0]}' is to be pointed at twice: name it once.")
+    if missing := [name for name in names if name not in maps]:
         raise UsageError(
             f"The network has no maps called {' or '.join(missing)} for --heat: choose among {', '.join(maps)}, or "
             f"name others with --tap."

@@ -185,11 +185,13 @@ def _print_exported(manifest: Manifest, out: Path) -> None:
 
 
 def _taps(pairs: Iterable[str]) -> dict[str, str]:
-    taps = {}
+    taps: dict[str, str] = {}
     for pair in pairs:
         name, separator, tensor = pair.partition("=")
         if not (name and separator and tensor):
             raise UsageError(f"--tap {pair} does not name a tensor: write it as conv_last=TENSOR.")
+        if name in taps:
+            raise UsageError(f"--tap names '{name}' twice, as {taps[name]} and as {tensor}: name it once.")
         taps[name] = tensor
     return taps
 

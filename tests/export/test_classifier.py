@@ -370,6 +370,11 @@ class TestRefusals:
         with pytest.raises(UsageError, match=r"^The counter is to read 'conv_last' twice: name it once\.$"):
             convert(given, tmp_path / "m", count_features=("conv_last", "conv_prev", "conv_last"))
 
+    @pytest.mark.parametrize("heat", [("conv_prev", "conv_last", "conv_prev"), ("conv_prev conv_prev",)])
+    def test_heat_that_is_named_twice(self, tmp_path, given, heat):
+        with pytest.raises(UsageError, match=r"^The heat of 'conv_prev' is to be pointed at twice: name it once\.$"):
+            convert(given, tmp_path / "m", heat=heat)
+
     def test_class_names_that_do_not_fit(self, tmp_path, given):
         with pytest.raises(ManifestError, match="names 3 classes, but its logits have 4"):
             convert(given, tmp_path / "m", classes=("a", "b", "c"))

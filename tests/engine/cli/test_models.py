@@ -198,6 +198,10 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("mine", "--weights", "x.onnx", "--mean", "nan"), "give numbers to --mean"),
         (("vgg16", "--weights", "random:0", "--std", "1,0,1"), "divided by 1.0, 0.0, 1.0, are no input"),
         (("mine", "--weights", "x.onnx", "--tap", "conv_last"), "write it as conv_last=TENSOR"),
+        (
+            ("mine", "--weights", "x.onnx", "--tap", "conv_last=a", "--tap", "gap=g", "--tap", "conv_last=b"),
+            "--tap names 'conv_last' twice, as a and as b: name it once.",
+        ),
         (("mine", "--weights", "x.onnx", "--cooccurrence", "conv_last"), "write it as conv_last@0"),
         (("mine", "--weights", "x.onnx", "--cooccurrence", "conv_last@-1"), "a tap and a distance in cells"),
         (("mine", "--weights", "x.onnx", "--mean", "1,2"), "--mean 1,2 is neither one number nor three"),
