@@ -13,6 +13,7 @@ from onnx.inliner import inline_local_functions
 
 from pc_engine.backbone import IMAGE
 from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError, first_line
+from pc_engine.export.class_names import names_of_logits
 from pc_engine.export.classifier_input import complete_input
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
@@ -93,7 +94,7 @@ def import_classifier(
         weighs that of the class (`pc_engine.modes.p2c.P2CSettings`). With none, where finer maps are found as above,
         ``conv_prev`` and these; else those of the modes' own defaults.
     classes
-        One name per logit, or none.
+        One name per logit, or none; ImageNet's 1,000 also where a ``background_class`` is to be counted besides.
     licence, source
         For the manifest; ``source`` is the file's name unless given.
     background_class
@@ -111,7 +112,7 @@ def import_classifier(
     UsageError
         If ``out_dir`` is not empty or cannot be made, the file cannot be read, a tap or its tensor is missing, the
         pixels would be divided by 0, ``heat`` or a co-occurrence names no maps, ``heat`` or ``count_features`` names a
-        tap twice, or there is no logit ``background_class``.
+        tap twice, there is no logit ``background_class``, or ``classes`` are not as many as the logits.
     ManifestError
         If a tap or the input is of the wrong form.
     ModelError
@@ -144,12 +145,13 @@ def import_classifier(
         given = {tap: Tap(tap, shape) for tap, shape in _shapes(model, name, pixels).items()}
         _check_taps(given, background_class)
         _check_heat(given, heat)
+        classes = names_of_logits(classes, given["logits"].shape[0], background_class, report)
         manifest = Manifest(
             name=name,
             input=pixels,
             taps=given,
             count_features=(*count_features, *(wanted.name for wanted in cooccurrences)),
-            classes=tuple(classes),
+            classes=classes,
             licence=licence,
             source=source or onnx_path.name,
             settings=settings,

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from pc_engine.errors import ModelError, UsageError, first_line
-from pc_engine.export.class_names import read_class_names
+from pc_engine.export.class_names import names_of_logits, read_class_names
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS
 from pc_engine.export.vgg import ARCHITECTURES, COUNT_FEATURES, VggSpec, build_vgg, vgg_input, vgg_taps
@@ -67,9 +67,7 @@ def export_vgg(
     ------
     UsageError
         If the architecture is unknown, it does not take the size, ``out_dir`` is not empty or cannot be made, the
-        pixels would be divided by 0, or there are no maps for a co-occurrence.
-    ManifestError
-        If the class names do not fit.
+        pixels would be divided by 0, there are no maps for a co-occurrence, or not as many class names as logits.
     WeightsError, MissingPackageError
         As ``read_weights`` does, which raises UsageError, too.
     ModelError
@@ -82,6 +80,7 @@ def export_vgg(
     check_normalisation(mean or (), std or ())
     loaded = read_weights(weights, spec)
     n_classes = loaded.tensors["classifier.6.weight"].shape[0]
+    names = names_of_logits(read_class_names(classes) if isinstance(classes, Path) else classes, n_classes)
     mean, std = mean or loaded.mean, std or loaded.std
     model = build_vgg(spec, loaded.tensors, mean, std)
     del loaded  # half a gigabyte that serialising needs
@@ -91,7 +90,7 @@ def export_vgg(
         input=vgg_input(spec, mean, std),
         taps={**vgg_taps(spec, n_classes), **second_order},
         count_features=(*COUNT_FEATURES, *second_order),
-        classes=read_class_names(classes) if isinstance(classes, Path) else tuple(classes),
+        classes=names,
         licence=licence,
         settings=BACKWARD_SETTINGS,
         source=source or (Path(weights).name if Path(weights).suffix else str(weights)),

@@ -46,7 +46,12 @@ def export(
     ],
     out: Annotated[Path, typer.Option("--out", help="The model directory to make.")],
     classes: Annotated[
-        str | None, typer.Option("--classes", help="A text or JSON file with one class name per logit, or imagenet.")
+        str | None,
+        typer.Option(
+            "--classes",
+            help="A text or JSON file with one class name per logit, or imagenet, to which --background-class adds a "
+            "name where the network has one.",
+        ),
     ] = None,
     licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, for the record.")] = "unknown",
     tap: Annotated[

@@ -2,8 +2,10 @@ import json
 
 import pytest
 
+from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError
 from pc_engine.export import read_class_names
+from pc_engine.export.class_names import names_of_logits
 
 NAMES = ("tench, Tinca tinca", "goldfish", "été")
 
@@ -60,3 +62,34 @@ def test_other_contents(tmp_path, content, text):
 def test_absent_file(tmp_path):
     with pytest.raises(UsageError, match=r"none\.txt cannot be read"):
         read_class_names(tmp_path / "none.txt")
+
+
+def test_there_is_one_name_per_logit_or_none():
+    assert names_of_logits(list(NAMES), 3, -1) == NAMES
+    assert names_of_logits((), 3, 0) == ()
+    for n_logits in (1, 2, 5):
+        with pytest.raises(UsageError) as refused:
+            names_of_logits(NAMES, n_logits, -1)
+        assert str(refused.value) == (
+            f"There are 3 class names, but the network has {n_logits} logits: give one name per logit with --classes, "
+            f"or leave it out."
+        )
+
+
+def test_where_one_name_is_missing_a_background_class_is_hinted_at():
+    for background_class in (-1, 0):  # which may be named, and another class be missing
+        with pytest.raises(UsageError, match=r"add a name for it at the top of the file, and --background-class 0\.$"):
+            names_of_logits(NAMES, 4, background_class)
+    with pytest.raises(UsageError, match=r"1,000 class names, .* 1,001 logits: .* for it add --background-class 0\.$"):
+        names_of_logits(imagenet_class_names(), 1001, -1)
+    with pytest.raises(UsageError, match=r"or leave it out\.$"):  # of a VGG, which has none
+        names_of_logits(NAMES, 4)
+
+
+def test_imagenet_gets_a_name_for_the_background_class_that_is_counted_besides():
+    imagenet, said = imagenet_class_names(), []
+    names = names_of_logits(imagenet, 1001, 0, said.append)
+    assert names == ("background", *imagenet)
+    assert said == ["ImageNet's names have none for a background class: class 0 is 'background'."]
+    assert names_of_logits(imagenet, 1001, 1000) == (*imagenet, "background")
+    assert names_of_logits(imagenet, 1000, 0) == imagenet

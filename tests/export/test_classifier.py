@@ -376,7 +376,7 @@ class TestRefusals:
             convert(given, tmp_path / "m", heat=heat)
 
     def test_class_names_that_do_not_fit(self, tmp_path, given):
-        with pytest.raises(ManifestError, match="names 3 classes, but its logits have 4"):
+        with pytest.raises(UsageError, match=r"are 3 class names, .* has 4 logits: .* and --background-class 0"):
             convert(given, tmp_path / "m", classes=("a", "b", "c"))
 
     def test_roles_of_the_wrong_rank(self, tmp_path, given):

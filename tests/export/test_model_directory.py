@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from safetensors.numpy import save_file
 
-from pc_engine.errors import ManifestError, ModelError, UsageError, WeightsError
+from pc_engine.errors import ModelError, UsageError, WeightsError
 from pc_engine.export import Cooccurrence, build_vgg, export_vgg, write_model_directory
 from pc_engine.export.model_directory import check_network, find_architecture
 from pc_engine.export.vgg import COUNT_FEATURES, IMAGENET_MEAN, IMAGENET_STD, vgg_input, vgg_taps
@@ -102,7 +102,7 @@ def test_a_place_where_no_folder_can_be_made_is_wrong_use(tmp_path, tiny, weight
 def test_nothing_stays_of_a_failed_export(tmp_path, tiny, weights, monkeypatch):
     out = tmp_path / "out" / "model"
     out.parent.mkdir()
-    with pytest.raises(ManifestError, match="names 2 classes, but its logits have 7"):
+    with pytest.raises(UsageError, match="There are 2 class names, but the network has 7 logits"):
         export_vgg(tiny, weights, out, classes=("a", "b"))
     with pytest.raises(WeightsError):
         export_vgg("vgg16", weights, out)

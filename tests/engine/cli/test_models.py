@@ -165,6 +165,20 @@ def test_a_background_class_named_at_export_counts_nothing(pc_engine, tiny_direc
         assert f"The background class is {absent}, but the logits have 3 values, numbered from 0: choose" in refused.err
 
 
+def test_class_names_that_are_no_logits_are_wrong_use(pc_engine, tiny_directory, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("green\nblue\n")
+    refused = _export(pc_engine, tiny_directory / NETWORK_FILE, tmp_path / "mine", "--classes", names)
+    assert refused.code == 2
+    assert "There are 2 class names, but the network has 3 logits: give one name per logit" in refused.err
+    assert "add a name for it at the top of the file, and --background-class 0." in refused.err
+    assert not (tmp_path / "mine").exists()
+    names.write_text("background\ngreen\nblue\n")
+    again = ("--classes", names, "--background-class", "0")
+    assert _export(pc_engine, tiny_directory / NETWORK_FILE, tmp_path / "mine", *again).code == 0
+    assert read_manifest(tmp_path / "mine").classes == ("background", "green", "blue")
+
+
 def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engine, make_model, tmp_path, scenes):
     network = make_model(tmp_path / "given", nan_above=0.9) / NETWORK_FILE
     exported = _export(pc_engine, network, tmp_path / "mine")
