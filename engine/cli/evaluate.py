@@ -257,33 +257,37 @@ def _pointing_rows(
 
 
 def _print_gains(report: Mapping[str, Any]) -> None:
-    """Say by how much the last mode is better than the others, image by image."""
+    """Say by how much the last mode is better or worse than the others, image by image."""
     for pair, gain in report["gains"].items():
         mode, _, other = pair.partition(" over ")
-        points = " ".join(_points(gain["mean"]))
+        compared = f"{mode} counts {_compared(gain['mean'], other)}"
         where = {"pointing": "that both count right", "known_count": "of which both are told the count"}
         pointing = [
-            f"{_at_ratios(gain[key])} on the {gain[key]['images']} {images}"
+            f"{ratios} on the {gain[key]['images']} {images}"
             for key, images in where.items()
-            if gain[key] and gain[key]["images"]
+            if (ratios := _at_ratios(gain[key] or {}))
         ]
         if pointing:
-            points += f"; it points better by {', and '.join(pointing)}"
-        print_line(f"{mode} counts better than {other} by {points} (points of the means; 95 % interval).")
+            compared += f"; it points {', and '.join(pointing)}"
+        print_line(f"{compared} (points of the means; 95 % interval).")
 
 
 def _at_ratios(pointing: Mapping[str, Any]) -> str:
-    return ", ".join(f"{' '.join(_points(pointing[ratio]))} at {ratio}" for ratio in pointing if ratio != "images")
+    gains = {ratio: gain for ratio, gain in pointing.items() if ratio != "images" and gain["gain"] is not None}
+    return ", ".join(f"{_compared(gain)} at {ratio}" for ratio, gain in gains.items())
 
 
-def _points(gain: Mapping[str, Any]) -> Iterator[str]:
-    if gain["gain"] is None:
-        yield "-"
-        return
-    yield f"{100 * gain['gain']:+.1f}"
-    if gain["interval"]:
-        low, high = gain["interval"]
-        yield f"({100 * low:+.1f} to {100 * high:+.1f})"
+def _compared(gain: Mapping[str, Any], other: str = "") -> str:
+    """Return how a gain reads; where it is a loss, its interval is that of the loss."""
+    points = round(100 * gain["gain"], 1)
+    ends = [(-100 if points < 0 else 100) * end for end in gain["interval"] or ()]
+    # Not -0.0: what is rounded away has no sign.
+    between = " to ".join(f"{round(end, 1) + 0.0:.1f}" for end in sorted(ends))
+    if points:
+        text = f"{'worse' if points < 0 else 'better'}{other and f' than {other}'} by {abs(points):.1f}"
+    else:
+        text = f"as well{other and f' as {other}'}"
+    return f"{text} ({between})" if between else text
 
 
 def _percent(value: float | None) -> str:

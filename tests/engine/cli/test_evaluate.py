@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from pc_engine.cli.evaluate import _print_gains
+
 FAST = ("--backend", "onnxruntime", "--precision", "fp32")
 
 
@@ -33,7 +35,7 @@ def test_tables_stand_beside_the_published_ones(pc_engine, boxed, tiny_directory
         *("Zhang et al.", "P2C (paper)", "chance, here", "spectral residual, here", "combined, here"),
         *("Pointing accuracy at overlap 0.5", "Pointing accuracy at overlap 0.8", "Confusion of p2c"),
         *("mean absolute error", "95 % interval", "mean intersection over union"),
-        *("combined counts better than c2p by", "combined counts better than p2c by"),
+        *("combined counts as well as c2p (", "combined counts as well as p2c ("),
         *("Pointing accuracy at overlap 0.8 on all images, by modes that are told the true count",),
         *("that both count right, and", "of which both are told the count"),
         *("1 box lay outside its picture", "2 items were skipped", "broken.jpg", "absent.jpg"),
@@ -42,6 +44,33 @@ def test_tables_stand_beside_the_published_ones(pc_engine, boxed, tiny_directory
     # 7 of 8 columns of every pointer are inside.
     (first, *_) = [line for line in outcome.out.splitlines() if "p2c, here" in line and "1.00" in line]
     assert first.count("1.00") >= 3
+
+
+def _gain(points, *interval):
+    return {"gain": points and points / 100, "interval": [end / 100 for end in interval] or None}
+
+
+@pytest.mark.parametrize(
+    ("counted", "pointed", "expected"),
+    [
+        (_gain(5.3, 1, 9.6), {"images": 0}, "combined counts better than c2p by 5.3 (1.0 to 9.6)"),
+        (_gain(-5.3, -9.6, 1), {"images": 0}, "combined counts worse than c2p by 5.3 (-1.0 to 9.6)"),
+        (_gain(0.0, -2, 3), {"images": 0}, "combined counts as well as c2p (-2.0 to 3.0)"),
+        (_gain(-0.04, -0.04, 0), {"images": 0}, "combined counts as well as c2p (0.0 to 0.0)"),
+        (_gain(100.0), {"images": 0}, "combined counts better than c2p by 100.0"),
+        (
+            _gain(1.0, 0, 2),
+            {"images": 7, "0.5": _gain(0.0, -3, 3), "0.8": _gain(-1.0, -2, 0)},
+            "combined counts better than c2p by 1.0 (0.0 to 2.0); it points as well (-3.0 to 3.0) at 0.5, worse by 1.0 "
+            "(0.0 to 2.0) at 0.8 on the 7 that both count right",
+        ),
+        # Of 4 objects or more alone there is no mean.
+        (_gain(1.0), {"images": 7, "0.5": _gain(None), "0.8": _gain(None)}, "combined counts better than c2p by 1.0"),
+    ],
+)
+def test_a_gain_below_nothing_is_worse(capsys, counted, pointed, expected):
+    _print_gains({"gains": {"combined over c2p": {"mean": counted, "pointing": pointed, "known_count": None}}})
+    assert capsys.readouterr().out == f"{expected} (points of the means; 95 % interval).\n"
 
 
 def test_other_labels_have_columns_and_charts_of_their_own(pc_engine, boxed, tiny_directory, tmp_path):
