@@ -28,6 +28,8 @@ from pc_engine.errors import UsageError
 
 #: What `lego_tables` puts into its folder: the model, the scenes it is judged on, and how it was trained.
 MODEL, SCENES, TRAINING_FILE = "model", "scenes", "training.json"
+#: How that record, which is there before all else, begins.
+TRAINING_BEGINS = '{\n "settings": {'
 
 # Holds the weights after each part of a training that is not finished.
 _WEIGHTS = "weights"

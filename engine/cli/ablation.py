@@ -11,7 +11,7 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
-from pc_engine.cli.evaluate import fitted_on_these
+from pc_engine.cli.evaluate import REPORT_BEGINS, fitted_on_these
 from pc_engine.cli.target import make_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import UsageError
@@ -36,7 +36,12 @@ def ablation(
     aim: options.Aim = "mean",
     max_count: options.LastLabel = None,
     seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", help=f"Directory to write {_REPORT} to.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help=f"Directory to write {_REPORT} to: a new or empty one, or one of an earlier ablation."
+        ),
+    ] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
     device: options.Device = "auto",
@@ -70,7 +75,7 @@ def ablation(
     alternatives: dict[str, list[float | str]] = {}
     for setting, values in map(_alternative, try_ or ()):
         alternatives.setdefault(setting, []).extend(values)
-    make_folder(out)
+    make_folder(out, _REPORT, REPORT_BEGINS, "ablation")
     labelled = read_labelled(data)
     with progress("images", quiet=quiet or as_json) as tracker:
         found = ablate(

@@ -18,6 +18,8 @@ from pc_engine.datasets import read_labelled
 from pc_engine.errors import MissingPackageError
 
 _REPORT = "evaluation.json"
+#: How the figures of labelled images begin.
+REPORT_BEGINS = '{\n "data": "'
 
 
 def evaluate(
@@ -53,7 +55,13 @@ def evaluate(
     aim: options.Aim = "mean",
     max_count: options.LastLabel = None,
     seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", help=f"Directory to write {_REPORT} and the charts to.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help=f"Directory to write {_REPORT} and charts to: a new or empty one, or one of an earlier evaluation.",
+        ),
+    ] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
     device: options.Device = "auto",
@@ -94,7 +102,7 @@ def evaluate(
         seed=seed,
         max_count=max_count,
     )
-    make_folder(out)
+    make_folder(out, _REPORT, REPORT_BEGINS, "evaluation")
     labelled = read_labelled(data)
     silent = quiet or as_json
     with progress("images", quiet=silent) as tracker:

@@ -149,6 +149,8 @@ def tables(
         FIT_SCENES,
         SCENE_SETTINGS,
         STEPS,
+        TRAINING_BEGINS,
+        TRAINING_FILE,
         VARIANTS,
         TableSettings,
         lego_tables,
@@ -169,7 +171,7 @@ def tables(
         scene_seed=scene_seed,
         n_scenes=n,
     )
-    make_folder(out)
+    make_folder(out, TRAINING_FILE, TRAINING_BEGINS, "training")
     silent = quiet or as_json
     with bars(quiet=silent) as display:
         report, labelled = lego_tables(out, settings, display=display, report=remark(quiet))

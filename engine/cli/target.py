@@ -1,4 +1,4 @@
-"""Where a command writes what it makes of a model."""
+"""Where a command writes what it makes of a model, or finds out about it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pc_engine.errors import ModelError, UsageError
 from pc_engine.files import out_folder
 from pc_engine.manifest import MANIFEST_FILE, NETWORK_FILE, Manifest
 from pc_engine.model import Model, load_model
+from pc_engine.runs.out_file import check_replaceable
 
 
 def target_of(model: Model, out: Path | None) -> tuple[Model, Path]:
@@ -47,10 +48,30 @@ def _changed_model(model: Model, out: Path | None) -> tuple[Model, Path]:
     return model, out
 
 
-def make_folder(out: Path | None) -> None:
-    """Find out before the measurement whether it can be written."""
-    if out is not None:
-        out_folder.make_folder(out)
+def make_folder(out: Path | None, report: str, begins: str, wrote: str) -> None:
+    """Find out before the measurement whether its figures can be written to ``out``, if that is given.
+
+    Parameters
+    ----------
+    out
+        A folder that is new or empty, or that an earlier measurement wrote: its charts are replaced.
+    report, begins
+        The file by which such a one is known, and how it begins.
+    wrote
+        What the measurement is called, completing "no … wrote it".
+
+    Raises
+    ------
+    UsageError
+        If the folder holds anything else, or cannot be written.
+    """
+    if out is None:
+        return
+    if os.path.lexists(out / report):
+        check_replaceable(out / report, lambda beginning: beginning.startswith(begins), wrote)
+    else:
+        out_folder.check_vacant(out)
+    out_folder.make_folder(out)
 
 
 def _without_parts(manifest: Manifest) -> Manifest:

@@ -119,6 +119,32 @@ def test_out_gets_figures_and_charts(pc_engine, boxed, tiny_directory, tmp_path)
     assert json.loads((out / "evaluation.json").read_text()) == outcome.json()
 
 
+@pytest.mark.parametrize("command", [("evaluate",), ("bench", "ablation")])
+def test_out_replaces_nothing_but_an_earlier_measurement(pc_engine, boxed, tiny_directory, tmp_path, command):
+    pytest.importorskip("matplotlib")
+    own = "ablation.json" if "ablation" in command else "evaluation.json"
+    asked = (*command, boxed, "--mode", "p2c", "--model", tiny_directory, "--quiet", *FAST)
+    asked += ("--try", "p2c.trim=0") if "ablation" in command else ()
+    out = tmp_path / "out"
+    assert pc_engine(*asked, "--out", out).code == 0
+    (out / own).write_text((out / own).read_text()[:200])  # as if the disk had been full
+    assert pc_engine(*asked, "--out", out).code == 0
+    json.loads((out / own).read_text())
+
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "confusion.png").write_text("a picture")
+    refused = pc_engine(*asked, "--out", others)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == f"pc-engine: {others} exists and is not empty: remove it, or name another directory.\n"
+    (others / own).write_text('{"accuracy": 1}')
+    refused = pc_engine(*asked, "--out", others)
+    assert (refused.code, refused.out) == (2, "")
+    assert f"{own} exists, and no {own.removesuffix('.json')} wrote it: choose another name." in refused.err
+    left = {path.name: path.read_text() for path in others.iterdir()}
+    assert left == {"confusion.png": "a picture", own: '{"accuracy": 1}'}
+
+
 def test_without_matplotlib_there_are_figures_and_a_sentence(pc_engine, boxed, tiny_directory, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     outcome = pc_engine("evaluate", boxed, "--model", tiny_directory, "--out", tmp_path / "out", *FAST)

@@ -60,6 +60,22 @@ def test_a_folder_that_cannot_be_made_is_said_before_the_training(pc_engine, tmp
     assert "cannot be written" in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("confusion.png", "out exists and is not empty: remove it, or name another directory."),
+        ("training.json", "training.json exists, and no training wrote it: choose another name."),
+    ],
+)
+def test_tables_go_into_no_folder_of_others(pc_engine, tmp_path, name, why):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("{}")
+    outcome = pc_engine("lego", "tables", "--out", tmp_path / "out")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert why in outcome.err
+    assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [(name, "{}")]
+
+
 @pytest.mark.parametrize("command", [("make", "out"), ("train", "--out", "out"), ("tables", "--out", "out")])
 @pytest.mark.parametrize("seed", ["-1", "4294967296"])
 def test_a_seed_that_is_none_is_wrong_use(pc_engine, tmp_path, monkeypatch, command, seed):
