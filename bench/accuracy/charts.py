@@ -81,7 +81,8 @@ def pointing_chart(report: Mapping[str, Any], path: Path) -> None:
             # No overlap exceeds the last ratio, 1.
             across, up = curve["ratio"][:-1], curve[overlap][:-1]
             axes.plot(across, up, color=MODE_COLOURS[mode], label=mode)
-            low, high = np.array(curve[f"{overlap}_interval"][:-1]).T
+            # Of a single image there is no interval.
+            low, high = np.array([ends or (np.nan, np.nan) for ends in curve[f"{overlap}_interval"][:-1]]).T
             axes.fill_between(across, low, high, color=MODE_COLOURS[mode], alpha=0.15, linewidth=0)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.bench.accuracy.resampling import percentile_interval, resampled_sums, share_of
+from pc_engine.bench.accuracy.resampling import as_json, percentile_interval, resampled_sums, wilson_interval
 from pc_engine.datasets import LabelledImage
 from pc_engine.fitted.counter import DEFAULT_LABELS, count_label
 from pc_engine.result import Result
@@ -36,8 +36,9 @@ def class_accuracy(
     Returns
     -------
     dict
-        JSON-ready: ``"class_accuracy"`` (None without an image), its 95 % bootstrap ``"class_accuracy_interval"``, the
-        number of ``"class_images"``, and ``"class_accuracy_by_count"`` by true count label that occurs.
+        JSON-ready: ``"class_accuracy"`` (None without an image), its 95 % ``"class_accuracy_interval"`` by a bootstrap,
+        or Wilson's where all classes are right, or all wrong, the number of ``"class_images"``, and
+        ``"class_accuracy_by_count"`` by true count label that occurs.
     """
     judged = [
         (count_label(image.count, labels), row.class_name == image.class_name)
@@ -53,10 +54,11 @@ def class_accuracy(
         }
     right = np.array([is_right for _, is_right in judged], np.float64)
     of_label = {label: np.array([found == label for found, _ in judged]) for label in labels}
-    draws = share_of(resampled_sums(right[:, None], seed)[:, 0], np.array(len(right)))
+    share = float(right.mean())
+    draws = resampled_sums(right[:, None], seed)[:, 0] / len(right)
     return {
-        "class_accuracy": float(right.mean()),
-        "class_accuracy_interval": list(percentile_interval(draws) or ()),
+        "class_accuracy": share,
+        "class_accuracy_interval": as_json(percentile_interval(draws, wilson_interval(share, len(right)))),
         "class_images": len(judged),
         "class_accuracy_by_count": {
             label: float(right[chosen].mean()) for label, chosen in of_label.items() if chosen.any()

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.bench.accuracy.resampling import mean_over, percentile_interval, resampled_sums, share_of
+from pc_engine.bench.accuracy.resampling import (
+    as_json,
+    interval_of_gain,
+    interval_of_mean,
+    mean_over,
+    percentile_interval,
+    resampled_sums,
+    share_of,
+    wilson_interval,
+)
 from pc_engine.errors import DataError
 from pc_engine.fitted.counter import DEFAULT_LABELS, count_label
 
@@ -35,16 +44,17 @@ class CountAccuracy:
     mean_absolute_error
         Mean of the absolute difference of the counts, with an open-ended label's counts as they are.
     intervals
-        95 % bootstrap intervals of the accuracy, by label and for ``"mean"`` and ``"overall"``.
+        95 % bootstrap intervals of the accuracy, by label and for ``"mean"`` and ``"overall"``. Where resamples are all
+        alike, as where all images are right, they are Wilson's, and for the mean `interval_of_mean` of these.
     error_interval
-        That of the mean absolute error.
+        That of the mean absolute error; None where all errors are alike: others have no bound that one could name.
     """
 
     labels: tuple[str, ...]
     confusion: np.ndarray
     mean_absolute_error: float
     intervals: dict[str, tuple[float, float]]
-    error_interval: tuple[float, float]
+    error_interval: tuple[float, float] | None
 
     @property
     def n(self) -> int:
@@ -63,7 +73,7 @@ class CountAccuracy:
             "count_accuracy": self.accuracy,
             "count_accuracy_interval": {name: list(interval) for name, interval in self.intervals.items()},
             "mean_absolute_error": self.mean_absolute_error,
-            "mean_absolute_error_interval": list(self.error_interval),
+            "mean_absolute_error_interval": as_json(self.error_interval),
             "confusion": {"labels": list(self.labels), "rows_true": self.confusion.tolist()},
         }
 
@@ -102,7 +112,8 @@ def accuracy_gain(
     """Return how much better one counts than another, image by image, JSON-ready.
 
     ``"mean"`` and ``"overall"`` are the differences of these accuracies, each with its 95 % interval. Both count the
-    same resampled images, so that what makes an image hard for both does not widen it.
+    same resampled images, so that what makes an image hard for both does not widen it. Where resamples are all alike,
+    as where both are right about the same images, it is `interval_of_gain`; of a single image there is none.
 
     Raises
     ------
@@ -124,8 +135,15 @@ def accuracy_gain(
         return {"mean": mean_over(share_of(change, images), present), "overall": change.sum(axis=1) / len(true)}
 
     draws = differences(resampled_sums(columns, seed))
+    images = of_label.sum(axis=0)[present]
+    better, worse = ((of_label & (gained == sign)[:, None]).sum(axis=0)[present] for sign in (1, -1))
+    n = len(true)
+    otherwise = {
+        "mean": interval_of_gain(better / images, worse / images, images),
+        "overall": interval_of_gain([better.sum() / n], [worse.sum() / n], [n]),
+    }
     return {
-        name: {"gain": float(found[0]), "interval": list(percentile_interval(draws[name]) or ())}
+        name: {"gain": float(found[0]), "interval": as_json(percentile_interval(draws[name], otherwise[name]))}
         for name, found in differences(columns.sum(axis=0)[None]).items()
     }
 
@@ -134,7 +152,8 @@ def chance_accuracy(true: Sequence[int], labels: Sequence[str] = DEFAULT_LABELS,
     """Return the accuracy to expect from guessing labels as often as they occur, JSON-ready as `CountAccuracy`.
 
     An image of a label that a share p of the images has is guessed right with probability p. So the mean over labels is
-    one over their number, and overall it is the sum of the squares.
+    one over their number, whatever the images are, and its interval has no width; and overall it is the sum of the
+    squares, without an interval where all images have one label.
 
     Raises
     ------
@@ -149,11 +168,13 @@ def chance_accuracy(true: Sequence[int], labels: Sequence[str] = DEFAULT_LABELS,
     found = {labels[i]: draws[:, i] for i in present}
     found["mean"] = mean_over(draws, present)
     found["overall"] = (draws**2).sum(axis=1)
+    otherwise = {labels[i]: wilson_interval(float(draws[0, i]), len(true)) for i in present}
+    otherwise["mean"] = (1 / len(present),) * 2
     return {
         "n": len(true),
         "count_accuracy": {name: float(values[0]) for name, values in found.items()},
         "count_accuracy_interval": {
-            name: list(percentile_interval(values[1:]) or ()) for name, values in found.items()
+            name: as_json(percentile_interval(values[1:], otherwise.get(name))) for name, values in found.items()
         },
     }
 
@@ -173,16 +194,22 @@ def _require_images(true: Sequence[int]) -> None:
 
 def _intervals(
     pairs: np.ndarray, errors: np.ndarray, labels: tuple[str, ...], seed: int
-) -> tuple[dict[str, tuple[float, float]], tuple[float, float]]:
+) -> tuple[dict[str, tuple[float, float]], tuple[float, float] | None]:
     of_label = pairs[:, :1] == np.arange(len(labels))
     right = of_label & (pairs[:, :1] == pairs[:, 1:])
     sums = resampled_sums(np.column_stack([right, of_label, errors]), seed)
     n_right, n_images, error = np.split(sums, [len(labels), 2 * len(labels)], axis=1)
     shares = share_of(n_right, n_images)
-    draws = dict(zip(labels, shares.T, strict=True))
-    draws["mean"] = mean_over(shares, np.flatnonzero(of_label.any(axis=0)))
-    draws["overall"] = n_right.sum(axis=1) / len(pairs)
-    found = {name: percentile_interval(values) for name, values in draws.items()}
-    error_interval = percentile_interval(error[:, 0] / len(pairs))
-    assert error_interval is not None  # every resample holds images
-    return {name: interval for name, interval in found.items() if interval is not None}, error_interval
+    present = np.flatnonzero(of_label.any(axis=0))
+    images = of_label.sum(axis=0)[present]
+    accuracy = right.sum(axis=0)[present] / images
+    found = {
+        labels[i]: percentile_interval(shares[:, i], wilson_interval(float(share), int(n)))
+        for i, share, n in zip(present, accuracy, images, strict=True)
+    }
+    found["mean"] = percentile_interval(mean_over(shares, present), interval_of_mean(accuracy, images))
+    found["overall"] = percentile_interval(
+        n_right.sum(axis=1) / len(pairs), wilson_interval(float(right.sum() / len(pairs)), len(pairs))
+    )
+    known = {name: interval for name, interval in found.items() if interval is not None}
+    return known, percentile_interval(error[:, 0] / len(pairs))

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from pc_engine.bench.accuracy.pointing import RATIOS, PointingAccuracy
-from pc_engine.bench.accuracy.resampling import percentile_interval, resampled_sums, share_of
+from pc_engine.bench.accuracy.resampling import as_json, percentile_interval, resampled_sums, share_of, wilson_interval
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
 from pc_engine.fitted.counter import DEFAULT_LABELS, count_label
 from pc_engine.result import Result
@@ -223,26 +223,22 @@ class _Measured:
             known = sums[whole] > 0
             weighed = float((expected[inside, number] * columns[:, whole]).sum())
             figures[name] = float(sums[part] / sums[whole]) if known else None
-            figures[f"{name}_interval"] = (
+            interval = (
                 self._resampled(columns[:, [part, whole]], pointed)
                 if name == "pointing"
-                else _wilson(int(sums[part]), len(columns))
+                else wilson_interval(float(sums[part]) / len(columns), len(columns))
             )
+            figures[f"{name}_interval"] = as_json(interval)
             figures[f"{name}_expected"] = weighed / float(sums[whole]) if known else None
         return figures
 
-    def _resampled(self, columns: np.ndarray, images: int) -> list[float] | None:
-        """Return the interval of a share of pointers, of which an image may have several; None for a few images."""
+    def _resampled(self, columns: np.ndarray, images: int) -> tuple[float, float] | None:
+        """Return the interval of a share of pointers, of which an image may have several; None for a few images.
+
+        Where all are right, or none is, it is Wilson's, with each image counted once: its pointers may fail together.
+        """
         if images < LEAST_IMAGES:
             return None
         draws = resampled_sums(columns, self.seed)
-        interval = percentile_interval(share_of(draws[:, 0], draws[:, 1]))
-        return None if interval is None else list(interval)
-
-
-def _wilson(right: int, images: int) -> list[float]:
-    """Return the interval of a share of images: unlike a bootstrap's it has a width where all are right, or wrong."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(right, images).proportion_ci(method="wilson")
-    return [float(interval.low), float(interval.high)]
+        right, due = columns.sum(axis=0)
+        return percentile_interval(share_of(draws[:, 0], draws[:, 1]), wilson_interval(float(right / due), images))

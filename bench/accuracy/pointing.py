@@ -14,14 +14,23 @@ over union is measured as well, and the mean area of the pointers reported besid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pc_engine.bench.accuracy.overlap import containment, intersection_over_union
-from pc_engine.bench.accuracy.resampling import mean_over, percentile_interval, resampled_sums, share_of
+from pc_engine.bench.accuracy.resampling import (
+    as_json,
+    interval_of_gain,
+    interval_of_mean,
+    mean_over,
+    percentile_interval,
+    resampled_sums,
+    share_of,
+    wilson_interval,
+)
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
 from pc_engine.fitted.counter import DEFAULT_LABELS, count_label, label_counts
 from pc_engine.result import Pointer, Result
@@ -138,7 +147,12 @@ class PointingAccuracy:
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; None in the place of a figure that no image speaks of."""
+        """Return JSON-ready values; None in the place of a figure that no image speaks of.
+
+        Where resamples are all alike, as where all pointers are right, an interval is Wilson's with each image counted
+        once, as its pointers may fail together; for the mean over labels it is `interval_of_mean` of these. There is
+        none of a single image, and none where pointers have the same area in all.
+        """
         columns = np.column_stack(
             [
                 *(self._by_label(self.contained), self._by_label(self.united)),
@@ -149,21 +163,27 @@ class PointingAccuracy:
         spread = self._figures(resampled_sums(columns, self.seed)) if len(self.label) else None
         curve: dict[str, list[Any]] = {"ratio": list(RATIOS)}
         figures: dict[str, Any] = {}
+        n = len(self.label)
         for name, values in found.items():
             draws = values[:0] if spread is None else spread[name]
             if name.startswith("pointing"):
-                figures[name] = _by_ratio(values, self._names, lambda value: _number(float(value[0])))
-                figures[f"{name}_interval"] = _by_ratio(draws, self._names, _interval)
+                figures[name] = self._by_ratio([list(map(_number, shares)) for shares in values[0]])
+                figures[f"{name}_interval"] = self._by_ratio(
+                    [self._intervals(shares, draws[:, ratio]) for ratio, shares in enumerate(values[0])]
+                )
             elif name in _OVERLAPS:
                 curve[name] = [_number(value) for value in values[0]]
-                curve[f"{name}_interval"] = [_interval(column) for column in draws.T]
+                ends = [
+                    _interval(column, _of_several(share, n)) for column, share in zip(draws.T, values[0], strict=True)
+                ]
+                # Nothing exceeds the last ratio, in any image.
+                curve[f"{name}_interval"] = [*ends[:-1], [0.0, 0.0] if n else None]
             else:
                 figures[name] = _number(values[0])
-                figures[f"{name}_interval"] = _interval(draws)
-        images = np.bincount(self.label, minlength=len(self.labels)).tolist()
+                figures[f"{name}_interval"] = _interval(draws, _of_several(values[0], n) if name == "iou" else None)
         return {
             **figures,
-            "pointing_images": dict(zip(self.labels, images, strict=True)),
+            "pointing_images": dict(zip(self.labels, self._images.tolist(), strict=True)),
             "pointing_curve": curve,
             "boxes": vars(self.report).copy(),
         }
@@ -182,9 +202,40 @@ class PointingAccuracy:
         """Return what each image adds to the table."""
         return self._by_label(self.contained)
 
+    def gain_intervals(self, other: PointingAccuracy) -> list[tuple[float, float] | None]:
+        """Return `interval_of_gain` at each ratio of Table 2 over ``other``, of the same images."""
+        gains = (
+            self.contained[:, _TABLE_PLACES] / self.due[:, None]
+            - other.contained[:, _TABLE_PLACES] / other.due[:, None]
+        )
+        parts = [gains[self.label == label] for label in self._exact]
+        if not parts:
+            return [None] * len(TABLE_RATIOS)
+        gained, lost = (np.array([np.maximum(sign * part, 0).mean(axis=0) for part in parts]).T for sign in (1, -1))
+        images = self._images[self._exact]
+        return [interval_of_gain(up, down, images) for up, down in zip(gained, lost, strict=True)]
+
     @property
-    def _names(self) -> tuple[str, ...]:
-        return (*self.labels, "mean")
+    def _images(self) -> np.ndarray:
+        """Number of images of each label, (L,)."""
+        return np.bincount(self.label, minlength=len(self.labels))
+
+    @property
+    def _exact(self) -> list[int]:
+        """The labels that occur and are not open-ended, over which the mean is taken."""
+        return [i for i, label in enumerate(self.labels) if i in self.label and not label.endswith("+")]
+
+    def _by_ratio(self, rows: Sequence[Sequence[Any]]) -> dict[str, dict[str, Any]]:
+        """Return ratio to name to value, from rows of values of the labels and their mean, one a ratio of Table 2."""
+        names = (*self.labels, "mean")
+        return {f"{ratio:g}": dict(zip(names, row, strict=True)) for ratio, row in zip(TABLE_RATIOS, rows, strict=True)}
+
+    def _intervals(self, shares: np.ndarray, draws: np.ndarray) -> list[list[float] | None]:
+        """Return the intervals of the labels' shares and their mean, (L + 1,), of which ``draws`` are the resamples."""
+        images, exact = self._images, self._exact
+        of_mean = interval_of_mean(shares[exact], images[exact]) if images[exact].sum() > 1 else None
+        otherwise = [*(_of_several(share, n) for share, n in zip(shares, images, strict=False)), of_mean]
+        return [_interval(column, ends) for column, ends in zip(draws.T, otherwise, strict=True)]
 
     def _by_label(self, taken: np.ndarray) -> np.ndarray:
         """Return (n, L * (ratios of Table 2 + 1)): what was taken and what was due, each in its label's columns."""
@@ -197,8 +248,7 @@ class PointingAccuracy:
         """Return the accuracies (..., ratios of Table 2, L + 1), the mean last, from sums of `_by_label`."""
         parts = sums.reshape(*sums.shape[:-1], len(self.labels), len(TABLE_RATIOS) + 1)
         shares = np.moveaxis(share_of(parts[..., :-1], parts[..., -1:]), -1, -2)
-        exact = [i for i, label in enumerate(self.labels) if i in self.label and not label.endswith("+")]
-        return np.concatenate([shares, mean_over(shares, exact)[..., None]], axis=-1)
+        return np.concatenate([shares, mean_over(shares, self._exact)[..., None]], axis=-1)
 
     def _figures(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Return each figure (R, ...) from R sums of the columns that `to_dict` stacks."""
@@ -267,7 +317,8 @@ def pointing_gain(ours: PointingAccuracy, theirs: PointingAccuracy) -> dict[str,
 
     Each is judged on the images that it counts right, which are not the same: one that counts few right is asked about
     the easy ones. By ratio of Table 2 the difference of the mean accuracies over the images that both are asked about,
-    with its 95 % interval, and the number of these ``"images"``.
+    with its 95 % interval, and the number of these ``"images"``. Where resamples are all alike, as where both point as
+    well at each, it is `interval_of_gain` of the share of each image's pointers; of a single image there is none.
     """
     shared = np.intersect1d(ours.places, theirs.places)
     if not len(shared):
@@ -281,8 +332,9 @@ def pointing_gain(ours: PointingAccuracy, theirs: PointingAccuracy) -> dict[str,
         return gain
 
     (found,), draws = differences(columns.sum(axis=0)[None]), differences(resampled_sums(columns, ours.seed))
+    otherwise = ours.gain_intervals(theirs)
     gains = {
-        f"{ratio:g}": {"gain": _number(found[k]), "interval": _interval(draws[:, k])}
+        f"{ratio:g}": {"gain": _number(found[k]), "interval": _interval(draws[:, k], otherwise[k])}
         for k, ratio in enumerate(TABLE_RATIOS)
     }
     return {"images": len(shared), **gains}
@@ -301,20 +353,13 @@ def _overlaps(
     return contained, united, float(union[pairs[paired], paired].sum()), len(pointers), area
 
 
-def _by_ratio(
-    draws: np.ndarray, names: Sequence[str], value_of: Callable[[np.ndarray], Any]
-) -> dict[str, dict[str, Any]]:
-    """Return ratio to name to ``value_of`` its draws (R,), from draws (R, ratios of Table 2, names)."""
-    return {
-        f"{ratio:g}": {name: value_of(draws[:, i, j]) for j, name in enumerate(names)}
-        for i, ratio in enumerate(TABLE_RATIOS)
-    }
-
-
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _interval(draws: np.ndarray) -> list[float] | None:
-    found = percentile_interval(draws)
-    return None if found is None else list(found)
+def _interval(draws: np.ndarray, otherwise: tuple[float, float] | None) -> list[float] | None:
+    return as_json(percentile_interval(draws, otherwise))
+
+
+def _of_several(share: float, images: int) -> tuple[float, float] | None:
+    return wilson_interval(float(share), int(images)) if images > 1 else None

@@ -119,7 +119,8 @@ def _lines(trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
         default = "" if trial["setting"] in (None, before) else f" (default {trial['default']})"
         before = trial["setting"]
         gain = trial["gain"]["mean"]
-        low, high = gain["interval"] or (float("nan"),) * 2
+        ends = gain["interval"]
+        between = "-" if ends is None else f"{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}"
         pointing = (
             _percent(figures["pointing"][ratio]["mean"]) if figures else ""
             for figures in (trial, trial["known_count"])
@@ -130,7 +131,7 @@ def _lines(trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
             trial["setting"] or "as it is",
             "" if trial["setting"] is None else f"{trial['value']}{default}",
             _percent(trial["count_accuracy"]["mean"]),
-            "" if trial["setting"] is None else f"{100 * gain['gain']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
+            "" if trial["setting"] is None else f"{100 * gain['gain']:+.1f} [{between}]",
             *pointing,
             "" if trial["iou"] is None else f"{trial['iou']:.2f}",
             "" if area is None else f"{area:.3f}",

@@ -192,10 +192,11 @@ def _print_counts(report: Mapping[str, Any]) -> None:
         print_line(known)
     for mode, figures in report["modes"].items():
         found = figures["count_accuracy"]
-        low, high = figures["mean_absolute_error_interval"]
+        error = figures["mean_absolute_error_interval"]
+        between = "" if error is None else f" ({error[0]:.2f} to {error[1]:.2f})"
         print_line(
             f"{mode}: {figures['n']} images, overall {found['overall']:.1%} right, mean absolute error "
-            f"{figures['mean_absolute_error']:.2f} ({low:.2f} to {high:.2f})." + _class_sentence(figures)
+            f"{figures['mean_absolute_error']:.2f}{between}." + _class_sentence(figures)
         )
         confusion = figures["confusion"]["rows_true"]
         print_table(

@@ -15,12 +15,12 @@ from pc_engine.result import BoxPointer, Result
 CHARTS = (count_chart, confusion_chart, pointing_chart)
 
 
-def figures(*, boxes: bool) -> dict[str, Any]:
+def figures(*, boxes: bool, pointed: int = 3) -> dict[str, Any]:
     image = LabelledImage(Path("a.png"), 1, boxes=(Box(0, 0, 10, 10),) if boxes else ())
     pointer = BoxPointer(4, 0, 14, 10, 1.0)
     row = Result("a.png", "ok", None, 20, 20, "c2p", "tiny", 1, "1", pointers=(pointer,))
     counts = count_accuracy([1, 2, 2, 5], [1, 2, 1, 4])
-    return {**counts.to_dict(), **pointing_accuracy([image] * 3, [row] * 3).to_dict()}
+    return {**counts.to_dict(), **pointing_accuracy([image] * pointed, [row] * pointed).to_dict()}
 
 
 def report(modes: tuple[str, ...], *, boxes: bool = True) -> dict[str, Any]:
@@ -49,3 +49,10 @@ def test_charts_are_pictures_whatever_was_measured(tmp_path: Path, modes: tuple[
             colours = picture.convert("RGB").getcolors(1 << 24)
         assert colours is not None
         assert len(colours) > 20
+
+
+def test_pointing_of_a_single_image_is_drawn_without_its_interval(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    alone = {**report(("c2p",)), "modes": {"c2p": figures(boxes=True, pointed=1)}}
+    pointing_chart(alone, tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").exists()

@@ -36,6 +36,12 @@ def test_classes_are_compared_by_count_where_there_are_objects() -> None:
     assert 0 <= low < 3 / 4 < high == 1
 
 
+def test_the_interval_has_a_width_where_all_classes_are_right_or_wrong() -> None:
+    for class_name, interval in (("red", (1 - 0.4345, 1)), ("green", (0, 0.4345))):
+        found = class_accuracy([_image(1, "red")] * 5, [_row(class_name)] * 5, classes=("red", "green"))
+        assert found["class_accuracy_interval"] == pytest.approx(interval, abs=1e-4)
+
+
 def test_without_classes_there_is_no_figure() -> None:
     found = class_accuracy([_image(1, "red")], [_row(None)], classes=("red",))
     assert found == {

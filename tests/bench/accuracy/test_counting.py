@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pc_engine.bench.accuracy.counting import PUBLISHED, accuracy_gain, chance_accuracy, count_accuracy
+from pc_engine.bench.accuracy.resampling import wilson_interval
 from pc_engine.errors import DataError
-from pc_engine.fitted.counter import DEFAULT_LABELS
+from pc_engine.fitted.counter import DEFAULT_LABELS, labels_up_to
 
 
 def test_accuracy_is_the_diagonal_of_the_confusion_by_true_label() -> None:
@@ -31,10 +32,40 @@ def test_accuracy_is_the_diagonal_of_the_confusion_by_true_label() -> None:
 def test_all_right_and_all_wrong() -> None:
     right = count_accuracy([0, 1, 2, 3, 7], [0, 1, 2, 3, 4])
     assert set(right.accuracy.values()) == {1.0}
-    assert set(right.intervals.values()) == {(1.0, 1.0)}
     wrong = count_accuracy([0, 0, 1], [1, 1, 0])
     assert set(wrong.accuracy.values()) == {0.0}
     assert (wrong.accuracy.keys(), wrong.mean_absolute_error) == ({"0": 0, "1": 0, "mean": 0, "overall": 0}.keys(), 1)
+
+
+def test_intervals_have_a_width_where_all_are_right_or_wrong() -> None:
+    measured = count_accuracy([1] * 5 + [2] * 5, [1] * 5 + [1] * 5)
+    low, high = wilson_interval(1, 5) or (0, 0)
+    assert measured.intervals["1"] == (low, high) == (pytest.approx(0.5655, abs=1e-4), 1)
+    assert measured.intervals["2"] == wilson_interval(0, 5) == (0, pytest.approx(0.4345, abs=1e-4))
+    # The mean is further from either by less than a half: both labels need not err at once.
+    assert measured.intervals["mean"] == pytest.approx((0.5 - (1 - low) / 2, 0.5 + (1 - low) / 2))
+    right = count_accuracy([0, 1, 2, 3, 7] * 2, [0, 1, 2, 3, 4] * 2)
+    assert right.intervals["overall"] == wilson_interval(1, 10)
+    low, _ = wilson_interval(1, 2) or (0, 0)
+    assert right.intervals["mean"] == pytest.approx((1 - (1 - low) / 5**0.5, 1))
+    assert right.to_dict()["mean_absolute_error_interval"] is not None  # 4 for 7
+    assert count_accuracy([1, 2], [1, 2]).to_dict()["mean_absolute_error_interval"] is None
+    # Many labels of one image each: hardly a resample holds them all.
+    labels = labels_up_to(20)
+    many = count_accuracy(range(21), range(21), labels)
+    assert many.intervals.keys() == many.accuracy.keys()
+    assert many.intervals["mean"] == (pytest.approx(1 - (1 - (wilson_interval(1, 1) or (0,))[0]) / 21**0.5), 1)
+
+
+def test_a_single_image_is_a_share_of_one_but_no_gain() -> None:
+    measured = count_accuracy([1], [1])
+    assert measured.intervals["1"] == measured.intervals["overall"] == wilson_interval(1, 1)
+    assert measured.intervals["mean"] == pytest.approx(wilson_interval(1, 1))
+    assert measured.error_interval is None
+    gain = accuracy_gain([1], [1], [2])
+    assert gain["mean"] == gain["overall"] == {"gain": 1.0, "interval": None}
+    chance = chance_accuracy([1])["count_accuracy_interval"]
+    assert chance == {"1": list(wilson_interval(1, 1) or ()), "mean": [1, 1], "overall": None}
 
 
 def test_other_labels() -> None:
@@ -75,8 +106,11 @@ def test_intervals_hold_the_accuracy_narrow_with_n_and_repeat() -> None:
 
 def test_a_rare_label_does_not_move_the_mean_when_a_resample_lacks_it() -> None:
     # One image of label 3, counted wrong: without it the mean would be 1.
-    low, high = count_accuracy([1] * 30 + [2] * 30 + [3], [1] * 30 + [2] * 30 + [1]).intervals["mean"]
-    assert low == high == pytest.approx(2 / 3)
+    measured = count_accuracy([1] * 30 + [2] * 30 + [3], [1] * 30 + [2] * 30 + [1])
+    assert measured.accuracy["mean"] == pytest.approx(2 / 3)
+    # What one image says of a label leaves the mean wide open above, those of 30 do not below.
+    low, high = measured.intervals["mean"]
+    assert (low, high) == (pytest.approx(2 / 3, abs=0.06), pytest.approx(2 / 3 + 0.7935 / 3, abs=1e-3))
 
 
 def test_chance_is_the_share_of_each_label() -> None:
@@ -139,10 +173,25 @@ def test_a_gain_is_the_difference_of_two_accuracies() -> None:
         assert low <= gain[name]["gain"] <= high
 
 
-def test_a_gain_over_oneself_is_none_and_certain() -> None:
+def test_who_agrees_on_all_images_may_differ_on_others() -> None:
     counts = [0, 1, 2, 3, 4] * 4
     gain = accuracy_gain(counts, counts[::-1], counts[::-1])
-    assert gain["mean"] == gain["overall"] == {"gain": 0.0, "interval": [0.0, 0.0]}
+    assert gain["mean"]["gain"] == gain["overall"]["gain"] == 0
+    # In none of 20 images did one gain, and in none did it lose.
+    _, most = wilson_interval(0, 20) or (0, 0)
+    assert gain["overall"]["interval"] == pytest.approx([-most, most])
+    _, most = wilson_interval(0, 4) or (0, 0)
+    assert gain["mean"]["interval"] == pytest.approx([-most / 5**0.5, most / 5**0.5])
+
+
+def test_a_gain_on_every_image_is_not_certain() -> None:
+    gain = accuracy_gain([1] * 10, [1] * 10, [2] * 10)
+    low, _ = wilson_interval(1, 10) or (0, 0)
+    # All of them gained, of which some may be chance, and none lost, which others may.
+    expected = {"gain": 1.0, "interval": [pytest.approx(1 - 2**0.5 * (1 - low)), 1]}
+    assert gain["mean"] == gain["overall"] == expected
+    loss = accuracy_gain([1] * 10, [2] * 10, [1] * 10)["mean"]["interval"]
+    assert loss == [-1, pytest.approx(-expected["interval"][0].expected)]
 
 
 def test_what_is_hard_for_both_does_not_widen_a_gain() -> None:

@@ -130,8 +130,16 @@ def test_a_folder_like_mso_gives_what_was_worked_out_by_hand(mso: Path, tiny_dir
 def test_every_figure_has_its_interval(mso: Path, tiny_directory: Path) -> None:
     report = run(f"mso:{mso}", tiny_directory, modes=("p2c",))
     assert report == run(f"mso:{mso}", tiny_directory, modes=("p2c",))  # seeded
-    for name in ("count_accuracy", "mean_absolute_error", "pointing", "pointing_iou", "iou", "mean_pointer_area"):
+    for name in ("count_accuracy", "mean_absolute_error", "iou"):
         assert_within(report[name], report[f"{name}_interval"])
+    assert report["mean_pointer_area_interval"] is None  # all have the same
+    for name in ("pointing", "pointing_iou"):
+        for ratio, of_label in report[name].items():
+            intervals = report[f"{name}_interval"][ratio]
+            alone = {label for label, n in report["pointing_images"].items() if n == 1}
+            assert {label for label, interval in intervals.items() if interval is None} == alone == {"2", "3", "4+"}
+            for label in of_label.keys() - alone:
+                assert_within(of_label[label], intervals[label])
     curve = report["pointing_curve"]
     for name in ("containment", "intersection_over_union"):
         for value, (low, high) in zip(curve[name], curve[f"{name}_interval"], strict=True):

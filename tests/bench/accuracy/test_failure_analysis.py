@@ -142,7 +142,8 @@ def test_classes_are_listed_by_how_common_they_are() -> None:
     assert (dog["class"], dog["images"], dog["right"]) == ("dog", LEAST_IMAGES + 2, 1)
     assert (cat["class"], cat["images"], cat["right"], cat["frequency"]) == ("cat", LEAST_IMAGES, 0, pytest.approx(0.1))
     assert dog["frequency"] == pytest.approx((0.2 * LEAST_IMAGES + 0.6) / (LEAST_IMAGES + 2))
-    assert dog["pointing_interval"] == [1, 1]
+    # All pointers are right, of as many images.
+    assert dog["pointing_interval"] == dog["right_interval"] == [pytest.approx(12 / (12 + 1.959964**2)), 1]
 
 
 def test_bins_have_names() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest
 
 from pc_engine.bench.accuracy.pointing import (
     PUBLISHED_POINTING,
@@ -183,9 +184,9 @@ def test_intervals_hold_the_figures_and_repeat() -> None:
         rows.append(row(*(box(b.x0 + m, 0, b.x0 + m + 5, 5) for b, m in zip(labelled.boxes, moved, strict=True))))
     report, again = (pointing_accuracy(images, rows, seed=4).to_dict() for _ in range(2))
     assert report == again
-    for name in ("iou", "mean_pointer_area"):
-        low, high = report[f"{name}_interval"]
-        assert low - 1e-12 <= report[name] <= high + 1e-12  # all areas are equal, but for the last bits of their sums
+    low, high = report["iou_interval"]
+    assert low < report["iou"] < high
+    assert report["mean_pointer_area_interval"] is None  # all are equal, but for the last bits of their sums
     for label in ("1", "2", "mean"):
         low, high = report["pointing_interval"]["0.5"][label]
         assert 0 < low < report["pointing"]["0.5"][label] < high < 1
@@ -193,6 +194,37 @@ def test_intervals_hold_the_figures_and_repeat() -> None:
     p, (low, high) = report["pointing"]["0.5"]["1"], report["pointing_interval"]["0.5"]["1"]
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(p * (1 - p) / 80), rel=0.2)
     assert report["pointing_interval"]["0.5"]["3"] is None
+
+
+def test_intervals_have_a_width_where_all_pointers_are_right_or_none_is() -> None:
+    """Of two pointers each, so that the images are half as many."""
+    two = image(2, (0, 0, 10, 10), (30, 0, 40, 10))
+    right = row(box(0, 0, 5, 5), box(30, 0, 35, 5))
+    report = pointing_accuracy([two] * 8, [right] * 8).to_dict()
+    expected = [pytest.approx(8 / (8 + 1.959964**2), abs=1e-6), 1]
+    assert report["pointing_interval"]["0.8"] == {"1": None, "2": expected, "3": None, "4+": None, "mean": expected}
+    assert report["pointing_iou_interval"]["0.5"]["2"] == [0, pytest.approx(1 - expected[0].expected, abs=1e-6)]
+    # An overlap of 1/4 each varies no more than being right in a quarter of the images.
+    assert report["iou"] == 1 / 4
+    assert report["iou_interval"] == pytest.approx(binomtest(2, 8).proportion_ci(method="wilson"))
+    curve = report["pointing_curve"]["containment_interval"]
+    assert curve[:-1] == [expected] * 19
+    assert curve[-1] == [0, 0]  # which nothing exceeds
+
+
+def test_a_single_image_has_no_interval() -> None:
+    one = pointing_accuracy([image(1, (0, 0, 10, 10))], [row(box(0, 0, 5, 5))]).to_dict()
+    assert one["pointing"]["0.5"]["1"] == 1
+    assert set(one["pointing_interval"]["0.5"].values()) == {None}
+    assert one["iou_interval"] is None
+    assert set(one["pointing_curve"]["containment_interval"][:-1]) == {None}
+    # Of two images there is a mean over their labels, though neither says anything of its own.
+    images = [image(1, (0, 0, 10, 10)), image(2, (0, 0, 10, 10), (30, 0, 40, 10))]
+    two = pointing_accuracy(images, [row(box(0, 0, 5, 5)), row(box(0, 0, 5, 5), box(30, 0, 35, 5))]).to_dict()
+    intervals = two["pointing_interval"]["0.5"]
+    assert (intervals["1"], intervals["2"]) == (None, None)
+    low, high = intervals["mean"]
+    assert 0.3 < low < 0.5 < high == 1
 
 
 def test_the_published_table_falls_with_the_ratio() -> None:
@@ -215,7 +247,10 @@ def test_gains_are_over_the_images_that_both_count_right() -> None:
     assert back["0.5"]["gain"] == -gain["0.5"]["gain"]
     same = pointing_gain(ours, ours)
     assert same["images"] == 4
-    assert same["0.8"] == {"gain": 0.0, "interval": [0.0, 0.0]}
+    # In none of four images did one gain, and in none did it lose.
+    assert same["0.8"]["gain"] == 0
+    assert same["0.8"]["interval"] == pytest.approx([-0.4899, 0.4899], abs=1e-4)
+    assert pointing_gain(ours.among(np.array([1])), theirs)["0.5"] == {"gain": 1.0, "interval": None}
 
 
 def test_without_an_image_that_both_count_right_there_is_no_gain() -> None:

@@ -73,6 +73,31 @@ def test_a_gain_below_nothing_is_worse(capsys, counted, pointed, expected):
     assert capsys.readouterr().out == f"{expected} (points of the means; 95 % interval).\n"
 
 
+def test_intervals_are_as_wide_as_few_images_leave_them(pc_engine, scenes, tiny_directory):
+    boxes = [{"c": "red", "b": [8, 8, 8, 8]}]
+    # The first is right; the others have one object, of which the labels say two.
+    images = [{"file": "1.png", "count": 1, "boxes": boxes}, *({"file": "1.png", "count": 2} for _ in range(5))]
+    for place, image in enumerate(images[1:]):
+        (scenes / f"copy{place}.png").write_bytes((scenes / "1.png").read_bytes())
+        image["file"] = f"copy{place}.png"
+    _label(scenes, *images)
+    shown = pc_engine("evaluate", scenes, "--model", tiny_directory, "--mode", "p2c", *FAST).out
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
+    start = next(place for place, line in enumerate(lines) if line[:1] == ["p2c, here"])
+    assert lines[start] == ["p2c, here", "-", "100", "0", "-", "-", "50"]
+    assert lines[start + 1] == ["95 % interval", "-", "21-100", "0-43", "-", "-", "10-72"]
+    # Pointing is of one image, and so is what it is.
+    pointing = next(place for place, line in enumerate(lines) if line[:2] == ["p2c, here", "1.00"])
+    assert lines[pointing + 1] == ["95 % interval", *"-----"]
+    assert "mean intersection over union 1.00 (-)" in shown
+
+
+def test_an_error_that_is_the_same_in_all_images_has_no_interval(pc_engine, scenes, tiny_directory):
+    _label(scenes, *({"file": f"{n}.png", "count": n} for n in range(3)))
+    shown = pc_engine("evaluate", scenes, "--model", tiny_directory, "--mode", "p2c", *FAST).out
+    assert "p2c: 3 images, overall 100.0% right, mean absolute error 0.00." in shown
+
+
 def test_other_labels_have_columns_and_charts_of_their_own(pc_engine, boxed, tiny_directory, tmp_path):
     pytest.importorskip("matplotlib")
     arguments = ("evaluate", boxed, "--model", tiny_directory, "--max-count", "6", "--out", tmp_path / "out", *FAST)
@@ -96,7 +121,7 @@ def test_json_has_the_figures_of_one_mode_at_the_top(pc_engine, boxed, tiny_dire
     assert report["n"] == 5
     assert report["count_accuracy"] == {"0": 1, "1": 1, "2": 1, "3": 0.5, "mean": 0.875, "overall": 0.8}
     assert report["pointing"]["0.8"] == {"1": 1, "2": 1, "3": 1, "4+": None, "mean": 1}
-    assert report["pointing_interval"]["0.8"]["1"] == [1, 1]
+    assert report["pointing_interval"]["0.8"]["1"] is None  # of a single image
     assert report["iou"] == pytest.approx(7 / 9)
     assert report["mean_pointer_area"] == pytest.approx(1 / 64)
     assert (report["failed"], report["skipped"]) == (1, 1)
@@ -273,6 +298,14 @@ def test_an_ablation_shows_each_setting_beside_its_alternatives(pc_engine, boxed
     assert [trial["value"] for trial in stored["modes"]["p2c"]] == [None, 0, 0.9, "dbscan"]
     shown = pc_engine("bench", "ablation", boxed, *asked, "--json", *FAST).json()
     assert shown["modes"] == stored["modes"]
+
+
+def test_an_ablation_of_a_single_image_has_no_interval_of_a_gain(pc_engine, scenes, tiny_directory):
+    _label(scenes, {"file": "1.png", "count": 1})
+    asked = ("--mode", "p2c", "--model", tiny_directory, "--try", "p2c.trim=0", *FAST)
+    shown = pc_engine("bench", "ablation", scenes, *asked).out
+    assert "+0.0 [-]" in shown
+    assert "nan" not in shown
 
 
 def test_an_alternative_without_values_is_wrong_use(pc_engine, boxed, tiny_directory):
