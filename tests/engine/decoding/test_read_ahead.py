@@ -151,13 +151,13 @@ def test_stretches_are_read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_no_image_is_to_blame_for_is_raised_at_its_turn() -> None:
-    def fail() -> bytes:
-        raise UsageError("The decoder was closed.")
+    def decode(data: bytes, *_: int) -> DecodedImage:
+        if data == b"b":
+            raise UsageError("The decoder was closed.")
+        return DecodedImage(BLACK, 8, 8)
 
-    images = [SourceImage("a", bytes), SourceImage("b", fail), SourceImage("c", bytes)]
-    stretches = decode_ahead(
-        images, (8, 8), 2, ahead=3, clock=StageClock(), decode=lambda *_: DecodedImage(BLACK, 8, 8)
-    )
+    images = [SourceImage(name, name.encode) for name in "abc"]
+    stretches = decode_ahead(images, (8, 8), 2, ahead=3, clock=StageClock(), decode=decode)
     assert [entry.name for entry in next(stretches)] == ["a"]
     with pytest.raises(UsageError, match="was closed"):
         next(stretches)
