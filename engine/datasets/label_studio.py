@@ -82,7 +82,11 @@ def read_label_studio(path: Path, images: Path | None = None) -> LabelledSet:
     """
     if not is_file(path):
         raise DataError(f"There is no file {path}: name what Label Studio exports as JSON, as label-studio:FILE.")
-    raw = read_json(path)
+    return parse_label_studio(read_json(path), path, images)
+
+
+def parse_label_studio(raw: Any, path: Path, images: Path | None = None) -> LabelledSet:
+    """Read the tasks that the file at ``path`` holds; see `read_label_studio`."""
     if not is_label_studio(raw):
         raise DataError(f"{path} is no list of tasks: export as 'JSON' from Label Studio.")
     builder = LabelledSetBuilder(path.stem, path)

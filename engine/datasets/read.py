@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pc_engine.datasets.class_folders import has_class_folders, read_class_folders
 from pc_engine.datasets.coco import is_coco, parse_coco, read_coco
-from pc_engine.datasets.label_studio import is_label_studio, read_label_studio
+from pc_engine.datasets.label_studio import is_label_studio, parse_label_studio, read_label_studio
 from pc_engine.datasets.labels_json import LABELS_JSON, parse_labels, read_labels_json
 from pc_engine.datasets.records import LabelledSet, read_json
 from pc_engine.datasets.reviewed_run import read_reviewed_run
@@ -119,7 +119,7 @@ def _read_file(path: Path) -> LabelledSet:
     if is_coco(raw):
         return parse_coco(raw, path)
     if is_label_studio(raw):
-        return read_label_studio(path)
+        return parse_label_studio(raw, path)
     return parse_records(raw, path) if isinstance(raw, list) else parse_labels(raw, path)
 
 

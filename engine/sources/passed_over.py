@@ -22,15 +22,15 @@ _SHOWN = 5
 class PassedOver:
     """Counts files by their suffixes, and images named again; memory does not grow with their number.
 
-    Attributes
-    ----------
-    named_again
-        Images that were named before.
-
     Parameters
     ----------
     counts
         Whether the file of a name counts; asked of those only that are not a system's.
+
+    Attributes
+    ----------
+    named_again
+        Images that were named before.
     """
 
     def __init__(self, counts: Callable[[str], bool] = lambda _: True) -> None:
