@@ -78,6 +78,6 @@ def _source_name(source: object) -> str:
     if not isinstance(name, str):
         raise UsageError(
             f"A source is of the type {type(source).__name__}, expected text or a path: name a file or a folder, or "
-            f"give Engine.run_paths a SourceImage whose read returns the bytes of a picture's file."
+            f"give Engine.run_paths what is in memory, as SourceImage.from_pixels and SourceImage.from_bytes do."
         )
     return name

@@ -264,8 +264,8 @@ class Engine:
     def run_paths(self, paths: Source | Iterable[SourceImage | Source]) -> Iterator[Result]:
         """Yield one result for every image, or path of a file, in order; otherwise as `run`.
 
-        They are taken as the run goes on. The ``read`` of a `pc_engine.sources.SourceImage` may return the bytes of a
-        file from anywhere, such as from memory.
+        They are taken as the run goes on. A `pc_engine.sources.SourceImage` may hold pixels or the bytes of a file, or
+        ``read`` these from anywhere.
         """
         self._guard.check()
         if not isinstance(paths, Iterable) or isinstance(paths, (str, bytes)):

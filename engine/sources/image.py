@@ -53,6 +53,33 @@ class SourceImage:
     count: int | None = field(default=None, compare=False, repr=False)
 
     @classmethod
+    def from_bytes(cls, name: str, data: bytes | bytearray | memoryview, *, count: int | None = None) -> Self:
+        """Return an image whose file is in memory, such as one that was uploaded, or a cell of a table.
+
+        A ``lambda: data`` in a loop would give every image the last one's bytes: images are read later.
+
+        Parameters
+        ----------
+        name
+            What the row's ``path`` says.
+        data
+            The file, in any format that is read from a folder.
+        count
+            As the attribute.
+
+        Raises
+        ------
+        UsageError
+            If ``data`` are no bytes.
+        """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise UsageError(
+                f"The file of '{name}' is of the type {type(data).__name__}, expected bytes: give pixels as "
+                f"SourceImage.from_pixels(name, pixels)."
+            )
+        return cls(name, partial(bytes, bytes(data)), count=count)
+
+    @classmethod
     def from_pixels(cls, name: str, pixels: Any, *, count: int | None = None) -> Self:
         """Return an image whose pixels are in memory.
 
@@ -105,7 +132,7 @@ def as_source_image(image: object) -> SourceImage:
         return local_image(image)
     raise UsageError(
         f"An image is of the type {type(image).__name__}, expected a path or a SourceImage: give pixels as "
-        f"SourceImage.from_pixels(name, pixels), and the bytes of a file by a SourceImage's read."
+        f"SourceImage.from_pixels(name, pixels), and the bytes of a file as SourceImage.from_bytes(name, data)."
     )
 
 

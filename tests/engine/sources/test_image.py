@@ -166,6 +166,25 @@ def test_pixels_in_memory_are_decoded_as_those_of_a_file_are(mode: str, tmp_path
     np.testing.assert_array_equal(found.pixels, expected.pixels)
 
 
+def test_files_in_memory_are_each_images_own() -> None:
+    images = [SourceImage.from_bytes(str(k), data, count=k) for k, data in enumerate((b"a", b"b", memoryview(b"c")))]
+    assert [(image.name, image.read(), image.count) for image in images] == [
+        ("0", b"a", 0),
+        ("1", b"b", 1),
+        ("2", b"c", 2),
+    ]
+    data = bytearray(b"before")
+    image = SourceImage.from_bytes("a", data)
+    data[:] = b"after"
+    assert pickle.loads(pickle.dumps(image)).read() == b"before"
+
+
+@pytest.mark.parametrize("data", ["text", None, np.zeros((4, 4, 3), np.uint8), [1, 2]])
+def test_what_is_no_file_is_refused(data: Any) -> None:
+    with pytest.raises(UsageError, match=r"The file of 'a' is of the type .*, expected bytes"):
+        SourceImage.from_bytes("a", data)
+
+
 @pytest.mark.parametrize("shape", [(40, 60, 3), (40, 60)])
 def test_an_array_is_a_picture_of_red_green_and_blue_or_of_grey(shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(1).integers(0, 255, shape, np.uint8)
