@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
-from pc_engine.errors import ImageError, UsageError
+from pc_engine.errors import ImageError, UsageError, first_line
 
 #: Files larger than this are refused unread: no picture that `pc_engine.decoding.decode` takes is.
 MAX_BYTES = 2**31
@@ -102,7 +102,10 @@ class SourceImage:
         from PIL import Image
 
         if not isinstance(pixels, Image.Image):
-            pixels = np.asarray(pixels)
+            try:
+                pixels = np.asarray(pixels)
+            except Exception as error:  # of a tensor, which says how to make an array of it, or a list
+                raise UsageError(f"The pixels of '{name}' cannot become an array: {first_line(error)}") from None
             grey_or_rgb = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
             if pixels.dtype != np.uint8 or not grey_or_rgb or not pixels.size:
                 raise UsageError(
@@ -124,9 +127,16 @@ def as_source_image(image: object) -> SourceImage:
     Raises
     ------
     UsageError
-        If it is neither.
+        If it is neither, or an image whose name is no text or whose ``read`` cannot be called.
     """
     if isinstance(image, SourceImage):
+        if not isinstance(image.name, str):
+            raise UsageError(f"The name of an image is {image.name!r:.60}, expected text: it is the path of its row.")
+        if not callable(image.read):
+            raise UsageError(
+                f"The read of '{image.name}' is of the type {type(image.read).__name__}, expected a function that "
+                f"returns the bytes of a file: give the bytes as SourceImage.from_bytes(name, data)."
+            )
         return image
     if isinstance(image, (str, Path, os.PathLike)):  # whether it is a Path is found faster than what else may be one
         return local_image(image)

@@ -31,6 +31,19 @@ def test_an_image_stays_as_it_is() -> None:
     assert as_source_image(image) is image
 
 
+@pytest.mark.parametrize(
+    ("image", "sentence"),
+    [
+        (SourceImage(Path("a.jpg"), lambda: b""), r"The name of an image is .*Path\('a.jpg'\), expected text"),  # type: ignore[arg-type]
+        (SourceImage.from_bytes(7, b""), "The name of an image is 7, expected text"),  # type: ignore[arg-type]
+        (SourceImage("a", b"bytes"), r"read of 'a' is of the type bytes, .*: give the bytes as SourceImage.from_bytes"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_image_without_a_name_or_what_reads_it_is_said(image: SourceImage, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        as_source_image(image)
+
+
 def test_nothing_is_read_before_its_turn(tmp_path: Path) -> None:
     image = local_image(tmp_path / "later.jpg")
     (tmp_path / "later.jpg").write_bytes(b"there now")
@@ -209,6 +222,17 @@ def test_an_orientation_that_a_picture_holds_is_applied(tmp_path: Path) -> None:
 def test_what_is_no_picture_is_refused(pixels: object) -> None:
     with pytest.raises(UsageError, match=r"The pixels of 'a' are of the type .*, expected uint8 of shape"):
         SourceImage.from_pixels("a", pixels)
+
+
+def test_what_numpy_cannot_take_is_said_as_it_says_it() -> None:
+    class Tensor:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            raise TypeError("Use Tensor.cpu() to copy it first.")
+
+    with pytest.raises(
+        UsageError, match=r"The pixels of 'a' cannot become an array: Use Tensor.cpu\(\) to copy it first"
+    ):
+        SourceImage.from_pixels("a", Tensor())
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB"])
