@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -50,7 +50,7 @@ class Result:
     model: str
     count: int | None = None
     count_label: str | None = None
-    count_scores: Mapping[str, float] | None = None
+    count_scores: Mapping[str, float] | None = field(default=None, hash=False)
     class_id: int | None = None
     class_name: str | None = None
     class_score: float | None = None
@@ -79,7 +79,7 @@ class Result:
         DataError
             If a column is missing, or a pointer is none, as `pc_engine.pointers.parse_pointer` says.
         """
-        values = {field.name: row[field.name] for field in fields(cls) if field.name in row}
+        values = {column.name: row[column.name] for column in fields(cls) if column.name in row}
         try:
             return cls(**{**values, "pointers": tuple(map(parse_pointer, row["pointers"]))})
         except (KeyError, TypeError, ValueError) as error:

@@ -82,6 +82,12 @@ def test_a_row_becomes_the_result_that_it_was_made_of(row: Result) -> None:
     assert Result.from_dict(json.loads(json.dumps({**row.to_dict(), "reviewed": True}))) == row
 
 
+def test_results_are_members_of_sets_in_every_mode() -> None:
+    again = Result.from_dict(ROW.to_dict())
+    other = replace(ROW, count_scores=None)
+    assert {ROW, again, other} == {ROW, other}
+
+
 @pytest.mark.parametrize("pointers", [[{"kind": "ellipse", "x": 1}], [{"kind": "star"}], [{"x0": 1}], None], ids=repr)
 def test_a_row_that_is_none_is_said(pointers: object) -> None:
     with pytest.raises(DataError, match=r"The row of a\.jpg is not one of a run"):
