@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from pc_engine.model import Model, load_model
     from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result
+    from pc_engine.runs.writers import iter_rows
     from pc_engine.sources import SourceImage
 
     __version__: str
@@ -54,6 +55,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "iter_rows",
     "load_model",
 ]
 
@@ -66,6 +68,7 @@ _MODULES = {
     "engine": ("Engine",),
     "model": ("Model", "load_model"),
     "result": ("BoxPointer", "EllipsePointer", "Pointer", "Result"),
+    "runs.writers": ("iter_rows",),
     "sources": ("SourceImage",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
 }

@@ -28,6 +28,7 @@ def test_the_public_names_are_these() -> None:
         "UsageError",
         "WeightsError",
         "__version__",
+        "iter_rows",
         "load_model",
     ]
 

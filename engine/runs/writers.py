@@ -241,19 +241,32 @@ def partitions_of(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
-def read_rows(directory: Path) -> list[dict[str, Any]]:
-    """Return all rows of a run directory, in the order of its partitions.
+def read_rows(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return all that `iter_rows` yields."""
+    return list(iter_rows(directory))
+
+
+def iter_rows(directory: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run, Parquet or JSONL, in their order, a few at a time in memory.
+
+    They are as `Result.to_dict` makes them, for ``pandas.DataFrame`` or `Result.from_dict`, but for numbers, of which
+    Parquet keeps 32 bits, and without what people corrected.
+
+    Parameters
+    ----------
+    directory
+        What the run was given as ``--out``.
 
     Raises
     ------
     UsageError
-        If it holds no partition.
+        If it holds no rows; at once, before any row is asked for.
+    PcEngineError
+        If a file of rows is damaged; when its turn comes.
     """
-    return list(iter_rows(directory))
-
-
-def iter_rows(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield what `read_rows` returns, a few rows at a time in memory; it raises what that raises, and at once."""
+    if not isinstance(directory, (str, os.PathLike)):
+        raise UsageError(f"The folder of a run is {directory!r:.60}, expected text or a path.")
+    directory = Path(directory)
     partitions = partitions_of(directory)
     if not partitions:
         raise UsageError(_without_rows(directory))

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import pc_engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
 from pc_engine.runs import writers
@@ -71,6 +72,14 @@ def test_rows_come_back_as_the_results_that_were_written(tmp_path: Path, row_for
     write(tmp_path, *ALL, row_format=row_format)
     assert read_rows(tmp_path) == [result.to_dict() for result in ALL]
     assert os.listdir(tmp_path) == [f"part-00000.{row_format}"]
+    rows = pc_engine.iter_rows(str(tmp_path))
+    assert [pc_engine.Result.from_dict(row) for row in rows] == list(ALL)
+
+
+@pytest.mark.parametrize("directory", [None, 3, b"run"])
+def test_what_is_no_folder_is_said(directory: Any) -> None:
+    with pytest.raises(UsageError, match=r"The folder of a run is .*, expected text or a path"):
+        pc_engine.iter_rows(directory)
 
 
 def test_columns_are_those_of_the_row_format(tmp_path: Path) -> None:
