@@ -74,13 +74,17 @@ class Result:
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
         """Return the result that `to_dict` made the row of; what else the row holds is left aside.
 
+        Scores may be pairs, as libraries read them from Parquet, where `pc_engine.iter_rows` gives rows as here.
+
         Raises
         ------
         DataError
-            If a column is missing, or a pointer is none, as `pc_engine.pointers.parse_pointer` says.
+            If a column is missing, scores are none, or a pointer, as `pc_engine.pointers.parse_pointer` says.
         """
         values = {column.name: row[column.name] for column in fields(cls) if column.name in row}
         try:
+            if values.get("count_scores") is not None:
+                values["count_scores"] = dict(values["count_scores"])
             return cls(**{**values, "pointers": tuple(map(parse_pointer, row["pointers"]))})
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"The row of {row.get('path', 'an image')} is not one of a run: {error}.") from None

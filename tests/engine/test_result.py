@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pc_engine.errors import DataError, MissingPackageError
@@ -86,6 +87,21 @@ def test_results_are_members_of_sets_in_every_mode() -> None:
     again = Result.from_dict(ROW.to_dict())
     other = replace(ROW, count_scores=None)
     assert {ROW, again, other} == {ROW, other}
+
+
+def test_a_row_that_a_library_read_from_parquet_becomes_that_result_too() -> None:
+    schema = pa.schema([("count_scores", pa.map_(pa.string(), pa.float32()))])
+    scores = pa.Table.from_pylist([{"count_scores": list((ROW.count_scores or {}).items())}], schema).to_pylist()[0]
+    assert scores != {"count_scores": ROW.count_scores}  # pairs
+    result = Result.from_dict({**ROW.to_dict(), **scores})
+    assert result == ROW
+    assert (result.count_scores or {})["1"] == 1.5
+
+
+@pytest.mark.parametrize("scores", [3, "many", [1, 2]])
+def test_scores_that_are_none_are_said(scores: object) -> None:
+    with pytest.raises(DataError, match=r"The row of a\.jpg is not one of a run"):
+        Result.from_dict({**ROW.to_dict(), "count_scores": scores})
 
 
 @pytest.mark.parametrize("pointers", [[{"kind": "ellipse", "x": 1}], [{"kind": "star"}], [{"x0": 1}], None], ids=repr)
