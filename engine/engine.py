@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -237,7 +237,7 @@ class Engine:
             "known_count": self._known.count,
         }
 
-    def run(self, sources: Source | Iterable[Source]) -> Iterator[Result]:
+    def run(self, sources: Source | Iterable[Source]) -> Generator[Result]:
         """Yield one result for every image of ``sources``, in order, as batches are finished.
 
         Several runs may be under way, on several threads as well; each iterator is for one thread at a time. One that
@@ -261,7 +261,7 @@ class Engine:
         self._guard.check()
         return self._results(iter_images(sources))
 
-    def run_paths(self, paths: Source | Iterable[SourceImage | Source]) -> Iterator[Result]:
+    def run_paths(self, paths: Source | Iterable[SourceImage | Source]) -> Generator[Result]:
         """Yield one result for every image, or path of a file, in order; otherwise as `run`.
 
         They are taken as the run goes on. A `pc_engine.sources.SourceImage` may hold pixels or the bytes of a file, or
@@ -272,7 +272,7 @@ class Engine:
             paths = [paths]
         return self._results(map(as_source_image, paths))
 
-    def _results(self, images: Iterable[SourceImage]) -> Iterator[Result]:
+    def _results(self, images: Iterable[SourceImage]) -> Generator[Result]:
         self._guard.check()
         batches = map_batches(
             self._known.checked(images),

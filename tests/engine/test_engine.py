@@ -7,13 +7,13 @@ import sys
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -656,6 +656,11 @@ def test_a_run_that_is_left_half_way_ends_its_threads(open_engine: Callable[...,
     del results
     assert not [each for each in threading.enumerate() if each.name.startswith(("decode", "network"))]
     assert len(list(engine.run(scenes))) == 6
+
+
+def test_a_type_checker_knows_that_a_run_can_be_closed() -> None:
+    for run in (Engine.run, Engine.run_paths):
+        assert get_origin(get_type_hints(run)["return"]) is Generator
 
 
 def test_pictures_in_memory_are_run_by_what_reads_them(open_engine: Callable[..., Engine], scenes: Path) -> None:
