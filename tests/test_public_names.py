@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 
 import pc_engine
+from pc_engine import errors
 
 
 def test_the_public_names_are_these() -> None:
@@ -13,12 +14,15 @@ def test_the_public_names_are_these() -> None:
         "BoxPointer",
         "DataError",
         "Decoding",
+        "DeviceLostError",
+        "DeviceMemoryError",
         "DownloadError",
         "EllipsePointer",
         "Engine",
         "ImageError",
         "ManifestError",
         "MissingPackageError",
+        "MissingPartError",
         "Model",
         "ModelError",
         "PcEngineError",
@@ -45,9 +49,14 @@ def test_the_version_is_that_of_the_package() -> None:
 
 
 def test_every_error_is_a_pc_engine_error_with_an_exit_code() -> None:
-    errors = [getattr(pc_engine, name) for name in pc_engine.__all__ if name.endswith("Error")]
-    assert all(issubclass(error, pc_engine.PcEngineError) for error in errors)
-    codes = {error.__name__: error.exit_code for error in errors}
+    kinds = [getattr(pc_engine, name) for name in pc_engine.__all__ if name.endswith("Error")]
+    assert all(issubclass(error, pc_engine.PcEngineError) for error in kinds)
+    codes = {error.__name__: error.exit_code for error in kinds}
     wrong_use = {name for name, code in codes.items() if code == 2}
-    assert wrong_use == {"DataError", "MissingPackageError", "UsageError"}
+    assert wrong_use == {"DataError", "MissingPackageError", "MissingPartError", "UsageError"}
     assert set(codes.values()) == {1, 2}
+
+
+def test_every_error_that_is_raised_on_purpose_is_public() -> None:
+    kinds = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
+    assert {kind.__name__ for kind in kinds} == {name for name in pc_engine.__all__ if name.endswith("Error")}
