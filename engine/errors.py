@@ -61,6 +61,11 @@ class MissingPackageError(PcEngineError):
         )
         self.package = package
         self.extra = extra
+        self._purpose = purpose
+
+    def __reduce__(self) -> tuple[type[MissingPackageError], tuple[str, str, str]]:
+        # Made again of what it says alone, it would end the pool of processes that it comes from.
+        return type(self), (self.package, self.extra, self._purpose)
 
 
 class ModelError(PcEngineError):

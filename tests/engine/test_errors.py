@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 
 from pc_engine import errors
 from pc_engine.errors import MissingPackageError, PcEngineError, first_line
@@ -14,6 +15,13 @@ def test_a_message_that_repeats_what_a_file_holds_has_an_end() -> None:
             assert str(kind("what was wrong " * 10_000)).startswith("what was wrong")
             assert len(str(kind("what was wrong " * 10_000))) < 3_000
             assert str(kind("short")) == "short"
+
+
+def test_errors_come_back_from_other_processes() -> None:
+    missing = MissingPackageError("h5py", "hdf5", "read SOS")
+    for error in (missing, *(kind("It is broken.") for kind in (errors.ImageError, errors.DeviceLostError))):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
 def test_of_others_errors_the_first_line_is_said() -> None:
