@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -99,6 +100,9 @@ class IsolatedDecoder:
         self._closed, self._changing = False, threading.Lock()
         self._slots = [_Slot(self) for _ in range(workers)]
         self._free: queue.LifoQueue[_Slot] = queue.LifoQueue()
+        # What is forgotten unclosed leaves nothing behind either; at exit the system closes the ends.
+        ends = [slot.ends for slot in self._slots]
+        weakref.finalize(self, _end_forgotten, ends, self._keepers).atexit = False
         self.start_keeper(*self._slots)
         for slot in self._slots:
             self._free.put(slot)
@@ -179,13 +183,7 @@ class IsolatedDecoder:
             for slot in idle:
                 slot.close()
                 self._free.put(slot)
-        for keeper in self._keepers:
-            # Not yet waited for, so that the number is still its own. An image in work is of no use any more.
-            if keeper.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(keeper.pid, signal.SIGKILL)
-                keeper.wait()
-        self._keepers.clear()
+        _end_keepers(self._keepers)
 
     def __enter__(self) -> Self:
         return self
@@ -217,11 +215,11 @@ class _Death:
 
 
 class _Slot:
-    """One thread's process, whichever that is at the moment."""
+    """One thread's process, whichever that is at the moment; ``ends`` are the descriptors of its channel."""
 
     def __init__(self, owner: IsolatedDecoder) -> None:
         self._owner = owner
-        self._ends: list[int] = []
+        self.ends: list[int] = []
         self._number = 0
         # Whether any process ever did what it is for: if so, those that end now do for what they are given.
         self._answered = False
@@ -232,18 +230,18 @@ class _Slot:
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
         self._memory = _shared_memory()
-        self._ends = [self._requests, self._replies, self._memory]
+        self.ends += [self._requests, self._replies, self._memory]
         self._empty = True
         return Channel(requests, replies, self._memory)
 
     def close(self) -> None:
         """Close the run's ends: the process ends when it next looks for something to do."""
-        while self._ends:
-            os.close(self._ends.pop())
+        while self.ends:
+            os.close(self.ends.pop())
 
     def decode(self, data: bytes, height: int, width: int, room: PixelRoom) -> DecodedImage | _Death:
         """Decode one image, once."""
-        if not self._ends:
+        if not self.ends:
             raise UsageError(_CLOSED)
         self._number += 1
         request = REQUEST.pack(DECODE, self._number, len(data), height, width)
@@ -325,6 +323,24 @@ class _Slot:
     def _let_go_of_memory(self) -> None:
         if os.fstat(self._memory).st_size > _BYTES_KEPT:
             os.ftruncate(self._memory, DATA)
+
+
+def _end_keepers(keepers: list[subprocess.Popen[bytes]]) -> None:
+    for keeper in keepers:
+        # Not yet waited for, so that the number is still its own. An image in work is of no use any more.
+        if keeper.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(keeper.pid, signal.SIGKILL)
+            keeper.wait()
+    keepers.clear()
+
+
+def _end_forgotten(ends: list[list[int]], keepers: list[subprocess.Popen[bytes]]) -> None:
+    """Close a decoder that nobody has any more, so that none of its slots is in use; in a forked process its copies."""
+    for numbers in ends:
+        while numbers:
+            os.close(numbers.pop())
+    _end_keepers(keepers)
 
 
 def _shared_memory() -> int:

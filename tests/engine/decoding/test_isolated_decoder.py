@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import io
 import os
 import signal
@@ -237,6 +238,23 @@ def test_closing_ends_all_processes_and_leaves_no_descriptor(crashing_decoder: s
     with pytest.raises(UsageError, match="was closed"):
         decoder.decode(PICTURE, *SIZE)
     assert not [pid for pid in keepers if Path(f"/proc/{pid}").exists()]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc here")
+def test_nothing_is_left_of_a_decoder_that_is_forgotten() -> None:
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    decoder = IsolatedDecoder(2)
+    assert still_right(decoder)
+    processes = processes_of(decoder)
+    assert len(processes) == 3
+    del decoder
+    gc.collect()
+    end = time.monotonic() + 30
+    while left := [pid for pid in processes if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
