@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from types import TracebackType
+from typing import NoReturn
 
 from pc_engine.errors import UsageError
 
@@ -54,6 +55,12 @@ class CallGuard:
         self._calls = 0
         self._closed = False
         _process.open.add(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "An engine cannot be pickled or copied, as its network belongs to this process: make one in each, of "
+            "what this was made of."
+        )
 
     def check(self) -> None:
         """Raise UsageError if it was closed."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -91,3 +93,9 @@ def test_an_engine_says_in_a_forked_process_that_it_did_not_survive() -> None:
     said = done.stdout.splitlines()
     assert len(said) == 2
     assert all(line.startswith("This process was forked while an engine was open") for line in said)
+
+
+def test_what_it_guards_is_not_for_another_process() -> None:
+    for send in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(UsageError, match="An engine cannot be pickled or copied"):
+            send([CallGuard("It is closed.")])
