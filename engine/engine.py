@@ -264,8 +264,8 @@ class Engine:
     def run_paths(self, paths: Source | Iterable[SourceImage | Source]) -> Generator[Result]:
         """Yield one result for every image, or path of a file, in order; otherwise as `run`.
 
-        They are taken as the run goes on. A `pc_engine.sources.SourceImage` may hold pixels or the bytes of a file, or
-        ``read`` these from anywhere.
+        They are taken some batches ahead of the results: call it for each where they come one by one, as by requests. A
+        `pc_engine.sources.SourceImage` may hold pixels or the bytes of a file, or ``read`` these from anywhere.
         """
         self._guard.check()
         if not isinstance(paths, Iterable) or isinstance(paths, (str, bytes)):

@@ -33,7 +33,7 @@ class Result:
     count, count_label
         Number of objects, and the label it falls under (``"4+"`` is open-ended).
     count_scores
-        SVM decision value of each count label; None in mode p2c, which has no counter.
+        SVM decision value of each count label; None in mode p2c, which has no counter, and where the count was known.
     class_id, class_name, class_score
         The class whose signature was used and its softmax probability; None in mode c2p, which does not classify.
     pointers
