@@ -23,7 +23,7 @@ from pc_engine.datasets.records import (
     LabelledSet,
     LabelledSetBuilder,
     beside,
-    dominant_class,
+    image_of_boxes,
     is_file,
     read_json,
 )
@@ -102,9 +102,7 @@ def _image(
     crowds = [(item, name) for item, name in named if item.get("iscrowd")]
     marked = builder.boxes(path, ((_xywh(item), name) for item, name in crowds if _marks_box(item)))
     unmarked = (Box(0.0, 0.0, math.inf, math.inf, name) for item, name in crowds if not _marks_box(item))
-    class_name, count = dominant_class(boxes)
-    known = class_name not in {name for _, name in crowds} if boxes else not crowds
-    return LabelledImage(path, count if known else None, class_name, boxes=boxes, crowds=(*marked, *unmarked))
+    return image_of_boxes(path, boxes, (*marked, *unmarked), {name for _, name in crowds})
 
 
 def _marks_box(item: Mapping[str, Any]) -> bool:

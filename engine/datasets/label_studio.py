@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,11 @@ from pc_engine.datasets.records import (
     LabelledImage,
     LabelledSet,
     LabelledSetBuilder,
+    box_around,
     first_existing,
+    if_each_has_one,
     is_file,
+    most_frequent_class,
     read_json,
 )
 from pc_engine.errors import DataError
@@ -52,12 +54,12 @@ class _Said:
     @property
     def label(self) -> str | None:
         """The label that most regions have."""
-        return Counter(self.labels).most_common(1)[0][0] if self.labels else None
+        return most_frequent_class(self.labels)[0]
 
     @property
     def marked(self) -> int:
         """How many regions have it."""
-        return self.labels.count(self.label)
+        return most_frequent_class(self.labels)[1]
 
 
 def is_label_studio(raw: Any) -> bool:
@@ -150,21 +152,14 @@ def _image(file: Path, said: _Said, before: _Said | None) -> LabelledImage:
 
 def _boxes(said: _Said) -> tuple[Box, ...]:
     """Return the boxes around the regions in pixels; none where any has not got one, such as a point."""
-    boxes = [_box(region, label) for region, label in zip(said.regions, said.labels, strict=True)]
-    return tuple(box for box in boxes if box is not None) if None not in boxes else ()
+    return if_each_has_one([_box(region, label) for region, label in zip(said.regions, said.labels, strict=True)])
 
 
 def _box(region: Mapping[str, Any], label: str | None) -> Box | None:
     if not _has_numbers(region, "original_width", "original_height"):
         return None
     width, height = region["original_width"], region["original_height"]
-    corners = list(_corners(region["type"], region["value"], width / 100, height / 100))
-    if not corners:
-        return None
-    xs, ys = zip(*corners, strict=True)
-    if min(xs) >= max(xs) or min(ys) >= max(ys):
-        return None
-    return Box(min(xs), min(ys), max(xs), max(ys), label)
+    return box_around(_corners(region["type"], region["value"], width / 100, height / 100), label)
 
 
 def _corners(kind: str, value: Mapping[str, Any], x: float, y: float) -> Iterator[tuple[float, float]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,40 @@ def dominant_class(boxes: Sequence[Box]) -> tuple[str | None, int]:
         return None, 0
     dominant = max(areas, key=lambda name: areas[name])
     return dominant, sum(box.class_name == dominant for box in boxes)
+
+
+def most_frequent_class(names: Sequence[str | None]) -> tuple[str | None, int]:
+    """Return the class that most objects have, given that of each, and their number; (None, 0) without objects."""
+    return Counter(names).most_common(1)[0] if names else (None, 0)
+
+
+def image_of_boxes(
+    path: Path, boxes: tuple[Box, ...], crowds: tuple[Box, ...] = (), uncounted: Collection[str | None] = ()
+) -> LabelledImage:
+    """Return an image of which the objects of the dominant class are counted.
+
+    Where ``uncounted``, the classes of regions such as ``crowds``, has that class, their number is not known; nor is it
+    where there are such regions only.
+    """
+    class_name, count = dominant_class(boxes)
+    known = class_name not in uncounted if boxes else not uncounted
+    return LabelledImage(path, count if known else None, class_name, boxes=boxes, crowds=crowds)
+
+
+def box_around(points: Iterable[tuple[float, float]], class_name: str | None) -> Box | None:
+    """Return the box that points just fill; None where it has no area, or where there are none."""
+    corners = list(points)
+    if not corners:
+        return None
+    xs, ys = zip(*corners, strict=True)
+    if min(xs) >= max(xs) or min(ys) >= max(ys):
+        return None
+    return Box(min(xs), min(ys), max(xs), max(ys), class_name)
+
+
+def if_each_has_one(boxes: Sequence[Box | None]) -> tuple[Box, ...]:
+    """Return the boxes of objects; none where any has not got one, such as a point."""
+    return tuple(box for box in boxes if box is not None) if None not in boxes else ()
 
 
 def beside(folder: Path, name: str) -> Path:

@@ -18,8 +18,8 @@ from pc_engine.datasets.records import (
     LabelledImage,
     LabelledSet,
     LabelledSetBuilder,
-    dominant_class,
     first_existing,
+    image_of_boxes,
     is_file,
 )
 from pc_engine.decoding.decode import displayed_size
@@ -183,9 +183,7 @@ def _labelled(
     if not rows:
         return LabelledImage(image, 0)
     width, height = displayed_size(image)
-    boxes = builder.with_area(image, [_box(row, names, width, height) for row in rows])
-    class_name, count = dominant_class(boxes)
-    return LabelledImage(image, count, class_name, boxes=boxes)
+    return image_of_boxes(image, builder.with_area(image, [_box(row, names, width, height) for row in rows]))
 
 
 def _text(labels: Path) -> str:
