@@ -7,14 +7,21 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pc_engine.errors import DataError
 from pc_engine.shown_text import for_sentence
+from pc_engine.sources import IMAGE_SUFFIXES
 
 # Letters of an item that are shown where it is skipped.
 _LONGEST_ITEM = 300
+# Of an image that is named without its own, the likely ones first.
+_SUFFIXES = tuple(
+    written
+    for suffix in sorted(IMAGE_SUFFIXES, key=lambda suffix: (suffix not in (".jpg", ".png"), suffix))
+    for written in (suffix, suffix.upper())
+)
 
 
 @dataclass(frozen=True)
@@ -266,6 +273,16 @@ def beside(folder: Path, name: str) -> Path:
         other = folder / name.replace("\\", "/")
         return other if is_file(other) else path
     return path
+
+
+def find_image(folders: Sequence[Path], name: str) -> Path | None:
+    """Return the image of this name in the first of ``folders`` that has it, or else of this name and a suffix."""
+    if not name:
+        return None
+    names = [name]
+    if PurePath(name).suffix.lower() not in IMAGE_SUFFIXES:
+        names += [name + suffix for suffix in _SUFFIXES]
+    return next((path for one in names for folder in folders if is_file(path := beside(folder, one))), None)
 
 
 def read_json(path: Path) -> Any:

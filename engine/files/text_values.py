@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pc_engine.files.json_values import is_number
+
 # Counts and class numbers beyond it are no labels.
 _LARGEST = 2**31 - 1
 
@@ -35,6 +37,23 @@ def parse_class_id(value: Any) -> int | None:
     if text in ("", "-1"):
         return None
     return _whole_number(text, "class number", value)
+
+
+def parse_number(value: Any, what: str) -> float:
+    """Return a finite number that 32 bits hold, given as text.
+
+    Raises
+    ------
+    ValueError
+        If it is none; ``what`` completes "its … is".
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not is_number(number):
+        raise ValueError(f"its {what} is {value!r:.60}, expected a number")
+    return number
 
 
 def _whole_number(text: str, what: str, value: Any) -> int:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
+from pc_engine.datasets.records import box_around, find_image, image_of_boxes, most_frequent_class
 
 coordinate = st.integers(-30, 60)
 boxes = st.lists(
@@ -47,3 +48,35 @@ def test_boxes_without_classes_are_all_counted() -> None:
     some = (Box(0, 0, 2, 2), Box(0, 0, 9, 9))
     assert LabelledImage(Path("a.png"), 2, "cat", boxes=some).counted_boxes == some
     assert LabelledImage(Path("a.png"), 0).counted_boxes == ()
+
+
+def test_the_dominant_class_is_counted_where_no_region_may_hold_more_of_it() -> None:
+    some = (Box(0, 0, 2, 2, "cat"), Box(0, 0, 9, 9, "dog"), Box(5, 5, 6, 6, "cat"))
+    for uncounted, count in (((), 1), (("cat",), 1), (("dog",), None)):
+        image = image_of_boxes(Path("a.png"), some, uncounted=uncounted)
+        assert (image.class_name, image.count, image.boxes) == ("dog", count, some)
+    assert [image_of_boxes(Path("a.png"), (), uncounted=classes).count for classes in ((), ("cat",))] == [0, None]
+
+
+def test_the_most_frequent_class_is_that_of_most_objects() -> None:
+    assert most_frequent_class(["cat", "dog", "dog", None]) == ("dog", 2)
+    assert most_frequent_class([]) == (None, 0)
+
+
+def test_a_box_around_points_has_an_area() -> None:
+    assert box_around([(3, 1), (1, 2), (2, 5)], "cat") == Box(1, 1, 3, 5, "cat")
+    assert [box_around(points, "cat") for points in ([], [(1, 2)], [(1, 2), (5, 2)])] == [None] * 3
+
+
+def test_an_image_is_found_in_the_first_folder_and_without_its_suffix(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for path in (first / "c.PNG", second / "c.png", second / "sub/a.jpg", first / "d.e.jpg", first / "d.e.tif"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (first / "c").mkdir()
+    folders = [first, second]
+    assert find_image(folders, "c.png") == second / "c.png"
+    assert find_image(folders, "sub\\a.jpg") == second / "sub/a.jpg"
+    assert find_image(folders, "d.e") == first / "d.e.jpg"
+    assert find_image(folders, "c") in (first / "c.PNG", second / "c.png")
+    assert [find_image(folders, name) for name in ("", "a.jpg", "sub", "c.jpg", "x" * 5000)] == [None] * 5

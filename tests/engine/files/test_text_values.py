@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pc_engine.files.text_values import parse_class_id, parse_count
+from pc_engine.files.text_values import parse_class_id, parse_count, parse_number
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,17 @@ def test_what_is_no_number_of_things_is_said(value: str) -> None:
     for parse, what in ((parse_count, "count"), (parse_class_id, "class number")):
         with pytest.raises(ValueError, match=rf"its {what} is '.*', expected "):
             parse(value)
+
+
+@pytest.mark.parametrize(("value", "number"), [("1.25", 1.25), (" -3 ", -3), ("1e3", 1000), (2, 2)])
+def test_a_number_may_be_any_that_is_finite(value: object, number: float) -> None:
+    assert parse_number(value, "x") == number
+
+
+@pytest.mark.parametrize("value", [None, "", "one", "1,5", "nan", "-inf", "1e300", "9" * 5000])
+def test_what_is_no_number_is_named(value: object) -> None:
+    with pytest.raises(ValueError, match=r"its x is .*, expected a number"):
+        parse_number(value, "x")
 
 
 @given(st.text(max_size=100))
