@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pc_engine.datasets.class_folders import has_class_folders, read_class_folders
 from pc_engine.datasets.coco import is_coco, parse_coco, read_coco
+from pc_engine.datasets.cvat import read_cvat
 from pc_engine.datasets.label_studio import is_label_studio, parse_label_studio, read_label_studio
 from pc_engine.datasets.labels_json import LABELS_JSON, parse_labels, read_labels_json
 from pc_engine.datasets.records import LabelledSet, read_json
@@ -30,6 +31,7 @@ KNOWN_FORMS = (
     "coco:FILE or coco:FILE@IMAGES_DIR (COCO instances)",
     "run:DIR or run:DIR@PHOTOS_DIR (the images of a run that were reviewed, in the folder that they lie in now)",
     "label-studio:FILE or label-studio:FILE@IMAGES_DIR (exported from Label Studio as JSON)",
+    "cvat:FILE or cvat:FILE@IMAGES_DIR (exported from CVAT as 'CVAT for images 1.1')",
     "yolo:FILE, or yolo:FILE#train, #val or #test (the YAML file of a YOLO data set)",
 )
 
@@ -68,6 +70,8 @@ def read_labelled(spec: str) -> LabelledSet:
             return _read_run(rest)
         if kind == "label-studio":
             return _read_label_studio(rest)
+        if kind == "cvat":
+            return _read_cvat(rest)
         if kind == "yolo":
             return _read_yolo(rest)
     path = _path(spec)
@@ -113,6 +117,8 @@ def _read_file(path: Path) -> LabelledSet:
         return read_csv(path)
     if suffix == ".jsonl":
         return read_json_lines(path)
+    if suffix == ".xml":
+        return read_cvat(path)
     if suffix != ".json":
         raise DataError(f"{path} is no file of labels that is known. {_forms()}")
     raw = read_json(path)
@@ -149,6 +155,10 @@ def _read_coco(rest: str) -> LabelledSet:
 
 def _read_label_studio(rest: str) -> LabelledSet:
     return read_label_studio(*_two_paths(rest, Path.is_file))
+
+
+def _read_cvat(rest: str) -> LabelledSet:
+    return read_cvat(*_two_paths(rest, Path.is_file))
 
 
 def _read_run(rest: str) -> LabelledSet:
