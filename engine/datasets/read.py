@@ -15,6 +15,7 @@ from pc_engine.datasets.records import LabelledSet, read_json
 from pc_engine.datasets.reviewed_run import read_reviewed_run
 from pc_engine.datasets.sos import read_mso, read_sos
 from pc_engine.datasets.table import LABELS_CSV, parse_records, read_csv, read_json_lines
+from pc_engine.datasets.voc import has_annotations, read_voc
 from pc_engine.datasets.yolo import SPLITS, read_yolo
 from pc_engine.errors import DataError
 from pc_engine.sources.run_folders import state_files
@@ -33,6 +34,7 @@ KNOWN_FORMS = (
     "label-studio:FILE or label-studio:FILE@IMAGES_DIR (exported from Label Studio as JSON)",
     "cvat:FILE or cvat:FILE@IMAGES_DIR (exported from CVAT as 'CVAT for images 1.1')",
     "yolo:FILE, or yolo:FILE#train, #val or #test (the YAML file of a YOLO data set)",
+    "voc:DIR or voc:DIR@IMAGES_DIR (Pascal VOC: Annotations/ and JPEGImages/, or XML files beside their images)",
 )
 
 
@@ -42,7 +44,8 @@ def read_labelled(spec: str) -> LabelledSet:
     Parameters
     ----------
     spec
-        One of :data:`KNOWN_FORMS`. A ``labels.json`` goes before a ``labels.csv``, and that before subfolders.
+        One of :data:`KNOWN_FORMS`. A ``labels.json`` goes before a ``labels.csv``, that before ``Annotations/`` with
+        XML files, and that before other subfolders.
 
     Returns
     -------
@@ -71,9 +74,11 @@ def read_labelled(spec: str) -> LabelledSet:
         if kind == "label-studio":
             return _read_label_studio(rest)
         if kind == "cvat":
-            return _read_cvat(rest)
+            return read_cvat(*_two_paths(rest, Path.is_file))
         if kind == "yolo":
             return _read_yolo(rest)
+        if kind == "voc":
+            return read_voc(*_two_paths(rest, Path.is_dir))
     path = _path(spec)
     if path.is_dir():
         return _read_folder(path)
@@ -97,6 +102,8 @@ def _read_folder(path: Path) -> LabelledSet:
         return read_csv(path / LABELS_CSV)
     if several := sorted(path.glob(f"*/{LABELS_JSON}")):
         return _as_one(path, [read_labels_json(labels) for labels in several])
+    if has_annotations(path):
+        return read_voc(path)
     if has_class_folders(path):
         return read_class_folders(path)
     if state_files(path):
@@ -155,10 +162,6 @@ def _read_coco(rest: str) -> LabelledSet:
 
 def _read_label_studio(rest: str) -> LabelledSet:
     return read_label_studio(*_two_paths(rest, Path.is_file))
-
-
-def _read_cvat(rest: str) -> LabelledSet:
-    return read_cvat(*_two_paths(rest, Path.is_file))
 
 
 def _read_run(rest: str) -> LabelledSet:

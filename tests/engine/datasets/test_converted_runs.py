@@ -32,7 +32,7 @@ def convert_run(folder: Path, to: str, pointers: tuple[Any, ...], **classified: 
     return [row["path"] for row in rows]
 
 
-@pytest.mark.parametrize(("to", "has_boxes_of_ellipses"), [("cvat", False)])
+@pytest.mark.parametrize(("to", "has_boxes_of_ellipses"), [("cvat", False), ("voc", True)])
 @pytest.mark.parametrize("kind", ["ellipses", "boxes"])
 def test_counts_classes_and_boxes_come_back(tmp_path: Path, to: str, has_boxes_of_ellipses: bool, kind: str) -> None:
     if kind == "ellipses":

@@ -22,7 +22,7 @@ def test_one_subfolder_per_class(tmp_path: Path) -> None:
     assert labelled.skipped == ((str(tmp_path / "dog/notes.txt"), "'.txt' is not the suffix of an image"),)
 
 
-@pytest.mark.parametrize("spec", ["nowhere", "voc:here", "sos:", "", "coco"])
+@pytest.mark.parametrize("spec", ["nowhere", "kitti:here", "sos:", "", "coco"])
 def test_an_unknown_form_is_answered_with_the_known_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str
 ) -> None:

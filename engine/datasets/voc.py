@@ -1,0 +1,137 @@
+"""Pascal VOC: an XML file for each image below ``Annotations/``, and the images in ``JPEGImages/``, or both together.
+
+The dominant class of an image, that of the largest summed box area, is counted, as for COCO. As in the devkit of the
+challenge, pixels are numbered from 1 and the last one belongs to the box. Objects that are marked ``difficult`` count
+neither way there; here they are regions that may hold an object or not, as COCO's crowds: of an image whose dominant
+class has one the number is not known, and it keeps its class and boxes. Parts of objects are left aside. An image
+without objects counts 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from xml.etree.ElementTree import Element
+
+from pc_engine.datasets.records import (
+    Box,
+    LabelledImage,
+    LabelledSet,
+    LabelledSetBuilder,
+    find_image,
+    image_of_boxes,
+    is_file,
+)
+from pc_engine.datasets.xml_children import read_children
+from pc_engine.errors import DataError
+from pc_engine.files.text_values import parse_number
+
+_ROOT, _OBJECT, _BOX = "annotation", "object", "bndbox"
+_FILE_NAME, _PATH = "filename", "path"
+_OTHER_FORMS = {"annotations": "it is of CVAT: name it as cvat:FILE"}
+# The folder of XML files in small letters, one in it that the images' folder lacks, and what that is called.
+_ANNOTATIONS, _XMLS = "annotations", "xmls"
+_IMAGES = ("JPEGImages", "images", "img", "Data")
+
+
+def has_annotations(directory: Path) -> bool:
+    """Whether a folder has one with XML files that is called as VOC's is."""
+    return any(any(_xml_files(folder)) for folder in _annotation_folders(directory))
+
+
+def read_voc(directory: Path, images: Path | None = None) -> LabelledSet:
+    """Read a data set by its folder.
+
+    Parameters
+    ----------
+    directory
+        The folder that ``Annotations/`` lies in, or any above XML files.
+    images
+        The folder below which the images lie as the XML files do below theirs; None where they lie in ``JPEGImages/``,
+        ``images/``, ``img/`` or ``Data/`` in the place of ``Annotations/``, beside the files, or where these say.
+
+    Raises
+    ------
+    DataError
+        If there is no such folder, it holds no XML file, or none gives an image.
+    """
+    if not directory.is_dir():
+        raise DataError(f"There is no folder {directory}: name that of a Pascal VOC data set, as voc:DIR.")
+    files = [file for folder in _annotation_folders(directory) for file in sorted(_xml_files(folder))]
+    files = files or sorted(_xml_files(directory))
+    if not files:
+        raise DataError(f"{directory} holds no XML files: name the folder that Annotations/ lies in, as voc:DIR.")
+    builder = LabelledSetBuilder(directory.resolve().name, directory)
+    remedy = f" (where the images lie elsewhere: 'voc:{directory}@IMAGES_DIR')" if images is None else ""
+    for file in files:
+        try:
+            builder.add(_labelled(file, directory, images, builder), remedy)
+        except (OSError, ValueError) as error:
+            builder.skip(str(file), str(error))
+    return builder.build()
+
+
+def _annotation_folders(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("*") if path.name.lower() == _ANNOTATIONS and path.is_dir())
+
+
+def _xml_files(folder: Path) -> Iterator[Path]:
+    # What macOS keeps beside a file on foreign disks has its suffix, too.
+    return (path for path in folder.rglob("*") if path.suffix.lower() == ".xml" and not path.name.startswith("."))
+
+
+def _labelled(file: Path, directory: Path, images: Path | None, builder: LabelledSetBuilder) -> LabelledImage:
+    if not is_file(file):  # others may have no end
+        raise ValueError("it is no file")
+    sure, difficult = list[Box](), list[Box]()
+    said = dict.fromkeys((_FILE_NAME, _PATH), "")
+    for element in read_children(file, _ROOT, _OTHER_FORMS):
+        if element.tag == _OBJECT:
+            (difficult if _text(element, "difficult") == "1" else sure).append(_box(element))
+        elif element.tag in said:
+            said[element.tag] = (element.text or "").strip()
+    folders = _image_folders(file.parent, directory, images)
+    image = _image_file(file, said[_FILE_NAME], folders, said[_PATH] if images is None else "")
+    boxes, regions = builder.with_area(image, sure), builder.with_area(image, difficult)
+    return image_of_boxes(image, boxes, regions, {box.class_name for box in difficult})
+
+
+def _box(element: Element) -> Box:
+    corners = element.find(_BOX)
+    if corners is None:
+        raise ValueError(f"an object of it has no {_BOX}")
+    x0, y0, x1, y1 = (parse_number(_text(corners, name), name) for name in ("xmin", "ymin", "xmax", "ymax"))
+    return Box(x0 - 1, y0 - 1, x1, y1, _text(element, "name") or None)
+
+
+def _text(element: Element, tag: str) -> str | None:
+    text = element.findtext(tag)
+    return None if text is None else text.strip()
+
+
+def _image_folders(parent: Path, directory: Path, images: Path | None) -> list[Path]:
+    """Return where the images of the XML files in a folder may lie, most likely first."""
+    names = (directory.name, *parent.relative_to(directory).parts)
+    place = next((place for place, name in enumerate(names) if name.lower() == _ANNOTATIONS), None)
+    if place is None:
+        return [parent if images is None else images.joinpath(*names[1:])]
+    below = [name for name in names[place + 1 :] if name.lower() != _XMLS]
+    if images is not None:
+        return [images.joinpath(*below)]
+    root = directory.parent.joinpath(*names[:place])
+    return [*(root.joinpath(name, *below) for name in _IMAGES), root.joinpath(*below), parent]
+
+
+def _image_file(file: Path, name: str, folders: list[Path], path: str) -> Path:
+    """Return the image that an XML file is of, or where it is to be missed.
+
+    It is called as the file says, or else as the file itself, as people rename one of the two, or lies where ``path``
+    says. Where there are images of both names nothing says which it is.
+    """
+    named = find_image(folders, name)
+    own = find_image(folders, file.stem) if named is None or PurePath(name).stem != file.stem else named
+    if named is not None and own is not None and named != own:
+        raise ValueError(f"it says that it is of {name:.60}, but {own.name:.60} has its name: rename one of the two")
+    if found := named or own:
+        return found
+    return Path(path) if path and is_file(Path(path)) else folders[0] / (name or file.stem)

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import pytest
+from PIL import Image
+
+from pc_engine.datasets import Box, LabelledImage, read_labelled
+from pc_engine.errors import DataError
+
+
+def thing(*corners: object, name: str = "cat", difficult: object = 0, more: str = "") -> str:
+    box = "".join(
+        f"<{side}>{corner}</{side}>" for side, corner in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    )
+    said = f"<name>{name}</name><difficult>{difficult}</difficult>"
+    return f"<object>{said}{more}<bndbox>{box}</bndbox></object>"
+
+
+def annotation(*things: str, filename: str | None = "a.jpg", path: str = "") -> str:
+    """An XML file as labelImg writes it, with a size that is none."""
+    name = "" if filename is None else f"<filename>{escape(filename)}</filename>"
+    size = "<size><width>0</width><height/></size>"
+    return f"<annotation><folder>VOC</folder>{name}<path>{escape(path)}</path>{size}{''.join(things)}</annotation>"
+
+
+def place(root: Path, **files: str | None) -> Path:
+    """Write the XML files of a data set, and pictures where the text is None, by paths with ``__`` for ``/``."""
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("_xml", ".xml").replace("_jpg", ".jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if text is None:
+            Image.new("RGB", (200, 100)).save(path)
+        else:
+            path.write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    """Return ``read(**texts)``: what is read of the XML files of images, of which there are ``a.jpg`` and ``b.jpg``."""
+    place(tmp_path, JPEGImages__a_jpg=None, JPEGImages__b_jpg=None)
+
+    def read(**texts: str) -> Any:
+        return read_labelled(
+            f"voc:{place(tmp_path, **{f'Annotations__{name}_xml': text for name, text in texts.items()})}"
+        )
+
+    return read
+
+
+def test_pixels_are_numbered_from_one_and_the_dominant_class_is_counted(read: Any, tmp_path: Path) -> None:
+    things = (thing(1, 1, 200, 50, name="dog"), thing(11, 21, 12, 30), thing(2.5, 3, 2.5, 3, name="\n cat\t"))
+    labelled = read(a=annotation(*things), b=annotation(filename="b.jpg"))
+    boxes = (Box(0, 0, 200, 50, "dog"), Box(10, 20, 12, 30, "cat"), Box(1.5, 2, 2.5, 3, "cat"))
+    assert labelled.images == (
+        LabelledImage(tmp_path / "JPEGImages/a.jpg", 1, "dog", boxes=boxes),
+        LabelledImage(tmp_path / "JPEGImages/b.jpg", 0),
+    )
+    assert (labelled.name, labelled.skipped) == (tmp_path.name, ())
+    # Before the subfolders, which would be classes.
+    assert read_labelled(str(tmp_path)) == labelled
+
+
+def test_a_difficult_object_of_the_dominant_class_leaves_the_count_open(read: Any, tmp_path: Path) -> None:
+    hard = thing(1, 1, 9, 9, difficult=" 1 ")
+    for things, count, name, n_boxes in (
+        ((thing(1, 1, 50, 50), hard), None, "cat", 1),
+        ((thing(1, 1, 50, 50, name="dog"), hard), 1, "dog", 1),
+        ((hard,), None, None, 0),
+    ):
+        (image,) = read(a=annotation(*things)).images
+        assert (image.count, image.class_name, len(image.boxes)) == (count, name, n_boxes)
+        assert image.crowds == (Box(0, 0, 9, 9, "cat"),)
+
+
+def test_parts_and_points_of_objects_are_left_aside(read: Any) -> None:
+    part = "<part><name>head</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></part>"
+    (image,) = read(a=annotation(thing(1, 1, 50, 50, more=f"{part}<point><x>3</x><y>4</y></point>"))).images
+    assert (image.count, image.boxes) == (1, (Box(0, 0, 50, 50, "cat"),))
+
+
+@pytest.mark.parametrize(
+    ("xml", "photo"),
+    [
+        ("Annotations/a", "JPEGImages/a"),
+        ("Annotations/sub/a", "JPEGImages/sub/a"),
+        ("annotations/a", "images/a"),  # the raccoons
+        ("annotations/xmls/a", "images/a"),  # the pets of Oxford
+        ("Annotations/CLS-LOC/a", "Data/CLS-LOC/a"),  # ImageNet
+        ("annotations/a", "img/a"),
+        ("Annotations/a", "a"),
+        ("Annotations/a", "Annotations/a"),
+        ("VOC2007/Annotations/a", "VOC2007/JPEGImages/a"),  # above the folders of several years
+        ("a", "a"),  # labelImg
+        ("train/a", "train/a"),
+    ],
+)
+def test_images_are_found_where_people_keep_them(tmp_path: Path, xml: str, photo: str) -> None:
+    place(tmp_path, **{f"{xml}_xml": annotation(thing(1, 2, 3, 4)), f"{photo}_jpg": None})
+    labelled = read_labelled(f"voc:{tmp_path}")
+    assert [(image.path, image.count) for image in labelled.images] == [(tmp_path / f"{photo}.jpg", 1)]
+    assert labelled.skipped == ()
+
+
+def test_xml_files_beside_annotations_are_something_else(read: Any, tmp_path: Path) -> None:
+    place(tmp_path, settings_xml="<settings/>", a_xml=annotation(thing(1, 2, 3, 4)))
+    labelled = read(a=annotation())
+    assert [image.count for image in labelled.images] == [0]
+    assert labelled.skipped == ()
+
+
+@pytest.mark.parametrize("xml", ["Annotations/sub/a", "sub/a"])
+def test_images_may_lie_elsewhere(tmp_path: Path, xml: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(tmp_path / "set", **{f"{xml}_xml": annotation(thing(1, 2, 3, 4))})
+    place(tmp_path / "other@place", sub__a_jpg=None, a_jpg=None)
+    with pytest.raises(DataError, match=r"where the images lie elsewhere: 'voc:.*set@IMAGES_DIR'"):
+        read_labelled(f"voc:{tmp_path / 'set'}")
+    (image,) = read_labelled(f"voc:{tmp_path / 'set'}@{tmp_path / 'other@place'}").images
+    assert image.path == tmp_path / "other@place/sub/a.jpg"
+    # Where a run, or labelImg on this machine, had it.
+    monkeypatch.chdir(tmp_path)
+    for path in (str(image.path), "other@place/sub/a.jpg"):
+        place(tmp_path / "set", **{f"{xml}_xml": annotation(thing(1, 2, 3, 4), path=path)})
+        assert [image.path for image in read_labelled("voc:set").images] == [Path(path)]
+
+
+@pytest.mark.parametrize("filename", [None, "", "a", "gone.jpg", "/home/someone/gone.png", "a.png", "b\\a.jpg"])
+def test_an_image_without_a_name_that_is_there_is_called_as_its_file(read: Any, filename: str | None) -> None:
+    (image,) = read(a=annotation(filename=filename)).images
+    assert image.path.name == "a.jpg"
+
+
+def test_an_image_of_another_name_than_its_file_is_found_unless_both_are_there(read: Any) -> None:
+    labelled = read(c=annotation(filename="b.jpg"), a=annotation(filename="b.jpg"))
+    assert [image.path.name for image in labelled.images] == ["b.jpg"]
+    ((item, reason),) = labelled.skipped
+    assert Path(item).name == "a.xml"
+    assert reason == "it says that it is of b.jpg, but a.jpg has its name: rename one of the two"
+
+
+def test_a_file_that_cannot_be_used_costs_no_other(read: Any, tmp_path: Path) -> None:
+    bad = {
+        "its xmin is 'left', expected a number": annotation(thing("left", 2, 3, 4)),
+        "its ymax is 'inf', expected a number": annotation(thing(1, 2, 3, "inf")),
+        "its ymin is '', expected a number": annotation(thing(1, "", 3, 4)),
+        "an object of it has no bndbox": annotation("<object><name>cat</name></object>"),
+        "its root element is <html>, expected <annotation>": "<html/>",
+        "it is of CVAT: name it as cvat:FILE": "<annotations/>",
+        "it has a <!DOCTYPE>, which may define more than any memory holds: remove that": "<!DOCTYPE a><a/>",
+        "mismatched tag: line 1, column 17": "<annotation><a></b>",
+        "no element found: line 1, column 0": "",
+    }
+    (tmp_path / "Annotations/dir.xml").mkdir(parents=True)
+    (tmp_path / "Annotations/._a.xml").write_bytes(b"\0\5\x16\7")
+    labelled = read(
+        a=annotation(thing(1, 2, 3, 4)),
+        b=annotation(thing(3, 1, 2, 1), thing(9, 1, 2, 3), filename="b.jpg"),
+        **{f"c{k}": text for k, text in enumerate(bad.values())},
+        z=annotation(filename="z.jpg"),
+    )
+    assert [(image.path.name, image.count, len(image.boxes)) for image in labelled.images] == [
+        *(("a.jpg", 1, 1), ("b.jpg", 0, 0))
+    ]
+    assert sum("enclose no area" in reason for _, reason in labelled.skipped) == 2
+    others = [reason for item, reason in labelled.skipped if not item.startswith("a box of")]
+    assert others[: len(bad)] == list(bad)
+    assert others[len(bad)] == "it is no file"
+    assert others[len(bad) + 1].startswith("there is no such file (where the images lie elsewhere")
+
+
+def test_another_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"There is no folder .*none: name that of a Pascal VOC data set, as voc:DIR"):
+        read_labelled(f"voc:{tmp_path / 'none'}")
+    with pytest.raises(DataError, match=r"holds no XML files: name the folder that Annotations/ lies in, as voc:DIR"):
+        read_labelled(f"voc:{tmp_path}")
+    place(tmp_path, annotations__instances_json="{}", cat__a_jpg=None)
+    # Those of COCO are no reason not to take subfolders for classes.
+    assert [image.class_name for image in read_labelled(str(tmp_path)).images] == ["cat"]
