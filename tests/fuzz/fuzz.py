@@ -24,11 +24,13 @@ import traceback
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from xml.etree import ElementTree
 
 import h5py
 import numpy as np
@@ -236,6 +238,19 @@ TASKS = [
         "predictions": [{"result": [{"type": "number", "value": {"number": 2}}]}],
     }
 ]
+CVAT = """<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta><task><id>1</id></task></meta>
+<image id="0" name="img/1.jpg" subset="Train" width="64" height="48">
+<box label="cat" source="auto" xtl="1.00" ytl="2.50" xbr="30.00" ybr="40.00" rotation="12.5" z_order="0">
+<attribute name="score">0.5</attribute></box>
+<ellipse label="cat" cx="9" cy="9" rx="3" ry="4" rotation="30"/><points label="dog" points="1.50,2.00"/>
+<polygon label="cat" points="1,2;3,4;5,1"/><mask label="cat" rle="0, 4, 2" left="1" top="2" width="3" height="2"/>
+<skeleton label="dog"><points label="eye" outside="0" points="1,2"/><points label="ear" outside="1" points="3,4"/>
+</skeleton></image><image id="1" name="2" width="64" height="48"><tag label="cat"/></image></annotations>"""
+VOC = """<annotation><folder>img</folder><filename>1.jpg</filename><path>img/1.jpg</path>
+<size><width>64</width><height>48</height><depth>3</depth></size><object><name>cat</name><difficult>0</difficult>
+<bndbox><xmin>1.50</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox><point><x>9</x><y>9</y></point>
+</object><object><name>dog</name><difficult>1</difficult><part><name>head</name></part>
+<bndbox><ymax>9</ymax><xmin>3</xmin><xmax>20</xmax><ymin>4</ymin></bndbox></object></annotation>"""
 ROWS = [
     {"path": "img/1.jpg", "count": "4+", "class": "cat"},
     {"file": "img/2.jpg", "class_index": 3, "wnid": "n01440764"},
@@ -389,6 +404,8 @@ TARGETS = {
     "label studio": Target(
         partial(labels, "tasks.json", TASKS), lambda folder: read_labelled(f"label-studio:{folder / 'tasks.json'}")
     ),
+    "cvat": Target(partial(labels, "cvat.xml", CVAT), lambda folder: read_labelled(f"cvat:{folder / 'cvat.xml'}")),
+    "voc": Target(partial(labels, "annotations/1.xml", VOC), lambda folder: read_labelled(f"voc:{folder}")),
     "csv": Target(partial(labels, "labels.csv", CSV), lambda folder: read_labelled(str(folder))),
     "json": Target(partial(labels, "rows.json", ROWS), lambda folder: read_labelled(str(folder / "rows.json"))),
     "jsonl": Target(
@@ -434,17 +451,26 @@ SNIPPETS = (
         b"*a",
         b"!!python/none x",
         b"%s",
+        b"<!DOCTYPE a [<!ENTITY b 'c'>]>",
+        b"&b;",
+        b"&#0;",
+        b"<a>" * 100_000,
+        b"<a/>",
+        b"<![CDATA[",
+        b"<!--",
+        b'encoding="gb2312"',
     ),
 )
 
 
 def change(content: bytes, draw: random.Random) -> bytes:
-    """Return other bytes: a value of a JSON text changed, or some bytes."""
+    """Return other bytes: a value of JSON or XML changed, or some bytes."""
     if draw.random() < 0.6:
-        try:
-            return change_json(content, draw)
-        except (ValueError, RecursionError):
-            pass
+        for change_value in (change_json, change_xml):
+            try:
+                return change_value(content, draw)
+            except (ValueError, RecursionError, ElementTree.ParseError):
+                pass
     data = bytearray(content)
     for _ in range(draw.choice((1, 1, 1, 2, 4, 16))):
         change_bytes(data, draw)
@@ -461,6 +487,26 @@ def change_json(content: bytes, draw: random.Random) -> bytes:
     changed = changed_value(raw, draw)
     text = json.dumps(changed, ensure_ascii=draw.random() < 0.9).encode("utf-8", "surrogatepass")
     return b"\n".join([*lines[:index], text, *lines[index + 1 :], b""]) if many else text
+
+
+def change_xml(content: bytes, draw: random.Random) -> bytes:
+    root = ElementTree.fromstring(content)
+    parent = draw.choice([element for element in root.iter() if len(element)])
+    child = draw.choice(list(parent))
+    choice = draw.random()
+    if choice < 0.1:
+        parent.remove(child)
+    elif choice < 0.2:
+        parent.extend([child] * draw.choice((1, 5, 300)))
+    elif choice < 0.3:
+        child.append(deepcopy(draw.choice(list(root.iter()))))
+    elif choice < 0.4:
+        child.tag = draw.choice(list(root.iter())).tag
+    elif child.attrib and choice < 0.9:
+        child.set(draw.choice(list(child.attrib)), str(draw.choice(HOSTILE)))
+    else:
+        child.text = str(draw.choice(HOSTILE))
+    return ElementTree.tostring(root, encoding="utf-8")
 
 
 def changed_value(value: Any, draw: random.Random) -> Any:

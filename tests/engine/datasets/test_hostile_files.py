@@ -126,6 +126,36 @@ def test_a_yaml_file_that_harms_is_one_sentence(folder: Path, content: str, mess
         read_labelled(f"yolo:{folder / 'data.yaml'}")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('<!DOCTYPE a [<!ENTITY b "c"><!ENTITY d "&b;&b;">]><{0}>&d;</{0}>', "it has a <!DOCTYPE>"),
+        ('<!DOCTYPE a [<!ENTITY b SYSTEM "/etc/passwd">]><{0}>&b;</{0}>', "it has a <!DOCTYPE>"),
+        ("<{0}>" + "<a>" * 100_000, "its elements lie more than 100 deep in one another"),
+        ("<{0}><a " + " ".join(f"b{k}='1'" for k in range(9000)), "no element found|unclosed token"),
+        ("<{0}>" + "<a/>" * 9000 + "</{0}>", "it lists none|no such file"),
+        ("<" + "x" * 100_000 + "/>", r"its root element is <x+>, expected"),
+        ("\ufeff", "no element found"),
+    ],
+)
+def test_xml_that_harms_is_one_sentence(folder: Path, content: str, message: str) -> None:
+    for root, spec in (("annotations", f"cvat:{folder / 'a.xml'}"), ("annotation", f"voc:{folder}")):
+        (folder / "a.xml").write_text(content.replace("{0}", root), encoding="utf-8")
+        with pytest.raises(DataError, match=message) as error:
+            read_labelled(spec)
+        assert len(str(error.value)) < 1000
+
+
+def test_an_image_of_xml_may_not_name_what_is_none(folder: Path) -> None:
+    names = ("a" * 5000, "/dev/null", "..", "~nobody/x.jpg", "&#10;", "\\\\")
+    images = "".join(f"<image name='{name}'/>" for name in ("1.jpg", *names))
+    (folder / "a.xml").write_text(f"<annotations>{images}</annotations>")
+    labelled = read_labelled(f"cvat:{folder / 'a.xml'}")
+    assert [image.path.name for image in labelled.images] == ["1.jpg"]
+    assert [reason[:21] for _, reason in labelled.skipped] == ["there is no such file"] * len(names)
+    assert all(len(item) < 400 for item, _ in labelled.skipped)
+
+
 def test_a_home_of_nobody_and_a_file_that_is_too_large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder / "data.yaml"
     (folder / "1.txt").write_text("0 0.5 0.5 0.5 0.5\n")
