@@ -1,4 +1,4 @@
-"""The class-agnostic heatmap: the mean over all feature maps, normalised (paper 3.1).
+"""The class-agnostic heatmap: the mean over all feature maps, normalised (paper 3.1, which does not say how).
 
 Maps in front of an activation answer with either sign; what counts is how much they answer. Behind a ReLU, as in the
 paper, that is their value.
