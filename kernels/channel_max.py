@@ -1,4 +1,4 @@
-"""Spatial maximum of every feature map: what the signature dictionary ranks maps by (paper 3.2)."""
+"""Spatial maximum of every feature map: what the signature dictionary ranks maps by (paper 4)."""
 
 from __future__ import annotations
 

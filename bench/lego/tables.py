@@ -34,7 +34,7 @@ TRAINING_BEGINS = '{\n "settings": {'
 # Holds the weights after each part of a training that is not finished.
 _WEIGHTS = "weights"
 
-#: The paper's network, with fewer kernels in the middle: it is the time of training that they cost.
+#: The paper's network, with 32 to 192 kernels for 32 to 256: it is the time of training that they cost.
 NETWORK = NetworkSettings(kernels=(32, 64, 64, 192), nin=192)
 #: What many classes are learnt from before the scenes. In pixels the digits, and the objects, are as large as there.
 LESSONS = (
