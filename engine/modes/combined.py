@@ -60,9 +60,9 @@ class CombinedSettings:
     ----------
     heat
         Which heat of the class pointers are drawn on: that of the network's ``"evidence"``, or of ``"p2c"``'s
-        signatures. On photos the evidence lies on the objects more often than the maps of a dictionary, whose clusters
-        tell more about the count (``bench/results/ablation-photos.json``). Boxes are drawn around parts of what
-        p2c clusters in any case.
+        signatures. On photos both lie on the objects about as often, on collages of large objects the maps of a
+        dictionary somewhat more (``bench/results/ablation-photos.json``); the evidence needs none. Boxes are drawn
+        around parts of what p2c clusters in any case.
     pointer
         ``"ellipse"``: the product of two heatmaps, c2p's and the class's, is divided into as many clusters as were
         counted, and each has an ellipse of the spread of its heat. ``"mixture"``: as many Gaussians, fitted to
