@@ -15,6 +15,11 @@ def test_help_shows_the_form_of_the_labels(pc_engine):
     )
 
 
+@pytest.mark.parametrize(("command", "part"), [("evaluate", "sos:DIR#test"), ("fit-counter", "sos:DIR#train")])
+def test_help_names_the_parts_of_the_papers_split(pc_engine, command, part):
+    assert part in "".join(pc_engine(command, "--help").out.split())
+
+
 @pytest.fixture
 def boxed(scenes):
     """The folder of scenes with labels.json: counts right for all but the last, boxes a little off the blobs."""
