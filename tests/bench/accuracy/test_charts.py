@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pc_engine.bench.accuracy import charts
 from pc_engine.bench.accuracy.charts import confusion_chart, count_chart, pointing_chart
 from pc_engine.bench.accuracy.counting import PUBLISHED, count_accuracy
 from pc_engine.bench.accuracy.pointing import PUBLISHED_POINTING, TABLE_RATIOS, pointing_accuracy
@@ -49,6 +50,15 @@ def test_charts_are_pictures_whatever_was_measured(tmp_path: Path, modes: tuple[
             colours = picture.convert("RGB").getcolors(1 << 24)
         assert colours is not None
         assert len(colours) > 20
+
+
+def test_the_marks_beside_the_curve_say_which_counts_they_are_of(tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr(charts, "save_chart", lambda figure, _: drawn.append(figure))
+    pointing_chart(report(("c2p",)), tmp_path / "chart.png")
+    shown = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert "P2C (paper), Table 2, mean of 1 to 3" in shown
 
 
 def test_pointing_of_a_single_image_is_drawn_without_its_interval(tmp_path: Path) -> None:
