@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -30,6 +31,23 @@ def test_an_earlier_data_set_is_replaced_only_if_that_is_asked_for(two_modes, ma
 def contents(path) -> dict[str, bytes]:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return {str(file.relative_to(path)): file.read_bytes() for file in files if file.name != "conversion.json"}
+
+
+@pytest.mark.parametrize("to", FILES)
+def test_a_file_is_written_where_only_what_is_open_for_writing_can_be_synced(
+    two_modes, save, tmp_path, monkeypatch, to
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    sync = os.fsync
+
+    def sync_as_windows_does(descriptor: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR) == 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync_as_windows_does)
+    save(two_modes.boxes, to, tmp_path / "set")
+    assert (tmp_path / "set").stat().st_size > 0
 
 
 @pytest.mark.parametrize("to", FOLDERS)
