@@ -47,16 +47,21 @@ def reset_peak_memory() -> None:
         _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
 
 
-def peak_memory_mb() -> float:
-    """Return the largest resident memory of this process in MB (10**6 bytes), since its start or the last reset."""
+def peak_memory_mb() -> float | None:
+    """Return the largest resident memory of this process in MB (10**6 bytes), since its start or the last reset.
+
+    None where the system does not say, as Windows does not in a way that Python knows.
+    """
     try:
         found = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text(encoding="ascii"))
     except OSError:
         found = None
     if found:
         return int(found.group(1)) * 1024 / 1e6
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ImportError:
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

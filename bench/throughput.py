@@ -99,7 +99,7 @@ class Throughput:
     end_to_end_ips
         From files to written rows; its runs alternate with those of the network.
     peak_rss_mb
-        Largest resident memory while loading and running, in MB (10**6 bytes).
+        Largest resident memory while loading and running, in MB (10**6 bytes); None where the system does not say.
     seconds, stages
         Wall-clock seconds of the median run from files to rows, and those by stage. Stages overlap, and decoding counts
         every thread.
@@ -121,7 +121,7 @@ class Throughput:
     network_ips: float
     postprocess_ips: float
     end_to_end_ips: float
-    peak_rss_mb: float
+    peak_rss_mb: float | None
     seconds: float
     stages: dict[str, float]
     runs: dict[str, list[float]]
@@ -339,7 +339,7 @@ class _Subject:
 
 def _measure(
     subject: _Subject, repeats: int, progress: Progress
-) -> tuple[dict[str, list[float]], list[dict[str, float]], float]:
+) -> tuple[dict[str, list[float]], list[dict[str, float]], float | None]:
     """Return the seconds of all runs, the seconds by stage of those from files to rows, and the peak memory."""
     runs: dict[str, list[float]] = {name: [] for name in ("decode", "network", "end_to_end", "postprocess")}
     stages: list[dict[str, float]] = []

@@ -33,7 +33,7 @@ def print_throughput(report: Mapping[str, Any]) -> None:
     )
     print_line(
         f"The run reaches {report['ratio']:.1%} of its network alone; the bottleneck is {report['bottleneck']}. "
-        f"Peak memory {report['peak_rss_mb']:,.0f} MB. {_machine(report['machine'])}"
+        f"Peak memory {_number(report['peak_rss_mb'], ',.0f')} MB. {_machine(report['machine'])}"
     )
     if report["share_of_peak"] is not None:
         print_line(
@@ -56,7 +56,7 @@ def print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
             table.append((*identity, "-", "-", "-", "-", row["error"]))
         else:
             rates = (f"{row['network_ips']:.1f}", f"{row['end_to_end_ips']:.1f}", f"{row['ratio']:.1%}")
-            table.append((*identity, *rates, f"{row['peak_rss_mb']:,.0f}", row["bottleneck"]))
+            table.append((*identity, *rates, _number(row["peak_rss_mb"], ",.0f"), row["bottleneck"]))
     print_line("Images per second of the network alone and of the run from files to rows; threads decode.")
     print_table(None, columns, table)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pc_engine.bench import throughput
+from pc_engine.bench import environment, throughput
 from pc_engine.bench.environment import describe_environment, peak_memory_mb, reset_peak_memory
 from pc_engine.bench.random_parts import with_random_parts
 from pc_engine.bench.throughput import (
@@ -135,6 +135,12 @@ def test_bottleneck_is_the_slowest_stage(photos, settings):
 def test_wrong_settings_are_refused(settings, name, value):
     with pytest.raises(UsageError):
         replace(settings, **{name: value})
+
+
+def test_peak_memory_is_none_where_the_system_does_not_say(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "_STATUS", tmp_path / "absent")
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert peak_memory_mb() is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resetting the peak is Linux's")

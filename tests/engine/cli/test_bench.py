@@ -27,6 +27,13 @@ def test_throughput_prints_one_json_object_and_nothing_else(pc_engine, scenes, t
     assert (report["model"], report["mode"], report["n"], report["repeats"]) == ("tiny", "c2p", 4, 1)
 
 
+def test_throughput_is_told_where_the_system_says_no_memory(pc_engine, scenes, tiny_directory, monkeypatch):
+    monkeypatch.setattr("pc_engine.bench.throughput.peak_memory_mb", lambda: None)
+    arguments = ("bench", "throughput", scenes, "--model", tiny_directory, *FIXED, *FEW)
+    assert "Peak memory - MB." in pc_engine(*arguments).out
+    assert pc_engine(*arguments, "--sweep").code == 0
+
+
 def test_throughput_of_generated_photos_with_files(pc_engine, tiny_directory, tmp_path):
     pytest.importorskip("matplotlib")
     out = tmp_path / "figures"
