@@ -100,7 +100,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        # Patterns are for the sources alone, which a pattern names in order, and where a folder "a [1]" is that folder.
+        app(windows_expand_args=False)
     except PcEngineError as error:
         print(f"pc-engine: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 import pc_engine
+from pc_engine.cli import main
 
 _SLOW_IMPORTS = """
 import sys
@@ -52,6 +54,16 @@ def test_another_encoding_is_no_reason_to_end(tmp_path):
     assert done.returncode == 3
     assert b"H\\xf6hle.jpg" in done.stdout
     assert b"should not have happened" not in done.stderr
+
+
+def test_patterns_reach_the_command_on_windows_too(tmp_path, monkeypatch, capsys):
+    (tmp_path / "photos 1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("typer.core.os", SimpleNamespace(**{**vars(os), "name": "nt"}))
+    monkeypatch.setattr("sys.argv", ["pc-engine", "status", "photos [1]"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "photos [1]" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
