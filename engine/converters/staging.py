@@ -14,7 +14,7 @@ from typing import Any, Self
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import Format
 from pc_engine.errors import UsageError
-from pc_engine.files.durable import sync_file
+from pc_engine.files.durable import publish
 from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
 
 #: Lies in the folder of a data set, says what is in it, and shows that a conversion made it.
@@ -65,8 +65,7 @@ class Staging:
         if self._form.is_file:
             self.folder.close()
             source = self._new / self._form.makes[0]
-            sync_file(source)
-            source.replace(self._out)
+            publish(source, self._out)
             return
         self._describe(summary)
         self.folder.close()

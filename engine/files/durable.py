@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
+
+# Of Windows, which brings nothing under the name of a file that somebody reads just now, such as 'pc-engine status' or
+# a virus scanner.
+_TRIES, _PAUSE = 20, 0.1
 
 
 def publish(temporary: Path, path: Path) -> None:
     """Bring a file under its name so that it is there, whole, even after the machine loses its power."""
     sync_file(temporary)
-    temporary.replace(path)
+    _replace(temporary, path)
     sync_folder(path.parent)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    for _ in range(_TRIES - 1):
+        try:
+            temporary.replace(path)
+        except PermissionError as error:
+            if getattr(error, "winerror", None) is None:  # elsewhere it does not pass
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return
+    temporary.replace(path)
 
 
 def sync_file(path: Path) -> None:
