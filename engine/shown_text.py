@@ -1,11 +1,25 @@
-"""Text that others wrote, such as names of files, as what shows it can take it: a terminal, a sentence, or a page."""
+"""Text that others wrote, such as names of files, as a terminal, a shell, a sentence or a page can take it."""
 
 from __future__ import annotations
+
+import os
+import re
+import shlex
+
+# What neither of Windows' shells takes for anything else; its names of files hold no quotes.
+_PLAIN_ON_WINDOWS = re.compile(r"[\w:\\/.+=@-]+")
 
 
 def for_terminal(text: str) -> str:
     """Return text with control characters, and bytes that are not UTF-8, escaped: any terminal can take it."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def for_shell(text: str) -> str:
+    """Return a word for a command that people copy to a shell: quoted where that would take it for several."""
+    if os.name != "nt":
+        return shlex.quote(text)
+    return text if _PLAIN_ON_WINDOWS.fullmatch(text) else f'"{text}"'
 
 
 def for_sentence(text: str) -> str:

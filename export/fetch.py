@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from shlex import quote
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
@@ -22,6 +21,7 @@ from pc_engine.errors import DownloadError, UsageError
 from pc_engine.export.model_directory import export_vgg
 from pc_engine.files.digest import file_sha256
 from pc_engine.manifest import MANIFEST_FILE
+from pc_engine.shown_text import for_shell
 
 _TIMEOUT = 10.0  # seconds to wait for the hub's first answer
 
@@ -64,7 +64,7 @@ def fetch_vgg(
     names = " --classes imagenet" if pin.imagenet_classes else ""
     instead = (
         f"get {pin.file} by hand from {pin.page} and run 'pc-engine export {name} --weights {pin.file}{names} "
-        f"--out {quote(str(out_dir))}', or use --model lego, which needs no network but knows digit objects only."
+        f"--out {for_shell(str(out_dir))}', or use --model lego, which needs no network but knows digit objects only."
     )
     try:
         downloads.mkdir(parents=True, exist_ok=True)

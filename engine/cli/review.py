@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import number_of_images, print_line
-from pc_engine.shown_text import for_terminal
+from pc_engine.shown_text import for_shell, for_terminal
 
 
 def review(
@@ -50,9 +49,9 @@ def review(
 def _farewell(changed: int, reviewed: int, directory: Path, photos: Path | None) -> str:
     if not reviewed:
         return "No image was reviewed."
-    run = shlex.quote(f"run:{directory}" + ("" if photos is None else f"@{photos}"))
+    run = for_shell(f"run:{directory}" + ("" if photos is None else f"@{photos}"))
     return (
         f"Images reviewed: {changed:,} now, {reviewed:,} of the run so far. "
-        f"'pc-engine convert {shlex.quote(str(directory))} --to FORM' honours that, and "
+        f"'pc-engine convert {for_shell(str(directory))} --to FORM' honours that, and "
         f"'pc-engine fit-counter {run} --model MODEL' lets the next run learn from it."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from pc_engine.cli import options
 from pc_engine.cli.console import number_of_images, print_json, print_line, print_table
 from pc_engine.runs.run_status import RunStatus, condition_of, read_status
 from pc_engine.runs.writers import ROWS_PER_PARTITION, SECONDS_PER_PARTITION
+from pc_engine.shown_text import for_shell
 
 _REASONS = 10
 _NEXT = {
@@ -46,8 +46,8 @@ def unfinished(run: Path) -> str | None:
         return None
     state = "has not come to its end" if condition != "running" else "is at work yet"
     return (
-        f"The run into {run} {state}, and its other images are not in this: 'pc-engine status {quote(str(run))}' says "
-        f"how far it is, and how to go on."
+        f"The run into {run} {state}, and its other images are not in this: 'pc-engine status {for_shell(str(run))}' "
+        f"says how far it is, and how to go on."
     )
 
 

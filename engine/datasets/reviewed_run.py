@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from shlex import quote
 
 from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder
 from pc_engine.datasets.unpacked import Member, UnpackedArchives, member_of
 from pc_engine.errors import DataError
 from pc_engine.runs.corrections import corrected_rows
 from pc_engine.runs.photos import RunPhotos, is_file
+from pc_engine.shown_text import for_shell
 
 
 def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSet:
@@ -68,6 +68,6 @@ def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSe
             builder.add(LabelledImage(unpacked_file, count))
     if not n_reviewed:
         raise DataError(
-            f"No image of {directory} was reviewed yet: do that with 'pc-engine review {quote(str(directory))}'."
+            f"No image of {directory} was reviewed yet: do that with 'pc-engine review {for_shell(str(directory))}'."
         )
     return builder.build()

@@ -11,7 +11,6 @@ import errno
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import stat
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 
 from pc_engine.errors import UsageError
 from pc_engine.files.digest import file_sha256
+from pc_engine.shown_text import for_shell
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _UNFINISHED = "unfinished-"
@@ -40,7 +40,7 @@ def model_argument(directory: Path) -> str:
 
     It is for commands that people copy to a shell, and quoted where that would take it for several words.
     """
-    return shlex.quote(directory.name if directory.parent == models_directory() else str(directory))
+    return for_shell(directory.name if directory.parent == models_directory() else str(directory))
 
 
 def cache_directory() -> Path:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from shlex import quote
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Protocol, Self
 
@@ -23,6 +22,7 @@ from pc_engine.files.durable import publish
 from pc_engine.result import Result
 from pc_engine.runs.row_check import check_row
 from pc_engine.runs.run_state import states
+from pc_engine.shown_text import for_shell
 from pc_engine.sources.stored_names import stored_name
 
 Format = Literal["parquet", "jsonl"]
@@ -281,7 +281,9 @@ def _without_rows(directory: Path) -> str:
         return f"{directory} holds no rows: name the folder given to 'pc-engine run --out'."
     if set(found) == {"finished"}:
         return f"The run into {directory} found no images: run it on other sources."
-    return f"The run into {directory} has no rows yet: ask 'pc-engine status {quote(str(directory))}' how far it is."
+    return (
+        f"The run into {directory} has no rows yet: ask 'pc-engine status {for_shell(str(directory))}' how far it is."
+    )
 
 
 def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[str, Any]]:

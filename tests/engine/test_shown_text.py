@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
-from pc_engine.shown_text import for_page, for_sentence, for_terminal
+from pc_engine.shown_text import for_page, for_sentence, for_shell, for_terminal
 
 #: A line's end, a terminal's command, a byte that is not UTF-8, and a letter beyond ASCII.
 ODD = "a\nb\x1b[2J\udce9é"
@@ -21,3 +22,21 @@ ODD = "a\nb\x1b[2J\udce9é"
 def test_text_of_others_is_made_fit_for_what_shows_it(shown: Callable[[str], str], expected: str) -> None:
     assert shown(ODD) == expected
     assert shown("plain  text é") == "plain  text é"
+
+
+@pytest.mark.parametrize(
+    ("system", "text", "expected"),
+    [
+        ("posix", "runs/a", "runs/a"),
+        ("posix", "my runs/it's", "'my runs/it'\"'\"'s'"),
+        # cmd takes single quotes for letters of the name, and a backslash needs none.
+        ("nt", r"C:\runs\a", r"C:\runs\a"),
+        ("nt", r"C:\my runs\a & b", r'"C:\my runs\a & b"'),
+        ("nt", "", '""'),
+    ],
+)
+def test_a_word_for_a_shell_is_what_that_takes_for_one(
+    monkeypatch: pytest.MonkeyPatch, system: str, text: str, expected: str
+) -> None:
+    monkeypatch.setattr("pc_engine.shown_text.os", SimpleNamespace(name=system))
+    assert for_shell(text) == expected
