@@ -28,6 +28,7 @@ from pc_engine.datasets.records import (
     read_json,
 )
 from pc_engine.errors import DataError
+from pc_engine.files.file_address import path_of_address
 from pc_engine.files.json_values import is_number
 from pc_engine.files.text_values import parse_count
 from pc_engine.sources import IMAGE_SUFFIXES
@@ -211,5 +212,5 @@ def _path_in(text: str) -> Path:
     if stored := _LOCAL_STORAGE.search(text):
         return Path(unquote(stored[1]))
     if "://" in text or text.startswith("/data/"):
-        return Path(unquote(urlsplit(text).path))
+        return Path(path_of_address(unquote(urlsplit(text).path)))
     return Path(text)

@@ -21,6 +21,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from pc_engine.errors import ImageError, MissingPackageError, PcEngineError, UsageError
+from pc_engine.files.file_address import path_of_address
 from pc_engine.sources.failures import reason_of
 from pc_engine.sources.folders import DEEPEST, has_image_suffix, holds_copies, lies_beside_its_picture
 from pc_engine.sources.image import SourceImage, broken_image, check_size
@@ -64,7 +65,7 @@ def local_path(address: str) -> str | None:
     scheme = _SCHEME.match(address)
     if scheme is None or scheme[1].lower() not in ("file", "local") or "::" in address:
         return None
-    return address[scheme.end() :]
+    return path_of_address(address[scheme.end() :])
 
 
 def file_part(name: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -20,7 +21,7 @@ import pytest
 
 from pc_engine.errors import ImageError, MissingPackageError, UsageError
 from pc_engine.sources import SourceImage, addresses, count_images, iter_images, read_image
-from pc_engine.sources.addresses import open_address
+from pc_engine.sources.addresses import local_path, open_address
 
 
 @pytest.fixture(autouse=True)
@@ -217,6 +218,22 @@ def test_a_file_address_is_a_local_path(tmp_path: Path) -> None:
     assert names(f"file://{tmp_path}") == [f"{tmp_path}/a.jpg"]
     with pytest.raises(UsageError, match="There is no file or folder"):
         iter_images([f"file://{tmp_path}/gone"])
+
+
+@pytest.mark.parametrize(
+    ("system", "address", "path"),
+    [
+        ("nt", "file:///C:/photos/a.jpg", "C:/photos/a.jpg"),
+        ("nt", "file://C:/photos", "C:/photos"),
+        ("nt", "file:////server/share", "//server/share"),
+        ("posix", "file:///C:/photos", "/C:/photos"),
+    ],
+)
+def test_the_slash_before_a_drive_is_no_part_of_its_path(
+    monkeypatch: pytest.MonkeyPatch, system: str, address: str, path: str
+) -> None:
+    monkeypatch.setattr("pc_engine.files.file_address.os", SimpleNamespace(name=system))
+    assert local_path(address) == path
 
 
 @pytest.mark.parametrize(
