@@ -345,7 +345,7 @@ class _ParquetPartition:
 
 class _JsonlPartition:
     def __init__(self, path: Path) -> None:
-        self._stream = path.open("w", encoding="utf-8")
+        self._stream = path.open("w", encoding="utf-8", newline="\n")  # the same bytes on every system
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         self._stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -96,6 +96,18 @@ def test_columns_are_those_of_the_row_format(tmp_path: Path) -> None:
     }
 
 
+def test_jsonl_has_the_same_bytes_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def open_as_there(path: Path, mode: str = "r", **options: Any) -> Any:
+        return opened(path, mode, **({"newline": "\r\n", **options} if mode == "w" else options))
+
+    with monkeypatch.context() as windows:
+        windows.setattr(Path, "open", open_as_there)
+        write(tmp_path, *ALL, row_format="jsonl")
+    assert b"\r" not in (tmp_path / "part-00000.jsonl").read_bytes()
+
+
 def test_a_jsonl_row_has_the_same_names(tmp_path: Path) -> None:
     write(tmp_path, *ALL, row_format="jsonl")
     rows = [json.loads(line) for line in (tmp_path / "part-00000.jsonl").read_text().split("\n")[:-1]]
