@@ -73,7 +73,10 @@ def place_among(folder: str, path: str, photos: RunPhotos) -> tuple[Place, Place
     start = local_folder((), path, photos)
     if os.path.isabs(path) or start is None:
         return place_of(absolute), ()
-    relative = place_of(os.path.relpath(absolute, start))
+    try:
+        relative = place_of(os.path.relpath(absolute, start))
+    except ValueError:  # it is on another drive
+        relative = place_of(absolute)
     return (relative, ()) if _is_below(path, relative) else (place_of(absolute), place_of(os.fspath(start)))
 
 

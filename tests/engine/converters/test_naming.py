@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from functools import reduce
 from pathlib import PurePath
 
@@ -131,6 +132,19 @@ def test_a_folder_above_the_one_that_relative_paths_begin_in_is_an_absolute_one(
     for folder in ("..", str(tmp_path)):
         assert place_among(folder, "x/a.jpg", RunPhotos(tmp_path / "run")) == (start[:-1], start)
     assert place_among("/", "x/a.jpg", RunPhotos(tmp_path / "run")) == (("/",), start)
+
+
+def test_a_folder_on_another_drive_is_an_absolute_one(tmp_path, monkeypatch) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/a.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+
+    def relpath(*_: object) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", relpath)
+    places = place_of(os.path.abspath("/d")), place_of(str(tmp_path))
+    assert place_among("/d", "x/a.jpg", RunPhotos(tmp_path / "run")) == places
 
 
 @pytest.mark.parametrize(
