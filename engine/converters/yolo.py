@@ -8,7 +8,6 @@ found through it stay in the list, and their number is said, as is that of forma
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -48,9 +47,12 @@ class _YoloWriter:
         folder.open(DATA_FILE).write(_data_yaml(survey))
         self._list = folder.open(LIST_FILE)
         self._listed = self._absent = self._unread = 0
+        self._unlinked: str | None = None
         if survey.local_folder is not None:
-            with contextlib.suppress(OSError):  # not every system lets everybody make links
+            try:
                 (folder.path / IMAGES).symlink_to(survey.local_folder, target_is_directory=True)
+            except OSError as error:  # Windows lets administrators make links, and others in its developer mode
+                self._unlinked = f"{survey.local_folder} ({error.strerror})"
 
     def add(self, picture: Picture) -> str | None:
         if has_line_break(picture.name):
@@ -74,7 +76,12 @@ class _YoloWriter:
     def finish(self) -> str | None:
         """Every file was written with its image."""
         remarks = []
-        if self._absent:
+        if self._unlinked is not None:
+            remarks.append(
+                f"No link can be made to {self._unlinked}: copy the photos to {IMAGES}/ in the data set, or convert "
+                f"again where links are allowed, as in Windows' developer mode."
+            )
+        elif self._absent:
             remarks.append(
                 f"{self._absent:,} of {self._listed:,} images of the list are not there: say where the photos lie "
                 f"with --photos DIR, or bring them to {IMAGES}/ in the data set."

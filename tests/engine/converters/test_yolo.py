@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +118,22 @@ def test_formats_that_many_trainers_leave_out_are_said(make_row, save, draw_phot
     (tmp_path / "photos/a.PNG").unlink()
     remark = save(rows, "yolo", tmp_path / "set", fresh=True).remark
     assert remark.count("1 of 4 images") == 2  # one is not there
+
+
+def test_where_no_link_can_be_made_it_is_not_said_that_the_photos_are_gone(
+    make_row, save, draw_photos, tmp_path, monkeypatch
+) -> None:
+    rows = [make_row(str(tmp_path / "photos/a.png")), make_row(str(tmp_path / "photos/b.png"))]
+    draw_photos(tmp_path, rows)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    conversion = save(rows, "yolo", tmp_path / "set")
+    assert conversion.images == 2
+    assert conversion.remark.startswith(f"No link can be made to {tmp_path / 'photos'} (A required privilege is not")
+    assert "not there" not in conversion.remark
 
 
 def test_images_that_are_elsewhere_have_no_link(make_row, save, tmp_path) -> None:
