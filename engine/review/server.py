@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import secrets
 import sys
 import threading
@@ -64,6 +65,8 @@ class ReviewServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    # Elsewhere it lets a server begin where one has just ended; Windows takes it for leave to share the port.
+    allow_reuse_address = os.name == "posix"
     # Connections that wait to be taken: with the usual five a busy machine reset some of those of a page of pictures.
     request_queue_size = 128
 
