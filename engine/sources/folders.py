@@ -34,6 +34,9 @@ _TRASH = ".trash"
 # What macOS keeps beside a file on foreign disks, under the file's name with this before it.
 _APPLE_DOUBLE = "._"
 
+# How Windows marks a link to a folder that is no symbolic link.
+_JUNCTION = 0xA0000003
+
 # First bytes of the formats that are read, to recognise an image whose name does not say so.
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"GIF8")
 #: First bytes that `looks_like_image` wants to see.
@@ -270,9 +273,14 @@ def _any_entries(folder: str) -> Iterator[Iterator[FolderEntry]]:
 
 def _entry(entry: os.DirEntry[str]) -> FolderEntry:
     try:
-        return FolderEntry(entry.name, entry.is_dir(), entry.is_symlink())
+        return FolderEntry(entry.name, entry.is_dir(), entry.is_symlink() or _is_junction(entry))
     except OSError:  # a symbolic link to itself, or into a folder that may not be entered
         return FolderEntry(entry.name, is_folder=False, is_link=True)
+
+
+def _is_junction(entry: os.DirEntry[str]) -> bool:
+    """Whether it is what Windows has beside symbolic links: there the system has told so with the name."""
+    return os.name == "nt" and getattr(entry.stat(follow_symlinks=False), "st_reparse_tag", 0) == _JUNCTION
 
 
 def _is_image(path: str) -> bool:

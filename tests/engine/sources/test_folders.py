@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -123,6 +125,18 @@ def test_small_copies_and_what_was_thrown_away_are_no_photos(tmp_path: Path, cop
     # Named by itself, it is gone through.
     named = f"{tmp_path}/photos/{copies}"
     assert [image.name for image in walk_folder(named, None)] == [f"{named}/a.jpg"]
+
+
+@pytest.mark.parametrize(("tag", "is_link"), [(0xA0000003, True), (0x9000001A, False), (0, False)])
+def test_a_junction_of_windows_is_a_link(monkeypatch: pytest.MonkeyPatch, tag: int, is_link: bool) -> None:
+    entry: Any = SimpleNamespace(
+        name="a",
+        is_dir=lambda: True,
+        is_symlink=lambda: False,
+        stat=lambda *, follow_symlinks: SimpleNamespace(st_reparse_tag=tag),
+    )
+    monkeypatch.setattr(folders, "os", SimpleNamespace(name="nt"))
+    assert folders._entry(entry) == ("a", True, is_link)
 
 
 @pytest.mark.parametrize("state", ["run.json", "run-2-of-16.json"])
