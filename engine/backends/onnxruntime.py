@@ -73,7 +73,7 @@ class OnnxRuntimeBackend:
         if device != "cpu":
             return _probe_gpu(ort, version, device)
         if not adds_bytes_exactly():
-            reason = f"ONNX Runtime {version}, on the CPU at fp32 (no int8: this processor has no VNNI instructions)."
+            reason = f"ONNX Runtime {version}, on the CPU at fp32 (no int8: no VNNI instructions are known here)."
             return Probe(True, reason, version, ("fp32",))
         return Probe(True, f"ONNX Runtime {version}, on the CPU at fp32, int8.", version, ("fp32", "int8"))
 

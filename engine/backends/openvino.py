@@ -89,7 +89,7 @@ class OpenVinoBackend:
             native.remove("int8")
         missing = [text for name, text in _INSTRUCTIONS.items() if name not in native]
         where = f"on the CPU at {', '.join(('fp32', *native))}"
-        where += f" (this processor has no {' and no '.join(missing)} instructions)" if missing else ""
+        where += f" (no {' and no '.join(missing)} instructions are known here)" if missing else ""
         precisions = ("fp32", *native)
         return Probe(True, f"OpenVINO {version}, {where}.", version, precisions)
 
