@@ -16,7 +16,7 @@ from pc_engine.sources.addresses import is_address
 
 Place = tuple[str, ...]
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of one letter is a drive of Windows
 # What no name of a file may hold, and what would let it leave its folder.
 _FORBIDDEN = str.maketrans(dict.fromkeys('\0/\\:*?"<>|' if os.name == "nt" else "\0/", "_"))
 

@@ -29,7 +29,7 @@ from pc_engine.sources.image import SourceImage, broken_image, check_size
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # of one letter is a drive of Windows
 #: How addresses of the web begin.
 HTTP = ("http://", "https://")
 # Packages that the extra "remote" brings, by scheme.

@@ -21,7 +21,7 @@ import pytest
 
 from pc_engine.errors import ImageError, MissingPackageError, UsageError
 from pc_engine.sources import SourceImage, addresses, count_images, iter_images, read_image
-from pc_engine.sources.addresses import local_path, open_address
+from pc_engine.sources.addresses import is_address, local_path, open_address
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +218,12 @@ def test_a_file_address_is_a_local_path(tmp_path: Path) -> None:
     assert names(f"file://{tmp_path}") == [f"{tmp_path}/a.jpg"]
     with pytest.raises(UsageError, match="There is no file or folder"):
         iter_images([f"file://{tmp_path}/gone"])
+
+
+def test_a_drive_is_no_scheme() -> None:
+    assert not is_address("C://photos/a.jpg")
+    assert not is_address(r"C:\photos\a.jpg")
+    assert is_address("s3://photos/a.jpg")
 
 
 @pytest.mark.parametrize(
