@@ -190,9 +190,9 @@ def _whole_name(name: str, folder: str | None) -> str:
     path = name if folder is None else os.path.join(folder, name)
     if os.pardir in path.split(os.sep):
         # Behind a link it leads elsewhere than the text says.
-        return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-    # Links are not followed else, which would take as long as opening each file.
-    return os.path.normpath(path)
+        path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    # Links are not followed else, which would take as long as opening each file. On Windows case makes no other name.
+    return os.path.normcase(os.path.normpath(path))
 
 
 def _find(text: str, count_column: str | None = None) -> _Source:

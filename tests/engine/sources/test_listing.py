@@ -224,6 +224,13 @@ def test_an_image_that_is_named_in_several_ways_is_listed_once(
     assert count_images(sources) == 2
 
 
+def test_case_makes_no_other_name_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "normcase", str.lower)
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/a.jpg\n{tmp_path}/A.JPG\n{tmp_path}/x/../A.jpg\n")
+    images = list(iter_images([f"@{tmp_path}/list.txt"]))
+    assert [image.name for image in images] == [f"{tmp_path}/a.jpg"]
+
+
 def test_a_photo_and_one_that_only_looks_like_it_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "a.jpg", "b.jpg/a.jpg", "b.jpg/b.jpg")
     monkeypatch.chdir(tmp_path)
