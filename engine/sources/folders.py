@@ -29,8 +29,10 @@ _SUFFIXES = IMAGE_SUFFIXES | _FOREIGN_SUFFIXES | RAW_SUFFIXES
 # What cameras write beside a raw photo, under the same name.
 _BESIDE_RAW = (".JPG", ".jpg", ".HIF", ".HEIC", ".heic", ".JPEG", ".jpeg", ".hif", ".HEIF", ".heif")
 # Folders in which systems and disk stations keep small copies of the photos beside them, and what was thrown away.
-_OF_COPIES = frozenset({".thumbnails", "@eadir", "$recycle.bin", "#recycle"})
+_OF_COPIES = frozenset({".thumbnails", "@eadir", "$recycle.bin", "#recycle", "system volume information"})
 _TRASH = ".trash"
+# What Apple's Photos keeps beside the originals, in a folder with this ending: small copies, and edited ones.
+_APPLE_LIBRARY, _OF_APPLE_LIBRARY = ".photoslibrary", frozenset({"resources", "previews", "thumbnails"})
 # What macOS keeps beside a file on foreign disks, under the file's name with this before it.
 _APPLE_DOUBLE = "._"
 
@@ -263,7 +265,8 @@ def looks_like_image(head: bytes) -> bool:
 
 
 def _is_passed_over(name: str, folder: str) -> bool:
-    return holds_copies(name) or holds_overlays(name, Path(folder))
+    in_library = name.lower() in _OF_APPLE_LIBRARY and folder.lower().endswith(_APPLE_LIBRARY)
+    return in_library or holds_copies(name) or holds_overlays(name, Path(folder))
 
 
 def _any_entries(folder: str) -> Iterator[Iterator[FolderEntry]]:

@@ -114,7 +114,11 @@ def test_photos_that_are_not_read_take_part_and_apples_notes_beside_them_do_not(
 
 
 @pytest.mark.parametrize(
-    "copies", [".thumbnails", "@eaDir/1.jpg", "$RECYCLE.BIN", "#recycle", ".Trashes", ".Trash-1000"]
+    "copies",
+    [
+        *(".thumbnails", "@eaDir/1.jpg", "$RECYCLE.BIN", "#recycle", ".Trashes", ".Trash-1000"),
+        *("System Volume Information", "Photos Library.photoslibrary/resources/derivatives/0"),
+    ],
 )
 def test_small_copies_and_what_was_thrown_away_are_no_photos(tmp_path: Path, copies: str) -> None:
     for folder in ("photos", f"photos/{copies}", "photos/.mine"):
@@ -125,6 +129,14 @@ def test_small_copies_and_what_was_thrown_away_are_no_photos(tmp_path: Path, cop
     # Named by itself, it is gone through.
     named = f"{tmp_path}/photos/{copies}"
     assert [image.name for image in walk_folder(named, None)] == [f"{named}/a.jpg"]
+
+
+def test_of_a_library_of_apples_photos_the_originals_are_counted(tmp_path: Path) -> None:
+    for folder in ("Mine.photoslibrary/originals/0", "Mine.photoslibrary/resources/renders/0", "resources"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.heic").touch()
+    own = [f"{tmp_path}/{folder}/a.heic" for folder in ("Mine.photoslibrary/originals/0", "resources")]
+    assert [image.name for image in walk_folder(str(tmp_path), None)] == own
 
 
 @pytest.mark.parametrize(("tag", "is_link"), [(0xA0000003, True), (0x9000001A, False), (0, False)])
