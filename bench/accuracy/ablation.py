@@ -104,8 +104,9 @@ def ablate(
     dict
         JSON-ready. ``"labels"`` are the count labels that all is judged by. ``"modes"`` has by mode a list of trials,
         the first that of the model's own settings: ``"setting"`` and ``"value"`` (both None there), ``"default"``, the
-        figures of `evaluate`, and ``"gain"`` over the first. With known counts, a trial of the counter is the first
-        again, unless boxes are pointed with: those are of what the counter takes for clusters.
+        figures of `evaluate`, ``"counts_changed"``, in how many images its count is not that of the first, and
+        ``"gain"`` over the first. With known counts, a trial of the counter is the first again, unless boxes are
+        pointed with: those are of what the counter takes for clusters.
         ``"failures"`` are images that could not be read.
 
     Raises
@@ -315,6 +316,7 @@ def _shown(
     found = figures(images, rows, seed, (), [None] * len(images), labels)
     return {
         **{name: found[name] for name in _SHOWN},
+        "counts_changed": sum(row.count != other.count for row, other in zip(rows, default_rows, strict=True)),
         "gain": accuracy_gain_of(images, rows, default_rows, seed, labels),
     }
 

@@ -118,9 +118,6 @@ def _lines(trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
         # Said once for each setting: that of the counter's features is long.
         default = "" if trial["setting"] in (None, before) else f" (default {trial['default']})"
         before = trial["setting"]
-        gain = trial["gain"]["mean"]
-        ends = gain["interval"]
-        between = "-" if ends is None else f"{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}"
         pointing = (
             _percent(figures["pointing"][ratio]["mean"]) if figures else ""
             for figures in (trial, trial["known_count"])
@@ -131,11 +128,20 @@ def _lines(trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
             trial["setting"] or "as it is",
             "" if trial["setting"] is None else f"{trial['value']}{default}",
             _percent(trial["count_accuracy"]["mean"]),
-            "" if trial["setting"] is None else f"{100 * gain['gain']:+.1f} [{between}]",
+            "" if trial["setting"] is None else _gain(trial),
             *pointing,
             "" if trial["iou"] is None else f"{trial['iou']:.2f}",
             "" if area is None else f"{area:.3f}",
         )
+
+
+def _gain(trial: Mapping[str, Any]) -> str:
+    if not trial["counts_changed"]:  # as by a setting of pointers alone, of which an interval would say that it might
+        return "no count changes"
+    gain = trial["gain"]["mean"]
+    ends = gain["interval"]
+    between = "-" if ends is None else f"{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}"
+    return f"{100 * gain['gain']:+.1f} [{between}]"
 
 
 def _percent(share: float | None) -> str:

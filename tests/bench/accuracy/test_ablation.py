@@ -63,6 +63,7 @@ def test_each_trial_is_what_an_evaluation_with_that_setting_gives(
     assert trials[0]["count_accuracy"]["mean"] == 1
     assert trials[1]["count_accuracy"]["mean"] < 1
     assert trials[1]["gain"]["mean"]["gain"] == pytest.approx(trials[1]["count_accuracy"]["mean"] - 1)
+    assert [trial["counts_changed"] for trial in trials] == [0, 4, 0]
     same = trials[0]["gain"]["mean"]
     assert same["gain"] == 0
     assert same["interval"][0] == -same["interval"][1] < 0  # on other images they might differ

@@ -294,6 +294,7 @@ def test_an_ablation_shows_each_setting_beside_its_alternatives(pc_engine, boxed
         "as it is",
         "0 (default 0.5)",
         "dbscan (default density-peaks)",
+        "no count changes",
         "told .5",
         "broken.jpg",
     ):
@@ -306,10 +307,10 @@ def test_an_ablation_shows_each_setting_beside_its_alternatives(pc_engine, boxed
 
 
 def test_an_ablation_of_a_single_image_has_no_interval_of_a_gain(pc_engine, scenes, tiny_directory):
-    _label(scenes, {"file": "1.png", "count": 1})
-    asked = ("--mode", "p2c", "--model", tiny_directory, "--try", "p2c.trim=0", *FAST)
+    _label(scenes, {"file": "2.png", "count": 2})
+    asked = ("--mode", "p2c", "--model", tiny_directory, "--try", "p2c.min_distance=30", *FAST)
     shown = pc_engine("bench", "ablation", scenes, *asked).out
-    assert "+0.0 [-]" in shown
+    assert "-100.0 [-]" in shown
     assert "nan" not in shown
 
 
