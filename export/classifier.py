@@ -26,6 +26,7 @@ from pc_engine.export.model_directory import check_normalisation, write_model_di
 from pc_engine.export.run_shapes import known_shapes, quiet_session
 from pc_engine.export.strided_copies import drop_strided_copies
 from pc_engine.export.tap_names import GRID_TAPS, find_taps, maps_before, unnamed_tap
+from pc_engine.export.two_scales import add_larger_view, check_larger_view
 from pc_engine.files.out_folder import check_vacant
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.names import fresh_name, names_of, rename
@@ -60,6 +61,7 @@ def import_classifier(
     licence: str = "unknown",
     source: str | None = None,
     background_class: int = -1,
+    two_scales: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Make a model directory from an ONNX classifier.
@@ -99,6 +101,9 @@ def import_classifier(
         For the manifest; ``source`` is the file's name unless given.
     background_class
         The class that means "no object", where the network has one; -1 where it has none.
+    two_scales
+        Whether the network is to see images at twice that size, too (`pc_engine.export.two_scales`). One tap at least
+        is then of what it shows there.
     report
         Called with a sentence for each thing that was chosen or left out, such as why there is no ``evidence``.
 
@@ -111,8 +116,9 @@ def import_classifier(
     ------
     UsageError
         If ``out_dir`` is not empty or cannot be made, the file cannot be read, a tap or its tensor is missing, the
-        pixels would be divided by 0, ``heat`` or a co-occurrence names no maps, ``heat`` or ``count_features`` names a
-        tap twice, there is no logit ``background_class``, or ``classes`` are not as many as the logits.
+        pixels would be divided by 0, no tap is of the larger view that is wanted, ``heat`` or a co-occurrence names no
+        maps, ``heat`` or ``count_features`` names a tap twice, there is no logit ``background_class``, or ``classes``
+        are not as many as the logits.
     ManifestError
         If a tap or the input is of the wrong form.
     ModelError
@@ -123,7 +129,12 @@ def import_classifier(
     _check_readable(onnx_path)
     with _damage_said(onnx_path):
         model = _read(onnx_path, report)
+        if two_scales:
+            logits = find_taps(model, onnx_path, {tap: taps[tap] for tap in taps if tap == "logits"}, ())
+            pixels = add_larger_view(model, complete_input(model, logits, pixels))
         tensors = find_taps(model, onnx_path, taps, count_features or ())
+        if two_scales:
+            check_larger_view(tensors.values())
         pixels = complete_input(model, tensors, pixels)
         model = _prepared(model, name, pixels, tensors, report)
         pixels = NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std)

@@ -92,6 +92,14 @@ def export(
             "More shows small objects in finer maps.",
         ),
     ] = None,
+    two_scales: Annotated[
+        bool,
+        typer.Option(
+            "--two-scales",
+            help="ONNX only: the network also sees the picture at twice --size, for heat that is finer; its tensors "
+            "there are called larger/NAME, as in --tap fine=larger/NAME --heat fine.",
+        ),
+    ] = False,
     layout: Annotated[
         str | None,
         typer.Option("--layout", help="ONNX only: NCHW or NHWC; left out, where the input has its three channels."),
@@ -143,6 +151,7 @@ def export(
             classes=names,
             licence=licence,
             background_class=background_class,
+            two_scales=two_scales,
             report=print_line,
         )
     else:
@@ -155,6 +164,7 @@ def export(
             "--tap": bool(tap),
             "--count-feature": bool(count_feature),
             "--heat": bool(heat),
+            "--two-scales": two_scales,
             "--layout": layout is not None,
             "--channels": channels != "RGB",
             "--background-class": background_class != -1,

@@ -1,0 +1,112 @@
+"""Networks that see each image at two sizes: at the one that they were trained on, and at twice that.
+
+The classes, and what is counted by, are those of the smaller view. Maps of the larger one have four times the cells,
+and show where objects lie more finely: of several maps the heat is multiplied (`pc_engine.modes.salience`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import onnx
+from onnx import helper
+
+from pc_engine.errors import ModelError, UsageError
+from pc_engine.graph.names import fresh_name, names_of, reads, stored_names, subgraphs
+from pc_engine.graph.prepare import input_tensor
+from pc_engine.manifest import NetworkInput
+
+#: What the names of the larger view's tensors begin with, before those that they have in the file.
+LARGER = "larger/"
+_SPATIAL = {"NCHW": (2, 3), "NHWC": (1, 2)}
+
+
+def add_larger_view(model: onnx.ModelProto, pixels: NetworkInput) -> NetworkInput:
+    """Let a network take images of twice the size, which it halves, and do to these as they are what it does to those.
+
+    All that depends on the image is there twice then, under its own name of the image halved, and under that behind
+    `LARGER` of the whole; what is stored is shared. Nodes with graphs of their own, and what follows them, stay single.
+
+    Parameters
+    ----------
+    model
+        The network, changed in place.
+    pixels
+        How it takes pixels, nothing left open.
+
+    Returns
+    -------
+    NetworkInput
+        How it takes them now.
+
+    Raises
+    ------
+    ModelError
+        If it is made for images of one size, takes no numbers with a fraction, or has such names already.
+    """
+    given = input_tensor(model, pixels.tensor)
+    dims = given.type.tensor_type.shape.dim
+    axes = _SPATIAL[pixels.layout]
+    if len(dims) > max(axes) and any(dims[axis].dim_value > 0 for axis in axes):
+        raise ModelError(
+            f"The network takes images of {pixels.height} x {pixels.width} pixels only, and cannot see them larger: "
+            f"leave --two-scales out, or export it from its framework with a dynamic height and width."
+        )
+    if pixels.dtype != "float32":
+        raise ModelError("The network takes pixels as whole numbers, which cannot be halved: leave --two-scales out.")
+    if taken := [name for name in names_of(model.graph) if name.startswith(LARGER)]:
+        raise ModelError(f"The network has a tensor '{taken[0]}' already: rename it, or leave --two-scales out.")
+    graph = model.graph
+    larger = list(_copies(graph, given.name))
+    halved = fresh_name(f"{given.name}/halved", set(names_of(graph)))
+    for node in graph.node:
+        node.input[:] = [halved if name == given.name else name for name in node.input]
+    nodes = [*_halving(given.name, halved, pixels.layout), *graph.node, *larger]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return replace(pixels, height=2 * pixels.height, width=2 * pixels.width)
+
+
+def check_larger_view(tensors: Iterable[str]) -> None:
+    """Raise UsageError where no tap is of the larger view, which would be seen for nothing."""
+    if not any(name.startswith(LARGER) for name in tensors):
+        raise UsageError(
+            f"No tap is of the larger view: name maps of it, and point at their heat, as in --tap fine={LARGER}NAME "
+            f"--heat fine beside the others; or leave --two-scales out."
+        )
+
+
+def _copies(graph: onnx.GraphProto, image: str) -> Iterator[onnx.NodeProto]:
+    """Yield a copy of each node that the image decides, reading the copies of what that decides."""
+    stored = set(stored_names(graph))
+    depending, copied = {image}, {image: image}
+    for node in graph.node:
+        if depending.isdisjoint(reads(node)):
+            continue
+        outputs = [name for name in node.output if name and name not in stored]
+        depending.update(outputs)
+        if any(subgraphs(node)) or not depending.intersection(node.input) <= copied.keys():
+            continue
+        copied.update({name: LARGER + name for name in outputs})
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.name = LARGER + node.name if node.name else ""
+        copy.input[:] = [copied.get(name, name) for name in node.input]
+        copy.output[:] = [copied.get(name, name) for name in node.output]
+        yield copy
+
+
+def _halving(image: str, halved: str, layout: str) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes that make one pixel the mean of four."""
+    if layout == "NCHW":
+        yield _mean_of_four(image, halved)
+        return
+    first = f"{halved}/channels_first"
+    yield helper.make_node("Transpose", [image], [f"{first}/{image}"], perm=[0, 3, 1, 2])
+    yield _mean_of_four(f"{first}/{image}", first)
+    yield helper.make_node("Transpose", [first], [halved], perm=[0, 2, 3, 1])
+
+
+def _mean_of_four(maps: str, halved: str) -> onnx.NodeProto:
+    return helper.make_node("AveragePool", [maps], [halved], kernel_shape=[2, 2], strides=[2, 2])
