@@ -43,9 +43,13 @@ def unit_products(rows: Array, weights: Array) -> Array:
     if kernel_suffix([rows]) not in ("f16", "f32"):
         rows = rows.astype(xp.float32)
     if len(weights) > _MOST_VECTORS:
-        # cuBLAS would do it in one go, but how it rounds may depend on the batch.
-        some = [weights[first : first + _MOST_VECTORS] for first in range(0, len(weights), _MOST_VECTORS)]
-        return xp.concatenate([unit_products(rows, vectors) for vectors in some], axis=1)
+        # cuBLAS would do it in one go, but how it rounds may depend on the batch. Nor are the parts concatenated: CuPy
+        # copies the addresses of many from the host, of which a CUDA graph would repeat what is there by then.
+        found = xp.empty((len(rows), len(weights)), xp.float32)
+        for first in range(0, len(weights), _MOST_VECTORS):
+            some = slice(first, first + _MOST_VECTORS)
+            found[:, some] = unit_products(rows, weights[some])
+        return found
     products = xp.empty((len(rows), len(weights)), xp.float32)
     device.launch(
         Launch(

@@ -117,6 +117,8 @@ class HostCupy(types.ModuleType):
     _looks = frozenset({"flatnonzero", "nonzero", "array_equal"})
     # What copies an array of the host to the device; nothing else takes one.
     _brings = frozenset({"array", "asarray", "ascontiguousarray"})
+    # Of more arrays than so many these bring the addresses to the device, which a CUDA graph must not do.
+    _join, _most_joined = frozenset({"concatenate", "stack"}), 8
 
     def __init__(self, *, threads=HOST_THREADS, block_bytes=BLOCK_BYTES):
         super().__init__("cupy")
@@ -147,6 +149,8 @@ class HostCupy(types.ModuleType):
                 raise WaitedError(name)
             if name not in self._brings:
                 _refuse_host_arrays(name, [*args, *kwargs.values()])
+            if name in self._join and len(args[0]) > self._most_joined:
+                raise WaitedError(f"the addresses of {len(args[0])} arrays for {name} are copied from the host")
             out = kwargs.pop("out", None)
             if out is not None:
                 kwargs["out"] = _bare(out)

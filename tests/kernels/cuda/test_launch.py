@@ -92,10 +92,16 @@ def test_each_operation_is_one_launch_or_two_that_wait_for_nothing(make_host):
 def test_more_vectors_than_a_kernel_takes_are_dealt_out(make_host):
     """In cuBLAS's product of all, a row's bits could depend on how many rows there are."""
     host = make_host()
-    weights = np.arange(17 * 42, dtype=np.float32).reshape(17, 42)
-    found = host(unit_products, MAPS[:, 0].reshape(3, 42), weights)
-    assert found.shape == (3, 17)
+    rows, weights = MAPS[:, 0].reshape(3, 42), np.arange(17 * 42, dtype=np.float32).reshape(17, 42)
+    np.testing.assert_allclose(host(unit_products, rows, weights), unit_products(rows, weights), rtol=1e-5)
     assert [launch.kernel for launch in host.cupy.launches] == ["unit_products_f32"] * 3
+
+
+def test_the_products_of_any_number_of_vectors_can_be_recorded(make_host):
+    """CuPy copies the addresses of many arrays that it joins from the host, and a CUDA graph would do so each time."""
+    host = make_host()
+    weights = np.ones((100, 42), np.float32)
+    assert host(unit_products, MAPS[:, 0].reshape(3, 42), weights).shape == (3, 100)
 
 
 def test_feature_vectors_are_given_to_no_library_whose_rounding_may_depend_on_the_batch(make_host, monkeypatch):
