@@ -31,7 +31,8 @@ class DeviceConstants:
             copy = xp.asarray(array)
             # It is read on the streams of other threads, too, which nothing else tells that it is complete.
             xp.cuda.get_current_stream().synchronize()
-            self._copies[place] = copy
+            # Where another thread made one meanwhile, the first stays: a CUDA graph may read it already.
+            self._copies.setdefault(place, copy)
         return self._copies[place]
 
 

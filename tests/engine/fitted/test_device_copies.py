@@ -15,6 +15,7 @@ from pc_engine.fitted.open_count import OpenCount
 from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SignatureAccumulator
+from pc_engine.hardware.device_arrays import DeviceConstants
 
 
 class DeviceArray(np.ndarray):
@@ -124,6 +125,20 @@ def test_signatures_cross_to_the_device_once(fake_cupy: FakeCupy) -> None:
         assert isinstance(maps, DeviceArray)
         assert maps.get().tolist() == [[3, 4], [0, 1]]
     assert fake_cupy.copies == 1
+
+
+def test_what_two_threads_bring_at_once_stays_where_the_first_has_it(fake_cupy: FakeCupy) -> None:
+    """A CUDA graph that one of them recorded goes on reading it, whatever the other does afterwards."""
+    constants, array, first = DeviceConstants(), np.arange(3.0), []
+
+    def be_overtaken() -> None:
+        fake_cupy.wait = lambda: None  # type: ignore[method-assign]
+        first.append(constants.get(fake_cupy, "numbers", array))
+
+    fake_cupy.wait = be_overtaken  # type: ignore[method-assign]
+    assert constants.get(fake_cupy, "numbers", array) is first[0]
+    assert constants.get(fake_cupy, "numbers", array) is first[0]
+    assert fake_cupy.copies == 2
 
 
 @pytest.mark.gpu
