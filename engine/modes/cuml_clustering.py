@@ -14,7 +14,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from pc_engine.errors import MissingPackageError, UsageError
+from pc_engine.errors import MissingPackageError, UsageError, first_line
+from pc_engine.hardware.cuda import OUT_OF_MEMORY, failure
 from pc_engine.kernels import WeightedDbscan
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.packages import is_installed
@@ -65,6 +66,8 @@ def cuml_dbscan(weights: Array, *, eps: float, min_weight: float) -> WeightedDbs
     ------
     MissingPackageError
         If cuML is not installed.
+    DeviceMemoryError
+        If it finds too little memory.
 
     Notes
     -----
@@ -115,7 +118,7 @@ def _spread(heat: Array, eps: float, min_weight: float, fit: Fit) -> tuple[Array
     gap = math.ceil(radius) + 1
     points = xp.stack([x, y, image * gap], axis=1).astype(xp.float64)
     relative = heat[image, y, x].astype(xp.float64) / (min_weight * (1 - _WEIGHT_SLACK))
-    found = xp.asarray(fit(points, relative, radius)).astype(xp.int64)
+    found = xp.asarray(fit(points, relative, radius)).astype(xp.int64, copy=False)
     labels[image, y, x], n_clusters = _by_image(found, image, len(heat))
     return labels, n_clusters
 
@@ -146,14 +149,21 @@ def _running_maximum(values: Array) -> Array:
 @functools.cache
 def _cuml_fit() -> Fit:
     try:
-        from cuml.cluster import DBSCAN
+        import cupy
+
+        # It has CuPy take memory from RAPIDS, which gets it from the driver each time and waits for the GPU to free it.
+        allocator = cupy.cuda.get_allocator()
+        try:
+            from cuml.cluster import DBSCAN
+        finally:
+            cupy.cuda.set_allocator(allocator)
     except ImportError:
         raise _missing() from None
-    import cupy
 
     def fit(points: Any, weights: Any, radius: float) -> Any:
         # What makes the points is queued on this thread's stream, which cuML does not wait for; for its own it does.
-        cupy.cuda.get_current_stream().synchronize()
+        stream = cupy.cuda.get_current_stream()
+        stream.synchronize()
         model = DBSCAN(
             eps=radius,
             min_samples=1,
@@ -161,7 +171,16 @@ def _cuml_fit() -> Fit:
             output_type="cupy",
             calc_core_sample_indices=False,
         )
-        return model.fit(points, sample_weight=weights).labels_
+        try:
+            # What it does by CuPy is on the stream that its own waits for, where memory comes from that is free there.
+            with cupy.cuda.Stream.null as default:
+                labels = model.fit(points, sample_weight=weights).labels_
+                default.synchronize()
+        except MemoryError as error:  # of RAPIDS', or of CuPy's
+            raise failure("clustering with cuML", first_line(error), OUT_OF_MEMORY) from None
+        found = labels.astype(cupy.int64)
+        stream.synchronize()  # before another thread's labels may lie where these were
+        return found
 
     return fit
 

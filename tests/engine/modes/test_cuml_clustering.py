@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
-from pc_engine.errors import MissingPackageError, UsageError
+from pc_engine.errors import DeviceMemoryError, MissingPackageError, UsageError
 from pc_engine.kernels import dbscan
 from pc_engine.modes import cuml_clustering
 from pc_engine.modes.cuml_clustering import cuml_dbscan, require_cuml, spread_dbscan
@@ -117,37 +118,95 @@ def test_without_cuml_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         cuml_dbscan(np.ones((1, 2, 2)), eps=1, min_weight=1)
 
 
-def test_cuml_is_waited_for_and_called_as_it_wants(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
+class PretendedCuml:
+    """cuML with CuPy, whose calls are kept in order: what is done on which stream, and by whom memory is given."""
 
-    class Model:
-        def __init__(self, **settings: Any) -> None:
-            calls.append(settings)
-
-        def fit(self, points: np.ndarray, sample_weight: np.ndarray) -> Model:
-            calls.append("fit")
-            self.labels_ = Fits()(points, sample_weight, calls[1]["eps"])
-            return self
-
-    class Stream:
-        def synchronize(self) -> None:
-            calls.append("stream")
-
-    cupy, cuml, cluster = ModuleType("cupy"), ModuleType("cuml"), ModuleType("cuml.cluster")
-    cupy.cuda = SimpleNamespace(get_current_stream=Stream)  # type: ignore[attr-defined]
-    cupy.ndarray = Model  # type: ignore[attr-defined]
-    cluster.DBSCAN = Model  # type: ignore[attr-defined]
-    for name, module in (("cupy", cupy), ("cuml", cuml), ("cuml.cluster", cluster)):
-        monkeypatch.setitem(sys.modules, name, module)
-    cuml_clustering._cuml_fit.cache_clear()
-    try:
-        found = cuml_dbscan(np.ones((2, 2, 2)), eps=1, min_weight=2)
-    finally:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        self.settings: dict[str, Any] = {}
+        self.fault: Exception | None = None
+        self.allocator = "CuPy's"
+        self.current = self.stream("own")
+        cupy, cuml = ModuleType("cupy"), ModuleType("cuml")
+        cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
+            get_current_stream=lambda: self.current,
+            Stream=SimpleNamespace(null=self.stream("default")),
+            get_allocator=lambda: self.allocator,
+            set_allocator=lambda allocator: setattr(self, "allocator", allocator),
+        )
+        cupy.ndarray, cupy.int64 = type(self), np.int64  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        monkeypatch.setitem(sys.modules, "cuml", cuml)
+        monkeypatch.setitem(sys.modules, "cuml.cluster", self.cluster())
         cuml_clustering._cuml_fit.cache_clear()
+
+    def cluster(self) -> ModuleType:
+        pretended = self
+
+        class Cluster(ModuleType):
+            def __getattr__(self, name: str) -> Any:
+                if name != "DBSCAN":
+                    raise AttributeError(name)
+                pretended.allocator = "RAPIDS'"  # as it is set when cuML is imported
+                return Model
+
+        class Model:
+            def __init__(self, **settings: Any) -> None:
+                pretended.settings = settings
+
+            def fit(self, points: np.ndarray, sample_weight: np.ndarray) -> Model:
+                pretended.calls.append(f"fit on {pretended.current.name}")
+                if pretended.fault is not None:
+                    raise pretended.fault
+                self.labels_ = Fits()(points, sample_weight, pretended.settings["eps"])
+                return self
+
+        return Cluster("cuml.cluster")
+
+    def stream(self, name: str) -> Any:
+        pretended = self
+
+        class Stream:
+            def __init__(self) -> None:
+                self.name = name
+
+            def synchronize(self) -> None:
+                pretended.calls.append(f"wait for {name}")
+
+            def __enter__(self) -> Stream:
+                self.before, pretended.current = pretended.current, self
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                pretended.current = self.before
+
+        return Stream()
+
+
+@pytest.fixture
+def pretended_cuml(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedCuml]:
+    yield PretendedCuml(monkeypatch)
+    cuml_clustering._cuml_fit.cache_clear()
+
+
+def test_cuml_is_waited_for_and_called_as_it_wants(pretended_cuml: PretendedCuml) -> None:
+    found = cuml_dbscan(np.ones((2, 2, 2)), eps=1, min_weight=2)
     assert found.n_clusters.tolist() == [1, 1]
-    assert [call for call in calls if isinstance(call, str)] == ["stream", "fit"]
-    [made] = [call for call in calls if isinstance(call, dict)]
+    # What it does by CuPy meanwhile is on the stream that its own waits for.
+    assert pretended_cuml.calls == ["wait for own", "fit on default", "wait for default", "wait for own"]
+    made = pretended_cuml.settings
     assert (made["min_samples"], made["output_type"], made["calc_core_sample_indices"]) == (1, "cupy", False)
+
+
+def test_cupys_memory_stays_its_own_where_cuml_is_imported(pretended_cuml: PretendedCuml) -> None:
+    cuml_dbscan(np.ones((1, 2, 2)), eps=1, min_weight=2)
+    assert pretended_cuml.allocator == "CuPy's"
+
+
+def test_a_gpu_without_memory_for_cuml_is_said_to_be_full(pretended_cuml: PretendedCuml) -> None:
+    pretended_cuml.fault = MemoryError("std::bad_alloc: out_of_memory: CUDA error")
+    with pytest.raises(DeviceMemoryError, match=r"full while clustering with cuML .*smaller batch"):
+        cuml_dbscan(np.ones((1, 2, 2)), eps=1, min_weight=2)
 
 
 def test_cupys_arrays_give_what_the_kernel_gives(pretended_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
