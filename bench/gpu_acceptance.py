@@ -19,6 +19,7 @@ were done, 3 some were not, 2 there is no GPU or the call is wrong.
 from __future__ import annotations
 
 import faulthandler
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,13 @@ _RESULTS = Path("bench/results")
 _PARTLY_DONE = 3
 # Seconds that a measurement which began within the limit of its part may take beyond it.
 _GRACE = 60.0
+# What starts pytest. A program that a shell runs beside others ignores Ctrl-C, and so would all that it starts.
+_PYTEST = """import signal, sys
+import pytest
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(pytest.main(sys.argv[1:]))"""
+# Of a part's limit, what is left for pytest to say what it did when it is asked to end, and as much again for the rows.
+_SECONDS_TO_REPORT = 3.0
 
 Measure = Callable[[Job, Subjects], Iterator[Row]]
 Keep = Callable[[Section], None]
@@ -113,26 +121,45 @@ def _peers(job: Job, subjects: Subjects) -> Iterator[Row]:
 
 
 def run_device_tests(job: Job, _: Subjects, *, tests: Path = _TESTS) -> Iterator[Row]:
-    """Yield the outcome of ``pytest -m gpu``, and each test that failed."""
+    """Yield the outcome of ``pytest -m gpu``, and each test that failed; of those until then where time is over."""
     if not tests.is_dir():
         raise UsageError(f"The tests are not installed with the package: run this from a checkout, which has {tests}.")
     with tempfile.TemporaryDirectory(prefix="pc-engine-tests-") as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--continue-on-collection-errors"]
-        options = ["-p", "no:cacheprovider", f"--junitxml={report}", str(tests)]
-        try:
-            done = subprocess.run(
-                [*command, *options], cwd=tests.parent, capture_output=True, text=True, timeout=job.limit, check=False
-            )
-        except subprocess.TimeoutExpired:
-            yield {"what": "pytest -m gpu", "reason": f"It was not done after {job.limit:.0f} s."}
-            return
-        if "No module named pytest" in done.stderr:
+        options = ["-m", "gpu", "-q", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-c", _PYTEST, *options, f"--junitxml={report}", *map(str, _with_gpu_tests(tests))]
+        said, seconds = _run_for(command, tests.parent, max(job.limit - 2 * _SECONDS_TO_REPORT, 1))
+        if "No module named 'pytest'" in said:
             raise ModuleNotFoundError(name="pytest")
-        if not report.is_file():
-            yield {"what": "pytest -m gpu", "reason": (done.stderr.strip().splitlines() or ["It wrote no report."])[-1]}
-            return
-        yield from rows_of_tests(report.read_text(encoding="utf-8"))
+        if report.is_file():
+            yield from rows_of_tests(report.read_text(encoding="utf-8"))
+        elif seconds is None:
+            yield {"what": "pytest -m gpu", "reason": (said.strip().splitlines() or ["It wrote no report."])[-1]}
+        if seconds is not None:
+            raise PcEngineError(f"The tests were ended after {seconds:.0f} s: what is not below had not run.")
+
+
+def _with_gpu_tests(tests: Path) -> list[Path]:
+    """Return the files with tests marked gpu, and the folders whose conftest marks some: to collect all takes long."""
+    marked = [path for path in sorted(tests.rglob("*.py")) if "mark.gpu" in path.read_text(encoding="utf-8")]
+    return [path.parent if path.name == "conftest.py" else path for path in marked] or [tests]
+
+
+def _run_for(command: Sequence[str], folder: Path, seconds: float) -> tuple[str, float | None]:
+    """Run a program for so long at most; return what it said of errors, and the seconds where it was ended for them.
+
+    It is asked to end by Ctrl-C, as which pytest reports the tests that it has done, and killed where it does not.
+    """
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            return running.communicate(timeout=seconds)[1], None
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGINT)
+        try:
+            return running.communicate(timeout=_SECONDS_TO_REPORT)[1], seconds
+        except subprocess.TimeoutExpired:
+            running.kill()
+        return running.communicate()[1], seconds
 
 
 def rows_of_tests(report: str) -> Iterator[Row]:

@@ -6,7 +6,9 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,17 +179,48 @@ def test_device_tests_are_run_and_their_failures_named(job: Job, tmp_path: Path)
     assert "no card" in others[1]["reason"]
 
 
-def test_device_tests_that_take_too_long_are_given_up(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("hangs", [False, True])
+def test_of_device_tests_that_take_too_long_those_before_are_reported(
+    hangs: bool, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def endless(*_: Any, **keywords: Any) -> None:
-        raise subprocess.TimeoutExpired("pytest", keywords["timeout"])
+    begun = tmp_path / "begun"
+    body = (
+        "import pathlib, signal, time\n@pytest.mark.gpu\ndef test_bad(): assert 1 == 2\n"
+        f"@pytest.mark.gpu\ndef test_endless():\n    if {hangs}: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"    pathlib.Path({str(begun)!r}).touch()\n    time.sleep(600)\n"
+    )
 
-    tests = write_tests(tmp_path, "")
-    monkeypatch.setattr(subprocess, "run", endless)
+    class Impatient(subprocess.Popen[str]):
+        def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:  # noqa: A002
+            if timeout == 94:
+                while not begun.exists():
+                    time.sleep(0.02)
+                raise subprocess.TimeoutExpired("pytest", timeout)
+            return super().communicate(input, 0.5 if hangs and timeout else timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Impatient)
+    tests = Part("tests", "", partial(run_device_tests, tests=write_tests(tmp_path, body)))
+    section, _ = run(job, tests)
+    assert (section.state, section.reason) == (
+        "incomplete",
+        "The tests were ended after 94 s: what is not below had not run.",
+    )
+    assert [row["what"].split("::")[-1] for row in section.rows] == ([] if hangs else ["pytest -m gpu", "test_bad"])
+
+
+def test_files_without_device_tests_are_not_read(job: Job, tmp_path: Path) -> None:
+    """Collecting the tests of all files takes as long as many of those for a device."""
+    tests = write_tests(tmp_path, "@pytest.mark.gpu\ndef test_good(): pass\n")
+    (tests / "test_other.py").write_text("raise AssertionError\n")
+    (tests / "marked").mkdir()
+    (tests / "marked" / "conftest.py").write_text(
+        "import pytest\n@pytest.fixture(params=[pytest.param(1, marks=pytest.mark.gpu)])\n"
+        "def one(request): return request.param\n"
+    )
+    (tests / "marked" / "test_marked.py").write_text("def test_one(one): assert one == 1\n")
     with Subjects(job) as subjects:
         [row] = run_device_tests(job, subjects, tests=tests)
-    assert row["reason"] == "It was not done after 100 s."
+    assert (row["passed"], row["errors"]) == (2, 0)
 
 
 def test_device_tests_need_a_checkout(job: Job, tmp_path: Path) -> None:
