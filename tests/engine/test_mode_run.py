@@ -41,8 +41,17 @@ def some_taps(model: Model, n: int, seed: int) -> dict[str, np.ndarray]:
     return taps
 
 
-def a_run(model: Model, mode: str, cluster: str | None, said: Callable[[str], Any] = lambda _: None) -> ModeRun:
-    return ModeRun(MODES[mode], model, settings_for(model.manifest, cluster=cluster), BATCH, said)
+def a_run(
+    model: Model,
+    mode: str,
+    cluster: str | None,
+    said: Callable[[str], Any] = lambda _: None,
+    *,
+    pointer: str | None = None,
+    known: int | None = None,
+) -> ModeRun:
+    settings = settings_for(model.manifest, mode=mode, pointer=pointer, cluster=cluster)
+    return ModeRun(MODES[mode], model, settings, BATCH, said, known)
 
 
 def assert_same(found: HostOutcome, expected: HostOutcome) -> None:
@@ -202,24 +211,17 @@ def test_a_closed_run_frees_what_it_recorded_and_still_answers(
     assert len(recordings) == 1
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize(("mode", "cluster"), JOBS)
-@pytest.mark.parametrize("heat", ["", "conv_last", "conv_last conv_prev"])
-def test_on_a_gpu_a_recording_says_what_its_kernels_say(
-    mode: str, cluster: str | None, heat: str, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of other batches than the one it was recorded on, so that nothing of that one may have stayed in it."""
+def require_gpu() -> Any:
     if importlib.util.find_spec("cupy") is None or gpu_reason():
         pytest.skip("there is no GPU with CuPy")
     import cupy
 
-    # So that the first run of all, which places constants, is the one that records.
-    monkeypatch.setattr("pc_engine.hardware.device_arrays._CONSTANTS", DeviceConstants())
-    model = load_model(tiny_directory)
-    manifest = replace(model.manifest, settings={"p2c.heat": heat, "c2p.heat": heat or "conv_last"})
-    model = replace(model, manifest=manifest)
-    said: list[str] = []
-    run, plain = (a_run(model, mode, cluster, said.append) for _ in range(2))
+    return cupy
+
+
+def assert_a_recording_says_what_its_kernels_say(cupy: Any, model: Model, make: Callable[[], ModeRun]) -> None:
+    """Of other batches than the one it was recorded on, so that nothing of that one may have stayed in it."""
+    run, plain = make(), make()
     plain.close()
     with cupy.cuda.Stream(non_blocking=True):
         for seed in range(4):
@@ -240,4 +242,54 @@ def test_on_a_gpu_a_recording_says_what_its_kernels_say(
         others = [cupy.full(1 << 10, np.nan) for _ in range(4096)]
         assert_same(plain.answer(*on_device(taps)), found)
         del others
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("mode", "cluster"), JOBS)
+@pytest.mark.parametrize("heat", ["", "conv_last", "conv_last conv_prev"])
+def test_on_a_gpu_a_recording_says_what_its_kernels_say(
+    mode: str, cluster: str | None, heat: str, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cupy = require_gpu()
+    # So that the first run of all, which places constants, is the one that records.
+    monkeypatch.setattr("pc_engine.hardware.device_arrays._CONSTANTS", DeviceConstants())
+    model = load_model(tiny_directory)
+    manifest = replace(model.manifest, settings={"p2c.heat": heat, "c2p.heat": heat or "conv_last"})
+    model = replace(model, manifest=manifest)
+    said: list[str] = []
+    assert_a_recording_says_what_its_kernels_say(cupy, model, lambda: a_run(model, mode, cluster, said.append))
     assert not said
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("known", [None, 3])
+@pytest.mark.parametrize(("mode", "pointer"), [(name, kind) for name, mode in MODES.items() for kind in mode.pointers])
+def test_on_a_gpu_a_recording_points_in_every_way(
+    mode: str, pointer: str, known: int | None, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cupy = require_gpu()
+    monkeypatch.setattr("pc_engine.hardware.device_arrays._CONSTANTS", DeviceConstants())
+    model = load_model(tiny_directory)
+    said: list[str] = []
+    assert_a_recording_says_what_its_kernels_say(
+        cupy, model, lambda: a_run(model, mode, None, said.append, pointer=pointer, known=known)
+    )
+    assert not said
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", MODES)
+def test_on_a_gpu_each_image_may_say_its_count(mode: str, tiny_directory: Path) -> None:
+    cupy = require_gpu()
+    model = load_model(tiny_directory)
+    pointer = "box" if "box" in MODES[mode].pointers else None
+    with cupy.cuda.Stream(non_blocking=True):
+        taps, finite = on_device(some_taps(model, BATCH, 0))
+        run, told = a_run(model, mode, None, pointer=pointer), a_run(model, mode, None, pointer=pointer, known=3)
+        all_say_it = run.answer(taps, finite, cupy.asarray([3] * BATCH))
+        some_say_it = run.answer(taps, finite, cupy.asarray([2, 0, 1, 3]))
+        expected = told.answer(taps, finite)
+    np.testing.assert_array_equal(some_say_it.count[some_say_it.finite], np.array([2, 0, 1, 3])[some_say_it.finite])
+    slots = min(expected.pointers.shape[1], all_say_it.pointers.shape[1])  # beyond these there is nothing
+    np.testing.assert_array_equal(all_say_it.pointers[:, :slots], expected.pointers[:, :slots])
+    assert np.isnan(all_say_it.pointers[:, slots:]).all()
