@@ -234,7 +234,10 @@ def run_part(
         reason = f"The package '{error.name}' is missing." if isinstance(error, ModuleNotFoundError) else str(error)
         section = replace(section, state="incomplete" if section.rows else "skipped", reason=reason)
     except Exception as error:  # one part must not cost the others, whatever a driver or a library does
-        section = replace(section, reason=reason_of(error))
+        try:
+            section = replace(section, reason=reason_of(error))
+        except DeviceLostError as meant:
+            section, lost = replace(section, reason=str(meant)), meant
     section = replace(section, seconds=clock() - start)
     keep(section)
     if lost is not None:

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pc_engine.errors import DataError, PcEngineError, UsageError, first_line
+from pc_engine.errors import DataError, DeviceLostError, PcEngineError, UsageError, first_line
+from pc_engine.hardware.cuda import failure
 
 JSON_FILE, TEXT_FILE = "gpu-acceptance.json", "gpu-acceptance.txt"
 
@@ -239,7 +240,17 @@ def _shown(value: object) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why something was not measured: in the words of this project, or with the kind of another error."""
+    """Return why something was not measured: in the words of this project, or with the kind of another error.
+
+    Raises
+    ------
+    DeviceLostError
+        If the GPU is gone, as this error says or CUDA's number in it does: nothing else can be measured either.
+    """
+    status = getattr(error, "status", None)
+    meant = failure("measuring", first_line(error), status) if isinstance(status, int) else error
+    if isinstance(meant, DeviceLostError):
+        raise meant
     return str(error) if isinstance(error, PcEngineError) else f"{type(error).__name__}: {first_line(error)}"
 
 

@@ -16,10 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pc_engine.bench import from_checkout, gpu_acceptance
-from pc_engine.bench.gpu.report import JSON_FILE, Row, Section, read_sections
+from pc_engine.bench.gpu.report import JSON_FILE, Row, Section, read_sections, reason_of
 from pc_engine.bench.gpu.subjects import Job, Subjects
 from pc_engine.bench.gpu_acceptance import PARTS, Part, accept, app, run_device_tests, run_part
 from pc_engine.errors import BackendError, DeviceLostError, MissingPackageError, UsageError
+from pc_engine.hardware.cuda import failure
 
 
 @pytest.fixture
@@ -80,12 +81,30 @@ def test_the_limit_ends_a_part_between_two_rows(job: Job) -> None:
     assert "The limit of 100 s was over" in section.reason
 
 
-def test_a_lost_gpu_ends_everything_but_what_was_found_is_kept(job: Job, tmp_path: Path) -> None:
-    parts = [part({"a": 1}, DeviceLostError("Gone.")), Part("next", "", part({"b": 1}).measure)]
+class CUDARuntimeError(RuntimeError):
+    status = 700
+
+
+@pytest.mark.parametrize("error", [DeviceLostError("Gone."), CUDARuntimeError("cudaErrorIllegalAddress")])
+@pytest.mark.parametrize("of_a_row", [False, True])
+def test_a_lost_gpu_ends_everything_but_what_was_found_is_kept(
+    of_a_row: bool, error: Exception, job: Job, tmp_path: Path
+) -> None:
+    def measure(_: Job, __: Subjects) -> Iterator[Row]:
+        yield {"a": 1}
+        try:
+            raise error
+        except Exception as met:
+            if not of_a_row:
+                raise
+            yield {"reason": reason_of(met)}  # as each part does where one row is not to cost the others
+
+    parts = [Part("it", "", measure), Part("next", "", part({"b": 1}).measure)]
     with pytest.raises(DeviceLostError):
         accept(job, parts, tmp_path, machine={})
     [section] = read_sections(tmp_path).values()
-    assert (section.rows, section.reason) == (({"a": 1},), "Gone.")
+    assert (section.state, section.rows) == ("incomplete", ({"a": 1},))
+    assert section.reason in ("Gone.", str(failure("measuring", "cudaErrorIllegalAddress", 700)))
 
 
 def test_a_part_that_hangs_ends_by_itself_and_what_was_found_is_kept(tmp_path: Path) -> None:
