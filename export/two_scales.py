@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import onnx
 from onnx import helper
@@ -43,7 +44,7 @@ def add_larger_view(model: onnx.ModelProto, pixels: NetworkInput) -> NetworkInpu
     Raises
     ------
     ModelError
-        If it is made for images of one size, takes no numbers with a fraction, or has such names already.
+        If it is made for images of one size, or has such names already.
     """
     given = input_tensor(model, pixels.tensor)
     dims = given.type.tensor_type.shape.dim
@@ -53,8 +54,6 @@ def add_larger_view(model: onnx.ModelProto, pixels: NetworkInput) -> NetworkInpu
             f"The network takes images of {pixels.height} x {pixels.width} pixels only, and cannot see them larger: "
             f"leave --two-scales out, or export it from its framework with a dynamic height and width."
         )
-    if pixels.dtype != "float32":
-        raise ModelError("The network takes pixels as whole numbers, which cannot be halved: leave --two-scales out.")
     if taken := [name for name in names_of(model.graph) if name.startswith(LARGER)]:
         raise ModelError(f"The network has a tensor '{taken[0]}' already: rename it, or leave --two-scales out.")
     graph = model.graph
@@ -62,7 +61,7 @@ def add_larger_view(model: onnx.ModelProto, pixels: NetworkInput) -> NetworkInpu
     halved = fresh_name(f"{given.name}/halved", set(names_of(graph)))
     for node in graph.node:
         node.input[:] = [halved if name == given.name else name for name in node.input]
-    nodes = [*_halving(given.name, halved, pixels.layout), *graph.node, *larger]
+    nodes = [*_halving(given.name, halved, pixels), *graph.node, *larger]
     del graph.node[:]
     graph.node.extend(nodes)
     return replace(pixels, height=2 * pixels.height, width=2 * pixels.width)
@@ -97,16 +96,14 @@ def _copies(graph: onnx.GraphProto, image: str) -> Iterator[onnx.NodeProto]:
         yield copy
 
 
-def _halving(image: str, halved: str, layout: str) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes that make one pixel the mean of four."""
-    if layout == "NCHW":
-        yield _mean_of_four(image, halved)
-        return
-    first = f"{halved}/channels_first"
-    yield helper.make_node("Transpose", [image], [f"{first}/{image}"], perm=[0, 3, 1, 2])
-    yield _mean_of_four(f"{first}/{image}", first)
-    yield helper.make_node("Transpose", [first], [halved], perm=[0, 2, 3, 1])
-
-
-def _mean_of_four(maps: str, halved: str) -> onnx.NodeProto:
-    return helper.make_node("AveragePool", [maps], [halved], kernel_shape=[2, 2], strides=[2, 2])
+def _halving(image: str, halved: str, pixels: NetworkInput) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes that make one pixel the mean of four, which is rounded where pixels are whole numbers."""
+    steps: list[tuple[str, dict[str, Any]]] = [("AveragePool", {"kernel_shape": [2, 2], "strides": [2, 2]})]
+    if pixels.layout == "NHWC":
+        steps = [("Transpose", {"perm": [0, 3, 1, 2]}), *steps, ("Transpose", {"perm": [0, 2, 3, 1]})]
+    if pixels.dtype == "uint8":
+        to_bytes = [("Round", {}), ("Cast", {"to": onnx.TensorProto.UINT8})]
+        steps = [("Cast", {"to": onnx.TensorProto.FLOAT}), *steps, *to_bytes]
+    names = [image, *(f"{halved}/{k}" for k in range(1, len(steps))), halved]
+    for k, (operator, attributes) in enumerate(steps):
+        yield helper.make_node(operator, [names[k]], [names[k + 1]], **attributes)

@@ -93,6 +93,25 @@ def test_size_and_layout_are_the_networks_own_unless_given(pc_engine, tiny_direc
         assert f"for {expected[0]} x {expected[1]} pixels" in " ".join(exported.out.split())
 
 
+def test_a_network_of_bytes_sees_pictures_at_two_sizes(pc_engine, tiny_directory, tmp_path, scenes):
+    network = onnx.load(tiny_directory / NETWORK_FILE)
+    for axis, side in zip(network.graph.input[0].type.tensor_type.shape.dim[1:3], "HW", strict=True):
+        axis.dim_param = side
+    onnx.save(network, tmp_path / "mine.onnx")
+    out = tmp_path / "mine"
+    exported = pc_engine(
+        "export", "mine", "--weights", tmp_path / "mine.onnx", "--out", out, "--size", "64", "--two-scales",
+        "--tap", "conv_last=second_relu", "--tap", "logits=scores", "--tap", "finer=larger/second_relu",
+        "--heat", "conv_last", "--heat", "finer",
+    )  # fmt: skip
+    assert exported.code == 0, exported.err
+    taps = read_manifest(out).taps
+    assert taps["finer"].shape == (taps["conv_last"].shape[0], *(2 * side for side in taps["conv_last"].shape[1:]))
+    run = ("run", scenes, "--model", out, "--mode", "p2c", "--json", "--backend", "onnxruntime", "--precision", "fp32")
+    rows = pc_engine(*run).json()["rows"]
+    assert [row["count"] for row in rows if row["status"] == "ok"] == [0, 1, 2, 3, 4]
+
+
 def test_cooccurrence_is_exported_for_the_counter(pc_engine, tiny_directory, tmp_path):
     out = tmp_path / "mine"
     exported = _export(
@@ -200,6 +219,7 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("vgg16", "--weights", "random:0", "--cooccurrence", "x@0"), "the tap 'x' is not there: name a tap of maps"),
         (("vgg16", "--weights", "random:0", "--tap", "a=b"), "Only an .onnx file takes --tap: of a VGG that is known"),
         (("vgg16", "--weights", "random:0", "--heat", "pool5"), "Only an .onnx file takes --heat: of a VGG"),
+        (("vgg16", "--weights", "random:0", "--two-scales"), "Only an .onnx file takes --two-scales: of a VGG"),
         (
             ("vgg16", "--weights", "random:0", "--channels", "BGR", "--layout", "NHWC"),
             "takes --layout and --channels: of",
