@@ -118,6 +118,12 @@ def test_a_valley_parts_what_is_near():
     assert joined.labels.tolist() == [[[0, 0, 0, 0, 0, 0, 0, 1]]]
 
 
+def test_no_way_leads_through_cells_of_no_cluster():
+    weights, labels = np.array([[[5.0, 5.0, 5.0, 4.0, 4.0, 4.0, 5.0]]]), np.array([[[0, -1, 1, 1, 2, 2, 2]]])
+    found = merge_clusters(labels, weights, [3], [2], valley_power=3)
+    assert found.labels.tolist() == [[[0, -1, 1, 1, 1, 1, 1]]]
+
+
 def test_what_is_light_and_far_from_all_others_is_left_out():
     weights = np.array([[[5.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5]]])
     labels = np.array([[[0, -1, 1, -1, -1, -1, -1, -1, 2]]])
