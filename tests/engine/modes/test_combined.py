@@ -266,8 +266,9 @@ def test_layers_of_different_grids_are_brought_to_the_finest() -> None:
     np.testing.assert_allclose(outcome.pointers[0, order, :2], expected.pointers[0, other, :2], atol=0.02)
 
 
+@pytest.mark.parametrize("pointer", ["ellipse", "mixture", "box"])
 @pytest.mark.parametrize("tap", ["conv_last", "conv_prev"])
-def test_a_heatmap_that_is_no_heatmap_is_refused_and_the_next_image_is_not(tap: str) -> None:
+def test_a_heatmap_that_is_no_heatmap_is_refused_and_the_next_image_is_not(tap: str, pointer: PointerKind) -> None:
     taps = taps_for([2, 2], [2, 2])
     taps["conv_prev"] = taps["conv_last"].copy()
     ranking = np.array([[0, 1], [1, 0]], np.int32)
@@ -275,9 +276,11 @@ def test_a_heatmap_that_is_no_heatmap_is_refused_and_the_next_image_is_not(tap: 
     taps[tap][0] = 3e38
     taps[tap][0, :, 0] = 0  # the sum of the maps overflows in some cells and not in others
     with np.errstate(over="ignore", invalid="ignore"):
-        outcome = combined(taps, COUNTER, both, replace(SETTINGS, top_last=2, top_prev=2))
-    assert outcome.count.tolist() == [-1, 2]
-    assert n_pointers(outcome.pointers) == [0, 2]
+        settings, pointing = replace(SETTINGS, top_last=2, top_prev=2), CombinedSettings(pointer=pointer)
+        outcome = combined(taps, COUNTER, both, settings, pointing)
+        told = combined(taps, None, both, settings, pointing, known_count=2)
+    assert outcome.count.tolist() == told.count.tolist() == [-1, 2]
+    assert n_pointers(outcome.pointers) == n_pointers(told.pointers) == [0, 2]
 
 
 def test_fewer_peaks_than_the_count_give_fewer_boxes_and_the_count_stays() -> None:

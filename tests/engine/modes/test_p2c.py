@@ -353,6 +353,9 @@ def test_heat_that_is_none_where_it_is_weighed_with_refuses_its_image_alone(clus
     taps["fine"][2] = 1  # without contrast, which says nothing of where
     found = p2c(taps, SIGNATURES, replace(SETTINGS, heat="fine", cluster=cluster))
     np.testing.assert_array_equal(found.count, [2, -1, 2])
+    if cluster == "density-peaks":
+        told = p2c(taps, SIGNATURES, replace(SETTINGS, heat="fine"), np.array([1, 1, 2]))
+        np.testing.assert_array_equal(told.count, [1, -1, 2])
 
 
 def test_a_dictionary_that_is_not_there_is_missed() -> None:
