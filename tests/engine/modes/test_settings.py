@@ -207,6 +207,9 @@ def test_evidence_has_defaults_of_its_own_that_go_with_its_grid(tiny_manifest: M
     settings = settings_for(manifest).p2c
     assert settings.mean_factor == settings_for(manifest, cluster="density-peaks").p2c.mean_factor == 0
     assert settings_for(manifest, cluster="dbscan").p2c.mean_factor == P2CSettings().mean_factor
+    # On the 8 x 8 cells of its maps; weaker and closer ones than of a dictionary's are objects.
+    assert (settings.min_density, settings.min_distance) == (0.3, 2 * 8 / 14)
+    assert settings.cutoff == 8 / 14
     assert settings.trim == 0.7
     top = replace(manifest, taps={**manifest.taps, "conv_top": Tap("conv_top", (5, 16, 16))})
     assert MODES["p2c"].taps(top) == ("conv_top", "logits", "evidence")
