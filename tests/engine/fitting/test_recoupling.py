@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
 
+from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.folds import stratified_folds
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
 from pc_engine.fitting.recall import mean_recall
@@ -56,6 +58,16 @@ def test_two_labels_give_opposed_scores() -> None:
     found = fit_recoupling(np.column_stack([-one, one]), truth)(np.column_stack([-one, one]))
     np.testing.assert_allclose(found[:, 0], -found[:, 1], atol=1e-6)
     assert mean_recall(truth, found.argmax(axis=1)) > 0.7
+
+
+def test_between_two_labels_the_scores_differ_by_their_log_odds() -> None:
+    truth = np.repeat([0, 1], [60, 20])
+    scores = np.random.default_rng(0).normal(size=(80, 2)) + np.eye(2)[truth] + [3, 0]
+    standard = (scores - scores.mean(axis=0)) / scores.std(axis=0)
+    regression = LogisticRegression(C=0.3).fit(standard, truth, sample_weight=Aim.MEAN.weights(truth))
+    assert abs(regression.intercept_[0]) > 0.1
+    found = fit_recoupling(scores, truth)(scores)
+    np.testing.assert_allclose(found[:, 1] - found[:, 0], regression.decision_function(standard), atol=1e-3)
 
 
 def test_no_image_takes_part_in_its_own_coupling() -> None:
