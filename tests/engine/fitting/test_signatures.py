@@ -51,6 +51,18 @@ def test_contrast_finds_the_map_of_a_class_behind_a_saturating_activation() -> N
     assert maximum.finish().ranking["conv_last"].tolist() == [[0, 1, 2], [0, 1, 2]]
 
 
+def test_contrast_ranks_by_how_far_the_mean_of_a_class_is_above_that_of_all_images() -> None:
+    taps, _ = make_batch(40)
+    ids = np.repeat([0, 1, 2], [30, 9, 1])  # of the last class there is one image
+    accumulator = SignatureAccumulator(3, "contrast")
+    accumulator.add(taps, ids)
+    for tap, ranking in accumulator.finish().ranking.items():
+        means = taps[tap].mean(axis=(2, 3))
+        for class_id in range(3):
+            expected = np.argsort(means.mean(axis=0) - means[ids == class_id].mean(axis=0))
+            np.testing.assert_array_equal(ranking[class_id], expected)
+
+
 def test_classes_never_seen_hold_the_ranking_over_all_images_in_contrast_too() -> None:
     taps, ids = make_batch(30)
     accumulator = SignatureAccumulator(4, "contrast")
