@@ -95,6 +95,8 @@ def test_check_signatures_against_the_manifest() -> None:
         check_signatures(make_signatures(), make_manifest(n_classes=7))
     with pytest.raises(ModelError, match="name the map 5 of 'conv_prev', but the network gives 4 maps"):
         check_signatures(make_signatures(depth=6), make_manifest(conv_prev=(4, 2, 2)))
+    with pytest.raises(ModelError, match="name the map 5 of 'conv_prev', but the network gives 5 maps"):
+        check_signatures(make_signatures(depth=6), make_manifest(conv_prev=(5, 2, 2)))
     only_last = Manifest(
         "tiny", NetworkInput("i", 8, 8), {"conv_last": Tap("c", (6, 1, 1)), "logits": Tap("l", (4,))}, ()
     )
