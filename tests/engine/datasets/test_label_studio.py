@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,21 @@ def test_other_shapes_have_the_box_around_them(read: Any) -> None:
     ]
     (image,) = read(task(*shapes, point())).images
     assert (image.count, image.boxes) == (3, ())  # of which one has no box
+
+
+def test_a_turned_rectangle_has_the_box_around_its_corners(read: Any) -> None:
+    ((box,),) = (image.boxes for image in read(task(rectangle(50, 50, 10, 10, rotation=30))).images)
+    cos, sin = math.cos(math.radians(30)), 0.5
+    expected = (100 - 10 * sin, 50, 100 + 20 * cos, 50 + 20 * sin + 10 * cos)  # 20 x 10 pixels
+    assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx(expected)
+
+
+def test_parts_of_a_result_that_hold_nothing_are_left_out(read: Any) -> None:
+    odd: list[Any] = [5, {"type": "number"}, {"type": "rectanglelabels", "value": [1]}]
+    points = [[10, 10], 5, [20], ["x", 1], [20, 50], [1, 2, 3], [15, 5]]
+    polygon = {"type": "polygonlabels", "value": {"points": points, "polygonlabels": ["cat"]}, **SIZE}
+    (image,) = read(task(*odd, polygon)).images
+    assert (image.count, image.boxes) == (1, (Box(20, 5, 40, 50, "cat"),))
 
 
 @pytest.mark.parametrize(
