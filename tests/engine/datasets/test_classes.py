@@ -70,9 +70,9 @@ def test_wordnet_ids_match_classes_named_by_them() -> None:
 
 
 def test_a_network_without_names_takes_numbers() -> None:
-    images = [image("cat", 3), image(None, 6), image("5"), image("007"), image(None, 7), image("dog")]
+    images = [image("cat", 3), image(None, 6), image("5"), image("0"), image("007"), image(None, 7), image("dog")]
     resolved = resolve_class_ids(images, make_manifest(()))
-    assert resolved.class_ids.tolist() == [3, 6, 5, -1, -1, -1]
+    assert resolved.class_ids.tolist() == [3, 6, 5, 0, -1, -1, -1]
     assert resolved.unmatched == ("007", "number 7", "dog")
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
-from pc_engine.datasets.records import box_around, find_image, image_of_boxes, most_frequent_class
+from pc_engine.datasets.records import box_around, dominant_class, find_image, image_of_boxes, most_frequent_class
 
 coordinate = st.integers(-30, 60)
 boxes = st.lists(
@@ -42,6 +42,14 @@ def test_counted_boxes_are_those_of_the_class(class_name: str | None, counted: t
     some = (Box(0, 0, 2, 2, "cat"), Box(0, 0, 9, 9, "dog"), Box(5, 5, 6, 6, "cat"))
     image = LabelledImage(Path("a.png"), 1, class_name, boxes=some)
     assert image.counted_boxes == tuple(some[i] for i in counted)
+
+
+def test_the_dominant_class_has_the_largest_area_wherever_its_boxes_lie() -> None:
+    corner, far = Box(0, 0, 5, 4, "dog"), (Box(90, 0, 93, 3, "cat"), Box(0, 90, 3, 93, "cat"))
+    assert (corner.area, far[0].area, far[1].area) == (20, 9, 9)
+    assert dominant_class((*far, corner)) == ("dog", 1)
+    assert dominant_class((*far, corner, Box(50, 50, 52, 52, "cat"))) == ("cat", 3)
+    assert dominant_class(()) == (None, 0)
 
 
 def test_boxes_without_classes_are_all_counted() -> None:
