@@ -253,6 +253,15 @@ def test_gains_are_over_the_images_that_both_count_right() -> None:
     assert pointing_gain(ours.among(np.array([1])), theirs)["0.5"] == {"gain": 1.0, "interval": None}
 
 
+def test_where_both_take_as_many_of_an_images_pointers_neither_gains() -> None:
+    half = pointing_accuracy(
+        [image(2, (0, 0, 10, 10), (30, 0, 40, 10))] * 4, [row(box(0, 0, 5, 5), box(60, 0, 65, 5))] * 4
+    )
+    gain = pointing_gain(half, half)["0.5"]
+    assert gain["gain"] == 0
+    assert gain["interval"] == pytest.approx([-0.4899, 0.4899], abs=1e-4)  # as of four images of one pointer
+
+
 def test_without_an_image_that_both_count_right_there_is_no_gain() -> None:
     images = [image(1, (0, 0, 10, 10))] * 2
     good, wrong = row(box(0, 0, 5, 5)), row(box(0, 0, 5, 5), box(5, 5, 9, 9))
