@@ -67,6 +67,7 @@ def test_photos_are_found_from_the_present_folder_and_from_those_above_the_run(
     monkeypatch.chdir(tmp_path)
     assert RunPhotos(run).file("photos/a.jpg") == tmp_path / "there/photos/a.jpg"
     assert RunPhotos(run).read("photos/a.jpg") == b"there"
+    assert RunPhotos(run).file("photos/gone.jpg") == tmp_path / "there/photos/gone.jpg"  # where its folder is
     monkeypatch.chdir(tmp_path / "here")
     assert RunPhotos(run).file("photos/b.jpg") == tmp_path / "here/photos/b.jpg"
     assert RunPhotos(run).file("photos/gone.jpg") == tmp_path / "here/photos/gone.jpg"
