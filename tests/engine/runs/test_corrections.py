@@ -17,6 +17,7 @@ from pc_engine.runs import corrections as module
 from pc_engine.runs.corrections import (
     Correction,
     append_correction,
+    check_correctable,
     corrected_rows,
     read_corrections,
     withdraw_correction,
@@ -190,6 +191,25 @@ def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path, monke
     assert (tmp_path / CORRECTIONS).read_bytes() == before
     with pytest.raises(PcEngineError, match="cannot be written"):
         append_correction(tmp_path / "absent", CORRECTION)
+
+
+def test_a_new_files_name_survives_a_crash_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(module, "sync_folder", synced.append)
+    append_correction(tmp_path, CORRECTION)
+    assert synced == [tmp_path]
+
+
+@pytest.mark.parametrize("denied", ["", CORRECTIONS, ".corrections.lock"])
+def test_a_run_that_cannot_be_corrected_is_said_before_anybody_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denied: str
+) -> None:
+    append_correction(tmp_path, CORRECTION)
+    check_correctable(tmp_path)
+    access = module.os.access  # which root is never denied
+    monkeypatch.setattr(module.os, "access", lambda path, mode: path != tmp_path / denied and access(path, mode))
+    with pytest.raises(UsageError, match=r"corrections\.jsonl cannot be written.*or review a copy of"):
+        check_correctable(tmp_path)
 
 
 def test_lines_are_ascii_json(tmp_path: Path) -> None:
