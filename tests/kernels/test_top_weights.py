@@ -20,14 +20,15 @@ def test_keeps_those_that_add_most_and_all_that_add_the_same(weights, top):
 
 
 def test_what_a_map_adds_is_its_weight_times_its_mean():
-    maps = np.zeros((1, 3, 2, 2), np.float16)
-    maps[0, 0, 0, 0], maps[0, 1], maps[0, 2] = 8, 1, 3
-    weights = np.array([[1, 4, -5]], np.float16)
+    maps = np.zeros((1, 4, 2, 2), np.float16)
+    maps[0, 0], maps[0, 1], maps[0, 2], maps[0, 3, 0, 0] = 2, 1, 3, 9
+    weights = np.array([[3, 4, -5, 2]], np.float16)  # which adds 6, 4, -15 and 4.5
     found = top_weights(maps, weights, 1)
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, [[0, 4, 0]])
-    np.testing.assert_array_equal(top_weights(maps, weights, 2), [[1, 4, 0]])
-    np.testing.assert_array_equal(top_weights(maps, weights, 3), weights)
+    np.testing.assert_array_equal(found, [[3, 0, 0, 0]])
+    np.testing.assert_array_equal(top_weights(maps, weights, 2), [[3, 0, 0, 2]])
+    np.testing.assert_array_equal(top_weights(maps, weights, 3), [[3, 4, 0, 2]])
+    np.testing.assert_array_equal(top_weights(maps, weights, 4), weights)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 2, 2), (2, 0, 2, 2), (2, 3, 0, 2)])
