@@ -377,6 +377,28 @@ def test_clusters_that_help_are_kept_with_the_counter() -> None:
     assert alone.clusters is None
 
 
+def test_the_number_under_an_open_label_is_learnt_where_clusters_are_too_few() -> None:
+    rng = np.random.default_rng(0)
+    counts = np.concatenate([np.arange(80) % 4, rng.integers(4, 31, 120)])
+    angle = np.log(counts + 1.0) / 3
+    features = {"fc6": np.column_stack([np.cos(angle), np.sin(angle), rng.normal(0, 0.01, 200)]).astype(np.float32)}
+    nothing = ClassHeat(np.zeros((200, 14, 14), np.float32), P2CSettings(), "evidence")
+    svms = fit_svms(features, counts, c_grid=(1.0,))
+    counter, report = fit_counter(svms, heat=nothing)
+    assert counter.beyond is not None
+    assert (counter.beyond.floor, counter.beyond.most) == (4, 60)
+    _, found = counter.scores_and_counts(features)
+    assert np.abs(found - counts)[counts >= 4].mean() < 2.5
+    assert report.beyond is not None
+    error, by_clusters = report.beyond
+    assert error < 2.5
+    assert by_clusters > 10  # there are none, which counts as 4
+    assert fit_counter(svms, heat=nothing, count_on=False)[0].beyond is None
+    assert fit_counter(svms)[0].beyond is None
+    closed = fit_svms(features, np.minimum(counts, 4), labels=("0", "1", "2", "3", "4"), c_grid=(1.0,))
+    assert fit_counter(closed, heat=nothing)[0].beyond is None
+
+
 def test_groups_are_held_out_whole_where_every_label_is_left() -> None:
     features, counts = make_data()
     report = fitted(features, counts, c_grid=(1.0,), groups=[place // 40 for place in range(120)])[1]
