@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import replace
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +14,26 @@ from pc_engine.manifest import SIGNATURES_FILE, Manifest, Tap
 from pc_engine.modes import CLUSTERINGS, MODES, C2PSettings, P2CSettings, settings_for
 from pc_engine.modes.combined import CombinedSettings
 
+REPOSITORY = Path(__file__).resolve().parents[3]
+
 
 def test_a_manifest_without_settings_gives_the_defaults(tiny_manifest: Manifest) -> None:
     settings = settings_for(with_grid(tiny_manifest, 14))
     assert settings.c2p == C2PSettings()
     assert settings.p2c == P2CSettings()
+
+
+def test_defaults_are_those_beside_which_others_were_measured(tiny_manifest: Manifest) -> None:
+    """The settings name that measurement for why they are what they are: who changes one measures anew."""
+    settings = settings_for(replace(with_grid(tiny_manifest, 14), settings={"p2c.heat": "conv_prev"}))
+    usual = {f"{mode}.{name}": value for mode in MODES for name, value in vars(getattr(settings, mode)).items()}
+    tables = json.loads((REPOSITORY / "bench/results/ablation-photos.json").read_text())["data"]
+    trials = chain.from_iterable(chain.from_iterable(table["modes"].values()) for table in tables.values())
+    # Heat is the model's own, and what begins otherwise is none of a mode's settings.
+    measured = {each["setting"]: each["default"] for each in trials if each["setting"] in usual}
+    measured = {name: value for name, value in measured.items() if not name.endswith(".heat")}
+    assert len(measured) > 15
+    assert measured == {name: usual[name] for name in measured}
 
 
 @pytest.mark.parametrize("side", [7, 8, 28])
