@@ -338,7 +338,7 @@ def _walk(place: _Place, passed_over: Callable[[str], None], depth: int = 0) -> 
         if bare == place.path.rstrip("/"):  # an object store's mark for the folder itself
             continue
         if is_folder:
-            if not holds_copies(PurePosixPath(bare).name):
+            if not holds_copies(PurePosixPath(bare).name, place.path):
                 yield from _walk(one, passed_over, depth + 1)
         # A member's name may have "::" in it, as a chain of addresses has; a web page's may have a query.
         elif has_image_suffix(file_part(path) if one.is_http else path) and not lies_beside_its_picture(bare, exists):

@@ -236,9 +236,12 @@ def is_left_out(folder: str, without: str | None) -> bool:
     return without is not None and os.path.realpath(folder) == without
 
 
-def holds_copies(name: str) -> bool:
-    """Whether a folder of this name holds small copies of photos, or what was thrown away."""
-    return name.lower() in _OF_COPIES or name.lower().startswith(_TRASH)
+def holds_copies(name: str, folder: str) -> bool:
+    """Whether a folder of this name in ``folder`` holds copies of photos beside it, or what was thrown away."""
+    known = name.lower()
+    if known in _OF_APPLE_LIBRARY and folder.rstrip("/").lower().endswith(_APPLE_LIBRARY):
+        return True
+    return known in _OF_COPIES or known.startswith(_TRASH)
 
 
 def has_image_suffix(name: str) -> bool:
@@ -265,8 +268,8 @@ def looks_like_image(head: bytes) -> bool:
 
 
 def _is_passed_over(name: str, folder: str) -> bool:
-    in_library = name.lower() in _OF_APPLE_LIBRARY and folder.lower().endswith(_APPLE_LIBRARY)
-    return in_library or holds_copies(name) or holds_overlays(name, Path(folder))
+    # By its whole path, as "." says nothing of whose library it is.
+    return holds_copies(name, os.path.abspath(folder)) or holds_overlays(name, Path(folder))
 
 
 def _any_entries(folder: str) -> Iterator[Iterator[FolderEntry]]:

@@ -52,6 +52,7 @@ def test_a_folder_is_walked_in_the_order_of_names_and_every_name_is_found_again(
     for name in PHOTOS:
         memory.pipe_file(f"/photos/{name}", name.encode())
     memory.pipe_file("/photos/@eaDir/b.jpg/SMALL.jpg", b"a disk station's own copy")
+    memory.pipe_file("/photos/Mine.photoslibrary/resources/b.jpg", b"a small copy of Apple's")
     for source in ("memory://photos", "memory://photos/"):
         images = list(iter_images([source]))
         assert [image.name for image in images] == [f"memory://photos/{name}" for name in SORTED]

@@ -131,12 +131,16 @@ def test_small_copies_and_what_was_thrown_away_are_no_photos(tmp_path: Path, cop
     assert [image.name for image in walk_folder(named, None)] == [f"{named}/a.jpg"]
 
 
-def test_of_a_library_of_apples_photos_the_originals_are_counted(tmp_path: Path) -> None:
+def test_of_a_library_of_apples_photos_the_originals_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for folder in ("Mine.photoslibrary/originals/0", "Mine.photoslibrary/resources/renders/0", "resources"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "a.heic").touch()
     own = [f"{tmp_path}/{folder}/a.heic" for folder in ("Mine.photoslibrary/originals/0", "resources")]
     assert [image.name for image in walk_folder(str(tmp_path), None)] == own
+    monkeypatch.chdir(tmp_path / "Mine.photoslibrary")
+    assert [image.name for image in walk_folder(".", None)] == ["originals/0/a.heic"]
 
 
 @pytest.mark.parametrize(("tag", "is_link"), [(0xA0000003, True), (0x9000001A, False), (0, False)])
