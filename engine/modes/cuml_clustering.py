@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,8 @@ _MEGABYTES = 512
 _EPS_SLACK = 1e-6
 # Weights are divided by the threshold, which rounds them: sums that reach it in whole numbers have to reach it so, too.
 _WEIGHT_SLACK = 1e-9
+# One thread at a time imports cuML: another would take what that changes meanwhile for what was there before.
+_IMPORTING = threading.Lock()
 
 
 def require_cuml(device: str) -> None:
@@ -152,11 +155,12 @@ def _cuml_fit() -> Fit:
         import cupy
 
         # It has CuPy take memory from RAPIDS, which gets it from the driver each time and waits for the GPU to free it.
-        allocator = cupy.cuda.get_allocator()
-        try:
-            from cuml.cluster import DBSCAN
-        finally:
-            cupy.cuda.set_allocator(allocator)
+        with _IMPORTING:
+            allocator = cupy.cuda.get_allocator()
+            try:
+                from cuml.cluster import DBSCAN
+            finally:
+                cupy.cuda.set_allocator(allocator)
     except ImportError:
         raise _missing() from None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -126,19 +127,25 @@ class PretendedCuml:
         self.settings: dict[str, Any] = {}
         self.fault: Exception | None = None
         self.allocator = "CuPy's"
+        self.allocators: list[str] = []
+        self.meanwhile: Callable[[], None] = lambda: None
         self.current = self.stream("own")
         cupy, cuml = ModuleType("cupy"), ModuleType("cuml")
         cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
             get_current_stream=lambda: self.current,
             Stream=SimpleNamespace(null=self.stream("default")),
             get_allocator=lambda: self.allocator,
-            set_allocator=lambda allocator: setattr(self, "allocator", allocator),
+            set_allocator=self.set_allocator,
         )
         cupy.ndarray, cupy.int64 = type(self), np.int64  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "cupy", cupy)
         monkeypatch.setitem(sys.modules, "cuml", cuml)
         monkeypatch.setitem(sys.modules, "cuml.cluster", self.cluster())
         cuml_clustering._cuml_fit.cache_clear()
+
+    def set_allocator(self, allocator: str) -> None:
+        self.allocator = allocator
+        self.allocators.append(allocator)
 
     def cluster(self) -> ModuleType:
         pretended = self
@@ -148,6 +155,7 @@ class PretendedCuml:
                 if name != "DBSCAN":
                     raise AttributeError(name)
                 pretended.allocator = "RAPIDS'"  # as it is set when cuML is imported
+                pretended.meanwhile()
                 return Model
 
         class Model:
@@ -201,6 +209,24 @@ def test_cuml_is_waited_for_and_called_as_it_wants(pretended_cuml: PretendedCuml
 def test_cupys_memory_stays_its_own_where_cuml_is_imported(pretended_cuml: PretendedCuml) -> None:
     cuml_dbscan(np.ones((1, 2, 2)), eps=1, min_weight=2)
     assert pretended_cuml.allocator == "CuPy's"
+
+
+def test_cupys_memory_stays_its_own_where_two_threads_import_cuml(pretended_cuml: PretendedCuml) -> None:
+    def cluster() -> None:
+        cuml_dbscan(np.ones((1, 2, 2)), eps=1, min_weight=2)
+
+    others: list[threading.Thread] = []
+
+    def meanwhile() -> None:
+        if not others:
+            others.append(threading.Thread(target=cluster))
+            others[0].start()
+            others[0].join(0.2)
+
+    pretended_cuml.meanwhile = meanwhile
+    cluster()
+    others[0].join()
+    assert pretended_cuml.allocators == ["CuPy's", "CuPy's"]
 
 
 def test_a_gpu_without_memory_for_cuml_is_said_to_be_full(pretended_cuml: PretendedCuml) -> None:
