@@ -57,6 +57,7 @@ def read_voc(directory: Path, images: Path | None = None) -> LabelledSet:
     """
     if not directory.is_dir():
         raise DataError(f"There is no folder {directory}: name that of a Pascal VOC data set, as voc:DIR.")
+    directory = directory if directory.name else directory.resolve()  # of "." the name says where images lie, too
     files = [file for folder in _annotation_folders(directory) for file in sorted(_xml_files(folder))]
     files = files or sorted(_xml_files(directory))
     if not files:

@@ -105,6 +105,14 @@ def test_images_are_found_where_people_keep_them(tmp_path: Path, xml: str, photo
     assert labelled.skipped == ()
 
 
+def test_the_folder_of_the_xml_files_may_be_the_current_one(
+    read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = read(a=annotation(thing(1, 2, 3, 4))).images
+    monkeypatch.chdir(tmp_path / "Annotations")
+    assert read_labelled("voc:.").images == images
+
+
 def test_xml_files_beside_annotations_are_something_else(read: Any, tmp_path: Path) -> None:
     place(tmp_path, settings_xml="<settings/>", a_xml=annotation(thing(1, 2, 3, 4)))
     labelled = read(a=annotation())
