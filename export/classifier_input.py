@@ -17,8 +17,8 @@ from pc_engine.manifest import NetworkInput
 _USUAL_SIZE = 224
 _COLOURS = 3
 _IMAGE_RANK = 4
-# Axes of height and width, and of the channels.
-_AXES = {"NCHW": (2, 3), "NHWC": (1, 2)}
+#: Axes of height and width, by layout.
+SPATIAL_AXES = {"NCHW": (2, 3), "NHWC": (1, 2)}
 _CHANNEL_AXIS = {"NCHW": 1, "NHWC": 3}
 
 
@@ -55,7 +55,7 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
             f"The network's input '{given.name}' has {channels} channel(s) in the layout {layout}, and photos have "
             f"{_COLOURS}: name another --layout, or a network that takes RGB."
         )
-    declared = [sizes[axis] for axis in _AXES[layout]]
+    declared = [sizes[axis] for axis in SPATIAL_AXES[layout]]
     asked = [pixels.height or declared[0], pixels.width or declared[1]]
     if any(own and own != one for own, one in zip(declared, asked, strict=True)):
         own_size, size = (" x ".join(str(side or "any") for side in sides) for sides in (declared, asked))

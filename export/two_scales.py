@@ -14,13 +14,13 @@ import onnx
 from onnx import helper
 
 from pc_engine.errors import ModelError, UsageError
+from pc_engine.export.classifier_input import SPATIAL_AXES
 from pc_engine.graph.names import fresh_name, names_of, reads, stored_names, subgraphs
 from pc_engine.graph.prepare import input_tensor
 from pc_engine.manifest import NetworkInput
 
 #: What the names of the larger view's tensors begin with, before those that they have in the file.
 LARGER = "larger/"
-_SPATIAL = {"NCHW": (2, 3), "NHWC": (1, 2)}
 
 
 def add_larger_view(model: onnx.ModelProto, pixels: NetworkInput) -> NetworkInput:
@@ -48,7 +48,7 @@ def add_larger_view(model: onnx.ModelProto, pixels: NetworkInput) -> NetworkInpu
     """
     given = input_tensor(model, pixels.tensor)
     dims = given.type.tensor_type.shape.dim
-    axes = _SPATIAL[pixels.layout]
+    axes = SPATIAL_AXES[pixels.layout]
     if len(dims) > max(axes) and any(dims[axis].dim_value > 0 for axis in axes):
         raise ModelError(
             f"The network takes images of {pixels.height} x {pixels.width} pixels only, and cannot see them larger: "

@@ -7,30 +7,28 @@ A place is a tuple of names, outermost first: ``("/", "data", "a.jpg")`` for ``/
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path, PurePath
 
 from pc_engine.runs.photos import RunPhotos
 from pc_engine.sources import IMAGE_SUFFIXES
-from pc_engine.sources.addresses import is_address
+from pc_engine.sources.addresses import SCHEME, is_address
 
 Place = tuple[str, ...]
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of one letter is a drive of Windows
 # What no name of a file may hold, and what would let it leave its folder.
 _FORBIDDEN = str.maketrans(dict.fromkeys('\0/\\:*?"<>|' if os.name == "nt" else "\0/", "_"))
 
 
 def place_of(path: str) -> Place:
     """Return the place of an image that a row names."""
-    if _SCHEME.match(path) is None:
+    if SCHEME.match(path) is None:
         return PurePath(path).parts
     # "tar://img.jpg::/data/shard.tar" names what is inside first.
     return tuple(part for link in reversed(path.split("::")) for part in _link_parts(link))
 
 
 def _link_parts(link: str) -> Place:
-    scheme = _SCHEME.match(link)
+    scheme = SCHEME.match(link)
     if scheme is None:
         return PurePath(link).parts
     names = tuple(name for name in link[scheme.end() :].split("/") if name not in ("", "."))
@@ -87,7 +85,7 @@ def _is_below(path: str, folder: Place) -> bool:
 def placed(path: str, start: Place) -> Place:
     """Return the place of an image; where its path is a relative one, below the folder ``start`` that it begins in."""
     place = place_of(path)
-    if not start or any(PurePath(name).is_absolute() or _SCHEME.fullmatch(name) for name in place[:1]):
+    if not start or any(PurePath(name).is_absolute() or SCHEME.fullmatch(name) for name in place[:1]):
         return place
     while place[:1] == ("..",):
         start, place = start[: max(len(start) - 1, 1)], place[1:]  # above the root is the root
@@ -108,5 +106,5 @@ def label_file(place: Place, suffix: str) -> PurePath:
 
 
 def _harmless(name: str) -> str:
-    name = name.rstrip("/:") if _SCHEME.fullmatch(name) else name
+    name = name.rstrip("/:") if SCHEME.fullmatch(name) else name
     return "_" * len(name) if name in (".", "..") else name.translate(_FORBIDDEN)

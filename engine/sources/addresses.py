@@ -29,7 +29,7 @@ from pc_engine.sources.image import SourceImage, broken_image, check_size
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # of one letter is a drive of Windows
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  #: How addresses begin: one letter is a drive of Windows.
 #: How addresses of the web begin.
 HTTP = ("http://", "https://")
 # Packages that the extra "remote" brings, by scheme.
@@ -54,7 +54,7 @@ Images = Callable[[Callable[[str], None]], Iterator[SourceImage]]
 
 def is_address(text: str) -> bool:
     """Whether ``text`` has the form of an address, alone or chained as in ``zip://a.jpg::photos.zip``."""
-    return any(_SCHEME.match(part) for part in text.split("::"))
+    return any(SCHEME.match(part) for part in text.split("::"))
 
 
 def local_path(address: str) -> str | None:
@@ -62,7 +62,7 @@ def local_path(address: str) -> str | None:
 
     Local files are read without fsspec, which would follow links that lead in circles.
     """
-    scheme = _SCHEME.match(address)
+    scheme = SCHEME.match(address)
     if scheme is None or scheme[1].lower() not in ("file", "local") or "::" in address:
         return None
     return path_of_address(address[scheme.end() :])
@@ -197,7 +197,7 @@ class _Place:
 
     @property
     def name(self) -> str:
-        return self.path if _SCHEME.match(self.path) else f"{self.before}{self.path}{self.after}"
+        return self.path if SCHEME.match(self.path) else f"{self.before}{self.path}{self.after}"
 
     def image(self, size: int | None) -> SourceImage:
         # Several threads may use these file systems at once. Of the others fsspec gives each thread its own.
@@ -243,11 +243,11 @@ def _locate(address: str) -> _Place:
 
     parts = address.split("::")
     for part in parts:
-        if scheme := _SCHEME.match(part):
+        if scheme := SCHEME.match(part):
             _require(scheme[1])
     filesystem, path = url_to_fs(address)
     # In "simplecache::s3://bucket/a.jpg" the path is that of the first part that has one.
-    own = next((i for i, part in enumerate(parts) if _SCHEME.match(part)), 0)
+    own = next((i for i, part in enumerate(parts) if SCHEME.match(part)), 0)
     head = parts[own].rstrip("/") if path else parts[own]
     # fsspec's paths lack the scheme, and with some file systems the host.
     before = head.removesuffix(path) if head.endswith(path) else f"{head.split('://')[0]}://"
