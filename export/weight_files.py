@@ -1,20 +1,15 @@
-"""Reading named tensors out of safetensors and PyTorch files; `pc_engine.export.keras_files` reads those of Keras."""
+"""The tensors of weight files, and reading safetensors; `torch_files` and `keras_files` read those of others."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from pc_engine.errors import MissingPackageError, WeightsError, first_line
-
-#: Where training scripts keep the state_dict inside what they save.
-_NESTED = ("state_dict", "model", "model_state_dict")
+from pc_engine.errors import WeightsError, first_line
+from pc_engine.export.torch_files import read_torch_tensors
 
 
 @dataclass(frozen=True)
@@ -53,38 +48,5 @@ def read_safetensors(path: Path) -> WeightFile:
 
 
 def read_torch(path: Path) -> WeightFile:
-    """Read a PyTorch state_dict, bare or under a training script's usual keys, without running code from the file."""
-    try:
-        import torch
-    except ImportError:
-        raise MissingPackageError("torch", "train", f"read the PyTorch file {path.name}") from None
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error):  # torch's word for a global that is not a tensor or a plain container
-            raise WeightsError(
-                f"{path} holds Python objects that could run code when loaded, and is refused: save the weights alone "
-                f"with torch.save(model.state_dict(), FILE), or as safetensors."
-            ) from None
-        raise WeightsError(f"{path} is no PyTorch weight file ({first_line(error).rstrip('.')}).") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(
-            f"{path} is damaged, cut off or no PyTorch file ({first_line(error).rstrip('.')}); get it again."
-        ) from None
-    for key in _NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state_dict of named tensors.")
-    tensors = {
-        str(name).removeprefix("module."): _to_numpy(value)
-        for name, value in content.items()
-        if isinstance(value, torch.Tensor)
-    }
-    return WeightFile(path, tensors)
-
-
-def _to_numpy(tensor: Any) -> np.ndarray:
-    """Return a torch tensor as NumPy; bfloat16, which NumPy lacks, as float32."""
-    tensor = tensor.detach()
-    return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
+    """Read a PyTorch state_dict; bfloat16 tensors come as ``ml_dtypes.bfloat16``."""
+    return WeightFile(path, read_torch_tensors(path))

@@ -1,7 +1,7 @@
 """Reading VGG weights from whatever file they come in, checked and brought to torchvision's names and layout.
 
 safetensors       torchvision's names, or timm's (fc6 and fc7 as convolutions)
-.pth, .pt         a PyTorch state_dict (needs torch; read with weights_only=True)
+.pth, .pt         a PyTorch state_dict (read without torch, and without running what is in it)
 .h5, .hdf5        keras.applications, of Keras 1 to 3 (needs h5py)
 .keras            the same with the model around it, of Keras 3
 random:SEED       He-initialised, for measuring speed
@@ -71,7 +71,7 @@ def read_weights(source: str | Path, architecture: VggSpec) -> VggWeights:
         If the file is damaged, no weight file, of another architecture, or a tensor of it is missing, has
         another shape or holds NaN or infinity.
     MissingPackageError
-        If torch or h5py is needed and absent.
+        If h5py is needed and absent.
     """
     if str(source).startswith(RANDOM):
         return VggWeights(random_weights(architecture, _seed(str(source))))

@@ -394,12 +394,11 @@ class TestRefusals:
         with pytest.raises(WeightsError, match="holds weights that are no numbers"):
             read_weights(tmp_path / "w.h5", tiny)
 
-    @pytest.mark.parametrize(("package", "file", "extra"), [("torch", "w.pth", "train"), ("h5py", "w.h5", "hdf5")])
-    def test_absent_package(self, tmp_path, tiny, monkeypatch, package, file, extra):
-        (tmp_path / file).write_bytes(b"x")
-        monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(MissingPackageError, match=rf"'{package}' is needed.*pc-engine\[{extra}\]"):
-            read_weights(tmp_path / file, tiny)
+    def test_absent_package(self, tmp_path, tiny, monkeypatch):
+        (tmp_path / "w.h5").write_bytes(b"x")
+        monkeypatch.setitem(sys.modules, "h5py", None)
+        with pytest.raises(MissingPackageError, match=r"'h5py' is needed.*pc-engine\[hdf5\]"):
+            read_weights(tmp_path / "w.h5", tiny)
 
     def test_absent_file_and_unknown_kind(self, tmp_path, tiny):
         with pytest.raises(UsageError, match="does not exist"):

@@ -51,7 +51,7 @@ from pc_engine.export import keras_files
 from pc_engine.export.class_names import read_class_names
 from pc_engine.export.external_data import embed_external_data
 from pc_engine.export.keras_files import read_keras
-from pc_engine.export.weight_files import read_safetensors
+from pc_engine.export.weight_files import read_safetensors, read_torch
 from pc_engine.fitted.counter import load_counter
 from pc_engine.fitted.fitted_images import FittedImages
 from pc_engine.fitted.signatures import load_signatures
@@ -186,12 +186,25 @@ def weights() -> list[Files]:
         packed.writestr("model.weights.h5", new.getvalue())
     tensors = save({"features.0.weight": kernel, "features.0.bias": bias})
     keras = [{"w.h5": old.getvalue()}, {"w.h5": new.getvalue()}, {"w.keras": archive.getvalue()}]
-    return [*keras, {"w.safetensors": tensors}]
+    return [*keras, {"w.safetensors": tensors}, *({"w.pth": written} for written in torch_files())]
+
+
+def torch_files() -> Iterator[bytes]:
+    import torch  # takes seconds, and the other targets have no use for it
+
+    kernel = torch.zeros(4, 3, 3, 3)
+    state = {"features.0.weight": kernel, "features.0.bias": kernel[0, 0, 0].half(), "turned": kernel[0, 0].t()}
+    content = {"epoch": 3, "state_dict": state, "optimizer": {"lr": 0.1, "steps": [1]}}
+    for kind in ({}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}):
+        stream = io.BytesIO()
+        torch.save(content, stream, **kind)
+        yield stream.getvalue()
 
 
 def read_weight_file(folder: Path) -> None:
     keras_files._SECONDS = 20  # some changes keep HDF5's library for ever
-    for name, read in (("w.h5", read_keras), ("w.keras", read_keras), ("w.safetensors", read_safetensors)):
+    readers = {"w.h5": read_keras, "w.keras": read_keras, "w.safetensors": read_safetensors, "w.pth": read_torch}
+    for name, read in readers.items():
         if (folder / name).exists():
             read(folder / name)
 
