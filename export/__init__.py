@@ -1,22 +1,29 @@
-"""Weights to model directories: VGG from its published files, or any ONNX classifier."""
+"""Weights to model directories: VGG and EfficientNet-Lite from their published files, or any ONNX classifier."""
 
 from pc_engine.export.class_names import read_class_names
 from pc_engine.export.classifier import import_classifier
 from pc_engine.export.cooccurrence import Cooccurrence
+from pc_engine.export.efficientnet_graph import LITE_ARCHITECTURES, LiteSpec
+from pc_engine.export.efficientnet_lite import export_efficientnet_lite
 from pc_engine.export.fetch import fetch_vgg
 from pc_engine.export.model_directory import export_vgg, write_model_directory
+from pc_engine.export.packaged import make_packaged
 from pc_engine.export.vgg import ARCHITECTURES, VggSpec, build_vgg
 from pc_engine.export.weights import VggWeights, random_weights, read_weights
 
 __all__ = [
     "ARCHITECTURES",
+    "LITE_ARCHITECTURES",
     "Cooccurrence",
+    "LiteSpec",
     "VggSpec",
     "VggWeights",
     "build_vgg",
+    "export_efficientnet_lite",
     "export_vgg",
     "fetch_vgg",
     "import_classifier",
+    "make_packaged",
     "random_weights",
     "read_class_names",
     "read_weights",

@@ -13,12 +13,12 @@ from pathlib import Path
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from pc_engine.catalogue import FETCHABLE, PinnedWeights
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import DownloadError, UsageError
 from pc_engine.export.model_directory import export_vgg
+from pc_engine.export.model_lock import making
 from pc_engine.files.digest import file_sha256
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.shown_text import for_shell
@@ -59,23 +59,15 @@ def fetch_vgg(
     if name not in pins:
         raise UsageError(f"There are no weights '{name}' to fetch, only {', '.join(pins)}.")
     pin, out_dir = pins[name], models_dir / name
-    downloads = models_dir.parent / "downloads"
-    path = downloads / f"{name}-{pin.revision[:8]}.safetensors"
     names = " --classes imagenet" if pin.imagenet_classes else ""
     instead = (
         f"get {pin.file} by hand from {pin.page} and run 'pc-engine export {name} --weights {pin.file}{names} "
         f"--out {for_shell(str(out_dir))}', or use --model lego, which needs no network but knows digit objects only."
     )
-    try:
-        downloads.mkdir(parents=True, exist_ok=True)
-        lock = WeakFileLock(downloads / f"{name}.lock")
-    except OSError as error:
-        raise DownloadError(
-            f"{downloads} cannot be written ({error.strerror}): say with PC_ENGINE_HOME where models may be kept."
-        ) from None
-    with lock:  # a second process waits, and finds the model made
+    with making(name, models_dir) as downloads:  # a second process waits, and finds the model made
         if (out_dir / MANIFEST_FILE).is_file():
             return out_dir
+        path = downloads / f"{name}-{pin.revision[:8]}.safetensors"
         if not (path.is_file() and file_sha256(path) == pin.sha256):
             _download(name, pin, path, endpoint, instead)
             _verify(name, pin, path, instead)

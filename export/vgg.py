@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,10 +18,8 @@ from onnx import TensorProto, helper
 
 from pc_engine.errors import UsageError
 from pc_engine.export.evidence import append_evidence
+from pc_engine.export.graph_writer import GraphWriter, empty_model
 from pc_engine.manifest import NetworkInput, Tap
-
-OPSET = 17
-IR_VERSION = 8
 
 #: torchvision's ImageNet statistics in units of 0..255, RGB.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -181,10 +178,8 @@ def build_vgg(
         Input ``image`` uint8 [N, H, W, 3] RGB of the specification's size; outputs ``conv_prev``, ``conv_last``,
         ``pool5``, ``fc6``, ``fc7`` (all after ReLU), ``logits`` and ``evidence``, float32.
     """
-    model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="pc-engine")
-    model.opset_import.append(helper.make_opsetid("", OPSET))
-    model.graph.name = spec.name
-    graph = _GraphWriter(model.graph)
+    model = empty_model(spec.name)
+    graph = GraphWriter(model.graph)
     tensor = _add_features(graph, spec, {**weights, _FIRST: _fold(weights[_FIRST], mean, std)}, _add_pixels(graph))
     _add_classifier(graph, weights, tensor)
     declare = helper.make_tensor_value_info
@@ -195,7 +190,7 @@ def build_vgg(
     return model
 
 
-def _add_pixels(graph: _GraphWriter) -> str:
+def _add_pixels(graph: GraphWriter) -> str:
     """Add what leads from the image to float32 [N, 4, H, W], the fourth channel constant; return that tensor."""
     tensor = graph.node("Cast", ["image"], "pixels", to=TensorProto.FLOAT)
     tensor = graph.node("Transpose", [tensor], "pixels_chw", perm=[0, 3, 1, 2])
@@ -204,7 +199,7 @@ def _add_pixels(graph: _GraphWriter) -> str:
     return graph.node("Pad", [tensor, pads, value], "pixels_and_constant", mode="constant")
 
 
-def _add_features(graph: _GraphWriter, spec: VggSpec, weights: Mapping[str, np.ndarray], tensor: str) -> str:
+def _add_features(graph: GraphWriter, spec: VggSpec, weights: Mapping[str, np.ndarray], tensor: str) -> str:
     """Add the blocks of convolutions; return ``pool5``."""
     for layer in spec.layers():
         if not layer.is_conv:
@@ -222,7 +217,7 @@ def _add_features(graph: _GraphWriter, spec: VggSpec, weights: Mapping[str, np.n
     return tensor
 
 
-def _add_classifier(graph: _GraphWriter, weights: Mapping[str, np.ndarray], tensor: str) -> None:
+def _add_classifier(graph: GraphWriter, weights: Mapping[str, np.ndarray], tensor: str) -> None:
     tensor = graph.node("Flatten", [tensor], "pool5_flat", axis=1)
     for name, tap in (("classifier.0", "fc6"), ("classifier.3", "fc7"), ("classifier.6", "logits")):
         operands = [graph.constant(f"{name}.{part}", weights[f"{name}.{part}"]) for part in _PARTS]
@@ -257,23 +252,3 @@ def _fold(kernel: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -
     scaled = kernel.astype(np.float64) / np.array(std)[:, None, None]
     constant = -(scaled * np.array(mean)[:, None, None]).sum(axis=1, keepdims=True) / _CONSTANT
     return np.concatenate([scaled, constant], axis=1).astype(np.float32)
-
-
-class _GraphWriter:
-    """Adds nodes and initializers to a graph; both calls return the name of the tensor they define.
-
-    It writes into the model's own graph, because every message handed over to another is copied, weights and all.
-    """
-
-    def __init__(self, proto: onnx.GraphProto) -> None:
-        self._proto = proto
-
-    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self._proto.node.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(self, name: str, values: np.ndarray) -> str:
-        data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
-        little_endian = values.astype(values.dtype.newbyteorder("<"), copy=False)
-        self._proto.initializer.add(name=name, data_type=data_type, dims=values.shape, raw_data=little_endian.tobytes())
-        return name

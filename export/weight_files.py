@@ -50,3 +50,32 @@ def read_safetensors(path: Path) -> WeightFile:
 def read_torch(path: Path) -> WeightFile:
     """Read a PyTorch state_dict; bfloat16 tensors come as ``ml_dtypes.bfloat16``."""
     return WeightFile(path, read_torch_tensors(path))
+
+
+def take(file: WeightFile, name: str) -> np.ndarray:
+    """Remove a tensor from ``file``, so that its memory goes as soon as its converted form exists.
+
+    Raises
+    ------
+    WeightsError
+        If there is none of that name.
+    """
+    if name not in file.tensors:
+        raise WeightsError(f"{file.path} has no tensor '{name}'; it is incomplete or of another network.")
+    return file.tensors.pop(name)
+
+
+def check_shape(file: WeightFile, name: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
+    """Raise WeightsError where a tensor has another shape than its network needs."""
+    if array.shape != expected:
+        raise WeightsError(f"{file.path}: the tensor '{name}' has shape {array.shape}, expected {expected}.")
+
+
+def as_float32(file: WeightFile, name: str, array: np.ndarray) -> np.ndarray:
+    """Return a tensor as float32, contiguous; raise WeightsError where it is none of finite floating point."""
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        raise WeightsError(f"{file.path}: the tensor '{name}' is of type {array.dtype}, expected floating point.")
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(array.sum(dtype=np.float64)):
+        raise WeightsError(f"{file.path}: the tensor '{name}' holds NaN or infinity; the file is damaged.")
+    return array

@@ -15,25 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pc_engine.errors import UsageError, WeightsError
-from pc_engine.export.keras_files import read_keras
+from pc_engine.errors import WeightsError
 from pc_engine.export.vgg import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, VggSpec
-from pc_engine.export.weight_files import WeightFile, read_safetensors, read_torch
+from pc_engine.export.weight_files import WeightFile, as_float32, check_shape, take
 from pc_engine.export.weight_layouts import KERAS, NUMBERED_KERAS, TIMM, TORCHVISION, Layout
-
-RANDOM = "random:"
+from pc_engine.export.weight_sources import random_seed, read_weight_file
 
 #: Keras' VGG takes BGR pixels minus these means, undivided ("caffe" preprocessing); here in RGB order.
 CAFFE_MEAN = (123.68, 116.779, 103.939)
-
-_READERS = {
-    ".safetensors": read_safetensors,
-    ".pth": read_torch,
-    ".pt": read_torch,
-    ".h5": read_keras,
-    ".hdf5": read_keras,
-    ".keras": read_keras,
-}
 
 
 @dataclass(frozen=True)
@@ -73,17 +62,10 @@ def read_weights(source: str | Path, architecture: VggSpec) -> VggWeights:
     MissingPackageError
         If h5py is needed and absent.
     """
-    if str(source).startswith(RANDOM):
-        return VggWeights(random_weights(architecture, _seed(str(source))))
-    path = Path(source)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise UsageError(
-            f"{path} is not a weight file of a known kind: expected {', '.join(sorted(_READERS))} or {RANDOM}SEED."
-        )
-    if not path.is_file():
-        raise UsageError(f"The weight file {path} does not exist; check the path.")
-    file = reader(path)
+    seed = random_seed(source)
+    if seed is not None:
+        return VggWeights(random_weights(architecture, seed))
+    file = read_weight_file(source)
     layout = _layout(file)
     _check_architecture(file, layout, architecture)
     tensors = _convert(file, layout, architecture)
@@ -105,13 +87,6 @@ def random_weights(architecture: VggSpec, seed: int, n_classes: int = 1000) -> d
         tensors[f"{layer.name}.weight"] = values
         tensors[f"{layer.name}.bias"] = np.zeros(shape[0], np.float32)
     return tensors
-
-
-def _seed(source: str) -> int:
-    text = source.removeprefix(RANDOM)
-    if not text.isascii() or not text.isdigit():
-        raise UsageError(f"'{source}' names no seed: give a whole number, e.g. {RANDOM}0.")
-    return int(text)
 
 
 def _layout(file: WeightFile) -> Layout:
@@ -174,34 +149,13 @@ def _convert(file: WeightFile, layout: Layout, architecture: VggSpec) -> dict[st
     tensors: dict[str, np.ndarray] = {}
     for layer in architecture.layers():
         name = layout.weight_name(layer)
-        weight = _take(file, name)
+        weight = take(file, name)
         if layer.n_out is None and weight.ndim == len(layout.weight_shape(layer, 1)):
             n_classes = weight.shape[layout.class_axis]
-        _check_shape(file, name, weight, layout.weight_shape(layer, n_classes))
-        tensors[f"{layer.name}.weight"] = _float32(file, name, layout.to_torchvision(weight, layer))
+        check_shape(file, name, weight, layout.weight_shape(layer, n_classes))
+        tensors[f"{layer.name}.weight"] = as_float32(file, name, layout.to_torchvision(weight, layer))
         bias_name = layout.bias_name(layer)
-        bias = _take(file, bias_name)
-        _check_shape(file, bias_name, bias, (layer.n_out or n_classes,))
-        tensors[f"{layer.name}.bias"] = _float32(file, bias_name, bias)
+        bias = take(file, bias_name)
+        check_shape(file, bias_name, bias, (layer.n_out or n_classes,))
+        tensors[f"{layer.name}.bias"] = as_float32(file, bias_name, bias)
     return tensors
-
-
-def _take(file: WeightFile, name: str) -> np.ndarray:
-    """Remove a tensor from ``file``, so that its memory goes as soon as its converted form exists."""
-    if name not in file.tensors:
-        raise WeightsError(f"{file.path} has no tensor '{name}'; it is incomplete or of another network.")
-    return file.tensors.pop(name)
-
-
-def _check_shape(file: WeightFile, name: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
-    if array.shape != expected:
-        raise WeightsError(f"{file.path}: the tensor '{name}' has shape {array.shape}, expected {expected}.")
-
-
-def _float32(file: WeightFile, name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
-        raise WeightsError(f"{file.path}: the tensor '{name}' is of type {array.dtype}, expected floating point.")
-    array = np.ascontiguousarray(array, dtype=np.float32)
-    if not np.isfinite(array.sum(dtype=np.float64)):
-        raise WeightsError(f"{file.path}: the tensor '{name}' holds NaN or infinity; the file is damaged.")
-    return array

@@ -13,6 +13,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import functools
 import math
 import signal
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from pc_engine.catalogue import PACKAGED
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.graph.prepare import cut_graph
@@ -57,6 +59,13 @@ def engine_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "pc-engine-home"
     monkeypatch.setenv("PC_ENGINE_HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def no_packaged_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a package of weights is installed changes what is taken where no model is named: to tests, none is."""
+    for pin in PACKAGED.values():
+        monkeypatch.setitem(sys.modules, pin.package, None)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -35,11 +35,14 @@ def models(as_json: options.AsJson = False) -> None:
         return
     rows = [(entry.name, entry.state, entry.licence, entry.source, ", ".join(entry.taps)) for entry in entries]
     print_table(None, ("model", "state", "licence", "source", "taps"), rows)
-    print_line("A model is fetched when it is first named: pc-engine run FOLDER --mode p2c --model vgg16.")
+    print_line("A model is fetched or made when it is first named: pc-engine run FOLDER --mode p2c --model vgg16.")
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="vgg16, vgg19, or a name for your own ONNX network.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="vgg16, efficientnet_lite2, ..., or a name for your own ONNX network."),
+    ],
     weights: Annotated[
         str,
         typer.Option("--weights", help="A .safetensors, .pth, .h5, .keras or .onnx file; random:SEED for benchmarks."),
@@ -58,14 +61,14 @@ def export(
         list[str] | None,
         typer.Option(
             "--tap",
-            help="ONNX only, repeatable: conv_last=TENSOR_OR_NODE; conv_last, conv_prev and logits left out are found.",
+            help="Not of VGG, repeatable: conv_last=TENSOR_OR_NODE; those left out are found.",
         ),
     ] = None,
     count_feature: Annotated[
         list[str] | None,
         typer.Option(
             "--count-feature",
-            help="ONNX only, repeatable: a tap that the count SVM reads; left out with --cooccurrence, conv_last and "
+            help="Not of VGG, repeatable: a tap that the count SVM reads; left out with --cooccurrence, conv_last and "
             "co-occurrences of finer maps, which are found.",
         ),
     ] = None,
@@ -80,7 +83,7 @@ def export(
         list[str] | None,
         typer.Option(
             "--heat",
-            help="ONNX only, repeatable: a tap of maps whose heat is pointed at, and clustered by p2c; of several the "
+            help="Not of VGG, repeatable: a tap of maps whose heat is pointed at, and clustered by p2c; of several the "
             "product.",
         ),
     ] = None,
@@ -88,15 +91,15 @@ def export(
         str | None,
         typer.Option(
             "--size",
-            help="Side of the input in pixels, or HEIGHTxWIDTH; left out, what an ONNX network declares, else 224. "
-            "More shows small objects in finer maps.",
+            help="Side of the input in pixels, or HEIGHTxWIDTH; left out, what the network was trained for, or "
+            "declares, else 224. More shows small objects in finer maps.",
         ),
     ] = None,
     two_scales: Annotated[
         bool,
         typer.Option(
             "--two-scales",
-            help="ONNX only: the network also sees the picture at twice --size, for heat that is finer; its tensors "
+            help="Not of VGG: the network also sees the picture at twice --size, for heat that is finer; its tensors "
             "there are called larger/NAME, as in --tap fine=larger/NAME --heat fine.",
         ),
     ] = False,
@@ -121,14 +124,33 @@ def export(
         typer.Option("--std", help="What they are then divided by: one number, or three in the same order."),
     ] = None,
 ) -> None:
-    """Make a model directory from weights: VGG from its tensors, or any ONNX classifier."""
-    from pc_engine.export import ARCHITECTURES, Cooccurrence, export_vgg, import_classifier, read_class_names
+    """Make a model directory from weights: VGG or EfficientNet-Lite from their tensors, or any ONNX classifier."""
+    from pc_engine.export import (
+        ARCHITECTURES,
+        LITE_ARCHITECTURES,
+        Cooccurrence,
+        export_efficientnet_lite,
+        export_vgg,
+        import_classifier,
+        read_class_names,
+    )
 
     cooccurrences = [Cooccurrence(*_tap_and_distance(text)) for text in cooccurrence or ()]
     height_and_width = None if size is None else _height_and_width(size)
     names: tuple[str, ...] = ()
     if classes is not None:
         names = imagenet_class_names() if classes == "imagenet" else read_class_names(Path(classes))
+    of_maps = {
+        "--tap": bool(tap),
+        "--count-feature": bool(count_feature),
+        "--heat": bool(heat),
+        "--two-scales": two_scales,
+    }
+    of_onnx = {
+        "--layout": layout is not None,
+        "--channels": channels != "RGB",
+        "--background-class": background_class != -1,
+    }
     if Path(weights).suffix.lower() == ".onnx":
         taps = _taps(tap or [])
         pixels = NetworkInput(
@@ -154,23 +176,26 @@ def export(
             two_scales=two_scales,
             report=print_line,
         )
-    else:
-        if model not in ARCHITECTURES:
-            raise UsageError(
-                f"--weights {weights} is no .onnx file, and there is no architecture '{model}' to give weights to: "
-                f"choose one of {', '.join(ARCHITECTURES)}, or give an .onnx file."
-            )
-        of_onnx = {
-            "--tap": bool(tap),
-            "--count-feature": bool(count_feature),
-            "--heat": bool(heat),
-            "--two-scales": two_scales,
-            "--layout": layout is not None,
-            "--channels": channels != "RGB",
-            "--background-class": background_class != -1,
-        }
-        if given := [option for option, is_given in of_onnx.items() if is_given]:
-            raise UsageError(f"Only an .onnx file takes {' and '.join(given)}: of a VGG that is known. Leave it out.")
+    elif model in LITE_ARCHITECTURES:
+        _refuse(of_onnx, "EfficientNet-Lite")
+        manifest = export_efficientnet_lite(
+            model,
+            weights,
+            out,
+            taps=_taps(tap or []),
+            count_features=count_feature or None,
+            cooccurrences=cooccurrences,
+            heat=heat or (),
+            classes=names,
+            licence=licence,
+            mean=_triple("--mean", mean),
+            std=_triple("--std", std),
+            size=height_and_width,
+            two_scales=two_scales,
+            report=print_line,
+        )
+    elif model in ARCHITECTURES:
+        _refuse(of_maps | of_onnx, "VGG")
         manifest = export_vgg(
             model,
             weights,
@@ -182,7 +207,18 @@ def export(
             size=height_and_width,
             cooccurrences=cooccurrences,
         )
+    else:
+        raise UsageError(
+            f"--weights {weights} is no .onnx file, and there is no architecture '{model}' to give weights to: "
+            f"choose one of {', '.join((*ARCHITECTURES, *LITE_ARCHITECTURES))}, or give an .onnx file."
+        )
     _print_exported(manifest, out)
+
+
+def _refuse(options_given: Mapping[str, bool], network: str) -> None:
+    """Raise UsageError where an option is given that is known of a network, or cannot be had of it."""
+    if given := [option for option, is_given in options_given.items() if is_given]:
+        raise UsageError(f"{network} does not take {' and '.join(given)}: leave it out.")
 
 
 def _print_exported(manifest: Manifest, out: Path) -> None:

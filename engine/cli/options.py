@@ -90,8 +90,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         # In words, as `pc_engine.catalogue` brings all modes along.
-        help="A model's name or directory; left out, vgg16 or vgg19 where it is installed and has what the mode needs, "
-        "else the built-in lego, which knows digit objects only.",
+        help="A model's name or directory; left out, vgg16, vgg19 or efficientnet_lite2 where it is installed and has "
+        "what the mode needs, else the built-in lego, which knows digit objects only.",
     ),
 ]
 Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=_backend)]

@@ -9,6 +9,7 @@ import pytest
 from pc_engine import catalogue
 from pc_engine.catalogue import (
     FETCHABLE,
+    PACKAGED,
     PREFERRED,
     default_model,
     find_model,
@@ -68,7 +69,7 @@ def test_a_directory_that_may_not_be_entered_is_said(tmp_path: Path, monkeypatch
 
 def test_an_unknown_name_lists_the_known_ones(make_model: Maker) -> None:
     make_model(installed_directory("mine"))
-    with pytest.raises(UsageError, match="no model 'vgg17': choose one of lego, mine, vgg16, vgg19, or name"):
+    with pytest.raises(UsageError, match=r"no model 'vgg17': choose one of lego, mine, vgg16, vgg19, effi\w+, or name"):
         find_model("vgg17")
 
 
@@ -121,7 +122,7 @@ def test_the_list_says_what_is_there_and_what_is_fitted(make_model: Maker, embed
     (make_model(installed_directory("less")) / COUNTER_FILE).unlink()
     (models_directory() / "not-a-model").mkdir()
     entries = {entry.name: entry for entry in list_models()}
-    assert list(entries) == ["lego", "bare", "broken", "hollow", "less", "vgg19", "vgg16"]
+    assert list(entries) == ["lego", "bare", "broken", "hollow", "less", "vgg19", "vgg16", *PACKAGED]
     assert entries["lego"].state == "embedded, counter and signatures fitted"
     assert entries["lego"].directory == embedded
     assert entries["vgg19"].state == "installed, counter fitted"
@@ -137,14 +138,14 @@ def test_the_list_says_what_is_there_and_what_is_fitted(make_model: Maker, embed
 
 def test_without_any_folder_of_models_the_list_is_that_of_the_package() -> None:
     assert not models_directory().exists()
-    assert [entry.name for entry in list_models()] == ["lego", *FETCHABLE]
+    assert [entry.name for entry in list_models()] == ["lego", *FETCHABLE, *PACKAGED]
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_default_is_the_papers_network_once_it_is_fitted(make_model: Maker, mode: str) -> None:
     reports: list[str] = []
     assert default_model(MODES[mode], reports.append).name == "lego"
-    assert "--mode p2c --model vgg16" in reports[0]  # which runs with nothing fitted
+    assert "For photos: pip install 'pc-engine[photos]', then --mode p2c." in reports[0]
 
     reports.clear()
     make_model(installed_directory(PREFERRED[mode][1]))
@@ -152,6 +153,49 @@ def test_the_default_is_the_papers_network_once_it_is_fitted(make_model: Maker, 
     make_model(installed_directory(PREFERRED[mode][0]))
     assert default_model(MODES[mode], reports.append).directory.name == PREFERRED[mode][0]
     assert reports == []
+
+
+@pytest.fixture
+def package(make_model: Maker, tiny_manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the models that were made of the package of weights, which is installed."""
+    made: list[str] = []
+
+    def make(name: str, directory: Path) -> Path:
+        made.append(name)
+        return make_model(directory / name, manifest=replace(tiny_manifest, name=name), counter=None, signatures=None)
+
+    monkeypatch.setattr("pc_engine.export.packaged.make_packaged", make)
+    monkeypatch.setattr(catalogue, "is_installed", {pin.package for pin in PACKAGED.values()}.__contains__)
+    return made
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_a_model_is_made_of_its_package_once(package: list[str], name: str) -> None:
+    assert {entry.name: entry.state for entry in list_models()}[name] == "can be made"
+    reports: list[str] = []
+    for _ in range(2):
+        assert find_model(name, reports.append).directory == installed_directory(name)
+    assert package == [name]
+    assert reports == [f"Making {name} of the package {PACKAGED[name].package}, once ..."]
+    assert {entry.name: entry.state for entry in list_models()}[name] == "installed, nothing fitted"
+
+
+def test_where_a_package_has_weights_they_are_the_default_for_what_they_can_do(
+    package: list[str], make_model: Maker
+) -> None:
+    small, told = next(iter(PACKAGED)), MODES["c2p"].told()
+    reports: list[str] = []
+    assert default_model(MODES["combined"], reports.append).name == "lego"
+    assert reports[-1].endswith(
+        f"For photos: --mode p2c, or make a counter with 'pc-engine fit-counter DATA --model {small}'."
+    )
+    assert package == []
+    assert default_model(told).directory == installed_directory(small)
+    (installed_directory(small) / MANIFEST_FILE).unlink()
+    make_model(installed_directory(small))
+    assert default_model(MODES["combined"]).directory == installed_directory(small)
+    make_model(installed_directory("vgg19"))
+    assert default_model(MODES["combined"]).directory == installed_directory("vgg19")
 
 
 def test_a_mode_that_prefers_no_network_takes_the_embedded_one(

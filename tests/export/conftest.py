@@ -1,11 +1,14 @@
-"""A small VGG, and VGG in plain PyTorch to compare with."""
+"""A small VGG and a small EfficientNet-Lite, and both in plain PyTorch to compare with."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pc_engine.export import VggSpec
+from pc_engine.export import LiteSpec, VggSpec
+from pc_engine.export.efficientnet_graph import Convolution
 from pc_engine.export.vgg import IMAGENET_MEAN, IMAGENET_STD
 
 TAPS = ("conv_prev", "conv_last", "pool5", "fc6", "fc7", "logits")
@@ -91,3 +94,91 @@ def run_torch(blocks, weights, images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
             if k in heads:
                 taps[heads[k]] = x.numpy()
     return taps
+
+
+@pytest.fixture(scope="session")
+def tiny_lite() -> LiteSpec:
+    """EfficientNet-Lite in small."""
+    return TINY_LITE
+
+
+@pytest.fixture(scope="session")
+def lite_state() -> Callable[..., dict[str, np.ndarray]]:
+    """Return the function that makes weights of an EfficientNet-Lite as files have them."""
+    return make_lite_state
+
+
+@pytest.fixture(scope="session")
+def torch_lite() -> Callable[..., dict[str, np.ndarray]]:
+    """Return the function that runs EfficientNet-Lite in PyTorch."""
+    return run_lite_in_torch
+
+
+# All kinds of blocks: the first, strides of 1 and 2, kernels of 3 and 5, with and without what is added.
+TINY_LITE = LiteSpec("tiny", 0.25, 0.5, 64)
+
+_LITE_NAMES = {
+    "expand": ("_expand_conv", "_bn0"),
+    "depthwise": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
+
+
+def _names_in_files(layer: Convolution) -> tuple[str, str]:
+    """What files call a convolution, and its normalisation."""
+    if layer.name in ("stem", "head"):
+        return f"_conv_{layer.name}", {"stem": "_bn0", "head": "_bn1"}[layer.name]
+    _, number, part = layer.name.split("_")
+    return tuple(f"_blocks.{number}.{name}" for name in _LITE_NAMES[part])
+
+
+def make_lite_state(spec: LiteSpec, n_classes: int = 7, seed: int = 3) -> dict[str, np.ndarray]:
+    """Weights as files have them, each with normalisations that do something."""
+    rng = np.random.default_rng(seed)
+    state: dict[str, np.ndarray] = {}
+    for layer in spec.convolutions():
+        weight, norm = _names_in_files(layer)
+        fan_in = np.prod(layer.shape[1:])
+        state[f"{weight}.weight"] = rng.standard_normal(layer.shape) * (2 / fan_in) ** 0.5
+        state[f"{norm}.weight"] = rng.uniform(0.5, 1.5, layer.n_out)
+        state[f"{norm}.bias"] = rng.standard_normal(layer.n_out) * 0.3
+        state[f"{norm}.running_mean"] = rng.standard_normal(layer.n_out) * 0.3
+        state[f"{norm}.running_var"] = rng.uniform(0.5, 1.5, layer.n_out)
+        state[f"{norm}.num_batches_tracked"] = np.array(5, np.int64)
+    state["_fc.weight"] = rng.standard_normal((n_classes, spec.head.n_out)) * 0.05
+    state["_fc.bias"] = rng.standard_normal(n_classes)
+    return {name: array.astype(np.float32) if array.ndim else array for name, array in state.items()}
+
+
+def run_lite_in_torch(spec: LiteSpec, state: dict[str, np.ndarray], images: np.ndarray) -> dict[str, np.ndarray]:
+    """Run the network on normalised images (N, 3, H, W), padded as TensorFlow's "same"; return its tensors by name."""
+    torch = pytest.importorskip("torch")
+    from torch.nn import functional
+
+    given = {name: torch.from_numpy(array) for name, array in state.items()}
+    found: dict[str, Any] = {}
+
+    def convolved(layer: Convolution, maps: Any) -> Any:
+        weight, norm = _names_in_files(layer)
+        sides = maps.shape[2:]
+        total = [max((-(-side // layer.stride) - 1) * layer.stride + layer.kernel - side, 0) for side in sides]
+        (top, left), (bottom, right) = [n // 2 for n in total], [n - n // 2 for n in total]
+        maps = functional.pad(maps, (left, right, top, bottom))
+        groups = layer.n_in if layer.is_depthwise else 1
+        maps = functional.conv2d(maps, given[f"{weight}.weight"], stride=layer.stride, groups=groups)
+        statistics = (given[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        maps = functional.batch_norm(maps, *statistics, eps=1e-3)
+        found[layer.name] = functional.relu6(maps) if layer.is_clipped else maps
+        return found[layer.name]
+
+    with torch.no_grad():
+        maps = convolved(spec.stem, torch.from_numpy(images))
+        for block in spec.blocks():
+            before = maps
+            for layer in block.convolutions:
+                maps = convolved(layer, maps)
+            if maps.shape == before.shape:
+                maps = found[f"block_{block.number}_add"] = maps + before
+        found["pooled"] = convolved(spec.head, maps).mean(dim=(2, 3))
+        found["logits"] = functional.linear(found["pooled"], given["_fc.weight"], given["_fc.bias"])
+    return {name: tensor.numpy() for name, tensor in found.items()}

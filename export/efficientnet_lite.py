@@ -1,0 +1,132 @@
+"""Model directories of EfficientNet-Lite: which of its layers are counted by, and pointed at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+
+from pc_engine.errors import UsageError
+from pc_engine.export.classifier import import_classifier
+from pc_engine.export.cooccurrence import Cooccurrence
+from pc_engine.export.efficientnet_graph import LITE_ARCHITECTURES, STRIDE, LiteSpec, build_efficientnet_lite
+from pc_engine.export.efficientnet_weights import read_lite_weights
+from pc_engine.files.out_folder import check_vacant
+from pc_engine.manifest import Manifest, NetworkInput
+
+# Subtracted from pixels of 0..255, and what they are then divided by.
+_MEAN, _STD = (127.0,) * 3, (128.0,) * 3
+# What the counter reads, and what is pointed at, by the names of `usual_taps` (``bench/results/photo-model.json``).
+_COUNT_FEATURES = ("pooled", "project", "middle")
+_COOCCURRENCES = (Cooccurrence("middle", 0), Cooccurrence("middle", 3))
+_HEAT = ("project", "conv_prev")
+
+
+def export_efficientnet_lite(
+    architecture: str | LiteSpec,
+    weights: str | Path,
+    out_dir: Path,
+    *,
+    taps: Mapping[str, str] | None = None,
+    count_features: Sequence[str] | None = None,
+    cooccurrences: Sequence[Cooccurrence] = (),
+    heat: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    licence: str = "unknown",
+    source: str | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    size: tuple[int, int] | None = None,
+    two_scales: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Make a model directory from EfficientNet-Lite weights.
+
+    Parameters
+    ----------
+    architecture
+        A name of ``LITE_ARCHITECTURES``, or a specification.
+    weights
+        A weight file or ``random:SEED``; see ``read_lite_weights``.
+    out_dir
+        The directory to make; it may exist only if it is empty.
+    taps
+        Beside those of `usual_taps`, or in their place.
+    count_features, cooccurrences, heat
+        As ``import_classifier`` takes them, in the place of the usual ones.
+    classes, licence, source
+        For the manifest.
+    mean, std
+        Normalisation of the pixels, 0..255 RGB, where the weights were trained with another one than is usual.
+    size
+        Height and width of the input in pixels; None for what the network was trained for.
+    two_scales, report
+        As ``import_classifier`` takes them.
+
+    Returns
+    -------
+    Manifest
+        As written.
+
+    Raises
+    ------
+    UsageError
+        If the architecture is unknown, a side is no multiple of `STRIDE`, or as ``import_classifier`` does.
+    WeightsError, MissingPackageError
+        As ``read_lite_weights`` does, which raises UsageError, too.
+    ModelError, ManifestError
+        As ``import_classifier`` does.
+    """
+    if isinstance(architecture, str):
+        if architecture not in LITE_ARCHITECTURES:
+            known = ", ".join(LITE_ARCHITECTURES)
+            raise UsageError(f"There is no architecture '{architecture}': choose one of {known}.")
+        architecture = LITE_ARCHITECTURES[architecture]
+    height, width = size or (architecture.size, architecture.size)
+    for side in (height, width):
+        if side < 1 or side % STRIDE:
+            lower = max(side // STRIDE, 1) * STRIDE
+            raise UsageError(
+                f"{architecture.name} takes multiples of {STRIDE} pixels, and {side} is none: choose {lower}, or "
+                f"{lower + STRIDE}."
+            )
+    check_vacant(out_dir)
+    model = build_efficientnet_lite(architecture, read_lite_weights(weights, architecture))
+    if count_features is None and not cooccurrences:
+        count_features, cooccurrences = _COUNT_FEATURES, _COOCCURRENCES
+    with TemporaryDirectory(prefix="pc-engine-") as folder:
+        path = Path(folder) / f"{architecture.name}.onnx"
+        onnx.save(model, path)
+        return import_classifier(
+            path,
+            out_dir,
+            name=architecture.name,
+            taps=usual_taps(architecture) | dict(taps or {}),
+            pixels=NetworkInput("", height, width, layout="NCHW", mean=mean or _MEAN, std=std or _STD),
+            count_features=count_features,
+            cooccurrences=cooccurrences,
+            heat=heat or _HEAT,
+            classes=classes,
+            licence=licence,
+            source=source or (Path(weights).name if Path(weights).suffix else str(weights)),
+            two_scales=two_scales,
+            report=report,
+        )
+
+
+def usual_taps(spec: LiteSpec) -> dict[str, str]:
+    """Return the tensors of an EfficientNet-Lite that the modes read, by the names of their taps.
+
+    ``conv_last`` and ``project`` are the last block's expanded and projected maps, ``conv_prev`` and ``middle`` those
+    of twice as many cells a side before them: what the first coarse block expands, and what it is given.
+    """
+    return {
+        "conv_prev": f"block_{spec.first_coarse}_expand",
+        "conv_last": f"block_{spec.last}_expand",
+        "project": f"block_{spec.last}_project",
+        "middle": f"block_{spec.first_coarse - 1}_add",
+        "pooled": "pooled",
+        "logits": "logits",
+    }

@@ -1,0 +1,75 @@
+"""Models of weights that lie in an installed package."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+from pc_engine.catalogue import PACKAGED, PackagedWeights
+from pc_engine.datasets.imagenet import imagenet_class_names
+from pc_engine.errors import MissingPackageError, UsageError, WeightsError
+from pc_engine.export.efficientnet_lite import export_efficientnet_lite
+from pc_engine.export.model_lock import making
+from pc_engine.files.digest import file_sha256
+from pc_engine.manifest import MANIFEST_FILE
+
+
+def make_packaged(name: str, models_dir: Path, *, pins: Mapping[str, PackagedWeights] = PACKAGED) -> Path:
+    """Export the weights called ``name`` to ``models_dir/name`` and return that directory.
+
+    The package is only asked for its file: nothing of it is imported.
+
+    Parameters
+    ----------
+    name
+        A key of ``pins``.
+    models_dir
+        Where installed models live; made if absent.
+    pins
+        What packages hold.
+
+    Raises
+    ------
+    UsageError
+        If ``name`` is not among ``pins``.
+    MissingPackageError
+        If the package is not installed.
+    WeightsError
+        If its file is not the pinned one.
+    DownloadError
+        If models cannot be kept.
+    """
+    if name not in pins:
+        raise UsageError(f"There are no weights '{name}' in a package, only {', '.join(pins)}.")
+    pin, out_dir = pins[name], models_dir / name
+    path = _file_of(pin)
+    if path is None:
+        raise MissingPackageError(pin.package, pin.extra, f"make the model {name}")
+    with making(name, models_dir):  # a second process waits, and finds the model made
+        if (out_dir / MANIFEST_FILE).is_file():
+            return out_dir
+        found = file_sha256(path)
+        if found != pin.sha256:
+            raise WeightsError(
+                f"{path} has sha256 {found[:12]}… where {pin.sha256[:12]}… is expected: install the package "
+                f"{pin.package} anew."
+            )
+        export_efficientnet_lite(
+            name,
+            path,
+            out_dir,
+            classes=imagenet_class_names(),
+            licence=pin.licence,
+            source=f"{pin.package} ({path.name})",
+        )
+    return out_dir
+
+
+def _file_of(pin: PackagedWeights) -> Path | None:
+    """Return where a package that is installed has its file, without importing it; None where there is none."""
+    spec = importlib.util.find_spec(pin.package)
+    if spec is None:
+        return None
+    paths = (Path(folder) / pin.file for folder in spec.submodule_search_locations or ())
+    return next((path for path in paths if path.is_file()), None)
