@@ -24,7 +24,7 @@ _EXTRAS = (
     ("remote", "gcsfs", "read gs:// addresses"),
     ("remote", "aiohttp", "read https:// addresses"),
     ("ray", "ray", "run on several machines"),
-    ("train", "torch", "train networks and read .pth weights"),
+    ("train", "torch", "train networks"),
     ("bench", "matplotlib", "draw charts"),
     ("supervision", "supervision", "make supervision.Detections"),
 )

@@ -34,7 +34,8 @@ KNOWN_FORMS = (
     "label-studio:FILE or label-studio:FILE@IMAGES_DIR (exported from Label Studio as JSON)",
     "cvat:FILE or cvat:FILE@IMAGES_DIR (exported from CVAT as 'CVAT for images 1.1')",
     "yolo:FILE, or yolo:FILE#train, #val or #test (the YAML file of a YOLO data set)",
-    "voc:DIR or voc:DIR@IMAGES_DIR (Pascal VOC: Annotations/ and JPEGImages/, or XML files beside their images)",
+    "voc:DIR, voc:DIR#train (or another list of ImageSets/Main/) or voc:DIR@IMAGES_DIR (Pascal VOC: Annotations/ and "
+    "JPEGImages/, or XML files beside their images)",
 )
 
 
@@ -78,7 +79,7 @@ def read_labelled(spec: str) -> LabelledSet:
         if kind == "yolo":
             return _read_yolo(rest)
         if kind == "voc":
-            return read_voc(*_two_paths(rest, Path.is_dir))
+            return _read_voc(rest)
     path = _path(spec)
     if path.is_dir():
         return _read_folder(path)
@@ -175,6 +176,17 @@ def _two_paths(rest: str, exists: Callable[[Path], bool]) -> tuple[Path, Path | 
         return _path(rest), None
     at = next((k for k in reversed(places) if exists(_path(rest[:k]))), places[-1])
     return _path(rest[:at]), _path(rest[at + 1 :])
+
+
+def _read_voc(rest: str) -> LabelledSet:
+    def parted(path: Path) -> tuple[Path, str | None]:
+        whole, hash_sign, split = str(path).rpartition("#")
+        named = hash_sign and "@" not in split and not path.is_dir()  # a folder's own name may hold a '#'
+        return (Path(whole), split) if named else (path, None)
+
+    named, images = _two_paths(rest, lambda path: parted(path)[0].is_dir())
+    directory, split = parted(named)
+    return read_voc(directory, images, split)
 
 
 def _read_yolo(rest: str) -> LabelledSet:

@@ -4,11 +4,12 @@ The dominant class of an image, that of the largest summed box area, is counted,
 challenge, pixels are numbered from 1 and the last one belongs to the box. Objects that are marked ``difficult`` count
 neither way there; here they are regions that may hold an object or not, as COCO's crowds: of an image whose dominant
 class has one the number is not known, and it keeps its class and boxes. Parts of objects are left aside. An image
-without objects counts 0.
+without objects counts 0. A split is a list of images in ``ImageSets/Main/``, such as ``trainval.txt``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from xml.etree.ElementTree import Element
@@ -23,7 +24,7 @@ from pc_engine.datasets.records import (
     is_file,
 )
 from pc_engine.datasets.xml_children import read_children
-from pc_engine.errors import DataError
+from pc_engine.errors import DataError, first_line
 from pc_engine.files.text_values import parse_number
 
 _ROOT, _OBJECT, _BOX = "annotation", "object", "bndbox"
@@ -32,6 +33,8 @@ _OTHER_FORMS = {"annotations": "it is of CVAT: name it as cvat:FILE"}
 # The folder of XML files in small letters, one in it that the images' folder lacks, and what that is called.
 _ANNOTATIONS, _XMLS = "annotations", "xmls"
 _IMAGES = ("JPEGImages", "images", "img", "Data")
+# What a line of a split has behind its name where it is of a class: whether the image shows that.
+_SHOWS = re.compile(r"\s+-?[01]$")
 
 
 def has_annotations(directory: Path) -> bool:
@@ -39,7 +42,7 @@ def has_annotations(directory: Path) -> bool:
     return any(any(_xml_files(folder)) for folder in _annotation_folders(directory))
 
 
-def read_voc(directory: Path, images: Path | None = None) -> LabelledSet:
+def read_voc(directory: Path, images: Path | None = None, split: str | None = None) -> LabelledSet:
     """Read a data set by its folder.
 
     Parameters
@@ -49,11 +52,13 @@ def read_voc(directory: Path, images: Path | None = None) -> LabelledSet:
     images
         The folder below which the images lie as the XML files do below theirs; None where they lie in ``JPEGImages/``,
         ``images/``, ``img/`` or ``Data/`` in the place of ``Annotations/``, beside the files, or where these say.
+    split
+        Which list of images is read; None for all of them.
 
     Raises
     ------
     DataError
-        If there is no such folder, it holds no XML file, or none gives an image.
+        If there is no such folder or split, it holds no XML file, or none gives an image.
     """
     if not directory.is_dir():
         raise DataError(f"There is no folder {directory}: name that of a Pascal VOC data set, as voc:DIR.")
@@ -63,6 +68,8 @@ def read_voc(directory: Path, images: Path | None = None) -> LabelledSet:
     if not files:
         raise DataError(f"{directory} holds no XML files: name the folder that Annotations/ lies in, as voc:DIR.")
     builder = LabelledSetBuilder(directory.resolve().name, directory)
+    if split is not None:
+        files = _of_split(files, directory, split, builder)
     remedy = f" (where the images lie elsewhere: 'voc:{directory}@IMAGES_DIR')" if images is None else ""
     for file in files:
         try:
@@ -70,6 +77,33 @@ def read_voc(directory: Path, images: Path | None = None) -> LabelledSet:
         except (OSError, ValueError) as error:
             builder.skip(str(file), str(error))
     return builder.build()
+
+
+def _of_split(files: list[Path], directory: Path, split: str, builder: LabelledSetBuilder) -> list[Path]:
+    """Return the XML files of the images that a split lists, by their names or the files'; others are skipped."""
+    lists = {file.stem: file for file in sorted(directory.glob("ImageSets/Main/*.txt")) if is_file(file)}
+    if split not in lists:
+        # Of each class there are lists, too, which say of the images of a split whether they show it.
+        known = [name for name in lists if not any(name.endswith(f"_{other}") for other in lists)]
+        shown = f"write #{', #'.join(known[:10])}" if known else f"there are no lists in {directory / 'ImageSets/Main'}"
+        raise DataError(f"The split '{split}' of voc:{directory} is not known: {shown}, or nothing for all images.")
+    named: dict[str, list[Path]] = {}
+    for file in files:
+        named.setdefault(file.stem, []).append(file)
+    try:
+        lines = lists[split].read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{lists[split]} cannot be read ({first_line(error)}); save it as UTF-8 text.") from None
+    # Each once, whoever names it twice.
+    names = dict.fromkeys(name for line in lines if (name := _SHOWS.sub("", line.strip())))
+    found: list[Path] = []
+    for name in names:
+        of_name = named.get(name) or named.get(PurePath(name).stem)
+        if of_name is None:
+            builder.skip(name, f"{lists[split].name} names it, and there is no XML file of it")
+        else:
+            found += of_name
+    return found
 
 
 def _annotation_folders(directory: Path) -> list[Path]:

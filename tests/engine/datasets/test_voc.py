@@ -187,3 +187,63 @@ def test_another_folder_is_named(tmp_path: Path) -> None:
     place(tmp_path, annotations__instances_json="{}", cat__a_jpg=None)
     # Those of COCO are no reason not to take subfolders for classes.
     assert [image.class_name for image in read_labelled(str(tmp_path)).images] == ["cat"]
+
+
+@pytest.fixture
+def split_in_two(tmp_path: Path) -> Path:
+    """Four images, and lists of some of them."""
+    names = ("a", "b", "c d", "e")
+    texts = {f"Annotations__{name}_xml": annotation(thing(1, 1, 9, 9), filename=f"{name}.jpg") for name in names}
+    place(tmp_path, **texts, **{f"JPEGImages__{name}_jpg": None for name in names})
+    lists = {"train": "c d\n\na\na\nlost\n", "val": "\ufeffb.jpg\r\n", "cat_train": "a  1\nc d -1\n"}
+    for name, text in lists.items():
+        (tmp_path / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"ImageSets/Main/{name}.txt").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [("#train", ["c d", "a"]), ("#val", ["b"]), ("#cat_train", ["a", "c d"]), ("", ["a", "b", "c d", "e"])],
+)
+def test_a_split_is_the_images_that_it_lists(split_in_two: Path, split: str, names: list[str]) -> None:
+    labelled = read_labelled(f"voc:{split_in_two}{split}")
+    assert [image.path.stem for image in labelled.images] == names
+    lost = ("lost", "train.txt names it, and there is no XML file of it")
+    assert labelled.skipped == ((lost,) if split == "#train" else ())
+
+
+def test_the_images_of_a_split_may_lie_elsewhere(split_in_two: Path, tmp_path: Path) -> None:
+    (split_in_two / "JPEGImages").rename(tmp_path / "photos@home")
+    labelled = read_labelled(f"voc:{split_in_two}#val@{tmp_path / 'photos@home'}")
+    assert [image.path for image in labelled.images] == [tmp_path / "photos@home/b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("split", "known"),
+    [("test", "write #train, #val, or nothing for all images"), ("", "write #train, #val")],
+)
+def test_an_unknown_split_lists_the_known_ones(split_in_two: Path, split: str, known: str) -> None:
+    with pytest.raises(DataError, match=rf"The split '{split}' of voc:.* is not known: {known}"):
+        read_labelled(f"voc:{split_in_two}#{split}")
+
+
+def test_without_lists_there_is_no_split(split_in_two: Path) -> None:
+    for file in (split_in_two / "ImageSets/Main").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"there are no lists in .*Main, or nothing for all images"):
+        read_labelled(f"voc:{split_in_two}#train")
+
+
+def test_a_list_that_is_no_text_says_so(split_in_two: Path) -> None:
+    (split_in_two / "ImageSets/Main/train.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(DataError, match=r"train\.txt cannot be read .*save it as UTF-8"):
+        read_labelled(f"voc:{split_in_two}#train")
+
+
+def test_a_folder_may_have_a_number_sign_of_its_own(split_in_two: Path) -> None:
+    (split_in_two / "set #1").mkdir()
+    for name in ("Annotations", "JPEGImages", "ImageSets"):
+        (split_in_two / name).rename(split_in_two / "set #1" / name)
+    assert len(read_labelled(f"voc:{split_in_two / 'set #1'}").images) == 4
+    assert len(read_labelled(f"voc:{split_in_two / 'set #1'}#val").images) == 1
