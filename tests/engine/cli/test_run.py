@@ -402,8 +402,8 @@ def test_unexpected_error_is_one_sentence(pc_engine, scenes, tiny_directory, mon
 
 def test_help_says_which_model_is_taken_where_none_is_named(pc_engine):
     shown = " ".join(pc_engine("run", "--help").out.split())
-    assert "left out, vgg16 or vgg19 where it is installed and has what the mode needs, else the built-in lego" in shown
-    assert {name for names in PREFERRED.values() for name in names} == {"vgg16", "vgg19"}
+    assert "left out, vgg16, vgg19 or efficientnet_lite2 where it is installed and has what the mode needs" in shown
+    assert {name for names in PREFERRED.values() for name in names} == {"vgg16", "vgg19", "efficientnet_lite2"}
     assert EMBEDDED == "lego"
 
 
