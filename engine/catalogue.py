@@ -157,7 +157,8 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
 
         return load_model(fetch_vgg(text, models_directory()))
     if text in PACKAGED:
-        report(f"Making {text} of the package {PACKAGED[text].package}, once ...")
+        if _is_packaged(text):
+            report(f"Making {text} of the package {PACKAGED[text].package}, once ...")
         from pc_engine.export.packaged import make_packaged
 
         return load_model(make_packaged(text, models_directory()))
