@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pc_engine.errors import ManifestError, ModelError, UsageError
+from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError
 from pc_engine.files.storage import models_directory
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.model import Model, describe_model, load_model
 from pc_engine.modes import Mode
-from pc_engine.packages import is_installed
 
 EMBEDDED = "lego"
 EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded" / "lego"
@@ -71,6 +71,12 @@ class PackagedWeights:
     file: str
     sha256: str
     licence: str
+
+    def find(self) -> Path | None:
+        """Return where the file lies, without importing the package; None where that, or the file, is not installed."""
+        spec = importlib.util.find_spec(self.package)
+        folders = () if spec is None else spec.submodule_search_locations or ()
+        return next((path for folder in folders if (path := Path(folder) / self.file).is_file()), None)
 
 
 #: What can be made of an installed package: a network that is small enough for the package index.
@@ -142,7 +148,9 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
     UsageError
         If there is no such model; the message lists those that there are.
     ModelError
-        If it cannot be fetched, or its files are not sound.
+        If it cannot be fetched or made, or its files are not sound.
+    MissingPackageError
+        If the package that holds its weights is not installed.
     """
     text = str(name)
     if text == EMBEDDED:
@@ -185,7 +193,7 @@ def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
         try:
             model = find_model(installed_directory(name) if is_made else name, report)
             model.require(mode)
-        except ModelError as error:
+        except PcEngineError as error:  # what cannot be made is no reason not to run
             unfitted = unfitted or f" {error}"
         else:
             return model
@@ -206,7 +214,7 @@ def _for_photos() -> str:
 
 def _is_packaged(name: str) -> bool:
     """Whether a model can be made of a package that is installed."""
-    return name in PACKAGED and is_installed(PACKAGED[name].package)
+    return name in PACKAGED and PACKAGED[name].find() is not None
 
 
 def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: None) -> Model:

@@ -55,7 +55,8 @@ def export_efficientnet_lite(
     taps
         Beside those of `usual_taps`, or in their place.
     count_features, cooccurrences, heat
-        As ``import_classifier`` takes them, in the place of the usual ones.
+        As ``import_classifier`` takes them, in the place of the usual ones; with ``count_features`` alone no
+        co-occurrences are read.
     classes, licence, source
         For the manifest.
     mean, std
@@ -94,10 +95,13 @@ def export_efficientnet_lite(
             )
     check_vacant(out_dir)
     model = build_efficientnet_lite(architecture, read_lite_weights(weights, architecture))
-    if count_features is None and not cooccurrences:
-        count_features, cooccurrences = _COUNT_FEATURES, _COOCCURRENCES
+    if count_features is None:
+        count_features, cooccurrences = _COUNT_FEATURES, cooccurrences or _COOCCURRENCES
     with TemporaryDirectory(prefix="pc-engine-") as folder:
         path = Path(folder) / f"{architecture.name}.onnx"
+        if not two_scales:  # else it has to take both sizes
+            for axis, side in ((2, height), (3, width)):
+                model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = side
         onnx.save(model, path)
         return import_classifier(
             path,

@@ -52,7 +52,7 @@ def read_lite_weights(source: str | Path, architecture: LiteSpec) -> dict[str, n
     for layer in architecture.convolutions():
         tensors[f"{layer.name}.weight"], tensors[f"{layer.name}.bias"] = _folded(file, layer)
     weight, bias = (take(file, f"_fc.{part}") for part in ("weight", "bias"))
-    n_classes = len(weight) if weight.ndim else 0
+    n_classes = max(len(weight), 1) if weight.ndim else 1
     check_shape(file, "_fc.weight", weight, (n_classes, architecture.head.n_out))
     check_shape(file, "_fc.bias", bias, (n_classes,))
     tensors["logits.weight"] = as_float32(file, "_fc.weight", weight)
@@ -82,6 +82,12 @@ def _names(layer: Convolution) -> tuple[str, str]:
 
 def _check_architecture(file: WeightFile, architecture: LiteSpec) -> None:
     """Raise where the file is of another size, or of another network."""
+    squeezing = next((name for name in file.tensors if "_se_" in name), None)
+    if squeezing is not None:
+        raise WeightsError(
+            f"{file.path} has the tensor '{squeezing}', of squeeze-and-excitation: it holds an EfficientNet, and not "
+            f"{architecture.name}."
+        )
     if _fits(file.tensors, architecture):
         return
     for other in LITE_ARCHITECTURES.values():
@@ -116,7 +122,10 @@ def _folded(file: WeightFile, layer: Convolution) -> tuple[np.ndarray, np.ndarra
     if variance.min() < 0:
         raise WeightsError(f"{file.path}: the tensor '{norm}.running_var' holds values below 0; the file is damaged.")
     gain /= np.sqrt(variance + _EPSILON)
-    return (weight * gain[:, None, None, None]).astype(np.float32), (shift - mean * gain).astype(np.float32)
+    with np.errstate(over="ignore"):
+        folded = (weight * gain[:, None, None, None]).astype(np.float32)
+        bias = (shift - mean * gain).astype(np.float32)
+    return as_float32(file, name, folded), as_float32(file, f"{norm}.bias", bias)
 
 
 def _statistic(file: WeightFile, name: str, n: int) -> np.ndarray:

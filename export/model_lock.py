@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
@@ -21,12 +21,12 @@ def making(name: str, models_dir: Path) -> Iterator[Path]:
         If that folder, ``downloads`` beside ``models_dir``, cannot be written.
     """
     downloads = models_dir.parent / "downloads"
-    try:
-        downloads.mkdir(parents=True, exist_ok=True)
-        lock = WeakFileLock(downloads / f"{name}.lock")
-    except OSError as error:
-        raise DownloadError(
-            f"{downloads} cannot be written ({error.strerror}): say with PC_ENGINE_HOME where models may be kept."
-        ) from None
-    with lock:
+    with ExitStack() as stack:
+        try:
+            downloads.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(WeakFileLock(downloads / f"{name}.lock"))
+        except OSError as error:
+            raise DownloadError(
+                f"{downloads} cannot be written ({error.strerror}): say with PC_ENGINE_HOME where models may be kept."
+            ) from None
         yield downloads

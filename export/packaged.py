@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,18 +31,18 @@ def make_packaged(name: str, models_dir: Path, *, pins: Mapping[str, PackagedWei
     Raises
     ------
     UsageError
-        If ``name`` is not among ``pins``.
+        If ``name`` is not among ``pins``, or something else lies where the model is to be.
     MissingPackageError
         If the package is not installed.
     WeightsError
         If its file is not the pinned one.
-    DownloadError
-        If models cannot be kept.
+    DownloadError, ModelError
+        If models cannot be kept there, or the disk is full.
     """
     if name not in pins:
         raise UsageError(f"There are no weights '{name}' in a package, only {', '.join(pins)}.")
     pin, out_dir = pins[name], models_dir / name
-    path = _file_of(pin)
+    path = pin.find()
     if path is None:
         raise MissingPackageError(pin.package, pin.extra, f"make the model {name}")
     with making(name, models_dir):  # a second process waits, and finds the model made
@@ -64,12 +63,3 @@ def make_packaged(name: str, models_dir: Path, *, pins: Mapping[str, PackagedWei
             source=f"{pin.package} ({path.name})",
         )
     return out_dir
-
-
-def _file_of(pin: PackagedWeights) -> Path | None:
-    """Return where a package that is installed has its file, without importing it; None where there is none."""
-    spec = importlib.util.find_spec(pin.package)
-    if spec is None:
-        return None
-    paths = (Path(folder) / pin.file for folder in spec.submodule_search_locations or ())
-    return next((path for path in paths if path.is_file()), None)

@@ -2,13 +2,15 @@
 
 A file is a pickle of the containers around its tensors, which are laid beside it: in a ZIP archive since PyTorch 1.6,
 behind the pickle before. Pickles are programs. The few instructions and names that a state_dict consists of are
-followed here, on values that only stand for what they name; whatever else a file asks for, it is refused.
+followed here, on values that only stand for what they name; whatever else a file asks for, it is refused. No
+instruction makes more than what it takes, so that memory and time are in proportion to the length of the file.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import itertools
 import math
 import pickletools
 import struct
@@ -23,6 +25,7 @@ import ml_dtypes
 import numpy as np
 
 from pc_engine.errors import WeightsError, first_line
+from pc_engine.shown_text import for_sentence
 
 #: Where training scripts keep the state_dict inside what they save.
 _NESTED = ("state_dict", "model", "model_state_dict")
@@ -43,8 +46,13 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
         "Bool": np.bool_,
     }.items()
 }
-# Of the numbers that tell how a tensor lies in its storage, far more than any has.
-_LARGEST = 1 << 48
+# Of the numbers that tell how a tensor lies in its storage, far more than any has; of axes, NumPy's most.
+_LARGEST, _MOST_AXES = 1 << 48, 64
+# Far more than a state_dict takes, whose tensors take some thirty instructions each: each makes a value, which takes
+# much more memory than it has bytes in the file.
+_MOST_INSTRUCTIONS = 4_000_000
+# Keys of dictionaries are texts and small numbers: large ones can be chosen so that they all collide.
+_LARGEST_KEY = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,10 @@ class _Named:
     """What a pickle names: a class or a function, as ``module name``."""
 
     name: str
+
+
+class _Other:
+    """What stands for a value that nobody asks for."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +92,9 @@ class _Tensor:
     def of(self, numbers: np.ndarray) -> np.ndarray:
         """Return the tensor as a part of its storage's ``numbers`` (n,)."""
         last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-        # One that repeats its storage, as expanded ones do, could be of any size in memory.
         n_values = math.prod(self.shape)
+        if n_values > len(numbers) and 0 in self.strides:  # it could be of any size in memory
+            raise _RefusedError("a tensor that repeats its numbers, as expand() makes it")
         if n_values > len(numbers) or (n_values and last >= len(numbers)):
             raise _DamagedError(f"a tensor of shape {self.shape} lies beyond its {len(numbers)} numbers")
         strides = [stride * numbers.itemsize for stride in self.strides]
@@ -102,7 +115,8 @@ def read_torch_tensors(path: Path) -> dict[str, np.ndarray]:
     Parameters
     ----------
     path
-        What ``torch.save`` wrote, of any version. Names lose a leading ``module.``, which parallel training adds.
+        What ``torch.save`` wrote, of version 0.4 or newer, by the pickle protocols 2 (its default) to 4. Names lose a
+        leading ``module.``, which parallel training adds.
 
     Returns
     -------
@@ -112,17 +126,19 @@ def read_torch_tensors(path: Path) -> dict[str, np.ndarray]:
     Raises
     ------
     WeightsError
-        If the file is damaged, holds more than tensors and plain containers, or no state_dict.
+        If the file is damaged, holds more than tensors, plain containers, and what training scripts keep beside them,
+        or no state_dict.
     """
     try:
         with path.open("rb") as file:
             content, read = _read_archive(file) if zipfile.is_zipfile(file) else _read_sequence(file)
             numbers_of = functools.cache(read)  # tensors may share a storage
-            for key in _NESTED:
-                if isinstance(content, dict) and isinstance(content.get(key), dict):
-                    content = content[key]
+            for _ in _NESTED:  # no deeper than it has names
+                inner = [content[key] for key in _NESTED if isinstance(content, dict) and key in content]
+                content = next((value for value in inner if isinstance(value, dict)), content)
             if not isinstance(content, dict):
-                raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state_dict of named tensors.")
+                kind = "tensor" if isinstance(content, _Tensor) else type(content).__name__.strip("_").lower()
+                raise WeightsError(f"{path} holds a {kind}, expected a state_dict of named tensors.")
             return {
                 str(name).removeprefix("module."): value.of(numbers_of(value.storage))
                 for name, value in content.items()
@@ -132,9 +148,11 @@ def read_torch_tensors(path: Path) -> dict[str, np.ndarray]:
         raise
     except _RefusedError as error:
         raise WeightsError(
-            f"{path} holds Python objects that could run code when loaded ({error}), and is refused: save the weights "
-            f"alone with torch.save(model.state_dict(), FILE), or as safetensors."
+            f"{path} holds more than tensors and plain containers ({error}), and is refused, as it could run code when "
+            f"loaded: save the weights alone with torch.save(model.state_dict(), FILE), or as safetensors."
         ) from None
+    except MemoryError:
+        raise WeightsError(f"{path} does not fit into memory.") from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from None
     except Exception as error:  # whatever zipfile, pickletools and this machine make of a damaged file
@@ -153,14 +171,17 @@ def _read_archive(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]
     folder = pickles[0].removesuffix("data.pkl")
     if f"{folder}constants.pkl" in members:
         raise _RefusedError("it is a TorchScript program")
+    # PyTorch compresses nothing. Members that lie in one another would be longer together than the file.
+    compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members.values())
+    if compressed or sum(member.file_size for member in archive.infolist()) > file.seek(0, io.SEEK_END):
+        raise _DamagedError("its members are compressed, or lie in one another")
 
     def read(name: str) -> bytes:
-        # PyTorch compresses nothing: what is stored is no longer than the file.
-        if members[folder + name].compress_type != zipfile.ZIP_STORED:
-            raise _DamagedError(f"{name} is compressed")
         return archive.read(members[folder + name])
 
     order = read("byteorder").decode("ascii", "replace") if f"{folder}byteorder" in members else "little"
+    if order not in ("little", "big"):
+        raise _DamagedError("its bytes are in no order that is known")
     return _follow(io.BytesIO(read("data.pkl"))), lambda storage: _as_numbers(
         read(f"data/{storage.key}"), storage, order
     )
@@ -186,7 +207,7 @@ def _read_sequence(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray
         (n,) = struct.unpack("<q", _read_exactly(file, 8))
         storage = known.get(str(key))
         if storage is None or n != storage.n:
-            raise _DamagedError(f"its storage {key} is not the one that tensors name")
+            raise _DamagedError(f"its storage {for_sentence(str(key))[:60]} is not the one that tensors name")
         places[storage] = file.tell()
         file.seek(storage.n_bytes, 1)
 
@@ -222,7 +243,7 @@ def _read_exactly(file: BinaryIO, n: int) -> bytes:
 
 def _as_numbers(data: bytes, storage: _Storage, order: str) -> np.ndarray:
     if len(data) != storage.n_bytes:
-        raise _DamagedError(f"its storage {storage.key} has {len(data)} bytes")
+        raise _DamagedError(f"its storage {for_sentence(storage.key)[:60]} has {len(data)} bytes")
     numbers = np.frombuffer(data, storage.dtype)
     return numbers if order == sys.byteorder else numbers.byteswap()
 
@@ -238,11 +259,11 @@ def _follow(stream: Any) -> Any:
         Where it is none.
     """
     machine = _Machine()
-    for instruction, argument, _ in pickletools.genops(stream):
+    for instruction, argument, _ in itertools.islice(pickletools.genops(stream), _MOST_INSTRUCTIONS):
         if instruction.name == "STOP":
             return machine.pop()
         machine.do(instruction.name, argument)
-    raise _DamagedError("a pickle does not end")  # genops raises before
+    raise _RefusedError(f"more than {_MOST_INSTRUCTIONS:,} instructions")
 
 
 _MARK = _Named("the beginning of a container")
@@ -295,12 +316,12 @@ class _Machine:
             function, arguments = self._last(2)
             self._stack.append(_called(function, arguments))
         elif name == "BUILD":
-            self.pop()  # what is kept beside a state_dict: the versions of its layers
-            self._top(dict)
+            self.pop()  # what is kept beside a state_dict, such as the versions of its layers
+            self._top((dict, _Other))
         elif name not in ("PROTO", "FRAME"):
             raise _RefusedError(f"the instruction {name}")
 
-    def _top(self, kind: type | None = None) -> Any:
+    def _top(self, kind: type | tuple[type, ...] | None = None) -> Any:
         if not self._stack or not (kind is None or isinstance(self._stack[-1], kind)):
             raise _DamagedError("a pickle fills what is no container")
         return self._stack[-1]
@@ -316,10 +337,14 @@ class _Machine:
 
 
 _TENSORS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
-_PARAMETER = "torch._utils _rebuild_parameter"
+_PARAMETERS = ("torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state")
 _ORDERED = "collections OrderedDict"
-_SIZE = "torch Size"
-_KNOWN = frozenset((*_DTYPES, *_TENSORS, _PARAMETER, _ORDERED, _SIZE))
+# What training scripts keep beside the weights: how they were trained, on what.
+_OTHERS = (
+    *("collections Counter", "builtins set", "__builtin__ set", "_codecs encode", "torch Size", "torch device"),
+    *(f"torch {kind}" for kind in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool")),
+)
+_KNOWN = frozenset((*_DTYPES, *_TENSORS, *_PARAMETERS, _ORDERED, *_OTHERS))
 
 
 def _allowed(module_and_name: list[Any]) -> _Named:
@@ -327,7 +352,7 @@ def _allowed(module_and_name: list[Any]) -> _Named:
         raise _DamagedError("a name is no text")
     name = " ".join(module_and_name)
     if name not in _KNOWN:
-        raise _RefusedError(f"it names {name.replace(' ', '.')[:60]}")
+        raise _RefusedError(f"it names {for_sentence(name).replace(' ', '.')[:60]}")
     return _Named(name)
 
 
@@ -336,19 +361,21 @@ def _called(function: Any, arguments: Any) -> Any:
     name = function.name if isinstance(function, _Named) else ""
     if not isinstance(arguments, tuple):
         raise _DamagedError("a function is called without arguments")
-    if name == _ORDERED:
-        pairs = arguments[0] if arguments else []
-        return _pairs([value for pair in pairs for value in pair])
-    if name == _SIZE and len(arguments) == 1:
-        return arguments[0]
-    if name == _PARAMETER and arguments and isinstance(arguments[0], _Tensor):
+    if name == _ORDERED and not arguments:
+        return {}
+    if name in _OTHERS:
+        return _Other()
+    if name in _PARAMETERS and arguments and isinstance(arguments[0], _Tensor):
         return arguments[0]
     if name in _TENSORS and len(arguments) >= 4:
+        if any(arguments[6:]):
+            raise _RefusedError("a tensor that is negative or conjugate when it is read")
         storage, offset, shape, strides = arguments[:4]
-        numbers = [offset, *shape, *strides]
-        sound = all(type(number) is int and 0 <= number < _LARGEST for number in numbers)
-        if isinstance(storage, _Storage) and sound and len(shape) == len(strides) <= 64:
-            return _Tensor(storage, offset, tuple(shape), tuple(strides))
+        laid = isinstance(storage, _Storage) and isinstance(shape, tuple) and isinstance(strides, tuple)
+        if laid and len(shape) == len(strides) <= _MOST_AXES:
+            numbers = (offset, *shape, *strides)
+            if all(type(number) is int and 0 <= number < _LARGEST for number in numbers):
+                return _Tensor(storage, offset, shape, strides)
     raise _DamagedError(f"{name or 'what is no function'} is called with what it does not take")
 
 
@@ -366,6 +393,6 @@ def _storage(description: Any) -> _Storage:
 def _pairs(values: list[Any]) -> dict[Any, Any]:
     """Return a dictionary of keys and values in turn."""
     keys, entries = values[::2], values[1::2]
-    if not all(isinstance(key, str | int | float | bytes | None) for key in keys):
-        raise _RefusedError("a dictionary has keys that are no text")
+    if not all(isinstance(key, str) or (isinstance(key, int) and abs(key) < _LARGEST_KEY) for key in keys):
+        raise _RefusedError("a dictionary with keys that are neither texts nor small numbers")
     return dict(zip(keys, entries, strict=True))

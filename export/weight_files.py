@@ -76,6 +76,8 @@ def as_float32(file: WeightFile, name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise WeightsError(f"{file.path}: the tensor '{name}' is of type {array.dtype}, expected floating point.")
     array = np.ascontiguousarray(array, dtype=np.float32)
-    if not np.isfinite(array.sum(dtype=np.float64)):
+    with np.errstate(invalid="ignore"):  # the sum of both infinities is NaN
+        total = array.sum(dtype=np.float64)
+    if not np.isfinite(total):
         raise WeightsError(f"{file.path}: the tensor '{name}' holds NaN or infinity; the file is damaged.")
     return array

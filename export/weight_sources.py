@@ -9,6 +9,7 @@ from pc_engine.export.keras_files import read_keras
 from pc_engine.export.weight_files import WeightFile, read_safetensors, read_torch
 
 RANDOM = "random:"
+_LONGEST_SEED = 18
 
 _READERS = {
     ".safetensors": read_safetensors,
@@ -25,7 +26,7 @@ def random_seed(source: str | Path) -> int | None:
     if not str(source).startswith(RANDOM):
         return None
     text = str(source).removeprefix(RANDOM)
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_SEED:
         raise UsageError(f"'{source}' names no seed: give a whole number, e.g. {RANDOM}0.")
     return int(text)
 

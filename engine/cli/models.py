@@ -61,15 +61,16 @@ def export(
         list[str] | None,
         typer.Option(
             "--tap",
-            help="Not of VGG, repeatable: conv_last=TENSOR_OR_NODE; those left out are found.",
+            help="Not of VGG, repeatable: conv_last=TENSOR_OR_NODE; conv_last, conv_prev and logits are found where "
+            "they are left out.",
         ),
     ] = None,
     count_feature: Annotated[
         list[str] | None,
         typer.Option(
             "--count-feature",
-            help="Not of VGG, repeatable: a tap that the count SVM reads; left out with --cooccurrence, conv_last and "
-            "co-occurrences of finer maps, which are found.",
+            help="Not of VGG, repeatable: a tap that the count SVM reads; left out, what suits EfficientNet-Lite, and "
+            "of an ONNX network, unless --cooccurrence is given, conv_last and co-occurrences of finer maps.",
         ),
     ] = None,
     cooccurrence: Annotated[
@@ -148,7 +149,7 @@ def export(
     }
     of_onnx = {
         "--layout": layout is not None,
-        "--channels": channels != "RGB",
+        "--channels": channels.upper() != "RGB",
         "--background-class": background_class != -1,
     }
     if Path(weights).suffix.lower() == ".onnx":
@@ -218,7 +219,9 @@ def export(
 def _refuse(options_given: Mapping[str, bool], network: str) -> None:
     """Raise UsageError where an option is given that is known of a network, or cannot be had of it."""
     if given := [option for option, is_given in options_given.items() if is_given]:
-        raise UsageError(f"{network} does not take {' and '.join(given)}: leave it out.")
+        raise UsageError(
+            f"{network} does not take {' and '.join(given)}: leave {'it' if len(given) == 1 else 'them'} out."
+        )
 
 
 def _print_exported(manifest: Manifest, out: Path) -> None:

@@ -144,8 +144,8 @@ def _read_lego(path: Path) -> LabelledSet:
 
 
 def _read_sos(rest: str) -> LabelledSet:
-    directory, hash_sign, split = rest.rpartition("#")
-    if not hash_sign or _path(rest).is_dir():  # a folder's own name may hold a '#'
+    directory, split = _and_split(rest, Path.is_dir)
+    if split is None:
         return read_sos(_path(rest))
     if split == "train":
         return read_sos(_path(directory), "train")
@@ -169,6 +169,12 @@ def _read_run(rest: str) -> LabelledSet:
     return read_reviewed_run(*_two_paths(rest, Path.is_dir))
 
 
+def _and_split(rest: str, exists: Callable[[Path], bool]) -> tuple[str, str | None]:
+    """Return a path's text and what a '#' has behind it, if anything; what ``exists`` may have a '#' of its own."""
+    text, hash_sign, split = rest.rpartition("#")
+    return (text, split) if hash_sign and not exists(_path(rest)) else (rest, None)
+
+
 def _two_paths(rest: str, exists: Callable[[Path], bool]) -> tuple[Path, Path | None]:
     """Return a path that ``exists`` and what an '@' has behind it, if anything; both may hold an '@' of their own."""
     places = [k for k, letter in enumerate(rest) if letter == "@"]
@@ -179,19 +185,20 @@ def _two_paths(rest: str, exists: Callable[[Path], bool]) -> tuple[Path, Path | 
 
 
 def _read_voc(rest: str) -> LabelledSet:
-    def parted(path: Path) -> tuple[Path, str | None]:
-        whole, hash_sign, split = str(path).rpartition("#")
-        named = hash_sign and "@" not in split and not path.is_dir()  # a folder's own name may hold a '#'
-        return (Path(whole), split) if named else (path, None)
+    def is_set(path: Path) -> bool:
+        directory, split = _and_split(str(path), Path.is_dir)
+        return "@" not in (split or "") and _path(directory).is_dir()
 
-    named, images = _two_paths(rest, lambda path: parted(path)[0].is_dir())
-    directory, split = parted(named)
-    return read_voc(directory, images, split)
+    named, images = _two_paths(rest, is_set)
+    if not is_set(named):
+        return read_voc(named, images)  # which names it as it was typed
+    directory, split = _and_split(str(named), Path.is_dir)
+    return read_voc(_path(directory), images, split)
 
 
 def _read_yolo(rest: str) -> LabelledSet:
-    file, hash_sign, split = rest.rpartition("#")
-    if not hash_sign or _path(rest).is_file():  # a file's own name may hold a '#'
+    file, split = _and_split(rest, Path.is_file)
+    if split is None:
         return read_yolo(_path(rest))
     if split not in SPLITS:
         raise DataError(

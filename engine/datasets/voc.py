@@ -26,6 +26,7 @@ from pc_engine.datasets.records import (
 from pc_engine.datasets.xml_children import read_children
 from pc_engine.errors import DataError, first_line
 from pc_engine.files.text_values import parse_number
+from pc_engine.sources import IMAGE_SUFFIXES
 
 _ROOT, _OBJECT, _BOX = "annotation", "object", "bndbox"
 _FILE_NAME, _PATH = "filename", "path"
@@ -33,7 +34,7 @@ _OTHER_FORMS = {"annotations": "it is of CVAT: name it as cvat:FILE"}
 # The folder of XML files in small letters, one in it that the images' folder lacks, and what that is called.
 _ANNOTATIONS, _XMLS = "annotations", "xmls"
 _IMAGES = ("JPEGImages", "images", "img", "Data")
-# What a line of a split has behind its name where it is of a class: whether the image shows that.
+# What a line of a split has behind a name where it is of a class: whether the image shows that.
 _SHOWS = re.compile(r"\s+-?[01]$")
 
 
@@ -94,16 +95,15 @@ def _of_split(files: list[Path], directory: Path, split: str, builder: LabelledS
         lines = lists[split].read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{lists[split]} cannot be read ({first_line(error)}); save it as UTF-8 text.") from None
-    # Each once, whoever names it twice.
-    names = dict.fromkeys(name for line in lines if (name := _SHOWS.sub("", line.strip())))
-    found: list[Path] = []
-    for name in names:
-        of_name = named.get(name) or named.get(PurePath(name).stem)
+    found: dict[Path, None] = {}  # each once, whoever names it twice
+    for line in filter(None, map(str.strip, lines)):
+        name = line if line in named else _SHOWS.sub("", line)
+        is_image = PurePath(name).suffix.lower() in IMAGE_SUFFIXES
+        of_name = named.get(name) or named.get(PurePath(name).stem if is_image else name)
         if of_name is None:
             builder.skip(name, f"{lists[split].name} names it, and there is no XML file of it")
-        else:
-            found += of_name
-    return found
+        found.update(dict.fromkeys(of_name or ()))
+    return [*found]
 
 
 def _annotation_folders(directory: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from pc_engine.catalogue import (
     FETCHABLE,
     PACKAGED,
     PREFERRED,
+    PackagedWeights,
     default_model,
     find_model,
     installed_directory,
@@ -165,7 +166,7 @@ def package(make_model: Maker, tiny_manifest: Manifest, monkeypatch: pytest.Monk
         return make_model(directory / name, manifest=replace(tiny_manifest, name=name), counter=None, signatures=None)
 
     monkeypatch.setattr("pc_engine.export.packaged.make_packaged", make)
-    monkeypatch.setattr(catalogue, "is_installed", {pin.package for pin in PACKAGED.values()}.__contains__)
+    monkeypatch.setattr(PackagedWeights, "find", lambda pin: Path(pin.file))
     return made
 
 
@@ -196,6 +197,29 @@ def test_where_a_package_has_weights_they_are_the_default_for_what_they_can_do(
     assert default_model(MODES["combined"]).directory == installed_directory(small)
     make_model(installed_directory("vgg19"))
     assert default_model(MODES["combined"]).directory == installed_directory("vgg19")
+
+
+def test_what_cannot_be_made_of_a_package_is_no_reason_not_to_run(
+    package: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str, directory: Path) -> Path:
+        raise UsageError(f"{directory / name} exists and is not empty: remove it, or name another directory.")
+
+    monkeypatch.setattr("pc_engine.export.packaged.make_packaged", fail)
+    reports: list[str] = []
+    assert default_model(MODES["p2c"], reports.append).name == "lego"
+    assert "efficientnet_lite2 exists and is not empty" in reports[-1]
+
+
+def test_a_package_without_its_file_has_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "small_weights").mkdir()
+    (tmp_path / "small_weights/__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    pin = PackagedWeights("small_weights", "photos", "w.pth", "", licence="MIT")
+    assert pin.find() is None
+    (tmp_path / "small_weights/w.pth").touch()
+    assert pin.find() == tmp_path / "small_weights/w.pth"
+    assert replace(pin, package="no_such_package").find() is None
 
 
 def test_a_mode_that_prefers_no_network_takes_the_embedded_one(

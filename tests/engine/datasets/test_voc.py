@@ -247,3 +247,25 @@ def test_a_folder_may_have_a_number_sign_of_its_own(split_in_two: Path) -> None:
         (split_in_two / name).rename(split_in_two / "set #1" / name)
     assert len(read_labelled(f"voc:{split_in_two / 'set #1'}").images) == 4
     assert len(read_labelled(f"voc:{split_in_two / 'set #1'}#val").images) == 1
+
+
+def test_what_looks_like_a_flag_may_be_of_the_name(tmp_path: Path) -> None:
+    names = ("photo", "photo 1", "photo 0", "v2.1")
+    place(tmp_path, **{f"Annotations__{name}_xml": annotation(filename=f"{name}.jpg") for name in names})
+    place(tmp_path, **{f"JPEGImages__{name}_jpg": None for name in names})
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    for lines, found in {
+        "photo 1\nphoto": ["photo 1", "photo"],
+        "photo 0": ["photo 0"],
+        "photo -1\nphoto.jpg": ["photo"],
+        "v2.1.jpg  1": ["v2.1"],
+        "photo\nphoto.v2": ["photo"],
+    }.items():
+        (tmp_path / "ImageSets/Main/train.txt").write_text(lines)
+        assert [image.path.stem for image in read_labelled(f"voc:{tmp_path}#train").images] == found
+
+
+@pytest.mark.parametrize("name", ["nix/set#1", "a#b/c", "nix"])
+def test_an_absent_folder_is_named_as_it_was_typed(name: str) -> None:
+    with pytest.raises(DataError, match=f"There is no folder {name}: name that of"):
+        read_labelled(f"voc:{name}")
