@@ -199,13 +199,13 @@ def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
             return model
     report(
         f"Using the embedded model '{EMBEDDED}', which knows digit objects only."
-        + (unfitted or f" For photos: {_for_photos()}.")
+        + (unfitted or f" For photos: {for_photos()}.")
     )
     return load_model(EMBEDDED_DIRECTORY)
 
 
-def _for_photos() -> str:
-    """What somebody with photos is to do who has no network for them, or only one without a counter."""
+def for_photos() -> str:
+    """Return what somebody with photos is to do who has no network for them, or only one without a counter."""
     name = _SMALL[0]
     if _is_packaged(name):
         return f"--mode p2c, or make a counter with 'pc-engine fit-counter DATA --model {name}'"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pc_engine.catalogue import EMBEDDED
+from pc_engine.catalogue import EMBEDDED, for_photos
 from pc_engine.cli import options
 from pc_engine.cli.console import (
     Tracker,
@@ -165,7 +165,8 @@ def run(
             rows.check({"mode": find_mode(mode).name})
         pictures = overlays if overlay else None
         asked: dict[str, Any] = {
-            "model": model,
+            # The demo's scenes show what the embedded model knows, whatever there is for photos.
+            "model": EMBEDDED if model is None and {*sources} == {DEMO} else model,
             "mode": mode,
             "batch_size": batch_size,
             "workers": workers,
@@ -219,7 +220,7 @@ def run(
         print_run(shown, summary, passed_over, out, overlay, part)
     if model is None and summary["model"] == EMBEDDED and summary["n"] and set(sources) != {DEMO}:
         # Said at the start as well, where a table has long scrolled it away.
-        say(f"These are counts of digit objects, as '{EMBEDDED}' knows no others: for photos name another --model.")
+        say(f"These are counts of digit objects, as '{EMBEDDED}' knows no others. For photos: {for_photos()}.")
     if stopping.signal is not None:
         _say_how_to_go_on(say, out, summary["n"])
         raise typer.Exit(exit_code(stopping.signal))

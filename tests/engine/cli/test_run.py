@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pc_engine.catalogue import EMBEDDED, PREFERRED
+from pc_engine.catalogue import EMBEDDED, PREFERRED, installed_directory
 from pc_engine.errors import DeviceLostError
 from pc_engine.runs.writers import SCHEMA, read_rows
 
@@ -446,9 +446,19 @@ def test_an_engine_that_does_not_go_with_the_options_is_refused(
 
 def test_whoever_counts_photos_by_the_embedded_model_is_told_at_the_end(pc_engine, scenes):
     told = "These are counts of digit objects"
-    assert told in pc_engine("run", scenes / "1.png", *MODEL).err.splitlines()[-1]
+    said = pc_engine("run", scenes / "1.png", *MODEL).err.splitlines()[-1]
+    assert said.startswith(told)
+    assert said.endswith("For photos: pip install 'pc-engine[photos]', then --mode p2c.")
     assert told not in pc_engine("run", scenes / "1.png", "--model", "lego", *MODEL).err
     assert told not in pc_engine("run", "demo:", *MODEL).err
+
+
+def test_the_demo_is_counted_by_the_model_that_knows_it_whatever_there_is_for_photos(pc_engine, make_model, scenes):
+    make_model(installed_directory("vgg16"))
+    assert pc_engine("run", "demo:", "--json", *MODEL).json()["model"] == EMBEDDED
+    named = pc_engine("run", "demo:", "--model", "vgg16", "--json", *MODEL)
+    assert named.json()["model"] != EMBEDDED
+    assert pc_engine("run", scenes, "demo:", "--json", *MODEL).json()["model"] == named.json()["model"]
 
 
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
