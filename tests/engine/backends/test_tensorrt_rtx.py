@@ -15,7 +15,7 @@ from pc_engine.backends.tensorrt_library import Library, load_library
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError
-from pc_engine.export import Cooccurrence, export_vgg
+from pc_engine.export import Cooccurrence, export_efficientnet_lite, export_vgg
 from pc_engine.export.quantise import quantise_network
 from pc_engine.export.vgg import ARCHITECTURES
 from pc_engine.graph.prepare import open_graph
@@ -39,15 +39,16 @@ def library() -> Library:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, CompileRequest]:
-    """Requests by model: lego as it ships, VGG16 and VGG19 with all their maps on small pictures."""
+    """Requests by model: lego as it ships, and with all their maps on small pictures VGG and EfficientNet-Lite."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "lego").symlink_to(EMBEDDED_DIRECTORY)
     for name in ("vgg16", "vgg19"):
         spec = replace(ARCHITECTURES[name], trained_size=64, fc_width=128)
         cooccurrences = [Cooccurrence("conv_last", distance) for distance in (0, 1)]
         export_vgg(spec, "random:0", folder / name, cooccurrences=cooccurrences)
+    export_efficientnet_lite("efficientnet_lite0", "random:0", folder / "efficientnet_lite0", size=(64, 64))
     requests = {}
-    for name in ("lego", "vgg16", "vgg19"):
+    for name in ("lego", "vgg16", "vgg19", "efficientnet_lite0"):
         model = load_model(folder / name)
         requests[name] = network_request(model, tuple(model.manifest.taps), batch_size=BATCH)
     return requests
@@ -84,6 +85,7 @@ def tensors_of(library: Library) -> tuple[dict[str, tuple[str, tuple[int, ...]]]
         *(("lego", precision) for precision in ("fp32", "fp16", "int8")),
         *(("vgg16", precision) for precision in ("fp32", "fp16", "int8")),
         *(("vgg19", precision) for precision in ("fp32", "fp16")),
+        *(("efficientnet_lite0", precision) for precision in ("fp32", "fp16")),
     ],
 )
 def test_an_engine_takes_uint8_pixels_and_gives_float32_taps(library, models, quantised, name, precision):
@@ -94,16 +96,20 @@ def test_an_engine_takes_uint8_pixels_and_gives_float32_taps(library, models, qu
     taken, given = tensors_of(library)
     assert taken == {"image": ("UInt8", (BATCH, pixels.height, pixels.width, 3))}
     assert given == {tap: ("Float", (BATCH, *request.manifest.taps[tap].shape)) for tap in request.taps}
-    # Weights are the bulk of an engine: of 4, 2 and 1 bytes.
-    weights = sum(np.prod(shape) for shape in _weight_shapes(models[name]))
-    size = {"fp32": 4, "fp16": 2, "int8": 1}[precision] * weights
+    # Weights are the bulk of an engine: of 4, 2 and 1 bytes, but those that are kept in float32 at fp16.
+    n_weights = sum(np.prod(shape) for shape in _weight_shapes(models[name]))
+    size = {"fp32": 4, "fp16": 2, "int8": 1}[precision] * n_weights
+    if precision == "fp16":
+        size += 2 * sum(np.prod(shape) for shape in _weight_shapes(request, TensorProto.FLOAT))
     assert size * 0.95 < len(engine) < size * 1.3 + 1.5e6
     assert not [text for severity, text in library.log.lines if severity <= 2 and "UINT8" in text]
 
 
-def _weight_shapes(request):
-    model = typed_graph(replace(request, precision="fp32"))
-    return [tensor.dims for tensor in model.graph.initializer if len(tensor.dims) > 1]
+def _weight_shapes(request, data_type=None):
+    """The shapes of a network's weights, or at its precision of those of one type."""
+    model = typed_graph(replace(request, precision="fp32") if data_type is None else request)
+    stored = model.graph.initializer
+    return [each.dims for each in stored if len(each.dims) > 1 and data_type in (None, each.data_type)]
 
 
 @pytest.mark.parametrize("batch", [1, 32])
