@@ -26,7 +26,7 @@ from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, DeviceMemoryError
-from pc_engine.export import Cooccurrence
+from pc_engine.export import Cooccurrence, LiteSpec, export_efficientnet_lite
 from pc_engine.export.cooccurrence import append_cooccurrence
 from pc_engine.kernels import pixel_convolution
 from pc_engine.manifest import Manifest, NetworkInput, Tap
@@ -341,6 +341,18 @@ def test_taps_of_the_pretended_gpu_are_the_references(gpu, lego, expected):
     assert tap_difference(short, {name: tap[:2] for name, tap in taps.items()}) < TOLERANCE["fp16"] / 2
     network.close()
     assert not gpu.handles
+
+
+def test_inverted_residuals_of_the_pretended_gpu_are_the_references(gpu, tmp_path):
+    """Convolutions of 3 and 5 cells a map, over two cells with more zeros behind than before, and ReLU6."""
+    export_efficientnet_lite(LiteSpec("small", 0.25, 0.5, 64), "random:0", tmp_path / "small")
+    model = load_model(tmp_path / "small")
+    request = network_request(model, tuple(model.manifest.taps), batch_size=3)
+    images = probe_images(64, 64, 3)
+    wanted = OnnxRuntimeBackend().compile(replace(request, device="cpu", precision="fp32")).infer(images)
+    network = BACKEND.compile(replace(request, device="cuda:0", precision="fp16"))
+    assert tap_difference(on_host(network.infer(images)), wanted) < TOLERANCE["fp16"]
+    network.close()
 
 
 @pytest.fixture
