@@ -53,7 +53,7 @@ class Engine:
     Parameters
     ----------
     model
-        A name (see ``pc-engine models``), a directory, a loaded `Model`, or None: a fitted VGG, else ``"lego"``.
+        A name (see ``pc-engine models``), a directory, a `Model`, or None for that of `catalogue.default_model`.
     mode
         ``"c2p"``, ``"p2c"`` or ``"combined"``.
     backend, precision
