@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError
+from pc_engine.errors import ManifestError, MissingPartError, ModelError, UsageError
 from pc_engine.files.storage import models_directory
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.model import Model, describe_model, load_model
@@ -155,7 +155,8 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
     text = str(name)
     if text == EMBEDDED:
         return load_model(EMBEDDED_DIRECTORY)
-    for directory in (Path(text), installed_directory(text)):
+    # What has a folder in front is a path, and no name.
+    for directory in (Path(text), *((installed_directory(text),) if Path(text).name == text else ())):
         if os.path.isfile(directory / MANIFEST_FILE):  # no error where it may not be entered
             return load_model(directory)
     if text in FETCHABLE:
@@ -183,6 +184,11 @@ def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
     """Return the first of `PREFERRED` that is installed or in a package and can run ``mode``, else the embedded model.
 
     That it is the embedded one is said through ``report``.
+
+    Raises
+    ------
+    PcEngineError
+        If one of those is damaged, or cannot be made: counts of digits would not be what was asked for.
     """
     unfitted = ""
     for name in PREFERRED.get(mode.name, ()):
@@ -190,26 +196,27 @@ def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
         # Of a package it is made with nothing fitted.
         if not is_made and ("counter" in mode.needs or not _is_packaged(name)):
             continue
+        model = find_model(installed_directory(name) if is_made else name, report)
         try:
-            model = find_model(installed_directory(name) if is_made else name, report)
             model.require(mode)
-        except PcEngineError as error:  # what cannot be made is no reason not to run
+        except MissingPartError as error:
             unfitted = unfitted or f" {error}"
         else:
             return model
     report(
         f"Using the embedded model '{EMBEDDED}', which knows digit objects only."
-        + (unfitted or f" For photos: {for_photos()}.")
+        + (unfitted or f" For photos: {_for_photos(mode)}.")
     )
     return load_model(EMBEDDED_DIRECTORY)
 
 
-def for_photos() -> str:
+def _for_photos(mode: Mode) -> str:
     """Return what somebody with photos is to do who has no network for them, or only one without a counter."""
     name = _SMALL[0]
     if _is_packaged(name):
         return f"--mode p2c, or make a counter with 'pc-engine fit-counter DATA --model {name}'"
-    return f"pip install 'pc-engine[{PACKAGED[name].extra}]', then --mode p2c"
+    install = f"pip install 'pc-engine[{PACKAGED[name].extra}]'"
+    return f"{install}, then --mode p2c" if "counter" in mode.needs else install
 
 
 def _is_packaged(name: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pc_engine.catalogue import PACKAGED, PackagedWeights
 from pc_engine.datasets.imagenet import imagenet_class_names
-from pc_engine.errors import MissingPackageError, UsageError, WeightsError
+from pc_engine.errors import MissingPackageError, ModelError, UsageError, WeightsError
 from pc_engine.export.efficientnet_lite import export_efficientnet_lite
 from pc_engine.export.model_lock import making
 from pc_engine.files.digest import file_sha256
@@ -31,13 +31,13 @@ def make_packaged(name: str, models_dir: Path, *, pins: Mapping[str, PackagedWei
     Raises
     ------
     UsageError
-        If ``name`` is not among ``pins``, or something else lies where the model is to be.
+        If ``name`` is not among ``pins``.
     MissingPackageError
         If the package is not installed.
     WeightsError
         If its file is not the pinned one.
     DownloadError, ModelError
-        If models cannot be kept there, or the disk is full.
+        If models cannot be kept there, something else lies where it is to be, or the disk is full.
     """
     if name not in pins:
         raise UsageError(f"There are no weights '{name}' in a package, only {', '.join(pins)}.")
@@ -48,6 +48,8 @@ def make_packaged(name: str, models_dir: Path, *, pins: Mapping[str, PackagedWei
     with making(name, models_dir):  # a second process waits, and finds the model made
         if (out_dir / MANIFEST_FILE).is_file():
             return out_dir
+        if out_dir.is_dir() and any(out_dir.iterdir()):
+            raise ModelError(f"{out_dir} is no model any more, as it lacks {MANIFEST_FILE}: delete the folder.")
         found = file_sha256(path)
         if found != pin.sha256:
             raise WeightsError(

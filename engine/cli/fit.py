@@ -17,7 +17,7 @@ from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
 from pc_engine.engine import open_network
 from pc_engine.errors import UsageError
 from pc_engine.files.storage import model_argument
-from pc_engine.fitted.counter import count_label, labels_up_to
+from pc_engine.fitted.counter import CountSVM, count_label, labels_up_to
 from pc_engine.fitting.signatures import RANKS
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.manifest import Manifest
@@ -119,7 +119,7 @@ def fit_counter(
     elif not quiet:
         _print_report(report, folds)
         print_skipped(skipped)
-        print_line(f"The count SVM is in {target}.")
+        print_line(f"The count SVM is in {target}{_in_the_place_of(loaded.parts.counter)}.")
 
 
 def fit_signatures(
@@ -232,6 +232,15 @@ def _class_ids(images: Sequence[LabelledImage], manifest: Manifest, report: Call
 
 def _as_skipped(unreadable: Sequence[Unreadable]) -> list[tuple[str, str]]:
     return [(item.name, item.reason) for item in unreadable]
+
+
+def _in_the_place_of(before: CountSVM | None) -> str:
+    """Say that a counter is gone, which a new one does not learn from."""
+    if before is None:
+        return ""
+    return ", in the place of one" + (
+        "" if before.images is None else f" that was fitted on {before.images.n:,} images"
+    )
 
 
 def _print_report(report: CounterReport, folds: int) -> None:

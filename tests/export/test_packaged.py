@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 
 from pc_engine import Engine
 from pc_engine.catalogue import PACKAGED, PackagedWeights
-from pc_engine.errors import DownloadError, MissingPackageError, UsageError, WeightsError
+from pc_engine.errors import DownloadError, MissingPackageError, ModelError, UsageError, WeightsError
 from pc_engine.export import LiteSpec, efficientnet_lite, make_packaged
 from pc_engine.files.digest import file_sha256
 from pc_engine.manifest_file import read_manifest
@@ -65,6 +65,12 @@ def test_a_file_that_is_not_the_pinned_one_is_refused(tmp_path: Path, pins: dict
     ):
         make_packaged(NAME, tmp_path / "models", pins=pins)
     assert not (tmp_path / "models" / NAME).exists()
+
+
+def test_what_is_left_of_a_model_is_to_be_deleted(tmp_path: Path, pins: dict[str, PackagedWeights]) -> None:
+    (make_packaged(NAME, tmp_path / "models", pins=pins) / "manifest.json").unlink()
+    with pytest.raises(ModelError, match=r"tiny is no model any more, as it lacks manifest\.json: delete the folder"):
+        make_packaged(NAME, tmp_path / "models", pins=pins)
 
 
 @pytest.mark.parametrize("lacking", ["package", "file"])

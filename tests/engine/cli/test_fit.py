@@ -45,6 +45,13 @@ def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, t
     assert evaluated["count_accuracy"]["mean"] >= 0.6  # five features, twenty pictures: chance is 0.2
 
 
+def test_a_counter_that_goes_is_said(pc_engine, counted, make_model, tmp_path):
+    model = make_model(tmp_path / "mine", counter=None, signatures=None)
+    said = [" ".join(pc_engine("fit-counter", counted, "--model", model, *FAST).out.split()) for _ in range(2)]
+    assert said[0].endswith("/mine.")
+    assert said[1].endswith("/mine, in the place of one that was fitted on 20 images.")
+
+
 def test_images_that_the_counter_was_fitted_on_are_said_when_it_is_judged_by_them(
     pc_engine, counted, make_model, tmp_path
 ):

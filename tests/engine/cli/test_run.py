@@ -448,7 +448,7 @@ def test_whoever_counts_photos_by_the_embedded_model_is_told_at_the_end(pc_engin
     told = "These are counts of digit objects"
     said = pc_engine("run", scenes / "1.png", *MODEL).err.splitlines()[-1]
     assert said.startswith(told)
-    assert said.endswith("For photos: pip install 'pc-engine[photos]', then --mode p2c.")
+    assert said.endswith("for photos name another --model.")
     assert told not in pc_engine("run", scenes / "1.png", "--model", "lego", *MODEL).err
     assert told not in pc_engine("run", "demo:", *MODEL).err
 
