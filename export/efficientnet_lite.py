@@ -13,6 +13,7 @@ from pc_engine.export.classifier import import_classifier
 from pc_engine.export.cooccurrence import Cooccurrence
 from pc_engine.export.efficientnet_graph import LITE_ARCHITECTURES, STRIDE, LiteSpec, build_efficientnet_lite
 from pc_engine.export.efficientnet_weights import read_lite_weights
+from pc_engine.export.weight_sources import source_name
 from pc_engine.files.out_folder import check_vacant
 from pc_engine.manifest import Manifest, NetworkInput
 
@@ -114,7 +115,7 @@ def export_efficientnet_lite(
             heat=heat or _HEAT,
             classes=classes,
             licence=licence,
-            source=source or (Path(weights).name if Path(weights).suffix else str(weights)),
+            source=source or source_name(weights),
             two_scales=two_scales,
             report=report,
         )

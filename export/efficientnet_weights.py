@@ -11,7 +11,7 @@ import numpy as np
 from pc_engine.errors import WeightsError
 from pc_engine.export.efficientnet_graph import LITE_ARCHITECTURES, Convolution, LiteSpec
 from pc_engine.export.weight_files import WeightFile, as_float32, check_shape, take
-from pc_engine.export.weight_sources import random_seed, read_weight_file
+from pc_engine.export.weight_sources import he_initialised, random_seed, read_weight_file
 
 # Of the batch normalisations.
 _EPSILON = 1e-3
@@ -61,15 +61,9 @@ def read_lite_weights(source: str | Path, architecture: LiteSpec) -> dict[str, n
 
 
 def random_lite_weights(architecture: LiteSpec, seed: int, n_classes: int = 1000) -> dict[str, np.ndarray]:
-    """Return He-initialised weights (He et al. 2015, arXiv:1502.01852): normal with variance 2 / fan-in, zero bias."""
-    rng = np.random.default_rng(seed)
+    """Return `he_initialised` weights, in which there is no normalisation to fold."""
     shapes: dict[str, tuple[int, ...]] = {layer.name: layer.shape for layer in architecture.convolutions()}
-    tensors = {}
-    for name, shape in (shapes | {"logits": (n_classes, architecture.head.n_out)}).items():
-        values = rng.standard_normal(shape, dtype=np.float32)
-        tensors[f"{name}.weight"] = values * np.float32(np.sqrt(2 / np.prod(shape[1:])))
-        tensors[f"{name}.bias"] = np.zeros(shape[0], np.float32)
-    return tensors
+    return he_initialised(shapes | {"logits": (n_classes, architecture.head.n_out)}, seed)
 
 
 def _names(layer: Convolution) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from pc_engine.export.class_names import names_of_logits, read_class_names
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS
 from pc_engine.export.vgg import ARCHITECTURES, COUNT_FEATURES, VggSpec, build_vgg, vgg_input, vgg_taps
+from pc_engine.export.weight_sources import source_name
 from pc_engine.export.weights import read_weights
 from pc_engine.files.durable import sync_file, sync_folder
 from pc_engine.files.out_folder import check_vacant
@@ -93,7 +94,7 @@ def export_vgg(
         classes=names,
         licence=licence,
         settings=BACKWARD_SETTINGS,
-        source=source or (Path(weights).name if Path(weights).suffix else str(weights)),
+        source=source or source_name(weights),
     )
     return write_model_directory(model, manifest, out_dir)
 

@@ -271,8 +271,10 @@ _MARK = _Named("the beginning of a container")
 # methods or make objects, no version of PyTorch needs for a state_dict.
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "MARK": _MARK}
 _EMPTY: Mapping[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
-_NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT")
-_TEXTS = ("BINUNICODE", "SHORT_BINUNICODE", "SHORT_BINSTRING", "BINSTRING")
+_LITERALS = (
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "SHORT_BINSTRING", "BINSTRING"),
+)
 
 
 class _Machine:
@@ -292,7 +294,7 @@ class _Machine:
         """Follow one instruction."""
         if name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name])
-        elif name in _NUMBERS or name in _TEXTS:
+        elif name in _LITERALS:
             self._stack.append(argument)
         elif name in _EMPTY:
             self._stack.append(_EMPTY[name]())

@@ -19,7 +19,7 @@ from pc_engine.errors import WeightsError
 from pc_engine.export.vgg import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, VggSpec
 from pc_engine.export.weight_files import WeightFile, as_float32, check_shape, take
 from pc_engine.export.weight_layouts import KERAS, NUMBERED_KERAS, TIMM, TORCHVISION, Layout
-from pc_engine.export.weight_sources import random_seed, read_weight_file
+from pc_engine.export.weight_sources import he_initialised, random_seed, read_weight_file
 
 #: Keras' VGG takes BGR pixels minus these means, undivided ("caffe" preprocessing); here in RGB order.
 CAFFE_MEAN = (123.68, 116.779, 103.939)
@@ -77,16 +77,9 @@ def read_weights(source: str | Path, architecture: VggSpec) -> VggWeights:
 
 
 def random_weights(architecture: VggSpec, seed: int, n_classes: int = 1000) -> dict[str, np.ndarray]:
-    """Return He-initialised weights (He et al. 2015, arXiv:1502.01852): normal with variance 2 / fan-in, zero bias."""
-    rng = np.random.default_rng(seed)
-    tensors = {}
-    for layer in architecture.layers():
-        shape = TORCHVISION.weight_shape(layer, n_classes)
-        values = rng.standard_normal(shape, dtype=np.float32)
-        values *= np.float32(np.sqrt(2 / np.prod(shape[1:])))
-        tensors[f"{layer.name}.weight"] = values
-        tensors[f"{layer.name}.bias"] = np.zeros(shape[0], np.float32)
-    return tensors
+    """Return `he_initialised` weights."""
+    shapes = {layer.name: TORCHVISION.weight_shape(layer, n_classes) for layer in architecture.layers()}
+    return he_initialised(shapes, seed)
 
 
 def _layout(file: WeightFile) -> Layout:
