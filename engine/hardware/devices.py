@@ -50,6 +50,9 @@ def gpu_reason() -> str:
     try:
         import cupy
     except ImportError:
+        # What comes first is said first: the package helps nobody who has no driver, and mostly no GPU.
+        if not driver_found():
+            return f"No NVIDIA driver was found ({_DRIVER}): install it if there is a GPU, or use --device cpu."
         return str(MissingPackageError("cupy", "gpu", "run on an NVIDIA GPU"))
     try:
         count = gpu_count()

@@ -628,6 +628,7 @@ def test_what_is_missing_is_a_reason(gpu, monkeypatch):
     assert "cuDNN cannot be loaded" in BACKEND.probe("cuda").reason
     monkeypatch.setitem(sys.modules, "cudnn", None)
     assert "cuDNN's Python interface is not installed" in BACKEND.probe("cuda").reason
+    monkeypatch.setattr("pc_engine.hardware.devices.driver_found", lambda: True)
     monkeypatch.setitem(sys.modules, "cupy", None)
     reason = BACKEND.probe("cuda").reason
     assert "The package 'cupy' is needed" in reason

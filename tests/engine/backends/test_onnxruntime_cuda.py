@@ -199,6 +199,7 @@ def test_the_package_for_the_cpu_is_a_reason(runtime):
 
 
 def test_a_machine_without_a_gpu_is_a_reason(monkeypatch):
+    monkeypatch.setattr("pc_engine.hardware.devices.driver_found", lambda: True)
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert "'pc-engine[gpu]'" in BACKEND.probe("cuda").reason
 

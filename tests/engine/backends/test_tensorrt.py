@@ -524,6 +524,7 @@ def test_a_library_that_is_too_old_or_broken_is_a_reason(gpu, trt, monkeypatch):
 def test_everything_that_is_missing_is_named_at_once(monkeypatch):
     for name in ("cupy", "tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("pc_engine.hardware.devices.driver_found", lambda: True)
     monkeypatch.setattr("pc_engine.backends.tensorrt_library.load_library", load_library.__wrapped__)
     reason = BACKEND.probe("cuda").reason
     assert "The package 'cupy' is needed" in reason

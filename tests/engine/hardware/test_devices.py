@@ -21,8 +21,16 @@ def test_an_unknown_device_is_wrong_use(device: str) -> None:
         check_device_name(device)
 
 
+def test_without_a_driver_nothing_else_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)  # importing it fails
+    monkeypatch.setattr(devices, "driver_found", lambda: False)
+    assert gpu_reason().startswith("No NVIDIA driver was found")
+    assert "cupy" not in gpu_reason()
+
+
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)  # importing it fails
+    monkeypatch.setattr(devices, "driver_found", lambda: True)
     assert gpu_reason() == (
         "The package 'cupy' is needed to run on an NVIDIA GPU: install it with pip install 'pc-engine[gpu]'."
     )
