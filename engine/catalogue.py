@@ -160,17 +160,14 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
         if os.path.isfile(directory / MANIFEST_FILE):  # no error where it may not be entered
             return load_model(directory)
     if text in FETCHABLE:
-        report(f"Fetching {text} from {FETCHABLE[text].page} (about 550 MB, once) ...")
         # The one place where the engine reaches up to the exporter: a model that has to be made first.
         from pc_engine.export.fetch import fetch_vgg
 
-        return load_model(fetch_vgg(text, models_directory()))
+        return load_model(fetch_vgg(text, models_directory(), report))
     if text in PACKAGED:
-        if _is_packaged(text):
-            report(f"Making {text} of the package {PACKAGED[text].package}, once ...")
         from pc_engine.export.packaged import make_packaged
 
-        return load_model(make_packaged(text, models_directory()))
+        return load_model(make_packaged(text, models_directory(), report))
     if os.path.isdir(text):  # no error for a name of any length
         try:
             return load_model(Path(text))

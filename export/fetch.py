@@ -14,7 +14,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 
-from pc_engine.catalogue import FETCHABLE, PinnedWeights
+from pc_engine.catalogue import FETCHABLE, PinnedWeights, Report
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import DownloadError, UsageError
 from pc_engine.export.model_directory import export_vgg
@@ -29,6 +29,7 @@ _TIMEOUT = 10.0  # seconds to wait for the hub's first answer
 def fetch_vgg(
     name: str,
     models_dir: Path,
+    report: Report = lambda _: None,
     *,
     pins: Mapping[str, PinnedWeights] = FETCHABLE,
     endpoint: str | None = None,
@@ -44,6 +45,8 @@ def fetch_vgg(
         A key of ``pins``.
     models_dir
         Where installed models live; made if absent.
+    report
+        Called with a sentence where the model has to be fetched, or another process that does be waited for.
     pins
         What can be fetched.
     endpoint
@@ -64,11 +67,12 @@ def fetch_vgg(
         f"get {pin.file} by hand from {pin.page} and run 'pc-engine export {name} --weights {pin.file}{names} "
         f"--out {for_shell(str(out_dir))}', or use --model lego, which needs no network but knows digit objects only."
     )
-    with making(name, models_dir) as downloads:  # a second process waits, and finds the model made
+    with making(name, models_dir, report) as downloads:  # a second process waits, and finds the model made
         if (out_dir / MANIFEST_FILE).is_file():
             return out_dir
         path = downloads / f"{name}-{pin.revision[:8]}.safetensors"
         if not (path.is_file() and file_sha256(path) == pin.sha256):
+            report(f"Fetching {name} from {pin.page} (about 550 MB, once) ...")
             _download(name, pin, path, endpoint, instead)
             _verify(name, pin, path, instead)
         export_vgg(

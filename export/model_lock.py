@@ -8,12 +8,17 @@ from pathlib import Path
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
+from pc_engine.catalogue import Report
 from pc_engine.errors import DownloadError
+
+_AT_ONCE = 0.5  # seconds
 
 
 @contextmanager
-def making(name: str, models_dir: Path) -> Iterator[Path]:
+def making(name: str, models_dir: Path, report: Report) -> Iterator[Path]:
     """Wait until no other process makes the model of this name, and yield where its weights may lie until it is made.
+
+    That it has to be waited for is said through ``report``: a download takes minutes.
 
     Raises
     ------
@@ -24,7 +29,12 @@ def making(name: str, models_dir: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             downloads.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(WeakFileLock(downloads / f"{name}.lock"))
+            lock = downloads / f"{name}.lock"
+            try:
+                stack.enter_context(WeakFileLock(lock, timeout=_AT_ONCE))
+            except TimeoutError:
+                report(f"Waiting for another process, which is making {name} ...")
+                stack.enter_context(WeakFileLock(lock))
         except OSError as error:
             raise DownloadError(
                 f"{downloads} cannot be written ({error.strerror}): say with PC_ENGINE_HOME where models may be kept."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pc_engine.catalogue import PACKAGED, PackagedWeights
+from pc_engine.catalogue import PACKAGED, PackagedWeights, Report
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import MissingPackageError, ModelError, UsageError, WeightsError
 from pc_engine.export.efficientnet_lite import export_efficientnet_lite
@@ -14,7 +14,9 @@ from pc_engine.files.digest import file_sha256
 from pc_engine.manifest import MANIFEST_FILE
 
 
-def make_packaged(name: str, models_dir: Path, *, pins: Mapping[str, PackagedWeights] = PACKAGED) -> Path:
+def make_packaged(
+    name: str, models_dir: Path, report: Report = lambda _: None, *, pins: Mapping[str, PackagedWeights] = PACKAGED
+) -> Path:
     """Export the weights called ``name`` to ``models_dir/name`` and return that directory.
 
     The package is only asked for its file: nothing of it is imported.
@@ -25,6 +27,8 @@ def make_packaged(name: str, models_dir: Path, *, pins: Mapping[str, PackagedWei
         A key of ``pins``.
     models_dir
         Where installed models live; made if absent.
+    report
+        Called with a sentence where the model has to be made, or another process that makes it be waited for.
     pins
         What packages hold.
 
@@ -45,7 +49,7 @@ def make_packaged(name: str, models_dir: Path, *, pins: Mapping[str, PackagedWei
     path = pin.find()
     if path is None:
         raise MissingPackageError(pin.package, pin.extra, f"make the model {name}")
-    with making(name, models_dir):  # a second process waits, and finds the model made
+    with making(name, models_dir, report):  # a second process waits, and finds the model made
         if (out_dir / MANIFEST_FILE).is_file():
             return out_dir
         if out_dir.is_dir() and any(out_dir.iterdir()):
@@ -56,6 +60,7 @@ def make_packaged(name: str, models_dir: Path, *, pins: Mapping[str, PackagedWei
                 f"{path} has sha256 {found[:12]}… where {pin.sha256[:12]}… is expected: install the package "
                 f"{pin.package} anew."
             )
+        report(f"Making {name} of the package {pin.package}, once ...")
         export_efficientnet_lite(
             name,
             path,

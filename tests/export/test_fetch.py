@@ -126,7 +126,8 @@ def assert_names_the_ways_out(error, models):
 
 
 def test_fetches_exports_and_clears_up(hub, pins, models, tiny):
-    path = fetch_vgg("small", models, pins=pins, endpoint=hub.address)
+    said = []
+    path = fetch_vgg("small", models, said.append, pins=pins, endpoint=hub.address)
     manifest = read_manifest(path)
     assert path == models / "small"
     assert (manifest.name, manifest.licence) == ("tiny", "BSD-3-Clause")
@@ -134,7 +135,8 @@ def test_fetches_exports_and_clears_up(hub, pins, models, tiny):
     assert manifest.files["model.onnx"] == file_sha256(path / "model.onnx")
     assert left_over(models) == []
     assert hub.ranges == [None]
-    assert fetch_vgg("small", models, pins=pins, endpoint=hub.address) == path
+    assert fetch_vgg("small", models, said.append, pins=pins, endpoint=hub.address) == path
+    assert said == ["Fetching small from https://huggingface.co/timm/small (about 550 MB, once) ..."]
     assert hub.ranges == [None]  # an installed model is not fetched again
 
 

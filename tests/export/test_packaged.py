@@ -50,9 +50,12 @@ def test_a_model_is_made_of_the_packages_file(tmp_path: Path, pins: dict[str, Pa
 
 
 def test_what_is_made_is_not_made_again(tmp_path: Path, pins: dict[str, PackagedWeights]) -> None:
+    said: list[str] = []
     with ThreadPoolExecutor(4) as pool:
-        made = [*pool.map(lambda _: make_packaged(NAME, tmp_path / "models", pins=pins), range(4))]
+        made = [*pool.map(lambda _: make_packaged(NAME, tmp_path / "models", said.append, pins=pins), range(4))]
     assert {*made} == {tmp_path / "models" / NAME}
+    # Those that had to wait did not make it, and do not say so.
+    assert [text for text in said if "Waiting" not in text] == [f"Making {NAME} of the package small_weights, once ..."]
     (tmp_path / "site/small_weights/models/w.safetensors").write_bytes(b"")
     assert make_packaged(NAME, tmp_path / "models", pins=pins) == made[0]
 
