@@ -13,6 +13,7 @@ from pc_engine.export.classifier import import_classifier
 from pc_engine.export.cooccurrence import Cooccurrence
 from pc_engine.export.efficientnet_graph import LITE_ARCHITECTURES, STRIDE, LiteSpec, build_efficientnet_lite
 from pc_engine.export.efficientnet_weights import read_lite_weights
+from pc_engine.export.model_directory import find_architecture
 from pc_engine.export.weight_sources import source_name
 from pc_engine.files.out_folder import check_vacant
 from pc_engine.manifest import Manifest, NetworkInput
@@ -82,10 +83,7 @@ def export_efficientnet_lite(
         As ``import_classifier`` does.
     """
     if isinstance(architecture, str):
-        if architecture not in LITE_ARCHITECTURES:
-            known = ", ".join(LITE_ARCHITECTURES)
-            raise UsageError(f"There is no architecture '{architecture}': choose one of {known}.")
-        architecture = LITE_ARCHITECTURES[architecture]
+        architecture = find_architecture(architecture, LITE_ARCHITECTURES)
     height, width = size or (architecture.size, architecture.size)
     for side in (height, width):
         if side < 1 or side % STRIDE:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import onnx
 
@@ -22,6 +23,8 @@ from pc_engine.files.durable import sync_file, sync_folder
 from pc_engine.files.out_folder import check_vacant
 from pc_engine.manifest import NETWORK_FILE, Manifest, Tap
 from pc_engine.manifest_file import write_manifest
+
+_Spec = TypeVar("_Spec")
 
 
 def export_vgg(
@@ -74,7 +77,7 @@ def export_vgg(
     ModelError
         If the disk is full.
     """
-    spec = find_architecture(architecture) if isinstance(architecture, str) else architecture
+    spec = find_architecture(architecture, ARCHITECTURES) if isinstance(architecture, str) else architecture
     if size is not None:
         spec = spec.at_size(*size)
     check_vacant(out_dir)
@@ -99,11 +102,11 @@ def export_vgg(
     return write_model_directory(model, manifest, out_dir)
 
 
-def find_architecture(name: str) -> VggSpec:
-    """Return the VGG architecture called ``name``; raise UsageError listing the known ones where there is none."""
-    if name not in ARCHITECTURES:
-        raise UsageError(f"There is no architecture '{name}': choose one of {', '.join(ARCHITECTURES)}.")
-    return ARCHITECTURES[name]
+def find_architecture(name: str, known: Mapping[str, _Spec]) -> _Spec:
+    """Return the architecture called ``name``; raise UsageError listing the ``known`` ones where it is none of them."""
+    if name not in known:
+        raise UsageError(f"There is no architecture '{name}': choose one of {', '.join(known)}.")
+    return known[name]
 
 
 def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from pc_engine.errors import ModelError, UsageError, WeightsError
 from pc_engine.export import Cooccurrence, build_vgg, export_vgg, write_model_directory
 from pc_engine.export.model_directory import check_network, find_architecture
-from pc_engine.export.vgg import COUNT_FEATURES, IMAGENET_MEAN, IMAGENET_STD, vgg_input, vgg_taps
+from pc_engine.export.vgg import ARCHITECTURES, COUNT_FEATURES, IMAGENET_MEAN, IMAGENET_STD, vgg_input, vgg_taps
 from pc_engine.files.digest import file_sha256
 from pc_engine.graph.prepare import open_graph
 from pc_engine.manifest import Manifest
@@ -147,9 +147,9 @@ def test_checker_is_given_the_file(tmp_path, tiny, tiny_weights):
 
 
 def test_architecture_is_looked_up_by_name():
-    assert find_architecture("vgg19").name == "vgg19"
+    assert find_architecture("vgg19", ARCHITECTURES).name == "vgg19"
     with pytest.raises(UsageError, match="no architecture 'vgg15': choose one of vgg11, vgg13, vgg16, vgg19"):
-        find_architecture("vgg15")
+        find_architecture("vgg15", ARCHITECTURES)
 
 
 def test_class_names_come_from_a_file(tmp_path, tiny, weights):
