@@ -106,6 +106,7 @@ class RunDirectory:
         self._shard, self._fresh, self._retry_failed = shard, fresh, retry_failed
         self._stem = STEM if shard is None else f"{STEM}-{shard}"
         self._state_file = state_file(directory, shard)
+        self._is_new, self._has_begun = not directory.exists(), False
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._check_contents()
@@ -198,6 +199,7 @@ class RunDirectory:
         self._settings = made_with
         self._summary = {**about, FOLDERS: folders}
         self._start = time.monotonic()
+        self._has_begun = True
         self._save("running")
 
     def remaining(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
@@ -288,6 +290,10 @@ class RunDirectory:
             with contextlib.suppress(PcEngineError):
                 self._remove_blocks()
         finally:
+            if self._is_new and not self._has_begun:  # nothing stays of a run whose model, say, does not exist
+                with contextlib.suppress(OSError):
+                    Path(self._lock.lock_file).unlink()
+                    self.directory.rmdir()
             self._lock.release()
 
     def _remove_blocks(self) -> None:

@@ -212,6 +212,16 @@ def test_a_fresh_run_removes_nothing_that_no_run_wrote(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_nothing_stays_of_a_run_that_does_not_begin(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such model"), RunDirectory(tmp_path / "new"):
+        raise UsageError("There is no such model.")
+    assert [*tmp_path.iterdir()] == []
+    (tmp_path / "old").mkdir()
+    with RunDirectory(tmp_path / "old"):
+        pass
+    assert (tmp_path / "old").is_dir()  # it was there before
+
+
 def test_a_folder_of_other_files_is_taken_and_they_stay(tmp_path: Path) -> None:
     (tmp_path / "overlays").mkdir()
     (tmp_path / "photo.jpg").touch()
