@@ -85,6 +85,8 @@ def read_labelled(spec: str) -> LabelledSet:
         return _read_folder(path)
     if path.is_file():
         return _read_file(path)
+    if not colon:
+        raise DataError(f"There is no file or folder '{spec}': check its name.")
     raise DataError(f"There is no file or folder '{spec}', and it is no other form of labelled data. {_forms()}")
 
 

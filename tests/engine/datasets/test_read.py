@@ -22,7 +22,7 @@ def test_one_subfolder_per_class(tmp_path: Path) -> None:
     assert labelled.skipped == ((str(tmp_path / "dog/notes.txt"), "'.txt' is not the suffix of an image"),)
 
 
-@pytest.mark.parametrize("spec", ["nowhere", "kitti:here", "sos:", "", "coco"])
+@pytest.mark.parametrize("spec", ["kitti:here", "sos:", ""])
 def test_an_unknown_form_is_answered_with_the_known_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str
 ) -> None:
@@ -33,6 +33,12 @@ def test_an_unknown_form_is_answered_with_the_known_ones(
         assert str(caught.value).startswith(f"There is no file or folder '{spec}', and it is no other form")
     for form in KNOWN_FORMS:
         assert form in str(caught.value)
+
+
+def test_a_path_that_is_not_there_is_one_sentence() -> None:
+    with pytest.raises(DataError) as caught:
+        read_labelled("no/such.csv")
+    assert str(caught.value) == "There is no file or folder 'no/such.csv': check its name."
 
 
 def test_files_and_folders_without_labels_are_named(tmp_path: Path) -> None:
