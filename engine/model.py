@@ -87,18 +87,25 @@ class Model:
     def lack_of(self, part: Part, mode: Mode) -> str:
         """Say that ``mode`` needs a part that this model has not, and with which command to make it."""
         what, command = _FIT_COMMAND[part]
+        lacks = f"has lost: restore {_PART_FILES[part]}, or" if self._had(part) else "does not have:"
         return (
-            f"Mode {mode.name} needs a {what}, which the model '{self.name}' does not have: make one from labelled "
+            f"Mode {mode.name} needs a {what}, which the model '{self.name}' {lacks} make one from labelled "
             f"images with 'pc-engine {command} DATA --model {self.argument}' (DATA: a folder, a CSV, or sos:DIR)"
             f"{self._instead_of(part)}."
         )
+
+    def _had(self, part: Part) -> bool:
+        """Whether a part that is missing is known to have been there."""
+        return _PART_FILES[part] in self.manifest.files
 
     def _instead_of(self, part: Part) -> str:
         """Say what else would do, as the end of a sentence."""
         if part == "counter":
             return "" if self.missing_parts(MODES["p2c"]) else ", or take --mode p2c, which needs none"
         if EVIDENCE in self.manifest.taps:
-            return f"; or take '{SIGNATURE_SETTING}' out of the settings in its manifest, as the network gives evidence"
+            one = f"'{SIGNATURE_SETTING}' out of the settings in"
+            lines = f"the lines of {SIGNATURES_FILE} and 'sha256' out of" if self._had(part) else one
+            return f"; or take {lines} its manifest, as the network gives evidence"
         return "; or export the network again, as 'pc-engine export' adds evidence that needs none, where it can"
 
 
@@ -154,6 +161,8 @@ def _load(directory: Path, manifest: Manifest) -> Model:
     _require_network(directory, manifest)
     files = _checked_files(directory, manifest)
     quantised = {kind: network for kind, network in manifest.quantised.items() if QUANTISED_FILES[kind] in files}
+    # A part that is gone is missed: evidence in place of a dictionary would point elsewhere, and nobody be told.
+    files |= {name: manifest.files[name] for name in _PART_FILES.values() if name in manifest.files}
     manifest = replace(manifest, files=files, quantised=quantised)
     counter = signatures = None
     set_aside = False

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pc_engine import Model, load_model
-from pc_engine.errors import ManifestError, ModelError
+from pc_engine.errors import ManifestError, MissingPartError, ModelError
 from pc_engine.files.storage import models_directory
 from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.fitted.counter import CountSVM
@@ -17,6 +17,7 @@ from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.graph.prepare import open_graph
 from pc_engine.manifest import (
     COUNTER_FILE,
+    EVIDENCE,
     MANIFEST_FILE,
     NETWORK_FILE,
     QUANTISED_FILES,
@@ -203,6 +204,21 @@ def test_a_part_that_was_removed_is_missing_not_broken(
     model = load_model(directory)
     assert model.missing_parts(MODES["c2p"]) == ("counter",)
     assert model.missing_parts(MODES["p2c"]) == ()
+
+
+def test_a_dictionary_that_is_gone_is_missed_and_not_replaced_by_evidence(
+    make_model: Callable[..., Path], tmp_path: Path, tiny_manifest: Manifest
+) -> None:
+    taps = {**tiny_manifest.taps, EVIDENCE: tiny_manifest.taps["gap"]}
+    directory = make_model(tmp_path / "m", manifest=replace(tiny_manifest, taps=taps))
+    (directory / SIGNATURES_FILE).unlink()
+    model = load_model(directory)
+    assert model.missing_parts(MODES["p2c"]) == ("signatures",)
+    with pytest.raises(MissingPartError, match=r"has lost: restore signatures\.s\w+, or make one .*; or take"):
+        model.require(MODES["p2c"])
+    manifest = read_manifest(directory)
+    write_manifest(replace(manifest, files={}), directory)
+    assert load_model(directory).missing_parts(MODES["p2c"]) == ()
 
 
 def test_a_quantised_network_belongs_to_the_model_while_its_file_is_there(
