@@ -153,12 +153,19 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
         If the package that holds its weights is not installed.
     """
     text = str(name)
+    here = _is_model(Path(text))
     if text == EMBEDDED:
+        if here:
+            report(f"'{text}' is the built-in model: for the one in the folder beside you, name ./{text}.")
         return load_model(EMBEDDED_DIRECTORY)
     # What has a folder in front is a path, and no name.
-    for directory in (Path(text), *((installed_directory(text),) if Path(text).name == text else ())):
-        if os.path.isfile(directory / MANIFEST_FILE):  # no error where it may not be entered
-            return load_model(directory)
+    is_name = Path(text).name == text
+    if here:
+        if is_name and (text in (*FETCHABLE, *PACKAGED) or _is_model(installed_directory(text))):
+            report(f"Taking the model in ./{text}, and not the one that 'pc-engine models' lists by that name.")
+        return load_model(Path(text))
+    if is_name and _is_model(installed_directory(text)):
+        return load_model(installed_directory(text))
     if text in FETCHABLE:
         # The one place where the engine reaches up to the exporter: a model that has to be made first.
         from pc_engine.export.fetch import fetch_vgg
@@ -189,7 +196,7 @@ def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
     """
     unfitted = ""
     for name in PREFERRED.get(mode.name, ()):
-        is_made = (installed_directory(name) / MANIFEST_FILE).is_file()
+        is_made = _is_model(installed_directory(name))
         # Of a package it is made with nothing fitted.
         if not is_made and ("counter" in mode.needs or not _is_packaged(name)):
             continue
@@ -205,6 +212,11 @@ def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
         + (unfitted or f" For photos: {_for_photos(mode)}.")
     )
     return load_model(EMBEDDED_DIRECTORY)
+
+
+def _is_model(directory: Path) -> bool:
+    """Whether a folder holds a model; it may be one that may not be entered."""
+    return os.path.isfile(directory / MANIFEST_FILE)
 
 
 def _for_photos(mode: Mode) -> str:
@@ -231,7 +243,8 @@ def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: No
     UsageError
         If there is no model of that name, or it would have to be fetched and would then lack a counter.
     """
-    if name in FETCHABLE and "counter" in mode.needs and not (installed_directory(name) / MANIFEST_FILE).is_file():
+    is_there = name is not None and any(map(_is_model, (Path(name), installed_directory(str(name)))))
+    if name in FETCHABLE and "counter" in mode.needs and not is_there:
         raise UsageError(
             f"Mode {mode.name} needs a counter, which {name} does not come with: make one from labelled images with "
             f"'pc-engine fit-counter DATA --model {name}', which fetches it (about 550 MB), or take --mode p2c."

@@ -101,7 +101,30 @@ def test_a_folder_that_bears_a_models_name_by_chance_does_not_hide_the_model(
     monkeypatch.chdir(tmp_path / "work")
     assert find_model("vgg16").directory == installed_directory("vgg16")
     make_model(tmp_path / "work/vgg16")  # but a model of one's own that lies right here is meant
-    assert find_model("vgg16").directory == Path("vgg16")
+    reports: list[str] = []
+    assert find_model("vgg16", reports.append).directory == Path("vgg16")
+    assert reports == ["Taking the model in ./vgg16, and not the one that 'pc-engine models' lists by that name."]
+    assert find_model("./vgg16", reports.append).directory == Path("vgg16")
+    assert len(reports) == 1
+
+
+def test_a_model_of_ones_own_may_bear_the_name_of_one_that_can_be_fetched(
+    make_model: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(tmp_path / "vgg19")
+    monkeypatch.chdir(tmp_path)
+    assert model_for("vgg19", MODES["c2p"]).directory == Path("vgg19")
+
+
+def test_the_embedded_model_is_never_hidden(
+    make_model: Maker, embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(tmp_path / "lego")
+    monkeypatch.chdir(tmp_path)
+    reports: list[str] = []
+    assert find_model("lego", reports.append).directory == embedded
+    assert reports == ["'lego' is the built-in model: for the one in the folder beside you, name ./lego."]
+    assert find_model("./lego").directory == Path("lego")
 
 
 def test_a_fetch_that_fails_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
