@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -28,9 +29,10 @@ from pc_engine.decoding.decode import MAX_PIXELS
 from pc_engine.decoding.settings import Decoding
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.files.json_values import is_number
 from pc_engine.modes import find_mode
 from pc_engine.overlay import write_overlay
-from pc_engine.runs.run_state import State, Tally
+from pc_engine.runs.run_state import State, Tally, read_state, state_file
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images
 from pc_engine.sources.passed_over import PassedOver
 from pc_engine.sources.run_folders import OVERLAYS
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 _LOCAL, _RAY = "local", "ray"
 _SOME_FAILED = 3
 _STDIN = "@-"
+_OF_DIGITS = f"These are counts of digit objects, as '{EMBEDDED}' knows no others: for photos name another --model."
 
 
 def run(
@@ -156,10 +159,13 @@ def run(
     shown = ShownRows(all_of_them=as_json and out is None)
     with contextlib.ExitStack() as stack:
         rows = None
+        stages_before: Mapping[str, Any] = {}
         if out is not None:
             # With Arrow, which nothing needs that is only shown.
             from pc_engine.runs.run_directory import RunDirectory
 
+            if not fresh:
+                stages_before = (read_state(state_file(out, part)) or {}).get("stages", {})
             rows = RunDirectory(out, row_format, fresh=fresh, retry_failed=retry_failed, shard=part)
             stack.enter_context(rows)
             rows.check({"mode": find_mode(mode).name})
@@ -208,9 +214,12 @@ def run(
                     rows.add(tally)
                     tracker.advance(tally.n)
         state: State = "finished" if stopping.signal is None else "interrupted"
-        summary = _summary(engine, rows, shown.tally, time.perf_counter() - start)
+        summary = _summary(engine, rows, shown.tally, time.perf_counter() - start, stages_before)
         summary["passed_over"] = passed_over.to_dict()
         summary["named_again"] = passed_over.named_again
+        # Said at the start as well, where a table has long scrolled it away, and where nothing else is.
+        of_digits = model is None and summary["model"] == EMBEDDED and summary["n"] and {*sources} != {DEMO}
+        summary["notes"] = [_OF_DIGITS] if of_digits else []
         if rows is not None:
             rows.close(state, summary)
     if as_json:
@@ -218,9 +227,8 @@ def run(
         print_json({**summary, "state": state, "out": None if out is None else str(out), **listed})
     elif not quiet:
         print_run(shown, summary, passed_over, out, overlay, part)
-    if model is None and summary["model"] == EMBEDDED and summary["n"] and set(sources) != {DEMO}:
-        # Said at the start as well, where a table has long scrolled it away.
-        say(f"These are counts of digit objects, as '{EMBEDDED}' knows no others: for photos name another --model.")
+    for note in summary["notes"]:
+        remark(quiet=False)(note)
     if stopping.signal is not None:
         _say_how_to_go_on(say, out, summary["n"])
         raise typer.Exit(exit_code(stopping.signal))
@@ -321,16 +329,24 @@ def _count_in_background(
     threading.Thread(target=count_all, daemon=True).start()
 
 
-def _summary(engine: Engine | SharedEngine, rows: RunDirectory | None, shown: Tally, seconds: float) -> dict[str, Any]:
+def _summary(
+    engine: Engine | SharedEngine,
+    rows: RunDirectory | None,
+    shown: Tally,
+    seconds: float,
+    stages_before: Mapping[str, Any],
+) -> dict[str, Any]:
     """Sum up the run; where it went on with an earlier one, both."""
     tally = shown if rows is None else rows.tally
     seconds = seconds if rows is None else rows.seconds
+    stages = Counter({name: value for name, value in stages_before.items() if is_number(value)})
+    stages.update(engine.clock.seconds)
     return {
         **engine.describe(),
         **tally.to_dict(),
         "seconds": round(seconds, 3),
         "images_per_second": round(tally.n / seconds, 2) if seconds > 0 else None,
-        "stages": {name: round(value, 3) for name, value in engine.clock.seconds.items()},
+        "stages": {name: round(value, 3) for name, value in stages.items()},
     }
 
 

@@ -444,11 +444,23 @@ def test_an_engine_that_does_not_go_with_the_options_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_seconds_of_a_run_and_of_its_stages_go_on_with_an_earlier_one(pc_engine, scenes, tiny_directory, tmp_path):
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", tmp_path / "run", "--json", *MODEL)
+    first, second = pc_engine(*arguments).json(), pc_engine(*arguments).json()
+    assert second["stages"] == first["stages"]
+    assert first["stages"]["decode"] > 0
+    assert second["seconds"] >= first["seconds"]
+    fresh = pc_engine(*arguments, "--fresh").json()
+    assert {*fresh["stages"]} == {*first["stages"]}
+
+
 def test_whoever_counts_photos_by_the_embedded_model_is_told_at_the_end(pc_engine, scenes):
     told = "These are counts of digit objects"
     said = pc_engine("run", scenes / "1.png", *MODEL).err.splitlines()[-1]
     assert said.startswith(told)
     assert said.endswith("for photos name another --model.")
+    quiet = pc_engine("run", scenes / "1.png", "--quiet", "--json", *MODEL)
+    assert quiet.err.splitlines() == quiet.json()["notes"] == [said]
     assert told not in pc_engine("run", scenes / "1.png", "--model", "lego", *MODEL).err
     assert told not in pc_engine("run", "demo:", *MODEL).err
 
