@@ -10,4 +10,7 @@ def is_installed(package: str) -> bool:
     """Whether a package can be imported, as far as is known without doing so; one in `sys.modules` as None cannot."""
     if package in sys.modules:
         return sys.modules[package] is not None
-    return importlib.util.find_spec(package) is not None
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of a package in another, which is not there either
+        return False

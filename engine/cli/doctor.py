@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pc_engine.backends import BACKENDS
-from pc_engine.catalogue import list_models
+from pc_engine.catalogue import PACKAGED, list_models
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line
 from pc_engine.errors import BackendError, MissingPackageError
@@ -18,6 +18,7 @@ from pc_engine.packages import is_installed
 
 # What an extra of the installation adds: its name, a package that it brings along, and what that is for.
 _EXTRAS = (
+    *((pin.extra, pin.package, f"make {name}, a network for photos") for name, pin in PACKAGED.items()),
     ("heif", "pillow_heif", "read HEIC photos"),
     ("hdf5", "h5py", "read the paper's data and Keras' weights"),
     ("remote", "s3fs", "read s3:// addresses"),
@@ -27,6 +28,8 @@ _EXTRAS = (
     ("train", "torch", "train networks"),
     ("bench", "matplotlib", "draw charts"),
     ("supervision", "supervision", "make supervision.Detections"),
+    ("gpu", "nvidia.nvimgcodec", "decode on an NVIDIA GPU"),
+    ("cuml", "cuml", "cluster by cuML's DBSCAN on an NVIDIA GPU"),
 )
 
 
@@ -105,4 +108,4 @@ def _probe(device: str) -> list[dict[str, Any]]:
 
 
 def _print_part(part: dict[str, Any], indent: str = "", otherwise: str = "does not work") -> None:
-    print_line(f"{indent + part['name']:<14}{'works' if part['works'] else otherwise}: {part['reason']}")
+    print_line(f"{indent + part['name']:<13} {'works' if part['works'] else otherwise}: {part['reason']}")

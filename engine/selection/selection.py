@@ -179,7 +179,7 @@ def select(
     known = None if kept_json is None else _from_json(kept_json)
     if known is not None and not known.provisional:
         return known
-    report(f"Choosing the fastest backend for {request.manifest.name} on this machine (once) ...")
+    report(f"Choosing the fastest backend for {request.manifest.name} on this machine ...")
     meter = BusyElsewhere()
     chosen = _choose(request, kept, probes, report)
     elsewhere = meter.share() or 0.0 if request.device == "cpu" else 0.0

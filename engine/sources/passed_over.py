@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from pc_engine.sources.addresses import file_part
 from pc_engine.sources.folders import RAW_SUFFIXES
 
 # Of systems, which nobody takes for photos; so are files whose names begin with a dot.
 _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini"})
+_TAR_GZ = ".tar.gz"
+# In a folder they may be copies of what lies beside them, so that they are read where they are named only.
+_ARCHIVES = frozenset({".tar", _TAR_GZ, ".tgz", ".zip", ".parquet"})
 _SUFFIX = re.compile(r"\.[a-z0-9_+-]{1,10}")
 _OTHER = "other"
 # Numbered files may each have a suffix of their own.
@@ -44,8 +47,9 @@ class PassedOver:
         # A web page's own address is among the links in it.
         if not own or own.startswith(".") or own.lower() in _OF_SYSTEMS or not self._counts(name):
             return
-        suffix = os.path.splitext(own)[1].lower()
-        known = _SUFFIX.fullmatch(suffix) and (suffix in self._by_suffix or len(self._by_suffix) < _MOST_SUFFIXES)
+        suffix = _TAR_GZ if own.lower().endswith(_TAR_GZ) else os.path.splitext(own)[1].lower()
+        is_usual = suffix in _ARCHIVES or _SUFFIX.fullmatch(suffix)
+        known = is_usual and (suffix in self._by_suffix or len(self._by_suffix) < _MOST_SUFFIXES)
         self._by_suffix[suffix if known else _OTHER] += 1
 
     def add_named_again(self, name: str, with_another_count: bool) -> None:
@@ -60,12 +64,18 @@ class PassedOver:
 
     def sentences(self) -> list[str]:
         """Return what to tell the user: nothing where no file was passed over."""
-        raw = Counter({suffix: n for suffix, n in self._by_suffix.items() if suffix in RAW_SUFFIXES})
-        others = self._by_suffix - raw
+        raw, archives = self._among(RAW_SUFFIXES), self._among(_ARCHIVES)
+        others = self._by_suffix - raw - archives
         said = []
         if n := others.total():
             what = "1 file of a kind that is not read was" if n == 1 else f"{n:,} files of kinds that are not read were"
             said.append(f"{what} passed over ({_listed(others)}).")
+        if n := archives.total():
+            what = "1 archive was" if n == 1 else f"{n:,} archives were"
+            example = f"'FOLDER/*{archives.most_common(1)[0][0]}'"
+            said.append(
+                f"{what} passed over ({_listed(archives)}): archives are read where they are named, as {example}."
+            )
         if n := raw.total():
             what = "1 raw photo was" if n == 1 else f"{n:,} raw photos were"
             beside = "each lies beside its JPEG or HEIC" if n > 1 else "it lies beside its JPEG or HEIC"
@@ -75,6 +85,9 @@ class PassedOver:
             counts = f", {self._with_another_count:,} with another count: the first one holds"
             said.append(f"{what} counted once{counts if self._with_another_count else ''}.")
         return said
+
+    def _among(self, suffixes: Collection[str]) -> Counter[str]:
+        return Counter({suffix: n for suffix, n in self._by_suffix.items() if suffix in suffixes})
 
 
 def _listed(counts: Counter[str]) -> str:

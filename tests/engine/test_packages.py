@@ -19,3 +19,7 @@ def test_a_package_is_found_by_its_name_and_not_imported(tmp_path, monkeypatch):
 def test_what_python_has_already_decides(monkeypatch, module, there):
     monkeypatch.setitem(sys.modules, "made_up", module)
     assert is_installed("made_up") is there
+
+
+def test_a_package_within_one_that_is_not_there_is_not_there_either():
+    assert not is_installed("no_such_package.part")

@@ -40,6 +40,18 @@ def test_videos_and_sidecars_of_a_telephone_are_counted_and_what_systems_keep_is
     assert passed_over.sentences() == [said]
 
 
+def test_archives_in_a_folder_are_no_kind_that_is_not_read(tmp_path: Path) -> None:
+    touch(tmp_path, ("a.tar", "b.tar.gz", "c.TAR.GZ", "d.zip", "notes.gz"))
+    images, passed_over = noted([tmp_path])
+    assert images == []
+    assert passed_over.to_dict() == {".tar.gz": 2, ".tar": 1, ".zip": 1, ".gz": 1}
+    assert passed_over.sentences() == [
+        "1 file of a kind that is not read was passed over (1 .gz).",
+        "4 archives were passed over (2 .tar.gz, 1 .tar, 1 .zip): archives are read where they are named, as "
+        "'FOLDER/*.tar.gz'.",
+    ]
+
+
 def test_a_raw_photo_takes_part_unless_the_cameras_picture_of_it_lies_beside_it(tmp_path: Path) -> None:
     touch(tmp_path, RAW)
     images, passed_over = noted([tmp_path])
