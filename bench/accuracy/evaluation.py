@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from pc_engine.bench.accuracy.classification import class_accuracy
@@ -115,7 +116,8 @@ def evaluate(
         `pointing_gain`), and with known counts;
         ``"baselines"`` the same of the baselines. ``"labels"`` are the count labels that all is judged by, and
         ``"published"`` the paper's rows, none where those are not the paper's. With one mode its figures stand at the
-        top, too. What `pc_engine.bench.accuracy.contenders.judge` reports is there as well.
+        top, too. ``"settings"`` are those of the model's manifest. What `pc_engine.bench.accuracy.contenders.judge`
+        reports is there as well.
 
     Raises
     ------
@@ -165,8 +167,11 @@ def evaluate(
     return {
         "data": data,
         "model": model.name,
+        "network_sha256": model.manifest.network_sha256,
         **judged.how,
+        "cluster": settings.cluster,
         "pointer": settings.pointer,
+        "settings": dict(model.manifest.settings),
         "images": len(images),
         "labels": list(labels),
         **only,
@@ -280,6 +285,10 @@ def model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Model
             if not every or not able:
                 model.require(mode, to_come)
             report(f"Mode {mode.name} is left out: the model has no {' and no '.join(model.missing_parts(mode))}.")
+    for value, takes in ((settings.cluster, attrgetter("clusterings")), (settings.pointer, attrgetter("pointers"))):
+        takers = [mode.name for mode in modes if value in takes(mode)]
+        if value is not None and len(takers) < len(modes):
+            report(f"'{value}' is for mode {' and '.join(takers)} alone; the others stay as they are.")
     return model, able
 
 

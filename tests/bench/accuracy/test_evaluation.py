@@ -13,10 +13,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pc_engine.bench.accuracy import contenders
+from pc_engine.bench.accuracy.contenders import Report
 from pc_engine.bench.accuracy.evaluation import EvaluationSettings, accuracy_gain_of, evaluate
 from pc_engine.datasets import LabelledImage, read_labelled
 from pc_engine.errors import DataError, ModelError, UsageError
 from pc_engine.fitted.counter import CountSVM, labels_up_to
+from pc_engine.manifest_file import read_manifest
 from pc_engine.result import Result
 
 FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}
@@ -74,9 +76,9 @@ def save(picture: Image.Image, path: Path) -> None:
     picture.save(path, pnginfo=text)
 
 
-def run(data: str, model: Path, **options: Any) -> dict[str, Any]:
+def run(data: str, model: Path, say: Report = lambda _: None, **options: Any) -> dict[str, Any]:
     settings = EvaluationSettings(model=str(model), **{**FAST, **options})
-    report = evaluate(data, read_labelled(data), settings)
+    report = evaluate(data, read_labelled(data), settings, report=say)
     assert json.loads(json.dumps(report)) == report
     return report
 
@@ -389,7 +391,12 @@ def test_a_set_of_which_nothing_can_be_read_is_said(tmp_path: Path, tiny_directo
 
 
 def test_a_clustering_applies_to_the_modes_that_take_it(blobs: Path, tiny_directory: Path) -> None:
-    report = run(str(blobs), tiny_directory, modes=("all",), cluster="dbscan")
+    said: list[str] = []
+    report = run(str(blobs), tiny_directory, said.append, modes=("all",), cluster="dbscan")
+    assert "'dbscan' is for mode p2c alone; the others stay as they are." in said
+    assert (report["cluster"], report["pointer"]) == ("dbscan", None)
+    manifest = read_manifest(tiny_directory)
+    assert (report["settings"], report["network_sha256"]) == (manifest.settings, manifest.network_sha256)
     assert report["modes"]["p2c"]["known_count"] is None
     assert report["gains"]["combined over p2c"]["known_count"] is None
     assert report["gains"]["combined over c2p"]["known_count"]["images"] == 16
