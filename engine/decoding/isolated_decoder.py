@@ -52,6 +52,7 @@ IMAGE_SECONDS = 60.0
 _MOST_FALSE_STARTS = 5
 # A channel's memory that is kept from one image to the next.
 _BYTES_KEPT = 32 << 20
+_LAST_STREAM = 2
 _CLOSED = "This decoder was closed: make another."
 # Neither the folder of the run nor that of the photos is a place to import from.
 _PROGRAM = (
@@ -227,9 +228,9 @@ class _Slot:
     def open(self) -> Channel:
         """Make a new channel, and return the ends that its process gets; these are for the caller to close."""
         self.close()
-        requests, self._requests = os.pipe()
-        self._replies, replies = os.pipe()
-        self._memory = _shared_memory()
+        requests, self._requests = map(_beyond_streams, os.pipe())
+        self._replies, replies = map(_beyond_streams, os.pipe())
+        self._memory = _beyond_streams(_shared_memory())
         self.ends += [self._requests, self._replies, self._memory]
         self._empty = True
         return Channel(requests, replies, self._memory)
@@ -349,6 +350,17 @@ def _shared_memory() -> int:
         return os.memfd_create("pc-engine-decode")
     with tempfile.TemporaryFile() as stream:
         return os.dup(stream.fileno())
+
+
+def _beyond_streams(descriptor: int) -> int:
+    """Return a descriptor that is none of a standard stream, which a process gets anew; there it may be free."""
+    if descriptor > _LAST_STREAM:
+        return descriptor
+    import fcntl  # not on systems that cannot fork
+
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _LAST_STREAM + 1)
+    os.close(descriptor)
+    return moved
 
 
 def _name(number: int) -> str:

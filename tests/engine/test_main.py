@@ -76,6 +76,26 @@ def test_a_full_disk_behind_what_is_printed_is_said():
     assert done.stderr.startswith(b"pc-engine: What is printed cannot be written (No space left on device)")
 
 
+_WHAT_IS_OPEN = """
+import os, sys
+from pc_engine.__main__ import _open_streams
+_open_streams()
+with open(sys.argv[1], "w") as stream:
+    print(stream.fileno() > 2, *(os.fstat(n).st_rdev == os.stat(os.devnull).st_rdev for n in (0, 1, 2)), file=stream)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="streams are closed by a POSIX shell")
+@pytest.mark.parametrize(
+    ("closed", "expected"), [("<&- >&- 2>&-", "True True True"), ("</dev/zero >&- 2>/dev/zero", "False True False")]
+)
+def test_no_file_takes_the_place_of_a_stream_that_is_closed(tmp_path, closed, expected):
+    found = tmp_path / "found.txt"
+    command = f'exec "$0" -c "$1" "$2" {closed}'
+    subprocess.run(["/bin/sh", "-c", command, sys.executable, _WHAT_IS_OPEN, str(found)], check=True)
+    assert found.read_text() == f"True {expected}\n"
+
+
 def test_what_the_package_promises_is_there():
     for name in pc_engine.__all__:
         assert getattr(pc_engine, name) is not None

@@ -320,6 +320,22 @@ def _group(leader: int) -> bool:
     return False
 
 
+_WITHOUT_STREAMS = """
+import os, sys
+from pathlib import Path
+from pc_engine.decoding.isolated_decoder import IsolatedDecoder
+for number in (0, 1, 2):
+    os.close(number)
+with IsolatedDecoder(2) as decoder:
+    decoder.decode(Path(sys.argv[1]).read_bytes(), 8, 8)
+"""
+
+
+def test_closed_streams_are_no_channels(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    subprocess.run([sys.executable, "-c", _WITHOUT_STREAMS, str(tmp_path / "a.png")], check=True, timeout=60)
+
+
 def test_the_folder_of_the_photos_is_no_place_to_import_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("numpy", "json", "PIL", "pc_engine"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
