@@ -22,6 +22,9 @@ Taps = Mapping[str, Array]
 #: Name of the only input of a prepared graph, uint8 [N, H, W, 3] RGB.
 IMAGE = "image"
 
+#: What `Backbone.infer` says of a network that was closed.
+CLOSED = "The network was closed, perhaps by the engine that it belongs to: keep that open, or open another network."
+
 #: int8 needs a quantised network; the others run the model's own.
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Probe, Taps
+from pc_engine.backbone import CLOSED, IMAGE, Backbone, CompileRequest, Probe, Taps
 from pc_engine.backends.onnxruntime_cuda import PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
 from pc_engine.backends.padding import check_batch, pad_batch
 from pc_engine.backends.tap_shapes import check_taps
@@ -34,6 +34,7 @@ class OnnxRuntimeBackbone:
         import onnxruntime as ort
 
         self.request = request
+        self._session: Any = None
         try:
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exception classes share no public base
@@ -41,6 +42,8 @@ class OnnxRuntimeBackbone:
 
     def infer(self, images: np.ndarray, into: Taps | None = None) -> dict[str, np.ndarray]:  # noqa: ARG002 (on a CPU)
         """See `pc_engine.backbone.Backbone.infer`."""
+        if self._session is None:
+            raise BackendError(CLOSED)
         check_batch(images, self.request.batch_size)
         # A lone image runs as two: by itself it would be multiplied as a vector, whose sums round differently.
         batch = pad_batch(images, min(max(len(images), _LEAST_BATCH), self.request.batch_size))
@@ -54,7 +57,7 @@ class OnnxRuntimeBackbone:
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
-        del self._session
+        self._session = None
 
 
 class OnnxRuntimeBackend:

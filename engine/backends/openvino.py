@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Probe, Taps
+from pc_engine.backbone import CLOSED, IMAGE, Backbone, CompileRequest, Probe, Taps
 from pc_engine.backends.padding import check_batch
 from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.backends.tap_shapes import check_taps
@@ -46,6 +46,9 @@ class OpenVinoBackbone:
         check_batch(images, self.request.batch_size)
         batch = np.ascontiguousarray(images)
         infer_request = self._idle.get()
+        if infer_request is None:
+            self._idle.put(None)
+            raise BackendError(CLOSED)
         try:
             infer_request.infer({IMAGE: batch}, share_inputs=True)
             # By their places: a tensor that a Dropout hands on loses its name. Copied, because the request's own output
@@ -61,7 +64,10 @@ class OpenVinoBackbone:
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
-        del self._idle, self._compiled
+        self._compiled = None
+        while not self._idle.empty():
+            self._idle.get()
+        self._idle.put(None)  # for whoever would wait
 
 
 class OpenVinoBackend:

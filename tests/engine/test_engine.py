@@ -26,7 +26,7 @@ from pc_engine import Decoding, Engine, Result, catalogue, load_model
 from pc_engine.backends import BACKENDS
 from pc_engine.cli import app
 from pc_engine.engine import open_network
-from pc_engine.errors import ModelError, PcEngineError, UsageError
+from pc_engine.errors import BackendError, ModelError, PcEngineError, UsageError
 from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.fitted.counter import CountSVM
 from pc_engine.manifest import Manifest
@@ -695,6 +695,18 @@ def test_a_shared_network_serves_several_modes_and_outlives_them(
             assert (shared.backend, shared.batch_size) == (combined.backend, combined.batch_size)
             assert list(shared.run(scenes)) == alone
     assert len(list(combined.run(scenes))) == 6
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_shared_network_that_was_closed_is_said(
+    open_engine: Callable[..., Engine], tiny_directory: Path, scenes: Path, backend: str
+) -> None:
+    owner = open_engine(mode="combined", backend=backend)
+    with Engine(tiny_directory, mode="c2p", network=owner.network) as shared:
+        owner.close()
+        for _ in range(2):
+            with pytest.raises(BackendError, match="The network was closed"):
+                list(shared.run(scenes))
 
 
 def test_names_that_are_not_utf8_run(open_engine: Callable[..., Engine], tmp_path: Path, draw_scene: Draw) -> None:
