@@ -81,13 +81,14 @@ class Result:
         DataError
             If a column is missing, scores are none, or a pointer, as `pc_engine.pointers.parse_pointer` says.
         """
-        values = {column.name: row[column.name] for column in fields(cls) if column.name in row}
         try:
+            values = {column.name: row[column.name] for column in fields(cls) if column.name in row}
             if values.get("count_scores") is not None:
                 values["count_scores"] = dict(values["count_scores"])
             return cls(**{**values, "pointers": tuple(map(parse_pointer, row["pointers"]))})
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"The row of {row.get('path', 'an image')} is not one of a run: {error}.") from None
+            of = row.get("path", "an image") if isinstance(row, Mapping) else "an image"
+            raise DataError(f"The row of {of} is not one of a run: {error}.") from None
 
     def to_supervision(self) -> Detections:
         """Return the pointers as ``supervision.Detections``, to draw, count and filter with that library.

@@ -96,12 +96,15 @@ class SourceImage:
         Raises
         ------
         UsageError
-            If it is neither.
+            If it is neither, or has no pixel.
         """
         import numpy as np
         from PIL import Image
 
-        if not isinstance(pixels, Image.Image):
+        if isinstance(pixels, Image.Image):
+            if not all(pixels.size):
+                raise UsageError(f"The picture '{name}' is {pixels.width} x {pixels.height} pixels: it shows nothing.")
+        else:
             try:
                 pixels = np.asarray(pixels)
             except Exception as error:  # of a tensor, which says how to make an array of it, or a list
@@ -218,7 +221,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 def _check_regular(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError("It is a folder that cannot be listed: check its permissions.")
+        raise ImageError("It is a folder that was not listed: check its permissions, or name it as a source.")
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("It is not a regular file.")
 
@@ -253,7 +256,7 @@ def _as_file(pixels: Any) -> bytes:
         with _LOADING:
             pixels.load()
         # Of these modes no format holds pictures, and TIFF holds no color that is to be seen through.
-        mode = {"HSV": "RGB", "La": "LA", "RGBa": "RGBA"}.get(pixels.mode, pixels.mode)
+        mode = {"HSV": "RGB", "La": "LA", "RGBa": "RGBA", "I;16N": "I;16"}.get(pixels.mode, pixels.mode)
         mode = "RGBA" if mode in ("L", "P", "RGB") and pixels.has_transparency_data else mode
         picture = ImageOps.exif_transpose(pixels).convert(mode)
     else:

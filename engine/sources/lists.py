@@ -179,7 +179,9 @@ def _cells(lines: Iterator[str], name: str, count_column: str | None) -> Iterato
             yield broken_image(f"{MARK}{name}#{reader.line_num}", f"Line {reader.line_num} names no image.")
     # Python takes all lines behind quotes that are never closed for one cell.
     if len(last) > 1 and len(list(csv.reader([*last, "another line"], delimiter=delimiter))) == 1:
-        message = f"Quotes that begin in line {first} are never closed, and hide the {len(last) - 1:,} lines behind it."
+        message = (
+            f"Quotes that begin in line {first} are never closed, and hide what follows ({len(last) - 1:,} lines)."
+        )
         yield broken_image(f"{MARK}{name}#{first}", message)
 
 
@@ -202,6 +204,8 @@ def _columns(header: str, name: str, count_column: str | None) -> tuple[int, int
     """Return the positions of the columns with the images and with their counts, and what separates columns."""
     delimiter = max(",;\t", key=header.count)
     columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])]
+    if not columns:
+        raise UsageError(f"The table '{name}' is empty: its first line is to name its columns.")
     counts = None
     if count_column is not None:
         if count_column.strip().lower() not in columns:

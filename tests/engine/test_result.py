@@ -110,6 +110,8 @@ def test_a_row_that_is_none_is_said(pointers: object) -> None:
         Result.from_dict({**ROW.to_dict(), "pointers": pointers})
     with pytest.raises(DataError, match="The row of an image is not one of a run"):
         Result.from_dict({"pointers": []})
+    with pytest.raises(DataError, match="The row of an image is not one of a run"):
+        Result.from_dict(None)  # type: ignore[arg-type]
 
 
 def test_the_bounds_hold_the_pointer() -> None:

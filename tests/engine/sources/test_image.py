@@ -224,6 +224,11 @@ def test_what_is_no_picture_is_refused(pixels: object) -> None:
         SourceImage.from_pixels("a", pixels)
 
 
+def test_a_picture_without_pixels_is_refused() -> None:
+    with pytest.raises(UsageError, match="The picture 'a' is 0 x 5 pixels"):
+        SourceImage.from_pixels("a", Image.new("RGB", (0, 5)))
+
+
 def test_what_numpy_cannot_take_is_said_as_it_says_it() -> None:
     class Tensor:
         def __array__(self, *_: object, **__: object) -> np.ndarray:
@@ -245,9 +250,10 @@ def test_what_is_to_be_seen_through_is_seen_through(mode: str, tmp_path: Path) -
     np.testing.assert_array_equal(decode_bytes(SourceImage.from_pixels("a", picture).read(), 4, 4).pixels, expected)
 
 
-@pytest.mark.parametrize("mode", ["HSV", "La", "RGBa"])
+@pytest.mark.parametrize("mode", ["HSV", "La", "RGBa", "I;16N"])
 def test_modes_that_no_file_has_are_converted(mode: str) -> None:
-    picture = Image.new({"HSV": "RGB", "La": "LA", "RGBa": "RGBA"}[mode], (4, 4)).convert(mode)
+    through = {"HSV": "RGB", "La": "LA", "RGBa": "RGBA"}
+    picture = Image.new(through.get(mode, mode), (4, 4)).convert(mode)
     assert decode_bytes(SourceImage.from_pixels("a", picture).read(), 4, 4).pixels.shape == (4, 4, 3)
 
 
