@@ -32,6 +32,8 @@ class DataFolder:
         """Return a new file for the caller to close; None if it exists already, or if none of this name can be made."""
         try:
             return self._create(relative)
+        except UnicodeEncodeError:  # a name that the locale's file names cannot have
+            return None
         except OSError as error:
             if error.errno in _NAME_ERRORS:
                 return None

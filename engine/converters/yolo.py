@@ -88,8 +88,8 @@ class _YoloWriter:
             )
         if self._unread:
             remarks.append(
-                f"{self._unread:,} of {self._listed:,} images are in formats that many trainers leave out, such as "
-                f"HEIC, AVIF and GIF: make JPEGs of them, and run on these."
+                f"Many trainers leave out formats such as HEIC, AVIF and GIF, which {self._unread:,} of "
+                f"{self._listed:,} images are in: make JPEGs of them, and run on these."
             )
         return " ".join(remarks) or None
 

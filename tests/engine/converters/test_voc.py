@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -33,6 +35,19 @@ def test_an_ellipse_has_its_point_beside_the_box(two_modes, save, tmp_path) -> N
     assert [first.findtext(f"bndbox/{name}") for name in ("xmin", "ymin", "xmax", "ymax")] == [
         *("16.25", "7.50", "25.25", "14.50")
     ]
+
+
+def test_names_that_the_locale_cannot_write_are_left_out(make_row, save, tmp_path, monkeypatch) -> None:
+    opened = Path.open
+
+    def in_ascii(path: Path, *arguments, **options):
+        path.name.encode("ascii")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", in_ascii)
+    conversion = save([make_row("a.jpg"), make_row("é.jpg")], "voc", tmp_path / "set")
+    assert [file.name for file in (tmp_path / "set/Annotations").iterdir()] == ["a.xml"]
+    assert sum(conversion.left_out.values()) == 1
 
 
 def test_text_that_xml_cannot_hold_is_escaped(make_row, save, tmp_path) -> None:

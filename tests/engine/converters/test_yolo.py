@@ -114,7 +114,9 @@ def test_formats_that_many_trainers_leave_out_are_said(make_row, save, draw_phot
     draw_photos(tmp_path, rows)
     conversion = save(rows, "yolo", tmp_path / "set")
     assert conversion.images == 4
-    assert conversion.remark.startswith("1 of 4 images are in formats that many trainers leave out")
+    assert conversion.remark.startswith(
+        "Many trainers leave out formats such as HEIC, AVIF and GIF, which 1 of 4 images are in:"
+    )
     (tmp_path / "photos/a.PNG").unlink()
     remark = save(rows, "yolo", tmp_path / "set", fresh=True).remark
     assert remark.count("1 of 4 images") == 2  # one is not there
