@@ -18,6 +18,7 @@ from pc_engine.datasets.table import LABELS_CSV, parse_records, read_csv, read_j
 from pc_engine.datasets.voc import has_annotations, read_voc
 from pc_engine.datasets.yolo import SPLITS, read_yolo
 from pc_engine.errors import DataError
+from pc_engine.files.file_address import at_home
 from pc_engine.sources.run_folders import state_files
 
 #: The forms of a specification, for help texts and errors.
@@ -95,7 +96,7 @@ def _forms() -> str:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser()
+    return at_home(text)
 
 
 def _read_folder(path: Path) -> LabelledSet:

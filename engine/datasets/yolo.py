@@ -24,6 +24,7 @@ from pc_engine.datasets.records import (
 )
 from pc_engine.decoding.decode import displayed_size
 from pc_engine.errors import DataError, ImageError, first_line
+from pc_engine.files.file_address import at_home
 from pc_engine.sources import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test")
@@ -122,14 +123,7 @@ def _keypoint_values(shape: Any, path: Path) -> int | None:
 def _roots(config: Mapping[str, Any], path: Path) -> list[Path]:
     """Return the folders that the paths of a file may be relative to, most likely first."""
     root = config.get("path")
-    return [path.parent, *([] if root is None else [path.parent / str(root), _at_home(str(root))])][::-1]
-
-
-def _at_home(text: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # there is no such user
-        return Path(text)
+    return [path.parent, *([] if root is None else [path.parent / str(root), at_home(str(root))])][::-1]
 
 
 def _images(

@@ -51,7 +51,10 @@ def cache_directory() -> Path:
 def _base(variable: str, default: str) -> Path:
     home = os.environ.get("PC_ENGINE_HOME")
     if home:
-        return Path(home).expanduser().absolute()
+        try:
+            return Path(home).expanduser().absolute()
+        except RuntimeError:  # of a user whom the system does not know
+            raise UsageError(f"PC_ENGINE_HOME is {home}, and there is no such home folder: name it in full.") from None
     # A relative XDG path is invalid by the specification and has to be ignored.
     configured = Path(os.environ.get(variable, ""))
     if configured.is_absolute():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pc_engine.errors import UsageError
 from pc_engine.files import storage
 from pc_engine.files.storage import FileCache, cache_directory, cache_key, distrust, model_argument, models_directory
 
@@ -58,6 +59,12 @@ def test_what_was_put_is_got(tmp_path: Path) -> None:
     cache.put("network", lambda path: path.write_bytes(b"anew"))
     assert cache.get("network") == path
     assert path.read_bytes() == b"anew"
+
+
+def test_a_home_of_nobody_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PC_ENGINE_HOME", "~no-such-user/x")
+    with pytest.raises(UsageError, match="PC_ENGINE_HOME is ~no-such-user/x, and there is no such home folder"):
+        cache_directory()
 
 
 def test_the_folder_is_private(tmp_path: Path) -> None:
