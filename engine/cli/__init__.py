@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -16,7 +17,7 @@ from typer.main import get_group
 
 from pc_engine.cli.group import Group
 from pc_engine.decoding.decode import silence_codecs
-from pc_engine.errors import PcEngineError
+from pc_engine.errors import PcEngineError, UsageError
 
 # Where each command is: a module of this package, and the function or group of commands in it.
 _COMMANDS = {
@@ -90,6 +91,15 @@ def _common(
     pass
 
 
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UsageError where one is empty, as ``--out "$DIR"`` without DIR is: it would be the current folder."""
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        option, has_value, value = argument.partition("=")
+        if not argument or (has_value and not value and option.startswith("--")):
+            place = f"of {option or before}" if (option or before).startswith("--") else "on the command line"
+            raise UsageError(f"A value {place} is empty, as a variable that is not set makes it: name it.")
+
+
 def main() -> None:
     """Run the command line; end with exit code 0, 1 (cannot go on), 2 (wrong use) or 3 (some images failed)."""
     # Pillow warns about odd files; what matters of that is said in their rows.
@@ -100,6 +110,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        _check_arguments(sys.argv[1:])
         # Patterns are for the sources alone, which a pattern names in order, and where a folder "a [1]" is that folder.
         app(windows_expand_args=False)
     except PcEngineError as error:

@@ -56,6 +56,8 @@ def known_count(value: str | None) -> tuple[int | str | None, str | None]:
     """Return what `Engine` is told of counts, and the column of tables that says them, by the option ``--count``."""
     if value is None or _is_number(value):
         return (None if value is None else int(value)), None
+    if re.fullmatch(r"\s*[+-]?[0-9]*\.[0-9]+\s*", value):
+        raise UsageError(f"--count is {value}, expected a whole number, or the name of a table's column.")
     return EACH, value
 
 

@@ -226,7 +226,7 @@ def run(
         listed = {} if out is not None else {"rows": [row.to_dict() for row in shown.rows]}
         print_json({**summary, "state": state, "out": None if out is None else str(out), **listed})
     elif not quiet:
-        print_run(shown, summary, passed_over, out, overlay, part)
+        print_run(shown, summary, passed_over, out, overlay, part, stopped=stopping.signal is not None)
     for note in summary["notes"]:
         remark(quiet=False)(note)
     if stopping.signal is not None:
@@ -296,10 +296,11 @@ def _run_here(
     """Do the images in this process, and write the row and the picture of each."""
     for result in engine.run_paths(images):
         with engine.clock.measure("write"):
-            if rows is not None:
-                rows.write(result)
+            # First, as an image that has its row is done.
             if pictures is not None:
                 write_overlay(result, pictures, engine.decoders.decode)
+            if rows is not None:
+                rows.write(result)
         shown.add(result)
         tracker.advance()
 

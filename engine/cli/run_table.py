@@ -48,10 +48,16 @@ def print_run(
     out: Path | None,
     overlay: bool,
     shard: Shard | None = None,
+    *,
+    stopped: bool = False,
 ) -> None:
-    """Print the table of a run, or of its ``shard``, its ``summary``, and where its rows and pictures are."""
+    """Print the table of a run, or of its ``shard``, its ``summary``, and where its rows and pictures are.
+
+    One that was ``stopped`` may not have come to its first image.
+    """
     if summary["n"] == 0:
-        print_no_images(passed_over, shard)
+        if not stopped:
+            print_no_images(passed_over, shard)
         return
     if shown.rows:
         folder = _common_folder([row.path for row in shown.rows])
