@@ -8,6 +8,7 @@ That batch is drawn, so it can tell a backend that computes nonsense from one th
 counts. ``pc-engine build --calibrate`` measures that on photos, and a precision whose agreement was measured to be
 below `MIN_AGREEMENT` takes part only where it is asked for by name. int8 is never taken unmeasured: it is a network of
 its own, whose ranges suit the photos it was made with, and here only what different backends make of it is compared.
+What was measured to keep counts may round the drawn pictures as much as that.
 """
 
 from __future__ import annotations
@@ -165,6 +166,7 @@ def select(
         raise BackendError(f"No precision of {request.manifest.name} is to be chosen here ({reasons}): name one.")
     if len(kept) == 1 and backend != _AUTO:
         return Selection(*kept[0], candidates=out)
+    judged = [pair for pair in kept if _keeps_counts(request.manifest, *pair, mode)]
     cache = FileCache()
     facts = {
         **_facts(request),
@@ -172,6 +174,7 @@ def select(
         "networks": {kind: request.at(kind).network_sha256 for _, kind in kept},
         "pairs": kept,
         "refused": refused,
+        "judged": judged,
         "versions": _versions(probes),
     }
     name = "selection-" + cache_key(facts)
@@ -181,7 +184,7 @@ def select(
         return known
     report(f"Choosing the fastest backend for {request.manifest.name} on this machine ...")
     meter = BusyElsewhere()
-    chosen = _choose(request, kept, probes, report)
+    chosen = _choose(request, kept, probes, report, judged)
     elsewhere = meter.share() or 0.0 if request.device == "cpu" else 0.0
     for candidate in chosen.candidates:
         if candidate.reason and candidate.pair == (chosen.backend, chosen.precision):
@@ -207,7 +210,11 @@ def _best_of_both(now: Selection, before: Selection) -> Selection:
 
 
 def _choose(
-    request: CompileRequest, pairs: list[tuple[str, str]], probes: dict[str, Probe], report: Report
+    request: CompileRequest,
+    pairs: list[tuple[str, str]],
+    probes: dict[str, Probe],
+    report: Report,
+    judged: list[tuple[str, str]],
 ) -> Selection:
     def open_network(exact: CompileRequest, name: str) -> Backbone:
         # On a GPU the very file that will run is checked: two builds of an engine may take different kernels.
@@ -215,7 +222,7 @@ def _choose(
             return BACKENDS[name].compile(exact)
         return _open(exact, name, probes[name].version, report)
 
-    candidates = compare_candidates(request, pairs, open_network)
+    candidates = compare_candidates(request, pairs, open_network, judged)
     best = max(candidates, key=lambda candidate: candidate.rate)
     if best.rate:
         return Selection(best.backend, best.precision, candidates)
@@ -249,6 +256,13 @@ def refusal(manifest: Manifest, precision: str, mode: str | None = None) -> str:
             return ""
         return f"judged on {report.n} photos, fewer than {MIN_PHOTOS}: not used unless asked for by name"
     return f"agreement {100 * agreement:.1f} %, below {100 * MIN_AGREEMENT:.0f} %: not used unless asked for by name"
+
+
+def _keeps_counts(manifest: Manifest, backend: str, precision: str, mode: str | None) -> bool:
+    """Whether enough photos were counted by this backend at this precision, and as with fp32."""
+    report = manifest.fidelity_now(precision)
+    known = report is not None and report.backend == backend and report.n >= MIN_PHOTOS
+    return known and not refusal(manifest, precision, mode)
 
 
 def _refused(manifest: Manifest, mode: str | None) -> dict[str, str]:

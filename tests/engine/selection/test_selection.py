@@ -408,11 +408,17 @@ def test_evidence_may_jump_where_a_class_tips_over_but_not_be_another() -> None:
 
 @pytest.fixture
 def int8(make_model: Callable[..., Path], tmp_path: Path) -> Callable[..., CompileRequest]:
-    """Return ``make(top1=, counts=, content=)``: a request of a model whose int8 network is its own file once more."""
+    """Return ``make(top1=, counts=)``: a request of a model whose int8 network is its own file once more."""
     directory = make_model(tmp_path / "quantised")
 
     def make(
-        top1: float | None = 0.99, counts: dict[str, float] | None = None, *, precision: str = "int8", note: str = ""
+        top1: float | None = 0.99,
+        counts: dict[str, float] | None = None,
+        *,
+        precision: str = "int8",
+        note: str = "",
+        backend: str = "x",
+        n: int = 100,
     ) -> CompileRequest:
         network = onnx.load(directory / NETWORK_FILE)
         network.doc_string = note
@@ -421,7 +427,7 @@ def int8(make_model: Callable[..., Path], tmp_path: Path) -> Callable[..., Compi
         quantised = {"int8": QuantisedNetwork(manifest.input, manifest.taps)}
         manifest = write_manifest(replace(manifest, quantised=quantised), directory)
         if top1 is not None:
-            report = Fidelity("x", 100, top1, counts or {}, {}, manifest.precision_files(precision))
+            report = Fidelity(backend, n, top1, counts or {}, {}, manifest.precision_files(precision))
             manifest = write_manifest(replace(manifest, fidelity={precision: report}), directory)
         return replace(network_request(load_model(directory), ("conv_last", "logits"), batch_size=2), threads=1)
 
@@ -493,6 +499,24 @@ def test_bf16_that_was_measured_to_disagree_is_not_run_unless_named(
     chosen = select(int8(0.9, precision="bf16"))
     assert chosen.precision == "fp32"
     assert {c.precision: c.reason for c in chosen.candidates}["bf16"].startswith("agreement 90.0 %, below 97 %")
+
+
+def test_bf16_that_was_measured_to_keep_counts_may_round_drawn_pictures_more(
+    int8: Callable[..., CompileRequest], backends: Callable[..., None]
+) -> None:
+    def distort(tap: np.ndarray) -> np.ndarray:
+        return tap * np.float32(1.08)
+
+    backends(FakeBackend("quick", ("bf16",), seconds=0.002, distort=distort))
+    refused = select(int8(None))
+    assert refused.precision == "fp32"
+    assert {c.precision: c.reason for c in refused.candidates}["bf16"].startswith("differs from the reference by 0.08")
+    assert select(int8(0.98, precision="bf16", backend="quick")).precision == "bf16"
+    # Not where another backend was measured, few photos were, or the numbers are nonsense.
+    assert select(int8(0.98, precision="bf16", backend="other")).precision == "fp32"
+    assert select(int8(0.98, precision="bf16", backend="quick", n=20)).precision == "fp32"
+    backends(FakeBackend("quick", ("bf16",), seconds=0.002, distort=lambda tap: tap * np.float32(1.2)))
+    assert select(int8(0.98, precision="bf16", backend="quick"), fresh=True).precision == "fp32"
 
 
 def test_what_a_manifest_says_of_fp32_is_not_asked(
