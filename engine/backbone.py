@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pc_engine.errors import MissingPartError, UsageError
-from pc_engine.files.storage import model_argument
+from pc_engine.files.storage import EMBEDDED_MODELS, model_argument
 from pc_engine.kernels.array_module import Array
 from pc_engine.manifest import QUANTISED_FILES, Manifest
 
@@ -80,9 +80,11 @@ class CompileRequest:
         if precision not in QUANTISED_FILES:
             return replace(self, precision=precision)
         if precision not in self.manifest.quantised:
+            model = self.network.parent
+            copy = " --out DIR', and name that with --model DIR." if model.parent == EMBEDDED_MODELS else "'."
             raise MissingPartError(
                 f"The model '{self.manifest.name}' has no {precision} network: make one from photos like yours with "
-                f"'pc-engine build {model_argument(self.network.parent)} --precision {precision} --calibrate PHOTOS'."
+                f"'pc-engine build {model_argument(model)} --precision {precision} --calibrate PHOTOS{copy}"
             )
         quantised = self.manifest.quantised[precision]
         return replace(

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pc_engine.errors import ManifestError, MissingPartError, ModelError, UsageError
-from pc_engine.files.storage import models_directory
+from pc_engine.files.storage import EMBEDDED_MODELS, models_directory
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.model import Model, describe_model, load_model
 from pc_engine.modes import Mode
 
 EMBEDDED = "lego"
-EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded" / "lego"
+EMBEDDED_DIRECTORY = EMBEDDED_MODELS / EMBEDDED
 
 Report = Callable[[str], None]
 

@@ -116,6 +116,12 @@ def main() -> None:
     except PcEngineError as error:
         print(f"pc-engine: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except SystemExit as error:
+        # Typer makes a bare exit of it.
+        interrupt = getattr(error.__context__, "__cause__", None)
+        if isinstance(interrupt, KeyboardInterrupt):
+            raise interrupt from None
+        raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # what is written to files says so itself
             print("pc-engine: What is printed cannot be written (No space left on device): make room.", file=sys.stderr)

@@ -33,7 +33,7 @@ from pc_engine.files.json_values import is_number
 from pc_engine.modes import find_mode
 from pc_engine.overlay import write_overlay
 from pc_engine.runs.run_state import State, Tally, read_state, state_file
-from pc_engine.sources import DEMO, SourceImage, count_images, iter_images
+from pc_engine.sources import DEMO, SourceImage, count_images, iter_images, named_twice
 from pc_engine.sources.passed_over import PassedOver
 from pc_engine.sources.run_folders import OVERLAYS
 from pc_engine.sources.sharding import parse_shard
@@ -148,6 +148,8 @@ def run(
         count_column=column,
     )
     say, silent = remark(quiet), quiet or as_json
+    if again := named_twice(sources):
+        say(f"{', '.join(again)}: named twice, and gone through once.")
     if out is None and not as_json and _STDIN not in sources:
         # Before a model is chosen for nothing, or even fetched.
         first = next(images, None)

@@ -24,6 +24,9 @@ from pc_engine.errors import UsageError
 from pc_engine.files.digest import file_sha256
 from pc_engine.shown_text import for_shell
 
+#: The folder of the models that are part of the package.
+EMBEDDED_MODELS = Path(__file__).parents[1] / "embedded"
+
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _UNFINISHED = "unfinished-"
 # What is still unfinished after so many seconds was left by a process that was killed.
@@ -36,11 +39,12 @@ def models_directory() -> Path:
 
 
 def model_argument(directory: Path) -> str:
-    """Return what ``--model`` takes for the model in a directory: its name where it is installed, else its path.
+    """Return what ``--model`` takes for the model in a directory: its name where it has one, else its path.
 
     It is for commands that people copy to a shell, and quoted where that would take it for several words.
     """
-    return for_shell(directory.name if directory.parent == models_directory() else str(directory))
+    is_named = directory.parent in (EMBEDDED_MODELS, models_directory())
+    return for_shell(directory.name if is_named else str(directory))
 
 
 def cache_directory() -> Path:

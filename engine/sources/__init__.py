@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pc_engine.sources.folders import IMAGE_SUFFIXES
 from pc_engine.sources.image import MAX_BYTES, SourceImage, as_source_image, read_file
-from pc_engine.sources.listing import DEMO, DEMO_DIRECTORY, count_images, iter_images
+from pc_engine.sources.listing import DEMO, DEMO_DIRECTORY, count_images, iter_images, named_twice
 from pc_engine.sources.resolve import image_stem, named_image, read_image
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "image_stem",
     "iter_images",
     "named_image",
+    "named_twice",
     "read_file",
     "read_image",
 ]

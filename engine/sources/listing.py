@@ -145,8 +145,22 @@ def _named(sources: Source | Iterable[Source]) -> dict[str, str]:
     """Return the sources by their real paths: one that is named twice, be it in another way, is gone through once."""
     named: dict[str, str] = {}
     for text in source_names(sources):
-        named.setdefault(os.path.realpath(text) if os.path.lexists(text) else text, text)
+        named.setdefault(_identity(text), text)
     return named
+
+
+def _identity(source: str) -> str:
+    return os.path.realpath(source) if os.path.lexists(source) else source
+
+
+def named_twice(sources: Source | Iterable[Source]) -> list[str]:
+    """Return the sources that were named before, be it in another way; `iter_images` goes through each once."""
+    again, seen = [], set()
+    for text in source_names(sources):
+        if (real := _identity(text)) in seen:
+            again.append(text)
+        seen.add(real)
+    return again
 
 
 def _folders(named: Mapping[str, str]) -> frozenset[str]:

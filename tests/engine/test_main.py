@@ -37,6 +37,21 @@ def test_ctrl_c_while_everything_is_being_imported_is_one_line():
     assert (process.returncode, said) == (130, "pc-engine: stopped.\n")
 
 
+_INTERRUPTED = """
+import signal, sys
+import pc_engine.cli.doctor as doctor
+doctor.describe_machine = lambda: signal.raise_signal(signal.SIGINT)
+sys.argv = ["pc-engine", "doctor"]
+from pc_engine.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_in_a_command_is_one_line_too():
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "pc-engine: stopped.\n")
+
+
 @pytest.mark.parametrize("start", [["-m", "pc_engine"], ["-c", "from pc_engine.__main__ import main; main()"]])
 def test_the_version_is_told(start):
     done = subprocess.run([sys.executable, *start, "--version"], capture_output=True, text=True, check=True)

@@ -247,6 +247,8 @@ def test_a_quantised_network_that_was_removed_is_as_good_as_none(pc_engine, mode
     outcome = pc_engine("run", photos, "--model", model, "--precision", "int8")
     assert outcome.code == 2
     assert "has no int8 network" in outcome.err
+    embedded = pc_engine("run", photos, "--model", "lego", "--precision", "int8")
+    assert "'pc-engine build lego --precision int8 --calibrate PHOTOS --out DIR', and name that with" in embedded.err
     assert pc_engine("run", photos, "--model", model, "--json").json()["ok"] == 40
 
 

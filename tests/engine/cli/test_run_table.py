@@ -11,7 +11,7 @@ def printed(paths: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return printed_rows([Result(path, "ok", None, 8, 8, "c2p", "tiny", 1, "1", pointers=()) for path in paths], capsys)
 
 
-def printed_rows(rows: list[Result], capsys: pytest.CaptureFixture[str]) -> str:
+def printed_rows(rows: list[Result], capsys: pytest.CaptureFixture[str], *, stopped: bool = False) -> str:
     shown = ShownRows()
     for row in rows:
         shown.add(row)
@@ -26,7 +26,7 @@ def printed_rows(rows: list[Result], capsys: pytest.CaptureFixture[str]) -> str:
         "backend": "onnxruntime",
         "precision": "fp32",
     }
-    print_run(shown, summary, PassedOver(lambda _: True), None, overlay=False)
+    print_run(shown, summary, PassedOver(lambda _: True), None, overlay=False, stopped=stopped)
     return capsys.readouterr().out
 
 
@@ -62,3 +62,10 @@ def test_classes_have_a_column_where_a_row_has_one(capsys: pytest.CaptureFixture
     shown = printed_rows([counted, failed, named], capsys)
     assert "class" in shown
     assert "red (90%)" in shown
+
+
+def test_a_run_that_was_stopped_before_its_first_image_does_not_say_that_there_are_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert printed_rows([], capsys).startswith("No images were found")
+    assert printed_rows([], capsys, stopped=True) == ""

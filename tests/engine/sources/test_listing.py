@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pc_engine.errors import UsageError
-from pc_engine.sources import count_images, iter_images, listing
+from pc_engine.sources import count_images, iter_images, listing, named_twice
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
 JPEG = b"\xff\xd8\xff\xe0" + b"\0" * 8
@@ -282,3 +282,10 @@ def test_other_counts_of_an_image_are_told(tmp_path: Path) -> None:
     assert [(os.path.basename(name), other) for name, other in again] == [
         *(("a.jpg", True), ("a.jpg", False), ("b.jpg", True))
     ]
+
+
+def test_a_source_that_is_named_twice_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    names = [str(tmp_path / "a"), f"{tmp_path}/link", "*.jpg", f"{tmp_path}/a/", "*.jpg", "demo:"]
+    assert named_twice(names) == [f"{tmp_path}/link", f"{tmp_path}/a/", "*.jpg"]
