@@ -6,7 +6,7 @@ import contextlib
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def measure_isolation(
     PcEngineError
         If a model, backend or precision does not work here, no photo can be read, or rows differ.
     """
-    model, _ = complete_model(photos, settings, report, device="cpu")
+    model, _ = complete_model(photos, replace(settings, device="cpu"), report)
     mode = find_mode(settings.mode)
     network = open_network(
         model,

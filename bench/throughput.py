@@ -53,7 +53,7 @@ class ThroughputSettings:
     ----------
     model
         A model's name or directory; None for that of a run which names none.
-    mode, backend, precision, batch_size, workers
+    mode, backend, precision, device, batch_size, workers
         As those of `pc_engine.Engine`.
     n
         Images of one run, the photos repeated if there are fewer.
@@ -67,6 +67,7 @@ class ThroughputSettings:
     mode: str = "c2p"
     backend: str = "auto"
     precision: str = "auto"
+    device: str = "auto"
     batch_size: int | None = None
     workers: int | None = None
     n: int = 512
@@ -160,6 +161,7 @@ class Throughput:
             "mode": chosen.mode,
             "backend": chosen.backend,
             "precision": chosen.precision,
+            "device": chosen.device,
             "batch_size": chosen.batch_size,
             "workers": chosen.workers,
             "n": chosen.n,
@@ -205,6 +207,7 @@ def measure_throughput(
         mode=settings.mode,
         backend=settings.backend,
         precision=settings.precision,
+        device=settings.device,
         batch_size=settings.batch_size,
         workers=settings.workers,
         report=report,
@@ -227,6 +230,7 @@ def measure_throughput(
             settings,
             backend=engine.backend,
             precision=engine.precision,
+            device=engine.device,
             batch_size=size,
             workers=subject.workers,
         ),
@@ -247,11 +251,11 @@ def measure_throughput(
 
 
 def complete_model(
-    photos: Sequence[Path], settings: ThroughputSettings, report: Report = lambda _: None, *, device: str = "auto"
+    photos: Sequence[Path], settings: ThroughputSettings, report: Report = lambda _: None
 ) -> tuple[Model, tuple[Part, ...]]:
     """Return the model with what its mode needs, and which parts of that were filled in at random.
 
-    A random counter is balanced on what the network says on ``device``, which is to be that of the measurement.
+    A random counter is balanced on what the network says on the device of the measurement.
     """
     mode = find_mode(settings.mode)
     model = default_model(mode, report) if settings.model is None else find_model(settings.model, report)
@@ -265,7 +269,7 @@ def complete_model(
         taps,
         backend=settings.backend,
         precision=settings.precision,
-        device=device,
+        device=settings.device,
         batch_size=settings.batch_size,
         report=report,
     )

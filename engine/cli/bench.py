@@ -46,6 +46,7 @@ def throughput(
     model: options.Model = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     n: N = None,
@@ -72,6 +73,7 @@ def throughput(
         mode=mode,
         backend=backend,
         precision=precision,
+        device=device,
         batch_size=batch_size,
         workers=workers,
         n=n if n is not None else 128 if sweep else 512,
@@ -252,7 +254,7 @@ def isolation(
     from pc_engine.bench.throughput import ThroughputSettings
 
     images, rounds = 512 if n is None else n, 5 if repeats is None else repeats
-    chosen = ThroughputSettings(model, mode, backend, precision, batch_size, workers, images, rounds)
+    chosen = ThroughputSettings(model, mode, backend, precision, "cpu", batch_size, workers, images, rounds)
     silent = quiet or as_json
     with photos_of(source) as photos, _steps(silent) as show:
         report = measure_isolation(photos, chosen, report=remark(silent), progress=show).to_dict()

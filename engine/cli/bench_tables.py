@@ -107,7 +107,7 @@ def print_kernels(report: Mapping[str, Any]) -> None:
         )
         for rate in report["kernels"]
     ]
-    columns = ("kernel", "mode", ">ms/image", ">peer ms", ">x", ">KiB/image", ">of copy", "checked against")
+    columns = ("=kernel", "mode", ">ms/image", ">peer ms", ">x", ">KiB/image", ">of copy", "checked against")
     print_table(None, columns, rows)
     sums = ", ".join(f"{mode}: {value:.3f}" for mode, value in report["sum_ms"].items())
     print_line(f"Sum of ms an image: {sums}. {_machine(report['machine'])}")

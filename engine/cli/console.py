@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -78,10 +78,11 @@ def number_of_images(n: int) -> str:
 
 
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; a column whose name starts with ``>`` is aligned right."""
+    """Print a table; a column whose name starts with ``>`` is aligned right, one with ``=`` never folded."""
     table = Table()
     for name in columns:
-        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
+        table.add_column(name.lstrip(">="), justify=justify, overflow="fold", no_wrap=name.startswith("="))
     for row in rows:
         table.add_row(*(Text(for_terminal(value)) for value in row))
     # Numbers and ranges that are folded can hardly be read: the space around them goes first.
