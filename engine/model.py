@@ -34,9 +34,9 @@ from pc_engine.modes.p2c_manifest import heat_name
 _TO_COME = ".next"
 
 _PART_FILES: dict[Part, str] = {"counter": COUNTER_FILE, "signatures": SIGNATURES_FILE}
-_FIT_COMMAND: dict[Part, tuple[str, str]] = {
-    "counter": ("count SVM", "fit-counter"),
-    "signatures": ("signature dictionary", "fit-signatures"),
+_FIT_COMMAND: dict[Part, tuple[str, str, str]] = {
+    "counter": ("count SVM", "fit-counter", "a folder, a CSV, or sos:DIR"),
+    "signatures": ("signature dictionary", "fit-signatures", "a folder with one subfolder per class, or a CSV"),
 }
 
 
@@ -86,11 +86,11 @@ class Model:
 
     def lack_of(self, part: Part, mode: Mode) -> str:
         """Say that ``mode`` needs a part that this model has not, and with which command to make it."""
-        what, command = _FIT_COMMAND[part]
+        what, command, data = _FIT_COMMAND[part]
         lacks = f"has lost: restore {_PART_FILES[part]}, or" if self._had(part) else "does not have:"
         return (
             f"Mode {mode.name} needs a {what}, which the model '{self.name}' {lacks} make one from labelled "
-            f"images with 'pc-engine {command} DATA --model {self.argument}' (DATA: a folder, a CSV, or sos:DIR)"
+            f"images with 'pc-engine {command} DATA --model {self.argument}' (DATA: {data})"
             f"{self._instead_of(part)}."
         )
 

@@ -23,16 +23,7 @@ REPORT_BEGINS = '{\n "data": "'
 
 
 def evaluate(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="A folder with labels.json or labels.csv, a CSV, JSON or JSON Lines file with a count per image, "
-            "sos:DIR#test (without #test all of SOS), mso:DIR, coco:FILE, yolo:FILE, voc:DIR#train, label-studio:FILE, "
-            "cvat:FILE, lego:DIR, or run:DIR for the images of a run that were reviewed (run:DIR@PHOTOS_DIR where they "
-            "lie elsewhere now).",
-        ),
-    ],
+    data: Annotated[str, options.labelled_data("test")],
     mode: Annotated[
         list[str] | None,
         typer.Option(

@@ -28,16 +28,6 @@ if TYPE_CHECKING:
     from pc_engine.fitting.counter_report import CounterReport
     from pc_engine.fitting.from_images import Unreadable
 
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="A folder with labels.json or labels.csv, a CSV, JSON or JSON Lines file with a count per image, "
-        "sos:DIR#train (without #train all of SOS), mso:DIR, coco:FILE, yolo:FILE, voc:DIR#train, label-studio:FILE, "
-        "cvat:FILE, or run:DIR for the images of a run that were reviewed (run:DIR@PHOTOS_DIR where they lie elsewhere "
-        "now).",
-    ),
-]
 ModelToFit = Annotated[str, typer.Option("--model", help="The model's name or directory.")]
 OutCopy = Annotated[
     Path | None,
@@ -46,7 +36,7 @@ OutCopy = Annotated[
 
 
 def fit_counter(
-    data: Data,
+    data: Annotated[str, options.labelled_data("train")],
     model: ModelToFit,
     out: OutCopy = None,
     aim: options.Aim = "mean",
@@ -126,7 +116,10 @@ def fit_signatures(
     data: Annotated[
         str,
         typer.Argument(
-            metavar="DATA", help="A folder with one subfolder per class, a CSV with the columns path,class, or sos:DIR."
+            metavar="DATA",
+            help="A folder with one subfolder per class, a table with the columns path and class, or what names the "
+            "classes of its objects: a folder with labels.json, coco:FILE, yolo:FILE, voc:DIR, label-studio:FILE, "
+            "cvat:FILE.",
         ),
     ],
     model: ModelToFit,

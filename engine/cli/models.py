@@ -12,7 +12,7 @@ import typer
 
 from pc_engine.catalogue import list_models
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, print_line, print_table
+from pc_engine.cli.console import print_json, print_line, print_table, remark
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError
 from pc_engine.files.storage import model_argument
@@ -34,7 +34,7 @@ def models(as_json: options.AsJson = False) -> None:
         )
         return
     rows = [(entry.name, entry.state, entry.licence, entry.source, ", ".join(entry.taps)) for entry in entries]
-    print_table(None, ("model", "state", "licence", "source", "taps"), rows)
+    print_table(None, ("=model", "state", "licence", "source", "taps"), rows)
     print_line("A model is fetched or made when it is first named: pc-engine run FOLDER --mode p2c --model NAME.")
 
 
@@ -124,6 +124,7 @@ def export(
         str | None,
         typer.Option("--std", help="What they are then divided by: one number, or three in the same order."),
     ] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make a model directory from weights: VGG or EfficientNet-Lite from their tensors, or any ONNX classifier."""
     from pc_engine.export import (
@@ -136,6 +137,7 @@ def export(
         read_class_names,
     )
 
+    say = remark(quiet=False) if as_json else print_line
     cooccurrences = [Cooccurrence(*_tap_and_distance(text)) for text in cooccurrence or ()]
     height_and_width = None if size is None else _height_and_width(size)
     names: tuple[str, ...] = ()
@@ -175,7 +177,7 @@ def export(
             licence=licence,
             background_class=background_class,
             two_scales=two_scales,
-            report=print_line,
+            report=say,
         )
     elif model in LITE_ARCHITECTURES:
         _refuse(of_onnx, "EfficientNet-Lite")
@@ -193,7 +195,7 @@ def export(
             std=_triple("--std", std),
             size=height_and_width,
             two_scales=two_scales,
-            report=print_line,
+            report=say,
         )
     elif model in ARCHITECTURES:
         _refuse(of_maps | of_onnx, "VGG")
@@ -213,7 +215,22 @@ def export(
             f"--weights {weights} is no .onnx file, and there is no architecture '{model}' to give weights to: "
             f"choose one of {', '.join((*ARCHITECTURES, *LITE_ARCHITECTURES))}, or give an .onnx file."
         )
-    _print_exported(manifest, out)
+    if as_json:
+        print_json(
+            {
+                "model": manifest.name,
+                "directory": str(out),
+                "input": asdict(manifest.input),
+                "taps": {name: asdict(tap) for name, tap in manifest.taps.items()},
+                "count_features": list(manifest.count_features),
+                "settings": dict(manifest.settings),
+                "licence": manifest.licence,
+                "source": manifest.source,
+                "network_sha256": manifest.network_sha256,
+            }
+        )
+    else:
+        _print_exported(manifest, out)
 
 
 def _refuse(options_given: Mapping[str, bool], network: str) -> None:

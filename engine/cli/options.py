@@ -86,6 +86,17 @@ def seed(purpose: str, name: str = "--seed") -> Any:
     return typer.Option(name, help=purpose, callback=_seed)
 
 
+def labelled_data(split: str) -> Any:
+    """Return the argument of images whose count is known; ``split`` is which part of a data set the command is for."""
+    return typer.Argument(
+        metavar="DATA",
+        help="A folder with labels.json or labels.csv, or of folders with labels.json; a CSV, JSON or JSON Lines file "
+        f"with the columns path and count; sos:DIR#{split} (without #{split} all of SOS), mso:DIR, coco:FILE, "
+        f"yolo:FILE, voc:DIR#train, label-studio:FILE, cvat:FILE, lego:DIR, or run:DIR for the images of a run "
+        "that were reviewed (run:DIR@PHOTOS_DIR where they lie elsewhere now).",
+    )
+
+
 Mode = Annotated[str, typer.Option("--mode", help="c2p (count, then point), p2c (point, then count) or combined.")]
 Model = Annotated[
     str | None,
@@ -129,7 +140,11 @@ LastLabel = Annotated[
 ]
 Cluster = Annotated[
     str | None,
-    typer.Option("--cluster", help="Clustering of mode p2c: density-peaks (default), dbscan, or cuml-dbscan on a GPU."),
+    typer.Option(
+        "--cluster",
+        help="Clustering of mode p2c: density-peaks (default), dbscan, or cuml-dbscan on a GPU, each with settings "
+        "that suit it. Mode combined takes density-peaks.",
+    ),
 ]
 Classes = Annotated[
     int | None,
@@ -143,8 +158,8 @@ Pointer = Annotated[
     str | None,
     typer.Option(
         "--pointer",
-        help="box, around all of each object, as labels want it; left out, an ellipse in it (mode combined, which can "
-        "also take a mixture, as c2p does) or a box around its core (p2c).",
+        help="Mode combined: ellipse (default), mixture, as c2p has it, or box. Mode p2c: core (default), a box around "
+        "what is surest of each object, or box. A box goes around all of the object, as labels want it.",
     ),
 ]
 Count = Annotated[
@@ -184,5 +199,7 @@ Photos = Annotated[
         help="Where the photos lie, if not where they did in the run: below DIR, under the same names.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress and no table.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Print no progress, no table and no remark but errors and warnings.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]

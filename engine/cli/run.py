@@ -54,7 +54,7 @@ def run(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Folders, files, globs, tar and Parquet shards, addresses (s3://, https://, ...), @list.txt, "
+            help="Folders, files, globs, tar, ZIP and Parquet archives, addresses (s3://, https://, ...), @list.txt, "
             "@table.csv or @- for a list on stdin, or demo: for the built-in scenes.",
         ),
     ],
@@ -108,8 +108,8 @@ def run(
     Without --out the table is printed and nothing is written. With it, a run that was stopped goes on where it was when
     the same command is given again.
 
-    Exit code: 0 all images done, 3 some failed (each has its row), 2 wrong use, 1 the run could not go on, 130 stopped
-    by Ctrl-C, 143 by SIGTERM.
+    Exit code: 0 all images done, be there none, 3 some failed (each has its row), 2 wrong use, 1 the run could not go
+    on, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     on_disk = {
         "--overlay": overlay,

@@ -113,6 +113,16 @@ def test_a_network_of_bytes_sees_pictures_at_two_sizes(pc_engine, tiny_directory
     assert [row["count"] for row in rows if row["status"] == "ok"] == [0, 1, 2, 3, 4]
 
 
+def test_what_was_exported_is_told_in_json(pc_engine, tiny_directory, tmp_path):
+    told = _export(pc_engine, tiny_directory / NETWORK_FILE, tmp_path / "m", "--json").json()
+    manifest = read_manifest(tmp_path / "m")
+    assert told["directory"] == str(tmp_path / "m")
+    assert {name: tap["tensor"] for name, tap in told["taps"].items()} == {
+        name: tap.tensor for name, tap in manifest.taps.items()
+    }
+    assert (told["model"], told["network_sha256"]) == ("mine", manifest.network_sha256)
+
+
 def test_cooccurrence_is_exported_for_the_counter(pc_engine, tiny_directory, tmp_path):
     out = tmp_path / "mine"
     exported = _export(
