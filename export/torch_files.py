@@ -131,7 +131,8 @@ def read_torch_tensors(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with path.open("rb") as file:
-            content, read = _read_archive(file) if zipfile.is_zipfile(file) else _read_sequence(file)
+            is_archive = file.read(2) == b"PK" or zipfile.is_zipfile(file)  # the end of which may be cut off
+            content, read = _read_archive(file) if is_archive else _read_sequence(file)
             numbers_of = functools.cache(read)  # tensors may share a storage
             for _ in _NESTED:  # no deeper than it has names
                 inner = [content[key] for key in _NESTED if isinstance(content, dict) and key in content]

@@ -226,6 +226,13 @@ def test_a_program_that_goes_wrong_is_damaged(tmp_path: Path, program: bytes) ->
         read_torch_tensors(tmp_path / "w.pth")
 
 
+def test_an_archive_that_is_cut_off_is_one(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(5000)}, tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:9000])
+    with pytest.raises(WeightsError, match=r"w\.pth is damaged, cut off .* \(File is not a zip file\); get it again"):
+        read_torch_tensors(tmp_path / "w.pth")
+
+
 def test_what_would_be_endless_when_written_out_is_not(tmp_path: Path) -> None:
     """Tuples of the tuple before, sixty times, as the name of a class: 2**60 texts."""
     doubled = b"K\x01\x94" + b"".join(b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86\x94" for n in range(60))
