@@ -157,9 +157,8 @@ def read_torch_tensors(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from None
     except Exception as error:  # whatever zipfile, pickletools and this machine make of a damaged file
-        raise WeightsError(
-            f"{path} is damaged, cut off or no PyTorch file ({first_line(error).rstrip('.')}); get it again."
-        ) from None
+        why = first_line(error).rstrip(".")
+        raise WeightsError(f"{path} is damaged, cut off or no PyTorch file ({why}); get it again.") from None
 
 
 def _read_archive(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]:

@@ -39,6 +39,15 @@ def convert(
         str | None,
         typer.Option("--one-class", metavar="NAME", help="One category for all objects, whatever class was predicted."),
     ] = None,
+    categories: Annotated[
+        Path | None,
+        typer.Option(
+            "--categories",
+            metavar="TABLE",
+            help="A CSV with the columns class and category: which category each class becomes, in the order of their "
+            "numbers. An empty one leaves its class out; the class * is all others, which else keep their names.",
+        ),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier data set at --out.")] = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -51,7 +60,7 @@ def convert(
     lacking = unfinished(run)
     with progress("reading", quiet=quiet or as_json) as tracker:
         rows = _Rows(run, tracker, to)
-        settings = Settings(min_score, relative_to, image_root, run, photos, one_class)
+        settings = Settings(min_score, relative_to, image_root, run, photos, one_class, categories)
         conversion = convert_rows(rows, to, out, settings, fresh=fresh)
     if lacking is not None:
         remark(quiet)(lacking)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.converters import coco, csv_tables, cvat, label_studio, voc, yolo
+from pc_engine.converters.categories import Recategorised, read_categories
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import Format, Settings
 from pc_engine.converters.naming import name_of
@@ -113,13 +114,24 @@ def convert(
         if form is csv_tables.FORMAT:
             raise UsageError(f"--one-class is for formats with categories: {to} has the class of each image.")
         rows = _without_classes(rows)
+    recategorised = None
+    if settings.categories is not None:
+        if form is csv_tables.FORMAT:
+            raise UsageError(f"--categories is for formats with categories: {to} has the class of each image.")
+        recategorised = Recategorised(read_categories(settings.categories))
+        rows = _each(rows, recategorised.row)
     with Staging(out, form, fresh=fresh) as staging:
         photos = None if settings.run is None else RunPhotos(settings.run, settings.photos)
         survey = survey_rows(rows(), settings.relative_to, photos)
         if settings.one_class is not None:
             survey = replace(survey, categories=(settings.one_class,))
+        if recategorised is not None:
+            survey = recategorised.survey(survey)
         try:
             conversion = _write(rows(), form, staging.folder, survey, settings, out)
+            if recategorised is not None:
+                remarks = filter(None, (conversion.remark, recategorised.remark()))
+                conversion = replace(conversion, remark=" ".join(remarks))
             staging.publish(conversion.to_dict())
         except OSError as error:
             raise PcEngineError(
@@ -135,7 +147,11 @@ def _without_classes(rows: Callable[[], Iterable[Row]]) -> Callable[[], Iterable
         pointers = [{**pointer, **_NO_CLASS} for pointer in row["pointers"]]
         return {**row, **_NO_CLASS, "class_score": None, "pointers": pointers}
 
-    return lambda: map(classless, rows())
+    return _each(rows, classless)
+
+
+def _each(rows: Callable[[], Iterable[Row]], change: Callable[[Row], Row]) -> Callable[[], Iterable[Row]]:
+    return lambda: map(change, rows())
 
 
 def _format(name: str) -> Format:

@@ -35,11 +35,14 @@ class Settings:
         Label Studio only: what comes before an image's name in its URL; None for its local storage.
     one_class
         The name of the only category, that of all pointers; None for the classes that were predicted.
+    categories
+        A table that says which class becomes which category, see `pc_engine.converters.categories.read_categories`;
+        None for the classes themselves.
 
     Raises
     ------
     UsageError
-        If the score is none, or the name is empty.
+        If the score is none, the name is empty, or there are a name and a table.
     """
 
     min_score: float = 0.0
@@ -48,10 +51,15 @@ class Settings:
     run: Path | None = None
     photos: Path | None = None
     one_class: str | None = None
+    categories: Path | None = None
 
     def __post_init__(self) -> None:
         if self.one_class is not None and not self.one_class.strip():
             raise UsageError("--one-class is empty: give the name that all objects are to have.")
+        if self.one_class is not None and self.categories is not None:
+            raise UsageError(
+                "--one-class is one category and --categories are those of a table: leave one of both out."
+            )
         if not 0 <= self.min_score <= 1:  # NaN fails, too
             raise UsageError(f"--min-score is {self.min_score:g}, expected a number from 0 to 1.")
 
