@@ -23,7 +23,7 @@ _SHOWN = 3
 _NO_CLASS: Mapping[str, Any] = {"class_id": None, "class_name": None}
 _CLASSLESS = "object"
 # The number of the first category in rows; no network has so many classes.
-_FIRST = 1 << 30
+_FIRST = (1 << 30) + (1 << 29)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pc_engine.files.json_values import is_whole
+from pc_engine.files.json_values import is_text, is_whole
 from pc_engine.report.compact import COMPACT_BOX, COMPACT_ELLIPSE, name_of_class
 from pc_engine.result import BoxPointer, EllipsePointer, Pointer
 from pc_engine.runs.corrections import parse_whole_number
 
 MAX_COUNT = 1_000_000
 MAX_POINTERS = 1_000
+MAX_CLASS_NAME = 200
 # Rows come with a decimal of a pixel, so that a pointer at the edge may lie that much outside.
 _TOLERANCE = 1.0
 # An ellipse drawn from a wide heatmap may be larger than the picture.
@@ -25,11 +26,15 @@ _LENGTHS = (6, 8)
 
 @dataclass(frozen=True)
 class Answer:
-    """How many objects an image shows, and where: what the page says about image number ``index``."""
+    """How many objects an image shows, where, and of which class, where that of the run is not right (else None).
+
+    This is what the page says about image number ``index``.
+    """
 
     index: int
     count: int
     pointers: tuple[list[float], ...]
+    class_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def parse_change(body: bytes) -> Answer | Withdrawal:
     pointers = value.get("pointers")
     if not isinstance(pointers, list) or len(pointers) > MAX_POINTERS:
         raise ValueError(f"The pointers are not a list of at most {MAX_POINTERS:,}.")
-    return Answer(index, count, tuple(map(_compact_pointer, pointers)))
+    return Answer(index, count, tuple(map(_compact_pointer, pointers)), _class_name(value.get("class")))
 
 
 def as_pointer(compact: list[float], width: int, height: int, classes: Sequence[str]) -> Pointer:
@@ -120,6 +125,15 @@ def _compact_pointer(value: Any) -> list[float]:
     if not all(map(is_whole, of_class)):
         raise ValueError("The class of a pointer is not a whole number of at least 0.")
     return [*numbers[:6], *of_class]
+
+
+def _class_name(value: Any) -> str | None:
+    if value is None:
+        return None
+    name = " ".join(value.split()) if is_text(value) else ""
+    if not (0 < len(name) <= MAX_CLASS_NAME and name.isprintable()):
+        raise ValueError(f"The class is no name of at most {MAX_CLASS_NAME} letters.")
+    return name
 
 
 def _class(of_class: Sequence[float], classes: Sequence[str]) -> tuple[int | None, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -19,6 +20,7 @@ from pc_engine.report.compact import (
     compact_pointers,
     compact_row,
     json_array,
+    name_of_class,
     page_head,
     script_json,
 )
@@ -38,6 +40,8 @@ _PARTS = PageParts((SHARED / "page.css", _OWN / "review.css"), _OWN / "review.js
 _COUNT = 4
 # On a slow disk somebody would wait for all of them.
 _LOOKED_FOR = 100
+# Classes that persons name have numbers from here on, which no network's have, to twice as many.
+_FIRST_OF_PERSONS = 1 << 29
 _POLICY = "img-src 'self' data:; connect-src 'self'"
 
 
@@ -70,7 +74,10 @@ class ReviewSession:
         self._ends = array("Q")
         # Paths that UTF-8 cannot hold, which a row on the page shows in another way.
         self._odd_paths: dict[int, str] = {}
-        self._answers: dict[int, tuple[int, list[list[float]]]] = {}
+        # Count, pointers, and the class where that was corrected.
+        self._answers: dict[int, list[Any]] = {}
+        # What the run calls its classes, as the page shows it: their numbers and names.
+        self._known_classes: dict[str, tuple[int, str]] = {}
         self._changed: set[int] = set()
         # Rows of a photo that a run was given several times; a correction is one of them all.
         self._same_photo: dict[int, list[int]] = {}
@@ -164,9 +171,11 @@ class ReviewSession:
                     self._changed.discard(index)
             else:
                 pointers = tuple(as_pointer(pointer, width, height, self._classes) for pointer in change.pointers)
-                append_correction(self.directory, Correction(path, change.count, pointers, when))
+                of_class = (None, None) if change.class_name is None else self._class(change.class_name)
+                append_correction(self.directory, Correction(path, change.count, pointers, when, *of_class))
+                answer = _answer(change.count, [list(pointer) for pointer in change.pointers], change.class_name)
                 for index in self._same_photo.get(change.index, [change.index]):
-                    self._answers[index] = (change.count, [list(pointer) for pointer in change.pointers])
+                    self._answers[index] = answer
                     self._changed.add(index)
             return self.n_reviewed
 
@@ -179,11 +188,17 @@ class ReviewSession:
                 self._points_with = row["pointers"][0]["kind"]
             self._rows += script_json(compact_row(row, self._tables)).encode("utf-8")
             self._ends.append(len(self._rows))
+            for of in (row, *row["pointers"]):
+                if (class_id := of.get("class_id")) is not None:
+                    name = of.get("class_name") or name_of_class(class_id)
+                    self._known_classes.setdefault(for_page(name), (class_id, name))
             if for_page(path) != path:
                 self._odd_paths[index] = path
             correction = corrections.get(path)
             if correction is not None and row["status"] == "ok":
-                self._answers[index] = (correction.count, compact_pointers(correction.pointers, self._tables))
+                pointers = compact_pointers(correction.pointers, self._tables)
+                said = None if correction.class_name is None else for_page(correction.class_name)
+                self._answers[index] = _answer(correction.count, pointers, said)
         self._find_same_photos(digests)
 
     def _find_same_photos(self, digests: bytearray) -> None:
@@ -195,6 +210,13 @@ class ReviewSession:
             rows = self._same_photo.setdefault(first, [first])
             rows.append(second)
             self._same_photo[second] = rows
+
+    def _class(self, name: str) -> tuple[int, str]:
+        """Return number and name of a class: the run's, or one that a person gave a name, which decides its number."""
+        if name in self._known_classes:
+            return self._known_classes[name]
+        digest = hashlib.blake2b(name.encode(), digest_size=4).digest()
+        return _FIRST_OF_PERSONS + int.from_bytes(digest) % _FIRST_OF_PERSONS, name
 
     def _row_text(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0
@@ -208,3 +230,7 @@ class ReviewSession:
 
     def _path(self, index: int, row: list[Any]) -> str:
         return self._odd_paths.get(index) or self._folders[row[0]] + row[1]
+
+
+def _answer(count: int, pointers: list[list[float]], class_name: str | None) -> list[Any]:
+    return [count, pointers, *([] if class_name is None else [class_name])]

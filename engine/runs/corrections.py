@@ -1,6 +1,7 @@
 """What people corrected in a run: ``corrections.jsonl`` beside its rows, one line for each change.
 
-A line holds a path as its row has it, the count and the pointers that were found right, and when. The last line of a
+A line holds a path as its row has it, the count and the pointers that were found right, the class where it was not, and
+when. The last line of a
 path counts; ``{"path": …, "withdrawn": true}`` takes back what was said before. Lines are only ever added, so that
 a crash can tear the last one at most. Corrections outlive the rows: a run made anew with ``--fresh`` keeps them.
 Several reviews may add lines: each takes ``.corrections.lock`` for its own.
@@ -45,12 +46,16 @@ class Correction:
         In pixels of the picture as displayed. There may be fewer or more than ``count``.
     when
         Date and time of the correction, ISO 8601 with its offset from UTC.
+    class_id, class_name
+        Of the image, where that of the run is not right; None where it stands. Pointers may have classes of their own.
     """
 
     path: str
     count: int
     pointers: tuple[Pointer, ...]
     when: str
+    class_id: int | None = None
+    class_name: str | None = None
 
 
 def read_corrections(directory: Path) -> dict[str, Correction]:
@@ -104,7 +109,10 @@ def append_correction(directory: Path, correction: Correction) -> None:
     PcEngineError
         If it cannot be written; nothing of it is in the file then.
     """
-    _append(directory, {**asdict(correction), "pointers": [pointer_row(pointer) for pointer in correction.pointers]})
+    pointers = [pointer_row(pointer) for pointer in correction.pointers]
+    of_class = ("class_id", "class_name")
+    values = {key: value for key, value in asdict(correction).items() if key not in of_class or value is not None}
+    _append(directory, {**values, "pointers": pointers})
 
 
 def withdraw_correction(directory: Path, path: str, when: str) -> None:
@@ -115,8 +123,8 @@ def withdraw_correction(directory: Path, path: str, when: str) -> None:
 def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a run as they stand after its corrections.
 
-    A corrected row has the count, label and pointers of its correction, and ``"reviewed": True``; other rows are as
-    the run wrote them. So is the row of an image that could not be read.
+    A corrected row has the count, label and pointers of its correction, its class where that was corrected, too, and
+    ``"reviewed": True``; other rows are as the run wrote them. So is the row of an image that could not be read.
 
     Raises
     ------
@@ -150,11 +158,16 @@ def _apply(line: bytes, corrections: dict[str, Correction]) -> None:
     pointers = value.get("pointers")
     if not isinstance(pointers, list):
         raise ValueError("it has no list of pointers")  # noqa: TRY004
+    class_id, class_name = value.get("class_id"), value.get("class_name")
+    if (class_id is None) != (class_name is None) or not (class_name is None or is_text(class_name)):
+        raise ValueError("its class has no number, or no name")
     corrections[path] = Correction(
         path=path,
         count=parse_whole_number(value.get("count"), "count"),
         pointers=tuple(map(parse_pointer, pointers)),
         when=str(value.get("when", "")),
+        class_id=None if class_id is None else parse_whole_number(class_id, "class"),
+        class_name=class_name,
     )
 
 
@@ -219,8 +232,12 @@ def _start_of_tail(stream: BinaryIO, step: int = 1 << 16) -> int:
 
 def _corrected(row: dict[str, Any], correction: Correction) -> dict[str, Any]:
     labels = tuple(row["count_scores"] or DEFAULT_LABELS)
+    of_class: Mapping[str, Any] = {}
+    if correction.class_id is not None:
+        of_class = {"class_id": correction.class_id, "class_name": correction.class_name, "class_score": None}
     return {
         **row,
+        **of_class,
         "count": correction.count,
         "count_label": row_label(correction.count, labels),
         "pointers": [pointer_row(pointer) for pointer in correction.pointers],

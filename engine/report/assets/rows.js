@@ -131,11 +131,19 @@ export class Rows {
     return Math.abs(count - other);
   }
 
+  /** Number of a class in `head.classes`, among which it is from now on. */
+  numberOfClass(name) {
+    const known = this.head.classes.indexOf(name);
+    return known >= 0 ? known : this.head.classes.push(name) - 1;
+  }
+
   /** Let a row say what a person found right, or what the run said. */
-  answer(i, count, pointers, reviewed) {
+  answer(i, { count, pointers, reviewed, classId, classScore }) {
     const row = this.rows[i];
     while (row.length <= REVIEWED) row.push(undefined);
     row[COUNT] = count;
+    row[CLASS] = classId;
+    row[SCORE] = classScore;
     row[POINTERS] = pointers;
     row[REVIEWED] = reviewed ? 1 : 0;
   }

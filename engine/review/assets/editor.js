@@ -14,6 +14,7 @@ const NUDGES_MS = 800;
 const KEYS = [
   ["0 – 9", "set the count"],
   ["C", "type a larger count"],
+  ["L", "type the class"],
   ["+  −", "one more, one less"],
   ["Enter", "accept, and go on"],
   ["Click, drag", "add a pointer"],
@@ -58,6 +59,18 @@ export class Editor {
       "aria-label": "Count",
       onchange: () => this.typeCount(),
     });
+    this.className = element("input", {
+      type: "text",
+      list: "classes",
+      maxlength: 200,
+      autocomplete: "off",
+      dir: "auto",
+      class: "class-name",
+      "aria-label": "Class",
+      title: "Empty for that of the run",
+      onchange: () => this.typeClass(),
+    });
+    this.classes = element("datalist", { id: "classes" });
     this.state = element("p", { class: "state" });
     this.remark = element("p", { class: "note" });
     this.list = element("ol", { class: "pointer-list" });
@@ -90,6 +103,7 @@ export class Editor {
           this.count,
           button("+", () => this.addToCount(1), { "aria-label": "One more" }),
         ),
+        element("label", { class: "class-field" }, element("span", {}, "Class"), this.className, this.classes),
         this.remark,
         element("div", { class: "actions" }, this.accept, this.undoButton, this.withdrawButton),
         element(
@@ -109,6 +123,7 @@ export class Editor {
   /** Show image `number`, one of `numbers`, through which the keys go. */
   open(number, numbers) {
     this.numbers = numbers;
+    this.classes.replaceChildren(...this.rows.head.classes.map((value) => element("option", { value })));
     this.go(number);
     if (!this.dialog.open) this.dialog.showModal();
     this.dialog.focus();
@@ -156,6 +171,7 @@ export class Editor {
     const editable = this.isEditable();
     this.drawing.show(rows.size(number), pointers, this.selected, this.kindOf(pointers));
     this.count.value = count ?? "";
+    this.className.value = rows.className(number) ?? "";
     this.state.textContent = !editable ? "This image failed in the run." : reviewed ? "✓ Reviewed" : "Not reviewed yet";
     this.state.classList.toggle("reviewed", reviewed);
     this.remark.replaceChildren(...(editable ? this.remarkOn(count, pointers) : []));
@@ -177,10 +193,11 @@ export class Editor {
     const parts = [];
     if (this.rows.isOpen(this.number)) parts.push(`The counter says ${count} or more.`);
     if (count !== pointers.length) parts.push(`${plural(pointers.length, "pointer")}, which is fine where not all can be pointed at.`);
-    const name = this.rows.className(this.number);
+    const { classId, classScore } = this.answers.classOfRun(this.number);
+    const name = this.rows.head.classes[classId];
     const said = [parts.map((part) => `${part} `).join("")];
-    if (name === null) return said;
-    return [...said, "Class: ", element("bdi", {}, name), ` (${percent(this.rows.classScore(this.number) ?? 0)}).`];
+    if (name === undefined) return said;
+    return [...said, "The run sees: ", element("bdi", {}, name), ` (${percent(classScore ?? 0)}).`];
   }
 
   listEntry(pointer, k) {
@@ -232,6 +249,15 @@ export class Editor {
     // After Enter, leaving the field says the same once more.
     if (reviewed && this.count.value === String(count)) return;
     if (this.isEditable()) this.setCount(this.count.value === "" ? NaN : Number(this.count.value));
+  }
+
+  /** Say of which class the image is; nothing, or what the run says, lets that stand. */
+  typeClass() {
+    const name = this.className.value.trim().replace(/\s+/g, " ");
+    const { classId } = this.answers.classOfRun(this.number);
+    const said = name === "" || name === this.rows.head.classes[classId] ? null : name;
+    if (this.isEditable() && said !== this.answer().said) this.change({ ...this.answer(), said });
+    else this.update();
   }
 
   /** Say something else; `continuing` makes it one with the change before, for undo. */
@@ -294,7 +320,8 @@ export class Editor {
   }
 
   key(event) {
-    if (event.target === this.count && event.key !== "Escape" && event.key !== "Enter") return;
+    const isTyping = event.target === this.count || event.target === this.className;
+    if (isTyping && event.key !== "Escape" && event.key !== "Enter") return;
     const act = this.actionOf(event);
     if (act === null) return;
     event.preventDefault();
@@ -320,6 +347,7 @@ export class Editor {
       Escape: () => this.escape(),
       a: () => this.addInMiddle(),
       c: () => this.count.select(),
+      l: () => this.className.select(),
       u: () => this.undo(),
       n: () => this.step(1),
       p: () => this.step(-1),
@@ -342,6 +370,9 @@ export class Editor {
     if (document.activeElement === this.count) {
       this.typeCount();
       this.dialog.focus();
+    } else if (document.activeElement === this.className) {
+      this.typeClass();
+      this.dialog.focus();
     } else {
       this.acceptAndGoOn();
     }
@@ -350,6 +381,9 @@ export class Editor {
   escape() {
     if (document.activeElement === this.count) {
       this.count.value = this.answer().count ?? ""; // before the focus leaves it, which would say it
+      this.dialog.focus();
+    } else if (document.activeElement === this.className) {
+      this.className.value = this.rows.className(this.number) ?? "";
       this.dialog.focus();
     } else if (this.selected !== null) this.select(null);
     else this.dialog.close();

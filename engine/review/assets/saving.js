@@ -18,9 +18,9 @@ export class Saver {
   }
 
   /** Save an answer, or that there is none any more where it is not reviewed. */
-  save(index, { count, pointers, reviewed }) {
+  save(index, { count, pointers, reviewed, said }) {
     this.waiting.delete(index); // so that the last changed is the last sent
-    this.waiting.set(index, reviewed ? { index, count, pointers } : { index, withdraw: true });
+    this.waiting.set(index, reviewed ? { index, count, pointers, class: said } : { index, withdraw: true });
     this.send();
   }
 

@@ -202,6 +202,37 @@ def test_a_pointer_keeps_its_class_whatever_is_done_to_it(page: Page) -> None:
     assert first.bounds == pytest.approx((30, 40, 150, 160), abs=1)
 
 
+def test_a_class_is_typed_kept_through_other_changes_and_taken_back(page: Page) -> None:
+    page.edit(0)
+    page.browser.press("l", *"grey  raccoon", ENTER)
+    saved = page.saved()["a.png"]
+    assert (saved.class_name, saved.count, saved.pointers) == ("grey raccoon", 2, BOXES)
+    page.browser.press("3", TAB, RIGHT)
+    saved = page.saved()["a.png"]
+    assert (saved.class_name, saved.count, saved.pointers[0].bounds) == ("grey raccoon", 3, (12.0, 20.0, 112.0, 120.0))
+    page.browser.press(ESCAPE, ESCAPE)
+    page.browser.wait("!document.querySelector('dialog').open")
+    assert "grey raccoon" in page.browser.texts(".tile:first-child .detail")[0]
+    page.open()
+    assert "grey raccoon" in page.browser.texts(".tile:first-child .detail")[0]
+    page.edit(0)
+    assert page.browser.run("return document.querySelector('.class-name').value") == "grey raccoon"
+    page.browser.press("l", "x", ESCAPE)
+    assert page.browser.run("return document.querySelector('.class-name').value") == "grey raccoon"
+    page.browser.press("l", DELETE, ENTER)  # that of the run again, which has none
+    saved = page.saved()["a.png"]
+    assert (saved.class_name, saved.class_id, saved.count) == (None, None, 3)
+    page.browser.press("u")
+    page.browser.wait("document.querySelector('.class-name').value === 'grey raccoon'")
+    assert page.saved()["a.png"].class_name == "grey raccoon"
+
+
+def test_a_class_that_the_run_knows_keeps_its_number(page: Page) -> None:
+    page.edit(1)
+    page.browser.press("l", *"cat", ENTER)
+    assert (page.saved()["b.png"].class_id, page.saved()["b.png"].class_name) == (7, "cat")
+
+
 def test_undo_leads_back_to_what_nobody_has_reviewed(page: Page) -> None:
     page.edit(0)
     page.browser.press("9", TAB, DELETE)

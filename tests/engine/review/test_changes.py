@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from pc_engine.result import BoxPointer, EllipsePointer
-from pc_engine.review.changes import MAX_COUNT, MAX_POINTERS, Answer, Withdrawal, as_pointer, parse_change
+from pc_engine.review.changes import (
+    MAX_CLASS_NAME,
+    MAX_COUNT,
+    MAX_POINTERS,
+    Answer,
+    Withdrawal,
+    as_pointer,
+    parse_change,
+)
 
 
 def test_answers_and_withdrawals_are_read() -> None:
@@ -15,6 +23,9 @@ def test_answers_and_withdrawals_are_read() -> None:
     classed = b'{"index": 3, "count": 1, "pointers": [[1, 1, 2, 3, 4, 0.5, 2, 151]]}'
     assert parse_change(classed) == Answer(3, 1, ([1.0, 1.0, 2.0, 3.0, 4.0, 0.5, 2, 151],))
     assert parse_change(b'{"index": 0, "withdraw": true}') == Withdrawal(0)
+    named = b'{"index": 3, "count": 1, "pointers": [], "class": " grey   raccoon "}'
+    assert parse_change(named) == Answer(3, 1, (), "grey raccoon")
+    assert parse_change(named.replace(b'" grey   raccoon "', b"null")) == Answer(3, 1, ())
 
 
 @pytest.mark.parametrize(
@@ -28,6 +39,9 @@ def test_answers_and_withdrawals_are_read() -> None:
         b'{"index": 1, "count": %d, "pointers": []}' % (MAX_COUNT + 1),
         *(b'{"index": 1, "count": 1}', b'{"index": 1, "count": 1, "pointers": {}}'),
         b'{"index": 1, "withdraw": "yes"}',
+        *(b'{"index": 1, "count": 1, "pointers": [], "class": %s}' % name for name in (b"3", b'" "', b'"a\\u0007"')),
+        b'{"index": 1, "count": 1, "pointers": [], "class": "%s"}' % (b"x" * (MAX_CLASS_NAME + 1)),
+        rb'{"index": 1, "count": 1, "pointers": [], "class": "\ud800"}',
     ],
 )
 def test_what_is_no_change_is_refused_in_a_sentence(body: bytes) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,34 @@ def test_pointers_keep_the_classes_of_their_own(tmp_path: Path) -> None:
     session.change(Answer(0, 4, tuple(row[8])))
     assert read_corrections(tmp_path)["a.png"].pointers == pointers
     assert answers(session) == answers(ReviewSession(tmp_path)) == {"0": [4, row[8]]}
+
+
+def test_a_class_is_corrected_by_a_name_that_the_run_knows_or_a_new_one(tmp_path: Path) -> None:
+    counted = Result(
+        "a.png", "ok", None, 40, 30, "p2c", "tiny", 0, "0", class_id=5, class_name="crane", class_score=0.5
+    )
+    others = (
+        replace(counted, path="b.png", class_id=7, class_name="cat"),
+        replace(counted, path="c.png", class_name=None),
+    )
+    with PartitionWriter(tmp_path, "jsonl") as writer:
+        for result in (counted, *others):
+            writer.write(result)
+    session = ReviewSession(tmp_path)
+    session.change(Answer(0, 1, (), "cat"))
+    session.change(Answer(1, 1, (), "raccoon"))
+    session.change(Answer(2, 1, ()))
+    known, new, stands = corrected_rows(tmp_path)
+    assert (known["class_id"], known["class_name"], known["class_score"]) == (7, "cat", None)
+    assert (new["class_name"], new["class_score"]) == ("raccoon", None)
+    assert 1 << 29 <= new["class_id"] < 1 << 30  # beyond what networks have
+    assert (stands["class_id"], stands["class_name"], stands["class_score"]) == (5, None, 0.5)
+    again = ReviewSession(tmp_path)
+    assert answers(again) == answers(session) == {"0": [1, [], "cat"], "1": [1, [], "raccoon"], "2": [1, []]}
+    again.change(Answer(0, 1, (), "raccoon"))
+    assert next(corrected_rows(tmp_path))["class_id"] == new["class_id"]
+    again.change(Answer(0, 1, ()))
+    assert next(corrected_rows(tmp_path))["class_id"] == 5
 
 
 def test_what_is_withdrawn_stands_as_the_run_has_it(run: Path) -> None:

@@ -65,6 +65,16 @@ def test_what_is_appended_is_read_and_the_last_line_of_a_path_wins(tmp_path: Pat
     assert len((tmp_path / CORRECTIONS).read_bytes().splitlines()) == 3
 
 
+def test_a_class_is_kept_where_it_was_corrected(run: Path) -> None:
+    append_correction(run, replace(CORRECTION, class_id=3, class_name="cat"))
+    assert read_corrections(run) == {CORRECTION.path: replace(CORRECTION, class_id=3, class_name="cat")}
+    first = next(corrected_rows(run))
+    assert (first["class_id"], first["class_name"], first["class_score"]) == (3, "cat", None)
+    append_correction(run, CORRECTION)
+    assert b"class" not in (run / CORRECTIONS).read_bytes().splitlines()[1]
+    assert next(corrected_rows(run))["class_name"] == COUNTED.class_name
+
+
 def test_a_withdrawn_correction_is_none(tmp_path: Path) -> None:
     append_correction(tmp_path, CORRECTION)
     withdraw_correction(tmp_path, CORRECTION.path, WHEN)
@@ -135,6 +145,9 @@ def test_the_tail_is_what_follows_the_last_line_break(tmp_path_factory: Any, dat
         ('{"path": "a", "count": -1, "pointers": []}', "its count is not"),
         ('{"path": "a", "count": true, "pointers": []}', "its count is not"),
         ('{"path": "a", "count": 1}', "no list of pointers"),
+        ('{"path": "a", "count": 1, "pointers": [], "class_name": "cat"}', "its class has no number, or no name"),
+        ('{"path": "a", "count": 1, "pointers": [], "class_id": 3}', "its class has no number, or no name"),
+        ('{"path": "a", "count": 1, "pointers": [], "class_id": -3, "class_name": "cat"}', "its class is not a whole"),
         ('{"path": "a", "count": 1, "pointers": [{"kind": "cross"}]}', "neither an ellipse nor a box"),
         ('{"path": "a", "count": 1, "pointers": [{"kind": "box", "x0": NaN}]}', "x0 of a pointer is not a finite"),
     ],
