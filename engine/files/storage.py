@@ -29,8 +29,13 @@ EMBEDDED_MODELS = Path(__file__).parents[1] / "embedded"
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _UNFINISHED = "unfinished-"
+_SUM = ".sha256"
 # What is still unfinished after so many seconds was left by a process that was killed.
 _ABANDONED = 86_400.0
+# What nobody asked for in so many seconds, such as networks for versions of before, makes room.
+_UNUSED = 90 * 86_400.0
+# When a file was last asked for is noted once in so many.
+_NOTED_EVERY = 86_400.0
 
 
 def models_directory() -> Path:
@@ -50,6 +55,13 @@ def model_argument(directory: Path) -> str:
 def cache_directory() -> Path:
     """Return the folder of compiled networks and of what was measured on this machine; it may not exist yet."""
     return _base("XDG_CACHE_HOME", ".cache") / "compiled"
+
+
+def cache_bytes() -> int:
+    """Return how much disk the cache takes."""
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_size for path in cache_directory().iterdir() if path.is_file())
+    return 0
 
 
 def _base(variable: str, default: str) -> Path:
@@ -100,7 +112,8 @@ class FileCache:
     """Files in a private folder, written atomically and verified before use.
 
     Beside each file lies its sha256. A file that is cut short, changed, or lacks its sum does not exist as far as
-    `get` is concerned, so that it is made anew; nor does one that another user could have written, sum and all.
+    `get` is concerned, so that it is made anew; nor does one that another user could have written, sum and all. What
+    was not asked for in three months goes when something new comes.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -112,9 +125,14 @@ class FileCache:
         try:
             if any(map(distrust, (self._directory.resolve(), path, self._sum(path)))):
                 return None
-            return path if self._sum(path).read_bytes() == _sum_line(path) else None
+            if self._sum(path).read_bytes() != _sum_line(path):
+                return None
         except OSError:
             return None
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _NOTED_EVERY:
+                os.utime(path)
+        return path
 
     def put(self, name: str, write: Callable[[Path], object]) -> Path:
         """Create a file by ``write(temporary path)`` and return its final path.
@@ -126,6 +144,7 @@ class FileCache:
         """
         self._make_private()
         self._remove_abandoned()
+        self._remove_unused()
         path = self._directory / name
         with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=self._directory) as scratch:
             temporary = Path(scratch) / name
@@ -173,9 +192,19 @@ class FileCache:
                 if time.time() - path.lstat().st_mtime > _ABANDONED:
                     shutil.rmtree(path, ignore_errors=True)
 
+    def _remove_unused(self) -> None:
+        for path in self._directory.iterdir():
+            with contextlib.suppress(OSError):
+                if path.is_file() and time.time() - path.stat().st_mtime > _UNUSED:
+                    # A sum alone is as old as what it is of was when it was made.
+                    used = path.with_name(path.name.removesuffix(_SUM))
+                    if used == path or not used.exists():
+                        path.unlink()
+                        self._sum(path).unlink(missing_ok=True)
+
     @staticmethod
     def _sum(path: Path) -> Path:
-        return path.with_name(path.name + ".sha256")
+        return path.with_name(path.name + _SUM)
 
 
 def _sum_line(path: Path) -> bytes:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,19 @@ def test_what_was_put_is_got(tmp_path: Path) -> None:
     cache.put("network", lambda path: path.write_bytes(b"anew"))
     assert cache.get("network") == path
     assert path.read_bytes() == b"anew"
+
+
+def test_what_nobody_asks_for_makes_room(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path)
+    for name in ("old", "used", "other"):
+        cache.put(name, lambda path: path.write_bytes(b"x"))
+    (tmp_path / "alone.sha256").write_bytes(b"")
+    for path in tmp_path.iterdir():
+        os.utime(path, (time.time() - 100 * 86_400,) * 2)
+    assert cache.get("used") is not None
+    cache.put("new", lambda path: path.write_bytes(b"x"))
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "new.sha256", "used", "used.sha256"}
+    assert cache.get("used") is not None
 
 
 def test_a_home_of_nobody_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
