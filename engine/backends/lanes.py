@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
-from queue import SimpleQueue
 from typing import Any, Protocol
 
 from pc_engine.backbone import CompileRequest, Taps
+from pc_engine.backends.idle import Idle
 from pc_engine.backends.recorded_work import REFUSALS, record
 from pc_engine.errors import BackendError, first_line
 from pc_engine.hardware.cuda import ImageBuffer, cuda_errors, free_unused_memory, on_device
@@ -79,7 +79,6 @@ class Lanes:
         pixels = request.manifest.input
         shape = (request.batch_size, pixels.height, pixels.width, 3)
         self.remarks: tuple[str, ...] = ()
-        self._idle: SimpleQueue[_Lane] = SimpleQueue()
         # What is queued for a batch stays together.
         self._queueing = threading.Lock()
         with cuda_errors("loading the network"), on_device(index):
@@ -92,8 +91,7 @@ class Lanes:
             self._taps: Mapping[str, Array] = {}
             self._kinds: dict[str, tuple[tuple[int, ...], Any]] = {}
             self._warm_up()
-            for _ in range(PARALLEL):
-                self._idle.put(_Lane(shape))
+            self._idle = Idle([_Lane(shape) for _ in range(PARALLEL)])
 
     def run(self, images: Array, into: Taps | None = None) -> dict[str, Array]:
         """Run a batch and wait for it; see `pc_engine.backbone.Backbone.infer`.
@@ -101,12 +99,8 @@ class Lanes:
         Work that the calling thread's current CuPy stream was given before is waited for on the GPU. Images that are on
         the GPU must be complete on that stream.
         """
-        lane = self._idle.get()
-        try:
-            with cuda_errors("running the network"), on_device(self._index):
-                return self._run(lane, images, into or {})
-        finally:
-            self._idle.put(lane)
+        with self._idle.taken() as lane, cuda_errors("running the network"), on_device(self._index):
+            return self._run(lane, images, into or {})
 
     def _run(self, lane: _Lane, images: Array, into: Taps) -> dict[str, Array]:
         taken = lane.images.take(images)
@@ -142,8 +136,7 @@ class Lanes:
         """Free what the GPU holds; no batch is in flight any more."""
         # A GPU that was lost has nothing left to free, and is no reason to end otherwise than planned.
         with contextlib.suppress(BackendError), cuda_errors("closing the network"), on_device(self._index):
-            while not self._idle.empty():
-                self._idle.get()
+            self._idle.close()
             self._stream.synchronize()
             self._taps = {}
             self._program.close()

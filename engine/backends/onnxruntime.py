@@ -42,13 +42,14 @@ class OnnxRuntimeBackbone:
 
     def infer(self, images: np.ndarray, into: Taps | None = None) -> dict[str, np.ndarray]:  # noqa: ARG002 (on a CPU)
         """See `pc_engine.backbone.Backbone.infer`."""
-        if self._session is None:
+        session = self._session  # which another thread may close meanwhile
+        if session is None:
             raise BackendError(CLOSED)
         check_batch(images, self.request.batch_size)
         # A lone image runs as two: by itself it would be multiplied as a vector, whose sums round differently.
         batch = pad_batch(images, min(max(len(images), _LEAST_BATCH), self.request.batch_size))
         try:
-            outputs = self._session.run(list(self.request.taps), {IMAGE: batch})
+            outputs = session.run(list(self.request.taps), {IMAGE: batch})
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed while running the network: {first_line(error)}") from None
         taps = dict(zip(self.request.taps, outputs, strict=True))

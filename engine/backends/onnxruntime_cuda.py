@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from pc_engine.backbone import IMAGE, CompileRequest, Taps
+from pc_engine.backends.idle import Idle
 from pc_engine.errors import BackendError
 from pc_engine.hardware.cuda import (
     ImageBuffer,
@@ -44,25 +44,18 @@ class OnnxRuntimeCudaBackbone:
     def __init__(self, request: CompileRequest, graph: bytes) -> None:
         self.request = request
         self._index = device_index(request.device)
-        self._idle: SimpleQueue[_Lane] = SimpleQueue()
         with cuda_errors("loading the network"), on_device(self._index):
-            for _ in range(self.parallel):
-                self._idle.put(_Lane(request, graph, self._index))
+            self._idle = Idle([_Lane(request, graph, self._index) for _ in range(self.parallel)])
 
     def infer(self, images: Array, into: Taps | None = None) -> dict[str, Array]:  # noqa: ARG002 (it allocates its own)
         """See `pc_engine.backbone.Backbone.infer`."""
-        lane = self._idle.get()
-        try:
-            with cuda_errors("running the network"), on_device(self._index):
-                return lane.run(images)
-        finally:
-            self._idle.put(lane)
+        with self._idle.taken() as lane, cuda_errors("running the network"), on_device(self._index):
+            return lane.run(images)
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
         with contextlib.suppress(BackendError), cuda_errors("closing the network"), on_device(self._index):
-            while not self._idle.empty():
-                self._idle.get()
+            self._idle.close()
             free_unused_memory()
 
 

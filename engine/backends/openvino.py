@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-from pc_engine.backbone import CLOSED, IMAGE, Backbone, CompileRequest, Probe, Taps
+from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Probe, Taps
+from pc_engine.backends.idle import Idle
 from pc_engine.backends.padding import check_batch
 from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.backends.tap_shapes import check_taps
@@ -37,37 +37,28 @@ class OpenVinoBackbone:
         self.remarks: tuple[str, ...] = ()
         self.parallel = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._compiled = compiled
-        self._idle: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(self.parallel):
-            self._idle.put(compiled.create_infer_request())
+        self._idle = Idle([compiled.create_infer_request() for _ in range(self.parallel)])
 
     def infer(self, images: np.ndarray, into: Taps | None = None) -> dict[str, np.ndarray]:  # noqa: ARG002 (on a CPU)
         """See `pc_engine.backbone.Backbone.infer`."""
         check_batch(images, self.request.batch_size)
         batch = np.ascontiguousarray(images)
-        infer_request = self._idle.get()
-        if infer_request is None:
-            self._idle.put(None)
-            raise BackendError(CLOSED)
-        try:
-            infer_request.infer({IMAGE: batch}, share_inputs=True)
-            # By their places: a tensor that a Dropout hands on loses its name. Copied, because the request's own output
-            # memory is overwritten by its next batch.
-            names = dict.fromkeys(self.request.taps)
-            taps = {name: infer_request.get_output_tensor(k).data.copy() for k, name in enumerate(names)}
-        except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed while running the network: {_first_line(error)}") from None
-        finally:
-            self._idle.put(infer_request)
+        with self._idle.taken() as infer_request:
+            try:
+                infer_request.infer({IMAGE: batch}, share_inputs=True)
+                # By their places: a tensor that a Dropout hands on loses its name. Copied, because the request's own
+                # output memory is overwritten by its next batch.
+                names = dict.fromkeys(self.request.taps)
+                taps = {name: infer_request.get_output_tensor(k).data.copy() for k, name in enumerate(names)}
+            except RuntimeError as error:
+                raise BackendError(f"OpenVINO failed while running the network: {_first_line(error)}") from None
         check_taps(taps, self.request, len(images))
         return taps
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
         self._compiled = None
-        while not self._idle.empty():
-            self._idle.get()
-        self._idle.put(None)  # for whoever would wait
+        self._idle.close()
 
 
 class OpenVinoBackend:
