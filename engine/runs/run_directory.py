@@ -28,10 +28,11 @@ from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.files.durable import publish
 from pc_engine.result import Result
 from pc_engine.runs.block_folder import BlockFolder, make_blocks, remove_blocks
+from pc_engine.runs.claim import Claim
 from pc_engine.runs.done_names import DoneNames
 from pc_engine.runs.run_settings import check_settings
 from pc_engine.runs.run_sources import FOLDERS, lost_folders, with_earlier_folders
-from pc_engine.runs.run_state import State, Tally, lock_run, read_state, state_file, states
+from pc_engine.runs.run_state import State, Tally, read_state, state_file, states
 from pc_engine.runs.writers import (
     FORMATS,
     STEM,
@@ -106,15 +107,13 @@ class RunDirectory:
         self._shard, self._fresh, self._retry_failed = shard, fresh, retry_failed
         self._stem = STEM if shard is None else f"{STEM}-{shard}"
         self._state_file = state_file(directory, shard)
-        self._is_new, self._has_begun = not directory.exists(), False
+        self._has_begun = False
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._check_contents()
-            self._lock = lock_run(directory, shard)
+            self._claim = Claim(directory, shard, self._check_contents)
             try:
                 self._open(chosen)
             except BaseException:
-                self._lock.release()
+                self._claim.release(in_vain=True)
                 raise
         except OSError as error:
             raise UsageError(f"The folder {directory} cannot be written ({error.strerror}): choose another.") from None
@@ -290,11 +289,7 @@ class RunDirectory:
             with contextlib.suppress(PcEngineError):
                 self._remove_blocks()
         finally:
-            if self._is_new and not self._has_begun:  # nothing stays of a run whose model, say, does not exist
-                with contextlib.suppress(OSError):
-                    Path(self._lock.lock_file).unlink()
-                    self.directory.rmdir()
-            self._lock.release()
+            self._claim.release(in_vain=not self._has_begun)  # as of a run whose model does not exist
 
     def _remove_blocks(self) -> None:
         try:

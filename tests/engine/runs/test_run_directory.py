@@ -94,7 +94,7 @@ def die(directory: Path, names: list[str], after: int) -> None:
             break
         rows.write(counted(image.name))
     rows._writer._store()
-    rows._lock.release()
+    rows._claim.release()
 
 
 def test_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
@@ -213,8 +213,11 @@ def test_a_fresh_run_removes_nothing_that_no_run_wrote(tmp_path: Path) -> None:
 
 
 def test_nothing_stays_of_a_run_that_does_not_begin(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such model"), RunDirectory(tmp_path / "new"):
+    with pytest.raises(UsageError, match="no such model"), RunDirectory(tmp_path / "a/b/new"):
         raise UsageError("There is no such model.")
+    assert [*tmp_path.iterdir()] == []
+    with pytest.raises(UsageError, match="UTF-8"):
+        RunDirectory(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")))
     assert [*tmp_path.iterdir()] == []
     (tmp_path / "old").mkdir()
     with RunDirectory(tmp_path / "old"):
@@ -289,7 +292,7 @@ def test_processes_of_an_earlier_run_bring_no_rows_any_more(tmp_path: Path) -> N
         rows.begin(SETTINGS, {})
         blocks.write_rows(0, [counted("a.jpg").to_dict()])
         # As of a driver that was killed.
-        rows._lock.release()
+        rows._claim.release()
         with RunDirectory(tmp_path, shard=Shard(1, 2)) as later:
             assert later.before == 1
             with pytest.raises(PcEngineError, match="cannot be written"):
