@@ -156,12 +156,13 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
     here = _is_model(Path(text))
     if text == EMBEDDED:
         if here:
-            report(f"'{text}' is the built-in model: for the one in the folder beside you, name ./{text}.")
+            report(f"'{text}' is the built-in model: for the one in the folder beside you, name its path in full.")
         return load_model(EMBEDDED_DIRECTORY)
     # What has a folder in front is a path, and no name.
     is_name = Path(text).name == text
     if here:
-        if is_name and (text in (*FETCHABLE, *PACKAGED) or _is_model(installed_directory(text))):
+        listed = text in (*FETCHABLE, *PACKAGED) or _is_model(installed_directory(text))
+        if is_name and listed and Path(text).resolve() != installed_directory(text).resolve():
             report(f"Taking the model in ./{text}, and not the one that 'pc-engine models' lists by that name.")
         return load_model(Path(text))
     if is_name and _is_model(installed_directory(text)):
@@ -204,6 +205,8 @@ def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
         try:
             model.require(mode)
         except MissingPartError as error:
+            if model.lost:
+                raise
             unfitted = unfitted or f" {error}"
         else:
             return model
@@ -243,8 +246,8 @@ def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: No
     UsageError
         If there is no model of that name, or it would have to be fetched and would then lack a counter.
     """
-    is_there = name is not None and any(map(_is_model, (Path(name), installed_directory(str(name)))))
-    if name in FETCHABLE and "counter" in mode.needs and not is_there:
+    is_fetched = name in FETCHABLE and not any(map(_is_model, (Path(name), installed_directory(str(name)))))
+    if is_fetched and "counter" in mode.needs:
         raise UsageError(
             f"Mode {mode.name} needs a counter, which {name} does not come with: make one from labelled images with "
             f"'pc-engine fit-counter DATA --model {name}', which fetches it (about 550 MB), or take --mode p2c."

@@ -40,14 +40,20 @@ _LARGEST_SIDE, _LARGEST_TAP = 16_384, 2**31 - 1
 _WORDS = (SIGNATURE_SETTING, HEAT_SETTING, "c2p.heat", "p2c.heat", "combined.pointer", "combined.clusters")
 
 
-def write_manifest(manifest: Manifest, directory: Path, to_come: Mapping[str, Path] | None = None) -> Manifest:
+def write_manifest(
+    manifest: Manifest,
+    directory: Path,
+    to_come: Mapping[str, Path] | None = None,
+    lost: Mapping[str, str] | None = None,
+) -> Manifest:
     """Write ``manifest.json`` into ``directory`` with the sha256 of its model files; return it.
 
-    ``to_come`` are files that lie elsewhere yet, by the name that they are going to have.
+    ``to_come`` are files that lie elsewhere yet, by the name that they are going to have. Of those ``lost`` the sum is
+    kept, so that they are missed.
     """
     places = {name: directory / name for name in MODEL_FILES} | dict(to_come or {})
     files = {name: file_sha256(places[name]) for name in MODEL_FILES if places[name].is_file()}
-    manifest = replace(manifest, files=files)
+    manifest = replace(manifest, files={**(lost or {}), **files})
     content = {"format": FORMAT, **asdict(manifest), _OWN_SUM: _NO_SUM}
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     start, _, end = text.rpartition(_NO_SUM)

@@ -71,6 +71,12 @@ class Model:
         """The ONNX file."""
         return self.directory / NETWORK_FILE
 
+    @property
+    def lost(self) -> dict[str, str]:
+        """The sums of fitted parts that are gone, by the names of their files."""
+        files = {name: self.manifest.files.get(name) for part, name in _PART_FILES.items() if not self.parts.has(part)}
+        return {name: digest for name, digest in files.items() if digest is not None}
+
     def missing_parts(self, mode: Mode) -> tuple[Part, ...]:
         """Return the fitted parts that ``mode`` needs and this model lacks."""
         return tuple(part for part in mode.parts(self.manifest) if not self.parts.has(part))
@@ -87,25 +93,22 @@ class Model:
     def lack_of(self, part: Part, mode: Mode) -> str:
         """Say that ``mode`` needs a part that this model has not, and with which command to make it."""
         what, command, data = _FIT_COMMAND[part]
-        lacks = f"has lost: restore {_PART_FILES[part]}, or" if self._had(part) else "does not have:"
+        lacks = f"has lost: restore {_PART_FILES[part]}, or" if _PART_FILES[part] in self.lost else "does not have:"
         return (
             f"Mode {mode.name} needs a {what}, which the model '{self.name}' {lacks} make one from labelled "
             f"images with 'pc-engine {command} DATA --model {self.argument}' (DATA: {data})"
             f"{self._instead_of(part)}."
         )
 
-    def _had(self, part: Part) -> bool:
-        """Whether a part that is missing is known to have been there."""
-        return _PART_FILES[part] in self.manifest.files
-
     def _instead_of(self, part: Part) -> str:
         """Say what else would do, as the end of a sentence."""
         if part == "counter":
             return "" if self.missing_parts(MODES["p2c"]) else ", or take --mode p2c, which needs none"
         if EVIDENCE in self.manifest.taps:
-            one = f"'{SIGNATURE_SETTING}' out of the settings in"
-            lines = f"the lines of {SIGNATURES_FILE} and 'sha256' out of" if self._had(part) else one
-            return f"; or take {lines} its manifest, as the network gives evidence"
+            lines = [SIGNATURES_FILE, "sha256"] if SIGNATURES_FILE in self.lost else []
+            lines += [SIGNATURE_SETTING] if SIGNATURE_SETTING in self.manifest.settings else []
+            listed = " and ".join(f"'{line}'" for line in lines)
+            return f"; or take {listed} out of its manifest, as the network gives evidence"
         return "; or export the network again, as 'pc-engine export' adds evidence that needs none, where it can"
 
 
@@ -220,7 +223,7 @@ def write_model(
     for name, write in writes.items():
         write(to_come[name])
         sync_file(to_come[name])
-    manifest = write_manifest(manifest, directory, to_come)
+    manifest = write_manifest(manifest, directory, to_come, model.lost)
     # From here on the manifest speaks of the new files, which are there under one name or the other.
     _settle(directory, manifest)
     return manifest

@@ -48,8 +48,10 @@ def model_argument(directory: Path) -> str:
 
     It is for commands that people copy to a shell, and quoted where that would take it for several words.
     """
-    is_named = directory.parent in (EMBEDDED_MODELS, models_directory())
-    return for_shell(directory.name if is_named else str(directory))
+    if directory.parent in (EMBEDDED_MODELS, models_directory()):
+        return for_shell(directory.name)
+    is_hidden = directory.parent == Path() and (EMBEDDED_MODELS / directory).is_dir()
+    return for_shell(str(directory.absolute() if is_hidden else directory))
 
 
 def cache_directory() -> Path:

@@ -19,9 +19,9 @@ from pc_engine.catalogue import (
     list_models,
     model_for,
 )
-from pc_engine.errors import DownloadError, ModelError, UsageError
+from pc_engine.errors import DownloadError, MissingPartError, ModelError, UsageError
 from pc_engine.files.storage import models_directory
-from pc_engine.manifest import COUNTER_FILE, MANIFEST_FILE, NETWORK_FILE, Manifest
+from pc_engine.manifest import COUNTER_FILE, MANIFEST_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest
 from pc_engine.modes import MODES
 
 Maker = Callable[..., Path]
@@ -123,8 +123,10 @@ def test_the_embedded_model_is_never_hidden(
     monkeypatch.chdir(tmp_path)
     reports: list[str] = []
     assert find_model("lego", reports.append).directory == embedded
-    assert reports == ["'lego' is the built-in model: for the one in the folder beside you, name ./lego."]
-    assert find_model("./lego").directory == Path("lego")
+    assert reports == ["'lego' is the built-in model: for the one in the folder beside you, name its path in full."]
+    hidden = find_model("./lego")
+    assert hidden.directory == Path("lego")
+    assert hidden.argument == str(tmp_path / "lego")  # as its name is the other's
 
 
 def test_a_fetch_that_fails_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +237,9 @@ def test_what_cannot_be_made_or_is_damaged_does_not_become_a_count_of_digits(
         default_model(MODES["p2c"])
     (make_model(installed_directory(next(iter(PACKAGED)))) / NETWORK_FILE).unlink()
     with pytest.raises(ModelError, match=r"has a manifest but no model\.onnx"):
+        default_model(MODES["p2c"])
+    (make_model(installed_directory("vgg16")) / SIGNATURES_FILE).unlink()
+    with pytest.raises(MissingPartError, match="has lost"):
         default_model(MODES["p2c"])
 
 

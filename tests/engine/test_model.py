@@ -81,7 +81,7 @@ def test_what_would_do_instead_of_signatures_is_said(
     unfitted.require(MODES["combined"])
     manifest = replace(manifest, settings={"p2c.signature": "dictionary"})
     named = load_model(make_model(tmp_path / "named", signatures=None, manifest=manifest))
-    with pytest.raises(ModelError, match=r"or take 'p2c\.signature' out of the settings in its manifest"):
+    with pytest.raises(ModelError, match=r"or take 'p2c\.signature' out of its manifest"):
         named.require(MODES["p2c"])
 
 
@@ -216,8 +216,12 @@ def test_a_dictionary_that_is_gone_is_missed_and_not_replaced_by_evidence(
     assert model.missing_parts(MODES["p2c"]) == ("signatures",)
     with pytest.raises(MissingPartError, match=r"has lost: restore signatures\.s\w+, or make one .*; or take"):
         model.require(MODES["p2c"])
-    manifest = read_manifest(directory)
-    write_manifest(replace(manifest, files={}), directory)
+    # Not even what is fitted or built meanwhile makes it forgotten.
+    write_model(model, directory, replace(model.manifest, licence="MIT"))
+    assert load_model(directory).lost.keys() == {SIGNATURES_FILE}
+    write_model(model, tmp_path / "copy", model.manifest)
+    assert load_model(tmp_path / "copy").missing_parts(MODES["p2c"]) == ("signatures",)
+    write_manifest(replace(read_manifest(directory), files={}), directory)
     assert load_model(directory).missing_parts(MODES["p2c"]) == ()
 
 
