@@ -13,6 +13,7 @@ from pc_engine.backends import BACKENDS
 from pc_engine.bench.throughput import Progress, Report, ThroughputSettings, measure_throughput
 from pc_engine.errors import BackendError, ModelError
 from pc_engine.hardware.machine import usable_cores
+from pc_engine.selection.device_choice import choose_device
 
 _BATCH_SIZES = (1, 8, 32)
 
@@ -31,7 +32,7 @@ def sweep_throughput(
     list
         `Throughput.to_dict` of each, or, where one does not work here, its settings and the sentence under ``error``.
     """
-    precisions = _native_precisions(settings.backend) if settings.precision == "auto" else (settings.precision,)
+    precisions = _native_precisions(settings) if settings.precision == "auto" else (settings.precision,)
     sizes = _BATCH_SIZES if settings.batch_size is None else (settings.batch_size,)
     workers = sorted({1, usable_cores()}) if settings.workers is None else [settings.workers]
     rows: list[dict[str, Any]] = []
@@ -46,8 +47,9 @@ def sweep_throughput(
     return rows
 
 
-def _native_precisions(backend: str) -> tuple[str, ...]:
-    """Return the precisions that run here, on that backend or on any."""
-    names = tuple(BACKENDS) if backend not in BACKENDS else (backend,)
-    native = {precision for name in names for precision in BACKENDS[name].probe().precisions}
+def _native_precisions(settings: ThroughputSettings) -> tuple[str, ...]:
+    """Return the precisions that run on that device, on that backend or on any."""
+    device = choose_device(settings.device, settings.backend)
+    names = tuple(BACKENDS) if settings.backend not in BACKENDS else (settings.backend,)
+    native = {precision for name in names for precision in BACKENDS[name].probe(device).precisions}
     return tuple(precision for precision in PRECISIONS if precision in native)

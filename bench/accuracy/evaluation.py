@@ -286,8 +286,10 @@ def model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Model
                 model.require(mode, to_come)
             report(f"Mode {mode.name} is left out: the model has no {' and no '.join(model.missing_parts(mode))}.")
     for value, takes in ((settings.cluster, attrgetter("clusterings")), (settings.pointer, attrgetter("pointers"))):
-        takers = [mode.name for mode in modes if value in takes(mode)]
-        if value is not None and len(takers) < len(modes):
+        takers = [mode.name for mode in able if value in takes(mode)]
+        if value is not None and not takers:
+            raise UsageError(f"'{value}' is for none of the modes that the model can run: leave it out.")
+        if value is not None and len(takers) < len(able):
             report(f"'{value}' is for mode {' and '.join(takers)} alone; the others stay as they are.")
     return model, able
 

@@ -94,10 +94,13 @@ def _common(
 def _check_arguments(arguments: Sequence[str]) -> None:
     """Raise UsageError where one is empty, as ``--out "$DIR"`` without DIR is: it would be the current folder."""
     for before, argument in zip(("", *arguments), arguments, strict=False):
+        if argument == "--":  # what follows is no option
+            break
         option, has_value, value = argument.partition("=")
         if not argument or (has_value and not value and option.startswith("--")):
-            place = f"of {option or before}" if (option or before).startswith("--") else "on the command line"
-            raise UsageError(f"A value {place} is empty, as a variable that is not set makes it: name it.")
+            said = option or before
+            place = f"behind {said}" if said.startswith("--") and "=" not in said else "on the command line"
+            raise UsageError(f"The value {place} is empty, as a variable that is not set makes it: name it.")
 
 
 def main() -> None:

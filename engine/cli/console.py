@@ -78,11 +78,13 @@ def number_of_images(n: int) -> str:
 
 
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; a column whose name starts with ``>`` is aligned right, one with ``=`` never folded."""
-    table = Table()
-    for name in columns:
+    """Print a table; a column whose name starts with ``>`` is aligned right, one with ``=`` not folded."""
+    table, rows = Table(), list(rows)
+    for place, name in enumerate(columns):
         justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
-        table.add_column(name.lstrip(">="), justify=justify, overflow="fold", no_wrap=name.startswith("="))
+        # Unless it would leave the others no room.
+        whole = name.startswith("=") and max((len(row[place]) for row in rows), default=0) <= _out.width // 2
+        table.add_column(name.lstrip(">="), justify=justify, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text(for_terminal(value)) for value in row))
     # Numbers and ranges that are folded can hardly be read: the space around them goes first.

@@ -33,6 +33,7 @@ from pc_engine.files.json_values import is_number
 from pc_engine.modes import find_mode
 from pc_engine.overlay import write_overlay
 from pc_engine.runs.run_state import State, Tally, read_state, state_file
+from pc_engine.shown_text import for_terminal
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images, named_twice
 from pc_engine.sources.passed_over import PassedOver
 from pc_engine.sources.run_folders import OVERLAYS
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _LOCAL, _RAY = "local", "ray"
 _SOME_FAILED = 3
 _STDIN = "@-"
+_SHOWN = 3
 _OF_DIGITS = f"These are counts of digit objects, as '{EMBEDDED}' knows no others: for photos name another --model."
 
 
@@ -149,7 +151,8 @@ def run(
     )
     say, silent = remark(quiet), quiet or as_json
     if again := named_twice(sources):
-        say(f"{', '.join(again)}: named twice, and gone through once.")
+        more = f" and {len(again) - _SHOWN:,} others" if len(again) > _SHOWN else ""
+        say(for_terminal(f"{', '.join(again[:_SHOWN])}{more}: named again, and gone through once."))
     if out is None and not as_json and _STDIN not in sources:
         # Before a model is chosen for nothing, or even fetched.
         first = next(images, None)
@@ -194,7 +197,7 @@ def run(
         stack.enter_context(engine)
         if rows is not None:
             made_with = {**engine.identity(), "count_column": column}
-            about = {**engine.describe(), "sources": list(sources), "folder": start_folder()}
+            about = {**engine.describe(), "sources": list(sources), "folder": start_folder(), "stages": stages_before}
             rows.begin(made_with, about, sources)
             if rows.before:
                 nor = ", and no pictures of them are drawn: --fresh does all again" if overlay else ""

@@ -166,7 +166,8 @@ def select(
         raise BackendError(f"No precision of {request.manifest.name} is to be chosen here ({reasons}): name one.")
     if len(kept) == 1 and backend != _AUTO:
         return Selection(*kept[0], candidates=out)
-    judged = [pair for pair in kept if _keeps_counts(request.manifest, *pair, mode)]
+    # On the CPU, as a GPU's backends compute otherwise what a report of photos is of.
+    judged = [pair for pair in kept if request.device == "cpu" and _keeps_counts(request.manifest, *pair, mode)]
     cache = FileCache()
     facts = {
         **_facts(request),

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -256,9 +257,13 @@ def _as_file(pixels: Any) -> bytes:
         with _LOADING:
             pixels.load()
         # Of these modes no format holds pictures, and TIFF holds no color that is to be seen through.
-        mode = {"HSV": "RGB", "La": "LA", "RGBa": "RGBA", "I;16N": "I;16"}.get(pixels.mode, pixels.mode)
+        mode = {"HSV": "RGB", "La": "LA", "RGBa": "RGBA"}.get(pixels.mode, pixels.mode)
         mode = "RGBA" if mode in ("L", "P", "RGB") and pixels.has_transparency_data else mode
-        picture = ImageOps.exif_transpose(pixels).convert(mode)
+        picture = ImageOps.exif_transpose(pixels)
+        if mode == "I;16N":  # the machine's order of bytes, which Pillow converts to others by clipping
+            mode = "I;16" if sys.byteorder == "little" else "I;16B"
+            picture = Image.frombytes(mode, picture.size, picture.tobytes())
+        picture = picture.convert(mode)
     else:
         picture = Image.fromarray(pixels)
     file = io.BytesIO()

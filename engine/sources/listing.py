@@ -154,13 +154,14 @@ def _identity(source: str) -> str:
 
 
 def named_twice(sources: Source | Iterable[Source]) -> list[str]:
-    """Return the sources that were named before, be it in another way; `iter_images` goes through each once."""
-    again, seen = [], set()
+    """Return those sources, each once, that were named before, be it otherwise; `iter_images` goes through one."""
+    again: dict[str, str] = {}
+    seen: set[str] = set()
     for text in source_names(sources):
         if (real := _identity(text)) in seen:
-            again.append(text)
+            again.setdefault(real, text)
         seen.add(real)
-    return again
+    return list(again.values())
 
 
 def _folders(named: Mapping[str, str]) -> frozenset[str]:

@@ -179,10 +179,13 @@ def _cells(lines: Iterator[str], name: str, count_column: str | None) -> Iterato
             yield broken_image(f"{MARK}{name}#{reader.line_num}", f"Line {reader.line_num} names no image.")
     # Python takes all lines behind quotes that are never closed for one cell.
     if len(last) > 1 and len(list(csv.reader([*last, "another line"], delimiter=delimiter))) == 1:
-        message = (
-            f"Quotes that begin in line {first} are never closed, and hide what follows ({len(last) - 1:,} lines)."
-        )
+        hidden = _number_of_lines(len(last) - 1)
+        message = f"Quotes that begin in line {first} are never closed, and hide the {hidden} behind."
         yield broken_image(f"{MARK}{name}#{first}", message)
+
+
+def _number_of_lines(n: int) -> str:
+    return "line" if n == 1 else f"{n:,} lines"
 
 
 def _noted(lines: Iterator[str], record: list[str]) -> Iterator[str]:
@@ -205,7 +208,7 @@ def _columns(header: str, name: str, count_column: str | None) -> tuple[int, int
     delimiter = max(",;\t", key=header.count)
     columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])]
     if not columns:
-        raise UsageError(f"The table '{name}' is empty: its first line is to name its columns.")
+        raise UsageError(f"The table '{name}' has nothing in its first line, which is to name its columns.")
     counts = None
     if count_column is not None:
         if count_column.strip().lower() not in columns:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
-from pc_engine.sources.addresses import file_part
+from pc_engine.sources.addresses import file_part, is_address
 from pc_engine.sources.folders import RAW_SUFFIXES
 
 # Of systems, which nobody takes for photos; so are files whose names begin with a dot.
@@ -39,6 +39,7 @@ class PassedOver:
     def __init__(self, counts: Callable[[str], bool] = lambda _: True) -> None:
         self._counts = counts
         self._by_suffix: Counter[str] = Counter()
+        self._archives: Counter[str] = Counter()
         self.named_again = self._with_another_count = 0
 
     def add(self, name: str) -> None:
@@ -48,8 +49,11 @@ class PassedOver:
         if not own or own.startswith(".") or own.lower() in _OF_SYSTEMS or not self._counts(name):
             return
         suffix = _TAR_GZ if own.lower().endswith(_TAR_GZ) else os.path.splitext(own)[1].lower()
-        is_usual = suffix in _ARCHIVES or _SUFFIX.fullmatch(suffix)
-        known = is_usual and (suffix in self._by_suffix or len(self._by_suffix) < _MOST_SUFFIXES)
+        # One within another, or at an address, is not to be named by a pattern.
+        if suffix in _ARCHIVES and not is_address(name):
+            self._archives[suffix] += 1
+            return
+        known = _SUFFIX.fullmatch(suffix) and (suffix in self._by_suffix or len(self._by_suffix) < _MOST_SUFFIXES)
         self._by_suffix[suffix if known else _OTHER] += 1
 
     def add_named_again(self, name: str, with_another_count: bool) -> None:
@@ -60,12 +64,12 @@ class PassedOver:
 
     def to_dict(self) -> dict[str, int]:
         """Return the number of files by suffix, in small letters with its dot, the most frequent first; "other" too."""
-        return dict(self._by_suffix.most_common())
+        return dict((self._by_suffix + self._archives).most_common())
 
     def sentences(self) -> list[str]:
         """Return what to tell the user: nothing where no file was passed over."""
-        raw, archives = self._among(RAW_SUFFIXES), self._among(_ARCHIVES)
-        others = self._by_suffix - raw - archives
+        raw = Counter({suffix: n for suffix, n in self._by_suffix.items() if suffix in RAW_SUFFIXES})
+        others, archives = self._by_suffix - raw, self._archives
         said = []
         if n := others.total():
             what = "1 file of a kind that is not read was" if n == 1 else f"{n:,} files of kinds that are not read were"
@@ -85,9 +89,6 @@ class PassedOver:
             counts = f", {self._with_another_count:,} with another count: the first one holds"
             said.append(f"{what} counted once{counts if self._with_another_count else ''}.")
         return said
-
-    def _among(self, suffixes: Collection[str]) -> Counter[str]:
-        return Counter({suffix: n for suffix, n in self._by_suffix.items() if suffix in suffixes})
 
 
 def _listed(counts: Counter[str]) -> str:

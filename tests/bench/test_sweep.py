@@ -43,7 +43,7 @@ def test_what_fails_keeps_its_row(photos: list[Path], settings: ThroughputSettin
 
 
 def test_it_takes_the_precisions_that_run_here() -> None:
-    native = sweep._native_precisions("auto")
+    native = sweep._native_precisions(ThroughputSettings(device="cpu"))
     assert native[0] == "fp32"
     assert set(native) <= set(PRECISIONS)
-    assert "fp32" in sweep._native_precisions("onnxruntime")
+    assert "fp32" in sweep._native_precisions(ThroughputSettings(backend="onnxruntime", device="cpu"))

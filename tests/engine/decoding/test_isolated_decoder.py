@@ -326,7 +326,7 @@ from pathlib import Path
 from pc_engine.decoding.isolated_decoder import IsolatedDecoder
 for number in (0, 1, 2):
     os.close(number)
-with IsolatedDecoder(2) as decoder:
+with IsolatedDecoder(1) as decoder:
     decoder.decode(Path(sys.argv[1]).read_bytes(), 8, 8)
 """
 

@@ -288,4 +288,4 @@ def test_a_source_that_is_named_twice_is_told(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "a")
     names = [str(tmp_path / "a"), f"{tmp_path}/link", "*.jpg", f"{tmp_path}/a/", "*.jpg", "demo:"]
-    assert named_twice(names) == [f"{tmp_path}/link", f"{tmp_path}/a/", "*.jpg"]
+    assert named_twice(names) == [f"{tmp_path}/link", "*.jpg"]
