@@ -110,14 +110,13 @@ def convert(
         raise UsageError(f"--image-root is for {label_studio.FORMAT.name}: {to} names images below their folder.")
     if settings.photos is not None and not form.links:
         raise UsageError(f"--photos is for {yolo.FORMAT.name}: {to} names images, and needs none of them.")
+    for option, given in (("--one-class", settings.one_class), ("--categories", settings.categories)):
+        if given is not None and form is csv_tables.FORMAT:
+            raise UsageError(f"{option} is for formats with categories: {to} has the class of each image.")
     if settings.one_class is not None:
-        if form is csv_tables.FORMAT:
-            raise UsageError(f"--one-class is for formats with categories: {to} has the class of each image.")
         rows = _without_classes(rows)
     recategorised = None
     if settings.categories is not None:
-        if form is csv_tables.FORMAT:
-            raise UsageError(f"--categories is for formats with categories: {to} has the class of each image.")
         recategorised = Recategorised(read_categories(settings.categories))
         rows = _each(rows, recategorised.row)
     with Staging(out, form, fresh=fresh) as staging:
