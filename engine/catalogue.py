@@ -222,6 +222,35 @@ def _is_model(directory: Path) -> bool:
     return os.path.isfile(directory / MANIFEST_FILE)
 
 
+def default_mode(name: str | Path | None) -> str:
+    """Return the mode of a run that names none: c2p where its model has a counter, else p2c, which needs none.
+
+    ``name`` is as of `model_for`. Nothing is fetched or made for it, and no more read than manifests. Without a network
+    for photos it is c2p, by the embedded model.
+    """
+    if name is None:
+        installed = (installed_directory(each) for each in PREFERRED["c2p"])
+        if any(_has_counter(directory) for directory in installed if _is_model(directory)):
+            return "c2p"
+        there = (_is_model(installed_directory(each)) or _is_packaged(each) for each in PREFERRED["p2c"])
+        return "p2c" if any(there) else "c2p"
+    text = str(name)
+    if text == EMBEDDED:
+        return "c2p"
+    directory = next((place for place in (Path(text), installed_directory(text)) if _is_model(place)), None)
+    if directory is None:
+        return "p2c" if text in FETCHABLE or text in PACKAGED else "c2p"
+    return "c2p" if _has_counter(directory) else "p2c"
+
+
+def _has_counter(directory: Path) -> bool:
+    try:
+        _, fitted = describe_model(directory)
+    except ModelError:  # which is said when it is loaded
+        return True
+    return "counter" in fitted
+
+
 def _for_photos(mode: Mode) -> str:
     """Return what somebody with photos is to do who has no network for them, or only one without a counter."""
     name = _SMALL[0]

@@ -35,7 +35,7 @@ def models(as_json: options.AsJson = False) -> None:
         return
     rows = [(entry.name, entry.state, entry.licence, entry.source, ", ".join(entry.taps)) for entry in entries]
     print_table(None, ("=model", "state", "licence", "source", "taps"), rows)
-    print_line("A model is fetched or made when it is first named: pc-engine run FOLDER --mode p2c --model NAME.")
+    print_line("A model is fetched or made when it is first named: pc-engine run FOLDER --model NAME.")
 
 
 def export(

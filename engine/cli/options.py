@@ -98,6 +98,14 @@ def labelled_data(split: str) -> Any:
 
 
 Mode = Annotated[str, typer.Option("--mode", help="c2p (count, then point), p2c (point, then count) or combined.")]
+ModeOfRun = Annotated[
+    str | None,
+    typer.Option(
+        "--mode",
+        help="c2p (count, then point), p2c (point, then count) or combined; left out, that of the rows in --out, else "
+        "c2p where the model has a counter, else p2c.",
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(

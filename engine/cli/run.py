@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pc_engine.catalogue import EMBEDDED
+from pc_engine.catalogue import EMBEDDED, default_mode
 from pc_engine.cli import options
 from pc_engine.cli.console import (
     Tracker,
@@ -60,7 +60,7 @@ def run(
             "@table.csv or @- for a list on stdin, or demo: for the built-in scenes.",
         ),
     ],
-    mode: options.Mode = "c2p",
+    mode: options.ModeOfRun = None,
     model: options.Model = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory for rows and overlays.")] = None,
     backend: options.Backend = "auto",
@@ -173,12 +173,15 @@ def run(
                 stages_before = (read_state(state_file(out, part)) or {}).get("stages", {})
             rows = RunDirectory(out, row_format, fresh=fresh, retry_failed=retry_failed, shard=part)
             stack.enter_context(rows)
-            rows.check({"mode": find_mode(mode).name})
+        # The demo's scenes show what the embedded model knows, whatever there is for photos.
+        model_of_run = EMBEDDED if model is None and {*sources} == {DEMO} else model
+        mode_of_run = mode or _mode_left_out(rows, model_of_run, only_p2c=bool(cluster or classes), told=count, say=say)
+        if rows is not None:
+            rows.check({"mode": find_mode(mode_of_run).name})
         pictures = overlays if overlay else None
         asked: dict[str, Any] = {
-            # The demo's scenes show what the embedded model knows, whatever there is for photos.
-            "model": EMBEDDED if model is None and {*sources} == {DEMO} else model,
-            "mode": mode,
+            "model": model_of_run,
+            "mode": mode_of_run,
             "batch_size": batch_size,
             "workers": workers,
             "cluster": cluster,
@@ -209,7 +212,7 @@ def run(
                 )
         stack.enter_context(stopping)
         start = time.perf_counter()
-        with progress(mode, quiet=silent) as tracker:
+        with progress(mode_of_run, quiet=silent) as tracker:
             _count_in_background(sources, overlays, rows, tracker)
             todo = stopping.until_asked(images if rows is None else rows.remaining(images))
             if isinstance(engine, Engine):
@@ -238,6 +241,26 @@ def run(
         _say_how_to_go_on(say, out, summary["n"])
         raise typer.Exit(exit_code(stopping.signal))
     raise typer.Exit(_SOME_FAILED if summary["failed"] else 0)
+
+
+def _mode_left_out(
+    rows: RunDirectory | None,
+    model: str | None,
+    *,
+    only_p2c: bool,
+    told: int | str | None,
+    say: Callable[[str], None],
+) -> str:
+    """Return the mode of a run that names none, see `options.ModeOfRun`; told counts, c2p needs no counter."""
+    earlier = (rows.earlier if rows is not None else None) or {}
+    if isinstance(earlier.get("mode"), str):
+        return str(earlier["mode"])
+    if only_p2c:
+        return "p2c"
+    mode = "c2p" if told is not None else default_mode(model)
+    if mode != "c2p":
+        say(f"Mode {mode} is taken, which needs no counter, as the model has none: --mode names another.")
+    return mode
 
 
 def _as_before(rows: RunDirectory | None, asked: Mapping[str, str]) -> dict[str, str]:

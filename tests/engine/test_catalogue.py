@@ -13,6 +13,7 @@ from pc_engine.catalogue import (
     PREFERRED,
     PackagedWeights,
     Report,
+    default_mode,
     default_model,
     find_model,
     installed_directory,
@@ -224,6 +225,29 @@ def test_where_a_package_has_weights_they_are_the_default_for_what_they_can_do(
     assert default_model(MODES["combined"]).directory == installed_directory(small)
     make_model(installed_directory("vgg19"))
     assert default_model(MODES["combined"]).directory == installed_directory("vgg19")
+
+
+def test_a_run_that_names_no_mode_counts_photos_by_what_is_there(
+    package: list[str], make_model: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = next(iter(PACKAGED))
+    assert default_mode(None) == default_mode(small) == "p2c"  # can be made
+    assert (default_mode("lego"), default_mode("vgg16"), default_mode("no-such-model")) == ("c2p", "p2c", "c2p")
+    mine = make_model(tmp_path / "mine", counter=None)
+    assert default_mode(mine) == "p2c"
+    assert default_mode(make_model(tmp_path / "fitted")) == "c2p"
+    monkeypatch.chdir(tmp_path)
+    assert (default_mode("mine"), default_mode("fitted")) == ("p2c", "c2p")
+    make_model(installed_directory("vgg16"), counter=None)
+    assert default_mode(None) == default_mode("vgg16") == "p2c"
+    make_model(installed_directory(small))
+    assert default_mode(None) == default_mode(small) == "c2p"
+    assert default_model(MODES["c2p"]).directory == installed_directory(small)
+    assert package == []
+
+
+def test_without_a_network_for_photos_a_run_that_names_no_mode_is_c2p() -> None:
+    assert default_mode(None) == "c2p"
 
 
 def test_what_cannot_be_made_or_is_damaged_does_not_become_a_count_of_digits(

@@ -449,6 +449,22 @@ def test_an_engine_that_does_not_go_with_the_options_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_mode_that_is_left_out_suits_the_model_and_stays_that_of_the_rows(pc_engine, make_model, scenes, tmp_path):
+    unfitted = make_model(tmp_path / "unfitted", counter=None)
+    run = ("run", scenes, "--out", tmp_path / "run", "--model", unfitted, "--json", *MODEL)
+    first = pc_engine(*run)
+    assert first.json()["mode"] == "p2c"
+    said = "Mode p2c is taken, which needs no counter, as the model has none: --mode names another."
+    assert said in first.err
+    again = pc_engine(*run)
+    assert (again.json()["mode"], said in again.err) == ("p2c", False)
+    assert pc_engine("run", scenes, "--model", unfitted, "--count", "2", "--json", *MODEL).json()["mode"] == "c2p"
+    fitted = make_model(tmp_path / "fitted")
+    named = pc_engine("run", scenes, "--model", fitted, "--json", *MODEL)
+    assert (named.json()["mode"], said in named.err) == ("c2p", False)
+    assert pc_engine("run", scenes, "--model", fitted, "--cluster", "dbscan", "--json", *MODEL).json()["mode"] == "p2c"
+
+
 def test_the_seconds_of_a_run_and_of_its_stages_go_on_with_an_earlier_one(pc_engine, scenes, tiny_directory, tmp_path):
     arguments = ("run", scenes, "--model", tiny_directory, "--out", tmp_path / "run", "--json", *MODEL)
     first, second = pc_engine(*arguments).json(), pc_engine(*arguments).json()
