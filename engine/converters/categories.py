@@ -57,28 +57,38 @@ def read_categories(path: Path) -> Categories:
     names: dict[str, int] = {}
     of_class: dict[str, int | None] = {}
     for line, row in _rows(path):
-        key, category = (" ".join((row[name] or "").split()) for name in COLUMNS)
+        key, category = (" ".join(row[name].split()) for name in COLUMNS)
         key = key.lower()
         if not key:
             raise UsageError(f"Line {line} of {path} names no class: write its name or number, or {OTHERS} for others.")
         if key in of_class:
             raise UsageError(f"Line {line} of {path} has the class '{key}' again: leave one of both lines.")
         of_class[key] = names.setdefault(category, len(names)) if category else None
-    if not names:
-        raise UsageError(f"{path} has no category: write a line for each class, with the columns class and category.")
+    if not of_class:
+        raise UsageError(f"{path} has no line below its first one: write one for each class.")
+    if not names and OTHERS in of_class:
+        raise UsageError(f"{path} leaves all classes out: give some of them a category.")
     return Categories(tuple(names), of_class)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str | None]]]:
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True)
-            columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
+            header = stream.readline()
+            delimiter = max(",;\t", key=header.count)
+            columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
             if lacking := [name for name in COLUMNS if name not in columns]:
                 raise UsageError(f"{path} has no column {' and none '.join(lacking)}: its first line names columns.")
-            reader.fieldnames = columns
-            for row in reader:
-                yield reader.line_num, row
+            reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True)
+            for cells in reader:
+                if not any(cells):
+                    continue
+                if len(cells) != len(columns):
+                    raise UsageError(
+                        f"Line {reader.line_num + 1} of {path} has {len(cells)} cells where the first line has "
+                        f"{len(columns)}: put names with a '{delimiter}' into quotes."
+                    )
+                yield reader.line_num + 1, dict(zip(columns, cells, strict=True))
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"The categories in {path} cannot be read ({reason}).") from None
@@ -92,11 +102,14 @@ class Recategorised:
 
     def __init__(self, categories: Categories) -> None:
         self._categories = categories
+        self._places = {name.casefold(): place for place, name in reversed([*enumerate(categories.names)])}
         self._used: set[str] = set()
         self._has_classless = False
 
     def row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a row of a run with its categories, less the pointers of classes that the table leaves out."""
+        if row.get("status", "ok") != "ok":
+            return row  # it has no class, and no part in the data set
         of_row = self._category(row)
         pointers = []
         for pointer in row["pointers"]:
@@ -108,11 +121,12 @@ class Recategorised:
     def survey(self, survey: Survey) -> Survey:
         """Return what is known of such rows, with all categories of the table, be there none of one."""
         names = self._categories.names
-        others = sorted(key for key in survey.category_of if key is not None and key < _FIRST)
-        listed = (*names, *(survey.categories[survey.category_of[key]] for key in others))
-        places: dict[int | None, int] = {
-            key: place for place, key in enumerate((*range(_FIRST, _FIRST + len(names)), *others))
-        }
+        of_classes = {key: place for key, place in survey.category_of.items() if key is not None and key < _FIRST}
+        others = sorted(set(of_classes.values()))
+        moved = {place: len(names) + k for k, place in enumerate(others)}
+        listed = (*names, *(survey.categories[place] for place in others))
+        places: dict[int | None, int] = {key: moved[place] for key, place in of_classes.items()}
+        places |= {_FIRST + place: place for place in range(len(names))}
         # A row whose class is left out has none either, and nothing to be called.
         places[None] = len(listed)
         return replace(survey, categories=(*listed, *[_CLASSLESS] * self._has_classless), category_of=places)
@@ -133,15 +147,17 @@ class Recategorised:
         called = " ".join((class_name or "").split())
         keys = [OTHERS]
         if class_id is not None:
-            keys = [str(class_id), *dict.fromkeys((called.lower(), *map(str.strip, called.lower().split(",")))), OTHERS]
+            known = called.lower() or f"class {class_id}"
+            keys = [str(class_id), known, *map(str.strip, known.split(",")), OTHERS]
         for key in keys:
             if key in of_class:
                 self._used.add(key)
                 place = of_class[key]
                 return None if place is None else {"class_id": _FIRST + place, "class_name": names[place]}
+        place = self._places.get(called.casefold() if class_id is not None else _CLASSLESS)
+        if place is not None:  # as which it counts, though the table does not say so
+            return {"class_id": _FIRST + place, "class_name": names[place]}
         if class_id is None:
             self._has_classless = True
             return _NO_CLASS
-        if called in names:  # as which it counts, though the table does not say so
-            return {"class_id": _FIRST + names.index(called), "class_name": called}
         return {"class_id": class_id, "class_name": class_name}

@@ -11,6 +11,7 @@ from typing import Any
 from pc_engine.converters.naming import Place, local_folder, name_of, place_among, placed
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import BoxPointer, EllipsePointer, Result
+from pc_engine.runs.corrections import CLASSES_OF_PERSONS
 from pc_engine.runs.moved_photos import shared_folder
 from pc_engine.runs.photos import RunPhotos
 from pc_engine.sources.addresses import is_address
@@ -148,14 +149,16 @@ def survey_rows(
         names.update([result.class_of(result), *map(result.class_of, result.pointers)])
         kinds.update(pointer.kind for pointer in result.pointers)
     names = names or {None: "object"}
-    order = sorted(names, key=lambda class_id: -1 if class_id is None else class_id)
+    same = _same_by_name(names)
+    order = sorted(names.keys() - same.keys(), key=lambda class_id: -1 if class_id is None else class_id)
+    category_of = {class_id: index for index, class_id in enumerate(order)}
     return Survey(
         rows=n,
         failed=failed,
         folder=folder or (),
         local_folder=_local_folder(folder or (), start, example, photos),
         categories=_each_once([names[class_id] for class_id in order], order),
-        category_of={class_id: index for index, class_id in enumerate(order)},
+        category_of=category_of | {class_id: category_of[other] for class_id, other in same.items()},
         has_boxes="box" in kinds,
         has_ellipses="ellipse" in kinds,
         start=start,
@@ -188,6 +191,20 @@ def pictures(rows: Iterable[Mapping[str, Any]], survey: Survey, min_score: float
             kept = tuple(pointer for pointer in result.pointers if pointer.score >= min_score)
             result = replace(result, pointers=kept)
         yield Picture(result, place, survey, reviewed)
+
+
+def _same_by_name(names: Mapping[int | None, str]) -> dict[int | None, int | None]:
+    """Return of classes that persons named the number of the class that they are by their name, if they are another."""
+    order = sorted(names, key=lambda class_id: -1 if class_id is None else class_id)
+    first: dict[str, int | None] = {}
+    same: dict[int | None, int | None] = {}
+    for class_id in order:
+        name = " ".join(names[class_id].casefold().split())
+        if name in first and class_id is not None and class_id >= CLASSES_OF_PERSONS:
+            same[class_id] = first[name]
+        else:
+            first.setdefault(name, class_id)
+    return same
 
 
 def _each_once(names: list[str], class_ids: list[int | None]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,8 +132,8 @@ def _class_name(value: Any) -> str | None:
     if value is None:
         return None
     name = " ".join(value.split()) if is_text(value) else ""
-    if not (0 < len(name) <= MAX_CLASS_NAME and name.isprintable()):
-        raise ValueError(f"The class is no name of at most {MAX_CLASS_NAME} letters.")
+    if not 0 < len(name) <= MAX_CLASS_NAME or any(unicodedata.category(letter) == "Cc" for letter in name):
+        raise ValueError(f"The class is no name of 1 to {MAX_CLASS_NAME} letters.")
     return name
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -20,7 +19,6 @@ from pc_engine.report.compact import (
     compact_pointers,
     compact_row,
     json_array,
-    name_of_class,
     page_head,
     script_json,
 )
@@ -40,8 +38,6 @@ _PARTS = PageParts((SHARED / "page.css", _OWN / "review.css"), _OWN / "review.js
 _COUNT = 4
 # On a slow disk somebody would wait for all of them.
 _LOOKED_FOR = 100
-# Classes that persons name have numbers from here on, which no network's have, to twice as many.
-_FIRST_OF_PERSONS = 1 << 29
 _POLICY = "img-src 'self' data:; connect-src 'self'"
 
 
@@ -76,8 +72,6 @@ class ReviewSession:
         self._odd_paths: dict[int, str] = {}
         # Count, pointers, and the class where that was corrected.
         self._answers: dict[int, list[Any]] = {}
-        # What the run calls its classes, as the page shows it: their numbers and names.
-        self._known_classes: dict[str, tuple[int, str]] = {}
         self._changed: set[int] = set()
         # Rows of a photo that a run was given several times; a correction is one of them all.
         self._same_photo: dict[int, list[int]] = {}
@@ -171,8 +165,8 @@ class ReviewSession:
                     self._changed.discard(index)
             else:
                 pointers = tuple(as_pointer(pointer, width, height, self._classes) for pointer in change.pointers)
-                of_class = (None, None) if change.class_name is None else self._class(change.class_name)
-                append_correction(self.directory, Correction(path, change.count, pointers, when, *of_class))
+                correction = Correction(path, change.count, pointers, when, change.class_name)
+                append_correction(self.directory, correction)
                 answer = _answer(change.count, [list(pointer) for pointer in change.pointers], change.class_name)
                 for index in self._same_photo.get(change.index, [change.index]):
                     self._answers[index] = answer
@@ -188,10 +182,6 @@ class ReviewSession:
                 self._points_with = row["pointers"][0]["kind"]
             self._rows += script_json(compact_row(row, self._tables)).encode("utf-8")
             self._ends.append(len(self._rows))
-            for of in (row, *row["pointers"]):
-                if (class_id := of.get("class_id")) is not None:
-                    name = of.get("class_name") or name_of_class(class_id)
-                    self._known_classes.setdefault(for_page(name), (class_id, name))
             if for_page(path) != path:
                 self._odd_paths[index] = path
             correction = corrections.get(path)
@@ -210,13 +200,6 @@ class ReviewSession:
             rows = self._same_photo.setdefault(first, [first])
             rows.append(second)
             self._same_photo[second] = rows
-
-    def _class(self, name: str) -> tuple[int, str]:
-        """Return number and name of a class: the run's, or one that a person gave a name, which decides its number."""
-        if name in self._known_classes:
-            return self._known_classes[name]
-        digest = hashlib.blake2b(name.encode(), digest_size=4).digest()
-        return _FIRST_OF_PERSONS + int.from_bytes(digest) % _FIRST_OF_PERSONS, name
 
     def _row_text(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0

@@ -9,6 +9,7 @@ Several reviews may add lines: each takes ``.corrections.lock`` for its own.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,9 @@ from pc_engine.fitted.counter import DEFAULT_LABELS, row_label
 from pc_engine.pointers import Pointer, parse_pointer, pointer_row
 from pc_engine.runs.run_directory import CORRECTIONS
 from pc_engine.runs.writers import iter_rows
+
+#: Classes that persons named have numbers from here on, to twice as many.
+CLASSES_OF_PERSONS = 1 << 29
 
 _LOCK = ".corrections.lock"
 # Far longer than a line takes on a slow disk: whoever holds the lock that long hangs.
@@ -46,15 +50,14 @@ class Correction:
         In pixels of the picture as displayed. There may be fewer or more than ``count``.
     when
         Date and time of the correction, ISO 8601 with its offset from UTC.
-    class_id, class_name
-        Of the image, where that of the run is not right; None where it stands. Pointers may have classes of their own.
+    class_name
+        Of the image, where that of the run is not right; None where it stands. Pointers of other classes keep theirs.
     """
 
     path: str
     count: int
     pointers: tuple[Pointer, ...]
     when: str
-    class_id: int | None = None
     class_name: str | None = None
 
 
@@ -110,8 +113,7 @@ def append_correction(directory: Path, correction: Correction) -> None:
         If it cannot be written; nothing of it is in the file then.
     """
     pointers = [pointer_row(pointer) for pointer in correction.pointers]
-    of_class = ("class_id", "class_name")
-    values = {key: value for key, value in asdict(correction).items() if key not in of_class or value is not None}
+    values = {key: value for key, value in asdict(correction).items() if value is not None}
     _append(directory, {**values, "pointers": pointers})
 
 
@@ -123,8 +125,9 @@ def withdraw_correction(directory: Path, path: str, when: str) -> None:
 def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a run as they stand after its corrections.
 
-    A corrected row has the count, label and pointers of its correction, its class where that was corrected, too, and
-    ``"reviewed": True``; other rows are as the run wrote them. So is the row of an image that could not be read.
+    A corrected row has the count, label and pointers of its correction, its class where that was corrected, too (with a
+    number of `number_of_class`), and ``"reviewed": True``; other rows are as the run wrote them. So is the row of an
+    image that could not be read.
 
     Raises
     ------
@@ -138,6 +141,15 @@ def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
     for row in rows:
         correction = corrections.get(row["path"])
         yield row if correction is None or row["status"] != "ok" else _corrected(row, correction)
+
+
+def number_of_class(name: str) -> int:
+    """Return the number of a class that a person named, which the name decides; no network has such.
+
+    Of which class of a run it is, if any, is for whoever knows all of these to find, by the name.
+    """
+    digest = hashlib.blake2b(name.encode(), digest_size=4).digest()
+    return CLASSES_OF_PERSONS + int.from_bytes(digest) % CLASSES_OF_PERSONS
 
 
 def parse_whole_number(value: Any, what: str) -> int:
@@ -158,15 +170,14 @@ def _apply(line: bytes, corrections: dict[str, Correction]) -> None:
     pointers = value.get("pointers")
     if not isinstance(pointers, list):
         raise ValueError("it has no list of pointers")  # noqa: TRY004
-    class_id, class_name = value.get("class_id"), value.get("class_name")
-    if (class_id is None) != (class_name is None) or not (class_name is None or is_text(class_name)):
-        raise ValueError("its class has no number, or no name")
+    class_name = value.get("class_name")
+    if not (class_name is None or (is_text(class_name) and class_name)):
+        raise ValueError("its class is no name")
     corrections[path] = Correction(
         path=path,
         count=parse_whole_number(value.get("count"), "count"),
         pointers=tuple(map(parse_pointer, pointers)),
         when=str(value.get("when", "")),
-        class_id=None if class_id is None else parse_whole_number(class_id, "class"),
         class_name=class_name,
     )
 
@@ -232,14 +243,20 @@ def _start_of_tail(stream: BinaryIO, step: int = 1 << 16) -> int:
 
 def _corrected(row: dict[str, Any], correction: Correction) -> dict[str, Any]:
     labels = tuple(row["count_scores"] or DEFAULT_LABELS)
-    of_class: Mapping[str, Any] = {}
-    if correction.class_id is not None:
-        of_class = {"class_id": correction.class_id, "class_name": correction.class_name, "class_score": None}
+    pointers = [pointer_row(pointer) for pointer in correction.pointers]
+    of_class: dict[str, Any] = {}
+    if correction.class_name is not None:
+        of_class = {"class_id": number_of_class(correction.class_name), "class_name": correction.class_name}
+        # Those that are of the image's class follow it.
+        own = row["class_id"]
+        follows = [own is not None and pointer.get("class_id") == own for pointer in pointers]
+        pointers = [{**of, **of_class} if also else of for of, also in zip(pointers, follows, strict=True)]
+        of_class["class_score"] = None
     return {
         **row,
         **of_class,
         "count": correction.count,
         "count_label": row_label(correction.count, labels),
-        "pointers": [pointer_row(pointer) for pointer in correction.pointers],
+        "pointers": pointers,
         "reviewed": True,
     }

@@ -123,10 +123,14 @@ export class Editor {
   /** Show image `number`, one of `numbers`, through which the keys go. */
   open(number, numbers) {
     this.numbers = numbers;
-    this.classes.replaceChildren(...this.rows.head.classes.map((value) => element("option", { value })));
+    this.listClasses();
     this.go(number);
     if (!this.dialog.open) this.dialog.showModal();
     this.dialog.focus();
+  }
+
+  listClasses() {
+    this.classes.replaceChildren(...this.rows.head.classes.map((value) => element("option", { value })));
   }
 
   go(number) {
@@ -220,7 +224,17 @@ export class Editor {
     return pointers.length ? pointers[0][0] : this.rows.head.pointsWith === "ellipse" ? 0 : 1;
   }
 
+  /** Say what is being typed: a press on the picture leaves its field without a word. */
+  sayTyped() {
+    const focused = document.activeElement;
+    if (focused === this.count && this.count.value !== String(this.answer().count ?? "")) this.typeCount();
+    if (focused === this.className && this.className.value !== (this.rows.className(this.number) ?? "")) this.typeClass();
+    // The field would say it once more when it is left, by then of another image.
+    if (focused === this.count || focused === this.className) this.dialog.focus();
+  }
+
   select(k) {
+    this.sayTyped();
     this.selected = k;
     this.update();
     this.dialog.focus();
@@ -228,6 +242,7 @@ export class Editor {
 
   /** Let the image have other pointers. The count goes with their number for as long as it is that. */
   changePointers(pointers, selected, continuing = false) {
+    this.sayTyped();
     const before = this.answer();
     const [n, nBefore] = [pointers.length, before.pointers.length];
     const count = before.count === nBefore ? n : n > nBefore ? Math.max(before.count, n) : before.count;
@@ -253,11 +268,12 @@ export class Editor {
 
   /** Say of which class the image is; nothing, or what the run says, lets that stand. */
   typeClass() {
-    const name = this.className.value.trim().replace(/\s+/g, " ");
+    const name = oneSpace(this.className.value);
     const { classId } = this.answers.classOfRun(this.number);
-    const said = name === "" || name === this.rows.head.classes[classId] ? null : name;
-    if (this.isEditable() && said !== this.answer().said) this.change({ ...this.answer(), said });
-    else this.update();
+    const said = name === "" || name === oneSpace(this.rows.head.classes[classId] ?? "") ? null : name;
+    if (!this.isEditable() || said === this.answer().said) return this.update();
+    this.change({ ...this.answer(), said });
+    this.listClasses();
   }
 
   /** Say something else; `continuing` makes it one with the change before, for undo. */
@@ -320,6 +336,7 @@ export class Editor {
   }
 
   key(event) {
+    if (event.isComposing) return; // its keys are those of an input method
     const isTyping = event.target === this.count || event.target === this.className;
     if (isTyping && event.key !== "Escape" && event.key !== "Enter") return;
     const act = this.actionOf(event);
@@ -388,4 +405,8 @@ export class Editor {
     } else if (this.selected !== null) this.select(null);
     else this.dialog.close();
   }
+}
+
+function oneSpace(text) {
+  return text.trim().replace(/\s+/g, " ");
 }

@@ -13,6 +13,7 @@ from pc_engine.converters import FORMATS, Conversion
 from pc_engine.converters.categories import Categories, Recategorised, read_categories
 from pc_engine.errors import UsageError
 from pc_engine.result import BoxPointer
+from pc_engine.runs.corrections import number_of_class
 
 Save = Callable[..., Conversion]
 MakeRow = Callable[..., dict[str, Any]]
@@ -106,10 +107,12 @@ def test_csv_has_the_class_of_each_image(
     [
         ("name,category\n3,fish\n", "has no column class: its first line names columns"),
         ("", "has no column class and none category"),
-        ("class,category\n3,\n", "has no category: write a line for each class"),
+        ("class,category\n", "has no line below its first one"),
+        ("class,category\n*,\n3,\n", "leaves all classes out"),
+        ("class,category\ntabby, tabby cat,pet\n", r"Line 2 of .* has 3 cells where the first line has 2: put names"),
         ("class,category\n,fish\n", r"Line 2 of .* names no class"),
         ("class,category\ncat,a\nCat ,b\n", r"Line 3 of .* has the class 'cat' again"),
-        ("class,category\ncat\n", "has no category"),
+        ("class,category\ncat\n", "has 1 cells where the first line has 2"),
         (b"class,category\n\xff\xfe,a\n", "cannot be read"),
         (None, "cannot be read"),
     ],
@@ -125,8 +128,55 @@ def test_a_table_that_is_none_is_said(tmp_path: Path, content: str | bytes | Non
 
 
 def test_columns_stand_in_any_order(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(" Category ,note, CLASS\nfish, x ,3\n\nfish,,goldfish\n,,cat\n")
+    (tmp_path / "t.csv").write_text(" Category ;note; CLASS\nfish; x ;3\n\nfish;;goldfish\n;;cat\n")
     assert read_categories(tmp_path / "t.csv") == Categories(("fish",), {"3": 0, "goldfish": 0, "cat": None})
+
+
+def test_images_that_failed_add_no_category(
+    make_row: MakeRow, save: Save, table: Callable[[str], Path], tmp_path: Path, failed_row: dict[str, Any]
+) -> None:
+    save([make_row("photos/a.jpg", BOX, class_id=3), failed_row], "coco", tmp_path / "s", categories=table("3,fish\n"))
+    assert written(tmp_path / "s") == (["fish"], ["fish"])
+
+
+def test_what_has_no_class_is_of_the_category_object_where_there_is_one(
+    make_row: MakeRow, save: Save, table: Callable[[str], Path], tmp_path: Path
+) -> None:
+    rows = [make_row("a.jpg", BOX, class_id=3), make_row("b.jpg", BOX)]
+    save(rows, "coco", tmp_path / "s", categories=table("3,object\n"))
+    assert written(tmp_path / "s") == (["object"], ["object", "object"])
+
+
+def test_a_class_without_a_name_is_called_as_everywhere(
+    make_row: MakeRow, save: Save, table: Callable[[str], Path], tmp_path: Path
+) -> None:
+    rows = [make_row("a.jpg", BOX, class_id=3, class_name=None)]
+    save(rows, "coco", tmp_path / "s", categories=table("class 3,three\n"))
+    assert written(tmp_path / "s") == (["three"], ["three"])
+
+
+def test_a_table_may_only_leave_out(
+    make_row: MakeRow, save: Save, table: Callable[[str], Path], tmp_path: Path
+) -> None:
+    rows = [make_row("a.jpg", BOX, class_id=3), make_row("b.jpg", BOX, class_id=12)]
+    save(rows, "coco", tmp_path / "s", categories=table("goldfish,\n"))
+    assert written(tmp_path / "s")[1] == ['bell "cote" & <co>']
+
+
+@pytest.mark.parametrize("more", [{}, {"categories": "12,bell\n"}])
+def test_a_class_that_a_person_named_is_that_of_the_run_with_this_name(
+    make_row: MakeRow, save: Save, table: Callable[[str], Path], tmp_path: Path, more: dict[str, str]
+) -> None:
+    named = {name: {"class_id": number_of_class(name), "class_name": name} for name in ("Crane", "heron", "Heron")}
+    rows = [
+        *(make_row(f"{name}.jpg", BOX, class_id=7) | columns for name, columns in named.items()),
+        make_row("run.jpg", BOX, class_id=7),
+    ]
+    save(rows, "coco", tmp_path / "s", **{key: table(lines) for key, lines in more.items()})
+    names, found = written(tmp_path / "s")
+    heron = "heron" if number_of_class("heron") < number_of_class("Heron") else "Heron"
+    assert sorted(set(names) - {"bell"}) == sorted(["crane", heron])
+    assert found == ["crane", heron, heron, "crane"]
 
 
 @given(

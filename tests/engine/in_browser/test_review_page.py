@@ -221,16 +221,36 @@ def test_a_class_is_typed_kept_through_other_changes_and_taken_back(page: Page) 
     assert page.browser.run("return document.querySelector('.class-name').value") == "grey raccoon"
     page.browser.press("l", DELETE, ENTER)  # that of the run again, which has none
     saved = page.saved()["a.png"]
-    assert (saved.class_name, saved.class_id, saved.count) == (None, None, 3)
+    assert (saved.class_name, saved.count) == (None, 3)
     page.browser.press("u")
     page.browser.wait("document.querySelector('.class-name').value === 'grey raccoon'")
     assert page.saved()["a.png"].class_name == "grey raccoon"
 
 
-def test_a_class_that_the_run_knows_keeps_its_number(page: Page) -> None:
+def test_what_is_typed_is_said_by_a_press_on_the_picture_too(page: Page) -> None:
+    page.edit(0)
+    page.browser.press("l", *"fox")
+    page.click(60, 70)
+    assert (page.saved()["a.png"].class_name, page.saved()["a.png"].pointers) == ("fox", BOXES)
+    page.browser.press("c", "9")
+    page.click(150, 250)
+    saved = page.saved()["a.png"]
+    assert (saved.class_name, saved.count, len(saved.pointers)) == ("fox", 9, 3)
     page.edit(1)
-    page.browser.press("l", *"cat", ENTER)
-    assert (page.saved()["b.png"].class_id, page.saved()["b.png"].class_name) == (7, "cat")
+    page.browser.press("c")  # which says nothing by itself
+    page.click(200, 150)
+    assert list(page.saved()) == ["a.png"]
+
+
+def test_keys_of_an_input_method_are_no_keys_of_the_page(page: Page) -> None:
+    page.edit(0)
+    page.browser.press("l", *"fox")
+    page.browser.run(
+        "document.querySelector('.class-name').dispatchEvent("
+        "new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true}))"
+    )
+    assert page.browser.run("return document.activeElement.className") == "class-name"
+    assert read_corrections(page.run) == {}
 
 
 def test_undo_leads_back_to_what_nobody_has_reviewed(page: Page) -> None:

@@ -26,6 +26,11 @@ def test_answers_and_withdrawals_are_read() -> None:
     named = b'{"index": 3, "count": 1, "pointers": [], "class": " grey   raccoon "}'
     assert parse_change(named) == Answer(3, 1, (), "grey raccoon")
     assert parse_change(named.replace(b'" grey   raccoon "', b"null")) == Answer(3, 1, ())
+    joined = "\u06af\u0631\u0628\u0647\u200c\u0647\u0627"  # as Persian writes it
+    assert (
+        parse_change(json.dumps({"index": 3, "count": 1, "pointers": [], "class": joined}).encode()).class_name
+        == joined
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,12 @@ from pc_engine.errors import DataError, PcEngineError, UsageError
 from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
 from pc_engine.runs import corrections as module
 from pc_engine.runs.corrections import (
+    CLASSES_OF_PERSONS,
     Correction,
     append_correction,
     check_correctable,
     corrected_rows,
+    number_of_class,
     read_corrections,
     withdraw_correction,
 )
@@ -66,13 +68,26 @@ def test_what_is_appended_is_read_and_the_last_line_of_a_path_wins(tmp_path: Pat
 
 
 def test_a_class_is_kept_where_it_was_corrected(run: Path) -> None:
-    append_correction(run, replace(CORRECTION, class_id=3, class_name="cat"))
-    assert read_corrections(run) == {CORRECTION.path: replace(CORRECTION, class_id=3, class_name="cat")}
+    append_correction(run, replace(CORRECTION, class_name="cat"))
+    assert read_corrections(run) == {CORRECTION.path: replace(CORRECTION, class_name="cat")}
     first = next(corrected_rows(run))
-    assert (first["class_id"], first["class_name"], first["class_score"]) == (3, "cat", None)
+    assert (first["class_id"], first["class_name"], first["class_score"]) == (number_of_class("cat"), "cat", None)
+    assert CLASSES_OF_PERSONS <= number_of_class("cat") < 2 * CLASSES_OF_PERSONS
     append_correction(run, CORRECTION)
     assert b"class" not in (run / CORRECTIONS).read_bytes().splitlines()[1]
     assert next(corrected_rows(run))["class_name"] == COUNTED.class_name
+
+
+def test_pointers_of_the_images_class_follow_it_and_others_keep_theirs(tmp_path: Path) -> None:
+    boxes = tuple(
+        BoxPointer(0.0, 0.0, 9.0, 9.0, 0.5, class_id=k, class_name=name) for k, name in ((7, "crane"), (3, "cat"))
+    )
+    with PartitionWriter(tmp_path, "jsonl") as writer:
+        writer.write(replace(POINTED, path="a.jpg", class_id=7, class_name="crane", pointers=boxes))
+    append_correction(tmp_path, Correction("a.jpg", 3, (*boxes, BoxPointer(1.0, 1.0, 2.0, 2.0, 1.0)), WHEN, "heron"))
+    (row,) = corrected_rows(tmp_path)
+    assert [pointer.get("class_name") for pointer in row["pointers"]] == ["heron", "cat", None]
+    assert row["pointers"][0]["class_id"] == row["class_id"] == number_of_class("heron")
 
 
 def test_a_withdrawn_correction_is_none(tmp_path: Path) -> None:
@@ -145,9 +160,8 @@ def test_the_tail_is_what_follows_the_last_line_break(tmp_path_factory: Any, dat
         ('{"path": "a", "count": -1, "pointers": []}', "its count is not"),
         ('{"path": "a", "count": true, "pointers": []}', "its count is not"),
         ('{"path": "a", "count": 1}', "no list of pointers"),
-        ('{"path": "a", "count": 1, "pointers": [], "class_name": "cat"}', "its class has no number, or no name"),
-        ('{"path": "a", "count": 1, "pointers": [], "class_id": 3}', "its class has no number, or no name"),
-        ('{"path": "a", "count": 1, "pointers": [], "class_id": -3, "class_name": "cat"}', "its class is not a whole"),
+        ('{"path": "a", "count": 1, "pointers": [], "class_name": 3}', "its class is no name"),
+        ('{"path": "a", "count": 1, "pointers": [], "class_name": ""}', "its class is no name"),
         ('{"path": "a", "count": 1, "pointers": [{"kind": "cross"}]}', "neither an ellipse nor a box"),
         ('{"path": "a", "count": 1, "pointers": [{"kind": "box", "x0": NaN}]}', "x0 of a pointer is not a finite"),
     ],
