@@ -54,8 +54,8 @@ class OnnxRuntimeCudaBackbone:
 
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
+        self._idle.close()
         with contextlib.suppress(BackendError), cuda_errors("closing the network"), on_device(self._index):
-            self._idle.close()
             free_unused_memory()
 
 

@@ -61,9 +61,12 @@ def cache_directory() -> Path:
 
 def cache_bytes() -> int:
     """Return how much disk the cache takes."""
+    total = 0
     with contextlib.suppress(OSError):
-        return sum(path.stat().st_size for path in cache_directory().iterdir() if path.is_file())
-    return 0
+        for path in cache_directory().iterdir():
+            with contextlib.suppress(OSError):  # another process may have removed it
+                total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def _base(variable: str, default: str) -> Path:

@@ -34,9 +34,11 @@ class Claim:
     """
 
     def __init__(self, directory: Path, shard: Shard | None, check: Callable[[], None]) -> None:
-        self._made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+        self._made: list[Path] = []  # the innermost first
         try:
             for tries_left in reversed(range(_TRIES)):
+                lacking = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+                self._made = max(self._made, lacking, key=len)
                 try:
                     directory.mkdir(parents=True, exist_ok=True)
                     check()
@@ -55,7 +57,8 @@ class Claim:
         goes = in_vain and bool(self._made)
         # While it is held, as afterwards there may be another's; Windows removes no file that is open.
         if goes and os.name != "nt":
-            lock_file.unlink(missing_ok=True)
+            with suppress(OSError):
+                lock_file.unlink()
         self._lock.release()
         if goes:
             with suppress(OSError):
