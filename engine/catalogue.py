@@ -205,7 +205,7 @@ def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
         try:
             model.require(mode)
         except MissingPartError as error:
-            if model.lost:
+            if model.has_lost(mode):
                 raise
             unfitted = unfitted or f" {error}"
         else:

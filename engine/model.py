@@ -77,6 +77,10 @@ class Model:
         files = {name: self.manifest.files.get(name) for part, name in _PART_FILES.items() if not self.parts.has(part)}
         return {name: digest for name, digest in files.items() if digest is not None}
 
+    def has_lost(self, mode: Mode) -> bool:
+        """Whether a part that ``mode`` needs is gone."""
+        return any(_PART_FILES[part] in self.lost for part in self.missing_parts(mode))
+
     def missing_parts(self, mode: Mode) -> tuple[Part, ...]:
         """Return the fitted parts that ``mode`` needs and this model lacks."""
         return tuple(part for part in mode.parts(self.manifest) if not self.parts.has(part))
@@ -105,9 +109,12 @@ class Model:
         if part == "counter":
             return "" if self.missing_parts(MODES["p2c"]) else ", or take --mode p2c, which needs none"
         if EVIDENCE in self.manifest.taps:
-            lines = [SIGNATURES_FILE, "sha256"] if SIGNATURES_FILE in self.lost else []
-            lines += [SIGNATURE_SETTING] if SIGNATURE_SETTING in self.manifest.settings else []
-            listed = " and ".join(f"'{line}'" for line in lines)
+            is_so = {
+                SIGNATURES_FILE: SIGNATURES_FILE in self.lost,
+                SIGNATURE_SETTING: SIGNATURE_SETTING in self.manifest.settings,
+                "sha256": True,
+            }
+            listed = " and ".join(f"'{line}'" for line, is_there in is_so.items() if is_there)
             return f"; or take {listed} out of its manifest, as the network gives evidence"
         return "; or export the network again, as 'pc-engine export' adds evidence that needs none, where it can"
 

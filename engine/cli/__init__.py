@@ -93,13 +93,14 @@ def _common(
 
 def _check_arguments(arguments: Sequence[str]) -> None:
     """Raise UsageError where one is empty, as ``--out "$DIR"`` without DIR is: it would be the current folder."""
+    takes_options = True
     for before, argument in zip(("", *arguments), arguments, strict=False):
-        if argument == "--":  # what follows is no option
-            break
+        takes_options = takes_options and argument != "--"  # what follows is no option
         option, has_value, value = argument.partition("=")
-        if not argument or (has_value and not value and option.startswith("--")):
+        if not argument or (takes_options and has_value and not value and option.startswith("--")):
             said = option or before
-            place = f"behind {said}" if said.startswith("--") and "=" not in said else "on the command line"
+            is_option = takes_options and said.startswith("--") and "=" not in said
+            place = f"behind {said}" if is_option else "on the command line"
             raise UsageError(f"The value {place} is empty, as a variable that is not set makes it: name it.")
 
 

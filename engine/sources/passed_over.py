@@ -53,7 +53,8 @@ class PassedOver:
         if suffix in _ARCHIVES and not is_address(name):
             self._archives[suffix] += 1
             return
-        known = _SUFFIX.fullmatch(suffix) and (suffix in self._by_suffix or len(self._by_suffix) < _MOST_SUFFIXES)
+        is_usual = suffix in _ARCHIVES or _SUFFIX.fullmatch(suffix)
+        known = is_usual and (suffix in self._by_suffix or len(self._by_suffix) < _MOST_SUFFIXES)
         self._by_suffix[suffix if known else _OTHER] += 1
 
     def add_named_again(self, name: str, with_another_count: bool) -> None:

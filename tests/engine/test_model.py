@@ -81,7 +81,7 @@ def test_what_would_do_instead_of_signatures_is_said(
     unfitted.require(MODES["combined"])
     manifest = replace(manifest, settings={"p2c.signature": "dictionary"})
     named = load_model(make_model(tmp_path / "named", signatures=None, manifest=manifest))
-    with pytest.raises(ModelError, match=r"or take 'p2c\.signature' out of its manifest"):
+    with pytest.raises(ModelError, match=r"or take 'p2c\.signature' and 'sha256' out of its manifest"):
         named.require(MODES["p2c"])
 
 

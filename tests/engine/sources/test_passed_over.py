@@ -54,9 +54,11 @@ def test_archives_in_a_folder_are_no_kind_that_is_not_read(tmp_path: Path) -> No
 
 def test_archives_in_archives_are_not_to_be_named(tmp_path: Path) -> None:
     passed_over = PassedOver()
-    for name in ("tar://inner.zip::o.tar", "https://h.org/a.zip", "s3://bucket/a.tar"):
+    for name in ("tar://inner.zip::o.tar", "https://h.org/a.zip", "s3://bucket/a.tar", "https://h.org/b.tar.gz"):
         passed_over.add(name)
-    assert passed_over.sentences() == ["3 files of kinds that are not read were passed over (2 .zip, 1 .tar)."]
+    assert passed_over.sentences() == [
+        "4 files of kinds that are not read were passed over (2 .zip, 1 .tar, 1 .tar.gz)."
+    ]
 
 
 def test_a_raw_photo_takes_part_unless_the_cameras_picture_of_it_lies_beside_it(tmp_path: Path) -> None:
