@@ -18,7 +18,8 @@ export class Filters {
     this.summary = element("output", { class: "shown" });
     this.clear = element("button", { type: "button", class: "quiet", onclick: () => this.set(this.initial) }, "Show all");
     const facets = {
-      classes: rows.head.classes,
+      // Whoever reviews may name the first.
+      classes: reviewing || rows.head.classes.length > 0,
       scored: rows.some("classScore"),
       margins: rows.some("margin"),
       compared: Boolean(rows.head.compare),
@@ -30,7 +31,7 @@ export class Filters {
       { class: "filters", onsubmit: (event) => event.preventDefault() },
       this.search(),
       this.range("Count", "countFrom", "countTo", { step: 1, min: 0 }),
-      facets.classes.length ? this.classChoice(facets.classes) : null,
+      facets.classes ? this.classChoice(rows.head.classes) : null,
       facets.scored ? this.range("Class score", "scoreFrom", "scoreTo", { step: 0.01, min: 0, max: 1 }) : null,
       facets.margins ? this.range("Margin", "marginFrom", "marginTo", { step: 0.01, min: 0, title: ABOUT_MARGIN }) : null,
       facets.failures ? this.choice("Status", "status", [["all", "All"], ["ok", "Done"], ["failed", "Failed"]]) : null,
@@ -98,15 +99,27 @@ export class Filters {
   }
 
   classChoice(classes) {
+    const select = element("select", {
+      onchange: () => this.change("classId", select.value === "" ? null : Number(select.value)),
+    });
+    this.controls.set("classId", { show: (value) => (select.value = value ?? "") });
+    this.classes = { select, field: element("label", {}, element("span", {}, "Class"), select), listed: -1 };
+    this.listClasses(classes);
+    return this.classes.field;
+  }
+
+  /** Offer these classes; nothing is done where they are as many as before. */
+  listClasses(classes) {
+    const { select, field, listed } = this.classes;
+    if (classes.length === listed) return;
     const byName = classes.map((text, id) => [id, text]).sort((a, b) => (a[1] < b[1] ? -1 : 1));
-    const select = element(
-      "select",
-      { onchange: () => this.change("classId", select.value === "" ? null : Number(select.value)) },
+    select.replaceChildren(
       element("option", { value: "" }, "All"),
       ...byName.map(([id, text]) => element("option", { value: id }, text)),
     );
-    this.controls.set("classId", { show: (value) => (select.value = value ?? "") });
-    return element("label", {}, element("span", {}, "Class"), select);
+    select.value = this.query.classId ?? "";
+    field.hidden = classes.length === 0;
+    this.classes.listed = classes.length;
   }
 
   sorting(facets) {
@@ -114,7 +127,7 @@ export class Filters {
       ["order", "Order of the run"],
       ["path", "Path"],
       ["count", "Count"],
-      ...(facets.classes.length ? [["className", "Class"]] : []),
+      ...(facets.classes ? [["className", "Class"]] : []),
       ...(facets.scored ? [["classScore", "Class score"]] : []),
       ...(facets.margins ? [["margin", "Margin of the count"]] : []),
       ...(facets.compared ? [["difference", "Difference of counts"]] : []),

@@ -33,6 +33,7 @@ const editor = new Editor({
   onchange: (i) => {
     saver.save(i, answers.get(i));
     gallery.refresh(i);
+    filters.listClasses(rows.head.classes);
     showProgress();
   },
   onclose: (i) => {

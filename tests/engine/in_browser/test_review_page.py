@@ -213,6 +213,8 @@ def test_a_class_is_typed_kept_through_other_changes_and_taken_back(page: Page) 
     page.browser.press(ESCAPE, ESCAPE)
     page.browser.wait("!document.querySelector('dialog').open")
     assert "grey raccoon" in page.browser.texts(".tile:first-child .detail")[0]
+    page.browser.choose("Class", "grey raccoon")
+    assert page.browser.texts(".tile .name") == ["a.png"]
     page.open()
     assert "grey raccoon" in page.browser.texts(".tile:first-child .detail")[0]
     page.edit(0)
