@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "error"]
 
+#: What an object is called where no class was predicted.
+CLASSLESS = "object"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -125,7 +128,7 @@ class Result:
         """
         of = self if pointer.class_id is None else pointer
         if of.class_id is None:
-            return None, "object"
+            return None, CLASSLESS
         return of.class_id, of.class_name or f"class {of.class_id}"
 
 

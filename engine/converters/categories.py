@@ -14,14 +14,16 @@ from typing import Any
 
 from pc_engine.converters.pictures import Survey
 from pc_engine.errors import UsageError
+from pc_engine.files.text_values import columns_of, delimiter_of
+from pc_engine.result import CLASSLESS
 
 #: The columns of the table.
 COLUMNS = ("class", "category")
 #: Stands for all classes that the table does not name.
 OTHERS = "*"
 _SHOWN = 3
-_NO_CLASS: Mapping[str, Any] = {"class_id": None, "class_name": None}
-_CLASSLESS = "object"
+#: The columns of what has no class.
+NO_CLASS: Mapping[str, Any] = {"class_id": None, "class_name": None}
 # The number of the first category in rows; no network has so many classes.
 _FIRST = (1 << 30) + (1 << 29)
 
@@ -75,8 +77,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             header = stream.readline()
-            delimiter = max(",;\t", key=header.count)
-            columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+            delimiter, columns = delimiter_of(header), columns_of(header)
             if lacking := [name for name in COLUMNS if name not in columns]:
                 raise UsageError(f"{path} has no column {' and none '.join(lacking)}: its first line names columns.")
             reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True)
@@ -116,7 +117,7 @@ class Recategorised:
             category = of_row if pointer.get("class_id") is None else self._category(pointer)
             if category is not None:
                 pointers.append({**pointer, **category})
-        return {**row, **(of_row or _NO_CLASS), "pointers": pointers}
+        return {**row, **(of_row or NO_CLASS), "pointers": pointers}
 
     def survey(self, survey: Survey) -> Survey:
         """Return what is known of such rows, with all categories of the table, be there none of one."""
@@ -129,7 +130,7 @@ class Recategorised:
         places |= {_FIRST + place: place for place in range(len(names))}
         # A row whose class is left out has none either, and nothing to be called.
         places[None] = len(listed)
-        return replace(survey, categories=(*listed, *[_CLASSLESS] * self._has_classless), category_of=places)
+        return replace(survey, categories=(*listed, *[CLASSLESS] * self._has_classless), category_of=places)
 
     def remark(self) -> str:
         """Return a sentence on classes of the table that no row has; empty where there is none."""
@@ -154,10 +155,10 @@ class Recategorised:
                 self._used.add(key)
                 place = of_class[key]
                 return None if place is None else {"class_id": _FIRST + place, "class_name": names[place]}
-        place = self._places.get(called.casefold() if class_id is not None else _CLASSLESS)
+        place = self._places.get(called.casefold() if class_id is not None else CLASSLESS)
         if place is not None:  # as which it counts, though the table does not say so
             return {"class_id": _FIRST + place, "class_name": names[place]}
         if class_id is None:
             self._has_classless = True
-            return _NO_CLASS
+            return NO_CLASS
         return {"class_id": class_id, "class_name": class_name}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.converters import coco, csv_tables, cvat, label_studio, voc, yolo
-from pc_engine.converters.categories import Recategorised, read_categories
+from pc_engine.converters.categories import NO_CLASS, Recategorised, read_categories
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import Format, Settings
 from pc_engine.converters.naming import name_of
@@ -26,7 +26,6 @@ Row = Mapping[str, Any]
 #: Names of the formats.
 FORMATS = tuple(_FORMATS)
 
-_NO_CLASS = {"class_id": None, "class_name": None}
 _FAILED = "could not be read in the run, so that the size is not known"
 
 
@@ -143,8 +142,8 @@ def _without_classes(rows: Callable[[], Iterable[Row]]) -> Callable[[], Iterable
     """Return what gives the rows as those of a mode that predicts no class."""
 
     def classless(row: Row) -> Row:
-        pointers = [{**pointer, **_NO_CLASS} for pointer in row["pointers"]]
-        return {**row, **_NO_CLASS, "class_score": None, "pointers": pointers}
+        pointers = [{**pointer, **NO_CLASS} for pointer in row["pointers"]]
+        return {**row, **NO_CLASS, "class_score": None, "pointers": pointers}
 
     return _each(rows, classless)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pc_engine.converters.naming import Place, local_folder, name_of, place_among, placed
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.result import BoxPointer, EllipsePointer, Result
+from pc_engine.result import CLASSLESS, BoxPointer, EllipsePointer, Result
 from pc_engine.runs.corrections import CLASSES_OF_PERSONS
 from pc_engine.runs.moved_photos import shared_folder
 from pc_engine.runs.photos import RunPhotos
@@ -148,9 +148,10 @@ def survey_rows(
         # A row without pointers tells of its class, too, for formats that list what was looked for.
         names.update([result.class_of(result), *map(result.class_of, result.pointers)])
         kinds.update(pointer.kind for pointer in result.pointers)
-    names = names or {None: "object"}
-    same = _same_by_name(names)
-    order = sorted(names.keys() - same.keys(), key=lambda class_id: -1 if class_id is None else class_id)
+    names = names or {None: CLASSLESS}
+    every = sorted(names, key=lambda class_id: -1 if class_id is None else class_id)
+    same = _same_by_name([(class_id, names[class_id]) for class_id in every])
+    order = [class_id for class_id in every if class_id not in same]
     category_of = {class_id: index for index, class_id in enumerate(order)}
     return Survey(
         rows=n,
@@ -193,13 +194,12 @@ def pictures(rows: Iterable[Mapping[str, Any]], survey: Survey, min_score: float
         yield Picture(result, place, survey, reviewed)
 
 
-def _same_by_name(names: Mapping[int | None, str]) -> dict[int | None, int | None]:
-    """Return of classes that persons named the number of the class that they are by their name, if they are another."""
-    order = sorted(names, key=lambda class_id: -1 if class_id is None else class_id)
+def _same_by_name(classes: Iterable[tuple[int | None, str]]) -> dict[int | None, int | None]:
+    """Return of classes that persons named the number of the class before them that they are by their name, if any."""
     first: dict[str, int | None] = {}
     same: dict[int | None, int | None] = {}
-    for class_id in order:
-        name = " ".join(names[class_id].casefold().split())
+    for class_id, called in classes:
+        name = " ".join(called.casefold().split())
         if name in first and class_id is not None and class_id >= CLASSES_OF_PERSONS:
             same[class_id] = first[name]
         else:

@@ -64,11 +64,11 @@ def read_labelled(spec: str) -> LabelledSet:
     kind, colon, rest = spec.partition(":")
     if colon and rest:
         if kind == "lego":
-            return _read_lego(_path(rest))
+            return _read_lego(at_home(rest))
         if kind == "sos":
             return _read_sos(rest)
         if kind == "mso":
-            return read_mso(_path(rest))
+            return read_mso(at_home(rest))
         if kind == "coco":
             return _read_coco(rest)
         if kind == "run":
@@ -81,7 +81,7 @@ def read_labelled(spec: str) -> LabelledSet:
             return _read_yolo(rest)
         if kind == "voc":
             return _read_voc(rest)
-    path = _path(spec)
+    path = at_home(spec)
     if path.is_dir():
         return _read_folder(path)
     if path.is_file():
@@ -93,10 +93,6 @@ def read_labelled(spec: str) -> LabelledSet:
 
 def _forms() -> str:
     return f"Known forms: {'; '.join(KNOWN_FORMS)}."
-
-
-def _path(text: str) -> Path:
-    return at_home(text)
 
 
 def _read_folder(path: Path) -> LabelledSet:
@@ -149,11 +145,11 @@ def _read_lego(path: Path) -> LabelledSet:
 def _read_sos(rest: str) -> LabelledSet:
     directory, split = _and_split(rest, Path.is_dir)
     if split is None:
-        return read_sos(_path(rest))
+        return read_sos(at_home(rest))
     if split == "train":
-        return read_sos(_path(directory), "train")
+        return read_sos(at_home(directory), "train")
     if split == "test":
-        return read_sos(_path(directory), "test")
+        return read_sos(at_home(directory), "test")
     raise DataError(f"The split '{split}' of sos:{rest} is not known: write #train, #test, or nothing for all images.")
 
 
@@ -175,36 +171,36 @@ def _read_run(rest: str) -> LabelledSet:
 def _and_split(rest: str, exists: Callable[[Path], bool]) -> tuple[str, str | None]:
     """Return a path's text and what a '#' has behind it, if anything; what ``exists`` may have a '#' of its own."""
     text, hash_sign, split = rest.rpartition("#")
-    return (text, split) if hash_sign and not exists(_path(rest)) else (rest, None)
+    return (text, split) if hash_sign and not exists(at_home(rest)) else (rest, None)
 
 
 def _two_paths(rest: str, exists: Callable[[Path], bool]) -> tuple[Path, Path | None]:
     """Return a path that ``exists`` and what an '@' has behind it, if anything; both may hold an '@' of their own."""
     places = [k for k, letter in enumerate(rest) if letter == "@"]
-    if not places or exists(_path(rest)):
-        return _path(rest), None
-    at = next((k for k in reversed(places) if exists(_path(rest[:k]))), places[-1])
-    return _path(rest[:at]), _path(rest[at + 1 :])
+    if not places or exists(at_home(rest)):
+        return at_home(rest), None
+    at = next((k for k in reversed(places) if exists(at_home(rest[:k]))), places[-1])
+    return at_home(rest[:at]), at_home(rest[at + 1 :])
 
 
 def _read_voc(rest: str) -> LabelledSet:
     def is_set(path: Path) -> bool:
         directory, split = _and_split(str(path), Path.is_dir)
-        return "@" not in (split or "") and _path(directory).is_dir()
+        return "@" not in (split or "") and at_home(directory).is_dir()
 
     named, images = _two_paths(rest, is_set)
     if not is_set(named):
         return read_voc(named, images)  # which names it as it was typed
     directory, split = _and_split(str(named), Path.is_dir)
-    return read_voc(_path(directory), images, split)
+    return read_voc(at_home(directory), images, split)
 
 
 def _read_yolo(rest: str) -> LabelledSet:
     file, split = _and_split(rest, Path.is_file)
     if split is None:
-        return read_yolo(_path(rest))
+        return read_yolo(at_home(rest))
     if split not in SPLITS:
         raise DataError(
             f"The split '{split}' of yolo:{rest} is not known: write #{', #'.join(SPLITS)}, or nothing for all images."
         )
-    return read_yolo(_path(file), split)
+    return read_yolo(at_home(file), split)

@@ -23,7 +23,7 @@ from pc_engine.datasets.records import (
     read_error,
 )
 from pc_engine.errors import DataError
-from pc_engine.files.text_values import parse_class_id, parse_count
+from pc_engine.files.text_values import delimiter_of, parse_class_id, parse_count
 
 LABELS_CSV = "labels.csv"
 
@@ -51,8 +51,7 @@ def read_csv(path: Path) -> LabelledSet:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             header = stream.readline()
             stream.seek(0)
-            delimiter = max(",;\t", key=header.count)
-            reader = csv.DictReader(stream, delimiter=delimiter)
+            reader = csv.DictReader(stream, delimiter=delimiter_of(header))
             columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
             _check_columns(columns, path)
             reader.fieldnames = columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from typing import Any
 
@@ -9,6 +10,16 @@ from pc_engine.files.json_values import is_number
 
 # Counts and class numbers beyond it are no labels.
 _LARGEST = 2**31 - 1
+
+
+def delimiter_of(header: str) -> str:
+    """Return what separates a table's columns, of its first line: the most frequent of comma, semicolon and tab."""
+    return max(",;\t", key=header.count)
+
+
+def columns_of(header: str) -> list[str]:
+    """Return the names of a table's columns in small letters, of its first line; raise csv.Error where it is none."""
+    return [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter_of(header)), [])]
 
 
 def parse_count(value: Any) -> int | None:

@@ -25,7 +25,7 @@ from itertools import chain, takewhile
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.files.text_values import parse_count
+from pc_engine.files.text_values import columns_of, delimiter_of, parse_count
 from pc_engine.sources.addresses import file_part, is_address
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.image import SourceImage, broken_image
@@ -205,8 +205,7 @@ def _count(cell: str) -> int | None:
 
 def _columns(header: str, name: str, count_column: str | None) -> tuple[int, int | None, str]:
     """Return the positions of the columns with the images and with their counts, and what separates columns."""
-    delimiter = max(",;\t", key=header.count)
-    columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])]
+    delimiter, columns = delimiter_of(header), columns_of(header)
     if not columns:
         raise UsageError(f"The table '{name}' has nothing in its first line, which is to name its columns.")
     counts = None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pc_engine.files.text_values import parse_class_id, parse_count, parse_number
+from pc_engine.files.text_values import columns_of, delimiter_of, parse_class_id, parse_count, parse_number
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,18 @@ def test_any_text_is_a_count_or_a_sentence(text: str) -> None:
     except ValueError:
         return
     assert count is None or 0 <= count < 2**31
+
+
+@pytest.mark.parametrize(
+    ("header", "delimiter", "columns"),
+    [
+        ("Path,Count\n", ",", ["path", "count"]),
+        (" path ;count;a,b\r\n", ";", ["path", "count", "a,b"]),
+        ("path\tcount", "\t", ["path", "count"]),
+        ('path,"a;b"', ",", ["path", "a;b"]),
+        ("path", ",", ["path"]),
+        ("", ",", []),
+    ],
+)
+def test_the_first_line_of_a_table_says_what_parts_its_columns(header: str, delimiter: str, columns: list[str]) -> None:
+    assert (delimiter_of(header), columns_of(header)) == (delimiter, columns)
