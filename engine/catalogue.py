@@ -153,20 +153,16 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
         If the package that holds its weights is not installed.
     """
     text = str(name)
-    here = _is_model(Path(text))
     if text == EMBEDDED:
-        if here:
+        if _is_model(Path(text)):
             report(f"'{text}' is the built-in model: for the one in the folder beside you, name its path in full.")
         return load_model(EMBEDDED_DIRECTORY)
-    # What has a folder in front is a path, and no name.
-    is_name = Path(text).name == text
-    if here:
+    directory = _directory_of(text)
+    if directory is not None:
         listed = text in (*FETCHABLE, *PACKAGED) or _is_model(installed_directory(text))
-        if is_name and listed and Path(text).resolve() != installed_directory(text).resolve():
+        if _is_name(text) and listed and directory.resolve() != installed_directory(text).resolve():
             report(f"Taking the model in ./{text}, and not the one that 'pc-engine models' lists by that name.")
-        return load_model(Path(text))
-    if is_name and _is_model(installed_directory(text)):
-        return load_model(installed_directory(text))
+        return load_model(directory)
     if text in FETCHABLE:
         # The one place where the engine reaches up to the exporter: a model that has to be made first.
         from pc_engine.export.fetch import fetch_vgg
@@ -217,6 +213,17 @@ def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
     return load_model(EMBEDDED_DIRECTORY)
 
 
+def _directory_of(text: str) -> Path | None:
+    """Return where the model of a name, or at a path, is, if it is there; one beside the user comes first."""
+    places = (Path(text), installed_directory(text)) if _is_name(text) else (Path(text),)
+    return next(filter(_is_model, places), None)
+
+
+def _is_name(text: str) -> bool:
+    """Whether it may be the name of an installed model: what has a folder in front is a path."""
+    return Path(text).name == text
+
+
 def _is_model(directory: Path) -> bool:
     """Whether a folder holds a model; it may be one that may not be entered."""
     return os.path.isfile(directory / MANIFEST_FILE)
@@ -237,7 +244,7 @@ def default_mode(name: str | Path | None) -> str:
     text = str(name)
     if text == EMBEDDED:
         return "c2p"
-    directory = next((place for place in (Path(text), installed_directory(text)) if _is_model(place)), None)
+    directory = _directory_of(text)
     if directory is None:
         return "p2c" if text in FETCHABLE or text in PACKAGED else "c2p"
     return "c2p" if _has_counter(directory) else "p2c"
@@ -275,8 +282,7 @@ def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: No
     UsageError
         If there is no model of that name, or it would have to be fetched and would then lack a counter.
     """
-    is_fetched = name in FETCHABLE and not any(map(_is_model, (Path(name), installed_directory(str(name)))))
-    if is_fetched and "counter" in mode.needs:
+    if name in FETCHABLE and "counter" in mode.needs and _directory_of(str(name)) is None:
         raise UsageError(
             f"Mode {mode.name} needs a counter, which {name} does not come with: make one from labelled images with "
             f"'pc-engine fit-counter DATA --model {name}', which fetches it (about 550 MB), or take --mode p2c."
