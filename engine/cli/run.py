@@ -29,10 +29,9 @@ from pc_engine.decoding.decode import MAX_PIXELS
 from pc_engine.decoding.settings import Decoding
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.files.json_values import is_number
 from pc_engine.modes import find_mode
 from pc_engine.overlay import write_overlay
-from pc_engine.runs.run_state import State, Tally, read_state, state_file
+from pc_engine.runs.run_state import State, Tally
 from pc_engine.shown_text import for_terminal
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images, named_twice
 from pc_engine.sources.passed_over import PassedOver
@@ -164,13 +163,10 @@ def run(
     shown = ShownRows(all_of_them=as_json and out is None)
     with contextlib.ExitStack() as stack:
         rows = None
-        stages_before: Mapping[str, Any] = {}
         if out is not None:
             # With Arrow, which nothing needs that is only shown.
             from pc_engine.runs.run_directory import RunDirectory
 
-            if not fresh:
-                stages_before = (read_state(state_file(out, part)) or {}).get("stages", {})
             rows = RunDirectory(out, row_format, fresh=fresh, retry_failed=retry_failed, shard=part)
             stack.enter_context(rows)
         # The demo's scenes show what the embedded model knows, whatever there is for photos.
@@ -200,7 +196,7 @@ def run(
         stack.enter_context(engine)
         if rows is not None:
             made_with = {**engine.identity(), "count_column": column}
-            about = {**engine.describe(), "sources": list(sources), "folder": start_folder(), "stages": stages_before}
+            about = {**engine.describe(), "sources": list(sources), "folder": start_folder()}
             rows.begin(made_with, about, sources)
             if rows.before:
                 nor = ", and no pictures of them are drawn: --fresh does all again" if overlay else ""
@@ -222,7 +218,7 @@ def run(
                     rows.add(tally)
                     tracker.advance(tally.n)
         state: State = "finished" if stopping.signal is None else "interrupted"
-        summary = _summary(engine, rows, shown.tally, time.perf_counter() - start, stages_before)
+        summary = _summary(engine, rows, shown.tally, time.perf_counter() - start)
         summary["passed_over"] = passed_over.to_dict()
         summary["named_again"] = passed_over.named_again
         # Said at the start as well, where a table has long scrolled it away, and where nothing else is.
@@ -358,17 +354,11 @@ def _count_in_background(
     threading.Thread(target=count_all, daemon=True).start()
 
 
-def _summary(
-    engine: Engine | SharedEngine,
-    rows: RunDirectory | None,
-    shown: Tally,
-    seconds: float,
-    stages_before: Mapping[str, Any],
-) -> dict[str, Any]:
+def _summary(engine: Engine | SharedEngine, rows: RunDirectory | None, shown: Tally, seconds: float) -> dict[str, Any]:
     """Sum up the run; where it went on with an earlier one, both."""
     tally = shown if rows is None else rows.tally
     seconds = seconds if rows is None else rows.seconds
-    stages = Counter({name: value for name, value in stages_before.items() if is_number(value)})
+    stages = Counter({} if rows is None else rows.stages_before)
     stages.update(engine.clock.seconds)
     return {
         **engine.describe(),

@@ -1,10 +1,9 @@
 """What people corrected in a run: ``corrections.jsonl`` beside its rows, one line for each change.
 
 A line holds a path as its row has it, the count and the pointers that were found right, the class where it was not, and
-when. The last line of a
-path counts; ``{"path": …, "withdrawn": true}`` takes back what was said before. Lines are only ever added, so that
-a crash can tear the last one at most. Corrections outlive the rows: a run made anew with ``--fresh`` keeps them.
-Several reviews may add lines: each takes ``.corrections.lock`` for its own.
+when. The last line of a path counts; ``{"path": …, "withdrawn": true}`` takes back what was said before. Lines are only
+ever added, so that a crash can tear the last one at most. Corrections outlive the rows: a run made anew with
+``--fresh`` keeps them. Several reviews may add lines: each takes ``.corrections.lock`` for its own.
 """
 
 from __future__ import annotations

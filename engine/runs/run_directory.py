@@ -26,6 +26,7 @@ from typing import Any, Self
 
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.files.durable import publish
+from pc_engine.files.json_values import is_number
 from pc_engine.result import Result
 from pc_engine.runs.block_folder import BlockFolder, make_blocks, remove_blocks
 from pc_engine.runs.claim import Claim
@@ -84,6 +85,8 @@ class RunDirectory:
         How many of them were there at the start.
     earlier
         What `begin` was given by an earlier run; None if there was none.
+    stages_before
+        Seconds that each stage of the runs before took.
     lost
         From `begin` on: folders of photos that have rows, and that are not there any more, where another is new.
 
@@ -153,6 +156,7 @@ class RunDirectory:
             published=self._after_partition,
         )
         self._seconds_before = float(self._known.get("seconds") or 0.0)
+        self.stages_before = {name: s for name, s in self._known.get("stages", {}).items() if is_number(s)}
         self._start = time.monotonic()
         self._saved = self._start
         self._total: int | None = None
@@ -315,6 +319,7 @@ class RunDirectory:
             "started": self._known.get("started") or _now(),
             "updated": _now(),
             "total": self._total,
+            "stages": self.stages_before,
             **self._summary,
             **self.tally.to_dict(),
             "waiting": self._waiting,
