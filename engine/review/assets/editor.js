@@ -71,6 +71,11 @@ export class Editor {
       onchange: () => this.typeClass(),
     });
     this.classes = element("datalist", { id: "classes" });
+    // What can be typed: where, what stands there, and what says it.
+    this.fields = [
+      { input: this.count, shown: () => String(this.answer().count ?? ""), say: () => this.typeCount() },
+      { input: this.className, shown: () => this.rows.className(this.number) ?? "", say: () => this.typeClass() },
+    ];
     this.state = element("p", { class: "state" });
     this.remark = element("p", { class: "note" });
     this.list = element("ol", { class: "pointer-list" });
@@ -174,8 +179,7 @@ export class Editor {
     const { count, pointers, reviewed } = this.answer();
     const editable = this.isEditable();
     this.drawing.show(rows.size(number), pointers, this.selected, this.kindOf(pointers));
-    this.count.value = count ?? "";
-    this.className.value = rows.className(number) ?? "";
+    for (const { input, shown } of this.fields) input.value = shown();
     this.state.textContent = !editable ? "This image failed in the run." : reviewed ? "✓ Reviewed" : "Not reviewed yet";
     this.state.classList.toggle("reviewed", reviewed);
     this.remark.replaceChildren(...(editable ? this.remarkOn(count, pointers) : []));
@@ -226,11 +230,15 @@ export class Editor {
 
   /** Say what is being typed: a press on the picture leaves its field without a word. */
   sayTyped() {
-    const focused = document.activeElement;
-    if (focused === this.count && this.count.value !== String(this.answer().count ?? "")) this.typeCount();
-    if (focused === this.className && this.className.value !== (this.rows.className(this.number) ?? "")) this.typeClass();
+    const field = this.fieldOf(document.activeElement);
+    if (field === undefined) return;
+    if (field.input.value !== field.shown()) field.say();
     // The field would say it once more when it is left, by then of another image.
-    if (focused === this.count || focused === this.className) this.dialog.focus();
+    this.dialog.focus();
+  }
+
+  fieldOf(target) {
+    return this.fields.find(({ input }) => input === target);
   }
 
   select(k) {
@@ -337,8 +345,7 @@ export class Editor {
 
   key(event) {
     if (event.isComposing) return; // its keys are those of an input method
-    const isTyping = event.target === this.count || event.target === this.className;
-    if (isTyping && event.key !== "Escape" && event.key !== "Enter") return;
+    if (this.fieldOf(event.target) && event.key !== "Escape" && event.key !== "Enter") return;
     const act = this.actionOf(event);
     if (act === null) return;
     event.preventDefault();
@@ -384,11 +391,9 @@ export class Editor {
   }
 
   enter() {
-    if (document.activeElement === this.count) {
-      this.typeCount();
-      this.dialog.focus();
-    } else if (document.activeElement === this.className) {
-      this.typeClass();
+    const field = this.fieldOf(document.activeElement);
+    if (field) {
+      field.say();
       this.dialog.focus();
     } else {
       this.acceptAndGoOn();
@@ -396,11 +401,9 @@ export class Editor {
   }
 
   escape() {
-    if (document.activeElement === this.count) {
-      this.count.value = this.answer().count ?? ""; // before the focus leaves it, which would say it
-      this.dialog.focus();
-    } else if (document.activeElement === this.className) {
-      this.className.value = this.rows.className(this.number) ?? "";
+    const field = this.fieldOf(document.activeElement);
+    if (field) {
+      field.input.value = field.shown(); // before the focus leaves it, which would say it
       this.dialog.focus();
     } else if (this.selected !== null) this.select(null);
     else this.dialog.close();
