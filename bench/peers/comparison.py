@@ -100,8 +100,8 @@ def compare_with_peers(
         If none of the others agrees with the first.
     """
     _require_torch()
-    settings = replace(settings, mode=MODE, precision="fp32")
-    model, random_parts = complete_model(photos, replace(settings, device="cpu"), report)
+    settings = replace(settings, mode=MODE, precision="fp32", device="cpu")
+    model, random_parts = complete_model(photos, settings, report)
     request = network_request(model, MODES[MODE].taps(model.manifest), batch_size=settings.batch_size)
     pixels, size = model.manifest.input, request.batch_size
     kept = _BATCHES_KEPT * size
