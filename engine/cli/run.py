@@ -126,7 +126,7 @@ def run(
     _check_engine(engine_name, {"--ray-address": ray_address, "--ray-cpus": ray_cpus}, processes, out)
     part = None if shard is None else parse_shard(shard)
     if row_format is not None:
-        from pc_engine.runs.writers import find_format
+        from pc_engine.runs.partition_names import find_format
 
         find_format(row_format)
     # A source that does not exist is said before a model is loaded. The rows may go into the folder of the photos, and

@@ -7,9 +7,17 @@ import os
 import time
 from pathlib import Path
 
+#: What names of files that are not whole yet end in.
+UNPUBLISHED = ".new"
+
 # Of Windows, which brings nothing under the name of a file that somebody reads just now, such as 'pc-engine status' or
 # a virus scanner.
 _TRIES, _PAUSE = 20, 0.1
+
+
+def unpublished(path: Path) -> Path:
+    """Return the name that a file has until it is whole."""
+    return path.with_name(f".{path.name}{UNPUBLISHED}")
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.errors import PcEngineError
-from pc_engine.runs.writers import Format, cannot_write, write_partition
+from pc_engine.runs.partition_names import Format
+from pc_engine.runs.writers import cannot_write, write_partition
 
 _SUFFIX = ".blocks"
 _STOP = "stop"

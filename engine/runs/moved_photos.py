@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from pc_engine.errors import UsageError
-from pc_engine.runs.writers import partitions_of, rows_of
+from pc_engine.runs.partition_names import partitions_of
+from pc_engine.runs.writers import rows_of
 from pc_engine.sources.addresses import is_address
 from pc_engine.sources.parquet_shards import row_of
 from pc_engine.sources.stored_names import original_name

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pc_engine.errors import UsageError
+from pc_engine.runs.partition_names import partitions_of
 from pc_engine.runs.run_directory import is_own_file
-from pc_engine.runs.writers import partitions_of
 
 # Bytes that tell who wrote a file.
 _BEGINNING = 8192

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,28 +24,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.files.durable import publish
+from pc_engine.files.durable import UNPUBLISHED, publish, unpublished
 from pc_engine.files.json_values import is_number
 from pc_engine.result import Result
 from pc_engine.runs.block_folder import BlockFolder, make_blocks, remove_blocks
 from pc_engine.runs.claim import Claim
 from pc_engine.runs.done_names import DoneNames
+from pc_engine.runs.partition_names import FORMATS, STEM, Format, find_format, parse_partition, partitions_of
 from pc_engine.runs.run_settings import check_settings
 from pc_engine.runs.run_sources import FOLDERS, lost_folders, with_earlier_folders
 from pc_engine.runs.run_state import State, Tally, read_state, state_file, states
-from pc_engine.runs.writers import (
-    FORMATS,
-    STEM,
-    Format,
-    PartitionWriter,
-    cannot_write,
-    find_format,
-    is_partition,
-    partitions_of,
-    rows_of,
-    unpublished,
-    write_partition,
-)
+from pc_engine.runs.sharing import check_sharing
+from pc_engine.runs.writers import PartitionWriter, cannot_write, rows_of, write_partition
 from pc_engine.sources import SourceImage
 from pc_engine.sources.run_folders import OVERLAYS, is_state_file
 from pc_engine.sources.sharding import Shard
@@ -122,8 +111,10 @@ class RunDirectory:
             raise UsageError(f"The folder {directory} cannot be written ({error.strerror}): choose another.") from None
 
     def _open(self, row_format: Format | None) -> None:
-        for leftover in self.directory.glob(f"{unpublished(Path(self._stem)).name.removesuffix('.new')}-*.new"):
-            leftover.unlink()
+        check_sharing(self.directory, self._shard)
+        for path in self.directory.glob(unpublished(Path(f"{STEM}-*")).name):
+            if _stem_of(path.name.removeprefix(".").removesuffix(UNPUBLISHED)) == self._stem:
+                path.unlink()
         # Before the rows are looked at: what was not under its name by then does not come there any more.
         remove_blocks(self.directory, self._stem)
         # What is to be replaced stays until the new run is sure to begin.
@@ -147,12 +138,12 @@ class RunDirectory:
         self._done = DoneNames(self._names_in(partitions))
         self.before = self.tally.n
         self.lost: list[str] = []
-        numbers = [int(found[1]) for path in partitions if (found := re.search(r"-(\d{5,})$", path.stem))]
+        named = [found for path in partitions if (found := parse_partition(path.name))]
         self._writer = PartitionWriter(
             self.directory,
             self._format,
             stem=self._stem,
-            first=max(numbers, default=-1) + 1,
+            first=max((name.number for name in named if name.number is not None), default=-1) + 1,
             published=self._after_partition,
         )
         self._seconds_before = float(self._known.get("seconds") or 0.0)
@@ -336,26 +327,18 @@ class RunDirectory:
             raise cannot_write(self._state_file, error) from None
 
     def _check_contents(self) -> None:
-        """Refuse a directory with files that would be read as rows, or rows that are shared out another way."""
-        partitions = partitions_of(self.directory)
+        """Refuse a directory with files that would be read as rows."""
         rows = {path for form in FORMATS for path in self.directory.glob(f"*.{form}")} - {self.directory / CORRECTIONS}
         # By their names, as other shards may publish meanwhile.
-        foreign = sorted(path.name for path in rows if not is_partition(path))
+        foreign = sorted(path.name for path in rows if parse_partition(path.name) is None)
         if foreign:
             raise UsageError(
                 f"{self.directory} holds {foreign[0]}, which no run wrote and which would be read as rows: "
                 f"choose another folder."
             )
-        of = {found[1] if (found := re.search(r"-of-(\d+)-", path.name)) else None for path in partitions}
-        mine = None if self._shard is None else str(self._shard.of)
-        if others := of - {mine}:
-            other = others.pop()
-            held = "a run that is not shared out" if other is None else f"a run shared out to {other} shards"
-            raise UsageError(f"{self.directory} holds {held}: go on with that one, or choose another folder.")
 
     def _own_partitions(self) -> list[Path]:
-        name = re.compile(rf"{re.escape(self._stem)}-(\d{{5,}}|r[0-9a-f]{{16}})")
-        return [path for path in partitions_of(self.directory) if name.fullmatch(path.stem)]
+        return [path for path in partitions_of(self.directory) if _stem_of(path.name) == self._stem]
 
     def _remove_what_is_replaced(self) -> None:
         """Remove the rows that are to be made anew; what people corrected stays."""
@@ -387,7 +370,12 @@ class RunDirectory:
 def is_own_file(name: str) -> bool:
     """Whether the file at a path is called as what a run writes."""
     path = Path(name)
-    return is_partition(path) or is_state_file(path.name) or path.name == CORRECTIONS
+    return parse_partition(path.name) is not None or is_state_file(path.name) or path.name == CORRECTIONS
+
+
+def _stem_of(name: str) -> str | None:
+    found = parse_partition(name)
+    return None if found is None else found.stem
 
 
 def _without_failed(path: Path) -> None:

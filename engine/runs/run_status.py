@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pc_engine.errors import UsageError
 from pc_engine.runs.corrections import read_corrections
+from pc_engine.runs.partition_names import partitions_of
 from pc_engine.runs.run_state import Tally, state_at_rest, states
-from pc_engine.runs.writers import partitions_of, rows_of
+from pc_engine.runs.writers import rows_of
 from pc_engine.sources.sharding import Shard
 
 #: ``"stopped"``: neither finished nor interrupted, and no process writes any more: it was killed, or the machine was.

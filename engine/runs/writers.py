@@ -5,39 +5,31 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from pc_engine.errors import PcEngineError, UsageError, first_line
-from pc_engine.files.durable import publish
+from pc_engine.files.durable import publish, unpublished
 from pc_engine.result import Result
+from pc_engine.runs.partition_names import STEM, Format, find_format, partitions_of
 from pc_engine.runs.row_check import check_row
 from pc_engine.runs.run_state import states
 from pc_engine.shown_text import for_shell
 from pc_engine.sources.stored_names import stored_name
 
-Format = Literal["parquet", "jsonl"]
-FORMATS: tuple[Format, ...] = ("parquet", "jsonl")
-
-#: What the names of partitions begin with.
-STEM = "part"
 ROWS_PER_PARTITION = 10_000
 #: A slow run's partitions are cut sooner: what is not in one yet is lost if the machine stops.
 SECONDS_PER_PARTITION = 300.0
 # Rows kept in memory before they go to the file of their partition.
 _ROWS_HELD = 1_000
-_UNPUBLISHED = ".new"
-# Numbered, by shards of a run, or by their contents.
-_PARTITION_NAME = re.compile(rf"{STEM}(-\d+-of-\d+)?-(\d{{5,}}|r[0-9a-f]{{16}})\.({'|'.join(FORMATS)})")
 
 _POINTER = pa.struct(
     [("kind", pa.string())]
@@ -206,25 +198,6 @@ def write_partition(path: Path, rows: Iterable[Mapping[str, Any]], temporary: Pa
     return n
 
 
-def find_format(name: str) -> Format:
-    """Return the row format of that name.
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    """
-    for known in FORMATS:
-        if name == known:
-            return known
-    raise UsageError(f"There is no row format '{name}': choose one of {', '.join(FORMATS)}.")
-
-
-def unpublished(path: Path) -> Path:
-    """Return the name that a file has until it is whole."""
-    return path.with_name(f".{path.name}{_UNPUBLISHED}")
-
-
 def cannot_write(path: Path, error: OSError) -> PcEngineError:
     """Return the error that says why a run cannot go on, and what to do."""
     # By its number, as Arrow puts words of its own around the system's.
@@ -233,12 +206,6 @@ def cannot_write(path: Path, error: OSError) -> PcEngineError:
         f"{path} cannot be written ({reason}): make room, then run the same command again. It goes on "
         f"behind the rows that are written."
     )
-
-
-def partitions_of(directory: Path) -> list[Path]:
-    """Return the partitions of a run directory, in the order of their rows."""
-    found = filter(is_partition, directory.glob(f"{STEM}-*"))
-    return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def read_rows(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -305,11 +272,6 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
             f"{path} cannot be read ({first_line(error)}): delete it, and its images are done again by the next run "
             f"into this folder."
         ) from None
-
-
-def is_partition(path: Path) -> bool:
-    """Whether a file's name is that of a partition."""
-    return _PARTITION_NAME.fullmatch(path.name) is not None
 
 
 def _storable(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from pc_engine.engine import Engine
 from pc_engine.fitted.counter import CountSVM
 from pc_engine.modes import MODES
 from pc_engine.result import Result
-from pc_engine.runs.writers import FORMATS, PartitionWriter, partitions_of
+from pc_engine.runs.partition_names import FORMATS, partitions_of
+from pc_engine.runs.writers import PartitionWriter
 
 #: Of pointers, as a share of the picture, and of scores.
 TOLERANCE = 1e-5

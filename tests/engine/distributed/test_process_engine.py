@@ -27,7 +27,8 @@ from pc_engine.distributed import block_listing, process_engine, shared_engine
 from pc_engine.distributed.block_worker import Choice
 from pc_engine.distributed.process_engine import ProcessEngine, _Keeper
 from pc_engine.distributed.shared_engine import SharedRun
-from pc_engine.runs.writers import partitions_of, read_rows, write_partition
+from pc_engine.runs.partition_names import partitions_of
+from pc_engine.runs.writers import read_rows, write_partition
 
 TWO = ("--processes", "2")
 CHILDREN_TOLD = Path(f"/proc/self/task/{os.getpid()}/children").exists()

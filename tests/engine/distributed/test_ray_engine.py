@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from pc_engine.distributed import ray_cluster, ray_engine
-from pc_engine.runs import writers
-from pc_engine.runs.writers import partitions_of, read_rows
+from pc_engine.runs.partition_names import partitions_of
+from pc_engine.runs.writers import read_rows
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed: pip install 'pc-engine[ray]'", allow_module_level=True)
@@ -220,7 +220,7 @@ def test_what_the_machines_cannot_do_is_said_before_anything_is_written(
         outcome = pc_engine(*arguments, "--engine", "ray", *options)
         assert (outcome.code, expected in outcome.err) == (code, True), outcome.err
         assert shared.hidden(run) == []
-    assert writers.partitions_of(run) == []
+    assert partitions_of(run) == []
 
 
 def test_a_cluster_that_is_not_there_is_said(

@@ -10,7 +10,8 @@ from pc_engine.errors import PcEngineError
 from pc_engine.result import Result, error_result
 from pc_engine.runs import block_folder, writers
 from pc_engine.runs.block_folder import Block, make_blocks, remove_blocks
-from pc_engine.runs.writers import FORMATS, partitions_of, read_rows
+from pc_engine.runs.partition_names import FORMATS, partitions_of
+from pc_engine.runs.writers import read_rows
 
 
 def row(name: str) -> dict[str, Any]:

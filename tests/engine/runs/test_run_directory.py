@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import EllipsePointer, Result, error_result
 from pc_engine.runs import run_directory, writers
+from pc_engine.runs.partition_names import FORMATS
 from pc_engine.runs.run_directory import RunDirectory
 from pc_engine.runs.run_state import Tally, is_running, lock_run, states
-from pc_engine.runs.writers import FORMATS, read_rows
+from pc_engine.runs.writers import read_rows
 from pc_engine.sources.image import local_image
 from pc_engine.sources.run_folders import RUN_FILE
 from pc_engine.sources.sharding import Shard
@@ -180,8 +181,9 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         assert is_running(tmp_path)
         with pytest.raises(UsageError, match="Another run is writing into"):
             RunDirectory(tmp_path)
-        with RunDirectory(tmp_path, shard=Shard(1, 2)):
-            assert not is_running(tmp_path, Shard(2, 2))
+    with RunDirectory(tmp_path, shard=Shard(1, 2)):
+        assert is_running(tmp_path, Shard(1, 2))
+        assert not is_running(tmp_path, Shard(2, 2))
     assert not is_running(tmp_path)
     do(tmp_path, ["a.jpg"])
 

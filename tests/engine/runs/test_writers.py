@@ -13,15 +13,8 @@ import pc_engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
 from pc_engine.runs import writers
-from pc_engine.runs.writers import (
-    FORMATS,
-    SCHEMA,
-    PartitionWriter,
-    iter_rows,
-    partitions_of,
-    read_rows,
-    write_partition,
-)
+from pc_engine.runs.partition_names import FORMATS, partitions_of
+from pc_engine.runs.writers import SCHEMA, PartitionWriter, iter_rows, read_rows, write_partition
 
 COLUMNS = [
     *("path", "status", "error", "width", "height", "mode", "model", "count", "count_label", "count_scores"),
