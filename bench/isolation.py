@@ -16,10 +16,11 @@ from pc_engine.bench.photos import readable_photos, repeat_to
 from pc_engine.bench.throughput import Progress, ThroughputSettings, complete_model
 from pc_engine.decoding.isolated_decoder import IsolatedDecoder
 from pc_engine.decoding.settings import Decoding
-from pc_engine.engine import Engine, open_network
+from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError
 from pc_engine.hardware.machine import BusyElsewhere
 from pc_engine.modes import find_mode
+from pc_engine.networks import open_network
 
 
 @dataclass(frozen=True)

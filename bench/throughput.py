@@ -26,12 +26,13 @@ from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
 from pc_engine.bench.random_parts import with_random_parts
 from pc_engine.catalogue import default_model, find_model
 from pc_engine.decoding.decode import decode_image
-from pc_engine.engine import Engine, open_network
+from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
 from pc_engine.hardware.machine import BusyElsewhere
 from pc_engine.kernels import to_host
 from pc_engine.model import Model
 from pc_engine.modes import Part, find_mode
+from pc_engine.networks import open_network
 from pc_engine.pipeline import TapBatch, tap_batches
 from pc_engine.runs.writers import PartitionWriter
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,8 +19,7 @@ from pc_engine.batch_rows import batch_rows, failed_row
 from pc_engine.call_guard import CallGuard
 from pc_engine.catalogue import model_for
 from pc_engine.decoding.settings import DEFAULT_DECODING, Decoders, Decoding
-from pc_engine.errors import DeviceMemoryError, UsageError
-from pc_engine.graph.tensor_reach import within_reach
+from pc_engine.errors import UsageError
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.kernels.array_module import Array
 from pc_engine.known_counts import KnownCounts
@@ -30,19 +29,13 @@ from pc_engine.model import Model
 from pc_engine.modes import check_choices, check_known_count, find_mode, settings_for
 from pc_engine.modes.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.modes.cuml_clustering import require_cuml
+from pc_engine.networks import open_network
 from pc_engine.pipeline import BatchLimit, TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.selection.device_choice import choose_device
-from pc_engine.selection.selection import check_backend, check_precision, open_backbone
+from pc_engine.selection.selection import check_backend, check_precision
 from pc_engine.sources import SourceImage, as_source_image, iter_images
 from pc_engine.stage_clock import StageClock
-
-# A network above this size keeps all cores busy with few images; a small one needs many to be worth a call.
-_LARGE_NETWORK_BYTES = 100_000_000
-_BATCH_LARGE, _BATCH_SMALL = 8, 32
-# A GPU takes more: what follows the network costs as many calls for a few images as for many. Where its memory does not
-# hold them, batches are halved.
-_GPU_BATCH_LARGE, _GPU_BATCH_SMALL = 256, 256
 
 Source = str | os.PathLike[str]
 
@@ -179,10 +172,15 @@ class Engine:
             mode=self.mode.name,
             report=report,
         )
-        self._mode_run = ModeRun(self.mode, self.model, self.settings, self.batch_size, report, self._known.of_all)
-        self._limit = BatchLimit(self.batch_size, self._mode_run.go_on_smaller)
-        on_device = self._owns_network and self.device != "cpu"
-        self.decoders = Decoders(decoding, self.workers, self.device if on_device else None, report)
+        try:
+            self._mode_run = ModeRun(self.mode, self.model, self.settings, self.batch_size, report, self._known.of_all)
+            self._limit = BatchLimit(self.batch_size, self._mode_run.go_on_smaller)
+            on_device = self._owns_network and self.device != "cpu"
+            self.decoders = Decoders(decoding, self.workers, self.device if on_device else None, report)
+        except BaseException:
+            if self._owns_network:  # nobody else can free it, and what it holds of a GPU
+                self.network.close()
+            raise
 
     def __repr__(self) -> str:
         model, mode = self.model.name, self.mode.name
@@ -328,64 +326,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def network_request(
-    model: Model,
-    taps: tuple[str, ...],
-    *,
-    batch_size: int | None = None,
-    threads: int | None = None,
-    device: str = "cpu",
-) -> CompileRequest:
-    """Return the request to compile the network of ``model`` with ``taps``, at fp32, in batches that suit it.
-
-    ``device`` is ``"cpu"`` or ``"cuda:N"``, which may take fewer images (see
-    `pc_engine.graph.tensor_reach`); ``threads`` are all usable cores if it is None.
-    """
-    large = model.network.stat().st_size > _LARGE_NETWORK_BYTES
-    on_gpu, on_cpu = (_GPU_BATCH_LARGE, _BATCH_LARGE) if large else (_GPU_BATCH_SMALL, _BATCH_SMALL)
-    request = CompileRequest(
-        network=model.network,
-        manifest=model.manifest,
-        taps=taps,
-        precision="fp32",
-        batch_size=maybe_whole_number("batch_size", batch_size) or (on_cpu if device == "cpu" else on_gpu),
-        threads=threads or usable_cores(),
-        device=device,
-    )
-    return within_reach(request)
-
-
-def open_network(
-    model: Model,
-    taps: tuple[str, ...],
-    *,
-    backend: str = "auto",
-    precision: str = "auto",
-    device: str = "auto",
-    batch_size: int | None = None,
-    threads: int | None = None,
-    mode: str | None = None,
-    report: Callable[[str], None] = lambda _: None,
-) -> Backbone:
-    """Compile the network of ``model`` for this machine, keeping ``taps``; see `Engine` for the parameters.
-
-    ``mode`` is what the taps are for; None if they are for fitting, where ``"auto"`` has to suit every mode. Where a
-    GPU's memory does not hold the network with its batches, these are halved until it does.
-    """
-    place = choose_device(device, backend, precision, report)
-    request = network_request(model, taps, batch_size=batch_size, threads=threads, device=place)
-    if request.batch_size < (batch_size or 0):
-        report(f"Batches have {request.batch_size} images: more would need tensors that no library on a GPU takes.")
-    while True:
-        try:
-            return open_backbone(request, backend, precision, report, mode=mode)
-        except DeviceMemoryError:
-            if request.batch_size == 1:
-                raise
-        request = replace(request, batch_size=request.batch_size // 2)
-        report(f"The GPU's memory does not hold that: trying it with batches of {request.batch_size}.")
 
 
 def _check_types(model: object, network: object, decoding: object, report: object) -> None:

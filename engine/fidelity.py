@@ -8,10 +8,10 @@ import numpy as np
 
 from pc_engine.backbone import Backbone, Taps
 from pc_engine.backends import BACKENDS, REFERENCE
-from pc_engine.engine import network_request
 from pc_engine.manifest import EVIDENCE, Fidelity
 from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
+from pc_engine.networks import network_request
 from pc_engine.selection.selection import select
 
 Advance = Callable[[int], None]

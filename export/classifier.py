@@ -21,6 +21,7 @@ from pc_engine.export.external_data import embed_external_data
 from pc_engine.export.finer_maps import FINER_MAPS, find_finer_maps, usual_cooccurrences
 from pc_engine.export.fixed_batch import free_batch
 from pc_engine.export.full_precision import make_float32
+from pc_engine.export.head_graph import PASSING, RESHAPING
 from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
 from pc_engine.export.run_shapes import known_shapes, quiet_session
@@ -232,7 +233,7 @@ def _before_probabilities(model: onnx.ModelProto, tensor: str) -> str:
     """
     producers = {name: node for node in model.graph.node for name in node.output}
     node = producers.get(tensor)
-    while node is not None and node.op_type in ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze"):
+    while node is not None and node.op_type in (*PASSING, *RESHAPING):
         node = producers.get(node.input[0])
     return tensor if node is None or node.op_type not in _PROBABILITIES else str(node.input[0])
 

@@ -20,7 +20,6 @@ from pc_engine.errors import DownloadError, UsageError
 from pc_engine.export.model_directory import export_vgg
 from pc_engine.export.model_lock import making
 from pc_engine.files.digest import file_sha256
-from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.shown_text import for_shell
 
 _TIMEOUT = 10.0  # seconds to wait for the hub's first answer
@@ -58,6 +57,8 @@ def fetch_vgg(
         If ``name`` is not among ``pins``.
     DownloadError
         If the file cannot be had or is not the pinned one; says how to get it by hand.
+    ModelError
+        If something else lies where the model is to be.
     """
     if name not in pins:
         raise UsageError(f"There are no weights '{name}' to fetch, only {', '.join(pins)}.")
@@ -67,8 +68,8 @@ def fetch_vgg(
         f"get {pin.file} by hand from {pin.page} and run 'pc-engine export {name} --weights {pin.file}{names} "
         f"--out {for_shell(str(out_dir))}', or use --model lego, which needs no network but knows digit objects only."
     )
-    with making(name, models_dir, report) as downloads:  # a second process waits, and finds the model made
-        if (out_dir / MANIFEST_FILE).is_file():
+    with making(name, models_dir, report) as downloads:
+        if downloads is None:
             return out_dir
         path = downloads / f"{name}-{pin.revision[:8]}.safetensors"
         if not (path.is_file() and file_sha256(path) == pin.sha256):

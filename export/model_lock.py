@@ -1,4 +1,4 @@
-"""Models that are made where installed ones live, by one process at a time."""
+"""Models that are made where installed ones live, by one process at a time, and once."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from pathlib import Path
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from pc_engine.catalogue import Report
-from pc_engine.errors import DownloadError
+from pc_engine.errors import DownloadError, ModelError
+from pc_engine.manifest import MANIFEST_FILE
 
 _AT_ONCE = 0.5  # seconds
 
 
 @contextmanager
-def making(name: str, models_dir: Path, report: Report) -> Iterator[Path]:
+def making(name: str, models_dir: Path, report: Report) -> Iterator[Path | None]:
     """Wait until no other process makes the model of this name, and yield where its weights may lie until it is made.
 
-    That it has to be waited for is said through ``report``: a download takes minutes.
+    That it has to be waited for is said through ``report``: a download takes minutes. Where the model is made by then,
+    None is yielded.
 
     Raises
     ------
     DownloadError
         If that folder, ``downloads`` beside ``models_dir``, cannot be written.
+    ModelError
+        If something else lies where the model is to be: before anything is fetched for it.
     """
     downloads = models_dir.parent / "downloads"
     with ExitStack() as stack:
@@ -39,4 +43,8 @@ def making(name: str, models_dir: Path, report: Report) -> Iterator[Path]:
             raise DownloadError(
                 f"{downloads} cannot be written ({error.strerror}): say with PC_ENGINE_HOME where models may be kept."
             ) from None
-        yield downloads
+        model = models_dir / name
+        is_made = (model / MANIFEST_FILE).is_file()
+        if not is_made and model.is_dir() and any(model.iterdir()):
+            raise ModelError(f"{model} is no model any more, as it lacks {MANIFEST_FILE}: delete the folder.")
+        yield None if is_made else downloads

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from pc_engine.catalogue import PACKAGED, PackagedWeights, Report
 from pc_engine.datasets.imagenet import imagenet_class_names
-from pc_engine.errors import MissingPackageError, ModelError, UsageError, WeightsError
+from pc_engine.errors import MissingPackageError, UsageError, WeightsError
 from pc_engine.export.efficientnet_lite import export_efficientnet_lite
 from pc_engine.export.model_lock import making
 from pc_engine.files.digest import file_sha256
-from pc_engine.manifest import MANIFEST_FILE
 
 
 def make_packaged(
@@ -49,11 +48,9 @@ def make_packaged(
     path = pin.find()
     if path is None:
         raise MissingPackageError(pin.package, pin.extra, f"make the model {name}")
-    with making(name, models_dir, report):  # a second process waits, and finds the model made
-        if (out_dir / MANIFEST_FILE).is_file():
+    with making(name, models_dir, report) as weights_dir:
+        if weights_dir is None:
             return out_dir
-        if out_dir.is_dir() and any(out_dir.iterdir()):
-            raise ModelError(f"{out_dir} is no model any more, as it lacks {MANIFEST_FILE}: delete the folder.")
         found = file_sha256(path)
         if found != pin.sha256:
             raise WeightsError(

@@ -15,7 +15,7 @@ import numpy as np
 from pc_engine.backbone import Backbone
 from pc_engine.bench.accuracy.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
 from pc_engine.datasets import LabelledImage
-from pc_engine.engine import Engine, open_network
+from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
 from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.fitting.class_heat import heat_source
@@ -27,6 +27,7 @@ from pc_engine.hardware.machine import usable_cores
 from pc_engine.kernels.array_module import get_array_module
 from pc_engine.model import Model
 from pc_engine.modes import FittedParts, Mode
+from pc_engine.networks import open_network
 from pc_engine.pipeline import TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.sources import SourceImage

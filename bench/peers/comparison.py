@@ -19,11 +19,12 @@ from pc_engine.bench.peers.contract import Peer, PeerResult, Workload, label_of
 from pc_engine.bench.peers.runtimes import EngineNetworkPeer, EnginePeer, OnnxRuntimePeer, OpenVinoPeer
 from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
 from pc_engine.bench.throughput import Progress, Report, ThroughputSettings, complete_model
-from pc_engine.engine import Engine, network_request
+from pc_engine.engine import Engine
 from pc_engine.errors import BackendError, MissingPackageError, ModelError, PcEngineError
 from pc_engine.hardware.machine import BusyElsewhere
 from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
+from pc_engine.networks import network_request
 from pc_engine.selection.candidates import TOLERANCE, tap_difference
 
 MODE = "c2p"

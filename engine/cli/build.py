@@ -16,13 +16,13 @@ from pc_engine.catalogue import find_model
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table, progress, remark
 from pc_engine.cli.target import target_of
-from pc_engine.engine import network_request
 from pc_engine.errors import UsageError
 from pc_engine.fidelity import IMITATED, compare_with_fp32
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.manifest import QUANTISED_FILES, Fidelity, Manifest
 from pc_engine.model import Model, load_model, write_model
 from pc_engine.modes import MODES, Mode, find_mode
+from pc_engine.networks import network_request
 from pc_engine.selection.device_choice import choose_device
 from pc_engine.selection.selection import Selection, open_backbone, refusal, require_precision, select
 

@@ -14,7 +14,6 @@ from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
 from pc_engine.cli.target import target_of
 from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
-from pc_engine.engine import open_network
 from pc_engine.errors import UsageError
 from pc_engine.files.storage import model_argument
 from pc_engine.fitted.counter import CountSVM, count_label, labels_up_to
@@ -23,6 +22,7 @@ from pc_engine.hardware.machine import usable_cores
 from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
 from pc_engine.modes.p2c_manifest import p2c_taps
+from pc_engine.networks import open_network
 
 if TYPE_CHECKING:
     from pc_engine.fitting.counter_report import CounterReport

@@ -113,7 +113,8 @@ def _last_annotation(task: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if not isinstance(annotations, list):
         raise ValueError("it has no list of annotations")  # noqa: TRY004 (one bad field of the data)
     valid = [one for one in annotations if isinstance(one, Mapping) and not one.get("was_cancelled")]
-    return max(valid, key=lambda one: str(one.get("updated_at", ""))) if valid else None
+    # Of equals, such as those without a date, the last one, where max takes the first.
+    return max(reversed(valid), key=lambda one: str(one.get("updated_at", "")), default=None)
 
 
 def _prediction(task: Mapping[str, Any]) -> _Said | None:

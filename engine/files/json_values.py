@@ -35,10 +35,9 @@ def is_number(value: Any) -> bool:
 
 def as_text(value: Any, name: str) -> str:
     """Return text that can be written."""
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r:.60}, expected text")  # noqa: TRY004 (one bad field of the data)
-    value.encode()  # JSON can hold halves of characters, which UTF-8 cannot
-    return value
+    if not is_text(value):
+        raise ValueError(f"{name} is {value!r:.60}, expected text")
+    return str(value)
 
 
 def as_texts(values: Any, name: str) -> tuple[str, ...]:

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from pc_engine.backbone import CompileRequest
 from pc_engine.bench import arithmetic
 from pc_engine.bench.arithmetic import operations_per_image, peak_operations
-from pc_engine.engine import network_request
 from pc_engine.export import ARCHITECTURES, export_vgg
 from pc_engine.graph.shapes import infer
 from pc_engine.hardware.machine import describe_machine
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 
 
 def test_a_vgg16_does_as_much_as_is_known_of_it(tmp_path: Path) -> None:

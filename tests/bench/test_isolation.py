@@ -41,7 +41,7 @@ def test_the_cpu_is_taken_where_there_is_a_gpu(
         asked.append(device)
         return "cpu"
 
-    monkeypatch.setattr("pc_engine.engine.choose_device", choose)
+    monkeypatch.setattr("pc_engine.networks.choose_device", choose)
     # Once to balance a random counter, once to measure.
     bare = make_model(tmp_path / "bare", counter=None)
     settings = ThroughputSettings(str(bare), "c2p", "onnxruntime", "fp32", 2, 1, n=2, repeats=1)

@@ -36,10 +36,10 @@ import pc_engine.sources.image
 from pc_engine import Decoding, Engine, Result
 from pc_engine.backends import OnnxRuntimeBackend
 from pc_engine.decoding.decode import silence_codecs
-from pc_engine.engine import network_request
 from pc_engine.errors import DeviceMemoryError
 from pc_engine.model import load_model
 from pc_engine.modes import MODES
+from pc_engine.networks import network_request
 from pc_engine.runs import writers as rows_on_disk
 from pc_engine.runs.writers import PartitionWriter
 from pc_engine.sources import SourceImage, named_image

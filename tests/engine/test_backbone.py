@@ -6,8 +6,8 @@ import pytest
 
 from pc_engine import load_model
 from pc_engine.backbone import LARGEST_BATCH
-from pc_engine.engine import network_request
 from pc_engine.errors import UsageError
+from pc_engine.networks import network_request
 
 
 def test_batches_have_a_limit(tiny_directory: Path) -> None:

@@ -25,12 +25,12 @@ from typer.testing import CliRunner
 from pc_engine import Decoding, Engine, Result, catalogue, load_model
 from pc_engine.backends import BACKENDS
 from pc_engine.cli import app
-from pc_engine.engine import open_network
 from pc_engine.errors import BackendError, ModelError, PcEngineError, UsageError
 from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.fitted.counter import CountSVM
 from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
+from pc_engine.networks import open_network
 from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.runs.writers import read_rows
 from pc_engine.sources import SourceImage, iter_images, read_image
@@ -579,6 +579,38 @@ def test_a_closed_engine_says_so_and_closes_once(tiny_directory: Path, scenes: P
         engine.run(scenes)
     with pytest.raises(UsageError, match="closed"):
         engine.run_paths([])
+
+
+@pytest.mark.parametrize("owns", [True, False])
+def test_an_engine_that_cannot_be_made_frees_its_network_and_no_other(
+    owns: bool, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU its memory would stay taken as long as the process lives."""
+
+    def refuse(*_: Any) -> None:
+        raise BackendError("No process for decoding can be started.")
+
+    monkeypatch.setattr("pc_engine.engine.Decoders", refuse)
+    opened = []
+
+    def opening(*given: Any, **options: Any) -> Any:
+        opened.append(open_network(*given, **options))
+        return opened[-1]
+
+    monkeypatch.setattr("pc_engine.engine.open_network", opening)
+    model = load_model(tiny_directory)
+    shared = None if owns else open_network(model, MODES["c2p"].taps(model.manifest), backend="onnxruntime")
+    with pytest.raises(BackendError, match="No process"):
+        Engine(model, mode="c2p", backend="onnxruntime", network=shared)
+    (network,) = opened or [shared]
+    pixels = model.manifest.input
+    image = np.zeros((1, pixels.height, pixels.width, 3), np.uint8)
+    if owns:
+        with pytest.raises(BackendError, match="The network was closed"):
+            network.infer(image)
+    else:
+        network.infer(image)
+        network.close()
 
 
 @pytest.mark.parametrize("isolate", [False, True])

@@ -9,12 +9,12 @@ import pytest
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends import BACKENDS
-from pc_engine.engine import network_request
 from pc_engine.errors import ModelError
 from pc_engine.export import import_classifier
 from pc_engine.fidelity import compare_with_fp32, measure_fidelity
 from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE
 from pc_engine.model import Model, load_model
+from pc_engine.networks import network_request
 
 Taps = dict[str, np.ndarray]
 

@@ -16,11 +16,11 @@ import pytest
 
 from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.backends import BACKENDS
-from pc_engine.engine import network_request
 from pc_engine.errors import ManifestError
 from pc_engine.files.storage import cache_directory
 from pc_engine.manifest import MANIFEST_FILE, MODEL_FILES
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.selection.candidates import probe_images
 from pc_engine.selection.selection import open_backbone, select
 

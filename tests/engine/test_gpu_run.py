@@ -20,7 +20,6 @@ from pc_engine.datasets import LabelledImage
 from pc_engine.decoding.decode import display_image
 from pc_engine.decoding.decode_device import AT_ONCE, BatchDecoder, DeviceDecoder
 from pc_engine.decoding.image_resize import HostResizer
-from pc_engine.engine import open_network
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
 from pc_engine.export import import_classifier
 from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
@@ -32,6 +31,7 @@ from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE
 from pc_engine.manifest_file import write_manifest
 from pc_engine.modes import MODES, settings_for
 from pc_engine.modes.p2c_manifest import heat_name
+from pc_engine.networks import open_network
 from pc_engine.sources import iter_images
 
 CELLS = [(1, 1), (5, 2), (2, 6), (6, 6), (4, 4)]

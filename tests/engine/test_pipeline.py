@@ -20,9 +20,9 @@ from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.decoding.decode import DecodedImage, ImageSize, decode_bytes
 from pc_engine.decoding.decode_device import DecodedBatch
 from pc_engine.decoding.plain_jpeg import PlainJpeg
-from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, DeviceMemoryError, ImageError, UsageError
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.pipeline import BatchLimit, TapBatch, map_batches, tap_batches
 from pc_engine.sources import SourceImage
 

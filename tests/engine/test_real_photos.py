@@ -8,7 +8,6 @@ from pc_engine import Engine, load_model
 from pc_engine.calibration import read_calibration_images
 from pc_engine.datasets import read_labelled, resolve_class_ids
 from pc_engine.datasets.imagenet import imagenet_class_names
-from pc_engine.engine import open_network
 from pc_engine.export import Cooccurrence, import_classifier
 from pc_engine.export.quantise import quantise_network
 from pc_engine.fidelity import compare_with_fp32
@@ -16,6 +15,7 @@ from pc_engine.fitting.from_images import counter_from_images, signature_taps, s
 from pc_engine.manifest import QUANTISED_FILES, NetworkInput
 from pc_engine.manifest_file import write_manifest
 from pc_engine.model import write_model
+from pc_engine.networks import open_network
 
 FAST = {"backend": "onnxruntime", "precision": "fp32"}
 

@@ -227,12 +227,24 @@ def test_a_network_of_one_convolution_has_no_maps_before(tmp_path):
     assert set(manifest.taps) == {"conv_last", "logits", "evidence"}
 
 
+def quantise_probabilities(model):
+    """Put behind them what ONNX Runtime's quantiser does."""
+    scale = {"scale": np.float32(1 / 255), "zero": np.uint8(0)}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in scale.items())
+    model.graph.node[-1].output[0] = "exact"
+    model.graph.node.append(helper.make_node("QuantizeLinear", ["exact", *scale], ["steps"]))
+    model.graph.node.append(helper.make_node("DequantizeLinear", ["steps", *scale], ["probabilities"]))
+
+
+@pytest.mark.parametrize("quantised", [False, True])
 @pytest.mark.parametrize("operator", ["Softmax", "Sigmoid"])
-def test_probabilities_that_are_named_as_logits_are_traced_to_these(tmp_path, operator):
+def test_probabilities_that_are_named_as_logits_are_traced_to_these(tmp_path, operator, quantised):
     """The modes take the softmax themselves: twice would make all classes alike."""
     path, said = save_cnn(tmp_path / "given.onnx"), []
     model = onnx.load(path)
     model.graph.node[-1].op_type = operator
+    if quantised:
+        quantise_probabilities(model)
     onnx.save_model(model, path)
     convert(path, tmp_path / "m", taps={**TAPS, "logits": "probabilities"}, report=said.append)
     convert(path, tmp_path / "plain")

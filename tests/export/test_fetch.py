@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save
 
 from pc_engine.catalogue import FETCHABLE, PinnedWeights
-from pc_engine.errors import DownloadError, UsageError
+from pc_engine.errors import DownloadError, ModelError, UsageError
 from pc_engine.export import ARCHITECTURES, fetch_vgg
 from pc_engine.files.digest import file_sha256
 from pc_engine.manifest_file import read_manifest
@@ -123,6 +123,14 @@ def assert_names_the_ways_out(error, models):
     assert f"pc-engine export small --weights model.safetensors --out {models / 'small'}" in text
     assert "--model lego, which needs no network" in text
     assert "\n" not in text
+
+
+def test_what_lies_where_the_model_is_to_be_is_said_before_anything_is_fetched(hub, pins, models):
+    (models / "small").mkdir(parents=True)
+    (models / "small" / "network.onnx").touch()
+    with pytest.raises(ModelError, match=r"small is no model any more, as it lacks manifest\.json: delete the folder"):
+        fetch_vgg("small", models, print, pins=pins, endpoint=hub.address)
+    assert hub.ranges == []
 
 
 def test_fetches_exports_and_clears_up(hub, pins, models, tiny):

@@ -26,14 +26,16 @@ def test_the_second_says_that_it_waits(tmp_path: Path) -> None:
         waits.set()
 
     def second() -> None:
-        with making("small", tmp_path / "models", report):
-            said.append("made")
+        with making("small", tmp_path / "models", report) as downloads:
+            said.append("to be made" if downloads else "made")
 
     with ThreadPoolExecutor(1) as pool:
         with making("small", tmp_path / "models", report):
             done = pool.submit(second)
             assert waits.wait(30)
             assert said == ["Waiting for another process, which is making small ..."]
+            (tmp_path / "models" / "small").mkdir(parents=True)
+            (tmp_path / "models" / "small" / "manifest.json").touch()
         done.result(30)
     assert said[1:] == ["made"]
 

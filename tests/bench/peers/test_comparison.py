@@ -21,13 +21,13 @@ from pc_engine.bench.peers.runtimes import OpenVinoPeer  # noqa: E402
 from pc_engine.bench.peers.torch_pipeline import ImageByImage, TorchRunner, torch_vgg, tuned_runner  # noqa: E402
 from pc_engine.bench.throughput import ThroughputSettings  # noqa: E402
 from pc_engine.decoding.decode import decode_image  # noqa: E402
-from pc_engine.engine import network_request  # noqa: E402
 from pc_engine.errors import BackendError, MissingPackageError, ModelError  # noqa: E402
 from pc_engine.export import VggSpec, export_vgg  # noqa: E402
 from pc_engine.fitted.counter import CountSVM  # noqa: E402
 from pc_engine.manifest import NETWORK_FILE  # noqa: E402
 from pc_engine.model import load_model  # noqa: E402
 from pc_engine.modes import C2PSettings  # noqa: E402
+from pc_engine.networks import network_request  # noqa: E402
 from pc_engine.selection.candidates import probe_images, tap_difference  # noqa: E402
 
 SPEC = VggSpec("small", ((8,), (8, 10), (12, 14), (16, 16)), fc_width=24, trained_size=64)
@@ -200,7 +200,7 @@ def test_a_peer_that_is_left_out_is_in_the_report_with_the_reason(tiny_directory
 
 def test_pc_engine_takes_the_cpu_as_the_others_do_where_there_is_a_gpu(make_model, tmp_path, photos, monkeypatch):
     asked = []
-    monkeypatch.setattr("pc_engine.engine.choose_device", lambda device, *_: asked.append(device) or "cpu")
+    monkeypatch.setattr("pc_engine.networks.choose_device", lambda device, *_: asked.append(device) or "cpu")
     # Without a counter: the network says there, too, what a random one is balanced on.
     bare = make_model(tmp_path / "bare", counter=None)
     settings = ThroughputSettings(str(bare), batch_size=4, workers=1, n=4, repeats=1)

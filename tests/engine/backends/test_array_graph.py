@@ -13,13 +13,13 @@ from pc_engine.backends.array_graph import ArrayGraph
 from pc_engine.backends.array_layers import Convolution, Layer
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
-from pc_engine.engine import network_request
 from pc_engine.errors import BackendError
 from pc_engine.export import Cooccurrence, VggSpec, build_vgg, random_weights
 from pc_engine.export.cooccurrence import append_cooccurrence
 from pc_engine.graph.half import cast_to_half
 from pc_engine.graph.prepare import open_graph
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.selection.candidates import probe_images, tap_difference
 
 

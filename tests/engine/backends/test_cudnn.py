@@ -24,13 +24,13 @@ from pc_engine.backends.cudnn import CudnnBackend
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plan
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
-from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, DeviceMemoryError
 from pc_engine.export import Cooccurrence, LiteSpec, export_efficientnet_lite
 from pc_engine.export.cooccurrence import append_cooccurrence
 from pc_engine.kernels import pixel_convolution
 from pc_engine.manifest import Manifest, NetworkInput, Tap
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.selection.candidates import TOLERANCE, probe_images, tap_difference
 from pc_engine.selection.selection import open_backbone
 

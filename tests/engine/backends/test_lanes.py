@@ -11,9 +11,9 @@ import pytest
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends.lanes import Lanes
-from pc_engine.engine import network_request
 from pc_engine.errors import BackendError
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.selection.candidates import probe_images
 
 

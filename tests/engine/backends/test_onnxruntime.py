@@ -10,9 +10,9 @@ import pytest
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
-from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, UsageError
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.selection.candidates import probe_images
 
 BACKEND = OnnxRuntimeBackend()
@@ -112,7 +112,7 @@ def test_only_what_the_taps_need_is_computed(request_: CompileRequest, tmp_path:
 
 def test_compiling_is_silent(tiny_directory: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pc_engine.engine import network_request;"
+        "import sys; from pathlib import Path; from pc_engine.networks import network_request;"
         "from pc_engine.model import load_model;"
         "from pc_engine.backends.onnxruntime import OnnxRuntimeBackend as B;"
         "r = network_request(load_model(Path(sys.argv[1])), ('logits',), batch_size=1);"

@@ -14,9 +14,9 @@ import pytest
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
-from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, DeviceMemoryError, UsageError
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.selection.candidates import TOLERANCE, probe_images, tap_difference
 
 BACKEND = OnnxRuntimeBackend()

@@ -14,11 +14,11 @@ from onnx import helper
 from pc_engine.backbone import PRECISIONS, CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.backends.openvino import OpenVinoBackend
-from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, UsageError
 from pc_engine.manifest import NETWORK_FILE
 from pc_engine.manifest_file import write_manifest
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.selection.candidates import TOLERANCE, probe_images, tap_difference
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this platform")
@@ -118,7 +118,7 @@ faulthandler.dump_traceback_later(30, exit=True)
 from pathlib import Path
 from pc_engine.backends.openvino import OpenVinoBackend
 from pc_engine.selection.candidates import probe_images
-from pc_engine.engine import network_request
+from pc_engine.networks import network_request
 from pc_engine.model import load_model
 network = OpenVinoBackend().compile(network_request(load_model(Path(sys.argv[1])), ("gap",), batch_size=4))
 sys.setswitchinterval(1e-6)

@@ -19,13 +19,13 @@ from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.backends.tensorrt import TensorRtBackend, read_engine, save_engine
 from pc_engine.backends.tensorrt_library import load_library
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
-from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, UsageError
 from pc_engine.export.quantise import quantise_network
 from pc_engine.files.digest import file_sha256
 from pc_engine.files.storage import cache_directory
 from pc_engine.manifest_file import read_manifest
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.selection.candidates import TOLERANCE, probe_images, tap_difference
 from pc_engine.selection.selection import open_backbone
 

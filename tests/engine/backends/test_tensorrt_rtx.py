@@ -13,7 +13,6 @@ from pc_engine.backbone import CompileRequest
 from pc_engine.backends.tensorrt_build import Target, build_engine, typed_graph
 from pc_engine.backends.tensorrt_library import Library, load_library
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
-from pc_engine.engine import network_request
 from pc_engine.errors import BackendError
 from pc_engine.export import Cooccurrence, export_efficientnet_lite, export_vgg
 from pc_engine.export.quantise import quantise_network
@@ -22,6 +21,7 @@ from pc_engine.graph.prepare import open_graph
 from pc_engine.graph.signed import make_signed
 from pc_engine.manifest import QUANTISED_FILES
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.selection.candidates import probe_images
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13")

@@ -119,6 +119,9 @@ def test_the_last_annotation_counts_and_none_that_was_cancelled(read: Any) -> No
     ]
     (image,) = read({**task(), "annotations": annotations}).images
     assert image.count == 1
+    for date in ({}, {"updated_at": "2026-01-02"}):
+        undated = [{"result": [point()] * n, **date} for n in (1, 2)]
+        assert read({**task(), "annotations": undated}).images[0].count == 2
     labelled = read(task(point()), {**task(), "annotations": []}, {**task(), "annotations": annotations[2:]})
     assert labelled.skipped == (("task 7", "nobody has annotated it"),) * 2
 

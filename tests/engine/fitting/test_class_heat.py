@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pc_engine.datasets import LabelledImage
-from pc_engine.engine import Engine, open_network
+from pc_engine.engine import Engine
 from pc_engine.fitted.cluster_likelihood import PEAK_LIMITS, PeakSettings
 from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.fitting.class_heat import heat_source
@@ -16,6 +16,7 @@ from pc_engine.fitting.cluster_likelihood import count_clusters
 from pc_engine.fitting.from_images import counter_from_images, features_from_images
 from pc_engine.model import load_model
 from pc_engine.modes.p2c_manifest import heat_name, p2c_taps
+from pc_engine.networks import open_network
 
 FAST: dict[str, Any] = {"backend": "onnxruntime", "precision": "fp32"}
 

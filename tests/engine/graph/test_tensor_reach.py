@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from pc_engine.engine import network_request, open_network
 from pc_engine.export.model_directory import export_vgg
 from pc_engine.export.vgg import VggSpec
 from pc_engine.graph import prepare as graph
 from pc_engine.graph import tensor_reach
 from pc_engine.model import Model, load_model
+from pc_engine.networks import network_request, open_network
 
 # Of the tiny network: its pixels.
 _VALUES = 64 * 64 * 3

@@ -11,12 +11,12 @@ import pytest
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS, OnnxRuntimeBackend
-from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, ModelError, UsageError
 from pc_engine.files.storage import cache_directory
 from pc_engine.manifest import NETWORK_FILE, QUANTISED_FILES, Fidelity, QuantisedNetwork
 from pc_engine.manifest_file import read_manifest, write_manifest
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.selection import candidates, selection
 from pc_engine.selection.candidates import TOLERANCE, exact_difference, probe_images, tap_difference
 from pc_engine.selection.selection import Selection, open_backbone, select

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from pc_engine.backbone import CompileRequest
-from pc_engine.engine import network_request
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
 from pc_engine.model import load_model
+from pc_engine.networks import network_request
 from pc_engine.selection import candidates
 from pc_engine.selection.candidates import probe_images
 from pc_engine.selection.selection import open_backbone, select
