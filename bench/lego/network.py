@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ STRIDE = 8
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Widths of the network.
+    """Widths of the network, and where its maps get coarser.
 
     Attributes
     ----------
@@ -31,6 +32,9 @@ class NetworkSettings:
         Kernels of the four 5x5 convolutions (the paper: 32 to 256).
     nin
         Kernels of the 1x1 convolution (network in network).
+    pooled_after
+        The two 5x5 convolutions, counted from 1, whose maps are halved by max pooling. The later, the finer are the
+        maps that small digits are told apart on, and the longer it takes.
     count_kernels, fc6, fc7
         Widths of the counting branch: a 3x3 convolution, and two fully connected layers on its global average.
     """
@@ -38,6 +42,7 @@ class NetworkSettings:
     size: int = 128
     kernels: tuple[int, int, int, int] = (32, 64, 96, 256)
     nin: int = 128
+    pooled_after: tuple[int, int] = (1, 2)
     count_kernels: int = 64
     fc6: int = 256
     fc7: int = 128
@@ -59,7 +64,7 @@ class FoldedNetwork:
     Attributes
     ----------
     settings
-        Widths.
+        Those of the network.
     weights
         float32 (out, in, k, k) of conv1..conv4 and the 1x1 convolution; conv1 takes normalised RGB.
     biases
@@ -132,16 +137,13 @@ def build_network(settings: NetworkSettings, n_logits: int, n_counts: int) -> Mo
     class LegoNetwork(nn.Module):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
-            one, two, three, four = settings.kernels
-            self.trunk = nn.Sequential(
-                *block(3, one, 5, stride=2),
-                nn.MaxPool2d(2),
-                *block(one, two, 5),
-                nn.MaxPool2d(2),
-                *block(two, three, 5),
-                *block(three, four, 5),
-                *block(four, settings.nin, 1),
-            )
+            layers: list[Any] = []
+            widths = itertools.pairwise((3, *settings.kernels))
+            for place, (n_in, n_out) in enumerate(widths, start=1):
+                layers += block(n_in, n_out, 5, stride=2 if place == 1 else 1)
+                if place in settings.pooled_after:
+                    layers.append(nn.MaxPool2d(2))
+            self.trunk = nn.Sequential(*layers, *block(settings.kernels[-1], settings.nin, 1))
             self.cell_head = nn.Conv2d(settings.nin, n_logits, 1)
             self.image_head = nn.Linear(settings.nin, n_logits)
             self.count_conv = nn.Conv2d(settings.nin, settings.count_kernels, 3, padding=1)

@@ -38,11 +38,11 @@ def write_network(network: FoldedNetwork, path: Path) -> dict[str, Tap]:
     weights = (_fold_normalisation(network.weights[0]), *network.weights[1:])
     names = ("conv1", "conv2", "conv3", "conv_prev", "conv_last")
     tensor = "padded"
-    for place, (name, weight, bias) in enumerate(zip(names, weights, network.biases, strict=True)):
-        tensor = graph.convolution(name, tensor, weight, bias, stride=2 if place == 0 else 1)
-        if place < 2:
-            graph.node("MaxPool", [tensor], f"pool{place + 1}", kernel_shape=[2, 2], strides=[2, 2])
-            tensor = f"pool{place + 1}"
+    for place, (name, weight, bias) in enumerate(zip(names, weights, network.biases, strict=True), start=1):
+        tensor = graph.convolution(name, tensor, weight, bias, stride=2 if place == 1 else 1)
+        if place in settings.pooled_after:
+            graph.node("MaxPool", [tensor], f"pool{place}", kernel_shape=[2, 2], strides=[2, 2])
+            tensor = f"pool{place}"
     gap = graph.global_average("gap", "conv_last")
     graph.dense("logits", gap, network.logits)
     counted = graph.convolution("count_conv", "conv_last", *network.count_conv)

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +41,18 @@ def torch() -> object:
     return pytest.importorskip("torch", reason="training needs the extra 'train'")
 
 
-def test_the_exported_network_computes_what_was_trained(torch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("pooled_after", [(1, 2), (1, 3)])
+def test_the_exported_network_computes_what_was_trained(torch, tmp_path: Path, pooled_after: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    network = build_network(NARROW, n_logits=5, n_counts=4)
+    settings = replace(NARROW, pooled_after=pooled_after)
+    network = build_network(settings, n_logits=5, n_counts=4)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
             module.bias.data.normal_(0, 0.3)
     network.eval()
-    taps = write_network(fold(network, NARROW), tmp_path / "model.onnx")
+    taps = write_network(fold(network, settings), tmp_path / "model.onnx")
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     outputs = dict(zip(taps, session.run([tap.tensor for tap in taps.values()], {"image": images}), strict=True))
@@ -57,7 +60,7 @@ def test_the_exported_network_computes_what_was_trained(torch, tmp_path: Path) -
         pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - PIXEL_MEAN) / PIXEL_STD
         conv_last = network.trunk(pixels)
         expected = network(pixels)
-        fc6 = network.fc6(network.count_conv(conv_last).relu().mean(dim=(2, 3)) * NARROW.grid**2 / 8).relu()
+        fc6 = network.fc6(network.count_conv(conv_last).relu().mean(dim=(2, 3)) * settings.grid**2 / 8).relu()
         fc7 = network.fc7(fc6).relu()
     # Weights are kept to 11 bits; edges agree as well as the middle only if zero padding kept its meaning.
     for name, value in (("conv_last", conv_last), ("logits", expected.logits), ("fc6", fc6), ("fc7", fc7)):
