@@ -37,7 +37,7 @@ from pc_engine.kernels.pixel_columns import PIXEL
 
 
 class ArrayGraph:
-    """A prepared graph (see `pc_engine.graph.prepare.prepare_graph`) as steps on arrays.
+    """A prepared graph (see `pc_engine.graph.prepare.open_graph`) as steps on arrays.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ _BOUNDING = ("Clip", "Max", "Min")
 
 
 def cast_to_half(model: onnx.ModelProto) -> None:
-    """Cast a prepared graph (see `pc_engine.graph.prepare.prepare_graph`) to float16, in place; the taps stay float32.
+    """Cast a prepared graph (see `pc_engine.graph.prepare.open_graph`) to float16, in place; the taps stay float32.
 
     Raises
     ------

@@ -1,7 +1,6 @@
 """From an ONNX file to the graph that a backend compiles: uint8 pixels in, the wanted taps out, nothing else.
 
-``load_graph`` reads one-file ONNX, ``prepare_graph`` makes the graph a backend wants from it, and ``open_graph`` does
-both without a second copy of the weights.
+``open_graph`` reads such a file and makes that graph of it, ``cut_graph`` makes one of a network in memory.
 """
 
 from __future__ import annotations
@@ -107,33 +106,39 @@ def input_tensor(model: onnx.ModelProto, name: str | None = None) -> onnx.ValueI
     return inputs[name]
 
 
-def prepare_graph(model: onnx.ModelProto, manifest: Manifest, taps: Sequence[str]) -> onnx.ModelProto:
-    """Return the part of ``model`` that leads from pixels to ``taps``.
+def open_graph(path: Path, manifest: Manifest, taps: Sequence[str]) -> onnx.ModelProto:
+    """Read the network at ``path`` and return the part of it that leads from pixels to ``taps``.
 
     The result has one input, ``image``: uint8 [N, H, W, 3] RGB, N dynamic, H and W from the manifest; and one float32
     output per name in ``taps``, in that order, called by the tap's name. Nodes and weights that these outputs do not
-    need are left out. A float32 network gets the manifest's preprocessing prepended. ``model`` is not modified; the
-    weights that stay are copied once (``open_graph`` copies none).
+    need are left out; those that stay are not copied. A float32 network gets the manifest's preprocessing prepended.
+
+    Where the manifest has the file's sha256, what is read has to have it as well.
 
     Raises
     ------
     ManifestError
-        If a tap, its tensor or the input is not in the graph, or its type or shape disagrees with the manifest.
+        If the bytes are others, if a tap, its tensor or the input is not in the graph, or if its type or shape
+        disagrees with the manifest.
     ModelError
-        If the wanted taps need a second input, the batch size is fixed inside the graph, or the opset is too old.
+        If the file is none that ``load_graph`` reads, the wanted taps need a second input, the batch size is fixed
+        inside the graph, or the opset is too old.
     """
+    model = load_graph(path, manifest.files.get(path.name))
+    del model.training_info[:]
     wanted = _wanted(manifest, taps)
     part = _part(model, wanted)
-    return _adapt(_copy(model, part), part, wanted)
+    keep_part(model.graph, part)
+    return _adapt(model, part, wanted)
 
 
 def cut_graph(model: onnx.ModelProto, name: str, pixels: NetworkInput, tensors: Mapping[str, str]) -> onnx.ModelProto:
-    """Return what ``prepare_graph`` does, for a network whose taps' shapes are not known yet.
+    """Return what ``open_graph`` does, for a network in memory whose taps' shapes are not known yet.
 
     Parameters
     ----------
     model
-        The network; not modified.
+        The network; not modified, and the weights that stay are copied.
     name
         What errors call it.
     pixels
@@ -144,29 +149,11 @@ def cut_graph(model: onnx.ModelProto, name: str, pixels: NetworkInput, tensors: 
     Raises
     ------
     ModelError, ManifestError
-        As ``prepare_graph`` does.
+        As ``open_graph`` does.
     """
     wanted = _Wanted(name, pixels, dict(tensors), {})
     part = _part(model, wanted)
     return _adapt(_copy(model, part), part, wanted)
-
-
-def open_graph(path: Path, manifest: Manifest, taps: Sequence[str]) -> onnx.ModelProto:
-    """Read ``path`` and prepare it for ``taps``: ``prepare_graph(load_graph(path), …)`` without a copy of the weights.
-
-    Where the manifest has the file's sha256, what is read has to have it as well.
-
-    Raises
-    ------
-    ModelError, ManifestError
-        As ``load_graph`` and ``prepare_graph`` do.
-    """
-    model = load_graph(path, manifest.files.get(path.name))
-    del model.training_info[:]
-    wanted = _wanted(manifest, taps)
-    part = _part(model, wanted)
-    keep_part(model.graph, part)
-    return _adapt(model, part, wanted)
 
 
 @dataclass(frozen=True)
