@@ -1,4 +1,4 @@
-"""Pillow's bilinear resize with antialiasing: on NumPy, and for a batch of any sizes on a GPU.
+"""Pillow's bilinear resize with antialiasing, for a batch of pictures of any sizes on a GPU.
 
 The filter is a triangle that reaches one output pixel, but at least one input pixel, to either side. Its weights are
 rounded to 22 bits behind the point; rows are resized first and rounded to whole levels, then columns (Pillow,
@@ -151,36 +151,6 @@ def resize_table(old: int, new: int) -> ResizeTable:
     weights /= weights.sum(axis=1, keepdims=True)
     rounded = np.floor(weights * (1 << _BITS) + 0.5).astype(np.int32)
     return ResizeTable(first.astype(np.int32), rounded)
-
-
-def resize_pixels(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize uint8 (H, W, C) to (height, width, C) as Pillow does with ``Resampling.BILINEAR``, within one level."""
-    resized = image
-    if image.shape[1] != width:
-        resized = _along_rows(resized.swapaxes(0, 1), resize_table(image.shape[1], width)).swapaxes(0, 1)
-    if image.shape[0] != height:
-        resized = _along_rows(resized, resize_table(image.shape[0], height))
-    return resized
-
-
-def _along_rows(image: np.ndarray, table: ResizeTable) -> np.ndarray:
-    """Resize the first axis of (H, ...)."""
-    sums = np.full((len(table.first), *image.shape[1:]), 1 << (_BITS - 1), np.int32)
-    last = len(image) - 1
-    for k in range(table.weights.shape[1]):
-        weight = table.weights[:, k].reshape(-1, *(1,) * (image.ndim - 1))
-        sums += weight * image[np.minimum(table.first + k, last)]
-    resized: np.ndarray = np.clip(sums >> _BITS, 0, 255).astype(np.uint8)
-    return resized
-
-
-class HostResizer:
-    """Resizes a batch on the host."""
-
-    def __call__(self, images: Sequence[Array], slots: Sequence[int], pixels: Array) -> None:
-        """Write each image (H, W, 3) into its slot of ``pixels`` (n, height, width, 3)."""
-        for image, slot in zip(images, slots, strict=True):
-            pixels[slot] = resize_pixels(np.asarray(image), *pixels.shape[1:3])
 
 
 class DeviceResizer:

@@ -34,6 +34,21 @@ def photos(tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.fixture(scope="session")
+def resize_on_host() -> Callable[[Any, Any, Any], None]:
+    """What `DeviceResizer` does, by Pillow: of each image the rows first, then the columns."""
+
+    def resize(images: Any, slots: Any, pixels: Any) -> None:
+        height, width = pixels.shape[1:3]
+        for image, slot in zip(images, slots, strict=True):
+            picture = Image.fromarray(np.asarray(image))
+            for size in ((width, picture.height), (width, height)):
+                picture = picture.resize(size, Image.Resampling.BILINEAR)
+            pixels[slot] = np.asarray(picture)
+
+    return resize
+
+
 @pytest.fixture
 def crashing_decoder(monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of a function that decodes, but for files that end with a mark: with these it crashes, hangs or the like."""

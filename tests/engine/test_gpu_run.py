@@ -19,7 +19,6 @@ from pc_engine import Engine, Result, load_model
 from pc_engine.datasets import LabelledImage
 from pc_engine.decoding.decode import display_image
 from pc_engine.decoding.decode_device import AT_ONCE, BatchDecoder, DeviceDecoder
-from pc_engine.decoding.image_resize import HostResizer
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
 from pc_engine.export import import_classifier
 from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
@@ -383,11 +382,11 @@ def test_taps_that_are_not_finite_cost_that_image_only(
 class HostDecoder(BatchDecoder):
     """Decodes with libjpeg in full, as a GPU would, and takes down what it was given."""
 
-    def __init__(self, pool: ThreadPoolExecutor, *, gives_up_on: bytes = b"") -> None:
+    def __init__(self, resize: Any, pool: ThreadPoolExecutor, *, gives_up_on: bytes = b"") -> None:
         self.files: list[int] = []
         self.gives_up_on = gives_up_on
         self.closed = False
-        super().__init__(self, HostResizer(), np, pool)
+        super().__init__(self, resize, np, pool)
 
     def decode(self, data: Any, height: int | None = None, width: int | None = None) -> Any:
         if height is not None and width is not None:
@@ -413,10 +412,16 @@ def jpegs(scenes: Path) -> Path:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_what_the_gpu_decodes_gives_the_rows_of_the_cpu(
-    mode: str, tiny_directory: Path, jpegs: Path, pretended_gpu: Any, pretended: Any, monkeypatch: pytest.MonkeyPatch
+    mode: str,
+    tiny_directory: Path,
+    jpegs: Path,
+    pretended_gpu: Any,
+    resize_on_host: Any,
+    pretended: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with ThreadPoolExecutor(2) as pool:
-        decoder = HostDecoder(pool, gives_up_on=(jpegs / "08.jpg").read_bytes())
+        decoder = HostDecoder(resize_on_host, pool, gives_up_on=(jpegs / "08.jpg").read_bytes())
         monkeypatch.setattr("pc_engine.decoding.settings.DeviceDecoder", lambda *_: decoder)
         with on_gpu(tiny_directory, mode) as engine:
             results = list(engine.run(jpegs))
@@ -440,11 +445,17 @@ def test_what_the_gpu_decodes_gives_the_rows_of_the_cpu(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_what_images_say_of_their_counts_outlives_decoding_on_the_gpu(
-    mode: str, tiny_directory: Path, jpegs: Path, pretended_gpu: Any, pretended: Any, monkeypatch: pytest.MonkeyPatch
+    mode: str,
+    tiny_directory: Path,
+    jpegs: Path,
+    pretended_gpu: Any,
+    resize_on_host: Any,
+    pretended: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images = [replace(image, count=k % 4) for k, image in enumerate(iter_images(jpegs))]
     with ThreadPoolExecutor(2) as pool:
-        decoder = HostDecoder(pool)
+        decoder = HostDecoder(resize_on_host, pool)
         monkeypatch.setattr("pc_engine.decoding.settings.DeviceDecoder", lambda *_: decoder)
         with on_gpu(tiny_directory, mode, count="each") as engine:
             results = list(engine.run_paths(images))
@@ -482,7 +493,12 @@ def test_a_gpu_that_is_lost_while_it_decodes_is_said_to_be(
 
 @pytest.mark.parametrize(("photos_at_once", "pieces"), [(1, [1, 1, 1]), (2, [2, 1]), (40, [3])])
 def test_a_gpu_decodes_as_many_photos_at_once_as_a_quarter_of_its_free_memory_holds(
-    photos_at_once: int, pieces: list[int], pretended_gpu: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+    photos_at_once: int,
+    pieces: list[int],
+    pretended_gpu: Any,
+    resize_on_host: Any,
+    jpegs: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Codec:
         def __init__(self, index: int, threads: int) -> None: ...
@@ -495,7 +511,7 @@ def test_a_gpu_decodes_as_many_photos_at_once_as_a_quarter_of_its_free_memory_ho
     seen: list[int] = []
     pretended_gpu.free = 4 * AT_ONCE * photos_at_once * 640 * 480 * 3
     monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", Codec)
-    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: HostResizer())
+    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: resize_on_host)
     files = [(jpegs / f"{name}.jpg").read_bytes() for name in ("06", "00", "02", "04")]  # the first one breaks off
     with contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder:
         batch = decoder.decode(files, 64, 64)
@@ -509,7 +525,7 @@ def test_a_gpu_decodes_as_many_photos_at_once_as_a_quarter_of_its_free_memory_ho
 
 
 def test_a_gpu_decodes_several_batches_at_once_each_on_a_stream_of_its_own(
-    pretended_gpu: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+    pretended_gpu: Any, resize_on_host: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Codec:
         def __init__(self, index: int, threads: int) -> None:
@@ -526,7 +542,7 @@ def test_a_gpu_decodes_several_batches_at_once_each_on_a_stream_of_its_own(
     all_at_once = threading.Barrier(AT_ONCE)
     monkeypatch.setattr("pc_engine.decoding.decode_device.usable_cores", lambda: 16)
     monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", Codec)
-    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: HostResizer())
+    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: resize_on_host)
     files = [(jpegs / f"{name}.jpg").read_bytes() for name in ("00", "02", "04", "08")] * AT_ONCE
     with (
         contextlib.closing(DeviceDecoder("cuda:0", 16)) as decoder,
@@ -544,7 +560,7 @@ def test_a_gpu_decodes_several_batches_at_once_each_on_a_stream_of_its_own(
 
 
 def test_a_decoder_that_fails_decodes_the_next_batch(
-    pretended_gpu: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+    pretended_gpu: Any, resize_on_host: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Codec:
         def __init__(self, index: int, threads: int) -> None: ...
@@ -556,7 +572,7 @@ def test_a_decoder_that_fails_decodes_the_next_batch(
 
     cupy: Any = sys.modules["cupy"]
     monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", Codec)
-    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: HostResizer())
+    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: resize_on_host)
     file = (jpegs / "08.jpg").read_bytes()
     with contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder:
         for _ in range(2 * AT_ONCE):
@@ -579,7 +595,7 @@ def test_the_codec_has_as_many_threads_as_it_takes_and_small_memory_is_not_kept(
 
 
 def test_a_gpu_without_a_pool_of_cudas_decodes_as_well(
-    pretended_gpu: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+    pretended_gpu: Any, resize_on_host: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Codec:
         def __init__(self, index: int, threads: int) -> None: ...
@@ -590,7 +606,7 @@ def test_a_gpu_without_a_pool_of_cudas_decodes_as_well(
     cupy: Any = sys.modules["cupy"]
     pretended_gpu.has_pools = False
     monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", Codec)
-    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: HostResizer())
+    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: resize_on_host)
     with contextlib.closing(DeviceDecoder("cuda:0", 1)) as decoder:
         assert decoder.decode([(jpegs / "08.jpg").read_bytes()], 64, 64).on_device == 1
         assert set(decoder.clock.seconds) == {"codec", "resize"}

@@ -20,8 +20,8 @@ from pc_engine.decoding.decode_device import (
     BatchDecoder,
     DecodedBatch,
     DeviceDecoder,
+    Resize,
 )
-from pc_engine.decoding.image_resize import HostResizer
 from pc_engine.decoding.nvimagecodec import NvImageCodec
 from pc_engine.errors import ImageError, MissingPackageError
 from pc_engine.kernels.array_module import to_host
@@ -111,9 +111,11 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.mark.parametrize("refused", [(), (PLAIN["4:4:4"],), tuple(PLAIN.values())])
-def test_every_file_has_the_outcome_it_has_on_the_cpu(refused: tuple[bytes, ...], pool: ThreadPoolExecutor) -> None:
+def test_every_file_has_the_outcome_it_has_on_the_cpu(
+    refused: tuple[bytes, ...], pool: ThreadPoolExecutor, resize_on_host: Resize
+) -> None:
     codec = FakeCodec(refused)
-    batch = BatchDecoder(codec, HostResizer(), np, pool).decode(list(ALL.values()), *SIZE)
+    batch = BatchDecoder(codec, resize_on_host, np, pool).decode(list(ALL.values()), *SIZE)
     assert codec.seen == list(PLAIN.values())
     assert batch.on_device == len(PLAIN) - len(refused)
     check_outcomes(ALL, batch)
@@ -127,11 +129,11 @@ PIECES = [encode(photo(*size)) for size in ((320, 240), (100, 100), (90, 110), (
     [(None, [5]), (630_000, [3, 1, 1]), (630_064, [3, 2]), (640_000, [3, 2]), (10**7, [5])],
 )
 def test_photos_are_decoded_in_pieces_that_fit_and_come_out_the_same(
-    limit: int | None, pieces: list[int], pool: ThreadPoolExecutor
+    limit: int | None, pieces: list[int], pool: ThreadPoolExecutor, resize_on_host: Resize
 ) -> None:
     files: list[Any] = [OTHERS["png"], *PIECES[:2], OTHERS["text"], *PIECES[2:], ImageError("It is gone.")]
-    whole = BatchDecoder(FakeCodec([PIECES[2]]), HostResizer(), np, pool).decode(files, *SIZE)
-    codec = PieceCodec([PIECES[2]])
+    whole = BatchDecoder(FakeCodec([PIECES[2]]), resize_on_host, np, pool).decode(files, *SIZE)
+    codec = PieceCodec(resize_on_host, [PIECES[2]])
     batch = BatchDecoder(codec, codec.resize, np, pool, piece_pixels=limit, settle=codec.settle).decode(files, *SIZE)
     assert codec.pieces == pieces
     assert codec.settled == len(pieces)
@@ -140,9 +142,9 @@ def test_photos_are_decoded_in_pieces_that_fit_and_come_out_the_same(
     assert (batch.sizes, batch.errors, batch.on_device) == (whole.sizes, whole.errors, whole.on_device)
 
 
-def test_a_photo_larger_than_a_piece_is_left_to_the_cpu(pool: ThreadPoolExecutor) -> None:
+def test_a_photo_larger_than_a_piece_is_left_to_the_cpu(pool: ThreadPoolExecutor, resize_on_host: Resize) -> None:
     codec = FakeCodec()
-    decoder = BatchDecoder(codec, HostResizer(), np, pool, piece_pixels=320 * 240)
+    decoder = BatchDecoder(codec, resize_on_host, np, pool, piece_pixels=320 * 240)
     assert [decoder.takes(one) is not None for one in PIECES] == [True, True, True, False, True]
     batch = decoder.decode(PIECES, *SIZE)
     assert codec.seen == [*PIECES[:3], PIECES[4]]
@@ -152,8 +154,9 @@ def test_a_photo_larger_than_a_piece_is_left_to_the_cpu(pool: ThreadPoolExecutor
 class PieceCodec(FakeCodec):
     """Looks that a piece is freed before the next one begins, and not before its resizing is waited for."""
 
-    def __init__(self, refused: Sequence[bytes] = ()) -> None:
+    def __init__(self, resize: Resize, refused: Sequence[bytes] = ()) -> None:
         super().__init__(refused)
+        self.resize_images = resize
         self.pieces: list[int] = []
         self.alive: list[weakref.ref[np.ndarray]] = []
         self.resized = self.settled = 0
@@ -166,7 +169,7 @@ class PieceCodec(FakeCodec):
         return decoded
 
     def resize(self, images: Sequence[np.ndarray], slots: Sequence[int], pixels: np.ndarray) -> None:
-        HostResizer()(images, slots, pixels)
+        self.resize_images(images, slots, pixels)
         self.resized += 1
 
     def settle(self) -> None:
@@ -175,8 +178,8 @@ class PieceCodec(FakeCodec):
         assert self.settled == self.resized
 
 
-def test_a_batch_of_none_and_a_batch_without_any_good_file(pool: ThreadPoolExecutor) -> None:
-    decoder = BatchDecoder(FakeCodec(), HostResizer(), np, pool)
+def test_a_batch_of_none_and_a_batch_without_any_good_file(pool: ThreadPoolExecutor, resize_on_host: Resize) -> None:
+    decoder = BatchDecoder(FakeCodec(), resize_on_host, np, pool)
     assert decoder.decode([], *SIZE).pixels.shape == (0, *SIZE, 3)
     batch = decoder.decode([b"", b"text"], *SIZE)
     assert batch.sizes == (None, None)
@@ -184,17 +187,21 @@ def test_a_batch_of_none_and_a_batch_without_any_good_file(pool: ThreadPoolExecu
     assert all(batch.errors)
 
 
-def test_a_file_that_could_not_be_opened_keeps_its_place_and_its_reason(pool: ThreadPoolExecutor) -> None:
-    decoder = BatchDecoder(FakeCodec(), HostResizer(), np, pool)
+def test_a_file_that_could_not_be_opened_keeps_its_place_and_its_reason(
+    pool: ThreadPoolExecutor, resize_on_host: Resize
+) -> None:
+    decoder = BatchDecoder(FakeCodec(), resize_on_host, np, pool)
     batch = decoder.decode([PLAIN["grey"], ImageError("It is gone."), PLAIN["turned"]], *SIZE)
     assert batch.errors == (None, "It is gone.", None)
     assert [size is None for size in batch.sizes] == [False, True, False]
 
 
 @pytest.mark.parametrize("side", [700, 2000])
-def test_full_decoding_stays_near_the_scaled_one_of_the_cpu(side: int, pool: ThreadPoolExecutor) -> None:
+def test_full_decoding_stays_near_the_scaled_one_of_the_cpu(
+    side: int, pool: ThreadPoolExecutor, resize_on_host: Resize
+) -> None:
     data = [encode(photo(side, side * 3 // 4, seed), quality=90) for seed in range(2)]
-    batch = BatchDecoder(FakeCodec(), HostResizer(), np, pool).decode(data, 224, 224)
+    batch = BatchDecoder(FakeCodec(), resize_on_host, np, pool).decode(data, 224, 224)
     for pixels, content in zip(batch.pixels, data, strict=True):
         assert np.abs(pixels.astype(int) - decode_bytes(content, 224, 224).pixels).mean() <= TOLERANCE
 
@@ -205,10 +212,10 @@ def test_without_cupy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         DeviceDecoder("cuda:0", 1)
 
 
-def test_nvimagecodec_itself_on_the_host_gives_the_same(pool: ThreadPoolExecutor) -> None:
+def test_nvimagecodec_itself_on_the_host_gives_the_same(pool: ThreadPoolExecutor, resize_on_host: Resize) -> None:
     pytest.importorskip("nvidia.nvimgcodec", reason="nvImageCodec is not installed")
     files = ALL | TURNED
-    batch = BatchDecoder(NvImageCodec(-1), HostResizer(), np, pool).decode(list(files.values()), *SIZE)
+    batch = BatchDecoder(NvImageCodec(-1), resize_on_host, np, pool).decode(list(files.values()), *SIZE)
     assert batch.on_device == len(PLAIN | TURNED)
     check_outcomes(files, batch)
 
