@@ -49,8 +49,3 @@ def scenes(tmp_path, draw_scene):
         draw_scene(places[:count]).save(folder / f"{count}.png")
     (folder / "broken.jpg").write_bytes(b"no picture")
     return folder
-
-
-def one_sentence(text):
-    """Whether an error is short, has no traceback, and says who speaks."""
-    return text.startswith("pc-engine: ") and "Traceback" not in text and text.count("\n") <= 2

@@ -19,10 +19,6 @@ NAME = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]
 )
 
 
-def names_in(folder: Path) -> list[str]:
-    return [entry.name for group in sorted_entries(str(folder)) for entry in group]
-
-
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.sets(NAME, max_size=20), held=st.integers(1, 7))
 def test_whatever_number_of_names_is_held_the_listing_is_the_sorted_one(
