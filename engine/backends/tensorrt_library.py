@@ -31,21 +31,14 @@ _LONGEST_REASON = 300
 
 @dataclass
 class Log:
-    """What a library wrote since `watch`: its calls say by None or False that they failed, and here why.
+    """What a library warned of since `watch`: its calls say by None or False that they failed, and here why."""
 
-    Attributes
-    ----------
-    verbose
-        Whether to keep everything, such as the layers of a built engine, rather than warnings and errors alone.
-    """
-
-    verbose: bool = False
     lines: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, severity: int, text: str) -> None:
-        """Keep a line; severities are those of TensorRT: 0 and 1 errors, 2 warnings, 3 and 4 information."""
-        if severity <= 2 or self.verbose:
+        """Keep a line but information; severities are TensorRT's: 0 and 1 errors, 2 warnings, 3 and 4 information."""
+        if severity <= 2:
             with self._lock:
                 self.lines.append((severity, text))
 

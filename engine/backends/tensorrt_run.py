@@ -53,8 +53,8 @@ class TensorRtBackbone:
         library: Library,
         gpu: Gpu,
         engine: bytes | memoryview,
-        load_kernels: LoadKernels = lambda: None,
-        keep_kernels: KeepKernels = lambda _: None,
+        load_kernels: LoadKernels,
+        keep_kernels: KeepKernels,
     ) -> None:
         self.request = request
         with cuda_errors("loading the network"), on_device(gpu.index), library.log.watch():

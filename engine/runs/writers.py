@@ -166,8 +166,8 @@ class PartitionWriter:
         raise cannot_write(self._path, error) from None
 
 
-def write_partition(path: Path, rows: Iterable[Mapping[str, Any]], temporary: Path | None = None) -> int:
-    """Write rows to a partition of their own, whole or not at all, in place of one of that name; return their number.
+def write_partition(path: Path, rows: Iterable[Mapping[str, Any]], temporary: Path | None = None) -> None:
+    """Write rows to a partition of their own, whole or not at all, in place of one of that name.
 
     Without any row there is no partition afterwards. ``temporary`` is where it lies until it is whole, on the same
     file system; None for a hidden name beside it.
@@ -177,17 +177,17 @@ def write_partition(path: Path, rows: Iterable[Mapping[str, Any]], temporary: Pa
     PcEngineError
         If it cannot be written.
     """
-    temporary, n = temporary or unpublished(path), 0
+    temporary, has_rows = temporary or unpublished(path), False
     try:
         partition = _PARTITION[path.suffix.removeprefix(".")](temporary)
         remaining = iter(rows)
         try:
             while held := list(islice(remaining, _ROWS_HELD)):
                 partition.append([_storable(row) for row in held])
-                n += len(held)
+                has_rows = True
         finally:
             partition.close()
-        if n:
+        if has_rows:
             publish(temporary, path)
         else:
             temporary.unlink()
@@ -195,7 +195,6 @@ def write_partition(path: Path, rows: Iterable[Mapping[str, Any]], temporary: Pa
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from None
-    return n
 
 
 def cannot_write(path: Path, error: OSError) -> PcEngineError:

@@ -30,11 +30,11 @@ BATCH = 8
 
 
 @pytest.fixture
-def library() -> Library:
+def library(monkeypatch) -> Library:
+    """One that keeps all that it writes: information, too, has the layers of a built engine."""
     library = load_library("tensorrt_rtx")
-    library.log.verbose = True
-    yield library
-    library.log.verbose = False
+    monkeypatch.setattr(library.log, "add", lambda severity, text: library.log.lines.append((severity, text)))
+    return library
 
 
 @pytest.fixture(scope="module")
