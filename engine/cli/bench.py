@@ -22,7 +22,7 @@ from pc_engine.cli.bench_tables import (
 )
 from pc_engine.cli.console import print_json, progress, remark
 from pc_engine.cli.group import Group
-from pc_engine.errors import UsageError
+from pc_engine.files.out_folder import make_folder
 
 app = typer.Typer(
     cls=Group,
@@ -110,10 +110,7 @@ def _check_out(out: Path | None) -> None:
     from pc_engine.bench.charts import require_charts
 
     require_charts()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"The folder {out} cannot be written ({error.strerror}): choose another.") from None
+    make_folder(out)
 
 
 def _store(out: Path | None, name: str, value: Any) -> None:
