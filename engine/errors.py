@@ -20,6 +20,8 @@ message alone, never a traceback.
 
 from __future__ import annotations
 
+#: What an `ImageError` says where there is no memory for an image.
+TOO_LARGE_FOR_MEMORY = "It does not fit into memory: scale it down first."
 # Characters of a message.
 _LONGEST = 2_000
 

@@ -23,7 +23,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from pc_engine.decoding.foreign_formats import RAW_PHOTO, advice_on, is_raw_photo, name_format
 from pc_engine.decoding.heif import HeifFormat, heif_format, is_read
-from pc_engine.errors import ImageError
+from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError
 from pc_engine.shown_text import for_sentence
 from pc_engine.sources import read_file
 from pc_engine.sources.folders import HEAD_BYTES, looks_like_image
@@ -230,7 +230,7 @@ def _opened(data: bytes, at_least: tuple[int, int] | None, limits: Limits) -> It
             f"It has more than {limit:,} pixels, the limit: scale it down, or raise the limit (--max-pixels)."
         ) from None
     except MemoryError:
-        raise ImageError("It does not fit into memory: scale it down first.") from None
+        raise ImageError(TOO_LARGE_FOR_MEMORY) from None
     except ImageError:
         raise
     except Exception as error:

@@ -29,7 +29,7 @@ import numpy as np
 
 from pc_engine.decoding.decode import DecodedImage, Limits, decode_bytes, lift_pillow_limit
 from pc_engine.decoding.pixel_room import BYTES_PER_PIXEL, FREE
-from pc_engine.errors import ImageError
+from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError
 
 #: To a decoder: what is asked; its number; bytes of the file; height and width of the pixels.
 REQUEST = struct.Struct("<BQQII")
@@ -154,7 +154,7 @@ def _answer(
         sentence = str(error).encode()[:480]
         return REPLY.pack(REFUSED, number, 0, 0, 0, sentence.decode("utf-8", "ignore").encode())
     except MemoryError:
-        return REPLY.pack(REFUSED, number, 0, 0, 0, b"It does not fit into memory: scale it down first.")
+        return REPLY.pack(REFUSED, number, 0, 0, 0, TOO_LARGE_FOR_MEMORY.encode())
     return REPLY.pack(PIXELS, number, image.width, image.height, 0, b"")
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pc_engine.decoding.decode import DecodedImage, ImageSize, decode_bytes
 from pc_engine.decoding.decode_device import Decode
 from pc_engine.decoding.plain_jpeg import PlainJpeg
-from pc_engine.errors import ImageError, PcEngineError, first_line
+from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, PcEngineError, first_line
 from pc_engine.sources import SourceImage, as_source_image
 from pc_engine.stage_clock import StageClock
 
@@ -98,7 +98,7 @@ def decode_ahead(
         except OSError as error:
             return Entry(image.name, None, f"It cannot be read: {error.strerror or error}.")
         except MemoryError:
-            return Entry(image.name, None, "It does not fit into memory: scale it down first.")
+            return Entry(image.name, None, TOO_LARGE_FOR_MEMORY)
 
     spent = functools.partial(clock.measure, "decode" if later is None else "read")
     with closing(_Readers(process, spent, workers if later is None else _READERS_AT_FIRST, workers)) as readers:

@@ -20,7 +20,7 @@ from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from pc_engine.errors import ImageError, MissingPackageError, PcEngineError, UsageError
+from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, MissingPackageError, PcEngineError, UsageError
 from pc_engine.files.file_address import path_of_address
 from pc_engine.sources.failures import reason_of
 from pc_engine.sources.folders import DEEPEST, has_image_suffix, holds_copies, lies_beside_its_picture
@@ -157,7 +157,7 @@ def reading(fetch: Callable[[], bytes]) -> bytes:
     except IsADirectoryError:
         raise ImageError("It is a folder: end its address with '/' in the list, or name it by itself.") from None
     except MemoryError:
-        raise ImageError("It does not fit into memory: scale it down first.") from None
+        raise ImageError(TOO_LARGE_FOR_MEMORY) from None
     except Exception as error:  # whatever the file system's package raises
         raise ImageError(f"It cannot be fetched: {reason_of(error)}.") from None
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
-from pc_engine.errors import ImageError, UsageError, first_line
+from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, UsageError, first_line
 
 #: Files larger than this are refused unread: no picture that `pc_engine.decoding.decode` takes is.
 MAX_BYTES = 2**31
@@ -170,7 +170,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     except ValueError as error:  # a name that no file system can hold
         raise ImageError(f"The file cannot be read: {error}.") from None
     except MemoryError:
-        raise ImageError("It does not fit into memory: scale it down first.") from None
+        raise ImageError(TOO_LARGE_FOR_MEMORY) from None
 
 
 def tried_twice(work: Callable[[], Answer]) -> Answer:
