@@ -20,6 +20,11 @@ Status = Literal["ok", "error"]
 CLASSLESS = "object"
 
 
+def name_of_class(class_id: int, name: str | None = None) -> str:
+    """Return what a class is called: one without a name by its number."""
+    return name or f"class {class_id}"
+
+
 @dataclass(frozen=True)
 class Result:
     """One row: exactly one for every input image, whether it could be read or not.
@@ -129,7 +134,7 @@ class Result:
         of = self if pointer.class_id is None else pointer
         if of.class_id is None:
             return None, CLASSLESS
-        return of.class_id, of.class_name or f"class {of.class_id}"
+        return of.class_id, name_of_class(of.class_id, of.class_name)
 
 
 def error_result(path: str, message: str, *, mode: str, model: str) -> Result:

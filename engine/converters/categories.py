@@ -15,7 +15,7 @@ from typing import Any
 from pc_engine.converters.pictures import Survey
 from pc_engine.errors import UsageError
 from pc_engine.files.text_values import columns_of, delimiter_of
-from pc_engine.result import CLASSLESS
+from pc_engine.result import CLASSLESS, name_of_class
 
 #: The columns of the table.
 COLUMNS = ("class", "category")
@@ -148,7 +148,7 @@ class Recategorised:
         called = " ".join((class_name or "").split())
         keys = [OTHERS]
         if class_id is not None:
-            known = called.lower() or f"class {class_id}"
+            known = name_of_class(class_id, called.lower())
             keys = [str(class_id), known, *map(str.strip, known.split(",")), OTHERS]
         for key in keys:
             if key in of_class:

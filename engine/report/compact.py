@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pc_engine.result import Pointer
+from pc_engine.result import Pointer, name_of_class
 from pc_engine.shown_text import for_page
 from pc_engine.sources.addresses import is_address
 
@@ -74,7 +74,7 @@ def compact_row(row: Mapping[str, Any], tables: Tables, other: OtherAnswer | Non
         What another run says about the image.
     """
     folder, name = split_path(for_page(row["path"]))
-    class_name, error = class_of(row), row["error"] if row["status"] != "ok" else None
+    class_name, error = _class_of(row), row["error"] if row["status"] != "ok" else None
     if has_open_label(row):
         tables.open_count = min(row["count"], row["count"] if tables.open_count is None else tables.open_count)
     values = [
@@ -124,22 +124,9 @@ def has_open_label(row: Mapping[str, Any]) -> bool:
     return by_counter and label is not None and label.endswith("+")
 
 
-def class_of(row: Mapping[str, Any]) -> str | None:
-    """Return the name of a row's class, which may have a number only; None in a mode that does not classify."""
-    if row["class_name"]:
-        return for_page(row["class_name"])
-    return None if row["class_id"] is None else name_of_class(row["class_id"])
-
-
 def classes_of(row: Mapping[str, Any]) -> list[str]:
     """Return the names of the classes that a row shows, each once: its own, and those of its pointers."""
-    named = (class_of({"class_id": None, "class_name": None, **pointer}) for pointer in row["pointers"])
-    return [name for name in dict.fromkeys((class_of(row), *named)) if name is not None]
-
-
-def name_of_class(class_id: int) -> str:
-    """Return what a class without a name is called."""
-    return f"class {class_id}"
+    return [name for name in dict.fromkeys(map(_class_of, (row, *row["pointers"]))) if name is not None]
 
 
 def page_head(directory: Path, tables: Tables, addresses: Sequence[str | None]) -> dict[str, Any]:
@@ -194,11 +181,17 @@ def json_array(items: Iterable[str]) -> Iterator[str]:
     yield "[]" if separator == "[" else "]"
 
 
-def _own_class(pointer: Mapping[str, Any], tables: Tables) -> list[int]:
-    class_id, name = pointer.get("class_id"), pointer.get("class_name")
+def _class_of(of: Mapping[str, Any]) -> str | None:
+    """Return the name of the class of a row or pointer, which may have a number only; None where it has neither."""
+    class_id, name = of.get("class_id"), of.get("class_name")
     if class_id is None:
-        return []
-    return [_entry(tables.classes, for_page(name) if name else name_of_class(class_id)), class_id]
+        return for_page(name) if name else None
+    return for_page(name_of_class(class_id, name))
+
+
+def _own_class(pointer: Mapping[str, Any], tables: Tables) -> list[int]:
+    class_id, name = pointer.get("class_id"), _class_of(pointer)
+    return [] if class_id is None or name is None else [_entry(tables.classes, name), class_id]
 
 
 def _entry(table: dict[str, int], text: str) -> int:
