@@ -74,7 +74,7 @@ def compact_row(row: Mapping[str, Any], tables: Tables, other: OtherAnswer | Non
         What another run says about the image.
     """
     folder, name = split_path(for_page(row["path"]))
-    class_name, error = _class_of(row), row["error"] if row["status"] != "ok" else None
+    class_name = _class_of(row)
     if has_open_label(row):
         tables.open_count = min(row["count"], row["count"] if tables.open_count is None else tables.open_count)
     values = [
@@ -87,7 +87,7 @@ def compact_row(row: Mapping[str, Any], tables: Tables, other: OtherAnswer | Non
         _rounded(row["class_score"], _SCORE_DIGITS),
         _margin(row["count_scores"]),
         compact_pointers(row["pointers"], tables),
-        -1 if row["status"] == "ok" else _entry(tables.errors, for_page(error or "No reason was given.")),
+        -1 if row["status"] == "ok" else _entry(tables.errors, failure_of(row)),
         int(bool(row.get("reviewed"))),
         None if other is None else other.count,
         int(other is not None and other.is_open),
@@ -122,6 +122,11 @@ def has_open_label(row: Mapping[str, Any]) -> bool:
     label = row["count_label"]
     by_counter = row["mode"] == "c2p" and row["count_scores"] is not None and not row.get("reviewed")
     return by_counter and label is not None and label.endswith("+")
+
+
+def failure_of(row: Mapping[str, Any]) -> str:
+    """Return the sentence that says why a row's image failed."""
+    return for_page(row["error"] or "No reason was given.")
 
 
 def classes_of(row: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pc_engine.files.json_values import is_number
-from pc_engine.report.compact import classes_of, has_open_label
+from pc_engine.report.compact import classes_of, failure_of, has_open_label
 from pc_engine.runs.run_state import states
 from pc_engine.runs.run_status import count_not_begun, run_parts, whole_condition
 from pc_engine.shown_text import for_page
@@ -39,7 +38,7 @@ class FigureCollector:
         self._n += 1
         if row["status"] != "ok":
             self._failed += 1
-            self._add_failure(for_page(row["error"] or "No reason was given."), for_page(row["path"]))
+            self._add_failure(failure_of(row), for_page(row["path"]))
             return
         self._reviewed += bool(row.get("reviewed"))
         self._pointers += len(row["pointers"])
@@ -128,26 +127,22 @@ def run_facts(directory: Path) -> dict[str, Any]:
     facts = {name: _text(found[0].get(name)) for name in ("backend", "precision", "device")}
     stages: Counter[str] = Counter()
     for state in found:
-        stages.update({for_page(name): _number(seconds) or 0 for name, seconds in state.get("stages", {}).items()})
+        stages.update({for_page(name): seconds for name, seconds in state.get("stages", {}).items()})
     parts = run_parts(directory, found)
     condition = whole_condition(parts)
     return facts | {
         # A run that was killed is one that stopped before its end, like one that was asked to.
         "state": "interrupted" if condition == "stopped" else condition,
         "total": None if count_not_begun(parts) else _sum([part.total for part in parts]),
-        "seconds": max((_number(state.get("seconds")) or 0 for state in found), default=None),
+        "seconds": max(state.get("seconds", 0) for state in found),
         "images_per_second": _sum([state.get("images_per_second") for state in found]),
         "stages": dict(stages),
     }
 
 
-def _sum(values: list[Any]) -> float | None:
-    numbers = [_number(value) for value in values]
-    return None if None in numbers else sum(number for number in numbers if number is not None)
-
-
-def _number(value: Any) -> float | None:
-    return value if is_number(value) else None
+def _sum(values: list[float | None]) -> float | None:
+    """Return the sum; None where a value is not known."""
+    return None if None in values else sum(filter(None, values))
 
 
 def _text(value: Any) -> str | None:

@@ -25,7 +25,6 @@ from typing import Any, Self
 
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.files.durable import UNPUBLISHED, publish, unpublished
-from pc_engine.files.json_values import is_number
 from pc_engine.result import Result
 from pc_engine.runs.block_folder import BlockFolder, make_blocks, remove_blocks
 from pc_engine.runs.claim import Claim
@@ -147,7 +146,7 @@ class RunDirectory:
             published=self._after_partition,
         )
         self._seconds_before = float(self._known.get("seconds") or 0.0)
-        self.stages_before = {name: s for name, s in self._known.get("stages", {}).items() if is_number(s)}
+        self.stages_before: dict[str, float] = self._known.get("stages", {})
         self._start = time.monotonic()
         self._saved = self._start
         self._total: int | None = None

@@ -143,7 +143,7 @@ def _is_shard(value: Any) -> bool:
 _FORMS: Mapping[str, Callable[[Any], bool]] = {
     "state": lambda value: value in get_args(State),
     "settings": lambda value: isinstance(value, dict),
-    "stages": lambda value: isinstance(value, dict),
+    "stages": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
     "shard": _is_shard,
     "total": lambda value: value is None or is_whole(value),
     "seconds": is_number,

@@ -111,6 +111,8 @@ def test_a_parquet_file_of_another_form_is_one_sentence(tmp_path: Path, change: 
         {"state": ["done"]},
         {"settings": []},
         {"stages": 7},
+        {"stages": {"decode": 1, "network": True}},
+        {"stages": {"decode": int("9" * 400)}},
         {"seconds": "long"},
         {"images_per_second": [1]},
         {"total": -1},
