@@ -15,7 +15,7 @@ from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, cluster_likel
 from pc_engine.fitted.fitted_images import FittedImages, fitted_images
 from pc_engine.fitted.open_count import OpenCount, open_count
 from pc_engine.fitted.tap_products import size_sentence, tap_products
-from pc_engine.fitted.tensor_file import TensorFileKind, read_tensors, write_tensors
+from pc_engine.fitted.tensor_file import TensorFileKind, building, read_tensors, write_tensors
 from pc_engine.hardware.device_arrays import DeviceConstants
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
@@ -169,7 +169,7 @@ def load_counter(path: Path) -> CountSVM:
         If the file is absent, damaged, of another kind, or its arrays do not fit each other.
     """
     tensors, header = read_tensors(path, _KIND)
-    try:
+    with building(path, _KIND, "features and labels"):
         features = tuple(str(name) for name in header["features"])
         labels = tuple(str(label) for label in header["labels"])
         weights = {name: tensors[_WEIGHTS + name] for name in features}
@@ -179,12 +179,6 @@ def load_counter(path: Path) -> CountSVM:
             beyond = open_count({name: tensors[f"{_BEYOND}.{name}"] for name in features}, header[_BEYOND])
         images = fitted_images(tensors[_IMAGES], header[_IMAGES]) if _IMAGES in header else None
         return CountSVM(features, labels, weights, tensors["bias"], clusters, beyond, images)
-    except KeyError as error:
-        raise ModelError(f"{path} lacks {error}; make it anew with '{_KIND.remedy}'.") from None
-    except TypeError:
-        raise ModelError(f"{path} does not list its features and labels; make it anew with '{_KIND.remedy}'.") from None
-    except ModelError as error:
-        raise ModelError(f"{path} cannot be used. {error}") from None
 
 
 def check_counter(counter: CountSVM, manifest: Manifest) -> None:

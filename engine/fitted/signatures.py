@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pc_engine.errors import ModelError
-from pc_engine.fitted.tensor_file import TensorFileKind, read_tensors, write_tensors
+from pc_engine.fitted.tensor_file import TensorFileKind, building, read_tensors, write_tensors
 from pc_engine.hardware.device_arrays import DeviceConstants
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
@@ -108,15 +108,9 @@ def load_signatures(path: Path) -> SignatureDictionary:
         If the file is absent, damaged, of another kind, or its arrays do not fit each other.
     """
     tensors, header = read_tensors(path, _KIND)
-    try:
+    with building(path, _KIND, "taps"):
         ranking = {str(tap): tensors[f"{_RANKING}{tap}"] for tap in header["taps"]}
         return SignatureDictionary(ranking, tensors["known"])
-    except KeyError as error:
-        raise ModelError(f"{path} lacks {error}; make it anew with '{_KIND.remedy}'.") from None
-    except TypeError:
-        raise ModelError(f"{path} does not list its taps; make it anew with '{_KIND.remedy}'.") from None
-    except ModelError as error:
-        raise ModelError(f"{path} cannot be used. {error}") from None
 
 
 def check_signatures(signatures: SignatureDictionary, manifest: Manifest) -> None:

@@ -6,7 +6,8 @@ A safetensors file holds plain numbers and a JSON header, so that reading one fr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ class TensorFileKind:
     noun: str
     format: str
     remedy: str
+
+
+@contextmanager
+def building(path: Path, kind: TensorFileKind, lists: str) -> Iterator[None]:
+    """Raise ModelError, with the file's name, where nothing can be built of it; ``lists`` is what it has to list."""
+    try:
+        yield
+    except KeyError as error:
+        raise ModelError(f"{path} lacks {error}; make it anew with '{kind.remedy}'.") from None
+    except TypeError:
+        raise ModelError(f"{path} does not list its {lists}; make it anew with '{kind.remedy}'.") from None
+    except ModelError as error:
+        raise ModelError(f"{path} cannot be used. {error}") from None
 
 
 def write_tensors(
