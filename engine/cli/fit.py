@@ -17,7 +17,7 @@ from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
 from pc_engine.errors import UsageError
 from pc_engine.files.storage import model_argument
 from pc_engine.fitted.counter import CountSVM, count_label, labels_up_to
-from pc_engine.fitting.signatures import RANKS
+from pc_engine.fitting.signatures import check_depth, check_ranking
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
@@ -144,10 +144,8 @@ def fit_signatures(
     Where the data names no classes, as SOS does not, each image counts for the class that the network predicts.
     """
     from pc_engine.fitting.from_images import signature_taps, signatures_from_images, store_parts
-    from pc_engine.fitting.signatures import check_depth
 
-    if rank not in RANKS:
-        raise UsageError(f"There is no ranking '{rank}': choose one of {', '.join(RANKS)}.")
+    check_ranking(rank)
     labelled = read_labelled(data)
     loaded, target = target_of(find_model(model, remark(quiet)), out)
     check_depth(depth, loaded.manifest)

@@ -21,7 +21,7 @@ from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.features import FeatureCollector, map_widths
 from pc_engine.fitting.file_digests import FileDigests
 from pc_engine.fitting.folds import as_groups
-from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator, check_depth
+from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
 from pc_engine.hardware.device_work import working_on
 from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE, Manifest
 from pc_engine.model import Model, write_model
@@ -186,7 +186,8 @@ def signatures_from_images(
     workers
         Decoding threads.
     rank, depth
-        See `pc_engine.fitting.signatures.SignatureAccumulator`.
+        See `pc_engine.fitting.signatures.SignatureAccumulator`; such as `pc_engine.fitting.signatures.check_depth`
+        lets pass.
     advance
         Called with the number of images done after every batch.
 
@@ -194,11 +195,8 @@ def signatures_from_images(
     ------
     DataError
         If no image is taken, or none can be read.
-    UsageError
-        As `pc_engine.fitting.signatures.check_depth` does.
     """
     manifest = backbone.request.manifest
-    check_depth(depth, manifest)
     taken = range(len(images)) if class_ids is None else np.flatnonzero(class_ids >= 0).tolist()
     accumulator = SignatureAccumulator(manifest.n_classes, rank, signature_taps(manifest))
     unreadable: list[Unreadable] = []

@@ -20,6 +20,12 @@ SIGNATURE_TAPS = ("conv_last", "conv_prev")
 RANKS = ("max", "contrast")
 
 
+def check_ranking(rank: str) -> None:
+    """Raise UsageError if there is no such way to rank."""
+    if rank not in RANKS:
+        raise UsageError(f"There is no ranking '{rank}': choose one of {', '.join(RANKS)}.")
+
+
 def check_depth(depth: int | None, manifest: Manifest) -> None:
     """Raise UsageError if signatures of this depth have fewer maps than mode p2c takes of them in this model."""
     if depth is None:
@@ -58,8 +64,7 @@ class SignatureAccumulator:
     """
 
     def __init__(self, n_classes: int, rank: str = "max", taps: Sequence[str] = SIGNATURE_TAPS) -> None:
-        if rank not in RANKS:
-            raise UsageError(f"The ranking '{rank}' is not known: choose one of {', '.join(RANKS)}.")
+        check_ranking(rank)
         self._rank = rank
         self._taps = tuple(taps)
         self._images = np.zeros(n_classes, np.int64)
@@ -135,8 +140,6 @@ class SignatureAccumulator:
         """
         if not len(self):
             raise DataError("No class-labelled image was added, so there is nothing to rank: give images with classes.")
-        if depth is not None and depth < 1:
-            raise UsageError(f"Signatures of depth {depth} hold nothing: keep at least 1 map.")
         known = self._images > 0
         ranking = {name: self._ranked(sums, known)[:, :depth].copy() for name, sums in self._sums.items()}
         return SignatureDictionary(ranking, known)

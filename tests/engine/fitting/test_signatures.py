@@ -117,5 +117,5 @@ def test_wrong_input_is_named_and_adds_nothing() -> None:
     assert len(accumulator) == 0
     with pytest.raises(DataError, match="No class-labelled image"):
         accumulator.finish()
-    with pytest.raises(UsageError, match="'sum' is not known: choose one of max, contrast"):
+    with pytest.raises(UsageError, match="no ranking 'sum': choose one of max, contrast"):
         SignatureAccumulator(3, "sum")
