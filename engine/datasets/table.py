@@ -23,11 +23,10 @@ from pc_engine.datasets.records import (
     read_error,
 )
 from pc_engine.errors import DataError
-from pc_engine.files.text_values import delimiter_of, parse_class_id, parse_count
+from pc_engine.files.text_values import PATH_COLUMNS, columns_sentence, delimiter_of, parse_class_id, parse_count
 
 LABELS_CSV = "labels.csv"
 
-_PATH = ("path", "file", "filename", "file_name", "image")
 _COUNT = ("count",)
 _CLASS_ID = ("class_index", "class_id")
 _CLASS_NAME = ("class", "name")
@@ -84,13 +83,13 @@ def _json_lines(stream: Iterator[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _check_columns(columns: list[str], path: Path) -> None:
-    for name in (*_PATH, *_LABELS):
+    for name in (*PATH_COLUMNS, *_LABELS):
         if columns.count(name) > 1:
             raise DataError(f"{path} has {columns.count(name)} columns '{name}': keep the one that is meant.")
-    if not set(columns) & set(_PATH) or not set(columns) & set(_LABELS):
+    if not set(columns) & set(PATH_COLUMNS) or not set(columns) & set(_LABELS):
         raise DataError(
-            f"{path} has the columns {', '.join(map(repr, columns)) or 'none':.300}, but needs one of "
-            f"{', '.join(_PATH)} and one of {', '.join(_LABELS)}."
+            f"{columns_sentence(path, columns)}, but needs one of {', '.join(PATH_COLUMNS)} and one of "
+            f"{', '.join(_LABELS)}."
         )
 
 
@@ -101,7 +100,7 @@ def _read_rows(rows: Iterator[tuple[str, Any]], path: Path) -> LabelledSet:
             builder.skip(place, "it is not an object of named values")
             continue
         values = {str(name).lower(): value for name, value in row.items() if name is not None}
-        file = _first(values, _PATH)
+        file = _first(values, PATH_COLUMNS)
         by_run = (_first(values, _REVIEWED) or "").lower() == "no"
         try:
             builder.add(_image(file, values, path.parent), by_run=by_run)
@@ -112,7 +111,7 @@ def _read_rows(rows: Iterator[tuple[str, Any]], path: Path) -> LabelledSet:
 
 def _image(file: str | None, values: Mapping[str, Any], folder: Path) -> LabelledImage:
     if file is None:
-        raise ValueError(f"it names no file in a column {', '.join(_PATH)}")
+        raise ValueError(f"it names no file in a column {', '.join(PATH_COLUMNS)}")
     wnid = _first(values, _WNID)
     image = LabelledImage(
         # An absolute path stays as it is.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from pc_engine.files.json_values import is_number
 
+#: What a table's column of images may be called.
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "image")
 # Counts and class numbers beyond it are no labels.
 _LARGEST = 2**31 - 1
 
@@ -20,6 +23,11 @@ def delimiter_of(header: str) -> str:
 def columns_of(header: str) -> list[str]:
     """Return the names of a table's columns in small letters, of its first line; raise csv.Error where it is none."""
     return [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter_of(header)), [])]
+
+
+def columns_sentence(table: object, columns: Sequence[str]) -> str:
+    """Return how a sentence begins that says what a table lacks."""
+    return f"{table} has the columns {', '.join(map(repr, columns)) or 'none':.300}"
 
 
 def parse_count(value: Any) -> int | None:

@@ -25,7 +25,7 @@ from itertools import chain, takewhile
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.files.text_values import columns_of, delimiter_of, parse_count
+from pc_engine.files.text_values import PATH_COLUMNS, columns_of, columns_sentence, delimiter_of, parse_count
 from pc_engine.sources.addresses import file_part, is_address
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.image import SourceImage, broken_image
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MARK = "@"
 _STDIN = "-"
 _TABLES = (".csv", ".tsv")
-_COLUMNS = ("path", "file", "filename", "file_name", "image", "url")
+_COLUMNS = (*PATH_COLUMNS, "url")
 _COMMENT = "#"
 _SECONDS_BETWEEN_LOOKS = 0.2
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -205,24 +205,21 @@ def _count(cell: str) -> int | None:
 
 def _columns(header: str, name: str, count_column: str | None) -> tuple[int, int | None, str]:
     """Return the positions of the columns with the images and with their counts, and what separates columns."""
-    delimiter, columns = delimiter_of(header), columns_of(header)
+    table, delimiter, columns = f"The table '{name}'", delimiter_of(header), columns_of(header)
     if not columns:
-        raise UsageError(f"The table '{name}' has nothing in its first line, which is to name its columns.")
+        raise UsageError(f"{table} has nothing in its first line, which is to name its columns.")
     counts = None
     if count_column is not None:
         if count_column.strip().lower() not in columns:
             raise UsageError(
-                f"The table '{name}' has the columns {', '.join(map(repr, columns)) or 'none':.300}, and none called "
-                f"'{count_column}' with counts: name another, or a number."
+                f"{columns_sentence(table, columns)}, and none called '{count_column}' with counts: name another, or a "
+                f"number."
             )
         counts = columns.index(count_column.strip().lower())
     for known in _COLUMNS:
         if known in columns:
             return columns.index(known), counts, delimiter
-    raise UsageError(
-        f"The table '{name}' has the columns {', '.join(map(repr, columns)) or 'none':.300}: call the one with the "
-        f"images one of {', '.join(_COLUMNS)}."
-    )
+    raise UsageError(f"{columns_sentence(table, columns)}: call the one with the images one of {', '.join(_COLUMNS)}.")
 
 
 def is_table(source: str) -> bool:
