@@ -34,6 +34,7 @@ from pc_engine.overlay import write_overlay
 from pc_engine.runs.run_state import State, Tally
 from pc_engine.shown_text import for_terminal
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images, named_twice
+from pc_engine.sources.lists import MARK, STDIN
 from pc_engine.sources.passed_over import PassedOver
 from pc_engine.sources.run_folders import OVERLAYS
 from pc_engine.sources.sharding import parse_shard
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 _LOCAL, _RAY = "local", "ray"
 _SOME_FAILED = 3
-_STDIN = "@-"
 _SHOWN = 3
 _OF_DIGITS = f"These are counts of digit objects, as '{EMBEDDED}' knows no others: for photos name another --model."
 
@@ -152,7 +152,7 @@ def run(
     if again := named_twice(sources):
         more = f" and {len(again) - _SHOWN:,} others" if len(again) > _SHOWN else ""
         say(for_terminal(f"{', '.join(again[:_SHOWN])}{more}: named again, and gone through once."))
-    if out is None and not as_json and _STDIN not in sources:
+    if out is None and not as_json and MARK + STDIN not in sources:
         # Before a model is chosen for nothing, or even fetched.
         first = next(images, None)
         if first is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping
 from io import BytesIO
@@ -10,6 +11,7 @@ from typing import Any
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pc_engine.decoding.heif import heif_format
+from pc_engine.sources.folders import TIFF
 
 #: What `name_format` calls a raw photo of a camera.
 RAW_PHOTO = "a camera's raw photo"
@@ -65,11 +67,9 @@ _SVG = re.compile(
 _TEXT_SEEN = 4096
 # Most raw photos of cameras are TIFF files whose first picture is a preview, often a small one, or the values of the
 # sensor: tags of TIFF say so, and the letters that Canon and Phase One put behind its header.
-_TIFF = (b"II*\x00", b"MM\x00*")
 _SUBFILE, _REDUCED, _SUB_FILES, _DNG_VERSION = 254, 1, 330, 50706
 _PHOTOMETRIC, _OF_A_SENSOR = 262, (32803, 34892)
 _BEHIND_HEADER, _BEHIND_HEADER_AT = (b"CR", b"IIII", b"MMMM"), 8
-_MARK = b"\xef\xbb\xbf"
 
 
 def advice_on(name: str, read: str) -> str:
@@ -92,14 +92,14 @@ def name_format(data: bytes) -> str | None:
     for signature, name in _BY_SIGNATURE:
         if data.startswith(signature):
             return name
-    if data.startswith(_TIFF):
+    if data.startswith(TIFF):
         return RAW_PHOTO if is_raw_photo(data, _first_tags(data)) else None
     if data[4:8] == _BOX:
         if data[8:12] == _CR3:
             return RAW_PHOTO
         boxed = heif_format(data)
         return "a video" if boxed is None else _HEIF[boxed]
-    return "an SVG drawing" if _SVG.match(data[:_TEXT_SEEN].removeprefix(_MARK)) else None
+    return "an SVG drawing" if _SVG.match(data[:_TEXT_SEEN].removeprefix(codecs.BOM_UTF8)) else None
 
 
 def _first_tags(data: bytes) -> Mapping[int, Any]:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-# What a 32-bit column holds.
-_LARGEST_INTEGER = 2**31 - 1
+#: What a 32-bit column holds.
+LARGEST_INTEGER = 2**31 - 1
 _LARGEST_FLOAT = 3.5e38
 
 
@@ -24,7 +24,7 @@ def is_text(value: Any) -> bool:
 
 def is_whole(value: Any) -> bool:
     """Whether it is a whole number from 0 to the largest that 32 bits hold."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_INTEGER
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_INTEGER
 
 
 def is_number(value: Any) -> bool:

@@ -7,12 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pc_engine.files.json_values import is_number
+from pc_engine.files.json_values import LARGEST_INTEGER, is_number
 
 #: What a table's column of images may be called.
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image")
-# Counts and class numbers beyond it are no labels.
-_LARGEST = 2**31 - 1
 
 
 def delimiter_of(header: str) -> str:
@@ -80,8 +78,8 @@ def _whole_number(text: str, what: str, value: Any) -> int:
         number = float(text)
     except ValueError:
         number = math.nan
-    if _LARGEST < number < math.inf:
-        raise ValueError(f"its {what} is {value!r:.60}, expected at most {_LARGEST:,}")
-    if not (0 <= number <= _LARGEST and number.is_integer()):
+    if LARGEST_INTEGER < number < math.inf:
+        raise ValueError(f"its {what} is {value!r:.60}, expected at most {LARGEST_INTEGER:,}")
+    if not (0 <= number <= LARGEST_INTEGER and number.is_integer()):
         raise ValueError(f"its {what} is {value!r:.60}, expected a whole number of at least 0")
     return int(number)

@@ -39,8 +39,10 @@ _APPLE_DOUBLE = "._"
 # How Windows marks a link to a folder that is no symbolic link.
 _JUNCTION = 0xA0000003
 
+#: First bytes of TIFF files, of either order of bytes.
+TIFF = (b"II*\x00", b"MM\x00*")
 # First bytes of the formats that are read, to recognise an image whose name does not say so.
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"GIF8")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", *TIFF, b"GIF8")
 #: First bytes that `looks_like_image` wants to see.
 HEAD_BYTES = 12
 

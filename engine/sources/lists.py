@@ -13,6 +13,7 @@ from that of the list.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -35,13 +36,13 @@ from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, ope
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+#: What a list's name begins with, and what stands for stdin behind it.
 MARK = "@"
-_STDIN = "-"
+STDIN = "-"
 _TABLES = (".csv", ".tsv")
 _COLUMNS = (*PATH_COLUMNS, "url")
 _COMMENT = "#"
 _SECONDS_BETWEEN_LOOKS = 0.2
-_UTF8_MARK = b"\xef\xbb\xbf"
 # A longer line is no name; it is cut rather than held.
 _LONGEST_LINE = 1 << 20
 _BUFFER = 1 << 16
@@ -61,7 +62,7 @@ class _Line(NamedTuple):
 
 def check_list(name: str, count_column: str | None = None) -> None:
     """Raise UsageError if there is no such list, or it is a table without a column of images, or of counts if asked."""
-    if name == _STDIN:
+    if name == STDIN:
         return
     try:
         with open_shard(name) as stream:
@@ -81,9 +82,9 @@ def check_list(name: str, count_column: str | None = None) -> None:
 
 def list_images(name: str, listing: Listing, expand: Expand) -> Iterator[SourceImage]:
     """Yield the images that the list names, line by line; what does not exist is an image that cannot be read."""
-    if listing.names_only and (name == _STDIN or is_remote(name)):
+    if listing.names_only and (name == STDIN or is_remote(name)):
         raise CostlyListingError
-    address = name if name != _STDIN and is_remote(name) else None
+    address = name if name != STDIN and is_remote(name) else None
 
     def sentence(n: int, error: BaseException) -> str:
         return f"The list cannot be read any further after {n:,} entries ({reason_of(error)})."
@@ -106,7 +107,7 @@ def _found(path: str, name: str, address: str | None) -> str:
 
 
 def _entries(name: str, listing: Listing) -> Iterator[_Line | SourceImage]:
-    if name == _STDIN:
+    if name == STDIN:
         stdin = io.BufferedReader(_Stdin(listing.stop), _BUFFER)
         entries = _between_nuls(stdin) if b"\0" in stdin.peek() else _named(_lines(stdin))
         # Where it is left off, the last line may be half of one.
@@ -233,7 +234,7 @@ def _is_table(name: str) -> bool:
 
 def _lines(stream: BinaryIO) -> Iterator[str]:
     """Yield the lines with their ends."""
-    mark = _UTF8_MARK
+    mark = codecs.BOM_UTF8
     for line in iter(partial(stream.readline, _LONGEST_LINE), b""):
         yield _text(line.removeprefix(mark))
         mark = b""
