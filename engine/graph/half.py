@@ -27,13 +27,17 @@ from pc_engine.graph.pruning import prune
 #: Operators that multiply by weights: half precision begins with them.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
+#: Operators whose results are values that they read, in other places.
+MOVING = (
+    *("Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice"),
+    *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+)
+
 # Operators that go on in half precision where what they read came from one of the above.
 _ARITHMETIC = ("Abs", "Add", "BatchNormalization", "Clip", "Div", "Max", "Min", "Mul", "Neg", "Sub", "Where")
 _ACTIVATIONS = ("Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Selu", "Sigmoid", "Tanh")
 _POOLING = ("AveragePool", "MaxPool")
-_MOVING = ("Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape")
-_MOVING_ON = ("Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze")
-_FOLLOWING = frozenset((*_ARITHMETIC, *_ACTIVATIONS, *_POOLING, *_MOVING, *_MOVING_ON))
+_FOLLOWING = frozenset((*_ARITHMETIC, *_ACTIVATIONS, *_POOLING, *MOVING))
 # Operators that look at a tensor's shape only, so that its type does not matter to them.
 _SHAPE_ONLY = ("Shape", "Size")
 # Operators whose constants are bounds: one that float16 cannot reach bounds nothing.

@@ -6,15 +6,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.graph import shapes as graph_shapes
-from pc_engine.graph.half import cast_to_half
+from pc_engine.graph.half import MOVING, cast_to_half
 from pc_engine.graph.names import fresh_name, names_of
 
 # To what a tensor in half precision may be cast without a change of its values here.
 _REAL = (TensorProto.FLOAT, TensorProto.FLOAT16)
-# Operators whose results are some of the values that they read: rounded as those are.
-_EXTREMES = ("Max", "MaxPool", "Min", "Relu")
-_MOVING = ("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth")
-_PICKING = frozenset((*_EXTREMES, *_MOVING, "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"))
+# Operators whose results are some of the values that they read: rounded as those are. Pad also writes a number of its
+# own, an attribute in old graphs, where nothing rounds it.
+_PICKING = {"Max", "MaxPool", "Min", "Relu", *MOVING} - {"Pad"}
 
 
 def round_like_half(model: onnx.ModelProto) -> None:
