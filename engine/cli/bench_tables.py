@@ -42,8 +42,7 @@ def print_throughput(report: Mapping[str, Any]) -> None:
             f"most at {report['precision']}."
         )
     _print_disturbance(report["busy_elsewhere"])
-    if report["random_parts"]:
-        print_line(f"With {' and '.join(report['random_parts'])} filled in at random: the model has none.")
+    _print_random_parts(report["random_parts"])
 
 
 def print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -84,8 +83,7 @@ def print_peers(report: Mapping[str, Any]) -> None:
         print_line(f"({peer['letter']}) {peer['name']} {peer['precision']}, {peer['scope']}: " + _about(peer))
     print_line(_machine(report["machine"]))
     _print_disturbance(report["busy_elsewhere"])
-    if report["random_parts"]:
-        print_line(f"With {' and '.join(report['random_parts'])} filled in at random: the model has none.")
+    _print_random_parts(report["random_parts"])
 
 
 def print_kernels(report: Mapping[str, Any]) -> None:
@@ -154,6 +152,11 @@ def _print_disturbance(share: float | None) -> None:
     """Say what ``share`` of the cores others had, where that is much."""
     if share is not None and share > _DISTURBED:
         print_line(f"Other processes had {share:.0%} of the cores meanwhile: measure again when the machine is quiet.")
+
+
+def _print_random_parts(names: Sequence[str]) -> None:
+    if names:
+        print_line(f"With {' and '.join(names)} filled in at random: the model has none.")
 
 
 def _about(peer: Mapping[str, Any]) -> str:

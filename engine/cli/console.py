@@ -77,6 +77,16 @@ def number_of_images(n: int) -> str:
     return "1 image" if n == 1 else f"{n:,} images"
 
 
+def percent(share: float | None) -> str:
+    """Return a share as tables have it, in hundredths; a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.0f}"
+
+
+def percents(interval: Sequence[float] | None) -> str:
+    """Return an interval of shares as tables have it."""
+    return "-" if interval is None else "-".join(map(percent, interval))
+
+
 def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; a column whose name starts with ``>`` is aligned right, one with ``=`` not folded."""
     table, rows = Table(), list(rows)

@@ -11,7 +11,16 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.box_notes import print_boxes, why_none_fit
-from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
+from pc_engine.cli.console import (
+    percent,
+    percents,
+    print_json,
+    print_line,
+    print_skipped,
+    print_table,
+    progress,
+    remark,
+)
 from pc_engine.cli.failure_tables import print_failures
 from pc_engine.cli.target import make_folder
 from pc_engine.datasets import read_labelled
@@ -166,8 +175,8 @@ def _print_counts(report: Mapping[str, Any]) -> None:
     ]
     for name, figures in _rows_here(report):
         found, intervals = figures["count_accuracy"], figures["count_accuracy_interval"]
-        rows.append((name, *(_percent(found.get(label)) for label in names)))
-        rows.append(("  95 % interval", *(_percents(intervals.get(label)) for label in names)))
+        rows.append((name, *(percent(found.get(label)) for label in names)))
+        rows.append(("  95 % interval", *(percents(intervals.get(label)) for label in names)))
     published = "; the published rows are on SOS" if report["published"]["count_accuracy"] else ""
     print_table(
         f"Count accuracy in per cent ({report['model']} on {report['data']}{published})",
@@ -289,14 +298,6 @@ def _compared(gain: Mapping[str, Any], other: str = "") -> str:
     else:
         text = f"as well{other and f' as {other}'}"
     return f"{text} ({between})" if between else text
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f}"
-
-
-def _percents(interval: Sequence[float] | None) -> str:
-    return "-" if interval is None else f"{100 * interval[0]:.0f}-{100 * interval[1]:.0f}"
 
 
 def _hundredths(value: float | None) -> str:

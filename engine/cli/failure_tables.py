@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pc_engine.cli.box_notes import why_none_fit
-from pc_engine.cli.console import print_line, print_table
+from pc_engine.cli.console import percent, percents, print_line, print_table
 
 _TITLES = {
     "scale": "the mean size of an image's objects, √(box / picture)",
@@ -55,8 +55,8 @@ def _print(title: str, entries: Iterator[tuple[str, Mapping[str, Any]]]) -> None
                 name,
                 str(entry["images"]),
                 *_judged(entry, "right"),
-                _percent(entry["too_low"]),
-                _percent(entry["too_high"]),
+                percent(entry["too_low"]),
+                percent(entry["too_high"]),
                 str(entry["pointing_images"]),
                 *_judged(entry, "pointing"),
             )
@@ -66,10 +66,4 @@ def _print(title: str, entries: Iterator[tuple[str, Mapping[str, Any]]]) -> None
 
 
 def _judged(entry: Mapping[str, Any], name: str) -> tuple[str, str, str]:
-    interval: Sequence[float] | None = entry[f"{name}_interval"]
-    between = "-" if interval is None else "-".join(map(_percent, interval))
-    return _percent(entry[name]), between, _percent(entry[f"{name}_expected"])
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f}"
+    return percent(entry[name]), percents(entry[f"{name}_interval"]), percent(entry[f"{name}_expected"])
