@@ -14,7 +14,7 @@ from typing import Any, Self
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import Format
 from pc_engine.errors import UsageError
-from pc_engine.files.durable import publish
+from pc_engine.files.durable import publish, unpublished
 from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
 
 #: Lies in the folder of a data set, says what is in it, and shows that a conversion made it.
@@ -48,7 +48,7 @@ class Staging:
         self._form = form
         self._check(fresh)
         self._target = Path(os.path.abspath(out))
-        self._new = self._target.with_name(f".{self._target.name}.new")
+        self._new = unpublished(self._target)
         self._old = self._target.with_name(f".{self._target.name}.old")
         try:
             _remove(self._new)  # what a conversion left that was killed

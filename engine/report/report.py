@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from pc_engine.decoding.browser_formats import is_shown_upright
 from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.files.durable import publish, unpublished
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.report.compact import Tables, compact_row, json_array, page_head, script_json
 from pc_engine.report.comparison import Comparison
@@ -179,7 +180,7 @@ def _check(path: Path) -> None:
 
 def _write(path: Path, pieces: Iterable[str]) -> None:
     """Write the page under another name first, so that a page that was there stays whole until this one is."""
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = unpublished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = temporary.open("w", encoding="utf-8", newline="\n")
@@ -190,7 +191,7 @@ def _write(path: Path, pieces: Iterable[str]) -> None:
     try:
         with stream:
             stream.writelines(pieces)
-        temporary.replace(path)
+        publish(temporary, path)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -206,6 +206,14 @@ def test_what_cannot_be_written_is_said_and_leaves_the_earlier_page(tmp_path: Pa
         write_report(run, tmp_path / "absent" / "page.html")
 
 
+def test_a_page_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: Any) -> None:
+    run = write_run(tmp_path / "run", ROW)
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append((run / "report.html").exists()))
+    write_report(run)
+    assert synced == [False, True]
+
+
 def test_where_no_file_can_be_made_is_wrong_use(tmp_path: Path, monkeypatch: Any) -> None:
     run = write_run(tmp_path / "run", ROW)
     (tmp_path / "file").touch()
