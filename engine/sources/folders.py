@@ -160,7 +160,7 @@ def walk_folder(
         covered = covered or Covered(folder, _is_passed_over, elsewhere)
         for entries in sorted_entries(folder) if in_order else _any_entries(folder):
             for entry in entries:
-                path = path_of(entry, folder)
+                path = path_of(entry.name, folder)
                 if entry.is_folder:
                     if not _is_passed_over(entry.name, folder) and covered.takes(path, is_link=entry.is_link):
                         known = ancestors | {key}
@@ -228,9 +228,9 @@ def _identity(folder: str) -> Identity | None:
         return None
 
 
-def path_of(entry: FolderEntry, folder: str) -> str:
-    """Return the path of an entry of ``folder``, as `pathlib` would write it."""
-    return entry.name if folder == os.curdir else os.path.join(folder, entry.name)
+def path_of(name: str, folder: str) -> str:
+    """Return the path of what has this name in ``folder``, as `pathlib` would write it."""
+    return name if folder == os.curdir else os.path.join(folder, name)
 
 
 def is_left_out(folder: str, without: str | None) -> bool:

@@ -114,7 +114,7 @@ class _Search:
             yield folder
 
     def _follow(self, folder: str, name: str, behind: int, ancestors: frozenset[Identity]) -> Iterator[str]:
-        path = name if folder == os.curdir else os.path.join(folder, name)
+        path = path_of(name, folder)
         if os.path.isdir(path):
             yield from self.enter(path, self.open({behind}), ancestors)
         elif behind == len(self.parts) and not self.folders_only and os.path.lexists(path):
@@ -131,7 +131,7 @@ class _Search:
         taken = [part for part in opened if self.parts[part].takes(entry.name)]
         if not taken:
             return
-        path = path_of(entry, folder)
+        path = path_of(entry.name, folder)
         if entry.is_folder:
             onwards = {part for part in taken if self.parts[part].text == _ANY_FOLDERS}
             behind = {part + 1 for part in taken if part not in onwards}
