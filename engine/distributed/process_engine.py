@@ -21,9 +21,10 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from pc_engine.arguments import whole_number
 from pc_engine.distributed.block_worker import BlockAnswer, BlockWorker, Choice, Refusal, WorkerSettings, choose
 from pc_engine.distributed.shared_engine import Announce, SharedEngine, SharedRun
-from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.errors import PcEngineError
 from pc_engine.hardware.devices import gpu_count
 from pc_engine.hardware.machine import usable_cores
 
@@ -60,10 +61,8 @@ class ProcessEngine(SharedEngine):
     """
 
     def __init__(self, run: SharedRun, *, processes: int, **options: Any) -> None:
-        if processes < 1:
-            raise UsageError(f"--processes is {processes}, expected a number of at least 1.")
+        self.workers = whole_number("--processes", processes)
         super().__init__()
-        self.workers = processes
         self._kept: list[_Keeper[int, BlockAnswer]] = []
         threads = max(usable_cores() // processes, 1)
         self._begin(run, {**options, "threads": threads})

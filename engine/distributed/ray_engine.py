@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pc_engine.arguments import maybe_whole_number
 from pc_engine.distributed.block_worker import (
     ANSWER,
     BlockAnswer,
@@ -60,8 +61,7 @@ class RayEngine(SharedEngine):
     def __init__(self, run: SharedRun, *, address: str | None = None, cpus: int | None = None, **options: Any) -> None:
         if options["device"].startswith("cuda:"):
             raise UsageError("With --engine ray, Ray says which GPU a worker has: use --device cuda.")
-        if cpus is not None and cpus < 1:
-            raise UsageError(f"--ray-cpus is {cpus}, expected a number of at least 1.")
+        cpus = maybe_whole_number("--ray-cpus", cpus)
         super().__init__()
         self._ray, self._started = connect(address)
         try:
