@@ -32,6 +32,12 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 LARGEST_BATCH = 1024
 
 
+def check_batch(n: int, batch_size: int) -> None:
+    """Raise `UsageError` unless a batch of ``n`` images is one that a network for ``batch_size`` takes."""
+    if not 1 <= n <= batch_size:
+        raise UsageError(f"A batch holds 1 to {batch_size} images, got {n}.")
+
+
 @dataclass(frozen=True)
 class CompileRequest:
     """All that decides a compiled network: the network, the outputs wanted, and how it is to run.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pc_engine.backbone import CLOSED, IMAGE, Backbone, CompileRequest, Probe, Taps
+from pc_engine.backbone import CLOSED, IMAGE, Backbone, CompileRequest, Probe, Taps, check_batch
 from pc_engine.backends.onnxruntime_cuda import PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
-from pc_engine.backends.padding import check_batch, pad_batch
+from pc_engine.backends.padding import pad_batch
 from pc_engine.backends.tap_shapes import check_taps
 from pc_engine.errors import BackendError, first_line
 from pc_engine.hardware.cuda import describe_gpu
@@ -45,7 +45,7 @@ class OnnxRuntimeBackbone:
         session = self._session  # which another thread may close meanwhile
         if session is None:
             raise BackendError(CLOSED)
-        check_batch(images, self.request.batch_size)
+        check_batch(len(images), self.request.batch_size)
         # A lone image runs as two: by itself it would be multiplied as a vector, whose sums round differently.
         batch = pad_batch(images, min(max(len(images), _LEAST_BATCH), self.request.batch_size))
         try:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Probe, Taps
+from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Probe, Taps, check_batch
 from pc_engine.backends.idle import Idle
-from pc_engine.backends.padding import check_batch
 from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.backends.tap_shapes import check_taps
 from pc_engine.errors import BackendError
@@ -41,7 +40,7 @@ class OpenVinoBackbone:
 
     def infer(self, images: np.ndarray, into: Taps | None = None) -> dict[str, np.ndarray]:  # noqa: ARG002 (on a CPU)
         """See `pc_engine.backbone.Backbone.infer`."""
-        check_batch(images, self.request.batch_size)
+        check_batch(len(images), self.request.batch_size)
         batch = np.ascontiguousarray(images)
         with self._idle.taken() as infer_request:
             try:

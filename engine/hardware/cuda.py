@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, UsageError, first_line
+from pc_engine.backbone import check_batch
+from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, first_line
 from pc_engine.hardware.devices import gpu_count
 from pc_engine.kernels.array_module import Array
 
@@ -210,9 +211,7 @@ class ImageBuffer:
             If they are not of the network's size and type, or on another GPU.
         """
         taken = as_array(images)
-        n = len(taken)
-        if not 1 <= n <= self._shape[0]:
-            raise UsageError(f"A batch holds 1 to {self._shape[0]} images, got {n}.")
+        check_batch(len(taken), self._shape[0])
         if tuple(taken.shape[1:]) != self._shape[1:] or taken.dtype != np.uint8:
             raise BackendError(
                 f"The network takes uint8 images of shape {self._shape[1:]}, got {taken.dtype} of shape "
