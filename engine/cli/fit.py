@@ -26,7 +26,6 @@ from pc_engine.networks import open_network
 
 if TYPE_CHECKING:
     from pc_engine.fitting.counter_report import CounterReport
-    from pc_engine.fitting.from_images import Unreadable
 
 ModelToFit = Annotated[str, typer.Option("--model", help="The model's name or directory.")]
 OutCopy = Annotated[
@@ -103,7 +102,7 @@ def fit_counter(
             f"The counter is no better than always answering {report.only_answer}, as the cross-validation shows: fit "
             f"it on more images."
         )
-    skipped = [*labelled.skipped, *_as_skipped(unreadable)]
+    skipped = [*labelled.skipped, *unreadable]
     if as_json:
         print_json({**report.to_dict(), "model": str(target), "skipped": len(skipped)})
     elif not quiet:
@@ -177,7 +176,7 @@ def fit_signatures(
             f"Mode combined does not know yet how far to believe the new signatures: fit the counter again with "
             f"'pc-engine fit-counter DATA --model {model_argument(target)}'."
         )
-    skipped = [*labelled.skipped, *_as_skipped(unreadable)]
+    skipped = [*labelled.skipped, *unreadable]
     n_known = int(signatures.known.sum())
     if as_json:
         print_json(
@@ -219,10 +218,6 @@ def _class_ids(images: Sequence[LabelledImage], manifest: Manifest, report: Call
     if resolved.report:
         report(resolved.report)
     return resolved.class_ids
-
-
-def _as_skipped(unreadable: Sequence[Unreadable]) -> list[tuple[str, str]]:
-    return [(item.name, item.reason) for item in unreadable]
 
 
 def _in_the_place_of(before: CountSVM | None) -> str:
