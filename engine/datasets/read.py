@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from pc_engine.datasets.label_studio import is_label_studio, parse_label_studio,
 from pc_engine.datasets.labels_json import LABELS_JSON, parse_labels, read_labels_json
 from pc_engine.datasets.records import LabelledSet, read_json
 from pc_engine.datasets.reviewed_run import read_reviewed_run
+from pc_engine.datasets.sos import SPLITS as SOS_SPLITS
 from pc_engine.datasets.sos import read_mso, read_sos
 from pc_engine.datasets.table import LABELS_CSV, parse_records, read_csv, read_json_lines
 from pc_engine.datasets.voc import has_annotations, read_voc
-from pc_engine.datasets.yolo import SPLITS, read_yolo
+from pc_engine.datasets.yolo import SPLITS as YOLO_SPLITS
+from pc_engine.datasets.yolo import read_yolo
 from pc_engine.errors import DataError
 from pc_engine.files.file_address import at_home
 from pc_engine.sources.run_folders import state_files
@@ -62,25 +64,8 @@ def read_labelled(spec: str) -> LabelledSet:
         If the data is a MATLAB 7.3 file and h5py is not installed.
     """
     kind, colon, rest = spec.partition(":")
-    if colon and rest:
-        if kind == "lego":
-            return _read_lego(at_home(rest))
-        if kind == "sos":
-            return _read_sos(rest)
-        if kind == "mso":
-            return read_mso(at_home(rest))
-        if kind == "coco":
-            return _read_coco(rest)
-        if kind == "run":
-            return _read_run(rest)
-        if kind == "label-studio":
-            return _read_label_studio(rest)
-        if kind == "cvat":
-            return read_cvat(*_two_paths(rest, Path.is_file))
-        if kind == "yolo":
-            return _read_yolo(rest)
-        if kind == "voc":
-            return _read_voc(rest)
+    if rest and kind in _READERS:
+        return _READERS[kind](rest)
     path = at_home(spec)
     if path.is_dir():
         return _read_folder(path)
@@ -136,36 +121,18 @@ def _read_file(path: Path) -> LabelledSet:
     return parse_records(raw, path) if isinstance(raw, list) else parse_labels(raw, path)
 
 
-def _read_lego(path: Path) -> LabelledSet:
-    if not (path / LABELS_JSON).is_file():
-        raise DataError(f"{path} has no {LABELS_JSON}: make one with 'pc-engine lego make'.")
-    return read_labels_json(path / LABELS_JSON)
-
-
-def _read_sos(rest: str) -> LabelledSet:
-    directory, split = _and_split(rest, Path.is_dir)
-    if split is None:
-        return read_sos(at_home(rest))
-    if split == "train":
-        return read_sos(at_home(directory), "train")
-    if split == "test":
-        return read_sos(at_home(directory), "test")
-    raise DataError(f"The split '{split}' of sos:{rest} is not known: write #train, #test, or nothing for all images.")
+def _read_lego(rest: str) -> LabelledSet:
+    labels = at_home(rest) / LABELS_JSON
+    if not labels.is_file():
+        raise DataError(f"{labels.parent} has no {LABELS_JSON}: make one with 'pc-engine lego make'.")
+    return read_labels_json(labels)
 
 
 def _read_coco(rest: str) -> LabelledSet:
     file, folder = _two_paths(rest, Path.is_file)
     if folder is not None and not folder.is_dir():
         raise DataError(f"The images folder {folder} of coco:{rest} does not exist.")
-    return read_coco(file) if folder is None else read_coco(file, folder)
-
-
-def _read_label_studio(rest: str) -> LabelledSet:
-    return read_label_studio(*_two_paths(rest, Path.is_file))
-
-
-def _read_run(rest: str) -> LabelledSet:
-    return read_reviewed_run(*_two_paths(rest, Path.is_dir))
+    return read_coco(file, folder)
 
 
 def _and_split(rest: str, exists: Callable[[Path], bool]) -> tuple[str, str | None]:
@@ -195,12 +162,28 @@ def _read_voc(rest: str) -> LabelledSet:
     return read_voc(at_home(directory), images, split)
 
 
-def _read_yolo(rest: str) -> LabelledSet:
-    file, split = _and_split(rest, Path.is_file)
-    if split is None:
-        return read_yolo(at_home(rest))
-    if split not in SPLITS:
+def _known_split(
+    kind: str, rest: str, exists: Callable[[Path], bool], splits: Sequence[str]
+) -> tuple[Path, str | None]:
+    """Return what `_and_split` does, of one of these splits."""
+    path, split = _and_split(rest, exists)
+    if split is not None and split not in splits:
         raise DataError(
-            f"The split '{split}' of yolo:{rest} is not known: write #{', #'.join(SPLITS)}, or nothing for all images."
+            f"The split '{split}' of {kind}:{rest} is not known: write #{', #'.join(splits)}, or nothing for all "
+            f"images."
         )
-    return read_yolo(at_home(file), split)
+    return at_home(path), split
+
+
+# What reads each kind, of what stands behind its colon.
+_READERS: Mapping[str, Callable[[str], LabelledSet]] = {
+    "lego": _read_lego,
+    "sos": lambda rest: read_sos(*_known_split("sos", rest, Path.is_dir, SOS_SPLITS)),
+    "mso": lambda rest: read_mso(at_home(rest)),
+    "coco": _read_coco,
+    "run": lambda rest: read_reviewed_run(*_two_paths(rest, Path.is_dir)),
+    "label-studio": lambda rest: read_label_studio(*_two_paths(rest, Path.is_file)),
+    "cvat": lambda rest: read_cvat(*_two_paths(rest, Path.is_file)),
+    "yolo": lambda rest: read_yolo(*_known_split("yolo", rest, Path.is_file, YOLO_SPLITS)),
+    "voc": _read_voc,
+}

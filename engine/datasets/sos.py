@@ -9,7 +9,6 @@ pixels per object), and the images beside it or in ``img/``. SOS and MSO are MAT
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -20,13 +19,14 @@ from pc_engine.files.text_values import parse_count
 
 INDEX_FILE = "imgIdx.mat"
 
-Split = Literal["train", "test"]
+#: Parts of the images.
+SPLITS = ("train", "test")
 
 # SOS's own open label: "4" stands for at least 4.
 _OPEN_LABEL = 4
 
 
-def read_sos(directory: Path, split: Split | None = None) -> LabelledSet:
+def read_sos(directory: Path, split: str | None = None) -> LabelledSet:
     """Read SOS or ESOS: counts, no boxes.
 
     Parameters
@@ -34,7 +34,7 @@ def read_sos(directory: Path, split: Split | None = None) -> LabelledSet:
     directory
         The folder that holds ``imgIdx.mat``.
     split
-        The images of the paper's standard split; all where None.
+        One of `SPLITS`, the paper's standard split; all where None.
 
     Raises
     ------
