@@ -8,8 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pc_engine.decoding.decode import decode_bytes
-from pc_engine.decoding.decode_device import Decode
+from pc_engine.decoding.decode import Decode, decode_bytes
 from pc_engine.errors import ImageError, PcEngineError
 from pc_engine.result import BoxPointer, Result
 from pc_engine.sources import image_stem, read_image

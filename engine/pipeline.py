@@ -20,8 +20,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from pc_engine.backbone import Backbone, Taps
-from pc_engine.decoding.decode import DecodedImage, decode_bytes
-from pc_engine.decoding.decode_device import Decode, DecodedBatch
+from pc_engine.decoding.decode import Decode, DecodedImage, decode_bytes
+from pc_engine.decoding.decode_device import DecodedBatch
 from pc_engine.decoding.plain_jpeg import PlainJpeg
 from pc_engine.decoding.read_ahead import Entry, count_readable, decode_ahead
 from pc_engine.errors import BackendError, DeviceMemoryError

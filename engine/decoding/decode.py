@@ -94,6 +94,10 @@ class DecodedImage:
     height: int
 
 
+#: From a file's bytes to pixels of so many rows and columns.
+Decode = Callable[[bytes, int, int], DecodedImage]
+
+
 def decode_image(
     path: str | Path, height: int, width: int, *, oversampling: int | None = JPEG_OVERSAMPLING
 ) -> DecodedImage:

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pc_engine.decoding.decode import MAX_PIXELS, DecodedImage, ImageSize, decode_bytes
+from pc_engine.decoding.decode import MAX_PIXELS, Decode, DecodedImage, ImageSize, decode_bytes
 from pc_engine.decoding.image_resize import DevicePicture, DeviceResizer
 from pc_engine.decoding.nvimagecodec import NvImageCodec
 from pc_engine.decoding.plain_jpeg import PlainJpeg, plain_jpeg
@@ -57,8 +57,6 @@ File = bytes | PlainJpeg | DecodedImage | ImageError
 #: A picture in full, on the host or on a device.
 Picture = Array | DevicePicture
 Resize = Callable[[Sequence[Any], Sequence[int], Array], None]
-#: From a file's bytes to pixels of so many rows and columns.
-Decode = Callable[[bytes, int, int], DecodedImage]
 
 
 class Codec(Protocol):
@@ -291,6 +289,3 @@ class DeviceDecoder:
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-__all__ = ["AT_ONCE", "TOLERANCE", "BatchDecoder", "Codec", "DecodedBatch", "DeviceDecoder", "File", "Picture"]

@@ -368,6 +368,3 @@ def _name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
-
-
-__all__ = ["IMAGE_SECONDS", "IsolatedDecoder"]

@@ -102,6 +102,3 @@ def _on_device(about: Mapping[str, Any], image: Any) -> DevicePicture | None:
         return None
     row_bytes = width * _CHANNELS if strides is None else strides[0]
     return DevicePicture(about["data"][0], row_bytes, height, width, image)
-
-
-__all__ = ["NvImageCodec"]

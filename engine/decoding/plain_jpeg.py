@@ -62,6 +62,3 @@ def _plain_frame_pixels(segment: bytes) -> int:
     names = segment[6 : 6 + 3 * components : 3]
     pixels: int = height * width
     return pixels if bits == 8 and components in (1, 3) and names != _RGB else 0
-
-
-__all__ = ["PlainJpeg", "plain_jpeg"]

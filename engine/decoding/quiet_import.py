@@ -57,6 +57,3 @@ def _stderr_without(words: tuple[bytes, ...]) -> Iterator[None]:
             kept.seek(0)
             with suppress(OSError):  # nobody reads it any more
                 os.write(_STDERR, b"".join(line for line in kept if not any(word in line for word in words)))
-
-
-__all__ = ["import_quietly"]

@@ -13,8 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pc_engine.decoding.decode import DecodedImage, ImageSize, decode_bytes
-from pc_engine.decoding.decode_device import Decode
+from pc_engine.decoding.decode import Decode, DecodedImage, ImageSize, decode_bytes
 from pc_engine.decoding.plain_jpeg import PlainJpeg
 from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, PcEngineError, first_line
 from pc_engine.sources import SourceImage, as_source_image
@@ -239,6 +238,3 @@ class _Readers:
                 # For a rate: one that is lost to another thread's is no matter.
                 self._images += 1
         return entries
-
-
-__all__ = ["Entry", "count_readable", "decode_ahead"]

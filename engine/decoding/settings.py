@@ -100,6 +100,3 @@ class Decoders:
         for decoder in (self.on_device, self._isolated):
             if decoder is not None:
                 decoder.close()
-
-
-__all__ = ["DEFAULT_DECODING", "Decoders", "Decoding"]
