@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from pc_engine.model import Model, load_model
-    from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result
+    from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
+    from pc_engine.result import Result
     from pc_engine.runs.writers import iter_rows
     from pc_engine.sources import SourceImage
 
@@ -73,7 +74,8 @@ _MODULES = {
     "decoding.settings": ("Decoding",),
     "engine": ("Engine",),
     "model": ("Model", "load_model"),
-    "result": ("BoxPointer", "EllipsePointer", "Pointer", "Result"),
+    "pointers": ("BoxPointer", "EllipsePointer", "Pointer"),
+    "result": ("Result",),
     "runs.writers": ("iter_rows",),
     "sources": ("SourceImage",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),

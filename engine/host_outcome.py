@@ -11,7 +11,7 @@ import numpy as np
 from pc_engine.hardware.device_arrays import copy_to_host
 from pc_engine.kernels.array_module import Array
 from pc_engine.modes.outcome import Outcome
-from pc_engine.result import BoxPointer, EllipsePointer, Pointer
+from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
 
 
 @dataclass(frozen=True)

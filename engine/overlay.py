@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pc_engine.decoding.decode import Decode, decode_bytes
 from pc_engine.errors import ImageError, PcEngineError
-from pc_engine.result import BoxPointer, Result
+from pc_engine.pointers import BoxPointer
+from pc_engine.result import Result
 from pc_engine.sources import image_stem, read_image
 
 #: Colours that stay apart for most kinds of colour vision (Okabe & Ito, 2008).

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from pc_engine.errors import DataError, MissingPackageError
-from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer, parse_pointer, pointer_row
+from pc_engine.pointers import Pointer, parse_pointer, pointer_row
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -140,6 +140,3 @@ class Result:
 def error_result(path: str, message: str, *, mode: str, model: str) -> Result:
     """Return the row of an image that could not be processed."""
     return Result(path=path, status="error", error=message, width=None, height=None, mode=mode, model=model)
-
-
-__all__ = ["BoxPointer", "EllipsePointer", "Pointer", "Result", "error_result"]

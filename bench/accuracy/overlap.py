@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pc_engine.datasets import Box
-from pc_engine.result import BoxPointer, EllipsePointer, Pointer
+from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
 
 
 def intersection_areas(pointers: Sequence[Pointer], boxes: Sequence[Box]) -> np.ndarray:

@@ -33,7 +33,8 @@ from pc_engine.bench.accuracy.resampling import (
 )
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
 from pc_engine.fitted.counter import DEFAULT_LABELS, count_label, label_counts
-from pc_engine.result import Pointer, Result
+from pc_engine.pointers import Pointer
+from pc_engine.result import Result
 
 #: Overlap ratios of the curve (Figure 3). None exceeds the last, 1.
 RATIOS = tuple(step / 20 for step in range(1, 21))

@@ -19,7 +19,8 @@ from scipy import ndimage
 from pc_engine.decoding.decode import DecodedImage
 from pc_engine.decoding.read_ahead import Entry, decode_ahead
 from pc_engine.fitted.counter import count_label
-from pc_engine.result import BoxPointer, Result, error_result
+from pc_engine.pointers import BoxPointer
+from pc_engine.result import Result, error_result
 from pc_engine.stage_clock import StageClock
 
 #: Name of the counter in tables, and the mode of its rows.

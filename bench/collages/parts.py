@@ -16,7 +16,7 @@ from pc_engine.datasets import LabelledImage, LabelledSet, clip_to_frame
 from pc_engine.decoding.decode import display_image
 from pc_engine.errors import DataError, ImageError
 from pc_engine.hardware.machine import usable_cores
-from pc_engine.result import BoxPointer
+from pc_engine.pointers import BoxPointer
 from pc_engine.sources import read_file
 
 # Side in pixels of the cells in which a square without objects is looked for.

@@ -13,7 +13,7 @@ from typing import Any
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import Format, Settings
 from pc_engine.converters.pictures import Picture, Survey
-from pc_engine.result import EllipsePointer, Pointer
+from pc_engine.pointers import EllipsePointer, Pointer
 
 FILE = "coco.json"
 _MAKER = "Counts and pointers by pc-engine"

@@ -10,7 +10,7 @@ import csv
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import Format, Settings
 from pc_engine.converters.pictures import Picture, Survey
-from pc_engine.result import EllipsePointer
+from pc_engine.pointers import EllipsePointer
 
 COUNTS_FILE = "counts.csv"
 POINTERS_FILE = "pointers.csv"

@@ -11,7 +11,7 @@ from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import Format, Settings
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.converters.xml_text import add_element, xml_text
-from pc_engine.result import EllipsePointer, Pointer
+from pc_engine.pointers import EllipsePointer, Pointer
 
 FILE = "cvat.xml"
 _TASK = "pc-engine"

@@ -16,7 +16,7 @@ from pc_engine.converters.dataset_format import Format, Settings
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.converters.xml_text import add_element
 from pc_engine.decoding.browser_formats import is_shown
-from pc_engine.result import EllipsePointer, Pointer
+from pc_engine.pointers import EllipsePointer, Pointer
 from pc_engine.sources.stored_names import original_name
 
 TASKS_FILE = "tasks.json"

@@ -10,7 +10,8 @@ from typing import Any
 
 from pc_engine.converters.naming import Place, local_folder, name_of, place_among, placed
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.result import CLASSLESS, BoxPointer, EllipsePointer, Result
+from pc_engine.pointers import BoxPointer, EllipsePointer
+from pc_engine.result import CLASSLESS, Result
 from pc_engine.runs.corrections import CLASSES_OF_PERSONS
 from pc_engine.runs.moved_photos import shared_folder
 from pc_engine.runs.photos import RunPhotos

@@ -15,7 +15,7 @@ from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, Format, 
 from pc_engine.converters.naming import has_line_break, label_file
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.converters.xml_text import add_element
-from pc_engine.result import EllipsePointer, Pointer
+from pc_engine.pointers import EllipsePointer, Pointer
 
 ANNOTATIONS = PurePath("Annotations")
 LIST_FILE = PurePath("ImageSets/Main/default.txt")

@@ -17,7 +17,7 @@ from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, NOT_UTF8, Format, Settings
 from pc_engine.converters.naming import has_line_break, label_file
 from pc_engine.converters.pictures import Picture, Survey
-from pc_engine.result import EllipsePointer, Pointer
+from pc_engine.pointers import EllipsePointer, Pointer
 from pc_engine.sources.stored_names import original_name
 
 DATA_FILE = "data.yaml"

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pc_engine.result import Pointer, name_of_class
+from pc_engine.pointers import Pointer
+from pc_engine.result import name_of_class
 from pc_engine.shown_text import for_page
 from pc_engine.sources.addresses import is_address
 

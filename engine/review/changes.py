@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pc_engine.files.json_values import is_text, is_whole
+from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
 from pc_engine.report.compact import COMPACT_BOX, COMPACT_ELLIPSE
-from pc_engine.result import BoxPointer, EllipsePointer, Pointer, name_of_class
+from pc_engine.result import name_of_class
 from pc_engine.runs.corrections import parse_whole_number
 
 MAX_COUNT = 1_000_000

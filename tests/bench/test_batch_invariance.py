@@ -10,7 +10,8 @@ from PIL import Image
 from pc_engine.bench.batch_invariance import VARIANTS, Difference, compare_rows, measure
 from pc_engine.errors import UsageError
 from pc_engine.model import load_model
-from pc_engine.result import BoxPointer, Result
+from pc_engine.pointers import BoxPointer
+from pc_engine.result import Result
 from pc_engine.sources import iter_images
 
 ROW = Result("a", "ok", None, 200, 100, "p2c", "m", 1, "1", None, 3, "cat", 0.5, (BoxPointer(1, 2, 11, 12, 0.5),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pc_engine.host_outcome import HostOutcome
-from pc_engine.result import BoxPointer
+from pc_engine.pointers import BoxPointer
 
 
 def outcome(pointers: np.ndarray, pointer_class: np.ndarray | None = None) -> HostOutcome:

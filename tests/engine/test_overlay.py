@@ -13,7 +13,8 @@ from PIL import Image
 
 from pc_engine.errors import PcEngineError
 from pc_engine.overlay import draw_overlay, write_overlay
-from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result, error_result
+from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
+from pc_engine.result import Result, error_result
 
 
 def result_with(*pointers: Pointer, path: str = "a.png", size: tuple[int, int] = (320, 240)) -> Result:

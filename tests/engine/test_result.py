@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from pc_engine.errors import DataError, MissingPackageError
-from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
+from pc_engine.pointers import BoxPointer, EllipsePointer
+from pc_engine.result import Result, error_result
 
 
 def test_an_error_row_holds_nothing_but_what_is_known() -> None:

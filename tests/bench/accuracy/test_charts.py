@@ -11,7 +11,8 @@ from pc_engine.bench.accuracy.charts import confusion_chart, count_chart, pointi
 from pc_engine.bench.accuracy.counting import PUBLISHED, count_accuracy
 from pc_engine.bench.accuracy.pointing import PUBLISHED_POINTING, TABLE_RATIOS, pointing_accuracy
 from pc_engine.datasets import Box, LabelledImage
-from pc_engine.result import BoxPointer, Result
+from pc_engine.pointers import BoxPointer
+from pc_engine.result import Result
 
 CHARTS = (count_chart, confusion_chart, pointing_chart)
 

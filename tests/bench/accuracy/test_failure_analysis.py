@@ -18,7 +18,8 @@ from pc_engine.bench.accuracy.failure_analysis import (
 )
 from pc_engine.bench.accuracy.pointing import pointing_accuracy
 from pc_engine.datasets import Box, LabelledImage
-from pc_engine.result import BoxPointer, Result, error_result
+from pc_engine.pointers import BoxPointer
+from pc_engine.result import Result, error_result
 
 
 def test_scale_is_the_side_of_a_square_of_the_same_share() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pc_engine.bench.accuracy.overlap import containment, intersection_areas, intersection_over_union
 from pc_engine.datasets import Box
-from pc_engine.result import BoxPointer, EllipsePointer, Pointer
+from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
 
 CIRCLE = EllipsePointer(0, 0, 1, 1, 1)
 WIDE = 100.0

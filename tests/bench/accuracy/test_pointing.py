@@ -19,7 +19,8 @@ from pc_engine.bench.accuracy.pointing import (
     pointing_gain,
 )
 from pc_engine.datasets import Box, LabelledImage
-from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result, error_result
+from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
+from pc_engine.result import Result, error_result
 
 overlaps = arrays(
     np.float64, st.tuples(st.integers(0, 5), st.integers(0, 5)), elements=st.integers(0, 20).map(lambda k: k / 20)

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from pc_engine.converters import FORMATS
-from pc_engine.result import EllipsePointer, Result, error_result
+from pc_engine.pointers import EllipsePointer
+from pc_engine.result import Result, error_result
 from pc_engine.runs.corrections import Correction, append_correction
 from pc_engine.runs.writers import PartitionWriter
 

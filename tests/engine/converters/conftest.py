@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pc_engine.converters import Conversion, Settings, convert
-from pc_engine.result import BoxPointer, EllipsePointer, Pointer, Result, error_result
+from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
+from pc_engine.result import Result, error_result
 from pc_engine.runs.writers import PartitionWriter
 
 CLASSES = {3: "goldfish, Carassius auratus", 7: "crane", 9: "crane", 12: 'bell "cote" & <co>'}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pc_engine.converters import FORMATS, Conversion
 from pc_engine.converters.categories import Categories, Recategorised, read_categories
 from pc_engine.errors import UsageError
-from pc_engine.result import BoxPointer
+from pc_engine.pointers import BoxPointer
 from pc_engine.runs.corrections import number_of_class
 
 Save = Callable[..., Conversion]

@@ -14,7 +14,7 @@ import pytest
 from pc_engine.converters import FORMATS, conversion, convert
 from pc_engine.converters.pictures import Picture, pictures
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.result import BoxPointer, EllipsePointer
+from pc_engine.pointers import BoxPointer, EllipsePointer
 
 
 def test_the_formats_are_these() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pc_engine.converters.pictures import Survey, pictures, survey_rows
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.result import BoxPointer, EllipsePointer
+from pc_engine.pointers import BoxPointer, EllipsePointer
 
 ELLIPSE, BOX = EllipsePointer(10, 10, 5, 5, 0.5), BoxPointer(1, 2, 3, 4, 0.5)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pc_engine.converters import yolo
 from pc_engine.datasets import Box, read_labelled
 from pc_engine.errors import UsageError
-from pc_engine.result import BoxPointer, EllipsePointer
+from pc_engine.pointers import BoxPointer, EllipsePointer
 
 yaml = pytest.importorskip("yaml", reason="PyYAML reads data.yaml here")
 

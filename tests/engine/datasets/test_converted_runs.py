@@ -10,7 +10,8 @@ from PIL import Image
 
 from pc_engine.converters import Settings, convert
 from pc_engine.datasets import Box, read_labelled
-from pc_engine.result import BoxPointer, EllipsePointer, Result
+from pc_engine.pointers import BoxPointer, EllipsePointer
+from pc_engine.result import Result
 
 SIZE = (200, 100)
 NAMES = ("none.jpg", "sub/one <&>.jpg", "sub/two é.jpg")

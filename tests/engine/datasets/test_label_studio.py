@@ -12,7 +12,8 @@ from PIL import Image
 from pc_engine.converters import Settings, convert
 from pc_engine.datasets import Box, LabelledImage, read_labelled
 from pc_engine.errors import DataError
-from pc_engine.result import BoxPointer, EllipsePointer, Result
+from pc_engine.pointers import BoxPointer, EllipsePointer
+from pc_engine.result import Result
 
 SIZE = {"original_width": 200, "original_height": 100}
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.report import write_report
-from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
+from pc_engine.result import Result, error_result
 from pc_engine.runs.corrections import Correction, append_correction
 
 N_MANY = 50_000

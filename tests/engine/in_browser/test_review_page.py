@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
+from pc_engine.pointers import BoxPointer, EllipsePointer
+from pc_engine.result import Result, error_result
 from pc_engine.review import ReviewServer, ReviewSession
 from pc_engine.review.changes import Answer, Withdrawal
 from pc_engine.runs.corrections import Correction, read_corrections

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.report.compact import (
     OtherAnswer,
     Tables,
@@ -16,7 +17,7 @@ from pc_engine.report.compact import (
     script_json,
     split_path,
 )
-from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
+from pc_engine.result import Result, error_result
 from pc_engine.shown_text import for_page
 
 COUNTED = Result(

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pc_engine.pointers import pointer_row
+from pc_engine.pointers import BoxPointer, pointer_row
 from pc_engine.report.figures import FigureCollector, run_facts
-from pc_engine.result import BoxPointer, Result, error_result
+from pc_engine.result import Result, error_result
 from pc_engine.runs.run_state import lock_run
 
 

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.pointers import EllipsePointer
 from pc_engine.report import write_report
-from pc_engine.result import EllipsePointer, Result, error_result
+from pc_engine.result import Result, error_result
 from pc_engine.runs.corrections import Correction, append_correction
 from pc_engine.runs.writers import PartitionWriter
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
+from pc_engine.pointers import BoxPointer, EllipsePointer
+from pc_engine.result import Result, error_result
 from pc_engine.runs.writers import PartitionWriter
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pc_engine.result import BoxPointer, EllipsePointer
+from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.review.changes import (
     MAX_CLASS_NAME,
     MAX_COUNT,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pc_engine.errors import ImageError, UsageError
-from pc_engine.result import BoxPointer, EllipsePointer, Result
+from pc_engine.pointers import BoxPointer, EllipsePointer
+from pc_engine.result import Result
 from pc_engine.review import ReviewSession
 from pc_engine.review.changes import Answer, Withdrawal
 from pc_engine.runs.corrections import corrected_rows, read_corrections

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pc_engine.errors import DataError, PcEngineError, UsageError
-from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
+from pc_engine.pointers import BoxPointer, EllipsePointer
+from pc_engine.result import Result, error_result
 from pc_engine.runs import corrections as module
 from pc_engine.runs.corrections import (
     CLASSES_OF_PERSONS,

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pc_engine.errors import DataError, PcEngineError
-from pc_engine.result import EllipsePointer, Result
+from pc_engine.pointers import EllipsePointer
+from pc_engine.result import Result
 from pc_engine.runs.corrections import corrected_rows, read_corrections
 from pc_engine.runs.row_check import check_row
 from pc_engine.runs.run_state import read_state

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.result import EllipsePointer, Result, error_result
+from pc_engine.pointers import EllipsePointer
+from pc_engine.result import Result, error_result
 from pc_engine.runs import run_directory, writers
 from pc_engine.runs.partition_names import FORMATS
 from pc_engine.runs.run_directory import RunDirectory

@@ -11,7 +11,8 @@ import pytest
 
 import pc_engine
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.result import BoxPointer, EllipsePointer, Result, error_result
+from pc_engine.pointers import BoxPointer, EllipsePointer
+from pc_engine.result import Result, error_result
 from pc_engine.runs import writers
 from pc_engine.runs.partition_names import FORMATS, partitions_of
 from pc_engine.runs.writers import SCHEMA, PartitionWriter, iter_rows, read_rows, write_partition
