@@ -12,7 +12,7 @@ import typer
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
 from pc_engine.cli.evaluate import REPORT_BEGINS, fitted_on_these
-from pc_engine.cli.target import make_folder
+from pc_engine.cli.target import check_report_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import UsageError
 
@@ -75,7 +75,7 @@ def ablation(
     alternatives: dict[str, list[float | str]] = {}
     for setting, values in map(_alternative, try_ or ()):
         alternatives.setdefault(setting, []).extend(values)
-    make_folder(out, _REPORT, REPORT_BEGINS, "ablation")
+    check_report_folder(out, _REPORT, REPORT_BEGINS, "ablation")
     labelled = read_labelled(data)
     with progress("images", quiet=quiet or as_json) as tracker:
         found = ablate(

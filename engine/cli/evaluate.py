@@ -22,7 +22,7 @@ from pc_engine.cli.console import (
     remark,
 )
 from pc_engine.cli.failure_tables import print_failures
-from pc_engine.cli.target import make_folder
+from pc_engine.cli.target import check_report_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import MissingPackageError
 
@@ -103,7 +103,7 @@ def evaluate(
         seed=seed,
         max_count=max_count,
     )
-    make_folder(out, _REPORT, REPORT_BEGINS, "evaluation")
+    check_report_folder(out, _REPORT, REPORT_BEGINS, "evaluation")
     labelled = read_labelled(data)
     silent = quiet or as_json
     with progress("images", quiet=silent) as tracker:

@@ -12,7 +12,7 @@ from pc_engine.cli import options
 from pc_engine.cli.console import bars, kept_in, print_json, print_line, progress, remark
 from pc_engine.cli.evaluate import print_report, store_report
 from pc_engine.cli.group import Group
-from pc_engine.cli.target import make_folder
+from pc_engine.cli.target import check_report_folder
 from pc_engine.files.storage import model_argument
 
 _TABLES = "tables.txt"
@@ -171,7 +171,7 @@ def tables(
         scene_seed=scene_seed,
         n_scenes=n,
     )
-    make_folder(out, TRAINING_FILE, TRAINING_BEGINS, "training")
+    check_report_folder(out, TRAINING_FILE, TRAINING_BEGINS, "training")
     silent = quiet or as_json
     with bars(quiet=silent) as display:
         report, labelled = lego_tables(out, settings, display=display, report=remark(quiet))

@@ -48,7 +48,7 @@ def _changed_model(model: Model, out: Path | None) -> tuple[Model, Path]:
     return model, out
 
 
-def make_folder(out: Path | None, report: str, begins: str, wrote: str) -> None:
+def check_report_folder(out: Path | None, report: str, begins: str, wrote: str) -> None:
     """Find out before the measurement whether its figures can be written to ``out``, if that is given.
 
     Parameters

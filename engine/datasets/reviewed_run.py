@@ -12,7 +12,7 @@ from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBu
 from pc_engine.datasets.unpacked import Member, UnpackedArchives, member_of
 from pc_engine.errors import DataError
 from pc_engine.runs.corrections import corrected_rows
-from pc_engine.runs.photos import RunPhotos, is_file
+from pc_engine.runs.photos import RunPhotos, names_a_file
 from pc_engine.shown_text import for_shell
 
 
@@ -52,7 +52,7 @@ def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSe
         file = found.file(path)
         if member is not None:
             members.append((member, row["count"]))
-        elif file is None or not (is_file(path) or os.path.lexists(file)):
+        elif file is None or not (names_a_file(path) or os.path.lexists(file)):
             builder.skip(path, "it is no file of its own: run on copies of the photos in a folder, and review that run")
         else:
             builder.add(LabelledImage(file, row["count"]), remedy)

@@ -22,7 +22,7 @@ from pc_engine.report.page import ASSETS, PageParts, is_page, render_page
 from pc_engine.report.thumbnails import PER_PART, thumbnail_addresses
 from pc_engine.runs.corrections import corrected_rows
 from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
-from pc_engine.runs.photos import RunPhotos, is_file
+from pc_engine.runs.photos import RunPhotos, names_a_file
 
 REPORT_FILE = "report.html"
 
@@ -123,7 +123,7 @@ def write_report(
             if found.is_gone(row["path"]):
                 without_photo += 1
                 missing = missing or row["path"]
-            in_archives += not is_file(row["path"])
+            in_archives += not names_a_file(row["path"])
     head = {
         **page_head(directory, tables, [_address(example, found, path) for example in examples]),
         "figures": collector.figures(run_facts(directory)),
@@ -153,7 +153,7 @@ def write_report(
 
 def _wants_thumbnail(row: Mapping[str, Any], photos: RunPhotos) -> bool:
     """Whether a row's photo is a file that browsers do not show."""
-    if row["status"] != "ok" or not is_file(row["path"]):
+    if row["status"] != "ok" or not names_a_file(row["path"]):
         return False
     file = photos.file(row["path"])
     return file is not None and not is_shown_upright(file) and not photos.is_gone(row["path"])

@@ -109,7 +109,7 @@ class RunPhotos:
         )
 
 
-def is_file(path: str) -> bool:
+def names_a_file(path: str) -> bool:
     """Whether a row's path names a file, there or not, and neither an address nor an image within a file."""
     return not is_address(path) and row_of(path) is None
 
