@@ -171,7 +171,10 @@ def run(
             stack.enter_context(rows)
         # The demo's scenes show what the embedded model knows, whatever there is for photos.
         model_of_run = EMBEDDED if model is None and {*sources} == {DEMO} else model
-        mode_of_run = mode or _mode_left_out(rows, model_of_run, only_p2c=bool(cluster or classes), told=count, say=say)
+        earlier = (rows.earlier if rows is not None else None) or {}
+        mode_of_run = mode or _mode_left_out(
+            earlier, model_of_run, only_p2c=bool(cluster or classes), told=count, say=say
+        )
         if rows is not None:
             rows.check({"mode": find_mode(mode_of_run).name})
         pictures = overlays if overlay else None
@@ -185,7 +188,7 @@ def run(
             "pointer": pointer,
             "count": count,
             "decoding": decoding,
-            **_as_before(rows, {"backend": backend, "precision": precision, "device": device}),
+            **_as_before(earlier, {"backend": backend, "precision": precision, "device": device}),
         }
         engine: Engine | SharedEngine
         if rows is None or not shared:
@@ -240,7 +243,7 @@ def run(
 
 
 def _mode_left_out(
-    rows: RunDirectory | None,
+    earlier: Mapping[str, Any],
     model: str | None,
     *,
     only_p2c: bool,
@@ -248,7 +251,6 @@ def _mode_left_out(
     say: Callable[[str], None],
 ) -> str:
     """Return the mode of a run that names none, see `options.ModeOfRun`; told counts, c2p needs no counter."""
-    earlier = (rows.earlier if rows is not None else None) or {}
     if isinstance(earlier.get("mode"), str):
         return str(earlier["mode"])
     if only_p2c:
@@ -259,9 +261,8 @@ def _mode_left_out(
     return mode
 
 
-def _as_before(rows: RunDirectory | None, asked: Mapping[str, str]) -> dict[str, str]:
+def _as_before(earlier: Mapping[str, Any], asked: Mapping[str, str]) -> dict[str, str]:
     """Return the options with what is left to choose, "auto", chosen as an earlier run into the directory did."""
-    earlier = (rows.earlier if rows is not None else None) or {}
     chosen = {name: value for name, value in earlier.items() if isinstance(value, str)}
     return {name: chosen.get(name, value) if value == "auto" else value for name, value in asked.items()}
 
