@@ -41,7 +41,7 @@ class EllipsePointer:
 
 @dataclass(frozen=True)
 class BoxPointer:
-    """The smallest box that holds the cells of one cluster (paper 3.2), in pixels.
+    """A box around one cluster of cells (paper 3.2), in pixels: around its core, or as asked all of its object.
 
     ``score`` is the cluster's share of the heat: as density peaks smooth it, or as it is with DBSCAN.
     """

@@ -74,7 +74,7 @@ class _YoloWriter:
         return None
 
     def finish(self) -> str | None:
-        """Every file was written with its image."""
+        """Say what trainers will not find or leave out: every file was written with its image."""
         remarks = []
         if self._unlinked is not None:
             remarks.append(

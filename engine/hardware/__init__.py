@@ -1,1 +1,1 @@
-"""What this machine has, which of its devices a run takes, and arrays and threads that work there."""
+"""What this machine has, and arrays and threads that work there."""
