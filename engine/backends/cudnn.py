@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pc_engine.backbone import Backbone, CompileRequest, Probe, Taps
+from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends.array_layers import Convolution, Layer
 from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plans, load_cudnn
-from pc_engine.backends.lanes import PARALLEL, Lanes
+from pc_engine.backends.lanes import Lanes
 from pc_engine.backends.pixel_layers import OWN, choose_way, convolve_columns, convolve_pixels, with_columns_gathered
 from pc_engine.backends.recorded_memory import RecordedMemory
 from pc_engine.errors import BackendError
@@ -44,7 +44,7 @@ _OLDEST_CAPABILITY = (8, 0)
 _PLANS = "pc_engine.cudnn_plans"
 
 
-class CudnnBackbone:
+class CudnnBackbone(Lanes):
     """A network in cuDNN.
 
     Parameters
@@ -65,26 +65,15 @@ class CudnnBackbone:
     """
 
     backend = "cudnn"
-    parallel = PARALLEL
 
     def __init__(self, request: CompileRequest, graph: ArrayGraph, plans: Mapping[str, Plan]) -> None:
-        self.request = request
         index = device_index(request.device)
         cudnn = load_cudnn()
         with cuda_errors("loading the network"), on_device(index):
             weights = {
                 name: _placed((_as_read(layer, plans.get(name)), layer.bias)) for name, layer in graph.layers.items()
             }
-        self._lanes = Lanes(request, index, lambda: _Program(cudnn, graph, plans, weights))
-        self.remarks = self._lanes.remarks
-
-    def infer(self, images: Array, into: Taps | None = None) -> dict[str, Array]:
-        """See `pc_engine.backbone.Backbone.infer`; work that the caller's stream was given before is waited for."""
-        return self._lanes.run(images, into)
-
-    def close(self) -> None:
-        """See `pc_engine.backbone.Backbone.close`."""
-        self._lanes.close()
+        super().__init__(request, index, lambda: _Program(cudnn, graph, plans, weights))
 
 
 class CudnnBackend:

@@ -48,7 +48,7 @@ class Program(Protocol):
 
 
 class Lanes:
-    """A program, and a lane for each batch in flight.
+    """A network on a GPU, of a program and a lane for each batch in flight: what backends there have in common.
 
     Parameters
     ----------
@@ -72,9 +72,12 @@ class Lanes:
         If the program cannot be made, or fails.
     """
 
+    parallel = PARALLEL
+
     def __init__(self, request: CompileRequest, index: int, make_program: Callable[[], Program]) -> None:
         import cupy
 
+        self.request = request
         self._cupy, self._index = cupy, index
         pixels = request.manifest.input
         shape = (request.batch_size, pixels.height, pixels.width, 3)
@@ -93,7 +96,7 @@ class Lanes:
             self._warm_up()
             self._idle = Idle([_Lane(shape) for _ in range(PARALLEL)])
 
-    def run(self, images: Array, into: Taps | None = None) -> dict[str, Array]:
+    def infer(self, images: Array, into: Taps | None = None) -> dict[str, Array]:
         """Run a batch and wait for it; see `pc_engine.backbone.Backbone.infer`.
 
         Work that the calling thread's current CuPy stream was given before is waited for on the GPU. Images that are on

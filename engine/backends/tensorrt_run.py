@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pc_engine.backbone import IMAGE, CompileRequest, Taps
-from pc_engine.backends.lanes import PARALLEL, Lanes
+from pc_engine.backbone import IMAGE, CompileRequest
+from pc_engine.backends.lanes import Lanes
 from pc_engine.backends.tensorrt_library import Library
 from pc_engine.errors import BackendError
 from pc_engine.hardware.cuda import Gpu, cuda_errors, on_device
@@ -17,7 +17,7 @@ LoadKernels = Callable[[], bytes | None]
 KeepKernels = Callable[[bytes], None]
 
 
-class TensorRtBackbone:
+class TensorRtBackbone(Lanes):
     """A network in TensorRT.
 
     Parameters
@@ -31,11 +31,6 @@ class TensorRtBackbone:
     load_kernels, keep_kernels
         Where TensorRT-RTX finds the kernels that it compiled for this engine before, and leaves them.
 
-    Attributes
-    ----------
-    remarks
-        Sentences on what runs other than intended, such as a CUDA graph that could not be captured.
-
     Raises
     ------
     DeviceMemoryError
@@ -45,7 +40,6 @@ class TensorRtBackbone:
     """
 
     backend = "tensorrt"
-    parallel = PARALLEL
 
     def __init__(
         self,
@@ -56,27 +50,21 @@ class TensorRtBackbone:
         load_kernels: LoadKernels,
         keep_kernels: KeepKernels,
     ) -> None:
-        self.request = request
         with cuda_errors("loading the network"), on_device(gpu.index), library.log.watch():
             runtime = library.create("Runtime", library.logger, action="starting the runtime")
             loaded = library.check(runtime.deserialize_cuda_engine(engine), "loading the engine")
             _check_tensors(library, loaded, request)
             settings = _RuntimeSettings(library, loaded, load_kernels())
-            self._lanes = Lanes(request, gpu.index, lambda: _Context(library, settings, request))
+            super().__init__(request, gpu.index, lambda: _Context(library, settings, request))
             kernels = settings.compiled_kernels()
         if kernels is not None:
             keep_kernels(kernels)
-        self.remarks = self._lanes.remarks
         # Contexts need their engine, and an engine its runtime, as long as they live.
         self._owners = [runtime, loaded, settings]
 
-    def infer(self, images: Array, into: Taps | None = None) -> dict[str, Array]:
-        """See `pc_engine.backbone.Backbone.infer`; work that the caller's stream was given before is waited for."""
-        return self._lanes.run(images, into)
-
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
-        self._lanes.close()
+        super().close()
         self._owners.clear()
 
 

@@ -56,7 +56,7 @@ def test_what_a_library_refuses_to_record_is_started_kernel_by_kernel(gpu, reque
     assert recorded.captured is None  # the recording was ended: else the thread could do nothing more on the GPU
     assert used is not recorded
     images = probe_images(64, 64, 4)
-    np.testing.assert_array_equal(lanes.run(images)["images"].get(), images)
+    np.testing.assert_array_equal(lanes.infer(images)["images"].get(), images)
     assert gpu.graph_launches == 0
 
 
@@ -65,7 +65,7 @@ def test_a_program_that_waits_while_it_is_recorded_is_started_kernel_by_kernel(g
     lanes = Lanes(request_, 0, lambda: program)
     assert "cudaErrorStreamCaptureUnsupported" in lanes.remarks[0]
     images = probe_images(64, 64, 4)
-    np.testing.assert_array_equal(lanes.run(images)["images"].get(), images)
+    np.testing.assert_array_equal(lanes.infer(images)["images"].get(), images)
 
 
 def test_a_program_is_recorded_once_and_then_launched(gpu, request_):
@@ -73,7 +73,7 @@ def test_a_program_is_recorded_once_and_then_launched(gpu, request_):
     assert lanes.remarks == ()
     for seed in range(3):
         images = probe_images(64, 64, 4, seed=seed)
-        np.testing.assert_array_equal(lanes.run(images)["images"].get(), images)
+        np.testing.assert_array_equal(lanes.infer(images)["images"].get(), images)
     assert gpu.graph_launches == 4
 
 
@@ -117,7 +117,7 @@ def test_the_taps_of_the_run_before_make_room_for_those_that_are_recorded(gpu, r
     lanes = Lanes(request_, 0, lambda: Weighed(gpu, lambda: None))
     assert lanes.remarks == ()
     images = probe_images(64, 64, 4)
-    np.testing.assert_array_equal(lanes.run(images)["images"].get(), images)
+    np.testing.assert_array_equal(lanes.infer(images)["images"].get(), images)
 
 
 def test_a_run_that_cannot_be_recorded_leaves_its_memory_to_those_without(gpu, request_):
@@ -125,7 +125,7 @@ def test_a_run_that_cannot_be_recorded_leaves_its_memory_to_those_without(gpu, r
     assert len(lanes.remarks) == 1
     for seed in range(2):
         images = probe_images(64, 64, 4, seed=seed)
-        np.testing.assert_array_equal(lanes.run(images)["images"].get(), images)
+        np.testing.assert_array_equal(lanes.infer(images)["images"].get(), images)
 
 
 def test_without_the_memory_to_record_it_a_program_is_started_kernel_by_kernel(gpu, request_):
@@ -139,4 +139,4 @@ def test_without_the_memory_to_record_it_a_program_is_started_kernel_by_kernel(g
     )
     assert program.streams[1].captured is None
     images = probe_images(64, 64, 4)
-    np.testing.assert_array_equal(lanes.run(images)["images"].get(), images)
+    np.testing.assert_array_equal(lanes.infer(images)["images"].get(), images)
