@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pc_engine.errors import ModelError
+from pc_engine.files.durable import publish, unpublished
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ def write_tensors(
     metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in header.items()}
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     content = _in_stable_order(save(contiguous, metadata={"format": kind.format, **metadata}))
-    temporary = path.with_name(path.name + ".new")
+    temporary = unpublished(path)
     temporary.write_bytes(content)
-    temporary.replace(path)
+    publish(temporary, path)
 
 
 def _in_stable_order(content: bytes) -> bytes:

@@ -100,7 +100,9 @@ class RunDirectory:
         self._state_file = state_file(directory, shard)
         self._has_begun = False
         try:
-            self._claim = Claim(directory, shard, self._check_contents)
+            self._claim = Claim(
+                directory, shard, self._check_contents
+            )  # which refuses most before there is a lock file
             try:
                 self._open(chosen)
             except BaseException:
@@ -110,7 +112,7 @@ class RunDirectory:
             raise UsageError(f"The folder {directory} cannot be written ({error.strerror}): choose another.") from None
 
     def _open(self, row_format: Format | None) -> None:
-        check_sharing(self.directory, self._shard)
+        check_sharing(self.directory, self._shard)  # again: of two that begin at once each has a lock by now
         for path in self.directory.glob(unpublished(Path(f"{STEM}-*")).name):
             if _stem_of(path.name.removeprefix(".").removesuffix(UNPUBLISHED)) == self._stem:
                 path.unlink()
@@ -326,7 +328,7 @@ class RunDirectory:
             raise cannot_write(self._state_file, error) from None
 
     def _check_contents(self) -> None:
-        """Refuse a directory with files that would be read as rows."""
+        """Refuse a directory with files that would be read as rows, or a run that is shared out another way."""
         rows = {path for form in FORMATS for path in self.directory.glob(f"*.{form}")} - {self.directory / CORRECTIONS}
         # By their names, as other shards may publish meanwhile.
         foreign = sorted(path.name for path in rows if parse_partition(path.name) is None)
@@ -335,6 +337,7 @@ class RunDirectory:
                 f"{self.directory} holds {foreign[0]}, which no run wrote and which would be read as rows: "
                 f"choose another folder."
             )
+        check_sharing(self.directory, self._shard)
 
     def _own_partitions(self) -> list[Path]:
         return [path for path in partitions_of(self.directory) if _stem_of(path.name) == self._stem]
