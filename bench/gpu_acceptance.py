@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 from xml.etree import ElementTree
@@ -66,58 +67,14 @@ class Part:
     measure: Measure
 
 
-def _parity(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu.networks import measure_parity
+def _later(module: str, function: str) -> Measure:
+    """Return what is imported as its part begins, so that a package that is missing costs that part only."""
 
-    return measure_parity(job, subjects)
+    def measure(job: Job, subjects: Subjects) -> Iterator[Row]:
+        rows: Iterator[Row] = getattr(import_module(f"pc_engine.bench.gpu.{module}"), function)(job, subjects)
+        return rows
 
-
-def _networks(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu.networks import measure_networks
-
-    return measure_networks(job, subjects)
-
-
-def _modes(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu.networks import measure_modes
-
-    return measure_modes(job, subjects)
-
-
-def _kernels(job: Job, _: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu.kernels import measure_kernels
-
-    return measure_kernels(job)
-
-
-def _decoding(job: Job, _: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu.runs import measure_decoding
-
-    return measure_decoding(job)
-
-
-def _runs(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu.runs import measure_runs
-
-    return measure_runs(job, subjects)
-
-
-def _processes(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu.processes import measure_processes
-
-    return measure_processes(job, subjects)
-
-
-def _traffic(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu.runs import measure_traffic
-
-    return measure_traffic(job, subjects)
-
-
-def _peers(job: Job, subjects: Subjects) -> Iterator[Row]:
-    from pc_engine.bench.gpu.peers import measure_peers
-
-    return measure_peers(job, subjects)
+    return measure
 
 
 def run_device_tests(job: Job, _: Subjects, *, tests: Path = _TESTS) -> Iterator[Row]:
@@ -183,15 +140,19 @@ PARTS: Mapping[str, Part] = {
     part.name: part
     for part in (
         Part("tests", "the tests that are marked gpu", run_device_tests),
-        Part("kernels", "each kernel beside NumPy and beside the rate of a large copy", _kernels),
-        Part("parity", "every tap and count beside fp32 on the CPU", _parity),
-        Part("traffic", "copies between host and device during a run", _traffic),
-        Part("network", "networks beside the card's matrix rate", _networks),
-        Part("modes", "what follows the network, mode by mode", _modes),
-        Part("decode", "decoding on the cores and with nvImageCodec", _decoding),
-        Part("run", "from files to results", _runs),
-        Part("peers", "PyTorch eager and compiled, cuML and scikit-learn", _peers),
-        Part("processes", "from files to rows on disk, by 1 to 8 processes", _processes),
+        Part(
+            "kernels",
+            "each kernel beside NumPy and beside the rate of a large copy",
+            _later("kernels", "measure_kernels"),
+        ),
+        Part("parity", "every tap and count beside fp32 on the CPU", _later("networks", "measure_parity")),
+        Part("traffic", "copies between host and device during a run", _later("runs", "measure_traffic")),
+        Part("network", "networks beside the card's matrix rate", _later("networks", "measure_networks")),
+        Part("modes", "what follows the network, mode by mode", _later("networks", "measure_modes")),
+        Part("decode", "decoding on the cores and with nvImageCodec", _later("runs", "measure_decoding")),
+        Part("run", "from files to results", _later("runs", "measure_runs")),
+        Part("peers", "PyTorch eager and compiled, cuML and scikit-learn", _later("peers", "measure_peers")),
+        Part("processes", "from files to rows on disk, by 1 to 8 processes", _later("processes", "measure_processes")),
     )
 }
 
