@@ -37,6 +37,12 @@ struct half_bits {
 __device__ inline float to_float(float value) { return value; }
 __device__ inline float to_float(half_bits value) { return half_to_float(value.bits); }
 
+// Adjacent values that are read, or written, at once.
+template <class T, int n>
+struct alignas(n * sizeof(T) < 16 ? n * sizeof(T) : 16) Values {
+    T values[n];
+};
+
 // What a sum is kept as.
 __device__ inline void store(float sum, float& place) { place = sum; }
 __device__ inline void store(float sum, half_bits& place) { place.bits = float_to_half(sum); }

@@ -5,41 +5,25 @@
 #include "block.cuh"
 #include "windows.cuh"
 
-struct alignas(16) EightHalves {
-    half_bits values[8];
-};
-struct alignas(16) EightFloats {
-    float values[8];
-};
-template <class T>
-struct Eight;
-template <>
-struct Eight<half_bits> {
-    using type = EightHalves;
-};
-template <>
-struct Eight<float> {
-    using type = EightFloats;
-};
-
 template <class T>
 __device__ inline bool can_load_eight(const T* a, const T* b) {
     const size_t both = reinterpret_cast<size_t>(a) | reinterpret_cast<size_t>(b);
-    return both % alignof(typename Eight<T>::type) == 0;
+    return both % alignof(Values<T, 8>) == 0;
 }
 
-template <class T, class Load, int width>
-__device__ inline void meet(Load& greatest, const Load& other) {
+template <class T, int width>
+__device__ inline void meet(Values<T, width>& greatest, const Values<T, width>& other) {
     for (int i = 0; i < width; ++i) {
-        T& best = reinterpret_cast<T*>(&greatest)[i];
-        const float value = to_float(reinterpret_cast<const T*>(&other)[i]);
-        if (value > to_float(best) || value != value) best = reinterpret_cast<const T*>(&other)[i];
+        T& best = greatest.values[i];
+        const float value = to_float(other.values[i]);
+        if (value > to_float(best) || value != value) best = other.values[i];
     }
 }
 
 // The greatest of each of `width` adjacent channels, from `first` on, in the window of one cell of the result.
-template <class T, class Load, int width>
+template <int width, class T>
 __device__ inline void pool_window(const T* maps, const Windows& sizes, int channels, int column, int first, T* pooled) {
+    using Load = Values<T, width>;
     const int row = sizes.first_row(), left = sizes.first_column(column);
     const T* image = maps + sizes.image() * channels + first;
     const auto load = [&](int y, int x) {
@@ -52,15 +36,15 @@ __device__ inline void pool_window(const T* maps, const Windows& sizes, int chan
         // The usual one: all its loads are under way at once.
         greatest = load(row, left);
         const Load right = load(row, left + 1), below = load(row + 1, left), across = load(row + 1, left + 1);
-        meet<T, Load, width>(greatest, right);
-        meet<T, Load, width>(greatest, below);
-        meet<T, Load, width>(greatest, across);
+        meet(greatest, right);
+        meet(greatest, below);
+        meet(greatest, across);
     } else {
         const int first_row = row < 0 ? 0 : row, first_column = left < 0 ? 0 : left;
         if (first_row >= sizes.height || first_column >= sizes.width) return;
         greatest = load(first_row, first_column);
         for (int y = first_row; y < end_row && y < sizes.height; ++y) {
-            for (int x = first_column; x < end && x < sizes.width; ++x) meet<T, Load, width>(greatest, load(y, x));
+            for (int x = first_column; x < end && x < sizes.width; ++x) meet(greatest, load(y, x));
         }
     }
     *reinterpret_cast<Load*>(pooled + sizes.cell(column) * channels + first) = greatest;
@@ -75,18 +59,19 @@ __device__ void max_pool(const T* maps, const Windows& sizes, int channels, int 
     for (int item = threadIdx.x; item < sizes.out_width * groups; item += blockDim.x) {
         const int column = item / groups, first = item % groups * width;
         if (eight) {
-            pool_window<T, typename Eight<T>::type, 8>(maps, sizes, channels, column, first, pooled);
+            pool_window<8>(maps, sizes, channels, column, first, pooled);
         } else {
-            for (int i = 0; i < width; ++i) pool_window<T, T, 1>(maps, sizes, channels, column, first + i, pooled);
+            for (int i = 0; i < width; ++i) pool_window<1>(maps, sizes, channels, column, first + i, pooled);
         }
     }
 }
 
-template <class T, class Load, int width>
+template <int width, class T>
 __device__ inline void convolve_window(
     const T* maps, const T* weights, const T* bias, const Windows& sizes, int channels, int column, int first, float least,
     float greatest, T* result
 ) {
+    using Load = Values<T, width>;
     const int row = sizes.first_row(), left = sizes.first_column(column);
     const T* image = maps + sizes.image() * channels + first;
     float sums[width] = {};
@@ -98,15 +83,14 @@ __device__ inline void convolve_window(
             const T* at = weights + static_cast<size_t>(y * sizes.window_width + x) * channels + first;
             const Load factors = *reinterpret_cast<const Load*>(at);
             for (int i = 0; i < width; ++i) {
-                sums[i] += to_float(reinterpret_cast<const T*>(&values)[i]) *
-                           to_float(reinterpret_cast<const T*>(&factors)[i]);
+                sums[i] += to_float(values.values[i]) * to_float(factors.values[i]);
             }
         }
     }
     Load kept;
     for (int i = 0; i < width; ++i) {
         const float sum = sums[i] + to_float(bias[first + i]), above = sum < least ? least : sum;
-        store(above > greatest ? greatest : above, reinterpret_cast<T*>(&kept)[i]);
+        store(above > greatest ? greatest : above, kept.values[i]);
     }
     *reinterpret_cast<Load*>(result + sizes.cell(column) * channels + first) = kept;
 }
@@ -122,12 +106,12 @@ __device__ void depthwise_convolution(
     for (int item = threadIdx.x; item < sizes.out_width * groups; item += blockDim.x) {
         const int column = item / groups, first = item % groups * width;
         if (eight) {
-            convolve_window<T, typename Eight<T>::type, 8>(
+            convolve_window<8>(
                 maps, weights, bias, sizes, channels, column, first, least, greatest, result
             );
         } else {
             for (int i = 0; i < width; ++i) {
-                convolve_window<T, T, 1>(
+                convolve_window<1>(
                     maps, weights, bias, sizes, channels, column, first + i, least, greatest, result
                 );
             }
@@ -159,20 +143,20 @@ __device__ void to_planes(const T* maps, int channels, int cells, float* planes)
     }
 }
 
-template <class Load, int width>
+template <int width>
 __device__ inline void gather_values(
     const unsigned char* row, int width_of_row, int start, int window, int first, half_bits constant, half_bits* place
 ) {
-    Load values;
+    Values<half_bits, width> gathered;
     for (int i = 0; i < width; ++i) {
         const int channel = first + i, shift = channel / 4, part = channel % 4, x = start + shift;
         half_bits value{0};
         if (shift < window && x >= 0 && x < width_of_row) {
             value = part == 3 ? constant : half_bits{float_to_half(row[x * 3 + part])};
         }
-        reinterpret_cast<half_bits*>(&values)[i] = value;
+        gathered.values[i] = value;
     }
-    *reinterpret_cast<Load*>(place) = values;
+    *reinterpret_cast<Values<half_bits, width>*>(place) = gathered;
 }
 
 // kernels/pixel_columns.py. A block takes a row of an image, a thread `width` values of a place.
@@ -188,10 +172,10 @@ __device__ void pixel_columns(
         const int column = item / groups, first = item % groups * width, start = column * stride - left;
         half_bits* place = out + static_cast<size_t>(column) * channels + first;
         if (eight) {
-            gather_values<EightHalves, 8>(row, width_of_row, start, window, first, constant, place);
+            gather_values<8>(row, width_of_row, start, window, first, constant, place);
         } else {
             for (int i = 0; i < width; ++i) {
-                gather_values<half_bits, 1>(row, width_of_row, start, window, first + i, constant, place + i);
+                gather_values<1>(row, width_of_row, start, window, first + i, constant, place + i);
             }
         }
     }

@@ -6,15 +6,13 @@
 #include "block.cuh"
 
 template <class T>
-struct alignas(16) Piece {
-    T values[16 / sizeof(T)];
-};
+using Piece = Values<T, 16 / sizeof(T)>;
 
 __device__ inline bool is_finite(float value) { return fabs(value) < static_cast<float>(infinity()); }
 __device__ inline bool is_finite(half_bits value) { return (value.bits & 0x7c00) != 0x7c00; }
 
-template <class T>
-__device__ inline bool is_finite(const Piece<T>& piece) {
+template <class T, int n>
+__device__ inline bool is_finite(const Values<T, n>& piece) {
     bool all = true;
     for (const T value : piece.values) all &= is_finite(value);
     return all;

@@ -4,23 +4,6 @@
 #define MAX_THREADS 1024
 #include "block.cuh"
 
-struct alignas(16) FourFloats {
-    float values[4];
-};
-struct alignas(8) FourHalves {
-    half_bits values[4];
-};
-template <class T>
-struct Quad;
-template <>
-struct Quad<float> {
-    using type = FourFloats;
-};
-template <>
-struct Quad<half_bits> {
-    using type = FourHalves;
-};
-
 __device__ inline float nan_float() { return static_cast<float>(not_a_number()); }
 
 // What is left of an activation above the threshold; NaN stays NaN.
@@ -164,7 +147,7 @@ struct Weighted {
 
 // Sum over the channels of an image, `width` adjacent cells a thread and the channels dealt out in turn to the teams of
 // threads that cover the grid.
-template <class T, class Load, int width, class Summed>
+template <int width, class T, class Summed>
 __device__ inline void sum_channels(
     const T* image, const Summed& summed, int channels, int cells, int teams, float* of_team
 ) {
@@ -174,10 +157,11 @@ __device__ inline void sum_channels(
         float sum[width] = {};
 #pragma unroll 8
         for (int channel = team; channel < channels; channel += teams) {
-            const Load load = reinterpret_cast<const Load*>(image + static_cast<size_t>(channel) * cells)[column];
+            const T* map = image + static_cast<size_t>(channel) * cells;
+            const auto load = reinterpret_cast<const Values<T, width>*>(map)[column];
             const float weight = summed.weight(channel);
             for (int i = 0; i < width; ++i) {
-                sum[i] += weight * summed.part(to_float(reinterpret_cast<const T*>(&load)[i]));
+                sum[i] += weight * summed.part(to_float(load.values[i]));
             }
         }
         for (int i = 0; i < width; ++i) of_team[team * cells + column * width + i] = sum[i];
@@ -187,7 +171,7 @@ __device__ inline void sum_channels(
 // Wide loads need each map to begin at a multiple of their size.
 template <class T>
 __device__ inline bool has_quads(const T* maps, int cells) {
-    return cells % 4 == 0 && reinterpret_cast<size_t>(maps) % sizeof(typename Quad<T>::type) == 0;
+    return cells % 4 == 0 && reinterpret_cast<size_t>(maps) % sizeof(Values<T, 4>) == 0;
 }
 
 // Sums of the teams over this block's image, of_team[teams][cells], for `total` to add up.
@@ -197,9 +181,9 @@ __device__ inline void sum_in_teams(
 ) {
     const T* image = maps + static_cast<size_t>(blockIdx.x) * channels * cells;
     if (has_quads(maps, cells)) {
-        sum_channels<T, typename Quad<T>::type, 4>(image, summed, channels, cells, teams, of_team);
+        sum_channels<4>(image, summed, channels, cells, teams, of_team);
     } else {
-        sum_channels<T, T, 1>(image, summed, channels, cells, teams, of_team);
+        sum_channels<1>(image, summed, channels, cells, teams, of_team);
     }
     __syncthreads();
 }
@@ -271,7 +255,7 @@ __device__ void weighted_heatmap(
 constexpr int PARTS = 8;
 
 // Sums of `width` adjacent cells at a time over every PARTS-th of them: parts[channels][PARTS].
-template <class T, class Load, int width>
+template <int width, class T>
 __device__ inline void sum_parts(const T* image, int channels, int cells, float* parts) {
     const int columns = cells / width;
     for (int item = threadIdx.x; item < channels * PARTS; item += blockDim.x) {
@@ -279,8 +263,8 @@ __device__ inline void sum_parts(const T* image, int channels, int cells, float*
         float sum = 0;
 #pragma unroll 4
         for (int column = item % PARTS; column < columns; column += PARTS) {
-            const Load load = reinterpret_cast<const Load*>(map)[column];
-            for (int i = 0; i < width; ++i) sum += to_float(reinterpret_cast<const T*>(&load)[i]);
+            const auto load = reinterpret_cast<const Values<T, width>*>(map)[column];
+            for (int i = 0; i < width; ++i) sum += to_float(load.values[i]);
         }
         parts[item] = sum;
     }
@@ -295,9 +279,9 @@ __device__ void top_weights(
     float* parts = reinterpret_cast<float*>(arena);
     const T* image = maps + static_cast<size_t>(blockIdx.x) * channels * cells;
     if (has_quads(maps, cells)) {
-        sum_parts<T, typename Quad<T>::type, 4>(image, channels, cells, parts);
+        sum_parts<4>(image, channels, cells, parts);
     } else {
-        sum_parts<T, T, 1>(image, channels, cells, parts);
+        sum_parts<1>(image, channels, cells, parts);
     }
     __syncthreads();
     const float* weight = weights + static_cast<size_t>(blockIdx.x) * channels;
