@@ -27,11 +27,6 @@ from typing import Any, Protocol
 from pc_engine.kernels.array_module import Array, get_array_module
 
 FOLDER = Path(__file__).parent
-SOURCES = (
-    *("channels_last", "cluster_extent", "cluster_moments", "dbscan", "density_peaks", "finite_images", "heatmaps"),
-    *("matrix_products", "merge_clusters", "pixel_convolution", "resize_maps", "scale_to_peak", "sort_rows"),
-    *("unit_products", "weighted_gmm"),
-)
 # Without contraction to fused multiply-adds every product is rounded as on a host, whose results are then the same but
 # for the last bits of exp and log.
 COMPILE_OPTIONS = ("--std=c++17", "--fmad=false")
@@ -57,7 +52,7 @@ class Launch:
     Attributes
     ----------
     source
-        One of `SOURCES`.
+        Name of a file, without ``.cu``.
     kernel
         Name of the function.
     blocks, threads
@@ -97,7 +92,7 @@ def device_of(*arrays: Array) -> Device | None:
 
 
 def cuda_source(name: str, *, state_in_array: bool = False) -> str:
-    """Return the text of one of `SOURCES` with its includes put in.
+    """Return the text of the source ``name`` with its includes put in.
 
     ``state_in_array`` is for states that exceed the memory of a block. CuPy's cache of compiled kernels looks at this
     text only: with includes left for the compiler, a change in a header would go unnoticed.

@@ -29,8 +29,9 @@ from pc_engine.kernels import (
     weighted_gmm,
     weighted_heatmap,
 )
-from pc_engine.kernels.cuda import FOLDER, SOURCES, STATIC_SHARED_BYTES, cuda_source
+from pc_engine.kernels.cuda import FOLDER, STATIC_SHARED_BYTES, cuda_source
 
+SOURCES = sorted(path.stem for path in FOLDER.glob("*.cu"))
 _REPORTED = 66
 _ATTEMPTS = 4
 _INCLUDE = '#include "block.cuh"'
