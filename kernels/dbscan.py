@@ -8,7 +8,7 @@ from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, state_bytes
-from pc_engine.kernels.validation import checked_positive, checked_weights, device_weights
+from pc_engine.kernels.validation import check_positive, checked_weights, device_weights
 
 # Squared distances between cells are integers, so below 1,000 cells this slack admits none that lies farther away,
 # while an ``eps`` of sqrt(2) or sqrt(13), rounded to float32 or float64, keeps those exactly that far away.
@@ -64,8 +64,8 @@ def dbscan(weights: Array, *, eps: float, min_weight: float) -> WeightedDbscan:
     for discovering clusters in large spatial databases with noise", KDD 1996.
     """
     xp = get_array_module(weights)
-    checked_positive(min_weight, "min_weight")
-    checked_positive(eps, "eps")
+    check_positive(min_weight, "min_weight")
+    check_positive(eps, "eps")
     device = device_of(weights)
     if device is not None:
         clusters = _on_device(device, device_weights(weights, "dbscan"), eps, min_weight)

@@ -10,7 +10,7 @@ from typing import Any
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, state_bytes
 from pc_engine.kernels.saddles import position_in_image, roots, saddles
-from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights, device_weights
+from pc_engine.kernels.validation import check_positive, checked_counts, checked_weights, device_weights
 
 # Densities are rounded to this many bits below the image's peak: cells that are equally dense by symmetry then tie
 # and are ordered by index, whatever the last bits of a matrix product on this machine or device are.
@@ -136,7 +136,7 @@ def density_peaks(
     change by any amount. And a sum of shares is rounded once, where each local maximum may cross a threshold.
     """
     xp = get_array_module(weights)
-    checked_positive(cutoff, "cutoff")
+    check_positive(cutoff, "cutoff")
     if not 0 <= min_density <= 1:
         raise ValueError(f"min_density must lie between 0 and 1, and is {min_density}.")
     if not min_distance >= 0:

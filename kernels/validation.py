@@ -53,8 +53,7 @@ def checked_counts(counts: Array, like: Array, name: str) -> Array:
     return xp.ascontiguousarray(numbers, dtype=xp.int64)
 
 
-def checked_positive(value: float, name: str) -> float:
-    """Return ``value`` if it is a finite number above 0, or raise ``ValueError``."""
+def check_positive(value: float, name: str) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number above 0."""
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be a finite number above 0, and is {value}.")
-    return float(value)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, state_bytes
-from pc_engine.kernels.validation import checked_counts, checked_positive, checked_weights, device_weights
+from pc_engine.kernels.validation import check_positive, checked_counts, checked_weights, device_weights
 
 # A density below this may have lost components to underflow (float64 ends at 1e-308); such images take the slower
 # path in log space. Above it, a component that underflowed had a share of less than 1e-100 in any cell.
@@ -122,7 +122,7 @@ def weighted_gmm(
     """
     xp = get_array_module(weights)
     requested = checked_counts(n_components, weights, "n_components")
-    checked_positive(variance_floor, "variance_floor")
+    check_positive(variance_floor, "variance_floor")
     if max_iter < 1 or not tol >= 0:
         raise ValueError(f"max_iter must be at least 1 and tol at least 0, and they are {max_iter} and {tol}.")
     if max_components is not None and max_components < 0:
