@@ -68,9 +68,7 @@ def dbscan(weights: Array, *, eps: float, min_weight: float) -> WeightedDbscan:
     check_positive(eps, "eps")
     device = device_of(weights)
     if device is not None:
-        clusters = _on_device(device, device_weights(weights, "dbscan"), eps, min_weight)
-        if clusters is not None:
-            return clusters
+        return _on_device(device, device_weights(weights, "dbscan"), eps, min_weight)
     heat = checked_weights(weights, "dbscan")
     count, height, width = heat.shape
     half_widths = _disc_half_widths(eps, height, width)
