@@ -31,8 +31,8 @@ def channel_max(maps: Array) -> Array:
     """
     if maps.ndim != 4 or 0 in maps.shape[2:]:
         raise ValueError(f"channel_max needs maps of shape (N, C, H, W) with H, W >= 1, and got {maps.shape}.")
-    device, suffix = device_of(maps), kernel_suffix([maps])
-    if device is None or suffix not in ("f16", "f32"):
+    device = device_of(maps, types=("f16", "f32"))
+    if device is None:
         return maps.max(axis=(2, 3))
     xp = get_array_module(maps)
     count, channels, height, width = maps.shape
@@ -41,7 +41,7 @@ def channel_max(maps: Array) -> Array:
     device.launch(
         Launch(
             source="heatmaps",
-            kernel=f"channel_max_{suffix}",
+            kernel=f"channel_max_{kernel_suffix([maps])}",
             blocks=math.ceil(count * channels / max(1, threads // _LANES)),
             threads=threads,
             arguments=(xp.ascontiguousarray(maps), xp.int64(count * channels), xp.int32(height * width), greatest),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import device_of, kernel_suffix
+from pc_engine.kernels.cuda import device_of
 from pc_engine.kernels.windows import Windows
 
 
@@ -52,9 +52,9 @@ def depthwise_convolution(
             f"{maps.dtype}, and got {weights.dtype} {weights.shape} and {bias.dtype} {bias.shape}."
         )
     xp = get_array_module(maps)
-    device, suffix = device_of(maps), kernel_suffix([maps])
+    device = device_of(maps, types=("f16", "f32"))
     least, greatest = xp.float32(bounds[0]), xp.float32(bounds[1])
-    if device is None or suffix not in ("f16", "f32"):
+    if device is None:
         cells = windows.cells(maps, 0.0)
         sums = xp.zeros(cells[0][2].shape, xp.float32)
         for row, column, cell in cells:

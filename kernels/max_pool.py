@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import device_of, kernel_suffix
+from pc_engine.kernels.cuda import device_of
 from pc_engine.kernels.windows import Windows
 
 
@@ -44,7 +44,7 @@ def max_pool(
     if any(pad >= extent for pad, extent in zip(pads, (*window, *window), strict=True)):
         raise ValueError(f"max_pool needs pads smaller than its windows of {window}, and got {pads}.")
     xp = get_array_module(maps)
-    device, suffix = device_of(maps), kernel_suffix([maps])
-    if device is None or suffix not in ("f16", "f32"):
+    device = device_of(maps, types=("f16", "f32"))
+    if device is None:
         return functools.reduce(xp.maximum, (cell for _, _, cell in windows.cells(maps, -xp.inf))).copy()
     return windows.launch(device, "max_pool", maps)

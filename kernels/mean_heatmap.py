@@ -49,8 +49,8 @@ def mean_heatmap(maps: Array, mean_factor: float = 1.0, softness: float = 0.0) -
             f"and got {maps.dtype} {maps.shape}."
         )
     xp = get_array_module(maps)
-    device = device_of(maps)
-    if device is not None and kernel_suffix([maps]) in ("f16", "f32"):
+    device = device_of(maps, types=("f16", "f32"))
+    if device is not None:
         return launch_over_channels(device, "mean_heatmap", maps, (), (xp.float64(mean_factor), xp.float64(softness)))
     mean = xp.abs(maps).mean(axis=1, dtype=xp.promote_types(maps.dtype, xp.float32))
     heat = _softly_clamped(mean, mean_factor, softness) if softness else normalise_heatmap(mean[:, None], mean_factor)

@@ -38,8 +38,8 @@ def resize_maps(maps: Array, height: int, width: int) -> Array:
     old_height, old_width = maps.shape[-2:]
     if (old_height, old_width) == (height, width):
         return maps
-    device = device_of(maps)
-    if device is not None and kernel_suffix([maps]) in ("f16", "f32"):
+    device = device_of(maps, types=("f16", "f32"))
+    if device is not None:
         return _on_device(device, maps, height, width)
     xp = get_array_module(maps)
     resized = maps

@@ -32,8 +32,8 @@ def scale_to_peak(heat: Array) -> Array:
         raise ValueError(
             f"scale_to_peak needs floating-point heatmaps (N, H, W) with H, W >= 1, and got {heat.dtype} {heat.shape}."
         )
-    xp, device, suffix = get_array_module(heat), device_of(heat), kernel_suffix([heat])
-    if device is None or suffix not in ("f32", "f64"):
+    xp, device = get_array_module(heat), device_of(heat, types=("f32", "f64"))
+    if device is None:
         peak = heat.max(axis=(1, 2), keepdims=True)
         return heat / xp.where(peak > 0, peak, 1)
     count, height, width = heat.shape
@@ -41,7 +41,7 @@ def scale_to_peak(heat: Array) -> Array:
     device.launch(
         Launch(
             source="scale_to_peak",
-            kernel=f"scale_to_peak_{suffix}",
+            kernel=f"scale_to_peak_{kernel_suffix([heat])}",
             blocks=count,
             threads=device.threads("scale_to_peak", height * width),
             arguments=(xp.ascontiguousarray(heat), xp.int32(height * width), scaled),

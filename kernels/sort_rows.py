@@ -46,15 +46,15 @@ def sort_rows(rows: Array, column: int, most: int | None = None) -> Array:
     xp = get_array_module(rows)
     count, length, width = rows.shape
     most = length if most is None else min(length, most)
-    device, suffix = device_of(rows), kernel_suffix([rows])
-    if device is None or suffix not in ("f32", "f64"):
+    device = device_of(rows, types=("f32", "f64"))
+    if device is None:
         order = xp.argsort(-rows[..., column], axis=1, kind="stable")[:, :most]  # NaN sorts last
         return xp.take_along_axis(rows, order[..., None], axis=1)
     found = xp.empty((count, most, width), rows.dtype)
     device.launch(
         Launch(
             source="sort_rows",
-            kernel=f"sort_rows_{suffix}",
+            kernel=f"sort_rows_{kernel_suffix([rows])}",
             blocks=count if most else 0,
             threads=device.threads("sort_rows", length),
             arguments=(xp.ascontiguousarray(rows), *map(xp.int32, (length, width, column, most)), found),

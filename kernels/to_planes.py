@@ -24,15 +24,15 @@ def to_planes(maps: Array) -> Array:
     xp = get_array_module(maps)
     count, height, width, channels = maps.shape
     planes = xp.empty((count, channels, height, width), xp.float32)
-    device, suffix = device_of(maps), kernel_suffix([maps])
-    if device is None or suffix not in ("f16", "f32"):
+    device = device_of(maps, types=("f16", "f32"))
+    if device is None:
         planes[...] = maps.transpose(0, 3, 1, 2)
         return planes
     cells = height * width
     device.launch(
         Launch(
             source="channels_last",
-            kernel=f"to_planes_{suffix}",
+            kernel=f"to_planes_{kernel_suffix([maps])}",
             blocks=count * math.ceil(cells / _TILE) * math.ceil(channels / _TILE),
             threads=device.threads("to_planes", _TILE * _TILE),
             arguments=(xp.ascontiguousarray(maps), xp.int32(channels), xp.int32(cells), planes),

@@ -46,8 +46,8 @@ def top_weights(maps: Array, weights: Array, top: int) -> Array:
     count, channels, height, width = maps.shape
     if top >= channels or not maps.size:
         return weights
-    device = device_of(maps)
-    if device is not None and kernel_suffix([maps]) in ("f16", "f32"):
+    device = device_of(maps, types=("f16", "f32"))
+    if device is not None:
         return _on_device(device, maps, weights, top)
     added = weights * maps.reshape(count, channels, height * width).mean(axis=2, dtype=dtype)
     least = xp.partition(added, channels - top, axis=1)[:, channels - top]

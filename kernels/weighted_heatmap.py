@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import device_of, kernel_suffix
+from pc_engine.kernels.cuda import device_of
 from pc_engine.kernels.mean_heatmap import launch_over_channels
 from pc_engine.kernels.normalise import factor_arguments, normalise_heatmap
 from pc_engine.kernels.top_weights import check_weighted_maps, top_weights
@@ -47,8 +47,8 @@ def weighted_heatmap(maps: Array, weights: Array, mean_factor: float | Array = 0
     count, channels, height, width = maps.shape
     # What is not a number keeps its weight, so that the image's heatmap is none either.
     weights = weights.astype(dtype, copy=False) if top is None else top_weights(maps, weights, top)
-    device = device_of(maps)
-    if device is not None and maps.size and kernel_suffix([maps]) in ("f16", "f32"):
+    device = device_of(maps, types=("f16", "f32"))
+    if device is not None and maps.size:
         given = (xp.ascontiguousarray(weights, dtype=xp.float32),)
         return launch_over_channels(device, "weighted_heatmap", maps, given, factor_arguments(maps, mean_factor))
     planes = maps.reshape(count, channels, height * width)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -82,12 +82,15 @@ class Device(Protocol):
         """Queue a launch."""
 
 
-def device_of(*arrays: Array) -> Device | None:
-    """Return the device that work on ``arrays`` goes to; None if NumPy does it.
+def device_of(*arrays: Array, types: Collection[str] = ()) -> Device | None:
+    """Return the device that work on ``arrays`` goes to; None if NumPy does it, or CuPy, as no kernel takes their type.
 
-    As everywhere in CuPy, the arrays have to lie on the current device.
+    As everywhere in CuPy, the arrays have to lie on the current device. Each `kernel_suffix` that there is a kernel for
+    is among ``types``, if these are given.
     """
     xp = get_array_module(*arrays)
+    if types and kernel_suffix(arrays) not in types:
+        return None
     return _cupy_device(xp, int(xp.cuda.Device().id)) if xp.__name__ == "cupy" else None
 
 
