@@ -8,12 +8,13 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pc_engine.backbone import Backbone
 from pc_engine.bench.accuracy.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
+from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
@@ -32,9 +33,6 @@ from pc_engine.pipeline import TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import local_image
-
-if TYPE_CHECKING:
-    from pc_engine.bench.accuracy.evaluation import EvaluationSettings
 
 Report = Callable[[str], None]
 # Called as progress(stage, done, total).

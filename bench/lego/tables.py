@@ -16,7 +16,8 @@ from typing import Any
 
 from rich.progress import Progress
 
-from pc_engine.bench.accuracy.evaluation import ALL_MODES, EvaluationSettings, evaluate
+from pc_engine.bench.accuracy.evaluation import ALL_MODES, evaluate
+from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.lego.dataset import LABELS_FILE, make_scenes
 from pc_engine.bench.lego.model import LegoTraining, train_lego

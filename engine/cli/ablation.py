@@ -56,7 +56,7 @@ def ablation(
     that holds 0 says nothing.
     """
     from pc_engine.bench.accuracy.ablation import ablate
-    from pc_engine.bench.accuracy.evaluation import EvaluationSettings
+    from pc_engine.bench.accuracy.settings import EvaluationSettings
     from pc_engine.fitting.aim import Aim
 
     settings = EvaluationSettings(

@@ -83,8 +83,8 @@ def evaluate(
     A labels.json holds {"images": [{"file": "1.jpg", "count": 1, "boxes": [{"c": "apple", "b": [x, y, width,
     height]}]}, ...]}, where "boxes" or "count" may be left out; a table has the columns path and count.
     """
-    from pc_engine.bench.accuracy.evaluation import EvaluationSettings
     from pc_engine.bench.accuracy.evaluation import evaluate as measure
+    from pc_engine.bench.accuracy.settings import EvaluationSettings
     from pc_engine.fitting.aim import Aim
 
     settings = EvaluationSettings(

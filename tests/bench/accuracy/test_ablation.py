@@ -10,7 +10,8 @@ import pytest
 
 from pc_engine.bench.accuracy.ablation import _NOT_OF_COMBINED, ALTERNATIVES, ablate
 from pc_engine.bench.accuracy.contenders import Contender, judge
-from pc_engine.bench.accuracy.evaluation import EvaluationSettings, evaluate
+from pc_engine.bench.accuracy.evaluation import evaluate
+from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
