@@ -9,7 +9,7 @@ from typing import Any
 
 from pc_engine.bench.accuracy.contenders import Contender, Progress, Report, Share, judge
 from pc_engine.bench.accuracy.cross_validation import CounterFit
-from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, figures, judged_labels, model_and_modes
+from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, count_accuracy_of, judged_labels, model_and_modes
 from pc_engine.bench.accuracy.pointing import pointing_accuracy
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
@@ -308,7 +308,8 @@ def _shown(
     seed: int,
     labels: Sequence[str],
 ) -> dict[str, Any]:
-    found = figures(images, rows, seed, (), [None] * len(images), labels)
+    counting = count_accuracy_of(images, rows, labels, seed)
+    found = {**counting.to_dict(), **pointing_accuracy(images, rows, labels, seed).to_dict()}
     return {
         **{name: found[name] for name in _SHOWN},
         "counts_changed": sum(row.count != other.count for row, other in zip(rows, default_rows, strict=True)),

@@ -8,7 +8,7 @@ from typing import Any
 
 from pc_engine.bench.accuracy.classification import class_accuracy
 from pc_engine.bench.accuracy.contenders import Contender, Progress, Report, Share, judge
-from pc_engine.bench.accuracy.counting import PUBLISHED, accuracy_gain, chance_accuracy, count_accuracy
+from pc_engine.bench.accuracy.counting import PUBLISHED, CountAccuracy, accuracy_gain, chance_accuracy, count_accuracy
 from pc_engine.bench.accuracy.cross_validation import CounterFit
 from pc_engine.bench.accuracy.failure_analysis import failure_analysis
 from pc_engine.bench.accuracy.pointing import (
@@ -275,10 +275,7 @@ def figures(
 
     ``pointing`` is what `pointing_accuracy` says of these rows, where that is known.
     """
-    if not any(row.ok for row in rows):
-        raise DataError(f"None of the {len(rows)} images can be read; the first: {rows[0].error}")
-    found = [row.count for row in rows if row.count is not None]
-    accuracy = count_accuracy(_true_counts(images, rows), found, labels, seed)
+    accuracy = count_accuracy_of(images, rows, labels, seed)
     pointing = pointing or pointing_accuracy(images, rows, labels, seed)
     return {
         **accuracy.to_dict(),
@@ -287,6 +284,16 @@ def figures(
         **class_accuracy(images, rows, classes, seed, labels),
         "failed": sum(not row.ok for row in rows),
     }
+
+
+def count_accuracy_of(
+    images: Sequence[LabelledImage], rows: Sequence[Result], labels: Sequence[str], seed: int
+) -> CountAccuracy:
+    """Return how well ``rows`` count; raise DataError where none of the images could be read."""
+    if not any(row.ok for row in rows):
+        raise DataError(f"None of the {len(rows)} images can be read; the first: {rows[0].error}")
+    found = [row.count for row in rows if row.count is not None]
+    return count_accuracy(_true_counts(images, rows), found, labels, seed)
 
 
 def _true_counts(images: Sequence[LabelledImage], rows: Sequence[Result]) -> list[int]:
