@@ -154,8 +154,8 @@ def ablate(
                     "setting": setting,
                     "value": value,
                     "default": None if setting is None else defaults[setting],
-                    **_shown(images, rows[f"{name} {number}"], rows[f"{name} 0"], settings.seed, labels),
-                    "known_count": _shown_of_told(images, told.get(f"{name} {number}"), settings.seed, labels),
+                    **_shown(images, rows[f"{name} {number}"], rows[f"{name} 0"], labels, settings.seed),
+                    "known_count": _shown_of_told(images, told.get(f"{name} {number}"), labels, settings.seed),
                 }
                 for number, (setting, value, _) in enumerate(tried)
                 if name != "combined" or setting not in unread
@@ -305,20 +305,20 @@ def _shown(
     images: Sequence[LabelledImage],
     rows: Sequence[Result],
     default_rows: Sequence[Result],
-    seed: int,
     labels: Sequence[str],
+    seed: int,
 ) -> dict[str, Any]:
     counting = count_accuracy_of(images, rows, labels, seed)
     found = {**counting.to_dict(), **pointing_accuracy(images, rows, labels, seed).to_dict()}
     return {
         **{name: found[name] for name in _SHOWN},
         "counts_changed": sum(row.count != other.count for row, other in zip(rows, default_rows, strict=True)),
-        "gain": accuracy_gain_of(images, rows, default_rows, seed, labels),
+        "gain": accuracy_gain_of(images, rows, default_rows, labels, seed),
     }
 
 
 def _shown_of_told(
-    images: Sequence[LabelledImage], rows: Sequence[Result] | None, seed: int, labels: Sequence[str]
+    images: Sequence[LabelledImage], rows: Sequence[Result] | None, labels: Sequence[str], seed: int
 ) -> dict[str, Any] | None:
     if rows is None:
         return None

@@ -9,7 +9,7 @@ import numpy as np
 
 from pc_engine.bench.accuracy.resampling import as_json, percentile_interval, resampled_sums, wilson_interval
 from pc_engine.datasets import LabelledImage
-from pc_engine.fitted.counter import DEFAULT_LABELS, count_label
+from pc_engine.fitted.counter import count_label
 from pc_engine.result import Result
 
 
@@ -17,8 +17,8 @@ def class_accuracy(
     images: Sequence[LabelledImage],
     rows: Sequence[Result],
     classes: Collection[str],
-    seed: int = 0,
-    labels: Sequence[str] = DEFAULT_LABELS,
+    labels: Sequence[str],
+    seed: int,
 ) -> dict[str, Any]:
     """Compare the predicted classes of images with objects with the true ones.
 
@@ -28,10 +28,10 @@ def class_accuracy(
         Images and their rows, of equal length; where a row names no class it takes no part.
     classes
         Those that the network knows: images of others take no part.
-    seed
-        Of the intervals.
     labels
         The count labels.
+    seed
+        Of the intervals.
 
     Returns
     -------

@@ -18,7 +18,6 @@ from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
-from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.features import map_widths
 from pc_engine.fitting.file_digests import FileDigests
@@ -109,7 +108,7 @@ def judge(
     settings: EvaluationSettings,
     report: Report,
     progress: Progress,
-    labels: Sequence[str] = DEFAULT_LABELS,
+    labels: Sequence[str],
 ) -> Judged:
     """Let each contender count and point on every image, which all have a count, and point once more, told that.
 
@@ -194,13 +193,13 @@ def _folds(
         seen.features,
         counts,
         settings.folds,
+        labels,
         settings.seed,
         lambda done, total: progress("counters", done, total),
         groups,
         map_widths(model.manifest),
         seen.heat,
         fits,
-        labels,
     )
     classes = Counter(images[place].class_name for place in taken)
     first = held_out[fits[0]]

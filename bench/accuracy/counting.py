@@ -19,7 +19,7 @@ from pc_engine.bench.accuracy.resampling import (
     wilson_interval,
 )
 from pc_engine.errors import DataError
-from pc_engine.fitted.counter import DEFAULT_LABELS, count_label
+from pc_engine.fitted.counter import count_label
 
 #: Table 1 of the paper, on the test set of SOS, in per cent; None where it gives no figure.
 PUBLISHED = {
@@ -78,9 +78,7 @@ class CountAccuracy:
         }
 
 
-def count_accuracy(
-    true: Sequence[int], predicted: Sequence[int], labels: Sequence[str] = DEFAULT_LABELS, seed: int = 0
-) -> CountAccuracy:
+def count_accuracy(true: Sequence[int], predicted: Sequence[int], labels: Sequence[str], seed: int) -> CountAccuracy:
     """Compare predicted counts with the true ones, both (n,) integers.
 
     Raises
@@ -106,8 +104,8 @@ def accuracy_gain(
     true: Sequence[int],
     ours: Sequence[int],
     theirs: Sequence[int],
-    labels: Sequence[str] = DEFAULT_LABELS,
-    seed: int = 0,
+    labels: Sequence[str],
+    seed: int,
 ) -> dict[str, Any]:
     """Return how much better one counts than another, image by image, JSON-ready.
 
@@ -148,7 +146,7 @@ def accuracy_gain(
     }
 
 
-def chance_accuracy(true: Sequence[int], labels: Sequence[str] = DEFAULT_LABELS, seed: int = 0) -> dict[str, Any]:
+def chance_accuracy(true: Sequence[int], labels: Sequence[str], seed: int) -> dict[str, Any]:
     """Return the accuracy to expect from guessing labels as often as they occur, JSON-ready as `CountAccuracy`.
 
     An image of a label that a share p of the images has is guessed right with probability p. So the mean over labels is

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pc_engine.errors import DataError, UsageError
-from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, count_label
+from pc_engine.fitted.counter import CountSVM, count_label
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.counter import fit_counter, fit_svms
@@ -59,13 +59,13 @@ def held_out_counters(
     features: Mapping[str, np.ndarray],
     counts: np.ndarray,
     folds: int,
-    seed: int = 0,
+    labels: Sequence[str],
+    seed: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     groups: Sequence[Hashable] | None = None,
     map_widths: Mapping[str, int] | None = None,
     heat: ClassHeat | None = None,
     fits: Sequence[CounterFit] = (DEFAULT_FIT,),
-    labels: Sequence[str] = DEFAULT_LABELS,
 ) -> dict[CounterFit, list[HeldOut]]:
     """Split images into folds of like label shares, and fit for each fold counters on the others, one a way to fit.
 
@@ -77,6 +77,8 @@ def held_out_counters(
         True counts, (n,) integers.
     folds
         Number of folds; fewer images of a label leave some folds without it.
+    labels
+        The count labels; every count has one.
     seed
         Of the assignment and the solver.
     progress
@@ -87,8 +89,6 @@ def held_out_counters(
         Which features are maps, and what p2c sees of the images, for mode combined; see `fit_svms` and `fit_counter`.
     fits
         What the counters are fitted with. Those that differ in what is beside the SVMs share these.
-    labels
-        The count labels; every count has one.
 
     Returns
     -------

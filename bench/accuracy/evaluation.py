@@ -107,9 +107,8 @@ def evaluate(
     measured = {
         mode.name: {
             **figures(
-                *(images, rows[mode.name], settings.seed, model.manifest.classes, frequencies),
-                labels,
-                pointing[mode.name],
+                *(images, rows[mode.name], model.manifest.classes, frequencies),
+                *(labels, settings.seed, pointing[mode.name]),
             ),
             "known_count": told[mode.name].to_dict() if mode.name in told else None,
         }
@@ -129,10 +128,10 @@ def evaluate(
         "labels": list(labels),
         **only,
         "modes": measured,
-        "gains": _gains(images, rows, pointing, told, settings.seed, labels),
+        "gains": _gains(images, rows, pointing, told, labels, settings.seed),
         "baselines": {
             "chance": chance_accuracy(_true_counts(images, salient), labels, settings.seed),
-            SALIENCY: figures(images, salient, settings.seed, (), frequencies, labels),
+            SALIENCY: figures(images, salient, (), frequencies, labels, settings.seed),
         },
         "published": _published(labels),
         "failed": len(failures),
@@ -147,14 +146,14 @@ def _gains(
     rows: Mapping[str, Sequence[Result]],
     pointing: Mapping[str, PointingAccuracy],
     told: Mapping[str, PointingAccuracy],
-    seed: int,
     labels: Sequence[str],
+    seed: int,
 ) -> dict[str, Any]:
     """Return the gain of the last mode over each other one."""
     *others, last = rows
     return {
         f"{last} over {other}": {
-            **accuracy_gain_of(images, rows[last], rows[other], seed, labels),
+            **accuracy_gain_of(images, rows[last], rows[other], labels, seed),
             "pointing": pointing_gain(pointing[last], pointing[other]),
             "known_count": pointing_gain(told[last], told[other]) if {last, other} <= {*told} else None,
         }
@@ -166,8 +165,8 @@ def accuracy_gain_of(
     images: Sequence[LabelledImage],
     rows: Sequence[Result],
     others: Sequence[Result],
+    labels: Sequence[str],
     seed: int,
-    labels: Sequence[str] = DEFAULT_LABELS,
 ) -> dict[str, Any]:
     """Return by how much ``rows`` count better than ``others``, on the images that both could read."""
     counts = [
@@ -265,10 +264,10 @@ def _frequencies(images: Sequence[LabelledImage], shares: Sequence[Share]) -> li
 def figures(
     images: Sequence[LabelledImage],
     rows: Sequence[Result],
-    seed: int,
     classes: Collection[str],
     frequencies: Sequence[float | None],
-    labels: Sequence[str] = DEFAULT_LABELS,
+    labels: Sequence[str],
+    seed: int,
     pointing: PointingAccuracy | None = None,
 ) -> dict[str, Any]:
     """Return all figures of one contender; ``classes`` are those the network knows, ``frequencies`` the counter's.
@@ -281,7 +280,7 @@ def figures(
         **accuracy.to_dict(),
         **pointing.to_dict(),
         "failure_analysis": failure_analysis(images, rows, pointing, frequencies, labels, seed),
-        **class_accuracy(images, rows, classes, seed, labels),
+        **class_accuracy(images, rows, classes, labels, seed),
         "failed": sum(not row.ok for row in rows),
     }
 

@@ -31,7 +31,7 @@ import numpy as np
 from pc_engine.bench.accuracy.pointing import RATIOS, PointingAccuracy
 from pc_engine.bench.accuracy.resampling import as_json, percentile_interval, resampled_sums, share_of, wilson_interval
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
-from pc_engine.fitted.counter import DEFAULT_LABELS, count_label
+from pc_engine.fitted.counter import count_label
 from pc_engine.result import Result
 
 #: What each bin is measured by.
@@ -90,8 +90,8 @@ def failure_analysis(
     rows: Sequence[Result],
     pointing: PointingAccuracy,
     frequencies: Sequence[float | None],
-    labels: Sequence[str] = DEFAULT_LABELS,
-    seed: int = 0,
+    labels: Sequence[str],
+    seed: int,
 ) -> dict[str, Any]:
     """Measure one mode by the axes of this module.
 

@@ -32,7 +32,7 @@ from pc_engine.bench.accuracy.resampling import (
     wilson_interval,
 )
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
-from pc_engine.fitted.counter import DEFAULT_LABELS, count_label, label_counts
+from pc_engine.fitted.counter import count_label, label_counts
 from pc_engine.pointers import Pointer
 from pc_engine.result import Result
 
@@ -145,7 +145,7 @@ class PointingAccuracy:
     pointers: np.ndarray
     area: np.ndarray
     report: BoxReport
-    seed: int = 0
+    seed: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; None in the place of a figure that no image speaks of.
@@ -267,7 +267,7 @@ class PointingAccuracy:
 
 
 def pointing_accuracy(
-    images: Sequence[LabelledImage], rows: Sequence[Result], labels: Sequence[str] = DEFAULT_LABELS, seed: int = 0
+    images: Sequence[LabelledImage], rows: Sequence[Result], labels: Sequence[str], seed: int
 ) -> PointingAccuracy:
     """Compare the pointers of ``rows`` with the boxes of ``images``, one row an image.
 

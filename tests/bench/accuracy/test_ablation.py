@@ -15,6 +15,7 @@ from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
+from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.manifest import Tap
 from pc_engine.model import load_model
 from pc_engine.modes import MODES, CombinedSettings, Settings, settings_for
@@ -228,7 +229,9 @@ def test_what_combined_does_not_read_changes_no_row_of_it(blobs: str, tiny_direc
     for pointer in POINTER_KINDS:
         plain = Contender(combined, changes={"combined.pointer": pointer})
         contenders = {"plain": plain, "other": replace(plain, changes={**plain.changes, **other})}
-        judged = judge(images, load_model(tiny_directory), contenders, settings, lambda _: None, lambda *_: None)
+        judged = judge(
+            *(images, load_model(tiny_directory), contenders, settings), lambda _: None, lambda *_: None, DEFAULT_LABELS
+        )
         assert judged.rows["plain"] == judged.rows["other"]
         assert judged.told.get("plain") == judged.told.get("other")
 

@@ -8,7 +8,7 @@ import pytest
 from pc_engine.bench.accuracy import cross_validation
 from pc_engine.bench.accuracy.cross_validation import DEFAULT_FIT, CounterFit, HeldOut, held_out_counters
 from pc_engine.errors import DataError, UsageError
-from pc_engine.fitted.counter import labels_up_to
+from pc_engine.fitted.counter import DEFAULT_LABELS, labels_up_to
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.modes.p2c_settings import P2CSettings
@@ -24,7 +24,7 @@ def features_of(counts: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def held_out(*arguments: Any, fit: CounterFit = DEFAULT_FIT, **options: Any) -> list[HeldOut]:
-    return held_out_counters(*arguments, fits=[fit], **options)[fit]
+    return held_out_counters(*arguments, fits=[fit], **{"labels": DEFAULT_LABELS, "seed": 0, **options})[fit]
 
 
 def test_every_image_is_held_out_once_and_folds_have_equal_shares() -> None:
@@ -60,7 +60,7 @@ def test_a_counter_never_sees_what_it_is_to_judge(monkeypatch: pytest.MonkeyPatc
 def test_folds_repeat_by_their_seed() -> None:
     counts = np.tile([0, 1, 2], 10)
     first, again, other = (
-        [fold.places.tolist() for fold in held_out(features_of(counts), counts, 3, seed)] for seed in (1, 1, 2)
+        [fold.places.tolist() for fold in held_out(features_of(counts), counts, 3, seed=seed)] for seed in (1, 1, 2)
     )
     assert first == again != other
 
@@ -143,7 +143,9 @@ def test_ways_to_fit_that_differ_beside_the_svms_share_these(monkeypatch: pytest
         return fit_svms(*arguments, **options)
 
     monkeypatch.setattr(cross_validation, "fit_svms", spy)
-    together = held_out_counters(features, counts, 3, 0, lambda *step: steps.append(step), heat=heat, fits=fits)
+    together = held_out_counters(
+        features, counts, 3, DEFAULT_LABELS, 0, lambda *step: steps.append(step), heat=heat, fits=fits
+    )
     assert list(together) == list(fits)
     assert len(fitted) == 6
     assert steps == [(done, 6) for done in range(7)]
