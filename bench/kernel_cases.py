@@ -91,9 +91,9 @@ class Case:
     tolerance: float = 0.0
 
 
-def made_up_maps(batch: int, channels: int, grid: int, seed: int = 0) -> np.ndarray:
+def made_up_maps(batch: int, channels: int, grid: int) -> np.ndarray:
     """Return maps (batch, channels, grid, grid) float32 of one to four bumps an image, with noise, clamped at 0."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:grid, :grid]
     heat = np.zeros((batch, grid, grid))
     for image in heat:

@@ -17,10 +17,12 @@ from pc_engine.modes import Part
 
 #: Taps that signatures rank.
 _RANKED = ("conv_last", "conv_prev")
+#: Of what is random.
+SEED = 0
 
 
-def with_random_parts(model: Model, missing: Sequence[Part], taps: Taps, seed: int = 0) -> Model:
-    """Return the model with random parts in the place of the ``missing`` ones.
+def with_random_parts(model: Model, missing: Sequence[Part], taps: Taps) -> Model:
+    """Return the model with random parts, always the same, in the place of the ``missing`` ones.
 
     Parameters
     ----------
@@ -30,10 +32,8 @@ def with_random_parts(model: Model, missing: Sequence[Part], taps: Taps, seed: i
         ``"counter"``, ``"signatures"``, both or none.
     taps
         What its network says about some photos: with them the counter is balanced.
-    seed
-        The same seed, network and photos give the same parts.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     parts = model.parts
     if "counter" in missing:
         parts = replace(parts, counter=_random_counter(model.manifest, taps, rng))

@@ -23,7 +23,7 @@ from pc_engine.bench.environment import (
     seconds_of,
 )
 from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
-from pc_engine.bench.random_parts import with_random_parts
+from pc_engine.bench.random_parts import SEED, with_random_parts
 from pc_engine.catalogue import default_model, find_model
 from pc_engine.decoding.decode import decode_image
 from pc_engine.engine import Engine
@@ -60,8 +60,6 @@ class ThroughputSettings:
         Images of one run, the photos repeated if there are fewer.
     repeats
         Runs of the network and of the whole, in turn; medians are given.
-    seed
-        Of the random parts of a model that lacks its own.
     """
 
     model: str | None = None
@@ -73,7 +71,6 @@ class ThroughputSettings:
     workers: int | None = None
     n: int = 512
     repeats: int = 5
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("n", "repeats"):
@@ -263,7 +260,7 @@ def complete_model(
     missing = model.missing_parts(mode)
     if not missing:
         return model, ()
-    report(f"The model '{model.name}' has no {' and no '.join(missing)}: random ones (seed {settings.seed}) stand in.")
+    report(f"The model '{model.name}' has no {' and no '.join(missing)}: random ones (seed {SEED}) stand in.")
     taps = mode.taps(model.manifest)
     network = open_network(
         model,
@@ -279,7 +276,7 @@ def complete_model(
     said = [network.infer(batch) for batch in in_batches(images, size, len(images))]
     network.close()
     seen = {name: np.concatenate([to_host(batch[name]) for batch in said]) for name in taps}
-    return with_random_parts(model, missing, seen, settings.seed), missing
+    return with_random_parts(model, missing, seen), missing
 
 
 def run_batches(network: Backbone, batches: Sequence[np.ndarray], times: int) -> None:

@@ -104,7 +104,7 @@ def torch_forward(
 
 def clustering_rows(job: Job, heatmaps: int = _HEATMAPS) -> Iterator[Row]:
     """Yield the time an image of our DBSCAN on a batch, and of cuML's and scikit-learn's image by image."""
-    heat = normalise_heatmap(made_up_maps(heatmaps, 32, 14, job.seed), 1.0)
+    heat = normalise_heatmap(made_up_maps(heatmaps, 32, 14), 1.0)
     heat = heat / heat.mean(axis=(1, 2), keepdims=True)
     placed = job.meter.place(heat)
     ours = to_host(dbscan(placed, eps=EPS, min_weight=MIN_WEIGHT).labels)

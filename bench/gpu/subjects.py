@@ -56,8 +56,6 @@ class Job:
         drawn pictures.
     n
         Photos of a run from files, repeated if there are fewer.
-    seed
-        Of everything that is random.
     limit
         Seconds of a part at most.
     """
@@ -71,7 +69,6 @@ class Job:
     images: int = 256
     photos: str = "random:512"
     n: int = 8192
-    seed: int = 0
     limit: float = 450
 
     @property
@@ -97,7 +94,7 @@ class Subject:
         """uint8 (n, H, W, 3): the first photos of the job's folder, or as many pictures of blobs, always the same."""
         pixels, n = self.loaded.manifest.input, self.job.images
         if is_random(self.job.photos):
-            return probe_images(pixels.height, pixels.width, n, self.job.seed)
+            return probe_images(pixels.height, pixels.width, n)
         with photos_of(self.job.photos) as photos:
             _, decoded = readable_photos(photos[: 2 * n], pixels.height, pixels.width, keep=n)
         return np.stack([image.pixels for image in decoded])
@@ -117,7 +114,7 @@ class Subject:
         """The model with all fitted parts: its own, and random ones where it has none."""
         needed = dict.fromkeys(part for mode in MODES.values() for part in mode.needs)
         missing = tuple(part for part in needed if not self.loaded.parts.has(part))
-        return with_random_parts(self.loaded, missing, self.reference, self.job.seed) if missing else self.loaded
+        return with_random_parts(self.loaded, missing, self.reference) if missing else self.loaded
 
     def request(self) -> CompileRequest:
         """Return the request to compile the network with all of its taps for the job's device, at fp32."""
@@ -150,7 +147,7 @@ class Subjects:
             installed = (installed_directory(name) / MANIFEST_FILE).is_file()
             if name in ARCHITECTURES and not installed and not Path(name).is_dir():
                 folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pc-engine-model-"))
-                export_vgg(name, f"random:{self._job.seed}", Path(folder) / name)
+                export_vgg(name, "random:0", Path(folder) / name)
                 model, origin = load_model(Path(folder) / name), "random weights"
             else:
                 model, origin = find_model(name), "own weights"
