@@ -33,8 +33,6 @@ class LegoSettings:
     ----------
     n_classes, n_digits
         Number of classes and of digits per object (the paper: 100 classes of 3 digits).
-    class_seed
-        Which classes are chosen among all; the embedded model knows those of 0.
     digits
         Folder with MNIST's IDX files; None for the digits that scikit-learn carries.
     backgrounds
@@ -47,7 +45,6 @@ class LegoSettings:
 
     n_classes: int = 20
     n_digits: int = 3
-    class_seed: int = 0
     digits: Path | None = None
     backgrounds: Path | None = None
     variants: int = 400
@@ -55,7 +52,7 @@ class LegoSettings:
 
     def classes(self) -> tuple[LegoClass, ...]:
         """Return the classes, numbered from 0."""
-        return make_classes(self.n_classes, self.n_digits, self.class_seed)
+        return make_classes(self.n_classes, self.n_digits)
 
     def source(self, split: Split, seed: int) -> SceneSource:
         """Return the source of scenes built from the digits and photos of ``split``, augmented under ``seed``.
