@@ -101,12 +101,12 @@ class BoxReport:
         Boxes that reached out of the picture and were cut, and boxes that lay outside and were left out.
     """
 
-    judged: int = 0
-    wrong_count: int = 0
-    no_boxes: int = 0
-    disagree: int = 0
-    clipped: int = 0
-    outside: int = 0
+    judged: int
+    wrong_count: int
+    no_boxes: int
+    disagree: int
+    clipped: int
+    outside: int
 
 
 @dataclass(frozen=True, eq=False)
