@@ -154,7 +154,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         "c2p",
         "NumPy",
         lambda: mean_heatmap(maps, 1.0),
-        lambda i: heat_of(maps[i].mean(axis=0, keepdims=True), 1.0),
+        lambda i: heat_of(maps[i].mean(axis=0, keepdims=True)),
         (maps, heat),
         1e-5,
     )
@@ -180,7 +180,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         "p2c",
         "NumPy",
         lambda: selected_heatmap([(maps, chosen)], 1.0),
-        lambda i: heat_of(maps[i][chosen[i]], 1.0),
+        lambda i: heat_of(maps[i][chosen[i]]),
         (stack, heat, chosen),
         1e-5,
     )
@@ -247,7 +247,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         _INSIDE,
         "NumPy",
         lambda: normalise_heatmap(stack, 1.0),
-        lambda i: heat_of(stack[i], 1.0),
+        lambda i: heat_of(stack[i]),
         (stack, heat),
         1e-5,
     )

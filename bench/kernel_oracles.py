@@ -21,9 +21,9 @@ MAX_ITER, TOL = 100, 1e-3
 VARIANCE_FLOOR = 1e-9
 
 
-def heat_of(maps: np.ndarray, factor: float) -> np.ndarray:
-    """Return the heatmap (H, W) of maps (k, H, W): above ``factor`` times their mean, summed (paper 4)."""
-    heat: np.ndarray = np.maximum(maps - factor * maps.mean(), 0).sum(axis=0)
+def heat_of(maps: np.ndarray) -> np.ndarray:
+    """Return the heatmap (H, W) of maps (k, H, W): above their mean, summed (paper 4)."""
+    heat: np.ndarray = np.maximum(maps - maps.mean(), 0).sum(axis=0)
     return heat
 
 
