@@ -302,7 +302,7 @@ def _with_evidence(
     drop_strided_copies(model, pixels, known)
     n_nodes = len(model.graph.node)
     try:
-        found = append_evidence(model, "logits", background_class, known)
+        found = append_evidence(model, background_class, known)
         if MAPS_OF_HEAD in taps and found.maps != MAPS_OF_HEAD:
             raise ModelError(f"its head reads the maps '{found.maps}', and the tap '{MAPS_OF_HEAD}' names others")
     except ModelError as error:

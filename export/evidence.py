@@ -33,6 +33,7 @@ from pc_engine.manifest import EVIDENCE
 #: others, and what speaks against the class is no sign of another object.
 BACKWARD_SETTINGS = {"p2c.top_evidence": 20.0}
 
+_LOGITS = "logits"
 # Operators that keep the order of the logits: what they normalise are the logits.
 _NORMALISING = ("LogSoftmax", "Softmax")
 _LINEAR = ("Conv", "Gemm", "MatMul")
@@ -51,8 +52,6 @@ class Evidence:
         Its name: (N, channels).
     maps
         The feature maps that it speaks of, (N, channels, H, W).
-    channels
-        Number of maps.
     is_linear
         Whether the head has one linear layer, so that the evidence of a class is the same for every image, or but for
         what normalises the layer's input.
@@ -60,13 +59,11 @@ class Evidence:
 
     tensor: str
     maps: str
-    channels: int
     is_linear: bool
 
 
 def append_evidence(
     model: onnx.ModelProto,
-    logits: str,
     background_class: int = -1,
     known: Mapping[str, graph_shapes.Value] | None = None,
 ) -> Evidence:
@@ -75,11 +72,9 @@ def append_evidence(
     Parameters
     ----------
     model
-        A classifier. Its last layers, from the logits backwards: linear ones (Gemm, MatMul, 1x1 Conv) with their biases
-        and what `pc_engine.export.derivatives` knows between, then poolings or the maps themselves. Quantised layers
-        are gone through as well.
-    logits
-        The tensor (N, classes) whose largest value names the class.
+        A classifier, whose largest value in the tensor ``logits`` (N, classes) names the class. Its last layers, from
+        these backwards: linear ones (Gemm, MatMul, 1x1 Conv) with their biases and what `pc_engine.export.derivatives`
+        knows between, then poolings or the maps themselves. Quantised layers are gone through as well.
     background_class
         A class that no evidence is wanted for, as it means "no object"; the next best takes its place. -1 where the
         network has none.
@@ -98,14 +93,13 @@ def append_evidence(
         If the head is made of something else; the model is left as it was.
     """
     known = graph_shapes.infer(model) if known is None else known
-    return _Backward(model, logits, known).append(background_class)
+    return _Backward(model, known).append(background_class)
 
 
 class _Backward:
     """The way back from the logits: each step turns the derivative by a node's output into those by its inputs."""
 
-    def __init__(self, model: onnx.ModelProto, logits: str, known: Mapping[str, graph_shapes.Value]) -> None:
-        self._logits = logits
+    def __init__(self, model: onnx.ModelProto, known: Mapping[str, graph_shapes.Value]) -> None:
         self._opset = opset_of(model)
         self._writer = NodeWriter(model, EVIDENCE)
         self._add, self._store = self._writer.add, self._writer.store
@@ -137,7 +131,7 @@ class _Backward:
             parts = [self._add("Reshape", [part, row], "by_map") for part in parts]
         evidence = self._add("Reshape", [self._derivatives.total(parts), row], "")
         self._writer.append()
-        return Evidence(evidence, tensor, channels, is_linear)
+        return Evidence(evidence, tensor, is_linear)
 
     def _grids(self, tensor: str, gradient: str) -> tuple[dict[str, list[str]], bool]:
         """Go back from the last layer's input to maps, or what pooled them, each with what adds up to its evidence.
@@ -170,7 +164,7 @@ class _Backward:
         It may give a map for each class, too, which are averaged. Its weights are the same for all cells; which of
         them a ReLU between held at 0 is left aside, as that is the same for all maps that it reads.
         """
-        tensor, factors = self._logits, list[onnx.NodeProto]()
+        tensor, factors = _LOGITS, list[onnx.NodeProto]()
         passed: tuple[str, ...] = (*RESHAPING, *PASSING, *_NORMALISING)
         while True:
             node = self._head.producer(tensor)
@@ -199,10 +193,10 @@ class _Backward:
     def _class_ids(self, background_class: int) -> str:
         """Add what decides the class (N,) as the modes do: the largest logit, the first of equal ones."""
         if background_class < 0:
-            return self._add("ArgMax", [self._logits], "class", axis=1, keepdims=0)
-        n_classes = self._head.shape(self._logits)[0]
+            return self._add("ArgMax", [_LOGITS], "class", axis=1, keepdims=0)
+        n_classes = self._head.shape(_LOGITS)[0]
         others = self._store("classes", [k for k in range(n_classes) if k != background_class])
-        scores = self._add("Gather", [self._logits, others], "logits", axis=1)
+        scores = self._add("Gather", [_LOGITS, others], "logits", axis=1)
         best = self._add("ArgMax", [scores], "best", axis=1, keepdims=0)
         return self._add("Gather", [others, best], "class", axis=0)
 

@@ -352,7 +352,7 @@ def _add_evidence(model: onnx.ModelProto, manifest: Manifest) -> None:
     """Add the evidence to the outputs of a quantised network."""
     background = manifest.settings.get(BACKGROUND_SETTING, -1)
     try:
-        found = append_evidence(model, "logits", int(background), known_shapes(model, manifest.input))
+        found = append_evidence(model, int(background), known_shapes(model, manifest.input))
     except ModelError as error:
         raise _cannot_quantise(manifest, error) from None
     shape: list[str | int | None] = ["N", *manifest.taps[EVIDENCE].shape]

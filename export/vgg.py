@@ -184,7 +184,7 @@ def build_vgg(
     _add_classifier(graph, weights, tensor)
     declare = helper.make_tensor_value_info
     model.graph.input.append(declare("image", TensorProto.UINT8, ["N", *spec.size, 3]))
-    append_evidence(model, "logits")
+    append_evidence(model)
     for name, tap in vgg_taps(spec, weights["classifier.6.weight"].shape[0]).items():
         model.graph.output.append(declare(name, TensorProto.FLOAT, ["N", *tap.shape]))
     return model

@@ -173,17 +173,17 @@ def with_branches(what: str) -> onnx.ModelProto:
 
 
 def test_a_branch_that_reads_what_lies_outside_of_it_depends_on_the_image() -> None:
-    assert append_evidence(with_branches("maps"), "logits").maps == "chosen"
+    assert append_evidence(with_branches("maps")).maps == "chosen"
     with pytest.raises(ModelError, match=r"leads through 'chosen' \(If\)"):
-        append_evidence(with_branches("row"), "logits")
+        append_evidence(with_branches("row"))
 
 
 def test_rows_that_were_turned_are_traced_to_their_maps() -> None:
     cnn = Cnn()
     relu_with_channels_last(cnn)
     model = cnn.model()
-    found = append_evidence(model, "logits")
-    assert (found.maps, found.channels) == ("lifted", CHANNELS)
+    found = append_evidence(model)
+    assert found.maps == "lifted"
     maps, evidence = run(model, ["maps", found.tensor])
     np.testing.assert_allclose(evidence, numeric(cnn.model(), maps) / GRID**2, rtol=1e-3, atol=1e-3)
 
@@ -225,8 +225,8 @@ def test_evidence_of_a_linear_head_is_the_derivative_by_each_map(head: Any) -> N
     cnn = Cnn()
     head(cnn)
     model = cnn.model()
-    found = append_evidence(model, "logits")
-    assert (found.maps, found.channels, found.is_linear) == ("maps", CHANNELS, True)
+    found = append_evidence(model)
+    assert (found.maps, found.is_linear) == ("maps", True)
     evidence, maps = run(model, [found.tensor, "maps"])
     np.testing.assert_allclose(evidence, numeric(model, maps), rtol=1e-3, atol=1e-3)
 
@@ -237,7 +237,7 @@ def test_a_relu_before_the_classes_maps_are_averaged_is_left_aside() -> None:
     cnn.nodes[-2].input[0] = "positive"
     cnn.nodes.insert(-2, helper.make_node("Relu", ["by_class"], ["positive"]))
     model = cnn.model()
-    found = append_evidence(model, "logits")
+    found = append_evidence(model)
     assert (found.maps, found.is_linear) == ("maps", True)
     evidence, logits = run(model, [found.tensor, "logits"])
     np.testing.assert_array_equal(evidence, cnn.stored["fc"][logits.argmax(axis=1), :, 0, 0])
@@ -262,7 +262,7 @@ def test_other_convolutions_that_are_averaged_give_no_evidence(change: str) -> N
         cnn.nodes.insert(-2, helper.make_node("Softmax", ["by_class"], ["shares"], axis=1))
         cnn.nodes[-2].input[0] = "shares"
     with pytest.raises(ModelError, match="the way from the logits back to the feature maps leads through"):
-        append_evidence(cnn.model(), "logits")
+        append_evidence(cnn.model())
 
 
 def test_evidence_is_that_for_the_logit_though_probabilities_are_named() -> None:
@@ -272,7 +272,7 @@ def test_evidence_is_that_for_the_logit_though_probabilities_are_named() -> None
     found = []
     for cnn in (plain, normalised):
         model = cnn.model()
-        found.append(run(model, [append_evidence(model, "logits").tensor])[0])
+        found.append(run(model, [append_evidence(model).tensor])[0])
     np.testing.assert_array_equal(*found)
 
 
@@ -327,7 +327,7 @@ def test_evidence_behind_layers_is_the_mean_derivative(head: Any, cells: int) ->
     cnn = Cnn()
     head(cnn)
     model = cnn.model()
-    found = append_evidence(model, "logits")
+    found = append_evidence(model)
     assert (found.maps, found.is_linear) == ("maps", head is flatten_gemm)
     evidence, maps = run(model, [found.tensor, "maps"])
     expected = numeric(model, maps, step=1e-3) / cells
@@ -340,7 +340,7 @@ def test_large_weights_are_stored_once_more_only_as_their_mean() -> None:
     two_layers(cnn)
     model = cnn.model()
     before = len(model.SerializeToString())
-    append_evidence(model, "logits")
+    append_evidence(model)
     stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     assert [shape for name, shape in stored.items() if name not in cnn.stored and len(shape) == 2] == [(9, CHANNELS)]
     assert len(model.SerializeToString()) - before < 9 * CHANNELS * 4 + 1200
@@ -352,7 +352,7 @@ def test_a_background_class_leaves_the_word_to_the_next_best() -> None:
     cnn.stored["b"] -= run(cnn.model(), ["logits"])[0].mean(axis=0)
     cnn.stored["b"][1] = 100
     model = cnn.model()
-    evidence, logits = run(model, [append_evidence(model, "logits", background_class=1).tensor, "logits"])
+    evidence, logits = run(model, [append_evidence(model, background_class=1).tensor, "logits"])
     assert (logits.argmax(axis=1) == 1).all()
     logits[:, 1] = -np.inf
     np.testing.assert_allclose(evidence, cnn.stored["fc"][logits.argmax(axis=1)])
@@ -399,7 +399,7 @@ def test_what_cannot_be_gone_back_through_is_named_and_nothing_added(head: Any, 
     model = cnn.model()
     before = model.SerializeToString(deterministic=True)
     with pytest.raises(ModelError, match=reason):
-        append_evidence(model, "logits")
+        append_evidence(model)
     assert model.SerializeToString(deterministic=True) == before
 
 
@@ -413,7 +413,7 @@ def test_products_of_opsets_that_ask_for_a_bias_have_one(opset: int) -> None:
     cnn.nodes.insert(3, helper.make_node("Gemm", ["row", "first", "b0"], ["narrow"], transB=1))
     cnn.nodes[4].input[0] = "narrow"
     model = cnn.model()
-    found = append_evidence(model, "logits")
+    found = append_evidence(model)
     maps, evidence = run(model, ["maps", found.tensor])
     np.testing.assert_allclose(evidence, numeric(cnn.model(), maps) / GRID**2, rtol=1e-2, atol=1e-3)
 
@@ -422,7 +422,7 @@ def test_an_old_opset_is_named() -> None:
     cnn = Cnn(opset=8)
     gap_gemm(cnn)
     with pytest.raises(ModelError, match="of ONNX opset 8, and at least 9"):
-        append_evidence(cnn.model(), "logits")
+        append_evidence(cnn.model())
 
 
 def torch_evidence(weights: dict[str, np.ndarray], pool5: np.ndarray) -> np.ndarray:
