@@ -242,7 +242,7 @@ class _Backward:
     def _weights(self, layer: onnx.NodeProto) -> str:
         """Return a layer's weights. Levels are read anew, lest a backend that fuses the forward ones with it cannot."""
         weights: str = layer.input[1]
-        node = self._head.stored_by(weights)
+        node = self._head.computed_by(weights)
         if node is None or node.op_type != "DequantizeLinear":
             return weights
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}

@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 from pc_engine.errors import ModelError
-from pc_engine.export.map_layout import TO_FIRST, TO_LAST, has_channels_last
+from pc_engine.export.map_layout import REARRANGING, TO_FIRST, TO_LAST, has_channels_last
 from pc_engine.export.node_attributes import attribute
 from pc_engine.export.node_writer import NodeWriter
 from pc_engine.graph import shapes as graph_shapes
@@ -27,7 +27,7 @@ _REDUCING = ("ReduceMax", "ReduceMean")
 _POOLING = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", *_REDUCING)
 # What makes maps with their channels first, and what puts values elsewhere or mixes them otherwise.
 _MAKING_MAPS = (*_POOLING, "Conv", "ConvTranspose", "Concat", "Resize", "Upsample")
-_REARRANGING = (*RESHAPING, "Gemm", "MatMul", "Transpose", "Einsum", "Gather", "GatherND", "If", "Loop", "Scan")
+_REARRANGING = (*REARRANGING, "MatMul", "Transpose")
 
 
 class HeadGraph:
@@ -57,7 +57,7 @@ class HeadGraph:
             raise ModelError(f"nothing but '{tensor}' leads to the logits")
         return self._producers[tensor]
 
-    def stored_by(self, tensor: str) -> onnx.NodeProto | None:
+    def computed_by(self, tensor: str) -> onnx.NodeProto | None:
         """Return the node that gives ``tensor``, None where it is stored."""
         return self._producers.get(tensor)
 

@@ -21,11 +21,12 @@ _CHANNELS_FIRST = (
     *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool"),
     *("GlobalMaxPool", "InstanceNormalization", "LRN", "MaxPool", "SpaceToDepth"),
 )
-# Operators that put values elsewhere.
-_REARRANGING = (
-    *("Einsum", "Flatten", "Gather", "GatherND", "Gemm", "If", "Loop", "Reshape", "Scan", "Squeeze", "Unsqueeze"),
-    *("ReduceMax", "ReduceMean", "ReduceSum"),
+#: Operators that put values elsewhere.
+REARRANGING = (
+    *("Einsum", "Flatten", "Gather", "GatherND", "Gemm", "If"),
+    *("Loop", "Reshape", "Scan", "Squeeze", "Unsqueeze"),
 )
+_REARRANGING = (*REARRANGING, "ReduceMax", "ReduceMean", "ReduceSum")
 
 
 def with_channels_first(
