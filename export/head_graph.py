@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
 from pc_engine.errors import ModelError
 from pc_engine.export.map_layout import REARRANGING, TO_FIRST, TO_LAST, has_channels_last
 from pc_engine.export.node_attributes import attribute
 from pc_engine.export.node_writer import NodeWriter
+from pc_engine.export.run_shapes import quiet_session
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.names import reads
 from pc_engine.graph.pruning import part_behind
@@ -99,8 +99,7 @@ class HeadGraph:
         known.graph.node.extend(node for k, node in enumerate(self._model.graph.node) if k in part.nodes)
         known.graph.initializer.extend(t for t in self._model.graph.initializer if t.name in part.tensors)
         known.graph.output.add(name=name)
-        session = onnxruntime.InferenceSession(known.SerializeToString(), providers=["CPUExecutionProvider"])
-        values: np.ndarray = session.run([name], {})[0]
+        values: np.ndarray = quiet_session(known).run([name], {})[0]
         return values
 
     def weight_dims(self, name: str) -> tuple[int | str | None, ...]:

@@ -152,17 +152,12 @@ def _own_datasets(layers: Any, layer: str, path: Path) -> list[Any]:
 
     found: list[Any] = []
     if isinstance(layers.get(layer, getlink=True), h5py.HardLink):
-        layers[layer].visititems(lambda _, item: _collect(item, h5py.Dataset, found))
+        layers[layer].visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
         if not any(dataset.external or dataset.is_virtual for dataset in found):
             return found
     raise _RefusedError(
         f"{path} keeps the weights of '{layer}' in another file or behind a link, which is not followed."
     )
-
-
-def _collect(item: Any, kind: type, found: list[Any]) -> None:
-    if isinstance(item, kind):
-        found.append(item)
 
 
 def _check_memory(datasets: list[Any], size: int, path: Path) -> None:

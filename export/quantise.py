@@ -34,7 +34,7 @@ from pc_engine.export.node_attributes import attribute
 from pc_engine.export.run_shapes import known_shapes
 from pc_engine.export.weight_rounding import BIAS, WEIGHTED, InputCovariances, round_weights
 from pc_engine.graph import shapes as graph_shapes
-from pc_engine.graph.names import fresh_name, names_of, reads
+from pc_engine.graph.names import fresh_name, names_of
 from pc_engine.graph.prepare import load_graph, open_graph, opset_of
 from pc_engine.graph.pruning import prune
 from pc_engine.hardware.machine import usable_cores
@@ -342,10 +342,7 @@ def _free_ends(graph: onnx.GraphProto) -> None:
             for node in list(graph.node)
             if node.op_type == "DequantizeLinear" and _leads_nowhere(node.output[0], consumers)
         )
-    read = {name for node in graph.node for name in reads(node)}
-    for k in reversed(range(len(graph.initializer))):
-        if graph.initializer[k].name not in read:
-            del graph.initializer[k]
+    prune(graph)
 
 
 def _add_evidence(model: onnx.ModelProto, manifest: Manifest) -> None:
