@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -109,7 +108,8 @@ def measure_kernels(
             f"{_MOST_BYTES / 1e9:.1f}: lower --batch."
         )
     cases = list(kernel_cases(made_up_maps(batch, channels, grid)))
-    with threadpool_limits(1), _quiet_mixtures():
+    # Scikit-learn warns that a mixture has not converged.
+    with threadpool_limits(1), warnings.catch_warnings(action="ignore"):
         for case in cases:
             check(case, batch)
         bandwidth = copy_bandwidth()
@@ -155,10 +155,3 @@ def _timed(case: Case, batch: int, bandwidth: float) -> KernelRate:
         moved,
         moved / seconds / bandwidth,
     )
-
-
-@contextmanager
-def _quiet_mixtures() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn's, that a mixture has not converged
-        yield

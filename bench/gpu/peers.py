@@ -89,10 +89,7 @@ def torch_forward(
 
     kind = torch.float16 if precision == "fp16" else torch.float32
     layout = torch.channels_last if precision == "fp16" else torch.contiguous_format
-    layers = [layer.to(device=device, dtype=kind) for layer in copy.deepcopy(list(network.layers))]
-    for layer in layers:
-        if isinstance(layer, torch.nn.Conv2d):
-            layer.weight.data = layer.weight.data.contiguous(memory_format=layout)
+    layers = copy.deepcopy(network.layers).to(device=device, dtype=kind, memory_format=layout)
     mean, std = (torch.tensor(value, device=device).view(1, 3, 1, 1) for value in (network.mean, network.std))
     run = tapped(layers, network.taps)
 

@@ -25,6 +25,7 @@ from pc_engine.hardware.machine import BusyElsewhere
 from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
 from pc_engine.networks import network_request
+from pc_engine.packages import is_installed
 from pc_engine.selection.candidates import TOLERANCE, tap_difference
 
 MODE = "c2p"
@@ -100,7 +101,8 @@ def compare_with_peers(
     BackendError
         If none of the others agrees with the first.
     """
-    _require_torch()
+    if not is_installed("torch"):
+        raise MissingPackageError("torch", "train", "compare with PyTorch")
     settings = replace(settings, mode=MODE, precision="fp32", device="cpu")
     model, random_parts = complete_model(photos, settings, report)
     request = network_request(model, MODES[MODE].taps(model.manifest), batch_size=settings.batch_size)
@@ -291,10 +293,3 @@ def _engine_peers(
         return
     yield EnginePeer(engine)
     yield EngineNetworkPeer(engine)
-
-
-def _require_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise MissingPackageError("torch", "train", "compare with PyTorch") from None

@@ -274,8 +274,7 @@ class ImageByImage:
 
     def __call__(self, taps: dict[str, np.ndarray]) -> list[int]:
         """Return the count of each image, having fitted as many Gaussians."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scikit-learn's, that a mixture has not converged
+        with warnings.catch_warnings(action="ignore"):  # scikit-learn's, that a mixture has not converged
             return [len(found) for found in self._pointers(taps)]
 
     def _pointers(self, taps: dict[str, np.ndarray]) -> Iterator[list[tuple[float, float, float, float]]]:
