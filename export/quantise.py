@@ -33,6 +33,7 @@ from pc_engine.export.model_directory import check_network
 from pc_engine.export.node_attributes import attribute
 from pc_engine.export.run_shapes import known_shapes
 from pc_engine.export.weight_rounding import BIAS, WEIGHTED, InputCovariances, round_weights
+from pc_engine.files.durable import publish, unpublished
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.names import fresh_name, names_of
 from pc_engine.graph.prepare import load_graph, open_graph, opset_of
@@ -113,11 +114,11 @@ def quantise_network(
         _add_evidence(quantised, manifest)
     content = quantised.SerializeToString(deterministic=True)
     del quantised
-    temporary = out.with_name(out.name + ".new")
+    temporary = unpublished(out)
     try:
         temporary.write_bytes(content)
         check_network(temporary)
-        temporary.replace(out)
+        publish(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
     pixels = manifest.input
