@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Any
 from pc_engine.bench.environment import describe_environment, median_rate, seconds_of
 from pc_engine.bench.photos import readable_photos, repeat_to
 from pc_engine.bench.throughput import Progress, ThroughputSettings, complete_model
+from pc_engine.catalogue import Report
 from pc_engine.decoding.isolated_decoder import IsolatedDecoder
 from pc_engine.decoding.settings import Decoding
 from pc_engine.engine import Engine
@@ -69,7 +70,7 @@ def measure_isolation(
     photos: Sequence[Path],
     settings: ThroughputSettings,
     *,
-    report: Callable[[str], None] = lambda _: None,
+    report: Report = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> IsolationReport:
     """Run ``photos`` with threads and with processes that decode, in turn, after a check that their rows are equal.

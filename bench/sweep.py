@@ -10,7 +10,8 @@ from typing import Any
 
 from pc_engine.backbone import PRECISIONS
 from pc_engine.backends import BACKENDS
-from pc_engine.bench.throughput import Progress, Report, ThroughputSettings, measure_throughput
+from pc_engine.bench.throughput import Progress, ThroughputSettings, measure_throughput
+from pc_engine.catalogue import Report
 from pc_engine.errors import BackendError, ModelError
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.selection.device_choice import choose_device

@@ -24,7 +24,7 @@ from pc_engine.bench.environment import (
 )
 from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
 from pc_engine.bench.random_parts import SEED, with_random_parts
-from pc_engine.catalogue import default_model, find_model
+from pc_engine.catalogue import Report, default_model, find_model
 from pc_engine.decoding.decode import decode_image
 from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
@@ -38,7 +38,6 @@ from pc_engine.runs.writers import PartitionWriter
 
 #: Called with the name of what is measured, the steps done, and the steps in all.
 Progress = Callable[[str, int, int], None]
-Report = Callable[[str], None]
 
 # Distinct batches that the network alone is run on: enough that none is a special case, few enough to weigh nothing.
 _BATCHES_KEPT = 4

@@ -7,12 +7,14 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from pc_engine.bench.accuracy.contenders import Contender, Progress, Report, Share, judge
+from pc_engine.bench.accuracy.contenders import Contender, Share, judge
 from pc_engine.bench.accuracy.cross_validation import CounterFit
 from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, count_accuracy_of, judged_labels, model_and_modes
 from pc_engine.bench.accuracy.pointing import pointing_accuracy
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
+from pc_engine.bench.throughput import Progress
+from pc_engine.catalogue import Report
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, ManifestError, UsageError
 from pc_engine.fitted.cluster_likelihood import PEAK_LIMITS

@@ -15,6 +15,8 @@ import numpy as np
 from pc_engine.backbone import Backbone
 from pc_engine.bench.accuracy.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
 from pc_engine.bench.accuracy.settings import EvaluationSettings
+from pc_engine.bench.throughput import Progress
+from pc_engine.catalogue import Report
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
@@ -32,10 +34,6 @@ from pc_engine.pipeline import TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import local_image
-
-Report = Callable[[str], None]
-# Called as progress(stage, done, total).
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

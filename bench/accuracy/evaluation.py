@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from pc_engine.bench.accuracy.classification import class_accuracy
-from pc_engine.bench.accuracy.contenders import Contender, Progress, Report, Share, judge
+from pc_engine.bench.accuracy.contenders import Contender, Share, judge
 from pc_engine.bench.accuracy.counting import PUBLISHED, CountAccuracy, accuracy_gain, chance_accuracy, count_accuracy
 from pc_engine.bench.accuracy.cross_validation import CounterFit
 from pc_engine.bench.accuracy.failure_analysis import failure_analysis
@@ -22,7 +22,8 @@ from pc_engine.bench.accuracy.saliency import NAME as SALIENCY
 from pc_engine.bench.accuracy.saliency import count_salient
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
-from pc_engine.catalogue import default_model, find_model
+from pc_engine.bench.throughput import Progress
+from pc_engine.catalogue import Report, default_model, find_model
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitted.counter import DEFAULT_LABELS, LARGEST_LABEL, label_counts, labels_up_to

@@ -18,7 +18,8 @@ from pc_engine.bench.environment import describe_environment, median_rate, secon
 from pc_engine.bench.peers.contract import Peer, PeerResult, Workload, label_of
 from pc_engine.bench.peers.runtimes import EngineNetworkPeer, EnginePeer, OnnxRuntimePeer, OpenVinoPeer
 from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
-from pc_engine.bench.throughput import Progress, Report, ThroughputSettings, complete_model
+from pc_engine.bench.throughput import Progress, ThroughputSettings, complete_model
+from pc_engine.catalogue import Report
 from pc_engine.engine import Engine
 from pc_engine.errors import BackendError, MissingPackageError, ModelError, PcEngineError
 from pc_engine.hardware.machine import BusyElsewhere

@@ -13,9 +13,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pc_engine.bench.accuracy import contenders
-from pc_engine.bench.accuracy.contenders import Report
 from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, evaluate
 from pc_engine.bench.accuracy.settings import EvaluationSettings
+from pc_engine.catalogue import Report
 from pc_engine.datasets import LabelledImage, read_labelled
 from pc_engine.errors import DataError, ModelError, UsageError
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, labels_up_to
