@@ -95,7 +95,7 @@ def measure_isolation(
     pixels = model.manifest.input
     readable, _ = readable_photos(photos[: settings.n], pixels.height, pixels.width, keep=1)
     paths = repeat_to(readable, settings.n)
-    data = [path.read_bytes() for path in readable[: settings.n]]
+    data = [path.read_bytes() for path in readable]
     with contextlib.ExitStack() as stack:
         stack.callback(network.close)
         engines = {
@@ -106,7 +106,7 @@ def measure_isolation(
         }
         workers = engines["threads"].workers
         pool = stack.enter_context(ThreadPoolExecutor(workers))
-        rows = [list(engine.run_paths(readable[: settings.n])) for engine in engines.values()]
+        rows = [list(engine.run_paths(readable)) for engine in engines.values()]
         if rows[0] != rows[1]:
             raise PcEngineError("Processes decode other pixels than threads do: please report it.")
 
