@@ -31,7 +31,7 @@ class KernelRate:
     Attributes
     ----------
     kernel, mode
-        Its name, and the mode whose sum it counts to (``"c2p"``, ``"p2c"``, or ``"p2c --cluster dbscan"``).
+        Its name, and the mode whose sum it counts to, such as ``"c2p"`` or ``"p2c --cluster dbscan"``.
     peer
         What it was checked against and is compared with, image by image.
     ms, peer_ms
