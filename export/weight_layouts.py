@@ -3,51 +3,58 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
 from pc_engine.export.vgg import Layer
 
 
-class Layout(Protocol):
+class Layout(ABC):
     """Where a file keeps the weight of a layer, and how to bring it to torchvision's layout."""
 
     #: Axis of the last layer's weight that counts the classes.
-    class_axis: int
+    class_axis: ClassVar[int]
+    # What the names of a layer's tensors end in.
+    _weight: ClassVar[str]
+    _bias: ClassVar[str]
+    # What the name of a convolution's weight looks like.
+    _conv: ClassVar[str]
 
     def weight_name(self, layer: Layer) -> str:
         """Return the name of the layer's weight in the file."""
+        return self._layer_name(layer) + self._weight
 
     def bias_name(self, layer: Layer) -> str:
         """Return the name of the layer's bias in the file."""
+        return self._layer_name(layer) + self._bias
 
     def is_conv(self, name: str) -> bool:
         """Tell whether ``name`` is that of a convolution's weight."""
+        return re.fullmatch(self._conv, name) is not None
 
+    @abstractmethod
     def weight_shape(self, layer: Layer, n_classes: int) -> tuple[int, ...]:
         """Return the shape of the layer's weight in the file."""
 
+    @abstractmethod
     def to_torchvision(self, weight: np.ndarray, layer: Layer) -> np.ndarray:
         """Return the weight as [out, in, 3, 3] or [out, in]."""
 
+    @abstractmethod
+    def _layer_name(self, layer: Layer) -> str:
+        """Return what both names begin with."""
 
-class _Torchvision:
+
+class _Torchvision(Layout):
     """``features.N`` and ``classifier.N``: convolutions [out, in, 3, 3], linear layers [out, in]."""
 
     class_axis = 0
+    _weight, _bias, _conv = ".weight", ".bias", r"features\.\d+\.weight"
 
     def _layer_name(self, layer: Layer) -> str:
         return layer.name
-
-    def weight_name(self, layer: Layer) -> str:
-        return f"{self._layer_name(layer)}.weight"
-
-    def bias_name(self, layer: Layer) -> str:
-        return f"{self._layer_name(layer)}.bias"
-
-    def is_conv(self, name: str) -> bool:
-        return re.fullmatch(r"features\.\d+\.weight", name) is not None
 
     def weight_shape(self, layer: Layer, n_classes: int) -> tuple[int, ...]:
         n_out = layer.n_out or n_classes
@@ -72,27 +79,18 @@ class _Timm(_Torchvision):
         return (layer.n_out, *layer.in_shape) if layer.index == 1 else (*shape, 1, 1)
 
 
-class _Keras:
+class _Keras(Layout):
     """``blockB_convI``, ``fc1``, ``fc2``, ``predictions``: kernels [3, 3, in, out] and [in, out].
 
     fc1 reads ``pool5`` flattened in the order row, column, channel.
     """
 
     class_axis = 1
-
+    _weight, _bias, _conv = "/kernel", "/bias", r"block\d+_conv\d+/kernel"
     _NAMES: ClassVar = {1: "fc1", 2: "fc2", 3: "predictions"}
 
     def _layer_name(self, layer: Layer) -> str:
         return f"block{layer.block}_conv{layer.index}" if layer.is_conv else self._NAMES[layer.index]
-
-    def weight_name(self, layer: Layer) -> str:
-        return f"{self._layer_name(layer)}/kernel"
-
-    def bias_name(self, layer: Layer) -> str:
-        return f"{self._layer_name(layer)}/bias"
-
-    def is_conv(self, name: str) -> bool:
-        return re.fullmatch(r"block\d+_conv\d+/kernel", name) is not None
 
     def weight_shape(self, layer: Layer, n_classes: int) -> tuple[int, ...]:
         n_out = layer.n_out or n_classes
@@ -110,14 +108,13 @@ class _Keras:
 class _NumberedKeras(_Keras):
     """As Keras, but layers are called by their kind and counted: ``conv2d``, ``conv2d_1``, ... and ``dense``, ..."""
 
+    _conv = r"conv2d(_\d+)?/kernel"
+
     def _layer_name(self, layer: Layer) -> str:
         if not layer.is_conv:
             return _counted("dense", layer.index - 1)
         # torchvision counts a ReLU behind each convolution and the pooling of each block, too.
         return _counted("conv2d", (int(layer.name.removeprefix("features.")) - layer.block + 1) // 2)
-
-    def is_conv(self, name: str) -> bool:
-        return re.fullmatch(r"conv2d(_\d+)?/kernel", name) is not None
 
 
 def _counted(kind: str, number: int) -> str:
