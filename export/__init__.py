@@ -6,10 +6,11 @@ from pc_engine.export.cooccurrence import Cooccurrence
 from pc_engine.export.efficientnet_graph import LITE_ARCHITECTURES, LiteSpec
 from pc_engine.export.efficientnet_lite import export_efficientnet_lite
 from pc_engine.export.fetch import fetch_vgg
-from pc_engine.export.model_directory import export_vgg, write_model_directory
+from pc_engine.export.model_directory import write_model_directory
 from pc_engine.export.packaged import make_packaged
-from pc_engine.export.vgg import ARCHITECTURES, VggSpec, build_vgg
-from pc_engine.export.weights import VggWeights, random_weights, read_weights
+from pc_engine.export.vgg import export_vgg
+from pc_engine.export.vgg_graph import ARCHITECTURES, VggSpec, build_vgg
+from pc_engine.export.vgg_weights import VggWeights, random_weights, read_weights
 
 __all__ = [
     "ARCHITECTURES",

@@ -17,8 +17,8 @@ from huggingface_hub.file_download import http_get
 from pc_engine.catalogue import FETCHABLE, PinnedWeights, Report
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import DownloadError, UsageError
-from pc_engine.export.model_directory import export_vgg
 from pc_engine.export.model_lock import making
+from pc_engine.export.vgg import export_vgg
 from pc_engine.files.digest import file_sha256
 from pc_engine.shown_text import for_shell
 

@@ -13,93 +13,12 @@ from typing import TypeVar
 import onnx
 
 from pc_engine.errors import ModelError, UsageError, first_line
-from pc_engine.export.class_names import names_of_logits, read_class_names
-from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
-from pc_engine.export.evidence import BACKWARD_SETTINGS
-from pc_engine.export.vgg import ARCHITECTURES, COUNT_FEATURES, VggSpec, build_vgg, vgg_input, vgg_taps
-from pc_engine.export.weight_sources import source_name
-from pc_engine.export.weights import read_weights
 from pc_engine.files.durable import sync_file, sync_folder
 from pc_engine.files.out_folder import check_vacant
-from pc_engine.manifest import NETWORK_FILE, Manifest, Tap
+from pc_engine.manifest import NETWORK_FILE, Manifest
 from pc_engine.manifest_file import write_manifest
 
 _Spec = TypeVar("_Spec")
-
-
-def export_vgg(
-    architecture: str | VggSpec,
-    weights: str | Path,
-    out_dir: Path,
-    *,
-    classes: Path | Sequence[str] = (),
-    licence: str = "unknown",
-    source: str | None = None,
-    mean: tuple[float, float, float] | None = None,
-    std: tuple[float, float, float] | None = None,
-    size: tuple[int, int] | None = None,
-    cooccurrences: Sequence[Cooccurrence] = (),
-) -> Manifest:
-    """Make a model directory from VGG weights.
-
-    Parameters
-    ----------
-    architecture
-        ``"vgg16"``, ``"vgg19"``, another name of ``ARCHITECTURES``, or a specification.
-    weights
-        A weight file or ``random:SEED``; see ``read_weights``.
-    out_dir
-        The directory to make; it may exist only if it is empty.
-    classes
-        One name per logit, or a file that ``read_class_names`` reads; empty where names are unknown.
-    licence, source
-        For the manifest; ``source`` is the weight file's name unless given.
-    mean, std
-        Normalisation of the pixels, 0..255 RGB, where the weights were trained with another one than is usual for
-        files of this kind.
-    size
-        Height and width of the input in pixels, multiples of what the weights were trained for; None for just that.
-    cooccurrences
-        Taps to compute beside the usual ones, from maps among these; the count SVM reads them after the others.
-
-    Returns
-    -------
-    Manifest
-        As written.
-
-    Raises
-    ------
-    UsageError
-        If the architecture is unknown, it does not take the size, ``out_dir`` is not empty or cannot be made, the
-        pixels would be divided by 0, there are no maps for a co-occurrence, or not as many class names as logits.
-    WeightsError, MissingPackageError
-        As ``read_weights`` does, which raises UsageError, too.
-    ModelError
-        If the disk is full.
-    """
-    spec = find_architecture(architecture, ARCHITECTURES) if isinstance(architecture, str) else architecture
-    if size is not None:
-        spec = spec.at_size(*size)
-    check_vacant(out_dir)
-    check_normalisation(mean or (), std or ())
-    loaded = read_weights(weights, spec)
-    n_classes = loaded.tensors["classifier.6.weight"].shape[0]
-    names = names_of_logits(read_class_names(classes) if isinstance(classes, Path) else classes, n_classes)
-    mean, std = mean or loaded.mean, std or loaded.std
-    model = build_vgg(spec, loaded.tensors, mean, std)
-    del loaded  # half a gigabyte that serialising needs
-    second_order = {wanted.name: Tap(wanted.name, (append_cooccurrence(model, wanted),)) for wanted in cooccurrences}
-    manifest = Manifest(
-        name=spec.name,
-        input=vgg_input(spec, mean, std),
-        taps={**vgg_taps(spec, n_classes), **second_order},
-        count_features=(*COUNT_FEATURES, *second_order),
-        classes=names,
-        licence=licence,
-        settings=BACKWARD_SETTINGS,
-        source=source or source_name(weights),
-    )
-    return write_model_directory(model, manifest, out_dir)
 
 
 def find_architecture(name: str, known: Mapping[str, _Spec]) -> _Spec:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pc_engine.export.vgg import Layer
+from pc_engine.export.vgg_graph import Layer
 
 
 class Layout(ABC):

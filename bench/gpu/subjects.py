@@ -22,8 +22,8 @@ from pc_engine.bench.photos import is_random, photos_of, readable_photos
 from pc_engine.bench.random_parts import with_random_parts
 from pc_engine.catalogue import find_model, installed_directory
 from pc_engine.errors import PcEngineError
-from pc_engine.export.model_directory import export_vgg
-from pc_engine.export.vgg import ARCHITECTURES
+from pc_engine.export.vgg import export_vgg
+from pc_engine.export.vgg_graph import ARCHITECTURES
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.model import Model, load_model
 from pc_engine.modes import MODES

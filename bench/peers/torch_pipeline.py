@@ -33,7 +33,7 @@ from pc_engine.modes.c2p import C2PSettings
 
 # The hottest cell is repeated so often in the sample that the mixture is fitted to, the others in proportion.
 _REPEATS_OF_PEAK = 50
-# The constant channel of `pc_engine.export.vgg` is checked to this share of its largest weight.
+# The constant channel of `pc_engine.export.vgg_graph` is checked to this share of its largest weight.
 _FOLD_TOLERANCE = 1e-4
 
 
@@ -58,7 +58,7 @@ class TorchNetwork:
 
 
 def torch_vgg(network: Path, manifest: Manifest, taps: Sequence[str]) -> TorchNetwork:
-    """Rebuild a VGG in plain PyTorch from the ONNX file that `pc_engine.export.vgg.build_vgg` made.
+    """Rebuild a VGG in plain PyTorch from the ONNX file that `pc_engine.export.vgg_graph.build_vgg` made.
 
     Normalisation is taken out of the first convolution again, so that the layers are those that torchvision defines;
     those behind the last of ``taps`` are left out.

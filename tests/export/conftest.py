@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from pc_engine.export import LiteSpec, VggSpec
 from pc_engine.export.efficientnet_graph import Convolution
-from pc_engine.export.vgg import IMAGENET_MEAN, IMAGENET_STD
+from pc_engine.export.vgg_graph import IMAGENET_MEAN, IMAGENET_STD
 
 TAPS = ("conv_prev", "conv_last", "pool5", "fc6", "fc7", "logits")
 
@@ -24,6 +25,13 @@ def tiny():
 def tiny_weights(tiny):
     """Random weights in torchvision's names with biases that are not zero, for 7 classes."""
     return make_weights(tiny, n_classes=7)
+
+
+@pytest.fixture
+def weights(tmp_path, tiny_weights):
+    """A file with these."""
+    save_file(tiny_weights, tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors"
 
 
 @pytest.fixture(scope="session")

@@ -380,8 +380,8 @@ def test_clusterings_are_compared_and_a_missing_cuml_is_named(job: Job, monkeypa
 
 def test_pytorch_is_checked_before_it_is_timed(job: Job, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from pc_engine.export.model_directory import export_vgg
-    from pc_engine.export.vgg import VggSpec
+    from pc_engine.export.vgg import export_vgg
+    from pc_engine.export.vgg_graph import VggSpec
 
     spec = VggSpec("small", ((4,), (4, 4)), fc_width=8, trained_size=32)
     export_vgg(spec, "random:0", tmp_path / "small")

@@ -16,7 +16,7 @@ from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import BackendError
 from pc_engine.export import Cooccurrence, export_efficientnet_lite, export_vgg
 from pc_engine.export.quantise import quantise_network
-from pc_engine.export.vgg import ARCHITECTURES
+from pc_engine.export.vgg_graph import ARCHITECTURES
 from pc_engine.graph.prepare import open_graph
 from pc_engine.graph.signed import make_signed
 from pc_engine.manifest import QUANTISED_FILES

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pc_engine.export.model_directory import export_vgg
-from pc_engine.export.vgg import VggSpec
+from pc_engine.export.vgg import export_vgg
+from pc_engine.export.vgg_graph import VggSpec
 from pc_engine.graph import prepare as graph
 from pc_engine.graph import tensor_reach
 from pc_engine.model import Model, load_model

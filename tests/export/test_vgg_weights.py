@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from pc_engine.errors import MissingPackageError, UsageError, WeightsError
 from pc_engine.export import ARCHITECTURES, VggSpec, build_vgg, read_weights
-from pc_engine.export.vgg import IMAGENET_MEAN
-from pc_engine.export.weights import CAFFE_MEAN
+from pc_engine.export.vgg_graph import IMAGENET_MEAN
+from pc_engine.export.vgg_weights import CAFFE_MEAN
 
 TIMM_NAMES = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pc_engine.errors import WeightsError
-from pc_engine.export.vgg import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, VggSpec
+from pc_engine.export.vgg_graph import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, VggSpec
 from pc_engine.export.weight_files import WeightFile, as_float32, check_shape, take
 from pc_engine.export.weight_layouts import KERAS, NUMBERED_KERAS, TIMM, TORCHVISION, Layout
 from pc_engine.export.weight_sources import he_initialised, random_seed, read_weight_file
