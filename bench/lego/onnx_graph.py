@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from pc_engine.bench.lego.network import PIXEL_MEAN, PIXEL_STD, FoldedNetwork
+from pc_engine.export.graph_writer import GraphWriter, empty_model
 from pc_engine.manifest import Tap
 
 #: Name of the input tensor.
 INPUT = "image"
-OPSET = 17
-IR_VERSION = 8
 #: Value of the constant fourth input channel, which carries the mean that is folded into the first convolution.
 _CONSTANT = 255.0
 
@@ -28,28 +27,24 @@ def write_network(network: FoldedNetwork, path: Path) -> dict[str, Tap]:
     in training. Weights are stored as float16 and cast when the graph is loaded.
     """
     settings = network.settings
-    graph = _Graph()
-    graph.node("Cast", [INPUT], "pixels", to=TensorProto.FLOAT)
-    graph.node("Transpose", ["pixels"], "planes", perm=[0, 3, 1, 2])
-    graph.constant("channel_pads", np.array([0, 0, 0, 0, 0, 1, 0, 0], np.int64))
-    graph.constant("constant_channel", np.array(_CONSTANT, np.float32))
-    graph.node("Pad", ["planes", "channel_pads", "constant_channel"], "padded", mode="constant")
+    model = empty_model("lego")
+    graph = _HalfGraph(model.graph)
+    tensor = graph.node("Cast", [INPUT], "pixels", to=TensorProto.FLOAT)
+    tensor = graph.node("Transpose", [tensor], "planes", perm=[0, 3, 1, 2])
+    pads = graph.constant("channel_pads", np.array([0, 0, 0, 0, 0, 1, 0, 0], np.int64))
+    constant = graph.constant("constant_channel", np.array(_CONSTANT, np.float32))
+    tensor = graph.node("Pad", [tensor, pads, constant], "padded", mode="constant")
 
     weights = (_fold_normalisation(network.weights[0]), *network.weights[1:])
     names = ("conv1", "conv2", "conv3", "conv_prev", "conv_last")
-    tensor = "padded"
     for place, (name, weight, bias) in enumerate(zip(names, weights, network.biases, strict=True), start=1):
         tensor = graph.convolution(name, tensor, weight, bias, stride=2 if place == 1 else 1)
         if place in settings.pooled_after:
-            graph.node("MaxPool", [tensor], f"pool{place}", kernel_shape=[2, 2], strides=[2, 2])
-            tensor = f"pool{place}"
-    gap = graph.global_average("gap", "conv_last")
-    graph.dense("logits", gap, network.logits)
-    counted = graph.convolution("count_conv", "conv_last", *network.count_conv)
+            tensor = graph.node("MaxPool", [tensor], f"pool{place}", kernel_shape=[2, 2], strides=[2, 2])
+    graph.dense("logits", graph.global_average("gap", "conv_last"), network.logits)
+    tensor = graph.global_average("count_gap", graph.convolution("count_conv", "conv_last", *network.count_conv))
     for name, layer in (("fc6", network.fc6), ("fc7", network.fc7)):
-        source = "fc6" if name == "fc7" else graph.global_average("count_gap", counted)
-        graph.dense(f"{name}_sum", source, layer)
-        graph.node("Relu", [f"{name}_sum"], name)
+        tensor = graph.node("Relu", [graph.dense(f"{name}_sum", tensor, layer)], name)
 
     grid = (settings.grid, settings.grid)
     taps = {
@@ -60,7 +55,11 @@ def write_network(network: FoldedNetwork, path: Path) -> dict[str, Tap]:
         "fc7": Tap("fc7", (settings.fc7,)),
         "logits": Tap("logits", (len(network.logits[1]),)),
     }
-    onnx.save(graph.model(settings.size, taps), path)
+    declare = helper.make_tensor_value_info
+    model.graph.input.append(declare(INPUT, TensorProto.UINT8, ["N", settings.size, settings.size, 3]))
+    model.graph.output.extend(declare(tap.tensor, TensorProto.FLOAT, ["N", *tap.shape]) for tap in taps.values())
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
     return taps
 
 
@@ -71,51 +70,23 @@ def _fold_normalisation(weight: np.ndarray) -> np.ndarray:
     return np.concatenate([on_pixels, on_constant], axis=1)
 
 
-class _Graph:
-    """Collects nodes and initialisers."""
+class _HalfGraph(GraphWriter):
+    """Adds layers whose weights are stored as float16."""
 
-    def __init__(self) -> None:
-        self._nodes: list[onnx.NodeProto] = []
-        self._initialisers: list[onnx.TensorProto] = []
-
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
-        self._nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-
-    def constant(self, name: str, values: np.ndarray) -> None:
-        self._initialisers.append(numpy_helper.from_array(values, name))
-
-    def weight(self, name: str, values: np.ndarray) -> None:
-        self.constant(f"{name}_half", values.astype(np.float16))
-        self.node("Cast", [f"{name}_half"], name, to=TensorProto.FLOAT)
+    def weight(self, name: str, values: np.ndarray) -> str:
+        half = self.constant(f"{name}_half", values.astype(np.float16))
+        return self.node("Cast", [half], name, to=TensorProto.FLOAT)
 
     def convolution(self, name: str, source: str, weight: np.ndarray, bias: np.ndarray, stride: int = 1) -> str:
         """Add a convolution of the same size over ``stride`` and its ReLU, whose output is ``name``."""
-        self.weight(f"{name}_weight", weight)
-        self.constant(f"{name}_bias", bias)
+        operands = [self.weight(f"{name}_weight", weight), self.constant(f"{name}_bias", bias)]
         kernel = weight.shape[-1]
-        inputs = [source, f"{name}_weight", f"{name}_bias"]
         shape: dict[str, Any] = {"kernel_shape": [kernel] * 2, "pads": [kernel // 2] * 4, "strides": [stride] * 2}
-        self.node("Conv", inputs, f"{name}_sum", **shape)
-        self.node("Relu", [f"{name}_sum"], name)
-        return name
+        return self.node("Relu", [self.node("Conv", [source, *operands], f"{name}_sum", **shape)], name)
 
     def global_average(self, name: str, source: str) -> str:
-        self.node("GlobalAveragePool", [source], f"{name}_map")
-        self.node("Flatten", [f"{name}_map"], name, axis=1)
-        return name
+        return self.node("Flatten", [self.node("GlobalAveragePool", [source], f"{name}_map")], name, axis=1)
 
-    def dense(self, name: str, source: str, layer: tuple[np.ndarray, np.ndarray]) -> None:
-        self.weight(f"{name}_weight", layer[0])
-        self.constant(f"{name}_bias", layer[1])
-        self.node("Gemm", [source, f"{name}_weight", f"{name}_bias"], name, transB=1)
-
-    def model(self, size: int, taps: dict[str, Tap]) -> onnx.ModelProto:
-        image = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["N", size, size, 3])
-        outputs = [
-            helper.make_tensor_value_info(tap.tensor, TensorProto.FLOAT, ["N", *tap.shape]) for tap in taps.values()
-        ]
-        graph = helper.make_graph(self._nodes, "lego", [image], outputs, self._initialisers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="pc-engine")
-        model.ir_version = IR_VERSION
-        onnx.checker.check_model(model, full_check=True)
-        return model
+    def dense(self, name: str, source: str, layer: tuple[np.ndarray, np.ndarray]) -> str:
+        operands = [self.weight(f"{name}_weight", layer[0]), self.constant(f"{name}_bias", layer[1])]
+        return self.node("Gemm", [source, *operands], name, transB=1)
