@@ -14,10 +14,8 @@ They show 0 to n real objects at chosen sizes and spacings, which no set of phot
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +25,11 @@ from PIL import Image, ImageOps
 
 from pc_engine.bench.collages.parts import CollageParts, Cut, collage_parts
 from pc_engine.bench.lego.scenes import LARGEST_SIDE, check_room
+from pc_engine.bench.made_images import image_record, lay_out, write_images
 from pc_engine.datasets import LabelledSet
 from pc_engine.errors import UsageError
-from pc_engine.files.out_folder import check_vacant, make_folder
+from pc_engine.files.out_folder import check_vacant
 from pc_engine.hardware.machine import usable_cores
-
-LABELS_FILE = "labels.json"
 
 # Nothing is enlarged further than this: blur would tell the pasted from the rest, and the near from the far.
 _ENLARGED = 2.0
@@ -40,11 +37,6 @@ _ENLARGED = 2.0
 _JITTER = 0.12
 # Share of the side of its photo's free square that a ground has at least.
 _LEAST_GROUND = 0.7
-# Layouts tried at one scale before all objects of the collage shrink a little.
-_LAYOUTS_PER_SCALE = 12
-_SHRINK = 0.94
-#: An object counts under ``count_ge1pct`` from this share of the image's area.
-_ONE_PERCENT = 0.01
 
 
 @dataclass(frozen=True)
@@ -165,7 +157,6 @@ def make_collages(
         If the photos give too few objects or grounds.
     """
     settings = settings or CollageSettings()
-    labels = directory / LABELS_FILE
     if n < settings.groups:
         raise UsageError(f"{n} collages in {settings.groups} groups were asked for; ask for at least one a group.")
     check_vacant(directory)
@@ -178,28 +169,20 @@ def make_collages(
         seed=seed,
         progress=lambda done, total: progress("photos", done, total),
     )
-    make_folder(directory)
-    width = max(6, len(str(n - 1)))
-
-    def write(index: int) -> dict[str, Any]:
-        plan = _plan(parts, settings, seed, index)
-        file = f"{index:0{width}d}.png"
-        _picture(plan, settings.size).save(directory / file, compress_level=6)
-        return _record(file, plan, settings.size)
-
-    records = []
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for record in pool.map(write, range(n)):
-            records.append(record)
-            progress("collages", len(records), n)
     classes = sorted({name for of_group in parts for name in of_group.objects if name is not None})
-    head = {
-        "set": "collages",
-        "note": f"collages of {', '.join(labelled.name for labelled in sets)}, seed {seed}",
-        "n": n,
-        "classes": classes,
-    }
-    labels.write_text(json.dumps({**head, "images": records}, indent=1) + "\n", encoding="utf-8")
+
+    def make(index: int) -> tuple[Image.Image, dict[str, Any]]:
+        plan = _plan(parts, settings, seed, index)
+        return _picture(plan, settings.size), _record(plan, settings.size)
+
+    labels = write_images(
+        *(directory, n, make),
+        name="collages",
+        note=f"collages of {', '.join(labelled.name for labelled in sets)}, seed {seed}",
+        classes=classes,
+        threads=usable_cores(),
+        progress=lambda done: progress("collages", done, n),
+    )
     return Collages(
         labels,
         tuple(classes),
@@ -245,17 +228,16 @@ def _layout(
     scale = random.uniform(*settings.scale) * settings.size
     gap = settings.spacing * settings.size
     spread = 1 + _JITTER * random.uniform(-1, 1, len(sizes))
-    while True:
+
+    def shapes_at(scale: float) -> list[tuple[int, int]]:
         shapes = []
         for (width, height), factor in zip(sizes, spread, strict=True):
             longer = min(scale * factor, settings.size) / max(width, height)
             shapes.append((max(3, round(width * longer)), max(3, round(height * longer))))
-        for _ in range(_LAYOUTS_PER_SCALE):
-            boxes = _places(random, shapes, settings.size, gap)
-            if boxes is not None:
-                return boxes
-        scale *= _SHRINK
-        gap *= _SHRINK
+        return shapes
+
+    _, boxes = lay_out(scale, gap, shapes_at, lambda shapes, gap: _places(random, shapes, settings.size, gap))
+    return boxes
 
 
 def _places(
@@ -290,23 +272,14 @@ def _resized(cut: Cut, mirrored: bool, size: tuple[int, int]) -> Image.Image:
     return ImageOps.mirror(piece) if mirrored else piece
 
 
-def _record(file: str, plan: _Plan, size: int) -> dict[str, Any]:
-    """Return a collage's entry of ``labels.json``: boxes are [x, y, width, height] in pixels.
+def _record(plan: _Plan, size: int) -> dict[str, Any]:
+    """Return a collage's entry of ``labels.json``.
 
     ``group`` is the group of its photos, ``sources`` their names, the ground's first.
     """
-    areas = np.array([pasted.box[2] * pasted.box[3] for pasted in plan.pasted], float)
+    boxes = [(plan.class_name, pasted.box) for pasted in plan.pasted]
     return {
-        "file": file,
-        "w": size,
-        "h": size,
-        "boxes": [{"c": plan.class_name, "b": list(pasted.box)} for pasted in plan.pasted],
-        "dominant": plan.class_name,
-        "count": len(plan.pasted),
-        "count_ge1pct": int((areas >= _ONE_PERCENT * size**2).sum()),
-        "n_classes": len({plan.class_name for _ in plan.pasted}),
-        "n_boxes": len(plan.pasted),
-        "has_crowd": False,
+        **image_record(size, size, boxes, plan.class_name),
         "group": str(plan.group),
         "sources": [plan.ground.photo.name, *(pasted.cut.photo.name for pasted in plan.pasted)],
     }

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from pc_engine.bench.lego.backgrounds import load_photos
 from pc_engine.bench.lego.digits import Split, load_digit_samples, make_bank
 from pc_engine.bench.lego.rules import LegoClass, make_classes
 from pc_engine.bench.lego.scenes import Scene, SceneSettings, SceneSource
+from pc_engine.bench.made_images import image_record, write_images
+from pc_engine.datasets.labels_json import LABELS_JSON
 from pc_engine.errors import UsageError
-from pc_engine.files.out_folder import check_vacant, make_folder
+from pc_engine.files.out_folder import check_vacant
 
-LABELS_FILE = "labels.json"
-#: An object counts under ``count_ge1pct`` from this share of the image's area.
-_ONE_PERCENT = 0.01
+#: What has the truth of a folder of scenes.
+LABELS_FILE = LABELS_JSON
 _WRITERS = 2
 
 
@@ -105,54 +103,32 @@ def make_scenes(
         If the digit or photo folder cannot be read.
     """
     settings = settings or LegoSettings()
-    labels = directory / LABELS_FILE
     if n < 1:
         raise UsageError(f"{n} scenes were asked for; ask for at least 1.")
     check_vacant(directory)
     source = settings.source(split, seed)
-    make_folder(directory)
-    width = max(6, len(str(n - 1)))
 
-    def write(index: int) -> dict[str, Any]:
+    def make(index: int) -> tuple[Image.Image, dict[str, Any]]:
         scene = source.scene(seed, index)
-        file = f"{index:0{width}d}.png"
-        Image.fromarray(scene.image).save(directory / file, compress_level=6)
-        return image_record(file, scene, source.classes)
+        return Image.fromarray(scene.image), _record(scene, source.classes)
 
-    records = []
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        for record in pool.map(write, range(n)):
-            records.append(record)
-            progress(len(records))
-    head = {
-        "set": "lego",
-        "note": f"MNIST-LEGO, seed {seed}, {split} digits",
-        "n": n,
-        "classes": [lego_class.name for lego_class in source.classes],
-    }
-    labels.write_text(json.dumps({**head, "images": records}, indent=1) + "\n", encoding="utf-8")
-    return labels
+    return write_images(
+        *(directory, n, make),
+        name="lego",
+        note=f"MNIST-LEGO, seed {seed}, {split} digits",
+        classes=[lego_class.name for lego_class in source.classes],
+        threads=_WRITERS,
+        progress=progress,
+    )
 
 
-def image_record(file: str, scene: Scene, classes: tuple[LegoClass, ...]) -> dict[str, Any]:
-    """Return a scene's entry of ``labels.json``: boxes are [x, y, width, height] in pixels.
+def _record(scene: Scene, classes: tuple[LegoClass, ...]) -> dict[str, Any]:
+    """Return a scene's entry of ``labels.json``.
 
-    ``dominant`` is the class that the scene was built around (null in an empty scene), ``count`` its objects and
-    ``class_id`` its number (-1 in an empty scene).
+    ``dominant`` is the class that the scene was built around (null in an empty scene) and ``class_id`` its number (-1
+    in an empty scene).
     """
     height, width = scene.image.shape[:2]
-    counted = [placed.box for placed in scene.objects if placed.class_id == scene.class_id]
-    areas = np.array([box[2] * box[3] for box in counted], float)
-    return {
-        "file": file,
-        "w": width,
-        "h": height,
-        "boxes": [{"c": classes[placed.class_id].name, "b": list(placed.box)} for placed in scene.objects],
-        "dominant": classes[scene.class_id].name if scene.objects else None,
-        "class_id": scene.class_id,
-        "count": scene.count,
-        "count_ge1pct": int((areas >= _ONE_PERCENT * width * height).sum()),
-        "n_classes": len({placed.class_id for placed in scene.objects}),
-        "n_boxes": len(scene.objects),
-        "has_crowd": False,
-    }
+    boxes = [(classes[placed.class_id].name, placed.box) for placed in scene.objects]
+    dominant = classes[scene.class_id].name if scene.objects else None
+    return image_record(width, height, boxes, dominant, class_id=scene.class_id)

@@ -10,6 +10,7 @@ from PIL import Image
 from pc_engine.bench.lego.backgrounds import Photos, light_field, noise_background, photo_background
 from pc_engine.bench.lego.digits import SIDE, DigitBank
 from pc_engine.bench.lego.rules import LegoClass, cell_centres
+from pc_engine.bench.made_images import lay_out
 from pc_engine.errors import UsageError
 
 #: Ink above this level belongs to an object's box.
@@ -18,9 +19,6 @@ INK_LEVEL = 0.35
 LARGEST_SIDE = 4096
 # Side of the square that an object of the smallest size, 3 pixels, needs to find a place by chance.
 _LEAST_ROOM = 6
-#: Layouts tried at one scale before all objects of the scene shrink a little.
-_LAYOUTS_PER_SCALE = 12
-_SHRINK = 0.94
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,8 @@ class SceneSource:
         settings = self.settings
         scale = random.uniform(*settings.scale) * settings.size
         gap = settings.spacing * settings.size
-        while True:
+
+        def masks_at(scale: float) -> list[np.ndarray]:
             masks: list[np.ndarray] = []
             for member, class_id in enumerate(members):
                 side = scale * (1 + settings.scale_jitter * random.uniform(-1, 1))
@@ -186,12 +185,11 @@ class SceneSource:
                     # A single bystander must not outweigh the objects that are counted.
                     side = 0.8 * max(max(mask.shape) for mask in masks[:count])
                 masks.append(self._object_mask(random, self.classes[class_id], side))
-            for _ in range(_LAYOUTS_PER_SCALE):
-                corners = _place(random, [mask.shape for mask in masks], settings.size, gap)
-                if corners is not None:
-                    return masks, corners
-            scale *= _SHRINK
-            gap *= _SHRINK
+            return masks
+
+        return lay_out(
+            scale, gap, masks_at, lambda masks, gap: _place(random, [mask.shape for mask in masks], settings.size, gap)
+        )
 
     def _object_mask(self, random: np.random.Generator, lego_class: LegoClass, side: float) -> np.ndarray:
         """Stack digits into an object, turn it and bring its longer side to ``side`` pixels; cut to its ink."""
