@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,8 @@ _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _PHOTO_SIDE = 512
 
 
-@dataclass(frozen=True)
-class Photos:
-    """Background photos, uint8 (height, width, 3) each."""
-
-    images: tuple[np.ndarray, ...]
-
-
-def load_photos(directory: Path, split: Split, limit: int = 400) -> Photos:
-    """Read the photos of a split under a folder, in the order of their paths and at most ``limit``.
+def load_photos(directory: Path, split: Split, limit: int = 400) -> tuple[np.ndarray, ...]:
+    """Read the photos of a split under a folder, in the order of their paths and at most ``limit``: uint8 (H, W, 3).
 
     Every fifth is held out, beginning with the first; the two splits share no photo.
 
@@ -48,12 +41,12 @@ def load_photos(directory: Path, split: Split, limit: int = 400) -> Photos:
                 images.append(np.asarray(photo.convert("RGB")))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"The background photo {path} cannot be read ({error}); remove it.") from None
-    return Photos(tuple(images))
+    return tuple(images)
 
 
-def photo_background(random: np.random.Generator, size: int, photos: Photos) -> np.ndarray:
+def photo_background(random: np.random.Generator, size: int, photos: Sequence[np.ndarray]) -> np.ndarray:
     """Cut a random square out of a random photo and soften its contrast; float32 (size, size, 3), 0..1."""
-    photo = photos.images[int(random.integers(len(photos.images)))]
+    photo = photos[int(random.integers(len(photos)))]
     height, width = photo.shape[:2]
     side = max(1, int(min(height, width) * random.uniform(0.5, 1.0)))
     x, y = int(random.integers(0, width - side + 1)), int(random.integers(0, height - side + 1))

@@ -110,31 +110,17 @@ def _read_idx(directory: Path, name: str, dimensions: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-@dataclass(frozen=True)
-class DigitBank:
-    """Augmented digit masks, ready to be stacked.
-
-    Attributes
-    ----------
-    masks
-        float32 (10, V, 28, 28): V variants of each digit, ink 0..1.
-    """
-
-    masks: np.ndarray
-
-    @property
-    def n_variants(self) -> int:
-        """Variants of each digit."""
-        return int(self.masks.shape[1])
-
-
-def make_bank(digits: Digits, n_variants: int, seed: int) -> DigitBank:
+def make_bank(digits: Digits, n_variants: int, seed: int) -> np.ndarray:
     """Augment digits: rotation ±9°, scale ±10 %, shear ±0.2, elastic jitter of about 1 px and a stroke width.
 
     Parameters
     ----------
     n_variants
-        Variants of each digit; samples are drawn with replacement.
+        Variants V of each digit; samples are drawn with replacement.
+
+    Returns
+    -------
+    float32 (10, V, 28, 28), ink 0..1.
     """
     random = np.random.default_rng([seed, 0xD161])
     masks = np.empty((10, n_variants, SIDE, SIDE), np.float32)
@@ -142,7 +128,7 @@ def make_bank(digits: Digits, n_variants: int, seed: int) -> DigitBank:
         samples = np.flatnonzero(digits.labels == digit)
         for variant, sample in enumerate(random.choice(samples, n_variants)):
             masks[digit, variant] = _augment(digits.images[sample], random)
-    return DigitBank(masks)
+    return masks
 
 
 def _augment(image: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from pc_engine.bench.lego.backgrounds import Photos, light_field, noise_background, photo_background
-from pc_engine.bench.lego.digits import SIDE, DigitBank
+from pc_engine.bench.lego.backgrounds import light_field, noise_background, photo_background
+from pc_engine.bench.lego.digits import SIDE
 from pc_engine.bench.lego.rules import LegoClass, cell_centres
 from pc_engine.bench.made_images import lay_out
 from pc_engine.errors import UsageError
@@ -132,7 +133,7 @@ class SceneSource:
     classes
         The classes, numbered from 0.
     bank
-        Augmented digits to build them from.
+        Augmented digits to build them from, float32 (10, V, 28, 28): V variants of each.
     settings
         What scenes look like.
     photos
@@ -140,9 +141,9 @@ class SceneSource:
     """
 
     classes: tuple[LegoClass, ...]
-    bank: DigitBank
+    bank: np.ndarray
     settings: SceneSettings
-    photos: Photos | None = None
+    photos: Sequence[np.ndarray] | None = None
 
     def scene(self, seed: int, index: int) -> Scene:
         """Draw scene ``index`` of the sequence ``seed``."""
@@ -198,16 +199,16 @@ class SceneSource:
         centres -= centres.min(axis=0)
         width, height = np.ceil(centres.max(axis=0)).astype(int) + SIDE
         canvas = np.zeros((height, width), np.float32)
-        variants = random.integers(0, self.bank.n_variants, len(lego_class.digits))
+        variants = random.integers(0, self.bank.shape[1], len(lego_class.digits))
         for digit, variant, (x, y) in zip(lego_class.digits, variants, np.rint(centres).astype(int), strict=True):
             window = canvas[y : y + SIDE, x : x + SIDE]
-            np.maximum(window, self.bank.masks[digit, variant], out=window)
-        ink = _cut_to_ink(canvas)
+            np.maximum(window, self.bank[digit, variant], out=window)
+        x0, y0, x1, y1 = _ink_bounds(canvas)
+        ink = canvas[y0:y1, x0:x1]
         # Turning before shrinking keeps thin strokes whole; the resampling filter of resize avoids aliasing.
         angle = self.settings.orientation * random.uniform(-1, 1)
         turned = Image.fromarray((ink * 255).astype(np.uint8)).rotate(angle, Image.Resampling.BILINEAR, expand=True)
-        bounds = _ink_bounds(np.asarray(turned) / 255)
-        cut = turned.crop((bounds[0], bounds[1], bounds[2], bounds[3]))
+        cut = turned.crop(_ink_bounds(np.asarray(turned) / 255))
         factor = side / max(cut.size)
         target = (max(3, round(cut.width * factor)), max(3, round(cut.height * factor)))
         return np.asarray(cut.resize(target, Image.Resampling.BICUBIC), np.float32) / 255
@@ -218,11 +219,6 @@ def _ink_bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
     inked = mask > INK_LEVEL
     columns, rows = np.flatnonzero(inked.any(axis=0)), np.flatnonzero(inked.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def _cut_to_ink(mask: np.ndarray) -> np.ndarray:
-    x0, y0, x1, y1 = _ink_bounds(mask)
-    return mask[y0:y1, x0:x1]
 
 
 def _place(

@@ -88,12 +88,12 @@ def test_an_unknown_split_and_missing_digits_are_refused() -> None:
 def test_bank_is_deterministic_and_varied() -> None:
     digits = load_digit_samples("train")
     first, again, other = make_bank(digits, 3, 5), make_bank(digits, 3, 5), make_bank(digits, 3, 6)
-    assert np.array_equal(first.masks, again.masks)
-    assert not np.array_equal(first.masks, other.masks)
-    assert first.masks.shape == (10, 3, SIDE, SIDE)
-    assert first.masks.min() >= 0
-    assert first.masks.max() <= 1
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.shape == (10, 3, SIDE, SIDE)
+    assert first.min() >= 0
+    assert first.max() <= 1
     # Every mask holds ink: between a twentieth and two thirds of its area.
-    ink = (first.masks > 0.5).mean(axis=(2, 3))
+    ink = (first > 0.5).mean(axis=(2, 3))
     assert ink.min() > 0.05
     assert ink.max() < 0.67

@@ -155,11 +155,10 @@ def test_training_and_held_out_scenes_share_no_photo(tmp_path: Path) -> None:
     for shade in range(11):
         Image.fromarray(np.full((8, 8, 3), 20 * shade, np.uint8)).save(tmp_path / f"{shade:02d}.png")
     shades = {
-        split: [int(image[0, 0, 0]) // 20 for image in load_photos(tmp_path, split).images]
-        for split in ("train", "held-out")
+        split: [int(image[0, 0, 0]) // 20 for image in load_photos(tmp_path, split)] for split in ("train", "held-out")
     }
     assert shades == {"train": [1, 2, 3, 4, 6, 7, 8, 9], "held-out": [0, 5, 10]}
-    assert len(load_photos(tmp_path, "train", limit=3).images) == 3
+    assert len(load_photos(tmp_path, "train", limit=3)) == 3
 
 
 def test_counts_can_begin_above_none() -> None:
