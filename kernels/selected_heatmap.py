@@ -46,7 +46,7 @@ def selected_heatmap(
     if not layers:
         raise ValueError("selected_heatmap needs the maps of at least one layer, and got none.")
     xp = get_array_module(layers[0][0])
-    device = device_of(layers[0][0])
+    device = device_of(*(maps for maps, _ in layers), types=("f16", "f32"))
     if device is not None and _one_kernel_does(layers):
         return _on_device(device, layers, mean_factor, maxima)
     stacks = [select_maps(maps, indices) for maps, indices in layers]
@@ -67,7 +67,6 @@ def _one_kernel_does(layers: Sequence[tuple[Array, Array]]) -> bool:
         and all(indices.dtype.kind in "iu" for _, indices in layers)
         and sum(indices.shape[1] for _, indices in layers) > 0
         and len({maps.shape[2:] for maps in all_maps}) == 1
-        and kernel_suffix(all_maps) in ("f16", "f32")
     )
 
 
