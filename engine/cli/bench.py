@@ -76,8 +76,8 @@ def throughput(
         device=device,
         batch_size=batch_size,
         workers=workers,
-        n=n if n is not None else 128 if sweep else 512,
-        repeats=repeats if repeats is not None else 3 if sweep else 5,
+        n=n if n is not None else 128 if sweep else ThroughputSettings.n,
+        repeats=repeats if repeats is not None else 3 if sweep else ThroughputSettings.repeats,
     )
     _check_out(out)
     silent = quiet or as_json
@@ -163,7 +163,7 @@ def peers(
         batch_size=batch_size,
         workers=workers,
         n=128 if n is None else n,
-        repeats=5 if repeats is None else repeats,
+        repeats=ThroughputSettings.repeats if repeats is None else repeats,
     )
     _check_out(out)
     silent = quiet or as_json
@@ -250,7 +250,8 @@ def isolation(
     from pc_engine.bench.photos import photos_of
     from pc_engine.bench.throughput import ThroughputSettings
 
-    images, rounds = 512 if n is None else n, 5 if repeats is None else repeats
+    images = ThroughputSettings.n if n is None else n
+    rounds = ThroughputSettings.repeats if repeats is None else repeats
     chosen = ThroughputSettings(model, mode, backend, precision, "cpu", batch_size, workers, images, rounds)
     silent = quiet or as_json
     with photos_of(source) as photos, _steps(silent) as show:
