@@ -32,7 +32,7 @@ from pc_engine.manifest_file import write_manifest
 BACKGROUND = "background"
 #: Taps that the count SVM reads: the last pooling layer and the two fully connected layers, as in the paper (3.1).
 COUNT_FEATURES = ("gap", "fc6", "fc7")
-#: Defaults of the modes for this network, chosen on validation scenes (held-out digits, seed 301).
+#: Defaults of the modes for the embedded network, chosen on validation scenes (held-out digits, seed 301).
 MODE_SETTINGS: Mapping[str, float] = {
     "p2c.top_last": 16,
     "p2c.top_prev": 4,
@@ -61,11 +61,14 @@ class LegoTraining:
         How the network is trained.
     fit_scenes
         Scenes, none of which the network was trained on, that the count SVM and the signatures are fitted to.
+    mode_settings
+        Defaults of the modes for the network, for its manifest.
     """
 
     lego: LegoSettings = field(default_factory=LegoSettings)
     network: TrainSettings = field(default_factory=TrainSettings)
     fit_scenes: int = 5000
+    mode_settings: Mapping[str, float] = field(default_factory=lambda: MODE_SETTINGS)
 
     def __post_init__(self) -> None:
         if self.lego.scenes.size != self.network.network.size:
@@ -151,7 +154,7 @@ def train_lego(
         licence="MIT",
         source="trained by pc-engine lego train from "
         + ("scikit-learn digits" if settings.lego.digits is None else "MNIST digits"),
-        settings={**MODE_SETTINGS, "p2c.background_class": len(source.classes)},
+        settings={**settings.mode_settings, "p2c.background_class": len(source.classes)},
     )
     manifest = write_manifest(manifest, out_dir)
     class_accuracy, counter = _fit(out_dir, manifest, settings, seed, progress)

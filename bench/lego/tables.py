@@ -19,6 +19,7 @@ from rich.progress import Progress
 from pc_engine.bench.accuracy.evaluation import ALL_MODES, evaluate
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
+from pc_engine.bench.lego import model as embedded
 from pc_engine.bench.lego.dataset import LABELS_FILE, make_scenes
 from pc_engine.bench.lego.model import LegoTraining, train_lego
 from pc_engine.bench.lego.network import NetworkSettings
@@ -50,6 +51,9 @@ FIT_SCENES = 3000
 #: Objects are a little larger than in the embedded model's scenes, as a hundred classes are harder to tell apart than
 #: twenty; and in photos they have to stand out from more than noise.
 SCENE_SETTINGS = SceneSettings(scale=(0.3, 0.5), contrast=(0.45, 0.9))
+#: Finer maps show the digits of an object as peaks of their own. Chosen on scenes of training digits and photos (seed
+#: 301), where p2c counts 88 % of the labels, and 54 % with what suits the embedded network.
+MODE_SETTINGS = {**embedded.MODE_SETTINGS, "p2c.cutoff": 1.7, "p2c.prominence": 0.1, "p2c.trim": 0.8}
 
 
 def recipe(steps: int = STEPS) -> TrainSettings:

@@ -147,6 +147,7 @@ def tables(
     from pc_engine.bench.lego.model import LegoTraining
     from pc_engine.bench.lego.tables import (
         FIT_SCENES,
+        MODE_SETTINGS,
         SCENE_SETTINGS,
         STEPS,
         TRAINING_BEGINS,
@@ -166,7 +167,12 @@ def tables(
         scenes=SCENE_SETTINGS,
     )
     settings = TableSettings(
-        training=LegoTraining(lego=lego, network=recipe(STEPS if steps is None else steps), fit_scenes=FIT_SCENES),
+        training=LegoTraining(
+            lego=lego,
+            network=recipe(STEPS if steps is None else steps),
+            fit_scenes=FIT_SCENES,
+            mode_settings=MODE_SETTINGS,
+        ),
         train_seed=seed,
         scene_seed=scene_seed,
         n_scenes=n,
