@@ -141,7 +141,7 @@ def tables(
 ) -> None:
     """Train a model, judge all modes on digits and photos it has not seen: the paper's tables, by one command.
 
-    What is finished in --out is not made again.
+    That takes about an hour. What is finished in --out is not made again.
     """
     from pc_engine.bench.lego.dataset import LegoSettings
     from pc_engine.bench.lego.model import LegoTraining
