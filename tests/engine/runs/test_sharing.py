@@ -6,6 +6,7 @@ import pytest
 
 from pc_engine.errors import UsageError
 from pc_engine.result import Result
+from pc_engine.runs import run_state
 from pc_engine.runs.run_directory import RunDirectory
 from pc_engine.runs.sharing import check_sharing
 from pc_engine.runs.writers import read_rows
@@ -13,6 +14,11 @@ from pc_engine.sources.sharding import Shard
 
 WAYS = (None, Shard(1, 2), Shard(1, 4))
 OTHERS = [(held, other) for held in WAYS for other in WAYS if held is not other]
+
+
+@pytest.fixture(autouse=True)
+def _looks_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_state, "_SECONDS_TO_LOOK", 0.05)
 
 
 def row(name: str) -> Result:
