@@ -19,7 +19,7 @@ _LARGE_NETWORK_BYTES = 100_000_000
 _BATCH_LARGE, _BATCH_SMALL = 8, 32
 # A GPU takes more: what follows the network costs as many calls for a few images as for many. Where its memory does not
 # hold them, batches are halved.
-_GPU_BATCH_LARGE, _GPU_BATCH_SMALL = 256, 256
+_GPU_BATCH = 256
 
 
 def network_request(
@@ -35,14 +35,13 @@ def network_request(
     ``device`` is ``"cpu"`` or ``"cuda:N"``, which may take fewer images (see
     `pc_engine.graph.tensor_reach`); ``threads`` are all usable cores if it is None.
     """
-    large = model.network.stat().st_size > _LARGE_NETWORK_BYTES
-    on_gpu, on_cpu = (_GPU_BATCH_LARGE, _BATCH_LARGE) if large else (_GPU_BATCH_SMALL, _BATCH_SMALL)
+    on_cpu = _BATCH_LARGE if model.network.stat().st_size > _LARGE_NETWORK_BYTES else _BATCH_SMALL
     request = CompileRequest(
         network=model.network,
         manifest=model.manifest,
         taps=taps,
         precision="fp32",
-        batch_size=maybe_whole_number("batch_size", batch_size) or (on_cpu if device == "cpu" else on_gpu),
+        batch_size=maybe_whole_number("batch_size", batch_size) or (on_cpu if device == "cpu" else _GPU_BATCH),
         threads=threads or usable_cores(),
         device=device,
     )

@@ -14,12 +14,9 @@ from pc_engine.bench.lego.digits import Split, load_digit_samples, make_bank
 from pc_engine.bench.lego.rules import LegoClass, make_classes
 from pc_engine.bench.lego.scenes import Scene, SceneSettings, SceneSource
 from pc_engine.bench.made_images import image_record, write_images
-from pc_engine.datasets.labels_json import LABELS_JSON
 from pc_engine.errors import UsageError
 from pc_engine.files.out_folder import check_vacant
 
-#: What has the truth of a folder of scenes.
-LABELS_FILE = LABELS_JSON
 _WRITERS = 2
 
 

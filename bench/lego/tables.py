@@ -19,13 +19,14 @@ from rich.progress import Progress
 from pc_engine.bench.accuracy.evaluation import ALL_MODES, evaluate
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
-from pc_engine.bench.lego import model as embedded
-from pc_engine.bench.lego.dataset import LABELS_FILE, make_scenes
+from pc_engine.bench.lego.dataset import make_scenes
+from pc_engine.bench.lego.model import MODE_SETTINGS as EMBEDDED_SETTINGS
 from pc_engine.bench.lego.model import LegoTraining, train_lego
 from pc_engine.bench.lego.network import NetworkSettings
 from pc_engine.bench.lego.scenes import SceneSettings
 from pc_engine.bench.lego.train import Lesson, TrainSettings
 from pc_engine.datasets import LabelledSet, read_labelled
+from pc_engine.datasets.labels_json import LABELS_JSON
 from pc_engine.errors import UsageError
 
 #: What `lego_tables` puts into its folder: the model, the scenes it is judged on, and how it was trained.
@@ -53,7 +54,7 @@ FIT_SCENES = 3000
 SCENE_SETTINGS = SceneSettings(scale=(0.3, 0.5), contrast=(0.45, 0.9))
 #: Finer maps show the digits of an object as peaks of their own. Chosen on scenes of training digits and photos (seed
 #: 301), where p2c counts 88 % of the labels, and 54 % with what suits the embedded network.
-MODE_SETTINGS = {**embedded.MODE_SETTINGS, "p2c.cutoff": 1.7, "p2c.prominence": 0.1, "p2c.trim": 0.8}
+MODE_SETTINGS = {**EMBEDDED_SETTINGS, "p2c.cutoff": 1.7, "p2c.prominence": 0.1, "p2c.trim": 0.8}
 
 
 def recipe(steps: int = STEPS) -> TrainSettings:
@@ -134,7 +135,7 @@ def lego_tables(
     out.mkdir(parents=True, exist_ok=True)
     trained = _train(out, settings, display, report)
     scenes = out / SCENES
-    if not (scenes / LABELS_FILE).exists():
+    if not (scenes / LABELS_JSON).exists():
         bar = None if display is None else display.add_task("making scenes", total=settings.n_scenes)
         unfinished = out / f"{SCENES}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)

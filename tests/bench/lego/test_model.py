@@ -11,13 +11,14 @@ from safetensors.numpy import load_file
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends import BACKENDS, REFERENCE
-from pc_engine.bench.lego.dataset import LABELS_FILE, LegoSettings
+from pc_engine.bench.lego.dataset import LegoSettings
 from pc_engine.bench.lego.model import COUNT_FEATURES, LegoTraining, train_lego
 from pc_engine.bench.lego.network import PIXEL_MEAN, PIXEL_STD, NetworkSettings, build_network, fold, import_torch
 from pc_engine.bench.lego.onnx_graph import write_network
 from pc_engine.bench.lego.scenes import LegoObject, Scene, SceneSettings, SceneSource
 from pc_engine.bench.lego.train import IGNORED, Lesson, TrainSettings, bf16_is_fast, cell_targets, train_network
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
+from pc_engine.datasets.labels_json import LABELS_JSON
 from pc_engine.errors import MissingPackageError, UsageError
 from pc_engine.fitted.counter import check_counter, load_counter
 from pc_engine.fitted.signatures import check_signatures, load_signatures
@@ -225,7 +226,7 @@ def test_the_embedded_model_counts_and_points_in_the_demo_scenes() -> None:
     assert model.manifest.classes[:-1] == tuple(lego_class.name for lego_class in LegoSettings().classes())
     settings = settings_for(model.manifest)
     assert settings.p2c.background_class == model.manifest.n_classes - 1
-    truth = json.loads((DEMO_DIRECTORY / LABELS_FILE).read_text())["images"]
+    truth = json.loads((DEMO_DIRECTORY / LABELS_JSON).read_text())["images"]
     side = model.manifest.input.width
     images = np.stack(
         [np.asarray(Image.open(DEMO_DIRECTORY / record["file"]).resize((side, side))) for record in truth]

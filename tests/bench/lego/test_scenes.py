@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from pc_engine.bench.lego.backgrounds import light_field, load_photos
-from pc_engine.bench.lego.dataset import LABELS_FILE, LegoSettings, make_scenes
+from pc_engine.bench.lego.dataset import LegoSettings, make_scenes
 from pc_engine.bench.lego.scenes import SceneSettings, SceneSource
+from pc_engine.datasets.labels_json import LABELS_JSON
 from pc_engine.errors import DataError, UsageError
 
 SMALL = LegoSettings(n_classes=6, variants=5)
@@ -117,7 +118,7 @@ def test_written_scenes_are_a_labelled_set(tmp_path: Path) -> None:
     from pc_engine.datasets import read_labelled
 
     make_scenes(tmp_path / "scenes", 8, 5, SMALL)
-    truth = json.loads((tmp_path / "scenes" / LABELS_FILE).read_text())
+    truth = json.loads((tmp_path / "scenes" / LABELS_JSON).read_text())
     images = read_labelled(f"lego:{tmp_path / 'scenes'}").images
     assert [image.count for image in images] == [record["count"] for record in truth["images"]]
     assert [image.class_name for image in images] == [record["dominant"] for record in truth["images"]]
