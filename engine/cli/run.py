@@ -29,6 +29,7 @@ from pc_engine.decoding.decode import MAX_PIXELS
 from pc_engine.decoding.settings import Decoding
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.hardware.devices import open_gpus
 from pc_engine.modes import find_mode
 from pc_engine.overlay import write_overlay
 from pc_engine.runs.run_state import State, Tally
@@ -193,6 +194,9 @@ def run(
         engine: Engine | SharedEngine
         if rows is None or not shared:
             engine = Engine(report=say, **asked)
+            # Parts of a job array have GPUs of their own by what starts them.
+            if part is None and (gpus := open_gpus(str(asked["device"]), engine.device)) > 1:
+                say(f"One of {gpus} GPUs is used: --processes {gpus}, with --out, uses all of them.")
         else:
             ray = {"address": ray_address, "cpus": ray_cpus}
             engine = _shared_engine(rows, sources, pictures, say, processes, ray, asked)

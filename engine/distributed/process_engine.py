@@ -25,7 +25,7 @@ from pc_engine.arguments import whole_number
 from pc_engine.distributed.block_worker import BlockAnswer, BlockWorker, Choice, Refusal, WorkerSettings, choose
 from pc_engine.distributed.shared_engine import Announce, SharedEngine, SharedRun
 from pc_engine.errors import PcEngineError
-from pc_engine.hardware.devices import gpu_count
+from pc_engine.hardware.devices import open_gpus
 from pc_engine.hardware.machine import usable_cores
 
 Question = TypeVar("Question")
@@ -37,7 +37,6 @@ _CONTEXT = multiprocessing.get_context("spawn")
 _MOST_DEATHS = 5
 # How long processes that are asked to end may take for it, all together.
 _SECONDS_TO_END = 5.0
-_WHICH_GPU_IS_OPEN = ("auto", "cuda")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ADVICE = "see whether memory runs out, then run the same command again, with fewer --processes"
 
@@ -68,8 +67,7 @@ class ProcessEngine(SharedEngine):
         self._begin(run, {**options, "threads": threads})
         device = str(self._choice.about["device"])
         self._devices = [device] * processes
-        if device != "cpu" and options["device"] in _WHICH_GPU_IS_OPEN:
-            gpus = gpu_count()
+        if gpus := open_gpus(options["device"], device):
             self._devices = [f"cuda:{number % gpus}" for number in range(processes)]
 
     def close(self) -> None:

@@ -70,6 +70,11 @@ def gpu_count() -> int:
     return int(cupy.cuda.runtime.getDeviceCount())
 
 
+def open_gpus(asked: str, chosen: str) -> int:
+    """Return how many GPUs may take part: 0 where ``asked`` names one, or where ``chosen`` is the CPU."""
+    return gpu_count() if asked in ("auto", "cuda") and chosen != "cpu" else 0
+
+
 def gpu_requirements() -> list[Requirement]:
     """Return all that a GPU needs beside a backend, each looked at by itself: none hides what else is missing."""
     driver = driver_found()

@@ -105,6 +105,17 @@ def test_out_holds_the_rows_and_the_overlays(pc_engine, scenes, tiny_directory, 
         assert drawn.size == (64, 64)
 
 
+def test_gpus_that_take_no_part_are_said(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
+    monkeypatch.setattr("pc_engine.cli.run.open_gpus", lambda *_: 4)
+    out = tmp_path / "run"
+    sentence = "One of 4 GPUs is used: --processes 4, with --out, uses all of them."
+    command = ("run", scenes, "--model", tiny_directory, *MODEL)
+    assert sentence in " ".join(pc_engine(*command).err.split())
+    assert sentence not in " ".join(pc_engine(*command, "--out", out, "--shard", "1/2").err.split())
+    monkeypatch.setattr("pc_engine.cli.run.open_gpus", lambda *_: 1)
+    assert "GPU" not in pc_engine(*command).err
+
+
 def test_the_same_command_does_nothing_twice(pc_engine, scenes, tiny_directory, tmp_path):
     out = tmp_path / "run"
     arguments = ("run", scenes, "--model", tiny_directory, "--out", out, *MODEL)

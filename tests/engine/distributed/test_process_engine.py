@@ -285,7 +285,7 @@ def test_processes_take_turns_at_the_gpus_unless_one_is_named(
 ) -> None:
     about = {"backend": "b", "precision": "fp16", "device": found, "batch_size": 8}
     monkeypatch.setattr(ProcessEngine, "_choose", lambda *_: Choice({}, about, "model"))
-    monkeypatch.setattr(process_engine, "gpu_count", lambda: 2)
+    monkeypatch.setattr("pc_engine.hardware.devices.gpu_count", lambda: 2)
     monkeypatch.setattr(process_engine, "usable_cores", lambda: 8)
     started: list[Any] = []
     monkeypatch.setattr(

@@ -7,7 +7,7 @@ import pytest
 
 from pc_engine.errors import UsageError
 from pc_engine.hardware import devices
-from pc_engine.hardware.devices import check_device_name, gpu_reason, gpu_requirements
+from pc_engine.hardware.devices import check_device_name, gpu_reason, gpu_requirements, open_gpus
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
@@ -19,6 +19,17 @@ def test_devices_have_these_names(device: str) -> None:
 def test_an_unknown_device_is_wrong_use(device: str) -> None:
     with pytest.raises(UsageError, match="choose auto, cpu, cuda or cuda:NUMBER"):
         check_device_name(device)
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen", "expected"),
+    [("auto", "cuda:0", 3), ("cuda", "cuda:0", 3), ("cuda:1", "cuda:1", 0), ("auto", "cpu", 0)],
+)
+def test_gpus_are_open_where_none_is_named(
+    asked: str, chosen: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "gpu_count", lambda: 3)
+    assert open_gpus(asked, chosen) == expected
 
 
 def test_without_a_driver_nothing_else_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
