@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,7 +66,8 @@ class TensorRtBackbone(Lanes):
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
         super().close()
-        self._owners.clear()
+        with contextlib.suppress(BackendError), cuda_errors("closing the network"), on_device(self._index):
+            self._owners.clear()
 
 
 class _RuntimeSettings:

@@ -47,6 +47,8 @@ _SHARE_OF_MEMORY = 4
 # Of what they took, at most so much is kept for the next batch, which is 256 photos of 1.4 megapixels: other processes
 # may use the card, too.
 _KEPT_BYTES = 1 << 30
+# So many JPEGs that a codec refuses all at once are none of its doubts about single files.
+_NO_ACCIDENT = 8
 #: Batches decoded at once, which share that memory: while one is resized or handed over, which takes the host a while,
 #: the card's JPEG engines have another one to work on. By one codec with all threads: alone it is faster than several
 #: that share them, and with as many each a run is no faster (``bench/results/gpu-h200/decoding-ways.json``).
@@ -109,6 +111,9 @@ class BatchDecoder:
         The codec gets files of so many pixels together at once, and none that has more; None for no limit.
     settle
         Waits for what was resized: a piece is freed then.
+    refused
+        Called with the number of files where the codec decodes none of that many: not one of them, but the codec is at
+        fault, which says so in no other way.
     clock
         Where to note the time in the codec, its other users waited for, and that of resizing; None for nowhere.
     """
@@ -124,11 +129,12 @@ class BatchDecoder:
         *,
         piece_pixels: int | None = None,
         settle: Callable[[], object] = lambda: None,
+        refused: Callable[[int], object] = lambda _: None,
         clock: StageClock | None = None,
     ) -> None:
         self._clock = clock or StageClock()
         self._codec, self._resize, self._xp, self._pool = codec, resize, xp, pool
-        self._on_host, self._settle = on_host, settle
+        self._on_host, self._settle, self._refused = on_host, settle, refused
         # A photo that may not fit into a GPU's memory would end the run: even a batch of it alone would be too large.
         self._piece_pixels = piece_pixels
         self._max_pixels = max_pixels if piece_pixels is None else min(max_pixels, piece_pixels)
@@ -195,6 +201,8 @@ class BatchDecoder:
         with self._clock.measure("codec"):
             decoded = self._codec.decode([one.data for one in piece.values()])
         found = {k: picture for k, picture in zip(piece, decoded, strict=True) if picture is not None}
+        if not found and len(piece) >= _NO_ACCIDENT:
+            self._refused(len(piece))
         with self._clock.measure("resize"):
             self._resize(list(found.values()), list(found), pixels)
             self._settle()
@@ -226,6 +234,8 @@ class DeviceDecoder:
         Threads for what is decoded on the CPU, and for what the codec does there.
     on_host, max_pixels
         See `BatchDecoder`.
+    report
+        Called with a sentence for the user.
 
     Attributes
     ----------
@@ -240,18 +250,28 @@ class DeviceDecoder:
         If it does not work here.
     """
 
-    def __init__(self, device: str, workers: int, on_host: Decode = decode_bytes, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        device: str,
+        workers: int,
+        on_host: Decode = decode_bytes,
+        max_pixels: int = MAX_PIXELS,
+        report: Callable[[str], object] = lambda _: None,
+    ) -> None:
         try:
             import cupy
         except ImportError:
             raise MissingPackageError("cupy", "gpu", "decode on an NVIDIA GPU") from None
         self._index = device_index(device)
-        # nvImageCodec takes one thread less than there are cores, and warns whoever asks for more.
-        codec = NvImageCodec(self._index, max(min(workers, usable_cores() - 1), 1))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._device, self._report = device, report
+        self._has_refused = False
         self.clock = StageClock()
         self._idle: SimpleQueue[tuple[BatchDecoder, Any]] = SimpleQueue()
         with cuda_errors("starting to decode"), on_device(self._index):
+            # Whatever number it is told, nvImageCodec makes its streams on the GPU that is the current one. It takes
+            # one thread less than there are cores, and warns whoever asks for more.
+            codec = NvImageCodec(self._index, max(min(workers, usable_cores() - 1), 1))
             streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(AT_ONCE)]
             free, _ = cupy.cuda.runtime.memGetInfo()
             keep_freed_memory(min(free // _SHARE_OF_MEMORY, _KEPT_BYTES))
@@ -260,6 +280,7 @@ class DeviceDecoder:
                 *(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),
                 piece_pixels=free // AT_ONCE // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL,
                 settle=stream.synchronize,
+                refused=self._say_refused,
                 clock=self.clock,
             )
             for stream in streams
@@ -285,6 +306,14 @@ class DeviceDecoder:
                 return batch
         finally:
             self._idle.put((decoder, stream))
+
+    def _say_refused(self, n: int) -> None:
+        if not self._has_refused:
+            self._has_refused = True
+            self._report(
+                f"nvImageCodec could decode none of {n} JPEGs on {self._device}, so the CPU decodes such batches, "
+                f"which is slower: if others use the GPU's memory, use fewer --processes or a smaller --batch-size."
+            )
 
     def close(self) -> None:
         """End the threads."""

@@ -87,7 +87,7 @@ class Decoders:
         self._decode = partial(decode_bytes, limits=Limits(settings.max_pixels, room.taken))
         if device is not None:
             try:
-                self.on_device = DeviceDecoder(device, workers, self._decode, settings.max_pixels)
+                self.on_device = DeviceDecoder(device, workers, self._decode, settings.max_pixels, report)
             except (MissingPackageError, BackendError) as error:
                 report(f"Photos are decoded on the CPU. {error}")
 

@@ -10,7 +10,7 @@ from pc_engine.backbone import Taps
 from pc_engine.errors import UsageError
 from pc_engine.fitted.counter import CountSVM, label_counts
 from pc_engine.hardware.device_arrays import constant
-from pc_engine.kernels import weighted_gmm
+from pc_engine.kernels import GaussianMixtures, weighted_gmm
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import Manifest
 from pc_engine.modes.known_count import KnownCount, as_counts, require_counter
@@ -125,6 +125,14 @@ def mixture_pointers(heat: Array, count: Array, settings: C2PSettings, most: int
 
     Returns the number fitted (N,), -1 where the heatmap is refused, and the pointers (N, K, 5) of `Outcome`.
     """
+    fitted, mixtures = fitted_mixtures(heat, count, settings, most)
+    return fitted, ellipse_pointers(mixtures.means, mixtures.variances, mixtures.mixing, heat.shape[1:])
+
+
+def fitted_mixtures(
+    heat: Array, count: Array, settings: C2PSettings, most: int | None = None
+) -> tuple[Array, GaussianMixtures]:
+    """Return the first that `mixture_pointers` returns, and the mixtures that its pointers are drawn from."""
     heat, bad = split_bad_heat(heat)
     mixtures = weighted_gmm(
         heat,
@@ -134,5 +142,4 @@ def mixture_pointers(heat: Array, count: Array, settings: C2PSettings, most: int
         variance_floor=settings.min_deviation**2,
         max_components=most,
     )
-    pointers = ellipse_pointers(mixtures.means, mixtures.variances, mixtures.mixing, heat.shape[1:])
-    return mark_bad(bad, -1, mixtures.n_components_), pointers
+    return mark_bad(bad, -1, mixtures.n_components_), mixtures

@@ -23,7 +23,7 @@ from pc_engine.hardware.device_arrays import constant
 from pc_engine.kernels import cluster_moments, density_peaks, merge_clusters, scale_to_peak
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.manifest import EVIDENCE, HEAT_SETTING, Manifest
-from pc_engine.modes.c2p import C2PSettings, c2p_taps, mixture_pointers
+from pc_engine.modes.c2p import C2PSettings, c2p_taps, fitted_mixtures, mixture_pointers
 from pc_engine.modes.classify import predict_class
 from pc_engine.modes.grid import USUAL_GRID, grid_side
 from pc_engine.modes.known_count import KnownCount, as_counts, require_counter
@@ -333,20 +333,27 @@ def _cluster_ellipses(
     xp = get_array_module(heat)
     parts = _divided(heat, count, pointing.parting_power, pointing, mixture)
     moments = cluster_moments(parts.labels, parts.heat, parts.n_clusters, slots=most)
-    variances = moments.variances + mixture.min_deviation**2
-    pointers = ellipse_pointers(moments.means, variances, moments.share, parts.heat.shape[1:])
+    ellipses = (moments.means, moments.variances + mixture.min_deviation**2, moments.share)
     short = parts.n_clusters < count
-    if xp is np and not short.any():
-        return mark_bad(parts.bad, -1, count), pointers
-    fitted, others = mixture_pointers(heat, xp.where(short, count, 0), mixture, most)
-    room = max(pointers.shape[1], others.shape[1])
-    pointers, others = (_with_slots(each, room) for each in (pointers, others))
-    found = mark_bad(parts.bad, -1, xp.where(short, fitted, count))
-    return found, xp.where(short[:, None, None], others, pointers)
+    if xp is not np or short.any():
+        fitted, mixtures = fitted_mixtures(heat, xp.where(short, count, 0), mixture, most)
+        count = xp.where(short, fitted, count)
+        others = (mixtures.means, mixtures.variances, mixtures.mixing)
+        ellipses = tuple(_of_either(short, *pair) for pair in zip(others, ellipses, strict=True))
+    return mark_bad(parts.bad, -1, count), ellipse_pointers(*ellipses, parts.heat.shape[1:])
 
 
-def _with_slots(pointers: Array, slots: int) -> Array:
-    """Return pointers (N, K, 5) with so many slots, those without a pointer NaN."""
-    xp = get_array_module(pointers)
-    missing = slots - pointers.shape[1]
-    return xp.pad(pointers, ((0, 0), (0, missing), (0, 0)), constant_values=xp.nan) if missing else pointers
+def _of_either(first: Array, ones: Array, others: Array) -> Array:
+    """Return values (N, K, …) of clusters: ``ones`` for the images that ``first`` (N,) says, else ``others``."""
+    xp = get_array_module(first)
+    room = max(ones.shape[1], others.shape[1])
+    ones, others = (_with_slots(each, room) for each in (ones, others))
+    return xp.where(first.reshape(-1, *[1] * (ones.ndim - 1)), ones, others)
+
+
+def _with_slots(values: Array, slots: int) -> Array:
+    """Return values (N, K, …) of clusters with so many slots, NaN where there is none."""
+    xp = get_array_module(values)
+    missing = slots - values.shape[1]
+    unused = [(0, 0), (0, missing), *[(0, 0)] * (values.ndim - 2)]
+    return xp.pad(values, unused, constant_values=xp.nan) if missing else values

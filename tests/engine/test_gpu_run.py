@@ -594,6 +594,41 @@ def test_the_codec_has_as_many_threads_as_it_takes_and_small_memory_is_not_kept(
     assert pretended_gpu.kept == {(0, 4): 1 << 28}
 
 
+def test_the_codec_is_made_on_the_gpu_that_it_decodes_on(pretended_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[int] = []
+
+    def make(*_: int) -> None:
+        current.append(getattr(pretended_gpu.local, "index", 0))
+
+    pretended_gpu.count = 2
+    monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", make)
+    DeviceDecoder("cuda:1", 1).close()
+    assert current == [1]
+    assert getattr(pretended_gpu.local, "index", 0) == 0
+
+
+def test_a_codec_that_decodes_nothing_at_all_is_said_once(
+    pretended_gpu: Any, resize_on_host: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Codec:
+        def __init__(self, index: int, threads: int) -> None: ...
+
+        def decode(self, data: Any) -> Any:
+            return [None] * len(data)
+
+    monkeypatch.setattr("pc_engine.decoding.decode_device.NvImageCodec", Codec)
+    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceResizer", lambda _: resize_on_host)
+    said: list[str] = []
+    file = (jpegs / "08.jpg").read_bytes()
+    with contextlib.closing(DeviceDecoder("cuda:0", 1, report=said.append)) as decoder:
+        assert decoder.decode([file] * 7, 64, 64).on_device == 0
+        assert said == []
+        for _ in range(2):
+            assert decoder.decode([file] * 8, 64, 64).errors == (None,) * 8
+    assert len(said) == 1
+    assert said[0].startswith("nvImageCodec could decode none of 8 JPEGs on cuda:0, so the CPU decodes such batches")
+
+
 def test_a_gpu_without_a_pool_of_cudas_decodes_as_well(
     pretended_gpu: Any, resize_on_host: Any, jpegs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
