@@ -53,39 +53,32 @@ __device__ inline double not_a_number() { return __longlong_as_double(0x7ff80000
 // Whether a value can be the heat of a cell: finite and >= 0. NaN fails both comparisons.
 __device__ inline bool is_heat(double value) { return value >= 0 && value < infinity(); }
 
-// A reduction takes two steps: each of up to this many threads gathers a stretch, then every thread gathers the
-// stretches. That is two barriers, where a tree over 256 threads needs eight.
-constexpr int STRETCHES = 16;
+// A reduction takes two steps: each of up to this many threads gathers a share, then every thread gathers the shares.
+// That is two barriers, where a tree over 256 threads needs eight. A share is every so many-th thread's value, so that
+// what is read at the same time lies side by side: stretches of 16 or 64 doubles would begin in one bank of shared memory.
+constexpr int MOST_SHARES = 16;
 
-struct Stretch {
-    int count;  // stretches in all
-    int first, last;  // threads of this thread's stretch; empty beyond the last stretch
-
-    __device__ Stretch() {
-        const int threads = blockDim.x, self = threadIdx.x;
-        count = threads < STRETCHES ? threads : STRETCHES;
-        const int length = (threads + count - 1) / count;
-        first = self < count ? self * length : threads;
-        last = first + length < threads ? first + length : threads;
-    }
-};
+__device__ inline int share_count() {
+    const int threads = blockDim.x;
+    return threads < MOST_SHARES ? threads : MOST_SHARES;
+}
 
 // Sum of `value` over the threads of the block; every thread gets it. The shared arrays may be used again by the next
 // call: what it writes before its first barrier was last read before the second barrier of this one.
 __device__ inline double block_sum(double value) {
     __shared__ double of_thread[MAX_THREADS];
-    __shared__ double of_stretch[STRETCHES];
-    const Stretch stretch;
-    of_thread[threadIdx.x] = value;
+    __shared__ double of_share[MOST_SHARES];
+    const int threads = blockDim.x, self = threadIdx.x, shares = share_count();
+    of_thread[self] = value;
     __syncthreads();
-    if (static_cast<int>(threadIdx.x) < stretch.count) {
+    if (self < shares) {
         double sum = 0;
-        for (int t = stretch.first; t < stretch.last; ++t) sum += of_thread[t];
-        of_stretch[threadIdx.x] = sum;
+        for (int t = self; t < threads; t += shares) sum += of_thread[t];
+        of_share[self] = sum;
     }
     __syncthreads();
     double sum = 0;
-    for (int s = 0; s < stretch.count; ++s) sum += of_stretch[s];
+    for (int s = 0; s < shares; ++s) sum += of_share[s];
     return sum;
 }
 
@@ -106,18 +99,18 @@ struct Best {
 __device__ inline Best block_best(Best best) {
     __shared__ double value_of_thread[MAX_THREADS];
     __shared__ long long index_of_thread[MAX_THREADS];
-    __shared__ double value_of_stretch[STRETCHES];
-    __shared__ long long index_of_stretch[STRETCHES];
-    const Stretch stretch;
-    value_of_thread[threadIdx.x] = best.value;
-    index_of_thread[threadIdx.x] = best.index;
+    __shared__ double value_of_share[MOST_SHARES];
+    __shared__ long long index_of_share[MOST_SHARES];
+    const int threads = blockDim.x, self = threadIdx.x, shares = share_count();
+    value_of_thread[self] = best.value;
+    index_of_thread[self] = best.index;
     __syncthreads();
-    if (static_cast<int>(threadIdx.x) < stretch.count) {
-        for (int t = stretch.first; t < stretch.last; ++t) best.meet(value_of_thread[t], index_of_thread[t]);
-        value_of_stretch[threadIdx.x] = best.value;
-        index_of_stretch[threadIdx.x] = best.index;
+    if (self < shares) {
+        for (int t = self; t < threads; t += shares) best.meet(value_of_thread[t], index_of_thread[t]);
+        value_of_share[self] = best.value;
+        index_of_share[self] = best.index;
     }
     __syncthreads();
-    for (int s = 0; s < stretch.count; ++s) best.meet(value_of_stretch[s], index_of_stretch[s]);
+    for (int s = 0; s < shares; ++s) best.meet(value_of_share[s], index_of_share[s]);
     return best;
 }
