@@ -17,7 +17,16 @@ from typing import Any, Literal
 
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +38,8 @@ _err = Console(stderr=True, highlight=False)
 _STDERR = 2
 # Where progress goes to a log, a line now and then.
 _SECONDS_BETWEEN_LINES = 60.0
+# What bars count where they do not say.
+_UNIT = "steps"
 # A rate of less time than this says nothing.
 _SECONDS_TO_TELL = 1.0
 _CLEAR_LINE = "\r\x1b[2K"
@@ -147,54 +158,83 @@ class _Rate(ProgressColumn):
         if now - start < _SECONDS_TO_TELL or task.completed == before:
             return Text("")
         rate = (task.completed - before) / (now - start)
-        return Text(f"{rate:,.1f} {task.fields.get('unit', 'steps')}/s")
+        return Text(f"{rate:,.1f} {task.fields.get('unit', _UNIT)}/s")
 
 
-def bars(*, quiet: bool) -> Progress:
-    """Return a display of progress bars on stderr with rate and time left, to be entered.
+class Bars(Progress):
+    """Progress bars on stderr with rate and time left, to be entered: see `bars`."""
 
-    It is silent if ``quiet``, and where stderr is no terminal: a log would get but empty lines of it (see `progress`).
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=_err, disable=quiet or not _err.is_terminal, transient=True)
+    def __init__(self, *, quiet: bool) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
+        super().__init__(*columns, console=_err, disable=quiet or not _err.is_terminal, transient=True)
+        # A log would get but empty lines of bars.
+        self._log = None if quiet or _err.is_terminal else remark(False)
+        self._lines: dict[TaskID, _Lines] = {}
+
+    def add_task(self, description: str, *args: Any, **given: Any) -> TaskID:
+        """Add a bar; see `rich.progress.Progress.add_task`."""
+        task_id = super().add_task(description, *args, **given)
+        self._lines[task_id] = _Lines()
+        return task_id
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Change a bar; see `rich.progress.Progress.update`."""
+        super().update(task_id, **changes)
+        if self._log is not None and (line := self._lines[task_id].due(self._tasks[task_id])):
+            self._log(line)
+
+
+class _Lines:
+    """A line a minute on how far a bar is, and how fast it was since the last one."""
+
+    def __init__(self) -> None:
+        self._then = time.monotonic()
+        self._done_then: float | None = None
+
+    def due(self, task: Task) -> str:
+        """Return the line, if it is time for one, else an empty string."""
+        now, done = time.monotonic(), task.completed
+        if self._done_then is None:  # what is done at first may have been done by an earlier run
+            self._done_then = done
+        elif done < self._done_then:  # another piece of work on the same bar
+            self._then, self._done_then = now, done
+        if now - self._then < _SECONDS_BETWEEN_LINES:
+            return ""
+        rate = (done - self._done_then) / (now - self._then)
+        self._then, self._done_then = now, done
+        of = "" if task.total is None else f" of {task.total:,.0f}"
+        unit = task.fields.get("unit", _UNIT)
+        return f"{task.description}: {done:,.0f}{of} {unit}, {rate:,.1f} {unit}/s"
+
+
+def bars(*, quiet: bool) -> Bars:
+    """Return progress bars on stderr, or a line a minute where that is no terminal, unless ``quiet``."""
+    return Bars(quiet=quiet)
 
 
 @contextmanager
 def progress(description: str, *, quiet: bool, total: int | None = None, unit: str = "images") -> Iterator[Tracker]:
-    """Show one progress bar on stderr, or a line a minute where that is no terminal, unless ``quiet``."""
+    """Show one of the `bars`."""
     with bars(quiet=quiet) as display:
-        yield Tracker(display, description, total, unit, None if quiet or _err.is_terminal else remark(False))
+        yield Tracker(display, description, total, unit)
 
 
 class Tracker:
-    """One bar: `advance` moves it, `set_total` says how far it will go. ``log``, if any, is told now and then."""
+    """One bar: `advance` moves it, `set_total` says how far it will go."""
 
-    def __init__(
-        self,
-        bar: Progress,
-        description: str,
-        total: int | None,
-        unit: str,
-        log: Callable[[str], None] | None = None,
-    ) -> None:
+    def __init__(self, bar: Bars, description: str, total: int | None, unit: str) -> None:
         self._bar = bar
         self._task = bar.add_task(description, total=total, unit=unit)
-        self._log = log
-        self._said, self._done_then = time.monotonic(), 0.0
 
     def advance(self, steps: int = 1) -> None:
         """Move on by ``steps``."""
-        first = self._task_now().completed == 0
-        self._bar.advance(self._task, steps)
-        if first:  # which may be those of an earlier run
-            self._done_then = self._task_now().completed
-        self._log_now_and_then()
+        self._bar.update(self._task, advance=steps)
 
     def set_total(self, total: int) -> None:
         """Set where the bar ends."""
@@ -202,22 +242,4 @@ class Tracker:
 
     def restart(self, description: str, done: int, total: int, unit: str) -> None:
         """Show another piece of work, ``done`` of ``total`` of it, on the same line."""
-        if self._task_now().description != description:
-            self._said, self._done_then = time.monotonic(), done
         self._bar.update(self._task, description=description, completed=done, total=total, unit=unit)
-        self._log_now_and_then()
-
-    def _log_now_and_then(self) -> None:
-        """Say how far it is, and how fast it was since the last line."""
-        now = time.monotonic()
-        if self._log is None or now - self._said < _SECONDS_BETWEEN_LINES:
-            return
-        task = self._task_now()
-        rate = (task.completed - self._done_then) / (now - self._said)
-        self._said, self._done_then = now, task.completed
-        of = "" if task.total is None else f" of {task.total:,.0f}"
-        unit = task.fields["unit"]
-        self._log(f"{task.description}: {task.completed:,.0f}{of} {unit}, {rate:,.1f} {unit}/s")
-
-    def _task_now(self) -> Task:
-        return self._bar.tasks[0]

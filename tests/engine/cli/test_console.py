@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pc_engine.cli import console
-from pc_engine.cli.console import _Rate, kept_in, number_of_images, print_line, print_table, progress
+from pc_engine.cli.console import _Rate, bars, kept_in, number_of_images, print_line, print_table, progress
 
 
 def test_the_rate_is_that_of_what_this_run_does() -> None:
@@ -69,6 +69,27 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys:
         "c2p: 1,600 images, 10.0 images/s",
         "c2p: 2,200 of 5,000 images, 10.0 images/s",
         "SVM: 30 of 40 fits, 0.5 fits/s",
+    ]
+
+
+def test_bars_of_a_log_get_a_line_each_whatever_they_are_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with bars(quiet=False) as display:
+        lesson = display.add_task("training", total=500)
+        for step in range(1, 241):
+            now[0] = step / 2
+            display.update(lesson, advance=1, description=f"training, loss {1 / step:.2f}")
+        scenes = display.add_task("making scenes", total=None)
+        display.update(scenes, completed=5)
+        now[0] = 240.0
+        display.update(scenes, completed=65)
+    assert capsys.readouterr().err.splitlines() == [
+        "training, loss 0.01: 120 of 500 steps, 2.0 steps/s",
+        "training, loss 0.00: 240 of 500 steps, 2.0 steps/s",
+        "making scenes: 65 steps, 0.5 steps/s",
     ]
 
 
