@@ -38,6 +38,8 @@ _err = Console(stderr=True, highlight=False)
 _STDERR = 2
 # Where progress goes to a log, a line now and then.
 _SECONDS_BETWEEN_LINES = 60.0
+# A lower rate a second is told a minute.
+_SLOW = 0.1
 # What bars count where they do not say.
 _UNIT = "steps"
 # A rate of less time than this says nothing.
@@ -210,7 +212,8 @@ class _Lines:
         self._then, self._done_then = now, done
         of = "" if task.total is None else f" of {task.total:,.0f}"
         unit = task.fields.get("unit", _UNIT)
-        return f"{task.description}: {done:,.0f}{of} {unit}, {rate:,.1f} {unit}/s"
+        pace = f"{rate:,.1f} {unit}/s" if rate >= _SLOW else f"{60 * rate:,.1f} {unit}/min"
+        return f"{task.description}: {done:,.0f}{of} {unit}, {pace}"
 
 
 def bars(*, quiet: bool) -> Bars:

@@ -86,10 +86,13 @@ def test_bars_of_a_log_get_a_line_each_whatever_they_are_called(
         display.update(scenes, completed=5)
         now[0] = 240.0
         display.update(scenes, completed=65)
+        now[0] = 300.0
+        display.update(scenes, completed=68)
     assert capsys.readouterr().err.splitlines() == [
         "training, loss 0.01: 120 of 500 steps, 2.0 steps/s",
         "training, loss 0.00: 240 of 500 steps, 2.0 steps/s",
         "making scenes: 65 steps, 0.5 steps/s",
+        "making scenes: 68 steps, 3.0 steps/min",
     ]
 
 
