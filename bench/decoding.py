@@ -16,13 +16,13 @@ from PIL import Image
 
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.photos import readable_photos
-from pc_engine.bench.throughput import Progress
 from pc_engine.decoding.decode import JPEG_OVERSAMPLING, MAX_PIXELS, DecodedImage, decode_image, display_image
 from pc_engine.decoding.read_ahead import Entry
 from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.pipeline import TapBatch
+from pc_engine.progress import Progress
 from pc_engine.result import Result
 
 #: Oversampling of the network's size; None decodes in full, and is what the others are compared with.

@@ -13,7 +13,7 @@ from typing import Any
 
 from pc_engine.bench.environment import describe_environment, median_rate, seconds_of
 from pc_engine.bench.photos import readable_photos, repeat_to
-from pc_engine.bench.throughput import Progress, ThroughputSettings, complete_model
+from pc_engine.bench.throughput import ThroughputSettings, complete_model
 from pc_engine.catalogue import Report
 from pc_engine.decoding.isolated_decoder import IsolatedDecoder
 from pc_engine.decoding.settings import Decoding
@@ -22,6 +22,7 @@ from pc_engine.errors import PcEngineError
 from pc_engine.hardware.machine import BusyElsewhere
 from pc_engine.modes import find_mode
 from pc_engine.networks import open_network
+from pc_engine.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,8 @@ from pc_engine.model import Model
 from pc_engine.modes import Part, find_mode
 from pc_engine.networks import open_network
 from pc_engine.pipeline import TapBatch, tap_batches
+from pc_engine.progress import Progress
 from pc_engine.runs.writers import PartitionWriter
-
-#: Called with the name of what is measured, the steps done, and the steps in all.
-Progress = Callable[[str, int, int], None]
 
 # Distinct batches that the network alone is run on: enough that none is a special case, few enough to weigh nothing.
 _BATCHES_KEPT = 4

@@ -12,9 +12,8 @@ from pc_engine.manifest import EVIDENCE, Fidelity
 from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
 from pc_engine.networks import network_request
+from pc_engine.progress import Advance
 from pc_engine.selection.selection import select
-
-Advance = Callable[[int], None]
 
 #: The precision that the reference backend imitates: it rounds as a GPU does, whether there is one or not.
 IMITATED = "fp16"

@@ -15,8 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import IMAGE
 from pc_engine.graph import shapes as graph_shapes
-
-Advance = Callable[[int], None]
+from pc_engine.progress import Advance
 
 #: Levels of an unsigned 8-bit activation above the lowest.
 LEVELS = 255

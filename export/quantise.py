@@ -27,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import IMAGE
 from pc_engine.errors import ModelError, first_line
-from pc_engine.export.activations import RANGE_IMAGES, Advance, choose_ranges, measure_activations
+from pc_engine.export.activations import RANGE_IMAGES, choose_ranges, measure_activations
 from pc_engine.export.evidence import append_evidence
 from pc_engine.export.model_directory import check_network
 from pc_engine.export.node_attributes import attribute
@@ -40,6 +40,7 @@ from pc_engine.graph.prepare import load_graph, open_graph, opset_of
 from pc_engine.graph.pruning import prune
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, Manifest, NetworkInput, QuantisedNetwork, Tap
+from pc_engine.progress import Advance
 
 #: Operators that run on integers. Those that only move values are among them, lest they tear a chain of the others.
 OPERATORS = (

@@ -13,7 +13,6 @@ from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, count_accuracy
 from pc_engine.bench.accuracy.pointing import pointing_accuracy
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
-from pc_engine.bench.throughput import Progress
 from pc_engine.catalogue import Report
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, ManifestError, UsageError
@@ -22,6 +21,7 @@ from pc_engine.fitting.features import map_widths
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, settings_for
 from pc_engine.modes.salience import CLASS_HEAT_SETTING, SALIENT_SETTING, map_taps
+from pc_engine.progress import Progress
 from pc_engine.result import Result
 
 #: What is tried beside the default where nothing else is asked for, by the mode that it concerns.

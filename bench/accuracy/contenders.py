@@ -15,7 +15,6 @@ import numpy as np
 from pc_engine.backbone import Backbone
 from pc_engine.bench.accuracy.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
 from pc_engine.bench.accuracy.settings import EvaluationSettings
-from pc_engine.bench.throughput import Progress
 from pc_engine.catalogue import Report
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine
@@ -31,6 +30,7 @@ from pc_engine.model import Model
 from pc_engine.modes import FittedParts, Mode
 from pc_engine.networks import open_network
 from pc_engine.pipeline import TapBatch, map_batches
+from pc_engine.progress import Progress
 from pc_engine.result import Result
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import local_image

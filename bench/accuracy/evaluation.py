@@ -22,7 +22,6 @@ from pc_engine.bench.accuracy.saliency import NAME as SALIENCY
 from pc_engine.bench.accuracy.saliency import count_salient
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
-from pc_engine.bench.throughput import Progress
 from pc_engine.catalogue import Report, default_model, find_model
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
@@ -30,6 +29,7 @@ from pc_engine.fitted.counter import DEFAULT_LABELS, LARGEST_LABEL, label_counts
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, Part, check_clustering, check_pointer, find_mode
+from pc_engine.progress import Progress
 from pc_engine.result import Result
 
 #: Stands for every mode that the model can run.

@@ -8,7 +8,7 @@ is an object. It stands in for the counter of this kind that the paper compares 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,7 @@ from pc_engine.decoding.decode import DecodedImage
 from pc_engine.decoding.read_ahead import Entry, decode_ahead
 from pc_engine.fitted.counter import count_label
 from pc_engine.pointers import BoxPointer
+from pc_engine.progress import Advance
 from pc_engine.result import Result, error_result
 from pc_engine.stage_clock import StageClock
 
@@ -71,7 +72,7 @@ def salient_boxes(saliency: np.ndarray) -> list[tuple[float, float, float, float
     return boxes
 
 
-def count_salient(paths: Sequence[Path], workers: int, advance: Callable[[int], None] = lambda _: None) -> list[Result]:
+def count_salient(paths: Sequence[Path], workers: int, advance: Advance = lambda _: None) -> list[Result]:
     """Count and point at the salient objects of each image; an image that cannot be read has its error row.
 
     ``workers`` threads decode, and ``advance`` is called with 1 after every image.

@@ -18,7 +18,7 @@ from pc_engine.bench.environment import describe_environment, median_rate, secon
 from pc_engine.bench.peers.contract import Peer, PeerResult, Workload, label_of
 from pc_engine.bench.peers.runtimes import EngineNetworkPeer, EnginePeer, OnnxRuntimePeer, OpenVinoPeer
 from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
-from pc_engine.bench.throughput import Progress, ThroughputSettings, complete_model
+from pc_engine.bench.throughput import ThroughputSettings, complete_model
 from pc_engine.catalogue import Report
 from pc_engine.engine import Engine
 from pc_engine.errors import BackendError, MissingPackageError, ModelError, PcEngineError
@@ -27,6 +27,7 @@ from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
 from pc_engine.networks import network_request
 from pc_engine.packages import is_installed
+from pc_engine.progress import Progress
 from pc_engine.selection.candidates import TOLERANCE, tap_difference
 
 MODE = "c2p"

@@ -28,8 +28,7 @@ from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE, Manifest
 from pc_engine.model import Model, write_model
 from pc_engine.modes.classify import predict_class
 from pc_engine.pipeline import TapBatch, tap_batches
-
-Advance = Callable[[int], None]
+from pc_engine.progress import Advance
 
 
 class Unreadable(NamedTuple):
