@@ -20,6 +20,7 @@ from pc_engine.datasets.records import (
     LabelledSet,
     LabelledSetBuilder,
     box_around,
+    corners_around_ellipse,
     find_image,
     if_each_has_one,
     is_file,
@@ -123,26 +124,17 @@ def _corners(shape: Element) -> Iterator[tuple[float, float]]:
         yield left + _number(shape, "width"), top + _number(shape, "height")
     elif shape.tag == "ellipse":
         x, y, rx, ry = (_number(shape, name) for name in ("cx", "cy", "rx", "ry"))
-        cos, sin = _turn(shape)
-        yield from _around(x, y, math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos))
+        yield from corners_around_ellipse(x, y, rx, ry, _number(shape, "rotation", "0"))
     else:
         x0, y0, x1, y1 = (_number(shape, name) for name in ("xtl", "ytl", "xbr", "ybr"))
         if shape.get("rotation") is None:
             yield from ((x0, y0), (x1, y1))
             return
-        cos, sin = map(abs, _turn(shape))
-        rx, ry = (x1 - x0) / 2, (y1 - y0) / 2
-        yield from _around((x0 + x1) / 2, (y0 + y1) / 2, rx * cos + ry * sin, rx * sin + ry * cos)
-
-
-def _around(x: float, y: float, rx: float, ry: float) -> Iterator[tuple[float, float]]:
-    yield from ((x - rx, y - ry), (x + rx, y + ry))
-
-
-def _turn(shape: Element) -> tuple[float, float]:
-    """Return cosine and sine of the angle by which a shape is turned about its middle."""
-    angle = math.radians(_number(shape, "rotation", "0"))
-    return math.cos(angle), math.sin(angle)
+        angle = math.radians(_number(shape, "rotation"))
+        cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+        x, y, rx, ry = (x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2
+        across, down = rx * cos + ry * sin, rx * sin + ry * cos
+        yield from ((x - across, y - down), (x + across, y + down))
 
 
 def _point(text: str) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from pc_engine.datasets.records import (
     LabelledSet,
     LabelledSetBuilder,
     box_around,
+    corners_around_ellipse,
     first_existing,
     if_each_has_one,
     is_file,
@@ -175,8 +176,7 @@ def _corners(kind: str, value: Mapping[str, Any], x: float, y: float) -> Iterato
             if isinstance(point, list) and len(point) == 2 and all(map(is_number, point)):
                 yield point[0] * x, point[1] * y
     elif kind == "rectanglelabels" and _has_numbers(value, "x", "y", "width", "height"):
-        turned = value.get("rotation", 0)
-        angle = math.radians(turned) if is_number(turned) else 0.0
+        angle = math.radians(_turned(value))
         left, top, width, height = value["x"] * x, value["y"] * y, value["width"] * x, value["height"] * y
         for along, down in ((0, 0), (width, 0), (0, height), (width, height)):
             yield (
@@ -184,8 +184,15 @@ def _corners(kind: str, value: Mapping[str, Any], x: float, y: float) -> Iterato
                 top + along * math.sin(angle) + down * math.cos(angle),
             )
     elif kind == "ellipselabels" and _has_numbers(value, "x", "y", "radiusX", "radiusY"):
-        for side in (-1, 1):
-            yield (value["x"] + side * value["radiusX"]) * x, (value["y"] + side * value["radiusY"]) * y
+        yield from corners_around_ellipse(
+            value["x"] * x, value["y"] * y, value["radiusX"] * x, value["radiusY"] * y, _turned(value)
+        )
+
+
+def _turned(value: Mapping[str, Any]) -> float:
+    """Return the angle by which a region is turned, in degrees."""
+    turned = value.get("rotation")
+    return float(turned) if turned is not None and is_number(turned) else 0.0
 
 
 def _has_numbers(value: Mapping[str, Any], *names: str) -> bool:

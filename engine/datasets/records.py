@@ -261,6 +261,15 @@ def box_around(points: Iterable[tuple[float, float]], class_name: str | None) ->
     return Box(min(xs), min(ys), max(xs), max(ys), class_name)
 
 
+def corners_around_ellipse(
+    x: float, y: float, rx: float, ry: float, degrees: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the corners of the box around an ellipse of these half axes that is turned about its middle."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    across, down = math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos)
+    return (x - across, y - down), (x + across, y + down)
+
+
 def if_each_has_one(boxes: Sequence[Box | None]) -> tuple[Box, ...]:
     """Return the boxes of objects; none where any has not got one, such as a point."""
     return tuple(box for box in boxes if box is not None) if None not in boxes else ()

@@ -80,6 +80,13 @@ def test_a_turned_rectangle_has_the_box_around_its_corners(read: Any) -> None:
     assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx(expected)
 
 
+def test_a_turned_ellipse_has_the_box_around_it(read: Any) -> None:
+    value = {"x": 50, "y": 50, "radiusX": 15, "radiusY": 5, "rotation": 90, "ellipselabels": ["cat"]}
+    ((box,),) = (found.boxes for found in read(task({"type": "ellipselabels", "value": value, **SIZE})).images)
+    # Half axes of 30 and 5 pixels, of which the long one stands upright.
+    assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx((95, 20, 105, 80))
+
+
 def test_parts_of_a_result_that_hold_nothing_are_left_out(read: Any) -> None:
     odd: list[Any] = [5, {"type": "number"}, {"type": "rectanglelabels", "value": [1]}]
     points = [[10, 10], 5, [20], ["x", 1], [20, 50], [1, 2, 3], [15, 5]]
