@@ -34,9 +34,13 @@ from pc_engine.files.json_values import is_number
 from pc_engine.files.text_values import parse_count
 from pc_engine.sources import IMAGE_SUFFIXES
 
-# What marks an object, by its ``type``; the same key of its value has the labels.
-_SHAPES = ("rectanglelabels", "ellipselabels", "polygonlabels", "keypointlabels", "brushlabels")
+# What marks an object, by its ``type``: alone, where a part of type "labels" and of the same ``id`` has its labels, or
+# with "labels" behind it, where its own value has them.
+_SHAPES = ("rectangle", "ellipse", "polygon", "keypoint", "brush")
+_LABELS = "labels"
 _NUMBER = "number"
+# One of these says that a part marks something on the picture.
+_ON_PICTURE, _PLACES = "original_width", {"x", "points", "rle", "vertices", "imageDataURL"}
 # Of a task's data: the path of the row that it was made of, and the picture.
 _PATH, _IMAGE = "path", "image"
 # Storage on the machine of the server has the path in its query.
@@ -131,12 +135,30 @@ def _said(annotation: Mapping[str, Any]) -> _Said:
         raise ValueError("its annotation has no list of results")  # noqa: TRY004 (as above)
     parts = [part for part in result if isinstance(part, Mapping) and isinstance(part.get("value"), Mapping)]
     numbers = [part["value"].get(_NUMBER) for part in parts if part.get("type") == _NUMBER]
-    regions = tuple(part for part in parts if part.get("type") in _SHAPES)
-    return _Said(parse_count(numbers[0]) if numbers else None, regions, tuple(map(_label, regions)))
+    regions = tuple(part for part in parts if _shape(part) in _SHAPES)
+    # What else is said of a region has its place, too.
+    known = {str(part["id"]) for part in regions if "id" in part}
+    for part in parts:
+        if _shape(part) not in _SHAPES and str(part.get("id")) not in known and _marks_a_place(part):
+            raise ValueError(
+                f"a region of it is of the type {part.get('type')!r:.60}, which is not read: mark its objects with "
+                f"rectangles, ellipses, polygons, key points or a brush"
+            )
+    labels = {str(part.get("id")): _label(part) for part in parts if part.get("type") == _LABELS}
+    own = [_label(part) or labels.get(str(part.get("id"))) for part in regions]
+    return _Said(parse_count(numbers[0]) if numbers else None, regions, tuple(own))
 
 
-def _label(region: Mapping[str, Any]) -> str | None:
-    labels = region["value"].get(region["type"])
+def _shape(part: Mapping[str, Any]) -> str:
+    return str(part.get("type")).removesuffix(_LABELS)
+
+
+def _marks_a_place(part: Mapping[str, Any]) -> bool:
+    return _ON_PICTURE in part or not _PLACES.isdisjoint(part["value"])
+
+
+def _label(part: Mapping[str, Any]) -> str | None:
+    labels = part["value"].get(part["type"])
     return str(labels[0]) if isinstance(labels, list) and labels else None
 
 
@@ -162,7 +184,7 @@ def _box(region: Mapping[str, Any], label: str | None) -> Box | None:
     if not _has_numbers(region, "original_width", "original_height"):
         return None
     width, height = region["original_width"], region["original_height"]
-    return box_around(_corners(region["type"], region["value"], width / 100, height / 100), label)
+    return box_around(_corners(_shape(region), region["value"], width / 100, height / 100), label)
 
 
 def _corners(kind: str, value: Mapping[str, Any], x: float, y: float) -> Iterator[tuple[float, float]]:
@@ -170,12 +192,12 @@ def _corners(kind: str, value: Mapping[str, Any], x: float, y: float) -> Iterato
 
     There are none of a key point, nor of what a brush has painted.
     """
-    if kind == "polygonlabels":
+    if kind == "polygon":
         points = value.get("points")
         for point in points if isinstance(points, list) else ():
             if isinstance(point, list) and len(point) == 2 and all(map(is_number, point)):
                 yield point[0] * x, point[1] * y
-    elif kind == "rectanglelabels" and _has_numbers(value, "x", "y", "width", "height"):
+    elif kind == "rectangle" and _has_numbers(value, "x", "y", "width", "height"):
         angle = math.radians(_turned(value))
         left, top, width, height = value["x"] * x, value["y"] * y, value["width"] * x, value["height"] * y
         for along, down in ((0, 0), (width, 0), (0, height), (width, height)):
@@ -183,7 +205,7 @@ def _corners(kind: str, value: Mapping[str, Any], x: float, y: float) -> Iterato
                 left + along * math.cos(angle) - down * math.sin(angle),
                 top + along * math.sin(angle) + down * math.cos(angle),
             )
-    elif kind == "ellipselabels" and _has_numbers(value, "x", "y", "radiusX", "radiusY"):
+    elif kind == "ellipse" and _has_numbers(value, "x", "y", "radiusX", "radiusY"):
         yield from corners_around_ellipse(
             value["x"] * x, value["y"] * y, value["radiusX"] * x, value["radiusY"] * y, _turned(value)
         )

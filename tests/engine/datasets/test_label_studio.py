@@ -80,6 +80,39 @@ def test_a_turned_rectangle_has_the_box_around_its_corners(read: Any) -> None:
     assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "n_boxes"),
+    [
+        ("rectangle", {"x": 10, "y": 20, "width": 30, "height": 40}, 2),
+        ("ellipse", {"x": 25, "y": 40, "radiusX": 15, "radiusY": 20}, 2),
+        ("polygon", {"points": [[10, 20], [40, 20], [40, 60]]}, 2),
+        ("keypoint", {"x": 25, "y": 40, "width": 1}, 0),
+        ("brush", {"format": "rle", "rle": [0, 1]}, 0),
+    ],
+)
+def test_shapes_may_have_their_labels_beside_them(read: Any, kind: str, value: dict[str, Any], n_boxes: int) -> None:
+    """As <Rectangle> with <Labels> exports them, and with what is asked of each region."""
+    result: list[Any] = []
+    for identity in ("r1", "r2"):
+        parts = {kind: {}, "labels": {"labels": ["cat"]}, "textarea": {"text": ["old"]}}
+        result += [{"id": identity, "type": name, "value": {**value, **own}, **SIZE} for name, own in parts.items()]
+    (image,) = read(task(*result)).images
+    assert (image.count, image.class_name) == (2, "cat")
+    assert image.boxes == (Box(20, 20, 80, 60, "cat"),) * n_boxes
+
+
+def test_a_task_with_regions_that_are_not_read_is_no_image_without_objects(read: Any) -> None:
+    vector = {"id": "r1", "type": "vectorlabels", "value": {"vertices": [], "vectorlabels": ["cat"]}, **SIZE}
+    alone = {"id": "r1", "type": "labels", "value": {"x": 1, "y": 2, "labels": ["cat"]}}
+    choice = {"id": "c", "type": "choices", "value": {"choices": ["sharp"]}}
+    labelled = read(task(point(), vector), task(alone), task(choice))
+    assert [image.count for image in labelled.images] == [0]
+    assert [reason.partition(",")[0] for _, reason in labelled.skipped] == [
+        "a region of it is of the type 'vectorlabels'",
+        "a region of it is of the type 'labels'",
+    ]
+
+
 def test_a_turned_ellipse_has_the_box_around_it(read: Any) -> None:
     value = {"x": 50, "y": 50, "radiusX": 15, "radiusY": 5, "rotation": 90, "ellipselabels": ["cat"]}
     ((box,),) = (found.boxes for found in read(task({"type": "ellipselabels", "value": value, **SIZE})).images)
