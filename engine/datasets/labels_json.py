@@ -6,8 +6,9 @@
                                  "boxes": [{"c": "apple", "b": [x, y, width, height], "crowd": 0}, …]}, …]}
 
 ``count`` and ``dominant`` may be left out where there are boxes, both or one: the class of the largest summed area is
-dominant, and the boxes of the dominant class are counted. ``crowd`` and ``class_id`` may be left out, and so may
-``group``, which images that show parts of the same photos have in common (see ``pc-engine collage``).
+dominant, and the boxes of the dominant class are counted; where that has a crowd region, too, the number is not known,
+as for COCO. ``crowd`` and ``class_id`` may be left out, and so may ``group``, which images that show parts of the same
+photos have in common (see ``pc-engine collage``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder, beside, dominant_class, read_json
+from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder, beside, image_of_boxes, read_json
 from pc_engine.errors import DataError
 from pc_engine.files.text_values import parse_class_id, parse_count
 
@@ -63,18 +64,14 @@ def _image(entry: Any, folder: Path, builder: LabelledSetBuilder) -> LabelledIma
         )
         for crowd in (False, True)
     )
-    group = entry.get("group")
-    class_name, count = entry.get("dominant"), parse_count(entry.get("count"))
-    if class_name is None and count != 0:
-        class_name, _ = dominant_class(boxes)
-    image = LabelledImage(
-        path=beside(folder, entry["file"]),
-        count=count,
-        class_name=None if class_name is None else str(class_name),
+    dominant, group = (None if (value := entry.get(name)) is None else str(value) for name in ("dominant", "group"))
+    count = parse_count(entry.get("count"))
+    image = image_of_boxes(beside(folder, entry["file"]), boxes, crowds, {box.class_name for box in crowds}, dominant)
+    return replace(
+        image,
+        # A dominant class that no box has says nothing of the number.
+        count=image.count or None if count is None else count,
+        class_name=dominant if count == 0 else image.class_name,
         class_id=parse_class_id(entry.get("class_id")),
-        boxes=boxes,
-        crowds=crowds,
-        group=None if group is None else str(group),
+        group=group,
     )
-    # A dominant class that no box has says nothing of the number.
-    return replace(image, count=len(image.counted_boxes) or None) if count is None else image

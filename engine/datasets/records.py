@@ -238,16 +238,23 @@ def most_frequent_class(names: Sequence[str | None]) -> tuple[str | None, int]:
 
 
 def image_of_boxes(
-    path: Path, boxes: tuple[Box, ...], crowds: tuple[Box, ...] = (), uncounted: Collection[str | None] = ()
+    path: Path,
+    boxes: tuple[Box, ...],
+    crowds: tuple[Box, ...] = (),
+    uncounted: Collection[str | None] = (),
+    class_name: str | None = None,
 ) -> LabelledImage:
-    """Return an image of which the objects of the dominant class are counted.
+    """Return an image of which the objects of one class are counted: of ``class_name``, else of the dominant class.
 
     Where ``uncounted``, the classes of regions such as ``crowds``, has that class, their number is not known; nor is it
     where there are such regions only.
     """
-    class_name, count = dominant_class(boxes)
-    known = class_name not in uncounted if boxes else not uncounted
-    return LabelledImage(path, count if known else None, class_name, boxes=boxes, crowds=crowds)
+    if class_name is None:
+        class_name = dominant_class(boxes)[0]
+    image = LabelledImage(path, None, class_name, boxes=boxes, crowds=crowds)
+    counted = {class_name, *(box.class_name for box in image.counted_boxes)}
+    known = counted.isdisjoint(uncounted) if boxes else not uncounted
+    return replace(image, count=len(image.counted_boxes)) if known else image
 
 
 def box_around(points: Iterable[tuple[float, float]], class_name: str | None) -> Box | None:

@@ -10,6 +10,8 @@ import pytest
 from pc_engine.datasets import Box, LabelledImage, read_labelled
 from pc_engine.errors import DataError
 
+COW = {"c": "cow", "b": [0, 0, 9, 9]}
+
 
 def write(folder: Path, entries: list[Any], **head: Any) -> None:
     for entry in entries:
@@ -47,8 +49,8 @@ def test_an_empty_scene_counts_zero_and_has_no_class(tmp_path: Path) -> None:
 
 
 def test_boxes_alone_give_the_dominant_class_by_area_and_its_count(tmp_path: Path) -> None:
-    small, large = {"c": "ant", "b": [0, 0, 2, 2]}, {"c": "cow", "b": [0, 0, 9, 9]}
-    write(tmp_path, [{"file": "a.png", "boxes": [small, small, small, large]}])
+    small = {"c": "ant", "b": [0, 0, 2, 2]}
+    write(tmp_path, [{"file": "a.png", "boxes": [small, small, small, COW]}])
     (image,) = read_labelled(str(tmp_path)).images
     assert (image.class_name, image.count) == ("cow", 1)
 
@@ -63,11 +65,17 @@ def test_boxes_alone_give_the_dominant_class_by_area_and_its_count(tmp_path: Pat
         ({"dominant": "ant", "count": 5}, ("ant", 5)),
         ({"dominant": "ant", "boxes": []}, ("ant", None)),
         ({"dominant": "ant", "boxes": [{"b": [0, 0, 2, 2]}]}, ("ant", 1)),
+        ({"boxes": [COW, {**COW, "crowd": 1}]}, ("cow", None)),
+        ({"boxes": [COW, {**COW, "c": "ant", "crowd": 1}]}, ("cow", 1)),
+        ({"boxes": [{**COW, "crowd": 1}]}, (None, None)),
+        ({"dominant": "ant", "boxes": [COW, {**COW, "c": "ant"}, {**COW, "c": "ant", "crowd": 1}]}, ("ant", None)),
+        ({"dominant": "ant", "boxes": [COW, {**COW, "c": "ant"}, {**COW, "crowd": 1}]}, ("ant", 1)),
+        ({"count": 2, "boxes": [COW, {**COW, "crowd": 1}]}, ("cow", 2)),
     ],
 )
 def test_what_is_left_out_is_told_by_the_boxes(tmp_path: Path, said: dict[str, Any], expected: Any) -> None:
-    small, large = {"c": "ant", "b": [0, 0, 2, 2]}, {"c": "cow", "b": [0, 0, 9, 9]}
-    write(tmp_path, [{"file": "a.png", "boxes": [small, small, small, large], **said}])
+    small = {"c": "ant", "b": [0, 0, 2, 2]}
+    write(tmp_path, [{"file": "a.png", "boxes": [small, small, small, COW], **said}])
     (image,) = read_labelled(str(tmp_path)).images
     assert (image.class_name, image.count) == expected
 
