@@ -1,9 +1,10 @@
 """CVAT: "CVAT for images 1.1", such as what ``pc-engine convert --to cvat`` made, or CVAT exports of it.
 
-An image shows as many objects as shapes are marked on it (of the label that most of them have), as for Label Studio; a
-skeleton is one, and so is a shape that is occluded. A shape of several points may be one object or as many: where there
-is such a one, the image is left out. An image without shapes shows no object, as CVAT does not say who looked at it;
-but one that has a tag, which is of the whole picture, has that as its class, and no count.
+An image shows as many objects as shapes are marked on it, of the label of the largest summed area, as for COCO (where
+points are marked, of the label that most shapes have); a skeleton is one, and so is a shape that is occluded. A shape
+of several points may be one object or as many: where there is such a one, the image is left out. An image without
+shapes shows no object, as CVAT does not say who looked at it; but one that has a tag, which is of the whole picture,
+has that as its class, and no count.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from pc_engine.datasets.records import (
     LabelledSetBuilder,
     box_around,
     corners_around_ellipse,
+    counted_class,
     find_image,
     if_each_has_one,
     is_file,
-    most_frequent_class,
     read_error,
 )
 from pc_engine.datasets.xml_children import read_children
@@ -94,8 +95,9 @@ def _labelled(file: Path, element: Element) -> LabelledImage:
         if len(tags) > 1:
             raise ValueError("it has several tags, and no shapes")
         return LabelledImage(file, class_name=tags.pop())
-    label, count = most_frequent_class([shape.get("label") for shape in shapes])
-    return LabelledImage(file, count, label, boxes=if_each_has_one(list(map(_box, shapes))))
+    boxes = if_each_has_one(list(map(_box, shapes)))
+    label, count = counted_class([shape.get("label") for shape in shapes], boxes)
+    return LabelledImage(file, count, label, boxes=boxes)
 
 
 def _box(shape: Element) -> Box | None:

@@ -1,8 +1,9 @@
 """Label Studio: tasks as its export "JSON" has them, such as what ``pc-engine convert --to label-studio`` made.
 
-An image shows as many objects as regions are marked on it (of the label that most of them have), or as the number says
-that stands beside them. Where the two differ, what somebody changed holds: it is compared with the prediction that the
-task came with. Of several annotations of a task the last one counts; those that were cancelled do not.
+An image shows as many objects as regions are marked on it, of the label of the largest summed area, as for COCO (where
+not all regions have an area, of the label that most have), or as the number says that stands beside them. Where the two
+differ, what somebody changed holds: it is compared with the prediction that the task came with. Of several annotations
+of a task the last one counts; those that were cancelled do not.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from pc_engine.datasets.records import (
     LabelledSetBuilder,
     box_around,
     corners_around_ellipse,
+    counted_class,
     first_existing,
     if_each_has_one,
     is_file,
-    most_frequent_class,
     read_json,
 )
 from pc_engine.errors import DataError
@@ -51,21 +52,24 @@ _UPLOADED = re.compile(r"[0-9a-f]{8}-")
 
 @dataclass(frozen=True)
 class _Said:
-    """What an annotation or a prediction says: a number, if any, and the regions with their labels."""
+    """What an annotation or a prediction says: a number, if any, and the regions, by their labels.
+
+    ``boxes`` are those around the regions in pixels; none where any has not got one, such as a point.
+    """
 
     number: int | None
-    regions: tuple[Mapping[str, Any], ...]
     labels: tuple[str | None, ...]
+    boxes: tuple[Box, ...]
 
     @property
     def label(self) -> str | None:
-        """The label that most regions have."""
-        return most_frequent_class(self.labels)[0]
+        """The label that is counted."""
+        return counted_class(self.labels, self.boxes)[0]
 
     @property
     def marked(self) -> int:
         """How many regions have it."""
-        return most_frequent_class(self.labels)[1]
+        return counted_class(self.labels, self.boxes)[1]
 
 
 def is_label_studio(raw: Any) -> bool:
@@ -145,8 +149,9 @@ def _said(annotation: Mapping[str, Any]) -> _Said:
                 f"rectangles, ellipses, polygons, key points or a brush"
             )
     labels = {str(part.get("id")): _label(part) for part in parts if part.get("type") == _LABELS}
-    own = [_label(part) or labels.get(str(part.get("id"))) for part in regions]
-    return _Said(parse_count(numbers[0]) if numbers else None, regions, tuple(own))
+    own = tuple(_label(part) or labels.get(str(part.get("id"))) for part in regions)
+    boxes = if_each_has_one([_box(region, label) for region, label in zip(regions, own, strict=True)])
+    return _Said(parse_count(numbers[0]) if numbers else None, own, boxes)
 
 
 def _shape(part: Mapping[str, Any]) -> str:
@@ -164,20 +169,15 @@ def _label(part: Mapping[str, Any]) -> str | None:
 
 def _image(file: Path, said: _Said, before: _Said | None) -> LabelledImage:
     """Return an image by what an annotation says, and what was said before of it."""
-    if said.number in (None, said.marked, len(said.regions)):
+    if said.number in (None, said.marked, len(said.labels)):
         count = said.marked if said.number is None else said.number
-        return LabelledImage(file, count, said.label, boxes=_boxes(said))
+        return LabelledImage(file, count, said.label, boxes=said.boxes)
     if before is not None and said.number == before.number and said.marked != before.marked:
-        return LabelledImage(file, said.marked, said.label, boxes=_boxes(said))
+        return LabelledImage(file, said.marked, said.label, boxes=said.boxes)
     if before is not None and said.number != before.number and said.marked == before.marked:
         # Who corrected the number alone did not look at the regions.
         return LabelledImage(file, said.number, said.label)
     raise ValueError(f"its number is {said.number}, and {said.marked} objects are marked: let them agree")
-
-
-def _boxes(said: _Said) -> tuple[Box, ...]:
-    """Return the boxes around the regions in pixels; none where any has not got one, such as a point."""
-    return if_each_has_one([_box(region, label) for region, label in zip(said.regions, said.labels, strict=True)])
 
 
 def _box(region: Mapping[str, Any], label: str | None) -> Box | None:

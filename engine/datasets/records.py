@@ -232,9 +232,15 @@ def dominant_class(boxes: Sequence[Box]) -> tuple[str | None, int]:
     return dominant, sum(box.class_name == dominant for box in boxes)
 
 
-def most_frequent_class(names: Sequence[str | None]) -> tuple[str | None, int]:
-    """Return the class that most objects have, given that of each, and their number; (None, 0) without objects."""
-    return Counter(names).most_common(1)[0] if names else (None, 0)
+def counted_class(names: Sequence[str | None], boxes: Sequence[Box]) -> tuple[str | None, int]:
+    """Return the class that is counted, given that of each object and all ``boxes``, and its number of objects.
+
+    In every form of labels it is the dominant class, so that a set does not change its counts with its form. Where not
+    all objects have boxes, such as points, there are no ``boxes``, and it is the class that most objects have.
+    """
+    if boxes or not names:
+        return dominant_class(boxes)
+    return Counter(names).most_common(1)[0]
 
 
 def image_of_boxes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,17 @@ def test_counts_classes_and_boxes_come_back(tmp_path: Path, to: str, has_boxes_o
     has_boxes = kind == "boxes" or has_boxes_of_ellipses
     boxes = [Box(*map(pytest.approx, pointer.bounds), name) for pointer in pointers if has_boxes]
     assert [list(image.boxes) for image in labelled.images] == [[], boxes[:1], boxes]
+
+
+@pytest.mark.parametrize("to", ["coco", "voc", "cvat"])
+def test_every_form_counts_the_same_of_several_classes(tmp_path: Path, to: str) -> None:
+    """One object covers more than two others."""
+    photo = tmp_path / "photos/a.jpg"
+    photo.parent.mkdir()
+    Image.new("RGB", SIZE).save(photo)
+    ants = (BoxPointer(x, 0, x + 9, 9, 0.3, class_id=0, class_name="ant") for x in (0, 20))
+    result = Result(str(photo), "ok", None, *SIZE, "p2c", "tiny", 1, "1", class_id=1, class_name="cow")
+    row = replace(result, pointers=(*ants, BoxPointer(50, 0, 150, 90, 0.4))).to_dict()
+    convert(lambda: iter([row]), to, tmp_path / "converted", Settings())
+    (image,) = read_labelled(f"{to}:{tmp_path / 'converted'}@{photo.parent}").images
+    assert (image.count, image.class_name, len(image.boxes)) == (1, "cow", 3)

@@ -56,9 +56,12 @@ def read(tmp_path: Path) -> Any:
     return read
 
 
-def test_shapes_are_objects_and_the_label_that_most_have_is_counted(read: Any, tmp_path: Path) -> None:
-    labelled = read(image(box(0, 0, 90, 90, "dog"), box(1.25, 2, 3.5, 4), box(5, 6, 7, 8, occluded=1)))
-    boxes = (Box(0, 0, 90, 90, "dog"), Box(1.25, 2, 3.5, 4, "cat"), Box(5, 6, 7, 8, "cat"))
+def test_shapes_are_objects_and_the_label_of_the_largest_area_is_counted(read: Any, tmp_path: Path) -> None:
+    labelled = read(
+        image(*(box(k, 0, k + 9, 9, "dog") for k in range(3)), box(1.25, 2, 90, 40), box(5, 6, 70, 80, occluded=1))
+    )
+    dogs = (Box(k, 0, k + 9, 9, "dog") for k in range(3))
+    boxes = (*dogs, Box(1.25, 2, 90, 40, "cat"), Box(5, 6, 70, 80, "cat"))
     assert labelled.images == (LabelledImage(tmp_path / "images/a.jpg", 2, "cat", boxes=boxes),)
     assert (labelled.name, labelled.skipped) == ("annotations", ())
     assert read_labelled(str(tmp_path / "annotations.xml")) == labelled

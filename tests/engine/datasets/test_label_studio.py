@@ -80,6 +80,14 @@ def test_a_turned_rectangle_has_the_box_around_its_corners(read: Any) -> None:
     assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx(expected)
 
 
+def test_the_label_of_the_largest_area_is_counted_and_of_points_that_of_most(read: Any) -> None:
+    dogs = [rectangle(k, 0, 5, 5, "dog") for k in range(3)]
+    (image,) = read(task(*dogs, rectangle(10, 10, 80, 80))).images
+    assert (image.count, image.class_name) == (1, "cat")
+    (image,) = read(task(*dogs, rectangle(10, 10, 80, 80), point())).images
+    assert (image.count, image.class_name) == (3, "dog")
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "n_boxes"),
     [

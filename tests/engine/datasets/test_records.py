@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
-from pc_engine.datasets.records import box_around, dominant_class, find_image, image_of_boxes, most_frequent_class
+from pc_engine.datasets.records import box_around, counted_class, dominant_class, find_image, image_of_boxes
 
 coordinate = st.integers(-30, 60)
 boxes = st.lists(
@@ -66,9 +66,12 @@ def test_the_dominant_class_is_counted_where_no_region_may_hold_more_of_it() -> 
     assert [image_of_boxes(Path("a.png"), (), uncounted=classes).count for classes in ((), ("cat",))] == [0, None]
 
 
-def test_the_most_frequent_class_is_that_of_most_objects() -> None:
-    assert most_frequent_class(["cat", "dog", "dog", None]) == ("dog", 2)
-    assert most_frequent_class([]) == (None, 0)
+def test_the_counted_class_has_the_largest_area_or_else_the_most_objects() -> None:
+    names = ["cat", "dog", "dog", None]
+    assert counted_class(names, [Box(0, 0, 9 - k, 9, name) for k, name in enumerate(names)]) == ("dog", 2)
+    assert counted_class(names, [Box(0, 0, 9 // (k + 1), 9, name) for k, name in enumerate(names)]) == ("cat", 1)
+    assert counted_class(names, []) == ("dog", 2)
+    assert counted_class([], []) == (None, 0)
 
 
 def test_a_box_around_points_has_an_area() -> None:
