@@ -105,6 +105,13 @@ def test_annotations_of_no_image_and_ids_of_several_are_noted(tmp_path: Path) ->
     )
 
 
+def test_where_no_annotation_is_of_an_image_none_shows_nothing(tmp_path: Path) -> None:
+    strayed = [{**annotation(10, 18, [0, 0, 9, 9]), "image_id": image} for image in ("10", "11")]
+    path = write(tmp_path / "instances.json", 2, strayed, tmp_path)
+    with pytest.raises(DataError, match=r"None of the 2 annotations of .* has the id of one of its images: write"):
+        read_labelled(f"coco:{path}")
+
+
 @pytest.mark.parametrize("folder", ["annotations", "images", "val2017", "images/val2017"])
 def test_the_images_are_found_where_people_keep_them(tmp_path: Path, folder: str) -> None:
     path = write(tmp_path / "annotations" / "instances_val2017.json", 1, [], tmp_path / folder)
