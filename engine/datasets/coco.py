@@ -3,7 +3,8 @@
 The dominant class has the largest summed box area (crowd regions do not take part), as in the folders with
 ``labels.json``. An annotation without a box has that around its outlines. An image without annotations counts 0
 objects. Where the dominant class also has a crowd region its number of objects is not known: the image keeps its class
-and boxes, and has no count. A crowd region without a box may be anywhere in its picture.
+and boxes, and has no count. A crowd region without a box may be anywhere in its picture. An image whose ``reviewed`` is
+false, as ``pc-engine convert --to coco`` writes it, was counted by a run.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def parse_coco(raw: Any, path: Path, images: Path | None = None) -> LabelledSet:
             key = _key(item, "id")
             if len(files_of[key]) > 1:
                 raise ValueError(f"other images have its id {key!r:.60}, too, so that it is not known what it shows")
-            builder.add(_image(beside(folder, str(item["file_name"])), annotations.get(key, []), names, builder))
+            image = _image(beside(folder, str(item["file_name"])), annotations.get(key, []), names, builder)
+            builder.add(image, by_run=item.get("reviewed") is False)
         except ValueError as error:
             builder.skip(str(item["file_name"]), str(error))
     return builder.build()

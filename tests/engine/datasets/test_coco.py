@@ -105,6 +105,15 @@ def test_annotations_of_no_image_and_ids_of_several_are_noted(tmp_path: Path) ->
     )
 
 
+def test_what_a_run_counted_and_nobody_reviewed_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "instances.json", 3, [annotation(10, 18, [0, 0, 9, 9])], tmp_path)
+    raw = json.loads(path.read_text())
+    for entry, reviewed in zip(raw["images"], (False, True), strict=False):
+        entry["reviewed"] = reviewed
+    path.write_text(json.dumps(raw))
+    assert read_labelled(f"coco:{path}").by_run == 1
+
+
 def test_where_no_annotation_is_of_an_image_none_shows_nothing(tmp_path: Path) -> None:
     strayed = [{**annotation(10, 18, [0, 0, 9, 9]), "image_id": image} for image in ("10", "11")]
     path = write(tmp_path / "instances.json", 2, strayed, tmp_path)
