@@ -148,6 +148,7 @@ def ablate(
         "data": data,
         "model": model.name,
         **judged.how,
+        "by_run": labelled.by_run,
         "images": len(images),
         "labels": list(labels),
         "modes": {

@@ -70,8 +70,8 @@ def evaluate(
         `pointing_gain`), and with known counts;
         ``"baselines"`` the same of the baselines. ``"labels"`` are the count labels that all is judged by, and
         ``"published"`` the paper's rows, none where those are not the paper's. With one mode its figures stand at the
-        top, too. ``"settings"`` are those of the model's manifest. What `pc_engine.bench.accuracy.contenders.judge`
-        reports is there as well.
+        top, too. ``"by_run"`` is how many of the counts a run gave and nobody reviewed, and ``"settings"`` are those of
+        the model's manifest. What `pc_engine.bench.accuracy.contenders.judge` reports is there as well.
 
     Raises
     ------
@@ -122,6 +122,7 @@ def evaluate(
         "model": model.name,
         "network_sha256": model.manifest.network_sha256,
         **judged.how,
+        "by_run": labelled.by_run,
         "cluster": settings.cluster,
         "pointer": settings.pointer,
         "settings": dict(model.manifest.settings),

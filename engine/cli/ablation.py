@@ -11,7 +11,8 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
-from pc_engine.cli.evaluate import REPORT_BEGINS, fitted_on_these
+from pc_engine.cli.evaluate import REPORT_BEGINS
+from pc_engine.cli.label_notes import notes_on_labels
 from pc_engine.cli.target import check_report_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import UsageError
@@ -88,17 +89,16 @@ def ablation(
         )
     if out is not None:
         (out / _REPORT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    known = fitted_on_these(found)
     if as_json:
         print_json(found)
-        if known:
-            remark(quiet)(known)
+        for note in notes_on_labels(found):
+            remark(quiet)(note)
     elif not quiet:
         for name, trials in found["modes"].items():
             print_table(_title(name, found), _HEAD, _lines(trials))
         print_skipped([*labelled.skipped, *((path, reason) for path, reason in found["failures"])])
-        if known:
-            print_line(known)
+        for note in notes_on_labels(found):
+            print_line(note)
         print_line(
             "Pointing: containment at .5 and .8, where the count is right, and on all images where modes are told it; "
             "area: of a pointer, as a share of the picture."

@@ -22,6 +22,7 @@ from pc_engine.cli.console import (
     remark,
 )
 from pc_engine.cli.failure_tables import print_failures
+from pc_engine.cli.label_notes import notes_on_labels
 from pc_engine.cli.target import check_report_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import MissingPackageError
@@ -118,8 +119,8 @@ def evaluate(
         store_report(out, report, quiet)
     if as_json:
         print_json(report)
-        if known := fitted_on_these(report):
-            remark(quiet)(known)
+        for note in notes_on_labels(report):
+            remark(quiet)(note)
     elif not quiet:
         print_report(report, labelled.skipped, curves=curves)
 
@@ -132,17 +133,6 @@ def print_report(report: Mapping[str, Any], skipped: Sequence[tuple[str, str]], 
     if curves:
         print_failures(report)
     print_skipped([*skipped, *((path, reason) for path, reason in report["failures"])])
-
-
-def fitted_on_these(report: Mapping[str, Any]) -> str | None:
-    """Say that the counter was fitted on images that it was judged on; None where it was not, as far as is known."""
-    n = report.get("fitted_on_these")
-    if not n:
-        return None
-    return (
-        f"{n:,} of these {report['images']:,} images were used to fit the counter: its figures are too good; use "
-        f"--folds 5, or other images."
-    )
 
 
 def store_report(out: Path, report: Mapping[str, Any], quiet: bool) -> None:
@@ -189,8 +179,8 @@ def _print_counts(report: Mapping[str, Any]) -> None:
             f"The counter was fitted in {report['folds']['k']} folds for its {report['folds']['aim']} accuracy, each "
             f"image judged by one that did not see {unseen}."
         )
-    if known := fitted_on_these(report):
-        print_line(known)
+    for note in notes_on_labels(report):
+        print_line(note)
     for mode, figures in report["modes"].items():
         found = figures["count_accuracy"]
         error = figures["mean_absolute_error_interval"]

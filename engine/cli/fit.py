@@ -12,6 +12,7 @@ import typer
 from pc_engine.catalogue import find_model
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
+from pc_engine.cli.label_notes import counts_of_a_run
 from pc_engine.cli.target import target_of
 from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
 from pc_engine.errors import UsageError
@@ -64,10 +65,7 @@ def fit_counter(
     images = [image for image in labelled.images if image.count is not None]
     counts = [image.count for image in images if image.count is not None]
     if labelled.by_run:
-        remark(quiet)(
-            f"{labelled.by_run:,} of {len(images):,} counts are what a run said, and nobody reviewed them (by "
-            f"the column 'reviewed'): where they are wrong, the counter learns that, and cannot tell."
-        )
+        remark(quiet)(counts_of_a_run(labelled.by_run, len(images)))
     labels = _labels(counts, every_label, remark(quiet))
     loaded, target = target_of(find_model(model, remark(quiet)), out)
     # Where the model points by itself, mode combined learns how far to believe what it finds.

@@ -386,6 +386,27 @@ def test_counts_that_a_run_gave_are_said(pc_engine, counted, make_model, tmp_pat
     assert "10 of 15 counts are what a run said, and nobody reviewed them" in outcome.err
 
 
+def test_counts_that_a_run_gave_are_said_where_it_is_judged_by_them(pc_engine, counted, tiny_directory, tmp_path):
+    run = tmp_path / "run"
+    pc_engine("run", counted, "--model", tiny_directory, "--mode", "c2p", "--out", run, *FAST)
+    assert pc_engine("convert", run, "--to", "csv", "--out", tmp_path / "table").code == 0
+    table = tmp_path / "table" / "counts.csv"
+    outcome = pc_engine("evaluate", table, "--model", tiny_directory, "--json", *FAST)
+    n = outcome.json()["by_run"]
+    assert n == outcome.json()["images"] > 20
+    sentence = f"{n} of {n} counts are what a run said, and nobody reviewed them"
+    assert sentence in " ".join(outcome.err.split())
+    outcome = pc_engine("evaluate", table, "--model", tiny_directory, *FAST)
+    assert sentence in " ".join(outcome.out.split())
+    trial = ("--try", "c2p.tol=0.01")
+    outcome = pc_engine("bench", "ablation", table, "--model", tiny_directory, *trial, *FAST)
+    assert sentence in " ".join(outcome.out.split())
+    outcome = pc_engine("bench", "ablation", table, "--model", tiny_directory, *trial, "--json", *FAST)
+    assert outcome.json()["by_run"] == n
+    assert sentence in " ".join(outcome.err.split())
+    assert pc_engine("evaluate", counted, "--model", tiny_directory, "--json", *FAST).json()["by_run"] == 0
+
+
 def test_signatures_too_shallow_for_the_model_are_refused(pc_engine, counted, make_model, tmp_path):
     model = make_model(tmp_path / "model", signatures=None)
     outcome = pc_engine("fit-signatures", counted, "--model", model, "--depth", "1", *FAST)

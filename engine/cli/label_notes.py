@@ -1,0 +1,25 @@
+"""What commands say of labels that cannot tell right counts from wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def counts_of_a_run(by_run: int, images: int) -> str:
+    """Say that so many of the counts are what a run said."""
+    return (
+        f"{by_run:,} of {images:,} counts are what a run said, and nobody reviewed them (the labels say so under "
+        f"'reviewed'): what is fitted or judged by them takes them for the truth, so review the run first."
+    )
+
+
+def notes_on_labels(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why figures that were measured on labelled images are too good, as far as is known."""
+    if n := report.get("fitted_on_these"):
+        yield (
+            f"{n:,} of these {report['images']:,} images were used to fit the counter: its figures are too good; use "
+            f"--folds 5, or other images."
+        )
+    if n := report.get("by_run"):
+        yield counts_of_a_run(n, report["images"])
