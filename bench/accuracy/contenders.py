@@ -235,7 +235,8 @@ def _rows(
     read: Callable[[Path], SourceImage],
 ) -> tuple[dict[str, list[Result]], dict[str, list[Result]]]:
     """Return what `Judged` has as ``rows`` and ``told``, of files that are read as ``read`` says."""
-    counts = {str(image.path): image.count if image.boxes else 0 for image in images}
+    # What an image is told goes with it, not with its file, which labels may name twice.
+    sources = [replace(read(image.path), count=image.count if image.boxes else 0) for image in images]
     rows: dict[str, dict[int, Result]] = {name: {} for name in contenders}
     told: dict[str, dict[int, Result]] = {}
     workers = settings.workers or usable_cores()
@@ -260,13 +261,13 @@ def _rows(
                 batch: TapBatch, engines: Sequence[Engine] = engines, able: Mapping[str, Engine] = able
             ) -> list[tuple[Result, ...]]:
                 xp = get_array_module(batch.finite)
-                known = xp.asarray([counts[batch.entries[row].name] for row in batch.rows], xp.int64)
+                known = xp.asarray([batch.entries[row].known_count for row in batch.rows], xp.int64)
                 answers = [engine.evaluate(batch) for engine in engines]
                 answers += [engine.evaluate(batch, known) for engine in able.values()]
                 return list(zip(*answers, strict=True))
 
             batches = stack.enter_context(
-                closing(map_batches((read(images[i].path) for i in share.places), network, workers, answer))
+                closing(map_batches((sources[i] for i in share.places), network, workers, answer))
             )
             for place, answers in zip(share.places, chain.from_iterable(batches), strict=True):
                 counted, pointed = answers[: len(engines)], answers[len(engines) :]

@@ -452,6 +452,18 @@ def test_a_crowd_without_boxes_is_not_pointed_at_for_nothing(
     assert report["known_count"]["pointing"]["0.5"]["mean"] is None
 
 
+def test_a_file_with_two_sets_of_labels_is_pointed_at_for_each(
+    tmp_path: Path, draw_scene: Any, tiny_directory: Path
+) -> None:
+    save(draw_scene([A, B]), tmp_path / "a.png")
+    boxes = [{"c": "red", "b": [8 * x, 8 * y, 8, 8]} for x, y in (A, B)]
+    entries = [{"file": "a.png", "count": 2, "boxes": found} for found in (boxes, [])]
+    (tmp_path / "labels.json").write_text(json.dumps({"images": entries}))
+    known = run(str(tmp_path), tiny_directory, modes=("combined",))["known_count"]
+    assert (known["boxes"]["judged"], known["boxes"]["no_boxes"]) == (1, 1)
+    assert known["pointing"]["0.5"]["2"] == 1
+
+
 def test_progress_ends_where_it_is_said_to(blobs: Path, tiny_directory: Path) -> None:
     steps: dict[str, list[tuple[int, int]]] = {}
     evaluate(
