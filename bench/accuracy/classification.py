@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pc_engine.bench.accuracy.resampling import as_json, percentile_interval, resampled_sums, wilson_interval
-from pc_engine.datasets import LabelledImage
+from pc_engine.datasets import LabelledImage, resolve_class_ids
+from pc_engine.errors import DataError
 from pc_engine.fitted.counter import count_label
+from pc_engine.manifest import Manifest
 from pc_engine.result import Result
+
+
+def true_classes(images: Sequence[LabelledImage], manifest: Manifest) -> list[int]:
+    """Return the logit of each image's class, as `resolve_class_ids` finds it; -1 where the network has none of it."""
+    try:
+        return [int(class_id) for class_id in resolve_class_ids(images, manifest).class_ids]
+    except DataError:  # of other classes than the network's, which can count them all the same
+        return [-1] * len(images)
 
 
 def class_accuracy(
     images: Sequence[LabelledImage],
     rows: Sequence[Result],
-    classes: Collection[str],
+    class_ids: Sequence[int],
     labels: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
@@ -26,8 +36,8 @@ def class_accuracy(
     ----------
     images, rows
         Images and their rows, of equal length; where a row names no class it takes no part.
-    classes
-        Those that the network knows: images of others take no part.
+    class_ids
+        Of each image, as `true_classes` gives them; one of a class that the network does not know takes no part.
     labels
         The count labels.
     seed
@@ -41,9 +51,9 @@ def class_accuracy(
         ``"class_accuracy_by_count"`` by true count label that occurs.
     """
     judged = [
-        (count_label(image.count, labels), row.class_name == image.class_name)
-        for image, row in zip(images, rows, strict=True)
-        if image.count and row.class_name is not None and image.class_name in classes
+        (count_label(image.count, labels), row.class_id == class_id)
+        for image, row, class_id in zip(images, rows, class_ids, strict=True)
+        if image.count and row.class_id is not None and class_id >= 0
     ]
     if not judged:
         return {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from pc_engine.bench.accuracy.classification import class_accuracy
+from pc_engine.bench.accuracy.classification import class_accuracy, true_classes
 from pc_engine.bench.accuracy.contenders import Contender, Share, judge
 from pc_engine.bench.accuracy.counting import PUBLISHED, CountAccuracy, accuracy_gain, chance_accuracy, count_accuracy
 from pc_engine.bench.accuracy.cross_validation import CounterFit
@@ -100,7 +100,7 @@ def evaluate(
     judged = judge(images, model, contenders, settings, report, progress, labels)
     rows = judged.rows
     salient = _salient(images, settings, progress)
-    frequencies = _frequencies(images, judged.shares)
+    class_ids, frequencies = true_classes(images, model.manifest), _frequencies(images, judged.shares)
     pointing, told = (
         {mode: pointing_accuracy(images, of_mode, labels, settings.seed) for mode, of_mode in found.items()}
         for found in (rows, judged.told)
@@ -108,7 +108,7 @@ def evaluate(
     measured = {
         mode.name: {
             **figures(
-                *(images, rows[mode.name], model.manifest.classes, frequencies),
+                *(images, rows[mode.name], class_ids, frequencies),
                 *(labels, settings.seed, pointing[mode.name]),
             ),
             "known_count": told[mode.name].to_dict() if mode.name in told else None,
@@ -133,7 +133,7 @@ def evaluate(
         "gains": _gains(images, rows, pointing, told, labels, settings.seed),
         "baselines": {
             "chance": chance_accuracy(_true_counts(images, salient), labels, settings.seed),
-            SALIENCY: figures(images, salient, (), frequencies, labels, settings.seed),
+            SALIENCY: figures(images, salient, class_ids, frequencies, labels, settings.seed),
         },
         "published": _published(labels),
         "failed": len(failures),
@@ -266,13 +266,13 @@ def _frequencies(images: Sequence[LabelledImage], shares: Sequence[Share]) -> li
 def figures(
     images: Sequence[LabelledImage],
     rows: Sequence[Result],
-    classes: Collection[str],
+    class_ids: Sequence[int],
     frequencies: Sequence[float | None],
     labels: Sequence[str],
     seed: int,
     pointing: PointingAccuracy | None = None,
 ) -> dict[str, Any]:
-    """Return all figures of one contender; ``classes`` are those the network knows, ``frequencies`` the counter's.
+    """Return all figures of one contender; ``class_ids`` are the images', ``frequencies`` the counter's.
 
     ``pointing`` is what `pointing_accuracy` says of these rows, where that is known.
     """
@@ -282,7 +282,7 @@ def figures(
         **accuracy.to_dict(),
         **pointing.to_dict(),
         "failure_analysis": failure_analysis(images, rows, pointing, frequencies, labels, seed),
-        **class_accuracy(images, rows, classes, labels, seed),
+        **class_accuracy(images, rows, class_ids, labels, seed),
         "failed": sum(not row.ok for row in rows),
     }
 
