@@ -27,6 +27,7 @@ from pc_engine.datasets.xml_children import read_children
 from pc_engine.errors import DataError, first_line
 from pc_engine.files.text_values import parse_number
 from pc_engine.sources import IMAGE_SUFFIXES
+from pc_engine.sources.folders import files_below
 
 _ROOT, _OBJECT, _BOX = "annotation", "object", "bndbox"
 _FILE_NAME, _PATH = "filename", "path"
@@ -112,7 +113,7 @@ def _annotation_folders(directory: Path) -> list[Path]:
 
 def _xml_files(folder: Path) -> Iterator[Path]:
     # What macOS keeps beside a file on foreign disks has its suffix, too.
-    return (path for path in folder.rglob("*") if path.suffix.lower() == ".xml" and not path.name.startswith("."))
+    return (path for path in files_below(folder) if path.suffix.lower() == ".xml" and not path.name.startswith("."))
 
 
 def _labelled(file: Path, directory: Path, images: Path | None, builder: LabelledSetBuilder) -> LabelledImage:

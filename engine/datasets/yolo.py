@@ -25,7 +25,7 @@ from pc_engine.datasets.records import (
 from pc_engine.decoding.decode import displayed_size
 from pc_engine.errors import DataError, ImageError, first_line
 from pc_engine.files.file_address import at_home
-from pc_engine.sources import IMAGE_SUFFIXES
+from pc_engine.sources.folders import images_below
 
 SPLITS = ("train", "val", "test")
 
@@ -154,7 +154,7 @@ def _found(place: str, roots: list[Path]) -> Path | None:
 def _images_of(found: Path, roots: list[Path], path: Path) -> Iterator[Path]:
     """Yield the images in a folder, or in a list of them."""
     if found.is_dir():
-        yield from (item for item in sorted(found.rglob("*")) if item.suffix.lower() in IMAGE_SUFFIXES)
+        yield from images_below(found)
         return
     try:
         if not found.is_file():  # a device has no end

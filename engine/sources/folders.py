@@ -157,12 +157,12 @@ def walk_folder(
         key = identify(folder)
         if key in ancestors:
             return
-        covered = covered or Covered(folder, _is_passed_over, elsewhere)
+        covered = covered or Covered(folder, is_passed_over, elsewhere)
         for entries in sorted_entries(folder) if in_order else _any_entries(folder):
             for entry in entries:
                 path = path_of(entry.name, folder)
                 if entry.is_folder:
-                    if not _is_passed_over(entry.name, folder) and covered.takes(path, is_link=entry.is_link):
+                    if not is_passed_over(entry.name, folder) and covered.takes(path, is_link=entry.is_link):
                         known = ancestors | {key}
                         yield from walk_folder(
                             path,
@@ -178,6 +178,22 @@ def walk_folder(
                     passed_over(path)
     except OSError:
         yield local_image(folder)  # reading it fails with the reason, so that it gets its row
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield what files there are in the folders that `walk_folder` enters by no link, in any order."""
+    for directory, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_passed_over(name, directory)]
+        yield from (Path(directory, name) for name in files)
+
+
+def images_below(folder: Path, passed_over: Callable[[Path], None] = lambda _: None) -> Iterator[Path]:
+    """Yield those of `files_below` that are images by their names, sorted; ``passed_over`` gets the others."""
+    for path in sorted(files_below(folder)):
+        if not has_image_suffix(path.name):
+            passed_over(path)
+        elif not lies_beside_its_picture(str(path)):
+            yield path
 
 
 def sorted_entries(folder: str) -> Iterator[list[FolderEntry]]:
@@ -269,7 +285,8 @@ def looks_like_image(head: bytes) -> bool:
     return head.startswith(_SIGNATURES)
 
 
-def _is_passed_over(name: str, folder: str) -> bool:
+def is_passed_over(name: str, folder: str) -> bool:
+    """Whether a folder of this name in ``folder`` holds copies of photos, or what a run has drawn of them."""
     # By its whole path, as "." says nothing of whose library it is.
     return holds_copies(name, os.path.abspath(folder)) or holds_overlays(name, Path(folder))
 

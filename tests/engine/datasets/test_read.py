@@ -22,6 +22,20 @@ def test_one_subfolder_per_class(tmp_path: Path) -> None:
     assert labelled.skipped == ((str(tmp_path / "dog/notes.txt"), "'.txt' is not the suffix of an image"),)
 
 
+def test_copies_that_systems_keep_are_no_images_of_a_class(tmp_path: Path) -> None:
+    for name in ("@eaDir/1.jpg/SYNO_THUMB.jpg", "#recycle/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match="holds no labels that are known"):
+        read_labelled(str(tmp_path))
+    for name in ("cat/1.jpg", "cat/.thumbnails/1.jpg", "cat/@eaDir/1.jpg/SYNO_THUMB.jpg", "cat/._1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    labelled = read_labelled(str(tmp_path))
+    assert labelled.images == (LabelledImage(tmp_path / "cat/1.jpg", class_name="cat"),)
+    assert labelled.skipped == ()
+
+
 @pytest.mark.parametrize("spec", ["kitti:here", "sos:", ""])
 def test_an_unknown_form_is_answered_with_the_known_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str

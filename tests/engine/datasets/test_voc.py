@@ -161,7 +161,9 @@ def test_a_file_that_cannot_be_used_costs_no_other(read: Any, tmp_path: Path) ->
         "mismatched tag: line 1, column 17": "<annotation><a></b>",
         "no element found: line 1, column 0": "",
     }
-    (tmp_path / "Annotations/dir.xml").mkdir(parents=True)
+    (tmp_path / "Annotations/.Trash-1000/files/dir.xml").mkdir(parents=True)
+    (tmp_path / "Annotations/.Trash-1000/files/old.xml").touch()
+    (tmp_path / "Annotations/d.xml").symlink_to("nowhere")
     (tmp_path / "Annotations/._a.xml").write_bytes(b"\0\5\x16\7")
     labelled = read(
         a=annotation(thing(1, 2, 3, 4)),

@@ -95,6 +95,14 @@ def test_images_are_found_where_exporters_put_them(tmp_path: Path, config: str, 
     assert (image.class_name, image.count) == ("cat", 1)
 
 
+def test_copies_that_systems_keep_are_no_images_without_objects(tmp_path: Path) -> None:
+    path = place(tmp_path, {"a.png": "0 0.5 0.5 0.1 0.1\n", ".thumbnails/a.png": None, "@eaDir/a.png/S.png": None})
+    (tmp_path / "images/._a.png").write_bytes(b"\0\5\x16\7")
+    path.write_text(NAMES)
+    (image,) = read_labelled(f"yolo:{path}").images
+    assert (image.path, image.count) == (tmp_path / "images/a.png", 1)
+
+
 def test_splits_and_lists_of_images(tmp_path: Path) -> None:
     path = place(tmp_path, {f"{name}.png": "0 0.5 0.5 0.1 0.1\n" for name in "abc"})
     (tmp_path / "train.txt").write_text("./images/a.png\nimages/b.png\n\n")
