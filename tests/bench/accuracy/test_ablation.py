@@ -18,7 +18,7 @@ from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.manifest import Tap
 from pc_engine.model import load_model
-from pc_engine.modes import MODES, CombinedSettings, Settings, settings_for
+from pc_engine.modes import MODES, settings_for
 from pc_engine.modes.combined import POINTER_KINDS
 from pc_engine.modes.p2c_manifest import heat_name
 
@@ -234,14 +234,6 @@ def test_what_combined_does_not_read_changes_no_row_of_it(blobs: str, tiny_direc
         )
         assert judged.rows["plain"] == judged.rows["other"]
         assert judged.told.get("plain") == judged.told.get("other")
-
-
-def test_defaults_are_none_of_their_alternatives() -> None:
-    """What is tried differs from what every model has by default."""
-    defaults = vars(Settings(combined=CombinedSettings(heat="evidence")))
-    for mode, settings in ALTERNATIVES.items():
-        for name, values in settings.items():
-            assert getattr(defaults[mode], name.removeprefix(f"{mode}.")) not in values
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,9 @@ def test_objects_without_classes_all_count(tmp_path: Path) -> None:
         Image.new("RGB", (160, 120)).save(tmp_path / f"{number}.png")
         images.append(LabelledImage(tmp_path / f"{number}.png", boxes=(Box(0, 0, 40, 40), Box(50, 0, 90, 40))))
     make(LabelledSet("plain", tuple(images)), tmp_path / "out", n=20)
-    for image in read_labelled(str(tmp_path / "out")).images:
+    collages = read_labelled(str(tmp_path / "out")).images
+    assert max(image.count or 0 for image in collages) > 1
+    for image in collages:
         assert image.class_name is None
         assert len(image.counted_boxes) == image.count
 

@@ -80,6 +80,7 @@ def test_bystanders_are_listed_but_not_counted() -> None:
     mixed = replace(SMALL, scenes=SceneSettings(classes_per_scene=3, max_count=2))
     source = mixed.source("train", 0)
     scenes = [scene for scene in (source.scene(0, index) for index in range(30)) if scene.objects]
+    assert scenes
     for scene in scenes:
         assert len({placed.class_id for placed in scene.objects}) == 3
         assert scene.count == len(scene.objects) - 2
