@@ -19,6 +19,7 @@ from pc_engine.catalogue import Report
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
+from pc_engine.fitted.fitted_images import FittedImages
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.features import map_widths
 from pc_engine.fitting.file_digests import FileDigests
@@ -90,7 +91,8 @@ class Judged:
         By what they were judged.
     how
         What to report of how the rows were made, JSON-ready: ``"fitted_on_these"`` is how many of the images the
-        model's counter was fitted on, None where no counter is judged, it does not say, or it is fitted in folds.
+        model's counter was fitted on, None where no counter is judged, it does not say, or it is fitted in folds;
+        ``"signatures_fitted_on_these"`` is the same of its signatures, which folds leave as they are.
     """
 
     rows: Mapping[str, list[Result]]
@@ -138,20 +140,33 @@ def judge(
         shares, folds = [Share(range(len(images)), {each.counter: model for each in contenders.values()})], None
         if settings.folds is not None:
             shares, folds = _folds(images, model, contenders, network, settings, progress, labels)
-        counter = model.parts.counter if any("counter" in each.mode.needs for each in contenders.values()) else None
-        fitted_on = None if counter is None or settings.folds is not None else counter.images
+        counter, signatures = _fitted_on(model, contenders)
+        if settings.folds is not None:
+            counter = None
         digests = FileDigests()
-        read = digests.image if fitted_on else local_image
+        read = digests.image if counter or signatures else local_image
         rows, told = _rows(images, shares, contenders, network, settings, progress, read)
+        of_these = digests.of(image.path for image in images)
         how = {
             "backend": network.backend,
             "precision": network.request.precision,
             "folds": folds,
-            "fitted_on_these": fitted_on and fitted_on.among(digests.of(image.path for image in images)),
+            "fitted_on_these": counter and counter.among(of_these),
+            "signatures_fitted_on_these": signatures and signatures.among(of_these),
         }
         return Judged(rows, told, shares, how)
     finally:
         network.close()
+
+
+def _fitted_on(model: Model, contenders: Mapping[str, Contender]) -> tuple[FittedImages | None, FittedImages | None]:
+    """Return what the counter and the signatures that contenders read were fitted on, as far as is known."""
+    read = {part for each in contenders.values() for part in each.mode.parts(each.of(model).manifest)}
+    counter, signatures = model.parts.counter, model.parts.signatures
+    return (
+        counter.images if counter is not None and "counter" in read else None,
+        signatures.images if signatures is not None and "signatures" in read else None,
+    )
 
 
 def _folds(

@@ -21,5 +21,10 @@ def notes_on_labels(report: Mapping[str, Any]) -> Iterator[str]:
             f"{n:,} of these {report['images']:,} images were used to fit the counter: its figures are too good; use "
             f"--folds 5, or other images."
         )
+    if n := report.get("signatures_fitted_on_these"):
+        yield (
+            f"{n:,} of these {report['images']:,} images were used to make the signatures: the figures of p2c and "
+            f"combined are too good, with --folds as well; use other images."
+        )
     if n := report.get("by_run"):
         yield counts_of_a_run(n, report["images"])

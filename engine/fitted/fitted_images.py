@@ -1,4 +1,4 @@
-"""Which images a counter was fitted on, as far as it takes to notice them among others: on these it looks too good.
+"""Which images a part was fitted on, as far as it takes to notice them among others: on these it looks too good.
 
 Of each file eight bytes are kept, a digest of its contents, which no picture can be made of. It tells whether a file
 that one has is among them, whatever its name.
@@ -20,7 +20,7 @@ MOST_DIGESTS = 4_096
 
 @dataclass(frozen=True, eq=False)
 class FittedImages:
-    """The images that a counter was fitted on.
+    """The images that a counter or signatures were fitted on.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class FittedImages:
         is_list = kept.ndim == 1 and kept.dtype == np.uint64 and len(kept) <= MOST_DIGESTS
         is_told = type(self.n) is int and type(self.complete) is bool
         if not (is_list and is_told and (kept[1:] > kept[:-1]).all() and len(kept) <= self.n):
-            raise ModelError("The digests of the images that the counter was fitted on are no list: fit it anew.")
+            raise ModelError("The digests of the images that it was fitted on are no list: fit it anew.")
 
     def among(self, digests: Iterable[int]) -> int:
         """Return how many of so many images' digests are theirs; an estimate where not all of theirs are kept."""
@@ -80,4 +80,4 @@ def fitted_images(digests: np.ndarray, header: Mapping[str, Any]) -> FittedImage
     try:
         return FittedImages(digests, header["n"], header["complete"])
     except (KeyError, TypeError):
-        raise ModelError("The digests of the images that the counter was fitted on lack their number.") from None
+        raise ModelError("The digests of the images that it was fitted on lack their number.") from None

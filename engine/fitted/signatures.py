@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pc_engine.errors import ModelError
+from pc_engine.fitted.fitted_images import FittedImages, fitted_images
 from pc_engine.fitted.tensor_file import TensorFileKind, building, read_tensors, write_tensors
 from pc_engine.hardware.device_arrays import DeviceConstants
 from pc_engine.kernels.array_module import Array, get_array_module
@@ -16,6 +17,7 @@ from pc_engine.manifest import Manifest
 
 _KIND = TensorFileKind(noun="signature dictionary", format="pc-engine-signatures-1", remedy="pc-engine fit-signatures")
 _RANKING = "ranking."
+_IMAGES = "images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,8 @@ class SignatureDictionary:
         int32. Rows of classes never seen hold the ranking over all images.
     known
         Shape (n_classes,), bool: whether an image of the class was seen.
+    images
+        What it was made of; None where that is not known.
 
     Raises
     ------
@@ -38,6 +42,7 @@ class SignatureDictionary:
 
     ranking: Mapping[str, np.ndarray]
     known: np.ndarray
+    images: FittedImages | None = None
     _constants: DeviceConstants = field(default_factory=DeviceConstants, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -95,8 +100,12 @@ class SignatureDictionary:
 
     def save(self, path: Path) -> None:
         """Write the dictionary to ``path`` as safetensors: whole, or not at all."""
-        tensors = {_RANKING + tap: ranking for tap, ranking in self.ranking.items()}
-        write_tensors(path, _KIND, {**tensors, "known": self.known}, {"taps": list(self.ranking)})
+        tensors = {_RANKING + tap: ranking for tap, ranking in self.ranking.items()} | {"known": self.known}
+        header: dict[str, object] = {"taps": list(self.ranking)}
+        if self.images is not None:
+            tensors[_IMAGES] = self.images.digests
+            header[_IMAGES] = self.images.header()
+        write_tensors(path, _KIND, tensors, header)
 
 
 def load_signatures(path: Path) -> SignatureDictionary:
@@ -110,7 +119,8 @@ def load_signatures(path: Path) -> SignatureDictionary:
     tensors, header = read_tensors(path, _KIND)
     with building(path, _KIND, "taps"):
         ranking = {str(tap): tensors[f"{_RANKING}{tap}"] for tap in header["taps"]}
-        return SignatureDictionary(ranking, tensors["known"])
+        images = fitted_images(tensors[_IMAGES], header[_IMAGES]) if _IMAGES in header else None
+        return SignatureDictionary(ranking, tensors["known"], images)
 
 
 def check_signatures(signatures: SignatureDictionary, manifest: Manifest) -> None:

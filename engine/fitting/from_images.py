@@ -199,9 +199,12 @@ def signatures_from_images(
     taken = range(len(images)) if class_ids is None else np.flatnonzero(class_ids >= 0).tolist()
     accumulator = SignatureAccumulator(manifest.n_classes, rank, signature_taps(manifest))
     unreadable: list[Unreadable] = []
+    seen: list[Path] = []
     position = 0
-    for batch in tap_batches([images[i].path for i in taken], backbone, workers):
+    digests = FileDigests()
+    for batch in tap_batches([digests.image(images[i].path) for i in taken], backbone, workers):
         usable = [position + i for i in _usable(batch, unreadable)]
+        seen += [images[taken[i]].path for i in usable]
         if batch.taps is not None and usable:
             with working_on(backbone.request.device):
                 taps = batch.finite_taps()
@@ -209,7 +212,8 @@ def signatures_from_images(
                 accumulator.add(taps, ids)
         position += len(batch.entries)
         advance(len(batch.entries))
-    return accumulator.finish(depth), tuple(unreadable)
+    signatures = accumulator.finish(depth)
+    return replace(signatures, images=FittedImages.of(digests.of(seen))), tuple(unreadable)
 
 
 def signature_taps(manifest: Manifest) -> tuple[str, ...]:

@@ -118,13 +118,14 @@ def embedded(name: str) -> bytes:
     return (_EMBEDDED / name).read_bytes()
 
 
-def counters() -> list[Files]:
-    old = embedded("counter.safetensors")
+def fitted(name: str, load: Callable[[Path], Any]) -> list[Files]:
+    """Return the embedded model's part as it is, and with the images that it was fitted on."""
+    old = embedded(f"{name}.safetensors")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "counter"
+        path = Path(folder) / name
         path.write_bytes(old)
-        replace(load_counter(path), images=FittedImages.of(range(9))).save(path)
-        return [{"counter": old}, {"counter": path.read_bytes()}]
+        replace(load(path), images=FittedImages.of(range(9))).save(path)
+        return [{name: old}, {name: path.read_bytes()}]
 
 
 def manifests() -> list[Files]:
@@ -407,9 +408,12 @@ TARGETS = {
     "network": Target(networks, read_network),
     "beside": Target(beside, read_beside),
     "weights": Target(weights, read_weight_file),
-    "counter": Target(counters, lambda folder: load_counter(folder / "counter")),
+    "counter": Target(
+        lambda: fitted("counter", load_counter),
+        lambda folder: load_counter(folder / "counter"),
+    ),
     "signatures": Target(
-        lambda: [{"signatures": embedded("signatures.safetensors")}],
+        lambda: fitted("signatures", load_signatures),
         lambda folder: load_signatures(folder / "signatures"),
     ),
     "labels.json": Target(partial(labels, "labels.json", LABELS_JSON), lambda folder: read_labelled(str(folder))),

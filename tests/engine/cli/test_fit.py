@@ -83,6 +83,25 @@ def test_images_that_the_counter_was_fitted_on_are_said_when_it_is_judged_by_the
         assert "used to fit" not in outcome.err
 
 
+def test_images_that_signatures_were_made_of_are_said_when_they_point(pc_engine, counted, make_model, tmp_path):
+    model = make_model(tmp_path / "model", signatures=None)
+    table = tmp_path / "counts.csv"
+    # Two of each count but that of the broken picture, of which those of none and of four are the same files.
+    lines = [f"{counted / f'{turn}-{count}.png'},{count}" for turn in range(2) for count in range(5)]
+    table.write_text("\n".join(["path,count", *lines]))
+    assert pc_engine("fit-signatures", table, "--model", model, *FAST).code == 0
+    assert load_model(model).parts.signatures.images.n == 10
+    copies = counted.rename(tmp_path / "elsewhere")
+    sentence = "14 of these 21 images were used to make the signatures: the figures of p2c and combined are too good"
+    for more in (("--mode", "p2c"), ("--mode", "combined", "--folds", "2")):
+        outcome = pc_engine("evaluate", copies, "--model", model, "--json", *more, *FAST)
+        report = outcome.json()
+        assert (report["fitted_on_these"], report["signatures_fitted_on_these"]) == (None, 14)
+        assert sentence in " ".join(outcome.err.split())
+    outcome = pc_engine("evaluate", copies, "--model", model, "--json", "--mode", "c2p", *FAST)
+    assert outcome.json()["signatures_fitted_on_these"] is None
+
+
 def test_a_counter_is_not_too_good_on_other_images_and_an_old_one_does_not_know(
     pc_engine, counted, draw_scene, make_model, tmp_path
 ):

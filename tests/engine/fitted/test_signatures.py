@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pc_engine.errors import ModelError
+from pc_engine.fitted.fitted_images import FittedImages
 from pc_engine.fitted.signatures import SignatureDictionary, check_signatures, load_signatures
 from pc_engine.manifest import Manifest, NetworkInput, Tap
 
@@ -63,6 +65,15 @@ def test_saved_signatures_come_back_equal(tmp_path: Path) -> None:
     for tap, ranking in signatures.ranking.items():
         np.testing.assert_array_equal(loaded.ranking[tap], ranking)
     np.testing.assert_array_equal(loaded.known, signatures.known)
+    assert loaded.images is None
+
+
+def test_signatures_know_what_they_were_made_of(tmp_path: Path) -> None:
+    path = tmp_path / "signatures.safetensors"
+    replace(make_signatures(), images=FittedImages.of([7, 3, 7])).save(path)
+    images = load_signatures(path).images
+    assert images is not None
+    assert (images.digests.tolist(), images.n, images.among([3, 5])) == ([3, 7], 3, 1)
 
 
 def test_loading_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
