@@ -106,13 +106,13 @@ def test_out_holds_the_rows_and_the_overlays(pc_engine, scenes, tiny_directory, 
 
 
 def test_gpus_that_take_no_part_are_said(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
-    monkeypatch.setattr("pc_engine.cli.run.open_gpus", lambda *_: 4)
+    monkeypatch.setattr("pc_engine.cli.run_engine.open_gpus", lambda *_: 4)
     out = tmp_path / "run"
     sentence = "One of 4 GPUs is used: --processes 4, with --out, uses all of them."
     command = ("run", scenes, "--model", tiny_directory, *MODEL)
     assert sentence in " ".join(pc_engine(*command).err.split())
     assert sentence not in " ".join(pc_engine(*command, "--out", out, "--shard", "1/2").err.split())
-    monkeypatch.setattr("pc_engine.cli.run.open_gpus", lambda *_: 1)
+    monkeypatch.setattr("pc_engine.cli.run_engine.open_gpus", lambda *_: 1)
     assert "GPU" not in pc_engine(*command).err
 
 
@@ -409,7 +409,7 @@ def test_the_device_is_in_the_summary(pc_engine, scenes, tiny_directory, pretend
 
 
 def test_unexpected_error_is_one_sentence(pc_engine, scenes, tiny_directory, monkeypatch):
-    monkeypatch.setattr("pc_engine.cli.run.Engine", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("pc_engine.cli.run_engine.Engine", lambda *_, **__: 1 / 0)
     outcome = pc_engine("run", scenes, "--model", tiny_directory)
     assert outcome.code == 1
     assert "ZeroDivisionError: division by zero" in outcome.err

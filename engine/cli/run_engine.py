@@ -1,0 +1,71 @@
+"""What does the images of ``pc-engine run``: an engine of this process, or what shares them out to several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pc_engine.catalogue import EMBEDDED, default_mode
+from pc_engine.cli.run_options import EngineOptions, RunOptions
+from pc_engine.engine import Engine
+from pc_engine.hardware.devices import open_gpus
+
+if TYPE_CHECKING:
+    from pc_engine.distributed.shared_engine import SharedEngine
+    from pc_engine.runs.run_directory import RunDirectory
+
+
+def engine_options(asked: RunOptions, earlier: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    """Return what each engine is made with; what was left out is as an ``earlier`` run into the directory had it."""
+    of_engine = asked.engine
+    # The demo's scenes show what the embedded model knows, whatever there is for photos.
+    model = EMBEDDED if of_engine.model is None and asked.of_demo else of_engine.model
+    left = {"backend": of_engine.backend, "precision": of_engine.precision, "device": of_engine.device}
+    return {
+        **vars(of_engine),
+        "model": model,
+        "mode": of_engine.mode or _mode_left_out(replace(of_engine, model=model), earlier, say),
+        **_as_before(earlier, left),
+    }
+
+
+def _mode_left_out(asked: EngineOptions, earlier: Mapping[str, Any], say: Callable[[str], None]) -> str:
+    """Return the mode of a run that names none, see `options.ModeOfRun`; told counts, c2p needs no counter."""
+    if isinstance(earlier.get("mode"), str):
+        return str(earlier["mode"])
+    if asked.cluster or asked.classes:
+        return "p2c"
+    mode = "c2p" if asked.count is not None else default_mode(asked.model)
+    if mode != "c2p":
+        say(f"Mode {mode} is taken, which needs no counter, as the model has none: --mode names another.")
+    return mode
+
+
+def _as_before(earlier: Mapping[str, Any], asked: Mapping[str, str]) -> dict[str, str]:
+    """Return the options with what is left to choose, "auto", chosen as an earlier run into the directory did."""
+    chosen = {name: value for name, value in earlier.items() if isinstance(value, str)}
+    return {name: chosen.get(name, value) if value == "auto" else value for name, value in asked.items()}
+
+
+def open_engine(
+    asked: RunOptions, rows: RunDirectory | None, options: Mapping[str, Any], say: Callable[[str], None]
+) -> Engine | SharedEngine:
+    """Return an engine made with ``options``; it is several only where there are ``rows`` to share."""
+    if rows is None or not asked.workers.shared:
+        engine = Engine(report=say, **options)
+        # Parts of a job array have GPUs of their own by what starts them.
+        if asked.disk.shard is None and (gpus := open_gpus(str(options["device"]), engine.device)) > 1:
+            say(f"One of {gpus} GPUs is used: --processes {gpus}, with --out, uses all of them.")
+        return engine
+    # Here, as most runs have no use for it.
+    from pc_engine.distributed.shared_engine import SharedRun
+
+    shared = SharedRun(rows.share(), asked.sources, overlays=asked.disk.pictures, report=say)
+    if asked.workers.processes is not None:
+        from pc_engine.distributed.process_engine import ProcessEngine
+
+        return ProcessEngine(shared, processes=asked.workers.processes, **options)
+    from pc_engine.distributed.ray_engine import RayEngine
+
+    return RayEngine(shared, address=asked.workers.ray_address, cpus=asked.workers.ray_cpus, **options)
