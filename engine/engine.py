@@ -144,10 +144,10 @@ class Engine:
             self.model = model
         else:
             self.model = model_for(model, self.mode, report)
-        if self.mode.name == "combined" and count is None and self.model.clusters_set_aside:
+        if self.mode.weighs_clusters and self.model.clusters_set_aside:
             report(
-                f"The signatures, or the maps of p2c.heat, are not those that the counter was fitted with, so combined "
-                f"counts by the counter alone: fit it again with 'pc-engine fit-counter DATA --model "
+                f"The signatures, or the maps of p2c.heat, are not those that the counter was fitted with, so "
+                f"{mode} counts by the counter alone: fit it again with 'pc-engine fit-counter DATA --model "
                 f"{self.model.argument}'."
             )
         self.settings = settings_for(self.model.manifest, mode=mode, pointer=pointer, cluster=cluster, classes=classes)

@@ -58,13 +58,8 @@ _CLUSTER = "p2c.cluster"
 _COUPLING, _CLUSTERS, _FEATURES = "counter.coupling", "counter.clusters", "counter.features"
 _MIRRORED, _BEYOND, _AIM = "counter.mirrored", "counter.beyond", "counter.aim"
 _ON, _OFF = "on", "off"
-# A counter that weighs clusters in knows what a cluster is: mode combined reads these settings without such a one only.
+# A counter that weighs clusters in knows what a cluster is: its mode reads these settings without such a one only.
 _PEAKS = tuple(f"p2c.{name}" for name in PEAK_LIMITS)
-# Of clusters that it does not make, of cores that it does not point with, and of several classes.
-_NOT_OF_COMBINED = {
-    *(_CLUSTER, "p2c.eps", "p2c.min_weight", "p2c.pointer", "p2c.trim"),
-    *("p2c.classes", "p2c.class_share", "p2c.class_overlap"),
-}
 _POINTING = ("pointing", "pointing_interval", "iou", "mean_pointer_area")
 _SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error", *_POINTING)
 
@@ -115,7 +110,7 @@ def ablate(
     -----
     One setting differs at a time: a best value found here is best beside the others as they are. The network runs once
     for all trials, and counters of ``folds`` are fitted once, beside the model's own settings. Where a counter weighs
-    clusters in, what a cluster is was fitted with it, and mode combined has no trial of ``p2c.cutoff``,
+    clusters in, what a cluster is was fitted with it, and its mode has no trial of ``p2c.cutoff``,
     ``p2c.min_density``, ``p2c.min_distance`` or ``p2c.prominence``. Without the coupling of scores clusters have
     another weight, which suits decision values.
     """
@@ -136,12 +131,13 @@ def ablate(
     labels = judged_labels(settings, model)
     judged = judge(images, model, contenders, settings, report, progress, labels)
     rows, told = judged.rows, judged.told
-    unread = _settled_by_counters(trials, judged.shares)
-    if unread:
-        report(
-            f"Mode combined was not tried with another {' or '.join(unread)}: its counter weighs clusters in, and says "
-            f"what they are."
-        )
+    unread = {mode.name: _settled_by_counters(mode, trials[mode.name], judged.shares) for mode in modes}
+    for name, settled in unread.items():
+        if settled:
+            report(
+                f"Mode {name} was not tried with another {' or '.join(settled)}: its counter weighs clusters in, and "
+                f"says what they are."
+            )
     defaults = _defaults(model) | {_AIM: settings.aim}
     failures = {row.path: row.error for of_one in rows.values() for row in of_one if not row.ok}
     return {
@@ -161,7 +157,7 @@ def ablate(
                     "known_count": _shown_of_told(images, told.get(f"{name} {number}"), labels, settings.seed),
                 }
                 for number, (setting, value, _) in enumerate(tried)
-                if name != "combined" or setting not in unread
+                if setting not in unread[name]
             ]
             for name, tried in trials.items()
         },
@@ -175,17 +171,10 @@ def _check_read(setting: str, modes: Sequence[Mode], model: Model) -> None:
     defaults = [name for name in _defaults(model) if not name.startswith("counter.")]
     if setting not in defaults:
         raise UsageError(f"There is no setting '{setting}': choose one of {', '.join(defaults)}.")
-    if not any(_reads(mode, setting) for mode in modes):
+    if not any(mode.reads(setting) for mode in modes):
         names = " or ".join(mode.name for mode in modes)
-        others = " or ".join(mode.name for mode in MODES.values() if _reads(mode, setting))
+        others = " or ".join(mode.name for mode in MODES.values() if mode.reads(setting))
         raise UsageError(f"Mode {names} does not read the setting '{setting}': leave it out, or take --mode {others}.")
-
-
-def _reads(mode: Mode, setting: str) -> bool:
-    """Whether what a mode says can depend on a setting."""
-    if mode.name == "combined":  # which uses those of the other two
-        return setting not in _NOT_OF_COMBINED
-    return setting.startswith(f"{mode.name}.")
 
 
 def _trials(
@@ -199,7 +188,7 @@ def _trials(
     usual = _defaults(replace(model, manifest=replace(model.manifest, settings={})))
     tried: list[tuple[str | None, float | str | None, Contender]] = [(None, None, Contender(mode, counter=counter))]
     for setting, values in (_alternatives(mode, model) if alternatives is None else alternatives).items():
-        if not _reads(mode, setting):
+        if not mode.reads(setting):
             continue
         # A model may have its own settings, beside which those that it would have without are another way, too.
         own = alternatives is None and defaults[setting] != usual[setting]
@@ -254,18 +243,18 @@ def _alternatives(mode: Mode, model: Model) -> Mapping[str, Sequence[float | str
         "p2c.softness": not settings.heat,
         "p2c.min_distance": settings.prominence > 0,
     }
-    read = {name: values for name, values in ALTERNATIVES[mode.name].items() if not unread.get(name)}
+    read = {name: values for name, values in ALTERNATIVES.get(mode.name, {}).items() if not unread.get(name)}
     return {**read, setting: (*no_heat, *heats)}
 
 
 def _settled_by_counters(
-    trials: Mapping[str, Sequence[tuple[str | None, float | str | None, Contender]]], shares: Sequence[Share]
+    mode: Mode, trials: Sequence[tuple[str | None, float | str | None, Contender]], shares: Sequence[Share]
 ) -> list[str]:
-    """Return the settings among the trials of mode combined that it takes from a counter, so that none was tried."""
+    """Return the settings among the trials of a mode that it takes from a counter, so that none was tried."""
     counters = (
         (setting, share.models[trial.counter].parts.counter)
-        for setting, _, trial in trials.get("combined", ())
-        if setting in _PEAKS
+        for setting, _, trial in trials
+        if mode.weighs_clusters and setting in _PEAKS
         for share in shares
     )
     return list(dict.fromkeys(setting for setting, counter in counters if counter and counter.clusters))

@@ -9,14 +9,20 @@ from typing import Any
 import numpy as np
 
 from pc_engine.bench.charts import INK, MUTED, draw_panels, save_chart
+from pc_engine.modes import MODES
 
-#: A colour for each mode.
-MODE_COLOURS = {"c2p": "#2f6f9f", "p2c": "#c8553d", "combined": "#3f8f5b"}
+# Of modes, by their places among them all.
+_COLOURS = ("#2f6f9f", "#c8553d", "#3f8f5b", "#8063a8", "#b8860b", "#4d4d4d")
 # Inches.
 _WIDEST = 30
 # Labels of a matrix whose cells have room for their numbers.
 _MOST_NUMBERED = 30
 _PUBLISHED_MARKS = {"C2P (paper)": ("c2p", "o"), "P2C (paper)": ("p2c", "s")}
+
+
+def mode_colour(name: str) -> str:
+    """Return the colour of a mode, the same in all charts."""
+    return _COLOURS[list(MODES).index(name) % len(_COLOURS)]
 
 
 def count_chart(report: Mapping[str, Any], path: Path) -> None:
@@ -33,11 +39,11 @@ def count_chart(report: Mapping[str, Any], path: Path) -> None:
         low, high = np.array([intervals[names[i]] for i in known]).T
         # A percentile interval need not hold the figure itself.
         errors = np.maximum([up - low, high - up], 0)
-        axes.bar(across, up, width * 0.95, color=MODE_COLOURS[mode], label=mode, yerr=errors, ecolor=INK, capsize=2)
+        axes.bar(across, up, width * 0.95, color=mode_colour(mode), label=mode, yerr=errors, ecolor=INK, capsize=2)
     for name, (mode, mark) in _published_marks(report, "count_accuracy"):
         published = np.array(report["published"]["count_accuracy"][name]) / 100
         places = np.arange(len(published)) + offsets.get(mode, 0)
-        axes.plot(places, published, mark, color=MODE_COLOURS[mode], markeredgecolor="white", label=f"{name}, on SOS")
+        axes.plot(places, published, mark, color=mode_colour(mode), markeredgecolor="white", label=f"{name}, on SOS")
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("true count")
@@ -83,10 +89,10 @@ def pointing_chart(report: Mapping[str, Any], path: Path) -> None:
                 continue
             # No overlap exceeds the last ratio, 1.
             across, up = curve["ratio"][:-1], curve[overlap][:-1]
-            axes.plot(across, up, color=MODE_COLOURS[mode], label=mode)
+            axes.plot(across, up, color=mode_colour(mode), label=mode)
             # Of a single image there is no interval.
             low, high = np.array([ends or (np.nan, np.nan) for ends in curve[f"{overlap}_interval"][:-1]]).T
-            axes.fill_between(across, low, high, color=MODE_COLOURS[mode], alpha=0.15, linewidth=0)
+            axes.fill_between(across, low, high, color=mode_colour(mode), alpha=0.15, linewidth=0)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
         axes.set_ylabel("pointing accuracy where the count is right")
@@ -96,7 +102,7 @@ def pointing_chart(report: Mapping[str, Any], path: Path) -> None:
         table = report["published"]["pointing"][name]
         ratios, values = [float(ratio) for ratio in table], [float(np.mean(row)) for row in table.values()]
         label = f"{name}, Table 2, mean of 1 to 3"
-        panels[0].plot(ratios, values, mark, color="white", markeredgecolor=MODE_COLOURS[mode], label=label)
+        panels[0].plot(ratios, values, mark, color="white", markeredgecolor=mode_colour(mode), label=label)
     panels[0].legend(fontsize=7, loc="lower left")
     panels[0].axvline(0.5, color=MUTED, linewidth=0.5, zorder=0)
     panels[0].axvline(0.8, color=MUTED, linewidth=0.5, zorder=0)

@@ -181,7 +181,7 @@ def _folds(
     """Return the models to judge each fold by, and what to report of the folds as the first contender has them."""
     assert settings.folds is not None
     fits = tuple(dict.fromkeys(each.counter for each in contenders.values()))
-    sees_classes = any({"counter", "signatures"} <= {*each.mode.needs} for each in contenders.values())
+    sees_classes = any(each.mode.weighs_clusters for each in contenders.values())
     done = 0
 
     def advance(n: int) -> None:

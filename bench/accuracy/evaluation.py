@@ -91,7 +91,7 @@ def evaluate(
         mode.name: Contender(
             mode,
             settings.cluster if settings.cluster in mode.clusterings else None,
-            {f"{mode.name}.pointer": settings.pointer} if settings.pointer in mode.pointers else {},
+            {f"{mode.settings[0]}.pointer": settings.pointer} if settings.pointer in mode.pointers else {},
             CounterFit(aim=settings.aim),
         )
         for mode in modes

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.bench.accuracy.charts import MODE_COLOURS, title_of
+from pc_engine.bench.accuracy.charts import mode_colour, title_of
 from pc_engine.bench.accuracy.failure_analysis import AXES, FIGURES, LEAST_IMAGES, bin_name
 from pc_engine.bench.charts import draw_panels, save_chart
 
@@ -63,7 +63,7 @@ def _draw(axis: str, modes: Mapping[str, Sequence[Mapping[str, Any]]], title: st
             low, high = np.array([entry[f"{name}_interval"] for entry in known]).T
             # A percentile interval need not hold the figure itself.
             errors = np.maximum([up - low, high - up], 0)
-            colour = MODE_COLOURS[mode]
+            colour = mode_colour(mode)
             axes.errorbar(
                 beside, up, errors, color=colour, label=mode, marker="o", markersize=3, capsize=2, linewidth=1.4
             )

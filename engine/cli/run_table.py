@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.cli.console import number_of_images, print_line, print_table
+from pc_engine.modes import counts_by_label
 from pc_engine.result import Result
 from pc_engine.runs.run_state import Tally
 from pc_engine.sources.addresses import is_address
@@ -108,7 +109,6 @@ def _table_row(result: Result, folder: str, *, classes: bool) -> Sequence[str]:
     shown = " ".join("({:.0f}, {:.0f})".format(*pointer.centre) for pointer in result.pointers[:6])
     more = len(result.pointers) - 6
     named = "" if result.class_name is None else f"{result.class_name} ({result.class_score:.0%})"
-    # Of an open-ended label c2p knows the lower end only, unless it was told the count.
-    by_label = result.mode == "c2p" and result.count_scores is not None
-    count = result.count_label if by_label else result.count
+    # Of an open-ended label the lower end alone is known.
+    count = result.count_label if counts_by_label(result.mode, result.count_scores) else result.count
     return name, str(count), *([named] if classes else []), shown + (f" +{more}" if more > 0 else "")

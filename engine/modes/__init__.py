@@ -33,7 +33,7 @@ _SETTABLE = ("int", "float", "str", "Signature", "BoxKind", "PointerKind", "Poin
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of all modes; combined uses those of the other two, too."""
+    """Settings of all modes, in groups; each mode says which of them it reads."""
 
     c2p: C2PSettings = field(default_factory=C2PSettings)
     p2c: P2CSettings = field(default_factory=P2CSettings)
@@ -62,19 +62,52 @@ class _Evaluate(Protocol):
 class Mode:
     """One mode.
 
-    ``taps`` says which taps of a network it reads, ``needs`` which fitted parts (but see `parts`), ``clusterings`` what
-    it can be told to cluster with, and ``pointers`` with what to point. ``evaluate`` counts and points on a batch,
-    given all of these and, where that is known, how many objects each image shows, if settings are such that it
-    ``takes_counts``.
+    Attributes
+    ----------
+    name
+        What ``--mode`` takes, and what stands in rows.
+    taps
+        Returns which taps of a network it reads.
+    needs
+        Which fitted parts it reads; but see `parts`.
+    settings
+        The groups of `Settings` that it reads: its own, which has its ``pointer``, then those of other modes.
+    evaluate
+        Counts and points on a batch, given all of these and, where that is known, how many objects each image shows.
+    unread
+        Settings of these groups that it does not read, such as ``"p2c.trim"``.
+    clusterings
+        What it can be told to cluster with.
+    pointers
+        With what it can be told to point.
+    open_label
+        Whether its count is that of a label, which may stand for "at least so many".
+    takes_classes
+        Whether it can be told to count objects of several classes.
+    takes_counts
+        Whether it can be told how many objects an image shows, with these settings.
     """
 
     name: str
     taps: Callable[[Manifest], tuple[str, ...]]
     needs: tuple[Part, ...]
-    clusterings: tuple[Clustering, ...]
+    settings: tuple[str, ...]
     evaluate: _Evaluate
+    unread: tuple[str, ...] = ()
+    clusterings: tuple[Clustering, ...] = ()
     pointers: tuple[str, ...] = ()
+    open_label: bool = False
+    takes_classes: bool = False
     takes_counts: Callable[[Settings], bool] = lambda _: True
+
+    @property
+    def weighs_clusters(self) -> bool:
+        """Whether its counter may weigh clusters in, as one does that was fitted beside signatures."""
+        return {"counter", "signatures"} <= {*self.needs}
+
+    def reads(self, setting: str) -> bool:
+        """Whether what it says can depend on a setting, such as ``"p2c.cutoff"``."""
+        return setting.partition(".")[0] in self.settings and setting not in self.unread
 
     def told(self) -> Mode:
         """Return the mode for images whose count is known: it needs nothing to count with."""
@@ -102,12 +135,24 @@ def _combined(taps: Taps, parts: FittedParts, settings: Settings, known_count: K
 MODES = {
     mode.name: mode
     for mode in (
-        Mode("c2p", c2p_taps, ("counter",), (), _c2p),
+        Mode("c2p", c2p_taps, ("counter",), ("c2p",), _c2p, open_label=True),
         Mode(
-            *("p2c", p2c_taps, ("signatures",), CLUSTERINGS, _p2c, BOX_KINDS),
+            *("p2c", p2c_taps, ("signatures",), ("p2c",), _p2c),
+            clusterings=CLUSTERINGS,
+            pointers=BOX_KINDS,
+            takes_classes=True,
             takes_counts=lambda settings: can_point_at_known_counts(settings.p2c),
         ),
-        Mode("combined", combined_taps, ("counter", "signatures"), ("density-peaks",), _combined, POINTER_KINDS),
+        Mode(
+            *("combined", combined_taps, ("counter", "signatures"), ("combined", "c2p", "p2c"), _combined),
+            # Of clusters that it does not make, of cores that it does not point with, and of several classes.
+            unread=(
+                *("p2c.cluster", "p2c.eps", "p2c.min_weight", "p2c.pointer", "p2c.trim"),
+                *("p2c.classes", "p2c.class_share", "p2c.class_overlap"),
+            ),
+            clusterings=("density-peaks",),
+            pointers=POINTER_KINDS,
+        ),
     )
 }
 
@@ -148,10 +193,15 @@ def check_choices(mode: Mode, *, cluster: str | None, classes: int | None, point
     """Raise UsageError if ``mode`` does not take what was chosen; None is where nothing was."""
     if cluster is not None:
         check_clustering(mode, cluster)
-    if classes is not None and mode.name != "p2c":
+    if classes is not None and not mode.takes_classes:
         raise UsageError(f"Mode {mode.name} counts objects of one class: leave --classes out, or take mode p2c.")
     if pointer is not None:
         check_pointer(mode, pointer)
+
+
+def counts_by_label(mode: str, count_scores: object) -> bool:
+    """Whether the count of a row is that of its label, which may be open-ended: one that was told has no scores."""
+    return count_scores is not None and mode in MODES and MODES[mode].open_label
 
 
 def check_known_count(mode: Mode, settings: Settings) -> None:
@@ -177,11 +227,11 @@ def settings_for(
     UsageError
         If a value is not allowed.
     """
-    kinds = {"c2p": C2PSettings, "p2c": P2CSettings, "combined": CombinedSettings}
-    values: dict[str, dict[str, Any]] = {mode: {} for mode in kinds}
+    kinds: dict[str, Any] = {group.name: group.default_factory for group in dataclasses.fields(Settings)}
+    values: dict[str, dict[str, Any]] = {group: {} for group in kinds}
     values["p2c"] |= p2c_defaults(manifest, p2c_overrides.get("cluster"))
     values["combined"]["heat"] = pointing_heat(manifest)
-    types = {f"{mode}.{item.name}": item.type for mode, kind in kinds.items() for item in dataclasses.fields(kind)}
+    types = {f"{group}.{item.name}": item.type for group, kind in kinds.items() for item in dataclasses.fields(kind)}
     for name, value in manifest.settings.items():
         if types.get(name) not in _SETTABLE:
             known = ", ".join(name for name, kind in types.items() if kind in _SETTABLE)
@@ -192,8 +242,8 @@ def settings_for(
         values[of][key] = int(value) if whole else value
     values["p2c"].update({name: value for name, value in p2c_overrides.items() if value is not None})
     if mode is not None and pointer is not None:
-        values[mode]["pointer"] = pointer
-    return Settings(C2PSettings(**values["c2p"]), P2CSettings(**values["p2c"]), CombinedSettings(**values["combined"]))
+        values[find_mode(mode).settings[0]]["pointer"] = pointer
+    return Settings(**{group: kind(**values[group]) for group, kind in kinds.items()})
 
 
 __all__ = [
@@ -214,6 +264,7 @@ __all__ = [
     "check_known_count",
     "check_pointer",
     "combined",
+    "counts_by_label",
     "find_mode",
     "p2c",
     "settings_for",

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pc_engine.modes import counts_by_label
 from pc_engine.pointers import Pointer
 from pc_engine.result import name_of_class
 from pc_engine.shown_text import for_page
@@ -116,12 +117,9 @@ def compact_pointers(
 
 
 def has_open_label(row: Mapping[str, Any]) -> bool:
-    """Whether a row's count stands for "at least so many": a counter's last label, which nobody has reviewed.
-
-    A count that c2p was told is no label's; it has no scores.
-    """
+    """Whether a row's count stands for "at least so many": a counter's last label, which nobody has reviewed."""
     label = row["count_label"]
-    by_counter = row["mode"] == "c2p" and row["count_scores"] is not None and not row.get("reviewed")
+    by_counter = counts_by_label(row["mode"], row["count_scores"]) and not row.get("reviewed")
     return by_counter and label is not None and label.endswith("+")
 
 
