@@ -34,10 +34,8 @@ from pc_engine.pipeline import BatchLimit, TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.selection.device_choice import choose_device
 from pc_engine.selection.selection import check_backend, check_precision
-from pc_engine.sources import SourceImage, as_source_image, iter_images
+from pc_engine.sources import Source, SourceImage, as_source_image, iter_images
 from pc_engine.stage_clock import StageClock
-
-Source = str | os.PathLike[str]
 
 
 class Engine:

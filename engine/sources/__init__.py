@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pc_engine.sources.folders import IMAGE_SUFFIXES
 from pc_engine.sources.image import MAX_BYTES, SourceImage, as_source_image, read_file
-from pc_engine.sources.listing import DEMO, DEMO_DIRECTORY, count_images, iter_images, named_twice
+from pc_engine.sources.listing import DEMO, DEMO_DIRECTORY, Source, count_images, iter_images, named_twice
 from pc_engine.sources.resolve import image_stem, named_image, read_image
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "DEMO_DIRECTORY",
     "IMAGE_SUFFIXES",
     "MAX_BYTES",
+    "Source",
     "SourceImage",
     "as_source_image",
     "count_images",

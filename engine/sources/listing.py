@@ -35,6 +35,7 @@ DEMO_DIRECTORY = Path(__file__).parents[1] / "embedded" / "demo"
 # 64 MB of them.
 _NAMES_REMEMBERED = 1 << 22
 
+#: What names images: text or a path, see `iter_images`.
 Source = str | os.PathLike[str]
 
 # Lists the images of one source.
