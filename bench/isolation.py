@@ -14,7 +14,6 @@ from typing import Any
 from pc_engine.bench.environment import describe_environment, median_rate, seconds_of
 from pc_engine.bench.photos import readable_photos, repeat_to
 from pc_engine.bench.throughput import ThroughputSettings, complete_model
-from pc_engine.catalogue import Report
 from pc_engine.decoding.isolated_decoder import IsolatedDecoder
 from pc_engine.decoding.settings import Decoding
 from pc_engine.engine import Engine
@@ -23,6 +22,7 @@ from pc_engine.hardware.machine import BusyElsewhere
 from pc_engine.modes import find_mode
 from pc_engine.networks import open_network
 from pc_engine.progress import Progress
+from pc_engine.say import Say
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def measure_isolation(
     photos: Sequence[Path],
     settings: ThroughputSettings,
     *,
-    report: Report = lambda _: None,
+    report: Say = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> IsolationReport:
     """Run ``photos`` with threads and with processes that decode, in turn, after a check that their rows are equal.

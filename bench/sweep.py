@@ -11,10 +11,10 @@ from typing import Any
 from pc_engine.backbone import PRECISIONS
 from pc_engine.backends import BACKENDS
 from pc_engine.bench.throughput import ThroughputSettings, measure_throughput
-from pc_engine.catalogue import Report
 from pc_engine.errors import BackendError, ModelError
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.progress import Progress
+from pc_engine.say import Say
 from pc_engine.selection.device_choice import choose_device
 
 _BATCH_SIZES = (1, 8, 32)
@@ -24,7 +24,7 @@ def sweep_throughput(
     photos: Sequence[Path],
     settings: ThroughputSettings,
     *,
-    report: Report = lambda _: None,
+    report: Say = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> list[dict[str, Any]]:
     """Measure every batch size x precision x number of workers that ``settings`` leave open.

@@ -24,7 +24,7 @@ from pc_engine.bench.environment import (
 )
 from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
 from pc_engine.bench.random_parts import SEED, with_random_parts
-from pc_engine.catalogue import Report, default_model, find_model
+from pc_engine.catalogue import default_model, find_model
 from pc_engine.decoding.decode import decode_image
 from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
@@ -36,6 +36,7 @@ from pc_engine.networks import open_network
 from pc_engine.pipeline import TapBatch, tap_batches
 from pc_engine.progress import Progress
 from pc_engine.runs.writers import PartitionWriter
+from pc_engine.say import Say
 
 # Distinct batches that the network alone is run on: enough that none is a special case, few enough to weigh nothing.
 _BATCHES_KEPT = 4
@@ -185,7 +186,7 @@ def measure_throughput(
     photos: Sequence[Path],
     settings: ThroughputSettings,
     *,
-    report: Report = lambda _: None,
+    report: Say = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> Throughput:
     """Measure a run of ``settings`` over ``photos``, and each of its stages alone.
@@ -246,7 +247,7 @@ def measure_throughput(
 
 
 def complete_model(
-    photos: Sequence[Path], settings: ThroughputSettings, report: Report = lambda _: None
+    photos: Sequence[Path], settings: ThroughputSettings, report: Say = lambda _: None
 ) -> tuple[Model, tuple[Part, ...]]:
     """Return the model with what its mode needs, and which parts of that were filled in at random.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,10 @@ from pc_engine.files.storage import EMBEDDED_MODELS, models_directory
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.model import Model, describe_model, load_model
 from pc_engine.modes import Mode
+from pc_engine.say import Say
 
 EMBEDDED = "lego"
 EMBEDDED_DIRECTORY = EMBEDDED_MODELS / EMBEDDED
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def list_models() -> list[CatalogueEntry]:
     return entries
 
 
-def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
+def find_model(name: str | Path, report: Say = lambda _: None) -> Model:
     """Load a model by name or directory.
 
     ``vgg16`` and ``vgg19`` are fetched if they are not installed, and what a package holds is made of that.
@@ -181,7 +179,7 @@ def find_model(name: str | Path, report: Report = lambda _: None) -> Model:
     raise UsageError(f"There is no model '{text}': choose one of {known}, or name a model directory.")
 
 
-def default_model(mode: Mode, report: Report = lambda _: None) -> Model:
+def default_model(mode: Mode, report: Say = lambda _: None) -> Model:
     """Return the first of `PREFERRED` that is installed or in a package and can run ``mode``, else the embedded model.
 
     That it is the embedded one is said through ``report``.
@@ -272,7 +270,7 @@ def _is_packaged(name: str) -> bool:
     return name in PACKAGED and PACKAGED[name].find() is not None
 
 
-def model_for(name: str | Path | None, mode: Mode, report: Report = lambda _: None) -> Model:
+def model_for(name: str | Path | None, mode: Mode, report: Say = lambda _: None) -> Model:
     """Return the model of that name, or the default one, checked to have what ``mode`` needs.
 
     Raises

@@ -14,12 +14,13 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 
-from pc_engine.catalogue import FETCHABLE, PinnedWeights, Report
+from pc_engine.catalogue import FETCHABLE, PinnedWeights
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import DownloadError, UsageError
 from pc_engine.export.model_lock import making
 from pc_engine.export.vgg import export_vgg
 from pc_engine.files.digest import file_sha256
+from pc_engine.say import Say
 from pc_engine.shown_text import for_shell
 
 _TIMEOUT = 10.0  # seconds to wait for the hub's first answer
@@ -28,7 +29,7 @@ _TIMEOUT = 10.0  # seconds to wait for the hub's first answer
 def fetch_vgg(
     name: str,
     models_dir: Path,
-    report: Report = lambda _: None,
+    report: Say = lambda _: None,
     *,
     pins: Mapping[str, PinnedWeights] = FETCHABLE,
     endpoint: str | None = None,

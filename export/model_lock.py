@@ -8,15 +8,15 @@ from pathlib import Path
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-from pc_engine.catalogue import Report
 from pc_engine.errors import DownloadError, ModelError
 from pc_engine.manifest import MANIFEST_FILE
+from pc_engine.say import Say
 
 _AT_ONCE = 0.5  # seconds
 
 
 @contextmanager
-def making(name: str, models_dir: Path, report: Report) -> Iterator[Path | None]:
+def making(name: str, models_dir: Path, report: Say) -> Iterator[Path | None]:
     """Wait until no other process makes the model of this name, and yield where its weights may lie until it is made.
 
     That it has to be waited for is said through ``report``: a download takes minutes. Where the model is made by then,

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pc_engine.catalogue import PACKAGED, PackagedWeights, Report
+from pc_engine.catalogue import PACKAGED, PackagedWeights
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import MissingPackageError, UsageError, WeightsError
 from pc_engine.export.efficientnet_lite import export_efficientnet_lite
 from pc_engine.export.model_lock import making
 from pc_engine.files.digest import file_sha256
+from pc_engine.say import Say
 
 
 def make_packaged(
-    name: str, models_dir: Path, report: Report = lambda _: None, *, pins: Mapping[str, PackagedWeights] = PACKAGED
+    name: str, models_dir: Path, report: Say = lambda _: None, *, pins: Mapping[str, PackagedWeights] = PACKAGED
 ) -> Path:
     """Export the weights called ``name`` to ``models_dir/name`` and return that directory.
 

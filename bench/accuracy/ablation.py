@@ -13,7 +13,6 @@ from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, count_accuracy
 from pc_engine.bench.accuracy.pointing import pointing_accuracy
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
-from pc_engine.catalogue import Report
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, ManifestError, UsageError
 from pc_engine.fitted.cluster_likelihood import PEAK_LIMITS
@@ -23,6 +22,7 @@ from pc_engine.modes import MODES, Mode, settings_for
 from pc_engine.modes.salience import CLASS_HEAT_SETTING, SALIENT_SETTING, map_taps
 from pc_engine.progress import Progress
 from pc_engine.result import Result
+from pc_engine.say import Say
 
 #: What is tried beside the default where nothing else is asked for, by the mode that it concerns.
 ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
@@ -70,7 +70,7 @@ def ablate(
     settings: EvaluationSettings,
     alternatives: Mapping[str, Sequence[float | str]] | None = None,
     *,
-    report: Report = lambda _: None,
+    report: Say = lambda _: None,
     progress: Progress = lambda _stage, _done, _total: None,
 ) -> dict[str, Any]:
     """Judge each mode with its settings, and with each alternative in the place of one of them.

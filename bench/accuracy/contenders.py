@@ -15,7 +15,6 @@ import numpy as np
 from pc_engine.backbone import Backbone
 from pc_engine.bench.accuracy.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
 from pc_engine.bench.accuracy.settings import EvaluationSettings
-from pc_engine.catalogue import Report
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
@@ -33,6 +32,7 @@ from pc_engine.networks import open_network
 from pc_engine.pipeline import TapBatch, map_batches
 from pc_engine.progress import Progress
 from pc_engine.result import Result
+from pc_engine.say import Say
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import local_image
 
@@ -106,7 +106,7 @@ def judge(
     model: Model,
     contenders: Mapping[str, Contender],
     settings: EvaluationSettings,
-    report: Report,
+    report: Say,
     progress: Progress,
     labels: Sequence[str],
 ) -> Judged:

@@ -22,7 +22,7 @@ from pc_engine.bench.accuracy.saliency import NAME as SALIENCY
 from pc_engine.bench.accuracy.saliency import count_salient
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
-from pc_engine.catalogue import Report, default_model, find_model
+from pc_engine.catalogue import default_model, find_model
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitted.counter import DEFAULT_LABELS, LARGEST_LABEL, label_counts, labels_up_to
@@ -31,6 +31,7 @@ from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, Part, check_clustering, check_pointer, find_mode
 from pc_engine.progress import Progress
 from pc_engine.result import Result
+from pc_engine.say import Say
 
 #: Stands for every mode that the model can run.
 ALL_MODES = "all"
@@ -41,7 +42,7 @@ def evaluate(
     labelled: LabelledSet,
     settings: EvaluationSettings,
     *,
-    report: Report = lambda _: None,
+    report: Say = lambda _: None,
     progress: Progress = lambda _stage, _done, _total: None,
 ) -> dict[str, Any]:
     """Run modes on labelled images and compare.
@@ -216,7 +217,7 @@ def _salient(images: Sequence[LabelledImage], settings: EvaluationSettings, prog
     )
 
 
-def model_and_modes(settings: EvaluationSettings, report: Report) -> tuple[Model, list[Mode]]:
+def model_and_modes(settings: EvaluationSettings, report: Say) -> tuple[Model, list[Mode]]:
     """Return the model, and the modes that are asked for and that it can run."""
     every = ALL_MODES in settings.modes
     named = [find_mode(name, ALL_MODES) for name in dict.fromkeys(settings.modes) if name != ALL_MODES]

@@ -37,7 +37,7 @@ from pc_engine.result import Result
 #: What each bin is measured by.
 FIGURES = ("right", "too_low", "too_high", "pointing")
 #: Bins and classes with fewer images say little: charts leave them out, and classes are not listed.
-LEAST_IMAGES = 10
+FEWEST_SHOWN = 10
 
 _THIRDS = 3
 _POINTING_RATIO = RATIOS.index(0.5)
@@ -114,8 +114,8 @@ def failure_analysis(
     dict
         JSON-ready. By axis the ``"bins"`` that hold images: ``"above"`` and ``"up_to"`` (None where open),
         ``"images"``, ``"pointing_images"``, and of each of `FIGURES` the value, ``…_interval`` (95 %: Wilson's; for
-        pointing a bootstrap over at least `LEAST_IMAGES` images) and ``…_expected``. ``"classes"`` has the same by
-        ``"class"``, for classes of at least `LEAST_IMAGES` images, the most common first, with their mean
+        pointing a bootstrap over at least `FEWEST_SHOWN` images) and ``…_expected``. ``"classes"`` has the same by
+        ``"class"``, for classes of at least `FEWEST_SHOWN` images, the most common first, with their mean
         ``"frequency"``.
     """
     labels = tuple(labels)
@@ -198,7 +198,7 @@ class _Measured:
         expected = self._expected(np.array([name is not None for name in names], bool), kinds)
         found = []
         for name, number in Counter(name for name in names if name is not None).most_common():
-            if number >= LEAST_IMAGES:
+            if number >= FEWEST_SHOWN:
                 inside = of_image == name
                 frequency = float(np.mean(frequencies[inside]))
                 known = None if math.isnan(frequency) else frequency
@@ -237,7 +237,7 @@ class _Measured:
 
         Where all are right, or none is, it is Wilson's, with each image counted once: its pointers may fail together.
         """
-        if images < LEAST_IMAGES:
+        if images < FEWEST_SHOWN:
             return None
         draws = resampled_sums(columns, self.seed)
         right, due = columns.sum(axis=0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pc_engine.bench.accuracy.charts import mode_colour, title_of
-from pc_engine.bench.accuracy.failure_analysis import AXES, FIGURES, LEAST_IMAGES, bin_name
+from pc_engine.bench.accuracy.failure_analysis import AXES, FEWEST_SHOWN, FIGURES, bin_name
 from pc_engine.bench.charts import draw_panels, save_chart
 
 _ACROSS = {
@@ -30,7 +30,7 @@ _NUMBERS = {"pointing": "pointing_images"}
 def failure_charts(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw ``failures-scale.png`` and so on of a report of `evaluate`; what was not measured gives no chart.
 
-    Bins of fewer than `LEAST_IMAGES` images are left out.
+    Bins of fewer than `FEWEST_SHOWN` images are left out.
     """
     drawn = []
     for axis in AXES:
@@ -53,7 +53,7 @@ def _draw(axis: str, modes: Mapping[str, Sequence[Mapping[str, Any]]], title: st
             known = [
                 entry
                 for entry in bins
-                if entry[name] is not None and entry[_NUMBERS.get(name, "images")] >= LEAST_IMAGES
+                if entry[name] is not None and entry[_NUMBERS.get(name, "images")] >= FEWEST_SHOWN
             ]
             if not known:
                 continue
@@ -86,4 +86,4 @@ def _draw(axis: str, modes: Mapping[str, Sequence[Mapping[str, Any]]], title: st
 
 
 def _large(bins: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [entry for entry in bins if entry["images"] >= LEAST_IMAGES]
+    return [entry for entry in bins if entry["images"] >= FEWEST_SHOWN]

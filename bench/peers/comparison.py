@@ -19,7 +19,6 @@ from pc_engine.bench.peers.contract import Peer, PeerResult, Workload, label_of
 from pc_engine.bench.peers.runtimes import EngineNetworkPeer, EnginePeer, OnnxRuntimePeer, OpenVinoPeer
 from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
 from pc_engine.bench.throughput import ThroughputSettings, complete_model
-from pc_engine.catalogue import Report
 from pc_engine.engine import Engine
 from pc_engine.errors import BackendError, MissingPackageError, ModelError, PcEngineError
 from pc_engine.hardware.machine import BusyElsewhere
@@ -28,6 +27,7 @@ from pc_engine.modes import MODES, settings_for
 from pc_engine.networks import network_request
 from pc_engine.packages import is_installed
 from pc_engine.progress import Progress
+from pc_engine.say import Say
 from pc_engine.selection.candidates import TOLERANCE, tap_difference
 
 MODE = "c2p"
@@ -81,7 +81,7 @@ def compare_with_peers(
     settings: ThroughputSettings,
     *,
     try_compile: bool = True,
-    report: Report = lambda _: None,
+    report: Say = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> PeerReport:
     """Open every peer that works here, and time in turn those that agree with the first. Mode c2p, on the CPU.
@@ -226,7 +226,7 @@ def _open_all(
     settings: ThroughputSettings,
     images: np.ndarray,
     try_compile: bool,
-    report: Report,
+    report: Say,
 ) -> Iterator[Peer | PeerResult]:
     """Yield every peer, or why it is not available; the reference first."""
     yield from _torch_peers(model, request, images, try_compile, report)
@@ -238,7 +238,7 @@ def _open_all(
 
 
 def _torch_peers(
-    model: Model, request: CompileRequest, images: np.ndarray, try_compile: bool, report: Report
+    model: Model, request: CompileRequest, images: np.ndarray, try_compile: bool, report: Say
 ) -> Iterator[Peer | PeerResult]:
     from pc_engine.bench.peers import torch_pipeline as pt
 
@@ -277,7 +277,7 @@ def _runtime_peers(
 
 
 def _engine_peers(
-    model: Model, settings: ThroughputSettings, precision: str, batch_size: int, report: Report
+    model: Model, settings: ThroughputSettings, precision: str, batch_size: int, report: Say
 ) -> Iterator[Peer | PeerResult]:
     try:
         engine = Engine(

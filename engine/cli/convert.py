@@ -11,7 +11,7 @@ import typer
 from pc_engine.cli import options
 from pc_engine.cli.console import Tracker, number_of_images, print_json, print_line, progress, remark
 from pc_engine.cli.status import unfinished
-from pc_engine.converters import FORMATS, Conversion, Settings
+from pc_engine.converters import DATASET_FORMATS, Conversion, ConversionSettings
 from pc_engine.converters import convert as convert_rows
 from pc_engine.runs.corrections import corrected_rows
 from pc_engine.shown_text import for_terminal
@@ -21,7 +21,7 @@ _SOME_LEFT_OUT = 3
 
 def convert(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to run --out.")],
-    to: Annotated[str, typer.Option("--to", help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")],
+    to: Annotated[str, typer.Option("--to", help=f"{', '.join(DATASET_FORMATS[:-1])} or {DATASET_FORMATS[-1]}.")],
     out: Annotated[Path, typer.Option("--out", help="What to write: a file for coco and cvat, else a folder.")],
     min_score: Annotated[float, typer.Option("--min-score", help="Leave out pointers of a lower score.")] = 0.0,
     relative_to: Annotated[
@@ -60,7 +60,7 @@ def convert(
     lacking = unfinished(run)
     with progress("reading", quiet=quiet or as_json) as tracker:
         rows = _Rows(run, tracker, to)
-        settings = Settings(min_score, relative_to, image_root, run, photos, one_class, categories)
+        settings = ConversionSettings(min_score, relative_to, image_root, run, photos, one_class, categories)
         conversion = convert_rows(rows, to, out, settings, fresh=fresh)
     if lacking is not None:
         remark(quiet)(lacking)

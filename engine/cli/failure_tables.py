@@ -18,7 +18,7 @@ _COLUMNS = ("n", "right", "95 %", "exp.", "low", "high", "n", "pointing", "95 %"
 
 def print_failures(report: Mapping[str, Any]) -> None:
     """Print each curve of each mode with what the images' counts let expect, and the classes."""
-    from pc_engine.bench.accuracy.failure_analysis import LEAST_IMAGES, bin_name
+    from pc_engine.bench.accuracy.failure_analysis import FEWEST_SHOWN, bin_name
 
     shown = False
     for mode, figures in report["modes"].items():
@@ -42,7 +42,7 @@ def print_failures(report: Mapping[str, Any]) -> None:
         why = "all images with boxes are in one bin" if with_boxes else why_none_fit(last["boxes"])
         print_line(
             f"Nothing was compared over scale, spacing and class: {why}, and fewer than two classes have "
-            f"{LEAST_IMAGES} images."
+            f"{FEWEST_SHOWN} images."
         )
 
 

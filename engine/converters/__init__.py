@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pc_engine.converters.conversion import FORMATS, Conversion, convert
-from pc_engine.converters.dataset_format import DatasetWriter, Format, Settings
+from pc_engine.converters.conversion import DATASET_FORMATS, Conversion, convert
+from pc_engine.converters.dataset_format import ConversionSettings, DatasetFormat, DatasetWriter
 
-__all__ = ["FORMATS", "Conversion", "DatasetWriter", "Format", "Settings", "convert"]
+__all__ = ["DATASET_FORMATS", "Conversion", "ConversionSettings", "DatasetFormat", "DatasetWriter", "convert"]

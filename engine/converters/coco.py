@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pc_engine.converters.data_folder import DataFolder
-from pc_engine.converters.dataset_format import Format, Settings
+from pc_engine.converters.dataset_format import ConversionSettings, DatasetFormat
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.pointers import EllipsePointer, Pointer
 
@@ -25,7 +25,7 @@ _VISIBLE = 2
 class _CocoWriter:
     """Writes images as they come and annotations to a second file, which is then copied behind them."""
 
-    def __init__(self, folder: DataFolder, survey: Survey, _settings: Settings) -> None:
+    def __init__(self, folder: DataFolder, survey: Survey, _settings: ConversionSettings) -> None:
         self._has_keypoints = survey.has_ellipses
         self._categories = [self._category(index, name) for index, name in enumerate(survey.categories)]
         self._images = folder.open(FILE)
@@ -83,4 +83,6 @@ class _CocoWriter:
         return {"id": index + 1, "name": name, "supercategory": "object", **keypoints}
 
 
-FORMAT = Format("coco", _CocoWriter, makes=(FILE,), is_file=True, begins=f'{{"info": {{"description": "{_MAKER}"')
+FORMAT = DatasetFormat(
+    "coco", _CocoWriter, makes=(FILE,), is_file=True, begins=f'{{"info": {{"description": "{_MAKER}"'
+)

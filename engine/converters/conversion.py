@@ -11,20 +11,20 @@ from typing import Any
 from pc_engine.converters import coco, csv_tables, cvat, label_studio, voc, yolo
 from pc_engine.converters.categories import NO_CLASS, Recategorised, read_categories
 from pc_engine.converters.data_folder import DataFolder
-from pc_engine.converters.dataset_format import Format, Settings
+from pc_engine.converters.dataset_format import ConversionSettings, DatasetFormat
 from pc_engine.converters.naming import name_of
 from pc_engine.converters.pictures import Survey, pictures, survey_rows
 from pc_engine.converters.staging import Staging
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.runs.photos import RunPhotos
 
-_FORMATS: dict[str, Format] = {
+_FORMATS: dict[str, DatasetFormat] = {
     module.FORMAT.name: module.FORMAT for module in (coco, yolo, voc, label_studio, cvat, csv_tables)
 }
 #: A row of a run, by its columns.
 Row = Mapping[str, Any]
 #: Names of the formats.
-FORMATS = tuple(_FORMATS)
+DATASET_FORMATS = tuple(_FORMATS)
 
 _FAILED = "could not be read in the run, so that the size is not known"
 
@@ -77,7 +77,7 @@ def convert(
     rows: Callable[[], Iterable[Row]],
     to: str,
     out: Path,
-    settings: Settings | None = None,
+    settings: ConversionSettings | None = None,
     *,
     fresh: bool = False,
 ) -> Conversion:
@@ -88,11 +88,11 @@ def convert(
     rows
         Gives the rows from the first on, each time it is called.
     to
-        One of `FORMATS`.
+        One of `DATASET_FORMATS`.
     out
         The file (coco, cvat) or folder (the others) to write. It appears once it is whole.
     settings
-        See `Settings`.
+        See `ConversionSettings`.
     fresh
         Replace an earlier data set at ``out`` instead of refusing it.
 
@@ -103,7 +103,7 @@ def convert(
     PcEngineError
         If the disk does not take it.
     """
-    settings = settings or Settings()
+    settings = settings or ConversionSettings()
     form = _format(to)
     if settings.image_root is not None and form is not label_studio.FORMAT:
         raise UsageError(f"--image-root is for {label_studio.FORMAT.name}: {to} names images below their folder.")
@@ -152,15 +152,20 @@ def _each(rows: Callable[[], Iterable[Row]], change: Callable[[Row], Row]) -> Ca
     return lambda: map(change, rows())
 
 
-def _format(name: str) -> Format:
+def _format(name: str) -> DatasetFormat:
     try:
         return _FORMATS[name]
     except KeyError:
-        raise UsageError(f"There is no format '{name}': choose one of {', '.join(FORMATS)}.") from None
+        raise UsageError(f"There is no format '{name}': choose one of {', '.join(DATASET_FORMATS)}.") from None
 
 
 def _write(
-    rows: Iterable[Row], form: Format, folder: DataFolder, survey: Survey, settings: Settings, out: Path
+    rows: Iterable[Row],
+    form: DatasetFormat,
+    folder: DataFolder,
+    survey: Survey,
+    settings: ConversionSettings,
+    out: Path,
 ) -> Conversion:
     images = pointers = 0
     left_out: Counter[str] = Counter()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 
 from pc_engine.converters.data_folder import DataFolder
-from pc_engine.converters.dataset_format import Format, Settings
+from pc_engine.converters.dataset_format import ConversionSettings, DatasetFormat
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.pointers import EllipsePointer
 
@@ -24,7 +24,7 @@ POINTER_COLUMNS = ("path", "number", "kind", "class", "score", "x", "y", "x0", "
 class _CsvWriter:
     """Writes a line for each image and each pointer as they come. Coordinates are in pixels, as the run has them."""
 
-    def __init__(self, folder: DataFolder, _survey: Survey, _settings: Settings) -> None:
+    def __init__(self, folder: DataFolder, _survey: Survey, _settings: ConversionSettings) -> None:
         self._counts = csv.writer(folder.open(COUNTS_FILE))
         self._pointers = csv.writer(folder.open(POINTERS_FILE))
         self._counts.writerow(COUNT_COLUMNS)
@@ -49,4 +49,4 @@ class _CsvWriter:
         """Every line stands where it came."""
 
 
-FORMAT = Format("csv", _CsvWriter, makes=(COUNTS_FILE, POINTERS_FILE), holds_failed=True)
+FORMAT = DatasetFormat("csv", _CsvWriter, makes=(COUNTS_FILE, POINTERS_FILE), holds_failed=True)

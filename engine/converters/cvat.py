@@ -8,7 +8,7 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, indent, tostring
 
 from pc_engine.converters.data_folder import DataFolder
-from pc_engine.converters.dataset_format import Format, Settings
+from pc_engine.converters.dataset_format import ConversionSettings, DatasetFormat
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.converters.xml_text import add_element, xml_text
 from pc_engine.pointers import EllipsePointer, Pointer
@@ -21,7 +21,7 @@ _HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</
 class _CvatWriter:
     """Writes an element for each image as it comes."""
 
-    def __init__(self, folder: DataFolder, survey: Survey, _settings: Settings) -> None:
+    def __init__(self, folder: DataFolder, survey: Survey, _settings: ConversionSettings) -> None:
         self._stream = folder.open(FILE)
         self._images = 0
         self._stream.write(_HEAD)
@@ -80,4 +80,4 @@ def _add_shape(image: Element, picture: Picture, pointer: Pointer) -> None:
 
 
 _BEGINS = f"{_HEAD}  <meta>\n    <task>\n      <name>{_TASK}</name>"
-FORMAT = Format("cvat", _CvatWriter, makes=(FILE,), is_file=True, begins=_BEGINS)
+FORMAT = DatasetFormat("cvat", _CvatWriter, makes=(FILE,), is_file=True, begins=_BEGINS)

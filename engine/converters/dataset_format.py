@@ -18,7 +18,7 @@ NAME_TAKEN = "cannot have a label file, as another image has it or no file can h
 
 
 @dataclass(frozen=True)
-class Settings:
+class ConversionSettings:
     """How rows are converted.
 
     Attributes
@@ -75,7 +75,7 @@ class DatasetWriter(Protocol):
 
 
 @dataclass(frozen=True)
-class Format:
+class DatasetFormat:
     """A format that a run can be converted to.
 
     Attributes
@@ -99,7 +99,7 @@ class Format:
     """
 
     name: str
-    open: Callable[[DataFolder, Survey, Settings], DatasetWriter]
+    open: Callable[[DataFolder, Survey, ConversionSettings], DatasetWriter]
     makes: tuple[str, ...]
     links: tuple[str, ...] = ()
     cached: str = ""

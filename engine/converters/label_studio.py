@@ -12,7 +12,7 @@ from urllib.parse import quote
 from xml.etree.ElementTree import Element, indent, tostring
 
 from pc_engine.converters.data_folder import DataFolder
-from pc_engine.converters.dataset_format import Format, Settings
+from pc_engine.converters.dataset_format import ConversionSettings, DatasetFormat
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.converters.xml_text import add_element
 from pc_engine.decoding.browser_formats import is_shown
@@ -31,7 +31,7 @@ _POINT_WIDTH = 0.75
 class _LabelStudioWriter:
     """Writes a task for each image as it comes."""
 
-    def __init__(self, folder: DataFolder, survey: Survey, settings: Settings) -> None:
+    def __init__(self, folder: DataFolder, survey: Survey, settings: ConversionSettings) -> None:
         folder.open(INTERFACE_FILE).write(_interface(survey))
         self._root = _ended(settings.image_root)
         self._stream = folder.open(TASKS_FILE)
@@ -127,4 +127,4 @@ def _interface(survey: Survey) -> str:
     return tostring(view, encoding="unicode") + "\n"
 
 
-FORMAT = Format("label-studio", _LabelStudioWriter, makes=(TASKS_FILE, INTERFACE_FILE))
+FORMAT = DatasetFormat("label-studio", _LabelStudioWriter, makes=(TASKS_FILE, INTERFACE_FILE))

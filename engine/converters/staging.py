@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pc_engine.converters.data_folder import DataFolder
-from pc_engine.converters.dataset_format import Format
+from pc_engine.converters.dataset_format import DatasetFormat
 from pc_engine.errors import UsageError
 from pc_engine.files.durable import publish, unpublished
 from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
@@ -43,7 +43,7 @@ class Staging:
         of photos, or somebody may have added to it.
     """
 
-    def __init__(self, out: Path, form: Format, *, fresh: bool) -> None:
+    def __init__(self, out: Path, form: DatasetFormat, *, fresh: bool) -> None:
         self._out = out
         self._form = form
         self._check(fresh)

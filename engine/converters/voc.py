@@ -11,7 +11,7 @@ from pathlib import PurePath
 from xml.etree.ElementTree import Element, indent, tostring
 
 from pc_engine.converters.data_folder import DataFolder
-from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, Format, Settings
+from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, ConversionSettings, DatasetFormat
 from pc_engine.converters.naming import has_line_break, label_file
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.converters.xml_text import add_element
@@ -24,7 +24,7 @@ LIST_FILE = PurePath("ImageSets/Main/default.txt")
 class _VocWriter:
     """Writes each image's file as it comes."""
 
-    def __init__(self, folder: DataFolder, _survey: Survey, _settings: Settings) -> None:
+    def __init__(self, folder: DataFolder, _survey: Survey, _settings: ConversionSettings) -> None:
         self._folder = folder
         (folder.path / ANNOTATIONS).mkdir()
         self._list = folder.open(LIST_FILE)
@@ -85,4 +85,4 @@ def _add_object(root: Element, picture: Picture, pointer: Pointer) -> None:
     add_element(attribute, "value", round(pointer.score, 6))
 
 
-FORMAT = Format("voc", _VocWriter, makes=(ANNOTATIONS.name, LIST_FILE.parts[0]))
+FORMAT = DatasetFormat("voc", _VocWriter, makes=(ANNOTATIONS.name, LIST_FILE.parts[0]))

@@ -14,7 +14,7 @@ import re
 from pathlib import PurePath
 
 from pc_engine.converters.data_folder import DataFolder
-from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, NOT_UTF8, Format, Settings
+from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, NOT_UTF8, ConversionSettings, DatasetFormat
 from pc_engine.converters.naming import has_line_break, label_file
 from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.pointers import EllipsePointer, Pointer
@@ -40,7 +40,7 @@ _HIDDEN = (
 class _YoloWriter:
     """Writes each image's file as it comes."""
 
-    def __init__(self, folder: DataFolder, survey: Survey, _settings: Settings) -> None:
+    def __init__(self, folder: DataFolder, survey: Survey, _settings: ConversionSettings) -> None:
         self._folder = folder
         self._has_keypoints = survey.has_ellipses
         (folder.path / LABELS).mkdir()
@@ -123,7 +123,7 @@ def _quoted(name: str) -> str:
     return _NOT_YAML.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-FORMAT = Format(
+FORMAT = DatasetFormat(
     "yolo",
     _YoloWriter,
     makes=(DATA_FILE, LIST_FILE, LABELS.name, IMAGES, f"{LABELS}{_CACHED}"),

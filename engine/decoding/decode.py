@@ -30,7 +30,7 @@ from pc_engine.sources.folders import HEAD_BYTES, looks_like_image
 
 #: Formats that are decoded, beside those of `pc_engine.decoding.heif`. Everything else (EPS, PDF, ...) would start an
 #: interpreter or another program. Several JPEGs in one file (MPO) come through JPEG.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 
 #: Images with more pixels than this are refused by their header, if no other limit is given; Pillow's own for an error.
 MAX_PIXELS = 178_956_970
@@ -206,7 +206,7 @@ def _formats(head: bytes) -> tuple[str, ...]:
     """Return the formats whose decoders may see a file that begins with ``head``."""
     found = heif_format(head)
     if found is None:
-        return FORMATS
+        return PILLOW_FORMATS
     return (found,) if is_read(found) else ()
 
 

@@ -29,7 +29,7 @@ from pc_engine.hardware.devices import open_gpus
 from pc_engine.hardware.machine import usable_cores
 
 Question = TypeVar("Question")
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 
 # A fork would take over the threads' locks, and a GPU's context, which does not survive it.
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -129,7 +129,7 @@ class ProcessEngine(SharedEngine):
             yield from iter(answers.get, None)
 
 
-class _Keeper(Generic[Question, Answer]):
+class _Keeper(Generic[Question, Reply]):
     """Keeps a process that answers questions, one after the other; a new one where it dies."""
 
     def __init__(self, serve: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -139,7 +139,7 @@ class _Keeper(Generic[Question, Answer]):
         self._ended = False
         self._lock = threading.Lock()
 
-    def ask(self, question: Question) -> Answer:
+    def ask(self, question: Question) -> Reply:
         """Return the answer.
 
         Raises
@@ -152,7 +152,7 @@ class _Keeper(Generic[Question, Answer]):
             # Of a line that is hung up meanwhile multiprocessing reads nothing, with a TypeError.
             with contextlib.suppress(EOFError, OSError, TypeError):
                 connection.send(question)
-                answer: Answer = connection.recv()
+                answer: Reply = connection.recv()
                 return answer
             code = self._reap(_SECONDS_TO_END)
         raise ChildProcessError(

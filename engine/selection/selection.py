@@ -14,7 +14,7 @@ What was measured to keep counts may round the drawn pictures as much as that.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from pc_engine.files.storage import FileCache, cache_key
 from pc_engine.hardware.cuda import describe_gpu
 from pc_engine.hardware.machine import BusyElsewhere, describe_machine
 from pc_engine.manifest import QUANTISED_FILES, Manifest
+from pc_engine.say import Say
 from pc_engine.selection.candidates import Candidate, compare_candidates, with_better_rates
 
 #: Least share of held-out images with the class and the count of fp32 for a precision to be used without being named.
@@ -58,14 +59,11 @@ class Selection:
     provisional: bool = False
 
 
-Report = Callable[[str], None]
-
-
 def open_backbone(
     request: CompileRequest,
     backend: str = _AUTO,
     precision: str = _AUTO,
-    report: Report = lambda _: None,
+    report: Say = lambda _: None,
     *,
     mode: str | None = None,
 ) -> Backbone:
@@ -104,7 +102,7 @@ def open_backbone(
     return network
 
 
-def _open(request: CompileRequest, backend: str, version: str, report: Report) -> Backbone:
+def _open(request: CompileRequest, backend: str, version: str, report: Say) -> Backbone:
     """Load a network from the cache; else compile it, keep it there, and load that."""
     cache = FileCache()
     name = "network-" + cache_key({**_facts(request), "backend": backend, "version": version})
@@ -139,7 +137,7 @@ def select(
     precision: str = _AUTO,
     *,
     mode: str | None = None,
-    report: Report = lambda _: None,
+    report: Say = lambda _: None,
     fresh: bool = False,
 ) -> Selection:
     """Return the fastest candidate that agrees with the reference, measuring only if that was not done before.
@@ -214,7 +212,7 @@ def _choose(
     request: CompileRequest,
     pairs: list[tuple[str, str]],
     probes: dict[str, Probe],
-    report: Report,
+    report: Say,
     judged: list[tuple[str, str]],
 ) -> Selection:
     def open_network(exact: CompileRequest, name: str) -> Backbone:

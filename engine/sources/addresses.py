@@ -47,7 +47,7 @@ _CHUNK = 1 << 20
 _BUFFER = 1 << 20
 _COLONS = "Its name has '::' in it, which in an address stands before an archive: rename it, or copy it here."
 
-Answer = TypeVar("Answer")
+Found = TypeVar("Found")
 #: Lists what lies at an address; called with what is told of each file that is passed over.
 Images = Callable[[Callable[[str], None]], Iterator[SourceImage]]
 
@@ -162,7 +162,7 @@ def reading(fetch: Callable[[], bytes]) -> bytes:
         raise ImageError(f"It cannot be fetched: {reason_of(error)}.") from None
 
 
-def retried(work: Callable[[], Answer]) -> Answer:
+def retried(work: Callable[[], Found]) -> Found:
     """Return what ``work`` returns, trying again after a pause where it fails in a way that may pass."""
     for attempt in range(_TRIES - 1):
         try:

@@ -25,7 +25,7 @@ PAUSE = 0.5
 # Of network disks, and of a process that has many files open.
 _MAY_PASS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE})
 
-Answer = TypeVar("Answer")
+Found = TypeVar("Found")
 # One picture may be opened, but not loaded, and counted by several threads.
 _LOADING = threading.Lock()
 # A FIFO that took the place of a file is opened at once, writer or not. Windows has neither, but its text mode.
@@ -173,7 +173,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(TOO_LARGE_FOR_MEMORY) from None
 
 
-def tried_twice(work: Callable[[], Answer]) -> Answer:
+def tried_twice(work: Callable[[], Found]) -> Found:
     """Return what ``work`` returns; where it fails as network disks do for a moment, it is called once more later."""
     try:
         return work()

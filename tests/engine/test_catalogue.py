@@ -12,7 +12,6 @@ from pc_engine.catalogue import (
     PACKAGED,
     PREFERRED,
     PackagedWeights,
-    Report,
     default_mode,
     default_model,
     find_model,
@@ -24,6 +23,7 @@ from pc_engine.errors import DownloadError, MissingPartError, ModelError, UsageE
 from pc_engine.files.storage import models_directory
 from pc_engine.manifest import COUNTER_FILE, MANIFEST_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest
 from pc_engine.modes import MODES
+from pc_engine.say import Say
 
 Maker = Callable[..., Path]
 
@@ -81,7 +81,7 @@ def test_a_model_that_is_not_installed_is_fetched_into_its_place(
 ) -> None:
     asked: list[tuple[str, Path]] = []
 
-    def fetch(name: str, directory: Path, report: Report) -> Path:
+    def fetch(name: str, directory: Path, report: Say) -> Path:
         asked.append((name, directory))
         report("Fetching")
         return make_model(directory / name, manifest=replace(tiny_manifest, name=name))
@@ -131,7 +131,7 @@ def test_the_embedded_model_is_never_hidden(
 
 
 def test_a_fetch_that_fails_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, directory: Path, report: Report) -> Path:
+    def fail(name: str, directory: Path, report: Say) -> Path:
         raise DownloadError("No network: fetch the file by hand.")
 
     monkeypatch.setattr("pc_engine.export.fetch.fetch_vgg", fail)
@@ -188,7 +188,7 @@ def package(make_model: Maker, tiny_manifest: Manifest, monkeypatch: pytest.Monk
     """The names of the models that were made of the package of weights, which is installed."""
     made: list[str] = []
 
-    def make(name: str, directory: Path, report: Report) -> Path:
+    def make(name: str, directory: Path, report: Say) -> Path:
         made.append(name)
         report("Making")
         return make_model(directory / name, manifest=replace(tiny_manifest, name=name), counter=None, signatures=None)
@@ -253,7 +253,7 @@ def test_without_a_network_for_photos_a_run_that_names_no_mode_is_c2p() -> None:
 def test_what_cannot_be_made_or_is_damaged_does_not_become_a_count_of_digits(
     package: list[str], make_model: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(name: str, directory: Path, report: Report) -> Path:
+    def fail(name: str, directory: Path, report: Say) -> Path:
         raise DownloadError("The folder cannot be written.")
 
     monkeypatch.setattr("pc_engine.export.packaged.make_packaged", fail)

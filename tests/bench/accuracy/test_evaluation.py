@@ -15,12 +15,12 @@ from PIL.PngImagePlugin import PngInfo
 from pc_engine.bench.accuracy import contenders
 from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, evaluate
 from pc_engine.bench.accuracy.settings import EvaluationSettings
-from pc_engine.catalogue import Report
 from pc_engine.datasets import LabelledImage, read_labelled
 from pc_engine.errors import DataError, ModelError, UsageError
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, labels_up_to
 from pc_engine.manifest_file import read_manifest
 from pc_engine.result import Result
+from pc_engine.say import Say
 
 FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}
 
@@ -77,7 +77,7 @@ def save(picture: Image.Image, path: Path) -> None:
     picture.save(path, pnginfo=text)
 
 
-def run(data: str, model: Path, say: Report = lambda _: None, **options: Any) -> dict[str, Any]:
+def run(data: str, model: Path, say: Say = lambda _: None, **options: Any) -> dict[str, Any]:
     settings = EvaluationSettings(model=str(model), **{**FAST, **options})
     report = evaluate(data, read_labelled(data), settings, report=say)
     assert json.loads(json.dumps(report)) == report

@@ -10,7 +10,7 @@ import pytest
 
 from pc_engine.bench.accuracy.failure_analysis import (
     AXES,
-    LEAST_IMAGES,
+    FEWEST_SHOWN,
     bin_name,
     failure_analysis,
     object_scale,
@@ -137,14 +137,14 @@ def test_images_whose_boxes_do_not_fit_their_count_have_no_scale_but_a_class() -
 
 
 def test_classes_are_listed_by_how_common_they_are() -> None:
-    dogs = [pair(squares(20, 0), 1, pointed=1) for _ in range(LEAST_IMAGES + 2)]
-    cats = [pair(squares(20, 0), 2, class_name="cat") for _ in range(LEAST_IMAGES)]
+    dogs = [pair(squares(20, 0), 1, pointed=1) for _ in range(FEWEST_SHOWN + 2)]
+    cats = [pair(squares(20, 0), 2, class_name="cat") for _ in range(FEWEST_SHOWN)]
     rare = [pair(squares(20, 0), 2, class_name="cow")]
-    report = analyse([*cats, *dogs, *rare], [0.1] * LEAST_IMAGES + [0.2] * LEAST_IMAGES + [0.3, 0.3, 0.5])
+    report = analyse([*cats, *dogs, *rare], [0.1] * FEWEST_SHOWN + [0.2] * FEWEST_SHOWN + [0.3, 0.3, 0.5])
     dog, cat = report["classes"]
-    assert (dog["class"], dog["images"], dog["right"]) == ("dog", LEAST_IMAGES + 2, 1)
-    assert (cat["class"], cat["images"], cat["right"], cat["frequency"]) == ("cat", LEAST_IMAGES, 0, pytest.approx(0.1))
-    assert dog["frequency"] == pytest.approx((0.2 * LEAST_IMAGES + 0.6) / (LEAST_IMAGES + 2))
+    assert (dog["class"], dog["images"], dog["right"]) == ("dog", FEWEST_SHOWN + 2, 1)
+    assert (cat["class"], cat["images"], cat["right"], cat["frequency"]) == ("cat", FEWEST_SHOWN, 0, pytest.approx(0.1))
+    assert dog["frequency"] == pytest.approx((0.2 * FEWEST_SHOWN + 0.6) / (FEWEST_SHOWN + 2))
     # All pointers are right, of as many images.
     assert dog["pointing_interval"] == dog["right_interval"] == [pytest.approx(12 / (12 + 1.959964**2)), 1]
 

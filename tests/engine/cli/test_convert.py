@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pc_engine.converters import FORMATS
+from pc_engine.converters import DATASET_FORMATS
 from pc_engine.pointers import EllipsePointer
 from pc_engine.result import Result, error_result
 from pc_engine.runs.corrections import Correction, append_correction
@@ -32,7 +32,7 @@ def run(request, tmp_path):
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 def test_every_format_is_written_and_summed_up(pc_engine, run, tmp_path, to):
     outcome = pc_engine("convert", run, "--to", to, "--out", tmp_path / "set", "--json")
     left_out = 0 if to == "csv" else 1

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from pc_engine.converters import Conversion, Settings, convert
+from pc_engine.converters import Conversion, ConversionSettings, convert
 from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
 from pc_engine.result import Result, error_result
 from pc_engine.runs.writers import PartitionWriter
@@ -71,7 +71,7 @@ def save() -> Callable[..., Conversion]:
     """Return ``save(rows, to, out, fresh=False, **settings)``, which converts a list of rows."""
 
     def save(rows: Iterable[dict[str, Any]], to: str, out: Path, *, fresh: bool = False, **settings: Any) -> Conversion:
-        return convert(lambda: iter(rows), to, out, Settings(**settings), fresh=fresh)
+        return convert(lambda: iter(rows), to, out, ConversionSettings(**settings), fresh=fresh)
 
     return save
 

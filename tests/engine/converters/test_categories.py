@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pc_engine.converters import FORMATS, Conversion
+from pc_engine.converters import DATASET_FORMATS, Conversion
 from pc_engine.converters.categories import Categories, Recategorised, read_categories
 from pc_engine.errors import UsageError
 from pc_engine.pointers import BoxPointer
@@ -82,7 +82,7 @@ def test_a_class_that_is_called_as_a_category_is_of_it(
     assert written(tmp_path / "set.json") == (["crane"], ["crane", "crane"])
 
 
-@pytest.mark.parametrize("to", [name for name in FORMATS if name != "csv"])
+@pytest.mark.parametrize("to", [name for name in DATASET_FORMATS if name != "csv"])
 def test_every_format_with_categories_takes_them(
     make_row: MakeRow, save: Save, table: Callable[[str], Path], tmp_path: Path, to: str
 ) -> None:

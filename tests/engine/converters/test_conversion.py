@@ -11,14 +11,14 @@ from weakref import WeakSet
 
 import pytest
 
-from pc_engine.converters import FORMATS, conversion, convert
+from pc_engine.converters import DATASET_FORMATS, conversion, convert
 from pc_engine.converters.pictures import Picture, pictures
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.pointers import BoxPointer, EllipsePointer
 
 
 def test_the_formats_are_these() -> None:
-    assert FORMATS == ("coco", "yolo", "voc", "label-studio", "cvat", "csv")
+    assert DATASET_FORMATS == ("coco", "yolo", "voc", "label-studio", "cvat", "csv")
 
 
 def test_an_unknown_format_names_the_known_ones(two_modes, save, tmp_path) -> None:
@@ -27,7 +27,7 @@ def test_an_unknown_format_names_the_known_ones(two_modes, save, tmp_path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 @pytest.mark.parametrize("mode", ["ellipses", "boxes"])
 def test_every_image_is_in_it_or_said_to_be_left_out(two_modes, save, tmp_path, to, mode) -> None:
     rows = getattr(two_modes, mode)
@@ -52,21 +52,21 @@ def test_every_image_is_in_it_or_said_to_be_left_out(two_modes, save, tmp_path, 
     assert bool(converted.remark) == (to == "yolo")  # which leads to photos, and there are none
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 def test_weak_pointers_are_left_out(make_row, save, tmp_path, to) -> None:
     row = make_row("a.jpg", BoxPointer(1, 2, 3, 4, 0.25), BoxPointer(5, 6, 7, 8, 0.75), class_id=3)
     assert save([row], to, tmp_path / "all").pointers == 2
     assert save([row], to, tmp_path / "strong", min_score=0.5).pointers == 1
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 def test_a_run_without_images_converts_to_an_empty_set(save, tmp_path, to) -> None:
     converted = save([], to, tmp_path / "set")
     assert (converted.images, converted.pointers, converted.left_out) == (0, 0, {})
     assert (tmp_path / "set").exists()
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 def test_the_same_rows_give_the_same_bytes(two_modes, save, tmp_path, to) -> None:
     made = []
     for name in ("first", "second"):
@@ -82,7 +82,7 @@ def test_the_same_rows_give_the_same_bytes(two_modes, save, tmp_path, to) -> Non
     assert made[0]
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_conversion_that_breaks_off_leaves_nothing(make_row, tmp_path, to, error) -> None:
     calls = itertools.count()
@@ -109,7 +109,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 @pytest.mark.parametrize("images", [10, 300])
 def test_a_disk_that_takes_no_more_ends_with_a_sentence(make_row, save, tmp_path, to, images) -> None:
     """Few images wait in a buffer until the file is closed, many are written before."""
@@ -125,7 +125,7 @@ class Mark:
     """Lives as long as the row that it is in."""
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 def test_rows_are_gone_once_they_are_written(make_row, monkeypatch, tmp_path, to) -> None:
     rows: WeakSet[Mark] = WeakSet()
     results: list[weakref.ref[Picture]] = []
@@ -148,7 +148,7 @@ def test_rows_are_gone_once_they_are_written(make_row, monkeypatch, tmp_path, to
     assert convert(made, to, tmp_path / "set").images == 50
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 def test_all_objects_may_be_of_one_category(make_row, save, tmp_path, to) -> None:
     classes = [{"class_id": 12, "class_name": "house finch"}, {}]
     boxes = [BoxPointer(0, 1, 15.5, 20.25, 0.6, **of_its_own) for of_its_own in classes]

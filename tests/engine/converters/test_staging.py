@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pc_engine.converters import FORMATS
+from pc_engine.converters import DATASET_FORMATS
 from pc_engine.errors import UsageError
 
 FILES = ("coco", "cvat")
-FOLDERS = tuple(name for name in FORMATS if name not in FILES)
+FOLDERS = tuple(name for name in DATASET_FORMATS if name not in FILES)
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 def test_an_earlier_data_set_is_replaced_only_if_that_is_asked_for(two_modes, make_row, save, tmp_path, to) -> None:
     out = tmp_path / "set"
     save(two_modes.boxes, to, out)
@@ -144,7 +144,7 @@ def test_an_empty_folder_is_taken(two_modes, save, tmp_path, to) -> None:
     assert json.loads((tmp_path / "set/conversion.json").read_text())["format"] == to
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 def test_a_file_is_no_folder_and_a_folder_no_file(two_modes, save, tmp_path, to) -> None:
     out = tmp_path / "set"
     if to in FILES:
@@ -189,7 +189,7 @@ def test_a_place_that_cannot_be_written_is_wrong_use(two_modes, save, tmp_path) 
         save(two_modes.boxes, "coco", tmp_path / "file/run.json")
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", DATASET_FORMATS)
 def test_what_a_killed_conversion_left_is_swept_away(two_modes, save, tmp_path, to) -> None:
     (tmp_path / ".set.new/labels").mkdir(parents=True)
     (tmp_path / ".set.new/labels/a.txt").touch()

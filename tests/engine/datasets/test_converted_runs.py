@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pc_engine.converters import Settings, convert
+from pc_engine.converters import ConversionSettings, convert
 from pc_engine.datasets import Box, read_labelled
 from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.result import Result
@@ -30,7 +30,7 @@ def convert_run(folder: Path, to: str, pointers: tuple[Any, ...], **classified: 
         Image.new("RGB", SIZE).save(photo)
         result = Result(str(photo), "ok", None, *SIZE, "c2p", "tiny", n, str(n), pointers=pointers[:n], **classified)
         rows.append(result.to_dict())
-    convert(lambda: iter(rows), to, folder / "converted", Settings())
+    convert(lambda: iter(rows), to, folder / "converted", ConversionSettings())
     return [row["path"] for row in rows]
 
 

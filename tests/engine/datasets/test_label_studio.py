@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pc_engine.converters import Settings, convert
+from pc_engine.converters import ConversionSettings, convert
 from pc_engine.datasets import Box, LabelledImage, read_labelled
 from pc_engine.errors import DataError
 from pc_engine.pointers import BoxPointer, EllipsePointer
@@ -224,7 +224,7 @@ def test_a_run_comes_back_as_it_was_corrected(tmp_path: Path, monkeypatch: pytes
     for name in ("as-it-was.jpg", "number.jpg", "one-less.jpg"):
         Image.new("RGB", (200, 100)).save(tmp_path / name)
         rows.append(Result(name, "ok", None, 200, 100, "c2p", "tiny", 2, "2", pointers=pointers).to_dict())
-    convert(lambda: iter(rows), "label-studio", tmp_path / "set", Settings())
+    convert(lambda: iter(rows), "label-studio", tmp_path / "set", ConversionSettings())
     tasks = json.loads((tmp_path / "set/tasks.json").read_text())
     for made in tasks:
         made["annotations"] = [json.loads(json.dumps(made["predictions"][0]))]
