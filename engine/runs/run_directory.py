@@ -13,26 +13,23 @@ has to be right. A directory takes rows of one kind only: of one model, mode, ba
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.files.durable import UNPUBLISHED, publish, unpublished
+from pc_engine.files.durable import UNPUBLISHED, unpublished
 from pc_engine.result import Result
 from pc_engine.runs.block_folder import BlockFolder, make_blocks, remove_blocks
 from pc_engine.runs.claim import Claim
 from pc_engine.runs.done_names import DoneNames
 from pc_engine.runs.partition_names import FORMATS, STEM, Format, find_format, parse_partition, partitions_of
+from pc_engine.runs.run_file import RunFile
 from pc_engine.runs.run_settings import check_settings
 from pc_engine.runs.run_sources import FOLDERS, lost_folders, with_earlier_folders
-from pc_engine.runs.run_state import State, Tally, read_state, state_file, states
+from pc_engine.runs.run_state import State, Tally, states
 from pc_engine.runs.sharing import check_sharing
 from pc_engine.runs.writers import PartitionWriter, cannot_write, rows_of, write_partition
 from pc_engine.sources import SourceImage
@@ -73,8 +70,6 @@ class RunDirectory:
         How many of them were there at the start.
     earlier
         What `begin` was given by an earlier run; None if there was none.
-    stages_before
-        Seconds that each stage of the runs before took.
     lost
         From `begin` on: folders of photos that have rows, and that are not there any more, where another is new.
 
@@ -97,7 +92,6 @@ class RunDirectory:
         self.directory = directory
         self._shard, self._fresh, self._retry_failed = shard, fresh, retry_failed
         self._stem = STEM if shard is None else f"{STEM}-{shard}"
-        self._state_file = state_file(directory, shard)
         self._has_begun = False
         try:
             self._claim = Claim(
@@ -129,9 +123,8 @@ class RunDirectory:
         self._format: Format = row_format or (find_format(min(kept)) if kept else FORMATS[0])
         if self._format == "parquet" and stored_name(str(self.directory)) != str(self.directory):
             raise UsageError("Parquet files need a folder whose name is UTF-8: choose another, or add --format jsonl.")
-        known = None if self._fresh else read_state(self._state_file)
-        self._known = known or {}
-        self.earlier: Mapping[str, Any] | None = self._known.get("settings")
+        self._file = RunFile(self.directory, self._shard, fresh=self._fresh)
+        self.earlier: Mapping[str, Any] | None = self._file.before.get("settings")
         # All shards of an array may be replaced at once: those that were not yet say nothing of how it is to be.
         if self.earlier is None and self._shard is not None and not self._fresh:
             self.earlier = next((state["settings"] for state in states(self.directory) if "settings" in state), None)
@@ -147,13 +140,6 @@ class RunDirectory:
             first=max((name.number for name in named if name.number is not None), default=-1) + 1,
             published=self._after_partition,
         )
-        self._seconds_before = float(self._known.get("seconds") or 0.0)
-        self.stages_before: dict[str, float] = self._known.get("stages", {})
-        self._start = time.monotonic()
-        self._saved = self._start
-        self._total: int | None = None
-        self._waiting = 0  # rows, for their partition
-        self._summary: dict[str, Any] = {}
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Raise UsageError, before anything slow, if the directory's rows were made otherwise in any of these."""
@@ -184,18 +170,15 @@ class RunDirectory:
             check_settings(self.earlier, made_with, self.directory)
         elif self.before:
             raise UsageError(
-                f"{self.directory} holds rows but no {self._state_file.name} that says how they were made: choose "
+                f"{self.directory} holds rows but no {self._file.path.name} that says how they were made: choose "
                 f"another folder, or replace them with --fresh."
             )
         every = [] if self._fresh else states(self.directory)
-        folders = with_earlier_folders(self._known, every, sources, self.directory)
+        folders = with_earlier_folders(self._file.before, every, sources, self.directory)
         self.lost = lost_folders(every, sources)
         self._remove_what_is_replaced()
-        self._settings = made_with
-        self._summary = {**about, FOLDERS: folders}
-        self._start = time.monotonic()
         self._has_begun = True
-        self._save("running")
+        self._file.begin(made_with, {**about, FOLDERS: folders}, self.tally)
 
     def remaining(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
         """Yield those images that are this run's to do and have no row yet."""
@@ -216,9 +199,9 @@ class RunDirectory:
             If it cannot be written, as on a disk that is full.
         """
         self.tally.add(ok=result.ok, label=result.count_label)
-        self._waiting += 1
+        self._file.waiting += 1
         self._writer.write(result)
-        self._save_after(_SECONDS_BETWEEN_ROWS)
+        self._file.save_if_older(_SECONDS_BETWEEN_ROWS, self.tally)
 
     def share(self) -> BlockFolder:
         """Return a folder for blocks of images, through which other processes bring rows into this run; see `add`.
@@ -243,16 +226,21 @@ class RunDirectory:
         """
         self.tally.update(tally)
         # Many workers finish many blocks, and nobody looks more often than this.
-        self._save_after(_SECONDS_BETWEEN_STATES)
+        self._file.save_if_older(_SECONDS_BETWEEN_STATES, self.tally)
 
     def set_total(self, images: int) -> None:
         """Say how many images the sources hold, once that is known."""
-        self._total = images
+        self._file.total = images
 
     @property
     def seconds(self) -> float:
         """Wall-clock seconds that this run and those before it took."""
-        return self._seconds_before + time.monotonic() - self._start
+        return self._file.seconds
+
+    @property
+    def stages_before(self) -> Mapping[str, float]:
+        """Seconds that each stage of the runs before took."""
+        return self._file.stages_before
 
     def close(self, state: State, summary: Mapping[str, Any]) -> None:
         """Bring all rows under their partition's name, and sum the run up in ``run.json``.
@@ -263,11 +251,10 @@ class RunDirectory:
             If they cannot be written.
         """
         self._writer.flush()
-        if state == "finished" and self._total is None:
-            self._total = self.tally.n  # the run was through before the listing that counts ahead
+        if state == "finished" and self._file.total is None:
+            self._file.total = self.tally.n  # the run was through before the listing that counts ahead
         self._remove_blocks()
-        self._summary |= summary
-        self._save(state)
+        self._file.end(state, summary, self.tally)
 
     def __enter__(self) -> Self:
         return self
@@ -294,38 +281,8 @@ class RunDirectory:
             raise cannot_write(self.directory, error) from None
 
     def _after_partition(self, rows: int) -> None:
-        self._waiting -= rows
-        self._save("running")
-
-    def _save_after(self, seconds: float) -> None:
-        if time.monotonic() - self._saved >= seconds:
-            self._save("running")
-
-    def _save(self, state: State) -> None:
-        seconds = self.seconds
-        content = {
-            "state": state,
-            "pc_engine": version("pc-engine"),
-            "settings": self._settings,
-            "shard": None if self._shard is None else [self._shard.index, self._shard.of],
-            "started": self._known.get("started") or _now(),
-            "updated": _now(),
-            "total": self._total,
-            "stages": self.stages_before,
-            **self._summary,
-            **self.tally.to_dict(),
-            "waiting": self._waiting,
-            "seconds": round(seconds, 3),
-            "images_per_second": round(self.tally.n / seconds, 2) if seconds > 0 else None,
-        }
-        self._known, self._saved = content, time.monotonic()
-        temporary = unpublished(self._state_file)
-        try:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
-            publish(temporary, self._state_file)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise cannot_write(self._state_file, error) from None
+        self._file.waiting -= rows
+        self._file.save("running", self.tally)
 
     def _check_contents(self) -> None:
         """Refuse a directory with files that would be read as rows, or a run that is shared out another way."""
@@ -354,7 +311,7 @@ class RunDirectory:
             raise cannot_write(self.directory, error) from None
 
     def _clear(self) -> None:
-        own = [path for path in (*self._own_partitions(), self._state_file) if path.is_file()]
+        own = [path for path in (*self._own_partitions(), self._file.path) if path.is_file()]
         for path in own:
             path.unlink()
         if own and self._shard is None:
@@ -384,7 +341,3 @@ def _without_failed(path: Path) -> None:
     """Rewrite a partition without the rows of images that failed, if it has any."""
     if any(row["status"] != "ok" for row in rows_of(path, ("status",))):
         write_partition(path, (row for row in rows_of(path) if row["status"] == "ok"))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
