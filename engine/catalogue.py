@@ -161,15 +161,8 @@ def find_model(name: str | Path, report: Say = lambda _: None) -> Model:
         if _is_name(text) and listed and directory.resolve() != installed_directory(text).resolve():
             report(f"Taking the model in ./{text}, and not the one that 'pc-engine models' lists by that name.")
         return load_model(directory)
-    if text in FETCHABLE:
-        # The one place where the engine reaches up to the exporter: a model that has to be made first.
-        from pc_engine.export.fetch import fetch_vgg
-
-        return load_model(fetch_vgg(text, models_directory(), report))
-    if text in PACKAGED:
-        from pc_engine.export.packaged import make_packaged
-
-        return load_model(make_packaged(text, models_directory(), report))
+    if text in FETCHABLE or text in PACKAGED:
+        return load_model(_make(text, report))
     if os.path.isdir(text):  # no error for a name of any length
         try:
             return load_model(Path(text))
@@ -177,6 +170,21 @@ def find_model(name: str | Path, report: Say = lambda _: None) -> Model:
             raise UsageError(str(error)) from None
     known = ", ".join(entry.name for entry in list_models())
     raise UsageError(f"There is no model '{text}': choose one of {known}, or name a model directory.")
+
+
+def _make(name: str, report: Say) -> Path:
+    """Fetch a model, or make it of a package, and return its directory.
+
+    The exporter does it, which is built on the engine: that a name is enough, for `Engine` in a program as well, is
+    worth this one import against the direction of all others.
+    """
+    if name in FETCHABLE:
+        from pc_engine.export.fetch import fetch_vgg
+
+        return fetch_vgg(name, models_directory(), report)
+    from pc_engine.export.packaged import make_packaged
+
+    return make_packaged(name, models_directory(), report)
 
 
 def default_model(mode: Mode, report: Say = lambda _: None) -> Model:
