@@ -30,7 +30,7 @@ from pc_engine.modes import check_choices, check_known_count, find_mode, setting
 from pc_engine.modes.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.modes.cuml_clustering import require_cuml
 from pc_engine.networks import open_network
-from pc_engine.pipeline import BatchLimit, TapBatch, map_batches
+from pc_engine.pipeline import BatchHooks, BatchLimit, TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.selection.device_choice import choose_device
 from pc_engine.selection.selection import check_backend, check_precision
@@ -270,18 +270,15 @@ class Engine:
 
     def _results(self, images: Iterable[SourceImage]) -> Generator[Result]:
         self._guard.check()
-        batches = map_batches(
-            self._known.checked(images),
-            self.network,
-            self.workers,
-            self.evaluate,
-            self.clock,
-            self._limit,
-            self.decoders.on_device,
-            self.decoders.decode,
-            self._guard,
-            self._mode_run.room,
+        hooks = BatchHooks(
+            clock=self.clock,
+            limit=self._limit,
+            decoder=self.decoders.on_device,
+            decode=self.decoders.decode,
+            guard=self._guard,
+            room=self._mode_run.room,
         )
+        batches = map_batches(self._known.checked(images), self.network, self.workers, self.evaluate, hooks)
         with contextlib.closing(batches):
             try:
                 for results in batches:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -110,6 +110,36 @@ class TapBatch:
         return {name: tap[get_array_module(tap).asarray(kept)] for name, tap in taps.items()}
 
 
+@dataclass(frozen=True)
+class BatchHooks:
+    """What goes along with the batches of a run; all of it can be kept from one run to the next.
+
+    Attributes
+    ----------
+    clock
+        Where to note the time of each stage.
+    limit
+        The most images that the network gets at once; lowered where the memory of a GPU does not hold them. Kept, it
+        need not be found again. None for the network's own batches.
+    decoder
+        What decodes files where the network runs; None for the decoding threads alone.
+    decode
+        What the decoding threads call for each file.
+    guard
+        Entered, by several threads at once, around all that uses the network or ``decoder``; what it raises ends the
+        run.
+    room
+        Called with the number of images before the network runs, on its thread: where it may put their taps on a GPU.
+    """
+
+    clock: StageClock = field(default_factory=StageClock)
+    limit: BatchLimit | None = None
+    decoder: FileDecoder | None = None
+    decode: Decode = decode_bytes
+    guard: AbstractContextManager[object] = _UNGUARDED
+    room: Callable[[int], Taps | None] = lambda _: None
+
+
 def tap_batches(images: Iterable[SourceImage | Path], backbone: Backbone, workers: int) -> Generator[TapBatch]:
     """Decode the images, run the network on them, and yield its taps batch by batch, in the order of ``images``.
 
@@ -123,12 +153,7 @@ def map_batches(
     backbone: Backbone,
     workers: int,
     finish: Callable[[TapBatch], Finished],
-    clock: StageClock | None = None,
-    limit: BatchLimit | None = None,
-    decoder: FileDecoder | None = None,
-    decode: Decode = decode_bytes,
-    guard: AbstractContextManager[object] = _UNGUARDED,
-    room: Callable[[int], Taps | None] = lambda _: None,
+    hooks: BatchHooks | None = None,
 ) -> Generator[Finished]:
     """Decode the images, run the network on them, and yield ``finish(batch)`` of each batch, in order.
 
@@ -143,28 +168,17 @@ def map_batches(
     finish
         Called on the thread that ran the network, while other batches run; so it must not depend on other batches. On a
         GPU what it gets lies there, and what it does goes to this thread's stream.
-    clock
-        Where to note the time of each stage.
-    limit
-        The most images that the network gets at once; lowered where the memory of a GPU does not hold them. Kept from
-        one run to the next, it need not be found again.
-    decoder
-        What decodes files where the network runs; None for the decoding threads alone.
-    decode
-        What the decoding threads call for each file.
-    guard
-        Entered, by several threads at once, around all that uses the network or ``decoder``; what it raises ends the
-        run.
-    room
-        Called with the number of images before the network runs, on its thread: where it may put their taps on a GPU.
+    hooks
+        What else goes along; None for what suits a run by itself.
 
     Raises
     ------
     BackendError
         If the network fails, after all that was finished before has been yielded.
     """
-    clock = clock or StageClock()
-    limit = limit or BatchLimit(backbone.request.batch_size)
+    hooks = hooks or BatchHooks()
+    clock, decoder = hooks.clock, hooks.decoder
+    limit = hooks.limit or BatchLimit(backbone.request.batch_size)
     pixels = backbone.request.manifest.input
     size = backbone.request.batch_size
     in_flight = backbone.parallel + _BATCHES_QUEUED
@@ -172,7 +186,7 @@ def map_batches(
     ahead = size * (_BATCHES_AHEAD - (decoder is None and backbone.parallel > 1))
     shape = pixels.height, pixels.width
     later = None if decoder is None else decoder.takes
-    stretches = decode_ahead(images, shape, workers, ahead=ahead, clock=clock, later=later, decode=decode)
+    stretches = decode_ahead(images, shape, workers, ahead=ahead, clock=clock, later=later, decode=hooks.decode)
 
     def process(group: tuple[Entry, ...]) -> tuple[list[Finished], BackendError | None]:
         finished: list[Finished] = []
@@ -190,11 +204,11 @@ def map_batches(
             raise error
 
     def run(piece: tuple[Entry, ...]) -> Finished:
-        with guard:
+        with hooks.guard:
             if decoder is not None and any(entry.data is not None for entry in piece):
-                return finish(_run_network(*_decode_batch(piece, decoder, shape, clock), backbone, clock, room))
+                return finish(_run_network(*_decode_batch(piece, decoder, shape, clock), backbone, hooks))
             pixels = [entry.image.pixels for entry in piece if isinstance(entry.image, DecodedImage)]
-            return finish(_run_network(piece, np.stack(pixels) if pixels else None, backbone, clock, room))
+            return finish(_run_network(piece, np.stack(pixels) if pixels else None, backbone, hooks))
 
     pool = ThreadPoolExecutor(backbone.parallel, thread_name_prefix="network")
     # Closed here, else the decoding threads would last as long as an error of the network is held.
@@ -256,18 +270,12 @@ def _decode_batch(
     return tuple(entries), batch.pixels if len(batch.pixels) else None
 
 
-def _run_network(
-    group: tuple[Entry, ...],
-    images: Array | None,
-    backbone: Backbone,
-    clock: StageClock,
-    room: Callable[[int], Taps | None],
-) -> TapBatch:
+def _run_network(group: tuple[Entry, ...], images: Array | None, backbone: Backbone, hooks: BatchHooks) -> TapBatch:
     if images is None:
         return TapBatch(group, (), None, np.ones(0, bool))
     rows = tuple(i for i, entry in enumerate(group) if entry.image is not None)
-    with clock.measure("network"):
-        taps = backbone.infer(images, room(len(images)))
+    with hooks.clock.measure("network"):
+        taps = backbone.infer(images, hooks.room(len(images)))
     return TapBatch(group, rows, taps, finite_images(list(taps.values())))
 
 

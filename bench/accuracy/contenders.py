@@ -20,6 +20,7 @@ from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
 from pc_engine.fitted.fitted_images import FittedImages
 from pc_engine.fitting.class_heat import heat_source
+from pc_engine.fitting.counter import CountedImages
 from pc_engine.fitting.features import map_widths
 from pc_engine.fitting.file_digests import FileDigests
 from pc_engine.fitting.folds import as_groups
@@ -203,16 +204,13 @@ def _folds(
         seen.digests,
     )
     held_out = held_out_counters(
-        seen.features,
-        counts,
+        CountedImages(seen.features, counts, groups=groups, map_widths=map_widths(model.manifest)),
         settings.folds,
         labels,
         settings.seed,
-        lambda done, total: progress("counters", done, total),
-        groups,
-        map_widths(model.manifest),
-        seen.heat,
-        fits,
+        heat=seen.heat,
+        fits=fits,
+        progress=lambda done, total: progress("counters", done, total),
     )
     classes = Counter(images[place].class_name for place in taken)
     first = held_out[fits[0]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from pc_engine.errors import DataError, UsageError
 from pc_engine.fitted.counter import CountSVM, count_label
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.fitting.counter import fit_counter, fit_svms
+from pc_engine.fitting.counter import CountedImages, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.folds import stratified_folds
 
@@ -56,39 +56,33 @@ class HeldOut:
 
 
 def held_out_counters(
-    features: Mapping[str, np.ndarray],
-    counts: np.ndarray,
+    images: CountedImages,
     folds: int,
     labels: Sequence[str],
     seed: int,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-    groups: Sequence[Hashable] | None = None,
-    map_widths: Mapping[str, int] | None = None,
+    *,
     heat: ClassHeat | None = None,
     fits: Sequence[CounterFit] = (DEFAULT_FIT,),
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[CounterFit, list[HeldOut]]:
     """Split images into folds of like label shares, and fit for each fold counters on the others, one a way to fit.
 
     Parameters
     ----------
-    features
-        Tap name to rows, (n, D) float32.
-    counts
-        True counts, (n,) integers.
+    images
+        Those that are to be judged, n; images of one group are held out together.
     folds
         Number of folds; fewer images of a label leave some folds without it.
     labels
         The count labels; every count has one.
     seed
         Of the assignment and the solver.
-    progress
-        Called as ``progress(done, total)`` before every fit of SVMs, and at the end.
-    groups
-        Of each image, (n,): images of one group are held out together. None where each stands for itself.
-    map_widths, heat
-        Which features are maps, and what p2c sees of the images, for mode combined; see `fit_svms` and `fit_counter`.
+    heat
+        What p2c sees of the images, for mode combined; see `fit_counter`.
     fits
         What the counters are fitted with. Those that differ in what is beside the SVMs share these.
+    progress
+        Called as ``progress(done, total)`` before every fit of SVMs, and at the end.
 
     Returns
     -------
@@ -104,6 +98,7 @@ def held_out_counters(
     DataError
         If fewer than 2 labels can be learnt.
     """
+    counts, groups = images.counts, images.groups
     if not 2 <= folds <= len(counts):
         raise UsageError(
             f"{folds} folds of {len(counts)} images were asked for: ask for 2 or more, up to one an image."
@@ -113,21 +108,20 @@ def held_out_counters(
     found: dict[CounterFit, list[HeldOut]] = {fit: [] for fit in fits}
     of_svms: dict[tuple[tuple[str, ...], bool], list[CounterFit]] = {}
     for fit in found:
-        of_svms.setdefault((fit.features or tuple(features), fit.mirrored), []).append(fit)
+        of_svms.setdefault((fit.features or tuple(images.features), fit.mirrored), []).append(fit)
     done, total = 0, folds * len(of_svms)
     for others, held_out in stratified_folds(truth, folds, seed, groups):
         learnt, others = _learnable(truth, others, labels)
         seen = None if heat is None else heat.of(others)
         for (names, mirrored), alike in of_svms.items():
             progress(done, total)
-            svms = fit_svms(
-                {name: features[name][others] for name in names},
+            fitted_on = CountedImages(
+                {name: images.features[name][others] for name in names},
                 counts[others],
-                labels=learnt,
-                seed=seed,
                 groups=None if groups is None else [groups[place] for place in others],
-                map_widths=map_widths if mirrored else None,
+                map_widths=images.map_widths if mirrored else None,
             )
+            svms = fit_svms(fitted_on, labels=learnt, seed=seed)
             for fit in alike:
                 counter, report = fit_counter(
                     svms,

@@ -21,7 +21,7 @@ from pc_engine.bench.lego.train import TrainSettings, train_network
 from pc_engine.errors import UsageError
 from pc_engine.files.out_folder import check_vacant, make_folder
 from pc_engine.fitting.class_heat import heat_source
-from pc_engine.fitting.counter import fit_counter, fit_svms
+from pc_engine.fitting.counter import CountedImages, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
@@ -189,7 +189,7 @@ def _fit(
         maps.append(source.maps(outputs))
         counts.append(batch_counts)
     network.close()
-    svms = fit_svms(features.features(), np.concatenate(counts), seed=seed)
+    svms = fit_svms(CountedImages(features.features(), np.concatenate(counts)), seed=seed)
     svm, report = fit_counter(svms, heat=source.gathered(np.concatenate(maps)))
     svm.save(directory / COUNTER_FILE)
     return right / settings.fit_scenes, report

@@ -28,6 +28,32 @@ _ENOUGH = 0.75
 
 
 @dataclass(frozen=True, eq=False)
+class CountedImages:
+    """What counters are fitted on: n images of which the counts are known.
+
+    Attributes
+    ----------
+    features
+        Tap name to rows, (n, D_tap) float32, raw or already L2-normalised: each row is normalised in the fit
+        (normalising twice changes nothing), as :meth:`CountSVM.scores` does. The order of the taps is the order of the
+        features.
+    counts
+        True number of objects of each image, (n,) integers. A count above an open-ended label ("4+") has that label.
+    groups
+        Of each image, (n,): images of one group are in one fold. A label that the others of a fold would lack then, as
+        all of its images are of one group, has its images parted. None where each stands for itself.
+    map_widths
+        Width of a map, by the names of those taps whose rows are maps: what they show is learnt for its mirror image,
+        too (see :mod:`pc_engine.fitting.reduction`). None, or a tap left out, learns the rows as they are.
+    """
+
+    features: Mapping[str, np.ndarray]
+    counts: np.ndarray
+    groups: Sequence[Hashable] | None = None
+    map_widths: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class FittedSvms:
     """One SVM a label, at the C that cross-validation chose, and what else of a counter is fitted from.
 
@@ -61,15 +87,12 @@ class FittedSvms:
 
 
 def fit_svms(
-    features: Mapping[str, np.ndarray],
-    counts: np.ndarray,
+    images: CountedImages,
     *,
     labels: Sequence[str] = DEFAULT_LABELS,
     c_grid: Sequence[float] = DEFAULT_C_GRID,
     folds: int = 5,
     seed: int = 0,
-    groups: Sequence[Hashable] | None = None,
-    map_widths: Mapping[str, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FittedSvms:
     """Fit linear one-vs-rest SVMs that tell the count label of an image from its features (paper 3.1).
@@ -78,11 +101,8 @@ def fit_svms(
 
     Parameters
     ----------
-    features
-        Tap name to rows, (n, D_tap) float32, raw or already L2-normalised: each row is normalised here (normalising
-        twice changes nothing), as :meth:`CountSVM.scores` does. The order of the taps is the order of the features.
-    counts
-        True number of objects of each image, (n,) integers. A count above an open-ended label ("4+") has that label.
+    images
+        What to fit them on.
     labels
         The count labels; each needs at least 2 images.
     c_grid
@@ -91,12 +111,6 @@ def fit_svms(
         Stratified folds. A label with fewer images lowers the number of folds to its number of images.
     seed
         Of the fold assignment and the solver's order: the same input gives the same SVMs.
-    groups
-        Of each image, (n,): images of one group are in one fold. A label that the others of a fold would lack then, as
-        all of its images are of one group, has its images parted.
-    map_widths
-        Width of a map, by the names of those taps whose rows are maps: what they show is learnt for its mirror image,
-        too (see :mod:`pc_engine.fitting.reduction`). None, or a tap left out, learns the rows as they are.
     progress
         Called as ``progress(done, total)`` after every fit.
 
@@ -118,12 +132,12 @@ def fit_svms(
     regularised like a weight.
     """
     labels = tuple(labels)
-    truth = _label_indices(features, counts, labels)
+    truth = _label_indices(images.features, images.counts, labels)
     if not c_grid or min(c_grid) <= 0:
         raise DataError(f"The values of C to choose from are {list(c_grid)}: give at least one, all above 0.")
     candidates = sorted({float(c) for c in c_grid})
-    splits, parted = _splits(truth, folds, seed, groups)
-    reduced = reduce_features(features, map_widths)
+    splits, parted = _splits(truth, folds, seed, images.groups)
+    reduced = reduce_features(images.features, images.map_widths)
     total = len(candidates) * len(splits) + 1
     grid: dict[float, tuple[float, float]] = {}
     held_out_scores: dict[float, np.ndarray] = {}
@@ -142,9 +156,9 @@ def fit_svms(
     if progress is not None:
         progress(total, total)
     return FittedSvms(
-        features=tuple(features),
+        features=tuple(images.features),
         labels=labels,
-        counts=counts,
+        counts=images.counts,
         truth=truth,
         splits=splits,
         parted=tuple(labels[label] for label in sorted(parted)),

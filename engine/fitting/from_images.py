@@ -17,7 +17,7 @@ from pc_engine.fitted.fitted_images import FittedImages
 from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat, HeatSource
-from pc_engine.fitting.counter import check_counts, fit_counter, fit_svms
+from pc_engine.fitting.counter import CountedImages, check_counts, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.features import FeatureCollector, map_widths
 from pc_engine.fitting.file_digests import FileDigests
@@ -80,16 +80,13 @@ def counter_from_images(
     counted = [image for image in images if image.count is not None]
     check_counts([image.count for image in counted if image.count is not None], labels)
     seen = features_from_images(counted, backbone, workers=workers, heat=heat, advance=advance)
-    svms = fit_svms(
+    fitted_on = CountedImages(
         seen.features,
         np.array([counted[i].count for i in seen.taken]),
-        labels=labels,
-        folds=folds,
-        seed=seed,
         groups=as_groups([counted[i].group for i in seen.taken], seen.digests),
         map_widths=map_widths(backbone.request.manifest),
-        progress=fitting,
     )
+    svms = fit_svms(fitted_on, labels=labels, folds=folds, seed=seed, progress=fitting)
     counter, report = fit_counter(svms, aim=aim, heat=seen.heat, compare_aims=True)
     return replace(counter, images=FittedImages.of(seen.digests)), report, seen.unreadable
 

@@ -23,7 +23,7 @@ from pc_engine.decoding.plain_jpeg import PlainJpeg
 from pc_engine.errors import BackendError, DeviceMemoryError, ImageError, UsageError
 from pc_engine.model import load_model
 from pc_engine.networks import network_request
-from pc_engine.pipeline import BatchLimit, TapBatch, map_batches, tap_batches
+from pc_engine.pipeline import BatchHooks, BatchLimit, TapBatch, map_batches, tap_batches
 from pc_engine.sources import SourceImage
 
 TAPS = ("conv_last", "gap", "logits")
@@ -391,7 +391,11 @@ def test_what_decodes_files_can_be_another(photos: list[Path], open_tiny: Callab
         return DecodedImage(np.zeros((height, width, 3), np.uint8), 7, 9)
 
     (sizes,) = map_batches(
-        photos[:1], open_tiny(4), 1, lambda batch: [entry.image.width for entry in batch.entries], decode=decode
+        photos[:1],
+        open_tiny(4),
+        1,
+        lambda batch: [entry.image.width for entry in batch.entries],
+        BatchHooks(decode=decode),
     )
     assert sizes == [7]
 
@@ -457,7 +461,7 @@ def test_batches_that_are_decoded_side_by_side_have_the_rows_of_the_cores_in_ord
     decoder = LaterDecoder()
     expected = list(chain.from_iterable(map_batches(paths, open_tiny(3), 2, seen_and_sizes)))
     network = _SideBySide(open_tiny(3))
-    found = list(chain.from_iterable(map_batches(paths, network, 2, seen_and_sizes, decoder=decoder)))
+    found = list(chain.from_iterable(map_batches(paths, network, 2, seen_and_sizes, BatchHooks(decoder=decoder))))
     assert [row[:2] for row in found] == [row[:2] for row in expected]
     assert [row[3] for row in found] == [row[3] for row in expected]
     np.testing.assert_allclose(
@@ -477,7 +481,7 @@ def test_a_batch_that_cannot_be_decoded_whole_is_decoded_in_halves(
     decoder, said = LaterDecoder(check), []
     limit = BatchLimit(4, said.append)
     rows = chain.from_iterable(
-        map_batches(photos, _SideBySide(open_tiny(4)), 2, seen_and_sizes, limit=limit, decoder=decoder)
+        map_batches(photos, _SideBySide(open_tiny(4)), 2, seen_and_sizes, BatchHooks(limit=limit, decoder=decoder))
     )
     assert [name for name, *_ in rows] == [str(path) for path in photos]
     assert limit.images <= 2
@@ -488,7 +492,7 @@ def test_a_decoder_that_fails_ends_the_run_after_what_was_finished(
     photos: list[Path], open_tiny: Callable[[int], Backbone]
 ) -> None:
     decoder = LaterDecoder(lambda _: (_ for _ in ()).throw(BackendError("no more")) if len(decoder.sizes) > 1 else None)
-    batches = map_batches(photos * 5, open_tiny(4), 2, seen_and_sizes, decoder=decoder)
+    batches = map_batches(photos * 5, open_tiny(4), 2, seen_and_sizes, BatchHooks(decoder=decoder))
     assert [name for name, *_ in next(batches)] == [str(path) for path in photos[:4]]
     with pytest.raises(BackendError, match="no more"):
         list(batches)

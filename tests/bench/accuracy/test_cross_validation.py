@@ -11,6 +11,7 @@ from pc_engine.errors import DataError, UsageError
 from pc_engine.fitted.counter import DEFAULT_LABELS, labels_up_to
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
+from pc_engine.fitting.counter import CountedImages
 from pc_engine.modes.p2c_settings import P2CSettings
 
 
@@ -23,8 +24,18 @@ def features_of(counts: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
     return {"gap": rows.astype(np.float32)}
 
 
-def held_out(*arguments: Any, fit: CounterFit = DEFAULT_FIT, **options: Any) -> list[HeldOut]:
-    return held_out_counters(*arguments, fits=[fit], **{"labels": DEFAULT_LABELS, "seed": 0, **options})[fit]
+def held_out(
+    features: Any,
+    counts: np.ndarray,
+    folds: int,
+    *,
+    groups: Any = None,
+    map_widths: Any = None,
+    fit: CounterFit = DEFAULT_FIT,
+    **options: Any,
+) -> list[HeldOut]:
+    images = CountedImages(features, counts, groups, map_widths)
+    return held_out_counters(images, folds, fits=[fit], **{"labels": DEFAULT_LABELS, "seed": 0, **options})[fit]
 
 
 def test_every_image_is_held_out_once_and_folds_have_equal_shares() -> None:
@@ -47,9 +58,9 @@ def test_a_counter_never_sees_what_it_is_to_judge(monkeypatch: pytest.MonkeyPatc
     features = features_of(counts)
     fit, seen = cross_validation.fit_svms, []
 
-    def spy(rows: Any, some: Any, **options: Any) -> Any:
-        seen.append(set(np.rint(rows["gap"][:, 3] * 1e6).astype(int)))
-        return fit(rows, some, **options)
+    def spy(images: CountedImages, **options: Any) -> Any:
+        seen.append(set(np.rint(images.features["gap"][:, 3] * 1e6).astype(int)))
+        return fit(images, **options)
 
     monkeypatch.setattr(cross_validation, "fit_svms", spy)
     folds = held_out(features, counts, 3)
@@ -99,9 +110,9 @@ def test_what_a_counter_is_fitted_with_is_passed_on(monkeypatch: pytest.MonkeyPa
     asked: list[dict[str, Any]] = []
     fit, rest = cross_validation.fit_svms, cross_validation.fit_counter
 
-    def spy(rows: Any, some: Any, **options: Any) -> Any:
-        asked.append({**options, "features": tuple(rows)})
-        return fit(rows, some, **options)
+    def spy(images: CountedImages, **options: Any) -> Any:
+        asked.append({**options, **vars(images), "features": tuple(images.features)})
+        return fit(images, **options)
 
     def spy_on_rest(svms: Any, **options: Any) -> Any:
         asked[-1].update(options)
@@ -144,7 +155,10 @@ def test_ways_to_fit_that_differ_beside_the_svms_share_these(monkeypatch: pytest
 
     monkeypatch.setattr(cross_validation, "fit_svms", spy)
     together = held_out_counters(
-        features, counts, 3, DEFAULT_LABELS, 0, lambda *step: steps.append(step), heat=heat, fits=fits
+        *(CountedImages(features, counts), 3, DEFAULT_LABELS, 0),
+        heat=heat,
+        fits=fits,
+        progress=lambda *step: steps.append(step),
     )
     assert list(together) == list(fits)
     assert len(fitted) == 6

@@ -237,8 +237,8 @@ def test_folds_judge_each_image_by_the_counter_that_did_not_see_it(
     judged: dict[int, int] = {}
     found = contenders.held_out_counters
 
-    def spy(*arguments: Any) -> Any:
-        folds = found(*arguments)
+    def spy(*arguments: Any, **options: Any) -> Any:
+        folds = found(*arguments, **options)
         [of_fit] = folds.values()
         judged.update({place: id(fold.counter) for fold in of_fit for place in fold.places.tolist()})
         return folds

@@ -13,6 +13,7 @@ from pc_engine.fitted.cluster_likelihood import PEAK_LIMITS, PeakSettings
 from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.cluster_likelihood import count_clusters
+from pc_engine.fitting.counter import CountedImages
 from pc_engine.fitting.from_images import counter_from_images, features_from_images
 from pc_engine.model import load_model
 from pc_engine.modes.p2c_manifest import heat_name, p2c_taps
@@ -88,8 +89,8 @@ def test_groups_of_the_images_reach_the_folds(
     images = [LabelledImage(path, count=n % 2, group=n // 2) for n, path in enumerate(photos[1:] * 4)]
     asked: list[Any] = []
 
-    def spy(*given: Any, **options: Any) -> None:
-        asked.append(options["groups"])
+    def spy(given: CountedImages, **options: Any) -> None:
+        asked.append(given.groups)
 
     monkeypatch.setattr("pc_engine.fitting.from_images.fit_svms", spy)
     monkeypatch.setattr("pc_engine.fitting.from_images.fit_counter", lambda _, **options: (model.parts.counter, None))

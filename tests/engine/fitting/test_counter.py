@@ -14,7 +14,7 @@ from pc_engine.errors import DataError
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.fitting.counter import fit_counter, fit_svms
+from pc_engine.fitting.counter import CountedImages, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
 from pc_engine.fitting.reduction import reduce_features
@@ -35,9 +35,17 @@ def make_data(n: int = 120, sizes: tuple[int, int] = (150, 90), noise: float = 1
 
 
 def fitted(
-    features: Features, counts: np.ndarray, *, couple: bool = True, heat: ClassHeat | None = None, **options: Any
+    features: Features,
+    counts: np.ndarray,
+    *,
+    groups: list[int] | None = None,
+    map_widths: dict[str, int] | None = None,
+    couple: bool = True,
+    heat: ClassHeat | None = None,
+    **options: Any,
 ) -> tuple[CountSVM, CounterReport]:
-    return fit_counter(fit_svms(features, counts, **options), couple=couple, heat=heat)
+    images = CountedImages(features, counts, groups, map_widths)
+    return fit_counter(fit_svms(images, **options), couple=couple, heat=heat)
 
 
 def normalised(features: Features) -> np.ndarray:
@@ -295,7 +303,7 @@ def rare_and_blurred(n: int, seed: int) -> tuple[Features, np.ndarray]:
 
 def test_the_aim_decides_whether_labels_or_images_weigh_alike() -> None:
     (features, counts), (unseen, expected) = rare_and_blurred(1000, 0), rare_and_blurred(4000, 1)
-    svms = fit_svms(features, counts, labels=("1", "2"), c_grid=(1.0,))
+    svms = fit_svms(CountedImages(features, counts), labels=("1", "2"), c_grid=(1.0,))
     seen = {}
     for aim in Aim:
         counter, report = fit_counter(svms, aim=aim, compare_aims=True)
@@ -315,11 +323,13 @@ def test_of_few_images_a_coupling_has_to_gain(aim: Aim, monkeypatch: pytest.Monk
     """One that changes nothing is taken of many images, and not of few; the aims' report says the same."""
     monkeypatch.setattr("pc_engine.fitting.counter.held_out_coupling", lambda scores, *_: scores)
     features, counts = make_data(n=300)
-    assert fit_counter(fit_svms(features, counts, c_grid=(1.0,)), aim=aim)[1].coupled
+    assert fit_counter(fit_svms(CountedImages(features, counts), c_grid=(1.0,)), aim=aim)[1].coupled
     few, scarce = counts[:60], np.where(counts == 2, 2, 1)
     for some, labels in ((few, DEFAULT_LABELS), (scarce[:120], ("1", "2"))):
         rows = {name: matrix[: len(some)] for name, matrix in features.items()}
-        report = fit_counter(fit_svms(rows, some, labels=labels, c_grid=(1.0,)), aim=aim, compare_aims=True)[1]
+        report = fit_counter(
+            fit_svms(CountedImages(rows, some), labels=labels, c_grid=(1.0,)), aim=aim, compare_aims=True
+        )[1]
         assert report.coupled is (len(some) == 120)  # 17 images of one label, and enough of the other
         assert report.other_aim == (report.mean_accuracy, report.overall_accuracy)
 
@@ -341,7 +351,7 @@ def test_clusters_are_weighed_in_as_the_scores_are_coupled_or_not() -> None:
     for place, count in enumerate(np.where(rng.random(60) < 0.6, np.minimum(counts, 4), rng.integers(0, 5, 60))):
         maps[place, [2, 2, 11, 11][:count], [2, 11, 2, 11][:count]] = 1
     heat = ClassHeat(maps, P2CSettings(min_distance=3.0), "evidence")
-    svms = fit_svms(features, counts, c_grid=(1.0,))
+    svms = fit_svms(CountedImages(features, counts), c_grid=(1.0,))
     seen: list[bool] = []
 
     def likelihood(*arguments: Any, coupled: bool, aim: Aim) -> None:
@@ -383,7 +393,7 @@ def test_the_number_under_an_open_label_is_learnt_where_clusters_are_too_few() -
     angle = np.log(counts + 1.0) / 3
     features = {"fc6": np.column_stack([np.cos(angle), np.sin(angle), rng.normal(0, 0.01, 200)]).astype(np.float32)}
     nothing = ClassHeat(np.zeros((200, 14, 14), np.float32), P2CSettings(), "evidence")
-    svms = fit_svms(features, counts, c_grid=(1.0,))
+    svms = fit_svms(CountedImages(features, counts), c_grid=(1.0,))
     counter, report = fit_counter(svms, heat=nothing)
     assert counter.beyond is not None
     assert (counter.beyond.floor, counter.beyond.most) == (4, 60)
@@ -395,7 +405,7 @@ def test_the_number_under_an_open_label_is_learnt_where_clusters_are_too_few() -
     assert by_clusters > 10  # there are none, which counts as 4
     assert fit_counter(svms, heat=nothing, count_on=False)[0].beyond is None
     assert fit_counter(svms)[0].beyond is None
-    closed = fit_svms(features, np.minimum(counts, 4), labels=("0", "1", "2", "3", "4"), c_grid=(1.0,))
+    closed = fit_svms(CountedImages(features, np.minimum(counts, 4)), labels=("0", "1", "2", "3", "4"), c_grid=(1.0,))
     assert fit_counter(closed, heat=nothing)[0].beyond is None
 
 
@@ -415,7 +425,7 @@ def test_copies_stay_together_where_one_label_has_to_be_parted() -> None:
     rng = np.random.default_rng(3)
     features = {"fc": np.repeat(rng.standard_normal((41, 60)).astype(np.float32), 2, axis=0)}
     counts = np.repeat([0, *([1, 2, 3, 4] * 10)], 2)
-    svms = fit_svms(features, counts, c_grid=(1.0,), groups=np.repeat(np.arange(41), 2).tolist())
+    svms = fit_svms(CountedImages(features, counts, np.repeat(np.arange(41), 2).tolist()), c_grid=(1.0,))
     assert svms.parted == ("0",)
     for others, held_out in svms.splits:
         assert not {*(others[2:] // 2)} & {*(held_out[held_out > 1] // 2)}
@@ -431,7 +441,7 @@ def test_folds_of_any_groups_show_every_label_to_those_who_learn(seed: int, labe
     truth = np.concatenate([np.repeat(np.arange(labels), 2), rng.integers(0, labels, rng.integers(0, 30))])
     groups = rng.integers(0, n_groups, len(truth)).tolist()
     features = {"fc": rng.standard_normal((len(truth), 2)).astype(np.float32)}
-    svms = fit_svms(features, truth, labels=tuple(map(str, range(labels))), c_grid=(1.0,), groups=groups)
+    svms = fit_svms(CountedImages(features, truth, groups), labels=tuple(map(str, range(labels))), c_grid=(1.0,))
     assert sorted(np.concatenate([held_out for _, held_out in svms.splits]).tolist()) == list(range(len(truth)))
     kept = {place for place, label in enumerate(truth) if str(label) not in svms.parted}
     for others, held_out in svms.splits:
