@@ -61,6 +61,6 @@ def test_every_form_counts_the_same_of_several_classes(tmp_path: Path, to: str) 
     ants = (BoxPointer(x, 0, x + 9, 9, 0.3, class_id=0, class_name="ant") for x in (0, 20))
     result = Result(str(photo), "ok", None, *SIZE, "p2c", "tiny", 1, "1", class_id=1, class_name="cow")
     row = replace(result, pointers=(*ants, BoxPointer(50, 0, 150, 90, 0.4))).to_dict()
-    convert(lambda: iter([row]), to, tmp_path / "converted", Settings())
+    convert(lambda: iter([row]), to, tmp_path / "converted", ConversionSettings())
     (image,) = read_labelled(f"{to}:{tmp_path / 'converted'}@{photo.parent}").images
     assert (image.count, image.class_name, len(image.boxes)) == (1, "cow", 3)
