@@ -30,7 +30,7 @@ def channel_max(maps: Array) -> Array:
         If ``maps`` has another rank or empty maps.
     """
     if maps.ndim != 4 or 0 in maps.shape[2:]:
-        raise ValueError(f"channel_max needs maps of shape (N, C, H, W) with H, W >= 1, and got {maps.shape}.")
+        raise ValueError(f"channel_max needs maps of shape (N, C, H, W) with H, W >= 1, but got {maps.shape}.")
     device = device_of(maps, types=("f16", "f32"))
     if device is None:
         return maps.max(axis=(2, 3))

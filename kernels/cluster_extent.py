@@ -72,7 +72,7 @@ def cluster_boxes(
         more clusters than there are slots. A device marks the images whose values are so; see `pc_engine.kernels.cuda`.
     """
     if not 0 <= trim <= 1:
-        raise ValueError(f"trim must lie between 0 and 1, and is {trim}.")
+        raise ValueError(f"trim must be between 0 and 1, but is {trim}.")
     labels, density, numbers = checked_clusters(labels, density, n_clusters, slots, "density")
     xp = get_array_module(density)
     device = device_of(density)

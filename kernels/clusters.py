@@ -28,7 +28,7 @@ def checked_clusters(
         raise ValueError(f"labels {labels.shape} and {name} {heat.shape} must have the same shape.")
     numbers = checked_counts(n_clusters, heat, "n_clusters")
     if slots is not None and slots < 0:
-        raise ValueError(f"slots must be at least 0, and is {slots}.")
+        raise ValueError(f"slots must be at least 0, but is {slots}.")
     return labels, heat, numbers
 
 

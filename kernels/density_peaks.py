@@ -138,9 +138,9 @@ def density_peaks(
     xp = get_array_module(weights)
     check_positive(cutoff, "cutoff")
     if not 0 <= min_density <= 1:
-        raise ValueError(f"min_density must lie between 0 and 1, and is {min_density}.")
+        raise ValueError(f"min_density must be between 0 and 1, but is {min_density}.")
     if not min_distance >= 0:
-        raise ValueError(f"min_distance must be at least 0 cells, and is {min_distance}.")
+        raise ValueError(f"min_distance must be at least 0 cells, but is {min_distance}.")
     if prominence is not None:
         _check_prominence(prominence, min_density)
     wanted = None if n_centres is None else checked_counts(n_centres, weights, "n_centres")
@@ -176,9 +176,9 @@ def density_peaks(
 
 def _check_prominence(prominence: float, min_density: float) -> None:
     if not 0 < prominence <= 1:
-        raise ValueError(f"prominence must lie above 0 and be at most 1, and is {prominence}.")
+        raise ValueError(f"prominence must be above 0 and at most 1, but is {prominence}.")
     if not min_density > LEAST_DENSITY:
-        raise ValueError(f"With a prominence min_density must be above {LEAST_DENSITY}, and is {min_density}.")
+        raise ValueError(f"With a prominence min_density must be above {LEAST_DENSITY}, but is {min_density}.")
 
 
 def _gaussian_density(xp: ModuleType, heat: Array, cutoff: float) -> Array:

@@ -49,7 +49,7 @@ def depthwise_convolution(
     if not fits:
         raise ValueError(
             f"depthwise_convolution needs weights (rows, columns, {channels}) and a bias ({channels},) of "
-            f"{maps.dtype}, and got {weights.dtype} {weights.shape} and {bias.dtype} {bias.shape}."
+            f"{maps.dtype}, but got {weights.dtype} {weights.shape} and {bias.dtype} {bias.shape}."
         )
     xp = get_array_module(maps)
     device = device_of(maps, types=("f16", "f32"))

@@ -42,7 +42,7 @@ def finite_images(taps: Sequence[Array]) -> Array:
     """
     if len({tap.shape[:1] for tap in taps}) != 1 or not taps[0].ndim:
         raise ValueError(
-            f"finite_images needs taps (N, ...) of one number of images, and got {[tap.shape for tap in taps]}."
+            f"finite_images needs taps (N, ...) of one number of images, but got {[tap.shape for tap in taps]}."
         )
     xp, device, count = get_array_module(*taps), device_of(*taps), len(taps[0])
     finite = xp.ones(count, bool)

@@ -27,8 +27,8 @@ def matrix_products(a: Array, b: Array) -> Array:
     fits = a.ndim == b.ndim == 3 and a.shape[0] == b.shape[0] and a.shape[2] == b.shape[1]
     if not fits or a.dtype != b.dtype or a.dtype.kind != "f":
         raise ValueError(
-            f"matrix_products needs matrices (N, M, K) and (N, K, L) of one floating-point type, and got "
-            f"{a.dtype} {a.shape} and {b.dtype} {b.shape}."
+            f"matrix_products needs matrices (N, M, K) and (N, K, L) of one floating-point type, but got {a.dtype} "
+            f"{a.shape} and {b.dtype} {b.shape}."
         )
     xp = get_array_module(a, b)
     device = device_of(a, b, types=("f16", "f32"))

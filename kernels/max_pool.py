@@ -42,7 +42,7 @@ def max_pool(
     """
     windows = Windows.over("max_pool", maps, window, stride, pads)
     if any(pad >= extent for pad, extent in zip(pads, (*window, *window), strict=True)):
-        raise ValueError(f"max_pool needs pads smaller than its windows of {window}, and got {pads}.")
+        raise ValueError(f"max_pool needs pads smaller than its windows of {window}, but got {pads}.")
     xp = get_array_module(maps)
     device = device_of(maps, types=("f16", "f32"))
     if device is None:

@@ -42,11 +42,11 @@ def mean_heatmap(maps: Array, mean_factor: float = 1.0, softness: float = 0.0) -
         from 0.
     """
     if not 0 <= softness < math.inf:
-        raise ValueError(f"softness must be at least 0, and is {softness}.")
+        raise ValueError(f"softness must be at least 0, but is {softness}.")
     if maps.ndim != 4 or 0 in maps.shape[1:] or maps.dtype.kind != "f":
         raise ValueError(
-            f"mean_heatmap needs floating-point maps of shape (N, C, H, W) with C, H, W >= 1, "
-            f"and got {maps.dtype} {maps.shape}."
+            f"mean_heatmap needs floating-point maps of shape (N, C, H, W) with C, H, W >= 1, but got {maps.dtype} "
+            f"{maps.shape}."
         )
     xp = get_array_module(maps)
     device = device_of(maps, types=("f16", "f32"))

@@ -108,10 +108,10 @@ def merge_clusters(
     and a union before a cluster is left out; of those the first of the lightest.
     """
     if valley_power < 0:
-        raise ValueError(f"valley_power must be at least 0, and is {valley_power}.")
+        raise ValueError(f"valley_power must be at least 0, but is {valley_power}.")
     for name, value in (("variance_floor", variance_floor), ("reach", reach)):
         if value is not None and not 0 < value <= _LARGEST:
-            raise ValueError(f"{name} must lie above 0 and be at most {_LARGEST:g}, and is {value}.")
+            raise ValueError(f"{name} must be above 0 and at most {_LARGEST:g}, but is {value}.")
     labels, weights, numbers = checked_clusters(labels, weights, n_clusters, slots, "weights")
     xp = get_array_module(weights)
     limit = checked_counts(wanted, weights, "wanted")

@@ -30,7 +30,7 @@ def l2_normalise(features: Array) -> Array:
     """
     xp = get_array_module(features)
     if features.ndim < 1 or features.dtype.kind != "f":
-        raise ValueError(f"l2_normalise needs floating-point features (N, ...), and got {features.dtype}.")
+        raise ValueError(f"l2_normalise needs floating-point features (N, ...), but got {features.dtype}.")
     if not features.size:
         return features.copy()
     rows = features.reshape(len(features), -1).astype(xp.promote_types(features.dtype, xp.float32), copy=False)
@@ -66,7 +66,7 @@ def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:
     xp = get_array_module(maps)
     if maps.ndim != 4 or maps.dtype.kind != "f":
         raise ValueError(
-            f"normalise_heatmap needs floating-point maps of shape (N, k, H, W), and got {maps.dtype} {maps.shape}."
+            f"normalise_heatmap needs floating-point maps of shape (N, k, H, W), but got {maps.dtype} {maps.shape}."
         )
     maps = maps.astype(xp.promote_types(maps.dtype, xp.float32), copy=False)
     count, _, height, width = maps.shape

@@ -47,7 +47,7 @@ def pixel_columns(
     if images.dtype.name != "uint8" or images.shape[3:] != (3,) or columns < 1 or channels < PIXEL * window:
         raise ValueError(
             f"pixel_columns needs uint8 images (N, H, W, 3) that windows of {window} columns fit into and "
-            f"{PIXEL * window} channels, and got {images.dtype} {images.shape} and {channels} channels."
+            f"{PIXEL * window} channels, but got {images.dtype} {images.shape} and {channels} channels."
         )
     xp = get_array_module(images)
     count, height, width, _ = images.shape

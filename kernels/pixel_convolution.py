@@ -79,9 +79,9 @@ def pixel_convolution(
     if windows is None or min(*windows.size, *windows.window, *stride) < 1 or min(pads) < 0 or min(windows.count) < 1:
         raise ValueError(
             f"pixel_convolution needs uint8 images (N, H, W, {PIXEL - 1}), float16 weights (filters, rows, columns, "
-            f"{PIXEL}) whose windows fit into them, a bias (filters,) and a finite constant, and got {images.dtype} "
-            f"{images.shape}, {weights.dtype} {weights.shape}, {bias.dtype} {bias.shape} and {constant}, windows "
-            f"every {stride} places and pads {pads}."
+            f"{PIXEL}) whose windows fit into them, a bias (filters,) and a finite constant, but got {images.dtype} "
+            f"{images.shape}, {weights.dtype} {weights.shape}, {bias.dtype} {bias.shape} and {constant}, windows every "
+            f"{stride} places and pads {pads}."
         )
     xp = get_array_module(images, weights)
     device = device_of(images, weights)

@@ -32,8 +32,8 @@ def resize_maps(maps: Array, height: int, width: int) -> Array:
     """
     if maps.ndim < 2 or maps.dtype.kind != "f" or 0 in maps.shape[-2:] or height < 1 or width < 1:
         raise ValueError(
-            f"resize_maps needs floating-point maps (..., H, W) and a target of at least 1x1, "
-            f"and got {maps.dtype} {maps.shape} and {height}x{width}."
+            f"resize_maps needs floating-point maps (..., H, W) and a target of at least 1x1, but got {maps.dtype} "
+            f"{maps.shape} and {height}x{width}."
         )
     old_height, old_width = maps.shape[-2:]
     if (old_height, old_width) == (height, width):

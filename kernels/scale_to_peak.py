@@ -30,7 +30,7 @@ def scale_to_peak(heat: Array) -> Array:
     """
     if heat.ndim != 3 or 0 in heat.shape[1:] or heat.dtype.kind != "f":
         raise ValueError(
-            f"scale_to_peak needs floating-point heatmaps (N, H, W) with H, W >= 1, and got {heat.dtype} {heat.shape}."
+            f"scale_to_peak needs floating-point heatmaps (N, H, W) with H, W >= 1, but got {heat.dtype} {heat.shape}."
         )
     xp, device = get_array_module(heat), device_of(heat, types=("f32", "f64"))
     if device is None:

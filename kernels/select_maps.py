@@ -30,10 +30,10 @@ def select_maps(maps: Array, indices: Array) -> Array:
     xp = get_array_module(maps)
     indices = xp.asarray(indices)
     if maps.ndim != 4:
-        raise ValueError(f"select_maps needs maps of shape (N, C, H, W), and got {maps.shape}.")
+        raise ValueError(f"select_maps needs maps of shape (N, C, H, W), but got {maps.shape}.")
     if indices.ndim != 2 or len(indices) != len(maps) or indices.dtype.kind not in "iu":
         raise ValueError(
-            f"select_maps needs integer indices of shape ({len(maps)}, k), and got {indices.dtype} {indices.shape}."
+            f"select_maps needs integer indices of shape ({len(maps)}, k), but got {indices.dtype} {indices.shape}."
         )
     channels = maps.shape[1]
     image = xp.arange(len(maps))[:, None]

@@ -44,7 +44,7 @@ def selected_heatmap(
     One kernel on a device, for up to two layers of one grid in float32 or float16: the stack is never formed.
     """
     if not layers:
-        raise ValueError("selected_heatmap needs the maps of at least one layer, and got none.")
+        raise ValueError("selected_heatmap needs the maps of at least one layer, but got none.")
     xp = get_array_module(layers[0][0])
     device = device_of(*(maps for maps, _ in layers), types=("f16", "f32"))
     if device is not None and _one_kernel_does(layers):

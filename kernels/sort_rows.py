@@ -38,11 +38,11 @@ def sort_rows(rows: Array, column: int, most: int | None = None) -> Array:
     """
     if rows.ndim != 3 or rows.dtype.kind != "f" or not 0 <= column < rows.shape[2]:
         raise ValueError(
-            f"sort_rows needs floating-point rows (N, K, W) and one of their columns, and got {rows.dtype} "
+            f"sort_rows needs floating-point rows (N, K, W) and one of their columns, but got {rows.dtype} "
             f"{rows.shape} and column {column}."
         )
     if most is not None and most < 0:
-        raise ValueError(f"most must be at least 0, and is {most}.")
+        raise ValueError(f"most must be at least 0, but is {most}.")
     xp = get_array_module(rows)
     count, length, width = rows.shape
     most = length if most is None else min(length, most)

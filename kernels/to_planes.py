@@ -20,7 +20,7 @@ def to_planes(maps: Array) -> Array:
         If ``maps`` has another rank or type.
     """
     if maps.ndim != 4 or maps.dtype.kind != "f":
-        raise ValueError(f"to_planes needs floating-point maps (N, H, W, C), and got {maps.dtype} {maps.shape}.")
+        raise ValueError(f"to_planes needs floating-point maps (N, H, W, C), but got {maps.dtype} {maps.shape}.")
     xp = get_array_module(maps)
     count, height, width, channels = maps.shape
     planes = xp.empty((count, channels, height, width), xp.float32)

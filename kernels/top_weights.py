@@ -39,7 +39,7 @@ def top_weights(maps: Array, weights: Array, top: int) -> Array:
     """
     check_weighted_maps(maps, weights, "top_weights")
     if top < 1:
-        raise ValueError(f"top_weights keeps at least 1 map, and got top={top}.")
+        raise ValueError(f"top_weights keeps at least 1 map, but got top={top}.")
     xp = get_array_module(maps)
     dtype = xp.promote_types(maps.dtype, xp.float32)
     weights = weights.astype(dtype, copy=False)
@@ -58,7 +58,7 @@ def check_weighted_maps(maps: Array, weights: Array, operation: str) -> None:
     """Raise ``ValueError`` unless there are maps (N, C, H, W) with a weight for each (N, C), both floating point."""
     if maps.ndim != 4 or maps.dtype.kind != "f" or weights.shape != maps.shape[:2] or weights.dtype.kind != "f":
         raise ValueError(
-            f"{operation} needs floating-point maps (N, C, H, W) and a weight for each, and got {maps.dtype} "
+            f"{operation} needs floating-point maps (N, C, H, W) and a weight for each, but got {maps.dtype} "
             f"{maps.shape} and {weights.dtype} {weights.shape}."
         )
 

@@ -33,7 +33,7 @@ def unit_products(rows: Array, weights: Array) -> Array:
     fits = rows.ndim == weights.ndim == 2 and rows.shape[1:] == weights.shape[1:]
     if not fits or rows.dtype.kind != "f" or weights.dtype.name != "float32":
         raise ValueError(
-            f"unit_products needs floating-point rows (N, D) and float32 weights (L, D), and got {rows.dtype} "
+            f"unit_products needs floating-point rows (N, D) and float32 weights (L, D), but got {rows.dtype} "
             f"{rows.shape} and {weights.dtype} {weights.shape}."
         )
     xp, device = get_array_module(rows), device_of(rows)

@@ -38,7 +38,7 @@ def device_weights(weights: Array, operation: str) -> Array:
 
 def _check_grid(weights: Array, operation: str) -> None:
     if weights.ndim != 3 or 0 in weights.shape[1:]:
-        raise ValueError(f"{operation} needs weights of shape (N, H, W) with H, W >= 1, and got {weights.shape}.")
+        raise ValueError(f"{operation} needs weights of shape (N, H, W) with H, W >= 1, but got {weights.shape}.")
 
 
 def checked_counts(counts: Array, like: Array, name: str) -> Array:
@@ -47,8 +47,8 @@ def checked_counts(counts: Array, like: Array, name: str) -> Array:
     numbers = xp.asarray(counts)
     if numbers.shape != like.shape[:1] or numbers.dtype.kind not in "iu":
         raise ValueError(
-            f"{name} must hold one integer an image, shape ({like.shape[0]},), "
-            f"and has shape {numbers.shape} and dtype {numbers.dtype}."
+            f"{name} must hold one integer per image, shape ({like.shape[0]},), but has shape {numbers.shape} and "
+            f"dtype {numbers.dtype}."
         )
     return xp.ascontiguousarray(numbers, dtype=xp.int64)
 
@@ -56,4 +56,4 @@ def checked_counts(counts: Array, like: Array, name: str) -> Array:
 def check_positive(value: float, name: str) -> None:
     """Raise ``ValueError`` unless ``value`` is a finite number above 0."""
     if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a finite number above 0, and is {value}.")
+        raise ValueError(f"{name} must be a finite number above 0, but is {value}.")

@@ -124,9 +124,9 @@ def weighted_gmm(
     requested = checked_counts(n_components, weights, "n_components")
     check_positive(variance_floor, "variance_floor")
     if max_iter < 1 or not tol >= 0:
-        raise ValueError(f"max_iter must be at least 1 and tol at least 0, and they are {max_iter} and {tol}.")
+        raise ValueError(f"max_iter must be at least 1 and tol at least 0, but they are {max_iter} and {tol}.")
     if max_components is not None and max_components < 0:
-        raise ValueError(f"max_components must be at least 0, and is {max_components}.")
+        raise ValueError(f"max_components must be at least 0, but is {max_components}.")
     device = device_of(weights)
     if device is not None:
         settings = (xp.int32(max_iter), xp.float64(tol), xp.float64(variance_floor))
@@ -135,7 +135,7 @@ def weighted_gmm(
         return _on_device(device, heat, requested, slots, settings, means_init)
     heat = checked_weights(weights, "weighted_gmm")
     if len(heat) and int(requested.min()) < 0:
-        raise ValueError(f"n_components must be at least 0, and its least value is {int(requested.min())}.")
+        raise ValueError(f"n_components must be at least 0, but its least value is {int(requested.min())}.")
     slots = _slots(requested, max_components)
     if len(heat) and int(requested.max()) > slots:
         raise ValueError(f"n_components reaches {int(requested.max())}, beyond max_components, which is {slots}.")
@@ -199,7 +199,7 @@ def _farthest_first(xp: ModuleType, heat: Array, slots: int) -> Array:
 def _means_of_slots(xp: ModuleType, means_init: Array, shape: tuple[int, int, int]) -> Array:
     means = xp.ascontiguousarray(means_init, dtype=xp.float64)
     if means.shape != shape:
-        raise ValueError(f"means_init must have shape {shape}, (N, K, 2), and has {means.shape}.")
+        raise ValueError(f"means_init must have shape {shape}, (N, K, 2), but has {means.shape}.")
     return means
 
 

@@ -42,7 +42,7 @@ def weighted_heatmap(maps: Array, weights: Array, mean_factor: float | Array = 0
     xp = get_array_module(maps)
     check_weighted_maps(maps, weights, "weighted_heatmap")
     if top is not None and top < 1:
-        raise ValueError(f"weighted_heatmap adds up at least 1 map, and got top={top}.")
+        raise ValueError(f"weighted_heatmap adds up at least 1 map, but got top={top}.")
     dtype = xp.promote_types(maps.dtype, xp.float32)
     count, channels, height, width = maps.shape
     # What is not a number keeps its weight, so that the image's heatmap is none either.

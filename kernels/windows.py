@@ -56,7 +56,7 @@ class Windows:
             if min(*windows.window, *stride) >= 1 and min(windows.count) >= 1:
                 return windows
         raise ValueError(
-            f"{operation} needs floating-point maps (N, H, W, C) that windows fit into, and got {maps.dtype} "
+            f"{operation} needs floating-point maps (N, H, W, C) that windows fit into, but got {maps.dtype} "
             f"{maps.shape}, windows of {window} every {stride} cells and pads {pads}."
         )
 

@@ -398,7 +398,7 @@ def test_empty_heatmaps_and_batches(chosen):
         ({"min_density": 1.5}, "min_density"),
         ({"min_distance": -1.0}, "min_distance"),
         ({"n_centres": np.array([1, 2])}, "n_centres"),
-        ({"min_density": 0.5, "prominence": 0.0}, "prominence must lie above 0"),
+        ({"min_density": 0.5, "prominence": 0.0}, "prominence must be above 0"),
         ({"min_density": 0.5, "prominence": 1.5}, "1.5"),
         ({"min_density": 0.5, "prominence": np.nan}, "nan"),
         ({"prominence": 0.2}, "min_density must be above 0.1"),

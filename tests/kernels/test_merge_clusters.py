@@ -188,7 +188,7 @@ def test_an_image_is_merged_by_itself_and_clusters_stay_whole(data):
         (np.zeros((1, 2, 2), int), np.zeros((1, 2, 3)), [1], [1], "same shape"),
         (np.zeros((1, 2, 2), int), -np.ones((1, 2, 2)), [1], [1], "finite weights >= 0"),
         (np.zeros((1, 2, 2), int), np.ones((1, 2, 2)), [3], [1], "beyond the 2 slots"),
-        (np.zeros((1, 2, 2), int), np.ones((1, 2, 2)), [1], [1, 1], "wanted must hold one integer an image"),
+        (np.zeros((1, 2, 2), int), np.ones((1, 2, 2)), [1], [1, 1], "wanted must hold one integer per image"),
     ],
 )
 def test_refuses_others(labels, weights, numbers, wanted, reason):

@@ -293,7 +293,7 @@ def test_max_iter_ends_the_fit(bumps):
         ({"weights": np.where(np.arange(18).reshape(2, 3, 3) == 14, -1.0, 1.0)}, "image 1 has -1.0 at cell (1, 2)"),
         ({"weights": np.full((1, 3, 3), np.inf)}, "inf"),
         ({"weights": np.ones((3, 3))}, "shape"),
-        ({"n_components": np.array([1, 2])}, "one integer an image"),
+        ({"n_components": np.array([1, 2])}, "one integer per image"),
         ({"n_components": np.array([1.0])}, "dtype float64"),
         ({"n_components": np.array([-1])}, "at least 0"),
         ({"max_iter": 0}, "max_iter"),
