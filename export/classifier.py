@@ -187,9 +187,7 @@ def _prepared(
     """
     logits = _before_probabilities(model, tensors["logits"])
     if logits != tensors["logits"]:
-        report(
-            f"The tap 'logits' names probabilities: what they are computed from is used in their place ('{logits}')."
-        )
+        report(f"The tap 'logits' names probabilities: what they are computed from is used instead ('{logits}').")
         tensors = {**tensors, "logits": logits}
     tensors = with_channels_first(model, tensors, report)
     free_batch(model, tensors.values(), pixels)
@@ -218,7 +216,7 @@ def _check_heat(taps: Mapping[str, Tap], heat: Sequence[str]) -> None:
     maps = [name for name, tap in taps.items() if tap.is_maps]
     names = " ".join(heat).split()
     if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
-        raise UsageError(f"The heat of '{repeated[0]}' is to be pointed at twice: name it once.")
+        raise UsageError(f"--heat names '{repeated[0]}' twice: name it once.")
     if missing := [name for name in names if name not in maps]:
         raise UsageError(
             f"The network has no maps called {' or '.join(missing)} for --heat: choose among {', '.join(maps)}, or "
@@ -340,7 +338,7 @@ def _with_finer_maps(
     height, width = (int(size or 0) for size in (known[finer].shape or ())[2:])
     wanted = usual_cooccurrences(tap, height, width)
     report(
-        f"The counter is to read conv_last, and which maps of a finer layer are active together: --count-feature "
+        "The counter reads conv_last, and which maps of a finer layer are active together: --count-feature "
         f"conv_last{'' if finer in taps else f' --tap {tap}={finer}'} "
         f"{' '.join(f'--cooccurrence {each.tap}@{each.distance}' for each in wanted)}."
     )

@@ -52,16 +52,16 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
     channels = sizes[_CHANNEL_AXIS[layout]]
     if channels not in (0, _COLOURS):
         raise ModelError(
-            f"The network's input '{given.name}' has {channels} channel(s) in the layout {layout}, and photos have "
-            f"{_COLOURS}: name another --layout, or a network that takes RGB."
+            f"The network's input '{given.name}' has {channels} channel(s) in the layout {layout}, but photos have "
+            f"{_COLOURS}: choose another --layout, or a network that takes RGB."
         )
     declared = [sizes[axis] for axis in SPATIAL_AXES[layout]]
     asked = [pixels.height or declared[0], pixels.width or declared[1]]
     if any(own and own != one for own, one in zip(declared, asked, strict=True)):
         own_size, size = (" x ".join(str(side or "any") for side in sides) for sides in (declared, asked))
         raise ModelError(
-            f"The network takes images of {own_size} pixels (height x width), and is asked to take {size}: leave "
-            f"--size out, or export it from its framework with a dynamic height and width."
+            f"The network takes images of {own_size} pixels (height x width), not of {size}: omit --size, or export it "
+            "from its framework with a dynamic height and width."
         )
     return replace(
         pixels,

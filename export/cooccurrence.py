@@ -73,20 +73,20 @@ def append_cooccurrence(
     opset = opset_of(model)
     if opset < OLDEST_OPSET:
         raise ModelError(
-            f"Co-occurrence needs ONNX opset {OLDEST_OPSET}, and the network is of {opset}: convert it with "
-            f"onnx.version_converter."
+            f"Co-occurrence needs ONNX opset {OLDEST_OPSET}, but the network has {opset}: convert it with "
+            "onnx.version_converter."
         )
     taken = set(names_of(model.graph))
     if wanted.name in taken:
-        raise UsageError(f"'{wanted.name}' was asked for twice, or is a name of the network: name it once.")
+        raise UsageError(f"'{wanted.name}' was asked for twice, or is a name in the network: name it once.")
     known = graph_shapes.infer(model) if known is None else known
     shape = (known.get(wanted.tap, graph_shapes.UNKNOWN).shape or ())[1:]
     sizes = tuple(size for size in shape if isinstance(size, int))
     if len(sizes) != graph_shapes.MAP_RANK - 1 or len(shape) != len(sizes):
         found = f"has shape {shape}" if wanted.tap in taken else "is not there"
         raise UsageError(
-            f"Co-occurrence is of maps, channels by height by width, and the tap '{wanted.tap}' {found}: name a tap of "
-            f"maps; of an .onnx file, --tap {wanted.tap}=TENSOR makes one."
+            f"Co-occurrence needs maps, channels by height by width, but the tap '{wanted.tap}' {found}: name a tap of "
+            f"maps; for an .onnx file, --tap {wanted.tap}=TENSOR makes one."
         )
     channels, height, width = sizes
     if not 0 <= wanted.distance < max(height, width):

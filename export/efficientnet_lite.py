@@ -89,7 +89,7 @@ def export_efficientnet_lite(
         if side < 1 or side % STRIDE:
             lower = max(side // STRIDE, 1) * STRIDE
             raise UsageError(
-                f"{architecture.name} takes multiples of {STRIDE} pixels, and {side} is none: choose {lower}, or "
+                f"{architecture.name} takes multiples of {STRIDE} pixels, but {side} is not one: choose {lower}, or "
                 f"{lower + STRIDE}."
             )
     check_vacant(out_dir)

@@ -79,7 +79,7 @@ def _check_architecture(file: WeightFile, architecture: LiteSpec) -> None:
     squeezing = next((name for name in file.tensors if "_se_" in name), None)
     if squeezing is not None:
         raise WeightsError(
-            f"{file.path} has the tensor '{squeezing}', of squeeze-and-excitation: it holds an EfficientNet, and not "
+            f"{file.path} has the tensor '{squeezing}', of squeeze-and-excitation: it holds an EfficientNet, not "
             f"{architecture.name}."
         )
     if _fits(file.tensors, architecture):

@@ -113,7 +113,7 @@ class _Backward:
     def append(self, background_class: int) -> Evidence:
         """Return the evidence after adding its nodes to the model."""
         if self._opset < _OLDEST_OPSET:
-            raise ModelError(f"the network is of ONNX opset {self._opset}, and at least {_OLDEST_OPSET} is needed")
+            raise ModelError(f"the network is of ONNX opset {self._opset}, but at least {_OLDEST_OPSET} is needed")
         layer, factors = self._last_layer()
         gradient = self._row(layer, self._class_ids(background_class))
         for node in factors:

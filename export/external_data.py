@@ -72,7 +72,7 @@ def _opened(path: Path, tensor: str, name: str) -> BinaryIO:
         status = beside.lstat()
         # Looked at first, as opening a FIFO would wait.
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise ModelError(f"{what}, is a link or no file at all: put a copy of the file there.")
+            raise ModelError(f"{what}, is a link or not a file: put a copy of the file there.")
         file = beside.open("rb")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -86,6 +86,6 @@ def _opened(path: Path, tensor: str, name: str) -> BinaryIO:
 def _number(path: Path, tensor: TensorProto, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _DECIMAL_DIGITS):
         raise ModelError(
-            f"{path} is damaged: its tensor {tensor.name!r:.80} has {text!r:.80} for a place; export it again."
+            f"{path} is damaged: its tensor {tensor.name!r:.80} has {text!r:.80} as its place; export it again."
         )
     return int(text)

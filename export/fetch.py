@@ -119,8 +119,8 @@ def _verify(name: str, pin: PinnedWeights, path: Path, instead: str) -> None:
     if found != pin.sha256:
         path.unlink()
         raise DownloadError(
-            f"What was fetched for {name} has sha256 {found[:12]}… where {pin.sha256[:12]}… is expected, and was "
-            f"deleted: try again, or {instead}"
+            f"The file fetched for {name} has sha256 {found[:12]}…, expected {pin.sha256[:12]}…, and was deleted: try "
+            f"again, or {instead}"
         )
 
 

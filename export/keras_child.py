@@ -75,7 +75,7 @@ def _read_archive(path: Path) -> Iterator[bytes | memoryview]:
         member = archive.getinfo(_MEMBER)
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
             raise _RefusedError(
-                f"{path} was packed anew, with compression or a password, which Keras does not do: unpack it, and give "
+                f"{path} was repacked, with compression or a password, which Keras does not do: unpack it, and give "
                 f"its {_MEMBER}."
             )
         with archive.open(member) as content:  # to its end, where the sum of its bytes is compared
@@ -163,7 +163,7 @@ def _own_datasets(layers: Any, layer: str, path: Path) -> list[Any]:
 def _check_memory(datasets: list[Any], size: int, path: Path) -> None:
     """Refuse where the datasets of a file of ``size`` bytes are no numbers, or far too many."""
     if any(dataset.dtype.kind not in _NUMBER_KINDS for dataset in datasets):
-        raise _RefusedError(f"{path} holds weights that are no numbers: save them again with Keras.")
+        raise _RefusedError(f"{path} holds weights that are not numbers: save them again with Keras.")
     needed = sum(math.prod(dataset.shape or ()) * dataset.dtype.itemsize for dataset in datasets)
     if needed > _LARGEST_GROWTH * size:
         raise _RefusedError(

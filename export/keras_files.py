@@ -62,9 +62,9 @@ def read_keras(path: Path) -> WeightFile:
     if "refused" in answer:
         raise WeightsError(answer["refused"])
     if "tensors" not in answer:
-        kind = ".keras file" if path.suffix.lower() == ".keras" else "HDF5 file"
-        reason = answer.get("error", f"its reader died of it, or took more than {_SECONDS} seconds")
-        raise WeightsError(f"{path} is damaged, cut off or no {kind} ({reason}); get it again.")
+        kind = "a .keras file" if path.suffix.lower() == ".keras" else "an HDF5 file"
+        reason = answer.get("error", f"its reader crashed, or took more than {_SECONDS} seconds")
+        raise WeightsError(f"{path} is damaged, cut off or not {kind} ({reason}); get it again.")
     return WeightFile(path, answer["tensors"], is_keras=True, is_numbered=answer["numbered"])
 
 

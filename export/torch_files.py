@@ -158,7 +158,7 @@ def read_torch_tensors(path: Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from None
     except Exception as error:  # whatever zipfile, pickletools and this machine make of a damaged file
         why = first_line(error).rstrip(".")
-        raise WeightsError(f"{path} is damaged, cut off or no PyTorch file ({why}); get it again.") from None
+        raise WeightsError(f"{path} is damaged, cut off or not a PyTorch file ({why}); get it again.") from None
 
 
 def _read_archive(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
@@ -174,14 +174,14 @@ def _read_archive(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]
     # PyTorch compresses nothing. Members that lie in one another would be longer together than the file.
     compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members.values())
     if compressed or sum(member.file_size for member in archive.infolist()) > file.seek(0, io.SEEK_END):
-        raise _DamagedError("its members are compressed, or lie in one another")
+        raise _DamagedError("its members are compressed, or overlap")
 
     def read(name: str) -> bytes:
         return archive.read(members[folder + name])
 
     order = read("byteorder").decode("ascii", "replace") if f"{folder}byteorder" in members else "little"
     if order not in ("little", "big"):
-        raise _DamagedError("its bytes are in no order that is known")
+        raise _DamagedError("the order of its bytes is not known")
     return _follow(io.BytesIO(read("data.pkl"))), lambda storage: _as_numbers(
         read(f"data/{storage.key}"), storage, order
     )
@@ -191,7 +191,7 @@ def _read_sequence(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray
     """Return what a file of before PyTorch 1.6 holds, pickle behind pickle, and what gives its storages' numbers."""
     file.seek(0)
     if _follow(file) != _MAGIC:
-        raise _DamagedError("it does not begin as such")
+        raise _DamagedError("it does not begin like one")
     _follow(file)  # the version of the format
     system = _follow(file)
     order = "little" if isinstance(system, dict) and system.get("little_endian") is True else "big"
@@ -325,7 +325,7 @@ class _Machine:
 
     def _top(self, kind: type | tuple[type, ...] | None = None) -> Any:
         if not self._stack or not (kind is None or isinstance(self._stack[-1], kind)):
-            raise _DamagedError("a pickle fills what is no container")
+            raise _DamagedError("a pickle fills what is not a container")
         return self._stack[-1]
 
     def _last(self, n: int) -> list[Any]:
@@ -351,7 +351,7 @@ _KNOWN = frozenset((*_DTYPES, *_TENSORS, *_PARAMETERS, _ORDERED, *_OTHERS))
 
 def _allowed(module_and_name: list[Any]) -> _Named:
     if not all(isinstance(part, str) for part in module_and_name):  # what else it is may be endless when written out
-        raise _DamagedError("a name is no text")
+        raise _DamagedError("a name is not text")
     name = " ".join(module_and_name)
     if name not in _KNOWN:
         raise _RefusedError(f"it names {for_sentence(name).replace(' ', '.')[:60]}")
@@ -378,7 +378,7 @@ def _called(function: Any, arguments: Any) -> Any:
             numbers = (offset, *shape, *strides)
             if all(type(number) is int and 0 <= number < _LARGEST for number in numbers):
                 return _Tensor(storage, offset, shape, strides)
-    raise _DamagedError(f"{name or 'what is no function'} is called with what it does not take")
+    raise _DamagedError(f"{name or 'what is not a function'} is called with what it does not take")
 
 
 def _storage(description: Any) -> _Storage:
@@ -386,7 +386,7 @@ def _storage(description: Any) -> _Storage:
     kind, dtype, key, _, n = description[:5] if isinstance(description, tuple) else ()
     of_view = description[5] if len(description) > 5 else None
     if kind != "storage" or not isinstance(dtype, _Named) or dtype.name not in _DTYPES or of_view is not None:
-        raise _DamagedError("a storage is of no known type")
+        raise _DamagedError("a storage is of an unknown type")
     if type(n) is not int or not 0 <= n < _LARGEST or not isinstance(key, str | int):
         raise _DamagedError("a storage has no size, or no name")
     return _Storage(_DTYPES[dtype.name], str(key), n)

@@ -51,11 +51,11 @@ def add_larger_view(model: onnx.ModelProto, pixels: NetworkInput) -> NetworkInpu
     axes = SPATIAL_AXES[pixels.layout]
     if len(dims) > max(axes) and any(dims[axis].dim_value > 0 for axis in axes):
         raise ModelError(
-            f"The network takes images of {pixels.height} x {pixels.width} pixels only, and cannot see them larger: "
-            f"leave --two-scales out, or export it from its framework with a dynamic height and width."
+            f"The network takes images of {pixels.height} x {pixels.width} pixels only, so it cannot see them larger: "
+            "omit --two-scales, or export it from its framework with a dynamic height and width."
         )
     if taken := [name for name in names_of(model.graph) if name.startswith(LARGER)]:
-        raise ModelError(f"The network has a tensor '{taken[0]}' already: rename it, or leave --two-scales out.")
+        raise ModelError(f"The network has a tensor '{taken[0]}' already: rename it, or omit --two-scales.")
     graph = model.graph
     larger = list(_copies(graph, given.name))
     halved = fresh_name(f"{given.name}/halved", set(names_of(graph)))
@@ -71,8 +71,8 @@ def check_larger_view(tensors: Iterable[str]) -> None:
     """Raise UsageError where no tap is of the larger view, which would be seen for nothing."""
     if not any(name.startswith(LARGER) for name in tensors):
         raise UsageError(
-            f"No tap is of the larger view: name maps of it, and point at their heat, as in --tap fine={LARGER}NAME "
-            f"--heat fine beside the others; or leave --two-scales out."
+            f"No tap is from the larger view: name maps of it, and point at their heat, as in --tap fine={LARGER}NAME "
+            "--heat fine beside the others; or omit --two-scales."
         )
 
 

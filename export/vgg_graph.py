@@ -118,7 +118,7 @@ class VggSpec:
             if side < 1 or side % self.trained_size:
                 examples = ", ".join(str(self.trained_size * times) for times in (1, 2, 3))
                 raise UsageError(
-                    f"{self.name} takes multiples of {self.trained_size} pixels, and {side} is none: choose one of "
+                    f"{self.name} takes multiples of {self.trained_size} pixels, but {side} is not one: choose one of "
                     f"{examples}, ..."
                 )
         return replace(self, scale=(height // self.trained_size, width // self.trained_size))

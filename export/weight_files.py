@@ -41,7 +41,7 @@ def read_safetensors(path: Path) -> WeightFile:
             return WeightFile(path, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise WeightsError(
-            f"{path} is damaged, cut off or no safetensors file ({first_line(error).rstrip('.')}); get it again."
+            f"{path} is damaged, cut off or not a safetensors file ({first_line(error).rstrip('.')}); get it again."
         ) from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from None

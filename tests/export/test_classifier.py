@@ -251,9 +251,7 @@ def test_probabilities_that_are_named_as_logits_are_traced_to_these(tmp_path, op
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     one, other = (run(tmp_path / name / "model.onnx", images, ["logits"])[0] for name in ("m", "plain"))
     np.testing.assert_array_equal(one, other)
-    assert said == [
-        "The tap 'logits' names probabilities: what they are computed from is used in their place ('scores')."
-    ]
+    assert said == ["The tap 'logits' names probabilities: what they are computed from is used instead ('scores')."]
 
 
 def test_functions_are_written_out(tmp_path):
@@ -345,7 +343,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("tap", ["my maps", "maps\n", ""])
     def test_a_tap_of_several_words(self, tmp_path, given, tap):
-        with pytest.raises(UsageError, match=f"A tap is to be called '{tap}', which is not one word"):
+        with pytest.raises(UsageError, match=f"The tap name '{tap}' is not one word"):
             convert(given, tmp_path / "m", taps={tap: "relu_1"}, count_features=None)
 
     def test_what_has_the_shape_of_maps_alone_is_not_named(self, tmp_path, given):
@@ -375,16 +373,16 @@ class TestRefusals:
             convert(given, tmp_path / "m", taps={"logits": "probabilities"})
 
     def test_count_feature_that_is_no_tap(self, tmp_path, given):
-        with pytest.raises(UsageError, match=r"is to read 'fc7', which is no tap: add --tap fc7=NAME; the last feat"):
+        with pytest.raises(UsageError, match=r"feature 'fc7' is not a tap: add --tap fc7=NAME; the last feat"):
             convert(given, tmp_path / "m", count_features=("fc7",))
 
     def test_count_feature_that_is_named_twice(self, tmp_path, given):
-        with pytest.raises(UsageError, match=r"^The counter is to read 'conv_last' twice: name it once\.$"):
+        with pytest.raises(UsageError, match=r"^The counter's features name 'conv_last' twice: name it once\.$"):
             convert(given, tmp_path / "m", count_features=("conv_last", "conv_prev", "conv_last"))
 
     @pytest.mark.parametrize("heat", [("conv_prev", "conv_last", "conv_prev"), ("conv_prev conv_prev",)])
     def test_heat_that_is_named_twice(self, tmp_path, given, heat):
-        with pytest.raises(UsageError, match=r"^The heat of 'conv_prev' is to be pointed at twice: name it once\.$"):
+        with pytest.raises(UsageError, match=r"^--heat names 'conv_prev' twice: name it once\.$"):
             convert(given, tmp_path / "m", heat=heat)
 
     def test_class_names_that_do_not_fit(self, tmp_path, given):
@@ -400,7 +398,7 @@ class TestRefusals:
     def test_wrong_size_and_layout(self, tmp_path, given):
         with pytest.raises(ModelError, match="takes images of 8 x 8 pixels"):
             convert(given, tmp_path / "m", pixels=NetworkInput("data", 16, 16, "NCHW", "float32"))
-        with pytest.raises(ModelError, match=r"'data' has 8 channel\(s\) in the layout NHWC, and photos have 3"):
+        with pytest.raises(ModelError, match=r"'data' has 8 channel\(s\) in the layout NHWC, but photos have 3"):
             convert(given, tmp_path / "m", pixels=pixels(layout="NHWC"))
 
     def test_uint8_in_another_order(self, tmp_path):

@@ -73,13 +73,13 @@ def test_what_is_left_open_is_read_from_the_network(dims, expected):
 )
 def test_another_size_than_the_network_is_made_for_is_refused(dims, layout, its):
     said = NetworkInput("", 64, 48, layout=layout)
-    with pytest.raises(ModelError, match=rf"images of {its} pixels .* asked to take 64 x 48: leave --size out"):
+    with pytest.raises(ModelError, match=rf"images of {its} pixels .* not of 64 x 48: omit --size"):
         complete_input(network(dims), TENSORS, said)
     assert complete_input(network(dims), TENSORS, NetworkInput("", 32, 48, layout=layout)).height == 32
 
 
 def test_other_channels_than_those_of_photos_are_refused():
-    with pytest.raises(ModelError, match=r"'data' has 1 channel\(s\) in the layout NCHW, and photos have 3: name"):
+    with pytest.raises(ModelError, match=r"'data' has 1 channel\(s\) in the layout NCHW, but photos have 3: choose"):
         complete_input(network([1, 1, 28, 28]), TENSORS, OPEN)
 
 
@@ -146,7 +146,7 @@ def test_a_second_input_that_decides_the_taps_is_refused(tmp_path):
     # Where one is named, the others are judged as ever.
     with pytest.raises(ModelError, match="need a second input, 'other'"):
         _export(model, tmp_path, pixels=NetworkInput("data", 0, 0, layout=""))
-    with pytest.raises(ManifestError, match="'nothing' is none of them"):
+    with pytest.raises(ManifestError, match="'nothing' is not one of them"):
         _export(model, tmp_path, pixels=NetworkInput("nothing", 0, 0))
 
 

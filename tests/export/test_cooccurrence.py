@@ -115,7 +115,7 @@ def test_pairs_are_counted_once_each():
     [
         ("maps", 5, "5 x 4 cells, of which none are 5 apart: name a distance from 0 to 4"),
         ("maps", -1, "name a distance from 0 to 4"),
-        ("other", 0, "the tap 'other' is not there: name a tap of maps; of an .onnx file, --tap other=TENSOR"),
+        ("other", 0, "the tap 'other' is not there: name a tap of maps; for an .onnx file, --tap other=TENSOR"),
         ("flat", 0, r"the tap 'flat' has shape \(60,\)"),
     ],
 )
@@ -136,5 +136,5 @@ def test_the_same_one_twice_is_refused():
 
 
 def test_an_opset_without_signs_is_refused():
-    with pytest.raises(ModelError, match="Co-occurrence needs ONNX opset 9, and the network is of 8"):
+    with pytest.raises(ModelError, match="Co-occurrence needs ONNX opset 9, but the network has 8"):
         append_cooccurrence(network(opset=8), Cooccurrence("maps"))

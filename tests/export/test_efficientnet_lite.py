@@ -97,9 +97,9 @@ def test_it_can_look_twice(tmp_path: Path, weights: Path, tiny_lite: LiteSpec) -
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
-        ((64, 65), "takes multiples of 32 pixels, and 65 is none: choose 64, or 96."),
-        ((10, 64), "and 10 is none: choose 32, or 64."),
-        ((0, 64), "and 0 is none"),
+        ((64, 65), "takes multiples of 32 pixels, but 65 is not one: choose 64, or 96."),
+        ((10, 64), "but 10 is not one: choose 32, or 64."),
+        ((0, 64), "but 0 is not one"),
     ],
 )
 def test_sides_that_do_not_halve_evenly_are_refused(

@@ -58,7 +58,7 @@ def test_the_names_of_random_weights_are_those_of_a_file(
         ({"_fc.weight": np.ones((7, 9))}, "'_fc.weight' has shape (7, 9), expected (7, 1280)"),
         ({"_fc.weight": np.ones(())}, "'_fc.weight' has shape ()"),
         ({"_fc.weight": np.ones((0, 1280)), "_fc.bias": np.ones(0)}, "'_fc.weight' has shape (0, 1280), expected (1,"),
-        ({"_blocks.0._se_reduce.weight": np.ones(3)}, "it holds an EfficientNet, and not tiny"),
+        ({"_blocks.0._se_reduce.weight": np.ones(3)}, "it holds an EfficientNet, not tiny"),
         ({"_bn0.weight": np.full(32, 1e38), "_bn0.running_var": np.zeros(32)}, "holds NaN or infinity"),
         ({"_fc.bias": np.ones(6)}, "'_fc.bias' has shape (6,), expected (7,)"),
     ],

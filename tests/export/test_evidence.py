@@ -421,7 +421,7 @@ def test_products_of_opsets_that_ask_for_a_bias_have_one(opset: int) -> None:
 def test_an_old_opset_is_named() -> None:
     cnn = Cnn(opset=8)
     gap_gemm(cnn)
-    with pytest.raises(ModelError, match="of ONNX opset 8, and at least 9"):
+    with pytest.raises(ModelError, match="of ONNX opset 8, but at least 9"):
         append_evidence(cnn.model())
 
 

@@ -104,7 +104,7 @@ def test_links_and_what_is_no_file_are_not_read(network: Path, make: Callable[[P
     data = network.parent / "net.onnx.data"
     secret = data.rename(network.parent.parent / "secret")
     make(data, secret)
-    with pytest.raises(ModelError, match=r"data, in which net.onnx keeps the tensor 'a', is a link or no file at all"):
+    with pytest.raises(ModelError, match=r"data, in which net.onnx keeps the tensor 'a', is a link or not a file"):
         embedded(network)
 
 
@@ -142,7 +142,7 @@ def test_a_file_that_is_cut_short_is_said(network: Path) -> None:
 @pytest.mark.parametrize("key", ["offset", "length"])
 def test_places_that_are_no_numbers_are_damage(network: Path, key: str, number: str) -> None:
     place(network, **{key: number})
-    with pytest.raises(ModelError, match=r"net.onnx is damaged: its tensor 'a' has '.*' for a place"):
+    with pytest.raises(ModelError, match=r"net.onnx is damaged: its tensor 'a' has '.*' as its place"):
         embedded(network)
 
 

@@ -43,8 +43,8 @@ def test_a_file_that_its_reader_dies_of_is_damaged(
     with pytest.raises(WeightsError) as caught:
         read_keras(tmp_path / "w.h5")
     assert str(caught.value) == (
-        f"{tmp_path / 'w.h5'} is damaged, cut off or no HDF5 file (its reader died of it, or took more than 2 "
-        f"seconds); get it again."
+        f"{tmp_path / 'w.h5'} is damaged, cut off or not an HDF5 file (its reader crashed, or took more than 2 "
+        "seconds); get it again."
     )
 
 

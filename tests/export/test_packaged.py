@@ -55,7 +55,9 @@ def test_what_is_made_is_not_made_again(tmp_path: Path, pins: dict[str, Packaged
         made = [*pool.map(lambda _: make_packaged(NAME, tmp_path / "models", said.append, pins=pins), range(4))]
     assert {*made} == {tmp_path / "models" / NAME}
     # Those that had to wait did not make it, and do not say so.
-    assert [text for text in said if "Waiting" not in text] == [f"Making {NAME} of the package small_weights, once ..."]
+    assert [text for text in said if "Waiting" not in text] == [
+        f"Making {NAME} from the package small_weights, once ..."
+    ]
     (tmp_path / "site/small_weights/models/w.safetensors").write_bytes(b"")
     assert make_packaged(NAME, tmp_path / "models", pins=pins) == made[0]
 
@@ -63,16 +65,14 @@ def test_what_is_made_is_not_made_again(tmp_path: Path, pins: dict[str, Packaged
 def test_a_file_that_is_not_the_pinned_one_is_refused(tmp_path: Path, pins: dict[str, PackagedWeights]) -> None:
     with (tmp_path / "site/small_weights/models/w.safetensors").open("ab") as stream:
         stream.write(b"\0")
-    with pytest.raises(
-        WeightsError, match=r"has sha256 \w{12}… where \w{12}… is expected: install the package small_w"
-    ):
+    with pytest.raises(WeightsError, match=r"has sha256 \w{12}…, expected \w{12}…: reinstall the package small_w"):
         make_packaged(NAME, tmp_path / "models", pins=pins)
     assert not (tmp_path / "models" / NAME).exists()
 
 
 def test_what_is_left_of_a_model_is_to_be_deleted(tmp_path: Path, pins: dict[str, PackagedWeights]) -> None:
     (make_packaged(NAME, tmp_path / "models", pins=pins) / "manifest.json").unlink()
-    with pytest.raises(ModelError, match=r"tiny is no model any more, as it lacks manifest\.json: delete the folder"):
+    with pytest.raises(ModelError, match=r"tiny is no longer a model, as it lacks manifest\.json: delete the folder"):
         make_packaged(NAME, tmp_path / "models", pins=pins)
 
 

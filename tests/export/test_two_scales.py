@@ -119,7 +119,7 @@ def test_names_of_the_larger_view_have_to_be_free():
 
 def test_a_larger_view_that_nobody_looks_at_is_refused():
     check_larger_view(["last", LARGER + "last"])
-    with pytest.raises(UsageError, match="No tap is of the larger view"):
+    with pytest.raises(UsageError, match="No tap is from the larger view"):
         check_larger_view(["last", "logits"])
 
 

@@ -166,6 +166,6 @@ def test_a_larger_input_gives_finer_maps_and_the_same_classifier(tiny, tiny_weig
 
 @pytest.mark.parametrize("size", [0, 63, 65, 96, -64])
 def test_a_size_that_is_no_multiple_is_wrong_use(tiny, size):
-    expected = f"tiny takes multiples of 64 pixels, and {size} is none: choose one of 64, 128"
+    expected = f"tiny takes multiples of 64 pixels, but {size} is not one: choose one of 64, 128"
     with pytest.raises(UsageError, match=expected):
         tiny.at_size(64, size)

@@ -357,7 +357,7 @@ class TestRefusals:
 
     def test_keras_archive_that_is_no_file_of_keras(self, tmp_path, tiny, tiny_weights):
         pack_keras(tmp_path / "w.keras", tiny, tiny_weights, compression=zipfile.ZIP_DEFLATED)
-        with pytest.raises(WeightsError, match=r"packed anew, with compression or a password.*give its model\.weights"):
+        with pytest.raises(WeightsError, match=r"repacked, with compression or a password.*give its model\.weights"):
             read_weights(tmp_path / "w.keras", tiny)
         pack_keras(tmp_path / "n.keras", tiny, tiny_weights, member="model.weights.npz")
         with pytest.raises(WeightsError, match=r"holds no model\.weights\.h5: save the weights in one file"):
@@ -368,7 +368,7 @@ class TestRefusals:
         content = bytearray((tmp_path / "w.keras").read_bytes())
         content[len(content) // 2] ^= 1
         (tmp_path / "w.keras").write_bytes(content)
-        with pytest.raises(WeightsError, match=r"w\.keras is damaged, cut off or no \.keras file \(Bad CRC-32"):
+        with pytest.raises(WeightsError, match=r"w\.keras is damaged, cut off or not a \.keras file \(Bad CRC-32"):
             read_weights(tmp_path / "w.keras", tiny)
 
     @pytest.mark.parametrize("bomb", ["never written", "compressed", "many views"])
@@ -391,7 +391,7 @@ class TestRefusals:
         h5py = pytest.importorskip("h5py")
         with h5py.File(tmp_path / "w.h5", "w") as file:
             file.create_dataset("block1_conv1/kernel:0", data=["a"] * 3, dtype=h5py.string_dtype())
-        with pytest.raises(WeightsError, match="holds weights that are no numbers"):
+        with pytest.raises(WeightsError, match="holds weights that are not numbers"):
             read_weights(tmp_path / "w.h5", tiny)
 
     def test_absent_package(self, tmp_path, tiny, monkeypatch):
