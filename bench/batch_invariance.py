@@ -62,7 +62,7 @@ def compare_rows(rows: Mapping[str, Result], expected: Mapping[str, Result]) -> 
         If the images are not the same.
     """
     if rows.keys() != expected.keys():
-        raise UsageError("The two runs are not over the same images, or an image was listed twice.")
+        raise UsageError("The two runs are not of the same images, or an image was listed twice.")
     pairs = [(rows[name], expected[name]) for name in expected]
     return Difference(
         counts=sum(a.count != b.count for a, b in pairs),

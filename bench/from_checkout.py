@@ -74,10 +74,10 @@ def main(arguments: Sequence[str]) -> int:
         missing = missing_packages(_CHECKOUT)
         if "simplejpeg" in missing:
             stand_in_for_simplejpeg(folder)
-            print("simplejpeg is not installed: Pillow decodes in its place, slower.", file=sys.stderr)
+            print("simplejpeg is not installed: Pillow decodes instead, slower.", file=sys.stderr)
         others = [package for package in missing if package != "simplejpeg"]
         if others:
-            print(f"Not installed, so that what needs it fails: {', '.join(others)}.", file=sys.stderr)
+            print(f"Not installed, so what needs it fails: {', '.join(others)}.", file=sys.stderr)
         path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
         environment = {**os.environ, "PYTHONPATH": path}
         return subprocess.run([sys.executable, *arguments], env=environment, check=False).returncode

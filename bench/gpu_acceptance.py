@@ -93,7 +93,7 @@ def run_device_tests(job: Job, _: Subjects, *, tests: Path = _TESTS) -> Iterator
         elif seconds is None:
             yield {"what": "pytest -m gpu", "reason": (said.strip().splitlines() or ["It wrote no report."])[-1]}
         if seconds is not None:
-            raise PcEngineError(f"The tests were ended after {seconds:.0f} s: what is not below had not run.")
+            raise PcEngineError(f"The tests were stopped after {seconds:.0f} s: what is not below had not run.")
 
 
 def _with_gpu_tests(tests: Path) -> list[Path]:
@@ -215,21 +215,21 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    part: Annotated[list[str] | None, typer.Option("--part", help="A part; again for more. All if left out.")] = None,
+    part: Annotated[list[str] | None, typer.Option("--part", help="A part; repeatable; if omitted, all.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = _RESULTS,
-    model: Annotated[list[str] | None, typer.Option("--model", help="Name or directory; again for more.")] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Name or directory; repeatable.")] = None,
     backend: Annotated[list[str] | None, typer.Option("--backend", help="Backends to measure.")] = None,
     precision: Annotated[list[str] | None, typer.Option("--precision", help="Precisions to measure.")] = None,
-    mode: Annotated[list[str] | None, typer.Option("--mode", help="Modes to run; again for more.")] = None,
+    mode: Annotated[list[str] | None, typer.Option("--mode", help="Modes to run; repeatable.")] = None,
     device: Annotated[str, typer.Option("--device", help="cuda or cuda:N.")] = "cuda:0",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in a batch.")] = Job.batch_size,
     images: Annotated[int, typer.Option("--images", min=1, help="Images to compare results on.")] = Job.images,
     photos: Annotated[str, typer.Option("--photos", help="A folder, or random:N.")] = Job.photos,
     n: Annotated[int, typer.Option("--n", min=1, help="Photos of a run from files.")] = Job.n,
-    limit: Annotated[float, typer.Option("--limit", min=1, help="Seconds of a part at most.")] = Job.limit,
-    list_parts: Annotated[bool, typer.Option("--list", help="List the parts and end.")] = False,
+    limit: Annotated[float, typer.Option("--limit", min=1, help="Most seconds for a part.")] = Job.limit,
+    list_parts: Annotated[bool, typer.Option("--list", help="List the parts and exit.")] = False,
 ) -> None:
-    """Measure this machine's GPU in parts and write what was found; see the module's text."""
+    """Measure this machine's GPU in parts and write what was found; see the module's docstring."""
     if list_parts:
         typer.echo("\n".join(f"{entry.name:10}{entry.about}" for entry in PARTS.values()))
         return
@@ -283,7 +283,7 @@ def accept(job: Job, parts: list[Part], out: Path, *, machine: Mapping[str, Any]
 def _check_names(kind: str, names: Sequence[str], known: Collection[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise UsageError(f"There is no {kind} '{unknown[0]}': choose of {', '.join(known)}.")
+        raise UsageError(f"There is no {kind} '{unknown[0]}': choose one of {', '.join(known)}.")
 
 
 def _open_meter(device: str) -> CudaMeter:

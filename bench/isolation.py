@@ -109,7 +109,7 @@ def measure_isolation(
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         rows = [list(engine.run_paths(readable)) for engine in engines.values()]
         if rows[0] != rows[1]:
-            raise PcEngineError("Processes decode other pixels than threads do: please report it.")
+            raise PcEngineError("Processes decode pixels that differ from those of threads: please report it.")
 
         def decode(engine: Engine) -> None:
             for _ in pool.map(

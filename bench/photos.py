@@ -49,7 +49,7 @@ def photos_of(source: str) -> Iterator[list[Path]]:
     if not paths:
         raise DataError(f"There is no image in '{source}' to measure with: name another folder, or random:200.")
     if not all(os.path.lexists(path) for path in paths):
-        raise UsageError(f"'{source}' holds images that are no files of this machine: measure on a folder.")
+        raise UsageError(f"'{source}' holds images that are not files on this machine: measure on a folder.")
     yield paths
 
 

@@ -213,7 +213,7 @@ def measure_throughput(
         photos = photos[: max(settings.n, kept)]  # no more are read, of a folder of any size
         readable, images = readable_photos(photos, pixels.height, pixels.width, keep=kept)
         if len(readable) < len(photos):
-            report(f"{len(photos) - len(readable)} of {len(photos)} images cannot be read and are left out.")
+            report(f"{len(photos) - len(readable)} of {len(photos)} images cannot be read and are skipped.")
         subject = _Subject(engine, repeat_to(readable, settings.n), in_batches(images, size, _BATCHES_KEPT))
         meter = BusyElsewhere()
         runs, stages, peak = _measure(subject, settings.repeats, progress)

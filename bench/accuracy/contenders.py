@@ -122,9 +122,7 @@ def judge(
         If nothing can be judged, or classes are to be kept from the counters and no image has one.
     """
     if settings.unseen_classes and all(image.class_name is None for image in images):
-        raise UsageError(
-            "The labels name no classes, so that none can be kept from a counter: leave --unseen-classes out."
-        )
+        raise UsageError("The labels name no classes, so that none can be kept from a counter: omit --unseen-classes.")
     modes = {contender.mode.name for contender in contenders.values()}
     taps = (contender.mode.taps(contender.of(model).manifest) for contender in contenders.values())
     network = open_network(

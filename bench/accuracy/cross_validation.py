@@ -101,7 +101,7 @@ def held_out_counters(
     counts, groups = images.counts, images.groups
     if not 2 <= folds <= len(counts):
         raise UsageError(
-            f"{folds} folds of {len(counts)} images were asked for: ask for 2 or more, up to one an image."
+            f"{folds} folds of {len(counts)} images were asked for: ask for 2 or more, up to one per image."
         )
     labels = tuple(labels)
     truth = np.array([labels.index(count_label(int(count), labels)) for count in counts])

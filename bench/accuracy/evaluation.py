@@ -228,7 +228,7 @@ def model_and_modes(settings: EvaluationSettings, report: Say) -> tuple[Model, l
     if settings.pointer is not None:
         check_pointer(_first(modes, lambda mode: settings.pointer in mode.pointers), settings.pointer)
     if settings.folds is not None and not any("counter" in mode.needs for mode in modes):
-        raise UsageError("Folds are for fitting a counter, which mode p2c has none of: leave --folds out.")
+        raise UsageError("Folds are for fitting a counter, which mode p2c does not have: omit --folds.")
     # A model that has what the most demanding mode takes can run the others.
     wanted = max(modes, key=lambda mode: len(mode.needs))
     name = settings.model
@@ -243,7 +243,7 @@ def model_and_modes(settings: EvaluationSettings, report: Say) -> tuple[Model, l
     for value, takes in ((settings.cluster, attrgetter("clusterings")), (settings.pointer, attrgetter("pointers"))):
         takers = [mode.name for mode in able if value in takes(mode)]
         if value is not None and not takers:
-            raise UsageError(f"'{value}' is for none of the modes that the model can run: leave it out.")
+            raise UsageError(f"'{value}' is for none of the modes that the model can run: omit it.")
         if value is not None and len(takers) < len(able):
             report(f"'{value}' is for mode {' and '.join(takers)} alone; the others stay as they are.")
     return model, able

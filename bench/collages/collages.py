@@ -158,7 +158,7 @@ def make_collages(
     """
     settings = settings or CollageSettings()
     if n < settings.groups:
-        raise UsageError(f"{n} collages in {settings.groups} groups were asked for; ask for at least one a group.")
+        raise UsageError(f"{n} collages in {settings.groups} groups were asked for; ask for at least one per group.")
     check_vacant(directory)
     parts, unreadable = collage_parts(
         sets,

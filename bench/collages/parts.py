@@ -113,7 +113,7 @@ def collage_parts(
     """
     photos = list({image.path: image for labelled in sets for image in labelled.images}.values())
     if not any(image.boxes for image in photos):
-        raise DataError(f"The labels of these {len(photos)} photos have no boxes to cut objects out by: name others.")
+        raise DataError(f"The labels of these {len(photos)} photos have no boxes to cut objects out with: name others.")
     members = np.random.default_rng([seed, groups]).permutation(len(photos)) % groups
     readable: list[list[tuple[LabelledImage, tuple[int, int]]]] = [[] for _ in range(groups)]
     unreadable = []

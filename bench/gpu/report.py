@@ -93,7 +93,7 @@ def read_sections(folder: Path) -> dict[str, Section]:
         stored = json.loads(path.read_text(encoding="utf-8"))["parts"]
         return {name: Section(**{**value, "rows": tuple(value["rows"])}) for name, value in stored.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no report of this command ({error}): move it away.") from None
+        raise DataError(f"{path} is not a report of this command ({error}): move it away.") from None
 
 
 def write_sections(folder: Path, sections: Mapping[str, Section]) -> None:

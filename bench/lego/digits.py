@@ -103,7 +103,7 @@ def _read_idx(directory: Path, name: str, dimensions: int) -> np.ndarray:
         ) from None
     header = 4 + 4 * dimensions
     if len(data) < header or data[:4] != bytes([0, 0, _IDX_UINT8, dimensions]):
-        raise DataError(f"{directory / name} is no IDX file of {dimensions}-dimensional bytes; fetch it again.")
+        raise DataError(f"{directory / name} is not an IDX file of {dimensions}-dimensional bytes; fetch it again.")
     shape = struct.unpack(f">{dimensions}I", data[4:header])
     if len(data) - header != int(np.prod(shape)):
         raise DataError(f"{directory / name} announces {shape} values and holds {len(data) - header}; fetch it again.")

@@ -79,7 +79,7 @@ class SceneSettings:
         if not 0 <= self.min_count <= self.max_count or self.classes_per_scene < 1:
             raise UsageError(
                 f"Scenes of {self.min_count} to {self.max_count} objects in {self.classes_per_scene} classes cannot be "
-                f"made: use at least 0 objects, no less at most, and at least 1 class."
+                "made: use at least 0 objects, a maximum not below that, and at least 1 class."
             )
 
 
@@ -87,7 +87,7 @@ def check_room(objects: int, size: int) -> None:
     """Raise UsageError unless so many objects find room in a square of ``size`` pixels once they are small enough."""
     if objects * _LEAST_ROOM**2 > size**2:
         raise UsageError(
-            f"{objects:,} objects find no room in a picture of {size:,} pixels: lower --max-count to "
+            f"{objects:,} objects do not fit into a picture of {size:,} pixels: lower --max-count to "
             f"{size**2 // _LEAST_ROOM**2:,}, or make it larger with --size."
         )
 

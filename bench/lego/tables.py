@@ -173,9 +173,9 @@ def _train(
     if record.exists():
         kept: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
         if kept["settings"] != known["settings"]:
-            raise UsageError(f"{out} holds tables of other settings; name another folder with --out.")
+            raise UsageError(f"{out} holds tables of other settings; choose another folder with --out.")
         if model.exists():
-            report(f"The model in {model} is taken as it is.")
+            report(f"The model in {model} is used as it is.")
             return kept
     _write(record, known)
     unfinished = out / f"{MODEL}.unfinished"

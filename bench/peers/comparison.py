@@ -166,8 +166,8 @@ def race(
     if len(agreeing) < min(2, len(peers)):
         raise BackendError(
             f"No other peer agrees with {label_of(peers[0])}, so nothing was timed ({label_of(results[1])}: "
-            f"{results[1].reason.rstrip('.')}): see by 'pc-engine build' what runs this model correctly here, or take "
-            f"another."
+            f"{results[1].reason.rstrip('.')}): see with 'pc-engine build' what runs this model correctly here, or use "
+            "another."
         )
     few = Workload(work.paths[: 2 * work.batch_size], work.batches)
     for place in agreeing:

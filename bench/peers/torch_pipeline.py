@@ -78,7 +78,7 @@ def torch_vgg(network: Path, manifest: Manifest, taps: Sequence[str]) -> TorchNe
         if k in way_back:
             continue
         if tensor not in node.input:
-            raise _no_vgg(manifest, f"its graph is no chain at '{node.name or node.output[0]}'")
+            raise _no_vgg(manifest, f"its graph is not a chain at '{node.name or node.output[0]}'")
         tensor = node.output[0]
         if node.op_type in ("Cast", "Transpose", "Pad") and not layers:
             continue  # pixels to float, to planes, and the constant channel: see _unfolded

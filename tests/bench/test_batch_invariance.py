@@ -36,5 +36,5 @@ def test_what_differs_is_counted() -> None:
     assert compare_rows({"a": moved}, {"a": ROW}) == Difference(counts=0, classes=0, rows=1, shift=2 / 200)
     other = replace(ROW, count=2, class_id=4, pointers=())
     assert compare_rows({"a": other}, {"a": ROW}) == Difference(counts=1, classes=1, rows=1, shift=0.0)
-    with pytest.raises(UsageError, match="not over the same images"):
+    with pytest.raises(UsageError, match="not of the same images"):
         compare_rows({"b": ROW}, {"a": ROW})

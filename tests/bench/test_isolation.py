@@ -28,7 +28,10 @@ def test_nothing_is_timed_where_processes_give_other_rows(
 
     monkeypatch.setattr(IsolatedDecoder, "decode", other)
     settings = ThroughputSettings(str(tiny_directory), "c2p", "onnxruntime", "fp32", 2, 1, n=2, repeats=1)
-    with photos_of("random:2") as photos, pytest.raises(PcEngineError, match="other pixels than threads"):
+    with (
+        photos_of("random:2") as photos,
+        pytest.raises(PcEngineError, match="pixels that differ from those of threads"),
+    ):
         measure_isolation(photos, settings)
 
 

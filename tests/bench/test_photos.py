@@ -41,7 +41,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
 def test_images_that_are_no_files_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("a.jpg", b"x")
-    with pytest.raises(UsageError, match="no files of this machine"), photos_of(f"zip://::{tmp_path}/photos.zip"):
+    with pytest.raises(UsageError, match="not files on this machine"), photos_of(f"zip://::{tmp_path}/photos.zip"):
         pass
 
 

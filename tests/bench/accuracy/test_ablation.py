@@ -198,7 +198,7 @@ def test_what_a_counter_settles_is_not_tried_in_vain(
 def test_a_setting_that_no_mode_reads_is_refused(
     blobs: str, tiny_directory: Path, setting: str, value: Any, modes: tuple[str, ...], readers: str
 ) -> None:
-    expected = f"Mode {' or '.join(modes)} does not read the setting '{setting}': .* take --mode {readers}\\."
+    expected = f"Mode {' or '.join(modes)} does not read the setting '{setting}': .* use --mode {readers}\\."
     with pytest.raises(UsageError, match=expected):
         run(blobs, tiny_directory, {setting: [value]}, modes=modes, backend="nowhere")
 

@@ -99,7 +99,7 @@ def test_a_group_is_held_out_whole() -> None:
     assert sorted(np.concatenate([fold.places for fold in folds])) == list(range(60))
     left_out = [{groups[place] for place in fold.places} for fold in folds]
     assert sorted(left_out, key=min) == [{0}, {1}, {2}, {3}, {4}]
-    with pytest.raises(UsageError, match=r"6 folds were asked for, but the images are of 5 groups"):
+    with pytest.raises(UsageError, match=r"6 folds were asked for, but the images form 5 groups"):
         held_out(features_of(counts), counts, 6, groups=groups)
 
 

@@ -370,8 +370,8 @@ def test_a_photo_that_lies_there_twice_is_not_learnt_from_where_it_is_judged(
 
 def test_wrong_use_is_said(blobs: Path, tiny_directory: Path, tmp_path: Path) -> None:
     for options, expected in (
-        ({"modes": ("p2c",), "folds": 3}, "leave --folds out"),
-        ({"modes": ("c2p",), "cluster": "dbscan"}, "leave --cluster out"),
+        ({"modes": ("p2c",), "folds": 3}, "omit --folds"),
+        ({"modes": ("c2p",), "cluster": "dbscan"}, "omit --cluster"),
         ({"modes": ("both",)}, "no mode 'both'"),
         ({"folds": 1}, "1 folds of 20 images"),
     ):
@@ -502,7 +502,7 @@ def test_folds_keep_groups_together_and_know_how_common_a_class_is(
     (dog,) = analysis["classes"]
     assert (dog["class"], dog["images"], dog["right"]) == ("dog", 20, 1)
     assert dog["frequency"] == pytest.approx((4 * 16 / 20 + 16 * 12 / 20) / 20)
-    with pytest.raises(UsageError, match="4 folds were asked for, but the images are of 3 groups"):
+    with pytest.raises(UsageError, match="4 folds were asked for, but the images form 3 groups"):
         run(str(tmp_path), tiny_directory, folds=4)
 
 

@@ -137,7 +137,7 @@ def test_wrong_use_is_said(photos: LabelledSet, tmp_path: Path) -> None:
         make(photos, tmp_path / "new", n=1)
     with pytest.raises(DataError, match="too few for collages of 50"):
         make(photos, tmp_path / "new", max_count=50)
-    with pytest.raises(UsageError, match="150 objects find no room in a picture of 32 pixels"):
+    with pytest.raises(UsageError, match="150 objects do not fit into a picture of 32 pixels"):
         CollageSettings(size=32, max_count=150)
     with pytest.raises(UsageError, match="use 32 to 4,096 pixels"):
         CollageSettings(size=5000)

@@ -145,7 +145,7 @@ def test_too_few_parts_are_said(tmp_path: Path) -> None:
 def test_labels_without_boxes_are_said_to_have_none_and_no_photo_is_read(tmp_path: Path) -> None:
     images = [LabelledImage(tmp_path / f"{k}.png", count=k) for k in range(5)]
     with pytest.raises(
-        DataError, match="The labels of these 5 photos have no boxes to cut objects out by: name others"
+        DataError, match="The labels of these 5 photos have no boxes to cut objects out with: name others"
     ):
         cut(images)
 

@@ -49,7 +49,7 @@ def test_no_report_is_an_empty_one_and_a_broken_one_is_said(tmp_path: Path) -> N
     assert read_sections(tmp_path) == {}
     for content in ("{", json.dumps({"parts": {"a": {"nothing": 1}}}), json.dumps([])):
         (tmp_path / JSON_FILE).write_text(content)
-        with pytest.raises(DataError, match="no report of this command"):
+        with pytest.raises(DataError, match="not a report of this command"):
             read_sections(tmp_path)
 
 

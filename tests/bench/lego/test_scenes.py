@@ -168,7 +168,7 @@ def test_counts_can_begin_above_none() -> None:
     assert {source.scene(0, index).count for index in range(40)} == {1, 2}
     with pytest.raises(UsageError, match="Scenes of 3 to 2 objects"):
         SceneSettings(min_count=3, max_count=2)
-    with pytest.raises(UsageError, match=r"200 objects find no room .* lower --max-count to 28"):
+    with pytest.raises(UsageError, match=r"200 objects do not fit .* lower --max-count to 28"):
         SceneSettings(size=32, max_count=200)
     for spacing in (-0.1, 1.0, math.nan):
         with pytest.raises(UsageError, match=r"spacing of objects is .*, expected a share from 0 to below 1"):

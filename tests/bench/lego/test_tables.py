@@ -49,7 +49,7 @@ def test_one_call_trains_makes_scenes_and_judges_every_mode(tmp_path: Path) -> N
     again, _ = lego_tables(tmp_path / "tables", TINY, report=said.append)
     assert again["modes"] == figures["modes"]
     assert again["trained"] == figures["trained"]
-    assert any("taken as it is" in sentence for sentence in said)
+    assert any("used as it is" in sentence for sentence in said)
     assert made == {path: path.stat().st_mtime_ns for path in made}
 
     with pytest.raises(UsageError, match="tables of other settings"):
