@@ -114,7 +114,7 @@ def _compact_pointer(value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) not in _LENGTHS or value[0] not in (COMPACT_ELLIPSE, COMPACT_BOX):
         raise ValueError("A pointer is not a kind, four places, a score and, where it has one, a class.")
     if any(isinstance(number, bool) or not isinstance(number, int | float) for number in value):
-        raise ValueError("A pointer holds something that is no number.")
+        raise ValueError("A pointer holds something that is not a number.")
     try:
         numbers = [float(number) for number in value]
     except OverflowError:
@@ -134,7 +134,7 @@ def _class_name(value: Any) -> str | None:
         return None
     name = " ".join(value.split()) if is_text(value) else ""
     if not 0 < len(name) <= MAX_CLASS_NAME or any(unicodedata.category(letter) == "Cc" for letter in name):
-        raise ValueError(f"The class is no name of 1 to {MAX_CLASS_NAME} letters.")
+        raise ValueError(f"The class is not a name of 1 to {MAX_CLASS_NAME} letters.")
     return name
 
 
@@ -143,7 +143,7 @@ def _class(of_class: Sequence[float], classes: Sequence[str]) -> tuple[int | Non
         return None, None
     entry, class_id = map(int, of_class)
     if entry >= len(classes):
-        raise ValueError("The class of a pointer is none of the run's.")
+        raise ValueError("The class of a pointer is not one of the run's.")
     name = classes[entry]
     return class_id, None if name == name_of_class(class_id) else name
 

@@ -157,13 +157,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._begin(HTTPStatus.SEE_OTHER, "text/plain", place, ("Content-Length", "0"))
                 return
             if not _is_same(token, self._review.token):
-                raise _RefusedError(HTTPStatus.FORBIDDEN, "The address lacks the token: take the one that was printed.")
+                raise _RefusedError(HTTPStatus.FORBIDDEN, "The address lacks the token: use the one that was printed.")
             if method == "POST":
                 self._post(route)
             elif method in ("GET", "HEAD"):
                 self._get(route)
             else:
-                raise _RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "There is nothing to do so with.")
+                raise _RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "The server does not take this kind of request.")
         except _RefusedError as refusal:
             # What it may still send is not read, and would be taken for the next request.
             self.close_connection = True
@@ -174,9 +174,9 @@ class _Handler(BaseHTTPRequestHandler):
         origins = self.headers.get_all("Origin", [])
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or hosts[0] not in self._review.hosts:
-            raise _RefusedError(HTTPStatus.FORBIDDEN, "This server is asked for by another name than its own.")
+            raise _RefusedError(HTTPStatus.FORBIDDEN, "The request names another server than this one.")
         if any(origin not in {f"http://{host}" for host in self._review.hosts} for origin in origins):
-            raise _RefusedError(HTTPStatus.FORBIDDEN, "Another site asks.")
+            raise _RefusedError(HTTPStatus.FORBIDDEN, "The request comes from another site.")
         try:
             _, token, route = urlsplit(self.path).path.split("/", 2)
         except ValueError:

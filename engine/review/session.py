@@ -155,7 +155,7 @@ class ReviewSession:
         path = self._path(change.index, row)
         _, _, width, height, *rest = row
         if not rest or width < 1 or height < 1 or rest[0] is None:
-            raise ValueError("The image failed in the run, so that there is nothing to review in it.")
+            raise ValueError("The image failed in the run, so there is nothing to review in it.")
         when = datetime.now(UTC).isoformat(timespec="seconds")
         with self._lock:
             if isinstance(change, Withdrawal):

@@ -5,7 +5,7 @@ import { plural, whole } from "./format.js";
 import { EVERYTHING } from "./query.js";
 
 const TYPING_MS = 150;
-const ABOUT_MARGIN = "By how much the best count's score leads the next: where it is small, the count is in doubt";
+const ABOUT_MARGIN = "How far the best count's score leads the next: where this is small, the count is in doubt";
 
 /** The controls. `onchange(query)` is called whenever what they ask for has changed. */
 export class Filters {
@@ -130,7 +130,7 @@ export class Filters {
       ...(facets.classes ? [["className", "Class"]] : []),
       ...(facets.scored ? [["classScore", "Class score"]] : []),
       ...(facets.margins ? [["margin", "Margin of the count"]] : []),
-      ...(facets.compared ? [["difference", "Difference of counts"]] : []),
+      ...(facets.compared ? [["difference", "Difference in counts"]] : []),
     ];
     const direction = element("button", {
       type: "button",

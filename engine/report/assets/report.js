@@ -48,9 +48,9 @@ filters.set({});
 function footerText() {
   const small = head.thumbnailsPerPart === null
     ? ""
-    : " Photos that browsers do not show as they are, such as HEIC and TIFF, are shown by small pictures inside it.";
+    : " Photos that browsers cannot show, such as HEIC and TIFF, are shown by small pictures inside it.";
   const pictures = head.thumbnailsOfAll
-    ? "It carries a small picture of every photo."
-    : `It shows the photos where they lie: where the page is moved without them, it shows none.${small} To send it, make it with --thumbnails.`;
+    ? "It contains a small picture of every photo."
+    : `It shows the photos from where they are: moved without them, it shows none.${small} To send it, make it with --thumbnails.`;
   return `Made by pc-engine. The page loads nothing from other servers. ${pictures}`;
 }

@@ -39,8 +39,8 @@ function title({ name, figures }) {
 function unfinishedText({ state, images, total }) {
   const done = total === null || total === undefined ? "" : ` ${whole(images)} of ${plural(total, "image")} are done.`;
   return state === "running"
-    ? `The run was going on when this was made.${done}`
-    : `The run was stopped before its end.${done} The same command goes on with it.`;
+    ? `The run was still going when this page was made.${done}`
+    : `The run was stopped before it finished.${done} Run the same command again to go on.`;
 }
 
 function headline(figures) {
@@ -48,7 +48,7 @@ function headline(figures) {
   const cards = [
     figure(whole(figures.images), figures.images === 1 ? "image" : "images"),
     figure(whole(figures.failed), "failed", figures.failed > 0 ? "alarming" : ""),
-    figure(counted ? short(figures.pointers / counted) : "–", "pointers an image"),
+    figure(counted ? short(figures.pointers / counted) : "–", "pointers per image"),
   ];
   if (figures.reviewed > 0) cards.push(figure(whole(figures.reviewed), "reviewed"));
   if (Number.isFinite(figures.images_per_second)) cards.push(figure(short(figures.images_per_second), "images/s"));

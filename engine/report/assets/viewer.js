@@ -71,8 +71,8 @@ export class Viewer {
 }
 
 function missingSentence(rows, i) {
-  if (rows.address(i) === null) return "The photo is no file, and the page has no small picture of it: make it with --thumbnails.";
-  return "The photo cannot be shown: it is not there, or browsers do not show its format. If the photos lie elsewhere now, make the report with --photos DIR. A report with --thumbnails has a small picture of it, and a review shows it large.";
+  if (rows.address(i) === null) return "The photo is not a file, and the page has no small picture of it: make the page with --thumbnails.";
+  return "The photo cannot be shown: it is not there, or browsers cannot show its format. If the photos have moved, make the report with --photos DIR. A report with --thumbnails has a small picture of it, and a review shows it large.";
 }
 
 function facts(rows, i) {

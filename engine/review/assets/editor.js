@@ -16,15 +16,15 @@ const KEYS = [
   ["C", "type a larger count"],
   ["L", "type the class"],
   ["+  −", "one more, one less"],
-  ["Enter", "accept, and go on"],
+  ["Enter", "accept and go on"],
   ["Click, drag", "add a pointer"],
   ["A", "add one in the middle"],
-  ["Tab", "take the next pointer"],
-  ["Arrows", "move what is taken; else go on"],
-  ["Delete", "delete what is taken"],
+  ["Tab", "select the next pointer"],
+  ["Arrows", "move the selected pointer, else go on"],
+  ["Delete", "delete the selected pointer"],
   ["U, Ctrl Z", "undo"],
   ["N  P", "next, previous"],
-  ["Esc", "let go; back to the gallery"],
+  ["Esc", "deselect; back to the gallery"],
 ];
 
 /** A dialog that corrects images, one after the other. */
@@ -67,7 +67,7 @@ export class Editor {
       dir: "auto",
       class: "class-name",
       "aria-label": "Class",
-      title: "Empty for that of the run",
+      title: "Leave empty for the run's",
       onchange: () => this.typeClass(),
     });
     this.classes = element("datalist", { id: "classes" });
@@ -82,7 +82,7 @@ export class Editor {
     this.accept = button("Accept", () => this.acceptAndGoOn(), { class: "primary", title: "Enter" });
     this.undoButton = button("Undo", () => this.undo(), { title: "U or Ctrl Z" });
     this.deleteButton = button("Delete", () => this.deleteSelected(), { title: "Delete" });
-    this.withdrawButton = button("Not reviewed", () => this.withdraw(), { title: "Take back what was said" });
+    this.withdrawButton = button("Not reviewed", () => this.withdraw(), { title: "Go back to what the run said" });
     this.dialog = element(
       "dialog",
       { class: "viewer editor", tabindex: -1, "aria-label": "Review one image", onkeydown: (event) => this.key(event) },
@@ -149,7 +149,7 @@ export class Editor {
     this.dialog.classList.toggle("uneditable", failed !== null);
     this.stage.replaceChildren(
       failed === null
-        ? picture([this.photoAddress(number)], this.drawing.root, "The photo cannot be shown: it is not there, or cannot be read. If the photos lie elsewhere now, start the review with --photos DIR.")
+        ? picture([this.photoAddress(number)], this.drawing.root, "The photo cannot be shown: it is not there, or cannot be read. If the photos have moved, start the review with --photos DIR.")
         : element("div", { class: "picture failed" }, element("p", { class: "missing" }, failed)),
     );
     this.update();
@@ -200,7 +200,7 @@ export class Editor {
   remarkOn(count, pointers) {
     const parts = [];
     if (this.rows.isOpen(this.number)) parts.push(`The counter says ${count} or more.`);
-    if (count !== pointers.length) parts.push(`${plural(pointers.length, "pointer")}, which is fine where not all can be pointed at.`);
+    if (count !== pointers.length) parts.push(`${plural(pointers.length, "pointer")}, which is fine if not all can be pointed at.`);
     const { classId, classScore } = this.answers.classOfRun(this.number);
     const name = this.rows.head.classes[classId];
     const said = [parts.map((part) => `${part} `).join("")];

@@ -79,7 +79,7 @@ document.getElementById("page").replaceChildren(
       element("h1", {}, element("bdi", {}, head.name)),
     ),
     element("div", { class: "progress" }, progressText, progressBar, saveState),
-    element("button", { type: "button", class: "primary", onclick: begin }, "Review the next"),
+    element("button", { type: "button", class: "primary", onclick: begin }, "Review next"),
   ),
   element("div", { class: "toolbar" }, filters.root),
   gallery.root,

@@ -1,7 +1,7 @@
 // Changes on their way to the server: one at a time, the newest of each image, tried again where that fails.
 
 const RETRY_MS = 3000;
-const REPEAT = "open the address that it prints, and repeat there what is not saved.";
+const REPEAT = "open the address that it prints, and repeat there what was not saved.";
 
 /** Sends changes. `onstate(state, sentence)` is told "saving", "saved" or "failed". */
 export class Saver {
@@ -60,10 +60,10 @@ async function post(change) {
     });
     if (response.ok) return null;
     // Each start has a token of its own, which this page cannot know.
-    if (response.status === 403) return { sentence: `pc-engine review was started anew: ${REPEAT}`, again: false };
+    if (response.status === 403) return { sentence: `pc-engine review was restarted: ${REPEAT}`, again: false };
     const { error } = await response.json();
     return { sentence: error, again: response.status >= 500 };
   } catch {
-    return { sentence: `pc-engine review does not answer. If it has ended, start it, ${REPEAT}`, again: true };
+    return { sentence: `pc-engine review does not answer. If it has ended, start it again, ${REPEAT}`, again: true };
   }
 }

@@ -355,7 +355,7 @@ def test_a_page_of_an_earlier_start_says_where_to_go_on(page: Page, monkeypatch:
     monkeypatch.setattr(page.server, "token", "another" * 6)  # as after a second start at the same port
     page.browser.press("5")
     page.browser.wait("document.querySelector('.editor .save-state').dataset.state === 'failed'")
-    assert "started anew: open the address that it prints" in page.browser.texts(".editor .save-state")[0]
+    assert "was restarted: open the address that it prints" in page.browser.texts(".editor .save-state")[0]
     assert all("403 (Forbidden)" in complaint for complaint in page.browser.complaints())
     assert read_corrections(page.run) == {}
 

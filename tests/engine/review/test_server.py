@@ -128,7 +128,7 @@ def test_the_address_that_opens_a_browser_leads_to_the_page_once(server: ReviewS
     opened = ask(server, "", token=key)
     assert (opened.status, opened.headers["Location"]) == (303, f"/{server.token}/")
     again = ask(server, "", token=key)
-    assert (again.status, again.error) == (403, "The address lacks the token: take the one that was printed.")
+    assert (again.status, again.error) == (403, "The address lacks the token: use the one that was printed.")
 
 
 def test_a_part_of_the_token_is_not_enough(server: ReviewServer) -> None:
@@ -141,7 +141,7 @@ def test_a_part_of_the_token_is_not_enough(server: ReviewServer) -> None:
 def test_another_host_is_forbidden(server: ReviewServer, host: str) -> None:
     """A name that was made to point to this machine brings its own name along (DNS rebinding)."""
     answer = ask(server, "", headers={"Host": host.format(port=server.server_port)})
-    assert (answer.status, answer.error) == (403, "This server is asked for by another name than its own.")
+    assert (answer.status, answer.error) == (403, "The request names another server than this one.")
 
 
 def test_no_host_and_two_hosts_are_forbidden(server: ReviewServer) -> None:
@@ -156,7 +156,7 @@ def test_another_origin_is_forbidden(server: ReviewServer, run: Path, origin: st
     headers = {"Origin": origin.format(port=server.server_port)}
     assert ask(server, "", headers=headers).status == 403
     answer = ask(server, "change", method="POST", body=CHANGE, headers={**JSON, **headers})
-    assert (answer.status, answer.error) == (403, "Another site asks.")
+    assert (answer.status, answer.error) == (403, "The request comes from another site.")
     assert read_corrections(run) == {}
 
 
