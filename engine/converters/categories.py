@@ -64,10 +64,10 @@ def read_categories(path: Path) -> Categories:
         if not key:
             raise UsageError(f"Line {line} of {path} names no class: write its name or number, or {OTHERS} for others.")
         if key in of_class:
-            raise UsageError(f"Line {line} of {path} has the class '{key}' again: leave one of both lines.")
+            raise UsageError(f"Line {line} of {path} repeats the class '{key}': keep one of the two lines.")
         of_class[key] = names.setdefault(category, len(names)) if category else None
     if not of_class:
-        raise UsageError(f"{path} has no line below its first one: write one for each class.")
+        raise UsageError(f"{path} has nothing below its first line: write one line for each class.")
     if not names and OTHERS in of_class:
         raise UsageError(f"{path} leaves all classes out: give some of them a category.")
     return Categories(tuple(names), of_class)
@@ -79,15 +79,15 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
             header = stream.readline()
             delimiter, columns = delimiter_of(header), columns_of(header)
             if lacking := [name for name in COLUMNS if name not in columns]:
-                raise UsageError(f"{path} has no column {' and none '.join(lacking)}: its first line names columns.")
+                raise UsageError(f"{path} has no column {' or '.join(lacking)}: its first line must name the columns.")
             reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True)
             for cells in reader:
                 if not any(cells):
                     continue
                 if len(cells) != len(columns):
                     raise UsageError(
-                        f"Line {reader.line_num + 1} of {path} has not as many cells as the first line "
-                        f"({len(cells)}, not {len(columns)}): put names with a '{delimiter}' into quotes."
+                        f"Line {reader.line_num + 1} of {path} has {len(cells)} cells, where the first line has "
+                        f"{len(columns)}: put names with a '{delimiter}' in quotes."
                     )
                 yield reader.line_num + 1, dict(zip(columns, cells, strict=True))
     except (OSError, ValueError, csv.Error) as error:
@@ -139,7 +139,7 @@ class Recategorised:
             return ""
         shown = ", ".join(f"'{key}'" for key in unused[:_SHOWN]) + (", ..." if len(unused) > _SHOWN else "")
         which = "1 class is" if len(unused) == 1 else f"{len(unused):,} classes are"
-        return f"Of the table of categories {which} in no image: {shown}."
+        return f"In the table of categories, {which} in no image: {shown}."
 
     def _category(self, of: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the columns of the category of a row or pointer; None where the table leaves its class out."""

@@ -26,7 +26,7 @@ Row = Mapping[str, Any]
 #: Names of the formats.
 DATASET_FORMATS = tuple(_FORMATS)
 
-_FAILED = "could not be read in the run, so that the size is not known"
+_FAILED = "could not be read in the run, so the size is not known"
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def convert(
     settings = settings or ConversionSettings()
     form = _format(to)
     if settings.image_root is not None and form is not label_studio.FORMAT:
-        raise UsageError(f"--image-root is for {label_studio.FORMAT.name}: {to} names images below their folder.")
+        raise UsageError(f"--image-root is for {label_studio.FORMAT.name}: {to} names images relative to their folder.")
     if settings.photos is not None and not form.links:
-        raise UsageError(f"--photos is for {yolo.FORMAT.name}: {to} names images, and needs none of them.")
+        raise UsageError(f"--photos is for {yolo.FORMAT.name}: {to} names images without opening them.")
     for option, given in (("--one-class", settings.one_class), ("--categories", settings.categories)):
         if given is not None and form is csv_tables.FORMAT:
             raise UsageError(f"{option} is for formats with categories: {to} has the class of each image.")

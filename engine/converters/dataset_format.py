@@ -12,8 +12,8 @@ from pc_engine.converters.pictures import Picture, Survey
 from pc_engine.errors import UsageError
 
 # Why images are left out; see `DatasetWriter.add`.
-LINE_BREAK = "cannot stand in a list of files, as the name has a line break"
-NOT_UTF8 = "cannot stand in a list of files, as the name is not UTF-8: rename the file and run again"
+LINE_BREAK = "cannot be in a list of files, as the name has a line break"
+NOT_UTF8 = "cannot be in a list of files, as the name is not UTF-8: rename the file and run again"
 NAME_TAKEN = "cannot have a label file, as another image has it or no file can have that name here"
 
 
@@ -57,9 +57,7 @@ class ConversionSettings:
         if self.one_class is not None and not self.one_class.strip():
             raise UsageError("--one-class is empty: give the name that all objects are to have.")
         if self.one_class is not None and self.categories is not None:
-            raise UsageError(
-                "--one-class is one category and --categories are those of a table: leave one of both out."
-            )
+            raise UsageError("--one-class is one category and --categories are those of a table: omit one of the two.")
         if not 0 <= self.min_score <= 1:  # NaN fails, too
             raise UsageError(f"--min-score is {self.min_score:g}, expected a number from 0 to 1.")
 

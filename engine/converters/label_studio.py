@@ -59,8 +59,8 @@ class _LabelStudioWriter:
         if not self._hidden:
             return None
         return (
-            f"{self._hidden:,} of {self._tasks:,} photos are in formats that most browsers do not show, and so Label "
-            f"Studio does not, such as HEIC and TIFF: make JPEGs of them, and run on these."
+            f"{self._hidden:,} of {self._tasks:,} photos are in formats that most browsers, and so Label Studio, "
+            "cannot show, such as HEIC and TIFF: convert them to JPEG, and run on those."
         )
 
     def _url(self, picture: Picture) -> str:

@@ -123,7 +123,7 @@ class Staging:
     def _check_file(self, fresh: bool) -> None:
         if self._out.is_dir():
             file = self._out / self._form.makes[0]
-            raise UsageError(f"{self._out} is a folder, and {self._form.name} is one file: name it, such as {file}.")
+            raise UsageError(f"{self._out} is a folder, but {self._form.name} is one file: name it, such as {file}.")
         check_replaceable(self._out, self._is_of_the_format, f"conversion to {self._form.name}")
         if not fresh:
             raise UsageError(f"{self._out} exists: choose another name, or replace it with --fresh.")
@@ -133,7 +133,7 @@ class Staging:
 
     def _check_folder(self, fresh: bool) -> None:
         if not self._out.is_dir() or self._out.is_symlink():
-            raise UsageError(f"{self._out} is not a folder, which {self._form.name} makes: choose another name.")
+            raise UsageError(f"{self._out} is not a folder, but {self._form.name} makes one: choose another name.")
         names = sorted(path.name for path in self._out.iterdir())
         if not names:
             return

@@ -32,8 +32,8 @@ _VISIBLE, _ABSENT = 2, 0
 # What YAML refuses in a text, or takes for a line break or a mark of the byte order.
 _NOT_YAML = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _HIDDEN = (
-    f"cannot have a label file that training finds, as it looks beside the last folder named '{IMAGES}' of a path: run "
-    f"and convert that folder on its own"
+    f"cannot have a label file where training looks, beside the last folder named '{IMAGES}' of a path: run and "
+    "convert that folder on its own"
 )
 
 
@@ -83,13 +83,13 @@ class _YoloWriter:
             )
         elif self._absent:
             remarks.append(
-                f"{self._absent:,} of {self._listed:,} images of the list are not there: say where the photos lie "
-                f"with --photos DIR, or bring them to {IMAGES}/ in the data set."
+                f"{self._absent:,} of {self._listed:,} images of the list do not exist: say where the photos are with "
+                f"--photos DIR, or copy them to {IMAGES}/ in the data set."
             )
         if self._unread:
             remarks.append(
-                f"Many trainers leave out formats such as HEIC, AVIF and GIF, which {self._unread:,} of "
-                f"{self._listed:,} images are in: make JPEGs of them, and run on these."
+                f"Many trainers skip formats such as HEIC, AVIF and GIF, which {self._unread:,} of {self._listed:,} "
+                "images are in: convert them to JPEG, and run on those."
             )
         return " ".join(remarks) or None
 

@@ -122,14 +122,14 @@ def _xywh(item: Mapping[str, Any]) -> Any:
     outlines = item.get("segmentation")
     if not item.get("bbox") and isinstance(outlines, Mapping):
         raise ValueError(
-            "an annotation has no bbox, and no box is taken from RLE: add bbox, as by mask.toBbox of pycocotools"
+            "an annotation has no bbox, and boxes are not read from RLE: add bbox, as by mask.toBbox of pycocotools"
         )
     if item.get("bbox") or not outlines or not isinstance(outlines, list):
         return item.get("bbox")
     try:
         corners = np.concatenate([np.asarray(outline, np.float64).reshape(-1, 2) for outline in outlines])
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"its segmentation {outlines!r:.60} is no list of outlines x y x y ...") from None
+        raise ValueError(f"its segmentation {outlines!r:.60} is not a list of outlines x y x y ...") from None
     low, high = corners.min(axis=0), corners.max(axis=0)
     return [*low, *(high - low)]
 

@@ -38,7 +38,7 @@ _OUTLINES = ("polygon", "polyline", _POINTS)
 _SHAPES = (*_OUTLINES, "box", "ellipse", "mask", "cuboid", _SKELETON)
 _OTHER_FORMS = {
     "track": "it has tracks, as 'CVAT for video' has them: export as 'CVAT for images 1.1'",
-    "annotation": "it is Pascal VOC's file of one image: name the folder of all, as voc:DIR",
+    "annotation": "it is Pascal VOC's file of one image: name the folder of all of them, as voc:DIR",
 }
 _FOLDER = "images"
 
@@ -60,11 +60,13 @@ def read_cvat(path: Path, images: Path | None = None) -> LabelledSet:
         If the file is absent or of another form, or gives no image.
     """
     if not is_file(path):
-        raise DataError(f"There is no file {path}: name what CVAT exports as 'CVAT for images 1.1', as cvat:FILE.")
+        raise DataError(
+            f"There is no file {path}: name a file that CVAT exported as 'CVAT for images 1.1', as cvat:FILE."
+        )
     if is_zipfile(path):
         raise DataError(f"{path} is an archive: unpack it, and name the annotations.xml in it, as cvat:FILE.")
     folders = [path.parent / _FOLDER, path.parent, Path()] if images is None else [images]
-    remedy = f" (where the images lie elsewhere: 'cvat:{path}@IMAGES_DIR')" if images is None else ""
+    remedy = f" (if the images are elsewhere: 'cvat:{path}@IMAGES_DIR')" if images is None else ""
     builder = LabelledSetBuilder(path.stem, path)
     try:
         for element in read_children(path, _ROOT, _OTHER_FORMS):

@@ -93,16 +93,18 @@ def read_label_studio(path: Path, images: Path | None = None) -> LabelledSet:
         If the file is absent or of another form, or gives no image.
     """
     if not is_file(path):
-        raise DataError(f"There is no file {path}: name what Label Studio exports as JSON, as label-studio:FILE.")
+        raise DataError(
+            f"There is no file {path}: name a file that Label Studio exported as JSON, as label-studio:FILE."
+        )
     return parse_label_studio(read_json(path), path, images)
 
 
 def parse_label_studio(raw: Any, path: Path, images: Path | None = None) -> LabelledSet:
     """Read the tasks that the file at ``path`` holds; see `read_label_studio`."""
     if not is_label_studio(raw):
-        raise DataError(f"{path} is no list of tasks: export as 'JSON' from Label Studio.")
+        raise DataError(f"{path} is not a list of tasks: export as 'JSON' from Label Studio.")
     builder = LabelledSetBuilder(path.stem, path)
-    remedy = f" (where the images lie elsewhere: 'label-studio:{path}@IMAGES_DIR')" if images is None else ""
+    remedy = f" (if the images are elsewhere: 'label-studio:{path}@IMAGES_DIR')" if images is None else ""
     for place, task in enumerate(raw, start=1):
         item = f"task {task.get('id', place)}"
         try:
@@ -177,7 +179,7 @@ def _image(file: Path, said: _Said, before: _Said | None) -> LabelledImage:
     if before is not None and said.number != before.number and said.marked == before.marked:
         # Who corrected the number alone did not look at the regions.
         return LabelledImage(file, said.number, said.label)
-    raise ValueError(f"its number is {said.number}, and {said.marked} objects are marked: let them agree")
+    raise ValueError(f"its number is {said.number}, but {said.marked} objects are marked: make them agree")
 
 
 def _box(region: Mapping[str, Any], label: str | None) -> Box | None:
@@ -224,7 +226,7 @@ def _has_numbers(value: Mapping[str, Any], *names: str) -> bool:
 def _image_file(data: Any, folder: Path, images: Path | None) -> Path:
     """Return where the image of a task is, or is to be missed."""
     if not isinstance(data, Mapping):
-        raise ValueError("its data is no object of named values")  # noqa: TRY004 (as above)
+        raise ValueError("its data is not an object of named values")  # noqa: TRY004 (as above)
     texts = [text for text in (data.get(_PATH), data.get(_IMAGE), *data.values()) if isinstance(text, str)]
     paths = [path for path in map(_path_in, texts) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not paths:

@@ -62,7 +62,7 @@ def text(value: np.ndarray) -> str:
     try:
         return "".join(map(chr, flat))
     except OverflowError as error:
-        raise ValueError(f"text was expected, found a number that is no character ({error})") from None
+        raise ValueError(f"text was expected, found a number that is not a character ({error})") from None
 
 
 def number(value: np.ndarray) -> float:
@@ -96,7 +96,7 @@ def _ask_child(path: Path, required: Sequence[str]) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
     except ValueError:
         answer = {}
-    return answer or {"error": "it is damaged, and its reader died of it"}
+    return answer or {"error": "it is damaged and crashed its reader"}
 
 
 def _array(value: Mapping[str, Any]) -> np.ndarray:

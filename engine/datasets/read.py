@@ -33,7 +33,7 @@ KNOWN_FORMS = (
     "sos:DIR, sos:DIR#train or sos:DIR#test (SOS and ESOS as distributed)",
     "mso:DIR (MSO as distributed)",
     "coco:FILE or coco:FILE@IMAGES_DIR (COCO instances)",
-    "run:DIR or run:DIR@PHOTOS_DIR (the images of a run that were reviewed, in the folder that they lie in now)",
+    "run:DIR or run:DIR@PHOTOS_DIR (the reviewed images of a run, in the folder where they are now)",
     "label-studio:FILE or label-studio:FILE@IMAGES_DIR (exported from Label Studio as JSON)",
     "cvat:FILE or cvat:FILE@IMAGES_DIR (exported from CVAT as 'CVAT for images 1.1')",
     "yolo:FILE, or yolo:FILE#train, #val or #test (the YAML file of a YOLO data set)",
@@ -73,7 +73,7 @@ def read_labelled(spec: str) -> LabelledSet:
         return _read_file(path)
     if not colon:
         raise DataError(f"There is no file or folder '{spec}': check its name.")
-    raise DataError(f"There is no file or folder '{spec}', and it is no other form of labelled data. {_forms()}")
+    raise DataError(f"'{spec}' is not a file, a folder or another form of labelled data. {_forms()}")
 
 
 def _forms() -> str:
@@ -92,8 +92,8 @@ def _read_folder(path: Path) -> LabelledSet:
     if has_class_folders(path):
         return read_class_folders(path)
     if state_files(path):
-        raise DataError(f"{path} is the folder of a run: what was reviewed in it is 'run:{path}'.")
-    raise DataError(f"{path} holds no labels that are known. {_forms()}")
+        raise DataError(f"{path} is the folder of a run: for what was reviewed in it, write 'run:{path}'.")
+    raise DataError(f"{path} holds no labels of a known form. {_forms()}")
 
 
 def _as_one(path: Path, sets: Sequence[LabelledSet]) -> LabelledSet:
@@ -112,7 +112,7 @@ def _read_file(path: Path) -> LabelledSet:
     if suffix == ".xml":
         return read_cvat(path)
     if suffix != ".json":
-        raise DataError(f"{path} is no file of labels that is known. {_forms()}")
+        raise DataError(f"{path} is not a file of labels of a known form. {_forms()}")
     raw = read_json(path)
     if is_coco(raw):
         return parse_coco(raw, path)

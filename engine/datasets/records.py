@@ -327,7 +327,7 @@ def read_error(path: Path, form: str, error: Exception) -> DataError:
         return DataError(f"{path} cannot be read ({error.strerror}): name a file that you may read.")
     if isinstance(error, UnicodeDecodeError):
         excel = ", in Excel as 'CSV UTF-8'" if form == "CSV" else ""
-        return DataError(f"{path} cannot be read as {form} in UTF-8: save it in this encoding{excel}.")
+        return DataError(f"{path} cannot be read as {form} in UTF-8: save it in that encoding{excel}.")
     return DataError(f"{path} cannot be read as {form}: {error}.")
 
 

@@ -37,7 +37,7 @@ def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSe
         raise DataError(f"There is no folder {directory}: name the folder given to 'pc-engine run --out'.")
     found = RunPhotos(directory, photos)
     builder = LabelledSetBuilder(directory.name, directory)
-    remedy = f" (where the photos moved: 'run:{directory}@PHOTOS_DIR')" if photos is None else ""
+    remedy = f" (if the photos have moved: 'run:{directory}@PHOTOS_DIR')" if photos is None else ""
     unpacked = UnpackedArchives(photos)
     members: list[tuple[Member, int]] = []
     n_reviewed = 0
@@ -53,14 +53,16 @@ def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSe
         if member is not None:
             members.append((member, row["count"]))
         elif file is None or not (names_a_file(path) or os.path.lexists(file)):
-            builder.skip(path, "it is no file of its own: run on copies of the photos in a folder, and review that run")
+            builder.skip(
+                path, "it is not a file of its own: run on copies of the photos in a folder, and review that run"
+            )
         else:
             builder.add(LabelledImage(file, row["count"]), remedy)
     # Only now it is known which archives there are, and where their images may lie.
     for member, count in members:
         if photos is None:
             builder.skip(
-                member.path, f"it lies in an archive: unpack that, and say where as 'run:{directory}@PHOTOS_DIR'"
+                member.path, f"it is in an archive: unpack that, and say where as 'run:{directory}@PHOTOS_DIR'"
             )
         elif (unpacked_file := unpacked.file(member)) is None:
             builder.skip(member.path, unpacked.why_not(member))
@@ -68,6 +70,7 @@ def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSe
             builder.add(LabelledImage(unpacked_file, count))
     if not n_reviewed:
         raise DataError(
-            f"No image of {directory} was reviewed yet: do that with 'pc-engine review {for_shell(str(directory))}'."
+            f"No image of {directory} has been reviewed yet: do that with 'pc-engine review "
+            f"{for_shell(str(directory))}'."
         )
     return builder.build()

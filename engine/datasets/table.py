@@ -85,7 +85,7 @@ def _json_lines(stream: Iterator[str]) -> Iterator[tuple[str, Any]]:
 def _check_columns(columns: list[str], path: Path) -> None:
     for name in (*PATH_COLUMNS, *_LABELS):
         if columns.count(name) > 1:
-            raise DataError(f"{path} has {columns.count(name)} columns '{name}': keep the one that is meant.")
+            raise DataError(f"{path} has {columns.count(name)} columns '{name}': keep only the one that is meant.")
     if not set(columns) & set(PATH_COLUMNS) or not set(columns) & set(_LABELS):
         raise DataError(
             f"{columns_sentence(path, columns)}, but needs one of {', '.join(PATH_COLUMNS)} and one of "

@@ -95,7 +95,7 @@ class UnpackedArchives:
             why = f"several archives of the run are called {stem}"
         else:
             return f"it is not in {self._folder}: unpack its archive to a folder {stem} in there"
-        return f"{why}, so that files do not tell which it is: run on copies in a folder, and review that run"
+        return f"{why}, so the files do not tell which it is: run on copies in a folder, and review that run"
 
     def _is_repeated(self, member: Member) -> bool:
         return (member.archive, member.name) in self._repeated

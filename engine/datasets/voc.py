@@ -31,7 +31,7 @@ from pc_engine.sources.folders import files_below
 
 _ROOT, _OBJECT, _BOX = "annotation", "object", "bndbox"
 _FILE_NAME, _PATH = "filename", "path"
-_OTHER_FORMS = {"annotations": "it is of CVAT: name it as cvat:FILE"}
+_OTHER_FORMS = {"annotations": "it is a CVAT file: name it as cvat:FILE"}
 # The folder of XML files in small letters, one in it that the images' folder lacks, and what that is called.
 _ANNOTATIONS, _XMLS = "annotations", "xmls"
 _IMAGES = ("JPEGImages", "images", "img", "Data")
@@ -72,7 +72,7 @@ def read_voc(directory: Path, images: Path | None = None, split: str | None = No
     builder = LabelledSetBuilder(directory.resolve().name, directory)
     if split is not None:
         files = _of_split(files, directory, split, builder)
-    remedy = f" (where the images lie elsewhere: 'voc:{directory}@IMAGES_DIR')" if images is None else ""
+    remedy = f" (if the images are elsewhere: 'voc:{directory}@IMAGES_DIR')" if images is None else ""
     for file in files:
         try:
             builder.add(_labelled(file, directory, images, builder), remedy)
@@ -102,7 +102,7 @@ def _of_split(files: list[Path], directory: Path, split: str, builder: LabelledS
         is_image = PurePath(name).suffix.lower() in IMAGE_SUFFIXES
         of_name = named.get(name) or named.get(PurePath(name).stem if is_image else name)
         if of_name is None:
-            builder.skip(name, f"{lists[split].name} names it, and there is no XML file of it")
+            builder.skip(name, f"{lists[split].name} names it, but there is no XML file for it")
         found.update(dict.fromkeys(of_name or ()))
     return [*found]
 
@@ -118,7 +118,7 @@ def _xml_files(folder: Path) -> Iterator[Path]:
 
 def _labelled(file: Path, directory: Path, images: Path | None, builder: LabelledSetBuilder) -> LabelledImage:
     if not is_file(file):  # others may have no end
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     sure, difficult = list[Box](), list[Box]()
     said = dict.fromkeys((_FILE_NAME, _PATH), "")
     for element in read_children(file, _ROOT, _OTHER_FORMS):

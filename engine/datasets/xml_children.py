@@ -75,7 +75,7 @@ class _Children:
         return whole
 
     def _refuse(self, *_: object) -> None:
-        raise ValueError("it has a <!DOCTYPE>, which may define more than any memory holds: remove that")
+        raise ValueError("it has a <!DOCTYPE>, which may expand to more than any memory holds: remove it")
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         if self._depth < 2 and tag in self._refused:
@@ -83,7 +83,7 @@ class _Children:
         if self._depth == 0 and tag != self._root:
             raise ValueError(f"its root element is <{tag:.60}>, expected <{self._root}>")
         if self._depth == _DEEPEST:
-            raise ValueError(f"its elements lie more than {_DEEPEST} deep in one another")
+            raise ValueError(f"its elements are nested more than {_DEEPEST} deep")
         if self._depth == 1:
             self._builder = TreeBuilder()
         self._depth += 1

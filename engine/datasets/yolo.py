@@ -158,10 +158,10 @@ def _images_of(found: Path, roots: list[Path], path: Path) -> Iterator[Path]:
         return
     try:
         if not found.is_file():  # a device has no end
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         lines = found.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise DataError(f"{found}, which {path} names, is no folder and no list of images: {error}.") from None
+        raise DataError(f"{found}, which {path} names, is neither a folder nor a list of images: {error}.") from None
     for line in filter(None, map(str.strip, lines)):
         yield first_existing([found.parent / line, *(root / line for root in roots)]) or found.parent / line
 
@@ -184,7 +184,7 @@ def _text(labels: Path) -> str:
     try:
         return labels.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{labels.name} is no text in UTF-8") from None
+        raise ValueError(f"{labels.name} is not UTF-8 text") from None
 
 
 def _label_file(image: Path) -> Path:

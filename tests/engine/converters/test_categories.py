@@ -60,7 +60,7 @@ def test_categories_are_numbered_by_the_table_whatever_is_seen(
     # What has no class, and the bell, are others: they are left out, and their images stay.
     assert written(tmp_path / "set.json") == (["boat", "bird", "fish"], ["fish", "bird"])
     assert (conversion.images, conversion.pointers) == (3, 2)
-    assert conversion.remark == "Of the table of categories 1 class is in no image: '5'."
+    assert conversion.remark == "In the table of categories, 1 class is in no image: '5'."
 
 
 def test_other_classes_keep_their_names_behind_those_of_the_table(
@@ -98,20 +98,20 @@ def test_csv_has_the_class_of_each_image(
 ) -> None:
     with pytest.raises(UsageError, match="--categories is for formats with categories: csv has the class of each"):
         save([make_row("a.jpg", BOX, class_id=3)], "csv", tmp_path / "set", categories=table("3,fish\n"))
-    with pytest.raises(UsageError, match="leave one of both out"):
+    with pytest.raises(UsageError, match="omit one of the two"):
         save([make_row("a.jpg", BOX)], "coco", tmp_path / "set", categories=table("3,fish\n"), one_class="fish")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("name,category\n3,fish\n", "has no column class: its first line names columns"),
-        ("", "has no column class and none category"),
-        ("class,category\n", "has no line below its first one"),
+        ("name,category\n3,fish\n", "has no column class: its first line must name the columns"),
+        ("", "has no column class or category"),
+        ("class,category\n", "has nothing below its first line"),
         ("class,category\n*,\n3,\n", "leaves all classes out"),
-        ("class,category\ntabby, tabby cat,pet\n", r"Line 2 of .* has not as many cells .*\(3, not 2\): put names"),
+        ("class,category\ntabby, tabby cat,pet\n", r"Line 2 of .* has 3 cells, where .* has 2: put names"),
         ("class,category\n,fish\n", r"Line 2 of .* names no class"),
-        ("class,category\ncat,a\nCat ,b\n", r"Line 3 of .* has the class 'cat' again"),
+        ("class,category\ncat,a\nCat ,b\n", r"Line 3 of .* repeats the class 'cat'"),
         ("class,category\ncat\n", r"\(1, not 2\)"),
         (b"class,category\n\xff\xfe,a\n", "cannot be read"),
         (None, "cannot be read"),

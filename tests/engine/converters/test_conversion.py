@@ -37,7 +37,7 @@ def test_every_image_is_in_it_or_said_to_be_left_out(two_modes, save, tmp_path, 
     if to == "csv":
         assert converted.left_out == {}
     else:
-        assert converted.left_out == {"could not be read in the run, so that the size is not known": 1}
+        assert converted.left_out == {"could not be read in the run, so the size is not known": 1}
     assert converted.to_dict() == {
         "format": to,
         "out": str(tmp_path / "set"),

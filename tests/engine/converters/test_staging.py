@@ -149,10 +149,10 @@ def test_a_file_is_no_folder_and_a_folder_no_file(two_modes, save, tmp_path, to)
     out = tmp_path / "set"
     if to in FILES:
         out.mkdir()
-        message = rf"is a folder, and {to} is one file: name it, such as .*set/{to}\."
+        message = rf"is a folder, but {to} is one file: name it, such as .*set/{to}\."
     else:
         out.touch()
-        message = f"is not a folder, which {to} makes"
+        message = f"is not a folder, but {to} makes"
     with pytest.raises(UsageError, match=message):
         save(two_modes.boxes, to, out, fresh=True)
     assert os.listdir(tmp_path) == ["set"]

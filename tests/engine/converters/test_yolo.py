@@ -94,7 +94,7 @@ def test_images_that_the_list_does_not_lead_to_are_said(make_row, save, draw_pho
     rows = [make_row(str(tmp_path / "photos/a.png")), make_row(str(tmp_path / "photos/b/a.png"))]
     draw_photos(tmp_path, rows[:1])
     conversion = save(rows, "yolo", tmp_path / "set")
-    assert conversion.remark.startswith("1 of 2 images of the list are not there: say where the photos lie")
+    assert conversion.remark.startswith("1 of 2 images of the list do not exist: say where the photos are")
     assert conversion.to_dict()["remark"] == conversion.remark
 
 
@@ -115,7 +115,7 @@ def test_formats_that_many_trainers_leave_out_are_said(make_row, save, draw_phot
     conversion = save(rows, "yolo", tmp_path / "set")
     assert conversion.images == 4
     assert conversion.remark.startswith(
-        "Many trainers leave out formats such as HEIC, AVIF and GIF, which 1 of 4 images are in:"
+        "Many trainers skip formats such as HEIC, AVIF and GIF, which 1 of 4 images are in:"
     )
     (tmp_path / "photos/a.PNG").unlink()
     remark = save(rows, "yolo", tmp_path / "set", fresh=True).remark

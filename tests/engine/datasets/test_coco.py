@@ -65,8 +65,8 @@ def test_an_annotation_without_a_box_has_that_around_its_outlines(tmp_path: Path
     labelled = read_labelled(f"coco:{write(tmp_path / 'instances.json', 3, annotations, tmp_path)}")
     assert [image.boxes for image in labelled.images] == [(Box(1, 4, 9, 8, "dog"),)]
     assert [reason for _, reason in labelled.skipped] == [
-        "an annotation has no bbox, and no box is taken from RLE: add bbox, as by mask.toBbox of pycocotools",
-        "its segmentation [[1, 2, 3]] is no list of outlines x y x y ...",
+        "an annotation has no bbox, and boxes are not read from RLE: add bbox, as by mask.toBbox of pycocotools",
+        "its segmentation [[1, 2, 3]] is not a list of outlines x y x y ...",
     ]
 
 
@@ -98,7 +98,7 @@ def test_annotations_of_no_image_and_ids_of_several_are_noted(tmp_path: Path) ->
     path.write_text(json.dumps(raw))
     labelled = read_labelled(f"coco:{path}")
     assert [(image.path.name, image.count) for image in labelled.images] == [("2.jpg", 0)]
-    shared = "other images have its id 10, too, so that it is not known what it shows"
+    shared = "other images have its id 10, too, so it is not known what it shows"
     assert labelled.skipped == (
         ("1 annotation(s)", "no image has the id that they name"),
         *(("0.jpg", shared), ("1.jpg", shared)),

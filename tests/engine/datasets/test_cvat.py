@@ -133,7 +133,7 @@ def test_images_are_found_where_cvat_puts_them(read: Any, tmp_path: Path, where:
 
 def test_images_may_lie_elsewhere(read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo = place(tmp_path / "other@place/sub/b.jpg")
-    with pytest.raises(DataError, match=r"where the images lie elsewhere: 'cvat:.*annotations.xml@IMAGES_DIR'"):
+    with pytest.raises(DataError, match=r"if the images are elsewhere: 'cvat:.*annotations.xml@IMAGES_DIR'"):
         read(image(name="sub/b.jpg"))
     labelled = read_labelled(f"cvat:{tmp_path / 'annotations.xml'}@{tmp_path / 'other@place'}")
     assert [found.path for found in labelled.images] == [photo]
@@ -190,7 +190,10 @@ def test_another_file_is_named(tmp_path: Path, text: str, message: str) -> None:
 
 def test_an_absent_file_and_an_archive_are_named(tmp_path: Path) -> None:
     for path in (tmp_path / "none.xml", tmp_path):
-        with pytest.raises(DataError, match=r"There is no file .*: name what CVAT exports as 'CVAT for images 1.1'"):
+        with pytest.raises(
+            DataError,
+            match=r"There is no file .*: name a file that CVAT exported as 'CVAT for images 1.1'",
+        ):
             read_labelled(f"cvat:{path}")
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr("annotations.xml", "<annotations/>")

@@ -115,7 +115,7 @@ def test_a_header_of_any_length_is_a_short_sentence(folder: Path) -> None:
         ("a: !!python/object/apply:os.system [ls]\n", "cannot be read as YAML"),
         ("a: 2026-13-45\n", "cannot be read as YAML"),
         ("? {a: b}\n: c\n", "cannot be read as YAML"),
-        ("train: /dev/zero\n", "is no folder and no list of images: it is no file"),
+        ("train: /dev/zero\n", "is neither a folder nor a list of images: it is not a file"),
         ("train: ." + "/x" * 9000 + "\n", r"^The images '\./x/x[/x]* \.\.\.$"),  # cut, as it repeats the file
         ("names: {.inf: cat}\ntrain: .\n", "are not a list of classes"),
     ],
@@ -131,7 +131,7 @@ def test_a_yaml_file_that_harms_is_one_sentence(folder: Path, content: str, mess
     [
         ('<!DOCTYPE a [<!ENTITY b "c"><!ENTITY d "&b;&b;">]><{0}>&d;</{0}>', "it has a <!DOCTYPE>"),
         ('<!DOCTYPE a [<!ENTITY b SYSTEM "/etc/passwd">]><{0}>&b;</{0}>', "it has a <!DOCTYPE>"),
-        ("<{0}>" + "<a>" * 100_000, "its elements lie more than 100 deep in one another"),
+        ("<{0}>" + "<a>" * 100_000, "its elements are nested more than 100 deep"),
         ("<{0}><a " + " ".join(f"b{k}='1'" for k in range(9000)), "no element found|unclosed token"),
         ("<{0}>" + "<a/>" * 9000 + "</{0}>", "it lists none|no such file"),
         ("<" + "x" * 100_000 + "/>", r"its root element is <x+>, expected"),

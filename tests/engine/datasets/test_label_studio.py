@@ -157,7 +157,7 @@ def test_a_number_and_regions_that_contradict_each_other_are_said(read: Any) -> 
     for before in ([], [number(2), point()]):
         contradicted = task(number(5), point(), point(), point(), before=before)
         ((item, reason),) = read(good, contradicted).skipped
-        assert (item, reason) == ("task 7", "its number is 5, and 3 objects are marked: let them agree")
+        assert (item, reason) == ("task 7", "its number is 5, but 3 objects are marked: make them agree")
 
 
 def test_the_last_annotation_counts_and_none_that_was_cancelled(read: Any) -> None:
@@ -201,13 +201,13 @@ def test_images_are_found_by_any_of_its_addresses(read: Any, tmp_path: Path, ima
 
 
 def test_an_image_that_is_missed_says_how_to_find_it(read: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"where the images lie elsewhere: 'label-studio:.*tasks.json@IMAGES_DIR'"):
+    with pytest.raises(DataError, match=r"if the images are elsewhere: 'label-studio:.*tasks.json@IMAGES_DIR'"):
         read(task(point(), image="gone.jpg"))
     with pytest.raises(DataError, match="its data names no image"):
         read({**task(point()), "data": {"text": "a"}})
     for content in ("{}", "[]", "[1]"):
         (tmp_path / "tasks.json").write_text(content)
-        with pytest.raises(DataError, match="is no list of tasks: export as 'JSON' from Label Studio"):
+        with pytest.raises(DataError, match="is not a list of tasks: export as 'JSON' from Label Studio"):
             read_labelled(f"label-studio:{tmp_path / 'tasks.json'}")
     with pytest.raises(DataError, match="There is no file"):
         read_labelled(f"label-studio:{tmp_path / 'none.json'}")

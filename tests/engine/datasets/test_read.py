@@ -44,7 +44,7 @@ def test_an_unknown_form_is_answered_with_the_known_ones(
     with pytest.raises(DataError) as caught:
         read_labelled(spec)
     if spec:  # else it is the current folder
-        assert str(caught.value).startswith(f"There is no file or folder '{spec}', and it is no other form")
+        assert str(caught.value).startswith(f"'{spec}' is not a file, a folder or another form")
     for form in KNOWN_FORMS:
         assert form in str(caught.value)
 
@@ -57,9 +57,9 @@ def test_a_path_that_is_not_there_is_one_sentence() -> None:
 
 def test_files_and_folders_without_labels_are_named(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(DataError, match="holds no labels that are known"):
+    with pytest.raises(DataError, match="holds no labels of a known form"):
         read_labelled(str(tmp_path))
-    with pytest.raises(DataError, match="is no file of labels that is known"):
+    with pytest.raises(DataError, match="is not a file of labels of a known form"):
         read_labelled(str(tmp_path / "photo.jpg"))
     with pytest.raises(DataError, match=r"has no labels.json: make one with 'pc-engine lego make'"):
         read_labelled(f"lego:{tmp_path}")
@@ -93,7 +93,9 @@ def test_the_folder_of_a_run_is_no_folder_of_classes(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / "overlays").mkdir()
     (tmp_path / "overlays/a.jpg").touch()
-    with pytest.raises(DataError, match=f"is the folder of a run: what was reviewed in it is 'run:{tmp_path}'."):
+    with pytest.raises(
+        DataError, match=f"is the folder of a run: for what was reviewed in it, write 'run:{tmp_path}'."
+    ):
         read_labelled(str(tmp_path))
 
 

@@ -45,16 +45,14 @@ def test_the_reviewed_images_are_labelled_with_their_corrected_counts(run: Path)
         LabelledImage(Path.cwd() / "photos" / "b.jpg", 7),
     )
     assert [reason.split(":")[0] for _, reason in labelled.skipped] == [
-        "there is no such file (where the photos moved",
-        "it lies in an archive",
+        "there is no such file (if the photos have moved",
+        "it is in an archive",
     ]
 
 
 def test_photos_of_an_archive_are_found_where_it_was_unpacked(run: Path) -> None:
     review(run, "tar://d.jpg::shard.tar", 4)
-    with pytest.raises(
-        DataError, match=r"it lies in an archive: unpack that, and say where as 'run:.*/run@PHOTOS_DIR'"
-    ):
+    with pytest.raises(DataError, match=r"it is in an archive: unpack that, and say where as 'run:.*/run@PHOTOS_DIR'"):
         read_labelled(f"run:{run}")
     folder = run.parent / "unpacked"
     folder.mkdir()
@@ -88,7 +86,7 @@ def test_the_photos_are_found_where_they_lie_now(run: Path, name: str) -> None:
     review(run, "photos/c.jpg", 3)
     (run.parent / name).mkdir(parents=True)
     moved = (run.parent / "photos").rename(run.parent / name / "photos")
-    with pytest.raises(DataError, match=r"there is no such file \(where the photos moved: 'run:.*/run@PHOTOS_DIR'\)"):
+    with pytest.raises(DataError, match=r"there is no such file \(if the photos have moved: 'run:.*/run@PHOTOS_DIR'\)"):
         read_labelled(f"run:{run}")
     assert read_labelled(f"run:{run}@{moved.parent}").images == (LabelledImage(moved / "c.jpg", 3),)
     run = run.rename(run.parent / "run@2")
@@ -96,7 +94,7 @@ def test_the_photos_are_found_where_they_lie_now(run: Path, name: str) -> None:
 
 
 def test_what_to_do_is_said_where_nothing_was_reviewed(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"No image of .* was reviewed yet: do that with 'pc-engine review"):
+    with pytest.raises(DataError, match=r"No image of .* has been reviewed yet: do that with 'pc-engine review"):
         read_labelled(f"run:{run}")
     with pytest.raises(DataError, match="There is no folder"):
         read_labelled(f"run:{tmp_path / 'absent'}")

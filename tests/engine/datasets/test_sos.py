@@ -161,7 +161,7 @@ def test_a_reader_that_dies_of_a_file_is_an_error_of_one_sentence(
     child = tmp_path / "child.py"
     child.write_text(f"import os, signal\n{ending}")
     monkeypatch.setattr(matlab_child, "__file__", str(child))
-    with pytest.raises(DataError, match="it is damaged, and its reader died of it"):
+    with pytest.raises(DataError, match="it is damaged and crashed its reader"):
         read_labelled(f"sos:{tmp_path}")
 
 

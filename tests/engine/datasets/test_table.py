@@ -87,7 +87,7 @@ def test_names_written_on_windows_are_found(tmp_path: Path) -> None:
 
 
 def test_of_two_columns_none_is_chosen_in_silence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has 2 columns 'count': keep the one that is meant"):
+    with pytest.raises(DataError, match=r"has 2 columns 'count': keep only the one that is meant"):
         read_labelled(write(tmp_path / "counts.csv", "path,count,Count\nimg/a.jpg,1,2\n"))
     spec = write(tmp_path / "counts.csv", "path,note,count,note\nimg/a.jpg,x,1,y\n")
     assert read_labelled(spec).images[0].count == 1
@@ -112,7 +112,7 @@ def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
         spec = write(tmp_path / "counts.csv", "path,count\nimg/ü c.jpg,1\n", encoding)
         with pytest.raises(DataError) as caught:
             read_labelled(spec)
-        expected = f"{spec} cannot be read as CSV in UTF-8: save it in this encoding, in Excel as 'CSV UTF-8'."
+        expected = f"{spec} cannot be read as CSV in UTF-8: save it in that encoding, in Excel as 'CSV UTF-8'."
         assert str(caught.value) == expected
 
 

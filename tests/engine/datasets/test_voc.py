@@ -124,7 +124,7 @@ def test_xml_files_beside_annotations_are_something_else(read: Any, tmp_path: Pa
 def test_images_may_lie_elsewhere(tmp_path: Path, xml: str, monkeypatch: pytest.MonkeyPatch) -> None:
     place(tmp_path / "set", **{f"{xml}_xml": annotation(thing(1, 2, 3, 4))})
     place(tmp_path / "other@place", sub__a_jpg=None, a_jpg=None)
-    with pytest.raises(DataError, match=r"where the images lie elsewhere: 'voc:.*set@IMAGES_DIR'"):
+    with pytest.raises(DataError, match=r"if the images are elsewhere: 'voc:.*set@IMAGES_DIR'"):
         read_labelled(f"voc:{tmp_path / 'set'}")
     (image,) = read_labelled(f"voc:{tmp_path / 'set'}@{tmp_path / 'other@place'}").images
     assert image.path == tmp_path / "other@place/sub/a.jpg"
@@ -156,8 +156,8 @@ def test_a_file_that_cannot_be_used_costs_no_other(read: Any, tmp_path: Path) ->
         "its ymin is '', expected a number": annotation(thing(1, "", 3, 4)),
         "an object of it has no bndbox": annotation("<object><name>cat</name></object>"),
         "its root element is <html>, expected <annotation>": "<html/>",
-        "it is of CVAT: name it as cvat:FILE": "<annotations/>",
-        "it has a <!DOCTYPE>, which may define more than any memory holds: remove that": "<!DOCTYPE a><a/>",
+        "it is a CVAT file: name it as cvat:FILE": "<annotations/>",
+        "it has a <!DOCTYPE>, which may expand to more than any memory holds: remove it": "<!DOCTYPE a><a/>",
         "mismatched tag: line 1, column 17": "<annotation><a></b>",
         "no element found: line 1, column 0": "",
     }
@@ -177,8 +177,8 @@ def test_a_file_that_cannot_be_used_costs_no_other(read: Any, tmp_path: Path) ->
     assert sum("enclose no area" in reason for _, reason in labelled.skipped) == 2
     others = [reason for item, reason in labelled.skipped if not item.startswith("a box of")]
     assert others[: len(bad)] == list(bad)
-    assert others[len(bad)] == "it is no file"
-    assert others[len(bad) + 1].startswith("there is no such file (where the images lie elsewhere")
+    assert others[len(bad)] == "it is not a file"
+    assert others[len(bad) + 1].startswith("there is no such file (if the images are elsewhere")
 
 
 def test_another_folder_is_named(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def split_in_two(tmp_path: Path) -> Path:
 def test_a_split_is_the_images_that_it_lists(split_in_two: Path, split: str, names: list[str]) -> None:
     labelled = read_labelled(f"voc:{split_in_two}{split}")
     assert [image.path.stem for image in labelled.images] == names
-    lost = ("lost", "train.txt names it, and there is no XML file of it")
+    lost = ("lost", "train.txt names it, but there is no XML file for it")
     assert labelled.skipped == ((lost,) if split == "#train" else ())
 
 

@@ -57,7 +57,7 @@ def test_the_encoding_is_that_of_the_declaration(read: Any, encoding: str) -> No
         ('<?xml version="1.0" encoding="gb2312"?><root/>', "multi-byte encodings are not supported"),
         ('<?xml version="1.0" encoding="hex"?><root/>', "not a text encoding"),
         ('<?xml version="1.0" encoding="punycode"?><root/>', "can't decode byte"),
-        ("<root>" + "<a>" * 1_000_000, "its elements lie more than 100 deep in one another"),
+        ("<root>" + "<a>" * 1_000_000, "its elements are nested more than 100 deep"),
     ],
 )
 def test_what_is_no_xml_of_the_form_is_said(read: Any, content: str, message: str) -> None:
@@ -77,7 +77,7 @@ def test_what_is_no_xml_of_the_form_is_said(read: Any, content: str, message: st
 )
 def test_nothing_is_defined_in_a_file_or_fetched_for_it(read: Any, definition: str) -> None:
     for encoding in ("utf-8", "utf-16"):
-        with pytest.raises(ValueError, match="it has a <!DOCTYPE>, which may define more than any memory holds"):
+        with pytest.raises(ValueError, match="it has a <!DOCTYPE>, which may expand to more than any memory holds"):
             read(definition.encode(encoding))
 
 

@@ -144,7 +144,7 @@ def test_labels_as_windows_writes_them(tmp_path: Path) -> None:
     path.write_text(f"train: train.txt\n{NAMES}")
     labelled = read_labelled(f"yolo:{path}")
     assert [image.count for image in labelled.images] == [1]
-    assert [reason for _, reason in labelled.skipped] == ["b.txt is no text in UTF-8"]
+    assert [reason for _, reason in labelled.skipped] == ["b.txt is not UTF-8 text"]
 
 
 def test_a_turned_photo_has_the_size_it_is_shown_at(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_bad_lines_and_pictures_are_skipped_with_their_reason(tmp_path: Path) ->
         ("kpt_shape: [17, 0]\n", "'kpt_shape' of"),
         ("kpt_shape: [.inf, 3]\n", "'kpt_shape' of"),
         ("train: elsewhere\n", "'elsewhere' .* are not below"),
-        ("train: other.bin\n", "is no folder and no list of images"),
+        ("train: other.bin\n", "is neither a folder nor a list of images"),
         ("names: [cat]\n", "'images' .* are not below"),
     ],
 )
