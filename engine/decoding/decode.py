@@ -355,12 +355,12 @@ def _not_read(data: bytes) -> str:
     if looks_like_image(data[:HEAD_BYTES]) or (boxed is not None and is_read(boxed)):
         return "The file is truncated or damaged (its header makes no sense)."
     if found is None:
-        return f"It is not an image in a format that is read here ({_shown_formats()})."
+        return f"It is not an image in a supported format ({_shown_formats()})."
     return _foreign(found)
 
 
 def _foreign(found: str) -> str:
-    return f"It is {found}, which is not read here: {advice_on(found, _shown_formats())}."
+    return f"It is {found}, which cannot be read here: {advice_on(found, _shown_formats())}."
 
 
 def _shown_formats() -> str:

@@ -93,7 +93,7 @@ class IsolatedDecoder:
         function: str | None = None,
     ) -> None:
         if not hasattr(os, "fork"):
-            raise UsageError("Decoding in processes of their own takes Linux or macOS: leave out --isolate.")
+            raise UsageError("Decoding in separate processes needs Linux or macOS: omit --isolate.")
         self.max_pixels = max_pixels
         self._settings = {"max_pixels": max_pixels, "seconds": seconds, "function": function or FUNCTION}
         self._room = room or room_for(max_pixels)
@@ -260,8 +260,8 @@ class _Slot:
         if self._answered:
             return outcome
         raise PcEngineError(
-            f"The processes that decode end as soon as they are started ({_MOST_FALSE_STARTS} did in a row): leave out "
-            f"--isolate."
+            f"The processes that decode exit as soon as they are started ({_MOST_FALSE_STARTS} did in a row): omit "
+            "--isolate."
         )
 
     def _wait(self, held: contextlib.ExitStack, room: PixelRoom, height: int, width: int) -> DecodedImage | _Death:

@@ -46,7 +46,9 @@ class Decoding:
             return
         check_seconds("image_seconds", self.image_seconds)
         if not self.isolate:
-            raise UsageError("A time limit for an image takes decoding in processes that can be ended: add --isolate.")
+            raise UsageError(
+                "A time limit for an image needs decoding in processes that can be stopped: add --isolate."
+            )
 
 
 DEFAULT_DECODING = Decoding()

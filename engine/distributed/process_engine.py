@@ -156,7 +156,7 @@ class _Keeper(Generic[Question, Reply]):
                 return answer
             code = self._reap(_SECONDS_TO_END)
         raise ChildProcessError(
-            f"{_MOST_DEATHS} processes in turn died of the same images, or as they started, the last one {_how(code)}"
+            f"{_MOST_DEATHS} processes in turn died on the same images, or on starting, the last one {_how(code)}"
         )
 
     def hang_up(self) -> None:

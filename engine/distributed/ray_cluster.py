@@ -94,7 +94,8 @@ def connect(address: str | None) -> tuple[Any, bool]:
     """
     if address is not None and address.startswith("ray://"):
         raise UsageError(
-            f"--ray-address {address} is one for clients: run pc-engine on a machine of the cluster, with 'auto'."
+            f"--ray-address {address} is an address for clients: run pc-engine on a machine of the cluster, with "
+            "'auto'."
         )
     # What Ray's processes print is not for the user; nor do runs of this program report to anybody.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -119,8 +120,8 @@ def connect(address: str | None) -> tuple[Any, bool]:
     except Exception as error:  # of many kinds, by what is wrong with the address
         where = f"The Ray cluster '{named}' cannot be reached" if named else "Ray cannot be started here"
         raise PcEngineError(
-            f"{where} ({first_line(error).rstrip('.')}): start one with 'ray start --head', or leave --ray-address out "
-            f"for this machine alone."
+            f"{where} ({first_line(error).rstrip('.')}): start one with 'ray start --head', or omit --ray-address to "
+            "use this machine alone."
         ) from None
     return ray, True
 
@@ -202,8 +203,7 @@ def streaming(ray: Any) -> Iterator[None]:
 def failed(error: Exception) -> PcEngineError:
     """Return what a user reads of an error of Ray's."""
     return PcEngineError(
-        f"Ray could not go on ({first_line(error).rstrip('.')}): run the same command again, and it goes on where it "
-        f"was."
+        f"Ray could not go on ({first_line(error).rstrip('.')}): run the same command again to go on from there."
     )
 
 
@@ -223,4 +223,4 @@ def _without_stderr() -> Iterator[None]:
 
 
 def _missing() -> MissingPackageError:
-    return MissingPackageError("ray", "ray", "share a run out among machines")
+    return MissingPackageError("ray", "ray", "share a run among machines")

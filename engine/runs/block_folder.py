@@ -122,9 +122,9 @@ class BlockFolder:
         block = Block(content["number"], tuple(content["names"]), errors, counts)
         if times >= _MOST_TAKEN:
             raise PcEngineError(
-                f"{times} workers in turn were lost while they did the images from {block.names[0]} to "
-                f"{block.names[-1]}: see whether memory runs out on their machines, or move the image away that "
-                f"crashes them, then run the same command again."
+                f"{times} workers in turn were lost while they processed the images from {block.names[0]} to "
+                f"{block.names[-1]}: see whether memory runs out on their machines, or move away the image that "
+                "crashes them, then run the same command again."
             )
         return block
 
@@ -198,4 +198,4 @@ def _remove(folder: Path) -> None:
                 raise
         else:
             return
-    raise OSError(errno.EBUSY, f"workers of an earlier run are still at it in {folder.name}")
+    raise OSError(errno.EBUSY, f"workers of an earlier run are still working in {folder.name}")

@@ -98,7 +98,7 @@ def check_correctable(directory: Path) -> None:
         file.exists() and not os.access(file, os.W_OK) for file in files
     ):
         raise UsageError(
-            f"{path} cannot be written, which keeps what is corrected: change the permissions, or review a copy of "
+            f"{path}, which keeps corrections, cannot be written: change the permissions, or review a copy of "
             f"{directory}."
         )
 
@@ -171,7 +171,7 @@ def _apply(line: bytes, corrections: dict[str, Correction]) -> None:
         raise ValueError("it has no list of pointers")  # noqa: TRY004
     class_name = value.get("class_name")
     if not (class_name is None or (is_text(class_name) and class_name)):
-        raise ValueError("its class is no name")
+        raise ValueError("its class is not a name")
     corrections[path] = Correction(
         path=path,
         count=parse_whole_number(value.get("count"), "count"),

@@ -37,7 +37,7 @@ class MovedPhotos:
 
     def __init__(self, directory: Path, folder: Path) -> None:
         if not folder.is_dir():
-            raise UsageError(f"There is no folder {folder}: name the one that the photos lie in now.")
+            raise UsageError(f"There is no folder {folder}: name the one that the photos are in now.")
         self._folder = folder.absolute()
         self._shared = _shared_by_photos(directory)
         # How many names of a path are those of folders above, which are gone, if all goes as the user says.

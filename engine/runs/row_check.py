@@ -44,7 +44,7 @@ _SIZE = ("width", "height")
 def check_row(row: Any, columns: Iterable[str]) -> None:
     """Raise ValueError, saying what is wrong, unless ``row`` has the ``columns`` with values that a run writes."""
     if not isinstance(row, Mapping):
-        raise ValueError(f"a row is {row!r:.60}, and no object of named values")  # noqa: TRY004 (one bad line)
+        raise ValueError(f"a row is {row!r:.60}, not an object of named values")  # noqa: TRY004 (one bad line)
     for name in columns:
         fits, may_be_none = _KINDS[name]
         value = row.get(name)

@@ -117,8 +117,8 @@ class RunDirectory:
         kept = {path.suffix.removeprefix(".") for path in partitions}
         if row_format is not None and kept - {row_format}:
             raise UsageError(
-                f"{self.directory} holds rows as {kept.pop()}, not {row_format}: leave out --format, or replace them "
-                f"with --fresh."
+                f"{self.directory} holds rows as {kept.pop()}, not {row_format}: omit --format, or replace them with "
+                "--fresh."
             )
         self._format: Format = row_format or (find_format(min(kept)) if kept else FORMATS[0])
         if self._format == "parquet" and stored_name(str(self.directory)) != str(self.directory):

@@ -53,8 +53,8 @@ def with_earlier_folders(
         if _has_rows(state):
             for name, its_name in _named_otherwise(now, _folders(state)):
                 raise UsageError(
-                    f"{directory} has rows of the photos in {its_name}, which are in {name} by another name: name them "
-                    f"as before, so that none is counted twice, or choose another folder."
+                    f"{directory} has rows of the photos in {its_name}, which are in {name} under another name: name "
+                    "them as before, so that none is counted twice, or choose another folder."
                 )
     return {**(_folders(own) if _has_rows(own) else {}), **now}
 

@@ -111,8 +111,8 @@ def lock_run(directory: Path, shard: Shard | None = None) -> filelock.BaseFileLo
         lock.acquire(timeout=_SECONDS_TO_LOOK)
     except filelock.Timeout:
         raise UsageError(
-            f"Another run is writing into {directory}: wait for it, or choose another folder. To share one run out "
-            f"among several processes, give each its --shard."
+            f"Another run is writing into {directory}: wait for it, or choose another folder. To share one run among "
+            "several processes, give each its --shard."
         ) from None
     return lock
 

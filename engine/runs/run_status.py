@@ -146,7 +146,7 @@ def read_status(directory: Path) -> RunStatus:
     parts = run_parts(directory, known)
     partitions = partitions_of(directory)
     if not parts and not partitions:
-        raise UsageError(f"{directory} is no run directory: name the folder given to 'pc-engine run --out'.")
+        raise UsageError(f"{directory} is not a run directory: name the folder given to 'pc-engine run --out'.")
     tally, errors, examples = Tally(), Counter[str](), dict[str, str]()
     for path in partitions:
         for row in rows_of(path, ("path", "status", "count_label", "error")):

@@ -47,4 +47,4 @@ def _shards(shard: Shard | None) -> int | None:
 
 
 def _run_of(shards: int | None) -> str:
-    return "a run that is not shared out" if shards is None else f"a run shared out to {shards} shards"
+    return "a run that is not split into shards" if shards is None else f"a run split into {shards} shards"

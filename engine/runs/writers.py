@@ -202,8 +202,8 @@ def cannot_write(path: Path, error: OSError) -> PcEngineError:
     # By its number, as Arrow puts words of its own around the system's.
     reason = os.strerror(error.errno) if error.errno else str(error)
     return PcEngineError(
-        f"{path} cannot be written ({reason}): make room, then run the same command again. It goes on "
-        f"behind the rows that are written."
+        f"{path} cannot be written ({reason}): make room, then run the same command again. It goes on after the rows "
+        "already written."
     )
 
 
@@ -268,8 +268,8 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
             yield row
     except (OSError, ValueError, MemoryError, RecursionError, pa.ArrowException) as error:
         raise PcEngineError(
-            f"{path} cannot be read ({first_line(error)}): delete it, and its images are done again by the next run "
-            f"into this folder."
+            f"{path} cannot be read ({first_line(error)}): delete it, and the next run into this folder does its "
+            "images again."
         ) from None
 
 

@@ -45,7 +45,7 @@ _TRY_LATER = (408, 429)
 _CHUNK = 1 << 20
 # Chunks of the web come in any size; others are asked for in theirs.
 _BUFFER = 1 << 20
-_COLONS = "Its name has '::' in it, which in an address stands before an archive: rename it, or copy it here."
+_COLONS = "Its name has '::' in it, which in an address marks an archive: rename it, or copy it here."
 
 Found = TypeVar("Found")
 #: Lists what lies at an address; called with what is told of each file that is passed over.
@@ -265,7 +265,7 @@ def _require(scheme: str) -> None:
     try:
         get_filesystem_class(scheme)
     except ValueError:
-        raise UsageError(f"There is no kind of address '{scheme}://': fsspec knows none of that name.") from None
+        raise UsageError(f"There is no kind of address '{scheme}://': fsspec knows none by that name.") from None
     except ImportError as error:
         if scheme in _PACKAGES:
             raise MissingPackageError(_PACKAGES[scheme], "remote", f"read {scheme}:// addresses") from None
@@ -358,7 +358,7 @@ def _of_one_name(place: _Place, takes: Callable[[str], bool]) -> Iterator[Source
     times = Counter(member.filename for member in archive.filelist)
     for path in sorted(path for path, n in times.items() if n > 1 and takes(path)):
         message = (
-            f"The archive holds {times[path]:,} files of this name, of which only the last can be read: pack it anew."
+            f"The archive holds {times[path]:,} files of this name, of which only the last can be read: pack it again."
         )
         yield broken_image(f"{replace(place, path=path).name}#2", message)
 

@@ -75,8 +75,8 @@ class SourceImage:
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise UsageError(
-                f"The file of '{name}' is of the type {type(data).__name__}, expected bytes: give pixels as "
-                f"SourceImage.from_pixels(name, pixels)."
+                f"The file of '{name}' is of type {type(data).__name__}, expected bytes: give pixels as "
+                "SourceImage.from_pixels(name, pixels)."
             )
         return cls(name, partial(bytes, bytes(data)), count=count)
 
@@ -113,8 +113,8 @@ class SourceImage:
             grey_or_rgb = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
             if pixels.dtype != np.uint8 or not grey_or_rgb or not pixels.size:
                 raise UsageError(
-                    f"The pixels of '{name}' are of the type {pixels.dtype}, shape {pixels.shape}, expected uint8 of "
-                    f"shape (height, width, 3), red first, or (height, width)."
+                    f"The pixels of '{name}' are of type {pixels.dtype}, shape {pixels.shape}, expected uint8 of shape "
+                    "(height, width, 3), red first, or (height, width)."
                 )
         return cls(name, partial(_as_file, pixels), count=count)
 
@@ -138,15 +138,15 @@ def as_source_image(image: object) -> SourceImage:
             raise UsageError(f"The name of an image is {image.name!r:.60}, expected text: it is the path of its row.")
         if not callable(image.read):
             raise UsageError(
-                f"The read of '{image.name}' is of the type {type(image.read).__name__}, expected a function that "
-                f"returns the bytes of a file: give the bytes as SourceImage.from_bytes(name, data)."
+                f"The read of '{image.name}' is of type {type(image.read).__name__}, expected a function that returns "
+                "the bytes of a file: give the bytes as SourceImage.from_bytes(name, data)."
             )
         return image
     if isinstance(image, (str, Path, os.PathLike)):  # whether it is a Path is found faster than what else may be one
         return local_image(image)
     raise UsageError(
-        f"An image is of the type {type(image).__name__}, expected a path or a SourceImage: give pixels as "
-        f"SourceImage.from_pixels(name, pixels), and the bytes of a file as SourceImage.from_bytes(name, data)."
+        f"An image is of type {type(image).__name__}, expected a path or a SourceImage: give pixels as "
+        "SourceImage.from_pixels(name, pixels), and the bytes of a file as SourceImage.from_bytes(name, data)."
     )
 
 

@@ -92,8 +92,8 @@ def iter_images(
     named = _named(sources)
     if count_column is not None and not any(map(_is_table, named.values())):
         raise UsageError(
-            f"'{count_column}' is to be a column with counts, and no table was given: name one as '@table.csv', or say "
-            f"a number."
+            f"'{count_column}' should be a column of counts, but no table was given: name one as '@table.csv', or give "
+            "a number."
         )
     listing = Listing(
         _real(without),

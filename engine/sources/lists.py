@@ -69,13 +69,13 @@ def check_list(name: str, count_column: str | None = None) -> None:
             lines = _lines(stream)
             first = next(lines, "")
             if "\0" in first:
-                raise UsageError(f"The list '{name}' is no text in UTF-8: save it as such.")
+                raise UsageError(f"The list '{name}' is not UTF-8 text: save it as such.")
             if _is_table(name):
                 _columns(first, name, count_column)
     except PcEngineError:
         raise
     except csv.Error as error:
-        raise UsageError(f"The table '{name}' is none that can be read ({error}): save it as CSV once more.") from None
+        raise UsageError(f"The table '{name}' cannot be read ({error}): save it as CSV again.") from None
     except Exception as error:  # OSError, or those of a file system's package
         raise UsageError(f"The list '{name}' cannot be read: {reason_of(error)}.") from None
 
@@ -181,7 +181,7 @@ def _cells(lines: Iterator[str], name: str, count_column: str | None) -> Iterato
     # Python takes all lines behind quotes that are never closed for one cell.
     if len(last) > 1 and len(list(csv.reader([*last, "another line"], delimiter=delimiter))) == 1:
         hidden = _number_of_lines(len(last) - 1)
-        message = f"Quotes that begin in line {first} are never closed, and hide the {hidden} behind."
+        message = f"Quotes that begin in line {first} are never closed, and hide the {hidden} after it."
         yield broken_image(f"{MARK}{name}#{first}", message)
 
 
@@ -208,7 +208,7 @@ def _columns(header: str, name: str, count_column: str | None) -> tuple[int, int
     """Return the positions of the columns with the images and with their counts, and what separates columns."""
     table, delimiter, columns = f"The table '{name}'", delimiter_of(header), columns_of(header)
     if not columns:
-        raise UsageError(f"{table} has nothing in its first line, which is to name its columns.")
+        raise UsageError(f"{table} has nothing in its first line, which must name its columns.")
     counts = None
     if count_column is not None:
         if count_column.strip().lower() not in columns:

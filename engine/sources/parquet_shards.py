@@ -65,7 +65,7 @@ def parquet_images(shard: str, listing: Listing) -> Iterator[SourceImage]:
     def sentence(n: int, error: BaseException) -> str:
         if isinstance(error, ImageError):
             return str(error)
-        return f"The Parquet file cannot be read after {n:,} rows ({reason_of(error)}): make it anew."
+        return f"The Parquet file cannot be read after {n:,} rows ({reason_of(error)}): make it again."
 
     images = _names(shard) if listing.names_only or listing.by_name else _images(shard, listing)
     yield from until_it_fails(images, shard, sentence)

@@ -73,21 +73,20 @@ class PassedOver:
         others, archives = self._by_suffix - raw, self._archives
         said = []
         if n := others.total():
-            what = "1 file of a kind that is not read was" if n == 1 else f"{n:,} files of kinds that are not read were"
+            what = "1 file of an unsupported kind was" if n == 1 else f"{n:,} files of unsupported kinds were"
             said.append(f"{what} passed over ({_listed(others)}).")
         if n := archives.total():
             what = "1 archive was" if n == 1 else f"{n:,} archives were"
             example = f"'FOLDER/*{archives.most_common(1)[0][0]}'"
-            said.append(
-                f"{what} passed over ({_listed(archives)}): archives are read where they are named, as {example}."
-            )
+            said.append(f"{what} passed over ({_listed(archives)}): archives are read only if named, as {example}.")
         if n := raw.total():
             what = "1 raw photo was" if n == 1 else f"{n:,} raw photos were"
             beside = "each lies beside its JPEG or HEIC" if n > 1 else "it lies beside its JPEG or HEIC"
             said.append(f"{what} passed over, as {beside} ({_listed(raw)}).")
         if n := self.named_again:
-            what = "1 image was named again and is" if n == 1 else f"{n:,} images were named again and are"
-            counts = f", {self._with_another_count:,} with another count: the first one holds"
+            several = f"{n:,} images were given more than once and are"
+            what = "1 image was given more than once and is" if n == 1 else several
+            counts = f", {self._with_another_count:,} with another count: the first one is used"
             said.append(f"{what} counted once{counts if self._with_another_count else ''}.")
         return said
 

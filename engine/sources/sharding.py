@@ -27,7 +27,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.of:
-            raise UsageError(f"There is no shard {self.option}: they are counted from 1/{self.of} on.")
+            raise UsageError(f"There is no shard {self.option}: shards are numbered from 1/{self.of}.")
 
     def holds(self, name: str) -> bool:
         """Whether the image of this name is this shard's to do."""

@@ -56,7 +56,7 @@ def tar_images(shard: str, listing: Listing) -> Iterator[SourceImage]:
         raise CostlyListingError
 
     def sentence(n: int, error: BaseException) -> str:
-        return f"The archive breaks off or is damaged after {n:,} images ({reason_of(error)}): make it anew."
+        return f"The archive breaks off or is damaged after {n:,} images ({reason_of(error)}): make it again."
 
     yield from until_it_fails(_images(shard, listing), shard, sentence)
 
@@ -148,7 +148,7 @@ def _all_members(stream: _Onwards) -> Generator[tarfile.TarInfo]:
                 stream.begin_header()
         # tarfile takes damage between members for the end.
         if stream.last_block != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("it has no end mark" if found else "what lies behind its end is no archive")
+            raise tarfile.ReadError("it has no end mark" if found else "what follows its end is not an archive")
         more = stream.pass_zeros()
 
 

@@ -336,7 +336,7 @@ def test_a_truncated_file(tmp_path: Path, file_format: str, share: float) -> Non
     data = encode(photo(300, 200), file_format)
     path = tmp_path / "cut"
     path.write_bytes(data[: int(len(data) * share)])
-    assert failure(path).startswith(("The file is truncated or damaged (", "It is not an image in a format"))
+    assert failure(path).startswith(("The file is truncated or damaged (", "It is not an image in a supported format"))
 
 
 def test_the_name_does_not_matter(tmp_path: Path) -> None:
@@ -459,7 +459,7 @@ def test_room_is_asked_for_as_many_pixels_as_decoding_holds(
 def test_a_file_of_another_format_is_named_and_said_what_to_do(tmp_path: Path, start: bytes, what: str) -> None:
     path = tmp_path / "picture.jpg"
     path.write_bytes(start + b"\0" * 200)
-    assert failure(path) == f"It is {what}, which is not read here: convert it to one of {FORMATS}."
+    assert failure(path) == f"It is {what}, which cannot be read here: convert it to one of {FORMATS}."
 
 
 @pytest.mark.parametrize("heic", [False, True])
@@ -467,7 +467,7 @@ def test_what_is_read_depends_on_what_is_installed(heic: bool, tmp_path: Path, m
     (tmp_path / "notes.jpg").write_bytes(b"shopping list")
     monkeypatch.setattr("pc_engine.decoding.decode.is_read", lambda name: heic or name == "AVIF")
     shown = FORMATS if heic else FORMATS.replace(" HEIC,", "")
-    assert failure(tmp_path / "notes.jpg") == f"It is not an image in a format that is read here ({shown})."
+    assert failure(tmp_path / "notes.jpg") == f"It is not an image in a supported format ({shown})."
 
 
 SUBFILE, SUB_FILES, DNG_VERSION = 254, 330, 50706
@@ -521,7 +521,9 @@ def test_a_raw_photo_that_pillow_does_not_open_is_told_by_its_tags() -> None:
     ],
 )
 def test_a_raw_photo_of_a_form_of_its_own_is_told_by_its_first_bytes(start: bytes) -> None:
-    with pytest.raises(ImageError, match=r"a camera's raw photo, which is not read here: develop it to JPEG or TIFF"):
+    with pytest.raises(
+        ImageError, match=r"a camera's raw photo, which cannot be read here: develop it to JPEG or TIFF"
+    ):
         decode_bytes(start + bytes(200), *SIZE)
 
 
@@ -536,10 +538,10 @@ def test_a_tiff_whose_first_picture_is_a_smaller_one_alone_is_read() -> None:
     [
         (
             b"PK\x03\x04",
-            "It is a ZIP archive, which is not read here: name it as zip://::FILE, or unpack it.",
+            "It is a ZIP archive, which cannot be read here: name it as zip://::FILE, or unpack it.",
         ),
         *(
-            (start, "It is a compressed file, which is not read here: unpack it.")
+            (start, "It is a compressed file, which cannot be read here: unpack it.")
             for start in (
                 b"\x1f\x8b\x08",
                 b"BZh9",
@@ -569,7 +571,7 @@ def test_what_holds_files_is_not_to_be_converted(tmp_path: Path, start: bytes, e
 )
 def test_other_text_is_not_taken_for_a_drawing(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "a.png").write_bytes(text)
-    assert "not an image in a format" in failure(tmp_path / "a.png")
+    assert "not an image in a supported format" in failure(tmp_path / "a.png")
 
 
 def test_reasons_are_one_plain_line_that_is_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_a_heic_photo_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ImageError) as caught:
         decode_bytes(head(b"heic", b"mif1") + bytes(99), 4, 4)
     assert str(caught.value) == (
-        "It is a HEIC photo, which is not read here: install what reads it with pip install 'pc-engine[heif]'."
+        "It is a HEIC photo, which cannot be read here: install what reads it with pip install 'pc-engine[heif]'."
     )
 
 
@@ -136,5 +136,7 @@ def test_without_the_package_there_is_no_heic(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_avif_that_pillow_cannot_read_is_to_be_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "check", lambda _: False)
-    with pytest.raises(ImageError, match=r"^It is an AVIF picture, which is not read here: convert it to one of JPEG"):
+    with pytest.raises(
+        ImageError, match=r"^It is an AVIF picture, which cannot be read here: convert it to one of JPEG"
+    ):
         decode_bytes(head(b"avif") + bytes(99), 4, 4)

@@ -207,7 +207,7 @@ def test_processes_that_end_at_once_end_the_run_with_a_sentence(
 ) -> None:
     with (
         IsolatedDecoder(1, function="pc_engine.no_such_module:decode") as decoder,
-        pytest.raises(PcEngineError, match="end as soon as they are started"),
+        pytest.raises(PcEngineError, match="exit as soon as they are started"),
     ):
         decoder.decode(PICTURE, *SIZE)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
@@ -406,7 +406,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, float], mes
 
 def test_systems_that_cannot_fork_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "fork")
-    with pytest.raises(UsageError, match="takes Linux or macOS: leave out --isolate"):
+    with pytest.raises(UsageError, match="needs Linux or macOS: omit --isolate"):
         Decoders(Decoding(isolate=True), 1, None)
 
 

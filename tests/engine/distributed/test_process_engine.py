@@ -202,7 +202,7 @@ def test_a_silent_list_does_not_hold_up_what_a_process_says(
         arguments = ("run", "@-", "--model", tiny_directory, "--out", tmp_path / "run", *TWO, *shared.options)
         outcome = pc_engine(*arguments)
         assert outcome.code == 1
-        assert "5 processes in turn died of the same images, or as they started" in outcome.err
+        assert "5 processes in turn died on the same images, or on starting" in outcome.err
         # The thread that waits for a line is over when none can come.
         writer.close()
         shared.wait_for(lambda: all(thread.name != "listing" for thread in threading.enumerate()))
@@ -218,8 +218,8 @@ def test_processes_that_die_as_they_start_end_the_run_with_a_sentence(
     outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, *TWO, *shared.options)
     assert outcome.code == 1
     assert outcome.err.startswith(
-        "pc-engine: 2 processes in turn died of the same images, or as they started, the last one with exit code 0: "
-        "see whether memory runs out, then run the same command again, with fewer --processes."
+        "pc-engine: 2 processes in turn died on the same images, or on starting, the last one with exit code 0: see "
+        "whether memory runs out, then run the same command again, with fewer --processes."
     )
     assert shared.hidden(run) == []
 
@@ -259,8 +259,8 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     run = tmp_path / "run"
     arguments = ("run", photos, "--model", tiny_directory, *shared.options)
     for options, code, expected in (
-        (TWO, 2, "--processes needs a directory for the rows of all: say where with --out DIR"),
-        ((*TWO, "--out", run, "--engine", "ray"), 2, "--processes are of this machine alone: leave it out"),
+        (TWO, 2, "--processes needs a directory that all share: say where with --out DIR"),
+        ((*TWO, "--out", run, "--engine", "ray"), 2, "--processes is for this machine alone: omit it"),
         (("--processes", "0", "--out", run), 2, "--processes is 0, expected a number of at least 1"),
         ((*TWO, "--out", run, "--mode", "none"), 2, "There is no mode 'none'"),
         ((*TWO, "--out", run, "--device", "gpu"), 2, "There is no device 'gpu'"),

@@ -235,5 +235,5 @@ def test_a_cluster_that_is_not_there_is_said(
     assert outcome.code == 1
     assert outcome.err == (
         "pc-engine: The Ray cluster '192.0.2.1:6379' cannot be reached (Failed to connect to Ray cluster at "
-        "192.0.2.1:6379): start one with 'ray start --head', or leave --ray-address out for this machine alone."
+        "192.0.2.1:6379): start one with 'ray start --head', or omit --ray-address to use this machine alone."
     )

@@ -118,7 +118,7 @@ def test_a_worker_that_goes_on_writing_is_waited_for_but_not_for_ever(
     monkeypatch.setattr(block_folder, "_TRIES", 2)
     blocks, left = make_blocks(tmp_path, "part", "parquet"), 9
     blocks.put(Block(0, ("a.jpg",)))
-    with pytest.raises(OSError, match="workers of an earlier run are still at it"):
+    with pytest.raises(OSError, match="workers of an earlier run are still working"):
         remove_blocks(tmp_path, "part")
 
 

@@ -110,7 +110,7 @@ def test_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
     other = {**SETTINGS, "model": "other", "network_sha256": "cd" * 32, "parameters": {"p2c": {"cutoff": 2.0}}}
     with RunDirectory(tmp_path) as rows, pytest.raises(UsageError, match=r"settings \(model \w+, not other\): choose"):
         rows.begin(other, {})
-    with pytest.raises(UsageError, match=r"holds rows as parquet, not jsonl: leave out --format"):
+    with pytest.raises(UsageError, match=r"holds rows as parquet, not jsonl: omit --format"):
         RunDirectory(tmp_path, "jsonl")
     assert paths(tmp_path) == ["a.jpg"]
 
@@ -159,9 +159,9 @@ def test_shards_share_a_directory_and_do_everything_once(tmp_path: Path) -> None
     assert sorted(name for part in gone_through for name in part) == sorted(names)
     assert sorted(paths(tmp_path)) == sorted(names)
     assert {tuple(state["shard"]) for state in states(tmp_path)} == {(1, 3), (2, 3), (3, 3)}
-    with pytest.raises(UsageError, match="a run shared out to 3 shards: go on with that one"):
+    with pytest.raises(UsageError, match="a run split into 3 shards: go on with that one"):
         do(tmp_path, names)
-    with pytest.raises(UsageError, match="a run shared out to 3 shards"):
+    with pytest.raises(UsageError, match="a run split into 3 shards"):
         do(tmp_path, names, shard=Shard(1, 2))
     with RunDirectory(tmp_path, shard=Shard(1, 3)) as rows, pytest.raises(UsageError, match="other settings"):
         rows.begin({**SETTINGS, "mode": "p2c"}, {})

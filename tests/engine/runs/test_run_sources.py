@@ -70,7 +70,10 @@ def test_photos_that_have_the_names_they_had_go_on(here: Path, before: list[str]
 def test_photos_by_another_name_are_not_counted_twice(here: Path, before: str, now: str) -> None:
     first, second = (each.format(here=here) for each in (before, now))
     for own in (state(first), {}):
-        with pytest.raises(UsageError, match=r"run has rows of the photos in .* by another name: name them as before"):
+        with pytest.raises(
+            UsageError,
+            match=r"run has rows of the photos in .* under another name: name them as before",
+        ):
             with_earlier_folders(own, [state(first)], [second], Path("run"))
     # Of a run that has no row, nothing could be counted twice.
     folders = with_earlier_folders(state(first, n=0), [state(first, n=0)], [second], Path("run"))

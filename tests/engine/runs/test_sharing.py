@@ -30,7 +30,7 @@ def test_no_run_begins_beside_one_that_is_shared_out_another_way(
     tmp_path: Path, held: Shard | None, other: Shard | None
 ) -> None:
     """Its rows, none of which has come under its name, would be doubled, or its open partition be removed."""
-    what = "A run that is not shared out" if held is None else f"A run shared out to {held.of} shards"
+    what = "A run that is not split into shards" if held is None else f"A run split into {held.of} shards"
     with RunDirectory(tmp_path, shard=held) as rows:
         rows.begin({"mode": "c2p"}, {})
         rows.write(row("a.jpg"))
@@ -43,7 +43,7 @@ def test_no_run_begins_beside_one_that_is_shared_out_another_way(
 
 @pytest.mark.parametrize(("held", "other"), OTHERS, ids=str)
 def test_nor_where_such_a_run_has_left_rows(tmp_path: Path, held: Shard | None, other: Shard | None) -> None:
-    what = "a run that is not shared out" if held is None else f"a run shared out to {held.of} shards"
+    what = "a run that is not split into shards" if held is None else f"a run split into {held.of} shards"
     with RunDirectory(tmp_path, shard=held) as rows:
         rows.begin({"mode": "c2p"}, {})
         rows.write(row("a.jpg"))

@@ -137,7 +137,7 @@ def test_a_name_with_colons_outside_of_archives_is_said(memory: Any) -> None:
         memory.pipe_file(f"/photos/{name}", b"x")
     odd, plain = iter_images(["memory://photos"])
     assert (odd.name, plain.name) == ("memory://photos/a::b.jpg", "memory://photos/c.jpg")
-    with pytest.raises(ImageError, match="Its name has '::' in it, which in an address stands before an archive"):
+    with pytest.raises(ImageError, match="Its name has '::' in it, which in an address marks an archive"):
         odd.read()
 
 

@@ -36,7 +36,10 @@ def test_an_image_stays_as_it_is() -> None:
     [
         (SourceImage(Path("a.jpg"), lambda: b""), r"The name of an image is .*Path\('a.jpg'\), expected text"),  # type: ignore[arg-type]
         (SourceImage.from_bytes(7, b""), "The name of an image is 7, expected text"),  # type: ignore[arg-type]
-        (SourceImage("a", b"bytes"), r"read of 'a' is of the type bytes, .*: give the bytes as SourceImage.from_bytes"),  # type: ignore[arg-type]
+        (
+            SourceImage("a", b"bytes"),
+            r"read of 'a' is of type bytes, .*: give the bytes as SourceImage.from_bytes",
+        ),  # type: ignore[arg-type]
     ],
 )
 def test_an_image_without_a_name_or_what_reads_it_is_said(image: SourceImage, sentence: str) -> None:
@@ -194,7 +197,7 @@ def test_files_in_memory_are_each_images_own() -> None:
 
 @pytest.mark.parametrize("data", ["text", None, np.zeros((4, 4, 3), np.uint8), [1, 2]])
 def test_what_is_no_file_is_refused(data: Any) -> None:
-    with pytest.raises(UsageError, match=r"The file of 'a' is of the type .*, expected bytes"):
+    with pytest.raises(UsageError, match=r"The file of 'a' is of type .*, expected bytes"):
         SourceImage.from_bytes("a", data)
 
 
@@ -220,7 +223,7 @@ def test_an_orientation_that_a_picture_holds_is_applied(tmp_path: Path) -> None:
     "pixels", [np.zeros((4, 4, 3), np.float32), np.zeros((3, 4, 4), np.uint8), np.zeros((0, 4), np.uint8), None, b"abc"]
 )
 def test_what_is_no_picture_is_refused(pixels: object) -> None:
-    with pytest.raises(UsageError, match=r"The pixels of 'a' are of the type .*, expected uint8 of shape"):
+    with pytest.raises(UsageError, match=r"The pixels of 'a' are of type .*, expected uint8 of shape"):
         SourceImage.from_pixels("a", pixels)
 
 

@@ -156,7 +156,7 @@ def test_quotes_that_are_never_closed_get_a_row_for_the_lines_that_they_hide(
     assert [Path(image.name).name for image in (first, second)] == ["b.jpg", "a.jpg"]
     assert said(empty) == "Line 7 names no image."
     assert hidden.name == f"{source}#5"
-    assert said(hidden) == "Quotes that begin in line 5 are never closed, and hide the 2 lines behind."
+    assert said(hidden) == "Quotes that begin in line 5 are never closed, and hide the 2 lines after it."
     # The last one may lack them, as it hides nothing; and what they open may be closed.
     for end in ('a.jpg,"cat', 'a.jpg,"cat\nand dog"'):
         assert len(list(iter_images([write(photos, "u.csv", f"path,label\n{end}")]))) == 1
@@ -166,9 +166,9 @@ def test_quotes_that_are_never_closed_get_a_row_for_the_lines_that_they_hide(
     ("name", "content", "message"),
     [
         ("t.csv", "label,count\n", "has the columns 'label', 'count': call the one with the images one of path, file"),
-        ("t.csv", "", "has nothing in its first line, which is to name"),
-        ("t.csv", "path\ra.jpg\r", "The table '@?.*t.csv' is none that can be read .*: save it as CSV once more"),
-        ("l.txt", "a.jpg".encode("utf-16"), "no text in UTF-8"),
+        ("t.csv", "", "has nothing in its first line, which must name"),
+        ("t.csv", "path\ra.jpg\r", "The table '@?.*t.csv' cannot be read .*: save it as CSV again"),
+        ("l.txt", "a.jpg".encode("utf-16"), "not UTF-8 text"),
     ],
 )
 def test_lists_that_cannot_be_used_are_wrong_use(photos: Path, name: str, content: bytes, message: str) -> None:
@@ -205,7 +205,7 @@ def test_the_tables_of_braces_are_asked_for_counts(photos: Path) -> None:
     [
         (["@{}/t.csv"], "has the columns 'path', 'count', and none called 'objects' with counts: name another"),
         (["@{}/t.csv", "{}/a.jpg"], "none called 'objects'"),
-        (["{}/a.jpg"], "'objects' is to be a column with counts, and no table was given"),
+        (["{}/a.jpg"], "'objects' should be a column of counts, but no table was given"),
         (["@{}/l.txt"], "no table was given"),
     ],
 )

@@ -36,7 +36,7 @@ def test_videos_and_sidecars_of_a_telephone_are_counted_and_what_systems_keep_is
     images, passed_over = noted([tmp_path])
     assert images == [f"{tmp_path}/IMG_1.HEIC", f"{tmp_path}/IMG_2.JPG"]
     assert passed_over.to_dict() == {".aae": 2, ".mov": 1, ".mp4": 1, "other": 1}
-    said = "5 files of kinds that are not read were passed over (2 .aae, 1 .mov, 1 other, 1 .mp4)."
+    said = "5 files of unsupported kinds were passed over (2 .aae, 1 .mov, 1 other, 1 .mp4)."
     assert passed_over.sentences() == [said]
 
 
@@ -46,8 +46,8 @@ def test_archives_in_a_folder_are_no_kind_that_is_not_read(tmp_path: Path) -> No
     assert images == []
     assert passed_over.to_dict() == {".tar.gz": 2, ".tar": 1, ".zip": 1, ".gz": 1}
     assert passed_over.sentences() == [
-        "1 file of a kind that is not read was passed over (1 .gz).",
-        "4 archives were passed over (2 .tar.gz, 1 .tar, 1 .zip): archives are read where they are named, as "
+        "1 file of an unsupported kind was passed over (1 .gz).",
+        "4 archives were passed over (2 .tar.gz, 1 .tar, 1 .zip): archives are read only if named, as "
         "'FOLDER/*.tar.gz'.",
     ]
 
@@ -56,9 +56,7 @@ def test_archives_in_archives_are_not_to_be_named(tmp_path: Path) -> None:
     passed_over = PassedOver()
     for name in ("tar://inner.zip::o.tar", "https://h.org/a.zip", "s3://bucket/a.tar", "https://h.org/b.tar.gz"):
         passed_over.add(name)
-    assert passed_over.sentences() == [
-        "4 files of kinds that are not read were passed over (2 .zip, 1 .tar, 1 .tar.gz)."
-    ]
+    assert passed_over.sentences() == ["4 files of unsupported kinds were passed over (2 .zip, 1 .tar, 1 .tar.gz)."]
 
 
 def test_a_raw_photo_takes_part_unless_the_cameras_picture_of_it_lies_beside_it(tmp_path: Path) -> None:
@@ -67,7 +65,7 @@ def test_a_raw_photo_takes_part_unless_the_cameras_picture_of_it_lies_beside_it(
     assert [Path(name).name for name in images] == ["DSC_1.JPG", "DSC_2.NEF", "R3.HIF", "p.jpeg", "q.orf"]
     assert passed_over.to_dict() == {".nef": 1, ".cr3": 1, ".raf": 1, ".xmp": 1}
     assert passed_over.sentences() == [
-        "1 file of a kind that is not read was passed over (1 .xmp).",
+        "1 file of an unsupported kind was passed over (1 .xmp).",
         "3 raw photos were passed over, as each lies beside its JPEG or HEIC (1 .nef, 1 .cr3, 1 .raf).",
     ]
     assert count_images([tmp_path]) == 5
@@ -115,10 +113,10 @@ def test_images_that_are_named_again_are_counted() -> None:
     passed_over = PassedOver(lambda name: name != "other.jpg")
     for name, other in (("a.jpg", False), ("other.jpg", True)):
         passed_over.add_named_again(name, other)
-    assert passed_over.sentences() == ["1 image was named again and is counted once."]
+    assert passed_over.sentences() == ["1 image was given more than once and is counted once."]
     for name, other in (("b.jpg", True), ("a.jpg", False)):
         passed_over.add_named_again(name, other)
     assert passed_over.named_again == 3
     assert passed_over.sentences() == [
-        "3 images were named again and are counted once, 1 with another count: the first one holds."
+        "3 images were given more than once and are counted once, 1 with another count: the first one is used."
     ]

@@ -42,5 +42,5 @@ def test_anything_else_is_wrong_use(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1/0"])
 def test_shards_count_from_one(text: str) -> None:
-    with pytest.raises(UsageError, match="they are counted from 1/"):
+    with pytest.raises(UsageError, match="shards are numbered from 1/"):
         parse_shard(text)

@@ -160,7 +160,7 @@ def test_what_is_no_archive_gets_one_row(tmp_path: Path, content: bytes, said: C
     shard.write_bytes(content)
     (only,) = iter_images([shard])
     assert only.name == str(shard)
-    assert said(only).endswith(": make it anew.")
+    assert said(only).endswith(": make it again.")
 
 
 def test_damage_in_the_middle_is_not_taken_for_the_end(
@@ -372,7 +372,7 @@ def test_what_lies_behind_the_end_and_is_no_archive_gets_a_row(
     assert len(images) == 3
     assert last.name == str(shard)
     assert said(last) == (
-        "The archive breaks off or is damaged after 3 images (what lies behind its end is no archive): make it anew."
+        "The archive breaks off or is damaged after 3 images (what follows its end is not an archive): make it again."
     )
 
 
