@@ -77,7 +77,7 @@ def _source_name(source: object) -> str:
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     if not isinstance(name, str):
         raise UsageError(
-            f"A source is of the type {type(source).__name__}, expected text or a path: name a file or a folder, or "
-            f"give Engine.run_paths what is in memory, as SourceImage.from_pixels and SourceImage.from_bytes do."
+            f"A source is of type {type(source).__name__}, expected text or a path: name a file or a folder, or give "
+            "Engine.run_paths images in memory, made by SourceImage.from_pixels or SourceImage.from_bytes."
         )
     return name

@@ -71,7 +71,7 @@ class CompileRequest:
     def __post_init__(self) -> None:
         if self.batch_size > LARGEST_BATCH:
             raise UsageError(
-                f"A batch of {self.batch_size:,} images takes more memory than it saves time: ask for at most "
+                f"A batch of {self.batch_size:,} images costs memory and saves no time: ask for at most "
                 f"{LARGEST_BATCH:,}."
             )
 

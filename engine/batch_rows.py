@@ -44,7 +44,7 @@ def batch_rows(batch: TapBatch, answer: HostOutcome, model: Model, mode: str) ->
             continue
         if counts[k] < 0:
             yield failed_row(
-                entry, "The heatmap of this image cannot be read: it overflows, or is negative.", model, mode
+                entry, "The heatmap of this image cannot be used: it overflows, or is negative.", model, mode
             )
             continue
         (width, height), score, class_id = sizes[k], listed[k], class_ids[k]

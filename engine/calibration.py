@@ -76,8 +76,8 @@ def read_calibration_images(
         decoded = [pixels for pixels in pool.map(decode, sample) if pixels is not None]
     if len(decoded) < MIN_IMAGES:
         raise DataError(
-            f"Only {len(decoded)} images can be read from {', '.join(sources)}: calibrating takes at least "
-            f"{MIN_IMAGES}, better {DEFAULT_LIMIT}, like those that are to be counted."
+            f"Only {len(decoded)} images can be read from {', '.join(sources)}: calibration takes at least "
+            f"{MIN_IMAGES}, preferably {DEFAULT_LIMIT}, like those to be counted."
         )
     images = np.stack(decoded)
     unreadable = len(sample) - len(decoded)

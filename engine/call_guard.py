@@ -58,8 +58,8 @@ class CallGuard:
 
     def __reduce__(self) -> NoReturn:
         raise UsageError(
-            "An engine cannot be pickled or copied, as its network belongs to this process: make one in each, of "
-            "what this was made of."
+            "An engine cannot be pickled or copied, as its network belongs to this process: make one in each process, "
+            "from the same arguments."
         )
 
     def check(self) -> None:

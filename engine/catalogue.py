@@ -153,13 +153,13 @@ def find_model(name: str | Path, report: Say = lambda _: None) -> Model:
     text = str(name)
     if text == EMBEDDED:
         if _is_model(Path(text)):
-            report(f"'{text}' is the built-in model: for the one in the folder beside you, name its path in full.")
+            report(f"'{text}' is the built-in model: for the one in the current folder, give its full path.")
         return load_model(EMBEDDED_DIRECTORY)
     directory = _directory_of(text)
     if directory is not None:
         listed = text in (*FETCHABLE, *PACKAGED) or _is_model(installed_directory(text))
         if _is_name(text) and listed and directory.resolve() != installed_directory(text).resolve():
-            report(f"Taking the model in ./{text}, and not the one that 'pc-engine models' lists by that name.")
+            report(f"Using the model in ./{text}, not the one of that name that 'pc-engine models' lists.")
         return load_model(directory)
     if text in FETCHABLE or text in PACKAGED:
         return load_model(_make(text, report))
@@ -291,7 +291,7 @@ def model_for(name: str | Path | None, mode: Mode, report: Say = lambda _: None)
     if name in FETCHABLE and "counter" in mode.needs and _directory_of(str(name)) is None:
         raise UsageError(
             f"Mode {mode.name} needs a counter, which {name} does not come with: make one from labelled images with "
-            f"'pc-engine fit-counter DATA --model {name}', which fetches it (about 550 MB), or take --mode p2c."
+            f"'pc-engine fit-counter DATA --model {name}', which fetches it (about 550 MB), or use --mode p2c."
         )
     model = default_model(mode, report) if name is None else find_model(name, report)
     model.require(mode)

@@ -14,7 +14,7 @@ from pc_engine.sources import SourceImage
 from pc_engine.sources.image import broken_image
 
 _NOT_KNOWN = (
-    f"It is not known how many objects it shows: give that in the table's column of counts, as a whole number up to "
+    "How many objects it shows is not known: give that in the table's column of counts, as a whole number up to "
     f"{MOST_OBJECTS:,}."
 )
 

@@ -197,7 +197,7 @@ class Manifest:
             if not same_size or _shapes(network.taps) != _shapes(self.taps):
                 raise ManifestError(
                     f"The manifest of '{self.name}' gives its {precision} network another input size, other taps or "
-                    f"other shapes than its own network: make it anew with 'pc-engine build'."
+                    "other shapes than its own network: make it again with 'pc-engine build'."
                 )
 
     def _check_evidence(self) -> None:
@@ -213,7 +213,7 @@ class Manifest:
         if not maps.is_maps or values != maps.shape[:1]:
             raise ManifestError(
                 f"The manifest of '{self.name}' gives the tap '{EVIDENCE}' the shape {list(values)} and the maps that "
-                f"it speaks of, '{self.evidence_maps}', the shape {list(maps.shape)}, expected one value a map."
+                f"it refers to, '{self.evidence_maps}', the shape {list(maps.shape)}, expected one value a map."
             )
 
     @property

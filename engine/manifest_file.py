@@ -82,13 +82,15 @@ def read_manifest(directory: Path) -> Manifest:
             f"{directory} has no {MANIFEST_FILE}, so it is not a model directory: make one with 'pc-engine export'."
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ManifestError(f"{path} cannot be read as JSON ({error}); make it anew with 'pc-engine export'.") from None
+        raise ManifestError(
+            f"{path} cannot be read as JSON ({error}); make it again with 'pc-engine export'."
+        ) from None
     if not isinstance(raw, dict):
         raise ManifestError(f"{path} holds {type(raw).__name__}, expected a JSON object.")
     if raw.get("format") != FORMAT:
         raise ManifestError(
-            f"{path} has format {raw.get('format')!r}, this version reads {FORMAT}: "
-            f"make it anew with 'pc-engine export'."
+            f"{path} has format {raw.get('format')!r}, this version reads {FORMAT}: make it again with 'pc-engine "
+            "export'."
         )
     unknown = raw.keys() - {"format", _OWN_SUM, *(item.name for item in fields(Manifest))}
     if unknown:

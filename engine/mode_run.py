@@ -137,7 +137,7 @@ class ModeRun:
             except REFUSALS as error:
                 self.close()
                 reason = first_line(error)
-        self._report(f"No CUDA graph could be recorded of mode {self._mode.name}, so that it takes longer ({reason}).")
+        self._report(f"No CUDA graph of mode {self._mode.name} could be recorded, so it runs slower ({reason}).")
         return None
 
 

@@ -107,7 +107,7 @@ class Model:
     def _instead_of(self, part: Part) -> str:
         """Say what else would do, as the end of a sentence."""
         if part == "counter":
-            return "" if self.missing_parts(MODES["p2c"]) else ", or take --mode p2c, which needs none"
+            return "" if self.missing_parts(MODES["p2c"]) else ", or use --mode p2c, which needs none"
         if EVIDENCE in self.manifest.taps:
             is_so = {
                 SIGNATURES_FILE: SIGNATURES_FILE in self.lost,
@@ -115,7 +115,7 @@ class Model:
                 "sha256": True,
             }
             listed = " and ".join(f"'{line}'" for line, is_there in is_so.items() if is_there)
-            return f"; or take {listed} out of its manifest, as the network gives evidence"
+            return f"; or remove {listed} from its manifest, as the network gives evidence"
         return "; or export the network again, as 'pc-engine export' adds evidence that needs none, where it can"
 
 

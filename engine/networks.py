@@ -68,7 +68,10 @@ def open_network(
     place = choose_device(device, backend, precision, report)
     request = network_request(model, taps, batch_size=batch_size, threads=threads, device=place)
     if request.batch_size < (batch_size or 0):
-        report(f"Batches have {request.batch_size} images: more would need tensors that no library on a GPU takes.")
+        report(
+            f"Batches are limited to {request.batch_size} images: more would need tensors too large for libraries "
+            "on a GPU."
+        )
     while True:
         try:
             return open_backbone(request, backend, precision, report, mode=mode)
@@ -76,4 +79,4 @@ def open_network(
             if request.batch_size == 1:
                 raise
         request = replace(request, batch_size=request.batch_size // 2)
-        report(f"The GPU's memory does not hold that: trying it with batches of {request.batch_size}.")
+        report(f"That does not fit into the GPU's memory: trying batches of {request.batch_size}.")

@@ -76,7 +76,7 @@ class BatchLimit:
             self.images = min(self.images, max(images // 2, 1))
             if images > 1 and first:
                 self._report(
-                    f"The GPU's memory does not hold {images} images at once: the run goes on with smaller batches."
+                    f"The GPU's memory cannot hold {images} images at once: the run goes on with smaller batches."
                 )
         return images > 1
 

@@ -122,5 +122,5 @@ def _checked_kind(value: Any) -> str:
             raise ValueError(f"the {name} of a pointer is not a finite number")
     class_id, class_name = value.get("class_id"), value.get("class_name")
     if not (class_id is None or is_whole(class_id)) or not (class_name is None or is_text(class_name)):
-        raise ValueError("the class of a pointer is no number, or its name no text")
+        raise ValueError("the class of a pointer is not a number, or its name not text")
     return kind

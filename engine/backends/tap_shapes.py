@@ -16,6 +16,6 @@ def check_taps(taps: Mapping[str, np.ndarray], request: CompileRequest, n: int) 
         expected = (n, *request.manifest.taps[name].shape)
         if values.shape != expected or values.dtype != np.float32:
             raise ManifestError(
-                f"The tap '{name}' of '{request.manifest.name}' is to have shape {expected} and type float32 by its "
-                f"manifest, but the network gives {values.shape} and {values.dtype}; correct the manifest."
+                f"By its manifest, the tap '{name}' of '{request.manifest.name}' has shape {expected} and type "
+                f"float32, but the network gives {values.shape} and {values.dtype}; correct the manifest."
             )

@@ -107,7 +107,9 @@ def _parser_errors(parser: Any, library: Library) -> str:
 def _fix_batch(library: Library, builder: Any, network: Any, config: Any, batch_size: int) -> None:
     names = [network.get_input(k).name for k in range(network.num_inputs)]
     if names != [IMAGE]:
-        raise BackendError(f"{library.title} found the inputs {names} where there is one, '{IMAGE}': report this.")
+        raise BackendError(
+            f"{library.title} found the inputs {names} where there should be one, '{IMAGE}': report this."
+        )
     shape = (batch_size, *tuple(network.get_input(0).shape)[1:])
     profile = library.check(builder.create_optimization_profile(), "making a profile")
     # Where the binding returns a result it is a bool, and None where it raises instead.

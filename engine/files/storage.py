@@ -75,7 +75,9 @@ def _base(variable: str, default: str) -> Path:
         try:
             return Path(home).expanduser().absolute()
         except RuntimeError:  # of a user whom the system does not know
-            raise UsageError(f"PC_ENGINE_HOME is {home}, and there is no such home folder: name it in full.") from None
+            raise UsageError(
+                f"PC_ENGINE_HOME is {home}, but there is no such home folder: give its full path."
+            ) from None
     # A relative XDG path is invalid by the specification and has to be ignored.
     configured = Path(os.environ.get(variable, ""))
     if configured.is_absolute():
@@ -179,8 +181,8 @@ class FileCache:
             self._make_private()
         except OSError as error:
             return (
-                f"Nothing is kept for later runs: the folder {self._directory} cannot be used ({error.strerror}). "
-                f"PC_ENGINE_HOME may name another."
+                f"Nothing is kept for later runs: the folder {self._directory} cannot be used ({error.strerror}). Set "
+                "PC_ENGINE_HOME to another."
             )
         return ""
 

@@ -43,13 +43,13 @@ class PeakSettings:
             if type(value) not in (int, float) or not low <= value <= high:  # NaN fails, too
                 raise ModelError(
                     f"The likelihoods of numbers of clusters were fitted with the {name} {value!r}, expected a number "
-                    f"from {low:g} to {high:g}: fit the counter anew with 'pc-engine fit-counter'."
+                    f"from {low:g} to {high:g}: fit the counter again with 'pc-engine fit-counter'."
                 )
         if self.prominence and not self.min_density > LEAST_DENSITY:
             raise ModelError(
-                f"The likelihoods of numbers of clusters were fitted with a prominence and the min_density "
-                f"{self.min_density!r}, expected one above {LEAST_DENSITY:g}: fit the counter anew with 'pc-engine "
-                f"fit-counter'."
+                "The likelihoods of numbers of clusters were fitted with a prominence and the min_density "
+                f"{self.min_density!r}, expected one above {LEAST_DENSITY:g}: fit the counter again with 'pc-engine "
+                "fit-counter'."
             )
 
 

@@ -86,12 +86,12 @@ class CountSVM:
         if self.clusters is not None and self.clusters.log_likelihood.shape[1] != n_labels:
             raise ModelError(
                 f"A count SVM of {n_labels} labels has likelihoods of clusters for "
-                f"{self.clusters.log_likelihood.shape[1]}: fit it anew."
+                f"{self.clusters.log_likelihood.shape[1]}: fit it again."
             )
         if self.beyond is not None and not self._goes_on(self.beyond):
             raise ModelError(
                 f"The count SVM's count beyond its labels {list(self.labels)} does not go on from the last one, or "
-                f"reads other features: fit it anew."
+                "reads other features: fit it again."
             )
 
     def _goes_on(self, beyond: OpenCount) -> bool:
@@ -201,7 +201,7 @@ def _check_array(what: str, array: np.ndarray, n_labels: int, *, ndim: int) -> N
             f"the {n_labels} labels first, and type float32."
         )
     if not np.isfinite(array).all():
-        raise ModelError(f"The {what} of a count SVM hold values that are not finite: fit it anew.")
+        raise ModelError(f"The {what} of a count SVM hold values that are not finite: fit it again.")
 
 
 def label_counts(labels: Sequence[str]) -> np.ndarray:
@@ -220,7 +220,9 @@ def label_counts(labels: Sequence[str]) -> np.ndarray:
         )
     counts = np.array([int(text) for text in texts], dtype=np.int64)
     if (np.diff(counts) <= 0).any():
-        raise ModelError(f"The count labels {list(labels)!s:.200} do not grow: name them as in {list(DEFAULT_LABELS)}.")
+        raise ModelError(
+            f"The count labels {list(labels)!s:.200} do not increase: name them as in {list(DEFAULT_LABELS)}."
+        )
     return counts
 
 

@@ -50,7 +50,7 @@ class OpenCount:
         whole = all(type(each) is int for each in (self.floor, self.most))
         finite = shaped and math.isfinite(self.bias) and all(np.isfinite(each).all() for each in arrays)
         if not (finite and whole and 0 <= self.floor <= self.most <= MOST):
-            raise ModelError("The count beyond the last label is no finite model: fit the counter anew.")
+            raise ModelError("The count beyond the last label is not a finite model: fit the counter again.")
 
     def counts(self, products: Array) -> Array:
         """Return the count of each image, (N,) int64, for those under the open-ended label.
@@ -85,4 +85,4 @@ def open_count(weights: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> 
     try:
         return OpenCount(weights, float(header["bias"]), header["floor"], header["most"])
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise ModelError("The count beyond the last label lacks its settings: fit the counter anew.") from None
+        raise ModelError("The count beyond the last label lacks its settings: fit the counter again.") from None

@@ -58,5 +58,5 @@ def size_sentence(tap: str, expected: int, found: int) -> str:
     """Say that a tap does not fit the weights."""
     return (
         f"The counter expects {expected} values from the tap '{tap}', but the network gives {found}: it was fitted for "
-        f"another network or input size, so fit it anew with 'pc-engine fit-counter'."
+        "another network or input size, so fit it again with 'pc-engine fit-counter'."
     )

@@ -45,9 +45,9 @@ def building(path: Path, kind: TensorFileKind, lists: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise ModelError(f"{path} lacks {error}; make it anew with '{kind.remedy}'.") from None
+        raise ModelError(f"{path} lacks {error}; make it again with '{kind.remedy}'.") from None
     except TypeError:
-        raise ModelError(f"{path} does not list its {lists}; make it anew with '{kind.remedy}'.") from None
+        raise ModelError(f"{path} does not list its {lists}; make it again with '{kind.remedy}'.") from None
     except ModelError as error:
         raise ModelError(f"{path} cannot be used. {error}") from None
 
@@ -92,11 +92,11 @@ def read_tensors(path: Path, kind: TensorFileKind) -> tuple[dict[str, np.ndarray
             if metadata.get("format") != kind.format:
                 raise ModelError(
                     f"{path} has format {metadata.get('format')!r}, but a {kind.noun} of this version has "
-                    f"{kind.format!r}; make it anew with '{kind.remedy}'."
+                    f"{kind.format!r}; make it again with '{kind.remedy}'."
                 )
             header = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
             return {name: stream.get_tensor(name) for name in stream.keys()}, header  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
-            f"{path} cannot be read as a {kind.noun} ({error}); make it anew with '{kind.remedy}'."
+            f"{path} cannot be read as a {kind.noun} ({error}); make it again with '{kind.remedy}'."
         ) from None

@@ -277,8 +277,8 @@ def check_counts(counts: Sequence[int] | np.ndarray, labels: Sequence[str]) -> N
     if len(values) == 1 or len(labels) == 1:
         shown = str(values[0]) if len(values) == 1 else labels[0]
         raise DataError(
-            f"All {n_images.sum()} images show {shown} object{'' if shown == '1' else 's'}: give images of other "
-            f"counts as well."
+            f"All {n_images.sum()} images show {shown} object{'' if shown == '1' else 's'}: add images with other "
+            "counts."
         )
     images = dict.fromkeys(labels, 0)
     for value, n in zip(values, n_images, strict=True):

@@ -51,8 +51,8 @@ def stratified_folds(truth: np.ndarray, folds: int, seed: int, groups: Sequence[
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
         if folds > len(numbers):
             raise UsageError(
-                f"{folds} folds were asked for, but the images are of {len(numbers)} groups, which are held out "
-                f"whole: ask for {len(numbers)} folds or fewer."
+                f"{folds} folds were asked for, but the images form {len(numbers)} groups, which are held out whole: "
+                f"ask for {len(numbers)} folds or fewer."
             )
         group_of = np.array([numbers[group] for group in groups])
         if len(numbers) > _MOSTLY_ALONE * len(groups):

@@ -62,8 +62,8 @@ def reduce_features(features: Mapping[str, np.ndarray], map_widths: Mapping[str,
     reduced = (_from_gram if wide else _as_they_are)(features, widths, scales)
     if not reduced.rows.any():
         raise DataError(
-            f"The features {', '.join(map(repr, features))} are 0 in all {n} images, so that they tell no counts "
-            f"apart: export the network with others as --count-feature."
+            f"The features {', '.join(map(repr, features))} are 0 in all {n} images, so they cannot tell counts apart: "
+            "export the network with others as --count-feature."
         )
     return reduced
 

@@ -71,7 +71,7 @@ def parse_graph(path: Path, sha256: str | None = None) -> onnx.ModelProto:
     if not (model.ir_version and model.opset_import and model.graph.node and model.graph.output):
         raise ModelError(f"{path} holds no complete ONNX network; export or copy it again.")
     if not is_text(model):
-        raise ModelError(f"{path} is damaged: names in it are no text; export or copy it again.")
+        raise ModelError(f"{path} is damaged: names in it are not text; export or copy it again.")
     return model
 
 
@@ -102,7 +102,9 @@ def input_tensor(model: onnx.ModelProto, name: str | None = None) -> onnx.ValueI
     if name is None and len(inputs) == 1:
         return next(iter(inputs.values()))
     if name is None or name not in inputs:
-        raise ManifestError(f"The network has the inputs {sorted(inputs)}, and {name!r} is none of them; name one.")
+        raise ManifestError(
+            f"The network has the inputs {sorted(inputs)}, but {name!r} is not one of them; name one that is."
+        )
     return inputs[name]
 
 

@@ -151,10 +151,10 @@ def cuda_errors(action: str) -> Iterator[None]:
 def failure(action: str, reason: str, status: int) -> BackendError:
     """Return the error for something that went wrong on the GPU while ``action``, by its cudaError_t."""
     if status == OUT_OF_MEMORY:
-        return DeviceMemoryError(f"The memory of the GPU was full while {action} ({reason}): use a smaller batch size.")
+        return DeviceMemoryError(f"The GPU ran out of memory while {action} ({reason}): use a smaller batch size.")
     if status in _LOST:
         return DeviceLostError(
-            f"The GPU stopped answering while {action} ({reason}): start again, and look at nvidia-smi."
+            f"The GPU stopped answering while {action} ({reason}): start again, and check nvidia-smi."
         )
     return BackendError(f"Something on the GPU failed while {action} ({reason}).")
 
@@ -162,7 +162,7 @@ def failure(action: str, reason: str, status: int) -> BackendError:
 def library_failure(said: str, error: Exception) -> BackendError:
     """Return the error for what a library raised where ``said`` happened, by whether it means that memory is full."""
     if says_no_memory(str(error)):
-        return DeviceMemoryError(f"{said}: the memory of the GPU is full; use a smaller batch size.")
+        return DeviceMemoryError(f"{said}: the GPU is out of memory; use a smaller batch size.")
     return BackendError(f"{said} ({first_line(error)}).")
 
 

@@ -174,18 +174,18 @@ def check_clustering(mode: Mode, cluster: str) -> None:
     """Raise UsageError if ``mode`` cannot use that clustering."""
     check_choice("clustering", cluster, CLUSTERINGS)
     if not mode.clusterings:
-        raise UsageError(f"Mode {mode.name} clusters nothing, it fits a mixture: leave --cluster out.")
+        raise UsageError(f"Mode {mode.name} does not cluster, it fits a mixture: omit --cluster.")
     if cluster not in mode.clusterings:
         raise UsageError(
             f"Mode {mode.name} asks for a number of clusters, which only {' or '.join(mode.clusterings)} can give: "
-            f"leave --cluster out."
+            "omit --cluster."
         )
 
 
 def check_pointer(mode: Mode, pointer: str) -> None:
     """Raise UsageError if ``mode`` cannot point with that."""
     if not mode.pointers:
-        raise UsageError(f"Mode {mode.name} points in one way only: leave --pointer out, or take another mode.")
+        raise UsageError(f"Mode {mode.name} points in one way only: omit --pointer, or use another mode.")
     check_choice("pointer", pointer, mode.pointers, f" for mode {mode.name}")
 
 
@@ -208,8 +208,8 @@ def check_known_count(mode: Mode, settings: Settings) -> None:
     """Raise UsageError if ``mode`` cannot be told a count with these settings."""
     if not mode.takes_counts(settings):
         raise UsageError(
-            "Only density peaks of one class can be asked for a number of objects: leave --cluster and --classes out, "
-            "or --count."
+            "Only density peaks of one class can be asked for a number of objects: omit --cluster and --classes, or "
+            "--count."
         )
 
 

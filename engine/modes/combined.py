@@ -177,7 +177,7 @@ def combined(
     settings, pointing = settings or P2CSettings(), pointing or CombinedSettings()
     if settings.cluster != "density-peaks":
         raise UsageError(
-            "Mode combined asks for a number of clusters, which only density-peaks can give: leave --cluster out."
+            "Mode combined asks for a number of clusters, which only density-peaks can give: omit --cluster."
         )
     xp = get_array_module(taps["logits"])
     seen = seen_classes(taps, signatures, settings)

@@ -138,7 +138,7 @@ class P2CSettings:
             raise UsageError("The settings p2c.top_last and p2c.top_prev are both 0: at least one map is needed.")
         if self.classes > 1 and self.signature == EVIDENCE:
             raise UsageError(
-                "Several classes in an image need a signature of each, and the network's evidence speaks of one class "
+                "Several classes in an image need a signature of each, but the network's evidence is for one class "
                 "only: make signatures with 'pc-engine fit-signatures', or ask for 1 class."
             )
 

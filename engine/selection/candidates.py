@@ -193,7 +193,7 @@ def _reference(request: CompileRequest, images: np.ndarray) -> Taps:
     if not all(np.isfinite(tap).all() for tap in taps.values()):
         raise ModelError(
             f"The network of '{request.manifest.name}' returns values that are not finite for ordinary pictures, so no "
-            f"backend can be checked with it: look at its weights, or export it anew."
+            "backend can be checked with it: look at its weights, or export it again."
         )
     return taps
 

@@ -63,7 +63,7 @@ def _automatic(backend: str, precision: str, report: Callable[[str], None]) -> s
         return "cpu"
     reason = gpu_reason() or ("" if _runs(_FIRST_GPU, backend, precision) else _NO_BACKEND)
     if reason:
-        report(f"The run takes the CPU. {reason}")
+        report(f"The run uses the CPU. {reason}")
         return "cpu"
     return _FIRST_GPU
 

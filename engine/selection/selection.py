@@ -161,7 +161,7 @@ def select(
     out = tuple(Candidate(*pair, reason=refused[pair[1]]) for pair in pairs if pair[1] in refused)
     if not kept:
         reasons = "; ".join(f"{c.backend} {c.precision}: {c.reason}" for c in out)
-        raise BackendError(f"No precision of {request.manifest.name} is to be chosen here ({reasons}): name one.")
+        raise BackendError(f"No precision of {request.manifest.name} can be chosen here ({reasons}): name one.")
     if len(kept) == 1 and backend != _AUTO:
         return Selection(*kept[0], candidates=out)
     # On the CPU, as a GPU's backends compute otherwise what a report of photos is of.
@@ -194,7 +194,7 @@ def select(
     if known is not None:
         chosen = _best_of_both(chosen, known)
     elif elsewhere > _BUSY:
-        report(f"Other processes had {elsewhere:.0%} of the cores meanwhile: this is measured again the next time.")
+        report(f"Other processes used {elsewhere:.0%} of the cores meanwhile: this will be measured again next time.")
         chosen = replace(chosen, provisional=True)
     cache.put_json(name, asdict(chosen))
     return chosen

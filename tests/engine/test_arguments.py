@@ -56,7 +56,7 @@ def test_one_source_or_several_are_a_list_of_texts(sources: Any) -> None:
 )
 def test_what_is_no_source_is_said_alone_and_among_others(source: Any, kind: str) -> None:
     for sources in ([source], ["photos", source], source if kind != "list" else [source]):
-        with pytest.raises(UsageError, match=rf"A source is of the type (ndarray|{kind}), expected text or a path"):
+        with pytest.raises(UsageError, match=rf"A source is of type (ndarray|{kind}), expected text or a path"):
             source_names(sources)
 
 

@@ -104,7 +104,7 @@ def test_a_folder_that_bears_a_models_name_by_chance_does_not_hide_the_model(
     make_model(tmp_path / "work/vgg16")  # but a model of one's own that lies right here is meant
     reports: list[str] = []
     assert find_model("vgg16", reports.append).directory == Path("vgg16")
-    assert reports == ["Taking the model in ./vgg16, and not the one that 'pc-engine models' lists by that name."]
+    assert reports == ["Using the model in ./vgg16, not the one of that name that 'pc-engine models' lists."]
     assert find_model("./vgg16", reports.append).directory == Path("vgg16")
     assert len(reports) == 1
 
@@ -124,7 +124,7 @@ def test_the_embedded_model_is_never_hidden(
     monkeypatch.chdir(tmp_path)
     reports: list[str] = []
     assert find_model("lego", reports.append).directory == embedded
-    assert reports == ["'lego' is the built-in model: for the one in the folder beside you, name its path in full."]
+    assert reports == ["'lego' is the built-in model: for the one in the current folder, give its full path."]
     hidden = find_model("./lego")
     assert hidden.directory == Path("lego")
     assert hidden.argument == str(tmp_path / "lego")  # as its name is the other's

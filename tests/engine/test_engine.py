@@ -304,7 +304,7 @@ def test_taps_whose_sum_overflows_cost_that_image_only(
 
     engine.network.infer = overflow  # type: ignore[method-assign]
     results = list(engine.run(tmp_path))
-    assert results[1].error == "The heatmap of this image cannot be read: it overflows, or is negative."
+    assert results[1].error == "The heatmap of this image cannot be used: it overflows, or is negative."
     assert (results[1].count, results[1].pointers) == (None, ())
     assert [results[0], results[2]] == [expected[0], expected[2]]
 
@@ -368,7 +368,7 @@ def test_several_classes_are_pointed_at_each_by_its_name(
 
 def test_several_classes_are_for_mode_p2c(open_engine: Callable[..., Engine]) -> None:
     for mode in ("c2p", "combined"):
-        with pytest.raises(UsageError, match="leave --classes out, or take mode p2c"):
+        with pytest.raises(UsageError, match="omit --classes, or use mode p2c"):
             open_engine(mode=mode, classes=2)
     with pytest.raises(UsageError, match="classes is 0, expected a number of at least 1"):
         open_engine(mode="p2c", classes=0)
@@ -384,7 +384,7 @@ def test_combined_points_with_what_is_asked_for(open_engine: Callable[..., Engin
         assert {type(pointer) for pointer in ellipses.pointers} <= {EllipsePointer}
         assert {type(pointer) for pointer in boxes.pointers} <= {BoxPointer}
     assert any(r.pointers for r in of_kind["box"])
-    with pytest.raises(UsageError, match="leave --pointer out, or take another mode"):
+    with pytest.raises(UsageError, match="omit --pointer, or use another mode"):
         open_engine(mode="c2p", pointer="box")
 
 
@@ -438,7 +438,7 @@ def test_each_image_may_say_how_many_objects_it_shows(
     found = list(open_engine(mode=mode, count="each", batch_size=2).run_paths(images))
     assert [result.count for result in found] == [1, 2, None, None, 0, 2]
     assert [len(result.pointers) for result in found] == [1, 2, 0, 0, 0, 2]
-    assert (found[3].error or "").startswith("It is not known how many objects it shows: give that in the table's col")
+    assert (found[3].error or "").startswith("How many objects it shows is not known: give that in the table's col")
     assert "It is not an image" in (found[2].error or "")
     [two] = open_engine(mode=mode, count=2).run(scenes / "2.png")
     assert found[-1] == two
@@ -450,14 +450,14 @@ def test_each_image_may_say_how_many_objects_it_shows(
 
 def test_a_known_count_is_one_that_can_be_asked_for(open_engine: Callable[..., Engine]) -> None:
     for options in ({"classes": 2}, {"cluster": "dbscan"}):
-        with pytest.raises(UsageError, match="leave --cluster and --classes out, or --count"):
+        with pytest.raises(UsageError, match="omit --cluster and --classes, or --count"):
             open_engine(mode="p2c", count=2, **options)
 
 
 def test_dbscan_can_be_asked_for_in_mode_p2c_only(open_engine: Callable[..., Engine], scenes: Path) -> None:
     assert [r.count for r in open_engine(mode="p2c", cluster="dbscan").run(scenes)][:4] == [0, 1, 2, 3]
     for mode in ("c2p", "combined"):
-        with pytest.raises(UsageError, match="leave --cluster"):
+        with pytest.raises(UsageError, match="omit --cluster"):
             open_engine(mode=mode, cluster="dbscan")
     with pytest.raises(UsageError, match="no clustering 'kmeans'"):
         open_engine(mode="p2c", cluster="kmeans")

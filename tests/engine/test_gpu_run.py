@@ -211,7 +211,7 @@ def test_parts_can_be_fitted_to_what_a_gpu_says(
 def too_large_above(most: int) -> Callable[[int], None]:
     def check(n: int) -> None:
         if n > most:
-            raise DeviceMemoryError("The memory of the GPU was full while running the network: use a smaller batch.")
+            raise DeviceMemoryError("The GPU ran out of memory while running the network: use a smaller batch.")
 
     return check
 
@@ -227,7 +227,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_run_again(
         said.clear()
         assert_same(list(engine.run(scenes)), on_cpu(tiny_directory, scenes, mode))
         assert [text for text in said if "memory" in text] == [
-            "The GPU's memory does not hold 4 images at once: the run goes on with smaller batches."
+            "The GPU's memory cannot hold 4 images at once: the run goes on with smaller batches."
         ]
         assert pretended_gpu.freed > 0
         assert (0, 0) in pretended_gpu.trimmed
@@ -282,7 +282,7 @@ def test_a_network_that_does_not_fit_is_opened_for_smaller_batches(
     with on_gpu(tiny_directory, batch_size=12, report=said.append) as engine:
         assert engine.batch_size == 3
         assert len(list(engine.run(scenes))) == 12
-    assert [text.split()[-1] for text in said if "does not hold" in text] == ["6.", "3."]
+    assert [text.split()[-1] for text in said if "does not fit" in text] == ["6.", "3."]
     pretended.at_compile = lambda request: too_large_above(0)(request.batch_size)
     with pytest.raises(DeviceMemoryError):
         on_gpu(tiny_directory, precision="fp16")
@@ -351,7 +351,7 @@ def test_an_image_that_a_kernel_refuses_is_an_error_row(
     # The images are shared by two batches, of each of which it is the second.
     failed = [index for index, result in enumerate(results) if not result.ok and "broken" not in result.path]
     assert len(failed) == len(pretended.sizes) / 2
-    assert results[failed[0]].error == "The heatmap of this image cannot be read: it overflows, or is negative."
+    assert results[failed[0]].error == "The heatmap of this image cannot be used: it overflows, or is negative."
     assert (results[failed[0]].count, results[failed[0]].pointers) == (None, ())
     kept = [index for index in range(len(results)) if index not in failed]
     assert_same([results[index] for index in kept], [expected[index] for index in kept])

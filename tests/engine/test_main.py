@@ -88,7 +88,7 @@ def test_a_full_disk_behind_what_is_printed_is_said():
             [sys.executable, "-m", "pc_engine", "models", "--json"], stdout=full, stderr=subprocess.PIPE, check=False
         )
     assert done.returncode == 1
-    assert done.stderr.startswith(b"pc-engine: What is printed cannot be written (No space left on device)")
+    assert done.stderr.startswith(b"pc-engine: The output cannot be written (No space left on device)")
 
 
 _WHAT_IS_OPEN = """

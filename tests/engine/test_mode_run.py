@@ -195,7 +195,7 @@ def test_what_a_gpu_refuses_to_record_is_started_kernel_by_kernel(
         taps = some_taps(model, BATCH, seed)
         assert_same(run.answer(*on_device(taps)), plain.answer(*on_device(taps)))
     reason = str(refusal).partition("\n")[0]
-    assert said == [f"No CUDA graph could be recorded of mode combined, so that it takes longer ({reason})."]
+    assert said == [f"No CUDA graph of mode combined could be recorded, so it runs slower ({reason})."]
 
 
 def test_a_closed_run_frees_what_it_recorded_and_still_answers(

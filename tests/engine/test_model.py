@@ -81,7 +81,7 @@ def test_what_would_do_instead_of_signatures_is_said(
     unfitted.require(MODES["combined"])
     manifest = replace(manifest, settings={"p2c.signature": "dictionary"})
     named = load_model(make_model(tmp_path / "named", signatures=None, manifest=manifest))
-    with pytest.raises(ModelError, match=r"or take 'p2c\.signature' and 'sha256' out of its manifest"):
+    with pytest.raises(ModelError, match=r"or remove 'p2c\.signature' and 'sha256' from its manifest"):
         named.require(MODES["p2c"])
 
 
@@ -214,7 +214,7 @@ def test_a_dictionary_that_is_gone_is_missed_and_not_replaced_by_evidence(
     (directory / SIGNATURES_FILE).unlink()
     model = load_model(directory)
     assert model.missing_parts(MODES["p2c"]) == ("signatures",)
-    with pytest.raises(MissingPartError, match=r"has lost: restore signatures\.s\w+, or make one .*; or take"):
+    with pytest.raises(MissingPartError, match=r"has lost: restore signatures\.s\w+, or make one .*; or remove"):
         model.require(MODES["p2c"])
     # Not even what is fitted or built meanwhile makes it forgotten.
     write_model(model, directory, replace(model.manifest, licence="MIT"))

@@ -34,8 +34,8 @@ def test_a_pointer_comes_back_from_its_row(pointer: Pointer) -> None:
         ({**pointer_row(ELLIPSE), "y": True}, "the y of a pointer is not a finite number"),
         ({**pointer_row(ELLIPSE), "y": math.nan}, "the y of a pointer is not a finite number"),
         ({**pointer_row(ELLIPSE), "y": 10**400}, "the y of a pointer is not a finite number"),
-        ({**pointer_row(BOX), "class_id": -1}, "the class of a pointer is no number"),
-        ({**pointer_row(BOX), "class_name": "\ud800"}, "or its name no text"),
+        ({**pointer_row(BOX), "class_id": -1}, "the class of a pointer is not a number"),
+        ({**pointer_row(BOX), "class_name": "\ud800"}, "or its name not text"),
     ],
 )
 def test_what_is_none_is_said(value: Any, sentence: str) -> None:

@@ -153,7 +153,7 @@ def test_a_graph_that_it_cannot_read_is_one_sentence(library):
 
 def test_what_is_no_graph_is_one_sentence(library):
     """The parser reads it without complaint, as a network of nothing."""
-    with pytest.raises(BackendError, match=r"found the inputs \[\] where there is one, 'image'"):
+    with pytest.raises(BackendError, match=r"found the inputs \[\] where there should be one, 'image'"):
         build_engine(library, b"damaged", Target(4))
 
 

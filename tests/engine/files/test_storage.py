@@ -77,7 +77,7 @@ def test_what_nobody_asks_for_makes_room(tmp_path: Path) -> None:
 
 def test_a_home_of_nobody_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PC_ENGINE_HOME", "~no-such-user/x")
-    with pytest.raises(UsageError, match="PC_ENGINE_HOME is ~no-such-user/x, and there is no such home folder"):
+    with pytest.raises(UsageError, match="PC_ENGINE_HOME is ~no-such-user/x, but there is no such home folder"):
         cache_directory()
 
 

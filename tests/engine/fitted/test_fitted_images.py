@@ -65,7 +65,7 @@ def test_the_embedded_counter_does_not_say_what_it_was_fitted_on() -> None:
     ],
 )
 def test_what_is_no_list_of_digests_is_refused(digests: np.ndarray, header: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match="are no list: fit it anew"):
+    with pytest.raises(ModelError, match="are not a list: fit it again"):
         fitted_images(digests, {"n": 2, "complete": True, **header})
 
 

@@ -94,7 +94,7 @@ def test_a_counter_keeps_it_in_its_file(tmp_path: Path) -> None:
 )
 def test_what_is_no_model_is_refused(change: dict[str, Any]) -> None:
     weights = change.get("weights", MODEL.weights)
-    with pytest.raises(ModelError, match="is no finite model: fit the counter anew"):
+    with pytest.raises(ModelError, match="is not a finite model: fit the counter again"):
         open_count(weights, {**MODEL.header(), **change})
 
 

@@ -20,7 +20,7 @@ def test_groups_stay_together_and_have_to_suffice() -> None:
     truth, groups = np.tile([0, 1], 20), [place // 8 for place in range(40)]
     folds = stratified_folds(truth, 5, 0, groups)
     assert sorted({groups[place] for place in held_out}.pop() for _, held_out in folds) == [0, 1, 2, 3, 4]
-    with pytest.raises(UsageError, match="6 folds were asked for, but the images are of 5 groups"):
+    with pytest.raises(UsageError, match="6 folds were asked for, but the images form 5 groups"):
         stratified_folds(truth, 6, 0, groups)
 
 

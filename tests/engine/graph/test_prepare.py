@@ -416,7 +416,7 @@ class TestRefusals:
         model.graph.node.append(node)
         path = tmp_path / "model.onnx"
         path.write_bytes(model.SerializeToString().replace(old.encode(), b"\xff" + old.encode()[1:]))
-        with pytest.raises(ModelError, match=r"model\.onnx is damaged: names in it are no text"):
+        with pytest.raises(ModelError, match=r"model\.onnx is damaged: names in it are not text"):
             load_graph(path)
 
     def test_external_data_of_a_function_and_of_sparse_weights(self, tmp_path):

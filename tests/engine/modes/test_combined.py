@@ -475,5 +475,5 @@ def test_where_the_svm_is_right_and_peaks_are_clear_its_boxes_are_those_of_p2c()
 
 
 def test_a_clustering_that_cannot_be_asked_for_a_number_is_wrong_use() -> None:
-    with pytest.raises(UsageError, match="only density-peaks can give: leave --cluster out"):
+    with pytest.raises(UsageError, match="only density-peaks can give: omit --cluster"):
         combined(taps_for([1], [1]), COUNTER, SIGNATURES, replace(SETTINGS, cluster="dbscan"))

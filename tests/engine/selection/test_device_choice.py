@@ -48,7 +48,7 @@ def test_auto_counts_devices_and_does_not_go_by_imports(pretended_gpu: Any, pret
     pretended_gpu.count = 0
     said: list[str] = []
     assert choose_device("auto", report=said.append) == "cpu"
-    assert said == ["The run takes the CPU. This machine has no NVIDIA GPU: use --device cpu."]
+    assert said == ["The run uses the CPU. This machine has no NVIDIA GPU: use --device cpu."]
 
 
 def test_auto_says_that_a_gpu_is_left_out_for_want_of_a_backend(pretended: Any) -> None:

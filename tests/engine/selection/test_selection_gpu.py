@@ -113,14 +113,14 @@ def test_a_candidate_that_does_not_fit_leaves_the_others(request_: CompileReques
         if request.precision == "fp32":
             memory = np.zeros(1)
             taken.append(weakref.ref(memory))
-            raise DeviceMemoryError("The memory of the GPU was full while loading.")
+            raise DeviceMemoryError("The GPU ran out of memory while loading.")
         left_for_others.append(taken[-1]() is None)
 
     pretended.at_compile = check
     chosen = select(request_)
     assert chosen.precision == "fp16"
     assert all(left_for_others)
-    assert "memory of the GPU was full" in chosen.candidates[0].reason
+    assert "GPU ran out of memory" in chosen.candidates[0].reason
 
 
 @pytest.mark.parametrize("kind", [DeviceMemoryError, DeviceLostError])
