@@ -85,7 +85,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     _: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -100,8 +100,8 @@ def _check_arguments(arguments: Sequence[str]) -> None:
         if not argument or (takes_options and has_value and not value and option.startswith("--")):
             said = option or before
             is_option = takes_options and said.startswith("--") and "=" not in said
-            place = f"behind {said}" if is_option else "on the command line"
-            raise UsageError(f"The value {place} is empty, as a variable that is not set makes it: name it.")
+            place = f"after {said}" if is_option else "on the command line"
+            raise UsageError(f"The value {place} is empty, perhaps from an unset variable: give one.")
 
 
 def main() -> None:
@@ -128,7 +128,7 @@ def main() -> None:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # what is written to files says so itself
-            print("pc-engine: What is printed cannot be written (No space left on device): make room.", file=sys.stderr)
+            print("pc-engine: The output cannot be written (No space left on device): make room.", file=sys.stderr)
             sys.exit(1)
         if os.environ.get("PC_ENGINE_DEBUG"):
             raise

@@ -21,17 +21,19 @@ _REPORT = "ablation.json"
 
 
 def ablation(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images, as of pc-engine evaluate.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images, as for pc-engine evaluate.")],
     mode: Annotated[
         list[str] | None,
-        typer.Option("--mode", help="c2p (default), p2c or combined; several by repeating it, or all."),
+        typer.Option("--mode", help="c2p (default), p2c or combined; repeatable, or all."),
     ] = None,
     model: options.Model = None,
-    folds: Annotated[int | None, typer.Option("--folds", help="Fit the counter in so many folds on DATA.")] = None,
+    folds: Annotated[int | None, typer.Option("--folds", help="Fit the counter in this many folds of DATA.")] = None,
     try_: Annotated[
         list[str] | None,
         typer.Option(
-            "--try", metavar="SETTING=VALUES", help="As p2c.trim=0,0.3,0.7; repeatable. Left out, the usual ones."
+            "--try",
+            metavar="SETTING=VALUES",
+            help="Such as p2c.trim=0,0.3,0.7; repeatable. If omitted, the usual ones.",
         ),
     ] = None,
     aim: options.Aim = "mean",
@@ -40,7 +42,7 @@ def ablation(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help=f"Directory to write {_REPORT} to: a new or empty one, or one of an earlier ablation."
+            "--out", help=f"Directory to write {_REPORT} to: a new or empty one, or that of an earlier ablation."
         ),
     ] = None,
     backend: options.Backend = "auto",
@@ -51,10 +53,10 @@ def ablation(
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Judge each default setting of a mode beside alternatives, one at a time, on labelled images.
+    """Try alternatives to each default setting of a mode, one at a time, on labelled images.
 
     The gain in mean count accuracy is over the same images with the model's own settings, with its 95 % interval: one
-    that holds 0 says nothing.
+    that contains 0 shows nothing.
     """
     from pc_engine.bench.accuracy.ablation import ablate
     from pc_engine.bench.accuracy.settings import EvaluationSettings
@@ -151,7 +153,7 @@ def _percent(share: float | None) -> str:
 def _alternative(text: str) -> tuple[str, list[float | str]]:
     setting, equals, values = text.partition("=")
     if not equals or not values:
-        raise UsageError(f"'{text}' is no setting with values: write it as p2c.trim=0,0.3,0.7.")
+        raise UsageError(f"'{text}' is not a setting with values: write it as p2c.trim=0,0.3,0.7.")
     return setting, [_value(value) for value in values.split(",")]
 
 

@@ -34,8 +34,8 @@ app.command("ablation")(ablation)
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A folder, file or glob, or random:N for N generated photos.")
 ]
-N = Annotated[int | None, typer.Option("--n", help="Images of one run; the photos are repeated if there are fewer.")]
-Repeats = Annotated[int | None, typer.Option("--repeats", help="Runs, of which the median counts.")]
+N = Annotated[int | None, typer.Option("--n", help="Images per run; the photos are repeated if there are fewer.")]
+Repeats = Annotated[int | None, typer.Option("--repeats", help="Runs to take the median of.")]
 ChartOut = Annotated[Path | None, typer.Option("--out", help="Directory for the figures as JSON and a PNG chart.")]
 
 
@@ -52,16 +52,16 @@ def throughput(
     n: N = None,
     repeats: Repeats = None,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Every batch size x precision x number of workers that is not given.")
+        bool, typer.Option("--sweep", help="Try every batch size, precision and number of workers that is not given.")
     ] = False,
     out: ChartOut = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure a run beside its stages alone: decoding, the network, post-processing.
+    """Measure a run, and its stages alone: decoding, the network, post-processing.
 
-    512 images and 5 repeats, 128 and 3 with --sweep. A counter or signatures that the model lacks are filled in at
-    random: the speed is the same.
+    Default: 512 images, 5 repeats; 128 and 3 with --sweep. A counter or signatures that the model lacks are filled in
+    at random: the speed is the same.
     """
     from pc_engine.bench.charts import sweep_chart, throughput_chart
     from pc_engine.bench.photos import photos_of
@@ -149,7 +149,7 @@ def peers(
 
     (a) PyTorch eager, Pillow and scikit-learn, photo by photo and with the network in batches; (b) PyTorch with worker
     processes, channels_last, autocast or torch.compile; (c) ONNX Runtime and (d) OpenVINO's throughput mode, network
-    only; (e) pc-engine. 128 images and 5 repeats.
+    only; (e) pc-engine. Default: 128 images, 5 repeats.
     """
     from pc_engine.bench.charts import peers_chart
     from pc_engine.bench.peers.comparison import MODE, compare_with_peers
@@ -189,7 +189,7 @@ def kernels(
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check each kernel against an oracle, then time it beside scikit-learn image by image and the memory's rate."""
+    """Check each kernel against an oracle, then time it beside scikit-learn, image by image, and the memory's speed."""
     from pc_engine.bench.kernel_rates import measure_kernels
 
     with _steps(quiet or as_json) as show:
@@ -208,7 +208,7 @@ def decoding(
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
     enlarge: Annotated[
-        int, typer.Option("--enlarge", min=1, help="Make the photos so many times larger first, like a camera's.")
+        int, typer.Option("--enlarge", min=1, help="Enlarge the photos this many times first, to a camera's size.")
     ] = 1,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -245,7 +245,7 @@ def isolation(
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure what run --isolate costs: threads and processes that decode, in turn. 512 images and 5 repeats."""
+    """Measure what run --isolate costs: decoding in threads and processes, in turn. Default: 512 images, 5 repeats."""
     from pc_engine.bench.isolation import measure_isolation
     from pc_engine.bench.photos import photos_of
     from pc_engine.bench.throughput import ThroughputSettings

@@ -151,7 +151,7 @@ def _machine(machine: Mapping[str, Any]) -> str:
 def _print_disturbance(share: float | None) -> None:
     """Say what ``share`` of the cores others had, where that is much."""
     if share is not None and share > _DISTURBED:
-        print_line(f"Other processes had {share:.0%} of the cores meanwhile: measure again when the machine is quiet.")
+        print_line(f"Other processes used {share:.0%} of the cores meanwhile: measure again when the machine is quiet.")
 
 
 def _print_random_parts(names: Sequence[str]) -> None:

@@ -21,10 +21,13 @@ def print_boxes(boxes: Mapping[str, int]) -> None:
     notes = {
         "no_boxes": ("image with objects has no boxes", "images with objects have no boxes"),
         "disagree": (
-            "image has another number of boxes than its count says and took no part",
-            "images have other numbers of boxes than their count says and took no part",
+            "image has a number of boxes other than its count and was not used",
+            "images have a number of boxes other than their count and were not used",
         ),
-        "clipped": ("box reached out of its picture and was cut", "boxes reached out of their picture and were cut"),
+        "clipped": (
+            "box reached beyond its picture and was clipped",
+            "boxes reached beyond their picture and were clipped",
+        ),
         "outside": (
             "box lay outside its picture and was left out",
             "boxes lay outside their picture and were left out",

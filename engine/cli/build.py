@@ -32,27 +32,30 @@ _CALIBRATED = ("int8", "bf16", IMITATED)
 def build(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name or directory.")],
     mode: Annotated[
-        str | None, typer.Option("--mode", help="Build for this mode only; left out, for all that the model can run.")
+        str | None, typer.Option("--mode", help="Build for this mode only; if omitted, for all that the model can run.")
     ] = None,
     calibrate: Annotated[
         str | None,
         typer.Option(
             "--calibrate",
             metavar="SOURCE",
-            help="With --precision int8: photos like yours, a folder or whatever run takes, to quantise with and to "
-            "compare with fp32 on. With bf16 or fp16: to compare on; fp16 is computed as a GPU does, on the CPU.",
+            help="With --precision int8: photos like yours, a folder or anything else that run takes, to quantise with "
+            "and to compare with fp32 on. With bf16 or fp16: to compare on only; fp16 is computed on the CPU as a GPU "
+            "would.",
         ),
     ] = None,
     images: Annotated[
         int | None,
         typer.Option(
             "--images",
-            help=f"Photos to take from --calibrate [{DEFAULT_LIMIT}]; int8 holds half of them out to compare on.",
+            help=f"Photos to take from --calibrate [{DEFAULT_LIMIT}]; int8 keeps half of them for the comparison.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="With --calibrate: write a copy of the model; left out, the model itself gets it."),
+        typer.Option(
+            "--out", help="With --calibrate: write a copy of the model here; if omitted, change the model itself."
+        ),
     ] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
@@ -61,7 +64,7 @@ def build(
     workers: options.Workers = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Compile a model for this machine and keep it: measures every backend, checks it against the reference.
+    """Compile a model for this machine and keep it: measure every backend, check it against the reference.
 
     With --calibrate, quantise it first (int8), and measure on photos how far its classes and counts are from fp32.
     """
@@ -72,7 +75,7 @@ def build(
     imitated = calibrate is not None and precision == IMITATED
     if imitated and place == "cpu" and backend not in ("auto", REFERENCE):
         raise UsageError(
-            f"At {IMITATED} {REFERENCE} compares, as a GPU computes: leave --backend out, not '{backend}'."
+            f"At {IMITATED} {REFERENCE} compares, computing as a GPU does: omit --backend, got '{backend}'."
         )
     if calibrate is None and images is not None:
         raise UsageError("--images goes with --calibrate: without it no photos are looked at.")
@@ -102,7 +105,7 @@ def build(
     built = []
     modes = modes or [MODES["c2p"]]
     if imitated and place == "cpu":
-        remark(as_json)(f"No network was compiled: {IMITATED} is for a GPU, which computes like this and much faster.")
+        remark(as_json)(f"No network was compiled: {IMITATED} is for a GPU, which computes the same, much faster.")
         modes = []
     for item in modes:
         request = network_request(loaded, item.taps(loaded.manifest), batch_size=batch_size, device=place)
@@ -141,7 +144,7 @@ def _calibrate(
         write_model(model, target, replace(model.manifest, fidelity=measured))
     except OSError as error:
         raise UsageError(
-            f"The folder {target} cannot be written ({error.strerror or error}): name another with --out."
+            f"The folder {target} cannot be written ({error.strerror or error}): choose another with --out."
         ) from None
     return load_model(target)
 

@@ -14,7 +14,7 @@ from pc_engine.cli.console import print_line, print_skipped, progress
 def collage(
     data: Annotated[
         list[str],
-        typer.Argument(metavar="DATA...", help="Photos with boxes, in any form that evaluate reads; several sets."),
+        typer.Argument(metavar="DATA...", help="Photos with boxes, in any form that evaluate reads; one set or more."),
     ],
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the PNGs and labels.json.")],
     n: Annotated[int, typer.Option("--n", help="Number of collages.")] = 500,
@@ -24,17 +24,17 @@ def collage(
     min_scale: Annotated[float, typer.Option("--min-scale", help="Smallest object, as a share of the side.")] = 0.2,
     max_scale: Annotated[float, typer.Option("--max-scale", help="Largest object, as a share of the side.")] = 0.4,
     spacing: Annotated[
-        float, typer.Option("--spacing", help="Least gap of two objects, as a share of the side.")
+        float, typer.Option("--spacing", help="Smallest gap between two objects, as a share of the side.")
     ] = 0.04,
     groups: Annotated[
-        int, typer.Option("--groups", help="Groups without a photo in common; as many folds or fewer can be judged.")
+        int, typer.Option("--groups", help="Groups with no photo in common: the most folds that evaluate can judge by.")
     ] = 5,
     quiet: options.Quiet = False,
 ) -> None:
-    """Paste boxed objects of one class apart on pieces of photos that show none, with count and boxes known.
+    """Paste boxed objects of one class, set apart, onto parts of photos that show none, with count and boxes known.
 
-    A class takes part in a group of photos where at least --max-count of its objects can be cut out there. Folds of
-    evaluate keep the collages of a group together, so that a counter is judged by photos that it never saw.
+    A class is used in a group of photos if at least --max-count of its objects can be cut out of them. The folds of
+    evaluate keep the collages of a group together, so that a counter is judged on photos that it never saw.
     """
     from pc_engine.bench.collages.collages import CollageSettings, make_collages
     from pc_engine.datasets import read_labelled
@@ -55,7 +55,7 @@ def collage(
     if not quiet:
         classes = f"{len(made.classes)} classes" if made.classes else "any class"
         print_line(
-            f"{n} collages of {classes}, made of {made.objects} objects and {made.grounds} grounds, and their truth "
-            f"are in {out} ({made.labels.name})."
+            f"{n} collages of {classes}, made of {made.objects} objects and {made.grounds} backgrounds, and their "
+            f"labels are in {out} ({made.labels.name})."
         )
         print_skipped([*(item for labelled in sets for item in labelled.skipped), *made.unreadable])

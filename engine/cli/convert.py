@@ -23,16 +23,16 @@ def convert(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to run --out.")],
     to: Annotated[str, typer.Option("--to", help=f"{', '.join(DATASET_FORMATS[:-1])} or {DATASET_FORMATS[-1]}.")],
     out: Annotated[Path, typer.Option("--out", help="What to write: a file for coco and cvat, else a folder.")],
-    min_score: Annotated[float, typer.Option("--min-score", help="Leave out pointers of a lower score.")] = 0.0,
+    min_score: Annotated[float, typer.Option("--min-score", help="Leave out pointers with a lower score.")] = 0.0,
     relative_to: Annotated[
         str | None,
-        typer.Option("--relative-to", help="Folder below which images are named; left out, the one they share."),
+        typer.Option("--relative-to", help="Folder that image names are relative to; if omitted, the one they share."),
     ] = None,
     photos: options.Photos = None,
     image_root: Annotated[
         str | None,
         typer.Option(
-            "--image-root", help="label-studio: what comes before an image's name; left out, its local storage."
+            "--image-root", help="label-studio: prefix of image names; if omitted, that of its local storage."
         ),
     ] = None,
     one_class: Annotated[
@@ -44,8 +44,8 @@ def convert(
         typer.Option(
             "--categories",
             metavar="TABLE",
-            help="A CSV with the columns class and category: which category each class becomes, in the order of their "
-            "numbers. An empty one leaves its class out; the class * is all others, which else keep their names.",
+            help="A CSV with the columns class and category: which category each class becomes, numbered in this "
+            "order. An empty category drops its class; the class * means all others, which otherwise keep their names.",
         ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier data set at --out.")] = False,
@@ -54,8 +54,8 @@ def convert(
 ) -> None:
     """Write the counts and pointers of RUN in a form that labelling tools and training code read.
 
-    Exit code: 0 all images of the run are in it, 3 some were left out (how many and why is said) or the run has not
-    come to its end, 2 wrong use, 1 it could not be written.
+    Exit code: 0 all images of the run are in it, 3 some were left out (how many and why is printed) or the run has not
+    finished, 2 wrong use, 1 it could not be written.
     """
     lacking = unfinished(run)
     with progress("reading", quiet=quiet or as_json) as tracker:
@@ -95,7 +95,7 @@ class _Rows:
 
 
 def _print(conversion: Conversion) -> None:
-    below = f" Images are named below {conversion.folder}." if conversion.folder else ""
+    below = f" Image names are relative to {conversion.folder}." if conversion.folder else ""
     print_line(f"{number_of_images(conversion.images)} with {conversion.pointers:,} pointers: {conversion.out}.{below}")
     for reason, n in conversion.left_out.items():
         example = for_terminal(conversion.examples[reason])

@@ -29,12 +29,12 @@ _EXTRAS = (
     ("bench", "matplotlib", "draw charts"),
     ("supervision", "supervision", "make supervision.Detections"),
     ("gpu", "nvidia.nvimgcodec", "decode on an NVIDIA GPU"),
-    ("cuml", "cuml", "cluster by cuML's DBSCAN on an NVIDIA GPU"),
+    ("cuml", "cuml", "cluster with cuML's DBSCAN on an NVIDIA GPU"),
 )
 
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Say which backends, devices and optional parts work here, and why the others do not."""
+    """Show which backends, devices and optional parts work here, and why the others do not."""
     report = _examine()
     if as_json:
         print_json(report)
@@ -61,7 +61,7 @@ def _examine() -> dict[str, Any]:
         "machine": describe_machine(),
         "backends": _probe("cpu"),
         "devices": [
-            {"name": "cpu", "works": True, "reason": "Always there."},
+            {"name": "cpu", "works": True, "reason": "Always available."},
             _examine_gpu(),
         ],
         "optional": _examine_extras(),
@@ -80,7 +80,7 @@ def _examine_gpu() -> dict[str, Any]:
         missing = found = str(error)
     if not all(need.works for need in needs if need.name == "driver"):
         # Most machines have no GPU, and nothing is to be done there.
-        missing = found = "No NVIDIA GPU with a driver was found: runs take the CPU."
+        missing = found = "No NVIDIA GPU with a driver was found: runs use the CPU."
     complete = all(need.works for need in needs) and any(backend["works"] for backend in backends)
     return {
         "name": "cuda",
@@ -95,7 +95,7 @@ def _examine_extras() -> list[dict[str, Any]]:
     found = []
     for extra, package, purpose in _EXTRAS:
         works = is_installed(package)
-        reason = f"It is there to {purpose}." if works else str(MissingPackageError(package, extra, purpose))
+        reason = f"It is used to {purpose}." if works else str(MissingPackageError(package, extra, purpose))
         found.append({"name": package, "works": works, "reason": reason})
     return found
 

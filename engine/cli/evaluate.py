@@ -37,22 +37,23 @@ def evaluate(
     mode: Annotated[
         list[str] | None,
         typer.Option(
-            "--mode", help="c2p (default), p2c or combined; several by repeating it, or all that the model can run."
+            "--mode", help="c2p (default), p2c or combined, repeatable; or all, for all that the model can run."
         ),
     ] = None,
     model: options.Model = None,
     folds: Annotated[
         int | None,
         typer.Option(
-            "--folds", help="Fit the counter in so many folds on DATA itself, each image judged by one without it."
+            "--folds",
+            help="Fit the counter in this many folds of DATA itself, each image judged by one that never saw it.",
         ),
     ] = None,
     unseen_classes: Annotated[
         bool,
-        typer.Option("--unseen-classes", help="With --folds: judge each image by a counter that saw no such class."),
+        typer.Option("--unseen-classes", help="With --folds: judge each image by a counter that never saw its class."),
     ] = False,
     curves: Annotated[
-        bool, typer.Option("--curves", help="Print accuracy over the scale, spacing and class of objects as well.")
+        bool, typer.Option("--curves", help="Also print accuracy by scale, spacing and class of objects.")
     ] = False,
     aim: options.Aim = "mean",
     max_count: options.LastLabel = None,
@@ -61,7 +62,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--out",
-            help=f"Directory to write {_REPORT} and charts to: a new or empty one, or one of an earlier evaluation.",
+            help=f"Directory to write {_REPORT} and charts to: a new or empty one, or that of an earlier evaluation.",
         ),
     ] = None,
     backend: options.Backend = "auto",
@@ -74,15 +75,15 @@ def evaluate(
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Run modes on images whose count is known, and compare: Tables 1 and 2, Figures 2 and 3 of the paper.
+    """Compare modes on images whose count is known: Tables 1 and 2, Figures 2 and 3 of the paper.
 
-    Pointing is compared where the labels give boxes. Chance, and a counter of salient objects that has learnt nothing,
-    stand beside. Images that cannot be read are counted and listed. Where the labels give boxes or classes, the curves
-    of the paper's failure analysis follow: accuracy over the size of objects, their spacing, and how often the counter
-    saw their class (--curves prints them, --out draws them).
+    Pointing is compared if the labels give boxes. Chance, and a counter of salient objects that has learnt nothing, are
+    shown for comparison. Images that cannot be read are counted and listed. If the labels give boxes or classes, the
+    curves of the paper's failure analysis follow: accuracy by the size of objects, their spacing, and how often the
+    counter saw their class (--curves prints them, --out draws them).
 
     A labels.json holds {"images": [{"file": "1.jpg", "count": 1, "boxes": [{"c": "apple", "b": [x, y, width,
-    height]}]}, ...]}, where "boxes" or "count" may be left out; a table has the columns path and count.
+    height]}]}, ...]}, where "boxes" or "count" may be omitted; a table has the columns path and count.
     """
     from pc_engine.bench.accuracy.evaluation import evaluate as measure
     from pc_engine.bench.accuracy.settings import EvaluationSettings

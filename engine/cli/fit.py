@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ModelToFit = Annotated[str, typer.Option("--model", help="The model's name or directory.")]
 OutCopy = Annotated[
     Path | None,
-    typer.Option("--out", help="Write a copy of the model with what was fitted; left out, the model itself gets it."),
+    typer.Option("--out", help="Write a copy of the model with what was fitted; if omitted, change the model itself."),
 ]
 
 
@@ -40,7 +40,9 @@ def fit_counter(
     model: ModelToFit,
     out: OutCopy = None,
     aim: options.Aim = "mean",
-    max_count: Annotated[int, typer.Option("--max-count", help="The last label is this number and a plus.")] = 4,
+    max_count: Annotated[
+        int, typer.Option("--max-count", help="The last label is this number with a plus, as in 4+.")
+    ] = 4,
     folds: Annotated[int, typer.Option("--folds", help="Folds of the cross-validation that chooses C.")] = 5,
     seed: Annotated[int, options.seed("Seed of the folds and of the solver.")] = 0,
     backend: options.Backend = "auto",
@@ -51,7 +53,7 @@ def fit_counter(
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Fit the count SVM of a model on images whose count is known, as modes c2p and combined need it."""
+    """Fit the count SVM of a model, which modes c2p and combined need, on images whose count is known."""
     # scikit-learn takes a second to import, which every other command would wait for.
     from pc_engine.fitting.aim import Aim
     from pc_engine.fitting.class_heat import heat_source
@@ -97,8 +99,8 @@ def fit_counter(
     store_parts(loaded, target, counter=counter)
     if report.only_answer is not None:
         remark(quiet)(
-            f"The counter is no better than always answering {report.only_answer}, as the cross-validation shows: fit "
-            f"it on more images."
+            f"The counter is no better than always answering {report.only_answer}, by cross-validation: fit it on more "
+            "images."
         )
     skipped = [*labelled.skipped, *unreadable]
     if as_json:
@@ -114,8 +116,8 @@ def fit_signatures(
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder with one subfolder per class, a table with the columns path and class, or what names the "
-            "classes of its objects: a folder with labels.json, coco:FILE, yolo:FILE, voc:DIR, label-studio:FILE, "
+            help="A folder with one subfolder per class, a table with the columns path and class, or data that names "
+            "the classes of its objects: a folder with labels.json, coco:FILE, yolo:FILE, voc:DIR, label-studio:FILE, "
             "cvat:FILE.",
         ),
     ],
@@ -125,7 +127,7 @@ def fit_signatures(
         str,
         typer.Option("--rank", help="max (the paper's), or contrast, for networks that saturate, such as ReLU6."),
     ] = "max",
-    depth: Annotated[int | None, typer.Option("--depth", help="Maps kept per class; left out, all.")] = None,
+    depth: Annotated[int | None, typer.Option("--depth", help="Maps kept per class; if omitted, all.")] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
     device: options.Device = "auto",
@@ -136,9 +138,9 @@ def fit_signatures(
 ) -> None:
     """Build the signature dictionary of a model, by which modes p2c and combined choose a class's feature maps.
 
-    It is needed by p2c --classes, and by networks that give no evidence of their own; else it is optional.
+    It is needed by p2c --classes, and by networks that give no evidence of their own; otherwise it is optional.
 
-    Where the data names no classes, as SOS does not, each image counts for the class that the network predicts.
+    If the data names no classes, as in SOS, each image counts for the class that the network predicts.
     """
     from pc_engine.fitting.from_images import signature_taps, signatures_from_images, store_parts
 
@@ -171,7 +173,7 @@ def fit_signatures(
     store_parts(loaded, target, signatures=signatures)
     if loaded.parts.counter is not None:
         remark(quiet or as_json)(
-            f"Mode combined does not know yet how far to believe the new signatures: fit the counter again with "
+            "Mode combined does not yet know how far to trust the new signatures: fit the counter again with "
             f"'pc-engine fit-counter DATA --model {model_argument(target)}'."
         )
     skipped = [*labelled.skipped, *unreadable]
@@ -222,9 +224,7 @@ def _in_the_place_of(before: CountSVM | None) -> str:
     """Say that a counter is gone, which a new one does not learn from."""
     if before is None:
         return ""
-    return ", in the place of one" + (
-        "" if before.images is None else f" that was fitted on {before.images.n:,} images"
-    )
+    return ", replacing one" + ("" if before.images is None else f" that was fitted on {before.images.n:,} images")
 
 
 def _print_report(report: CounterReport, folds: int) -> None:
@@ -249,10 +249,10 @@ def _print_report(report: CounterReport, folds: int) -> None:
         rarest = min(report.images, key=lambda label: report.images[label])
         few = f"only {report.images[rarest]} images show {rarest}"
         if report.images[rarest] >= folds:
-            few = "the images are of few groups, such as those that show parts of the same photos"
+            few = "the images fall into few groups, such as parts of the same photos"
         print_line(
-            f"These are {report.folds} folds and not {folds}, as {few}: with more of them the figures and the choice "
-            f"of C are better."
+            f"{report.folds} folds were used, not {folds}, as {few}: with more images, the figures and the choice of C "
+            "are better."
         )
     if report.parted:
         several = len(report.parted) > 1
@@ -268,11 +268,11 @@ def _print_report(report: CounterReport, folds: int) -> None:
     if report.combined is not None:
         print_line(
             f"Mode combined: {report.combined.mean_accuracy:.1%} (mean), {report.combined.overall_accuracy:.1%} "
-            f"(overall), as it weighs in the clusters it finds."
+            "(overall), as it also weighs the clusters it finds."
         )
     if report.beyond is not None:
         error, by_clusters = report.beyond
         print_line(
-            f"Mode combined counts on under {report.labels[-1]}: off by {error:.1f} on average, where clusters are off "
-            f"by {by_clusters:.1f}."
+            f"Mode combined goes on counting within {report.labels[-1]}: off by {error:.1f} on average, where clusters "
+            f"are off by {by_clusters:.1f}."
         )

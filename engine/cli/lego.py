@@ -30,10 +30,10 @@ def _steps(value: int | None) -> int | None:
 
 Digits = Annotated[
     Path | None,
-    typer.Option("--digits", help="Folder with MNIST's IDX files; left out, scikit-learn's digits."),
+    typer.Option("--digits", help="Folder with MNIST's IDX files; if omitted, scikit-learn's digits."),
 ]
 Backgrounds = Annotated[
-    Path | None, typer.Option("--backgrounds", help="Folder of photos for backgrounds; left out, noise.")
+    Path | None, typer.Option("--backgrounds", help="Folder of photos for backgrounds; if omitted, noise.")
 ]
 Classes = Annotated[int, typer.Option("--classes", help="Number of classes.")]
 Parts = Annotated[int, typer.Option("--parts", help="Digits in an object.")]
@@ -54,11 +54,11 @@ def make(
     min_scale: Annotated[float, typer.Option("--min-scale", help="Smallest object, as a share of the side.")] = 0.25,
     max_scale: Annotated[float, typer.Option("--max-scale", help="Largest object, as a share of the side.")] = 0.45,
     spacing: Annotated[
-        float, typer.Option("--spacing", help="Least gap of two objects, as a share of the side.")
+        float, typer.Option("--spacing", help="Smallest gap between two objects, as a share of the side.")
     ] = 0.04,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make scenes with known class, count and boxes, of digits that the embedded model was not trained on."""
+    """Make scenes with known class, count and boxes, from digits that the embedded model was not trained on."""
     from pc_engine.bench.lego.dataset import LegoSettings, make_scenes
     from pc_engine.bench.lego.scenes import SceneSettings
 
@@ -72,7 +72,7 @@ def make(
     with progress("scenes", quiet=quiet, total=n, unit="scenes") as tracker:
         labels = make_scenes(out, n, seed, settings, progress=lambda _: tracker.advance())
     if not quiet:
-        print_line(f"{n} scenes and their truth are in {out} ({labels.name}).")
+        print_line(f"{n} scenes and their labels are in {out} ({labels.name}).")
 
 
 @app.command("train")
@@ -85,7 +85,7 @@ def train(
     parts: Parts = 3,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", help="Optimiser steps; left out, the embedded model's.", callback=_steps),
+        typer.Option("--steps", help="Optimiser steps; if omitted, the embedded model's.", callback=_steps),
     ] = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -132,16 +132,16 @@ def tables(
         int | None,
         typer.Option(
             "--steps",
-            help="Optimiser steps with scenes; the lessons before keep their proportion.",
+            help="Optimiser steps on scenes; the lessons before them scale in proportion.",
             callback=_steps,
         ),
     ] = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train a model, judge all modes on digits and photos it has not seen: the paper's tables, by one command.
+    """Train a model and judge all modes on digits and photos it has not seen: the paper's tables in one command.
 
-    That takes about an hour. What is finished in --out is not made again.
+    This takes about an hour. What --out already has is not made again.
     """
     from pc_engine.bench.lego.dataset import LegoSettings
     from pc_engine.bench.lego.model import LegoTraining

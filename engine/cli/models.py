@@ -33,7 +33,7 @@ def models(as_json: options.AsJson = False) -> None:
         return
     rows = [(entry.name, entry.state, entry.licence, entry.source, ", ".join(entry.taps)) for entry in entries]
     print_table(None, ("=model", "state", "licence", "source", "taps"), rows)
-    print_line("A model is fetched or made when it is first named: pc-engine run FOLDER --model NAME.")
+    print_line("A model is fetched or made when it is first used: pc-engine run FOLDER --model NAME.")
 
 
 def export(
@@ -59,52 +59,55 @@ def export(
         list[str] | None,
         typer.Option(
             "--tap",
-            help="Not of VGG, repeatable: conv_last=TENSOR_OR_NODE; conv_last, conv_prev and logits are found where "
-            "they are left out.",
+            help="Not for VGG, repeatable: conv_last=TENSOR_OR_NODE; conv_last, conv_prev and logits are found if "
+            "omitted.",
         ),
     ] = None,
     count_feature: Annotated[
         list[str] | None,
         typer.Option(
             "--count-feature",
-            help="Not of VGG, repeatable: a tap that the count SVM reads; left out, what suits EfficientNet-Lite, and "
-            "of an ONNX network, unless --cooccurrence is given, conv_last and co-occurrences of finer maps.",
+            help="Not for VGG, repeatable: a tap that the count SVM reads; if omitted, what suits EfficientNet-Lite, "
+            "or for an ONNX network, unless --cooccurrence is given, conv_last and co-occurrences of finer maps.",
         ),
     ] = None,
     cooccurrence: Annotated[
         list[str] | None,
         typer.Option(
             "--cooccurrence",
-            help="Repeatable, TAP@CELLS: the count SVM also reads which maps of a tap are active so far apart.",
+            help="Repeatable, TAP@CELLS: the count SVM also reads which maps of a tap are active that many cells "
+            "apart.",
         ),
     ] = None,
     heat: Annotated[
         list[str] | None,
         typer.Option(
             "--heat",
-            help="Not of VGG, repeatable: a tap of maps whose heat is pointed at, and clustered by p2c; of several the "
-            "product.",
+            help="Not for VGG, repeatable: a tap of maps whose heat is pointed at, and clustered by p2c; several are "
+            "multiplied.",
         ),
     ] = None,
     size: Annotated[
         str | None,
         typer.Option(
             "--size",
-            help="Side of the input in pixels, or HEIGHTxWIDTH; left out, what the network was trained for, or "
-            "declares, else 224. More shows small objects in finer maps.",
+            help="Side of the input in pixels, or HEIGHTxWIDTH; if omitted, what the network was trained for or "
+            "declares, else 224. A larger input shows small objects in finer maps.",
         ),
     ] = None,
     two_scales: Annotated[
         bool,
         typer.Option(
             "--two-scales",
-            help="Not of VGG: the network also sees the picture at twice --size, for heat that is finer; its tensors "
-            "there are called larger/NAME, as in --tap fine=larger/NAME --heat fine.",
+            help="Not for VGG: the network also sees the picture at twice --size, for finer heat; its tensors there "
+            "are called larger/NAME, as in --tap fine=larger/NAME --heat fine.",
         ),
     ] = False,
     layout: Annotated[
         str | None,
-        typer.Option("--layout", help="ONNX only: NCHW or NHWC; left out, where the input has its three channels."),
+        typer.Option(
+            "--layout", help="ONNX only: NCHW or NHWC; if omitted, told by where the input has its three channels."
+        ),
     ] = None,
     channels: Annotated[str, typer.Option("--channels", help="ONNX only: RGB or BGR.")] = "RGB",
     background_class: Annotated[
@@ -114,8 +117,8 @@ def export(
         str | None,
         typer.Option(
             "--mean",
-            help="Subtracted from pixels of 0..255: one number, or three with commas, of R, G and B also where "
-            "--channels is BGR.",
+            help="Subtracted from pixels of 0..255: one number, or three with commas, for R, G, B even if --channels "
+            "is BGR.",
         ),
     ] = None,
     std: Annotated[
@@ -210,7 +213,7 @@ def export(
         )
     else:
         raise UsageError(
-            f"--weights {weights} is no .onnx file, and there is no architecture '{model}' to give weights to: "
+            f"--weights {weights} is not an .onnx file, and there is no architecture '{model}' to give weights to: "
             f"choose one of {', '.join((*ARCHITECTURES, *LITE_ARCHITECTURES))}, or give an .onnx file."
         )
     if as_json:

@@ -92,8 +92,8 @@ def labelled_data(split: str) -> Any:
         metavar="DATA",
         help="A folder with labels.json or labels.csv, or of folders with labels.json; a CSV, JSON or JSON Lines file "
         f"with the columns path and count; sos:DIR#{split} (without #{split} all of SOS), mso:DIR, coco:FILE, "
-        f"yolo:FILE, voc:DIR#train, label-studio:FILE, cvat:FILE, lego:DIR, or run:DIR for the images of a run "
-        "that were reviewed (run:DIR@PHOTOS_DIR where they lie elsewhere now).",
+        "yolo:FILE, voc:DIR#train, label-studio:FILE, cvat:FILE, lego:DIR, or run:DIR for the reviewed images of a "
+        "run (run:DIR@PHOTOS_DIR if they have moved).",
     )
 
 
@@ -102,8 +102,8 @@ ModeOfRun = Annotated[
     str | None,
     typer.Option(
         "--mode",
-        help="c2p (count, then point), p2c (point, then count) or combined; left out, that of the rows in --out, else "
-        "c2p where the model has a counter, else p2c.",
+        help="c2p (count, then point), p2c (point, then count) or combined; if omitted, that of the rows in --out, "
+        "else c2p if the model has a counter, else p2c.",
     ),
 ]
 Model = Annotated[
@@ -111,7 +111,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         # In words, as `pc_engine.catalogue` brings all modes along.
-        help="A model's name or directory; left out, vgg16, vgg19 or efficientnet_lite2 where it is installed and has "
+        help="A model's name or directory; if omitted, vgg16, vgg19 or efficientnet_lite2 if it is installed and has "
         "what the mode needs, else the built-in lego, which knows digit objects only.",
     ),
 ]
@@ -125,25 +125,25 @@ Device = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", help="Images per batch; left out, as suits the model.", callback=_batch_size),
+    typer.Option("--batch-size", help="Images per batch; if omitted, what suits the model.", callback=_batch_size),
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Decoding threads; left out, one per core.", callback=_workers)
+    int | None, typer.Option("--workers", help="Decoding threads; if omitted, one per core.", callback=_workers)
 ]
 Aim = Annotated[
     str,
     typer.Option(
         "--aim",
-        help="What the counter is fitted for: the mean accuracy over the labels, as in the paper, or overall, so that "
-        "most images are right and what is rare is seldom said.",
+        help="What the counter is fitted for: mean (the accuracy averaged over the labels, as in the paper) or overall "
+        "(most images right, rare counts seldom given).",
     ),
 ]
 LastLabel = Annotated[
     int | None,
     typer.Option(
         "--max-count",
-        help="Judge counts by labels up to this number and a plus, and fit those of --folds so; left out, as the "
-        "model's counter has them, or 4+.",
+        help="Judge counts by labels up to this number and a plus, and fit --folds with them; if omitted, those of the "
+        "model's counter, or 4+.",
     ),
 ]
 Cluster = Annotated[
@@ -158,7 +158,7 @@ Classes = Annotated[
     int | None,
     typer.Option(
         "--classes",
-        help="The most classes that mode p2c points at in one image, each counted; left out, the top one.",
+        help="The most classes that mode p2c points at in one image, each counted; if omitted, the top one.",
         callback=_classes,
     ),
 ]
@@ -166,16 +166,16 @@ Pointer = Annotated[
     str | None,
     typer.Option(
         "--pointer",
-        help="Mode combined: ellipse (default), mixture, as c2p has it, or box. Mode p2c: core (default), a box around "
-        "what is surest of each object, or box. A box goes around all of the object, as labels want it.",
+        help="Mode combined: ellipse (default), mixture (as in c2p) or box. Mode p2c: core (default), a box around the "
+        "surest part of each object, or box. A box goes around the whole object, as labels do.",
     ),
 ]
 Count = Annotated[
     str | None,
     typer.Option(
         "--count",
-        help="How many objects the images show, where that is known: a number for all, or the column of @table.csv "
-        "that says each one's. They are only pointed at, which needs no counter.",
+        help="How many objects the images show, if known: a number for all, or the column of @table.csv with the count "
+        "of each. Objects are then only pointed at, which needs no counter.",
         callback=_count,
     ),
 ]
@@ -183,15 +183,13 @@ MaxPixels = Annotated[
     int,
     typer.Option(
         "--max-pixels",
-        help="Refuse images with more pixels than this, by what their headers say.",
+        help="Refuse images with more pixels than this, going by their headers.",
         callback=_max_pixels,
     ),
 ]
 Isolate = Annotated[
     bool,
-    typer.Option(
-        "--isolate", help="Decode in processes of their own: one that crashes or hangs costs that image's row only."
-    ),
+    typer.Option("--isolate", help="Decode in separate processes: one that crashes or hangs fails only that image."),
 ]
 ImageSeconds = Annotated[
     float | None,
@@ -204,10 +202,8 @@ Photos = Annotated[
     typer.Option(
         "--photos",
         metavar="DIR",
-        help="Where the photos lie, if not where they did in the run: below DIR, under the same names.",
+        help="Where the photos are now, if moved since the run: below DIR, under the same names.",
     ),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", help="Print no progress, no table and no remark but errors and warnings.")
-]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors and warnings: no progress, table or remarks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]

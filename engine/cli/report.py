@@ -18,7 +18,9 @@ _MANY_THUMBNAILS = 100_000_000
 
 def report(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to 'pc-engine run --out'.")],
-    out: Annotated[Path | None, typer.Option("--out", help="The file to write; left out, report.html in RUN.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; if omitted, report.html in RUN.")
+    ] = None,
     compare: Annotated[
         Path | None,
         typer.Option("--compare", metavar="RUN", help="Another run over the same photos, to see where they disagree."),
@@ -28,8 +30,8 @@ def report(
         bool | None,
         typer.Option(
             "--thumbnails/--no-thumbnails",
-            help="Put a small picture of every photo into the page, so that it can be sent, or of none; left out, of "
-            "those that browsers do not show, such as HEIC and TIFF.",
+            help="Put a small picture of every photo into the page, so that it can be sent, or of none; if omitted, of "
+            "those that browsers cannot show, such as HEIC and TIFF.",
         ),
     ] = None,
     workers: options.Workers = None,
@@ -38,8 +40,8 @@ def report(
 ) -> None:
     """Make one HTML page of a run: figures, failures, and a gallery of the photos with what was found in them.
 
-    The page shows the photos where they lie, by addresses relative to its own, unless --thumbnails puts small pictures
-    inside.
+    The page shows the photos from where they are, by addresses relative to its own, unless --thumbnails puts small
+    pictures inside.
     """
     from pc_engine.report import write_report
 
@@ -55,17 +57,17 @@ def report(
             shrinking=lambda done, total: tracker.restart("thumbnails", done, total, "images"),
         )
     if written.thumbnails and written.size > _MANY_THUMBNAILS:
-        remark(quiet)(f"The page has {written.size / 1e6:,.0f} MB: with --no-thumbnails it would open faster.")
+        remark(quiet)(f"The page is {written.size / 1e6:,.0f} MB: with --no-thumbnails it would open faster.")
     if written.without_photo:
         remark(quiet)(
             f"{written.without_photo:,} of {written.done:,} photos were not found or could not be read, such as "
-            f"{for_terminal(written.missing or '')}, and the page does not show them: if they lie elsewhere now, say "
-            f"where with --photos DIR."
+            f"{for_terminal(written.missing or '')}, and the page does not show them: if they have moved, say where "
+            "with --photos DIR."
         )
     if written.in_archives:
         remark(quiet)(
-            f"{written.in_archives:,} of {written.done:,} photos are in archives or at addresses, where no page "
-            f"reaches them: --thumbnails puts a small picture of each into it."
+            f"{written.in_archives:,} of {written.done:,} photos are in archives or at addresses, where a page cannot "
+            "reach them: --thumbnails puts a small picture of each into it."
         )
     if lacking is not None:
         remark(quiet)(lacking)

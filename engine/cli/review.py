@@ -18,7 +18,9 @@ def review(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to 'pc-engine run --out'.")],
     photos: options.Photos = None,
     port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 takes a free one.")] = 0,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open nothing.")] = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address without opening a browser.")
+    ] = False,
 ) -> None:
     """Look through a run in a browser and correct its counts and pointers, which are saved at once.
 
@@ -30,12 +32,10 @@ def review(
     session = ReviewSession(directory, photos)
     check_correctable(directory)
     if (missing := session.missing()) is not None:
-        print_line(
-            f"{for_terminal(missing)} is not there: if the photos lie elsewhere now, say where with --photos DIR."
-        )
+        print_line(f"{for_terminal(missing)} is not there: if the photos have moved, say where with --photos DIR.")
     with ReviewServer(session, port) as server:
         print_line(
-            f"Reviewing {number_of_images(session.n_images)}, {session.n_reviewed:,} of them reviewed before, at"
+            f"Reviewing {number_of_images(session.n_images)}, {session.n_reviewed:,} of them already reviewed, at"
         )
         print_line(server.url)
         print_line("Changes are saved at once. Press Ctrl-C when you are done.")
@@ -51,7 +51,7 @@ def _farewell(changed: int, reviewed: int, directory: Path, photos: Path | None)
         return "No image was reviewed."
     run = for_shell(f"run:{directory}" + ("" if photos is None else f"@{photos}"))
     return (
-        f"Images reviewed: {changed:,} now, {reviewed:,} of the run so far. "
-        f"'pc-engine convert {for_shell(str(directory))} --to FORM' honours that, and "
-        f"'pc-engine fit-counter {run} --model MODEL' lets the next run learn from it."
+        f"Images reviewed: {changed:,} now, {reviewed:,} of the run so far. 'pc-engine convert "
+        f"{for_shell(str(directory))} --to FORM' uses the corrections, and 'pc-engine fit-counter {run} --model MODEL' "
+        "lets the next run learn from it."
     )

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 _SOME_FAILED = 3
 _SHOWN = 3
-_OF_DIGITS = f"These are counts of digit objects, as '{EMBEDDED}' knows no others: for photos name another --model."
+_OF_DIGITS = f"These are counts of digit objects, the only ones '{EMBEDDED}' knows: for photos, choose another --model."
 
 
 def run(
@@ -84,7 +84,7 @@ def run(
     overlay: Annotated[bool, typer.Option("--overlay", help="Write each photo with its pointers drawn on it.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in the --out directory.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try the images that failed in the --out directory once more.")
+        bool, typer.Option("--retry-failed", help="Retry the images in the --out directory that failed.")
     ] = False,
     shard: Annotated[
         str | None,
@@ -102,10 +102,12 @@ def run(
     ] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option("--ray-address", help="Of a Ray cluster, or auto; left out, RAY_ADDRESS or this machine alone."),
+        typer.Option(
+            "--ray-address", help="Address of a Ray cluster, or auto; if omitted, RAY_ADDRESS or this machine alone."
+        ),
     ] = None,
     ray_cpus: Annotated[
-        int | None, typer.Option("--ray-cpus", help="Cores of a Ray worker; left out, as suits the machines.")
+        int | None, typer.Option("--ray-cpus", help="Cores per Ray worker; if omitted, what suits the machines.")
     ] = None,
     max_pixels: options.MaxPixels = MAX_PIXELS,
     isolate: options.Isolate = False,
@@ -115,11 +117,11 @@ def run(
 ) -> None:
     """Count the objects in every image of SOURCE and point at each.
 
-    Without --out the table is printed and nothing is written. With it, a run that was stopped goes on where it was when
-    the same command is given again.
+    Without --out, the table is printed and nothing is written. With it, a stopped run goes on where it was when the
+    same command is run again.
 
-    Exit code: 0 all images done, be there none, 3 some failed (each has its row), 2 wrong use, 1 the run could not go
-    on, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    Exit code: 0 all images done, even if there are none, 3 some failed (each has its row), 2 wrong use, 1 the run
+    could not go on, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     require_out(
         out,

@@ -82,7 +82,7 @@ def print_run(
 
 def print_no_images(passed_over: PassedOver, shard: Shard | None = None) -> None:
     """Print that there was nothing to do, at all or for a ``shard``."""
-    empty = "" if shard is None else f"No image is in shard {shard.option}: there is nothing to do for it."
+    empty = "" if shard is None else f"Shard {shard.option} has no images: there is nothing to do."
     print_line(empty or _NO_IMAGES)
     _print_sentences(passed_over)
 

@@ -17,12 +17,12 @@ _REASONS = 10
 _NEXT = {
     "running": "",
     "interrupted": "It was interrupted: run the same command again to go on.",
-    "stopped": "It did not come to its end: run the same command again to go on.",
+    "stopped": "It did not finish: run the same command again to go on.",
     "finished": "",
 }
 _UNKNOWN = (
-    "No run.json says how these rows were made, so that no run goes on with them: run into another folder, or make "
-    "them anew with --fresh."
+    "No run.json says how these rows were made, so no run can go on with them: run into another folder, or make them "
+    "again with --fresh."
 )
 _SHARDS_NAMED = 8
 
@@ -31,7 +31,7 @@ def status(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory given to run --out.")],
     as_json: options.AsJson = False,
 ) -> None:
-    """Say how far a run has come: rows, failures by reason, and how to go on."""
+    """Show how far a run has come: rows, failures by reason, and how to go on."""
     found = read_status(run)
     if as_json:
         print_json(found.to_dict())
@@ -44,10 +44,10 @@ def unfinished(run: Path) -> str | None:
     condition = condition_of(run)
     if condition in (None, "finished"):
         return None
-    state = "has not come to its end" if condition != "running" else "is at work yet"
+    state = "has not finished" if condition != "running" else "is still going on"
     return (
-        f"The run into {run} {state}, and its other images are not in this: 'pc-engine status {for_shell(str(run))}' "
-        f"says how far it is, and how to go on."
+        f"The run into {run} {state}, so its other images are not included: 'pc-engine status {for_shell(str(run))}' "
+        "says how far it is, and how to go on."
     )
 
 
@@ -61,7 +61,7 @@ def _print(run: Path, found: RunStatus) -> None:
         print_line(f"{run}: {found.condition}. {model}, {mode}, {backend} {precision}.")
     else:
         print_line(f"{run}: {found.condition}.")
-    coming = f"; {found.waiting:,} more are done, whose rows come with the next partition" if found.waiting else ""
+    coming = f"; {found.waiting:,} more are done and come with the next partition" if found.waiting else ""
     print_line(f"{tally.n:,}{of} images have rows, {tally.failed:,} of them failed{coming}.")
     if found.reviewed:
         print_line(f"{number_of_images(found.reviewed)} reviewed.")
@@ -86,12 +86,12 @@ def _print(run: Path, found: RunStatus) -> None:
         print_line(_UNKNOWN)
         return
     if tally.failed and found.condition == "finished":
-        print_line("The same command with --retry-failed tries the failed ones once more.")
+        print_line("Run the same command with --retry-failed to retry the failed ones.")
     if found.shards_not_begun:
         names = found.first_not_begun(_SHARDS_NAMED)
         more = found.shards_not_begun - len(names)
         others = f" and {more:,} more" if more else ""
-        print_line(f"Not begun: {', '.join(names)}{others}: run the same command with each of them as --shard.")
+        print_line(f"Not begun: {', '.join(names)}{others}: run the same command with each as --shard.")
     not_ended = not found.parts or any(part.condition != "finished" for part in found.parts)
     if not_ended and _NEXT[found.condition]:
         print_line(_NEXT[found.condition])

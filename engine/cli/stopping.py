@@ -93,7 +93,7 @@ class Stopping:
             end.start()
             raise Stopped(number)
         self.signal = number
-        self._report("Stopping after the images in work (once more to stop at once) ...")
+        self._report("Stopping after the images in progress (again to stop at once) ...")
         if self._waiting == threading.get_ident():
             raise _EndOfImagesError
 

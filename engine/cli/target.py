@@ -27,7 +27,7 @@ def target_of(model: Model, out: Path | None) -> tuple[Model, Path]:
     """
     changed, directory = _changed_model(model, out)
     # Ahead of work that takes minutes.
-    out_folder.make_folder(directory, "name another with --out")
+    out_folder.make_folder(directory, "choose another with --out")
     return changed, directory
 
 

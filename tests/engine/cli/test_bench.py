@@ -143,9 +143,9 @@ def test_wrong_use_is_one_sentence(pc_engine, arguments):
 def test_what_others_did_meanwhile_is_said(pc_engine, scenes, tiny_directory, monkeypatch):
     monkeypatch.setattr("pc_engine.hardware.machine.BusyElsewhere.share", lambda _: 0.4)
     arguments = (scenes, "--model", tiny_directory, *FIXED, *FEW)
-    assert "Other processes had 40% of the cores" in pc_engine("bench", "throughput", *arguments).out
+    assert "Other processes used 40% of the cores" in pc_engine("bench", "throughput", *arguments).out
     if hasattr(os, "fork"):
-        assert "Other processes had 40% of the cores" in pc_engine("bench", "isolation", *arguments).out
+        assert "Other processes used 40% of the cores" in pc_engine("bench", "isolation", *arguments).out
 
 
 def test_out_that_cannot_be_written_is_said_first(pc_engine, tiny_directory, tmp_path):

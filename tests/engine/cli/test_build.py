@@ -156,7 +156,7 @@ def test_fp16_is_compared_as_a_gpu_computes_it_and_nothing_is_compiled(pc_engine
     assert (report["modes"], report["fidelity"]["fp16"]["holds"]) == ([], True)
     refused = pc_engine(*arguments, "--backend", "openvino")
     assert refused.code == 2
-    assert "At fp16 onnxruntime compares, as a GPU computes: leave --backend out, not 'openvino'." in refused.err
+    assert "At fp16 onnxruntime compares, computing as a GPU does: omit --backend, got 'openvino'." in refused.err
     # Nothing runs at fp16 here: it is slower than fp32.
     assert pc_engine("build", model, "--precision", "fp16", "--device", "cpu").code != 0
 
@@ -237,7 +237,7 @@ def test_a_folder_that_cannot_be_written_is_said(pc_engine, model, photos, tmp_p
     outcome = pc_engine("build", model, "--precision", "int8", "--calibrate", photos, "--out", tmp_path / "file" / "x")
     assert outcome.code == 2
     assert "cannot be written" in outcome.err
-    assert "name another with --out" in outcome.err
+    assert "choose another with --out" in outcome.err
 
 
 @pytest.mark.usefixtures("int8_runs")

@@ -48,7 +48,7 @@ def test_what_was_made_can_be_evaluated_in_folds(pc_engine, boxed, tmp_path, tin
     [
         (("--max-count", 50), "too few for collages of 50"),
         (("--min-scale", 0.5), "the smaller one first"),
-        (("--n", 1), "at least one a group"),
+        (("--n", 1), "at least one per group"),
         (("--groups", 30), "name more photos"),
     ],
 )

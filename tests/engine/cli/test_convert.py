@@ -47,9 +47,8 @@ def test_every_format_is_written_and_summed_up(pc_engine, run, tmp_path, to):
 def test_what_was_left_out_is_said(pc_engine, run, tmp_path):
     outcome = pc_engine("convert", run, "--to", "coco", "--out", tmp_path / "run.json")
     assert outcome.out.splitlines() == [
-        f"1 image with 2 pointers: {tmp_path / 'run.json'}. Images are named below photos.",
-        "Left out: 1 image that could not be read in the run, so that the size is not known"
-        " (such as photos/broken.jpg).",
+        f"1 image with 2 pointers: {tmp_path / 'run.json'}. Image names are relative to photos.",
+        "Left out: 1 image that could not be read in the run, so the size is not known (such as photos/broken.jpg).",
     ]
 
 
@@ -72,7 +71,7 @@ def test_a_folder_is_found_whichever_way_it_is_named(pc_engine, run, tmp_path):
     assert "are not there" not in outcome.out
     (tmp_path / "photos/a.jpg").unlink()
     outcome = pc_engine("convert", run, "--to", "yolo", "--out", tmp_path / "set", "--fresh")
-    assert outcome.out.splitlines()[-1].startswith("1 of 1 images of the list are not there")
+    assert outcome.out.splitlines()[-1].startswith("1 of 1 images of the list do not exist")
 
 
 def test_a_folder_above_the_one_that_the_run_was_started_in_names_images(pc_engine, run, tmp_path, monkeypatch):
@@ -82,7 +81,7 @@ def test_a_folder_above_the_one_that_the_run_was_started_in_names_images(pc_engi
     for folder in ("..", tmp_path.parent):
         outcome = pc_engine("convert", run, "--to", "yolo", "--out", "set", "--relative-to", folder, "--fresh")
         assert outcome.code == 3
-        assert f"Images are named below {tmp_path.parent}." in outcome.out
+        assert f"Image names are relative to {tmp_path.parent}." in outcome.out
         assert "are not there" not in outcome.out
         (line,) = (tmp_path / "set/images.txt").read_text().splitlines()
         assert line == f"./images/{tmp_path.name}/photos/a.jpg"
@@ -160,9 +159,9 @@ def test_a_run_that_did_not_come_to_its_end_is_said(pc_engine, run, tmp_path, st
     report = pc_engine("report", run)
     if state == "finished":
         assert (outcome.code, outcome.err) == (0, "")
-        assert "not come to its end" not in report.err
+        assert "not finished" not in report.err
     else:
-        said = f"The run into {run} has not come to its end, and its other images are not in this: 'pc-engine status"
+        said = f"The run into {run} has not finished, so its other images are not included: 'pc-engine status"
         assert outcome.code == 3
         assert said in outcome.err
         assert (report.code, said in report.err) == (0, True)

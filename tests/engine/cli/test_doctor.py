@@ -53,7 +53,7 @@ def test_all_that_a_gpu_misses_is_said_at_once(pc_engine, monkeypatch):
     works = {entry["name"]: entry["works"] for entry in found["backends"]}
     assert works == {"onnxruntime": False, "tensorrt": False, "cudnn": False}
     text = pc_engine("doctor").out
-    assert found["reason"] == "No NVIDIA GPU with a driver was found: runs take the CPU."
+    assert found["reason"] == "No NVIDIA GPU with a driver was found: runs use the CPU."
     assert "install NVIDIA's driver" in text
     assert text.count("pc-engine[gpu]") >= 2
 

@@ -11,7 +11,8 @@ FAST = ("--backend", "onnxruntime", "--precision", "fp32")
 def test_help_shows_the_form_of_the_labels(pc_engine):
     shown = " ".join(pc_engine("evaluate", "--help").out.split())
     assert (
-        '"boxes": [{"c": "apple", "b": [x, y, width, height]}]}, ...]}, where "boxes" or "count" may be left' in shown
+        '"boxes": [{"c": "apple", "b": [x, y, width, height]}]}, ...]}, where "boxes" or "count" may be omitted'
+        in shown
     )
 
 
@@ -224,7 +225,7 @@ def _label(scenes, *images):
         (
             lambda image: {**image, "count": image["count"] - 1},
             "no image with objects has as many boxes within it as its count says.",
-            "3 images have other numbers of boxes than their count says and took no part.",
+            "3 images have a number of boxes other than their count and were not used.",
         ),
         (
             lambda image: {**image, "boxes": [{"c": "red", "b": [-80, 0, 8, 8]}]},
@@ -266,7 +267,7 @@ def test_quiet_prints_nothing(pc_engine, boxed, tiny_directory):
     [
         (("--mode", "both"), "There is no mode 'both': choose one of c2p, p2c, combined, all."),
         (("--mode", "all", "--mode", "both"), "There is no mode 'both': choose one of c2p, p2c, combined, all."),
-        (("--mode", "p2c", "--folds", "3"), "leave --folds out"),
+        (("--mode", "p2c", "--folds", "3"), "omit --folds"),
         (("--folds", "1"), "1 folds of 5 images"),
         (("--unseen-classes",), "add --folds 5"),
         (("--aim", "overall"), "An aim is for a counter that is fitted in folds: add --folds 5."),
@@ -317,4 +318,4 @@ def test_an_ablation_of_a_single_image_has_no_interval_of_a_gain(pc_engine, scen
 def test_an_alternative_without_values_is_wrong_use(pc_engine, boxed, tiny_directory):
     outcome = pc_engine("bench", "ablation", boxed, "--model", tiny_directory, "--try", "p2c.trim", *FAST)
     assert outcome.code == 2
-    assert "'p2c.trim' is no setting with values: write it as p2c.trim=0,0.3,0.7." in outcome.err
+    assert "'p2c.trim' is not a setting with values: write it as p2c.trim=0,0.3,0.7." in outcome.err

@@ -31,7 +31,7 @@ def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, t
     outcome = pc_engine("fit-counter", counted, "--model", model, "--folds", "4", *FAST)
     assert outcome.code == 0, outcome.err
     assert "Fitted for the mean accuracy, cross-validated over 4 folds" in outcome.out
-    assert " folds and not " not in outcome.out
+    assert " folds were used, not " not in outcome.out
     assert "With --aim overall it would be the same." in outcome.out
     # The four empty pictures are one file, and so are those that show all places.
     assert (
@@ -49,7 +49,7 @@ def test_a_counter_that_goes_is_said(pc_engine, counted, make_model, tmp_path):
     model = make_model(tmp_path / "mine", counter=None, signatures=None)
     said = [" ".join(pc_engine("fit-counter", counted, "--model", model, *FAST).out.split()) for _ in range(2)]
     assert said[0].endswith("/mine.")
-    assert said[1].endswith("/mine, in the place of one that was fitted on 20 images.")
+    assert said[1].endswith("/mine, replacing one that was fitted on 20 images.")
 
 
 def test_images_that_the_counter_was_fitted_on_are_said_when_it_is_judged_by_them(
@@ -158,7 +158,7 @@ def test_combined_learns_how_far_to_believe_the_clusters(pc_engine, counted, mak
     model = make_model(tmp_path / "my model", manifest=manifest, counter=None)
     outcome = pc_engine("fit-counter", counted, "--model", model, *FAST)
     assert outcome.code == 0, outcome.err
-    assert "Mode combined: 100.0% (mean), 100.0% (overall), as it weighs in the clusters it finds." in outcome.out
+    assert "Mode combined: 100.0% (mean), 100.0% (overall), as it also weighs the clusters it finds." in outcome.out
     fitted = load_model(model)
     assert fitted.parts.counter.clusters.signatures.startswith(fitted.manifest.files["signatures.safetensors"])
     # Other signatures have other clusters.
@@ -179,7 +179,7 @@ def test_fewer_folds_than_asked_for_are_said(pc_engine, counted, make_model, tmp
     model = make_model(tmp_path / "model", counter=None)
     outcome = pc_engine("fit-counter", counted, "--model", model, "--folds", "7", *FAST)
     assert "cross-validated over 4 folds" in outcome.out
-    assert "These are 4 folds and not 7, as only 4 images show 0: with more of them" in outcome.out
+    assert "4 folds were used, not 7, as only 4 images show 0: with more images, the figures" in outcome.out
 
 
 def test_few_groups_are_said_where_they_are_why_folds_are_few(pc_engine, counted, make_model, tmp_path):
@@ -189,7 +189,9 @@ def test_few_groups_are_said_where_they_are_why_folds_are_few(pc_engine, counted
     (counted / "labels.json").write_text(json.dumps(labels))
     model = make_model(tmp_path / "model", counter=None)
     outcome = pc_engine("fit-counter", counted, "--model", model, "--folds", "4", *FAST)
-    assert "These are 3 folds and not 4, as the images are of few groups, such as those that show parts" in outcome.out
+    assert (
+        "3 folds were used, not 4, as the images fall into few groups, such as parts of the same photos" in outcome.out
+    )
 
 
 def test_a_counter_is_fitted_for_what_is_asked(pc_engine, counted, make_model, tmp_path):
@@ -248,11 +250,11 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_network_runs(
     monkeypatch.setattr("pc_engine.cli.fit.open_network", lambda *args, **options: pytest.fail("it was opened"))
     outcome = pc_engine(command, counted, "--model", model, "--out", tmp_path / "file" / "x", *FAST)
     assert outcome.code == 2
-    assert "cannot be written (Not a directory): name another with --out." in outcome.err
+    assert "cannot be written (Not a directory): choose another with --out." in outcome.err
     monkeypatch.setattr("os.access", lambda path, mode: False)
     outcome = pc_engine(command, counted, "--model", model, *FAST)
     assert outcome.code == 2
-    assert f"The folder {model} cannot be written (Permission denied): name another with --out." in outcome.err
+    assert f"The folder {model} cannot be written (Permission denied): choose another with --out." in outcome.err
 
 
 def test_parts_that_are_fitted_one_after_the_other_meet_in_out(pc_engine, counted, make_model, tmp_path):
@@ -356,8 +358,8 @@ def test_label_that_no_image_has_is_left_out_and_said(pc_engine, counted, make_m
 @pytest.mark.parametrize(
     ("count", "options", "expected"),
     [
-        (lambda count: 1, (), "All 21 images show 1 object: give images of other counts as well."),
-        (lambda count: count + 2, ("--max-count", "2"), "All 21 images show 2+ objects: give images of other counts"),
+        (lambda count: 1, (), "All 21 images show 1 object: add images with other counts."),
+        (lambda count: count + 2, ("--max-count", "2"), "All 21 images show 2+ objects: add images with other counts"),
         (lambda count: None, (), "None of the images has a count"),
         (lambda count: 0 if count < 4 else 3, ("--max-count", "3"), None),
     ],
@@ -397,12 +399,12 @@ def test_counts_that_a_run_gave_are_said(pc_engine, counted, make_model, tmp_pat
     model = make_model(tmp_path / "model", counter=None)
     outcome = pc_engine("fit-counter", counted / "counts.csv", "--model", model, *FAST)
     assert outcome.code == 0, outcome.err
-    assert "15 of 20 counts are what a run said, and nobody reviewed them" in outcome.err
+    assert "15 of 20 counts come from a run and are unreviewed" in outcome.err
     # Of an image that is left out nothing is said.
     contradicted = [f"{file},{count + 1},no" for file, count in images if file.startswith("1")]
     (counted / "counts.csv").write_text("\n".join(["path,count,reviewed", *lines, *contradicted]))
     outcome = pc_engine("fit-counter", counted / "counts.csv", "--model", model, *FAST)
-    assert "10 of 15 counts are what a run said, and nobody reviewed them" in outcome.err
+    assert "10 of 15 counts come from a run and are unreviewed" in outcome.err
 
 
 def test_counts_that_a_run_gave_are_said_where_it_is_judged_by_them(pc_engine, counted, tiny_directory, tmp_path):

@@ -70,7 +70,7 @@ def test_export_of_an_onnx_network_runs_in_both_modes(pc_engine, tiny_directory,
 def test_help_says_whose_the_means_of_a_bgr_network_are(pc_engine):
     # What is subtracted comes before the channels are turned, see test_classifier.py.
     shown = " ".join(pc_engine("export", "--help").out.split())
-    assert "three with commas, of R, G and B also where --channels is BGR." in shown
+    assert "three with commas, for R, G, B even if --channels is BGR." in shown
     assert "three in the same order." in shown
 
 
@@ -176,7 +176,7 @@ def test_an_exported_network_counts_in_p2c_and_combined_with_no_signatures(
     without = pc_engine(*run, "--mode", "combined")
     assert without.code == 2
     assert "needs a count SVM" in without.err
-    assert "or take --mode p2c, which needs none." in without.err
+    assert "or use --mode p2c, which needs none." in without.err
     tiny_counter.save(out / COUNTER_FILE)
     assert [row["count"] for row in pc_engine(*run, "--mode", "combined").json()["rows"]][1:] == [1, 2, 3, 4]
 
@@ -243,13 +243,13 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         ),
         (
             ("efficientnet_lite0", "--weights", "random:0", "--size", "224x250"),
-            "takes multiples of 32 pixels, and 250 is none: choose 224, or 256.",
+            "takes multiples of 32 pixels, but 250 is not one: choose 224, or 256.",
         ),
         (("efficientnet_lite0", "--weights", "x.pth"), "The weight file x.pth does not exist"),
-        (("mine", "--weights", "x.jpg", "--tap", "conv_last=a"), "--weights x.jpg is no .onnx file"),
+        (("mine", "--weights", "x.jpg", "--tap", "conv_last=a"), "--weights x.jpg is not an .onnx file"),
         (("mine", "--weights", "x.onnx"), "x.onnx cannot be read (No such file or directory): name an ONNX network"),
-        (("mine", "--weights", "x.onnx", "--std", "0"), "numbers above 0 to --std"),
-        (("mine", "--weights", "x.onnx", "--mean", "nan"), "give numbers to --mean"),
+        (("mine", "--weights", "x.onnx", "--std", "0"), "numbers above 0 for --std"),
+        (("mine", "--weights", "x.onnx", "--mean", "nan"), "use numbers for --mean"),
         (("vgg16", "--weights", "random:0", "--std", "1,0,1"), "divided by 1.0, 0.0, 1.0, are no input"),
         (("mine", "--weights", "x.onnx", "--tap", "conv_last"), "write it as conv_last=TENSOR"),
         (
@@ -263,7 +263,7 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("mine", "--weights", "x.onnx", "--size", "192x"), "write it as 224 or 192x256"),
         (("mine", "--weights", "x.onnx", "--size", "1x2x3"), "--size 1x2x3 is neither a side nor HEIGHTxWIDTH"),
         (("mine", "--weights", "x.onnx", "--size", "9" * 5), "in pixels up to 16,384"),
-        (("vgg16", "--weights", "random:0", "--size", "224x300"), "takes multiples of 224 pixels, and 300 is none"),
+        (("vgg16", "--weights", "random:0", "--size", "224x300"), "takes multiples of 224 pixels, but 300 is not one"),
         (("mine", "--weights", "x.onnx", "--layout", "HWC"), "--layout HWC: choose one of NCHW, NHWC."),
     ],
 )

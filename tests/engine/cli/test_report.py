@@ -72,7 +72,7 @@ def test_a_review_says_that_photos_are_gone_and_finds_them(pc_engine, scenes, ti
     moved = scenes.rename(tmp_path / "moved")
     monkeypatch.setattr("socketserver.BaseServer.serve_forever", lambda self, poll_interval=0.5: None)
     outcome = pc_engine("review", out, "--no-browser")
-    assert "is not there: if the photos lie elsewhere now, say where with --photos DIR." in outcome.out
+    assert "is not there: if the photos have moved, say where with --photos DIR." in outcome.out
     append_correction(out, Correction(read_rows(out)[0]["path"], 3, (), WHEN))
     outcome = pc_engine("review", out, "--no-browser", "--photos", moved)
     assert "is not there" not in outcome.out
@@ -124,7 +124,7 @@ def test_reviewing_ends_with_what_to_do_next(pc_engine, scenes, tiny_directory, 
     append_correction(out, Correction(read_rows(out)[0]["path"], 3, (), WHEN))
     outcome = pc_engine("review", out, "--no-browser")
     assert len(opened) == 1
-    assert "1 of them reviewed before" in outcome.out
+    assert "1 of them already reviewed" in outcome.out
     assert "Images reviewed: 0 now, 1 of the run so far." in outcome.out
     assert f"fit-counter run:{out}" in outcome.out
 
@@ -144,7 +144,7 @@ def test_a_run_whose_corrections_cannot_be_saved_is_not_reviewed(
         locked[:] = [path]
         refused = pc_engine("review", out, "--no-browser")
         assert (refused.code, refused.out) == (2, "")
-        assert "corrections.jsonl cannot be written, which keeps what is corrected" in " ".join(refused.err.split())
+        assert "corrections.jsonl, which keeps corrections, cannot be written" in " ".join(refused.err.split())
     locked.clear()
     assert "Changes are saved at once." in pc_engine("review", out, "--no-browser").out
 

@@ -154,7 +154,7 @@ def test_a_signal_ends_the_run_with_what_is_in_work(start, photos, tiny_director
     rows = read_rows(run)
     assert 80 <= len(rows) < 800
     said = process.errors.read_text()
-    assert "Stopping after the images in work" in said
+    assert "Stopping after the images in progress" in said
     assert f"{run} has {len(rows)} rows: run the same command again to go on." in " ".join(said.split())
     assert "Traceback" not in said
     state = json.loads((run / "run.json").read_text())

@@ -70,7 +70,7 @@ def test_a_table_says_how_many_objects_each_image_shows(pc_engine, scenes, tiny_
         "3": (None, 0),
         "2": (2, 2),
     }
-    assert rows["3"]["error"].startswith("It is not known how many objects it shows")
+    assert rows["3"]["error"].startswith("How many objects it shows is not known")
     table.write_text("path,number\n1.png,4\n3.png,3\n")
     outcome = pc_engine(
         *("run", f"@{table}", "--count", "number", "--model", tiny_directory, "--out", out, *options, *MODEL)
@@ -123,7 +123,7 @@ def test_the_same_command_does_nothing_twice(pc_engine, scenes, tiny_directory, 
     before = read_rows(out)
     again = pc_engine(*arguments)
     assert again.code == 3
-    assert f"{out} has 6 rows already; their images are not done again." in again.err
+    assert f"{out} has 6 rows already; their images are skipped." in again.err
     assert "6 images, 1 failed." in again.out
     assert read_rows(out) == before
     assert pc_engine(*arguments, "--fresh").code == 3
@@ -170,7 +170,7 @@ def test_photos_by_another_name_are_not_counted_twice(pc_engine, scenes, tiny_di
     assert pc_engine("run", scenes.name, *options).code == 3
     outcome = pc_engine("run", scenes, *options)
     assert outcome.code == 2
-    assert "by another name: name them as before" in " ".join(outcome.err.split())
+    assert "under another name: name them as before" in " ".join(outcome.err.split())
     assert len(read_rows(tmp_path / "run")) == 6
     assert pc_engine("run", f"./{scenes.name}/", *options).code == 3
     assert len(read_rows(tmp_path / "run")) == 6
@@ -185,8 +185,8 @@ def test_a_shard_without_images_is_said_so(pc_engine, scenes, tiny_directory, tm
             *("run", scenes, "--model", tiny_directory, "--out", tmp_path / "run", "--shard", f"{k}/60", *MODEL)
         )
         assert outcome.code == 0
-        if "No image is in shard" in outcome.out:
-            assert f"No image is in shard {k}/60: there is nothing to do for it." in outcome.out
+        if "has no images: there is nothing to do" in outcome.out:
+            assert f"Shard {k}/60 has no images: there is nothing to do." in outcome.out
             break
     else:
         pytest.fail("60 shards of 5 images cannot all have some")
@@ -198,8 +198,8 @@ def test_a_folder_that_was_renamed_is_missed(pc_engine, scenes, tiny_directory, 
     renamed = scenes.rename(tmp_path / "renamed")
     again = pc_engine("run", renamed, *arguments)
     assert again.code == 3
-    assert f"{scenes}: no such folder is there any more, and {tmp_path / 'run'} has rows of its photos." in again.err
-    assert "no such folder" not in pc_engine("run", renamed, *arguments).err
+    assert f"{scenes}: the folder is gone, but {tmp_path / 'run'} has rows of its photos." in again.err
+    assert "the folder is gone" not in pc_engine("run", renamed, *arguments).err
 
 
 def test_rows_in_the_current_folder_have_its_name(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
@@ -225,7 +225,7 @@ def test_what_was_left_to_choose_stays_as_it_was_chosen(pc_engine, scenes, tiny_
         (("--mode", "p2c"), "(mode c2p, not p2c): choose another folder"),
         (("--backend", "openvino"), "(backend onnxruntime, not openvino)"),
         (("--format", "jsonl"), "holds rows as parquet, not jsonl"),
-        (("--shard", "1/2"), "holds a run that is not shared out"),
+        (("--shard", "1/2"), "holds a run that is not split into shards"),
     ],
 )
 def test_rows_of_different_settings_are_not_mixed(pc_engine, scenes, tiny_directory, tmp_path, other, expected):
@@ -305,7 +305,7 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
     out = tmp_path / "out"
     pc_engine("run", scenes, "--model", tiny_directory, "--out", out, *MODEL)
     outcome = pc_engine("run", scenes, "--model", tiny_directory, "--out", out, "--overlay", *MODEL)
-    assert "no pictures of them are drawn: --fresh does all again" in " ".join(outcome.err.split())
+    assert "no overlays are drawn for them: --fresh redoes all" in " ".join(outcome.err.split())
     assert "pictures in" not in outcome.out
 
 
@@ -324,7 +324,7 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
         ((".", "--format", "jsonl"), "--format needs a directory to write to: say where with --out DIR."),
         ((".", "--retry-failed"), "--retry-failed needs a directory to write to: say where with --out DIR."),
         ((".", "--shard", "1/2"), "--shard needs a directory to write to: say where with --out DIR."),
-        ((".", "--out", "rows", "--shard", "3/2"), "There is no shard 3/2: they are counted from 1/2 on."),
+        ((".", "--out", "rows", "--shard", "3/2"), "There is no shard 3/2: shards are numbered from 1/2."),
         ((".", "--out", "rows", "--format", "xml"), "There is no row format 'xml': choose one of parquet, jsonl."),
         ((".", "--batch-size", "0"), "--batch-size is 0, expected a number of at least 1."),
         ((".", "--workers", "-1"), "--workers is -1, expected a number of at least 1."),
@@ -332,19 +332,19 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
         ((".", "--mode", "c2p", "--cluster", "dbscan"), "Mode c2p clusters nothing"),
         ((".", "--mode", "combined", "--cluster", "dbscan"), "which only density-peaks can give"),
         ((".", "--mode", "p2c", "--cluster", "cuml-dbscan", "--device", "cpu"), "runs on an NVIDIA GPU"),
-        ((".", "--mode", "c2p", "--classes", "2"), "Mode c2p counts objects of one class: leave --classes out"),
+        ((".", "--mode", "c2p", "--classes", "2"), "Mode c2p counts objects of one class: omit --classes"),
         ((".", "--mode", "p2c", "--classes", "0"), "--classes is 0, expected a number of at least 1"),
         ((".", "--count", "0"), "--count is 0, expected a number of at least 1"),
         ((".", "--count", "2.5"), "--count is 2.5, expected a whole number, or the name of a table's column."),
-        ((".", "--out", ""), "The value behind --out is empty, as a variable that is not set makes it: name it."),
-        ((".", "--out="), "The value behind --out is empty, as a variable that is not set makes it: name it."),
-        ((".", "--model=lego", ""), "The value on the command line is empty, as a variable that is not set makes it"),
-        (("",), "The value on the command line is empty, as a variable that is not set makes it: name it."),
-        ((".", "--count", "many"), "'many' is to be a column with counts, and no table was given"),
+        ((".", "--out", ""), "The value after --out is empty, perhaps from an unset variable: give one."),
+        ((".", "--out="), "The value after --out is empty, perhaps from an unset variable: give one."),
+        ((".", "--model=lego", ""), "The value on the command line is empty, perhaps from an unset variable"),
+        (("",), "The value on the command line is empty, perhaps from an unset variable: give one."),
+        ((".", "--count", "many"), "'many' should be a column of counts, but no table was given"),
         ((".", "--max-pixels", "0"), "--max-pixels is 0, expected a number of at least 1"),
         ((".", "--isolate", "--image-seconds", "nan"), "--image-seconds is nan, expected a number above 0"),
-        ((".", "--mode", "p2c", "--count", "2", "--classes", "2"), "leave --cluster and --classes out, or --count"),
-        ((".", "--mode", "c2p", "--pointer", "box"), "Mode c2p points in one way only: leave --pointer out"),
+        ((".", "--mode", "p2c", "--count", "2", "--classes", "2"), "omit --cluster and --classes, or --count"),
+        ((".", "--mode", "c2p", "--pointer", "box"), "Mode c2p points in one way only: omit --pointer"),
         ((".", "--mode", "p2c", "--pointer", "ellipse"), "no pointer 'ellipse' for mode p2c: choose one of core, box"),
         (
             (".", "--mode", "combined", "--pointer", "dot"),
@@ -418,7 +418,7 @@ def test_unexpected_error_is_one_sentence(pc_engine, scenes, tiny_directory, mon
 
 def test_help_says_which_model_is_taken_where_none_is_named(pc_engine):
     shown = " ".join(pc_engine("run", "--help").out.split())
-    assert "left out, vgg16, vgg19 or efficientnet_lite2 where it is installed and has what the mode needs" in shown
+    assert "if omitted, vgg16, vgg19 or efficientnet_lite2 if it is installed and has what the mode needs" in shown
     assert {name for names in PREFERRED.values() for name in names} == {"vgg16", "vgg19", "efficientnet_lite2"}
     assert EMBEDDED == "lego"
 
@@ -455,7 +455,7 @@ def test_an_engine_that_does_not_go_with_the_options_is_refused(
     monkeypatch.setitem(sys.modules, "ray", None)
     missing = pc_engine(*arguments, *out, "--engine", "ray")
     assert missing.code == 2
-    assert "The package 'ray' is needed to share a run out among machines: install it with" in missing.err
+    assert "The package 'ray' is needed to share a run among machines: install it with" in missing.err
     assert "pip install 'pc-engine[ray]'" in missing.err
     assert not (tmp_path / "run").exists()
 
@@ -465,7 +465,7 @@ def test_a_mode_that_is_left_out_suits_the_model_and_stays_that_of_the_rows(pc_e
     run = ("run", scenes, "--out", tmp_path / "run", "--model", unfitted, "--json", *MODEL)
     first = pc_engine(*run)
     assert first.json()["mode"] == "p2c"
-    said = "Mode p2c is taken, which needs no counter, as the model has none: --mode names another."
+    said = "Using mode p2c, which needs no counter, as the model has none: choose another with --mode."
     assert said in first.err
     again = pc_engine(*run)
     assert (again.json()["mode"], said in again.err) == ("p2c", False)
@@ -490,7 +490,7 @@ def test_whoever_counts_photos_by_the_embedded_model_is_told_at_the_end(pc_engin
     told = "These are counts of digit objects"
     said = pc_engine("run", scenes / "1.png", *MODEL).err.splitlines()[-1]
     assert said.startswith(told)
-    assert said.endswith("for photos name another --model.")
+    assert said.endswith("for photos, choose another --model.")
     quiet = pc_engine("run", scenes / "1.png", "--quiet", "--json", *MODEL)
     assert quiet.err.splitlines() == quiet.json()["notes"] == [said]
     assert told not in pc_engine("run", scenes / "1.png", "--model", "lego", *MODEL).err
@@ -512,7 +512,7 @@ def test_files_that_are_no_photos_are_said_once(pc_engine, scenes, tiny_director
     (scenes / "0.NEF").touch()  # no 0.jpg: it has its row
     arguments = ("run", scenes, "--model", tiny_directory, "--out", scenes, *options, *MODEL)
     first = pc_engine(*arguments)
-    assert "3 files of kinds that are not read were passed over (2 .mov, 1 .aae).\n" in first.out
+    assert "3 files of unsupported kinds were passed over (2 .mov, 1 .aae).\n" in first.out
     # Going on, it is said of all that the folder holds, without the rows and the state that lie there by now.
     summary = pc_engine(*arguments, "--json").json()
     assert (summary["n"], summary["passed_over"]) == (7, {".mov": 2, ".aae": 1})
@@ -524,7 +524,7 @@ def test_an_image_that_is_named_in_two_ways_has_one_row(pc_engine, scenes, tiny_
     alone = pc_engine("run", scenes, "--model", tiny_directory, "--json", *MODEL).json()
     state = json.loads((tmp_path / "run/run.json").read_text())
     assert (state["n"], state["total"]) == (alone["n"], alone["n"])
-    assert f"{state['named_again']} images were named again and are counted once." in outcome.out
+    assert f"{state['named_again']} images were given more than once and are counted once." in outcome.out
     assert alone["named_again"] == 0
 
 
@@ -539,4 +539,4 @@ def test_a_folder_of_videos_alone_says_what_is_in_it(pc_engine, tmp_path, tiny_d
     (tmp_path / "videos/a.mp4").touch()
     outcome = pc_engine("run", tmp_path / "videos", "--model", tiny_directory)
     assert outcome.code == 0
-    assert outcome.out.endswith("1 file of a kind that is not read was passed over (1 .mp4).\n")
+    assert outcome.out.endswith("1 file of an unsupported kind was passed over (1 .mp4).\n")

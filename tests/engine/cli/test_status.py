@@ -42,7 +42,7 @@ def test_a_run_at_work_says_when_rows_appear(pc_engine, tmp_path):
             '{"state": "running", "total": 30, "images_per_second": 0.1, "n": 12, "waiting": 12}'
         )
         shown = pc_engine("status", tmp_path).out
-        assert "0 of 30 images have rows, 0 of them failed; 12 more are done, whose rows come with the next" in shown
+        assert "0 of 30 images have rows, 0 of them failed; 12 more are done and come with the next" in shown
         assert "0.1 images/s, 3 min left." in shown
         assert pc_engine("status", tmp_path, "--json").json()["waiting"] == 12
         (tmp_path / "run.json").write_text('{"state": "running", "workers": 2}')
@@ -59,7 +59,7 @@ def test_a_shard_that_was_not_begun_is_missed(pc_engine, scenes, tiny_directory,
     assert (found["state"], found["total"]) == ("stopped", None)
     assert [shard["state"] for shard in found["shards"]] == ["finished"]
     shown = pc_engine("status", tmp_path / "run").out
-    assert "Not begun: 1/3, 3/3: run the same command with each of them as --shard." in shown
+    assert "Not begun: 1/3, 3/3: run the same command with each as --shard." in shown
     assert "again to go on" not in shown
     assert "2/3" in shown
     assert "2-of-3" not in shown
@@ -93,7 +93,7 @@ def test_rows_of_which_nothing_says_how_they_were_made_are_not_gone_on_with(
         assert pc_engine(*command).code == 2
         shown = pc_engine("status", run).out
         assert "the same command" not in shown.lower()
-        assert "run into another folder, or make them anew with --fresh." in shown
+        assert "run into another folder, or make them again with --fresh." in shown
         (run / "run.json").touch()
     assert pc_engine(*command, "--fresh").code == 3
     assert "--fresh" not in pc_engine("status", run).out
@@ -103,7 +103,7 @@ def test_a_folder_that_is_no_run(pc_engine, tmp_path):
     for folder in (tmp_path, tmp_path / "gone"):
         refused = pc_engine("status", folder)
         assert refused.code == 2
-        assert "is no run directory: name the folder given to 'pc-engine run --out'" in refused.err
+        assert "is not a run directory: name the folder given to 'pc-engine run --out'" in refused.err
 
 
 def test_what_no_terminal_can_take_is_escaped(pc_engine, tmp_path):
@@ -121,4 +121,4 @@ def test_a_damaged_partition_is_named(pc_engine, scenes, tiny_directory, tmp_pat
     broken = pc_engine("status", tmp_path / "run")
     assert broken.code == 1
     assert "part-00000.parquet cannot be read" in broken.err
-    assert "delete it, and its images are done again" in " ".join(broken.err.split())
+    assert "delete it, and the next run into this folder does its images again" in " ".join(broken.err.split())

@@ -48,7 +48,7 @@ def ended(*signals: int, how: str = "ends") -> subprocess.CompletedProcess[str]:
 def test_the_second_signal_ends_it_whatever_hangs(second: signal.Signals, code: int, how: str) -> None:
     done = ended(signal.SIGINT, second, how=how)
     assert done.returncode == code
-    assert done.stdout.count("Stopping after the images in work") == 1
+    assert done.stdout.count("Stopping after the images in progress") == 1
     assert "Traceback" not in done.stderr
 
 
