@@ -86,8 +86,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
                     continue
                 if len(cells) != len(columns):
                     raise UsageError(
-                        f"Line {reader.line_num + 1} of {path} has {len(cells)} cells, where the first line has "
-                        f"{len(columns)}: put names with a '{delimiter}' in quotes."
+                        f"Line {reader.line_num + 1} of {path} does not have as many cells as the first line "
+                        f"({len(cells)}, not {len(columns)}): put names with a '{delimiter}' in quotes."
                     )
                 yield reader.line_num + 1, dict(zip(columns, cells, strict=True))
     except (OSError, ValueError, csv.Error) as error:

@@ -250,7 +250,7 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("mine", "--weights", "x.onnx"), "x.onnx cannot be read (No such file or directory): name an ONNX network"),
         (("mine", "--weights", "x.onnx", "--std", "0"), "numbers above 0 for --std"),
         (("mine", "--weights", "x.onnx", "--mean", "nan"), "use numbers for --mean"),
-        (("vgg16", "--weights", "random:0", "--std", "1,0,1"), "divided by 1.0, 0.0, 1.0, are no input"),
+        (("vgg16", "--weights", "random:0", "--std", "1,0,1"), "divided by 1.0, 0.0, 1.0, give no valid input"),
         (("mine", "--weights", "x.onnx", "--tap", "conv_last"), "write it as conv_last=TENSOR"),
         (
             ("mine", "--weights", "x.onnx", "--tap", "conv_last=a", "--tap", "gap=g", "--tap", "conv_last=b"),

@@ -329,7 +329,7 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
         ((".", "--batch-size", "0"), "--batch-size is 0, expected a number of at least 1."),
         ((".", "--workers", "-1"), "--workers is -1, expected a number of at least 1."),
         ((".", "--mode", "p2c", "--cluster", "k-means"), "There is no clustering 'k-means'"),
-        ((".", "--mode", "c2p", "--cluster", "dbscan"), "Mode c2p clusters nothing"),
+        ((".", "--mode", "c2p", "--cluster", "dbscan"), "Mode c2p does not cluster, it fits a mixture"),
         ((".", "--mode", "combined", "--cluster", "dbscan"), "which only density-peaks can give"),
         ((".", "--mode", "p2c", "--cluster", "cuml-dbscan", "--device", "cpu"), "runs on an NVIDIA GPU"),
         ((".", "--mode", "c2p", "--classes", "2"), "Mode c2p counts objects of one class: omit --classes"),

@@ -309,7 +309,7 @@ class TestRefusals:
         model = small_network()
         manifest = manifest_of(model)
         manifest = replace(manifest, input=replace(manifest.input, tensor="data"))
-        with pytest.raises(ManifestError, match=r"inputs \['x'\], and 'data'"):
+        with pytest.raises(ManifestError, match=r"inputs \['x'\], but 'data'"):
             prepare_graph(model, manifest, ["logits"])
 
     def test_second_input(self):

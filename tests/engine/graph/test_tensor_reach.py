@@ -56,5 +56,5 @@ def test_whoever_asked_for_more_is_told(model: Model, pretended: Any, monkeypatc
     for batch_size, told in ((None, 0), (8, 0), (9, 1)):
         said: list[str] = []
         open_network(model, ("logits",), device="cuda:0", precision="fp32", batch_size=batch_size, report=said.append)
-        assert sum("Batches have 8 images" in sentence for sentence in said) == told
+        assert sum("Batches are limited to 8 images" in sentence for sentence in said) == told
     assert {request.batch_size for request in pretended.compiled} == {8}

@@ -231,7 +231,7 @@ def test_cupys_memory_stays_its_own_where_two_threads_import_cuml(pretended_cuml
 
 def test_a_gpu_without_memory_for_cuml_is_said_to_be_full(pretended_cuml: PretendedCuml) -> None:
     pretended_cuml.fault = MemoryError("std::bad_alloc: out_of_memory: CUDA error")
-    with pytest.raises(DeviceMemoryError, match=r"full while clustering with cuML .*smaller batch"):
+    with pytest.raises(DeviceMemoryError, match=r"ran out of memory while clustering with cuML .*smaller batch"):
         cuml_dbscan(np.ones((1, 2, 2)), eps=1, min_weight=2)
 
 
