@@ -48,7 +48,7 @@ filters.set({});
 function footerText() {
   const small = head.thumbnailsPerPart === null
     ? ""
-    : " Photos that browsers cannot show, such as HEIC and TIFF, are shown by small pictures inside it.";
+    : " Photos that browsers cannot show correctly, such as HEIC and TIFF, are shown by small pictures inside it.";
   const pictures = head.thumbnailsOfAll
     ? "It contains a small picture of every photo."
     : `It shows the photos from where they are: moved without them, it shows none.${small} To send it, make it with --thumbnails.`;
