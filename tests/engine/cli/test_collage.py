@@ -23,7 +23,7 @@ def test_collages_are_made_of_several_sets(pc_engine, boxed, tmp_path):
     options = ("--n", 12, "--seed", 4, "--size", 64, "--max-count", 2, "--groups", 2)
     outcome = pc_engine("collage", boxed, f"lego:{boxed}", tmp_path / "out", *options)
     assert outcome.code == 0, outcome.err
-    assert "12 collages of 1 classes, made of 20 objects and 10 grounds" in outcome.out
+    assert "12 collages of 1 classes, made of 20 objects and 10 backgrounds" in outcome.out
     assert "absent.png" in outcome.out
     assert "broken.png" in outcome.out
     labels = json.loads((tmp_path / "out" / "labels.json").read_text())
