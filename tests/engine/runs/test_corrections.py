@@ -236,7 +236,9 @@ def test_a_run_that_cannot_be_corrected_is_said_before_anybody_begins(
     check_correctable(tmp_path)
     access = module.os.access  # which root is never denied
     monkeypatch.setattr(module.os, "access", lambda path, mode: path != tmp_path / denied and access(path, mode))
-    with pytest.raises(UsageError, match=r"corrections\.jsonl cannot be written.*or review a copy of"):
+    with pytest.raises(
+        UsageError, match=r"corrections\.jsonl, which keeps corrections, cannot be written.*or review a copy of"
+    ):
         check_correctable(tmp_path)
 
 
