@@ -53,7 +53,7 @@ def test_whatever_a_library_raises_is_the_reason(tmp_path: Path, monkeypatch: py
     own = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), own])))
     (tmp_path / "w.h5").touch()
-    with pytest.raises(WeightsError, match=r"no HDF5 file \(a page is odd\); get it again"):
+    with pytest.raises(WeightsError, match=r"not an HDF5 file \(a page is odd\); get it again"):
         read_keras(tmp_path / "w.h5")
 
 
