@@ -174,7 +174,7 @@ def _check_read(setting: str, modes: Sequence[Mode], model: Model) -> None:
     if not any(mode.reads(setting) for mode in modes):
         names = " or ".join(mode.name for mode in modes)
         others = " or ".join(mode.name for mode in MODES.values() if mode.reads(setting))
-        raise UsageError(f"Mode {names} does not read the setting '{setting}': leave it out, or take --mode {others}.")
+        raise UsageError(f"Mode {names} does not read the setting '{setting}': omit it, or use --mode {others}.")
 
 
 def _trials(

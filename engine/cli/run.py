@@ -237,7 +237,7 @@ def _listed(asked: RunOptions) -> _Job:
     job = _Job(asked, images, passed_over, stopping, ShownRows(all_of_them=asked.as_json and asked.disk.out is None))
     if again := named_twice(sources):
         more = f" and {len(again) - _SHOWN:,} others" if len(again) > _SHOWN else ""
-        job.say(for_terminal(f"{', '.join(again[:_SHOWN])}{more}: named again, and gone through once."))
+        job.say(for_terminal(f"{', '.join(again[:_SHOWN])}{more}: given more than once, processed once."))
     return job
 
 
@@ -256,12 +256,12 @@ def _begin(job: _Job, rows: RunDirectory, engine: Engine | SharedEngine) -> None
     about = {**engine.describe(), "sources": list(asked.sources), "folder": start_folder()}
     rows.begin(made_with, about, asked.sources)
     if rows.before:
-        nor = ", and no pictures of them are drawn: --fresh does all again" if asked.disk.overlay else ""
-        job.say(f"{out} has {rows.before:,} rows already; their images are not done again{nor}.")
+        nor = ", and no overlays are drawn for them: --fresh redoes all" if asked.disk.overlay else ""
+        job.say(f"{out} has {rows.before:,} rows already; their images are skipped{nor}.")
     if rows.lost:
         job.say(
-            f"{', '.join(rows.lost)}: no such folder is there any more, and {out} has rows of its photos. If "
-            f"it was renamed, they are counted once more by their new names, but not with --fresh."
+            f"{', '.join(rows.lost)}: the folder is gone, but {out} has rows of its photos. If it was renamed, they "
+            "are counted again under their new names, unless --fresh is given."
         )
 
 
@@ -348,7 +348,7 @@ def _print_summary(job: _Job, state: State, summary: Mapping[str, Any]) -> None:
 def _say_how_to_go_on(job: _Job, n: int) -> None:
     out = job.asked.disk.out
     if out is None:
-        job.say(f"Stopped after {number_of_images(n)}. With --out DIR, a run that is stopped can go on later.")
+        job.say(f"Stopped after {number_of_images(n)}. With --out DIR, a stopped run can go on later.")
     else:
         job.say(f"Stopped. {out} has {n:,} rows: run the same command again to go on.")
 

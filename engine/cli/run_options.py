@@ -56,9 +56,9 @@ class WorkerOptions:
                 raise UsageError(f"{option} is for runs on Ray: add --engine ray.")
         if self.processes is not None:
             if self.engine == RAY:
-                raise UsageError("--processes are of this machine alone: leave it out, as Ray starts its own workers.")
+                raise UsageError("--processes is for this machine alone: omit it, as Ray starts its own workers.")
             if out is None:
-                raise UsageError("--processes needs a directory for the rows of all: say where with --out DIR.")
+                raise UsageError("--processes needs a directory that all share: say where with --out DIR.")
         if self.engine == RAY:
             if out is None:
                 raise UsageError("--engine ray needs a directory that all machines share: say where with --out DIR.")

@@ -90,7 +90,7 @@ def parse_coco(raw: Any, path: Path, images: Path | None = None) -> LabelledSet:
         try:
             key = _key(item, "id")
             if len(files_of[key]) > 1:
-                raise ValueError(f"other images have its id {key!r:.60}, too, so that it is not known what it shows")
+                raise ValueError(f"other images have its id {key!r:.60}, too, so it is not known what it shows")
             image = _image(beside(folder, str(item["file_name"])), annotations.get(key, []), names, builder)
             builder.add(image, by_run=item.get("reviewed") is False)
         except ValueError as error:

@@ -46,7 +46,7 @@ class FittedImages:
         is_list = kept.ndim == 1 and kept.dtype == np.uint64 and len(kept) <= MOST_DIGESTS
         is_told = type(self.n) is int and type(self.complete) is bool
         if not (is_list and is_told and (kept[1:] > kept[:-1]).all() and len(kept) <= self.n):
-            raise ModelError("The digests of the images that it was fitted on are no list: fit it anew.")
+            raise ModelError("The digests of the images that it was fitted on are not a list: fit it again.")
 
     def among(self, digests: Iterable[int]) -> int:
         """Return how many of so many images' digests are theirs; an estimate where not all of theirs are kept."""

@@ -194,7 +194,7 @@ def check_choices(mode: Mode, *, cluster: str | None, classes: int | None, point
     if cluster is not None:
         check_clustering(mode, cluster)
     if classes is not None and not mode.takes_classes:
-        raise UsageError(f"Mode {mode.name} counts objects of one class: leave --classes out, or take mode p2c.")
+        raise UsageError(f"Mode {mode.name} counts objects of one class: omit --classes, or use mode p2c.")
     if pointer is not None:
         check_pointer(mode, pointer)
 

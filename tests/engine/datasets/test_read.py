@@ -26,7 +26,7 @@ def test_copies_that_systems_keep_are_no_images_of_a_class(tmp_path: Path) -> No
     for name in ("@eaDir/1.jpg/SYNO_THUMB.jpg", "#recycle/2.jpg"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
-    with pytest.raises(DataError, match="holds no labels that are known"):
+    with pytest.raises(DataError, match="holds no labels of a known form"):
         read_labelled(str(tmp_path))
     for name in ("cat/1.jpg", "cat/.thumbnails/1.jpg", "cat/@eaDir/1.jpg/SYNO_THUMB.jpg", "cat/._1.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
