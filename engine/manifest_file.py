@@ -176,6 +176,8 @@ def _parse_fidelity(raw: Mapping[str, Any]) -> Fidelity:
 def _parse_settings(raw: Mapping[str, Any]) -> dict[str, float | str]:
     """Return numbers and text by name; which of both a setting takes, `pc_engine.modes.settings_for` says."""
     return {
-        str(name): as_text(value, f"settings.{name}") if isinstance(value, str) else as_number(value, f"settings.{name}")
+        str(name): as_text(value, f"settings.{name}")
+        if isinstance(value, str)
+        else as_number(value, f"settings.{name}")
         for name, value in raw.items()
     }

@@ -31,9 +31,7 @@ def test_images_that_people_reviewed_are_counted(pc_engine, scenes, tiny_directo
     assert pc_engine("status", run, "--json").json()["reviewed"] == 2
 
 
-def test_a_disk_without_flock_takes_a_run_and_nothing_is_said(
-    pc_engine, scenes, tiny_directory, tmp_path, monkeypatch
-):
+def test_a_disk_without_flock_takes_a_run_and_nothing_is_said(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
