@@ -224,6 +224,23 @@ def test_processes_that_die_as_they_start_end_the_run_with_a_sentence(
     assert shared.hidden(run) == []
 
 
+def test_an_answer_that_cannot_be_read_ends_the_run_with_a_sentence(
+    shared: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = _Keeper.ask
+
+    def fail(self: Any, question: Any) -> Any:
+        if isinstance(question, int):
+            raise AttributeError("there is no such class")  # noqa: TRY004 (as of unpickling)
+        return ask(self, question)
+
+    monkeypatch.setattr(_Keeper, "ask", fail)
+    run = tmp_path / "run"
+    outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, *TWO, *shared.options)
+    assert outcome.code == 1
+    assert outcome.err.startswith("pc-engine: there is no such class: see whether memory runs out")
+
+
 @pytest.mark.parametrize("fails_at", [0, 1, 2])
 def test_processes_that_cannot_be_started_end_the_run_with_a_sentence(
     shared: Any,
