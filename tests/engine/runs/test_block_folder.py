@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,29 @@ def test_a_block_comes_back_as_it_was_put(tmp_path: Path) -> None:
     assert blocks.take(3) == block
     blocks.drop(3)
     assert list(blocks.path.iterdir()) == []
-    with pytest.raises(PcEngineError, match=r"00000003\.json cannot be .* \(No such file or directory\)"):
+    with pytest.raises(PcEngineError, match=r"00000003\.json cannot be read \(No such file or directory\)"):
+        blocks.take(3)
+
+
+def test_a_block_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = make_blocks(tmp_path, "part", "parquet")
+    write = Path.write_text
+
+    def half(path: Path, text: str, **options: Any) -> None:
+        write(path, text[: len(text) // 2], **options)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(PcEngineError, match=r"00000003\.json cannot be written \(No space left on device\): make room"):
+        blocks.put(Block(3, ("a.jpg",)))
+    assert not (blocks.path / "00000003.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", '{"number": 3, "nam', "[]", '{"number": 3}', '{"errors": [1], "counts": []}'])
+def test_a_block_that_cannot_be_read_is_said_to_be_damaged(tmp_path: Path, content: str) -> None:
+    blocks = make_blocks(tmp_path, "part", "parquet")
+    (blocks.path / "00000003.json").write_text(content)
+    with pytest.raises(PcEngineError, match=r"00000003\.json cannot be read \(it is damaged\): .* same command again"):
         blocks.take(3)
 
 
