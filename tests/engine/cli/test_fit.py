@@ -4,7 +4,9 @@ import json
 import numpy as np
 import pytest
 
+from pc_engine.errors import DataError
 from pc_engine.model import load_model
+from pc_engine.networks import open_network
 from pc_engine.runs.corrections import Correction, append_correction
 from pc_engine.runs.writers import iter_rows
 
@@ -24,6 +26,26 @@ def counted(scenes, draw_scene):
             records.append({"file": f"{turn}-{count}.png", "w": 64, "h": 64, "count": count, "boxes": boxes})
     (scenes / "labels.json").write_text(json.dumps({"set": "blobs", "images": records}))
     return scenes
+
+
+@pytest.mark.parametrize("command", ["fit-counter", "fit-signatures"])
+def test_the_network_is_freed_where_fitting_fails(pc_engine, counted, make_model, tmp_path, monkeypatch, command):
+    closed = []
+
+    def opened(*arguments, **options):
+        network = open_network(*arguments, **options)
+        network.close = lambda: closed.append(network)
+        return network
+
+    def fail(*_, **__):
+        raise DataError("There is nothing to learn.")
+
+    monkeypatch.setattr("pc_engine.cli.fit.open_network", opened)
+    for name in ("counter_from_images", "signatures_from_images"):
+        monkeypatch.setattr(f"pc_engine.fitting.from_images.{name}", fail)
+    outcome = pc_engine(command, counted, "--model", make_model(tmp_path / "model"), *FAST)
+    assert outcome.err.endswith("pc-engine: There is nothing to learn.\n")
+    assert len(closed) == 1
 
 
 def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, tmp_path):
