@@ -23,6 +23,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pc_engine import Decoding, Engine, Result, catalogue, load_model
+from pc_engine.backbone import CompileRequest
 from pc_engine.backends import BACKENDS
 from pc_engine.cli import app
 from pc_engine.errors import BackendError, ModelError, PcEngineError, UsageError
@@ -521,6 +522,14 @@ def test_wrong_use_is_said_in_a_sentence(
 def test_a_wrong_argument_is_said_before_a_model_is_looked_for(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Engine("no-such-model", **options)
+
+
+def test_a_run_names_the_network_that_is_compiled(
+    open_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(mode="p2c")
+    monkeypatch.setattr(CompileRequest, "network_sha256", "that of the quantised network")
+    assert engine.describe()["network_sha256"] == engine.identity()["network_sha256"]
 
 
 def test_numbers_of_numpy_are_numbers(open_engine: Callable[..., Engine], scenes: Path) -> None:
