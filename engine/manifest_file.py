@@ -70,6 +70,8 @@ def read_manifest(directory: Path) -> Manifest:
         a field has the wrong form.
     """
     path = directory / MANIFEST_FILE
+    if path.exists() and not path.is_file():  # a FIFO would be waited for without end
+        raise ManifestError(f"{path} is not a regular file: put the manifest there, or make it anew.")
     try:
         content = path.read_bytes()
         raw = json.loads(content.decode())

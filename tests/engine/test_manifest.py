@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -212,6 +213,16 @@ def test_a_manifest_that_was_changed_by_hand_says_how_to_have_it_taken(tiny_mani
 
 def test_no_manifest_at_all_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"is not a model directory: make one with 'pc-engine export'"):
+        read_manifest(tmp_path)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_FILE).mkdir()
+    with pytest.raises(ManifestError, match=r"manifest\.json is not a regular file"):
+        read_manifest(tmp_path)
+    (tmp_path / MANIFEST_FILE).rmdir()
+    os.mkfifo(tmp_path / MANIFEST_FILE)
+    with pytest.raises(ManifestError, match=r"manifest\.json is not a regular file"):
         read_manifest(tmp_path)
 
 
