@@ -241,7 +241,7 @@ def store_parts(
         write_model(model, directory, model.manifest, changes)
     except OSError as error:
         raise UsageError(
-            f"The folder {directory} cannot be written ({error.strerror}): name another with --out."
+            f"The folder {directory} cannot be written ({error.strerror or error}): name another with --out."
         ) from None
 
 
