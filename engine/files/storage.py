@@ -179,8 +179,8 @@ class FileCache:
             self._make_private()
         except OSError as error:
             return (
-                f"Nothing is kept for later runs: the folder {self._directory} cannot be used ({error.strerror}). "
-                f"PC_ENGINE_HOME may name another."
+                f"Nothing is kept for later runs: the folder {self._directory} cannot be used "
+                f"({error.strerror or error}). PC_ENGINE_HOME may name another."
             )
         return ""
 
