@@ -33,7 +33,7 @@ from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
 from pc_engine.networks import open_network
 from pc_engine.pointers import BoxPointer, EllipsePointer
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 from pc_engine.sources import SourceImage, iter_images, read_image
 
 Draw = Callable[..., Image.Image]
@@ -782,7 +782,7 @@ def test_a_run_into_the_folder_of_its_photos_does_not_count_its_own_pictures(
     for again in ([], ["--fresh"]):
         done = CliRunner().invoke(app, ["run", str(tmp_path), *options, *model, *again])
         assert done.exit_code == 0, done.output
-        assert [Path(row["path"]).name for row in read_rows(tmp_path / "run")] == [f"{k:02d}.png" for k in range(20)]
+        assert [Path(row["path"]).name for row in iter_rows(tmp_path / "run")] == [f"{k:02d}.png" for k in range(20)]
         assert len(list((tmp_path / "run/overlays").iterdir())) == 20
 
 

@@ -4,7 +4,7 @@ import os
 
 from pc_engine.runs.corrections import Correction, append_correction
 from pc_engine.runs.run_state import lock_run
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 
@@ -25,7 +25,7 @@ def test_images_that_people_reviewed_are_counted(pc_engine, scenes, tiny_directo
     run = tmp_path / "run"
     pc_engine("run", scenes, "--model", tiny_directory, "--out", run, "--quiet", *MODEL)
     assert "reviewed" not in pc_engine("status", run).out
-    for path in [row["path"] for row in read_rows(run)][:2]:
+    for path in [row["path"] for row in iter_rows(run)][:2]:
         append_correction(run, Correction(path, 0, (), "2026-01-01T00:00:00+00:00"))
     assert "2 images reviewed." in pc_engine("status", run).out
     assert pc_engine("status", run, "--json").json()["reviewed"] == 2

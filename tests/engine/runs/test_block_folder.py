@@ -12,7 +12,7 @@ from pc_engine.result import Result, error_result
 from pc_engine.runs import block_folder, writers
 from pc_engine.runs.block_folder import Block, make_blocks, remove_blocks
 from pc_engine.runs.partition_names import FORMATS, partitions_of
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 
 
 def row(name: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def test_rows_of_a_block_that_is_done_twice_are_there_once(tmp_path: Path, row_f
     blocks = make_blocks(tmp_path, "part", row_format)
     for _ in range(2):
         blocks.write_rows(0, [row("a.jpg"), row("b.jpg")])
-    assert [found["path"] for found in read_rows(tmp_path)] == ["a.jpg", "b.jpg"]
+    assert [found["path"] for found in iter_rows(tmp_path)] == ["a.jpg", "b.jpg"]
     assert partitions_of(tmp_path) == [blocks.partition(0)]
     assert list(blocks.path.iterdir()) == []
 
@@ -69,7 +69,7 @@ def test_blocks_of_the_same_images_have_rows_of_their_own(tmp_path: Path) -> Non
     for blocks, number in ((first, 0), (first, 1), (second, 0)):
         blocks.write_rows(number, [row("a.jpg")])
     assert len(partitions_of(tmp_path)) == 3
-    assert [found["path"] for found in read_rows(tmp_path)] == ["a.jpg"] * 3
+    assert [found["path"] for found in iter_rows(tmp_path)] == ["a.jpg"] * 3
 
 
 def test_a_worker_of_a_run_that_is_over_brings_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_two_workers_may_have_one_block(tmp_path: Path, monkeypatch: pytest.Monk
         yield row("b.jpg")
 
     blocks.write_rows(0, rows(rows()))
-    assert [found["path"] for found in read_rows(tmp_path)] == ["a.jpg", "b.jpg"]
+    assert [found["path"] for found in iter_rows(tmp_path)] == ["a.jpg", "b.jpg"]
 
 
 def test_only_blocks_of_this_run_are_removed(tmp_path: Path) -> None:
