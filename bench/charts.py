@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pc_engine.errors import MissingPackageError
+from pc_engine.errors import MissingPackageError, PcEngineError
 
 #: Colours of text, and of what is beside the point.
 INK, MUTED = "#23303f", "#a9bccb"
@@ -123,6 +123,11 @@ def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colours: Seq
 
 
 def save_chart(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI)
+    """Write a figure as PNG, making its folder; raise PcEngineError where that fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=_DPI)
+    except OSError as error:
+        raise PcEngineError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or check its permissions."
+        ) from None

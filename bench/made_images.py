@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from pc_engine.datasets.labels_json import LABELS_JSON
+from pc_engine.files.durable import write_json
 from pc_engine.files.out_folder import make_folder
 
 _Shapes = TypeVar("_Shapes")
@@ -99,5 +99,5 @@ def write_images(
             progress(len(records))
     truth = {"set": name, "note": note, "n": n, "classes": classes, "images": records}
     labels = directory / LABELS_JSON
-    labels.write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
+    write_json(labels, truth)
     return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ class CalibrationImages:
     Attributes
     ----------
     used, held_out
-        uint8 (n, H, W, 3) RGB: those to quantise with, and those to compare on; no file is in both.
+        uint8 (n, H, W, 3) RGB: those to quantise with, and those to compare on; no file is in both, nor a copy of it.
     unreadable
         Number of files that were chosen and could not be read.
     """
@@ -42,7 +43,7 @@ class CalibrationImages:
 def read_calibration_images(
     sources: Sequence[str], height: int, width: int, *, limit: int, workers: int, compare_only: bool = False
 ) -> CalibrationImages:
-    """Decode a sample of the images of ``sources``, every other one of them held out.
+    """Decode a sample of the images of ``sources``, every other one of them held out, and of copies one taken.
 
     Parameters
     ----------
@@ -66,21 +67,23 @@ def read_calibration_images(
     """
     sample = _sample(iter_images(sources), limit)
 
-    def decode(image: SourceImage) -> np.ndarray | None:
+    def decode(image: SourceImage) -> tuple[bytes, np.ndarray] | None:
         try:
-            return decode_bytes(image.read(), height, width).pixels
+            data = image.read()
+            return hashlib.blake2b(data).digest(), decode_bytes(data, height, width).pixels
         except ImageError:
             return None
 
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        decoded = [pixels for pixels in pool.map(decode, sample) if pixels is not None]
+        readable = [found for found in pool.map(decode, sample) if found is not None]
+    decoded = [pixels for _, pixels in readable] if compare_only else [*dict(readable).values()]  # of copies, one
     if len(decoded) < MIN_IMAGES:
         raise DataError(
             f"Only {len(decoded)} images can be read from {', '.join(sources)}: calibration takes at least "
-            f"{MIN_IMAGES}, preferably {DEFAULT_LIMIT}, like those to be counted."
+            f"{MIN_IMAGES} different ones, preferably {DEFAULT_LIMIT}, like those to be counted."
         )
     images = np.stack(decoded)
-    unreadable = len(sample) - len(decoded)
+    unreadable = len(sample) - len(readable)
     if compare_only:
         return CalibrationImages(images[:0], images, unreadable)
     return CalibrationImages(images[::2], images[1::2], unreadable)

@@ -225,7 +225,7 @@ class Engine:
         return {
             "mode": self.mode.name,
             "model": self.model.name,
-            "network_sha256": self.model.manifest.network_sha256,
+            "network_sha256": self.network.request.network_sha256,
             "backend": self.backend,
             "precision": self.precision,
             "device": self.device,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pc_engine.errors import ManifestError
+from pc_engine.result import name_of_class
 
 MANIFEST_FILE = "manifest.json"
 NETWORK_FILE = "model.onnx"
@@ -243,7 +244,7 @@ class Manifest:
 
     def class_name(self, class_id: int) -> str:
         """Return the name of a class, or its number where the manifest has no names."""
-        return self.classes[class_id] if self.classes else str(class_id)
+        return name_of_class(class_id, self.classes[class_id] if self.classes else None)
 
 
 def _shapes(taps: Mapping[str, Tap]) -> dict[str, tuple[int, ...]]:

@@ -20,10 +20,8 @@ from pc_engine.files.digest import file_sha256
 from pc_engine.files.durable import publish, unpublished
 from pc_engine.files.json_values import as_number, as_numbers, as_size, as_strings, as_text, as_texts, as_three_numbers
 from pc_engine.manifest import (
-    HEAT_SETTING,
     MANIFEST_FILE,
     MODEL_FILES,
-    SIGNATURE_SETTING,
     Fidelity,
     Manifest,
     NetworkInput,
@@ -37,8 +35,6 @@ _OWN_SUM, _NO_SUM = "sha256", "0" * 64
 #: Pixels along a side; beyond it, and beyond so many values of a tap, no memory holds a batch.
 LARGEST_SIDE = 16_384
 _LARGEST_TAP = 2**31 - 1
-# The settings that are words.
-_WORDS = (SIGNATURE_SETTING, HEAT_SETTING, "c2p.heat", "p2c.heat", "combined.pointer", "combined.clusters")
 
 
 def write_manifest(
@@ -74,6 +70,8 @@ def read_manifest(directory: Path) -> Manifest:
         a field has the wrong form.
     """
     path = directory / MANIFEST_FILE
+    if path.exists() and not path.is_file():  # a FIFO would be waited for without end
+        raise ManifestError(f"{path} is not a regular file: put the manifest there, or make it anew.")
     try:
         content = path.read_bytes()
         raw = json.loads(content.decode())
@@ -180,5 +178,10 @@ def _parse_fidelity(raw: Mapping[str, Any]) -> Fidelity:
 
 
 def _parse_settings(raw: Mapping[str, Any]) -> dict[str, float | str]:
-    words: dict[str, float | str] = {name: str(value) for name, value in raw.items() if name in _WORDS}
-    return words | as_numbers({name: value for name, value in raw.items() if name not in words}, "settings")
+    """Return numbers and text by name; which of both a setting takes, `pc_engine.modes.settings_for` says."""
+    return {
+        str(name): as_text(value, f"settings.{name}")
+        if isinstance(value, str)
+        else as_number(value, f"settings.{name}")
+        for name, value in raw.items()
+    }

@@ -22,7 +22,7 @@ CLASSLESS = "object"
 
 def name_of_class(class_id: int, name: str | None = None) -> str:
     """Return what a class is called: one without a name by its number."""
-    return name or f"class {class_id}"
+    return name or str(class_id)
 
 
 @dataclass(frozen=True)

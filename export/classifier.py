@@ -276,7 +276,9 @@ def _check_readable(path: Path) -> None:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}): name an ONNX network with --weights.") from None
+        raise UsageError(
+            f"{path} cannot be read ({error.strerror or error}): name an ONNX network with --weights."
+        ) from None
 
 
 def _with_evidence(

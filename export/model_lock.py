@@ -41,7 +41,8 @@ def making(name: str, models_dir: Path, report: Say) -> Iterator[Path | None]:
                 stack.enter_context(WeakFileLock(lock))
         except OSError as error:
             raise DownloadError(
-                f"{downloads} cannot be written ({error.strerror}): say with PC_ENGINE_HOME where models may be kept."
+                f"{downloads} cannot be written ({error.strerror or error}): say with PC_ENGINE_HOME where models may "
+                f"be kept."
             ) from None
         model = models_dir / name
         is_made = (model / MANIFEST_FILE).is_file()

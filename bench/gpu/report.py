@@ -116,7 +116,9 @@ def write_sections(folder: Path, sections: Mapping[str, Section]) -> None:
             unfinished.write_text(text, encoding="utf-8")
             unfinished.replace(folder / name)
     except OSError as error:
-        raise UsageError(f"The folder {folder} cannot be written ({error.strerror}): choose another.") from None
+        raise UsageError(
+            f"The folder {folder} cannot be written ({error.strerror or error}): choose another."
+        ) from None
 
 
 def as_text(sections: Mapping[str, Section]) -> str:

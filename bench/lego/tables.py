@@ -28,6 +28,7 @@ from pc_engine.bench.lego.train import Lesson, TrainSettings
 from pc_engine.datasets import LabelledSet, read_labelled
 from pc_engine.datasets.labels_json import LABELS_JSON
 from pc_engine.errors import UsageError
+from pc_engine.files.durable import write_json
 
 #: What `lego_tables` puts into its folder: the model, the scenes it is judged on, and how it was trained.
 MODEL, SCENES, TRAINING_FILE = "model", "scenes", "training.json"
@@ -177,7 +178,7 @@ def _train(
         if model.exists():
             report(f"The model in {model} is used as it is.")
             return kept
-    _write(record, known)
+    write_json(record, known)
     unfinished = out / f"{MODEL}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     trained = train_lego(unfinished, settings.train_seed, settings.training, display, weights)
@@ -187,11 +188,7 @@ def _train(
         "counter": trained.counter.to_dict(),
         "seconds": trained.seconds,
     }
-    _write(record, kept)
+    write_json(record, kept)
     unfinished.rename(model)
     shutil.rmtree(weights)
     return kept
-
-
-def _write(record: Path, values: dict[str, Any]) -> None:
-    record.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

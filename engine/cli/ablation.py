@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from pc_engine.cli.label_notes import notes_on_labels
 from pc_engine.cli.target import check_report_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import UsageError
+from pc_engine.files.durable import write_json
 
 _REPORT = "ablation.json"
 
@@ -89,8 +89,6 @@ def ablation(
             report=remark(quiet),
             progress=lambda stage, done, total: tracker.restart(stage, done, total, "done"),
         )
-    if out is not None:
-        (out / _REPORT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if as_json:
         print_json(found)
         for note in notes_on_labels(found):
@@ -105,6 +103,8 @@ def ablation(
             "Pointing: containment at .5 and .8, where the count is right, and on all images where modes are told it; "
             "area: of a pointer, as a share of the picture."
         )
+    if out is not None:
+        write_json(out / _REPORT, found)
 
 
 _HEAD = ("setting", "value", "count mean", "gain [95 %]", "pointing .5", ".8", "told .5", ".8", "IoU", "area")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from pc_engine.cli.bench_tables import (
 )
 from pc_engine.cli.console import print_json, progress, remark
 from pc_engine.cli.group import Group
+from pc_engine.files.durable import write_json
 from pc_engine.files.out_folder import make_folder
 
 app = typer.Typer(
@@ -86,21 +86,16 @@ def throughput(
             rows = sweep_throughput(photos, settings, report=remark(silent), progress=show)
         else:
             report = measure_throughput(photos, settings, report=remark(silent), progress=show).to_dict()
-    if sweep:
-        _store(out, f"sweep-{_name(model)}-{mode}", rows)
-        if out is not None:
-            sweep_chart(rows, out / f"sweep-{_name(model)}-{mode}.png")
-    else:
-        name = f"throughput-{report['model']}-{mode}-{report['precision']}"
-        _store(out, name, report)
-        if out is not None:
-            throughput_chart(report, out / f"{name}.png")
     if as_json:
         print_json({"runs": rows} if sweep else report)
     elif not quiet and sweep:
         print_sweep(rows)
     elif not quiet:
         print_throughput(report)
+    if out is not None and sweep:
+        _store(out, f"sweep-{_name(model)}-{mode}", rows, sweep_chart)
+    elif out is not None:
+        _store(out, f"throughput-{report['model']}-{mode}-{report['precision']}", report, throughput_chart)
 
 
 def _check_out(out: Path | None) -> None:
@@ -113,9 +108,9 @@ def _check_out(out: Path | None) -> None:
     make_folder(out)
 
 
-def _store(out: Path | None, name: str, value: Any) -> None:
-    if out is not None:
-        (out / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+def _store(out: Path, name: str, value: Any, chart: Callable[[Any, Path], None]) -> None:
+    write_json(out / f"{name}.json", value)
+    chart(value, out / f"{name}.png")
 
 
 def _name(model: str | None) -> str:
@@ -171,14 +166,12 @@ def peers(
         report = compare_with_peers(
             photos, settings, try_compile=not no_compile, report=remark(silent), progress=show
         ).to_dict()
-    name = f"peers-{report['model']}"
-    _store(out, name, report)
-    if out is not None:
-        peers_chart(report, out / f"{name}.png")
     if as_json:
         print_json(report)
     elif not quiet:
         print_peers(report)
+    if out is not None:
+        _store(out, f"peers-{report['model']}", report, peers_chart)
 
 
 @app.command("kernels")

@@ -60,7 +60,15 @@ def convert(
     lacking = unfinished(run)
     with progress("reading", quiet=quiet or as_json) as tracker:
         rows = _Rows(run, tracker, to)
-        settings = ConversionSettings(min_score, relative_to, image_root, run, photos, one_class, categories)
+        settings = ConversionSettings(
+            min_score=min_score,
+            relative_to=relative_to,
+            image_root=image_root,
+            run=run,
+            photos=photos,
+            one_class=one_class,
+            categories=categories,
+        )
         conversion = convert_rows(rows, to, out, settings, fresh=fresh)
     if lacking is not None:
         remark(quiet)(lacking)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +25,7 @@ from pc_engine.cli.label_notes import notes_on_labels
 from pc_engine.cli.target import check_report_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import MissingPackageError
+from pc_engine.files.durable import write_json
 
 _REPORT = "evaluation.json"
 #: How the figures of labelled images begin.
@@ -116,14 +116,15 @@ def evaluate(
             report=remark(quiet),
             progress=lambda stage, done, total: tracker.restart(stage, done, total, "done"),
         )
-    if out is not None:
-        store_report(out, report, quiet)
+    # Printed first: what took hours is not lost where it cannot be written.
     if as_json:
         print_json(report)
         for note in notes_on_labels(report):
             remark(quiet)(note)
     elif not quiet:
         print_report(report, labelled.skipped, curves=curves)
+    if out is not None:
+        store_report(out, report, quiet)
 
 
 def print_report(report: Mapping[str, Any], skipped: Sequence[tuple[str, str]], *, curves: bool = False) -> None:
@@ -141,7 +142,7 @@ def store_report(out: Path, report: Mapping[str, Any], quiet: bool) -> None:
     from pc_engine.bench.accuracy.charts import confusion_chart, count_chart, pointing_chart
     from pc_engine.bench.accuracy.failure_charts import failure_charts
 
-    (out / _REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(out / _REPORT, report)
     try:
         count_chart(report, out / "count-accuracy.png")
         confusion_chart(report, out / "confusion.png")

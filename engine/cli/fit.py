@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +83,7 @@ def fit_counter(
         report=remark(quiet),
     )
     silent = quiet or as_json
-    with progress("features", quiet=silent, total=len(images)) as tracker:
+    with closing(backbone), progress("features", quiet=silent, total=len(images)) as tracker:
         counter, report, unreadable = counter_from_images(
             images,
             backbone,
@@ -95,7 +96,6 @@ def fit_counter(
             advance=tracker.advance,
             fitting=lambda done, total: tracker.restart("SVM", done, total, "fits"),
         )
-    backbone.close()
     store_parts(loaded, target, counter=counter)
     if report.only_answer is not None:
         remark(quiet)(
@@ -159,7 +159,7 @@ def fit_signatures(
         report=remark(quiet),
     )
     known = len(labelled.images) if class_ids is None else int((class_ids >= 0).sum())
-    with progress("signatures", quiet=quiet or as_json, total=known) as seen:
+    with closing(backbone), progress("signatures", quiet=quiet or as_json, total=known) as seen:
         signatures, unreadable = signatures_from_images(
             labelled.images,
             class_ids,
@@ -169,7 +169,6 @@ def fit_signatures(
             depth=depth,
             advance=seen.advance,
         )
-    backbone.close()
     store_parts(loaded, target, signatures=signatures)
     if loaded.parts.counter is not None:
         remark(quiet or as_json)(

@@ -181,8 +181,8 @@ def tables(
     silent = quiet or as_json
     with bars(quiet=silent) as display:
         report, labelled = lego_tables(out, settings, display=display, report=remark(quiet))
-    store_report(out, report, quiet)
     with kept_in(out / _TABLES, quiet=silent):
         print_report(report, labelled.skipped)
     if as_json:
         print_json(report)
+    store_report(out, report, quiet)

@@ -17,7 +17,7 @@ NOT_UTF8 = "cannot be in a list of files, as the name is not UTF-8: rename the f
 NAME_TAKEN = "cannot have a label file, as another image has it or no file can have that name here"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConversionSettings:
     """How rows are converted.
 
@@ -27,12 +27,12 @@ class ConversionSettings:
         Pointers of a lower score are left out.
     relative_to
         The folder below which images are named; None for the innermost that holds all of them.
+    image_root
+        Label Studio only: what comes before an image's name in its URL; None for its local storage.
     run
         The run directory: photos that its rows name by relative paths are found from above it, too.
     photos
         The folder that the photos lie in now; None where they lie as they did in the run.
-    image_root
-        Label Studio only: what comes before an image's name in its URL; None for its local storage.
     one_class
         The name of the only category, that of all pointers; None for the classes that were predicted.
     categories

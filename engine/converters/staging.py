@@ -54,7 +54,7 @@ class Staging:
             _remove(self._new)  # what a conversion left that was killed
             self._new.mkdir(parents=True)
         except OSError as error:
-            raise UsageError(f"{out} cannot be written ({error.strerror}): choose another place.") from None
+            raise UsageError(f"{out} cannot be written ({error.strerror or error}): choose another place.") from None
         self.folder = DataFolder(self._new)
 
     def __enter__(self) -> Self:

@@ -52,7 +52,7 @@ class _YoloWriter:
             try:
                 (folder.path / IMAGES).symlink_to(survey.local_folder, target_is_directory=True)
             except OSError as error:  # Windows lets administrators make links, and others in its developer mode
-                self._unlinked = f"{survey.local_folder} ({error.strerror})"
+                self._unlinked = f"{survey.local_folder} ({error.strerror or error})"
 
     def add(self, picture: Picture) -> str | None:
         if has_line_break(picture.name):

@@ -160,7 +160,7 @@ class IsolatedDecoder:
                 start_new_session=True,  # Ctrl-C is for the run, which finishes what it has in work
             )
         except OSError as error:
-            raise PcEngineError(f"No process for decoding can be started ({error.strerror}).") from None
+            raise PcEngineError(f"No process for decoding can be started ({error.strerror or error}).") from None
         finally:
             for channel in channels:
                 os.close(channel.requests)
@@ -304,7 +304,7 @@ class _Slot:
             write_memory(self._memory, data)
             self._empty = False
         except OSError as error:
-            raise ImageError(f"There is no memory to hand it to its decoder ({error.strerror}).") from None
+            raise ImageError(f"There is no memory to hand it to its decoder ({error.strerror or error}).") from None
         self._write(request)
 
     def _write(self, message: bytes) -> None:

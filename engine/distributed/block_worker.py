@@ -199,7 +199,8 @@ def open_engine(settings: WorkerSettings, report: Callable[[str], None] = lambda
         os.chdir(settings.folder)
     except OSError as error:
         raise UsageError(
-            f"{here} cannot enter {settings.folder} ({error.strerror}): start the run in a folder that they all share."
+            f"{here} cannot enter {settings.folder} ({error.strerror or error}): start the run in a folder "
+            f"that they all share."
         ) from None
     try:
         iter_images(settings.sources)  # says which of them does not exist

@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar
 from pc_engine.arguments import whole_number
 from pc_engine.distributed.block_worker import BlockAnswer, BlockWorker, Choice, Refusal, WorkerSettings, choose
 from pc_engine.distributed.shared_engine import Announce, SharedEngine, SharedRun
-from pc_engine.errors import PcEngineError
+from pc_engine.errors import PcEngineError, first_line
 from pc_engine.hardware.devices import open_gpus
 from pc_engine.hardware.machine import usable_cores
 
@@ -110,15 +110,18 @@ class ProcessEngine(SharedEngine):
 
         def keep(keeper: _Keeper[int, BlockAnswer]) -> None:
             given_up = False
-            while (number := waiting.get()) is not None:
-                if given_up:
-                    continue
-                try:
-                    answers.put(keeper.ask(number))
-                except ChildProcessError as error:
-                    given_up = True
-                    answers.put(BlockAnswer(number, refusal=Refusal(f"{error}: {_ADVICE}.", PcEngineError.exit_code)))
-            answers.put(None)
+            try:
+                while (number := waiting.get()) is not None:
+                    if given_up:
+                        continue
+                    try:
+                        answers.put(keeper.ask(number))
+                    except Exception as error:  # also of an answer that cannot be read
+                        given_up = True
+                        refusal = Refusal(f"{first_line(error)}: {_ADVICE}.", PcEngineError.exit_code)
+                        answers.put(BlockAnswer(number, refusal=refusal))
+            finally:
+                answers.put(None)  # or it would be waited for without end
 
         for device in self._devices:
             settings = replace(self._settings, engine={**self._settings.engine, "device": device})

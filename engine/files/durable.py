@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from pathlib import Path
+from typing import Any
+
+from pc_engine.errors import PcEngineError
 
 #: What names of files that are not whole yet end in.
 UNPUBLISHED = ".new"
@@ -25,6 +29,26 @@ def publish(temporary: Path, path: Path) -> None:
     sync_file(temporary)
     _replace(temporary, path)
     sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, so that it is there, whole, or as it was before.
+
+    Raises
+    ------
+    PcEngineError
+        If it cannot be written.
+    """
+    temporary = unpublished(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        publish(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise PcEngineError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or check its permissions."
+        ) from None
 
 
 def _replace(temporary: Path, path: Path) -> None:

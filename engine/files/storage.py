@@ -181,8 +181,8 @@ class FileCache:
             self._make_private()
         except OSError as error:
             return (
-                f"Nothing is kept for later runs: the folder {self._directory} cannot be used ({error.strerror}). Set "
-                "PC_ENGINE_HOME to another."
+                f"Nothing is kept for later runs: the folder {self._directory} cannot be used "
+                f"({error.strerror or error}). Set PC_ENGINE_HOME to another."
             )
         return ""
 

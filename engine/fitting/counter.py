@@ -215,7 +215,9 @@ def fit_counter(
     held-out images is less than that of clusters.
 
     The report's figures are taken at the C they helped to choose, so they flatter by the little that a choice among
-    a handful of values can; ``pc-engine evaluate`` on other images is the unbiased figure.
+    a handful of values can. Those of coupled scores are by SVMs that did not see the image, but by a coupling fitted on
+    scores of SVMs of which most did (`pc_engine.fitting.recoupling.held_out_coupling`). ``pc-engine evaluate`` on other
+    images, or with ``--folds``, which fits all of it without the image, is the unbiased figure.
     """
     labels, counts, truth, splits, reduced = svms.labels, svms.counts, svms.truth, svms.splits, svms.reduced
     scores, weights, bias = svms.scores, svms.weights, svms.bias

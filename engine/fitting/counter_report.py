@@ -40,6 +40,8 @@ class CombinedReport:
 class CounterReport:
     """What cross-validation says about a counter: every image judged by an SVM that did not see it.
 
+    Of coupled scores the coupling saw more: see the notes of `pc_engine.fitting.recoupling.held_out_coupling`.
+
     Attributes
     ----------
     labels

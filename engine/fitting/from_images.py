@@ -241,7 +241,7 @@ def store_parts(
         write_model(model, directory, model.manifest, changes)
     except OSError as error:
         raise UsageError(
-            f"The folder {directory} cannot be written ({error.strerror}): choose another with --out."
+            f"The folder {directory} cannot be written ({error.strerror or error}): choose another with --out."
         ) from None
 
 

@@ -70,7 +70,14 @@ def fit_recoupling(scores: np.ndarray, truth: np.ndarray, aim: Aim = Aim.MEAN) -
 def held_out_coupling(
     scores: np.ndarray, truth: np.ndarray, splits: Sequence[Split], aim: Aim = Aim.MEAN
 ) -> np.ndarray:
-    """Return coupled scores (n, L), those of each fold by a coupling that was fitted on the others'."""
+    """Return coupled scores (n, L), those of each fold by a coupling that was fitted on the others'.
+
+    Notes
+    -----
+    What a fold's coupling is fitted on are ``scores`` that each come from SVMs without the scored image, but which saw
+    the fold itself, as it is among the others of every fold but its own. So coupled scores are not quite held out: what
+    a fold shows can reach its own figures by way of those SVMs. SVMs for every pair of folds would part them.
+    """
     coupled = np.empty_like(scores)
     for others, held_out in splits:
         coupled[held_out] = fit_recoupling(scores[others], truth[others], aim)(scores[held_out])

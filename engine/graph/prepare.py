@@ -60,7 +60,7 @@ def parse_graph(path: Path, sha256: str | None = None) -> onnx.ModelProto:
             raise ModelError(f"{path} is larger than 2 GiB, which one-file ONNX cannot be; export a smaller network.")
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}); export the model again.") from None
+        raise ModelError(f"{path} cannot be read ({error.strerror or error}); export the model again.") from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise ManifestError(f"{path} changed while it was in use: run the command again.")
     model = onnx.ModelProto()

@@ -28,7 +28,8 @@ from pc_engine.modes.p2c_settings import BOX_KINDS, CLUSTERINGS, Clustering, P2C
 Part = Literal["counter", "signatures"]
 
 # Types of the settings that a manifest may set.
-_SETTABLE = ("int", "float", "str", "Signature", "BoxKind", "PointerKind", "PointingHeat", "PointedClusters")
+_NUMBERS = ("int", "float")
+_SETTABLE = (*_NUMBERS, "str", "Signature", "BoxKind", "PointerKind", "PointingHeat", "PointedClusters")
 
 
 @dataclass(frozen=True)
@@ -225,22 +226,24 @@ def settings_for(
     ManifestError
         If the manifest names a setting that does not exist.
     UsageError
-        If a value is not allowed.
+        If a value is of the wrong type, or not allowed.
     """
     kinds: dict[str, Any] = {group.name: group.default_factory for group in dataclasses.fields(Settings)}
     values: dict[str, dict[str, Any]] = {group: {} for group in kinds}
-    values["p2c"] |= p2c_defaults(manifest, p2c_overrides.get("cluster"))
-    values["combined"]["heat"] = pointing_heat(manifest)
     types = {f"{group}.{item.name}": item.type for group, kind in kinds.items() for item in dataclasses.fields(kind)}
     for name, value in manifest.settings.items():
         if types.get(name) not in _SETTABLE:
             known = ", ".join(name for name, kind in types.items() if kind in _SETTABLE)
             raise ManifestError(f"The manifest of '{manifest.name}' sets '{name}', which does not exist: use {known}.")
+        if types[name] not in _NUMBERS and not isinstance(value, str):  # numbers are looked at with their limits
+            raise UsageError(f"The setting {name} is {value!r:.60}, expected text.")
         of, _, key = name.partition(".")
         # JSON may write a whole number as 2.0.
         whole = types[name] == "int" and isinstance(value, float) and value.is_integer()
         values[of][key] = int(value) if whole else value
-    values["p2c"].update({name: value for name, value in p2c_overrides.items() if value is not None})
+    values["combined"] = {"heat": pointing_heat(manifest)} | values["combined"]
+    values["p2c"] = p2c_defaults(manifest, p2c_overrides.get("cluster")) | values["p2c"]
+    values["p2c"] |= {name: value for name, value in p2c_overrides.items() if value is not None}
     if mode is not None and pointer is not None:
         values[find_mode(mode).settings[0]]["pointer"] = pointer
     return Settings(**{group: kind(**values[group]) for group, kind in kinds.items()})

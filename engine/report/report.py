@@ -106,20 +106,20 @@ def write_report(
     comparison = None if compare is None else Comparison(compare, RunPhotos(directory))
     tables, collector = Tables(), FigureCollector()
     rows: list[str] = []
-    shown: list[tuple[str, int] | None] = []
+    thumbs = _Thumbnails()
     examples: list[str] = []
-    is_done = bytearray()
-    without_photo = in_archives = n_made = 0
+    done = without_photo = in_archives = 0
     missing: str | None = None
     for row in corrected_rows(directory):
         collector.add(row)
         rows.append(script_json(compact_row(row, tables, None if comparison is None else comparison.answer(row))))
         if len(tables.folders) > len(examples):
             examples.append(row["path"])
-        is_done.append(row["status"] == "ok")
+        is_done = row["status"] == "ok"
+        done += is_done
         wanted = _wants_thumbnail(row, found) if thumbnails is None else thumbnails
-        shown.append((row["path"], (row["width"] or 0) * (row["height"] or 0)) if wanted else None)
-        if is_done[-1] and not wanted:
+        thumbs.ask(row, wanted=wanted)
+        if is_done and not wanted:
             if found.is_gone(row["path"]):
                 without_photo += 1
                 missing = missing or row["path"]
@@ -128,27 +128,60 @@ def write_report(
         **page_head(directory, tables, [_address(example, found, path) for example in examples]),
         "figures": collector.figures(run_facts(directory)),
         "compare": None if comparison is None else comparison.figures(),
-        "thumbnailsPerPart": PER_PART if any(shown) else None,
+        "thumbnailsPerPart": PER_PART if thumbs.any_asked else None,
         "thumbnailsOfAll": bool(thumbnails),
     }
 
     def data() -> Iterator[tuple[str, Iterable[str]]]:
         yield "head", [script_json(head)]
         yield "rows", json_array(rows)
-        nonlocal without_photo, missing, n_made
-        addresses = thumbnail_addresses(shown, found, workers or usable_cores(), shrinking)
-        for part in range(0, len(shown) if any(shown) else 0, PER_PART):
-            made = list(islice(addresses, PER_PART))
-            n_made += sum(map(bool, made))
-            for done, asked, address in zip(is_done[part:], shown[part:], made, strict=False):
-                if done and asked is not None and not address:
-                    without_photo += 1
-                    missing = missing or asked[0]
-            yield f"thumbnails-{part // PER_PART}", [script_json(made)]
+        for number, made in enumerate(thumbs.parts(found, workers or usable_cores(), shrinking)):
+            yield f"thumbnails-{number}", [script_json(made)]
 
     _write(path, render_page(_PARTS, f"{head['name']} - pc-engine", data(), policy=_POLICY))
+    without_photo += len(thumbs.missing)
+    missing = missing or next(iter(thumbs.missing), None)
     where = None if missing is None else os.fspath(found.file(missing) or missing)
-    return Report(path, len(rows), sum(is_done), without_photo, where, in_archives, n_made, path.stat().st_size)
+    return Report(path, len(rows), done, without_photo, where, in_archives, thumbs.made, path.stat().st_size)
+
+
+class _Thumbnails:
+    """The thumbnails of a page, which are made as it is written: what became of them is known afterwards.
+
+    Attributes
+    ----------
+    made
+        How many there are so far.
+    missing
+        Photos of images that could be done, but not be read any more.
+    """
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.missing: list[str] = []
+        self._asked: list[tuple[str, int] | None] = []
+        self._is_done = bytearray()
+
+    @property
+    def any_asked(self) -> bool:
+        """Whether any row is to have one."""
+        return any(self._asked)
+
+    def ask(self, row: Mapping[str, Any], *, wanted: bool) -> None:
+        """Add the next row, which is to have one if ``wanted``."""
+        self._asked.append((row["path"], (row["width"] or 0) * (row["height"] or 0)) if wanted else None)
+        self._is_done.append(row["status"] == "ok")
+
+    def parts(self, photos: RunPhotos, workers: int, shrinking: Callable[[int, int], None]) -> Iterator[list[str]]:
+        """Yield the addresses of `PER_PART` rows after the other; nothing where no row is to have one."""
+        addresses = thumbnail_addresses(self._asked, photos, workers, shrinking)
+        for start in range(0, len(self._asked) if self.any_asked else 0, PER_PART):
+            part = list(islice(addresses, PER_PART))
+            for done, asked, address in zip(self._is_done[start:], self._asked[start:], part, strict=False):
+                self.made += bool(address)
+                if done and asked is not None and not address:
+                    self.missing.append(asked[0])
+            yield part
 
 
 def _wants_thumbnail(row: Mapping[str, Any], photos: RunPhotos) -> bool:

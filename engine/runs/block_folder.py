@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.errors import PcEngineError
+from pc_engine.files.durable import unpublished
 from pc_engine.runs.partition_names import Format
 from pc_engine.runs.writers import cannot_write, write_partition
 
@@ -96,9 +97,11 @@ class BlockFolder:
             If it cannot be written.
         """
         path = self._path_of(block.number)
+        temporary = unpublished(path)
         try:
-            # Escaped, so that names that are not UTF-8 come through.
-            path.write_text(json.dumps(asdict(block), ensure_ascii=True), encoding="ascii")
+            # Escaped, so that names that are not UTF-8 come through. Other machines may look at any moment.
+            temporary.write_text(json.dumps(asdict(block), ensure_ascii=True), encoding="ascii")
+            temporary.replace(path)
         except OSError as error:
             raise cannot_write(path, error) from None
 
@@ -108,18 +111,15 @@ class BlockFolder:
         Raises
         ------
         PcEngineError
-            If it is not there, or was taken so often that it must be what its workers die of.
+            If it is not there, cannot be read, or was taken so often that it must be what its workers die of.
         """
-        path = self._path_of(number)
+        block, taken = self._read(number), self._path_of(number, _TAKEN)
         try:
-            content = json.loads(path.read_text(encoding="ascii"))
-            with self._path_of(number, _TAKEN).open("ab") as taken:
-                times = taken.tell()
-                taken.write(b".")
+            with taken.open("ab") as stream:
+                times = stream.tell()
+                stream.write(b".")
         except OSError as error:
-            raise cannot_write(path, error) from None
-        errors, counts = (tuple((place, said) for place, said in content[what]) for what in ("errors", "counts"))
-        block = Block(content["number"], tuple(content["names"]), errors, counts)
+            raise cannot_write(taken, error) from None
         if times >= _MOST_TAKEN:
             raise PcEngineError(
                 f"{times} workers in turn were lost while they processed the images from {block.names[0]} to "
@@ -127,6 +127,19 @@ class BlockFolder:
                 "crashes them, then run the same command again."
             )
         return block
+
+    def _read(self, number: int) -> Block:
+        path = self._path_of(number)
+        try:
+            content = json.loads(path.read_text(encoding="ascii"))
+            errors, counts = (tuple((place, said) for place, said in content[what]) for what in ("errors", "counts"))
+            return Block(content["number"], tuple(content["names"]), errors, counts)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            reason = error.strerror or error if isinstance(error, OSError) else "it is damaged"
+            raise PcEngineError(
+                f"{path} cannot be read ({reason}): see whether this machine reaches the folder of the run, then run "
+                f"the same command again. It goes on behind the rows that are written."
+            ) from None
 
     def drop(self, number: int) -> None:
         """Remove a block that is done."""

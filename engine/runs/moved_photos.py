@@ -98,12 +98,4 @@ def _files(directory: Path) -> Iterator[str]:
 
 def photo_is_there(path: str | Path) -> bool:
     """Whether there is the file that a row's path names, or that of which it names a row."""
-    return is_there(path) or ((row := row_of(os.fspath(path))) is not None and is_there(row[0]))
-
-
-def is_there(path: str | Path) -> bool:
-    """Whether there is a file, a folder or a link of this name, also where nothing can have such a name."""
-    try:
-        return os.path.lexists(path)
-    except ValueError:  # a name that no file system can hold
-        return False
+    return os.path.lexists(path) or ((row := row_of(os.fspath(path))) is not None and os.path.lexists(row[0]))

@@ -40,7 +40,9 @@ def check_replaceable(file: Path, is_own: Callable[[str], bool], wrote: str) -> 
     try:
         is_known = file.is_file() and _is_empty_or(is_own, file)
     except OSError as error:
-        raise UsageError(f"{file} exists and cannot be read ({error.strerror}): choose another name.") from None
+        raise UsageError(
+            f"{file} exists and cannot be read ({error.strerror or error}): choose another name."
+        ) from None
     if not is_known:
         raise UsageError(f"{file} exists, and no {wrote} wrote it: choose another name.")
 

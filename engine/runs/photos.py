@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from pc_engine.decoding.decode import MAX_PIXELS, Limits, display_image, lift_pillow_limit
-from pc_engine.runs.moved_photos import MovedPhotos, is_there, photo_is_there
+from pc_engine.runs.moved_photos import MovedPhotos, photo_is_there
 from pc_engine.runs.run_state import started_in
 from pc_engine.sources import read_image
 from pc_engine.sources.addresses import is_address
@@ -98,14 +98,14 @@ class RunPhotos:
             if photo_is_there(base / path):
                 self._base_of[folder] = base
                 return base / path
-        if not any(is_there(base / folder) for base in self._bases):
+        if not any(os.path.lexists(base / folder) for base in self._bases):
             self._absent.add(folder)
         return None
 
     def _likely_base(self, folder: str) -> Path:
         """Return from where a file that is nowhere is to be missed."""
         return self._base_of.get(folder) or next(
-            (base for base in self._bases if folder and is_there(base / folder)), self._bases[0]
+            (base for base in self._bases if folder and os.path.lexists(base / folder)), self._bases[0]
         )
 
 

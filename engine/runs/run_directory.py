@@ -103,7 +103,9 @@ class RunDirectory:
                 self._claim.release(in_vain=True)
                 raise
         except OSError as error:
-            raise UsageError(f"The folder {directory} cannot be written ({error.strerror}): choose another.") from None
+            raise UsageError(
+                f"The folder {directory} cannot be written ({error.strerror or error}): choose another."
+            ) from None
 
     def _open(self, row_format: Format | None) -> None:
         check_sharing(self.directory, self._shard)  # again: of two that begin at once each has a lock by now

@@ -207,11 +207,6 @@ def cannot_write(path: Path, error: OSError) -> PcEngineError:
     )
 
 
-def read_rows(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return all that `iter_rows` yields."""
-    return list(iter_rows(directory))
-
-
 def iter_rows(directory: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a run, Parquet or JSONL, in their order, a few at a time in memory.
 

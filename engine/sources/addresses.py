@@ -10,7 +10,6 @@ from __future__ import annotations
 import glob
 import io
 import re
-import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -18,13 +17,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, MissingPackageError, PcEngineError, UsageError
 from pc_engine.files.file_address import path_of_address
 from pc_engine.sources.failures import reason_of
 from pc_engine.sources.folders import DEEPEST, has_image_suffix, holds_copies, lies_beside_its_picture
 from pc_engine.sources.image import SourceImage, broken_image, check_size
+from pc_engine.sources.retries import retried
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -35,19 +35,11 @@ HTTP = ("http://", "https://")
 # Packages that the extra "remote" brings, by scheme.
 _PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 
-_TRIES = 3
-#: Seconds before the second try; twice as many before the third.
-PAUSE = 0.5
-# What another try would not change.
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, PcEngineError)
-_TRY_LATER = (408, 429)
-
 _CHUNK = 1 << 20
 # Chunks of the web come in any size; others are asked for in theirs.
 _BUFFER = 1 << 20
 _COLONS = "Its name has '::' in it, which in an address marks an archive: rename it, or copy it here."
 
-Found = TypeVar("Found")
 #: Lists what lies at an address; called with what is told of each file that is passed over.
 Images = Callable[[Callable[[str], None]], Iterator[SourceImage]]
 
@@ -160,21 +152,6 @@ def reading(fetch: Callable[[], bytes]) -> bytes:
         raise ImageError(TOO_LARGE_FOR_MEMORY) from None
     except Exception as error:  # whatever the file system's package raises
         raise ImageError(f"It cannot be fetched: {reason_of(error)}.") from None
-
-
-def retried(work: Callable[[], Found]) -> Found:
-    """Return what ``work`` returns, trying again after a pause where it fails in a way that may pass."""
-    for attempt in range(_TRIES - 1):
-        try:
-            return work()
-        except _FINAL:
-            raise
-        except Exception as error:
-            status = getattr(error, "status", None)
-            if isinstance(status, int) and 400 <= status < 500 and status not in _TRY_LATER:
-                raise
-        time.sleep(PAUSE * 2**attempt)
-    return work()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pc_engine.errors import ImageError
-from pc_engine.sources.image import SourceImage, broken_image, local_image, open_regular, tried_twice
+from pc_engine.sources.image import TRIES, SourceImage, broken_image, local_image, open_regular
+from pc_engine.sources.retries import retried
 from pc_engine.sources.run_folders import holds_overlays
 
 IMAGE_SUFFIXES = frozenset(
@@ -210,7 +211,7 @@ def sorted_entries(folder: str) -> Iterator[list[FolderEntry]]:
     last: str | None = None
     group: list[FolderEntry] = []
     while last is None or len(group) == NAMES_HELD:
-        group = tried_twice(partial(_group_behind, last, folder))
+        group = retried(partial(_group_behind, last, folder), TRIES)
         last = group[-1].name if group else ""
         yield group
 

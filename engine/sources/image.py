@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import stat
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, BinaryIO, Self
 
 from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, UsageError, first_line
+from pc_engine.sources.retries import retried
 
 #: Files larger than this are refused unread: no picture that `pc_engine.decoding.decode` takes is.
 MAX_BYTES = 2**31
 _CHUNK = 1 << 20
-#: Seconds before what failed is tried once more.
-PAUSE = 0.5
-# Of network disks, and of a process that has many files open.
-_MAY_PASS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE})
-
-Found = TypeVar("Found")
+#: How often what lies on a disk is tried to be read.
+TRIES = 2
 # One picture may be opened, but not loaded, and counted by several threads.
 _LOADING = threading.Lock()
 # A FIFO that took the place of a file is opened at once, writer or not. Windows has neither, but its text mode.
@@ -164,24 +159,13 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         If it is not a regular file, is too large, or cannot be read.
     """
     try:
-        return tried_twice(partial(_read_whole, path))
+        return retried(partial(_read_whole, path), TRIES)
     except OSError as error:
         raise ImageError(f"The file cannot be read: {error.strerror or error}.") from None
     except ValueError as error:  # a name that no file system can hold
         raise ImageError(f"The file cannot be read: {error}.") from None
     except MemoryError:
         raise ImageError(TOO_LARGE_FOR_MEMORY) from None
-
-
-def tried_twice(work: Callable[[], Found]) -> Found:
-    """Return what ``work`` returns; where it fails as network disks do for a moment, it is called once more later."""
-    try:
-        return work()
-    except OSError as error:
-        if error.errno not in _MAY_PASS:
-            raise
-    time.sleep(PAUSE)
-    return work()
 
 
 def _read_whole(path: str | os.PathLike[str]) -> bytes:

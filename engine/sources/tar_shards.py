@@ -25,9 +25,10 @@ from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError
 from pc_engine.sources.addresses import chain_splits, file_part
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.folders import HEAD_BYTES, has_image_suffix, looks_like_image
-from pc_engine.sources.image import SourceImage, broken_image, check_size, tried_twice
+from pc_engine.sources.image import TRIES, SourceImage, broken_image, check_size
 from pc_engine.sources.last_reader import LastReader
 from pc_engine.sources.repeats import Repeats
+from pc_engine.sources.retries import retried
 from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, open_shard
 
 _SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -204,7 +205,7 @@ def _read_span(path: str, start: int, size: int) -> bytes:
             return stream.read(size)
 
     try:
-        data = tried_twice(read)
+        data = retried(read, TRIES)
     except OSError as error:
         raise ImageError(f"The archive cannot be read: {error.strerror or error}.") from None
     except MemoryError:

@@ -31,8 +31,8 @@ from PIL import Image
 
 import pc_engine.decoding.isolated_decoder
 import pc_engine.engine
-import pc_engine.sources.addresses
 import pc_engine.sources.image
+import pc_engine.sources.retries
 from pc_engine import Decoding, Engine, Result
 from pc_engine.backends import OnnxRuntimeBackend
 from pc_engine.decoding.decode import silence_codecs
@@ -217,7 +217,7 @@ def main() -> None:
     image._open = functools.partial(faulty_open, image._open)  # type: ignore[assignment]
     image._read_to_end = functools.partial(faulty_read, image._read_to_end)  # type: ignore[assignment]
     simplejpeg.decode_jpeg = functools.partial(faulty_jpeg, simplejpeg.decode_jpeg)
-    pc_engine.sources.addresses.PAUSE = 0.001
+    pc_engine.sources.retries.PAUSE = 0.001
     rows_on_disk.ROWS_PER_PARTITION = 2000
 
     kinds: Counter[str] = Counter()

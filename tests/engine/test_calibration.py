@@ -42,6 +42,14 @@ def test_a_sample_is_the_same_each_time_and_from_the_whole_listing(photos: Path)
     assert max(greys) >= 20
 
 
+def test_a_copy_of_a_photo_is_not_held_out_from_itself(photos: Path) -> None:
+    for path in [*photos.rglob("*.png")]:
+        path.with_name(f"{path.stem}-copy.png").write_bytes(path.read_bytes())
+    found = read_calibration_images([str(photos)], 8, 8, limit=100, workers=2)
+    assert sorted(_greys(found.used) + _greys(found.held_out)) == list(range(30))
+    assert found.unreadable == 0
+
+
 def test_to_compare_only_all_are_held_out(photos: Path) -> None:
     found = read_calibration_images([str(photos)], 8, 8, limit=100, workers=2, compare_only=True)
     assert (len(found.used), len(found.held_out)) == (0, 30)

@@ -23,6 +23,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pc_engine import Decoding, Engine, Result, catalogue, load_model
+from pc_engine.backbone import CompileRequest
 from pc_engine.backends import BACKENDS
 from pc_engine.cli import app
 from pc_engine.errors import BackendError, ModelError, PcEngineError, UsageError
@@ -32,7 +33,7 @@ from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
 from pc_engine.networks import open_network
 from pc_engine.pointers import BoxPointer, EllipsePointer
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 from pc_engine.sources import SourceImage, iter_images, read_image
 
 Draw = Callable[..., Image.Image]
@@ -523,6 +524,14 @@ def test_a_wrong_argument_is_said_before_a_model_is_looked_for(options: dict[str
         Engine("no-such-model", **options)
 
 
+def test_a_run_names_the_network_that_is_compiled(
+    open_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(mode="p2c")
+    monkeypatch.setattr(CompileRequest, "network_sha256", "that of the quantised network")
+    assert engine.describe()["network_sha256"] == engine.identity()["network_sha256"]
+
+
 def test_numbers_of_numpy_are_numbers(open_engine: Callable[..., Engine], scenes: Path) -> None:
     engine = open_engine(mode="p2c", batch_size=np.int64(2), workers=np.uint8(1), classes=np.int32(2))
     assert json.loads(json.dumps([engine.identity(), engine.describe()]))
@@ -773,7 +782,7 @@ def test_a_run_into_the_folder_of_its_photos_does_not_count_its_own_pictures(
     for again in ([], ["--fresh"]):
         done = CliRunner().invoke(app, ["run", str(tmp_path), *options, *model, *again])
         assert done.exit_code == 0, done.output
-        assert [Path(row["path"]).name for row in read_rows(tmp_path / "run")] == [f"{k:02d}.png" for k in range(20)]
+        assert [Path(row["path"]).name for row in iter_rows(tmp_path / "run")] == [f"{k:02d}.png" for k in range(20)]
         assert len(list((tmp_path / "run/overlays").iterdir())) == 20
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
+from pathlib import Path
 
 from pc_engine import errors
 from pc_engine.errors import MissingPackageError, PcEngineError, first_line
@@ -15,6 +17,14 @@ def test_a_message_that_repeats_what_a_file_holds_has_an_end() -> None:
             assert str(kind("what was wrong " * 10_000)).startswith("what was wrong")
             assert len(str(kind("what was wrong " * 10_000))) < 3_000
             assert str(kind("short")) == "short"
+
+
+def test_a_reason_of_the_system_that_is_not_there_is_no_none() -> None:
+    """An OSError without a number has no ``strerror``: its text says what is wrong."""
+    root = Path(__file__).resolve().parents[2]
+    files = [path for part in ("engine", "export", "kernels", "bench") for path in (root / part).rglob("*.py")]
+    assert len(files) > 200
+    assert [path for path in files if re.search(r"\{\w+\.strerror\}", path.read_text(encoding="utf-8"))] == []
 
 
 def test_errors_come_back_from_other_processes() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from pc_engine.manifest import (
     Tap,
 )
 from pc_engine.manifest_file import read_manifest, write_manifest
+from pc_engine.result import name_of_class
 
 
 @pytest.fixture
@@ -51,7 +53,8 @@ def test_what_was_written_is_read(tiny_manifest: Manifest, tmp_path: Path) -> No
 def test_classes_have_names_or_numbers(tiny_manifest: Manifest) -> None:
     assert tiny_manifest.n_classes == 3
     assert tiny_manifest.class_name(2) == "blue"
-    assert replace(tiny_manifest, classes=()).class_name(2) == "2"
+    for nameless in ((), ("red", "green", "")):  # called by its number, as where a row has no name
+        assert replace(tiny_manifest, classes=nameless).class_name(2) == name_of_class(2) == "2"
 
 
 def test_optional_fields_have_defaults(edited: Callable[..., Path]) -> None:
@@ -149,7 +152,8 @@ def test_a_file_that_is_no_manifest(tmp_path: Path, content: bytes, message: str
         lambda raw: raw["taps"].update(logits={"tensor": "scores", "shape": ["N"]}),
         lambda raw: raw["taps"].update(logits={"tensor": "scores", "shape": []}),
         lambda raw: raw["taps"].update(logits={"tensor": "scores", "shape": 3}),
-        lambda raw: raw.update(settings={"p2c.trim": "much"}),
+        lambda raw: raw.update(settings={"p2c.trim": ["much"]}),
+        lambda raw: raw.update(settings={"p2c.heat": "\ud800"}),
         lambda raw: raw.update(settings=[1]),
         lambda raw: raw.update(files=["model.onnx"]),
         lambda raw: raw.update(count_features=None),
@@ -209,6 +213,16 @@ def test_a_manifest_that_was_changed_by_hand_says_how_to_have_it_taken(tiny_mani
 
 def test_no_manifest_at_all_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"is not a model directory: make one with 'pc-engine export'"):
+        read_manifest(tmp_path)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_FILE).mkdir()
+    with pytest.raises(ManifestError, match=r"manifest\.json is not a regular file"):
+        read_manifest(tmp_path)
+    (tmp_path / MANIFEST_FILE).rmdir()
+    os.mkfifo(tmp_path / MANIFEST_FILE)
+    with pytest.raises(ManifestError, match=r"manifest\.json is not a regular file"):
         read_manifest(tmp_path)
 
 

@@ -123,10 +123,10 @@ def test_the_bounds_hold_the_pointer() -> None:
 def test_objects_are_called_what_their_class_is_called() -> None:
     pointer = ROW.pointers[0]
     assert ROW.class_of(pointer) == (7, "crane")
-    assert replace(ROW, class_name=None).class_of(pointer) == (7, "class 7")
+    assert replace(ROW, class_name=None).class_of(pointer) == (7, "7")
     assert replace(ROW, class_id=None, class_name=None).class_of(pointer) == (None, "object")
     assert ROW.class_of(replace(pointer, class_id=0, class_name="tench")) == (0, "tench")
-    assert ROW.class_of(replace(pointer, class_id=0)) == (0, "class 0")
+    assert ROW.class_of(replace(pointer, class_id=0)) == (0, "0")
 
 
 def test_a_pointer_has_a_class_in_the_row_only_where_it_is_its_own() -> None:

@@ -64,7 +64,7 @@ from pc_engine.result import Result
 from pc_engine.runs.corrections import corrected_rows
 from pc_engine.runs.run_directory import RunDirectory
 from pc_engine.runs.run_status import read_status
-from pc_engine.runs.writers import read_rows, write_partition
+from pc_engine.runs.writers import iter_rows, write_partition
 from pc_engine.sources import SourceImage, iter_images, listing
 from pc_engine.sources.folders import walk_folder
 
@@ -390,8 +390,7 @@ def runs() -> list[Files]:
 def read_run(folder: Path) -> None:
     for read in (
         read_status,
-        read_rows,
-        lambda path: list(map(Result.from_dict, read_rows(path))),
+        lambda path: list(map(Result.from_dict, iter_rows(path))),
         lambda path: convert(partial(corrected_rows, path), "coco", path / "out.json"),
         lambda path: write_report(path, thumbnails=False),
         lambda path: RunDirectory(path, retry_failed=True).__exit__(None, None, None),

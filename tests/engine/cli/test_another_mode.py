@@ -7,7 +7,7 @@ import pytest
 
 from pc_engine.bench.accuracy.charts import mode_colour
 from pc_engine.modes import MODES
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 
 FAST = ("--backend", "onnxruntime", "--precision", "fp32")
 
@@ -49,7 +49,7 @@ def test_it_runs_as_the_mode_that_it_is_like(pc_engine, scenes, tiny_directory, 
         out = tmp_path / mode
         command = ("run", scenes, "--model", tiny_directory, "--mode", mode, *options, *FAST)
         assert pc_engine(*command, "--out", out).code == 3  # one of the scenes is no picture
-        rows[mode] = [{**row, "mode": name} for row in read_rows(out)]
+        rows[mode] = [{**row, "mode": name} for row in iter_rows(out)]
     assert rows[name] == rows[f"my-{name}"]
     tables = [pc_engine("run", scenes, "--model", tiny_directory, "--mode", mode, *options, *FAST).out for mode in rows]
     assert len({table.partition("images/s")[0].rpartition("\n")[0] for table in tables}) == 1

@@ -24,7 +24,9 @@ def photos(tmp_path, draw_scene):
         rng = np.random.default_rng(index)
         chosen = [places[i] for i in rng.permutation(5)[: index % 5]]
         colour = tuple(int(value) for value in rng.integers(180, 256, 3))
-        draw_scene(chosen, colour=colour).save(folder / f"{index}.png")
+        path = folder / f"{index}.png"
+        draw_scene(chosen, colour=colour).save(path)
+        path.write_bytes(path.read_bytes() + bytes([index]))  # also without a blob, another file than the others
     (folder / "broken.jpg").write_bytes(b"no picture")
     return folder
 

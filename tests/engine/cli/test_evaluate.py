@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+import re
 import sys
 
 import pytest
@@ -174,6 +177,22 @@ def test_out_replaces_nothing_but_an_earlier_measurement(pc_engine, boxed, tiny_
     assert f"{own} exists, and no {own.removesuffix('.json')} wrote it: choose another name." in refused.err
     left = {path.name: path.read_text() for path in others.iterdir()}
     assert left == {"confusion.png": "a picture", own: '{"accuracy": 1}'}
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("bench", "ablation")])
+def test_figures_that_cannot_be_written_are_printed_all_the_same(
+    pc_engine, boxed, tiny_directory, tmp_path, monkeypatch, command
+):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pc_engine.files.durable.sync_file", refuse)
+    asked = (*command, boxed, "--mode", "p2c", "--model", tiny_directory, "--out", tmp_path / "out", *FAST)
+    outcome = pc_engine(*asked, *(("--try", "p2c.trim=0") if "ablation" in command else ()))
+    assert outcome.code == 1
+    assert "p2c" in outcome.out
+    assert re.search(r"pc-engine: .*\.json cannot be written \(No space left on device\): make room", outcome.err)
+    assert [*(tmp_path / "out").iterdir()] == []
 
 
 def test_without_matplotlib_there_are_figures_and_a_sentence(pc_engine, boxed, tiny_directory, tmp_path, monkeypatch):

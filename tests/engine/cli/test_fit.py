@@ -4,7 +4,9 @@ import json
 import numpy as np
 import pytest
 
+from pc_engine.errors import DataError
 from pc_engine.model import load_model
+from pc_engine.networks import open_network
 from pc_engine.runs.corrections import Correction, append_correction
 from pc_engine.runs.writers import iter_rows
 
@@ -24,6 +26,26 @@ def counted(scenes, draw_scene):
             records.append({"file": f"{turn}-{count}.png", "w": 64, "h": 64, "count": count, "boxes": boxes})
     (scenes / "labels.json").write_text(json.dumps({"set": "blobs", "images": records}))
     return scenes
+
+
+@pytest.mark.parametrize("command", ["fit-counter", "fit-signatures"])
+def test_the_network_is_freed_where_fitting_fails(pc_engine, counted, make_model, tmp_path, monkeypatch, command):
+    closed = []
+
+    def opened(*arguments, **options):
+        network = open_network(*arguments, **options)
+        network.close = lambda: closed.append(network)
+        return network
+
+    def fail(*_, **__):
+        raise DataError("There is nothing to learn.")
+
+    monkeypatch.setattr("pc_engine.cli.fit.open_network", opened)
+    for name in ("counter_from_images", "signatures_from_images"):
+        monkeypatch.setattr(f"pc_engine.fitting.from_images.{name}", fail)
+    outcome = pc_engine(command, counted, "--model", make_model(tmp_path / "model"), *FAST)
+    assert outcome.err.endswith("pc-engine: There is nothing to learn.\n")
+    assert len(closed) == 1
 
 
 def test_counter_is_stored_beside_the_manifest(pc_engine, counted, make_model, tmp_path):
@@ -186,6 +208,8 @@ def test_few_groups_are_said_where_they_are_why_folds_are_few(pc_engine, counted
     labels = json.loads((counted / "labels.json").read_text())
     for number, record in enumerate(labels["images"]):
         record["group"] = f"photo {number % 3}"
+        # What follows the end of a PNG makes another file: groups that share one would be one.
+        (counted / record["file"]).write_bytes((counted / record["file"]).read_bytes() + bytes([number]))
     (counted / "labels.json").write_text(json.dumps(labels))
     model = make_model(tmp_path / "model", counter=None)
     outcome = pc_engine("fit-counter", counted, "--model", model, "--folds", "4", *FAST)

@@ -22,7 +22,7 @@ from PIL import Image, features
 
 from pc_engine import Engine
 from pc_engine.decoding.heif import is_read
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import local_image
 from pc_engine.sources.stored_names import stored_name
@@ -450,7 +450,7 @@ def run(tmp_path: Path, tiny_directory: Path) -> Callable[..., Ended]:
             check=False,
             timeout=3600,
         )
-        rows = read_rows(out)
+        rows = [*iter_rows(out)]
         said = (done.stdout + done.stderr).decode(errors="replace")
         return Ended(done.returncode, {row["path"]: row for row in rows}, len(rows), said, float(peak.read_text()))
 
@@ -496,7 +496,7 @@ def test_the_limit_of_pixels_is_an_option_and_failed_images_can_be_tried_with_an
     arguments = ("run", clean, "--out", tmp_path / "run", "--model", tiny_directory, "--json", *MODEL[:-1])
     few = pc_engine(*arguments, "--max-pixels", 100 * 64)
     assert (few.code, few.json()["failed"]) == (3, 7)
-    errors = [row["error"] for row in read_rows(tmp_path / "run") if row["status"] == "error"]
+    errors = [row["error"] for row in iter_rows(tmp_path / "run") if row["status"] == "error"]
     assert errors[0] == (
         "It has 104 x 64 pixels, more than the limit of 6,400: scale it down, or raise the limit (--max-pixels)."
     )
@@ -552,7 +552,7 @@ def test_crashing_decoders_cost_the_rows_of_their_files_and_their_pictures(
 ) -> None:
     options = ("--mode", "combined", "--model", tiny_directory, "--json", "--overlay", "--workers", "2", *MODEL[:-1])
     assert pc_engine("run", clean, "--out", tmp_path / "before", *options).code == 0
-    before = {row["path"]: row for row in read_rows(tmp_path / "before")}
+    before = {row["path"]: row for row in iter_rows(tmp_path / "before")}
     causes = {
         "segfault": "SIGSEGV",
         "abort": "SIGABRT",
@@ -571,7 +571,7 @@ def test_crashing_decoders_cost_the_rows_of_their_files_and_their_pictures(
     monkeypatch.setattr("pc_engine.decoding.isolated_decoder.FUNCTION", crashing_decoder)
     ended = pc_engine("run", clean, "--out", tmp_path / "run", "--isolate", "--image-seconds", "2", *options)
     assert (ended.code, ended.json()["n"], ended.json()["failed"]) == (3, 12 + n, n)
-    rows = {row["path"]: row for row in read_rows(tmp_path / "run")}
+    rows = {row["path"]: row for row in iter_rows(tmp_path / "run")}
     assert {path: rows[path] for path in before} == before
     said = [rows[str(clean / f"{k:05d}.jpg")]["error"] for k in range(n)]
     assert all(causes[mark] in sentence for mark, sentence in zip(marks, said, strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pc_engine.runs.corrections import Correction, append_correction
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 
 MODEL = ("--backend", "onnxruntime")
 WHEN = "2026-01-02T03:04:05+00:00"
@@ -73,7 +73,7 @@ def test_a_review_says_that_photos_are_gone_and_finds_them(pc_engine, scenes, ti
     monkeypatch.setattr("socketserver.BaseServer.serve_forever", lambda self, poll_interval=0.5: None)
     outcome = pc_engine("review", out, "--no-browser")
     assert "is not there: if the photos have moved, say where with --photos DIR." in outcome.out
-    append_correction(out, Correction(read_rows(out)[0]["path"], 3, (), WHEN))
+    append_correction(out, Correction(next(iter_rows(out))["path"], 3, (), WHEN))
     outcome = pc_engine("review", out, "--no-browser", "--photos", moved)
     assert "is not there" not in outcome.out
     assert f"fit-counter run:{out}@{moved}" in outcome.out
@@ -121,7 +121,7 @@ def test_reviewing_ends_with_what_to_do_next(pc_engine, scenes, tiny_directory, 
     assert f"http://127.0.0.1:{port}/" in outcome.out
     assert opened[0] not in outcome.out
     assert "No image was reviewed." in outcome.out
-    append_correction(out, Correction(read_rows(out)[0]["path"], 3, (), WHEN))
+    append_correction(out, Correction(next(iter_rows(out))["path"], 3, (), WHEN))
     outcome = pc_engine("review", out, "--no-browser")
     assert len(opened) == 1
     assert "1 of them already reviewed" in outcome.out
@@ -152,7 +152,7 @@ def test_a_run_whose_corrections_cannot_be_saved_is_not_reviewed(
 def test_the_counter_learns_from_what_was_reviewed(pc_engine, scenes, make_model, tmp_path):
     model = make_model(tmp_path / "model")
     out = run(pc_engine, scenes, model, tmp_path / "run", "c2p")
-    for index, row in enumerate(row for row in read_rows(out) if row["status"] == "ok"):
+    for index, row in enumerate(row for row in iter_rows(out) if row["status"] == "ok"):
         append_correction(out, Correction(row["path"], index % 2, (), WHEN))
     outcome = pc_engine("fit-counter", f"run:{out}", "--model", model, "--folds", "2", "--json", *MODEL)
     assert outcome.code == 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 # A longer trial: PC_ENGINE_KILLS=100 pytest tests/engine/cli/test_resume.py
@@ -111,7 +111,7 @@ def wait_until_idle(run, seconds=1.5):
 
 
 def lines(run: Path) -> list[str]:
-    return sorted(json.dumps(row, sort_keys=True) for row in read_rows(run))
+    return sorted(json.dumps(row, sort_keys=True) for row in iter_rows(run))
 
 
 def test_runs_killed_at_any_moment_lose_no_row_and_double_none(start, photos, tiny_directory, tmp_path):
@@ -151,7 +151,7 @@ def test_a_signal_ends_the_run_with_what_is_in_work(start, photos, tiny_director
     wait_for(lambda: len(list(run.glob("part-*"))) > 1, process)
     os.kill(process.pid, number)
     assert ended(process) == 128 + number
-    rows = read_rows(run)
+    rows = [*iter_rows(run)]
     assert 80 <= len(rows) < 800
     said = process.errors.read_text()
     assert "Stopping after the images in progress" in said
@@ -163,7 +163,7 @@ def test_a_signal_ends_the_run_with_what_is_in_work(start, photos, tiny_director
     process = start(*arguments)
     assert ended(process) == 3
     assert f"{run} has {len(rows)} rows already" in " ".join(process.errors.read_text().split())
-    assert sorted(row["path"] for row in read_rows(run)) == sorted(str(path) for path in photos.iterdir())
+    assert sorted(row["path"] for row in iter_rows(run)) == sorted(str(path) for path in photos.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_signal_ends_a_run_whose_list_stays_silent(start, photos, tiny_directo
     wait_until_idle(run)
     os.kill(process.pid, number)
     assert ended(process, seconds=20) == 128 + number
-    rows = [row["path"] for row in read_rows(run)] if images else []
+    rows = [row["path"] for row in iter_rows(run)] if images else []
     assert json.loads((run / "run.json").read_text())["n"] == len(rows)
     assert sorted(rows) == names[: len(rows)]
     # Of one process all that were named; of several what they had begun with.
@@ -197,7 +197,7 @@ def test_a_signal_ends_a_run_whose_list_stays_silent(start, photos, tiny_directo
     process = start(*arguments, stdin=subprocess.PIPE)
     process.communicate("\n".join(names[:300]).encode())
     assert ended(process) == 3
-    assert sorted(row["path"] for row in read_rows(run)) == names[:300]
+    assert sorted(row["path"] for row in iter_rows(run)) == names[:300]
 
 
 def test_a_second_run_into_the_directory_is_refused_while_one_is_at_it(
@@ -218,7 +218,7 @@ def test_a_second_run_into_the_directory_is_refused_while_one_is_at_it(
     process.wait()
     assert pc_engine("status", run, "--json").json()["state"] == "stopped"
     assert pc_engine(*arguments).code == 3
-    assert len(read_rows(run)) == 800
+    assert len([*iter_rows(run)]) == 800
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_it_goes_on_when_there_is_r
     assert "Traceback" not in said
     status = pc_engine("status", disk / "run", "--json").json()
     assert status["state"] == "stopped"
-    assert 0 < status["n"] == len(read_rows(disk / "run")) < 800
+    assert 0 < status["n"] == len([*iter_rows(disk / "run")]) < 800
     assert not list((disk / "run").glob(".*.new"))
 
     assert make_room() == 0

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pc_engine.catalogue import EMBEDDED, PREFERRED, installed_directory
 from pc_engine.errors import DeviceLostError
-from pc_engine.runs.writers import SCHEMA, read_rows
+from pc_engine.runs.writers import SCHEMA, iter_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 
@@ -44,10 +44,10 @@ def test_a_known_count_is_pointed_at_and_shown_as_it_is(pc_engine, scenes, tiny_
     assert outcome.out.count("│     5 │") == 5  # not 4+, which c2p says of what it counts
     out = ("--out", tmp_path / "run", "--quiet")
     assert pc_engine(*arguments, *out).code == 0
-    assert {row["count"] for row in read_rows(tmp_path / "run")} == {5}
+    assert {row["count"] for row in iter_rows(tmp_path / "run")} == {5}
     # By several processes as well, each of which is told.
     assert pc_engine(*arguments, "--out", tmp_path / "shared", "--quiet", "--processes", "2").code == 0
-    assert {row["count"] for row in read_rows(tmp_path / "shared")} == {5}
+    assert {row["count"] for row in iter_rows(tmp_path / "shared")} == {5}
     # What was counted is not mixed with it.
     outcome = pc_engine("run", scenes, "--model", tiny_directory, *MODEL, *out)
     assert outcome.code == 2
@@ -63,7 +63,7 @@ def test_a_table_says_how_many_objects_each_image_shows(pc_engine, scenes, tiny_
         *("run", f"@{table}", "--count", "count", "--model", tiny_directory, "--out", out, *options, *MODEL)
     )
     assert outcome.code == 3
-    rows = {Path(row["path"]).stem: row for row in read_rows(out)}
+    rows = {Path(row["path"]).stem: row for row in iter_rows(out)}
     assert {name: (row["count"], len(row["pointers"])) for name, row in rows.items()} == {
         "1": (1, 1),
         "4": (2, 2),
@@ -97,7 +97,7 @@ def test_out_holds_the_rows_and_the_overlays(pc_engine, scenes, tiny_directory, 
     )
     assert outcome.code == 3
     assert [path.name for path in sorted(out.glob(f"*.{row_format}"))] == [f"part-00000.{row_format}"]
-    assert [row["count"] for row in read_rows(out)] == [0, 1, 2, 3, 4, None]
+    assert [row["count"] for row in iter_rows(out)] == [0, 1, 2, 3, 4, None]
     assert json.loads((out / "run.json").read_text())["n"] == 6
     overlays = sorted(path.name for path in (out / "overlays").iterdir())
     assert [name.partition("-")[0] for name in overlays] == list("01234")
@@ -120,14 +120,14 @@ def test_the_same_command_does_nothing_twice(pc_engine, scenes, tiny_directory, 
     out = tmp_path / "run"
     arguments = ("run", scenes, "--model", tiny_directory, "--out", out, *MODEL)
     assert pc_engine(*arguments).code == 3
-    before = read_rows(out)
+    before = [*iter_rows(out)]
     again = pc_engine(*arguments)
     assert again.code == 3
     assert f"{out} has 6 rows already; their images are skipped." in again.err
     assert "6 images, 1 failed." in again.out
-    assert read_rows(out) == before
+    assert [*iter_rows(out)] == before
     assert pc_engine(*arguments, "--fresh").code == 3
-    assert read_rows(out) == before
+    assert [*iter_rows(out)] == before
 
 
 def test_new_images_are_added_and_failed_ones_tried_again(pc_engine, scenes, tiny_directory, tmp_path, draw_scene):
@@ -142,7 +142,7 @@ def test_new_images_are_added_and_failed_ones_tried_again(pc_engine, scenes, tin
     mended = pc_engine(*arguments, "--retry-failed")
     assert mended.code == 0
     assert (mended.json()["n"], mended.json()["failed"]) == (7, 0)
-    assert {Path(row["path"]).name: row["count"] for row in read_rows(out)}["broken.jpg"] == 1
+    assert {Path(row["path"]).name: row["count"] for row in iter_rows(out)}["broken.jpg"] == 1
     drawn = sorted(path.name.partition("-")[0] for path in (out / "overlays").iterdir())
     assert drawn == [*"01234", "broken", "new"]
 
@@ -171,11 +171,11 @@ def test_photos_by_another_name_are_not_counted_twice(pc_engine, scenes, tiny_di
     outcome = pc_engine("run", scenes, *options)
     assert outcome.code == 2
     assert "under another name: name them as before" in " ".join(outcome.err.split())
-    assert len(read_rows(tmp_path / "run")) == 6
+    assert len([*iter_rows(tmp_path / "run")]) == 6
     assert pc_engine("run", f"./{scenes.name}/", *options).code == 3
-    assert len(read_rows(tmp_path / "run")) == 6
+    assert len([*iter_rows(tmp_path / "run")]) == 6
     assert pc_engine("run", scenes, *options, "--fresh").code == 3
-    assert len(read_rows(tmp_path / "run")) == 6
+    assert len([*iter_rows(tmp_path / "run")]) == 6
 
 
 def test_a_shard_without_images_is_said_so(pc_engine, scenes, tiny_directory, tmp_path):
@@ -253,7 +253,7 @@ def test_shards_do_all_images_between_them(pc_engine, scenes, tiny_directory, tm
     arguments = ("run", scenes, "--model", tiny_directory, "--out", out, "--json", *MODEL)
     found = [pc_engine(*arguments, "--shard", f"{index}/3").json()["n"] for index in (1, 2, 3)]
     assert sum(found) == 6
-    assert sorted(Path(row["path"]).name for row in read_rows(out)) == sorted(path.name for path in scenes.iterdir())
+    assert sorted(Path(row["path"]).name for row in iter_rows(out)) == sorted(path.name for path in scenes.iterdir())
     status = pc_engine("status", out, "--json").json()
     assert (status["n"], status["total"], status["state"]) == (6, 6, "finished")
     assert [shard["shard"] for shard in status["shards"]] == ["1/3", "2/3", "3/3"]
@@ -398,7 +398,7 @@ def test_a_gpu_that_is_lost_leaves_the_rows_of_before(pc_engine, scenes, tiny_di
         "pc-engine: The GPU stopped answering while running the network: look at nvidia-smi."
     )
     assert "Traceback" not in outcome.err
-    assert [row["count"] for row in read_rows(tmp_path / "run")] == [0, 1, 2, 3]
+    assert [row["count"] for row in iter_rows(tmp_path / "run")] == [0, 1, 2, 3]
 
 
 def test_the_device_is_in_the_summary(pc_engine, scenes, tiny_directory, pretended):

@@ -1,8 +1,10 @@
+import errno
+import fcntl
 import os
 
 from pc_engine.runs.corrections import Correction, append_correction
 from pc_engine.runs.run_state import lock_run
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 
@@ -23,10 +25,28 @@ def test_images_that_people_reviewed_are_counted(pc_engine, scenes, tiny_directo
     run = tmp_path / "run"
     pc_engine("run", scenes, "--model", tiny_directory, "--out", run, "--quiet", *MODEL)
     assert "reviewed" not in pc_engine("status", run).out
-    for path in [row["path"] for row in read_rows(run)][:2]:
+    for path in [row["path"] for row in iter_rows(run)][:2]:
         append_correction(run, Correction(path, 0, (), "2026-01-01T00:00:00+00:00"))
     assert "2 images reviewed." in pc_engine("status", run).out
     assert pc_engine("status", run, "--json").json()["reviewed"] == 2
+
+
+def test_a_disk_without_flock_takes_a_run_and_nothing_is_said(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (scenes / "broken.jpg").unlink()
+    run = tmp_path / "run"
+    for _ in range(2):  # the second time there is nothing to do
+        outcome = pc_engine("run", scenes, "--model", tiny_directory, "--out", run, "--quiet", *MODEL)
+        assert (outcome.code, outcome.err) == (0, "")
+    assert "finished." in pc_engine("status", run).out
+    lock = lock_run(run)
+    try:
+        assert "Another run is writing" in pc_engine("run", scenes, "--out", run, "--quiet", *MODEL).err
+    finally:
+        lock.release()
 
 
 def test_a_run_at_work_says_when_rows_appear(pc_engine, tmp_path):

@@ -154,7 +154,7 @@ def test_a_class_without_a_name_is_called_as_everywhere(
     make_row: MakeRow, save: Save, table: Callable[[str], Path], tmp_path: Path
 ) -> None:
     rows = [make_row("a.jpg", BOX, class_id=3, class_name=None)]
-    save(rows, "coco", tmp_path / "s", categories=table("class 3,three\n"))
+    save(rows, "coco", tmp_path / "s", categories=table("3,three\n"))
     assert written(tmp_path / "s") == (["three"], ["three"])
 
 

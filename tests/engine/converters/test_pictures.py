@@ -35,7 +35,7 @@ def test_two_classes_of_one_name_stay_apart(make_row) -> None:
 
 
 def test_a_class_without_a_name_has_its_number(make_row) -> None:
-    assert survey_rows([make_row("a.jpg", class_id=7, class_name=None)]).categories == ("class 7",)
+    assert survey_rows([make_row("a.jpg", class_id=7, class_name=None)]).categories == ("7",)
 
 
 def test_rows_with_and_without_a_class_share_a_numbering(make_row) -> None:

@@ -327,13 +327,15 @@ from pc_engine.decoding.isolated_decoder import IsolatedDecoder
 for number in (0, 1, 2):
     os.close(number)
 with IsolatedDecoder(1) as decoder:
-    decoder.decode(Path(sys.argv[1]).read_bytes(), 8, 8)
+    Path(sys.argv[2]).write_bytes(decoder.decode(Path(sys.argv[1]).read_bytes(), 8, 8).pixels.tobytes())
 """
 
 
 def test_closed_streams_are_no_channels(tmp_path: Path) -> None:
-    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    subprocess.run([sys.executable, "-c", _WITHOUT_STREAMS, str(tmp_path / "a.png")], check=True, timeout=60)
+    picture, pixels = tmp_path / "a.png", tmp_path / "pixels"
+    picture.write_bytes(encode(3, "PNG"))
+    subprocess.run([sys.executable, "-c", _WITHOUT_STREAMS, str(picture), str(pixels)], check=True, timeout=60)
+    assert pixels.read_bytes() == decode_bytes(picture.read_bytes(), 8, 8).pixels.tobytes()
 
 
 def test_the_folder_of_the_photos_is_no_place_to_import_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import pytest
 from pc_engine.__main__ import main
 from pc_engine.distributed import block_listing, shared_engine
 from pc_engine.runs.partition_names import partitions_of
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 
 IMAGES, IMAGES_PER_BLOCK = 600, 20
 # For whoever has to wait for something that is sure to happen.
@@ -141,7 +141,7 @@ def once_begun(run: Path, work: Callable[[], object]) -> Iterator[list[int]]:
 
 
 def lines(run: Path) -> list[str]:
-    return sorted(json.dumps(row, sort_keys=True) for row in read_rows(run))
+    return sorted(json.dumps(row, sort_keys=True) for row in iter_rows(run))
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, photos: Path, tiny_directory
         )
         with pytest.raises(SystemExit):
             main()
-    assert len(read_rows(run)) == IMAGES
+    assert len([*iter_rows(run)]) == IMAGES
     return lines(run)
 
 

@@ -26,7 +26,7 @@ from pc_engine.distributed.block_worker import (
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.runs.block_folder import Block, make_blocks
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 from pc_engine.sources import parquet_shards, tar_shards
 
 CHOSEN = {"backend": "onnxruntime", "precision": "fp32", "device": "cpu", "batch_size": 4, "threads": 1}
@@ -88,7 +88,7 @@ def test_rows_are_those_of_an_engine_with_the_names_of_the_sources(settings: Wor
     assert found[0].stages["network"] > 0
     with Engine(**settings.engine) as engine:
         expected = [row.to_dict() for row in engine.run_paths(map(Path, names))]
-    assert sorted(read_rows(settings.blocks.run), key=str) == sorted(expected, key=str)
+    assert sorted(iter_rows(settings.blocks.run), key=str) == sorted(expected, key=str)
 
 
 def test_pictures_are_of_the_images_that_could_be_read(settings: WorkerSettings, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_worker_keeps_what_it_has_when_the_run_is_to_end(
     first, second = answers(worker, 0, 1)
     assert 0 < first.tally.n < 400
     assert second.tally.n == 0
-    assert len(read_rows(settings.blocks.run)) == first.tally.n
+    assert len([*iter_rows(settings.blocks.run)]) == first.tally.n
     assert first.refusal is None
     assert second.refusal is None
 
@@ -190,7 +190,7 @@ def test_names_that_are_not_utf8_are_read(settings: WorkerSettings, photos: Path
     os.link(photos / "2.png", photos.parent / name)
     settings.blocks.put(Block(0, (name,)))
     answers(BlockWorker(settings), 0)
-    (row,) = read_rows(settings.blocks.run)
+    (row,) = [*iter_rows(settings.blocks.run)]
     assert (row["path"], row["count"]) == ("photos/caf\\xe9.png", 2)
 
 

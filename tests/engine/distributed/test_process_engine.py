@@ -28,7 +28,7 @@ from pc_engine.distributed.block_worker import Choice
 from pc_engine.distributed.process_engine import ProcessEngine, _Keeper
 from pc_engine.distributed.shared_engine import SharedRun
 from pc_engine.runs.partition_names import partitions_of
-from pc_engine.runs.writers import read_rows, write_partition
+from pc_engine.runs.writers import iter_rows, write_partition
 
 TWO = ("--processes", "2")
 CHILDREN_TOLD = Path(f"/proc/self/task/{os.getpid()}/children").exists()
@@ -74,7 +74,7 @@ def test_members_of_one_name_have_the_same_rows_however_a_run_is_shared_out(
     arguments = ("run", "shard.tar", "--model", tiny_directory, *shared.options)
     assert pc_engine(*arguments, "--out", "whole").code == 0
     expected = shared.lines(Path("whole"))
-    rows = {row["path"]: row for row in read_rows(Path("whole"))}
+    rows = {row["path"]: row for row in iter_rows(Path("whole"))}
     assert len(rows) == 60
     names = ["tar://0.png::shard.tar", *(f"tar://0.png::shard.tar#{k}" for k in range(2, 7))]
     assert [rows[name]["count"] for name in names] == [0, 1, 2, 1, 2, 3]
@@ -105,7 +105,7 @@ def test_what_cannot_be_listed_has_the_same_rows_in_several_processes(
     assert pc_engine(*arguments, "--out", "whole").code == 3
     assert pc_engine(*arguments, "--out", "shared", *TWO).code == 3
     assert shared.lines(Path("shared")) == shared.lines(Path("whole"))
-    errors = {row["path"]: row["error"] for row in read_rows(Path("shared")) if row["status"] == "error"}
+    errors = {row["path"]: row["error"] for row in iter_rows(Path("shared")) if row["status"] == "error"}
     assert set(errors) == {"cut.tar", "@table.csv#3"}
     assert errors["cut.tar"].startswith("The archive breaks off or is damaged after ")
 
@@ -121,7 +121,7 @@ def test_pictures_of_shards_by_several_processes_do_not_take_each_others_place(
     # Beside one another, as those of a job array are: none sees pictures of another as it begins.
     for driver in [start(*arguments, "--shard", shard, "--processes", "1") for shard in ("1/2", "2/2")]:
         assert driver.process.wait(shared.seconds) == 0, driver.said()
-    assert len(read_rows(run)) == 40
+    assert len([*iter_rows(run)]) == 40
     assert len(list((run / "overlays").iterdir())) == 40
 
 
@@ -139,7 +139,7 @@ def test_a_signal_to_all_of_them_ends_the_run_with_what_they_have(
     for process in (number, *children):
         os.kill(process, signal.SIGINT)
     assert driver.process.wait(shared.seconds) == 128 + signal.SIGINT
-    rows = read_rows(run)
+    rows = [*iter_rows(run)]
     assert 3 * shared.images_per_block <= len(rows) < shared.images
     state = json.loads((run / "run.json").read_text())
     assert (state["state"], state["n"]) == ("interrupted", len(rows))
@@ -222,6 +222,23 @@ def test_processes_that_die_as_they_start_end_the_run_with_a_sentence(
         "whether memory runs out, then run the same command again, with fewer --processes."
     )
     assert shared.hidden(run) == []
+
+
+def test_an_answer_that_cannot_be_read_ends_the_run_with_a_sentence(
+    shared: Any, pc_engine: Any, photos: Path, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = _Keeper.ask
+
+    def fail(self: Any, question: Any) -> Any:
+        if isinstance(question, int):
+            raise AttributeError("there is no such class")  # noqa: TRY004 (as of unpickling)
+        return ask(self, question)
+
+    monkeypatch.setattr(_Keeper, "ask", fail)
+    run = tmp_path / "run"
+    outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, *TWO, *shared.options)
+    assert outcome.code == 1
+    assert outcome.err.startswith("pc-engine: there is no such class: see whether memory runs out")
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 2])

@@ -14,7 +14,7 @@ import pytest
 
 from pc_engine.distributed import ray_cluster, ray_engine
 from pc_engine.runs.partition_names import partitions_of
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed: pip install 'pc-engine[ray]'", allow_module_level=True)
@@ -103,7 +103,7 @@ def test_the_driver_is_killed_and_the_run_goes_on_without_ray(
     shared.wait_for(lambda: len(partitions_of(run)) > 2, driver.said)
     driver.process.kill()
     driver.process.wait()
-    assert len(read_rows(run)) < shared.images
+    assert len([*iter_rows(run)]) < shared.images
     assert json.loads((run / "run.json").read_text())["state"] == "running"
     assert pc_engine("status", run, "--json").code == 0
     # At once: its workers may be at it still.
@@ -129,7 +129,7 @@ def test_a_signal_ends_the_run_with_what_the_workers_have_and_ray_goes_on(
     shared.wait_for(lambda: len(partitions_of(run)) > 2, driver.said)
     driver.process.send_signal(signal.SIGTERM)
     assert driver.process.wait(shared.seconds) == 128 + signal.SIGTERM
-    rows = read_rows(run)
+    rows = [*iter_rows(run)]
     assert 3 * shared.images_per_block <= len(rows) < shared.images
     state = json.loads((run / "run.json").read_text())
     assert (state["state"], state["n"]) == ("interrupted", len(rows))
@@ -171,7 +171,7 @@ def test_ray_goes_on_with_a_run_that_had_none_and_tries_failed_images_again(
     (tmp_path / "twice.txt").write_text("own/0004.png\nown/0004.png\n")
     sources = ("own", "@twice.txt")
     assert pc_engine("run", *sources, *arguments, *ON_RAY, "--retry-failed", "--overlay").code == 0
-    names = [row["path"] for row in read_rows(run)]
+    names = [row["path"] for row in iter_rows(run)]
     assert sorted(names) == sorted([*(f"own/{k:04d}.png" for k in range(50)), "own/0004.png", "own/0004.png"])
     numbered = [path for path in partitions_of(run) if "-r" not in path.name]
     assert len(numbered) == 1

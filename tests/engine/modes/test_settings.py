@@ -11,10 +11,18 @@ import pytest
 
 from pc_engine.errors import ManifestError, UsageError
 from pc_engine.manifest import SIGNATURES_FILE, Manifest, Tap
-from pc_engine.modes import CLUSTERINGS, MODES, C2PSettings, P2CSettings, settings_for
+from pc_engine.manifest_file import read_manifest, write_manifest
+from pc_engine.modes import _SETTABLE, CLUSTERINGS, MODES, C2PSettings, P2CSettings, settings_for
 from pc_engine.modes.combined import CombinedSettings
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+# Every setting that a manifest may set, with its default.
+SETTABLE = {
+    f"{mode}.{item.name}": item.default
+    for mode, kind in (("c2p", C2PSettings), ("p2c", P2CSettings), ("combined", CombinedSettings))
+    for item in dataclasses.fields(kind)
+    if item.type in _SETTABLE
+}
 
 
 def test_a_manifest_without_settings_gives_the_defaults(tiny_manifest: Manifest) -> None:
@@ -124,6 +132,17 @@ def test_a_value_that_a_kernel_would_refuse_is_refused_before_the_run(kind: type
 def test_a_value_of_another_type_is_refused(kind: type, name: str, value: Any, expected: str) -> None:
     with pytest.raises(UsageError, match=rf"\.{name} is {value!r}, expected {expected} from"):
         kind(**{name: value})
+
+
+@pytest.mark.parametrize("name", SETTABLE)
+def test_what_a_manifest_sets_comes_through_its_file(tiny_manifest: Manifest, tmp_path: Path, name: str) -> None:
+    mode, _, key = name.partition(".")
+    write_manifest(replace(tiny_manifest, settings={name: SETTABLE[name]}), tmp_path)
+    assert getattr(getattr(settings_for(read_manifest(tmp_path)), mode), key) == SETTABLE[name]
+    is_text = isinstance(SETTABLE[name], str)
+    write_manifest(replace(tiny_manifest, settings={name: 3 if is_text else "3"}), tmp_path)
+    with pytest.raises(UsageError, match=f"expected {'text' if is_text else 'a'}"):
+        settings_for(read_manifest(tmp_path))
 
 
 def test_a_whole_number_of_a_manifest_is_not_cut_to_one(tiny_manifest: Manifest) -> None:

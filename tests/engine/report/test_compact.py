@@ -80,7 +80,7 @@ def test_another_runs_answer_stands_at_the_end() -> None:
 def test_a_class_without_a_name_has_its_number() -> None:
     tables = Tables()
     compact_row(replace(POINTED, class_name=None).to_dict(), tables)
-    assert list(tables.classes) == ["class 7"]
+    assert list(tables.classes) == ["7"]
 
 
 def test_a_pointer_keeps_the_class_of_its_own() -> None:
@@ -91,7 +91,7 @@ def test_a_pointer_keeps_the_class_of_its_own() -> None:
     )
     row = compact_row(replace(POINTED, pointers=(*POINTED.pointers, cat, nameless)).to_dict(), tables)
     assert row[8] == [[1, 0, 1, 15, 20.5, 1], [1, 0, 1, 2, 3, 0.5, 1, 9], [1, 0, 1, 2, 3, 0.5, 2, 5]]
-    assert list(tables.classes) == ["goldfish", "cat", "class 5"]
+    assert list(tables.classes) == ["goldfish", "cat", "5"]
     assert compact_pointers([cat], tables) == [row[8][1]]
     assert compact_pointers([cat]) == [[1, 0, 1, 2, 3, 0.5]]
 

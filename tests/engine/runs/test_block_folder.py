@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pc_engine.result import Result, error_result
 from pc_engine.runs import block_folder, writers
 from pc_engine.runs.block_folder import Block, make_blocks, remove_blocks
 from pc_engine.runs.partition_names import FORMATS, partitions_of
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 
 
 def row(name: str) -> dict[str, Any]:
@@ -26,7 +27,29 @@ def test_a_block_comes_back_as_it_was_put(tmp_path: Path) -> None:
     assert blocks.take(3) == block
     blocks.drop(3)
     assert list(blocks.path.iterdir()) == []
-    with pytest.raises(PcEngineError, match=r"00000003\.json cannot be .* \(No such file or directory\)"):
+    with pytest.raises(PcEngineError, match=r"00000003\.json cannot be read \(No such file or directory\)"):
+        blocks.take(3)
+
+
+def test_a_block_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = make_blocks(tmp_path, "part", "parquet")
+    write = Path.write_text
+
+    def half(path: Path, text: str, **options: Any) -> None:
+        write(path, text[: len(text) // 2], **options)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(PcEngineError, match=r"00000003\.json cannot be written \(No space left on device\): make room"):
+        blocks.put(Block(3, ("a.jpg",)))
+    assert not (blocks.path / "00000003.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", '{"number": 3, "nam', "[]", '{"number": 3}', '{"errors": [1], "counts": []}'])
+def test_a_block_that_cannot_be_read_is_said_to_be_damaged(tmp_path: Path, content: str) -> None:
+    blocks = make_blocks(tmp_path, "part", "parquet")
+    (blocks.path / "00000003.json").write_text(content)
+    with pytest.raises(PcEngineError, match=r"00000003\.json cannot be read \(it is damaged\): .* same command again"):
         blocks.take(3)
 
 
@@ -35,7 +58,7 @@ def test_rows_of_a_block_that_is_done_twice_are_there_once(tmp_path: Path, row_f
     blocks = make_blocks(tmp_path, "part", row_format)
     for _ in range(2):
         blocks.write_rows(0, [row("a.jpg"), row("b.jpg")])
-    assert [found["path"] for found in read_rows(tmp_path)] == ["a.jpg", "b.jpg"]
+    assert [found["path"] for found in iter_rows(tmp_path)] == ["a.jpg", "b.jpg"]
     assert partitions_of(tmp_path) == [blocks.partition(0)]
     assert list(blocks.path.iterdir()) == []
 
@@ -46,7 +69,7 @@ def test_blocks_of_the_same_images_have_rows_of_their_own(tmp_path: Path) -> Non
     for blocks, number in ((first, 0), (first, 1), (second, 0)):
         blocks.write_rows(number, [row("a.jpg")])
     assert len(partitions_of(tmp_path)) == 3
-    assert [found["path"] for found in read_rows(tmp_path)] == ["a.jpg"] * 3
+    assert [found["path"] for found in iter_rows(tmp_path)] == ["a.jpg"] * 3
 
 
 def test_a_worker_of_a_run_that_is_over_brings_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +102,7 @@ def test_two_workers_may_have_one_block(tmp_path: Path, monkeypatch: pytest.Monk
         yield row("b.jpg")
 
     blocks.write_rows(0, rows(rows()))
-    assert [found["path"] for found in read_rows(tmp_path)] == ["a.jpg", "b.jpg"]
+    assert [found["path"] for found in iter_rows(tmp_path)] == ["a.jpg", "b.jpg"]
 
 
 def test_only_blocks_of_this_run_are_removed(tmp_path: Path) -> None:

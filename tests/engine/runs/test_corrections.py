@@ -26,7 +26,7 @@ from pc_engine.runs.corrections import (
     withdraw_correction,
 )
 from pc_engine.runs.run_directory import CORRECTIONS, RunDirectory
-from pc_engine.runs.writers import PartitionWriter, read_rows
+from pc_engine.runs.writers import PartitionWriter, iter_rows
 
 WHEN = "2026-01-02T03:04:05+00:00"
 ELLIPSE = EllipsePointer(10.5, 20.25, 3.0, 4.5, 0.75)
@@ -176,7 +176,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str, reason: str) -> None
 
 
 def test_rows_stand_as_they_were_corrected(run: Path) -> None:
-    assert list(corrected_rows(run)) == read_rows(run)
+    assert list(corrected_rows(run)) == [*iter_rows(run)]
     append_correction(run, CORRECTION)
     append_correction(run, Correction(POINTED.path, 9, (), WHEN))
     append_correction(run, Correction(FAILED.path, 9, (), WHEN))

@@ -18,7 +18,7 @@ from pc_engine.runs.corrections import corrected_rows, read_corrections
 from pc_engine.runs.row_check import check_row
 from pc_engine.runs.run_state import read_state
 from pc_engine.runs.run_status import read_status
-from pc_engine.runs.writers import SCHEMA, read_rows, write_partition
+from pc_engine.runs.writers import SCHEMA, iter_rows, write_partition
 
 POINTER = EllipsePointer(1.0, 2.0, 3.0, 4.0, 0.5)
 DONE = Result(
@@ -69,20 +69,20 @@ BAD = [
 def test_a_row_that_no_run_wrote_is_one_sentence(tmp_path: Path, change: dict[str, Any]) -> None:
     (tmp_path / "part-00000.jsonl").write_text(json.dumps(DONE) + "\n" + json.dumps({**DONE, **change}) + "\n")
     with pytest.raises(PcEngineError, match=r"part-00000\.jsonl cannot be read \(.*\): delete it") as error:
-        read_rows(tmp_path)
+        [*iter_rows(tmp_path)]
     assert len(str(error.value)) < 500
 
 
 def test_a_row_without_what_may_be_none_has_it(tmp_path: Path) -> None:
     row = {name: value for name, value in FAILED.items() if name not in ("count", "class_id")}
     (tmp_path / "part-00000.jsonl").write_text(json.dumps(row) + "\n")
-    assert read_rows(tmp_path) == [FAILED]
+    assert [*iter_rows(tmp_path)] == [FAILED]
 
 
 @pytest.mark.parametrize("line", ["[]", "7", "{}", "{", "[" * 100_000, "9" * 5000, '{"path": "a"}'])
 def test_a_line_that_is_no_row_is_one_sentence(tmp_path: Path, line: str) -> None:
     (tmp_path / "part-00000.jsonl").write_text(line + "\n")
-    for read in (read_rows, read_status, lambda path: list(corrected_rows(path))):
+    for read in (lambda path: list(iter_rows(path)), read_status, lambda path: list(corrected_rows(path))):
         with pytest.raises(PcEngineError, match="cannot be read"):
             read(tmp_path)
 
@@ -99,10 +99,10 @@ def test_a_line_that_is_no_row_is_one_sentence(tmp_path: Path, line: str) -> Non
 def test_a_parquet_file_of_another_form_is_one_sentence(tmp_path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     path = tmp_path / "part-00000.parquet"
     write_partition(path, [DONE, FAILED])
-    assert [row["path"] for row in read_rows(tmp_path)] == ["a.jpg", "b.jpg"]
+    assert [row["path"] for row in iter_rows(tmp_path)] == ["a.jpg", "b.jpg"]
     pq.write_table(change(pq.read_table(path)), path)
     with pytest.raises(PcEngineError, match="cannot be read"):
-        read_rows(tmp_path)
+        [*iter_rows(tmp_path)]
 
 
 @pytest.mark.parametrize(

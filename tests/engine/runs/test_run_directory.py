@@ -20,7 +20,7 @@ from pc_engine.runs import run_directory, writers
 from pc_engine.runs.partition_names import FORMATS
 from pc_engine.runs.run_directory import RunDirectory
 from pc_engine.runs.run_state import Tally, is_running, lock_run, states
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 from pc_engine.sources.image import local_image
 from pc_engine.sources.run_folders import RUN_FILE
 from pc_engine.sources.sharding import Shard
@@ -53,7 +53,7 @@ def do(directory: Path, names: list[str], *, stop_after: int | None = None, bad:
 
 
 def paths(directory: Path) -> list[str]:
-    return [row["path"] for row in read_rows(directory)]
+    return [row["path"] for row in iter_rows(directory)]
 
 
 @pytest.mark.parametrize("row_format", FORMATS)
@@ -144,10 +144,10 @@ def test_failed_images_are_tried_again_where_asked(tmp_path: Path, monkeypatch: 
     do(tmp_path, names, bad=("1.jpg", "4.jpg", "5.jpg"), row_format=row_format)
     assert do(tmp_path, names) == []
     assert do(tmp_path, names, bad=("4.jpg",), retry_failed=True) == ["1.jpg", "4.jpg", "5.jpg"]
-    rows = {row["path"]: row["status"] for row in read_rows(tmp_path)}
-    assert len(read_rows(tmp_path)) == 7
+    rows = {row["path"]: row["status"] for row in iter_rows(tmp_path)}
+    assert len([*iter_rows(tmp_path)]) == 7
     assert {name for name, status in rows.items() if status == "error"} == {"4.jpg"}
-    assert [row for row in read_rows(tmp_path) if row["path"] == "0.jpg"] == [counted("0.jpg").to_dict()]
+    assert [row for row in iter_rows(tmp_path) if row["path"] == "0.jpg"] == [counted("0.jpg").to_dict()]
     state = json.loads((tmp_path / RUN_FILE).read_text())
     assert (state["n"], state["failed"]) == (7, 1)
 
@@ -343,16 +343,16 @@ def test_an_error_of_the_run_is_not_covered_by_one_of_the_disk(tmp_path: Path, m
 def test_what_is_to_be_replaced_stays_until_the_new_run_begins(tmp_path: Path) -> None:
     names = ["a.jpg", "b.jpg"]
     do(tmp_path, names, bad=("b.jpg",))
-    kept = read_rows(tmp_path)
+    kept = [*iter_rows(tmp_path)]
     for options in ({"fresh": True}, {"retry_failed": True}):
         with RunDirectory(tmp_path, **options):
             pass  # the model was not found, say
-        assert read_rows(tmp_path) == kept
+        assert [*iter_rows(tmp_path)] == kept
     with RunDirectory(tmp_path, retry_failed=True) as rows, pytest.raises(UsageError, match="other settings"):
         rows.begin({**SETTINGS, "mode": "p2c"}, {})
-    assert read_rows(tmp_path) == kept
+    assert [*iter_rows(tmp_path)] == kept
     assert do(tmp_path, names, fresh=True) == names
-    assert {row["status"] for row in read_rows(tmp_path)} == {"ok"}
+    assert {row["status"] for row in iter_rows(tmp_path)} == {"ok"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are text there")

@@ -9,7 +9,7 @@ from pc_engine.result import Result
 from pc_engine.runs import run_state
 from pc_engine.runs.run_directory import RunDirectory
 from pc_engine.runs.sharing import check_sharing
-from pc_engine.runs.writers import read_rows
+from pc_engine.runs.writers import iter_rows
 from pc_engine.sources.sharding import Shard
 
 WAYS = (None, Shard(1, 2), Shard(1, 4))
@@ -38,7 +38,7 @@ def test_no_run_begins_beside_one_that_is_shared_out_another_way(
             with pytest.raises(UsageError, match=f"^{what} is writing into .*: wait for it"):
                 RunDirectory(tmp_path, shard=other)
         rows.write(row("b.jpg"))
-    assert [row["path"] for row in read_rows(tmp_path)] == ["a.jpg", "b.jpg"]
+    assert [row["path"] for row in iter_rows(tmp_path)] == ["a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize(("held", "other"), OTHERS, ids=str)

@@ -15,7 +15,7 @@ from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.result import Result, error_result
 from pc_engine.runs import writers
 from pc_engine.runs.partition_names import FORMATS, partitions_of
-from pc_engine.runs.writers import SCHEMA, PartitionWriter, iter_rows, read_rows, write_partition
+from pc_engine.runs.writers import SCHEMA, PartitionWriter, iter_rows, write_partition
 
 COLUMNS = [
     *("path", "status", "error", "width", "height", "mode", "model", "count", "count_label", "count_scores"),
@@ -64,7 +64,7 @@ def write(directory: Path, *results: Result, row_format: Any = "parquet", **opti
 @pytest.mark.parametrize("row_format", FORMATS)
 def test_rows_come_back_as_the_results_that_were_written(tmp_path: Path, row_format: str) -> None:
     write(tmp_path, *ALL, row_format=row_format)
-    assert read_rows(tmp_path) == [result.to_dict() for result in ALL]
+    assert [*iter_rows(tmp_path)] == [result.to_dict() for result in ALL]
     assert os.listdir(tmp_path) == [f"part-00000.{row_format}"]
     rows = pc_engine.iter_rows(str(tmp_path))
     assert [pc_engine.Result.from_dict(row) for row in rows] == list(ALL)
@@ -116,13 +116,13 @@ def test_a_jsonl_row_has_the_same_names(tmp_path: Path) -> None:
 )
 def test_odd_names_come_back(tmp_path: Path, row_format: str, name: str) -> None:
     write(tmp_path, replace(COUNTED, path=name), FAILED, row_format=row_format)
-    assert [row["path"] for row in read_rows(tmp_path)] == [name, FAILED.path]
+    assert [row["path"] for row in iter_rows(tmp_path)] == [name, FAILED.path]
 
 
 @pytest.mark.parametrize("row_format", FORMATS)
 def test_a_path_that_is_not_utf8_is_written_with_its_bytes_escaped(tmp_path: Path, row_format: str) -> None:
     write(tmp_path, replace(COUNTED, path=os.fsdecode(b"caf\xe9.jpg")), row_format=row_format)
-    assert read_rows(tmp_path)[0]["path"] == "caf\\xe9.jpg"
+    assert next(iter_rows(tmp_path))["path"] == "caf\\xe9.jpg"
 
 
 @pytest.mark.parametrize("row_format", FORMATS)
@@ -135,7 +135,7 @@ def test_partitions_are_cut_at_their_size_and_read_in_order(
         for k, result in enumerate(results):
             writer.write(result)
             assert len(list(tmp_path.glob(f"part-*.{row_format}"))) == (k + 1) // 3
-    assert [row["path"] for row in read_rows(tmp_path)] == [result.path for result in results]
+    assert [row["path"] for row in iter_rows(tmp_path)] == [result.path for result in results]
     sizes = [len(read_rows_of(path)) for path in sorted(tmp_path.glob("part-*"))]
     assert sizes == [3, 3, 1]
 
@@ -148,7 +148,7 @@ def test_a_whole_number_of_partitions_leaves_no_empty_one(tmp_path: Path, monkey
     monkeypatch.setattr(writers, "ROWS_PER_PARTITION", 2)
     write(tmp_path, *ALL)
     assert len(list(tmp_path.glob("part-*"))) == 2
-    assert len(read_rows(tmp_path)) == 4
+    assert len([*iter_rows(tmp_path)]) == 4
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -160,7 +160,7 @@ def test_a_run_that_breaks_off_keeps_its_rows(tmp_path: Path, error: type[BaseEx
 
     with pytest.raises(error):
         break_off()
-    assert [row["path"] for row in read_rows(tmp_path)] == [COUNTED.path]
+    assert [row["path"] for row in iter_rows(tmp_path)] == [COUNTED.path]
 
 
 def test_a_slow_runs_partitions_are_cut_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,9 +188,9 @@ def test_numbers_and_names_go_on_from_those_given(tmp_path: Path) -> None:
 def test_a_partition_is_replaced_as_a_whole(tmp_path: Path, row_format: str) -> None:
     path = tmp_path / f"part-r0123456789abcdef.{row_format}"
     write_partition(path, (result.to_dict() for result in ALL))
-    assert read_rows(tmp_path) == [result.to_dict() for result in ALL]
+    assert [*iter_rows(tmp_path)] == [result.to_dict() for result in ALL]
     write_partition(path, [POINTED.to_dict()])
-    assert read_rows(tmp_path) == [POINTED.to_dict()]
+    assert [*iter_rows(tmp_path)] == [POINTED.to_dict()]
     write_partition(path, [])
     assert os.listdir(tmp_path) == []
 
@@ -201,14 +201,14 @@ def test_a_damaged_partition_is_named(tmp_path: Path, row_format: str) -> None:
     path = tmp_path / f"part-00000.{row_format}"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PcEngineError, match=rf"part-00000\.{row_format} cannot be read \(.*\): delete it"):
-        read_rows(tmp_path)
+        [*iter_rows(tmp_path)]
 
 
 def test_files_that_are_no_partitions_are_not_read(tmp_path: Path) -> None:
     write(tmp_path, COUNTED)
     (tmp_path / "corrections.jsonl").write_text('{"path": "photos/a.jpg"}\n')
     (tmp_path / ".part-00001.parquet.new").write_bytes(b"half")
-    assert read_rows(tmp_path) == [COUNTED.to_dict()]
+    assert [*iter_rows(tmp_path)] == [COUNTED.to_dict()]
 
 
 class _FullDisk:
@@ -252,15 +252,15 @@ def test_rows_wait_in_a_file_and_not_in_memory(
             writer.write(result)
             assert len(writer._rows) < 3
     assert [len(read_rows_of(path)) for path in sorted(tmp_path.glob("part-*"))] == [10, 10, 5]
-    assert read_rows(tmp_path) == [result.to_dict() for result in results]
+    assert [*iter_rows(tmp_path)] == [result.to_dict() for result in results]
     assert list(tmp_path.glob(".*")) == []
 
 
 def test_a_folder_without_rows_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no rows"):
-        read_rows(tmp_path)
+        [*iter_rows(tmp_path)]
     with pytest.raises(UsageError, match=r"There is no folder .*gone: name the one given to"):
-        read_rows(tmp_path / "gone")
+        [*iter_rows(tmp_path / "gone")]
 
 
 def test_a_run_without_images_has_no_partition(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_text_that_utf8_cannot_hold_ends_no_run(tmp_path: Path, row_format: str,
     with PartitionWriter(tmp_path, row_format) as writer:
         writer.write(error_result(text, f"There is no {text}.", mode="c2p", model="tiny"))
         writer.write(COUNTED)
-    first, second = read_rows(tmp_path)
+    first, second = [*iter_rows(tmp_path)]
     assert "\\x" in first["path"] or "\\ud800" in first["path"]
     assert first["path"] in first["error"]
     assert second["path"] == COUNTED.path
@@ -315,7 +315,7 @@ def test_rows_that_were_stored_as_a_signal_came_are_not_stored_again(
             writer.write(replace(COUNTED, path=f"{k}.jpg"))
         with pytest.raises(KeyboardInterrupt):
             writer.flush()
-    assert [row["path"] for row in read_rows(tmp_path)] == [f"{k}.jpg" for k in range(5)]
+    assert [row["path"] for row in iter_rows(tmp_path)] == [f"{k}.jpg" for k in range(5)]
 
 
 @pytest.mark.parametrize("name", ["run:1", "a b", "run?x=1", "s3:"])
@@ -325,4 +325,4 @@ def test_a_folder_that_looks_like_an_address_is_one(tmp_path: Path, name: str, m
     folder.mkdir()
     with PartitionWriter(folder, "parquet") as writer:
         writer.write(COUNTED)
-    assert len(read_rows(folder)) == 1
+    assert len([*iter_rows(folder)]) == 1

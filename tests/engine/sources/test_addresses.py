@@ -26,7 +26,7 @@ from pc_engine.sources.addresses import is_address, local_path, open_address
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "PAUSE", 0.0)
+    monkeypatch.setattr("pc_engine.sources.retries.PAUSE", 0.0)
 
 
 @pytest.fixture

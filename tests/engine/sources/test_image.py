@@ -134,7 +134,7 @@ def test_a_disk_that_fails_while_it_is_read_is_said(tmp_path: Path, monkeypatch:
     def fail(*_: int) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("pc_engine.sources.image.PAUSE", 0.0)
+    monkeypatch.setattr("pc_engine.sources.retries.PAUSE", 0.0)
     monkeypatch.setattr("pc_engine.sources.image.os.read", fail)
     assert refusal(path) == "The file cannot be read: Input/output error."
 
@@ -158,7 +158,7 @@ def test_a_network_disk_that_fails_for_a_moment_costs_no_row_and_no_folder(
 
         return called
 
-    monkeypatch.setattr("pc_engine.sources.image.PAUSE", 0.0)
+    monkeypatch.setattr("pc_engine.sources.retries.PAUSE", 0.0)
     (image, member) = iter_images([tmp_path / "photos", tmp_path / "s.tar"])
     for module, name in (("folders.os", "scandir"), ("image.os", "open")):
         monkeypatch.setattr(f"pc_engine.sources.{module}.{name}", fail_first(getattr(os, name), name))

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from pc_engine.errors import UsageError
-from pc_engine.sources import SourceImage, addresses, count_images, iter_images
+from pc_engine.sources import SourceImage, count_images, iter_images
 from pc_engine.sources.lists import is_table
 
 
@@ -87,7 +87,7 @@ def test_a_list_in_a_zip_archive_may_name_what_lies_beside_it(
 def test_the_address_of_a_folder_is_that_folder(
     photos: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[SourceImage], str]
 ) -> None:
-    monkeypatch.setattr(addresses, "PAUSE", 0.0)
+    monkeypatch.setattr("pc_engine.sources.retries.PAUSE", 0.0)
     archive = photos.parent / "z [1].zip"
     with zipfile.ZipFile(archive, "w") as packed:
         for name in ("a.jpg", "in/b.jpg", "notes.txt"):

@@ -8,7 +8,7 @@ import pytest
 from fsspec.implementations.zip import ZipFileSystem
 
 from pc_engine.errors import ImageError
-from pc_engine.sources import addresses, count_images, iter_images, read_image
+from pc_engine.sources import count_images, iter_images, read_image
 from pc_engine.sources.zip_members import is_zip_member
 
 
@@ -48,7 +48,7 @@ def test_members_are_read_out_of_one_archive_that_stays_open(tmp_path: Path, ope
 
 @pytest.mark.parametrize("name", ["zip://in/20.jpg::{}/a.zip", "zip://in/1.jpg::{}/gone.zip", "zip://::{}/a.zip"])
 def test_what_is_not_there_is_an_error_of_the_image(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "PAUSE", 0.0)
+    monkeypatch.setattr("pc_engine.sources.retries.PAUSE", 0.0)
     write(tmp_path / "a.zip", "a")
     for _ in range(2):
         with pytest.raises(ImageError):
@@ -57,7 +57,7 @@ def test_what_is_not_there_is_an_error_of_the_image(tmp_path: Path, name: str, m
 
 
 def test_names_with_colons_are_listed_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "PAUSE", 0.0)
+    monkeypatch.setattr("pc_engine.sources.retries.PAUSE", 0.0)
     members = ["a::b.png", "c.png", "d/x.png::y.png", "e:/f.png", "t.txt::n.png"]
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         for member in (*members, "a.png::notes.txt"):
