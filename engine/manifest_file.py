@@ -70,9 +70,9 @@ def read_manifest(directory: Path) -> Manifest:
         a field has the wrong form.
     """
     path = directory / MANIFEST_FILE
-    if path.exists() and not path.is_file():  # a FIFO would be waited for without end
-        raise ManifestError(f"{path} is not a regular file: put the manifest there, or make it anew.")
     try:
+        if path.exists() and not path.is_file():  # a FIFO would be waited for without end
+            raise ManifestError(f"{path} is not a regular file: put the manifest there, or make it again.")
         content = path.read_bytes()
         raw = json.loads(content.decode())
     except FileNotFoundError:

@@ -7,10 +7,10 @@ from typing import Any
 
 
 def counts_of_a_run(by_run: int, images: int) -> str:
-    """Say that so many of the counts are what a run said."""
+    """Say that so many of the counts are a run's own."""
     return (
-        f"{by_run:,} of {images:,} counts are what a run said, and nobody reviewed them (the labels say so under "
-        f"'reviewed'): what is fitted or judged by them takes them for the truth, so review the run first."
+        f"{by_run:,} of {images:,} counts come from a run and are unreviewed (the labels say so under 'reviewed'): "
+        f"whatever is fitted to them, or judged by them, takes them for the truth, so review the run first."
     )
 
 

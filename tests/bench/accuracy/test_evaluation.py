@@ -483,7 +483,7 @@ def test_folds_keep_groups_together_and_know_how_common_a_class_is(
     for turn in range(6):
         for count in range(5):
             name = f"{turn}-{count}.png"
-            draw_scene(places[:count]).save(tmp_path / name)
+            save(draw_scene(places[:count]), tmp_path / name)
             boxes = [{"c": "cat" if turn == 0 else "dog", "b": [8 * x, 8 * y, 8, 8]} for x, y in places[:count]]
             kind = boxes[0]["c"] if boxes else None
             records.append({"file": name, "count": count, "dominant": kind, "boxes": boxes, "group": turn // 2})

@@ -439,7 +439,7 @@ def test_counts_that_a_run_gave_are_said_where_it_is_judged_by_them(pc_engine, c
     outcome = pc_engine("evaluate", table, "--model", tiny_directory, "--json", *FAST)
     n = outcome.json()["by_run"]
     assert n == outcome.json()["images"] > 20
-    sentence = f"{n} of {n} counts are what a run said, and nobody reviewed them"
+    sentence = f"{n} of {n} counts come from a run and are unreviewed"
     assert sentence in " ".join(outcome.err.split())
     outcome = pc_engine("evaluate", table, "--model", tiny_directory, *FAST)
     assert sentence in " ".join(outcome.out.split())

@@ -66,7 +66,7 @@ def test_the_demo_is_for_the_embedded_model() -> None:
         (WorkerOptions("spark", None, None, None), Path("run"), "There is no engine 'spark'"),
         (WorkerOptions("local", None, "auto", None), Path("run"), "--ray-address is for runs on Ray"),
         (WorkerOptions("local", 2, None, 4), Path("run"), "--ray-cpus is for runs on Ray"),
-        (WorkerOptions("ray", 2, None, None), None, "--processes are of this machine alone"),
+        (WorkerOptions("ray", 2, None, None), None, "--processes is for this machine alone"),
         (WorkerOptions("local", 2, None, None), None, "--processes needs a directory"),
         (WorkerOptions("ray", None, None, None), None, "--engine ray needs a directory"),
     ],
