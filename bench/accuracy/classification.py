@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,18 @@ from pc_engine.result import Result
 
 
 def true_classes(images: Sequence[LabelledImage], manifest: Manifest) -> list[int]:
-    """Return the logit of each image's class, as `resolve_class_ids` finds it; -1 where the network has none of it."""
+    """Return the logit of each image's class, as `resolve_class_ids` finds it; -1 where the network has none of it.
+
+    A class that is called by a number, as of labels without names, is none of a network that names its classes.
+    """
+    if manifest.classes:
+        names = {*manifest.classes}
+        images = [
+            replace(image, class_name=None)
+            if image.class_name is not None and image.class_name.strip().isdecimal() and image.class_name not in names
+            else image
+            for image in images
+        ]
     try:
         return [int(class_id) for class_id in resolve_class_ids(images, manifest).class_ids]
     except DataError:  # of other classes than the network's, which can count them all the same

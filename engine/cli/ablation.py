@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,22 +90,27 @@ def ablation(
             report=remark(quiet),
             progress=lambda stage, done, total: tracker.restart(stage, done, total, "done"),
         )
-    if as_json:
-        print_json(found)
-        for note in notes_on_labels(found):
-            remark(quiet)(note)
-    elif not quiet:
-        for name, trials in found["modes"].items():
-            print_table(_title(name, found), _HEAD, _lines(trials))
-        print_skipped([*labelled.skipped, *((path, reason) for path, reason in found["failures"])])
-        for note in notes_on_labels(found):
-            print_line(note)
-        print_line(
-            "Pointing: containment at .5 and .8, where the count is right, and on all images where modes are told it; "
-            "area: of a pointer, as a share of the picture."
-        )
-    if out is not None:
-        write_json(out / _REPORT, found)
+    with ExitStack() as at_last:  # so that neither is lost where the other fails
+        if out is not None:
+            at_last.callback(write_json, out / _REPORT, found)
+        if as_json:
+            print_json(found)
+            for note in notes_on_labels(found):
+                remark(quiet)(note)
+        elif not quiet:
+            _print(found, labelled.skipped)
+
+
+def _print(found: Mapping[str, Any], skipped: Sequence[tuple[str, str]]) -> None:
+    for name, trials in found["modes"].items():
+        print_table(_title(name, found), _HEAD, _lines(trials))
+    print_skipped([*skipped, *((path, reason) for path, reason in found["failures"])])
+    for note in notes_on_labels(found):
+        print_line(note)
+    print_line(
+        "Pointing: containment at .5 and .8, where the count is right, and on all images where modes are told it; "
+        "area: of a pointer, as a share of the picture."
+    )
 
 
 _HEAD = ("setting", "value", "count mean", "gain [95 %]", "pointing .5", ".8", "told .5", ".8", "IoU", "area")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,16 +86,18 @@ def throughput(
             rows = sweep_throughput(photos, settings, report=remark(silent), progress=show)
         else:
             report = measure_throughput(photos, settings, report=remark(silent), progress=show).to_dict()
-    if as_json:
-        print_json({"runs": rows} if sweep else report)
-    elif not quiet and sweep:
-        print_sweep(rows)
-    elif not quiet:
-        print_throughput(report)
-    if out is not None and sweep:
-        _store(out, f"sweep-{_name(model)}-{mode}", rows, sweep_chart)
-    elif out is not None:
-        _store(out, f"throughput-{report['model']}-{mode}-{report['precision']}", report, throughput_chart)
+    with ExitStack() as at_last:  # so that neither is lost where the other fails
+        if out is not None and sweep:
+            at_last.callback(_store, out, f"sweep-{_name(model)}-{mode}", rows, sweep_chart)
+        elif out is not None:
+            name = f"throughput-{report['model']}-{mode}-{report['precision']}"
+            at_last.callback(_store, out, name, report, throughput_chart)
+        if as_json:
+            print_json({"runs": rows} if sweep else report)
+        elif not quiet and sweep:
+            print_sweep(rows)
+        elif not quiet:
+            print_throughput(report)
 
 
 def _check_out(out: Path | None) -> None:
@@ -166,12 +168,13 @@ def peers(
         report = compare_with_peers(
             photos, settings, try_compile=not no_compile, report=remark(silent), progress=show
         ).to_dict()
-    if as_json:
-        print_json(report)
-    elif not quiet:
-        print_peers(report)
-    if out is not None:
-        _store(out, f"peers-{report['model']}", report, peers_chart)
+    with ExitStack() as at_last:  # so that neither is lost where the other fails
+        if out is not None:
+            at_last.callback(_store, out, f"peers-{report['model']}", report, peers_chart)
+        if as_json:
+            print_json(report)
+        elif not quiet:
+            print_peers(report)
 
 
 @app.command("kernels")

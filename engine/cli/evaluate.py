@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,15 +117,16 @@ def evaluate(
             report=remark(quiet),
             progress=lambda stage, done, total: tracker.restart(stage, done, total, "done"),
         )
-    # Printed first: what took hours is not lost where it cannot be written.
-    if as_json:
-        print_json(report)
-        for note in notes_on_labels(report):
-            remark(quiet)(note)
-    elif not quiet:
-        print_report(report, labelled.skipped, curves=curves)
-    if out is not None:
-        store_report(out, report, quiet)
+    # Printed, then stored: what took hours is not lost where either fails.
+    with ExitStack() as at_last:
+        if out is not None:
+            at_last.callback(store_report, out, report, quiet)
+        if as_json:
+            print_json(report)
+            for note in notes_on_labels(report):
+                remark(quiet)(note)
+        elif not quiet:
+            print_report(report, labelled.skipped, curves=curves)
 
 
 def print_report(report: Mapping[str, Any], skipped: Sequence[tuple[str, str]], *, curves: bool = False) -> None:

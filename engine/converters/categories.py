@@ -149,7 +149,7 @@ class Recategorised:
         keys = [OTHERS]
         if class_id is not None:
             known = name_of_class(class_id, called.lower())
-            keys = [str(class_id), known, *map(str.strip, known.split(",")), OTHERS]
+            keys = [str(class_id), known, *map(str.strip, known.split(",")), f"class {class_id}", OTHERS]
         for key in keys:
             if key in of_class:
                 self._used.add(key)

@@ -77,7 +77,7 @@ def parse_coco(raw: Any, path: Path, images: Path | None = None) -> LabelledSet:
     folder = images if images is not None else _images_folder(path, files)
     builder = LabelledSetBuilder(path.stem, path)
     if strayed := sum(len(annotations[key]) for key in annotations.keys() - files_of.keys()):
-        if annotations.keys().isdisjoint(files_of):
+        if annotations.keys().isdisjoint(files_of) and not {*map(str, annotations)}.isdisjoint(map(str, files_of)):
             raise DataError(
                 f"None of the {strayed} annotations of {path} has the id of one of its images: write 'image_id' as the "
                 f"images' 'id', both as numbers or both as text."

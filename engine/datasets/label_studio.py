@@ -40,7 +40,9 @@ from pc_engine.sources import IMAGE_SUFFIXES
 _SHAPES = ("rectangle", "ellipse", "polygon", "keypoint", "brush")
 _LABELS = "labels"
 _NUMBER = "number"
-# One of these says that a part marks something on the picture.
+# What is said of the whole picture, also where its size is noted beside it.
+_OF_PICTURES = {_NUMBER, "choices", "datetime", "pairwise", "rating", "relation", "taxonomy", "textarea"}
+# Of other parts, one of these says that they mark something on the picture.
 _ON_PICTURE, _PLACES = "original_width", {"x", "points", "rle", "vertices", "imageDataURL"}
 # Of a task's data: the path of the row that it was made of, and the picture.
 _PATH, _IMAGE = "path", "image"
@@ -129,10 +131,13 @@ def _last_annotation(task: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _prediction(task: Mapping[str, Any]) -> _Said | None:
-    """Return what the task came with; None where the export leaves that out, or has its number in its place."""
+    """Return what the task came with; None where the export leaves that out, or it cannot be read."""
     predictions = task.get("predictions")
     first = predictions[0] if isinstance(predictions, list) and predictions else None
-    return _said(first) if isinstance(first, Mapping) else None
+    try:
+        return _said(first) if isinstance(first, Mapping) else None
+    except ValueError:  # of it, the annotation tells nothing
+        return None
 
 
 def _said(annotation: Mapping[str, Any]) -> _Said:
@@ -141,19 +146,29 @@ def _said(annotation: Mapping[str, Any]) -> _Said:
         raise ValueError("its annotation has no list of results")  # noqa: TRY004 (as above)
     parts = [part for part in result if isinstance(part, Mapping) and isinstance(part.get("value"), Mapping)]
     numbers = [part["value"].get(_NUMBER) for part in parts if part.get("type") == _NUMBER]
-    regions = tuple(part for part in parts if _shape(part) in _SHAPES)
-    # What else is said of a region has its place, too.
-    known = {str(part["id"]) for part in regions if "id" in part}
-    for part in parts:
-        if _shape(part) not in _SHAPES and str(part.get("id")) not in known and _marks_a_place(part):
+    # By their ids: a region may be there twice, as a shape and as a shape with labels.
+    regions: dict[str, Mapping[str, Any]] = {}
+    labels: dict[str, str | None] = {}
+    for place, part in enumerate(parts):
+        key = _id(place, part)
+        labels[key] = labels.get(key) or _label(part)
+        if _shape(part) in _SHAPES:
+            regions.setdefault(key, part)
+    for place, part in enumerate(parts):
+        # What else is said of a region has its place, too.
+        if _shape(part) not in _SHAPES and _id(place, part) not in regions and _marks_a_place(part):
             raise ValueError(
                 f"a region of it is of the type {part.get('type')!r:.60}, which is not read: mark its objects with "
                 f"rectangles, ellipses, polygons, key points or a brush"
             )
-    labels = {str(part.get("id")): _label(part) for part in parts if part.get("type") == _LABELS}
-    own = tuple(_label(part) or labels.get(str(part.get("id"))) for part in regions)
-    boxes = if_each_has_one([_box(region, label) for region, label in zip(regions, own, strict=True)])
+    own = tuple(labels[key] for key in regions)
+    boxes = if_each_has_one([_box(region, labels[key]) for key, region in regions.items()])
     return _Said(parse_count(numbers[0]) if numbers else None, own, boxes)
+
+
+def _id(place: int, part: Mapping[str, Any]) -> str:
+    """Return what the parts that are about one region have in common; of one without an id, its ``place``."""
+    return f"id {part['id']}" if "id" in part else f"place {place}"
 
 
 def _shape(part: Mapping[str, Any]) -> str:
@@ -161,11 +176,13 @@ def _shape(part: Mapping[str, Any]) -> str:
 
 
 def _marks_a_place(part: Mapping[str, Any]) -> bool:
+    if part.get("type") in _OF_PICTURES:
+        return False
     return _ON_PICTURE in part or not _PLACES.isdisjoint(part["value"])
 
 
 def _label(part: Mapping[str, Any]) -> str | None:
-    labels = part["value"].get(part["type"])
+    labels = part["value"].get(part.get("type")) if str(part.get("type")).endswith(_LABELS) else None
     return str(labels[0]) if isinstance(labels, list) and labels else None
 
 

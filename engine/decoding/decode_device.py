@@ -112,8 +112,8 @@ class BatchDecoder:
     settle
         Waits for what was resized: a piece is freed then.
     refused
-        Called with the number of files where the codec decodes none of that many: not one of them, but the codec is at
-        fault, which says so in no other way.
+        Called with the number of files where the codec decodes none of that many, and the cores some: not the files,
+        but the codec is at fault, which says so in no other way.
     clock
         Where to note the time in the codec, its other users waited for, and that of resizing; None for nowhere.
     """
@@ -176,6 +176,8 @@ class BatchDecoder:
             else:
                 pixels[k] = self._xp.asarray(found.pixels)
                 sizes[k] = ImageSize(found.width, found.height)
+        if not on_device and len(plain) >= _NO_ACCIDENT and any(k in sizes for k in plain):
+            self._refused(len(plain))
         if len(sizes) < len(data):
             pixels = pixels[self._xp.asarray(np.array(sorted(sizes), np.int64))]
         return DecodedBatch(pixels, tuple(map(sizes.get, range(len(data)))), tuple(errors), on_device)
@@ -201,8 +203,6 @@ class BatchDecoder:
         with self._clock.measure("codec"):
             decoded = self._codec.decode([one.data for one in piece.values()])
         found = {k: picture for k, picture in zip(piece, decoded, strict=True) if picture is not None}
-        if not found and len(piece) >= _NO_ACCIDENT:
-            self._refused(len(piece))
         with self._clock.measure("resize"):
             self._resize(list(found.values()), list(found), pixels)
             self._settle()

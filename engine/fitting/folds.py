@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from pc_engine.errors import UsageError
@@ -75,17 +74,23 @@ def _with_their_first(splits: Iterable[Split], group_of: np.ndarray) -> list[Spl
     return [(np.flatnonzero(fold_of != k), np.flatnonzero(fold_of == k)) for k in range(number + 1)]
 
 
-def as_groups(groups: Sequence[Hashable | None], digests: Sequence[int] = ()) -> list[int] | None:
-    """Return groups for `stratified_folds`, as numbers; None where no image names one, and none shares anything.
+def as_groups(groups: Sequence[Hashable | None], digests: Sequence[int] = ()) -> list[Hashable] | None:
+    """Return groups for `stratified_folds`: an image without one is its own; None where none has one.
 
-    Images share a group that is named, or the digest of their files, and what each of them shares with others: a photo
-    that lies there twice would be learnt by heart in one fold and asked about in another.
+    Files of one digest are one group, where they name none: a photo that lies there twice would be learnt by heart in
+    one fold and asked about in another. Where some of them name one, they are in the first that is named. Copies that
+    name different ones stay there: one picture that all groups show would make a single one of them.
     """
-    shared: list[tuple[int, Hashable]] = [(i, ("group", group)) for i, group in enumerate(groups) if group is not None]
-    shared += [(i, ("file", digest)) for i, digest in enumerate(digests)]
-    numbers = {what: number for number, what in enumerate(dict.fromkeys(what for _, what in shared), len(groups))}
-    ends = [i for i, _ in shared], [numbers[what] for _, what in shared]
-    size = len(groups) + len(numbers)
-    _, group_of = connected_components(coo_array((np.ones(len(shared)), ends), (size, size)), directed=False)
-    joined: list[int] = group_of[: len(groups)].tolist()
-    return None if all(group is None for group in groups) and len({*joined}) == len(joined) else joined
+    if digests:
+        times = Counter(digests)
+        named: dict[int, Hashable] = {}
+        for group, digest in zip(groups, digests, strict=True):
+            if group is not None:
+                named.setdefault(digest, group)
+        groups = [
+            named.get(digest, ("same file", digest)) if group is None and times[digest] > 1 else group
+            for group, digest in zip(groups, digests, strict=True)
+        ]
+    if all(group is None for group in groups):
+        return None
+    return [place if group is None else group for place, group in enumerate(groups)]

@@ -189,12 +189,12 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def images_below(folder: Path, passed_over: Callable[[Path], None] = lambda _: None) -> Iterator[Path]:
-    """Yield those of `files_below` that are images by their names, sorted; ``passed_over`` gets the others."""
+    """Yield those of `files_below` whose names say that they can be read, sorted; ``passed_over`` gets the others."""
     for path in sorted(files_below(folder)):
-        if not has_image_suffix(path.name):
-            passed_over(path)
-        elif not lies_beside_its_picture(str(path)):
+        if path.suffix.lower() in IMAGE_SUFFIXES and has_image_suffix(path.name):
             yield path
+        else:
+            passed_over(path)
 
 
 def sorted_entries(folder: str) -> Iterator[list[FolderEntry]]:

@@ -14,12 +14,14 @@ Found = TypeVar("Found")
 
 #: Seconds before the second try; twice as many before the third.
 PAUSE = 0.5
-# Of network disks, of a process that has many files open, and of connections.
+# Of network disks, of a process that has many files open, of connections, and of S3 where it is asked too often or
+# fails (EBUSY, EREMOTEIO).
 _MAY_PASS = frozenset(
     getattr(errno, name)
     for name in (
         *("EIO", "ESTALE", "EMFILE", "ENFILE", "EAGAIN", "EPIPE", "ETIMEDOUT", "ECONNREFUSED", "ECONNRESET"),
-        *("ECONNABORTED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET"),
+        *("ECONNABORTED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET", "ENOTCONN"),
+        *("ESHUTDOWN", "ENOBUFS", "EADDRNOTAVAIL", "EBUSY", "EREMOTEIO"),
     )
     if hasattr(errno, name)  # Windows lacks some
 )
@@ -27,7 +29,7 @@ _TRY_LATER = (408, 429)
 # What another try would not change, whoever says so: file systems of packages raise these without a number.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, PcEngineError)
 # Modules of Python whose errors are of networks. Those of the others are of what is in a file, or of memory.
-_NETWORKS = ("ftplib", "http", "socket", "ssl", "urllib")
+_NETWORKS = ("asyncio", "ftplib", "http", "socket", "ssl", "urllib")
 
 
 def retried(work: Callable[[], Found], tries: int = 3) -> Found:

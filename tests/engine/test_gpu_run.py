@@ -622,6 +622,7 @@ def test_a_codec_that_decodes_nothing_at_all_is_said_once(
     file = (jpegs / "08.jpg").read_bytes()
     with contextlib.closing(DeviceDecoder("cuda:0", 1, report=said.append)) as decoder:
         assert decoder.decode([file] * 7, 64, 64).on_device == 0
+        assert None not in decoder.decode([file[:99]] * 8, 64, 64).errors  # which nothing can decode
         assert said == []
         for _ in range(2):
             assert decoder.decode([file] * 8, 64, 64).errors == (None,) * 8

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -71,3 +72,6 @@ def test_true_classes_are_found_as_signatures_are_fitted() -> None:
     images = [_image(1, name, number) for name, number in told]
     assert true_classes(images, manifest) == [0, 0, 0, 134, 517, UNKNOWN]
     assert true_classes([_image(1, "unicorn")], manifest) == [UNKNOWN]
+    # The numbers of labels without names are their own; those of a network without names are its logits.
+    assert true_classes([_image(1, "7"), _image(1, "tench")], manifest) == [UNKNOWN, 0]
+    assert true_classes([_image(1, "7")], replace(manifest, classes=())) == [7]

@@ -195,6 +195,20 @@ def test_figures_that_cannot_be_written_are_printed_all_the_same(
     assert [*(tmp_path / "out").iterdir()] == []
 
 
+@pytest.mark.parametrize("command", [("evaluate",), ("bench", "ablation")])
+def test_figures_that_cannot_be_printed_are_stored_all_the_same(
+    pc_engine, boxed, tiny_directory, tmp_path, monkeypatch, command
+):
+    def refuse(*_, **__):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr(f"pc_engine.cli.{command[-1]}.print_json", refuse)
+    asked = (*command, boxed, "--mode", "p2c", "--model", tiny_directory, "--out", tmp_path / "out", "--json", *FAST)
+    outcome = pc_engine(*asked, *(("--try", "p2c.trim=0") if "ablation" in command else ()))
+    assert outcome.code != 0
+    assert (tmp_path / "out" / f"{'evaluation' if 'evaluate' in command else 'ablation'}.json").exists()
+
+
 def test_without_matplotlib_there_are_figures_and_a_sentence(pc_engine, boxed, tiny_directory, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     outcome = pc_engine("evaluate", boxed, "--model", tiny_directory, "--out", tmp_path / "out", *FAST)

@@ -50,6 +50,16 @@ def test_a_class_is_named_by_its_number_its_name_or_a_part_of_it(
     assert conversion.remark == ""
 
 
+@pytest.mark.parametrize("called", ["3", "class 3"])
+def test_a_class_without_a_name_has_its_number(
+    make_row: MakeRow, save: Save, table: Callable[[str], Path], tmp_path: Path, called: str
+) -> None:
+    rows = [make_row("a.jpg", BOX, class_id=3, class_name=None)]
+    conversion = save(rows, "coco", tmp_path / "set.json", categories=table(f"{called},fish\n"))
+    assert written(tmp_path / "set.json") == (["fish"], ["fish"])
+    assert conversion.remark == ""
+
+
 def test_categories_are_numbered_by_the_table_whatever_is_seen(
     make_row: MakeRow, save: Save, table: Callable[[str], Path], tmp_path: Path
 ) -> None:

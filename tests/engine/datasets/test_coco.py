@@ -119,6 +119,10 @@ def test_where_no_annotation_is_of_an_image_none_shows_nothing(tmp_path: Path) -
     path = write(tmp_path / "instances.json", 2, strayed, tmp_path)
     with pytest.raises(DataError, match=r"None of the 2 annotations of .* has the id of one of its images: write"):
         read_labelled(f"coco:{path}")
+    # Of images that the file leaves out: these show nothing.
+    strayed = [{**annotation(10, 18, [0, 0, 9, 9]), "image_id": 99}]
+    path = write(tmp_path / "instances.json", 2, strayed, tmp_path)
+    assert [image.count for image in read_labelled(f"coco:{path}").images] == [0, 0]
 
 
 @pytest.mark.parametrize("folder", ["annotations", "images", "val2017", "images/val2017"])

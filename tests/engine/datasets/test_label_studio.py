@@ -121,6 +121,22 @@ def test_a_task_with_regions_that_are_not_read_is_no_image_without_objects(read:
     ]
 
 
+def test_what_is_said_of_a_picture_or_came_before_is_no_region(read: Any) -> None:
+    sized = {**number(1), **SIZE}
+    bitmask = {"id": "r1", "type": "bitmasklabels", "value": {"imageDataURL": "data:"}, **SIZE}
+    labelled = read(task(sized, rectangle(10, 20, 30, 40), before=[bitmask]))
+    assert [(image.count, image.class_name) for image in labelled.images] == [(1, "cat")]
+    assert labelled.skipped == ()
+
+
+def test_a_region_that_is_there_twice_is_one_object(read: Any) -> None:
+    labelled_one = {**rectangle(10, 20, 30, 40), "id": "r1"}
+    plain = {**labelled_one, "type": "rectangle", "value": {"x": 10, "y": 20, "width": 30, "height": 40}}
+    for parts in ((plain, labelled_one), (labelled_one, plain)):
+        (image,) = read(task(*parts)).images
+        assert (image.count, image.class_name, image.boxes) == (1, "cat", (Box(20, 20, 80, 60, "cat"),))
+
+
 def test_a_turned_ellipse_has_the_box_around_it(read: Any) -> None:
     value = {"x": 50, "y": 50, "radiusX": 15, "radiusY": 5, "rotation": 90, "ellipselabels": ["cat"]}
     ((box,),) = (found.boxes for found in read(task({"type": "ellipselabels", "value": value, **SIZE})).images)

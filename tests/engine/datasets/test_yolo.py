@@ -98,6 +98,7 @@ def test_images_are_found_where_exporters_put_them(tmp_path: Path, config: str, 
 def test_copies_that_systems_keep_are_no_images_without_objects(tmp_path: Path) -> None:
     path = place(tmp_path, {"a.png": "0 0.5 0.5 0.1 0.1\n", ".thumbnails/a.png": None, "@eaDir/a.png/S.png": None})
     (tmp_path / "images/._a.png").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "images/b.nef").write_bytes(b"a camera's, which is not read")
     path.write_text(NAMES)
     (image,) = read_labelled(f"yolo:{path}").images
     assert (image.path, image.count) == (tmp_path / "images/a.png", 1)

@@ -44,6 +44,7 @@ def with_status(status: int) -> Exception:
     "error",
     [
         *map(of_the_system, (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ECONNRESET, errno.ENETUNREACH)),
+        *map(of_the_system, (errno.EBUSY, errno.EREMOTEIO)),  # S3's SlowDown and InternalError
         *map(with_status, (408, 429, 500, 503)),
         *(TimeoutError(), ConnectionResetError(), OSError("the server hung up"), FSTimeoutError()),
         *(socket.gaierror(-3, "no name now"), ssl.SSLEOFError(8, "broken off"), PayloadError("broken off")),
