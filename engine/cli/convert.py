@@ -23,7 +23,9 @@ def convert(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to run --out.")],
     to: Annotated[str, typer.Option("--to", help=f"{', '.join(DATASET_FORMATS[:-1])} or {DATASET_FORMATS[-1]}.")],
     out: Annotated[Path, typer.Option("--out", help="What to write: a file for coco and cvat, else a folder.")],
-    min_score: Annotated[float, typer.Option("--min-score", help="Leave out pointers with a lower score.")] = 0.0,
+    min_score: Annotated[
+        float, typer.Option("--min-score", help="Leave out pointers with a smaller share of their picture's heat.")
+    ] = 0.0,
     relative_to: Annotated[
         str | None,
         typer.Option("--relative-to", help="Folder that image names are relative to; if omitted, the one they share."),

@@ -100,7 +100,7 @@ def fit_counter(
     if report.only_answer is not None:
         remark(quiet)(
             f"The counter is no better than always answering {report.only_answer}, by cross-validation: fit it on more "
-            "images."
+            "images. It is kept all the same; --mode p2c counts without it."
         )
     skipped = [*labelled.skipped, *unreadable]
     if as_json:
@@ -266,8 +266,8 @@ def _print_report(report: CounterReport, folds: int) -> None:
         print_line(f"With --aim {report.aim.other} it would be {mean:.1%} (mean) and {overall:.1%} (overall).")
     if report.combined is not None:
         print_line(
-            f"Mode combined: {report.combined.mean_accuracy:.1%} (mean), {report.combined.overall_accuracy:.1%} "
-            "(overall), as it also weighs the clusters it finds."
+            f"Mode combined, which also weighs the clusters it finds: {report.combined.mean_accuracy:.1%} (mean), "
+            f"{report.combined.overall_accuracy:.1%} (overall)."
         )
     if report.beyond is not None:
         error, by_clusters = report.beyond

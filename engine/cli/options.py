@@ -166,8 +166,8 @@ Pointer = Annotated[
     str | None,
     typer.Option(
         "--pointer",
-        help="Mode combined: ellipse (default), mixture (as in c2p) or box. Mode p2c: core (default), a box around the "
-        "surest part of each object, or box. A box goes around the whole object, as labels do.",
+        help="Mode p2c: core (default: a box around the surest part of each object) or box (around the whole object, "
+        "as labels do). Mode combined: ellipse (default), mixture (as in c2p) or box.",
     ),
 ]
 Count = Annotated[

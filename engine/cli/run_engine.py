@@ -38,7 +38,7 @@ def _mode_left_out(asked: EngineOptions, earlier: Mapping[str, Any], say: Callab
         return "p2c"
     mode = "c2p" if asked.count is not None else default_mode(asked.model)
     if mode != "c2p":
-        say(f"Using mode {mode}, which needs no counter, as the model has none: choose another with --mode.")
+        say(f"Using mode {mode}, as the model has no counter: the other modes need one (pc-engine fit-counter).")
     return mode
 
 

@@ -44,7 +44,8 @@ class Conversion:
     examples
         The path of the first of them, by the reason.
     folder
-        The folder below which its images are named; empty where they share none.
+        The folder below which its images are named; empty where they share none, and for csv, which has the names of
+        the rows.
     remark
         What its user should know, in a sentence; empty where there is nothing.
     """
@@ -107,6 +108,8 @@ def convert(
     form = _format(to)
     if settings.image_root is not None and form is not label_studio.FORMAT:
         raise UsageError(f"--image-root is for {label_studio.FORMAT.name}: {to} names images relative to their folder.")
+    if settings.relative_to is not None and form is csv_tables.FORMAT:
+        raise UsageError(f"--relative-to is for formats that rename images: {to} has the names of the run.")
     if settings.photos is not None and not form.links:
         raise UsageError(f"--photos is for {yolo.FORMAT.name}: {to} names images without opening them.")
     for option, given in (("--one-class", settings.one_class), ("--categories", settings.categories)):
@@ -180,4 +183,5 @@ def _write(
         images += 1
         pointers += len(picture.result.pointers)
     remark = writer.finish() or ""
-    return Conversion(form.name, out, images, pointers, dict(left_out), examples, name_of(survey.folder), remark)
+    below = "" if form is csv_tables.FORMAT else name_of(survey.folder)
+    return Conversion(form.name, out, images, pointers, dict(left_out), examples, below, remark)

@@ -88,8 +88,8 @@ class _YoloWriter:
             )
         if self._unread:
             remarks.append(
-                f"Many trainers skip formats such as HEIC, AVIF and GIF, which {self._unread:,} of {self._listed:,} "
-                "images are in: convert them to JPEG, and run on those."
+                f"{self._unread:,} of {self._listed:,} images have file endings that many trainers skip, such as those "
+                f"of HEIC, AVIF and GIF: convert them to JPEG, and run on those."
             )
         return " ".join(remarks) or None
 

@@ -106,6 +106,7 @@ def test_an_earlier_data_set_is_kept_unless_fresh(pc_engine, run, tmp_path):
         (("--to", "excel"), "There is no format 'excel'"),
         (("--to", "coco", "--image-root", "x"), "--image-root is for label-studio"),
         (("--to", "coco", "--relative-to", "elsewhere"), "is not below elsewhere"),
+        (("--to", "csv", "--relative-to", "photos"), "--relative-to is for formats that rename images"),
         (("--to", "coco", "--min-score", "nan"), "--min-score is nan, expected a number from 0 to 1."),
         (("--to", "coco", "--min-score", "5"), "--min-score is 5, expected a number from 0 to 1."),
     ],

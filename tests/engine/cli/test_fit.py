@@ -180,7 +180,7 @@ def test_combined_learns_how_far_to_believe_the_clusters(pc_engine, counted, mak
     model = make_model(tmp_path / "my model", manifest=manifest, counter=None)
     outcome = pc_engine("fit-counter", counted, "--model", model, *FAST)
     assert outcome.code == 0, outcome.err
-    assert "Mode combined: 100.0% (mean), 100.0% (overall), as it also weighs the clusters it finds." in outcome.out
+    assert "Mode combined, which also weighs the clusters it finds: 100.0% (mean), 100.0% (overall)." in outcome.out
     fitted = load_model(model)
     assert fitted.parts.counter.clusters.signatures.startswith(fitted.manifest.files["signatures.safetensors"])
     # Other signatures have other clusters.

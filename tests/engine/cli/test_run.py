@@ -465,7 +465,7 @@ def test_a_mode_that_is_left_out_suits_the_model_and_stays_that_of_the_rows(pc_e
     run = ("run", scenes, "--out", tmp_path / "run", "--model", unfitted, "--json", *MODEL)
     first = pc_engine(*run)
     assert first.json()["mode"] == "p2c"
-    said = "Using mode p2c, which needs no counter, as the model has none: choose another with --mode."
+    said = "Using mode p2c, as the model has no counter: the other modes need one (pc-engine fit-counter)."
     assert said in first.err
     again = pc_engine(*run)
     assert (again.json()["mode"], said in again.err) == ("p2c", False)

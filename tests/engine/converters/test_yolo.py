@@ -115,7 +115,7 @@ def test_formats_that_many_trainers_leave_out_are_said(make_row, save, draw_phot
     conversion = save(rows, "yolo", tmp_path / "set")
     assert conversion.images == 4
     assert conversion.remark.startswith(
-        "Many trainers skip formats such as HEIC, AVIF and GIF, which 1 of 4 images are in:"
+        "1 of 4 images have file endings that many trainers skip, such as those of HEIC, AVIF and GIF: convert"
     )
     (tmp_path / "photos/a.PNG").unlink()
     remark = save(rows, "yolo", tmp_path / "set", fresh=True).remark
