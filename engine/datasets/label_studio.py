@@ -176,7 +176,7 @@ def _shape(part: Mapping[str, Any]) -> str:
 
 
 def _marks_a_place(part: Mapping[str, Any]) -> bool:
-    if part.get("type") in _OF_PICTURES:
+    if str(part.get("type")) in _OF_PICTURES:
         return False
     return _ON_PICTURE in part or not _PLACES.isdisjoint(part["value"])
 
