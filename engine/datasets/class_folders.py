@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder
-from pc_engine.sources.folders import files_below, has_image_suffix, images_below, is_passed_over
+from pc_engine.sources.folders import can_be_read, files_below, images_below, is_passed_over
 
 
 def has_class_folders(root: Path) -> bool:
     """Whether any subfolder of ``root`` holds an image."""
-    return any(has_image_suffix(path.name) for folder in _subfolders(root) for path in files_below(folder))
+    return any(can_be_read(path) for folder in _subfolders(root) for path in files_below(folder))
 
 
 def read_class_folders(root: Path) -> LabelledSet:

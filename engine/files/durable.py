@@ -31,21 +31,29 @@ def publish(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def publish_json(path: Path, value: Any) -> None:
     """Write a JSON file, so that it is there, whole, or as it was before.
 
     Raises
     ------
-    PcEngineError
+    OSError
         If it cannot be written.
     """
     temporary = unpublished(path)
     try:
         temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
         publish(temporary, path)
-    except OSError as error:
+    except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Do what `publish_json` does; raise PcEngineError, with what to do, where that fails."""
+    try:
+        publish_json(path, value)
+    except OSError as error:
         raise PcEngineError(
             f"{path} cannot be written ({error.strerror or error}): make room, or check its permissions."
         ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pc_engine.files.durable import publish, unpublished
+from pc_engine.files.durable import publish_json
 from pc_engine.runs.run_state import State, Tally, read_state, state_file
 from pc_engine.runs.writers import cannot_write
 from pc_engine.sources.sharding import Shard
@@ -102,12 +101,9 @@ class RunFile:
             "images_per_second": round(tally.n / seconds, 2) if seconds > 0 else None,
         }
         self._saved = time.monotonic()
-        temporary = unpublished(self.path)
         try:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
-            publish(temporary, self.path)
+            publish_json(self.path, content)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise cannot_write(self.path, error) from None
 
 

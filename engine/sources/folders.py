@@ -191,10 +191,15 @@ def files_below(folder: Path) -> Iterator[Path]:
 def images_below(folder: Path, passed_over: Callable[[Path], None] = lambda _: None) -> Iterator[Path]:
     """Yield those of `files_below` whose names say that they can be read, sorted; ``passed_over`` gets the others."""
     for path in sorted(files_below(folder)):
-        if path.suffix.lower() in IMAGE_SUFFIXES and has_image_suffix(path.name):
+        if can_be_read(path):
             yield path
         else:
             passed_over(path)
+
+
+def can_be_read(path: Path) -> bool:
+    """Whether a file's name says that it is an image, and of a format that is read."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and has_image_suffix(path.name)
 
 
 def sorted_entries(folder: str) -> Iterator[list[FolderEntry]]:

@@ -36,6 +36,13 @@ def test_copies_that_systems_keep_are_no_images_of_a_class(tmp_path: Path) -> No
     assert labelled.skipped == ()
 
 
+def test_folders_of_photos_that_are_not_read_are_no_classes(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat/1.nef").touch()
+    with pytest.raises(DataError, match="holds no labels of a known form"):
+        read_labelled(str(tmp_path))
+
+
 @pytest.mark.parametrize("spec", ["kitti:here", "sos:", ""])
 def test_an_unknown_form_is_answered_with_the_known_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str
