@@ -25,8 +25,8 @@ IMAGE = "image"
 #: What `Backbone.infer` says of a network that was closed.
 CLOSED = "The network was closed, perhaps by the engine that it belongs to: keep that open, or open another network."
 
-#: int8 needs a quantised network; the others run the model's own.
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+#: int8 and fp8 need a quantised network; the others run the model's own.
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "fp8")
 
 #: Images in a batch at most; no GPU is known to be faster with as many as that.
 LARGEST_BATCH = 1024

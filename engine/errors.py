@@ -5,7 +5,7 @@
     ├── MissingPackageError    an optional package is needed and absent; names the extra (exit code 2)
     ├── ModelError             a model directory, or what is asked of it, does not fit
     │   ├── ManifestError      manifest.json is absent, malformed or disagrees with its files
-    │   ├── MissingPartError   a model lacks what was asked of it: a counter, an int8 network (exit code 2)
+    │   ├── MissingPartError   a model lacks what was asked of it: a counter, a quantised network (exit code 2)
     │   ├── WeightsError       a weight file lacks a tensor, has an odd shape, or is no weight file
     │   └── DownloadError      weights could not be fetched
     ├── BackendError           a backend cannot run here, or failed while running

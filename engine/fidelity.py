@@ -15,8 +15,8 @@ from pc_engine.networks import network_request
 from pc_engine.progress import Advance
 from pc_engine.selection.selection import select
 
-#: The precision that the reference backend imitates: it rounds as a GPU does, whether there is one or not.
-IMITATED = "fp16"
+#: The precisions that the reference backend imitates: it rounds as a GPU does, whether there is one or not.
+IMITATED = ("fp16", "fp8")
 
 
 def compare_with_fp32(
@@ -35,11 +35,11 @@ def compare_with_fp32(
     model
         The model; the count agreement is measured for every mode that it can run.
     precision
-        ``"bf16"``, ``"int8"``, or ``"fp16"``, which the reference backend computes as a GPU does.
+        ``"bf16"``, ``"int8"``, or one of `IMITATED`, which the reference backend computes as a GPU does.
     images
         uint8 (n, H, W, 3) of the network's size, none of which it was quantised with.
     backend
-        A name, or ``"auto"`` for the fastest at that precision; not read for ``"fp16"``.
+        A name, or ``"auto"`` for the fastest at that precision; not read for those of `IMITATED`.
     report, advance
         Called with sentences for the user, and with the number of images done.
 
@@ -51,7 +51,7 @@ def compare_with_fp32(
         If the model has no network for it.
     """
     request = network_request(model, tuple(model.manifest.taps))
-    name = REFERENCE if precision == IMITATED else select(request, backend, precision, report=report).backend
+    name = REFERENCE if precision in IMITATED else select(request, backend, precision, report=report).backend
     reference = BACKENDS[REFERENCE].compile(request)
     try:
         candidate = BACKENDS[name].compile(request.at(precision))

@@ -1,9 +1,10 @@
 """``manifest.json``: what a model directory says about its network.
 
 A model is a directory with ``model.onnx`` and ``manifest.json``, and optionally ``counter.safetensors`` (the count
-SVM), ``signatures.safetensors`` (the class signatures) and ``model.int8.onnx`` (the network quantised). The manifest
-names the taps, i.e. the intermediate tensors of the network that the method reads, says how far other precisions were
-found to differ, and holds the sha256 of every other file. `pc_engine.manifest_file` reads and writes it.
+SVM), ``signatures.safetensors`` (the class signatures) and ``model.int8.onnx`` and ``model.fp8.onnx`` (the network
+quantised). The manifest names the taps, i.e. the intermediate tensors of the network that the method reads, says how
+far other precisions were found to differ, and holds the sha256 of every other file. `pc_engine.manifest_file` reads and
+writes it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ NETWORK_FILE = "model.onnx"
 COUNTER_FILE = "counter.safetensors"
 SIGNATURES_FILE = "signatures.safetensors"
 #: The quantised networks that a model may have beside its own, by precision.
-QUANTISED_FILES = {"int8": "model.int8.onnx"}
+QUANTISED_FILES = {"int8": "model.int8.onnx", "fp8": "model.fp8.onnx"}
 #: Every file of a model directory that its manifest holds the sha256 of.
 MODEL_FILES = (NETWORK_FILE, *QUANTISED_FILES.values(), COUNTER_FILE, SIGNATURES_FILE)
 
@@ -73,7 +74,7 @@ class NetworkInput:
 
 @dataclass(frozen=True)
 class QuantisedNetwork:
-    """A network beside the model's own that computes the same taps in integers: how it takes pixels, its tensors."""
+    """A network beside the model's own that computes the same taps in 8 bits: how it takes pixels, its tensors."""
 
     input: NetworkInput
     taps: Mapping[str, Tap]

@@ -17,16 +17,12 @@ from pc_engine.backbone import IMAGE
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.progress import Advance
 
-#: Levels of an unsigned 8-bit activation above the lowest.
-LEVELS = 255
-
 _BATCH = 4
 _VECTOR_RANK = 2  # images by values, as a linear layer reads them
 _POOLED_RANKS = (3, 4, 5)
 _ROW = "pc_engine/one_row_an_image"
 #: `choose_ranges` looks at so many images.
 RANGE_IMAGES = 32
-_SMALLEST_STEP = 1e-30
 # Shares of the full range that are tried. Below a half, what is cut off always outweighs finer steps.
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 # Values looked at in one tensor of one image: the errors of a range are means, and this many give two digits.
@@ -102,6 +98,7 @@ def measure_activations(
 def choose_ranges(
     model: onnx.ModelProto,
     activations: Mapping[str, Activation],
+    render: Callable[[np.ndarray, float, float], np.ndarray],
     images: np.ndarray,
     threads: int,
     advance: Advance,
@@ -110,8 +107,8 @@ def choose_ranges(
     """Return for each tensor the range, lowest and highest value, that 8 bits render with the least squared error.
 
     A rare extreme stretches the steps for all other values; cutting it off can cost less. Ranges include 0, so that
-    padding stays exact. The error is that of rounding to 256 levels (Nagel et al. 2021, arXiv:2106.08295, section 3.1),
-    over the first `RANGE_IMAGES` images.
+    padding stays exact. The error is that of rounding (Nagel et al. 2021, arXiv:2106.08295, section 3.1), over the
+    first `RANGE_IMAGES` images.
 
     Parameters
     ----------
@@ -119,6 +116,8 @@ def choose_ranges(
         As for `measure_activations`.
     activations
         What that returned.
+    render
+        Returns values as 8 bits over a range render them, given the values, the lowest and the highest of the range.
     observe
         Called with the tensors of every image looked at, by name: for those who want to know more of them.
     """
@@ -134,7 +133,8 @@ def choose_ranges(
             values = found[name].ravel()
             values = values[:: max(len(values) // _SAMPLED, 1)]
             for k, share in enumerate(_SHARES):
-                errors[name][k] += _rounding_error(values, *_range(activations[name], share))
+                error = render(values, *_range(activations[name], share)) - values
+                errors[name][k] += float(np.dot(error, error))
         observe(found)
         advance(n)
     return {name: _range(activations[name], _SHARES[int(errors[name].argmin())]) for name in names}
@@ -142,15 +142,6 @@ def choose_ranges(
 
 def _range(activation: Activation, share: float) -> tuple[float, float]:
     return min(activation.low, 0.0) * share, max(activation.high, 0.0) * share
-
-
-def _rounding_error(values: np.ndarray, low: float, high: float) -> float:
-    """Return the sum of squared errors of rounding ``values`` to the levels between ``low`` and ``high``."""
-    step = (high - low) / LEVELS
-    step = step if step > _SMALLEST_STEP else 1.0  # a tensor that is always 0
-    zero = round(-low / step)
-    error = (np.clip(np.rint(values / step) + zero, 0, LEVELS) - zero) * step - values
-    return float(np.dot(error, error))
 
 
 def _run(

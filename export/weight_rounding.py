@@ -10,7 +10,7 @@ arXiv:1906.04721, section 4.2), which is why covariances decide here and not GPT
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,6 @@ WEIGHTED = ("Conv", "Gemm", "MatMul")
 #: The position of a bias among a node's inputs.
 BIAS = 2
 
-_LEVELS = 127  # of a signed weight on either side of 0; -128 is left out, so that 0 is the middle
 _MATRIX_RANK = 2
 _IMAGE_RANK = 4  # of the weights of a convolution of images: outputs, inputs, rows, columns
 # Inputs whose errors are handed on to each other. More take longer and, of so few images, hardly know better.
@@ -41,19 +40,45 @@ _DAMPING = 0.05
 _SAME = 1e-6
 
 
+@dataclass(frozen=True)
+class WeightGrid:
+    """The values that a rounded weight may have: those that ``round`` gives, from ``-highest`` to ``highest``.
+
+    They are multiples of a step of its output's own, ``highest`` of which make that output's largest weight.
+    """
+
+    highest: int
+    round: Callable[[np.ndarray], np.ndarray]
+
+    def steps(self, weights: np.ndarray, axis: int) -> np.ndarray:
+        """Return the step of each output along ``axis``, other axes 1; 1 for outputs whose weights are all 0."""
+        others = tuple(k for k in range(weights.ndim) if k != axis)
+        largest = np.maximum(weights.max(others, keepdims=True), -weights.min(others, keepdims=True))
+        step = largest / np.float32(self.highest)
+        return np.asarray(np.where(step > 0, step, np.float32(1)))
+
+    def nearest(self, weights: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """Return the values nearest to ``weights``, given their steps in a shape that broadcasts."""
+        rounded = self.round(weights / step)
+        rounded *= step
+        return rounded
+
+
 class InputCovariances:
-    """How the inputs of every convolution of a network vary together, gathered image by image.
+    """How the inputs of a network's convolutions vary together, gathered image by image.
 
     Parameters
     ----------
     model
         The network, float32, with one input of uint8 images.
+    layers
+        Those of its nodes to know it of; only convolutions are looked at.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, layers: Sequence[onnx.NodeProto]) -> None:
         stored = {tensor.name: tensor for tensor in model.graph.initializer}
         self._inputs: dict[str, _ConvolutionInputs] = {}
-        for node in model.graph.node:
+        for node in layers:
             weights = stored.get(node.input[1]) if node.op_type == "Conv" else None
             if weights is not None and len(weights.dims) == _IMAGE_RANK:
                 self._inputs.setdefault(weights.name, _ConvolutionInputs.of(node, weights))
@@ -69,12 +94,12 @@ class InputCovariances:
                 with self._one_thread():
                     self._sums[name].add(inputs.sample(values[0], self._generator))
 
-    def round(self, name: str, weights: np.ndarray, step: np.ndarray) -> np.ndarray | None:
-        """Return the weights (O, C, h, w) in steps (O,) of their outputs.
+    def round(self, name: str, weights: np.ndarray, grid: WeightGrid, step: np.ndarray) -> np.ndarray | None:
+        """Return the weights (O, C, h, w) on the grid, given the steps (O,) of their outputs.
 
         None if there is nothing known of ``name``, or what is known varies too little to be told from rounding.
 
-        The largest weights of each output have to be 127 steps, and are kept.
+        The largest weights of each output, which make its step, are kept.
         """
         if name not in self._inputs or not self._sums[name].n:
             return None
@@ -88,7 +113,7 @@ class InputCovariances:
             for start in range(0, len(blocks), size):
                 part = slice(start, start + size)
                 try:
-                    rounded[part] = _round_handing_on(blocks[part], steps[part], covariance[part])
+                    rounded[part] = _round_handing_on(blocks[part], grid, steps[part], covariance[part])
                 except np.linalg.LinAlgError:
                     return None
         return inputs.join(rounded, weights.shape)
@@ -99,8 +124,14 @@ class InputCovariances:
         return limited
 
 
-def round_weights(model: onnx.ModelProto, activations: Mapping[str, Activation], covariances: InputCovariances) -> None:
-    """Round the weights to 127 levels on either side of 0, and take the mean shift of the outputs back in the biases.
+def round_weights(
+    model: onnx.ModelProto,
+    layers: Sequence[onnx.NodeProto],
+    grid: WeightGrid,
+    activations: Mapping[str, Activation],
+    covariances: InputCovariances,
+) -> None:
+    """Round the weights to a grid, and take the mean shift of the outputs back in the biases.
 
     A quantiser finds the same levels again, as the largest weight of each output keeps its value.
 
@@ -108,6 +139,10 @@ def round_weights(model: onnx.ModelProto, activations: Mapping[str, Activation],
     ----------
     model
         The network, float32, changed in place.
+    layers
+        The nodes whose weights to round.
+    grid
+        What to round them to.
     activations
         What the tensors held that its layers read; those that read others are left as they are.
     covariances
@@ -116,18 +151,18 @@ def round_weights(model: onnx.ModelProto, activations: Mapping[str, Activation],
     """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     taken = set(names_of(model.graph))
-    layers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        if node.op_type in WEIGHTED and node.input[1] in stored and node.input[0] in activations:
-            layers.setdefault(node.input[1], []).append(node)
-    for name, nodes in layers.items():
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in layers:
+        if node.input[1] in stored and node.input[0] in activations:
+            readers.setdefault(node.input[1], []).append(node)
+    for name, nodes in readers.items():
         weights = numpy_helper.to_array(stored[name])
         if weights.dtype != np.float32 or weights.ndim < _MATRIX_RANK:
             continue
-        step = _steps(weights, _output_axis(nodes[0]))
-        rounded = covariances.round(name, weights, step.ravel()) if nodes[0].op_type == "Conv" else None
+        step = grid.steps(weights, output_axis(nodes[0]))
+        rounded = covariances.round(name, weights, grid, step.ravel()) if nodes[0].op_type == "Conv" else None
         if rounded is None:
-            rounded = _nearest(weights, step)
+            rounded = grid.nearest(weights, step)
         change = rounded - weights
         stored[name].CopyFrom(numpy_helper.from_array(rounded, name))
         for node in nodes:
@@ -232,7 +267,7 @@ class _Sums:
         return np.asarray(self.products / self.n - mean[:, :, None] * mean[:, None, :])
 
 
-def _round_handing_on(weights: np.ndarray, step: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+def _round_handing_on(weights: np.ndarray, grid: WeightGrid, step: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     """Round weights (blocks, inputs, outputs) one input after the other, handing on the errors to those to come.
 
     ``step`` has the shape of the weights; ``covariance`` is (blocks, inputs, inputs).
@@ -243,31 +278,18 @@ def _round_handing_on(weights: np.ndarray, step: np.ndarray, covariance: np.ndar
     # Row i: by how much the weights after i make good for an error in i, times the diagonal.
     factor = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
     handed = (factor / np.einsum("bii->bi", factor)[:, :, None]).astype(np.float32)
-    largest = np.abs(weights) >= _LEVELS * step * (1 - _SAME)
+    largest = np.abs(weights) >= grid.highest * step * (1 - _SAME)
     current, rounded = weights.copy(), np.empty_like(weights)
     for k in range(n):
-        level = np.clip(np.rint(current[:, k] / step[:, k]), -_LEVELS, _LEVELS)
+        level = grid.round(np.clip(current[:, k] / step[:, k], -grid.highest, grid.highest))
         rounded[:, k] = np.where(largest[:, k], weights[:, k], level * step[:, k])
         error = current[:, k] - rounded[:, k]
         current[:, k + 1 :] -= handed[:, k, k + 1 :, None] * error[:, None, :]
     return rounded
 
 
-def _steps(weights: np.ndarray, axis: int) -> np.ndarray:
-    """Return the step of each output along ``axis``, other axes 1: 1/127 of its largest weight, or 1 if all are 0."""
-    others = tuple(k for k in range(weights.ndim) if k != axis)
-    step = np.maximum(weights.max(others, keepdims=True), -weights.min(others, keepdims=True)) / np.float32(_LEVELS)
-    return np.asarray(np.where(step > 0, step, np.float32(1)))
-
-
-def _nearest(weights: np.ndarray, step: np.ndarray) -> np.ndarray:
-    rounded: np.ndarray = weights / step
-    np.rint(rounded, out=rounded)
-    rounded *= step
-    return rounded
-
-
-def _output_axis(node: onnx.NodeProto) -> int:
+def output_axis(node: onnx.NodeProto) -> int:
+    """Return the axis of a layer's weights that its outputs lie along."""
     return 0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1
 
 

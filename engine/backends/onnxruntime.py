@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import onnx
 
 _LEAST_BATCH = 2
+# Rewritings of what is cut off before it is rounded: meant for integers, at fp8 they fail or leave a ReLU out.
+_INTEGER_REWRITINGS = ("ClipQuantRewrite", "ReluQuantRewrite")
 
 
 class OnnxRuntimeBackbone:
@@ -30,13 +33,17 @@ class OnnxRuntimeBackbone:
     parallel = 1
     remarks: tuple[str, ...] = ()
 
-    def __init__(self, request: CompileRequest, graph: str | bytes, options: Any) -> None:
+    def __init__(
+        self, request: CompileRequest, graph: str | bytes, options: Any, without: Collection[str] = ()
+    ) -> None:
         import onnxruntime as ort
 
         self.request = request
         self._session: Any = None
         try:
-            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=set(without)
+            )
         except Exception as error:  # ONNX Runtime's exception classes share no public base
             raise BackendError(f"ONNX Runtime cannot load {request.network}: {first_line(error)}") from None
 
@@ -88,7 +95,7 @@ class OnnxRuntimeBackend:
         graph = open_graph(request.network, request.manifest, request.taps)
         if request.device != "cpu":
             return _compile_for_gpu(request, graph, save_to)
-        if request.precision == "fp16":
+        if request.precision in ("fp16", "fp8"):
             # What a GPU gives, for comparisons: slower than fp32, and so none of what the probe offers.
             from pc_engine.graph.half_rounding import round_like_half
 
@@ -96,7 +103,8 @@ class OnnxRuntimeBackend:
         options = _session_options(request)
         if save_to is not None:
             options.optimized_model_filepath = str(save_to)
-        return OnnxRuntimeBackbone(request, graph.SerializeToString(), options)
+        without = _INTEGER_REWRITINGS if _holds_fp8(graph) else ()
+        return OnnxRuntimeBackbone(request, graph.SerializeToString(), options, without)
 
     def load(self, request: CompileRequest, saved: Path) -> Backbone:
         """See `pc_engine.backbone.Backend.load`."""
@@ -147,13 +155,20 @@ def _read(saved: Path) -> bytes:
         raise BackendError(f"ONNX Runtime cannot load {saved} ({error.strerror or error}).") from None
 
 
+def _holds_fp8(graph: onnx.ModelProto) -> bool:
+    from onnx import TensorProto
+
+    types = {value for name, value in TensorProto.DataType.items() if name.startswith("FLOAT8")}
+    return any(tensor.data_type in types for tensor in graph.graph.initializer)
+
+
 def _session_options(request: CompileRequest) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = request.threads
-    if request.precision == "fp32" and request.network.name in QUANTISED_FILES.values():
-        # The reference for int8: the network's own rounding, summed without any.
+    if request.precision != "int8" and request.network.name in QUANTISED_FILES.values():
+        # The reference for int8 and fp8: the network's own rounding, summed without any.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.log_severity_level = 4  # that a saved graph suits this machine only is what the cache is for
     return options

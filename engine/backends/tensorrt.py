@@ -1,4 +1,4 @@
-"""TensorRT on an NVIDIA GPU: fp32, fp16, and int8 where a model was quantised."""
+"""TensorRT on an NVIDIA GPU: fp32, fp16, and int8 and fp8 where a model was quantised."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
-from pc_engine.backends.tensorrt_build import PRECISIONS, Target, build_engine, typed_graph
+from pc_engine.backends.tensorrt_build import Target, build_engine, precisions_of, typed_graph
 from pc_engine.backends.tensorrt_library import Library, choose_library, listed, missing_library
 from pc_engine.backends.tensorrt_run import TensorRtBackbone
 from pc_engine.errors import BackendError
@@ -44,7 +44,8 @@ class TensorRtBackend:
         # The version is part of the names of cached engines, and an engine suits one driver and card.
         version = f"{library.title} {library.version} on {gpu}"
         remark = "" if listed(library, gpu) else ", a card that NVIDIA does not list for it"
-        return Probe(True, f"{version}{remark}, at {', '.join(PRECISIONS)}.", version, PRECISIONS)
+        precisions = precisions_of(gpu.capability)
+        return Probe(True, f"{version}{remark}, at {', '.join(precisions)}.", version, precisions)
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """See `pc_engine.backbone.Backend.compile`."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import onnx
 
 #: Precisions that a graph can be typed for.
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "fp8")
+#: The first compute capability that multiplies fp8: that of Ada.
+_FIRST_WITH_FP8 = (8, 9)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Target:
     batch_size: int
     capability: tuple[int, int] | None = None
     timings: str = ""
+
+
+def precisions_of(capability: tuple[int, int]) -> tuple[str, ...]:
+    """Return those of `PRECISIONS` that a card of this compute capability computes in."""
+    return PRECISIONS if capability >= _FIRST_WITH_FP8 else tuple(kind for kind in PRECISIONS if kind != "fp8")
 
 
 def typed_graph(request: CompileRequest) -> onnx.ModelProto:

@@ -26,7 +26,7 @@ from pc_engine.networks import network_request
 from pc_engine.selection.device_choice import choose_device
 from pc_engine.selection.selection import Selection, open_backbone, refusal, require_precision, select
 
-_CALIBRATED = ("int8", "bf16", IMITATED)
+_CALIBRATED = (*QUANTISED_FILES, "bf16", "fp16")
 
 
 def build(
@@ -39,16 +39,16 @@ def build(
         typer.Option(
             "--calibrate",
             metavar="SOURCE",
-            help="With --precision int8: photos like yours, a folder or anything else that run takes, to quantise with "
-            "and to compare with fp32 on. With bf16 or fp16: to compare on only; fp16 is computed on the CPU as a GPU "
-            "would.",
+            help="With --precision int8 or fp8: photos like yours, a folder or anything else that run takes, to "
+            "quantise with and to compare with fp32 on. With bf16 or fp16: to compare on only. fp16 and fp8 are "
+            "computed on the CPU as a GPU would.",
         ),
     ] = None,
     images: Annotated[
         int | None,
         typer.Option(
             "--images",
-            help=f"Photos to take from --calibrate [{DEFAULT_LIMIT}]; int8 keeps half of them for the comparison.",
+            help=f"Photos to take from --calibrate [{DEFAULT_LIMIT}]; int8 and fp8 keep half of them to compare on.",
         ),
     ] = None,
     out: Annotated[
@@ -66,16 +66,16 @@ def build(
 ) -> None:
     """Compile a model for this machine and keep it: measure every backend, check it against the reference.
 
-    With --calibrate, quantise it first (int8), and measure on photos how far its classes and counts are from fp32.
+    With --calibrate, quantise it first (int8, fp8), and measure on photos how far its classes and counts are from fp32.
     """
     place = choose_device(device, backend, precision, remark(as_json))
     asked = [find_mode(mode)] if mode else None
     if calibrate is not None and precision not in _CALIBRATED:
         raise UsageError(f"--calibrate goes with --precision {', '.join(_CALIBRATED)}; got '{precision}'.")
-    imitated = calibrate is not None and precision == IMITATED
+    imitated = calibrate is not None and precision in IMITATED
     if imitated and place == "cpu" and backend not in ("auto", REFERENCE):
         raise UsageError(
-            f"At {IMITATED} {REFERENCE} compares, computing as a GPU does: omit --backend, got '{backend}'."
+            f"At {precision} {REFERENCE} compares, computing as a GPU does: omit --backend, got '{backend}'."
         )
     if calibrate is None and images is not None:
         raise UsageError("--images goes with --calibrate: without it no photos are looked at.")
@@ -105,7 +105,7 @@ def build(
     built = []
     modes = modes or [MODES["c2p"]]
     if imitated and place == "cpu":
-        remark(as_json)(f"No network was compiled: {IMITATED} is for a GPU, which computes the same, much faster.")
+        remark(as_json)(f"No network was compiled: {precision} is for a GPU, which computes the same, much faster.")
         modes = []
     for item in modes:
         request = network_request(loaded, item.taps(loaded.manifest), batch_size=batch_size, device=place)
@@ -158,7 +158,9 @@ def _quantise(model: Model, precision: str, photos: CalibrationImages, *, quiet:
         TemporaryDirectory(dir=model.directory) as scratch,
     ):
         network = Path(scratch) / QUANTISED_FILES[precision]
-        quantised = quantise_network(model.network, model.manifest, photos.used, network, advance=tracker.advance)
+        quantised = quantise_network(
+            model.network, model.manifest, photos.used, network, precision=precision, advance=tracker.advance
+        )
         manifest = replace(model.manifest, quantised={**model.manifest.quantised, precision: quantised})
         write_model(model, model.directory, manifest, {network.name: network.replace})
     return load_model(model.directory)

@@ -118,7 +118,11 @@ Model = Annotated[
 Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=_backend)]
 Precision = Annotated[
     str,
-    typer.Option("--precision", help="auto, fp32, bf16, fp16, or int8 (see build --calibrate).", callback=_precision),
+    typer.Option(
+        "--precision",
+        help="auto, fp32, bf16, fp16, int8 or fp8 (the last two: see build --calibrate).",
+        callback=_precision,
+    ),
 ]
 Device = Annotated[
     str, typer.Option("--device", help="auto (a GPU, if one can be used), cpu, cuda or cuda:NUMBER.", callback=_device)

@@ -89,7 +89,7 @@ class _Rounding:
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
         self._producers = {name: node for node in graph.node for name in node.output}
         self._taken = set(names_of(graph))
-        self._pixels = _before_weights(graph)
+        self._pixels = before_weights(graph)
         self._signs: dict[str, bool] = {}
         # The levels as they were: a DequantizeLinear is asked about its own after its pair was changed.
         self._levels = {
@@ -218,7 +218,7 @@ class _Rounding:
         return name
 
 
-def _before_weights(graph: onnx.GraphProto) -> set[str]:
+def before_weights(graph: onnx.GraphProto) -> set[str]:
     """Return the tensors that hold pixels which no layer with weights has read yet."""
     pixels = {IMAGE}
     for node in graph.node:

@@ -6,9 +6,9 @@ and on a GPU also by card and driver.
 
 That batch is drawn, so it can tell a backend that computes nonsense from one that rounds, not what the rounding does to
 counts. ``pc-engine build --calibrate`` measures that on photos, and a precision whose agreement was measured to be
-below `MIN_AGREEMENT` takes part only where it is asked for by name. int8 is never taken unmeasured: it is a network of
-its own, whose ranges suit the photos it was made with, and here only what different backends make of it is compared.
-What was measured to keep counts may round the drawn pictures as much as that.
+below `MIN_AGREEMENT` takes part only where it is asked for by name. int8 and fp8 are never taken unmeasured: each is a
+network of its own, whose ranges suit the photos it was made with, and here only what different backends make of it is
+compared. What was measured to keep counts may round the drawn pictures as much as that.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def open_backbone(
         If that backend or precision does not work on the request's device, or none gives the reference's numbers; a
         `DeviceMemoryError` if a GPU's memory does not hold the network with its batches.
     ModelError
-        If the network gives no finite numbers to compare; a `MissingPartError` if it is to run at int8 and has not been
-        quantised.
+        If the network gives no finite numbers to compare; a `MissingPartError` if it is to run at int8 or fp8 and has
+        not been quantised.
     """
     check_precision(precision)
     if _AUTO in (backend, precision):
@@ -145,8 +145,6 @@ def select(
     ``fresh`` measures in any case. See `open_backbone` for the rest.
     """
     check_precision(precision)
-    if precision != _AUTO:
-        request.at(precision)  # raises where there is no network for it
     probes = {name: BACKENDS[name].probe(request.device) for name in _names(backend, request.device)}
     native = [(name, kind) for name, probe in probes.items() for kind in probe.precisions]
     if precision == _AUTO:
@@ -157,6 +155,8 @@ def select(
         pairs, refused = [(name, kind) for name, kind in native if kind == precision], {}
     if not pairs:
         _require_any(probes, precision)
+    if precision != _AUTO:
+        request.at(precision)  # raises where there is no network for it
     kept = [pair for pair in pairs if pair[1] not in refused]
     out = tuple(Candidate(*pair, reason=refused[pair[1]]) for pair in pairs if pair[1] in refused)
     if not kept:

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from pc_engine.export.activations import LEVELS, Activation, choose_ranges, measure_activations
+from pc_engine.export.activations import Activation, choose_ranges, measure_activations
+from pc_engine.export.int8 import render
 
 MIDDLE = 100.37  # no pixel's value, so that rounding always costs something
 
@@ -50,13 +51,13 @@ def test_a_rare_extreme_is_cut_off_and_an_even_spread_is_not(network):
     rng = np.random.default_rng(0)
     spread = rng.integers(0, 256, (8, 8, 6, 3)).astype(np.uint8)
     even = measure_activations(network, ["centred"], spread, 1, lambda _: None)
-    assert choose_ranges(network, even, spread, 1, lambda _: None)["centred"] == (
+    assert choose_ranges(network, even, render, spread, 1, lambda _: None)["centred"] == (
         even["centred"].low,
         even["centred"].high,
     )
     images = rng.integers(90, 111, (8, 8, 6, 3)).astype(np.uint8)
     rare = {"centred": Activation(-100.0, 155.0, np.zeros(3))}  # as if one image of many had held black and white
-    low, high = choose_ranges(network, rare, images, 1, lambda _: None)["centred"]
+    low, high = choose_ranges(network, rare, render, images, 1, lambda _: None)["centred"]
     assert (low, high) == (-50.0, 77.5)
 
 
@@ -64,7 +65,7 @@ def test_the_tensors_of_every_image_looked_at_can_be_observed(network):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3)).astype(np.uint8)
     measured = measure_activations(network, ["maps", "values"], images, 1, lambda _: None)
     seen = []
-    choose_ranges(network, measured, images, 1, lambda _: None, lambda found: seen.append(dict(found)))
+    choose_ranges(network, measured, render, images, 1, lambda _: None, lambda found: seen.append(dict(found)))
     assert [list(found) for found in seen] == [["maps", "values"]] * 3
     np.testing.assert_array_equal(np.concatenate([found["maps"] for found in seen]), images.transpose(0, 3, 1, 2))
 
@@ -73,7 +74,7 @@ def test_the_tensors_of_every_image_looked_at_can_be_observed(network):
 @given(st.floats(-1e3, 0), st.floats(0.125, 1e3), st.integers(0, 10_000))
 def test_a_range_holds_zero_and_rounds_no_worse_than_the_full_one(network, low, high, seed):
     images = np.random.default_rng(seed).integers(0, 256, (2, 8, 6, 3)).astype(np.uint8)
-    chosen = choose_ranges(network, {"centred": Activation(low, high, np.zeros(3))}, images, 1, lambda _: None)
+    chosen = choose_ranges(network, {"centred": Activation(low, high, np.zeros(3))}, render, images, 1, lambda _: None)
     values = images.astype(np.float32).ravel() - np.float32(MIDDLE)
     assert chosen["centred"][0] <= 0 <= chosen["centred"][1]
     assert _error(values, *chosen["centred"]) <= _error(values, low, high) * (1 + 1e-5)
@@ -81,7 +82,7 @@ def test_a_range_holds_zero_and_rounds_no_worse_than_the_full_one(network, low, 
 
 def _error(values, low, high):
     """Squared error of ONNX's own QuantizeLinear and DequantizeLinear with that range."""
-    scale = np.float32((high - low) / LEVELS or 1)
+    scale = np.float32((high - low) / 255 or 1)
     zero = np.uint8(np.clip(round(-low / float(scale)), 0, 255))
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),

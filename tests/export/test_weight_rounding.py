@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.export.activations import Activation
+from pc_engine.export.int8 import INT8
 from pc_engine.export.weight_rounding import InputCovariances, _ConvolutionInputs, round_weights
 
 SIDE = 9
+GRID = INT8.grid
 
 
 def _model(weights, **attributes):
@@ -83,14 +85,14 @@ def test_sums_of_inputs_that_are_alike_change_less_than_by_the_nearest_weights(l
     model = _model(weights, **attributes)
     channels = shape[1] * attributes.get("group", 1)
     known, held_out = (_smooth_maps(rng, n, channels) for n in (24, 8))
-    covariances = InputCovariances(model)
+    covariances = InputCovariances(model, model.graph.node)
     for maps in known:
         covariances.add({"maps": maps[None]})
     expected = _run(model, held_out)
     step = np.abs(weights).max(axis=(1, 2, 3), keepdims=True) / 127
     nearest = np.rint(weights / step) * step
     worse = _run(_model(nearest.astype(np.float32), **attributes), held_out) - expected
-    round_weights(model, {"maps": Activation(-9, 9, known.mean(axis=(0, 2, 3)))}, covariances)
+    round_weights(model, model.graph.node, GRID, {"maps": Activation(-9, 9, known.mean(axis=(0, 2, 3)))}, covariances)
     better = _run(model, held_out) - expected
     for errors in (worse, better):
         errors -= errors.mean(axis=(0, 2, 3), keepdims=True)  # the bias takes care of that
@@ -111,9 +113,9 @@ def test_whatever_the_inputs_weights_are_127_steps_at_most_and_the_largest_stay(
     maps = rng.standard_normal((1, channels, SIDE, SIDE)).astype(np.float32) * np.float32(not silent)
     maps[:, 0] = 3  # a channel that never varies
     model = _model(weights)
-    covariances = InputCovariances(model)
+    covariances = InputCovariances(model, model.graph.node)
     covariances.add({"maps": maps})
-    round_weights(model, {"maps": Activation(-9, 9, maps.mean(axis=(0, 2, 3)))}, covariances)
+    round_weights(model, model.graph.node, GRID, {"maps": Activation(-9, 9, maps.mean(axis=(0, 2, 3)))}, covariances)
     rounded = _rounded(model)
     assert not rounded[0].any()
     largest = np.abs(weights).max(axis=(1, 2, 3))
@@ -128,11 +130,11 @@ def test_inputs_that_do_not_vary_together_leave_the_nearest_weights():
     rng = np.random.default_rng(2)
     weights = rng.standard_normal((3, 2, 1, 1)).astype(np.float32)
     model = _model(weights)
-    covariances = InputCovariances(model)
+    covariances = InputCovariances(model, model.graph.node)
     signs = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], np.float32)
     for pair in signs:
         covariances.add({"maps": np.broadcast_to(pair[None, :, None, None], (1, 2, SIDE, SIDE)).copy()})
-    round_weights(model, {"maps": Activation(-1, 1, np.zeros(2))}, covariances)
+    round_weights(model, model.graph.node, GRID, {"maps": Activation(-1, 1, np.zeros(2))}, covariances)
     step = np.abs(weights).max(axis=(1, 2, 3), keepdims=True) / 127
     np.testing.assert_allclose(_rounded(model), np.rint(weights / step) * step, rtol=1e-5)
 
@@ -146,7 +148,13 @@ def test_weights_of_a_linear_layer_are_rounded_to_127_steps_on_either_side(axis)
     model = helper.make_model(graph)
     step = np.abs(weights).max(axis=1 - axis, keepdims=True) / 127
     for _ in range(2):  # what is rounded stays
-        round_weights(model, {"values": Activation(0, 1, np.zeros(weights.shape[1 - axis]))}, InputCovariances(model))
+        round_weights(
+            model,
+            model.graph.node,
+            GRID,
+            {"values": Activation(0, 1, np.zeros(weights.shape[1 - axis]))},
+            InputCovariances(model, model.graph.node),
+        )
         rounded = _rounded(model)
         assert (np.abs(rounded - weights) <= step / 2 * (1 + 1e-5)).all()
         levels = rounded / np.where(step > 0, step, 1)
@@ -157,11 +165,11 @@ def test_inputs_that_hardly_vary_leave_the_nearest_weights():
     """As of pictures that are all alike: what is left of their products by rounding is no covariance."""
     weights = np.random.default_rng(3).standard_normal((4, 3, 2, 2)).astype(np.float32)
     model = _model(weights)
-    covariances = InputCovariances(model)
+    covariances = InputCovariances(model, model.graph.node)
     rng = np.random.default_rng(0)
     for _ in range(40):
         noise = rng.standard_normal((1, 3, SIDE, SIDE)) * 1e-4
         covariances.add({"maps": (1000 + noise).astype(np.float32)})
-    round_weights(model, {"maps": Activation(0, 1000, np.full(3, 1000.0))}, covariances)
+    round_weights(model, model.graph.node, GRID, {"maps": Activation(0, 1000, np.full(3, 1000.0))}, covariances)
     step = np.abs(weights).max(axis=(1, 2, 3), keepdims=True) / 127
     np.testing.assert_allclose(np.abs(_rounded(model) - weights).max(), 0, atol=1.01 * float(step.max()))

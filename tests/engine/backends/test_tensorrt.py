@@ -23,6 +23,7 @@ from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, U
 from pc_engine.export.quantise import quantise_network
 from pc_engine.files.digest import file_sha256
 from pc_engine.files.storage import cache_directory
+from pc_engine.manifest import QUANTISED_FILES
 from pc_engine.manifest_file import read_manifest
 from pc_engine.model import load_model
 from pc_engine.networks import network_request
@@ -60,16 +61,19 @@ def test_taps_are_the_references_and_stay_on_the_gpu(gpu, trt, request_, referen
     network.close()
 
 
-def test_a_quantised_network_gives_the_numbers_of_its_own_rounding(gpu, trt, tmp_path):
+@pytest.mark.parametrize("precision", QUANTISED_FILES)
+def test_a_quantised_network_gives_the_numbers_of_its_own_rounding(gpu, trt, tmp_path, precision):
     manifest = read_manifest(EMBEDDED_DIRECTORY)
-    path = tmp_path / "model.int8.onnx"
-    network = quantise_network(EMBEDDED_DIRECTORY / "model.onnx", manifest, probe_images(128, 128, 8), path, threads=1)
+    path, images = tmp_path / QUANTISED_FILES[precision], probe_images(128, 128, 8)
+    network = quantise_network(
+        EMBEDDED_DIRECTORY / "model.onnx", manifest, images, path, precision=precision, threads=1
+    )
     manifest = replace(manifest, input=network.input, taps=network.taps, files={path.name: file_sha256(path)})
     request = CompileRequest(path, manifest, ("conv_prev", "conv_last", "logits"), "fp32", 4, 1)
     images = probe_images(128, 128, 4, seed=2)
     expected = OnnxRuntimeBackend().compile(request).infer(images)
-    found = BACKEND.compile(replace(request, precision="int8", device="cuda:0")).infer(images)
-    assert 0 < tap_difference(on_host(found), expected) <= TOLERANCE["int8"] / 3
+    found = BACKEND.compile(replace(request, precision=precision, device="cuda:0")).infer(images)
+    assert 0 < tap_difference(on_host(found), expected) <= TOLERANCE[precision] / 3
 
 
 def test_a_short_batch_has_a_row_for_each_image(gpu, trt, request_, reference):
@@ -456,9 +460,15 @@ def test_an_engine_of_other_tensors_is_refused(gpu, trt, request_, monkeypatch):
 def test_probe_names_library_card_and_driver(gpu, trt):
     probe = BACKEND.probe("cuda:0")
     assert probe.available
-    assert probe.precisions == ("fp32", "fp16", "int8")
+    assert probe.precisions == ("fp32", "fp16", "int8", "fp8")
     assert probe.version.startswith("TensorRT 11.4.0.106 on NVIDIA H200 (compute capability 9.0, driver 13.0")
     assert probe.version in probe.reason
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (12, 0)])
+def test_fp8_takes_a_card_that_multiplies_it(gpu, trt, capability):
+    gpu.capability = capability
+    assert ("fp8" in BACKEND.probe("cuda:0").precisions) == (capability >= (8, 9))
 
 
 def test_probe_on_the_cpu_says_where_it_runs(gpu, trt):
@@ -532,7 +542,7 @@ def test_everything_that_is_missing_is_named_at_once(monkeypatch):
 
 
 def test_precisions_that_it_does_not_run_are_refused(gpu, trt, request_):
-    with pytest.raises(BackendError, match="TensorRT runs fp32, fp16, int8 here, not bf16"):
+    with pytest.raises(BackendError, match="TensorRT runs fp32, fp16, int8, fp8 here, not bf16"):
         BACKEND.compile(replace(request_, precision="bf16"))
 
 

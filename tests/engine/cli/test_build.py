@@ -163,6 +163,27 @@ def test_fp16_is_compared_as_a_gpu_computes_it_and_nothing_is_compiled(pc_engine
     assert pc_engine("build", model, "--precision", "fp16", "--device", "cpu").code != 0
 
 
+def test_fp8_is_quantised_and_compared_as_a_gpu_computes_it(pc_engine, model, photos):
+    arguments = ("build", model, "--precision", "fp8", "--calibrate", photos, "--device", "cpu")
+    outcome = pc_engine(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert "onnxruntime at fp8 against fp32 on 20 photos" in " ".join(outcome.out.split())
+    assert "No network was compiled: fp8 is for a GPU" in outcome.err
+    manifest = read_manifest(model)
+    assert manifest.quantised.keys() == {"fp8"}
+    assert (model / QUANTISED_FILES["fp8"]).stat().st_size > 0
+    assert 1e-3 < manifest.fidelity["fp8"].tap_errors["conv_last"] < 0.1
+    assert manifest.fidelity_now("fp8") is not None
+    verdicts = [line for line in outcome.out.splitlines() if line.endswith("not used unless asked for by name.")]
+    assert [line.partition(": fp8 ")[0] for line in verdicts] == ["c2p", "p2c", "combined"]
+    # No processor runs it.
+    run = pc_engine("run", photos, "--model", model, "--precision", "fp8", "--device", "cpu")
+    assert run.code == 2
+    assert "Precision fp8 does not run here; what does: onnxruntime at fp32" in run.err
+    [entry] = pc_engine("build", model, "--mode", "c2p", "--device", "cpu", "--json").json()["modes"]
+    assert "fp8" not in {candidate["precision"] for candidate in entry["candidates"]}
+
+
 @pytest.mark.usefixtures("int8_runs")
 def test_a_copy_gets_the_network_and_the_model_stays_as_it_is(pc_engine, tiny_directory, photos, tmp_path):
     copy = tmp_path / "copy"
@@ -205,10 +226,10 @@ def test_a_copy_with_other_parts_takes_the_quantised_network_along(pc_engine, mo
     ("arguments", "expected"),
     [
         (("--precision", "int8"), "has no int8 network: make one from photos like yours with 'pc-engine build /"),
-        (("--calibrate", "photos"), "--calibrate goes with --precision int8, bf16, fp16; got 'auto'."),
+        (("--calibrate", "photos"), "--calibrate goes with --precision int8, fp8, bf16, fp16; got 'auto'."),
         (
             ("--calibrate", "photos", "--precision", "fp32"),
-            "--calibrate goes with --precision int8, bf16, fp16",
+            "--calibrate goes with --precision int8, fp8, bf16, fp16",
         ),
         (("--out", "copy"), "--out goes with --calibrate"),
         (("--calibrate", "photos", "--precision", "int8", "--images", "5"), "--images is 5, expected at least 10."),
@@ -270,7 +291,7 @@ def test_a_manifest_from_before_there_were_quantised_networks_is_read(pc_engine,
         (("--mode", "x"), "There is no mode 'x'"),
         (("--out", "out"), "--out goes with --calibrate"),
         (("--images", "3"), "--images goes with --calibrate: without it no photos are looked at."),
-        (("--calibrate", "photos"), "--calibrate goes with --precision int8, bf16, fp16; got 'auto'"),
+        (("--calibrate", "photos"), "--calibrate goes with --precision int8, fp8, bf16, fp16; got 'auto'"),
     ],
 )
 def test_build_looks_at_its_arguments_before_a_model_is_fetched(pc_engine, arguments, expected):
