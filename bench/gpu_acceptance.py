@@ -11,9 +11,9 @@ seconds, between two measurements; one that goes on for a minute more ends the p
 part in a process of its own (CONTRIBUTING.md has the command) is independent of a card that the one before lost.
 
 Needed are CuPy, NumPy, onnx and onnxruntime for everything; a TensorRT (``pc-engine[gpu]`` or ``[tensorrt]``), cuDNN
-(``[cudnn]``) or onnxruntime-gpu for networks; PyTorch for the peers, the matrix rate of bf16 and int8, and to see every
-copy; cuML and nvImageCodec for what bears their names; pytest and hypothesis for the tests. Exit codes: 0 all parts
-were done, 3 some were not, 2 there is no GPU or the call is wrong.
+(``[cudnn]``) or onnxruntime-gpu for networks; PyTorch for the peers, the matrix rate of bf16, int8 and fp8, and to see
+every copy; cuML and nvImageCodec for what bears their names; pytest and hypothesis for the tests. Exit codes: 0 all
+parts were done, 3 some were not, 2 there is no GPU or the call is wrong.
 """
 
 from __future__ import annotations

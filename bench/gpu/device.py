@@ -159,6 +159,9 @@ def _torch_products(meter: Meter, side: int) -> Iterator[tuple[str, Callable[[],
         a, b = (torch.randint(-128, 128, (side, side), device=meter.name, dtype=torch.int8) for _ in range(2))
         # cuBLAS multiplies 8-bit integers with one of the two transposed.
         yield "int8", lambda: torch._int_mm(a, b.t())
+        x, y = (torch.randn(side, side, device=meter.name).to(torch.float8_e4m3fn) for _ in range(2))
+        scale = torch.ones((), device=meter.name)
+        yield "fp8", lambda: torch._scaled_mm(x, y.t(), scale, scale, out_dtype=torch.bfloat16)
 
 
 @contextmanager

@@ -248,7 +248,7 @@ def test_rates_of_copies_products_and_calls(host_meter: Any) -> None:
     assert copy_rate(host_meter, 1 << 16) > 0
     torch = pytest.importorskip("torch")
     rows = list(matrix_rates(host_meter, 64))
-    assert [row["precision"] for row in rows] == ["fp32", "fp16", "bf16", "int8"]
+    assert [row["precision"] for row in rows] == ["fp32", "fp16", "bf16", "int8", "fp8"]
     assert all(row.get("tera_ops", 0) > 0 or row["reason"] for row in rows)
     assert torch.backends.cuda.matmul.allow_tf32 is False
     rate, rates = wall_rate(lambda: 5, seconds=0.001, runs=3)
