@@ -171,10 +171,14 @@ class _Program:
 
         self._cudnn, self._graph, self._weights = cudnn, graph, weights
         self._memory = RecordedMemory()
-        self._handle = _open_handle(cudnn, cupy.cuda.get_current_stream())
         if _for_cudnn(graph).keys() - plans.keys():
             raise BackendError("The saved network lacks plans for some of its layers: delete it.")
-        self._kernels = {name: self._kernel(layer, plans.get(name)) for name, layer in graph.layers.items()}
+        self._handle = _open_handle(cudnn, cupy.cuda.get_current_stream())
+        try:
+            self._kernels = {name: self._kernel(layer, plans.get(name)) for name, layer in graph.layers.items()}
+        except BaseException:
+            cudnn.destroy_handle(self._handle)
+            raise
 
     def execute(self, images: Array, stream: Any) -> Mapping[str, Array]:
         """See `pc_engine.backends.lanes.Program.execute`."""

@@ -93,8 +93,14 @@ class Lanes:
             # The taps that the graph fills, and the shape of an image's part and the type of each.
             self._taps: Mapping[str, Array] = {}
             self._kinds: dict[str, tuple[tuple[int, ...], Any]] = {}
-            self._warm_up()
-            self._idle = Idle([_Lane(shape) for _ in range(PARALLEL)])
+            try:
+                self._warm_up()
+                self._idle = Idle([_Lane(shape) for _ in range(PARALLEL)])
+            except BaseException:
+                # What a library has of the GPU is not freed with Python's objects. If that fails, too, why is known.
+                with contextlib.suppress(Exception):
+                    self._program.close()
+                raise
 
     def infer(self, images: Array, into: Taps | None = None) -> dict[str, Array]:
         """Run a batch and wait for it; see `pc_engine.backbone.Backbone.infer`.

@@ -595,6 +595,25 @@ def test_memory_that_cudnn_itself_does_not_get_is_told_apart(gpu, small, monkeyp
         BACKEND.compile(small)
 
 
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"fail": "CUDNN_STATUS_ALLOC_FAILED"}, DeviceMemoryError),  # its first run
+        ({"names": ("other",)}, BackendError),  # a layer's plan
+        ({"version": 91901, "refuse_all": True}, BackendError),
+    ],
+)
+def test_a_network_that_cannot_be_loaded_leaves_no_handle_behind(gpu, small, tmp_path, changed, error):
+    """One that does not fit is tried again for smaller batches, and each handle has memory of the GPU."""
+    BACKEND.compile(small, save_to=tmp_path / "saved").close()
+    assert not gpu.handles
+    for name, value in changed.items():
+        setattr(gpu, name, value)
+    with pytest.raises(error):
+        BACKEND.load(small, tmp_path / "saved")
+    assert not gpu.handles
+
+
 def test_precisions_that_it_does_not_run_are_refused(gpu, lego):
     with pytest.raises(BackendError, match="cuDNN runs fp16 here, not fp32"):
         BACKEND.compile(replace(lego, precision="fp32"))

@@ -92,6 +92,30 @@ def test_an_error_that_comes_again_without_recording_is_one_sentence(gpu, reques
         Lanes(request_, 0, lambda: program)
 
 
+@pytest.mark.parametrize("fails", ["execute", "lane"])
+def test_a_network_that_cannot_be_used_is_freed(gpu, request_, monkeypatch, fails):
+    class Program(Copying):
+        closed = 0
+
+        def execute(self, images: Any, stream: Any) -> dict[str, Any]:
+            if fails == "execute":
+                raise BackendError("no such layer")
+            return super().execute(images, stream)
+
+        def close(self) -> None:
+            Program.closed += 1
+            raise RuntimeError("CUDNN_STATUS_BAD_PARAM")  # which is no reason to hide the first error
+
+    def no_room(shape: Any) -> None:
+        raise MemoryError("no such layer")
+
+    if fails == "lane":
+        monkeypatch.setattr("pc_engine.backends.lanes.ImageBuffer", no_room)
+    with pytest.raises((BackendError, MemoryError), match="no such layer"):
+        Lanes(request_, 0, lambda: Program(gpu, lambda: None))
+    assert Program.closed == 1
+
+
 class Weighed(Copying):
     """A program whose taps take the memory of one run: a second run's do not fit beside them."""
 
