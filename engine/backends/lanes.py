@@ -119,13 +119,19 @@ class Lanes:
             name: into[name] if name in into else self._cupy.empty((n, *shape), dtype)
             for name, (shape, dtype) in self._kinds.items()
         }
-        lane.stream.wait_event(self._cupy.cuda.get_current_stream().record())
-        placed = lane.images.place(taken, lane.stream)
-        arrived = lane.stream.record()
-        with self._queueing:
-            self._stream.wait_event(arrived)
-            self._queue(placed, results)
-            lane.done.record(self._stream)
+        try:
+            lane.stream.wait_event(self._cupy.cuda.get_current_stream().record())
+            placed = lane.images.place(taken, lane.stream)
+            arrived = lane.stream.record()
+            with self._queueing:
+                self._stream.wait_event(arrived)
+                self._queue(placed, results)
+                lane.done.record(self._stream)
+        except BaseException:
+            # Till then what was queued uses the images, the lane and the results, which others will have.
+            lane.stream.synchronize()
+            self._stream.synchronize()
+            raise
         lane.done.synchronize()
         return results
 

@@ -91,6 +91,8 @@ class _Lane:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's exception classes share no public base
+            # What it queued before may yet write to the results, whose memory others will have.
+            self._stream.synchronize()
             raise library_failure("ONNX Runtime failed while running the network", error) from None
         self._done.record(self._stream)
         self._done.synchronize()
