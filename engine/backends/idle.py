@@ -47,9 +47,10 @@ class Idle(Generic[_Member]):
                     self._members.append(member)
                     self._changed.notify()
 
-    def close(self) -> None:
-        """Let go of all; those that are taken are not waited for."""
+    def close(self) -> bool:
+        """Let go of all; those that are taken are not waited for. False where it was closed before."""
         with self._changed:
-            self._closed = True
+            first, self._closed = not self._closed, True
             self._members.clear()
             self._changed.notify_all()
+        return first

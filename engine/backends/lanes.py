@@ -149,7 +149,8 @@ class Lanes:
 
     def close(self) -> None:
         """Free what the GPU holds; no batch is in flight any more."""
-        self._idle.close()
+        if not self._idle.close():
+            return
         # A GPU that was lost has nothing left to free, and is no reason to end otherwise than planned.
         with contextlib.suppress(BackendError), cuda_errors("closing the network"), on_device(self._index):
             self._stream.synchronize()

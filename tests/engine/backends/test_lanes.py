@@ -116,6 +116,15 @@ def test_a_network_that_cannot_be_used_is_freed(gpu, request_, monkeypatch, fail
     assert Program.closed == 1
 
 
+def test_a_network_can_be_closed_twice_as_those_on_the_cpu_can(gpu, request_):
+    lanes = Lanes(request_, 0, lambda: Copying(gpu, lambda: None))
+    for _ in range(2):
+        lanes.close()
+        assert gpu.freed == 2
+    with pytest.raises(BackendError, match="The network was closed"):
+        lanes.infer(probe_images(64, 64, 4))
+
+
 class Weighed(Copying):
     """A program whose taps take the memory of one run: a second run's do not fit beside them."""
 
