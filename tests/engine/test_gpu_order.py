@@ -19,6 +19,8 @@ from PIL import Image
 from pc_engine import Engine, Result
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends import OnnxRuntimeBackend
+from pc_engine.backends.array_nodes import CHANNELS_FIRST
+from pc_engine.backends.cudnn import CudnnBackend
 from pc_engine.backends.lanes import Lanes
 from pc_engine.backends.onnxruntime_cuda import OnnxRuntimeCudaBackbone
 from pc_engine.decoding.decode import display_image
@@ -182,8 +184,8 @@ def run(model: Path, scenes: Path, mode: str = "c2p", runs: int = 2, **options: 
 
 @pytest.fixture
 def expected(tiny_directory: Path, scenes: Path) -> Callable[..., list[tuple[Any, ...]]]:
-    def count(mode: str, cluster: str | None = None) -> list[tuple[Any, ...]]:
-        given = {"backend": "onnxruntime", "device": "cpu", "batch_size": BATCH, "cluster": cluster}
+    def count(mode: str, **options: Any) -> list[tuple[Any, ...]]:
+        given = {"backend": "onnxruntime", "device": "cpu", "batch_size": BATCH, **options}
         with Engine(tiny_directory, mode=mode, **given) as engine:
             return told(list(engine.run(scenes)))
 
@@ -194,11 +196,19 @@ def told(results: list[Result]) -> list[tuple[Any, ...]]:
     return [(row.path, row.error, row.count, row.class_name, len(row.pointers)) for row in results]
 
 
+JOBS: list[tuple[str, dict[str, Any]]] = [
+    *((mode, {}) for mode in MODES),
+    ("p2c", {"cluster": "dbscan"}),
+    ("p2c", {"classes": 2}),
+    ("combined", {"count": 2}),
+]
+
+
 @pytest.mark.parametrize("where", ["on_device", "on_cores"])
-@pytest.mark.parametrize(("mode", "cluster"), [*((mode, None) for mode in MODES), ("p2c", "dbscan")])
+@pytest.mark.parametrize(("mode", "options"), JOBS, ids=lambda given: "".join(given))
 def test_nothing_is_read_or_written_before_its_turn(
     mode: str,
-    cluster: str | None,
+    options: dict[str, Any],
     where: str,
     tiny_directory: Path,
     scenes: Path,
@@ -208,10 +218,19 @@ def test_nothing_is_read_or_written_before_its_turn(
     request: Any,
 ) -> None:
     request.getfixturevalue(where)
-    assert told(run(tiny_directory, scenes, mode, cluster=cluster)) == expected(mode, cluster)
+    assert told(run(tiny_directory, scenes, mode, **options)) == expected(mode, **options)
     assert order.races == set()
     assert bool(order.done["resize"]) == (where == "on_device") != bool(order.done["to device"])
     assert order.done["network in a graph"] > 0
+
+
+def test_nothing_is_out_of_turn_when_several_threads_run(
+    tiny_directory: Path, scenes: Path, order: Any, make: Any, expected: Any, on_device: None
+) -> None:
+    with open_engine(tiny_directory, "combined") as engine, order.executor(2) as pool:
+        for found in [pool.submit(lambda: told(list(engine.run(scenes)))) for _ in range(3)]:
+            assert found.result() == expected("combined")
+    assert order.races == set()
 
 
 def refuse(stream: Any, work: Callable[[], Any]) -> Any:
@@ -414,6 +433,50 @@ def test_taps_of_onnx_runtime_are_written_before_anything_else_is_done_with_thei
             del taps  # with work under way
     assert bool(order.races) == bool(left_out)
     assert order.skipped == set(left_out)
+
+
+@pytest.mark.parametrize("left_out", [(), ("cupy.cuda.get_current_stream().synchronize()",), "set_stream"])
+def test_what_a_network_in_cudnn_is_made_of_is_there_when_its_layers_read_it(
+    left_out: Any, order: Any, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights, which every batch reads; and each layer runs on the stream of its batch."""
+    cupy: Any = sys.modules["cupy"]
+    streams: dict[int, Any] = {}
+
+    class Kernel:
+        def __init__(self, cudnn: Any, handle: int, convolution: Any, plan: Any) -> None:
+            self.handle, self.convolution = handle, convolution
+
+        def __call__(self, *given: Any) -> Any:
+            result = cupy.empty(self.convolution.result, np.float16)
+            result.view(np.ndarray)[...] = 0
+            order.queue("cudnn", given, [result], streams[self.handle])
+            return result
+
+    def set_stream(handle: int, stream: int) -> None:
+        if left_out == "set_stream":
+            streams.setdefault(handle, order.default_stream)
+        else:
+            streams[handle] = order.at[stream]
+
+    order.default_stream = cupy.cuda.Stream()
+    cudnn = SimpleNamespace(create_handle=lambda: 1, set_stream=set_stream, destroy_handle=lambda _: None)
+    monkeypatch.setattr("pc_engine.backends.cudnn.Kernel", Kernel)
+    # Kernels of this project that no other test here compiles.
+    monkeypatch.setattr("pc_engine.backends.cudnn.convolve_columns", lambda layer, kernel: kernel)
+    monkeypatch.setattr(
+        "pc_engine.backends.array_operators.to_planes", lambda maps: maps.astype("f4").transpose(CHANNELS_FIRST).copy()
+    )
+    monkeypatch.setattr("pc_engine.backends.cudnn.load_cudnn", lambda: cudnn)
+    monkeypatch.setattr("pc_engine.backends.cudnn._choose_plans", lambda _, graph, __: dict.fromkeys(graph.layers))
+    asked = network_request(load_model(tiny_directory), ("gap", "logits"), batch_size=BATCH)
+    order.skip = left_out if isinstance(left_out, tuple) else ()
+    network = CudnnBackend().compile(replace(asked, device="cuda:0", precision="fp16"))
+    with cupy.cuda.Stream(non_blocking=True):
+        for n in (BATCH, BATCH - 1):
+            network.infer(np.zeros((n, 64, 64, 3), np.uint8))["gap"][...] += 1
+    assert bool(order.races) == bool(left_out)
+    assert order.done["graph"] == 3
 
 
 # What a whole batch takes, once all is recorded: operations of the mode in its graph, those of kernels of this project
