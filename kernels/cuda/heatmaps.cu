@@ -12,6 +12,14 @@ __device__ inline float excess(float value, float threshold) {
     return left <= 0 ? 0 : left;
 }
 
+// A multiple of a mean, which is taken of this sum; no number where either overflows in float. There NumPy's mean is
+// infinite, and such a threshold would leave nothing of any map, as if there were nothing in the picture.
+__device__ inline float threshold_of(double sum, double multiple) {
+    const float rounded = static_cast<float>(multiple);
+    const bool fits = fabs(static_cast<float>(sum)) < infinity() && fabs(rounded) < infinity();
+    return fits ? rounded : nan_float();
+}
+
 constexpr int LANES = 32;  // threads that share a map
 
 // Which map of those that a block reads at once this thread works on; there are `count` at once, and threads that do not
@@ -122,7 +130,7 @@ __device__ void selected_heatmap(
     const double sum = block_sum(selection_sum(one, cells) + selection_sum(two, cells));
     // Rounded where NumPy rounds.
     const float mean = static_cast<float>(sum / (static_cast<double>(count) * cells));
-    const float threshold = static_cast<float>((mean_factors ? mean_factors[blockIdx.x] : mean_factor) * mean);
+    const float threshold = threshold_of(sum, (mean_factors ? mean_factors[blockIdx.x] : mean_factor) * mean);
     for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
         const float above = selection_excess(one, cells, cell, threshold, 0);
         heat[static_cast<size_t>(blockIdx.x) * cells + cell] = selection_excess(two, cells, cell, threshold, above);
@@ -214,8 +222,9 @@ __device__ void mean_heatmap(
         mean[cell] = total(of_team, teams, cells, cell) / channels;  // no one else reads this cell's sums
         sum += mean[cell];
     }
-    const double level = block_sum(sum) / cells;
-    const float threshold = static_cast<float>(mean_factor * static_cast<float>(level));
+    sum = block_sum(sum);
+    const double level = sum / cells;
+    const float threshold = threshold_of(sum, mean_factor * static_cast<float>(level));
     const double finite = level < infinity() ? level : not_a_number();
     const double middle = mean_factor * finite, width = softness > 0 ? softness * finite : 0;
     float* own = heat + static_cast<size_t>(blockIdx.x) * cells;
@@ -243,9 +252,9 @@ __device__ void weighted_heatmap(
         clamped[cell] = excess(total(of_team, teams, cells, cell), 0);  // no one else reads this cell's sums
         sum += clamped[cell];
     }
-    const float mean = static_cast<float>(block_sum(sum) / cells);
-    const float rounded = static_cast<float>((mean_factors ? mean_factors[blockIdx.x] : mean_factor) * mean);
-    const float threshold = fabs(rounded) < infinity() ? rounded : nan_float();
+    sum = block_sum(sum);
+    const float mean = static_cast<float>(sum / cells);
+    const float threshold = threshold_of(sum, (mean_factors ? mean_factors[blockIdx.x] : mean_factor) * mean);
     for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
         heat[static_cast<size_t>(blockIdx.x) * cells + cell] = excess(clamped[cell], threshold);
     }

@@ -381,6 +381,23 @@ def test_weighted_heatmaps_agree(device, maps, dtype, factor, top):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("factor", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("value", [3e36, 3e37, 3e38])  # of the second the sum overflows, of the third the mean
+def test_heatmaps_whose_mean_overflows_agree_and_are_no_empty_picture(device, value, factor):
+    maps = np.full((3, 2, 3, 3), value, np.float32)
+    maps[:, 0, 1, 1], maps[1, 0, 0, 0], maps[2] = 1.1 * value, np.inf, 1
+    indices, ones = np.tile(np.arange(2, dtype=np.int32), (3, 1)), np.ones((3, 2), np.float32)
+    for operation, *args in (
+        (selected_heatmap, [(maps, indices)], factor),
+        (mean_heatmap, maps, factor),
+        (weighted_heatmap, maps, ones, factor),
+    ):
+        with np.errstate(over="ignore", invalid="ignore"):
+            expected = operation(*args)
+        np.testing.assert_allclose(device(operation, *args), expected, rtol=1e-5, err_msg=operation.__name__)
+        assert not np.isnan(expected[2]).any()
+
+
 def test_weighted_heatmaps_of_values_that_are_not_finite_agree(device):
     maps = np.ones((4, 2, 3, 3), np.float32)
     maps[0, 0, 0, 0], maps[1], maps[2, 1, 2, 2] = np.nan, 3e38, -np.inf
