@@ -151,6 +151,7 @@ def _timing_cache(library: Library, config: Any, name: str) -> Any:
         timings = config.create_timing_cache(content)
         if timings is not None and config.set_timing_cache(timings, False):
             break
+    library.log.forget()  # what it said of a cache that it refused
     yield
     measured = config.get_timing_cache()
     serialised = None if measured is None else measured.serialize()

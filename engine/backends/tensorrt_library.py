@@ -42,11 +42,15 @@ class Log:
             with self._lock:
                 self.lines.append((severity, text))
 
+    def forget(self) -> None:
+        """Forget what was written so far: it is none of the reasons of what fails from now on."""
+        with self._lock:
+            self.lines.clear()
+
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Forget what was written before."""
-        with self._lock:
-            self.lines.clear()
+        self.forget()
         yield
 
     def reason(self) -> str:
@@ -61,7 +65,7 @@ class Log:
         reason = self.reason()
         with self._lock:
             text = " ".join(text for severity, text in self.lines if severity <= 1)
-            self.lines.clear()  # else a later failure would be given this reason
+        self.forget()
         number = re.search(r"cudaError (\d+)", text)
         status = int(number.group(1)) if number else 0
         if says_no_memory(text):

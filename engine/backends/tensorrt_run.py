@@ -96,6 +96,7 @@ class _RuntimeSettings:
             if kernels is not None:
                 self._cache.deserialize(kernels)
             self._config.set_runtime_cache(self._cache)
+        library.log.forget()  # what it said of kernels that it refused
 
     def create_context(self) -> Any:
         arguments = () if self._config is None else (self._config,)
@@ -105,6 +106,7 @@ class _RuntimeSettings:
     def compiled_kernels(self) -> bytes | None:
         """Return the kernels to keep, None where there are none or no new ones."""
         serialised = None if self._cache is None else self._cache.serialize()
+        self._library.log.forget()  # what it said of those that it cannot give
         kernels = None if serialised is None else bytes(serialised)
         return None if kernels == self._known else kernels
 

@@ -328,6 +328,24 @@ def test_kernel_times_are_kept_and_used_again(gpu, trt, request_):
     assert trt.called("set_timing_cache")[4:] == [b""]
 
 
+@pytest.mark.parametrize(
+    ("which", "refused", "failed"),
+    [
+        ("trt", "set_timing_cache", "build_serialized_network"),
+        ("rtx", "deserialize_kernels", "create_execution_context"),
+        ("rtx", "serialize_kernels", "execute_async_v3"),
+    ],
+)
+def test_what_was_said_of_a_cache_is_not_the_reason_of_what_fails_later(gpu, request_, request, which, refused, failed):
+    library = request.getfixturevalue(which)
+    BACKEND.compile(request_)  # which leaves something to refuse
+    library.faults[refused] = "the cache is another driver's"
+    network = BACKEND.compile(request_) if failed == "execute_async_v3" else None
+    library.faults[failed] = "the reason"
+    with pytest.raises(BackendError, match=r": the reason$"):
+        BACKEND.compile(request_) if network is None else network.infer(probe_images(64, 64, 4))
+
+
 @pytest.mark.parametrize("call", ["create_timing_cache", "set_timing_cache", "get_timing_cache"])
 def test_an_engine_does_not_depend_on_kept_times(gpu, trt, request_, call):
     trt.faults[call] = "no"
