@@ -48,9 +48,10 @@ class FakeRuntime:
     def preload_dlls(self):
         print("Failed to load libcublas.so")
 
-    def InferenceSession(self, graph, options, providers):  # noqa: N802
+    def InferenceSession(self, graph, options, providers, **settings):  # noqa: N802
         if providers == [CPU]:
-            return self.real.InferenceSession(graph, options, providers=providers)
+            return self.real.InferenceSession(graph, options, providers=providers, **settings)
+        assert not settings
         ((provider, settings),) = providers
         assert provider == CUDA
         self.settings.append(settings)
