@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -12,14 +10,12 @@ from pc_engine.decoding.decode import Decode, decode_bytes
 from pc_engine.errors import ImageError, PcEngineError
 from pc_engine.pointers import BoxPointer
 from pc_engine.result import Result
-from pc_engine.sources import image_stem, read_image
+from pc_engine.runs.drawn_pictures import picture_name
+from pc_engine.sources import read_image
 
 #: Colours that stay apart for most kinds of colour vision (Okabe & Ito, 2008).
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 _LONGEST_SIDE = 1280
-_LONGEST_STEM = 120
-# Of the path's digest: enough to tell a million photos of one name apart.
-_DIGEST_BYTES = 6
 
 
 def draw_overlay(result: Result, picture: Image.Image) -> Image.Image:
@@ -74,11 +70,7 @@ def write_overlay(result: Result, directory: Path, decode: Decode = decode_bytes
         return None
     if (decoded.width, decoded.height) != (result.width, result.height):
         return None
-    # In bytes, as file systems limit a name to 255 of them.
-    stem = image_stem(result.path).encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore")
-    # Names of photos repeat between folders.
-    digest = hashlib.blake2b(os.fsencode(result.path), digest_size=_DIGEST_BYTES).hexdigest()
-    path = directory / f"{stem}-{digest}.jpg"
+    path = directory / picture_name(result.path)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         draw_overlay(result, Image.fromarray(decoded.pixels)).save(path, quality=90)

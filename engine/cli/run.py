@@ -258,6 +258,9 @@ def _begin(job: _Job, rows: RunDirectory, engine: Engine | SharedEngine) -> None
     if rows.before:
         nor = ", and no overlays are drawn for them: --fresh redoes all" if asked.disk.overlay else ""
         job.say(f"{out} has {rows.before:,} rows already; their images are skipped{nor}.")
+    if rows.pictures_removed and not asked.disk.overlay:
+        pictures = f"{rows.pictures_removed:,} pictures" if rows.pictures_removed > 1 else "1 picture"
+        job.say(f"The earlier run's {pictures} in {asked.disk.overlays} are removed: add --overlay to draw new ones.")
     if rows.lost:
         job.say(
             f"{', '.join(rows.lost)}: the folder is gone, but {out} has rows of its photos. If it was renamed, they "

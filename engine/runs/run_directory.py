@@ -13,7 +13,6 @@ has to be right. A directory takes rows of one kind only: of one model, mode, ba
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ from pc_engine.result import Result
 from pc_engine.runs.block_folder import BlockFolder, make_blocks, remove_blocks
 from pc_engine.runs.claim import Claim
 from pc_engine.runs.done_names import DoneNames
+from pc_engine.runs.drawn_pictures import remove_pictures, undrawn_picture
 from pc_engine.runs.partition_names import FORMATS, STEM, Format, find_format, parse_partition, partitions_of
 from pc_engine.runs.run_file import RunFile
 from pc_engine.runs.run_settings import check_settings
@@ -33,7 +33,7 @@ from pc_engine.runs.run_state import State, Tally, states
 from pc_engine.runs.sharing import check_sharing
 from pc_engine.runs.writers import PartitionWriter, cannot_write, rows_of, write_partition
 from pc_engine.sources import SourceImage
-from pc_engine.sources.run_folders import OVERLAYS, is_state_file
+from pc_engine.sources.run_folders import OVERLAYS, is_state_file, state_files
 from pc_engine.sources.sharding import Shard
 from pc_engine.sources.stored_names import stored_name
 
@@ -72,6 +72,8 @@ class RunDirectory:
         What `begin` was given by an earlier run; None if there was none.
     lost
         From `begin` on: folders of photos that have rows, and that are not there any more, where another is new.
+    pictures_removed
+        From `begin` on: how many pictures of the run that is replaced were removed, as they show what it found.
 
     Raises
     ------
@@ -134,6 +136,7 @@ class RunDirectory:
         self._done = DoneNames(self._names_in(partitions))
         self.before = self.tally.n
         self.lost: list[str] = []
+        self.pictures_removed = 0
         named = [found for path in partitions if (found := parse_partition(path.name))]
         self._writer = PartitionWriter(
             self.directory,
@@ -296,6 +299,12 @@ class RunDirectory:
                 f"{self.directory} holds {foreign[0]}, which no run wrote and which would be read as rows: "
                 f"choose another folder."
             )
+        # Where no run has been, what lies there are photos, which would be passed over as if they had been drawn.
+        if not state_files(self.directory) and (picture := undrawn_picture(self.directory)):
+            raise UsageError(
+                f"{self.directory} holds {OVERLAYS}/{picture}, which no run drew, in the folder that a run draws its "
+                f"pictures into: choose another folder."
+            )
         check_sharing(self.directory, self._shard)
 
     def _own_partitions(self) -> list[Path]:
@@ -317,7 +326,7 @@ class RunDirectory:
         for path in own:
             path.unlink()
         if own and self._shard is None:
-            shutil.rmtree(self.directory / OVERLAYS, ignore_errors=True)
+            self.pictures_removed = remove_pictures(self.directory)
 
     def _names_in(self, partitions: Iterable[Path]) -> Iterator[str]:
         for path in partitions:

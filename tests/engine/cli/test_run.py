@@ -309,6 +309,17 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
     assert "pictures in" not in outcome.out
 
 
+def test_a_fresh_run_without_overlays_says_that_it_removes_those_of_before(pc_engine, tmp_path, scenes, tiny_directory):
+    out = tmp_path / "out"
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", out, *MODEL)
+    pc_engine(*arguments, "--overlay")
+    assert "removed" not in pc_engine(*arguments, "--overlay", "--fresh").err
+    outcome = pc_engine(*arguments, "--fresh")
+    expected = f"The earlier run's 5 pictures in {out}/overlays are removed: add --overlay to draw new ones."
+    assert expected in " ".join(outcome.err.split())
+    assert not (out / "overlays").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

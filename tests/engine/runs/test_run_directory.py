@@ -193,7 +193,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 def test_a_fresh_run_replaces_an_earlier_one_but_not_what_people_corrected(tmp_path: Path, row_format: str) -> None:
     do(tmp_path, ["a.jpg", "b.jpg"], row_format=row_format)
     (tmp_path / "overlays").mkdir()
-    (tmp_path / "overlays/000000-a.jpg").touch()
+    (tmp_path / "overlays/a-0123456789ab.jpg").touch()
     (tmp_path / "corrections.jsonl").write_text("{}\n")
     do(tmp_path, ["c.jpg"], row_format="jsonl", fresh=True)
     assert paths(tmp_path) == ["c.jpg"]
@@ -234,6 +234,18 @@ def test_a_folder_of_other_files_is_taken_and_they_stay(tmp_path: Path) -> None:
     do(tmp_path, ["a.jpg"], fresh=True)
     assert (tmp_path / "overlays").is_dir()
     assert (tmp_path / "photo.jpg").exists()
+
+
+def test_photos_where_pictures_are_drawn_are_neither_passed_over_nor_removed(tmp_path: Path) -> None:
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays/mine.jpg").touch()
+    with pytest.raises(UsageError, match=r"overlays/mine\.jpg, which no run drew"):
+        do(tmp_path, ["a.jpg"])
+    (tmp_path / "overlays/mine.jpg").unlink()
+    do(tmp_path, ["a.jpg"])
+    (tmp_path / "overlays/mine.jpg").touch()  # put there later
+    do(tmp_path, ["b.jpg"], fresh=True)
+    assert (tmp_path / "overlays/mine.jpg").exists()
 
 
 def test_names_that_are_not_utf8_are_known_again(tmp_path: Path) -> None:
