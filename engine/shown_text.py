@@ -27,6 +27,11 @@ def for_sentence(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
+def number_of(n: int, noun: str) -> str:
+    """Return "1 pointer" or "2,000 pointers"."""
+    return f"1 {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def for_page(text: str) -> str:
     """Return text that UTF-8 can hold; half a surrogate pair, which rows of others may have, appears as \\uNNNN."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -30,7 +30,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from pc_engine.shown_text import for_terminal
+from pc_engine.shown_text import for_terminal, number_of
 
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
@@ -87,7 +87,7 @@ def print_line(text: str = "") -> None:
 
 def number_of_images(n: int) -> str:
     """Return "1 image" or "2,000 images"."""
-    return "1 image" if n == 1 else f"{n:,} images"
+    return number_of(n, "image")
 
 
 def percent(share: float | None) -> str:
@@ -138,7 +138,7 @@ def print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
     """Print how many items of a data set were skipped, and why the first ones were; nothing where none was."""
     if not skipped:
         return
-    print_line("1 item was skipped:" if len(skipped) == 1 else f"{len(skipped)} items were skipped:")
+    print_line(f"{number_of(len(skipped), 'item')} {'was' if len(skipped) == 1 else 'were'} skipped:")
     for item, reason in skipped[:_SHOWN_SKIPPED]:
         print_line(f"  {item}: {reason}")
     if len(skipped) > _SHOWN_SKIPPED:

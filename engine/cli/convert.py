@@ -14,7 +14,7 @@ from pc_engine.cli.status import unfinished
 from pc_engine.converters import DATASET_FORMATS, Conversion, ConversionSettings
 from pc_engine.converters import convert as convert_rows
 from pc_engine.runs.corrections import corrected_rows
-from pc_engine.shown_text import for_terminal
+from pc_engine.shown_text import for_terminal, number_of
 
 _SOME_LEFT_OUT = 3
 
@@ -106,7 +106,8 @@ class _Rows:
 
 def _print(conversion: Conversion) -> None:
     below = f" Image names are relative to {conversion.folder}." if conversion.folder else ""
-    print_line(f"{number_of_images(conversion.images)} with {conversion.pointers:,} pointers: {conversion.out}.{below}")
+    pointers = number_of(conversion.pointers, "pointer")
+    print_line(f"{number_of_images(conversion.images)} with {pointers}: {conversion.out}.{below}")
     for reason, n in conversion.left_out.items():
         example = for_terminal(conversion.examples[reason])
         print_line(f"Left out: {number_of_images(n)} that {reason} (such as {example}).")

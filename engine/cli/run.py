@@ -44,7 +44,7 @@ from pc_engine.errors import PcEngineError
 from pc_engine.modes import find_mode
 from pc_engine.overlay import write_overlay
 from pc_engine.runs.run_state import State
-from pc_engine.shown_text import for_terminal
+from pc_engine.shown_text import for_terminal, number_of
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images, named_twice
 from pc_engine.sources.lists import MARK, STDIN
 from pc_engine.sources.passed_over import PassedOver
@@ -256,11 +256,12 @@ def _begin(job: _Job, rows: RunDirectory, engine: Engine | SharedEngine) -> None
     about = {**engine.describe(), "sources": list(asked.sources), "folder": start_folder()}
     rows.begin(made_with, about, asked.sources)
     if rows.before:
-        nor = ", and no overlays are drawn for them: --fresh redoes all" if asked.disk.overlay else ""
-        job.say(f"{out} has {rows.before:,} rows already; their images are skipped{nor}.")
+        nor = ", and no overlays are drawn of what has a row: --fresh redoes all" if asked.disk.overlay else ""
+        skipped = "its image is skipped" if rows.before == 1 else "their images are skipped"
+        job.say(f"{out} has {number_of(rows.before, 'row')} already; {skipped}{nor}.")
     if rows.pictures_removed and not asked.disk.overlay:
-        pictures = f"{rows.pictures_removed:,} pictures" if rows.pictures_removed > 1 else "1 picture"
-        job.say(f"The earlier run's {pictures} in {asked.disk.overlays} are removed: add --overlay to draw new ones.")
+        pictures = number_of(rows.pictures_removed, "picture")
+        job.say(f"Removed {pictures} of the earlier run from {asked.disk.overlays}: add --overlay to draw new ones.")
     if rows.lost:
         job.say(
             f"{', '.join(rows.lost)}: the folder is gone, but {out} has rows of its photos. If it was renamed, they "
@@ -353,7 +354,7 @@ def _say_how_to_go_on(job: _Job, n: int) -> None:
     if out is None:
         job.say(f"Stopped after {number_of_images(n)}. With --out DIR, a stopped run can go on later.")
     else:
-        job.say(f"Stopped. {out} has {n:,} rows: run the same command again to go on.")
+        job.say(f"Stopped. {out} has {number_of(n, 'row')}: run the same command again to go on.")
 
 
 def _is_of_a_run(name: str) -> bool:

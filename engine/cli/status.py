@@ -53,7 +53,6 @@ def unfinished(run: Path) -> str | None:
 
 def _print(run: Path, found: RunStatus) -> None:
     tally, total = found.tally, found.total
-    of = "" if total is None else f" of {total:,}"
     if found.settings is not None:
         model, mode, backend, precision = (
             found.settings.get(name, "?") for name in ("model", "mode", "backend", "precision")
@@ -62,7 +61,9 @@ def _print(run: Path, found: RunStatus) -> None:
     else:
         print_line(f"{run}: {found.condition}.")
     coming = f"; {found.waiting:,} more are done and come with the next partition" if found.waiting else ""
-    print_line(f"{tally.n:,}{of} images have rows, {tally.failed:,} of them failed{coming}.")
+    images = number_of_images(tally.n) if total is None else f"{tally.n:,} of {number_of_images(total)}"
+    have = "has a row" if tally.n == 1 else "have rows"
+    print_line(f"{images} {have}, {tally.failed:,} of them failed{coming}.")
     if found.reviewed:
         print_line(f"{number_of_images(found.reviewed)} reviewed.")
     if found.condition == "running":

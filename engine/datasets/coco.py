@@ -29,6 +29,7 @@ from pc_engine.datasets.records import (
     read_json,
 )
 from pc_engine.errors import DataError
+from pc_engine.shown_text import number_of
 
 
 def read_coco(path: Path, images: Path | None = None) -> LabelledSet:
@@ -82,7 +83,7 @@ def parse_coco(raw: Any, path: Path, images: Path | None = None) -> LabelledSet:
                 f"None of the {strayed} annotations of {path} has the id of one of its images: write 'image_id' as the "
                 f"images' 'id', both as numbers or both as text."
             )
-        builder.skip(f"{strayed} annotation(s)", "no image has the id that they name")
+        builder.skip(number_of(strayed, "annotation"), "no image has the id that they name")
     for item in raw["images"]:
         if not isinstance(item, Mapping) or not item.get("file_name"):
             builder.skip(f"image {item!r:.60}", "it has no file_name")

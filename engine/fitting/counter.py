@@ -19,6 +19,7 @@ from pc_engine.fitting.open_count import fit_open_count
 from pc_engine.fitting.recall import LEAST_IMAGES, mean_recall
 from pc_engine.fitting.recoupling import Recoupling, fit_recoupling, held_out_coupling
 from pc_engine.fitting.reduction import ReducedRows, reduce_features
+from pc_engine.shown_text import number_of
 
 #: Values of the SVM's C that cross-validation chooses from.
 DEFAULT_C_GRID = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -285,11 +286,11 @@ def check_counts(counts: Sequence[int] | np.ndarray, labels: Sequence[str]) -> N
     images = dict.fromkeys(labels, 0)
     for value, n in zip(values, n_images, strict=True):
         images[count_label(int(value), labels)] += int(n)
-    scarce = [f"'{label}' ({n})" for label, n in images.items() if n < 2]
+    scarce = [f"{label} ({number_of(n, 'image')})" for label, n in images.items() if n < 2]
     if scarce:
         raise DataError(
-            f"The count label(s) {', '.join(scarce)} have fewer than 2 images among the {n_images.sum()}: add images, "
-            f"or leave the label(s) out."
+            f"Too few of the {n_images.sum()} images show the count {' or '.join(scarce)}: give at least 2 of each "
+            f"count, or leave out those that have it."
         )
 
 
@@ -337,7 +338,7 @@ def _splits(
 ) -> tuple[list[Split], set[int]]:
     """Return folds whose others show every label, and the labels whose groups had to be parted for that."""
     if folds < 2:
-        raise DataError(f"Cross-validation with {folds} fold(s) is not possible: ask for at least 2.")
+        raise DataError(f"Cross-validation with {number_of(folds, 'fold')} is not possible: ask for at least 2.")
     images = np.bincount(truth)
     folds = min(folds, int(images.min()))
     if groups is None:

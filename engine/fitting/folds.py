@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from pc_engine.errors import UsageError
+from pc_engine.shown_text import number_of
 
 #: The places of the other images, and of those held out.
 Split = tuple[np.ndarray, np.ndarray]
@@ -42,7 +43,8 @@ def stratified_folds(truth: np.ndarray, folds: int, seed: int, groups: Sequence[
     if folds > most:
         fewer = f"ask for {most} folds or fewer, or " if most > 1 else ""
         raise UsageError(
-            f"{folds} folds were asked for, but no count label has more than {most} image(s): {fewer}add images."
+            f"{folds} folds were asked for, but no count label has more than "
+            f"{number_of(most, 'image')}: {fewer}add images."
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a label with fewer images than folds, which is allowed

@@ -17,6 +17,7 @@ from scipy.linalg.lapack import dpstrf
 
 from pc_engine.errors import DataError
 from pc_engine.kernels.unit_products import row_norms
+from pc_engine.shown_text import number_of
 
 # Columns taken at a time: bounds the float64 copy of the features to 8 * n * 2048 bytes.
 _COLUMNS = 2048
@@ -74,8 +75,8 @@ def _finite_norms(name: str, rows: np.ndarray) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(norms))
     if len(bad):
         raise DataError(
-            f"The features '{name}' of {len(bad)} image(s) (the first is number {bad[0]}) hold values that are not "
-            f"finite or too large: run the network in a higher precision."
+            f"The features '{name}' of {number_of(len(bad), 'image')} (the first is number {bad[0]}) hold values "
+            f"that are not finite or too large: run the network in a higher precision."
         )
     return norms
 

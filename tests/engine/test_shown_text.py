@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pc_engine.shown_text import for_page, for_sentence, for_shell, for_terminal
+from pc_engine.shown_text import for_page, for_sentence, for_shell, for_terminal, number_of
 
 #: A line's end, a terminal's command, a byte that is not UTF-8, and a letter beyond ASCII.
 ODD = "a\nb\x1b[2J\udce9é"
@@ -40,3 +40,8 @@ def test_a_word_for_a_shell_is_what_that_takes_for_one(
 ) -> None:
     monkeypatch.setattr("pc_engine.shown_text.os", SimpleNamespace(name=system))
     assert for_shell(text) == expected
+
+
+@pytest.mark.parametrize(("n", "expected"), [(0, "0 pointers"), (1, "1 pointer"), (2000, "2,000 pointers")])
+def test_one_is_no_plural(n: int, expected: str) -> None:
+    assert number_of(n, "pointer") == expected

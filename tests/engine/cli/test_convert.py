@@ -52,6 +52,11 @@ def test_what_was_left_out_is_said(pc_engine, run, tmp_path):
     ]
 
 
+def test_one_pointer_is_no_pointers(pc_engine, run, tmp_path):
+    outcome = pc_engine("convert", run, "--to", "csv", "--out", tmp_path / "set", "--min-score", "0.5")
+    assert outcome.out == f"2 images with 1 pointer: {tmp_path / 'set'}.\n"
+
+
 def test_options_reach_the_formats(pc_engine, run, tmp_path):
     options = ("--min-score", "0.5", "--image-root", "https://host/", "--relative-to", "photos", "--quiet")
     outcome = pc_engine("convert", run, "--to", "label-studio", "--out", tmp_path / "set", *options)

@@ -395,7 +395,7 @@ def test_counts_that_cannot_be_told_are_refused_before_the_network_runs(
     for record in labels["images"]:
         record.update(count=count(record["count"]), boxes=[])
     if expected is None:
-        expected = "The count label(s) '1' (1) have fewer than 2 images"
+        expected = "images show the count 1 (1 image): give at least 2 of each count, or leave out those that have it."
         labels["images"][0]["count"] = 1
     (counted / "labels.json").write_text(json.dumps(labels))
     monkeypatch.setattr("pc_engine.cli.fit.open_network", lambda *args, **options: pytest.fail("it was opened"))

@@ -305,7 +305,7 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
     out = tmp_path / "out"
     pc_engine("run", scenes, "--model", tiny_directory, "--out", out, *MODEL)
     outcome = pc_engine("run", scenes, "--model", tiny_directory, "--out", out, "--overlay", *MODEL)
-    assert "no overlays are drawn for them: --fresh redoes all" in " ".join(outcome.err.split())
+    assert "no overlays are drawn of what has a row: --fresh redoes all" in " ".join(outcome.err.split())
     assert "pictures in" not in outcome.out
 
 
@@ -313,9 +313,9 @@ def test_a_fresh_run_without_overlays_says_that_it_removes_those_of_before(pc_en
     out = tmp_path / "out"
     arguments = ("run", scenes, "--model", tiny_directory, "--out", out, *MODEL)
     pc_engine(*arguments, "--overlay")
-    assert "removed" not in pc_engine(*arguments, "--overlay", "--fresh").err
+    assert "Removed" not in pc_engine(*arguments, "--overlay", "--fresh").err
     outcome = pc_engine(*arguments, "--fresh")
-    expected = f"The earlier run's 5 pictures in {out}/overlays are removed: add --overlay to draw new ones."
+    expected = f"Removed 5 pictures of the earlier run from {out}/overlays: add --overlay to draw new ones."
     assert expected in " ".join(outcome.err.split())
     assert not (out / "overlays").exists()
 

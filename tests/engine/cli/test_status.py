@@ -21,6 +21,14 @@ def test_a_finished_run(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch
     assert "--retry-failed" in shown.out
 
 
+def test_a_run_of_one_image_is_told_as_one(pc_engine, scenes, tiny_directory, tmp_path):
+    run = tmp_path / "run"
+    pc_engine("run", scenes / "0.png", "--model", tiny_directory, "--out", run, *MODEL)
+    assert "1 of 1 image has a row, 0 of them failed." in pc_engine("status", run).out
+    again = pc_engine("run", scenes / "0.png", "--model", tiny_directory, "--out", run, *MODEL)
+    assert f"{run} has 1 row already; its image is skipped." in again.err
+
+
 def test_images_that_people_reviewed_are_counted(pc_engine, scenes, tiny_directory, tmp_path):
     run = tmp_path / "run"
     pc_engine("run", scenes, "--model", tiny_directory, "--out", run, "--quiet", *MODEL)

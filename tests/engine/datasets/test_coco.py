@@ -100,7 +100,7 @@ def test_annotations_of_no_image_and_ids_of_several_are_noted(tmp_path: Path) ->
     assert [(image.path.name, image.count) for image in labelled.images] == [("2.jpg", 0)]
     shared = "other images have its id 10, too, so it is not known what it shows"
     assert labelled.skipped == (
-        ("1 annotation(s)", "no image has the id that they name"),
+        ("1 annotation", "no image has the id that they name"),
         *(("0.jpg", shared), ("1.jpg", shared)),
     )
 

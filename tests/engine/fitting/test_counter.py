@@ -215,7 +215,7 @@ def test_a_label_never_predicted_has_no_precision() -> None:
 def test_a_scarce_label_lowers_the_folds_and_a_missing_one_is_named() -> None:
     features, counts = make_data()
     counts = np.where(counts == 3, 2, counts)
-    with pytest.raises(DataError, match=r"'3' \(0\) have fewer than 2 images among the 120"):
+    with pytest.raises(DataError, match=r"Too few of the 120 images show the count 3 \(0 images\): give at least 2"):
         fitted(features, counts)
     counts[:3] = 3
     steps: list[tuple[int, int]] = []
@@ -245,7 +245,7 @@ def test_wrong_input_is_named(change: dict[str, object], sentence: str) -> None:
 def test_features_that_are_not_finite_are_named() -> None:
     features, counts = make_data()
     features["fc6"][7, 3] = np.nan
-    with pytest.raises(DataError, match=r"'fc6' of 1 image\(s\) \(the first is number 7\)"):
+    with pytest.raises(DataError, match=r"'fc6' of 1 image \(the first is number 7\)"):
         fitted(features, counts)
 
 
@@ -473,5 +473,5 @@ def test_features_that_are_all_0_are_said_to_tell_nothing(size: int) -> None:
 def test_features_too_large_for_a_sum_of_squares_are_one_sentence() -> None:
     features, counts = make_data()
     features["fc6"][5] = 1e30
-    with pytest.raises(DataError, match=r"'fc6' of 1 image\(s\) \(the first is number 5\)"):
+    with pytest.raises(DataError, match=r"'fc6' of 1 image \(the first is number 5\)"):
         fitted(features, counts)

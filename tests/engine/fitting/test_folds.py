@@ -32,9 +32,9 @@ def test_a_scarce_label_is_no_warning() -> None:
 def test_some_label_has_an_image_for_each_fold(groups: list[int] | None) -> None:
     truth = np.repeat([0, 1, 2], 3)
     assert len(stratified_folds(truth, 3, 0, groups)) == 3
-    with pytest.raises(UsageError, match=r"more than 3 image\(s\): ask for 3 folds or fewer, or add images"):
+    with pytest.raises(UsageError, match=r"more than 3 images: ask for 3 folds or fewer, or add images"):
         stratified_folds(truth, 4, 0, groups)
-    with pytest.raises(UsageError, match=r"more than 1 image\(s\): add images"):
+    with pytest.raises(UsageError, match=r"more than 1 image: add images"):
         stratified_folds(np.arange(5), 2, 0)
 
 
