@@ -108,8 +108,6 @@ def main() -> None:
     """Run the command line; end with exit code 0, 1 (cannot go on), 2 (wrong use) or 3 (some images failed)."""
     # Pillow warns about odd files; what matters of that is said in their rows.
     warnings.filterwarnings("ignore", module="PIL")
-    # On disks without flock it locks by files that it makes and removes, and warns that it does.
-    warnings.filterwarnings("ignore", module="filelock")
     silence_codecs()
     for stream in (sys.stdout, sys.stderr):
         # What a terminal of another encoding lacks is no reason to end.

@@ -22,6 +22,7 @@ import filelock
 from pc_engine.errors import DataError, PcEngineError, UsageError
 from pc_engine.files.durable import sync_folder
 from pc_engine.files.json_values import is_text, is_whole
+from pc_engine.files.locks import file_lock
 from pc_engine.fitted.counter import DEFAULT_LABELS, row_label
 from pc_engine.pointers import Pointer, parse_pointer, pointer_row
 from pc_engine.runs.run_directory import CORRECTIONS
@@ -188,7 +189,7 @@ def _append(directory: Path, value: Mapping[str, Any]) -> None:
         is_new = not path.exists()
         # What another process has written so far looks like a line torn by a crash, and would be cut off. The lock is
         # taken second, as it would make a folder that is not there.
-        lock = filelock.FileLock(directory / _LOCK, timeout=_LOCK_SECONDS)
+        lock = file_lock(directory / _LOCK, _LOCK_SECONDS)
         with path.open("ab+", buffering=0) as stream, lock:
             _mend_tail(stream)
             end = stream.seek(0, os.SEEK_END)

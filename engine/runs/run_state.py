@@ -14,6 +14,7 @@ import filelock
 
 from pc_engine.errors import UsageError
 from pc_engine.files.json_values import is_number, is_whole
+from pc_engine.files.locks import file_lock
 from pc_engine.sources.run_folders import RUN_FILE, state_files
 from pc_engine.sources.sharding import Shard
 
@@ -105,10 +106,10 @@ def state_at_rest(directory: Path, shard: Shard | None = None) -> dict[str, Any]
 
 def lock_run(directory: Path, shard: Shard | None = None) -> filelock.BaseFileLock:
     """Take the lock of whoever writes the run, or shard, into a directory; raise `UsageError` if it is not free."""
-    lock = filelock.FileLock(_lock_file(directory, shard))
+    # Who looks how far a run has come holds it for a moment.
+    lock = file_lock(_lock_file(directory, shard), _SECONDS_TO_LOOK)
     try:
-        # Who looks how far a run has come holds it for a moment.
-        lock.acquire(timeout=_SECONDS_TO_LOOK)
+        lock.acquire()
     except filelock.Timeout:
         raise UsageError(
             f"Another run is writing into {directory}: wait for it, or choose another folder. To share one run among "

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from pathlib import Path
+
+import filelock
+import pytest
+
+from pc_engine.files.locks import file_lock
+from pc_engine.runs.corrections import Correction, append_correction
+
+
+@pytest.fixture
+def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_a_program_on_a_disk_without_flock_sees_no_warning(tmp_path: Path) -> None:
+    append_correction(tmp_path, Correction("a.jpg", 0, (), "2026-01-01T00:00:00+00:00"))  # warnings are errors here
+    before = len(warnings.filters)
+    with file_lock(tmp_path / "lock", 0.1), pytest.raises(filelock.Timeout):
+        file_lock(tmp_path / "lock", 0.1).acquire()
+    assert len(warnings.filters) == before
+
+
+def test_a_lock_is_for_one_at_a_time(tmp_path: Path) -> None:
+    with file_lock(tmp_path / "lock", 0.1), pytest.raises(filelock.Timeout):
+        file_lock(tmp_path / "lock", 0.1).acquire()
+    with file_lock(tmp_path / "lock", 0.1):
+        pass
