@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from pc_engine.backends import BACKENDS
 from pc_engine.catalogue import PACKAGED, list_models
@@ -31,9 +33,19 @@ _EXTRAS = (
     ("gpu", "nvidia.nvimgcodec", "decode on an NVIDIA GPU"),
     ("cuml", "cuml", "cluster with cuML's DBSCAN on an NVIDIA GPU"),
 )
+# Of these, what is of no use without a GPU.
+_OF_GPUS = ("gpu", "cuml")
+# Most machines have no GPU, and nothing is to be done there.
+_NO_DRIVER = "No NVIDIA GPU with a driver was found: runs use the CPU."
+_IF_THERE_IS_ONE = "If there is one, install its driver; doctor --verbose lists what else it needs."
 
 
-def doctor(as_json: options.AsJson = False) -> None:
+def doctor(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="List all that an NVIDIA GPU needs, even if none is found.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
     """Show which backends, devices and optional parts work here, and why the others do not."""
     report = _examine()
     if as_json:
@@ -45,11 +57,16 @@ def doctor(as_json: options.AsJson = False) -> None:
         f" ({', '.join(machine['extensions']) or 'no vector extensions found'})"
     )
     for line in report["backends"] + report["devices"]:
+        if line["reason"] == _NO_DRIVER and not verbose:
+            _print_part({**line, "reason": f"{_NO_DRIVER} {_IF_THERE_IS_ONE}"}, otherwise="not used")
+            continue
         _print_part(line)
         for part in (*line.get("needs", ()), *line.get("backends", ())):
             _print_part(part, indent="  ")
-    for line in report["optional"]:
-        _print_part(line, otherwise="not installed")
+    without_gpu = not verbose and any(line["reason"] == _NO_DRIVER for line in report["devices"])
+    for (extra, *_), line in zip(_EXTRAS, report["optional"], strict=True):
+        if not (without_gpu and extra in _OF_GPUS):
+            _print_part(line, otherwise="not installed")
     for entry in report["models"]:
         print_line(f"model         {entry['name']}: {entry['state']}")
     print_line(f"models in     {report['models_directory']}")
@@ -79,8 +96,7 @@ def _examine_gpu() -> dict[str, Any]:
     except BackendError as error:
         missing = found = str(error)
     if not all(need.works for need in needs if need.name == "driver"):
-        # Most machines have no GPU, and nothing is to be done there.
-        missing = found = "No NVIDIA GPU with a driver was found: runs use the CPU."
+        missing = found = _NO_DRIVER
     complete = all(need.works for need in needs) and any(backend["works"] for backend in backends)
     return {
         "name": "cuda",

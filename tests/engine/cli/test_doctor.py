@@ -52,10 +52,23 @@ def test_all_that_a_gpu_misses_is_said_at_once(pc_engine, monkeypatch):
     assert {need["name"]: need["works"] for need in found["needs"]} == {"driver": False, "cupy": False, "nvrtc": False}
     works = {entry["name"]: entry["works"] for entry in found["backends"]}
     assert works == {"onnxruntime": False, "tensorrt": False, "cudnn": False}
-    text = pc_engine("doctor").out
+    text = pc_engine("doctor", "--verbose").out
     assert found["reason"] == "No NVIDIA GPU with a driver was found: runs use the CPU."
     assert "install NVIDIA's driver" in text
     assert text.count("pc-engine[gpu]") >= 2
+    assert "cuml" in text
+
+
+def test_without_a_gpu_a_line_says_so(pc_engine, monkeypatch):
+    monkeypatch.setattr("pc_engine.hardware.devices.driver_found", lambda: False)
+    monkeypatch.setattr("pc_engine.cli.doctor.is_installed", lambda package: package == "nvidia.nvimgcodec")
+    lines = pc_engine("doctor").out.splitlines()
+    assert [line for line in lines if any(word in line for word in ("cuda", "GPU", "cuml", "driver"))] == [
+        "cuda          not used: No NVIDIA GPU with a driver was found: runs use the CPU. If there is one, install its "
+        "driver; doctor --verbose lists what else it needs."
+    ]
+    assert not any(line.startswith(" ") for line in lines)
+    assert any(line.startswith("h5py") for line in lines)
 
 
 def test_a_gpu_that_can_be_used_is_named(pc_engine, pretended, monkeypatch):
@@ -75,3 +88,4 @@ def test_a_driver_without_a_gpu_does_not_work(pc_engine, pretended, pretended_gp
     pretended_gpu.count = 0
     found = cuda(pc_engine)
     assert (found["works"], found["reason"]) == (False, "This machine has no NVIDIA GPU: use --device cpu.")
+    assert any(line.startswith("  driver") for line in pc_engine("doctor").out.splitlines())
