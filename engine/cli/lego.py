@@ -11,7 +11,8 @@ import typer
 from pc_engine.arguments import maybe_whole_number
 from pc_engine.cli import options
 from pc_engine.cli.console import bars, kept_in, print_json, print_line, progress, remark
-from pc_engine.cli.evaluate import print_report, store_report
+from pc_engine.cli.evaluate import store_report
+from pc_engine.cli.evaluation_tables import print_report
 from pc_engine.cli.group import Group
 from pc_engine.cli.target import check_report_folder
 from pc_engine.files.storage import model_argument
