@@ -25,7 +25,7 @@ def ablation(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images, as for pc-engine evaluate.")],
     mode: Annotated[
         list[str] | None,
-        typer.Option("--mode", help="c2p (default), p2c or combined; repeatable, or all."),
+        typer.Option("--mode", help="c2p (default), p2c or combined; repeatable, or all.", callback=options.any_case),
     ] = None,
     model: options.Model = None,
     folds: Annotated[int | None, typer.Option("--folds", help="Fit the counter in this many folds of DATA.")] = None,

@@ -32,7 +32,12 @@ _CALIBRATED = (*QUANTISED_FILES, "bf16", "fp16")
 def build(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name or directory.")],
     mode: Annotated[
-        str | None, typer.Option("--mode", help="Build for this mode only; if omitted, for all that the model can run.")
+        str | None,
+        typer.Option(
+            "--mode",
+            help="Build for this mode only; if omitted, for all that the model can run.",
+            callback=options.any_case,
+        ),
     ] = None,
     calibrate: Annotated[
         str | None,

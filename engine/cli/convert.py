@@ -21,7 +21,12 @@ _SOME_LEFT_OUT = 3
 
 def convert(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to run --out.")],
-    to: Annotated[str, typer.Option("--to", help=f"{', '.join(DATASET_FORMATS[:-1])} or {DATASET_FORMATS[-1]}.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", help=f"{', '.join(DATASET_FORMATS[:-1])} or {DATASET_FORMATS[-1]}.", callback=options.any_case
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="What to write: a file for coco and cvat, else a folder.")],
     min_score: Annotated[
         float, typer.Option("--min-score", help="Leave out pointers with a smaller share of their picture's heat.")

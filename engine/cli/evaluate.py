@@ -28,7 +28,9 @@ def evaluate(
     mode: Annotated[
         list[str] | None,
         typer.Option(
-            "--mode", help="c2p (default), p2c or combined, repeatable; or all, for all that the model can run."
+            "--mode",
+            help="c2p (default), p2c or combined, repeatable; or all, for all that the model can run.",
+            callback=options.any_case,
         ),
     ] = None,
     model: options.Model = None,

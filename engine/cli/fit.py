@@ -125,7 +125,11 @@ def fit_signatures(
     out: OutCopy = None,
     rank: Annotated[
         str,
-        typer.Option("--rank", help="max (the paper's), or contrast, for networks that saturate, such as ReLU6."),
+        typer.Option(
+            "--rank",
+            help="max (the paper's), or contrast, for networks that saturate, such as ReLU6.",
+            callback=options.any_case,
+        ),
     ] = "max",
     depth: Annotated[int | None, typer.Option("--depth", help="Maps kept per class; if omitted, all.")] = None,
     backend: options.Backend = "auto",

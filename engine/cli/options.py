@@ -19,23 +19,28 @@ from pc_engine.selection.selection import check_backend, check_precision
 _LARGEST_SEED = 2**32 - 1
 
 
+def any_case(value: Any) -> Any:
+    """Return the words that an option takes as they are listed: those who write C2P or CSV mean the same."""
+    return value.lower() if isinstance(value, str) else value and [word.lower() for word in value]
+
+
 def _workers(value: int | None) -> int | None:
     return maybe_whole_number("--workers", value, MOST_THREADS)
 
 
 def _backend(value: str) -> str:
-    check_backend(value)
-    return value
+    check_backend(any_case(value))
+    return str(any_case(value))
 
 
 def _precision(value: str) -> str:
-    check_precision(value)
-    return value
+    check_precision(any_case(value))
+    return str(any_case(value))
 
 
 def _device(value: str) -> str:
-    check_device_name(value)
-    return value
+    check_device_name(any_case(value))
+    return str(any_case(value))
 
 
 def _batch_size(value: int | None) -> int | None:
@@ -97,13 +102,17 @@ def labelled_data(split: str) -> Any:
     )
 
 
-Mode = Annotated[str, typer.Option("--mode", help="c2p (count, then point), p2c (point, then count) or combined.")]
+Mode = Annotated[
+    str,
+    typer.Option("--mode", help="c2p (count, then point), p2c (point, then count) or combined.", callback=any_case),
+]
 ModeOfRun = Annotated[
     str | None,
     typer.Option(
         "--mode",
         help="c2p (count, then point), p2c (point, then count) or combined; if omitted, that of the rows in --out, "
         "else c2p if the model has a counter, else p2c.",
+        callback=any_case,
     ),
 ]
 Model = Annotated[
@@ -140,6 +149,7 @@ Aim = Annotated[
         "--aim",
         help="What the counter is fitted for: mean (the accuracy averaged over the labels, as in the paper) or overall "
         "(most images right, rare counts seldom given).",
+        callback=any_case,
     ),
 ]
 LastLabel = Annotated[
@@ -156,6 +166,7 @@ Cluster = Annotated[
         "--cluster",
         help="Clustering of mode p2c: density-peaks (default), dbscan, or cuml-dbscan on a GPU, each with settings "
         "that suit it. Mode combined takes density-peaks.",
+        callback=any_case,
     ),
 ]
 Classes = Annotated[
@@ -172,6 +183,7 @@ Pointer = Annotated[
         "--pointer",
         help="Mode p2c: core (default: a box around the surest part of each object) or box (around the whole object, "
         "as labels do). Mode combined: ellipse (default), mixture (as in c2p) or box.",
+        callback=any_case,
     ),
 ]
 Count = Annotated[

@@ -80,7 +80,9 @@ def run(
     classes: options.Classes = None,
     pointer: options.Pointer = None,
     counts: options.Count = None,
-    row_format: Annotated[str | None, typer.Option("--format", help="Rows as parquet (default) or jsonl.")] = None,
+    row_format: Annotated[
+        str | None, typer.Option("--format", help="Rows as parquet (default) or jsonl.", callback=options.any_case)
+    ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write each photo with its pointers drawn on it.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in the --out directory.")] = False,
     retry_failed: Annotated[
@@ -92,7 +94,11 @@ def run(
     ] = None,
     engine_name: Annotated[
         str,
-        typer.Option("--engine", help="local, or ray: on all machines of a Ray cluster that share the --out folder."),
+        typer.Option(
+            "--engine",
+            help="local, or ray: on all machines of a Ray cluster that share the --out folder.",
+            callback=options.any_case,
+        ),
     ] = LOCAL,
     processes: Annotated[
         int | None,

@@ -57,6 +57,10 @@ def test_one_pointer_is_no_pointers(pc_engine, run, tmp_path):
     assert outcome.out == f"2 images with 1 pointer: {tmp_path / 'set'}.\n"
 
 
+def test_a_format_is_taken_in_capitals(pc_engine, run, tmp_path):
+    assert pc_engine("convert", run, "--to", "CSV", "--out", tmp_path / "set").code == 0
+
+
 def test_options_reach_the_formats(pc_engine, run, tmp_path):
     options = ("--min-score", "0.5", "--image-root", "https://host/", "--relative-to", "photos", "--quiet")
     outcome = pc_engine("convert", run, "--to", "label-studio", "--out", tmp_path / "set", *options)

@@ -111,7 +111,7 @@ def test_json_has_the_figures_of_one_mode_at_the_top(pc_engine, boxed, tiny_dire
 
 
 def test_several_modes_are_named_one_by_one(pc_engine, boxed, tiny_directory):
-    modes = ("--mode", "p2c", "--mode", "c2p")
+    modes = ("--mode", "P2C", "--mode", "c2p")
     report = pc_engine("evaluate", boxed, *modes, "--model", tiny_directory, "--json", *FAST).json()
     assert list(report["modes"]) == ["p2c", "c2p"]
 

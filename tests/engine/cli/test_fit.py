@@ -329,7 +329,7 @@ def test_embedded_model_asks_for_a_copy(pc_engine, counted):
         (("fit-signatures", ".", "--workers", "0"), "--workers is 0, expected a number of at least 1."),
         (("fit-counter", ".", "--batch-size", "5000"), "--batch-size is 5,000, expected a number of at most 1,024."),
         (("fit-counter", ".", "--backend", "tpu"), "There is no backend 'tpu'"),
-        (("fit-signatures", ".", "--precision", "FP32"), "There is no precision 'FP32'"),
+        (("fit-signatures", ".", "--precision", "fp31"), "There is no precision 'fp31'"),
         (("fit-counter", ".", "--device", "gpu"), "There is no device 'gpu'"),
         (("fit-counter", ".", "--seed", "-1"), "The seed is -1, expected a number from 0 to 4,294,967,295."),
         (("fit-counter", ".", "--seed", "4294967296"), "The seed is 4294967296, expected a number from 0"),
@@ -350,7 +350,7 @@ def test_data_that_is_not_there_is_said_before_a_model_is_fetched(pc_engine, com
     assert outcome.err.startswith("pc-engine: There is no file or folder 'nowhere'")
 
 
-@pytest.mark.parametrize("option", [("--backend", "tpu"), ("--precision", "FP32"), ("--device", "gpu")])
+@pytest.mark.parametrize("option", [("--backend", "tpu"), ("--precision", "fp31"), ("--device", "gpu")])
 @pytest.mark.parametrize("command", ["fit-counter", "fit-signatures", "evaluate", "build"])
 def test_a_name_that_is_none_is_said_before_a_model_is_fetched(pc_engine, command, option):
     words = ("no-such-model",) if command == "build" else ("nowhere", "--model", "no-such-model")

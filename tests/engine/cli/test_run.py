@@ -309,6 +309,15 @@ def test_pictures_that_were_not_drawn_are_not_claimed(pc_engine, tmp_path, scene
     assert "pictures in" not in outcome.out
 
 
+def test_words_of_options_are_taken_in_capitals(pc_engine, tmp_path, scenes, tiny_directory):
+    words = ("--mode", "P2C", "--backend", "ONNXRuntime", "--precision", "FP32", "--device", "CPU", "--format", "JSONL")
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", tmp_path / "out", "--json", *words)
+    outcome = pc_engine(*arguments, "--cluster", "DBSCAN", "--pointer", "Box")
+    assert outcome.code == 3, outcome.err
+    assert (outcome.json()["mode"], outcome.json()["backend"]) == ("p2c", "onnxruntime")
+    assert [*(tmp_path / "out").glob("*.jsonl")]
+
+
 def test_a_fresh_run_without_overlays_says_that_it_removes_those_of_before(pc_engine, tmp_path, scenes, tiny_directory):
     out = tmp_path / "out"
     arguments = ("run", scenes, "--model", tiny_directory, "--out", out, *MODEL)
