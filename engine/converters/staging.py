@@ -19,6 +19,8 @@ from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
 
 #: Lies in the folder of a data set, says what is in it, and shows that a conversion made it.
 CONVERSION_FILE = "conversion.json"
+# How names of files end, and hardly any of folders.
+_OF_FILES = frozenset({".csv", ".json", ".jsonl", ".tsv", ".txt", ".xlsx", ".xml", ".yaml", ".yml", ".zip"})
 # In that file: the names of those in the folders of the data set, which are removed with it.
 _FILES = "files"
 
@@ -114,11 +116,20 @@ class Staging:
         if self._form.is_file:
             check_no_file_of_a_run(self._out)
         if not os.path.lexists(self._out):
+            self._check_name()
             return
         if self._form.is_file:
             self._check_file(fresh)
         else:
             self._check_folder(fresh)
+
+    def _check_name(self) -> None:
+        """Refuse to make a folder that is called as a file: whoever asked for it expects one."""
+        if not self._form.is_file and self._out.suffix.lower() in _OF_FILES:
+            raise UsageError(
+                f"{self._out} is called as a file, but {self._form.name} makes a folder, with {self._form.makes[0]} in "
+                f"it: name that, such as {self._out.with_suffix('')}."
+            )
 
     def _check_file(self, fresh: bool) -> None:
         if self._out.is_dir():

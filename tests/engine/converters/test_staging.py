@@ -158,6 +158,17 @@ def test_a_file_is_no_folder_and_a_folder_no_file(two_modes, save, tmp_path, to)
     assert os.listdir(tmp_path) == ["set"]
 
 
+@pytest.mark.parametrize(("to", "holds"), [("csv", r"counts\.csv"), ("label-studio", r"tasks\.json")])
+def test_a_folder_is_not_called_as_a_file(two_modes, save, tmp_path, to, holds) -> None:
+    for name in ("set.csv", "set.JSON"):
+        message = rf"is called as a file, but {to} makes a folder, with {holds} in it: name that, such as .*/set\."
+        with pytest.raises(UsageError, match=message):
+            save(two_modes.boxes, to, tmp_path / name)
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "set.csv").mkdir()  # which somebody wants
+    save(two_modes.boxes, to, tmp_path / "set.csv")
+
+
 @pytest.mark.parametrize("to", FILES)
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_file_that_no_conversion_made_is_never_replaced(two_modes, save, tmp_path, to, fresh) -> None:
