@@ -95,6 +95,7 @@ def _check_columns(columns: list[str], path: Path) -> None:
 
 def _read_rows(rows: Iterator[tuple[str, Any]], path: Path) -> LabelledSet:
     builder = LabelledSetBuilder(path.parent.name if path.name == LABELS_CSV else path.stem, path)
+    remedy = f" (relative paths are taken from {path.parent.absolute()}, else from the current folder)"
     for place, row in rows:
         if not isinstance(row, Mapping):
             builder.skip(place, "it is not an object of named values")
@@ -103,7 +104,7 @@ def _read_rows(rows: Iterator[tuple[str, Any]], path: Path) -> LabelledSet:
         file = _first(values, PATH_COLUMNS)
         by_run = (_first(values, _REVIEWED) or "").lower() == "no"
         try:
-            builder.add(_image(file, values, path.parent), by_run=by_run)
+            builder.add(_image(file, values, path.parent), remedy, by_run=by_run)
         except ValueError as error:
             builder.skip(f"{place} ({file})" if file else place, str(error))
     return builder.build()

@@ -25,13 +25,14 @@ from functools import partial
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
-from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.errors import ImageError, PcEngineError, UsageError
 from pc_engine.files.text_values import PATH_COLUMNS, columns_of, columns_sentence, delimiter_of, parse_count
 from pc_engine.sources.addresses import file_part, is_address
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.image import SourceImage, broken_image
 from pc_engine.sources.listed_addresses import beside
 from pc_engine.sources.shards import CostlyListingError, Listing, is_remote, open_shard
+from pc_engine.sources.stored_names import start_folder, stored_name
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -94,8 +95,12 @@ def list_images(name: str, listing: Listing, expand: Expand) -> Iterator[SourceI
             yield line
             continue
         entry, count = line
-        images = expand(entry if is_address(entry) else _found(entry, name, address), listing)
-        yield from images if count is None else (replace(image, count=count) for image in images)
+        is_here = address is None and not is_address(entry)
+        for image in expand(entry if is_address(entry) else _found(entry, name, address), listing):
+            known = image if count is None else replace(image, count=count)
+            # What was found beside the list has another name by now.
+            may_be_absent = is_here and image.name == entry
+            yield replace(known, read=partial(_read_listed, image.read, entry, name)) if may_be_absent else known
 
 
 def _found(path: str, name: str, address: str | None) -> str:
@@ -104,6 +109,29 @@ def _found(path: str, name: str, address: str | None) -> str:
         return path if os.path.isabs(path) or os.path.lexists(path) else beside(address, path)
     near = os.path.join(os.path.dirname(name), path)
     return near if os.path.lexists(near) else path
+
+
+def _read_listed(read: Callable[[], bytes], entry: str, name: str) -> bytes:
+    """Return the bytes of what a line of a list names, or say where it was looked for."""
+    try:
+        return read()
+    except ImageError as error:
+        if not isinstance(error.__context__, FileNotFoundError):
+            raise
+        raise ImageError(_absent(entry, name)) from None
+
+
+def _absent(entry: str, name: str) -> str:
+    here = start_folder() or os.curdir
+    beside_list = here if name == STDIN else os.path.normpath(os.path.join(here, os.path.dirname(name)))
+    if os.path.isabs(entry):
+        where = ""
+    elif beside_list == here:
+        where = f" in {here}, from where the list's paths are taken"
+    else:
+        where = f" in {beside_list}, where the list is, nor in the current folder, {here}"
+    encoding = "" if stored_name(entry) == entry else " Its name in the list is not UTF-8: save that as UTF-8."
+    return f"There is no such file{where}.{encoding}"
 
 
 def _entries(name: str, listing: Listing) -> Iterator[_Line | SourceImage]:

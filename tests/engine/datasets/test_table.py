@@ -62,7 +62,10 @@ def test_bad_rows_are_skipped_by_line(tmp_path: Path) -> None:
         ("line 2 (img/a.jpg)", "its count is 'x', expected a whole number of at least 0"),
         ("line 3 (img/b.jpg)", "it has neither a count nor a class"),
         ("line 4", "it names no file in a column path, file, filename, file_name, image"),
-        (str(tmp_path / "img/lost.jpg"), "there is no such file"),
+        (
+            str(tmp_path / "img/lost.jpg"),
+            f"there is no such file (relative paths are taken from {tmp_path}, else from the current folder)",
+        ),
         ("line 6 (img/a.jpg)", "it has neither a count nor a class"),
     )
 

@@ -58,11 +58,29 @@ def test_relative_paths_are_looked_for_beside_the_list_and_then_in_the_current_f
     assert [image.name for image in iter_images(["@l.txt"])] == ["photos/a.jpg"]
 
 
-def test_what_is_not_there_gets_its_row(photos: Path, said: Callable[[SourceImage], str]) -> None:
+def test_what_is_not_there_gets_its_row(
+    photos: Path, said: Callable[[SourceImage], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
     gone, pattern, odd = iter_images([write(photos, "l.txt", "gone.jpg\n*.jpg\na\0b.jpg")])
-    assert (gone.name, said(gone)) == ("gone.jpg", "The file cannot be read: No such file or directory.")
+    where = f"in {photos}, where the list is, nor in the current folder, {photos.parent}"
+    assert (gone.name, said(gone)) == ("gone.jpg", f"There is no such file {where}.")
     assert pattern.name == "*.jpg"
     assert "cannot be read" in said(odd)
+
+
+def test_what_is_not_there_says_where_it_was_looked_for(
+    photos: Path, said: Callable[[SourceImage], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    (photos / "t.csv").write_bytes(f"path,count\ncaf\xe9.jpg,1\n{photos}/gone.jpg,2\na.jpg,3".encode("latin-1"))
+    latin, absolute, there = iter_images(["@t.csv"], count_column="count")
+    here = f"There is no such file in {photos}, from where the list's paths are taken."
+    assert said(latin) == f"{here} Its name in the list is not UTF-8: save that as UTF-8."
+    assert said(absolute) == "There is no such file."
+    assert (there.read(), there.count) == (b"photos/a.jpg", 3)
+    (photos / "gone.jpg").write_bytes(b"back")
+    assert absolute.read() == b"back"
 
 
 def test_a_list_in_a_zip_archive_may_name_what_lies_beside_it(
