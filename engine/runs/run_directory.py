@@ -104,6 +104,8 @@ class RunDirectory:
             except BaseException:
                 self._claim.release(in_vain=True)
                 raise
+        except FileExistsError:
+            raise UsageError(f"{directory} is a file, and rows go into a folder: choose another.") from None
         except OSError as error:
             raise UsageError(
                 f"The folder {directory} cannot be written ({error.strerror or error}): choose another."

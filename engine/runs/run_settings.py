@@ -12,6 +12,16 @@ from pc_engine.errors import UsageError
 _MODEL = "model"
 # Of another model these alone are said to differ: its files and parameters do, anyway.
 _SAID = ("mode", _MODEL, "format")
+# They are called as in a manifest: p2c.pointer.
+_PARAMETERS = "parameters"
+# What else people know by other names, mostly those of options.
+_NAMES = {
+    "known_count": "--count",
+    "count_column": "--count",
+    "network_sha256": "network",
+    "counter_sha256": "counter",
+    "signatures_sha256": "signatures",
+}
 
 
 def check_settings(earlier: Mapping[str, Any], now: Mapping[str, Any], directory: Path) -> None:
@@ -32,12 +42,14 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str 
     for name, value in now.items():
         earlier = before.get(name)
         if isinstance(value, Mapping) and isinstance(earlier, Mapping):
-            found += _differences(earlier, value, f"{within}{name}.")
+            found += _differences(earlier, value, "" if name == _PARAMETERS else f"{within}{name}.")
         elif earlier != value:
-            found.append(f"{within}{name} {_shown(earlier)}, not {_shown(value)}")
+            found.append(f"{_NAMES.get(name, f'{within}{name}')} {_shown(earlier)}, not {_shown(value)}")
     return found
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
     # Sums are long, and their first digits are enough to see that they differ.
     return value[:12] + "..." if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) else str(value)

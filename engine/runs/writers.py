@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -30,6 +31,8 @@ ROWS_PER_PARTITION = 10_000
 SECONDS_PER_PARTITION = 300.0
 # Rows kept in memory before they go to the file of their partition.
 _ROWS_HELD = 1_000
+# What more room does not help against.
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _POINTER = pa.struct(
     [("kind", pa.string())]
@@ -201,8 +204,9 @@ def cannot_write(path: Path, error: OSError) -> PcEngineError:
     """Return the error that says why a run cannot go on, and what to do."""
     # By its number, as Arrow puts words of its own around the system's.
     reason = os.strerror(error.errno) if error.errno else str(error)
+    first = "change its permissions" if error.errno in _NOT_ALLOWED else "make room"
     return PcEngineError(
-        f"{path} cannot be written ({reason}): make room, then run the same command again. It goes on after the rows "
+        f"{path} cannot be written ({reason}): {first}, then run the same command again. It goes on after the rows "
         "already written."
     )
 

@@ -105,8 +105,14 @@ def test_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
         assert rows.earlier == {**SETTINGS, "format": 1}
         with pytest.raises(UsageError, match=r"made with other settings \(mode c2p, not p2c\): .* or .* --fresh"):
             rows.begin({**SETTINGS, "mode": "p2c"}, {})
-    with RunDirectory(tmp_path) as rows, pytest.raises(UsageError, match=r"network_sha256 abababababab..., not cdcdcd"):
+    with RunDirectory(tmp_path) as rows, pytest.raises(UsageError, match=r"\(network abababababab..., not cdcdcd"):
         rows.begin({**SETTINGS, "network_sha256": "cd" * 32}, {})
+    other = {**SETTINGS, "parameters": {"c2p": {"tol": 0.5}}, "known_count": 2}
+    with (
+        RunDirectory(tmp_path) as rows,
+        pytest.raises(UsageError, match=r"\(c2p\.tol 0\.001, not 0\.5; --count none, not 2\)"),
+    ):
+        rows.begin(other, {})
     other = {**SETTINGS, "model": "other", "network_sha256": "cd" * 32, "parameters": {"p2c": {"cutoff": 2.0}}}
     with RunDirectory(tmp_path) as rows, pytest.raises(UsageError, match=r"settings \(model \w+, not other\): choose"):
         rows.begin(other, {})
@@ -123,7 +129,7 @@ def test_of_settings_within_others_those_that_differ_are_said(tmp_path: Path) ->
         rows.begin(settings(1.0), {})
         rows.write(counted("a.jpg"))
         rows.close("finished", {})
-    expected = r"settings \(parameters\.p2c\.cutoff 1\.0, not 2\.0\): choose"
+    expected = r"settings \(p2c\.cutoff 1\.0, not 2\.0\): choose"
     with RunDirectory(tmp_path) as rows, pytest.raises(UsageError, match=expected):
         rows.begin(settings(2.0), {})
 
@@ -328,9 +334,10 @@ def test_a_lock_that_may_not_be_taken_says_nothing(tmp_path: Path, monkeypatch: 
 
 def test_wrong_use(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for directory in (tmp_path / "file/run", tmp_path / "file"):
-        with pytest.raises(UsageError, match="cannot be written"):
-            RunDirectory(directory)
+    with pytest.raises(UsageError, match="cannot be written"):
+        RunDirectory(tmp_path / "file/run")
+    with pytest.raises(UsageError, match=r"file is a file, and rows go into a folder: choose another\."):
+        RunDirectory(tmp_path / "file")
     with pytest.raises(UsageError, match="no row format 'csv': choose one of parquet, jsonl"):
         RunDirectory(tmp_path / "run", "csv")
     assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -15,7 +16,7 @@ from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.result import Result, error_result
 from pc_engine.runs import writers
 from pc_engine.runs.partition_names import FORMATS, partitions_of
-from pc_engine.runs.writers import SCHEMA, PartitionWriter, iter_rows, write_partition
+from pc_engine.runs.writers import SCHEMA, PartitionWriter, cannot_write, iter_rows, write_partition
 
 COLUMNS = [
     *("path", "status", "error", "width", "height", "mode", "model", "count", "count_label", "count_scores"),
@@ -238,6 +239,12 @@ def test_a_partition_that_cannot_be_written_is_no_partition(
     with pytest.raises(PcEngineError, match="make room, then run the same command again"):
         write_partition(tmp_path / "part-00000.jsonl", [COUNTED.to_dict()])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_may_not_be_written_needs_no_room(tmp_path: Path) -> None:
+    said = str(cannot_write(tmp_path, PermissionError(errno.EACCES, "Permission denied")))
+    assert "(Permission denied): change its permissions, then run the same command again." in said
+    assert "(No space left on device): make room, then" in str(cannot_write(tmp_path, OSError(errno.ENOSPC, "")))
 
 
 @pytest.mark.parametrize("row_format", FORMATS)
