@@ -86,7 +86,7 @@ def evaluate(
     """
     images = [image for image in labelled.images if image.count is not None]
     if not images:
-        raise DataError(f"None of the images of {data} has a count.")
+        raise DataError(f"None of the images of {data} has a count: give a CSV with the columns path,count.")
     model, modes = model_and_modes(settings, report)
     contenders = {
         mode.name: Contender(

@@ -42,6 +42,10 @@ KNOWN_FORMS = (
 )
 
 
+# Files that may hold labels, whatever their names.
+_OF_LABELS = frozenset({".csv", ".tsv", ".json", ".jsonl"})
+
+
 def read_labelled(spec: str) -> LabelledSet:
     """Read the labelled data that ``spec`` names.
 
@@ -93,6 +97,10 @@ def _read_folder(path: Path) -> LabelledSet:
         return read_class_folders(path)
     if state_files(path):
         raise DataError(f"{path} is the folder of a run: for what was reviewed in it, write 'run:{path}'.")
+    if tables := sorted(file for file in path.iterdir() if file.suffix.lower() in _OF_LABELS):
+        raise DataError(
+            f"{path} has no {LABELS_JSON} or {LABELS_CSV}: name the file of its labels, such as {tables[0]}."
+        )
     raise DataError(f"{path} holds no labels of a known form. {_forms()}")
 
 

@@ -68,6 +68,9 @@ def test_files_and_folders_without_labels_are_named(tmp_path: Path) -> None:
         read_labelled(str(tmp_path))
     with pytest.raises(DataError, match="is not a file of labels of a known form"):
         read_labelled(str(tmp_path / "photo.jpg"))
+    (tmp_path / "counts.CSV").touch()
+    with pytest.raises(DataError, match=r"has no labels\.json or labels\.csv: name .* such as .*/counts\.CSV\.$"):
+        read_labelled(str(tmp_path))
     with pytest.raises(DataError, match=r"has no labels.json: make one with 'pc-engine lego make'"):
         read_labelled(f"lego:{tmp_path}")
 
