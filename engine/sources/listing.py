@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from pc_engine.arguments import source_names
-from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.errors import ImageError, PcEngineError, UsageError
 from pc_engine.sources.addresses import Images, find_address, is_address, local_path
 from pc_engine.sources.braces import expand_braces, has_braces
-from pc_engine.sources.folders import walk_folder
+from pc_engine.sources.folders import HEAD_BYTES, looks_like_image, walk_folder
 from pc_engine.sources.globs import glob_matches
-from pc_engine.sources.image import SourceImage, broken_image, local_image
+from pc_engine.sources.image import SourceImage, broken_image, local_image, open_regular
 from pc_engine.sources.listed_addresses import is_of_folder
 from pc_engine.sources.lists import MARK, check_list, is_table, list_images
 from pc_engine.sources.parquet_shards import check_parquet, is_parquet, parquet_images
@@ -32,6 +32,8 @@ from pc_engine.sources.tar_shards import is_tar, tar_images
 DEMO = "demo:"
 DEMO_DIRECTORY = Path(__file__).parents[1] / "embedded" / "demo"
 
+# What tables are called, and photos are not.
+_TABLES = (".csv", ".tsv")
 # 64 MB of them.
 _NAMES_REMEMBERED = 1 << 22
 
@@ -84,8 +86,9 @@ def iter_images(
     Raises
     ------
     UsageError
-        If a source is no text or path, does not exist or cannot be reached, or a glob matches nothing; or a table lacks
-        the column of counts, or there is none. Raised before the first image is yielded.
+        If a source is no text or path, does not exist or cannot be reached, or a glob matches nothing; if the only one
+        is a table without its "@"; or a table lacks the column of counts, or there is none. Raised before the first
+        image is yielded.
     MissingPackageError
         If a source takes a package that is not installed; raised likewise.
     """
@@ -173,7 +176,20 @@ def _checked(named: Mapping[str, str], count_column: str | None = None) -> list[
     checked = [_find(source, count_column) for source in named.values()]
     if not checked:
         raise UsageError(f"No source was given. {_WHAT_TO_NAME}")
+    # Of several, one may come from a shell's pattern, and has its row.
+    text = next(iter(named.values()))
+    if len(named) == 1 and text.lower().endswith(_TABLES) and _is_text(text):
+        raise UsageError(f"'{text}' is a table, not a photo: for the images that it names, write '{MARK}{text}'.")
     return checked
+
+
+def _is_text(path: str) -> bool:
+    """Whether a file of this machine is there, and does not begin as an image does."""
+    try:
+        with open_regular(path) as stream:
+            return not looks_like_image(stream.read(HEAD_BYTES))
+    except (OSError, ValueError, ImageError):
+        return False
 
 
 def _list(named: Mapping[str, str], sources: Iterable[_Source], listing: Listing) -> Iterator[SourceImage]:

@@ -289,3 +289,16 @@ def test_a_source_that_is_named_twice_is_told(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "a")
     names = [str(tmp_path / "a"), f"{tmp_path}/link", "*.jpg", f"{tmp_path}/a/", "*.jpg", "demo:"]
     assert named_twice(names) == [f"{tmp_path}/link", "*.jpg"]
+
+
+@pytest.mark.parametrize("name", ["counts.csv", "T.TSV"])
+def test_a_table_that_is_named_as_a_photo_is_answered_with_how_to_name_it(tmp_path: Path, name: str) -> None:
+    table = tmp_path / name
+    table.write_text("path\na.jpg\n")
+    with pytest.raises(UsageError, match=rf"is a table, not a photo: .* write '@.*{name}'\.$"):
+        iter_images(table)
+    # A shell's pattern names whatever lies there.
+    touch(tmp_path, "a.jpg")
+    assert len(list(iter_images([tmp_path / "a.jpg", table]))) == 2
+    table.write_bytes(b"\xff\xd8\xff" + bytes(20))
+    assert len(list(iter_images(table))) == 1
