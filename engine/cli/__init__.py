@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -18,6 +19,7 @@ from typer.main import get_group
 from pc_engine.cli.group import Group
 from pc_engine.decoding.decode import silence_codecs
 from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.shown_text import for_shell
 
 # Where each command is: a module of this package, and the function or group of commands in it.
 _COMMANDS = {
@@ -44,6 +46,12 @@ class _Commands(Group):
 
     def list_commands(self, _: Any) -> list[str]:
         return list(_COMMANDS)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        # A command that was mistyped is what it is like, whatever else is called so.
+        if os.path.exists(args[0]) and not get_close_matches(args[0], _COMMANDS):
+            raise UsageError(f"'{args[0]}' is no command; to count in it: pc-engine run {for_shell(args[0])}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         # All of them where there is none of that name, so that the one that was meant can be suggested.

@@ -26,7 +26,16 @@ def test_a_group_alone_lists_its_commands(pc_engine):
         assert command in outcome.out + outcome.err
 
 
-def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(pc_engine):
+def test_photos_without_a_command_are_answered_with_the_one_for_them(pc_engine, tmp_path):
+    (tmp_path / "my photos").mkdir()
+    outcome = pc_engine(tmp_path / "my photos", "--out", "run")
+    assert outcome.code == 2
+    assert outcome.err.endswith(f"is no command; to count in it: pc-engine run '{tmp_path}/my photos'\n")
+
+
+def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(pc_engine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "statsu").mkdir()
     outcome = pc_engine("statsu")
     assert outcome.code == 2
     assert "Did you mean 'status'?" in outcome.err
