@@ -108,7 +108,13 @@ def _table_row(result: Result, folder: str, *, classes: bool) -> Sequence[str]:
         return name, "-", *([""] if classes else []), f"failed: {result.error}"
     shown = " ".join("({:.0f}, {:.0f})".format(*pointer.centre) for pointer in result.pointers[:6])
     more = len(result.pointers) - 6
-    named = "" if result.class_name is None else f"{result.class_name} ({result.class_score:.0%})"
+    named = "" if result.class_name is None else f"{_first_name(result.class_name)} ({result.class_score:.0%})"
     # Of an open-ended label the lower end alone is known.
     count = result.count_label if counts_by_label(result.mode, result.count_scores) else result.count
     return name, str(count), *([named] if classes else []), shown + (f" +{more}" if more > 0 else "")
+
+
+def _first_name(class_name: str) -> str:
+    """Return the first of the names that a class has: those of ImageNet have up to a line of them, which rows hold."""
+    first, comma, _ = class_name.partition(", ")
+    return f"{first}, ..." if comma else first

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pc_engine.cli.run_table import ShownRows, print_run
@@ -59,6 +61,8 @@ def test_classes_have_a_column_where_a_row_has_one(capsys: pytest.CaptureFixture
     assert "class" not in without
     assert "failed: It is damaged." in without
     named = Result("c.png", "ok", None, 8, 8, "p2c", "tiny", 1, "1", class_name="red", class_score=0.9, pointers=())
+    many = printed_rows([replace(named, class_name="cheetah, chetah, Acinonyx jubatus")], capsys)
+    assert "cheetah, ... (90%)" in many
     shown = printed_rows([counted, failed, named], capsys)
     assert "class" in shown
     assert "red (90%)" in shown
