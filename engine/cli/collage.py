@@ -14,7 +14,7 @@ from pc_engine.cli.console import print_line, print_skipped, progress
 def collage(
     data: Annotated[
         list[str],
-        typer.Argument(metavar="DATA...", help="Photos with boxes, in any form that evaluate reads; one set or more."),
+        typer.Argument(metavar="DATA", help="Photos with boxes, in any form that evaluate reads; one set or more."),
     ],
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the PNGs and labels.json.")],
     n: Annotated[int, typer.Option("--n", help="Number of collages.")] = 500,
