@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from pc_engine.backends import BACKENDS
 from pc_engine.catalogue import PACKAGED, list_models
@@ -35,17 +33,12 @@ _EXTRAS = (
 )
 # Of these, what is of no use without a GPU.
 _OF_GPUS = ("gpu", "cuml")
-# Most machines have no GPU, and nothing is to be done there.
+# Most machines have no GPU, and nothing is to be done there: what one would need comes last.
 _NO_DRIVER = "No NVIDIA GPU with a driver was found: runs use the CPU."
-_IF_THERE_IS_ONE = "If there is one, install its driver; doctor --verbose lists what else it needs."
+_IF_THERE_IS_ONE = "If there is one, it takes what follows."
 
 
-def doctor(
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="List all that an NVIDIA GPU needs, even if none is found.")
-    ] = False,
-    as_json: options.AsJson = False,
-) -> None:
+def doctor(as_json: options.AsJson = False) -> None:
     """Show which backends, devices and optional parts work here, and why the others do not."""
     report = _examine()
     if as_json:
@@ -56,21 +49,30 @@ def doctor(
         f"machine       {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
         f" ({', '.join(machine['extensions']) or 'no vector extensions found'})"
     )
-    for line in report["backends"] + report["devices"]:
-        if line["reason"] == _NO_DRIVER and not verbose:
-            _print_part({**line, "reason": f"{_NO_DRIVER} {_IF_THERE_IS_ONE}"}, otherwise="not used")
-            continue
+    cpu, gpu = report["devices"]
+    of_gpus = [line for (extra, *_), line in zip(_EXTRAS, report["optional"], strict=True) if extra in _OF_GPUS]
+    for line in (*report["backends"], cpu):
         _print_part(line)
-        for part in (*line.get("needs", ()), *line.get("backends", ())):
-            _print_part(part, indent="  ")
-    without_gpu = not verbose and any(line["reason"] == _NO_DRIVER for line in report["devices"])
-    for (extra, *_), line in zip(_EXTRAS, report["optional"], strict=True):
-        if not (without_gpu and extra in _OF_GPUS):
+    found = gpu["reason"] != _NO_DRIVER
+    if found:
+        _print_gpu(gpu, of_gpus)
+    for line in report["optional"]:
+        if line not in of_gpus:
             _print_part(line, otherwise="not installed")
     for entry in report["models"]:
         print_line(f"model         {entry['name']}: {entry['state']}")
     print_line(f"models in     {report['models_directory']}")
     print_line(f"cache in      {report['cache_directory']} ({report['cache_bytes'] / 1e6:,.0f} MB)")
+    if not found:
+        _print_gpu({**gpu, "reason": f"{_NO_DRIVER} {_IF_THERE_IS_ONE}"}, of_gpus, otherwise="not used")
+
+
+def _print_gpu(gpu: dict[str, Any], extras: list[dict[str, Any]], otherwise: str = "does not work") -> None:
+    _print_part(gpu, otherwise=otherwise)
+    for part in (*gpu["needs"], *gpu["backends"]):
+        _print_part(part, indent="  ")
+    for part in extras:
+        _print_part(part, indent="  ", otherwise="not installed")
 
 
 def _examine() -> dict[str, Any]:
