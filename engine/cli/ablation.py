@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
+from pc_engine.cli.console import print_answer, print_line, print_skipped, print_table, progress, remark
 from pc_engine.cli.evaluate import REPORT_BEGINS
 from pc_engine.cli.label_notes import notes_on_labels
 from pc_engine.cli.target import check_report_folder
@@ -81,24 +80,23 @@ def ablation(
         alternatives.setdefault(setting, []).extend(values)
     check_report_folder(out, _REPORT, REPORT_BEGINS, "ablation")
     labelled = read_labelled(data)
-    with progress("images", quiet=quiet or as_json) as tracker:
+    with progress("images", quiet=quiet or as_json, unit="done") as tracker:
         found = ablate(
             data,
             labelled,
             settings,
             alternatives or None,
             report=remark(quiet),
-            progress=lambda stage, done, total: tracker.restart(stage, done, total, "done"),
+            progress=tracker.restart,
         )
-    with ExitStack() as at_last:  # so that neither is lost where the other fails
-        if out is not None:
-            at_last.callback(write_json, out / _REPORT, found)
-        if as_json:
-            print_json(found)
-            for note in notes_on_labels(found):
-                remark(quiet)(note)
-        elif not quiet:
-            _print(found, labelled.skipped)
+    print_answer(
+        found,
+        lambda found: _print(found, labelled.skipped),
+        quiet=quiet,
+        as_json=as_json,
+        notes=notes_on_labels(found),
+        store=lambda: None if out is None else write_json(out / _REPORT, found),
+    )
 
 
 def _print(found: Mapping[str, Any], skipped: Sequence[tuple[str, str]]) -> None:

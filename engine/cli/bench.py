@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ from pc_engine.cli.bench_tables import (
     print_sweep,
     print_throughput,
 )
-from pc_engine.cli.console import print_json, progress, remark
+from pc_engine.cli.console import print_answer, progress, remark
 from pc_engine.cli.group import Group
 from pc_engine.files.durable import write_json
 from pc_engine.files.out_folder import make_folder
@@ -81,23 +80,17 @@ def throughput(
     )
     _check_out(out)
     silent = quiet or as_json
-    with photos_of(source) as photos, _steps(silent) as show:
+    with photos_of(source) as photos, progress("photos", quiet=silent, unit="runs") as tracker:
         if sweep:
-            rows = sweep_throughput(photos, settings, report=remark(silent), progress=show)
+            rows = sweep_throughput(photos, settings, report=remark(silent), progress=tracker.restart)
         else:
-            report = measure_throughput(photos, settings, report=remark(silent), progress=show).to_dict()
-    with ExitStack() as at_last:  # so that neither is lost where the other fails
-        if out is not None and sweep:
-            at_last.callback(_store, out, f"sweep-{_name(model)}-{mode}", rows, sweep_chart)
-        elif out is not None:
-            name = f"throughput-{report['model']}-{mode}-{report['precision']}"
-            at_last.callback(_store, out, name, report, throughput_chart)
-        if as_json:
-            print_json({"runs": rows} if sweep else report)
-        elif not quiet and sweep:
-            print_sweep(rows)
-        elif not quiet:
-            print_throughput(report)
+            report = measure_throughput(photos, settings, report=remark(silent), progress=tracker.restart).to_dict()
+    if sweep:
+        store = _storing(out, f"sweep-{_name(model)}-{mode}", rows, sweep_chart)
+        print_answer({"runs": rows}, lambda _: print_sweep(rows), quiet=quiet, as_json=as_json, store=store)
+    else:
+        store = _storing(out, f"throughput-{report['model']}-{mode}-{report['precision']}", report, throughput_chart)
+        print_answer(report, print_throughput, quiet=quiet, as_json=as_json, store=store)
 
 
 def _check_out(out: Path | None) -> None:
@@ -110,20 +103,19 @@ def _check_out(out: Path | None) -> None:
     make_folder(out)
 
 
-def _store(out: Path, name: str, value: Any, chart: Callable[[Any, Path], None]) -> None:
-    write_json(out / f"{name}.json", value)
-    chart(value, out / f"{name}.png")
+def _storing(out: Path | None, name: str, value: Any, chart: Callable[[Any, Path], None]) -> Callable[[], None]:
+    """Return what writes figures and their chart into ``out``, if that is given."""
+
+    def store() -> None:
+        if out is not None:
+            write_json(out / f"{name}.json", value)
+            chart(value, out / f"{name}.png")
+
+    return store
 
 
 def _name(model: str | None) -> str:
     return "default" if model is None else Path(model).name
-
-
-@contextmanager
-def _steps(silent: bool) -> Iterator[Any]:
-    """Yield what shows (stage, steps done, steps in all) on one line of stderr."""
-    with progress("photos", quiet=silent, unit="runs") as tracker:
-        yield lambda stage, done, total: tracker.restart(stage, done, total, "runs")
 
 
 @app.command("peers")
@@ -164,17 +156,12 @@ def peers(
     )
     _check_out(out)
     silent = quiet or as_json
-    with photos_of(source) as photos, _steps(silent) as show:
+    with photos_of(source) as photos, progress("photos", quiet=silent, unit="runs") as tracker:
         report = compare_with_peers(
-            photos, settings, try_compile=not no_compile, report=remark(silent), progress=show
+            photos, settings, try_compile=not no_compile, report=remark(silent), progress=tracker.restart
         ).to_dict()
-    with ExitStack() as at_last:  # so that neither is lost where the other fails
-        if out is not None:
-            at_last.callback(_store, out, f"peers-{report['model']}", report, peers_chart)
-        if as_json:
-            print_json(report)
-        elif not quiet:
-            print_peers(report)
+    store = _storing(out, f"peers-{report['model']}", report, peers_chart)
+    print_answer(report, print_peers, quiet=quiet, as_json=as_json, store=store)
 
 
 @app.command("kernels")
@@ -188,12 +175,9 @@ def kernels(
     """Check each kernel against an oracle, then time it beside scikit-learn, image by image, and the memory's speed."""
     from pc_engine.bench.kernel_rates import measure_kernels
 
-    with _steps(quiet or as_json) as show:
-        report = measure_kernels(grid=grid, batch=batch, channels=channels, progress=show).to_dict()
-    if as_json:
-        print_json(report)
-    elif not quiet:
-        print_kernels(report)
+    with progress("photos", quiet=quiet or as_json, unit="runs") as tracker:
+        report = measure_kernels(grid=grid, batch=batch, channels=channels, progress=tracker.restart).to_dict()
+    print_answer(report, print_kernels, quiet=quiet, as_json=as_json)
 
 
 @app.command("decoding")
@@ -218,13 +202,10 @@ def decoding(
     with (
         photos_of(source) as photos,
         Engine(model, mode=mode, backend=backend, precision=precision, report=remark(silent)) as engine,
-        _steps(silent) as show,
+        progress("photos", quiet=silent, unit="runs") as tracker,
     ):
-        report = measure_decoding(photos, engine, enlarge=enlarge, progress=show).to_dict()
-    if as_json:
-        print_json(report)
-    elif not quiet:
-        print_decoding(report)
+        report = measure_decoding(photos, engine, enlarge=enlarge, progress=tracker.restart).to_dict()
+    print_answer(report, print_decoding, quiet=quiet, as_json=as_json)
 
 
 @app.command("isolation")
@@ -250,9 +231,6 @@ def isolation(
     rounds = ThroughputSettings.repeats if repeats is None else repeats
     chosen = ThroughputSettings(model, mode, backend, precision, "cpu", batch_size, workers, images, rounds)
     silent = quiet or as_json
-    with photos_of(source) as photos, _steps(silent) as show:
-        report = measure_isolation(photos, chosen, report=remark(silent), progress=show).to_dict()
-    if as_json:
-        print_json(report)
-    elif not quiet:
-        print_isolation(report)
+    with photos_of(source) as photos, progress("photos", quiet=silent, unit="runs") as tracker:
+        report = measure_isolation(photos, chosen, report=remark(silent), progress=tracker.restart).to_dict()
+    print_answer(report, print_isolation, quiet=quiet, as_json=as_json)

@@ -80,6 +80,30 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+def print_answer(
+    answer: Any,
+    table: Callable[[Any], object],
+    *,
+    quiet: bool,
+    as_json: bool,
+    notes: Iterable[str] = (),
+    store: Callable[[], object] = lambda: None,
+) -> None:
+    """Print an answer, as JSON or by its ``table``, then ``store`` it: what took hours is not lost where one fails.
+
+    ``notes`` on it are those that its table has, and are remarks beside JSON.
+    """
+    try:
+        if as_json:
+            print_json(answer)
+            for note in notes:
+                remark(quiet)(note)
+        elif not quiet:
+            table(answer)
+    finally:
+        store()
+
+
 def print_line(text: str = "") -> None:
     """Print a line on stdout."""
     _out.print(text, markup=False, soft_wrap=True)
@@ -243,6 +267,7 @@ class Tracker:
         """Set where the bar ends."""
         self._bar.update(self._task, total=total)
 
-    def restart(self, description: str, done: int, total: int, unit: str) -> None:
-        """Show another piece of work, ``done`` of ``total`` of it, on the same line."""
-        self._bar.update(self._task, description=description, completed=done, total=total, unit=unit)
+    def restart(self, description: str, done: int, total: int, unit: str | None = None) -> None:
+        """Show another piece of work, ``done`` of ``total`` of it, on the same line; None keeps the ``unit``."""
+        of_unit = {} if unit is None else {"unit": unit}
+        self._bar.update(self._task, description=description, completed=done, total=total, **of_unit)

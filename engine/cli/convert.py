@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import Tracker, number_of_images, print_json, print_line, progress, remark
+from pc_engine.cli.console import Tracker, number_of_images, print_answer, print_line, progress, remark
 from pc_engine.cli.status import unfinished
 from pc_engine.converters import DATASET_FORMATS, Conversion, ConversionSettings
 from pc_engine.converters import convert as convert_rows
@@ -79,10 +79,8 @@ def convert(
         conversion = convert_rows(rows, to, out, settings, fresh=fresh)
     if lacking is not None:
         remark(quiet)(lacking)
-    if as_json:
-        print_json({**conversion.to_dict(), "unfinished": lacking is not None})
-    elif not quiet:
-        _print(conversion)
+    answer = {**conversion.to_dict(), "unfinished": lacking is not None}
+    print_answer(answer, lambda _: _print(conversion), quiet=quiet, as_json=as_json)
     raise typer.Exit(_SOME_LEFT_OUT if conversion.left_out or lacking else 0)
 
 

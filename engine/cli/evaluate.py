@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, progress, remark
+from pc_engine.cli.console import print_answer, progress, remark
 from pc_engine.cli.evaluation_tables import print_report
 from pc_engine.cli.label_notes import notes_on_labels
 from pc_engine.cli.target import check_report_folder
@@ -100,25 +99,22 @@ def evaluate(
     )
     check_report_folder(out, _REPORT, REPORT_BEGINS, "evaluation")
     labelled = read_labelled(data)
-    silent = quiet or as_json
-    with progress("images", quiet=silent) as tracker:
+    with progress("images", quiet=quiet or as_json, unit="done") as tracker:
         report = measure(
             data,
             labelled,
             settings,
             report=remark(quiet),
-            progress=lambda stage, done, total: tracker.restart(stage, done, total, "done"),
+            progress=tracker.restart,
         )
-    # Printed, then stored: what took hours is not lost where either fails.
-    with ExitStack() as at_last:
-        if out is not None:
-            at_last.callback(store_report, out, report, quiet)
-        if as_json:
-            print_json(report)
-            for note in notes_on_labels(report):
-                remark(quiet)(note)
-        elif not quiet:
-            print_report(report, labelled.skipped, curves=curves)
+    print_answer(
+        report,
+        lambda report: print_report(report, labelled.skipped, curves=curves),
+        quiet=quiet,
+        as_json=as_json,
+        notes=notes_on_labels(report),
+        store=lambda: None if out is None else store_report(out, report, quiet),
+    )
 
 
 def store_report(out: Path, report: Mapping[str, Any], quiet: bool) -> None:

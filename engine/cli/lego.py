@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -183,10 +182,10 @@ def tables(
     silent = quiet or as_json
     with bars(quiet=silent) as display:
         report, labelled = lego_tables(out, settings, display=display, report=remark(quiet))
-    # Printed, then stored: neither is lost where the other fails.
-    with ExitStack() as at_last:
-        at_last.callback(store_report, out, report, quiet)
+    try:
         with kept_in(out / _TABLES, quiet=silent):
             print_report(report, labelled.skipped)
         if as_json:
             print_json(report)
+    finally:  # neither is lost where the other fails
+        store_report(out, report, quiet)

@@ -176,7 +176,7 @@ def test_figures_that_cannot_be_printed_are_stored_all_the_same(
     def refuse(*_, **__):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
-    monkeypatch.setattr(f"pc_engine.cli.{command[-1]}.print_json", refuse)
+    monkeypatch.setattr("pc_engine.cli.console.print_json", refuse)
     asked = (*command, boxed, "--mode", "p2c", "--model", tiny_directory, "--out", tmp_path / "out", "--json", *FAST)
     outcome = pc_engine(*asked, *(("--try", "p2c.trim=0") if "ablation" in command else ()))
     assert outcome.code != 0
