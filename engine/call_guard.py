@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from types import TracebackType
 from typing import NoReturn
 
 from pc_engine.errors import UsageError
@@ -84,9 +83,7 @@ class CallGuard:
             self.check()
             self._calls += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._changed:
             self._calls -= 1
             self._changed.notify_all()

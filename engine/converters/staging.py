@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from pc_engine.converters.data_folder import DataFolder
@@ -80,9 +79,7 @@ class Staging:
         self._new.rename(self._target)
         _remove(self._old)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # a full disk shows again when files are closed
             self.folder.close()
         shutil.rmtree(self._new, ignore_errors=True)
