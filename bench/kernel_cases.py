@@ -40,7 +40,6 @@ from pc_engine.kernels import (
     dbscan,
     density_peaks,
     finite_images,
-    l2_normalise,
     mean_heatmap,
     merge_clusters,
     normalise_heatmap,
@@ -139,15 +138,6 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         lambda i: weights @ normalize(features[i : i + 1])[0],
         (features, features[:, : len(weights)]),
         1e-4,
-    )
-    yield Case(
-        "l2_normalise",
-        "features alone",
-        "sklearn normalize",
-        lambda: l2_normalise(features),
-        lambda i: normalize(features[i : i + 1])[0],
-        (features, features),
-        1e-5,
     )
     yield Case(
         "mean_heatmap",

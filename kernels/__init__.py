@@ -17,7 +17,7 @@ from pc_engine.kernels.matrix_products import matrix_products
 from pc_engine.kernels.max_pool import max_pool
 from pc_engine.kernels.mean_heatmap import mean_heatmap
 from pc_engine.kernels.merge_clusters import MergedClusters, merge_clusters
-from pc_engine.kernels.normalise import l2_normalise, normalise_heatmap
+from pc_engine.kernels.normalise import normalise_heatmap
 from pc_engine.kernels.pixel_columns import pixel_columns
 from pc_engine.kernels.pixel_convolution import pixel_convolution
 from pc_engine.kernels.resize_maps import resize_maps
@@ -46,7 +46,6 @@ __all__ = [
     "depthwise_convolution",
     "finite_images",
     "get_array_module",
-    "l2_normalise",
     "matrix_products",
     "max_pool",
     "mean_heatmap",

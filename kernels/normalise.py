@@ -1,45 +1,9 @@
-"""Normalisation of feature vectors (paper 3.1) and of stacks of feature maps (paper 4)."""
+"""Normalisation of stacks of feature maps (paper 4)."""
 
 from __future__ import annotations
 
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import no_array
-
-
-def l2_normalise(features: Array) -> Array:
-    """Scale each image's features to unit Euclidean length; an image whose features are all 0 stays 0.
-
-    Parameters
-    ----------
-    features
-        (N, ...), floating point. The norm runs over all axes but the first.
-
-    Returns
-    -------
-    Array
-        Same shape and dtype. Rows that hold NaN come out as NaN.
-
-    Raises
-    ------
-    ValueError
-        If ``features`` is not floating point.
-
-    Notes
-    -----
-    Each row is divided by its greatest magnitude first, so that rows of any finite size neither overflow nor vanish.
-    """
-    xp = get_array_module(features)
-    if features.ndim < 1 or features.dtype.kind != "f":
-        raise ValueError(f"l2_normalise needs floating-point features (N, ...), but got {features.dtype}.")
-    if not features.size:
-        return features.copy()
-    rows = features.reshape(len(features), -1).astype(xp.promote_types(features.dtype, xp.float32), copy=False)
-    greatest = xp.maximum(rows.max(axis=1), -rows.min(axis=1))[:, None]
-    rows = rows / xp.where(greatest == 0, 1, greatest).astype(rows.dtype)
-    # No product of matrices: how cuBLAS rounds may depend on the batch.
-    norm = xp.sqrt((rows * rows).sum(axis=1, keepdims=True))
-    rows /= xp.where(norm == 0, 1, norm).astype(rows.dtype)
-    return rows.astype(features.dtype, copy=False).reshape(features.shape)
 
 
 def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:

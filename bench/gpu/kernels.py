@@ -34,7 +34,6 @@ from pc_engine.kernels import (
     density_peaks,
     depthwise_convolution,
     finite_images,
-    l2_normalise,
     matrix_products,
     max_pool,
     mean_heatmap,
@@ -210,7 +209,6 @@ def device_cases(batch: int = BATCH) -> Iterator[DeviceCase]:
     yield DeviceCase(
         f"normalise_heatmap ({_PREV} maps)", {"stack": stack}, lambda x: (normalise_heatmap(x["stack"], 2.0),), 1e-4
     )
-    yield DeviceCase("l2_normalise", {"features": features}, lambda x: (l2_normalise(x["features"]),), 1e-5)
     yield DeviceCase("resize_maps", {"maps": coarse}, lambda x: (resize_maps(x["maps"], _GRID, _GRID),), 1e-5)
     yield DeviceCase("count SVM scores", {"conv_last": maps, "fc6": features}, lambda x: (svm.scores(x),), 1e-3)
     yield DeviceCase("weighted_gmm (1 to 4 components)", {"heat": heat, "counts": counts}, _mixtures, 1e-2)

@@ -55,10 +55,10 @@ def test_bytes_are_those_of_an_image(report):
     assert by_name["channel_max"] == 11 * 9 * 9 * 4 + 11 * 4
 
 
-@pytest.mark.parametrize("place", range(20))
+@pytest.mark.parametrize("place", range(19))
 def test_a_wrong_kernel_is_refused(place):
     cases = list(kernel_cases(made_up_maps(3, 11, 9)))
-    assert len(cases) == 20
+    assert len(cases) == 19
     case = cases[place]
     check(case, 3)
     right = np.asarray(case.run(), float)

@@ -12,7 +12,6 @@ from pc_engine.kernels import (
     cluster_boxes,
     dbscan,
     density_peaks,
-    l2_normalise,
     matrix_products,
     merge_clusters,
     normalise_heatmap,
@@ -74,7 +73,6 @@ def test_clustering_of_a_batch_is_that_of_each_image(operation, data):
 @pytest.mark.parametrize(
     "operation",
     [
-        l2_normalise,
         normalise_heatmap,
         lambda maps: resize_maps(maps, 9, 5),
         lambda maps: weighted_heatmap(maps, maps[:, :, 0, 0], 0.5),
@@ -84,7 +82,7 @@ def test_clustering_of_a_batch_is_that_of_each_image(operation, data):
         lambda maps: sort_rows(maps[:, 0], 0),
         lambda maps: matrix_products(maps[:, 0], maps[:, 0].transpose(0, 2, 1)),
     ],
-    ids=["l2", "heat", "resize", "weighted", "weighted top", "top", "peak", "rows", "products"],
+    ids=["heat", "resize", "weighted", "weighted top", "top", "peak", "rows", "products"],
 )
 @given(data=st.data())
 @settings(deadline=None, max_examples=25)
