@@ -9,12 +9,13 @@ from typing import Any
 
 from pc_engine.bench.accuracy.contenders import Contender, Share, judge
 from pc_engine.bench.accuracy.cross_validation import CounterFit
-from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, count_accuracy_of, judged_labels, model_and_modes
+from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, count_accuracy_of, model_and_modes
 from pc_engine.bench.accuracy.pointing import pointing_accuracy
 from pc_engine.bench.accuracy.settings import EvaluationSettings
+from pc_engine.bench.accuracy.truth import Truth, counted_images, judged_labels
 from pc_engine.bench.environment import describe_environment
-from pc_engine.datasets import LabelledImage, LabelledSet
-from pc_engine.errors import DataError, ManifestError, UsageError
+from pc_engine.datasets import LabelledSet
+from pc_engine.errors import ManifestError, UsageError
 from pc_engine.fitted.cluster_likelihood import PEAK_LIMITS
 from pc_engine.fitting.features import map_widths
 from pc_engine.model import Model
@@ -114,9 +115,7 @@ def ablate(
     ``p2c.min_density``, ``p2c.min_distance`` or ``p2c.prominence``. Without the coupling of scores clusters have
     another weight, which suits decision values.
     """
-    images = [image for image in labelled.images if image.count is not None]
-    if not images:
-        raise DataError(f"None of the images of {data} has a count: give a CSV with the columns path,count.")
+    images = counted_images(data, labelled)
     model, modes = model_and_modes(settings, report)
     for setting in alternatives or ():
         _check_read(setting, modes, model)
@@ -128,8 +127,8 @@ def ablate(
     contenders = {
         f"{name} {number}": trial for name, tried in trials.items() for number, (_, _, trial) in enumerate(tried)
     }
-    labels = judged_labels(settings, model)
-    judged = judge(images, model, contenders, settings, report, progress, labels)
+    truth = Truth(images, judged_labels(settings, model), settings.seed)
+    judged = judge(truth, model, contenders, settings, report, progress)
     rows, told = judged.rows, judged.told
     unread = {mode.name: _settled_by_counters(mode, trials[mode.name], judged.shares) for mode in modes}
     for name, settled in unread.items():
@@ -146,15 +145,15 @@ def ablate(
         **judged.how,
         "by_run": labelled.by_run,
         "images": len(images),
-        "labels": list(labels),
+        "labels": list(truth.labels),
         "modes": {
             name: [
                 {
                     "setting": setting,
                     "value": value,
                     "default": None if setting is None else defaults[setting],
-                    **_shown(images, rows[f"{name} {number}"], rows[f"{name} 0"], labels, settings.seed),
-                    "known_count": _shown_of_told(images, told.get(f"{name} {number}"), labels, settings.seed),
+                    **_shown(truth, rows[f"{name} {number}"], rows[f"{name} 0"]),
+                    "known_count": _shown_of_told(truth, told.get(f"{name} {number}")),
                 }
                 for number, (setting, value, _) in enumerate(tried)
                 if setting not in unread[name]
@@ -293,26 +292,17 @@ def _defaults(model: Model) -> dict[str, float | str]:
     }
 
 
-def _shown(
-    images: Sequence[LabelledImage],
-    rows: Sequence[Result],
-    default_rows: Sequence[Result],
-    labels: Sequence[str],
-    seed: int,
-) -> dict[str, Any]:
-    counting = count_accuracy_of(images, rows, labels, seed)
-    found = {**counting.to_dict(), **pointing_accuracy(images, rows, labels, seed).to_dict()}
+def _shown(truth: Truth, rows: Sequence[Result], default_rows: Sequence[Result]) -> dict[str, Any]:
+    found = {**count_accuracy_of(truth, rows).to_dict(), **pointing_accuracy(truth, rows).to_dict()}
     return {
         **{name: found[name] for name in _SHOWN},
         "counts_changed": sum(row.count != other.count for row, other in zip(rows, default_rows, strict=True)),
-        "gain": accuracy_gain_of(images, rows, default_rows, labels, seed),
+        "gain": accuracy_gain_of(truth, rows, default_rows),
     }
 
 
-def _shown_of_told(
-    images: Sequence[LabelledImage], rows: Sequence[Result] | None, labels: Sequence[str], seed: int
-) -> dict[str, Any] | None:
+def _shown_of_told(truth: Truth, rows: Sequence[Result] | None) -> dict[str, Any] | None:
     if rows is None:
         return None
-    found = pointing_accuracy(images, rows, labels, seed).to_dict()
+    found = pointing_accuracy(truth, rows).to_dict()
     return {name: found[name] for name in _POINTING}

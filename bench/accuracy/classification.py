@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pc_engine.bench.accuracy.resampling import as_json, percentile_interval, resampled_sums, wilson_interval
+from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import LabelledImage, resolve_class_ids
 from pc_engine.errors import DataError
 from pc_engine.fitted.counter import count_label
@@ -35,25 +36,15 @@ def true_classes(images: Sequence[LabelledImage], manifest: Manifest) -> list[in
         return [-1] * len(images)
 
 
-def class_accuracy(
-    images: Sequence[LabelledImage],
-    rows: Sequence[Result],
-    class_ids: Sequence[int],
-    labels: Sequence[str],
-    seed: int,
-) -> dict[str, Any]:
+def class_accuracy(truth: Truth, rows: Sequence[Result], class_ids: Sequence[int]) -> dict[str, Any]:
     """Compare the predicted classes of images with objects with the true ones.
 
     Parameters
     ----------
-    images, rows
-        Images and their rows, of equal length; where a row names no class it takes no part.
+    truth, rows
+        The images and one row each; where it names no class it takes no part.
     class_ids
         Of each image, as `true_classes` gives them; one of a class that the network does not know takes no part.
-    labels
-        The count labels.
-    seed
-        Of the intervals.
 
     Returns
     -------
@@ -63,8 +54,8 @@ def class_accuracy(
         ``"class_accuracy_by_count"`` by true count label that occurs.
     """
     judged = [
-        (count_label(image.count, labels), row.class_id == class_id)
-        for image, row, class_id in zip(images, rows, class_ids, strict=True)
+        (count_label(image.count, truth.labels), row.class_id == class_id)
+        for image, row, class_id in zip(truth.images, rows, class_ids, strict=True)
         if image.count and row.class_id is not None and class_id >= 0
     ]
     if not judged:
@@ -75,9 +66,9 @@ def class_accuracy(
             "class_accuracy_by_count": {},
         }
     right = np.array([is_right for _, is_right in judged], np.float64)
-    of_label = {label: np.array([found == label for found, _ in judged]) for label in labels}
+    of_label = {label: np.array([found == label for found, _ in judged]) for label in truth.labels}
     share = float(right.mean())
-    draws = resampled_sums(right[:, None], seed)[:, 0] / len(right)
+    draws = resampled_sums(right[:, None], truth.seed)[:, 0] / len(right)
     return {
         "class_accuracy": share,
         "class_accuracy_interval": as_json(percentile_interval(draws, wilson_interval(share, len(right)))),

@@ -15,6 +15,7 @@ import numpy as np
 from pc_engine.backbone import Backbone
 from pc_engine.bench.accuracy.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
 from pc_engine.bench.accuracy.settings import EvaluationSettings
+from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import LabelledImage
 from pc_engine.engine import Engine
 from pc_engine.errors import UsageError
@@ -103,24 +104,24 @@ class Judged:
 
 
 def judge(
-    images: Sequence[LabelledImage],
+    truth: Truth,
     model: Model,
     contenders: Mapping[str, Contender],
     settings: EvaluationSettings,
     report: Say,
     progress: Progress,
-    labels: Sequence[str],
 ) -> Judged:
     """Let each contender count and point on every image, which all have a count, and point once more, told that.
 
-    Counters of folds are fitted with ``labels``. The network runs once for all, and once more to gather the counter's
-    features where ``settings`` ask for folds.
+    The network runs once for all, and once more to gather the counter's features where ``settings`` ask for folds;
+    their counters are fitted with the labels of ``truth``.
 
     Raises
     ------
     PcEngineError
         If nothing can be judged, or classes are to be kept from the counters and no image has one.
     """
+    images = truth.images
     if settings.unseen_classes and all(image.class_name is None for image in images):
         raise UsageError("The labels name no classes, so that none can be kept from a counter: omit --unseen-classes.")
     modes = {contender.mode.name for contender in contenders.values()}
@@ -138,7 +139,7 @@ def judge(
     try:
         shares, folds = [Share(range(len(images)), {each.counter: model for each in contenders.values()})], None
         if settings.folds is not None:
-            shares, folds = _folds(images, model, contenders, network, settings, progress, labels)
+            shares, folds = _folds(truth, model, contenders, network, settings, progress)
         counter, signatures = _fitted_on(model, contenders)
         if settings.folds is not None:
             counter = None
@@ -169,16 +170,16 @@ def _fitted_on(model: Model, contenders: Mapping[str, Contender]) -> tuple[Fitte
 
 
 def _folds(
-    images: Sequence[LabelledImage],
+    truth: Truth,
     model: Model,
     contenders: Mapping[str, Contender],
     network: Backbone,
     settings: EvaluationSettings,
     progress: Progress,
-    labels: Sequence[str],
 ) -> tuple[list[Share], dict[str, Any]]:
     """Return the models to judge each fold by, and what to report of the folds as the first contender has them."""
     assert settings.folds is not None
+    images = truth.images
     fits = tuple(dict.fromkeys(each.counter for each in contenders.values()))
     sees_classes = any(each.mode.weighs_clusters for each in contenders.values())
     done = 0
@@ -204,8 +205,8 @@ def _folds(
     held_out = held_out_counters(
         CountedImages(seen.features, counts, groups=groups, map_widths=map_widths(model.manifest)),
         settings.folds,
-        labels,
-        settings.seed,
+        truth.labels,
+        truth.seed,
         heat=seen.heat,
         fits=fits,
         progress=lambda done, total: progress("counters", done, total),

@@ -21,11 +21,12 @@ from pc_engine.bench.accuracy.pointing import (
 from pc_engine.bench.accuracy.saliency import NAME as SALIENCY
 from pc_engine.bench.accuracy.saliency import count_salient
 from pc_engine.bench.accuracy.settings import EvaluationSettings
+from pc_engine.bench.accuracy.truth import Truth, counted_images, judged_labels
 from pc_engine.bench.environment import describe_environment
 from pc_engine.catalogue import default_model, find_model
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
-from pc_engine.fitted.counter import DEFAULT_LABELS, LARGEST_LABEL, label_counts, labels_up_to
+from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, Part, check_clustering, check_pointer, find_mode
@@ -84,9 +85,7 @@ def evaluate(
     The network runs once for all modes, which read what they need from its taps, and once more to gather the counter's
     features for folds.
     """
-    images = [image for image in labelled.images if image.count is not None]
-    if not images:
-        raise DataError(f"None of the images of {data} has a count: give a CSV with the columns path,count.")
+    images = counted_images(data, labelled)
     model, modes = model_and_modes(settings, report)
     contenders = {
         mode.name: Contender(
@@ -97,21 +96,17 @@ def evaluate(
         )
         for mode in modes
     }
-    labels = judged_labels(settings, model)
-    judged = judge(images, model, contenders, settings, report, progress, labels)
+    truth = Truth(images, judged_labels(settings, model), settings.seed)
+    judged = judge(truth, model, contenders, settings, report, progress)
     rows = judged.rows
     salient = _salient(images, settings, progress)
     class_ids, frequencies = true_classes(images, model.manifest), _frequencies(images, judged.shares)
     pointing, told = (
-        {mode: pointing_accuracy(images, of_mode, labels, settings.seed) for mode, of_mode in found.items()}
-        for found in (rows, judged.told)
+        {mode: pointing_accuracy(truth, of_mode) for mode, of_mode in found.items()} for found in (rows, judged.told)
     )
     measured = {
         mode.name: {
-            **figures(
-                *(images, rows[mode.name], class_ids, frequencies),
-                *(labels, settings.seed, pointing[mode.name]),
-            ),
+            **figures(truth, rows[mode.name], class_ids, frequencies, pointing[mode.name]),
             "known_count": told[mode.name].to_dict() if mode.name in told else None,
         }
         for mode in modes
@@ -128,15 +123,15 @@ def evaluate(
         "pointer": settings.pointer,
         "settings": dict(model.manifest.settings),
         "images": len(images),
-        "labels": list(labels),
+        "labels": list(truth.labels),
         **only,
         "modes": measured,
-        "gains": _gains(images, rows, pointing, told, labels, settings.seed),
+        "gains": _gains(truth, rows, pointing, told),
         "baselines": {
-            "chance": chance_accuracy(_true_counts(images, salient), labels, settings.seed),
-            SALIENCY: figures(images, salient, class_ids, frequencies, labels, settings.seed),
+            "chance": chance_accuracy(truth.counts(salient), truth.labels, truth.seed),
+            SALIENCY: figures(truth, salient, class_ids, frequencies),
         },
-        "published": _published(labels),
+        "published": _published(truth.labels),
         "failed": len(failures),
         "failures": [list(item) for item in failures.items()],
         "skipped": len(labelled.skipped),
@@ -145,18 +140,16 @@ def evaluate(
 
 
 def _gains(
-    images: Sequence[LabelledImage],
+    truth: Truth,
     rows: Mapping[str, Sequence[Result]],
     pointing: Mapping[str, PointingAccuracy],
     told: Mapping[str, PointingAccuracy],
-    labels: Sequence[str],
-    seed: int,
 ) -> dict[str, Any]:
     """Return the gain of the last mode over each other one."""
     *others, last = rows
     return {
         f"{last} over {other}": {
-            **accuracy_gain_of(images, rows[last], rows[other], labels, seed),
+            **accuracy_gain_of(truth, rows[last], rows[other]),
             "pointing": pointing_gain(pointing[last], pointing[other]),
             "known_count": pointing_gain(told[last], told[other]) if {last, other} <= {*told} else None,
         }
@@ -164,36 +157,15 @@ def _gains(
     }
 
 
-def accuracy_gain_of(
-    images: Sequence[LabelledImage],
-    rows: Sequence[Result],
-    others: Sequence[Result],
-    labels: Sequence[str],
-    seed: int,
-) -> dict[str, Any]:
+def accuracy_gain_of(truth: Truth, rows: Sequence[Result], others: Sequence[Result]) -> dict[str, Any]:
     """Return by how much ``rows`` count better than ``others``, on the images that both could read."""
     counts = [
         (image.count, row.count, other.count)
-        for image, row, other in zip(images, rows, others, strict=True)
+        for image, row, other in zip(truth.images, rows, others, strict=True)
         if image.count is not None and row.count is not None and other.count is not None
     ]
     true, ours, theirs = zip(*counts, strict=True) if counts else ([], [], [])
-    return accuracy_gain(true, ours, theirs, labels, seed)
-
-
-def judged_labels(settings: EvaluationSettings, model: Model) -> tuple[str, ...]:
-    """Return the count labels to judge ``model`` by: as far as its counter tells counts apart, none left out.
-
-    A counter learns no label that none of its images had; images with such a count are judged all the same. Where it
-    has no open-ended label, one follows its last.
-    """
-    if settings.max_count is not None:
-        return labels_up_to(settings.max_count)
-    counter = model.parts.counter
-    if counter is None:
-        return DEFAULT_LABELS
-    last = int(label_counts(counter.labels)[-1]) + (not counter.labels[-1].endswith("+"))
-    return labels_up_to(min(last, LARGEST_LABEL))
+    return accuracy_gain(true, ours, theirs, truth.labels, truth.seed)
 
 
 def _published(labels: Sequence[str]) -> dict[str, Any]:
@@ -265,39 +237,30 @@ def _frequencies(images: Sequence[LabelledImage], shares: Sequence[Share]) -> li
 
 
 def figures(
-    images: Sequence[LabelledImage],
+    truth: Truth,
     rows: Sequence[Result],
     class_ids: Sequence[int],
     frequencies: Sequence[float | None],
-    labels: Sequence[str],
-    seed: int,
     pointing: PointingAccuracy | None = None,
 ) -> dict[str, Any]:
     """Return all figures of one contender; ``class_ids`` are the images', ``frequencies`` the counter's.
 
     ``pointing`` is what `pointing_accuracy` says of these rows, where that is known.
     """
-    accuracy = count_accuracy_of(images, rows, labels, seed)
-    pointing = pointing or pointing_accuracy(images, rows, labels, seed)
+    accuracy = count_accuracy_of(truth, rows)
+    pointing = pointing or pointing_accuracy(truth, rows)
     return {
         **accuracy.to_dict(),
         **pointing.to_dict(),
-        "failure_analysis": failure_analysis(images, rows, pointing, frequencies, labels, seed),
-        **class_accuracy(images, rows, class_ids, labels, seed),
+        "failure_analysis": failure_analysis(truth, rows, pointing, frequencies),
+        **class_accuracy(truth, rows, class_ids),
         "failed": sum(not row.ok for row in rows),
     }
 
 
-def count_accuracy_of(
-    images: Sequence[LabelledImage], rows: Sequence[Result], labels: Sequence[str], seed: int
-) -> CountAccuracy:
+def count_accuracy_of(truth: Truth, rows: Sequence[Result]) -> CountAccuracy:
     """Return how well ``rows`` count; raise DataError where none of the images could be read."""
     if not any(row.ok for row in rows):
         raise DataError(f"None of the {len(rows)} images can be read; the first: {rows[0].error}")
     found = [row.count for row in rows if row.count is not None]
-    return count_accuracy(_true_counts(images, rows), found, labels, seed)
-
-
-def _true_counts(images: Sequence[LabelledImage], rows: Sequence[Result]) -> list[int]:
-    """Return the true counts of the images that could be read."""
-    return [image.count for image, row in zip(images, rows, strict=True) if image.count is not None and row.ok]
+    return count_accuracy(truth.counts(rows), found, truth.labels, truth.seed)

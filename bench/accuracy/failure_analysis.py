@@ -30,6 +30,7 @@ import numpy as np
 
 from pc_engine.bench.accuracy.pointing import RATIOS, PointingAccuracy
 from pc_engine.bench.accuracy.resampling import as_json, percentile_interval, resampled_sums, share_of, wilson_interval
+from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
 from pc_engine.fitted.counter import count_label
 from pc_engine.result import Result
@@ -86,28 +87,19 @@ def object_spacing(boxes: Sequence[Box]) -> float:
 
 
 def failure_analysis(
-    images: Sequence[LabelledImage],
-    rows: Sequence[Result],
-    pointing: PointingAccuracy,
-    frequencies: Sequence[float | None],
-    labels: Sequence[str],
-    seed: int,
+    truth: Truth, rows: Sequence[Result], pointing: PointingAccuracy, frequencies: Sequence[float | None]
 ) -> dict[str, Any]:
     """Measure one mode by the axes of this module.
 
     Parameters
     ----------
-    images, rows
+    truth, rows
         The images and one row each. Images without objects and rows without a count take no part; neither do, in scale
         and spacing, images whose boxes are not as many as their count says.
     pointing
         That of the same images and rows.
     frequencies
         Share of each image's class among those that its counter was fitted on, None where it is not known.
-    labels
-        The count labels.
-    seed
-        Of the intervals.
 
     Returns
     -------
@@ -118,16 +110,16 @@ def failure_analysis(
         ``"class"``, for classes of at least `FEWEST_SHOWN` images, the most common first, with their mean
         ``"frequency"``.
     """
-    labels = tuple(labels)
+    images, labels = truth.images, truth.labels
     places = [place for place, (image, row) in enumerate(zip(images, rows, strict=True)) if image.count and row.ok]
-    truth = np.array([labels.index(count_label(images[place].count or 0, labels)) for place in places], np.int64)
+    true = np.array([labels.index(count_label(images[place].count or 0, labels)) for place in places], np.int64)
     found = np.array([labels.index(count_label(rows[place].count or 0, labels)) for place in places], np.int64)
     columns = np.zeros((len(images), 6))
-    columns[places, :4] = np.column_stack([found == truth, found < truth, found > truth, np.ones(len(places))])
+    columns[places, :4] = np.column_stack([found == true, found < true, found > true, np.ones(len(places))])
     columns[pointing.places, 4] = pointing.contained[:, _POINTING_RATIO]
     columns[pointing.places, 5] = pointing.due
     columns = columns[places]
-    measured = _Measured(columns, seed)
+    measured = _Measured(columns, truth.seed)
     boxes = [_boxes(images[place], rows[place], labels) for place in places]
     values = {
         "scale": [object_scale(*framed) if framed else math.nan for framed in boxes],
@@ -135,13 +127,13 @@ def failure_analysis(
         "class_frequency": [math.nan if (share := frequencies[place]) is None else share for place in places],
     }
     arrays = {name: np.array(column) for name, column in values.items()}
-    likes = {"spacing": truth * _THIRDS + _third(arrays["scale"], ~np.isnan(arrays["spacing"]))}
+    likes = {"spacing": true * _THIRDS + _third(arrays["scale"], ~np.isnan(arrays["spacing"]))}
     return {
-        **{axis.name: {"bins": measured.bins(axis, arrays[axis.name], likes.get(axis.name, truth))} for axis in AXES},
+        **{axis.name: {"bins": measured.bins(axis, arrays[axis.name], likes.get(axis.name, true))} for axis in AXES},
         "classes": measured.classes(
             [images[place].class_name for place in places],
             arrays["class_frequency"],
-            truth,
+            true,
         ),
     }
 

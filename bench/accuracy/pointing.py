@@ -31,7 +31,8 @@ from pc_engine.bench.accuracy.resampling import (
     share_of,
     wilson_interval,
 )
-from pc_engine.datasets import Box, LabelledImage, clip_to_frame
+from pc_engine.bench.accuracy.truth import Truth
+from pc_engine.datasets import Box, clip_to_frame
 from pc_engine.fitted.counter import count_label, label_counts
 from pc_engine.pointers import Pointer
 from pc_engine.result import Result
@@ -266,20 +267,17 @@ class PointingAccuracy:
         }
 
 
-def pointing_accuracy(
-    images: Sequence[LabelledImage], rows: Sequence[Result], labels: Sequence[str], seed: int
-) -> PointingAccuracy:
-    """Compare the pointers of ``rows`` with the boxes of ``images``, one row an image.
+def pointing_accuracy(truth: Truth, rows: Sequence[Result]) -> PointingAccuracy:
+    """Compare the pointers of ``rows`` with the boxes of the images, one row an image.
 
-    Rows without a count and images without one are left out. ``labels`` are the count labels, and ``seed`` is that of
-    the intervals.
+    Rows without a count and images without one are left out.
     """
-    labels = tuple(labels)
+    labels = truth.labels
     floors = dict(zip(labels, label_counts(labels).tolist(), strict=True))
     columns = {label: column for column, label in enumerate(label for label in labels if floors[label] > 0)}
     judged: list[tuple[Any, ...]] = []
     wrong = no_boxes = disagree = clipped = outside = 0
-    for place, (image, row) in enumerate(zip(images, rows, strict=True)):
+    for place, (image, row) in enumerate(zip(truth.images, rows, strict=True)):
         if not image.count or row.count is None or row.width is None or row.height is None:
             continue
         boxes, cut, beyond = clip_to_frame(image.counted_boxes, row.width, row.height)
@@ -309,7 +307,7 @@ def pointing_accuracy(
         pointers=np.array(n_pointers, np.float64),
         area=np.array(area, np.float64),
         report=report,
-        seed=seed,
+        seed=truth.seed,
     )
 
 

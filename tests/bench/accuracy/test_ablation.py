@@ -12,10 +12,10 @@ from pc_engine.bench.accuracy.ablation import ALTERNATIVES, ablate
 from pc_engine.bench.accuracy.contenders import Contender, judge
 from pc_engine.bench.accuracy.evaluation import evaluate
 from pc_engine.bench.accuracy.settings import EvaluationSettings
+from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
-from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.manifest import Tap
 from pc_engine.model import load_model
 from pc_engine.modes import MODES, settings_for
@@ -229,9 +229,8 @@ def test_what_combined_does_not_read_changes_no_row_of_it(blobs: str, tiny_direc
     for pointer in POINTER_KINDS:
         plain = Contender(combined, changes={"combined.pointer": pointer})
         contenders = {"plain": plain, "other": replace(plain, changes={**plain.changes, **other})}
-        judged = judge(
-            *(images, load_model(tiny_directory), contenders, settings), lambda _: None, lambda *_: None, DEFAULT_LABELS
-        )
+        truth = Truth(images)
+        judged = judge(truth, load_model(tiny_directory), contenders, settings, lambda _: None, lambda *_: None)
         assert judged.rows["plain"] == judged.rows["other"]
         assert judged.told.get("plain") == judged.told.get("other")
 

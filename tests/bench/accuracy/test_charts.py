@@ -11,6 +11,7 @@ from pc_engine.bench.accuracy import charts
 from pc_engine.bench.accuracy.charts import confusion_chart, count_chart, pointing_chart
 from pc_engine.bench.accuracy.counting import PUBLISHED, count_accuracy
 from pc_engine.bench.accuracy.pointing import PUBLISHED_POINTING, TABLE_RATIOS, pointing_accuracy
+from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import Box, LabelledImage
 from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.pointers import BoxPointer
@@ -24,7 +25,7 @@ def figures(*, boxes: bool, pointed: int = 3) -> dict[str, Any]:
     pointer = BoxPointer(4, 0, 14, 10, 1.0)
     row = Result("a.png", "ok", None, 20, 20, "c2p", "tiny", 1, "1", pointers=(pointer,))
     counts = count_accuracy([1, 2, 2, 5], [1, 2, 1, 4], DEFAULT_LABELS, 0)
-    pointing = pointing_accuracy([image] * pointed, [row] * pointed, DEFAULT_LABELS, 0)
+    pointing = pointing_accuracy(Truth([image] * pointed), [row] * pointed)
     return {**counts.to_dict(), **pointing.to_dict()}
 
 

@@ -1,21 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pc_engine.bench.accuracy import classification
-from pc_engine.bench.accuracy.classification import true_classes
+from pc_engine.bench.accuracy.classification import class_accuracy, true_classes
+from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import LabelledImage
 from pc_engine.datasets.imagenet import imagenet_class_names
-from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.manifest import Manifest, NetworkInput, Tap
 from pc_engine.result import Result
-
-class_accuracy = partial(classification.class_accuracy, labels=DEFAULT_LABELS, seed=0)
-
 
 RED, GREEN, UNKNOWN = 0, 1, -1
 
@@ -39,7 +34,8 @@ def test_classes_are_compared_by_count_where_there_are_objects() -> None:
         (_image(1), _row(GREEN), UNKNOWN),
         (_image(1), _row(None), RED),
     ]
-    found = class_accuracy(*zip(*judged, strict=True))
+    images, rows, class_ids = zip(*judged, strict=True)
+    found = class_accuracy(Truth(images), rows, class_ids)
     assert found["class_accuracy"] == pytest.approx(3 / 4)
     assert found["class_images"] == 4
     assert found["class_accuracy_by_count"] == {"1": 0.5, "2": 1, "4+": 1}
@@ -49,12 +45,12 @@ def test_classes_are_compared_by_count_where_there_are_objects() -> None:
 
 def test_the_interval_has_a_width_where_all_classes_are_right_or_wrong() -> None:
     for class_id, interval in ((RED, (1 - 0.4345, 1)), (GREEN, (0, 0.4345))):
-        found = class_accuracy([_image(1)] * 5, [_row(class_id)] * 5, [RED] * 5)
+        found = class_accuracy(Truth([_image(1)] * 5), [_row(class_id)] * 5, [RED] * 5)
         assert found["class_accuracy_interval"] == pytest.approx(interval, abs=1e-4)
 
 
 def test_without_classes_there_is_no_figure() -> None:
-    found = class_accuracy([_image(1)], [_row(None)], [RED])
+    found = class_accuracy(Truth([_image(1)]), [_row(None)], [RED])
     assert found == {
         "class_accuracy": None,
         "class_accuracy_interval": None,

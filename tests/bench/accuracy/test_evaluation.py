@@ -15,9 +15,10 @@ from PIL.PngImagePlugin import PngInfo
 from pc_engine.bench.accuracy import contenders
 from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, evaluate
 from pc_engine.bench.accuracy.settings import EvaluationSettings
+from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import LabelledImage, read_labelled
 from pc_engine.errors import DataError, ModelError, UsageError
-from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, labels_up_to
+from pc_engine.fitted.counter import CountSVM, labels_up_to
 from pc_engine.manifest_file import read_manifest
 from pc_engine.result import Result
 from pc_engine.say import Say
@@ -532,6 +533,4 @@ def test_modes_that_share_no_image_cannot_be_compared() -> None:
     image = LabelledImage(Path("a.png"), 1)
     row = Result("a.png", "ok", None, 8, 8, "c2p", "tiny", count=1)
     with pytest.raises(DataError, match="There is no image with a known count"):
-        accuracy_gain_of(
-            [image], [row], [Result("a.png", "error", "why", None, None, "p2c", "tiny")], DEFAULT_LABELS, 0
-        )
+        accuracy_gain_of(Truth([image]), [row], [Result("a.png", "error", "why", None, None, "p2c", "tiny")])

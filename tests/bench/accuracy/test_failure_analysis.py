@@ -17,8 +17,8 @@ from pc_engine.bench.accuracy.failure_analysis import (
     object_spacing,
 )
 from pc_engine.bench.accuracy.pointing import pointing_accuracy
+from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import Box, LabelledImage
-from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.pointers import BoxPointer
 from pc_engine.result import Result, error_result
 
@@ -58,8 +58,8 @@ def pair(boxes: list[Box], found: int, *, pointed: int = 0, class_name: str = "d
 def analyse(pairs: list[tuple[LabelledImage, Result]], frequencies: list[float | None] | None = None) -> dict[str, Any]:
     images, rows = [image for image, _ in pairs], [row for _, row in pairs]
     known = frequencies or [None] * len(images)
-    pointing = pointing_accuracy(images, rows, DEFAULT_LABELS, 0)
-    report = failure_analysis(images, rows, pointing, known, DEFAULT_LABELS, 0)
+    truth = Truth(images)
+    report = failure_analysis(truth, rows, pointing_accuracy(truth, rows), known)
     assert json.loads(json.dumps(report)) == report
     return report
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +12,19 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest
 
 from pc_engine.bench.accuracy import pointing
-from pc_engine.bench.accuracy.pointing import RATIOS, match_pointers, pointing_gain
+from pc_engine.bench.accuracy.pointing import RATIOS, PointingAccuracy, match_pointers, pointing_gain
+from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import Box, LabelledImage
-from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
 from pc_engine.result import Result, error_result
 
-pointing_accuracy = partial(pointing.pointing_accuracy, labels=DEFAULT_LABELS, seed=0)
 overlaps = arrays(
     np.float64, st.tuples(st.integers(0, 5), st.integers(0, 5)), elements=st.integers(0, 20).map(lambda k: k / 20)
 )
+
+
+def pointing_accuracy(images: list[LabelledImage], rows: list[Result], seed: int = 0) -> PointingAccuracy:
+    return pointing.pointing_accuracy(Truth(images, seed=seed), rows)
 
 
 def walk(overlap: np.ndarray, ratio: float) -> list[int]:
