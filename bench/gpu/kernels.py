@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pc_engine.bench.gpu.device import copy_rate
-from pc_engine.bench.gpu.report import Row, reason_of
+from pc_engine.bench.gpu.report import Row, measured
 from pc_engine.bench.gpu.subjects import Job
 from pc_engine.bench.kernel_cases import made_up_maps
 from pc_engine.bench.kernel_oracles import (
@@ -95,10 +95,7 @@ def measure_kernels(job: Job, _: object = None) -> Iterator[Row]:
     bandwidth = copy_rate(job.meter)
     yield {"kernel": "copy", "gb_per_s": bandwidth / 1e9}
     for case in device_cases():
-        try:
-            yield case_row(case, job, bandwidth)
-        except Exception as error:  # one kernel must not cost the others
-            yield {"kernel": case.kernel, "reason": reason_of(error)}
+        yield measured({"kernel": case.kernel}, case_row, case, job, bandwidth)
 
 
 def case_row(case: DeviceCase, job: Job, bandwidth: float) -> Row:

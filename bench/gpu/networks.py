@@ -11,7 +11,7 @@ import numpy as np
 from pc_engine.backbone import Backbone, Taps
 from pc_engine.bench.arithmetic import operations_per_image
 from pc_engine.bench.gpu.device import matrix_rates, wall_rate
-from pc_engine.bench.gpu.report import Row, reason_of, spread
+from pc_engine.bench.gpu.report import Row, measured, reason_of, spread
 from pc_engine.bench.gpu.subjects import Job, Subject, Subjects, networks, run_in_batches
 from pc_engine.hardware.device_arrays import pack
 from pc_engine.host_outcome import outcome_arrays
@@ -58,13 +58,13 @@ def count_rows(about: Row, job: Job, subject: Subject, taps: Mapping[str, np.nda
     """
     for mode in (MODES[name] for name in job.modes):
         row = {**about, "what": f"counts {mode.name}", "images": len(subject.images)}
-        try:
-            expected = counts_of(mode, subject, subject.reference, job.batch_size, np.asarray)
-            found = counts_of(mode, subject, taps, job.batch_size, job.meter.place)
-        except Exception as error:  # one row must not cost the others
-            yield {**row, "reason": reason_of(error)}
-            continue
-        yield {**row, "same_counts": float((found == expected).mean())}
+        yield measured(row, _same_counts, job, subject, mode, taps)
+
+
+def _same_counts(job: Job, subject: Subject, mode: Mode, taps: Mapping[str, np.ndarray]) -> Row:
+    expected = counts_of(mode, subject, subject.reference, job.batch_size, np.asarray)
+    found = counts_of(mode, subject, taps, job.batch_size, job.meter.place)
+    return {"same_counts": float((found == expected).mean())}
 
 
 def counts_of(
@@ -95,13 +95,7 @@ def measure_networks(job: Job, subjects: Subjects) -> Iterator[Row]:
     for subject in subjects:
         operations = operations_per_image(subject.request())
         for row, network in networks(job, subject):
-            if network is None:
-                yield row
-                continue
-            try:
-                yield rate_row(row, job, subject, network, operations, peaks)
-            except Exception as error:  # one row must not cost the others
-                yield {**row, "reason": reason_of(error)}
+            yield row if network is None else measured(row, rate_row, row, job, subject, network, operations, peaks)
 
 
 def rate_row(
@@ -142,10 +136,7 @@ def measure_modes(job: Job, subjects: Subjects) -> Iterator[Row]:
         for mode in (MODES[name] for name in job.modes):
             for cluster in mode.clusterings or (None,):
                 row = {"model": subject.name, "mode": mode.name, "cluster": cluster, "batch": size}
-                try:
-                    yield {**row, **mode_figures(job, subject, mode, cluster, taps)}
-                except Exception as error:  # one row must not cost the others
-                    yield {**row, "reason": reason_of(error)}
+                yield measured(row, mode_figures, job, subject, mode, cluster, taps)
 
 
 def mode_figures(job: Job, subject: Subject, mode: Mode, cluster: str | None, taps: Taps) -> Row:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pc_engine.bench.environment import seconds_of
-from pc_engine.bench.gpu.report import Row, reason_of
+from pc_engine.bench.gpu.report import Row, measured
 from pc_engine.bench.gpu.subjects import Job, Subject, Subjects
 from pc_engine.bench.kernel_cases import made_up_maps
 from pc_engine.bench.kernel_oracles import EPS, MIN_WEIGHT, dbscan_of
@@ -56,10 +56,7 @@ def torch_rows(job: Job, subject: Subject) -> Iterator[Row]:
         ("torch.compile, channels_last", "fp16", True),
     ):
         row = {**about, "what": name, "precision": precision}
-        try:
-            yield {**row, **torch_figures(job, subject, network, precision, compiled)}
-        except Exception as error:  # inductor fails with whatever the compiler, the file system or the graph lead it to
-            yield {**row, "reason": reason_of(error)}
+        yield measured(row, torch_figures, job, subject, network, precision, compiled)
 
 
 def torch_figures(job: Job, subject: Subject, network: Any, precision: str, compiled: bool) -> Row:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 
-from pc_engine.bench.gpu.report import Row, reason_of
+from pc_engine.bench.gpu.report import Row, measured
 from pc_engine.bench.gpu.subjects import Job, Subject, Subjects
 from pc_engine.bench.photos import photos_of, repeat_to
 from pc_engine.decoding.settings import DEFAULT_DECODING
@@ -34,10 +34,7 @@ def measure_processes(job: Job, subjects: Subjects) -> Iterator[Row]:
         models = {subject.name: stack.enter_context(_on_disk(subject)) for subject in subjects}
         for mode, (name, model), processes in product(job.modes, models.items(), PROCESSES):
             row = {"model": name, "mode": mode, "processes": processes}
-            try:
-                yield {**row, **processes_row(job, model, mode, photos, processes)}
-            except Exception as error:  # one run must not cost the others
-                yield {**row, "reason": reason_of(error)}
+            yield measured(row, processes_row, job, model, mode, photos, processes)
 
 
 @contextmanager

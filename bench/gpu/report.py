@@ -6,7 +6,7 @@ import json
 import operator
 import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -254,6 +254,14 @@ def reason_of(error: Exception) -> str:
     if isinstance(meant, DeviceLostError):
         raise meant
     return str(error) if isinstance(error, PcEngineError) else f"{type(error).__name__}: {first_line(error)}"
+
+
+def measured(about: Row, figures: Callable[..., Row], *arguments: object) -> Row:
+    """Return a row with the ``figures`` of these arguments, or why there are none: one row must not cost the others."""
+    try:
+        return {**about, **figures(*arguments)}
+    except Exception as error:  # whatever a driver or a library does
+        return {**about, "reason": reason_of(error)}
 
 
 def spread(seconds: Sequence[float]) -> float:
