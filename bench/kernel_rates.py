@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from pc_engine.backbone import LARGEST_BATCH
 from pc_engine.bench.environment import describe_environment, seconds_of
 from pc_engine.bench.kernel_cases import Case, kernel_cases, made_up_maps
 from pc_engine.errors import BackendError, UsageError
+from pc_engine.progress import Progress
 
 # What oracles compare all pairs of, and what a run makes batches of; more is refused before it fills memory.
 _LARGEST = {"grid": 64, "batch": LARGEST_BATCH, "channels": 4096}
@@ -85,7 +85,7 @@ class KernelReport:
 
 
 def measure_kernels(
-    *, grid: int = 14, batch: int = 64, channels: int = 512, progress: Callable[[str, int, int], None] = lambda *_: None
+    *, grid: int = 14, batch: int = 64, channels: int = 512, progress: Progress = lambda *_: None
 ) -> KernelReport:
     """Check and time all kernels on made-up feature maps, (batch, channels, grid, grid) float32.
 

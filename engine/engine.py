@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +31,7 @@ from pc_engine.modes.cuml_clustering import require_cuml
 from pc_engine.networks import open_network
 from pc_engine.pipeline import BatchHooks, BatchLimit, TapBatch, map_batches
 from pc_engine.result import Result
+from pc_engine.say import Say
 from pc_engine.selection.device_choice import choose_device
 from pc_engine.selection.selection import check_backend, check_precision
 from pc_engine.sources import Source, SourceImage, as_source_image, iter_images
@@ -116,7 +117,7 @@ class Engine:
         count: int | str | None = None,
         network: Backbone | None = None,
         decoding: Decoding = DEFAULT_DECODING,
-        report: Callable[[str], None] = lambda _: None,
+        report: Say = lambda _: None,
     ) -> None:
         self._guard = CallGuard("This engine was closed and cannot run any more: make another.")
         # Ahead of the model, which may have to be fetched first.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from pc_engine.backbone import Backbone, Taps
@@ -13,6 +11,7 @@ from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
 from pc_engine.networks import network_request
 from pc_engine.progress import Advance
+from pc_engine.say import Say
 from pc_engine.selection.selection import select
 
 #: The precisions that the reference backend imitates: it rounds as a GPU does, whether there is one or not.
@@ -25,7 +24,7 @@ def compare_with_fp32(
     images: np.ndarray,
     *,
     backend: str = "auto",
-    report: Callable[[str], None] = lambda _: None,
+    report: Say = lambda _: None,
     advance: Advance = lambda _: None,
 ) -> Fidelity:
     """Run a model's network at ``precision`` and, on the reference backend, at fp32; return how they compare.

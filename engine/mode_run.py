@@ -22,6 +22,7 @@ from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.model import Model
 from pc_engine.modes import Mode, Outcome, Settings
 from pc_engine.modes.cuml_clustering import NAME as CUML_DBSCAN
+from pc_engine.say import Say
 
 # Name of the flags among what a recorded mode is given; no tap has a space in its name.
 _FINITE = "finite images"
@@ -49,7 +50,7 @@ class ModeRun:
         model: Model,
         settings: Settings,
         batch_size: int,
-        report: Callable[[str], None],
+        report: Say,
         known_count: int | None = None,
     ) -> None:
         self._mode, self._parts, self._settings, self._known_count = mode, model.parts, settings, known_count

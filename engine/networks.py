@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from pc_engine.arguments import maybe_whole_number
@@ -11,6 +10,7 @@ from pc_engine.errors import DeviceMemoryError
 from pc_engine.graph.tensor_reach import within_reach
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.model import Model
+from pc_engine.say import Say
 from pc_engine.selection.device_choice import choose_device
 from pc_engine.selection.selection import open_backbone
 
@@ -58,7 +58,7 @@ def open_network(
     batch_size: int | None = None,
     threads: int | None = None,
     mode: str | None = None,
-    report: Callable[[str], None] = lambda _: None,
+    report: Say = lambda _: None,
 ) -> Backbone:
     """Compile the network of ``model`` for this machine, keeping ``taps``; see `Engine` for the parameters.
 

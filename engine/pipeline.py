@@ -28,6 +28,7 @@ from pc_engine.errors import BackendError, DeviceMemoryError
 from pc_engine.hardware.device_work import make_room_on, working_on
 from pc_engine.kernels import finite_images
 from pc_engine.kernels.array_module import Array, get_array_module, to_host
+from pc_engine.say import Say
 from pc_engine.sources import SourceImage
 from pc_engine.stage_clock import StageClock
 
@@ -63,7 +64,7 @@ class BatchLimit:
         Called with a sentence when the limit is lowered for the first time.
     """
 
-    def __init__(self, images: int, report: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, images: int, report: Say = lambda _: None) -> None:
         self.images = images
         self._batch, self._report = images, report
         self._lock = threading.Lock()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError
+from pc_engine.say import Say
 
 # What a class that means "no object" is called where the names are known to have none for it.
 _BACKGROUND = "background"
@@ -53,7 +54,7 @@ def names_of_logits(
     classes: Sequence[str],
     n_logits: int,
     background_class: int | None = None,
-    report: Callable[[str], None] = lambda _: None,
+    report: Say = lambda _: None,
 ) -> tuple[str, ...]:
     """Return one name per logit, or none where none is given.
 

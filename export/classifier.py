@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from pc_engine.manifest import (
     Tap,
 )
 from pc_engine.modes.salience import CLASS_HEAT_SETTING, SALIENT_SETTING
+from pc_engine.say import Say
 
 # Sums in another order differ by less, as a share of a tap's largest value; other images by more.
 _OWN = 1e-3
@@ -63,7 +64,7 @@ def import_classifier(
     source: str | None = None,
     background_class: int = -1,
     two_scales: bool = False,
-    report: Callable[[str], None] = lambda _: None,
+    report: Say = lambda _: None,
 ) -> Manifest:
     """Make a model directory from an ONNX classifier.
 
@@ -179,7 +180,7 @@ def _prepared(
     name: str,
     pixels: NetworkInput,
     tensors: Mapping[str, str],
-    report: Callable[[str], None],
+    report: Say,
 ) -> onnx.ModelProto:
     """Return the network from uint8 pixels to its taps, called by their names, as the modes read them.
 
@@ -260,7 +261,7 @@ def _damage_said(path: Path) -> Iterator[None]:
         raise ModelError(f"{path} is damaged ({first_line(error)}); export or copy it again.") from None
 
 
-def _read(path: Path, report: Callable[[str], None]) -> onnx.ModelProto:
+def _read(path: Path, report: Say) -> onnx.ModelProto:
     """Return the network without functions of its own, which not every backend knows, and in float32."""
     model = parse_graph(path)
     embed_external_data(model, path)
@@ -287,7 +288,7 @@ def _with_evidence(
     pixels: NetworkInput,
     taps: Mapping[str, str],
     background_class: int,
-    report: Callable[[str], None],
+    report: Say,
 ) -> tuple[onnx.ModelProto, Mapping[str, float | str]]:
     """Return the network, its ``taps`` called by their names, with the evidence if it can be had; and its settings.
 
@@ -328,7 +329,7 @@ def _with_evidence(
 
 
 def _with_finer_maps(
-    model: onnx.ModelProto, name: str, pixels: NetworkInput, report: Callable[[str], None]
+    model: onnx.ModelProto, name: str, pixels: NetworkInput, report: Say
 ) -> tuple[onnx.ModelProto, Sequence[Cooccurrence]]:
     """Return the network with finer maps as one more tap, and what the counter reads of them, if it has any."""
     known = known_shapes(model, pixels)

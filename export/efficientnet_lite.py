@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ from pc_engine.export.model_directory import find_architecture
 from pc_engine.export.weight_sources import source_name
 from pc_engine.files.out_folder import check_vacant
 from pc_engine.manifest import Manifest, NetworkInput
+from pc_engine.say import Say
 
 # Subtracted from pixels of 0..255, and what they are then divided by.
 _MEAN, _STD = (127.0,) * 3, (128.0,) * 3
@@ -42,7 +43,7 @@ def export_efficientnet_lite(
     std: tuple[float, float, float] | None = None,
     size: tuple[int, int] | None = None,
     two_scales: bool = False,
-    report: Callable[[str], None] = lambda _: None,
+    report: Say = lambda _: None,
 ) -> Manifest:
     """Make a model directory from EfficientNet-Lite weights.
 

@@ -5,13 +5,14 @@ A network that was written with its channels last holds both kinds of tensors, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import onnx
 from onnx import helper
 
 from pc_engine.export.node_attributes import attribute
 from pc_engine.graph.names import fresh_name, names_of
+from pc_engine.say import Say
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -29,9 +30,7 @@ REARRANGING = (
 _REARRANGING = (*REARRANGING, "ReduceMax", "ReduceMean", "ReduceSum")
 
 
-def with_channels_first(
-    model: onnx.ModelProto, tensors: Mapping[str, str], report: Callable[[str], None]
-) -> dict[str, str]:
+def with_channels_first(model: onnx.ModelProto, tensors: Mapping[str, str], report: Say) -> dict[str, str]:
     """Return the tensors of taps, in the place of each that has its channels last one that has them first.
 
     That is one of the network where it has such a one, else it is appended, in place.

@@ -15,7 +15,7 @@ They show 0 to n real objects at chosen sizes and spacings, which no set of phot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from pc_engine.datasets import LabelledSet
 from pc_engine.errors import UsageError
 from pc_engine.files.out_folder import check_vacant
 from pc_engine.hardware.machine import usable_cores
+from pc_engine.progress import Progress
 
 # Nothing is enlarged further than this: blur would tell the pasted from the rest, and the near from the far.
 _ENLARGED = 2.0
@@ -130,7 +131,7 @@ def make_collages(
     seed: int = 0,
     settings: CollageSettings | None = None,
     *,
-    progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
+    progress: Progress = lambda _stage, _done, _total: None,
 ) -> Collages:
     """Write ``n`` collages as ``000000.png`` … and their truth as ``labels.json``.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from pc_engine.datasets import LabelledSet, read_labelled
 from pc_engine.datasets.labels_json import LABELS_JSON
 from pc_engine.errors import UsageError
 from pc_engine.files.durable import write_json
+from pc_engine.say import Say
 
 #: What `lego_tables` puts into its folder: the model, the scenes it is judged on, and how it was trained.
 MODEL, SCENES, TRAINING_FILE = "model", "scenes", "training.json"
@@ -105,7 +105,7 @@ def lego_tables(
     settings: TableSettings,
     *,
     display: Progress | None = None,
-    report: Callable[[str], None] = lambda _: None,
+    report: Say = lambda _: None,
 ) -> tuple[dict[str, Any], LabelledSet]:
     """Train a model, make scenes of digits it has not seen, and evaluate every mode on them.
 
@@ -165,9 +165,7 @@ def lego_tables(
     return {**figures, "machine": machine, "trained": trained}, labelled
 
 
-def _train(
-    out: Path, settings: TableSettings, display: Progress | None, report: Callable[[str], None]
-) -> dict[str, Any]:
+def _train(out: Path, settings: TableSettings, display: Progress | None, report: Say) -> dict[str, Any]:
     """Train the model unless it is there; return the record of its training."""
     record, model, weights = out / TRAINING_FILE, out / MODEL, out / _WEIGHTS
     known = {"settings": json.loads(json.dumps(asdict(settings), default=str))}

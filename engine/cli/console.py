@@ -30,6 +30,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pc_engine.say import Say
 from pc_engine.shown_text import for_terminal, number_of
 
 _out = Console(highlight=False)
@@ -51,7 +52,7 @@ _FILE_WIDTH = 120
 _ANY_WIDTH = 100_000
 
 
-def remark(quiet: bool) -> Callable[[str], None]:
+def remark(quiet: bool) -> Say:
     """Return what prints a sentence for the user on stderr, or discards it if ``quiet``."""
 
     def show(sentence: str) -> None:
@@ -61,7 +62,7 @@ def remark(quiet: bool) -> Callable[[str], None]:
     return show
 
 
-def remark_at_once(quiet: bool) -> Callable[[str], None]:
+def remark_at_once(quiet: bool) -> Say:
     """Return `remark` for a signal's handler: by one system call, as the code that it interrupts may hold a lock."""
 
     def show(sentence: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +25,7 @@ from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
 from pc_engine.modes.p2c_manifest import p2c_taps
 from pc_engine.networks import open_network
+from pc_engine.say import Say
 
 if TYPE_CHECKING:
     from pc_engine.fitting.counter_report import CounterReport
@@ -200,7 +201,7 @@ def fit_signatures(
         )
 
 
-def _labels(counts: Sequence[int], labels: tuple[str, ...], report: Callable[[str], None]) -> tuple[str, ...]:
+def _labels(counts: Sequence[int], labels: tuple[str, ...], report: Say) -> tuple[str, ...]:
     """Return those of the ``labels`` that occur: an SVM cannot learn one that no image has."""
     from pc_engine.fitting.counter import check_counts
 
@@ -212,7 +213,7 @@ def _labels(counts: Sequence[int], labels: tuple[str, ...], report: Callable[[st
     return found
 
 
-def _class_ids(images: Sequence[LabelledImage], manifest: Manifest, report: Callable[[str], None]) -> np.ndarray | None:
+def _class_ids(images: Sequence[LabelledImage], manifest: Manifest, report: Say) -> np.ndarray | None:
     """Return the logit of each image's class, or None where the data names no classes at all."""
     if all(image.class_name is None and image.class_id is None and image.wnid is None for image in images):
         report("The data names no classes: each image counts for the class that the network predicts.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,14 @@ from pc_engine.catalogue import EMBEDDED, default_mode
 from pc_engine.cli.run_options import EngineOptions, RunOptions
 from pc_engine.engine import Engine
 from pc_engine.hardware.devices import open_gpus
+from pc_engine.say import Say
 
 if TYPE_CHECKING:
     from pc_engine.distributed.shared_engine import SharedEngine
     from pc_engine.runs.run_directory import RunDirectory
 
 
-def engine_options(asked: RunOptions, earlier: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+def engine_options(asked: RunOptions, earlier: Mapping[str, Any], say: Say) -> dict[str, Any]:
     """Return what each engine is made with; what was left out is as an ``earlier`` run into the directory had it."""
     of_engine = asked.engine
     # The demo's scenes show what the embedded model knows, whatever there is for photos.
@@ -30,7 +31,7 @@ def engine_options(asked: RunOptions, earlier: Mapping[str, Any], say: Callable[
     }
 
 
-def _mode_left_out(asked: EngineOptions, earlier: Mapping[str, Any], say: Callable[[str], None]) -> str:
+def _mode_left_out(asked: EngineOptions, earlier: Mapping[str, Any], say: Say) -> str:
     """Return the mode of a run that names none, see `options.ModeOfRun`; told counts, c2p needs no counter."""
     if isinstance(earlier.get("mode"), str):
         return str(earlier["mode"])
@@ -49,7 +50,7 @@ def _as_before(earlier: Mapping[str, Any], asked: Mapping[str, str]) -> dict[str
 
 
 def open_engine(
-    asked: RunOptions, rows: RunDirectory | None, options: Mapping[str, Any], say: Callable[[str], None]
+    asked: RunOptions, rows: RunDirectory | None, options: Mapping[str, Any], say: Say
 ) -> Engine | SharedEngine:
     """Return an engine made with ``options``; it is several only where there are ``rows`` to share."""
     if rows is None or not asked.workers.shared:

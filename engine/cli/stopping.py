@@ -6,9 +6,11 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, Self, TypeVar
+
+from pc_engine.say import Say
 
 Image = TypeVar("Image")
 
@@ -45,7 +47,7 @@ class Stopping:
         The signal that asked for it; None as long as none did.
     """
 
-    def __init__(self, report: Callable[[str], None]) -> None:
+    def __init__(self, report: Say) -> None:
         self.signal: int | None = None
         self._report = report
         self._before: dict[int, Any] = {}

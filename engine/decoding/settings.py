@@ -12,6 +12,7 @@ from pc_engine.decoding.decode_device import DeviceDecoder
 from pc_engine.decoding.isolated_decoder import IMAGE_SECONDS, IsolatedDecoder
 from pc_engine.decoding.pixel_room import room_for
 from pc_engine.errors import BackendError, MissingPackageError, UsageError
+from pc_engine.say import Say
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,7 @@ class Decoders:
         What decodes plain JPEGs on the GPU; None for the cores alone.
     """
 
-    def __init__(
-        self, settings: Decoding, workers: int, device: str | None, report: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, settings: Decoding, workers: int, device: str | None, report: Say = lambda _: None) -> None:
         lift_pillow_limit(settings.max_pixels)
         room = room_for(settings.max_pixels)
         self._isolated: IsolatedDecoder | None = None

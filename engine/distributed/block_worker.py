@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,6 +28,7 @@ from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.overlay import write_overlay
 from pc_engine.runs.block_folder import Block, BlockFolder
 from pc_engine.runs.run_state import Tally
+from pc_engine.say import Say
 from pc_engine.sources import SourceImage, iter_images, named_image, read_image
 from pc_engine.sources.held_bytes import HeldBytes
 from pc_engine.sources.image import broken_image
@@ -177,7 +178,7 @@ class BlockWorker:
         return tally
 
 
-def open_engine(settings: WorkerSettings, report: Callable[[str], None] = lambda _: None) -> Engine:
+def open_engine(settings: WorkerSettings, report: Say = lambda _: None) -> Engine:
     """Return the engine that these settings ask for, on this machine.
 
     Raises

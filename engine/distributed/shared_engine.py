@@ -20,6 +20,7 @@ from pc_engine.distributed.block_worker import BlockAnswer, Choice, Refusal, Wor
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.runs.block_folder import BlockFolder
 from pc_engine.runs.run_state import Tally
+from pc_engine.say import Say
 from pc_engine.sources import SourceImage
 from pc_engine.stage_clock import StageClock
 
@@ -51,7 +52,7 @@ class SharedRun:
     blocks: BlockFolder
     sources: Sequence[str]
     overlays: Path | None = None
-    report: Callable[[str], None] = lambda _: None
+    report: Say = lambda _: None
 
 
 class SharedEngine(ABC):

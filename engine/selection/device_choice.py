@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pc_engine.backends import BACKENDS
 from pc_engine.errors import BackendError
 from pc_engine.hardware.cuda import describe_gpu, device_index
 from pc_engine.hardware.devices import DeviceError, check_device_name, driver_found, gpu_reason
+from pc_engine.say import Say
 
 _AUTO = "auto"
 _FIRST_GPU = "cuda:0"
 _NO_BACKEND = "No backend runs on the GPU here as asked for; 'pc-engine doctor' says what each one needs."
 
 
-def choose_device(
-    device: str, backend: str = _AUTO, precision: str = _AUTO, report: Callable[[str], None] = lambda _: None
-) -> str:
+def choose_device(device: str, backend: str = _AUTO, precision: str = _AUTO, report: Say = lambda _: None) -> str:
     """Return the device that a run takes, ``"cpu"`` or ``"cuda:N"``.
 
     Parameters
@@ -54,7 +51,7 @@ def choose_device(
     return place
 
 
-def _automatic(backend: str, precision: str, report: Callable[[str], None]) -> str:
+def _automatic(backend: str, precision: str, report: Say) -> str:
     devices = BACKENDS[backend].devices if backend in BACKENDS else ("cpu", "cuda")
     if "cpu" not in devices:
         return _FIRST_GPU  # whose absence that backend explains
