@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from pc_engine.arguments import maybe_whole_number
 from pc_engine.cli import options
 from pc_engine.cli.console import bars, kept_in, print_json, print_line, progress, remark
 from pc_engine.cli.evaluate import store_report
@@ -23,10 +22,6 @@ app = typer.Typer(
     help="MNIST-LEGO: scenes of objects built from digits, and the model that knows them.",
     no_args_is_help=True,
 )
-
-
-def _steps(value: int | None) -> int | None:
-    return maybe_whole_number("--steps", value)
 
 
 Digits = Annotated[
@@ -86,7 +81,9 @@ def train(
     parts: Parts = 3,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", help="Optimiser steps; if omitted, the embedded model's.", callback=_steps),
+        typer.Option(
+            "--steps", help="Optimiser steps; if omitted, the embedded model's.", callback=options.whole("--steps")
+        ),
     ] = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -134,7 +131,7 @@ def tables(
         typer.Option(
             "--steps",
             help="Optimiser steps on scenes; the lessons before them scale in proportion.",
-            callback=_steps,
+            callback=options.whole("--steps"),
         ),
     ] = None,
     quiet: options.Quiet = False,

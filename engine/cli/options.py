@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pc_engine.arguments import EACH, MOST_OBJECTS, MOST_THREADS, check_seconds, maybe_whole_number, whole_number
+from pc_engine.arguments import EACH, MOST_OBJECTS, MOST_THREADS, check_seconds, whole_number
 from pc_engine.backbone import LARGEST_BATCH
 from pc_engine.backends import BACKENDS
 from pc_engine.errors import UsageError
@@ -24,37 +26,31 @@ def any_case(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value and [word.lower() for word in value]
 
 
-def _workers(value: int | None) -> int | None:
-    return maybe_whole_number("--workers", value, MOST_THREADS)
+def _checked(check: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """Return what passes on the value of an option; ``check`` raises UsageError before, where one is given."""
+
+    def callback(value: Any) -> Any:
+        if value is not None:
+            check(value)
+        return value
+
+    return callback
 
 
-def _backend(value: str) -> str:
-    check_backend(any_case(value))
-    return str(any_case(value))
+def _word(check: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """Return `_checked` for a word of a list, whatever its case."""
+    checked = _checked(check)
+    return lambda value: checked(any_case(value))
 
 
-def _precision(value: str) -> str:
-    check_precision(any_case(value))
-    return str(any_case(value))
+def whole(name: str, most: int | None = None) -> Callable[[Any], Any]:
+    """Return what passes on the value of an option that takes a whole number from 1 on."""
+    return _checked(lambda value: whole_number(name, value, most))
 
 
-def _device(value: str) -> str:
-    check_device_name(any_case(value))
-    return str(any_case(value))
-
-
-def _batch_size(value: int | None) -> int | None:
-    return maybe_whole_number("--batch-size", value, LARGEST_BATCH)
-
-
-def _classes(value: int | None) -> int | None:
-    return maybe_whole_number("--classes", value)
-
-
-def _count(value: str | None) -> str | None:
-    if value is not None and _is_number(value):
+def _check_count(value: str) -> None:
+    if _is_number(value):
         whole_number("--count", int(value), MOST_OBJECTS)
-    return value
 
 
 def known_count(value: str | None) -> tuple[int | str | None, str | None]:
@@ -70,25 +66,14 @@ def _is_number(value: str) -> bool:
     return re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value) is not None
 
 
-def _max_pixels(value: int) -> int:
-    return whole_number("--max-pixels", value)
-
-
-def _image_seconds(value: float | None) -> float | None:
-    if value is not None:
-        check_seconds("--image-seconds", value)
-    return value
-
-
-def _seed(value: int) -> int:
+def _check_seed(value: int) -> None:
     if not 0 <= value <= _LARGEST_SEED:
         raise UsageError(f"The seed is {value}, expected a number from 0 to {_LARGEST_SEED:,}.")
-    return value
 
 
 def seed(purpose: str, name: str = "--seed") -> Any:
     """Return the option of a seed, which is checked; ``purpose`` is its help."""
-    return typer.Option(name, help=purpose, callback=_seed)
+    return typer.Option(name, help=purpose, callback=_checked(_check_seed))
 
 
 def labelled_data(split: str) -> Any:
@@ -124,24 +109,38 @@ Model = Annotated[
         "what the mode needs, else the built-in lego, which knows digit objects only.",
     ),
 ]
-Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=_backend)]
+Backend = Annotated[
+    str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=_word(check_backend))
+]
 Precision = Annotated[
     str,
     typer.Option(
         "--precision",
         help="auto, fp32, bf16, fp16, int8 or fp8 (the last two: see build --calibrate).",
-        callback=_precision,
+        callback=_word(check_precision),
     ),
 ]
 Device = Annotated[
-    str, typer.Option("--device", help="auto (a GPU, if one can be used), cpu, cuda or cuda:NUMBER.", callback=_device)
+    str,
+    typer.Option(
+        "--device",
+        help="auto (a GPU, if one can be used), cpu, cuda or cuda:NUMBER.",
+        callback=_word(check_device_name),
+    ),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", help="Images per batch; if omitted, what suits the model.", callback=_batch_size),
+    typer.Option(
+        "--batch-size",
+        help="Images per batch; if omitted, what suits the model.",
+        callback=whole("--batch-size", LARGEST_BATCH),
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Decoding threads; if omitted, one per core.", callback=_workers)
+    int | None,
+    typer.Option(
+        "--workers", help="Decoding threads; if omitted, one per core.", callback=whole("--workers", MOST_THREADS)
+    ),
 ]
 Aim = Annotated[
     str,
@@ -174,7 +173,7 @@ Classes = Annotated[
     typer.Option(
         "--classes",
         help="The most classes that mode p2c points at in one image, each counted; if omitted, the top one.",
-        callback=_classes,
+        callback=whole("--classes"),
     ),
 ]
 Pointer = Annotated[
@@ -192,7 +191,7 @@ Count = Annotated[
         "--count",
         help="How many objects the images show, if known: a number for all, or the column of @table.csv with the count "
         "of each. Objects are then only pointed at, which needs no counter.",
-        callback=_count,
+        callback=_checked(_check_count),
     ),
 ]
 MaxPixels = Annotated[
@@ -200,7 +199,7 @@ MaxPixels = Annotated[
     typer.Option(
         "--max-pixels",
         help="Refuse images with more pixels than this, going by their headers.",
-        callback=_max_pixels,
+        callback=whole("--max-pixels"),
     ),
 ]
 Isolate = Annotated[
@@ -210,7 +209,9 @@ Isolate = Annotated[
 ImageSeconds = Annotated[
     float | None,
     typer.Option(
-        "--image-seconds", help="With --isolate: longest time to decode one image [60].", callback=_image_seconds
+        "--image-seconds",
+        help="With --isolate: longest time to decode one image [60].",
+        callback=_checked(partial(check_seconds, "--image-seconds")),
     ),
 ]
 Photos = Annotated[
