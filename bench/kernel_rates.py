@@ -73,15 +73,7 @@ class KernelReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        return {
-            "grid": self.grid,
-            "batch": self.batch,
-            "channels": self.channels,
-            "bandwidth_gb_s": self.bandwidth_gb_s,
-            "kernels": [asdict(rate) for rate in self.kernels],
-            "sum_ms": self.sums_ms,
-            "machine": self.machine,
-        }
+        return {**vars(self), "kernels": [asdict(rate) for rate in self.kernels], "sum_ms": self.sums_ms}
 
 
 def measure_kernels(

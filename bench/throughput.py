@@ -6,7 +6,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -151,34 +151,15 @@ class Throughput:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        chosen = self.settings
+        measured = asdict(self)
         return {
-            "model": self.model,
-            "mode": chosen.mode,
-            "backend": chosen.backend,
-            "precision": chosen.precision,
-            "device": chosen.device,
-            "batch_size": chosen.batch_size,
-            "workers": chosen.workers,
-            "n": chosen.n,
-            "repeats": chosen.repeats,
-            "decode_ips": self.decode_ips,
-            "network_ips": self.network_ips,
-            "postprocess_ips": self.postprocess_ips,
-            "end_to_end_ips": self.end_to_end_ips,
+            **measured.pop("settings"),
+            **measured,
+            "random_parts": list(self.random_parts),
             "ratio": self.ratio,
             "bottleneck": self.bottleneck,
-            "peak_rss_mb": self.peak_rss_mb,
-            "seconds": self.seconds,
-            "stages": self.stages,
-            "runs": self.runs,
-            "busy_elsewhere": self.busy_elsewhere,
-            "random_parts": list(self.random_parts),
-            "operations_per_image": self.operations_per_image,
             "operations_per_second": self.operations_per_second,
-            "peak_operations": self.peak_operations,
             "share_of_peak": self.share_of_peak,
-            "machine": self.machine,
         }
 
 

@@ -61,18 +61,12 @@ class PeerReport:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         return {
-            "model": self.model,
+            **vars(self),
             "mode": MODE,
-            "batch_size": self.batch_size,
-            "n": self.n,
-            "repeats": self.repeats,
-            "reference": self.reference,
             "tap_tolerance": TOLERANCE,
             "least_count_agreement": COUNT_AGREEMENT,
-            "busy_elsewhere": self.busy_elsewhere,
             "random_parts": list(self.random_parts),
             "peers": [asdict(peer) for peer in self.peers],
-            "machine": self.machine,
         }
 
 

@@ -61,17 +61,8 @@ class Conversion:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `pc-engine convert --json` prints, as JSON-ready values."""
-        return {
-            "format": self.format,
-            "out": str(self.out),
-            "images": self.images,
-            "pointers": self.pointers,
-            "left_out": sum(self.left_out.values()),
-            "reasons": dict(self.left_out),
-            "examples": dict(self.examples),
-            "folder": self.folder,
-            "remark": self.remark,
-        }
+        left_out = dict(self.left_out)
+        return {**vars(self), "out": str(self.out), "left_out": sum(left_out.values()), "reasons": left_out}
 
 
 def convert(
