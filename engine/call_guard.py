@@ -1,4 +1,4 @@
-"""Calls of something that may be closed by another thread meanwhile, and that does not survive a fork."""
+"""Calls of an engine, which another thread may close meanwhile, and which does not survive a fork."""
 
 from __future__ import annotations
 
@@ -36,20 +36,14 @@ _process = _Process()
 class CallGuard:
     """Is entered around each call; once it is closed none begins any more, and none is under way.
 
-    Parameters
-    ----------
-    refusal
-        The sentence that a later call gets.
-
     Raises
     ------
     UsageError
         If the process was forked while one was open; so does every call there.
     """
 
-    def __init__(self, refusal: str) -> None:
+    def __init__(self) -> None:
         _refuse_fork()
-        self._refusal = refusal
         self._changed = threading.Condition()
         self._calls = 0
         self._closed = False
@@ -65,7 +59,7 @@ class CallGuard:
         """Raise UsageError if it was closed."""
         _refuse_fork()
         if self._closed:
-            raise UsageError(self._refusal)
+            raise UsageError("This engine was closed and cannot run any more: make another.")
 
     def close(self) -> bool:
         """Refuse further calls and wait for those under way; False where it was closed before, or came by a fork."""

@@ -119,7 +119,7 @@ class Engine:
         decoding: Decoding = DEFAULT_DECODING,
         report: Say = lambda _: None,
     ) -> None:
-        self._guard = CallGuard("This engine was closed and cannot run any more: make another.")
+        self._guard = CallGuard()
         # Ahead of the model, which may have to be fetched first.
         text("mode", mode, "c2p")
         for name, value in (("backend", backend), ("precision", precision), ("device", device)):

@@ -68,10 +68,9 @@ def make_scenes(
     seed: int = 0,
     settings: LegoSettings | None = None,
     *,
-    split: Split = "held-out",
     progress: Callable[[int], None] = lambda _: None,
 ) -> Path:
-    """Write ``n`` scenes as ``000000.png`` … and their truth as ``labels.json``.
+    """Write ``n`` scenes of held-out digits as ``000000.png`` … and their truth as ``labels.json``.
 
     Parameters
     ----------
@@ -83,8 +82,6 @@ def make_scenes(
         The same seed and settings give the same bytes.
     settings
         None for the defaults, which are what the embedded model was trained on.
-    split
-        "held-out" digits, which no training scene shows, or those for "train".
     progress
         Called with the number of scenes written so far.
 
@@ -103,7 +100,7 @@ def make_scenes(
     if n < 1:
         raise UsageError(f"{n} scenes were asked for; ask for at least 1.")
     check_vacant(directory)
-    source = settings.source(split, seed)
+    source = settings.source("held-out", seed)
 
     def make(index: int) -> tuple[Image.Image, dict[str, Any]]:
         scene = source.scene(seed, index)
@@ -112,7 +109,7 @@ def make_scenes(
     return write_images(
         *(directory, n, make),
         name="lego",
-        note=f"MNIST-LEGO, seed {seed}, {split} digits",
+        note=f"MNIST-LEGO, seed {seed}, held-out digits",
         classes=[lego_class.name for lego_class in source.classes],
         threads=_WRITERS,
         progress=progress,
