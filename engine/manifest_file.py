@@ -17,7 +17,7 @@ from typing import Any
 
 from pc_engine.errors import ManifestError
 from pc_engine.files.digest import file_sha256
-from pc_engine.files.durable import publish, unpublished
+from pc_engine.files.durable import publish_bytes
 from pc_engine.files.json_values import as_number, as_numbers, as_size, as_strings, as_text, as_texts, as_three_numbers
 from pc_engine.manifest import (
     MANIFEST_FILE,
@@ -54,9 +54,7 @@ def write_manifest(
     content = {"format": FORMAT, **asdict(manifest), _OWN_SUM: _NO_SUM}
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     start, _, end = text.rpartition(_NO_SUM)
-    temporary = unpublished(directory / MANIFEST_FILE)
-    temporary.write_text(start + hashlib.sha256(text.encode()).hexdigest() + end, encoding="utf-8", newline="\n")
-    publish(temporary, directory / MANIFEST_FILE)
+    publish_bytes(directory / MANIFEST_FILE, (start + hashlib.sha256(text.encode()).hexdigest() + end).encode())
     return manifest
 
 

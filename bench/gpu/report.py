@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import operator
-import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pc_engine.errors import DataError, DeviceLostError, PcEngineError, UsageError, first_line
+from pc_engine.files.durable import publish_bytes, publish_json
 from pc_engine.hardware.cuda import failure
 
 JSON_FILE, TEXT_FILE = "gpu-acceptance.json", "gpu-acceptance.txt"
@@ -108,13 +108,8 @@ def write_sections(folder: Path, sections: Mapping[str, Section]) -> None:
     reached = [{**asdict(goal), "met": goal.met} for goal in goals(sections)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (
-            (JSON_FILE, json.dumps({"parts": stored, "goals": reached}, indent=1) + "\n"),
-            (TEXT_FILE, as_text(sections)),
-        ):
-            unfinished = folder / f".{name}.{os.getpid()}"
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(folder / name)
+        publish_json(folder / JSON_FILE, {"parts": stored, "goals": reached})
+        publish_bytes(folder / TEXT_FILE, as_text(sections).encode())
     except OSError as error:
         raise UsageError(
             f"The folder {folder} cannot be written ({error.strerror or error}): choose another."

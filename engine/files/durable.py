@@ -31,8 +31,8 @@ def publish(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def publish_json(path: Path, value: Any) -> None:
-    """Write a JSON file, so that it is there, whole, or as it was before.
+def publish_bytes(path: Path, content: bytes) -> None:
+    """Write a file, so that it is there, whole, or as it was before.
 
     Raises
     ------
@@ -41,12 +41,17 @@ def publish_json(path: Path, value: Any) -> None:
     """
     temporary = unpublished(path)
     try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        temporary.write_bytes(content)
         publish(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def publish_json(path: Path, value: Any) -> None:
+    """Write a value as JSON; otherwise as `publish_bytes`."""
+    publish_bytes(path, json.dumps(value, indent=1).encode() + b"\n")
 
 
 def write_json(path: Path, value: Any) -> None:

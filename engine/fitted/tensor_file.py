@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pc_engine.errors import ModelError
-from pc_engine.files.durable import publish, unpublished
+from pc_engine.files.durable import publish_bytes
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,7 @@ def write_tensors(
     """Write ``tensors`` and the JSON values of ``header`` to ``path``: whole, or not at all."""
     metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in header.items()}
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    content = _in_stable_order(save(contiguous, metadata={"format": kind.format, **metadata}))
-    temporary = unpublished(path)
-    temporary.write_bytes(content)
-    publish(temporary, path)
+    publish_bytes(path, _in_stable_order(save(contiguous, metadata={"format": kind.format, **metadata})))
 
 
 def _in_stable_order(content: bytes) -> bytes:

@@ -234,7 +234,7 @@ def test_a_write_that_fails_leaves_the_old_manifest(
     def fail(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space"):
         write_manifest(replace(tiny_manifest, name="new"), tmp_path)
     assert read_manifest(tmp_path).name == "tiny"
