@@ -29,21 +29,15 @@ def intersection_areas(pointers: Sequence[Pointer], boxes: Sequence[Box]) -> np.
     return areas
 
 
-def containment(pointers: Sequence[Pointer], boxes: Sequence[Box]) -> np.ndarray:
-    """Return the share of each pointer's area that lies inside each box, (P, B); 0 for a pointer without area."""
-    own = _areas(pointers)[:, None]
-    return _shares(intersection_areas(pointers, boxes), own)
+def overlaps(pointers: Sequence[Pointer], boxes: Sequence[Box]) -> tuple[np.ndarray, np.ndarray]:
+    """Return containment and intersection over union, both (P, B); 0 for a pointer without area.
 
-
-def intersection_over_union(pointers: Sequence[Pointer], boxes: Sequence[Box]) -> np.ndarray:
-    """Return the shared area of each pointer and box over the area that either covers, (P, B)."""
+    The area that a pointer shares with a box is a part of its own, and of what either covers.
+    """
     shared = intersection_areas(pointers, boxes)
-    union = _areas(pointers)[:, None] + np.array([box.area for box in boxes], np.float64) - shared
-    return _shares(shared, union)
-
-
-def _areas(pointers: Sequence[Pointer]) -> np.ndarray:
-    return np.array([pointer.area for pointer in pointers], np.float64)
+    own = np.array([pointer.area for pointer in pointers], np.float64)[:, None]
+    union = own + np.array([box.area for box in boxes], np.float64) - shared
+    return _shares(shared, own), _shares(shared, union)
 
 
 def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.bench.accuracy.overlap import containment, intersection_over_union
+from pc_engine.bench.accuracy.overlap import overlaps
 from pc_engine.bench.accuracy.resampling import (
     as_json,
     interval_of_gain,
@@ -343,8 +343,8 @@ def _overlaps(
     pointers: Sequence[Pointer], boxes: Sequence[Box], frame: float
 ) -> tuple[np.ndarray, np.ndarray, float, int, float]:
     """Return pointers taken by containment and by IoU (R,), the IoU of the pairs, their number and relative area."""
-    contained = (match_pointers(containment(pointers, boxes), RATIOS) >= 0).sum(axis=1)
-    union = intersection_over_union(pointers, boxes)
+    inside, union = overlaps(pointers, boxes)
+    contained = (match_pointers(inside, RATIOS) >= 0).sum(axis=1)
     united = (match_pointers(union, RATIOS) >= 0).sum(axis=1)
     pairs = match_pointers(union, (0.0,))[0]
     paired = np.flatnonzero(pairs >= 0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pc_engine.bench.accuracy.overlap import containment, intersection_areas, intersection_over_union
+from pc_engine.bench.accuracy.overlap import intersection_areas, overlaps
 from pc_engine.datasets import Box
 from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
 
@@ -107,17 +107,17 @@ def scaled(thing: Pointer | Box, x: float, y: float) -> Pointer | Box:
 def test_scaling_and_mirroring_the_picture_change_no_overlap(
     some: list[Pointer], truth: list[Box], x: float, y: float
 ) -> None:
-    for overlap in (containment, intersection_over_union):
-        expected = overlap(some, truth)
-        assert expected.shape == (len(some), len(truth))
-        assert ((expected >= 0) & (expected <= 1)).all()
-        turned = overlap([mirrored(p) for p in some], [mirrored(b) for b in truth])  # type: ignore[misc]
-        np.testing.assert_allclose(turned, expected, atol=1e-12)
-        larger = overlap([scaled(p, x, y) for p in some], [scaled(b, x, y) for b in truth])  # type: ignore[misc]
-        np.testing.assert_allclose(larger, expected, atol=1e-12)
+    expected = np.array(overlaps(some, truth))
+    assert expected.shape == (2, len(some), len(truth))
+    assert ((expected >= 0) & (expected <= 1)).all()
+    turned = overlaps([mirrored(p) for p in some], [mirrored(b) for b in truth])  # type: ignore[misc]
+    np.testing.assert_allclose(turned, expected, atol=1e-12)
+    larger = overlaps([scaled(p, x, y) for p in some], [scaled(b, x, y) for b in truth])  # type: ignore[misc]
+    np.testing.assert_allclose(larger, expected, atol=1e-12)
 
 
 def test_a_pointer_inside_is_contained_whole_and_one_without_area_not_at_all() -> None:
     inside = [EllipsePointer(5, 5, 2, 3, 1), BoxPointer(1, 1, 2, 3, 1), EllipsePointer(5, 5, 0, 3, 1)]
-    np.testing.assert_array_equal(containment(inside, [Box(0, 0, 10, 10)]), [[1], [1], [0]])
-    assert intersection_over_union(inside, [Box(0, 0, 10, 10)])[1, 0] == 2 / 100
+    contained, of_union = overlaps(inside, [Box(0, 0, 10, 10)])
+    np.testing.assert_array_equal(contained, [[1], [1], [0]])
+    assert of_union[1, 0] == 2 / 100
