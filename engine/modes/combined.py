@@ -135,7 +135,7 @@ def combined(
     taps: Taps,
     counter: CountSVM | None,
     signatures: SignatureDictionary | None,
-    settings: P2CSettings | None = None,
+    settings: P2CSettings,
     pointing: CombinedSettings | None = None,
     mixture: C2PSettings | None = None,
     known_count: KnownCount | None = None,
@@ -151,9 +151,9 @@ def combined(
         The count SVM, which is not read where counts are known, and the signature dictionary, which is not read with
         the setting ``signature="evidence"``.
     settings
-        Those of the heatmap and its clustering, which has to be density peaks; None for the defaults. Where the counter
-        weighs clusters in, their ``cutoff``, ``min_density``, ``min_distance`` and ``prominence`` are those that it was
-        fitted with instead.
+        Those of the heatmap and its clustering, which has to be density peaks. Where the counter weighs clusters in,
+        their ``cutoff``, ``min_density``, ``min_distance`` and ``prominence`` are those that it was fitted with
+        instead.
     pointing
         With what to point; None for the defaults.
     mixture
@@ -174,7 +174,7 @@ def combined(
     UsageError
         If the settings name a clustering that cannot be asked for a number of clusters.
     """
-    settings, pointing = settings or P2CSettings(), pointing or CombinedSettings()
+    pointing, mixture = pointing or CombinedSettings(), mixture or C2PSettings()
     if settings.cluster != "density-peaks":
         raise UsageError(
             "Mode combined asks for a number of clusters, which only density-peaks can give: omit --cluster."
@@ -183,8 +183,6 @@ def combined(
     seen = seen_classes(taps, signatures, settings)
     counted = _count(taps, counter, seen, settings, known_count)
     count = counted.count
-    mixture = mixture or C2PSettings()
-
     # No more are pointed at than there are cells, whatever the counter says.
     if pointing.pointer == "box":
         cells, most = pointer_room(seen.clustered, counted.largest)

@@ -35,7 +35,7 @@ from pc_engine.modes.salience import salient_heatmap, shared_heatmap
 def p2c(
     taps: Taps,
     signatures: SignatureDictionary | None,
-    settings: P2CSettings | None = None,
+    settings: P2CSettings,
     known_count: KnownCount | None = None,
 ) -> Outcome:
     """Classify each image of a batch, cluster its class's heatmap, and point with one box per cluster.
@@ -47,8 +47,6 @@ def p2c(
         setting ``signature="evidence"``, ``evidence`` (N, C) and the maps that it speaks of; and the maps of ``heat``.
     signatures
         The signature dictionary; not read with that setting.
-    settings
-        None for the defaults.
     known_count
         How many objects to point at, where that is known; None to count them. Takes density peaks and one class an
         image (see `can_point_at_known_counts`).
@@ -66,7 +64,6 @@ def p2c(
     UsageError
         If counts are known and the settings are none that can be told them.
     """
-    settings = settings or P2CSettings()
     if known_count is not None and not can_point_at_known_counts(settings):
         raise UsageError("Only density peaks of one class can be asked for a number of clusters: set both, or count.")
     if settings.classes > 1:

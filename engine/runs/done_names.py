@@ -20,7 +20,7 @@ class DoneNames:
         The names, in any order.
     """
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
+    def __init__(self, names: Iterable[str]) -> None:
         digests = bytearray()
         for name in names:
             digests += name_digest(name)
@@ -29,9 +29,6 @@ class DoneNames:
         words = words[np.lexsort((words[:, 1], words[:, 0]))]
         self._first, self._second = np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])
         self._left = np.ones(len(words), bool)
-
-    def __len__(self) -> int:
-        return int(np.count_nonzero(self._left))
 
     def take(self, name: str) -> bool:
         """Take one of this name away; return whether there was one."""
