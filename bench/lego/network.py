@@ -104,8 +104,6 @@ class Outputs:
 
     Attributes
     ----------
-    cells
-        (N, n_logits, grid, grid), class scores of every cell; not exported.
     logits
         (N, n_logits), class scores of the image.
     counts
@@ -114,7 +112,6 @@ class Outputs:
         Mean of ``conv_last``, a scalar.
     """
 
-    cells: Tensor
     logits: Tensor
     counts: Tensor
     activity: Tensor
@@ -144,7 +141,8 @@ def build_network(settings: NetworkSettings, n_logits: int, n_counts: int) -> Mo
                 if place in settings.pooled_after:
                     layers.append(nn.MaxPool2d(2))
             self.trunk = nn.Sequential(*layers, *block(settings.kernels[-1], settings.nin, 1))
-            self.cell_head = nn.Conv2d(settings.nin, n_logits, 1)
+            # Draws numbers from the seed, as the embedded model began with those behind them.
+            nn.Conv2d(settings.nin, n_logits, 1)
             self.image_head = nn.Linear(settings.nin, n_logits)
             self.count_conv = nn.Conv2d(settings.nin, settings.count_kernels, 3, padding=1)
             self.fc6 = nn.Linear(settings.count_kernels, settings.fc6)
@@ -156,7 +154,6 @@ def build_network(settings: NetworkSettings, n_logits: int, n_counts: int) -> Mo
             counted = self.count_conv(conv_last.detach()).relu()
             fc6 = self.fc6(_pooled(counted)).relu()
             return Outputs(
-                cells=self.cell_head(conv_last),
                 logits=self.image_head(_pooled(conv_last)),
                 counts=self.count_head(self.fc7(fc6).relu()),
                 activity=conv_last.float().mean(),

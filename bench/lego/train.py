@@ -4,12 +4,9 @@ Supervision of the feature maps: the class of the whole image, nothing else, as 
 class "background". That maps come out local enough to point and count with is the work of global average pooling and
 of the penalty on the mean of ``conv_last``, which leaves them silent where there is no object.
 
-Two further losses exist. The counting branch (``fc6``, ``fc7``) learns the count, as the network of Zhang et al. does
-that the paper's C2P follows; it passes no gradient back, so that no count ever shapes the maps. It is what lets a
-linear SVM count: on pooled maps alone the SVM got 0.82 of the labels right (mean over labels), with the branch 0.97.
-And ``cell_weight`` above 0 adds location supervision: the class of every cell, from where the generator put the
-objects. It is off by default; on 4,000 scenes of held-out digits it raised P2C's labels 1..4+ from 0.96 to 0.98 right
-and its exact counts from 0.86 to 0.96.
+The counting branch (``fc6``, ``fc7``) learns the count, as the network of Zhang et al. does that the paper's C2P
+follows; it passes no gradient back, so that no count ever shapes the maps. It is what lets a linear SVM count: on
+pooled maps alone the SVM got 0.82 of the labels right (mean over labels), with the branch 0.97.
 
 Many classes are learnt faster in `Lesson` after lesson: from small pictures of single digits, of single objects, then
 from scenes. The supervision is the same, the class of the picture. The trunk takes pictures of any size and is handed
@@ -30,23 +27,17 @@ from safetensors.numpy import load_file, save_file
 from pc_engine.bench.lego.network import (
     PIXEL_MEAN,
     PIXEL_STD,
-    STRIDE,
     Module,
     NetworkSettings,
     build_network,
     import_torch,
 )
 from pc_engine.bench.lego.rules import LegoClass
-from pc_engine.bench.lego.scenes import Scene, SceneSource
+from pc_engine.bench.lego.scenes import SceneSource
 from pc_engine.hardware.machine import describe_machine
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-#: Cells that take no part in the loss.
-IGNORED = -1
-#: A cell shows an object if it lies in the middle half of its box, and is undecided up to three quarters of it.
-_INNER, _OUTER = 0.5, 0.75
 
 
 @dataclass(frozen=True)
@@ -95,12 +86,8 @@ class TrainSettings:
         Times that a generated scene is used, each time with its colour channels shuffled and maybe inverted.
     learning_rate
         Peak of the one-cycle schedule of AdamW.
-    cell_weight
-        Weight of the cells' loss beside the image's; 0 for no location supervision.
     sparsity
         Weight of the mean of ``conv_last``, which keeps the feature maps silent where there is no object.
-    positive_weight
-        Weight of an object's cell against a cell of the background.
     threads
         Threads that PyTorch may use.
     chunk
@@ -115,9 +102,7 @@ class TrainSettings:
     batch_size: int = 64
     passes: int = 3
     learning_rate: float = 3e-3
-    cell_weight: float = 0.0
     sparsity: float = 0.3
-    positive_weight: float = 4.0
     threads: int = 2
     chunk: int = 32
     lessons: tuple[Lesson, ...] = ()
@@ -195,7 +180,6 @@ def _build(source: SceneSource, settings: TrainSettings) -> Module:
 def _train(network: Module, task: _Task, settings: TrainSettings, seed: int, progress: Progress | None) -> None:
     torch = import_torch()
     cross_entropy = torch.nn.functional.cross_entropy
-    background = len(task.source.classes)
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
@@ -210,18 +194,12 @@ def _train(network: Module, task: _Task, settings: TrainSettings, seed: int, pro
     in_bf16 = bf16_is_fast()
     bar = None if progress is None else progress.add_task(f"training on {task.name}", total=task.steps)
     losses: list[float] = []
-    for images, cells, labels, counts in _batches(task, settings, seed):
+    for images, labels, counts in _batches(task, settings, seed):
         pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - PIXEL_MEAN) / PIXEL_STD
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
             outputs = network(pixels)
         loss = cross_entropy(outputs.logits.float(), torch.from_numpy(labels))
-        if settings.cell_weight:
-            weight = torch.ones(background + 1)
-            weight[:background] = settings.positive_weight
-            loss = loss + settings.cell_weight * cross_entropy(
-                outputs.cells.float(), torch.from_numpy(cells), weight=weight, ignore_index=IGNORED
-            )
         losses.append(float(loss.detach()))
         if counts_vary:
             loss = loss + cross_entropy(outputs.counts.float(), torch.from_numpy(counts))
@@ -233,28 +211,6 @@ def _train(network: Module, task: _Task, settings: TrainSettings, seed: int, pro
         if progress is not None and bar is not None:
             description = f"training on {task.name}, loss {np.mean(losses[-50:]):.3f}"
             progress.update(bar, advance=1, description=description)
-
-
-def cell_targets(scene: Scene, grid: int, background: int) -> np.ndarray:
-    """Return the class of every cell, int64 (grid, grid): an object's, ``background`` or ``IGNORED``."""
-    target = np.full((grid, grid), background, np.int64)
-    stride = scene.image.shape[0] / grid
-    centres = (np.arange(grid) + 0.5) * stride
-    for share, value in ((_OUTER, IGNORED), (_INNER, None)):
-        for placed in scene.objects:
-            x, y, width, height = placed.box
-            across = _covered(centres, x + width / 2, share * width / 2)
-            down = _covered(centres, y + height / 2, share * height / 2)
-            target[np.ix_(down, across)] = placed.class_id if value is None else value
-    return target
-
-
-def _covered(centres: np.ndarray, middle: float, reach: float) -> np.ndarray:
-    """Return which cells have their centre within ``reach`` of ``middle``; the nearest one always has."""
-    distance = np.abs(centres - middle)
-    within = distance <= reach
-    within[np.argmin(distance)] = True
-    return within
 
 
 def bf16_is_fast() -> bool:
@@ -269,17 +225,16 @@ def bf16_is_fast() -> bool:
 
 
 def _batches(task: _Task, settings: TrainSettings, seed: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield (images, cells, labels, counts) for every step; the next chunk is drawn in the background meanwhile."""
+    """Yield (images, labels, counts) for every step; the next chunk is drawn in the background meanwhile."""
     source, batch = task.source, task.batch_size
-    grid, background = source.settings.size // STRIDE, len(source.classes)
+    background = len(source.classes)
 
     def draw(chunk: int) -> tuple[np.ndarray, ...]:
         first = task.first + chunk * settings.chunk * batch
         scenes = [source.scene(seed, index) for index in range(first, first + settings.chunk * batch)]
         labels = np.array([scene.class_id if scene.objects else background for scene in scenes])
-        cells = np.stack([cell_targets(scene, grid, background) for scene in scenes])
         counts = np.array([scene.count for scene in scenes])
-        return np.stack([scene.image for scene in scenes]), cells, labels, counts
+        return np.stack([scene.image for scene in scenes]), labels, counts
 
     random = np.random.default_rng([seed, 0x7A1])
     step = 0

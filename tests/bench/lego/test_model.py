@@ -15,8 +15,8 @@ from pc_engine.bench.lego.dataset import LegoSettings
 from pc_engine.bench.lego.model import COUNT_FEATURES, LegoTraining, train_lego
 from pc_engine.bench.lego.network import PIXEL_MEAN, PIXEL_STD, NetworkSettings, build_network, fold, import_torch
 from pc_engine.bench.lego.onnx_graph import write_network
-from pc_engine.bench.lego.scenes import LegoObject, Scene, SceneSettings, SceneSource
-from pc_engine.bench.lego.train import IGNORED, Lesson, TrainSettings, bf16_is_fast, cell_targets, train_network
+from pc_engine.bench.lego.scenes import Scene, SceneSettings, SceneSource
+from pc_engine.bench.lego.train import Lesson, TrainSettings, bf16_is_fast, train_network
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.datasets.labels_json import LABELS_JSON
 from pc_engine.errors import MissingPackageError, UsageError
@@ -84,18 +84,6 @@ def test_counts_never_shape_the_feature_maps(torch) -> None:  # type: ignore[no-
     assert all(parameter.grad is None for parameter in network.trunk.parameters())
 
 
-def test_cell_targets_mark_the_middle_of_objects() -> None:
-    scene = Scene(np.zeros((64, 64, 3), np.uint8), 2, (LegoObject(2, (8, 8, 32, 32)), LegoObject(1, (56, 40, 4, 4))))
-    target = cell_targets(scene, 8, background=9)
-    # Cells are 8 pixels: the middle half of the first box is 16..32, that is, cells 2 and 3; three quarters of it is
-    # 12..36 and takes in the centres of cells 1 (12) and 4 (36).
-    expected = np.full((8, 8), 9)
-    expected[1:5, 1:5] = IGNORED
-    expected[2:4, 2:4] = 2
-    expected[5, 7] = 1  # too small to hold a cell's centre within its middle half: the nearest cell has it
-    assert np.array_equal(target, expected)
-
-
 def test_one_call_makes_a_complete_model_and_the_same_again(torch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     trained = train_lego(tmp_path / "a", 1, TINY)
     manifest = read_manifest(tmp_path / "a")
@@ -137,15 +125,6 @@ def test_training_lowers_the_loss(torch, tmp_path: Path) -> None:  # type: ignor
     assert len(descriptions) == 60
     # Each figure is the mean of the last 50 losses, the first that of one untrained step.
     assert descriptions[-1] < 0.9 * descriptions[0]
-
-
-def test_location_supervision_reaches_the_maps_only_when_asked_for(torch) -> None:  # type: ignore[no-untyped-def]
-    source = TINY.lego.source("train", 0)
-    without, also = train_network(source, TINY.network, 0), train_network(source, TINY.network, 0)
-    located = train_network(source, replace(TINY.network, cell_weight=1.0), 0)
-    kernels = [next(network.trunk.parameters()) for network in (without, also, located)]
-    assert torch.equal(kernels[0], kernels[1])
-    assert not torch.equal(kernels[0], kernels[2])
 
 
 def test_lessons_come_before_the_scenes_and_reach_the_trunk(torch) -> None:  # type: ignore[no-untyped-def]
