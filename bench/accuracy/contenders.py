@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from pc_engine.model import Model
 from pc_engine.modes import FittedParts, Mode
 from pc_engine.networks import open_network
 from pc_engine.pipeline import TapBatch, map_batches
-from pc_engine.progress import Progress
+from pc_engine.progress import Progress, advancing
 from pc_engine.result import Result
 from pc_engine.say import Say
 from pc_engine.sources import SourceImage
@@ -182,19 +183,12 @@ def _folds(
     images = truth.images
     fits = tuple(dict.fromkeys(each.counter for each in contenders.values()))
     sees_classes = any(each.mode.weighs_clusters for each in contenders.values())
-    done = 0
-
-    def advance(n: int) -> None:
-        nonlocal done
-        done += n
-        progress("features", done, len(images))
-
     seen = features_from_images(
         images,
         network,
         workers=settings.workers or usable_cores(),
         heat=heat_source(model.manifest, model.parts.signatures) if sees_classes else None,
-        advance=advance,
+        advance=advancing(progress, "features", len(images)),
     )
     taken = seen.taken
     counts = np.array([images[place].count for place in taken])
@@ -252,44 +246,37 @@ def _rows(
     rows: dict[str, dict[int, Result]] = {name: {} for name in contenders}
     told: dict[str, dict[int, Result]] = {}
     workers = settings.workers or usable_cores()
-    done = 0
+    advance = advancing(progress, "images", len(images))
     for share in shares:
         with ExitStack() as stack:
-            engines = [
-                stack.enter_context(
+            engines = {
+                name: stack.enter_context(
                     Engine(
                         each.of(share.models[each.counter]), mode=each.mode.name, cluster=each.cluster, network=network
                     )
                 )
-                for each in contenders.values()
-            ]
-            able = {
-                name: engine
-                for name, engine in zip(contenders, engines, strict=True)
-                if engine.mode.takes_counts(engine.settings)
+                for name, each in contenders.items()
             }
-
-            def answer(
-                batch: TapBatch, engines: Sequence[Engine] = engines, able: Mapping[str, Engine] = able
-            ) -> list[tuple[Result, ...]]:
-                xp = get_array_module(batch.finite)
-                known = xp.asarray([batch.entries[row].known_count for row in batch.rows], xp.int64)
-                answers = [engine.evaluate(batch) for engine in engines]
-                answers += [engine.evaluate(batch, known) for engine in able.values()]
-                return list(zip(*answers, strict=True))
-
-            batches = stack.enter_context(
-                closing(map_batches((sources[i] for i in share.places), network, workers, answer))
-            )
+            able = {name: each for name, each in engines.items() if each.mode.takes_counts(each.settings)}
+            answer = partial(_answers, list(engines.values()), list(able.values()))
+            batches = map_batches((sources[i] for i in share.places), network, workers, answer)
+            stack.enter_context(closing(batches))
             for place, answers in zip(share.places, chain.from_iterable(batches), strict=True):
-                counted, pointed = answers[: len(engines)], answers[len(engines) :]
-                for name, row in zip(contenders, counted, strict=True):
+                for name, row in zip(engines, answers, strict=False):
                     rows[name][place] = row
-                for name, row in zip(able, pointed, strict=True):
+                for name, row in zip(able, answers[len(engines) :], strict=True):
                     told.setdefault(name, {})[place] = row
-                done += 1
-                progress("images", done, len(images))
+                advance(1)
     return _in_order(rows), _in_order(told)
+
+
+def _answers(engines: Sequence[Engine], told: Sequence[Engine], batch: TapBatch) -> list[tuple[Result, ...]]:
+    """Return the rows of each entry of a batch, one an engine, then those of the engines that are told its count."""
+    xp = get_array_module(batch.finite)
+    known = xp.asarray([batch.entries[row].known_count for row in batch.rows], xp.int64)
+    answers = [engine.evaluate(batch) for engine in engines]
+    answers += [engine.evaluate(batch, known) for engine in told]
+    return list(zip(*answers, strict=True))
 
 
 def _in_order(rows: Mapping[str, Mapping[int, Result]]) -> dict[str, list[Result]]:

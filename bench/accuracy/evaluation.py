@@ -30,7 +30,7 @@ from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, Part, check_clustering, check_pointer, find_mode
-from pc_engine.progress import Progress
+from pc_engine.progress import Progress, advancing
 from pc_engine.result import Result
 from pc_engine.say import Say
 
@@ -99,7 +99,11 @@ def evaluate(
     truth = Truth(images, judged_labels(settings, model), settings.seed)
     judged = judge(truth, model, contenders, settings, report, progress)
     rows = judged.rows
-    salient = _salient(images, settings, progress)
+    salient = count_salient(
+        [image.path for image in images],
+        settings.workers or usable_cores(),
+        advancing(progress, SALIENCY, len(images)),
+    )
     class_ids, frequencies = true_classes(images, model.manifest), _frequencies(images, judged.shares)
     pointing, told = (
         {mode: pointing_accuracy(truth, of_mode) for mode, of_mode in found.items()} for found in (rows, judged.told)
@@ -178,15 +182,6 @@ def _published(labels: Sequence[str]) -> dict[str, Any]:
             for name, table in PUBLISHED_POINTING.items()
         },
     }
-
-
-def _salient(images: Sequence[LabelledImage], settings: EvaluationSettings, progress: Progress) -> list[Result]:
-    done = iter(range(1, len(images) + 1))
-    return count_salient(
-        [image.path for image in images],
-        settings.workers or usable_cores(),
-        lambda _: progress(SALIENCY, next(done), len(images)),
-    )
 
 
 def model_and_modes(settings: EvaluationSettings, report: Say) -> tuple[Model, list[Mode]]:
