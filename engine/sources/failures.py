@@ -43,13 +43,8 @@ def until_it_fails(
         Called with the number of items yielded before, and the error.
     """
     n = 0
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except Exception as error:  # a damaged archive raises whatever its bytes lead the reader to
-            yield broken_image(name, sentence(n, error))
-            return
-        n += 1
-        yield item
+    try:
+        for n, item in enumerate(items, start=1):  # noqa: B007 (how many there were)
+            yield item
+    except Exception as error:  # a damaged archive raises whatever its bytes lead the reader to
+        yield broken_image(name, sentence(n, error))
