@@ -1,4 +1,4 @@
-"""``pc-engine build``."""
+"""``pc-engine build``: measure the backends on a model and keep it compiled; quantise it, or judge a precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``pc-engine models`` and ``export``."""
+"""``pc-engine models`` lists the models; ``pc-engine export`` makes one of weights."""
 
 from __future__ import annotations
 
