@@ -33,7 +33,7 @@ from pc_engine.selection.candidates import TOLERANCE, tap_difference
 MODE = "c2p"
 #: Least share of photos with the reference's count. Not 1, as Pillow and libjpeg-turbo round pixels differently and a
 #: photo between two labels then falls to either side. fp16 changes up to one count in a hundred besides.
-COUNT_AGREEMENT = {"fp32": 0.95, "bf16": 0.85, "fp16": 0.93, "int8": 0.6}
+COUNT_AGREEMENT = {"fp32": 0.95, "bf16": 0.85, "fp16": 0.93, "int8": 0.6, "fp8": 0.5}
 
 _BATCHES_KEPT = 4
 _CHECKED_PHOTOS = 64
