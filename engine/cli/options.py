@@ -109,9 +109,7 @@ Model = Annotated[
         "what the mode needs, else the built-in lego, which knows digit objects only.",
     ),
 ]
-Backend = Annotated[
-    str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=_word(check_backend))
-]
+Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=_word(check_backend))]
 Precision = Annotated[
     str,
     typer.Option(
