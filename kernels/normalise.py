@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import no_array
 
 
-def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:
+def normalise_heatmap(maps: Array, mean_factor: float = 2.0) -> Array:
     """Turn each image's stack of maps into one heatmap: subtract the global mean, clamp at 0, sum over the maps.
 
     Parameters
@@ -14,7 +13,7 @@ def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:
     maps
         (N, k, H, W), floating point: the selected maps of each image.
     mean_factor
-        Multiple of the mean over the image's whole stack that is subtracted: one number, or (N,) numbers.
+        Multiple of the mean over the image's whole stack that is subtracted.
 
     Returns
     -------
@@ -37,20 +36,9 @@ def normalise_heatmap(maps: Array, mean_factor: float | Array = 2.0) -> Array:
     if 0 in maps.shape:
         return xp.zeros((count, height, width), dtype=maps.dtype)
     mean = maps.reshape(count, -1).mean(axis=1)
-    # A number is no array: it would be copied to the device each time.
-    factor = mean_factor if isinstance(mean_factor, int | float) else xp.asarray(mean_factor)
-    threshold = xp.broadcast_to(factor * mean.astype(xp.float64), (count,)).astype(maps.dtype)
+    threshold = (mean_factor * mean.astype(xp.float64)).astype(maps.dtype)
     # A mean that overflows would leave nothing of any map, as if there were nothing in the picture.
     threshold = xp.where(xp.isfinite(threshold), threshold, xp.nan)
     excess = maps - threshold[:, None, None, None]
     xp.maximum(excess, 0, out=excess)
     return excess.sum(axis=1)
-
-
-def factor_arguments(maps: Array, mean_factor: float | Array) -> tuple[Array, Array]:
-    """Return what a kernel beside maps (N, …) takes for the factor of `normalise_heatmap`: that of all, or of each."""
-    xp = get_array_module(maps)
-    if isinstance(mean_factor, int | float):
-        return xp.float64(mean_factor), no_array(xp)
-    spread = xp.broadcast_to(xp.asarray(mean_factor, dtype=xp.float64), maps.shape[:1])
-    return xp.float64(0), xp.ascontiguousarray(spread)

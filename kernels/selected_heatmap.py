@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.channel_max import channel_max
 from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array
-from pc_engine.kernels.normalise import factor_arguments, normalise_heatmap
+from pc_engine.kernels.normalise import normalise_heatmap
 from pc_engine.kernels.resize_maps import resize_maps
 from pc_engine.kernels.select_maps import select_maps
 
 
-def selected_heatmap(
-    layers: Sequence[tuple[Array, Array]], mean_factor: float | Array = 2.0, *, maxima: Array | None = None
-) -> Array:
+def selected_heatmap(layers: Sequence[tuple[Array, Array]], mean_factor: float = 2.0) -> Array:
     """Select maps of one or more layers for each image and turn them into one heatmap.
 
     Parameters
@@ -24,9 +21,6 @@ def selected_heatmap(
         takes them. Layers of different grids are brought to the finest one with `resize_maps`.
     mean_factor
         As of `normalise_heatmap`; the mean runs over the selected maps of all layers.
-    maxima
-        (N, sum of k), dtype of the maps, to be filled with the greatest activation of each selected map, in the order
-        of the layers: how strongly an image shows the signature. None leaves that out.
 
     Returns
     -------
@@ -48,10 +42,8 @@ def selected_heatmap(
     xp = get_array_module(layers[0][0])
     device = device_of(*(maps for maps, _ in layers), types=("f16", "f32"))
     if device is not None and _one_kernel_does(layers):
-        return _on_device(device, layers, mean_factor, maxima)
+        return _on_device(device, layers, mean_factor)
     stacks = [select_maps(maps, indices) for maps, indices in layers]
-    if maxima is not None:
-        maxima[...] = xp.concatenate([channel_max(stack) for stack in stacks], axis=1)
     height = max(stack.shape[2] for stack in stacks)
     width = max(stack.shape[3] for stack in stacks)
     stack = xp.concatenate([resize_maps(stack, height, width) for stack in stacks], axis=1)
@@ -70,16 +62,12 @@ def _one_kernel_does(layers: Sequence[tuple[Array, Array]]) -> bool:
     )
 
 
-def _on_device(
-    device: Device, layers: Sequence[tuple[Array, Array]], mean_factor: float | Array, maxima: Array | None
-) -> Array:
+def _on_device(device: Device, layers: Sequence[tuple[Array, Array]], mean_factor: float) -> Array:
     """Launch ``selected_heatmap`` of ``cuda/heatmaps.cu``."""
     first, *rest = layers
     xp = get_array_module(first[0])
     count, _, height, width = first[0].shape
-    chosen = sum(indices.shape[1] for _, indices in layers)
     heat = xp.empty((count, height, width), dtype=xp.float32)
-    greatest = no_array(xp) if maxima is None else xp.empty((count, chosen), dtype=xp.float32)
     nothing = (no_array(xp), no_array(xp), xp.int32(0), xp.int32(0))
     device.launch(
         Launch(
@@ -89,12 +77,10 @@ def _on_device(
             threads=device.threads("selected_heatmap", height * width),
             arguments=(
                 *(*_selection(*first), *(_selection(*rest[0]) if rest else nothing)),
-                *(xp.int32(height * width), *factor_arguments(first[0], mean_factor), heat, greatest),
+                *(xp.int32(height * width), xp.float64(mean_factor), heat),
             ),
         )
     )
-    if maxima is not None:
-        maxima[...] = greatest
     return heat
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import device_of
 from pc_engine.kernels.mean_heatmap import launch_over_channels
-from pc_engine.kernels.normalise import factor_arguments, normalise_heatmap
+from pc_engine.kernels.normalise import normalise_heatmap
 from pc_engine.kernels.top_weights import check_weighted_maps, top_weights
 
 
-def weighted_heatmap(maps: Array, weights: Array, mean_factor: float | Array = 0.0, top: int | None = None) -> Array:
+def weighted_heatmap(maps: Array, weights: Array, mean_factor: float = 0.0, top: int | None = None) -> Array:
     """Add up each image's maps, every one times its weight, and clamp at 0 what speaks against.
 
     Parameters
@@ -19,8 +19,7 @@ def weighted_heatmap(maps: Array, weights: Array, mean_factor: float | Array = 0
     weights
         (N, C), floating point, of either sign.
     mean_factor
-        Multiple of the mean over the clamped sum's cells that is subtracted before clamping once more: one number, or
-        (N,) numbers.
+        Multiple of the mean over the clamped sum's cells that is subtracted before clamping once more.
     top
         Only the maps that add most, on the mean over their cells, are added up: so many of each image, more where some
         add the same; see `top_weights`. None adds all.
@@ -50,7 +49,7 @@ def weighted_heatmap(maps: Array, weights: Array, mean_factor: float | Array = 0
     device = device_of(maps, types=("f16", "f32"))
     if device is not None and maps.size:
         given = (xp.ascontiguousarray(weights, dtype=xp.float32),)
-        return launch_over_channels(device, "weighted_heatmap", maps, given, factor_arguments(maps, mean_factor))
+        return launch_over_channels(device, "weighted_heatmap", maps, given, (xp.float64(mean_factor),))
     planes = maps.reshape(count, channels, height * width)
     total = (weights[:, None, :] @ planes.astype(dtype, copy=False)).reshape(count, 1, height, width)
     return normalise_heatmap(xp.maximum(total, 0), mean_factor)

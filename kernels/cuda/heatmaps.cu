@@ -33,7 +33,7 @@ struct Group {
 };
 
 // The greatest of the values that this thread's group of LANES sees; for the group's first thread alone. All threads of
-// the block call it together.
+// the block call it together, once.
 __device__ inline float lanes_greatest(float greatest) {
     __shared__ float of_thread[MAX_THREADS];
     of_thread[threadIdx.x] = greatest;
@@ -44,7 +44,6 @@ __device__ inline float lanes_greatest(float greatest) {
             if (other > greatest || other != other) greatest = other;
         }
     }
-    __syncthreads();
     return greatest;
 }
 
@@ -104,25 +103,13 @@ __device__ inline float selection_excess(const Selection<T>& selection, int cell
     return sum;
 }
 
-template <class T>
-__device__ inline void selection_maxima(const Selection<T>& selection, int cells, float* maxima) {
-    const Group group;
-    for (int round = 0; round < selection.count; round += group.count) {
-        const int k = round + group.index;
-        const bool exists = group.works() && k < selection.count;
-        const T* map = exists ? selection.map(k, cells) : nullptr;
-        const float own = lanes_greatest(map ? lane_greatest(map, cells) : nan_float());
-        if (exists && group.speaks()) maxima[k] = own;
-    }
-}
-
 // kernels/selected_heatmap.py, for the maps of up to two layers of one grid. The maps are gone through twice, for their
 // mean and for what exceeds it; the second time they come from the cache. The sum over the maps runs in their order.
 template <class T>
 __device__ void selected_heatmap(
     const T* first_maps, const int* first_indices, int first_channels, int first_count, const T* second_maps,
     const int* second_indices, int second_channels, int second_count, int cells, double mean_factor,
-    const double* mean_factors, float* heat, float* maxima
+    float* heat
 ) {
     const Selection<T> one{first_maps, first_indices, first_channels, first_count};
     const Selection<T> two{second_maps, second_indices, second_channels, second_count};
@@ -130,15 +117,10 @@ __device__ void selected_heatmap(
     const double sum = block_sum(selection_sum(one, cells) + selection_sum(two, cells));
     // Rounded where NumPy rounds.
     const float mean = static_cast<float>(sum / (static_cast<double>(count) * cells));
-    const float threshold = threshold_of(sum, (mean_factors ? mean_factors[blockIdx.x] : mean_factor) * mean);
+    const float threshold = threshold_of(sum, mean_factor * mean);
     for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
         const float above = selection_excess(one, cells, cell, threshold, 0);
         heat[static_cast<size_t>(blockIdx.x) * cells + cell] = selection_excess(two, cells, cell, threshold, above);
-    }
-    if (maxima) {
-        float* own = maxima + static_cast<size_t>(blockIdx.x) * count;
-        selection_maxima(one, cells, own);
-        selection_maxima(two, cells, own + first_count);
     }
 }
 
@@ -241,7 +223,7 @@ __device__ void mean_heatmap(
 template <class T>
 __device__ void weighted_heatmap(
     double* arena, const T* maps, const float* weights, int channels, int cells, int teams, double mean_factor,
-    const double* mean_factors, float* heat
+    float* heat
 ) {
     float* of_team = reinterpret_cast<float*>(arena);
     const Weighted own{weights + static_cast<size_t>(blockIdx.x) * channels};
@@ -254,7 +236,7 @@ __device__ void weighted_heatmap(
     }
     sum = block_sum(sum);
     const float mean = static_cast<float>(sum / cells);
-    const float threshold = threshold_of(sum, (mean_factors ? mean_factors[blockIdx.x] : mean_factor) * mean);
+    const float threshold = threshold_of(sum, mean_factor * mean);
     for (int cell = threadIdx.x; cell < cells; cell += blockDim.x) {
         heat[static_cast<size_t>(blockIdx.x) * cells + cell] = excess(clamped[cell], threshold);
     }
@@ -325,11 +307,11 @@ __device__ void top_weights(
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const T* first_maps, const int* first_indices, int first_channels, int first_count,                 \
         const T* second_maps, const int* second_indices, int second_channels, int second_count, int cells,  \
-        double mean_factor, const double* mean_factors, float* heat, float* maxima                                \
+        double mean_factor, float* heat                                                                           \
     ) {                                                                                                           \
         selected_heatmap(                                                                                         \
             first_maps, first_indices, first_channels, first_count, second_maps, second_indices, second_channels, \
-            second_count, cells, mean_factor, mean_factors, heat, maxima                                          \
+            second_count, cells, mean_factor, heat                                                                \
         );                                                                                                        \
     }
 
@@ -345,10 +327,10 @@ __device__ void top_weights(
 #define WEIGHTED_HEATMAP(name, T)                                                                                 \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) name(                                               \
         const T* maps, const float* weights, int channels, int cells, int teams, double mean_factor,              \
-        const double* mean_factors, float* heat STATE_PARAMETERS                                                  \
+        float* heat STATE_PARAMETERS                                                                              \
     ) {                                                                                                           \
         BLOCK_STATE(arena);                                                                                       \
-        weighted_heatmap(arena, maps, weights, channels, cells, teams, mean_factor, mean_factors, heat);          \
+        weighted_heatmap(arena, maps, weights, channels, cells, teams, mean_factor, heat);                        \
     }
 
 #define TOP_WEIGHTS(name, T)                                                                                      \

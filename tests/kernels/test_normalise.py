@@ -21,13 +21,6 @@ def test_heatmap_equals_the_loop_over_images_and_maps():
         np.testing.assert_allclose(found[n], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_heatmap_takes_a_factor_an_image():
-    maps = np.random.default_rng(0).random((3, 7, 5, 6))
-    found = normalise_heatmap(maps, np.array([0.5, 1.0, 2.0]))
-    for n, factor in enumerate((0.5, 1.0, 2.0)):
-        np.testing.assert_array_equal(found[n], normalise_heatmap(maps[n : n + 1], factor)[0])
-
-
 def test_heatmap_of_half_precision_is_single():
     maps = np.full((1, 70, 2, 2), 2000, dtype=np.float16)
     found = normalise_heatmap(maps, 0.0)

@@ -122,11 +122,7 @@ def test_feature_vectors_are_given_to_no_library_whose_rounding_may_depend_on_th
 
 def test_operations_without_a_kernel_wait_for_nothing_either(make_host):
     host = make_host()
-    for operation, *args in (
-        (normalise_heatmap, MAPS),
-        (normalise_heatmap, MAPS, np.array([0.5, 1.0, 2.0])),
-    ):
-        np.testing.assert_array_equal(host(operation, *args), operation(*args))
+    np.testing.assert_array_equal(host(normalise_heatmap, MAPS), normalise_heatmap(MAPS))
     assert not host.cupy.launches
 
 

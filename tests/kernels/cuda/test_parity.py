@@ -334,7 +334,7 @@ def test_soft_clamps_of_nothing_of_sizes_and_of_what_is_not_finite_agree(device)
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("factor", [2.0, np.array([0.0, 1.0, 2.5])], ids=["one", "each"])
+@pytest.mark.parametrize("factor", [0.0, 2.0])
 def test_selected_heatmaps_agree(device, maps, dtype, layers, factor):
     rng = np.random.default_rng(1)
     first, second = maps.astype(dtype), maps[:, :9][:, ::-1].astype(dtype)
@@ -351,17 +351,6 @@ def test_selected_heatmaps_add_in_the_order_of_numpy(device):
     np.testing.assert_array_equal(device(selected_heatmap, layers, 0.0), selected_heatmap(layers, 0.0))
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_maxima_of_the_selected_maps_agree(device, maps, dtype):
-    layers = [(maps.astype(dtype), np.array([[3, 0], [1, 1], [32, 5]])), (maps.astype(dtype), np.zeros((3, 1), int))]
-    expected = np.empty((3, 3), dtype=dtype)
-    selected_heatmap(layers, maxima=expected)
-    with device.active():
-        found = device.put(np.empty((3, 3), dtype=dtype))
-        selected_heatmap([(device.put(one), device.put(indices)) for one, indices in layers], maxima=found)
-    np.testing.assert_array_equal(found.get(), expected)
-
-
 def test_selected_heatmaps_of_other_grids_and_of_nothing(device):
     rng = np.random.default_rng(0)
     layers = [(rng.random((2, 5, *grid)).astype(np.float32), np.array([[0, 4], [1, 2]])) for grid in ((6, 6), (3, 4))]
@@ -371,7 +360,7 @@ def test_selected_heatmaps_of_other_grids_and_of_nothing(device):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("factor", [0.0, 1.5, np.array([0.0, 1.0, 2.5])], ids=["none", "one", "each"])
+@pytest.mark.parametrize("factor", [0.0, 1.5])
 @pytest.mark.parametrize("top", [None, 5])
 def test_weighted_heatmaps_agree(device, maps, dtype, factor, top):
     maps, weights = maps.astype(dtype), np.random.default_rng(1).standard_normal((3, 33)).astype(dtype)
@@ -900,13 +889,6 @@ def test_an_image_does_not_depend_on_its_batch(device, scene):
 def test_any_number_of_threads_finds_the_greatest(make_host, scene, threads):
     maps, _ = scene
     np.testing.assert_array_equal(make_host(threads=threads)(channel_max, maps), channel_max(maps))
-    host, found, expected = make_host(threads=threads), *np.zeros((2, 4, 24), dtype=np.float32)
-    layers = [(maps, np.arange(24)[None].repeat(4, axis=0))]
-    selected_heatmap(layers, maxima=expected)
-    with host.active():
-        found = host.put(found)
-        selected_heatmap([(host.put(one), host.put(indices)) for one, indices in layers], maxima=found)
-    np.testing.assert_array_equal(found.get(), expected)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 17, 40])
