@@ -155,11 +155,16 @@ def _read(saved: Path) -> bytes:
         raise BackendError(f"ONNX Runtime cannot load {saved} ({error.strerror or error}).") from None
 
 
-def _holds_fp8(graph: onnx.ModelProto) -> bool:
+def _holds_fp8(model: onnx.ModelProto) -> bool:
+    """Whether a network has 8-bit floating point anywhere: stored, in a Constant node, cast or rounded to."""
     from onnx import TensorProto
 
+    from pc_engine.graph.names import all_nodes, stored_tensors
+
     types = {value for name, value in TensorProto.DataType.items() if name.startswith("FLOAT8")}
-    return any(tensor.data_type in types for tensor in graph.graph.initializer)
+    return any(tensor.data_type in types for tensor in stored_tensors(model)) or any(
+        item.name in ("output_dtype", "to") and item.i in types for node in all_nodes(model) for item in node.attribute
+    )
 
 
 def _session_options(request: CompileRequest) -> Any:

@@ -76,6 +76,15 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node of ``model``, those of subgraphs and functions included."""
+    pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while pending:
+        for node in pending.pop().node:
+            yield node
+            pending.extend(subgraphs(node))
+
+
 def stored_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every tensor stored in ``model``: initializers and attributes, also of subgraphs and functions."""
     pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]

@@ -311,7 +311,7 @@ def _facts(request: CompileRequest) -> dict[str, Any]:
     """Return all that a compiled network depends on, save the backend and its version."""
     gpu = {} if request.device == "cpu" else {"gpu": _gpu_facts(request.device)}
     return {
-        "format": 4,
+        "format": 5,
         "network": request.network_sha256,
         "input": asdict(request.manifest.input),
         # In their order: OpenVINO knows the outputs of a kept network by their places alone.

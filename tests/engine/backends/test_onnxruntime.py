@@ -5,12 +5,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.errors import BackendError, UsageError
+from pc_engine.manifest import Manifest, NetworkInput, Tap
+from pc_engine.manifest_file import write_manifest
 from pc_engine.model import load_model
 from pc_engine.networks import network_request
 from pc_engine.selection.candidates import probe_images
@@ -125,3 +130,65 @@ def test_compiling_is_silent(tiny_directory: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("where", ["stored", "constant", "named", "cast", "branch"])
+@pytest.mark.parametrize("cut_off", ["Relu", "Clip"])
+def test_a_users_network_in_fp8_keeps_its_activation_functions_wherever_the_type_is_named(
+    cut_off: str, where: str, tmp_path: Path
+) -> None:
+    """ONNX Runtime leaves out what cuts off at 0 before a rounding, as unsigned integers would; these are signed."""
+    low, high = (numpy_helper.from_array(np.float32(value), name) for name, value in (("low", 0), ("high", 2)))
+    stored = [low, high, numpy_helper.from_array(np.float32(1 / 448), "scale")]
+    zero = numpy_helper.from_array(np.zeros((), ml_dtypes.float8_e4m3fn), "zero")
+    before, attributes, names = [], {}, ["scale", "zero"]
+    if where in ("stored", "branch"):
+        stored.append(zero)
+    elif where == "constant":
+        before.append(helper.make_node("Constant", [], ["zero"], value=zero))
+    elif where == "named":
+        attributes, names = {"output_dtype": TensorProto.FLOAT8E4M3FN}, ["scale"]
+    else:
+        before.append(helper.make_node("Cast", ["low"], ["zero"], to=TensorProto.FLOAT8E4M3FN))
+    nodes = [
+        *before,
+        helper.make_node(cut_off, ["centred", "low", "high"][: 1 if cut_off == "Relu" else 3], ["cut"]),
+        helper.make_node("QuantizeLinear", ["cut", *names], ["levels"], **attributes),
+        helper.make_node("DequantizeLinear", ["levels", *names], ["rounded"]),
+    ]
+    if where == "branch":
+        nodes = [helper.make_node("If", ["always"], ["rounded"], **_branches(nodes, stored.pop()))]
+        stored.append(numpy_helper.from_array(np.array(True), "always"))
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["pixels", "share"], ["shares"]),
+            helper.make_node("Sub", ["shares", "half"], ["centred"]),
+            *nodes,
+            helper.make_node("Flatten", ["rounded"], ["scores"]),
+        ],
+        "users",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 8, 8, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 192])],
+        [
+            *stored,
+            numpy_helper.from_array(np.float32(1 / 255), "share"),
+            numpy_helper.from_array(np.float32(0.5), "half"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "model.onnx")
+    taps = {"conv_last": Tap("rounded", (8, 8, 3)), "logits": Tap("scores", (192,))}
+    manifest = Manifest("users", NetworkInput("image", 8, 8), taps, ("conv_last",))
+    request = CompileRequest(
+        tmp_path / "model.onnx", write_manifest(manifest, tmp_path), ("conv_last",), "fp32", batch_size=4, threads=1
+    )
+    images = probe_images(8, 8, 4)
+    expected = np.maximum(images / np.float32(255) - np.float32(0.5), 0)
+    found = BACKEND.compile(request).infer(images)["conv_last"]
+    np.testing.assert_allclose(found, expected, rtol=2**-4, atol=2**-9 / 448)
+
+
+def _branches(nodes: list[onnx.NodeProto], zero: TensorProto) -> dict[str, onnx.GraphProto]:
+    given = [helper.make_tensor_value_info("rounded", TensorProto.FLOAT, None)]
+    return {f"{name}_branch": helper.make_graph(nodes, name, [], given, [zero]) for name in ("then", "else")}
