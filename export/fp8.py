@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.export.node_attributes import attribute
 from pc_engine.export.rounding_scheme import RoundingScheme
-from pc_engine.export.weight_rounding import WEIGHTED, WeightGrid, output_axis
+from pc_engine.export.weight_rounding import SMALLEST_STEP, WEIGHTED, WeightGrid, output_axis
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.names import fresh_name, names_of
 from pc_engine.graph.pruning import prune
@@ -41,7 +41,7 @@ def _nearest(values: np.ndarray) -> np.ndarray:
 
 def _scale(low: float, high: float) -> np.float32:
     scale = np.float32(max(-low, high)) / np.float32(_HIGHEST)
-    return scale if scale > 0 else np.float32(1)  # a tensor that is always 0
+    return scale if scale > SMALLEST_STEP else np.float32(1)  # a tensor that is always 0, or as good as that
 
 
 def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -96,7 +96,8 @@ class _Rounding:
         self.rounded: dict[str, str] = {}
         self._graph = graph
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
-        self._taken = set(names_of(graph))
+        # Nodes are called like the tensors that they give, and no two of a graph may be called the same.
+        self._taken = {*names_of(graph), *(node.name for node in graph.node)}
 
     def activation(self, node: onnx.NodeProto, ranges: Mapping[str, tuple[float, float]]) -> list[onnx.NodeProto]:
         """Return the nodes that round what a layer reads, none where another layer had it rounded."""

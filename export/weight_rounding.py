@@ -28,6 +28,8 @@ from pc_engine.graph.names import fresh_name, names_of
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 #: The position of a bias among a node's inputs.
 BIAS = 2
+#: Below, numbers have so few digits that the largest weight may be many more steps, and GPUs take them for 0.
+SMALLEST_STEP = np.finfo(np.float32).tiny
 
 _MATRIX_RANK = 2
 _IMAGE_RANK = 4  # of the weights of a convolution of images: outputs, inputs, rows, columns
@@ -51,11 +53,11 @@ class WeightGrid:
     round: Callable[[np.ndarray], np.ndarray]
 
     def steps(self, weights: np.ndarray, axis: int) -> np.ndarray:
-        """Return the step of each output along ``axis``, other axes 1; 1 for outputs whose weights are all 0."""
+        """Return the step of each output along ``axis``, other axes 1; 1 for outputs whose weights are as good as 0."""
         others = tuple(k for k in range(weights.ndim) if k != axis)
         largest = np.maximum(weights.max(others, keepdims=True), -weights.min(others, keepdims=True))
         step = largest / np.float32(self.highest)
-        return np.asarray(np.where(step > 0, step, np.float32(1)))
+        return np.asarray(np.where(step > SMALLEST_STEP, step, np.float32(1)))
 
     def nearest(self, weights: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Return the values nearest to ``weights``, given their steps in a shape that broadcasts."""

@@ -42,7 +42,7 @@ def test_the_largest_number_is_448():
 def test_values_are_rendered_by_the_nearest_number_over_the_larger_side(low, high, seed):
     values = np.random.default_rng(seed).uniform(1.2 * low - 1e-3, 1.2 * high + 1e-3, 64).astype(np.float32)
     largest = max(-low, high)
-    scale = largest / 448 if np.float32(largest) / np.float32(448) > 0 else 1.0
+    scale = largest / 448 if np.float32(largest) / np.float32(448) > np.finfo(np.float32).tiny else 1.0
     found = render(values, low, high)
     expected = _nearest(np.clip(values / scale, -448, 448)) * scale
     # Half-way between two numbers it may be either.
@@ -230,3 +230,38 @@ def test_products_have_a_scale_for_each_output_and_old_opsets_are_converted(tmp_
         numpy_helper.to_array(stored[dequantise.input[1]]), np.abs(weights["matrix"]).max(axis=0) / 448, rtol=1e-6
     )
     assert onnx.load(tmp_path / FILE).opset_import[0].version >= 19
+
+
+@pytest.mark.parametrize("size", [1e-44, 1e-42, 1e-39, 1e-30])
+def test_weights_and_activations_of_next_to_nothing_are_numbers(tmp_path, size):
+    """As a network has them whose channels died while it learnt: their scales would be of few digits, or none."""
+    rng = np.random.default_rng(4)
+    weights = {"first": rng.standard_normal((6, 3, 1, 1)), "one": rng.standard_normal((6, 6, 3, 3))}
+    weights |= {"other": rng.standard_normal((6, 6, 3, 3)), "faint": size / 100}
+    weights["one"][2] *= size
+    nodes = [
+        helper.make_node("Conv", ["read", "one"], ["by_one"], name="one", pads=[1, 1, 1, 1]),
+        helper.make_node("Mul", ["read", "faint"], ["next_to_nothing"]),
+        helper.make_node("Conv", ["next_to_nothing", "other"], ["by_other"], name="other", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["by_one", "by_other"], ["last"]),
+    ]
+    graph, difference = _quantised(tmp_path, *_network(nodes, weights))
+    scales = [numpy_helper.to_array(t) for t in graph.initializer if "/scale" in t.name]
+    assert len(scales) == 4
+    assert all((scale >= np.finfo(np.float32).tiny).all() for scale in scales)
+    assert 0 < difference < 0.06
+
+
+def test_nodes_and_tensors_that_are_called_like_those_inserted(tmp_path):
+    rng = np.random.default_rng(5)
+    weights = {"first": rng.standard_normal((6, 3, 1, 1))}
+    weights |= {name: rng.standard_normal((6, 6, 3, 3)) for name in ("w", "w/scales")}
+    nodes = [
+        helper.make_node("Conv", ["read", "w"], ["read/rounded"], name="w/rounded", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["read/rounded"], ["w/levels"], name="read/levels"),
+        helper.make_node("Conv", ["w/levels", "w/scales"], ["last"], name="w/levels/levels", pads=[1, 1, 1, 1]),
+    ]
+    graph, difference = _quantised(tmp_path, *_network(nodes, weights))
+    names = [node.name for node in graph.node]
+    assert len(names) == len(set(names))
+    assert 0 < difference < 0.06
