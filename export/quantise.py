@@ -8,6 +8,7 @@ images.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import IMAGE
 from pc_engine.errors import ModelError, first_line
-from pc_engine.export.activations import RANGE_IMAGES, choose_ranges, measure_activations
+from pc_engine.export.activations import RANGE_IMAGES, Activation, choose_ranges, measure_activations
 from pc_engine.export.evidence import append_evidence
 from pc_engine.export.fp8 import FP8
 from pc_engine.export.int8 import INT8
@@ -67,7 +68,7 @@ def quantise_network(
     Raises
     ------
     ModelError
-        If the network cannot be read, has nothing to quantise, or is quantised already.
+        If the network cannot be read, has nothing to quantise, is quantised already, or holds what is not finite.
     OSError
         If ``out`` cannot be written.
     """
@@ -80,10 +81,11 @@ def quantise_network(
     layers = scheme.layers(model)
     if not layers:
         raise ModelError(
-            f"The network of '{manifest.name}' has no convolution or linear layer with stored weights, so there is "
-            f"nothing to quantise."
+            f"The network of '{manifest.name}' has no convolution or linear layer whose weights can be stored in "
+            f"{precision}, so there is nothing to quantise."
         )
     activations = measure_activations(model, scheme.tensors(model, layers), images, threads, advance)
+    _check_finite(manifest, activations)
     covariances = InputCovariances(model, layers)
     ranges = choose_ranges(model, activations, scheme.render, images, threads, advance, covariances.add)
     round_weights(model, layers, scheme.grid, activations, covariances)
@@ -150,6 +152,16 @@ def _float_network(network: Path, manifest: Manifest, scheme: RoundingScheme, th
         node.name = node.name or fresh_name(node.op_type, taken)
     _scale_biases(model.graph)
     return model
+
+
+def _check_finite(manifest: Manifest, activations: Mapping[str, Activation]) -> None:
+    for name, held in activations.items():
+        # The means as well: the extremes of a batch leave out what is no number.
+        if not np.isfinite([held.low, held.high, *held.mean]).all():
+            raise ModelError(
+                f"The tensor '{name}' of '{manifest.name}' holds values that are not finite for some of the photos, so "
+                f"there is no range to quantise it over; run it at fp32."
+            )
 
 
 def _scale_biases(graph: onnx.GraphProto) -> None:

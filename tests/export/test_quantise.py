@@ -458,6 +458,29 @@ def test_a_network_with_nothing_to_quantise_is_said(tmp_path, operator):
     assert not (tmp_path / "out.onnx").exists()
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+@pytest.mark.parametrize(("operator", "shift"), [("Sqrt", -1e-6), ("Log", 0)])
+def test_values_that_are_not_finite_are_said_and_nothing_is_written(tmp_path, operator, shift, precision):
+    """Those of a black spot in one photo of twelve: NaN, which lowest and highest values leave out, and -inf."""
+    rng = np.random.default_rng(3)
+    weights = {"first": rng.standard_normal((4, 3, 1, 1)) ** 2, "weights": rng.standard_normal((6, 4, 3, 3))}
+    weights["shift"] = shift
+    nodes = [
+        helper.make_node("Conv", ["maps", "first"], ["sums"]),
+        helper.make_node("Add", ["sums", "shift"], ["shifted"]),
+        helper.make_node(operator, ["shifted"], ["read"]),
+        helper.make_node("Conv", ["read", "weights"], ["last"], pads=[1, 1, 1, 1]),
+    ]
+    onnx.save(_network(nodes, weights), tmp_path / "model.onnx")
+    images = rng.integers(1, 256, (12, 8, 8, 3)).astype(np.uint8)
+    images[9, 2:4] = 0
+    with pytest.raises(ModelError, match=r"'read' of .* holds values that are not finite for some of the photos"):
+        quantise_network(
+            tmp_path / "model.onnx", _manifest(), images, tmp_path / "out.onnx", precision=precision, threads=1
+        )
+    assert not (tmp_path / "out.onnx").exists()
+
+
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(small_vgg, tmp_path):
     directory, manifest, _ = small_vgg
     (tmp_path / "out.onnx").mkdir()
