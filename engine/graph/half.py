@@ -175,6 +175,7 @@ def _rounded(values: np.ndarray, name: str, reader: onnx.NodeProto) -> np.ndarra
     if reader.op_type not in _BOUNDING and not np.isfinite(rounded).all() and np.isfinite(values).all():
         largest = float(np.abs(values).max())
         raise BackendError(
-            f"The network cannot run at fp16: '{name}' holds {largest:.3g}, and float16 ends at 65504; run it at fp32."
+            f"The network cannot be computed in float16: '{name}' holds {largest:.3g}, and float16 ends at 65504; run "
+            f"it at fp32."
         )
     return rounded

@@ -143,7 +143,7 @@ def test_bounds_beyond_float16_bound_nothing_and_weights_beyond_it_are_refused(p
     model = prepared_network(nodes, weights, taps)
     assert tap_difference(run_graph(halved(model), images), run_graph(model, images)) < 2e-3
     weights["w"] = weights["w"] * 1e5
-    with pytest.raises(BackendError, match=r"'w' holds 1e\+05, and float16 ends at 65504; run it at fp32"):
+    with pytest.raises(BackendError, match=r"computed in float16: 'w' holds 1e\+05, and float16 ends at 65504; run it"):
         cast_to_half(prepared_network(nodes, weights, taps))
 
 
