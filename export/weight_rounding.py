@@ -10,6 +10,7 @@ arXiv:1906.04721, section 4.2), which is why covariances decide here and not GPT
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from threadpoolctl import ThreadpoolController
 
 from pc_engine.export.activations import Activation
 from pc_engine.export.node_attributes import attribute
-from pc_engine.graph.names import fresh_name, names_of
+from pc_engine.graph.names import fresh_name, names_of, reads
 
 #: Operators with weights.
 WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -146,13 +147,15 @@ def round_weights(
     grid
         What to round them to.
     activations
-        What the tensors held that its layers read; those that read others are left as they are.
+        What the tensors held that its layers read; those that read others are left as they are, and so are other nodes
+        that read the same weights.
     covariances
         Of the same network. Linear layers, which read one vector an image, and convolutions of which nothing was
         gathered have their weights rounded to the nearest.
     """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     taken = set(names_of(model.graph))
+    read = Counter(name for node in model.graph.node for name in reads(node))
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in layers:
         if node.input[1] in stored and node.input[0] in activations:
@@ -166,7 +169,13 @@ def round_weights(
         if rounded is None:
             rounded = grid.nearest(weights, step)
         change = rounded - weights
-        stored[name].CopyFrom(numpy_helper.from_array(rounded, name))
+        if read[name] == len(nodes):
+            stored[name].CopyFrom(numpy_helper.from_array(rounded, name))
+        else:
+            own = fresh_name(f"{name}/own", taken)
+            model.graph.initializer.append(numpy_helper.from_array(rounded, own))
+            for node in nodes:
+                node.input[1] = own
         for node in nodes:
             shift = _mean_shift(node, change, activations[node.input[0]].mean)
             bias = _bias(node, stored)

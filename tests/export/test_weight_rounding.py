@@ -173,3 +173,22 @@ def test_inputs_that_hardly_vary_leave_the_nearest_weights():
     round_weights(model, model.graph.node, GRID, {"maps": Activation(0, 1000, np.full(3, 1000.0))}, covariances)
     step = np.abs(weights).max(axis=(1, 2, 3), keepdims=True) / 127
     np.testing.assert_allclose(np.abs(_rounded(model) - weights).max(), 0, atol=1.01 * float(step.max()))
+
+
+@pytest.mark.parametrize("elsewhere", ["node", "branch"])
+def test_weights_that_another_node_reads_as_well_stay_as_they_are_for_it(elsewhere):
+    weights = np.random.default_rng(4).standard_normal((3, 3, 2, 2)).astype(np.float32)
+    model = _model(weights)
+    [layer] = model.graph.node
+    name = layer.input[1]
+    other = helper.make_node("Conv", ["maps", name], ["exact"], name="other")
+    if elsewhere == "branch":
+        given = [helper.make_tensor_value_info("exact", TensorProto.FLOAT, None)]
+        branches = {f"{side}_branch": helper.make_graph([other], side, [], given) for side in ("then", "else")}
+        other = helper.make_node("If", ["always"], ["exact_too"], **branches)
+    model.graph.node.append(other)
+    round_weights(model, [layer], GRID, {"maps": Activation(-1, 1, np.zeros(3))}, InputCovariances(model, [layer]))
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    np.testing.assert_array_equal(stored[name], weights)
+    step = np.abs(weights).max(axis=(1, 2, 3), keepdims=True) / 127
+    np.testing.assert_allclose(stored[layer.input[1]], np.rint(weights / step) * step, rtol=1e-5)
