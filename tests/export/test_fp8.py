@@ -252,6 +252,20 @@ def test_weights_and_activations_of_next_to_nothing_are_numbers(tmp_path, size):
     assert 0 < difference < 0.06
 
 
+def test_the_range_is_the_one_that_the_numbers_of_the_type_render_best(tmp_path):
+    """Of 0.5, 0.6, ... times the largest value, 160: over 0.7 of it, 13 is one of the numbers; integers suit 0.9."""
+    weights = {"first": np.ones((6, 3, 1, 1)) / 3, "one": np.random.default_rng(6).standard_normal((6, 6, 1, 1))}
+    model, manifest = _network([helper.make_node("Conv", ["read", "one"], ["last"], name="one")], weights)
+    onnx.save(model, tmp_path / "model.onnx")
+    images = np.full((33, 8, 8, 3), 13, np.uint8)
+    images[32] = 160  # after those that the choice is made by
+    quantise_network(tmp_path / "model.onnx", manifest, images, tmp_path / FILE, precision="fp8", threads=1)
+    graph = onnx.load(tmp_path / FILE).graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    [rounding] = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    np.testing.assert_allclose(stored[rounding.input[1]], 0.7 * 160 / 448, rtol=1e-5)
+
+
 def test_nodes_and_tensors_that_are_called_like_those_inserted(tmp_path):
     rng = np.random.default_rng(5)
     weights = {"first": rng.standard_normal((6, 3, 1, 1))}
