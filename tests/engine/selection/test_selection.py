@@ -19,7 +19,7 @@ from pc_engine.model import load_model
 from pc_engine.networks import network_request
 from pc_engine.selection import candidates, selection
 from pc_engine.selection.candidates import TOLERANCE, exact_difference, probe_images, tap_difference
-from pc_engine.selection.selection import Selection, open_backbone, select
+from pc_engine.selection.selection import Selection, open_backbone, refusal, select
 
 
 @dataclass
@@ -480,6 +480,20 @@ def test_int8_below_the_agreement_is_not_run_unless_named(
     assert select(request) == chosen
     assert open_backbone(request, precision="int8").request.precision == "int8"
     assert open_backbone(request, "quick", "int8").backend == "quick"
+
+
+@pytest.mark.parametrize("precision", sorted(QUANTISED_FILES))
+def test_every_network_of_8_bits_is_judged_on_enough_photos(tiny_directory: Path, precision: str) -> None:
+    manifest = read_manifest(tiny_directory)
+    files = {**manifest.files, QUANTISED_FILES[precision]: "0" * 64}
+    quantised = {precision: QuantisedNetwork(manifest.input, manifest.taps)}
+    manifest = replace(manifest, files=files, quantised=quantised)
+    assert refusal(manifest, precision).startswith("not measured on photos")
+    report = Fidelity("onnxruntime", 50, 0.97, {}, {}, manifest.precision_files(precision))
+    assert refusal(replace(manifest, fidelity={precision: report}), precision) == ""
+    for worse, reason in (({"n": 49}, "judged on 49 photos, fewer"), ({"top1": 0.96}, "agreement 96.0 %, below 97 %")):
+        judged = replace(manifest, fidelity={precision: replace(report, **worse)})
+        assert refusal(judged, precision).startswith(reason)
 
 
 def test_a_mode_asks_for_its_own_counts(int8: Callable[..., CompileRequest], backends: Callable[..., None]) -> None:
