@@ -82,6 +82,8 @@ def build(
         raise UsageError(
             f"At {precision} {REFERENCE} compares, computing as a GPU does: omit --backend, got '{backend}'."
         )
+    if imitated and place != "cpu":
+        require_precision(precision, backend, place)  # before minutes are spent on a network that will not run there
     if calibrate is None and images is not None:
         raise UsageError("--images goes with --calibrate: without it no photos are looked at.")
     if images is not None and images < MIN_IMAGES:

@@ -6,7 +6,7 @@ why:
 * everything before the first layer with weights, so that pixels are normalised exactly. They reach that layer as they
   are where its weights hold the normalisation (0 to 255 are exact in float16), and rounded once where they do not;
 * sums over a whole map (global pooling, ReduceMean, Softmax), where float16 would lose the small terms;
-* layers that read 8-bit levels, and with them the levels of a quantised network: they are computed in integers;
+* layers that read 8-bit levels, and with them the levels of a quantised network: they are computed in 8 bits;
 * the taps. What reads them was written for float32, half of it (the counter, the clustering) sums thousands of values,
   and the bytes are few: 0.9 MB an image of VGG16, under 1 % of an H200's memory traffic at the rate of its network.
 """

@@ -235,9 +235,9 @@ def _choose(
     return Selection(best.backend, best.precision, candidates)
 
 
-def require_precision(precision: str, backend: str) -> None:
-    """Raise `BackendError` if no such backend runs ``precision`` on the CPU, saying what does."""
-    probes = {name: BACKENDS[name].probe("cpu") for name in _names(backend, "cpu")}
+def require_precision(precision: str, backend: str, device: str = "cpu") -> None:
+    """Raise `BackendError` if no such backend runs ``precision`` on ``device``, saying what does."""
+    probes = {name: BACKENDS[name].probe(device) for name in _names(backend, device)}
     if not any(precision in probe.precisions for probe in probes.values()):
         _require_any(probes, precision)
 

@@ -184,6 +184,13 @@ def test_fp8_is_quantised_and_compared_as_a_gpu_computes_it(pc_engine, model, ph
     assert "fp8" not in {candidate["precision"] for candidate in entry["candidates"]}
 
 
+def test_a_gpu_that_does_not_run_fp8_is_said_before_anything_is_quantised(pc_engine, model, photos):
+    outcome = pc_engine("build", model, "--precision", "fp8", "--calibrate", photos, "--backend", "cudnn")
+    assert outcome.code != 0
+    assert "Quantising" not in outcome.err
+    assert not (model / QUANTISED_FILES["fp8"]).exists()
+
+
 @pytest.mark.usefixtures("int8_runs")
 def test_a_copy_gets_the_network_and_the_model_stays_as_it_is(pc_engine, tiny_directory, photos, tmp_path):
     copy = tmp_path / "copy"
