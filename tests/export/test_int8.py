@@ -1,7 +1,7 @@
 """What rounding does to activations; `test_quantise` has what becomes of networks."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -12,6 +12,7 @@ from pc_engine.export.int8 import INT8, render
 @settings(deadline=None, max_examples=30)
 @given(st.floats(-1e3, 0), st.floats(0, 1e3), st.integers(0, 10_000))
 def test_values_are_rendered_as_onnx_rounds_them(low, high, seed):
+    assume(high == low or high - low > 1e-6)  # ONNX's evaluator counts steps in 32 bits
     values = np.random.default_rng(seed).uniform(1.2 * low - 1, 1.2 * high + 1, 50).astype(np.float32)
     step = (high - low) / 255 if high - low > 1e-20 else 1.0
     zero = np.uint8(round(-low / step))
