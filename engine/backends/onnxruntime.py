@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pc_engine.backbone import CLOSED, IMAGE, Backbone, CompileRequest, Probe, Taps, check_batch
-from pc_engine.backends.onnxruntime_cuda import PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
+from pc_engine.backends.onnxruntime_cuda import INTEGER_REWRITINGS, PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
 from pc_engine.backends.padding import pad_batch
 from pc_engine.backends.tap_shapes import check_taps
 from pc_engine.errors import BackendError, first_line
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import onnx
 
 _LEAST_BATCH = 2
-# Rewritings of what is cut off before it is rounded: meant for integers, at fp8 they fail or leave a ReLU out.
-_INTEGER_REWRITINGS = ("ClipQuantRewrite", "ReluQuantRewrite")
 
 
 class OnnxRuntimeBackbone:
@@ -103,7 +101,7 @@ class OnnxRuntimeBackend:
         options = _session_options(request)
         if save_to is not None:
             options.optimized_model_filepath = str(save_to)
-        without = _INTEGER_REWRITINGS if _holds_fp8(graph) else ()
+        without = INTEGER_REWRITINGS if _holds_fp8(graph) else ()
         return OnnxRuntimeBackbone(request, graph.SerializeToString(), options, without)
 
     def load(self, request: CompileRequest, saved: Path) -> Backbone:

@@ -22,6 +22,8 @@ from pc_engine.hardware.cuda import (
 from pc_engine.kernels.array_module import Array
 
 PROVIDER = "CUDAExecutionProvider"
+#: Rewritings of what is cut off before it is rounded: meant for integers, at fp8 they fail or leave a ReLU out.
+INTEGER_REWRITINGS = ("ClipQuantRewrite", "ReluQuantRewrite")
 #: Precisions that it runs; int8 networks would be computed node by node, rounding and all.
 PRECISIONS = ("fp32", "fp16")
 
@@ -116,7 +118,9 @@ def _open_session(request: CompileRequest, graph: bytes, index: int, stream: int
         "use_tf32": "0",  # float32 is to be float32, and float16 layers have no use for it
     }
     try:
-        session = ort.InferenceSession(graph, options, providers=[(PROVIDER, settings)])
+        # Nothing is computed in integers here, so that nothing is lost where a network holds no fp8.
+        without = set(INTEGER_REWRITINGS)
+        session = ort.InferenceSession(graph, options, providers=[(PROVIDER, settings)], disabled_optimizers=without)
     except Exception as error:
         raise library_failure(f"ONNX Runtime cannot load {request.network}", error) from None
     if PROVIDER not in session.get_providers():

@@ -8,13 +8,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.errors import BackendError, DeviceMemoryError, UsageError
+from pc_engine.manifest import Manifest, NetworkInput, Tap
+from pc_engine.manifest_file import write_manifest
 from pc_engine.model import load_model
 from pc_engine.networks import network_request
 from pc_engine.selection.candidates import TOLERANCE, probe_images, tap_difference
@@ -48,14 +53,13 @@ class FakeRuntime:
     def preload_dlls(self):
         print("Failed to load libcublas.so")
 
-    def InferenceSession(self, graph, options, providers, **settings):  # noqa: N802
+    def InferenceSession(self, graph, options, providers, **others):  # noqa: N802
         if providers == [CPU]:
-            return self.real.InferenceSession(graph, options, providers=providers, **settings)
-        assert not settings
+            return self.real.InferenceSession(graph, options, providers=providers, **others)
         ((provider, settings),) = providers
         assert provider == CUDA
         self.settings.append(settings)
-        return _Session(self, self.real.InferenceSession(graph, options, providers=[CPU]), settings)
+        return _Session(self, self.real.InferenceSession(graph, options, providers=[CPU], **others), settings)
 
 
 class _Session:
@@ -122,6 +126,34 @@ def test_taps_are_the_references_and_stay_on_the_gpu(runtime, request_, referenc
     assert all(tap.dtype == np.float32 and len(tap) == n for tap in found.values())
     assert tap_difference(found, reference.infer(images)) <= TOLERANCE[precision] / 2
     network.close()
+
+
+def test_a_users_network_in_fp8_keeps_its_relu(runtime, tmp_path):
+    """ONNX Runtime leaves out one before a rounding, as unsigned integers would; these are signed."""
+    zero = np.zeros((), ml_dtypes.float8_e4m3fn)
+    weights = {"half": np.float32(128), "scale": np.float32(0.5), "zero": zero}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["pixels", "half"], ["centred"]),
+            helper.make_node("Relu", ["centred"], ["cut"]),
+            helper.make_node("QuantizeLinear", ["cut", "scale", "zero"], ["levels"]),
+            helper.make_node("DequantizeLinear", ["levels", "scale"], ["rounded"]),
+            helper.make_node("Flatten", ["rounded"], ["scores"]),
+        ],
+        "users",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 8, 8, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 192])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    onnx.save(model, tmp_path / "model.onnx")
+    taps = {"conv_last": Tap("rounded", (8, 8, 3)), "logits": Tap("scores", (192,))}
+    manifest = write_manifest(Manifest("users", NetworkInput("image", 8, 8), taps, ("conv_last",)), tmp_path)
+    request = CompileRequest(tmp_path / "model.onnx", manifest, ("conv_last",), "fp32", 4, 1, "cuda:0")
+    images = probe_images(8, 8, 4)
+    found = BACKEND.compile(request).infer(images)["conv_last"].get()
+    np.testing.assert_allclose(found, np.maximum(images.astype(np.float32) - 128, 0), rtol=2**-4)
 
 
 def test_images_on_the_gpu_stay_there(runtime, gpu, request_, reference):
