@@ -83,13 +83,22 @@ def test_long_and_odd_names(
 
 @pytest.mark.parametrize("name", ["../../outside.jpg", "/etc/outside.jpg"])
 def test_names_that_lead_elsewhere_are_only_names(
-    write: Callable[[bytes], Path], tmp_path: Path, name: str, packed: Callable[..., bytes]
+    write: Callable[[bytes], Path],
+    tmp_path: Path,
+    name: str,
+    packed: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Two folders down, so that what leads two up, from the shard or from here, would be found.
+    folder = tmp_path / "one" / "two"
+    folder.mkdir(parents=True)
     shard = write(packed([(name, JPEG)]))
-    before = sorted(tmp_path.parent.rglob("*"))
+    shard = shard.rename(folder / shard.name)
+    monkeypatch.chdir(folder)
+    before = sorted(tmp_path.rglob("*"))
     (image,) = iter_images([shard])
     assert image.read() == read_image(image.name) == JPEG
-    assert sorted(tmp_path.parent.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
