@@ -34,11 +34,19 @@ def valley(one, other, weights):
     return 1 - height / min(weights[one].max(), weights[other].max())
 
 
-def by_definition(labels, weights, wanted, valley_power, variance_floor, reach):
-    """Try all unions of two clusters, cell by cell, and to leave each out, and keep the cheapest."""
-    labels = labels.copy()
+def by_definition(labels, weights, valley_power, variance_floor, reach):
+    """Try all unions of two clusters, cell by cell, and to leave each out, and keep the cheapest, until one is left.
+
+    Returns the labels by the number of clusters that they tell apart.
+    """
+    labels, found = labels.copy(), {}
     whole, own = weights[labels >= 0].sum(), 0.0  # the scatter of what was left out goes on to count
-    while (left := np.unique(labels[labels >= 0])).size > wanted:
+    while True:
+        left = np.unique(labels[labels >= 0])
+        names = {name: number for number, name in enumerate(left)}
+        found[left.size] = np.array([names.get(name, -1) for name in labels.ravel()]).reshape(labels.shape)
+        if left.size == 1:
+            return found
         before = own + scatter(labels, weights) / whole
         tried = []
         for one, other in itertools.combinations(left, 2):
@@ -57,8 +65,6 @@ def by_definition(labels, weights, wanted, valley_power, variance_floor, reach):
         if one == np.inf:
             own += scatter(np.where(labels == other, 0, -1), weights) / whole
         labels[labels == other] = -1 if one == np.inf else one
-    names = {name: number for number, name in enumerate(np.unique(labels[labels >= 0]))}
-    return np.array([names.get(name, -1) for name in labels.ravel()]).reshape(labels.shape)
 
 
 def named(way):
@@ -75,14 +81,15 @@ def test_each_union_is_the_cheapest(seed, way):
     weights = heats(seed)
     peaks = density_peaks(weights, cutoff=0.8, min_density=0, min_distance=0)
     assert peaks.n_clusters.min() > 4
+    expected = [by_definition(*each, *way) for each in zip(peaks.labels, weights, strict=True)]
     for wanted in (1, 2, 4):
         found = merge_clusters(
             *(peaks.labels, weights, peaks.n_clusters, np.full(len(weights), wanted)),
             **named(way),
         )
         np.testing.assert_array_equal(found.n_clusters, wanted)
-        for n, image in enumerate(weights):
-            np.testing.assert_array_equal(found.labels[n], by_definition(peaks.labels[n], image, wanted, *way))
+        for labels, of_image in zip(found.labels, expected, strict=True):
+            np.testing.assert_array_equal(labels, of_image[wanted])
 
 
 def test_two_near_ones_are_one_before_far_ones_are():
