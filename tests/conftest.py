@@ -26,6 +26,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from pc_engine.bench.arithmetic import peak_operations
 from pc_engine.catalogue import PACKAGED
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.fitted.signatures import SignatureDictionary
@@ -86,6 +87,17 @@ def data_directory() -> Path:
     if not directory.is_dir():
         pytest.skip(f"the real photos are absent ({directory}); name their folder in PC_ENGINE_TEST_DATA")
     return directory
+
+
+@pytest.fixture(scope="session")
+def _peak_operations() -> Callable[[int], dict[str, float]]:
+    return functools.cache(peak_operations)
+
+
+@pytest.fixture
+def peak_measured_once(monkeypatch: pytest.MonkeyPatch, _peak_operations: Callable[[int], dict[str, float]]) -> None:
+    """Measure what the cores can do, by a program that is compiled first, for the first report of many only."""
+    monkeypatch.setattr("pc_engine.bench.throughput.peak_operations", _peak_operations)
 
 
 @pytest.fixture(scope="session")

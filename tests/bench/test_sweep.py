@@ -11,6 +11,8 @@ from pc_engine.bench import sweep
 from pc_engine.bench.sweep import sweep_throughput
 from pc_engine.bench.throughput import ThroughputSettings
 
+pytestmark = pytest.mark.usefixtures("peak_measured_once")
+
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[Path]:

@@ -18,6 +18,8 @@ from pc_engine.errors import DataError, UsageError
 from pc_engine.model import load_model
 from pc_engine.modes import MODES
 
+pytestmark = pytest.mark.usefixtures("peak_measured_once")
+
 REQUIRED = {
     *("decode_ips", "network_ips", "postprocess_ips", "end_to_end_ips", "ratio", "peak_rss_mb", "stages", "machine"),
     *("model", "mode", "backend", "precision", "batch_size", "workers", "n", "repeats"),

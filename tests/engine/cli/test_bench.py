@@ -8,6 +8,8 @@ from PIL import Image
 from pc_engine.bench.environment import describe_environment
 from pc_engine.cli.bench_tables import print_peers
 
+pytestmark = pytest.mark.usefixtures("peak_measured_once")
+
 FIXED = ("--backend", "onnxruntime", "--precision", "fp32", "--batch-size", 2, "--workers", 1)
 FEW = ("--n", 4, "--repeats", 1)
 
