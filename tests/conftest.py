@@ -90,6 +90,19 @@ def data_directory() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes that the tests are shared out among, for what takes long to make; to be locked."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def compiled_kernels(shared_directory: Path) -> Path:
+    """Where what g++ makes of the kernels' source is kept."""
+    return shared_directory / "compiled-kernels"
+
+
+@pytest.fixture(scope="session")
 def _peak_operations() -> Callable[[int], dict[str, float]]:
     return functools.cache(peak_operations)
 

@@ -179,7 +179,7 @@ def _strict_ufunc(host: ModuleType) -> Callable[..., Any]:
     return call
 
 
-def _make_cupy(gpu: PretendedGpu, host: ModuleType) -> ModuleType:
+def _make_cupy(gpu: PretendedGpu, host: ModuleType, folder: Path) -> ModuleType:
     class Cupy(host.HostCupy):  # type: ignore[name-defined, misc]
         __version__ = "14.2.0"
 
@@ -203,7 +203,7 @@ def _make_cupy(gpu: PretendedGpu, host: ModuleType) -> ModuleType:
                 module = super().RawModule(**given)
             return SimpleNamespace(get_function=lambda name: _Kernel(gpu, module.get_function(name)))
 
-    cupy: Any = Cupy()
+    cupy: Any = Cupy(folder)
     cupy.cuda.runtime.CUDARuntimeError = CUDARuntimeError
     cupy.cuda.runtime.getDeviceCount = lambda: gpu.count
     cupy.cuda.runtime.getDeviceProperties = lambda _: {"name": gpu.name.encode(), "major": 9, "minor": 0}
@@ -264,7 +264,7 @@ class PretendedRecording:
 
 
 @pytest.fixture
-def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
+def pretended_gpu(monkeypatch: pytest.MonkeyPatch, compiled_kernels: Path) -> PretendedGpu:
     """A machine with one GPU and CuPy."""
     host = _load_kernels_on_host()
     host.require_compiler()
@@ -286,7 +286,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
     for name in ("array", "asarray"):
         monkeypatch.setattr(np, name, counted(getattr(np, name)))
     monkeypatch.setattr(host.HostArray, "__array_ufunc__", _strict_ufunc(host), raising=False)
-    monkeypatch.setitem(sys.modules, "cupy", _make_cupy(gpu, host))
+    monkeypatch.setitem(sys.modules, "cupy", _make_cupy(gpu, host, compiled_kernels))
     monkeypatch.setattr("pc_engine.selection.device_choice.driver_found", lambda: True)
     monkeypatch.setattr("pc_engine.mode_run.RecordedWork", PretendedRecording)
     return gpu

@@ -7,13 +7,13 @@ that runs on a device: the seam, the preparation of arguments, the loader, and t
 import contextlib
 import ctypes
 import functools
+import hashlib
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import types
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from pc_engine.kernels import to_host
 
@@ -120,9 +121,9 @@ class HostCupy(types.ModuleType):
     # Of more arrays than so many these bring the addresses to the device, which a CUDA graph must not do.
     _join, _most_joined = frozenset({"concatenate", "stack"}), 8
 
-    def __init__(self, *, threads=HOST_THREADS, block_bytes=BLOCK_BYTES):
+    def __init__(self, folder, *, threads=HOST_THREADS, block_bytes=BLOCK_BYTES):
         super().__init__("cupy")
-        self.launches, self.modules = [], []
+        self.folder, self.launches, self.modules = folder, [], []
         attributes = {"MaxThreadsPerBlock": 1, "MaxSharedMemoryPerBlockOptin": 97}
         self.runtime = types.SimpleNamespace(
             deviceGetAttribute=lambda attribute, number: {1: threads, 97: block_bytes}[attribute],
@@ -162,17 +163,45 @@ class HostCupy(types.ModuleType):
 
 
 def compile_for_host(code, folder, *flags, may_fail=False):
-    """Compile CUDA C with g++ and return the path of what comes out; None if that fails and may."""
-    folder.mkdir(exist_ok=True)
-    stem = f"kernels{len(list(folder.iterdir()))}"
-    source, output = folder / f"{stem}.cu", folder / f"{stem}.out"
+    """Compile CUDA C with g++ and return the path of what comes out; None if that fails and may.
+
+    What is in ``folder`` already, by this process or another one, is not compiled again.
+    """
+    header = _compile_header(folder, flags)
     known = "".join(f"HOST_KERNEL({name})\n" for name in _KERNEL.findall(code))
-    source.write_text(f"{code}\n{known}", encoding="utf-8")
-    command = ["g++", "-std=c++20", "-ffp-contract=off", "-pthread", *flags]
-    command += ["-include", str(HEADER), "-x", "c++", str(source), "-o", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert may_fail or done.returncode == 0, done.stderr
-    return output if done.returncode == 0 else None
+    source = _place(folder, f"{code}\n{known}", flags, ".cu")
+    command = ["-include", str(header), "-x", "c++", str(source)]
+    return _compile(command, flags, source.with_suffix(".out"), may_fail=may_fail)
+
+
+def _compile_header(folder, flags):
+    """Return the header's copy, beside which is what g++ reads in its place: most of a kernel's text is the header."""
+    header = _place(folder, HEADER.read_text(encoding="utf-8"), flags, ".hpp")
+    # The main() of a file that is included is no mistake, nor is its "#pragma once".
+    _compile(["-w", "-x", "c++-header", str(header)], flags, header.with_name(f"{header.name}.gch"), may_fail=True)
+    return header
+
+
+def _place(folder, text, flags, suffix):
+    """Return a path for a text that is to be compiled so, and for no other."""
+    folder.mkdir(exist_ok=True)
+    name = hashlib.sha256("\0".join([*flags, text]).encode()).hexdigest()[:16]
+    path = folder / f"{name}{suffix}"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _compile(command, flags, output, *, may_fail):
+    with FileLock(f"{output}.lock"):
+        if not output.exists():
+            command = ["g++", "-std=c++20", "-ffp-contract=off", "-pthread", *flags, *command, "-o", str(output)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert may_fail or done.returncode == 0, done.stderr
+            if done.returncode:
+                output.unlink(missing_ok=True)
+    return output if output.exists() else None
 
 
 @dataclass
@@ -197,19 +226,18 @@ class HostLaunch:
 
 
 @functools.cache
-def host_library(code):
+def host_library(code, folder):
     """Compile and load a source, once."""
-    with tempfile.TemporaryDirectory() as folder:
-        # Else the two forms of a source, whose kernels have the same names, would share the table of these.
-        flags = ("-O1", "-shared", "-fPIC", "-fno-gnu-unique")
-        library = ctypes.CDLL(str(compile_for_host(code, Path(folder), *flags)))
+    # Else the two forms of a source, whose kernels have the same names, would share the table of these.
+    flags = ("-O1", "-shared", "-fPIC", "-fno-gnu-unique")
+    library = ctypes.CDLL(str(compile_for_host(code, folder, *flags)))
     library.kernel_signature.restype = ctypes.c_char_p
     return library
 
 
 class HostModule:
     def __init__(self, cupy, *, code, options):
-        self.cupy, self.code, self.options, self.library = cupy, code, options, host_library(code)
+        self.cupy, self.code, self.options, self.library = cupy, code, options, host_library(code, cupy.folder)
 
     def get_function(self, name):
         signature = self.library.kernel_signature(name.encode())
@@ -298,10 +326,10 @@ def require_compiler():
 
 
 @pytest.fixture(scope="session")
-def make_host():
+def make_host(compiled_kernels):
     """Make a stand-in for a device that runs the kernels' source on the host."""
     require_compiler()
-    return lambda **properties: OnHostDevice(HostCupy(**properties))
+    return lambda **properties: OnHostDevice(HostCupy(compiled_kernels, **properties))
 
 
 def real_device():
@@ -341,31 +369,34 @@ class Replay:
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
+def _replaying(sanitizer):
+    return ("-Og", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-DREPLAY")
+
+
 @functools.cache
-def start_under(sanitizer):
+def start_under(sanitizer, folder):
     """What to put before a program that was compiled with this sanitizer; None if such programs do not work here."""
-    with tempfile.TemporaryDirectory() as folder:
-        probe = compile_for_host("int main() {}", Path(folder), f"-fsanitize={sanitizer}", may_fail=True)
-        # Older runtimes of ThreadSanitizer cannot place their memory where addresses are randomised a lot.
-        for start in ([], ["setarch", os.uname().machine, "-R"]):
-            if probe is None or (start and not shutil.which(start[0])):
-                return None
-            if subprocess.run([*start, str(probe)], capture_output=True, check=False).returncode == 0:
-                return start
+    probe = compile_for_host("", folder, *_replaying(sanitizer), may_fail=True)
+    # Older runtimes of ThreadSanitizer cannot place their memory where addresses are randomised a lot.
+    for start in ([], ["setarch", os.uname().machine, "-R"]):
+        if probe is None or (start and not shutil.which(start[0])):
+            return None
+        if subprocess.run([*start, str(probe)], capture_output=True, check=False).returncode == 0:
+            return start
     return None
 
 
 def replay_under(sanitizer, cupy, folder):
     """Compile the sources that `cupy` has loaded with a sanitizer, to replay its launches: source text to `Replay`."""
-    start = start_under(sanitizer)
+    start = start_under(sanitizer, cupy.folder)
     if start is None:
         pytest.skip(f"g++ has no sanitizer '{sanitizer}' that works on this machine")
 
     def replay(module):
         place = folder / str(cupy.modules.index(module))
+        place.mkdir()
         own = [launch for launch in cupy.launches if f"({launch.kernel}, " in module.code]
-        flags = ["-Og", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-DREPLAY"]
-        program = compile_for_host(module.code, place, *flags)
+        program = compile_for_host(module.code, cupy.folder, *_replaying(sanitizer))
         files = [launch.write(place / f"launch{number}") for number, launch in enumerate(own)]
         return Replay([*start, str(program)], files)
 
