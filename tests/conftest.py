@@ -9,6 +9,8 @@ import os
 # Before NumPy is imported: the pictures of these tests are small, and threads would only wait for one another.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+# Before the command line is imported, which would print in this width for good: pytest hands it on to its processes.
+os.environ.pop("COLUMNS", None)
 
 import functools
 import math
@@ -31,12 +33,16 @@ from pc_engine.catalogue import PACKAGED
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.graph.prepare import cut_graph
-from pc_engine.hardware.machine import adds_bytes_exactly
+from pc_engine.hardware.devices import driver_found
+from pc_engine.hardware.machine import adds_bytes_exactly, usable_cores
 from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, NetworkInput, Tap
 from pc_engine.manifest_file import write_manifest
 
 # Children of a shell in the background ignore Ctrl-C, which tests send to processes of their own: these inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Each loads libraries of a gigabyte, and makes the models of the session for itself.
+_MOST_PROCESSES = 4
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _SIDE, _GRID = 64, 8
@@ -47,6 +53,24 @@ _BRIGHTNESS, _CONSTANT, _MAPS = 3, 4, 5
 _DARK = 0.3
 # A white blob of one cell adds (1 - _DARK) to one of the 64 cells of the brightness map.
 _BLOB = (1 - _DARK) / _GRID**2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share folders of tests out among processes where pytest-xdist is installed, unless the command line says how.
+
+    Not by ``addopts``, which would ask for pytest-xdist on every machine with a GPU, whose tests run one by one. Nor
+    are single files worth the seconds that processes take to begin.
+    """
+    option = config.option
+    asked = getattr(option, "numprocesses", 0) is not None or option.dist != "no" or option.tx
+    looked_at = option.usepdb or option.collectonly or option.capture == "no"
+    folders = all(Path(argument).is_dir() for argument in config.args)
+    if folders and not asked and not looked_at and not driver_found() and not hasattr(config, "workerinput"):
+        processes = min(usable_cores(), _MOST_PROCESSES)
+        if processes > 1:
+            # Neighbours stay together, so that few models of a module are made twice.
+            option.numprocesses, option.dist = processes, "worksteal"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
