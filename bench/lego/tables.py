@@ -37,6 +37,8 @@ TRAINING_BEGINS = '{\n "settings": {'
 
 # Holds the weights after each part of a training that is not finished.
 _WEIGHTS = "weights"
+# What records of earlier versions also say of the training: always the same, and without effect.
+_GONE = ("cell_weight", "positive_weight")
 
 #: The paper's network of 32 to 256 kernels. Digits of 13 pixels want maps of 4 pixels a cell for one convolution more.
 NETWORK = NetworkSettings(kernels=(32, 64, 96, 256), nin=192, pooled_after=(1, 3))
@@ -171,6 +173,8 @@ def _train(out: Path, settings: TableSettings, display: Progress | None, report:
     known = {"settings": json.loads(json.dumps(asdict(settings), default=str))}
     if record.exists():
         kept: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        for name in _GONE:
+            kept["settings"]["training"]["network"].pop(name, None)
         if kept["settings"] != known["settings"]:
             raise UsageError(f"{out} holds tables of other settings; choose another folder with --out.")
         if model.exists():

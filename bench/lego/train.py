@@ -135,7 +135,9 @@ def train_network(
     for place, task in enumerate(_tasks(source, settings)):
         weights = None if kept is None else kept / f"{place}.safetensors"
         if weights is not None and weights.exists():
-            network.load_state_dict({name: torch.from_numpy(value) for name, value in load_file(weights).items()})
+            # Not more than there is: earlier versions kept a head that they did not train.
+            stored = load_file(weights)
+            network.load_state_dict({name: torch.from_numpy(stored[name]) for name in network.state_dict()})
             continue
         # Single digits have other classes: only the trunk takes part in learning them.
         learner = network if task.source.classes == source.classes else _build(task.source, settings)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,17 @@ from pc_engine.bench.lego.dataset import LegoSettings
 from pc_engine.bench.lego.model import LegoTraining
 from pc_engine.bench.lego.network import NetworkSettings
 from pc_engine.bench.lego.scenes import SceneSettings
-from pc_engine.bench.lego.tables import FURTHER_STEPS, LESSONS, MODEL, SCENES, STEPS, TableSettings, lego_tables, recipe
+from pc_engine.bench.lego.tables import (
+    FURTHER_STEPS,
+    LESSONS,
+    MODEL,
+    SCENES,
+    STEPS,
+    TRAINING_FILE,
+    TableSettings,
+    lego_tables,
+    recipe,
+)
 from pc_engine.bench.lego.train import Lesson, TrainSettings
 from pc_engine.errors import UsageError
 from pc_engine.modes import MODES
@@ -51,6 +62,12 @@ def test_one_call_trains_makes_scenes_and_judges_every_mode(tmp_path: Path) -> N
     assert again["trained"] == figures["trained"]
     assert any("used as it is" in sentence for sentence in said)
     assert made == {path: path.stat().st_mtime_ns for path in made}
+
+    record = tmp_path / "tables" / TRAINING_FILE
+    earlier = json.loads(record.read_text())
+    earlier["settings"]["training"]["network"] |= {"cell_weight": 0.0, "positive_weight": 4.0}
+    record.write_text(json.dumps(earlier))
+    assert lego_tables(tmp_path / "tables", TINY)[0]["trained"] == figures["trained"]
 
     with pytest.raises(UsageError, match="tables of other settings"):
         lego_tables(tmp_path / "tables", replace(TINY, scene_seed=9))
