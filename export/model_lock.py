@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from pc_engine.errors import DownloadError, ModelError
+from pc_engine.files.locks import hush_filelock
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.say import Say
 
@@ -30,6 +31,7 @@ def making(name: str, models_dir: Path, report: Say) -> Iterator[Path | None]:
         If something else lies where the model is to be: before anything is fetched for it.
     """
     downloads = models_dir.parent / "downloads"
+    hush_filelock()  # of the locks of downloads, too
     with ExitStack() as stack:
         try:
             downloads.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,16 @@ import filelock
 def file_lock(path: Path, seconds: float) -> filelock.BaseFileLock:
     """Return a lock, not yet taken, that raises `filelock.Timeout` where it is not free for so many seconds.
 
-    On disks without flock it is by files that are made and removed, which is as good, and about which nobody can do
-    anything: filelock's warning of it is not shown.
+    On disks without flock it is by files that are made and removed: see `hush_filelock`.
     """
-    # Each time, as programs change the filters too; one that is there already is not added again.
-    warnings.filterwarnings("ignore", "flock not supported", UserWarning, module="filelock")
+    hush_filelock()
     return filelock.FileLock(path, timeout=seconds)
+
+
+def hush_filelock() -> None:
+    """Let filelock lock by files that are made and removed, without a warning, on disks without flock.
+
+    That is as good, and nobody can do anything about it. To be called ahead of each lock, as programs change the
+    filters too; one that is there already is not added again.
+    """
+    warnings.filterwarnings("ignore", "flock not supported", UserWarning, module="filelock")

@@ -8,6 +8,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from pc_engine.export.model_lock import making
 from pc_engine.files.locks import file_lock
 from pc_engine.runs.corrections import Correction, append_correction
 
@@ -29,6 +30,12 @@ def test_a_program_on_a_disk_without_flock_sees_no_warning(tmp_path: Path) -> No
     with file_lock(tmp_path / "lock", 0.1), pytest.raises(filelock.Timeout):
         file_lock(tmp_path / "lock", 0.1).acquire()
     assert len(warnings.filters) == before
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_a_model_is_made_on_a_disk_without_flock_without_a_warning(tmp_path: Path) -> None:
+    with making("small", tmp_path / "models", print) as downloads:  # warnings are errors here
+        assert downloads is not None
 
 
 def test_a_lock_is_for_one_at_a_time(tmp_path: Path) -> None:
