@@ -14,10 +14,11 @@ _MODEL = "model"
 _SAID = ("mode", _MODEL, "format")
 # They are called as in a manifest: p2c.pointer.
 _PARAMETERS = "parameters"
+# Both are given by --count: a number, or a column that says the number of each image.
+_COUNT, _COLUMN = "known_count", "count_column"
 # What else people know by other names, mostly those of options.
 _NAMES = {
-    "known_count": "--count",
-    "count_column": "--count",
+    _COUNT: "--count",
     "network_sha256": "network",
     "counter_sha256": "counter",
     "signatures_sha256": "signatures",
@@ -26,12 +27,19 @@ _NAMES = {
 
 def check_settings(earlier: Mapping[str, Any], now: Mapping[str, Any], directory: Path) -> None:
     """Raise UsageError if rows in ``directory`` were made otherwise, in any of what ``now`` has, than it says."""
-    differences = _differences(earlier, now)
+    differences = _differences(_as_given(earlier), _as_given(now))
     if differences:
         raise UsageError(
             f"{directory} holds rows made with other settings ({'; '.join(differences)}): choose another folder, or "
             f"replace them with --fresh."
         )
+
+
+def _as_given(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings with what was given by --count under one name."""
+    column = settings.get(_COLUMN)
+    others = {name: value for name, value in settings.items() if name != _COLUMN}
+    return others if column is None else {**others, _COUNT: column}
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:

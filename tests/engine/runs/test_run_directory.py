@@ -113,6 +113,9 @@ def test_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
         pytest.raises(UsageError, match=r"\(c2p\.tol 0\.001, not 0\.5; --count none, not 2\)"),
     ):
         rows.begin(other, {})
+    other = {**SETTINGS, "known_count": "each", "count_column": "n"}
+    with RunDirectory(tmp_path) as rows, pytest.raises(UsageError, match=r"settings \(--count none, not n\): choose"):
+        rows.begin(other, {})
     other = {**SETTINGS, "model": "other", "network_sha256": "cd" * 32, "parameters": {"p2c": {"cutoff": 2.0}}}
     with RunDirectory(tmp_path) as rows, pytest.raises(UsageError, match=r"settings \(model \w+, not other\): choose"):
         rows.begin(other, {})
