@@ -50,7 +50,11 @@ class _Commands(Group):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         # A command that was mistyped is what it is like, whatever else is called so.
         if os.path.exists(args[0]) and not get_close_matches(args[0], _COMMANDS):
-            raise UsageError(f"'{args[0]}' is no command; to count in it: pc-engine run {for_shell(args[0])}")
+            from pc_engine.sources.lists import MARK, is_table
+
+            listed = f"{MARK}{args[0]}"
+            source = for_shell(listed if is_table(listed) else args[0])
+            raise UsageError(f"'{args[0]}' is no command; to count in it: pc-engine run {source}")
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:

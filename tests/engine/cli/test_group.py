@@ -33,6 +33,13 @@ def test_photos_without_a_command_are_answered_with_the_one_for_them(pc_engine, 
     assert outcome.err.endswith(f"is no command; to count in it: pc-engine run '{tmp_path}/my photos'\n")
 
 
+def test_a_table_without_a_command_is_answered_with_the_one_that_takes_it(pc_engine, tmp_path):
+    (tmp_path / "counts.csv").write_text("path,count\na.jpg,1\n")
+    outcome = pc_engine(tmp_path / "counts.csv")
+    assert outcome.code == 2
+    assert outcome.err.endswith(f"pc-engine run @{tmp_path}/counts.csv\n")
+
+
 def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(pc_engine, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "statsu").mkdir()
