@@ -325,10 +325,11 @@ class RunDirectory:
 
     def _clear(self) -> None:
         own = [path for path in (*self._own_partitions(), self._file.path) if path.is_file()]
-        for path in own:
-            path.unlink()
+        # First, as without these no run has been here, and the pictures would stay.
         if own and self._shard is None:
             self.pictures_removed = remove_pictures(self.directory)
+        for path in own:
+            path.unlink()
 
     def _names_in(self, partitions: Iterable[Path]) -> Iterator[str]:
         for path in partitions:

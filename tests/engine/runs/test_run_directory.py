@@ -257,6 +257,27 @@ def test_photos_where_pictures_are_drawn_are_neither_passed_over_nor_removed(tmp
     assert (tmp_path / "overlays/mine.jpg").exists()
 
 
+@pytest.mark.parametrize("stopped_by", [KeyboardInterrupt(), PermissionError(13, "Permission denied")])
+def test_a_fresh_run_that_is_stopped_while_it_removes_pictures_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_by: BaseException
+) -> None:
+    def stop(_: Path) -> int:
+        raise stopped_by
+
+    do(tmp_path, ["a.jpg"])
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays/a-0123456789ab.jpg").touch()
+    (tmp_path / "overlays/mine.jpg").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(run_directory, "remove_pictures", stop)
+        with pytest.raises((KeyboardInterrupt, PcEngineError)):
+            do(tmp_path, ["b.jpg"], fresh=True)
+    assert paths(tmp_path) == ["a.jpg"]
+    do(tmp_path, ["b.jpg"], fresh=True)
+    assert paths(tmp_path) == ["b.jpg"]
+    assert [path.name for path in (tmp_path / "overlays").iterdir()] == ["mine.jpg"]
+
+
 def test_names_that_are_not_utf8_are_known_again(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     assert do(tmp_path, [name]) == [name]
