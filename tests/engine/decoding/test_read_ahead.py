@@ -115,10 +115,17 @@ def test_short_waits_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_threads_decode_from_the_start_where_nothing_is_decoded_later() -> None:
-    disk = Slow(0.05)
-    stretches = decode_ahead(map(disk.image, map(str, range(12))), (8, 8), 12, ahead=48, clock=StageClock())
+    """Each waits for all others, however late the machine starts them."""
+    meeting = threading.Barrier(12)
+
+    def read() -> bytes:
+        meeting.wait(30)
+        return b""
+
+    images = (SourceImage(str(k), read) for k in range(12))
+    stretches = decode_ahead(images, (8, 8), 12, ahead=48, clock=StageClock())
     assert all(entry.error for entry in chain.from_iterable(stretches))
-    assert disk.most == 12
+    assert not meeting.broken
 
 
 def test_nothing_more_is_read_when_the_run_ends() -> None:
