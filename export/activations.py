@@ -17,6 +17,9 @@ from pc_engine.backbone import IMAGE
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.progress import Advance
 
+#: Returns values as 8 bits over a range render them, given the values, the lowest and the highest of the range.
+Render = Callable[[np.ndarray, float, float], np.ndarray]
+
 _BATCH = 4
 _VECTOR_RANK = 2  # images by values, as a linear layer reads them
 _POOLED_RANKS = (3, 4, 5)
@@ -98,7 +101,7 @@ def measure_activations(
 def choose_ranges(
     model: onnx.ModelProto,
     activations: Mapping[str, Activation],
-    render: Callable[[np.ndarray, float, float], np.ndarray],
+    render: Render,
     images: np.ndarray,
     threads: int,
     advance: Advance,
@@ -117,7 +120,7 @@ def choose_ranges(
     activations
         What that returned.
     render
-        Returns values as 8 bits over a range render them, given the values, the lowest and the highest of the range.
+        What rounding does to them.
     observe
         Called with the tensors of every image looked at, by name: for those who want to know more of them.
     """

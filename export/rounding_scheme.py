@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 
+from pc_engine.export.activations import Render
 from pc_engine.export.weight_rounding import WeightGrid
-
-#: Values of a tensor, the lowest and the highest of a range, and the values as 8 bits over that range render them.
-Render = Callable[[np.ndarray, float, float], np.ndarray]
 
 
 @dataclass(frozen=True)
