@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import save_file
 
 from pc_engine.export import LiteSpec, VggSpec
@@ -38,6 +40,29 @@ def weights(tmp_path, tiny_weights):
 def torch_taps():
     """Return the function that runs VGG in PyTorch."""
     return run_torch
+
+
+@pytest.fixture(scope="session")
+def round_by_onnx() -> Callable[[np.ndarray, float, int], np.ndarray]:
+    """Return the function that rounds values as ONNX's own QuantizeLinear and DequantizeLinear do."""
+    return round_to_levels
+
+
+def round_to_levels(values: np.ndarray, scale: float, zero: int) -> np.ndarray:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "rounding",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [len(values)])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [len(values)])],
+        [numpy_helper.from_array(np.float32(scale), "scale"), numpy_helper.from_array(np.uint8(zero), "zero")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    [rounded] = ReferenceEvaluator(model).run(None, {"x": values})
+    return rounded
 
 
 def make_weights(spec, n_classes, seed=3):
