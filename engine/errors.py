@@ -9,6 +9,8 @@
     │   ├── WeightsError       a weight file lacks a tensor, has an odd shape, or is no weight file
     │   └── DownloadError      weights could not be fetched
     ├── BackendError           a backend cannot run here, or failed while running
+    │   ├── DeviceError        the device asked for is not to be had here (exit code 2)
+    │   ├── PrecisionError     the precision asked for is not to be had here (exit code 2)
     │   ├── DeviceMemoryError  the GPU's memory does not hold a batch; a smaller one may fit
     │   └── DeviceLostError    the GPU stopped answering; nothing runs on it until the process ends
     ├── DataError              a labelled data set cannot be read
@@ -94,6 +96,18 @@ class DownloadError(ModelError):
 
 class BackendError(PcEngineError):
     """A backend cannot run on this machine, or failed while it ran."""
+
+
+class DeviceError(BackendError):
+    """The device asked for is not to be had here."""
+
+    exit_code = 2
+
+
+class PrecisionError(BackendError):
+    """The precision asked for is not to be had here."""
+
+    exit_code = 2
 
 
 class DeviceMemoryError(BackendError):

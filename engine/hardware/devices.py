@@ -7,18 +7,12 @@ import os
 import re
 from dataclasses import dataclass
 
-from pc_engine.errors import BackendError, MissingPackageError, UsageError, first_line
+from pc_engine.errors import MissingPackageError, UsageError, first_line
 
 _DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 # Queues of a GPU that CUDA's streams share. Of its own 8, those that decode photos come to share one with the network,
 # and wait behind whole batches of it.
 _QUEUES, _MOST_QUEUES = "CUDA_DEVICE_MAX_CONNECTIONS", "32"
-
-
-class DeviceError(BackendError):
-    """The device asked for is not to be had here."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)

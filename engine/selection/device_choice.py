@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pc_engine.backends import BACKENDS
-from pc_engine.errors import BackendError
+from pc_engine.errors import BackendError, DeviceError
 from pc_engine.hardware.cuda import describe_gpu, device_index
-from pc_engine.hardware.devices import DeviceError, check_device_name, driver_found, gpu_reason
+from pc_engine.hardware.devices import check_device_name, driver_found, gpu_reason
 from pc_engine.say import Say
 
 _AUTO = "auto"

@@ -22,7 +22,7 @@ import numpy as np
 
 from pc_engine.backbone import PRECISIONS, Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS
-from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, UsageError
+from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, PrecisionError, UsageError
 from pc_engine.files.storage import FileCache, cache_key
 from pc_engine.hardware.cuda import describe_gpu
 from pc_engine.hardware.machine import BusyElsewhere, describe_machine
@@ -38,12 +38,6 @@ MIN_PHOTOS = 50
 # A choice made while others had more than this share of the cores is measured once more the next time.
 _BUSY = 0.15
 _AUTO = "auto"
-
-
-class PrecisionError(BackendError):
-    """The precision asked for is not to be had here."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from pc_engine.errors import UsageError
-from pc_engine.hardware.devices import DeviceError
+from pc_engine.errors import DeviceError, UsageError
 from pc_engine.selection import device_choice
 from pc_engine.selection.device_choice import choose_device
 
