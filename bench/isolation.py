@@ -76,23 +76,17 @@ def measure_isolation(
 ) -> IsolationReport:
     """Run ``photos`` with threads and with processes that decode, in turn, after a check that their rows are equal.
 
+    On the CPU, whatever device ``settings`` ask for.
+
     Raises
     ------
     PcEngineError
         If a model, backend or precision does not work here, no photo can be read, or rows differ.
     """
-    model, _ = complete_model(photos, replace(settings, device="cpu"), report)
+    settings = replace(settings, execution=replace(settings.execution, device="cpu"))
+    model, _ = complete_model(photos, settings, report)
     mode = find_mode(settings.mode)
-    network = open_network(
-        model,
-        mode.taps(model.manifest),
-        backend=settings.backend,
-        precision=settings.precision,
-        device="cpu",
-        batch_size=settings.batch_size,
-        mode=mode.name,
-        report=report,
-    )
+    network = open_network(model, mode.taps(model.manifest), settings.execution, mode=mode.name, report=report)
     pixels = model.manifest.input
     readable, _ = readable_photos(photos[: settings.n], pixels.height, pixels.width, keep=1)
     paths = repeat_to(readable, settings.n)

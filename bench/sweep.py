@@ -16,6 +16,7 @@ from pc_engine.hardware.machine import usable_cores
 from pc_engine.progress import Progress
 from pc_engine.say import Say
 from pc_engine.selection.device_choice import choose_device
+from pc_engine.selection.execution import AUTO, Execution
 
 _BATCH_SIZES = (1, 8, 32)
 
@@ -34,12 +35,14 @@ def sweep_throughput(
     list
         `Throughput.to_dict` of each, or, where one does not work here, its settings and the sentence under ``error``.
     """
-    precisions = _native_precisions(settings) if settings.precision == "auto" else (settings.precision,)
-    sizes = _BATCH_SIZES if settings.batch_size is None else (settings.batch_size,)
+    asked = settings.execution
+    precisions = _native_precisions(asked) if asked.precision == AUTO else (asked.precision,)
+    sizes = _BATCH_SIZES if asked.batch_size is None else (asked.batch_size,)
     workers = sorted({1, usable_cores()}) if settings.workers is None else [settings.workers]
     rows: list[dict[str, Any]] = []
     for precision, size, threads in product(precisions, sizes, workers):
-        chosen = replace(settings, precision=precision, batch_size=size, workers=threads)
+        execution = replace(asked, precision=precision, batch_size=size)
+        chosen = replace(settings, execution=execution, workers=threads)
         report(f"Measuring {precision}, batches of {size}, {threads} decoding thread(s) ...")
         try:
             rows.append(measure_throughput(photos, chosen, report=report, progress=progress).to_dict())
@@ -49,9 +52,9 @@ def sweep_throughput(
     return rows
 
 
-def _native_precisions(settings: ThroughputSettings) -> tuple[str, ...]:
+def _native_precisions(asked: Execution) -> tuple[str, ...]:
     """Return the precisions that run on that device, on that backend or on any."""
-    device = choose_device(settings.device, settings.backend)
-    names = tuple(BACKENDS) if settings.backend not in BACKENDS else (settings.backend,)
+    device = choose_device(asked)
+    names = tuple(BACKENDS) if asked.backend == AUTO else (asked.backend,)
     native = {precision for name in names for precision in BACKENDS[name].probe(device).precisions}
     return tuple(precision for precision in PRECISIONS if precision in native)

@@ -37,6 +37,7 @@ from pc_engine.pipeline import TapBatch, tap_batches
 from pc_engine.progress import Progress
 from pc_engine.runs.writers import PartitionWriter
 from pc_engine.say import Say
+from pc_engine.selection.execution import DEFAULT_EXECUTION, Execution
 
 # Distinct batches that the network alone is run on: enough that none is a special case, few enough to weigh nothing.
 _BATCHES_KEPT = 4
@@ -52,8 +53,10 @@ class ThroughputSettings:
     ----------
     model
         A model's name or directory; None for that of a run which names none.
-    mode, backend, precision, device, batch_size, workers
+    mode, workers
         As those of `pc_engine.Engine`.
+    execution
+        How its network is run.
     n
         Images of one run, the photos repeated if there are fewer.
     repeats
@@ -62,10 +65,7 @@ class ThroughputSettings:
 
     model: str | None = None
     mode: str = "c2p"
-    backend: str = "auto"
-    precision: str = "auto"
-    device: str = "auto"
-    batch_size: int | None = None
+    execution: Execution = DEFAULT_EXECUTION
     workers: int | None = None
     n: int = 512
     repeats: int = 5
@@ -75,6 +75,17 @@ class ThroughputSettings:
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} is {getattr(self, name)}, expected a number of at least 1.")
         find_mode(self.mode)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values, those of `execution` beside the others."""
+        return {
+            "model": self.model,
+            "mode": self.mode,
+            **asdict(self.execution),
+            "workers": self.workers,
+            "n": self.n,
+            "repeats": self.repeats,
+        }
 
 
 @dataclass(frozen=True)
@@ -151,10 +162,9 @@ class Throughput:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        measured = asdict(self)
         return {
-            **measured.pop("settings"),
-            **measured,
+            **self.settings.to_dict(),
+            **{name: value for name, value in asdict(self).items() if name != "settings"},
             "random_parts": list(self.random_parts),
             "ratio": self.ratio,
             "bottleneck": self.bottleneck,
@@ -182,10 +192,7 @@ def measure_throughput(
     with Engine(
         model,
         mode=settings.mode,
-        backend=settings.backend,
-        precision=settings.precision,
-        device=settings.device,
-        batch_size=settings.batch_size,
+        **asdict(settings.execution),
         workers=settings.workers,
         report=report,
     ) as engine:
@@ -205,10 +212,7 @@ def measure_throughput(
     return Throughput(
         settings=replace(
             settings,
-            backend=engine.backend,
-            precision=engine.precision,
-            device=engine.device,
-            batch_size=size,
+            execution=Execution(engine.backend, engine.precision, engine.device, size),
             workers=subject.workers,
         ),
         model=model.name,
@@ -241,15 +245,7 @@ def complete_model(
         return model, ()
     report(f"The model '{model.name}' has no {' and no '.join(missing)}: random ones (seed {SEED}) stand in.")
     taps = mode.taps(model.manifest)
-    network = open_network(
-        model,
-        taps,
-        backend=settings.backend,
-        precision=settings.precision,
-        device=settings.device,
-        batch_size=settings.batch_size,
-        report=report,
-    )
+    network = open_network(model, taps, settings.execution, report=report)
     pixels, size = model.manifest.input, network.request.batch_size
     _, images = readable_photos(photos[:_CALIBRATION_PHOTOS], pixels.height, pixels.width, keep=_CALIBRATION_PHOTOS)
     said = [network.infer(batch) for batch in in_batches(images, size, len(images))]

@@ -6,14 +6,14 @@ import contextlib
 import json
 import os
 from collections.abc import Generator, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from pc_engine.arguments import MOST_THREADS, maybe_whole_number, text
-from pc_engine.backbone import LARGEST_BATCH, Backbone, CompileRequest
+from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.batch_rows import batch_rows, failed_row
 from pc_engine.call_guard import CallGuard
 from pc_engine.catalogue import model_for
@@ -33,7 +33,7 @@ from pc_engine.pipeline import BatchHooks, BatchLimit, TapBatch, map_batches
 from pc_engine.result import Result
 from pc_engine.say import Say
 from pc_engine.selection.device_choice import choose_device
-from pc_engine.selection.selection import check_backend, check_precision
+from pc_engine.selection.execution import AUTO, Execution
 from pc_engine.sources import Source, SourceImage, as_source_image, iter_images
 from pc_engine.stage_clock import StageClock
 
@@ -105,9 +105,9 @@ class Engine:
         model: str | Path | Model | None = None,
         *,
         mode: str = "c2p",
-        backend: str = "auto",
-        precision: str = "auto",
-        device: str = "auto",
+        backend: str = AUTO,
+        precision: str = AUTO,
+        device: str = AUTO,
         batch_size: int | None = None,
         workers: int | None = None,
         threads: int | None = None,
@@ -122,17 +122,13 @@ class Engine:
         self._guard = CallGuard()
         # Ahead of the model, which may have to be fetched first.
         text("mode", mode, "c2p")
-        for name, value in (("backend", backend), ("precision", precision), ("device", device)):
-            text(name, value, "auto")
-        check_backend(backend)
-        check_precision(precision)
+        execution = Execution(backend, precision, device, batch_size)
         workers = maybe_whole_number("workers", workers, MOST_THREADS)
         threads = maybe_whole_number("threads", threads, MOST_THREADS)
-        batch_size = maybe_whole_number("batch_size", batch_size, LARGEST_BATCH)
         classes = maybe_whole_number("classes", classes)
         self._known = KnownCounts(count)
         _check_types(model, network, decoding, report)
-        place = network.request.device if network else choose_device(device, backend, precision, report)
+        place = network.request.device if network else choose_device(execution, report)
         self.mode = find_mode(mode) if count is None else find_mode(mode).told()
         check_choices(self.mode, cluster=cluster, classes=classes, pointer=pointer)
         if cluster == CUML_DBSCAN:
@@ -162,10 +158,7 @@ class Engine:
         self.network: Backbone = network or open_network(
             self.model,
             self.mode.taps(self.model.manifest),
-            backend=backend,
-            precision=precision,
-            device=place,
-            batch_size=batch_size,
+            replace(execution, device=place),
             threads=threads,
             mode=self.mode.name,
             report=report,

@@ -12,6 +12,7 @@ from pc_engine.hardware.machine import usable_cores
 from pc_engine.model import Model
 from pc_engine.say import Say
 from pc_engine.selection.device_choice import choose_device
+from pc_engine.selection.execution import DEFAULT_EXECUTION, Execution
 from pc_engine.selection.selection import open_backbone
 
 # A network above this size keeps all cores busy with few images; a small one needs many to be worth a call.
@@ -51,30 +52,27 @@ def network_request(
 def open_network(
     model: Model,
     taps: tuple[str, ...],
+    execution: Execution = DEFAULT_EXECUTION,
     *,
-    backend: str = "auto",
-    precision: str = "auto",
-    device: str = "auto",
-    batch_size: int | None = None,
     threads: int | None = None,
     mode: str | None = None,
     report: Say = lambda _: None,
 ) -> Backbone:
-    """Compile the network of ``model`` for this machine, keeping ``taps``; see `Engine` for the parameters.
+    """Compile the network of ``model`` for this machine, keeping ``taps``, to be run as asked for.
 
     ``mode`` is what the taps are for; None if they are for fitting, where ``"auto"`` has to suit every mode. Where a
     GPU's memory does not hold the network with its batches, these are halved until it does.
     """
-    place = choose_device(device, backend, precision, report)
-    request = network_request(model, taps, batch_size=batch_size, threads=threads, device=place)
-    if request.batch_size < (batch_size or 0):
+    place = choose_device(execution, report)
+    request = network_request(model, taps, batch_size=execution.batch_size, threads=threads, device=place)
+    if request.batch_size < (execution.batch_size or 0):
         report(
             f"Batches are limited to {request.batch_size} images: more would need tensors too large for libraries "
             "on a GPU."
         )
     while True:
         try:
-            return open_backbone(request, backend, precision, report, mode=mode)
+            return open_backbone(request, execution.backend, execution.precision, report, mode=mode)
         except DeviceMemoryError:
             if request.batch_size == 1:
                 raise

@@ -130,10 +130,7 @@ def judge(
     network = open_network(
         model,
         tuple(dict.fromkeys(chain.from_iterable(taps))),
-        backend=settings.backend,
-        precision=settings.precision,
-        device=settings.device,
-        batch_size=settings.batch_size,
+        settings.execution,
         mode=modes.pop() if len(modes) == 1 else None,
         report=report,
     )

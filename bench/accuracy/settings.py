@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pc_engine.errors import UsageError
 from pc_engine.fitted.counter import labels_up_to
 from pc_engine.fitting.aim import Aim
+from pc_engine.selection.execution import DEFAULT_EXECUTION, Execution
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class EvaluationSettings:
     ----------
     modes
         Names of modes; ``"all"`` for those that the model can run.
+    execution
+        How its network is run.
     folds
         Number of folds to fit the counter in on the very images, each image being judged by one fitted without it; None
         to take the model's own counter. Images of one group (`LabelledImage.group`) are in one fold.
@@ -33,10 +36,7 @@ class EvaluationSettings:
 
     model: str | None = None
     modes: tuple[str, ...] = ("c2p",)
-    backend: str = "auto"
-    precision: str = "auto"
-    device: str = "auto"
-    batch_size: int | None = None
+    execution: Execution = DEFAULT_EXECUTION
     workers: int | None = None
     cluster: str | None = None
     pointer: str | None = None

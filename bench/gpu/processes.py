@@ -6,13 +6,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
 from pc_engine.bench.gpu.report import Row, measured
 from pc_engine.bench.gpu.subjects import Job, Subject, Subjects
 from pc_engine.bench.photos import photos_of, repeat_to
-from pc_engine.decoding.settings import DEFAULT_DECODING
 from pc_engine.distributed.process_engine import ProcessEngine
 from pc_engine.distributed.shared_engine import SharedRun
 from pc_engine.fitting.from_images import store_parts
@@ -56,20 +56,8 @@ def processes_row(job: Job, model: Path, mode: str, photos: Sequence[Path], proc
     with tempfile.TemporaryDirectory(prefix="pc-engine-run-") as folder, RunDirectory(Path(folder)) as rows:
         run = SharedRun(rows.share(), sorted({str(path.parent) for path in photos}))
         start = time.perf_counter()
-        with ProcessEngine(
-            run,
-            processes=processes,
-            model=str(model),
-            mode=mode,
-            backend=job.backend,
-            precision=job.precision,
-            device=job.meter.name,
-            batch_size=job.batch_size,
-            workers=None,
-            cluster=None,
-            classes=None,
-            decoding=DEFAULT_DECODING,
-        ) as engine:
+        options = {"model": str(model), "mode": mode, **asdict(job.execution)}
+        with ProcessEngine(run, processes=processes, **options) as engine:
             rows.begin(engine.identity(), engine.describe())
             for tally in engine.run(map(as_source_image, repeat_to(photos, n))):
                 rows.add(tally)

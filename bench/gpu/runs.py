@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -168,14 +169,7 @@ def _of_every_mode(
 
 
 def _engine(job: Job, subject: Subject, mode: str) -> Engine:
-    return Engine(
-        subject.model,
-        mode=mode,
-        backend=job.backend,
-        precision=job.precision,
-        device=job.meter.name,
-        batch_size=job.batch_size,
-    )
+    return Engine(subject.model, mode=mode, **asdict(job.execution))
 
 
 def _decode(path: Path) -> int:

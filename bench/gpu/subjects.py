@@ -28,6 +28,7 @@ from pc_engine.model import Model, load_model
 from pc_engine.modes import MODES
 from pc_engine.networks import network_request
 from pc_engine.selection.candidates import probe_images
+from pc_engine.selection.execution import AUTO, Execution
 
 _REFERENCE_BATCH = 16
 
@@ -71,14 +72,14 @@ class Job:
     limit: float = 450
 
     @property
-    def backend(self) -> str:
-        """What whole runs are made with: the backend asked for if it is one, else the fastest."""
-        return self.backends[0] if len(self.backends) == 1 else "auto"
+    def execution(self) -> Execution:
+        """How whole runs are made.
 
-    @property
-    def precision(self) -> str:
-        """What whole runs are made at: the precision asked for if it is one, else fp16."""
-        return self.precisions[0] if len(self.precisions) == 1 else "fp16"
+        By the backend asked for if it is one, else the fastest; at the precision asked for if it is one, else fp16.
+        """
+        backend = self.backends[0] if len(self.backends) == 1 else AUTO
+        precision = self.precisions[0] if len(self.precisions) == 1 else "fp16"
+        return Execution(backend, precision, self.meter.name, self.batch_size)
 
 
 class Subject:

@@ -99,9 +99,10 @@ def compare_with_peers(
     """
     if not is_installed("torch"):
         raise MissingPackageError("torch", "train", "compare with PyTorch")
-    settings = replace(settings, mode=MODE, precision="fp32", device="cpu")
+    # What a GPU is worth is for `pc_engine.bench.gpu.peers`.
+    settings = replace(settings, mode=MODE, execution=replace(settings.execution, precision="fp32", device="cpu"))
     model, random_parts = complete_model(photos, settings, report)
-    request = network_request(model, MODES[MODE].taps(model.manifest), batch_size=settings.batch_size)
+    request = network_request(model, MODES[MODE].taps(model.manifest), batch_size=settings.execution.batch_size)
     pixels, size = model.manifest.input, request.batch_size
     kept = _BATCHES_KEPT * size
     readable, images = readable_photos(photos[: max(settings.n, kept)], pixels.height, pixels.width, keep=kept)
@@ -277,10 +278,7 @@ def _engine_peers(
         engine = Engine(
             model,
             mode=MODE,
-            backend=settings.backend,
-            precision=precision,
-            device="cpu",  # as all the others: what a GPU is worth is for `pc_engine.bench.gpu.peers`
-            batch_size=batch_size,
+            **asdict(replace(settings.execution, precision=precision, batch_size=batch_size)),
             workers=settings.workers,
             report=report,
         )

@@ -22,6 +22,7 @@ from pc_engine.cli.console import print_answer, progress, remark
 from pc_engine.cli.group import Group
 from pc_engine.files.durable import write_json
 from pc_engine.files.out_folder import make_folder
+from pc_engine.selection.execution import Execution
 
 app = typer.Typer(
     cls=Group,
@@ -70,10 +71,7 @@ def throughput(
     settings = ThroughputSettings(
         model=model,
         mode=mode,
-        backend=backend,
-        precision=precision,
-        device=device,
-        batch_size=batch_size,
+        execution=Execution(backend, precision, device, batch_size),
         workers=workers,
         n=n if n is not None else 128 if sweep else ThroughputSettings.n,
         repeats=repeats if repeats is not None else 3 if sweep else ThroughputSettings.repeats,
@@ -148,8 +146,7 @@ def peers(
     settings = ThroughputSettings(
         model=model,
         mode=MODE,
-        backend=backend,
-        batch_size=batch_size,
+        execution=Execution(backend, batch_size=batch_size),
         workers=workers,
         n=128 if n is None else n,
         repeats=ThroughputSettings.repeats if repeats is None else repeats,
@@ -227,10 +224,15 @@ def isolation(
     from pc_engine.bench.photos import photos_of
     from pc_engine.bench.throughput import ThroughputSettings
 
-    images = ThroughputSettings.n if n is None else n
-    rounds = ThroughputSettings.repeats if repeats is None else repeats
-    chosen = ThroughputSettings(model, mode, backend, precision, "cpu", batch_size, workers, images, rounds)
+    settings = ThroughputSettings(
+        model=model,
+        mode=mode,
+        execution=Execution(backend, precision, batch_size=batch_size),
+        workers=workers,
+        n=ThroughputSettings.n if n is None else n,
+        repeats=ThroughputSettings.repeats if repeats is None else repeats,
+    )
     silent = quiet or as_json
     with photos_of(source) as photos, progress("photos", quiet=silent, unit="runs") as tracker:
-        report = measure_isolation(photos, chosen, report=remark(silent), progress=tracker.restart).to_dict()
+        report = measure_isolation(photos, settings, report=remark(silent), progress=tracker.restart).to_dict()
     print_answer(report, print_isolation, quiet=quiet, as_json=as_json)

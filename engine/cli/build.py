@@ -24,6 +24,7 @@ from pc_engine.model import Model, load_model, write_model
 from pc_engine.modes import MODES, Mode, find_mode
 from pc_engine.networks import network_request
 from pc_engine.selection.device_choice import choose_device
+from pc_engine.selection.execution import Execution
 from pc_engine.selection.selection import Selection, open_backbone, refusal, require_precision, select
 
 _CALIBRATED = (*QUANTISED_FILES, "bf16", "fp16")
@@ -73,7 +74,7 @@ def build(
 
     With --calibrate, quantise it first (int8, fp8), and measure on photos how far its classes and counts are from fp32.
     """
-    place = choose_device(device, backend, precision, remark(as_json))
+    place = choose_device(Execution(backend, precision, device), remark(as_json))
     asked = [find_mode(mode)] if mode else None
     if calibrate is not None and precision not in _CALIBRATED:
         raise UsageError(f"--calibrate goes with --precision {', '.join(_CALIBRATED)}; got '{precision}'.")

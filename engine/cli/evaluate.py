@@ -16,6 +16,7 @@ from pc_engine.cli.target import check_report_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import MissingPackageError
 from pc_engine.files.durable import write_json
+from pc_engine.selection.execution import Execution
 
 _REPORT = "evaluation.json"
 #: How the figures of labelled images begin.
@@ -84,10 +85,7 @@ def evaluate(
     settings = EvaluationSettings(
         model=model,
         modes=tuple(mode or ("c2p",)),
-        backend=backend,
-        precision=precision,
-        device=device,
-        batch_size=batch_size,
+        execution=Execution(backend, precision, device, batch_size),
         workers=workers,
         cluster=cluster,
         pointer=pointer,

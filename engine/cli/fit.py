@@ -26,6 +26,7 @@ from pc_engine.modes import MODES
 from pc_engine.modes.p2c_manifest import p2c_taps
 from pc_engine.networks import open_network
 from pc_engine.say import Say
+from pc_engine.selection.execution import Execution
 
 if TYPE_CHECKING:
     from pc_engine.fitting.counter_report import CounterReport
@@ -77,10 +78,7 @@ def fit_counter(
     backbone = open_network(
         loaded,
         tuple(dict.fromkeys((*loaded.manifest.count_features, *(p2c_taps(loaded.manifest) if sees_classes else ())))),
-        backend=backend,
-        precision=precision,
-        device=device,
-        batch_size=batch_size,
+        Execution(backend, precision, device, batch_size),
         report=remark(quiet),
     )
     silent = quiet or as_json
@@ -157,10 +155,7 @@ def fit_signatures(
     backbone = open_network(
         loaded,
         (*signature_taps(loaded.manifest), *(() if class_ids is not None else ("logits",))),
-        backend=backend,
-        precision=precision,
-        device=device,
-        batch_size=batch_size,
+        Execution(backend, precision, device, batch_size),
         report=remark(quiet),
     )
     known = len(labelled.images) if class_ids is None else int((class_ids >= 0).sum())

@@ -15,7 +15,7 @@ from pc_engine.backbone import LARGEST_BATCH
 from pc_engine.backends import BACKENDS
 from pc_engine.errors import UsageError
 from pc_engine.hardware.devices import check_device_name
-from pc_engine.selection.selection import check_backend, check_precision
+from pc_engine.selection.execution import check_backend, check_precision
 
 # What scikit-learn takes; NumPy takes larger ones, too.
 _LARGEST_SEED = 2**32 - 1

@@ -44,6 +44,7 @@ from pc_engine.errors import PcEngineError
 from pc_engine.modes import find_mode
 from pc_engine.overlay import write_overlay
 from pc_engine.runs.run_state import State
+from pc_engine.selection.execution import Execution
 from pc_engine.shown_text import for_terminal, number_of
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images, named_twice
 from pc_engine.sources.lists import MARK, STDIN
@@ -155,10 +156,7 @@ def run(
     engine = EngineOptions(
         mode=mode,
         model=model,
-        backend=backend,
-        precision=precision,
-        device=device,
-        batch_size=batch_size,
+        execution=Execution(backend, precision, device, batch_size),
         workers=workers,
         cluster=cluster,
         classes=classes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from pc_engine.catalogue import EMBEDDED, default_mode
@@ -11,6 +11,7 @@ from pc_engine.cli.run_options import EngineOptions, RunOptions
 from pc_engine.engine import Engine
 from pc_engine.hardware.devices import open_gpus
 from pc_engine.say import Say
+from pc_engine.selection.execution import AUTO
 
 if TYPE_CHECKING:
     from pc_engine.distributed.shared_engine import SharedEngine
@@ -22,13 +23,14 @@ def engine_options(asked: RunOptions, earlier: Mapping[str, Any], say: Say) -> d
     of_engine = asked.engine
     # The demo's scenes show what the embedded model knows, whatever there is for photos.
     model = EMBEDDED if of_engine.model is None and asked.of_demo else of_engine.model
-    left = {"backend": of_engine.backend, "precision": of_engine.precision, "device": of_engine.device}
-    return {
+    options = {
         **vars(of_engine),
         "model": model,
         "mode": of_engine.mode or _mode_left_out(replace(of_engine, model=model), earlier, say),
-        **_as_before(earlier, left),
+        **_as_before(earlier, asdict(of_engine.execution)),
     }
+    del options["execution"]
+    return options
 
 
 def _mode_left_out(asked: EngineOptions, earlier: Mapping[str, Any], say: Say) -> str:
@@ -43,10 +45,10 @@ def _mode_left_out(asked: EngineOptions, earlier: Mapping[str, Any], say: Say) -
     return mode
 
 
-def _as_before(earlier: Mapping[str, Any], asked: Mapping[str, str]) -> dict[str, str]:
-    """Return the options with what is left to choose, "auto", chosen as an earlier run into the directory did."""
+def _as_before(earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with what is left to choose, `AUTO`, chosen as an earlier run into the directory did."""
     chosen = {name: value for name, value in earlier.items() if isinstance(value, str)}
-    return {name: chosen.get(name, value) if value == "auto" else value for name, value in asked.items()}
+    return {name: chosen.get(name, value) if value == AUTO else value for name, value in asked.items()}
 
 
 def open_engine(

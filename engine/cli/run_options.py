@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pc_engine.decoding.settings import Decoding
 from pc_engine.errors import UsageError
+from pc_engine.selection.execution import Execution
 from pc_engine.sources import DEMO
 from pc_engine.sources.run_folders import OVERLAYS
 from pc_engine.sources.sharding import Shard, parse_shard
@@ -21,10 +22,7 @@ class EngineOptions:
 
     mode: str | None
     model: str | None
-    backend: str
-    precision: str
-    device: str
-    batch_size: int | None
+    execution: Execution
     workers: int | None
     cluster: str | None
     classes: int | None

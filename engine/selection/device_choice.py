@@ -7,21 +7,20 @@ from pc_engine.errors import BackendError, DeviceError
 from pc_engine.hardware.cuda import describe_gpu, device_index
 from pc_engine.hardware.devices import check_device_name, driver_found, gpu_reason
 from pc_engine.say import Say
+from pc_engine.selection.execution import AUTO, DEFAULT_EXECUTION, Execution
 
-_AUTO = "auto"
 _FIRST_GPU = "cuda:0"
 _NO_BACKEND = "No backend runs on the GPU here as asked for; 'pc-engine doctor' says what each one needs."
 
 
-def choose_device(device: str, backend: str = _AUTO, precision: str = _AUTO, report: Say = lambda _: None) -> str:
+def choose_device(execution: Execution = DEFAULT_EXECUTION, report: Say = lambda _: None) -> str:
     """Return the device that a run takes, ``"cpu"`` or ``"cuda:N"``.
 
     Parameters
     ----------
-    device
-        ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"`` for the first GPU if a backend runs on it.
-    backend, precision
-        What has to run there; ``"auto"`` for any.
+    execution
+        What is asked for: its device is ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"`` for the first GPU if its
+        backend runs there at its precision.
     report
         Called with a sentence where ``"auto"`` leaves out a GPU that may be there.
 
@@ -32,11 +31,12 @@ def choose_device(device: str, backend: str = _AUTO, precision: str = _AUTO, rep
     DeviceError
         If it names a GPU that cannot be used; the message is one sentence that says why.
     """
+    device, backend = execution.device, execution.backend
     check_device_name(device)
     if device == "cpu":
         return device
-    if device == _AUTO:
-        return _automatic(backend, precision, report)
+    if device == AUTO:
+        return _automatic(backend, execution.precision, report)
     place = f"cuda:{device_index(device)}"
     reason = gpu_reason()
     if reason:
@@ -46,7 +46,7 @@ def choose_device(device: str, backend: str = _AUTO, precision: str = _AUTO, rep
     except BackendError as error:
         raise DeviceError(str(error)) from None
     # What one backend lacks is for `pc_engine.selection.selection` to say.
-    if backend == _AUTO and not _runs(place, backend, _AUTO):
+    if backend == AUTO and not _runs(place, backend, AUTO):
         raise DeviceError(_NO_BACKEND)
     return place
 
@@ -67,6 +67,6 @@ def _automatic(backend: str, precision: str, report: Say) -> str:
 
 def _runs(device: str, backend: str, precision: str) -> bool:
     """Whether a backend, or that of the given name, runs on a GPU at the precision asked for."""
-    named = BACKENDS.values() if backend == _AUTO else [BACKENDS[backend]] if backend in BACKENDS else []
+    named = BACKENDS.values() if backend == AUTO else [BACKENDS[backend]] if backend in BACKENDS else []
     probes = [candidate.probe(device) for candidate in named if "cuda" in candidate.devices]
-    return any(probe.available and precision in (_AUTO, *probe.precisions) for probe in probes)
+    return any(probe.available and precision in (AUTO, *probe.precisions) for probe in probes)

@@ -22,13 +22,14 @@ import numpy as np
 
 from pc_engine.backbone import PRECISIONS, Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS
-from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, PrecisionError, UsageError
+from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, PrecisionError
 from pc_engine.files.storage import FileCache, cache_key
 from pc_engine.hardware.cuda import describe_gpu
 from pc_engine.hardware.machine import BusyElsewhere, describe_machine
 from pc_engine.manifest import QUANTISED_FILES, Manifest
 from pc_engine.say import Say
 from pc_engine.selection.candidates import Candidate, compare_candidates, with_better_rates
+from pc_engine.selection.execution import AUTO, check_backend, check_precision
 
 #: Least share of held-out images with the class and the count of fp32 for a precision to be used without being named.
 MIN_AGREEMENT = 0.97
@@ -37,7 +38,6 @@ MIN_PHOTOS = 50
 
 # A choice made while others had more than this share of the cores is measured once more the next time.
 _BUSY = 0.15
-_AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Selection:
 
 def open_backbone(
     request: CompileRequest,
-    backend: str = _AUTO,
-    precision: str = _AUTO,
+    backend: str = AUTO,
+    precision: str = AUTO,
     report: Say = lambda _: None,
     *,
     mode: str | None = None,
@@ -86,7 +86,7 @@ def open_backbone(
         not been quantised.
     """
     check_precision(precision)
-    if _AUTO in (backend, precision):
+    if AUTO in (backend, precision):
         chosen = select(request, backend, precision, mode=mode, report=report)
         backend, precision = chosen.backend, chosen.precision
     probe = _require(backend, precision, request.device)
@@ -127,8 +127,8 @@ def _suppress_failures() -> Iterator[None]:
 
 def select(
     request: CompileRequest,
-    backend: str = _AUTO,
-    precision: str = _AUTO,
+    backend: str = AUTO,
+    precision: str = AUTO,
     *,
     mode: str | None = None,
     report: Say = lambda _: None,
@@ -141,7 +141,7 @@ def select(
     check_precision(precision)
     probes = {name: BACKENDS[name].probe(request.device) for name in _names(backend, request.device)}
     native = [(name, kind) for name, probe in probes.items() for kind in probe.precisions]
-    if precision == _AUTO:
+    if precision == AUTO:
         absent = QUANTISED_FILES.keys() - request.manifest.quantised.keys()
         pairs = [(name, kind) for name, kind in native if kind not in absent]
         refused = _refused(request.manifest, mode)
@@ -149,14 +149,14 @@ def select(
         pairs, refused = [(name, kind) for name, kind in native if kind == precision], {}
     if not pairs:
         _require_any(probes, precision)
-    if precision != _AUTO:
+    if precision != AUTO:
         request.at(precision)  # raises where there is no network for it
     kept = [pair for pair in pairs if pair[1] not in refused]
     out = tuple(Candidate(*pair, reason=refused[pair[1]]) for pair in pairs if pair[1] in refused)
     if not kept:
         reasons = "; ".join(f"{c.backend} {c.precision}: {c.reason}" for c in out)
         raise BackendError(f"No precision of {request.manifest.name} can be chosen here ({reasons}): name one.")
-    if len(kept) == 1 and backend != _AUTO:
+    if len(kept) == 1 and backend != AUTO:
         return Selection(*kept[0], candidates=out)
     # On the CPU, as a GPU's backends compute otherwise what a report of photos is of.
     judged = [pair for pair in kept if request.device == "cpu" and _keeps_counts(request.manifest, *pair, mode)]
@@ -263,21 +263,9 @@ def _refused(manifest: Manifest, mode: str | None) -> dict[str, str]:
     return {precision: reason for precision, reason in reasons.items() if reason}
 
 
-def check_backend(backend: str) -> None:
-    """Raise UsageError unless it is the name of a backend, or ``"auto"``."""
-    if backend != _AUTO and backend not in BACKENDS:
-        raise UsageError(f"There is no backend '{backend}': choose one of auto, {', '.join(BACKENDS)}.")
-
-
-def check_precision(precision: str) -> None:
-    """Raise UsageError unless it is the name of a precision, or ``"auto"``."""
-    if precision not in (_AUTO, *PRECISIONS):
-        raise UsageError(f"There is no precision '{precision}': choose one of auto, {', '.join(PRECISIONS)}.")
-
-
 def _names(backend: str, device: str) -> tuple[str, ...]:
     kind = device.partition(":")[0]
-    if backend == _AUTO:
+    if backend == AUTO:
         return tuple(name for name in BACKENDS if kind in BACKENDS[name].devices)
     check_backend(backend)
     return (backend,)

@@ -10,6 +10,7 @@ from pc_engine.backbone import PRECISIONS
 from pc_engine.bench import sweep
 from pc_engine.bench.sweep import sweep_throughput
 from pc_engine.bench.throughput import ThroughputSettings
+from pc_engine.selection.execution import Execution
 
 pytestmark = pytest.mark.usefixtures("peak_measured_once")
 
@@ -24,13 +25,11 @@ def photos(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def settings(tiny_directory: Path) -> ThroughputSettings:
-    return ThroughputSettings(
-        str(tiny_directory), backend="onnxruntime", precision="auto", batch_size=None, workers=1, n=4, repeats=1
-    )
+    return ThroughputSettings(str(tiny_directory), execution=Execution("onnxruntime"), workers=1, n=4, repeats=1)
 
 
 def test_it_goes_through_what_is_left_open(photos: list[Path], settings: ThroughputSettings) -> None:
-    rows = sweep_throughput(photos, replace(settings, precision="fp32"))
+    rows = sweep_throughput(photos, replace(settings, execution=Execution("onnxruntime", "fp32")))
     assert [(row["precision"], row["batch_size"], row["workers"]) for row in rows] == [
         ("fp32", size, 1) for size in sweep._BATCH_SIZES
     ]
@@ -39,13 +38,14 @@ def test_it_goes_through_what_is_left_open(photos: list[Path], settings: Through
 
 def test_what_fails_keeps_its_row(photos: list[Path], settings: ThroughputSettings) -> None:
     # ONNX Runtime runs no bf16 on a CPU.
-    (failed,) = sweep_throughput(photos, replace(settings, precision="bf16", batch_size=4))
+    execution = Execution("onnxruntime", "bf16", batch_size=4)
+    (failed,) = sweep_throughput(photos, replace(settings, execution=execution))
     assert "bf16" in failed["error"]
     assert failed["batch_size"] == 4
 
 
 def test_it_takes_the_precisions_that_run_here() -> None:
-    native = sweep._native_precisions(ThroughputSettings(device="cpu"))
+    native = sweep._native_precisions(Execution(device="cpu"))
     assert native[0] == "fp32"
     assert set(native) <= set(PRECISIONS)
-    assert "fp32" in sweep._native_precisions(ThroughputSettings(backend="onnxruntime", device="cpu"))
+    assert "fp32" in sweep._native_precisions(Execution("onnxruntime", device="cpu"))

@@ -388,8 +388,9 @@ def pretended(pretended_gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch) -> P
     on_cpu = {name: other for name, other in BACKENDS.items() if name == "onnxruntime"}
     monkeypatch.setattr(on_cpu["onnxruntime"], "devices", ("cpu",), raising=False)
     known = {**on_cpu, "pretended": backend}
-    for module in ("selection.candidates", "selection.device_choice", "selection.selection", "cli.doctor"):
-        monkeypatch.setattr(f"pc_engine.{module}.BACKENDS", known)
+    for module in ("candidates", "device_choice", "execution", "selection"):
+        monkeypatch.setattr(f"pc_engine.selection.{module}.BACKENDS", known)
+    monkeypatch.setattr("pc_engine.cli.doctor.BACKENDS", known)
     return backend
 
 

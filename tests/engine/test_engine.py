@@ -34,6 +34,7 @@ from pc_engine.modes import MODES
 from pc_engine.networks import open_network
 from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.runs.writers import iter_rows
+from pc_engine.selection.execution import Execution
 from pc_engine.sources import SourceImage, iter_images, read_image
 
 Draw = Callable[..., Image.Image]
@@ -540,7 +541,7 @@ def test_numbers_of_numpy_are_numbers(open_engine: Callable[..., Engine], scenes
 
 def test_a_network_that_lacks_what_the_mode_reads_is_refused(tiny_directory: Path) -> None:
     model = load_model(tiny_directory)
-    network = open_network(model, ("conv_last", "gap"), backend="onnxruntime")
+    network = open_network(model, ("conv_last", "gap"), Execution("onnxruntime"))
     with closing(network):
         Engine(model, mode="c2p", network=network).close()
         with pytest.raises(UsageError, match="The network keeps no conv_prev, logits, which mode p2c reads"):
@@ -608,7 +609,7 @@ def test_an_engine_that_cannot_be_made_frees_its_network_and_no_other(
 
     monkeypatch.setattr("pc_engine.engine.open_network", opening)
     model = load_model(tiny_directory)
-    shared = None if owns else open_network(model, MODES["c2p"].taps(model.manifest), backend="onnxruntime")
+    shared = None if owns else open_network(model, MODES["c2p"].taps(model.manifest), Execution("onnxruntime"))
     with pytest.raises(BackendError, match="No process"):
         Engine(model, mode="c2p", backend="onnxruntime", network=shared)
     (network,) = opened or [shared]

@@ -31,6 +31,7 @@ from pc_engine.manifest_file import write_manifest
 from pc_engine.modes import MODES, settings_for
 from pc_engine.modes.p2c_manifest import heat_name
 from pc_engine.networks import open_network
+from pc_engine.selection.execution import Execution
 from pc_engine.sources import iter_images
 
 CELLS = [(1, 1), (5, 2), (2, 6), (6, 6), (4, 4)]
@@ -193,7 +194,7 @@ def test_parts_can_be_fitted_to_what_a_gpu_says(
     pretended_gpu.count = 2
     for device in ("cpu", "cuda:1"):
         backend = "onnxruntime" if device == "cpu" else "pretended"
-        network = open_network(model, taps, backend=backend, precision="fp32", device=device, batch_size=3)
+        network = open_network(model, taps, Execution(backend, "fp32", device, 3))
         heat = heat_source(model.manifest, model.parts.signatures)
         counters.append(counter_from_images(photos, network, workers=1, folds=2, heat=heat)[0])
         heats.append(features_from_images(photos, network, workers=1, heat=heat).heat)

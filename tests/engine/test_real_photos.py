@@ -16,6 +16,7 @@ from pc_engine.manifest import QUANTISED_FILES, NetworkInput
 from pc_engine.manifest_file import write_manifest
 from pc_engine.model import write_model
 from pc_engine.networks import open_network
+from pc_engine.selection.execution import Execution
 
 FAST = {"backend": "onnxruntime", "precision": "fp32"}
 
@@ -48,13 +49,13 @@ def fitted(data_directory, tmp_path_factory):
     model = load_model(directory)
 
     samples = read_labelled(str(data_directory / "imagenet1k_sample")).images[::5]
-    backbone = open_network(model, signature_taps(model.manifest), **FAST)
+    backbone = open_network(model, signature_taps(model.manifest), Execution(**FAST))
     class_ids = resolve_class_ids(samples, model.manifest).class_ids
     signatures, unreadable = signatures_from_images(samples, class_ids, backbone, workers=2, rank="contrast")
     assert not unreadable
 
     photos = [image for image in read_labelled(str(data_directory / "coco")).images if image.count][:200]
-    backbone = open_network(model, model.manifest.count_features, **FAST)
+    backbone = open_network(model, model.manifest.count_features, Execution(**FAST))
     counter, report, _ = counter_from_images(photos, backbone, workers=2, labels=("1", "2", "3", "4+"))
     assert report.mean_accuracy > 0.25  # chance; measured 0.3 to 0.4 on so few photos
     store_parts(model, directory, counter=counter, signatures=signatures)

@@ -21,8 +21,11 @@ from pc_engine.model import load_model
 from pc_engine.modes import MODES, settings_for
 from pc_engine.modes.combined import POINTER_KINDS
 from pc_engine.modes.p2c_manifest import heat_name
+from pc_engine.selection.execution import Execution
 
-FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}
+FAST = {"execution": Execution("onnxruntime", "fp32"), "workers": 2}
+# What is found out as late as the network is opened.
+NOWHERE = Execution(device="nowhere")
 PLACES = [(1, 1), (6, 1), (1, 6), (6, 6), (4, 4)]
 
 
@@ -202,7 +205,7 @@ def test_a_setting_that_no_mode_reads_is_refused(
 ) -> None:
     expected = f"Mode {' or '.join(modes)} does not read the setting '{setting}': .* use --mode {readers}\\."
     with pytest.raises(UsageError, match=expected):
-        run(blobs, tiny_directory, {setting: [value]}, modes=modes, backend="nowhere")
+        run(blobs, tiny_directory, {setting: [value]}, modes=modes, execution=NOWHERE)
 
 
 def test_a_setting_is_tried_in_the_modes_that_read_it(blobs: str, tiny_directory: Path) -> None:
@@ -257,7 +260,7 @@ def test_an_impossible_trial_is_said_before_anything_runs(
     blobs: str, tiny_directory: Path, alternatives: Any, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        run(blobs, tiny_directory, alternatives, modes=("p2c", "c2p"), backend="nowhere")
+        run(blobs, tiny_directory, alternatives, modes=("p2c", "c2p"), execution=NOWHERE)
 
 
 def test_signatures_that_a_value_needs_are_missed_before_anything_runs(
@@ -269,7 +272,7 @@ def test_signatures_that_a_value_needs_are_missed_before_anything_runs(
     with pytest.raises(
         UsageError, match=r"not have the signatures of p2c\.signature=dictionary: .*fit-signatures DATA"
     ):
-        run(blobs, model, {"p2c.signature": ["dictionary"]}, modes=("p2c",), backend="nowhere")
+        run(blobs, model, {"p2c.signature": ["dictionary"]}, modes=("p2c",), execution=NOWHERE)
 
 
 def test_labels_without_counts_are_no_data(tmp_path: Path, tiny_directory: Path) -> None:

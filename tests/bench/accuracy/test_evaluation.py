@@ -22,8 +22,11 @@ from pc_engine.fitted.counter import CountSVM, labels_up_to
 from pc_engine.manifest_file import read_manifest
 from pc_engine.result import Result
 from pc_engine.say import Say
+from pc_engine.selection.execution import Execution
 
-FAST = {"backend": "onnxruntime", "precision": "fp32", "workers": 2}
+FAST = {"execution": Execution("onnxruntime", "fp32"), "workers": 2}
+# What is found out as late as the network is opened.
+NOWHERE = Execution(device="nowhere")
 
 # Blobs fill cells of 8 x 8 pixels, and mode p2c of the tiny model points with just these cells:
 # (1, 1) gives the box 8 8 16 16.
@@ -526,7 +529,7 @@ def test_classes_can_be_kept_from_the_counter(tmp_path: Path, draw_scene: Any, t
         run(str(tmp_path), tiny_directory, unseen_classes=True)
     (tmp_path / "labels.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows))
     with pytest.raises(UsageError, match="The labels name no classes"):
-        run(str(tmp_path), tiny_directory, folds=3, unseen_classes=True, backend="nowhere")
+        run(str(tmp_path), tiny_directory, folds=3, unseen_classes=True, execution=NOWHERE)
 
 
 def test_modes_that_share_no_image_cannot_be_compared() -> None:

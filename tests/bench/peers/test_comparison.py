@@ -29,6 +29,7 @@ from pc_engine.model import load_model  # noqa: E402
 from pc_engine.modes import C2PSettings  # noqa: E402
 from pc_engine.networks import network_request  # noqa: E402
 from pc_engine.selection.candidates import probe_images, tap_difference  # noqa: E402
+from pc_engine.selection.execution import Execution  # noqa: E402
 
 SPEC = VggSpec("small", ((8,), (8, 10), (12, 14), (16, 16)), fc_width=24, trained_size=64)
 TAPS = ("pool5", "fc6", "fc7", "conv_last")
@@ -189,7 +190,7 @@ def test_a_wrong_peer_is_left_out_and_the_others_are_timed(work, wrong):
 def test_a_peer_that_is_left_out_is_in_the_report_with_the_reason(tiny_directory, photos, monkeypatch):
     rounding = OpenVinoPeer.taps
     monkeypatch.setattr(OpenVinoPeer, "taps", lambda *args: {k: 1.5 * v for k, v in rounding(*args).items()})
-    settings = ThroughputSettings(str(tiny_directory), batch_size=4, workers=1, n=4, repeats=1)
+    settings = ThroughputSettings(str(tiny_directory), execution=Execution(batch_size=4), workers=1, n=4, repeats=1)
     said = []
     report = compare_with_peers(photos, settings, try_compile=False, report=said.append).to_dict()
     (one,) = [peer for peer in report["peers"] if (peer["letter"], peer["precision"]) == ("d", "fp32")]
@@ -200,10 +201,10 @@ def test_a_peer_that_is_left_out_is_in_the_report_with_the_reason(tiny_directory
 
 def test_pc_engine_takes_the_cpu_as_the_others_do_where_there_is_a_gpu(make_model, tmp_path, photos, monkeypatch):
     asked = []
-    monkeypatch.setattr("pc_engine.networks.choose_device", lambda device, *_: asked.append(device) or "cpu")
+    monkeypatch.setattr("pc_engine.networks.choose_device", lambda asks, *_: asked.append(asks.device) or "cpu")
     # Without a counter: the network says there, too, what a random one is balanced on.
     bare = make_model(tmp_path / "bare", counter=None)
-    settings = ThroughputSettings(str(bare), batch_size=4, workers=1, n=4, repeats=1)
+    settings = ThroughputSettings(str(bare), execution=Execution(batch_size=4), workers=1, n=4, repeats=1)
     compare_with_peers(photos, settings, try_compile=False)
     assert set(asked) == {"cpu"}
 
@@ -229,7 +230,7 @@ def test_without_peer_a_there_are_rates_but_no_ratios(work):
 
 
 def test_a_model_that_is_no_vgg_still_races_the_runtimes(tiny_directory, photos):
-    settings = ThroughputSettings(str(tiny_directory), batch_size=4, workers=1, n=4, repeats=1)
+    settings = ThroughputSettings(str(tiny_directory), execution=Execution(batch_size=4), workers=1, n=4, repeats=1)
     report = compare_with_peers(photos, settings, try_compile=False).to_dict()
     assert report["reference"] == "(c) ONNX Runtime at fp32"
     for peer in report["peers"]:
@@ -255,7 +256,7 @@ def test_pillow_and_the_engine_see_nearly_the_same_pixels(photos):
 
 @pytest.mark.slow
 def test_all_peers_agree_on_a_small_vgg(vgg_directory, photos):
-    settings = ThroughputSettings(str(vgg_directory), batch_size=4, workers=1, n=12, repeats=2)
+    settings = ThroughputSettings(str(vgg_directory), execution=Execution(batch_size=4), workers=1, n=12, repeats=2)
     report = compare_with_peers(photos, settings, try_compile=False).to_dict()
     assert json.loads(json.dumps(report)) == json.loads(json.dumps(report, allow_nan=False))
     assert report["reference"] == "(a) PyTorch at fp32"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,16 +12,14 @@ from pc_engine.cli.run_engine import engine_options
 from pc_engine.cli.run_options import DiskOptions, EngineOptions, RunOptions, WorkerOptions, require_out
 from pc_engine.decoding.settings import DEFAULT_DECODING
 from pc_engine.errors import UsageError
+from pc_engine.selection.execution import Execution
 
 LEFT_OUT = RunOptions(
     sources=["photos"],
     engine=EngineOptions(
         mode=None,
         model=None,
-        backend="auto",
-        precision="auto",
-        device="auto",
-        batch_size=None,
+        execution=Execution(),
         workers=None,
         cluster=None,
         classes=None,
@@ -38,7 +36,7 @@ LEFT_OUT = RunOptions(
 
 
 def test_the_options_of_an_engine_are_its_own() -> None:
-    assert {option.name for option in fields(EngineOptions)} <= {*inspect.signature(Engine).parameters}
+    assert engine_options(LEFT_OUT, {}, print).keys() <= inspect.signature(Engine).parameters.keys()
 
 
 def test_what_was_left_out_is_as_an_earlier_run_had_it() -> None:
@@ -46,7 +44,7 @@ def test_what_was_left_out_is_as_an_earlier_run_had_it() -> None:
     earlier = {"mode": "p2c", "backend": "openvino", "precision": "fp32", "device": "cpu", "known_count": None}
     found = engine_options(LEFT_OUT, earlier, said.append)
     assert (found["mode"], found["backend"], found["precision"], found["device"]) == ("p2c", "openvino", "fp32", "cpu")
-    named = replace(LEFT_OUT, engine=replace(LEFT_OUT.engine, mode="c2p", backend="onnxruntime"))
+    named = replace(LEFT_OUT, engine=replace(LEFT_OUT.engine, mode="c2p", execution=Execution("onnxruntime")))
     found = engine_options(named, earlier, said.append)
     assert (found["mode"], found["backend"], found["precision"]) == ("c2p", "onnxruntime", "fp32")
     assert (

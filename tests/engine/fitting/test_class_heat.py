@@ -18,6 +18,7 @@ from pc_engine.fitting.from_images import counter_from_images, features_from_ima
 from pc_engine.model import load_model
 from pc_engine.modes.p2c_manifest import heat_name, p2c_taps
 from pc_engine.networks import open_network
+from pc_engine.selection.execution import Execution
 
 FAST: dict[str, Any] = {"backend": "onnxruntime", "precision": "fp32"}
 
@@ -44,7 +45,7 @@ def test_what_p2c_counts_is_what_the_heat_clusters_to(
         clustering = engine.settings.p2c
     source = heat_source(model.manifest, model.parts.signatures)
     images = [LabelledImage(path, count=1) for path in photos]
-    network = open_network(model, tuple(dict.fromkeys(taps)), batch_size=2, **FAST)
+    network = open_network(model, tuple(dict.fromkeys(taps)), Execution(**FAST, batch_size=2))
     seen = features_from_images(images, network, workers=1, heat=source)
     network.close()
     assert len(seen.taken) + len(seen.unreadable) == len(photos)
@@ -99,7 +100,7 @@ def test_groups_of_the_images_reach_the_folds(
 
     monkeypatch.setattr("pc_engine.fitting.from_images.fit_svms", spy)
     monkeypatch.setattr("pc_engine.fitting.from_images.fit_counter", lambda _, **options: (model.parts.counter, None))
-    network = open_network(model, model.manifest.count_features, **FAST)
+    network = open_network(model, model.manifest.count_features, Execution(**FAST))
     counter_from_images(images, network, workers=1, labels=("0", "1"))
     network.close()
     (found,) = asked

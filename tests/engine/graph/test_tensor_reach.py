@@ -13,6 +13,7 @@ from pc_engine.graph import prepare as graph
 from pc_engine.graph import tensor_reach
 from pc_engine.model import Model, load_model
 from pc_engine.networks import network_request, open_network
+from pc_engine.selection.execution import Execution
 
 # Of the tiny network: its pixels.
 _VALUES = 64 * 64 * 3
@@ -55,6 +56,7 @@ def test_whoever_asked_for_more_is_told(model: Model, pretended: Any, monkeypatc
     monkeypatch.setattr(tensor_reach, "MOST_VALUES", 8 * _VALUES)
     for batch_size, told in ((None, 0), (8, 0), (9, 1)):
         said: list[str] = []
-        open_network(model, ("logits",), device="cuda:0", precision="fp32", batch_size=batch_size, report=said.append)
+        asked = Execution(device="cuda:0", precision="fp32", batch_size=batch_size)
+        open_network(model, ("logits",), asked, report=said.append)
         assert sum("Batches are limited to 8 images" in sentence for sentence in said) == told
     assert {request.batch_size for request in pretended.compiled} == {8}

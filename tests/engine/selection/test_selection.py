@@ -17,7 +17,7 @@ from pc_engine.manifest import NETWORK_FILE, QUANTISED_FILES, Fidelity, Quantise
 from pc_engine.manifest_file import read_manifest, write_manifest
 from pc_engine.model import load_model
 from pc_engine.networks import network_request
-from pc_engine.selection import candidates, selection
+from pc_engine.selection import candidates, execution, selection
 from pc_engine.selection.candidates import TOLERANCE, exact_difference, probe_images, tap_difference
 from pc_engine.selection.selection import Selection, open_backbone, refusal, select
 
@@ -89,7 +89,7 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def replace_by(*fakes: FakeBackend) -> None:
         known = {"onnxruntime": FakeBackend("onnxruntime", seconds=0.02), **{fake.name: fake for fake in fakes}}
-        for module in (selection, candidates):
+        for module in (candidates, execution, selection):
             monkeypatch.setattr(module, "BACKENDS", known)
 
     return replace_by
@@ -347,7 +347,7 @@ def test_if_none_agrees_each_is_named_with_its_reason(
             return super().compile(request, save_to)
 
     only = {"onnxruntime": FirstOnlyRight("onnxruntime")}
-    for module in (selection, candidates):
+    for module in (candidates, execution, selection):
         monkeypatch.setattr(module, "BACKENDS", only)
     with pytest.raises(BackendError, match=r"No backend runs tiny correctly here \(onnxruntime fp32: differs .* by 2,"):
         select(request_)
