@@ -67,7 +67,12 @@ class HostOutcome:
 def outcome_arrays(outcome: Outcome, finite: Array) -> tuple[Array | None, ...]:
     """Return all arrays of N images that `host_outcome` takes, from wherever they were computed."""
     return (
-        *(outcome.count, outcome.pointers, finite, outcome.count_scores, outcome.class_id, outcome.class_score),
+        outcome.count,
+        outcome.pointers,
+        finite,
+        outcome.count_scores,
+        outcome.class_id,
+        outcome.class_score,
         outcome.pointer_class,
     )
 

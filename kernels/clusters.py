@@ -87,7 +87,9 @@ def launch_on_clusters(
             blocks=count,
             threads=device.threads(source, height * width),
             arguments=(
-                *(xp.ascontiguousarray(labels, dtype=xp.int32), heat, n_clusters),
+                xp.ascontiguousarray(labels, dtype=xp.int32),
+                heat,
+                n_clusters,
                 *map(xp.int32, (height, width, slots)),
                 *numbers,
                 *vars(made).values(),

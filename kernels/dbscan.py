@@ -147,8 +147,10 @@ def _on_device(device: Device, heat: Array, eps: float, min_weight: float) -> We
             blocks=count,
             threads=device.threads("dbscan", height * width),
             arguments=(
-                *(heat, xp.int32(height), xp.int32(width), xp.int32(squared), xp.float64(min_weight)),
-                *(clusters.labels, clusters.n_clusters),
+                heat,
+                *map(xp.int32, (height, width, squared)),
+                xp.float64(min_weight),
+                *vars(clusters).values(),
             ),
             state_bytes=state_bytes(doubles=height * width, ints=2 * height * width + height),
         )

@@ -321,9 +321,11 @@ def _on_device(device: Device, heat: Array, settings: tuple[Any, ...], wanted: A
             blocks=count,
             threads=device.threads("density_peaks", height * width),
             arguments=(
-                *(heat, no_array(xp) if wanted is None else wanted),
-                *(xp.int32(height), xp.int32(width), xp.int32(slots), *settings),
-                *(peaks.labels, peaks.n_clusters, peaks.density, peaks.delta, peaks.centres),
+                heat,
+                no_array(xp) if wanted is None else wanted,
+                *map(xp.int32, (height, width, slots)),
+                *settings,
+                *vars(peaks).values(),
             ),
             # Prominences take two more arrays of cells.
             state_bytes=state_bytes(

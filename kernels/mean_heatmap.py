@@ -91,8 +91,11 @@ def launch_over_channels(
             blocks=count,
             threads=threads,
             arguments=(
-                *(xp.ascontiguousarray(maps), *weights, xp.int32(channels), xp.int32(cells), xp.int32(teams)),
-                *(*factors, heat),
+                xp.ascontiguousarray(maps),
+                *weights,
+                *map(xp.int32, (channels, cells, teams)),
+                *factors,
+                heat,
             ),
             state_bytes=state_bytes(doubles=(teams * cells + 1) // 2),
         )

@@ -65,7 +65,8 @@ def pixel_columns(
             arguments=(
                 xp.ascontiguousarray(images),
                 *map(xp.int32, (width, columns, window, stride, left, channels, load)),
-                *(xp.float16(constant), gathered),
+                xp.float16(constant),
+                gathered,
             ),
         )
     )

@@ -72,7 +72,8 @@ def _on_device(device: Device, maps: Array, height: int, width: int) -> Array:
             arguments=(
                 xp.ascontiguousarray(maps),
                 *map(xp.int32, (old_height, old_width, height, width)),
-                *(xp.float64(old_height / height), xp.float64(old_width / width), resized),
+                *map(xp.float64, (old_height / height, old_width / width)),
+                resized,
             ),
         )
     )

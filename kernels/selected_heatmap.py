@@ -76,8 +76,11 @@ def _on_device(device: Device, layers: Sequence[tuple[Array, Array]], mean_facto
             blocks=count,
             threads=device.threads("selected_heatmap", height * width),
             arguments=(
-                *(*_selection(*first), *(_selection(*rest[0]) if rest else nothing)),
-                *(xp.int32(height * width), xp.float64(mean_factor), heat),
+                *_selection(*first),
+                *(_selection(*rest[0]) if rest else nothing),
+                xp.int32(height * width),
+                xp.float64(mean_factor),
+                heat,
             ),
         )
     )

@@ -76,7 +76,8 @@ def _on_device(device: Device, maps: Array, weights: Array, top: int) -> Array:
             threads=device.threads("top_weights", channels * _PARTS),
             arguments=(
                 *map(xp.ascontiguousarray, (maps, weights)),
-                *(*map(xp.int32, (channels, height * width, top)), kept),
+                *map(xp.int32, (channels, height * width, top)),
+                kept,
             ),
             state_bytes=state_bytes(doubles=(channels * _PARTS + 1) // 2),
         )

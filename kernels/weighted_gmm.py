@@ -375,9 +375,12 @@ def _on_device(
             blocks=count,
             threads=device.threads("weighted_gmm", height * width),
             arguments=(
-                *(heat, requested, starts, xp.int32(height), xp.int32(width), xp.int32(slots), *settings),
-                *(mixtures.means, mixtures.variances, mixtures.mixing, mixtures.n_components_, mixtures.n_iter),
-                *(mixtures.converged, mixtures.log_likelihood),
+                heat,
+                requested,
+                starts,
+                *map(xp.int32, (height, width, slots)),
+                *settings,
+                *vars(mixtures).values(),
             ),
             state_bytes=state_bytes(doubles=3 * height * width + slots * (6 + 2 * (height + width))),
         )

@@ -81,7 +81,8 @@ class Windows:
                 arguments=(
                     *map(xp.ascontiguousarray, (maps, *others)),
                     *map(xp.int32, sizes),
-                    *(*numbers, result),
+                    *numbers,
+                    result,
                 ),
             )
         )

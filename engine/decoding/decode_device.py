@@ -277,7 +277,12 @@ class DeviceDecoder:
             keep_freed_memory(min(free // _SHARE_OF_MEMORY, _KEPT_BYTES))
         self._decoders = [
             BatchDecoder(
-                *(codec, DeviceResizer(cupy), cupy, self._pool, on_host, max_pixels),
+                codec,
+                DeviceResizer(cupy),
+                cupy,
+                self._pool,
+                on_host,
+                max_pixels,
                 piece_pixels=free // AT_ONCE // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL,
                 settle=stream.synchronize,
                 refused=self._say_refused,
