@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_type_hints
 
 from pc_engine.backbone import Taps
 from pc_engine.errors import ManifestError, UsageError
@@ -27,9 +27,8 @@ from pc_engine.modes.p2c_settings import BOX_KINDS, CLUSTERINGS, Clustering, P2C
 
 Part = Literal["counter", "signatures"]
 
-# Types of the settings that a manifest may set.
-_NUMBERS = ("int", "float")
-_SETTABLE = (*_NUMBERS, "str", "Signature", "BoxKind", "PointerKind", "PointingHeat", "PointedClusters")
+# What is chosen for a run: a model's own settings depend on it.
+_OF_A_RUN = ("p2c.cluster",)
 
 
 @dataclass(frozen=True)
@@ -136,20 +135,41 @@ def _combined(taps: Taps, parts: FittedParts, settings: Settings, known_count: K
 MODES = {
     mode.name: mode
     for mode in (
-        Mode("c2p", c2p_taps, ("counter",), ("c2p",), _c2p, open_label=True),
         Mode(
-            *("p2c", p2c_taps, ("signatures",), ("p2c",), _p2c),
+            name="c2p",
+            taps=c2p_taps,
+            needs=("counter",),
+            settings=("c2p",),
+            evaluate=_c2p,
+            open_label=True,
+        ),
+        Mode(
+            name="p2c",
+            taps=p2c_taps,
+            needs=("signatures",),
+            settings=("p2c",),
+            evaluate=_p2c,
             clusterings=CLUSTERINGS,
             pointers=BOX_KINDS,
             takes_classes=True,
             takes_counts=lambda settings: can_point_at_known_counts(settings.p2c),
         ),
         Mode(
-            *("combined", combined_taps, ("counter", "signatures"), ("combined", "c2p", "p2c"), _combined),
+            name="combined",
+            taps=combined_taps,
+            needs=("counter", "signatures"),
+            settings=("combined", "c2p", "p2c"),
+            evaluate=_combined,
             # Of clusters that it does not make, of cores that it does not point with, and of several classes.
             unread=(
-                *("p2c.cluster", "p2c.eps", "p2c.min_weight", "p2c.pointer", "p2c.trim"),
-                *("p2c.classes", "p2c.class_share", "p2c.class_overlap"),
+                "p2c.cluster",
+                "p2c.eps",
+                "p2c.min_weight",
+                "p2c.pointer",
+                "p2c.trim",
+                "p2c.classes",
+                "p2c.class_share",
+                "p2c.class_overlap",
             ),
             clusterings=("density-peaks",),
             pointers=POINTER_KINDS,
@@ -230,16 +250,16 @@ def settings_for(
     """
     kinds: dict[str, Any] = {group.name: group.default_factory for group in dataclasses.fields(Settings)}
     values: dict[str, dict[str, Any]] = {group: {} for group in kinds}
-    types = {f"{group}.{item.name}": item.type for group, kind in kinds.items() for item in dataclasses.fields(kind)}
+    types = {f"{group}.{name}": of for group, kind in kinds.items() for name, of in get_type_hints(kind).items()}
     for name, value in manifest.settings.items():
-        if types.get(name) not in _SETTABLE:
-            known = ", ".join(name for name, kind in types.items() if kind in _SETTABLE)
+        if name not in types or name in _OF_A_RUN:
+            known = ", ".join(name for name in types if name not in _OF_A_RUN)
             raise ManifestError(f"The manifest of '{manifest.name}' sets '{name}', which does not exist: use {known}.")
-        if types[name] not in _NUMBERS and not isinstance(value, str):  # numbers are looked at with their limits
+        if types[name] not in (int, float) and not isinstance(value, str):  # numbers are looked at with their limits
             raise UsageError(f"The setting {name} is {value!r:.60}, expected text.")
         of, _, key = name.partition(".")
         # JSON may write a whole number as 2.0.
-        whole = types[name] == "int" and isinstance(value, float) and value.is_integer()
+        whole = types[name] is int and isinstance(value, float) and value.is_integer()
         values[of][key] = int(value) if whole else value
     values["combined"] = {"heat": pointing_heat(manifest)} | values["combined"]
     values["p2c"] = p2c_defaults(manifest, p2c_overrides.get("cluster")) | values["p2c"]

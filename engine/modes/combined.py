@@ -135,9 +135,9 @@ def combined(
     taps: Taps,
     counter: CountSVM | None,
     signatures: SignatureDictionary | None,
-    settings: P2CSettings,
-    pointing: CombinedSettings | None = None,
-    mixture: C2PSettings | None = None,
+    p2c_settings: P2CSettings,
+    settings: CombinedSettings | None = None,
+    c2p_settings: C2PSettings | None = None,
     known_count: KnownCount | None = None,
 ) -> Outcome:
     """Count with the SVM and the clustering, and point with as many ellipses or boxes.
@@ -150,21 +150,21 @@ def combined(
     counter, signatures
         The count SVM, which is not read where counts are known, and the signature dictionary, which is not read with
         the setting ``signature="evidence"``.
-    settings
+    p2c_settings
         Those of the heatmap and its clustering, which has to be density peaks. Where the counter weighs clusters in,
         their ``cutoff``, ``min_density``, ``min_distance`` and ``prominence`` are those that it was fitted with
         instead.
-    pointing
+    settings
         With what to point; None for the defaults.
-    mixture
-        Settings of c2p's heatmap and of the Gaussians; None for the defaults.
+    c2p_settings
+        Those of what is salient and of the Gaussians; None for the defaults.
     known_count
         How many objects to point at, where that is known; None to count them.
 
     Returns
     -------
     Outcome
-        Ellipses or boxes as ``pointing`` says; the count scores are those of both witnesses, and none where counts are
+        Ellipses or boxes as ``settings`` say; the count scores are those of both witnesses, and none where counts are
         known. Fewer ellipses than the count where the heatmap has fewer cells, fewer boxes where it has fewer peaks.
 
     Raises
@@ -172,41 +172,41 @@ def combined(
     ModelError
         If there is neither a counter nor a known count.
     UsageError
-        If the settings name a clustering that cannot be asked for a number of clusters.
+        If ``p2c_settings`` name a clustering that cannot be asked for a number of clusters.
     """
-    pointing, mixture = pointing or CombinedSettings(), mixture or C2PSettings()
-    if settings.cluster != "density-peaks":
+    settings, c2p_settings = settings or CombinedSettings(), c2p_settings or C2PSettings()
+    if p2c_settings.cluster != "density-peaks":
         raise UsageError(
             "Mode combined asks for a number of clusters, which only density-peaks can give: omit --cluster."
         )
     xp = get_array_module(taps["logits"])
-    seen = seen_classes(taps, signatures, settings)
-    counted = _count(taps, counter, seen, settings, known_count)
+    seen = seen_classes(taps, signatures, p2c_settings)
+    counted = _count(taps, counter, seen, p2c_settings, known_count)
     count = counted.count
     # No more are pointed at than there are cells, whatever the counter says.
-    if pointing.pointer == "box":
+    if settings.pointer == "box":
         cells, most = pointer_room(seen.clustered, counted.largest)
-        power = _FLATTER * pointing.parting_power
-        parts = _divided(seen.clustered, xp.minimum(count, cells), power, pointing, mixture)
+        power = _FLATTER * settings.parting_power
+        parts = _divided(seen.clustered, xp.minimum(count, cells), power, settings, c2p_settings)
         fitted = mark_bad(parts.bad, -1, parts.n_clusters)
-        pointers = box_pointers(parts.labels, parts.heat, parts.n_clusters, settings, most)
+        pointers = box_pointers(parts.labels, parts.heat, parts.n_clusters, p2c_settings, most)
     else:
         class_heat = seen.heat
-        if pointing.heat == EVIDENCE != settings.signature:
+        if settings.heat == EVIDENCE != p2c_settings.signature:
             class_heat = evidence_heatmap(taps)
         salient = seen.salient
-        if salient is None or settings.salience != mixture.salience:
-            salient = salient_heatmap(taps, mixture.salience)
-        shared = shared_heatmap(class_heat, salient, powers=(pointing.class_power, pointing.salient_power))
+        if salient is None or p2c_settings.salience != c2p_settings.salience:
+            salient = salient_heatmap(taps, c2p_settings.salience)
+        shared = shared_heatmap(class_heat, salient, powers=(settings.class_power, settings.salient_power))
         cells, most = pointer_room(shared, counted.largest)
         pointed_at = xp.minimum(count, cells)
-        if pointing.pointer == "mixture":
-            fitted, pointers = mixture_pointers(shared, pointed_at, mixture, most)
+        if settings.pointer == "mixture":
+            fitted, pointers = mixture_pointers(shared, pointed_at, c2p_settings, most)
         else:
-            fitted, pointers = _cluster_ellipses(shared, pointed_at, pointing, mixture, most)
+            fitted, pointers = _cluster_ellipses(shared, pointed_at, settings, c2p_settings, most)
     return Outcome(
         count=xp.where(fitted < 0, -1, count),
-        kind="box" if pointing.pointer == "box" else "ellipse",
+        kind="box" if settings.pointer == "box" else "ellipse",
         pointers=pointers,
         count_scores=counted.scores,
         class_id=seen.class_id,
@@ -228,7 +228,7 @@ class _Counted:
 
 
 def _count(
-    taps: Taps, counter: CountSVM | None, seen: SeenClasses, settings: P2CSettings, known_count: KnownCount | None
+    taps: Taps, counter: CountSVM | None, seen: SeenClasses, p2c_settings: P2CSettings, known_count: KnownCount | None
 ) -> _Counted:
     """Count by both witnesses, unless counts are known; see `combined`."""
     if known_count is not None:
@@ -237,8 +237,8 @@ def _count(
     xp = get_array_module(seen.clustered)
     witness = counter.clusters
     if witness is not None:
-        settings = replace(settings, **vars(witness.peaks))
-    clusters = heat_clusters(seen.clustered, settings)
+        p2c_settings = replace(p2c_settings, **vars(witness.peaks))
+    clusters = heat_clusters(seen.clustered, p2c_settings)
     found = xp.where(seen.nothing, 0, clusters.count)
     scores, beyond = counter.scores_and_counts(taps)
     if witness is not None:
@@ -279,15 +279,15 @@ class SeenClasses:
     salient: Array | None
 
 
-def seen_classes(taps: Taps, signatures: SignatureDictionary | None, settings: P2CSettings) -> SeenClasses:
+def seen_classes(taps: Taps, signatures: SignatureDictionary | None, p2c_settings: P2CSettings) -> SeenClasses:
     """Return what a batch shows of its classes; see `combined` for what is read."""
     # The class only says where to look, so "no object" is an answer to how many, not to what.
-    class_id, class_score = predict_class(taps["logits"], without=settings.background_class)
-    of_all = class_id if settings.background_class < 0 else taps["logits"].argmax(axis=1)
-    nothing = of_all == settings.background_class
-    heat = class_heatmap(taps, signatures, class_id, settings)
-    salient = weighing_heatmap(taps, settings)
-    clustered = clustered_heatmap(heat, salient, settings)
+    class_id, class_score = predict_class(taps["logits"], without=p2c_settings.background_class)
+    of_all = class_id if p2c_settings.background_class < 0 else taps["logits"].argmax(axis=1)
+    nothing = of_all == p2c_settings.background_class
+    heat = class_heatmap(taps, signatures, class_id, p2c_settings)
+    salient = weighing_heatmap(taps, p2c_settings)
+    clustered = clustered_heatmap(heat, salient, p2c_settings)
     return SeenClasses(class_id, class_score, nothing, heat, clustered, salient)
 
 
@@ -301,40 +301,43 @@ class _Parts:
     bad: Array | None
 
 
-def _divided(heat: Array, count: Array, power: float, pointing: CombinedSettings, mixture: C2PSettings) -> _Parts:
+def _divided(heat: Array, count: Array, power: float, settings: CombinedSettings, c2p_settings: C2PSettings) -> _Parts:
     """Divide heatmaps (N, H, W) to a power into ``count`` clusters (N,), or as many as they have peaks."""
     sound, bad = split_bad_heat(heat)
     sound = scale_to_peak(sound)
     scale = grid_side(*sound.shape[1:]) / USUAL_GRID
     raised = raised_heatmap(sound, power)
-    if pointing.clusters == "peaks":
-        peaks = density_peaks(raised, cutoff=pointing.cutoff * scale, n_centres=count)
+    if settings.clusters == "peaks":
+        peaks = density_peaks(raised, cutoff=settings.cutoff * scale, n_centres=count)
         return _Parts(sound, peaks.labels, peaks.n_clusters, bad)
-    peaks = density_peaks(raised, cutoff=pointing.cutoff * scale, min_density=0, min_distance=0)
+    peaks = density_peaks(raised, cutoff=settings.cutoff * scale, min_density=0, min_distance=0)
     merged = merge_clusters(
-        *(peaks.labels, raised, peaks.n_clusters, count),
-        valley_power=pointing.valley_power,
-        variance_floor=None if pointing.clusters == "round" else mixture.min_deviation**2,
-        reach=pointing.reach * scale,
+        peaks.labels,
+        raised,
+        peaks.n_clusters,
+        count,
+        valley_power=settings.valley_power,
+        variance_floor=None if settings.clusters == "round" else c2p_settings.min_deviation**2,
+        reach=settings.reach * scale,
         slots=peaks.centres.shape[1],
     )
     return _Parts(sound, merged.labels, merged.n_clusters, bad)
 
 
 def _cluster_ellipses(
-    heat: Array, count: Array, pointing: CombinedSettings, mixture: C2PSettings, most: int | None
+    heat: Array, count: Array, settings: CombinedSettings, c2p_settings: C2PSettings, most: int | None
 ) -> tuple[Array, Array]:
     """Return what `mixture_pointers` returns, by moments of ``count`` clusters of each heatmap (N, H, W), H W at most.
 
     A heatmap with fewer peaks, such as a plateau, is left to the mixture, which finds room for any number.
     """
     xp = get_array_module(heat)
-    parts = _divided(heat, count, pointing.parting_power, pointing, mixture)
+    parts = _divided(heat, count, settings.parting_power, settings, c2p_settings)
     moments = cluster_moments(parts.labels, parts.heat, parts.n_clusters, slots=most)
-    ellipses = (moments.means, moments.variances + mixture.min_deviation**2, moments.share)
+    ellipses = (moments.means, moments.variances + c2p_settings.min_deviation**2, moments.share)
     short = parts.n_clusters < count
     if xp is not np or short.any():
-        fitted, mixtures = fitted_mixtures(heat, xp.where(short, count, 0), mixture, most)
+        fitted, mixtures = fitted_mixtures(heat, xp.where(short, count, 0), c2p_settings, most)
         count = xp.where(short, fitted, count)
         others = (mixtures.means, mixtures.variances, mixtures.mixing)
         ellipses = tuple(_of_either(short, *pair) for pair in zip(others, ellipses, strict=True))

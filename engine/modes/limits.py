@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from numbers import Integral
-from typing import Any
+from typing import Any, get_type_hints
 
 from pc_engine.arguments import is_real
 from pc_engine.errors import UsageError
@@ -31,7 +30,7 @@ def check_limits(settings: Any, mode: str, limits: Mapping[str, tuple[float, flo
 
     Fields of whole numbers have to hold one.
     """
-    whole = {item.name for item in dataclasses.fields(settings) if item.type == "int"}
+    whole = {name for name, kind in get_type_hints(type(settings)).items() if kind is int}
     for name, (low, high) in limits.items():
         value = getattr(settings, name)
         is_kind = is_real(value) and (name not in whole or isinstance(value, Integral))

@@ -227,14 +227,14 @@ def test_powers_say_how_much_the_class_and_what_is_salient_count() -> None:
 def test_what_p2c_has_weighed_with_is_pointed_at_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     taps, weighed = taps_for([3], [3]), replace(SETTINGS, heat="conv_last")
     own = C2PSettings(mean_factor=2.5)
-    unlike = combined(taps, COUNTER, SIGNATURES, weighed, mixture=own).pointers
+    unlike = combined(taps, COUNTER, SIGNATURES, weighed, c2p_settings=own).pointers
     in_other_words = C2PSettings(heat=" conv_last")  # so that it is computed again
-    expected = combined(taps, COUNTER, SIGNATURES, weighed, mixture=in_other_words).pointers
+    expected = combined(taps, COUNTER, SIGNATURES, weighed, c2p_settings=in_other_words).pointers
     monkeypatch.delattr(MODULE, "salient_heatmap")
     np.testing.assert_array_equal(combined(taps, COUNTER, SIGNATURES, weighed).pointers, expected)
     assert not np.allclose(unlike, expected)
     with pytest.raises(NameError):
-        combined(taps, COUNTER, SIGNATURES, weighed, mixture=own)
+        combined(taps, COUNTER, SIGNATURES, weighed, c2p_settings=own)
 
 
 def test_what_is_pointed_at_is_clamped_at_once_however_p2c_clamps() -> None:

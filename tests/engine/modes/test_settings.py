@@ -12,7 +12,7 @@ import pytest
 from pc_engine.errors import ManifestError, UsageError
 from pc_engine.manifest import SIGNATURES_FILE, Manifest, Tap
 from pc_engine.manifest_file import read_manifest, write_manifest
-from pc_engine.modes import _SETTABLE, CLUSTERINGS, MODES, C2PSettings, P2CSettings, settings_for
+from pc_engine.modes import _OF_A_RUN, CLUSTERINGS, MODES, C2PSettings, P2CSettings, settings_for
 from pc_engine.modes.combined import CombinedSettings
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -21,7 +21,7 @@ SETTABLE = {
     f"{mode}.{item.name}": item.default
     for mode, kind in (("c2p", C2PSettings), ("p2c", P2CSettings), ("combined", CombinedSettings))
     for item in dataclasses.fields(kind)
-    if item.type in _SETTABLE
+    if f"{mode}.{item.name}" not in _OF_A_RUN
 }
 
 
