@@ -33,7 +33,7 @@ from pc_engine.bench.accuracy.resampling import (
 )
 from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import Box, clip_to_frame
-from pc_engine.fitted.counter import count_label, label_counts
+from pc_engine.fitted.counter import count_label, is_open, label_counts
 from pc_engine.pointers import Pointer
 from pc_engine.result import Result
 
@@ -225,7 +225,7 @@ class PointingAccuracy:
     @property
     def _exact(self) -> list[int]:
         """The labels that occur and are not open-ended, over which the mean is taken."""
-        return [i for i, label in enumerate(self.labels) if i in self.label and not label.endswith("+")]
+        return [i for i, label in enumerate(self.labels) if i in self.label and not is_open(label)]
 
     def _by_ratio(self, rows: Sequence[Sequence[Any]]) -> dict[str, dict[str, Any]]:
         """Return ratio to name to value, from rows of values of the labels and their mean, one a ratio of Table 2."""

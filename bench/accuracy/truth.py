@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError
-from pc_engine.fitted.counter import DEFAULT_LABELS, LARGEST_LABEL, label_counts, labels_up_to
+from pc_engine.fitted.counter import DEFAULT_LABELS, LARGEST_LABEL, is_open, labels_up_to, last_count
 from pc_engine.model import Model
 from pc_engine.result import Result
 
@@ -55,5 +55,5 @@ def judged_labels(settings: EvaluationSettings, model: Model) -> tuple[str, ...]
     counter = model.parts.counter
     if counter is None:
         return DEFAULT_LABELS
-    last = int(label_counts(counter.labels)[-1]) + (not counter.labels[-1].endswith("+"))
+    last = last_count(counter.labels) + (not is_open(counter.labels[-1]))
     return labels_up_to(min(last, LARGEST_LABEL))

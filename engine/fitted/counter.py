@@ -97,8 +97,8 @@ class CountSVM:
     def _goes_on(self, beyond: OpenCount) -> bool:
         sizes = {name: weights.shape[1] for name, weights in self.weights.items()}
         return (
-            self.labels[-1].endswith("+")
-            and beyond.floor == label_counts(self.labels)[-1]
+            is_open(self.labels[-1])
+            and beyond.floor == last_count(self.labels)
             and {name: weights.shape[1] for name, weights in beyond.weights.items()} == sizes
         )
 
@@ -226,6 +226,16 @@ def label_counts(labels: Sequence[str]) -> np.ndarray:
     return counts
 
 
+def last_count(labels: Sequence[str]) -> int:
+    """Return the largest of `label_counts`, which is the least that an open-ended label stands for."""
+    return int(label_counts(labels)[-1])
+
+
+def is_open(label: str) -> bool:
+    """Whether a count label is open-ended: it stands for "at least so many"."""
+    return label.endswith("+")
+
+
 def labels_up_to(last: int) -> tuple[str, ...]:
     """Return the labels of all counts below ``last``, and one for it and all above: 4 gives `DEFAULT_LABELS`.
 
@@ -250,7 +260,7 @@ def count_label(count: int, labels: Sequence[str] = DEFAULT_LABELS) -> str:
         If no label stands for the count.
     """
     counts = label_counts(labels)
-    if labels[-1].endswith("+") and count >= counts[-1]:
+    if is_open(labels[-1]) and count >= counts[-1]:
         return labels[-1]
     for label, value in zip(labels, counts, strict=True):
         if value == count:
@@ -263,4 +273,4 @@ def count_label(count: int, labels: Sequence[str] = DEFAULT_LABELS) -> str:
 
 def row_label(count: int, labels: Sequence[str] = DEFAULT_LABELS) -> str:
     """Return the label of a count in a row, where a clustering may find a count that no label stands for."""
-    return labels[-1] if labels[-1].endswith("+") and count >= int(labels[-1][:-1]) else str(count)
+    return labels[-1] if is_open(labels[-1]) and count >= int(labels[-1][:-1]) else str(count)

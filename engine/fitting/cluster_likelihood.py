@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pc_engine.fitted.cluster_likelihood import PEAK_LIMITS, ClusterLikelihood, PeakSettings
-from pc_engine.fitted.counter import label_counts
+from pc_engine.fitted.counter import last_count
 from pc_engine.fitting.aim import SURE_ERRORS, Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.folds import Split
@@ -78,7 +78,7 @@ def fit_cluster_likelihood(
     while on 16 of 18 sets of 60 to 2,000 images the clusters were worth something, 2.6 points on average
     (`bench/results/accuracy.md`): it is for the images to show that they are not.
     """
-    rows = int(label_counts(labels)[-1]) + 2
+    rows = last_count(labels) + 2
     alone = scores.argmax(axis=1)
     tables: list[tuple[PeakSettings, np.ndarray]] = []
     candidates: list[tuple[int, float, np.ndarray]] = []

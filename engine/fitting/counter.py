@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pc_engine.errors import DataError
-from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, count_label, label_counts
+from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, count_label, is_open, last_count
 from pc_engine.fitting.aim import SURE_ERRORS, Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.cluster_likelihood import count_clusters, fit_cluster_likelihood
@@ -222,7 +222,7 @@ def fit_counter(
     """
     labels, counts, truth, splits, reduced = svms.labels, svms.counts, svms.truth, svms.splits, svms.reduced
     scores, weights, bias = svms.scores, svms.weights, svms.bias
-    floor = int(label_counts(labels)[-1])
+    floor = last_count(labels)
     if couple:
         scores, coupling = _coupled(svms, aim)
         if coupling is not None:
@@ -232,7 +232,7 @@ def fit_counter(
     if weigh_clusters and heat is not None:
         witness = fit_cluster_likelihood(scores, truth, labels, heat, splits, coupled=couple, aim=aim)
     beyond = None
-    if count_on and heat is not None and labels[-1].endswith("+"):
+    if count_on and heat is not None and is_open(labels[-1]):
         told, peaks = (scores, None) if witness is None else (witness.scores, witness.likelihood.peaks)
         asked = told.argmax(axis=1) == len(labels) - 1
         beyond = fit_open_count(reduced, counts, floor, asked, np.maximum(count_clusters(heat, peaks), floor), splits)

@@ -17,7 +17,7 @@ import numpy as np
 
 from pc_engine.backbone import Taps
 from pc_engine.errors import UsageError
-from pc_engine.fitted.counter import CountSVM, label_counts
+from pc_engine.fitted.counter import CountSVM, is_open, label_counts
 from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.hardware.device_arrays import constant
 from pc_engine.kernels import cluster_moments, density_peaks, merge_clusters, scale_to_peak
@@ -244,14 +244,15 @@ def _count(
     if witness is not None:
         scores = witness.added_to(scores, found)
     label = scores.argmax(axis=1)
-    floor = constant(xp, tuple(map(int, label_counts(counter.labels))), np.int64)[label]
-    is_open = constant(xp, tuple(name.endswith("+") for name in counter.labels), bool)
+    counts = tuple(map(int, label_counts(counter.labels)))
+    floor = constant(xp, counts, np.int64)[label]
+    open_labels = constant(xp, tuple(map(is_open, counter.labels)), bool)
     number = found if beyond is None else beyond
-    counts_on = is_open[label] & (number > floor)
+    counts_on = open_labels[label] & (number > floor)
     # A device would have to be waited for to learn the largest count; there the clustering has a slot for any, and so
     # have all that the counter can say, or others.
     beyond_labels = 0 if counter.beyond is None else counter.beyond.most
-    largest = max(*map(int, label_counts(counter.labels)), beyond_labels, clusters.slots or 0)
+    largest = max(counts[-1], beyond_labels, clusters.slots or 0)
     return _Counted(xp.where(counts_on, number, floor), largest, scores)
 
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pc_engine.fitted.counter import is_open
 from pc_engine.modes import counts_by_label
 from pc_engine.pointers import Pointer
 from pc_engine.result import name_of_class
@@ -120,7 +121,7 @@ def has_open_label(row: Mapping[str, Any]) -> bool:
     """Whether a row's count stands for "at least so many": a counter's last label, which nobody has reviewed."""
     label = row["count_label"]
     by_counter = counts_by_label(row["mode"], row["count_scores"]) and not row.get("reviewed")
-    return by_counter and label is not None and label.endswith("+")
+    return by_counter and label is not None and is_open(label)
 
 
 def failure_of(row: Mapping[str, Any]) -> str:
