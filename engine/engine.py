@@ -22,9 +22,8 @@ from pc_engine.errors import UsageError
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.kernels.array_module import Array
 from pc_engine.known_counts import KnownCounts
-from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE
 from pc_engine.mode_run import ModeRun
-from pc_engine.model import Model
+from pc_engine.model import PART_FILES, Model
 from pc_engine.modes import check_choices, check_known_count, find_mode, settings_for
 from pc_engine.modes.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.modes.cuml_clustering import require_cuml
@@ -200,12 +199,11 @@ class Engine:
     def identity(self) -> dict[str, Any]:
         """Return all that the rows depend on beside the images, JSON-ready: rows of two engines mix if it is equal."""
         request, files = self.network.request, self.model.manifest.files
-        parts = {"counter": COUNTER_FILE, "signatures": SIGNATURES_FILE}
         return {
             "mode": self.mode.name,
             "model": self.model.name,
             "network_sha256": request.network_sha256,
-            **{f"{part}_sha256": files.get(parts[part]) for part in self.mode.parts(self.model.manifest)},
+            **{f"{part}_sha256": files.get(PART_FILES[part]) for part in self.mode.parts(self.model.manifest)},
             "backend": self.backend,
             "precision": self.precision,
             "device": self.device.partition(":")[0],

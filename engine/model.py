@@ -33,7 +33,8 @@ from pc_engine.modes.p2c_manifest import heat_name
 # Of a file that is whole, while the manifest beside it may still speak of the one before.
 _TO_COME = ".next"
 
-_PART_FILES: dict[Part, str] = {"counter": COUNTER_FILE, "signatures": SIGNATURES_FILE}
+#: Which file of a model's directory holds which of its fitted parts.
+PART_FILES: Mapping[Part, str] = {"counter": COUNTER_FILE, "signatures": SIGNATURES_FILE}
 _FIT_COMMAND: dict[Part, tuple[str, str, str]] = {
     "counter": ("count SVM", "fit-counter", "a folder, a CSV, or sos:DIR"),
     "signatures": ("signature dictionary", "fit-signatures", "a folder with one subfolder per class, or a CSV"),
@@ -74,12 +75,12 @@ class Model:
     @property
     def lost(self) -> dict[str, str]:
         """The sums of fitted parts that are gone, by the names of their files."""
-        files = {name: self.manifest.files.get(name) for part, name in _PART_FILES.items() if not self.parts.has(part)}
+        files = {name: self.manifest.files.get(name) for part, name in PART_FILES.items() if not self.parts.has(part)}
         return {name: digest for name, digest in files.items() if digest is not None}
 
     def has_lost(self, mode: Mode) -> bool:
         """Whether a part that ``mode`` needs is gone."""
-        return any(_PART_FILES[part] in self.lost for part in self.missing_parts(mode))
+        return any(PART_FILES[part] in self.lost for part in self.missing_parts(mode))
 
     def missing_parts(self, mode: Mode) -> tuple[Part, ...]:
         """Return the fitted parts that ``mode`` needs and this model lacks."""
@@ -97,7 +98,7 @@ class Model:
     def lack_of(self, part: Part, mode: Mode) -> str:
         """Say that ``mode`` needs a part that this model has not, and with which command to make it."""
         what, command, data = _FIT_COMMAND[part]
-        lacks = f"has lost: restore {_PART_FILES[part]}, or" if _PART_FILES[part] in self.lost else "does not have:"
+        lacks = f"has lost: restore {PART_FILES[part]}, or" if PART_FILES[part] in self.lost else "does not have:"
         return (
             f"Mode {mode.name} needs a {what}, which the model '{self.name}' {lacks} make one from labelled "
             f"images with 'pc-engine {command} DATA --model {self.argument}' (DATA: {data})"
@@ -137,7 +138,7 @@ def describe_model(directory: Path) -> tuple[Manifest, tuple[Part, ...]]:
     """
     manifest = read_manifest(directory)
     _require_network(directory, manifest)
-    return manifest, tuple(part for part, name in _PART_FILES.items() if (directory / name).is_file())
+    return manifest, tuple(part for part, name in PART_FILES.items() if (directory / name).is_file())
 
 
 def load_model(directory: str | os.PathLike[str]) -> Model:
@@ -172,7 +173,7 @@ def _load(directory: Path, manifest: Manifest) -> Model:
     files = _checked_files(directory, manifest)
     quantised = {kind: network for kind, network in manifest.quantised.items() if QUANTISED_FILES[kind] in files}
     # A part that is gone is missed: evidence in place of a dictionary would point elsewhere, and nobody be told.
-    files |= {name: manifest.files[name] for name in _PART_FILES.values() if name in manifest.files}
+    files |= {name: manifest.files[name] for name in PART_FILES.values() if name in manifest.files}
     manifest = replace(manifest, files=files, quantised=quantised)
     counter = signatures = None
     set_aside = False

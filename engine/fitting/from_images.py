@@ -24,8 +24,9 @@ from pc_engine.fitting.file_digests import FileDigests
 from pc_engine.fitting.folds import as_groups
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
 from pc_engine.hardware.device_work import working_on
-from pc_engine.manifest import COUNTER_FILE, SIGNATURES_FILE, Manifest
-from pc_engine.model import Model, write_model
+from pc_engine.manifest import Manifest
+from pc_engine.model import PART_FILES, Model, write_model
+from pc_engine.modes import Part
 from pc_engine.modes.classify import predict_class
 from pc_engine.pipeline import TapBatch, tap_batches
 from pc_engine.progress import Advance
@@ -232,11 +233,8 @@ def store_parts(
     UsageError
         If the directory cannot be written.
     """
-    changes: dict[str, Callable[[Path], object]] = {}
-    if counter is not None:
-        changes[COUNTER_FILE] = counter.save
-    if signatures is not None:
-        changes[SIGNATURES_FILE] = signatures.save
+    parts: dict[Part, CountSVM | SignatureDictionary | None] = {"counter": counter, "signatures": signatures}
+    changes = {PART_FILES[part]: fitted.save for part, fitted in parts.items() if fitted is not None}
     try:
         write_model(model, directory, model.manifest, changes)
     except OSError as error:
