@@ -189,7 +189,10 @@ class _Rate(ProgressColumn):
 
 
 class Bars(Progress):
-    """Progress bars on stderr with rate and time left, to be entered: see `bars`."""
+    """Progress bars on stderr with rate and time left, to be entered.
+
+    A line a minute where that is no terminal; nothing where ``quiet``.
+    """
 
     def __init__(self, *, quiet: bool) -> None:
         columns = (
@@ -241,15 +244,10 @@ class _Lines:
         return f"{task.description}: {done:,.0f}{of} {unit}, {pace}"
 
 
-def bars(*, quiet: bool) -> Bars:
-    """Return progress bars on stderr, or a line a minute where that is no terminal, unless ``quiet``."""
-    return Bars(quiet=quiet)
-
-
 @contextmanager
 def progress(description: str, *, quiet: bool, total: int | None = None, unit: str = "images") -> Iterator[Tracker]:
-    """Show one of the `bars`."""
-    with bars(quiet=quiet) as display:
+    """Show one of `Bars`."""
+    with Bars(quiet=quiet) as display:
         yield Tracker(display, description, total, unit)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import bars, kept_in, print_json, print_line, progress, remark
+from pc_engine.cli.console import Bars, kept_in, print_json, print_line, progress, remark
 from pc_engine.cli.evaluate import store_report
 from pc_engine.cli.evaluation_tables import print_report
 from pc_engine.cli.group import Group
@@ -95,7 +95,7 @@ def train(
 
     network = TrainSettings() if steps is None else TrainSettings(steps=steps)
     lego = LegoSettings(n_classes=classes, n_digits=parts, digits=digits, backgrounds=backgrounds)
-    with bars(quiet=quiet or as_json) as display:
+    with Bars(quiet=quiet or as_json) as display:
         trained = train_lego(out, seed, LegoTraining(lego=lego, network=network), display)
     accuracy = trained.counter.to_dict()["count_accuracy"]
     if as_json:
@@ -177,7 +177,7 @@ def tables(
     )
     check_report_folder(out, TRAINING_FILE, TRAINING_BEGINS, "training")
     silent = quiet or as_json
-    with bars(quiet=silent) as display:
+    with Bars(quiet=silent) as display:
         report, labelled = lego_tables(out, settings, display=display, report=remark(quiet))
     try:
         with kept_in(out / _TABLES, quiet=silent):

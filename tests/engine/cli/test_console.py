@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pc_engine.cli import console
-from pc_engine.cli.console import _Rate, bars, kept_in, number_of_images, print_line, print_table, progress
+from pc_engine.cli.console import Bars, _Rate, kept_in, number_of_images, print_line, print_table, progress
 
 
 def test_the_rate_is_that_of_what_this_run_does() -> None:
@@ -77,7 +77,7 @@ def test_bars_of_a_log_get_a_line_each_whatever_they_are_called(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    with bars(quiet=False) as display:
+    with Bars(quiet=False) as display:
         lesson = display.add_task("training", total=500)
         for step in range(1, 241):
             now[0] = step / 2
