@@ -31,7 +31,7 @@ class EvaluationSettings:
         Of the folds and of the intervals.
     max_count
         The last count label to judge by, and to fit counters of folds with, is this number and a plus; None for that of
-        the model's own counter, or 4 (see `pc_engine.bench.accuracy.evaluation.judged_labels`).
+        the model's own counter, or 4 (see `pc_engine.bench.accuracy.truth.judged_labels`).
     """
 
     model: str | None = None
