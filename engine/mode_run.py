@@ -21,7 +21,6 @@ from pc_engine.host_outcome import HostOutcome, host_outcome, on_host, outcome_a
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.model import Model
 from pc_engine.modes import Mode, Outcome, Settings
-from pc_engine.modes.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.say import Say
 
 # Name of the flags among what a recorded mode is given; no tap has a space in its name.
@@ -57,7 +56,7 @@ class ModeRun:
         self._taps = mode.taps(model.manifest)
         self._batch_size, self._report = batch_size, report
         self._closed = threading.Event()
-        if settings.p2c.cluster == CUML_DBSCAN:  # which waits for the GPU
+        if not settings.p2c.recordable:
             self._closed.set()
         # Each is used by one batch at a time.
         self._idle: SimpleQueue[RecordedMode] = SimpleQueue()

@@ -20,7 +20,6 @@ from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.manifest import EVIDENCE
 from pc_engine.mode_run import RecordedMode
 from pc_engine.modes import MODES, Mode, Outcome, settings_for
-from pc_engine.modes.cuml_clustering import NAME as CUML_DBSCAN
 from pc_engine.selection.candidates import EVIDENCE_TOLERANCE, tap_difference, tolerance
 
 # Distinct batches that a network is timed on.
@@ -156,7 +155,7 @@ def mode_figures(job: Job, subject: Subject, mode: Mode, cluster: str | None, ta
 
     scale = 1e6 / len(next(iter(read.values())))
     apart = job.meter.seconds(one_by_one) * scale
-    if cluster == CUML_DBSCAN:  # which waits for the device
+    if not settings.p2c.recordable:
         return {"us_per_image": apart, "recorded": False}
     recorded = RecordedMode(evaluate, read, finite_images([*read.values()]))
     place = recorded.taps

@@ -146,3 +146,8 @@ class P2CSettings:
     def salience(self) -> Salience:
         """What the class's heatmap is weighed with, whatever its class."""
         return Salience(self.heat, softness=self.softness)
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a GPU's work can be recorded as a CUDA graph: cuML waits for the device."""
+        return self.cluster != "cuml-dbscan"
