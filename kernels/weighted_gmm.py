@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,8 @@ from pc_engine.kernels.validation import check_positive, checked_counts, checked
 # A density below this may have lost components to underflow (float64 ends at 1e-308); such images take the slower
 # path in log space. Above it, a component that underflowed had a share of less than 1e-100 in any cell.
 _SAFE_DENSITY = 1e-200
+# Slots of EM's matrices for images of up to so many components; more take the next power of two.
+_LEAST_WIDTH = 4
 # Images that are done keep computing until this share of the batch is done: dropping them costs a copy.
 _DROP_SHARE = 0.2
 
@@ -143,14 +146,12 @@ def weighted_gmm(
     used = xp.arange(slots) < fitted[:, None]
     given = None if means_init is None else _given_means(xp, means_init, used)
     result = _empty_result(xp, used, fitted)
-    images = xp.flatnonzero(fitted)
-    if not len(images):
-        return result
-    square_heat = _square_heat(xp, heat[images])
-    means = _farthest_first(xp, square_heat, slots) if given is None else given[images]
-    unit_heat = square_heat / square_heat.sum(axis=(1, 2), keepdims=True)
-    mixture = _start(xp, unit_heat, means, used[images], variance_floor)
-    _expectation_maximisation(xp, unit_heat, mixture, images, result, max_iter, tol, variance_floor)
+    for width, images in _by_width(xp, fitted):
+        square_heat = _square_heat(xp, heat[images])
+        means = _farthest_first(xp, square_heat, width) if given is None else _resized(xp, given[images], width)
+        unit_heat = square_heat / square_heat.sum(axis=(1, 2), keepdims=True)
+        mixture = _start(xp, unit_heat, means, xp.arange(width) < fitted[images, None], variance_floor)
+        _expectation_maximisation(xp, unit_heat, mixture, images, result, max_iter, tol, variance_floor)
     unused = ~used
     result.means[unused] = math.nan
     result.variances[unused] = math.nan
@@ -163,6 +164,26 @@ def _slots(requested: Array, max_components: int | None) -> int:
     # Counts that the caller has on the host are read there, which waits for no device.
     numbers = get_array_module(requested).asarray(requested)
     return max(0, int(numbers.max())) if len(numbers) else 0
+
+
+def _by_width(xp: ModuleType, fitted: Array) -> Iterator[tuple[int, Array]]:
+    """Yield the images that have components by the width of their matrices, which is their own number's alone.
+
+    A BLAS sums in another order for another width: an image's last bits would depend on its neighbours in the batch.
+    """
+    width = _LEAST_WIDTH
+    images = xp.flatnonzero(fitted)
+    while len(images):
+        fits = fitted[images] <= width
+        if bool(fits.any()):
+            yield width, images[fits]
+        images, width = images[~fits], 2 * width
+
+
+def _resized(xp: ModuleType, means: Array, width: int) -> Array:
+    """Cut means (n, K, 2) to ``width`` slots, or pad them with zeros, which stand for no component."""
+    means = means[:, :width]
+    return xp.pad(means, ((0, 0), (0, width - means.shape[1]), (0, 0)))
 
 
 def _square_heat(xp: ModuleType, heat: Array) -> Array:
@@ -211,14 +232,7 @@ def _given_means(xp: ModuleType, means_init: Array, used: Array) -> Array:
 
 
 def _start(xp: ModuleType, heat: Array, means: Array, used: Array, variance_floor: float) -> _Mixture:
-    """Mixtures with the given means (n, K, 2), the heat's variance over the components, and equal weights.
-
-    There are at least two slots: a matrix product over a single one is another routine of the BLAS, and an image's
-    last bits would depend on how many components its neighbours in the batch have.
-    """
-    padding = max(0, 2 - used.shape[1])
-    used = xp.pad(used, ((0, 0), (0, padding)))
-    means = xp.pad(means, ((0, 0), (0, padding), (0, 0)))
+    """Mixtures with the given means (n, K, 2), the heat's variance over the components, and equal weights."""
     count = used.sum(axis=1)
     position = xp.arange(heat.shape[1], dtype=xp.float64)
     marginals = xp.stack([heat.sum(axis=2), heat.sum(axis=1)], axis=1)
@@ -280,10 +294,10 @@ def _expectation_maximisation(
 def _store(
     result: GaussianMixtures, images: Array, mixture: _Mixture, iteration: int, converged: Array, likelihood: Array
 ) -> None:
-    slots = result.mixing.shape[1]
-    result.means[images] = mixture.mean[:, ::-1, :slots].transpose(0, 2, 1)
-    result.variances[images] = mixture.variance[:, ::-1, :slots].transpose(0, 2, 1)
-    result.mixing[images] = mixture.mixing[:, :slots]
+    slots = min(result.mixing.shape[1], mixture.mixing.shape[1])
+    result.means[images, :slots] = mixture.mean[:, ::-1, :slots].transpose(0, 2, 1)
+    result.variances[images, :slots] = mixture.variance[:, ::-1, :slots].transpose(0, 2, 1)
+    result.mixing[images, :slots] = mixture.mixing[:, :slots]
     result.n_iter[images] = iteration
     result.converged[images] = converged
     result.log_likelihood[images] = likelihood
