@@ -148,7 +148,9 @@ def weighted_gmm(
     result = _empty_result(xp, used, fitted)
     for width, images in _by_width(xp, fitted):
         square_heat = _square_heat(xp, heat[images])
-        means = _farthest_first(xp, square_heat, width) if given is None else _resized(xp, given[images], width)
+        means = _farthest_first(xp, square_heat, width)
+        if given is not None:
+            means[:, :slots] = given[images, :width]
         unit_heat = square_heat / square_heat.sum(axis=(1, 2), keepdims=True)
         mixture = _start(xp, unit_heat, means, xp.arange(width) < fitted[images, None], variance_floor)
         _expectation_maximisation(xp, unit_heat, mixture, images, result, max_iter, tol, variance_floor)
@@ -171,19 +173,12 @@ def _by_width(xp: ModuleType, fitted: Array) -> Iterator[tuple[int, Array]]:
 
     A BLAS sums in another order for another width: an image's last bits would depend on its neighbours in the batch.
     """
-    width = _LEAST_WIDTH
-    images = xp.flatnonzero(fitted)
+    images, width = xp.flatnonzero(fitted), _LEAST_WIDTH
     while len(images):
         fits = fitted[images] <= width
         if bool(fits.any()):
             yield width, images[fits]
         images, width = images[~fits], 2 * width
-
-
-def _resized(xp: ModuleType, means: Array, width: int) -> Array:
-    """Cut means (n, K, 2) to ``width`` slots, or pad them with zeros, which stand for no component."""
-    means = means[:, :width]
-    return xp.pad(means, ((0, 0), (0, width - means.shape[1]), (0, 0)))
 
 
 def _square_heat(xp: ModuleType, heat: Array) -> Array:
