@@ -11,7 +11,7 @@ import typer
 from pc_engine.cli import options
 from pc_engine.cli.console import Tracker, number_of_images, print_answer, print_line, progress, remark
 from pc_engine.cli.status import unfinished
-from pc_engine.converters import DATASET_FORMATS, Conversion, ConversionSettings
+from pc_engine.converters import DATASET_FORMATS, Conversion, ConversionSettings, default_out
 from pc_engine.converters import convert as convert_rows
 from pc_engine.runs.corrections import corrected_rows
 from pc_engine.shown_text import for_terminal, number_of
@@ -27,7 +27,14 @@ def convert(
             "--to", help=f"{', '.join(DATASET_FORMATS[:-1])} or {DATASET_FORMATS[-1]}.", callback=options.any_case
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="What to write: a file for coco and cvat, else a folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="What to write: a file for coco and cvat, else a folder; if omitted, RUN-coco.json and the like, "
+            "beside RUN.",
+        ),
+    ] = None,
     min_score: Annotated[
         float, typer.Option("--min-score", help="Leave out pointers with a smaller share of their picture's heat.")
     ] = 0.0,
@@ -76,7 +83,7 @@ def convert(
             one_class=one_class,
             categories=categories,
         )
-        conversion = convert_rows(rows, to, out, settings, fresh=fresh)
+        conversion = convert_rows(rows, to, default_out(run, to) if out is None else out, settings, fresh=fresh)
     if lacking is not None:
         remark(quiet)(lacking)
     answer = {**conversion.to_dict(), "unfinished": lacking is not None}

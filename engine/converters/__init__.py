@@ -5,7 +5,15 @@
 
 from __future__ import annotations
 
-from pc_engine.converters.conversion import DATASET_FORMATS, Conversion, convert
+from pc_engine.converters.conversion import DATASET_FORMATS, Conversion, convert, default_out
 from pc_engine.converters.dataset_format import ConversionSettings, DatasetFormat, DatasetWriter
 
-__all__ = ["DATASET_FORMATS", "Conversion", "ConversionSettings", "DatasetFormat", "DatasetWriter", "convert"]
+__all__ = [
+    "DATASET_FORMATS",
+    "Conversion",
+    "ConversionSettings",
+    "DatasetFormat",
+    "DatasetWriter",
+    "convert",
+    "default_out",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -63,6 +64,21 @@ class Conversion:
         """Return what `pc-engine convert --json` prints, as JSON-ready values."""
         left_out = dict(self.left_out)
         return {**vars(self), "out": str(self.out), "left_out": sum(left_out.values()), "reasons": left_out}
+
+
+def default_out(run: Path, to: str) -> Path:
+    """Return the file or folder beside the folder of a run that a conversion goes to where none is named.
+
+    Not into it: it may be the folder of the photos, among which copies of them would be counted.
+
+    Raises
+    ------
+    UsageError
+        If there is no such format.
+    """
+    form = _format(to)
+    suffix = Path(form.makes[0]).suffix if form.is_file else ""
+    return Path(os.path.relpath(run.resolve().parent)) / f"{run.resolve().name}-{to}{suffix}"
 
 
 def convert(

@@ -44,6 +44,17 @@ def test_every_format_is_written_and_summed_up(pc_engine, run, tmp_path, to):
     assert (tmp_path / "set").exists()
 
 
+@pytest.mark.parametrize("to", DATASET_FORMATS)
+def test_where_no_place_is_named_a_data_set_is_beside_its_run(pc_engine, run, tmp_path, monkeypatch, to):
+    name = {"coco": "run-coco.json", "cvat": "run-cvat.xml"}.get(to, f"run-{to}")
+    monkeypatch.chdir(tmp_path)
+    assert pc_engine("convert", "run", "--to", to, "--json").json()["out"] == name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", name]
+    # From within the folder, too, whose name is no part of its path then.
+    monkeypatch.chdir(run)
+    assert pc_engine("convert", ".", "--to", to, "--fresh", "--json").json()["out"] == f"../{name}"
+
+
 def test_what_was_left_out_is_said(pc_engine, run, tmp_path):
     outcome = pc_engine("convert", run, "--to", "coco", "--out", tmp_path / "run.json")
     assert outcome.out.splitlines() == [
