@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
+
+from pc_engine.errors import UsageError
+
+# What Typer raises where a command line is wrong, and where there is none; it has no public name for either.
+_WRONG_USE: Any = typer.BadParameter.__base__
+_NO_ARGUMENTS = "NoArgsIsHelpError"
 
 
 class Group(TyperGroup):
     """Lists its commands with their first sentences, which would be cut off to fit a line otherwise."""
+
+    def make_context(self, *args: Any, **named: Any) -> Any:
+        """Read the command line."""
+        with _in_one_sentence():
+            return super().make_context(*args, **named)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read what is the command's own of it, and do that."""
+        with _in_one_sentence():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list of commands."""
@@ -17,6 +36,20 @@ class Group(TyperGroup):
         rows = [(name, first_sentence(command.help or "")) for name, command in commands if command is not None]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+@contextlib.contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    """Say what is wrong with a command line as all else that is wrong is said, and where to look."""
+    try:
+        yield
+    except _WRONG_USE as error:
+        if type(error).__name__ == _NO_ARGUMENTS:
+            raise
+        message = error.format_message()
+        stop = "" if message.endswith(("?", ".")) else "."
+        command = "" if error.ctx is None else f" '{error.ctx.command_path} -h' says what it takes."
+        raise UsageError(f"{message}{stop}{command}") from None
 
 
 def first_sentence(text: str) -> str:

@@ -1,5 +1,7 @@
 import re
 
+import pytest
+
 from pc_engine.cli.group import first_sentence
 
 
@@ -46,3 +48,21 @@ def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(pc_engine, t
     outcome = pc_engine("statsu")
     assert outcome.code == 2
     assert "Did you mean 'status'?" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("run",), "Missing argument 'SOURCE'. 'pc-engine run -h' says what it takes."),
+        (("run", "x", "--forma", "jsonl"), "No such option: --forma"),
+        (("lego", "make", "x", "--n", "many"), "Invalid value for '--n'"),
+        (("statsu",), "No such command 'statsu'. Did you mean 'status'? 'pc-engine -h' says what it takes."),
+        (("--nothing",), "No such option: --nothing"),
+    ],
+)
+def test_what_is_wrong_with_a_command_line_is_said_in_one_line(pc_engine, arguments, expected):
+    outcome = pc_engine(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"pc-engine: {expected}")
+    assert outcome.err.count("\n") == 1
+    assert re.search(r"'pc-engine[a-z ]* -h' says what it takes\.\n$", outcome.err)
