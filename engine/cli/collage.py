@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import print_line, print_skipped, progress
+from pc_engine.cli.console import print_answer, print_line, print_skipped, progress
 
 
 def collage(
@@ -30,6 +30,7 @@ def collage(
         int, typer.Option("--groups", help="Groups with no photo in common: the most folds that evaluate can judge by.")
     ] = 5,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Paste boxed objects of one class, set apart, onto parts of photos that show none, with count and boxes known.
 
@@ -43,7 +44,7 @@ def collage(
         size=size, max_count=max_count, scale=(min_scale, max_scale), spacing=spacing, groups=groups
     )
     sets = [read_labelled(spec) for spec in data]
-    with progress("photos", quiet=quiet) as tracker:
+    with progress("photos", quiet=quiet or as_json) as tracker:
         made = make_collages(
             sets,
             out,
@@ -52,10 +53,22 @@ def collage(
             settings,
             progress=lambda stage, done, total: tracker.restart(stage, done, total, stage),
         )
-    if not quiet:
+    skipped = [*(item for labelled in sets for item in labelled.skipped), *made.unreadable]
+    answer = {
+        "collages": n,
+        "labels": str(made.labels),
+        "classes": made.classes,
+        "objects": made.objects,
+        "backgrounds": made.grounds,
+        "skipped": [{"item": item, "reason": reason} for item, reason in skipped],
+    }
+
+    def table(_: object) -> None:
         classes = f"{len(made.classes)} classes" if made.classes else "any class"
         print_line(
             f"{n} collages of {classes}, made of {made.objects} objects and {made.grounds} backgrounds, and their "
             f"labels are in {out} ({made.labels.name})."
         )
-        print_skipped([*(item for labelled in sets for item in labelled.skipped), *made.unreadable])
+        print_skipped(skipped)
+
+    print_answer(answer, table, quiet=quiet, as_json=as_json)

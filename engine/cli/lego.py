@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import Bars, kept_in, print_json, print_line, progress, remark
+from pc_engine.cli.console import Bars, kept_in, print_answer, print_json, print_line, progress, remark
 from pc_engine.cli.evaluate import store_report
 from pc_engine.cli.evaluation_tables import print_report
 from pc_engine.cli.group import Group
@@ -53,6 +53,7 @@ def make(
         float, typer.Option("--spacing", help="Smallest gap between two objects, as a share of the side.")
     ] = 0.04,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make scenes with known class, count and boxes, from digits that the embedded model was not trained on."""
     from pc_engine.bench.lego.dataset import LegoSettings, make_scenes
@@ -65,10 +66,14 @@ def make(
         backgrounds=backgrounds,
         scenes=SceneSettings(size=size, max_count=max_count, scale=(min_scale, max_scale), spacing=spacing),
     )
-    with progress("scenes", quiet=quiet, total=n, unit="scenes") as tracker:
+    with progress("scenes", quiet=quiet or as_json, total=n, unit="scenes") as tracker:
         labels = make_scenes(out, n, seed, settings, progress=lambda _: tracker.advance())
-    if not quiet:
-        print_line(f"{n} scenes and their labels are in {out} ({labels.name}).")
+    print_answer(
+        {"scenes": n, "labels": str(labels)},
+        lambda _: print_line(f"{n} scenes and their labels are in {out} ({labels.name})."),
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 @app.command("train")

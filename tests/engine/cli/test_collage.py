@@ -33,6 +33,14 @@ def test_collages_are_made_of_several_sets(pc_engine, boxed, tmp_path):
     assert len(list((tmp_path / "out").glob("*.png"))) == 12
 
 
+def test_what_was_made_is_told_a_script(pc_engine, boxed, tmp_path):
+    options = ("--n", 4, "--size", 64, "--max-count", 2, "--groups", 2)
+    told = pc_engine("collage", boxed, tmp_path / "out", *options, "--json").json()
+    assert told["labels"] == str(tmp_path / "out" / "labels.json")
+    assert (told["collages"], told["classes"], told["objects"], told["backgrounds"]) == (4, ["dog"], 20, 10)
+    assert {entry["item"].rpartition("/")[2] for entry in told["skipped"]} == {"absent.png", "broken.png"}
+
+
 def test_what_was_made_can_be_evaluated_in_folds(pc_engine, boxed, tmp_path, tiny_directory):
     made = pc_engine(
         "collage", boxed, tmp_path / "out", "--n", 30, "--size", 64, "--max-count", 2, "--groups", 2, "--quiet"

@@ -26,6 +26,12 @@ def tiny_recipe(monkeypatch):
     monkeypatch.setattr(tables, "FIT_SCENES", 80)
 
 
+def test_scenes_are_told_a_script(pc_engine, tmp_path):
+    outcome = pc_engine("lego", "make", tmp_path / "scenes", "--n", "2", "--json")
+    assert outcome.json() == {"scenes": 2, "labels": str(tmp_path / "scenes" / "labels.json")}
+    assert outcome.err == ""
+
+
 def test_tables_writes_everything_and_prints_it(pc_engine, tiny_recipe, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     # Tables in a file are plain text, whatever the terminal.
