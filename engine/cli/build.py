@@ -24,9 +24,11 @@ from pc_engine.model import Model, load_model, write_model
 from pc_engine.modes import MODES, Mode, find_mode
 from pc_engine.networks import network_request
 from pc_engine.selection.device_choice import choose_device
-from pc_engine.selection.execution import Execution
+from pc_engine.selection.execution import AUTO, Execution
 from pc_engine.selection.selection import Selection, open_backbone, refusal, require_precision, select
 
+# What photos are given for where no precision is named.
+_QUANTISES = "int8"
 _CALIBRATED = (*QUANTISED_FILES, "bf16", "fp16")
 
 
@@ -45,9 +47,9 @@ def build(
         typer.Option(
             "--calibrate",
             metavar="SOURCE",
-            help="With --precision int8 or fp8: photos like yours, a folder or anything else that run takes, to "
-            "quantise with and to compare with fp32 on. With bf16 or fp16: to compare on only. fp16 and fp8 are "
-            "computed on the CPU as a GPU would.",
+            help="With --precision int8 (the one it goes with if none is named) or fp8: photos like yours, a folder or "
+            "anything else that run takes, to quantise with and to compare with fp32 on. With bf16 or fp16: to compare "
+            "on only. fp16 and fp8 are computed on the CPU as a GPU would.",
         ),
     ] = None,
     images: Annotated[
@@ -74,6 +76,8 @@ def build(
 
     With --calibrate, quantise it first (int8, fp8), and measure on photos how far its classes and counts are from fp32.
     """
+    if calibrate is not None and precision == AUTO:
+        precision = _QUANTISES
     place = choose_device(Execution(backend, precision, device), remark(as_json))
     asked = [find_mode(mode)] if mode else None
     if calibrate is not None and precision not in _CALIBRATED:
