@@ -11,7 +11,9 @@ from pc_engine.cli.run_options import EngineOptions, RunOptions
 from pc_engine.engine import Engine
 from pc_engine.hardware.devices import open_gpus
 from pc_engine.say import Say
-from pc_engine.selection.execution import AUTO
+from pc_engine.selection.device_choice import choose_device
+from pc_engine.selection.execution import AUTO, Execution
+from pc_engine.selection.selection import require_precision
 
 if TYPE_CHECKING:
     from pc_engine.distributed.shared_engine import SharedEngine
@@ -22,15 +24,26 @@ def engine_options(asked: RunOptions, earlier: Mapping[str, Any], say: Say) -> d
     """Return what each engine is made with; what was left out is as an ``earlier`` run into the directory had it."""
     of_engine = asked.engine
     # The demo's scenes show what the embedded model knows, whatever there is for photos.
+    execution = Execution(**_as_before(earlier, asdict(of_engine.execution)))
+    if not asked.workers.elsewhere:
+        _require(execution)
     model = EMBEDDED if of_engine.model is None and asked.of_demo else of_engine.model
     options = {
         **vars(of_engine),
         "model": model,
         "mode": of_engine.mode or _mode_left_out(replace(of_engine, model=model), earlier, say),
-        **_as_before(earlier, asdict(of_engine.execution)),
+        **asdict(execution),
     }
     del options["execution"]
     return options
+
+
+def _require(execution: Execution) -> None:
+    """Refuse what this machine cannot do, before a mode is chosen, or a model fetched or made for nothing."""
+    if execution.device == execution.backend == execution.precision == AUTO:
+        return
+    device = choose_device(execution)
+    require_precision(execution.precision, execution.backend, device)
 
 
 def _mode_left_out(asked: EngineOptions, earlier: Mapping[str, Any], say: Say) -> str:

@@ -41,6 +41,11 @@ class WorkerOptions:
     ray_cpus: int | None
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether machines do them of which this one knows nothing."""
+        return self.engine == RAY
+
+    @property
     def shared(self) -> bool:
         """Whether others do them than this process."""
         return self.engine != LOCAL or self.processes is not None

@@ -230,9 +230,9 @@ def _choose(
 
 
 def require_precision(precision: str, backend: str, device: str = "cpu") -> None:
-    """Raise `BackendError` if no such backend runs ``precision`` on ``device``, saying what does."""
+    """Raise `BackendError` if no such backend runs ``precision``, or any if it is `AUTO`, on ``device``, saying why."""
     probes = {name: BACKENDS[name].probe(device) for name in _names(backend, device)}
-    if not any(precision in probe.precisions for probe in probes.values()):
+    if not any(probe.available and precision in (AUTO, *probe.precisions) for probe in probes.values()):
         _require_any(probes, precision)
 
 

@@ -330,6 +330,23 @@ def test_a_fresh_run_without_overlays_says_that_it_removes_those_of_before(pc_en
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--device", "cuda"), ""),
+        (("--device", "cpu", "--precision", "fp8"), "Precision fp8 does not run here; what does: "),
+        (("--device", "cpu", "--backend", "cudnn"), ""),
+    ],
+)
+def test_what_cannot_be_done_here_is_said_before_a_model_is_made(pc_engine, scenes, monkeypatch, options, expected):
+    monkeypatch.setattr("pc_engine.selection.device_choice.gpu_reason", lambda: "No GPU was found.")
+    monkeypatch.setattr("pc_engine.cli.run_engine.default_mode", lambda _: pytest.fail("A model was looked for."))
+    outcome = pc_engine("run", scenes, *options)
+    assert outcome.code in (1, 2)
+    assert expected in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (("nowhere",), "There is no file or folder: 'nowhere'"),
