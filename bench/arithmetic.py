@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 
 from pc_engine.backbone import CompileRequest
+from pc_engine.graph.attributes import attribute
 from pc_engine.graph.prepare import open_graph
 from pc_engine.graph.shapes import Value, infer
 
@@ -43,7 +44,7 @@ def _multiply_adds(node: onnx.NodeProto, known: dict[str, Value]) -> int:
     outputs = math.prod(output[1:])
     if node.op_type == "Conv":
         return outputs * math.prod(weight[1:])  # (out, in / group, height, width)
-    transposed = node.op_type == "Gemm" and any(item.name == "transB" and item.i for item in node.attribute)
+    transposed = node.op_type == "Gemm" and attribute(node, "transB", 0)
     return outputs * weight[1 if transposed else -2]
 
 

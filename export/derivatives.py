@@ -15,8 +15,8 @@ import onnx
 from onnx import TensorProto
 
 from pc_engine.export.head_graph import PASSING, RESHAPING, HeadGraph
-from pc_engine.export.node_attributes import attribute
 from pc_engine.export.node_writer import NodeWriter
+from pc_engine.graph.attributes import attribute
 
 _MEAN_TAKES_AXES = 18  # the first opset in which ReduceMean's axes are an input
 _SMALLEST = 1e-30  # as a length that is divided by

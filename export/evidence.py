@@ -23,9 +23,9 @@ from onnx import TensorProto, helper
 from pc_engine.errors import ModelError
 from pc_engine.export.derivatives import Branch, Derivatives
 from pc_engine.export.head_graph import PASSING, RESHAPING, HeadGraph
-from pc_engine.export.node_attributes import attribute
 from pc_engine.export.node_writer import NodeWriter
 from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.attributes import attribute, attributes
 from pc_engine.graph.prepare import opset_of
 from pc_engine.manifest import EVIDENCE
 
@@ -245,8 +245,7 @@ class _Backward:
         node = self._head.computed_by(weights)
         if node is None or node.op_type != "DequantizeLinear":
             return weights
-        attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        return self._add("DequantizeLinear", node.input, "weights", **attributes)
+        return self._add("DequantizeLinear", node.input, "weights", **attributes(node))
 
     def _mean_weights(self, layer: onnx.NodeProto, grid: str) -> str:
         """Store the layer's weights, averaged over the cells of each map (outputs, C).

@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pc_engine.export.node_attributes import attribute
 from pc_engine.export.rounding_scheme import RoundingScheme
 from pc_engine.export.weight_rounding import SMALLEST_STEP, WEIGHTED, WeightGrid, output_axis
 from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.attributes import attribute
 from pc_engine.graph.names import fresh_name, names_of
 from pc_engine.graph.pruning import prune
 from pc_engine.graph.signed import before_weights

@@ -11,10 +11,10 @@ from onnx import helper, numpy_helper
 
 from pc_engine.errors import ModelError
 from pc_engine.export.map_layout import REARRANGING, TO_FIRST, TO_LAST, has_channels_last
-from pc_engine.export.node_attributes import attribute
 from pc_engine.export.node_writer import NodeWriter
 from pc_engine.export.run_shapes import quiet_session
 from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.attributes import attribute
 from pc_engine.graph.names import reads
 from pc_engine.graph.pruning import part_behind
 

@@ -20,10 +20,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from pc_engine.export.node_attributes import attribute
 from pc_engine.export.rounding_scheme import RoundingScheme
 from pc_engine.export.weight_rounding import WEIGHTED, WeightGrid
 from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.attributes import attribute
 from pc_engine.graph.pruning import prune
 
 #: Operators that run on integers. Those that only move values are among them, lest they tear a chain of the others.

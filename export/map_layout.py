@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import helper
 
-from pc_engine.export.node_attributes import attribute
+from pc_engine.graph.attributes import attribute
 from pc_engine.graph.names import fresh_name, names_of
 from pc_engine.say import Say
 

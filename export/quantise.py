@@ -24,11 +24,11 @@ from pc_engine.export.evidence import append_evidence
 from pc_engine.export.fp8 import FP8
 from pc_engine.export.int8 import INT8
 from pc_engine.export.model_directory import check_network
-from pc_engine.export.node_attributes import attribute
 from pc_engine.export.rounding_scheme import RoundingScheme
 from pc_engine.export.run_shapes import known_shapes
 from pc_engine.export.weight_rounding import BIAS, InputCovariances, round_weights
 from pc_engine.files.durable import publish, unpublished
+from pc_engine.graph.attributes import attribute, remove_attribute
 from pc_engine.graph.names import fresh_name, names_of
 from pc_engine.graph.prepare import load_graph, open_graph, opset_of
 from pc_engine.hardware.machine import usable_cores
@@ -181,7 +181,7 @@ def _scale_biases(graph: onnx.GraphProto) -> None:
             graph.initializer.append(numpy_helper.from_array(np.array(beta, np.float32), share))
             graph.node.insert(k, helper.make_node("Mul", [name, share], [scaled], name=scaled))
         node.input[BIAS] = scaled
-        node.attribute.remove(next(item for item in node.attribute if item.name == "beta"))
+        remove_attribute(node, "beta")
 
 
 def _add_evidence(model: onnx.ModelProto, manifest: Manifest) -> None:

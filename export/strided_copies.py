@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from pc_engine.export.node_attributes import attribute
 from pc_engine.export.run_shapes import run_for
 from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.attributes import attribute
 from pc_engine.manifest import NetworkInput
 
 _IMAGES = 2

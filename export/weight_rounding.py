@@ -22,7 +22,7 @@ from onnx import TensorProto, numpy_helper
 from threadpoolctl import ThreadpoolController
 
 from pc_engine.export.activations import Activation
-from pc_engine.export.node_attributes import attribute
+from pc_engine.graph.attributes import attribute
 from pc_engine.graph.names import fresh_name, names_of, reads
 
 #: Operators with weights.

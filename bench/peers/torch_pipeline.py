@@ -25,6 +25,7 @@ from pc_engine.bench.environment import seconds_of
 from pc_engine.bench.peers.contract import Scope, Workload
 from pc_engine.errors import ModelError, first_line
 from pc_engine.fitted.counter import CountSVM, label_counts
+from pc_engine.graph.attributes import attributes
 from pc_engine.graph.prepare import load_graph
 from pc_engine.graph.pruning import part_behind
 from pc_engine.hardware.machine import usable_cores
@@ -343,22 +344,22 @@ def _with_channels_last(layers: nn.ModuleList) -> nn.ModuleList:
 
 def _layer(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto], manifest: Manifest, first: bool) -> nn.Module:
     """Return the layer of a node; the first one takes normalised pixels."""
-    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    settings = attributes(node)
     match node.op_type:
-        case "Conv" if attributes == {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}:
+        case "Conv" if settings == {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}:
             kernel, bias = (numpy_helper.to_array(weights[name]) for name in node.input[1:3])
             kernel = _unfolded(kernel, manifest) if first else kernel
             return _with_weights(nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1, device="meta"), kernel, bias)
-        case "Gemm" if attributes == {"transB": 1}:
+        case "Gemm" if settings == {"transB": 1}:
             matrix, bias = (numpy_helper.to_array(weights[name]) for name in node.input[1:3])
             return _with_weights(nn.Linear(matrix.shape[1], matrix.shape[0], device="meta"), matrix, bias)
-        case "MaxPool" if attributes == {"kernel_shape": [2, 2], "strides": [2, 2]}:
+        case "MaxPool" if settings == {"kernel_shape": [2, 2], "strides": [2, 2]}:
             return nn.MaxPool2d(2)
         case "Relu":
             return nn.ReLU()
         case "Flatten":
             return nn.Flatten()
-    raise _no_vgg(manifest, f"it has a {node.op_type} with {attributes}")
+    raise _no_vgg(manifest, f"it has a {node.op_type} with {settings}")
 
 
 def _with_weights(layer: nn.Module, weight: np.ndarray, bias: np.ndarray) -> nn.Module:

@@ -21,7 +21,6 @@ from pc_engine.backbone import IMAGE
 from pc_engine.backends.array_layers import Convolution, Convolve, Layer
 from pc_engine.backends.array_nodes import (
     CHANNELS_LAST,
-    attributes,
     cast_type,
     channels_first,
     channels_last,
@@ -31,6 +30,7 @@ from pc_engine.backends.array_nodes import (
 )
 from pc_engine.backends.array_operators import OPERATORS, Step
 from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.attributes import attribute, attributes
 from pc_engine.graph.names import reads
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.pixel_columns import PIXEL
@@ -237,7 +237,7 @@ class _Parser:
     def _added_channel(self, node: onnx.NodeProto) -> float:
         """Return the value of the one channel that a Pad adds behind the others, NaN if it does anything else."""
         pads = self.constant(node, 1).tolist() if len(node.input) > 1 else []
-        mode = attributes(node).get("mode", b"constant")
+        mode = attribute(node, "mode", b"constant")
         if pads != [0, 0, 0, 0, 0, 1, 0, 0] or mode != b"constant" or len(node.input) > 3:
             return math.nan
         return float(self.constant(node, 2).item()) if len(node.input) > 2 and node.input[2] else 0.0

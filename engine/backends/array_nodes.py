@@ -9,6 +9,7 @@ import onnx
 from onnx import helper
 
 from pc_engine.errors import BackendError
+from pc_engine.graph.attributes import attribute, attributes, constant_tensor
 from pc_engine.kernels.array_module import Array, get_array_module
 
 #: From (N, H, W, C) to (N, C, H, W), and back.
@@ -27,21 +28,15 @@ def channels_first(x: Array) -> Array:
 
 def constant_of(node: onnx.NodeProto) -> onnx.TensorProto:
     """Return the tensor of a Constant node."""
-    value = next((item for item in node.attribute if item.name == "value"), None)
-    if value is None:
+    tensor = constant_tensor(node)
+    if tensor is None:
         raise unknown(node, "is written in a form that is not known here")
-    tensor: onnx.TensorProto = value.t
     return tensor
 
 
 def puts_channels_first(node: onnx.NodeProto) -> bool:
     """Whether a node transposes (N, H, W, C) to (N, C, H, W)."""
-    return node.op_type == "Transpose" and tuple(attributes(node).get("perm", ())) == CHANNELS_FIRST
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Return the attributes of a node by name."""
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    return node.op_type == "Transpose" and tuple(attribute(node, "perm", ())) == CHANNELS_FIRST
 
 
 def cast_type(node: onnx.NodeProto) -> np.dtype[Any]:

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 
 from pc_engine.backends.array_layers import Convolve
-from pc_engine.backends.array_nodes import attributes, cast_type, channels_first, channels_last, unknown
+from pc_engine.backends.array_nodes import cast_type, channels_first, channels_last, unknown
+from pc_engine.graph.attributes import attribute, attributes
 from pc_engine.kernels import matrix_products, max_pool, to_planes
 from pc_engine.kernels.array_module import Array, get_array_module
 
@@ -63,13 +64,13 @@ def _cast(graph: Graph, node: onnx.NodeProto) -> Step:
 
 
 def _transpose(graph: Graph, node: onnx.NodeProto) -> Step:
-    x, axes = graph.operand(node, 0), attributes(node).get("perm")
+    x, axes = graph.operand(node, 0), attribute(node, "perm", None)
     return lambda t, _: x(t).transpose(axes)
 
 
 def _pad(graph: Graph, node: onnx.NodeProto) -> Step:
     x, pads = graph.operand(node, 0), graph.constant(node, 1).tolist()
-    if attributes(node).get("mode", b"constant") != b"constant" or min(pads) < 0 or len(node.input) > 3:
+    if attribute(node, "mode", b"constant") != b"constant" or min(pads) < 0 or len(node.input) > 3:
         raise unknown(node, "does more than add constants")
     value = graph.constant(node, 2).item() if len(node.input) > 2 and node.input[2] else 0
     sides = list(zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True))
@@ -127,7 +128,7 @@ def _average_pool(graph: Graph, node: onnx.NodeProto) -> Step:
 
 
 def _flatten(graph: Graph, node: onnx.NodeProto) -> Step:
-    x, axis = graph.operand(node, 0), attributes(node).get("axis", 1)
+    x, axis = graph.operand(node, 0), attribute(node, "axis", 1)
     if axis != 1:
         raise unknown(node, "does not keep the images apart")
     if graph.flatten_channels_last(node):
@@ -137,7 +138,7 @@ def _flatten(graph: Graph, node: onnx.NodeProto) -> Step:
 
 def _reshape(graph: Graph, node: onnx.NodeProto) -> Step:
     x, target = graph.operand(node, 0), graph.constant(node, 1).tolist()
-    if attributes(node).get("allowzero", 0):
+    if attribute(node, "allowzero", 0):
         raise unknown(node, "asks for empty tensors")
     return lambda t, _: x(t).reshape([x(t).shape[k] if size == 0 else size for k, size in enumerate(target)])
 
@@ -155,7 +156,7 @@ def _arg_max(graph: Graph, node: onnx.NodeProto) -> Step:
 
 
 def _gather(graph: Graph, node: onnx.NodeProto) -> Step:
-    x, places, axis = graph.operand(node, 0), graph.operand(node, 1), attributes(node).get("axis", 0)
+    x, places, axis = graph.operand(node, 0), graph.operand(node, 1), attribute(node, "axis", 0)
     return lambda t, _: get_array_module(x(t)).take(x(t), places(t), axis=axis)
 
 

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.errors import BackendError
 from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.attributes import attribute, constant_tensor
 from pc_engine.graph.names import fresh_name, names_of, reads
 from pc_engine.graph.pruning import prune
 
@@ -155,12 +156,13 @@ class _Cast:
         if node is None:
             return numpy_helper.to_array(self._stored[name]) if name in self._stored else None
         if node.op_type == "Constant":
-            return next((numpy_helper.to_array(item.t) for item in node.attribute if item.name == "value"), None)
+            tensor = constant_tensor(node)
+            return None if tensor is None else numpy_helper.to_array(tensor)
         if node.op_type != "DequantizeLinear" or not set(node.input) <= self._stored.keys():
             return None
         levels, scale, *zero = (numpy_helper.to_array(self._stored[key]) for key in node.input)
         if scale.size > 1:  # one for each index of an axis
-            axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
+            axis = attribute(node, "axis", 1)
             shape = [-1 if k == axis % levels.ndim else 1 for k in range(levels.ndim)]
             scale, zero = scale.reshape(shape), [each.reshape(shape) for each in zero]
         values = levels.astype(np.float32)

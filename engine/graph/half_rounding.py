@@ -6,6 +6,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.graph import shapes as graph_shapes
+from pc_engine.graph.attributes import attribute
 from pc_engine.graph.half import MOVING, cast_to_half
 from pc_engine.graph.names import fresh_name, names_of
 
@@ -39,14 +40,14 @@ def round_like_half(model: onnx.ModelProto) -> None:
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         rounded = [] if node.op_type in _PICKING else [name for name in node.output if name in halves]
-        if node.op_type == "Cast" and node.input[0] in halves and helper.get_node_attr_value(node, "to") in _REAL:
+        if node.op_type == "Cast" and node.input[0] in halves and attribute(node, "to", None) in _REAL:
             node = helper.make_node("Identity", node.input, node.output)
         elif node.op_type == "Cast" and rounded:
             nodes += _rounding(node.input[0], node.output[0], taken)
             continue
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT16:
-                _widen(attribute.t)
+        for item in node.attribute:
+            if item.type == onnx.AttributeProto.TENSOR and item.t.data_type == TensorProto.FLOAT16:
+                _widen(item.t)
         nodes.append(node)
         for k, name in enumerate(node.output):
             if name in rounded:

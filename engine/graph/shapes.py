@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, shape_inference
 
+from pc_engine.graph.attributes import attribute, constant_tensor, remove_attribute
+
 #: Axes of maps in a graph: images, maps, rows, columns.
 MAP_RANK = 4
 
@@ -77,23 +79,24 @@ def free_reshapes(model: onnx.ModelProto, batch: int) -> None:
     known = infer(model)
     shapes = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT64}
     for node in model.graph.node:
-        for attribute in node.attribute if node.op_type == "Constant" else ():
-            if attribute.name == "value" and attribute.t.data_type == onnx.TensorProto.INT64:
-                shapes[node.output[0]] = attribute.t
-            elif attribute.name == "value_ints":
-                shapes[node.output[0]] = numpy_helper.from_array(np.array(attribute.ints))
+        if node.op_type != "Constant":
+            continue
+        tensor = constant_tensor(node)
+        if tensor is not None and tensor.data_type == onnx.TensorProto.INT64:
+            shapes[node.output[0]] = tensor
+        elif (values := attribute(node, "value_ints", None)) is not None:
+            shapes[node.output[0]] = numpy_helper.from_array(np.array(values, np.int64))
     for k, node in enumerate(model.graph.node):
         if node.op_type != "Reshape" or len(node.input) < 2 or node.input[1] not in shapes:
             continue
-        zero_is_literal = any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
+        zero_is_literal = attribute(node, "allowzero", 0)
         source = known.get(node.input[0], UNKNOWN).shape
         target = numpy_helper.to_array(shapes[node.input[1]]).copy()
         if not source or source[0] != batch or not target.size or target[0] != batch:
             continue
         if zero_is_literal and 0 in target:
             continue
-        for attribute in [each for each in node.attribute if each.name == "allowzero"]:
-            node.attribute.remove(attribute)  # it is there without a need, and would take the next line by its word
+        remove_attribute(node, "allowzero")  # it is there without a need, and would take the next line by its word
         target[0] = 0
         name = f"{node.input[1]}/any_batch_{k}"
         model.graph.initializer.append(numpy_helper.from_array(target, name))
@@ -104,11 +107,8 @@ def _constant_weight(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """Return the tensor of a Constant node that is too large to be a shape, else None."""
     if node.op_type != "Constant":
         return None
-    for attribute in node.attribute:
-        if attribute.name == "value" and np.prod(attribute.t.dims) > _LARGEST_SHAPE_OPERAND:
-            tensor: onnx.TensorProto = attribute.t
-            return tensor
-    return None
+    tensor = constant_tensor(node)
+    return tensor if tensor is not None and np.prod(tensor.dims) > _LARGEST_SHAPE_OPERAND else None
 
 
 def _value(value: onnx.ValueInfoProto) -> Value:

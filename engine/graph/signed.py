@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import IMAGE
 from pc_engine.errors import BackendError
+from pc_engine.graph.attributes import attribute, constant_tensor, remove_attribute
 from pc_engine.graph.half import WEIGHTED
 from pc_engine.graph.names import fresh_name, names_of
 from pc_engine.graph.pruning import prune
@@ -108,9 +109,7 @@ class _Rounding:
         if bound is not None:
             node.input[0] = bound.output[0]
         node.input[1:] = self._store_signed(node.output[0], levels)
-        for k in reversed(range(len(node.attribute))):
-            if node.attribute[k].name == "output_dtype":  # the zero point tells it
-                del node.attribute[k]
+        remove_attribute(node, "output_dtype")  # the zero point tells it
         return [node] if bound is None else [bound, node]
 
     def dequantise(self, node: onnx.NodeProto) -> onnx.NodeProto:
@@ -162,7 +161,8 @@ class _Rounding:
         if name in self._stored:
             return float(numpy_helper.to_array(self._stored[name]).item())
         if producer is not None and producer.op_type == "Constant":
-            return float(next((numpy_helper.to_array(a.t).item() for a in producer.attribute if a.name == "value"), -1))
+            bound = constant_tensor(producer)
+            return -math.inf if bound is None else float(numpy_helper.to_array(bound).item())
         return -math.inf
 
     def _data(self, node: onnx.NodeProto) -> list[str]:
@@ -189,7 +189,7 @@ class _Rounding:
             if node.input[_ZERO] not in self._stored:
                 raise self._unreadable(node, "computed rather than stored")
             return numpy_helper.to_array(self._stored[node.input[_ZERO]])
-        kind = next((item.i for item in node.attribute if item.name == "output_dtype" and item.i), TensorProto.UINT8)
+        kind = attribute(node, "output_dtype", 0) or TensorProto.UINT8
         if node.op_type == "DequantizeLinear":
             pair = self._producers.get(node.input[0])
             if pair is not None and pair.op_type == "QuantizeLinear":
