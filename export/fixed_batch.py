@@ -11,13 +11,13 @@ from collections.abc import Collection
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from pc_engine.export.run_shapes import quiet_session
-from pc_engine.graph.attributes import attribute, remove_attribute
 from pc_engine.graph.names import fresh_name, names_of
 from pc_engine.graph.prepare import input_tensor
 from pc_engine.graph.pruning import keep_part, part_behind
+from pc_engine.graph.shapes import free_reshape, repeats_batch
 from pc_engine.manifest import NetworkInput
 
 
@@ -43,14 +43,8 @@ def free_batch(model: onnx.ModelProto, tensors: Collection[str], pixels: Network
     taken = set(names_of(model.graph))
     for node in reshapes:
         source, target = (shapes.get(name) for name in node.input)
-        zero_is_literal = attribute(node, "allowzero", 0)
-        if source is None or target is None or not len(source) or not len(target) or (zero_is_literal and 0 in target):
-            continue
-        if source[0] == target[0] == batch:
-            remove_attribute(node, "allowzero")
-            name = fresh_name(f"{node.input[1]}/any_batch", taken)
-            model.graph.initializer.append(numpy_helper.from_array(np.array([0, *target[1:]], np.int64), name))
-            node.input[1] = name
+        if source is not None and target is not None and repeats_batch(node, source, target, batch):
+            free_reshape(model.graph, node, target, fresh_name(f"{node.input[1]}/any_batch", taken))
 
 
 def _fixed_reshapes(graph: onnx.GraphProto, tensors: Collection[str]) -> list[onnx.NodeProto]:

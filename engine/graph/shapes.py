@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,18 +90,29 @@ def free_reshapes(model: onnx.ModelProto, batch: int) -> None:
     for k, node in enumerate(model.graph.node):
         if node.op_type != "Reshape" or len(node.input) < 2 or node.input[1] not in shapes:
             continue
-        zero_is_literal = attribute(node, "allowzero", 0)
-        source = known.get(node.input[0], UNKNOWN).shape
-        target = numpy_helper.to_array(shapes[node.input[1]]).copy()
-        if not source or source[0] != batch or not target.size or target[0] != batch:
-            continue
-        if zero_is_literal and 0 in target:
-            continue
-        remove_attribute(node, "allowzero")  # it is there without a need, and would take the next line by its word
-        target[0] = 0
-        name = f"{node.input[1]}/any_batch_{k}"
-        model.graph.initializer.append(numpy_helper.from_array(target, name))
-        node.input[1] = name
+        source = known.get(node.input[0], UNKNOWN).shape or ()
+        target = numpy_helper.to_array(shapes[node.input[1]])
+        if repeats_batch(node, source, target, batch):
+            free_reshape(model.graph, node, target, f"{node.input[1]}/any_batch_{k}")
+
+
+def repeats_batch(
+    node: onnx.NodeProto, source: Sequence[int | str | None] | np.ndarray, target: np.ndarray, batch: int
+) -> bool:
+    """Whether the shape that a Reshape reads, and its target, begin with ``batch``, so that `free_reshape` can free it.
+
+    Not where a 0 in the target means an empty axis.
+    """
+    if not len(source) or not target.ndim or not len(target) or not source[0] == target[0] == batch:
+        return False
+    return not (attribute(node, "allowzero", 0) and 0 in target)
+
+
+def free_reshape(graph: onnx.GraphProto, node: onnx.NodeProto, target: np.ndarray, name: str) -> None:
+    """Let a Reshape to the shape ``target`` copy the first size from its input; that is stored as ``name``."""
+    remove_attribute(node, "allowzero")  # it is there without a need, and would take the next line by its word
+    graph.initializer.append(numpy_helper.from_array(np.array([0, *target[1:]], np.int64), name))
+    node.input[1] = name
 
 
 def _constant_weight(node: onnx.NodeProto) -> onnx.TensorProto | None:
