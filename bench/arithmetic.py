@@ -12,6 +12,7 @@ import onnx
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.graph.attributes import attribute
+from pc_engine.graph.operators import LINEAR
 from pc_engine.graph.prepare import open_graph
 from pc_engine.graph.shapes import Value, infer
 
@@ -35,7 +36,7 @@ def operations_per_image(request: CompileRequest) -> int:
 
 def _multiply_adds(node: onnx.NodeProto, known: dict[str, Value]) -> int:
     """Return the products of one node for one image: its outputs, each a sum over what it is connected to."""
-    if node.op_type not in ("Conv", "Gemm", "MatMul"):
+    if node.op_type not in LINEAR:
         return 0
     output, weight = (_dims(known, name) for name in (node.output[0], node.input[1]))
     if output is None or weight is None:

@@ -33,7 +33,7 @@ FORMAT = 1
 # The field with the sum of the manifest itself, and what stands in its place while that is taken.
 _OWN_SUM, _NO_SUM = "sha256", "0" * 64
 #: Pixels along a side; beyond it, and beyond so many values of a tap, no memory holds a batch.
-LARGEST_SIDE = 16_384
+LARGEST_INPUT = 16_384
 _LARGEST_TAP = 2**31 - 1
 
 
@@ -137,8 +137,8 @@ def _parse_input(raw: Mapping[str, Any]) -> NetworkInput:
         **{
             **pixels,
             "tensor": as_text(pixels["tensor"], "input.tensor"),
-            "height": as_size(pixels["height"], "input.height", LARGEST_SIDE),
-            "width": as_size(pixels["width"], "input.width", LARGEST_SIDE),
+            "height": as_size(pixels["height"], "input.height", LARGEST_INPUT),
+            "width": as_size(pixels["width"], "input.width", LARGEST_INPUT),
             "mean": as_three_numbers(pixels.get("mean", (0, 0, 0)), "input.mean"),
             "std": as_three_numbers(pixels.get("std", (1, 1, 1)), "input.std"),
         }

@@ -25,7 +25,7 @@ from pc_engine.errors import ModelError, UsageError
 from pc_engine.export.node_writer import NodeWriter
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.names import names_of
-from pc_engine.graph.prepare import opset_of
+from pc_engine.graph.prepare import BATCH, opset_of
 
 #: The first with Sign.
 OLDEST_OPSET = 9
@@ -98,7 +98,7 @@ def append_cooccurrence(
     _write(writer, wanted.tap, channels, *cell_pairs(height, width, wanted.distance))
     writer.append()
     size = channels * (channels + 1) // 2
-    model.graph.output.append(helper.make_tensor_value_info(wanted.name, onnx.TensorProto.FLOAT, ["N", size]))
+    model.graph.output.append(helper.make_tensor_value_info(wanted.name, onnx.TensorProto.FLOAT, [BATCH, size]))
     return size
 
 

@@ -14,7 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from pc_engine.backbone import IMAGE
 from pc_engine.export.graph_writer import GraphWriter, empty_model
+from pc_engine.graph.prepare import BATCH
 
 #: By how much the network makes maps smaller than the picture.
 STRIDE = 32
@@ -196,7 +198,7 @@ def build_efficientnet_lite(spec: LiteSpec, weights: Mapping[str, np.ndarray]) -
     graph = GraphWriter(model.graph)
     for name, limit in (("relu6.least", 0.0), ("relu6.most", 6.0)):
         graph.constant(name, np.array(limit, np.float32))
-    tensor = _convolved(graph, spec.stem, weights, "image")
+    tensor = _convolved(graph, spec.stem, weights, IMAGE)
     for block in spec.blocks():
         before = tensor
         for convolution in block.convolutions:
@@ -209,8 +211,8 @@ def build_efficientnet_lite(spec: LiteSpec, weights: Mapping[str, np.ndarray]) -
     operands = [graph.constant(f"logits.{part}", weights[f"logits.{part}"]) for part in ("weight", "bias")]
     graph.node("Gemm", [tensor, *operands], "logits", transB=1)
     declare = helper.make_tensor_value_info
-    model.graph.input.append(declare("image", TensorProto.FLOAT, ["N", 3, "H", "W"]))
-    model.graph.output.append(declare("logits", TensorProto.FLOAT, ["N", len(weights["logits.bias"])]))
+    model.graph.input.append(declare(IMAGE, TensorProto.FLOAT, [BATCH, 3, "H", "W"]))
+    model.graph.output.append(declare("logits", TensorProto.FLOAT, [BATCH, len(weights["logits.bias"])]))
     return model
 
 

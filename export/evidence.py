@@ -26,6 +26,7 @@ from pc_engine.export.head_graph import PASSING, RESHAPING, HeadGraph
 from pc_engine.export.node_writer import NodeWriter
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.attributes import attribute, attributes
+from pc_engine.graph.operators import LINEAR
 from pc_engine.graph.prepare import opset_of
 from pc_engine.manifest import EVIDENCE
 
@@ -36,7 +37,6 @@ BACKWARD_SETTINGS = {"p2c.top_evidence": 20.0}
 _LOGITS = "logits"
 # Operators that keep the order of the logits: what they normalise are the logits.
 _NORMALISING = ("LogSoftmax", "Softmax")
-_LINEAR = ("Conv", "Gemm", "MatMul")
 _VECTOR_RANK = 2  # images, values
 _OLDEST_OPSET = 9  # the first with Sign
 _BIAS_OPTIONAL = 11  # the first in which Gemm needs no bias
@@ -152,8 +152,8 @@ class _Backward:
             tensor = max(waiting, key=self._head.place)
             gradient = self._derivatives.total(waiting.pop(tensor))
             node = self._head.producer(tensor)
-            is_linear = is_linear and node.op_type not in _LINEAR
-            if node.op_type in _LINEAR:
+            is_linear = is_linear and node.op_type not in LINEAR
+            if node.op_type in LINEAR:
                 branches = [self._through_layer(node, gradient)]
             else:
                 branches = self._derivatives.by_inputs(node, gradient)
@@ -168,7 +168,7 @@ class _Backward:
         passed: tuple[str, ...] = (*RESHAPING, *PASSING, *_NORMALISING)
         while True:
             node = self._head.producer(tensor)
-            if node.op_type in _LINEAR:
+            if node.op_type in LINEAR:
                 self._check_layer(node)
                 return node, factors
             if not self._is_mean and self._head.averages(node):

@@ -17,10 +17,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.export.rounding_scheme import RoundingScheme
-from pc_engine.export.weight_rounding import SMALLEST_STEP, WEIGHTED, WeightGrid, output_axis
+from pc_engine.export.weight_rounding import SMALLEST_STEP, WeightGrid, output_axis
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.attributes import attribute
 from pc_engine.graph.names import fresh_name, names_of
+from pc_engine.graph.operators import LINEAR
 from pc_engine.graph.pruning import prune
 from pc_engine.graph.signed import before_weights
 
@@ -50,7 +51,7 @@ def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     known = graph_shapes.infer(model)
 
     def is_rounded(node: onnx.NodeProto) -> bool:
-        weights = stored.get(node.input[1]) if node.op_type in WEIGHTED else None
+        weights = stored.get(node.input[1]) if node.op_type in LINEAR else None
         if weights is None or node.input[0] in stored or node.input[0] in pixels:
             return False
         value = known.get(node.input[0])

@@ -10,12 +10,13 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pc_engine.errors import ModelError
-from pc_engine.export.map_layout import REARRANGING, TO_FIRST, TO_LAST, has_channels_last
+from pc_engine.export.map_layout import REARRANGING, has_channels_last
 from pc_engine.export.node_writer import NodeWriter
 from pc_engine.export.run_shapes import quiet_session
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.attributes import attribute
 from pc_engine.graph.names import reads
+from pc_engine.graph.operators import CHANNELS_FIRST, CHANNELS_LAST, POOLING, transposes
 from pc_engine.graph.pruning import part_behind
 
 #: Operators that hand values on as they are, in another shape or type.
@@ -24,7 +25,7 @@ PASSING = ("Cast", "DequantizeLinear", "Dropout", "Identity", "QuantizeLinear")
 
 _AVERAGING = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 _REDUCING = ("ReduceMax", "ReduceMean")
-_POOLING = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", *_REDUCING)
+_POOLING = (*POOLING, *_REDUCING)
 # What makes maps with their channels first, and what puts values elsewhere or mixes them otherwise.
 _MAKING_MAPS = (*_POOLING, "Conv", "ConvTranspose", "Concat", "Resize", "Upsample")
 _REARRANGING = (*REARRANGING, "MatMul", "Transpose")
@@ -183,7 +184,7 @@ class HeadGraph:
         if axes == [2, 3]:
             return maps
         turned = self.producer(maps)
-        if axes == [1, 2] and turned.op_type == "Transpose" and attribute(turned, "perm", []) == TO_LAST:
+        if axes == [1, 2] and transposes(turned, CHANNELS_LAST):
             return str(turned.input[0])
         if axes == [1, 2] and has_channels_last(maps, self._producers):
             return self._turned(maps)
@@ -192,12 +193,12 @@ class HeadGraph:
     def _turned(self, maps: str) -> str:
         """Return maps with their channels first, given some with theirs last: those of the network if it has them."""
         for name, node in self._producers.items():
-            if node.op_type == "Transpose" and node.input[0] == maps and attribute(node, "perm", []) == TO_FIRST:
+            if transposes(node, CHANNELS_FIRST) and node.input[0] == maps:
                 return name
         height, width, channels = self.shape(maps)
-        name = self._writer.add("Transpose", [maps], "maps", perm=TO_FIRST)
+        name = self._writer.add("Transpose", [maps], "maps", perm=CHANNELS_FIRST)
         self._known[name] = graph_shapes.Value(self._known[maps].type, (None, channels, height, width))
-        self._producers[name] = helper.make_node("Transpose", [maps], [name], perm=TO_FIRST)
+        self._producers[name] = helper.make_node("Transpose", [maps], [name], perm=CHANNELS_FIRST)
         return name
 
 

@@ -21,9 +21,10 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from pc_engine.export.rounding_scheme import RoundingScheme
-from pc_engine.export.weight_rounding import WEIGHTED, WeightGrid
+from pc_engine.export.weight_rounding import WeightGrid
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.attributes import attribute
+from pc_engine.graph.operators import LINEAR
 from pc_engine.graph.pruning import prune
 
 #: Operators that run on integers. Those that only move values are among them, lest they tear a chain of the others.
@@ -46,13 +47,13 @@ _IN_FLOAT = ("Add", "Clip", "Relu")  # between the accumulators of a layer and t
 _MOVING = ("Clip", "Flatten", "MaxPool", "Relu", "Reshape")
 
 _LEVELS = 255  # of an activation above the lowest
-_SMALLEST_STEP = 1e-30
+_NO_STEP = 1e-30  # at most: that of a tensor that is always 0
 
 
 def render(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return ``values`` rounded to the 256 levels between ``low`` and ``high``, of which 0 is one."""
     step = (high - low) / _LEVELS
-    step = step if step > _SMALLEST_STEP else 1.0  # a tensor that is always 0
+    step = step if step > _NO_STEP else 1.0
     zero = round(-low / step)
     return np.asarray((np.clip(np.rint(values / step) + zero, 0, _LEVELS) - zero) * step)
 
@@ -60,7 +61,7 @@ def render(values: np.ndarray, low: float, high: float) -> np.ndarray:
 def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     stored = {tensor.name for tensor in model.graph.initializer}
     nodes = _integer_nodes(model.graph)
-    return [node for node in nodes if node.op_type in WEIGHTED and node.input[1] in stored]
+    return [node for node in nodes if node.op_type in LINEAR and node.input[1] in stored]
 
 
 def _activations(model: onnx.ModelProto, _: Sequence[onnx.NodeProto]) -> list[str]:
@@ -89,10 +90,10 @@ def _integer_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     stored = {tensor.name for tensor in graph.initializer}
     found, wanted = [], set[str]()
     for node in reversed(graph.node):
-        if not wanted.isdisjoint(node.output) or (node.op_type in WEIGHTED and node.input[1] in stored):
+        if not wanted.isdisjoint(node.output) or (node.op_type in LINEAR and node.input[1] in stored):
             found.append(node)
             wanted.update(node.input)
-    return [node for node in found[::-1] if node.op_type not in WEIGHTED or node.input[0] not in stored]
+    return [node for node in found[::-1] if node.op_type not in LINEAR or node.input[0] not in stored]
 
 
 def _insert_nodes(
@@ -193,7 +194,7 @@ def _is_in_float(tensor: str, producers: Mapping[str, onnx.NodeProto]) -> bool:
     if node is None or node.op_type not in _IN_FLOAT:
         return False
     before = producers.get(node.input[0])
-    return node.op_type == "Add" or before is None or before.op_type not in WEIGHTED
+    return node.op_type == "Add" or before is None or before.op_type not in LINEAR
 
 
 def _free_ends(graph: onnx.GraphProto) -> None:

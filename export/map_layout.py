@@ -10,15 +10,14 @@ from collections.abc import Mapping
 import onnx
 from onnx import helper
 
-from pc_engine.graph.attributes import attribute
 from pc_engine.graph.names import fresh_name, names_of
+from pc_engine.graph.operators import CHANNELS_FIRST, CHANNELS_LAST, transposes
 from pc_engine.say import Say
 
-TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 # Operators that need, and give, maps with their channels first.
-_CHANNELS_FIRST = (
+_OF_MAPS = (
     *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool"),
     *("GlobalMaxPool", "InstanceNormalization", "LRN", "MaxPool", "SpaceToDepth"),
 )
@@ -45,11 +44,7 @@ def with_channels_first(model: onnx.ModelProto, tensors: Mapping[str, str], repo
         Called with a sentence for each tap that is another tensor now.
     """
     producers = {name: node for node in model.graph.node for name in node.output}
-    turned = {
-        node.input[0]: node.output[0]
-        for node in model.graph.node
-        if node.op_type == "Transpose" and attribute(node, "perm", []) == TO_FIRST
-    }
+    turned = {node.input[0]: node.output[0] for node in model.graph.node if transposes(node, CHANNELS_FIRST)}
     found = dict(tensors)
     for tap, tensor in tensors.items():
         if not has_channels_last(tensor, producers):
@@ -61,7 +56,7 @@ def with_channels_first(model: onnx.ModelProto, tensors: Mapping[str, str], repo
             found[tap] = turned[tensor]
         else:
             found[tap] = turned[tensor] = fresh_name(f"{tensor}/channels_first", set(names_of(model.graph)))
-            model.graph.node.append(helper.make_node("Transpose", [tensor], [found[tap]], perm=TO_FIRST))
+            model.graph.node.append(helper.make_node("Transpose", [tensor], [found[tap]], perm=CHANNELS_FIRST))
         report(f"The tap '{tap}' has its channels last ('{tensor}'): it is read with its channels first.")
     return found
 
@@ -76,8 +71,8 @@ def has_channels_last(tensor: str, producers: Mapping[str, onnx.NodeProto]) -> b
             continue
         seen.add(name)
         if node.op_type == "Transpose":
-            return bool(attribute(node, "perm", []) == TO_LAST)
-        if node.op_type in _CHANNELS_FIRST or node.op_type in _REARRANGING:
+            return transposes(node, CHANNELS_LAST)
+        if node.op_type in _OF_MAPS or node.op_type in _REARRANGING:
             return False
         waiting += reversed(node.input)
     return False
@@ -91,12 +86,12 @@ def map_tensors(graph: onnx.GraphProto) -> frozenset[str]:
     """
     maps, behind = set[str](), set[str]()  # the second: what depends on a convolution
     for node in graph.node:
-        if node.op_type in _CHANNELS_FIRST and node.input[0] in behind:
+        if node.op_type in _OF_MAPS and node.input[0] in behind:
             maps.add(node.input[0])
         if node.op_type in _CONVOLUTIONS or not behind.isdisjoint(node.input):
             behind.update(filter(None, node.output))
     for node in graph.node:
-        turns = node.op_type == "Transpose" and attribute(node, "perm", []) in (TO_LAST, TO_FIRST)
+        turns = transposes(node, CHANNELS_FIRST) or transposes(node, CHANNELS_LAST)
         by_cell = turns or node.op_type not in (*_REARRANGING, "MatMul", "Transpose")
         if node.op_type in _CONVOLUTIONS or (by_cell and not maps.isdisjoint(node.input)):
             maps.update(filter(None, node.output))

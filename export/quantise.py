@@ -30,7 +30,7 @@ from pc_engine.export.weight_rounding import BIAS, InputCovariances, round_weigh
 from pc_engine.files.durable import publish, unpublished
 from pc_engine.graph.attributes import attribute, remove_attribute
 from pc_engine.graph.names import fresh_name, names_of
-from pc_engine.graph.prepare import load_graph, open_graph, opset_of
+from pc_engine.graph.prepare import BATCH, load_graph, open_graph, opset_of
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.manifest import BACKGROUND_SETTING, EVIDENCE, Manifest, NetworkInput, QuantisedNetwork, Tap
 from pc_engine.progress import Advance
@@ -191,7 +191,7 @@ def _add_evidence(model: onnx.ModelProto, manifest: Manifest) -> None:
         found = append_evidence(model, int(background), known_shapes(model, manifest.input))
     except ModelError as error:
         raise _cannot_quantise(manifest, error) from None
-    shape: list[str | int | None] = ["N", *manifest.taps[EVIDENCE].shape]
+    shape: list[str | int | None] = [BATCH, *manifest.taps[EVIDENCE].shape]
     model.graph.output.append(helper.make_tensor_value_info(found.tensor, TensorProto.FLOAT, shape))
 
 

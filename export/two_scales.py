@@ -16,6 +16,7 @@ from onnx import helper
 from pc_engine.errors import ModelError, UsageError
 from pc_engine.export.classifier_input import SPATIAL_AXES
 from pc_engine.graph.names import fresh_name, names_of, reads, stored_names, subgraphs
+from pc_engine.graph.operators import CHANNELS_FIRST, CHANNELS_LAST
 from pc_engine.graph.prepare import input_tensor
 from pc_engine.manifest import NetworkInput
 
@@ -100,7 +101,7 @@ def _halving(image: str, halved: str, pixels: NetworkInput) -> Iterator[onnx.Nod
     """Yield the nodes that make one pixel the mean of four, which is rounded where pixels are whole numbers."""
     steps: list[tuple[str, dict[str, Any]]] = [("AveragePool", {"kernel_shape": [2, 2], "strides": [2, 2]})]
     if pixels.layout == "NHWC":
-        steps = [("Transpose", {"perm": [0, 3, 1, 2]}), *steps, ("Transpose", {"perm": [0, 2, 3, 1]})]
+        steps = [("Transpose", {"perm": CHANNELS_FIRST}), *steps, ("Transpose", {"perm": CHANNELS_LAST})]
     if pixels.dtype == "uint8":
         to_bytes = [("Round", {}), ("Cast", {"to": onnx.TensorProto.UINT8})]
         steps = [("Cast", {"to": onnx.TensorProto.FLOAT}), *steps, *to_bytes]

@@ -16,9 +16,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from pc_engine.backbone import IMAGE
 from pc_engine.errors import UsageError
 from pc_engine.export.evidence import append_evidence
 from pc_engine.export.graph_writer import GraphWriter, empty_model
+from pc_engine.graph.operators import CHANNELS_FIRST
+from pc_engine.graph.prepare import BATCH
 from pc_engine.manifest import NetworkInput, Tap
 
 #: torchvision's ImageNet statistics in units of 0..255, RGB.
@@ -183,17 +186,17 @@ def build_vgg(
     tensor = _add_features(graph, spec, {**weights, _FIRST: _fold(weights[_FIRST], mean, std)}, _add_pixels(graph))
     _add_classifier(graph, weights, tensor)
     declare = helper.make_tensor_value_info
-    model.graph.input.append(declare("image", TensorProto.UINT8, ["N", *spec.size, 3]))
+    model.graph.input.append(declare(IMAGE, TensorProto.UINT8, [BATCH, *spec.size, 3]))
     append_evidence(model)
     for name, tap in vgg_taps(spec, weights["classifier.6.weight"].shape[0]).items():
-        model.graph.output.append(declare(name, TensorProto.FLOAT, ["N", *tap.shape]))
+        model.graph.output.append(declare(name, TensorProto.FLOAT, [BATCH, *tap.shape]))
     return model
 
 
 def _add_pixels(graph: GraphWriter) -> str:
     """Add what leads from the image to float32 [N, 4, H, W], the fourth channel constant; return that tensor."""
-    tensor = graph.node("Cast", ["image"], "pixels", to=TensorProto.FLOAT)
-    tensor = graph.node("Transpose", [tensor], "pixels_chw", perm=[0, 3, 1, 2])
+    tensor = graph.node("Cast", [IMAGE], "pixels", to=TensorProto.FLOAT)
+    tensor = graph.node("Transpose", [tensor], "pixels_chw", perm=CHANNELS_FIRST)
     pads = graph.constant("constant_channel.pads", np.array([0, 0, 0, 0, 0, 1, 0, 0], dtype=np.int64))
     value = graph.constant("constant_channel.value", np.array(_CONSTANT, dtype=np.float32))
     return graph.node("Pad", [tensor, pads, value], "pixels_and_constant", mode="constant")
@@ -244,7 +247,7 @@ def vgg_taps(spec: VggSpec, n_classes: int) -> dict[str, Tap]:
 
 def vgg_input(spec: VggSpec, mean: tuple[float, float, float], std: tuple[float, float, float]) -> NetworkInput:
     """Return the manifest's record of the input; ``mean`` and ``std`` are folded into the graph already."""
-    return NetworkInput("image", *spec.size, mean=mean, std=std)
+    return NetworkInput(IMAGE, *spec.size, mean=mean, std=std)
 
 
 def _fold(kernel: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

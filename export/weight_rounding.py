@@ -25,8 +25,6 @@ from pc_engine.export.activations import Activation
 from pc_engine.graph.attributes import attribute
 from pc_engine.graph.names import fresh_name, names_of, reads
 
-#: Operators with weights.
-WEIGHTED = ("Conv", "Gemm", "MatMul")
 #: The position of a bias among a node's inputs.
 BIAS = 2
 #: Below, numbers have so few digits that the largest weight may be many more steps, and GPUs take them for 0.

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
-from pc_engine.backbone import Backbone, CompileRequest, Taps
+from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Taps
 from pc_engine.backends import BACKENDS, REFERENCE
 from pc_engine.bench.lego.dataset import LegoSettings
 from pc_engine.bench.lego.network import PIXEL_MEAN, PIXEL_STD, fold
-from pc_engine.bench.lego.onnx_graph import INPUT, write_network
+from pc_engine.bench.lego.onnx_graph import write_network
 from pc_engine.bench.lego.scenes import SceneSource
 from pc_engine.bench.lego.train import TrainSettings, train_network
 from pc_engine.errors import UsageError
@@ -147,7 +147,7 @@ def train_lego(
     size = settings.network.network.size
     manifest = Manifest(
         name="lego",
-        input=NetworkInput(INPUT, size, size, mean=(PIXEL_MEAN,) * 3, std=(PIXEL_STD,) * 3),
+        input=NetworkInput(IMAGE, size, size, mean=(PIXEL_MEAN,) * 3, std=(PIXEL_STD,) * 3),
         taps=taps,
         count_features=COUNT_FEATURES,
         classes=(*(lego_class.name for lego_class in source.classes), BACKGROUND),

@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from pc_engine.backbone import IMAGE
 from pc_engine.bench.lego.network import PIXEL_MEAN, PIXEL_STD, FoldedNetwork
 from pc_engine.export.graph_writer import GraphWriter, empty_model
+from pc_engine.graph.operators import CHANNELS_FIRST
+from pc_engine.graph.prepare import BATCH
 from pc_engine.manifest import Tap
 
-#: Name of the input tensor.
-INPUT = "image"
 #: Value of the constant fourth input channel, which carries the mean that is folded into the first convolution.
 _CONSTANT = 255.0
 
@@ -29,8 +30,8 @@ def write_network(network: FoldedNetwork, path: Path) -> dict[str, Tap]:
     settings = network.settings
     model = empty_model("lego")
     graph = _HalfGraph(model.graph)
-    tensor = graph.node("Cast", [INPUT], "pixels", to=TensorProto.FLOAT)
-    tensor = graph.node("Transpose", [tensor], "planes", perm=[0, 3, 1, 2])
+    tensor = graph.node("Cast", [IMAGE], "pixels", to=TensorProto.FLOAT)
+    tensor = graph.node("Transpose", [tensor], "planes", perm=CHANNELS_FIRST)
     pads = graph.constant("channel_pads", np.array([0, 0, 0, 0, 0, 1, 0, 0], np.int64))
     constant = graph.constant("constant_channel", np.array(_CONSTANT, np.float32))
     tensor = graph.node("Pad", [tensor, pads, constant], "padded", mode="constant")
@@ -56,8 +57,8 @@ def write_network(network: FoldedNetwork, path: Path) -> dict[str, Tap]:
         "logits": Tap("logits", (len(network.logits[1]),)),
     }
     declare = helper.make_tensor_value_info
-    model.graph.input.append(declare(INPUT, TensorProto.UINT8, ["N", settings.size, settings.size, 3]))
-    model.graph.output.extend(declare(tap.tensor, TensorProto.FLOAT, ["N", *tap.shape]) for tap in taps.values())
+    model.graph.input.append(declare(IMAGE, TensorProto.UINT8, [BATCH, settings.size, settings.size, 3]))
+    model.graph.output.extend(declare(tap.tensor, TensorProto.FLOAT, [BATCH, *tap.shape]) for tap in taps.values())
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return taps

@@ -20,18 +20,17 @@ from onnx import numpy_helper
 from pc_engine.backbone import IMAGE
 from pc_engine.backends.array_layers import Convolution, Convolve, Layer
 from pc_engine.backends.array_nodes import (
-    CHANNELS_LAST,
     cast_type,
     channels_first,
     channels_last,
     constant_of,
-    puts_channels_first,
     unknown,
 )
 from pc_engine.backends.array_operators import OPERATORS, Step
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.attributes import attribute, attributes
 from pc_engine.graph.names import reads
+from pc_engine.graph.operators import CHANNELS_FIRST, CHANNELS_LAST, transposes
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.pixel_columns import PIXEL
 
@@ -223,7 +222,7 @@ class _Parser:
                 extra, constant = True, self._added_channel(before)
                 if not math.isfinite(constant):
                     return None
-            elif before.op_type != "Cast" and not puts_channels_first(before):
+            elif before.op_type != "Cast" and not transposes(before, CHANNELS_FIRST):
                 return None
             name = before.input[0]
         channels, half = layer.weights.shape[3], layer.weights.dtype == np.float16

@@ -1,4 +1,4 @@
-"""What a node of a graph says, and the two orders of an image's axes."""
+"""What a node of a graph says, and arrays with their channels first or last."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import onnx
 from onnx import helper
 
 from pc_engine.errors import BackendError
-from pc_engine.graph.attributes import attribute, attributes, constant_tensor
+from pc_engine.graph.attributes import attributes, constant_tensor
+from pc_engine.graph.operators import CHANNELS_FIRST, CHANNELS_LAST
 from pc_engine.kernels.array_module import Array, get_array_module
-
-#: From (N, H, W, C) to (N, C, H, W), and back.
-CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def channels_last(x: Array) -> Array:
@@ -32,11 +30,6 @@ def constant_of(node: onnx.NodeProto) -> onnx.TensorProto:
     if tensor is None:
         raise unknown(node, "is written in a form that is not known here")
     return tensor
-
-
-def puts_channels_first(node: onnx.NodeProto) -> bool:
-    """Whether a node transposes (N, H, W, C) to (N, C, H, W)."""
-    return node.op_type == "Transpose" and tuple(attribute(node, "perm", ())) == CHANNELS_FIRST
 
 
 def cast_type(node: onnx.NodeProto) -> np.dtype[Any]:

@@ -17,7 +17,7 @@ from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError
 from pc_engine.files.storage import model_argument
 from pc_engine.manifest import EVIDENCE, Manifest, NetworkInput
-from pc_engine.manifest_file import LARGEST_SIDE
+from pc_engine.manifest_file import LARGEST_INPUT
 
 
 def models(as_json: options.AsJson = False) -> None:
@@ -278,9 +278,9 @@ def _tap_and_distance(text: str) -> tuple[str, int]:
 def _height_and_width(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text.strip().lower())
     height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
+    if not (0 < height <= LARGEST_INPUT and 0 < width <= LARGEST_INPUT):
         raise UsageError(
-            f"--size {text} is neither a side nor HEIGHTxWIDTH, in pixels up to {LARGEST_SIDE:,}: write it as 224 or "
+            f"--size {text} is neither a side nor HEIGHTxWIDTH, in pixels up to {LARGEST_INPUT:,}: write it as 224 or "
             f"192x256."
         )
     return height, width

@@ -23,10 +23,8 @@ from pc_engine.errors import BackendError
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.attributes import attribute, constant_tensor
 from pc_engine.graph.names import fresh_name, names_of, reads
+from pc_engine.graph.operators import WEIGHTED, WINDOW_POOLING
 from pc_engine.graph.pruning import prune
-
-#: Operators that multiply by weights: half precision begins with them.
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 #: Operators whose results are values that they read, in other places.
 MOVING = (
@@ -37,8 +35,7 @@ MOVING = (
 # Operators that go on in half precision where what they read came from one of the above.
 _ARITHMETIC = ("Abs", "Add", "BatchNormalization", "Clip", "Div", "Max", "Min", "Mul", "Neg", "Sub", "Where")
 _ACTIVATIONS = ("Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Selu", "Sigmoid", "Tanh")
-_POOLING = ("AveragePool", "MaxPool")
-_FOLLOWING = frozenset((*_ARITHMETIC, *_ACTIVATIONS, *_POOLING, *MOVING))
+_FOLLOWING = frozenset((*_ARITHMETIC, *_ACTIVATIONS, *WINDOW_POOLING, *MOVING))
 # Operators that look at a tensor's shape only, so that its type does not matter to them.
 _SHAPE_ONLY = ("Shape", "Size")
 # Operators whose constants are bounds: one that float16 cannot reach bounds nothing.

@@ -20,6 +20,7 @@ from pc_engine.backbone import IMAGE
 from pc_engine.errors import ManifestError, ModelError
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.names import fresh_name, is_text, names_of, rename, stored_names, stored_tensors
+from pc_engine.graph.operators import CHANNELS_FIRST
 from pc_engine.graph.pruning import Part, keep_part, part_behind
 from pc_engine.manifest import Manifest, NetworkInput
 
@@ -368,7 +369,7 @@ def _preprocessing(
     if declared.channels == "BGR":
         steps.append(("Gather", [constant("channel_order", (2, 1, 0), TensorProto.INT64)], {"axis": 3}))
     if declared.layout == "NCHW":
-        steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
+        steps.append(("Transpose", [], {"perm": CHANNELS_FIRST}))
     if element_type != TensorProto.FLOAT:
         steps.append(("Cast", [], {"to": element_type}))
     nodes, current = [], IMAGE

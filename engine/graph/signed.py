@@ -23,13 +23,12 @@ from onnx import TensorProto, helper, numpy_helper
 from pc_engine.backbone import IMAGE
 from pc_engine.errors import BackendError
 from pc_engine.graph.attributes import attribute, constant_tensor, remove_attribute
-from pc_engine.graph.half import WEIGHTED
 from pc_engine.graph.names import fresh_name, names_of
+from pc_engine.graph.operators import POOLING, WEIGHTED
 from pc_engine.graph.pruning import prune
 
 # Operators that give no negative value where they read none; Relu and Sigmoid give none in any case.
-_POOLING = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
-_KEEPING_SIGN = (*_POOLING, "Concat", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_KEEPING_SIGN = (*POOLING, "Concat", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _NEVER_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax")
 _ENDS = {"int8": (-128, 127), "uint8": (0, 255)}
 _ZERO = 2  # the position of the zero point among a node's inputs

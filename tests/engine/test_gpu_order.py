@@ -19,13 +19,13 @@ from PIL import Image
 from pc_engine import Engine, Result
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends import OnnxRuntimeBackend
-from pc_engine.backends.array_nodes import CHANNELS_FIRST
 from pc_engine.backends.cudnn import CudnnBackend
 from pc_engine.backends.lanes import Lanes
 from pc_engine.backends.onnxruntime_cuda import OnnxRuntimeCudaBackbone
 from pc_engine.decoding.decode import display_image
 from pc_engine.decoding.decode_device import AT_ONCE
 from pc_engine.errors import DeviceMemoryError
+from pc_engine.graph.operators import CHANNELS_FIRST
 from pc_engine.model import load_model
 from pc_engine.modes import MODES
 from pc_engine.networks import network_request
