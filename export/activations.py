@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import IMAGE
+from pc_engine.export.run_shapes import quiet_session
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.progress import Advance
 
@@ -151,13 +151,8 @@ def _run(
     model: onnx.ModelProto, images: np.ndarray, batch: int, threads: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yield the number of images of each batch and the model's outputs for it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    # Its threads would wait for the next images on the cores that look at these.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     names = [value.name for value in model.graph.output]
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model, threads)
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         yield len(part), dict(zip(names, session.run(names, {IMAGE: part}), strict=True))

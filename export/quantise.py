@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import IMAGE
@@ -25,7 +24,7 @@ from pc_engine.export.fp8 import FP8
 from pc_engine.export.int8 import INT8
 from pc_engine.export.model_directory import check_network
 from pc_engine.export.rounding_scheme import RoundingScheme
-from pc_engine.export.run_shapes import known_shapes
+from pc_engine.export.run_shapes import known_shapes, quiet_session
 from pc_engine.export.weight_rounding import BIAS, InputCovariances, round_weights
 from pc_engine.files.durable import publish, unpublished
 from pc_engine.graph.attributes import attribute, remove_attribute
@@ -130,14 +129,9 @@ def _float_network(network: Path, manifest: Manifest, scheme: RoundingScheme, th
     try:
         if opset < scheme.opset:
             model = onnx.version_converter.convert_version(model, scheme.target_opset)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         with tempfile.TemporaryDirectory() as scratch:
             folded = Path(scratch) / "folded.onnx"
-            options.optimized_model_filepath = str(folded)
-            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            quiet_session(model, threads, folded=folded)
             model = load_graph(folded)
     except ModelError:
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,27 @@ def run_for(model: onnx.ModelProto, names: Sequence[str], images: np.ndarray) ->
     return found
 
 
-def quiet_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """Return what runs a network on the CPU and prints nothing: what goes wrong is in its exception."""
+def quiet_session(
+    model: onnx.ModelProto, threads: int | None = None, *, folded: Path | None = None
+) -> onnxruntime.InferenceSession:
+    """Return what runs a network on the CPU and prints nothing: what goes wrong is in its exception.
+
+    Parameters
+    ----------
+    model
+        The network.
+    threads
+        Cores to use; None for all.
+    folded
+        A file to write the network to, with its constants folded and what is redundant left out. It is not optimised
+        any further then.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = threads or 0
+    # Its threads would wait for the next images on the cores that look at these.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if folded is not None:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(folded)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
