@@ -8,6 +8,7 @@ from pc_engine.export.efficientnet_lite import export_efficientnet_lite
 from pc_engine.export.fetch import fetch_vgg
 from pc_engine.export.model_directory import write_model_directory
 from pc_engine.export.packaged import make_packaged
+from pc_engine.export.settings import Description, Preprocessing, Readout
 from pc_engine.export.vgg import export_vgg
 from pc_engine.export.vgg_graph import ARCHITECTURES, VggSpec, build_vgg
 from pc_engine.export.vgg_weights import VggWeights, random_weights, read_weights
@@ -16,7 +17,10 @@ __all__ = [
     "ARCHITECTURES",
     "LITE_ARCHITECTURES",
     "Cooccurrence",
+    "Description",
     "LiteSpec",
+    "Preprocessing",
+    "Readout",
     "VggSpec",
     "VggWeights",
     "build_vgg",

@@ -25,6 +25,7 @@ from pc_engine.export.head_graph import PASSING, RESHAPING
 from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import check_normalisation, write_model_directory
 from pc_engine.export.run_shapes import known_shapes, quiet_session
+from pc_engine.export.settings import DEFAULT_DESCRIPTION, DEFAULT_READOUT, Description, Readout
 from pc_engine.export.strided_copies import drop_strided_copies
 from pc_engine.export.tap_names import GRID_TAPS, find_taps, maps_before, unnamed_tap
 from pc_engine.export.two_scales import add_larger_view, check_larger_view
@@ -54,16 +55,9 @@ def import_classifier(
     out_dir: Path,
     *,
     name: str,
-    taps: Mapping[str, str],
     pixels: NetworkInput,
-    count_features: Sequence[str] | None = None,
-    cooccurrences: Sequence[Cooccurrence] = (),
-    heat: Sequence[str] = (),
-    classes: Sequence[str] = (),
-    licence: str = "unknown",
-    source: str | None = None,
-    background_class: int = -1,
-    two_scales: bool = False,
+    readout: Readout = DEFAULT_READOUT,
+    description: Description = DEFAULT_DESCRIPTION,
     report: Say = lambda _: None,
 ) -> Manifest:
     """Make a model directory from an ONNX classifier.
@@ -80,32 +74,14 @@ def import_classifier(
         The directory to make; it may exist only if it is empty.
     name
         Name of the model.
-    taps
-        Tap name to the tensor that plays this role, or to the node whose first output does. ``logits`` left out are the
-        network's only output, ``conv_last`` the maps that its head reads, beside which ``conv_prev`` is what the last
-        convolution before them does.
     pixels
         How the given network takes pixels. An empty ``tensor`` stands for the only input that the taps depend on, a
         ``height`` and ``width`` of 0 for what the network declares, else 224, and an empty ``layout`` for that of its
         three channels, else NCHW; ``dtype`` is read from the network.
-    count_features
-        Taps that feed the count SVM. None for ``conv_last`` and the co-occurrences of finer maps, where the network has
-        them (`pc_engine.export.finer_maps`); for no others than ``cooccurrences`` where these are given.
-    cooccurrences
-        Taps to compute beside the named ones, from maps among these; the count SVM reads them after the others.
-    heat
-        Taps of maps whose heat modes c2p and combined point at (`pc_engine.modes.c2p.C2PSettings`), and with which p2c
-        weighs that of the class (`pc_engine.modes.p2c.P2CSettings`). With none, where finer maps are found as above,
-        ``conv_prev`` and these; else those of the modes' own defaults.
-    classes
-        One name per logit, or none; ImageNet's 1,000 also where a ``background_class`` is to be counted besides.
-    licence, source
-        For the manifest; ``source`` is the file's name unless given.
-    background_class
-        The class that means "no object", where the network has one; -1 where it has none.
-    two_scales
-        Whether the network is to see images at twice that size, too (`pc_engine.export.two_scales`). One tap at least
-        is then of what it shows there.
+    readout
+        What is read of it.
+    description
+        For the manifest.
     report
         Called with a sentence for each thing that was chosen or left out, such as why there is no ``evidence``.
 
@@ -126,16 +102,18 @@ def import_classifier(
     ModelError
         If the network cannot be read, run or made to take a batch, or the disk is full.
     """
+    taps, background_class = readout.taps, readout.background_class
+    count_features, cooccurrences, heat = readout.count_features, readout.cooccurrences, readout.heat
     check_vacant(out_dir)
     check_normalisation(pixels.mean, pixels.std)
     _check_readable(onnx_path)
     with _damage_said(onnx_path):
         model = _read(onnx_path, report)
-        if two_scales:
+        if readout.two_scales:
             logits = find_taps(model, onnx_path, {tap: taps[tap] for tap in taps if tap == "logits"}, ())
             pixels = add_larger_view(model, complete_input(model, logits, pixels))
         tensors = find_taps(model, onnx_path, taps, count_features or ())
-        if two_scales:
+        if readout.two_scales:
             check_larger_view(tensors.values())
         pixels = complete_input(model, tensors, pixels)
         model = _prepared(model, name, pixels, tensors, report)
@@ -158,15 +136,15 @@ def import_classifier(
         given = {tap: Tap(tap, shape) for tap, shape in _shapes(model, name, pixels).items()}
         _check_taps(given, background_class)
         _check_heat(given, heat)
-        classes = names_of_logits(classes, given["logits"].shape[0], background_class, report)
+        classes = names_of_logits(description.classes, given["logits"].shape[0], background_class, report)
         manifest = Manifest(
             name=name,
             input=pixels,
             taps=given,
             count_features=(*count_features, *(wanted.name for wanted in cooccurrences)),
             classes=classes,
-            licence=licence,
-            source=source or onnx_path.name,
+            licence=description.licence,
+            source=description.source or onnx_path.name,
             settings=settings,
         )
         for value in model.graph.output:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +14,14 @@ from pc_engine.export.cooccurrence import Cooccurrence
 from pc_engine.export.efficientnet_graph import LITE_ARCHITECTURES, STRIDE, LiteSpec, build_efficientnet_lite
 from pc_engine.export.efficientnet_weights import read_lite_weights
 from pc_engine.export.model_directory import find_architecture
+from pc_engine.export.settings import (
+    DEFAULT_DESCRIPTION,
+    DEFAULT_PREPROCESSING,
+    DEFAULT_READOUT,
+    Description,
+    Preprocessing,
+    Readout,
+)
 from pc_engine.export.weight_sources import source_name
 from pc_engine.files.out_folder import check_vacant
 from pc_engine.manifest import Manifest, NetworkInput
@@ -32,17 +40,9 @@ def export_efficientnet_lite(
     weights: str | Path,
     out_dir: Path,
     *,
-    taps: Mapping[str, str] | None = None,
-    count_features: Sequence[str] | None = None,
-    cooccurrences: Sequence[Cooccurrence] = (),
-    heat: Sequence[str] = (),
-    classes: Sequence[str] = (),
-    licence: str = "unknown",
-    source: str | None = None,
-    mean: tuple[float, float, float] | None = None,
-    std: tuple[float, float, float] | None = None,
-    size: tuple[int, int] | None = None,
-    two_scales: bool = False,
+    readout: Readout = DEFAULT_READOUT,
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
+    description: Description = DEFAULT_DESCRIPTION,
     report: Say = lambda _: None,
 ) -> Manifest:
     """Make a model directory from EfficientNet-Lite weights.
@@ -55,19 +55,16 @@ def export_efficientnet_lite(
         A weight file or ``random:SEED``; see ``read_lite_weights``.
     out_dir
         The directory to make; it may exist only if it is empty.
-    taps
-        Beside those of `usual_taps`, or in their place.
-    count_features, cooccurrences, heat
-        As ``import_classifier`` takes them, in the place of the usual ones; with ``count_features`` alone no
-        co-occurrences are read.
-    classes, licence, source
+    readout
+        What is read of the network: ``taps`` beside those of `usual_taps`, or in their place, and ``count_features``,
+        ``cooccurrences`` and ``heat`` in the place of the usual ones; with ``count_features`` alone no co-occurrences
+        are read.
+    preprocessing
+        What it is shown.
+    description
         For the manifest.
-    mean, std
-        Normalisation of the pixels, 0..255 RGB, where the weights were trained with another one than is usual.
-    size
-        Height and width of the input in pixels; None for what the network was trained for.
-    two_scales, report
-        As ``import_classifier`` takes them.
+    report
+        As ``import_classifier`` takes it.
 
     Returns
     -------
@@ -85,7 +82,7 @@ def export_efficientnet_lite(
     """
     if isinstance(architecture, str):
         architecture = find_architecture(architecture, LITE_ARCHITECTURES)
-    height, width = size or (architecture.size, architecture.size)
+    height, width = preprocessing.size or (architecture.size, architecture.size)
     for side in (height, width):
         if side < 1 or side % STRIDE:
             lower = max(side // STRIDE, 1) * STRIDE
@@ -95,11 +92,10 @@ def export_efficientnet_lite(
             )
     check_vacant(out_dir)
     model = build_efficientnet_lite(architecture, read_lite_weights(weights, architecture))
-    if count_features is None:
-        count_features, cooccurrences = _COUNT_FEATURES, cooccurrences or _COOCCURRENCES
+    readout = _usual_readout(architecture, readout)
     with TemporaryDirectory(prefix="pc-engine-") as folder:
         path = Path(folder) / f"{architecture.name}.onnx"
-        if not two_scales:  # else it has to take both sizes
+        if not readout.two_scales:  # else it has to take both sizes
             for axis, side in ((2, height), (3, width)):
                 model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = side
         onnx.save(model, path)
@@ -107,17 +103,21 @@ def export_efficientnet_lite(
             path,
             out_dir,
             name=architecture.name,
-            taps=usual_taps(architecture) | dict(taps or {}),
-            pixels=NetworkInput("", height, width, layout="NCHW", mean=mean or _MEAN, std=std or _STD),
-            count_features=count_features,
-            cooccurrences=cooccurrences,
-            heat=heat or _HEAT,
-            classes=classes,
-            licence=licence,
-            source=source or source_name(weights),
-            two_scales=two_scales,
+            pixels=NetworkInput(
+                "", height, width, layout="NCHW", mean=preprocessing.mean or _MEAN, std=preprocessing.std or _STD
+            ),
+            readout=readout,
+            description=replace(description, source=description.source or source_name(weights)),
             report=report,
         )
+
+
+def _usual_readout(spec: LiteSpec, chosen: Readout) -> Readout:
+    """Return what is read where no more than is ``chosen`` is said."""
+    if chosen.count_features is None:
+        cooccurrences = chosen.cooccurrences or _COOCCURRENCES
+        chosen = replace(chosen, count_features=_COUNT_FEATURES, cooccurrences=cooccurrences)
+    return replace(chosen, taps=usual_taps(spec) | dict(chosen.taps), heat=chosen.heat or _HEAT)
 
 
 def usual_taps(spec: LiteSpec) -> dict[str, str]:

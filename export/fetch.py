@@ -18,6 +18,7 @@ from pc_engine.catalogue import FETCHABLE, PinnedWeights
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import DownloadError, UsageError
 from pc_engine.export.model_lock import making
+from pc_engine.export.settings import Description
 from pc_engine.export.vgg import export_vgg
 from pc_engine.files.digest import file_sha256
 from pc_engine.say import Say
@@ -81,9 +82,9 @@ def fetch_vgg(
             pin.architecture,
             path,
             out_dir,
-            classes=imagenet_class_names() if pin.imagenet_classes else (),
-            licence=pin.licence,
-            source=f"{pin.page} @ {pin.revision}",
+            description=Description(
+                imagenet_class_names() if pin.imagenet_classes else (), pin.licence, f"{pin.page} @ {pin.revision}"
+            ),
         )
         path.unlink()
     return out_dir

@@ -10,6 +10,7 @@ from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import MissingPackageError, UsageError, WeightsError
 from pc_engine.export.efficientnet_lite import export_efficientnet_lite
 from pc_engine.export.model_lock import making
+from pc_engine.export.settings import Description
 from pc_engine.files.digest import file_sha256
 from pc_engine.say import Say
 
@@ -58,12 +59,6 @@ def make_packaged(
                 f"{path} has sha256 {found[:12]}…, expected {pin.sha256[:12]}…: reinstall the package {pin.package}."
             )
         report(f"Making {name} from the package {pin.package}, once ...")
-        export_efficientnet_lite(
-            name,
-            path,
-            out_dir,
-            classes=imagenet_class_names(),
-            licence=pin.licence,
-            source=f"{pin.package} ({path.name})",
-        )
+        description = Description(imagenet_class_names(), pin.licence, f"{pin.package} ({path.name})")
+        export_efficientnet_lite(name, path, out_dir, description=description)
     return out_dir

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pc_engine.export.class_names import names_of_logits, read_class_names
+from pc_engine.export.class_names import names_of_logits
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS
 from pc_engine.export.model_directory import check_normalisation, find_architecture, write_model_directory
+from pc_engine.export.settings import DEFAULT_DESCRIPTION, DEFAULT_PREPROCESSING, Description, Preprocessing
 from pc_engine.export.vgg_graph import ARCHITECTURES, COUNT_FEATURES, VggSpec, build_vgg, vgg_input, vgg_taps
 from pc_engine.export.vgg_weights import read_weights
 from pc_engine.export.weight_sources import source_name
@@ -21,13 +22,9 @@ def export_vgg(
     weights: str | Path,
     out_dir: Path,
     *,
-    classes: Path | Sequence[str] = (),
-    licence: str = "unknown",
-    source: str | None = None,
-    mean: tuple[float, float, float] | None = None,
-    std: tuple[float, float, float] | None = None,
-    size: tuple[int, int] | None = None,
     cooccurrences: Sequence[Cooccurrence] = (),
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
+    description: Description = DEFAULT_DESCRIPTION,
 ) -> Manifest:
     """Make a model directory from VGG weights.
 
@@ -39,17 +36,12 @@ def export_vgg(
         A weight file or ``random:SEED``; see ``read_weights``.
     out_dir
         The directory to make; it may exist only if it is empty.
-    classes
-        One name per logit, or a file that ``read_class_names`` reads; empty where names are unknown.
-    licence, source
-        For the manifest; ``source`` is the weight file's name unless given.
-    mean, std
-        Normalisation of the pixels, 0..255 RGB, where the weights were trained with another one than is usual for
-        files of this kind.
-    size
-        Height and width of the input in pixels, multiples of what the weights were trained for; None for just that.
     cooccurrences
         Taps to compute beside the usual ones, from maps among these; the count SVM reads them after the others.
+    preprocessing
+        What the network is shown; its sides are multiples of what it was trained for.
+    description
+        For the manifest.
 
     Returns
     -------
@@ -67,13 +59,14 @@ def export_vgg(
         If the disk is full.
     """
     spec = find_architecture(architecture, ARCHITECTURES) if isinstance(architecture, str) else architecture
-    if size is not None:
-        spec = spec.at_size(*size)
+    mean, std = preprocessing.mean, preprocessing.std
+    if preprocessing.size is not None:
+        spec = spec.at_size(*preprocessing.size)
     check_vacant(out_dir)
     check_normalisation(mean or (), std or ())
     loaded = read_weights(weights, spec)
     n_classes = loaded.tensors["classifier.6.weight"].shape[0]
-    names = names_of_logits(read_class_names(classes) if isinstance(classes, Path) else classes, n_classes)
+    names = names_of_logits(description.classes, n_classes)
     mean, std = mean or loaded.mean, std or loaded.std
     model = build_vgg(spec, loaded.tensors, mean, std)
     del loaded  # half a gigabyte that serialising needs
@@ -84,8 +77,8 @@ def export_vgg(
         taps={**vgg_taps(spec, n_classes), **second_order},
         count_features=(*COUNT_FEATURES, *second_order),
         classes=names,
-        licence=licence,
+        licence=description.licence,
         settings=BACKWARD_SETTINGS,
-        source=source or source_name(weights),
+        source=description.source or source_name(weights),
     )
     return write_model_directory(model, manifest, out_dir)

@@ -132,6 +132,9 @@ def export(
         ARCHITECTURES,
         LITE_ARCHITECTURES,
         Cooccurrence,
+        Description,
+        Preprocessing,
+        Readout,
         export_efficientnet_lite,
         export_vgg,
         import_classifier,
@@ -144,6 +147,7 @@ def export(
     names: tuple[str, ...] = ()
     if classes is not None:
         names = imagenet_class_names() if classes == "imagenet" else read_class_names(Path(classes))
+    description = Description(names, licence)
     of_maps = {
         "--tap": bool(tap),
         "--count-feature": bool(count_feature),
@@ -155,30 +159,28 @@ def export(
         "--channels": channels.upper() != "RGB",
         "--background-class": background_class != -1,
     }
+
+    def readout() -> Readout:
+        return Readout(_taps(tap or []), count_feature or None, cooccurrences, heat or (), background_class, two_scales)
+
+    def preprocessing() -> Preprocessing:
+        return Preprocessing(_triple("--mean", mean), _triple("--std", std), height_and_width)
+
     if Path(weights).suffix.lower() == ".onnx":
-        taps = _taps(tap or [])
+        read = readout()
+        layout = "" if layout is None else _one_of("--layout", layout, ("NCHW", "NHWC"))
+        channels = _one_of("--channels", channels, ("RGB", "BGR"))
+        shown = preprocessing()
         pixels = NetworkInput(
             "",
-            *(height_and_width or (0, 0)),
-            layout="" if layout is None else _one_of("--layout", layout, ("NCHW", "NHWC")),
-            channels=_one_of("--channels", channels, ("RGB", "BGR")),
-            mean=_triple("--mean", mean) or (0.0, 0.0, 0.0),
-            std=_triple("--std", std) or (1.0, 1.0, 1.0),
+            *(shown.size or (0, 0)),
+            layout=layout,
+            channels=channels,
+            mean=shown.mean or (0.0, 0.0, 0.0),
+            std=shown.std or (1.0, 1.0, 1.0),
         )
         manifest = import_classifier(
-            Path(weights),
-            out,
-            name=model,
-            taps=taps,
-            pixels=pixels,
-            count_features=count_feature or None,
-            cooccurrences=cooccurrences,
-            heat=heat or (),
-            classes=names,
-            licence=licence,
-            background_class=background_class,
-            two_scales=two_scales,
-            report=say,
+            Path(weights), out, name=model, pixels=pixels, readout=read, description=description, report=say
         )
     elif model in LITE_ARCHITECTURES:
         _refuse(of_onnx, "EfficientNet-Lite")
@@ -186,16 +188,9 @@ def export(
             model,
             weights,
             out,
-            taps=_taps(tap or []),
-            count_features=count_feature or None,
-            cooccurrences=cooccurrences,
-            heat=heat or (),
-            classes=names,
-            licence=licence,
-            mean=_triple("--mean", mean),
-            std=_triple("--std", std),
-            size=height_and_width,
-            two_scales=two_scales,
+            readout=readout(),
+            preprocessing=preprocessing(),
+            description=description,
             report=say,
         )
     elif model in ARCHITECTURES:
@@ -204,12 +199,9 @@ def export(
             model,
             weights,
             out,
-            classes=names,
-            licence=licence,
-            mean=_triple("--mean", mean),
-            std=_triple("--std", std),
-            size=height_and_width,
             cooccurrences=cooccurrences,
+            preprocessing=preprocessing(),
+            description=description,
         )
     else:
         raise UsageError(

@@ -10,7 +10,7 @@ import pytest
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends import BACKENDS
 from pc_engine.errors import ModelError
-from pc_engine.export import import_classifier
+from pc_engine.export import Readout, import_classifier
 from pc_engine.fidelity import compare_with_fp32, measure_fidelity
 from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE
 from pc_engine.model import Model, load_model
@@ -103,7 +103,11 @@ def test_classes_and_counts_that_differ_are_counted(model: Model, request_: Comp
 def test_evidence_is_compared_where_the_class_is_the_same(model: Model, tmp_path: Path, scenes: np.ndarray) -> None:
     tensors = {name: tap.tensor for name, tap in model.manifest.taps.items()}
     import_classifier(
-        model.network, tmp_path, name="tiny", taps=tensors, pixels=model.manifest.input, count_features=("gap",)
+        model.network,
+        tmp_path,
+        name="tiny",
+        pixels=model.manifest.input,
+        readout=Readout(taps=tensors, count_features=("gap",)),
     )
     exported = load_model(tmp_path)
     request = replace(network_request(exported, tuple(exported.manifest.taps), batch_size=4), threads=1)

@@ -20,7 +20,7 @@ from pc_engine.datasets import LabelledImage
 from pc_engine.decoding.decode import display_image
 from pc_engine.decoding.decode_device import AT_ONCE, BatchDecoder, DeviceDecoder
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError
-from pc_engine.export import import_classifier
+from pc_engine.export import Readout, import_classifier
 from pc_engine.fitted.cluster_likelihood import ClusterLikelihood, PeakSettings
 from pc_engine.fitted.counter import CountSVM
 from pc_engine.fitting.class_heat import heat_source
@@ -113,7 +113,11 @@ def test_evidence_stays_on_the_gpu(
     tensors = {name: tap.tensor for name, tap in given.taps.items()}
     directory = tmp_path / "unfitted"
     exported = import_classifier(
-        tiny_directory / NETWORK_FILE, directory, name="tiny", taps=tensors, pixels=given.input, count_features=("gap",)
+        tiny_directory / NETWORK_FILE,
+        directory,
+        name="tiny",
+        pixels=given.input,
+        readout=Readout(taps=tensors, count_features=("gap",)),
     )
     tiny_counter.save(directory / COUNTER_FILE)
     write_manifest(replace(exported, settings={"p2c.top_evidence": top}), directory)

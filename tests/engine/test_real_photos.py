@@ -8,7 +8,7 @@ from pc_engine import Engine, load_model
 from pc_engine.calibration import read_calibration_images
 from pc_engine.datasets import read_labelled, resolve_class_ids
 from pc_engine.datasets.imagenet import imagenet_class_names
-from pc_engine.export import Cooccurrence, import_classifier
+from pc_engine.export import Cooccurrence, Description, Readout, import_classifier
 from pc_engine.export.quantise import quantise_network
 from pc_engine.fidelity import compare_with_fp32
 from pc_engine.fitting.from_images import counter_from_images, signature_taps, signatures_from_images, store_parts
@@ -34,17 +34,19 @@ def fitted(data_directory, tmp_path_factory):
         network,
         directory,
         name="mobilenet_v2",
-        taps={
-            "conv_last": "block_16_expand",
-            "conv_prev": "block_13_expand",
-            "pooled": "pooled",
-            "middle": "block_12_add",
-            "logits": "logits",
-        },
         pixels=NetworkInput("", 224, 224, layout="NCHW", mean=(128, 128, 128), std=(128, 128, 128)),
-        count_features=["pooled"],
-        cooccurrences=[Cooccurrence("middle", distance) for distance in (0, 3)],
-        classes=("background", *imagenet_class_names()),
+        readout=Readout(
+            taps={
+                "conv_last": "block_16_expand",
+                "conv_prev": "block_13_expand",
+                "pooled": "pooled",
+                "middle": "block_12_add",
+                "logits": "logits",
+            },
+            count_features=["pooled"],
+            cooccurrences=[Cooccurrence("middle", distance) for distance in (0, 3)],
+        ),
+        description=Description(classes=("background", *imagenet_class_names())),
     )
     model = load_model(directory)
 

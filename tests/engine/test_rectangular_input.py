@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pc_engine import Engine, Result
-from pc_engine.export import import_classifier
+from pc_engine.export import Readout, import_classifier
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.manifest import COUNTER_FILE, Manifest, NetworkInput
 from pc_engine.manifest_file import write_manifest
@@ -67,9 +67,8 @@ def model(grid: tuple[int, int], tmp_path: Path) -> Path:
         network,
         tmp_path / "model",
         name="rectangular",
-        taps={"conv_last": "maps", "gap": "pooled", "logits": "scores"},
         pixels=NetworkInput("", 0, 0, layout="", std=(255.0,) * 3),
-        count_features=("gap",),
+        readout=Readout(taps={"conv_last": "maps", "gap": "pooled", "logits": "scores"}, count_features=("gap",)),
     )
     assert manifest.input == NetworkInput("image", grid[0] * CELL, grid[1] * CELL, std=(255.0,) * 3)
     assert manifest.taps["conv_last"].shape == (2, *grid)

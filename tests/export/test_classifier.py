@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError
-from pc_engine.export import Cooccurrence, import_classifier
+from pc_engine.export import Cooccurrence, Description, Readout, import_classifier
 from pc_engine.graph.prepare import open_graph
 from pc_engine.manifest import NetworkInput
 from pc_engine.manifest_file import read_manifest
@@ -75,9 +76,12 @@ def pixels(**changes):
 
 
 def convert(path, out, **changes):
-    return import_classifier(
-        path, out, **{"name": "cnn", "taps": TAPS, "pixels": pixels(), "count_features": ("conv_prev",), **changes}
+    given = {"name": "cnn", "taps": TAPS, "pixels": pixels(), "count_features": ("conv_prev",), **changes}
+    readout, description = (
+        kind(**{each.name: given.pop(each.name) for each in fields(kind) if each.name in given})
+        for kind in (Readout, Description)
     )
+    return import_classifier(path, out, readout=readout, description=description, **given)
 
 
 def run(path, images, outputs=None):
@@ -478,11 +482,12 @@ def test_mobilenet(tmp_path):
         MOBILENET,
         tmp_path / "m",
         name="mobilenet_v2",
-        taps={"conv_prev": "block_16_expand", "conv_last": "conv_last", "pooled": "pooled", "logits": "logits"},
         pixels=NetworkInput("image", 224, 224, "NCHW", "float32", "RGB", (128.0,) * 3, (128.0,) * 3),
-        count_features=("pooled",),
-        classes=("background", *(name for _, _, name in names)),
-        licence="Apache-2.0",
+        readout=Readout(
+            taps={"conv_prev": "block_16_expand", "conv_last": "conv_last", "pooled": "pooled", "logits": "logits"},
+            count_features=("pooled",),
+        ),
+        description=Description(classes=("background", *(name for _, _, name in names)), licence="Apache-2.0"),
     )
     assert manifest.taps["conv_last"].shape == (1280, 7, 7)
     assert manifest.n_classes == 1001

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.errors import ManifestError, ModelError
-from pc_engine.export import import_classifier
+from pc_engine.export import Readout, import_classifier
 from pc_engine.export.classifier_input import complete_input
 from pc_engine.manifest import NetworkInput
 
@@ -94,11 +94,11 @@ def test_bytes_lie_with_their_channels_last():
     assert (found.layout, found.dtype) == ("NHWC", "uint8")
 
 
-def _export(model, tmp_path, **changes):
+def _export(model, tmp_path, taps=TENSORS, pixels=OPEN):
     path = tmp_path / "given.onnx"
     onnx.save_model(model, path)
-    options = {"name": "m", "taps": TENSORS, "pixels": OPEN, "count_features": ("conv_last",), **changes}
-    return import_classifier(path, tmp_path / "model", **options)
+    readout = Readout(taps, count_features=("conv_last",))
+    return import_classifier(path, tmp_path / "model", name="m", pixels=pixels, readout=readout)
 
 
 def test_an_input_that_no_tap_depends_on_plays_no_part(tmp_path):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -10,7 +9,15 @@ import pytest
 from safetensors.numpy import save_file
 
 from pc_engine.errors import UsageError
-from pc_engine.export import LITE_ARCHITECTURES, Cooccurrence, LiteSpec, export_efficientnet_lite
+from pc_engine.export import (
+    LITE_ARCHITECTURES,
+    Cooccurrence,
+    Description,
+    LiteSpec,
+    Preprocessing,
+    Readout,
+    export_efficientnet_lite,
+)
 from pc_engine.export.efficientnet_lite import usual_taps
 
 
@@ -27,7 +34,9 @@ def test_taps_are_what_the_network_gives_for_pixels(
     lite_state: Callable[..., dict[str, np.ndarray]],
     torch_lite: Callable[..., dict[str, np.ndarray]],
 ) -> None:
-    manifest = export_efficientnet_lite(tiny_lite, weights, tmp_path / "m", classes="abcdefg", licence="own")
+    manifest = export_efficientnet_lite(
+        tiny_lite, weights, tmp_path / "m", description=Description(classes="abcdefg", licence="own")
+    )
     assert (manifest.name, manifest.source, manifest.licence) == ("tiny", "w.safetensors", "own")
     assert (manifest.input.height, manifest.input.width, manifest.classes) == (64, 64, tuple("abcdefg"))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
@@ -56,13 +65,13 @@ def test_what_is_chosen_takes_the_place_of_what_is_usual(tmp_path: Path, weights
         tiny_lite,
         weights,
         tmp_path / "m",
-        taps={"fine": "block_2_project"},
-        count_features=("pooled",),
-        cooccurrences=[Cooccurrence("fine", 1)],
-        heat=("fine",),
-        size=(96, 64),
-        mean=(0.0, 0.0, 0.0),
-        std=(255.0, 255.0, 255.0),
+        readout=Readout(
+            taps={"fine": "block_2_project"},
+            count_features=("pooled",),
+            cooccurrences=[Cooccurrence("fine", 1)],
+            heat=("fine",),
+        ),
+        preprocessing=Preprocessing(size=(96, 64), mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)),
     )
     assert manifest.taps["conv_last"].shape[1:] == (3, 2)
     assert manifest.count_features == ("pooled", "fine_cooccurrence_1")
@@ -73,23 +82,23 @@ def test_what_is_chosen_takes_the_place_of_what_is_usual(tmp_path: Path, weights
 @pytest.mark.parametrize(
     ("chosen", "read"),
     [
-        ({"count_features": ("pooled", "project")}, ("pooled", "project")),
+        (Readout(count_features=("pooled", "project")), ("pooled", "project")),
         (
-            {"cooccurrences": [Cooccurrence("project", 0)]},
+            Readout(cooccurrences=[Cooccurrence("project", 0)]),
             ("pooled", "project", "middle", "project_cooccurrence_0"),
         ),
     ],
 )
 def test_what_the_counter_reads_is_chosen_by_itself(
-    tmp_path: Path, tiny_lite: LiteSpec, chosen: dict[str, Any], read: tuple[str, ...]
+    tmp_path: Path, tiny_lite: LiteSpec, chosen: Readout, read: tuple[str, ...]
 ) -> None:
-    assert export_efficientnet_lite(tiny_lite, "random:0", tmp_path / "m", **chosen).count_features == read
+    assert export_efficientnet_lite(tiny_lite, "random:0", tmp_path / "m", readout=chosen).count_features == read
 
 
 def test_it_can_look_twice(tmp_path: Path, weights: Path, tiny_lite: LiteSpec) -> None:
     taps = {"fine": f"larger/block_{tiny_lite.last}_project"}
     manifest = export_efficientnet_lite(
-        tiny_lite, weights, tmp_path / "m", taps=taps, heat=("fine", "project"), two_scales=True
+        tiny_lite, weights, tmp_path / "m", readout=Readout(taps=taps, heat=("fine", "project"), two_scales=True)
     )
     assert [4 * side // 2 for side in manifest.taps["project"].shape[1:]] == [*manifest.taps["fine"].shape[1:]]
 
@@ -106,7 +115,7 @@ def test_sides_that_do_not_halve_evenly_are_refused(
     tmp_path: Path, size: tuple[int, int], expected: str, tiny_lite: LiteSpec
 ) -> None:
     with pytest.raises(UsageError) as raised:
-        export_efficientnet_lite(tiny_lite, "random:0", tmp_path / "m", size=size)
+        export_efficientnet_lite(tiny_lite, "random:0", tmp_path / "m", preprocessing=Preprocessing(size=size))
     assert expected in str(raised.value)
     assert not (tmp_path / "m").exists()
 

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.errors import ModelError
-from pc_engine.export import import_classifier
+from pc_engine.export import Readout, import_classifier
 from pc_engine.export.fixed_batch import free_batch
 from pc_engine.manifest import NetworkInput
 
@@ -71,9 +71,8 @@ def import_network(model, folder):
         folder / "given.onnx",
         folder / "model",
         name="shuffling",
-        taps={"conv_last": "last", "logits": "scores"},
         pixels=GIVEN,
-        count_features=("conv_last",),
+        readout=Readout(taps={"conv_last": "last", "logits": "scores"}, count_features=("conv_last",)),
     )
 
 

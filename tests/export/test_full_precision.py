@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pc_engine.export import import_classifier
+from pc_engine.export import Readout, import_classifier
 from pc_engine.export.full_precision import make_float32
 from pc_engine.manifest import NetworkInput
 
@@ -85,10 +85,9 @@ def test_an_export_is_in_float32_and_says_so(tmp_path, kind):
         tmp_path / "half.onnx",
         tmp_path / "model",
         name="half",
-        taps={"conv_last": "maps", "logits": "scores"},
         pixels=NetworkInput("", 0, 0, layout=""),
-        count_features=("conv_last",),
         report=said.append,
+        readout=Readout(taps={"conv_last": "maps", "logits": "scores"}, count_features=("conv_last",)),
     )
     assert said[0] == (
         "The network is stored in another precision: it is kept in float32, which all precisions are made from."

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pc_engine.export import import_classifier
+from pc_engine.export import Readout, import_classifier
 from pc_engine.export.map_layout import has_channels_last, map_tensors, with_channels_first
 from pc_engine.manifest import NetworkInput
 from pc_engine.manifest_file import read_manifest
@@ -93,9 +93,10 @@ def test_an_export_has_maps_with_their_channels_first_and_evidence_for_them(tmp_
         tmp_path / "given.onnx",
         tmp_path / "model",
         name="channels_last",
-        taps={"conv_prev": "sums", "conv_last": "biased", "logits": "scores"},
         pixels=NetworkInput("", 0, 0, layout=""),
-        count_features=("conv_last",),
+        readout=Readout(
+            taps={"conv_prev": "sums", "conv_last": "biased", "logits": "scores"}, count_features=("conv_last",)
+        ),
     )
     assert {name: tap.shape for name, tap in read_manifest(tmp_path / "model").taps.items()} == {
         "conv_prev": (5, 4, 6),

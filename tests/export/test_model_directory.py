@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from pc_engine.errors import ModelError, UsageError, WeightsError
-from pc_engine.export import build_vgg, export_vgg, write_model_directory
+from pc_engine.export import Description, build_vgg, export_vgg, write_model_directory
 from pc_engine.export.model_directory import check_network, find_architecture
 from pc_engine.export.vgg_graph import ARCHITECTURES, COUNT_FEATURES, IMAGENET_MEAN, IMAGENET_STD, vgg_input, vgg_taps
 from pc_engine.manifest import Manifest
@@ -41,7 +41,7 @@ def test_nothing_stays_of_a_failed_export(tmp_path, tiny, weights, monkeypatch):
     out = tmp_path / "out" / "model"
     out.parent.mkdir()
     with pytest.raises(UsageError, match="There are 2 class names, but the network has 7 logits"):
-        export_vgg(tiny, weights, out, classes=("a", "b"))
+        export_vgg(tiny, weights, out, description=Description(classes=("a", "b")))
     with pytest.raises(WeightsError):
         export_vgg("vgg16", weights, out)
 

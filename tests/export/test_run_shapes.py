@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pc_engine.export import Cooccurrence, import_classifier
+from pc_engine.export import Cooccurrence, Readout, import_classifier
 from pc_engine.export.quantise import quantise_network
 from pc_engine.export.run_shapes import known_shapes
 from pc_engine.graph import shapes as graph_shapes
@@ -75,9 +75,8 @@ def test_an_export_and_its_quantised_network_give_evidence(tmp_path):
         tmp_path / "given.onnx",
         tmp_path / "model",
         name="padded",
-        taps={"conv_last": "last", "logits": "scores"},
         pixels=NetworkInput("", 0, 0, layout=""),
-        count_features=("conv_last",),
+        readout=Readout(taps={"conv_last": "last", "logits": "scores"}, count_features=("conv_last",)),
     )
     assert manifest.taps["evidence"].shape == (6,)
     network_file = tmp_path / "model/model.onnx"
@@ -91,8 +90,7 @@ def test_cooccurrence_is_of_maps_whose_shape_is_known_by_running(tmp_path):
         tmp_path / "given.onnx",
         tmp_path / "m",
         name="padded",
-        taps={"inner": "inner"},
         pixels=NetworkInput("image", SIZE, SIZE, layout="NHWC", dtype="uint8"),
-        cooccurrences=[Cooccurrence("inner", 1)],
+        readout=Readout(taps={"inner": "inner"}, cooccurrences=[Cooccurrence("inner", 1)]),
     )
     assert manifest.taps["inner_cooccurrence_1"].shape == (5 * 6 // 2,)

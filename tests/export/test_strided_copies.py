@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pc_engine.export import import_classifier
+from pc_engine.export import Readout, import_classifier
 from pc_engine.manifest import NetworkInput
 
 SIZE, CHANNELS = 8, 5
@@ -55,10 +55,9 @@ def convert(tmp_path, step, said, **taps):
         network(tmp_path / "given.onnx", step),
         tmp_path / "m",
         name="strided",
-        taps=taps,
         pixels=NetworkInput("", 0, 0, layout=""),
-        count_features=("conv_last",),
         report=said.append,
+        readout=Readout(taps=taps, count_features=("conv_last",)),
     )
 
 

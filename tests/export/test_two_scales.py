@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.errors import ModelError, UsageError
-from pc_engine.export import import_classifier
+from pc_engine.export import Readout, import_classifier
 from pc_engine.export.two_scales import LARGER, add_larger_view, check_larger_view
 from pc_engine.manifest import NetworkInput
 
@@ -129,10 +129,12 @@ def test_an_imported_network_points_at_the_heat_of_both_sizes(tmp_path):
         tmp_path / "net.onnx",
         tmp_path / "model",
         name="both",
-        taps={"conv_last": "last", "logits": "logits", "closer": LARGER + "last"},
         pixels=NetworkInput("", 8, 12, layout="", mean=(128, 128, 128), std=(64, 64, 64)),
-        heat=("conv_last", "closer"),
-        two_scales=True,
+        readout=Readout(
+            taps={"conv_last": "last", "logits": "logits", "closer": LARGER + "last"},
+            heat=("conv_last", "closer"),
+            two_scales=True,
+        ),
     )
     assert (manifest.input.height, manifest.input.width) == (16, 24)
     assert manifest.taps["conv_last"].shape == (6, 4, 6)
@@ -152,5 +154,9 @@ def test_an_imported_network_has_to_use_its_larger_view(tmp_path):
     onnx.save(network(), tmp_path / "net.onnx")
     with pytest.raises(UsageError, match="--tap fine=larger/NAME"):
         import_classifier(
-            tmp_path / "net.onnx", tmp_path / "model", name="both", taps={}, pixels=PIXELS, two_scales=True
+            tmp_path / "net.onnx",
+            tmp_path / "model",
+            name="both",
+            pixels=PIXELS,
+            readout=Readout(taps={}, two_scales=True),
         )

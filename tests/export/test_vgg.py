@@ -1,13 +1,11 @@
 """Model directories of VGG networks say what they hold."""
 
-import json
-
 import numpy as np
 import onnxruntime
 import pytest
 
 from pc_engine.errors import UsageError
-from pc_engine.export import Cooccurrence, export_vgg
+from pc_engine.export import Cooccurrence, Description, Preprocessing, export_vgg
 from pc_engine.export.vgg_graph import IMAGENET_MEAN, IMAGENET_STD
 from pc_engine.files.digest import file_sha256
 from pc_engine.graph.prepare import open_graph
@@ -17,7 +15,9 @@ from pc_engine.manifest_file import read_manifest
 def test_exported_directory_says_what_it_holds(tmp_path, tiny, tiny_weights, weights):
     out = tmp_path / "deep" / "er" / "model"
     names = [f"class {k}" for k in range(7)]
-    written = export_vgg(tiny, weights, out, classes=names, licence="BSD-3-Clause", source="somewhere")
+    written = export_vgg(
+        tiny, weights, out, description=Description(classes=names, licence="BSD-3-Clause", source="somewhere")
+    )
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "model.onnx"]
     assert [path.name for path in out.parent.iterdir()] == ["model"]
     manifest = read_manifest(out)
@@ -58,12 +58,8 @@ def test_same_weights_give_the_same_files(tmp_path, tiny, weights):
 def test_source_and_normalisation_defaults_and_overrides(tmp_path, tiny, weights):
     assert export_vgg(tiny, weights, tmp_path / "a").source == "w.safetensors"
     assert export_vgg(tiny, "random:1", tmp_path / "b").source == "random:1"
-    other = export_vgg(tiny, weights, tmp_path / "c", mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    other = export_vgg(
+        tiny, weights, tmp_path / "c", preprocessing=Preprocessing(mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    )
     assert (other.input.mean, other.input.std) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
     assert other.network_sha256 != read_manifest(tmp_path / "a").network_sha256
-
-
-def test_class_names_come_from_a_file(tmp_path, tiny, weights):
-    path = tmp_path / "names.json"
-    path.write_text(json.dumps([[k, f"n{k:08d}", f"name {k}"] for k in range(7)]))
-    assert export_vgg(tiny, weights, tmp_path / "m", classes=path).classes[3] == "name 3"

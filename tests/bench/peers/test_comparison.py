@@ -22,7 +22,7 @@ from pc_engine.bench.peers.torch_pipeline import ImageByImage, TorchRunner, torc
 from pc_engine.bench.throughput import ThroughputSettings  # noqa: E402
 from pc_engine.decoding.decode import decode_image  # noqa: E402
 from pc_engine.errors import BackendError, MissingPackageError, ModelError  # noqa: E402
-from pc_engine.export import VggSpec, export_vgg  # noqa: E402
+from pc_engine.export import Preprocessing, VggSpec, export_vgg  # noqa: E402
 from pc_engine.fitted.counter import CountSVM  # noqa: E402
 from pc_engine.manifest import NETWORK_FILE  # noqa: E402
 from pc_engine.model import load_model  # noqa: E402
@@ -38,7 +38,9 @@ TAPS = ("pool5", "fc6", "fc7", "conv_last")
 @pytest.fixture(scope="module")
 def vgg_directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("vgg") / "small"
-    export_vgg(SPEC, "random:5", directory, mean=(100.0, 110.0, 90.0), std=(50.0, 60.0, 70.0))
+    export_vgg(
+        SPEC, "random:5", directory, preprocessing=Preprocessing(mean=(100.0, 110.0, 90.0), std=(50.0, 60.0, 70.0))
+    )
     return directory
 
 

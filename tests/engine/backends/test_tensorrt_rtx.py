@@ -15,7 +15,7 @@ from pc_engine.backends.tensorrt_build import PRECISIONS, Target, build_engine, 
 from pc_engine.backends.tensorrt_library import Library, load_library
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import BackendError
-from pc_engine.export import Cooccurrence, export_efficientnet_lite, export_vgg
+from pc_engine.export import Cooccurrence, Preprocessing, export_efficientnet_lite, export_vgg
 from pc_engine.export.quantise import quantise_network
 from pc_engine.export.vgg_graph import ARCHITECTURES
 from pc_engine.graph.prepare import open_graph
@@ -48,7 +48,9 @@ def models(tmp_path_factory) -> dict[str, CompileRequest]:
         spec = replace(ARCHITECTURES[name], trained_size=64, fc_width=128)
         cooccurrences = [Cooccurrence("conv_last", distance) for distance in (0, 1)]
         export_vgg(spec, "random:0", folder / name, cooccurrences=cooccurrences)
-    export_efficientnet_lite("efficientnet_lite0", "random:0", folder / "efficientnet_lite0", size=(64, 64))
+    export_efficientnet_lite(
+        "efficientnet_lite0", "random:0", folder / "efficientnet_lite0", preprocessing=Preprocessing(size=(64, 64))
+    )
     requests = {}
     for name in ("lego", "vgg16", "vgg19", "efficientnet_lite0"):
         model = load_model(folder / name)
