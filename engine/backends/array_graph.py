@@ -23,12 +23,11 @@ from pc_engine.backends.array_nodes import (
     cast_type,
     channels_first,
     channels_last,
-    constant_of,
-    unknown,
 )
 from pc_engine.backends.array_operators import OPERATORS, Step
+from pc_engine.errors import BackendError
 from pc_engine.graph import shapes as graph_shapes
-from pc_engine.graph.attributes import attribute, attributes
+from pc_engine.graph.attributes import attribute, attributes, constant_tensor
 from pc_engine.graph.names import reads
 from pc_engine.graph.operators import CHANNELS_FIRST, CHANNELS_LAST, transposes
 from pc_engine.kernels.array_module import Array, get_array_module
@@ -44,6 +43,8 @@ class ArrayGraph:
         The graph; its convolutions and matrix products have weights that are constants.
     batch_size
         Images in a batch.
+    library
+        What computes its convolutions, for errors.
     place
         Puts constants where the graph is to run.
 
@@ -59,9 +60,13 @@ class ArrayGraph:
     """
 
     def __init__(
-        self, model: onnx.ModelProto, batch_size: int, place: Callable[[np.ndarray], Array] = lambda array: array
+        self,
+        model: onnx.ModelProto,
+        batch_size: int,
+        library: str,
+        place: Callable[[np.ndarray], Array] = lambda array: array,
     ) -> None:
-        parsed = _Parser(model, batch_size, place)
+        parsed = _Parser(model, batch_size, library, place)
         self.layers = parsed.layers
         self._steps = parsed.steps
         self._outputs = tuple(value.name for value in model.graph.output)
@@ -91,9 +96,11 @@ class _Named:
 class _Parser:
     """Makes steps and layers of a graph's nodes, once."""
 
-    def __init__(self, model: onnx.ModelProto, batch_size: int, place: Callable[[np.ndarray], Array]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, batch_size: int, library: str, place: Callable[[np.ndarray], Array]
+    ) -> None:
         graph = model.graph
-        self._batch, self._place = batch_size, place
+        self._batch, self._library, self._place = batch_size, library, place
         self._stored: dict[str, onnx.TensorProto | np.ndarray] = {tensor.name: tensor for tensor in graph.initializer}
         self._shapes = {name: value.shape for name, value in graph_shapes.infer(model).items()}
         outputs = [value.name for value in graph.output]
@@ -117,7 +124,10 @@ class _Parser:
     def _add(self, node: onnx.NodeProto) -> set[str]:
         """Add the step of a node; return the tensors that it makes."""
         if node.op_type == "Constant":
-            self._stored[node.output[0]] = constant_of(node)
+            tensor = constant_tensor(node)
+            if tensor is None:
+                raise self.unknown(node, "is written in a form that is not known here")
+            self._stored[node.output[0]] = tensor
             return {node.output[0]}
         if node.op_type == "Cast" and node.input[0] in self._stored:
             self._stored[node.output[0]] = self.constant(node, 0).astype(cast_type(node))
@@ -126,7 +136,7 @@ class _Parser:
             return self._add_layer(node)
         make = OPERATORS.get(node.op_type)
         if make is None or len([name for name in node.output if name]) != 1:
-            raise unknown(node, "is not one that it runs")
+            raise self.unknown(node, "is not one that it runs")
         self._step(node.output[0], node, make(self, node))
         return {node.output[0]}
 
@@ -168,10 +178,10 @@ class _Parser:
     def _convolution(self, node: onnx.NodeProto) -> Layer:
         settings = attributes(node)
         if settings.get("auto_pad", b"NOTSET") != b"NOTSET":
-            raise unknown(node, "pads by a rule")
+            raise self.unknown(node, "pads by a rule")
         weights = self.constant(node, 1)  # (filters, channels of a group, rows, columns)
         if weights.ndim != 4:
-            raise unknown(node, "is not of two dimensions")
+            raise self.unknown(node, "is not of two dimensions")
         channels, height, width = self._sizes(node, node.input[0], 3)
         top, left, bottom, right = settings.get("pads", (0, 0, 0, 0))
         convolution = Convolution(
@@ -190,7 +200,7 @@ class _Parser:
         plain = settings.get("alpha", 1) == 1 and settings.get("beta", 1) == 1 and not settings.get("transA", 0)
         weights = self.constant(node, 1)
         if not plain or weights.ndim != 2:
-            raise unknown(node, "is not a plain product with a matrix of weights")
+            raise self.unknown(node, "is not a plain product with a matrix of weights")
         if not settings.get("transB", 0):
             weights = weights.T  # (results, values)
         (values,) = self._sizes(node, node.input[0], 1)
@@ -276,15 +286,22 @@ class _Parser:
     def constant(self, node: onnx.NodeProto, k: int) -> np.ndarray:
         """Return input ``k`` of a node, which has to be stored in the graph."""
         if k >= len(node.input) or node.input[k] not in self._stored:
-            raise unknown(node, f"computes its input {k}")
+            raise self.unknown(node, f"computes its input {k}")
         value = self._stored[node.input[k]]
         return value if isinstance(value, np.ndarray) else numpy_helper.to_array(value)
+
+    def unknown(self, node: onnx.NodeProto, why: str) -> BackendError:
+        """Return the error for a node that cannot be run, as it ``why``."""
+        return BackendError(
+            f"{self._library} cannot run this network (the operator {node.op_type} '{node.output[0]}' {why}): use "
+            f"another backend."
+        )
 
     def _sizes(self, node: onnx.NodeProto, name: str, count: int) -> tuple[int, ...]:
         """Return the sizes of a tensor but for its first, which counts images."""
         sizes = (self._shapes.get(name) or ())[1:]
         if len(sizes) != count or not all(isinstance(size, int) for size in sizes):
-            raise unknown(node, "reads a tensor of unknown shape")
+            raise self.unknown(node, "reads a tensor of unknown shape")
         return tuple(int(size) for size in sizes if size is not None)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 
 from pc_engine.backends.array_layers import Convolve
-from pc_engine.backends.array_nodes import cast_type, channels_first, channels_last, unknown
+from pc_engine.backends.array_nodes import cast_type, channels_first, channels_last
+from pc_engine.errors import BackendError
 from pc_engine.graph.attributes import attribute, attributes
 from pc_engine.kernels import matrix_products, max_pool, to_planes
 from pc_engine.kernels.array_module import Array, get_array_module
@@ -30,6 +31,9 @@ class Graph(Protocol):
 
     def flatten_channels_last(self, node: onnx.NodeProto) -> bool:
         """Whether the maps that a node flattens may keep their channels last."""
+
+    def unknown(self, node: onnx.NodeProto, why: str) -> BackendError:
+        """Return the error for a node that cannot be run, as it ``why``."""
 
 
 Make = Callable[[Graph, onnx.NodeProto], Step]
@@ -71,7 +75,7 @@ def _transpose(graph: Graph, node: onnx.NodeProto) -> Step:
 def _pad(graph: Graph, node: onnx.NodeProto) -> Step:
     x, pads = graph.operand(node, 0), graph.constant(node, 1).tolist()
     if attribute(node, "mode", b"constant") != b"constant" or min(pads) < 0 or len(node.input) > 3:
-        raise unknown(node, "does more than add constants")
+        raise graph.unknown(node, "does more than add constants")
     value = graph.constant(node, 2).item() if len(node.input) > 2 and node.input[2] else 0
     sides = list(zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True))
     return lambda t, _: get_array_module(x(t)).pad(x(t), sides, constant_values=value)
@@ -94,27 +98,27 @@ def _clip(graph: Graph, node: onnx.NodeProto) -> Step:
     return run
 
 
-def _windows(node: onnx.NodeProto) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
+def _windows(graph: Graph, node: onnx.NodeProto) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
     """Return window, stride and pads of a pooling."""
     settings = attributes(node)
     window = tuple(settings["kernel_shape"])
     plain = settings.get("auto_pad", b"NOTSET") == b"NOTSET" and not settings.get("ceil_mode", 0)
     if not plain or len(window) != 2 or set(settings.get("dilations", (1,))) != {1}:
-        raise unknown(node, "pools in a way that is not known here")
+        raise graph.unknown(node, "pools in a way that is not known here")
     top, left, bottom, right = settings.get("pads", (0, 0, 0, 0))
     rows, columns = settings.get("strides", (1, 1))
     return window, (rows, columns), (top, left, bottom, right)
 
 
 def _max_pool(graph: Graph, node: onnx.NodeProto) -> Step:
-    x, (window, stride, pads) = graph.operand(node, 0), _windows(node)
+    x, (window, stride, pads) = graph.operand(node, 0), _windows(graph, node)
     return lambda t, _: channels_first(max_pool(channels_last(x(t)), window, stride, pads))
 
 
 def _average_pool(graph: Graph, node: onnx.NodeProto) -> Step:
-    x, (window, stride, pads) = graph.operand(node, 0), _windows(node)
+    x, (window, stride, pads) = graph.operand(node, 0), _windows(graph, node)
     if window != stride or any(pads):
-        raise unknown(node, "averages windows that overlap or reach outside")
+        raise graph.unknown(node, "averages windows that overlap or reach outside")
     rows, columns = window
 
     def run(t: dict[str, Array], _: Convolve) -> Array:
@@ -130,7 +134,7 @@ def _average_pool(graph: Graph, node: onnx.NodeProto) -> Step:
 def _flatten(graph: Graph, node: onnx.NodeProto) -> Step:
     x, axis = graph.operand(node, 0), attribute(node, "axis", 1)
     if axis != 1:
-        raise unknown(node, "does not keep the images apart")
+        raise graph.unknown(node, "does not keep the images apart")
     if graph.flatten_channels_last(node):
         return lambda t, _: channels_last(x(t)).reshape(len(x(t)), -1)
     return lambda t, _: x(t).reshape(len(x(t)), -1)
@@ -139,7 +143,7 @@ def _flatten(graph: Graph, node: onnx.NodeProto) -> Step:
 def _reshape(graph: Graph, node: onnx.NodeProto) -> Step:
     x, target = graph.operand(node, 0), graph.constant(node, 1).tolist()
     if attribute(node, "allowzero", 0):
-        raise unknown(node, "asks for empty tensors")
+        raise graph.unknown(node, "asks for empty tensors")
     return lambda t, _: x(t).reshape([x(t).shape[k] if size == 0 else size for k, size in enumerate(target)])
 
 
@@ -150,7 +154,7 @@ def _mean_of_maps(xp: ModuleType, x: Array) -> Array:
 def _arg_max(graph: Graph, node: onnx.NodeProto) -> Step:
     x, settings = graph.operand(node, 0), attributes(node)
     if settings.get("select_last_index", 0):
-        raise unknown(node, "takes the last of equals")
+        raise graph.unknown(node, "takes the last of equals")
     axis, keep = settings.get("axis", 0), bool(settings.get("keepdims", 1))
     return lambda t, _: get_array_module(x(t)).argmax(x(t), axis=axis, keepdims=keep)
 

@@ -267,7 +267,7 @@ def _array_graph(request: CompileRequest, model: onnx.ModelProto) -> ArrayGraph:
     from pc_engine.backends.array_graph import ArrayGraph
 
     with cuda_errors("loading the network"), on_device(device_index(request.device)):
-        return ArrayGraph(model, request.batch_size, _place)
+        return ArrayGraph(model, request.batch_size, "cuDNN", _place)
 
 
 def _place(array: Any) -> Array:

@@ -47,7 +47,7 @@ def convolved(layer: Layer, x: np.ndarray) -> np.ndarray:
 
 
 def run(model: onnx.ModelProto, images: np.ndarray) -> dict[str, np.ndarray]:
-    graph = ArrayGraph(model, len(images))
+    graph = ArrayGraph(model, len(images), "NumPy")
     return graph.run(images, lambda name, x: convolved(graph.layers[name], x))
 
 
@@ -108,7 +108,7 @@ def test_layers_take_their_relu_and_the_first_its_pixels_along():
     spec = VggSpec("small", ((8,), (16,), (16,), (24, 24)), fc_width=40, trained_size=32)
     model = build_vgg(spec, random_weights(spec, seed=0, n_classes=10))
     cast_to_half(model)
-    layers = ArrayGraph(model, 2).layers
+    layers = ArrayGraph(model, 2, "NumPy").layers
     assert [layer.constant is None for layer in layers.values()] == [False, *[True] * (len(layers) - 1)]
     assert [name for name, layer in layers.items() if not layer.convolution.relu] == [
         "logits/half",
@@ -189,7 +189,7 @@ def test_a_relu_whose_input_is_read_elsewhere_stays_by_itself():
     images = RNG.integers(0, 256, (2, 8, 8, 3), np.uint8)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(run(model, images)["y"], session.run(None, {"image": images})[0], rtol=1e-4, atol=1e-2)
-    assert not ArrayGraph(model, 2).layers["c"].convolution.relu
+    assert not ArrayGraph(model, 2, "NumPy").layers["c"].convolution.relu
 
 
 @pytest.mark.parametrize(
@@ -208,5 +208,5 @@ def test_a_relu_whose_input_is_read_elsewhere_stays_by_itself():
     ids=lambda value: value[-1].op_type if isinstance(value, list) else "",
 )
 def test_what_is_not_known_is_named(nodes, weights, reason):
-    with pytest.raises(BackendError, match=reason):
-        ArrayGraph(graph_of(*nodes, weights=weights), 2)
+    with pytest.raises(BackendError, match=rf"^NumPy cannot run this network .*{reason}"):
+        ArrayGraph(graph_of(*nodes, weights=weights), 2, "NumPy")
