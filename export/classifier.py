@@ -23,9 +23,9 @@ from pc_engine.export.fixed_batch import free_batch
 from pc_engine.export.full_precision import make_float32
 from pc_engine.export.head_graph import PASSING, RESHAPING
 from pc_engine.export.map_layout import with_channels_first
-from pc_engine.export.model_directory import check_normalisation, write_model_directory
+from pc_engine.export.model_directory import write_model_directory
 from pc_engine.export.run_shapes import known_shapes, quiet_session
-from pc_engine.export.settings import DEFAULT_DESCRIPTION, DEFAULT_READOUT, Description, Readout
+from pc_engine.export.settings import DEFAULT_DESCRIPTION, DEFAULT_READOUT, Description, Readout, check_normalisation
 from pc_engine.export.strided_copies import drop_strided_copies
 from pc_engine.export.tap_names import GRID_TAPS, find_taps, maps_before, unnamed_tap
 from pc_engine.export.two_scales import add_larger_view, check_larger_view

@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from pc_engine.errors import UsageError
+from pc_engine.export.architectures import find_architecture
 from pc_engine.export.classifier import import_classifier
 from pc_engine.export.cooccurrence import Cooccurrence
 from pc_engine.export.efficientnet_graph import LITE_ARCHITECTURES, STRIDE, LiteSpec, build_efficientnet_lite
 from pc_engine.export.efficientnet_weights import read_lite_weights
-from pc_engine.export.model_directory import find_architecture
 from pc_engine.export.settings import (
     DEFAULT_DESCRIPTION,
     DEFAULT_PREPROCESSING,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import onnx
 
@@ -17,24 +15,6 @@ from pc_engine.files.durable import sync_file, sync_folder
 from pc_engine.files.out_folder import check_vacant
 from pc_engine.manifest import NETWORK_FILE, Manifest
 from pc_engine.manifest_file import write_manifest
-
-_Spec = TypeVar("_Spec")
-
-
-def find_architecture(name: str, known: Mapping[str, _Spec]) -> _Spec:
-    """Return the architecture called ``name``; raise UsageError listing the ``known`` ones where it is none of them."""
-    if name not in known:
-        raise UsageError(f"There is no architecture '{name}': choose one of {', '.join(known)}.")
-    return known[name]
-
-
-def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raise UsageError unless pixels can be brought to the network's range by these numbers."""
-    if not all(map(math.isfinite, (*mean, *std))) or min(std, default=1) <= 0:
-        raise UsageError(
-            f"Pixels less {', '.join(map(str, mean)) or 'their mean'}, divided by {', '.join(map(str, std))}, give no "
-            "valid input: use numbers for --mean and numbers above 0 for --std."
-        )
 
 
 def write_model_directory(model: onnx.ModelProto, manifest: Manifest, out_dir: Path) -> Manifest:

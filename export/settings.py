@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pc_engine.errors import UsageError
 from pc_engine.export.cooccurrence import Cooccurrence
 
 
@@ -79,3 +81,12 @@ class Readout:
 
 
 DEFAULT_DESCRIPTION, DEFAULT_PREPROCESSING, DEFAULT_READOUT = Description(), Preprocessing(), Readout()
+
+
+def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise UsageError unless pixels can be brought to the network's range by these numbers."""
+    if not all(map(math.isfinite, (*mean, *std))) or min(std, default=1) <= 0:
+        raise UsageError(
+            f"Pixels less {', '.join(map(str, mean)) or 'their mean'}, divided by {', '.join(map(str, std))}, give no "
+            "valid input: use numbers for --mean and numbers above 0 for --std."
+        )

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pc_engine.export.architectures import find_architecture
 from pc_engine.export.class_names import names_of_logits
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS
-from pc_engine.export.model_directory import check_normalisation, find_architecture, write_model_directory
-from pc_engine.export.settings import DEFAULT_DESCRIPTION, DEFAULT_PREPROCESSING, Description, Preprocessing
+from pc_engine.export.model_directory import write_model_directory
+from pc_engine.export.settings import (
+    DEFAULT_DESCRIPTION,
+    DEFAULT_PREPROCESSING,
+    Description,
+    Preprocessing,
+    check_normalisation,
+)
 from pc_engine.export.vgg_graph import ARCHITECTURES, COUNT_FEATURES, VggSpec, build_vgg, vgg_input, vgg_taps
 from pc_engine.export.vgg_weights import read_weights
 from pc_engine.export.weight_sources import source_name

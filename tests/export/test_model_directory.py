@@ -8,8 +8,8 @@ import pytest
 
 from pc_engine.errors import ModelError, UsageError, WeightsError
 from pc_engine.export import Description, build_vgg, export_vgg, write_model_directory
-from pc_engine.export.model_directory import check_network, find_architecture
-from pc_engine.export.vgg_graph import ARCHITECTURES, COUNT_FEATURES, IMAGENET_MEAN, IMAGENET_STD, vgg_input, vgg_taps
+from pc_engine.export.model_directory import check_network
+from pc_engine.export.vgg_graph import COUNT_FEATURES, IMAGENET_MEAN, IMAGENET_STD, vgg_input, vgg_taps
 from pc_engine.manifest import Manifest
 
 
@@ -82,9 +82,3 @@ def test_checker_is_given_the_file(tmp_path, tiny, tiny_weights):
     onnx.save_model(model, path)
     with pytest.raises(ModelError, match="ONNX checker"):
         check_network(path)
-
-
-def test_architecture_is_looked_up_by_name():
-    assert find_architecture("vgg19", ARCHITECTURES).name == "vgg19"
-    with pytest.raises(UsageError, match="no architecture 'vgg15': choose one of vgg11, vgg13, vgg16, vgg19"):
-        find_architecture("vgg15", ARCHITECTURES)
