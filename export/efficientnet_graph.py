@@ -25,7 +25,7 @@ _STEM, _HEAD = 32, 1280
 
 
 @dataclass(frozen=True)
-class Convolution:
+class LiteConvolution:
     """A convolution, the batch normalisation behind it, and ReLU6 behind that where it ``is_clipped``.
 
     Attributes
@@ -67,7 +67,7 @@ class Block:
     """
 
     number: int
-    convolutions: tuple[Convolution, ...]
+    convolutions: tuple[LiteConvolution, ...]
     is_residual: bool
 
 
@@ -114,14 +114,14 @@ class LiteSpec:
     size: int
 
     @property
-    def stem(self) -> Convolution:
+    def stem(self) -> LiteConvolution:
         """What sees the picture."""
-        return Convolution("stem", 3, _STEM, 3, 2)
+        return LiteConvolution("stem", 3, _STEM, 3, 2)
 
     @property
-    def head(self) -> Convolution:
+    def head(self) -> LiteConvolution:
         """What makes the maps whose means are classified."""
-        return Convolution("head", self._scaled(_STAGES[-1].channels), _HEAD)
+        return LiteConvolution("head", self._scaled(_STAGES[-1].channels), _HEAD)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks between the two."""
@@ -133,7 +133,7 @@ class LiteSpec:
                 yield _block(number, stage, n_in, n_out, 1 if position else stage.stride)
                 number, n_in = number + 1, n_out
 
-    def convolutions(self) -> Iterator[Convolution]:
+    def convolutions(self) -> Iterator[LiteConvolution]:
         """Yield all convolutions, from the picture on."""
         yield self.stem
         for block in self.blocks():
@@ -159,9 +159,9 @@ class LiteSpec:
 
 def _block(number: int, stage: _Stage, n_in: int, n_out: int, stride: int) -> Block:
     name, n_between = f"block_{number}", n_in * stage.expansion
-    expand = Convolution(f"{name}_expand", n_in, n_between)
-    depthwise = Convolution(f"{name}_depthwise", n_between, n_between, stage.kernel, stride, is_depthwise=True)
-    project = Convolution(f"{name}_project", n_between, n_out, is_clipped=False)
+    expand = LiteConvolution(f"{name}_expand", n_in, n_between)
+    depthwise = LiteConvolution(f"{name}_depthwise", n_between, n_between, stage.kernel, stride, is_depthwise=True)
+    project = LiteConvolution(f"{name}_project", n_between, n_out, is_clipped=False)
     convolutions = (depthwise, project) if stage.expansion == 1 else (expand, depthwise, project)
     return Block(number, convolutions, is_residual=stride == 1 and n_in == n_out)
 
@@ -216,7 +216,7 @@ def build_efficientnet_lite(spec: LiteSpec, weights: Mapping[str, np.ndarray]) -
     return model
 
 
-def _convolved(graph: GraphWriter, layer: Convolution, weights: Mapping[str, np.ndarray], tensor: str) -> str:
+def _convolved(graph: GraphWriter, layer: LiteConvolution, weights: Mapping[str, np.ndarray], tensor: str) -> str:
     operands = [graph.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"]) for part in ("weight", "bias")]
     # Of an even side TensorFlow's "same" padding has the odd one of the zeros behind it.
     before = (layer.kernel - layer.stride) // 2

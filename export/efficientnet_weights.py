@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pc_engine.errors import WeightsError
-from pc_engine.export.efficientnet_graph import LITE_ARCHITECTURES, Convolution, LiteSpec
+from pc_engine.export.efficientnet_graph import LITE_ARCHITECTURES, LiteConvolution, LiteSpec
 from pc_engine.export.weight_files import WeightFile, as_float32, check_shape, take
 from pc_engine.export.weight_sources import he_initialised, random_seed, read_weight_file
 
@@ -66,7 +66,7 @@ def random_lite_weights(architecture: LiteSpec, seed: int, n_classes: int = 1000
     return he_initialised(shapes | {"logits": (n_classes, architecture.head.n_out)}, seed)
 
 
-def _names(layer: Convolution) -> tuple[str, str]:
+def _names(layer: LiteConvolution) -> tuple[str, str]:
     """Return what files call a convolution, and its normalisation."""
     weight, norm = _IN_FILES[layer.name.rpartition("_")[2]]
     block = re.match(r"block_(\d+)_", layer.name)
@@ -104,7 +104,7 @@ def _fits(tensors: Mapping[str, np.ndarray], architecture: LiteSpec) -> bool:
     return {name: tensors[name].shape for name in tensors if "conv" in name} == wanted
 
 
-def _folded(file: WeightFile, layer: Convolution) -> tuple[np.ndarray, np.ndarray]:
+def _folded(file: WeightFile, layer: LiteConvolution) -> tuple[np.ndarray, np.ndarray]:
     """Return the weight and bias of a convolution that does what its normalisation does, too."""
     name, norm = _names(layer)
     weight = take(file, name)

@@ -36,7 +36,7 @@ _CONSTANT = 255.0  # of the fourth channel: exact in uint8 scale and in every fl
 
 
 @dataclass(frozen=True)
-class Layer:
+class VggLayer:
     """One layer with weights.
 
     Attributes
@@ -126,17 +126,17 @@ class VggSpec:
                 )
         return replace(self, scale=(height // self.trained_size, width // self.trained_size))
 
-    def layers(self) -> Iterator[Layer]:
+    def layers(self) -> Iterator[VggLayer]:
         """Yield the layers with weights, from input to logits."""
         position, channels = 0, 3
         for block, widths in enumerate(self.blocks, start=1):
             for index, width in enumerate(widths, start=1):
-                yield Layer(f"features.{position}", block, index, (channels,), width)
+                yield VggLayer(f"features.{position}", block, index, (channels,), width)
                 position, channels = position + 2, width  # a ReLU follows
             position += 1  # the pooling
-        yield Layer("classifier.0", 0, 1, self.pooled_shape, self.fc_width)
-        yield Layer("classifier.3", 0, 2, (self.fc_width,), self.fc_width)
-        yield Layer("classifier.6", 0, 3, (self.fc_width,), None)
+        yield VggLayer("classifier.0", 0, 1, self.pooled_shape, self.fc_width)
+        yield VggLayer("classifier.3", 0, 2, (self.fc_width,), self.fc_width)
+        yield VggLayer("classifier.6", 0, 3, (self.fc_width,), None)
 
 
 def _vgg(depth: int, convs: tuple[int, ...]) -> VggSpec:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pc_engine.export.vgg_graph import Layer
+from pc_engine.export.vgg_graph import VggLayer
 
 
 class Layout(ABC):
@@ -22,11 +22,11 @@ class Layout(ABC):
     # What the name of a convolution's weight looks like.
     _conv: ClassVar[str]
 
-    def weight_name(self, layer: Layer) -> str:
+    def weight_name(self, layer: VggLayer) -> str:
         """Return the name of the layer's weight in the file."""
         return self._layer_name(layer) + self._weight
 
-    def bias_name(self, layer: Layer) -> str:
+    def bias_name(self, layer: VggLayer) -> str:
         """Return the name of the layer's bias in the file."""
         return self._layer_name(layer) + self._bias
 
@@ -35,15 +35,15 @@ class Layout(ABC):
         return re.fullmatch(self._conv, name) is not None
 
     @abstractmethod
-    def weight_shape(self, layer: Layer, n_classes: int) -> tuple[int, ...]:
+    def weight_shape(self, layer: VggLayer, n_classes: int) -> tuple[int, ...]:
         """Return the shape of the layer's weight in the file."""
 
     @abstractmethod
-    def to_torchvision(self, weight: np.ndarray, layer: Layer) -> np.ndarray:
+    def to_torchvision(self, weight: np.ndarray, layer: VggLayer) -> np.ndarray:
         """Return the weight as [out, in, 3, 3] or [out, in]."""
 
     @abstractmethod
-    def _layer_name(self, layer: Layer) -> str:
+    def _layer_name(self, layer: VggLayer) -> str:
         """Return what both names begin with."""
 
 
@@ -53,14 +53,14 @@ class _Torchvision(Layout):
     class_axis = 0
     _weight, _bias, _conv = ".weight", ".bias", r"features\.\d+\.weight"
 
-    def _layer_name(self, layer: Layer) -> str:
+    def _layer_name(self, layer: VggLayer) -> str:
         return layer.name
 
-    def weight_shape(self, layer: Layer, n_classes: int) -> tuple[int, ...]:
+    def weight_shape(self, layer: VggLayer, n_classes: int) -> tuple[int, ...]:
         n_out = layer.n_out or n_classes
         return (n_out, layer.n_in, 3, 3) if layer.is_conv else (n_out, layer.n_in)
 
-    def to_torchvision(self, weight: np.ndarray, layer: Layer) -> np.ndarray:
+    def to_torchvision(self, weight: np.ndarray, layer: VggLayer) -> np.ndarray:
         return weight if layer.is_conv else weight.reshape(weight.shape[0], -1)
 
 
@@ -69,10 +69,10 @@ class _Timm(_Torchvision):
 
     _NAMES: ClassVar = {1: "pre_logits.fc1", 2: "pre_logits.fc2", 3: "head.fc"}
 
-    def _layer_name(self, layer: Layer) -> str:
+    def _layer_name(self, layer: VggLayer) -> str:
         return layer.name if layer.is_conv else self._NAMES[layer.index]
 
-    def weight_shape(self, layer: Layer, n_classes: int) -> tuple[int, ...]:
+    def weight_shape(self, layer: VggLayer, n_classes: int) -> tuple[int, ...]:
         shape = super().weight_shape(layer, n_classes)
         if layer.is_conv or layer.n_out is None:
             return shape
@@ -89,14 +89,14 @@ class _Keras(Layout):
     _weight, _bias, _conv = "/kernel", "/bias", r"block\d+_conv\d+/kernel"
     _NAMES: ClassVar = {1: "fc1", 2: "fc2", 3: "predictions"}
 
-    def _layer_name(self, layer: Layer) -> str:
+    def _layer_name(self, layer: VggLayer) -> str:
         return f"block{layer.block}_conv{layer.index}" if layer.is_conv else self._NAMES[layer.index]
 
-    def weight_shape(self, layer: Layer, n_classes: int) -> tuple[int, ...]:
+    def weight_shape(self, layer: VggLayer, n_classes: int) -> tuple[int, ...]:
         n_out = layer.n_out or n_classes
         return (3, 3, layer.n_in, n_out) if layer.is_conv else (layer.n_in, n_out)
 
-    def to_torchvision(self, weight: np.ndarray, layer: Layer) -> np.ndarray:
+    def to_torchvision(self, weight: np.ndarray, layer: VggLayer) -> np.ndarray:
         if layer.is_conv:
             return weight.transpose(3, 2, 0, 1)
         if layer.index == 1:
@@ -110,7 +110,7 @@ class _NumberedKeras(_Keras):
 
     _conv = r"conv2d(_\d+)?/kernel"
 
-    def _layer_name(self, layer: Layer) -> str:
+    def _layer_name(self, layer: VggLayer) -> str:
         if not layer.is_conv:
             return _counted("dense", layer.index - 1)
         # torchvision counts a ReLU behind each convolution and the pooling of each block, too.

@@ -21,7 +21,7 @@ from pc_engine.errors import ManifestError, ModelError
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.names import fresh_name, is_text, names_of, rename, stored_names, stored_tensors
 from pc_engine.graph.operators import CHANNELS_FIRST
-from pc_engine.graph.pruning import Part, keep_part, part_behind
+from pc_engine.graph.pruning import GraphPart, keep_part, part_behind
 from pc_engine.manifest import Manifest, NetworkInput
 
 #: Symbolic name of the batch axis of a prepared graph.
@@ -180,7 +180,7 @@ def _wanted(manifest: Manifest, taps: Sequence[str]) -> _Wanted:
     return _Wanted(manifest.name, manifest.input, tensors, {name: manifest.taps[name].shape for name in names})
 
 
-def _part(model: onnx.ModelProto, wanted: _Wanted) -> Part:
+def _part(model: onnx.ModelProto, wanted: _Wanted) -> GraphPart:
     _check_tensors(model.graph, wanted)
     return part_behind(model.graph, wanted.tensors.values())
 
@@ -198,7 +198,7 @@ def _check_tensors(graph: onnx.GraphProto, wanted: _Wanted) -> None:
             )
 
 
-def _copy(model: onnx.ModelProto, part: Part) -> onnx.ModelProto:
+def _copy(model: onnx.ModelProto, part: GraphPart) -> onnx.ModelProto:
     copy = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
     copy.opset_import.extend(model.opset_import)
     copy.functions.extend(model.functions)
@@ -216,7 +216,7 @@ def closest_names(name: str, known: Iterable[str]) -> str:
     return f"; the closest names are {', '.join(repr(match) for match in matches)}" if matches else ""
 
 
-def _adapt(model: onnx.ModelProto, part: Part, wanted: _Wanted) -> onnx.ModelProto:
+def _adapt(model: onnx.ModelProto, part: GraphPart, wanted: _Wanted) -> onnx.ModelProto:
     """Give the pruned ``model``, in place, its uint8 input and its outputs named by tap."""
     opset = opset_of(model)
     if opset < _OLDEST_OPSET:
@@ -262,7 +262,7 @@ def _adapt(model: onnx.ModelProto, part: Part, wanted: _Wanted) -> onnx.ModelPro
     return model
 
 
-def _keep_only_input(model: onnx.ModelProto, part: Part, wanted: _Wanted) -> onnx.ValueInfoProto:
+def _keep_only_input(model: onnx.ModelProto, part: GraphPart, wanted: _Wanted) -> onnx.ValueInfoProto:
     """Drop every input but the pixels; return a copy of theirs after checking its type and size."""
     declared = wanted.pixels
     pixels = onnx.ValueInfoProto()

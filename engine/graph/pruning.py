@@ -11,14 +11,14 @@ from pc_engine.graph.names import reads
 
 
 @dataclass(frozen=True)
-class Part:
+class GraphPart:
     """The indices of nodes and the names of tensors that lead to some tensors of a graph, these included."""
 
     nodes: frozenset[int]
     tensors: frozenset[str]
 
 
-def part_behind(graph: onnx.GraphProto, names: Iterable[str]) -> Part:
+def part_behind(graph: onnx.GraphProto, names: Iterable[str]) -> GraphPart:
     """Return what of ``graph`` the tensors of the given ``names`` depend on."""
     producers = {name: k for k, node in enumerate(graph.node) for name in node.output if name}
     tensors: set[str] = set()
@@ -33,7 +33,7 @@ def part_behind(graph: onnx.GraphProto, names: Iterable[str]) -> Part:
         if k is not None and k not in nodes:
             nodes.add(k)
             pending.extend(reads(graph.node[k]))
-    return Part(frozenset(nodes), frozenset(tensors))
+    return GraphPart(frozenset(nodes), frozenset(tensors))
 
 
 def prune(graph: onnx.GraphProto) -> None:
@@ -41,7 +41,7 @@ def prune(graph: onnx.GraphProto) -> None:
     keep_part(graph, part_behind(graph, (value.name for value in graph.output)))
 
 
-def keep_part(graph: onnx.GraphProto, part: Part) -> None:
+def keep_part(graph: onnx.GraphProto, part: GraphPart) -> None:
     """Delete, in place, the nodes and stored tensors that are not of ``part``."""
     for k in reversed(range(len(graph.node))):
         if k not in part.nodes:

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import save_file
 
 from pc_engine.export import LiteSpec, VggSpec
-from pc_engine.export.efficientnet_graph import Convolution
+from pc_engine.export.efficientnet_graph import LiteConvolution
 from pc_engine.export.vgg_graph import IMAGENET_MEAN, IMAGENET_STD
 
 TAPS = ("conv_prev", "conv_last", "pool5", "fc6", "fc7", "logits")
@@ -157,7 +157,7 @@ _LITE_NAMES = {
 }
 
 
-def _names_in_files(layer: Convolution) -> tuple[str, str]:
+def _names_in_files(layer: LiteConvolution) -> tuple[str, str]:
     """What files call a convolution, and its normalisation."""
     if layer.name in ("stem", "head"):
         return f"_conv_{layer.name}", {"stem": "_bn0", "head": "_bn1"}[layer.name]
@@ -191,7 +191,7 @@ def run_lite_in_torch(spec: LiteSpec, state: dict[str, np.ndarray], images: np.n
     given = {name: torch.from_numpy(array) for name, array in state.items()}
     found: dict[str, Any] = {}
 
-    def convolved(layer: Convolution, maps: Any) -> Any:
+    def convolved(layer: LiteConvolution, maps: Any) -> Any:
         weight, norm = _names_in_files(layer)
         sides = maps.shape[2:]
         total = [max((-(-side // layer.stride) - 1) * layer.stride + layer.kernel - side, 0) for side in sides]
