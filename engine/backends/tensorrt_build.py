@@ -79,11 +79,11 @@ def build_engine(library: Library, graph: bytes, target: Target) -> bytes:
     BackendError
         If TensorRT cannot read the graph, or build it.
     """
-    with library.log.watch():
-        try:
-            return _build(library, graph, target)
-        except RuntimeError as error:  # some calls raise where others give False
-            raise library_failure(f"{library.title} failed while building the engine", error) from None
+    library.log.forget()
+    try:
+        return _build(library, graph, target)
+    except RuntimeError as error:  # some calls raise where others give False
+        raise library_failure(f"{library.title} failed while building the engine", error) from None
 
 
 def _build(library: Library, graph: bytes, target: Target) -> bytes:

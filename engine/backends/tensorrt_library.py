@@ -11,8 +11,6 @@ import importlib
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +29,7 @@ _LONGEST_REASON = 300
 
 @dataclass
 class Log:
-    """What a library warned of since `watch`: its calls say by None or False that they failed, and here why."""
+    """What a library warned of since `forget`: its calls say by None or False that they failed, and here why."""
 
     lines: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -46,12 +44,6 @@ class Log:
         """Forget what was written so far: it is none of the reasons of what fails from now on."""
         with self._lock:
             self.lines.clear()
-
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Forget what was written before."""
-        self.forget()
-        yield
 
     def reason(self) -> str:
         """Return the first error in one line, or that there was none."""

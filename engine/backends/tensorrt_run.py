@@ -51,7 +51,8 @@ class TensorRtBackbone(Lanes):
         load_kernels: LoadKernels,
         keep_kernels: KeepKernels,
     ) -> None:
-        with cuda_errors("loading the network"), on_device(gpu.index), library.log.watch():
+        library.log.forget()
+        with cuda_errors("loading the network"), on_device(gpu.index):
             runtime = library.create("Runtime", library.logger, action="starting the runtime")
             loaded = library.check(runtime.deserialize_cuda_engine(engine), "loading the engine")
             _check_tensors(library, loaded, request)
