@@ -10,7 +10,6 @@ import numpy as np
 
 from pc_engine.backbone import CLOSED, IMAGE, Backbone, CompileRequest, Probe, Taps, check_batch
 from pc_engine.backends.onnxruntime_cuda import INTEGER_REWRITINGS, PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
-from pc_engine.backends.padding import pad_batch
 from pc_engine.backends.tap_shapes import check_taps
 from pc_engine.errors import BackendError, first_line
 from pc_engine.hardware.cuda import describe_gpu
@@ -52,7 +51,7 @@ class OnnxRuntimeBackbone:
             raise BackendError(CLOSED)
         check_batch(len(images), self.request.batch_size)
         # A lone image runs as two: by itself it would be multiplied as a vector, whose sums round differently.
-        batch = pad_batch(images, min(max(len(images), _LEAST_BATCH), self.request.batch_size))
+        batch = padded(images, min(max(len(images), _LEAST_BATCH), self.request.batch_size))
         try:
             outputs = session.run(list(self.request.taps), {IMAGE: batch})
         except Exception as error:
@@ -64,6 +63,14 @@ class OnnxRuntimeBackbone:
     def close(self) -> None:
         """See `pc_engine.backbone.Backbone.close`."""
         self._session = None
+
+
+def padded(images: np.ndarray, n: int) -> np.ndarray:
+    """Return ``images`` (up to n, H, W, 3) with black images appended up to ``n``, itself if there is none to add."""
+    missing = n - len(images)
+    if missing == 0:
+        return images
+    return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
 
 
 class OnnxRuntimeBackend:

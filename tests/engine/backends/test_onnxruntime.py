@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import CompileRequest
-from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
+from pc_engine.backends.onnxruntime import OnnxRuntimeBackend, padded
 from pc_engine.errors import BackendError, UsageError
 from pc_engine.manifest import Manifest, NetworkInput, Tap
 from pc_engine.manifest_file import write_manifest
@@ -100,10 +100,24 @@ def test_a_damaged_or_missing_file_cannot_be_loaded(
     assert "\n" not in str(caught.value)
 
 
-def test_too_many_images_and_images_of_another_size_are_errors(request_: CompileRequest) -> None:
+def test_a_short_batch_is_filled_with_black_images() -> None:
+    images = np.full((2, 4, 5, 3), 7, np.uint8)
+    filled = padded(images, 5)
+    assert (filled.shape, filled.dtype) == ((5, 4, 5, 3), np.uint8)
+    np.testing.assert_array_equal(filled[:2], images)
+    assert not filled[2:].any()
+
+
+def test_a_full_batch_is_passed_on_uncopied() -> None:
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    assert padded(images, 3) is images
+
+
+def test_no_images_or_too_many_and_images_of_another_size_are_errors(request_: CompileRequest) -> None:
     network = BACKEND.compile(request_)
-    with pytest.raises(UsageError, match="got 5"):
-        network.infer(probe_images(64, 64, 5))
+    for n in (0, 5):
+        with pytest.raises(UsageError, match=f"A batch holds 1 to 4 images, got {n}"):
+            network.infer(probe_images(64, 64, 5)[:n])
     with pytest.raises(BackendError, match="ONNX Runtime failed"):
         network.infer(probe_images(32, 64, 4))
 
