@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 
 from pc_engine.backbone import IMAGE, CompileRequest
-from pc_engine.backends.openvino import import_openvino
+from pc_engine.backends.openvino import PRECISION_HINT, import_openvino
 from pc_engine.backends.signal_stack import signal_stack_kept
 from pc_engine.bench.peers.contract import Scope, Workload
 from pc_engine.bench.throughput import run_batches
 from pc_engine.engine import Engine
 from pc_engine.errors import BackendError
 from pc_engine.graph.prepare import open_graph
-
-_OPENVINO_PRECISION = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OnnxRuntimePeer:
@@ -71,7 +69,7 @@ class OpenVinoPeer:
         graph.reshape({IMAGE: shape})
         hints = {
             "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": _OPENVINO_PRECISION[request.precision],
+            "INFERENCE_PRECISION_HINT": PRECISION_HINT[request.precision],
             "INFERENCE_NUM_THREADS": request.threads,
         }
         with signal_stack_kept():

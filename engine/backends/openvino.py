@@ -17,8 +17,9 @@ from pc_engine.errors import BackendError
 from pc_engine.hardware.machine import adds_bytes_exactly
 
 _DEVICE = "CPU"
-# What is not between a QuantizeLinear and a DequantizeLinear of an int8 network stays as exact as at fp32.
-_PRECISION_HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+#: OpenVINO's names of the precisions. What is not between a QuantizeLinear and a DequantizeLinear of an int8 network
+#: stays as exact as at fp32.
+PRECISION_HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 # The precisions that not every processor has, by OpenVINO's name for them.
 _CAPABILITY = {"BF16": "bf16", "INT8": "int8"}
 _INSTRUCTIONS = {"bf16": "bf16", "int8": "VNNI"}
@@ -147,7 +148,7 @@ def import_openvino() -> Any:
 
 def _properties(request: CompileRequest) -> dict[str, Any]:
     return {
-        "INFERENCE_PRECISION_HINT": _PRECISION_HINT[request.precision],
+        "INFERENCE_PRECISION_HINT": PRECISION_HINT[request.precision],
         "INFERENCE_NUM_THREADS": request.threads,
         # One stream a core or a few: batches run side by side, and none waits for the slowest core of another.
         "PERFORMANCE_HINT": "THROUGHPUT",
