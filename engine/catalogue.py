@@ -20,15 +20,13 @@ EMBEDDED_DIRECTORY = EMBEDDED_MODELS / EMBEDDED
 
 @dataclass(frozen=True)
 class PinnedWeights:
-    """One weight file on the Hugging Face hub, of which only these very bytes are accepted."""
+    """One file of ImageNet weights on the Hugging Face hub, of which only these very bytes are accepted."""
 
-    architecture: str
     repository: str
     revision: str
     sha256: str
     file: str = "model.safetensors"
     licence: str = "unknown"
-    imagenet_classes: bool = False
 
     @property
     def page(self) -> str:
@@ -36,23 +34,19 @@ class PinnedWeights:
         return f"https://huggingface.co/{self.repository}"
 
 
-#: What can be fetched by name: torchvision's ImageNet weights, as timm publishes them.
+#: What can be fetched by the name of its architecture: torchvision's ImageNet weights, as timm publishes them.
 FETCHABLE = {
     "vgg16": PinnedWeights(
-        "vgg16",
         "timm/vgg16.tv_in1k",
         "3394518cba29aee1ea82a49d971be90d2dd1dab7",
         "57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8",
         licence="BSD-3-Clause",
-        imagenet_classes=True,
     ),
     "vgg19": PinnedWeights(
-        "vgg19",
         "timm/vgg19.tv_in1k",
         "128d4708565b3a414bcbb9bbad440b2fe37b9f18",
         "11aea017b543ff59233749d8f1cf544cda749378f5790d2fedab841fb86b7669",
         licence="BSD-3-Clause",
-        imagenet_classes=True,
     ),
 }
 

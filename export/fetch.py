@@ -43,7 +43,7 @@ def fetch_vgg(
     Parameters
     ----------
     name
-        A key of ``pins``.
+        A key of ``pins``, and of ``ARCHITECTURES``.
     models_dir
         Where installed models live; made if absent.
     report
@@ -65,10 +65,10 @@ def fetch_vgg(
     if name not in pins:
         raise UsageError(f"There are no weights '{name}' to fetch, only {', '.join(pins)}.")
     pin, out_dir = pins[name], models_dir / name
-    names = " --classes imagenet" if pin.imagenet_classes else ""
     instead = (
-        f"get {pin.file} by hand from {pin.page} and run 'pc-engine export {name} --weights {pin.file}{names} "
-        f"--out {for_shell(str(out_dir))}', or use --model lego, which needs no network but knows digit objects only."
+        f"get {pin.file} by hand from {pin.page} and run 'pc-engine export {name} --weights {pin.file} --classes "
+        f"imagenet --out {for_shell(str(out_dir))}', or use --model lego, which needs no network but knows digit "
+        f"objects only."
     )
     with making(name, models_dir, report) as downloads:
         if downloads is None:
@@ -78,14 +78,8 @@ def fetch_vgg(
             report(f"Fetching {name} from {pin.page} (about 550 MB, once) ...")
             _download(name, pin, path, endpoint, instead)
             _verify(name, pin, path, instead)
-        export_vgg(
-            pin.architecture,
-            path,
-            out_dir,
-            description=Description(
-                imagenet_class_names() if pin.imagenet_classes else (), pin.licence, f"{pin.page} @ {pin.revision}"
-            ),
-        )
+        description = Description(imagenet_class_names(), pin.licence, f"{pin.page} @ {pin.revision}")
+        export_vgg(name, path, out_dir, description=description)
         path.unlink()
     return out_dir
 

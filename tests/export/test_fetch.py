@@ -99,9 +99,10 @@ def hub(tiny_weights):
 
 @pytest.fixture
 def pins(hub, tiny, monkeypatch):
-    monkeypatch.setitem(ARCHITECTURES, "tiny", tiny)
+    monkeypatch.setitem(ARCHITECTURES, "small", tiny)
+    monkeypatch.setattr("pc_engine.export.fetch.imagenet_class_names", lambda: tuple("abcdefg"))
     digest = hashlib.sha256(hub.content).hexdigest()
-    return {"small": PinnedWeights("tiny", "timm/small", REVISION, digest, licence="BSD-3-Clause")}
+    return {"small": PinnedWeights("timm/small", REVISION, digest, licence="BSD-3-Clause")}
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def left_over(models):
 def assert_names_the_ways_out(error, models):
     text = str(error.value)
     assert "https://huggingface.co/timm/small" in text
-    assert f"pc-engine export small --weights model.safetensors --out {models / 'small'}" in text
+    assert f"pc-engine export small --weights model.safetensors --classes imagenet --out {models / 'small'}" in text
     assert "--model lego, which needs no network" in text
     assert "\n" not in text
 
@@ -138,7 +139,7 @@ def test_fetches_exports_and_clears_up(hub, pins, models, tiny):
     path = fetch_vgg("small", models, said.append, pins=pins, endpoint=hub.address)
     manifest = read_manifest(path)
     assert path == models / "small"
-    assert (manifest.name, manifest.licence) == ("tiny", "BSD-3-Clause")
+    assert (manifest.name, manifest.classes, manifest.licence) == ("tiny", tuple("abcdefg"), "BSD-3-Clause")
     assert manifest.source == f"https://huggingface.co/timm/small @ {REVISION}"
     assert manifest.files["model.onnx"] == file_sha256(path / "model.onnx")
     assert left_over(models) == []
@@ -251,7 +252,7 @@ def test_unknown_name(tmp_path):
 def test_pins_are_whole():
     assert set(FETCHABLE) == {"vgg16", "vgg19"}
     for name, pin in FETCHABLE.items():
-        assert ARCHITECTURES[pin.architecture].name == name
+        assert ARCHITECTURES[name].name == name
         assert pin.page == f"https://huggingface.co/timm/{name}.tv_in1k"
         assert re.fullmatch(r"[0-9a-f]{64}", pin.sha256)
         assert re.fullmatch(r"[0-9a-f]{40}", pin.revision)
