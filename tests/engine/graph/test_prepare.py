@@ -19,7 +19,7 @@ from pc_engine.files.digest import file_sha256
 from pc_engine.graph.prepare import cut_graph, input_tensor, load_graph, open_graph
 from pc_engine.manifest import Manifest, NetworkInput, Tap
 
-MODELS = Path(os.environ.get("PC_ENGINE_TEST_DATA", Path(__file__).parents[3] / "shared/data")).parent / "models"
+MODELS = Path(os.environ.get("PC_ENGINE_TEST_DATA", Path(__file__).parents[4] / "shared/data")).parent / "models"
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
 SIZE = 6
 TAPS = {"conv_prev": "act1", "conv_last": "act2", "logits": "scores"}
