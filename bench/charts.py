@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pc_engine.errors import MissingPackageError, PcEngineError
+from pc_engine.errors import PcEngineError
+from pc_engine.packages import import_optional
 
 #: Colours of text, and of what is beside the point.
 INK, MUTED = "#23303f", "#a9bccb"
@@ -16,10 +17,7 @@ _DPI = 150
 
 def require_charts() -> None:
     """Raise MissingPackageError where charts cannot be drawn; better before a measurement than after it."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise MissingPackageError("matplotlib", "bench", "draw a chart") from None
+    import_optional("matplotlib", "draw a chart")
 
 
 def throughput_chart(report: Mapping[str, Any], path: Path) -> None:

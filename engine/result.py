@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from pc_engine.errors import DataError, MissingPackageError
+from pc_engine.errors import DataError
+from pc_engine.packages import import_optional
 from pc_engine.pointers import Pointer, parse_pointer, pointer_row
 
 if TYPE_CHECKING:
@@ -110,15 +111,12 @@ class Result:
         MissingPackageError
             If the package ``supervision`` is not installed.
         """
-        try:
-            from supervision import Detections
-        except ImportError:
-            raise MissingPackageError("supervision", "supervision", "turn results into its detections") from None
+        detections: type[Detections] = import_optional("supervision", "turn results into its detections").Detections
         n = len(self.pointers)
         boxes = np.array([pointer.bounds for pointer in self.pointers], np.float32).reshape(n, 4)
         if self.width is not None and self.height is not None:
             boxes = boxes.clip(0, [self.width, self.height] * 2).astype(np.float32)
-        return Detections(
+        return detections(
             xyxy=boxes,
             confidence=np.array([pointer.score for pointer in self.pointers], np.float32),
             class_id=np.array([class_id or 0 for class_id, _ in map(self.class_of, self.pointers)], np.int64),

@@ -17,10 +17,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from pc_engine.errors import MissingPackageError, WeightsError
+from pc_engine.errors import WeightsError
 from pc_engine.export import keras_child
 from pc_engine.export.weight_files import WeightFile
-from pc_engine.packages import is_installed
+from pc_engine.packages import require
 
 # Half a gigabyte takes seconds.
 _SECONDS = 300
@@ -39,8 +39,7 @@ def read_keras(path: Path) -> WeightFile:
     MissingPackageError
         If h5py is absent.
     """
-    if not is_installed("h5py"):
-        raise MissingPackageError("h5py", "hdf5", f"read the Keras file {path.name}")
+    require("h5py", f"read the Keras file {path.name}")
     try:
         with path.open("rb"):
             pass

@@ -18,7 +18,7 @@ from pc_engine.errors import MissingPackageError, ModelError
 from pc_engine.kernels import dbscan, normalise_heatmap
 from pc_engine.kernels.array_module import Array, to_host
 from pc_engine.manifest import EVIDENCE
-from pc_engine.packages import is_installed
+from pc_engine.packages import is_installed, missing
 from pc_engine.selection.candidates import TOLERANCE, tap_difference
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _ONE_BY_ONE = 32
 def measure_peers(job: Job, subjects: Subjects) -> Iterator[Row]:
     """Yield the rates of PyTorch's networks, then those of clustering the other ways."""
     if not is_installed("torch"):
-        yield {"what": "PyTorch", "reason": str(MissingPackageError("torch", "train", "compare with PyTorch"))}
+        yield {"what": "PyTorch", "reason": str(missing("torch", "compare with PyTorch"))}
     else:
         for subject in subjects:
             yield from torch_rows(job, subject)

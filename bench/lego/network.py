@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.errors import MissingPackageError
+from pc_engine.packages import import_optional
 
 # PyTorch is optional, so its types are not spelt out: a Module is a torch.nn.Module, a Tensor a torch.Tensor.
 Module = Any
@@ -91,11 +91,7 @@ def import_torch() -> Any:
     MissingPackageError
         If it is not installed.
     """
-    try:
-        import torch
-    except ImportError:
-        raise MissingPackageError("torch", "train", "train the MNIST-LEGO network") from None
-    return torch
+    return import_optional("torch", "train the MNIST-LEGO network")
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from pc_engine.bench.peers.runtimes import EngineNetworkPeer, EnginePeer, OnnxRu
 from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
 from pc_engine.bench.throughput import ThroughputSettings, complete_model
 from pc_engine.engine import Engine
-from pc_engine.errors import BackendError, MissingPackageError, ModelError, PcEngineError
+from pc_engine.errors import BackendError, ModelError, PcEngineError
 from pc_engine.hardware.machine import BusyElsewhere
 from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
 from pc_engine.networks import network_request
-from pc_engine.packages import is_installed
+from pc_engine.packages import require
 from pc_engine.progress import Progress
 from pc_engine.say import Say
 from pc_engine.selection.candidates import TOLERANCE, tap_difference
@@ -97,8 +97,7 @@ def compare_with_peers(
     BackendError
         If none of the others agrees with the first.
     """
-    if not is_installed("torch"):
-        raise MissingPackageError("torch", "train", "compare with PyTorch")
+    require("torch", "compare with PyTorch")
     # What a GPU is worth is for `pc_engine.bench.gpu.peers`.
     settings = replace(settings, mode=MODE, execution=replace(settings.execution, precision="fp32", device="cpu"))
     model, random_parts = complete_model(photos, settings, report)

@@ -14,22 +14,26 @@ from pc_engine.files.storage import cache_bytes, cache_directory, models_directo
 from pc_engine.hardware.cuda import describe_gpu
 from pc_engine.hardware.devices import gpu_reason, gpu_requirements
 from pc_engine.hardware.machine import describe_machine
-from pc_engine.packages import is_installed
+from pc_engine.packages import EXTRA_OF, is_installed
 
+# What optional packages are for, in the order in which they are shown.
+_PURPOSES = {
+    "pillow_heif": "read HEIC photos",
+    "h5py": "read the paper's data and Keras' weights",
+    "s3fs": "read s3:// addresses",
+    "gcsfs": "read gs:// addresses",
+    "aiohttp": "read https:// addresses",
+    "ray": "run on several machines",
+    "torch": "train networks",
+    "matplotlib": "draw charts",
+    "supervision": "make supervision.Detections",
+    "nvidia.nvimgcodec": "decode on an NVIDIA GPU",
+    "cuml": "cluster with cuML's DBSCAN on an NVIDIA GPU",
+}
 # What an extra of the installation adds: its name, a package that it brings along, and what that is for.
 _EXTRAS = (
     *((pin.extra, pin.package, f"make {name}, a network for photos") for name, pin in PACKAGED.items()),
-    ("heif", "pillow_heif", "read HEIC photos"),
-    ("hdf5", "h5py", "read the paper's data and Keras' weights"),
-    ("remote", "s3fs", "read s3:// addresses"),
-    ("remote", "gcsfs", "read gs:// addresses"),
-    ("remote", "aiohttp", "read https:// addresses"),
-    ("ray", "ray", "run on several machines"),
-    ("train", "torch", "train networks"),
-    ("bench", "matplotlib", "draw charts"),
-    ("supervision", "supervision", "make supervision.Detections"),
-    ("gpu", "nvidia.nvimgcodec", "decode on an NVIDIA GPU"),
-    ("cuml", "cuml", "cluster with cuML's DBSCAN on an NVIDIA GPU"),
+    *((EXTRA_OF[package], package, purpose) for package, purpose in _PURPOSES.items()),
 )
 # Of these, what is of no use without a GPU.
 _OF_GPUS = ("gpu", "cuml")

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from pc_engine.datasets import matlab_child
-from pc_engine.errors import DataError, MissingPackageError
+from pc_engine.errors import DataError
+from pc_engine.packages import missing
 
 # The indices of the known data sets take seconds.
 _SECONDS = 300
@@ -37,7 +38,7 @@ def read_struct_array(path: Path, required: Sequence[str]) -> list[dict[str, np.
     """
     answer = _ask_child(path, required)
     if "missing" in answer:
-        raise MissingPackageError("h5py", "hdf5", f"read {path.name}, a MATLAB file of version 7.3")
+        raise missing("h5py", f"read {path.name}, a MATLAB file of version 7.3")
     if "error" in answer:
         raise DataError(f"{path} cannot be read as a MATLAB file: {answer['error']}.")
     entries = answer["entries"]

@@ -30,10 +30,11 @@ from pc_engine.decoding.decode import MAX_PIXELS, Decode, DecodedImage, ImageSiz
 from pc_engine.decoding.image_resize import DevicePicture, DeviceResizer
 from pc_engine.decoding.nvimagecodec import NvImageCodec
 from pc_engine.decoding.plain_jpeg import PlainJpeg, plain_jpeg
-from pc_engine.errors import ImageError, MissingPackageError
+from pc_engine.errors import ImageError
 from pc_engine.hardware.cuda import cuda_errors, device_index, keep_freed_memory, on_device
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.kernels.array_module import Array
+from pc_engine.packages import import_optional
 from pc_engine.stage_clock import StageClock
 
 #: Mean difference of a photo's pixels from those that `pc_engine.decoding.decode` gives, in levels of 0..255.
@@ -258,10 +259,7 @@ class DeviceDecoder:
         max_pixels: int = MAX_PIXELS,
         report: Callable[[str], object] = lambda _: None,
     ) -> None:
-        try:
-            import cupy
-        except ImportError:
-            raise MissingPackageError("cupy", "gpu", "decode on an NVIDIA GPU") from None
+        cupy = import_optional("cupy", "decode on an NVIDIA GPU")
         self._index = device_index(device)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._device, self._report = device, report

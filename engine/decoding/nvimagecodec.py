@@ -11,9 +11,9 @@ import numpy as np
 
 from pc_engine.decoding.image_resize import DevicePicture
 from pc_engine.decoding.quiet_import import import_quietly
-from pc_engine.errors import MissingPackageError
 from pc_engine.hardware.cuda import library_failure
 from pc_engine.kernels.array_module import Array
+from pc_engine.packages import missing
 
 # Colours between the pixels that have some are interpolated, as libjpeg does.
 _OPTIONS = ":fancy_upsampling=1"
@@ -37,7 +37,7 @@ class NvImageCodec:
         try:
             nvimgcodec: Any = _imported()
         except ImportError:
-            raise MissingPackageError("nvidia.nvimgcodec", "gpu", "decode on an NVIDIA GPU") from None
+            raise missing("nvidia.nvimgcodec", "decode on an NVIDIA GPU") from None
         self._on_host = index < 0
         self._lock = threading.Lock()
         kinds = nvimgcodec.BackendKind

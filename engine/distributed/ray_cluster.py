@@ -14,10 +14,12 @@ from itertools import count
 from typing import Any
 
 from pc_engine.distributed.block_worker import BLOCK
-from pc_engine.errors import MissingPackageError, PcEngineError, UsageError, first_line
+from pc_engine.errors import PcEngineError, UsageError, first_line
 from pc_engine.hardware.machine import usable_cores
-from pc_engine.packages import is_installed
+from pc_engine.packages import missing, require
 
+# What Ray is needed to do.
+_PURPOSE = "share a run among machines"
 # More cores work better as two workers: what follows the network is Python, a part of which runs on one core.
 _MOST_CORES = 16
 # Ray carries numbers only.
@@ -26,8 +28,7 @@ _OBJECT_STORE_BYTES = 128 << 20
 
 def require_ray() -> None:
     """Raise MissingPackageError if Ray is not installed; imports nothing."""
-    if not is_installed("ray"):
-        raise _missing()
+    require("ray", _PURPOSE)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def connect(address: str | None) -> tuple[Any, bool]:
         import ray.data
         import ray.util.scheduling_strategies
     except ImportError:
-        raise _missing() from None
+        raise missing("ray", _PURPOSE) from None
     # What goes wrong comes as an exception, too; its warnings are about what it sets itself.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\.")
@@ -220,7 +221,3 @@ def _without_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def _missing() -> MissingPackageError:
-    return MissingPackageError("ray", "ray", "share a run among machines")

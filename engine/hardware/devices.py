@@ -7,7 +7,8 @@ import os
 import re
 from dataclasses import dataclass
 
-from pc_engine.errors import MissingPackageError, UsageError, first_line
+from pc_engine.errors import UsageError, first_line
+from pc_engine.packages import missing
 
 _DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 # Queues of a GPU that CUDA's streams share. Of its own 8, those that decode photos come to share one with the network,
@@ -47,7 +48,7 @@ def gpu_reason() -> str:
         # What comes first is said first: the package helps nobody who has no driver, and mostly no GPU.
         if not driver_found():
             return f"No NVIDIA driver was found ({_DRIVER}): install it if there is a GPU, or use --device cpu."
-        return str(MissingPackageError("cupy", "gpu", "run on an NVIDIA GPU"))
+        return str(missing("cupy", "run on an NVIDIA GPU"))
     try:
         count = gpu_count()
     except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -81,10 +82,7 @@ def _cupy_requirements() -> list[Requirement]:
     try:
         import cupy
     except ImportError:
-        return [
-            Requirement(name, False, str(MissingPackageError("cupy", "gpu", purpose)))
-            for name, purpose in purposes.items()
-        ]
+        return [Requirement(name, False, str(missing("cupy", purpose))) for name, purpose in purposes.items()]
     versions = Requirement("cupy", True, f"CuPy {cupy.__version__}.")
     try:
         major, minor = cupy.cuda.nvrtc.getVersion()

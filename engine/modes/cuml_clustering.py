@@ -15,14 +15,15 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from pc_engine.errors import MissingPackageError, UsageError, first_line
+from pc_engine.errors import UsageError, first_line
 from pc_engine.hardware.cuda import OUT_OF_MEMORY, failure
 from pc_engine.kernels import WeightedDbscan
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.packages import is_installed
+from pc_engine.packages import missing, require
 
 #: The name that ``--cluster`` takes.
 NAME = "cuml-dbscan"
+_PURPOSE = f"cluster with {NAME}"
 
 #: From points (M, 3) float64, weights (M,) float64 and a radius to labels (M,): clusters numbered from 0 by their first
 #: core point, -1 for noise. A core point has neighbours whose weights, its own included, sum to at least 1.
@@ -51,8 +52,7 @@ def require_cuml(device: str) -> None:
     """
     if device == "cpu":
         raise UsageError(f"The clustering {NAME} runs on an NVIDIA GPU: add --device cuda, or use --cluster dbscan.")
-    if not is_installed("cuml"):
-        raise _missing()
+    require("cuml", _PURPOSE)
 
 
 def cuml_dbscan(weights: Array, *, eps: float, min_weight: float) -> WeightedDbscan:
@@ -162,7 +162,7 @@ def _cuml_fit() -> Fit:
             finally:
                 cupy.cuda.set_allocator(allocator)
     except ImportError:
-        raise _missing() from None
+        raise missing("cuml", _PURPOSE) from None
 
     def fit(points: Any, weights: Any, radius: float) -> Any:
         # What makes the points is queued on this thread's stream, which cuML does not wait for; for its own it does.
@@ -187,7 +187,3 @@ def _cuml_fit() -> Fit:
         return found
 
     return fit
-
-
-def _missing() -> MissingPackageError:
-    return MissingPackageError("cuml", "cuml", f"cluster with {NAME}")

@@ -19,8 +19,9 @@ from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, MissingPackageError, PcEngineError, UsageError
+from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, PcEngineError, UsageError
 from pc_engine.files.file_address import path_of_address
+from pc_engine.packages import missing
 from pc_engine.sources.failures import reason_of
 from pc_engine.sources.folders import DEEPEST, has_image_suffix, holds_copies, lies_beside_its_picture
 from pc_engine.sources.image import SourceImage, broken_image, check_size
@@ -245,7 +246,7 @@ def _require(scheme: str) -> None:
         raise UsageError(f"There is no kind of address '{scheme}://': fsspec knows none by that name.") from None
     except ImportError as error:
         if scheme in _PACKAGES:
-            raise MissingPackageError(_PACKAGES[scheme], "remote", f"read {scheme}:// addresses") from None
+            raise missing(_PACKAGES[scheme], f"read {scheme}:// addresses") from None
         raise UsageError(f"Addresses with {scheme}:// cannot be read yet: {reason_of(error)}.") from None
 
 
