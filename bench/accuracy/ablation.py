@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from pc_engine.bench.accuracy.contenders import Contender, Share, judge
-from pc_engine.bench.accuracy.cross_validation import CounterFit
+from pc_engine.bench.accuracy.cross_validation import FoldFit
 from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, count_accuracy_of, model_and_modes
 from pc_engine.bench.accuracy.pointing import pointing_accuracy
 from pc_engine.bench.accuracy.settings import EvaluationSettings
@@ -17,6 +17,7 @@ from pc_engine.bench.environment import describe_environment
 from pc_engine.datasets import LabelledSet
 from pc_engine.errors import ManifestError, UsageError
 from pc_engine.fitted.cluster_likelihood import PEAK_LIMITS
+from pc_engine.fitting.counter import CounterFit
 from pc_engine.fitting.features import map_widths
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, settings_for
@@ -119,7 +120,7 @@ def ablate(
     model, modes = model_and_modes(settings, report)
     for setting in alternatives or ():
         _check_read(setting, modes, model)
-    usual = CounterFit(aim=settings.aim)
+    usual = FoldFit(beside=CounterFit(settings.aim))
     trials = {mode.name: _trials(mode, model, alternatives, usual) for mode in modes}
     if settings.folds is not None and alternatives is None:
         for mode in modes:
@@ -177,7 +178,7 @@ def _check_read(setting: str, modes: Sequence[Mode], model: Model) -> None:
 
 
 def _trials(
-    mode: Mode, model: Model, alternatives: Mapping[str, Sequence[float | str]] | None, counter: CounterFit
+    mode: Mode, model: Model, alternatives: Mapping[str, Sequence[float | str]] | None, counter: FoldFit
 ) -> list[tuple[str | None, float | str | None, Contender]]:
     """Return setting, value and contender of each trial of a mode, the model's own settings first.
 
@@ -259,21 +260,20 @@ def _settled_by_counters(
     return list(dict.fromkeys(setting for setting, counter in counters if counter and counter.clusters))
 
 
-def _counter_trials(
-    mode: Mode, model: Model, usual: CounterFit
-) -> list[tuple[str | None, float | str | None, Contender]]:
+def _counter_trials(mode: Mode, model: Model, usual: FoldFit) -> list[tuple[str | None, float | str | None, Contender]]:
     """Return the trials of other ways than the ``usual`` one to fit the counter that ``mode`` reads."""
     if "counter" not in mode.needs:
         return []
-    fits: list[tuple[str, str, CounterFit]] = [
-        (_COUPLING, _OFF, replace(usual, coupling=False)),
-        (_AIM, usual.aim.other, replace(usual, aim=usual.aim.other)),
+    beside = usual.beside
+    fits: list[tuple[str, str, FoldFit]] = [
+        (_COUPLING, _OFF, replace(usual, beside=replace(beside, coupling=False))),
+        (_AIM, beside.aim.other, replace(usual, beside=replace(beside, aim=beside.aim.other))),
     ]
     if map_widths(model.manifest):
         fits.append((_MIRRORED, _OFF, replace(usual, mirrored=False)))
     if "signatures" in mode.needs:
-        fits.append((_CLUSTERS, _OFF, replace(usual, clusters=False)))
-        fits.append((_BEYOND, _OFF, replace(usual, beyond=False)))
+        fits.append((_CLUSTERS, _OFF, replace(usual, beside=replace(beside, clusters=False))))
+        fits.append((_BEYOND, _OFF, replace(usual, beside=replace(beside, beyond=False))))
     features = model.manifest.count_features
     if len(features) > 1:
         # Each alone, and the first few together, so that one sees what each adds to those before it.

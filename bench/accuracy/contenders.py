@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pc_engine.backbone import Backbone
-from pc_engine.bench.accuracy.cross_validation import DEFAULT_FIT, CounterFit, held_out_counters
+from pc_engine.bench.accuracy.cross_validation import DEFAULT_FOLD_FIT, FoldFit, held_out_counters
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import LabelledImage
@@ -59,7 +59,7 @@ class Contender:
     mode: Mode
     cluster: str | None = None
     changes: Mapping[str, float | str] = field(default_factory=dict)
-    counter: CounterFit = DEFAULT_FIT
+    counter: FoldFit = DEFAULT_FOLD_FIT
 
     def of(self, model: Model) -> Model:
         """Return the model with these settings."""
@@ -75,7 +75,7 @@ class Share:
     """
 
     places: Sequence[int]
-    models: Mapping[CounterFit, Model]
+    models: Mapping[FoldFit, Model]
     class_shares: Mapping[str | None, float] | None = None
 
 
@@ -220,7 +220,7 @@ def _folds(
         "k": settings.folds,
         "seed": settings.seed,
         "c": [fold.report.c for fold in first],
-        "aim": fits[0].aim,
+        "aim": fits[0].beside.aim,
         "coupled": [fold.report.coupled for fold in first],
         "clusters_weight": [fold.report.combined and fold.report.combined.weight for fold in first],
         "groups": None if groups is None else len({*groups}),

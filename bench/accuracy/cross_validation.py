@@ -9,41 +9,33 @@ import numpy as np
 
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitted.counter import CountSVM, count_label
-from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.fitting.counter import CountedImages, fit_counter, fit_svms
+from pc_engine.fitting.counter import DEFAULT_FIT, CountedImages, CounterFit, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.folds import stratified_folds
 
 
 @dataclass(frozen=True)
-class CounterFit:
-    """What a counter is fitted with.
+class FoldFit:
+    """What the counter of a fold is fitted with.
 
     Attributes
     ----------
-    aim
-        Which accuracy it is fitted for.
     features
         Names of the taps it reads; None for all of the model's.
     mirrored
         Whether what maps show is learnt for their mirror images, too.
-    coupling, clusters
-        Whether the labels' scores may be coupled, and clusters weighed in by mode combined; see `fit_counter`.
-    beyond
-        Whether mode combined may learn the number of objects under the open-ended label.
+    beside
+        What is fitted beside its SVMs, and for which accuracy.
     """
 
-    aim: Aim = Aim.MEAN
     features: tuple[str, ...] | None = None
     mirrored: bool = True
-    coupling: bool = True
-    clusters: bool = True
-    beyond: bool = True
+    beside: CounterFit = DEFAULT_FIT
 
 
 #: Everything that helps.
-DEFAULT_FIT = CounterFit()
+DEFAULT_FOLD_FIT = FoldFit()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +54,9 @@ def held_out_counters(
     seed: int,
     *,
     heat: ClassHeat | None = None,
-    fits: Sequence[CounterFit] = (DEFAULT_FIT,),
+    fits: Sequence[FoldFit] = (DEFAULT_FOLD_FIT,),
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> dict[CounterFit, list[HeldOut]]:
+) -> dict[FoldFit, list[HeldOut]]:
     """Split images into folds of like label shares, and fit for each fold counters on the others, one a way to fit.
 
     Parameters
@@ -105,8 +97,8 @@ def held_out_counters(
         )
     labels = tuple(labels)
     truth = np.array([labels.index(count_label(int(count), labels)) for count in counts])
-    found: dict[CounterFit, list[HeldOut]] = {fit: [] for fit in fits}
-    of_svms: dict[tuple[tuple[str, ...], bool], list[CounterFit]] = {}
+    found: dict[FoldFit, list[HeldOut]] = {fit: [] for fit in fits}
+    of_svms: dict[tuple[tuple[str, ...], bool], list[FoldFit]] = {}
     for fit in found:
         of_svms.setdefault((fit.features or tuple(images.features), fit.mirrored), []).append(fit)
     done, total = 0, folds * len(of_svms)
@@ -123,14 +115,7 @@ def held_out_counters(
             )
             svms = fit_svms(fitted_on, labels=learnt, seed=seed)
             for fit in alike:
-                counter, report = fit_counter(
-                    svms,
-                    aim=fit.aim,
-                    couple=fit.coupling,
-                    heat=seen,
-                    weigh_clusters=fit.clusters,
-                    count_on=fit.beyond,
-                )
+                counter, report = fit_counter(svms, fit.beside, heat=seen)
                 found[fit].append(HeldOut(held_out, counter, report))
             done += 1
     progress(total, total)

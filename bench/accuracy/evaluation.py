@@ -9,7 +9,7 @@ from typing import Any
 from pc_engine.bench.accuracy.classification import class_accuracy, true_classes
 from pc_engine.bench.accuracy.contenders import Contender, Share, judge
 from pc_engine.bench.accuracy.counting import PUBLISHED, CountAccuracy, accuracy_gain, chance_accuracy, count_accuracy
-from pc_engine.bench.accuracy.cross_validation import CounterFit
+from pc_engine.bench.accuracy.cross_validation import FoldFit
 from pc_engine.bench.accuracy.failure_analysis import failure_analysis
 from pc_engine.bench.accuracy.pointing import (
     PUBLISHED_POINTING,
@@ -27,6 +27,7 @@ from pc_engine.catalogue import default_model, find_model
 from pc_engine.datasets import LabelledImage, LabelledSet
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitted.counter import DEFAULT_LABELS
+from pc_engine.fitting.counter import CounterFit
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.model import Model
 from pc_engine.modes import MODES, Mode, Part, check_clustering, check_pointer, find_mode
@@ -92,7 +93,7 @@ def evaluate(
             mode,
             settings.cluster if settings.cluster in mode.clusterings else None,
             {f"{mode.settings[0]}.pointer": settings.pointer} if settings.pointer in mode.pointers else {},
-            CounterFit(aim=settings.aim),
+            FoldFit(beside=CounterFit(settings.aim)),
         )
         for mode in modes
     }

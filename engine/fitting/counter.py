@@ -87,6 +87,30 @@ class FittedSvms:
     bias: np.ndarray
 
 
+@dataclass(frozen=True)
+class CounterFit:
+    """What a counter is fitted with beside its SVMs; see `fit_counter`.
+
+    Attributes
+    ----------
+    aim
+        Which accuracy its coupling is fitted for, and it and the clusters are judged by.
+    coupling
+        Whether the labels' scores may be coupled.
+    clusters, beyond
+        Whether mode combined may weigh clusters in, and learn the number of objects under an open-ended label.
+    """
+
+    aim: Aim = Aim.MEAN
+    coupling: bool = True
+    clusters: bool = True
+    beyond: bool = True
+
+
+#: Everything that helps.
+DEFAULT_FIT = CounterFit()
+
+
 def fit_svms(
     images: CountedImages,
     *,
@@ -174,12 +198,9 @@ def fit_svms(
 
 def fit_counter(
     svms: FittedSvms,
+    fit: CounterFit = DEFAULT_FIT,
     *,
-    aim: Aim = Aim.MEAN,
-    couple: bool = True,
     heat: ClassHeat | None = None,
-    weigh_clusters: bool = True,
-    count_on: bool = True,
     compare_aims: bool = False,
 ) -> tuple[CountSVM, CounterReport]:
     """Make a counter of SVMs, with what is fitted beside them on the same images.
@@ -188,15 +209,11 @@ def fit_counter(
     ----------
     svms
         As `fit_svms` returned them.
-    aim
-        What the coupling is fitted for, and by which accuracy it and the clusters are judged.
-    couple
-        Whether the labels' scores may be coupled.
+    fit
+        What is fitted, and for which accuracy.
     heat
         What p2c sees of the images, from which mode combined is to learn how far clusters are to be believed; None
         leaves it the SVMs alone.
-    weigh_clusters, count_on
-        Whether clusters may be weighed in there, and the number of objects under an open-ended label be learnt.
     compare_aims
         Whether the report is to say what the other aim is worth, which takes about as long as all the rest.
 
@@ -221,18 +238,18 @@ def fit_counter(
     images, or with ``--folds``, which fits all of it without the image, is the unbiased figure.
     """
     labels, counts, truth, splits, reduced = svms.labels, svms.counts, svms.truth, svms.splits, svms.reduced
-    scores, weights, bias = svms.scores, svms.weights, svms.bias
+    scores, weights, bias, aim, coupled = svms.scores, svms.weights, svms.bias, fit.aim, False
     floor = last_count(labels)
-    if couple:
+    if fit.coupling:
         scores, coupling = _coupled(svms, aim)
         if coupling is not None:
             weights, bias = coupling.matrix @ weights, coupling(bias)
-        couple = coupling is not None
+        coupled = coupling is not None
     witness = None
-    if weigh_clusters and heat is not None:
-        witness = fit_cluster_likelihood(scores, truth, labels, heat, splits, coupled=couple, aim=aim)
+    if fit.clusters and heat is not None:
+        witness = fit_cluster_likelihood(scores, truth, labels, heat, splits, coupled=coupled, aim=aim)
     beyond = None
-    if count_on and heat is not None and is_open(labels[-1]):
+    if fit.beyond and heat is not None and is_open(labels[-1]):
         told, peaks = (scores, None) if witness is None else (witness.scores, witness.likelihood.peaks)
         asked = told.argmax(axis=1) == len(labels) - 1
         beyond = fit_open_count(reduced, counts, floor, asked, np.maximum(count_clusters(heat, peaks), floor), splits)
@@ -259,7 +276,7 @@ def fit_counter(
         grid=svms.grid,
         aim=aim,
         other_aim=other_aim,
-        coupled=couple,
+        coupled=coupled,
         combined=combined,
         beyond=None if beyond is None else (beyond.error, beyond.error_before),
     )

@@ -17,7 +17,7 @@ from pc_engine.fitted.fitted_images import FittedImages
 from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat, HeatSource
-from pc_engine.fitting.counter import CountedImages, check_counts, fit_counter, fit_svms
+from pc_engine.fitting.counter import CountedImages, CounterFit, check_counts, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.features import FeatureCollector, map_widths
 from pc_engine.fitting.file_digests import FileDigests
@@ -65,7 +65,7 @@ def counter_from_images(
     labels, folds, seed
         See `pc_engine.fitting.counter.fit_svms`.
     aim
-        Which accuracy to fit for; see `pc_engine.fitting.counter.fit_counter`.
+        Which accuracy to fit for; see `pc_engine.fitting.counter.CounterFit`.
     heat
         How the model sees classes, where mode combined is to weigh in what it clusters; None for the SVM alone.
     advance
@@ -88,7 +88,7 @@ def counter_from_images(
         map_widths=map_widths(backbone.request.manifest),
     )
     svms = fit_svms(fitted_on, labels=labels, folds=folds, seed=seed, progress=fitting)
-    counter, report = fit_counter(svms, aim=aim, heat=seen.heat, compare_aims=True)
+    counter, report = fit_counter(svms, CounterFit(aim), heat=seen.heat, compare_aims=True)
     return replace(counter, images=FittedImages.of(seen.digests)), report, seen.unreadable
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from pc_engine.bench.accuracy import cross_validation
-from pc_engine.bench.accuracy.cross_validation import DEFAULT_FIT, CounterFit, HeldOut, held_out_counters
+from pc_engine.bench.accuracy.cross_validation import DEFAULT_FOLD_FIT, FoldFit, HeldOut, held_out_counters
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitted.counter import DEFAULT_LABELS, labels_up_to
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.fitting.counter import CountedImages
+from pc_engine.fitting.counter import CountedImages, CounterFit
 from pc_engine.modes.p2c_settings import P2CSettings
 
 
@@ -31,7 +31,7 @@ def held_out(
     *,
     groups: Any = None,
     map_widths: Any = None,
-    fit: CounterFit = DEFAULT_FIT,
+    fit: FoldFit = DEFAULT_FOLD_FIT,
     **options: Any,
 ) -> list[HeldOut]:
     images = CountedImages(features, counts, groups, map_widths)
@@ -114,30 +114,25 @@ def test_what_a_counter_is_fitted_with_is_passed_on(monkeypatch: pytest.MonkeyPa
         asked.append({**options, **vars(images), "features": tuple(images.features)})
         return fit(images, **options)
 
-    def spy_on_rest(svms: Any, **options: Any) -> Any:
-        asked[-1].update(options)
-        return rest(svms, **options)
+    def spy_on_rest(svms: Any, beside: CounterFit, **options: Any) -> Any:
+        asked[-1].update(options, beside=beside)
+        return rest(svms, beside, **options)
 
     monkeypatch.setattr(cross_validation, "fit_svms", spy)
     monkeypatch.setattr(cross_validation, "fit_counter", spy_on_rest)
     groups = [place // 4 for place in range(24)]
     everything = held_out(features, counts, 3, groups=groups, map_widths={"fc7": 1}, heat=heat)
-    assert [(each["map_widths"], each["weigh_clusters"], each["count_on"]) for each in asked] == [
-        ({"fc7": 1}, True, True)
-    ] * 3
-    assert [(each["features"], each["couple"], len(each["heat"].maps)) for each in asked] == [
-        (("gap", "fc7"), True, 16)
-    ] * 3
+    assert [(each["map_widths"], each["beside"]) for each in asked] == [({"fc7": 1}, CounterFit(Aim.MEAN))] * 3
+    assert [(each["features"], len(each["heat"].maps)) for each in asked] == [(("gap", "fc7"), 16)] * 3
     assert [sorted(set(each["groups"])) for each in asked] == [
         sorted({groups[place] for place in range(24)} - {groups[place] for place in fold.places}) for fold in everything
     ]
-    assert {each["aim"] for each in asked} == {Aim.MEAN}
     del asked[:]
-    fit_less = CounterFit(Aim.OVERALL, ("fc7",), mirrored=False, coupling=False, clusters=False, beyond=False)
+    beside = CounterFit(Aim.OVERALL, coupling=False, clusters=False, beyond=False)
+    fit_less = FoldFit(("fc7",), mirrored=False, beside=beside)
     less = held_out(features, counts, 3, map_widths={"fc7": 1}, heat=heat, fit=fit_less)
-    assert {each["aim"] for each in asked} == {Aim.OVERALL}
-    options = ("features", "map_widths", "couple", "weigh_clusters", "count_on")
-    assert [tuple(each[name] for name in options) for each in asked] == [(("fc7",), None, False, False, False)] * 3
+    options = ("features", "map_widths", "beside")
+    assert [tuple(each[name] for name in options) for each in asked] == [(("fc7",), None, beside)] * 3
     assert {fold.counter.features for fold in less} == {("fc7",)}
 
 
@@ -145,7 +140,12 @@ def test_ways_to_fit_that_differ_beside_the_svms_share_these(monkeypatch: pytest
     counts = np.tile([0, 1, 2, 3], 6)
     features = {**features_of(counts), "fc7": features_of(counts, 1)["gap"]}
     heat = ClassHeat(np.zeros((24, 3, 3), np.float32), P2CSettings(), "evidence")
-    fits = (DEFAULT_FIT, CounterFit(coupling=False), CounterFit(clusters=False), CounterFit(features=("fc7",)))
+    fits = (
+        DEFAULT_FOLD_FIT,
+        FoldFit(beside=CounterFit(coupling=False)),
+        FoldFit(beside=CounterFit(clusters=False)),
+        FoldFit(features=("fc7",)),
+    )
     alone = {fit: held_out(features, counts, 3, heat=heat, fit=fit) for fit in fits}
     fit_svms, fitted, steps = cross_validation.fit_svms, [], []
 

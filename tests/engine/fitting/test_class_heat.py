@@ -99,7 +99,7 @@ def test_groups_of_the_images_reach_the_folds(
         asked.append(given.groups)
 
     monkeypatch.setattr("pc_engine.fitting.from_images.fit_svms", spy)
-    monkeypatch.setattr("pc_engine.fitting.from_images.fit_counter", lambda _, **options: (model.parts.counter, None))
+    monkeypatch.setattr("pc_engine.fitting.from_images.fit_counter", lambda *_, **options: (model.parts.counter, None))
     network = open_network(model, model.manifest.count_features, Execution(**FAST))
     counter_from_images(images, network, workers=1, labels=("0", "1"))
     network.close()

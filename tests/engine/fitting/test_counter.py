@@ -14,7 +14,7 @@ from pc_engine.errors import DataError
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.fitting.aim import Aim
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.fitting.counter import CountedImages, fit_counter, fit_svms
+from pc_engine.fitting.counter import CountedImages, CounterFit, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
 from pc_engine.fitting.reduction import reduce_features
@@ -45,7 +45,7 @@ def fitted(
     **options: Any,
 ) -> tuple[CountSVM, CounterReport]:
     images = CountedImages(features, counts, groups, map_widths)
-    return fit_counter(fit_svms(images, **options), couple=couple, heat=heat)
+    return fit_counter(fit_svms(images, **options), CounterFit(coupling=couple), heat=heat)
 
 
 def normalised(features: Features) -> np.ndarray:
@@ -306,14 +306,14 @@ def test_the_aim_decides_whether_labels_or_images_weigh_alike() -> None:
     svms = fit_svms(CountedImages(features, counts), labels=("1", "2"), c_grid=(1.0,))
     seen = {}
     for aim in Aim:
-        counter, report = fit_counter(svms, aim=aim, compare_aims=True)
+        counter, report = fit_counter(svms, CounterFit(aim), compare_aims=True)
         right = (counter.scores(unseen).argmax(axis=1) + 1) == expected
         seen[aim] = np.mean([right[expected == count].mean() for count in (1, 2)]), right.mean()
         assert (report.mean_accuracy, report.overall_accuracy) == pytest.approx(seen[aim], abs=0.06)
         assert report.aim is aim
     assert seen[Aim.MEAN][0] > seen[Aim.OVERALL][0] + 0.1
     assert seen[Aim.OVERALL][1] > seen[Aim.MEAN][1] + 0.1
-    mean, overall = (fit_counter(svms, aim=aim, compare_aims=True)[1] for aim in Aim)
+    mean, overall = (fit_counter(svms, CounterFit(aim), compare_aims=True)[1] for aim in Aim)
     assert mean.other_aim == (overall.mean_accuracy, overall.overall_accuracy)
     assert overall.other_aim == (mean.mean_accuracy, mean.overall_accuracy)
 
@@ -323,12 +323,12 @@ def test_of_few_images_a_coupling_has_to_gain(aim: Aim, monkeypatch: pytest.Monk
     """One that changes nothing is taken of many images, and not of few; the aims' report says the same."""
     monkeypatch.setattr("pc_engine.fitting.counter.held_out_coupling", lambda scores, *_: scores)
     features, counts = make_data(n=300)
-    assert fit_counter(fit_svms(CountedImages(features, counts), c_grid=(1.0,)), aim=aim)[1].coupled
+    assert fit_counter(fit_svms(CountedImages(features, counts), c_grid=(1.0,)), CounterFit(aim))[1].coupled
     few, scarce = counts[:60], np.where(counts == 2, 2, 1)
     for some, labels in ((few, DEFAULT_LABELS), (scarce[:120], ("1", "2"))):
         rows = {name: matrix[: len(some)] for name, matrix in features.items()}
         report = fit_counter(
-            fit_svms(CountedImages(rows, some), labels=labels, c_grid=(1.0,)), aim=aim, compare_aims=True
+            fit_svms(CountedImages(rows, some), labels=labels, c_grid=(1.0,)), CounterFit(aim), compare_aims=True
         )[1]
         assert report.coupled is (len(some) == 120)  # 17 images of one label, and enough of the other
         assert report.other_aim == (report.mean_accuracy, report.overall_accuracy)
@@ -361,7 +361,7 @@ def test_clusters_are_weighed_in_as_the_scores_are_coupled_or_not() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pc_engine.fitting.counter.fit_cluster_likelihood", likelihood)
         for couple in (True, False):
-            report = fit_counter(svms, aim=Aim.OVERALL, couple=couple, heat=heat)[1]
+            report = fit_counter(svms, CounterFit(Aim.OVERALL, coupling=couple), heat=heat)[1]
             assert seen.pop() is report.coupled
     assert not report.coupled
 
@@ -403,7 +403,7 @@ def test_the_number_under_an_open_label_is_learnt_where_clusters_are_too_few() -
     error, by_clusters = report.beyond
     assert error < 2.5
     assert by_clusters > 10  # there are none, which counts as 4
-    assert fit_counter(svms, heat=nothing, count_on=False)[0].beyond is None
+    assert fit_counter(svms, CounterFit(beyond=False), heat=nothing)[0].beyond is None
     assert fit_counter(svms)[0].beyond is None
     closed = fit_svms(CountedImages(features, np.minimum(counts, 4)), labels=("0", "1", "2", "3", "4"), c_grid=(1.0,))
     assert fit_counter(closed, heat=nothing)[0].beyond is None
