@@ -11,12 +11,11 @@ import numpy as np
 from pc_engine.backbone import Taps
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.fitted.signatures import SignatureDictionary
+from pc_engine.fitting.signatures import SIGNATURE_TAPS
 from pc_engine.manifest import Manifest
 from pc_engine.model import Model
 from pc_engine.modes import Part
 
-#: Taps that signatures rank.
-_RANKED = ("conv_last", "conv_prev")
 #: Of what is random.
 SEED = 0
 
@@ -60,7 +59,7 @@ def _random_counter(manifest: Manifest, taps: Taps, rng: np.random.Generator) ->
 
 def _random_signatures(manifest: Manifest, rng: np.random.Generator) -> SignatureDictionary:
     ranking = {}
-    for name in _RANKED:
+    for name in SIGNATURE_TAPS:
         if name in manifest.taps:
             order = np.tile(np.arange(manifest.taps[name].shape[0], dtype=np.int32), (manifest.n_classes, 1))
             ranking[name] = rng.permuted(order, axis=1)

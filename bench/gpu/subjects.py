@@ -85,9 +85,8 @@ class Job:
 class Subject:
     """A model, and what the reference says about some images."""
 
-    def __init__(self, job: Job, name: str, model: Model, origin: str) -> None:
-        self.job, self.name, self.origin = job, name, origin
-        self.loaded = model
+    def __init__(self, job: Job, name: str, model: Model) -> None:
+        self.job, self.name, self.loaded = job, name, model
 
     @cached_property
     def images(self) -> np.ndarray:
@@ -146,10 +145,10 @@ class Subjects:
             if name in ARCHITECTURES and not installed and not Path(name).is_dir():
                 folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pc-engine-model-"))
                 export_vgg(name, "random:0", Path(folder) / name)
-                model, origin = load_model(Path(folder) / name), "random weights"
+                model = load_model(Path(folder) / name)
             else:
-                model, origin = find_model(name), "own weights"
-            self._known[name] = Subject(self._job, model.name, model, origin)
+                model = find_model(name)
+            self._known[name] = Subject(self._job, model.name, model)
         return self._known[name]
 
 

@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
-from pc_engine.bench.child_signal import child_signal_kept
 from pc_engine.bench.environment import seconds_of
+from pc_engine.bench.peers.child_signal import child_signal_kept
 from pc_engine.bench.peers.contract import Scope, Workload
 from pc_engine.errors import ModelError, first_line
 from pc_engine.fitted.counter import CountSVM, label_counts

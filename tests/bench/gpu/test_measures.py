@@ -179,8 +179,7 @@ def test_a_vgg_that_is_not_installed_gets_random_weights(
     monkeypatch.setattr(gpu_subjects, "export_vgg", export)
     monkeypatch.setattr(gpu_subjects, "load_model", lambda _: load_model(tiny_directory))
     with Subjects(replace(job, models=("vgg16",))) as subjects:
-        assert [subject.origin for subject in subjects] == ["random weights"]
-        assert subjects["vgg16"] is subjects["vgg16"]
+        assert [*subjects] == [subjects["vgg16"]]
     assert made == [("vgg16", "random:0")]
 
 
@@ -203,7 +202,7 @@ def test_modes_that_were_not_asked_for_are_left_out(job: Job, subjects: Subjects
 
 def test_missing_parts_are_filled_in_at_random(job: Job, make_model: Any, tmp_path: Path) -> None:
     bare = load_model(make_model(tmp_path / "bare", counter=None, signatures=None))
-    model = Subject(job, "bare", bare, "own weights").model
+    model = Subject(job, "bare", bare).model
     assert model.parts.counter is not None
     assert model.parts.signatures is not None
 
@@ -385,7 +384,7 @@ def test_pytorch_is_checked_before_it_is_timed(job: Job, tmp_path: Path) -> None
 
     spec = VggSpec("small", ((4,), (4, 4)), fc_width=8, trained_size=32)
     export_vgg(spec, "random:0", tmp_path / "small")
-    subject = Subject(job, "small", load_model(tmp_path / "small"), "random weights")
+    subject = Subject(job, "small", load_model(tmp_path / "small"))
     rows = list(gpu_peers.torch_rows(replace(job, models=()), subject))
     assert [row["what"] for row in rows] == [
         "PyTorch eager",
