@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rich.progress import Progress
 
 from pc_engine.backbone import IMAGE, Backbone, CompileRequest, Taps
 from pc_engine.backends import BACKENDS, REFERENCE
@@ -17,7 +16,7 @@ from pc_engine.bench.lego.dataset import LegoSettings
 from pc_engine.bench.lego.network import PIXEL_MEAN, PIXEL_STD, fold
 from pc_engine.bench.lego.onnx_graph import write_network
 from pc_engine.bench.lego.scenes import SceneSource
-from pc_engine.bench.lego.train import TrainSettings, train_network
+from pc_engine.bench.lego.train import Begin, TrainSettings, in_silence, train_network
 from pc_engine.errors import UsageError
 from pc_engine.files.out_folder import check_vacant, make_folder
 from pc_engine.fitting.class_heat import heat_source
@@ -27,6 +26,7 @@ from pc_engine.fitting.features import FeatureCollector
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
 from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE, Manifest, NetworkInput
 from pc_engine.manifest_file import write_manifest
+from pc_engine.progress import advancing
 
 #: Name of the class that an empty scene belongs to, after all others.
 BACKGROUND = "background"
@@ -105,7 +105,7 @@ def train_lego(
     out_dir: Path,
     seed: int = 0,
     settings: LegoTraining | None = None,
-    progress: Progress | None = None,
+    begin: Begin = in_silence,
     kept: Path | None = None,
 ) -> TrainedLego:
     """Train the network on generated scenes, fit count SVM and signatures, and write the model directory.
@@ -121,8 +121,8 @@ def train_lego(
         Of the scenes, the network's start and the SVM's cross-validation.
     settings
         None for those of the embedded model: about 8 minutes on two cores that compute in bf16.
-    progress
-        A running rich display to add bars to.
+    begin
+        Called for each stage of the training and the fitting.
     kept
         A folder to keep the weights in after each part of the training, and to go on from; None for none.
 
@@ -140,7 +140,7 @@ def train_lego(
     make_folder(out_dir)
     started = time.perf_counter()
     source = settings.lego.source("train", seed)
-    network = train_network(source, settings.network, seed, progress, kept)
+    network = train_network(source, settings.network, seed, begin, kept)
     trained = time.perf_counter()
 
     taps = write_network(fold(network, settings.network.network), out_dir / NETWORK_FILE)
@@ -157,14 +157,14 @@ def train_lego(
         settings={**settings.mode_settings, "p2c.background_class": len(source.classes)},
     )
     manifest = write_manifest(manifest, out_dir)
-    class_accuracy, counter = _fit(out_dir, manifest, settings, seed, progress)
+    class_accuracy, counter = _fit(out_dir, manifest, settings, seed, begin)
     manifest = write_manifest(manifest, out_dir)
     seconds = {"network": trained - started, "fit": time.perf_counter() - trained}
     return TrainedLego(out_dir, manifest, class_accuracy, counter, seconds)
 
 
 def _fit(
-    directory: Path, manifest: Manifest, settings: LegoTraining, seed: int, progress: Progress | None
+    directory: Path, manifest: Manifest, settings: LegoTraining, seed: int, begin: Begin
 ) -> tuple[float, CounterReport]:
     """Fit count SVM and signatures to new scenes and write them; return the class accuracy and the SVM's report."""
     taps = tuple(dict.fromkeys((*COUNT_FEATURES, *SIGNATURE_TAPS, "logits")))
@@ -174,7 +174,7 @@ def _fit(
     network = BACKENDS[REFERENCE].compile(request)
     signatures = SignatureAccumulator(manifest.n_classes)
     right = 0
-    for outputs, class_ids, _ in _outputs(network, settings, seed, progress, "fitting signatures"):
+    for outputs, class_ids, _ in _outputs(network, settings, seed, begin, "fitting signatures"):
         truth = np.where(class_ids < 0, manifest.n_classes - 1, class_ids)
         signatures.add(outputs, truth)
         right += int((outputs["logits"].argmax(axis=1) == truth).sum())
@@ -184,7 +184,7 @@ def _fit(
     features = FeatureCollector(COUNT_FEATURES, settings.fit_scenes)
     source = heat_source(write_manifest(manifest, directory), dictionary)
     maps, counts = [], []
-    for outputs, _, batch_counts in _outputs(network, settings, seed, progress, "fitting the counter"):
+    for outputs, _, batch_counts in _outputs(network, settings, seed, begin, "fitting the counter"):
         features.add(outputs)
         maps.append(source.maps(outputs))
         counts.append(batch_counts)
@@ -196,16 +196,15 @@ def _fit(
 
 
 def _outputs(
-    network: Backbone, settings: LegoTraining, seed: int, progress: Progress | None, what: str
+    network: Backbone, settings: LegoTraining, seed: int, begin: Begin, what: str
 ) -> Iterator[tuple[Taps, np.ndarray, np.ndarray]]:
     """Yield (taps, class ids, counts) of the fitting scenes, batch by batch; the taps are good until the next one."""
-    task = None if progress is None else progress.add_task(what, total=settings.fit_scenes)
+    advance = advancing(begin(what, settings.fit_scenes), what, settings.fit_scenes)
     # The sequence after the training's: same digits, augmented anew, other scenes.
     source = settings.lego.source("train", seed + 1)
     for images, class_ids, counts in _scene_batches(source, seed + 1, settings.fit_scenes):
         yield network.infer(images), class_ids, counts
-        if progress is not None and task is not None:
-            progress.update(task, advance=len(images))
+        advance(len(images))
 
 
 def _scene_batches(source: SceneSource, seed: int, n: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
 from pc_engine.bench.accuracy.evaluation import ALL_MODES, evaluate
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
@@ -23,7 +21,7 @@ from pc_engine.bench.lego.model import MODE_SETTINGS as EMBEDDED_SETTINGS
 from pc_engine.bench.lego.model import LegoTraining, train_lego
 from pc_engine.bench.lego.network import NetworkSettings
 from pc_engine.bench.lego.scenes import SceneSettings
-from pc_engine.bench.lego.train import Lesson, TrainSettings
+from pc_engine.bench.lego.train import Begin, Lesson, TrainSettings, in_silence
 from pc_engine.datasets import LabelledSet, read_labelled
 from pc_engine.datasets.labels_json import LABELS_JSON
 from pc_engine.errors import UsageError
@@ -106,7 +104,7 @@ def lego_tables(
     out: Path,
     settings: TableSettings,
     *,
-    display: Progress | None = None,
+    begin: Begin = in_silence,
     report: Say = lambda _: None,
 ) -> tuple[dict[str, Any], LabelledSet]:
     """Train a model, make scenes of digits it has not seen, and evaluate every mode on them.
@@ -117,8 +115,8 @@ def lego_tables(
         Folder for model, scenes and training's record; parts that are there are not made again.
     settings
         What to make.
-    display
-        A running rich display to add bars to.
+    begin
+        Called for each stage of the training, then to make the scenes and to evaluate.
     report
         Called with a sentence for the user now and then.
 
@@ -136,10 +134,10 @@ def lego_tables(
         If PyTorch is not installed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    trained = _train(out, settings, display, report)
+    trained = _train(out, settings, begin, report)
     scenes = out / SCENES
     if not (scenes / LABELS_JSON).exists():
-        bar = None if display is None else display.add_task("making scenes", total=settings.n_scenes)
+        making = begin("making scenes", settings.n_scenes)
         unfinished = out / f"{SCENES}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         make_scenes(
@@ -147,27 +145,23 @@ def lego_tables(
             settings.n_scenes,
             settings.scene_seed,
             settings.training.lego,
-            progress=lambda done: None if display is None or bar is None else display.update(bar, completed=done),
+            progress=lambda done: making("making scenes", done, settings.n_scenes),
         )
         unfinished.rename(scenes)
     labelled = read_labelled(f"lego:{scenes}")
-    bar = None if display is None else display.add_task("evaluating", total=None)
+    evaluating = begin("evaluating", None)
     figures = evaluate(
         f"lego:{scenes}",
         labelled,
         EvaluationSettings(model=str(out / MODEL), modes=(ALL_MODES,), seed=settings.scene_seed),
         report=report,
-        progress=lambda stage, done, total: (
-            None
-            if display is None or bar is None
-            else display.update(bar, description=f"evaluating {stage}", completed=done, total=total)
-        ),
+        progress=lambda stage, done, total: evaluating(f"evaluating {stage}", done, total),
     )
     machine = describe_environment("scikit-learn", "scipy", "torch")
     return {**figures, "machine": machine, "trained": trained}, labelled
 
 
-def _train(out: Path, settings: TableSettings, display: Progress | None, report: Say) -> dict[str, Any]:
+def _train(out: Path, settings: TableSettings, begin: Begin, report: Say) -> dict[str, Any]:
     """Train the model unless it is there; return the record of its training."""
     record, model, weights = out / TRAINING_FILE, out / MODEL, out / _WEIGHTS
     known = {"settings": json.loads(json.dumps(asdict(settings), default=str))}
@@ -183,7 +177,7 @@ def _train(out: Path, settings: TableSettings, display: Progress | None, report:
     write_json(record, known)
     unfinished = out / f"{MODEL}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    trained = train_lego(unfinished, settings.train_seed, settings.training, display, weights)
+    trained = train_lego(unfinished, settings.train_seed, settings.training, begin, weights)
     kept = {
         **known,
         "class_accuracy": trained.class_accuracy,

@@ -15,11 +15,10 @@ on from one to the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -35,9 +34,16 @@ from pc_engine.bench.lego.network import (
 from pc_engine.bench.lego.rules import LegoClass
 from pc_engine.bench.lego.scenes import SceneSource
 from pc_engine.hardware.machine import describe_machine
+from pc_engine.progress import Progress
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+#: Called as a stage of the work begins, with its name and its steps if they are known; returns what is told how far the
+#: stage is, and in its name what else there is to say of it.
+Begin = Callable[[str, int | None], Progress]
+
+
+def in_silence(_stage: str, _steps: int | None) -> Progress:
+    """Begin a stage that nobody is told of."""
+    return lambda _text, _done, _total: None
 
 
 @dataclass(frozen=True)
@@ -114,13 +120,15 @@ def train_network(
     source: SceneSource,
     settings: TrainSettings,
     seed: int,
-    progress: Progress | None = None,
+    begin: Begin = in_silence,
     kept: Path | None = None,
 ) -> Module:
     """Train the classifier; the same seed on the same machine and thread count gives the same network.
 
     Parameters
     ----------
+    begin
+        Called for each lesson and round.
     kept
         A folder to keep the weights in after each lesson and round, and to go on from; None for none.
 
@@ -142,7 +150,7 @@ def train_network(
         # Single digits have other classes: only the trunk takes part in learning them.
         learner = network if task.source.classes == source.classes else _build(task.source, settings)
         learner.trunk = network.trunk
-        _train(learner, task, settings, seed, progress)
+        _train(learner, task, settings, seed, begin)
         if weights is not None:
             weights.parent.mkdir(parents=True, exist_ok=True)
             save_file({name: value.contiguous().numpy() for name, value in network.state_dict().items()}, weights)
@@ -179,7 +187,7 @@ def _build(source: SceneSource, settings: TrainSettings) -> Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def _train(network: Module, task: _Task, settings: TrainSettings, seed: int, progress: Progress | None) -> None:
+def _train(network: Module, task: _Task, settings: TrainSettings, seed: int, begin: Begin) -> None:
     torch = import_torch()
     cross_entropy = torch.nn.functional.cross_entropy
     decayed = [p for p in network.parameters() if p.ndim > 1]
@@ -194,7 +202,8 @@ def _train(network: Module, task: _Task, settings: TrainSettings, seed: int, pro
     sparsity = settings.sparsity * (task.source.settings.size / settings.network.size) ** 2
     counts_vary = task.source.settings.min_count < task.source.settings.max_count
     in_bf16 = bf16_is_fast()
-    bar = None if progress is None else progress.add_task(f"training on {task.name}", total=task.steps)
+    name = f"training on {task.name}"
+    progress = begin(name, task.steps)
     losses: list[float] = []
     for images, labels, counts in _batches(task, settings, seed):
         pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - PIXEL_MEAN) / PIXEL_STD
@@ -210,9 +219,7 @@ def _train(network: Module, task: _Task, settings: TrainSettings, seed: int, pro
         loss.backward()
         optimiser.step()
         schedule.step()
-        if progress is not None and bar is not None:
-            description = f"training on {task.name}, loss {np.mean(losses[-50:]):.3f}"
-            progress.update(bar, advance=1, description=description)
+        progress(f"{name}, loss {np.mean(losses[-50:]):.3f}", len(losses), task.steps)
 
 
 def bf16_is_fast() -> bool:

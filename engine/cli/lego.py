@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import Bars, kept_in, print_answer, print_json, print_line, progress, remark
+from pc_engine.cli.console import Bars, Tracker, kept_in, print_answer, print_json, print_line, progress, remark
 from pc_engine.cli.evaluate import store_report
 from pc_engine.cli.evaluation_tables import print_report
 from pc_engine.cli.group import Group
 from pc_engine.cli.target import check_report_folder
 from pc_engine.files.storage import model_argument
+from pc_engine.progress import Progress
 
 _TABLES = "tables.txt"
 
@@ -101,7 +103,7 @@ def train(
     network = TrainSettings() if steps is None else TrainSettings(steps=steps)
     lego = LegoSettings(n_classes=classes, n_digits=parts, digits=digits, backgrounds=backgrounds)
     with Bars(quiet=quiet or as_json) as display:
-        trained = train_lego(out, seed, LegoTraining(lego=lego, network=network), display)
+        trained = train_lego(out, seed, LegoTraining(lego=lego, network=network), _bar_a_stage(display))
     accuracy = trained.counter.to_dict()["count_accuracy"]
     if as_json:
         print_json(
@@ -183,7 +185,7 @@ def tables(
     check_report_folder(out, TRAINING_FILE, TRAINING_BEGINS, "training")
     silent = quiet or as_json
     with Bars(quiet=silent) as display:
-        report, labelled = lego_tables(out, settings, display=display, report=remark(quiet))
+        report, labelled = lego_tables(out, settings, begin=_bar_a_stage(display), report=remark(quiet))
     try:
         with kept_in(out / _TABLES, quiet=silent):
             print_report(report, labelled.skipped)
@@ -191,3 +193,8 @@ def tables(
             print_json(report)
     finally:  # neither is lost where the other fails
         store_report(out, report, quiet)
+
+
+def _bar_a_stage(display: Bars) -> Callable[[str, int | None], Progress]:
+    """Return what begins a bar for each stage of a training."""
+    return lambda stage, steps: Tracker(display, stage, steps, "steps").restart

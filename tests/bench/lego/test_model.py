@@ -26,6 +26,7 @@ from pc_engine.manifest import COUNTER_FILE, NETWORK_FILE, SIGNATURES_FILE
 from pc_engine.manifest_file import read_manifest
 from pc_engine.model import load_model
 from pc_engine.modes import MODES, settings_for
+from pc_engine.progress import Progress
 from pc_engine.sources import DEMO_DIRECTORY
 
 NARROW = NetworkSettings(size=64, kernels=(4, 6, 8, 10), nin=7, count_kernels=5, fc6=6, fc7=4)
@@ -111,20 +112,23 @@ def test_one_call_makes_a_complete_model_and_the_same_again(torch, tmp_path: Pat
 
 
 def test_training_lowers_the_loss(torch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    from rich.progress import Progress
+    stages: list[tuple[str, int | None]] = []
+    told: list[tuple[str, int, int]] = []
 
-    descriptions = []
-
-    class Recorder(Progress):
-        def update(self, *arguments, description: str | None = None, **rest) -> None:  # type: ignore[no-untyped-def]
-            if description:
-                descriptions.append(float(description.split()[-1]))
+    def begin(stage: str, steps: int | None) -> Progress:
+        stages.append((stage, steps))
+        return lambda *how_far: told.append(how_far)
 
     longer = replace(TINY, network=replace(TINY.network, steps=60, batch_size=8, passes=10, learning_rate=0.01))
-    train_lego(tmp_path / "a", 0, longer, Recorder(disable=True))
-    assert len(descriptions) == 60
+    train_lego(tmp_path / "a", 0, longer, begin)
+    assert stages == [("training on scenes", 60), ("fitting signatures", 70), ("fitting the counter", 70)]
+    steps = [how_far for how_far in told if how_far[0].startswith("training on scenes, loss ")]
+    assert [how_far[1:] for how_far in steps] == [(done, 60) for done in range(1, 61)]
     # Each figure is the mean of the last 50 losses, the first that of one untrained step.
-    assert descriptions[-1] < 0.9 * descriptions[0]
+    losses = [float(text.split()[-1]) for text, _, _ in steps]
+    assert losses[-1] < 0.9 * losses[0]
+    for stage, scenes in stages[1:]:
+        assert [how_far for how_far in told if how_far[0] == stage] == [(stage, 64, scenes), (stage, 70, scenes)]
 
 
 def test_lessons_come_before_the_scenes_and_reach_the_trunk(torch) -> None:  # type: ignore[no-untyped-def]
