@@ -10,17 +10,32 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from pc_engine.datasets.labels_json import LABELS_JSON
+from pc_engine.errors import UsageError
 from pc_engine.files.durable import write_json
 from pc_engine.files.out_folder import make_folder
 
 _Shapes = TypeVar("_Shapes")
 _Places = TypeVar("_Places")
 
+#: Side in pixels of the largest pictures: what is drawn in them takes a gigabyte there.
+LARGEST_PICTURE = 4096
+
+# Side of the square that an object of the smallest size, 3 pixels, needs to find a place by chance.
+_LEAST_ROOM = 6
 # Layouts tried at one scale before all objects of the image shrink a little.
 _LAYOUTS_PER_SCALE = 12
 _SHRINK = 0.94
 # An object counts under ``count_ge1pct`` from this share of the image's area.
 _ONE_PERCENT = 0.01
+
+
+def check_room(objects: int, size: int) -> None:
+    """Raise UsageError unless so many objects find room in a square of ``size`` pixels once they are small enough."""
+    if objects * _LEAST_ROOM**2 > size**2:
+        raise UsageError(
+            f"{objects:,} objects do not fit into a picture of {size:,} pixels: lower --max-count to "
+            f"{size**2 // _LEAST_ROOM**2:,}, or make it larger with --size."
+        )
 
 
 def lay_out(

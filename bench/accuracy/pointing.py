@@ -155,12 +155,9 @@ class PointingAccuracy:
         once, as its pointers may fail together; for the mean over labels it is `interval_of_mean` of these. There is
         none of a single image, and none where pointers have the same area in all.
         """
-        columns = np.column_stack(
-            [
-                *(self._by_label(self.contained), self._by_label(self.united)),
-                *(self.contained, self.united, self.due, self.overlap, self.pointers, self.area),
-            ]
-        )
+        by_label = [self._by_label(self.contained), self._by_label(self.united)]
+        of_all = [self.contained, self.united, self.due, self.overlap, self.pointers, self.area]
+        columns = np.column_stack([*by_label, *of_all])
         found = self._figures(columns.sum(axis=0)[None])
         spread = self._figures(resampled_sums(columns, self.seed)) if len(self.label) else None
         curve: dict[str, list[Any]] = {"ratio": list(RATIOS)}

@@ -24,8 +24,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pc_engine.bench.collages.parts import CollageParts, Cut, collage_parts
-from pc_engine.bench.lego.scenes import LARGEST_SIDE, check_room
-from pc_engine.bench.made_images import image_record, lay_out, write_images
+from pc_engine.bench.made_images import LARGEST_PICTURE, check_room, image_record, lay_out, write_images
 from pc_engine.datasets import LabelledSet
 from pc_engine.errors import UsageError
 from pc_engine.files.out_folder import check_vacant
@@ -67,10 +66,10 @@ class CollageSettings:
 
     def __post_init__(self) -> None:
         low, high = self.scale
-        if not 32 <= self.size <= LARGEST_SIDE or not 0 < low <= high <= 1:
+        if not 32 <= self.size <= LARGEST_PICTURE or not 0 < low <= high <= 1:
             raise UsageError(
                 f"Collages of {self.size} pixels with objects of {low:g} to {high:g} of the side cannot be made: use "
-                f"32 to {LARGEST_SIDE:,} pixels, and scales above 0 and up to 1, the smaller one first."
+                f"32 to {LARGEST_PICTURE:,} pixels, and scales above 0 and up to 1, the smaller one first."
             )
         check_room(self.max_count, self.size)
         if self.max_count < 1 or self.groups < 1 or not 0 <= self.spacing < 1:
@@ -177,7 +176,9 @@ def make_collages(
         return _picture(plan, settings.size), _record(plan, settings.size)
 
     labels = write_images(
-        *(directory, n, make),
+        directory,
+        n,
+        make,
         name="collages",
         note=f"collages of {', '.join(labelled.name for labelled in sets)}, seed {seed}",
         classes=classes,

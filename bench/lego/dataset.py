@@ -107,7 +107,9 @@ def make_scenes(
         return Image.fromarray(scene.image), _record(scene, source.classes)
 
     return write_images(
-        *(directory, n, make),
+        directory,
+        n,
+        make,
         name="lego",
         note=f"MNIST-LEGO, seed {seed}, held-out digits",
         classes=[lego_class.name for lego_class in source.classes],

@@ -11,15 +11,11 @@ from PIL import Image
 from pc_engine.bench.lego.backgrounds import light_field, noise_background, photo_background
 from pc_engine.bench.lego.digits import SIDE
 from pc_engine.bench.lego.rules import LegoClass, cell_centres
-from pc_engine.bench.made_images import lay_out
+from pc_engine.bench.made_images import LARGEST_PICTURE, check_room, lay_out
 from pc_engine.errors import UsageError
 
 #: Ink above this level belongs to an object's box.
 INK_LEVEL = 0.35
-#: Side in pixels of the largest pictures: what is drawn in them takes a gigabyte there.
-LARGEST_SIDE = 4096
-# Side of the square that an object of the smallest size, 3 pixels, needs to find a place by chance.
-_LEAST_ROOM = 6
 
 
 @dataclass(frozen=True)
@@ -68,10 +64,10 @@ class SceneSettings:
 
     def __post_init__(self) -> None:
         low, high = self.scale
-        if not 32 <= self.size <= LARGEST_SIDE or not 0 < low <= high <= 0.9:
+        if not 32 <= self.size <= LARGEST_PICTURE or not 0 < low <= high <= 0.9:
             raise UsageError(
                 f"Scenes of {self.size} pixels with objects of {low}..{high} of the side cannot be made: use 32 to "
-                f"{LARGEST_SIDE:,} pixels and a scale range within 0..0.9."
+                f"{LARGEST_PICTURE:,} pixels and a scale range within 0..0.9."
             )
         if not 0 <= self.spacing < 1:
             raise UsageError(f"The spacing of objects is {self.spacing:g}, expected a share from 0 to below 1.")
@@ -81,15 +77,6 @@ class SceneSettings:
                 f"Scenes of {self.min_count} to {self.max_count} objects in {self.classes_per_scene} classes cannot be "
                 "made: use at least 0 objects, a maximum not below that, and at least 1 class."
             )
-
-
-def check_room(objects: int, size: int) -> None:
-    """Raise UsageError unless so many objects find room in a square of ``size`` pixels once they are small enough."""
-    if objects * _LEAST_ROOM**2 > size**2:
-        raise UsageError(
-            f"{objects:,} objects do not fit into a picture of {size:,} pixels: lower --max-count to "
-            f"{size**2 // _LEAST_ROOM**2:,}, or make it larger with --size."
-        )
 
 
 @dataclass(frozen=True)

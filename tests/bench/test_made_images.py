@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pc_engine.bench.made_images import image_record, lay_out, write_images
+from pc_engine.bench.made_images import check_room, image_record, lay_out, write_images
 from pc_engine.datasets import read_labelled
+from pc_engine.errors import UsageError
 
 
 def test_objects_shrink_with_their_gaps_until_they_find_room() -> None:
@@ -48,3 +49,9 @@ def test_a_folder_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [image.count for image in images] == [0, 1, 2]
     with Image.open(images[2].path) as picture:
         assert picture.getpixel((0, 0)) == (2, 0, 0)
+
+
+def test_more_objects_than_find_room_are_refused_with_the_most_that_do() -> None:
+    check_room(28, 32)
+    with pytest.raises(UsageError, match=r"29 objects do not fit .* of 32 pixels: lower --max-count to 28, or"):
+        check_room(29, 32)
