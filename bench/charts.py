@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pc_engine.errors import PcEngineError
+from pc_engine.files.durable import write_error
 from pc_engine.packages import import_optional
 
 #: Colours of text, and of what is beside the point.
@@ -126,6 +126,4 @@ def save_chart(figure: Any, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=_DPI)
     except OSError as error:
-        raise PcEngineError(
-            f"{path} cannot be written ({error.strerror or error}): make room, or check its permissions."
-        ) from None
+        raise write_error(path, error) from None

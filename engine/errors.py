@@ -128,6 +128,14 @@ class ImageError(PcEngineError):
     """One image cannot be read. A run turns it into that image's error row."""
 
 
+def system_reason(error: BaseException) -> str:
+    """Return what the system says is wrong, such as "No space left on device", or an error's own text if it does not.
+
+    An OSError without a number has no ``strerror``, and other errors never.
+    """
+    return str(getattr(error, "strerror", None) or error)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its kind if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from pc_engine.decoding.decode import Decode, decode_bytes
-from pc_engine.errors import ImageError, PcEngineError
+from pc_engine.errors import ImageError, PcEngineError, system_reason
 from pc_engine.pointers import BoxPointer
 from pc_engine.result import Result
 from pc_engine.runs.drawn_pictures import picture_name
@@ -75,7 +75,7 @@ def write_overlay(result: Result, directory: Path, decode: Decode = decode_bytes
         directory.mkdir(parents=True, exist_ok=True)
         draw_overlay(result, Image.fromarray(decoded.pixels)).save(path, quality=90)
     except OSError as error:
-        raise PcEngineError(f"{path} cannot be written ({error.strerror or error}): make room and run again.") from None
+        raise PcEngineError(f"{path} cannot be written ({system_reason(error)}): make room and run again.") from None
     return path
 
 

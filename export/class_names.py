@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pc_engine.datasets.imagenet import imagenet_class_names
-from pc_engine.errors import UsageError
+from pc_engine.errors import UsageError, system_reason
 from pc_engine.say import Say
 
 # What a class that means "no object" is called where the names are known to have none for it.
@@ -34,8 +34,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         content = json.loads(text) if is_json else text.rstrip("\n").split("\n")
         json.dumps(content, ensure_ascii=False).encode()  # JSON can hold halves of characters
     except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"The class names in {path} cannot be read ({reason}).") from None
+        raise UsageError(f"The class names in {path} cannot be read ({system_reason(error)}).") from None
     if isinstance(content, list) and all(isinstance(item, str) for item in content):
         return tuple(item.strip() for item in content)
     try:

@@ -12,7 +12,7 @@ from onnx import helper
 from onnx.inliner import inline_local_functions
 
 from pc_engine.backbone import IMAGE
-from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError, first_line
+from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError, first_line, system_reason
 from pc_engine.export.class_names import names_of_logits
 from pc_engine.export.classifier_input import complete_input
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
@@ -256,7 +256,7 @@ def _check_readable(path: Path) -> None:
             pass
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be read ({error.strerror or error}): name an ONNX network with --weights."
+            f"{path} cannot be read ({system_reason(error)}): name an ONNX network with --weights."
         ) from None
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import onnx
 from onnx import TensorProto
 
-from pc_engine.errors import ModelError
+from pc_engine.errors import ModelError, system_reason
 from pc_engine.graph.names import stored_tensors
 from pc_engine.graph.prepare import LARGEST_FILE, is_external
 
@@ -75,8 +75,7 @@ def _opened(path: Path, tensor: str, name: str) -> BinaryIO:
             raise ModelError(f"{what}, is a link or not a file: put a copy of the file there.")
         file = beside.open("rb")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ModelError(f"{what}, cannot be read ({reason}): put it beside the network.") from None
+        raise ModelError(f"{what}, cannot be read ({system_reason(error)}): put it beside the network.") from None
     if not os.path.samestat(status, os.fstat(file.fileno())):
         file.close()
         raise ModelError(f"{what}, changed while it was opened: run the command again.")

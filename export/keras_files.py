@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from pc_engine.errors import WeightsError
+from pc_engine.errors import WeightsError, system_reason
 from pc_engine.export import keras_child
 from pc_engine.export.weight_files import WeightFile
 from pc_engine.packages import require
@@ -44,7 +44,7 @@ def read_keras(path: Path) -> WeightFile:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from None
+        raise WeightsError(f"{path} cannot be read ({system_reason(error)}).") from None
     # By its file, so that it imports nothing it does not use; -P keeps its folder from being looked for modules in.
     command = [sys.executable, "-P", keras_child.__file__, str(path)]
     with subprocess.Popen(

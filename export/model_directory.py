@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from pc_engine.errors import ModelError, UsageError, first_line
+from pc_engine.errors import ModelError, UsageError, first_line, system_reason
 from pc_engine.files.durable import sync_file, sync_folder
 from pc_engine.files.out_folder import check_vacant
 from pc_engine.manifest import NETWORK_FILE, Manifest
@@ -49,7 +49,7 @@ def _appearing_at_once(out_dir: Path) -> Iterator[Path]:
     try:
         building.mkdir(parents=True)
     except OSError as error:
-        raise UsageError(f"{out_dir} cannot be made ({error.strerror or error}): choose another place.") from None
+        raise UsageError(f"{out_dir} cannot be made ({system_reason(error)}): choose another place.") from None
     try:
         yield building
         for path in building.iterdir():
@@ -61,7 +61,7 @@ def _appearing_at_once(out_dir: Path) -> Iterator[Path]:
         sync_folder(out_dir.absolute().parent)
     except OSError as error:
         raise ModelError(
-            f"{out_dir} cannot be written ({error.strerror or error}): make room, or choose another place."
+            f"{out_dir} cannot be written ({system_reason(error)}): make room, or choose another place."
         ) from None
     finally:
         shutil.rmtree(building, ignore_errors=True)

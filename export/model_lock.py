@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-from pc_engine.errors import DownloadError, ModelError
+from pc_engine.errors import DownloadError, ModelError, system_reason
 from pc_engine.files.locks import hush_filelock
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.say import Say
@@ -43,7 +43,7 @@ def making(name: str, models_dir: Path, report: Say) -> Iterator[Path | None]:
                 stack.enter_context(WeakFileLock(lock))
         except OSError as error:
             raise DownloadError(
-                f"{downloads} cannot be written ({error.strerror or error}): say with PC_ENGINE_HOME where models may "
+                f"{downloads} cannot be written ({system_reason(error)}): say with PC_ENGINE_HOME where models may "
                 f"be kept."
             ) from None
         model = models_dir / name

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from pc_engine.errors import WeightsError, first_line
+from pc_engine.errors import WeightsError, first_line, system_reason
 from pc_engine.export.torch_files import read_torch_tensors
 
 
@@ -44,7 +44,7 @@ def read_safetensors(path: Path) -> WeightFile:
             f"{path} is damaged, cut off or not a safetensors file ({first_line(error).rstrip('.')}); get it again."
         ) from None
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from None
+        raise WeightsError(f"{path} cannot be read ({system_reason(error)}).") from None
 
 
 def read_torch(path: Path) -> WeightFile:

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pc_engine.errors import DataError, DeviceLostError, PcEngineError, UsageError, first_line
+from pc_engine.errors import DataError, DeviceLostError, PcEngineError, first_line
 from pc_engine.files.durable import publish_bytes, publish_json
+from pc_engine.files.out_folder import folder_error
 from pc_engine.hardware.cuda import failure
 
 JSON_FILE, TEXT_FILE = "gpu-acceptance.json", "gpu-acceptance.txt"
@@ -111,9 +112,7 @@ def write_sections(folder: Path, sections: Mapping[str, Section]) -> None:
         publish_json(folder / JSON_FILE, {"parts": stored, "goals": reached})
         publish_bytes(folder / TEXT_FILE, as_text(sections).encode())
     except OSError as error:
-        raise UsageError(
-            f"The folder {folder} cannot be written ({error.strerror or error}): choose another."
-        ) from None
+        raise folder_error(folder, error) from None
 
 
 def as_text(sections: Mapping[str, Section]) -> str:

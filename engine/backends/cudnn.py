@@ -24,7 +24,7 @@ from pc_engine.backends.cudnn_plans import Kernel, Plan, choose_plans, load_cudn
 from pc_engine.backends.lanes import Lanes
 from pc_engine.backends.pixel_layers import OWN, choose_way, convolve_columns, convolve_pixels, with_columns_gathered
 from pc_engine.backends.recorded_memory import RecordedMemory
-from pc_engine.errors import BackendError
+from pc_engine.errors import BackendError, system_reason
 from pc_engine.files.storage import FileCache, cache_key
 from pc_engine.hardware.cuda import cuda_errors, describe_gpu, device_index, on_device
 from pc_engine.hardware.devices import gpu_reason
@@ -128,7 +128,7 @@ class CudnnBackend:
             text = next(entry.value for entry in model.metadata_props if entry.key == _PLANS)
             plans = {name: Plan(**plan) for name, plan in json.loads(text).items()}
         except OSError as error:
-            raise BackendError(f"The network {saved} cannot be read ({error.strerror or error}).") from None
+            raise BackendError(f"The network {saved} cannot be read ({system_reason(error)}).") from None
         except (DecodeError, StopIteration, ValueError, TypeError, AttributeError):
             raise BackendError(f"The network {saved} was not saved by this backend: delete it.") from None
         return CudnnBackbone(request, _array_graph(request, model), plans)

@@ -11,7 +11,7 @@ import numpy as np
 from pc_engine.backbone import CLOSED, IMAGE, Backbone, CompileRequest, Probe, Taps, check_batch
 from pc_engine.backends.onnxruntime_cuda import INTEGER_REWRITINGS, PRECISIONS, PROVIDER, OnnxRuntimeCudaBackbone
 from pc_engine.backends.tap_shapes import check_taps
-from pc_engine.errors import BackendError, first_line
+from pc_engine.errors import BackendError, first_line, system_reason
 from pc_engine.hardware.cuda import describe_gpu
 from pc_engine.hardware.devices import gpu_reason
 from pc_engine.hardware.machine import adds_bytes_exactly
@@ -157,7 +157,7 @@ def _read(saved: Path) -> bytes:
     try:
         return saved.read_bytes()
     except OSError as error:
-        raise BackendError(f"ONNX Runtime cannot load {saved} ({error.strerror or error}).") from None
+        raise BackendError(f"ONNX Runtime cannot load {saved} ({system_reason(error)}).") from None
 
 
 def _holds_fp8(model: onnx.ModelProto) -> bool:

@@ -12,7 +12,7 @@ from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends.tensorrt_build import Target, build_engine, precisions_of, typed_graph
 from pc_engine.backends.tensorrt_library import Library, choose_library, listed, missing_library
 from pc_engine.backends.tensorrt_run import TensorRtBackbone
-from pc_engine.errors import BackendError
+from pc_engine.errors import BackendError, system_reason
 from pc_engine.files.storage import FileCache, cache_key, distrust
 from pc_engine.hardware.cuda import Gpu, cuda_errors, describe_gpu, on_device
 from pc_engine.hardware.devices import gpu_reason
@@ -93,7 +93,7 @@ def read_engine(path: Path, facts: dict[str, Any]) -> memoryview:
         _check_ownership(path)
         content = path.read_bytes()
     except OSError as error:
-        raise BackendError(f"The engine {path} cannot be read ({error.strerror or error}).") from None
+        raise BackendError(f"The engine {path} cannot be read ({system_reason(error)}).") from None
     header, _, _ = content[len(_MAGIC) :].partition(b"\n")
     if not content.startswith(_MAGIC) or header != json.dumps(facts, sort_keys=True).encode():
         raise BackendError(f"The engine {path} was not built here for this network and GPU: delete it.")

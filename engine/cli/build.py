@@ -18,6 +18,7 @@ from pc_engine.cli.console import print_json, print_line, print_table, progress,
 from pc_engine.cli.target import target_of
 from pc_engine.errors import UsageError
 from pc_engine.fidelity import IMITATED, compare_with_fp32
+from pc_engine.files.out_folder import folder_error
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.manifest import QUANTISED_FILES, Fidelity, Manifest
 from pc_engine.model import Model, load_model, write_model
@@ -155,9 +156,7 @@ def _calibrate(
         measured = {**model.manifest.fidelity, precision: fidelity}
         write_model(model, target, replace(model.manifest, fidelity=measured))
     except OSError as error:
-        raise UsageError(
-            f"The folder {target} cannot be written ({error.strerror or error}): choose another with --out."
-        ) from None
+        raise folder_error(target, error, "choose another with --out") from None
     return load_model(target)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.converters.pictures import Survey
-from pc_engine.errors import UsageError
+from pc_engine.errors import UsageError, system_reason
 from pc_engine.files.text_values import columns_of, delimiter_of
 from pc_engine.result import CLASSLESS, name_of_class
 
@@ -91,8 +91,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
                     )
                 yield reader.line_num + 1, dict(zip(columns, cells, strict=True))
     except (OSError, ValueError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"The categories in {path} cannot be read ({reason}).") from None
+        raise UsageError(f"The categories in {path} cannot be read ({system_reason(error)}).") from None
 
 
 class Recategorised:

@@ -16,7 +16,7 @@ from pc_engine.converters.dataset_format import ConversionSettings, DatasetForma
 from pc_engine.converters.naming import name_of
 from pc_engine.converters.pictures import Survey, pictures, survey_rows
 from pc_engine.converters.staging import Staging
-from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.errors import PcEngineError, UsageError, system_reason
 from pc_engine.runs.photos import RunPhotos
 
 _FORMATS: dict[str, DatasetFormat] = {
@@ -143,7 +143,7 @@ def convert(
             staging.publish(conversion.to_dict())
         except OSError as error:
             raise PcEngineError(
-                f"{out} cannot be written ({error.strerror or error}): make room and convert again."
+                f"{out} cannot be written ({system_reason(error)}): make room and convert again."
             ) from None
     return conversion
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import DatasetFormat
-from pc_engine.errors import UsageError
+from pc_engine.errors import UsageError, system_reason
 from pc_engine.files.durable import publish, unpublished
 from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
 
@@ -55,7 +55,7 @@ class Staging:
             _remove(self._new)  # what a conversion left that was killed
             self._new.mkdir(parents=True)
         except OSError as error:
-            raise UsageError(f"{out} cannot be written ({error.strerror or error}): choose another place.") from None
+            raise UsageError(f"{out} cannot be written ({system_reason(error)}): choose another place.") from None
         self.folder = DataFolder(self._new)
 
     def __enter__(self) -> Self:

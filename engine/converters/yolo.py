@@ -17,6 +17,7 @@ from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import LINE_BREAK, NAME_TAKEN, NOT_UTF8, ConversionSettings, DatasetFormat
 from pc_engine.converters.naming import has_line_break, label_file
 from pc_engine.converters.pictures import Picture, Survey
+from pc_engine.errors import system_reason
 from pc_engine.pointers import EllipsePointer, Pointer
 from pc_engine.sources.stored_names import original_name
 
@@ -52,7 +53,7 @@ class _YoloWriter:
             try:
                 (folder.path / IMAGES).symlink_to(survey.local_folder, target_is_directory=True)
             except OSError as error:  # Windows lets administrators make links, and others in its developer mode
-                self._unlinked = f"{survey.local_folder} ({error.strerror or error})"
+                self._unlinked = f"{survey.local_folder} ({system_reason(error)})"
 
     def add(self, picture: Picture) -> str | None:
         if has_line_break(picture.name):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from pc_engine.errors import DataError
+from pc_engine.errors import DataError, system_reason
 from pc_engine.shown_text import for_sentence
 from pc_engine.sources import IMAGE_SUFFIXES
 
@@ -324,7 +324,7 @@ def read_json(path: Path) -> Any:
 def read_error(path: Path, form: str, error: Exception) -> DataError:
     """Return the error that says why a file of labels cannot be read as ``form``, and what to do."""
     if isinstance(error, OSError):
-        return DataError(f"{path} cannot be read ({error.strerror or error}): name a file that you may read.")
+        return DataError(f"{path} cannot be read ({system_reason(error)}): name a file that you may read.")
     if isinstance(error, UnicodeDecodeError):
         excel = ", in Excel as 'CSV UTF-8'" if form == "CSV" else ""
         return DataError(f"{path} cannot be read as {form} in UTF-8: save it in that encoding{excel}.")

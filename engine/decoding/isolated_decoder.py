@@ -42,7 +42,7 @@ from pc_engine.decoding.decode_process import (
     write_memory,
 )
 from pc_engine.decoding.pixel_room import PixelRoom, room_for
-from pc_engine.errors import ImageError, PcEngineError, UsageError
+from pc_engine.errors import ImageError, PcEngineError, UsageError, system_reason
 
 #: Seconds that one image may take.
 IMAGE_SECONDS = 60.0
@@ -159,7 +159,7 @@ class IsolatedDecoder:
                 start_new_session=True,  # Ctrl-C is for the run, which finishes what it has in work
             )
         except OSError as error:
-            raise PcEngineError(f"No process for decoding can be started ({error.strerror or error}).") from None
+            raise PcEngineError(f"No process for decoding can be started ({system_reason(error)}).") from None
         finally:
             for channel in channels:
                 os.close(channel.requests)
@@ -301,7 +301,7 @@ class _Slot:
             write_memory(self._memory, data)
             self._empty = False
         except OSError as error:
-            raise ImageError(f"There is no memory to hand it to its decoder ({error.strerror or error}).") from None
+            raise ImageError(f"There is no memory to hand it to its decoder ({system_reason(error)}).") from None
         self._write(request)
 
     def _write(self, message: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pc_engine.decoding.decode import Decode, DecodedImage, ImageSize, decode_bytes
 from pc_engine.decoding.plain_jpeg import PlainJpeg
-from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, PcEngineError, first_line
+from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, PcEngineError, first_line, system_reason
 from pc_engine.sources import SourceImage, as_source_image
 from pc_engine.stage_clock import StageClock
 
@@ -95,7 +95,7 @@ def decode_ahead(
             return Entry(image.name, None, str(error))
         # What reads an image says itself what is wrong; where it did not, that must not end the run either.
         except OSError as error:
-            return Entry(image.name, None, f"It cannot be read: {error.strerror or error}.")
+            return Entry(image.name, None, f"It cannot be read: {system_reason(error)}.")
         except MemoryError:
             return Entry(image.name, None, TOO_LARGE_FOR_MEMORY)
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from pc_engine.decoding.decode import silence_codecs
 from pc_engine.engine import Engine
-from pc_engine.errors import ImageError, PcEngineError, UsageError
+from pc_engine.errors import ImageError, PcEngineError, UsageError, system_reason
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.overlay import write_overlay
 from pc_engine.runs.block_folder import Block, BlockFolder
@@ -200,7 +200,7 @@ def open_engine(settings: WorkerSettings, report: Say = lambda _: None) -> Engin
         os.chdir(settings.folder)
     except OSError as error:
         raise UsageError(
-            f"{here} cannot enter {settings.folder} ({error.strerror or error}): start the run in a folder "
+            f"{here} cannot enter {settings.folder} ({system_reason(error)}): start the run in a folder "
             f"that they all share."
         ) from None
     try:

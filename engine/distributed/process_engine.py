@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar
 from pc_engine.arguments import whole_number
 from pc_engine.distributed.block_worker import BlockAnswer, BlockWorker, Choice, Refusal, WorkerSettings, choose
 from pc_engine.distributed.shared_engine import Announce, SharedEngine, SharedRun
-from pc_engine.errors import PcEngineError, first_line
+from pc_engine.errors import PcEngineError, first_line, system_reason
 from pc_engine.hardware.devices import open_gpus
 from pc_engine.hardware.machine import usable_cores
 
@@ -182,7 +182,7 @@ class _Keeper(Generic[Question, Reply]):
                 try:
                     self._process, self._connection = self._start()
                 except OSError as error:
-                    raise ChildProcessError(f"A process cannot be started ({error.strerror or error})") from None
+                    raise ChildProcessError(f"A process cannot be started ({system_reason(error)})") from None
             return self._connection
 
     def _start(self) -> tuple[Any, Connection]:

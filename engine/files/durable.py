@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pc_engine.errors import PcEngineError
+from pc_engine.errors import PcEngineError, system_reason
 
 #: What names of files that are not whole yet end in.
 UNPUBLISHED = ".new"
@@ -59,9 +59,12 @@ def write_json(path: Path, value: Any) -> None:
     try:
         publish_json(path, value)
     except OSError as error:
-        raise PcEngineError(
-            f"{path} cannot be written ({error.strerror or error}): make room, or check its permissions."
-        ) from None
+        raise write_error(path, error) from None
+
+
+def write_error(path: Path, error: OSError) -> PcEngineError:
+    """Return the error that says why a file cannot be written, and what to do."""
+    return PcEngineError(f"{path} cannot be written ({system_reason(error)}): make room, or check its permissions.")
 
 
 def _replace(temporary: Path, path: Path) -> None:

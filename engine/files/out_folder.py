@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from pc_engine.errors import UsageError
+from pc_engine.errors import UsageError, system_reason
 
 
 def make_folder(folder: Path, advice: str = "choose another") -> None:
@@ -24,7 +24,12 @@ def make_folder(folder: Path, advice: str = "choose another") -> None:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise UsageError(f"The folder {folder} cannot be written ({error.strerror or error}): {advice}.") from None
+        raise folder_error(folder, error, advice) from None
+
+
+def folder_error(folder: Path, error: OSError, advice: str = "choose another") -> UsageError:
+    """Return the error that says why a folder cannot be written, and what to do."""
+    return UsageError(f"The folder {folder} cannot be written ({system_reason(error)}): {advice}.")
 
 
 def check_vacant(folder: Path) -> None:
@@ -33,7 +38,7 @@ def check_vacant(folder: Path) -> None:
         exists, is_folder = folder.exists(), folder.is_dir()
         vacant = not exists or (is_folder and not any(folder.iterdir()))
     except OSError as error:
-        raise UsageError(f"The folder {folder} cannot be read ({error.strerror or error}): choose another.") from None
+        raise UsageError(f"The folder {folder} cannot be read ({system_reason(error)}): choose another.") from None
     if exists and not is_folder:
         raise UsageError(f"{folder} is a file, not a directory: name another.")
     if not vacant:

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pc_engine.errors import UsageError
+from pc_engine.errors import UsageError, system_reason
 from pc_engine.files.digest import file_sha256
 from pc_engine.shown_text import for_shell
 
@@ -182,7 +182,7 @@ class FileCache:
         except OSError as error:
             return (
                 f"Nothing is kept for later runs: the folder {self._directory} cannot be used "
-                f"({error.strerror or error}). Set PC_ENGINE_HOME to another."
+                f"({system_reason(error)}). Set PC_ENGINE_HOME to another."
             )
         return ""
 

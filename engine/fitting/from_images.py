@@ -11,7 +11,8 @@ import numpy as np
 
 from pc_engine.backbone import Backbone
 from pc_engine.datasets import LabelledImage
-from pc_engine.errors import DataError, UsageError
+from pc_engine.errors import DataError
+from pc_engine.files.out_folder import folder_error
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.fitted.fitted_images import FittedImages
 from pc_engine.fitted.signatures import SignatureDictionary
@@ -238,9 +239,7 @@ def store_parts(
     try:
         write_model(model, directory, model.manifest, changes)
     except OSError as error:
-        raise UsageError(
-            f"The folder {directory} cannot be written ({error.strerror or error}): choose another with --out."
-        ) from None
+        raise folder_error(directory, error, "choose another with --out") from None
 
 
 def _usable(batch: TapBatch, unreadable: list[Unreadable]) -> list[int]:

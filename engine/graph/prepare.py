@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper
 
 from pc_engine.backbone import IMAGE
-from pc_engine.errors import ManifestError, ModelError
+from pc_engine.errors import ManifestError, ModelError, system_reason
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.names import fresh_name, is_text, names_of, rename, stored_names, stored_tensors
 from pc_engine.graph.operators import CHANNELS_FIRST
@@ -61,7 +61,7 @@ def parse_graph(path: Path, sha256: str | None = None) -> onnx.ModelProto:
             raise ModelError(f"{path} is larger than 2 GiB, which one-file ONNX cannot be; export a smaller network.")
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror or error}); export the model again.") from None
+        raise ModelError(f"{path} cannot be read ({system_reason(error)}); export the model again.") from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise ManifestError(f"{path} changed while it was in use: run the command again.")
     model = onnx.ModelProto()

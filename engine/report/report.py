@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pc_engine.decoding.browser_formats import is_shown_upright
-from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.errors import PcEngineError, UsageError, system_reason
 from pc_engine.files.durable import publish, unpublished
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.report.compact import Tables, compact_row, json_array, page_head, script_json
@@ -219,7 +219,7 @@ def _write(path: Path, pieces: Iterable[str]) -> None:
         stream = temporary.open("w", encoding="utf-8", newline="\n")
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be written ({error.strerror or error}): choose another file with --out."
+            f"{path} cannot be written ({system_reason(error)}): choose another file with --out."
         ) from None
     try:
         with stream:
@@ -229,5 +229,5 @@ def _write(path: Path, pieces: Iterable[str]) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise PcEngineError(
-            f"{path} cannot be written ({error.strerror or error}): make room, or choose another file with --out."
+            f"{path} cannot be written ({system_reason(error)}): make room, or choose another file with --out."
         ) from None

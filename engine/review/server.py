@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from pc_engine.errors import ImageError, PcEngineError, UsageError
+from pc_engine.errors import ImageError, PcEngineError, UsageError, system_reason
 from pc_engine.review.changes import parse_change
 from pc_engine.review.pictures import LONGEST_SIDE, Size
 from pc_engine.review.session import ReviewSession
@@ -78,8 +78,9 @@ class ReviewServer(ThreadingHTTPServer):
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"Port {port} cannot be used ({reason}): choose another with --port.") from None
+            raise UsageError(
+                f"Port {port} cannot be used ({system_reason(error)}): choose another with --port."
+            ) from None
         self.opening_url = f"http://{HOST}:{self.server_port}/{self._opening}/"
 
     def take_opening(self, key: str) -> bool:

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pc_engine.errors import PcEngineError
+from pc_engine.errors import PcEngineError, system_reason
 from pc_engine.files.durable import unpublished
 from pc_engine.runs.partition_names import Format
 from pc_engine.runs.writers import cannot_write, write_partition
@@ -135,7 +135,7 @@ class BlockFolder:
             errors, counts = (tuple((place, said) for place, said in content[what]) for what in ("errors", "counts"))
             return Block(content["number"], tuple(content["names"]), errors, counts)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            reason = error.strerror or error if isinstance(error, OSError) else "it is damaged"
+            reason = system_reason(error) if isinstance(error, OSError) else "it is damaged"
             raise PcEngineError(
                 f"{path} cannot be read ({reason}): see whether this machine reaches the folder of the run, then run "
                 f"the same command again. It goes on behind the rows that are written."

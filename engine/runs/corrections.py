@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from pc_engine.errors import DataError, PcEngineError, UsageError
-from pc_engine.files.durable import sync_folder
+from pc_engine.errors import DataError, PcEngineError, UsageError, system_reason
+from pc_engine.files.durable import sync_folder, write_error
 from pc_engine.files.json_values import is_text, is_whole
 from pc_engine.files.locks import file_lock
 from pc_engine.fitted.counter import DEFAULT_LABELS, row_label
@@ -87,7 +87,7 @@ def read_corrections(directory: Path) -> dict[str, Correction]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from None
+        raise DataError(f"{path} cannot be read ({system_reason(error)}).") from None
     return corrections
 
 
@@ -208,9 +208,7 @@ def _append(directory: Path, value: Mapping[str, Any]) -> None:
             f"{path} is being written by another process, which does not end: look for another review of this run."
         ) from None
     except OSError as error:
-        raise PcEngineError(
-            f"{path} cannot be written ({error.strerror or error}): make room, or check its permissions."
-        ) from None
+        raise write_error(path, error) from None
 
 
 def _mend_tail(stream: BinaryIO) -> None:

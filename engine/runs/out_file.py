@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pc_engine.errors import UsageError
+from pc_engine.errors import UsageError, system_reason
 from pc_engine.runs.partition_names import partitions_of
 from pc_engine.runs.run_directory import is_own_file
 
@@ -40,9 +40,7 @@ def check_replaceable(file: Path, is_own: Callable[[str], bool], wrote: str) -> 
     try:
         is_known = file.is_file() and _is_empty_or(is_own, file)
     except OSError as error:
-        raise UsageError(
-            f"{file} exists and cannot be read ({error.strerror or error}): choose another name."
-        ) from None
+        raise UsageError(f"{file} exists and cannot be read ({system_reason(error)}): choose another name.") from None
     if not is_known:
         raise UsageError(f"{file} exists, and no {wrote} wrote it: choose another name.")
 

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.files.durable import UNPUBLISHED, unpublished
+from pc_engine.files.out_folder import folder_error
 from pc_engine.result import Result
 from pc_engine.runs.block_folder import BlockFolder, make_blocks, remove_blocks
 from pc_engine.runs.claim import Claim
@@ -107,9 +108,7 @@ class RunDirectory:
         except FileExistsError:
             raise UsageError(f"{directory} is a file, and rows go into a folder: choose another.") from None
         except OSError as error:
-            raise UsageError(
-                f"The folder {directory} cannot be written ({error.strerror or error}): choose another."
-            ) from None
+            raise folder_error(directory, error) from None
 
     def _open(self, row_format: Format | None) -> None:
         check_sharing(self.directory, self._shard)  # again: of two that begin at once each has a lock by now

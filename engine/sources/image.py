@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, UsageError, first_line
+from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, UsageError, first_line, system_reason
 from pc_engine.sources.retries import retried
 
 #: Files larger than this are refused unread: no picture that `pc_engine.decoding.decode` takes is.
@@ -161,7 +161,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     try:
         return retried(partial(_read_whole, path), TRIES)
     except OSError as error:
-        raise ImageError(f"The file cannot be read: {error.strerror or error}.") from None
+        raise ImageError(f"The file cannot be read: {system_reason(error)}.") from None
     except ValueError as error:  # a name that no file system can hold
         raise ImageError(f"The file cannot be read: {error}.") from None
     except MemoryError:

@@ -21,7 +21,7 @@ from functools import partial
 from operator import methodcaller
 from typing import BinaryIO, cast
 
-from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError
+from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError, system_reason
 from pc_engine.sources.addresses import chain_splits, file_part
 from pc_engine.sources.failures import reason_of, until_it_fails
 from pc_engine.sources.folders import HEAD_BYTES, has_image_suffix, looks_like_image
@@ -207,7 +207,7 @@ def _read_span(path: str, start: int, size: int) -> bytes:
     try:
         data = retried(read, TRIES)
     except OSError as error:
-        raise ImageError(f"The archive cannot be read: {error.strerror or error}.") from None
+        raise ImageError(f"The archive cannot be read: {system_reason(error)}.") from None
     except MemoryError:
         raise ImageError(TOO_LARGE_FOR_MEMORY) from None
     if len(data) < size:
