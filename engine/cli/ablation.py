@@ -10,8 +10,8 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import print_answer, print_line, print_skipped, print_table, progress, remark
+from pc_engine.cli.data_notes import notes_on_labels
 from pc_engine.cli.evaluate import REPORT_BEGINS
-from pc_engine.cli.label_notes import notes_on_labels
 from pc_engine.cli.target import check_report_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import UsageError

@@ -10,8 +10,8 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import print_answer, progress, remark
+from pc_engine.cli.data_notes import notes_on_labels
 from pc_engine.cli.evaluation_tables import print_report
-from pc_engine.cli.label_notes import notes_on_labels
 from pc_engine.cli.target import check_report_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import MissingPackageError

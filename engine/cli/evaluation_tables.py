@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pc_engine.cli.box_notes import print_boxes, why_none_fit
 from pc_engine.cli.console import number_of_images, percent, percents, print_line, print_skipped, print_table
+from pc_engine.cli.data_notes import notes_on_labels, print_boxes, why_none_fit
 from pc_engine.cli.failure_tables import print_failures
-from pc_engine.cli.label_notes import notes_on_labels
 
 
 def print_report(report: Mapping[str, Any], skipped: Sequence[tuple[str, str]], *, curves: bool = False) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pc_engine.cli.box_notes import why_none_fit
 from pc_engine.cli.console import percent, percents, print_line, print_table
+from pc_engine.cli.data_notes import why_none_fit
 
 _TITLES = {
     "scale": "the mean size of an image's objects, √(box / picture)",

@@ -13,7 +13,7 @@ import typer
 from pc_engine.catalogue import find_model
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
-from pc_engine.cli.label_notes import counts_of_a_run
+from pc_engine.cli.data_notes import counts_of_a_run
 from pc_engine.cli.target import target_of
 from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
 from pc_engine.errors import UsageError
