@@ -31,7 +31,7 @@ from pc_engine.runs.run_file import RunFile
 from pc_engine.runs.run_settings import check_settings
 from pc_engine.runs.run_sources import FOLDERS, lost_folders, with_earlier_folders
 from pc_engine.runs.run_state import State, Tally, states
-from pc_engine.runs.sharing import check_sharing
+from pc_engine.runs.shard_check import check_shards
 from pc_engine.runs.writers import PartitionWriter, cannot_write, rows_of, write_partition
 from pc_engine.sources import SourceImage
 from pc_engine.sources.run_folders import OVERLAYS, is_state_file, state_files
@@ -111,7 +111,7 @@ class RunDirectory:
             raise folder_error(directory, error) from None
 
     def _open(self, row_format: Format | None) -> None:
-        check_sharing(self.directory, self._shard)  # again: of two that begin at once each has a lock by now
+        check_shards(self.directory, self._shard)  # again: of two that begin at once each has a lock by now
         for path in self.directory.glob(unpublished(Path(f"{STEM}-*")).name):
             if _stem_of(path.name.removeprefix(".").removesuffix(UNPUBLISHED)) == self._stem:
                 path.unlink()
@@ -306,7 +306,7 @@ class RunDirectory:
                 f"{self.directory} holds {OVERLAYS}/{picture}, which no run drew, in the folder that a run draws its "
                 f"pictures into: choose another folder."
             )
-        check_sharing(self.directory, self._shard)
+        check_shards(self.directory, self._shard)
 
     def _own_partitions(self) -> list[Path]:
         return [path for path in partitions_of(self.directory) if _stem_of(path.name) == self._stem]

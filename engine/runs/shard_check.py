@@ -13,7 +13,7 @@ from pc_engine.sources.sharding import Shard
 _LOCK_NAME = re.compile(r"\.run(?:-(\d+)-of-(\d+))?\.lock")
 
 
-def check_sharing(directory: Path, shard: Shard | None) -> None:
+def check_shards(directory: Path, shard: Shard | None) -> None:
     """Refuse a directory that holds rows of a run that is shared out another way, or into which one is writing.
 
     Until its first partition is whole nothing but a lock says so. Of two that begin at once, one sees the other if each

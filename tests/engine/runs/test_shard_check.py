@@ -8,7 +8,7 @@ from pc_engine.errors import UsageError
 from pc_engine.result import Result
 from pc_engine.runs import run_state
 from pc_engine.runs.run_directory import RunDirectory
-from pc_engine.runs.sharing import check_sharing
+from pc_engine.runs.shard_check import check_shards
 from pc_engine.runs.writers import iter_rows
 from pc_engine.sources.sharding import Shard
 
@@ -67,4 +67,4 @@ def test_what_such_a_run_left_without_rows_is_in_nobodys_way(tmp_path: Path) -> 
 
 def test_shards_of_one_run_are_in_nobodys_way(tmp_path: Path) -> None:
     with RunDirectory(tmp_path, shard=Shard(1, 2)), RunDirectory(tmp_path, shard=Shard(2, 2)):
-        check_sharing(tmp_path, Shard(1, 2))
+        check_shards(tmp_path, Shard(1, 2))
