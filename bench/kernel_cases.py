@@ -9,18 +9,6 @@ import numpy as np
 from sklearn.preprocessing import normalize
 
 from pc_engine.bench.kernel_oracles import (
-    CUTOFF,
-    EPS,
-    MAX_ITER,
-    MIN_DENSITY,
-    MIN_DISTANCE,
-    MIN_WEIGHT,
-    PROMINENCE,
-    REACH,
-    SHAPE_FLOOR,
-    TOL,
-    TRIM,
-    VALLEY_POWER,
     VARIANCE_FLOOR,
     boxes_of,
     dbscan_of,
@@ -32,16 +20,21 @@ from pc_engine.bench.kernel_oracles import (
     resized,
     unions_of,
 )
+from pc_engine.bench.kernel_settings import (
+    find_all_peaks,
+    find_boxes,
+    find_dense_cells,
+    find_peaks,
+    find_prominent_peaks,
+    fit_mixtures,
+    unite_clusters,
+)
 from pc_engine.fitted.counter import DEFAULT_LABELS
 from pc_engine.kernels import (
     channel_max,
-    cluster_boxes,
     cluster_moments,
-    dbscan,
-    density_peaks,
     finite_images,
     mean_heatmap,
-    merge_clusters,
     normalise_heatmap,
     resize_maps,
     scale_to_peak,
@@ -50,10 +43,8 @@ from pc_engine.kernels import (
     sort_rows,
     top_weights,
     unit_products,
-    weighted_gmm,
     weighted_heatmap,
 )
-from pc_engine.kernels.density_peaks import DensityPeaks
 
 # The mode of operations that are timed as a part of another one already, and of those that belong to all modes.
 _INSIDE, _EVERY = "inside selected_heatmap", "every mode"
@@ -122,9 +113,9 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
     coarse = np.ascontiguousarray(stack[:, :, ::2, ::2])
     signature_heat = normalise_heatmap(stack, 1.0).astype(np.float64)
     relative = signature_heat / signature_heat.mean(axis=(1, 2), keepdims=True)
-    peaks = _peaks(signature_heat)
+    peaks = find_peaks(signature_heat)
     slots = int(peaks.n_clusters.max())
-    parts = density_peaks(signature_heat, cutoff=CUTOFF, min_density=0, min_distance=0)
+    parts = find_all_peaks(signature_heat)
     evidence = rng.standard_normal((n, channels), np.float32)
     top = min(_TOP, channels - 1)
     pointers = rng.random((n, -(-maps.shape[2] // 2) * -(-maps.shape[3] // 2), 5))
@@ -245,7 +236,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         "density_peaks",
         "p2c",
         "NumPy, all pairs of cells",
-        lambda: _peaks(signature_heat).labels,
+        lambda: find_peaks(signature_heat).labels,
         lambda i: peaks_of(signature_heat[i]),
         (signature_heat, peaks.labels, peaks.density),
     )
@@ -261,7 +252,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         "cluster_boxes",
         "p2c",
         "SciPy find_objects",
-        lambda: _filled(cluster_boxes(peaks.labels, peaks.density, peaks.n_clusters, trim=TRIM).boxes),
+        lambda: _filled(find_boxes(peaks.labels, peaks.density, peaks.n_clusters).boxes),
         lambda i: boxes_of(peaks.labels[i], peaks.density[i], slots),
         (peaks.labels, peaks.density),
     )
@@ -278,7 +269,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         "merge_clusters",
         "combined, the embedded model",
         "SciPy center_of_mass, all pairs",
-        lambda: _unions(parts, signature_heat, counts),
+        lambda: unite_clusters(parts.labels, signature_heat, parts.n_clusters, counts).labels,
         lambda i: unions_of(parts.labels[i], signature_heat[i], int(counts[i])),
         (parts.labels, signature_heat),
     )
@@ -286,7 +277,7 @@ def kernel_cases(maps: np.ndarray) -> Iterator[Case]:
         "dbscan",
         "p2c --cluster dbscan",
         "sklearn DBSCAN",
-        lambda: dbscan(relative, eps=EPS, min_weight=MIN_WEIGHT).labels,
+        lambda: find_dense_cells(relative).labels,
         lambda i: dbscan_of(relative[i]),
         (relative, peaks.labels),
     )
@@ -304,27 +295,13 @@ def _starts(heat: np.ndarray, k: int) -> np.ndarray:
 
 def _mixtures(heat: np.ndarray, counts: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the means and mixture weights (N, K, 3)."""
-    found = weighted_gmm(heat, counts, max_iter=MAX_ITER, tol=TOL, variance_floor=VARIANCE_FLOOR, means_init=starts)
+    found = fit_mixtures(heat, counts, variance_floor=VARIANCE_FLOOR, means_init=starts)
     return np.concatenate([found.means, found.mixing[..., None]], axis=2)
-
-
-def _peaks(heat: np.ndarray) -> DensityPeaks:
-    return density_peaks(heat, cutoff=CUTOFF, min_density=MIN_DENSITY, min_distance=MIN_DISTANCE)
-
-
-def _unions(parts: DensityPeaks, heat: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    found = merge_clusters(
-        *(parts.labels, heat, parts.n_clusters, counts),
-        valley_power=VALLEY_POWER,
-        variance_floor=SHAPE_FLOOR,
-        reach=REACH,
-    )
-    return np.asarray(found.labels)
 
 
 def _prominent(heat: np.ndarray) -> np.ndarray:
     """Return maps (N, H, W) with 1 at the density peaks by prominence, 0 elsewhere."""
-    centres = density_peaks(heat, cutoff=CUTOFF, min_density=MIN_DENSITY, prominence=PROMINENCE).centres
+    centres = find_prominent_peaks(heat).centres
     image, slot = np.nonzero(~np.isnan(centres[..., 0]))
     x, y = centres[image, slot].astype(int).T
     found = np.zeros(heat.shape)

@@ -9,14 +9,22 @@ from scipy import ndimage
 from sklearn.cluster import DBSCAN
 from sklearn.mixture import GaussianMixture
 
+from pc_engine.bench.kernel_settings import (
+    CUTOFF,
+    EPS,
+    MAX_ITER,
+    MIN_DENSITY,
+    MIN_DISTANCE,
+    MIN_WEIGHT,
+    PROMINENCE,
+    REACH,
+    SHAPE_FLOOR,
+    TOL,
+    TRIM,
+    VALLEY_POWER,
+)
 from pc_engine.kernels.density_peaks import LEAST_DENSITY
 
-# Settings of the kernels: those of the modes, or near them.
-EPS, MIN_WEIGHT = 1.5, 3
-CUTOFF, MIN_DENSITY, MIN_DISTANCE, TRIM = 1.0, 0.5, 4.0, 0.5
-PROMINENCE = 0.2
-VALLEY_POWER, SHAPE_FLOOR, REACH = 3, 0.1225, 5.0
-MAX_ITER, TOL = 100, 1e-3
 # scikit-learn adds this to variances where the kernel takes a maximum; too small to tell.
 VARIANCE_FLOOR = 1e-9
 

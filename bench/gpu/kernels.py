@@ -11,33 +11,26 @@ from pc_engine.bench.gpu.device import copy_rate
 from pc_engine.bench.gpu.report import Row, measured
 from pc_engine.bench.gpu.subjects import Job
 from pc_engine.bench.kernel_cases import made_up_maps
-from pc_engine.bench.kernel_oracles import (
-    CUTOFF,
-    EPS,
-    MAX_ITER,
-    MIN_DENSITY,
-    MIN_DISTANCE,
-    MIN_WEIGHT,
-    PROMINENCE,
-    REACH,
-    SHAPE_FLOOR,
-    TOL,
-    TRIM,
-    VALLEY_POWER,
+from pc_engine.bench.kernel_settings import (
+    find_all_peaks,
+    find_boxes,
+    find_dense_cells,
+    find_peaks,
+    find_prominent_peaks,
+    fit_mixtures,
+    unite_clusters,
 )
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
 from pc_engine.kernels import (
+    DensityPeaks,
+    WeightedDbscan,
     channel_max,
-    cluster_boxes,
     cluster_moments,
-    dbscan,
-    density_peaks,
     depthwise_convolution,
     finite_images,
     matrix_products,
     max_pool,
     mean_heatmap,
-    merge_clusters,
     normalise_heatmap,
     pixel_columns,
     pixel_convolution,
@@ -48,7 +41,6 @@ from pc_engine.kernels import (
     sort_rows,
     to_planes,
     top_weights,
-    weighted_gmm,
     weighted_heatmap,
 )
 from pc_engine.kernels.array_module import Array, to_host
@@ -155,9 +147,9 @@ def device_cases(batch: int = BATCH) -> Iterator[DeviceCase]:
     heat = normalise_heatmap(stack, 1.0)
     relative = heat / heat.mean(axis=(1, 2), keepdims=True)
     counts = rng.integers(1, _MOST_COMPONENTS + 1, batch)
-    found = density_peaks(heat, cutoff=CUTOFF, min_density=MIN_DENSITY, min_distance=MIN_DISTANCE)
+    found = find_peaks(heat)
     slots = found.centres.shape[1]
-    parts = density_peaks(heat, cutoff=CUTOFF, min_density=0, min_distance=0)
+    parts = find_all_peaks(heat)
     most_parts = parts.centres.shape[1]
     svm = _counter(rng)
     cells = _GRID * _GRID
@@ -209,18 +201,20 @@ def device_cases(batch: int = BATCH) -> Iterator[DeviceCase]:
     yield DeviceCase("resize_maps", {"maps": coarse}, lambda x: (resize_maps(x["maps"], _GRID, _GRID),), 1e-5)
     yield DeviceCase("count SVM scores", {"conv_last": maps, "fc6": features}, lambda x: (svm.scores(x),), 1e-3)
     yield DeviceCase("weighted_gmm (1 to 4 components)", {"heat": heat, "counts": counts}, _mixtures, 1e-2)
-    yield DeviceCase("density_peaks", {"heat": heat}, _peaks)
-    yield DeviceCase("density_peaks (by prominence)", {"heat": heat}, _prominent)
+    yield DeviceCase("density_peaks", {"heat": heat}, lambda x: _clusters(find_peaks(x["heat"])))
+    yield DeviceCase(
+        "density_peaks (by prominence)", {"heat": heat}, lambda x: _clusters(find_prominent_peaks(x["heat"]))
+    )
     yield DeviceCase(
         "cluster_boxes",
         {"labels": found.labels, "density": found.density, "n": found.n_clusters},
-        lambda x: (cluster_boxes(x["labels"], x["density"], x["n"], trim=TRIM, slots=slots).boxes,),
+        lambda x: (find_boxes(x["labels"], x["density"], x["n"], slots=slots).boxes,),
         1e-6,
     )
     yield DeviceCase(
         "cluster_boxes (between cells)",
         {"labels": found.labels, "heat": heat, "n": found.n_clusters},
-        lambda x: (cluster_boxes(x["labels"], x["heat"], x["n"], trim=TRIM, interpolate=True, slots=slots).boxes,),
+        lambda x: (find_boxes(x["labels"], x["heat"], x["n"], interpolate=True, slots=slots).boxes,),
         1e-6,
     )
     yield DeviceCase(
@@ -232,10 +226,10 @@ def device_cases(batch: int = BATCH) -> Iterator[DeviceCase]:
     yield DeviceCase(
         "merge_clusters",
         {"labels": parts.labels, "heat": heat, "n": parts.n_clusters, "counts": counts},
-        lambda x: (_unions(x, most_parts),),
+        lambda x: (unite_clusters(x["labels"], x["heat"], x["n"], x["counts"], slots=most_parts).labels,),
     )
     yield from _channels_last_cases(rng, batch)
-    yield DeviceCase("dbscan", {"heat": relative}, _dbscan)
+    yield DeviceCase("dbscan", {"heat": relative}, lambda x: _clusters(find_dense_cells(x["heat"])))
 
 
 def _channels_last_cases(rng: np.random.Generator, batch: int) -> Iterator[DeviceCase]:
@@ -282,40 +276,12 @@ def _depthwise(maps: Array, filters: Array) -> Array:
     return depthwise_convolution(maps, filters, filters[0, 0], pads=(1, 1, 1, 1), bounds=(0, 6))
 
 
-def _peaks(x: Mapping[str, Array]) -> tuple[Array, ...]:
-    found = density_peaks(x["heat"], cutoff=CUTOFF, min_density=MIN_DENSITY, min_distance=MIN_DISTANCE)
-    return found.labels, found.n_clusters
-
-
-def _prominent(x: Mapping[str, Array]) -> tuple[Array, ...]:
-    found = density_peaks(x["heat"], cutoff=CUTOFF, min_density=MIN_DENSITY, prominence=PROMINENCE)
-    return found.labels, found.n_clusters
-
-
-def _unions(x: Mapping[str, Array], slots: int) -> Array:
-    return merge_clusters(
-        *(x["labels"], x["heat"], x["n"], x["counts"]),
-        valley_power=VALLEY_POWER,
-        variance_floor=SHAPE_FLOOR,
-        reach=REACH,
-        slots=slots,
-    ).labels
-
-
-def _dbscan(x: Mapping[str, Array]) -> tuple[Array, ...]:
-    found = dbscan(x["heat"], eps=EPS, min_weight=MIN_WEIGHT)
+def _clusters(found: DensityPeaks | WeightedDbscan) -> tuple[Array, ...]:
     return found.labels, found.n_clusters
 
 
 def _mixtures(x: Mapping[str, Array]) -> tuple[Array, ...]:
-    found = weighted_gmm(
-        x["heat"],
-        x["counts"],
-        max_iter=MAX_ITER,
-        tol=TOL,
-        variance_floor=_VARIANCE_FLOOR,
-        max_components=_MOST_COMPONENTS,
-    )
+    found = fit_mixtures(x["heat"], x["counts"], variance_floor=_VARIANCE_FLOOR, max_components=_MOST_COMPONENTS)
     return found.means, found.mixing
 
 
