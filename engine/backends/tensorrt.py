@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.backbone import Backbone, CompileRequest, Probe
-from pc_engine.backends.tensorrt_build import Target, build_engine, precisions_of, typed_graph
+from pc_engine.backends.tensorrt_build import (
+    NO_INT8,
+    Target,
+    build_engine,
+    precisions_of,
+    refuse_other_precisions,
+    typed_graph,
+)
 from pc_engine.backends.tensorrt_library import Library, choose_library, listed, missing_library
 from pc_engine.backends.tensorrt_run import TensorRtBackbone
 from pc_engine.errors import BackendError, system_reason
@@ -44,13 +51,15 @@ class TensorRtBackend:
         # The version is part of the names of cached engines, and an engine suits one driver and card.
         version = f"{library.title} {library.version} on {gpu}"
         remark = "" if listed(library, gpu) else ", a card that NVIDIA does not list for it"
-        precisions = precisions_of(gpu.capability)
-        return Probe(True, f"{version}{remark}, at {', '.join(precisions)}.", version, precisions)
+        precisions = precisions_of(library, gpu.capability)
+        lacking = "" if "int8" in precisions else f" ({NO_INT8})"
+        return Probe(True, f"{version}{remark}, at {', '.join(precisions)}{lacking}.", version, precisions)
 
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         """See `pc_engine.backbone.Backend.compile`."""
         gpu = describe_gpu(request.device)
         library = choose_library(gpu)
+        refuse_other_precisions(request.precision, library, gpu.capability)
         graph = typed_graph(request).SerializeToString()
         facts = _facts(request, library, gpu)
         target = Target(

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 #: The first compute capability that multiplies fp8: that of Ada.
 _FIRST_WITH_FP8 = (8, 9)
+# Turing, for which TensorRT-RTX has no products in float32, nor so for what stays float32 around 8-bit levels.
+_TURING = (7, 5)
+#: Why TensorRT-RTX is not offered int8, and what to do.
+NO_INT8 = "TensorRT-RTX does not multiply 8-bit integers: for int8 pip install 'pc-engine[tensorrt]'"
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,25 @@ class Target:
     timings: str = ""
 
 
-def precisions_of(capability: tuple[int, int]) -> tuple[str, ...]:
-    """Return those of `PRECISIONS` that a card of this compute capability computes in."""
-    return PRECISIONS if capability >= _FIRST_WITH_FP8 else tuple(kind for kind in PRECISIONS if kind != "fp8")
+def precisions_of(library: Library, capability: tuple[int, int]) -> tuple[str, ...]:
+    """Return those of `PRECISIONS` that the library computes in on a card of this compute capability."""
+    rtx = library.name == "tensorrt_rtx"
+    left_out = {
+        "fp32": rtx and capability == _TURING,
+        "int8": rtx,
+        "fp8": capability < _FIRST_WITH_FP8,
+    }
+    return tuple(precision for precision in PRECISIONS if not left_out.get(precision))
+
+
+def refuse_other_precisions(precision: str, library: Library, capability: tuple[int, int]) -> None:
+    """Raise `BackendError` unless the library computes in ``precision`` on a card of this compute capability."""
+    offered = precisions_of(library, capability)
+    if precision in offered:
+        return
+    if precision == "int8":
+        raise BackendError(f"{NO_INT8}, or run at {' or '.join(offered)}.")
+    raise BackendError(f"{library.title} runs {', '.join(offered)} here, not {precision}.")
 
 
 def typed_graph(request: CompileRequest) -> onnx.ModelProto:

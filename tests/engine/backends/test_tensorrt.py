@@ -489,6 +489,36 @@ def test_fp8_takes_a_card_that_multiplies_it(gpu, trt, capability):
     assert ("fp8" in BACKEND.probe("cuda:0").precisions) == (capability >= (8, 9))
 
 
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        ((7, 5), ("fp16",)),
+        ((8, 0), ("fp32", "fp16")),
+        ((8, 6), ("fp32", "fp16")),
+        ((8, 9), ("fp32", "fp16", "fp8")),
+        ((12, 0), ("fp32", "fp16", "fp8")),
+    ],
+)
+def test_tensorrt_rtx_is_offered_what_it_computes_in(gpu, rtx, capability, expected):
+    gpu.capability = capability
+    probe = BACKEND.probe("cuda:0")
+    assert probe.precisions == expected
+    assert "TensorRT-RTX does not multiply 8-bit integers: for int8 pip install 'pc-engine[tensorrt]'" in probe.reason
+
+
+def test_tensorrt_multiplies_8_bit_integers_on_every_card(gpu, trt):
+    gpu.capability = (7, 5)
+    probe = BACKEND.probe("cuda:0")
+    assert probe.precisions == ("fp32", "fp16", "int8")
+    assert "pip install" not in probe.reason
+
+
+def test_int8_by_tensorrt_rtx_is_refused_before_anything_is_built(gpu, rtx, request_):
+    with pytest.raises(BackendError, match=r"not multiply 8-bit integers.*or run at fp32 or fp16 or fp8\.$"):
+        BACKEND.compile(replace(request_, precision="int8"))
+    assert not rtx.called("Builder")
+
+
 def test_probe_on_the_cpu_says_where_it_runs(gpu, trt):
     probe = BACKEND.probe("cpu")
     assert (probe.available, probe.precisions) == (False, ())

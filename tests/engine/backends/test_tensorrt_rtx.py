@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import CompileRequest
-from pc_engine.backends.tensorrt_build import PRECISIONS, Target, build_engine, typed_graph
+from pc_engine.backends.tensorrt_build import PRECISIONS, Target, build_engine, precisions_of, typed_graph
 from pc_engine.backends.tensorrt_library import Library, load_library
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import BackendError
@@ -134,6 +134,13 @@ def test_only_the_taps_asked_for_are_outputs(library, models):
 def test_engines_are_built_for_the_card_named(library, models, capability):
     graph = typed_graph(replace(models["lego"], precision="fp16")).SerializeToString()
     assert build_engine(library, graph, Target(4, capability=capability))
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 6), (8, 9), (12, 0)])
+def test_it_builds_at_each_precision_that_it_is_offered(library, models, quantised, capability):
+    for precision in precisions_of(library, capability):
+        request = quantised.get(("lego", precision), replace(models["lego"], precision=precision))
+        assert build_engine(library, typed_graph(request).SerializeToString(), Target(BATCH, capability=capability))
 
 
 def test_the_card_named_is_the_one_built_for(library, models):
