@@ -24,7 +24,7 @@ from pc_engine.files.storage import FileCache, cache_key, distrust
 from pc_engine.hardware.cuda import Gpu, cuda_errors, describe_gpu, on_device
 from pc_engine.hardware.devices import gpu_reason
 
-_MAGIC = b"pc-engine TensorRT engine 1\n"
+_MAGIC = b"pc-engine TensorRT engine 2\n"  # another number where engines are built in another way
 
 
 class TensorRtBackend:
@@ -64,7 +64,7 @@ class TensorRtBackend:
         facts = _facts(request, library, gpu)
         target = Target(
             batch_size=request.batch_size,
-            capability=gpu.capability,
+            current=True,
             timings="timings-" + cache_key({name: facts[name] for name in ("library", "version", "gpu", "driver")}),
         )
         with cuda_errors("building the engine"), on_device(gpu.index):

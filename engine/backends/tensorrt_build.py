@@ -32,15 +32,19 @@ class Target:
     Attributes
     ----------
     batch_size
-        Images in a batch: the only size in the only optimisation profile, so that nothing is tuned or checked twice.
+        Images in a batch: the only size that the engine takes, so that nothing is tuned or checked twice, and no kernel
+        has to suit others.
     capability
         Compute capability of the GPU; None for any that the library supports, which TensorRT-RTX alone can build for.
+    current
+        Whether it is built for the current GPU instead. TensorRT does that in any case.
     timings
         Name under which to keep measured kernel times in the cache; empty for none.
     """
 
     batch_size: int
     capability: tuple[int, int] | None = None
+    current: bool = False
     timings: str = ""
 
 
@@ -137,7 +141,9 @@ def _fix_batch(library: Library, builder: Any, network: Any, config: Any, batch_
         raise BackendError(
             f"{library.title} found the inputs {names} where there should be one, '{IMAGE}': report this."
         )
-    shape = (batch_size, *tuple(network.get_input(0).shape)[1:])
+    image = network.get_input(0)
+    # By the profile alone it would be one of many sizes that could come.
+    image.shape = shape = (batch_size, *tuple(image.shape)[1:])
     profile = library.check(builder.create_optimization_profile(), "making a profile")
     # Where the binding returns a result it is a bool, and None where it raises instead.
     if profile.set_shape(IMAGE, shape, shape, shape) is False or config.add_optimization_profile(profile) < 0:
@@ -145,10 +151,15 @@ def _fix_batch(library: Library, builder: Any, network: Any, config: Any, batch_
 
 
 def _set_capability(library: Library, config: Any, target: Target) -> None:
-    """Name the card to TensorRT-RTX, which else leaves Turing out; TensorRT builds for the card at hand."""
-    if target.capability is None or not hasattr(library.trt, "ComputeCapability"):
+    """Name the card to TensorRT-RTX, which else builds as without a GPU: for many, all of them newer than Turing."""
+    known = getattr(library.trt, "ComputeCapability", None)
+    if target.current:
+        name = "CURRENT"
+    elif target.capability is not None:
+        name = "SM{}{}".format(*target.capability)
+    else:
         return
-    capability = getattr(library.trt.ComputeCapability, "SM{}{}".format(*target.capability), None)
+    capability = getattr(known, name, None)
     if capability is not None:
         config.num_compute_capabilities = 1
         library.check(config.set_compute_capability(capability, 0), "naming the card")

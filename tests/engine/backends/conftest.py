@@ -343,7 +343,7 @@ class FakeTensorRt:
         if self.rtx:
             module.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
             module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="lazy", EAGER="eager")
-            module.ComputeCapability = SimpleNamespace(SM75="sm75", SM89="sm89")
+            module.ComputeCapability = SimpleNamespace(CURRENT="current", SM75="sm75", SM89="sm89")
         return module
 
     def _builder(self, logger: Any) -> Any:
@@ -351,7 +351,7 @@ class FakeTensorRt:
         return self.construct(
             "Builder",
             SimpleNamespace(
-                create_network=lambda flags: self.give("create_network", _Network(), argument=flags),
+                create_network=lambda flags: self.give("create_network", _Network(self), argument=flags),
                 create_builder_config=lambda: self.give("create_builder_config", _Config(self)),
                 create_optimization_profile=lambda: self.give("create_optimization_profile", _Profile(self)),
                 build_serialized_network=lambda network, config: self.give(
@@ -372,21 +372,36 @@ class FakeTensorRt:
         return self.construct("Runtime", SimpleNamespace(deserialize_cuda_engine=deserialize))
 
 
+@dataclass
 class _Network:
-    content = b""
+    trt: FakeTensorRt
+    content: bytes = b""
 
     @property
     def num_inputs(self) -> int:
         return len(self._inputs())
 
     def get_input(self, k: int) -> Any:
-        value = self._inputs()[k]
-        return SimpleNamespace(
-            name=value.name, shape=tuple(dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim)
-        )
+        return _Input(self.trt, self._inputs()[k])
 
     def _inputs(self) -> Any:
         return onnx.load_from_string(self.content).graph.input
+
+
+@dataclass
+class _Input:
+    trt: FakeTensorRt
+    value: Any
+
+    name = property(lambda self: self.value.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(dim.dim_value or -1 for dim in self.value.type.tensor_type.shape.dim)
+
+    @shape.setter
+    def shape(self, sizes: tuple[int, ...]) -> None:
+        self.trt.give("input shape", None, argument=sizes)
 
 
 @dataclass

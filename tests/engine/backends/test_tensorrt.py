@@ -311,8 +311,15 @@ def test_images_that_do_not_fit_are_refused(gpu, trt, request_):
 def test_the_profile_holds_the_one_batch_size_and_fp32_is_not_tf32(gpu, trt, request_):
     BACKEND.compile(request_)
     assert trt.called("set_shape") == [("image", ((4, 64, 64, 3),) * 3)]
+    assert trt.called("input shape") == [(4, 64, 64, 3)]  # by the profile alone it would stay one of many sizes
     assert trt.called("create_network") == [0]  # no precision flags: the graph's types are the network's
     assert "TF32" not in trt.flags
+
+
+def test_a_card_without_a_name_of_its_own_is_built_for_as_the_current_one(gpu, rtx, request_):
+    gpu.capability = (9, 0)
+    BACKEND.compile(request_)
+    assert rtx.called("set_compute_capability") == ["current"]
 
 
 def test_kernel_times_are_kept_and_used_again(gpu, trt, request_):
@@ -360,7 +367,8 @@ def test_tensorrt_rtx_captures_by_itself_and_keeps_its_kernels(gpu, rtx, request
     [(config,)] = rtx.called("create_execution_context")
     assert config.cuda_graph_strategy == "whole"
     assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
-    assert rtx.called("set_compute_capability") == ["sm89"]
+    # Named by its number it would be a card of another machine, and without a name any card since Ampere.
+    assert rtx.called("set_compute_capability") == ["current"]
     # Giving it a timing cache makes it look for a GPU, for nothing.
     assert not rtx.called("create_timing_cache")
     assert rtx.called("deserialize_kernels") == []
@@ -437,7 +445,7 @@ def test_an_engine_of_another_request_is_not_loaded(gpu, trt, request_, tmp_path
     assert not trt.called("deserialize_cuda_engine")
 
 
-@pytest.mark.parametrize("content", [b"", b"damaged", b"pc-engine TensorRT engine 1\n{}\nengine"])
+@pytest.mark.parametrize("content", [b"", b"damaged", b"pc-engine TensorRT engine 2\n{}\nengine"])
 def test_a_file_that_was_not_built_here_is_not_loaded(gpu, trt, request_, tmp_path, content):
     tmp_path.chmod(0o700)
     (tmp_path / "saved").write_bytes(content)

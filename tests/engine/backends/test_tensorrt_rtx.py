@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.backbone import CompileRequest
+from pc_engine.backends import tensorrt_build
 from pc_engine.backends.tensorrt_build import PRECISIONS, Target, build_engine, precisions_of, typed_graph
 from pc_engine.backends.tensorrt_library import Library, load_library
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
@@ -20,6 +21,7 @@ from pc_engine.export.quantise import quantise_network
 from pc_engine.export.vgg_graph import ARCHITECTURES
 from pc_engine.graph.prepare import open_graph
 from pc_engine.graph.signed import make_signed
+from pc_engine.hardware.devices import driver_found
 from pc_engine.manifest import QUANTISED_FILES
 from pc_engine.model import load_model
 from pc_engine.networks import network_request
@@ -117,11 +119,23 @@ def _weight_shapes(request, data_type=None):
 
 
 @pytest.mark.parametrize("batch", [1, 32])
-def test_the_profile_is_the_batch_size(library, models, batch):
+def test_the_batch_size_is_the_one_that_the_engine_takes(library, models, batch, monkeypatch):
+    seen = []
+    checked = tensorrt_build._fix_batch
+
+    def watch(library, builder, network, config, batch_size):
+        checked(library, builder, network, config, batch_size)
+        tensors = [network.get_input(0), *(network.get_output(k) for k in range(network.num_outputs))]
+        seen.extend(tensor.shape[0] for tensor in tensors)
+        seen.append(config.num_optimization_profiles)
+
+    monkeypatch.setattr(tensorrt_build, "_fix_batch", watch)
     build_engine(library, typed_graph(models["lego"]).SerializeToString(), Target(batch))
     taken, given = tensors_of(library)
     assert taken["image"][1][0] == batch
     assert {shape[0] for _, shape in given.values()} == {batch}
+    # Of every tensor in the network, not of the profile's alone, which would leave it -1 and to be found at run time.
+    assert seen == [batch] * (1 + len(given)) + [1]
 
 
 def test_only_the_taps_asked_for_are_outputs(library, models):
@@ -141,6 +155,15 @@ def test_it_builds_at_each_precision_that_it_is_offered(library, models, quantis
     for precision in precisions_of(library, capability):
         request = quantised.get(("lego", precision), replace(models["lego"], precision=precision))
         assert build_engine(library, typed_graph(request).SerializeToString(), Target(BATCH, capability=capability))
+
+
+def test_the_card_at_hand_is_one_that_it_looks_for(library, models):
+    """Else an engine for the machine would be built as without a GPU, for kernels that suit many cards."""
+    if driver_found():
+        pytest.skip("this machine has a GPU")
+    graph = typed_graph(models["lego"]).SerializeToString()
+    with pytest.raises(BackendError, match=r"TensorRT-RTX failed while (starting|naming the card|building)"):
+        build_engine(library, graph, Target(4, current=True))
 
 
 def test_the_card_named_is_the_one_built_for(library, models):
