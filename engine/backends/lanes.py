@@ -21,6 +21,9 @@ from pc_engine.kernels.array_module import Array
 
 #: Batches in flight: one computes, the next is queued behind it, and the host has a third.
 PARALLEL = 3
+# Runs after which a program that records by itself has done so: early ones compile, the next is recorded. If these were
+# batches, decoders would allocate meanwhile, which can spoil a recording.
+_RUNS_TO_RECORD_ITSELF = 3
 
 
 class Program(Protocol):
@@ -29,7 +32,8 @@ class Program(Protocol):
     Attributes
     ----------
     captures
-        Whether a run of it is to be recorded as a CUDA graph.
+        Whether a run of it is to be recorded as a CUDA graph. Where it is not, the program may record its early ones by
+        itself.
     """
 
     captures: bool
@@ -160,13 +164,14 @@ class Lanes:
             free_unused_memory()
 
     def _warm_up(self) -> None:
-        """Run once, as first runs allocate and compile, and then record a run as a CUDA graph.
+        """Run once, as first runs allocate and compile, and then record a run as a CUDA graph, or let that be done.
 
         A graph starts the kernels of a batch with one call. Where it cannot be captured (another library of the process
         may forbid it, or an engine need the host in between) every batch starts them one by one: slower where kernels
         are short, with the same numbers.
         """
-        self._run_once()
+        for _ in range(1 if self._program.captures else _RUNS_TO_RECORD_ITSELF):
+            self._run_once()
         if self._program.captures and (reason := self._record()):
             self.remarks = (f"No CUDA graph could be captured, so kernels are started one by one ({reason}).",)
             # A capture that failed leaves its stream unusable.

@@ -90,7 +90,8 @@ class _RuntimeSettings:
         # they have then, after numbers were compared and kernels kept.
         specialised = library.trt.DynamicShapesKernelSpecializationStrategy
         self._config.dynamic_shapes_kernel_specialization_strategy = specialised.EAGER
-        self.captures = True
+        # A strategy that the library does not take is refused without an error.
+        self.captures = self._config.cuda_graph_strategy == strategies.WHOLE_GRAPH_CAPTURE
         self._cache = self._config.create_runtime_cache()
         if self._cache is not None:
             # Kernels of another driver or version are refused, and compiled again.

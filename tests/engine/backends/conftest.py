@@ -490,8 +490,8 @@ class _Engine:
             deserialize=lambda content: trt.give("deserialize_kernels", True, False, argument=content),
             serialize=lambda: trt.give("serialize_kernels", b"kernels"),
         )
-        config = SimpleNamespace(
-            cuda_graph_strategy=None,
+        config = _RuntimeConfig(
+            trt,
             dynamic_shapes_kernel_specialization_strategy="lazy",
             create_runtime_cache=lambda: trt.give("create_runtime_cache", cache),
             set_runtime_cache=lambda _: True,
@@ -500,6 +500,20 @@ class _Engine:
 
     def create_execution_context(self, *config: Any) -> Any:
         return self.trt.give("create_execution_context", _Context(self.trt, self), argument=config)
+
+
+class _RuntimeConfig(SimpleNamespace):
+    def __init__(self, trt: FakeTensorRt, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.trt, self.strategy = trt, "disabled"
+
+    @property
+    def cuda_graph_strategy(self) -> str:
+        return self.strategy
+
+    @cuda_graph_strategy.setter
+    def cuda_graph_strategy(self, strategy: str) -> None:
+        self.strategy = self.trt.give("cuda_graph_strategy", strategy, failed=self.strategy)
 
 
 class _Context:

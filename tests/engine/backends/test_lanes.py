@@ -77,6 +77,16 @@ def test_a_program_is_recorded_once_and_then_launched(gpu, request_):
     assert gpu.graph_launches == 4
 
 
+def test_a_program_that_records_itself_has_done_so_before_the_first_batch(gpu, request_):
+    """TensorRT-RTX records its second or third run: beside decoders, which allocate, if these were batches."""
+    program = Copying(gpu, refuse)
+    program.captures = False
+    lanes = Lanes(request_, 0, lambda: program)
+    assert (len(program.streams), gpu.graph_launches) == (3, 0)
+    lanes.infer(probe_images(64, 64, 4))
+    assert len(set(program.streams)) == 1
+
+
 def test_an_error_that_comes_again_without_recording_is_one_sentence(gpu, request_):
     program = Copying(gpu, refuse)
     execute, calls = program.execute, []

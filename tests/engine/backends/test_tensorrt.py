@@ -376,6 +376,16 @@ def test_tensorrt_rtx_captures_by_itself_and_keeps_its_kernels(gpu, rtx, request
     assert rtx.called("deserialize_kernels") == [b"kernels"]
 
 
+def test_what_tensorrt_rtx_does_not_capture_is_captured_here(gpu, rtx, request_, reference):
+    rtx.faults["cuda_graph_strategy"] = ""
+    network = BACKEND.compile(request_)
+    assert network.remarks == ()
+    images = probe_images(64, 64, 4)
+    gpu.graph_launches = 0
+    assert tap_difference(on_host(network.infer(images)), reference.infer(images)) < 1e-5
+    assert gpu.graph_launches == 1
+
+
 def test_graphs_that_tensorrt_rtx_captures_find_their_images_in_one_place(gpu, rtx, request_, reference):
     network = BACKEND.compile(request_)
     for seed in range(4):
