@@ -24,8 +24,11 @@ from pc_engine.kernels.array_module import Array
 # Codes of cudaError_t, which CuPy's errors carry as ``status``.
 OUT_OF_MEMORY = 2
 LAUNCH_FAILURE = 719
-# After these, every further call of the process fails: the context is gone, or the card is.
-_LOST = frozenset((46, 100, 201, 214, 220, 700, 702, 709, 714, 715, 716, 717, 718, LAUNCH_FAILURE, 721, 999))
+# After these, every further call of the process fails: the context is gone, or the card is. Of those from 226 on, CUDA
+# says so itself but of 709 and 999.
+_LOST = frozenset(
+    (46, 100, 201, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, LAUNCH_FAILURE, 721, 810, 911, 999)
+)
 # What libraries that allocate by themselves say where there is no memory left: CUDA, cuBLAS, cuDNN, nvImageCodec,
 # TensorRT and ONNX Runtime, each in words of its own.
 _NO_MEMORY = re.compile(

@@ -31,7 +31,14 @@ def test_errors_of_another_kind_pass(gpu):
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(2, DeviceMemoryError), (700, DeviceLostError), (214, DeviceLostError), (999, DeviceLostError), (1, BackendError)],
+    [
+        (2, DeviceMemoryError),
+        (1, BackendError),
+        (720, BackendError),
+        # Those of which CUDA says that the process must be terminated, and others after which nothing works.
+        *((status, DeviceLostError) for status in (226, 700, 702, 710, *range(714, 720), 721, 810, 911)),
+        *((status, DeviceLostError) for status in (214, 220, 999)),
+    ],
 )
 @pytest.mark.parametrize("source", ["runtime", "driver"])
 def test_errors_of_cuda_are_told_apart_by_their_number(gpu, status, kind, source):
