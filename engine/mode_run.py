@@ -184,7 +184,14 @@ class RecordedMode:
 
     def answer(self, taps: Taps, finite: Array) -> HostOutcome:
         """Return what it says of a batch; see `ModeRun.answer`."""
-        return host_outcome(self._kind, unpack(self.queue(taps, finite).get(), self._arrays))
+        try:
+            return host_outcome(self._kind, unpack(self.queue(taps, finite).get(), self._arrays))
+        except BaseException:
+            import cupy
+
+            # Till then what was queued works in memory that another batch will have.
+            cupy.cuda.get_current_stream().synchronize()
+            raise
 
     def close(self) -> None:
         """Free its memory; no batch is under way."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,32 @@ def test_what_a_gpu_refuses_to_record_is_started_kernel_by_kernel(
         assert_same(run.answer(*on_device(taps)), plain.answer(*on_device(taps)))
     reason = str(refusal).partition("\n")[0]
     assert said == [f"No CUDA graph of mode combined could be recorded, so it runs slower ({reason})."]
+
+
+def test_a_batch_that_fails_is_over_before_another_has_its_memory(
+    tiny_directory: Path, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cupy
+
+    model = load_model(tiny_directory)
+    run = a_run(model, "c2p", None)
+    taps = some_taps(model, BATCH, seed=1)
+    run.answer(*on_device(taps))
+    order: list[str] = []
+    [recording] = recordings
+
+    def fail(_: Any) -> None:
+        order.append("queued")
+        raise RuntimeError("stopped")
+
+    stream = SimpleNamespace(synchronize=lambda: order.append("waited"))
+    idle = run._idle
+    monkeypatch.setattr(recording, "work", fail)
+    monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda: stream, raising=False)
+    monkeypatch.setattr(run, "_idle", SimpleNamespace(get_nowait=idle.get_nowait, put=lambda _: order.append("idle")))
+    with pytest.raises(RuntimeError, match="stopped"):
+        run.answer(*on_device(taps))
+    assert order == ["queued", "waited", "idle"]
 
 
 def test_a_closed_run_frees_what_it_recorded_and_still_answers(
