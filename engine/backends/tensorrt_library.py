@@ -24,39 +24,56 @@ _INSTALL = {"tensorrt": "pip install 'pc-engine[tensorrt]'", "tensorrt_rtx": "pi
 _OLDEST_CAPABILITY = (7, 5)
 _RTX_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 _KEPT_LINES = 4000
+# A builder tries several kernels of a layer. Where one fails, as for want of memory, it says so as an error, and then
+# by a warning that it goes on with others; if none of them runs, that is its last error.
+_SKIPS = re.compile("skipping tactic", re.IGNORECASE)
+_NONE_LEFT = re.compile("could not find any implementation", re.IGNORECASE)
 _LONGEST_REASON = 300
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a library's log; ``thread`` is the one of Python's that called it, 0 for the library's own."""
+
+    severity: int
+    text: str
+    thread: int = 0
 
 
 @dataclass
 class Log:
-    """What a library warned of since `forget`: its calls say by None or False that they failed, and here why."""
+    """What a library warned of since `forget`: its calls say by None or False that they failed, and here why.
 
-    lines: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
+    A process has one log of a library, for all of its engines. What one thread's calls wrote is that thread's own.
+    """
+
+    lines: deque[Line] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, severity: int, text: str) -> None:
         """Keep a line but information; severities are TensorRT's: 0 and 1 errors, 2 warnings, 3 and 4 information."""
         if severity <= 2:
+            calling = threading.get_ident()
+            line = Line(severity, text, calling if any(one.ident == calling for one in threading.enumerate()) else 0)
             with self._lock:
-                self.lines.append((severity, text))
+                self.lines.append(line)
 
     def forget(self) -> None:
         """Forget what was written so far: it is none of the reasons of what fails from now on."""
         with self._lock:
+            others = [line for line in self.lines if not _is_own(line)]
             self.lines.clear()
+            self.lines.extend(others)
 
     def reason(self) -> str:
         """Return the first error in one line, or that there was none."""
-        with self._lock:
-            errors = [text for severity, text in self.lines if severity <= 1]
-        first = next((line.strip() for text in errors for line in text.splitlines() if line.strip()), "no reason given")
+        lines = (line.strip() for text in self._errors() for line in text.splitlines())
+        first = next(filter(None, lines), "no reason given")
         return first if len(first) <= _LONGEST_REASON else first[: _LONGEST_REASON - 1] + "…"
 
     def error(self, action: str, title: str) -> BackendError:
         """Return the error of a call that failed while ``action``."""
-        reason = self.reason()
-        with self._lock:
-            text = " ".join(text for severity, text in self.lines if severity <= 1)
+        reason, text = self.reason(), " ".join(self._errors())
         self.forget()
         number = re.search(r"cudaError (\d+)", text)
         status = int(number.group(1)) if number else 0
@@ -66,6 +83,19 @@ class Log:
             status = LAUNCH_FAILURE
         error = failure(f"{action} with {title}", reason, status)
         return BackendError(f"{title} failed while {action}: {reason}") if type(error) is BackendError else error
+
+    def _errors(self) -> list[str]:
+        """Return the texts of errors, without those after which another kernel was tried, unless none was left."""
+        with self._lock:
+            lines = [line for line in self.lines if _is_own(line)]
+        skipped = max((k for k, line in enumerate(lines) if _SKIPS.search(line.text)), default=-1)
+        errors = [[line.text for line in some if line.severity <= 1] for some in (lines[skipped + 1 :], lines)]
+        return errors[0] if errors[0] and not _NONE_LEFT.search(errors[0][-1]) else errors[1]
+
+
+def _is_own(line: Line) -> bool:
+    """Whether the calling thread's calls wrote a line, as far as one can tell."""
+    return line.thread in (0, threading.get_ident())
 
 
 @dataclass(frozen=True)

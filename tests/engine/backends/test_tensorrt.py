@@ -17,7 +17,7 @@ import pytest
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends.onnxruntime import OnnxRuntimeBackend
 from pc_engine.backends.tensorrt import TensorRtBackend, read_engine, save_engine
-from pc_engine.backends.tensorrt_library import load_library
+from pc_engine.backends.tensorrt_library import Line, Log, load_library
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, UsageError
 from pc_engine.export.quantise import quantise_network
@@ -263,6 +263,44 @@ def test_memory_that_tensorrt_does_not_get_is_told_apart(gpu, trt, request_, cal
     trt.faults[call] = text
     with pytest.raises(DeviceMemoryError, match="use a smaller batch size"):
         BACKEND.compile(request_)
+
+
+OUT_OF_MEMORY = "Error Code 2: OutOfMemory (Requested size was 123 bytes.)"
+SKIPPED = "UNSUPPORTED_STATE: Skipping tactic 4 due to insufficient memory on requested size of 123"
+
+
+@pytest.mark.parametrize(
+    ("last", "kind", "said"),
+    [
+        ("Error Code 9: a layer that it does not know", BackendError, "a layer that it does not know"),
+        ("Error Code 10: Could not find any implementation for node fc6.", DeviceMemoryError, "OutOfMemory"),
+    ],
+)
+def test_memory_for_a_kernel_that_was_skipped_is_no_reason_unless_none_was_left(last, kind, said):
+    log = Log()
+    for severity, text in ((1, OUT_OF_MEMORY), (2, SKIPPED), (1, last)):
+        log.add(severity, text)
+    error = log.error("building the engine", "TensorRT")
+    assert type(error) is kind
+    assert said in str(error)
+
+
+def test_threads_do_not_take_each_others_reasons():
+    """A process has one log, for all of its engines; a thread of the library's own may write to any of them."""
+    log = Log()
+    log.add(1, "mine")
+
+    def another() -> str:
+        log.forget()
+        log.add(1, "another's")
+        return str(log.error("running", "TensorRT"))
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(another).result().endswith(": another's")
+    log.lines.append(Line(1, "the library's"))
+    assert log.reason() == "mine"
+    log.forget()
+    assert log.reason() == "no reason given"
 
 
 def test_memory_that_cupy_does_not_get_is_told_apart_and_a_smaller_batch_runs(gpu, trt, request_):

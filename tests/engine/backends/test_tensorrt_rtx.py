@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends import tensorrt_build
 from pc_engine.backends.tensorrt_build import PRECISIONS, Target, build_engine, precisions_of, typed_graph
-from pc_engine.backends.tensorrt_library import Library, load_library
+from pc_engine.backends.tensorrt_library import Library, Line, load_library
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import BackendError
 from pc_engine.export import Cooccurrence, Preprocessing, export_efficientnet_lite, export_vgg
@@ -37,7 +37,7 @@ _OLDEST = {"fp8": (8, 9)}  # the card to name where not all that the library bui
 def library(monkeypatch) -> Library:
     """One that keeps all that it writes: information, too, has the layers of a built engine."""
     library = load_library("tensorrt_rtx")
-    monkeypatch.setattr(library.log, "add", lambda severity, text: library.log.lines.append((severity, text)))
+    monkeypatch.setattr(library.log, "add", lambda severity, text: library.log.lines.append(Line(severity, text)))
     return library
 
 
@@ -77,7 +77,7 @@ def quantised(models, tmp_path_factory) -> dict[tuple[str, str], CompileRequest]
 
 def tensors_of(library: Library) -> tuple[dict[str, tuple[str, tuple[int, ...]]], ...]:
     """What the engine built last takes and gives, name to type and shape, as its builder reports its layers."""
-    report = next(text for _, text in library.log.lines if text.startswith("Engine Layer Information"))
+    report = next(line.text for line in library.log.lines if line.text.startswith("Engine Layer Information"))
     found = []
     for side in re.fullmatch(r"(?s)Engine Layer Information:\nLayer.*?, (\w+ \(.*?) -> (.*?)\s*", report).groups():
         parts = re.findall(r"(\w+) \((\w+)\[([\d,]+)\]\)", side)
@@ -108,7 +108,7 @@ def test_an_engine_takes_uint8_pixels_and_gives_float32_taps(library, models, qu
     if precision == "fp16":
         size += 2 * sum(np.prod(shape) for shape in _weight_shapes(request, TensorProto.FLOAT))
     assert size * 0.95 < len(engine) < size * 1.3 + 1.5e6
-    assert not [text for severity, text in library.log.lines if severity <= 2 and "UINT8" in text]
+    assert not [line for line in library.log.lines if line.severity <= 2 and "UINT8" in line.text]
 
 
 def _weight_shapes(request, data_type=None):
@@ -202,7 +202,7 @@ def test_unsigned_levels_would_be_misread_without_a_word_but_a_warning(library, 
     request = quantised["lego", "int8"]
     graph = open_graph(request.network, request.manifest, request.taps).SerializeToString()
     assert build_engine(library, graph, Target(4))
-    assert any("Defaulting to INT8" in text for severity, text in library.log.lines if severity == 2)
+    assert any("Defaulting to INT8" in line.text for line in library.log.lines if line.severity == 2)
 
 
 def test_levels_in_fp8_are_built_as_they_are(library):
