@@ -8,11 +8,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from pc_engine.bench.environment import describe_environment
+from pc_engine.bench.environment import describe_environment, seconds_of
 from pc_engine.bench.gpu.report import Row
 from pc_engine.errors import first_line
 from pc_engine.hardware.cuda import describe_gpu, device_index
@@ -30,7 +31,25 @@ _MATRIX = 8192
 _MEDIAN_OF = 7
 # A measurement goes on until it took this long, so that the clocks settle.
 _LEAST_SECONDS = 0.2
+# What is done at full load takes as long as the networks that are put beside it: under its power limit a card slows
+# down within the first second.
+_LEAST_SECONDS_AT_FULL_LOAD = 2.0
 _WARM_UPS = 3
+# Calls that are queued before the first of them begins: a queue of CUDA's holds about a thousand kernels.
+_MOST_QUEUED = 64
+_LONGEST_WAIT = 0.25
+# Keeps the device busy for so many nanoseconds.
+_WAIT = """extern "C" __global__ void wait_for_the_host(unsigned long long nanoseconds) {
+    unsigned long long start, now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(start));
+    do {
+        asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    } while (now - start < nanoseconds);
+}"""
+
+
+# Makes the matrices of a product, and returns what multiplies them.
+MakeProduct = Callable[[], Callable[[], object]]
 
 
 class Meter(Protocol):
@@ -41,8 +60,19 @@ class Meter(Protocol):
     def place(self, array: np.ndarray) -> Array:
         """Return the array on the device."""
 
-    def seconds(self, work: Callable[[], object]) -> float:
-        """Return the seconds on the device that one call of ``work`` takes, all that it queues included."""
+    def seconds(self, work: Callable[[], object], *, least: float = _LEAST_SECONDS, queued: bool = False) -> float:
+        """Return the seconds on the device that one call of ``work`` takes, all that it queues included.
+
+        Parameters
+        ----------
+        work
+            What is timed.
+        least
+            Seconds for which it is done again and again.
+        queued
+            Whether calls wait until several are queued: kernels shorter than the host needs to start them are else
+            timed at the rate of that.
+        """
 
     def synchronise(self) -> None:
         """Wait until the device has done all that it was given."""
@@ -68,14 +98,18 @@ class CudaMeter:
         """See `Meter.place`."""
         return self._cupy.asarray(array)
 
-    def seconds(self, work: Callable[[], object]) -> float:
+    def seconds(self, work: Callable[[], object], *, least: float = _LEAST_SECONDS, queued: bool = False) -> float:
         """See `Meter.seconds`: median of several stretches of as many calls as take a while, after a warm-up."""
         cupy = self._cupy
         for _ in range(_WARM_UPS):
             work()
-        once = self._stretch(work, 1)
-        calls = max(int(_LEAST_SECONDS / _MEDIAN_OF / max(once, 1e-7)), 1)
-        found: float = statistics.median(self._stretch(work, calls) / calls for _ in range(_MEDIAN_OF))
+        once, wait = self._stretch(work, 1), 0.0
+        calls = max(int(least / _MEDIAN_OF / max(once, 1e-7)), 1)
+        if queued:
+            calls = min(calls, _MOST_QUEUED)
+            wait = min(2 * seconds_of(lambda: [work() for _ in range(calls)]), _LONGEST_WAIT)
+            self._stretch(work, 1, wait)  # compiles what waits
+        found: float = statistics.median(self._stretch(work, calls, wait) / calls for _ in range(_MEDIAN_OF))
         cupy.get_default_memory_pool().free_all_blocks()
         return found
 
@@ -83,9 +117,12 @@ class CudaMeter:
         """See `Meter.synchronise`."""
         self._cupy.cuda.Device().synchronize()
 
-    def _stretch(self, work: Callable[[], object], calls: int) -> float:
+    def _stretch(self, work: Callable[[], object], calls: int, wait: float = 0.0) -> float:
+        """Return the seconds that calls take, the first of which begins when the device has waited for so long."""
         cupy = self._cupy
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
+        if wait:
+            cupy.RawKernel(_WAIT, "wait_for_the_host")((1,), (1,), (np.uint64(1e9 * wait),))
         start.record()
         for _ in range(calls):
             work()
@@ -123,10 +160,11 @@ def matrix_rates(meter: Meter, side: int = _MATRIX) -> Iterator[Row]:
     a card computes faster on zeros.
     """
     products = _torch_products if is_installed("torch") else _cupy_products
-    for precision, work in products(meter, side):
+    for precision, make_product in products(meter, side):
         try:
-            rate = 2 * side**3 / meter.seconds(work)
-        except (RuntimeError, ImportError) as error:  # a type that it does not multiply, or there is no cuBLAS
+            rate = 2 * side**3 / meter.seconds(make_product(), least=_LEAST_SECONDS_AT_FULL_LOAD)
+        # A type that it does not have or multiply, no memory for the matrices, or no cuBLAS.
+        except (RuntimeError, ImportError, AttributeError) as error:
             yield {"what": "matrix product", "precision": precision, "reason": first_line(error)}
             continue
         yield {"what": "matrix product", "precision": precision, "tera_ops": rate / 1e12}
@@ -147,21 +185,34 @@ def wall_rate(work: Callable[[], int], seconds: float = 2.0, runs: int = 5) -> t
     return statistics.median(rates), rates
 
 
-def _torch_products(meter: Meter, side: int) -> Iterator[tuple[str, Callable[[], object]]]:
+def _torch_products(meter: Meter, side: int) -> Iterator[tuple[str, MakeProduct]]:
+    """Yield what makes a product of each precision.
+
+    PyTorch and CuPy both work on the default stream unless told otherwise, so that CuPy's events time PyTorch too.
+    """
     import torch
 
-    # PyTorch and CuPy both work on the default stream unless told otherwise, so that CuPy's events time PyTorch too.
-    with _without_tf32():
-        for precision, kind in (("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)):
-            a, b = (torch.randn(side, side, device=meter.name).to(kind) for _ in range(2))
-            out = torch.empty_like(a)
-            yield precision, lambda a=a, b=b, out=out: torch.mm(a, b, out=out)  # type: ignore[misc]
+    def floats(kind: Any) -> Callable[[], object]:
+        a, b = (torch.randn(side, side, device=meter.name).to(kind) for _ in range(2))
+        out = torch.empty_like(a)
+        return lambda: torch.mm(a, b, out=out)
+
+    def int8() -> Callable[[], object]:
         a, b = (torch.randint(-128, 128, (side, side), device=meter.name, dtype=torch.int8) for _ in range(2))
         # cuBLAS multiplies 8-bit integers with one of the two transposed.
-        yield "int8", lambda: torch._int_mm(a, b.t())
-        x, y = (torch.randn(side, side, device=meter.name).to(torch.float8_e4m3fn) for _ in range(2))
+        return lambda: torch._int_mm(a, b.t())
+
+    def fp8() -> Callable[[], object]:
+        a, b = (torch.randn(side, side, device=meter.name).to(torch.float8_e4m3fn) for _ in range(2))
         scale = torch.ones((), device=meter.name)
-        yield "fp8", lambda: torch._scaled_mm(x, y.t(), scale, scale, out_dtype=torch.bfloat16)
+        # Sums as the card's own, like those of networks: else each is added to one in float32 again and again.
+        return lambda: torch._scaled_mm(a, b.t(), scale, scale, out_dtype=torch.bfloat16, use_fast_accum=True)
+
+    with _without_tf32():
+        for precision, kind in (("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)):
+            yield precision, partial(floats, kind)
+        yield "int8", int8
+        yield "fp8", fp8
 
 
 @contextmanager
@@ -176,11 +227,15 @@ def _without_tf32() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def _cupy_products(meter: Meter, side: int) -> Iterator[tuple[str, Callable[[], object]]]:
+def _cupy_products(meter: Meter, side: int) -> Iterator[tuple[str, MakeProduct]]:
     rng = np.random.default_rng(0)
-    for precision, kind in (("fp32", np.float32), ("fp16", np.float16)):
+
+    def floats(kind: type[np.floating[Any]]) -> Callable[[], object]:
         a, b = (meter.place(rng.standard_normal((side, side), np.float32).astype(kind)) for _ in range(2))
-        yield precision, lambda a=a, b=b: a @ b  # type: ignore[misc]
+        return lambda: a @ b
+
+    for precision, kind in (("fp32", np.float32), ("fp16", np.float16)):
+        yield precision, partial(floats, kind)
 
 
 def _cuda_runtime() -> str:
@@ -191,11 +246,17 @@ def _cuda_runtime() -> str:
 
 
 def _nvidia_smi(device: str) -> str | None:
-    """Return what nvidia-smi says about the card and its clocks; None where it is absent."""
+    """Return what nvidia-smi says about the card and its clocks; None where it is absent.
+
+    It is asked by the card's place: its own numbers are other ones where CUDA is shown some of the cards.
+    """
+    import cupy
+
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
-    command = [program, f"--query-gpu={_SMI}", "--format=csv,noheader", f"--id={device_index(device)}"]
+    place = cupy.cuda.runtime.deviceGetPCIBusId(device_index(device))
+    command = [program, f"--query-gpu={_SMI}", "--format=csv,noheader", f"--id={place}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -101,7 +101,7 @@ def case_row(case: DeviceCase, job: Job, bandwidth: float) -> Row:
     row = {"kernel": case.kernel, "batch": batch, "difference": difference, "within": difference <= case.tolerance}
     if not difference <= case.tolerance:
         return {**row, "reason": "It differs from the NumPy reference: not timed, as a wrong result has no speed."}
-    seconds = job.meter.seconds(lambda: case.run(placed))
+    seconds = job.meter.seconds(lambda: case.run(placed), queued=True)
     read = batch * case.read if case.read is not None else sum(array.nbytes for array in case.inputs.values())
     rate = (read + sum(found.nbytes for found in results)) / seconds
     return {

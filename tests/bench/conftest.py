@@ -21,7 +21,7 @@ class HostMeter:
     def place(self, array: np.ndarray) -> np.ndarray:
         return np.array(array)
 
-    def seconds(self, work: Callable[[], object]) -> float:
+    def seconds(self, work: Callable[[], object], *, least: float = 0.2, queued: bool = False) -> float:
         return max(seconds_of(work), 1e-9)
 
     def synchronise(self) -> None:

@@ -223,7 +223,7 @@ def test_a_kernel_that_is_wrong_is_not_timed(job: Job, monkeypatch: pytest.Monke
 
 
 def test_bytes_of_a_kernel_are_those_it_reads_and_writes(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job.meter, "seconds", lambda _: 1e-3)
+    monkeypatch.setattr(job.meter, "seconds", lambda _, **__: 1e-3)
     maps = np.zeros((2, 3, 4, 4), np.float32)
     run = lambda x: (channel_max(x["maps"]),)  # noqa: E731
     row = case_row(DeviceCase("channel_max", {"maps": maps}, run), job, 1e9)
@@ -260,7 +260,9 @@ def test_a_product_without_its_library_costs_its_row(host_meter: Any, monkeypatc
         raise ImportError('Failure finding "libcublas.so.13"')
 
     monkeypatch.setattr(gpu_device, "is_installed", lambda _: False)
-    monkeypatch.setattr(gpu_device, "_cupy_products", lambda *_: iter([("fp32", missing), ("fp16", lambda: None)]))
+    monkeypatch.setattr(
+        gpu_device, "_cupy_products", lambda *_: iter([("fp32", missing), ("fp16", lambda: lambda: None)])
+    )
     first, second = matrix_rates(host_meter, 64)
     assert first["reason"] == 'Failure finding "libcublas.so.13"'
     assert second["tera_ops"] > 0
