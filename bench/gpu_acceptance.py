@@ -145,6 +145,11 @@ PARTS: Mapping[str, Part] = {
             "each kernel beside NumPy and beside the rate of a large copy",
             _later("kernels", "measure_kernels"),
         ),
+        Part(
+            "build",
+            "networks compiled, or found in the cache, for the parts below",
+            _later("networks", "measure_builds"),
+        ),
         Part("parity", "every tap and count beside fp32 on the CPU", _later("networks", "measure_parity")),
         Part("traffic", "copies between host and device during a run", _later("runs", "measure_traffic")),
         Part("network", "networks beside the card's matrix rate", _later("networks", "measure_networks")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
@@ -10,6 +11,7 @@ import numpy as np
 
 from pc_engine.backbone import Backbone, Taps
 from pc_engine.bench.arithmetic import operations_per_image
+from pc_engine.bench.environment import seconds_of
 from pc_engine.bench.gpu.device import matrix_rates, wall_rate
 from pc_engine.bench.gpu.report import Row, measured, reason_of, spread
 from pc_engine.bench.gpu.subjects import Job, Subject, Subjects, networks, run_in_batches
@@ -22,12 +24,28 @@ from pc_engine.mode_run import RecordedMode
 from pc_engine.modes import MODES, Mode, Outcome, settings_for
 from pc_engine.selection.candidates import EVIDENCE_TOLERANCE, tap_difference, tolerance
 
+HostTaps = Mapping[str, np.ndarray]
+
 # Distinct batches that a network is timed on.
 _BATCHES = 4
+# Batches that follow each other before all are waited for, which costs the time of one: so many unless they take long.
+_IN_A_ROW, _SECONDS_IN_A_ROW = 32, 0.5
+
+
+def measure_builds(job: Job, subjects: Subjects) -> Iterator[Row]:
+    """Yield the seconds until each network is open that other parts open: compiled now, or found in the cache."""
+    for subject in subjects:
+        of_modes = {name: MODES[name].taps(subject.loaded.manifest) for name in job.modes}
+        for kept, taps in {"all taps": (), **of_modes}.items():
+            start = time.perf_counter()
+            for row, network in networks(job, subject, taps):
+                seconds = time.perf_counter() - start
+                yield {**row, "for": kept} if network is None else {**row, "for": kept, "seconds": seconds}
+                start = time.perf_counter()
 
 
 def measure_parity(job: Job, subjects: Subjects) -> Iterator[Row]:
-    """Yield how far every tap, and the counts of every mode, are from fp32 on the CPU."""
+    """Yield how far every tap, and the counts of every mode, are from the same network in fp32 on the CPU."""
     for subject in subjects:
         for row, network in networks(job, subject):
             if network is None:
@@ -35,11 +53,12 @@ def measure_parity(job: Job, subjects: Subjects) -> Iterator[Row]:
                 continue
             try:
                 taps = run_in_batches(network, subject.images, to_host)
+                reference = subject.reference_of(row["precision"])
             except Exception as error:  # one row must not cost the others
                 yield {**row, "reason": reason_of(error)}
                 continue
-            yield from tap_rows(row, taps, subject.reference)
-            yield from count_rows(row, job, subject, taps)
+            yield from tap_rows(row, taps, reference)
+            yield from count_rows(row, job, subject, taps, reference)
 
 
 def tap_rows(about: Row, taps: Taps, reference: Taps) -> Iterator[Row]:
@@ -50,18 +69,18 @@ def tap_rows(about: Row, taps: Taps, reference: Taps) -> Iterator[Row]:
         yield {**about, "what": f"tap {name}", "difference": difference, "limit": limit, "within": difference <= limit}
 
 
-def count_rows(about: Row, job: Job, subject: Subject, taps: Mapping[str, np.ndarray]) -> Iterator[Row]:
+def count_rows(about: Row, job: Job, subject: Subject, taps: HostTaps, reference: HostTaps) -> Iterator[Row]:
     """Yield the share of images that each mode counts on the device as it counts the reference's taps on the CPU.
 
     The modes run on the device, on taps as the network of the device gave them: the whole way there is compared.
     """
     for mode in (MODES[name] for name in job.modes):
         row = {**about, "what": f"counts {mode.name}", "images": len(subject.images)}
-        yield measured(row, _same_counts, job, subject, mode, taps)
+        yield measured(row, _same_counts, job, subject, mode, taps, reference)
 
 
-def _same_counts(job: Job, subject: Subject, mode: Mode, taps: Mapping[str, np.ndarray]) -> Row:
-    expected = counts_of(mode, subject, subject.reference, job.batch_size, np.asarray)
+def _same_counts(job: Job, subject: Subject, mode: Mode, taps: HostTaps, reference: HostTaps) -> Row:
+    expected = counts_of(mode, subject, reference, job.batch_size, np.asarray)
     found = counts_of(mode, subject, taps, job.batch_size, job.meter.place)
     return {"same_counts": float((found == expected).mean())}
 
@@ -69,7 +88,7 @@ def _same_counts(job: Job, subject: Subject, mode: Mode, taps: Mapping[str, np.n
 def counts_of(
     mode: Mode,
     subject: Subject,
-    taps: Mapping[str, np.ndarray],
+    taps: HostTaps,
     batch_size: int,
     place: Callable[[np.ndarray], Array],
 ) -> np.ndarray:
@@ -85,16 +104,19 @@ def counts_of(
 
 
 def measure_networks(job: Job, subjects: Subjects) -> Iterator[Row]:
-    """Yield the matrix rates of the card, then the rate of every network beside them."""
+    """Yield the matrix rates of the card, then beside them the rate of every network with the taps of each mode."""
     peaks: dict[str, float] = {}
     for row in matrix_rates(job.meter):
         if "tera_ops" in row:
             peaks[row["precision"]] = row["tera_ops"]
         yield row
     for subject in subjects:
-        operations = operations_per_image(subject.request())
-        for row, network in networks(job, subject):
-            yield row if network is None else measured(row, rate_row, row, job, subject, network, operations, peaks)
+        for mode in job.modes:
+            taps = MODES[mode].taps(subject.loaded.manifest)
+            operations = operations_per_image(subject.request(taps))
+            for opened, network in networks(job, subject, taps):
+                row = {**opened, "mode": mode}
+                yield row if network is None else measured(row, rate_row, row, job, subject, network, operations, peaks)
 
 
 def rate_row(
@@ -105,8 +127,10 @@ def rate_row(
     host = list(islice(_full_batches(subject.images, size), _BATCHES))
     device = [job.meter.place(batch) for batch in host]
     with ThreadPoolExecutor(network.parallel) as pool:
-        rate, runs = wall_rate(lambda: _run(network, device, pool))
-        from_host, _ = wall_rate(lambda: _run(network, host, pool))
+        few = 2 * network.parallel
+        times = batches_in_a_row(seconds_of(lambda: _run(network, device, pool, few)) / few, network.parallel)
+        rate, runs = wall_rate(lambda: _run(network, device, pool, times))
+        from_host, _ = wall_rate(lambda: _run(network, host, pool, times))
     tera = rate * operations / 1e12
     peak = peaks.get(about["precision"])
     return {
@@ -164,9 +188,13 @@ def mode_figures(job: Job, subject: Subject, mode: Mode, cluster: str | None, ta
     return {"us_per_image": whole, "recorded": True, "one_by_one_us_per_image": apart}
 
 
-def _run(network: Backbone, batches: Sequence[Array], pool: ThreadPoolExecutor) -> int:
-    """Run some batches, as many at once as the network takes; return the number of images."""
-    times = max(2 * network.parallel, len(batches))
+def batches_in_a_row(seconds: float, parallel: int) -> int:
+    """Return how many batches, which take so long each, to run before all are waited for."""
+    return max(2 * parallel, _BATCHES, min(_IN_A_ROW, int(_SECONDS_IN_A_ROW / seconds)))
+
+
+def _run(network: Backbone, batches: Sequence[Array], pool: ThreadPoolExecutor, times: int) -> int:
+    """Run so many batches, as many at once as the network takes; return the number of images."""
     done = pool.map(lambda images: len(next(iter(network.infer(images).values()))), islice(cycle(batches), times))
     return sum(done)
 

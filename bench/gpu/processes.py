@@ -40,6 +40,7 @@ def measure_processes(job: Job, subjects: Subjects) -> Iterator[Row]:
 @contextmanager
 def _on_disk(subject: Subject) -> Iterator[Path]:
     """Where other processes find the model, with the parts that were made up for it."""
+    subject.provide(subject.job.execution.precision)
     if subject.model is subject.loaded:
         yield subject.loaded.directory
         return

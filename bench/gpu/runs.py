@@ -169,6 +169,7 @@ def _of_every_mode(
 
 
 def _engine(job: Job, subject: Subject, mode: str) -> Engine:
+    subject.provide(job.execution.precision)
     return Engine(subject.model, mode=mode, **asdict(job.execution))
 
 

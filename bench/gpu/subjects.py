@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from pc_engine.backbone import Backbone, CompileRequest
+from pc_engine.backbone import IMAGE, Backbone, CompileRequest
 from pc_engine.backends import BACKENDS, REFERENCE
 from pc_engine.bench.gpu.device import Meter
 from pc_engine.bench.gpu.report import Row, reason_of
@@ -21,16 +22,21 @@ from pc_engine.bench.photos import is_random, photos_of, readable_photos
 from pc_engine.bench.random_parts import with_random_parts
 from pc_engine.catalogue import find_model, installed_directory
 from pc_engine.errors import PcEngineError
+from pc_engine.export.quantise import quantise_network
 from pc_engine.export.vgg import export_vgg
 from pc_engine.export.vgg_graph import ARCHITECTURES
-from pc_engine.manifest import MANIFEST_FILE
-from pc_engine.model import Model, load_model
+from pc_engine.files.storage import FileCache, cache_key
+from pc_engine.manifest import MANIFEST_FILE, QUANTISED_FILES, NetworkInput, QuantisedNetwork, Tap
+from pc_engine.model import Model, load_model, write_model
 from pc_engine.modes import MODES
 from pc_engine.networks import network_request
 from pc_engine.selection.candidates import probe_images
 from pc_engine.selection.execution import AUTO, Execution
+from pc_engine.selection.selection import open_backbone
 
 _REFERENCE_BATCH = 16
+# Pictures that a network is brought to 8 bits with: enough to tell a backend that computes nonsense.
+_QUANTISED_WITH = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +93,12 @@ class Subject:
 
     def __init__(self, job: Job, name: str, model: Model) -> None:
         self.job, self.name, self.loaded = job, name, model
+        self._references: dict[str, dict[str, np.ndarray]] = {}
+        self._stack = ExitStack()
+
+    def close(self) -> None:
+        """Remove what was made for it."""
+        self._stack.close()
 
     @cached_property
     def images(self) -> np.ndarray:
@@ -98,15 +110,25 @@ class Subject:
             _, decoded = readable_photos(photos[: 2 * n], pixels.height, pixels.width, keep=n)
         return np.stack([image.pixels for image in decoded])
 
-    @cached_property
+    @property
     def reference(self) -> dict[str, np.ndarray]:
         """Every tap of the images, by the reference backend on the CPU at fp32."""
-        request = replace(self.request(), device="cpu", precision="fp32", batch_size=_REFERENCE_BATCH)
-        network = BACKENDS[REFERENCE].compile(request)
-        try:
-            return run_in_batches(network, self.images, lambda tap: np.asarray(tap))
-        finally:
-            network.close()
+        return self.reference_of("fp32")
+
+    def reference_of(self, precision: str) -> dict[str, np.ndarray]:
+        """Return every tap of the images by the network for ``precision``, in fp32 arithmetic on the CPU.
+
+        int8 and fp8 have a network of their own. What its rounding costs is the model's, whatever backend runs it.
+        """
+        request = replace(self.request().at(precision), device="cpu", precision="fp32", batch_size=_REFERENCE_BATCH)
+        if request.network_sha256 not in self._references:
+            network = BACKENDS[REFERENCE].compile(request)
+            try:
+                taps = run_in_batches(network, self.images, lambda tap: np.asarray(tap))
+            finally:
+                network.close()
+            self._references[request.network_sha256] = taps
+        return self._references[request.network_sha256]
 
     @cached_property
     def model(self) -> Model:
@@ -115,10 +137,37 @@ class Subject:
         missing = tuple(part for part in needed if not self.loaded.parts.has(part))
         return with_random_parts(self.loaded, missing, self.reference) if missing else self.loaded
 
-    def request(self) -> CompileRequest:
-        """Return the request to compile the network with all of its taps for the job's device, at fp32."""
+    def request(self, taps: tuple[str, ...] = ()) -> CompileRequest:
+        """Return the request to compile the network with these taps, or all, for the job's device, at fp32."""
         model, job = self.loaded, self.job
-        return network_request(model, tuple(model.manifest.taps), batch_size=job.batch_size, device=job.meter.name)
+        wanted = taps or tuple(model.manifest.taps)
+        return network_request(model, wanted, batch_size=job.batch_size, device=job.meter.name)
+
+    def provide(self, precision: str) -> None:
+        """Quantise the network with drawn pictures where ``precision`` takes that and the model has none.
+
+        It is kept in the cache, as parts are processes of their own and a VGG takes minutes.
+        """
+        if precision not in QUANTISED_FILES or precision in self.loaded.manifest.quantised:
+            return
+        model, pixels = self.loaded, self.loaded.manifest.input
+
+        def quantise(path: Path) -> None:
+            images = probe_images(pixels.height, pixels.width, _QUANTISED_WITH)
+            quantise_network(model.network, model.manifest, images, path, precision=precision)
+
+        facts = {"network": self.request().network_sha256, "precision": precision, "images": _QUANTISED_WITH}
+        cache, name = FileCache(), f"quantised-{cache_key(facts)}"
+        network = cache.get(name) or cache.put(name, quantise)
+        quantised = QuantisedNetwork(
+            NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std),
+            {tap: Tap(tap, value.shape) for tap, value in model.manifest.taps.items()},
+        )
+        manifest = replace(model.manifest, quantised={**model.manifest.quantised, precision: quantised})
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pc-engine-model-")))
+        write_model(model, folder, manifest, {QUANTISED_FILES[precision]: lambda path: shutil.copyfile(network, path)})
+        self.loaded = load_model(folder)
+        self.__dict__.pop("model", None)  # which is of the files before
 
 
 class Subjects:
@@ -149,13 +198,15 @@ class Subjects:
             else:
                 model = find_model(name)
             self._known[name] = Subject(self._job, model.name, model)
+            self._stack.callback(self._known[name].close)
         return self._known[name]
 
 
-def networks(job: Job, subject: Subject) -> Iterator[tuple[Row, Backbone | None]]:
+def networks(job: Job, subject: Subject, taps: tuple[str, ...] = ()) -> Iterator[tuple[Row, Backbone | None]]:
     """Yield every backend and precision that the job asks for, opened, or with the reason why it is not.
 
-    A network is closed when the next is asked for.
+    With these taps, or all. A network that was compiled before is loaded from the cache, as a run would. It is closed
+    when the next is asked for.
     """
     for name, backend in BACKENDS.items():
         if "cuda" not in backend.devices or (job.backends and name not in job.backends):
@@ -170,7 +221,8 @@ def networks(job: Job, subject: Subject) -> Iterator[tuple[Row, Backbone | None]
                 continue
             row = {**about, "precision": precision}
             try:
-                network = backend.compile(subject.request().at(precision))
+                subject.provide(precision)
+                network = open_backbone(subject.request(taps), name, precision)
             except Exception as error:  # whatever a library does, one network must not cost the others
                 yield {**row, "reason": reason_of(error)}, None
                 continue

@@ -150,7 +150,7 @@ def test_without_a_gpu_one_sentence_and_exit_code_2(tmp_path: Path, monkeypatch:
 def test_unknown_parts_are_refused_and_the_known_ones_listed() -> None:
     done = CliRunner().invoke(app, ["--part", "kernel"])
     assert done.exit_code == 2
-    assert "There is no part 'kernel': choose one of tests, kernels, parity" in done.stderr
+    assert "There is no part 'kernel': choose one of tests, kernels, build, parity" in done.stderr
     listed = CliRunner().invoke(app, ["--list"])
     assert listed.exit_code == 0
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(PARTS)

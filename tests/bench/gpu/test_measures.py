@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,12 +25,14 @@ from pc_engine.bench.gpu import subjects as gpu_subjects
 from pc_engine.bench.gpu import traffic as gpu_traffic
 from pc_engine.bench.gpu.device import copy_rate, matrix_rates, wall_rate
 from pc_engine.bench.gpu.kernels import DeviceCase, case_row, device_cases, largest_difference
-from pc_engine.bench.gpu.subjects import Job, Subject, Subjects, networks
+from pc_engine.bench.gpu.subjects import Job, Subject, Subjects, networks, run_in_batches
 from pc_engine.bench.gpu.traffic import Traffic, copies_in_trace, copies_of
 from pc_engine.engine import Engine
 from pc_engine.errors import BackendError, MissingPackageError
 from pc_engine.kernels import channel_max
 from pc_engine.model import load_model
+from pc_engine.modes import MODES
+from pc_engine.selection.candidates import tap_difference
 
 
 class HostBackend:
@@ -39,7 +42,8 @@ class HostBackend:
 
     def __init__(self, shift: float = 0.0, fault: str = "", available: bool = True) -> None:
         self.shift, self.fault, self.available = shift, fault, available
-        self.closed = 0
+        self.opened = self.closed = 0
+        self.compiled: list[CompileRequest] = []
 
     def probe(self, device: str = "cpu") -> Probe:
         return Probe(self.available, "It is not there.", "1", ("fp32", "int8") if self.available else ())
@@ -47,8 +51,15 @@ class HostBackend:
     def compile(self, request: CompileRequest, save_to: Path | None = None) -> Backbone:
         if self.fault:
             raise BackendError(self.fault)
+        self.compiled.append(request)
+        if save_to is not None:
+            save_to.write_bytes(b"compiled")
+        return self.load(request, Path())
+
+    def load(self, request: CompileRequest, saved: Path) -> Backbone:
         network: Any = BACKENDS["onnxruntime"].compile(replace(request, device="cpu", threads=1))
         plain, close = network.infer, network.close
+        self.opened += 1
 
         def infer(images: np.ndarray, into: Any = None) -> dict[str, np.ndarray]:
             return {name: tap + np.float32(self.shift) for name, tap in plain(images).items()}
@@ -64,7 +75,9 @@ class HostBackend:
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> HostBackend:
     chosen = HostBackend()
-    monkeypatch.setattr(gpu_subjects, "BACKENDS", {"onnxruntime": BACKENDS["onnxruntime"], "pretended": chosen})
+    for name in {*BACKENDS} - {"onnxruntime"}:
+        monkeypatch.delitem(BACKENDS, name)
+    monkeypatch.setitem(BACKENDS, "pretended", chosen)
     monkeypatch.setattr(BACKENDS["onnxruntime"], "devices", ("cpu",))
     return chosen
 
@@ -84,16 +97,67 @@ def test_parity_compares_every_tap_and_every_mode(job: Job, subjects: Subjects, 
     rows = list(gpu_networks.measure_parity(job, subjects))
     taps = [row for row in rows if row.get("what", "").startswith("tap")]
     assert {row["what"] for row in taps} == {"tap conv_prev", "tap conv_last", "tap gap", "tap logits"}
-    assert all(row["within"] and row["difference"] < 1e-6 for row in taps)
-    counts = {row["what"]: row["same_counts"] for row in rows if "same_counts" in row}
+    assert {row["precision"] for row in taps} == {"fp32", "int8"}
+    assert all(row["within"] and row["difference"] < 1e-6 for row in taps if row["precision"] == "fp32")
+    counts = {row["what"]: row["same_counts"] for row in rows if "same_counts" in row and row["precision"] == "fp32"}
     assert counts == {"counts c2p": 1.0, "counts p2c": 1.0, "counts combined": 1.0}
-    [missing] = [row for row in rows if "reason" in row]
-    assert "has no int8 network" in missing["reason"]
-    assert backend.closed == 1
+    assert not any("reason" in row for row in rows)
+    assert backend.closed == backend.opened
+
+
+def test_a_network_in_8_bits_is_compared_with_its_own_arithmetic(
+    job: Job, subjects: Subjects, backend: HostBackend
+) -> None:
+    """Of the float network's numbers it is as far as its rounding, which no limit of a backend is about."""
+    rows = list(gpu_networks.measure_parity(replace(job, precisions=("int8",)), subjects))
+    [subject] = subjects
+    int8 = BACKENDS["onnxruntime"].compile(replace(subject.request().at("int8"), precision="int8", threads=1))
+    found = run_in_batches(int8, subject.images, np.asarray)
+    for row in (row for row in rows if "difference" in row):
+        name = row["what"].removeprefix("tap ")
+        own, float_ = (
+            tap_difference({name: found[name]}, {name: subject.reference_of(precision)[name]})
+            for precision in ("int8", "fp32")
+        )
+        assert row["difference"] == pytest.approx(own)
+        assert row["within"]
+        assert own < float_
+    assert subject.reference is not subject.reference_of("int8")
+
+
+def test_a_quantised_network_is_made_once(job: Job, subjects: Subjects, monkeypatch: pytest.MonkeyPatch) -> None:
+    [subject] = subjects
+    subject.provide("fp16")
+    assert not subject.loaded.manifest.quantised
+    subject.provide("int8")
+    made = subject.request().at("int8")
+    assert made.network.is_file()
+    assert subject.model.manifest.quantised
+    # In another process, too: it lies in the cache.
+    monkeypatch.setattr(gpu_subjects, "quantise_network", None)
+    with Subjects(job) as others:
+        [other] = others
+        other.provide("int8")
+        assert other.request().at("int8").network_sha256 == made.network_sha256
+
+
+def test_networks_are_opened_from_the_cache(job: Job, subjects: Subjects, backend: HostBackend) -> None:
+    few = replace(job, modes=("c2p",), precisions=("fp32",))
+    built = list(gpu_networks.measure_builds(few, subjects))
+    assert [(row["for"], row["precision"]) for row in built] == [("all taps", "fp32"), ("c2p", "fp32")]
+    assert all(row["seconds"] > 0 for row in built)
+    [subject] = subjects
+    of_mode = MODES["c2p"].taps(subject.loaded.manifest)
+    assert [request.taps for request in backend.compiled] == [tuple(subject.loaded.manifest.taps), of_mode]
+    for _ in (*networks(few, subject), *networks(few, subject, of_mode)):
+        pass
+    assert len(backend.compiled) == 2
+    backend.available = False
+    assert "not there" in next(gpu_networks.measure_builds(few, subjects))["reason"]
 
 
 def test_parity_shows_a_network_that_is_off(job: Job, subjects: Subjects, backend: HostBackend) -> None:
-    backend.shift = 0.5
+    backend.shift = 5.0
     taps = [row for row in gpu_networks.measure_parity(job, subjects) if "difference" in row]
     assert taps
     assert not any(row["within"] for row in taps)
@@ -134,14 +198,24 @@ def test_networks_are_timed_beside_the_matrix_rate(
     peak = [{"what": "matrix product", "precision": "fp32", "tera_ops": 0.5}, {"precision": "bf16", "reason": "none"}]
     monkeypatch.setattr(gpu_networks, "matrix_rates", lambda _: iter(peak))
     monkeypatch.setattr(gpu_networks, "wall_rate", lambda work: (50.0 * work(), [1.0, 1.0]))
-    *peaks, row, int8 = gpu_networks.measure_networks(job, subjects)
-    assert peaks == peak
-    assert (row["images_per_s"], row["batch"], row["spread"]) == (50.0 * 16, 4, 0)
+    monkeypatch.setattr(gpu_networks, "batches_in_a_row", lambda seconds, parallel: 4)
+    first, second, *rows = gpu_networks.measure_networks(job, subjects)
+    assert [first, second] == peak
+    # What no mode reads, a run does not compute: each has the network that it runs.
+    assert [(row["mode"], row["precision"]) for row in rows] == [*product(job.modes, ("fp32", "int8"))]
     [subject] = subjects
-    operations = gpu_networks.operations_per_image(subject.request())
-    assert row["tera_ops"] == pytest.approx(50.0 * 16 * operations / 1e12)
-    assert row["share_of_matrix"] == pytest.approx(row["tera_ops"] / 0.5)
-    assert "int8" in int8["reason"]
+    for row in rows:
+        assert (row["images_per_s"], row["batch"], row["spread"]) == (50.0 * 16, 4, 0)
+        request = subject.request(MODES[row["mode"]].taps(subject.loaded.manifest))
+        operations = gpu_networks.operations_per_image(request)
+        assert row["tera_ops"] == pytest.approx(50.0 * 16 * operations / 1e12)
+        share = pytest.approx(row["tera_ops"] / 0.5) if row["precision"] == "fp32" else None
+        assert row["share_of_matrix"] == share
+
+
+@pytest.mark.parametrize(("seconds", "batches"), [(1e-4, 32), (0.0142, 32), (0.05, 10), (0.2, 6), (3.0, 6)])
+def test_many_batches_follow_each_other_unless_they_take_long(seconds: float, batches: int) -> None:
+    assert gpu_networks.batches_in_a_row(seconds, 3) == batches
 
 
 class DoneAgain:
@@ -283,7 +357,7 @@ def test_a_kernel_that_fails_costs_its_row(job: Job, monkeypatch: pytest.MonkeyP
 def test_a_network_that_fails_otherwise_than_planned_costs_its_row(
     job: Job, subjects: Subjects, backend: HostBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: object) -> Backbone:
+    def fail(*_: object, **__: object) -> Backbone:
         raise ImportError("no cuRAND")
 
     monkeypatch.setattr(backend, "compile", fail)
