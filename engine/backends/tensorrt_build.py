@@ -89,7 +89,7 @@ def typed_graph(request: CompileRequest) -> onnx.ModelProto:
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         make_signed(model)
     if request.precision != "fp32":
-        cast_to_half(model)
+        cast_to_half(model, around_levels=True)
     return model
 
 

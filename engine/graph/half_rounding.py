@@ -15,6 +15,8 @@ _REAL = (TensorProto.FLOAT, TensorProto.FLOAT16)
 # Operators whose results are some of the values that they read: rounded as those are. Pad also writes a number of its
 # own, an attribute in old graphs, where nothing rounds it.
 _PICKING = {"Max", "MaxPool", "Min", "Relu", *MOVING} - {"Pad"}
+# Levels are multiplied as they are, and their scale is applied to the sums.
+_EXACT = {*_PICKING, "DequantizeLinear"}
 
 
 def round_like_half(model: onnx.ModelProto) -> None:
@@ -28,7 +30,7 @@ def round_like_half(model: onnx.ModelProto) -> None:
     BackendError
         If a weight is too large for float16.
     """
-    cast_to_half(model)
+    cast_to_half(model, around_levels=True)
     graph = model.graph
     types = {name: value.type for name, value in graph_shapes.infer(model).items()}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -39,7 +41,7 @@ def round_like_half(model: onnx.ModelProto) -> None:
             _widen(tensor)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        rounded = [] if node.op_type in _PICKING else [name for name in node.output if name in halves]
+        rounded = [] if node.op_type in _EXACT else [name for name in node.output if name in halves]
         if node.op_type == "Cast" and node.input[0] in halves and attribute(node, "to", None) in _REAL:
             node = helper.make_node("Identity", node.input, node.output)
         elif node.op_type == "Cast" and rounded:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from pc_engine.backbone import CompileRequest
 from pc_engine.backends import tensorrt_build
@@ -116,6 +116,15 @@ def _weight_shapes(request, data_type=None):
     model = typed_graph(replace(request, precision="fp32") if data_type is None else request)
     stored = model.graph.initializer
     return [each.dims for each in stored if len(each.dims) > 1 and data_type in (None, each.data_type)]
+
+
+def test_what_is_multiplied_in_fp8_gives_float16(quantised):
+    model = typed_graph(quantised["vgg16", "fp8"])
+    kinds = {
+        value.name: value.type.tensor_type.elem_type for value in shape_inference.infer_shapes(model).graph.value_info
+    }
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm") and "evidence" not in node.name]
+    assert {kinds[node.output[0]] for node in layers} == {TensorProto.FLOAT16}
 
 
 @pytest.mark.parametrize("batch", [1, 32])

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import BackendError
+from pc_engine.export.quantise import quantise_network
 from pc_engine.graph.half import cast_to_half
 from pc_engine.graph.prepare import open_graph
 from pc_engine.manifest import Tap
@@ -184,6 +185,80 @@ def test_taps_that_nothing_was_computed_for_in_half_are_exact(run_graph):
     half = halved(open_graph(EMBEDDED_DIRECTORY / "model.onnx", renamed, ("pixels", "logits")))
     images = probe_images(128, 128, 2)
     np.testing.assert_array_equal(run_graph(half, images)["pixels"], images)
+
+
+@pytest.fixture(scope="module")
+def lego_fp8(tmp_path_factory):
+    """The embedded network in fp8, prepared."""
+    path, manifest = tmp_path_factory.mktemp("fp8") / "model.fp8.onnx", read_manifest(EMBEDDED_DIRECTORY)
+    pictures = probe_images(128, 128, 4)
+    network = quantise_network(EMBEDDED_DIRECTORY / "model.onnx", manifest, pictures, path, precision="fp8", threads=1)
+    taps = tuple(manifest.taps)
+    return open_graph(path, replace(manifest, input=network.input, taps=network.taps), taps)
+
+
+def test_around_levels_all_is_in_half_precision_and_levels_stay(lego_fp8, run_graph):
+    """TensorRT's products of fp8 give float16: in float32 there is none, or a slow one."""
+    half = onnx.ModelProto()
+    half.CopyFrom(lego_fp8)
+    cast_to_half(half, around_levels=True)
+    onnx.checker.check_model(half, full_check=True)
+    kinds = types(half)
+    producers = {name: node for node in half.graph.node for name in node.output}
+    layers = [node for node in half.graph.node if node.op_type in ("Conv", "Gemm")]
+    assert {kinds[name] for node in layers for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}
+    for node in layers[1:]:
+        values, weights = (producers[name] for name in node.input[:2])
+        assert values.op_type == weights.op_type == "DequantizeLinear"
+        assert kinds[values.input[0]] == kinds[weights.input[0]] == TensorProto.FLOAT8E4M3FN
+        rounding = producers[values.input[0]]
+        # What is summed over a map is rounded from float32.
+        exact = kinds.get(rounding.input[0], TensorProto.FLOAT)
+        assert exact == kinds[rounding.input[1]]
+        assert exact == TensorProto.FLOAT16 or rounding.input[0] in {"gap", "count_gap"}, rounding.input[0]
+    images = probe_images(128, 128, 4, seed=3)
+    expected, found = run_graph(lego_fp8, images), run_graph(half, images)
+    for name, tap in found.items():
+        assert tap.dtype == np.float32
+        assert 0 < tap_difference({name: tap}, {name: expected[name]}) < TOLERANCE["fp8"] / 5, name
+
+
+def behind_levels(prepared_network, scale, opset=21):
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("QuantizeLinear", ["a", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["v", "t", "z"], ["second"]),
+        helper.make_node("Conv", ["d", "second"], ["e"]),
+        helper.make_node("Relu", ["d"], ["r"]),
+    ]
+    stored = {
+        "w": np.ones((2, 3, 1, 1), np.float32),
+        "v": np.ones((2, 2, 1, 1), np.int8),
+        "s": np.float32(4),
+        "t": np.float32(scale),
+        "z": np.int8(0),
+    }
+    model = prepared_network(nodes, stored, {"e": (2, 4, 4), "r": (2, 4, 4)})
+    model.opset_import[0].version = opset
+    cast_to_half(model, around_levels=True)
+    kinds = types(model)
+    outputs = {value.name for value in model.graph.output}  # which are float32
+    return {
+        node.op_type: TensorProto.FLOAT if node.output[0] in outputs else kinds[node.output[0]]
+        for node in model.graph.node
+        if node.op_type in ("Conv", "Relu")
+    }
+
+
+def test_scales_that_float16_does_not_hold_keep_their_layer_in_float32(prepared_network):
+    assert behind_levels(prepared_network, 1e-4) == {"Conv": TensorProto.FLOAT16, "Relu": TensorProto.FLOAT16}
+    for scale in (1e-7, 1e6):  # rounded by a quarter, and infinite
+        assert behind_levels(prepared_network, scale) == {"Conv": TensorProto.FLOAT, "Relu": TensorProto.FLOAT16}
+
+
+def test_graphs_older_than_scales_in_float16_have_none(prepared_network):
+    assert behind_levels(prepared_network, 1e-4, opset=17)["Conv"] == TensorProto.FLOAT
 
 
 def test_of_a_quantised_network_only_what_reads_no_levels_is_cast(prepared_network, run_graph):
