@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pc_engine.bench.environment import seconds_of
+from pc_engine.bench.gpu.decoding_ways import ways_rows
 from pc_engine.bench.gpu.device import wall_rate
 from pc_engine.bench.gpu.report import Row, reason_of, spread
 from pc_engine.bench.gpu.subjects import Job, Subject, Subjects
@@ -25,7 +27,7 @@ from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.kernels.array_module import to_host
-from pc_engine.sources import read_file
+from pc_engine.sources import SourceImage, read_file
 
 _SIZE = 224
 _RUNS = 3
@@ -46,6 +48,7 @@ def measure_decoding(job: Job, _: object = None) -> Iterator[Row]:
         yield {"what": f"{workers} cores", "images_per_s": rate, "spread": spread(runs)}
         data = [path.read_bytes() for path in readable[: job.batch_size]]
         yield nvimagecodec_row(job, data, np.stack([image.pixels for image in images[: len(data)]]))
+        yield from ways_rows(job.meter.name, readable[: job.batch_size])
 
 
 def nvimagecodec_row(job: Job, data: Sequence[bytes], expected: np.ndarray) -> Row:
@@ -76,7 +79,7 @@ def measure_runs(job: Job, subjects: Subjects) -> Iterator[Row]:
 
 
 def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -> Row:
-    """Return the rates of a run of ``n`` photos, of its decoding, and of its network, taken in turn.
+    """Return the rates of a run of ``n`` photos, from files and from memory, of its decoding and its network, in turn.
 
     And how long a batch was in each stage of the run, waiting included; batches are in several at once.
     """
@@ -84,9 +87,11 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
     readable, images = readable_photos(photos, pixels.height, pixels.width, keep=_BATCHES * size)
     batches = in_batches(images, size, _BATCHES)
     paths = repeat_to(readable, n)
+    contents = {path: path.read_bytes() for path in set(paths)}
+    in_memory = [SourceImage(str(path), partial(contents.__getitem__, path)) for path in paths]
     times = -(-n // size)
     list(engine.run_paths(paths[: 2 * size]))
-    seconds: dict[str, list[float]] = {"decode": [], "network": [], "run": []}
+    seconds: dict[str, list[float]] = {"decode": [], "network": [], "run": [], "memory": []}
     stages: Counter[str] = Counter()
     with ThreadPoolExecutor(engine.workers) as threads:
         for _ in range(runs):
@@ -95,7 +100,8 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
             before = _stages(engine)
             seconds["run"].append(seconds_of(lambda: list(engine.run_paths(paths))))
             stages.update({stage: taken - before[stage] for stage, taken in _stages(engine).items()})
-    images_of = {"decode": n, "network": times * size, "run": n}
+            seconds["memory"].append(seconds_of(lambda: list(engine.run_paths(in_memory))))
+    images_of = {"decode": n, "network": times * size, "run": n, "memory": n}
     rate = {name: images_of[name] / statistics.median(taken) for name, taken in seconds.items()}
     return {
         "backend": engine.backend,
@@ -106,6 +112,7 @@ def run_row(engine: Engine, photos: Sequence[Path], n: int, runs: int = _RUNS) -
         "decode_images_per_s": rate["decode"],
         "network_images_per_s": rate["network"],
         "run_images_per_s": rate["run"],
+        "run_from_memory_images_per_s": rate["memory"],
         "ratio": rate["run"] / min(rate["decode"], rate["network"]),
         **{f"{stage}_ms_of_a_batch": 1e3 * taken / (runs * times) for stage, taken in stages.items()},
         "spread": spread(seconds["run"]),

@@ -420,6 +420,7 @@ def test_a_run_is_put_beside_its_decoding_and_its_network(
     slower = min(row["decode_images_per_s"], row["network_images_per_s"])
     assert row["ratio"] == pytest.approx(row["run_images_per_s"] / slower)
     assert (row["backend"], row["batch"], row["n"]) == ("onnxruntime", 4, 10)
+    assert row["run_from_memory_images_per_s"] > 0
     assert all(row[f"{stage}_ms_of_a_batch"] > 0 for stage in ("decode", "network", "mode", "rows"))
 
 
