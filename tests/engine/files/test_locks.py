@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -36,6 +38,33 @@ def test_a_program_on_a_disk_without_flock_sees_no_warning(tmp_path: Path) -> No
 def test_a_model_is_made_on_a_disk_without_flock_without_a_warning(tmp_path: Path) -> None:
     with making("small", tmp_path / "models", print) as downloads:  # warnings are errors here
         assert downloads is not None
+
+
+# Takes the lock in a process of its own, with flock as where there is none, and holds it until it is told to go on.
+_HOLDER = """
+import errno, fcntl, pathlib, sys
+def refuse(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+fcntl.flock = refuse
+from pc_engine.files.locks import file_lock
+with file_lock(pathlib.Path(sys.argv[1]), 0.1):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_a_lock_on_a_disk_without_flock_is_for_one_process_at_a_time(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _HOLDER, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(filelock.Timeout):
+            file_lock(tmp_path / "lock", 0.1).acquire()
+        holder.communicate("\n")
+    assert holder.returncode == 0
+    with file_lock(tmp_path / "lock", 0.1):
+        pass
 
 
 def test_a_lock_is_for_one_at_a_time(tmp_path: Path) -> None:
