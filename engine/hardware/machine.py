@@ -9,7 +9,8 @@ import os
 import platform
 import re
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 _PROC = Path("/proc")
@@ -49,22 +50,42 @@ def adds_bytes_exactly() -> bool:
 
 
 def usable_cores() -> int:
-    """Return the number of cores this process may use: its affinity, or less where a container's quota allows less."""
+    """Return the number of cores this process may use: its affinity, or less where a control group's quota is."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
-    if quota.isdigit() and period.isdigit():
-        cores = min(cores, max(math.ceil(int(quota) / int(period)), 1))
+    for group in _control_groups("cpu"):
+        # Of version 2 or of version 1: microseconds in each period of so many, in one file or two.
+        limit = _read(f"{group}/cpu.max") or _read(f"{group}/cpu.cfs_quota_us") + _read(f"{group}/cpu.cfs_period_us")
+        quota, _, period = limit.strip().replace("\n", " ").partition(" ")
+        if quota.isdigit() and period.isdigit():
+            cores = min(cores, max(math.ceil(int(quota) / int(period)), 1))
     return cores
 
 
 def usable_memory() -> int:
-    """Return the bytes of memory this process may use: the machine's, or less where a container's limit is lower."""
+    """Return the bytes of memory this process may use: the machine's, or less where a control group's limit is."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not on Windows
         memory = _MEMORY_UNKNOWN
-    limit = _read("/sys/fs/cgroup/memory.max").strip()
-    return min(memory, int(limit)) if limit.isdigit() else memory
+    for group in _control_groups("memory"):
+        limit = (_read(f"{group}/memory.max") or _read(f"{group}/memory.limit_in_bytes")).strip()
+        if limit.isdigit():
+            memory = min(memory, int(limit))
+    return memory
+
+
+def _control_groups(controller: str) -> Iterator[str]:
+    """Yield the folders of the control groups that this process is in, as far as they limit this, and all above them.
+
+    Under version 2 there is one tree of groups, whose line names no controllers; under version 1 there are several, in
+    folders of their own. A container may see its own group as the root, and the path that it has on the machine.
+    """
+    for line in ["0::/", *_read("/proc/self/cgroup").splitlines()]:
+        names, _, path = line.partition(":")[2].partition(":")
+        if not names or controller in names.split(","):
+            group = PurePosixPath(path)
+            for tree in {f"/{names}", f"/{controller}"} if names else {""}:
+                yield from (f"/sys/fs/cgroup{tree}{folder}".rstrip("/") for folder in (group, *group.parents))
 
 
 class BusyElsewhere:

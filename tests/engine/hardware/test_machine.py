@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pc_engine.hardware import machine
-from pc_engine.hardware.machine import BusyElsewhere, describe_machine, usable_cores
+from pc_engine.hardware.machine import BusyElsewhere, describe_machine, usable_cores, usable_memory
 
 
 def test_the_description_can_be_a_key_of_a_cache() -> None:
@@ -53,6 +53,46 @@ def test_a_containers_quota_limits_the_cores(monkeypatch: pytest.MonkeyPatch, qu
     monkeypatch.setattr(machine, "_read", lambda path: quota if path.endswith("cpu.max") else "")
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert usable_cores() == expected
+
+
+GIB = 1 << 30
+# What there is where a process is in /job/step, and only /job has limits.
+VERSION_2 = {
+    "/proc/self/cgroup": "0::/job/step\n",
+    "/sys/fs/cgroup/job/step/cpu.max": "max 100000\n",
+    "/sys/fs/cgroup/job/step/memory.max": "max\n",
+    "/sys/fs/cgroup/job/cpu.max": "250000 100000\n",
+    "/sys/fs/cgroup/job/memory.max": f"{GIB}\n",
+}
+VERSION_1 = {
+    "/proc/self/cgroup": "9:memory:/job/step\n4:cpu,cpuacct:/job/step\n2:cpuset:/other\n1:name=systemd:/a:b\n0::/\n",
+    "/sys/fs/cgroup/cpu,cpuacct/job/step/cpu.cfs_quota_us": "-1\n",
+    "/sys/fs/cgroup/cpu,cpuacct/job/step/cpu.cfs_period_us": "100000\n",
+    "/sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "250000\n",
+    "/sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000\n",
+    "/sys/fs/cgroup/memory/job/step/memory.limit_in_bytes": "9223372036854771712\n",
+    "/sys/fs/cgroup/memory/job/memory.limit_in_bytes": f"{GIB}\n",
+}
+# As a container of version 1 has it: its own group is the root, and its path the machine's.
+CONTAINER = {
+    "/proc/self/cgroup": "9:memory:/docker/0123\n4:cpu,cpuacct:/docker/0123\n",
+    "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "250000\n",
+    "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes": f"{GIB}\n",
+}
+
+
+@pytest.mark.parametrize("files", [VERSION_2, VERSION_1, CONTAINER], ids=["version 2", "version 1", "container"])
+def test_limits_of_control_groups_and_of_those_above_hold(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str]
+) -> None:
+    monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(
+        machine.os, "sysconf", {"SC_PHYS_PAGES": 1 << 22, "SC_PAGE_SIZE": 1 << 12}.__getitem__, raising=False
+    )
+    assert usable_cores() == 3
+    assert usable_memory() == GIB
 
 
 def test_work_of_others_is_told_from_that_of_ones_own_processes(
