@@ -46,6 +46,16 @@ def test_extensions_are_read_from_the_processors_flags(monkeypatch: pytest.Monke
     assert described["memory_gib"] == 4.0
 
 
+def test_a_processor_of_arm_has_its_numbers_and_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = "processor\t: {}\nBogoMIPS\t: 243.75\nFeatures\t: fp asimd asimddp sve\nCPU implementer\t: 0x41\n"
+    core += "CPU architecture: 8\nCPU variant\t: 0x1\nCPU part\t: 0xd40\nCPU revision\t: 1\n\n"
+    text = core.format(0) + core.format(1)
+    monkeypatch.setattr(machine, "_read", lambda path: text if path.endswith("cpuinfo") else "")
+    described = describe_machine.__wrapped__()
+    assert described["processor"] == "implementer 0x41, part 0xd40"
+    assert described["extensions"] == ["asimd", "asimddp", "sve"]
+
+
 @pytest.mark.parametrize(
     ("quota", "expected"), [("max 100000", 64), ("150000 100000", 2), ("5000 100000", 1), ("", 64)]
 )
