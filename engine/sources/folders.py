@@ -62,8 +62,8 @@ class FolderEntry(NamedTuple):
     is_link: bool
 
 
-#: What tells a folder apart by whatever path it is reached: its device and inode.
-Identity = tuple[int, int]
+#: What tells a folder apart by whatever path it is reached: its device, and its inode or its real path.
+Identity = tuple[int, int | str]
 
 
 class Covered:
@@ -240,7 +240,8 @@ def identify(folder: str) -> Identity:
         If it cannot be looked at.
     """
     status = os.stat(folder)
-    return status.st_dev, status.st_ino
+    # On network drives of Windows all have the inode 0.
+    return status.st_dev, status.st_ino or os.path.normcase(os.path.realpath(folder))
 
 
 def _identity(folder: str) -> Identity | None:

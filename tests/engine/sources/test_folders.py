@@ -103,6 +103,26 @@ def test_names_are_those_of_pathlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [image.name for image in walk_folder(".", None)] == ["a/1.jpg"]
 
 
+@pytest.mark.parametrize("in_order", [True, False])
+def test_folders_of_a_disk_without_inodes_are_gone_through_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_order: bool
+) -> None:
+    for name in ("a/b", "c"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("1.jpg", "a/2.jpg", "a/b/3.jpg", "c/4.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "c/back").symlink_to(tmp_path)
+    look = os.stat
+
+    def without_inode(path: Any, **options: Any) -> os.stat_result:
+        mode, _, *others = look(path, **options)
+        return os.stat_result((mode, 0, *others))
+
+    monkeypatch.setattr(os, "stat", without_inode)
+    found = sorted(image.name for image in walk_folder(str(tmp_path), None, in_order=in_order))
+    assert found == [f"{tmp_path}/{name}" for name in ("1.jpg", "a/2.jpg", "a/b/3.jpg", "c/4.jpg")]
+
+
 def test_photos_that_are_not_read_take_part_and_apples_notes_beside_them_do_not(tmp_path: Path) -> None:
     for name in ("IMG_1.HEIC", "b.avif", "a.jpg", "._a.jpg", "._IMG_1.HEIC", "notes.txt"):
         (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic")
