@@ -240,8 +240,8 @@ def _as_file(pixels: Any) -> bytes:
     if isinstance(pixels, Image.Image):
         with _LOADING:
             pixels.load()
-        # Of these modes no format holds pictures, and TIFF holds no color that is to be seen through.
-        mode = {"HSV": "RGB", "La": "LA", "RGBa": "RGBA"}.get(pixels.mode, pixels.mode)
+        # Of these modes no format holds pictures, or Pillow 12.3 writes none; TIFF holds no color to be seen through.
+        mode = {"HSV": "RGB", "YCbCr": "RGB", "La": "LA", "RGBa": "RGBA"}.get(pixels.mode, pixels.mode)
         mode = "RGBA" if mode in ("L", "P", "RGB") and pixels.has_transparency_data else mode
         picture = ImageOps.exif_transpose(pixels)
         if mode == "I;16N":  # the machine's order of bytes, which Pillow converts to others by clipping
