@@ -20,12 +20,14 @@ from pc_engine.sources.run_folders import OVERLAYS
 _LONGEST_STEM = 120
 # Of the path's digest: enough to tell a million photos of one name apart.
 _DIGEST_BYTES = 6
+_UNDECODABLE = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(rf".*-[0-9a-f]{{{2 * _DIGEST_BYTES}}}\.jpg", re.DOTALL)
 
 
 def picture_name(image: str) -> str:
     """Return the name of the picture that is drawn of the image that a row's ``path`` names; it is always the same."""
-    stem = image_stem(image).encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore")
+    # No "?" in place of what cannot be decoded: Windows has no such names.
+    stem = _UNDECODABLE.sub("_", image_stem(image)).encode()[:_LONGEST_STEM].decode("utf-8", "ignore")
     return f"{stem}-{hashlib.blake2b(os.fsencode(image), digest_size=_DIGEST_BYTES).hexdigest()}.jpg"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ def test_what_a_run_drew_is_removed_and_nothing_else(tmp_path: Path, image: str)
     assert undrawn_picture(tmp_path) == "IMG-0123.jpg"
     assert remove_pictures(tmp_path) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["IMG-0123.jpg", "mine.jpg", "notes.txt"]
+
+
+def test_bytes_that_cannot_be_decoded_leave_names_that_windows_takes() -> None:
+    assert re.fullmatch("caf__-[0-9a-f]{12}[.]jpg", picture_name("a/caf\udcc3\udce9.png"))
 
 
 def test_the_folder_goes_with_the_last_picture(tmp_path: Path) -> None:
