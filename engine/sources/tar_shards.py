@@ -139,7 +139,8 @@ def _all_members(stream: _Onwards) -> Generator[tarfile.TarInfo]:
     more = True
     while more:
         stream.begin_header()
-        with tarfile.TarFile(fileobj=stream, mode="r") as archive:  # type: ignore[arg-type]  # it reads, seeks and tells
+        # It reads, seeks and tells. Names are in UTF-8, whatever the locale's encoding is.
+        with tarfile.TarFile(fileobj=stream, mode="r", encoding="utf-8") as archive:  # type: ignore[arg-type]
             found = archive.firstmember is not None  # type: ignore[attr-defined]  # else it would look once more
             while found and (member := archive.next()) is not None:
                 yield member

@@ -81,6 +81,15 @@ def test_long_and_odd_names(
         assert read_image(stored) == image.read()
 
 
+def test_names_do_not_follow_the_locale(
+    write: Callable[[bytes], Path], packed: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = write(packed([("ä.jpg", JPEG)], format=tarfile.GNU_FORMAT))
+    monkeypatch.setattr(tarfile, "ENCODING", "cp1252")  # as on Windows before
+    monkeypatch.setattr(tarfile.TarFile, "encoding", "cp1252")
+    assert [image.name for image in iter_images([shard])] == [f"tar://ä.jpg::{shard}"]
+
+
 @pytest.mark.parametrize("name", ["../../outside.jpg", "/etc/outside.jpg"])
 def test_names_that_lead_elsewhere_are_only_names(
     write: Callable[[bytes], Path],
