@@ -25,6 +25,8 @@ _MAY_PASS = frozenset(
     )
     if hasattr(errno, name)  # Windows lacks some
 )
+# Of Windows: files that another process has open, and disks of the network that are gone, busy or slow for a moment.
+_MAY_PASS_ON_WINDOWS = frozenset((32, 33, 53, 59, 64, 121, 1231, 1232))
 _TRY_LATER = (408, 429)
 # What another try would not change, whoever says so: file systems of packages raise these without a number.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, PcEngineError)
@@ -46,6 +48,8 @@ def retried(work: Callable[[], Found], tries: int = 3) -> Found:
 
 def _may_pass(error: Exception) -> bool:
     """Whether what failed may do at another try."""
+    if getattr(error, "winerror", None) in _MAY_PASS_ON_WINDOWS:  # some of them are of the classes below
+        return True
     if isinstance(error, _FINAL):
         return False
     status = getattr(error, "status", None)

@@ -34,6 +34,12 @@ def of_the_system(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
+def of_windows(kind: type[OSError], number: int) -> OSError:
+    error = kind(errno.EINVAL, "as Windows says it")
+    error.winerror = number  # type: ignore[attr-defined]
+    return error
+
+
 def with_status(status: int) -> Exception:
     error = RuntimeError("from a server")
     error.status = status  # type: ignore[attr-defined]
@@ -45,6 +51,7 @@ def with_status(status: int) -> Exception:
     [
         *map(of_the_system, (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ECONNRESET, errno.ENETUNREACH)),
         *map(of_the_system, (errno.EBUSY, errno.EREMOTEIO)),  # S3's SlowDown and InternalError
+        *(of_windows(PermissionError, 32), of_windows(FileNotFoundError, 53), of_windows(OSError, 59)),
         *map(with_status, (408, 429, 500, 503)),
         *(TimeoutError(), ConnectionResetError(), OSError("the server hung up"), FSTimeoutError()),
         *(socket.gaierror(-3, "no name now"), ssl.SSLEOFError(8, "broken off"), PayloadError("broken off")),
@@ -70,6 +77,7 @@ def test_what_may_pass_is_tried_again_after_growing_pauses(error: Exception, pau
     "error",
     [
         *map(of_the_system, (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOSPC)),
+        *(of_windows(PermissionError, 5), of_windows(FileNotFoundError, 2)),
         *map(with_status, (400, 403, 404)),
         *(FileNotFoundError("a.jpg"), ImportError("s3fs"), ImageError("It is too large.")),
         *(zipfile.BadZipFile("Bad CRC-32"), RuntimeError("encrypted"), NotImplementedError("compression")),
