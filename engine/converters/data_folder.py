@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 from contextlib import ExitStack
 from pathlib import Path, PurePath
 from typing import TextIO
 
 # The name is taken (by a file, or by one where a folder is needed), too long, or not one for this file system.
 _NAME_ERRORS = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+# What Windows says, too, of a path that is longer than the 260 characters it takes.
+_TOO_LONG = (errno.ENOENT,) if os.name == "nt" else ()
 
 
 class DataFolder:
@@ -35,7 +38,7 @@ class DataFolder:
         except UnicodeEncodeError:  # a name that the locale's file names cannot have
             return None
         except OSError as error:
-            if error.errno in _NAME_ERRORS:
+            if error.errno in (*_NAME_ERRORS, *_TOO_LONG):
                 return None
             raise
 
