@@ -348,11 +348,14 @@ def _read_place(place: _Place, size: int | None) -> bytes:
 def _fetch(place: _Place, size: int | None) -> bytes:
     try:
         return _content(place, size)
-    except FileNotFoundError:
+    except (FileNotFoundError, KeyError) as error:
+        # Of a ZIP archive without such a member, before fsspec 2026.9.
+        if isinstance(error, KeyError) and place.filesystem.protocol != "zip":
+            raise
         # What many file systems say of a folder, too. On the web whatever is there can be fetched.
         if not place.is_http and place.filesystem.isdir(place.path):
             raise IsADirectoryError from None
-        raise
+        raise FileNotFoundError from None
 
 
 def _content(place: _Place, size: int | None) -> bytes:

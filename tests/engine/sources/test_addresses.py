@@ -18,6 +18,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.zip import ZipFileSystem
 
 from pc_engine.errors import ImageError, MissingPackageError, UsageError
 from pc_engine.sources import SourceImage, addresses, count_images, iter_images, read_image
@@ -156,6 +157,23 @@ def test_zip_archives(tmp_path: Path) -> None:
     assert names(f"zip://a/*.jpg::{tmp_path}/photos.zip") == [expected[1]]
     assert names(f"zip://b.jpg::{tmp_path}/photos.zip") == [expected[2]]
     assert pickle.loads(pickle.dumps(images[0])).read() == contents[0]
+
+
+@pytest.mark.parametrize("error", [KeyError, FileNotFoundError])
+def test_a_member_that_a_zip_archive_lacks_is_said_whatever_fsspec_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("a/1.jpg", b"1")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error("There is no item named 'b.jpg' in the archive")
+
+    monkeypatch.setattr(ZipFileSystem, "_open", refuse)
+    with pytest.raises(ImageError, match=r"^There is nothing at this address\.$"):
+        read_image(f"zip://b.jpg::{tmp_path}/photos.zip")
+    with pytest.raises(ImageError, match="It is a folder"):
+        read_image(f"zip://a::{tmp_path}/photos.zip")
 
 
 def test_shards_and_lists_in_a_zip_archive(tmp_path: Path, packed: Callable[..., bytes]) -> None:
