@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 
 from pc_engine.errors import ModelError, UsageError, first_line, system_reason
-from pc_engine.files.durable import sync_file, sync_folder
+from pc_engine.files.durable import rename, sync_file, sync_folder
 from pc_engine.files.out_folder import check_vacant
 from pc_engine.manifest import NETWORK_FILE, Manifest
 from pc_engine.manifest_file import write_manifest
@@ -57,7 +57,7 @@ def _appearing_at_once(out_dir: Path) -> Iterator[Path]:
         sync_folder(building)
         if out_dir.exists():
             out_dir.rmdir()  # empty; Windows does not replace it
-        building.replace(out_dir)
+        rename(building, out_dir)
         sync_folder(out_dir.absolute().parent)
     except OSError as error:
         raise ModelError(

@@ -86,6 +86,32 @@ def engine_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+class SharingViolationError(PermissionError):
+    """What Windows says of a file that another process has open, or of a folder with such a file."""
+
+    winerror = 32
+
+
+@pytest.fixture
+def open_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files and folders that were not renamed at the first try, as on Windows where somebody has them open."""
+    refused: list[Path] = []
+
+    def once_refused(rename: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        def try_to(path: Path, target: Path) -> Path:
+            if path not in refused:
+                refused.append(path)
+                raise SharingViolationError(13, "Permission denied")
+            return rename(path, target)
+
+        return try_to
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(Path, name, once_refused(getattr(Path, name)))
+    monkeypatch.setattr("pc_engine.files.durable._PAUSE", 0)
+    return refused
+
+
 @pytest.fixture(autouse=True)
 def no_packaged_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a package of weights is installed changes what is taken where no model is named: to tests, none is."""

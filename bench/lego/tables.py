@@ -25,7 +25,7 @@ from pc_engine.bench.lego.train import Begin, Lesson, TrainSettings, in_silence
 from pc_engine.datasets import LabelledSet, read_labelled
 from pc_engine.datasets.labels_json import LABELS_JSON
 from pc_engine.errors import UsageError
-from pc_engine.files.durable import write_json
+from pc_engine.files.durable import rename, write_json
 from pc_engine.say import Say
 
 #: What `lego_tables` puts into its folder: the model, the scenes it is judged on, and how it was trained.
@@ -147,7 +147,7 @@ def lego_tables(
             settings.training.lego,
             progress=lambda done: making("making scenes", done, settings.n_scenes),
         )
-        unfinished.rename(scenes)
+        rename(unfinished, scenes)
     labelled = read_labelled(f"lego:{scenes}")
     evaluating = begin("evaluating", None)
     figures = evaluate(
@@ -185,6 +185,6 @@ def _train(out: Path, settings: TableSettings, begin: Begin, report: Say) -> dic
         "seconds": trained.seconds,
     }
     write_json(record, kept)
-    unfinished.rename(model)
+    rename(unfinished, model)
     shutil.rmtree(weights)
     return kept

@@ -13,7 +13,7 @@ from typing import Any, Self
 from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import DatasetFormat
 from pc_engine.errors import UsageError, system_reason
-from pc_engine.files.durable import publish, unpublished
+from pc_engine.files.durable import publish, rename, unpublished
 from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
 
 #: Lies in the folder of a data set, says what is in it, and shows that a conversion made it.
@@ -75,8 +75,13 @@ class Staging:
             return
         if self._target.exists():
             _remove(self._old)
-            self._target.rename(self._old)
-        self._new.rename(self._target)
+            rename(self._target, self._old)
+        try:
+            rename(self._new, self._target)
+        except OSError:
+            with suppress(OSError):  # there may have been no earlier data set
+                rename(self._old, self._target)
+            raise
         _remove(self._old)
 
     def __exit__(self, *_: object) -> None:

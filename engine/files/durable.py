@@ -6,15 +6,19 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pc_engine.errors import PcEngineError, system_reason
 
 #: What names of files that are not whole yet end in.
 UNPUBLISHED = ".new"
 
-# Of Windows, which brings nothing under the name of a file that somebody reads just now, such as 'pc-engine status' or
+Done = TypeVar("Done")
+
+# Of Windows, which neither renames, replaces nor removes what somebody has open just now, such as 'pc-engine status' or
 # a virus scanner.
 _TRIES, _PAUSE = 20, 0.1
 
@@ -27,7 +31,7 @@ def unpublished(path: Path) -> Path:
 def publish(temporary: Path, path: Path) -> None:
     """Bring a file under its name so that it is there, whole, even after the machine loses its power."""
     sync_file(temporary)
-    _replace(temporary, path)
+    rename(temporary, path)
     sync_folder(path.parent)
 
 
@@ -67,17 +71,21 @@ def write_error(path: Path, error: OSError) -> PcEngineError:
     return PcEngineError(f"{path} cannot be written ({system_reason(error)}): make room, or check its permissions.")
 
 
-def _replace(temporary: Path, path: Path) -> None:
-    for _ in range(_TRIES - 1):
+def rename(old: Path, new: Path) -> None:
+    """Rename a file or a folder, in place of a file that has the name; on Windows wait a little for who has it open."""
+    when_closed(partial(old.replace, new))
+
+
+def when_closed(work: Callable[[], Done], tries: int = _TRIES) -> Done:
+    """Return what ``work`` returns, trying again, a tenth of a second later, where Windows says that a file is open."""
+    for _ in range(tries - 1):
         try:
-            temporary.replace(path)
+            return work()
         except PermissionError as error:
             if getattr(error, "winerror", None) is None:  # elsewhere it does not pass
                 raise
-            time.sleep(_PAUSE)
-        else:
-            return
-    temporary.replace(path)
+        time.sleep(_PAUSE)
+    return work()
 
 
 def sync_file(path: Path) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 from pc_engine.errors import UsageError, system_reason
 from pc_engine.files.digest import file_sha256
+from pc_engine.files.durable import rename
 from pc_engine.shown_text import for_shell
 
 #: The folder of the models that are part of the package.
@@ -161,8 +162,8 @@ class FileCache:
             digest.touch(mode=0o600)
             digest.write_bytes(_sum_line(temporary))
             # Wherever this is cut off, a sum stands beside a file that is not its own, or alone: hence a rebuild.
-            temporary.replace(path)
-            digest.replace(self._sum(path))
+            rename(temporary, path)
+            rename(digest, self._sum(path))
         return path
 
     def get_json(self, name: str) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.errors import PcEngineError, system_reason
-from pc_engine.files.durable import unpublished
+from pc_engine.files.durable import rename, unpublished
 from pc_engine.runs.partition_names import Format
 from pc_engine.runs.writers import cannot_write, write_partition
 
@@ -101,7 +101,7 @@ class BlockFolder:
         try:
             # Escaped, so that names that are not UTF-8 come through. Other machines may look at any moment.
             temporary.write_text(json.dumps(asdict(block), ensure_ascii=True), encoding="ascii")
-            temporary.replace(path)
+            rename(temporary, path)
         except OSError as error:
             raise cannot_write(path, error) from None
 

@@ -54,6 +54,12 @@ def test_nothing_stays_of_a_failed_export(tmp_path, tiny, weights, monkeypatch):
     assert list(out.parent.iterdir()) == []
 
 
+def test_a_model_that_somebody_looks_into_is_waited_for(tmp_path, tiny, weights, open_for_a_moment):
+    export_vgg(tiny, weights, tmp_path / "model")
+    assert open_for_a_moment[-1].parent == tmp_path
+    assert (tmp_path / "model/model.onnx").is_file()
+
+
 def test_what_a_killed_export_left_is_in_nobodys_way(tmp_path, tiny, weights):
     # In a container each process may have the number of the one before.
     left = [tmp_path / f".out.{os.getpid()}.new", tmp_path / ".out.0123456789abcdef.new"]

@@ -73,7 +73,7 @@ def test_one_call_trains_makes_scenes_and_judges_every_mode(tmp_path: Path) -> N
         lego_tables(tmp_path / "tables", replace(TINY, scene_seed=9))
 
 
-def test_the_same_seeds_give_the_same_tables(tmp_path: Path) -> None:
+def test_the_same_seeds_give_the_same_tables(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     pytest.importorskip("torch", reason="training needs the extra 'train'")
     first, _ = lego_tables(tmp_path / "a", TINY)
     # What is left of a model or of scenes that were not finished does no harm.
@@ -81,7 +81,10 @@ def test_the_same_seeds_give_the_same_tables(tmp_path: Path) -> None:
     (tmp_path / "b" / f"{MODEL}.unfinished" / "manifest.json").write_text("{")
     (tmp_path / "b" / f"{SCENES}.unfinished").mkdir()
     (tmp_path / "b" / f"{SCENES}.unfinished" / "000000.png").touch()
+    # Nor does who looks into them while they come under their names.
+    open_for_a_moment = request.getfixturevalue("open_for_a_moment")
     second, _ = lego_tables(tmp_path / "b", TINY)
+    assert {f"{MODEL}.unfinished", f"{SCENES}.unfinished"} <= {path.name for path in open_for_a_moment}
     assert second["modes"] == first["modes"]
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [MODEL, SCENES, "training.json"]
 

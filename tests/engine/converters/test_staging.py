@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pc_engine.converters import DATASET_FORMATS
-from pc_engine.errors import UsageError
+from pc_engine.errors import PcEngineError, UsageError
 
 FILES = ("coco", "cvat")
 FOLDERS = tuple(name for name in DATASET_FORMATS if name not in FILES)
@@ -205,4 +205,32 @@ def test_what_a_killed_conversion_left_is_swept_away(two_modes, save, tmp_path, 
     (tmp_path / ".set.new/labels").mkdir(parents=True)
     (tmp_path / ".set.new/labels/a.txt").touch()
     save(two_modes.boxes, to, tmp_path / "set")
+    assert os.listdir(tmp_path) == ["set"]
+
+
+@pytest.mark.parametrize("to", FOLDERS)
+def test_a_data_set_that_somebody_looks_into_is_waited_for(two_modes, save, tmp_path, open_for_a_moment, to) -> None:
+    save(two_modes.boxes, to, tmp_path / "set")
+    save(two_modes.ellipses, to, tmp_path / "set", fresh=True)
+    assert [path.name for path in open_for_a_moment] == [".set.new", "set"]
+    assert os.listdir(tmp_path) == ["set"]
+
+
+@pytest.mark.parametrize("to", FOLDERS)
+def test_an_earlier_data_set_comes_back_where_the_new_one_cannot_come(
+    two_modes, save, tmp_path, monkeypatch, to
+) -> None:
+    save(two_modes.boxes, to, tmp_path / "set")
+    before = contents(tmp_path / "set")
+    replace = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name == ".set.new":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PcEngineError, match=r"set cannot be written \(Input/output error\): make room"):
+        save(two_modes.ellipses, to, tmp_path / "set", fresh=True)
+    assert contents(tmp_path / "set") == before
     assert os.listdir(tmp_path) == ["set"]

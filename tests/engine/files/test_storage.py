@@ -195,6 +195,13 @@ def test_cut_off_anywhere_the_old_file_stands_or_there_is_none(
     assert (kept is None) if step == "replace" else (kept is not None and kept.read_bytes() == b"old")
 
 
+def test_who_reads_a_cached_file_on_windows_is_waited_for(tmp_path: Path, open_for_a_moment: list[Path]) -> None:
+    cache = FileCache(tmp_path)
+    path = cache.put("network", lambda path: path.write_bytes(b"new"))
+    assert cache.get("network") == path
+    assert [path.name for path in open_for_a_moment] == ["network", "digest"]
+
+
 @pytest.mark.parametrize("name", ["network", "network.sha256"])
 @pytest.mark.parametrize("position", [0, -2])
 def test_a_flipped_bit_of_a_file_or_of_its_sum_makes_it_absent(tmp_path: Path, name: str, position: int) -> None:

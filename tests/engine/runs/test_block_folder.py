@@ -31,6 +31,13 @@ def test_a_block_comes_back_as_it_was_put(tmp_path: Path) -> None:
         blocks.take(3)
 
 
+def test_a_block_that_is_looked_at_is_waited_for(tmp_path: Path, open_for_a_moment: list[Path]) -> None:
+    blocks = make_blocks(tmp_path, "part", "parquet")
+    blocks.put(Block(3, ("a.jpg",)))
+    assert blocks.take(3).names == ("a.jpg",)
+    assert len(open_for_a_moment) == 1
+
+
 def test_a_block_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = make_blocks(tmp_path, "part", "parquet")
     write = Path.write_text
