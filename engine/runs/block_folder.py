@@ -23,11 +23,12 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pc_engine.errors import PcEngineError, system_reason
-from pc_engine.files.durable import rename, unpublished
+from pc_engine.files.durable import rename, unpublished, when_closed
 from pc_engine.runs.partition_names import Format
 from pc_engine.runs.writers import cannot_write, write_partition
 
@@ -38,6 +39,8 @@ _WAITING, _TAKEN = ".json", ".taken"
 _MOST_TAKEN = 5
 # A worker needs seconds to make another file, and none of them makes many.
 _TRIES = 1000
+# Of files that a worker has open, which Windows does not remove: ten seconds.
+_TRIES_WHILE_OPEN = 100
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,8 @@ def _remove(folder: Path) -> None:
     for _ in range(_TRIES):
         with contextlib.suppress(FileNotFoundError):
             for path in folder.iterdir():
-                path.unlink(missing_ok=True)
+                # A worker that outlives its run ends with the images that it has in work.
+                when_closed(partial(path.unlink, missing_ok=True), _TRIES_WHILE_OPEN)
         try:
             folder.rmdir()
         except FileNotFoundError:

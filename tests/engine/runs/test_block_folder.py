@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pc_engine.errors import PcEngineError
+from pc_engine.files import durable
 from pc_engine.result import Result, error_result
 from pc_engine.runs import block_folder, writers
 from pc_engine.runs.block_folder import Block, make_blocks, remove_blocks
@@ -149,6 +150,34 @@ def test_a_worker_that_goes_on_writing_is_waited_for_but_not_for_ever(
     blocks, left = make_blocks(tmp_path, "part", "parquet"), 9
     blocks.put(Block(0, ("a.jpg",)))
     with pytest.raises(OSError, match="workers of an earlier run are still working"):
+        remove_blocks(tmp_path, "part")
+
+
+def test_rows_that_a_worker_has_open_on_windows_are_waited_for_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SharingViolationError(PermissionError):
+        winerror = 32
+
+    blocks = make_blocks(tmp_path, "part", "parquet")
+    (blocks.path / "0.new").touch()
+    unlink, refused = Path.unlink, [50]
+
+    def unlink_when_closed(path: Path, **options: bool) -> None:
+        if refused[0]:
+            refused[0] -= 1
+            raise SharingViolationError(errno.EACCES, os.strerror(errno.EACCES))
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", unlink_when_closed)
+    monkeypatch.setattr(durable, "_PAUSE", 0)
+    remove_blocks(tmp_path, "part")
+    assert not blocks.path.exists()
+
+    refused[0] = 10_000
+    blocks = make_blocks(tmp_path, "part", "parquet")
+    (blocks.path / "0.new").touch()
+    with pytest.raises(PermissionError):
         remove_blocks(tmp_path, "part")
 
 
