@@ -13,6 +13,13 @@ from typing import Any, TypeVar
 
 from pc_engine.errors import PcEngineError, system_reason
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    _FULL_SYNC: int | None = None
+else:
+    _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
+
 #: What names of files that are not whole yet end in.
 UNPUBLISHED = ".new"
 
@@ -88,11 +95,20 @@ def when_closed(work: Callable[[], Done], tries: int = _TRIES) -> Done:
     return work()
 
 
+def sync(descriptor: int) -> None:
+    """Wait until what was written is on the disk: past the drive's cache, too, which fsync of macOS leaves it in."""
+    if _FULL_SYNC is not None:
+        with contextlib.suppress(OSError):  # of disks that know no such thing, such as some of networks
+            fcntl.fcntl(descriptor, _FULL_SYNC)
+            return
+    os.fsync(descriptor)
+
+
 def sync_file(path: Path) -> None:
     """Wait until a file's content is on the disk."""
     # Opened for writing, as Windows syncs nothing else.
     with path.open("r+b") as stream:
-        os.fsync(stream.fileno())
+        sync(stream.fileno())
 
 
 def sync_folder(directory: Path) -> None:
@@ -100,6 +116,6 @@ def sync_folder(directory: Path) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)

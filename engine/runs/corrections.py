@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import filelock
 
 from pc_engine.errors import DataError, PcEngineError, UsageError, system_reason
-from pc_engine.files.durable import sync_folder, write_error
+from pc_engine.files.durable import sync, sync_folder, write_error
 from pc_engine.files.json_values import is_text, is_whole
 from pc_engine.files.locks import file_lock
 from pc_engine.fitted.counter import DEFAULT_LABELS, row_label
@@ -196,7 +196,7 @@ def _append(directory: Path, value: Mapping[str, Any]) -> None:
             try:
                 if stream.write(line) != len(line):
                     raise OSError("the disk is full")
-                os.fsync(stream.fileno())
+                sync(stream.fileno())
             except OSError:
                 with suppress(OSError):
                     stream.truncate(end)

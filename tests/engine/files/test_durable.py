@@ -1,11 +1,32 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from pc_engine.files import durable
 from pc_engine.files.durable import publish
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_on_macos_the_drives_cache_is_waited_for(files, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    asked: list[int] = []
+    synced: list[int] = []
+
+    def full_sync(descriptor: int, command: int) -> None:
+        asked.append(command)
+        if not known:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(durable, "_FULL_SYNC", 51)
+    monkeypatch.setattr(fcntl, "fcntl", full_sync)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    publish(*files)
+    assert asked == [51, 51]  # of the file and of its folder
+    assert len(synced) == (0 if known else 2)
 
 
 class SharingViolationError(PermissionError):
