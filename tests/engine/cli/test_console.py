@@ -1,5 +1,7 @@
 """What is shown while a command works."""
 
+import io
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +50,23 @@ def test_what_no_terminal_and_no_file_can_hold_is_escaped(tmp_path: Path, capsys
     assert "\\udce9.jpg" in kept
     assert kept.endswith("\n\\udce9\n")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("encoding", "line"), [("ascii", "-"), ("cp1252", "-"), ("utf-8", "━")])
+def test_tables_that_are_kept_have_lines_that_the_screen_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, line: str
+) -> None:
+    stream = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stream, encoding, "backslashreplace", write_through=True))
+    with kept_in(tmp_path / "tables.txt", quiet=False):
+        print_table("a", ("image",), [("a.jpg",)])
+    shown = stream.getvalue().decode(encoding)
+    assert "\\u" not in shown
+    assert line in shown
+    assert (tmp_path / "tables.txt").read_text(encoding="utf-8") == shown
+    with kept_in(tmp_path / "tables.txt", quiet=True):
+        print_table("a", ("image",), [("a.jpg",)])
+    assert "━" in (tmp_path / "tables.txt").read_text(encoding="utf-8")
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
