@@ -1,4 +1,4 @@
-"""Ending a run from outside: Ctrl-C and SIGTERM let it finish what it has in work."""
+"""Ending a run from outside: Ctrl-C, Ctrl-Break and SIGTERM let it finish what it has in work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pc_engine.say import Say
 
 Image = TypeVar("Image")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-Break is Windows'.
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")
 # What has to be put in order when a run is to end at once gets so long: an image may hang in a thread.
 _SECONDS_TO_END = 10.0
 
@@ -77,7 +78,7 @@ class Stopping:
     def __enter__(self) -> Self:
         # Only a program's main thread may; elsewhere signals stay with whoever has them.
         with contextlib.suppress(ValueError):
-            for number in _SIGNALS:
+            for number in (getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)):
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._ask)
         return self

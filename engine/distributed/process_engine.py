@@ -37,7 +37,8 @@ _CONTEXT = multiprocessing.get_context("spawn")
 _MOST_DEATHS = 5
 # How long processes that are asked to end may take for it, all together.
 _SECONDS_TO_END = 5.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-Break is Windows'.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
 _ADVICE = "see whether memory runs out, then run the same command again, with fewer --processes"
 
 

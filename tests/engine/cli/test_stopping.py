@@ -121,3 +121,11 @@ def test_signals_that_whoever_started_it_ignores_stay_ignored() -> None:
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no signal to take for Windows' own")
+def test_ctrl_break_of_windows_is_such_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    with Stopping(lambda _: None) as asked:
+        signal.raise_signal(signal.SIGUSR1)
+        assert asked.signal == signal.SIGUSR1
