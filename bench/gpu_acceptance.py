@@ -105,13 +105,24 @@ def _with_gpu_tests(tests: Path) -> list[Path]:
 def _run_for(command: Sequence[str], folder: Path, seconds: float) -> tuple[str, float | None]:
     """Run a program for so long at most; return what it said of errors, and the seconds where it was ended for them.
 
-    It is asked to end by Ctrl-C, as which pytest reports the tests that it has done, and killed where it does not.
+    It is asked to end by Ctrl-C, as which pytest reports the tests that it has done, and killed where it does not; on
+    Windows at once.
     """
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    ) as running:
         try:
             return running.communicate(timeout=seconds)[1], None
         except subprocess.TimeoutExpired:
-            running.send_signal(signal.SIGINT)
+            try:
+                running.send_signal(signal.SIGINT)
+            except ValueError:  # Windows sends no such thing to a process alone
+                running.terminate()
         try:
             return running.communicate(timeout=_SECONDS_TO_REPORT)[1], seconds
         except subprocess.TimeoutExpired:

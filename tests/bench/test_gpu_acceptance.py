@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -225,6 +226,23 @@ def test_of_device_tests_that_take_too_long_those_before_are_reported(
         "The tests were stopped after 94 s: what is not below had not run.",
     )
     assert [row["what"].split("::")[-1] for row in section.rows] == ([] if hangs else ["pytest -m gpu", "test_bad"])
+
+
+def test_windows_ends_a_program_that_takes_too_long_without_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_signal = subprocess.Popen.send_signal
+
+    def as_on_windows(running: subprocess.Popen[str], number: int) -> None:
+        if number == signal.SIGINT:
+            raise ValueError(f"Unsupported signal: {number}")
+        send_signal(running, number)
+
+    monkeypatch.setattr(subprocess.Popen, "send_signal", as_on_windows)
+    body = "import os, time; os.write(2, b'\\xff\\xc3\\xa4'); time.sleep(60)"
+    said, seconds = gpu_acceptance._run_for([sys.executable, "-c", body], tmp_path, 2.0)
+    assert said in ("\ufffdä", "")  # it may not have begun
+    assert seconds == 2.0
 
 
 def test_files_without_device_tests_are_not_read(job: Job, tmp_path: Path) -> None:
