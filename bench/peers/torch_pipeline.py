@@ -6,6 +6,7 @@ Imports PyTorch: `pc_engine.bench.peers.comparison` imports this module only whe
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -219,8 +220,7 @@ class TunedPeer:
             num_workers=usable_cores(),
             # Else the start of the processes would count against the peer in every run.
             persistent_workers=True,
-            # Forking a process that runs threads, as this one does, may lock up.
-            multiprocessing_context="forkserver",
+            multiprocessing_context=_start_method(),
         )
 
     def taps(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -249,6 +249,11 @@ class _Photos(torch.utils.data.Dataset[np.ndarray]):
 
     def __getitem__(self, path: Path) -> np.ndarray:
         return load_photo(path, *self._size)
+
+
+def _start_method() -> str:
+    """Return how worker processes are started: forking a process that runs threads, as this one does, may lock up."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 class _Order(torch.utils.data.Sampler[list[Path]]):

@@ -1,6 +1,7 @@
 """The peers on a VGG of a few channels: they agree, and one that does not is left out before anything is timed."""
 
 import json
+import multiprocessing
 import re
 import signal
 import sys
@@ -79,6 +80,14 @@ def test_rebuilt_vgg_says_what_the_exported_one_says(vgg_directory, images, refe
     assert all(tap.dtype == np.float32 for tap in found.values())
     assert tap_difference(found, reference) < tolerance
     assert network.layers[0].weight.is_contiguous()  # the runners share the layers, and leave them as they are
+
+
+@pytest.mark.parametrize(("known", "method"), [(("fork", "spawn", "forkserver"), "forkserver"), (("spawn",), "spawn")])
+def test_workers_are_not_forked_from_threads(vgg_directory, monkeypatch, known, method):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: list(known))  # on Windows one
+    manifest = load_model(vgg_directory).manifest
+    peer = peers_torch.TunedPeer(None, "", "fp32", manifest, None, batch_size=2)
+    assert peer._loader.multiprocessing_context.get_start_method() == method
 
 
 def test_other_networks_are_refused_with_the_reason(vgg_directory, tiny_directory, tmp_path):
