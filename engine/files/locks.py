@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from pathlib import Path
+from typing import Any
 
 import filelock
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def file_lock(path: Path, seconds: float) -> filelock.BaseFileLock:
     """Return a lock, not yet taken, that raises `filelock.Timeout` where it is not free for so many seconds.
 
-    On disks without flock it is by files that are made and removed: see `hush_filelock`.
+    On disks without flock it is by files that are made and removed: see `hush_filelock`. On those that have it and do
+    not take a lock, as of NFS servers without a lock daemon, an OSError says so: other machines may lock there still.
     """
     hush_filelock()
-    return filelock.FileLock(path, timeout=seconds)
+    return _FileLock(path, timeout=seconds)
+
+
+class _FileLock(filelock.FileLock):
+    def acquire(self, *args: Any, **options: Any) -> filelock.AcquireReturnProxy[Any]:
+        try:
+            return super().acquire(*args, **options)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise OSError(error.errno, "its disk takes no locks", self.lock_file) from None
+            raise
 
 
 def hush_filelock() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from pc_engine.errors import PcEngineError
 from pc_engine.export.model_lock import making
 from pc_engine.files.locks import file_lock
 from pc_engine.runs.corrections import Correction, append_correction
@@ -65,6 +66,21 @@ def test_a_lock_on_a_disk_without_flock_is_for_one_process_at_a_time(tmp_path: P
     assert holder.returncode == 0
     with file_lock(tmp_path / "lock", 0.1):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_disk_that_takes_no_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="its disk takes no locks") as caught:
+        file_lock(tmp_path / "lock", 0.1).acquire()
+    assert caught.value.errno == number
+    with pytest.raises(PcEngineError, match=r"corrections\.jsonl cannot be written \(its disk takes no locks\)"):
+        append_correction(tmp_path, Correction("a.jpg", 0, (), "2026-01-01T00:00:00+00:00"))
 
 
 def test_a_lock_is_for_one_at_a_time(tmp_path: Path) -> None:
