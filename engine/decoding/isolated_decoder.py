@@ -52,6 +52,8 @@ _MOST_FALSE_STARTS = 5
 # A channel's memory that is kept from one image to the next.
 _BYTES_KEPT = 32 << 20
 _LAST_STREAM = 2
+# Each process takes five when it is started, beside the images that are read.
+_DESCRIPTORS = 4096
 _CLOSED = "This decoder was closed: make another."
 # Neither the folder of the run nor that of the photos is a place to import from.
 _PROGRAM = (
@@ -98,6 +100,7 @@ class IsolatedDecoder:
         self._room = room or room_for(max_pixels)
         self._keepers: list[subprocess.Popen[bytes]] = []
         self._closed, self._changing = False, threading.Lock()
+        _allow_descriptors()
         self._slots = [_Slot(self) for _ in range(workers)]
         self._free: queue.LifoQueue[_Slot] = queue.LifoQueue()
         # What is forgotten unclosed leaves nothing behind either; at exit the system closes the ends.
@@ -339,6 +342,17 @@ def _end_forgotten(ends: list[list[int]], keepers: list[subprocess.Popen[bytes]]
         while numbers:
             os.close(numbers.pop())
     _end_keepers(keepers)
+
+
+def _allow_descriptors() -> None:
+    """Raise the number of files that this process may have open, and so its children, if it is low, as on macOS."""
+    import resource  # not on systems that cannot fork
+
+    may, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, _DESCRIPTORS)
+    if may != resource.RLIM_INFINITY and may < allowed:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
 
 
 def _shared_memory() -> int:

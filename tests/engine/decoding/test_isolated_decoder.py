@@ -338,6 +338,26 @@ def test_closed_streams_are_no_channels(tmp_path: Path) -> None:
     assert pixels.read_bytes() == decode_bytes(picture.read_bytes(), 8, 8).pixels.tobytes()
 
 
+_WITH_FEW_DESCRIPTORS = """
+import resource, sys
+from pathlib import Path
+from pc_engine.decoding.isolated_decoder import IsolatedDecoder
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+with IsolatedDecoder(64) as decoder:
+    decoder.decode(Path(sys.argv[1]).read_bytes(), 8, 8)
+may, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+print(may if most == resource.RLIM_INFINITY or most >= 4096 else 4096)
+"""
+
+
+def test_many_processes_may_have_more_files_open_than_the_system_gives_at_first(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode(3, "PNG"))
+    command = [sys.executable, "-c", _WITH_FEW_DESCRIPTORS, str(tmp_path / "a.png")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "4096\n", "")
+
+
 def test_the_folder_of_the_photos_is_no_place_to_import_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("numpy", "json", "PIL", "pc_engine"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
