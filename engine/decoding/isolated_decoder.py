@@ -356,8 +356,8 @@ def _allow_descriptors() -> None:
 
 
 def _shared_memory() -> int:
-    """Return a file in memory that has no name; on systems without such, one on disk."""
-    if hasattr(os, "memfd_create"):
+    """Return a file in memory that has no name; where there is none such, or a container forbids it, one on disk."""
+    with contextlib.suppress(AttributeError, OSError):
         return os.memfd_create("pc-engine-decode")
     with tempfile.TemporaryFile() as stream:
         return os.dup(stream.fileno())

@@ -374,6 +374,19 @@ def test_memory_of_a_large_file_is_given_back(decoder: IsolatedDecoder) -> None:
     assert still_right(decoder)
 
 
+@pytest.mark.parametrize("how", ["absent", "forbidden"])
+def test_where_there_are_no_files_in_memory_one_on_disk_is_shared(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    def forbid(_: str) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if how == "forbidden":
+        monkeypatch.setattr(os, "memfd_create", forbid, raising=False)
+    else:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    with IsolatedDecoder(1) as decoder:
+        assert still_right(decoder)
+
+
 def test_memory_that_runs_out_for_the_channel_costs_the_image(
     decoder: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
