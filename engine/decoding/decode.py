@@ -21,6 +21,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
+from pc_engine.decoding.eight_bits import to_eight_bits
 from pc_engine.decoding.foreign_formats import RAW_PHOTO, advice_on, is_raw_photo, name_format
 from pc_engine.decoding.heif import HeifFormat, heif_format, is_read
 from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError
@@ -317,35 +318,13 @@ def _draft(header: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Ima
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return Image.fromarray(to_eight_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
         white = Image.new("RGBA", coloured.size, "white")
         return Image.alpha_composite(white, coloured).convert("RGB")
     return image.convert("RGB")
-
-
-def _to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Map integer or floating grey values of unknown range to 0..255: 16-bit as such, others by their extremes."""
-    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and 255 < high <= 65535:
-        return (values / 257).astype(np.uint8)
-    if low >= 0 and high <= 1:
-        return _rounded(values * 255)
-    if low >= 0 and high <= 255:
-        return values.astype(np.uint8)
-    if low == high:
-        return np.zeros(values.shape, np.uint8)
-    return _rounded((values - low) * (255 / (high - low)))
-
-
-def _rounded(values: np.ndarray) -> np.ndarray:
-    rounded: np.ndarray = np.rint(values)
-    return rounded.astype(np.uint8)
 
 
 def _not_read(data: bytes) -> str:
