@@ -20,14 +20,23 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
+from PIL.TiffImagePlugin import TiffImageFile
 
 from pc_engine.decoding.eight_bits import to_eight_bits
-from pc_engine.decoding.foreign_formats import RAW_PHOTO, advice_on, is_raw_photo, name_format
+from pc_engine.decoding.foreign_formats import RAW_PHOTO, advice_on, first_tags, is_raw_photo, name_format
 from pc_engine.decoding.heif import HeifFormat, heif_format, is_read
+from pc_engine.decoding.tiff_kinds import (
+    grey_samples,
+    has_signed_bytes,
+    is_negative,
+    prepare_tiff,
+    unread_kind,
+    white_of,
+)
 from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError
 from pc_engine.shown_text import for_sentence
 from pc_engine.sources import read_file
-from pc_engine.sources.folders import HEAD_BYTES, looks_like_image
+from pc_engine.sources.folders import HEAD_BYTES, TIFF, looks_like_image
 
 #: Formats that are decoded, beside those of `pc_engine.decoding.heif`. Everything else (EPS, PDF, ...) would start an
 #: interpreter or another program. Several JPEGs in one file (MPO) come through JPEG.
@@ -225,6 +234,8 @@ def _opened(data: bytes, at_least: tuple[int, int] | None, limits: Limits) -> It
                 )
             if header.format == "TIFF" and is_raw_photo(data, getattr(header, "tag_v2", {})):
                 raise ImageError(_foreign(RAW_PHOTO))
+            if isinstance(header, TiffImageFile) and (refusal := prepare_tiff(header)) is not None:
+                raise ImageError(refusal)
             with limits.room(_pixels_held(header, at_least)):
                 yield header
     except UnidentifiedImageError:
@@ -318,8 +329,9 @@ def _draft(header: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Ima
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return Image.fromarray(to_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode.startswith("I;16") or image.mode in ("I", "F") or has_signed_bytes(image):
+        grey = to_eight_bits(grey_samples(image), white_of(image))
+        return Image.fromarray(255 - grey if is_negative(image) else grey).convert("RGB")
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
         white = Image.new("RGBA", coloured.size, "white")
@@ -331,6 +343,8 @@ def _not_read(data: bytes) -> str:
     found, boxed = name_format(data), heif_format(data)
     if found == RAW_PHOTO:
         return _foreign(found)
+    if data.startswith(TIFF) and (unread := unread_kind(first_tags(data))) is not None:
+        return unread
     if looks_like_image(data[:HEAD_BYTES]) or (boxed is not None and is_read(boxed)):
         return "The file is truncated or damaged (its header makes no sense)."
     if found is None:

@@ -93,7 +93,7 @@ def name_format(data: bytes) -> str | None:
         if data.startswith(signature):
             return name
     if data.startswith(TIFF):
-        return RAW_PHOTO if is_raw_photo(data, _first_tags(data)) else None
+        return RAW_PHOTO if is_raw_photo(data, first_tags(data)) else None
     if data[4:8] == _BOX:
         if data[8:12] == _CR3:
             return RAW_PHOTO
@@ -102,7 +102,7 @@ def name_format(data: bytes) -> str | None:
     return "an SVG drawing" if _SVG.match(data[:_TEXT_SEEN].removeprefix(codecs.BOM_UTF8)) else None
 
 
-def _first_tags(data: bytes) -> Mapping[int, Any]:
+def first_tags(data: bytes) -> Mapping[int, Any]:
     """Return the tags of the first picture of a TIFF file that Pillow does not open; none where they make no sense."""
     try:
         tags = ImageFileDirectory_v2(data[:8])
