@@ -20,7 +20,10 @@ from pc_engine.sources.sharding import Shard
 _TABLE_ROWS = 40
 # And of images that failed, which are what somebody has to look at, so many further ones.
 _TABLE_FAILURES = 20
-_NO_IMAGES = "No images were found: name folders or files with JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF or GIF pictures."
+_NO_IMAGES = (
+    "No images were found: name folders or files with JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF, GIF, JPEG 2000 or PPM "
+    "pictures."
+)
 
 
 @dataclass

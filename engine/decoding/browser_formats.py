@@ -6,11 +6,11 @@ from pathlib import Path, PurePath
 
 from pc_engine.decoding.heif import HEAD_BYTES, heif_format
 from pc_engine.errors import ImageError
-from pc_engine.sources.folders import TIFF
+from pc_engine.sources.folders import JPEG_2000, TIFF, is_portable
 from pc_engine.sources.image import open_regular
 
-# Safari shows these two, other browsers do not.
-_HIDDEN = frozenset({".heic", ".heif", ".hif", ".tif", ".tiff"})
+# Safari shows HEIC, TIFF and JPEG 2000, other browsers do not.
+_HIDDEN = frozenset({".heic", ".heif", ".hif", ".tif", ".tiff", ".btf", ".jp2", ".pbm", ".pgm", ".pnm", ".ppm"})
 # The chunk that tells what else is in a WebP file stands first where there is such a thing; Exif data is one.
 _WEBP, _EXTENDED, _FLAGS, _EXIF = b"WEBP", b"VP8X", 20, 0x08
 
@@ -33,4 +33,4 @@ def is_shown_upright(file: Path) -> bool:
         return is_shown(file.name)
     if head[8:16] == _WEBP + _EXTENDED:
         return len(head) > _FLAGS and not head[_FLAGS] & _EXIF
-    return heif_format(head) != "HEIF" and not head.startswith(TIFF)
+    return heif_format(head) != "HEIF" and not head.startswith((*TIFF, *JPEG_2000)) and not is_portable(head)

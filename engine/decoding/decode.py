@@ -40,7 +40,7 @@ from pc_engine.sources.folders import HEAD_BYTES, TIFF, looks_like_image
 
 #: Formats that are decoded, beside those of `pc_engine.decoding.heif`. Everything else (EPS, PDF, ...) would start an
 #: interpreter or another program. Several JPEGs in one file (MPO) come through JPEG.
-PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000")
 
 #: Images with more pixels than this are refused by their header, if no other limit is given; Pillow's own for an error.
 MAX_PIXELS = 178_956_970
@@ -113,9 +113,9 @@ def decode_image(
 ) -> DecodedImage:
     """Read an image file and resize it to ``height`` x ``width`` (bilinear with antialiasing).
 
-    JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF and GIF (first frame); greyscale, palette, CMYK and 16-bit are converted to
-    8-bit RGB, transparency is laid over white, EXIF orientation is applied. A JPEG is decoded at a scale at which it
-    still has ``oversampling`` times as many rows and columns, in full with None.
+    JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF, GIF, JPEG 2000 and PPM (of several pictures, the first); greyscale, palette,
+    CMYK and 16-bit are converted to 8-bit RGB, transparency is laid over white, EXIF orientation is applied. A JPEG is
+    decoded at a scale at which it still has ``oversampling`` times as many rows and columns, in full with None.
 
     Raises
     ------
@@ -359,7 +359,7 @@ def _foreign(found: str) -> str:
 def _shown_formats() -> str:
     """Return what is read here: AVIF and HEIC, as far as the installed packages read them."""
     boxed = [shown for name, shown in _BOXED.items() if is_read(name)]
-    return ", ".join(("JPEG", "PNG", "WebP", *boxed, "BMP", "TIFF", "GIF"))
+    return ", ".join(("JPEG", "PNG", "WebP", *boxed, "BMP", "TIFF", "GIF", "JPEG 2000", "PPM"))
 
 
 def _reason(error: Exception) -> str:

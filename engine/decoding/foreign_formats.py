@@ -24,8 +24,6 @@ _BY_SIGNATURE = (
     (b"gimp xcf", "a GIMP file"),
     (b"\x00\x00\x00\x0cJXL ", "a JPEG XL picture"),
     (b"\xff\x0a", "a JPEG XL picture"),
-    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (b"II\xbc\x01", "a JPEG XR picture"),
     (b"v/1\x01", "an OpenEXR picture"),
     (b"#?RADIANCE", "a Radiance picture"),
@@ -69,6 +67,7 @@ _TEXT_SEEN = 4096
 # sensor: tags of TIFF say so, and the letters that Canon and Phase One put behind its header.
 _SUBFILE, _REDUCED, _SUB_FILES, _DNG_VERSION = 254, 1, 330, 50706
 _PHOTOMETRIC, _OF_A_SENSOR = 262, (32803, 34892)
+_BIG_TIFF = b"+"
 _BEHIND_HEADER, _BEHIND_HEADER_AT = (b"CR", b"IIII", b"MMMM"), 8
 
 
@@ -105,7 +104,7 @@ def name_format(data: bytes) -> str | None:
 def first_tags(data: bytes) -> Mapping[int, Any]:
     """Return the tags of the first picture of a TIFF file that Pillow does not open; none where they make no sense."""
     try:
-        tags = ImageFileDirectory_v2(data[:8])
+        tags = ImageFileDirectory_v2(data[:16] if _BIG_TIFF in data[2:4] else data[:8])
         stream = BytesIO(data)
         stream.seek(tags.next)
         tags.load(stream)

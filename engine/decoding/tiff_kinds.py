@@ -82,7 +82,7 @@ def _is_mixed_up(header: TiffImageFile) -> bool:
         return False
     bits = set(_numbers(tags, _BITS))
     if bits == {32}:
-        return tags.prefix != b"II"
+        return bool(tags.prefix != b"II")
     is_plain = tags.get(_PHOTOMETRIC) != _WHITE_IS_ZERO and tags.get(_FILL_ORDER, 1) == 1
     return not (is_plain and bits in ({1}, {8}))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
@@ -16,11 +17,11 @@ from pc_engine.sources.retries import retried
 from pc_engine.sources.run_folders import holds_overlays
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
-    | {".avif", ".heic", ".heif", ".hif"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".btf", ".gif"}
+    | {".avif", ".heic", ".heif", ".hif", ".jp2", ".pbm", ".pgm", ".pnm", ".ppm"}
 )
 # Photos that are not read: passed over, a folder of them would look as if it were empty. Their rows say it.
-_FOREIGN_SUFFIXES = frozenset({".jxl", ".jp2"})
+_FOREIGN_SUFFIXES = frozenset({".jxl"})
 #: Of cameras' raw photos, which are not read either.
 RAW_SUFFIXES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef", ".mos"}
@@ -40,10 +41,14 @@ _APPLE_DOUBLE = "._"
 # How Windows marks a link to a folder that is no symbolic link.
 _JUNCTION = 0xA0000003
 
-#: First bytes of TIFF files, of either order of bytes.
-TIFF = (b"II*\x00", b"MM\x00*")
+#: First bytes of TIFF files, of either order of bytes, and of those that may be larger than 4 GB (BigTIFF).
+TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+#: First bytes of JPEG 2000: in a file of its own, and bare.
+JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
+# PBM, PGM and PPM, as text or in bytes. Two letters alone would take in many a text file.
+_PORTABLE = re.compile(rb"P[1-6]\s[\d#]")
 # First bytes of the formats that are read, to recognise an image whose name does not say so.
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", *TIFF, b"GIF8")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", *TIFF, *JPEG_2000, b"GIF8")
 #: First bytes that `looks_like_image` wants to see.
 HEAD_BYTES = 12
 
@@ -289,7 +294,12 @@ def looks_like_image(head: bytes) -> bool:
     if head.startswith(b"BM"):
         # Two letters alone would take in many a text file; a bitmap's reserved bytes 6..9 are zero.
         return head[6:10] == b"\x00\x00\x00\x00"
-    return head.startswith(_SIGNATURES)
+    return head.startswith(_SIGNATURES) or is_portable(head)
+
+
+def is_portable(head: bytes) -> bool:
+    """Whether a file begins as one of PBM, PGM or PPM does."""
+    return _PORTABLE.match(head) is not None
 
 
 def is_passed_over(name: str, folder: str) -> bool:

@@ -100,9 +100,10 @@ def photos() -> list[Files]:
     exif[0x0112] = 6
     with_exif = picture("JPEG", exif=exif.tobytes())
     boxed: tuple[HeifFormat, ...] = ("AVIF", "HEIF")
-    kinds = "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *filter(is_read, boxed)
+    kinds = "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", *filter(is_read, boxed)
     plain = [picture(kind) for kind in kinds]
     options = [picture("JPEG", progressive=True), picture("WEBP", lossless=True), picture("PNG", bits=2), with_exif]
+    options += [picture("TIFF", big_tiff=True), b"P2 3 1 4095 0 9 4095", b"P5 2 1 4095 \0\0\1\1"]
     return [{"photo": content} for content in (*plain, *options)]
 
 

@@ -173,7 +173,7 @@ def misnamed() -> Iterator[Hostile]:
         ("pickle", b"\x80\x04\x95\x1a\0\0\0\0\0\0\0\x8c\x05posix\x8c\x06system\x93."),
         ("noise", random.Random(0).randbytes(5000)),
         ("zeroes", bytes(5000)),
-        ("ppm", b"P6 9 9 255\n" + bytes(243)),
+        ("pam", b"P7\nWIDTH 9\nHEIGHT 9\nDEPTH 3\nMAXVAL 255\nENDHDR\n" + bytes(243)),
         ("fits", b"SIMPLE  =                    T" + b" " * 3000),
     ):
         yield Hostile(f"a-{name}.jpg", data, BAD)
@@ -232,6 +232,17 @@ def kinds() -> Iterator[Hostile]:
     sixteen = np.asarray(scene()).astype(np.uint16) * 257
     yield Hostile("grey-16.png", encode("PNG", Image.fromarray(grey.astype(np.uint16) * 257)), OK)
     yield Hostile("grey-16.tif", encode("TIFF", Image.fromarray(grey.astype(np.uint16) * 257)), OK)
+    for suffix, options in (("jp2", {}), ("j2k", {"no_jp2": True})):
+        data = encode("JPEG2000", **options)
+        yield Hostile(f"film.{suffix}", data, OK)
+        yield Hostile(f"film-cut.{suffix}", data[: len(data) // 2], EITHER)
+    yield Hostile("colours.ppm", encode("PPM"), OK)
+    yield Hostile("grey-16.pgm", encode("PPM", Image.fromarray(grey.astype(np.uint16) * 257)), OK)
+    yield Hostile("written-out.pgm", b"P2 2 2 4095 0 1 2 4095", OK)
+    yield Hostile("cut.ppm", encode("PPM")[:-9], BAD)
+    yield Hostile("huge.pgm", b"P5 2147483647 2147483647 255 ", BAD)
+    yield Hostile("no-numbers.ppm", b"P6 #", BAD)
+    yield Hostile("large.btf", encode("TIFF", big_tiff=True), OK)
     yield Hostile("colours-16.png", png16(sixteen), OK)
     for name, value in (("nan", math.nan), ("infinite", math.inf), ("large", 3e38)):
         yield Hostile(f"{name}.tif", encode("TIFF", Image.fromarray(np.full((8, 8), value, np.float32))), OK)

@@ -11,7 +11,15 @@ from pc_engine.decoding.browser_formats import is_shown, is_shown_upright
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("a.jpg", True), ("a.AVIF", True), ("a.webp", True), ("a", True), ("a.HEIC", False), ("b/a.hif", False)],
+    [
+        ("a.jpg", True),
+        ("a.AVIF", True),
+        ("a.webp", True),
+        ("a", True),
+        ("a.HEIC", False),
+        ("b/a.hif", False),
+        ("a.jp2", False),
+    ],
 )
 def test_formats_are_told_by_their_endings(name: str, shown: bool, tmp_path: Path) -> None:
     assert is_shown(name) is shown
@@ -24,9 +32,13 @@ def test_formats_are_told_by_their_first_bytes(tmp_path: Path) -> None:
     picture = Image.new("RGB", (8, 8))
     picture.save(tmp_path / "scan.png", "TIFF")
     picture.save(tmp_path / "plain.heic", "PNG")
+    picture.save(tmp_path / "film.png", "JPEG2000")
+    picture.save(tmp_path / "plain-text.png", "PPM")
+    picture.save(tmp_path / "large.png", "TIFF", big_tiff=True)
     (tmp_path / "empty.jpg").touch()
     shown = {file.stem: is_shown_upright(file) for file in tmp_path.iterdir()}
-    assert shown == {"photo": False, "picture": True, "scan": False, "plain": True, "empty": True}
+    hidden = {"photo", "scan", "film", "plain-text", "large"}
+    assert shown == {**dict.fromkeys(hidden, False), "picture": True, "plain": True, "empty": True}
 
 
 def test_a_webp_with_exif_data_may_be_turned(tmp_path: Path) -> None:

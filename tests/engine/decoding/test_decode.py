@@ -67,6 +67,10 @@ def difference(data: bytes, picture: Image.Image) -> float:
         ("BMP", {}, 0.6),
         ("DIB", {}, 0.6),
         ("TIFF", {}, 0.6),
+        ("TIFF", {"big_tiff": True}, 0.6),
+        ("PPM", {}, 0.6),
+        ("JPEG2000", {}, 0.6),
+        ("JPEG2000", {"no_jp2": True}, 0.6),
         ("TIFF", {"compression": "tiff_lzw"}, 0.6),
         ("TIFF", {"compression": "jpeg", "quality": 95}, 2.0),
         ("GIF", {}, 8.0),  # 256 colours
@@ -76,7 +80,7 @@ def test_formats_give_the_picture(file_format: str, options: dict[str, Any], tol
     assert difference(encode(photo(), file_format, **options), photo()) < tolerance
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000"])
 def test_grey_pictures_become_rgb(file_format: str) -> None:
     grey = photo().convert("L")
     assert difference(encode(grey, file_format), grey) < 3
@@ -306,7 +310,7 @@ def test_small_pictures_are_enlarged() -> None:
 
 
 #: What is read with the packages of `dev`.
-FORMATS = "JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF, GIF"
+FORMATS = "JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF, GIF, JPEG 2000, PPM"
 
 
 def failure(path: Path) -> str:
@@ -330,7 +334,7 @@ def test_a_file_that_is_no_image(tmp_path: Path, content: bytes) -> None:
     assert "not an image" in failure(path)
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_a_truncated_file(tmp_path: Path, file_format: str, share: float) -> None:
     data = encode(photo(300, 200), file_format)
@@ -393,7 +397,7 @@ def test_the_limit_holds_where_pillows_own_is_switched_off(monkeypatch: pytest.M
 
 
 def test_a_limit_of_ones_own_is_held_by_the_header_for_every_format() -> None:
-    for file_format in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"):
+    for file_format in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000"):
         data = encode(photo(), file_format)
         assert decode_bytes(data, *SIZE, limits=Limits(135 * 90)).width == 135
         with pytest.raises(ImageError, match=r"It has 135 x 90 pixels, more than the limit of 12,149: .*--max-pixels"):

@@ -49,7 +49,14 @@ def test_files_of_a_folder_take_part_by_suffix_or_by_their_first_bytes(tmp_path:
     touch(tmp_path, "tiff-be", content=b"MM\0*\0\0\0\x08")
     touch(tmp_path, "gif", content=b"GIF89a")
     touch(tmp_path, "bmp", content=b"BM\x40\0\0\0\0\0\0\0\x36\0")
+    touch(tmp_path, "slide.btf", content=b"named so")
+    touch(tmp_path, "big-tiff", content=b"II+\0\x08\0\0\0")
+    touch(tmp_path, "pgm", content=b"P5 640 480 255 ")
+    touch(tmp_path, "ppm", content=b"P6\n# made by\n")
+    touch(tmp_path, "jpeg-2000", content=b"\0\0\0\x0cjP  \r\n\x87\n")
     expected = {"named.jpg", "jpeg", "photo.dat", "1.partial", "png", "webp", "tiff-le", "tiff-be", "gif", "bmp"}
+    expected |= {"slide.btf", "big-tiff", "pgm", "ppm", "jpeg-2000"}
+    touch(tmp_path, "plan", content=b"P1 is the first of our projects")
     touch(tmp_path, "sound.wav", content=b"RIFF\x10\0\0\0WAVEfmt ")
     touch(tmp_path, "letter", content=b"BMW cars and other texts")
     touch(tmp_path, "labels.json", "notes.txt", content=b"{}")
