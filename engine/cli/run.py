@@ -326,6 +326,8 @@ def _summary(job: _Job, rows: RunDirectory | None, engine: Engine | SharedEngine
     stages = Counter({} if rows is None else rows.stages_before)
     stages.update(engine.clock.seconds)
     about = engine.describe()
+    # A table says it below.
+    unseen = job.passed_over.notes() if job.asked.as_json and not tally.n else []
     # Said at the start as well, where a table has long scrolled it away, and where nothing else is.
     of_digits = job.asked.engine.model is None and about["model"] == EMBEDDED and tally.n and not job.asked.of_demo
     return {
@@ -336,7 +338,7 @@ def _summary(job: _Job, rows: RunDirectory | None, engine: Engine | SharedEngine
         "stages": {name: round(value, 3) for name, value in stages.items()},
         "passed_over": job.passed_over.to_dict(),
         "named_again": job.passed_over.named_again,
-        "notes": [_OF_DIGITS] if of_digits else [],
+        "notes": [*([_OF_DIGITS] if of_digits else []), *unseen],
     }
 
 

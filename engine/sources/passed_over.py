@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Callable
 
 from pc_engine.sources.addresses import file_part, is_address
 from pc_engine.sources.folders import RAW_SUFFIXES
+from pc_engine.sources.stored_names import stored_name
 
 # Of systems, which nobody takes for photos; so are files whose names begin with a dot.
 _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini"})
@@ -40,6 +42,7 @@ class PassedOver:
         self._counts = counts
         self._by_suffix: Counter[str] = Counter()
         self._archives: Counter[str] = Counter()
+        self._folders: dict[str, str] = {}  # of the first archive with a suffix
         self.named_again = self._with_another_count = 0
 
     def add(self, name: str) -> None:
@@ -52,6 +55,7 @@ class PassedOver:
         # One within another, or at an address, is not to be named by a pattern.
         if suffix in _ARCHIVES and not is_address(name):
             self._archives[suffix] += 1
+            self._folders.setdefault(suffix, os.path.dirname(name))
             return
         is_usual = suffix in _ARCHIVES or _SUFFIX.fullmatch(suffix)
         known = is_usual and (suffix in self._by_suffix or len(self._by_suffix) < _MOST_SUFFIXES)
@@ -67,18 +71,20 @@ class PassedOver:
         """Return the number of files by suffix, in small letters with its dot, the most frequent first; "other" too."""
         return dict((self._by_suffix + self._archives).most_common())
 
+    def notes(self) -> list[str]:
+        """Return the sentence on archives, without which nobody knows why a run of them has no images."""
+        return [self._of_archives()] if self._archives else []
+
     def sentences(self) -> list[str]:
         """Return what to tell the user: nothing where no file was passed over."""
         raw = Counter({suffix: n for suffix, n in self._by_suffix.items() if suffix in RAW_SUFFIXES})
-        others, archives = self._by_suffix - raw, self._archives
+        others, archives = self._by_suffix - raw, self._archives.total()
         said = []
         if n := others.total():
             what = "1 file of an unsupported kind was" if n == 1 else f"{n:,} files of unsupported kinds were"
             said.append(f"{what} passed over ({_listed(others)}).")
-        if n := archives.total():
-            what = "1 archive was" if n == 1 else f"{n:,} archives were"
-            example = f"'FOLDER/*{archives.most_common(1)[0][0]}'"
-            said.append(f"{what} passed over ({_listed(archives)}): archives are read only if named, as {example}.")
+        if archives:
+            said.append(self._of_archives())
         if n := raw.total():
             what = "1 raw photo was" if n == 1 else f"{n:,} raw photos were"
             beside = "each lies beside its JPEG or HEIC" if n > 1 else "it lies beside its JPEG or HEIC"
@@ -89,6 +95,16 @@ class PassedOver:
             counts = f", {self._with_another_count:,} with another count: the first one is used"
             said.append(f"{what} counted once{counts if self._with_another_count else ''}.")
         return said
+
+    def _of_archives(self) -> str:
+        n, suffix = self._archives.total(), self._archives.most_common(1)[0][0]
+        what = "1 archive was" if n == 1 else f"{n:,} archives were"
+        # As a shell takes it; a pattern of the letters in the folder's name may match others.
+        example = stored_name(os.path.join(glob.escape(self._folders[suffix]), f"*{suffix}"))
+        return (
+            f"{what} passed over ({_listed(self._archives)}): archives are read only if named as sources, such as "
+            f"'{example}'."
+        )
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -281,6 +281,19 @@ def test_folder_without_images(pc_engine, tmp_path, tiny_directory):
     assert "No images were found" in outcome.out
 
 
+def test_a_folder_of_archives_says_how_to_name_them(pc_engine, tmp_path, tiny_directory):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/0.tar").touch()
+    said = f"named as sources, such as '{tmp_path}/shards/*.tar'."
+    outcome = pc_engine("run", tmp_path / "shards", "--model", tiny_directory, *MODEL)
+    assert outcome.code == 0
+    assert said in outcome.out
+    outcome = pc_engine("run", tmp_path / "shards", "--model", tiny_directory, "--json", *MODEL)
+    assert outcome.code == 0
+    (note,) = outcome.json()["notes"]
+    assert note.endswith(said)
+
+
 def test_long_runs_show_their_first_rows_only(pc_engine, tmp_path, tiny_directory, draw_scene):
     folder = tmp_path / "many"
     folder.mkdir()

@@ -47,9 +47,21 @@ def test_archives_in_a_folder_are_no_kind_that_is_not_read(tmp_path: Path) -> No
     assert passed_over.to_dict() == {".tar.gz": 2, ".tar": 1, ".zip": 1, ".gz": 1}
     assert passed_over.sentences() == [
         "1 file of an unsupported kind was passed over (1 .gz).",
-        "4 archives were passed over (2 .tar.gz, 1 .tar, 1 .zip): archives are read only if named, as "
-        "'FOLDER/*.tar.gz'.",
+        *passed_over.notes(),
     ]
+    assert passed_over.notes() == [
+        "4 archives were passed over (2 .tar.gz, 1 .tar, 1 .zip): archives are read only if named as sources, such as "
+        f"'{tmp_path}/*.tar.gz'.",
+    ]
+    assert PassedOver().notes() == []
+
+
+def test_the_archives_of_a_folder_with_an_odd_name_are_named_by_a_pattern_for_them(tmp_path: Path) -> None:
+    touch(tmp_path, ("shards [2]/a.tar",))
+    _, passed_over = noted([tmp_path])
+    pattern = passed_over.notes()[0].split("'")[1]
+    assert Path(pattern).name == "*.tar"
+    assert count_images([pattern]) == 1  # a row that says that it is no archive
 
 
 def test_archives_in_archives_are_not_to_be_named(tmp_path: Path) -> None:
