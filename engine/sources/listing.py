@@ -21,7 +21,7 @@ from pc_engine.sources.folders import HEAD_BYTES, looks_like_image, walk_folder
 from pc_engine.sources.globs import glob_matches
 from pc_engine.sources.image import SourceImage, broken_image, local_image, open_regular
 from pc_engine.sources.listed_addresses import is_of_folder
-from pc_engine.sources.lists import MARK, check_list, is_table, list_images
+from pc_engine.sources.lists import MARK, check_list, check_not_workbook, is_table, list_images
 from pc_engine.sources.parquet_shards import check_parquet, is_parquet, parquet_images
 from pc_engine.sources.repeats import Repeats
 from pc_engine.sources.resolve import named_image
@@ -94,6 +94,8 @@ def iter_images(
     """
     named = _named(sources)
     if count_column is not None and not any(map(_is_table, named.values())):
+        for text in named.values():
+            check_not_workbook(text.removeprefix(MARK))
         raise UsageError(
             f"'{count_column}' should be a column of counts, but no table was given: name one as '@table.csv', or give "
             "a number."
@@ -180,6 +182,8 @@ def _checked(named: Mapping[str, str], count_column: str | None = None) -> list[
     text = next(iter(named.values()))
     if len(named) == 1 and text.lower().endswith(_TABLES) and _is_text(text):
         raise UsageError(f"'{text}' is a table, not a photo: for the images that it names, write '{MARK}{text}'.")
+    if len(named) == 1 and _is_text(text):
+        check_not_workbook(text)
     return checked
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 MARK = "@"
 STDIN = "-"
 _TABLES = (".csv", ".tsv")
+_WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 _COLUMNS = (*PATH_COLUMNS, "url")
 _COMMENT = "#"
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -65,6 +66,7 @@ def check_list(name: str, count_column: str | None = None) -> None:
     """Raise UsageError if there is no such list, or it is a table without a column of images, or of counts if asked."""
     if name == STDIN:
         return
+    check_not_workbook(name)
     try:
         with open_shard(name) as stream:
             lines = _lines(stream)
@@ -249,6 +251,15 @@ def _columns(header: str, name: str, count_column: str | None) -> tuple[int, int
         if known in columns:
             return columns.index(known), counts, delimiter
     raise UsageError(f"{columns_sentence(table, columns)}: call the one with the images one of {', '.join(_COLUMNS)}.")
+
+
+def check_not_workbook(name: str) -> None:
+    """Raise UsageError if a list or table is a spreadsheet program's own file, by its name."""
+    if file_part(name).lower().endswith(_WORKBOOKS):
+        raise UsageError(
+            f"'{name}' is a workbook of Excel or the like, which cannot be read: save it as CSV UTF-8, and name that "
+            f"as '{MARK}table.csv'."
+        )
 
 
 def is_table(source: str) -> bool:

@@ -298,6 +298,20 @@ def test_a_source_that_is_named_twice_is_told(tmp_path: Path) -> None:
     assert named_twice(names) == [f"{tmp_path}/link", "*.jpg"]
 
 
+def test_a_workbook_is_answered_with_what_to_save_it_as(tmp_path: Path) -> None:
+    touch(tmp_path, "c.XLSX", content=b"PK\3\4" + bytes(40))
+    touch(tmp_path, "a.jpg")
+    said = rf"^'{tmp_path}/c\.XLSX' is a workbook .*: save it as CSV UTF-8, and name that as '@table\.csv'\.$"
+    for source, count_column in (
+        (f"@{tmp_path}/c.XLSX", None),
+        (f"@{tmp_path}/c.XLSX", "count"),
+        (f"{tmp_path}/c.XLSX", None),
+    ):
+        with pytest.raises(UsageError, match=said):
+            iter_images(source, count_column=count_column)
+    assert len(list(iter_images([tmp_path / "a.jpg", tmp_path / "c.XLSX"]))) == 2
+
+
 @pytest.mark.parametrize("name", ["counts.csv", "T.TSV"])
 def test_a_table_that_is_named_as_a_photo_is_answered_with_how_to_name_it(tmp_path: Path, name: str) -> None:
     table = tmp_path / name
