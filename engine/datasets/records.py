@@ -7,10 +7,12 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
 from pc_engine.errors import DataError, system_reason
+from pc_engine.files.letter_forms import in_other_form
 from pc_engine.shown_text import for_sentence
 from pc_engine.sources import IMAGE_SUFFIXES
 
@@ -289,12 +291,12 @@ def if_each_has_one(boxes: Sequence[Box | None]) -> tuple[Box, ...]:
 
 
 def beside(folder: Path, name: str) -> Path:
-    """Return the file of this name in ``folder``, also where the name was written on Windows."""
+    """Return the file of this name in ``folder``, also where its name was written on Windows or on a Mac."""
     path = folder / name
-    if "\\" in name and not is_file(path):
-        other = folder / name.replace("\\", "/")
-        return other if is_file(other) else path
-    return path
+    if (name.isascii() and "\\" not in name) or is_file(path):
+        return path
+    other = folder / name.replace("\\", "/")
+    return next(filter(is_file, (other, *_in_other_form(other))), path)
 
 
 def find_image(folders: Sequence[Path], name: str) -> Path | None:
@@ -340,8 +342,14 @@ def is_file(path: Path) -> bool:
 
 
 def first_existing(candidates: Iterable[Path]) -> Path | None:
-    """Return the first path that exists, or None."""
-    return next(filter(_exists, candidates), None)
+    """Return the first path that exists, else the first that does with its letters in another form, or None."""
+    paths = list(candidates)
+    return next(filter(_exists, paths), None) or next(chain.from_iterable(map(_in_other_form, paths)), None)
+
+
+def _in_other_form(path: Path) -> tuple[Path, ...]:
+    found = in_other_form(str(path))
+    return () if found is None else (Path(found),)
 
 
 def _exists(path: Path) -> bool:

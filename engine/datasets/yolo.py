@@ -192,7 +192,8 @@ def _label_file(image: Path) -> Path:
     parts = list(image.parent.parts)
     if _IMAGES in parts:
         parts[len(parts) - 1 - parts[::-1].index(_IMAGES)] = _LABELS
-    return Path(*parts) / f"{image.stem}.txt"
+    labels = Path(*parts) / f"{image.stem}.txt"
+    return first_existing([labels]) or labels
 
 
 def _numbers(line: str, keypoints: int | None, labels: Path) -> list[float]:

@@ -26,6 +26,7 @@ from itertools import chain, takewhile
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from pc_engine.errors import ImageError, PcEngineError, UsageError
+from pc_engine.files.letter_forms import in_other_form
 from pc_engine.files.text_values import PATH_COLUMNS, columns_of, columns_sentence, delimiter_of, parse_count
 from pc_engine.sources.addresses import file_part, is_address
 from pc_engine.sources.failures import reason_of, until_it_fails
@@ -107,10 +108,14 @@ def list_images(name: str, listing: Listing, expand: Expand) -> Iterator[SourceI
 
 def _found(path: str, name: str, address: str | None) -> str:
     """Return where the relative ``path`` of a list leads, by the list's own path or, where it has one, its address."""
-    if address is not None:
-        return path if os.path.isabs(path) or os.path.lexists(path) else beside(address, path)
-    near = os.path.join(os.path.dirname(name), path)
-    return near if os.path.lexists(near) else path
+    if address is None:
+        near = os.path.join(os.path.dirname(name), path)
+        if os.path.lexists(near):
+            return near
+        return path if os.path.lexists(path) else in_other_form(near) or in_other_form(path) or path
+    if os.path.isabs(path) or os.path.lexists(path):
+        return path if os.path.lexists(path) else in_other_form(path) or path
+    return in_other_form(path) or beside(address, path)
 
 
 def _read_listed(read: Callable[[], bytes], entry: str, name: str) -> bytes:

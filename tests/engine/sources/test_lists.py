@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import tracemalloc
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,24 @@ def test_a_line_an_image_in_the_order_of_the_list(photos: Path) -> None:
     assert listed(photos, source) == names
     assert [image.read().decode() for image in images] == [f"photos/{name}" for name in names]
     assert count_images([source]) == 5
+
+
+def test_umlauts_may_be_written_as_a_mac_does_or_not(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_mac, usual = (unicodedata.normalize(form, "Äpfel") for form in ("NFD", "NFC"))
+    for folder, name in ((as_mac, usual), (usual, as_mac)):
+        (photos / "in" / folder).mkdir(parents=True, exist_ok=True)
+        (photos / "in" / folder / f"{name}.jpg").write_bytes(b"\xff\xd8\xff")
+    if len(os.listdir(photos / "in")) == 1:
+        pytest.skip("this file system takes both forms for one name")
+    (photos / f"{as_mac}.jpg").touch()
+    (photos.parent / f"{usual}.jpg").touch()
+    names = [f"{usual}.jpg", f"{photos}/in/{usual}/{usual}.jpg", f"in/{as_mac}/{as_mac}.jpg", f"{usual}.png"]
+    found = [f"{as_mac}.jpg", f"in/{usual}/{as_mac}.jpg", f"in/{as_mac}/{usual}.jpg"]
+    assert listed(photos, write(photos, "l.txt", "\n".join(names)))[:-1] == found
+    assert listed(photos, write(photos, "t.csv", "path\n" + "\n".join(names)))[:-1] == found
+    # What is there under the very name goes first, wherever it is looked for.
+    monkeypatch.chdir(photos.parent)
+    assert listed(photos, write(photos, "l.txt", f"{usual}.jpg")) == [f"../{usual}.jpg"]
 
 
 def test_relative_paths_are_looked_for_beside_the_list_and_then_in_the_current_folder(
