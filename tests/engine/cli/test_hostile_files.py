@@ -75,6 +75,8 @@ WHOLE = {
     "bmp": encode("BMP"),
     "tif": encode("TIFF", compression="tiff_lzw"),
     "gif": encode("GIF"),
+    "jp2": encode("JPEG2000"),
+    "ppm": encode("PPM"),
     # As Pillow's wheels do; HEIC takes a package that is not everywhere.
     **({"avif": encode("AVIF")} if features.check("avif") else {}),
 }
