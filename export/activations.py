@@ -41,7 +41,8 @@ class Activation:
     low, high
         Its extremes.
     mean
-        (C,) the mean of each channel, or of each value where it has no other axis than that of the images.
+        (C,) the mean of each channel, or of each value where it has no other axis than that of the images, be these
+        images times tokens; (1,) the mean of all where what should be channels are as many as the images of a batch.
     """
 
     low: float
@@ -92,10 +93,18 @@ def measure_activations(
         for name in tensors:
             low[name] = min(low[name], float(found[_probe(name, "min")]))
             high[name] = max(high[name], float(found[_probe(name, "max")]))
-            means = found[_probe(name, "mean")]
-            total[name] = total.get(name, 0) + means.reshape(n, -1).sum(axis=0, dtype=np.float64)
+            # The first axis may be longer than the batch, by an image's tokens.
+            means = n * found[_probe(name, "mean")].mean(axis=0, dtype=np.float64).ravel()
+            total[name] = _sum_of_means(total[name], means) if name in total else means
         advance(n)
     return {name: Activation(low[name], high[name], total[name] / len(images)) for name in tensors}
+
+
+def _sum_of_means(total: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Return the sum by channel; of the means over all channels where these are other ones in each batch."""
+    if total.shape != means.shape:
+        total, means = total.mean(keepdims=True), means.mean(keepdims=True)
+    return np.asarray(total + means)
 
 
 def choose_ranges(

@@ -88,12 +88,13 @@ class InputCovariances:
         self._libraries = ThreadpoolController()
 
     def add(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Take in what the network's tensors, by name, (1, C, H, W) float32, hold for an image."""
+        """Take in what the network's tensors, by name, hold for an image: float32 (1, C, H, W), or more maps."""
         for name, inputs in self._inputs.items():
             values = tensors.get(inputs.tensor)
             if values is not None:
                 with self._one_thread():
-                    self._sums[name].add(inputs.sample(values[0], self._generator))
+                    for maps in values:
+                        self._sums[name].add(inputs.sample(maps, self._generator))
 
     def round(self, name: str, weights: np.ndarray, grid: WeightGrid, step: np.ndarray) -> np.ndarray | None:
         """Return the weights (O, C, h, w) on the grid, given the steps (O,) of their outputs.

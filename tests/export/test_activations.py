@@ -87,6 +87,21 @@ def _error(round_by_onnx, values, low, high):
     return float(((rounded - values).astype(np.float64) ** 2).sum())
 
 
+@pytest.mark.parametrize("n", [1, 4, 6])
+def test_the_means_of_tokens_are_those_of_their_values(network, n):
+    """As linear layers read them: images times tokens first; attention may also have the tokens first."""
+    extended = type(network)()
+    extended.CopyFrom(network)
+    extended.graph.initializer.append(numpy_helper.from_array(np.array([-1, 3]), "rows"))
+    extended.graph.node.append(helper.make_node("Transpose", ["centred"], ["cells_first"], perm=[2, 3, 0, 1]))
+    extended.graph.node.append(helper.make_node("Reshape", ["cells_first", "rows"], ["tokens"]))
+    images = np.random.default_rng(n).integers(0, 256, (n, 8, 6, 3)).astype(np.uint8)
+    found = measure_activations(extended, ["tokens", "cells_first"], images, 1, lambda _: None)
+    expected = images.astype(np.float64).mean(axis=(0, 1, 2)) - np.float32(MIDDLE)
+    np.testing.assert_allclose(found["tokens"].mean, expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found["cells_first"].mean.mean(), expected.mean(), rtol=1e-4, atol=1e-3)
+
+
 def test_tensors_of_many_axes_have_ranges_too(network):
     """Such as the windows of a transformer, of which no more than three axes can be pooled."""
     shape = numpy_helper.from_array(np.array([0, 3, 2, 4, 2, 3]), "windows_shape")

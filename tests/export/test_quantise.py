@@ -342,6 +342,36 @@ def test_a_product_scales_its_weights_and_its_bias(tmp_path, stored, caplog):
     assert not caplog.records  # the quantiser has advice on biases that are computed
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_a_linear_layer_of_tokens_takes_its_mean_shift_back(tmp_path, precision):
+    """As those of a transformer, which read images times tokens, here in patches of 2 x 2 pixels."""
+    rng = np.random.default_rng(5)
+    nodes = [
+        helper.make_node("Conv", ["maps", "patch"], ["patches"], strides=[2, 2]),
+        helper.make_node("Transpose", ["patches"], ["turned"], perm=[0, 2, 3, 1]),
+        helper.make_node("Reshape", ["turned", "by_token"], ["tokens"]),
+        helper.make_node("Gemm", ["tokens", "weights", "bias"], ["seen"], transB=1),
+        helper.make_node("Reshape", ["seen", "by_image"], ["grids"]),
+        helper.make_node("Transpose", ["grids"], ["last"], perm=[0, 3, 1, 2]),
+    ]
+    weights = {
+        "patch": rng.standard_normal((7, 3, 2, 2)),
+        "weights": rng.standard_normal((6, 7)),
+        "bias": np.zeros(6),
+    }
+    model = _network(nodes, weights, opset=19)
+    for name, shape in (("by_token", [-1, 7]), ("by_image", [-1, 4, 4, 6])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape), name))
+    onnx.save(model, tmp_path / "model.onnx")
+    taps = {"conv_last": Tap("last", (6, 4, 4)), "logits": Tap("scores", (6,))}
+    manifest = Manifest("small", NetworkInput("image", 8, 8), taps, ("conv_last",))
+    images = rng.integers(100, 256, (13, 8, 8, 3)).astype(np.uint8)
+    quantise_network(tmp_path / "model.onnx", manifest, images, tmp_path / "out.onnx", precision=precision)
+    expected, found = _expected_and_found(tmp_path, images, manifest=manifest)
+    shift = (found - expected).mean(axis=(0, 2, 3))
+    assert np.abs(shift).max() < 2e-3 * np.abs(expected).max()
+
+
 def test_a_small_variance_is_not_rounded_to_nothing_before_it_is_divided_by(tmp_path):
     """As in layer normalisation before opset 17, which exporters write out, on photos with plain areas."""
     rng = np.random.default_rng(10)
