@@ -14,7 +14,7 @@ from onnx.inliner import inline_local_functions
 from pc_engine.backbone import IMAGE
 from pc_engine.errors import ManifestError, ModelError, PcEngineError, UsageError, first_line, system_reason
 from pc_engine.export.class_names import names_of_logits
-from pc_engine.export.classifier_input import complete_input
+from pc_engine.export.classifier_input import complete_input, say_range
 from pc_engine.export.cooccurrence import Cooccurrence, append_cooccurrence
 from pc_engine.export.evidence import BACKWARD_SETTINGS, append_evidence
 from pc_engine.export.external_data import embed_external_data
@@ -94,9 +94,9 @@ def import_classifier(
     ------
     UsageError
         If ``out_dir`` is not empty or cannot be made, the file cannot be read, a tap or its tensor is missing, the
-        pixels would be divided by 0, no tap is of the larger view that is wanted, ``heat`` or a co-occurrence names no
-        maps, ``heat`` or ``count_features`` names a tap twice, there is no logit ``background_class``, or ``classes``
-        are not as many as the logits.
+        pixels would be divided by 0, are meant to be of 0..1 or go in as bytes and are to be changed, no tap is of the
+        larger view that is wanted, ``heat`` or a co-occurrence names no maps, ``heat`` or ``count_features`` names a
+        tap twice, there is no logit ``background_class``, or ``classes`` are not as many as the logits.
     ManifestError
         If a tap or the input is of the wrong form.
     ModelError
@@ -116,6 +116,7 @@ def import_classifier(
         if readout.two_scales:
             check_larger_view(tensors.values())
         pixels = complete_input(model, tensors, pixels)
+        say_range(pixels, report)
         model = _prepared(model, name, pixels, tensors, report)
         pixels = NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std)
         model, settings = _with_evidence(model, name, pixels, tensors, background_class, report)

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import onnx
 
-from pc_engine.errors import ModelError
+from pc_engine.errors import ModelError, UsageError
 from pc_engine.graph.names import stored_names
 from pc_engine.graph.prepare import input_tensor
 from pc_engine.graph.pruning import part_behind
 from pc_engine.manifest import NetworkInput
+from pc_engine.say import Say
 
 # Pixels, where neither the user nor the network says how many.
 _USUAL_SIZE = 224
@@ -41,9 +42,16 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
         for images of another size, or of other than three channels.
     ManifestError
         If there is no input of the name given.
+    UsageError
+        If pixels are to be brought to a range, and the network takes them as bytes.
     """
     given = input_tensor(model, pixels.tensor or _image_name(model, tensors))
     takes_bytes = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    if takes_bytes and not _are_unchanged(pixels):
+        raise UsageError(
+            f"The network's input '{given.name}' takes bytes, so that the network itself brings pixels to its range: "
+            f"leave --mean and --std out."
+        )
     # 0 where it is no number; some exporters write -1.
     sizes = [max(dim.dim_value, 0) for dim in given.type.tensor_type.shape.dim]
     if len(sizes) != _IMAGE_RANK:
@@ -71,6 +79,20 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
         height=pixels.height or declared[0] or _USUAL_SIZE,
         width=pixels.width or declared[1] or _USUAL_SIZE,
     )
+
+
+def say_range(pixels: NetworkInput, report: Say) -> None:
+    """Report that pixels go in as they are, where they do: few networks that take floats were trained on such."""
+    if pixels.dtype == "float32" and _are_unchanged(pixels):
+        report(
+            "Pixels go in as 0 to 255, nothing subtracted, undivided: if the network was trained on others, add --mean "
+            "and --std, in units of 0..255 (most PyTorch networks: --mean 123.675,116.28,103.53 --std "
+            "58.395,57.12,57.375; pixels of 0..1: --std 255)."
+        )
+
+
+def _are_unchanged(pixels: NetworkInput) -> bool:
+    return not any(pixels.mean) and all(value == 1 for value in pixels.std)
 
 
 def _image_name(model: onnx.ModelProto, tensors: Mapping[str, str]) -> str:

@@ -21,6 +21,7 @@ from pc_engine.export.settings import (
     Description,
     Preprocessing,
     Readout,
+    check_normalisation,
 )
 from pc_engine.export.weight_sources import source_name
 from pc_engine.files.out_folder import check_vacant
@@ -90,6 +91,7 @@ def export_efficientnet_lite(
                 f"{architecture.name} takes multiples of {STRIDE} pixels, but {side} is not one: choose {lower}, or "
                 f"{lower + STRIDE}."
             )
+    check_normalisation(preprocessing.mean or (), preprocessing.std or ())
     check_vacant(out_dir)
     model = build_efficientnet_lite(architecture, read_lite_weights(weights, architecture))
     readout = _usual_readout(architecture, readout)

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pc_engine.errors import UsageError
 from pc_engine.export.cooccurrence import Cooccurrence
 
+#: The value of a pixel that is white.
+LARGEST_PIXEL = 255
+
 
 @dataclass(frozen=True)
 class Description:
@@ -84,9 +87,30 @@ DEFAULT_DESCRIPTION, DEFAULT_PREPROCESSING, DEFAULT_READOUT = Description(), Pre
 
 
 def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raise UsageError unless pixels can be brought to the network's range by these numbers."""
+    """Raise UsageError unless pixels can be brought to the network's range by these numbers; empty for usual ones."""
     if not all(map(math.isfinite, (*mean, *std))) or min(std, default=1) <= 0:
         raise UsageError(
             f"Pixels less {', '.join(map(str, mean)) or 'their mean'}, divided by {', '.join(map(str, std))}, give no "
             "valid input: use numbers for --mean and numbers above 0 for --std."
         )
+    unchanged = not any(mean) and all(value == 1 for value in std)
+    if not unchanged and all(abs(value) <= 1 for value in (*mean, *std)):
+        given = {"--mean": mean if any(mean) else (), "--std": std if any(value != 1 for value in std) else ()}
+        found, meant = (
+            " ".join(
+                f"{option} {_listed([factor * value for value in values])}"
+                for option, values in given.items()
+                if values
+            )
+            for factor in (1, LARGEST_PIXEL)
+        )
+        raise UsageError(
+            f"{found} looks like numbers for pixels of 0..1, but pixels are 0..{LARGEST_PIXEL} here: multiply by "
+            f"{LARGEST_PIXEL}, {meant}. For a network that takes pixels of 0..1, --std {LARGEST_PIXEL} is all."
+        )
+
+
+def _listed(values: Sequence[float]) -> str:
+    """Return numbers as the options take them: one for three that are the same."""
+    texts = [f"{value:.7g}" for value in values]
+    return texts[0] if len(set(texts)) == 1 else ",".join(texts)

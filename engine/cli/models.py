@@ -118,12 +118,18 @@ def export(
         typer.Option(
             "--mean",
             help="Subtracted from pixels of 0..255: one number, or three with commas, for R, G, B even if --channels "
-            "is BGR.",
+            "is BGR. PyTorch's 0.485,0.456,0.406 are 123.675,116.28,103.53. If omitted, 0; for VGG and "
+            "EfficientNet-Lite, what they were trained with.",
         ),
     ] = None,
     std: Annotated[
         str | None,
-        typer.Option("--std", help="What they are then divided by: one number, or three in the same order."),
+        typer.Option(
+            "--std",
+            help="What they are then divided by: one number, or three in the same order. PyTorch's 0.229,0.224,0.225 "
+            "are 58.395,57.12,57.375; 255 makes pixels of 0..1. If omitted, 1; for VGG and EfficientNet-Lite, what "
+            "they were trained with.",
+        ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:

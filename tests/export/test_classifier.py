@@ -304,9 +304,18 @@ def test_a_network_that_shows_all_images_of_a_batch_the_first_one_is_refused(tmp
         convert(path, tmp_path / "m")
 
 
+@pytest.mark.parametrize("changes", [{}, {"mean": (0, 0, 0)}, {"mean": (0, 0, 0), "std": (1, 1, 1)}])
+def test_pixels_that_go_in_as_they_are_are_said(tmp_path, changes):
+    said = []
+    convert(save_cnn(tmp_path / "given.onnx"), tmp_path / "m", pixels=pixels(**changes), report=said.append)
+    assert any(sentence.startswith("Pixels go in as 0 to 255, ") for sentence in said) == ("std" in changes)
+
+
 def test_uint8_network_and_unnamed_input(tmp_path):
+    said = []
     path = save_cnn(tmp_path / "bytes.onnx", layout="NHWC", dtype=TensorProto.UINT8, batch="batch", reshape=(-1, 6))
-    manifest = convert(path, tmp_path / "m", pixels=NetworkInput("", SIZE, SIZE))
+    manifest = convert(path, tmp_path / "m", pixels=NetworkInput("", SIZE, SIZE), report=said.append)
+    assert not any("Pixels" in sentence for sentence in said)
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     assert manifest.input == NetworkInput("image", SIZE, SIZE)
     assert run(tmp_path / "m/model.onnx", images, ["logits"])[0].shape == (2, 4)
@@ -408,7 +417,7 @@ class TestRefusals:
     def test_uint8_in_another_order(self, tmp_path):
         path = save_cnn(tmp_path / "bytes.onnx", dtype=TensorProto.UINT8)
         with pytest.raises(ManifestError, match="takes uint8 NCHW RGB; a uint8 input must be NHWC RGB"):
-            convert(path, tmp_path / "m")
+            convert(path, tmp_path / "m", pixels=pixels(mean=(0, 0, 0), std=(1, 1, 1)))
 
     def test_batch_that_stays_fixed(self, tmp_path):
         path = save_cnn(tmp_path / "fixed.onnx", reshape=(6,))

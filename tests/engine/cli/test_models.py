@@ -72,6 +72,7 @@ def test_help_says_whose_the_means_of_a_bgr_network_are(pc_engine):
     shown = " ".join(pc_engine("export", "--help").out.split())
     assert "three with commas, for R, G, B even if --channels is BGR." in shown
     assert "three in the same order." in shown
+    assert "123.675,116.28,103.53. If omitted, 0; for VGG and EfficientNet-Lite, what they were trained" in shown
 
 
 def test_size_and_layout_are_the_networks_own_unless_given(pc_engine, tiny_directory, tmp_path):
@@ -141,6 +142,16 @@ def _export(pc_engine, network, out, *more):
         "conv_last=first_relu",
         "--tap", "gap=pooled", "--tap", "logits=scores", "--count-feature", "gap", *more,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [("--mean", "128"), ("--std", "255")])
+def test_a_network_of_bytes_takes_no_means(pc_engine, tiny_directory, tmp_path, given):
+    refused = _export(pc_engine, tiny_directory / NETWORK_FILE, tmp_path / "mine", *given)
+    assert refused.code == 2
+    assert "takes bytes, so that the network itself brings pixels to its range: leave --mean and --std" in refused.err
+    assert not (tmp_path / "mine").exists()
+    unchanged = ("--mean", "0", "--std", "1")
+    assert _export(pc_engine, tiny_directory / NETWORK_FILE, tmp_path / "mine", *unchanged).code == 0
 
 
 def test_the_next_commands_take_a_folder_with_a_space(pc_engine, tiny_directory, make_model, tmp_path):
@@ -250,6 +261,9 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("mine", "--weights", "x.onnx"), "x.onnx cannot be read (No such file or directory): name an ONNX network"),
         (("mine", "--weights", "x.onnx", "--std", "0"), "numbers above 0 for --std"),
         (("mine", "--weights", "x.onnx", "--mean", "nan"), "use numbers for --mean"),
+        (("mine", "--weights", "x.onnx", "--std", ".229,.224,.225"), "multiply by 255, --std 58.395,57.12,57.375."),
+        (("vgg16", "--weights", "random:0", "--mean", ".5"), "--mean 0.5 looks like numbers for pixels of 0..1"),
+        (("efficientnet_lite0", "--weights", "random:0", "--std", ".5"), "multiply by 255, --std 127.5."),
         (("vgg16", "--weights", "random:0", "--std", "1,0,1"), "divided by 1.0, 0.0, 1.0, give no valid input"),
         (("mine", "--weights", "x.onnx", "--tap", "conv_last"), "write it as conv_last=TENSOR"),
         (
