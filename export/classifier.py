@@ -21,6 +21,7 @@ from pc_engine.export.external_data import embed_external_data
 from pc_engine.export.finer_maps import FINER_MAPS, find_finer_maps, usual_cooccurrences
 from pc_engine.export.fixed_batch import free_batch
 from pc_engine.export.full_precision import make_float32
+from pc_engine.export.grey_input import take_colours
 from pc_engine.export.head_graph import PASSING, RESHAPING
 from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import write_model_directory
@@ -109,6 +110,7 @@ def import_classifier(
     _check_readable(onnx_path)
     with _damage_said(onnx_path):
         model = _read(onnx_path, report)
+        take_colours(model, pixels, report)
         if readout.two_scales:
             logits = find_taps(model, onnx_path, {tap: taps[tap] for tap in taps if tap == "logits"}, ())
             pixels = add_larger_view(model, complete_input(model, logits, pixels))

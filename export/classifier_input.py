@@ -20,7 +20,8 @@ _COLOURS = 3
 _IMAGE_RANK = 4
 #: Axes of height and width, by layout.
 SPATIAL_AXES = {"NCHW": (2, 3), "NHWC": (1, 2)}
-_CHANNEL_AXIS = {"NCHW": 1, "NHWC": 3}
+#: The axis of channels, by layout.
+CHANNEL_AXES = {"NCHW": 1, "NHWC": 3}
 
 
 def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: NetworkInput) -> NetworkInput:
@@ -57,7 +58,7 @@ def complete_input(model: onnx.ModelProto, tensors: Mapping[str, str], pixels: N
     if len(sizes) != _IMAGE_RANK:
         sizes = [0] * _IMAGE_RANK
     layout = pixels.layout or _layout(sizes, takes_bytes)
-    channels = sizes[_CHANNEL_AXIS[layout]]
+    channels = sizes[CHANNEL_AXES[layout]]
     if channels not in (0, _COLOURS):
         raise ModelError(
             f"The network's input '{given.name}' has {channels} channel(s) in the layout {layout}, but photos have "
@@ -114,7 +115,7 @@ def _image_name(model: onnx.ModelProto, tensors: Mapping[str, str]) -> str:
 
 def _layout(sizes: list[int], takes_bytes: bool) -> str:
     """Return on which axis three channels lie; NCHW where both or none could hold them."""
-    found = [name for name, axis in _CHANNEL_AXIS.items() if sizes[axis] == _COLOURS]
+    found = [name for name, axis in CHANNEL_AXES.items() if sizes[axis] == _COLOURS]
     if len(found) == 1:
         return found[0]
     return "NHWC" if takes_bytes else "NCHW"
