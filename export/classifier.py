@@ -23,12 +23,14 @@ from pc_engine.export.fixed_batch import free_batch
 from pc_engine.export.full_precision import make_float32
 from pc_engine.export.grey_input import take_colours
 from pc_engine.export.head_graph import PASSING, RESHAPING
+from pc_engine.export.limits import say_limits
 from pc_engine.export.map_layout import with_channels_first
 from pc_engine.export.model_directory import write_model_directory
 from pc_engine.export.run_shapes import known_shapes, quiet_session
 from pc_engine.export.settings import DEFAULT_DESCRIPTION, DEFAULT_READOUT, Description, Readout, check_normalisation
 from pc_engine.export.strided_copies import drop_strided_copies
 from pc_engine.export.tap_names import GRID_TAPS, find_taps, maps_before, unnamed_tap
+from pc_engine.export.token_maps import tokens_as_maps
 from pc_engine.export.two_scales import add_larger_view, check_larger_view
 from pc_engine.files.out_folder import check_vacant
 from pc_engine.graph import shapes as graph_shapes
@@ -120,6 +122,7 @@ def import_classifier(
         pixels = complete_input(model, tensors, pixels)
         say_range(pixels, report)
         model = _prepared(model, name, pixels, tensors, report)
+        tokens_as_maps(model, (*GRID_TAPS, *heat, *(wanted.tap for wanted in cooccurrences)), pixels, report)
         pixels = NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std)
         model, settings = _with_evidence(model, name, pixels, tensors, background_class, report)
         if background_class >= 0:
@@ -139,6 +142,7 @@ def import_classifier(
         given = {tap: Tap(tap, shape) for tap, shape in _shapes(model, name, pixels).items()}
         _check_taps(given, background_class)
         _check_heat(given, heat)
+        say_limits(model, given, pixels, report)
         classes = names_of_logits(description.classes, given["logits"].shape[0], background_class, report)
         manifest = Manifest(
             name=name,
@@ -278,7 +282,7 @@ def _with_evidence(
     """
     if EVIDENCE in taps:
         if "conv_last" not in taps:
-            raise unnamed_tap(model, "conv_last")
+            raise unnamed_tap(model, "conv_last", pixels)
         return model, {}
     known = known_shapes(model, pixels)
     drop_strided_copies(model, pixels, known)
@@ -290,7 +294,7 @@ def _with_evidence(
     except ModelError as error:
         report(f"The network gives no evidence for its classes, so modes p2c and combined need signatures: {error}.")
         if "conv_last" not in taps:
-            raise unnamed_tap(model, "conv_last") from None
+            raise unnamed_tap(model, "conv_last", pixels) from None
         return model, {}
     tensors = {tap: tap for tap in taps} | {EVIDENCE: found.tensor}
     if "conv_last" not in taps:

@@ -9,11 +9,13 @@ import onnx
 
 from pc_engine.errors import UsageError
 from pc_engine.export.map_layout import map_tensors
+from pc_engine.export.run_shapes import known_shapes
+from pc_engine.export.token_maps import residual_tokens
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.names import reads
 from pc_engine.graph.prepare import closest_names
 from pc_engine.graph.pruning import part_behind
-from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD
+from pc_engine.manifest import EVIDENCE, MAPS_OF_HEAD, NetworkInput
 
 #: Taps that are grids of features: [C, H, W].
 GRID_TAPS = ("conv_last", "conv_prev")
@@ -65,9 +67,13 @@ def find_taps(
     return {tap: _find_tensor(model, tap, wanted, path) for tap, wanted in taps.items()}
 
 
-def unnamed_tap(model: onnx.ModelProto, tap: str) -> UsageError:
-    """Return the error about a tap that is needed and not named; it names tensors that it might be."""
-    return UsageError(f"No tensor was named for the tap '{tap}': add --tap {tap}=NAME; {_candidates(model, tap)}.")
+def unnamed_tap(model: onnx.ModelProto, tap: str, pixels: NetworkInput | None = None) -> UsageError:
+    """Return the error about a tap that is needed and not named; it names tensors that it might be.
+
+    Of a prepared network, whose ``pixels`` are given, it knows all shapes.
+    """
+    candidates = _candidates(model, tap, pixels)
+    return UsageError(f"No tensor was named for the tap '{tap}': add --tap {tap}=NAME; {candidates}.")
 
 
 def maps_before(model: onnx.ModelProto, maps: str, known: Mapping[str, graph_shapes.Value]) -> str | None:
@@ -102,10 +108,10 @@ def _find_tensor(model: onnx.ModelProto, tap: str, wanted: str, path: Path) -> s
     )
 
 
-def _candidates(model: onnx.ModelProto, tap: str) -> str:
-    """Return ``"the last … of the network are …"``: feature maps or vectors, as the tap needs, or both."""
-    known = graph_shapes.infer(model)
-    outputs = list(_depending_on_input(model.graph))[::-1]
+def _candidates(model: onnx.ModelProto, tap: str, pixels: NetworkInput | None = None) -> str:
+    """Return ``"the last … of the network are …"``: feature maps and tokens or vectors, as the tap needs, or both."""
+    known = graph_shapes.infer(model) if pixels is None else known_shapes(model, pixels)
+    outputs = list(depending_on_input(model.graph))[::-1]
     shapes = {name: known[name].shape for name in outputs if name in known}
     are_maps = map_tensors(model.graph)
     maps = [
@@ -113,16 +119,19 @@ def _candidates(model: onnx.ModelProto, tap: str) -> str:
     ]
     vectors = [_with_shape(name, shape) for name, shape in shapes.items() if shape and len(shape) == 2]
     kinds = {"feature maps": maps if tap != "logits" else [], "vectors": vectors if tap not in GRID_TAPS else []}
+    if pixels is not None and tap in GRID_TAPS:
+        tokens = [*residual_tokens(model.graph, known, pixels, outputs)][::-1]
+        kinds["tokens on a grid"] = [_with_shape(name, shape) for name in tokens if (shape := shapes[name])]
     # Where shapes are lost behind an unknown operator, those before it are far from the end.
     if not any(kinds.values()) or None in (shapes.get(name) for name in outputs):
-        kinds = {"tensors": outputs}
+        kinds = {"feature maps of known shape": kinds["feature maps"], "tensors": outputs}
     return " and ".join(
         f"the last {kind} of the network are {', '.join(names[:_SHOWN])}" for kind, names in kinds.items() if names
     )
 
 
-def _depending_on_input(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield the tensors that an image decides, which weights on their way to a convolution are not."""
+def depending_on_input(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield, in their order, the tensors that an image decides, which weights on their way to a convolution are not."""
     stored = {tensor.name for tensor in graph.initializer}
     depending = {value.name for value in graph.input} - stored
     for node in graph.node:

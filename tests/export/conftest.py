@@ -1,10 +1,11 @@
-"""A small VGG and a small EfficientNet-Lite, and both in plain PyTorch to compare with."""
+"""A small VGG and a small EfficientNet-Lite, and both in plain PyTorch to compare with; a small transformer."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -215,3 +216,47 @@ def run_lite_in_torch(spec: LiteSpec, state: dict[str, np.ndarray], images: np.n
         found["pooled"] = convolved(spec.head, maps).mean(dim=(2, 3))
         found["logits"] = functional.linear(found["pooled"], given["_fc.weight"], given["_fc.bias"])
     return {name: tensor.numpy() for name, tensor in found.items()}
+
+
+@pytest.fixture(scope="session")
+def save_transformer() -> Callable[..., Any]:
+    """Return the function that saves a vision transformer of one block."""
+    return save_small_transformer
+
+
+def save_small_transformer(path, height=8, width=8, leading=1, values=6, opset=17):
+    """Patches of 2 x 2 pixels, ``leading`` tokens before theirs, one block of attention, and the class of the first."""
+    rng = np.random.default_rng(0)
+    shapes = {"patch": (values, 3, 2, 2), **dict.fromkeys(("query", "key", "value"), (values, values))}
+    weights = [
+        numpy_helper.from_array(0.3 * rng.standard_normal(shape).astype(np.float32), name)
+        for name, shape in {**shapes, "classes": (values, 4)}.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["data", "patch"], ["patches"], strides=[2, 2]),
+        helper.make_node("Reshape", ["patches", "flat"], ["rows"]),
+        helper.make_node("Transpose", ["rows"], ["of_places"], perm=[0, 2, 1]),
+        helper.make_node("ReduceMean", ["of_places"], ["of_all"], axes=[1], keepdims=1),
+        helper.make_node("Concat", [*["of_all"] * leading, "of_places"], ["tokens"], axis=1),
+        *(helper.make_node("MatMul", ["tokens", name], [f"{name}s"]) for name in ("query", "key", "value")),
+        helper.make_node("Transpose", ["keys"], ["keys_turned"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["querys", "keys_turned"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["attention"], axis=-1),
+        helper.make_node("MatMul", ["attention", "values"], ["seen"]),
+        helper.make_node("Add", ["tokens", "seen"], ["block"]),
+        helper.make_node("Gather", ["block", "first"], ["chosen"], axis=1),
+        helper.make_node("MatMul", ["chosen", "classes"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "transformer",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, ["N", 3, height, width])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4])],
+        [
+            *weights,
+            numpy_helper.from_array(np.array([0, values, -1]), "flat"),
+            numpy_helper.from_array(np.array(0), "first"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    return path

@@ -385,6 +385,18 @@ class TestRefusals:
         with pytest.raises(UsageError, match="the last tensors of the network are logits, scores, mean_flat, mean"):
             convert(given, tmp_path / "m", taps={"logits": "probabilities"})
 
+    def test_missing_role_of_a_network_whose_shapes_are_known_in_part(self, tmp_path, given):
+        model = onnx.load(given)
+        model.graph.node[6].domain = "unknown"
+        model.opset_import.append(helper.make_opsetid("unknown", 1))
+        onnx.save_model(model, given)
+        expected = (
+            r"the last feature maps of known shape of the network are relu_2 \(6 x 4 x 4\), .* and the last tensors of "
+            "the network are logits, scores, mean_flat, mean"
+        )
+        with pytest.raises(UsageError, match=expected):
+            convert(given, tmp_path / "m", taps={"logits": "probabilities"})
+
     def test_count_feature_that_is_no_tap(self, tmp_path, given):
         with pytest.raises(UsageError, match=r"feature 'fc7' is not a tap: add --tap fc7=NAME; the last feat"):
             convert(given, tmp_path / "m", count_features=("fc7",))
