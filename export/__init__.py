@@ -1,4 +1,4 @@
-"""Weights to model directories: VGG and EfficientNet-Lite from their published files, or any ONNX classifier."""
+"""Weights to model directories: VGG and EfficientNet-Lite from their published files, or an ONNX classifier."""
 
 from pc_engine.export.class_names import read_class_names
 from pc_engine.export.classifier import import_classifier

@@ -1,4 +1,4 @@
-"""Any ONNX classifier as a model: its intermediate tensors become taps, its preprocessing part of the graph."""
+"""An ONNX classifier as a model: its intermediate tensors become taps, its preprocessing part of the graph."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
             for factor in (1, LARGEST_PIXEL)
         )
         raise UsageError(
-            f"{found} looks like numbers for pixels of 0..1, but pixels are 0..{LARGEST_PIXEL} here: multiply by "
+            f"{found} seems to be for pixels of 0..1, but pixels are 0..{LARGEST_PIXEL} here: multiply by "
             f"{LARGEST_PIXEL}, {meant}. For a network that takes pixels of 0..1, --std {LARGEST_PIXEL} is all."
         )
 

@@ -133,7 +133,7 @@ def export(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make a model directory from weights: VGG or EfficientNet-Lite from their tensors, or any ONNX classifier."""
+    """Make a model directory from weights: VGG or EfficientNet-Lite from their tensors, or your own ONNX classifier."""
     from pc_engine.export import (
         ARCHITECTURES,
         LITE_ARCHITECTURES,

@@ -25,7 +25,7 @@ def test_numbers_for_pixels_up_to_1_are_refused_with_those_for_255(mean, std, gi
     with pytest.raises(UsageError) as caught:
         check_normalisation(mean, std)
     assert str(caught.value) == (
-        f"{given} looks like numbers for pixels of 0..1, but pixels are 0..255 here: multiply by 255, {meant}. For a "
+        f"{given} seems to be for pixels of 0..1, but pixels are 0..255 here: multiply by 255, {meant}. For a "
         "network that takes pixels of 0..1, --std 255 is all."
     )
 

@@ -262,7 +262,7 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("mine", "--weights", "x.onnx", "--std", "0"), "numbers above 0 for --std"),
         (("mine", "--weights", "x.onnx", "--mean", "nan"), "use numbers for --mean"),
         (("mine", "--weights", "x.onnx", "--std", ".229,.224,.225"), "multiply by 255, --std 58.395,57.12,57.375."),
-        (("vgg16", "--weights", "random:0", "--mean", ".5"), "--mean 0.5 looks like numbers for pixels of 0..1"),
+        (("vgg16", "--weights", "random:0", "--mean", ".5"), "--mean 0.5 seems to be for pixels of 0..1"),
         (("efficientnet_lite0", "--weights", "random:0", "--std", ".5"), "multiply by 255, --std 127.5."),
         (("vgg16", "--weights", "random:0", "--std", "1,0,1"), "divided by 1.0, 0.0, 1.0, give no valid input"),
         (("mine", "--weights", "x.onnx", "--tap", "conv_last"), "write it as conv_last=TENSOR"),
