@@ -30,6 +30,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pc_engine.errors import DataError
 from pc_engine.say import Say
 from pc_engine.shown_text import for_terminal, number_of
 
@@ -173,13 +174,27 @@ class _Kept(StringIO):
 
 def print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
     """Print how many items of a data set were skipped, and why the first ones were; nothing where none was."""
+    _say_skipped(skipped, print_line)
+
+
+@contextmanager
+def skipped_said_first(skipped: Sequence[tuple[str, str]], quiet: bool) -> Iterator[None]:
+    """Print the same on stderr ahead of an error in the data, for which they may be the cause."""
+    try:
+        yield
+    except DataError:
+        _say_skipped(skipped, remark(quiet))
+        raise
+
+
+def _say_skipped(skipped: Sequence[tuple[str, str]], say: Say) -> None:
     if not skipped:
         return
-    print_line(f"{number_of(len(skipped), 'item')} {'was' if len(skipped) == 1 else 'were'} skipped:")
+    say(f"{number_of(len(skipped), 'item')} {'was' if len(skipped) == 1 else 'were'} skipped:")
     for item, reason in skipped[:_SHOWN_SKIPPED]:
-        print_line(f"  {item}: {reason}")
+        say(f"  {item}: {reason}")
     if len(skipped) > _SHOWN_SKIPPED:
-        print_line(f"  ... and {len(skipped) - _SHOWN_SKIPPED} more.")
+        say(f"  ... and {len(skipped) - _SHOWN_SKIPPED} more.")
 
 
 class _Rate(ProgressColumn):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pc_engine.cli import options
-from pc_engine.cli.console import print_answer, progress, remark
+from pc_engine.cli.console import print_answer, progress, remark, skipped_said_first
 from pc_engine.cli.data_notes import notes_on_labels
 from pc_engine.cli.evaluation_tables import print_report
 from pc_engine.cli.target import check_report_folder
@@ -97,7 +97,10 @@ def evaluate(
     )
     check_report_folder(out, _REPORT, REPORT_BEGINS, "evaluation")
     labelled = read_labelled(data)
-    with progress("images", quiet=quiet or as_json, unit="done") as tracker:
+    with (
+        skipped_said_first(labelled.skipped, quiet),
+        progress("images", quiet=quiet or as_json, unit="done") as tracker,
+    ):
         report = measure(
             data,
             labelled,

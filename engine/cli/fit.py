@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +13,22 @@ import typer
 
 from pc_engine.catalogue import find_model
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, print_line, print_skipped, print_table, progress, remark
+from pc_engine.cli.console import (
+    print_json,
+    print_line,
+    print_skipped,
+    print_table,
+    progress,
+    remark,
+    skipped_said_first,
+)
 from pc_engine.cli.data_notes import counts_of_a_run
 from pc_engine.cli.target import target_of
 from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
 from pc_engine.errors import UsageError
 from pc_engine.files.storage import model_argument
 from pc_engine.fitted.counter import CountSVM, count_label, labels_up_to
+from pc_engine.fitting.learnable import learnable_labels
 from pc_engine.fitting.signatures import check_depth, check_ranking
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.manifest import Manifest
@@ -68,10 +78,10 @@ def fit_counter(
     # Ahead of the model, which may have to be fetched first.
     labelled = read_labelled(data)
     images = [image for image in labelled.images if image.count is not None]
-    counts = [image.count for image in images if image.count is not None]
     if labelled.by_run:
         remark(quiet)(counts_of_a_run(labelled.by_run, len(images)))
-    labels = _labels(counts, every_label, remark(quiet))
+    with skipped_said_first(labelled.skipped, quiet):
+        labels, images, left_out = _learnable(images, every_label, remark(quiet))
     loaded, target = target_of(find_model(model, remark(quiet)), out)
     # Where the model points by itself, mode combined learns how far to believe what it finds.
     sees_classes = not loaded.missing_parts(MODES["p2c"])
@@ -82,7 +92,11 @@ def fit_counter(
         report=remark(quiet),
     )
     silent = quiet or as_json
-    with closing(backbone), progress("features", quiet=silent, total=len(images)) as tracker:
+    with (
+        skipped_said_first(labelled.skipped, quiet),
+        closing(backbone),
+        progress("features", quiet=silent, total=len(images)) as tracker,
+    ):
         counter, report, unreadable = counter_from_images(
             images,
             backbone,
@@ -96,12 +110,16 @@ def fit_counter(
             fitting=lambda done, total: tracker.restart("SVM", done, total, "fits"),
         )
     store_parts(loaded, target, counter=counter)
+    if lost := [label for label in labels if label not in report.labels]:
+        remark(quiet)(
+            f"Fewer than 2 images of the count {' or '.join(lost)} can be read, so the counter will never answer that."
+        )
     if report.only_answer is not None:
         remark(quiet)(
             f"The counter is no better than always answering {report.only_answer}, by cross-validation: fit it on more "
             "images. It is kept all the same; --mode p2c counts without it."
         )
-    skipped = [*labelled.skipped, *unreadable]
+    skipped = [*labelled.skipped, *left_out, *unreadable]
     if as_json:
         print_json({**report.to_dict(), "model": str(target), "skipped": len(skipped)})
     elif not quiet:
@@ -159,7 +177,11 @@ def fit_signatures(
         report=remark(quiet),
     )
     known = len(labelled.images) if class_ids is None else int((class_ids >= 0).sum())
-    with closing(backbone), progress("signatures", quiet=quiet or as_json, total=known) as seen:
+    with (
+        skipped_said_first(labelled.skipped, quiet),
+        closing(backbone),
+        progress("signatures", quiet=quiet or as_json, total=known) as seen,
+    ):
         signatures, unreadable = signatures_from_images(
             labelled.images,
             class_ids,
@@ -196,16 +218,30 @@ def fit_signatures(
         )
 
 
-def _labels(counts: Sequence[int], labels: tuple[str, ...], report: Say) -> tuple[str, ...]:
-    """Return those of the ``labels`` that occur: an SVM cannot learn one that no image has."""
+def _learnable(
+    images: Sequence[LabelledImage], labels: tuple[str, ...], report: Say
+) -> tuple[tuple[str, ...], list[LabelledImage], list[tuple[str, str]]]:
+    """Return those of the ``labels`` that an SVM can learn, their images, and the others with the reason."""
     from pc_engine.fitting.counter import check_counts
 
-    present = {count_label(count, labels) for count in set(counts)}
-    found = tuple(label for label in labels if label in present)
-    check_counts(counts, found)
-    if missing := [label for label in labels if label not in present]:
+    counts = [image.count for image in images if image.count is not None]
+    found, alone = learnable_labels(counts, labels)
+    label_of = [count_label(count, labels) for count in counts]
+    kept = [label not in alone for label in label_of]
+    check_counts(list(compress(counts, kept)), found)
+    if missing := [label for label in labels if label not in (*found, *alone)]:
         report(f"No image shows {' or '.join(missing)} objects, so the counter will never answer that.")
-    return found
+    if alone:
+        which = f"image has the count {alone[0]}: it takes"
+        if len(alone) > 1:
+            which = f"image each has the counts {' and '.join(alone)}: they take"
+        report(f"Only 1 {which} no part, and the counter will never answer that.")
+    left_out = [
+        (str(image.path), f"no other image has the count {label}")
+        for image, label in zip(images, label_of, strict=True)
+        if label in alone
+    ]
+    return found, list(compress(images, kept)), left_out
 
 
 def _class_ids(images: Sequence[LabelledImage], manifest: Manifest, report: Say) -> np.ndarray | None:

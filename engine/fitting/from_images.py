@@ -13,7 +13,7 @@ from pc_engine.backbone import Backbone
 from pc_engine.datasets import LabelledImage
 from pc_engine.errors import DataError
 from pc_engine.files.out_folder import folder_error
-from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM
+from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, count_label
 from pc_engine.fitted.fitted_images import FittedImages
 from pc_engine.fitted.signatures import SignatureDictionary
 from pc_engine.fitting.aim import Aim
@@ -23,6 +23,7 @@ from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.features import FeatureCollector, map_widths
 from pc_engine.fitting.file_digests import FileDigests
 from pc_engine.fitting.folds import as_groups
+from pc_engine.fitting.learnable import learnable_labels
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
 from pc_engine.hardware.device_work import working_on
 from pc_engine.manifest import Manifest
@@ -55,6 +56,8 @@ def counter_from_images(
 ) -> tuple[CountSVM, CounterReport, tuple[Unreadable, ...]]:
     """Fit a count SVM on images whose count is known (paper 3.1).
 
+    A label of which fewer than two images can be read is not learnt: what is left of it is with the unreadable ones.
+
     Parameters
     ----------
     images
@@ -82,6 +85,7 @@ def counter_from_images(
     counted = [image for image in images if image.count is not None]
     check_counts([image.count for image in counted if image.count is not None], labels)
     seen = features_from_images(counted, backbone, workers=workers, heat=heat, advance=advance)
+    labels, seen = _learnable(counted, seen, labels)
     fitted_on = CountedImages(
         seen.features,
         np.array([counted[i].count for i in seen.taken]),
@@ -116,6 +120,35 @@ class CountFeatures:
     taken: list[int]
     unreadable: tuple[Unreadable, ...]
     digests: list[int]
+
+    def of(self, places: Sequence[int], left_out: tuple[Unreadable, ...]) -> CountFeatures:
+        """Return those at these places among the n images, the others being ``left_out``."""
+        return CountFeatures(
+            {name: rows[places] for name, rows in self.features.items()},
+            None if self.heat is None else self.heat.of(np.asarray(places)),
+            [self.taken[k] for k in places],
+            (*self.unreadable, *left_out),
+            [self.digests[k] for k in places],
+        )
+
+
+def _learnable(
+    counted: Sequence[LabelledImage], seen: CountFeatures, labels: Sequence[str]
+) -> tuple[tuple[str, ...], CountFeatures]:
+    """Return the labels that the images which can be read are enough for, and these images."""
+    counts = {place: count for place in seen.taken if (count := counted[place].count) is not None}
+    learnt, alone = learnable_labels(counts.values(), labels)
+    if not alone:
+        return learnt, seen
+    label_of = {place: count_label(count, labels) for place, count in counts.items()}
+    left_out = tuple(
+        Unreadable(
+            str(counted[place].path), f"of the images that can be read it is the only one with the count {label}"
+        )
+        for place, label in label_of.items()
+        if label in alone
+    )
+    return learnt, seen.of([k for k, place in enumerate(seen.taken) if label_of[place] not in alone], left_out)
 
 
 def features_from_images(
