@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pc_engine.model import Model, load_model
     from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
     from pc_engine.result import Result
-    from pc_engine.runs.writers import iter_rows
+    from pc_engine.runs.rows import iter_rows
     from pc_engine.sources import SourceImage
 
     __version__: str
@@ -76,7 +76,7 @@ _MODULES = {
     "model": ("Model", "load_model"),
     "pointers": ("BoxPointer", "EllipsePointer", "Pointer"),
     "result": ("Result",),
-    "runs.writers": ("iter_rows",),
+    "runs.rows": ("iter_rows",),
     "sources": ("SourceImage",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
 }

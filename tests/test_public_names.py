@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 
 import pc_engine
 from pc_engine import errors
@@ -42,6 +43,12 @@ def test_every_public_name_is_there_and_documented() -> None:
         value = getattr(pc_engine, name)
         if isinstance(value, type):
             assert value.__doc__, name
+
+
+def test_rows_are_read_as_the_run_wrote_them_or_as_people_corrected_them() -> None:
+    parameters = inspect.signature(pc_engine.iter_rows).parameters
+    assert list(parameters) == ["directory", "corrected"]
+    assert parameters["corrected"].default is False
 
 
 def test_the_version_is_that_of_the_package() -> None:

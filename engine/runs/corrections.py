@@ -123,7 +123,7 @@ def withdraw_correction(directory: Path, path: str, when: str) -> None:
 
 
 def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a run as they stand after its corrections.
+    """Return the rows of a run, one after the other, as they stand after its corrections.
 
     A corrected row has the count, label and pointers of its correction, its class where that was corrected, too (with a
     number of `number_of_class`), and ``"reviewed": True``; other rows are as the run wrote them. So is the row of an
@@ -132,15 +132,13 @@ def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
     Raises
     ------
     UsageError
-        If the directory holds no rows.
+        If the directory holds no rows; at once, before any row is asked for, as all but what follows from damaged rows.
     DataError
         If its corrections cannot be read.
     """
     rows = iter_rows(directory)  # says it first where this is no run
     corrections = read_corrections(directory)
-    for row in rows:
-        correction = corrections.get(row["path"])
-        yield row if correction is None or row["status"] != "ok" else _corrected(row, correction)
+    return (_corrected(row, corrections.get(row["path"])) for row in rows)
 
 
 def number_of_class(name: str) -> int:
@@ -239,7 +237,9 @@ def _start_of_tail(stream: BinaryIO, step: int = 1 << 16) -> int:
     return 0
 
 
-def _corrected(row: dict[str, Any], correction: Correction) -> dict[str, Any]:
+def _corrected(row: dict[str, Any], correction: Correction | None) -> dict[str, Any]:
+    if correction is None or row["status"] != "ok":
+        return row
     labels = tuple(row["count_scores"] or DEFAULT_LABELS)
     pointers = [pointer_row(pointer) for pointer in correction.pointers]
     of_class: dict[str, Any] = {}
