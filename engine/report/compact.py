@@ -1,11 +1,12 @@
 """Rows as a page takes them: short arrays that refer to tables of what repeats, such as folders and class names.
 
 A row is ``[folder, name, width, height, count, class, class score, margin, pointers, error, reviewed, other count,
-other is open, other pointers]``, cut where only defaults follow; ``assets/rows.js`` reads it. ``folder``, ``class`` and
-``error`` are numbers of a table's entries, and the margin is by how much the best count score leads. A pointer is
-``[kind, a, b, c, d, score]``: kind 0 is an ellipse with x, y, rx, ry, and kind 1 a box with x0, y0, x1, y1. A pointer
-that has a class of its own ends with two more, ``class`` as above and its number in the model. "Other" is the run that
-this one is compared with; its count is open where it stands for "at least so many".
+other is open, other pointers, found count, found is open]``, cut where only defaults follow; ``assets/rows.js`` reads
+it. ``folder``, ``class`` and ``error`` are numbers of a table's entries, and the margin is by how much the best count
+score leads. A pointer is ``[kind, a, b, c, d, score]``: kind 0 is an ellipse with x, y, rx, ry, and kind 1 a box with
+x0, y0, x1, y1. A pointer that has a class of its own ends with two more, ``class`` as above and its number in the
+model. "Other" is the run that this one is compared with; its count is open where it stands for "at least so many".
+"Found" is what the run itself said of an image that was reviewed and is compared.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pc_engine.shown_text import for_page
 from pc_engine.sources.addresses import is_address
 
 # What a row ends with where nothing is known; such an end is left out.
-_DEFAULTS: list[Any] = [None, None, 0, 0, None, -1, None, None, [], -1, 0, None, 0, []]
+_DEFAULTS: list[Any] = [None, None, 0, 0, None, -1, None, None, [], -1, 0, None, 0, [], None, 0]
 #: Kinds of a compact pointer.
 COMPACT_ELLIPSE, COMPACT_BOX = 0, 1
 _FORM = {"ellipse": (COMPACT_ELLIPSE, ("x", "y", "rx", "ry")), "box": (COMPACT_BOX, ("x0", "y0", "x1", "y1"))}
@@ -77,6 +78,7 @@ def compact_row(row: Mapping[str, Any], tables: Tables, other: OtherAnswer | Non
         What another run says about the image.
     """
     folder, name = split_path(for_page(row["path"]))
+    found, found_open = found_count(row) if other is not None and row.get("reviewed") else (None, False)
     class_name = _class_of(row)
     if has_open_label(row):
         tables.open_count = min(row["count"], row["count"] if tables.open_count is None else tables.open_count)
@@ -95,6 +97,8 @@ def compact_row(row: Mapping[str, Any], tables: Tables, other: OtherAnswer | Non
         None if other is None else other.count,
         int(other is not None and other.is_open),
         [] if other is None else other.pointers,
+        found,
+        int(found_open),
     ]
     while values[-1] == _DEFAULTS[len(values) - 1]:
         values.pop()
@@ -122,6 +126,18 @@ def has_open_label(row: Mapping[str, Any]) -> bool:
     label = row["count_label"]
     by_counter = counts_by_label(row["mode"], row["count_scores"]) and not row.get("reviewed")
     return by_counter and label is not None and is_open(label)
+
+
+def found_count(row: Mapping[str, Any]) -> tuple[int | None, bool]:
+    """Return what the run itself said of a row's image, corrected or not, and whether that is "at least so many"."""
+    if row.get("reviewed"):
+        row = {**row, "count": row["count_found"], "count_label": row["count_label_found"], "reviewed": False}
+    return row["count"], has_open_label(row)
+
+
+def agree(count: int, is_open: bool, other: int, other_is_open: bool = False) -> bool:
+    """Whether two counts say the same, where an open one says "at least so many"."""
+    return count == other or (is_open and other > count) or (other_is_open and count > other)
 
 
 def failure_of(row: Mapping[str, Any]) -> str:

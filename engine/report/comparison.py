@@ -1,4 +1,8 @@
-"""Two runs over the same photos: what the other one says about each."""
+"""Two runs over the same photos: what the other one says about each.
+
+Both are taken as they counted, not as people corrected them: a run that was reviewed would else agree with the truth
+where it had not. What people found right says how often each run was.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pc_engine.errors import UsageError
-from pc_engine.report.compact import OtherAnswer, compact_pointers, has_open_label
-from pc_engine.runs.corrections import corrected_rows
+from pc_engine.report.compact import OtherAnswer, agree, compact_pointers, found_count, has_open_label
+from pc_engine.runs.corrections import read_corrections
 from pc_engine.runs.photos import RunPhotos
+from pc_engine.runs.writers import iter_rows
 from pc_engine.shown_text import for_page
 
 
@@ -34,23 +39,37 @@ class Comparison:
         self._answers: dict[str, OtherAnswer] = {}
         self._mode = ""
         self._matched = self._same = self._both_counted = 0
+        self._reviewed = self._right = self._other_right = 0
+        self._true: dict[str, int] = {}
         self._name = directory.name
         others = RunPhotos(directory)
-        for row in corrected_rows(directory):
+        corrections = read_corrections(directory)
+        for row in iter_rows(directory):
             self._mode = self._mode or for_page(row["mode"])
-            self._answers[_identity(row["path"], others)] = OtherAnswer(
-                row["count"], has_open_label(row), compact_pointers(row["pointers"])
-            )
+            identity = _identity(row["path"], others)
+            self._answers[identity] = OtherAnswer(row["count"], has_open_label(row), compact_pointers(row["pointers"]))
+            if row["path"] in corrections:
+                self._true[identity] = corrections[row["path"]].count
 
     def answer(self, row: Mapping[str, Any]) -> OtherAnswer | None:
-        """Return what the other run says about the photo of a row; None where it did not see it."""
-        answer = self._answers.get(_identity(row["path"], self._photos))
+        """Return what the other run says about the photo of a row; None where it did not see it.
+
+        The row is one of `pc_engine.runs.corrections.corrected_rows`.
+        """
+        identity = _identity(row["path"], self._photos)
+        answer = self._answers.get(identity)
         if answer is None:
             return None
         self._matched += 1
-        if answer.count is not None and row["count"] is not None:
+        count, is_open = found_count(row)
+        if answer.count is not None and count is not None:
             self._both_counted += 1
-            self._same += _agree(row["count"], has_open_label(row), answer)
+            self._same += agree(count, is_open, answer.count, answer.is_open)
+            true = row["count"] if row.get("reviewed") else self._true.get(identity)
+            if true is not None:
+                self._reviewed += 1
+                self._right += agree(count, is_open, true)
+                self._other_right += agree(answer.count, answer.is_open, true)
         return answer
 
     def figures(self) -> dict[str, Any]:
@@ -71,14 +90,10 @@ class Comparison:
             "matched": self._matched,
             "both": self._both_counted,
             "same": self._same,
+            "reviewed": self._reviewed,
+            "right": self._right,
+            "other_right": self._other_right,
         }
-
-
-def _agree(count: int, is_open: bool, other: OtherAnswer) -> bool:
-    """Whether two counts say the same, where an open one says "at least so many"."""
-    if other.count is None:
-        return False
-    return count == other.count or (is_open and other.count > count) or (other.is_open and count > other.count)
 
 
 def _identity(path: str, photos: RunPhotos) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pc_engine.report.compact import classes_of, failure_of, has_open_label
+from pc_engine.report.compact import agree, classes_of, failure_of, found_count, has_open_label
 from pc_engine.runs.run_state import states
 from pc_engine.runs.run_status import count_not_begun, run_parts, whole_condition
 from pc_engine.shown_text import for_page
@@ -25,7 +25,7 @@ class FigureCollector:
     """Sums up the rows of a run; `figures` gives what a report shows of them."""
 
     def __init__(self) -> None:
-        self._n = self._failed = self._reviewed = self._pointers = 0
+        self._n = self._failed = self._reviewed = self._right = self._pointers = 0
         self._identity: tuple[str, str] = ("", "")
         self._counts: Counter[tuple[int, bool]] = Counter()
         self._classes: Counter[str] = Counter()
@@ -40,7 +40,10 @@ class FigureCollector:
             self._failed += 1
             self._add_failure(failure_of(row), for_page(row["path"]))
             return
-        self._reviewed += bool(row.get("reviewed"))
+        if row.get("reviewed"):
+            self._reviewed += 1
+            count, is_open = found_count(row)
+            self._right += count is not None and agree(count, is_open, row["count"])
         self._pointers += len(row["pointers"])
         self._counts[(row["count"], has_open_label(row))] += 1
         self._classes.update(classes_of(row))
@@ -58,6 +61,7 @@ class FigureCollector:
             "images": self._n,
             "failed": self._failed,
             "reviewed": self._reviewed,
+            "right": self._right,
             "pointers": self._pointers,
             "mode": mode,
             "model": model,

@@ -126,8 +126,8 @@ def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
     """Return the rows of a run, one after the other, as they stand after its corrections.
 
     A corrected row has the count, label and pointers of its correction, its class where that was corrected, too (with a
-    number of `number_of_class`), and ``"reviewed": True``; other rows are as the run wrote them. So is the row of an
-    image that could not be read.
+    number of `number_of_class`), ``"reviewed": True``, and what the run had found as ``count_found`` and
+    ``count_label_found``; other rows are as the run wrote them. So is the row of an image that could not be read.
 
     Raises
     ------
@@ -257,4 +257,6 @@ def _corrected(row: dict[str, Any], correction: Correction | None) -> dict[str, 
         "count_label": row_label(correction.count, labels),
         "pointers": pointers,
         "reviewed": True,
+        "count_found": row["count"],
+        "count_label_found": row["count_label"],
     }

@@ -23,7 +23,8 @@ def iter_rows(directory: str | os.PathLike[str], *, corrected: bool = False) -> 
         What the run was given as ``--out``.
     corrected
         Take what people found right in ``pc-engine review`` in the place of what the run found, as ``pc-engine
-        convert`` does; their rows have ``"reviewed": True`` beside their columns.
+        convert`` does; their rows have ``"reviewed": True`` beside their columns, and what the run had found as
+        ``count_found`` and ``count_label_found``.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 // The rows of a run. engine/report/compact.py says what stands where in the array of a row.
 
-const PLACES = Array.from({ length: 14 }, (_, place) => place);
+const PLACES = Array.from({ length: 16 }, (_, place) => place);
 const [FOLDER, NAME, WIDTH, HEIGHT, COUNT, CLASS, SCORE, MARGIN, POINTERS, ERROR, REVIEWED] = PLACES;
 const POINTER_CLASS = 6;
-const [OTHER, OTHER_OPEN, OTHER_POINTERS] = PLACES.slice(REVIEWED + 1);
+const [OTHER, OTHER_OPEN, OTHER_POINTERS, FOUND, FOUND_OPEN] = PLACES.slice(REVIEWED + 1);
 
 /** Return the data that the page carries under a name; null where it carries none. */
 export function readData(name) {
@@ -123,11 +123,13 @@ export class Rows {
     return this.rows[i][OTHER_POINTERS] ?? [];
   }
 
-  /** How far the counts of both runs are apart; null where one of them has none. */
+  /** How far the counts of both runs are apart, before corrections; null where one of them has none. */
   difference(i) {
-    const [count, other] = [this.count(i), this.otherCount(i)];
+    const found = this.rows[i][FOUND] ?? null;
+    const [count, isOpen] = found === null ? [this.count(i), this.isOpen(i)] : [found, this.rows[i][FOUND_OPEN] === 1];
+    const other = this.otherCount(i);
     if (count === null || other === null) return null;
-    if ((this.isOpen(i) && other > count) || (this.otherIsOpen(i) && count > other)) return 0;
+    if ((isOpen && other > count) || (this.otherIsOpen(i) && count > other)) return 0;
     return Math.abs(count - other);
   }
 

@@ -9,7 +9,7 @@ export function summary(head, filter) {
   return [
     title(head),
     element("section", { class: "figures", "aria-label": "Figures" }, ...headline(figures)),
-    compare === null ? null : comparison(compare, filter),
+    compare === null ? null : comparison(compare, figures.mode, filter),
     element(
       "section",
       { class: "charts" },
@@ -50,7 +50,10 @@ function headline(figures) {
     figure(whole(figures.failed), "failed", figures.failed > 0 ? "alarming" : ""),
     figure(counted ? short(figures.pointers / counted) : "–", "pointers per image"),
   ];
-  if (figures.reviewed > 0) cards.push(figure(whole(figures.reviewed), "reviewed"));
+  if (figures.reviewed > 0) {
+    cards.push(figure(whole(figures.reviewed), "reviewed"));
+    cards.push(figure(whole(figures.right), `of ${whole(figures.reviewed)} reviewed were counted right`));
+  }
   if (Number.isFinite(figures.images_per_second)) cards.push(figure(short(figures.images_per_second), "images/s"));
   if (Number.isFinite(figures.seconds)) cards.push(figure(duration(figures.seconds), "from start to end"));
   return cards;
@@ -60,7 +63,7 @@ function figure(value, label, kind = "") {
   return element("div", { class: `figure ${kind}` }, element("strong", {}, value), element("span", {}, label));
 }
 
-function comparison(compare, filter) {
+function comparison(compare, mode, filter) {
   const agree = compare.both ? percent(compare.same / compare.both) : "–";
   return element(
     "section",
@@ -71,6 +74,10 @@ function comparison(compare, filter) {
       "Compared with ",
       element("bdi", { class: "name" }, compare.name),
       ` (${compare.mode}): the count is the same in ${agree} of the ${plural(compare.both, "image")} that both counted.`,
+      compare.reviewed === 0
+        ? null
+        : ` Before corrections, this run (${mode}) was right in ${whole(compare.right)} and the other in ` +
+          `${whole(compare.other_right)} of ${plural(compare.reviewed, "reviewed photo")}.`,
     ),
     element(
       "button",

@@ -172,7 +172,9 @@ def test_runs_are_compared(browser: Any, run: Path, tmp_path: Path, write_run: C
     append_correction(other, Correction(str(photos / "c.png"), 2, (ellipse,), "2026-01-02T03:04:05+00:00"))
     browser.open(write_report(run, compare=other).path)
     browser.wait("document.querySelectorAll('.tile').length === 7")
-    assert "33 % of the 3 images" in browser.texts(".comparison p")[0]
+    sentence = browser.texts(".comparison p")[0]
+    assert "33 % of the 3 images" in sentence
+    assert "Before corrections, this run (combined) was right in " in sentence
     browser.one(".comparison button").click()
     browser.wait(f"{SHOWN} === '2 of 7 images'")
     assert browser.texts(".tile .badge") == ["1", "3"]

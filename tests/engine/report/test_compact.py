@@ -77,6 +77,12 @@ def test_another_runs_answer_stands_at_the_end() -> None:
     assert row[9:] == [-1, 0, 4, 1, [[0, 1, 2, 3, 4, 1]]]
 
 
+def test_what_a_run_found_of_a_reviewed_image_stands_behind_anothers_answer() -> None:
+    corrected = {**COUNTED.to_dict(), "count": 7, "reviewed": True, "count_found": 4, "count_label_found": "4+"}
+    row = compact_row(corrected, Tables(), OtherAnswer(5, False, []))
+    assert (row[4], row[10:]) == (7, [1, 5, 0, [], 4, 1])
+
+
 def test_a_class_without_a_name_has_its_number() -> None:
     tables = Tables()
     compact_row(replace(POINTED, class_name=None).to_dict(), tables)

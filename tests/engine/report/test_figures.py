@@ -12,7 +12,8 @@ from pc_engine.runs.run_state import lock_run
 
 def counted(count: int, label: str | None = None, **values: Any) -> dict[str, Any]:
     label = label or str(count)
-    result = Result(f"{count}.jpg", "ok", None, 9, 9, values.pop("mode", "c2p"), "tiny", count, label, {label: 1.0})
+    scores = {values.get("count_label_found", label): 1.0}
+    result = Result(f"{count}.jpg", "ok", None, 9, 9, values.pop("mode", "c2p"), "tiny", count, label, scores)
     return {**result.to_dict(), **values}
 
 
@@ -28,11 +29,23 @@ def figures(*rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_histogram_has_every_count_up_to_the_largest_and_an_open_bar() -> None:
-    found = figures(counted(0), counted(2), counted(2), counted(4, "4+"), counted(4, "4+", reviewed=True))
+    reviewed = counted(4, "4", reviewed=True, count_found=4, count_label_found="4+")
+    found = figures(counted(0), counted(2), counted(2), counted(4, "4+"), reviewed)
     assert [(bar["label"], bar["n"]) for bar in found["counts"]] == [
         *(("0", 1), ("1", 0), ("2", 2), ("3", 0), ("4", 1), ("4+", 1))
     ]
     assert (found["images"], found["failed"], found["reviewed"]) == (5, 0, 1)
+
+
+def test_how_often_the_run_was_right_is_known_of_what_was_reviewed() -> None:
+    found = figures(
+        counted(3, reviewed=True, count_found=3, count_label_found="3"),
+        counted(3, reviewed=True, count_found=2, count_label_found="2"),
+        # "At least 4" is right.
+        counted(6, "4+", reviewed=True, count_found=4, count_label_found="4+"),
+        counted(2),
+    )
+    assert (found["reviewed"], found["right"]) == (3, 2)
 
 
 def test_a_count_that_c2p_was_told_is_no_open_bar() -> None:

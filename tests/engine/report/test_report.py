@@ -157,10 +157,29 @@ def test_another_run_is_compared_with_by_photo(photos: Path, tmp_path: Path, mon
     ]
     other = write_run(tmp_path / "other", *others)
     page = write_report(run, compare=other).path
-    assert data(page, "head")["compare"] == {"name": "other", "mode": "c2p", "matched": 3, "both": 2, "same": 1}
+    of_both = {"name": "other", "mode": "c2p", "matched": 3, "both": 2, "same": 1}
+    assert data(page, "head")["compare"] == {**of_both, "reviewed": 0, "right": 0, "other_right": 0}
     rows = data(page, "rows")
     assert [row[11:13] for row in rows] == [[2, 0], [4, 1], [], [1, 0]]
     assert rows[0][13] == [[0, 9, 9, 3, 3, 1]]
+
+
+def test_runs_are_compared_as_they_counted_and_judged_by_what_people_found_right(tmp_path: Path) -> None:
+    names = ("a.jpg", "b.jpg", "c.jpg")
+    run = write_run(tmp_path / "run", *(replace(ROW, path=name, count=2, count_label="2") for name in names))
+    others = [replace(ROW, path=name, count=n, count_label=str(n)) for name, n in zip(names, (2, 3, 3), strict=True)]
+    other = write_run(tmp_path / "other", *others)
+    when = "2026-01-02T03:04:05+00:00"
+    append_correction(run, Correction("b.jpg", 3, (), when))
+    append_correction(other, Correction("a.jpg", 2, (), when))
+    append_correction(other, Correction("c.jpg", 2, (), when))
+    page = write_report(run, compare=other).path
+    compare = data(page, "head")["compare"]
+    assert (compare["both"], compare["same"]) == (3, 1)  # as corrected they would agree in all
+    assert (compare["reviewed"], compare["right"], compare["other_right"]) == (3, 2, 2)
+    # In the gallery this run's photos stand as corrected, and the other's as it counted.
+    assert [(row[4], row[11]) for row in data(page, "rows")] == [(2, 2), (3, 3), (2, 3)]
+    assert data(page, "rows")[1][14:] == [2]
 
 
 def test_runs_that_were_told_other_counts_disagree(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:

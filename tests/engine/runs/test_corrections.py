@@ -186,9 +186,9 @@ def test_rows_stand_as_they_were_corrected(run: Path) -> None:
         {"kind": "ellipse", "x": 10.5, "y": 20.25, "rx": 3.0, "ry": 4.5, "score": 0.75},
         {"kind": "box", "x0": 0.0, "y0": 1.0, "x1": 2.0, "y1": 3.0, "score": 1.0},
     ]
-    changed = {"count": 3, "count_label": "2+", "pointers": pointers, "reviewed": True}
-    assert first == {**COUNTED.to_dict(), **changed}
-    assert second == {**POINTED.to_dict(), "count": 9, "count_label": "4+", "pointers": [], "reviewed": True}
+    found = {"reviewed": True, "count_found": 1, "count_label_found": "1"}
+    assert first == {**COUNTED.to_dict(), "count": 3, "count_label": "2+", "pointers": pointers, **found}
+    assert second == {**POINTED.to_dict(), "count": 9, "count_label": "4+", "pointers": [], **found}
     assert third == FAILED.to_dict()
 
 
