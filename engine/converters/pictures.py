@@ -32,12 +32,15 @@ class Picture:
         What is known of all rows.
     reviewed
         Whether a person looked at it.
+    count_found
+        What the run had counted, where that is so; None where nobody looked.
     """
 
     result: Result
     place: Place
     survey: Survey
     reviewed: bool
+    count_found: int | None = None
 
     @property
     def name(self) -> str:
@@ -192,7 +195,7 @@ def pictures(rows: Iterable[Mapping[str, Any]], survey: Survey, min_score: float
         if not reviewed:
             kept = tuple(pointer for pointer in result.pointers if pointer.score >= min_score)
             result = replace(result, pointers=kept)
-        yield Picture(result, place, survey, reviewed)
+        yield Picture(result, place, survey, reviewed, row.get("count_found"))
 
 
 def _same_by_name(classes: Iterable[tuple[int | None, str]]) -> dict[int | None, int | None]:
