@@ -80,10 +80,10 @@ def labelled_data(split: str) -> Any:
     """Return the argument of images whose count is known; ``split`` is which part of a data set the command is for."""
     return typer.Argument(
         metavar="DATA",
-        help="A folder with labels.json or labels.csv, or of folders with labels.json; a CSV, JSON or JSON Lines file "
+        help="A folder with labels.json or labels.csv, or of folders with labels.json; the folder of a run, for its "
+        "reviewed images (run:DIR@PHOTOS_DIR if these have moved); a CSV, JSON or JSON Lines file "
         f"with the columns path and count; sos:DIR#{split} (without #{split} all of SOS), mso:DIR, coco:FILE, "
-        "yolo:FILE, voc:DIR#train, label-studio:FILE, cvat:FILE, lego:DIR, or run:DIR for the reviewed images of a "
-        "run (run:DIR@PHOTOS_DIR if they have moved).",
+        "yolo:FILE, voc:DIR#train, label-studio:FILE, cvat:FILE or lego:DIR.",
     )
 
 

@@ -142,7 +142,8 @@ def _key(item: Mapping[str, Any], name: str) -> int | float | str | None:
 
 
 def _images_folder(path: Path, files: list[str]) -> Path:
-    candidates = list(_candidate_folders(path))
+    # Each once: of a file in the current folder the one above it is that, too.
+    candidates = list(dict.fromkeys(_candidate_folders(path)))
     for folder in candidates:
         if any(is_file(beside(folder, file)) for file in files[:100]):
             return folder

@@ -25,7 +25,7 @@ from pc_engine.sources.run_folders import state_files
 
 #: The forms of a specification, for help texts and errors.
 KNOWN_FORMS = (
-    "a folder with labels.json or labels.csv",
+    "a folder with labels.json or labels.csv, or one that 'convert --to csv' made",
     "a folder of folders with labels.json, which are read as one set",
     "a folder with one subfolder of images per class",
     "a CSV, JSON or JSON Lines file with a path and a count or class per image",
@@ -33,7 +33,7 @@ KNOWN_FORMS = (
     "sos:DIR, sos:DIR#train or sos:DIR#test (SOS and ESOS as distributed)",
     "mso:DIR (MSO as distributed)",
     "coco:FILE or coco:FILE@IMAGES_DIR (COCO instances)",
-    "run:DIR or run:DIR@PHOTOS_DIR (the reviewed images of a run, in the folder where they are now)",
+    "the folder of a run, run:DIR or run:DIR@PHOTOS_DIR (its reviewed images, in the folder where they are now)",
     "label-studio:FILE or label-studio:FILE@IMAGES_DIR (exported from Label Studio as JSON)",
     "cvat:FILE or cvat:FILE@IMAGES_DIR (exported from CVAT as 'CVAT for images 1.1')",
     "yolo:FILE, or yolo:FILE#train, #val or #test (the YAML file of a YOLO data set)",
@@ -42,8 +42,12 @@ KNOWN_FORMS = (
 )
 
 
-# Files that may hold labels, whatever their names.
+# Files that may hold labels, whatever their names; and one that says of a data set what is in it.
 _OF_LABELS = frozenset({".csv", ".tsv", ".json", ".jsonl"})
+_DESCRIPTION = "conversion.json"
+# The table of images that `pc-engine convert --to csv` makes, and the file that YOLO's data sets are named by.
+_COUNTS_CSV, _YOLO_FILE = "counts.csv", "data.yaml"
+_WORKBOOKS = frozenset({".xls", ".xlsx", ".xlsm", ".ods", ".numbers"})
 
 
 def read_labelled(spec: str) -> LabelledSet:
@@ -53,7 +57,7 @@ def read_labelled(spec: str) -> LabelledSet:
     ----------
     spec
         One of :data:`KNOWN_FORMS`. A ``labels.json`` goes before a ``labels.csv``, that before ``Annotations/`` with
-        XML files, and that before other subfolders.
+        XML files, that before other subfolders, that before the rows of a run, and these before ``counts.csv``.
 
     Returns
     -------
@@ -81,7 +85,7 @@ def read_labelled(spec: str) -> LabelledSet:
 
 
 def _forms() -> str:
-    return f"Known forms: {'; '.join(KNOWN_FORMS)}."
+    return "\n  ".join(("Known forms:", *KNOWN_FORMS))
 
 
 def _read_folder(path: Path) -> LabelledSet:
@@ -96,8 +100,13 @@ def _read_folder(path: Path) -> LabelledSet:
     if has_class_folders(path):
         return read_class_folders(path)
     if state_files(path):
-        raise DataError(f"{path} is the folder of a run: for what was reviewed in it, write 'run:{path}'.")
-    if tables := sorted(file for file in path.iterdir() if file.suffix.lower() in _OF_LABELS):
+        return read_reviewed_run(path)
+    if (path / _COUNTS_CSV).is_file():
+        return read_csv(path / _COUNTS_CSV)
+    if (path / _YOLO_FILE).is_file():
+        raise DataError(f"{path} is the folder of a YOLO data set: write 'yolo:{path / _YOLO_FILE}'.")
+    named = (file for file in path.iterdir() if file.suffix.lower() in _OF_LABELS and file.name != _DESCRIPTION)
+    if tables := sorted(named):
         raise DataError(
             f"{path} has no {LABELS_JSON} or {LABELS_CSV}: name the file of its labels, such as {tables[0]}."
         )
@@ -119,8 +128,10 @@ def _read_file(path: Path) -> LabelledSet:
         return read_json_lines(path)
     if suffix == ".xml":
         return read_cvat(path)
+    if suffix in _WORKBOOKS:
+        raise DataError(f"{path} is a workbook, which is not read: save it as CSV UTF-8, and name that file.")
     if suffix != ".json":
-        raise DataError(f"{path} is not a file of labels of a known form. {_forms()}")
+        raise DataError(f"{path} is not a file of labels: these end in .csv, .tsv, .json, .jsonl or .xml. {_forms()}")
     raw = read_json(path)
     if is_coco(raw):
         return parse_coco(raw, path)

@@ -164,3 +164,12 @@ def test_another_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"images": []}')
     with pytest.raises(DataError, match="lacks the lists images, annotations and categories"):
         read_labelled(f"coco:{tmp_path / 'other.json'}")
+
+
+def test_folders_that_were_looked_in_are_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("c.coco"), 1, [])
+    with pytest.raises(
+        DataError, match="are in none of ., images, img, c, images/c: name their folder as coco:c.coco@"
+    ):
+        read_labelled("coco:c.coco")
