@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -169,16 +169,19 @@ def run(
 
 @dataclass(frozen=True)
 class _Job:
-    """A run that is under way: what it was asked for, its images, and what is to be said of them."""
+    """A run that is under way: what it was asked for, its images, what is to be said of them, and what was said."""
 
     asked: RunOptions
     images: Iterator[SourceImage]
     passed_over: PassedOver
     stopping: Stopping
     shown: ShownRows
+    said: list[str] = field(default_factory=list)
 
     def say(self, sentence: str) -> None:
-        """Print a remark, unless none are wanted."""
+        """Print a remark, unless none are wanted, and keep it for the notes of the summary in JSON."""
+        if not self.asked.quiet:
+            self.said.append(sentence)
         remark(self.asked.quiet)(sentence)
 
 
@@ -347,7 +350,8 @@ def _print_summary(job: _Job, state: State, summary: Mapping[str, Any]) -> None:
     disk, shown = job.asked.disk, job.shown
     if job.asked.as_json:
         listed = {} if disk.out is not None else {"rows": [row.to_dict() for row in shown.rows]}
-        print_json({**summary, "state": state, "out": None if disk.out is None else str(disk.out), **listed})
+        where = {"state": state, "out": None if disk.out is None else str(disk.out)}
+        print_json({**summary, "notes": [*job.said, *summary["notes"]], **where, **listed})
     elif not job.asked.quiet:
         stopped = job.stopping.signal is not None
         print_run(shown, summary, job.passed_over, disk.out, disk.overlay, disk.shard, stopped=stopped)
@@ -357,7 +361,10 @@ def _print_summary(job: _Job, state: State, summary: Mapping[str, Any]) -> None:
 
 def _say_how_to_go_on(job: _Job, n: int) -> None:
     out = job.asked.disk.out
-    if out is None:
+    if n == 0:
+        again = "" if out is None else ": run the same command again to begin"
+        job.say(f"Stopped while the run was still preparing, before its first image was done{again}.")
+    elif out is None:
         job.say(f"Stopped after {number_of_images(n)}. With --out DIR, a stopped run can go on later.")
     else:
         job.say(f"Stopped. {out} has {number_of(n, 'row')}: run the same command again to go on.")

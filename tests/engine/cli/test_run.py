@@ -290,7 +290,7 @@ def test_a_folder_of_archives_says_how_to_name_them(pc_engine, tmp_path, tiny_di
     assert said in outcome.out
     outcome = pc_engine("run", tmp_path / "shards", "--model", tiny_directory, "--json", *MODEL)
     assert outcome.code == 0
-    (note,) = outcome.json()["notes"]
+    note = outcome.json()["notes"][-1]
     assert note.endswith(said)
 
 
@@ -590,3 +590,25 @@ def test_a_folder_of_videos_alone_says_what_is_in_it(pc_engine, tmp_path, tiny_d
     outcome = pc_engine("run", tmp_path / "videos", "--model", tiny_directory)
     assert outcome.code == 0
     assert outcome.out.endswith("1 file of an unsupported kind was passed over (1 .mp4).\n")
+
+
+def test_what_was_said_beside_json_is_in_its_notes(pc_engine, scenes, tiny_directory, tmp_path):
+    words = ("run", scenes, scenes, "--mode", "p2c", "--model", tiny_directory, "--out", tmp_path / "out", "--json")
+    outcome = pc_engine(*words, *MODEL)
+    said = f"{scenes}: given more than once, processed once."
+    assert said in outcome.err.splitlines()
+    assert said in outcome.json()["notes"]
+    # Of the run, as it was told before: what was said is of one command.
+    assert json.loads((tmp_path / "out/run.json").read_text())["notes"] == []
+
+
+@pytest.mark.parametrize("out", [True, False])
+def test_a_run_that_is_stopped_before_its_first_image_was_still_preparing(
+    pc_engine, scenes, tiny_directory, tmp_path, monkeypatch, out
+):
+    monkeypatch.setattr("pc_engine.cli.run._execute", lambda job, *_: setattr(job.stopping, "signal", 2))
+    into = ("--out", tmp_path / "out") if out else ()
+    outcome = pc_engine("run", scenes, "--mode", "p2c", "--model", tiny_directory, *into, *MODEL)
+    assert outcome.code == 130
+    said = "Stopped while the run was still preparing, before its first image was done"
+    assert outcome.err.endswith(f"{said}{': run the same command again to begin' if out else ''}.\n")
