@@ -31,7 +31,14 @@ class _CvatWriter:
         width, height = picture.size
         image = Element(
             "image",
-            {"id": str(self._images), "name": xml_text(picture.name), "width": str(width), "height": str(height)},
+            {
+                "id": str(self._images),
+                "name": xml_text(picture.name),
+                "width": str(width),
+                "height": str(height),
+                # None of CVAT's, which leaves it aside: for those who take the file itself for the truth.
+                "reviewed": "yes" if picture.reviewed else "no",
+            },
         )
         for pointer in picture.result.pointers:
             _add_shape(image, picture, pointer)

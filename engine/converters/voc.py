@@ -2,7 +2,8 @@
 
 Objects are boxes, with the centre as a ``point`` where the pointer is an ellipse. As in the devkit of the challenge,
 pixels are numbered from 1 and the last one belongs to the box; numbers have decimals, and no box is narrower than a
-pixel. Scores stand in ``attributes``, as CVAT writes them.
+pixel. Scores stand in ``attributes``, as CVAT writes them. That a run counted stands in the ``source``, and whether
+anybody reviewed it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def _annotation(picture: Picture) -> Element:
     add_element(root, "path", picture.result.path)
     source = add_element(root, "source")
     add_element(source, "database", "Unknown")
-    add_element(source, "annotation", f"pc-engine {picture.result.model} {picture.result.mode}")
+    by = f"pc-engine {picture.result.model} {picture.result.mode}"
+    add_element(source, "annotation", by + (" reviewed" if picture.reviewed else ""))
     size = add_element(root, "size")
     for name, value in zip(("width", "height", "depth"), (*picture.size, 3), strict=True):
         add_element(size, name, value)

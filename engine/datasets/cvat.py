@@ -33,6 +33,8 @@ from pc_engine.errors import DataError
 from pc_engine.files.text_values import parse_number
 
 _ROOT, _IMAGE, _TAG = "annotations", "image", "tag"
+# Of an image, whether anybody reviewed what a run found: in files that `pc-engine convert` made, and CVAT did not.
+_REVIEWED = "reviewed"
 _POINTS, _SKELETON = "points", "skeleton"
 _OUTLINES = ("polygon", "polyline", _POINTS)
 _SHAPES = (*_OUTLINES, "box", "ellipse", "mask", "cuboid", _SKELETON)
@@ -85,7 +87,8 @@ def _add(element: Element, folders: list[Path], builder: LabelledSetBuilder, rem
         # Of a whole project the images lie in a folder for each subset.
         subset = element.get("subset")
         found = find_image([folders[0] / subset, *folders] if subset else folders, name)
-        builder.add(_labelled(found or folders[0] / name, element), remedy)
+        labelled = _labelled(found or folders[0] / name, element)
+        builder.add(labelled, remedy, by_run=element.get(_REVIEWED) == "no")
     except ValueError as error:
         builder.skip(name or f"image {element.get('id')}", str(error))
 

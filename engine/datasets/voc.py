@@ -30,7 +30,9 @@ from pc_engine.sources import IMAGE_SUFFIXES
 from pc_engine.sources.folders import files_below
 
 _ROOT, _OBJECT, _BOX = "annotation", "object", "bndbox"
-_FILE_NAME, _PATH = "filename", "path"
+_FILE_NAME, _PATH, _SOURCE = "filename", "path", "source"
+# How the source begins of what `pc-engine convert` made, and ends where anybody reviewed it.
+_OF_RUN, _REVIEWED = "pc-engine ", " reviewed"
 _OTHER_FORMS = {"annotations": "it is a CVAT file: name it as cvat:FILE"}
 # The folder of XML files in small letters, one in it that the images' folder lacks, and what that is called.
 _ANNOTATIONS, _XMLS = "annotations", "xmls"
@@ -75,7 +77,8 @@ def read_voc(directory: Path, images: Path | None = None, split: str | None = No
     remedy = f" (if the images are elsewhere: 'voc:{directory}@IMAGES_DIR')" if images is None else ""
     for file in files:
         try:
-            builder.add(_labelled(file, directory, images, builder), remedy)
+            image, by_run = _labelled(file, directory, images, builder)
+            builder.add(image, remedy, by_run=by_run)
         except (OSError, ValueError) as error:
             builder.skip(str(file), str(error))
     return builder.build()
@@ -116,20 +119,27 @@ def _xml_files(folder: Path) -> Iterator[Path]:
     return (path for path in files_below(folder) if path.suffix.lower() == ".xml" and not path.name.startswith("."))
 
 
-def _labelled(file: Path, directory: Path, images: Path | None, builder: LabelledSetBuilder) -> LabelledImage:
+def _labelled(
+    file: Path, directory: Path, images: Path | None, builder: LabelledSetBuilder
+) -> tuple[LabelledImage, bool]:
+    """Return the image of an XML file, and whether a run said what it shows and nobody reviewed that."""
     if not is_file(file):  # others may have no end
         raise ValueError("it is not a file")
     sure, difficult = list[Box](), list[Box]()
     said = dict.fromkeys((_FILE_NAME, _PATH), "")
+    by_run = False
     for element in read_children(file, _ROOT, _OTHER_FORMS):
         if element.tag == _OBJECT:
             (difficult if _text(element, "difficult") == "1" else sure).append(_box(element))
+        elif element.tag == _SOURCE:
+            by = _text(element, "annotation") or ""
+            by_run = by.startswith(_OF_RUN) and not by.endswith(_REVIEWED)
         elif element.tag in said:
             said[element.tag] = (element.text or "").strip()
     folders = _image_folders(file.parent, directory, images)
     image = _image_file(file, said[_FILE_NAME], folders, said[_PATH] if images is None else "")
     boxes, regions = builder.with_area(image, sure), builder.with_area(image, difficult)
-    return image_of_boxes(image, boxes, regions, {box.class_name for box in difficult})
+    return image_of_boxes(image, boxes, regions, {box.class_name for box in difficult}), by_run
 
 
 def _box(element: Element) -> Box:

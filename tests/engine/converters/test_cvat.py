@@ -37,8 +37,8 @@ def test_ellipses_are_points_and_boxes_are_boxes(two_modes, save, tmp_path) -> N
     save(rows, "cvat", tmp_path / "run.xml")
     root = read(tmp_path / "run.xml")
     first, second = root.findall("image")
-    assert first.attrib == {"id": "0", "name": "a.jpg", "width": "64", "height": "48"}
-    assert second.attrib == {"id": "1", "name": "b/c.png", "width": "4", "height": "5"}
+    assert first.attrib == {"id": "0", "name": "a.jpg", "width": "64", "height": "48", "reviewed": "no"}
+    assert second.attrib == {"id": "1", "name": "b/c.png", "width": "4", "height": "5", "reviewed": "yes"}
     shared = {"occluded": "0", "z_order": "0"}
     points = first.findall("points")
     assert [point.attrib for point in points] == [
