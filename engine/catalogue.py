@@ -14,6 +14,8 @@ from pc_engine.model import Model, describe_model, load_model
 from pc_engine.modes import Mode
 from pc_engine.say import Say
 
+#: The outputs that VGG networks keep, and most others under the same names.
+USUAL_TAPS = ("conv_prev", "conv_last", "pool5", "fc6", "fc7", "logits")
 EMBEDDED = "lego"
 EMBEDDED_DIRECTORY = EMBEDDED_MODELS / EMBEDDED
 
@@ -56,6 +58,7 @@ class PackagedWeights:
     """One weight file in a package of the package index, of which only these very bytes are accepted.
 
     ``file`` is its place in the ``package``, which is also imported by this name, and ``extra`` what installs it.
+    ``taps`` are those of `USUAL_TAPS` that the model made of it keeps.
     """
 
     package: str
@@ -63,6 +66,7 @@ class PackagedWeights:
     file: str
     sha256: str
     licence: str
+    taps: tuple[str, ...] = ()
 
     def find(self) -> Path | None:
         """Return where the file lies, without importing the package; None where that, or the file, is not installed."""
@@ -79,6 +83,7 @@ PACKAGED = {
         "models/efficientnet-lite2-9656183e.pth",
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
         licence="Apache-2.0",
+        taps=("conv_prev", "conv_last", "logits"),
     )
 }
 
@@ -118,12 +123,12 @@ def list_models() -> list[CatalogueEntry]:
     entries += [_describe(directory, "installed") for directory in directories]
     installed = {entry.name for entry in entries}
     entries += [
-        CatalogueEntry(name, pin.repository, pin.licence, (), "can be fetched", None)
+        CatalogueEntry(name, pin.repository, pin.licence, USUAL_TAPS, "can be fetched", None)
         for name, pin in FETCHABLE.items()
         if name not in installed
     ]
     entries += [
-        CatalogueEntry(name, pin.package, pin.licence, (), _state_of(name), None)
+        CatalogueEntry(name, pin.package, pin.licence, pin.taps, _state_of(name), None)
         for name, pin in PACKAGED.items()
         if name not in installed
     ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pc_engine.catalogue import list_models
+from pc_engine.catalogue import USUAL_TAPS, list_models
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line, print_table, remark
 from pc_engine.datasets.imagenet import imagenet_class_names
@@ -20,28 +20,26 @@ from pc_engine.manifest import EVIDENCE, Manifest, NetworkInput
 from pc_engine.manifest_file import LARGEST_INPUT
 
 
-def models(
-    long: Annotated[
-        bool, typer.Option("--long", help="Also show the taps of each, the outputs of the network that are read.")
-    ] = False,
-    as_json: options.AsJson = False,
-) -> None:
+def models(as_json: options.AsJson = False) -> None:
     """List the models that are installed or can be fetched."""
     entries = list_models()
     if as_json:
-        print_json(
-            [
-                {**asdict(entry), "directory": None if entry.directory is None else str(entry.directory)}
-                for entry in entries
-            ]
-        )
+        listed = [
+            {**asdict(entry), "directory": None if entry.directory is None else str(entry.directory)}
+            for entry in entries
+        ]
+        print_json({"models": listed})
         return
-    rows = [
-        (entry.name, entry.state, entry.licence, entry.source, *([", ".join(entry.taps)] if long else []))
-        for entry in entries
-    ]
-    print_table(None, ("=model", "state", "licence", "source", *(["taps"] if long else [])), rows)
+    rows = [(entry.name, entry.state, entry.licence, entry.source, _named(entry.taps)) for entry in entries]
+    print_table(None, ("=model", "state", "licence", "source", "taps"), rows)
     print_line("A model is fetched or made when it is first used: pc-engine run FOLDER --model NAME.")
+
+
+def _named(taps: Sequence[str]) -> str:
+    """Return the taps that most networks have; all of a network's own would be a screenful."""
+    named = [tap for tap in taps if tap in USUAL_TAPS]
+    more = len(taps) - len(named)
+    return ", ".join([*named, *([f"{more} more"] if more else [])])
 
 
 def export(
