@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pc_engine.bench.accuracy.raw_features import RawCounter, reduce_raw
 from pc_engine.errors import DataError, UsageError
 from pc_engine.fitted.counter import CountSVM, count_label
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.counter import DEFAULT_FIT, CountedImages, CounterFit, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
 from pc_engine.fitting.folds import stratified_folds
+from pc_engine.fitting.reduction import reduce_features
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,15 @@ class FoldFit:
         Names of the taps it reads; None for all of the model's.
     mirrored
         Whether what maps show is learnt for their mirror images, too.
+    normalised
+        Whether it reads taps that are L2-normalised image by image.
     beside
         What is fitted beside its SVMs, and for which accuracy.
     """
 
     features: tuple[str, ...] | None = None
     mirrored: bool = True
+    normalised: bool = True
     beside: CounterFit = DEFAULT_FIT
 
 
@@ -98,14 +103,15 @@ def held_out_counters(
     labels = tuple(labels)
     truth = np.array([labels.index(count_label(int(count), labels)) for count in counts])
     found: dict[FoldFit, list[HeldOut]] = {fit: [] for fit in fits}
-    of_svms: dict[tuple[tuple[str, ...], bool], list[FoldFit]] = {}
+    of_svms: dict[tuple[tuple[str, ...], bool, bool], list[FoldFit]] = {}
     for fit in found:
-        of_svms.setdefault((fit.features or tuple(images.features), fit.mirrored), []).append(fit)
+        names = fit.features or tuple(images.features)
+        of_svms.setdefault((names, fit.mirrored, fit.normalised), []).append(fit)
     done, total = 0, folds * len(of_svms)
     for others, held_out in stratified_folds(truth, folds, seed, groups):
         learnt, others = _learnable(truth, others, labels)
         seen = None if heat is None else heat.of(others)
-        for (names, mirrored), alike in of_svms.items():
+        for (names, mirrored, normalised), alike in of_svms.items():
             progress(done, total)
             fitted_on = CountedImages(
                 {name: images.features[name][others] for name in names},
@@ -113,10 +119,12 @@ def held_out_counters(
                 groups=None if groups is None else [groups[place] for place in others],
                 map_widths=images.map_widths if mirrored else None,
             )
-            svms = fit_svms(fitted_on, labels=learnt, seed=seed)
+            reduce = reduce_features if normalised else reduce_raw
+            svms = fit_svms(fitted_on, labels=learnt, seed=seed, reduce=reduce)
             for fit in alike:
                 counter, report = fit_counter(svms, fit.beside, heat=seen)
-                found[fit].append(HeldOut(held_out, counter, report))
+                read = counter if normalised else RawCounter.of(counter)
+                found[fit].append(HeldOut(held_out, read, report))
             done += 1
     progress(total, total)
     return found

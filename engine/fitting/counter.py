@@ -118,6 +118,7 @@ def fit_svms(
     c_grid: Sequence[float] = DEFAULT_C_GRID,
     folds: int = 5,
     seed: int = 0,
+    reduce: Callable[[Mapping[str, np.ndarray], Mapping[str, int] | None], ReducedRows] = reduce_features,
     progress: Callable[[int, int], None] | None = None,
 ) -> FittedSvms:
     """Fit linear one-vs-rest SVMs that tell the count label of an image from its features (paper 3.1).
@@ -136,6 +137,8 @@ def fit_svms(
         Stratified folds. A label with fewer images lowers the number of folds to its number of images.
     seed
         Of the fold assignment and the solver's order: the same input gives the same SVMs.
+    reduce
+        What makes rows of features and the widths of their maps.
     progress
         Called as ``progress(done, total)`` after every fit.
 
@@ -162,7 +165,7 @@ def fit_svms(
         raise DataError(f"The values of C to choose from are {list(c_grid)}: give at least one, all above 0.")
     candidates = sorted({float(c) for c in c_grid})
     splits, parted = _splits(truth, folds, seed, images.groups)
-    reduced = reduce_features(images.features, images.map_widths)
+    reduced = reduce(images.features, images.map_widths)
     total = len(candidates) * len(splits) + 1
     grid: dict[float, tuple[float, float]] = {}
     held_out_scores: dict[float, np.ndarray] = {}

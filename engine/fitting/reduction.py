@@ -40,7 +40,11 @@ class ReducedRows:
     expand: Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-def reduce_features(features: Mapping[str, np.ndarray], map_widths: Mapping[str, int] | None = None) -> ReducedRows:
+def reduce_features(
+    features: Mapping[str, np.ndarray],
+    map_widths: Mapping[str, int] | None = None,
+    norms: Mapping[str, np.ndarray] | None = None,
+) -> ReducedRows:
     """Reduce L2-normalised, concatenated features to at most n columns where they have more.
 
     Parameters
@@ -50,6 +54,9 @@ def reduce_features(features: Mapping[str, np.ndarray], map_widths: Mapping[str,
     map_widths
         Width of a map by the names of those taps whose rows are maps, row by row; what they show is to count the same
         mirrored left to right.
+    norms
+        What each row is divided by, (n,) by tap; None for its own L2 norm, as a counter divides it. Rows divided by
+        others are those that weights are expanded to.
 
     Raises
     ------
@@ -57,7 +64,9 @@ def reduce_features(features: Mapping[str, np.ndarray], map_widths: Mapping[str,
         If a row holds a value that is not finite, or all values are 0.
     """
     widths = {name: (map_widths or {}).get(name, 1) for name in features}
-    scales = {name: 1.0 / _finite_norms(name, rows).astype(np.float64) for name, rows in features.items()}
+    if norms is None:
+        norms = {name: finite_norms(name, rows) for name, rows in features.items()}
+    scales = {name: 1.0 / norms[name].astype(np.float64) for name in features}
     n = len(next(iter(features.values())))
     wide = sum(rows.shape[1] for rows in features.values()) > n
     reduced = (_from_gram if wide else _as_they_are)(features, widths, scales)
@@ -69,7 +78,14 @@ def reduce_features(features: Mapping[str, np.ndarray], map_widths: Mapping[str,
     return reduced
 
 
-def _finite_norms(name: str, rows: np.ndarray) -> np.ndarray:
+def finite_norms(name: str, rows: np.ndarray) -> np.ndarray:
+    """Return the L2 norm of each row of a tap, (n,) float32, 1 for an all-zero row.
+
+    Raises
+    ------
+    DataError
+        If a row holds a value that is not finite or too large.
+    """
     with np.errstate(over="ignore"):  # which is said below
         norms: np.ndarray = row_norms(rows.astype(np.float32, copy=False))
     bad = np.flatnonzero(~np.isfinite(norms))

@@ -136,6 +136,20 @@ def test_what_a_counter_is_fitted_with_is_passed_on(monkeypatch: pytest.MonkeyPa
     assert {fold.counter.features for fold in less} == {("fc7",)}
 
 
+def test_a_counter_of_raw_features_is_one_of_the_ways() -> None:
+    """Rows of one direction differ in length alone, which is the count."""
+    counts = np.tile([0, 3], 12)
+    features = {"gap": ((1 + counts[:, None]) * np.array([1.0, 2.0])).astype(np.float32)}
+    fits = (DEFAULT_FOLD_FIT, FoldFit(normalised=False))
+    found = held_out_counters(CountedImages(features, counts), 3, ("0", "3"), 0, fits=fits)
+    right = {
+        fit: [fold.counter.scores(features).argmax(axis=1)[fold.places] == counts[fold.places] / 3 for fold in folds]
+        for fit, folds in found.items()
+    }
+    assert np.concatenate(right[fits[1]]).all()
+    assert not np.concatenate(right[fits[0]]).all()
+
+
 def test_ways_to_fit_that_differ_beside_the_svms_share_these(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.tile([0, 1, 2, 3], 6)
     features = {**features_of(counts), "fc7": features_of(counts, 1)["gap"]}
