@@ -10,6 +10,7 @@ from typing import Any
 from pc_engine.bench.accuracy.contenders import Contender, Share, judge
 from pc_engine.bench.accuracy.cross_validation import FoldFit
 from pc_engine.bench.accuracy.evaluation import accuracy_gain_of, count_accuracy_of, model_and_modes
+from pc_engine.bench.accuracy.mixture_count import SAMPLE_SIZES, MixtureCount
 from pc_engine.bench.accuracy.pointing import pointing_accuracy
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.accuracy.truth import Truth, counted_images, judged_labels
@@ -17,6 +18,7 @@ from pc_engine.bench.environment import describe_environment
 from pc_engine.datasets import LabelledSet
 from pc_engine.errors import ManifestError, UsageError
 from pc_engine.fitted.cluster_likelihood import PEAK_LIMITS
+from pc_engine.fitted.counter import count_label
 from pc_engine.fitting.counter import CounterFit
 from pc_engine.fitting.features import map_widths
 from pc_engine.model import Model
@@ -58,12 +60,14 @@ ALTERNATIVES: Mapping[str, Mapping[str, tuple[float | str, ...]]] = {
 _CLUSTER = "p2c.cluster"
 # Of how the counter is fitted, which folds do anew; what is tried in the place of "on" and of all features.
 _COUPLING, _CLUSTERS, _FEATURES = "counter.coupling", "counter.clusters", "counter.features"
-_MIRRORED, _BEYOND, _AIM = "counter.mirrored", "counter.beyond", "counter.aim"
+_MIRRORED, _BEYOND, _AIM, _NORMALISE = "counter.mirrored", "counter.beyond", "counter.aim", "counter.normalise"
 _ON, _OFF = "on", "off"
+# How many objects an image under the open-ended label shows: as the mode itself says, or by the BIC of mixtures.
+_OPEN_LABEL, _ITS_OWN = "counter.open_label", "its own"
 # A counter that weighs clusters in knows what a cluster is: its mode reads these settings without such a one only.
 _PEAKS = tuple(f"p2c.{name}" for name in PEAK_LIMITS)
 _POINTING = ("pointing", "pointing_interval", "iou", "mean_pointer_area")
-_SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error", *_POINTING)
+_SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error")
 
 
 def ablate(
@@ -89,7 +93,8 @@ def ablate(
         Values by the names of settings, each tried in the modes that read it; None for `ALTERNATIVES`, for the heat of
         other maps of the model and of each two, for what the modes would take where it has a setting of its own, and
         with folds for other ways to fit the counter: with each feature alone, or the first few; for the other aim;
-        without mirror images, the coupling of scores, clusters, or a number beyond the last label.
+        without mirror images, normalisation, the coupling of scores, clusters, or a number beyond the last label. And
+        for the BIC of mixtures in the place of that number (`pc_engine.bench.accuracy.mixture_count`).
     report, progress
         As of `pc_engine.bench.accuracy.evaluation.evaluate`.
 
@@ -98,9 +103,10 @@ def ablate(
     dict
         JSON-ready. ``"labels"`` are the count labels that all is judged by. ``"modes"`` has by mode a list of trials,
         the first that of the model's own settings: ``"setting"`` and ``"value"`` (both None there), ``"default"``, the
-        figures of `evaluate`, ``"counts_changed"``, in how many images its count is not that of the first, and
-        ``"gain"`` over the first. With known counts, a trial of the counter is the first again, unless boxes are
-        pointed with: those are of what the counter takes for clusters.
+        figures of `evaluate`, ``"mean_absolute_error_open"``, the mean error of the count in images whose true one
+        falls under an open-ended label (None without any), ``"counts_changed"``, in how many images its count is not
+        that of the first, and ``"gain"`` over the first. With known counts, a trial of the counter is the first again,
+        unless boxes are pointed with: those are of what the counter takes for clusters.
         ``"failures"`` are images that could not be read.
 
     Raises
@@ -121,14 +127,18 @@ def ablate(
     for setting in alternatives or ():
         _check_read(setting, modes, model)
     usual = FoldFit(beside=CounterFit(settings.aim))
+    truth_labels = judged_labels(settings, model)
     trials = {mode.name: _trials(mode, model, alternatives, usual) for mode in modes}
     if settings.folds is not None and alternatives is None:
         for mode in modes:
             trials[mode.name] += _counter_trials(mode, model, usual)
+    if alternatives is None:
+        for mode in modes:
+            trials[mode.name] += _recounts(mode, truth_labels, usual)
     contenders = {
         f"{name} {number}": trial for name, tried in trials.items() for number, (_, _, trial) in enumerate(tried)
     }
-    truth = Truth(images, judged_labels(settings, model), settings.seed)
+    truth = Truth(images, truth_labels, settings.seed)
     judged = judge(truth, model, contenders, settings, report, progress)
     rows, told = judged.rows, judged.told
     unread = {mode.name: _settled_by_counters(mode, trials[mode.name], judged.shares) for mode in modes}
@@ -271,6 +281,7 @@ def _counter_trials(mode: Mode, model: Model, usual: FoldFit) -> list[tuple[str 
     ]
     if map_widths(model.manifest):
         fits.append((_MIRRORED, _OFF, replace(usual, mirrored=False)))
+    fits.append((_NORMALISE, _OFF, replace(usual, normalised=False)))
     if "signatures" in mode.needs:
         fits.append((_CLUSTERS, _OFF, replace(usual, beside=replace(beside, clusters=False))))
         fits.append((_BEYOND, _OFF, replace(usual, beside=replace(beside, beyond=False))))
@@ -282,11 +293,21 @@ def _counter_trials(mode: Mode, model: Model, usual: FoldFit) -> list[tuple[str 
     return [(setting, value, Contender(mode, counter=fit)) for setting, value, fit in fits]
 
 
+def _recounts(
+    mode: Mode, labels: Sequence[str], usual: FoldFit
+) -> list[tuple[str | None, float | str | None, Contender]]:
+    """Return the trials of other counts under an open-ended label than that of ``mode``, which reads a counter."""
+    if "counter" not in mode.needs or not labels[-1].endswith("+"):
+        return []
+    recounts = {f"BIC, {sample}": MixtureCount(sample) for sample in SAMPLE_SIZES}
+    return [(_OPEN_LABEL, value, Contender(mode, counter=usual, recount=each)) for value, each in recounts.items()]
+
+
 def _defaults(model: Model) -> dict[str, float | str]:
     """Return all settings of a model by their names, but for the aim of its counters."""
     settings = settings_for(model.manifest)
-    fitted = dict.fromkeys((_COUPLING, _MIRRORED, _CLUSTERS, _BEYOND), _ON)
-    counter = {**fitted, _FEATURES: " ".join(model.manifest.count_features)}
+    fitted = dict.fromkeys((_COUPLING, _MIRRORED, _NORMALISE, _CLUSTERS, _BEYOND), _ON)
+    counter = {**fitted, _OPEN_LABEL: _ITS_OWN, _FEATURES: " ".join(model.manifest.count_features)}
     return counter | {
         f"{mode}.{name}": value for mode, own in vars(settings).items() for name, value in vars(own).items()
     }
@@ -296,9 +317,21 @@ def _shown(truth: Truth, rows: Sequence[Result], default_rows: Sequence[Result])
     found = {**count_accuracy_of(truth, rows).to_dict(), **pointing_accuracy(truth, rows).to_dict()}
     return {
         **{name: found[name] for name in _SHOWN},
+        "mean_absolute_error_open": _error_under_open_label(truth, rows),
+        **{name: found[name] for name in _POINTING},
         "counts_changed": sum(row.count != other.count for row, other in zip(rows, default_rows, strict=True)),
         "gain": accuracy_gain_of(truth, rows, default_rows),
     }
+
+
+def _error_under_open_label(truth: Truth, rows: Sequence[Result]) -> float | None:
+    *_, last = truth.labels
+    errors = [
+        abs(row.count - image.count)
+        for image, row in zip(truth.images, rows, strict=True)
+        if image.count is not None and row.count is not None and count_label(image.count, truth.labels) == last
+    ]
+    return sum(errors) / len(errors) if errors and last.endswith("+") else None
 
 
 def _shown_of_told(truth: Truth, rows: Sequence[Result] | None) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from pc_engine.backbone import Backbone
 from pc_engine.bench.accuracy.cross_validation import DEFAULT_FOLD_FIT, FoldFit, held_out_counters
+from pc_engine.bench.accuracy.mixture_count import MixtureCount
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import LabelledImage
@@ -54,12 +55,15 @@ class Contender:
         Settings by their names in a manifest, such as ``"p2c.trim"``.
     counter
         What its counter is fitted with, where that is fitted in folds.
+    recount
+        What counts images under the open-ended label anew; None leaves them as the mode counts them.
     """
 
     mode: Mode
     cluster: str | None = None
     changes: Mapping[str, float | str] = field(default_factory=dict)
     counter: FoldFit = DEFAULT_FOLD_FIT
+    recount: MixtureCount | None = None
 
     def of(self, model: Model) -> Model:
         """Return the model with these settings."""
@@ -255,7 +259,8 @@ def _rows(
                 for name, each in contenders.items()
             }
             able = {name: each for name, each in engines.items() if each.mode.takes_counts(each.settings)}
-            answer = partial(_answers, list(engines.values()), list(able.values()))
+            recounts = [each.recount for each in contenders.values()]
+            answer = partial(_answers, list(zip(engines.values(), recounts, strict=True)), list(able.values()))
             batches = map_batches((sources[i] for i in share.places), network, workers, answer)
             stack.enter_context(closing(batches))
             for place, answers in zip(share.places, chain.from_iterable(batches), strict=True):
@@ -267,11 +272,16 @@ def _rows(
     return _in_order(rows), _in_order(told)
 
 
-def _answers(engines: Sequence[Engine], told: Sequence[Engine], batch: TapBatch) -> list[tuple[Result, ...]]:
+def _answers(
+    engines: Sequence[tuple[Engine, MixtureCount | None]], told: Sequence[Engine], batch: TapBatch
+) -> list[tuple[Result, ...]]:
     """Return the rows of each entry of a batch, one an engine, then those of the engines that are told its count."""
     xp = get_array_module(batch.finite)
     known = xp.asarray([batch.entries[row].known_count for row in batch.rows], xp.int64)
-    answers = [engine.evaluate(batch) for engine in engines]
+    answers = []
+    for engine, recount in engines:
+        rows = engine.evaluate(batch)
+        answers.append(rows if recount is None else recount(engine, batch, rows))
     answers += [engine.evaluate(batch, known) for engine in told]
     return list(zip(*answers, strict=True))
 

@@ -191,13 +191,7 @@ def combined(
         fitted = mark_bad(parts.bad, -1, parts.n_clusters)
         pointers = box_pointers(parts.labels, parts.heat, parts.n_clusters, p2c_settings, most)
     else:
-        class_heat = seen.heat
-        if settings.heat == EVIDENCE != p2c_settings.signature:
-            class_heat = evidence_heatmap(taps)
-        salient = seen.salient
-        if salient is None or p2c_settings.salience != c2p_settings.salience:
-            salient = salient_heatmap(taps, c2p_settings.salience)
-        shared = shared_heatmap(class_heat, salient, powers=(settings.class_power, settings.salient_power))
+        shared = pointed_heatmap(taps, seen, settings, p2c_settings, c2p_settings)
         cells, most = pointer_room(shared, counted.largest)
         pointed_at = xp.minimum(count, cells)
         if settings.pointer == "mixture":
@@ -290,6 +284,19 @@ def seen_classes(taps: Taps, signatures: SignatureDictionary | None, p2c_setting
     salient = weighing_heatmap(taps, p2c_settings)
     clustered = clustered_heatmap(heat, salient, p2c_settings)
     return SeenClasses(class_id, class_score, nothing, heat, clustered, salient)
+
+
+def pointed_heatmap(
+    taps: Taps, seen: SeenClasses, settings: CombinedSettings, p2c_settings: P2CSettings, c2p_settings: C2PSettings
+) -> Array:
+    """Return the heat (N, H, W) that ellipses are drawn on; see `combined`."""
+    class_heat = seen.heat
+    if settings.heat == EVIDENCE != p2c_settings.signature:
+        class_heat = evidence_heatmap(taps)
+    salient = seen.salient
+    if salient is None or p2c_settings.salience != c2p_settings.salience:
+        salient = salient_heatmap(taps, c2p_settings.salience)
+    return shared_heatmap(class_heat, salient, powers=(settings.class_power, settings.salient_power))
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ def test_every_mode_has_alternatives_of_its_own_settings(blobs: str, tiny_direct
         heat = "c2p.heat" if "counter" in MODES[mode].needs else "p2c.heat"
         # Nor is the class's heat weighed with any that could be clamped softly.
         unread = {"combined.heat", "p2c.softness"}
-        assert {trial["setting"] for trial in trials} == {None, *ALTERNATIVES[mode], heat} - unread
+        recounted = {"counter.open_label"} if "counter" in MODES[mode].needs else set()
+        assert {trial["setting"] for trial in trials} == {None, *ALTERNATIVES[mode], heat, *recounted} - unread
     # Other maps than the model's own, and both together.
     for mode, own in (("c2p", ["conv_last"]), ("p2c", [])):
         heats = [trial["value"] for trial in found["modes"][mode] if trial["setting"] == f"{mode}.heat"]
@@ -153,8 +154,11 @@ def test_with_folds_the_counter_is_fitted_in_other_ways(
             ("counter.coupling", "off", "on"),
             ("counter.aim", "overall", "mean"),
             ("counter.mirrored", "off", "on"),
+            ("counter.normalise", "off", "on"),
             *clusters,
             *(("counter.features", value, every) for value in (*features, "gap logits")),
+            ("counter.open_label", "BIC, cells", "its own"),
+            ("counter.open_label", "BIC, effective cells", "its own"),
         ]
     # The class tells the count badly, so that clusters are worth something.
     poor = make_model(tmp_path / "n", manifest=replace(tiny_manifest, count_features=("logits",)), counter=None)
@@ -170,6 +174,19 @@ def test_with_folds_the_counter_is_fitted_in_other_ways(
     found = run(blobs, maps, modes=("c2p",), folds=2)["modes"]["c2p"]
     (one_sided,) = [each for each in found if each["setting"] == "counter.mirrored"]
     assert (one_sided["value"], one_sided["default"]) == ("off", "on")
+
+
+def test_the_bic_of_mixtures_counts_under_the_open_label_alone(blobs: str, tiny_directory: Path) -> None:
+    found = run(blobs, tiny_directory, modes=("c2p",))["modes"]["c2p"]
+    usual, *others = found
+    assert usual["count_accuracy"]["mean"] == 1
+    assert usual["mean_absolute_error_open"] == 0.5  # 4 for the picture of 5, too
+    for trial in (each for each in others if each["setting"] == "counter.open_label"):
+        assert trial["count_accuracy"] == usual["count_accuracy"]
+        assert trial["pointing"] == usual["pointing"]
+        assert trial["mean_absolute_error"] == pytest.approx(trial["mean_absolute_error_open"] / 3)
+    (heat,) = [each for each in others if (each["setting"], each["value"]) == ("c2p.mean_factor", 0.5)]
+    assert heat["mean_absolute_error_open"] == 0.5
 
 
 def test_what_a_counter_settles_is_not_tried_in_vain(
