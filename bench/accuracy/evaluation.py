@@ -21,6 +21,7 @@ from pc_engine.bench.accuracy.pointing import (
 from pc_engine.bench.accuracy.saliency import NAME as SALIENCY
 from pc_engine.bench.accuracy.saliency import count_salient
 from pc_engine.bench.accuracy.settings import EvaluationSettings
+from pc_engine.bench.accuracy.shared_failures import shared_failures
 from pc_engine.bench.accuracy.truth import Truth, counted_images, judged_labels
 from pc_engine.bench.environment import describe_environment
 from pc_engine.catalogue import default_model, find_model
@@ -70,7 +71,8 @@ def evaluate(
         under ``"known_count"``, what `PointingAccuracy.to_dict` gives of a mode that was told how many objects each
         image shows, so that all modes are asked about all images (None where it cannot be told);
         ``"gains"`` says by how much the last mode counts and points better than each other one (see `accuracy_gain` and
-        `pointing_gain`), and with known counts;
+        `pointing_gain`), and with known counts; ``"shared_failures"`` how many images all modes count wrong (see
+        `pc_engine.bench.accuracy.shared_failures.shared_failures`);
         ``"baselines"`` the same of the baselines. ``"labels"`` are the count labels that all is judged by, and
         ``"published"`` the paper's rows, none where those are not the paper's. With one mode its figures stand at the
         top, too. ``"by_run"`` is how many of the counts a run gave and nobody reviewed, and ``"settings"`` are those of
@@ -132,6 +134,7 @@ def evaluate(
         **only,
         "modes": measured,
         "gains": _gains(truth, rows, pointing, told),
+        "shared_failures": shared_failures(truth, rows),
         "baselines": {
             "chance": chance_accuracy(truth.counts(salient), truth.labels, truth.seed),
             SALIENCY: figures(truth, salient, class_ids, frequencies),

@@ -15,6 +15,7 @@ def print_report(report: Mapping[str, Any], skipped: Sequence[tuple[str, str]], 
     _print_counts(report)
     _print_pointing(report)
     _print_gains(report)
+    _print_shared_failures(report)
     if curves:
         print_failures(report)
     print_skipped([*skipped, *((path, reason) for path, reason in report["failures"])])
@@ -149,6 +150,24 @@ def _print_gains(report: Mapping[str, Any]) -> None:
         print_table(
             f"What {last} gains over other modes, in points of the mean; it may be chance where the interval holds 0",
             ("over", "in", ">points", ">95 % interval"),
+            rows,
+        )
+
+
+def _print_shared_failures(report: Mapping[str, Any]) -> None:
+    """Print how many images several modes count wrong, beside what modes that fail independently would leave."""
+    names = (*report["labels"], "mean", "overall")
+    rows: list[tuple[str, ...]] = []
+    for group in report["shared_failures"]:
+        found, intervals, chance = group["wrong"], group["wrong_interval"], group["independent"]
+        rows.append((", ".join(group["modes"]), *(percent(found.get(name)) for name in names)))
+        rows.append(("  95 % interval", *(percents(intervals.get(name)) for name in names)))
+        rows.append(("  if independent", *(percent(chance.get(name)) for name in names)))
+    if rows:
+        print_table(
+            "Images that every one of these modes counts wrong, in per cent: by true count, their mean, and of all "
+            "images (independent: were one mode's failure no sign of another's at a true count)",
+            ("modes", *(f">{name}" for name in names)),
             rows,
         )
 
