@@ -81,7 +81,8 @@ def evaluate(
     Raises
     ------
     PcEngineError
-        If nothing can be evaluated. An image that cannot be read is counted, and listed under ``"failures"``.
+        If nothing can be evaluated. An image that cannot be read is counted, and listed under ``"failures"``, an item
+        of the labels that is wrong, or whose image is missing, under ``"skipped_items"``: each with the reason.
 
     Notes
     -----
@@ -143,6 +144,7 @@ def evaluate(
         "failed": len(failures),
         "failures": [list(item) for item in failures.items()],
         "skipped": len(labelled.skipped),
+        "skipped_items": [list(item) for item in labelled.skipped],
         "machine": describe_environment("scikit-learn", "scipy"),
     }
 

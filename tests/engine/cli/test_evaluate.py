@@ -109,6 +109,9 @@ def test_json_has_the_figures_of_one_mode_at_the_top(pc_engine, boxed, tiny_dire
     assert report["iou"] == pytest.approx(7 / 9)
     assert report["mean_pointer_area"] == pytest.approx(1 / 64)
     assert (report["failed"], report["skipped"]) == (1, 1)
+    ((item, reason),) = report["skipped_items"]
+    assert "absent.jpg" in item
+    assert reason
 
 
 def test_several_modes_are_named_one_by_one(pc_engine, boxed, tiny_directory):
