@@ -36,6 +36,8 @@ class LegoSettings:
         Augmented variants of each digit.
     scenes
         What scenes look like.
+    arrangements
+        How the digits of an object may be placed; None for all that differ (`pc_engine.bench.lego.rules`).
     """
 
     n_classes: int = 20
@@ -44,10 +46,11 @@ class LegoSettings:
     backgrounds: Path | None = None
     variants: int = 400
     scenes: SceneSettings = field(default_factory=SceneSettings)
+    arrangements: tuple[str, ...] | None = None
 
     def classes(self) -> tuple[LegoClass, ...]:
         """Return the classes, numbered from 0."""
-        return make_classes(self.n_classes, self.n_digits)
+        return make_classes(self.n_classes, self.n_digits, arrangements=self.arrangements)
 
     def source(self, split: Split, seed: int) -> SceneSource:
         """Return the source of scenes built from the digits and photos of ``split``, augmented under ``seed``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -79,18 +80,40 @@ def arrangements_of(n_digits: int) -> tuple[str, ...]:
     return ARRANGEMENTS
 
 
-def make_classes(n_classes: int, n_digits: int = 3, seed: int = 0) -> tuple[LegoClass, ...]:
-    """Choose ``n_classes`` distinct classes of ``n_digits`` digits each.
-
-    Arrangements take turns. Every other class reuses the digits of the class before it in another order, maybe in
-    another arrangement, so that neither the digits alone nor the arrangement alone tells classes apart.
+def chosen_arrangements(n_digits: int, arrangements: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return ``arrangements`` of objects of ``n_digits`` digits, each once, or all that differ where none are named.
 
     Raises
     ------
     UsageError
-        If a number is below 1, or there are fewer such classes than asked for.
+        If one is unknown, or is another by another name for so few digits.
     """
-    kinds = arrangements_of(max(n_digits, 1))
+    if arrangements is None:
+        return arrangements_of(n_digits)
+    known = arrangements_of(n_digits) if n_digits < 3 else ARRANGEMENTS
+    if not arrangements or not set(arrangements) <= set(known):
+        raise UsageError(
+            f"The arrangements {', '.join(arrangements) or 'of no name'} of {n_digits} digits were asked for: choose "
+            f"one or more of {', '.join(known)}."
+        )
+    return tuple(dict.fromkeys(arrangements))
+
+
+def make_classes(
+    n_classes: int, n_digits: int = 3, seed: int = 0, arrangements: Sequence[str] | None = None
+) -> tuple[LegoClass, ...]:
+    """Choose ``n_classes`` distinct classes of ``n_digits`` digits each.
+
+    Arrangements take turns. Every other class reuses the digits of the class before it in another order, maybe in
+    another arrangement, so that neither the digits alone nor the arrangement alone tells classes apart. They are in
+    `chosen_arrangements`.
+
+    Raises
+    ------
+    UsageError
+        If a number is below 1, there are fewer such classes than asked for, or as `chosen_arrangements` does.
+    """
+    kinds = chosen_arrangements(max(n_digits, 1), arrangements)
     possible = len(kinds) * 10 ** max(n_digits, 1)
     if n_digits < 1 or not 1 <= n_classes <= possible:
         raise UsageError(

@@ -71,6 +71,11 @@ class SceneSettings:
             )
         if not 0 <= self.spacing < 1:
             raise UsageError(f"The spacing of objects is {self.spacing:g}, expected a share from 0 to below 1.")
+        if not 0 <= self.orientation <= 180 or not 0 <= self.lighting <= 1:
+            raise UsageError(
+                f"Objects turned by up to {self.orientation:g} degrees, in light that changes by up to "
+                f"{self.lighting:g}, cannot be made: use 0 to 180 degrees, and a change from 0 to 1."
+            )
         check_room(self.max_count, self.size)
         if not 0 <= self.min_count <= self.max_count or self.classes_per_scene < 1:
             raise UsageError(

@@ -169,6 +169,7 @@ def _train(out: Path, settings: TableSettings, begin: Begin, report: Say) -> dic
         kept: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
         for name in _GONE:
             kept["settings"]["training"]["network"].pop(name, None)
+        kept["settings"]["training"]["lego"].setdefault("arrangements", None)  # those that earlier versions had
         if kept["settings"] != known["settings"]:
             raise UsageError(f"{out} holds tables of other settings; choose another folder with --out.")
         if model.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,21 @@ Backgrounds = Annotated[
 ]
 Classes = Annotated[int, typer.Option("--classes", help="Number of classes.")]
 Parts = Annotated[int, typer.Option("--parts", help="Digits in an object.")]
+Orientation = Annotated[
+    float, typer.Option("--orientation", help="Largest turn of an object to either side, in degrees.")
+]
+Lighting = Annotated[
+    float, typer.Option("--lighting", help="Largest change of brightness across a scene, as a share of it.")
+]
+Arrangements = Annotated[
+    str | None,
+    typer.Option(
+        "--arrangements",
+        metavar="NAMES",
+        help="How digits are placed: some of row, column, triangle, grid and diagonal, with commas between; if "
+        "omitted, all that differ for so many digits.",
+    ),
+]
 Seed = Annotated[int, options.seed("The same seed gives the same bytes.")]
 
 
@@ -54,6 +70,9 @@ def make(
     spacing: Annotated[
         float, typer.Option("--spacing", help="Smallest gap between two objects, as a share of the side.")
     ] = 0.04,
+    orientation: Orientation = 12.0,
+    lighting: Lighting = 0.5,
+    arrangements: Arrangements = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -66,7 +85,15 @@ def make(
         n_digits=parts,
         digits=digits,
         backgrounds=backgrounds,
-        scenes=SceneSettings(size=size, max_count=max_count, scale=(min_scale, max_scale), spacing=spacing),
+        scenes=SceneSettings(
+            size=size,
+            max_count=max_count,
+            scale=(min_scale, max_scale),
+            spacing=spacing,
+            orientation=orientation,
+            lighting=lighting,
+        ),
+        arrangements=_names(arrangements),
     )
     with progress("scenes", quiet=quiet or as_json, total=n, unit="scenes") as tracker:
         labels = make_scenes(out, n, seed, settings, progress=lambda _: tracker.advance())
@@ -141,6 +168,9 @@ def tables(
             callback=options.whole("--steps"),
         ),
     ] = None,
+    orientation: Orientation = 12.0,
+    lighting: Lighting = 0.5,
+    arrangements: Arrangements = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -169,7 +199,8 @@ def tables(
         digits=digits,
         backgrounds=backgrounds,
         variants=VARIANTS,
-        scenes=SCENE_SETTINGS,
+        scenes=replace(SCENE_SETTINGS, orientation=orientation, lighting=lighting),
+        arrangements=_names(arrangements),
     )
     settings = TableSettings(
         training=LegoTraining(
@@ -193,6 +224,10 @@ def tables(
             print_json(report)
     finally:  # neither is lost where the other fails
         store_report(out, report, quiet)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip().lower() for name in text.split(",") if name.strip())
 
 
 def _bar_a_stage(display: Bars) -> Callable[[str, int | None], Progress]:

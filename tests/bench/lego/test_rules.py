@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pc_engine.bench.lego.rules import ARRANGEMENTS, LegoClass, arrangements_of, cell_centres, make_classes
+from pc_engine.bench.lego.rules import (
+    ARRANGEMENTS,
+    LegoClass,
+    arrangements_of,
+    cell_centres,
+    chosen_arrangements,
+    make_classes,
+)
 from pc_engine.errors import UsageError
 
 
@@ -30,6 +37,31 @@ def test_all_possible_classes_can_be_asked_for(n_digits: int) -> None:
 def test_no_classes_or_no_digits_are_refused(n_classes: int, n_digits: int) -> None:
     with pytest.raises(UsageError, match="cannot be made"):
         make_classes(n_classes, n_digits)
+
+
+def test_arrangements_can_be_chosen() -> None:
+    classes = make_classes(30, 3, arrangements=("diagonal", "row", "diagonal"))
+    assert {each.arrangement for each in classes} == {"row", "diagonal"}
+    assert len({*make_classes(1000, 3, arrangements=("grid",))}) == 1000
+    with pytest.raises(UsageError, match="from 1 to 1000 classes"):
+        make_classes(1001, 3, arrangements=("grid",))
+    # Those of all that differ are the usual ones.
+    assert make_classes(100, 3, arrangements=arrangements_of(3)) == make_classes(100, 3)
+    assert chosen_arrangements(2) == arrangements_of(2)
+
+
+@pytest.mark.parametrize(
+    ("n_digits", "names", "known"),
+    [
+        (3, ("row", "circle"), "row, column, triangle, grid, diagonal"),
+        (3, (), "row, column, triangle, grid, diagonal"),
+        (2, ("grid",), "row, column, diagonal"),
+        (1, ("column",), "row"),
+    ],
+)
+def test_other_arrangements_are_refused(n_digits: int, names: tuple[str, ...], known: str) -> None:
+    with pytest.raises(UsageError, match=rf"one or more of {known}\."):
+        make_classes(5, n_digits, arrangements=names)
 
 
 def test_a_hundred_classes_share_digits_in_other_orders() -> None:

@@ -54,6 +54,14 @@ def test_a_scene_depends_on_seed_and_index_alone(source: SceneSource) -> None:
     assert not np.array_equal(first.image, source.scene(4, 9).image)
 
 
+@pytest.mark.parametrize(
+    "values", [{"orientation": -1}, {"orientation": 181}, {"lighting": -0.1}, {"lighting": 1.1}, {"lighting": math.nan}]
+)
+def test_impossible_turns_and_light_are_refused(values: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="use 0 to 180 degrees, and a change from 0 to 1"):
+        SceneSettings(**values)
+
+
 def test_objects_stand_out_where_their_boxes_are() -> None:
     plain = replace(SMALL, scenes=SceneSettings(noise=0, strokes=0, lighting=0, max_count=3))
     source = plain.source("train", 0)

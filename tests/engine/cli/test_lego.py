@@ -98,3 +98,37 @@ def test_no_step_is_wrong_use(pc_engine, tmp_path, monkeypatch, command, steps):
     outcome = pc_engine("lego", command, "--out", "out", "--steps", steps)
     assert (outcome.code, list(tmp_path.iterdir())) == (2, [])
     assert outcome.err == f"pc-engine: --steps is {steps}, expected a number of at least 1.\n"
+
+
+def test_orientation_lighting_and_arrangements_can_be_chosen(pc_engine, tmp_path):
+    def make(name, *options):
+        outcome = pc_engine("lego", "make", tmp_path / name, "--n", "4", "--size", "64", "--quiet", *options)
+        assert outcome.code == 0, outcome.err
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+
+    usual = make("usual")
+    same = ("--orientation", "12", "--lighting", "0.5", "--arrangements", "row,column,triangle")
+    assert make("same", *same) == usual
+    for number, options in enumerate([("--orientation", "90"), ("--lighting", "0"), ("--arrangements", "Row, grid")]):
+        made = make(str(number), *options)
+        assert made.keys() == usual.keys()
+        assert any(made[name] != usual[name] for name in usual if name.endswith(".png"))
+    labels = json.loads(make("grids", "--arrangements", "grid", "--parts", "4")["labels.json"])
+    assert all(name.startswith("grid-") for name in labels["classes"])
+
+    refused = pc_engine("lego", "make", tmp_path / "no", "--arrangements", "circle")
+    assert refused.code == 2
+    assert "choose one or more of row, column, triangle, grid, diagonal." in refused.err
+    refused = pc_engine("lego", "tables", "--out", tmp_path / "no", "--lighting", "2")
+    assert refused.code == 2
+    assert "a change from 0 to 1" in refused.err
+    assert not (tmp_path / "no").exists()
+
+
+def test_tables_are_made_of_the_scenes_that_are_asked_for(pc_engine, tiny_recipe, tmp_path):
+    asked = ("lego", "tables", "--out", tmp_path / "out", "--classes", "3", "--n", "14", "--steps", "2", "--quiet")
+    chosen = ("--arrangements", "column", "--orientation", "30", "--lighting", "0.2")
+    assert pc_engine(*asked, *chosen).code == 0
+    lego = json.loads((tmp_path / "out" / "training.json").read_text())["settings"]["training"]["lego"]
+    assert (lego["arrangements"], lego["scenes"]["orientation"], lego["scenes"]["lighting"]) == (["column"], 30.0, 0.2)
+    assert "other settings" in pc_engine(*asked).err
