@@ -33,7 +33,7 @@ class Picture:
     reviewed
         Whether a person looked at it.
     count_found
-        What the run had counted, where that is so; None where nobody looked.
+        What the run counted, whatever a person made of it; None where it could not.
     """
 
     result: Result
@@ -195,7 +195,7 @@ def pictures(rows: Iterable[Mapping[str, Any]], survey: Survey, min_score: float
         if not reviewed:
             kept = tuple(pointer for pointer in result.pointers if pointer.score >= min_score)
             result = replace(result, pointers=kept)
-        yield Picture(result, place, survey, reviewed, row.get("count_found"))
+        yield Picture(result, place, survey, reviewed, row.get("count_found", row["count"]))
 
 
 def _same_by_name(classes: Iterable[tuple[int | None, str]]) -> dict[int | None, int | None]:

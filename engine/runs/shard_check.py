@@ -38,7 +38,7 @@ def check_shards(directory: Path, shard: Shard | None) -> None:
         name = parse_partition(path.name)
         if name is not None and name.shards != _shards(shard):
             raise UsageError(
-                f"{directory} holds {_run_of(name.shards)}: go on with that one, or choose another folder."
+                f"{directory} holds {_run_of(name.shards)}: go on with that one, delete the folder, or choose another."
             )
 
 

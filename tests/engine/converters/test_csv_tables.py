@@ -39,7 +39,7 @@ def test_every_image_has_a_line_with_its_count(two_modes, save, tmp_path) -> Non
         "mode": "p2c",
         "model": "tiny",
         "error": "",
-        "count_found": "",
+        "count_found": "2",
     }
     assert counts[3]["error"] == "It is broken."
     assert (conversion.images, conversion.pointers, conversion.left_out) == (4, 3, {})
