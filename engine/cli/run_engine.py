@@ -42,7 +42,8 @@ def _require(execution: Execution) -> None:
     """Refuse what this machine cannot do, before a mode is chosen, or a model fetched or made for nothing."""
     if execution.device == execution.backend == execution.precision == AUTO:
         return
-    device = choose_device(execution)
+    # A GPU that only its backend asks for is looked for as one that is named.
+    device = choose_device(replace(execution, device=choose_device(execution)))
     require_precision(execution.precision, execution.backend, device)
 
 

@@ -343,19 +343,22 @@ def test_a_fresh_run_without_overlays_says_that_it_removes_those_of_before(pc_en
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("options", "code", "expected"),
     [
-        (("--device", "cuda"), ""),
-        (("--device", "cpu", "--precision", "fp8"), "Precision fp8 does not run here; what does: "),
-        (("--device", "cpu", "--backend", "cudnn"), ""),
+        (("--device", "cuda"), 2, "No GPU was found."),
+        (("--backend", "cudnn"), 2, "No GPU was found."),
+        (("--device", "cpu", "--precision", "fp8"), 2, "Precision fp8 does not run here; what does: "),
+        (("--device", "cpu", "--backend", "cudnn"), 1, "cuDNN runs on NVIDIA GPUs only: use it with --device cuda."),
     ],
 )
-def test_what_cannot_be_done_here_is_said_before_a_model_is_made(pc_engine, scenes, monkeypatch, options, expected):
+def test_what_cannot_be_done_here_is_said_before_a_model_is_made(
+    pc_engine, scenes, monkeypatch, options, code, expected
+):
     monkeypatch.setattr("pc_engine.selection.device_choice.gpu_reason", lambda: "No GPU was found.")
     monkeypatch.setattr("pc_engine.cli.run_engine.default_mode", lambda _: pytest.fail("A model was looked for."))
     outcome = pc_engine("run", scenes, *options)
-    assert outcome.code in (1, 2)
-    assert expected in outcome.err
+    assert outcome.code == code
+    assert outcome.err.startswith(f"pc-engine: {expected}")
     assert outcome.err.count("\n") == 1
 
 
