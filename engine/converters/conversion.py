@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,10 @@ def default_out(run: Path, to: str) -> Path:
     """
     form = _format(to)
     suffix = Path(form.makes[0]).suffix if form.is_file else ""
-    return Path(os.path.relpath(run.resolve().parent)) / f"{run.resolve().name}-{to}{suffix}"
+    beside = run.resolve().parent
+    with suppress(ValueError):  # on another drive of Windows
+        beside = Path(os.path.relpath(beside))
+    return beside / f"{run.resolve().name}-{to}{suffix}"
 
 
 def convert(

@@ -7,11 +7,12 @@ import resource
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from weakref import WeakSet
 
 import pytest
 
-from pc_engine.converters import DATASET_FORMATS, conversion, convert
+from pc_engine.converters import DATASET_FORMATS, conversion, convert, default_out
 from pc_engine.converters.pictures import Picture, pictures
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.pointers import BoxPointer, EllipsePointer
@@ -25,6 +26,14 @@ def test_an_unknown_format_names_the_known_ones(two_modes, save, tmp_path) -> No
     with pytest.raises(UsageError, match="no format 'excel': choose one of coco, yolo, voc, label-studio, cvat, csv"):
         save(two_modes.boxes, "excel", tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_beside_a_run_on_another_drive_of_windows_has_no_relative_path(tmp_path, monkeypatch) -> None:
+    def refuse(_: Path) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", refuse)
+    assert default_out(tmp_path / "run", "coco") == tmp_path.resolve() / "run-coco.json"
 
 
 @pytest.mark.parametrize("to", DATASET_FORMATS)
