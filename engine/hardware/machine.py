@@ -16,11 +16,11 @@ from typing import Any
 _PROC = Path("/proc")
 # Taken where the system does not say.
 _MEMORY_UNKNOWN = 4 << 30
-# Vector extensions of x86, and of ARM.
-_VECTOR = (
-    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "avx_vnni"),
-    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
-)
+# Vector extensions of x86, and of ARM, by what Linux calls the line with them: AMD's "sme" encrypts memory.
+_VECTOR = {
+    "flags": ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "avx_vnni"),
+    "Features": ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+}
 
 
 @functools.cache
@@ -30,14 +30,14 @@ def describe_machine() -> dict[str, Any]:
     model = re.search(r"model name\s*:\s*(.+)", text)
     # ARM's processors have numbers instead of a name.
     numbers = re.findall(r"^CPU (implementer|part)\s*:\s*(\w+)", text, re.MULTILINE)[:2]
-    flags = re.search(r"(?:flags|Features)\s*:\s*(.+)", text)
-    known = set(flags.group(1).split()) if flags else set()
+    flags = re.search(r"(flags|Features)\s*:\s*(.+)", text)
+    known = set(flags.group(2).split()) if flags else set()
     memory = re.search(r"MemTotal:\s*(\d+) kB", _read("/proc/meminfo"))
     return {
         "system": platform.system(),
         "architecture": platform.machine(),
         "processor": model.group(1).strip() if model else ", ".join(map(" ".join, numbers)) or platform.processor(),
-        "extensions": [name for name in _VECTOR if name in known],
+        "extensions": [name for name in _VECTOR[flags.group(1)] if name in known] if flags else [],
         "cores": usable_cores(),
         "memory_gib": round(int(memory.group(1)) / 2**20, 1) if memory else None,
     }

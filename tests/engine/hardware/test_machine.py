@@ -38,7 +38,7 @@ def test_a_system_without_proc_is_described_as_well(monkeypatch: pytest.MonkeyPa
 
 
 def test_extensions_are_read_from_the_processors_flags(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "processor : 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 avx512f amx_bf16 avx2000\n"
+    text = "processor : 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 avx512f amx_bf16 avx2000 sme\n"
     monkeypatch.setattr(machine, "_read", lambda path: text if path.endswith("cpuinfo") else "MemTotal: 4194304 kB")
     described = describe_machine.__wrapped__()
     assert described["processor"] == "Some CPU @ 2 GHz"
