@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from numbers import Integral
 from typing import Any, get_type_hints
@@ -30,10 +31,16 @@ def check_limits(settings: Any, mode: str, limits: Mapping[str, tuple[float, flo
 
     Fields of whole numbers have to hold one.
     """
-    whole = {name for name, kind in get_type_hints(type(settings)).items() if kind is int}
+    whole = _whole_numbers(settings.__class__)
     for name, (low, high) in limits.items():
         value = getattr(settings, name)
         is_kind = is_real(value) and (name not in whole or isinstance(value, Integral))
         if not is_kind or not low <= value <= high:  # NaN fails, too
             kind = "a number" if is_kind or name not in whole else "a whole number"
             raise UsageError(f"The setting {mode}.{name} is {value!r:.60}, expected {kind} from {low:g} to {high:g}.")
+
+
+@functools.cache  # as settings are made anew for each batch, and looking types up takes most of the time of that
+def _whole_numbers(kind: type) -> frozenset[str]:
+    """Return the names of the fields of a kind of settings that are whole numbers."""
+    return frozenset(name for name, of in get_type_hints(kind).items() if of is int)

@@ -320,3 +320,12 @@ def test_a_network_without_conv_prev_is_not_asked_for_it(tiny_manifest: Manifest
 def test_a_tap_that_serves_twice_is_asked_for_once(tiny_manifest: Manifest) -> None:
     manifest = replace(tiny_manifest, count_features=("conv_last", "gap"))
     assert MODES["c2p"].taps(manifest) == ("conv_last", "gap")
+
+
+def test_a_setting_is_changed_without_looking_up_the_types_of_all(monkeypatch):
+    """Mode combined does so for each batch, and looking them up took longer than all else."""
+    settings = P2CSettings()
+    monkeypatch.setattr("pc_engine.modes.limits.get_type_hints", lambda _: pytest.fail("Types were looked up."))
+    assert dataclasses.replace(settings, cutoff=2.0).cutoff == 2.0
+    with pytest.raises(UsageError, match=r"classes is 1\.5, expected a whole number"):
+        dataclasses.replace(settings, classes=1.5)
