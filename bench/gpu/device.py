@@ -101,13 +101,12 @@ class CudaMeter:
     def seconds(self, work: Callable[[], object], *, least: float = _LEAST_SECONDS, queued: bool = False) -> float:
         """See `Meter.seconds`: median of several stretches of as many calls as take a while, after a warm-up."""
         cupy = self._cupy
-        for _ in range(_WARM_UPS):
-            work()
+        _repeat(work, _WARM_UPS)
         once, wait = self._stretch(work, 1), 0.0
         calls = max(int(least / _MEDIAN_OF / max(once, 1e-7)), 1)
         if queued:
             calls = min(calls, _MOST_QUEUED)
-            wait = min(2 * seconds_of(lambda: [work() for _ in range(calls)]), _LONGEST_WAIT)
+            wait = min(2 * seconds_of(lambda: _repeat(work, calls)), _LONGEST_WAIT)
             self._stretch(work, 1, wait)  # compiles what waits
         found: float = statistics.median(self._stretch(work, calls, wait) / calls for _ in range(_MEDIAN_OF))
         cupy.get_default_memory_pool().free_all_blocks()
@@ -124,11 +123,16 @@ class CudaMeter:
         if wait:
             cupy.RawKernel(_WAIT, "wait_for_the_host")((1,), (1,), (np.uint64(1e9 * wait),))
         start.record()
-        for _ in range(calls):
-            work()
+        _repeat(work, calls)
         end.record()
         end.synchronize()
         return float(cupy.cuda.get_elapsed_time(start, end)) / 1e3
+
+
+def _repeat(work: Callable[[], object], calls: int) -> None:
+    """Call ``work`` so often; each result's memory is free for the next, which the host would else wait to be given."""
+    for _ in range(calls):
+        work()
 
 
 def describe(device: str) -> dict[str, Any]:
@@ -164,7 +168,7 @@ def matrix_rates(meter: Meter, side: int = _MATRIX) -> Iterator[Row]:
         try:
             rate = 2 * side**3 / meter.seconds(make_product(), least=_LEAST_SECONDS_AT_FULL_LOAD)
         # A type that it does not have or multiply, no memory for the matrices, or no cuBLAS.
-        except (RuntimeError, ImportError, AttributeError) as error:
+        except (RuntimeError, ImportError, AttributeError, MemoryError) as error:
             yield {"what": "matrix product", "precision": precision, "reason": first_line(error)}
             continue
         yield {"what": "matrix product", "precision": precision, "tera_ops": rate / 1e12}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,6 +13,10 @@ import pytest
 
 from pc_engine.bench.gpu import device as gpu_device
 from pc_engine.bench.gpu.device import CudaMeter, matrix_rates
+
+
+class Result:
+    """What a kernel returns."""
 
 
 class PretendedCupy:
@@ -60,6 +65,22 @@ def test_short_kernels_wait_until_all_are_queued(cupy: PretendedCupy) -> None:
     assert last == ["wait_for_the_host", "event", *["work"] * calls, "event"]
 
 
+def test_results_of_short_kernels_are_not_kept(cupy: PretendedCupy) -> None:
+    """64 of a convolution's would fill a card, and the host would be timed while it asks for their memory."""
+    alive: weakref.WeakSet[Result] = weakref.WeakSet()
+    most = 0
+
+    def work() -> Result:
+        nonlocal most
+        result = Result()
+        alive.add(result)
+        most = max(most, len(alive))
+        return result
+
+    CudaMeter("cuda:0").seconds(work, queued=True)
+    assert most <= 2
+
+
 def test_others_start_at_once_and_as_often_as_takes_a_while(cupy: PretendedCupy) -> None:
     meter = CudaMeter("cuda:0")
     for least, calls in ((0.2, 28), (2.0, 285)):
@@ -88,6 +109,15 @@ def test_a_sample_that_cannot_be_made_costs_its_row(host_meter: Any, monkeypatch
     monkeypatch.setattr(torch, "randint", make)
     monkeypatch.delattr(torch, "float8_e4m3fn")
     assert "float8_e4m3fn" in {row["precision"]: row for row in matrix_rates(host_meter, 64)}["fp8"]["reason"]
+
+
+def test_no_memory_for_a_product_of_cupy_costs_its_row(host_meter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(array: Any) -> Any:
+        raise MemoryError("Out of memory allocating 268,435,456 bytes")  # CuPy's error is one
+
+    monkeypatch.setattr(host_meter, "place", no_memory)
+    monkeypatch.setattr(gpu_device, "is_installed", lambda _: False)
+    assert ["Out of memory" in row["reason"] for row in matrix_rates(host_meter, 8)] == [True, True]
 
 
 def test_products_take_as_long_as_networks_do(host_meter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
