@@ -17,12 +17,14 @@ from typing import Any
 
 from pc_engine.bench.gpu.device import wall_rate
 from pc_engine.bench.gpu.report import Row, measured, spread
+from pc_engine.decoding.decode_device import keep_memory_of_pictures
 from pc_engine.errors import BackendError
 from pc_engine.hardware.cuda import device_index
 from pc_engine.hardware.machine import usable_cores
 
 _MODULE = "pc_engine.bench.gpu.decoding_ways"
 _LONGEST = 60.0  # seconds for one way
+_DRIVER = "libcuda.so.1"
 _WAIT_SLEEPING = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 _AS_IN_A_RUN = ":fancy_upsampling=1"
 
@@ -89,6 +91,7 @@ def decoding_rate(way: Way, index: int, data: Sequence[bytes]) -> Row:
 
     nvimgcodec: Any = import_module("nvidia.nvimgcodec")
     cupy.cuda.Device(index).use()
+    keep_memory_of_pictures()
     stream = cupy.cuda.Stream(non_blocking=True)
     codec = nvimgcodec.Decoder(
         device_id=index,
@@ -110,20 +113,34 @@ def decoding_rate(way: Way, index: int, data: Sequence[bytes]) -> Row:
         return len(files)
 
     rate, runs = wall_rate(decode)
+    if way.sleeps and not waits_sleeping(index):
+        raise BackendError("Threads that wait were told to sleep, and were told otherwise since.")
     return {"images_per_s": rate, "spread": spread(runs)}
 
 
 def wait_sleeping(index: int) -> None:
-    """Let threads that wait for a GPU sleep; to be called before its first use."""
-    cuda = ctypes.CDLL("libcuda.so.1")
-    device = ctypes.c_int()
-    for failed in (
-        cuda.cuInit(0),
-        cuda.cuDeviceGet(ctypes.byref(device), index),
-        cuda.cuDevicePrimaryCtxSetFlags_v2(device, _WAIT_SLEEPING),
-    ):
-        if failed:
-            raise BackendError(f"CUDA does not let threads sleep (error {failed}).")
+    """Let threads that wait for a GPU sleep; to be called before its first use.
+
+    The context is made here: whatever else uses CUDA finds it as it is.
+    """
+    cuda, device, context = ctypes.CDLL(_DRIVER), ctypes.c_int(), ctypes.c_void_p()
+    _check(cuda.cuInit(0))
+    _check(cuda.cuDeviceGet(ctypes.byref(device), index))
+    _check(cuda.cuDevicePrimaryCtxSetFlags_v2(device, _WAIT_SLEEPING))
+    _check(cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+
+
+def waits_sleeping(index: int) -> bool:
+    """Whether threads that wait for a GPU sleep."""
+    cuda, device, flags, active = ctypes.CDLL(_DRIVER), ctypes.c_int(), ctypes.c_uint(), ctypes.c_int()
+    _check(cuda.cuDeviceGet(ctypes.byref(device), index))
+    _check(cuda.cuDevicePrimaryCtxGetState(device, ctypes.byref(flags), ctypes.byref(active)))
+    return bool(active.value and flags.value & _WAIT_SLEEPING)
+
+
+def _check(error: int) -> None:
+    if error:
+        raise BackendError(f"CUDA does not let threads sleep (error {error}).")
 
 
 if __name__ == "__main__":

@@ -220,6 +220,15 @@ class BatchDecoder:
             return error
 
 
+def keep_memory_of_pictures() -> int:
+    """Let CUDA keep what pictures took of the current GPU for the next batch; return how many bytes are free."""
+    import cupy
+
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    keep_freed_memory(min(free // _SHARE_OF_MEMORY, _KEPT_BYTES))
+    return int(free)
+
+
 class DeviceDecoder:
     """Decodes on a GPU with several `BatchDecoder`, each with a stream of its own, for as many threads at once.
 
@@ -271,8 +280,7 @@ class DeviceDecoder:
             # one thread less than there are cores, and warns whoever asks for more.
             codec = NvImageCodec(self._index, max(min(workers, usable_cores() - 1), 1))
             streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(AT_ONCE)]
-            free, _ = cupy.cuda.runtime.memGetInfo()
-            keep_freed_memory(min(free // _SHARE_OF_MEMORY, _KEPT_BYTES))
+            free = keep_memory_of_pictures()
         self._decoders = [
             BatchDecoder(
                 codec,

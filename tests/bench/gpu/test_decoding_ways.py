@@ -19,7 +19,7 @@ from pc_engine.errors import BackendError
 @pytest.fixture
 def codec(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What nvImageCodec and CUDA were asked for, in order."""
-    asked: dict[str, list[Any]] = {"decoder": [], "decode": [], "flags": []}
+    asked: dict[str, list[Any]] = {"decoder": [], "decode": [], "cuda": []}
 
     class Decoder:
         def __init__(self, **settings: Any) -> None:
@@ -37,15 +37,29 @@ def codec(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     package.nvimgcodec = library
     cupy: Any = ModuleType("cupy")
     stream = SimpleNamespace(ptr=7, synchronize=lambda: None)
-    device = SimpleNamespace(use=lambda: None)
+    device = SimpleNamespace(use=lambda: asked["cuda"].append("used"))
     cupy.cuda = SimpleNamespace(Device=lambda _: device, Stream=lambda non_blocking: stream)
     for name, module in (("cupy", cupy), ("nvidia", package), ("nvidia.nvimgcodec", library)):
         monkeypatch.setitem(sys.modules, name, module)
+    flags = [0]
+
+    def set_flags(device: Any, given: int) -> int:
+        flags[0] = given
+        asked["cuda"].append(given)
+        return 0
+
+    def get_state(device: Any, found: Any, active: Any) -> int:
+        found._obj.value, active._obj.value = flags[0], 1
+        return 0
+
     driver = SimpleNamespace(
         cuInit=lambda _: 0,
         cuDeviceGet=lambda device, index: 0,
-        cuDevicePrimaryCtxSetFlags_v2=lambda device, flags: asked["flags"].append(flags) or 0,
+        cuDevicePrimaryCtxSetFlags_v2=set_flags,
+        cuDevicePrimaryCtxRetain=lambda context, device: asked["cuda"].append("made") or 0,
+        cuDevicePrimaryCtxGetState=get_state,
     )
+    monkeypatch.setattr(decoding_ways, "keep_memory_of_pictures", lambda: asked["cuda"].append("kept"))
     monkeypatch.setattr(ctypes, "CDLL", lambda _: driver)
     monkeypatch.setattr(decoding_ways, "wall_rate", lambda work: (float(work() + work()), [1.0, 1.0]))
     return asked
@@ -59,10 +73,22 @@ def test_each_way_asks_for_what_it_says(codec: dict[str, list[Any]]) -> None:
         [settings] = codec["decoder"]
         assert settings["options"].split() == [":fancy_upsampling=1", *way.options.split()]
         assert settings["max_num_cpu_threads"] == way.threads or not way.threads
-        assert codec["flags"] == ([4] if way.sleeps else [])
+        # Ahead of all use, which would make the context without; and memory is kept as in a run.
+        assert codec["cuda"] == [*([4, "made"] if way.sleeps else []), "used", "kept"]
         (files, first), (_, second) = codec["decode"]
         assert (files[0] == ("parsed", b"one")) == way.parsed
         assert (first, second) == (None, ["picture 1", "picture 1"] if way.reuses else None)
+
+
+def test_threads_that_do_not_sleep_after_all_are_no_rate(
+    codec: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctypes.CDLL(""), "cuDevicePrimaryCtxSetFlags_v2", lambda device, flags: 0)
+    with pytest.raises(BackendError, match="told otherwise"):
+        decoding_rate(Way("any", sleeps=True), 0, [b"one"])
+    monkeypatch.setattr(ctypes.CDLL(""), "cuDevicePrimaryCtxRetain", lambda context, device: 2)
+    with pytest.raises(BackendError, match=r"\(error 2\)"):
+        decoding_rate(Way("any", sleeps=True), 0, [b"one"])
 
 
 def test_files_that_are_refused_are_no_rate(codec: dict[str, list[Any]]) -> None:
