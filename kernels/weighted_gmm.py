@@ -148,8 +148,10 @@ def weighted_gmm(
     result = _empty_result(xp, used, fitted)
     for width, images in _by_width(xp, fitted):
         square_heat = _square_heat(xp, heat[images])
-        means = _farthest_first(xp, square_heat, width)
-        if given is not None:
+        if given is None:
+            means = _farthest_first(xp, square_heat, width)
+        else:
+            means = xp.zeros((len(images), width, 2))
             means[:, :slots] = given[images, :width]
         unit_heat = square_heat / square_heat.sum(axis=(1, 2), keepdims=True)
         mixture = _start(xp, unit_heat, means, xp.arange(width) < fitted[images, None], variance_floor)
