@@ -163,7 +163,7 @@ def select(
     cache = FileCache()
     facts = {
         **_facts(request),
-        "selection": 2,
+        "selection": 3,  # another number where networks are compiled in another way: what is kept was another's
         "networks": {kind: request.at(kind).network_sha256 for _, kind in kept},
         "pairs": kept,
         "refused": refused,
