@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -156,7 +156,13 @@ class Subject:
             images = probe_images(pixels.height, pixels.width, _QUANTISED_WITH)
             quantise_network(model.network, model.manifest, images, path, precision=precision)
 
-        facts = {"network": self.request().network_sha256, "precision": precision, "images": _QUANTISED_WITH}
+        facts = {
+            "network": self.request().network_sha256,
+            "input": asdict(pixels),
+            "taps": {tap: value.tensor for tap, value in model.manifest.taps.items()},
+            "precision": precision,
+            "images": _QUANTISED_WITH,
+        }
         cache, name = FileCache(), f"quantised-{cache_key(facts)}"
         network = cache.get(name) or cache.put(name, quantise)
         quantised = QuantisedNetwork(

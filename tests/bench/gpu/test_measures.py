@@ -139,6 +139,11 @@ def test_a_quantised_network_is_made_once(job: Job, subjects: Subjects, monkeypa
         [other] = others
         other.provide("int8")
         assert other.request().at("int8").network_sha256 == made.network_sha256
+        # Of the same file, but normalised in another way: that one would be of other numbers.
+        manifest = other.loaded.manifest
+        shifted = replace(manifest, input=replace(manifest.input, mean=(9.0, 9.0, 9.0)), quantised={})
+        with pytest.raises(TypeError):
+            Subject(job, "shifted", replace(other.loaded, manifest=shifted)).provide("int8")
 
 
 def test_networks_are_opened_from_the_cache(job: Job, subjects: Subjects, backend: HostBackend) -> None:
