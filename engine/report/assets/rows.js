@@ -123,6 +123,12 @@ export class Rows {
     return this.rows[i][OTHER_POINTERS] ?? [];
   }
 
+  /** What the run had counted of an image that was reviewed and is compared; null of others. */
+  foundText(i) {
+    const found = this.rows[i][FOUND] ?? null;
+    return found === null ? null : countText(found, this.rows[i][FOUND_OPEN] === 1);
+  }
+
   /** How far the counts of both runs are apart, before corrections; null where one of them has none. */
   difference(i) {
     const found = this.rows[i][FOUND] ?? null;

@@ -80,6 +80,7 @@ function facts(rows, i) {
   const { compare } = rows.head;
   const found = [];
   if (rows.error(i) === null) found.push(["Count", rows.countText(i) + (rows.reviewed(i) ? " (reviewed)" : "")]);
+  if (rows.foundText(i) !== null) found.push(["Count before", rows.foundText(i)]);
   if (compare && rows.otherCount(i) !== null) {
     found.push([`Count, ${compare.mode}`, `${rows.otherCountText(i)} (dashed)`]);
   }
