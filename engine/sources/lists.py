@@ -112,10 +112,13 @@ def _found(path: str, name: str, address: str | None) -> str:
         near = os.path.join(os.path.dirname(name), path)
         if os.path.lexists(near):
             return near
-        return path if os.path.lexists(path) else in_other_form(near) or in_other_form(path) or path
-    if os.path.isabs(path) or os.path.lexists(path):
-        return path if os.path.lexists(path) else in_other_form(path) or path
-    return in_other_form(path) or beside(address, path)
+        # Most names are written in one form only: they are not looked up once more.
+        if path.isascii() or os.path.lexists(path):
+            return path
+        return in_other_form(near) or in_other_form(path) or path
+    if os.path.isabs(path):
+        return in_other_form(path) or path
+    return path if os.path.lexists(path) else in_other_form(path) or beside(address, path)
 
 
 def _read_listed(read: Callable[[], bytes], entry: str, name: str) -> bytes:
