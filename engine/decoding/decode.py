@@ -54,6 +54,10 @@ _BOXED: dict[HeifFormat, str] = {"AVIF": "AVIF", "HEIF": "HEIC"}
 # libjpeg-turbo's scales are so many parts of the full size.
 _SCALES = 8
 _LONGEST_REASON = 160
+# The greatest value of 16 bits.
+_MOST = 65535
+# Of PBM, PGM and PPM that are written out as text, Pillow copies the text behind each comment: millions take minutes.
+_WRITTEN_OUT, _MOST_COMMENTS = (b"P1", b"P2", b"P3"), 10_000
 
 
 def _anywhere(_: int) -> AbstractContextManager[None]:
@@ -236,6 +240,8 @@ def _opened(data: bytes, at_least: tuple[int, int] | None, limits: Limits) -> It
                 raise ImageError(_foreign(RAW_PHOTO))
             if isinstance(header, TiffImageFile) and (refusal := prepare_tiff(header)) is not None:
                 raise ImageError(refusal)
+            if data.startswith(_WRITTEN_OUT) and data.count(b"#") > _MOST_COMMENTS:
+                raise ImageError(f"It has more than {_MOST_COMMENTS:,} comments: save it anew.")
             with limits.room(_pixels_held(header, at_least)):
                 yield header
     except UnidentifiedImageError:
@@ -328,15 +334,24 @@ def _draft(header: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Ima
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    scaled = _is_scaled(image)  # which is not known any more once the pixels are read
     image.load()
     if image.mode.startswith("I;16") or image.mode in ("I", "F") or has_signed_bytes(image):
-        grey = to_eight_bits(grey_samples(image), white_of(image))
+        grey = to_eight_bits(grey_samples(image), _MOST if scaled else white_of(image))
         return Image.fromarray(255 - grey if is_negative(image) else grey).convert("RGB")
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
         white = Image.new("RGBA", coloured.size, "white")
         return Image.alpha_composite(white, coloured).convert("RGB")
     return image.convert("RGB")
+
+
+def _is_scaled(image: Image.Image) -> bool:
+    """Whether Pillow brings values to 16 bits that are of fewer by the word of their file, a PGM."""
+    if image.format != "PPM" or image.mode != "I" or not isinstance(image, ImageFile.ImageFile) or not image.tile:
+        return False
+    args = image.tile[0].args
+    return isinstance(args, tuple) and args[-1] != _MOST
 
 
 def _not_read(data: bytes) -> str:

@@ -241,6 +241,8 @@ def kinds() -> Iterator[Hostile]:
     yield Hostile("colours.ppm", encode("PPM"), OK)
     yield Hostile("grey-16.pgm", encode("PPM", Image.fromarray(grey.astype(np.uint16) * 257)), OK)
     yield Hostile("written-out.pgm", b"P2 2 2 4095 0 1 2 4095", OK)
+    yield Hostile("remarks.pgm", b"P2 2 2 255 0 #\n 1 2 3", OK)
+    yield Hostile("nothing-but-remarks.pgm", b"P2 900 900 255 " + b"#\n" * 300_000, BAD)
     yield Hostile("cut.ppm", encode("PPM")[:-9], BAD)
     yield Hostile("huge.pgm", b"P5 2147483647 2147483647 255 ", BAD)
     yield Hostile("no-numbers.ppm", b"P6 #", BAD)

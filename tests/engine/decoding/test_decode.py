@@ -678,3 +678,25 @@ def test_real_photos_decode_as_pillow_decodes_them(data_directory: Path) -> None
     for path in photos:
         with Image.open(path) as picture:
             assert difference(path.read_bytes(), picture.convert("RGB")) < 3
+
+
+@pytest.mark.parametrize("most", [1000, 4095, 65534])
+def test_a_pgm_of_fewer_than_sixteen_bits_is_taken_by_its_word(most: int) -> None:
+    values = np.linspace(0, most / 5, 64).reshape(8, 8)
+    for data in (
+        b"P5 8 8 %d\n" % most + values.astype(">u2").tobytes(),
+        b"P2 8 8 %d\n" % most + b" ".join(b"%d" % value for value in values.ravel()),
+    ):
+        decoded = decode_bytes(data, 8, 8, oversampling=None).pixels[..., 0]
+        np.testing.assert_allclose(decoded, values.astype(int) * 255 / most, atol=1)
+
+
+def test_a_pgm_of_sixteen_bits_tells_its_depth_by_its_values() -> None:
+    values = np.linspace(0, 4095, 64).reshape(8, 8).astype(">u2")
+    decoded = decode_bytes(b"P5 8 8 65535\n" + values.tobytes(), 8, 8, oversampling=None).pixels[..., 0]
+    np.testing.assert_allclose(decoded, values * (255 / 4095), atol=1)
+
+
+def test_a_pgm_of_many_comments_is_refused_before_they_are_read() -> None:
+    with pytest.raises(ImageError, match="more than 10,000 comments"):
+        decode_bytes(b"P2 900 900 255 " + b"#\n" * 10_001, 8, 8)
