@@ -23,12 +23,18 @@ def in_other_form(path: str) -> str | None:
 
 
 def _found(path: str) -> str | None:
-    if not path or os.path.lexists(path):
-        return path
-    folder, name = os.path.split(path)
-    if not name or (inside := _found(folder)) is None:
-        return None
-    written = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in _FORMS)))
-    there = [found for one in written if os.path.lexists(found := os.path.join(inside, one))]
-    # Of two it is not known which is meant.
-    return there[0] if len(there) == 1 else None
+    missing = list[str]()
+    # A line of a list may have more folders than functions may call themselves.
+    while path and not os.path.lexists(path):
+        path, name = os.path.split(path)
+        if not name:
+            return None
+        missing.append(name)
+    for name in reversed(missing):
+        written = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in _FORMS)))
+        there = [found for one in written if os.path.lexists(found := os.path.join(path, one))]
+        # Of two it is not known which is meant.
+        if len(there) != 1:
+            return None
+        path = there[0]
+    return path

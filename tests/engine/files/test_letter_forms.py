@@ -51,3 +51,7 @@ def test_of_two_none_is_taken(tmp_path: Path) -> None:
     assert in_other_form(f"{tmp_path}/{mixed}") == f"{tmp_path}/{nfc(mixed)}"
     (tmp_path / nfd(mixed)).touch()
     assert in_other_form(f"{tmp_path}/{mixed}") is None
+
+
+def test_a_name_of_very_many_folders_is_just_not_there(tmp_path: Path) -> None:
+    assert in_other_form(f"{tmp_path}/ü{'/a' * 1900}") is None
