@@ -337,7 +337,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     scaled = _is_scaled(image)  # which is not known any more once the pixels are read
     image.load()
     if image.mode.startswith("I;16") or image.mode in ("I", "F") or has_signed_bytes(image):
-        grey = to_eight_bits(grey_samples(image), _MOST if scaled else white_of(image))
+        samples = grey_samples(image)
+        if image.format == "PPM":  # of which Pillow makes 32 bits
+            samples = samples.astype(np.uint16)
+        grey = to_eight_bits(samples, _MOST if scaled else white_of(image))
         return Image.fromarray(255 - grey if is_negative(image) else grey).convert("RGB")
     if image.has_transparency_data:
         coloured = image.convert("RGBA")

@@ -691,10 +691,11 @@ def test_a_pgm_of_fewer_than_sixteen_bits_is_taken_by_its_word(most: int) -> Non
         np.testing.assert_allclose(decoded, values.astype(int) * 255 / most, atol=1)
 
 
-def test_a_pgm_of_sixteen_bits_tells_its_depth_by_its_values() -> None:
-    values = np.linspace(0, 4095, 64).reshape(8, 8).astype(">u2")
+@pytest.mark.parametrize(("most", "white"), [(4095, 4095), (200, 1023)])
+def test_a_pgm_of_sixteen_bits_tells_its_depth_by_its_values(most: int, white: int) -> None:
+    values = np.linspace(0, most, 64).reshape(8, 8).astype(">u2")
     decoded = decode_bytes(b"P5 8 8 65535\n" + values.tobytes(), 8, 8, oversampling=None).pixels[..., 0]
-    np.testing.assert_allclose(decoded, values * (255 / 4095), atol=1)
+    np.testing.assert_allclose(decoded, values * (255 / white), atol=1)
 
 
 def test_a_pgm_of_many_comments_is_refused_before_they_are_read() -> None:
