@@ -65,10 +65,11 @@ class CombinedSettings:
         around parts of what p2c clusters in any case.
     pointer
         ``"ellipse"``: the product of two heatmaps, c2p's and the class's, is divided into as many clusters as were
-        counted, and each has an ellipse of the spread of its heat. ``"mixture"``: as many Gaussians, fitted to
-        that product as in c2p, which may settle between two objects. ``"box"``: what p2c clusters is divided in that
-        way, and each cluster has a box around all of its object, as of p2c's setting ``pointer="box"``. Ellipses lie
-        on the objects, boxes cover them (``bench/results/boxes.json``).
+        counted, and each has an ellipse of the spread of its heat: half axes are the roots of its variances, to each of
+        which the square of c2p's ``min_deviation`` is added. ``"mixture"``: as many Gaussians, fitted to that product
+        as in c2p, where that square is the least variance; they may settle between two objects. ``"box"``: what p2c
+        clusters is divided in that way, and each cluster has a box around all of its object, as of p2c's setting
+        ``pointer="box"``. Ellipses lie on the objects, boxes cover them (``bench/results/boxes.json``).
     clusters
         Which clusters ellipses are drawn around. ``"merged"``: all density peaks, of which the two that part least are
         made one, or one that is light and far is left out, until as many are left as were counted
