@@ -22,8 +22,9 @@ def unit_products(rows: Array, weights: Array) -> Array:
     Returns
     -------
     Array
-        (N, L), float32: 0 for an all-zero row, NaN for one whose norm overflows in float32. An image's products are the
-        same to the last bit in any batch.
+        (N, L), float32: 0 for an all-zero row, NaN for one whose norm overflows in float32. Squares of values below
+        1e-19 lose bits in float32: a row that holds no others is not quite of unit length, and one without any above
+        1e-23 is not scaled. An image's products are the same to the last bit in any batch.
 
     Raises
     ------
