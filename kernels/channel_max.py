@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
+from pc_engine.kernels.cuda import device_of
 
 # Threads that share a map: LANES of cuda/heatmaps.cu.
 _LANES = 32
@@ -37,14 +37,15 @@ def channel_max(maps: Array) -> Array:
     xp = get_array_module(maps)
     count, channels, height, width = maps.shape
     greatest = xp.empty((count, channels), dtype=xp.float32)
-    threads = device.threads("channel_max", _LANES * count * channels)
+    tasks = _LANES * count * channels
+    maps_at_once = max(1, device.threads("channel_max", tasks) // _LANES)
     device.launch(
-        Launch(
-            source="heatmaps",
-            kernel=f"channel_max_{kernel_suffix([maps])}",
-            blocks=math.ceil(count * channels / max(1, threads // _LANES)),
-            threads=threads,
-            arguments=(xp.ascontiguousarray(maps), xp.int64(count * channels), xp.int32(height * width), greatest),
-        )
+        "channel_max",
+        xp.ascontiguousarray(maps),
+        xp.int64(count * channels),
+        xp.int32(height * width),
+        greatest,
+        blocks=math.ceil(count * channels / maps_at_once),
+        tasks=tasks,
     )
     return greatest.astype(maps.dtype, copy=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.clusters import checked_clusters, launch_on_clusters, slots_for
 from pc_engine.kernels.cuda import device_of
-from pc_engine.kernels.validation import checked_weights, device_weights
+from pc_engine.kernels.validation import checked_weights
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,10 @@ def cluster_boxes(
     xp = get_array_module(density)
     device = device_of(density)
     if device is not None:
-        heat = device_weights(density, "cluster_boxes")
         return launch_on_clusters(
             device,
-            ("cluster_extent", "cluster_boxes"),
-            (labels, heat, numbers),
+            "cluster_boxes",
+            (labels, density, numbers),
             slots,
             lambda n, k: ClusterBoxes(xp.empty((n, k, 4)), xp.empty((n, k))),
             xp.float64(trim),

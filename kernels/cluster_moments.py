@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.clusters import checked_clusters, launch_on_clusters, slots_for
 from pc_engine.kernels.cuda import device_of
-from pc_engine.kernels.validation import checked_weights, device_weights
+from pc_engine.kernels.validation import checked_weights
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def cluster_moments(labels: Array, weights: Array, n_clusters: Array, *, slots: 
     if device is not None:
         return launch_on_clusters(
             device,
-            ("cluster_moments", "cluster_moments"),
-            (labels, device_weights(weights, "cluster_moments"), numbers),
+            "cluster_moments",
+            (labels, weights, numbers),
             slots,
             lambda n, k: ClusterMoments(xp.empty((n, k, 2)), xp.empty((n, k, 2)), xp.empty((n, k))),
         )

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, kernel_suffix, state_bytes
-from pc_engine.kernels.validation import checked_counts
+from pc_engine.kernels.cuda import Device
+from pc_engine.kernels.validation import checked_counts, device_weights
 
 Measured = TypeVar("Measured")
 
@@ -48,7 +48,7 @@ def slots_for(numbers: Array, slots: int | None) -> int:
 
 def launch_on_clusters(
     device: Device,
-    operation: tuple[str, str],
+    operation: str,
     clusters: tuple[Array, Array, Array],
     slots: int | None,
     make: Callable[[int, int], Measured],
@@ -61,9 +61,9 @@ def launch_on_clusters(
     Parameters
     ----------
     operation
-        The source in ``cuda/``, and the kernel's name without its type.
+        The kernel's name without its type.
     clusters
-        Labels, heat as `device_weights` gives it, and numbers of clusters.
+        Labels, heat and numbers of clusters, as `checked_clusters` gives them.
     slots
         None for one each cell.
     make
@@ -74,27 +74,22 @@ def launch_on_clusters(
         State for each slot that it needs beside one double.
     """
     labels, heat, n_clusters = clusters
+    heat = device_weights(heat, operation)
     xp = get_array_module(heat)
     count, height, width = heat.shape
     slots = height * width if slots is None else slots
-    doubles, ints = height * width + slots * (1 + doubles), height * width + slots * ints
     made = make(count, slots)
-    source, kernel = operation
     device.launch(
-        Launch(
-            source=source,
-            kernel=f"{kernel}_{kernel_suffix([heat])}",
-            blocks=count,
-            threads=device.threads(source, height * width),
-            arguments=(
-                xp.ascontiguousarray(labels, dtype=xp.int32),
-                heat,
-                n_clusters,
-                *map(xp.int32, (height, width, slots)),
-                *numbers,
-                *vars(made).values(),
-            ),
-            state_bytes=state_bytes(doubles=doubles, ints=ints),
-        )
+        operation,
+        xp.ascontiguousarray(labels, dtype=xp.int32),
+        heat,
+        n_clusters,
+        *map(xp.int32, (height, width, slots)),
+        *numbers,
+        *vars(made).values(),
+        blocks=count,
+        tasks=height * width,
+        doubles=height * width + slots * (1 + doubles),
+        ints=height * width + slots * ints,
     )
     return made

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, state_bytes
+from pc_engine.kernels.cuda import Device, device_of
 from pc_engine.kernels.validation import check_positive, checked_weights, device_weights
 
 # Squared distances between cells are integers, so below 1,000 cells this slack admits none that lies farther away,
@@ -141,18 +141,14 @@ def _on_device(device: Device, heat: Array, eps: float, min_weight: float) -> We
     # No two cells are farther apart, and the kernel squares such numbers in 32 bits.
     squared = min(_radius_squared(eps), height * height + width * width)
     device.launch(
-        Launch(
-            source="dbscan",
-            kernel=f"dbscan_{kernel_suffix([heat])}",
-            blocks=count,
-            threads=device.threads("dbscan", height * width),
-            arguments=(
-                heat,
-                *map(xp.int32, (height, width, squared)),
-                xp.float64(min_weight),
-                *vars(clusters).values(),
-            ),
-            state_bytes=state_bytes(doubles=height * width, ints=2 * height * width + height),
-        )
+        "dbscan",
+        heat,
+        *map(xp.int32, (height, width, squared)),
+        xp.float64(min_weight),
+        *vars(clusters).values(),
+        blocks=count,
+        tasks=height * width,
+        doubles=height * width,
+        ints=2 * height * width + height,
     )
     return clusters

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, state_bytes
+from pc_engine.kernels.cuda import Device, device_of, no_array
 from pc_engine.kernels.saddles import position_in_image, roots, saddles
 from pc_engine.kernels.validation import check_positive, checked_counts, checked_weights, device_weights
 
@@ -315,22 +315,16 @@ def _on_device(device: Device, heat: Array, settings: tuple[Any, ...], wanted: A
         centres=xp.empty((count, slots, 2)),
     )
     device.launch(
-        Launch(
-            source="density_peaks",
-            kernel=f"density_peaks_{kernel_suffix([heat])}",
-            blocks=count,
-            threads=device.threads("density_peaks", height * width),
-            arguments=(
-                heat,
-                no_array(xp) if wanted is None else wanted,
-                *map(xp.int32, (height, width, slots)),
-                *settings,
-                *vars(peaks).values(),
-            ),
-            # Prominences take two more arrays of cells.
-            state_bytes=state_bytes(
-                doubles=(5 if settings[-1] > 0 else 3) * height * width + max(height, width), ints=3 * height * width
-            ),
-        )
+        "density_peaks",
+        heat,
+        no_array(xp) if wanted is None else wanted,
+        *map(xp.int32, (height, width, slots)),
+        *settings,
+        *vars(peaks).values(),
+        blocks=count,
+        tasks=height * width,
+        # Prominences take two more arrays of cells.
+        doubles=(5 if settings[-1] > 0 else 3) * height * width + max(height, width),
+        ints=3 * height * width,
     )
     return peaks

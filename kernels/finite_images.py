@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array
+from pc_engine.kernels.cuda import Device, device_of, kernel_suffix, no_array
 
 # Taps that one launch takes: TAPS of cuda/finite_images.cu.
 _TAPS = 8
@@ -100,27 +100,25 @@ def _slots(group: Sequence[Array]) -> tuple[Array, ...]:
 
 def _launch_search(device: Device, group: Sequence[Array], finite: Array) -> None:
     xp, itemsize = get_array_module(finite), group[0].dtype.itemsize
-    threads = device.threads("finite_images", max(tap.nbytes for tap in group) // (len(finite) * _BYTES_OF_THREAD))
-    chunk = threads * _BYTES_OF_THREAD // itemsize
+    tasks = max(tap.nbytes for tap in group) // (len(finite) * _BYTES_OF_THREAD)
+    chunk = device.threads("finite_images", tasks) * _BYTES_OF_THREAD // itemsize
     chunks = sum(math.ceil(math.prod(tap.shape[1:]) / chunk) for tap in group)
     device.launch(
-        Launch(
-            source="finite_images",
-            kernel=f"finite_images_{kernel_suffix(group)}",
-            blocks=len(finite) * chunks,
-            threads=threads,
-            arguments=(*_slots(group), xp.int32(chunks), xp.int32(chunk), finite),
-        )
+        "finite_images",
+        *_slots(group),
+        xp.int32(chunks),
+        xp.int32(chunk),
+        finite,
+        blocks=len(finite) * chunks,
+        tasks=tasks,
     )
 
 
 def _launch_clearing(device: Device, group: Sequence[Array], finite: Array) -> None:
     device.launch(
-        Launch(
-            source="finite_images",
-            kernel=f"clear_images_{kernel_suffix(group)}",
-            blocks=len(finite),
-            threads=device.threads("finite_images", max(tap.nbytes for tap in group) // len(finite)),
-            arguments=(*_slots(group), finite),
-        )
+        "clear_images",
+        *_slots(group),
+        finite,
+        blocks=len(finite),
+        tasks=max(tap.nbytes for tap in group) // len(finite),
     )

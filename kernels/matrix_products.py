@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
+from pc_engine.kernels.cuda import device_of
 
 # Rows, and columns, of a product that a block computes: TILE of cuda/matrix_products.cu.
 _TILE = 32
@@ -39,16 +39,11 @@ def matrix_products(a: Array, b: Array) -> Array:
     (count, rows, depth), columns = a.shape, b.shape[2]
     products = xp.empty((count, rows, columns), a.dtype)
     device.launch(
-        Launch(
-            source="matrix_products",
-            kernel=f"matrix_products_{kernel_suffix([a, b])}",
-            blocks=count * math.ceil(rows / _TILE) * math.ceil(columns / _TILE),
-            threads=device.threads("matrix_products", _THREADS),
-            arguments=(
-                *map(xp.ascontiguousarray, (a, b)),
-                *map(xp.int32, (rows, depth, columns)),
-                products,
-            ),
-        )
+        "matrix_products",
+        *map(xp.ascontiguousarray, (a, b)),
+        *map(xp.int32, (rows, depth, columns)),
+        products,
+        blocks=count * math.ceil(rows / _TILE) * math.ceil(columns / _TILE),
+        tasks=_THREADS,
     )
     return products

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, state_bytes
+from pc_engine.kernels.cuda import Device, device_of
 from pc_engine.kernels.normalise import normalise_heatmap
 
 
@@ -71,7 +71,7 @@ def _softly_clamped(mean: Array, mean_factor: float, softness: float) -> Array:
 
 
 def launch_over_channels(
-    device: Device, kernel: str, maps: Array, weights: tuple[Array, ...], factors: tuple[Array, ...]
+    device: Device, operation: str, maps: Array, weights: tuple[Array, ...], factors: tuple[Array, ...]
 ) -> Array:
     """Launch a kernel of ``cuda/heatmaps.cu`` that sums maps (N, C, H, W) over their channels; return the (N, H, W).
 
@@ -80,24 +80,18 @@ def launch_over_channels(
     xp = get_array_module(maps)
     count, channels, height, width = maps.shape
     cells = height * width
-    threads = device.threads(kernel, channels * cells)
     # A thread reads four cells at once, so that one team after the other covers the grid until the threads run out.
-    teams = max(1, min(threads * 4 // cells, channels))
+    teams = max(1, min(device.threads(operation, channels * cells) * 4 // cells, channels))
     heat = xp.empty((count, height, width), dtype=xp.float32)
     device.launch(
-        Launch(
-            source="heatmaps",
-            kernel=f"{kernel}_{kernel_suffix([maps])}",
-            blocks=count,
-            threads=threads,
-            arguments=(
-                xp.ascontiguousarray(maps),
-                *weights,
-                *map(xp.int32, (channels, cells, teams)),
-                *factors,
-                heat,
-            ),
-            state_bytes=state_bytes(doubles=(teams * cells + 1) // 2),
-        )
+        operation,
+        xp.ascontiguousarray(maps),
+        *weights,
+        *map(xp.int32, (channels, cells, teams)),
+        *factors,
+        heat,
+        blocks=count,
+        tasks=channels * cells,
+        doubles=(teams * cells + 1) // 2,
     )
     return heat

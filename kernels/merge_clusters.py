@@ -16,7 +16,7 @@ from pc_engine.kernels.cluster_moments import cluster_moments
 from pc_engine.kernels.clusters import checked_clusters, launch_on_clusters, slots_for
 from pc_engine.kernels.cuda import device_of
 from pc_engine.kernels.saddles import highest_passes
-from pc_engine.kernels.validation import checked_counts, checked_weights, device_weights
+from pc_engine.kernels.validation import checked_counts, checked_weights
 
 # Costs are rounded to this part of their unit: those that are equal by symmetry then are so to the last bit, and the
 # clusters' order decides.
@@ -119,8 +119,8 @@ def merge_clusters(
     if device is not None:
         return launch_on_clusters(
             device,
-            ("merge_clusters", "merge_clusters"),
-            (labels, device_weights(weights, "merge_clusters"), numbers),
+            "merge_clusters",
+            (labels, weights, numbers),
             slots,
             lambda n, _: MergedClusters(xp.empty((n, *labels.shape[1:]), xp.int32), xp.empty(n, xp.int64)),
             limit,

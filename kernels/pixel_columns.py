@@ -8,7 +8,7 @@ H200, VGG's first layer takes 0.43 ms for 128 images that way and 0.62 as it sta
 from __future__ import annotations
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Launch, device_of
+from pc_engine.kernels.cuda import device_of
 from pc_engine.kernels.windows import LOAD
 
 #: Values of a pixel: red, green, blue, and a constant that tells the picture from what lies outside of it.
@@ -57,18 +57,13 @@ def pixel_columns(
     gathered = xp.empty((count, height, columns, channels), xp.float16)
     load = LOAD if channels % LOAD == 0 else 1
     device.launch(
-        Launch(
-            source="channels_last",
-            kernel="pixel_columns_f16",
-            blocks=count * height,
-            threads=device.threads("pixel_columns", columns * channels // load),
-            arguments=(
-                xp.ascontiguousarray(images),
-                *map(xp.int32, (width, columns, window, stride, left, channels, load)),
-                xp.float16(constant),
-                gathered,
-            ),
-        )
+        "pixel_columns",
+        xp.ascontiguousarray(images),
+        *map(xp.int32, (width, columns, window, stride, left, channels, load)),
+        xp.float16(constant),
+        gathered,
+        blocks=count * height,
+        tasks=columns * channels // load,
     )
     return gathered
 

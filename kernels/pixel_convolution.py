@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Launch, device_of
+from pc_engine.kernels.cuda import device_of
 from pc_engine.kernels.pixel_columns import PIXEL
 from pc_engine.kernels.windows import LOAD, Windows
 
@@ -98,18 +98,13 @@ def pixel_convolution(
     result = xp.empty((len(images), rows, columns, filters), xp.float16)
     sizes = (*windows.size, *windows.window, *stride, *pads[:2], rows, columns, filters, tile_rows, tile_columns)
     device.launch(
-        Launch(
-            source="pixel_convolution",
-            kernel=f"pixel_convolution_{math.ceil(windows.window[0] * windows.window[1] / _STEP)}_f16",
-            blocks=len(images) * tiles * math.ceil(filters / _FILTERS),
-            threads=device.threads("pixel_convolution", _WARP * tile_rows * (tile_columns // _PLACES)),
-            arguments=(
-                *map(xp.ascontiguousarray, (images, weights, bias)),
-                *map(xp.int32, (*sizes, _pitch(tile_columns, windows.window, stride))),
-                *map(xp.float16, (constant, *bounds)),
-                result,
-            ),
-        )
+        f"pixel_convolution_{math.ceil(windows.window[0] * windows.window[1] / _STEP)}",
+        *map(xp.ascontiguousarray, (images, weights, bias)),
+        *map(xp.int32, (*sizes, _pitch(tile_columns, windows.window, stride))),
+        *map(xp.float16, (constant, *bounds)),
+        result,
+        blocks=len(images) * tiles * math.ceil(filters / _FILTERS),
+        tasks=_WARP * tile_rows * (tile_columns // _PLACES),
     )
     return result
 

@@ -6,7 +6,7 @@ import math
 from types import ModuleType
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix
+from pc_engine.kernels.cuda import Device, device_of
 
 
 def resize_maps(maps: Array, height: int, width: int) -> Array:
@@ -64,17 +64,12 @@ def _on_device(device: Device, maps: Array, height: int, width: int) -> Array:
     *leading, old_height, old_width = maps.shape
     resized = xp.empty((*leading, height, width), maps.dtype)
     device.launch(
-        Launch(
-            source="resize_maps",
-            kernel=f"resize_maps_{kernel_suffix([maps])}",
-            blocks=math.prod(leading),
-            threads=device.threads("resize_maps", height * width),
-            arguments=(
-                xp.ascontiguousarray(maps),
-                *map(xp.int32, (old_height, old_width, height, width)),
-                *map(xp.float64, (old_height / height, old_width / width)),
-                resized,
-            ),
-        )
+        "resize_maps",
+        xp.ascontiguousarray(maps),
+        *map(xp.int32, (old_height, old_width, height, width)),
+        *map(xp.float64, (old_height / height, old_width / width)),
+        resized,
+        blocks=math.prod(leading),
+        tasks=height * width,
     )
     return resized

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
+from pc_engine.kernels.cuda import device_of
 
 
 def scale_to_peak(heat: Array) -> Array:
@@ -39,12 +39,11 @@ def scale_to_peak(heat: Array) -> Array:
     count, height, width = heat.shape
     scaled = xp.empty(heat.shape, heat.dtype)
     device.launch(
-        Launch(
-            source="scale_to_peak",
-            kernel=f"scale_to_peak_{kernel_suffix([heat])}",
-            blocks=count,
-            threads=device.threads("scale_to_peak", height * width),
-            arguments=(xp.ascontiguousarray(heat), xp.int32(height * width), scaled),
-        )
+        "scale_to_peak",
+        xp.ascontiguousarray(heat),
+        xp.int32(height * width),
+        scaled,
+        blocks=count,
+        tasks=height * width,
     )
     return scaled

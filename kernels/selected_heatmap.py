@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array
+from pc_engine.kernels.cuda import Device, device_of, no_array
 from pc_engine.kernels.normalise import normalise_heatmap
 from pc_engine.kernels.resize_maps import resize_maps
 from pc_engine.kernels.select_maps import select_maps
@@ -70,19 +70,14 @@ def _on_device(device: Device, layers: Sequence[tuple[Array, Array]], mean_facto
     heat = xp.empty((count, height, width), dtype=xp.float32)
     nothing = (no_array(xp), no_array(xp), xp.int32(0), xp.int32(0))
     device.launch(
-        Launch(
-            source="heatmaps",
-            kernel=f"selected_heatmap_{kernel_suffix([maps for maps, _ in layers])}",
-            blocks=count,
-            threads=device.threads("selected_heatmap", height * width),
-            arguments=(
-                *_selection(*first),
-                *(_selection(*rest[0]) if rest else nothing),
-                xp.int32(height * width),
-                xp.float64(mean_factor),
-                heat,
-            ),
-        )
+        "selected_heatmap",
+        *_selection(*first),
+        *(_selection(*rest[0]) if rest else nothing),
+        xp.int32(height * width),
+        xp.float64(mean_factor),
+        heat,
+        blocks=count,
+        tasks=height * width,
     )
     return heat
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix, state_bytes
+from pc_engine.kernels.cuda import device_of
 
 # The kernel's state has room for a multiple of so many keys: AT_ONCE of cuda/sort_rows.cu.
 _KEYS_AT_ONCE = 8
@@ -52,13 +52,12 @@ def sort_rows(rows: Array, column: int, most: int | None = None) -> Array:
         return xp.take_along_axis(rows, order[..., None], axis=1)
     found = xp.empty((count, most, width), rows.dtype)
     device.launch(
-        Launch(
-            source="sort_rows",
-            kernel=f"sort_rows_{kernel_suffix([rows])}",
-            blocks=count if most else 0,
-            threads=device.threads("sort_rows", length),
-            arguments=(xp.ascontiguousarray(rows), *map(xp.int32, (length, width, column, most)), found),
-            state_bytes=state_bytes(doubles=-(-length // _KEYS_AT_ONCE) * _KEYS_AT_ONCE),
-        )
+        "sort_rows",
+        xp.ascontiguousarray(rows),
+        *map(xp.int32, (length, width, column, most)),
+        found,
+        blocks=count if most else 0,
+        tasks=length,
+        doubles=-(-length // _KEYS_AT_ONCE) * _KEYS_AT_ONCE,
     )
     return found

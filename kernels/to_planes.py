@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
+from pc_engine.kernels.cuda import device_of
 
 # Cells, and channels, that a block turns: TILE of cuda/channels_last.cu.
 _TILE = 32
@@ -30,12 +30,12 @@ def to_planes(maps: Array) -> Array:
         return planes
     cells = height * width
     device.launch(
-        Launch(
-            source="channels_last",
-            kernel=f"to_planes_{kernel_suffix([maps])}",
-            blocks=count * math.ceil(cells / _TILE) * math.ceil(channels / _TILE),
-            threads=device.threads("to_planes", _TILE * _TILE),
-            arguments=(xp.ascontiguousarray(maps), xp.int32(channels), xp.int32(cells), planes),
-        )
+        "to_planes",
+        xp.ascontiguousarray(maps),
+        xp.int32(channels),
+        xp.int32(cells),
+        planes,
+        blocks=count * math.ceil(cells / _TILE) * math.ceil(channels / _TILE),
+        tasks=_TILE * _TILE,
     )
     return planes

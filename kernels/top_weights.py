@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, state_bytes
+from pc_engine.kernels.cuda import Device, device_of
 
 # Threads that share a map: PARTS of cuda/heatmaps.cu.
 _PARTS = 8
@@ -69,17 +69,12 @@ def _on_device(device: Device, maps: Array, weights: Array, top: int) -> Array:
     count, channels, height, width = maps.shape
     kept = xp.empty((count, channels), xp.float32)
     device.launch(
-        Launch(
-            source="heatmaps",
-            kernel=f"top_weights_{kernel_suffix([maps])}",
-            blocks=count,
-            threads=device.threads("top_weights", channels * _PARTS),
-            arguments=(
-                *map(xp.ascontiguousarray, (maps, weights)),
-                *map(xp.int32, (channels, height * width, top)),
-                kept,
-            ),
-            state_bytes=state_bytes(doubles=(channels * _PARTS + 1) // 2),
-        )
+        "top_weights",
+        *map(xp.ascontiguousarray, (maps, weights)),
+        *map(xp.int32, (channels, height * width, top)),
+        kept,
+        blocks=count,
+        tasks=channels * _PARTS,
+        doubles=(channels * _PARTS + 1) // 2,
     )
     return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Launch, device_of, kernel_suffix
+from pc_engine.kernels.cuda import device_of, kernel_suffix
 
 # Vectors of weights that the kernel takes: MOST_VECTORS of cuda/unit_products.cu.
 _MOST_VECTORS = 8
@@ -53,17 +53,12 @@ def unit_products(rows: Array, weights: Array) -> Array:
         return found
     products = xp.empty((len(rows), len(weights)), xp.float32)
     device.launch(
-        Launch(
-            source="unit_products",
-            kernel=f"unit_products_{kernel_suffix([rows])}",
-            blocks=len(rows),
-            threads=device.threads("unit_products", rows.shape[1]),
-            arguments=(
-                *map(xp.ascontiguousarray, (rows, weights)),
-                *map(xp.int32, (rows.shape[1], len(weights))),
-                products,
-            ),
-        )
+        "unit_products",
+        *map(xp.ascontiguousarray, (rows, weights)),
+        *map(xp.int32, (rows.shape[1], len(weights))),
+        products,
+        blocks=len(rows),
+        tasks=rows.shape[1],
     )
     return products
 

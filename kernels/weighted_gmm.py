@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, device_of, kernel_suffix, no_array, state_bytes
+from pc_engine.kernels.cuda import Device, device_of, no_array
 from pc_engine.kernels.validation import check_positive, checked_counts, checked_weights, device_weights
 
 # A density below this may have lost components to underflow (float64 ends at 1e-308); such images take the slower
@@ -380,20 +380,15 @@ def _on_device(
     )
     starts = no_array(xp) if means_init is None else _means_of_slots(xp, means_init, (count, slots, 2))
     device.launch(
-        Launch(
-            source="weighted_gmm",
-            kernel=f"weighted_gmm_{kernel_suffix([heat])}",
-            blocks=count,
-            threads=device.threads("weighted_gmm", height * width),
-            arguments=(
-                heat,
-                requested,
-                starts,
-                *map(xp.int32, (height, width, slots)),
-                *settings,
-                *vars(mixtures).values(),
-            ),
-            state_bytes=state_bytes(doubles=3 * height * width + slots * (6 + 2 * (height + width))),
-        )
+        "weighted_gmm",
+        heat,
+        requested,
+        starts,
+        *map(xp.int32, (height, width, slots)),
+        *settings,
+        *vars(mixtures).values(),
+        blocks=count,
+        tasks=height * width,
+        doubles=3 * height * width + slots * (6 + 2 * (height + width)),
     )
     return mixtures

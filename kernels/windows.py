@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pc_engine.kernels.array_module import Array, get_array_module
-from pc_engine.kernels.cuda import Device, Launch, kernel_suffix
+from pc_engine.kernels.cuda import Device
 
 #: Adjacent channels that a thread reads at once, where their number allows it.
 LOAD = 8
@@ -73,18 +73,13 @@ class Windows:
         load = LOAD if channels % LOAD == 0 else 1
         sizes = (*self.size, *self.window, *self.stride, *self.pads[:2], *self.count, channels, load)
         device.launch(
-            Launch(
-                source="channels_last",
-                kernel=f"{operation}_{kernel_suffix([maps])}",
-                blocks=count * rows,
-                threads=device.threads(operation, columns * channels // load),
-                arguments=(
-                    *map(xp.ascontiguousarray, (maps, *others)),
-                    *map(xp.int32, sizes),
-                    *numbers,
-                    result,
-                ),
-            )
+            operation,
+            *map(xp.ascontiguousarray, (maps, *others)),
+            *map(xp.int32, sizes),
+            *numbers,
+            result,
+            blocks=count * rows,
+            tasks=columns * channels // load,
         )
         return result
 

@@ -19,10 +19,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from pc_engine.kernels.array_module import Array, get_array_module
 
@@ -32,54 +31,27 @@ FOLDER = Path(__file__).parent
 COMPILE_OPTIONS = ("--std=c++17", "--fmad=false")
 # Shared memory that the kernels declare themselves, for their reductions: an upper bound.
 STATIC_SHARED_BYTES = 16 << 10
+# By the steps that a window takes.
+_PIXEL_CONVOLUTIONS = tuple(f"pixel_convolution_{steps}" for steps in (1, 2, 3))
+# Sources that are not called as the operation is.
+_SOURCES = {
+    **dict.fromkeys(("channel_max", "mean_heatmap", "selected_heatmap", "top_weights", "weighted_heatmap"), "heatmaps"),
+    **dict.fromkeys(("depthwise_convolution", "max_pool", "pixel_columns", "to_planes"), "channels_last"),
+    **dict.fromkeys(_PIXEL_CONVOLUTIONS, "pixel_convolution"),
+    "clear_images": "finite_images",
+    "cluster_boxes": "cluster_extent",
+}
 # Threads of a block at most: MAX_THREADS of the sources. Sums over all maps, and products with few vectors, read
 # much and compute little, so that as many loads as possible should be under way. Of small blocks some compute while
 # others read what they begin with.
 _MOST_THREADS = 256
 _MOST_THREADS_OF = {
     **dict.fromkeys(("mean_heatmap", "top_weights", "unit_products", "weighted_heatmap"), 1024),
-    "pixel_convolution": 128,
+    **dict.fromkeys(_PIXEL_CONVOLUTIONS, 128),
 }
 _WARP = 32
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One launch of a kernel.
-
-    Attributes
-    ----------
-    source
-        Name of a file, without ``.cu``.
-    kernel
-        Name of the function.
-    blocks, threads
-        Size of the grid, and of a block; without blocks nothing is launched.
-    arguments
-        Arrays, contiguous, and scalars of NumPy's types, as the kernel's signature has them; `no_array` for null.
-    state_bytes
-        What a block keeps of its image: in dynamic shared memory or, where that is too small for it, in an array of the
-        device, which is slower.
-    """
-
-    source: str
-    kernel: str
-    blocks: int
-    threads: int
-    arguments: tuple[Array, ...]
-    state_bytes: int = 0
-
-
-class Device(Protocol):
-    """Where kernels run."""
-
-    def threads(self, operation: str, tasks: int) -> int:
-        """Threads of a block of an operation with so many independent tasks."""
-
-    def launch(self, launch: Launch) -> None:
-        """Queue a launch."""
 
 
 def device_of(*arrays: Array, types: Collection[str] = ()) -> Device | None:
@@ -91,7 +63,7 @@ def device_of(*arrays: Array, types: Collection[str] = ()) -> Device | None:
     xp = get_array_module(*arrays)
     if types and kernel_suffix(arrays) not in types:
         return None
-    return _cupy_device(xp, int(xp.cuda.Device().id)) if xp.__name__ == "cupy" else None
+    return _device(xp, int(xp.cuda.Device().id)) if xp.__name__ == "cupy" else None
 
 
 def cuda_source(name: str, *, state_in_array: bool = False) -> str:
@@ -110,19 +82,14 @@ def no_array(xp: ModuleType) -> Array:
     return xp.uintp(0)
 
 
-def state_bytes(*, doubles: int, ints: int = 0) -> int:
-    """Bytes of so many doubles and, behind them, ints."""
-    return 8 * doubles + 4 * ints
-
-
 def kernel_suffix(arrays: Sequence[Array]) -> str | None:
     """``"f16"``, ``"f32"`` or ``"f64"``, if all of ``arrays`` are of that one type; else None."""
     names = {array.dtype.name for array in arrays}
     return {"float16": "f16", "float32": "f32", "float64": "f64"}.get(names.pop()) if len(names) == 1 else None
 
 
-class _CupyDevice:
-    """A device that CuPy reaches; kernels are compiled when first launched."""
+class Device:
+    """A GPU as CuPy reaches it; kernels are compiled when first launched."""
 
     def __init__(self, cupy: ModuleType, number: int) -> None:
         runtime = cupy.cuda.runtime
@@ -135,34 +102,50 @@ class _CupyDevice:
         self._kernels: dict[tuple[str, bool], Any] = {}
 
     def threads(self, operation: str, tasks: int) -> int:
+        """Return the threads of a block of an operation with so many independent tasks."""
         whole_warps = -(-max(tasks, 1) // _WARP) * _WARP
         return min(whole_warps, _MOST_THREADS_OF.get(operation, _MOST_THREADS), self._most_threads)
 
-    def launch(self, launch: Launch) -> None:
-        if not launch.blocks:  # CuPy makes one block of none
+    def launch(
+        self, operation: str, *arguments: Array, blocks: int, tasks: int, doubles: int = 0, ints: int = 0
+    ) -> None:
+        """Queue the kernel of an operation for the type of the first floating-point array among its arguments.
+
+        Parameters
+        ----------
+        operation
+            The kernel's name but for the type.
+        arguments
+            Arrays, contiguous, and scalars of NumPy's types, as the kernel's signature has them; `no_array` for null.
+        blocks, tasks
+            Size of the grid, without which nothing is launched, and independent tasks of a block.
+        doubles, ints
+            What a block keeps of its image, doubles first: in dynamic shared memory or, where that is too small for it,
+            in an array of the device, which is slower.
+        """
+        if not blocks:  # CuPy makes one block of none
             return
-        in_array = launch.state_bytes > self._shared_limit
-        kernel = self._kernels.get((launch.kernel, in_array)) or self._load(launch, in_array)
-        arguments, shared = launch.arguments, launch.state_bytes
+        typed = next(each for each in arguments if each.ndim and each.dtype.kind == "f")
+        size = 8 * doubles + 4 * ints
+        in_array = size > self._shared_limit
         if in_array:
-            doubles = -(-launch.state_bytes // 8)
-            state = self._cupy.empty(launch.blocks * doubles, self._cupy.float64)
-            arguments, shared = (*arguments, state, self._cupy.int64(doubles)), 0
-        kernel((launch.blocks,), (launch.threads,), arguments, shared_mem=shared)
+            doubles = -(-size // 8)
+            state = self._cupy.empty(blocks * doubles, self._cupy.float64)
+            arguments, size = (*arguments, state, self._cupy.int64(doubles)), 0
+        kernel = self._kernel(operation, f"{operation}_{kernel_suffix([typed])}", in_array)
+        kernel((blocks,), (self.threads(operation, tasks),), arguments, shared_mem=size)
 
-    def _load(self, launch: Launch, in_array: bool) -> Any:
-        module = self._modules.get((launch.source, in_array))
-        if module is None:
-            code = cuda_source(launch.source, state_in_array=in_array)
-            module = self._cupy.RawModule(code=code, options=COMPILE_OPTIONS)
-            self._modules[launch.source, in_array] = module
-        kernel = module.get_function(launch.kernel)
-        # Beyond 48 KiB a block has to ask.
-        kernel.max_dynamic_shared_size_bytes = self._shared_limit
-        self._kernels[launch.kernel, in_array] = kernel
-        return kernel
+    def _kernel(self, operation: str, name: str, in_array: bool) -> Any:
+        if (name, in_array) not in self._kernels:
+            source = _SOURCES.get(operation, operation)
+            if (source, in_array) not in self._modules:
+                code = cuda_source(source, state_in_array=in_array)
+                self._modules[source, in_array] = self._cupy.RawModule(code=code, options=COMPILE_OPTIONS)
+            kernel = self._modules[source, in_array].get_function(name)
+            # Beyond 48 KiB a block has to ask.
+            kernel.max_dynamic_shared_size_bytes = self._shared_limit
+            self._kernels[name, in_array] = kernel
+        return self._kernels[name, in_array]
 
 
-@functools.cache
-def _cupy_device(cupy: ModuleType, number: int) -> _CupyDevice:
-    return _CupyDevice(cupy, number)
+_device = functools.cache(Device)
