@@ -19,7 +19,7 @@ from pc_engine.bench.accuracy.resampling import (
     wilson_interval,
 )
 from pc_engine.errors import DataError
-from pc_engine.fitted.counter import count_label
+from pc_engine.fitted.counter import label_indices
 
 #: Table 1 of the paper, on the test set of SOS, in per cent; None where it gives no figure.
 PUBLISHED = {
@@ -88,16 +88,17 @@ def count_accuracy(true: Sequence[int], predicted: Sequence[int], labels: Sequen
     """
     labels = tuple(labels)
     _require_images(true)
-    index = {label: i for i, label in enumerate(labels)}
-    pairs = np.array(
-        [(index[count_label(a, labels)], index[count_label(b, labels)]) for a, b in zip(true, predicted, strict=True)]
-    )
-    errors = np.abs(np.asarray(true) - np.asarray(predicted)).astype(np.float64)
-    confusion = np.bincount(pairs[:, 0] * len(labels) + pairs[:, 1], minlength=len(labels) ** 2)
-    intervals, error_interval = _intervals(pairs, errors, labels, seed)
-    return CountAccuracy(
-        labels, confusion.reshape(len(labels), len(labels)), float(errors.mean()), intervals, error_interval
-    )
+    errors = np.array([abs(a - b) for a, b in zip(true, predicted, strict=True)], np.float64)
+    truth, found = label_indices(true, labels), label_indices(predicted, labels)
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(confusion, (truth, found), 1)
+    of_label = truth[:, None] == np.arange(len(labels))
+    right = of_label & (truth == found)[:, None]
+    sums = resampled_sums(np.column_stack([right, of_label, errors]), seed)
+    intervals = label_intervals(right, of_label, labels, sums[:, :-1])
+    known = {name: interval for name, interval in intervals.items() if interval is not None}
+    error_interval = percentile_interval(sums[:, -1] / len(truth))
+    return CountAccuracy(labels, confusion, float(errors.mean()), known, error_interval)
 
 
 def accuracy_gain(
@@ -120,9 +121,7 @@ def accuracy_gain(
     """
     labels = tuple(labels)
     _require_images(true)
-    truth, first, second = (
-        np.array([labels.index(count_label(count, labels)) for count in counts]) for counts in (true, ours, theirs)
-    )
+    truth, first, second = (label_indices(counts, labels) for counts in (true, ours, theirs))
     of_label = truth[:, None] == np.arange(len(labels))
     gained = (first == truth).astype(np.float64) - (second == truth)
     columns = np.column_stack([of_label * gained[:, None], of_label])
@@ -160,7 +159,7 @@ def chance_accuracy(true: Sequence[int], labels: Sequence[str], seed: int) -> di
     """
     labels = tuple(labels)
     _require_images(true)
-    is_label = np.array([[count_label(count, labels) == label for label in labels] for count in true], np.float64)
+    is_label = (label_indices(true, labels)[:, None] == np.arange(len(labels))).astype(np.float64)
     draws = np.concatenate([is_label.mean(axis=0)[None], resampled_sums(is_label, seed) / len(true)])
     present = np.flatnonzero(draws[0])
     found = {labels[i]: draws[:, i] for i in present}
@@ -190,24 +189,28 @@ def _require_images(true: Sequence[int]) -> None:
         raise DataError("There is no image with a known count to evaluate on.")
 
 
-def _intervals(
-    pairs: np.ndarray, errors: np.ndarray, labels: tuple[str, ...], seed: int
-) -> tuple[dict[str, tuple[float, float]], tuple[float, float] | None]:
-    of_label = pairs[:, :1] == np.arange(len(labels))
-    right = of_label & (pairs[:, :1] == pairs[:, 1:])
-    sums = resampled_sums(np.column_stack([right, of_label, errors]), seed)
-    n_right, n_images, error = np.split(sums, [len(labels), 2 * len(labels)], axis=1)
-    shares = share_of(n_right, n_images)
-    present = np.flatnonzero(of_label.any(axis=0))
-    images = of_label.sum(axis=0)[present]
-    accuracy = right.sum(axis=0)[present] / images
+def label_intervals(
+    hits: np.ndarray, of_label: np.ndarray, labels: Sequence[str], sums: np.ndarray
+) -> dict[str, tuple[float, float] | None]:
+    """Return the 95 % intervals of the share of ``hits``, by label that occurs, of its mean over labels and overall.
+
+    Parameters
+    ----------
+    hits, of_label
+        Which images are such, and which are of the label at all, each in its label's column, (n, L) bool.
+    labels
+        The L labels.
+    sums
+        `resampled_sums` of both, side by side, (R, 2 L).
+    """
+    n, sizes = len(hits), of_label.sum(axis=0)
+    present = np.flatnonzero(sizes).tolist()
+    n_hit, n_images = np.split(sums, 2, axis=1)
+    draws, shares = share_of(n_hit, n_images), share_of(hits.sum(axis=0), sizes)
     found = {
-        labels[i]: percentile_interval(shares[:, i], wilson_interval(float(share), int(n)))
-        for i, share, n in zip(present, accuracy, images, strict=True)
+        labels[i]: percentile_interval(draws[:, i], wilson_interval(float(shares[i]), int(sizes[i]))) for i in present
     }
-    found["mean"] = percentile_interval(mean_over(shares, present), interval_of_mean(accuracy, images))
-    found["overall"] = percentile_interval(
-        n_right.sum(axis=1) / len(pairs), wilson_interval(float(right.sum() / len(pairs)), len(pairs))
-    )
-    known = {name: interval for name, interval in found.items() if interval is not None}
-    return known, percentile_interval(error[:, 0] / len(pairs))
+    of_mean = interval_of_mean(shares[present], sizes[present])
+    found["mean"] = percentile_interval(mean_over(draws, present), of_mean)
+    found["overall"] = percentile_interval(n_hit.sum(axis=1) / n, wilson_interval(float(hits.sum() / n), n))
+    return found

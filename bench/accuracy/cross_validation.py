@@ -9,7 +9,7 @@ import numpy as np
 
 from pc_engine.bench.accuracy.raw_features import RawCounter, reduce_raw
 from pc_engine.errors import DataError, UsageError
-from pc_engine.fitted.counter import CountSVM, count_label
+from pc_engine.fitted.counter import CountSVM, label_indices
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.counter import DEFAULT_FIT, CountedImages, CounterFit, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
@@ -101,7 +101,7 @@ def held_out_counters(
             f"{folds} folds of {len(counts)} images were asked for: ask for 2 or more, up to one per image."
         )
     labels = tuple(labels)
-    truth = np.array([labels.index(count_label(int(count), labels)) for count in counts])
+    truth = label_indices(counts, labels)
     found: dict[FoldFit, list[HeldOut]] = {fit: [] for fit in fits}
     of_svms: dict[tuple[tuple[str, ...], bool, bool], list[FoldFit]] = {}
     for fit in found:

@@ -32,7 +32,7 @@ from pc_engine.bench.accuracy.pointing import RATIOS, PointingAccuracy
 from pc_engine.bench.accuracy.resampling import as_json, percentile_interval, resampled_sums, share_of, wilson_interval
 from pc_engine.bench.accuracy.truth import Truth
 from pc_engine.datasets import Box, LabelledImage, clip_to_frame
-from pc_engine.fitted.counter import count_label
+from pc_engine.fitted.counter import count_label, label_indices
 from pc_engine.result import Result
 
 #: What each bin is measured by.
@@ -112,8 +112,8 @@ def failure_analysis(
     """
     images, labels = truth.images, truth.labels
     places = [place for place, (image, row) in enumerate(zip(images, rows, strict=True)) if image.count and row.ok]
-    true = np.array([labels.index(count_label(images[place].count or 0, labels)) for place in places], np.int64)
-    found = np.array([labels.index(count_label(rows[place].count or 0, labels)) for place in places], np.int64)
+    true = label_indices([images[place].count or 0 for place in places], labels)
+    found = label_indices([rows[place].count or 0 for place in places], labels)
     columns = np.zeros((len(images), 6))
     columns[places, :4] = np.column_stack([found == true, found < true, found > true, np.ones(len(places))])
     columns[pointing.places, 4] = pointing.contained[:, _POINTING_RATIO]

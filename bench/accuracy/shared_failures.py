@@ -7,17 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.bench.accuracy.resampling import (
-    as_json,
-    interval_of_mean,
-    mean_over,
-    percentile_interval,
-    resampled_sums,
-    share_of,
-    wilson_interval,
-)
+from pc_engine.bench.accuracy.counting import label_intervals
+from pc_engine.bench.accuracy.resampling import as_json, mean_over, resampled_sums, share_of
 from pc_engine.bench.accuracy.truth import Truth
-from pc_engine.fitted.counter import count_label
+from pc_engine.fitted.counter import label_indices
 from pc_engine.result import Result
 
 
@@ -55,18 +48,19 @@ def _of_group(truth: Truth, rows: Mapping[str, Sequence[Result]]) -> dict[str, A
     ]
     if not counts:
         return None
-    told = np.array([[labels.index(count_label(count, labels)) for count in each] for each in counts])
+    told = np.column_stack([label_indices(of_mode, labels) for of_mode in zip(*counts, strict=True)])
     of_label = told[:, :1] == np.arange(len(labels))
     wrong = told[:, 1:] != told[:, :1]
     every = of_label & wrong.all(axis=1)[:, None]
     images = of_label.sum(axis=0)
-    present = np.flatnonzero(images).tolist()
+    sums = resampled_sums(np.column_stack([every, of_label]), truth.seed)
+    intervals = label_intervals(every, of_label, labels, sums)
     alone = share_of(np.stack([(of_label & each[:, None]).sum(axis=0) for each in wrong.T]), images)
     return {
         "modes": [*rows],
         "images": len(counts),
         "wrong": _figures(share_of(every.sum(axis=0), images), images, labels),
-        "wrong_interval": _intervals(every, of_label, present, truth),
+        "wrong_interval": {name: as_json(interval) for name, interval in intervals.items()},
         "independent": _figures(alone.prod(axis=0), images, labels),
     }
 
@@ -77,20 +71,3 @@ def _figures(shares: np.ndarray, images: np.ndarray, labels: Sequence[str]) -> d
     overall = (shares[present] * images[present]).sum() / images.sum()
     found = {labels[i]: float(shares[i]) for i in present}
     return {**found, "mean": float(mean_over(shares, present)), "overall": float(overall)}
-
-
-def _intervals(
-    every: np.ndarray, of_label: np.ndarray, present: Sequence[int], truth: Truth
-) -> dict[str, list[float] | None]:
-    n = len(of_label)
-    wrong, images = np.split(resampled_sums(np.column_stack([every, of_label]), truth.seed), 2, axis=1)
-    draws = share_of(wrong, images)
-    seen = share_of(every.sum(axis=0), of_label.sum(axis=0))
-    sizes = of_label.sum(axis=0)
-    found = {
-        truth.labels[i]: percentile_interval(draws[:, i], wilson_interval(float(seen[i]), int(sizes[i])))
-        for i in present
-    }
-    found["mean"] = percentile_interval(mean_over(draws, present), interval_of_mean(seen[present], sizes[present]))
-    found["overall"] = percentile_interval(wrong.sum(axis=1) / n, wilson_interval(float(every.sum() / n), n))
-    return {name: as_json(interval) for name, interval in found.items()}

@@ -271,6 +271,12 @@ def count_label(count: int, labels: Sequence[str] = DEFAULT_LABELS) -> str:
     )
 
 
+def label_indices(counts: Sequence[int] | np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Return the index of the `count_label` of each count among the labels, (n,) int64."""
+    values, place = np.unique(np.asarray(counts, np.int64), return_inverse=True)
+    return np.array([labels.index(count_label(int(value), labels)) for value in values], np.int64)[place]
+
+
 def row_label(count: int, labels: Sequence[str] = DEFAULT_LABELS) -> str:
     """Return the label of a count in a row, where a clustering may find a count that no label stands for."""
     return labels[-1] if is_open(labels[-1]) and count >= int(labels[-1][:-1]) else str(count)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pc_engine.errors import DataError
-from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, count_label, is_open, last_count
+from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, count_label, is_open, label_indices, last_count
 from pc_engine.fitting.aim import SURE_ERRORS, Aim
 from pc_engine.fitting.class_heat import ClassHeat
 from pc_engine.fitting.cluster_likelihood import count_clusters, fit_cluster_likelihood
@@ -348,9 +348,7 @@ def _label_indices(features: Mapping[str, np.ndarray], counts: np.ndarray, label
                 f"The features '{name}' have shape {rows.shape}, expected one row for each of the {len(counts)} counts."
             )
     check_counts(counts, labels)
-    values, inverse = np.unique(counts, return_inverse=True)
-    index = np.array([labels.index(count_label(int(value), labels)) for value in values], dtype=np.int64)
-    return index[inverse]
+    return label_indices(counts, labels)
 
 
 def _splits(

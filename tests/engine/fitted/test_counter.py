@@ -16,6 +16,7 @@ from pc_engine.fitted.counter import (
     check_counter,
     count_label,
     label_counts,
+    label_indices,
     labels_up_to,
     load_counter,
 )
@@ -242,3 +243,10 @@ def test_an_image_has_the_same_scores_to_the_last_bit_in_any_batch(values: int) 
     for size in (1, 2, 3, 7, 8, 31):
         parts = [counter.scores({"a": taps[start : start + size]}) for start in range(0, 32, size)]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_indices_of_labels_are_those_of_each_count() -> None:
+    assert label_indices([7, 0, 4, 2, 0], DEFAULT_LABELS).tolist() == [4, 0, 4, 2, 0]
+    assert label_indices([], DEFAULT_LABELS).dtype == np.int64
+    with pytest.raises(DataError, match="A count of 3 fits none"):
+        label_indices([1, 3], ("1", "2"))
