@@ -7,13 +7,11 @@ convolutions in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from pc_engine.graph.names import stored_tensors, subgraphs
+from pc_engine.graph.names import all_nodes, scopes, stored_tensors
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that are an element type.
@@ -36,25 +34,14 @@ def make_float32(model: onnx.ModelProto) -> bool:
             with np.errstate(over="ignore"):  # the lowest float64 stands for minus infinity
                 values = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    return _change_scope(model.graph, others) or found
-
-
-def _change_scope(graph: onnx.GraphProto, others: Sequence[int]) -> bool:
-    found = False
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.tensor_type.elem_type in others:
-            found = True
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
-    return _change_nodes(graph.node, others) | found
-
-
-def _change_nodes(nodes: Iterable[onnx.NodeProto], others: Sequence[int]) -> bool:
-    found = False
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.name in _TYPES and attribute.i in others:
+    for scope in scopes(model):
+        assert isinstance(scope, onnx.GraphProto)
+        for value in (*scope.input, *scope.output, *scope.value_info):
+            if value.type.tensor_type.elem_type in others:
                 found = True
-                attribute.i = TensorProto.FLOAT
-        for graph in subgraphs(node):
-            found |= _change_scope(graph, others)
+                value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for attribute in (each for node in all_nodes(model) for each in node.attribute):
+        if attribute.name in _TYPES and attribute.i in others:
+            found = True
+            attribute.i = TensorProto.FLOAT
     return found

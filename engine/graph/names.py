@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import onnx
@@ -44,15 +44,12 @@ def names_of(graph: onnx.GraphProto) -> Iterator[str]:
 
 def is_text(model: onnx.ModelProto) -> bool:
     """Whether all names in a network, of files as well, are text, which damage to its file can undo."""
-    pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
     try:
-        while pending:
-            scope = pending.pop()
+        for scope in scopes(model):
             names = names_of(scope) if isinstance(scope, onnx.GraphProto) else iter((*scope.input, *scope.output))
             for node in scope.node:
                 names = chain(names, (node.name, node.op_type, node.domain), node.input, node.output)
                 names = chain(names, (attribute.name for attribute in node.attribute))
-                pending.extend(subgraphs(node))
             if not all(isinstance(name, str) for name in names):
                 return False
         entries = (entry for tensor in stored_tensors(model) for entry in tensor.external_data)
@@ -70,38 +67,49 @@ def reads(node: onnx.NodeProto) -> Iterator[str]:
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """Yield the graphs that ``node`` holds (the bodies of If, Loop and Scan)."""
-    for attribute in node.attribute:
+    return _graphs_in(node.attribute)
+
+
+def _graphs_in(attributes: Iterable[onnx.AttributeProto]) -> Iterator[onnx.GraphProto]:
+    for attribute in attributes:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
 
 
-def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Yield every node of ``model``, those of subgraphs and functions included."""
+def scopes(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """Yield every graph and function of ``model``, subgraphs included."""
     pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
     while pending:
-        for node in pending.pop().node:
-            yield node
-            pending.extend(subgraphs(node))
+        scope = pending.pop()
+        yield scope
+        pending.extend(_graphs_in(_attributes(scope)))
+
+
+def _attributes(scope: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.AttributeProto]:
+    """Yield the attributes of the nodes of a graph or function, and those that the latter has by default."""
+    for node in scope.node:
+        yield from node.attribute
+    if isinstance(scope, onnx.FunctionProto):
+        yield from scope.attribute_proto
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node of ``model``, those of subgraphs and functions included."""
+    return (node for scope in scopes(model) for node in scope.node)
 
 
 def stored_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every tensor stored in ``model``: initializers and attributes, also of subgraphs and functions."""
-    pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
-    while pending:
-        scope = pending.pop()
+    for scope in scopes(model):
         if isinstance(scope, onnx.GraphProto):
             yield from scope.initializer
             for sparse in scope.sparse_initializer:
                 yield from (sparse.values, sparse.indices)
-        attributes = [attribute for node in scope.node for attribute in node.attribute]
-        if isinstance(scope, onnx.FunctionProto):
-            attributes.extend(scope.attribute_proto)
-        for attribute in attributes:
+        for attribute in _attributes(scope):
             yield from (attribute.t, *attribute.tensors)
             for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
-            pending.extend((*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs))
 
 
 def fresh_name(name: str, taken: set[str]) -> str:
