@@ -19,12 +19,7 @@ from onnx import numpy_helper
 
 from pc_engine.backbone import IMAGE
 from pc_engine.backends.array_layers import Convolution, Convolve, Layer
-from pc_engine.backends.array_nodes import (
-    cast_type,
-    channels_first,
-    channels_last,
-)
-from pc_engine.backends.array_operators import OPERATORS, Step
+from pc_engine.backends.array_operators import OPERATORS, Step, cast_type, channels_first, channels_last
 from pc_engine.errors import BackendError
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.attributes import attribute, attributes, constant_tensor

@@ -1,23 +1,39 @@
-"""ONNX operators on NumPy or CuPy arrays, all but convolutions and products with weights."""
+"""ONNX operators on NumPy or CuPy arrays, all but convolutions and products with weights; and the order of channels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from pc_engine.backends.array_layers import Convolve
-from pc_engine.backends.array_nodes import cast_type, channels_first, channels_last
 from pc_engine.errors import BackendError
 from pc_engine.graph.attributes import attribute, attributes
+from pc_engine.graph.operators import CHANNELS_FIRST, CHANNELS_LAST
 from pc_engine.kernels import matrix_products, max_pool, to_planes
 from pc_engine.kernels.array_module import Array, get_array_module
 
 #: From the tensors so far, by name, to the one that a node makes.
 Step = Callable[[dict[str, Array], Convolve], Array]
+
+
+def channels_last(x: Array) -> Array:
+    """Return maps (N, C, H, W) as a contiguous array (N, H, W, C)."""
+    return get_array_module(x).ascontiguousarray(x.transpose(CHANNELS_LAST))
+
+
+def channels_first(x: Array) -> Array:
+    """Return an array (N, H, W, C) as maps (N, C, H, W), a view."""
+    return x.transpose(CHANNELS_FIRST)
+
+
+def cast_type(node: onnx.NodeProto) -> np.dtype[Any]:
+    """Return what a Cast casts to."""
+    return helper.tensor_dtype_to_np_dtype(attributes(node)["to"])
 
 
 class Graph(Protocol):
