@@ -131,26 +131,15 @@ class EnginePeer:
         self.engine.close()
 
 
-class EngineNetworkPeer:
+class EngineNetworkPeer(EnginePeer):
     """The network of a pc-engine alone: what its run would be worth if all else cost nothing."""
 
-    name = "pc-engine"
-    letter = "e"
     scope: Scope = "network"
-
-    def __init__(self, engine: Engine) -> None:
-        self.precision = engine.precision
-        self.note = engine.backend
-        self._network = engine.network
-
-    def taps(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what the network says about uint8 images (n, H, W, 3)."""
-        return self._network.infer(images)
 
     def run(self, work: Workload) -> list[int]:
         """Run the batches; count nothing."""
-        run_batches(self._network, work.batches, work.times)
+        run_batches(self.engine.network, work.batches, work.times)
         return []
 
     def close(self) -> None:
-        """Nothing: the network is the engine's."""
+        """Nothing: the engine is another peer's."""
