@@ -105,6 +105,11 @@ def quantise_network(
         publish(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
+    return quantised_entry(manifest)
+
+
+def quantised_entry(manifest: Manifest) -> QuantisedNetwork:
+    """Return what a manifest says of a network that `quantise_network` writes."""
     pixels = manifest.input
     return QuantisedNetwork(
         NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std),

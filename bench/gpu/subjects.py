@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from pc_engine.backbone import IMAGE, Backbone, CompileRequest
+from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.backends import BACKENDS, REFERENCE
 from pc_engine.bench.gpu.device import Meter
 from pc_engine.bench.gpu.report import Row, reason_of
@@ -22,11 +22,11 @@ from pc_engine.bench.photos import is_random, photos_of, readable_photos
 from pc_engine.bench.random_parts import with_random_parts
 from pc_engine.catalogue import find_model, installed_directory
 from pc_engine.errors import PcEngineError
-from pc_engine.export.quantise import quantise_network
+from pc_engine.export.quantise import quantise_network, quantised_entry
 from pc_engine.export.vgg import export_vgg
 from pc_engine.export.vgg_graph import ARCHITECTURES
 from pc_engine.files.storage import FileCache, cache_key
-from pc_engine.manifest import MANIFEST_FILE, QUANTISED_FILES, NetworkInput, QuantisedNetwork, Tap
+from pc_engine.manifest import MANIFEST_FILE, QUANTISED_FILES
 from pc_engine.model import Model, load_model, write_model
 from pc_engine.modes import MODES
 from pc_engine.networks import network_request
@@ -165,11 +165,8 @@ class Subject:
         }
         cache, name = FileCache(), f"quantised-{cache_key(facts)}"
         network = cache.get(name) or cache.put(name, quantise)
-        quantised = QuantisedNetwork(
-            NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std),
-            {tap: Tap(tap, value.shape) for tap, value in model.manifest.taps.items()},
-        )
-        manifest = replace(model.manifest, quantised={**model.manifest.quantised, precision: quantised})
+        quantised = {**model.manifest.quantised, precision: quantised_entry(model.manifest)}
+        manifest = replace(model.manifest, quantised=quantised)
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pc-engine-model-")))
         write_model(model, folder, manifest, {QUANTISED_FILES[precision]: lambda path: shutil.copyfile(network, path)})
         self.loaded = load_model(folder)
