@@ -10,7 +10,7 @@ import numpy as np
 
 from pc_engine.errors import WeightsError
 from pc_engine.export.efficientnet_graph import LITE_ARCHITECTURES, LiteConvolution, LiteSpec
-from pc_engine.export.weight_files import WeightFile, as_float32, check_shape, take
+from pc_engine.export.weight_files import WeightFile, as_float32, check_shape, take, take_float32
 from pc_engine.export.weight_sources import he_initialised, random_seed, read_weight_file
 
 # Of the batch normalisations.
@@ -107,11 +107,10 @@ def _fits(tensors: Mapping[str, np.ndarray], architecture: LiteSpec) -> bool:
 def _folded(file: WeightFile, layer: LiteConvolution) -> tuple[np.ndarray, np.ndarray]:
     """Return the weight and bias of a convolution that does what its normalisation does, too."""
     name, norm = _names(layer)
-    weight = take(file, name)
-    check_shape(file, name, weight, layer.shape)
-    weight = as_float32(file, name, weight).astype(np.float64)
+    weight = take_float32(file, name, layer.shape).astype(np.float64)
     gain, shift, mean, variance = (
-        _statistic(file, f"{norm}.{part}", layer.n_out) for part in ("weight", "bias", "running_mean", "running_var")
+        take_float32(file, f"{norm}.{part}", (layer.n_out,)).astype(np.float64)
+        for part in ("weight", "bias", "running_mean", "running_var")
     )
     if variance.min() < 0:
         raise WeightsError(f"{file.path}: the tensor '{norm}.running_var' holds values below 0; the file is damaged.")
@@ -120,9 +119,3 @@ def _folded(file: WeightFile, layer: LiteConvolution) -> tuple[np.ndarray, np.nd
         folded = (weight * gain[:, None, None, None]).astype(np.float32)
         bias = (shift - mean * gain).astype(np.float32)
     return as_float32(file, name, folded), as_float32(file, f"{norm}.bias", bias)
-
-
-def _statistic(file: WeightFile, name: str, n: int) -> np.ndarray:
-    values = take(file, name)
-    check_shape(file, name, values, (n,))
-    return as_float32(file, name, values).astype(np.float64)

@@ -17,7 +17,7 @@ import numpy as np
 
 from pc_engine.errors import WeightsError
 from pc_engine.export.vgg_graph import ARCHITECTURES, IMAGENET_MEAN, IMAGENET_STD, VggSpec
-from pc_engine.export.weight_files import WeightFile, as_float32, check_shape, take
+from pc_engine.export.weight_files import WeightFile, as_float32, check_shape, take, take_float32
 from pc_engine.export.weight_layouts import KERAS, NUMBERED_KERAS, TIMM, TORCHVISION, Layout
 from pc_engine.export.weight_sources import he_initialised, random_seed, read_weight_file
 
@@ -148,7 +148,5 @@ def _convert(file: WeightFile, layout: Layout, architecture: VggSpec) -> dict[st
         check_shape(file, name, weight, layout.weight_shape(layer, n_classes))
         tensors[f"{layer.name}.weight"] = as_float32(file, name, layout.to_torchvision(weight, layer))
         bias_name = layout.bias_name(layer)
-        bias = take(file, bias_name)
-        check_shape(file, bias_name, bias, (layer.n_out or n_classes,))
-        tensors[f"{layer.name}.bias"] = as_float32(file, bias_name, bias)
+        tensors[f"{layer.name}.bias"] = take_float32(file, bias_name, (layer.n_out or n_classes,))
     return tensors

@@ -71,6 +71,13 @@ def check_shape(file: WeightFile, name: str, array: np.ndarray, expected: tuple[
         raise WeightsError(f"{file.path}: the tensor '{name}' has shape {array.shape}, expected {expected}.")
 
 
+def take_float32(file: WeightFile, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Take a tensor of this shape; see `take`, `check_shape` and `as_float32`."""
+    array = take(file, name)
+    check_shape(file, name, array, shape)
+    return as_float32(file, name, array)
+
+
 def as_float32(file: WeightFile, name: str, array: np.ndarray) -> np.ndarray:
     """Return a tensor as float32, contiguous; raise WeightsError where it is none of finite floating point."""
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
