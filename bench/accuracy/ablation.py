@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from pc_engine.bench.accuracy.contenders import Contender, Share, judge
 from pc_engine.bench.accuracy.cross_validation import FoldFit
@@ -68,6 +68,14 @@ _OPEN_LABEL, _ITS_OWN = "counter.open_label", "its own"
 _PEAKS = tuple(f"p2c.{name}" for name in PEAK_LIMITS)
 _POINTING = ("pointing", "pointing_interval", "iou", "mean_pointer_area")
 _SHOWN = ("count_accuracy", "count_accuracy_interval", "mean_absolute_error")
+
+
+class Trial(NamedTuple):
+    """A contender, and which setting it has another value of; None for the model's own settings."""
+
+    setting: str | None
+    value: float | str | None
+    contender: Contender
 
 
 def ablate(
@@ -136,7 +144,7 @@ def ablate(
         for mode in modes:
             trials[mode.name] += _recounts(mode, truth_labels, usual)
     contenders = {
-        f"{name} {number}": trial for name, tried in trials.items() for number, (_, _, trial) in enumerate(tried)
+        f"{name} {number}": trial.contender for name, tried in trials.items() for number, trial in enumerate(tried)
     }
     truth = Truth(images, truth_labels, settings.seed)
     judged = judge(truth, model, contenders, settings, report, progress)
@@ -189,14 +197,14 @@ def _check_read(setting: str, modes: Sequence[Mode], model: Model) -> None:
 
 def _trials(
     mode: Mode, model: Model, alternatives: Mapping[str, Sequence[float | str]] | None, counter: FoldFit
-) -> list[tuple[str | None, float | str | None, Contender]]:
-    """Return setting, value and contender of each trial of a mode, the model's own settings first.
+) -> list[Trial]:
+    """Return the trials of a mode, that of the model's own settings first.
 
     Counters that folds fit are fitted as ``counter`` says.
     """
     defaults = _defaults(model)
     usual = _defaults(replace(model, manifest=replace(model.manifest, settings={})))
-    tried: list[tuple[str | None, float | str | None, Contender]] = [(None, None, Contender(mode, counter=counter))]
+    tried: list[Trial] = [Trial(None, None, Contender(mode, counter=counter))]
     for setting, values in (_alternatives(mode, model) if alternatives is None else alternatives).items():
         if not mode.reads(setting):
             continue
@@ -215,7 +223,7 @@ def _trials(
                     if alternatives is None:  # one that does not go with what the model sets
                         continue
                     raise
-            tried.append((setting, value, trial))
+            tried.append(Trial(setting, value, trial))
     return tried
 
 
@@ -257,20 +265,18 @@ def _alternatives(mode: Mode, model: Model) -> Mapping[str, Sequence[float | str
     return {**read, setting: (*no_heat, *heats)}
 
 
-def _settled_by_counters(
-    mode: Mode, trials: Sequence[tuple[str | None, float | str | None, Contender]], shares: Sequence[Share]
-) -> list[str]:
+def _settled_by_counters(mode: Mode, trials: Sequence[Trial], shares: Sequence[Share]) -> list[str]:
     """Return the settings among the trials of a mode that it takes from a counter, so that none was tried."""
     counters = (
-        (setting, share.models[trial.counter].parts.counter)
-        for setting, _, trial in trials
+        (setting, share.models[contender.counter].parts.counter)
+        for setting, _, contender in trials
         if mode.weighs_clusters and setting in _PEAKS
         for share in shares
     )
     return list(dict.fromkeys(setting for setting, counter in counters if counter and counter.clusters))
 
 
-def _counter_trials(mode: Mode, model: Model, usual: FoldFit) -> list[tuple[str | None, float | str | None, Contender]]:
+def _counter_trials(mode: Mode, model: Model, usual: FoldFit) -> list[Trial]:
     """Return the trials of other ways than the ``usual`` one to fit the counter that ``mode`` reads."""
     if "counter" not in mode.needs:
         return []
@@ -290,17 +296,15 @@ def _counter_trials(mode: Mode, model: Model, usual: FoldFit) -> list[tuple[str 
         # Each alone, and the first few together, so that one sees what each adds to those before it.
         subsets = [(name,) for name in features] + [features[:k] for k in range(2, len(features))]
         fits += [(_FEATURES, " ".join(subset), replace(usual, features=subset)) for subset in subsets]
-    return [(setting, value, Contender(mode, counter=fit)) for setting, value, fit in fits]
+    return [Trial(setting, value, Contender(mode, counter=fit)) for setting, value, fit in fits]
 
 
-def _recounts(
-    mode: Mode, labels: Sequence[str], usual: FoldFit
-) -> list[tuple[str | None, float | str | None, Contender]]:
+def _recounts(mode: Mode, labels: Sequence[str], usual: FoldFit) -> list[Trial]:
     """Return the trials of other counts under an open-ended label than that of ``mode``, which reads a counter."""
     if "counter" not in mode.needs or not labels[-1].endswith("+"):
         return []
     recounts = {f"BIC, {sample}": MixtureCount(sample) for sample in SAMPLE_SIZES}
-    return [(_OPEN_LABEL, value, Contender(mode, counter=usual, recount=each)) for value, each in recounts.items()]
+    return [Trial(_OPEN_LABEL, value, Contender(mode, counter=usual, recount=each)) for value, each in recounts.items()]
 
 
 def _defaults(model: Model) -> dict[str, float | str]:
