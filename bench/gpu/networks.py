@@ -124,7 +124,7 @@ def rate_row(
 ) -> Row:
     """Return the rate of a network on batches that are on the device, and on batches that are on the host."""
     size = network.request.batch_size
-    host = list(islice(_full_batches(subject.images, size), _BATCHES))
+    host = [np.take(subject.images, range(k * size, (k + 1) * size), axis=0, mode="wrap") for k in range(_BATCHES)]
     device = [job.meter.place(batch) for batch in host]
     with ThreadPoolExecutor(network.parallel) as pool:
         few = 2 * network.parallel
@@ -197,11 +197,3 @@ def _run(network: Backbone, batches: Sequence[Array], pool: ThreadPoolExecutor, 
     """Run so many batches, as many at once as the network takes; return the number of images."""
     done = pool.map(lambda images: len(next(iter(network.infer(images).values()))), islice(cycle(batches), times))
     return sum(done)
-
-
-def _full_batches(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Yield batches for ever, going through the images again and again."""
-    start = 0
-    while True:
-        yield np.take(images, range(start, start + size), axis=0, mode="wrap")
-        start += size

@@ -187,8 +187,7 @@ def _following_goals(network: Sequence[Row], modes: Sequence[Row]) -> Iterator[G
             (row["us_per_image"] for row in modes if row.get("model") == model and _says(row, "us_per_image")),
             default=None,
         )
-        known = best is not None and slowest is not None
-        share = slowest * best["images_per_s"] / 1e6 if known and best is not None and slowest is not None else None
+        share = None if best is None or slowest is None else slowest * best["images_per_s"] / 1e6
         yield Goal(f"{model}, slowest mode after the network, share of its time", FOLLOWING_SHARE, share, "<=")
 
 
