@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -66,9 +67,9 @@ class DeviceCase:
     kernel
         Its name.
     inputs
-        Arrays whose first axis is the batch.
+        Arrays whose first axis is the batch, by the names that ``run`` takes them by.
     run
-        Takes the inputs, on any device, and returns its results.
+        Returns its result, or several, on the device of the inputs.
     tolerance
         Largest difference relative to the largest value; 0 where results have to be equal.
     read
@@ -77,7 +78,7 @@ class DeviceCase:
 
     kernel: str
     inputs: Mapping[str, np.ndarray]
-    run: Callable[[Mapping[str, Array]], tuple[Array, ...]]
+    run: Callable[..., Array]
     tolerance: float = 0.0
     read: int | None = None
 
@@ -95,13 +96,12 @@ def case_row(case: DeviceCase, job: Job, bandwidth: float) -> Row:
     batch = len(next(iter(case.inputs.values())))
     placed = {name: job.meter.place(array) for name, array in case.inputs.items()}
     few = {name: array[:_CHECKED] for name, array in case.inputs.items()}
-    expected = case.run(few)
-    results = case.run(placed)
+    expected, results = _results(case, few), _results(case, placed)
     difference = largest_difference(tuple(to_host(found)[:_CHECKED] for found in results), expected)
     row = {"kernel": case.kernel, "batch": batch, "difference": difference, "within": difference <= case.tolerance}
     if not difference <= case.tolerance:
         return {**row, "reason": "It differs from the NumPy reference: not timed, as a wrong result has no speed."}
-    seconds = job.meter.seconds(lambda: case.run(placed), queued=True)
+    seconds = job.meter.seconds(lambda: case.run(**placed), queued=True)
     read = batch * case.read if case.read is not None else sum(array.nbytes for array in case.inputs.values())
     rate = (read + sum(found.nbytes for found in results)) / seconds
     return {
@@ -110,6 +110,11 @@ def case_row(case: DeviceCase, job: Job, bandwidth: float) -> Row:
         "gb_per_s": rate / 1e9,
         "share_of_copy": rate / bandwidth,
     }
+
+
+def _results(case: DeviceCase, inputs: Mapping[str, Array]) -> tuple[Array, ...]:
+    found = case.run(**inputs)
+    return found if isinstance(found, tuple) else (found,)
 
 
 def largest_difference(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...]) -> float:
@@ -153,83 +158,69 @@ def device_cases(batch: int = BATCH) -> Iterator[DeviceCase]:
     most_parts = parts.centres.shape[1]
     svm = _counter(rng)
     cells = _GRID * _GRID
-
-    yield DeviceCase("channel_max fp32", {"maps": maps}, lambda x: (channel_max(x["maps"]),))
-    yield DeviceCase("channel_max fp16", {"maps": half}, lambda x: (channel_max(x["maps"]),))
+    for name, array in (("fp32", maps), ("fp16", half)):
+        yield DeviceCase(f"channel_max {name}", {"maps": array}, channel_max)
     for name, array in (("fp32", maps), ("fp16", half)):
         yield DeviceCase(
             f"selected_heatmap {name} ({_LAST} + {_PREV} maps)",
             {"maps": array, "last": last, "prev": prev},
-            lambda x: (selected_heatmap([(x["maps"], x["last"]), (x["maps"], x["prev"])], 2.0),),
+            lambda maps, last, prev: selected_heatmap([(maps, last), (maps, prev)], 2.0),
             1e-4,
             read=(_LAST + _PREV) * (cells * array.itemsize + last.itemsize),
         )
-    yield DeviceCase("mean_heatmap fp32", {"maps": maps}, lambda x: (mean_heatmap(x["maps"]),), 1e-4)
-    yield DeviceCase("mean_heatmap fp16", {"maps": half}, lambda x: (mean_heatmap(x["maps"]),), 1e-3)
+    for name, array, tolerance in (("fp32", maps, 1e-4), ("fp16", half, 1e-3)):
+        yield DeviceCase(f"mean_heatmap {name}", {"maps": array}, mean_heatmap, tolerance)
     for name, array in (("fp32", maps), ("fp16", half)):
-        yield DeviceCase(
-            f"weighted_heatmap {name}",
-            {"maps": array, "weights": evidence},
-            lambda x: (weighted_heatmap(x["maps"], x["weights"], 0.5),),
-            1e-4,
-        )
-        yield DeviceCase(
-            f"top_weights {name} ({_LAST} maps)",
-            {"maps": array, "weights": evidence},
-            lambda x: (top_weights(x["maps"], x["weights"], _LAST),),
-            1e-6,
-        )
+        weighted = {"maps": array, "weights": evidence}
+        yield DeviceCase(f"weighted_heatmap {name}", weighted, partial(weighted_heatmap, mean_factor=0.5), 1e-4)
+        yield DeviceCase(f"top_weights {name} ({_LAST} maps)", weighted, partial(top_weights, top=_LAST), 1e-6)
         yield DeviceCase(
             f"finite_images {name}",
             {"maps": array, "features": features.astype(array.dtype)},
-            lambda x: (finite_images([x["maps"], x["features"]]),),
+            lambda maps, features: finite_images([maps, features]),
         )
-    yield DeviceCase("scale_to_peak", {"heat": heat}, lambda x: (scale_to_peak(x["heat"]),))
+    yield DeviceCase("scale_to_peak", {"heat": heat}, scale_to_peak)
     for most, grid in ((cells // 4, f"{_GRID} x {_GRID}"), (4 * cells, f"{4 * _GRID} x {4 * _GRID}")):
         rows = rng.random((batch, most, 5))
         rows[:, most // 2 :] = np.nan
-        yield DeviceCase(f"sort_rows (pointers of {grid} cells)", {"rows": rows}, lambda x: (sort_rows(x["rows"], 4),))
+        yield DeviceCase(f"sort_rows (pointers of {grid} cells)", {"rows": rows}, partial(sort_rows, column=4))
     yield DeviceCase(
         f"select_maps ({_PREV} maps)",
-        {"maps": maps, "prev": prev},
-        lambda x: (select_maps(x["maps"], x["prev"]),),
+        {"maps": maps, "indices": prev},
+        select_maps,
         read=_PREV * (cells * maps.itemsize + prev.itemsize),
     )
-    yield DeviceCase(
-        f"normalise_heatmap ({_PREV} maps)", {"stack": stack}, lambda x: (normalise_heatmap(x["stack"], 2.0),), 1e-4
-    )
-    yield DeviceCase("resize_maps", {"maps": coarse}, lambda x: (resize_maps(x["maps"], _GRID, _GRID),), 1e-5)
-    yield DeviceCase("count SVM scores", {"conv_last": maps, "fc6": features}, lambda x: (svm.scores(x),), 1e-3)
+    yield DeviceCase(f"normalise_heatmap ({_PREV} maps)", {"maps": stack}, normalise_heatmap, 1e-4)
+    yield DeviceCase("resize_maps", {"maps": coarse}, partial(resize_maps, height=_GRID, width=_GRID), 1e-5)
+    yield DeviceCase("count SVM scores", {"conv_last": maps, "fc6": features}, lambda **taps: svm.scores(taps), 1e-3)
     yield DeviceCase("weighted_gmm (1 to 4 components)", {"heat": heat, "counts": counts}, _mixtures, 1e-2)
-    yield DeviceCase("density_peaks", {"heat": heat}, lambda x: _clusters(find_peaks(x["heat"])))
+    yield DeviceCase("density_peaks", {"heat": heat}, lambda heat: _clusters(find_peaks(heat)))
     yield DeviceCase(
-        "density_peaks (by prominence)", {"heat": heat}, lambda x: _clusters(find_prominent_peaks(x["heat"]))
+        "density_peaks (by prominence)", {"heat": heat}, lambda heat: _clusters(find_prominent_peaks(heat))
     )
+    clusters = {"labels": found.labels, "n_clusters": found.n_clusters}
     yield DeviceCase(
-        "cluster_boxes",
-        {"labels": found.labels, "density": found.density, "n": found.n_clusters},
-        lambda x: (find_boxes(x["labels"], x["density"], x["n"], slots=slots).boxes,),
-        1e-6,
+        "cluster_boxes", {**clusters, "density": found.density}, lambda **x: find_boxes(**x, slots=slots).boxes, 1e-6
     )
     yield DeviceCase(
         "cluster_boxes (between cells)",
-        {"labels": found.labels, "heat": heat, "n": found.n_clusters},
-        lambda x: (find_boxes(x["labels"], x["heat"], x["n"], interpolate=True, slots=slots).boxes,),
+        {**clusters, "density": heat},
+        lambda **x: find_boxes(**x, interpolate=True, slots=slots).boxes,
         1e-6,
     )
     yield DeviceCase(
         "cluster_moments",
-        {"labels": found.labels, "density": found.density, "n": found.n_clusters},
-        lambda x: (cluster_moments(x["labels"], x["density"], x["n"], slots=slots).means,),
+        {**clusters, "weights": found.density},
+        lambda **x: cluster_moments(**x, slots=slots).means,
         1e-6,
     )
     yield DeviceCase(
         "merge_clusters",
-        {"labels": parts.labels, "heat": heat, "n": parts.n_clusters, "counts": counts},
-        lambda x: (unite_clusters(x["labels"], x["heat"], x["n"], x["counts"], slots=most_parts).labels,),
+        {"labels": parts.labels, "weights": heat, "n_clusters": parts.n_clusters, "wanted": counts},
+        lambda **x: unite_clusters(**x, slots=most_parts).labels,
     )
     yield from _channels_last_cases(rng, batch)
-    yield DeviceCase("dbscan", {"heat": relative}, lambda x: _clusters(find_dense_cells(x["heat"])))
+    yield DeviceCase("dbscan", {"heat": relative}, lambda heat: _clusters(find_dense_cells(heat)))
 
 
 def _channels_last_cases(rng: np.random.Generator, batch: int) -> Iterator[DeviceCase]:
@@ -239,49 +230,42 @@ def _channels_last_cases(rng: np.random.Generator, batch: int) -> Iterator[Devic
     last = np.maximum(rng.standard_normal((batch, _GRID, _GRID, _CHANNELS), np.float32), 0).astype(np.float16)
     pixels = rng.integers(0, 256, (batch, 112, 112, 3), np.uint8)
     filters = rng.standard_normal((3, 3, 128), np.float32).astype(np.float16)
-    yield DeviceCase("max_pool fp16", {"maps": block}, lambda x: (max_pool(x["maps"], (2, 2), (2, 2)),))
+    around = (1, 1, 1, 1)
+    yield DeviceCase("max_pool fp16", {"maps": block}, partial(max_pool, window=(2, 2), stride=(2, 2)))
     yield DeviceCase(
         "depthwise_convolution fp16 (3 x 3)",
         {"maps": block, "filters": filters},
-        lambda x: (_depthwise(x["maps"], x["filters"]),),
+        lambda maps, filters: depthwise_convolution(maps, filters, filters[0, 0], pads=around, bounds=(0, 6)),
         1e-3,
     )
     middle = np.maximum(rng.standard_normal((batch, 96, _GRID * _GRID), np.float32), 0).astype(np.float16)
     yield DeviceCase(
         "matrix_products fp16 (co-occurrence of 96 maps)",
         {"rows": middle},
-        lambda x: (matrix_products(x["rows"], x["rows"].transpose(0, 2, 1)),),
+        lambda rows: matrix_products(rows, rows.transpose(0, 2, 1)),
         1e-3,
     )
-    yield DeviceCase("to_planes fp16", {"maps": last}, lambda x: (to_planes(x["maps"]),))
+    yield DeviceCase("to_planes fp16", {"maps": last}, to_planes)
     yield DeviceCase(
         "pixel_columns (3 columns)",
         {"images": pixels},
-        lambda x: (pixel_columns(x["images"], 1.0, window=3, pads=(1, 1), channels=16),),
+        partial(pixel_columns, constant=1.0, window=3, pads=(1, 1), channels=16),
     )
     first = (rng.standard_normal((_FIRST, 3, 3, 4), np.float32) / 256).astype(np.float16)
     yield DeviceCase(
         f"pixel_convolution (3 x 3, {_FIRST} filters)",
-        {"images": pixels, "filters": first, "bias": np.ascontiguousarray(first[:, 1, 1, 3])},
-        lambda x: (_convolved_pixels(x["images"], x["filters"], x["bias"]),),
+        {"images": pixels, "weights": first, "bias": np.ascontiguousarray(first[:, 1, 1, 3])},
+        partial(pixel_convolution, constant=1.0, pads=around, bounds=(0, np.inf)),
         1e-3,
     )
-
-
-def _convolved_pixels(images: Array, filters: Array, bias: Array) -> Array:
-    return pixel_convolution(images, filters, bias, 1.0, pads=(1, 1, 1, 1), bounds=(0, np.inf))
-
-
-def _depthwise(maps: Array, filters: Array) -> Array:
-    return depthwise_convolution(maps, filters, filters[0, 0], pads=(1, 1, 1, 1), bounds=(0, 6))
 
 
 def _clusters(found: DensityPeaks | WeightedDbscan) -> tuple[Array, ...]:
     return found.labels, found.n_clusters
 
 
-def _mixtures(x: Mapping[str, Array]) -> tuple[Array, ...]:
-    found = fit_mixtures(x["heat"], x["counts"], variance_floor=_VARIANCE_FLOOR, max_components=_MOST_COMPONENTS)
+def _mixtures(heat: Array, counts: Array) -> tuple[Array, ...]:
+    found = fit_mixtures(heat, counts, variance_floor=_VARIANCE_FLOOR, max_components=_MOST_COMPONENTS)
     return found.means, found.mixing
 
 

@@ -296,7 +296,7 @@ def test_every_kernel_is_checked_and_timed(job: Job) -> None:
 def test_a_kernel_that_is_wrong_is_not_timed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     maps = np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
     monkeypatch.setattr(job.meter, "place", lambda array: array + 1)
-    row = case_row(DeviceCase("channel_max", {"maps": maps}, lambda x: (channel_max(x["maps"]),)), job, 1e9)
+    row = case_row(DeviceCase("channel_max", {"maps": maps}, channel_max), job, 1e9)
     assert row["within"] is False
     assert "us_per_image" not in row
 
@@ -304,11 +304,10 @@ def test_a_kernel_that_is_wrong_is_not_timed(job: Job, monkeypatch: pytest.Monke
 def test_bytes_of_a_kernel_are_those_it_reads_and_writes(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job.meter, "seconds", lambda _, **__: 1e-3)
     maps = np.zeros((2, 3, 4, 4), np.float32)
-    run = lambda x: (channel_max(x["maps"]),)  # noqa: E731
-    row = case_row(DeviceCase("channel_max", {"maps": maps}, run), job, 1e9)
+    row = case_row(DeviceCase("channel_max", {"maps": maps}, channel_max), job, 1e9)
     assert row["gb_per_s"] == pytest.approx((maps.nbytes + 2 * 3 * 4) / 1e-3 / 1e9)
     assert row["us_per_image"] == pytest.approx(500)
-    row = case_row(DeviceCase("channel_max", {"maps": maps}, run, read=100), job, 1e9)
+    row = case_row(DeviceCase("channel_max", {"maps": maps}, channel_max, read=100), job, 1e9)
     assert row["gb_per_s"] == pytest.approx((200 + 2 * 3 * 4) / 1e-3 / 1e9)
 
 
@@ -348,7 +347,7 @@ def test_a_product_without_its_library_costs_its_row(host_meter: Any, monkeypatc
 
 
 def test_a_kernel_that_fails_costs_its_row(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> tuple[np.ndarray, ...]:
+    def fail(x: np.ndarray) -> tuple[np.ndarray, ...]:
         raise RuntimeError("nvrtc: error\nmore")
 
     cases = [DeviceCase("bad", {"x": np.ones(3)}, fail), next(device_cases(2))]
