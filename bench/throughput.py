@@ -305,9 +305,6 @@ class _Subject:
                 writer.flush()
         return {stage: seconds - before.get(stage, 0.0) for stage, seconds in clock.seconds.items()}
 
-    def cached_taps(self) -> list[TapBatch]:
-        return list(tap_batches(self.kept_paths, self.network, self.workers))
-
     def postprocess(self, cached: list[TapBatch]) -> None:
         for batch in cached:
             for result in self.engine.evaluate(batch):
@@ -338,7 +335,7 @@ def _measure(
         for turn in (network, end_to_end) if step % 2 == 0 else (end_to_end, network):
             turn()
     peak = peak_memory_mb()
-    cached = subject.cached_taps()
+    cached = list(tap_batches(subject.kept_paths, subject.network, subject.workers))
     subject.postprocess(cached)
     for _ in _steps("postprocess", repeats, progress):
         time("postprocess", lambda: subject.postprocess(cached))

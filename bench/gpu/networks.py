@@ -52,7 +52,7 @@ def measure_parity(job: Job, subjects: Subjects) -> Iterator[Row]:
                 yield row
                 continue
             try:
-                taps = run_in_batches(network, subject.images, to_host)
+                taps = run_in_batches(network, subject.images)
                 reference = subject.reference_of(row["precision"])
             except Exception as error:  # one row must not cost the others
                 yield {**row, "reason": reason_of(error)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -26,6 +26,7 @@ from pc_engine.export.quantise import quantise_network, quantised_entry
 from pc_engine.export.vgg import export_vgg
 from pc_engine.export.vgg_graph import ARCHITECTURES
 from pc_engine.files.storage import FileCache, cache_key
+from pc_engine.kernels.array_module import to_host
 from pc_engine.manifest import MANIFEST_FILE, QUANTISED_FILES
 from pc_engine.model import Model, load_model, write_model
 from pc_engine.modes import MODES
@@ -124,7 +125,7 @@ class Subject:
         if request.network_sha256 not in self._references:
             network = BACKENDS[REFERENCE].compile(request)
             try:
-                taps = run_in_batches(network, self.images, lambda tap: np.asarray(tap))
+                taps = run_in_batches(network, self.images)
             finally:
                 network.close()
             self._references[request.network_sha256] = taps
@@ -236,13 +237,11 @@ def networks(job: Job, subject: Subject, taps: tuple[str, ...] = ()) -> Iterator
                     network.close()
 
 
-def run_in_batches(
-    network: Backbone, images: np.ndarray, take: Callable[[np.ndarray], np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Return what the network says about any number of images, each tap passed through ``take``."""
+def run_in_batches(network: Backbone, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what the network says about any number of images."""
     size = network.request.batch_size
     said = []
     for start in range(0, len(images), size):
         taps = network.infer(images[start : start + size])
-        said.append({name: take(tap) for name, tap in taps.items()})
+        said.append({name: to_host(tap) for name, tap in taps.items()})
     return {name: np.concatenate([batch[name] for batch in said]) for name in network.request.taps}

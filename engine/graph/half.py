@@ -26,6 +26,7 @@ from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.attributes import attribute, constant_tensor
 from pc_engine.graph.names import fresh_name, names_of, reads
 from pc_engine.graph.operators import WEIGHTED, WINDOW_POOLING
+from pc_engine.graph.prepare import opset_of
 from pc_engine.graph.pruning import prune
 
 #: Operators whose results are values that they read, in other places.
@@ -64,8 +65,7 @@ def cast_to_half(model: onnx.ModelProto, *, around_levels: bool = False) -> None
     BackendError
         If a weight is too large for float16.
     """
-    opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
-    _Cast(model, around_levels and opset >= _OPSET_OF_HALF_SCALES).run()
+    _Cast(model, around_levels and opset_of(model) >= _OPSET_OF_HALF_SCALES).run()
 
 
 @dataclass

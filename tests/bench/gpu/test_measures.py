@@ -112,7 +112,7 @@ def test_a_network_in_8_bits_is_compared_with_its_own_arithmetic(
     rows = list(gpu_networks.measure_parity(replace(job, precisions=("int8",)), subjects))
     [subject] = subjects
     int8 = BACKENDS["onnxruntime"].compile(replace(subject.request().at("int8"), precision="int8", threads=1))
-    found = run_in_batches(int8, subject.images, np.asarray)
+    found = run_in_batches(int8, subject.images)
     for row in (row for row in rows if "difference" in row):
         name = row["what"].removeprefix("tap ")
         own, float_ = (
