@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pc_engine.backbone import Backbone
-from pc_engine.bench.accuracy.cross_validation import DEFAULT_FOLD_FIT, FoldFit, held_out_counters
+from pc_engine.bench.accuracy.cross_validation import DEFAULT_FOLD_FIT, FoldFit, HeldOut, held_out_counters
 from pc_engine.bench.accuracy.mixture_count import MixtureCount
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.accuracy.truth import Truth
@@ -206,21 +206,8 @@ def _folds(
         fits=fits,
         progress=lambda done, total: progress("counters", done, total),
     )
-    classes = Counter(images[place].class_name for place in taken)
     first = held_out[fits[0]]
-    shares = []
-    for number, fold in enumerate(first):
-        places = [taken[i] for i in fold.places]
-        others = classes - Counter(images[place].class_name for place in places)
-        class_shares = {name: n / others.total() for name, n in others.items()}
-        models = {
-            fit: replace(model, parts=FittedParts(of_fit[number].counter, model.parts.signatures))
-            for fit, of_fit in held_out.items()
-        }
-        shares.append(Share(places, models, class_shares))
-    # An image without features gets its error row from any of them.
-    shares[0] = replace(shares[0], places=[*shares[0].places, *sorted({*range(len(images))} - {*taken})])
-    return shares, {
+    return _shares_of(images, taken, held_out, model), {
         "k": settings.folds,
         "seed": settings.seed,
         "c": [fold.report.c for fold in first],
@@ -230,6 +217,29 @@ def _folds(
         "groups": None if groups is None else len({*groups}),
         "unseen_classes": settings.unseen_classes,
     }
+
+
+def _shares_of(
+    images: Sequence[LabelledImage],
+    taken: Sequence[int],
+    held_out: Mapping[FoldFit, Sequence[HeldOut]],
+    model: Model,
+) -> list[Share]:
+    """Return the images of each fold with the models that did not see them, given which ones have features."""
+    classes = Counter(images[place].class_name for place in taken)
+    shares = []
+    for of_fits in zip(*held_out.values(), strict=True):
+        places = [taken[i] for i in of_fits[0].places]
+        others = classes - Counter(images[place].class_name for place in places)
+        class_shares = {name: n / others.total() for name, n in others.items()}
+        models = {
+            fit: replace(model, parts=FittedParts(fold.counter, model.parts.signatures))
+            for fit, fold in zip(held_out, of_fits, strict=True)
+        }
+        shares.append(Share(places, models, class_shares))
+    # An image without features gets its error row from any of them.
+    shares[0] = replace(shares[0], places=[*shares[0].places, *sorted({*range(len(images))} - {*taken})])
+    return shares
 
 
 def _rows(

@@ -11,11 +11,11 @@ from pc_engine.errors import DataError
 from pc_engine.fitted.counter import DEFAULT_LABELS, CountSVM, count_label, is_open, label_indices, last_count
 from pc_engine.fitting.aim import SURE_ERRORS, Aim
 from pc_engine.fitting.class_heat import ClassHeat
-from pc_engine.fitting.cluster_likelihood import count_clusters, fit_cluster_likelihood
+from pc_engine.fitting.cluster_likelihood import FittedLikelihood, count_clusters, fit_cluster_likelihood
 from pc_engine.fitting.counter_report import CombinedReport, CounterReport
 from pc_engine.fitting.folds import Split, stratified_folds
 from pc_engine.fitting.linear_svm import fit_one_vs_rest
-from pc_engine.fitting.open_count import fit_open_count
+from pc_engine.fitting.open_count import FittedOpenCount, fit_open_count
 from pc_engine.fitting.recall import LEAST_IMAGES, mean_recall
 from pc_engine.fitting.recoupling import Recoupling, fit_recoupling, held_out_coupling
 from pc_engine.fitting.reduction import ReducedRows, reduce_features
@@ -240,9 +240,8 @@ def fit_counter(
     scores of SVMs of which most did (`pc_engine.fitting.recoupling.held_out_coupling`). ``pc-engine evaluate`` on other
     images, or with ``--folds``, which fits all of it without the image, is the unbiased figure.
     """
-    labels, counts, truth, splits, reduced = svms.labels, svms.counts, svms.truth, svms.splits, svms.reduced
-    scores, weights, bias, aim, coupled = svms.scores, svms.weights, svms.bias, fit.aim, False
-    floor = last_count(labels)
+    labels, truth, aim = svms.labels, svms.truth, fit.aim
+    scores, weights, bias, coupled = svms.scores, svms.weights, svms.bias, False
     if fit.coupling:
         scores, coupling = _coupled(svms, aim)
         if coupling is not None:
@@ -250,35 +249,29 @@ def fit_counter(
         coupled = coupling is not None
     witness = None
     if fit.clusters and heat is not None:
-        witness = fit_cluster_likelihood(scores, truth, labels, heat, splits, coupled=coupled, aim=aim)
+        witness = fit_cluster_likelihood(scores, truth, labels, heat, svms.splits, coupled=coupled, aim=aim)
     beyond = None
     if fit.beyond and heat is not None and is_open(labels[-1]):
-        told, peaks = (scores, None) if witness is None else (witness.scores, witness.likelihood.peaks)
-        asked = told.argmax(axis=1) == len(labels) - 1
-        beyond = fit_open_count(reduced, counts, floor, asked, np.maximum(count_clusters(heat, peaks), floor), splits)
+        beyond = _fit_beyond(svms, heat, scores, witness)
     counter = CountSVM(
         features=svms.features,
         labels=labels,
-        weights={name: matrix.astype(np.float32) for name, matrix in reduced.expand(weights).items()},
+        weights={name: matrix.astype(np.float32) for name, matrix in svms.reduced.expand(weights).items()},
         bias=bias.astype(np.float32),
         clusters=None if witness is None else witness.likelihood,
         beyond=None if beyond is None else beyond.model,
     )
-    other_aim = None
-    if compare_aims:
-        by_other_aim = _coupled(svms, aim.other)[0].argmax(axis=1)
-        other_aim = mean_recall(truth, by_other_aim), float((by_other_aim == truth).mean())
     combined = None if witness is None else CombinedReport(witness.weight, _confusion(truth, witness.scores))
     report = CounterReport(
         labels=labels,
         n=len(truth),
         c=svms.c,
-        folds=len(splits),
+        folds=len(svms.splits),
         parted=svms.parted,
         confusion=_confusion(truth, scores),
         grid=svms.grid,
         aim=aim,
-        other_aim=other_aim,
+        other_aim=_accuracies_by(svms, aim.other) if compare_aims else None,
         coupled=coupled,
         combined=combined,
         beyond=None if beyond is None else (beyond.error, beyond.error_before),
@@ -327,6 +320,23 @@ def _coupled(svms: FittedSvms, aim: Aim) -> tuple[np.ndarray, Recoupling | None]
     if gain <= (-SURE_ERRORS * error if enough else error):
         return scores, None
     return coupled, fit_recoupling(scores, truth, aim)
+
+
+def _fit_beyond(
+    svms: FittedSvms, heat: ClassHeat, scores: np.ndarray, witness: FittedLikelihood | None
+) -> FittedOpenCount | None:
+    """Fit the number of objects under the open-ended label, for images that get it by all that tells their counts."""
+    floor = last_count(svms.labels)
+    told, peaks = (scores, None) if witness is None else (witness.scores, witness.likelihood.peaks)
+    asked = told.argmax(axis=1) == len(svms.labels) - 1
+    before = np.maximum(count_clusters(heat, peaks), floor)
+    return fit_open_count(svms.reduced, svms.counts, floor, asked, before, svms.splits)
+
+
+def _accuracies_by(svms: FittedSvms, aim: Aim) -> tuple[float, float]:
+    """Return the mean and the overall accuracy that coupling for an aim gives."""
+    predicted = _coupled(svms, aim)[0].argmax(axis=1)
+    return mean_recall(svms.truth, predicted), float((predicted == svms.truth).mean())
 
 
 def _confusion(truth: np.ndarray, scores: np.ndarray) -> tuple[tuple[int, ...], ...]:
