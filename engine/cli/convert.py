@@ -13,7 +13,7 @@ from pc_engine.cli.console import Tracker, number_of_images, print_answer, print
 from pc_engine.cli.status import unfinished
 from pc_engine.converters import DATASET_FORMATS, Conversion, ConversionSettings, default_out
 from pc_engine.converters import convert as convert_rows
-from pc_engine.runs.corrections import corrected_rows
+from pc_engine.runs.rows import iter_rows
 from pc_engine.shown_text import for_terminal, number_of
 
 _SOME_LEFT_OUT = 3
@@ -101,7 +101,7 @@ class _Rows:
         self._total: int | None = None
 
     def __call__(self) -> Iterator[Mapping[str, Any]]:
-        rows = corrected_rows(self._run)
+        rows = iter_rows(self._run, corrected=True)
         if self._total is not None:
             self._tracker.restart(self._description, 0, self._total, "images")
         return self._watched(rows)

@@ -11,8 +11,8 @@ from pathlib import Path
 from pc_engine.datasets.records import LabelledImage, LabelledSet, LabelledSetBuilder
 from pc_engine.datasets.unpacked import Member, UnpackedArchives, member_of
 from pc_engine.errors import DataError
-from pc_engine.runs.corrections import corrected_rows
 from pc_engine.runs.photos import RunPhotos, names_a_file
+from pc_engine.runs.rows import iter_rows
 from pc_engine.shown_text import for_shell
 
 
@@ -41,7 +41,7 @@ def read_reviewed_run(directory: Path, photos: Path | None = None) -> LabelledSe
     unpacked = UnpackedArchives(photos)
     members: list[tuple[Member, int]] = []
     n_reviewed = 0
-    for row in corrected_rows(directory):
+    for row in iter_rows(directory, corrected=True):
         path = row["path"]
         member = member_of(path)
         if member is not None:

@@ -71,7 +71,7 @@ def compact_row(row: Mapping[str, Any], tables: Tables, other: OtherAnswer | Non
     Parameters
     ----------
     row
-        As `pc_engine.runs.corrections.corrected_rows` yields it.
+        As `pc_engine.runs.rows.iter_rows` yields it, corrected.
     tables
         Shared by all rows of a page.
     other

@@ -14,7 +14,7 @@ from pc_engine.errors import UsageError
 from pc_engine.report.compact import OtherAnswer, agree, compact_pointers, found_count, has_open_label
 from pc_engine.runs.corrections import read_corrections
 from pc_engine.runs.photos import RunPhotos
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 from pc_engine.shown_text import for_page
 
 
@@ -54,7 +54,7 @@ class Comparison:
     def answer(self, row: Mapping[str, Any]) -> OtherAnswer | None:
         """Return what the other run says about the photo of a row; None where it did not see it.
 
-        The row is one of `pc_engine.runs.corrections.corrected_rows`.
+        The row is one of `pc_engine.runs.rows.iter_rows`, corrected.
         """
         identity = _identity(row["path"], self._photos)
         answer = self._answers.get(identity)

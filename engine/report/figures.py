@@ -32,7 +32,7 @@ class FigureCollector:
         self._reasons: dict[str, _Reason] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take a row, as `pc_engine.runs.corrections.corrected_rows` yields it."""
+        """Take a row, as `pc_engine.runs.rows.iter_rows` yields it, corrected."""
         if not self._n:
             self._identity = (for_page(row["mode"]), for_page(row["model"]))
         self._n += 1

@@ -20,9 +20,9 @@ from pc_engine.report.comparison import Comparison
 from pc_engine.report.figures import FigureCollector, run_facts
 from pc_engine.report.page import ASSETS, PageParts, is_page, render_page
 from pc_engine.report.thumbnails import PER_PART, thumbnail_addresses
-from pc_engine.runs.corrections import corrected_rows
 from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
 from pc_engine.runs.photos import RunPhotos, names_a_file
+from pc_engine.runs.rows import iter_rows
 
 REPORT_FILE = "report.html"
 
@@ -110,7 +110,7 @@ def write_report(
     examples: list[str] = []
     done = without_photo = in_archives = 0
     missing: str | None = None
-    for row in corrected_rows(directory):
+    for row in iter_rows(directory, corrected=True):
         collector.add(row)
         rows.append(script_json(compact_row(row, tables, None if comparison is None else comparison.answer(row))))
         if len(tables.folders) > len(examples):

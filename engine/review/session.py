@@ -28,7 +28,7 @@ from pc_engine.review.changes import Answer, Withdrawal, as_pointer
 from pc_engine.review.pictures import Pictures, Size
 from pc_engine.runs.corrections import Correction, append_correction, read_corrections, withdraw_correction
 from pc_engine.runs.photos import RunPhotos
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 from pc_engine.shown_text import for_page
 from pc_engine.sources.sharding import name_digest
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ from pc_engine.files.locks import file_lock
 from pc_engine.fitted.counter import DEFAULT_LABELS, row_label
 from pc_engine.pointers import Pointer, parse_pointer, pointer_row
 from pc_engine.runs.run_directory import CORRECTIONS
-from pc_engine.runs.writers import iter_rows
 
 #: Classes that persons named have numbers from here on, to twice as many.
 CLASSES_OF_PERSONS = 1 << 29
@@ -122,23 +121,33 @@ def withdraw_correction(directory: Path, path: str, when: str) -> None:
     _append(directory, {"path": path, "withdrawn": True, "when": when})
 
 
-def corrected_rows(directory: Path) -> Iterator[dict[str, Any]]:
-    """Return the rows of a run, one after the other, as they stand after its corrections.
+def corrected_row(row: dict[str, Any], correction: Correction | None) -> dict[str, Any]:
+    """Return a row as `pc_engine.runs.rows.iter_rows` gives it with its correction; one that failed stays as it is.
 
-    A corrected row has the count, label and pointers of its correction, its class where that was corrected, too (with a
-    number of `number_of_class`), ``"reviewed": True``, and what the run had found as ``count_found`` and
-    ``count_label_found``; other rows are as the run wrote them. So is the row of an image that could not be read.
-
-    Raises
-    ------
-    UsageError
-        If the directory holds no rows; at once, before any row is asked for, as all but what follows from damaged rows.
-    DataError
-        If its corrections cannot be read.
+    A class that was corrected has a number of `number_of_class`, and no score.
     """
-    rows = iter_rows(directory)  # says it first where this is no run
-    corrections = read_corrections(directory)
-    return (_corrected(row, corrections.get(row["path"])) for row in rows)
+    if correction is None or row["status"] != "ok":
+        return row
+    labels = tuple(row["count_scores"] or DEFAULT_LABELS)
+    pointers = [pointer_row(pointer) for pointer in correction.pointers]
+    of_class: dict[str, Any] = {}
+    if correction.class_name is not None:
+        of_class = {"class_id": number_of_class(correction.class_name), "class_name": correction.class_name}
+        # Those that are of the image's class follow it.
+        own = row["class_id"]
+        follows = [own is not None and pointer.get("class_id") == own for pointer in pointers]
+        pointers = [{**of, **of_class} if also else of for of, also in zip(pointers, follows, strict=True)]
+        of_class["class_score"] = None
+    return {
+        **row,
+        **of_class,
+        "count": correction.count,
+        "count_label": row_label(correction.count, labels),
+        "pointers": pointers,
+        "reviewed": True,
+        "count_found": row["count"],
+        "count_label_found": row["count_label"],
+    }
 
 
 def number_of_class(name: str) -> int:
@@ -235,28 +244,3 @@ def _start_of_tail(stream: BinaryIO, step: int = 1 << 16) -> int:
             return start + last_break + 1
         position = start
     return 0
-
-
-def _corrected(row: dict[str, Any], correction: Correction | None) -> dict[str, Any]:
-    if correction is None or row["status"] != "ok":
-        return row
-    labels = tuple(row["count_scores"] or DEFAULT_LABELS)
-    pointers = [pointer_row(pointer) for pointer in correction.pointers]
-    of_class: dict[str, Any] = {}
-    if correction.class_name is not None:
-        of_class = {"class_id": number_of_class(correction.class_name), "class_name": correction.class_name}
-        # Those that are of the image's class follow it.
-        own = row["class_id"]
-        follows = [own is not None and pointer.get("class_id") == own for pointer in pointers]
-        pointers = [{**of, **of_class} if also else of for of, also in zip(pointers, follows, strict=True)]
-        of_class["class_score"] = None
-    return {
-        **row,
-        **of_class,
-        "count": correction.count,
-        "count_label": row_label(correction.count, labels),
-        "pointers": pointers,
-        "reviewed": True,
-        "count_found": row["count"],
-        "count_label_found": row["count_label"],
-    }

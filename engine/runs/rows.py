@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pc_engine.runs import writers
-from pc_engine.runs.corrections import corrected_rows
+from pc_engine.errors import UsageError
+from pc_engine.runs.corrections import corrected_row, read_corrections
+from pc_engine.runs.partition_names import partitions_of
+from pc_engine.runs.run_state import states
+from pc_engine.runs.writers import rows_of
+from pc_engine.shown_text import for_shell
 
 
 def iter_rows(directory: str | os.PathLike[str], *, corrected: bool = False) -> Iterator[dict[str, Any]]:
@@ -35,5 +39,27 @@ def iter_rows(directory: str | os.PathLike[str], *, corrected: bool = False) -> 
     PcEngineError
         If a file of rows is damaged; when its turn comes.
     """
-    rows = writers.iter_rows(directory)
-    return corrected_rows(Path(directory)) if corrected else rows
+    if not isinstance(directory, (str, os.PathLike)):
+        raise UsageError(f"The folder of a run is {directory!r:.60}, expected text or a path.")
+    directory = Path(directory)
+    partitions = partitions_of(directory)
+    if not partitions:
+        raise UsageError(_without_rows(directory))
+    rows = (row for path in partitions for row in rows_of(path))
+    if not corrected:
+        return rows
+    corrections = read_corrections(directory)
+    return (corrected_row(row, corrections.get(row["path"])) for row in rows)
+
+
+def _without_rows(directory: Path) -> str:
+    if not directory.exists():
+        return f"There is no folder {directory}: name the one given to 'pc-engine run --out'."
+    found = [state.get("state") for state in states(directory)]
+    if not found:
+        return f"{directory} holds no rows: name the folder given to 'pc-engine run --out'."
+    if set(found) == {"finished"}:
+        return f"The run into {directory} found no images: run it on other sources."
+    return (
+        f"The run into {directory} has no rows yet: ask 'pc-engine status {for_shell(str(directory))}' how far it is."
+    )

@@ -16,13 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
-from pc_engine.errors import PcEngineError, UsageError, first_line
+from pc_engine.errors import PcEngineError, first_line
 from pc_engine.files.durable import publish, unpublished
 from pc_engine.result import Result
-from pc_engine.runs.partition_names import STEM, Format, find_format, partitions_of
+from pc_engine.runs.partition_names import STEM, Format, find_format
 from pc_engine.runs.row_check import check_row
-from pc_engine.runs.run_state import states
-from pc_engine.shown_text import for_shell
 from pc_engine.sources.stored_names import stored_name
 
 ROWS_PER_PARTITION = 10_000
@@ -205,46 +203,6 @@ def cannot_write(path: Path, error: OSError) -> PcEngineError:
     return PcEngineError(
         f"{path} cannot be written ({reason}): {first}, then run the same command again. It goes on after the rows "
         "already written."
-    )
-
-
-def iter_rows(directory: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a run, Parquet or JSONL, in their order, a few at a time in memory.
-
-    They are as `Result.to_dict` makes them, for ``pandas.DataFrame`` or `Result.from_dict`, but for numbers, of which
-    Parquet keeps 32 bits, and without what people corrected.
-
-    Parameters
-    ----------
-    directory
-        What the run was given as ``--out``.
-
-    Raises
-    ------
-    UsageError
-        If it holds no rows; at once, before any row is asked for.
-    PcEngineError
-        If a file of rows is damaged; when its turn comes.
-    """
-    if not isinstance(directory, (str, os.PathLike)):
-        raise UsageError(f"The folder of a run is {directory!r:.60}, expected text or a path.")
-    directory = Path(directory)
-    partitions = partitions_of(directory)
-    if not partitions:
-        raise UsageError(_without_rows(directory))
-    return (row for path in partitions for row in rows_of(path))
-
-
-def _without_rows(directory: Path) -> str:
-    if not directory.exists():
-        return f"There is no folder {directory}: name the one given to 'pc-engine run --out'."
-    found = [state.get("state") for state in states(directory)]
-    if not found:
-        return f"{directory} holds no rows: name the folder given to 'pc-engine run --out'."
-    if set(found) == {"finished"}:
-        return f"The run into {directory} found no images: run it on other sources."
-    return (
-        f"The run into {directory} has no rows yet: ask 'pc-engine status {for_shell(str(directory))}' how far it is."
     )
 
 

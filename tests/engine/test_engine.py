@@ -33,7 +33,7 @@ from pc_engine.manifest import Manifest
 from pc_engine.modes import MODES
 from pc_engine.networks import open_network
 from pc_engine.pointers import BoxPointer, EllipsePointer
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 from pc_engine.selection.execution import Execution
 from pc_engine.sources import SourceImage, iter_images, read_image
 

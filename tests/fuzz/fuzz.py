@@ -61,10 +61,10 @@ from pc_engine.manifest_file import read_manifest
 from pc_engine.modes import settings_for
 from pc_engine.report import write_report
 from pc_engine.result import Result
-from pc_engine.runs.corrections import corrected_rows
+from pc_engine.runs.rows import iter_rows
 from pc_engine.runs.run_directory import RunDirectory
 from pc_engine.runs.run_status import read_status
-from pc_engine.runs.writers import iter_rows, write_partition
+from pc_engine.runs.writers import write_partition
 from pc_engine.sources import SourceImage, iter_images, listing
 from pc_engine.sources.folders import walk_folder
 
@@ -392,7 +392,7 @@ def read_run(folder: Path) -> None:
     for read in (
         read_status,
         lambda path: list(map(Result.from_dict, iter_rows(path))),
-        lambda path: convert(partial(corrected_rows, path), "coco", path / "out.json"),
+        lambda path: convert(partial(iter_rows, path, corrected=True), "coco", path / "out.json"),
         lambda path: write_report(path, thumbnails=False),
         lambda path: RunDirectory(path, retry_failed=True).__exit__(None, None, None),
     ):

@@ -7,7 +7,7 @@ import pytest
 
 from pc_engine.bench.accuracy.charts import mode_colour
 from pc_engine.modes import MODES
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 
 FAST = ("--backend", "onnxruntime", "--precision", "fp32")
 

@@ -8,7 +8,7 @@ from pc_engine.errors import DataError
 from pc_engine.model import load_model
 from pc_engine.networks import open_network
 from pc_engine.runs.corrections import Correction, append_correction
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 
 FAST = ("--backend", "onnxruntime", "--precision", "fp32")
 

@@ -22,7 +22,7 @@ from PIL import Image, features
 
 from pc_engine import Engine
 from pc_engine.decoding.heif import is_read
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import local_image
 from pc_engine.sources.stored_names import stored_name

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pc_engine.runs.corrections import Correction, append_correction
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 
 MODEL = ("--backend", "onnxruntime")
 WHEN = "2026-01-02T03:04:05+00:00"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 # A longer trial: PC_ENGINE_KILLS=100 pytest tests/engine/cli/test_resume.py

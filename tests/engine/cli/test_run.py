@@ -9,7 +9,8 @@ from PIL import Image
 
 from pc_engine.catalogue import EMBEDDED, PREFERRED, installed_directory
 from pc_engine.errors import DeviceLostError
-from pc_engine.runs.writers import SCHEMA, iter_rows
+from pc_engine.runs.rows import iter_rows
+from pc_engine.runs.writers import SCHEMA
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 

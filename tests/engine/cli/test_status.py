@@ -3,8 +3,8 @@ import fcntl
 import os
 
 from pc_engine.runs.corrections import Correction, append_correction
+from pc_engine.runs.rows import iter_rows
 from pc_engine.runs.run_state import lock_run
-from pc_engine.runs.writers import iter_rows
 
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32")
 

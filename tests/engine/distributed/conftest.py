@@ -19,7 +19,7 @@ import pytest
 from pc_engine.__main__ import main
 from pc_engine.distributed import block_listing, shared_engine
 from pc_engine.runs.partition_names import partitions_of
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 
 IMAGES, IMAGES_PER_BLOCK = 600, 20
 # For whoever has to wait for something that is sure to happen.

@@ -26,7 +26,7 @@ from pc_engine.distributed.block_worker import (
 from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.runs.block_folder import Block, make_blocks
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 from pc_engine.sources import parquet_shards, tar_shards
 
 CHOSEN = {"backend": "onnxruntime", "precision": "fp32", "device": "cpu", "batch_size": 4, "threads": 1}

@@ -28,7 +28,8 @@ from pc_engine.distributed.block_worker import Choice
 from pc_engine.distributed.process_engine import ProcessEngine, _Keeper
 from pc_engine.distributed.shared_engine import SharedRun
 from pc_engine.runs.partition_names import partitions_of
-from pc_engine.runs.writers import iter_rows, write_partition
+from pc_engine.runs.rows import iter_rows
+from pc_engine.runs.writers import write_partition
 
 TWO = ("--processes", "2")
 CHILDREN_TOLD = Path(f"/proc/self/task/{os.getpid()}/children").exists()

@@ -14,7 +14,7 @@ import pytest
 
 from pc_engine.distributed import ray_cluster, ray_engine
 from pc_engine.runs.partition_names import partitions_of
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed: pip install 'pc-engine[ray]'", allow_module_level=True)

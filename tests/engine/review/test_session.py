@@ -12,7 +12,8 @@ from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.result import Result
 from pc_engine.review import ReviewSession
 from pc_engine.review.changes import Answer, Withdrawal
-from pc_engine.runs.corrections import corrected_rows, read_corrections
+from pc_engine.runs.corrections import read_corrections
+from pc_engine.runs.rows import iter_rows
 from pc_engine.runs.writers import PartitionWriter
 
 
@@ -32,7 +33,7 @@ def test_changes_are_saved_and_come_back(run: Path) -> None:
         (EllipsePointer(50.0, 60.0, 10.0, 10.0, 1.0), BoxPointer(0.0, 0.0, 10.0, 10.0, 0.5)),
     )
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", first.when)
-    assert [row["count"] for row in corrected_rows(run)] == [2, 0, 1, None]
+    assert [row["count"] for row in iter_rows(run, corrected=True)] == [2, 0, 1, None]
     expected = {"0": [2, [[0, 50, 60, 10, 10, 1], [1, 0, 0, 10, 10, 0.5]]], "1": [0, []]}
     assert answers(session) == expected
     again = ReviewSession(run)
@@ -71,16 +72,16 @@ def test_a_class_is_corrected_by_a_name_that_the_run_knows_or_a_new_one(tmp_path
     session.change(Answer(0, 1, (), "cat"))
     session.change(Answer(1, 1, (), "raccoon"))
     session.change(Answer(2, 1, ()))
-    known, new, stands = corrected_rows(tmp_path)
+    known, new, stands = iter_rows(tmp_path, corrected=True)
     assert (known["class_name"], known["class_score"]) == ("cat", None)
     assert (new["class_name"], new["class_score"]) == ("raccoon", None)
     assert (stands["class_id"], stands["class_name"], stands["class_score"]) == (5, None, 0.5)
     again = ReviewSession(tmp_path)
     assert answers(again) == answers(session) == {"0": [1, [], "cat"], "1": [1, [], "raccoon"], "2": [1, []]}
     again.change(Answer(0, 1, (), "raccoon"))
-    assert next(corrected_rows(tmp_path))["class_id"] == new["class_id"]
+    assert next(iter_rows(tmp_path, corrected=True))["class_id"] == new["class_id"]
     again.change(Answer(0, 1, ()))
-    assert next(corrected_rows(tmp_path))["class_id"] == 5
+    assert next(iter_rows(tmp_path, corrected=True))["class_id"] == 5
 
 
 def test_what_is_withdrawn_stands_as_the_run_has_it(run: Path) -> None:

@@ -13,7 +13,7 @@ from pc_engine.result import Result, error_result
 from pc_engine.runs import block_folder, writers
 from pc_engine.runs.block_folder import Block, make_blocks, remove_blocks
 from pc_engine.runs.partition_names import FORMATS, partitions_of
-from pc_engine.runs.writers import iter_rows
+from pc_engine.runs.rows import iter_rows
 
 
 def row(name: str) -> dict[str, Any]:

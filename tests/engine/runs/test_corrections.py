@@ -20,13 +20,13 @@ from pc_engine.runs.corrections import (
     Correction,
     append_correction,
     check_correctable,
-    corrected_rows,
     number_of_class,
     read_corrections,
     withdraw_correction,
 )
+from pc_engine.runs.rows import iter_rows
 from pc_engine.runs.run_directory import CORRECTIONS, RunDirectory
-from pc_engine.runs.writers import PartitionWriter, iter_rows
+from pc_engine.runs.writers import PartitionWriter
 
 WHEN = "2026-01-02T03:04:05+00:00"
 ELLIPSE = EllipsePointer(10.5, 20.25, 3.0, 4.5, 0.75)
@@ -71,12 +71,12 @@ def test_what_is_appended_is_read_and_the_last_line_of_a_path_wins(tmp_path: Pat
 def test_a_class_is_kept_where_it_was_corrected(run: Path) -> None:
     append_correction(run, replace(CORRECTION, class_name="cat"))
     assert read_corrections(run) == {CORRECTION.path: replace(CORRECTION, class_name="cat")}
-    first = next(corrected_rows(run))
+    first = next(iter_rows(run, corrected=True))
     assert (first["class_id"], first["class_name"], first["class_score"]) == (number_of_class("cat"), "cat", None)
     assert CLASSES_OF_PERSONS <= number_of_class("cat") < 2 * CLASSES_OF_PERSONS
     append_correction(run, CORRECTION)
     assert b"class" not in (run / CORRECTIONS).read_bytes().splitlines()[1]
-    assert next(corrected_rows(run))["class_name"] == COUNTED.class_name
+    assert next(iter_rows(run, corrected=True))["class_name"] == COUNTED.class_name
 
 
 def test_pointers_of_the_images_class_follow_it_and_others_keep_theirs(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_pointers_of_the_images_class_follow_it_and_others_keep_theirs(tmp_path:
     with PartitionWriter(tmp_path, "jsonl") as writer:
         writer.write(replace(POINTED, path="a.jpg", class_id=7, class_name="crane", pointers=boxes))
     append_correction(tmp_path, Correction("a.jpg", 3, (*boxes, BoxPointer(1.0, 1.0, 2.0, 2.0, 1.0)), WHEN, "heron"))
-    (row,) = corrected_rows(tmp_path)
+    (row,) = iter_rows(tmp_path, corrected=True)
     assert [pointer.get("class_name") for pointer in row["pointers"]] == ["heron", "cat", None]
     assert row["pointers"][0]["class_id"] == row["class_id"] == number_of_class("heron")
 
@@ -176,12 +176,12 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str, reason: str) -> None
 
 
 def test_rows_stand_as_they_were_corrected(run: Path) -> None:
-    assert list(corrected_rows(run)) == [*iter_rows(run)]
+    assert list(iter_rows(run, corrected=True)) == [*iter_rows(run)]
     append_correction(run, CORRECTION)
     append_correction(run, Correction(POINTED.path, 9, (), WHEN))
     append_correction(run, Correction(FAILED.path, 9, (), WHEN))
     append_correction(run, Correction("photos/of another run.jpg", 9, (), WHEN))
-    first, second, third = corrected_rows(run)
+    first, second, third = iter_rows(run, corrected=True)
     pointers = [
         {"kind": "ellipse", "x": 10.5, "y": 20.25, "rx": 3.0, "ry": 4.5, "score": 0.75},
         {"kind": "box", "x0": 0.0, "y0": 1.0, "x1": 2.0, "y1": 3.0, "score": 1.0},
@@ -195,7 +195,7 @@ def test_rows_stand_as_they_were_corrected(run: Path) -> None:
 def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
     append_correction(tmp_path, CORRECTION)
     with pytest.raises(UsageError, match="holds no rows"):
-        list(corrected_rows(tmp_path))
+        list(iter_rows(tmp_path, corrected=True))
 
 
 def test_a_fresh_run_keeps_the_corrections(run: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_fresh_run_keeps_the_corrections(run: Path) -> None:
     with RunDirectory(run, fresh=True) as rows:
         rows.begin({}, {})
         rows.write(COUNTED)
-    assert [row["count"] for row in corrected_rows(run)] == [3]
+    assert [row["count"] for row in iter_rows(run, corrected=True)] == [3]
 
 
 def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

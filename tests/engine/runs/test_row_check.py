@@ -14,11 +14,12 @@ import pytest
 from pc_engine.errors import DataError, PcEngineError
 from pc_engine.pointers import EllipsePointer
 from pc_engine.result import Result
-from pc_engine.runs.corrections import corrected_rows, read_corrections
+from pc_engine.runs.corrections import read_corrections
 from pc_engine.runs.row_check import check_row
+from pc_engine.runs.rows import iter_rows
 from pc_engine.runs.run_state import read_state
 from pc_engine.runs.run_status import read_status
-from pc_engine.runs.writers import SCHEMA, iter_rows, write_partition
+from pc_engine.runs.writers import SCHEMA, write_partition
 
 POINTER = EllipsePointer(1.0, 2.0, 3.0, 4.0, 0.5)
 DONE = Result(
@@ -82,7 +83,7 @@ def test_a_row_without_what_may_be_none_has_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["[]", "7", "{}", "{", "[" * 100_000, "9" * 5000, '{"path": "a"}'])
 def test_a_line_that_is_no_row_is_one_sentence(tmp_path: Path, line: str) -> None:
     (tmp_path / "part-00000.jsonl").write_text(line + "\n")
-    for read in (lambda path: list(iter_rows(path)), read_status, lambda path: list(corrected_rows(path))):
+    for read in (lambda path: list(iter_rows(path)), read_status, lambda path: list(iter_rows(path, corrected=True))):
         with pytest.raises(PcEngineError, match="cannot be read"):
             read(tmp_path)
 

@@ -18,9 +18,9 @@ from pc_engine.pointers import EllipsePointer
 from pc_engine.result import Result, error_result
 from pc_engine.runs import run_directory, writers
 from pc_engine.runs.partition_names import FORMATS
+from pc_engine.runs.rows import iter_rows
 from pc_engine.runs.run_directory import RunDirectory
 from pc_engine.runs.run_state import Tally, is_running, lock_run, states
-from pc_engine.runs.writers import iter_rows
 from pc_engine.sources.image import local_image
 from pc_engine.sources.run_folders import RUN_FILE
 from pc_engine.sources.sharding import Shard

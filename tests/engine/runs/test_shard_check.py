@@ -7,9 +7,9 @@ import pytest
 from pc_engine.errors import UsageError
 from pc_engine.result import Result
 from pc_engine.runs import run_state
+from pc_engine.runs.rows import iter_rows
 from pc_engine.runs.run_directory import RunDirectory
 from pc_engine.runs.shard_check import check_shards
-from pc_engine.runs.writers import iter_rows
 from pc_engine.sources.sharding import Shard
 
 WAYS = (None, Shard(1, 2), Shard(1, 4))

@@ -16,7 +16,8 @@ from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.result import Result, error_result
 from pc_engine.runs import writers
 from pc_engine.runs.partition_names import FORMATS, partitions_of
-from pc_engine.runs.writers import SCHEMA, PartitionWriter, cannot_write, iter_rows, write_partition
+from pc_engine.runs.rows import iter_rows
+from pc_engine.runs.writers import SCHEMA, PartitionWriter, cannot_write, write_partition
 
 COLUMNS = [
     *("path", "status", "error", "width", "height", "mode", "model", "count", "count_label", "count_scores"),
