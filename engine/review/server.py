@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pc_engine.errors import ImageError, PcEngineError, UsageError, system_reason
@@ -133,35 +133,22 @@ class _Handler(BaseHTTPRequestHandler):
     def _review(self) -> ReviewServer:
         return cast(ReviewServer, self.server)
 
-    def do_GET(self) -> None:
-        self._serve("GET")
-
-    def do_HEAD(self) -> None:
-        self._serve("HEAD")
-
-    def do_POST(self) -> None:
-        self._serve("POST")
-
-    def do_OTHER(self) -> None:
-        self._serve("OTHER")
-
-    do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_OTHER  # noqa: N815
-
     def log_message(self, *_: Any) -> None:
         """Print no line for each request."""
 
-    def _serve(self, method: Literal["GET", "HEAD", "POST", "OTHER"]) -> None:
+    def do_GET(self) -> None:
+        """Answer a request, of whatever kind."""
         try:
             token, route = self._asked_for()
-            if method == "GET" and route == "" and self._review.take_opening(token):
+            if self.command == "GET" and route == "" and self._review.take_opening(token):
                 place = ("Location", f"/{self._review.token}/")
                 self._begin(HTTPStatus.SEE_OTHER, "text/plain", place, ("Content-Length", "0"))
                 return
             if not _is_same(token, self._review.token):
                 raise _RefusedError(HTTPStatus.FORBIDDEN, "The address lacks the token: use the one that was printed.")
-            if method == "POST":
+            if self.command == "POST":
                 self._post(route)
-            elif method in ("GET", "HEAD"):
+            elif self.command in ("GET", "HEAD"):
                 self._get(route)
             else:
                 raise _RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "The server does not take this kind of request.")
@@ -169,6 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
             # What it may still send is not read, and would be taken for the next request.
             self.close_connection = True
             self._send_json(refusal.status, {"error": str(refusal)})
+
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_GET  # noqa: N815
 
     def _asked_for(self) -> tuple[str, str]:
         """Return the token and what is asked for below it, of a request that comes from where one may."""
