@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 #: What a 32-bit column holds.
 LARGEST_INTEGER = 2**31 - 1
@@ -22,7 +22,7 @@ def is_text(value: Any) -> bool:
     return True
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> TypeGuard[int]:
     """Whether it is a whole number from 0 to the largest that 32 bits hold."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_INTEGER
 

@@ -13,7 +13,6 @@ from pc_engine.files.json_values import is_text, is_whole
 from pc_engine.pointers import BoxPointer, EllipsePointer, Pointer
 from pc_engine.report.compact import COMPACT_BOX, COMPACT_ELLIPSE
 from pc_engine.result import name_of_class
-from pc_engine.runs.corrections import parse_whole_number
 
 MAX_COUNT = 1_000_000
 MAX_POINTERS = 1_000
@@ -60,10 +59,10 @@ def parse_change(body: bytes) -> Answer | Withdrawal:
         raise ValueError("The request is not JSON.") from None
     if not isinstance(value, dict):
         raise ValueError("The request is not an object.")  # noqa: TRY004 (what a client sent)
-    index = _checked(value, "index")
+    index = _whole(value, "index")
     if value.get("withdraw") is True:
         return Withdrawal(index)
-    count = _checked(value, "count")
+    count = _whole(value, "count")
     if count > MAX_COUNT:
         raise ValueError(f"The count is more than {MAX_COUNT:,}.")
     pointers = value.get("pointers")
@@ -103,11 +102,10 @@ def as_pointer(compact: list[float], width: int, height: int, classes: Sequence[
     return BoxPointer(x, y, x1, y1, float(score), class_id=class_id, class_name=class_name)
 
 
-def _checked(value: dict[str, Any], name: str) -> int:
-    try:
-        return parse_whole_number(value.get(name), name)
-    except ValueError:
-        raise ValueError(f"The {name} is not a whole number of at least 0.") from None
+def _whole(value: dict[str, Any], name: str) -> int:
+    if not is_whole(number := value.get(name)):
+        raise ValueError(f"The {name} is not a whole number of at least 0.")
+    return number
 
 
 def _compact_pointer(value: Any) -> list[float]:

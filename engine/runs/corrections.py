@@ -159,13 +159,6 @@ def number_of_class(name: str) -> int:
     return CLASSES_OF_PERSONS + int.from_bytes(digest) % CLASSES_OF_PERSONS
 
 
-def parse_whole_number(value: Any, what: str) -> int:
-    """Return a JSON number that is whole and at least 0; raise ValueError, naming ``what``, otherwise."""
-    if not is_whole(value):
-        raise ValueError(f"its {what} is not a whole number of at least 0")
-    return int(value)
-
-
 def _apply(line: bytes, corrections: dict[str, Correction]) -> None:
     value = json.loads(line)
     if not isinstance(value, dict) or not is_text(value.get("path")):
@@ -174,7 +167,9 @@ def _apply(line: bytes, corrections: dict[str, Correction]) -> None:
     if value.get("withdrawn") is True:
         corrections.pop(path, None)
         return
-    pointers = value.get("pointers")
+    count, pointers = value.get("count"), value.get("pointers")
+    if not is_whole(count):
+        raise ValueError("its count is not a whole number of at least 0")
     if not isinstance(pointers, list):
         raise ValueError("it has no list of pointers")  # noqa: TRY004
     class_name = value.get("class_name")
@@ -182,7 +177,7 @@ def _apply(line: bytes, corrections: dict[str, Correction]) -> None:
         raise ValueError("its class is not a name")
     corrections[path] = Correction(
         path=path,
-        count=parse_whole_number(value.get("count"), "count"),
+        count=count,
         pointers=tuple(map(parse_pointer, pointers)),
         when=str(value.get("when", "")),
         class_name=class_name,
@@ -220,27 +215,16 @@ def _append(directory: Path, value: Mapping[str, Any]) -> None:
 
 def _mend_tail(stream: BinaryIO) -> None:
     """Let the file end with a whole line, so that the next one does not join a line torn by a crash."""
-    start = _start_of_tail(stream)
-    stream.seek(start)
-    tail = stream.read()
-    if not tail:
+    stream.seek(max(stream.seek(0, os.SEEK_END) - 1, 0))
+    if stream.read() in (b"", b"\n"):
         return
+    # Only after a crash is all of it read.
+    stream.seek(0)
+    content = stream.read()
+    start = content.rfind(b"\n") + 1
     try:
-        json.loads(tail)
+        json.loads(content[start:])
     except (ValueError, RecursionError):
         stream.truncate(start)
     else:
         stream.write(b"\n")
-
-
-def _start_of_tail(stream: BinaryIO, step: int = 1 << 16) -> int:
-    """Return where the part after the last line break begins; the end of the file where nothing follows it."""
-    position = stream.seek(0, os.SEEK_END)
-    while position > 0:
-        start = max(position - step, 0)
-        stream.seek(start)
-        last_break = stream.read(position - start).rfind(b"\n")
-        if last_break >= 0:
-            return start + last_break + 1
-        position = start
-    return 0

@@ -144,12 +144,15 @@ def test_empty_lines_are_skipped(tmp_path: Path) -> None:
     assert list(read_corrections(tmp_path)) == [CORRECTION.path]
 
 
-@given(st.binary(max_size=40), st.integers(1, 7))
-def test_the_tail_is_what_follows_the_last_line_break(tmp_path_factory: Any, data: bytes, step: int) -> None:
-    path = tmp_path_factory.mktemp("tail") / "file"
+@given(st.binary(max_size=40) | st.sampled_from([b"{}", b"\n{}", b"\n1", b"1\n{"]))
+def test_a_line_is_added_after_the_last_that_is_whole(tmp_path_factory: Any, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("tail") / CORRECTIONS
     path.write_bytes(data)
-    with path.open("rb") as stream:
-        assert module._start_of_tail(stream, step) == data.rfind(b"\n") + 1
+    append_correction(path.parent, CORRECTION)
+    *before, added, nothing = path.read_bytes().split(b"\n")
+    assert (json.loads(added)["path"], nothing) == (CORRECTION.path, b"")
+    *whole, torn = data.split(b"\n")
+    assert before in (whole, [*whole, torn])
 
 
 @pytest.mark.parametrize(
