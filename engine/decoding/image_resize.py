@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -121,25 +120,13 @@ class DevicePicture(NamedTuple):
         return self.height, self.width, _CHANNELS
 
 
-@dataclass(frozen=True)
-class ResizeTable:
-    """Which input positions an axis of ``out`` positions is made of.
-
-    Attributes
-    ----------
-    first
-        (out,) int32: the first input position of each.
-    weights
-        (out, k) int32, in units of 2**-22: those of ``first`` and the k - 1 positions after it; 0 behind the last.
-    """
-
-    first: np.ndarray
-    weights: np.ndarray
-
-
 @functools.lru_cache(_TABLES_KEPT)
-def resize_table(old: int, new: int) -> ResizeTable:
-    """Return the weights of an axis that goes from ``old`` to ``new`` positions."""
+def resize_table(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what an axis of ``new`` positions is made of, which had ``old``: input positions and their weights.
+
+    The first input position of each is (new,) int32; the weights, (new, k) int32 in units of 2**-22, are those of it
+    and the k - 1 positions after it, and 0 behind the last.
+    """
     scale = old / new
     reach = max(scale, 1.0)
     centre = (np.arange(new) + 0.5) * scale
@@ -150,7 +137,7 @@ def resize_table(old: int, new: int) -> ResizeTable:
     weights[position >= past[:, None]] = 0
     weights /= weights.sum(axis=1, keepdims=True)
     rounded = np.floor(weights * (1 << _BITS) + 0.5).astype(np.int32)
-    return ResizeTable(first.astype(np.int32), rounded)
+    return first.astype(np.int32), rounded
 
 
 class DeviceResizer:
@@ -203,10 +190,10 @@ def describe_pictures(
         """Return the number of weights of a position, and where in the tables its axis begins."""
         nonlocal length
         if (old, new) not in places:
-            table = resize_table(old, new)
-            places[old, new] = table.weights.shape[1], length
-            tables.extend((table.first, table.weights.ravel()))
-            length += table.first.size + table.weights.size
+            first, weights = resize_table(old, new)
+            places[old, new] = weights.shape[1], length
+            tables.extend((first, weights.ravel()))
+            length += first.size + weights.size
         return places[old, new]
 
     about: list[tuple[int, ...]] = []
