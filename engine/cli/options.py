@@ -37,7 +37,7 @@ def _checked(check: Callable[[Any], object]) -> Callable[[Any], Any]:
     return callback
 
 
-def _word(check: Callable[[Any], object]) -> Callable[[Any], Any]:
+def word(check: Callable[[Any], object]) -> Callable[[Any], Any]:
     """Return `_checked` for a word of a list, whatever its case."""
     checked = _checked(check)
     return lambda value: checked(any_case(value))
@@ -109,13 +109,13 @@ Model = Annotated[
         "what the mode needs, else the built-in lego, which knows digit objects only.",
     ),
 ]
-Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=_word(check_backend))]
+Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=word(check_backend))]
 Precision = Annotated[
     str,
     typer.Option(
         "--precision",
         help="auto, fp32, bf16, fp16, int8 or fp8 (the last two: see build --calibrate).",
-        callback=_word(check_precision),
+        callback=word(check_precision),
     ),
 ]
 Device = Annotated[
@@ -123,7 +123,7 @@ Device = Annotated[
     typer.Option(
         "--device",
         help="auto (a GPU, if one can be used), cpu, cuda or cuda:NUMBER.",
-        callback=_word(check_device_name),
+        callback=word(check_device_name),
     ),
 ]
 BatchSize = Annotated[

@@ -31,9 +31,7 @@ from pc_engine.cli.run_options import (
     EngineOptions,
     RunOptions,
     WorkerOptions,
-    checked_format,
     require_out,
-    shard_of,
 )
 from pc_engine.cli.run_table import ShownRows, print_no_images, print_run
 from pc_engine.cli.stopping import Stopping, exit_code
@@ -43,12 +41,14 @@ from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError
 from pc_engine.modes import find_mode
 from pc_engine.overlay import write_overlay
+from pc_engine.runs.partition_names import find_format
 from pc_engine.runs.run_state import State
 from pc_engine.selection.execution import Execution
 from pc_engine.shown_text import for_terminal, number_of
 from pc_engine.sources import DEMO, SourceImage, count_images, iter_images, named_twice
 from pc_engine.sources.lists import MARK, STDIN
 from pc_engine.sources.passed_over import PassedOver
+from pc_engine.sources.sharding import parse_shard
 from pc_engine.sources.stored_names import start_folder
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def run(
     pointer: options.Pointer = None,
     counts: options.Count = None,
     row_format: Annotated[
-        str | None, typer.Option("--format", help="Rows as parquet (default) or jsonl.", callback=options.any_case)
+        str | None,
+        typer.Option("--format", help="Rows as parquet (default) or jsonl.", callback=options.word(find_format)),
     ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write each photo with its pointers drawn on it.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in the --out directory.")] = False,
@@ -143,14 +144,13 @@ def run(
     decoding = Decoding(max_pixels, isolate, image_seconds)
     shared_by = WorkerOptions(engine_name, processes, ray_address, ray_cpus)
     shared_by.check(out)
-    part = shard_of(shard)
     disk = DiskOptions(
         out=out,
-        row_format=checked_format(row_format),
+        row_format=row_format,
         overlay=overlay,
         fresh=fresh,
         retry_failed=retry_failed,
-        shard=part,
+        shard=None if shard is None else parse_shard(shard),
     )
     count, column = options.known_count(counts)
     engine = EngineOptions(

@@ -11,7 +11,7 @@ from pc_engine.errors import UsageError
 from pc_engine.selection.execution import Execution
 from pc_engine.sources import DEMO
 from pc_engine.sources.run_folders import OVERLAYS
-from pc_engine.sources.sharding import Shard, parse_shard
+from pc_engine.sources.sharding import Shard
 
 LOCAL, RAY = "local", "ray"
 
@@ -115,17 +115,3 @@ def require_out(out: Path | None, given: Mapping[str, bool]) -> None:
     for option, is_given in given.items():
         if is_given and out is None:
             raise UsageError(f"{option} needs a directory to write to: say where with --out DIR.")
-
-
-def shard_of(option: str | None) -> Shard | None:
-    """Return the part of the images that ``--shard`` names; None for all of them."""
-    return None if option is None else parse_shard(option)
-
-
-def checked_format(name: str | None) -> str | None:
-    """Return the row format that was given, if it exists."""
-    if name is not None:
-        from pc_engine.runs.partition_names import find_format
-
-        find_format(name)
-    return name
