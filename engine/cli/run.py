@@ -317,7 +317,7 @@ def _count_in_background(job: _Job, rows: RunDirectory | None, tracker: Tracker)
             if total is not None:
                 tracker.set_total(total)
                 if rows is not None:
-                    rows.set_total(total)
+                    rows.file.total = total
 
     threading.Thread(target=count_all, daemon=True).start()
 
@@ -325,8 +325,8 @@ def _count_in_background(job: _Job, rows: RunDirectory | None, tracker: Tracker)
 def _summary(job: _Job, rows: RunDirectory | None, engine: Engine | SharedEngine, seconds: float) -> dict[str, Any]:
     """Sum up the run, which took so many ``seconds``; where it went on with an earlier one, both."""
     tally = job.shown.tally if rows is None else rows.tally
-    seconds = seconds if rows is None else rows.seconds
-    stages = Counter({} if rows is None else rows.stages_before)
+    seconds = seconds if rows is None else rows.file.seconds
+    stages = Counter({} if rows is None else rows.file.stages_before)
     stages.update(engine.clock.seconds)
     about = engine.describe()
     # A table says it below.

@@ -65,6 +65,8 @@ class RunDirectory:
 
     Attributes
     ----------
+    file
+        Its ``run.json``; whoever comes to know the ``total`` sets it there.
     tally
         The rows in it, and those written since.
     before
@@ -128,8 +130,8 @@ class RunDirectory:
         self._format: Format = row_format or (find_format(min(kept)) if kept else FORMATS[0])
         if self._format == "parquet" and stored_name(str(self.directory)) != str(self.directory):
             raise UsageError("Parquet files need a folder whose name is UTF-8: choose another, or add --format jsonl.")
-        self._file = RunFile(self.directory, self._shard, fresh=self._fresh)
-        self.earlier: Mapping[str, Any] | None = self._file.before.get("settings")
+        self.file = RunFile(self.directory, self._shard, fresh=self._fresh)
+        self.earlier: Mapping[str, Any] | None = self.file.before.get("settings")
         # All shards of an array may be replaced at once: those that were not yet say nothing of how it is to be.
         if self.earlier is None and self._shard is not None and not self._fresh:
             self.earlier = next((state["settings"] for state in states(self.directory) if "settings" in state), None)
@@ -176,15 +178,15 @@ class RunDirectory:
             check_settings(self.earlier, made_with, self.directory)
         elif self.before:
             raise UsageError(
-                f"{self.directory} holds rows but no {self._file.path.name} that says how they were made: choose "
+                f"{self.directory} holds rows but no {self.file.path.name} that says how they were made: choose "
                 f"another folder, or replace them with --fresh."
             )
         every = [] if self._fresh else states(self.directory)
-        folders = with_earlier_folders(self._file.before, every, sources, self.directory)
+        folders = with_earlier_folders(self.file.before, every, sources, self.directory)
         self.lost = lost_folders(every, sources)
         self._remove_what_is_replaced()
         self._has_begun = True
-        self._file.begin(made_with, {**about, FOLDERS: folders}, self.tally)
+        self.file.begin(made_with, {**about, FOLDERS: folders}, self.tally)
 
     def remaining(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
         """Yield those images that are this run's to do and have no row yet."""
@@ -205,9 +207,9 @@ class RunDirectory:
             If it cannot be written, as on a disk that is full.
         """
         self.tally.add(ok=result.ok, label=result.count_label)
-        self._file.waiting += 1
+        self.file.waiting += 1
         self._writer.write(result)
-        self._file.save_if_older(_SECONDS_BETWEEN_ROWS, self.tally)
+        self.file.save_if_older(_SECONDS_BETWEEN_ROWS, self.tally)
 
     def share(self) -> BlockFolder:
         """Return a folder for blocks of images, through which other processes bring rows into this run; see `add`.
@@ -232,21 +234,7 @@ class RunDirectory:
         """
         self.tally.update(tally)
         # Many workers finish many blocks, and nobody looks more often than this.
-        self._file.save_if_older(_SECONDS_BETWEEN_STATES, self.tally)
-
-    def set_total(self, images: int) -> None:
-        """Say how many images the sources hold, once that is known."""
-        self._file.total = images
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock seconds that this run and those before it took."""
-        return self._file.seconds
-
-    @property
-    def stages_before(self) -> Mapping[str, float]:
-        """Seconds that each stage of the runs before took."""
-        return self._file.stages_before
+        self.file.save_if_older(_SECONDS_BETWEEN_STATES, self.tally)
 
     def close(self, state: State, summary: Mapping[str, Any]) -> None:
         """Bring all rows under their partition's name, and sum the run up in ``run.json``.
@@ -257,10 +245,10 @@ class RunDirectory:
             If they cannot be written.
         """
         self._writer.flush()
-        if state == "finished" and self._file.total is None:
-            self._file.total = self.tally.n  # the run was through before the listing that counts ahead
+        if state == "finished" and self.file.total is None:
+            self.file.total = self.tally.n  # the run was through before the listing that counts ahead
         self._remove_blocks()
-        self._file.end(state, summary, self.tally)
+        self.file.end(state, summary, self.tally)
 
     def __enter__(self) -> Self:
         return self
@@ -287,8 +275,8 @@ class RunDirectory:
             raise cannot_write(self.directory, error) from None
 
     def _after_partition(self, rows: int) -> None:
-        self._file.waiting -= rows
-        self._file.save("running", self.tally)
+        self.file.waiting -= rows
+        self.file.save("running", self.tally)
 
     def _check_contents(self) -> None:
         """Refuse a directory with files that would be read as rows, or a run that is shared out another way."""
@@ -323,7 +311,7 @@ class RunDirectory:
             raise cannot_write(self.directory, error) from None
 
     def _clear(self) -> None:
-        own = [path for path in (*self._own_partitions(), self._file.path) if path.is_file()]
+        own = [path for path in (*self._own_partitions(), self.file.path) if path.is_file()]
         # First, as without these no run has been here, and the pictures would stay.
         if own and self._shard is None:
             self.pictures_removed = remove_pictures(self.directory)

@@ -20,7 +20,7 @@ def do(directory: Path, names: list[str], shard: Shard | None = None, *, state: 
     """What a run of ``names`` does; of a name with "bad" in it, fail."""
     with RunDirectory(directory, shard=shard) as rows:
         rows.begin({}, {})
-        rows.set_total(len(names))
+        rows.file.total = len(names)
         for image in rows.remaining(map(local_image, names)):
             if "bad" in image.name:
                 rows.write(error_result(image.name, "It is broken.", mode="c2p", model="tiny"))
