@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from pc_engine.arguments import check_seconds, whole_number
-from pc_engine.decoding.decode import MAX_PIXELS, DecodedImage, Limits, decode_bytes, lift_pillow_limit
+from pc_engine.decoding.decode import MAX_PIXELS, Decode, Limits, decode_bytes, lift_pillow_limit
 from pc_engine.decoding.decode_device import DeviceDecoder
 from pc_engine.decoding.isolated_decoder import IMAGE_SECONDS, IsolatedDecoder
 from pc_engine.decoding.pixel_room import room_for
@@ -71,9 +70,13 @@ class Decoders:
 
     Attributes
     ----------
+    decode
+        Decodes an image held in memory on the CPU; see `decode_bytes`.
     on_device
         What decodes plain JPEGs on the GPU; None for the cores alone.
     """
+
+    decode: Decode
 
     def __init__(self, settings: Decoding, workers: int, device: str | None, report: Say = lambda _: None) -> None:
         lift_pillow_limit(settings.max_pixels)
@@ -83,18 +86,14 @@ class Decoders:
         if settings.isolate:
             seconds = settings.image_seconds or IMAGE_SECONDS
             self._isolated = IsolatedDecoder(workers, max_pixels=settings.max_pixels, seconds=seconds, room=room)
-            self._decode: Callable[[bytes, int, int], DecodedImage] = self._isolated.decode
+            self.decode = self._isolated.decode
             return
-        self._decode = partial(decode_bytes, limits=Limits(settings.max_pixels, room.taken))
+        self.decode = partial(decode_bytes, limits=Limits(settings.max_pixels, room.taken))
         if device is not None:
             try:
-                self.on_device = DeviceDecoder(device, workers, self._decode, settings.max_pixels, report)
+                self.on_device = DeviceDecoder(device, workers, self.decode, settings.max_pixels, report)
             except (MissingPackageError, BackendError) as error:
                 report(f"Photos are decoded on the CPU. {error}")
-
-    def decode(self, data: bytes, height: int, width: int) -> DecodedImage:
-        """Decode an image held in memory to ``height`` x ``width``, on the CPU; see `decode_bytes`."""
-        return self._decode(data, height, width)
 
     def close(self) -> None:
         """End threads and processes."""
