@@ -32,8 +32,6 @@ from pc_engine.sources.tar_shards import is_tar, tar_images
 DEMO = "demo:"
 DEMO_DIRECTORY = Path(__file__).parents[1] / "embedded" / "demo"
 
-# What tables are called, and photos are not.
-_TABLES = (".csv", ".tsv")
 # 64 MB of them.
 _NAMES_REMEMBERED = 1 << 22
 
@@ -180,9 +178,9 @@ def _checked(named: Mapping[str, str], count_column: str | None = None) -> list[
         raise UsageError(f"No source was given. {_WHAT_TO_NAME}")
     # Of several, one may come from a shell's pattern, and has its row.
     text = next(iter(named.values()))
-    if len(named) == 1 and text.lower().endswith(_TABLES) and _is_text(text):
-        raise UsageError(f"'{text}' is a table, not a photo: for the images that it names, write '{MARK}{text}'.")
     if len(named) == 1 and _is_text(text):
+        if is_table(f"{MARK}{text}"):
+            raise UsageError(f"'{text}' is a table, not a photo: for the images that it names, write '{MARK}{text}'.")
         check_not_workbook(text)
     return checked
 
