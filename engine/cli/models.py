@@ -172,27 +172,21 @@ def export(
         "--background-class": background_class != -1,
     }
 
-    def readout() -> Readout:
-        return Readout(_taps(tap or []), count_feature or None, cooccurrences, heat or (), background_class, two_scales)
-
-    def preprocessing() -> Preprocessing:
-        return Preprocessing(_triple("--mean", mean), _triple("--std", std), height_and_width)
-
+    readout = Readout(_taps(tap or []), count_feature or None, cooccurrences, heat or (), background_class, two_scales)
+    preprocessing = Preprocessing(_triple("--mean", mean), _triple("--std", std), height_and_width)
     if Path(weights).suffix.lower() == ".onnx":
-        read = readout()
         layout = "" if layout is None else _one_of("--layout", layout, ("NCHW", "NHWC"))
         channels = _one_of("--channels", channels, ("RGB", "BGR"))
-        shown = preprocessing()
         pixels = NetworkInput(
             "",
-            *(shown.size or (0, 0)),
+            *(preprocessing.size or (0, 0)),
             layout=layout,
             channels=channels,
-            mean=shown.mean or (0.0, 0.0, 0.0),
-            std=shown.std or (1.0, 1.0, 1.0),
+            mean=preprocessing.mean or (0.0, 0.0, 0.0),
+            std=preprocessing.std or (1.0, 1.0, 1.0),
         )
         manifest = import_classifier(
-            Path(weights), out, name=model, pixels=pixels, readout=read, description=description, report=say
+            Path(weights), out, name=model, pixels=pixels, readout=readout, description=description, report=say
         )
     elif model in LITE_ARCHITECTURES:
         _refuse(of_onnx, "EfficientNet-Lite")
@@ -200,8 +194,8 @@ def export(
             model,
             weights,
             out,
-            readout=readout(),
-            preprocessing=preprocessing(),
+            readout=readout,
+            preprocessing=preprocessing,
             description=description,
             report=say,
         )
@@ -212,7 +206,7 @@ def export(
             weights,
             out,
             cooccurrences=cooccurrences,
-            preprocessing=preprocessing(),
+            preprocessing=preprocessing,
             description=description,
         )
     else:
