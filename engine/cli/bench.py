@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,10 +85,11 @@ def throughput(
         else:
             report = measure_throughput(photos, settings, report=remark(silent), progress=tracker.restart).to_dict()
     if sweep:
-        store = _storing(out, f"sweep-{_name(model)}-{mode}", rows, sweep_chart)
+        store = partial(_store, out, f"sweep-{_name(model)}-{mode}", rows, sweep_chart)
         print_answer({"runs": rows}, lambda _: print_sweep(rows), quiet=quiet, as_json=as_json, store=store)
     else:
-        store = _storing(out, f"throughput-{report['model']}-{mode}-{report['precision']}", report, throughput_chart)
+        name = f"throughput-{report['model']}-{mode}-{report['precision']}"
+        store = partial(_store, out, name, report, throughput_chart)
         print_answer(report, print_throughput, quiet=quiet, as_json=as_json, store=store)
 
 
@@ -101,15 +103,11 @@ def _check_out(out: Path | None) -> None:
     make_folder(out)
 
 
-def _storing(out: Path | None, name: str, value: Any, chart: Callable[[Any, Path], None]) -> Callable[[], None]:
-    """Return what writes figures and their chart into ``out``, if that is given."""
-
-    def store() -> None:
-        if out is not None:
-            write_json(out / f"{name}.json", value)
-            chart(value, out / f"{name}.png")
-
-    return store
+def _store(out: Path | None, name: str, value: Any, chart: Callable[[Any, Path], None]) -> None:
+    """Write figures and their chart into ``out``, if that is given."""
+    if out is not None:
+        write_json(out / f"{name}.json", value)
+        chart(value, out / f"{name}.png")
 
 
 def _name(model: str | None) -> str:
@@ -157,7 +155,7 @@ def peers(
         report = compare_with_peers(
             photos, settings, try_compile=not no_compile, report=remark(silent), progress=tracker.restart
         ).to_dict()
-    store = _storing(out, f"peers-{report['model']}", report, peers_chart)
+    store = partial(_store, out, f"peers-{report['model']}", report, peers_chart)
     print_answer(report, print_peers, quiet=quiet, as_json=as_json, store=store)
 
 
