@@ -266,11 +266,8 @@ def _display(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int]
         orientation = _orientation(header)
         sideways = orientation >= _FIRST_SIDEWAYS
         wanted = at_least[::-1] if at_least is not None and sideways else at_least
-        pixels = _decode_jpeg(data, wanted)
         width, height = header.size[::-1] if sideways else header.size
-        if pixels is None:
-            pixels = _draft(header, wanted)
-        return DisplayImage(_upright(pixels, orientation), width, height)
+        return DisplayImage(_upright(_decode_jpeg(header, data, wanted), orientation), width, height)
     stored = _to_rgb(header)
     # Asked for after the pixels were read: Pillow has turned a TIFF by then, and says so.
     picture = _upright(stored, _orientation(header))
@@ -316,18 +313,14 @@ _TRANSPOSE = {
 }
 
 
-def _decode_jpeg(data: bytes, at_least: tuple[int, int] | None) -> Image.Image | None:
-    """Decode with libjpeg-turbo, or return None to leave the file, and the wording of its fault, to Pillow."""
+def _decode_jpeg(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> Image.Image:
+    """Decode with libjpeg-turbo; a file that it refuses, and the wording of its fault, is left to Pillow."""
     rows, columns = (0, 0) if at_least is None else at_least
     try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=rows, min_width=columns, min_factor=1.0)
+        return Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", min_height=rows, min_width=columns, min_factor=1.0))
     except ValueError:
-        return None
-    return Image.fromarray(pixels)
-
-
-def _draft(header: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Image.Image:
-    """Decode a JPEG with Pillow, at a smaller scale where that is enough: odd ones may claim any size."""
+        pass
+    # At a smaller scale where that is enough: odd ones may claim any size.
     if at_least is not None:
         header.draft(header.mode, at_least[::-1])
     return _to_rgb(header)
