@@ -353,8 +353,7 @@ def _print_summary(job: _Job, state: State, summary: Mapping[str, Any]) -> None:
         where = {"state": state, "out": None if disk.out is None else str(disk.out)}
         print_json({**summary, "notes": [*job.said, *summary["notes"]], **where, **listed})
     elif not job.asked.quiet:
-        stopped = job.stopping.signal is not None
-        print_run(shown, summary, job.passed_over, disk.out, disk.overlay, disk.shard, stopped=stopped)
+        print_run(shown, summary, job.passed_over, disk, stopped=job.stopping.signal is not None)
     for note in summary["notes"]:
         remark(quiet=False)(note)
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pc_engine.cli.console import number_of_images, print_line, print_table
+from pc_engine.cli.run_options import DiskOptions
 from pc_engine.modes import counts_by_label
 from pc_engine.result import Result
 from pc_engine.runs.run_state import Tally
 from pc_engine.sources.addresses import is_address
 from pc_engine.sources.passed_over import PassedOver
-from pc_engine.sources.run_folders import OVERLAYS
 from pc_engine.sources.sharding import Shard
 
 _TABLE_ROWS = 40
@@ -46,22 +45,15 @@ class ShownRows:
 
 
 def print_run(
-    shown: ShownRows,
-    summary: Mapping[str, Any],
-    passed_over: PassedOver,
-    out: Path | None,
-    overlay: bool,
-    shard: Shard | None = None,
-    *,
-    stopped: bool = False,
+    shown: ShownRows, summary: Mapping[str, Any], passed_over: PassedOver, disk: DiskOptions, *, stopped: bool = False
 ) -> None:
-    """Print the table of a run, or of its ``shard``, its ``summary``, and where its rows and pictures are.
+    """Print the table of a run, or of a shard of it, its ``summary``, and where its rows and pictures are.
 
     One that was ``stopped`` may not have come to its first image.
     """
     if summary["n"] == 0:
         if not stopped:
-            print_no_images(passed_over, shard)
+            print_no_images(passed_over, disk.shard)
         return
     if shown.rows:
         folder = _common_folder([row.path for row in shown.rows])
@@ -76,10 +68,10 @@ def print_run(
         f"{summary['images_per_second']:,} images/s ({summary['model']}, {summary['mode']}, {summary['backend']} "
         f"{summary['precision']}, {summary['seconds']:,} s)."
     )
-    if out is not None:
-        pictures = out / OVERLAYS
+    if (out := disk.out) is not None:
         where = out if out.name else out.absolute()  # "." is easily read as the end of the sentence
-        print_line(f"Rows are in {where}" + (f", pictures in {pictures}." if overlay and pictures.is_dir() else "."))
+        has_pictures = disk.pictures is not None and disk.pictures.is_dir()
+        print_line(f"Rows are in {where}" + (f", pictures in {disk.pictures}." if has_pictures else "."))
     _print_sentences(passed_over)
 
 

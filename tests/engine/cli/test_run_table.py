@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from pc_engine.cli.run_options import DiskOptions
 from pc_engine.cli.run_table import ShownRows, print_run
 from pc_engine.result import Result, error_result
 from pc_engine.sources.passed_over import PassedOver
+
+NOT_KEPT = DiskOptions(out=None, row_format=None, overlay=False, fresh=False, retry_failed=False, shard=None)
 
 
 def printed(paths: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -28,7 +31,7 @@ def printed_rows(rows: list[Result], capsys: pytest.CaptureFixture[str], *, stop
         "backend": "onnxruntime",
         "precision": "fp32",
     }
-    print_run(shown, summary, PassedOver(lambda _: True), None, overlay=False, stopped=stopped)
+    print_run(shown, summary, PassedOver(lambda _: True), NOT_KEPT, stopped=stopped)
     return capsys.readouterr().out
 
 
