@@ -19,11 +19,9 @@ def in_other_form(path: str) -> str | None:
     Each folder of the path may be written in a form of its own. They are looked up, not listed: there may be a million
     names, and as many files in each folder.
     """
-    return None if path.isascii() else _found(path.rstrip(os.sep))
-
-
-def _found(path: str) -> str | None:
-    missing = list[str]()
+    if path.isascii():
+        return None
+    path, missing = path.rstrip(os.sep), list[str]()
     # A line of a list may have more folders than functions may call themselves.
     while path and not os.path.lexists(path):
         path, name = os.path.split(path)
