@@ -128,8 +128,6 @@ def walk_folder(
     *,
     in_order: bool = True,
     elsewhere: frozenset[str] = frozenset(),
-    ancestors: frozenset[Identity] = frozenset(),
-    covered: Covered | None = None,
     passed_over: Callable[[str], None] = lambda _: None,
 ) -> Iterator[SourceImage]:
     """Yield the images in a folder and its subfolders, sorted by name at every level.
@@ -147,43 +145,34 @@ def walk_folder(
         Whether they are sorted: in any order, a huge folder is gone through only once.
     elsewhere
         Real paths of folders that are gone through for themselves, so that no link is followed into them.
-    ancestors
-        The folders that it was reached through.
-    covered
-        What the walk enters that came here; None where it begins here.
     passed_over
         Called with the path of each file that is none.
     """
-    if is_left_out(folder, without):
-        return
-    if len(ancestors) > DEEPEST:
-        yield broken_image(folder, f"It lies more than {DEEPEST} folders deep: name it as a source of its own.")
-        return
-    try:
-        key = identify(folder)
-        if key in ancestors:
+    covered = Covered(folder, is_passed_over, elsewhere)
+
+    def walk(folder: str, ancestors: frozenset[Identity]) -> Iterator[SourceImage]:
+        if is_left_out(folder, without):
             return
-        covered = covered or Covered(folder, is_passed_over, elsewhere)
-        for entries in sorted_entries(folder) if in_order else _any_entries(folder):
-            for entry in entries:
+        if len(ancestors) > DEEPEST:
+            yield broken_image(folder, f"It lies more than {DEEPEST} folders deep: name it as a source of its own.")
+            return
+        try:
+            key = identify(folder)
+            if key in ancestors:
+                return
+            for entry in chain.from_iterable(sorted_entries(folder) if in_order else _any_entries(folder)):
                 path = path_of(entry.name, folder)
                 if entry.is_folder:
                     if not is_passed_over(entry.name, folder) and covered.takes(path, is_link=entry.is_link):
-                        known = ancestors | {key}
-                        yield from walk_folder(
-                            path,
-                            without,
-                            in_order=in_order,
-                            ancestors=known,
-                            covered=covered,
-                            passed_over=passed_over,
-                        )
+                        yield from walk(path, ancestors | {key})
                 elif _is_image(path):
                     yield local_image(path)
                 else:
                     passed_over(path)
-    except OSError:
-        yield local_image(folder)  # reading it fails with the reason, so that it gets its row
+        except OSError:
+            yield local_image(folder)  # reading it fails with the reason, so that it gets its row
+
+    yield from walk(folder, frozenset())
 
 
 def files_below(folder: Path) -> Iterator[Path]:
