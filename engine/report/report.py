@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +18,7 @@ from pc_engine.report.compact import Tables, compact_row, json_array, page_head,
 from pc_engine.report.comparison import Comparison
 from pc_engine.report.figures import FigureCollector, run_facts
 from pc_engine.report.page import ASSETS, PageParts, is_page, render_page
-from pc_engine.report.thumbnails import PER_PART, thumbnail_addresses
+from pc_engine.report.thumbnails import PER_PART, Thumbnails
 from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
 from pc_engine.runs.photos import RunPhotos, names_a_file
 from pc_engine.runs.rows import iter_rows
@@ -106,7 +105,7 @@ def write_report(
     comparison = None if compare is None else Comparison(compare, RunPhotos(directory))
     tables, collector = Tables(), FigureCollector()
     rows: list[str] = []
-    thumbs = _Thumbnails()
+    thumbs = Thumbnails()
     examples: list[str] = []
     done = without_photo = in_archives = 0
     missing: str | None = None
@@ -143,45 +142,6 @@ def write_report(
     missing = missing or next(iter(thumbs.missing), None)
     where = None if missing is None else os.fspath(found.file(missing) or missing)
     return Report(path, len(rows), done, without_photo, where, in_archives, thumbs.made, path.stat().st_size)
-
-
-class _Thumbnails:
-    """The thumbnails of a page, which are made as it is written: what became of them is known afterwards.
-
-    Attributes
-    ----------
-    made
-        How many there are so far.
-    missing
-        Photos of images that could be done, but not be read any more.
-    """
-
-    def __init__(self) -> None:
-        self.made = 0
-        self.missing: list[str] = []
-        self._asked: list[tuple[str, int] | None] = []
-        self._is_done = bytearray()
-
-    @property
-    def any_asked(self) -> bool:
-        """Whether any row is to have one."""
-        return any(self._asked)
-
-    def ask(self, row: Mapping[str, Any], *, wanted: bool) -> None:
-        """Add the next row, which is to have one if ``wanted``."""
-        self._asked.append((row["path"], (row["width"] or 0) * (row["height"] or 0)) if wanted else None)
-        self._is_done.append(row["status"] == "ok")
-
-    def parts(self, photos: RunPhotos, workers: int, shrinking: Callable[[int, int], None]) -> Iterator[list[str]]:
-        """Yield the addresses of `PER_PART` rows after the other; nothing where no row is to have one."""
-        addresses = thumbnail_addresses(self._asked, photos, workers, shrinking)
-        for start in range(0, len(self._asked) if self.any_asked else 0, PER_PART):
-            part = list(islice(addresses, PER_PART))
-            for done, asked, address in zip(self._is_done[start:], self._asked[start:], part, strict=False):
-                self.made += bool(address)
-                if done and asked is not None and not address:
-                    self.missing.append(asked[0])
-            yield part
 
 
 def _wants_thumbnail(row: Mapping[str, Any], photos: RunPhotos) -> bool:

@@ -97,6 +97,7 @@ def test_corrections_are_honoured(tmp_path: Path) -> None:
 
 def test_thumbnails_are_inside_in_parts(photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("pc_engine.report.report.PER_PART", 2)
+    monkeypatch.setattr("pc_engine.report.thumbnails.PER_PART", 2)
     names = ("a.jpg", "gone.jpg", "b.jpg")
     run = write_run(tmp_path / "run", *(replace(ROW, path=str(photos / name)) for name in names))
     seen: list[tuple[int, int]] = []
