@@ -81,21 +81,11 @@ def build(
         precision = _QUANTISES
     place = choose_device(Execution(backend, precision, device), remark(as_json))
     asked = [find_mode(mode)] if mode else None
-    if calibrate is not None and precision not in _CALIBRATED:
-        raise UsageError(f"--calibrate goes with --precision {', '.join(_CALIBRATED)}; got '{precision}'.")
     imitated = calibrate is not None and precision in IMITATED
-    if imitated and place == "cpu" and backend not in ("auto", REFERENCE):
-        raise UsageError(
-            f"At {precision} {REFERENCE} compares, computing as a GPU does: omit --backend, got '{backend}'."
-        )
-    if imitated and place != "cpu":
-        require_precision(precision, backend, place)  # before minutes are spent on a network that will not run there
-    if calibrate is None and images is not None:
-        raise UsageError("--images goes with --calibrate: without it no photos are looked at.")
-    if images is not None and images < MIN_IMAGES:
-        raise UsageError(f"--images is {images}, expected at least {MIN_IMAGES}.")
-    if calibrate is None and out is not None:
-        raise UsageError("--out goes with --calibrate: compiled networks are kept in the cache, not in the model.")
+    if calibrate is None:
+        _refuse_without_photos(images, out)
+    else:
+        _check_calibration(precision, backend, place, images)
     loaded = find_model(model, remark(as_json))
     modes = asked or _modes(loaded)
     if calibrate is not None:
@@ -134,6 +124,28 @@ def build(
     if as_json:
         fidelity = {name: _fidelity_json(loaded.manifest, name) for name in loaded.manifest.fidelity}
         print_json({"model": loaded.name, "directory": str(loaded.directory), "fidelity": fidelity, "modes": built})
+
+
+def _refuse_without_photos(images: int | None, out: Path | None) -> None:
+    """Raise UsageError where an option is given that is about the photos of --calibrate."""
+    if images is not None:
+        raise UsageError("--images goes with --calibrate: without it no photos are looked at.")
+    if out is not None:
+        raise UsageError("--out goes with --calibrate: compiled networks are kept in the cache, not in the model.")
+
+
+def _check_calibration(precision: str, backend: str, place: str, images: int | None) -> None:
+    """Raise UsageError, or PrecisionError, where a precision cannot be compared so, before minutes are spent on it."""
+    if precision not in _CALIBRATED:
+        raise UsageError(f"--calibrate goes with --precision {', '.join(_CALIBRATED)}; got '{precision}'.")
+    if precision in IMITATED and place == "cpu" and backend not in ("auto", REFERENCE):
+        raise UsageError(
+            f"At {precision} {REFERENCE} compares, computing as a GPU does: omit --backend, got '{backend}'."
+        )
+    if precision in IMITATED and place != "cpu":
+        require_precision(precision, backend, place)
+    if images is not None and images < MIN_IMAGES:
+        raise UsageError(f"--images is {images}, expected at least {MIN_IMAGES}.")
 
 
 def _modes(model: Model) -> list[Mode]:
