@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pc_engine.catalogue import USUAL_TAPS, list_models
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, print_line, print_table, remark
+from pc_engine.cli.console import print_answer, print_json, print_line, print_table, remark
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError
 from pc_engine.files.storage import model_argument
@@ -214,22 +214,7 @@ def export(
             f"--weights {weights} is not an .onnx file, and there is no architecture '{model}' to give weights to: "
             f"choose one of {', '.join((*ARCHITECTURES, *LITE_ARCHITECTURES))}, or give an .onnx file."
         )
-    if as_json:
-        print_json(
-            {
-                "model": manifest.name,
-                "directory": str(out),
-                "input": asdict(manifest.input),
-                "taps": {name: asdict(tap) for name, tap in manifest.taps.items()},
-                "count_features": list(manifest.count_features),
-                "settings": dict(manifest.settings),
-                "licence": manifest.licence,
-                "source": manifest.source,
-                "network_sha256": manifest.network_sha256,
-            }
-        )
-    else:
-        _print_exported(manifest, out)
+    print_answer(_exported(manifest, out), lambda _: _print_exported(manifest, out), quiet=False, as_json=as_json)
 
 
 def _refuse(options_given: Mapping[str, bool], network: str) -> None:
@@ -238,6 +223,20 @@ def _refuse(options_given: Mapping[str, bool], network: str) -> None:
         raise UsageError(
             f"{network} does not take {' and '.join(given)}: leave {'it' if len(given) == 1 else 'them'} out."
         )
+
+
+def _exported(manifest: Manifest, out: Path) -> dict[str, Any]:
+    return {
+        "model": manifest.name,
+        "directory": str(out),
+        "input": asdict(manifest.input),
+        "taps": {name: asdict(tap) for name, tap in manifest.taps.items()},
+        "count_features": list(manifest.count_features),
+        "settings": dict(manifest.settings),
+        "licence": manifest.licence,
+        "source": manifest.source,
+        "network_sha256": manifest.network_sha256,
+    }
 
 
 def _print_exported(manifest: Manifest, out: Path) -> None:
