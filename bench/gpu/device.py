@@ -14,8 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pc_engine.bench.environment import describe_environment, seconds_of
-from pc_engine.bench.gpu.report import Row
-from pc_engine.errors import first_line
+from pc_engine.bench.gpu.report import Row, measured
 from pc_engine.hardware.cuda import describe_gpu, device_index
 from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.packages import is_installed
@@ -160,18 +159,29 @@ def copy_rate(meter: Meter, size: int = _COPIED_BYTES) -> float:
 def matrix_rates(meter: Meter, side: int = _MATRIX) -> Iterator[Row]:
     """Yield the operations per second of a product of two random square matrices, by precision.
 
-    PyTorch's product, or CuPy's for fp32 and fp16 where PyTorch is not installed: each calls cuBLAS. Random values, as
-    a card computes faster on zeros.
+    PyTorch's product, or CuPy's for fp32 and fp16 where PyTorch does not reach the device: each calls cuBLAS. Random
+    values, as a card computes faster on zeros.
     """
-    products = _torch_products if is_installed("torch") else _cupy_products
+    products = _torch_products if torch_reaches(meter.name) else _cupy_products
     for precision, make_product in products(meter, side):
-        try:
-            rate = 2 * side**3 / meter.seconds(make_product(), least=_LEAST_SECONDS_AT_FULL_LOAD)
-        # A type that it does not have or multiply, no memory for the matrices, or no cuBLAS.
-        except (RuntimeError, ImportError, AttributeError, MemoryError) as error:
-            yield {"what": "matrix product", "precision": precision, "reason": first_line(error)}
-            continue
-        yield {"what": "matrix product", "precision": precision, "tera_ops": rate / 1e12}
+        yield measured({"what": "matrix product", "precision": precision}, _product_figures, meter, make_product, side)
+
+
+def _product_figures(meter: Meter, make_product: MakeProduct, side: int) -> Row:
+    return {"tera_ops": 2 * side**3 / meter.seconds(make_product(), least=_LEAST_SECONDS_AT_FULL_LOAD) / 1e12}
+
+
+def torch_reaches(device: str) -> bool:
+    """Whether PyTorch is installed and computes on a device: its packages for the CPU know of GPUs and use none."""
+    if not is_installed("torch"):
+        return False
+    try:
+        import torch
+
+        torch.empty(0, device=device)
+    except Exception:  # an AssertionError without CUDA; whatever a loader or a driver says where it does not fit
+        return False
+    return True
 
 
 def wall_rate(work: Callable[[], int], seconds: float = 2.0, runs: int = 5) -> tuple[float, list[float]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pc_engine.packages import is_installed
+from pc_engine.bench.gpu.device import torch_reaches
 
 # Kinds of copies in the names that CUPTI's records get: "Memcpy DtoH (Device -> Pinned)".
 _DIRECTIONS = {"DtoH": "device to host", "HtoD": "host to device", "DtoD": "on the device", "PtoP": "between devices"}
@@ -30,10 +30,10 @@ def copies_of(work: Callable[[], object]) -> list[Traffic]:
     """Run ``work`` and return the copies that the process made meanwhile, by direction.
 
     By CUPTI, NVIDIA's tracing interface, which sees every copy of every library of the process, those of a replayed
-    CUDA graph included; PyTorch's profiler brings it. Without PyTorch, or where CUPTI sees nothing at all, calls of
-    ``cupy.ndarray.get`` alone are counted, for which ``work`` may run a second time.
+    CUDA graph included; PyTorch's profiler brings it. Without a PyTorch that uses GPUs, or where CUPTI sees nothing at
+    all, calls of ``cupy.ndarray.get`` alone are counted, for which ``work`` may run a second time.
     """
-    if is_installed("torch"):
+    if torch_reaches("cuda"):
         events = _traced(work)
         # Work on a GPU launches kernels: a trace without any is no trace.
         if any(event.get("cat") == "kernel" for event in events):

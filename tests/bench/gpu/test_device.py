@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pc_engine.bench.gpu import device as gpu_device
-from pc_engine.bench.gpu.device import CudaMeter, matrix_rates
+from pc_engine.bench.gpu.device import CudaMeter, matrix_rates, torch_reaches
+from pc_engine.errors import DeviceLostError
 
 
 class Result:
@@ -104,11 +105,54 @@ def test_a_sample_that_cannot_be_made_costs_its_row(host_meter: Any, monkeypatch
 
     monkeypatch.setattr(torch, "randint", no_memory)
     rows = {row["precision"]: row for row in matrix_rates(host_meter, 64)}
-    assert rows["int8"]["reason"] == "CUDA out of memory."
+    assert rows["int8"]["reason"] == "OutOfMemoryError: CUDA out of memory."
     assert list(rows) == ["fp32", "fp16", "bf16", "int8", "fp8"]
     monkeypatch.setattr(torch, "randint", make)
     monkeypatch.delattr(torch, "float8_e4m3fn")
     assert "float8_e4m3fn" in {row["precision"]: row for row in matrix_rates(host_meter, 64)}["fp8"]["reason"]
+
+
+def test_a_product_that_is_called_otherwise_costs_its_row(host_meter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's products of 8 bits are none of its public functions: what they are given may change."""
+    torch = pytest.importorskip("torch")
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ValueError("scale_a must be of another shape")
+
+    monkeypatch.setattr(torch, "_scaled_mm", refuse)
+    rows = {row["precision"]: row for row in matrix_rates(host_meter, 64)}
+    assert rows["fp8"]["reason"] == "ValueError: scale_a must be of another shape"
+    assert rows["fp32"]["tera_ops"] > 0
+
+
+def test_a_gpu_that_is_lost_meanwhile_is_no_row(host_meter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class CUDARuntimeError(RuntimeError):
+        status = 700
+
+    def lose(_: object, **__: object) -> float:
+        raise CUDARuntimeError("cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(host_meter, "seconds", lose)
+    with pytest.raises(DeviceLostError):
+        list(matrix_rates(host_meter, 8))
+
+
+def test_a_pytorch_for_the_cpu_alone_leaves_the_products_to_cupy(
+    host_meter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the development extra brings it from some indexes: it says so by an AssertionError."""
+    torch = pytest.importorskip("torch")
+
+    def empty(*_: Any, device: str) -> Any:
+        if device.startswith("cuda"):
+            raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr(torch, "empty", empty)
+    assert (torch_reaches("cpu"), torch_reaches("cuda:0")) == (True, False)
+    monkeypatch.setattr(host_meter, "name", "cuda:0", raising=False)
+    rows = list(matrix_rates(host_meter, 8))
+    assert [row["precision"] for row in rows] == ["fp32", "fp16"]
+    assert all(row["tera_ops"] > 0 for row in rows)
 
 
 def test_no_memory_for_a_product_of_cupy_costs_its_row(host_meter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
