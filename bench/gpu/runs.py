@@ -16,7 +16,7 @@ import numpy as np
 from pc_engine.bench.environment import seconds_of
 from pc_engine.bench.gpu.decoding_ways import ways_rows
 from pc_engine.bench.gpu.device import wall_rate
-from pc_engine.bench.gpu.report import Row, reason_of, spread
+from pc_engine.bench.gpu.report import Row, measured, reason_of, spread
 from pc_engine.bench.gpu.subjects import Job, Subject, Subjects
 from pc_engine.bench.gpu.traffic import copies_of
 from pc_engine.bench.photos import in_batches, photos_of, readable_photos, repeat_to
@@ -24,7 +24,6 @@ from pc_engine.bench.throughput import run_batches
 from pc_engine.decoding.decode import decode_image
 from pc_engine.decoding.decode_device import AT_ONCE
 from pc_engine.engine import Engine
-from pc_engine.errors import PcEngineError
 from pc_engine.hardware.machine import usable_cores
 from pc_engine.kernels.array_module import to_host
 from pc_engine.sources import SourceImage, read_file
@@ -47,24 +46,19 @@ def measure_decoding(job: Job, _: object = None) -> Iterator[Row]:
         rate = job.n / statistics.median(runs)
         yield {"what": f"{workers} cores", "images_per_s": rate, "spread": spread(runs)}
         data = [path.read_bytes() for path in readable[: job.batch_size]]
-        yield nvimagecodec_row(job, data, np.stack([image.pixels for image in images[: len(data)]]))
+        expected = np.stack([image.pixels for image in images[: len(data)]])
+        yield measured({"what": "nvImageCodec", "batch": len(data)}, nvimagecodec_figures, job, data, expected)
         yield from ways_rows(job.meter.name, readable[: job.batch_size])
 
 
-def nvimagecodec_row(job: Job, data: Sequence[bytes], expected: np.ndarray) -> Row:
+def nvimagecodec_figures(job: Job, data: Sequence[bytes], expected: np.ndarray) -> Row:
     """Return the rate of `DeviceDecoder` on one batch, and how far its pixels are from the cores' own."""
     from pc_engine.decoding.decode_device import TOLERANCE, DeviceDecoder
 
-    row = {"what": "nvImageCodec", "batch": len(data)}
-    try:
-        decoder = DeviceDecoder(job.meter.name, usable_cores())
-    except PcEngineError as error:
-        return {**row, "reason": str(error)}
-    with closing(decoder):
+    with closing(DeviceDecoder(job.meter.name, usable_cores())) as decoder:
         found = decoder.decode(data, _SIZE, _SIZE)
         rate, runs = wall_rate(lambda: len(decoder.decode(data, _SIZE, _SIZE).sizes))
     return {
-        **row,
         "images_per_s": rate,
         "spread": spread(runs),
         "on_device": found.on_device,

@@ -28,9 +28,10 @@ from pc_engine.bench.gpu.device import copy_rate, matrix_rates, wall_rate
 from pc_engine.bench.gpu.kernels import DeviceCase, case_row, device_cases, largest_difference
 from pc_engine.bench.gpu.subjects import Job, Subject, Subjects, networks, run_in_batches
 from pc_engine.bench.gpu.traffic import Traffic, copies_in_trace, copies_of
+from pc_engine.bench.kernel_settings import EPS, MIN_WEIGHT
 from pc_engine.engine import Engine
 from pc_engine.errors import BackendError, MissingPackageError
-from pc_engine.kernels import channel_max
+from pc_engine.kernels import channel_max, dbscan
 from pc_engine.model import load_model
 from pc_engine.modes import MODES
 from pc_engine.selection.candidates import tap_difference
@@ -457,6 +458,42 @@ def test_clusterings_are_compared_and_a_missing_cuml_is_named(job: Job, monkeypa
     assert [row["reason"].split(":")[0] for row in cuml] == [
         "The package 'cuml' is needed to cluster with cuml-dbscan"
     ] * 2
+
+
+def test_a_cuml_that_fails_costs_its_rows_alone(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(heat: np.ndarray, **_: Any) -> Any:
+        if len(heat) == 1:
+            raise RuntimeError("libcuml++.so: undefined symbol")
+        return dbscan(heat, eps=EPS, min_weight=MIN_WEIGHT)
+
+    monkeypatch.setattr("pc_engine.modes.cuml_clustering.cuml_dbscan", fail)
+    _, _, one_by_one, at_once = gpu_peers.clustering_rows(job, heatmaps=3)
+    assert one_by_one["reason"] == "RuntimeError: libcuml++.so: undefined symbol"
+    assert at_once["us_per_image"] > 0
+    assert at_once["same_labels"] is True
+
+
+def test_a_codec_that_fails_costs_its_row(
+    job: Job, draw_scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_scene([(1, 1)]).save(tmp_path / "a.jpg")
+    closed: list[bool] = []
+
+    class Failing:
+        def __init__(self, *_: object) -> None: ...
+
+        def decode(self, *_: object) -> Any:
+            raise RuntimeError("nvJPEG: internal error")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr("pc_engine.decoding.decode_device.DeviceDecoder", Failing)
+    monkeypatch.setattr(gpu_runs, "ways_rows", lambda device, paths: iter([{"what": "a way", "batch": len(paths)}]))
+    cores, codec, way = gpu_runs.measure_decoding(replace(job, photos=str(tmp_path)))
+    assert cores["images_per_s"] > 0
+    assert codec == {"what": "nvImageCodec", "batch": 1, "reason": "RuntimeError: nvJPEG: internal error"}
+    assert (way["what"], closed) == ("a way", [True])
 
 
 def test_pytorch_is_checked_before_it_is_timed(job: Job, tmp_path: Path) -> None:
