@@ -182,7 +182,7 @@ def run_part(
     machine: Mapping[str, Any],
     clock: Callable[[], float] = time.perf_counter,
 ) -> Section:
-    """Measure a part until it is done, fails, or its time is over; ``keep`` gets the section after every row.
+    """Measure a part until it is done, fails, or its time is over; ``keep`` gets the section first and after every row.
 
     Raises
     ------
@@ -191,6 +191,8 @@ def run_part(
     """
     start = clock()
     section = Section(part.name, "incomplete", "It is still running, or was killed.", machine=machine)
+    # Else one that is killed ahead of its first row leaves what an earlier one found, as if it were its own.
+    keep(section)
     lost: DeviceLostError | None = None
     try:
         rows = part.measure(job, subjects)

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pc_engine.bench import from_checkout, gpu_acceptance
-from pc_engine.bench.gpu.report import JSON_FILE, Row, Section, read_sections, reason_of
+from pc_engine.bench.gpu.report import JSON_FILE, Row, Section, read_sections, reason_of, write_sections
 from pc_engine.bench.gpu.subjects import Job, Subjects
 from pc_engine.bench.gpu_acceptance import PARTS, Part, accept, app, run_device_tests, run_part
 from pc_engine.errors import BackendError, DeviceLostError, MissingPackageError, UsageError
@@ -48,8 +48,8 @@ def run(job: Job, chosen: Part, **keywords: Any) -> tuple[Section, list[Section]
 def test_rows_are_kept_one_by_one_and_a_part_says_when_it_is_done(job: Job) -> None:
     section, kept = run(job, part({"a": 1}, {"a": 2}))
     assert (section.state, section.reason, section.rows) == ("done", "", ({"a": 1}, {"a": 2}))
-    assert [len(one.rows) for one in kept] == [1, 2, 2]
-    assert [one.state for one in kept] == ["incomplete", "incomplete", "done"]
+    assert [len(one.rows) for one in kept] == [0, 1, 2, 2]
+    assert [one.state for one in kept] == ["incomplete", "incomplete", "incomplete", "done"]
     assert section.machine == {"gpu": "none"}
 
 
@@ -108,25 +108,27 @@ def test_a_lost_gpu_ends_everything_but_what_was_found_is_kept(
     assert section.reason in ("Gone.", str(failure("measuring", "cudaErrorIllegalAddress", 700)))
 
 
-def test_a_part_that_hangs_ends_by_itself_and_what_was_found_is_kept(tmp_path: Path) -> None:
-    program = """
+@pytest.mark.parametrize("rows", [({"a": 1},), ()], ids=["in its second row", "in its first"])
+def test_a_part_that_hangs_ends_by_itself_and_what_was_found_is_kept(rows: tuple[Row, ...], tmp_path: Path) -> None:
+    write_sections(tmp_path, {"it": Section("it", rows=({"a": "of another day"},))})
+    program = f"""
 import pathlib, sys, time
 from pc_engine.bench import gpu_acceptance as it
 from pc_engine.bench.gpu.subjects import Job
 
 def hang(job, subjects):
-    yield {"a": 1}
+    yield from {rows}
     time.sleep(600)
 
 it._GRACE = 0.1
-it.accept(Job(None, limit=0.5), [it.Part("it", "", hang)], pathlib.Path(sys.argv[1]), machine={})
+it.accept(Job(None, limit=0.5), [it.Part("it", "", hang)], pathlib.Path(sys.argv[1]), machine={{}})
 """
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1
     assert "in hang" in done.stderr
     [section] = read_sections(tmp_path).values()
-    assert (section.state, section.rows) == ("incomplete", ({"a": 1},))
+    assert (section.state, section.rows) == ("incomplete", rows)
 
 
 def test_parts_of_several_runs_come_together(job: Job, tmp_path: Path) -> None:
