@@ -167,7 +167,7 @@ def test_images_of_one_size_share_their_tables() -> None:
     assert len(tables) == sum(part.size for table in map(resize_table, (30, 40), (10, 10)) for part in table)
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_89", "sm_90", "sm_100"])
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_89", "sm_90", "sm_100", "sm_120"])
 def test_the_source_compiles_for_gpus(architecture: str) -> None:
     core = pytest.importorskip("cuda.core", reason="cuda-core, of the extra [dev], is not installed")
     log = io.StringIO()

@@ -25,7 +25,7 @@ def compile_with_nvrtc(code, architecture, **options):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_89", "sm_100"])
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_89", "sm_100", "sm_120"])
 def test_compiles_without_a_word(source, architecture):
     code, log = compile_with_nvrtc(cuda_source(source), architecture)
     assert log.strip("\0\n ") == ""
