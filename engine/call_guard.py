@@ -10,10 +10,11 @@ from typing import NoReturn
 from pc_engine.errors import UsageError
 
 # The threads of inference libraries are not there in a process that was forked, which then waits for them for ever, or
-# is aborted: with a new network, too.
+# is aborted: with a new network, too. CUDA, once started, is not started again there, even where all was closed.
 _FORKED = (
     "This process was forked while an engine was open, which no network survives: start processes with "
-    "multiprocessing's 'spawn' or 'forkserver', or fork them before an engine is made, or after it is closed."
+    "multiprocessing's 'spawn' or 'forkserver', or fork them before an engine is made or, without a GPU, after it is "
+    "closed."
 )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from pc_engine.backbone import check_batch
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, first_line
-from pc_engine.hardware.devices import gpu_count
+from pc_engine.hardware.devices import NOT_STARTED, gpu_count, not_started
 from pc_engine.kernels.array_module import Array
 
 # Codes of cudaError_t, which CuPy's errors carry as ``status``.
@@ -159,6 +159,8 @@ def failure(action: str, reason: str, status: int) -> BackendError:
         return DeviceLostError(
             f"The GPU stopped answering while {action} ({reason}): start again, and check nvidia-smi."
         )
+    if status == NOT_STARTED:
+        return BackendError(not_started(reason))
     return BackendError(f"Something on the GPU failed while {action} ({reason}).")
 
 

@@ -14,6 +14,8 @@ _DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 # Queues of a GPU that CUDA's streams share. Of its own 8, those that decode photos come to share one with the network,
 # and wait behind whole batches of it.
 _QUEUES, _MOST_QUEUES = "CUDA_DEVICE_MAX_CONNECTIONS", "32"
+#: The cudaError_t of a process in which CUDA does not start, mostly as it has been started in the one that forked it.
+NOT_STARTED = 3
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,18 @@ def gpu_reason() -> str:
     try:
         count = gpu_count()
     except cupy.cuda.runtime.CUDARuntimeError as error:
+        if getattr(error, "status", 0) == NOT_STARTED:
+            return not_started(first_line(error))
         return f"CuPy finds no NVIDIA GPU ({str(error).split(': ')[-1]}): install a driver, or use --device cpu."
     return "" if count else "This machine has no NVIDIA GPU: use --device cpu."
+
+
+def not_started(said: str) -> str:
+    """Return a sentence on what to do where CUDA ``said`` by `NOT_STARTED` that it does not start in this process."""
+    return (
+        f"CUDA does not start in this process ({said}): if it was forked from one that had used a GPU, start it with "
+        "multiprocessing's 'spawn' or 'forkserver', else check nvidia-smi, or use --device cpu."
+    )
 
 
 def gpu_count() -> int:

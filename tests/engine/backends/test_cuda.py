@@ -49,6 +49,13 @@ def test_errors_of_cuda_are_told_apart_by_their_number(gpu, status, kind, source
     assert type(caught.value) is kind
 
 
+def test_a_process_in_which_cuda_does_not_start_is_told_what_to_do(gpu):
+    """After a fork it may count the cards and fail at the first thing that is asked of one."""
+    error = sys.modules["cupy"].cuda.runtime.CUDARuntimeError(3, "cudaErrorInitializationError: initialization error")
+    with pytest.raises(BackendError, match=r"initialization error\): if it was forked .* 'spawn'"), cuda_errors("it"):
+        raise error
+
+
 def test_memory_that_the_pool_has_not_got_is_told_apart(gpu):
     with pytest.raises(DeviceMemoryError, match="use a smaller batch size"), cuda_errors("testing"):
         raise sys.modules["cupy"].cuda.memory.OutOfMemoryError("Out of memory allocating 5 bytes")

@@ -7,7 +7,7 @@ import pytest
 
 from pc_engine.errors import UsageError
 from pc_engine.hardware import devices
-from pc_engine.hardware.devices import check_device_name, gpu_reason, gpu_requirements, open_gpus
+from pc_engine.hardware.devices import check_device_name, gpu_reason, gpu_requirements, not_started, open_gpus
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
@@ -48,7 +48,7 @@ def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _RuntimeError(RuntimeError):
-    pass
+    status = 35
 
 
 def cupy_that(answer: int | Exception) -> SimpleNamespace:
@@ -66,6 +66,15 @@ def test_the_driver_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     error = _RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
     monkeypatch.setitem(sys.modules, "cupy", cupy_that(error))
     assert gpu_reason().startswith("CuPy finds no NVIDIA GPU (CUDA driver version is insufficient)")
+
+
+def test_a_process_that_was_forked_from_one_with_a_gpu_is_told_how_to_start_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No driver is missing there, which is what it would be told to install."""
+    error = _RuntimeError("cudaErrorInitializationError: initialization error")
+    error.status = 3
+    monkeypatch.setitem(sys.modules, "cupy", cupy_that(error))
+    assert gpu_reason() == not_started("cudaErrorInitializationError: initialization error")
+    assert "'spawn' or 'forkserver'" in gpu_reason()
 
 
 def test_no_gpu_among_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
