@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,9 @@ def pc_engine(monkeypatch, capsys):
         printed = capsys.readouterr()
         return Outcome(int(ended.value.code or 0), printed.out, printed.err)
 
-    # As on a terminal of usual width, whatever runs the tests.
+    # As on a terminal of usual width, and as the program of that name, whatever runs the tests.
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
     return call
 
 
