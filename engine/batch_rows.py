@@ -34,7 +34,7 @@ def batch_rows(batch: TapBatch, answer: HostOutcome, model: Model, mode: str) ->
     label_of = {count: row_label(count, labels) for count in set(counts) if count >= 0}
     for k, row in enumerate(batch.rows):
         entry = batch.entries[row]
-        if not finite[k] or images[k] is None:
+        if not finite[k]:
             yield failed_row(entry, "The network returned values that are not finite for this image.", model, mode)
             continue
         if overflow[k]:

@@ -344,7 +344,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _is_scaled(image: Image.Image) -> bool:
     """Whether Pillow brings values to 16 bits that are of fewer by the word of their file, a PGM."""
-    if image.format != "PPM" or image.mode != "I" or not isinstance(image, ImageFile.ImageFile) or not image.tile:
+    if image.format != "PPM" or image.mode != "I" or not isinstance(image, ImageFile.ImageFile):
         return False
     args = image.tile[0].args
     return isinstance(args, tuple) and args[-1] != _MOST
