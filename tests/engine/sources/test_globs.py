@@ -108,6 +108,14 @@ def test_a_link_to_a_hidden_folder_is_followed_once(tmp_path: Path) -> None:
     assert found == ["photos/b/1.jpg"]
 
 
+def test_what_is_below_a_hidden_folder_that_is_named_is_entered_once(tmp_path: Path) -> None:
+    (tmp_path / "p/.h/a").mkdir(parents=True)
+    (tmp_path / "p/.h/a/1.jpg").touch()
+    (tmp_path / "p/.h/link").symlink_to("a")
+    found = [os.path.relpath(path, tmp_path) for path in glob_matches(f"{tmp_path}/p/**/.h/**/*.jpg")]
+    assert found == ["p/.h/a/1.jpg"]
+
+
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -16,7 +16,7 @@ from PIL import Image
 from pc_engine.decoding.decode import decode_bytes
 from pc_engine.errors import ImageError, UsageError
 from pc_engine.sources import SourceImage, as_source_image, iter_images, read_file, read_image
-from pc_engine.sources.image import broken_image, local_image
+from pc_engine.sources.image import broken_image, local_image, open_regular
 
 
 def test_a_path_becomes_the_image_in_that_file(tmp_path: Path) -> None:
@@ -85,8 +85,15 @@ def test_a_file_that_a_fifo_replaces_before_it_is_opened_is_not_waited_for(
         os.mkfifo(path)
         return status
 
-    monkeypatch.setattr("pc_engine.sources.image.os.stat", replace)
-    assert refusal(path) == "It is not a regular file."
+    open_before = len(os.listdir("/dev/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr("pc_engine.sources.image.os.stat", replace)
+        assert refusal(path) == "It is not a regular file."
+        path.unlink()
+        path.write_bytes(b"bytes")
+        with pytest.raises(ImageError, match="not a regular file"):
+            open_regular(path)
+    assert len(os.listdir("/dev/fd")) == open_before
 
 
 @pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="there are no devices here")

@@ -130,6 +130,7 @@ def test_names_that_are_not_utf8_are_listed(tmp_path: Path) -> None:
         ("no/such/*.jpg", "The pattern matches nothing: 'no/such/"),
         ("", "There is no file or folder: ''"),
         ("a\0b", "There is no file or folder"),
+        ("{.,nowhere}", "There is no file or folder: 'nowhere'"),
     ],
 )
 def test_a_source_that_does_not_exist_is_wrong_use_before_anything_is_listed(

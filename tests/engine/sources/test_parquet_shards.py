@@ -117,7 +117,7 @@ def test_a_cell_too_large_gets_its_error(
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"path": ["a.jpg"], "label": [3]}, "None of its columns holds bytes of images; it has path, label."),
+        ({"path": ["a.jpg", "b.jpg"], "n": [3, 4]}, "None of its columns holds bytes of images; it has path, n."),
         ({"left": [b"a"], "right": [b"b"]}, r"Several of its columns hold bytes \(left, right\)"),
         ({"image": [{"path": "a.jpg"}]}, "None of its columns"),
     ],
@@ -129,6 +129,7 @@ def test_no_column_of_images_is_wrong_use_for_a_file_and_a_row_in_a_glob(
     with pytest.raises(UsageError, match=message):
         iter_images([shard])
     (only,) = iter_images([f"{tmp_path}/*.parquet"])
+    assert count_images([f"{tmp_path}/*.parquet"]) == 1
     assert only.name == str(shard)
     with pytest.raises(ImageError, match=message):
         only.read()
