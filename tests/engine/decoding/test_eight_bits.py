@@ -69,6 +69,7 @@ def test_what_is_no_number_is_black() -> None:
     assert not grey[3:5].any()
     np.testing.assert_allclose(grey[5:], GREY[5:], atol=1)
     assert not to_eight_bits(np.full((2, 3), np.nan, np.float32)).any()
+    np.testing.assert_array_equal(to_eight_bits(np.array([[0.6, np.nan, 1]], np.float32)), [[153, 0, 255]])
 
 
 @pytest.mark.parametrize("value", [0.0, 1e9, -3.0])

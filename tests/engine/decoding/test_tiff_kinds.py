@@ -94,6 +94,13 @@ def test_twelve_bits_in_sixteen() -> None:
     check(tiff(values, {PHOTOMETRIC: 0}), 255 - GREY)
 
 
+def test_twelve_bits_without_a_gap_are_as_dark_as_they_are() -> None:
+    values = np.arange(40 * 56, dtype=np.uint16).reshape(40, 56) % 512
+    pairs = (values[:, ::2].astype(np.uint32) << 12) | values[:, 1::2]
+    packed = np.stack([pairs >> 16, pairs >> 8 & 255, pairs & 255], axis=-1).astype(np.uint8).reshape(40, 84)
+    check(tiff(packed, {256: 56, BITS: 12}), (values.astype(int) * 255 // 4095).astype(np.uint8))
+
+
 @pytest.mark.parametrize("order", "<>")
 def test_channels_one_behind_the_other(order: str) -> None:
     planes, tags = np.moveaxis(RGB, -1, 0), {PLANAR: 2}
