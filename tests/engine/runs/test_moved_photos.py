@@ -68,6 +68,11 @@ def test_a_photo_of_the_same_name_in_another_folder_is_not_taken(tmp_path: Path,
     assert found.is_gone("/data/two/a.jpg")
 
 
+def test_a_photo_beside_the_folder_is_not_taken(tmp_path: Path, now: Path) -> None:
+    put(tmp_path / "photos", "a.jpg")
+    assert photos(tmp_path, now, "../photos/a.jpg", "../photos/b.jpg").is_gone("../photos/a.jpg")
+
+
 def test_photos_in_archives_are_found_in_these(tmp_path: Path, now: Path) -> None:
     put(now, "in/a.jpg", "t.parquet")
     with tarfile.open(now / "s.tar", "w") as archive:

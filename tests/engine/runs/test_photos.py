@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -128,6 +129,12 @@ def test_archives_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path / "here")
     for name in names:
         assert RunPhotos(tmp_path / "there/run").read(name) == picture
+
+
+def test_photos_elsewhere_are_read_at_their_addresses(tmp_path: Path) -> None:
+    with fsspec.open("memory://photos-elsewhere/a.jpg", "wb") as stream:
+        stream.write(b"a photo")
+    assert RunPhotos(tmp_path).read("memory://photos-elsewhere/a.jpg") == b"a photo"
 
 
 @pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file systems there hold no such names")

@@ -181,8 +181,15 @@ def test_a_shard_begun_later_keeps_to_what_the_others_are_made_with(tmp_path: Pa
     with RunDirectory(tmp_path, shard=Shard(2, 2)) as rows:
         assert rows.earlier == {**SETTINGS, "format": 1}
     # All shards of a job array may be started over at once.
+    others = {**SETTINGS, "mode": "p2c"}
     with RunDirectory(tmp_path, shard=Shard(2, 2), fresh=True) as rows:
         assert rows.earlier is None
+        rows.begin(others, {})
+        rows.write(counted("b.jpg"))
+    # From then on each keeps to what its own rows are made with.
+    for shard, made_with in ((Shard(1, 2), SETTINGS), (Shard(2, 2), others)):
+        with RunDirectory(tmp_path, shard=shard) as rows:
+            assert rows.earlier == {**made_with, "format": 1}
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
