@@ -88,8 +88,8 @@ def test_a_class_that_is_called_as_a_category_is_of_it(
     make_row: MakeRow, save: Save, table: Callable[[str], Path], tmp_path: Path
 ) -> None:
     rows = [make_row("a.jpg", BOX, class_id=3), make_row("b.jpg", BOX, class_id=7)]
-    save(rows, "coco", tmp_path / "set.json", categories=table("goldfish,crane\n"))
-    assert written(tmp_path / "set.json") == (["crane"], ["crane", "crane"])
+    save(rows, "coco", tmp_path / "set.json", categories=table("5,boat\ngoldfish,crane\n"))
+    assert written(tmp_path / "set.json") == (["boat", "crane"], ["crane", "crane"])
 
 
 @pytest.mark.parametrize("to", [name for name in DATASET_FORMATS if name != "csv"])

@@ -155,11 +155,11 @@ def test_json_lists_and_json_lines(tmp_path: Path) -> None:
         {"file": "img/b.jpg", "count": None},
     ]
     in_list = read_labelled(write(tmp_path / "t.json", json.dumps([*rows, 3])))
-    in_lines = read_labelled(write(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)) + "\n{broken\n"))
+    in_lines = read_labelled(write(tmp_path / "t.jsonl", "\n\n".join(map(json.dumps, rows)) + "\n{broken\n \n"))
     assert in_list.images == in_lines.images
     assert [(image.count, image.class_id) for image in in_list.images] == [(2, None), (None, 7)]
     assert [item for item, _ in in_list.skipped] == ["entry 2 (img/b.jpg)", "entry 3"]
-    assert [item for item, _ in in_lines.skipped] == ["line 3 (img/b.jpg)", "line 4"]
+    assert [item for item, _ in in_lines.skipped] == ["line 5 (img/b.jpg)", "line 6"]
 
 
 def test_a_cell_of_several_lines_is_named_in_one(tmp_path: Path) -> None:
