@@ -11,7 +11,8 @@ from PIL.TiffImagePlugin import COMPRESSION_INFO, TiffImageFile
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIPS, _SAMPLES, _MOST, _PLANAR, _TILES, _FORMAT = 273, 277, 281, 284, 324, 339
-_UNCOMPRESSED, _WHITE_IS_ZERO, _SEPARATE = 1, 0, 2
+_UNCOMPRESSED, _WHITE_IS_ZERO = 1, 0
+_TOGETHER, _SEPARATE = 1, 2
 _UNSIGNED, _SIGNED, _FLOATS = 1, 2, 3
 _NUMBERS = {_SIGNED: "signed integers", _FLOATS: "floats", 5: "complex integers", 6: "complex numbers"}
 _MOST_BITS = 128
@@ -24,13 +25,18 @@ def prepare_tiff(header: TiffImageFile) -> str | None:
 
     The sentence is one for the file's row.
     """
+    tags = header.tag_v2
+    if _is_raw_and_separate(tags) and _channels(tags) == 1:
+        # A single channel is the same either way, but not to Pillow, which would look at the first letter of its kind.
+        tags[_PLANAR] = _TOGETHER
+        header._setup()
     header.tile = [
         tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
         if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
         else tile
         for tile in header.tile
     ]
-    return _sentence(header.tag_v2) if _is_mixed_up(header) else None
+    return _sentence(tags) if _is_mixed_up(tags) else None
 
 
 def unread_kind(tags: Mapping[int, Any]) -> str | None:
@@ -75,14 +81,16 @@ def white_of(image: Image.Image) -> int | None:
     return max(_numbers(image.tag_v2, _MOST), default=packed)
 
 
-def _is_mixed_up(header: TiffImageFile) -> bool:
+def _is_raw_and_separate(tags: Mapping[int, Any]) -> bool:
+    """Whether the channels lie uncompressed one behind the other."""
+    return tags.get(_PLANAR) == _SEPARATE and tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
+
+
+def _is_mixed_up(tags: Mapping[int, Any]) -> bool:
     """Whether Pillow takes the samples of separate channels for others: of these it looks at their first letter."""
-    tags = header.tag_v2
-    if tags.get(_PLANAR) != _SEPARATE or tags.get(_COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED:
+    if not _is_raw_and_separate(tags):
         return False
     bits = set(_numbers(tags, _BITS))
-    if bits == {32}:
-        return bool(tags.prefix != b"II")
     is_plain = tags.get(_PHOTOMETRIC) != _WHITE_IS_ZERO and tags.get(_FILL_ORDER, 1) == 1
     return not (is_plain and bits in ({1}, {8}))
 
@@ -101,7 +109,7 @@ def _described(tags: Mapping[int, Any], channels: int) -> Iterator[str]:
     numbers = _NUMBERS.get(_format(tags))
     yield f"{bits} bits" if numbers is None else f"{bits}-bit {numbers}"
     yield "1 channel" if channels == 1 else f"{channels} channels"
-    if tags.get(_PLANAR) == _SEPARATE:
+    if tags.get(_PLANAR) == _SEPARATE and channels > 1:
         yield "planar"
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         yield "0 is white"

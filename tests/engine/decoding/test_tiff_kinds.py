@@ -114,16 +114,23 @@ def test_channels_one_behind_the_other(order: str) -> None:
     )
 
 
-def test_a_single_channel_may_be_called_planar() -> None:
-    check(tiff(GREY, {PLANAR: 2}))
-    check(tiff((GREY / 255).astype("<f4"), {FORMAT: FLOATS, PLANAR: 2}))
-    for values, tags in (
-        (GREY, {PHOTOMETRIC: 0}),
-        ((GREY.astype(np.uint16) * 257).astype("<u2"), {}),
-        ((GREY / 255).astype(">f4"), {FORMAT: FLOATS}),
-    ):
-        with pytest.raises(ImageError, match=r"1 channel, planar.*: save it as 8- or 16-bit greyscale\."):
-            decoded(tiff(values, {PLANAR: 2, **tags}))
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("compression", [1, DEFLATE])
+def test_a_single_channel_may_be_called_planar(order: str, compression: int) -> None:
+    tags = {PLANAR: 2, COMPRESSION: compression}
+    sixteen = (GREY.astype(np.uint16) * 257).astype(f"{order}u2")
+    about_zero = GREY.astype(np.int64) - 128
+    check(tiff(GREY, tags))
+    check(tiff(GREY, {**tags, PHOTOMETRIC: 0}), 255 - GREY)
+    check(tiff(sixteen, tags))
+    check(tiff((about_zero * 250).astype(f"{order}i2"), {**tags, FORMAT: SIGNED}))
+    check(tiff((about_zero * 10_000_000).astype(f"{order}i4"), {**tags, FORMAT: SIGNED}))
+    check(tiff((GREY / 255).astype(f"{order}f4"), {**tags, FORMAT: FLOATS}))
+
+
+def test_a_single_channel_of_four_bits_may_be_called_planar() -> None:
+    nibbles = GREY[:, ::2] // 16 * 16 + GREY[:, 1::2] // 16
+    check(tiff(nibbles, {PLANAR: 2, BITS: 4, 256: GREY.shape[1]}), GREY // 16 * 17)
 
 
 @pytest.mark.parametrize(
