@@ -13,6 +13,7 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258,
 _STRIPS, _SAMPLES, _MOST, _PLANAR, _TILES, _FORMAT = 273, 277, 281, 284, 324, 339
 _UNCOMPRESSED, _WHITE_IS_ZERO = 1, 0
 _TOGETHER, _SEPARATE = 1, 2
+_GREY_AND_ALPHA = 2
 _UNSIGNED, _SIGNED, _FLOATS = 1, 2, 3
 _NUMBERS = {_SIGNED: "signed integers", _FLOATS: "floats", 5: "complex integers", 6: "complex numbers"}
 _MOST_BITS = 128
@@ -87,12 +88,15 @@ def _is_raw_and_separate(tags: Mapping[int, Any]) -> bool:
 
 
 def _is_mixed_up(tags: Mapping[int, Any]) -> bool:
-    """Whether Pillow takes the samples of separate channels for others: of these it looks at their first letter."""
+    """Whether Pillow takes the samples of separate channels for others, or for nothing that it knows.
+
+    Of their kind it looks at the first letter; and it puts no transparency beside grey.
+    """
     if not _is_raw_and_separate(tags):
         return False
     bits = set(_numbers(tags, _BITS))
     is_plain = tags.get(_PHOTOMETRIC) != _WHITE_IS_ZERO and tags.get(_FILL_ORDER, 1) == 1
-    return not (is_plain and bits in ({1}, {8}))
+    return not (is_plain and bits in ({1}, {8}) and _channels(tags) != _GREY_AND_ALPHA)
 
 
 def _sentence(tags: Mapping[int, Any]) -> str:

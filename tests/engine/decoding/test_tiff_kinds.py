@@ -142,6 +142,7 @@ def test_a_single_channel_of_four_bits_may_be_called_planar() -> None:
         (RGB[..., :2].astype("<u2"), {EXTRA: 2}, "16 bits, 2 channels", "greyscale"),
         (GREY.astype(">u2"), {PHOTOMETRIC: 0}, "16 bits, 1 channel, 0 is white", "greyscale"),
         (RGB.astype("<i2"), {FORMAT: SIGNED}, "16-bit signed integers, 3 channels", "RGB"),
+        (np.stack([GREY, GREY]), {PLANAR: 2, EXTRA: 2}, "8 bits, 2 channels, planar", "greyscale"),
         (RGB, {COMPRESSION: 34887}, "8 bits, 3 channels, compression 34887", "RGB"),
     ],
 )
