@@ -25,6 +25,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from pc_engine.decoding.eight_bits import to_eight_bits
 from pc_engine.decoding.foreign_formats import RAW_PHOTO, advice_on, first_tags, is_raw_photo, name_format
 from pc_engine.decoding.heif import HeifFormat, heif_format, is_read
+from pc_engine.decoding.jpeg2000 import white_in_sixteen
 from pc_engine.decoding.tiff_kinds import (
     grey_samples,
     has_signed_bytes,
@@ -268,7 +269,7 @@ def _display(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int]
         wanted = at_least[::-1] if at_least is not None and sideways else at_least
         width, height = header.size[::-1] if sideways else header.size
         return DisplayImage(_upright(_decode_jpeg(header, data, wanted), orientation), width, height)
-    stored = _to_rgb(header)
+    stored = _to_rgb(header, data)
     # Asked for after the pixels were read: Pillow has turned a TIFF by then, and says so.
     picture = _upright(stored, _orientation(header))
     return DisplayImage(picture, picture.width, picture.height)
@@ -323,17 +324,17 @@ def _decode_jpeg(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, 
     # At a smaller scale where that is enough: odd ones may claim any size.
     if at_least is not None:
         header.draft(header.mode, at_least[::-1])
-    return _to_rgb(header)
+    return _to_rgb(header, data)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    scaled = _is_scaled(image)  # which is not known any more once the pixels are read
+def _to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+    white = _white_of_scaled(image, data)  # of which more is known before the pixels are read
     image.load()
     if image.mode.startswith("I;16") or image.mode in ("I", "F") or has_signed_bytes(image):
         samples = grey_samples(image)
         if image.format == "PPM":  # of which Pillow makes 32 bits
             samples = samples.astype(np.uint16)
-        grey = to_eight_bits(samples, _MOST if scaled else white_of(image))
+        grey = to_eight_bits(samples, white_of(image) if white is None else white)
         return Image.fromarray(255 - grey if is_negative(image) else grey).convert("RGB")
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
@@ -342,12 +343,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _is_scaled(image: Image.Image) -> bool:
-    """Whether Pillow brings values to 16 bits that are of fewer by the word of their file, a PGM."""
-    if image.format != "PPM" or image.mode != "I" or not isinstance(image, ImageFile.ImageFile):
-        return False
+def _white_of_scaled(image: ImageFile.ImageFile, data: bytes) -> int | None:
+    """Return what white is where Pillow brings values to 16 bits that are of others by the word of their file."""
+    if image.format == "JPEG2000":
+        return white_in_sixteen(data)
+    if image.format != "PPM" or image.mode != "I":
+        return None
     args = image.tile[0].args
-    return isinstance(args, tuple) and args[-1] != _MOST
+    return _MOST if isinstance(args, tuple) and args[-1] != _MOST else None
 
 
 def _not_read(data: bytes) -> str:
