@@ -22,18 +22,10 @@ import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 from PIL.TiffImagePlugin import TiffImageFile
 
-from pc_engine.decoding.eight_bits import to_eight_bits
 from pc_engine.decoding.foreign_formats import RAW_PHOTO, advice_on, first_tags, is_raw_photo, name_format
 from pc_engine.decoding.heif import HeifFormat, heif_format, is_read
-from pc_engine.decoding.jpeg2000 import white_in_sixteen
-from pc_engine.decoding.tiff_kinds import (
-    grey_samples,
-    has_signed_bytes,
-    is_negative,
-    prepare_tiff,
-    unread_kind,
-    white_of,
-)
+from pc_engine.decoding.tiff_kinds import prepare_tiff, unread_kind
+from pc_engine.decoding.to_rgb import to_rgb
 from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError
 from pc_engine.shown_text import for_sentence
 from pc_engine.sources import read_file
@@ -55,8 +47,6 @@ _BOXED: dict[HeifFormat, str] = {"AVIF": "AVIF", "HEIF": "HEIC"}
 # libjpeg-turbo's scales are so many parts of the full size.
 _SCALES = 8
 _LONGEST_REASON = 160
-# The greatest value of 16 bits.
-_MOST = 65535
 # Of PBM, PGM and PPM that are written out as text, Pillow copies the text behind each comment: millions take minutes.
 _WRITTEN_OUT, _MOST_COMMENTS = (b"P1", b"P2", b"P3"), 10_000
 
@@ -269,7 +259,7 @@ def _display(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int]
         wanted = at_least[::-1] if at_least is not None and sideways else at_least
         width, height = header.size[::-1] if sideways else header.size
         return DisplayImage(_upright(_decode_jpeg(header, data, wanted), orientation), width, height)
-    stored = _to_rgb(header, data)
+    stored = to_rgb(header, data)
     # Asked for after the pixels were read: Pillow has turned a TIFF by then, and says so.
     picture = _upright(stored, _orientation(header))
     return DisplayImage(picture, picture.width, picture.height)
@@ -324,33 +314,7 @@ def _decode_jpeg(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, 
     # At a smaller scale where that is enough: odd ones may claim any size.
     if at_least is not None:
         header.draft(header.mode, at_least[::-1])
-    return _to_rgb(header, data)
-
-
-def _to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
-    white = _white_of_scaled(image, data)  # of which more is known before the pixels are read
-    image.load()
-    if image.mode.startswith("I;16") or image.mode in ("I", "F") or has_signed_bytes(image):
-        samples = grey_samples(image)
-        if image.format == "PPM":  # of which Pillow makes 32 bits
-            samples = samples.astype(np.uint16)
-        grey = to_eight_bits(samples, white_of(image) if white is None else white)
-        return Image.fromarray(255 - grey if is_negative(image) else grey).convert("RGB")
-    if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, "white")
-        return Image.alpha_composite(white, coloured).convert("RGB")
-    return image.convert("RGB")
-
-
-def _white_of_scaled(image: ImageFile.ImageFile, data: bytes) -> int | None:
-    """Return what white is where Pillow brings values to 16 bits that are of others by the word of their file."""
-    if image.format == "JPEG2000":
-        return white_in_sixteen(data)
-    if image.format != "PPM" or image.mode != "I":
-        return None
-    args = image.tile[0].args
-    return _MOST if isinstance(args, tuple) and args[-1] != _MOST else None
+    return to_rgb(header, data)
 
 
 def _not_read(data: bytes) -> str:
