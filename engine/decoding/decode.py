@@ -24,8 +24,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from pc_engine.decoding.foreign_formats import RAW_PHOTO, advice_on, first_tags, is_raw_photo, name_format
 from pc_engine.decoding.heif import HeifFormat, heif_format, is_read
+from pc_engine.decoding.pixel_room import BYTES_PER_PIXEL
 from pc_engine.decoding.tiff_kinds import prepare_tiff, unread_kind
-from pc_engine.decoding.to_rgb import to_rgb
+from pc_engine.decoding.to_rgb import bytes_per_pixel, to_rgb
 from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError
 from pc_engine.shown_text import for_sentence
 from pc_engine.sources import read_file
@@ -65,7 +66,8 @@ class Limits:
         A picture that has more by its header is refused. More than Pillow's own limit (178 million) takes
         `lift_pillow_limit`.
     room
-        Called with the number of pixels that are about to be held; what it returns is entered meanwhile, and may wait.
+        Called with the number of pixels that are about to be held, more where each takes more than `BYTES_PER_PIXEL`;
+        what it returns is entered meanwhile, and may wait.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -233,7 +235,7 @@ def _opened(data: bytes, at_least: tuple[int, int] | None, limits: Limits) -> It
                 raise ImageError(refusal)
             if data.startswith(_WRITTEN_OUT) and data.count(b"#") > _MOST_COMMENTS:
                 raise ImageError(f"It has more than {_MOST_COMMENTS:,} comments: save it anew.")
-            with limits.room(_pixels_held(header, at_least)):
+            with limits.room(_pixels_held(header, data, at_least)):
                 yield header
     except UnidentifiedImageError:
         raise ImageError(_not_read(data)) from None
@@ -269,11 +271,16 @@ def _is_plain_jpeg(header: ImageFile.ImageFile) -> bool:
     return header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L")
 
 
-def _pixels_held(header: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> int:
-    """Return how many pixels decoding holds: of a JPEG that is decoded at a smaller scale, no more than that has."""
+def _pixels_held(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> int:
+    """Return how many pixels of `BYTES_PER_PIXEL` decoding holds.
+
+    Of a JPEG that is decoded at a smaller scale they are no more than that has; others may take more for each.
+    """
     pixels = header.width * header.height
+    if not _is_plain_jpeg(header):
+        return math.ceil(pixels * bytes_per_pixel(header, data) / BYTES_PER_PIXEL)
     # All of a progressive one is in memory before its first pixel is.
-    if at_least is None or not _is_plain_jpeg(header) or header.info.get("progressive"):
+    if at_least is None or header.info.get("progressive"):
         return pixels
     # Whichever way it is turned.
     scale = min(max(at_least) / min(header.size), 1)

@@ -16,6 +16,9 @@ _SIGNED = 0x80  # beside a depth
 _EIGHT, _BITS = 8, 16
 _COD, _TILE = b"\xff\x52", b"\xff\x90"
 _WAVELETS = 13  # where they are said, from the marker COD on
+# By the number of channels, measured on 9 megapixels.
+_BYTES = {1: 16, 2: 21, 3: 20, 4: 25}
+_BYTES_OF_DEEP = {1: 16, 2: 24, 3: 31, 4: 38}
 
 
 def white_in_sixteen(data: bytes) -> int | None:
@@ -29,7 +32,12 @@ def white_in_sixteen(data: bytes) -> int | None:
     depth = (data[depths[0]] & ~_SIGNED) + 1
     if depth == _BITS:
         return None
-    return (2**depth - 1) << (_BITS - depth) if depth < _BITS else 2**_BITS - 1
+    return ((1 << depth) - 1) << (_BITS - depth) if depth < _BITS else (1 << _BITS) - 1
+
+
+def bytes_per_pixel(channels: int, data: bytes) -> int:
+    """Return what Pillow and `with_whites` take at their worst: 32 bits for each channel, and the copies."""
+    return _BYTES_OF_DEEP[channels] if _deep(data) else _BYTES[channels]
 
 
 def with_whites(picture: Image.Image, data: bytes) -> Image.Image:
@@ -39,7 +47,7 @@ def with_whites(picture: Image.Image, data: bytes) -> Image.Image:
     than it says. Values of a lossy one are in proportion to its depth, so that one of 8 bits needs no rounding. Those
     of a lossless one are not: with one bit more they are from 64 to 191, and black that is bright there was white.
     """
-    deep = [place for place in _depths(data) if data[place] & ~_SIGNED >= _EIGHT]
+    deep = _deep(data)
     bands = picture.split()
     if not deep or picture.mode in ("P", "PA") or all(band.getextrema()[0] for band in bands):
         return picture
@@ -69,6 +77,11 @@ def _is_lossless(data: bytes) -> bool:
     while (marker := data[place : place + 2]).startswith(b"\xff") and marker not in (_COD, _TILE):
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     return marker == _COD and data[place + _WAVELETS : place + _WAVELETS + 1] == b"\1"
+
+
+def _deep(data: bytes) -> list[int]:
+    """Return where the depth is of each component that is of more than 8 bits."""
+    return [place for place in _depths(data) if data[place] & ~_SIGNED >= _EIGHT]
 
 
 def _depths(data: bytes) -> range:

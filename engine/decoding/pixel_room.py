@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from pc_engine.hardware.machine import usable_memory
 
-#: Bytes that decoding takes at its worst for each pixel: a transparent picture, its copies and the white below it.
+#: Bytes that decoding takes at its worst for each pixel of most pictures; one of the others counts as more pixels.
 BYTES_PER_PIXEL = 16
 # Of the memory, what pictures that are being decoded may take together.
 _SHARE_OF_MEMORY = 4

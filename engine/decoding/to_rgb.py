@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageFile
 
+from pc_engine.decoding import jpeg2000
 from pc_engine.decoding.eight_bits import to_eight_bits
-from pc_engine.decoding.jpeg2000 import white_in_sixteen, with_whites
+from pc_engine.decoding.pixel_room import BYTES_PER_PIXEL
 from pc_engine.decoding.tiff_kinds import grey_samples, has_signed_bytes, is_negative, white_of
 
 # The greatest value of 16 bits.
 _MOST = 65535
+# What is taken for each pixel at the worst, measured on 9 megapixels: of floats and of integers beyond 16 bits; of a
+# transparent picture, its copies and the white below it, to which the decoders of some formats add their own.
+_OF_WIDE, _OF_TRANSPARENT, _OF_DECODER = 34, 20, {"WEBP": 8, "AVIF": 4, "HEIF": 4}
 
 
 def to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
@@ -26,7 +30,7 @@ def to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
             samples = samples.astype(np.uint16)
         grey = to_eight_bits(samples, white_of(image) if top is None else top)
         return Image.fromarray(255 - grey if is_negative(image) else grey).convert("RGB")
-    picture = with_whites(image, data) if image.format == "JPEG2000" else image
+    picture = jpeg2000.with_whites(image, data) if image.format == "JPEG2000" else image
     if picture.has_transparency_data:
         coloured = picture.convert("RGBA")
         white = Image.new("RGBA", coloured.size, "white")
@@ -34,10 +38,21 @@ def to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     return picture.convert("RGB")
 
 
+def bytes_per_pixel(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Return how much memory `to_rgb` takes at its worst for each pixel of a picture that is not read yet."""
+    if image.format == "JPEG2000":
+        return jpeg2000.bytes_per_pixel(len(image.getbands()), data)
+    if image.mode in ("I", "F"):
+        return BYTES_PER_PIXEL if image.format == "PPM" else _OF_WIDE
+    if image.has_transparency_data:
+        return _OF_TRANSPARENT + _OF_DECODER.get(image.format or "", 0)
+    return BYTES_PER_PIXEL
+
+
 def _white_of_scaled(image: ImageFile.ImageFile, data: bytes) -> int | None:
     """Return what white is where Pillow brings values to 16 bits that are of others by the word of their file."""
     if image.format == "JPEG2000":
-        return white_in_sixteen(data)
+        return jpeg2000.white_in_sixteen(data)
     if image.format != "PPM" or image.mode != "I" or not image.tile:
         return None
     args = image.tile[0].args

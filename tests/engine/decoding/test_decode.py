@@ -8,7 +8,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, TiffImagePlugin, TiffTags
 
 from pc_engine.decoding.decode import MAX_PIXELS, Limits, decode_bytes, decode_image, display_image, lift_pillow_limit
+from pc_engine.decoding.pixel_room import BYTES_PER_PIXEL
 from pc_engine.errors import ImageError
 
 SIZE = (60, 90)  # height, width of the decoded picture: two thirds of the picture's own
@@ -446,6 +447,34 @@ def test_room_is_asked_for_as_many_pixels_as_decoding_holds(
     decode_bytes(data, 150, 150, limits=Limits(room=room))
     display_image(data, limits=Limits(room=room))
     assert asked == [held, 0, 800 * 600, 0]
+
+
+@pytest.mark.parametrize(
+    ("file_format", "mode", "taken"),
+    [
+        ("JPEG2000", "RGB", 20),
+        ("JPEG2000", "RGBA", 25),
+        ("JPEG2000", "L", 16),
+        ("PNG", "RGB", 16),
+        ("PNG", "RGBA", 20),
+        ("WEBP", "RGBA", 28),
+        ("WEBP", "RGB", 16),
+        ("TIFF", "F", 34),
+        ("TIFF", "I", 34),
+    ],
+)
+def test_a_picture_that_takes_more_memory_counts_as_more_pixels(file_format: str, mode: str, taken: int) -> None:
+    asked: list[int] = []
+
+    def room(pixels: int) -> AbstractContextManager[None]:
+        asked.append(pixels)
+        return nullcontext()
+
+    picture = photo(320, 200).convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(100)
+    decode_bytes(encode(picture, file_format), 150, 150, limits=Limits(room=room))
+    assert asked == [320 * 200 * taken // BYTES_PER_PIXEL]
 
 
 @pytest.mark.parametrize(
