@@ -73,6 +73,11 @@ def is_negative(image: Image.Image) -> bool:
     return bool(image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
 
 
+def is_separate(tags: Mapping[int, Any]) -> bool:
+    """Whether the channels lie one behind the other."""
+    return bool(tags.get(_PLANAR) == _SEPARATE)
+
+
 def white_of(image: Image.Image) -> int | None:
     """Return which value is white, if the file says so."""
     if not isinstance(image, TiffImageFile):
@@ -84,7 +89,7 @@ def white_of(image: Image.Image) -> int | None:
 
 def _is_raw_and_separate(tags: Mapping[int, Any]) -> bool:
     """Whether the channels lie uncompressed one behind the other."""
-    return tags.get(_PLANAR) == _SEPARATE and tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
+    return is_separate(tags) and tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
 
 
 def _is_mixed_up(tags: Mapping[int, Any]) -> bool:
@@ -113,7 +118,7 @@ def _described(tags: Mapping[int, Any], channels: int) -> Iterator[str]:
     numbers = _NUMBERS.get(_format(tags))
     yield f"{bits} bits" if numbers is None else f"{bits}-bit {numbers}"
     yield "1 channel" if channels == 1 else f"{channels} channels"
-    if tags.get(_PLANAR) == _SEPARATE and channels > 1:
+    if is_separate(tags) and channels > 1:
         yield "planar"
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         yield "0 is white"

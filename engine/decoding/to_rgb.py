@@ -8,6 +8,7 @@ from PIL import Image, ImageFile
 from pc_engine.decoding import jpeg2000
 from pc_engine.decoding.eight_bits import to_eight_bits
 from pc_engine.decoding.pixel_room import BYTES_PER_PIXEL
+from pc_engine.decoding.sixteen_bit_colours import swapped_kind, with_lower_bits
 from pc_engine.decoding.tiff_kinds import grey_samples, has_signed_bytes, is_negative, white_of
 
 # The greatest value of 16 bits.
@@ -23,6 +24,7 @@ def to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     Whatever Pillow's decoders raise on damaged files goes through.
     """
     top = _white_of_scaled(image, data)  # of which more is known before the pixels are read
+    swapped = swapped_kind(image)
     image.load()
     if image.mode.startswith("I;16") or image.mode in ("I", "F") or has_signed_bytes(image):
         samples = grey_samples(image)
@@ -30,7 +32,11 @@ def to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
             samples = samples.astype(np.uint16)
         grey = to_eight_bits(samples, white_of(image) if top is None else top)
         return Image.fromarray(255 - grey if is_negative(image) else grey).convert("RGB")
-    picture = jpeg2000.with_whites(image, data) if image.format == "JPEG2000" else image
+    picture: Image.Image = image
+    if image.format == "JPEG2000":
+        picture = jpeg2000.with_whites(image, data)
+    elif swapped is not None:
+        picture = with_lower_bits(image, data, swapped)
     if picture.has_transparency_data:
         coloured = picture.convert("RGBA")
         white = Image.new("RGBA", coloured.size, "white")
