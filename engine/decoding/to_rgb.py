@@ -8,6 +8,7 @@ from PIL import Image, ImageFile
 from pc_engine.decoding import jpeg2000
 from pc_engine.decoding.eight_bits import to_eight_bits
 from pc_engine.decoding.pixel_room import BYTES_PER_PIXEL
+from pc_engine.decoding.pnm import read_scaled
 from pc_engine.decoding.sixteen_bit_colours import swapped_kind, with_lower_bits
 from pc_engine.decoding.tiff_kinds import grey_samples, has_signed_bytes, is_negative, white_of
 
@@ -23,6 +24,8 @@ def to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
 
     Whatever Pillow's decoders raise on damaged files goes through.
     """
+    if (scaled := read_scaled(image, data)) is not None:
+        return scaled.convert("RGB")
     top = _white_of_scaled(image, data)  # of which more is known before the pixels are read
     swapped = swapped_kind(image)
     image.load()
