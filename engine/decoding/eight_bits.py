@@ -47,8 +47,8 @@ def _of_integers(values: np.ndarray, top: int | None) -> np.ndarray:
         if high <= 255 and values.dtype.itemsize != 2:
             return values.astype(np.uint8)
         top = next(2**depth - 1 for depth in _DEPTHS if high < 2**depth)
-    scaled: np.ndarray = values.astype(np.uint32) * np.uint32(255) // np.uint32(top)
-    return scaled.astype(np.uint8)
+    scaled = np.arange(high + 1, dtype=np.uint32) * np.uint32(255) // np.uint32(top)
+    return np.asarray(scaled.astype(np.uint8)[values])
 
 
 def _of_floats(values: np.ndarray) -> np.ndarray:

@@ -15,8 +15,9 @@ from pc_engine.decoding.tiff_kinds import grey_samples, has_signed_bytes, is_neg
 # The greatest value of 16 bits.
 _MOST = 65535
 # What is taken for each pixel at the worst, measured on 9 megapixels: of floats and of integers beyond 16 bits; of a
-# transparent picture, its copies and the white below it, to which the decoders of some formats add their own.
-_OF_WIDE, _OF_TRANSPARENT, _OF_DECODER = 34, 20, {"WEBP": 8, "AVIF": 4, "HEIF": 4}
+# transparent picture, its copies and the white below it; of one whose colours are read twice. The decoders of some
+# formats add their own.
+_OF_WIDE, _OF_TRANSPARENT, _OF_SIXTEEN, _OF_DECODER = 34, 20, 26, {"WEBP": 8, "AVIF": 4, "HEIF": 4}
 
 
 def to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
@@ -53,6 +54,8 @@ def bytes_per_pixel(image: ImageFile.ImageFile, data: bytes) -> int:
         return jpeg2000.bytes_per_pixel(len(image.getbands()), data)
     if image.mode in ("I", "F"):
         return BYTES_PER_PIXEL if image.format == "PPM" else _OF_WIDE
+    if swapped_kind(image) is not None:
+        return _OF_SIXTEEN
     if image.has_transparency_data:
         return _OF_TRANSPARENT + _OF_DECODER.get(image.format or "", 0)
     return BYTES_PER_PIXEL

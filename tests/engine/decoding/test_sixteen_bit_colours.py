@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pytest
 
-from pc_engine.decoding.decode import decode_bytes
+from pc_engine.decoding.decode import Limits, decode_bytes
+from pc_engine.decoding.pixel_room import BYTES_PER_PIXEL
 
 GREY = np.arange(40 * 56).reshape(40, 56) * 37 % 256
 RGB = np.stack([GREY, GREY[::-1] // 2, 255 - GREY], axis=-1)
@@ -76,3 +78,15 @@ def test_a_tiff_that_says_what_white_is_is_taken_by_its_word() -> None:
     check(tiff(dark, tags={MOST: 65535}), dark >> 8, atol=0)
     check(tiff(of_depth(15), tags={MOST: 2**15 - 1}), RGB)
     check(tiff(of_depth(12), tags={MOST: 255}), RGB)
+
+
+def test_what_is_read_twice_counts_as_more_pixels() -> None:
+    asked: list[int] = []
+
+    def room(pixels: int) -> AbstractContextManager[None]:
+        asked.append(pixels)
+        return nullcontext()
+
+    for data in (png(of_depth(16)), tiff(of_depth(16))):
+        decode_bytes(data, 40, 56, limits=Limits(room=room))
+    assert asked == [40 * 56 * 26 // BYTES_PER_PIXEL] * 2
