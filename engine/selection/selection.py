@@ -231,9 +231,13 @@ def _choose(
 
 def require_precision(precision: str, backend: str, device: str = "cpu") -> None:
     """Raise `BackendError` if no such backend runs ``precision``, or any if it is `AUTO`, on ``device``, saying why."""
-    probes = {name: BACKENDS[name].probe(device) for name in _names(backend, device)}
-    if not any(probe.available and precision in (AUTO, *probe.precisions) for probe in probes.values()):
-        _require_any(probes, precision)
+    probes: dict[str, Probe] = {}
+    for name in _names(backend, device):
+        # One is enough, as each brings a library, which takes longer than all else that is looked at here.
+        probes[name] = probe = BACKENDS[name].probe(device)
+        if probe.available and precision in (AUTO, *probe.precisions):
+            return
+    _require_any(probes, precision)
 
 
 def refusal(manifest: Manifest, precision: str, mode: str | None = None) -> str:

@@ -19,7 +19,7 @@ from pc_engine.model import load_model
 from pc_engine.networks import network_request
 from pc_engine.selection import candidates, execution, selection
 from pc_engine.selection.candidates import TOLERANCE, exact_difference, probe_images, tap_difference
-from pc_engine.selection.selection import Selection, open_backbone, refusal, select
+from pc_engine.selection.selection import Selection, open_backbone, refusal, require_precision, select
 
 
 @dataclass
@@ -317,6 +317,28 @@ def test_a_precision_that_does_not_run_here_names_those_that_do(
     backends(FakeBackend("other", ("fp32",)))
     with pytest.raises(BackendError, match="what does: onnxruntime at fp32, other at fp32"):
         open_backbone(request_, "auto", "bf16")
+
+
+def test_no_more_backends_are_looked_at_than_tell_that_a_precision_runs(
+    monkeypatch: pytest.MonkeyPatch, backends: Callable[..., None]
+) -> None:
+    asked: list[str] = []
+
+    class Told(FakeBackend):
+        def probe(self, device: str = "cpu") -> Probe:
+            asked.append(self.name)
+            return super().probe(device)
+
+    backends(Told("onnxruntime"), Told("second", precisions=("fp32", "bf16")))
+    require_precision("auto", "auto")
+    require_precision("fp32", "auto")
+    assert asked == ["onnxruntime", "onnxruntime"]
+    require_precision("bf16", "auto")
+    assert asked[2:] == ["onnxruntime", "second"]
+    with pytest.raises(
+        BackendError, match="fp16 does not run here; what does: onnxruntime at fp32, second at fp32 or bf16"
+    ):
+        require_precision("fp16", "auto")
 
 
 def test_a_backend_that_is_absent_says_why(request_: CompileRequest, backends: Callable[..., None]) -> None:
