@@ -12,11 +12,16 @@ import filelock
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
+class NoLocksError(OSError):
+    """A disk that has locks takes none now."""
+
+
 def file_lock(path: Path, seconds: float) -> filelock.BaseFileLock:
     """Return a lock, not yet taken, that raises `filelock.Timeout` where it is not free for so many seconds.
 
     On disks without flock it is by files that are made and removed: see `hush_filelock`. On those that have it and do
-    not take a lock, as of NFS servers without a lock daemon, an OSError says so: other machines may lock there still.
+    not take a lock, as of NFS servers without a lock daemon, a `NoLocksError` says so: other machines may still lock
+    there.
     """
     hush_filelock()
     return _FileLock(path, timeout=seconds)
@@ -28,7 +33,7 @@ class _FileLock(filelock.FileLock):
             return super().acquire(*args, **options)
         except OSError as error:
             if error.errno in _NO_LOCKS:
-                raise OSError(error.errno, "its disk takes no locks", self.lock_file) from None
+                raise NoLocksError(error.errno, "its disk takes no locks", self.lock_file) from None
             raise
 
 

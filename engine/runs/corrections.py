@@ -22,7 +22,7 @@ import filelock
 from pc_engine.errors import DataError, PcEngineError, UsageError, system_reason
 from pc_engine.files.durable import sync, sync_folder, write_error
 from pc_engine.files.json_values import is_text, is_whole
-from pc_engine.files.locks import file_lock
+from pc_engine.files.locks import NoLocksError, file_lock
 from pc_engine.fitted.counter import DEFAULT_LABELS, row_label
 from pc_engine.pointers import Pointer, parse_pointer, pointer_row
 from pc_engine.runs.run_directory import CORRECTIONS
@@ -208,6 +208,11 @@ def _append(directory: Path, value: Mapping[str, Any]) -> None:
     except filelock.Timeout:
         raise PcEngineError(
             f"{path} is being written by another process, which does not end: look for another review of this run."
+        ) from None
+    except NoLocksError:
+        raise PcEngineError(
+            f"{path} cannot be written, as its disk takes no locks: review a copy of {directory} on another disk, or "
+            f"have the lock service of its server started."
         ) from None
     except OSError as error:
         raise write_error(path, error) from None
