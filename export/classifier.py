@@ -61,6 +61,7 @@ def import_classifier(
     pixels: NetworkInput,
     readout: Readout = DEFAULT_READOUT,
     description: Description = DEFAULT_DESCRIPTION,
+    range_is_meant: bool = False,
     report: Say = lambda _: None,
 ) -> Manifest:
     """Make a model directory from an ONNX classifier.
@@ -85,6 +86,8 @@ def import_classifier(
         What is read of it.
     description
         For the manifest.
+    range_is_meant
+        Whether somebody said that pixels are to have this mean and deviation, even 0 and 1: then no doubt is reported.
     report
         Called with a sentence for each thing that was chosen or left out, such as why there is no ``evidence``.
 
@@ -120,7 +123,8 @@ def import_classifier(
         if readout.two_scales:
             check_larger_view(tensors.values())
         pixels = complete_input(model, tensors, pixels)
-        say_range(pixels, report)
+        if not range_is_meant:
+            say_range(pixels, report)
         model = _prepared(model, name, pixels, tensors, report)
         tokens_as_maps(model, (*GRID_TAPS, *heat, *(wanted.tap for wanted in cooccurrences)), pixels, report)
         pixels = NetworkInput(IMAGE, pixels.height, pixels.width, mean=pixels.mean, std=pixels.std)

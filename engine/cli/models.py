@@ -186,7 +186,14 @@ def export(
             std=preprocessing.std or (1.0, 1.0, 1.0),
         )
         manifest = import_classifier(
-            Path(weights), out, name=model, pixels=pixels, readout=readout, description=description, report=say
+            Path(weights),
+            out,
+            name=model,
+            pixels=pixels,
+            readout=readout,
+            description=description,
+            range_is_meant=mean is not None and std is not None,
+            report=say,
         )
     elif model in LITE_ARCHITECTURES:
         _refuse(of_onnx, "EfficientNet-Lite")

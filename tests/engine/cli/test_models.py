@@ -159,6 +159,18 @@ def test_a_network_of_bytes_takes_no_means(pc_engine, tiny_directory, tmp_path, 
     assert _export(pc_engine, tiny_directory / NETWORK_FILE, tmp_path / "mine", *unchanged).code == 0
 
 
+def test_pixels_that_are_said_to_go_in_as_they_are_are_not_doubted(pc_engine, tiny_directory, tmp_path):
+    network = onnx.load(tiny_directory / NETWORK_FILE)
+    network.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.save(network, tmp_path / "floats.onnx")
+    for k, (given, is_doubted) in enumerate(
+        [((), True), (("--mean", "0"), True), (("--std", "1"), True), (("--mean", "0", "--std", "1"), False)]
+    ):
+        exported = _export(pc_engine, tmp_path / "floats.onnx", tmp_path / f"mine{k}", *given)
+        assert exported.code == 0, exported.err
+        assert ("Pixels go in as 0 to 255" in exported.out) == is_doubted
+
+
 def test_the_next_commands_take_a_folder_with_a_space(pc_engine, tiny_directory, make_model, tmp_path):
     for folder, more in (("with evidence", {}), ("with none", {"nan_above": 0.9})):
         network = make_model(tmp_path / f"given {folder}", **more) / NETWORK_FILE
