@@ -19,7 +19,10 @@ from typer.main import get_group
 from pc_engine.cli.group import Group
 from pc_engine.decoding.decode import silence_codecs
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.shown_text import for_shell
+from pc_engine.shown_text import for_shell, for_terminal
+
+# What the system has against a file, whatever the code around it expects: no fault of the program.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EIO)
 
 # Where each command is: a module of this package, and the function or group of commands in it.
 _COMMANDS = {
@@ -144,6 +147,13 @@ def main() -> None:
             sys.exit(1)
         if os.environ.get("PC_ENGINE_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.errno in _REFUSALS and isinstance(error.filename, str):
+            name = for_terminal(error.filename)
+            print(
+                f"pc-engine: {name} cannot be used ({error.strerror}): see that you may use it, or name another.",
+                file=sys.stderr,
+            )
+            sys.exit(1)
         print(
             f"pc-engine: this should not have happened ({type(error).__name__}: {error}). "
             f"Set PC_ENGINE_DEBUG=1 to see where, and please report it.",

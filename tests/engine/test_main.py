@@ -91,6 +91,26 @@ def test_a_full_disk_behind_what_is_printed_is_said():
     assert done.stderr.startswith(b"pc-engine: The output cannot be written (No space left on device)")
 
 
+@pytest.mark.parametrize(
+    "command", [("evaluate", "{}"), ("status", "{}"), ("fit-counter", "lego:{}", "--model", "lego")]
+)
+@pytest.mark.parametrize("name", ["closed/x", "x" * 300])
+def test_what_the_system_refuses_is_said_in_one_sentence(tmp_path, monkeypatch, capsys, command, name):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    if name.startswith("closed") and os.access(closed, os.X_OK):
+        pytest.skip("nothing is closed to this user")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["pc-engine", *(word.format(name) for word in command)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code in (1, 2)
+    assert name in said
+    assert "should not have happened" not in said
+    assert "Errno" not in said
+
+
 _WHAT_IS_OPEN = """
 import os, sys
 from pc_engine.__main__ import _open_streams
