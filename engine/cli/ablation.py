@@ -16,6 +16,7 @@ from pc_engine.cli.target import check_report_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import UsageError
 from pc_engine.files.durable import write_json
+from pc_engine.files.out_folder import make_folder
 from pc_engine.selection.execution import Execution
 
 _REPORT = "ablation.json"
@@ -93,8 +94,13 @@ def ablation(
         quiet=quiet,
         as_json=as_json,
         notes=notes_on_labels(found),
-        store=lambda: None if out is None else write_json(out / _REPORT, found),
+        store=lambda: None if out is None else _store(out, found),
     )
+
+
+def _store(out: Path, found: Mapping[str, Any]) -> None:
+    make_folder(out)
+    write_json(out / _REPORT, found)
 
 
 def _print(found: Mapping[str, Any], skipped: Sequence[tuple[str, str]]) -> None:

@@ -22,7 +22,7 @@ from pc_engine.cli.bench_tables import (
 from pc_engine.cli.console import print_answer, progress, remark
 from pc_engine.cli.group import Group
 from pc_engine.files.durable import write_json
-from pc_engine.files.out_folder import make_folder
+from pc_engine.files.out_folder import check_makeable, make_folder
 from pc_engine.selection.execution import Execution
 
 app = typer.Typer(
@@ -100,12 +100,13 @@ def _check_out(out: Path | None) -> None:
     from pc_engine.bench.charts import require_charts
 
     require_charts()
-    make_folder(out)
+    check_makeable(out)
 
 
 def _store(out: Path | None, name: str, value: Any, chart: Callable[[Any, Path], None]) -> None:
     """Write figures and their chart into ``out``, if that is given."""
     if out is not None:
+        make_folder(out)
         write_json(out / f"{name}.json", value)
         chart(value, out / f"{name}.png")
 

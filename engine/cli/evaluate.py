@@ -16,6 +16,7 @@ from pc_engine.cli.target import check_report_folder
 from pc_engine.datasets import read_labelled
 from pc_engine.errors import MissingPackageError
 from pc_engine.files.durable import write_json
+from pc_engine.files.out_folder import make_folder
 from pc_engine.selection.execution import Execution
 
 _REPORT = "evaluation.json"
@@ -123,6 +124,7 @@ def store_report(out: Path, report: Mapping[str, Any], quiet: bool) -> None:
     from pc_engine.bench.accuracy.charts import confusion_chart, count_chart, pointing_chart
     from pc_engine.bench.accuracy.failure_charts import failure_charts
 
+    make_folder(out)
     write_json(out / _REPORT, report)
     try:
         count_chart(report, out / "count-accuracy.png")

@@ -15,7 +15,7 @@ from pc_engine.runs.out_file import check_replaceable
 
 
 def target_of(model: Model, out: Path | None) -> tuple[Model, Path]:
-    """Return the model that is changed, and the directory that it is written to, which is there then.
+    """Return the model that is changed, and the directory that it is written to, which can be made and written.
 
     These are ``model`` and its own directory where ``out`` is None, or a vacant ``out``, which becomes a copy. Where
     the same network lies in ``out`` already, it is the model there, which keeps what is not made anew.
@@ -27,7 +27,7 @@ def target_of(model: Model, out: Path | None) -> tuple[Model, Path]:
     """
     changed, directory = _changed_model(model, out)
     # Ahead of work that takes minutes.
-    out_folder.make_folder(directory, "choose another with --out")
+    out_folder.check_makeable(directory, "choose another with --out")
     return changed, directory
 
 
@@ -71,7 +71,7 @@ def check_report_folder(out: Path | None, report: str, begins: str, wrote: str) 
         check_replaceable(out / report, lambda beginning: beginning.startswith(begins), wrote)
     else:
         out_folder.check_vacant(out)
-    out_folder.make_folder(out)
+    out_folder.check_makeable(out)
 
 
 def _without_parts(manifest: Manifest) -> Manifest:

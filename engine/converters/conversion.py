@@ -79,10 +79,11 @@ def default_out(run: Path, to: str) -> Path:
     """
     form = _format(to)
     suffix = Path(form.makes[0]).suffix if form.is_file else ""
-    beside = run.resolve().parent
+    place = Path(os.path.realpath(run))  # which takes links that lead to themselves as they are
+    beside = place.parent
     with suppress(ValueError):  # on another drive of Windows
         beside = Path(os.path.relpath(beside))
-    return beside / f"{run.resolve().name}-{to}{suffix}"
+    return beside / f"{place.name}-{to}{suffix}"
 
 
 def convert(

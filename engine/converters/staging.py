@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from pc_engine.converters.data_folder import DataFolder
 from pc_engine.converters.dataset_format import DatasetFormat
 from pc_engine.errors import UsageError, system_reason
 from pc_engine.files.durable import publish, rename, unpublished
+from pc_engine.files.out_folder import removed_if_empty
 from pc_engine.runs.out_file import check_no_file_of_a_run, check_replaceable
 
 #: Lies in the folder of a data set, says what is in it, and shows that a conversion made it.
@@ -51,10 +52,14 @@ class Staging:
         self._target = Path(os.path.abspath(out))
         self._new = unpublished(self._target)
         self._old = self._target.with_name(f".{self._target.name}.old")
+        # And those that lead to it, of which nothing is left either where nothing is published.
+        self._folders = ExitStack()
         try:
             _remove(self._new)  # what a conversion left that was killed
+            self._folders.enter_context(removed_if_empty(self._new))
             self._new.mkdir(parents=True)
         except OSError as error:
+            self._folders.close()
             raise UsageError(f"{out} cannot be written ({system_reason(error)}): choose another place.") from None
         self.folder = DataFolder(self._new)
 
@@ -88,6 +93,7 @@ class Staging:
         with suppress(OSError):  # a full disk shows again when files are closed
             self.folder.close()
         shutil.rmtree(self._new, ignore_errors=True)
+        self._folders.close()
 
     def _describe(self, summary: Mapping[str, Any]) -> None:
         stream = self.folder.open(CONVERSION_FILE)

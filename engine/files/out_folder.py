@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pc_engine.errors import UsageError, system_reason
@@ -25,6 +27,33 @@ def make_folder(folder: Path, advice: str = "choose another") -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise folder_error(folder, error, advice) from None
+
+
+def check_makeable(folder: Path, advice: str = "choose another") -> None:
+    """Find out before the work whether a folder can be made and written, and leave none where there was none.
+
+    ``advice`` is as for `make_folder`, which makes it for good when there is something to put there.
+
+    Raises
+    ------
+    UsageError
+        If it cannot.
+    """
+    with removed_if_empty(folder):
+        make_folder(folder, advice)
+
+
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Remove ``folder``, and those that lead to it, at the end if they were made meanwhile and hold nothing."""
+    lacking = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]  # the innermost first
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for path in lacking:
+                with suppress(FileNotFoundError):  # who was at work may have removed some
+                    path.rmdir()
 
 
 def folder_error(folder: Path, error: OSError, advice: str = "choose another") -> UsageError:

@@ -201,3 +201,19 @@ def test_all_objects_have_the_category_that_is_named(pc_engine, run, tmp_path):
     outcome = pc_engine("convert", run, "--to", "coco", "--out", tmp_path / "set.json", "--one-class", "thing")
     assert outcome.code == 3
     assert [category["name"] for category in json.loads((tmp_path / "set.json").read_text())["categories"]] == ["thing"]
+
+
+def test_no_folder_is_left_by_a_conversion_of_no_run(pc_engine, tmp_path):
+    (tmp_path / "empty").mkdir()
+    outcome = pc_engine("convert", tmp_path / "empty", "--to", "csv", "--out", tmp_path / "new" / "below")
+    assert outcome.code == 2
+    assert "holds no rows" in outcome.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_link_that_leads_to_itself_is_no_run(pc_engine, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    outcome = pc_engine("convert", tmp_path / "loop", "--to", "csv")
+    assert outcome.code == 2, outcome.err
+    assert "loop" in outcome.err
+    assert "should not have happened" not in outcome.err

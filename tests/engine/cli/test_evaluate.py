@@ -330,3 +330,19 @@ def test_an_alternative_without_values_is_wrong_use(pc_engine, boxed, tiny_direc
     outcome = pc_engine("bench", "ablation", boxed, "--model", tiny_directory, "--try", "p2c.trim", *FAST)
     assert outcome.code == 2
     assert "'p2c.trim' is not a setting with values: write it as p2c.trim=0,0.3,0.7." in outcome.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "boxed", "--pointer", "mixture"),
+        ("bench", "ablation", "boxed", "--try", "c2p.nothing=1"),
+        ("fit-counter", "boxed", "--max-count", "2", "--folds", "2", "--device", "cuda:99"),
+        ("fit-signatures", "boxed", "--depth", "1"),
+    ],
+)
+def test_no_folder_is_left_by_a_command_that_is_refused(pc_engine, boxed, tiny_directory, tmp_path, command):
+    words = [boxed if word == "boxed" else word for word in command]
+    outcome = pc_engine(*words, "--model", tiny_directory, "--out", tmp_path / "new" / "out")
+    assert outcome.code == 2, outcome.err
+    assert not (tmp_path / "new").exists()

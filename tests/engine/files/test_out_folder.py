@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pc_engine.errors import UsageError
-from pc_engine.files.out_folder import check_vacant, make_folder
+from pc_engine.files.out_folder import check_makeable, check_vacant, make_folder, removed_if_empty
 
 
 def test_what_is_absent_or_empty_is_vacant(tmp_path: Path) -> None:
@@ -30,6 +30,29 @@ def test_a_folder_is_made_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UsageError, match=r"cannot be written \(Permission denied\): choose another"):
         make_folder(tmp_path)
+
+
+def test_a_folder_that_may_be_made_is_not_there_yet(tmp_path: Path) -> None:
+    check_makeable(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "kept").mkdir()
+    check_makeable(tmp_path / "kept")
+    check_makeable(tmp_path / "kept" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot be written \(Not a directory\): elsewhere\."):
+        check_makeable(tmp_path / "file" / "below", "elsewhere")
+
+
+def test_a_folder_goes_again_unless_something_came_into_it(tmp_path: Path) -> None:
+    with removed_if_empty(tmp_path / "a" / "b"):
+        make_folder(tmp_path / "a" / "b")
+        (tmp_path / "a" / "photo.jpg").touch()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["photo.jpg"]
+    with removed_if_empty(tmp_path / "c" / "d"):
+        make_folder(tmp_path / "c" / "d")
+        (tmp_path / "c" / "d").rmdir()
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
