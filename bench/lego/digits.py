@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
-from pc_engine.errors import DataError, UsageError
+from pc_engine.errors import DataError, UsageError, system_reason
 
 #: Side of a digit mask in pixels, as in MNIST.
 SIDE = 28
@@ -98,8 +98,8 @@ def _read_idx(directory: Path, name: str, dimensions: int) -> np.ndarray:
         data = plain.read_bytes() if plain.is_file() else gzip.decompress(packed.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"The MNIST file {name}[.gz] cannot be read from {directory} ({error}); give the folder that holds the "
-            f"four IDX files."
+            f"The MNIST file {name}[.gz] cannot be read from {directory} ({system_reason(error)}): give the folder "
+            "that holds the four IDX files."
         ) from None
     header = 4 + 4 * dimensions
     if len(data) < header or data[:4] != bytes([0, 0, _IDX_UINT8, dimensions]):

@@ -18,7 +18,7 @@ from pc_engine.bench.lego.onnx_graph import write_network
 from pc_engine.bench.lego.scenes import SceneSource
 from pc_engine.bench.lego.train import Begin, TrainSettings, in_silence, train_network
 from pc_engine.errors import UsageError
-from pc_engine.files.out_folder import check_vacant, make_folder
+from pc_engine.files.out_folder import check_makeable, check_vacant, make_folder
 from pc_engine.fitting.class_heat import heat_source
 from pc_engine.fitting.counter import CountedImages, fit_counter, fit_svms
 from pc_engine.fitting.counter_report import CounterReport
@@ -137,12 +137,13 @@ def train_lego(
     """
     settings = settings or LegoTraining()
     check_vacant(out_dir)
-    make_folder(out_dir)
+    check_makeable(out_dir)
     started = time.perf_counter()
     source = settings.lego.source("train", seed)
     network = train_network(source, settings.network, seed, begin, kept)
     trained = time.perf_counter()
 
+    make_folder(out_dir)
     taps = write_network(fold(network, settings.network.network), out_dir / NETWORK_FILE)
     size = settings.network.network.size
     manifest = Manifest(

@@ -17,6 +17,7 @@ from pc_engine.bench.accuracy.evaluation import ALL_MODES, evaluate
 from pc_engine.bench.accuracy.settings import EvaluationSettings
 from pc_engine.bench.environment import describe_environment
 from pc_engine.bench.lego.dataset import make_scenes
+from pc_engine.bench.lego.digits import load_digit_samples
 from pc_engine.bench.lego.model import MODE_SETTINGS as EMBEDDED_SETTINGS
 from pc_engine.bench.lego.model import LegoTraining, train_lego
 from pc_engine.bench.lego.network import NetworkSettings
@@ -24,8 +25,9 @@ from pc_engine.bench.lego.scenes import SceneSettings
 from pc_engine.bench.lego.train import Begin, Lesson, TrainSettings, in_silence
 from pc_engine.datasets import LabelledSet, read_labelled
 from pc_engine.datasets.labels_json import LABELS_JSON
-from pc_engine.errors import UsageError
+from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.files.durable import rename, write_json
+from pc_engine.files.out_folder import removed_if_empty
 from pc_engine.say import Say
 
 #: What `lego_tables` puts into its folder: the model, the scenes it is judged on, and how it was trained.
@@ -133,8 +135,9 @@ def lego_tables(
     MissingPackageError
         If PyTorch is not installed.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    trained = _train(out, settings, begin, report)
+    with removed_if_empty(out):
+        out.mkdir(parents=True, exist_ok=True)
+        trained = _train(out, settings, begin, report)
     scenes = out / SCENES
     if not (scenes / LABELS_JSON).exists():
         making = begin("making scenes", settings.n_scenes)
@@ -175,10 +178,17 @@ def _train(out: Path, settings: TableSettings, begin: Begin, report: Say) -> dic
         if model.exists():
             report(f"The model in {model} is used as it is.")
             return kept
+    # Those that the scenes are made of, which are not opened before the training is through.
+    load_digit_samples("held-out", settings.training.lego.digits)
     write_json(record, known)
     unfinished = out / f"{MODEL}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    trained = train_lego(unfinished, settings.train_seed, settings.training, begin, weights)
+    try:
+        trained = train_lego(unfinished, settings.train_seed, settings.training, begin, weights)
+    except PcEngineError:
+        if not weights.exists():  # nothing was trained, so that the folder is free for other settings
+            record.unlink()
+        raise
     kept = {
         **known,
         "class_accuracy": trained.class_accuracy,

@@ -22,7 +22,7 @@ from pc_engine.bench.lego.tables import (
     recipe,
 )
 from pc_engine.bench.lego.train import Lesson, TrainSettings
-from pc_engine.errors import UsageError
+from pc_engine.errors import DataError, UsageError
 from pc_engine.modes import MODES
 
 TINY = TableSettings(
@@ -88,6 +88,21 @@ def test_the_same_seeds_give_the_same_tables(tmp_path: Path, request: pytest.Fix
     assert {f"{MODEL}.unfinished", f"{SCENES}.unfinished"} <= {path.name for path in open_for_a_moment}
     assert second["modes"] == first["modes"]
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [MODEL, SCENES, "training.json"]
+
+
+@pytest.mark.parametrize("folder", ["digits", "backgrounds"])
+def test_a_folder_mistyped_is_no_reason_to_choose_another_for_the_tables(tmp_path: Path, folder: str) -> None:
+    pytest.importorskip("torch", reason="training needs the extra 'train'")
+    out = tmp_path / "new" / "tables"
+    lego = replace(TINY.training.lego, **{folder: tmp_path / "mistyped"})  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="mistyped") as refused:
+        lego_tables(out, replace(TINY, training=replace(TINY.training, lego=lego)))
+    assert "Errno" not in str(refused.value)
+    assert not out.parent.exists()
+    out.mkdir(parents=True)
+    with pytest.raises(DataError):
+        lego_tables(out, replace(TINY, training=replace(TINY.training, lego=lego)))
+    assert not list(out.iterdir())
 
 
 def test_nothing_is_trained_for_no_scenes() -> None:
