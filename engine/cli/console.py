@@ -149,7 +149,8 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
 def kept_in(path: Path, *, quiet: bool) -> Iterator[None]:
     """Write what is printed on stdout meanwhile to ``path``; unless ``quiet`` print it at the end as well."""
     global _out
-    shown, text = _out, _Kept("utf-8" if quiet else sys.stdout.encoding)
+    shown, text = _out, _Kept()
+    text.encoding = "utf-8" if quiet else sys.stdout.encoding
     _out = Console(file=text, width=_FILE_WIDTH, highlight=False, color_system=None, force_terminal=False)
     try:
         yield
@@ -163,13 +164,7 @@ def kept_in(path: Path, *, quiet: bool) -> Iterator[None]:
 class _Kept(StringIO):
     """Text for a screen of an ``encoding``, which Rich asks for before it draws lines of boxes in Unicode."""
 
-    def __init__(self, encoding: str) -> None:
-        super().__init__()
-        self._encoding = encoding
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._encoding
+    encoding = "utf-8"
 
 
 def print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
