@@ -73,7 +73,7 @@ class RunStatus:
     tally: Tally
     errors: tuple[Failure, ...]
     settings: dict[str, Any] | None
-    reviewed: int = 0
+    reviewed: int
 
     @property
     def condition(self) -> Condition:
