@@ -29,6 +29,15 @@ def test_a_survey_knows_what_there_is(two_modes) -> None:
     assert (survey.has_boxes, survey.has_ellipses) == (True, False)
 
 
+def test_the_folder_is_found_by_a_photo_that_lies_in_it_itself(make_row, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/b.jpg").touch()
+    paths = ("tar://a.jpg::photos/s.tar", "photos/b.jpg", "tar://c.jpg::photos/s.tar")
+    survey = survey_rows(make_row(path) for path in paths)
+    assert survey.local_folder == tmp_path / "photos"
+
+
 def test_two_classes_of_one_name_stay_apart(make_row) -> None:
     rows = [make_row("a.jpg", class_id=9), make_row("b.jpg", class_id=3), make_row("c.jpg", class_id=7)]
     assert survey_rows(rows).categories == ("goldfish, Carassius auratus", "crane (7)", "crane (9)")
@@ -91,10 +100,10 @@ def test_weak_pointers_are_left_out_unless_a_person_reviewed_them(make_row) -> N
 
 
 def test_boxes_are_cut_at_the_edges_of_the_picture(make_row) -> None:
-    rows = [make_row("a.jpg", EllipsePointer(60, 5, 10.123, 8, 1.0), size=(64, 48))]
+    rows = [make_row("a.jpg", EllipsePointer(60, 5, 10.123, 8.456, 1.0), size=(64, 48))]
     (picture,) = pictures(rows, survey_rows(rows), 0)
     (pointer,) = picture.result.pointers
-    assert picture.box(pointer) == (49.88, 0, 64, 13)
+    assert picture.box(pointer) == (49.88, 0, 64, 13.46)
     assert picture.point(pointer) == (60, 5)
     outside = EllipsePointer(-3, 50, 1, 1, 1.0)
     assert picture.point(outside) == (0, 48)
