@@ -105,15 +105,16 @@ def test_what_ends_a_process_costs_its_own_file_only(decoder: IsolatedDecoder, m
     assert len(decoder.keepers) == 1
 
 
-def test_a_file_that_takes_too_long_is_given_up_and_not_tried_again(crashing_decoder: str) -> None:
+def test_a_file_that_takes_too_long_is_given_up_and_not_tried_again(crashing_decoder: str, tmp_path: Path) -> None:
     with IsolatedDecoder(1, seconds=0.5, function=crashing_decoder) as decoder:
         assert still_right(decoder)
         start = time.monotonic()
-        assert failure(decoder, PICTURE + b"#hang") == (
+        assert failure(decoder, PICTURE + b"#hang:" + os.fsencode(tmp_path / "tries")) == (
             "Decoding takes longer than 0.5 seconds, the limit (--image-seconds)."
         )
         assert time.monotonic() - start > 0.4
         assert still_right(decoder)
+    assert (tmp_path / "tries").read_bytes() == b"x"
 
 
 def test_a_file_is_tried_again_where_a_decoder_crashed_on_it_once(decoder: IsolatedDecoder, tmp_path: Path) -> None:
