@@ -129,9 +129,12 @@ def test_evidence_is_compared_where_the_class_is_the_same(model: Model, tmp_path
     assert report.tap_errors["evidence"] == pytest.approx(0.01, rel=1e-3)
 
 
-def test_values_that_are_not_finite_count_as_zero(model: Model, request_: CompileRequest, scenes: np.ndarray) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_count_as_zero(
+    model: Model, request_: CompileRequest, scenes: np.ndarray, value: float
+) -> None:
     def change(taps: Taps) -> Taps:
-        return {**taps, "conv_prev": np.full_like(taps["conv_prev"], np.nan)}
+        return {**taps, "conv_prev": np.full_like(taps["conv_prev"], value)}
 
     report = measure_fidelity(model, Changed(request_), Changed(request_, change), scenes)
     assert report.tap_errors["conv_prev"] == 1.0

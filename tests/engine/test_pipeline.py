@@ -176,7 +176,7 @@ def test_threads_end_with_the_last_batch(photos: list[Path], open_tiny: Callable
 
 
 class _SideBySide:
-    """A network that takes two batches at once."""
+    """A network that takes two batches at once, and none without images."""
 
     backend = "side by side"
     parallel = 2
@@ -187,6 +187,7 @@ class _SideBySide:
         self._network = network
 
     def infer(self, images: np.ndarray, into: object = None) -> dict[str, np.ndarray]:
+        assert len(images)
         return self._network.infer(images)
 
     def close(self) -> None:
@@ -457,7 +458,7 @@ def test_batches_that_are_decoded_side_by_side_have_the_rows_of_the_cores_in_ord
 ) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
-    paths = [*photos[:5], broken, tmp_path / "gone.jpg", *photos[5:], broken, *photos * 3]
+    paths = [*photos[:5], broken, tmp_path / "gone.jpg", *photos[5:], *[broken] * 9, *photos * 3]
     decoder = LaterDecoder()
     expected = list(chain.from_iterable(map_batches(paths, open_tiny(3), 2, seen_and_sizes)))
     network = _SideBySide(open_tiny(3))
