@@ -192,6 +192,13 @@ def test_a_shard_begun_later_keeps_to_what_the_others_are_made_with(tmp_path: Pa
             assert rows.earlier == {**made_with, "format": 1}
 
 
+def test_files_of_others_that_are_called_as_unfinished_rows_stay(tmp_path: Path) -> None:
+    (tmp_path / ".part-of-something.new").touch()
+    do(tmp_path, ["a.jpg"])
+    assert (tmp_path / ".part-of-something.new").exists()
+    assert paths(tmp_path) == ["a.jpg"]
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     assert not is_running(tmp_path)
     with RunDirectory(tmp_path):
