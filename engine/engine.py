@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Generator, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pc_engine.backbone import Backbone, CompileRequest
 from pc_engine.batch_rows import batch_rows, failed_row
 from pc_engine.call_guard import CallGuard
 from pc_engine.catalogue import model_for
+from pc_engine.decoding.decode import DecodedImage
 from pc_engine.decoding.settings import DEFAULT_DECODING, Decoders, Decoding
 from pc_engine.errors import UsageError
 from pc_engine.hardware.machine import usable_cores
@@ -86,6 +88,8 @@ class Engine:
         Seconds spent in each stage so far.
     decoders
         What decodes files.
+    first_of_several
+        Number of files so far that hold several pictures, of which the first is what was decoded.
 
     Raises
     ------
@@ -147,6 +151,8 @@ class Engine:
         if count is not None:
             check_known_count(self.mode, self.settings)
         self.clock = StageClock()
+        self.first_of_several = 0
+        self._counting = threading.Lock()
         self.workers = workers or threads or usable_cores()
         if network is not None and (absent := set(self.mode.taps(self.model.manifest)) - set(network.request.taps)):
             raise UsageError(
@@ -265,7 +271,7 @@ class Engine:
             clock=self.clock,
             limit=self._limit,
             decoder=self.decoders.on_device,
-            decode=self.decoders.decode,
+            decode=self._decode,
             guard=self._guard,
             room=self._mode_run.room,
         )
@@ -277,6 +283,13 @@ class Engine:
             except UsageError:
                 self._guard.check()  # a decoder that was closed with it speaks of itself
                 raise
+
+    def _decode(self, data: bytes, height: int, width: int) -> DecodedImage:
+        image = self.decoders.decode(data, height, width)
+        if image.has_others:
+            with self._counting:
+                self.first_of_several += 1
+        return image
 
     def evaluate(self, batch: TapBatch, known_count: Array | None = None) -> list[Result]:
         """Return one result for every entry of ``batch``, whose taps are those that this engine's mode reads.

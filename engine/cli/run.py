@@ -331,6 +331,7 @@ def _summary(job: _Job, rows: RunDirectory | None, engine: Engine | SharedEngine
     about = engine.describe()
     # A table says it below.
     unseen = job.passed_over.notes() if job.asked.as_json and not tally.n else []
+    several = [] if job.asked.quiet else _of_several(engine.first_of_several)
     # Said at the start as well, where a table has long scrolled it away, and where nothing else is.
     of_digits = job.asked.engine.model is None and about["model"] == EMBEDDED and tally.n and not job.asked.of_demo
     return {
@@ -341,8 +342,16 @@ def _summary(job: _Job, rows: RunDirectory | None, engine: Engine | SharedEngine
         "stages": {name: round(value, 3) for name, value in stages.items()},
         "passed_over": job.passed_over.to_dict(),
         "named_again": job.passed_over.named_again,
-        "notes": [*([_OF_DIGITS] if of_digits else []), *unseen],
+        "notes": [*([_OF_DIGITS] if of_digits else []), *several, *unseen],
     }
+
+
+def _of_several(files: int) -> list[str]:
+    """Return the note on files that hold several pictures, if any were decoded."""
+    if not files:
+        return []
+    what = "1 file holds several pictures" if files == 1 else f"{files:,} files hold several pictures each"
+    return [f"{what}, of which the first was counted: save the others as files of their own to count them, too."]
 
 
 def _print_summary(job: _Job, state: State, summary: Mapping[str, Any]) -> None:

@@ -94,11 +94,15 @@ class DecodedImage:
         uint8 (height, width, 3) in RGB, of the size asked for.
     width, height
         Size of the picture as displayed, in pixels.
+    has_others
+        Whether the file holds further pictures behind this one, its first: animations, pages. Not said of JPEGs, whose
+        others are small copies and maps of this one.
     """
 
     pixels: np.ndarray
     width: int
     height: int
+    has_others: bool = False
 
 
 #: From a file's bytes to pixels of so many rows and columns.
@@ -136,7 +140,7 @@ def decode_bytes(
     with _opened(data, needed, limits) as header:
         image = _display(header, data, needed)
         resized = image.picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        return DecodedImage(np.asarray(resized), image.width, image.height)
+        return DecodedImage(np.asarray(resized), image.width, image.height, _has_others(header))
 
 
 def displayed_size(path: Path) -> tuple[int, int]:
@@ -269,6 +273,16 @@ def _display(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int]
 
 def _is_plain_jpeg(header: ImageFile.ImageFile) -> bool:
     return header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L")
+
+
+def _has_others(header: ImageFile.ImageFile) -> bool:
+    """Whether there are pictures behind the one that was read; of a GIF it is looked for where the first one ends."""
+    if header.format in ("JPEG", "MPO"):
+        return False
+    try:
+        return bool(getattr(header, "is_animated", False))
+    except Exception:  # whatever a damaged second picture leads to costs the first one nothing
+        return False
 
 
 def _pixels_held(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> int:

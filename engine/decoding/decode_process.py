@@ -155,7 +155,7 @@ def _answer(
         return REPLY.pack(REFUSED, number, 0, 0, 0, sentence.decode("utf-8", "ignore").encode())
     except MemoryError:
         return REPLY.pack(REFUSED, number, 0, 0, 0, TOO_LARGE_FOR_MEMORY.encode())
-    return REPLY.pack(PIXELS, number, image.width, image.height, 0, b"")
+    return REPLY.pack(PIXELS, number, image.width, image.height, image.has_others, b"")
 
 
 class _Room:

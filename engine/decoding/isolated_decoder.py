@@ -287,7 +287,8 @@ class _Slot:
             elif kind == PIXELS:
                 if not 0 < picture_width * picture_height <= self._owner.max_pixels:
                     raise ImageError("It made the decoder answer with a size that no picture has: the file is damaged.")
-                image = DecodedImage(self._pixels(height, width), picture_width, picture_height)
+                small = self._pixels(height, width)
+                image = DecodedImage(small, picture_width, picture_height, has_others=bool(pixels))
                 self._let_go_of_memory()
                 return image
 

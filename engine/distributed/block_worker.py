@@ -66,12 +66,15 @@ class BlockAnswer:
         Seconds that this worker spent in each stage on it.
     refusal
         Why there are none; None if all went well.
+    first_of_several
+        Number of files in it that hold several pictures, see `Engine`.
     """
 
     block: int
     tally: Tally = field(default_factory=Tally)
     stages: Mapping[str, float] = field(default_factory=dict)
     refusal: Refusal | None = None
+    first_of_several: int = 0
 
     def to_json(self) -> str:
         """Return text that `parse_answer` takes."""
@@ -87,6 +90,7 @@ def parse_answer(text: str) -> BlockAnswer:
         Tally(tally["n"], tally["failed"], Counter(tally["labels"])),
         content["stages"],
         refusal and Refusal(**refusal),
+        content["first_of_several"],
     )
 
 
@@ -149,13 +153,14 @@ class BlockWorker:
         """Do the block of that number; return what became of it."""
         if self._engine is None:
             return BlockAnswer(number, refusal=self._refusal)
-        before = dict(self._engine.clock.seconds)
+        before, several = dict(self._engine.clock.seconds), self._engine.first_of_several
         try:
             tally = self._do(self._engine, number)
         except Exception as error:
             return BlockAnswer(number, refusal=_refusal(error))
         stages = {name: value - before.get(name, 0.0) for name, value in self._engine.clock.seconds.items()}
-        return BlockAnswer(number, tally, stages)
+        several = self._engine.first_of_several - several
+        return BlockAnswer(number, tally, stages, first_of_several=several)
 
     def _do(self, engine: Engine, number: int) -> Tally:
         blocks, overlays = self._settings.blocks, self._settings.overlays

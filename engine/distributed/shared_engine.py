@@ -66,12 +66,15 @@ class SharedEngine(ABC):
         How many there are.
     clock
         Seconds that they spent in each stage so far, all together.
+    first_of_several
+        Number of files so far that hold several pictures, see `pc_engine.Engine`.
     """
 
     workers: int
 
     def __init__(self) -> None:
         self.clock = StageClock()
+        self.first_of_several = 0
 
     def _begin(self, run: SharedRun, options: Mapping[str, Any]) -> None:
         """Let one worker choose for all; called by a subclass once it can start workers.
@@ -159,6 +162,7 @@ class SharedEngine(ABC):
                     continue
                 for stage, seconds in answer.stages.items():
                     self.clock.seconds[stage] += seconds
+                self.first_of_several += answer.first_of_several
                 yield answer.tally
         if listing.error is not None:
             raise listing.error

@@ -616,3 +616,24 @@ def test_a_run_that_is_stopped_before_its_first_image_was_still_preparing(
     assert outcome.code == 130
     said = "Stopped while the run was still preparing, before its first image was done"
     assert outcome.err.endswith(f"{said}{': run the same command again to begin' if out else ''}.\n")
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--isolate",), ("--overlay", "--out", "run"), ("--processes=2", "--out", "run")]
+)
+def test_files_of_several_pictures_are_said(pc_engine, scenes, tiny_directory, tmp_path, monkeypatch, options):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with Image.open(scenes / "1.png") as first, Image.open(scenes / "2.png") as second:
+        pictures = {"save_all": True, "append_images": [second]}
+        first.save(scenes / "pages.tif", **pictures)
+        (scenes / "broken.jpg").unlink()
+        run = ("run", scenes, "--model", tiny_directory, *MODEL, *options)
+        one = pc_engine(*run, "--json").json()
+        first.save(scenes / "moving.gif", **pictures)
+    outcome = pc_engine(*run, *(("--fresh",) if "run" in options else ()))
+    behind = "of which the first was counted: save the others as files of their own to count them, too."
+    assert one["notes"][-1] == f"1 file holds several pictures, {behind}"
+    assert f"2 files hold several pictures each, {behind}" in " ".join(outcome.err.split())
+    quiet = pc_engine(*run, "--quiet", *(("--fresh",) if "run" in options else ()))
+    assert quiet.err == ""

@@ -731,3 +731,19 @@ def test_a_pgm_of_sixteen_bits_tells_its_depth_by_its_values(most: int, white: i
 def test_a_pgm_of_many_comments_is_refused_before_they_are_read() -> None:
     with pytest.raises(ImageError, match="more than 10,000 comments"):
         decode_bytes(b"P2 900 900 255 " + b"#\n" * 10_001, 8, 8)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "TIFF", "PNG", "WEBP", "AVIF", "MPO"])
+def test_further_pictures_in_a_file_are_noticed_save_those_of_a_jpeg(file_format: str) -> None:
+    pictures = [photo(), photo().transpose(Image.Transpose.ROTATE_180), photo()]
+    several = encode(pictures[0], file_format, save_all=True, append_images=pictures[1:])
+    assert decode_bytes(several, *SIZE).has_others == (file_format != "MPO")
+    assert not decode_bytes(encode(pictures[0], file_format), *SIZE).has_others
+
+
+def test_a_damaged_second_picture_costs_nothing() -> None:
+    first = photo(40, 30).quantize(8)
+    data = encode(first, "GIF", save_all=True, append_images=[first.transpose(Image.Transpose.ROTATE_180)])
+    alone = decode_bytes(data, *SIZE).pixels
+    for kept in range(len(encode(first, "GIF")), len(data), 7):
+        np.testing.assert_array_equal(decode_bytes(data[:kept], *SIZE).pixels, alone)
