@@ -171,10 +171,20 @@ def export(
         "--channels": channels.upper() != "RGB",
         "--background-class": background_class != -1,
     }
-
+    is_onnx = Path(weights).suffix.lower() == ".onnx"
+    # What a network does not take at all is said first, not how it would have to be written.
+    if model in LITE_ARCHITECTURES and not is_onnx:
+        _refuse(of_onnx, "EfficientNet-Lite")
+    elif model in ARCHITECTURES and not is_onnx:
+        _refuse(of_maps | of_onnx, "VGG")
+    elif not is_onnx:
+        raise UsageError(
+            f"--weights {weights} is not an .onnx file, and there is no architecture '{model}' to give weights to: "
+            f"choose one of {', '.join((*ARCHITECTURES, *LITE_ARCHITECTURES))}, or give an .onnx file."
+        )
     readout = Readout(_taps(tap or []), count_feature or None, cooccurrences, heat or (), background_class, two_scales)
     preprocessing = Preprocessing(_triple("--mean", mean), _triple("--std", std), height_and_width)
-    if Path(weights).suffix.lower() == ".onnx":
+    if is_onnx:
         layout = "" if layout is None else _one_of("--layout", layout, ("NCHW", "NHWC"))
         channels = _one_of("--channels", channels, ("RGB", "BGR"))
         pixels = NetworkInput(
@@ -196,7 +206,6 @@ def export(
             report=say,
         )
     elif model in LITE_ARCHITECTURES:
-        _refuse(of_onnx, "EfficientNet-Lite")
         manifest = export_efficientnet_lite(
             model,
             weights,
@@ -206,8 +215,7 @@ def export(
             description=description,
             report=say,
         )
-    elif model in ARCHITECTURES:
-        _refuse(of_maps | of_onnx, "VGG")
+    else:
         manifest = export_vgg(
             model,
             weights,
@@ -215,11 +223,6 @@ def export(
             cooccurrences=cooccurrences,
             preprocessing=preprocessing,
             description=description,
-        )
-    else:
-        raise UsageError(
-            f"--weights {weights} is not an .onnx file, and there is no architecture '{model}' to give weights to: "
-            f"choose one of {', '.join((*ARCHITECTURES, *LITE_ARCHITECTURES))}, or give an .onnx file."
         )
     print_answer(_exported(manifest, out), lambda _: _print_exported(manifest, out), quiet=False, as_json=as_json)
 

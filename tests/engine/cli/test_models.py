@@ -257,6 +257,7 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
         (("vgg16", "--weights", "random:x"), "'random:x' names no seed: give a whole number, e.g. random:0."),
         (("vgg16", "--weights", "random:0", "--cooccurrence", "x@0"), "the tap 'x' is not there: name a tap of maps"),
         (("vgg16", "--weights", "random:0", "--tap", "a=b"), "VGG does not take --tap: leave it out."),
+        (("vgg16", "--weights", "random:0", "--tap", "conv_last"), "VGG does not take --tap: leave it out."),
         (("vgg16", "--weights", "random:0", "--heat", "pool5"), "VGG does not take --heat: leave"),
         (("vgg16", "--weights", "random:0", "--two-scales"), "VGG does not take --two-scales: leave"),
         (
@@ -274,6 +275,11 @@ def test_a_network_whose_head_gives_no_evidence_is_exported_and_says_so(pc_engin
             "takes multiples of 32 pixels, but 250 is not one: choose 224, or 256.",
         ),
         (("efficientnet_lite0", "--weights", "x.pth"), "The weight file x.pth does not exist"),
+        (
+            ("efficientnet_lite0", "--weights", "random:0", "--layout", "NHWC", "--tap", "conv_last"),
+            "EfficientNet-Lite does not take --layout: leave it out.",
+        ),
+        (("mine", "--weights", "x.jpg", "--tap", "conv_last"), "--weights x.jpg is not an .onnx file"),
         (("mine", "--weights", "x.jpg", "--tap", "conv_last=a"), "--weights x.jpg is not an .onnx file"),
         (("mine", "--weights", "x.onnx"), "x.onnx cannot be read (No such file or directory): name an ONNX network"),
         (("mine", "--weights", "x.onnx", "--std", "0"), "numbers above 0 for --std"),
