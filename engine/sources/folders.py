@@ -148,7 +148,6 @@ def walk_folder(
     passed_over
         Called with the path of each file that is none.
     """
-    covered = Covered(folder, is_passed_over, elsewhere)
 
     def walk(folder: str, ancestors: frozenset[Identity]) -> Iterator[SourceImage]:
         if is_left_out(folder, without):
@@ -172,7 +171,12 @@ def walk_folder(
         except OSError:
             yield local_image(folder)  # reading it fails with the reason, so that it gets its row
 
-    yield from walk(folder, frozenset())
+    try:
+        covered = Covered(folder, is_passed_over, elsewhere)
+    except OSError:  # as where the current folder is gone
+        yield local_image(folder)
+    else:
+        yield from walk(folder, frozenset())
 
 
 def files_below(folder: Path) -> Iterator[Path]:

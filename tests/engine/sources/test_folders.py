@@ -103,6 +103,16 @@ def test_names_are_those_of_pathlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [image.name for image in walk_folder(".", None)] == ["a/1.jpg"]
 
 
+def test_a_current_folder_that_is_gone_gets_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    (image,) = walk_folder(".", None)
+    with pytest.raises(ImageError):
+        image.read()
+
+
 @pytest.mark.parametrize("in_order", [True, False])
 def test_folders_of_a_disk_without_inodes_are_gone_through_once_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_order: bool
