@@ -15,7 +15,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pc_engine.errors import ManifestError
+from pc_engine.errors import ManifestError, system_reason
 from pc_engine.files.digest import file_sha256
 from pc_engine.files.durable import publish_bytes
 from pc_engine.files.json_values import as_number, as_numbers, as_size, as_strings, as_text, as_texts, as_three_numbers
@@ -77,7 +77,9 @@ def read_manifest(directory: Path) -> Manifest:
         raise ManifestError(
             f"{directory} has no {MANIFEST_FILE}, so it is not a model directory: make one with 'pc-engine export'."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read ({system_reason(error)}): check its permissions.") from None
+    except (ValueError, RecursionError) as error:
         raise ManifestError(
             f"{path} cannot be read as JSON ({error}); make it again with 'pc-engine export'."
         ) from None

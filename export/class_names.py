@@ -34,7 +34,10 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         content = json.loads(text) if is_json else text.rstrip("\n").split("\n")
         json.dumps(content, ensure_ascii=False).encode()  # JSON can hold halves of characters
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"The class names in {path} cannot be read ({system_reason(error)}).") from None
+        raise UsageError(
+            f"The class names in {path} cannot be read ({system_reason(error)}): name a text or JSON file with "
+            "--classes."
+        ) from None
     if isinstance(content, list) and all(isinstance(item, str) for item in content):
         return tuple(item.strip() for item in content)
     try:

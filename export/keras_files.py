@@ -44,7 +44,7 @@ def read_keras(path: Path) -> WeightFile:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({system_reason(error)}).") from None
+        raise WeightsError(f"{path} cannot be read ({system_reason(error)}): name another with --weights.") from None
     # By its file, so that it imports nothing it does not use; -P keeps its folder from being looked for modules in.
     command = [sys.executable, "-P", keras_child.__file__, str(path)]
     with subprocess.Popen(

@@ -155,7 +155,7 @@ def read_torch_tensors(path: Path) -> dict[str, np.ndarray]:
     except MemoryError:
         raise WeightsError(f"{path} does not fit into memory.") from None
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({system_reason(error)}).") from None
+        raise WeightsError(f"{path} cannot be read ({system_reason(error)}): name another with --weights.") from None
     except Exception as error:  # whatever zipfile, pickletools and this machine make of a damaged file
         why = first_line(error).rstrip(".")
         raise WeightsError(f"{path} is damaged, cut off or not a PyTorch file ({why}); get it again.") from None

@@ -44,7 +44,7 @@ def read_safetensors(path: Path) -> WeightFile:
             f"{path} is damaged, cut off or not a safetensors file ({first_line(error).rstrip('.')}); get it again."
         ) from None
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({system_reason(error)}).") from None
+        raise WeightsError(f"{path} cannot be read ({system_reason(error)}): name another with --weights.") from None
 
 
 def read_torch(path: Path) -> WeightFile:

@@ -91,7 +91,9 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
                     )
                 yield reader.line_num + 1, dict(zip(columns, cells, strict=True))
     except (OSError, ValueError, csv.Error) as error:
-        raise UsageError(f"The categories in {path} cannot be read ({system_reason(error)}).") from None
+        raise UsageError(
+            f"The categories in {path} cannot be read ({system_reason(error)}): name a CSV in UTF-8 with --categories."
+        ) from None
 
 
 class Recategorised:

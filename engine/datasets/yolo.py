@@ -142,7 +142,9 @@ def _images(
         elif split is None and any(found.values()):
             builder.skip(place, "there is no such folder or list of images")
         else:
-            raise DataError(f"The images '{place}' that {path} names are not below {' or '.join(map(str, roots))}.")
+            raise DataError(
+                f"The images '{place}' that {path} names are not below {' or '.join(map(str, roots))}: correct it."
+            )
 
 
 def _found(place: str, roots: list[Path]) -> Path | None:

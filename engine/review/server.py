@@ -31,6 +31,7 @@ MAX_BODY = 131_072
 # Seconds that a connection may be silent for.
 _PATIENCE = 60
 _WEB_PORT = 80
+_LAST_PORT = 65_535
 _HEADERS = (
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
@@ -75,9 +76,11 @@ class ReviewServer(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(32)
         self._opening: str | None = secrets.token_urlsafe(32)
         self._lock = threading.Lock()
+        if not 0 <= port <= _LAST_PORT:
+            raise UsageError(f"There is no port {port}: choose one of up to {_LAST_PORT} with --port.")
         try:
             super().__init__((HOST, port), _Handler)
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise UsageError(
                 f"Port {port} cannot be used ({system_reason(error)}): choose another with --port."
             ) from None

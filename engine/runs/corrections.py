@@ -83,10 +83,10 @@ def read_corrections(directory: Path) -> dict[str, Correction]:
                     raise DataError(
                         f"Line {number} of {path} is not a correction ({error}): repair or remove it."
                     ) from None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({system_reason(error)}).") from None
+        raise DataError(f"{path} cannot be read ({system_reason(error)}): check its permissions.") from None
     return corrections
 
 

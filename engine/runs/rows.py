@@ -55,10 +55,12 @@ def iter_rows(directory: str | os.PathLike[str], *, corrected: bool = False) -> 
 def _without_rows(directory: Path) -> str:
     if not directory.exists():
         return f"There is no folder {directory}: name the one given to 'pc-engine run --out'."
-    found = [state.get("state") for state in states(directory)]
-    if not found:
+    runs = states(directory)
+    if not runs:
         return f"{directory} holds no rows: name the folder given to 'pc-engine run --out'."
-    if set(found) == {"finished"}:
+    if {run.get("state") for run in runs} == {"finished"}:
+        if any(run.get("n") for run in runs):
+            return f"The rows of the run into {directory} are gone: restore its part files, or do the run again."
         return f"The run into {directory} found no images: run it on other sources."
     return (
         f"The run into {directory} has no rows yet: ask 'pc-engine status {for_shell(str(directory))}' how far it is."

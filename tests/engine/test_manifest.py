@@ -132,6 +132,18 @@ def test_a_file_that_is_no_manifest(tmp_path: Path, content: bytes, message: str
         read_manifest(tmp_path)
 
 
+def test_a_manifest_that_may_not_be_read_is_not_to_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / MANIFEST_FILE).touch()
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ManifestError, match=r"json cannot be read \(Permission denied\): check its permissions\.$"):
+        read_manifest(tmp_path)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -60,7 +60,7 @@ def test_other_contents(tmp_path, content, text):
 
 
 def test_absent_file(tmp_path):
-    with pytest.raises(UsageError, match=r"none\.txt cannot be read"):
+    with pytest.raises(UsageError, match=r"none\.txt cannot be read .*: name a text or JSON file with --classes\."):
         read_class_names(tmp_path / "none.txt")
 
 

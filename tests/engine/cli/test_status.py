@@ -94,6 +94,19 @@ def test_a_shard_that_was_not_begun_is_missed(pc_engine, scenes, tiny_directory,
     assert found["shards_not_begun"] == 2
 
 
+def test_rows_that_are_gone_are_not_taken_for_a_run_of_no_images(pc_engine, scenes, tiny_directory, tmp_path):
+    run = tmp_path / "run"
+    again = ("run", scenes, "--model", tiny_directory, "--out", run, "--quiet", *MODEL)
+    pc_engine(*again)
+    for part in run.glob("part-*"):
+        part.unlink()
+    refused = pc_engine("report", run)
+    assert refused.code == 2
+    assert f"The rows of the run into {run} are gone: restore its part files, or do the run again." in refused.err
+    assert pc_engine(*again).code == 3
+    assert pc_engine("report", run).code == 0
+
+
 def test_a_run_without_rows_is_not_taken_for_another_folder(pc_engine, tiny_directory, tmp_path):
     (tmp_path / "empty").mkdir()
     run = tmp_path / "run"

@@ -127,7 +127,7 @@ def test_csv_has_the_class_of_each_image(
         ("class,category\ncat,a\nCat ,b\n", r"Line 3 of .* repeats the class 'cat'"),
         ("class,category\ncat\n", r"\(1, not 2\)"),
         (b"class,category\n\xff\xfe,a\n", "cannot be read"),
-        (None, "cannot be read"),
+        (None, r"cannot be read \(No such file or directory\): name a CSV in UTF-8 with --categories\."),
     ],
 )
 def test_a_table_that_is_none_is_said(tmp_path: Path, content: str | bytes | None, message: str) -> None:

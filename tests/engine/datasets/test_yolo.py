@@ -192,7 +192,7 @@ def test_bad_lines_and_pictures_are_skipped_with_their_reason(tmp_path: Path) ->
         ("kpt_shape: 17\n", "'kpt_shape' of .* is 17: write the keypoints and their dimensions"),
         ("kpt_shape: [17, 0]\n", "'kpt_shape' of"),
         ("kpt_shape: [.inf, 3]\n", "'kpt_shape' of"),
-        ("train: elsewhere\n", "'elsewhere' .* are not below"),
+        ("train: elsewhere\n", "'elsewhere' .* are not below .*: correct it\\."),
         ("train: other.bin\n", "is neither a folder nor a list of images"),
         ("names: [cat]\n", "'images' .* are not below"),
     ],

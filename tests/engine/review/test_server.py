@@ -319,7 +319,7 @@ def test_a_connection_serves_several_requests(server: ReviewServer) -> None:
 
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_a_port_that_does_not_exist_is_said(run: Path, port: int) -> None:
-    with pytest.raises(UsageError, match="choose another with --port"):
+    with pytest.raises(UsageError, match=rf"There is no port {port}: choose one of up to 65535 with --port\."):
         ReviewServer(ReviewSession(run), port)
 
 

@@ -195,6 +195,13 @@ def test_rows_stand_as_they_were_corrected(run: Path) -> None:
     assert third == FAILED.to_dict()
 
 
+def test_a_file_in_the_place_of_a_run_has_no_corrections(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert read_corrections(tmp_path / "file") == {}
+    with pytest.raises(UsageError, match="file holds no rows: name the folder"):
+        corrected_rows(tmp_path / "file")
+
+
 def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
     append_correction(tmp_path, CORRECTION)
     with pytest.raises(UsageError, match="holds no rows"):
