@@ -15,6 +15,11 @@ def for_terminal(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def lines_for_terminal(text: str) -> str:
+    """Return `for_terminal` of text that may have several lines, which it keeps."""
+    return "\n".join(map(for_terminal, text.split("\n")))
+
+
 def for_shell(text: str) -> str:
     """Return a word for a command that people copy to a shell: quoted where that would take it for several."""
     if os.name != "nt":

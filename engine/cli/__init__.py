@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.main import get_group
@@ -19,7 +19,7 @@ from typer.main import get_group
 from pc_engine.cli.group import Group
 from pc_engine.decoding.decode import silence_codecs
 from pc_engine.errors import PcEngineError, UsageError
-from pc_engine.shown_text import for_shell, for_terminal
+from pc_engine.shown_text import for_shell, lines_for_terminal
 
 # What the system has against a file, whatever the code around it expects: no fault of the program.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EIO)
@@ -133,8 +133,7 @@ def main() -> None:
         # Patterns are for the sources alone, which a pattern names in order, and where a folder "a [1]" is that folder.
         app(windows_expand_args=False)
     except PcEngineError as error:
-        print(f"pc-engine: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
     except SystemExit as error:
         # Typer makes a bare exit of it.
         interrupt = getattr(error.__context__, "__cause__", None)
@@ -142,21 +141,33 @@ def main() -> None:
             raise interrupt from None
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # what is written to files says so itself
-            print("pc-engine: The output cannot be written (No space left on device): make room.", file=sys.stderr)
-            sys.exit(1)
-        if os.environ.get("PC_ENGINE_DEBUG"):
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC  # what is written to files says so itself
+        if os.environ.get("PC_ENGINE_DEBUG") and not full:
             raise
-        if isinstance(error, OSError) and error.errno in _REFUSALS and isinstance(error.filename, str):
-            name = for_terminal(error.filename)
-            print(
-                f"pc-engine: {name} cannot be used ({error.strerror}): see that you may use it, or name another.",
-                file=sys.stderr,
-            )
-            sys.exit(1)
-        print(
-            f"pc-engine: this should not have happened ({type(error).__name__}: {error}). "
-            f"Set PC_ENGINE_DEBUG=1 to see where, and please report it.",
-            file=sys.stderr,
+        reason = _of_the_system(error) if isinstance(error, OSError) else None
+        _end(
+            reason
+            or f"this should not have happened ({type(error).__name__}: {error}). "
+            "Set PC_ENGINE_DEBUG=1 to see where, and please report it.",
+            1,
         )
-        sys.exit(1)
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    """Say why the command ends, which may repeat what files say, and end it."""
+    print(f"pc-engine: {lines_for_terminal(sentence)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _of_the_system(error: OSError) -> str | None:
+    """Return what an error says that is no fault of the program, and what to do; None where it may be one."""
+    if error.errno == errno.ENOSPC:
+        return "The output cannot be written (No space left on device): make room."
+    if error.errno in _REFUSALS and isinstance(error.filename, str):
+        return f"{error.filename} cannot be used ({error.strerror}): see that you may use it, or name another."
+    if error.errno == errno.ENOENT:
+        try:
+            os.getcwd()
+        except OSError:
+            return "The current folder is gone: change to one that is there."
+    return None

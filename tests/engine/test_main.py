@@ -111,6 +111,31 @@ def test_what_the_system_refuses_is_said_in_one_sentence(tmp_path, monkeypatch, 
     assert "Errno" not in said
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a folder that somebody is in is not removed")
+@pytest.mark.parametrize("command", [("run", "."), ("convert", "run", "--to", "csv"), ("status", "run")])
+def test_a_current_folder_that_is_gone_is_said(tmp_path, command):
+    script = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" -m pc_engine "$@"'
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("pc-engine: ")
+    assert "should not have happened" not in done.stderr
+    if command[0] == "run":
+        assert done.stderr == "pc-engine: The current folder is gone: change to one that is there.\n"
+
+
+def test_what_others_wrote_does_not_steer_the_terminal(tmp_path, monkeypatch, capsys):
+    name = str(tmp_path / "\x1b[31mred\u202e")
+    monkeypatch.setattr("sys.argv", ["pc-engine", "report", name])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().err
+    assert r"\x1b[31mred\u202e: name the one" in said
+    assert said.count("\n") == 1
+    assert said[:-1].isprintable()
+
+
 _WHAT_IS_OPEN = """
 import os, sys
 from pc_engine.__main__ import _open_streams

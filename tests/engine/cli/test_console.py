@@ -120,3 +120,11 @@ def test_a_quiet_command_logs_nothing(monkeypatch: pytest.MonkeyPatch, capsys: p
     with progress("c2p", quiet=True) as tracker:
         tracker.advance(5)
     assert capsys.readouterr().err == ""
+
+
+def test_control_characters_of_others_are_shown_and_lines_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    console.remark(False)("the class '\x1b[2Jdog' is none\nof the network's")
+    print_line("a\x07b")
+    shown = capsys.readouterr()
+    assert shown.err == "the class '\\x1b[2Jdog' is none\nof the network's\n"
+    assert shown.out == "a\\x07b\n"
