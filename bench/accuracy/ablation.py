@@ -214,25 +214,26 @@ def _trials(
             if value == defaults[setting]:
                 continue
             if setting == _CLUSTER:
-                trial = Contender(mode, cluster=str(value), counter=counter)
+                trial = Trial(setting, value, Contender(mode, cluster=str(value), counter=counter))
             else:
-                trial = Contender(mode, changes={setting: value}, counter=counter)
+                trial = Trial(setting, value, Contender(mode, changes={setting: value}, counter=counter))
                 try:
-                    _check(trial, setting, value, model)  # an impossible value is said before anything runs
+                    _check(trial, model)  # an impossible value is said before anything runs
                 except UsageError:
                     if alternatives is None:  # one that does not go with what the model sets
                         continue
                     raise
-            tried.append(Trial(setting, value, trial))
+            tried.append(trial)
     return tried
 
 
-def _check(trial: Contender, setting: str, value: float | str, model: Model) -> None:
-    """Raise UsageError unless ``model`` can run the trial of a setting's ``value``."""
+def _check(trial: Trial, model: Model) -> None:
+    """Raise UsageError unless ``model`` can run a trial of another value of a setting."""
+    setting, value, contender = trial
     try:
-        changed = trial.of(model)
+        changed = contender.of(model)
         settings_for(changed.manifest)
-        trial.mode.taps(changed.manifest)
+        contender.mode.taps(changed.manifest)
     except ManifestError:
         # The model's own manifest was read without one, and does not set this value.
         if setting in (SALIENT_SETTING, CLASS_HEAT_SETTING):
@@ -243,7 +244,7 @@ def _check(trial: Contender, setting: str, value: float | str, model: Model) -> 
             f"The model '{model.name}' does not have the {named} of {setting}={value}: {advice}."
         ) from None
     # That it has what the mode needs otherwise is known.
-    if set(changed.missing_parts(trial.mode)) - set(model.missing_parts(trial.mode)):
+    if set(changed.missing_parts(contender.mode)) - set(model.missing_parts(contender.mode)):
         raise UsageError(
             f"The model '{model.name}' does not have the signatures of {setting}={value}: make them with 'pc-engine "
             f"fit-signatures DATA --model {model.argument}', or leave that value out."
