@@ -199,7 +199,7 @@ def test_a_file_in_the_place_of_a_run_has_no_corrections(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     assert read_corrections(tmp_path / "file") == {}
     with pytest.raises(UsageError, match="file holds no rows: name the folder"):
-        corrected_rows(tmp_path / "file")
+        iter_rows(tmp_path / "file", corrected=True)
 
 
 def test_a_folder_without_rows_is_said(tmp_path: Path) -> None:
