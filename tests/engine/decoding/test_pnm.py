@@ -49,5 +49,10 @@ def test_a_large_picture_is_not_read_value_by_value(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("most", [100, 65535])
 def test_a_file_that_ends_early_is_truncated(most: int) -> None:
-    with pytest.raises(ImageError, match="truncated or damaged"):
+    with pytest.raises(ImageError, match=r"truncated or damaged \(it ends before its last pixel\)\."):
         decode_bytes(pnm(RGB, most)[:-1], 40, 56)
+
+
+def test_kinds_that_pillow_alone_writes_are_left_to_it() -> None:
+    opaque = b"PyRGBA\n56 40\n100\n" + np.dstack([RGB // 3, np.full_like(GREY, 100)]).astype(np.uint8).tobytes()
+    np.testing.assert_allclose(decode_bytes(opaque, 40, 56).pixels, RGB // 3 * 2.55, atol=1)
