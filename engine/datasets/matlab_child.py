@@ -70,11 +70,7 @@ def _plain(value: np.ndarray) -> dict[str, Any]:
 def _read_old(path: Path, required: Sequence[str]) -> list[dict[str, np.ndarray]] | None:
     import scipy.io
 
-    try:
-        variables = scipy.io.loadmat(path)
-    except scipy.io.matlab.MatReadError as error:
-        raise ValueError(str(error)) from None
-    for variable in variables.values():
+    for variable in scipy.io.loadmat(path).values():
         names = getattr(getattr(variable, "dtype", None), "names", None) or ()
         if set(required) <= set(names):
             return [{name: np.asarray(entry[name]) for name in names} for entry in variable.ravel(order="F")]
