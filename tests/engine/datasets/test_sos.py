@@ -189,6 +189,9 @@ def test_names_that_are_no_text_and_values_of_other_types_are_skipped(tmp_path: 
                 data = np.atleast_2d(np.array(value, np.uint32 if field == "name" else np.float64)).T
                 references[row, 0] = file.create_dataset(f"#refs#/{field}{row}", data=data).ref
             group.create_dataset(field, data=references)
+        # What holds no values of its own is no field.
+        group.create_group("folder")
+        group["elsewhere"] = h5py.ExternalLink("other.mat", "/imgIdx")
     labelled = read_labelled(f"sos:{tmp_path}")
     assert [image.count for image in labelled.images] == [3]
     assert [item for item, _ in labelled.skipped] == ["entry 2", "entry 3"]
