@@ -207,7 +207,7 @@ class _Unions:
         self._scatter[images] += self._growth[images, first, second]
         one, other = self._weight[here], self._weight[there]
         together = one + other
-        share = xp.where(together > 0, other / xp.where(together > 0, together, 1), 0)[:, None]
+        share = (other / xp.where(together > 0, together, 1))[:, None]
         self._mean[here] += share * (self._mean[there] - self._mean[here])
         self._weight[here] = together
         row = _growth(together[:, None], self._mean[here][:, None], self._weight[images], self._mean[images])
