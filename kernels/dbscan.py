@@ -10,8 +10,8 @@ from pc_engine.kernels.array_module import Array, get_array_module
 from pc_engine.kernels.cuda import Device, device_of
 from pc_engine.kernels.validation import check_positive, checked_weights, device_weights
 
-# Squared distances between cells are integers, so below 1,000 cells this slack admits none that lies farther away,
-# while an ``eps`` of sqrt(2) or sqrt(13), rounded to float32 or float64, keeps those exactly that far away.
+# An ``eps`` of sqrt(2) or sqrt(13), rounded to float32 or float64, keeps the cells exactly that far away, while none is
+# admitted that lies farther away by more than a part in two million.
 _EPS_SLACK = 1e-6
 
 
