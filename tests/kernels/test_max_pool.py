@@ -29,6 +29,12 @@ def test_equals_onnx_runtimes(data):
     np.testing.assert_array_equal(max_pool(maps, window, stride, pads), pooled_by_onnx(maps, window, stride, pads))
 
 
+def test_windows_overlap_and_end_with_the_maps_unless_told_otherwise():
+    maps = np.random.default_rng(0).standard_normal((2, 4, 5, 3)).astype(np.float32)
+    expected = pooled_by_onnx(maps, (2, 3), (1, 1), (0, 0, 0, 0))
+    np.testing.assert_array_equal(max_pool(maps, (2, 3)), expected)
+
+
 def test_nan_is_not_hidden():
     maps = np.zeros((1, 2, 4, 1), np.float16)
     maps[0, 1, 2] = np.nan

@@ -67,7 +67,7 @@ def test_half_precision_is_averaged_in_single():
 
 @pytest.mark.parametrize("maps", [np.zeros((2, 3, 4)), np.zeros((2, 0, 4, 4)), np.zeros((1, 2, 3, 4), dtype=int)])
 def test_refuses(maps):
-    with pytest.raises(ValueError, match="floating-point maps of shape"):
+    with pytest.raises(ValueError, match="mean_heatmap needs floating-point maps of shape"):
         mean_heatmap(maps)
 
 

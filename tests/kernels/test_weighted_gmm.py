@@ -168,12 +168,13 @@ def test_equals_log_space_em_on_any_heatmap(heats, counts):
 
 
 def test_log_space_is_reached_when_components_are_far_from_cells():
-    # Floor variances and 59 cells of distance: densities of exp(-28000) in the middle.
+    # Small variances and 59 cells of distance: densities of exp(-2000) in the middle. Two components lie on the same
+    # cells, whose densities are sums.
     heat = two_corners(60)
-    heat[30, 20] = 1e-3
-    starts = np.array([[[0.0, 0.0], [59.0, 59.0]]])
-    mixtures = weighted_gmm(heat[None], np.array([2]), means_init=starts)
-    expected = log_space_em(heat, 2, means=starts[0])
+    heat[30, 20], heat[0, 1] = 1e-6, 0.5
+    starts = np.array([[[0.0, 0.0], [59.0, 59.0], [1.0, 0.0]]])
+    mixtures = weighted_gmm(heat[None], np.array([3]), means_init=starts)
+    expected = log_space_em(heat, 3, means=starts[0])
     np.testing.assert_allclose(mixtures.means[0], expected[0], atol=1e-9)
     np.testing.assert_allclose(mixtures.log_likelihood[0], expected[5], atol=1e-9)
 
