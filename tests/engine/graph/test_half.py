@@ -17,10 +17,10 @@ from pc_engine.manifest_file import read_manifest
 from pc_engine.selection.candidates import TOLERANCE, probe_images, tap_difference
 
 
-def halved(model):
+def halved(model, **options):
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    cast_to_half(copy)
+    cast_to_half(copy, **options)
     return copy
 
 
@@ -223,8 +223,9 @@ def test_around_levels_all_is_in_half_precision_and_levels_stay(lego_fp8, run_gr
         assert 0 < tap_difference({name: tap}, {name: expected[name]}) < TOLERANCE["fp8"] / 5, name
 
 
-def behind_levels(prepared_network, scale, opset=21):
+def behind_levels(prepared_network, scale, opset=21, *, computed=False):
     nodes = [
+        *([helper.make_node("Identity", ["stored"], ["t"])] if computed else []),
         helper.make_node("Conv", ["x", "w"], ["a"]),
         helper.make_node("QuantizeLinear", ["a", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
@@ -236,7 +237,7 @@ def behind_levels(prepared_network, scale, opset=21):
         "w": np.ones((2, 3, 1, 1), np.float32),
         "v": np.ones((2, 2, 1, 1), np.int8),
         "s": np.float32(4),
-        "t": np.float32(scale),
+        "stored" if computed else "t": np.float32(scale),
         "z": np.int8(0),
     }
     model = prepared_network(nodes, stored, {"e": (2, 4, 4), "r": (2, 4, 4)})
@@ -257,12 +258,33 @@ def test_scales_that_float16_does_not_hold_keep_their_layer_in_float32(prepared_
         assert behind_levels(prepared_network, scale) == {"Conv": TensorProto.FLOAT, "Relu": TensorProto.FLOAT16}
 
 
+def test_a_scale_that_the_network_computes_keeps_its_layer_in_float32(prepared_network):
+    found = behind_levels(prepared_network, 1e-4, computed=True)
+    assert found == {"Conv": TensorProto.FLOAT, "Relu": TensorProto.FLOAT16}
+
+
+def test_levels_of_what_is_not_in_half_precision_are_made_of_all_its_bits(prepared_network):
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("Conv", ["d", "w"], ["maps"]),
+    ]
+    stored = {"w": np.ones((2, 3, 1, 1), np.float32), "s": np.float32(4), "z": np.int8(0)}
+    model = prepared_network(nodes, stored, {"maps": (2, 4, 4)})
+    model.opset_import[0].version = 21
+    half = halved(model, around_levels=True)
+    kinds = types(half)
+    [quantise] = (node for node in half.graph.node if node.op_type == "QuantizeLinear")
+    assert [kinds[name] for name in quantise.input[:2]] == [TensorProto.FLOAT, TensorProto.FLOAT]
+
+
 def test_graphs_older_than_scales_in_float16_have_none(prepared_network):
     assert behind_levels(prepared_network, 1e-4, opset=17)["Conv"] == TensorProto.FLOAT
 
 
-def test_of_a_quantised_network_only_what_reads_no_levels_is_cast(prepared_network, run_graph):
-    """The first layer reads pixels, with weights in 8 bits; the second reads levels and stays in integers."""
+@pytest.mark.parametrize("around_levels", [False, True])
+def test_weights_in_levels_are_constants_of_a_layer_that_reads_none(prepared_network, run_graph, around_levels):
+    """The first layer reads pixels, with weights in 8 bits; the second reads levels, and stays in integers."""
     rng = np.random.default_rng(0)
     nodes = [
         helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["first"], axis=0),
@@ -285,11 +307,13 @@ def test_of_a_quantised_network_only_what_reads_no_levels_is_cast(prepared_netwo
         "z": np.int8(0),
     }
     model = prepared_network(nodes, weights, {"b": (2, 4, 4), "f": (2, 4, 4)})
-    half = halved(model)
+    model.opset_import[0].version = 21  # scales may be float16
+    half = halved(model, around_levels=around_levels)
     kinds = types(half)
     first, second = (node for node in half.graph.node if node.op_type == "Conv")
     assert {kinds[name] for name in first.input} == {TensorProto.FLOAT16}
-    assert {kinds[name] for name in second.input} == {TensorProto.FLOAT}
+    assert {kinds[name] for name in second.input} == {TensorProto.FLOAT16 if around_levels else TensorProto.FLOAT}
+    assert second.input[1] in {node.output[0] for node in half.graph.node if node.op_type == "DequantizeLinear"}
     np.testing.assert_array_equal(
         numpy_helper.to_array(next(t for t in half.graph.initializer if t.name == first.input[1])),
         (weights["w"] * weights["ws"].reshape(2, 1, 1, 1)).astype(np.float16),

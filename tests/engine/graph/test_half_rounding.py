@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from pc_engine.catalogue import EMBEDDED_DIRECTORY
 from pc_engine.errors import BackendError
@@ -107,6 +107,23 @@ def test_nothing_is_stored_or_computed_in_float16(prepared_network):
     assert halves
     for node in model.graph.node:
         assert node.op_type == "Cast" or halves.isdisjoint((*node.input, *node.output))
+
+
+def test_a_constant_of_a_network_that_was_stored_in_float16_is_widened(prepared_network, run_graph):
+    nodes = [
+        helper.make_node("Cast", ["x"], ["x16"], to=TensorProto.FLOAT16),
+        helper.make_node("Constant", [], ["tenth"], value=numpy_helper.from_array(np.float16([0.1]))),
+        helper.make_node("Mul", ["x16", "tenth"], ["a"]),
+        helper.make_node("Cast", ["a"], ["maps"], to=TensorProto.FLOAT),
+    ]
+    model = prepared_network(nodes, {}, ("maps",))
+    round_like_half(model)
+    tensors = [item.t for node in model.graph.node for item in node.attribute if item.HasField("t")]
+    assert tensors
+    assert all(tensor.data_type == TensorProto.FLOAT for tensor in tensors)
+    images = RNG.integers(0, 256, (2, 4, 4, 3), np.uint8)
+    expected = half(half(images.transpose(0, 3, 1, 2).astype(np.float64)) * half(np.array(0.1)))
+    np.testing.assert_array_equal(run_graph(model, images)["maps"], expected)
 
 
 def test_a_weight_that_is_too_large_for_half_precision_is_refused(prepared_network):

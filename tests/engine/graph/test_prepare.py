@@ -191,6 +191,12 @@ def test_fixed_batch_becomes_dynamic(flatten):
         np.testing.assert_allclose(values, wanted[name], rtol=1e-5, atol=1e-5)
 
 
+def test_a_size_of_1_inside_a_network_of_any_batch_size_is_not_taken_for_the_batch():
+    model = small_network(flatten="Constant")
+    with pytest.raises(ModelError, match="fixes the batch size at 1"):
+        prepare_graph(model, manifest_of(model), ["logits"])
+
+
 def test_batch_that_stays_fixed_inside_is_refused():
     model = small_network(batch=1)
     gemm = model.graph.node[-1]
@@ -264,6 +270,7 @@ def test_initializers_listed_as_inputs_are_no_inputs():
     model.graph.input.append(helper.make_tensor_value_info("w1", TensorProto.FLOAT, [5, 3, 3, 3]))
     assert input_tensor(model).name == "x"
     prepared = prepare_graph(model, manifest_of(model), ["logits"])
+    onnx.checker.check_model(prepared)
     assert [value.name for value in prepared.graph.input] == [IMAGE]
     images = photos()
     np.testing.assert_allclose(run(prepared, images)[0], expected_taps(images)["logits"], rtol=1e-5, atol=1e-5)
@@ -434,6 +441,22 @@ class TestRefusals:
             path.write_bytes(model.SerializeToString())
             with pytest.raises(ModelError, match="in another file"):
                 load_graph(path)
+
+    @pytest.mark.parametrize("missing", ["ir_version", "opset_import", "node", "output"])
+    def test_a_file_with_a_part_of_a_network(self, tmp_path, missing):
+        model = small_network()
+        (model if hasattr(model, missing) else model.graph).ClearField(missing)
+        path = tmp_path / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(ModelError, match=r"model\.onnx holds no complete ONNX network; export or copy it again"):
+            load_graph(path)
+
+    def test_a_tap_that_is_called_like_the_input(self):
+        model = small_network()
+        manifest = manifest_of(model)
+        manifest = replace(manifest, taps={**manifest.taps, IMAGE: manifest.taps["logits"]})
+        with pytest.raises(ManifestError, match="is called 'image', the name of the input; rename it"):
+            prepare_graph(model, manifest, [IMAGE])
 
     def test_bytes_that_changed_since_they_were_summed(self, tmp_path):
         model = small_network()
