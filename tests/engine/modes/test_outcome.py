@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pc_engine.modes.outcome import by_score, ellipse_pointers, mark_bad, split_bad_heat
+from pc_engine.modes.outcome import by_score, ellipse_pointers, mark_bad, pointer_room, split_bad_heat
 
 
 def test_bad_heat_is_taken_out_and_marked() -> None:
@@ -29,6 +29,15 @@ def test_on_a_device_heat_is_not_looked_at(pretended_gpu: Any) -> None:
     assert sound is heat
     assert bad is None
     assert mark_bad(bad, -1, sound) is sound
+    assert pretended_gpu.to_host == 0
+
+
+def test_slots_on_a_device_are_as_many_as_can_be_needed(pretended_gpu: Any) -> None:
+    heat = np.zeros((2, 3, 4))
+    assert pointer_room(heat, 5) == (12, None)
+    cupy: Any = sys.modules["cupy"]
+    heat = cupy.asarray(heat)
+    assert [pointer_room(heat, largest) for largest in (5, 60, None)] == [(12, 5), (12, 12), (12, 12)]
     assert pretended_gpu.to_host == 0
 
 

@@ -16,6 +16,7 @@ from pc_engine.modes.outcome import Outcome
 from pc_engine.modes.p2c import (
     cluster_pointers,
     clustered_heatmap,
+    heat_clusters,
     p2c,
     signature_heatmap,
     weighing_heatmap,
@@ -206,6 +207,21 @@ def test_objects_that_are_known_are_not_the_background() -> None:
     outcome = p2c(taps, SIGNATURES, replace(SETTINGS, background_class=1), np.array([3, 1]))
     np.testing.assert_array_equal(outcome.class_id, [2, 2])
     assert [len(used(p)) for p in outcome.pointers] == [3, 1]
+
+
+@pytest.mark.parametrize("grid", [(6, 7), (5, 7), (1, 8), (1, 1)])
+@pytest.mark.parametrize("eps", [0.9, 1.0, 1.4, 1.5, 1.9])
+def test_slots_on_a_device_are_as_many_as_dbscan_can_fill(
+    pretended_gpu: Any, grid: tuple[int, int], eps: float
+) -> None:
+    row, column = np.indices(grid)
+    # Each on its own: all cells, those of one colour of a chessboard, and every second of every second row.
+    alone = [(row >= 0), (row + column) % 2 == 0, (row % 2 == 0) & (column % 2 == 0)]
+    settings = P2CSettings(cluster="dbscan", eps=eps, min_weight=1.0)
+    heat = np.array(alone, np.float32)
+    cupy: Any = sys.modules["cupy"]
+    slots = heat_clusters(cupy.asarray(heat), settings).slots
+    assert slots == heat_clusters(heat, settings).count.max()
 
 
 @pytest.mark.parametrize("changes", [{"cluster": "dbscan"}, {"classes": 2}])
