@@ -89,6 +89,7 @@ def test_a_counter_keeps_it_in_its_file(tmp_path: Path) -> None:
         {"most": True},
         {"weights": {"gap": np.float32([[0, 1, math.inf]])}},
         {"weights": {"gap": np.float32([0, 1, 2])}},
+        {"weights": {"gap": np.float32([[0, 1, 2], [0, 1, 2]])}},
         {"weights": {"gap": np.float64([[0, 1, 2]])}},
     ],
 )

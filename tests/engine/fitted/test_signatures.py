@@ -100,6 +100,17 @@ def test_negative_maps_are_refused() -> None:
         SignatureDictionary({"conv_last": np.array([[-1]], np.int32)}, np.array([True]))
 
 
+@pytest.mark.parametrize("known", [np.ones((1, 1), bool), np.array(True), np.ones(1)])
+def test_anything_but_one_flag_a_class_is_refused(known: np.ndarray) -> None:
+    with pytest.raises(ModelError, match="one flag per class"):
+        SignatureDictionary({"conv_last": np.array([[0]], np.int32)}, known)
+
+
+def test_signatures_of_no_tap_are_refused() -> None:
+    with pytest.raises(ModelError, match="a ranking for at least one tap"):
+        SignatureDictionary({}, np.array([True]))
+
+
 def test_check_signatures_against_the_manifest() -> None:
     check_signatures(make_signatures(), make_manifest())
     with pytest.raises(ModelError, match="hold 4 classes, but the network 'tiny' has 7"):

@@ -38,6 +38,16 @@ def test_clusters_are_counted_batch_by_batch() -> None:
     np.testing.assert_array_equal(found, np.minimum(numbers, 5))
 
 
+def test_clusters_are_told_from_noise_by_the_settings_that_are_given_or_else_by_the_models_own() -> None:
+    numbers = np.arange(6)
+    # No two cells of the grid are so far apart: the densest is the only centre.
+    far = PeakSettings(1.0, 0.5, 20.0)
+    np.testing.assert_array_equal(count_clusters(bumps(numbers), far), np.minimum(numbers, 1))
+    np.testing.assert_array_equal(count_clusters(bumps(numbers), None), numbers)
+    heat = replace(bumps(numbers), settings=replace(SETTINGS, min_distance=20.0))
+    np.testing.assert_array_equal(count_clusters(heat, None), np.minimum(numbers, 1))
+
+
 def test_clusters_that_are_right_help_an_svm_that_is_unsure() -> None:
     truth = np.arange(200) % 4
     scores = unsure(truth)
@@ -53,6 +63,16 @@ def test_clusters_that_are_right_help_an_svm_that_is_unsure() -> None:
     # Each label has 50 images, each number of clusters was seen once before: 51 of 55 and 1 of 55.
     expected = np.log(np.where(np.eye(5, 4), 51, 1) / 55)
     np.testing.assert_allclose(found.log_likelihood, fitted.weight * expected, rtol=1e-6)
+
+
+def test_the_last_row_is_that_of_more_clusters_than_any_label_says() -> None:
+    truth = np.arange(200) % 4
+    numbers = np.where((truth == 3) & (np.arange(200) < 100), 5, truth)
+    fitted = fit_cluster_likelihood(unsure(truth), truth, LABELS, bumps(numbers), stratified_folds(truth, 5, 0))
+    assert fitted is not None
+    # Of 50 images under the open-ended label 25 show three clusters and 25 five; each number was seen once before.
+    seen = np.array([1, 1, 1, 26, 26])
+    np.testing.assert_allclose(fitted.likelihood.log_likelihood[:, 3], fitted.weight * np.log(seen / 55), rtol=1e-6)
 
 
 def log_probabilities(truth: np.ndarray) -> np.ndarray:
