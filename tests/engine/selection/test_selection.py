@@ -140,6 +140,19 @@ def test_a_precision_is_judged_by_its_own_tolerance(request_: CompileRequest, ba
     }
 
 
+def test_where_none_keeps_to_the_tolerance_of_a_precision_asked_for_by_name_the_nearest_runs(
+    request_: CompileRequest, backends: Callable[..., None]
+) -> None:
+    backends(
+        FakeBackend("far", ("bf16",), distort=lambda tap: tap * 2),
+        FakeBackend("near", ("bf16",), distort=lambda tap: tap * 1.25),
+        FakeBackend("farther", ("bf16",), distort=lambda tap: tap * 3),
+    )
+    chosen = select(request_, precision="bf16")
+    assert (chosen.backend, chosen.precision) == ("near", "bf16")
+    assert all(candidate.reason.startswith("differs") for candidate in chosen.candidates)
+
+
 def test_a_backend_that_fails_to_compile_is_rejected_with_its_reason(
     request_: CompileRequest, backends: Callable[..., None]
 ) -> None:
