@@ -126,6 +126,21 @@ def test_operations_without_a_kernel_wait_for_nothing_either(make_host):
     assert not host.cupy.launches
 
 
+def test_maps_in_a_type_that_no_kernel_takes_are_left_to_the_array_library(make_host):
+    host, maps = make_host(), MAPS.astype(np.float64)
+    for operation, *args in [
+        (channel_max, maps),
+        (mean_heatmap, maps),
+        (selected_heatmap, [(maps, INDICES)]),
+        (weighted_heatmap, maps, maps[:, :, 0, 0]),
+        (max_pool, maps, (2, 2)),
+        (depthwise_convolution, maps, maps[0], maps[0, 0, 0]),
+        (to_planes, maps),
+    ]:
+        np.testing.assert_array_equal(host(operation, *args), operation(*args), err_msg=operation.__name__)
+    assert not host.cupy.launches
+
+
 def test_each_source_is_compiled_once(make_host):
     host = make_host()
     with host.active():

@@ -353,8 +353,9 @@ def test_selected_heatmaps_add_in_the_order_of_numpy(device):
 
 def test_selected_heatmaps_of_other_grids_and_of_nothing(device):
     rng = np.random.default_rng(0)
-    layers = [(rng.random((2, 5, *grid)).astype(np.float32), np.array([[0, 4], [1, 2]])) for grid in ((6, 6), (3, 4))]
-    np.testing.assert_allclose(device(selected_heatmap, layers), selected_heatmap(layers), atol=1e-5)
+    for grids in (((6, 6), (3, 4)), ((6, 6), (3, 6)), ((6, 6), (6, 4))):
+        layers = [(rng.random((2, 5, *grid)).astype(np.float32), np.array([[0, 4], [1, 2]])) for grid in grids]
+        np.testing.assert_allclose(device(selected_heatmap, layers), selected_heatmap(layers), atol=1e-5)
     nothing = [(layers[0][0], np.zeros((2, 0), int))]
     np.testing.assert_array_equal(device(selected_heatmap, nothing), np.zeros((2, 6, 6)))
 
