@@ -212,7 +212,7 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
     Raises
     ------
     PcEngineError
-        If it is damaged.
+        If it is damaged, or the system refuses it.
     """
     try:
         for row in _READ[find_format(path.suffix.removeprefix("."))](path, columns):
@@ -221,6 +221,11 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
                 row.setdefault(name, None)
             yield row
     except (OSError, ValueError, MemoryError, RecursionError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno:  # the system's, not Arrow's: the rows may be as good as ever
+            raise PcEngineError(
+                f"{path} cannot be read ({os.strerror(error.errno)}): see that this machine reaches it and that you "
+                "may read it, then run the same command again."
+            ) from None
         raise PcEngineError(
             f"{path} cannot be read ({first_line(error)}): delete it, and the next run into this folder does its "
             "images again."

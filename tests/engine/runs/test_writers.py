@@ -15,7 +15,7 @@ from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.pointers import BoxPointer, EllipsePointer
 from pc_engine.result import Result, error_result
 from pc_engine.runs import writers
-from pc_engine.runs.partition_names import FORMATS, partitions_of
+from pc_engine.runs.partition_names import FORMATS, find_format, partitions_of
 from pc_engine.runs.rows import iter_rows
 from pc_engine.runs.writers import SCHEMA, PartitionWriter, cannot_write, write_partition
 
@@ -204,6 +204,24 @@ def test_a_damaged_partition_is_named(tmp_path: Path, row_format: str) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PcEngineError, match=rf"part-00000\.{row_format} cannot be read \(.*\): delete it"):
         [*iter_rows(tmp_path)]
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_rows_that_the_system_refuses_are_not_to_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_format: str
+) -> None:
+    write(tmp_path, *ALL, row_format=row_format)
+    path = tmp_path / f"part-00000.{row_format}"
+    path.chmod(0)
+    if os.access(path, os.R_OK):  # root may read all
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EACCES, f"Failed to open {path}")
+
+        monkeypatch.setitem(writers._READ, find_format(row_format), refuse)
+    with pytest.raises(PcEngineError, match=r"cannot be read \(Permission denied\): see that .* you may read") as error:
+        [*iter_rows(tmp_path)]
+    assert "delete" not in str(error.value)
 
 
 def test_files_that_are_no_partitions_are_not_read(tmp_path: Path) -> None:
