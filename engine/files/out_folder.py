@@ -10,6 +10,9 @@ from pathlib import Path
 
 from pc_engine.errors import UsageError, system_reason
 
+# Another command may remove a folder, or those that lead to it, while this one makes it: see `removed_if_empty`.
+_TRIES = 10
+
 
 def make_folder(folder: Path, advice: str = "choose another") -> None:
     """Make a folder, if it is not there, and find out before the work whether it can be written.
@@ -21,12 +24,15 @@ def make_folder(folder: Path, advice: str = "choose another") -> None:
     UsageError
         If it cannot.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise folder_error(folder, error, advice) from None
+    for left in reversed(range(_TRIES)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        except OSError as error:
+            if not left or os.path.lexists(folder):
+                raise folder_error(folder, error, advice) from None
 
 
 def check_makeable(folder: Path, advice: str = "choose another") -> None:

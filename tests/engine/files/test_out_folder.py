@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,23 @@ def test_a_folder_is_made_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UsageError, match=r"cannot be written \(Permission denied\): choose another"):
         make_folder(tmp_path)
+
+
+def test_a_folder_is_made_though_another_command_removes_what_leads_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, removals = Path.mkdir, []
+
+    def mkdir(path: Path, *args: Any, **options: Any) -> None:
+        make(path, *args, **options)
+        if path == tmp_path / "a" and len(removals) < 2:
+            removals.append(path)
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert len(removals) == 2
 
 
 def test_a_folder_that_may_be_made_is_not_there_yet(tmp_path: Path) -> None:
