@@ -48,6 +48,8 @@ _BOXED: dict[HeifFormat, str] = {"AVIF": "AVIF", "HEIF": "HEIC"}
 # libjpeg-turbo's scales are so many parts of the full size.
 _SCALES = 8
 _LONGEST_REASON = 160
+# Of a TIFF's page: what it is to the others, by bits (TIFF 6.0, NewSubfileType). A pyramid has fewer pages than these.
+_SUBFILE_TYPE, _COPY_OR_MASK, _PAGES_LOOKED_AT = 254, 1 | 4, 32
 # Of PBM, PGM and PPM that are written out as text, Pillow copies the text behind each comment: millions take minutes.
 _WRITTEN_OUT, _MOST_COMMENTS = (b"P1", b"P2", b"P3"), 10_000
 
@@ -96,7 +98,7 @@ class DecodedImage:
         Size of the picture as displayed, in pixels.
     has_others
         Whether the file holds further pictures behind this one, its first: animations, pages. Not said of JPEGs, whose
-        others are small copies and maps of this one.
+        others are small copies and maps of this one, nor of TIFFs that have no others than such.
     """
 
     pixels: np.ndarray
@@ -280,9 +282,23 @@ def _has_others(header: ImageFile.ImageFile) -> bool:
     if header.format in ("JPEG", "MPO"):
         return False
     try:
-        return bool(getattr(header, "is_animated", False))
+        if not getattr(header, "is_animated", False):
+            return False
+        return not isinstance(header, TiffImageFile) or _has_pages(header)
     except Exception:  # whatever a damaged second picture leads to costs the first one nothing
         return False
+
+
+def _has_pages(header: TiffImageFile) -> bool:
+    """Whether a TIFF has pages behind the first that are neither smaller copies of it, as of thumbnails, nor masks."""
+    for number in range(1, _PAGES_LOOKED_AT):
+        try:
+            header.seek(number)
+        except EOFError:
+            return False
+        if not int(header.tag_v2.get(_SUBFILE_TYPE, 0)) & _COPY_OR_MASK:
+            return True
+    return False
 
 
 def _pixels_held(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> int:

@@ -747,3 +747,16 @@ def test_a_damaged_second_picture_costs_nothing() -> None:
     alone = decode_bytes(data, *SIZE).pixels
     for kept in range(len(encode(first, "GIF")), len(data), 7):
         np.testing.assert_array_equal(decode_bytes(data[:kept], *SIZE).pixels, alone)
+
+
+@pytest.mark.parametrize(("kinds", "others"), [((1, 1), False), ((4,), False), ((1, 0), True), ((2,), True)])
+def test_thumbnails_and_masks_of_a_tiff_are_no_further_pictures(kinds: tuple[int, ...], others: bool) -> None:
+    stream = io.BytesIO()
+    with TiffImagePlugin.AppendingTiffWriter(stream, True) as writer:
+        Image.new("RGB", (64, 48)).save(writer, "TIFF")
+        writer.newFrame()
+        for kind in kinds:
+            Image.new("RGB", (8, 6)).save(writer, "TIFF", tiffinfo={254: kind})
+            writer.newFrame()
+    image = decode_bytes(stream.getvalue(), 8, 8)
+    assert (image.width, image.height, image.has_others) == (64, 48, others)
