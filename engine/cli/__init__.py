@@ -18,7 +18,7 @@ from typer.main import get_group
 
 from pc_engine.cli.group import Group
 from pc_engine.decoding.decode import silence_codecs
-from pc_engine.errors import PcEngineError, UsageError
+from pc_engine.errors import PcEngineError, UsageError, system_reason
 from pc_engine.shown_text import for_shell, lines_for_terminal
 
 # What the system has against a file, whatever the code around it expects: no fault of the program.
@@ -164,7 +164,7 @@ def _of_the_system(error: OSError) -> str | None:
     if error.errno == errno.ENOSPC:
         return "The output cannot be written (No space left on device): make room."
     if error.errno in _REFUSALS and isinstance(error.filename, str):
-        return f"{error.filename} cannot be used ({error.strerror}): see that you may use it, or name another."
+        return f"{error.filename} cannot be used ({system_reason(error)}): see that you may use it, or name another."
     if error.errno == errno.ENOENT:
         try:
             os.getcwd()
