@@ -222,8 +222,9 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
             yield row
     except (OSError, ValueError, MemoryError, RecursionError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno:  # the system's, not Arrow's: the rows may be as good as ever
+            reason = os.strerror(error.errno)
             raise PcEngineError(
-                f"{path} cannot be read ({os.strerror(error.errno)}): see that this machine reaches it and that you "
+                f"{path} cannot be read ({reason}): see that this machine reaches it and that you "
                 "may read it, then run the same command again."
             ) from None
         raise PcEngineError(
