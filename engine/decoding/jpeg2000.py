@@ -9,13 +9,17 @@ from PIL import Image, ImageChops
 
 # The codestream of a file of boxes, whose length takes 4 bytes or 8 more; it begins with the marker segments SOC and
 # SIZ (ISO/IEC 15444-1, annexes A.5.1 and I.5.4). Other files are a codestream and no more.
-_CODESTREAM = re.compile(rb"(?:\A|jp2c(?:.{8})?)(?=\xff\x4f\xff\x51)", re.DOTALL)
+_BEGIN = b"\xff\x4f\xff\x51"
+_BOX = re.compile(rb"jp2c(?:.{8})?(?=" + re.escape(_BEGIN) + rb")", re.DOTALL)
 # Where in the codestream the number of components is, and the depth of the first, each of which has 3 bytes.
 _COMPONENTS, _FIRST_DEPTH, _DEPTH_STEP = 40, 42, 3
 _SIGNED = 0x80  # beside a depth
 _EIGHT, _BITS = 8, 16
 _COD, _TILE = b"\xff\x52", b"\xff\x90"
 _WAVELETS = 13  # where they are said, from the marker COD on
+# Tables by which 8-bit values are looked up: which are black, and which are in the brighter half.
+_BLACK = [255, *[0] * 255]
+_BRIGHT = [*[0] * 128, *[255] * 128]
 # By the number of channels, measured on 9 megapixels.
 _BYTES = {1: 16, 2: 21, 3: 20, 4: 25}
 _BYTES_OF_DEEP = {1: 16, 2: 24, 3: 31, 4: 38}
@@ -66,14 +70,10 @@ def _with_white(band: Image.Image, darker: Image.Image) -> Image.Image:
     return ImageChops.lighter(band, lost)
 
 
-_BLACK = [255, *[0] * 255]
-_BRIGHT = [*[0] * 128, *[255] * 128]
-
-
 def _is_lossless(data: bytes) -> bool:
     """Whether the wavelets are those of whole numbers, by the marker segment COD of the codestream (annex A.6.1)."""
-    codestream = _CODESTREAM.search(data)
-    place = len(data) if codestream is None else codestream.end() + 2
+    start = _codestream(data)
+    place = len(data) if start is None else start + 2
     while (marker := data[place : place + 2]).startswith(b"\xff") and marker not in (_COD, _TILE):
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     return marker == _COD and data[place + _WAVELETS : place + _WAVELETS + 1] == b"\1"
@@ -86,8 +86,16 @@ def _deep(data: bytes) -> list[int]:
 
 def _depths(data: bytes) -> range:
     """Return where the depth of each component is, less 1 and with a bit for signed values; empty if it is cut off."""
-    codestream = _CODESTREAM.search(data)
-    start = 0 if codestream is None else codestream.end()
-    count = 0 if codestream is None else int.from_bytes(data[start + _COMPONENTS : start + _FIRST_DEPTH])
+    if (start := _codestream(data)) is None:
+        return range(0)
+    count = int.from_bytes(data[start + _COMPONENTS : start + _FIRST_DEPTH])
     places = range(start + _FIRST_DEPTH, start + _FIRST_DEPTH + count * _DEPTH_STEP, _DEPTH_STEP)
     return places if places and places[-1] < len(data) else range(0)
+
+
+def _codestream(data: bytes) -> int | None:
+    """Return where the codestream begins; None where there is none."""
+    if data.startswith(_BEGIN):
+        return 0
+    box = _BOX.search(data)
+    return None if box is None else box.end()
