@@ -25,7 +25,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from pc_engine.decoding.foreign_formats import RAW_PHOTO, advice_on, first_tags, is_raw_photo, name_format
 from pc_engine.decoding.heif import HeifFormat, heif_format, is_read
 from pc_engine.decoding.pixel_room import BYTES_PER_PIXEL
-from pc_engine.decoding.tiff_kinds import prepare_tiff, unread_kind
+from pc_engine.decoding.pnm import refusal_of_comments
+from pc_engine.decoding.tiff_kinds import has_pages, prepare_tiff, unread_kind
 from pc_engine.decoding.to_rgb import bytes_per_pixel, to_rgb
 from pc_engine.errors import TOO_LARGE_FOR_MEMORY, ImageError
 from pc_engine.shown_text import for_sentence
@@ -48,10 +49,6 @@ _BOXED: dict[HeifFormat, str] = {"AVIF": "AVIF", "HEIF": "HEIC"}
 # libjpeg-turbo's scales are so many parts of the full size.
 _SCALES = 8
 _LONGEST_REASON = 160
-# Of a TIFF's page: what it is to the others, by bits (TIFF 6.0, NewSubfileType). A pyramid has fewer pages than these.
-_SUBFILE_TYPE, _COPY_OR_MASK, _PAGES_LOOKED_AT = 254, 1 | 4, 32
-# Of PBM, PGM and PPM that are written out as text, Pillow copies the text behind each comment: millions take minutes.
-_WRITTEN_OUT, _MOST_COMMENTS = (b"P1", b"P2", b"P3"), 10_000
 
 
 def _anywhere(_: int) -> AbstractContextManager[None]:
@@ -239,8 +236,8 @@ def _opened(data: bytes, at_least: tuple[int, int] | None, limits: Limits) -> It
                 raise ImageError(_foreign(RAW_PHOTO))
             if isinstance(header, TiffImageFile) and (refusal := prepare_tiff(header)) is not None:
                 raise ImageError(refusal)
-            if data.startswith(_WRITTEN_OUT) and data.count(b"#") > _MOST_COMMENTS:
-                raise ImageError(f"It has more than {_MOST_COMMENTS:,} comments: save it anew.")
+            if (refusal := refusal_of_comments(data)) is not None:
+                raise ImageError(refusal)
             with limits.room(_pixels_held(header, data, at_least)):
                 yield header
     except UnidentifiedImageError:
@@ -284,21 +281,9 @@ def _has_others(header: ImageFile.ImageFile) -> bool:
     try:
         if not getattr(header, "is_animated", False):
             return False
-        return not isinstance(header, TiffImageFile) or _has_pages(header)
+        return not isinstance(header, TiffImageFile) or has_pages(header)
     except Exception:  # whatever a damaged second picture leads to costs the first one nothing
         return False
-
-
-def _has_pages(header: TiffImageFile) -> bool:
-    """Whether a TIFF has pages behind the first that are neither smaller copies of it, as of thumbnails, nor masks."""
-    for number in range(1, _PAGES_LOOKED_AT):
-        try:
-            header.seek(number)
-        except EOFError:
-            return False
-        if not int(header.tag_v2.get(_SUBFILE_TYPE, 0)) & _COPY_OR_MASK:
-            return True
-    return False
 
 
 def _pixels_held(header: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> int:

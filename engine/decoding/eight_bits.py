@@ -1,4 +1,4 @@
-"""From grey values of any depth to 0..255, as a screen shows them.
+"""From values of any depth, of grey or of colours, to 0..255, as a screen shows them.
 
 Cameras and microscopes of 10, 12 or 14 bits write their values into files of 16 bits as they are: taken as values of 16
 bits, such a picture is black. So the greatest value tells the depth, unless the file does.
@@ -11,7 +11,10 @@ import math
 import numpy as np
 
 _DEPTHS = (10, 12, 14, 16)
-_MOST = 2 ** _DEPTHS[-1] - 1
+#: The greatest value of 16 bits.
+MOST = 2 ** _DEPTHS[-1] - 1
+#: The greatest of a picture that is taken as of fewer bits.
+DARK = 2 ** _DEPTHS[-2] - 1
 # Of values of no known range, as many at either end do not count: a single hot pixel would leave the others black.
 _ENDS = (0.1, 99.9)
 # So many values tell where the ends are.
@@ -19,19 +22,20 @@ _LOOKED_AT = 1 << 20
 
 
 def to_eight_bits(values: np.ndarray, top: int | None = None) -> np.ndarray:
-    """Return grey values as uint8.
+    """Return values as uint8.
 
     Parameters
     ----------
     values
-        (height, width), of any type of integers or floats. What is not finite is black.
+        (height, width), or (height, width, channels) of integers; of any type of integers or floats. What is not
+        finite is black.
     top
         What white is by the file's own words, if it says so; not heeded where there are greater values.
 
     Returns
     -------
     ndarray
-        uint8 (height, width). Integers up to 65,535 are taken as of 10, 12, 14 or 16 bits, the least that holds the
+        uint8 of the same shape. Integers up to 65,535 are taken as of 10, 12, 14 or 16 bits, the least that holds the
         greatest of them; up to 255, other than of 16 bits, as they are; all others from the least to the greatest.
         Floats up to 1 are times 255, up to 255 as they are; all others from the least to the greatest, with one value
         in a thousand left aside at either end.
@@ -41,7 +45,7 @@ def to_eight_bits(values: np.ndarray, top: int | None = None) -> np.ndarray:
 
 def _of_integers(values: np.ndarray, top: int | None) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high > _MOST:
+    if low < 0 or high > MOST:
         return _spread(values.astype(np.float64), low, high, (low, high))
     if top is None or top < max(high, 1):
         if high <= 255 and values.dtype.itemsize != 2:

@@ -9,14 +9,11 @@ import numpy as np
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from pc_engine.decoding.eight_bits import to_eight_bits
+from pc_engine.decoding.eight_bits import DARK, MOST, to_eight_bits
 from pc_engine.decoding.tiff_kinds import is_separate, white_of
 
 _MODES = ("RGB", "RGBX", "RGBA")
 _COLOURS = 3
-_MOST = 65535
-# A picture of at most 14 bits has no greater one of its highest 8.
-_DARK = 63
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 
 
@@ -51,7 +48,7 @@ def with_lower_bits(image: ImageFile.ImageFile, data: bytes, swapped: str) -> Im
     """
     white = white_of(image)
     colours = image.getextrema()[:_COLOURS]
-    if white == _MOST or (white is None and max(most for _, most in colours) > _DARK):  # type: ignore[misc]
+    if white == MOST or (white is None and max(most for _, most in colours) > DARK >> 8):  # type: ignore[misc]
         return image
     high = np.asarray(image)
     values = high[..., :_COLOURS].astype(np.uint16) << 8

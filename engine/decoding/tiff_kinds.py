@@ -17,6 +17,8 @@ _GREY_AND_ALPHA = 2
 _UNSIGNED, _SIGNED, _FLOATS = 1, 2, 3
 _NUMBERS = {_SIGNED: "signed integers", _FLOATS: "floats", 5: "complex integers", 6: "complex numbers"}
 _MOST_BITS = 128
+# What a page is to the others, by bits (TIFF 6.0, NewSubfileType). A pyramid has fewer pages than these.
+_SUBFILE_TYPE, _COPY_OR_MASK, _PAGES_LOOKED_AT = 254, 1 | 4, 32
 # The codec hands over values in the machine's order of bytes; of these Pillow takes them to be in the file's.
 _NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;16BS": "I;16NS"}
 
@@ -71,6 +73,18 @@ def is_negative(image: Image.Image) -> bool:
     if not isinstance(image, TiffImageFile) or image.mode == "L":
         return False
     return bool(image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+
+
+def has_pages(header: TiffImageFile) -> bool:
+    """Whether there are pages behind the first that are neither smaller copies of it, as of thumbnails, nor masks."""
+    for number in range(1, _PAGES_LOOKED_AT):
+        try:
+            header.seek(number)
+        except EOFError:
+            return False
+        if not int(header.tag_v2.get(_SUBFILE_TYPE, 0)) & _COPY_OR_MASK:
+            return True
+    return False
 
 
 def is_separate(tags: Mapping[int, Any]) -> bool:

@@ -6,14 +6,12 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from pc_engine.decoding import jpeg2000
-from pc_engine.decoding.eight_bits import to_eight_bits
+from pc_engine.decoding.eight_bits import MOST, to_eight_bits
 from pc_engine.decoding.pixel_room import BYTES_PER_PIXEL
 from pc_engine.decoding.pnm import read_scaled
 from pc_engine.decoding.sixteen_bit_colours import swapped_kind, with_lower_bits
 from pc_engine.decoding.tiff_kinds import grey_samples, has_signed_bytes, is_negative, white_of
 
-# The greatest value of 16 bits.
-_MOST = 65535
 # What is taken for each pixel at the worst, measured on 9 megapixels: of floats and of integers beyond 16 bits; of a
 # transparent picture, its copies and the white below it; of one whose colours are read twice. The decoders of some
 # formats add their own.
@@ -68,4 +66,4 @@ def _white_of_scaled(image: ImageFile.ImageFile, data: bytes) -> int | None:
     if image.format != "PPM" or image.mode != "I" or not image.tile:
         return None
     args = image.tile[0].args
-    return _MOST if isinstance(args, tuple) and args[-1] != _MOST else None
+    return MOST if isinstance(args, tuple) and args[-1] != MOST else None
