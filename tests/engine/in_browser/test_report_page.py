@@ -157,8 +157,9 @@ def test_one_image_is_shown_large_and_keys_lead_on(browser: Any, run: Path) -> N
     assert browser.texts(".viewer h2") == ["c.png"]
     assert "cat" in browser.texts(".facts dd")
     browser.press("\ue00c")  # Escape
-    browser.wait("!document.querySelector('dialog').open")
-    assert browser.run("return document.activeElement.dataset.number") == "2"
+    # Its event comes behind the dialog's closing.
+    browser.wait("document.activeElement.dataset.number === '2'")
+    assert not browser.run("return document.querySelector('dialog').open")
 
 
 def test_runs_are_compared(browser: Any, run: Path, tmp_path: Path, write_run: Callable[..., Path]) -> None:
@@ -242,7 +243,9 @@ def test_names_of_any_length_and_direction_are_read_from_their_beginning(
     browser: Any, tmp_path: Path, write_run: Callable[..., Path]
 ) -> None:
     hebrew, long = "\u05ea\u05de\u05d5\u05e0\u05d4 1.png", "x" * 250
-    run = write_run(tmp_path / "run", counted(f"/photos/{long}", 1, class_name=hebrew), counted(f"/photos/{hebrew}", 1))
+    for name in (long, hebrew):
+        Image.new("RGB", (40, 30), "navy").save(tmp_path / name, format="PNG")
+    run = write_run(tmp_path / "run", counted(tmp_path / long, 1, class_name=hebrew), counted(tmp_path / hebrew, 1))
     browser.open(write_report(run).path, 360, 740)
     styles = browser.run(
         "return [...document.querySelectorAll('.name')].map((name) => getComputedStyle(name).direction)"
@@ -252,7 +255,6 @@ def test_names_of_any_length_and_direction_are_read_from_their_beginning(
     browser.run("document.querySelector('.tile').click()")
     sizes = "const dialog = document.querySelector('dialog'); return [dialog.scrollWidth, dialog.clientWidth]"
     assert browser.run(sizes) == [360, 360]
-    browser.complaints()  # the photos are not there
 
 
 def test_why_an_image_failed_stands_below_its_badge(
