@@ -15,6 +15,7 @@ from pc_engine.runs.writers import PartitionWriter
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
+    "--disable-dev-shm-usage",  # containers have little of it
 )
 _PATIENCE_S = 20
 
