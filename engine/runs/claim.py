@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pc_engine.runs.run_state import lock_run
+from pc_engine.runs.run_state import lock_file, lock_run
 from pc_engine.sources.sharding import Shard
 
 _TRIES = 3
@@ -42,6 +42,7 @@ class Claim:
                 try:
                     directory.mkdir(parents=True, exist_ok=True)
                     check()
+                    self._found_lock = not self._made and lock_file(directory, shard).exists()
                     self._lock = lock_run(directory, shard)
                     break
                 except FileNotFoundError:  # another process had made it, and nothing came of its run
@@ -52,18 +53,18 @@ class Claim:
             raise
 
     def release(self, *, in_vain: bool = False) -> None:
-        """Let others have the lock; where the run was ``in_vain``, folders that were made for it go, if empty."""
-        lock_file = Path(self._lock.lock_file)
-        goes = in_vain and bool(self._made)
+        """Let others have the lock; where the run was ``in_vain``, its file goes, and empty folders made for it."""
+        locked = Path(self._lock.lock_file)
+        goes = in_vain and not self._found_lock  # that of an earlier run stays
         # While it is held, as afterwards there may be another's; Windows removes no file that is open.
         if goes and os.name != "nt":
             with suppress(OSError):
-                lock_file.unlink()
+                locked.unlink()
         self._lock.release()
-        if goes:
+        if goes and os.name == "nt":
             with suppress(OSError):
-                if os.name == "nt":
-                    lock_file.unlink(missing_ok=True)
+                locked.unlink(missing_ok=True)
+        if in_vain:
             self._unmake()
 
     def _unmake(self) -> None:

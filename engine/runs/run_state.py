@@ -89,7 +89,7 @@ def state_at_rest(directory: Path, shard: Shard | None = None) -> dict[str, Any]
     A run may end while its lock is waited for: what the file said before that is no longer so.
     """
     path = state_file(directory, shard)
-    if not _lock_file(directory, shard).exists():
+    if not lock_file(directory, shard).exists():
         return read_state(path) or {}
     try:
         lock = lock_run(directory, shard)
@@ -107,7 +107,7 @@ def state_at_rest(directory: Path, shard: Shard | None = None) -> dict[str, Any]
 def lock_run(directory: Path, shard: Shard | None = None) -> filelock.BaseFileLock:
     """Take the lock of whoever writes the run, or shard, into a directory; raise `UsageError` if it is not free."""
     # Who looks how far a run has come holds it for a moment.
-    lock = file_lock(_lock_file(directory, shard), _SECONDS_TO_LOOK)
+    lock = file_lock(lock_file(directory, shard), _SECONDS_TO_LOOK)
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -118,7 +118,8 @@ def lock_run(directory: Path, shard: Shard | None = None) -> filelock.BaseFileLo
     return lock
 
 
-def _lock_file(directory: Path, shard: Shard | None) -> Path:
+def lock_file(directory: Path, shard: Shard | None) -> Path:
+    """Return the path of the file that `lock_run` locks."""
     return directory / (".run.lock" if shard is None else f".run-{shard}.lock")
 
 

@@ -240,6 +240,15 @@ def test_rows_of_different_settings_are_not_mixed(pc_engine, scenes, tiny_direct
     assert sorted((path.name, path.read_bytes()) for path in out.iterdir()) == before
 
 
+def test_a_run_that_is_refused_leaves_a_folder_as_it_was(pc_engine, scenes, tiny_directory, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "notes.txt").touch()
+    arguments = ("run", scenes, "--model", tiny_directory, "--mode", "p2c", "--cluster", "k-means", *MODEL)
+    assert pc_engine(*arguments, "--out", out).code == 2
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
 def test_another_model_is_other_settings(pc_engine, scenes, tiny_directory, make_model, tmp_path, tiny_counter):
     out = tmp_path / "run"
     assert pc_engine("run", scenes, "--model", tiny_directory, "--out", out, "--quiet", *MODEL).code == 3

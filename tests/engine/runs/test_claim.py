@@ -10,6 +10,7 @@ from pc_engine.errors import UsageError
 from pc_engine.runs import claim as module
 from pc_engine.runs.claim import Claim
 from pc_engine.runs.run_state import lock_run
+from pc_engine.sources.sharding import Shard
 
 
 def nothing() -> None:
@@ -20,6 +21,9 @@ def test_what_was_made_in_vain_goes_and_what_was_there_stays(tmp_path: Path) -> 
     (tmp_path / "a").mkdir()
     Claim(tmp_path / "a/b/c", None, nothing).release(in_vain=True)
     assert [*tmp_path.rglob("*")] == [tmp_path / "a"]
+    Claim(tmp_path / "a", None, nothing).release(in_vain=True)
+    assert [*tmp_path.rglob("*")] == [tmp_path / "a"]
+    Claim(tmp_path / "a", None, nothing).release()
     Claim(tmp_path / "a", None, nothing).release(in_vain=True)
     assert [path.name for path in (tmp_path / "a").iterdir()] == [".run.lock"]
     claim = Claim(tmp_path / "a/b/c", None, nothing)
@@ -39,7 +43,19 @@ def test_a_folder_that_is_refused_is_left_as_it_was(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
-def test_whoever_waits_for_a_run_that_comes_to_nothing_takes_its_place(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_lock_of_a_run_in_vain_leaves_that_of_another_shard(tmp_path: Path) -> None:
+    other = Claim(tmp_path, Shard(2, 2), nothing)
+    Claim(tmp_path, Shard(1, 2), nothing).release(in_vain=True)
+    assert [path.name for path in tmp_path.iterdir()] == [".run-2-of-2.lock"]
+    other.release()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_whoever_waits_for_a_run_that_comes_to_nothing_takes_its_place(
+    tmp_path: Path, monkeypatch: Any, there: bool
+) -> None:
+    if there:
+        (tmp_path / "run").mkdir()
     first = Claim(tmp_path / "run", None, nothing)
     waited: list[int] = []
 
