@@ -14,6 +14,7 @@ from pc_engine.cli.status import unfinished
 from pc_engine.converters import DATASET_FORMATS, Conversion, ConversionSettings, default_out
 from pc_engine.converters import convert as convert_rows
 from pc_engine.runs.rows import iter_rows
+from pc_engine.say import Say
 from pc_engine.shown_text import for_terminal, number_of
 
 _SOME_LEFT_OUT = 3
@@ -84,8 +85,11 @@ def convert(
             categories=categories,
         )
         conversion = convert_rows(rows, to, default_out(run, to) if out is None else out, settings, fresh=fresh)
+    # Those who are told by the exit code that something is not in it are told what that is.
     if lacking is not None:
-        remark(quiet)(lacking)
+        remark(quiet=False)(lacking)
+    if quiet and not as_json:
+        _print_left_out(conversion, remark(quiet=False))
     answer = {**conversion.to_dict(), "unfinished": lacking is not None}
     print_answer(answer, lambda _: _print(conversion), quiet=quiet, as_json=as_json)
     raise typer.Exit(_SOME_LEFT_OUT if conversion.left_out or lacking else 0)
@@ -118,8 +122,12 @@ def _print(conversion: Conversion) -> None:
     below = f" Image names are relative to {conversion.folder}." if conversion.folder else ""
     pointers = number_of(conversion.pointers, "pointer")
     print_line(f"{number_of_images(conversion.images)} with {pointers}: {conversion.out}.{below}")
-    for reason, n in conversion.left_out.items():
-        example = for_terminal(conversion.examples[reason])
-        print_line(f"Left out: {number_of_images(n)} that {reason} (such as {example}).")
+    _print_left_out(conversion, print_line)
     if conversion.remark:
         print_line(conversion.remark)
+
+
+def _print_left_out(conversion: Conversion, say: Say) -> None:
+    for reason, n in conversion.left_out.items():
+        example = for_terminal(conversion.examples[reason])
+        say(f"Left out: {number_of_images(n)} that {reason} (such as {example}).")

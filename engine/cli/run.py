@@ -33,7 +33,7 @@ from pc_engine.cli.run_options import (
     WorkerOptions,
     require_out,
 )
-from pc_engine.cli.run_table import ShownRows, print_no_images, print_run
+from pc_engine.cli.run_table import ShownRows, failed_images, print_no_images, print_run
 from pc_engine.cli.stopping import Stopping, exit_code
 from pc_engine.decoding.decode import MAX_PIXELS
 from pc_engine.decoding.settings import Decoding
@@ -363,6 +363,8 @@ def _print_summary(job: _Job, state: State, summary: Mapping[str, Any]) -> None:
         print_json({**summary, "notes": [*job.said, *summary["notes"]], **where, **listed})
     elif not job.asked.quiet:
         print_run(shown, summary, job.passed_over, disk, stopped=job.stopping.signal is not None)
+    elif failed := failed_images(shown, summary, disk.out):
+        remark(quiet=False)(failed)
     for note in summary["notes"]:
         remark(quiet=False)(note)
 

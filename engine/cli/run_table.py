@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pc_engine.cli.console import number_of_images, print_line, print_table
@@ -12,6 +13,7 @@ from pc_engine.cli.run_options import DiskOptions
 from pc_engine.modes import counts_by_label
 from pc_engine.result import Result
 from pc_engine.runs.run_state import Tally
+from pc_engine.shown_text import for_shell, for_terminal
 from pc_engine.sources.addresses import is_address
 from pc_engine.sources.passed_over import PassedOver
 from pc_engine.sources.sharding import Shard
@@ -73,6 +75,18 @@ def print_run(
         has_pictures = disk.pictures is not None and disk.pictures.is_dir()
         print_line(f"Rows are in {where}" + (f", pictures in {disk.pictures}." if has_pictures else "."))
     _print_sentences(passed_over)
+
+
+def failed_images(shown: ShownRows, summary: Mapping[str, Any], out: Path | None) -> str:
+    """Return the sentence on images that failed, for those who want no table; empty where none did."""
+    n, failed = summary["n"], summary["failed"]
+    if not failed:
+        return ""
+    sentence = f"{failed:,} of {number_of_images(n)} failed"
+    if out is not None:
+        return f"{sentence}: 'pc-engine status {for_shell(str(out))}' says why."
+    first = next(row for row in shown.rows if not row.ok)
+    return for_terminal(f"{sentence}, such as {first.path}: {first.error}")
 
 
 def print_no_images(passed_over: PassedOver, shard: Shard | None = None) -> None:

@@ -63,6 +63,18 @@ def test_what_was_left_out_is_said(pc_engine, run, tmp_path):
     ]
 
 
+def test_what_was_left_out_is_said_to_those_who_want_no_remarks_too(pc_engine, run, tmp_path):
+    arguments = ("convert", run, "--to", "coco", "--out", tmp_path / "run.json", "--quiet", "--fresh")
+    outcome = pc_engine(*arguments)
+    said = "Left out: 1 image that could not be read in the run, so the size is not known (such as photos/broken.jpg)."
+    assert (outcome.code, outcome.out, outcome.err.splitlines()) == (3, "", [said])
+    (run / "run.json").write_text(json.dumps({"state": "interrupted"}))
+    outcome = pc_engine(*arguments)
+    assert outcome.err.splitlines()[0].startswith(f"The run into {run} has not finished")
+    assert outcome.err.splitlines()[1:] == [said]
+    assert pc_engine(*arguments, "--json").json()["unfinished"]
+
+
 def test_one_pointer_is_no_pointers(pc_engine, run, tmp_path):
     outcome = pc_engine("convert", run, "--to", "csv", "--out", tmp_path / "set", "--min-score", "0.5")
     assert outcome.out == f"2 images with 1 pointer: {tmp_path / 'set'}.\n"

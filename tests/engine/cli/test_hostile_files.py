@@ -472,6 +472,13 @@ def run(tmp_path: Path, tiny_directory: Path) -> Callable[..., Ended]:
     return start
 
 
+def said_alone(ended: Ended) -> bool:
+    """Whether nothing was printed but how many images failed: no library's own words, that is."""
+    failed = sum(row["status"] == "error" for row in ended.rows.values())
+    begins, ends = f"{failed:,} of {ended.n:,} images failed: 'pc-engine status ", "' says why.\n"
+    return ended.said.startswith(begins) and ended.said.endswith(ends) and ended.said.count("\n") == 1
+
+
 def is_sentence(text: str) -> bool:
     return text.isprintable() and text.isascii() and text.endswith(".") and 10 < len(text) < 300 and "0x" not in text
 
@@ -491,7 +498,7 @@ def test_a_folder_of_hostile_files_costs_their_own_rows_only(clean: Path, run: C
 
     threads, processes = run(clean), run(clean, "--isolate")
     for ended in (threads, processes):
-        assert (ended.code, ended.said) == (3, "")
+        assert (ended.code, said_alone(ended)) == (3, True), ended.said
         assert ended.n == len(ended.rows) == 12 + len(expected)
         assert {path: ended.rows[path] for path in before.rows} == before.rows
         assert ended.peak_mb - before.peak_mb < MOST_MB
@@ -546,7 +553,7 @@ def test_mutated_pictures_have_their_rows_and_processes_give_those_of_threads(
         (folder / f"{k:05d}.jpg").write_bytes(data)
     threads, processes = run(folder), run(folder, "--isolate")
     for ended in (threads, processes):
-        assert (ended.code, ended.said) == (3, "")
+        assert (ended.code, said_alone(ended)) == (3, True), ended.said
         assert ended.n == len(ended.rows) == MUTATED
         assert all(row["error"] is None or is_sentence(row["error"]) for row in ended.rows.values())
     assert threads.rows == processes.rows

@@ -269,9 +269,21 @@ def test_shards_do_all_images_between_them(pc_engine, scenes, tiny_directory, tm
     assert [shard["shard"] for shard in status["shards"]] == ["1/3", "2/3", "3/3"]
 
 
-def test_quiet_prints_nothing(pc_engine, scenes, tiny_directory):
-    outcome = pc_engine("run", scenes, "--model", tiny_directory, "--quiet", *MODEL)
-    assert (outcome.out, outcome.err) == ("", "")
+def test_quiet_prints_what_failed_alone(pc_engine, scenes, tiny_directory, tmp_path):
+    arguments = ("run", scenes, "--model", tiny_directory, "--quiet", *MODEL)
+    broken = scenes / "broken.jpg"
+    outcome = pc_engine(*arguments)
+    assert (outcome.code, outcome.out, len(outcome.err.splitlines())) == (3, "", 1)
+    assert outcome.err.startswith(f"1 of 6 images failed, such as {broken}: It is not an image")
+    for workers in ((), ("--processes", "2")):  # whose rows this process never sees
+        out = tmp_path / f"a run{len(workers)}"
+        outcome = pc_engine(*arguments, "--out", out, *workers)
+        said = f"1 of 6 images failed: 'pc-engine status '{out}'' says why.\n"
+        assert (outcome.code, outcome.out, outcome.err) == (3, "", said)
+    assert pc_engine(*arguments, "--json").err == ""  # which says it as well
+    broken.unlink()
+    outcome = pc_engine(*arguments)
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
 
 
 def test_json_is_alone_on_stdout_and_remarks_go_to_stderr(pc_engine, scenes, tiny_directory):
