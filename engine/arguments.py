@@ -19,8 +19,8 @@ EACH = "each"
 _MOST_SECONDS = 1_000_000
 
 
-def whole_number(name: str, value: object, most: int | None = None) -> int:
-    """Return a whole number of at least 1 as Python's own, whatever library it comes from.
+def whole_number(name: str, value: object, most: int | None = None, *, least: int = 1) -> int:
+    """Return a whole number of at least 1, or ``least``, as Python's own, whatever library it comes from.
 
     Raises
     ------
@@ -28,10 +28,10 @@ def whole_number(name: str, value: object, most: int | None = None) -> int:
         If it is anything else, True among it, or more than ``most``.
     """
     if not is_real(value) or not isinstance(value, Integral):
-        raise UsageError(f"{name} is {value!r:.60}, expected a whole number of at least 1.")
+        raise UsageError(f"{name} is {value!r:.60}, expected a whole number of at least {least}.")
     number = int(value)
-    if number < 1:
-        raise UsageError(f"{name} is {number}, expected a number of at least 1.")
+    if number < least:
+        raise UsageError(f"{name} is {number}, expected a number of at least {least}.")
     if most is not None and number > most:
         raise UsageError(f"{name} is {number:,}, expected a number of at most {most:,}.")
     return number

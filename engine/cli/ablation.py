@@ -29,7 +29,7 @@ def ablation(
         typer.Option("--mode", help="c2p (default), p2c or combined; repeatable, or all.", callback=options.any_case),
     ] = None,
     model: options.Model = None,
-    folds: Annotated[int | None, typer.Option("--folds", help="Fit the counter in this many folds of DATA.")] = None,
+    folds: Annotated[int | None, options.folds("Fit the counter in this many folds of DATA.")] = None,
     try_: Annotated[
         list[str] | None,
         typer.Option(

@@ -37,10 +37,7 @@ def evaluate(
     model: options.Model = None,
     folds: Annotated[
         int | None,
-        typer.Option(
-            "--folds",
-            help="Fit the counter in this many folds of DATA itself, each image judged by one that never saw it.",
-        ),
+        options.folds("Fit the counter in this many folds of DATA itself, each image judged by one that never saw it."),
     ] = None,
     unseen_classes: Annotated[
         bool,

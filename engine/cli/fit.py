@@ -25,7 +25,6 @@ from pc_engine.cli.console import (
 from pc_engine.cli.data_notes import counts_of_a_run
 from pc_engine.cli.target import target_of
 from pc_engine.datasets import LabelledImage, read_labelled, resolve_class_ids
-from pc_engine.errors import UsageError
 from pc_engine.files.storage import model_argument
 from pc_engine.fitted.counter import CountSVM, count_label, labels_up_to
 from pc_engine.fitting.learnable import learnable_labels
@@ -56,7 +55,7 @@ def fit_counter(
     max_count: Annotated[
         int, typer.Option("--max-count", help="The last label is this number with a plus, as in 4+.")
     ] = 4,
-    folds: Annotated[int, typer.Option("--folds", help="Folds of the cross-validation that chooses C.")] = 5,
+    folds: Annotated[int, options.folds("Folds of the cross-validation that chooses C.")] = 5,
     seed: Annotated[int, options.seed("Seed of the folds and of the solver.")] = 0,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
@@ -73,8 +72,6 @@ def fit_counter(
     from pc_engine.fitting.from_images import counter_from_images, store_parts
 
     aimed, every_label = Aim.named(aim), labels_up_to(max_count)
-    if folds < 2:
-        raise UsageError(f"--folds is {folds}, expected at least 2.")
     # Ahead of the model, which may have to be fetched first.
     labelled = read_labelled(data)
     images = [image for image in labelled.images if image.count is not None]

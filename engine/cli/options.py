@@ -43,9 +43,14 @@ def word(check: Callable[[Any], object]) -> Callable[[Any], Any]:
     return lambda value: checked(any_case(value))
 
 
-def whole(name: str, most: int | None = None) -> Callable[[Any], Any]:
-    """Return what passes on the value of an option that takes a whole number from 1 on."""
-    return _checked(lambda value: whole_number(name, value, most))
+def whole(name: str, most: int | None = None, *, least: int = 1) -> Callable[[Any], Any]:
+    """Return what passes on the value of an option that takes a whole number from 1, or ``least``, on."""
+    return _checked(lambda value: whole_number(name, value, most, least=least))
+
+
+def folds(purpose: str) -> Any:
+    """Return the option of a number of folds, which is checked; ``purpose`` is its help."""
+    return typer.Option("--folds", help=purpose, callback=whole("--folds", least=2))
 
 
 def _check_count(value: str) -> None:

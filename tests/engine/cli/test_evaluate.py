@@ -279,7 +279,7 @@ def test_quiet_prints_nothing(pc_engine, boxed, tiny_directory):
         (("--mode", "both"), "There is no mode 'both': choose one of c2p, p2c, combined, all."),
         (("--mode", "all", "--mode", "both"), "There is no mode 'both': choose one of c2p, p2c, combined, all."),
         (("--mode", "p2c", "--folds", "3"), "omit --folds"),
-        (("--folds", "1"), "1 folds of 5 images"),
+        (("--folds", "6"), "6 folds of 5 images"),
         (("--unseen-classes",), "add --folds 5"),
         (("--aim", "overall"), "An aim is for a counter that is fitted in folds: add --folds 5."),
         (("--aim", "best"), "There is no aim 'best'"),
@@ -294,6 +294,13 @@ def test_wrong_use_is_one_sentence(pc_engine, boxed, tiny_directory, monkeypatch
     assert outcome.code == 2
     assert expected in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("bench", "ablation"), ("fit-counter",)])
+@pytest.mark.parametrize("folds", ["1", "0", "-1"])
+def test_a_number_that_is_none_of_folds_is_refused_before_the_data_is_read(pc_engine, command, folds):
+    outcome = pc_engine(*command, "nowhere", "--model", "none", "--folds", folds)
+    assert (outcome.code, outcome.err) == (2, f"pc-engine: --folds is {folds}, expected a number of at least 2.\n")
 
 
 def test_an_ablation_shows_each_setting_beside_its_alternatives(pc_engine, boxed, tiny_directory, tmp_path):

@@ -321,7 +321,7 @@ def test_embedded_model_asks_for_a_copy(pc_engine, counted):
     ("arguments", "expected"),
     [
         (("fit-counter", "nowhere"), "nowhere"),
-        (("fit-counter", ".", "--folds", "1"), "--folds is 1, expected at least 2."),
+        (("fit-counter", ".", "--folds", "1"), "--folds is 1, expected a number of at least 2."),
         (("fit-counter", ".", "--aim", "best"), "There is no aim 'best': choose one of mean, overall."),
         (("fit-counter", ".", "--max-count", "0"), "--max-count is 0, expected at least 1."),
         (("fit-counter", ".", "--max-count", "100000000"), "--max-count is 100,000,000, expected at most 1,000"),
