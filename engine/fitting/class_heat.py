@@ -60,7 +60,8 @@ class HeatSource:
 
     def maps(self, taps: Taps) -> np.ndarray:
         """Return the heatmaps (N, H, W) of `ClassHeat` for the taps of a batch, which are those that p2c reads."""
-        seen = seen_classes(taps, self.signatures, self.settings)
+        with np.errstate(over="ignore", invalid="ignore"):  # as of a mode: what overflows is no heatmap
+            seen = seen_classes(taps, self.signatures, self.settings)
         heat, _ = split_bad_heat(to_host(seen.clustered))
         maps: np.ndarray = np.where(to_host(seen.nothing)[:, None, None], 0, heat).astype(np.float32, copy=False)
         return maps

@@ -26,6 +26,7 @@ from pc_engine.fitting.folds import as_groups
 from pc_engine.fitting.learnable import learnable_labels
 from pc_engine.fitting.signatures import SIGNATURE_TAPS, SignatureAccumulator
 from pc_engine.hardware.device_work import working_on
+from pc_engine.kernels.unit_products import row_norms
 from pc_engine.manifest import Manifest
 from pc_engine.model import PART_FILES, Model, write_model
 from pc_engine.modes import Part
@@ -190,9 +191,23 @@ def features_from_images(
     if not taken:
         raise DataError(f"None of the {len(images)} images can be read; the first: {unreadable[0].reason}")
     seen = None if heat is None else heat.gathered(np.concatenate(maps))
-    return CountFeatures(
-        collector.features(), seen, taken, tuple(unreadable), digests.of(images[i].path for i in taken)
+    return _without_too_large(
+        CountFeatures(collector.features(), seen, taken, tuple(unreadable), digests.of(images[i].path for i in taken)),
+        images,
     )
+
+
+def _without_too_large(seen: CountFeatures, images: Sequence[LabelledImage]) -> CountFeatures:
+    """Leave out images whose features no counter can score: in a run they get an error row, too."""
+    with np.errstate(over="ignore"):
+        fits = np.logical_and.reduce([np.isfinite(row_norms(rows)) for rows in seen.features.values()])
+    if fits.all() or not fits.any():  # of which a fit says what to do
+        return seen
+    left_out = tuple(
+        Unreadable(str(images[seen.taken[k]].path), "The network's features of it are too large.")
+        for k in np.flatnonzero(~fits)
+    )
+    return seen.of(np.flatnonzero(fits).tolist(), left_out)
 
 
 def signatures_from_images(

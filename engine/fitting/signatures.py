@@ -118,7 +118,8 @@ class SignatureAccumulator:
         """Return one value a map, (N, C, H, W) to (N, C)."""
         if self._rank == "max":
             return channel_max(maps)
-        return maps.mean(axis=(2, 3), dtype=np.float32)  # float16 sums of a whole map may overflow
+        with np.errstate(over="ignore"):  # which is said above
+            return maps.mean(axis=(2, 3), dtype=np.float32)  # float16 sums of a whole map may overflow
 
     def finish(self, depth: int | None = None) -> SignatureDictionary:
         """Rank the maps of each class.

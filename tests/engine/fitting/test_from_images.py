@@ -8,7 +8,7 @@ import pytest
 
 from pc_engine.datasets import LabelledImage
 from pc_engine.fitting import from_images
-from pc_engine.fitting.class_heat import ClassHeat
+from pc_engine.fitting.class_heat import ClassHeat, heat_source
 from pc_engine.fitting.from_images import (
     CountFeatures,
     Unreadable,
@@ -17,6 +17,7 @@ from pc_engine.fitting.from_images import (
     signatures_from_images,
 )
 from pc_engine.model import load_model
+from pc_engine.modes.p2c_manifest import p2c_taps
 from pc_engine.modes.p2c_settings import P2CSettings
 from pc_engine.networks import open_network
 from pc_engine.selection.execution import Execution
@@ -81,3 +82,33 @@ def test_the_seed_decides_which_images_a_fold_holds_out(
         counter_from_images(images, network, workers=1, labels=("1", "2"), folds=2, seed=seed)
     network.close()
     assert held_out[0] == held_out[1] != held_out[2]
+
+
+@pytest.mark.parametrize("tap", ["gap", "conv_last"])
+def test_what_overflows_costs_its_own_image_at_most(
+    tiny_directory: Path, tmp_path: Path, draw_scene: Any, tap: str
+) -> None:
+    images = []
+    for k in range(16):
+        count = 1 + k % 2
+        draw_scene([(1, 1), (6, 6)][:count], colour=(255, 255, 255 - k)).save(tmp_path / f"{k:02}.png")
+        images.append(LabelledImage(tmp_path / f"{k:02}.png", count=count))
+    model = load_model(tiny_directory)
+    taps = tuple(dict.fromkeys((*model.manifest.count_features, *p2c_taps(model.manifest), "conv_last")))
+    network = open_network(model, taps, Execution(batch_size=16, backend="onnxruntime", precision="fp32"))
+    infer = network.infer
+
+    def overflow(pixels: np.ndarray, into: object) -> Any:
+        found = infer(pixels)
+        found[tap][1] = 3e38
+        return found
+
+    network.infer = overflow  # type: ignore[method-assign]
+    heat = heat_source(model.manifest, model.parts.signatures)
+    _, report, unreadable = counter_from_images(images, network, workers=1, labels=("1", "2"), folds=2, heat=heat)
+    network.close()
+    if tap == "gap":
+        assert unreadable == (Unreadable(str(tmp_path / "01.png"), "The network's features of it are too large."),)
+        assert report.n == 15
+    else:  # p2c sees nothing there, and the counter reads another tap
+        assert (unreadable, report.n) == ((), 16)

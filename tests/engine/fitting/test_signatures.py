@@ -102,6 +102,13 @@ def test_half_precision_maps_are_summed_without_overflow() -> None:
     assert accumulator.finish().ranking["conv_last"][1].tolist() == [1, 0]
 
 
+def test_a_mean_that_overflows_is_said_without_a_warning() -> None:
+    with pytest.raises(DataError, match="'conv_last' holds values that are not finite"):
+        SignatureAccumulator(2, "contrast", ("conv_last",)).add(
+            {"conv_last": np.full((1, 2, 4, 4), 3e38, np.float32)}, np.array([0])
+        )
+
+
 def test_wrong_input_is_named_and_adds_nothing() -> None:
     taps, ids = make_batch(4)
     accumulator = SignatureAccumulator(3)
