@@ -15,6 +15,8 @@ from pc_engine.errors import UsageError
 # What Typer raises where a command line is wrong, and where there is none; it has no public name for either.
 _WRONG_USE: Any = typer.BadParameter.__base__
 _NO_ARGUMENTS = "NoArgsIsHelpError"
+# How the names of Pydantic's errors begin, and what was expected.
+_NUMBERS = {"int_": "a whole number", "float_": "a number"}
 
 
 class Group(TyperGroup):
@@ -46,10 +48,20 @@ def _in_one_sentence() -> Iterator[None]:
     except _WRONG_USE as error:
         if type(error).__name__ == _NO_ARGUMENTS:
             raise
-        message = error.format_message()
+        message = _expected(error) or error.format_message()
         stop = "" if message.endswith(("?", ".")) else "."
         command = "" if error.ctx is None else f" '{error.ctx.command_path} -h' says what it takes."
         raise UsageError(f"{message}{stop}{command}") from None
+
+
+def _expected(error: Any) -> str:
+    """Return what an option is and what was expected, where Pydantic, by which Typer reads numbers, says it is none.
+
+    An empty text for anything else.
+    """
+    listed: list[Any] = getattr(error.__cause__, "errors", list)()
+    kind = next((kind for begins, kind in _NUMBERS.items() if listed and listed[0]["type"].startswith(begins)), "")
+    return f"{error.param.opts[0]} is {listed[0]['input']!r:.60}, expected {kind}" if kind else ""
 
 
 def first_sentence(text: str) -> str:

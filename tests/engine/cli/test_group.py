@@ -55,7 +55,10 @@ def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(pc_engine, t
     [
         (("run",), "Missing argument 'SOURCE'. 'pc-engine run -h' says what it takes."),
         (("run", "x", "--forma", "jsonl"), "No such option: --forma"),
-        (("lego", "make", "x", "--n", "many"), "Invalid value for '--n'"),
+        (("lego", "make", "x", "--n", "many"), "--n is 'many', expected a whole number. 'pc-engine lego make -h' says"),
+        (("run", "x", "--workers", "2.5"), "--workers is '2.5', expected a whole number. 'pc-engine run -h' says"),
+        (("run", "x", "--workers", "9" * 5000), f"--workers is '{'9' * 59}, expected a whole number."),
+        (("run", "x", "--image-seconds", "1s"), "--image-seconds is '1s', expected a number. 'pc-engine run -h' says"),
         (("statsu",), "No such command 'statsu'. Did you mean 'status'? 'pc-engine -h' says what it takes."),
         (("--nothing",), "No such option: --nothing"),
     ],
