@@ -1,7 +1,8 @@
-"""Values out of JSON that others wrote: whether they are of a type, or of it or a ValueError that names the field."""
+"""Values out of JSON that others wrote: of a line, and whether one is of a type, or a ValueError naming the field."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
@@ -31,6 +32,26 @@ def is_number(value: Any) -> bool:
     """Whether it is a finite number that 32 bits hold."""
     # A whole number of any length can be compared; what is not finite fails.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST_FLOAT
+
+
+def parse_line(line: bytes) -> Any:
+    """Return the value that a line of a file holds as JSON in UTF-8.
+
+    Raises
+    ------
+    ValueError
+        If it holds none. Which line it is, which JSON always takes for the first, is for whoever counts them to say.
+    """
+    try:
+        return json.loads(line.decode().rstrip())  # so that it is one line
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON from column {error.colno} on") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except ValueError:  # of which Python says how to let it take more
+        raise ValueError("it holds a number of too many digits") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def as_text(value: Any, name: str) -> str:

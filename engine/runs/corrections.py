@@ -21,7 +21,7 @@ import filelock
 
 from pc_engine.errors import DataError, PcEngineError, UsageError, system_reason
 from pc_engine.files.durable import sync, sync_folder, write_error
-from pc_engine.files.json_values import is_text, is_whole
+from pc_engine.files.json_values import is_text, is_whole, parse_line
 from pc_engine.files.locks import NoLocksError, file_lock
 from pc_engine.fitted.counter import DEFAULT_LABELS, row_label
 from pc_engine.pointers import Pointer, parse_pointer, pointer_row
@@ -77,7 +77,7 @@ def read_corrections(directory: Path) -> dict[str, Correction]:
                     continue
                 try:
                     _apply(line, corrections)
-                except (ValueError, RecursionError) as error:
+                except ValueError as error:
                     if not line.endswith(b"\n"):  # torn by a crash, so that nobody was told it is saved
                         break
                     raise DataError(
@@ -160,7 +160,7 @@ def number_of_class(name: str) -> int:
 
 
 def _apply(line: bytes, corrections: dict[str, Correction]) -> None:
-    value = json.loads(line)
+    value = parse_line(line)
     if not isinstance(value, dict) or not is_text(value.get("path")):
         raise ValueError("it has no path")
     path = value["path"]

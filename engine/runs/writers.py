@@ -18,6 +18,7 @@ from pyarrow.fs import LocalFileSystem
 
 from pc_engine.errors import PcEngineError, first_line
 from pc_engine.files.durable import publish, unpublished
+from pc_engine.files.json_values import parse_line
 from pc_engine.result import Result
 from pc_engine.runs.partition_names import STEM, Format, find_format
 from pc_engine.runs.row_check import check_row
@@ -277,8 +278,13 @@ class _JsonlPartition:
 
 def _jsonl_rows(path: Path, _columns: Sequence[str]) -> Iterator[Any]:
     # By lines of the file: str.splitlines would also split at U+2028, which a path may hold.
-    with path.open(encoding="utf-8") as stream:
-        yield from map(json.loads, stream)
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                row = parse_line(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+            yield row
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

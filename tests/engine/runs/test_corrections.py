@@ -160,7 +160,7 @@ def test_a_line_is_added_after_the_last_that_is_whole(tmp_path_factory: Any, dat
     [
         ("{}", "it has no path"),
         ("[]", "it has no path"),
-        ("{", "Expecting"),
+        ("{", "it is not JSON from column 2 on"),
         ('{"path": "a", "count": -1, "pointers": []}', "its count is not"),
         ('{"path": "a", "count": true, "pointers": []}', "its count is not"),
         ('{"path": "a", "count": 1}', "no list of pointers"),

@@ -88,6 +88,16 @@ def test_a_line_that_is_no_row_is_one_sentence(tmp_path: Path, line: str) -> Non
             read(tmp_path)
 
 
+def test_a_torn_line_is_named_by_its_place_in_the_file(tmp_path: Path) -> None:
+    torn = json.dumps(DONE)[:40]
+    (tmp_path / "part-00000.jsonl").write_text(json.dumps(DONE) + "\n" + json.dumps(DONE) + "\n" + torn)
+    with pytest.raises(PcEngineError, match=r"part-00000\.jsonl cannot be read \(line 3: it is not JSON from column "):
+        [*iter_rows(tmp_path)]
+    (tmp_path / "corrections.jsonl").write_text("\n\n" + torn + "\n")
+    with pytest.raises(DataError, match=r"^Line 3 of .* is not a correction \(it is not JSON from column"):
+        read_corrections(tmp_path)
+
+
 @pytest.mark.parametrize(
     "change",
     [
