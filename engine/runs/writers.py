@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
-from pc_engine.errors import PcEngineError, first_line
+from pc_engine.errors import PcEngineError
 from pc_engine.files.durable import publish, unpublished
 from pc_engine.files.json_values import parse_line
 from pc_engine.result import Result
@@ -228,9 +228,10 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
                 f"{path} cannot be read ({reason}): see that this machine reaches it and that you "
                 "may read it, then run the same command again."
             ) from None
+        # The words of this program alone: Arrow's are about how its files are made.
+        why = str(error) if type(error) is ValueError else "it is damaged"
         raise PcEngineError(
-            f"{path} cannot be read ({first_line(error)}): delete it, and the next run into this folder does its "
-            "images again."
+            f"{path} cannot be read ({why}): delete it, and the next run into this folder does its images again."
         ) from None
 
 

@@ -51,7 +51,16 @@ def check_parquet(path: str) -> None:
     except ImageError as error:
         raise UsageError(f"'{path}' cannot be used. {error}") from None
     except Exception as error:  # pyarrow's own, OSError, or those of a file system's package
-        raise UsageError(f"'{path}' cannot be read as Parquet: {reason_of(error)}.") from None
+        raise UsageError(f"'{path}' cannot be read as Parquet: {_reason(error, path)}.") from None
+
+
+def _reason(error: BaseException, shard: str) -> str:
+    """Return `reason_of` an error, but for what Arrow says of bytes that are not as a Parquet file has them."""
+    import pyarrow as pa
+
+    # Its errors of a format are also the system's, without a number, as those of file systems' packages may be.
+    of_format = type(error) is OSError and error.errno is None and not is_remote(shard)
+    return "it is damaged, or of another kind" if of_format or isinstance(error, pa.ArrowInvalid) else reason_of(error)
 
 
 def parquet_images(shard: str, listing: Listing) -> Iterator[SourceImage]:
@@ -65,7 +74,7 @@ def parquet_images(shard: str, listing: Listing) -> Iterator[SourceImage]:
     def sentence(n: int, error: BaseException) -> str:
         if isinstance(error, ImageError):
             return str(error)
-        return f"The Parquet file cannot be read after {n:,} rows ({reason_of(error)}): make it again."
+        return f"The Parquet file cannot be read after {n:,} rows ({_reason(error, shard)}): make it again."
 
     images = _names(shard) if listing.names_only or listing.by_name else _images(shard, listing)
     yield from until_it_fails(images, shard, sentence)
@@ -90,7 +99,7 @@ def read_row(shard: str, row: int) -> bytes:
     except ImageError:
         raise
     except Exception as error:  # as with a listing
-        raise ImageError(f"The Parquet file cannot be read: {reason_of(error)}.") from None
+        raise ImageError(f"The Parquet file cannot be read: {_reason(error, shard)}.") from None
     if found is None:
         raise ImageError("There is no such row in the Parquet file.")
     return found

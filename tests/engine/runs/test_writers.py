@@ -197,6 +197,18 @@ def test_a_partition_is_replaced_as_a_whole(tmp_path: Path, row_format: str) -> 
     assert os.listdir(tmp_path) == []
 
 
+# A page, the footer, its length, and no Parquet at all.
+@pytest.mark.parametrize("place", [slice(4, 12), slice(-300, -8), slice(-8, -4), slice(None)])
+def test_a_damaged_parquet_file_is_said_without_the_words_of_arrow(tmp_path: Path, place: slice) -> None:
+    write(tmp_path, *ALL)
+    path = tmp_path / "part-00000.parquet"
+    content = bytearray(path.read_bytes())
+    content[place] = b"\xff" * len(content[place])
+    path.write_bytes(content)
+    with pytest.raises(PcEngineError, match=r"part-00000\.parquet cannot be read \(it is damaged\): delete it"):
+        [*iter_rows(tmp_path)]
+
+
 @pytest.mark.parametrize("row_format", FORMATS)
 def test_a_damaged_partition_is_named(tmp_path: Path, row_format: str) -> None:
     write(tmp_path, *ALL, row_format=row_format)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -138,10 +139,26 @@ def test_no_column_of_images_is_wrong_use_for_a_file_and_a_row_in_a_glob(
 def test_what_is_no_parquet_file(tmp_path: Path, said: Callable[[SourceImage], str]) -> None:
     shard = tmp_path / "a.parquet"
     shard.write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(UsageError, match="cannot be read as Parquet"):
+    why = "it is damaged, or of another kind"
+    with pytest.raises(UsageError, match=f"cannot be read as Parquet: {why}\\.$"):
         iter_images([shard])
     (only,) = iter_images([f"{tmp_path}/*.parquet"])
-    assert "cannot be read after 0 rows" in said(only)
+    assert f"cannot be read after 0 rows ({why})" in said(only)
+
+
+@pytest.mark.parametrize("place", [slice(30, 38), slice(-300, -8)])  # of a page and of the footer
+def test_what_arrow_says_of_damage_is_not_repeated(
+    tmp_path: Path, said: Callable[[SourceImage], str], place: slice
+) -> None:
+    shard = write(tmp_path / "a.parquet", {"image": [bytes([k]) * 2000 for k in range(40)]})
+    content = bytearray(shard.read_bytes())
+    content[place] = b"\xff" * len(content[place])
+    shard.write_bytes(content)
+    (*_, last) = iter_images([f"{tmp_path}/*.parquet"])
+    assert re.fullmatch(
+        r"The Parquet file cannot be read after [0-9]+ rows \(it is damaged, or of another kind\): make it again\.",
+        said(last),
+    )
 
 
 def test_damage_in_the_middle_keeps_the_rows_before_and_says_so(
