@@ -18,7 +18,16 @@ from typing import Any
 from pc_engine.errors import ManifestError, system_reason
 from pc_engine.files.digest import file_sha256
 from pc_engine.files.durable import publish_bytes
-from pc_engine.files.json_values import as_number, as_numbers, as_size, as_strings, as_text, as_texts, as_three_numbers
+from pc_engine.files.json_values import (
+    as_number,
+    as_numbers,
+    as_object,
+    as_size,
+    as_strings,
+    as_text,
+    as_texts,
+    as_three_numbers,
+)
 from pc_engine.manifest import (
     MANIFEST_FILE,
     MODEL_FILES,
@@ -126,15 +135,23 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
         settings=_parse_settings(raw.get("settings", {})),
         quantised={
             str(precision): QuantisedNetwork(_parse_input(network["input"]), _parse_taps(network["taps"]))
-            for precision, network in raw.get("quantised", {}).items()
+            for precision, network in _objects_in(raw, "quantised").items()
         },
-        fidelity={str(precision): _parse_fidelity(report) for precision, report in raw.get("fidelity", {}).items()},
-        files=as_strings(raw.get("files", {})),
+        fidelity={
+            str(precision): _parse_fidelity(report) for precision, report in _objects_in(raw, "fidelity").items()
+        },
+        files=as_strings(raw.get("files", {}), "files"),
     )
 
 
+def _objects_in(raw: Mapping[str, Any], field: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the objects by name that a field holds, which may be absent."""
+    found = as_object(raw.get(field, {}), field)
+    return {name: as_object(value, f"{field}.{name}") for name, value in found.items()}
+
+
 def _parse_input(raw: Mapping[str, Any]) -> NetworkInput:
-    pixels = dict(raw)
+    pixels = dict(as_object(raw, "input"))
     network_input = NetworkInput(
         **{
             **pixels,
@@ -156,10 +173,11 @@ def _parse_input(raw: Mapping[str, Any]) -> NetworkInput:
 
 
 def _parse_taps(raw: Mapping[str, Any]) -> dict[str, Tap]:
-    return {as_text(name, "a tap's name"): _parse_tap(name, tap) for name, tap in raw.items()}
+    return {as_text(name, "a tap's name"): _parse_tap(name, tap) for name, tap in as_object(raw, "taps").items()}
 
 
 def _parse_tap(name: str, raw: Mapping[str, Any]) -> Tap:
+    raw = as_object(raw, f"taps.{name}")
     shape = tuple(as_size(value, f"taps.{name}.shape", _LARGEST_TAP) for value in raw["shape"])
     if math.prod(shape) > _LARGEST_TAP:
         raise ValueError(f"taps.{name}.shape is {list(shape)}, expected at most {_LARGEST_TAP:,} values")
@@ -173,7 +191,7 @@ def _parse_fidelity(raw: Mapping[str, Any]) -> Fidelity:
         top1=as_number(raw["top1"], "top1"),
         counts=as_numbers(raw["counts"], "counts"),
         tap_errors=as_numbers(raw["tap_errors"], "tap_errors"),
-        files=as_strings(raw["files"]),
+        files=as_strings(raw["files"], "files"),
     )
 
 
@@ -183,5 +201,5 @@ def _parse_settings(raw: Mapping[str, Any]) -> dict[str, float | str]:
         str(name): as_text(value, f"settings.{name}")
         if isinstance(value, str)
         else as_number(value, f"settings.{name}")
-        for name, value in raw.items()
+        for name, value in as_object(raw, "settings").items()
     }

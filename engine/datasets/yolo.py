@@ -21,6 +21,7 @@ from pc_engine.datasets.records import (
     first_existing,
     image_of_boxes,
     is_file,
+    read_error,
 )
 from pc_engine.decoding.decode import displayed_size
 from pc_engine.errors import DataError, ImageError, first_line
@@ -78,7 +79,7 @@ def _config(path: Path) -> Mapping[str, Any]:
             raise ValueError(f"it is larger than {_LARGEST_CONFIG:,} bytes")
         config = _parse_yaml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
-        raise DataError(f"{path} cannot be read as YAML: {first_line(error)}.") from None
+        raise read_error(path, "YAML", error) from None
     if not isinstance(config, Mapping):
         raise DataError(f"{path} holds no names and values, so it is not the YAML file of a YOLO data set.")
     return config
@@ -96,8 +97,11 @@ def _parse_yaml(text: str) -> Any:
 
     try:
         return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", in line {error.problem_mark.line + 1}"
+        raise ValueError(f"{error.problem}{line}") from None
+    except yaml.YAMLError as error:  # of a character that it does not take
+        raise ValueError(first_line(error)) from None
 
 
 def _class_names(names: Any, path: Path) -> dict[int, str]:

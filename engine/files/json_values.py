@@ -68,6 +68,13 @@ def as_texts(values: Any, name: str) -> tuple[str, ...]:
     return tuple(as_text(value, name) for value in values)
 
 
+def as_object(value: Any, name: str) -> Mapping[str, Any]:
+    """Return an object of named values."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} is {value!r:.60}, expected an object of named values")  # noqa: TRY004 (as above)
+    return value
+
+
 def as_size(value: Any, name: str, largest: int) -> int:
     """Return a whole number of at most ``largest``."""
     if isinstance(value, bool) or not isinstance(value, int) or value > largest:
@@ -93,9 +100,9 @@ def as_three_numbers(values: Any, name: str) -> tuple[float, float, float]:
 
 def as_numbers(values: Mapping[str, Any], name: str) -> dict[str, float]:
     """Return finite numbers by name."""
-    return {str(key): as_number(value, f"{name}.{key}") for key, value in values.items()}
+    return {str(key): as_number(value, f"{name}.{key}") for key, value in as_object(values, name).items()}
 
 
-def as_strings(values: Mapping[str, Any]) -> dict[str, str]:
+def as_strings(values: Mapping[str, Any], name: str) -> dict[str, str]:
     """Return what is there by name, as strings."""
-    return {str(key): str(value) for key, value in values.items()}
+    return {str(key): str(value) for key, value in as_object(values, name).items()}

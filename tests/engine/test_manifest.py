@@ -290,10 +290,14 @@ def test_a_report_holds_for_the_files_that_were_compared_only(with_int8: Manifes
         (lambda raw: raw["quantised"]["int8"]["input"].update(height=32), "another input size, other taps"),
         (lambda raw: raw["quantised"]["int8"]["taps"].pop("logits"), "other taps or other shapes"),
         (lambda raw: raw["quantised"]["int8"].pop("taps"), "lacks the field 'taps'"),
-        (lambda raw: raw.update(quantised=["int8"]), "has a field of the wrong form"),
+        (lambda raw: raw.update(quantised=["int8"]), r"wrong form: quantised is \['int8'\], expected an object"),
+        (lambda raw: raw["quantised"].update(int8=1), "wrong form: quantised.int8 is 1, expected an object"),
+        (lambda raw: raw["taps"].update(logits=[3]), r"wrong form: taps.logits is \[3\], expected an object"),
+        (lambda raw: raw.update(taps=[], input=7), "wrong form: input is 7, expected an object"),
+        (lambda raw: raw.update(settings=None), "wrong form: settings is None, expected an object"),
         (lambda raw: raw["fidelity"]["int8"].pop("top1"), "lacks the field 'top1'"),
         (lambda raw: raw["fidelity"]["int8"].update(top1=float("nan")), "top1 is nan, expected a finite number"),
-        (lambda raw: raw["fidelity"]["int8"].update(counts=1), "has a field of the wrong form"),
+        (lambda raw: raw["fidelity"]["int8"].update(counts=1), "wrong form: counts is 1, expected an object"),
     ],
 )
 def test_a_quantised_network_of_the_wrong_form_is_one_sentence(

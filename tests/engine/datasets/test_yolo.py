@@ -183,10 +183,17 @@ def test_bad_lines_and_pictures_are_skipped_with_their_reason(tmp_path: Path) ->
     assert sum("enclose no area" in reason for reason in reasons) == 1
 
 
+def test_a_file_of_another_encoding_is_to_be_saved_in_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("names: [caf\xe9]", encoding="latin-1")
+    with pytest.raises(DataError, match=r"data\.yaml cannot be read as YAML in UTF-8: save it in that encoding\.$"):
+        read_labelled(f"yolo:{tmp_path}/data.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("names: [cat\n", "cannot be read as YAML"),
+        ("names: [cat\n", r"cannot be read as YAML: expected ',' or ']', but got '<stream end>', in line 2\.$"),
+        ("\0", r"cannot be read as YAML: unacceptable character #x0000: special characters are not allowed\.$"),
         ("just words", "holds no names and values"),
         ("names: {cat: 0}\n", "'names' of"),
         ("kpt_shape: 17\n", "'kpt_shape' of .* is 17: write the keypoints and their dimensions"),
