@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError, system_reason
+from pc_engine.files.regular_file import check_regular
 from pc_engine.say import Say
 
 # What a class that means "no object" is called where the names are known to have none for it.
@@ -30,6 +31,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """
     is_json = path.suffix.lower() == ".json"
     try:
+        check_regular(path)
         text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text) if is_json else text.rstrip("\n").split("\n")
         json.dumps(content, ensure_ascii=False).encode()  # JSON can hold halves of characters

@@ -33,6 +33,7 @@ from pc_engine.export.tap_names import GRID_TAPS, find_taps, maps_before, unname
 from pc_engine.export.token_maps import tokens_as_maps
 from pc_engine.export.two_scales import add_larger_view, check_larger_view
 from pc_engine.files.out_folder import check_vacant
+from pc_engine.files.regular_file import check_regular
 from pc_engine.graph import shapes as graph_shapes
 from pc_engine.graph.names import fresh_name, names_of, rename
 from pc_engine.graph.prepare import BATCH, cut_graph, parse_graph
@@ -263,6 +264,7 @@ def _read(path: Path, report: Say) -> onnx.ModelProto:
 
 def _check_readable(path: Path) -> None:
     try:
+        check_regular(path)
         with path.open("rb"):
             pass
     except OSError as error:

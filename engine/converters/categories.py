@@ -14,6 +14,7 @@ from typing import Any
 
 from pc_engine.converters.pictures import Survey
 from pc_engine.errors import UsageError, system_reason
+from pc_engine.files.regular_file import check_regular
 from pc_engine.files.text_values import columns_of, delimiter_of
 from pc_engine.result import CLASSLESS, name_of_class
 
@@ -75,6 +76,7 @@ def read_categories(path: Path) -> Categories:
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
+        check_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as stream:
             header = stream.readline()
             delimiter, columns = delimiter_of(header), columns_of(header)

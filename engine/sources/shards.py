@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from pc_engine.files.regular_file import check_regular
 from pc_engine.sources.addresses import is_address, open_address
 from pc_engine.sources.held_bytes import HeldBytes
 
@@ -64,8 +64,7 @@ def open_shard(name: str, *, seekable: bool = False) -> BinaryIO:
     """
     if is_remote(name):
         return open_address(name, seekable=seekable)
-    if not stat.S_ISREG(os.stat(name).st_mode):  # opening a FIFO would wait for ever
-        raise OSError("it is not a regular file")
+    check_regular(name)
     return open(name, "rb")
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -93,3 +94,9 @@ def test_imagenet_gets_a_name_for_the_background_class_that_is_counted_besides()
     assert said == ["ImageNet's names have none for a background class: class 0 is 'background'."]
     assert names_of_logits(imagenet, 1001, 1000) == (*imagenet, "background")
     assert names_of_logits(imagenet, 1000, 0) == imagenet
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "names.txt")
+    with pytest.raises(UsageError, match=r"names\.txt cannot be read \(it is not a regular file\): name a text"):
+        read_class_names(tmp_path / "names.txt")

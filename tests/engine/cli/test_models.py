@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import onnx
@@ -310,6 +311,13 @@ def test_wrong_exports_get_a_sentence(pc_engine, tmp_path, monkeypatch, argument
     assert outcome.code == 2
     assert expected in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_is_a_pipe_is_not_waited_for(pc_engine, tmp_path):
+    os.mkfifo(tmp_path / "net.onnx")
+    outcome = pc_engine("export", "mine", "--weights", tmp_path / "net.onnx", "--out", tmp_path / "mine")
+    assert outcome.code == 2
+    assert "net.onnx cannot be read (it is not a regular file): name an ONNX network with --weights." in outcome.err
 
 
 def test_flipped_byte_in_a_model_is_refused(pc_engine, make_model, tmp_path, scenes):

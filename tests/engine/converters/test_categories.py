@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,12 @@ def test_a_table_that_is_none_is_said(tmp_path: Path, content: str | bytes | Non
         path.write_text(content)
     with pytest.raises(UsageError, match=message):
         read_categories(path)
+
+
+def test_a_table_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(UsageError, match=r"t\.csv cannot be read \(it is not a regular file\): name a CSV in UTF-8"):
+        read_categories(tmp_path / "t.csv")
 
 
 def test_columns_stand_in_any_order(tmp_path: Path) -> None:
