@@ -43,9 +43,7 @@ def ablation(
     seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help=f"Directory to write {_REPORT} to: a new or empty one, or that of an earlier ablation."
-        ),
+        options.out(f"Directory to write {_REPORT} to: a new or empty one, or that of an earlier ablation."),
     ] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",

@@ -37,7 +37,7 @@ Source = Annotated[
 ]
 N = Annotated[int | None, typer.Option("--n", help="Images per run; the photos are repeated if there are fewer.")]
 Repeats = Annotated[int | None, typer.Option("--repeats", help="Runs to take the median of.")]
-ChartOut = Annotated[Path | None, typer.Option("--out", help="Directory for the figures as JSON and a PNG chart.")]
+ChartOut = Annotated[Path | None, options.out("Directory for the figures as JSON and a PNG chart.")]
 
 
 @app.command("throughput")

@@ -62,9 +62,7 @@ def build(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="With --calibrate: write a copy of the model here; if omitted, change the model itself."
-        ),
+        options.out("With --calibrate: write a copy of the model here; if omitted, change the model itself."),
     ] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",

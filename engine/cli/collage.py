@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ def collage(
         list[str],
         typer.Argument(metavar="DATA", help="Photos with boxes, in any form that evaluate reads; one set or more."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the PNGs and labels.json.")],
+    out: options.OutFolder,
     n: Annotated[int, typer.Option("--n", help="Number of collages.")] = 500,
     seed: Annotated[int, options.seed("The same photos and seed give the same collages.")] = 1,
     max_count: Annotated[int, typer.Option("--max-count", help="Objects in a collage: 0 to this number.")] = 5,

@@ -30,9 +30,8 @@ def convert(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            help="What to write: a file for coco and cvat, else a folder; if omitted, RUN-coco.json and the like, "
+        options.out(
+            "What to write: a file for coco and cvat, else a folder; if omitted, RUN-coco.json and the like, "
             "beside RUN.",
         ),
     ] = None,

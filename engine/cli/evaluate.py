@@ -51,9 +51,8 @@ def evaluate(
     seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            help=f"Directory to write {_REPORT} and charts to: a new or empty one, or that of an earlier evaluation.",
+        options.out(
+            f"Directory to write {_REPORT} and charts to: a new or empty one, or that of an earlier evaluation."
         ),
     ] = None,
     backend: options.Backend = "auto",

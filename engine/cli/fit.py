@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 ModelToFit = Annotated[str, typer.Option("--model", help="The model's name or directory.")]
 OutCopy = Annotated[
     Path | None,
-    typer.Option("--out", help="Write a copy of the model with what was fitted; if omitted, change the model itself."),
+    options.out("Write a copy of the model with what was fitted; if omitted, change the model itself."),
 ]
 
 

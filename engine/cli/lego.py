@@ -56,7 +56,7 @@ Seed = Annotated[int, options.seed("The same seed gives the same bytes.")]
 
 @app.command("make")
 def make(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the PNGs and labels.json.")],
+    out: options.OutFolder,
     n: Annotated[int, typer.Option("--n", help="Number of scenes.")] = 500,
     seed: Seed = 1,
     digits: Digits = None,
@@ -107,7 +107,7 @@ def make(
 
 @app.command("train")
 def train(
-    out: Annotated[Path, typer.Option("--out", help="The model directory to make.")],
+    out: Annotated[Path, options.out("The model directory to make.")],
     seed: Seed = 0,
     digits: Digits = None,
     backgrounds: Backgrounds = None,
@@ -152,7 +152,7 @@ def train(
 
 @app.command("tables")
 def tables(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the model, the scenes, the tables and the charts.")],
+    out: Annotated[Path, options.out("Folder for the model, the scenes, the tables and the charts.")],
     digits: Digits = None,
     backgrounds: Backgrounds = None,
     classes: Classes = 100,

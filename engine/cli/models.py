@@ -51,7 +51,7 @@ def export(
         str,
         typer.Option("--weights", help="A .safetensors, .pth, .h5, .keras or .onnx file; random:SEED for benchmarks."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The model directory to make.")],
+    out: Annotated[Path, options.out("The model directory to make.")],
     classes: Annotated[
         str | None,
         typer.Option(

@@ -14,6 +14,7 @@ from pc_engine.arguments import EACH, MOST_OBJECTS, MOST_THREADS, check_seconds,
 from pc_engine.backbone import LARGEST_BATCH
 from pc_engine.backends import BACKENDS
 from pc_engine.errors import UsageError
+from pc_engine.files.out_folder import without_detours
 from pc_engine.hardware.devices import check_device_name
 from pc_engine.selection.execution import check_backend, check_precision
 
@@ -81,6 +82,11 @@ def seed(purpose: str, name: str = "--seed") -> Any:
     return typer.Option(name, help=purpose, callback=_checked(_check_seed))
 
 
+def out(purpose: str) -> Any:
+    """Return the option of what a command writes, by the shortest way there; ``purpose`` is its help."""
+    return typer.Option("--out", help=purpose, callback=without_detours)
+
+
 def labelled_data(split: str) -> Any:
     """Return the argument of images whose count is known; ``split`` is which part of a data set the command is for."""
     return typer.Argument(
@@ -92,6 +98,10 @@ def labelled_data(split: str) -> Any:
     )
 
 
+OutFolder = Annotated[
+    Path,
+    typer.Argument(metavar="DIR", help="Folder for the PNGs and labels.json.", callback=without_detours),
+]
 Mode = Annotated[
     str,
     typer.Option("--mode", help="c2p (count, then point), p2c (point, then count) or combined.", callback=any_case),

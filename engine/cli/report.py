@@ -18,9 +18,7 @@ _MANY_THUMBNAILS = 100_000_000
 
 def report(
     directory: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to 'pc-engine run --out'.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The file to write; if omitted, report.html in RUN.")
-    ] = None,
+    out: Annotated[Path | None, options.out("The file to write; if omitted, report.html in RUN.")] = None,
     compare: Annotated[
         Path | None,
         typer.Option("--compare", metavar="RUN", help="Another run over the same photos, to see where they disagree."),

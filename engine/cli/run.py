@@ -71,7 +71,7 @@ def run(
     ],
     mode: options.ModeOfRun = None,
     model: options.Model = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Directory for rows and overlays.")] = None,
+    out: Annotated[Path | None, options.out("Directory for rows and overlays.")] = None,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
     device: options.Device = "auto",

@@ -14,6 +14,20 @@ from pc_engine.errors import UsageError, system_reason
 _TRIES = 10
 
 
+def without_detours(path: Path | None) -> Path | None:
+    """Return a path less its steps into folders that are not there, and out again: those would be made on the way.
+
+    A folder that is there may be a link, and what is above it lies elsewhere. None stays None.
+    """
+    if path is None or ".." not in path.parts:
+        return path
+    kept = Path()
+    for part in path.parts:
+        goes_back = part == ".." and kept.name not in ("", "..") and not os.path.lexists(kept)
+        kept = kept.parent if goes_back else kept / part
+    return kept
+
+
 def make_folder(folder: Path, advice: str = "choose another") -> None:
     """Make a folder, if it is not there, and find out before the work whether it can be written.
 

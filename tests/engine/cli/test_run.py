@@ -240,6 +240,17 @@ def test_rows_of_different_settings_are_not_mixed(pc_engine, scenes, tiny_direct
     assert sorted((path.name, path.read_bytes()) for path in out.iterdir()) == before
 
 
+def test_an_out_folder_by_a_detour_makes_no_other(pc_engine, scenes, tiny_directory, tmp_path):
+    runs = tmp_path / "runs"
+    out = ("--out", runs / "new1/deep/../../new2")
+    arguments = ("run", scenes, "--model", tiny_directory, *out, "--quiet", *MODEL)
+    assert pc_engine(*arguments, "--mode", "p2c", "--cluster", "k-means").code == 2
+    assert not runs.exists()
+    assert pc_engine(*arguments).code == 3
+    assert [path.name for path in runs.iterdir()] == ["new2"]
+    assert len([*iter_rows(runs / "new2")]) == 6
+
+
 def test_a_run_that_is_refused_leaves_a_folder_as_it_was(pc_engine, scenes, tiny_directory, tmp_path):
     out = tmp_path / "run"
     out.mkdir()

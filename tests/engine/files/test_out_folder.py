@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pc_engine.errors import UsageError
-from pc_engine.files.out_folder import check_makeable, check_vacant, make_folder, removed_if_empty
+from pc_engine.files.out_folder import check_makeable, check_vacant, make_folder, removed_if_empty, without_detours
 
 
 def test_what_is_absent_or_empty_is_vacant(tmp_path: Path) -> None:
@@ -82,3 +82,22 @@ def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(UsageError, match=r"cannot be read \(Permission denied\): choose another"):
         check_vacant(tmp_path)
+
+
+def test_no_folder_is_made_only_to_leave_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there/deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("there/deep")
+    for given, taken in (
+        ("new1/../new2", "new2"),
+        ("new1/deeper/../../new2", "new2"),
+        ("new1/..", "."),
+        ("../new1/../new2", "../new2"),
+        ("link/../new", "link/../new"),  # which is there/new
+        ("there/../new", "there/../new"),
+        (f"{tmp_path}/new1/../new2", f"{tmp_path}/new2"),
+        ("/../new", "/../new"),
+        ("new1/new2", "new1/new2"),
+    ):
+        assert without_detours(Path(given)) == Path(taken)
+    assert without_detours(None) is None
