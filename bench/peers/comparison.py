@@ -20,7 +20,7 @@ from pc_engine.bench.peers.runtimes import EngineNetworkPeer, EnginePeer, OnnxRu
 from pc_engine.bench.photos import in_batches, readable_photos, repeat_to
 from pc_engine.bench.throughput import ThroughputSettings, complete_model
 from pc_engine.engine import Engine
-from pc_engine.errors import BackendError, ModelError, PcEngineError
+from pc_engine.errors import BackendError, PcEngineError, first_line
 from pc_engine.hardware.machine import BusyElsewhere
 from pc_engine.model import Model
 from pc_engine.modes import MODES, settings_for
@@ -240,11 +240,11 @@ def _torch_peers(
     sizes = sorted({1, request.batch_size})
     try:
         network = pt.torch_vgg(model.network, model.manifest, request.taps)
-    except ModelError as error:
+    except Exception as error:  # as of the runtimes below
         for size in sizes:
-            yield PeerResult("a", pt.EagerPeer.name_for(size), "fp32", "end to end", reason=str(error))
+            yield PeerResult("a", pt.EagerPeer.name_for(size), "fp32", "end to end", reason=_why(error))
         for precision in _TUNED_PRECISIONS:
-            yield PeerResult("b", pt.TunedPeer.name, precision, "end to end", reason=str(error))
+            yield PeerResult("b", pt.TunedPeer.name, precision, "end to end", reason=_why(error))
         return
     assert model.parts.counter is not None
     counting = pt.ImageByImage(model.parts.counter, settings_for(model.manifest).c2p)
@@ -266,8 +266,12 @@ def _runtime_peers(
             if precision not in probe.precisions:
                 raise BackendError(f"{precision} does not run here. {probe.reason}")
             yield runtime(request.at(precision))
-        except PcEngineError as error:
-            yield PeerResult(runtime.letter, runtime.name, precision, runtime.scope, reason=str(error))
+        except Exception as error:  # each library fails with its own, and the others race all the same
+            yield PeerResult(runtime.letter, runtime.name, precision, runtime.scope, reason=_why(error))
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, PcEngineError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def _engine_peers(

@@ -352,11 +352,11 @@ def _layer(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto], manifest:
     settings = attributes(node)
     match node.op_type:
         case "Conv" if settings == {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}:
-            kernel, bias = (numpy_helper.to_array(weights[name]) for name in node.input[1:3])
+            kernel, bias = _stored(node, weights, manifest)
             kernel = _unfolded(kernel, manifest) if first else kernel
             return _with_weights(nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1, device="meta"), kernel, bias)
         case "Gemm" if settings == {"transB": 1}:
-            matrix, bias = (numpy_helper.to_array(weights[name]) for name in node.input[1:3])
+            matrix, bias = _stored(node, weights, manifest)
             return _with_weights(nn.Linear(matrix.shape[1], matrix.shape[0], device="meta"), matrix, bias)
         case "MaxPool" if settings == {"kernel_shape": [2, 2], "strides": [2, 2]}:
             return nn.MaxPool2d(2)
@@ -365,6 +365,13 @@ def _layer(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto], manifest:
         case "Flatten":
             return nn.Flatten()
     raise _no_vgg(manifest, f"it has a {node.op_type} with {settings}")
+
+
+def _stored(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto], manifest: Manifest) -> list[np.ndarray]:
+    names = node.input[1:3]
+    if len(names) < 2 or not weights.keys() >= {*names}:
+        raise _no_vgg(manifest, f"it has a {node.op_type} without stored weights and bias")
+    return [numpy_helper.to_array(weights[name]) for name in names]
 
 
 def _with_weights(layer: nn.Module, weight: np.ndarray, bias: np.ndarray) -> nn.Module:

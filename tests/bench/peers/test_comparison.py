@@ -103,6 +103,11 @@ def test_other_networks_are_refused_with_the_reason(vgg_directory, tiny_director
     onnx.save(branched, tmp_path / "branched.onnx")
     with pytest.raises(ModelError, match="not a chain"):
         torch_vgg(tmp_path / "branched.onnx", manifest, TAPS)
+    unbiased = onnx.load(vgg_directory / NETWORK_FILE)
+    next(node for node in unbiased.graph.node if node.op_type == "Conv").input.pop()
+    onnx.save(unbiased, tmp_path / "unbiased.onnx")
+    with pytest.raises(ModelError, match="it has a Conv without stored weights and bias: only the VGG"):
+        torch_vgg(tmp_path / "unbiased.onnx", manifest, TAPS)
 
 
 def test_compiling_that_fails_is_said(vgg_directory, images, monkeypatch):
@@ -251,6 +256,20 @@ def test_a_model_that_is_no_vgg_still_races_the_runtimes(tiny_directory, photos)
     assert {("c", "fp32"), ("d", "fp32"), ("e", "fp32")} <= {
         (peer["letter"], peer["precision"]) for peer in report["peers"] if peer["images_per_second"]
     }
+
+
+def test_a_library_that_fails_with_an_error_of_its_own_costs_its_rows_alone(tiny_directory, photos, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no kernel for it\nin this build")
+
+    monkeypatch.setattr(peers_torch, "torch_vgg", broken)
+    monkeypatch.setattr(OpenVinoPeer, "__init__", broken)
+    settings = ThroughputSettings(str(tiny_directory), execution=Execution(batch_size=4), workers=1, n=4, repeats=1)
+    peers = compare_with_peers(photos, settings, try_compile=False).to_dict()["peers"]
+    for peer in peers:
+        if peer["letter"] in "ab" or (peer["letter"], peer["precision"]) == ("d", "fp32"):
+            assert peer["reason"] == "RuntimeError: no kernel for it"
+    assert any(peer["letter"] == "c" and peer["images_per_second"] for peer in peers)
 
 
 def test_missing_torch_is_a_sentence(tiny_directory, photos, monkeypatch):
