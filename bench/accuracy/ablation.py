@@ -113,7 +113,8 @@ def ablate(
         the first that of the model's own settings: ``"setting"`` and ``"value"`` (both None there), ``"default"``, the
         figures of `evaluate`, ``"mean_absolute_error_open"``, the mean error of the count in images whose true one
         falls under an open-ended label (None without any), ``"counts_changed"``, in how many images its count is not
-        that of the first, and ``"gain"`` over the first. With known counts, a trial of the counter is the first again,
+        that of the first, ``"labels_changed"``, in how many its label is not, which alone is judged by accuracy, and
+        ``"gain"`` over the first. With known counts, a trial of the counter is the first again,
         unless boxes are pointed with: those are of what the counter takes for clusters.
         ``"failures"`` are images that could not be read.
 
@@ -320,11 +321,16 @@ def _defaults(model: Model) -> dict[str, float | str]:
 
 def _shown(truth: Truth, rows: Sequence[Result], default_rows: Sequence[Result]) -> dict[str, Any]:
     found = {**count_accuracy_of(truth, rows).to_dict(), **pointing_accuracy(truth, rows).to_dict()}
+    labels, default_labels = (
+        [None if row.count is None else count_label(row.count, truth.labels) for row in each]
+        for each in (rows, default_rows)
+    )
     return {
         **{name: found[name] for name in _SHOWN},
         "mean_absolute_error_open": _error_under_open_label(truth, rows),
         **{name: found[name] for name in _POINTING},
         "counts_changed": sum(row.count != other.count for row, other in zip(rows, default_rows, strict=True)),
+        "labels_changed": sum(label != other for label, other in zip(labels, default_labels, strict=True)),
         "gain": accuracy_gain_of(truth, rows, default_rows),
     }
 

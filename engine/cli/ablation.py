@@ -146,6 +146,8 @@ def _lines(trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
 def _gain(trial: Mapping[str, Any]) -> str:
     if not trial["counts_changed"]:  # as by a setting of pointers alone, of which an interval would say that it might
         return "no count changes"
+    if not trial["labels_changed"]:  # as by another number under the open-ended label, which is right as it was
+        return "no label changes"
     gain = trial["gain"]["mean"]
     ends = gain["interval"]
     between = "-" if ends is None else f"{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}"

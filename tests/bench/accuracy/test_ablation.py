@@ -69,6 +69,7 @@ def test_each_trial_is_what_an_evaluation_with_that_setting_gives(
     assert trials[1]["count_accuracy"]["mean"] < 1
     assert trials[1]["gain"]["mean"]["gain"] == pytest.approx(trials[1]["count_accuracy"]["mean"] - 1)
     assert [trial["counts_changed"] for trial in trials] == [0, 4, 0]
+    assert [trial["labels_changed"] for trial in trials] == [0, 4, 0]
     same = trials[0]["gain"]["mean"]
     assert same["gain"] == 0
     assert same["interval"][0] == -same["interval"][1] < 0  # on other images they might differ
@@ -185,6 +186,8 @@ def test_the_bic_of_mixtures_counts_under_the_open_label_alone(blobs: str, tiny_
         assert trial["count_accuracy"] == usual["count_accuracy"]
         assert trial["pointing"] == usual["pointing"]
         assert trial["mean_absolute_error"] == pytest.approx(trial["mean_absolute_error_open"] / 3)
+        assert trial["labels_changed"] == 0
+    assert any(trial["counts_changed"] for trial in others)
     (heat,) = [each for each in others if (each["setting"], each["value"]) == ("c2p.mean_factor", 0.5)]
     assert heat["mean_absolute_error_open"] == 0.5
 
