@@ -8,16 +8,21 @@ import shlex
 
 # What neither of Windows' shells takes for anything else; its names of files hold no quotes.
 _PLAIN_ON_WINDOWS = re.compile(r"[\w:\\/.+=@-]+")
+# Where a line of a list begins that a sentence has below it.
+_LIST_LINE = re.compile(r"\n(?=  )")
 
 
 def for_terminal(text: str) -> str:
-    """Return text with control characters, and bytes that are not UTF-8, escaped: any terminal can take it."""
+    """Return text with control characters, and bytes that are not UTF-8, escaped: any terminal can take it.
+
+    It is one line: names of files may hold line feeds, and what follows them would pass for a line of the program's.
+    """
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def lines_for_terminal(text: str) -> str:
-    """Return `for_terminal` of text that may have several lines, which it keeps."""
-    return "\n".join(map(for_terminal, text.split("\n")))
+    """Return `for_terminal` of a sentence that may have a list below it, whose lines it keeps by their two spaces."""
+    return "\n".join(map(for_terminal, _LIST_LINE.split(text)))
 
 
 def for_shell(text: str) -> str:

@@ -32,7 +32,7 @@ from rich.text import Text
 
 from pc_engine.errors import DataError
 from pc_engine.say import Say
-from pc_engine.shown_text import for_terminal, lines_for_terminal, number_of
+from pc_engine.shown_text import for_terminal, number_of
 
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
@@ -58,7 +58,7 @@ def remark(quiet: bool) -> Say:
 
     def show(sentence: str) -> None:
         if not quiet:
-            _err.print(lines_for_terminal(sentence), markup=False, soft_wrap=True)
+            _err.print(for_terminal(sentence), markup=False, soft_wrap=True)
 
     return show
 
@@ -108,7 +108,7 @@ def print_answer(
 
 def print_line(text: str = "") -> None:
     """Print a line on stdout."""
-    _out.print(lines_for_terminal(text), markup=False, soft_wrap=True)
+    _out.print(for_terminal(text), markup=False, soft_wrap=True)
 
 
 def number_of_images(n: int) -> str:

@@ -126,12 +126,12 @@ def test_a_current_folder_that_is_gone_is_said(tmp_path, command):
 
 
 def test_what_others_wrote_does_not_steer_the_terminal(tmp_path, monkeypatch, capsys):
-    name = str(tmp_path / "\x1b[31mred\u202e")
+    name = str(tmp_path / "\n\x1b[31mred\u202e")
     monkeypatch.setattr("sys.argv", ["pc-engine", "report", name])
     with pytest.raises(SystemExit):
         main()
     said = capsys.readouterr().err
-    assert r"\x1b[31mred\u202e: name the one" in said
+    assert r"\n\x1b[31mred\u202e: name the one" in said
     assert said.count("\n") == 1
     assert said[:-1].isprintable()
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pc_engine.shown_text import for_page, for_sentence, for_shell, for_terminal, number_of
+from pc_engine.shown_text import for_page, for_sentence, for_shell, for_terminal, lines_for_terminal, number_of
 
 #: A line's end, a terminal's command, a byte that is not UTF-8, and a letter beyond ASCII.
 ODD = "a\nb\x1b[2J\udce9é"
@@ -22,6 +22,12 @@ ODD = "a\nb\x1b[2J\udce9é"
 def test_text_of_others_is_made_fit_for_what_shows_it(shown: Callable[[str], str], expected: str) -> None:
     assert shown(ODD) == expected
     assert shown("plain  text é") == "plain  text é"
+
+
+def test_a_list_below_a_sentence_is_kept_and_a_name_starts_no_line() -> None:
+    assert lines_for_terminal("'a\npc-engine: b' is none. Forms:\n  c:FILE\x07\n  d") == (
+        "'a\\npc-engine: b' is none. Forms:\n  c:FILE\\x07\n  d"
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from pc_engine.cli import console
-from pc_engine.cli.console import Bars, _Rate, kept_in, number_of_images, print_line, print_table, progress
+from pc_engine.cli.console import (
+    Bars,
+    _Rate,
+    kept_in,
+    number_of_images,
+    print_line,
+    print_skipped,
+    print_table,
+    progress,
+)
 
 
 def test_the_rate_is_that_of_what_this_run_does() -> None:
@@ -122,9 +131,14 @@ def test_a_quiet_command_logs_nothing(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().err == ""
 
 
-def test_control_characters_of_others_are_shown_and_lines_kept(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_of_others_are_shown_and_start_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     console.remark(False)("the class '\x1b[2Jdog' is none\nof the network's")
-    print_line("a\x07b")
+    print_line("a\x07b\nc")
+    print_skipped([("a\npc-engine: all is well.jpg", "there is no such file")])
     shown = capsys.readouterr()
-    assert shown.err == "the class '\\x1b[2Jdog' is none\nof the network's\n"
-    assert shown.out == "a\\x07b\n"
+    assert shown.err == "the class '\\x1b[2Jdog' is none\\nof the network's\n"
+    assert shown.out.splitlines() == [
+        "a\\x07b\\nc",
+        "1 item was skipped:",
+        "  a\\npc-engine: all is well.jpg: there is no such file",
+    ]
