@@ -87,7 +87,7 @@ def assert_same(found: Result, expected: Result, tolerance: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backend", BACKENDS_HERE)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     order=st.permutations(range(N_SCENES)).flatmap(lambda order: st.integers(1, N_SCENES).map(lambda n: order[:n])),
     batch_size=st.sampled_from([1, 2, 5, 7, 32]),

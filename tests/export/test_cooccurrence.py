@@ -63,7 +63,7 @@ def test_it_is_the_mean_product_over_pairs_of_cells(distance):
     assert [value.name for value in model.graph.output] == ["maps", wanted.name]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3))
 def test_an_image_and_its_mirror_image_have_the_same(seed, distance):
     maps = np.random.default_rng(seed).standard_normal((2, 3, 5, 4)).astype(np.float32)

@@ -37,7 +37,7 @@ def test_the_largest_number_is_448():
     assert len(NUMBERS) == 127
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(-1e4, 0), st.floats(0, 1e4), st.integers(0, 10_000))
 def test_values_are_rendered_by_the_nearest_number_over_the_larger_side(low, high, seed):
     values = np.random.default_rng(seed).uniform(1.2 * low - 1e-3, 1.2 * high + 1e-3, 64).astype(np.float32)
@@ -51,7 +51,7 @@ def test_values_are_rendered_by_the_nearest_number_over_the_larger_side(low, hig
     assert np.abs(found).max() <= 448 * scale * (1 + 1e-6)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(0, 1))
 def test_weights_are_rounded_to_the_numbers_of_the_type_in_steps_of_their_output(seed, outputs, axis):
     weights = np.random.default_rng(seed).standard_normal((outputs, 5) if axis == 0 else (5, outputs))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pc_engine.export.int8 import INT8, render
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.floats(-1e3, 0), st.floats(0, 1e3), st.integers(0, 10_000))
 def test_values_are_rendered_as_onnx_rounds_them(round_by_onnx, low, high, seed):
     assume(high == low or high - low > 1e-6)  # ONNX's evaluator counts steps in 32 bits

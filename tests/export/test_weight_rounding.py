@@ -104,7 +104,7 @@ def test_sums_of_inputs_that_are_alike_change_less_than_by_the_nearest_weights(l
     assert np.abs(levels - weights / step).max() > 0.5 + 1e-3  # not the nearest
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 4), st.booleans())
 def test_whatever_the_inputs_weights_are_127_steps_at_most_and_the_largest_stay(seed, outputs, channels, silent):
     rng = np.random.default_rng(seed)

@@ -52,7 +52,7 @@ def clusters(heats, counts):
 
 @pytest.mark.parametrize("operation", [mixtures, peaks, prominences, boxes, unions, clusters])
 @given(data=st.data())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_clustering_of_a_batch_is_that_of_each_image(operation, data):
     grid = data.draw(st.tuples(st.integers(1, 32), st.integers(1, 32)))
     heats = data.draw(arrays(np.float32, (4, *grid), elements=st.floats(0, 8, width=16)))
@@ -98,7 +98,7 @@ def test_mixtures_of_a_batch_are_those_of_each_image_to_the_last_bit(size):
     ids=["heat", "resize", "weighted", "weighted top", "top", "peak", "rows", "products"],
 )
 @given(data=st.data())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_normalisation_of_a_batch_is_that_of_each_image(operation, data):
     shape = data.draw(st.tuples(st.just(4), st.integers(1, 9), st.integers(1, 14), st.integers(1, 14)))
     maps = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal(shape).astype(np.float32)

@@ -43,7 +43,7 @@ def test_sides_between_cells_by_hand():
     arrays(np.float64, (2, 6, 7), elements=st.integers(0, 5)),
     st.sampled_from([0.1, 0.3, 0.7, 1.0]),
 )
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_sides_between_cells_are_where_the_profile_crosses(labels, density, trim):
     n_clusters = labels.max(axis=(1, 2)) + 1
     on_edges = cluster_boxes(labels, density, n_clusters, trim=trim)
@@ -68,7 +68,7 @@ def test_sides_between_cells_are_where_the_profile_crosses(labels, density, trim
     arrays(np.float64, (2, 6, 7), elements=st.integers(0, 5)),
     st.sampled_from([0.0, 0.3, 0.7, 1.0]),
 )
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_equals_the_loop_over_cells(labels, density, trim):
     n_clusters = labels.max(axis=(1, 2)) + 1
     found = cluster_boxes(labels, density, n_clusters, trim=trim)

@@ -27,7 +27,7 @@ def test_equals_scipys_centres_and_numpys_weighted_variance(bumps):
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_an_images_moments_are_its_own_and_lie_within_its_cells(data):
     grid = data.draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))
     labels = data.draw(arrays(np.int32, (3, *grid), elements=st.integers(-1, 3)))

@@ -37,7 +37,7 @@ RADII = [0.5, 1.0, np.sqrt(2), 1.5, 2.0, np.sqrt(5), 2.9, 3.0, 4.2, 40.0]
     st.sampled_from(RADII),
     st.integers(1, 12),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_equals_scikit_learn(heats, eps, min_weight):
     assert_is_scikit_learn(heats, eps, min_weight)
 

@@ -80,7 +80,7 @@ def assert_is_brute_force(heats, *, cutoff, min_density=0.1, min_distance=2.0, n
     st.sampled_from([0.0, 0.2, 1.0]),
     st.sampled_from([0.0, 2.0, 2.5, 4.0]),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_equals_brute_force_with_many_ties(heats, cutoff, min_density, min_distance):
     assert_is_brute_force(heats, cutoff=cutoff, min_density=min_density, min_distance=min_distance)
 
@@ -89,7 +89,7 @@ def test_equals_brute_force_with_many_ties(heats, cutoff, min_density, min_dista
     arrays(np.float32, (2, 7, 9), elements=st.floats(0, 1e6, width=32)),
     st.lists(st.integers(-1, 6), min_size=2, max_size=2),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_equals_brute_force_with_given_counts(heats, n_centres):
     assert_is_brute_force(heats, cutoff=1.0, n_centres=np.array(n_centres))
 
@@ -190,13 +190,13 @@ def assert_is_flooded(heats, *, cutoff, min_density=0.5, prominence=0.2):
     st.sampled_from([0.11, 0.5, 1.0]),
     st.sampled_from([1e-3, 0.2, 1.0]),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_equals_a_flood_with_many_ties(heats, cutoff, min_density, prominence):
     assert_is_flooded(heats, cutoff=cutoff, min_density=min_density, prominence=prominence)
 
 
 @given(arrays(np.float32, (2, 7, 9), elements=st.floats(0, 1e6, width=32)), st.sampled_from([0.3, 0.7, 1.2]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_equals_a_flood_on_any_heatmap(heats, cutoff):
     assert_is_flooded(heats, cutoff=cutoff)
 
@@ -301,7 +301,7 @@ def test_the_greatest_masses_are_the_centres():
     st.integers(-60, 60),
     st.sampled_from([0.4, 1.2]),
 )
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_a_power_of_two_times_the_heat_changes_nothing_by_prominence(heats, power, cutoff):
     parameters = {"cutoff": cutoff, "min_density": 0.5, "prominence": 0.2}
     found, other = density_peaks(heats, **parameters), density_peaks(heats * 2.0**power, **parameters)
@@ -316,7 +316,7 @@ def test_a_power_of_two_times_the_heat_changes_nothing_by_prominence(heats, powe
     st.sampled_from([1e-6, 0.01, 0.5]),
     st.sampled_from([0.4, 1.2]),
 )
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_prominences_change_by_no_more_than_twice_what_the_density_does(heat, noise, eps, cutoff):
     """With the local maxima that come and go, whose prominence is 0 before or after."""
     heats = np.stack([heat, heat + eps * noise])

@@ -24,7 +24,7 @@ def convolved_by_onnx(maps, weights, bias, stride, pads):
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_equals_onnx_runtimes(data):
     draw = data.draw
     window, stride = (draw(st.tuples(st.integers(1, 4), st.integers(1, 4))) for _ in range(2))

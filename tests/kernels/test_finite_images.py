@@ -33,7 +33,7 @@ VALUES = [0.0, 1.0, -60_000.0, *NOT_FINITE]
         max_size=6,
     )
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_equals_a_look_at_every_value(taps):
     expected = np.all([np.isfinite(tap).all(axis=1) for tap in taps], axis=0)
     kept = [np.where(expected[:, None], tap, 0) for tap in taps]

@@ -19,7 +19,7 @@ def pooled_by_onnx(maps, window, stride, pads):
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_equals_onnx_runtimes(data):
     draw = data.draw
     window, stride = (draw(st.tuples(st.integers(1, 4), st.integers(1, 4))) for _ in range(2))

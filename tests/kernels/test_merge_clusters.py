@@ -171,7 +171,7 @@ def test_empty_batch_and_heat():
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_an_image_is_merged_by_itself_and_clusters_stay_whole(data):
     grid = data.draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))
     labels = data.draw(arrays(np.int32, (3, *grid), elements=st.integers(-1, 5)))

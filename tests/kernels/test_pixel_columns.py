@@ -12,7 +12,7 @@ from pc_engine.kernels import pixel_columns
     pads=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     spare=st.integers(0, 9),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_place_holds_the_pixels_under_its_window(window, stride, pads, spare):
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 7, 3), np.uint8)
     channels = 4 * window + spare

@@ -11,7 +11,7 @@ from pc_engine.kernels.windows import Windows
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_equals_a_sum_over_gathered_columns(data):
     draw = data.draw
     rows, columns = (draw(st.integers(1, 4)) for _ in range(2))
@@ -67,7 +67,7 @@ def test_which_filters_have_a_kernel(window, stride, filters, expected):
     window=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     stride=st.tuples(st.integers(1, 9), st.integers(1, 40)),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_the_pixels_of_a_tile_fit_into_its_room(size, window, stride):
     windows = Windows(size, window, stride)
     if not has_pixel_kernel(window, stride, 8) or min(windows.count) < 1:

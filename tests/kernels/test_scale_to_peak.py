@@ -8,7 +8,7 @@ from pc_engine.kernels import scale_to_peak
 
 
 @given(arrays(np.float32, (3, 2, 4), elements=st.floats(0, 2.0**120, width=32)))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_the_greatest_is_one_and_ratios_stay(heat):
     found = scale_to_peak(heat)
     assert found.dtype == np.float32

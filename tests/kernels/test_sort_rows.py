@@ -10,7 +10,7 @@ VALUES = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 5e-324, 1e308]
 
 
 @given(arrays(np.float64, st.tuples(st.integers(0, 3), st.integers(0, 9)), elements=st.sampled_from(VALUES)))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_equals_a_stable_sort_of_each_image(scores):
     rows = np.stack([np.broadcast_to(np.arange(scores.shape[1]), scores.shape), scores], axis=2)
     found = sort_rows(rows, 1)

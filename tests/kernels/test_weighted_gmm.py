@@ -161,7 +161,7 @@ def test_equals_log_space_em_on_hard_heatmaps(heat, count):
     arrays(np.float64, st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 9)),
     st.lists(st.integers(0, 4), min_size=2, max_size=2),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_equals_log_space_em_on_any_heatmap(heats, counts):
     # Few iterations: near a symmetric start the last bits decide which way EM breaks the symmetry.
     assert_is_log_space_em(heats, counts, max_iter=8)

@@ -160,7 +160,7 @@ def test_the_published_table_agrees_with_its_own_means() -> None:
             assert mean == pytest.approx(np.mean([value for value in by_label if value is not None]), abs=0.7)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(pairs=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=30))
 def test_accuracies_are_shares_whatever_was_counted(pairs: list[tuple[int, int]]) -> None:
     measured = count_accuracy(*zip(*pairs, strict=True))

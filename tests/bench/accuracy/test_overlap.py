@@ -66,7 +66,7 @@ def test_pieces_of_a_circle_have_their_known_areas(box: Box, area: float) -> Non
     assert intersection_areas([CIRCLE], [box])[0, 0] == pytest.approx(area, abs=1e-14)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(pointers(), boxes())
 def test_an_ellipse_is_not_taken_for_its_box(pointer: Pointer, box: Box) -> None:
     area = intersection_areas([pointer], [box])[0, 0]
@@ -79,7 +79,7 @@ def test_an_ellipse_is_not_taken_for_its_box(pointer: Pointer, box: Box) -> None
         assert area == max(across, 0) * max(down, 0)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(pointers(), boxes(), st.integers(-30, 50))
 def test_two_halves_of_a_box_share_what_the_whole_does(pointer: Pointer, box: Box, cut: int) -> None:
     cut = int(np.clip(cut, box.x0, box.x1))
@@ -102,7 +102,7 @@ def scaled(thing: Pointer | Box, x: float, y: float) -> Pointer | Box:
     return type(thing)(thing.x0 * x, thing.y0 * y, thing.x1 * x, thing.y1 * y, *kind)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(pointers(), max_size=4), st.lists(boxes(), max_size=4), st.floats(0.1, 20), st.floats(0.1, 20))
 def test_scaling_and_mirroring_the_picture_change_no_overlap(
     some: list[Pointer], truth: list[Box], x: float, y: float

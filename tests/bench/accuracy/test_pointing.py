@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest
@@ -40,14 +40,12 @@ def walk(overlap: np.ndarray, ratio: float) -> list[int]:
     return taken
 
 
-@settings(deadline=None)
 @given(overlaps)
 def test_every_box_takes_away_the_pointer_that_overlaps_it_most(overlap: np.ndarray) -> None:
     taken = match_pointers(overlap, RATIOS)
     assert [list(row) for row in taken] == [walk(overlap, ratio) for ratio in RATIOS]
 
 
-@settings(deadline=None)
 @given(overlaps)
 def test_matches_are_no_more_than_boxes_or_pointers_and_fall_with_the_ratio(overlap: np.ndarray) -> None:
     taken = match_pointers(overlap, RATIOS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -171,7 +171,6 @@ def test_a_cut_is_read_from_the_picture_as_displayed(tmp_path: Path) -> None:
     assert Cut(tmp_path / "a.png", (10, 0, 20, 10)).read().getcolors() == [(100, (255, 0, 0))]
 
 
-@settings(deadline=None)
 @given(arrays(np.bool_, st.tuples(st.integers(1, 7), st.integers(1, 7))))
 def test_no_free_square_is_larger(taken: np.ndarray) -> None:
     column, row, side = _largest_free_square(taken)

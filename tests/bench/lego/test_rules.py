@@ -14,7 +14,7 @@ from pc_engine.bench.lego.rules import (
 from pc_engine.errors import UsageError
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(n_digits=st.integers(1, 8), share=st.floats(0.01, 1), seed=st.integers(0, 5))
 def test_classes_are_distinct_deterministic_and_as_many_as_asked(n_digits: int, share: float, seed: int) -> None:
     possible = len(arrangements_of(n_digits)) * 10**n_digits

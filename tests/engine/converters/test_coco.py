@@ -80,7 +80,7 @@ def test_what_a_person_reviewed_is_marked(make_row, save, tmp_path) -> None:
     assert [image["reviewed"] for image in images] == [False, True]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 @pytest.mark.parametrize("kind", ["ellipse", "box"])
 def test_supervision_reads_the_boxes_that_were_written(

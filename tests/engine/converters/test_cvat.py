@@ -64,7 +64,7 @@ def test_what_xml_cannot_hold_is_escaped(make_row, save, tmp_path) -> None:
     assert read(tmp_path / "run.xml").find("image").get("name") == "\\x0b\\r\\ud800\\ufffe.jpg"
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 @pytest.mark.parametrize("kind", ["ellipse", "box"])
 def test_coordinates_come_back(kind, data, random_rows, save, corners, label, tmp_path_factory) -> None:

@@ -157,7 +157,7 @@ def test_its_converter_finds_the_boxes_once_they_are_accepted(two_modes, save, c
         assert np.abs(found - corners(row)).max(initial=0) < 0.5
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 @pytest.mark.parametrize("kind", ["ellipse", "box"])
 def test_coordinates_come_back(kind, data, random_rows, save, corners, tmp_path_factory) -> None:

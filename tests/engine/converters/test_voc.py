@@ -57,7 +57,7 @@ def test_text_that_xml_cannot_hold_is_escaped(make_row, save, tmp_path) -> None:
     assert ElementTree.parse(file).getroot().findtext("path") == "photos/\\x01\\x07<&>\"'é写\\ufffe.jpg"
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 @pytest.mark.parametrize("kind", ["ellipse", "box"])
 def test_supervision_reads_the_boxes_that_were_written(

@@ -184,7 +184,7 @@ def test_names_that_no_label_file_can_have_are_left_out(make_row, save, tmp_path
     assert sorted(conversion.left_out.values()) == [1, 3]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_supervision_reads_the_boxes_that_were_written(
     data, random_rows, save, draw_photos, corners, label, tmp_path_factory
@@ -206,7 +206,7 @@ def test_supervision_reads_the_boxes_that_were_written(
         assert {dataset.classes[k] for k in found.class_id} <= {label(row, rows)}
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_points_and_boxes_of_poses_come_back(data, random_rows, save, corners, tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("yolo")

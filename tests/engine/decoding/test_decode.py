@@ -670,7 +670,7 @@ SEEDS = {
 }
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     file_format=st.sampled_from(sorted(SEEDS)),
     edits=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=12),

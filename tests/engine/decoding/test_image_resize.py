@@ -59,7 +59,7 @@ def by_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(old=st.integers(1, 5000), new=st.integers(1, 300))
 def test_weights_sum_to_one_and_stay_inside(old: int, new: int) -> None:
     first, weights = resize_table(old, new)
@@ -115,7 +115,7 @@ class HostCupy:
 sides = st.integers(1, 90)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(old=st.tuples(sides, sides), new=st.tuples(sides, sides), seed=st.integers(0, 1000))
 @example(old=(480, 640), new=(224, 224), seed=0)
 @example(old=(1, 3000), new=(224, 7), seed=0)

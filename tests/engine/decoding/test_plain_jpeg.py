@@ -57,7 +57,7 @@ def test_plain_jpegs_are_told_from_all_else(name: str) -> None:
     assert plain_jpeg(data) == ((data, 32 * 24) if name in PLAIN else None)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=60), cut=st.integers(0, 700))
 def test_no_bytes_break_the_look_at_the_markers(data: bytes, cut: int) -> None:
     assert plain_jpeg(b"\xff\xd8" + data) is None

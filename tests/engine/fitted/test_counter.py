@@ -61,7 +61,7 @@ def test_scores_equal_the_svm_on_the_concatenation_of_normalised_taps() -> None:
     np.testing.assert_allclose(scores, concatenated @ weights.T + counter.bias, rtol=1e-5, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(scale=st.floats(1e-3, 1e3), dtype=st.sampled_from([np.float32, np.float64]))
 def test_scores_do_not_depend_on_the_magnitude_of_a_tap(scale: float, dtype: type) -> None:
     counter, taps = make_counter(), make_taps(4, dtype)
@@ -214,7 +214,7 @@ def test_labels_that_are_no_counts_are_refused(labels: tuple[str, ...]) -> None:
         label_counts(labels)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(count=st.integers(0, 100), largest=st.integers(1, 20))
 def test_a_label_stands_for_the_count_or_the_open_end(count: int, largest: int) -> None:
     labels = (*map(str, range(largest)), f"{largest}+")

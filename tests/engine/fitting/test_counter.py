@@ -435,7 +435,7 @@ def test_copies_stay_together_where_one_label_has_to_be_parted() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_folds_of_any_groups_show_every_label_to_those_who_learn(seed: int, labels: int, n_groups: int) -> None:
     rng = np.random.default_rng(seed)
     truth = np.concatenate([np.repeat(np.arange(labels), 2), rng.integers(0, labels, rng.integers(0, 30))])

@@ -71,7 +71,7 @@ def test_classes_never_seen_hold_the_ranking_over_all_images_in_contrast_too() -
     np.testing.assert_array_equal(accumulator.finish().ranking["conv_last"][3], expected)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(0, 20), max_size=4), rank=st.sampled_from(["max", "contrast"]))
 def test_batches_do_not_matter(cuts: list[int], rank: str) -> None:
     taps, ids = make_batch(20)

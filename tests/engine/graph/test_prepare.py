@@ -276,7 +276,7 @@ def test_initializers_listed_as_inputs_are_no_inputs():
     np.testing.assert_allclose(run(prepared, images)[0], expected_taps(images)["logits"], rtol=1e-5, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     taps=st.lists(st.sampled_from(sorted(TAPS)), min_size=1, max_size=5),
     n=st.integers(1, 4),
@@ -468,7 +468,7 @@ class TestRefusals:
         with pytest.raises(ManifestError, match="changed while it was in use"):
             open_graph(path, manifest, ["logits"])
 
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(share=st.floats(0, 1, exclude_max=True))
     def test_truncated_file(self, tmp_path_factory, share):
         content = small_network().SerializeToString()

@@ -35,7 +35,7 @@ def batches(draw: st.DrawFn) -> list[np.ndarray]:
     ]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(batch=batches())
 def test_what_is_packed_comes_out_bit_for_bit(batch: list[np.ndarray]) -> None:
     packed = pack(batch)

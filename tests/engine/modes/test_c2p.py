@@ -139,7 +139,7 @@ heatmaps = st.integers(0, 2**32 - 1).map(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(heats=heatmaps, answers=st.lists(st.integers(0, 4), min_size=4, max_size=4), factor=st.floats(0, 3))
 def test_pointers_keep_their_promises_on_any_heatmap(heats: np.ndarray, answers: list[int], factor: float) -> None:
     outcome = c2p(taps_for(heats, answers), COUNTER, C2PSettings(mean_factor=factor))
@@ -156,7 +156,7 @@ def test_pointers_keep_their_promises_on_any_heatmap(heats: np.ndarray, answers:
         assert pointers[used, 4].sum() <= 1 + 1e-9
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(heats=heatmaps, order=st.permutations(range(4)))
 def test_an_image_does_not_depend_on_its_place_in_the_batch(heats: np.ndarray, order: list[int]) -> None:
     answers = [4, 2, 1, 3]

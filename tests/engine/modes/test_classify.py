@@ -26,7 +26,7 @@ def test_large_logits_do_not_overflow() -> None:
     np.testing.assert_array_equal(score, [1, 1])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(arrays(np.float32, (4, 6), elements=st.floats(-50, 50, width=32)))
 def test_the_score_is_that_of_a_softmax(logits: np.ndarray) -> None:
     class_id, score = predict_class(logits)

@@ -42,7 +42,7 @@ def same(weights: np.ndarray, eps: float, min_weight: float, **keywords: Any) ->
     assert (found.labels.dtype, found.n_clusters.dtype) == (np.int32, np.int64)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     eps=st.sampled_from([1.0, math.sqrt(2), 1.5, 2.0, math.sqrt(5), 3.0, math.sqrt(13)]),

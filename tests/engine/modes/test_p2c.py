@@ -262,7 +262,7 @@ heatmaps = st.integers(0, 2**32 - 1).map(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     heats=heatmaps,
     cluster=st.sampled_from(ON_THE_CPU),
@@ -285,7 +285,7 @@ def test_pointers_keep_their_promises_on_any_heatmap(
         assert found[:, 4].sum() <= 1 + 1e-9
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(heats=heatmaps, order=st.permutations(range(4)), cluster=st.sampled_from(ON_THE_CPU))
 def test_an_image_does_not_depend_on_its_place_in_the_batch(heats: np.ndarray, order: list[int], cluster: Any) -> None:
     classes, chosen = [0, 1, 2, 0], replace(SETTINGS, cluster=cluster)

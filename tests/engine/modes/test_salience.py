@@ -31,7 +31,7 @@ def test_salient_heat_is_that_of_the_taps_multiplied_on_the_finest_grid() -> Non
     assert (softly > fine).any()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(heats=heatmaps, other=heatmaps)
 def test_shared_heat_is_the_product_or_the_first_alone(heats: np.ndarray, other: np.ndarray) -> None:
     shared = shared_heatmap(heats, other)
@@ -41,7 +41,7 @@ def test_shared_heat_is_the_product_or_the_first_alone(heats: np.ndarray, other:
         np.testing.assert_allclose(shared[n], product if product.any() else one, rtol=1e-12)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(heats=heatmaps, other=heatmaps, powers=st.tuples(st.floats(0, 3), st.floats(0.1, 3)))
 def test_each_heat_counts_as_its_power_says(heats: np.ndarray, other: np.ndarray, powers: tuple[float, float]) -> None:
     shared = shared_heatmap(heats, other, powers=powers)

@@ -69,7 +69,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path, row_format:
     assert paths(tmp_path) == names
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_no_row_is_lost_and_none_doubled_wherever_it_stops(data: st.DataObject, tmp_path_factory: Any) -> None:
     names = data.draw(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=12), label="names")

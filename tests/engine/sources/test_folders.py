@@ -19,7 +19,7 @@ NAME = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(names=st.sets(NAME, max_size=20), held=st.integers(1, 7))
 def test_whatever_number_of_names_is_held_the_listing_is_the_sorted_one(
     names: set[str], held: int, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

@@ -48,7 +48,7 @@ def files_below(paths: list[str]) -> list[str]:
 PART = st.sampled_from(["**", "*", "a", "b", "?", "*.jpg", "[ab]", ".*", "a*", "[[]x]", "1.jpg", "nothing"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(parts=st.lists(PART, min_size=1, max_size=4), slash=st.booleans())
 def test_the_same_files_match_as_with_pythons_glob_each_once_and_in_order(
     tree: Path, parts: list[str], slash: bool

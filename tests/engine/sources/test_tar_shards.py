@@ -414,7 +414,7 @@ def test_a_compressed_shard_whose_sum_is_wrong_is_told(
     assert "CRC check failed" in said(last)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(changes=st.lists(st.tuples(st.integers(0, 4095), st.integers(0, 255)), max_size=6), cut=st.integers(0, 10240))
 def test_whatever_is_damaged_the_run_goes_on(
     tmp_path: Path, packed: Callable[..., bytes], changes: list[tuple[int, int]], cut: int

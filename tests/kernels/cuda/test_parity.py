@@ -33,7 +33,7 @@ from pc_engine.kernels import (
     weighted_heatmap,
 )
 
-FEW = settings(deadline=None, max_examples=60)
+FEW = settings(max_examples=60)
 RADII = [0.5, 1.0, np.sqrt(2), 1.5, np.sqrt(5), 3.0, 40.0, 1e9]
 GRIDS = [(7, 7), (14, 14), (28, 28), (10, 17), (1, 9), (23, 2), (1, 1)]
 
