@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -32,6 +33,35 @@ def photos(tmp_path: Path) -> list[Path]:
     for k, path in enumerate(paths):
         Image.new("RGB", (20 + k, 30), (100 + 10 * k,) * 3).save(path)
     return paths
+
+
+@pytest.fixture
+def first_at_once() -> Callable[[int], Callable[[], AbstractContextManager[None]]]:
+    """Return ``first(n)``: the first ``n`` threads that enter what it makes are inside at once, whichever is slow.
+
+    The first of them leaves last. Those that come later go through.
+    """
+
+    def first(n: int) -> Callable[[], AbstractContextManager[None]]:
+        numbers, all_inside, left = itertools.count(), threading.Barrier(n), threading.Semaphore(0)
+
+        @contextmanager
+        def inside() -> Iterator[None]:
+            number = next(numbers)
+            if number < n:
+                all_inside.wait(120)
+            try:
+                yield
+            finally:
+                if number == 0:
+                    for _ in range(n - 1):
+                        assert left.acquire(timeout=120)
+                else:
+                    left.release()
+
+        return inside
+
+    return first
 
 
 @pytest.fixture(scope="session")
@@ -313,9 +343,9 @@ class PretendedBackbone:
             self.fake.running += 1
             self.fake.most_at_once = max(self.fake.most_at_once, self.fake.running)
         try:
-            time.sleep(self.fake.seconds)
-            self.fake.before(len(images))
-            taps = self.network.infer(images)
+            with self.fake.inside():
+                self.fake.before(len(images))
+                taps = self.network.infer(images)
         finally:
             with self.fake.lock:
                 self.fake.running -= 1
@@ -337,8 +367,8 @@ class PretendedBackbone:
 class PretendedBackend:
     """A backend for the pretended GPU.
 
-    ``before`` is called with the size of each batch and may raise; ``distort`` changes the taps. ``filled`` counts the
-    batches whose taps went to where the caller wanted them.
+    ``before`` is called with the size of each batch and may raise, while ``inside`` is entered; ``distort`` changes the
+    taps. ``filled`` counts the batches whose taps went to where the caller wanted them.
     """
 
     name: str = "pretended"
@@ -346,7 +376,7 @@ class PretendedBackend:
     precisions: tuple[str, ...] = ("fp32", "fp16")
     missing: str = ""
     parallel: int = 2
-    seconds: float = 0.0
+    inside: Callable[[], AbstractContextManager[object]] = nullcontext
     before: Callable[[int], object] = lambda _: None
     at_compile: Callable[[CompileRequest], object] = lambda _: None
     distort: Callable[[np.ndarray], np.ndarray] = lambda tap: tap

@@ -97,7 +97,7 @@ class Network(Lanes):
     def infer(self, images: Any, into: Any = None) -> Any:
         meeting = next(getattr(self, "meetings", iter(())), None)
         if meeting is not None:
-            meeting.wait(10)
+            meeting.wait(120)
         return super().infer(images, into)
 
 

@@ -176,10 +176,10 @@ def test_all_batches_but_the_last_are_whole(
 
 
 def test_batches_run_side_by_side_each_on_a_stream_of_its_own(
-    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any
+    tiny_directory: Path, scenes: Path, pretended_gpu: Any, pretended: Any, first_at_once: Any
 ) -> None:
-    pretended.seconds = 0.05
     with on_gpu(tiny_directory, "combined", batch_size=2) as engine:
+        pretended.inside = first_at_once(2)
         list(engine.run(scenes))
         assert pretended.most_at_once == 2
         streams = set(pretended.streams)
@@ -543,7 +543,7 @@ def test_a_gpu_decodes_several_batches_at_once_each_on_a_stream_of_its_own(
             made.append(threads)
 
         def decode(self, data: Any) -> Any:
-            all_at_once.wait(10)
+            all_at_once.wait(120)
             streams.append(pretended_gpu.current())
             return [cupy.asarray(np.asarray(display_image(one).picture)) for one in data]
 

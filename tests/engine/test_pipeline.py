@@ -4,6 +4,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -288,16 +289,16 @@ def test_images_for_which_the_network_returns_nan_are_marked_and_zeroed(
 
 
 class _Parallel:
-    """A network that takes three batches at once, and answers the first of each three last."""
+    """A network that takes three batches at once; ``inside`` is entered for each."""
 
     backend = "parallel"
     parallel = 3
     remarks = ()
 
-    def __init__(self, network: Backbone) -> None:
+    def __init__(self, network: Backbone, inside: Callable[[], AbstractContextManager[object]]) -> None:
         self.request = network.request
         self.most_at_once = 0
-        self._network = network
+        self._network, self._inside = network, inside
         self._running = 0
         self._lock = threading.Lock()
 
@@ -305,9 +306,8 @@ class _Parallel:
         with self._lock:
             self._running += 1
             self.most_at_once = max(self.most_at_once, self._running)
-            first = self._running == 1
-        time.sleep(0.1 if first else 0.02)
-        taps = self._network.infer(images)
+        with self._inside():
+            taps = self._network.infer(images)
         with self._lock:
             self._running -= 1
         return taps
@@ -317,9 +317,9 @@ class _Parallel:
 
 
 def test_batches_run_side_by_side_and_come_out_in_order(
-    photos: list[Path], open_tiny: Callable[[int], Backbone]
+    photos: list[Path], open_tiny: Callable[[int], Backbone], first_at_once: Any
 ) -> None:
-    network = _Parallel(open_tiny(1))
+    network = _Parallel(open_tiny(1), first_at_once(3))
     alone = brightness(tap_batches(photos, open_tiny(1), workers=2))
     assert brightness(tap_batches(photos, network, workers=2)) == alone
     assert network.most_at_once == 3
@@ -402,12 +402,16 @@ def test_what_decodes_files_can_be_another(photos: list[Path], open_tiny: Callab
 
 
 class LaterDecoder:
-    """Takes every file and decodes the batches of several threads at once, the first of each two last."""
+    """Takes every file and decodes the batches of several threads at once; ``inside`` is entered for each."""
 
-    def __init__(self, before: Callable[[int], object] = lambda _: None) -> None:
+    def __init__(
+        self,
+        before: Callable[[int], object] = lambda _: None,
+        inside: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self.sizes: list[int] = []
         self.at_once = self.most_at_once = 0
-        self._before, self._lock = before, threading.Lock()
+        self._before, self._inside, self._lock = before, inside, threading.Lock()
 
     def takes(self, data: bytes) -> PlainJpeg:
         return PlainJpeg(data, 1)
@@ -417,11 +421,10 @@ class LaterDecoder:
             self.sizes.append(len(files))
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
-            slow = self.at_once == 1
-        time.sleep(0.05 if slow else 0.01)
         try:
-            self._before(len(files))
-            return self._decoded(files, height, width)
+            with self._inside():
+                self._before(len(files))
+                return self._decoded(files, height, width)
         finally:
             with self._lock:
                 self.at_once -= 1
@@ -454,12 +457,12 @@ def seen_and_sizes(batch: TapBatch) -> list[tuple[str, str | None, float | None,
 
 
 def test_batches_that_are_decoded_side_by_side_have_the_rows_of_the_cores_in_order(
-    photos: list[Path], tmp_path: Path, open_tiny: Callable[[int], Backbone]
+    photos: list[Path], tmp_path: Path, open_tiny: Callable[[int], Backbone], first_at_once: Any
 ) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     paths = [*photos[:5], broken, tmp_path / "gone.jpg", *photos[5:], *[broken] * 9, *photos * 3]
-    decoder = LaterDecoder()
+    decoder = LaterDecoder(inside=first_at_once(2))
     expected = list(chain.from_iterable(map_batches(paths, open_tiny(3), 2, seen_and_sizes)))
     network = _SideBySide(open_tiny(3))
     found = list(chain.from_iterable(map_batches(paths, network, 2, seen_and_sizes, BatchHooks(decoder=decoder))))
@@ -473,13 +476,13 @@ def test_batches_that_are_decoded_side_by_side_have_the_rows_of_the_cores_in_ord
 
 
 def test_a_batch_that_cannot_be_decoded_whole_is_decoded_in_halves(
-    photos: list[Path], open_tiny: Callable[[int], Backbone]
+    photos: list[Path], open_tiny: Callable[[int], Backbone], first_at_once: Any
 ) -> None:
     def check(n: int) -> None:
         if n > 2:
             raise DeviceMemoryError("no memory")
 
-    decoder, said = LaterDecoder(check), []
+    decoder, said = LaterDecoder(check, first_at_once(2)), []
     limit = BatchLimit(4, said.append)
     rows = chain.from_iterable(
         map_batches(photos, _SideBySide(open_tiny(4)), 2, seen_and_sizes, BatchHooks(limit=limit, decoder=decoder))
