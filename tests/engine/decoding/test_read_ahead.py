@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,17 +25,29 @@ from pc_engine.stage_clock import StageClock
 
 BLACK = np.zeros((8, 8, 3), np.uint8)
 LATER = partial(PlainJpeg, pixels=1)
-_ATTEMPTS = 3
+# Seconds, for what is sure to happen.
+PATIENCE = 120
 
 
 def test_decoding_runs_ahead_of_a_slow_consumer_but_not_further_than_asked(photos: list[Path]) -> None:
-    clock = StageClock()
-    entries = decode_ahead(photos, (8, 8), 2, ahead=3, clock=clock)
+    clock, third = StageClock(), threading.Event()
+    taken: list[Path] = []
+
+    def source() -> Iterator[Path]:
+        for path in photos:
+            taken.append(path)
+            yield path
+
+    def decode(data: bytes, *_: int) -> DecodedImage:
+        if data == photos[2].read_bytes():
+            third.set()
+        return DecodedImage(BLACK, 8, 8)
+
+    entries = decode_ahead(source(), (8, 8), 2, ahead=3, clock=clock, decode=decode)
     (first,) = next(entries)
     assert first.name == str(photos[0])
-    deadline = time.monotonic() + 5
-    while threading.active_count() and clock.seconds["decode"] == 0 and time.monotonic() < deadline:
-        time.sleep(0.001)
+    assert third.wait(PATIENCE)  # while nobody asks for another one
+    assert taken == photos[:3]
     assert [entry.name for (entry,) in entries] == [str(path) for path in photos[1:]]
     assert clock.seconds["decode"] > 0
 
@@ -58,13 +74,27 @@ def test_files_that_are_decoded_later_are_read_in_order_and_not_further_ahead_th
 
 
 class Slow:
-    """A disk that takes a while to answer, and how many threads waited for it at once."""
+    """A disk that takes a while to answer, and how many threads waited for it at once; ``spent`` is what it answered.
+
+    Its ``images`` come until it was asked for so many after ``enough``.
+    """
 
     def __init__(self, seconds: float, *, one_at_a_time: bool = False) -> None:
         self.seconds = seconds
         self.waiting = self.most = 0
+        self.spent = 0.0
+        self.names: list[str] = []
         self._lock = threading.Lock()
         self._answers = threading.Lock() if one_at_a_time else contextlib.nullcontext()
+
+    def images(self, n: int, enough: Callable[[], bool] = lambda: True) -> Iterator[SourceImage]:
+        end = time.monotonic() + PATIENCE
+        for k in itertools.count():
+            n -= enough() or time.monotonic() > end
+            if n < 0:
+                return
+            self.names.append(str(k))
+            yield self.image(str(k))
 
     def image(self, name: str) -> SourceImage:
         return SourceImage(name, self._read)
@@ -76,41 +106,48 @@ class Slow:
         with self._answers:
             time.sleep(self.seconds)
         with self._lock:
+            self.spent += self.seconds
             self.waiting -= 1
         return b""
 
 
-@pytest.mark.parametrize(("patience", "most"), [(60.0, read_ahead._READERS_AT_FIRST), (0.1, 12)])
+@pytest.mark.parametrize(("patience", "most"), [(1e6, read_ahead._READERS_AT_FIRST), (0.1, 12)])
 def test_few_threads_read_files_that_are_decoded_later_until_the_run_has_waited_too_long(
     patience: float, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read_ahead, "_PATIENCE", patience)
     disk = Slow(0.01)
-    names = [str(k) for k in range(80 if most < 12 else 480)]
-    stretches = decode_ahead(map(disk.image, names), (8, 8), 12, ahead=48, clock=StageClock(), later=LATER)
-    assert [entry.name for entry in chain.from_iterable(stretches)] == names
+    # Where others take the cores as more threads are measured, these go again, and try later.
+    images = disk.images(80, lambda: disk.most >= most)
+    stretches = decode_ahead(images, (8, 8), 12, ahead=48, clock=StageClock(), later=LATER)
+    assert [entry.name for entry in chain.from_iterable(stretches)] == disk.names
     assert disk.most == most
 
 
 def test_more_threads_that_are_no_faster_go_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock of the disk, which stands still while others have the cores."""
+    disk = Slow(0.002, one_at_a_time=True)
+
+    def wait(futures: Sequence[Future[Any]], seconds: float) -> Any:
+        end = disk.spent + seconds
+        while not futures[0].done() and disk.spent < end:
+            time.sleep(1e-4)
+        return SimpleNamespace(done=futures[0].done())
+
     monkeypatch.setattr(read_ahead, "_PATIENCE", 0.05)
-    # Where others took the cores as one thread was measured, and not as two were, these are faster: once, by chance.
-    for _ in range(_ATTEMPTS):
-        disk = Slow(0.002, one_at_a_time=True)
-        stretches = decode_ahead(
-            map(disk.image, map(str, range(300))), (8, 8), 8, ahead=64, clock=StageClock(), later=LATER
-        )
-        assert len(list(chain.from_iterable(stretches))) == 300
-        if disk.most == 2:
-            break
+    monkeypatch.setattr(read_ahead, "time", SimpleNamespace(perf_counter=lambda: disk.spent))
+    monkeypatch.setattr(read_ahead, "wait", wait)
+    images = disk.images(300, lambda: disk.most >= 2)
+    stretches = decode_ahead(images, (8, 8), 8, ahead=64, clock=StageClock(), later=LATER)
+    assert [entry.name for entry in chain.from_iterable(stretches)] == disk.names
     assert disk.most == 2
 
 
 def test_short_waits_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_ahead, "_PATIENCE", 0.1)
-    disk = Slow(0.01)
-    stretches = decode_ahead(map(disk.image, map(str, range(40))), (8, 8), 2, ahead=2, clock=StageClock(), later=LATER)
-    assert len(list(stretches)) == 40
+    monkeypatch.setattr(read_ahead, "_PATIENCE", 0.2)
+    disk = Slow(0.02)
+    stretches = decode_ahead(disk.images(80), (8, 8), 2, ahead=2, clock=StageClock(), later=LATER)
+    assert len(list(stretches)) == 80
     assert disk.most == 2
 
 
@@ -119,7 +156,7 @@ def test_all_threads_decode_from_the_start_where_nothing_is_decoded_later() -> N
     meeting = threading.Barrier(12)
 
     def read() -> bytes:
-        meeting.wait(30)
+        meeting.wait(PATIENCE)
         return b""
 
     images = (SourceImage(str(k), read) for k in range(12))
@@ -128,20 +165,26 @@ def test_all_threads_decode_from_the_start_where_nothing_is_decoded_later() -> N
     assert not meeting.broken
 
 
-def test_nothing_more_is_read_when_the_run_ends() -> None:
+def test_nothing_more_is_read_when_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
+
+    class Threads(ThreadPoolExecutor):
+        def shutdown(self, *arguments: bool, **options: bool) -> None:
+            ended.set()
+            super().shutdown(*arguments, **options)
+
+    monkeypatch.setattr(read_ahead, "ThreadPoolExecutor", Threads)
     read: list[int] = []
 
     def one(k: int) -> bytes:
         if k >= read_ahead._READ_AT_ONCE:
-            ended.wait(10)
+            ended.wait(PATIENCE)
         read.append(k)
         return b""
 
     images = (SourceImage(str(k), partial(one, k)) for k in range(480))
     stretches = decode_ahead(images, (8, 8), 12, ahead=240, clock=StageClock(), later=LATER)
     first = next(stretches)
-    threading.Timer(0.5, ended.set).start()
     stretches.close()
     assert len(read) <= len(first) * (1 + read_ahead._READERS_AT_FIRST)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
@@ -149,7 +192,7 @@ def test_nothing_more_is_read_when_the_run_ends() -> None:
 
 def test_stretches_are_read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_ahead, "_READERS_AT_FIRST", 1)
-    monkeypatch.setattr(read_ahead, "_PATIENCE", 60.0)
+    monkeypatch.setattr(read_ahead, "_PATIENCE", 1e6)
     read: list[int] = []
 
     def one(k: int) -> bytes:
