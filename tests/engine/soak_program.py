@@ -204,9 +204,9 @@ def main() -> None:
     request = network_request(model, mode.taps(model.manifest), batch_size=8, threads=1)
     network: Any = OnnxRuntimeBackend().compile(request)
     pc_engine.decoding.isolated_decoder.FUNCTION = "crashing_decoder:decode"
-    decoding = Decoding(isolate=isolate, image_seconds=2 if isolate else None)
 
-    def engine_of(network: Any) -> Engine:
+    def engine_of(network: Any, image_seconds: float | None = None) -> Engine:
+        decoding = Decoding(isolate=isolate, image_seconds=image_seconds)
         return Engine(model, mode="combined", network=network, workers=2, decoding=decoding)
 
     with engine_of(network) as engine:
@@ -246,7 +246,7 @@ def main() -> None:
     for row in right.values():
         writer.write(row)
     writer.flush()
-    with engine_of(FaultyNetwork(network)) as engine:
+    with engine_of(FaultyNetwork(network), 2 if isolate else None) as engine:
         for number, row in enumerate(engine.run_paths(images())):
             writer.write(row)
             add(row)

@@ -27,6 +27,8 @@ from pc_engine.errors import ImageError, PcEngineError, UsageError
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
 SIZE = (32, 48)
+# Seconds, for what is sure to happen.
+PATIENCE = 120
 
 
 def encode(seed: int, file_format: str = "JPEG", size: tuple[int, int] = (90, 60)) -> bytes:
@@ -55,7 +57,7 @@ def processes_of(decoder: IsolatedDecoder) -> list[int]:
 
 @pytest.fixture
 def decoder(crashing_decoder: str) -> Iterator[IsolatedDecoder]:
-    with IsolatedDecoder(1, seconds=30, function=crashing_decoder) as decoder:
+    with IsolatedDecoder(1, seconds=600, function=crashing_decoder) as decoder:
         yield decoder
 
 
@@ -106,15 +108,25 @@ def test_what_ends_a_process_costs_its_own_file_only(decoder: IsolatedDecoder, m
 
 
 def test_a_file_that_takes_too_long_is_given_up_and_not_tried_again(crashing_decoder: str, tmp_path: Path) -> None:
+    too_long = "Decoding takes longer than 0.5 seconds, the limit (--image-seconds)."
+    tries = tmp_path / "tries"
+
+    def right_at_last() -> bool:
+        while time.monotonic() < end:
+            with contextlib.suppress(ImageError):  # as of one that a busy machine takes too long for
+                return still_right(decoder)
+        return still_right(decoder)
+
+    end = time.monotonic() + PATIENCE
     with IsolatedDecoder(1, seconds=0.5, function=crashing_decoder) as decoder:
-        assert still_right(decoder)
-        start = time.monotonic()
-        assert failure(decoder, PICTURE + b"#hang:" + os.fsencode(tmp_path / "tries")) == (
-            "Decoding takes longer than 0.5 seconds, the limit (--image-seconds)."
-        )
-        assert time.monotonic() - start > 0.4
-        assert still_right(decoder)
-    assert (tmp_path / "tries").read_bytes() == b"x"
+        assert right_at_last()
+        while not tries.exists():  # as long as it did not come to decode it
+            start = time.monotonic()
+            assert failure(decoder, PICTURE + b"#hang:" + os.fsencode(tries)) == too_long
+            assert time.monotonic() - start > 0.4
+            assert time.monotonic() < end
+        assert right_at_last()
+    assert tries.read_bytes() == b"x"
 
 
 def test_a_file_is_tried_again_where_a_decoder_crashed_on_it_once(decoder: IsolatedDecoder, tmp_path: Path) -> None:
@@ -187,7 +199,7 @@ def test_a_decoder_that_ends_between_images_is_not_blamed_on_the_next_one() -> N
             sum(range(2000))
 
     threads = [threading.Thread(target=keep_busy) for _ in range(2)]
-    with IsolatedDecoder(1, seconds=30) as decoder:
+    with IsolatedDecoder(1, seconds=600) as decoder:
         for thread in threads:
             thread.start()
         try:
@@ -252,7 +264,7 @@ def test_nothing_is_left_of_a_decoder_that_is_forgotten() -> None:
     assert len(processes) == 3
     del decoder
     gc.collect()
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while left := [pid for pid in processes if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < end, left
         time.sleep(0.05)
@@ -272,13 +284,13 @@ def test_closing_during_work_starts_nothing_and_touches_no_other_file(
             monkeypatch.setattr(room, "taken", lambda pixels: (waiting.set(), taken(pixels))[1])
             # One waits for its decoder, one for room, and one for either of them to be done.
             work = [pool.submit(decoder.decode, PICTURE + mark, *SIZE) for mark in (b"#hang", b"", b"")]
-            assert waiting.wait(30)
+            assert waiting.wait(PATIENCE)
             decoder.close()
             # These would get the numbers of descriptors that were closed too early.
             others = [(tmp_path / f"{k}").open("wb") for k in range(8)]
         for each in work:
             with pytest.raises(UsageError, match="was closed"):
-                each.result(timeout=30)
+                each.result(timeout=PATIENCE)
     assert decoder.keepers == ()
     for other in others:
         other.close()
@@ -303,7 +315,7 @@ def test_nothing_is_left_of_a_run_that_was_killed() -> None:
         keeper = int(parent.stdout.readline())
         assert Path(f"/proc/{keeper}").exists()
         parent.communicate(b"x")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while _group(keeper) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not _group(keeper)
@@ -335,7 +347,7 @@ with IsolatedDecoder(1) as decoder:
 def test_closed_streams_are_no_channels(tmp_path: Path) -> None:
     picture, pixels = tmp_path / "a.png", tmp_path / "pixels"
     picture.write_bytes(encode(3, "PNG"))
-    subprocess.run([sys.executable, "-c", _WITHOUT_STREAMS, str(picture), str(pixels)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", _WITHOUT_STREAMS, str(picture), str(pixels)], check=True, timeout=PATIENCE)
     assert pixels.read_bytes() == decode_bytes(picture.read_bytes(), 8, 8).pixels.tobytes()
 
 
