@@ -24,16 +24,29 @@ KILLS = int(os.environ.get("PC_ENGINE_KILLS", "5"))
 # So many images are run for their memory, and a tenth of them; a longer trial: PC_ENGINE_MANY=200000.
 MANY = int(os.environ.get("PC_ENGINE_MANY", "6000"))
 
-# The command line in a process of its own, with smaller partitions; what it took of memory goes beside its errors.
+# Seconds, for what is sure to happen.
+PATIENCE = 600
+
+# The command line in a process of its own, with smaller partitions. Files say how it is: what it took of memory, and
+# whether it waits for the next line of a list; and that it may go on after the partition behind which it is held.
 PROGRAM = """
-import sys
+import sys, time
 from pathlib import Path
 from pc_engine.runs import writers
+from pc_engine.sources import lists
 from pc_engine.bench.environment import peak_memory_mb
 from pc_engine.cli import main
-writers.ROWS_PER_PARTITION = int(sys.argv[1])
-peak = Path(sys.argv[2])
-sys.argv = ["pc-engine", *sys.argv[3:]]
+writers.ROWS_PER_PARTITION, held_behind = int(sys.argv[1]), int(sys.argv[2])
+peak, silent, go_on = (Path(sys.argv[3] + suffix) for suffix in (".peak", ".silent", ".go-on"))
+sys.argv = ["pc-engine", *sys.argv[4:]]
+publish, begin, published = writers.publish, lists._Stdin.__init__, []
+def publish_and_hold(*arguments):
+    publish(*arguments)
+    published.append(arguments)
+    while len(published) == held_behind and not go_on.exists():
+        time.sleep(0.01)
+writers.publish = publish_and_hold
+lists._Stdin.__init__ = lambda stdin, stop: begin(stdin, lambda: (silent.touch(), stop())[1])
 try:
     main()
 finally:
@@ -45,9 +58,9 @@ finally:
 def start(tmp_path):
     started = []
 
-    def run(*arguments, rows_per_partition=40, stdin=subprocess.DEVNULL):
+    def run(*arguments, rows_per_partition=40, held_behind=0, stdin=subprocess.DEVNULL):
         errors = tmp_path / f"errors-{len(started)}.txt"
-        settings = (str(rows_per_partition), f"{errors}.peak")
+        settings = (str(rows_per_partition), str(held_behind), str(errors))
         with errors.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, *settings, *map(str, arguments)],
@@ -56,6 +69,7 @@ def start(tmp_path):
                 stderr=stream,
             )
         process.errors = errors
+        process.silent, process.go_on = (Path(f"{errors}.{name}") for name in ("silent", "go-on"))
         started.append(process)
         return process
 
@@ -88,26 +102,20 @@ def make_photos(place, draw_scene, n):
     return folder
 
 
-def ended(process, seconds=120):
+def ended(process, seconds=PATIENCE):
     return process.wait(seconds)
 
 
-def wait_for(condition, process, seconds=60):
-    end = time.monotonic() + seconds
+def wait_for(condition, process):
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert process.poll() is None, process.errors.read_text()
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
-def wait_until_idle(run, seconds=1.5):
-    """Wait until no partition has come for a while: on a busy machine the first one says little of the others."""
-    before, since = -1, time.monotonic()
-    while time.monotonic() < since + seconds:
-        now = len(list(run.glob("part-*")))
-        if now != before:
-            before, since = now, time.monotonic()
-        time.sleep(0.05)
+def names_so_far(run: Path) -> list[str]:
+    return sorted(row["path"] for row in iter_rows(run)) if list(run.glob("part-*")) else []
 
 
 def lines(run: Path) -> list[str]:
@@ -147,14 +155,15 @@ def test_runs_killed_at_any_moment_lose_no_row_and_double_none(start, photos, ti
 def test_a_signal_ends_the_run_with_what_is_in_work(start, photos, tiny_directory, tmp_path, number):
     run = tmp_path / "run"
     arguments = ("run", photos, "--model", tiny_directory, "--out", run, "--batch-size", "2", *MODEL)
-    process = start(*arguments)
+    process = start(*arguments, held_behind=2)
     wait_for(lambda: len(list(run.glob("part-*"))) > 1, process)
     os.kill(process.pid, number)
+    wait_for(lambda: "Stopping after the images in progress" in process.errors.read_text(), process)
+    process.go_on.touch()
     assert ended(process) == 128 + number
     rows = [*iter_rows(run)]
     assert 80 <= len(rows) < 800
     said = process.errors.read_text()
-    assert "Stopping after the images in progress" in said
     assert f"{run} has {len(rows)} rows: run the same command again to go on." in " ".join(said.split())
     assert "Traceback" not in said
     state = json.loads((run / "run.json").read_text())
@@ -179,20 +188,23 @@ def test_a_signal_ends_a_run_whose_list_stays_silent(start, photos, tiny_directo
     run = tmp_path / "run"
     names = sorted(str(path) for path in photos.iterdir())
     arguments = ("run", "@-", "--model", tiny_directory, "--out", run, "--batch-size", "2", *options, *MODEL)
-    process = start(*arguments, rows_per_partition=4, stdin=subprocess.PIPE)
-    # The last line has no end, and names a folder as far as it goes.
-    process.stdin.write("".join(f"{name}\n" for name in names[:images]).encode() + bytes(photos))
-    process.stdin.flush()
-    wait_for(lambda: list(run.glob("part-*")) if images else (run / "run.json").exists(), process)
-    wait_until_idle(run)
-    os.kill(process.pid, number)
-    assert ended(process, seconds=20) == 128 + number
-    rows = [row["path"] for row in iter_rows(run)] if images else []
+    # Of one process all that were named; of several the blocks of 100 that were whole.
+    fewest = images // 100 * 100 if options else images
+    ours, theirs = os.pipe()
+    with open(ours, "rb") as stdin, open(theirs, "wb") as list_:
+        # The last line has no end, and names a folder as far as it goes.
+        list_.write("".join(f"{name}\n" for name in names[:images]).encode() + bytes(photos))
+        list_.flush()
+        process = start(*arguments, rows_per_partition=4, stdin=stdin)
+        wait_for(lambda: (run / "run.json").exists() and process.silent.exists(), process)
+        if options:
+            wait_for(lambda: len(names_so_far(run)) >= fewest, process)
+        os.kill(process.pid, number)
+        assert ended(process) == 128 + number
+    rows = names_so_far(run)
     assert json.loads((run / "run.json").read_text())["n"] == len(rows)
-    assert sorted(rows) == names[: len(rows)]
-    # Of one process all that were named; of several what they had begun with.
-    assert len(rows) >= (100 if options and images else images)
-    assert len(rows) <= images
+    assert rows == names[: len(rows)]
+    assert fewest <= len(rows) <= images
 
     process = start(*arguments, stdin=subprocess.PIPE)
     process.communicate("\n".join(names[:300]).encode())
@@ -205,9 +217,8 @@ def test_a_second_run_into_the_directory_is_refused_while_one_is_at_it(
 ):
     run = tmp_path / "run"
     arguments = ("run", photos, "--model", tiny_directory, "--out", run, "--quiet", "--batch-size", "2", *MODEL)
-    process = start(*arguments)
+    process = start(*arguments, held_behind=1)
     wait_for(lambda: list(run.glob("part-*")), process)
-    os.kill(process.pid, signal.SIGSTOP)
     refused = pc_engine(*arguments)
     assert refused.code == 2
     assert "Another run is writing into" in refused.err
