@@ -27,15 +27,16 @@ from pc_engine.engine import Engine
 from pc_engine.errors import PcEngineError, UsageError
 from pc_engine.runs.block_folder import Block, make_blocks
 from pc_engine.runs.rows import iter_rows
-from pc_engine.sources import parquet_shards, tar_shards
+from pc_engine.sources import parquet_shards, resolve, tar_shards
 
 CHOSEN = {"backend": "onnxruntime", "precision": "fp32", "device": "cpu", "batch_size": 4, "threads": 1}
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers enter a folder of their own; the tests that come later do not."""
+    """Workers enter a folder of their own, in which they know the archives; the tests that come later do not."""
     monkeypatch.chdir(".")
+    resolve._is_read_onwards.cache_clear()
 
 
 @pytest.fixture
