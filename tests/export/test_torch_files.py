@@ -238,10 +238,10 @@ def test_what_would_be_endless_when_written_out_is_not(tmp_path: Path) -> None:
     doubled = b"K\x01\x94" + b"".join(b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86\x94" for n in range(60))
     with zipfile.ZipFile(tmp_path / "w.pth", "w") as file:
         file.writestr("w/data.pkl", b"\x80\x04" + doubled + b"\x8c\x01a\x93.")
-    begun = time.perf_counter()
+    begun = time.thread_time()
     with pytest.raises(WeightsError, match="a name is not text"):
         read_torch_tensors(tmp_path / "w.pth")
-    assert time.perf_counter() - begun < 5
+    assert time.thread_time() - begun < 5
 
 
 def program(path: Path, *instructions: bytes) -> Path:
@@ -264,10 +264,10 @@ def test_a_shape_that_is_named_often_is_not_gone_through_each_time(tmp_path: Pat
     """A million axes, and twenty thousand tensors that have them."""
     axes = b"(" + b"K\x01" * 1_000_000 + b"tq\x00"
     called = b"ctorch._utils\n_rebuild_tensor_v2\nq\x01(NK\x00h\x00h\x00tq\x02"
-    begun = time.perf_counter()
+    begun = time.thread_time()
     with pytest.raises(WeightsError, match="is called with what it does not take"):
         read_torch_tensors(program(tmp_path / "w.pth", axes, called, b"h\x01h\x02R" * 20_000))
-    assert time.perf_counter() - begun < 30
+    assert time.thread_time() - begun < 30
 
 
 def test_members_that_lie_in_one_another_are_not_read(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def test_it_is_small() -> None:
 def test_one_name_many_times_is_taken_as_fast_as_many_names() -> None:
     n = 20_000
     done = DoneNames(["same.jpg"] * n)
-    start = time.perf_counter()
+    start = time.thread_time()
     assert all(done.take("same.jpg") for _ in range(n))
     assert not done.take("same.jpg")
     # Going through those taken before takes a hundred times as long.
-    assert time.perf_counter() - start < 10
+    assert time.thread_time() - start < 10

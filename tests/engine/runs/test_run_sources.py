@@ -90,10 +90,10 @@ def test_many_folders_are_compared_in_no_time(here: Path) -> None:
     known = {"n": 1, FOLDERS: {f"/photos/{k}": f"../{k}" for k in range(20_000)}}
     for k in range(300):
         (here / f"{k}").mkdir()
-    begin = time.perf_counter()
+    begin = time.thread_time()
     folders = with_earlier_folders(known, [known], [f"{k}" for k in range(300)], Path("run"))
     assert len(folders) == 20_300
-    assert time.perf_counter() - begin < 10
+    assert time.thread_time() - begin < 10
 
 
 def test_a_folder_that_is_gone_is_missed_where_another_is_new(here: Path) -> None:
