@@ -32,11 +32,11 @@ def test_the_second_says_that_it_waits(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         with making("small", tmp_path / "models", report):
             done = pool.submit(second)
-            assert waits.wait(30)
+            assert waits.wait(120)
             assert said == ["Waiting for another process, which is making small ..."]
             (tmp_path / "models" / "small").mkdir(parents=True)
             (tmp_path / "models" / "small" / "manifest.json").touch()
-        done.result(30)
+        done.result(120)
     assert said[1:] == ["made"]
 
 

@@ -114,7 +114,7 @@ def test_images_of_another_size_are_an_error(request_: CompileRequest) -> None:
 
 _FIRST_BATCHES = """
 import faulthandler, sys, threading
-faulthandler.dump_traceback_later(30, exit=True)
+faulthandler.dump_traceback_later(600, exit=True)
 from pathlib import Path
 from pc_engine.backends.openvino import OpenVinoBackend
 from pc_engine.selection.candidates import probe_images
@@ -160,7 +160,7 @@ os.kill(os.getpid(), signal.SIGUSR1)
 @pytest.mark.parametrize("stack", ["none", "faulthandler"])
 def test_a_signal_can_be_handled_after_networks_were_closed_in_the_order_they_were_opened(stack: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _TWO_NETWORKS, stack], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", _TWO_NETWORKS, stack], capture_output=True, text=True, timeout=600, check=False
     )
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 

@@ -14,7 +14,7 @@ from pc_engine.runs.block_folder import BlockFolder, make_blocks
 from pc_engine.sources import SourceImage
 from pc_engine.sources.image import local_image
 
-SECONDS = 20
+SECONDS = 120
 
 
 @pytest.fixture

@@ -69,12 +69,12 @@ def test_whoever_waits_for_a_block_hears_of_it() -> None:
         announcements = Announcements()
         waiting = [asyncio.create_task(announcements.has(number)) for number in range(4)]
         await announcements.announce(2, False)
-        assert await asyncio.wait_for(waiting[1], 10)
+        assert await asyncio.wait_for(waiting[1], 120)
         assert not waiting[2].done()
         # Ray promises no order.
         await announcements.announce(3, True)
         await announcements.announce(1, False)
-        assert not await asyncio.wait_for(announcements.has(3), 10)
+        assert not await asyncio.wait_for(announcements.has(3), 120)
         return await asyncio.gather(*waiting)
 
     assert asyncio.run(wait()) == [True, True, True, False]

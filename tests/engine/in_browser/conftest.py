@@ -17,7 +17,7 @@ _FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
     "--disable-dev-shm-usage",  # containers have little of it
 )
-_PATIENCE_S = 20
+_PATIENCE_S = 120
 
 
 class Browser:

@@ -365,7 +365,7 @@ def test_what_is_refused_holds_up_no_other_change(page: Page, monkeypatch: pytes
 
     def refuse_the_first(wanted: Answer | Withdrawal) -> int:
         if wanted.index == 0 and isinstance(wanted, Answer) and wanted.count == 5:
-            asked.wait(10)
+            asked.wait(120)
             raise ValueError("There are never five.")
         return change(wanted)
 

@@ -48,7 +48,7 @@ def ask(
     token: str | None = None,
 ) -> Answered:
     """Ask for ``path`` below the token, or below another one."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=120)
     try:
         connection.request(method, f"/{server.token if token is None else token}/{path}", body, dict(headers or {}))
         return Answered(connection.getresponse())
@@ -58,7 +58,7 @@ def ask(
 
 def ask_raw(server: ReviewServer, *lines: str) -> bytes:
     """Send a request as it stands, and return all that comes until the connection is closed."""
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=120) as connection:
         connection.sendall("\r\n".join((*lines, "", "")).encode("latin-1"))
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
@@ -171,7 +171,7 @@ def test_its_own_origin_is_admitted(server: ReviewServer, name: str) -> None:
 def test_browsers_leave_the_port_of_the_web_out(server: ReviewServer, name: str) -> None:
     listening = server.server_address[1]
     server.server_port = 80
-    connection = http.client.HTTPConnection("127.0.0.1", listening, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", listening, timeout=120)
     try:
         headers = {**JSON, "Origin": f"http://{name}", "Host": name}
         connection.request("POST", f"/{server.token}/change", CHANGE, headers)
@@ -292,7 +292,7 @@ def test_many_ask_at_once(server: ReviewServer, run: Path) -> None:
 
 def test_connections_wait_while_the_server_is_busy(run: Path) -> None:
     server = ReviewServer(ReviewSession(run))  # which takes none yet
-    waiting = [socket.create_connection(("127.0.0.1", server.server_port), timeout=5) for _ in range(60)]
+    waiting = [socket.create_connection(("127.0.0.1", server.server_port), timeout=120) for _ in range(60)]
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -307,7 +307,7 @@ def test_connections_wait_while_the_server_is_busy(run: Path) -> None:
 
 
 def test_a_connection_serves_several_requests(server: ReviewServer) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=120)
     for _ in range(3):
         connection.request("GET", f"/{server.token}/thumbnail/0")
         response = connection.getresponse()

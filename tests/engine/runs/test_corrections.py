@@ -114,7 +114,8 @@ def test_a_torn_last_line_is_ignored_wherever_it_is_torn_and_mended_by_the_next(
     assert list(read_corrections(tmp_path)) == ["first", CORRECTION.path, "last"]
 
 
-def test_a_line_that_another_process_is_writing_is_waited_for(tmp_path: Path) -> None:
+def test_a_line_that_another_process_is_writing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOCK_SECONDS", 120)
     append_correction(tmp_path, CORRECTION)
     line = (tmp_path / CORRECTIONS).read_bytes().replace(b"a.jpg", b"z.jpg")
     with ThreadPoolExecutor(1) as other_review:
@@ -125,7 +126,7 @@ def test_a_line_that_another_process_is_writing_is_waited_for(tmp_path: Path) ->
             with pytest.raises(TimeoutError):
                 appended.result(timeout=0.2)
             stream.write(line[20:])
-        appended.result(timeout=20)
+        appended.result(timeout=120)
     assert list(read_corrections(tmp_path)) == [CORRECTION.path, "photos/z.jpg", "b"]
 
 

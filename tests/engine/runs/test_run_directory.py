@@ -420,7 +420,10 @@ def test_a_folder_that_parquet_cannot_name_is_refused_before_the_work(tmp_path: 
     assert do(folder, ["a.jpg"], row_format="jsonl") == ["a.jpg"]
 
 
-def test_who_looks_how_far_a_run_is_does_not_keep_it_from_beginning(tmp_path: Path) -> None:
+def test_who_looks_how_far_a_run_is_does_not_keep_it_from_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pc_engine.runs.run_state._SECONDS_TO_LOOK", 120)
     held, looked = threading.Event(), threading.Event()
 
     def look() -> None:
