@@ -16,7 +16,7 @@ import functools
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,6 +82,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let tests marked slow run last, so that a mistake shows early."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what fixtures of modules make, which come before those of a test, out of the user's models and caches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PC_ENGINE_HOME", str(tmp_path_factory.mktemp("home-of-fixtures")))
+        yield
 
 
 @pytest.fixture(autouse=True)
