@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pc_engine.errors import ManifestError, MissingPartError, ModelError, UsageError
-from pc_engine.files.storage import EMBEDDED_MODELS, models_directory
+from pc_engine.files.storage import EMBEDDED_MODELS, models_complaint, models_directory
 from pc_engine.manifest import MANIFEST_FILE
 from pc_engine.model import Model, describe_model, load_model
 from pc_engine.modes import Mode
@@ -115,11 +115,14 @@ def installed_directory(name: str) -> Path:
 
 
 def list_models() -> list[CatalogueEntry]:
-    """Return the embedded model, the installed ones, and those that can be fetched."""
+    """Return the embedded model, the installed ones, and those that can be fetched.
+
+    Of a folder that cannot be read there are none: `models_complaint` says so.
+    """
     entries = [_describe(EMBEDDED_DIRECTORY, "embedded")]
     root = models_directory()
     # What begins with a dot was left half made by a process that was killed.
-    directories = sorted(path.parent for path in root.glob(f"[!.]*/{MANIFEST_FILE}")) if root.is_dir() else []
+    directories = sorted(path.parent for path in root.glob(f"[!.]*/{MANIFEST_FILE}")) if os.path.isdir(root) else []
     entries += [_describe(directory, "installed") for directory in directories]
     installed = {entry.name for entry in entries}
     entries += [
@@ -168,7 +171,8 @@ def find_model(name: str | Path, report: Say = lambda _: None) -> Model:
         except ManifestError as error:  # it is no model
             raise UsageError(str(error)) from None
     known = ", ".join(entry.name for entry in list_models())
-    raise UsageError(f"There is no model '{text}': choose one of {known}, or name a model directory.")
+    missing = f"There is no model '{text}': choose one of {known}, or name a model directory."
+    raise UsageError(f"{missing} {models_complaint()}".rstrip())
 
 
 def _make(name: str, report: Say) -> Path:

@@ -10,7 +10,7 @@ from pc_engine.catalogue import PACKAGED, list_models
 from pc_engine.cli import options
 from pc_engine.cli.console import print_json, print_line
 from pc_engine.errors import BackendError, MissingPackageError
-from pc_engine.files.storage import cache_bytes, cache_directory, models_directory
+from pc_engine.files.storage import cache_bytes, cache_directory, models_complaint, models_directory
 from pc_engine.hardware.cuda import describe_gpu
 from pc_engine.hardware.devices import gpu_reason, gpu_requirements
 from pc_engine.hardware.machine import describe_machine
@@ -65,6 +65,8 @@ def doctor(as_json: options.AsJson = False) -> None:
             _print_part(line, otherwise="not installed")
     for entry in report["models"]:
         print_line(f"model         {entry['name']}: {entry['state']}")
+    if complaint := models_complaint():
+        print_line(complaint)
     print_line(f"models in     {report['models_directory']}")
     print_line(f"cache in      {report['cache_directory']} ({report['cache_bytes'] / 1e6:,.0f} MB)")
     if not found:

@@ -15,14 +15,16 @@ from pc_engine.cli import options
 from pc_engine.cli.console import print_answer, print_json, print_line, print_table, remark
 from pc_engine.datasets.imagenet import imagenet_class_names
 from pc_engine.errors import UsageError
-from pc_engine.files.storage import model_argument
+from pc_engine.files.storage import model_argument, models_complaint
 from pc_engine.manifest import EVIDENCE, Manifest, NetworkInput
 from pc_engine.manifest_file import LARGEST_INPUT
 
 
 def models(as_json: options.AsJson = False) -> None:
     """List the models that are installed or can be fetched."""
-    entries = list_models()
+    entries, complaint = list_models(), models_complaint()
+    if complaint:
+        remark(False)(complaint)
     if as_json:
         listed = [
             {**asdict(entry), "directory": None if entry.directory is None else str(entry.directory)}

@@ -44,6 +44,21 @@ def models_directory() -> Path:
     return _base("XDG_DATA_HOME", ".local/share") / "models"
 
 
+def models_complaint() -> str:
+    """Return a sentence that says why it cannot be told which models are installed; empty where it can."""
+    directory = models_directory()
+    try:
+        os.scandir(directory).close()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return (
+            f"Installed models are not listed: the folder {directory} cannot be read ({system_reason(error)}). "
+            "Set PC_ENGINE_HOME to another."
+        )
+    return ""
+
+
 def model_argument(directory: Path) -> str:
     """Return what ``--model`` takes for the model in a directory: its name where it has one, else its path.
 

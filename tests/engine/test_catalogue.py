@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -166,6 +167,19 @@ def test_the_list_says_what_is_there_and_what_is_fitted(make_model: Maker, embed
 def test_without_any_folder_of_models_the_list_is_that_of_the_package() -> None:
     assert not models_directory().exists()
     assert [entry.name for entry in list_models()] == ["lego", *FETCHABLE, *PACKAGED]
+
+
+def test_where_models_cannot_be_read_there_are_those_of_the_package(engine_home: Path) -> None:
+    """As where the home folder is another user's, which a shell of theirs hands on."""
+    engine_home.mkdir(mode=0)
+    try:
+        if os.access(engine_home, os.X_OK):
+            pytest.skip("nothing is closed to this user")
+        assert [entry.name for entry in list_models()] == ["lego", *FETCHABLE, *PACKAGED]
+        with pytest.raises(UsageError, match=r"There is no model 'mine': .* cannot be read \(Permission denied\)"):
+            find_model("mine")
+    finally:
+        engine_home.chmod(0o700)
 
 
 @pytest.mark.parametrize("mode", MODES)

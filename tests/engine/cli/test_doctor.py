@@ -19,6 +19,17 @@ def test_doctor_gives_a_line_each(pc_engine):
         assert sum(line.startswith(name) for line in lines) == 1
 
 
+@pytest.mark.parametrize("command", ["doctor", "models"])
+def test_a_folder_of_models_that_cannot_be_read_is_said_beside_all_else(pc_engine, engine_home, command):
+    engine_home.write_bytes(b"")
+    outcome = pc_engine(command)
+    assert outcome.code == 0
+    assert "lego" in outcome.out
+    said = outcome.out if command == "doctor" else outcome.err
+    assert f"Installed models are not listed: the folder {engine_home / 'models'} cannot be read" in said
+    assert pc_engine(command, "--json").json()["models"][0]["name"] == "lego"
+
+
 def test_backend_that_cannot_be_imported_is_explained(pc_engine, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     lines = pc_engine("doctor").out.splitlines()

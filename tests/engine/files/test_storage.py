@@ -10,7 +10,15 @@ import pytest
 
 from pc_engine.errors import UsageError
 from pc_engine.files import storage
-from pc_engine.files.storage import FileCache, cache_directory, cache_key, distrust, model_argument, models_directory
+from pc_engine.files.storage import (
+    FileCache,
+    cache_directory,
+    cache_key,
+    distrust,
+    model_argument,
+    models_complaint,
+    models_directory,
+)
 
 
 def test_one_variable_moves_models_and_cache(engine_home: Path) -> None:
@@ -79,6 +87,18 @@ def test_a_home_of_nobody_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PC_ENGINE_HOME", "~no-such-user/x")
     with pytest.raises(UsageError, match="PC_ENGINE_HOME is ~no-such-user/x, but there is no such home folder"):
         cache_directory()
+
+
+def test_a_folder_of_models_that_cannot_be_read_is_said(engine_home: Path) -> None:
+    assert models_complaint() == ""  # there is none yet
+    models_directory().mkdir(parents=True)
+    assert models_complaint() == ""
+    models_directory().rmdir()
+    models_directory().write_bytes(b"")
+    assert models_complaint() == (
+        f"Installed models are not listed: the folder {engine_home / 'models'} cannot be read (Not a directory). "
+        "Set PC_ENGINE_HOME to another."
+    )
 
 
 def test_the_folder_is_private(tmp_path: Path) -> None:
