@@ -22,6 +22,8 @@ from pc_engine.errors import PcEngineError, UsageError, system_reason
 from pc_engine.shown_text import for_shell, lines_for_terminal
 
 # What the system has against a file, whatever the code around it expects: no fault of the program.
+# No room for what is written: a disk that is full, a user's share of it that is, or a limit on the size of files.
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no EDQUOT
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EIO)
 
 # Where each command is: a module of this package, and the function or group of commands in it.
@@ -140,11 +142,13 @@ def main() -> None:
         if isinstance(interrupt, KeyboardInterrupt):
             raise interrupt from None
         raise
+    except ImportError:
+        raise  # said where the command line begins, which may itself lack a library
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC  # what is written to files says so itself
+        full = isinstance(error, OSError) and error.errno in _NO_ROOM  # what is written to files says so itself
         if os.environ.get("PC_ENGINE_DEBUG") and not full:
             raise
-        reason = _of_the_system(error) if isinstance(error, OSError) else None
+        reason = _of_the_system(error)
         _end(
             reason
             or f"this should not have happened ({type(error).__name__}: {error}). "
@@ -159,10 +163,14 @@ def _end(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _of_the_system(error: OSError) -> str | None:
+def _of_the_system(error: Exception) -> str | None:
     """Return what an error says that is no fault of the program, and what to do; None where it may be one."""
-    if error.errno == errno.ENOSPC:
-        return "The output cannot be written (No space left on device): make room."
+    if isinstance(error, MemoryError):
+        return "Memory ran out: end other programs, or do less at once, by a smaller --batch-size or fewer --processes."
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in _NO_ROOM:
+        return f"The output cannot be written ({system_reason(error)}): make room."
     if error.errno in _REFUSALS and isinstance(error.filename, str):
         return f"{error.filename} cannot be used ({system_reason(error)}): see that you may use it, or name another."
     if error.errno == errno.ENOENT:

@@ -34,6 +34,11 @@ from pc_engine.errors import DataError
 from pc_engine.say import Say
 from pc_engine.shown_text import for_terminal, number_of
 
+# A shell without a terminal may say 0, at which Rich prints nothing at all; at a few, it leaves out whole columns.
+_NARROWEST = 20
+if (_width := os.environ.get("COLUMNS", "")).isdecimal() and int(_width) < _NARROWEST:
+    del os.environ["COLUMNS"]
+
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 

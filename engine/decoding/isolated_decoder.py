@@ -162,7 +162,10 @@ class IsolatedDecoder:
                 start_new_session=True,  # Ctrl-C is for the run, which finishes what it has in work
             )
         except OSError as error:
-            raise PcEngineError(f"No process for decoding can be started ({system_reason(error)}).") from None
+            raise PcEngineError(
+                f"No process for decoding can be started ({system_reason(error)}): see which limit on memory, "
+                "processes or open files it meets (ulimit -a), or go on without --isolate."
+            ) from None
         finally:
             for channel in channels:
                 os.close(channel.requests)
