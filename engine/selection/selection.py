@@ -23,7 +23,7 @@ import numpy as np
 from pc_engine.backbone import PRECISIONS, Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS
 from pc_engine.errors import BackendError, DeviceLostError, DeviceMemoryError, PrecisionError
-from pc_engine.files.storage import FileCache, cache_key
+from pc_engine.files.storage import FileCache, cache_directory, cache_key
 from pc_engine.hardware.cuda import describe_gpu
 from pc_engine.hardware.machine import BusyElsewhere, describe_machine
 from pc_engine.manifest import QUANTISED_FILES, Manifest
@@ -105,13 +105,18 @@ def _open(request: CompileRequest, backend: str, version: str, report: Say) -> B
         # A file that this machine cannot load after all is as good as none, and is replaced below.
         with _suppress_failures():
             return BACKENDS[backend].load(request, saved)
-    kept = cache.complaint() or "It is kept for later runs."
-    report(f"Compiling {request.manifest.name} for {backend} at {request.precision} ... {kept}")
+    complaint, kept = cache.complaint(), False
+    follows = complaint or "It is kept for later runs."
+    report(f"Compiling {request.manifest.name} for {backend} at {request.precision} ... {follows}")
     # No room for a cache, no permission, or a file that cannot be loaded again: the run does not depend on one.
     with contextlib.suppress(OSError), _suppress_failures():
         saved = cache.put(name, lambda path: BACKENDS[backend].compile(request, save_to=path).close())
+        kept = True
         return BACKENDS[backend].load(request, saved)
-    return BACKENDS[backend].compile(request)
+    network = BACKENDS[backend].compile(request)
+    if not kept and not complaint:
+        report(f"It was not kept after all: see that {cache_directory()} has room, or set PC_ENGINE_HOME to another.")
+    return network
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from pc_engine.backbone import Backbone, CompileRequest, Probe
 from pc_engine.backends import BACKENDS, OnnxRuntimeBackend
 from pc_engine.errors import BackendError, ModelError, UsageError
-from pc_engine.files.storage import cache_directory
+from pc_engine.files.storage import FileCache, cache_directory
 from pc_engine.manifest import NETWORK_FILE, QUANTISED_FILES, Fidelity, QuantisedNetwork
 from pc_engine.manifest_file import read_manifest, write_manifest
 from pc_engine.model import load_model
@@ -303,6 +304,22 @@ def test_a_cache_that_cannot_be_written_costs_nothing(
     (tmp_path / "file").touch()
     monkeypatch.setenv("PC_ENGINE_HOME", str(tmp_path / "file"))
     assert open_backbone(request_, precision="fp32").infer(probe_images(64, 64, 2))["logits"].shape == (2, 3)
+
+
+def test_a_network_that_was_not_kept_for_want_of_room_is_said_not_to_be(
+    request_: CompileRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    said: list[str] = []
+    open_backbone(request_, "onnxruntime", "fp32", report=said.append)
+    assert len(said) == 1
+    monkeypatch.setattr(FileCache, "put", fail)
+    other = replace(request_, batch_size=3)
+    assert open_backbone(other, "onnxruntime", "fp32", report=said.append).infer(probe_images(64, 64, 1))
+    assert len(said) == 3
+    assert said[2].startswith(f"It was not kept after all: see that {cache_directory()} has room")
 
 
 def test_a_network_that_cannot_be_compiled_is_an_error_not_a_loop(
