@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -39,6 +40,9 @@ _MOST_DEATHS = 5
 _SECONDS_TO_END = 5.0
 # Ctrl-Break is Windows'.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
+# Python's own, of the environment that the processes begin with: one at a time, as the environment is everybody's.
+_SAFE_PATH = "PYTHONSAFEPATH"
+_STARTING = threading.Lock()
 _ADVICE = "see whether memory runs out, then run the same command again, with fewer --processes"
 
 
@@ -191,7 +195,7 @@ class _Keeper(Generic[Question, Reply]):
         # No daemon, which may have no processes of its own, as decoding may need.
         process = _CONTEXT.Process(target=self._serve, args=(theirs, *self._arguments))
         try:
-            with _signals_held():
+            with _safe_path(), _signals_held():
                 process.start()
         except BaseException:
             ours.close()
@@ -216,6 +220,21 @@ class _Keeper(Generic[Question, Reply]):
         code: int | None = process.exitcode
         process.close()
         return code
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let a process that is started meanwhile import nothing of the current folder, where a ``random.py`` may lie."""
+    with _STARTING:
+        before = os.environ.get(_SAFE_PATH)
+        os.environ[_SAFE_PATH] = "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[_SAFE_PATH]
+            else:
+                os.environ[_SAFE_PATH] = before
 
 
 @contextlib.contextmanager

@@ -326,6 +326,27 @@ def test_processes_take_turns_at_the_gpus_unless_one_is_named(
         assert engine._most == most
 
 
+@pytest.mark.parametrize("before", [None, ""])
+def test_a_process_imports_nothing_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if before is None:
+        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONSAFEPATH", before)
+    for library in ("multiprocessing", "random"):
+        Path(f"{library}.py").write_text("raise SystemExit('not what was meant')")
+    keeper: _Keeper[float, float] = _Keeper(
+        process_engine._answer_all, (functools.partial(functools.partial, math.sqrt),)
+    )
+    try:
+        assert keeper.ask(4.0) == 2
+        assert os.environ.get("PYTHONSAFEPATH") == before
+    finally:
+        keeper.end()
+
+
 @pytest.mark.skipif(not CHILDREN_TOLD, reason="this system does not tell a process's children")
 def test_a_signal_as_a_process_starts_does_not_end_it() -> None:
     keeper: _Keeper[float, float] = _Keeper(
