@@ -148,7 +148,7 @@ def others_share(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def data_directory() -> Path:
     """The real photos; a test that asks for them skips where they are absent."""
     directory = Path(os.environ.get("PC_ENGINE_TEST_DATA", _REPOSITORY.parent / "shared" / "data"))
-    if not directory.is_dir():
+    if not (directory / "coco").is_dir():
         pytest.skip(f"the real photos are absent ({directory}); name their folder in PC_ENGINE_TEST_DATA")
     return directory
 

@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_what_a_mode_lacks_to_run_is_said_beside_its_network(pc_engine, make_mod
     assert outcome.code == 0, outcome.err
     said = " ".join(outcome.out.split())
     assert "c2p: onnxruntime at fp32 is ready. Mode c2p needs a count SVM, which the model 'tiny' does not have" in said
-    assert f"pc-engine fit-counter DATA --model {model}" in said
+    assert f"pc-engine fit-counter DATA --model {shlex.quote(str(model))}" in said
     assert [entry["missing"] for entry in pc_engine(*arguments, "--json").json()["modes"]] == [["counter"]]
     complete = pc_engine("build", model, "--mode", "p2c", *arguments[4:])
     assert complete.out.strip().endswith("p2c: onnxruntime at fp32 is ready.")
@@ -232,7 +233,7 @@ def test_a_copy_with_other_parts_takes_the_quantised_network_along(pc_engine, mo
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--precision", "int8"), "has no int8 network: make one from photos like yours with 'pc-engine build /"),
+        (("--precision", "int8"), "make one from photos like yours with 'pc-engine build {model} --precision int8"),
         (
             ("--calibrate", "photos", "--precision", "fp32"),
             "--calibrate goes with --precision int8, fp8, bf16, fp16",
@@ -248,7 +249,7 @@ def test_wrong_use_gets_a_sentence(pc_engine, model, photos, monkeypatch, argume
     monkeypatch.chdir(photos.parent)
     outcome = pc_engine("build", model, *arguments)
     assert outcome.code in (1, 2)
-    assert expected in outcome.err
+    assert expected.format(model=shlex.quote(str(model))) in outcome.err
     assert outcome.err.startswith("pc-engine: ")
     assert "Traceback" not in outcome.err
     assert not (model / INT8).exists()

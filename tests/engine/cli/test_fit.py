@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -186,7 +187,7 @@ def test_combined_learns_how_far_to_believe_the_clusters(pc_engine, counted, mak
     # Other signatures have other clusters.
     outcome = pc_engine("fit-signatures", counted, "--model", model, *FAST)
     assert outcome.code == 0, outcome.err
-    assert f"fit the counter again with 'pc-engine fit-counter DATA --model '{model}''" in outcome.err
+    assert f"fit the counter again with 'pc-engine fit-counter DATA --model {shlex.quote(str(model))}'" in outcome.err
     assert load_model(model).parts.counter.clusters is None
 
 

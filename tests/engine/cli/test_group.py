@@ -1,4 +1,5 @@
 import re
+import shlex
 
 import pytest
 
@@ -32,14 +33,16 @@ def test_photos_without_a_command_are_answered_with_the_one_for_them(pc_engine, 
     (tmp_path / "my photos").mkdir()
     outcome = pc_engine(tmp_path / "my photos", "--out", "run")
     assert outcome.code == 2
-    assert outcome.err.endswith(f"is no command; to count in it: pc-engine run '{tmp_path}/my photos'\n")
+    assert outcome.err.endswith(
+        f"is no command; to count in it: pc-engine run {shlex.quote(f'{tmp_path}/my photos')}\n"
+    )
 
 
 def test_a_table_without_a_command_is_answered_with_the_one_that_takes_it(pc_engine, tmp_path):
     (tmp_path / "counts.csv").write_text("path,count\na.jpg,1\n")
     outcome = pc_engine(tmp_path / "counts.csv")
     assert outcome.code == 2
-    assert outcome.err.endswith(f"pc-engine run @{tmp_path}/counts.csv\n")
+    assert outcome.err.endswith(f"pc-engine run {shlex.quote(f'@{tmp_path}/counts.csv')}\n")
 
 
 def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(pc_engine, tmp_path, monkeypatch):

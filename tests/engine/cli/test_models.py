@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 
 import numpy as np
 import onnx
@@ -177,8 +178,8 @@ def test_the_next_commands_take_a_folder_with_a_space(pc_engine, tiny_directory,
         network = make_model(tmp_path / f"given {folder}", **more) / NETWORK_FILE
         exported = _export(pc_engine, network, tmp_path / folder)
         assert exported.code == 0
-        assert f"pc-engine fit-counter DATA --model '{tmp_path / folder}' (" in exported.out
-    assert f"pc-engine fit-signatures DATA --model '{tmp_path / folder}' (" in exported.out
+        assert f"pc-engine fit-counter DATA --model {shlex.quote(str(tmp_path / folder))} (" in exported.out
+    assert f"pc-engine fit-signatures DATA --model {shlex.quote(str(tmp_path / folder))} (" in exported.out
 
 
 def test_an_exported_network_counts_in_p2c_and_combined_with_no_signatures(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tarfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -76,7 +77,7 @@ def test_a_review_says_that_photos_are_gone_and_finds_them(pc_engine, scenes, ti
     append_correction(out, Correction(next(iter_rows(out))["path"], 3, (), WHEN))
     outcome = pc_engine("review", out, "--no-browser", "--photos", moved)
     assert "is not there" not in outcome.out
-    assert f"fit-counter run:{out}@{moved}" in outcome.out
+    assert f"fit-counter {shlex.quote(f'run:{out}@{moved}')}" in outcome.out
 
 
 def test_photos_in_archives_are_said_unless_they_are_put_inside(pc_engine, scenes, tiny_directory, tmp_path):
@@ -126,7 +127,7 @@ def test_reviewing_ends_with_what_to_do_next(pc_engine, scenes, tiny_directory, 
     assert len(opened) == 1
     assert "1 of them already reviewed" in outcome.out
     assert "Images reviewed: 0 now, 1 of the run so far." in outcome.out
-    assert f"fit-counter run:{out}" in outcome.out
+    assert f"fit-counter {shlex.quote(f'run:{out}')}" in outcome.out
 
 
 def test_a_run_whose_corrections_cannot_be_saved_is_not_reviewed(
