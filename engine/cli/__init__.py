@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -131,9 +132,17 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        _check_arguments(sys.argv[1:])
-        # Patterns are for the sources alone, which a pattern names in order, and where a folder "a [1]" is that folder.
-        app(windows_expand_args=False)
+        try:
+            _check_arguments(sys.argv[1:])
+            # Patterns are for the sources alone, which a pattern names in order, and where "a [1]" may be a folder.
+            app(windows_expand_args=False)
+        finally:
+            # What is held back meets a full disk here, where that can be said, rather than as the interpreter ends.
+            if isinstance(sys.stdout, TextIOWrapper):
+                sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has enough
+        _let_output_go()
+        sys.exit(1)
     except PcEngineError as error:
         _end(str(error), error.exit_code)
     except SystemExit as error:
@@ -146,6 +155,8 @@ def main() -> None:
         raise  # said where the command line begins, which may itself lack a library
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in _NO_ROOM  # what is written to files says so itself
+        if full:
+            _let_output_go()
         if os.environ.get("PC_ENGINE_DEBUG") and not full:
             raise
         reason = _of_the_system(error)
@@ -155,6 +166,14 @@ def main() -> None:
             "Set PC_ENGINE_DEBUG=1 to see where, and please report it.",
             1,
         )
+
+
+def _let_output_go() -> None:
+    """Send what could not be printed nowhere: it would be tried again as the interpreter ends, and fail there too."""
+    with contextlib.suppress(OSError):  # of a stdout that is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _end(sentence: str, code: int) -> NoReturn:

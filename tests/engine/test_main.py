@@ -79,14 +79,106 @@ def test_patterns_reach_the_command_on_windows_too(tmp_path, monkeypatch, capsys
     assert "photos [1]" in capsys.readouterr().err
 
 
+_PRINTING = [("models", "--json"), ("models",), ("--version",), ("run", "--help")]
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
-def test_a_full_disk_behind_what_is_printed_is_said():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", _PRINTING)
+def test_a_full_disk_behind_what_is_printed_is_said(command, unbuffered):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "pc_engine", "models", "--json"], stdout=full, stderr=subprocess.PIPE, check=False
+            [sys.executable, "-m", "pc_engine", *command],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
         )
-    assert done.returncode == 1
-    assert done.stderr.startswith(b"pc-engine: The output cannot be written (No space left on device)")
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"pc-engine: The output cannot be written (No space left on device): make room.\n",
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe that nobody reads is told of otherwise there")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", _PRINTING)
+def test_whoever_reads_what_is_printed_may_have_enough(command, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "pc_engine", *command],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files have no largest size there")
+def test_a_file_behind_what_is_printed_that_may_not_grow_is_said(tmp_path):
+    script = 'ulimit -f 1 && exec "$0" -m pc_engine models --json > "$1"'
+    command = ["/bin/sh", "-c", script, sys.executable, str(tmp_path / "models.json")]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "pc-engine: The output cannot be written (File too large): make room.\n",
+    )
+
+
+_WITHOUT_A_LIBRARY = """
+import sys
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            try:
+                raise ImportError("libx.so: failed to map segment from shared object\\nand more")
+            except ImportError as error:
+                raise ImportError("\\nA page of advice.") from error
+sys.meta_path.insert(0, Broken())
+from pc_engine.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("library", "command"), [("PIL", "--version"), ("pc_engine.cli.doctor", "doctor")])
+def test_a_library_that_cannot_be_loaded_is_one_line(library, command):
+    """At the start, and by a command."""
+    program = _WITHOUT_A_LIBRARY.replace("sys.argv[1]", repr(library))
+    done = subprocess.run([sys.executable, "-c", program, command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "pc-engine: A library cannot be loaded (libx.so: failed to map segment from shared object): see whether "
+        "memory runs out, or install pc-engine anew, on a disk that programs may be loaded from.\n"
+    )
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_program(monkeypatch, capsys):
+    def fail():
+        raise MemoryError
+
+    monkeypatch.setattr("pc_engine.cli.doctor.describe_machine", fail)
+    monkeypatch.setattr("sys.argv", ["pc-engine", "doctor"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("pc-engine: Memory ran out: end other programs, or do less at once")
+
+
+@pytest.mark.parametrize("columns", ["0", "7"])
+def test_a_terminal_of_no_width_loses_nothing(columns):
+    done = subprocess.run(
+        [sys.executable, "-m", "pc_engine", "models"],
+        env={**os.environ, "COLUMNS": columns},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert "lego" in done.stdout
+    assert "pc-engine run FOLDER --model NAME" in done.stdout
 
 
 @pytest.mark.parametrize(
