@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.main import get_group
@@ -141,7 +141,7 @@ def main() -> None:
             if isinstance(sys.stdout, TextIOWrapper):
                 sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has enough
-        _let_output_go()
+        _let_go(sys.stdout)
         sys.exit(1)
     except PcEngineError as error:
         _end(str(error), error.exit_code)
@@ -156,7 +156,7 @@ def main() -> None:
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in _NO_ROOM  # what is written to files says so itself
         if full:
-            _let_output_go()
+            _let_go(sys.stdout)
         if os.environ.get("PC_ENGINE_DEBUG") and not full:
             raise
         reason = _of_the_system(error)
@@ -168,17 +168,20 @@ def main() -> None:
         )
 
 
-def _let_output_go() -> None:
+def _let_go(stream: TextIO) -> None:
     """Send what could not be printed nowhere: it would be tried again as the interpreter ends, and fail there too."""
-    with contextlib.suppress(OSError):  # of a stdout that is no file
+    with contextlib.suppress(OSError):  # of a stream that is no file
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 
 def _end(sentence: str, code: int) -> NoReturn:
     """Say why the command ends, which may repeat what files say, and end it."""
-    print(f"pc-engine: {lines_for_terminal(sentence)}", file=sys.stderr)
+    try:
+        print(f"pc-engine: {lines_for_terminal(sentence)}", file=sys.stderr)
+    except OSError:  # a log that is on a full disk, say: the exit code tells that much
+        _let_go(sys.stderr)
     sys.exit(code)
 
 

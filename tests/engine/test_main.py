@@ -100,6 +100,14 @@ def test_a_full_disk_behind_what_is_printed_is_said(command, unbuffered):
     )
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
+def test_a_log_on_a_full_disk_costs_no_exit_code():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "pc_engine", "run", "nowhere"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a pipe that nobody reads is told of otherwise there")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", _PRINTING)
