@@ -22,9 +22,9 @@ from pc_engine.decoding.decode import silence_codecs
 from pc_engine.errors import PcEngineError, UsageError, system_reason
 from pc_engine.shown_text import for_shell, lines_for_terminal
 
-# What the system has against a file, whatever the code around it expects: no fault of the program.
 # No room for what is written: a disk that is full, a user's share of it that is, or a limit on the size of files.
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no EDQUOT
+# What the system has against a file, whatever the code around it expects: no fault of the program.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EIO)
 
 # Where each command is: a module of this package, and the function or group of commands in it.
