@@ -60,9 +60,10 @@ def write_manifest(
     places = {name: directory / name for name in MODEL_FILES} | dict(to_come or {})
     files = {name: file_sha256(places[name]) for name in MODEL_FILES if places[name].is_file()}
     manifest = replace(manifest, files={**(lost or {}), **files})
-    content = {"format": FORMAT, **asdict(manifest), _OWN_SUM: _NO_SUM}
+    # Ahead of others: without the last line the comma before it would be left, and no JSON.
+    content = {"format": FORMAT, _OWN_SUM: _NO_SUM, **asdict(manifest)}
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    start, _, end = text.rpartition(_NO_SUM)
+    start, _, end = text.partition(_NO_SUM)
     publish_bytes(directory / MANIFEST_FILE, (start + hashlib.sha256(text.encode()).hexdigest() + end).encode())
     return manifest
 
@@ -90,7 +91,7 @@ def read_manifest(directory: Path) -> Manifest:
         raise ManifestError(f"{path} cannot be read ({system_reason(error)}): check its permissions.") from None
     except (ValueError, RecursionError) as error:
         raise ManifestError(
-            f"{path} cannot be read as JSON ({error}); make it again with 'pc-engine export'."
+            f"{path} cannot be read as JSON ({error}): mend it there, or make it again with 'pc-engine export'."
         ) from None
     if not isinstance(raw, dict):
         raise ManifestError(f"{path} holds {type(raw).__name__}, expected a JSON object.")
