@@ -24,7 +24,7 @@ from pc_engine.cli.console import (
     remark,
     remark_at_once,
 )
-from pc_engine.cli.run_engine import engine_options, open_engine
+from pc_engine.cli.run_engine import engine_options, named, open_engine
 from pc_engine.cli.run_options import (
     LOCAL,
     DiskOptions,
@@ -202,6 +202,8 @@ def _do(asked: RunOptions) -> int:
         job = replace(job, images=chain([first], job.images))
     with contextlib.ExitStack() as stack:
         rows = None if asked.disk.out is None else stack.enter_context(_run_directory(asked.disk, asked.disk.out))
+        if rows is not None:
+            rows.check(named(asked.engine.execution))
         options = engine_options(asked, (rows.earlier if rows is not None else None) or {}, job.say)
         if rows is not None:
             rows.check({"mode": find_mode(options["mode"]).name})

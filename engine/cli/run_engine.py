@@ -38,6 +38,16 @@ def engine_options(asked: RunOptions, earlier: Mapping[str, Any], say: Say) -> d
     return options
 
 
+def named(execution: Execution) -> dict[str, str]:
+    """Return what of ``execution`` was asked for by name and rows in one directory share, as `Engine.identity` has it.
+
+    Asked before what was left out is taken from them, which need not go with it.
+    """
+    device = execution.device.partition(":")[0]
+    given = {"backend": execution.backend, "precision": execution.precision, "device": device}
+    return {name: value for name, value in given.items() if value != AUTO}
+
+
 def _require(execution: Execution) -> None:
     """Refuse what this machine cannot do, before a mode is chosen, or a model fetched or made for nothing."""
     if execution.device == execution.backend == execution.precision == AUTO:

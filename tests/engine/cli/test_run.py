@@ -260,6 +260,28 @@ def test_a_run_that_is_refused_leaves_a_folder_as_it_was(pc_engine, scenes, tiny
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (("--backend", "openvino"), "(backend onnxruntime, not openvino)"),
+        (("--precision", "bf16"), "(precision fp32, not bf16)"),
+        (("--device", "cuda:1"), "(device cpu, not cuda)"),
+    ],
+)
+def test_what_is_named_is_compared_before_the_rest_is_taken_from_the_rows(
+    pc_engine, scenes, tiny_directory, tmp_path, monkeypatch, other, expected
+):
+    """A precision of the rows that the backend does not have was said not to run here: nobody had asked for it."""
+    out = tmp_path / "run"
+    arguments = ("run", scenes, "--model", tiny_directory, "--out", out, "--quiet")
+    assert pc_engine(*arguments, *MODEL).code == 3
+    for name in ("choose_device", "require_precision"):
+        monkeypatch.setattr(f"pc_engine.cli.run_engine.{name}", lambda *_: pytest.fail("compared too late"))
+    refused = pc_engine(*arguments, *other)
+    assert refused.code == 2
+    assert f"holds rows made with other settings {expected}" in refused.err
+
+
 def test_another_model_is_other_settings(pc_engine, scenes, tiny_directory, make_model, tmp_path, tiny_counter):
     out = tmp_path / "run"
     assert pc_engine("run", scenes, "--model", tiny_directory, "--out", out, "--quiet", *MODEL).code == 3
