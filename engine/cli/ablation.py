@@ -24,21 +24,18 @@ _REPORT = "ablation.json"
 
 def ablation(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images, as for pc-engine evaluate.")],
-    mode: Annotated[
-        list[str] | None,
-        typer.Option("--mode", help="c2p (default), p2c or combined; repeatable, or all.", callback=options.any_case),
-    ] = None,
+    mode: options.Modes = None,
     model: options.Model = None,
-    folds: Annotated[int | None, options.folds("Fit the counter in this many folds of DATA.")] = None,
+    folds: options.Folds = None,
     try_: Annotated[
         list[str] | None,
         typer.Option(
             "--try",
             metavar="SETTING=VALUES",
-            help="Such as p2c.trim=0,0.3,0.7; repeatable. If omitted, the usual ones.",
+            help="Repeatable: such as p2c.trim=0,0.3,0.7; if omitted, the usual ones.",
         ),
     ] = None,
-    aim: options.Aim = "mean",
+    aim: options.AimOfFolds = "mean",
     max_count: options.LastLabel = None,
     seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
     out: Annotated[

@@ -35,8 +35,20 @@ app.command("ablation")(ablation)
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A folder, file or glob, or random:N for N generated photos.")
 ]
-N = Annotated[int | None, typer.Option("--n", help="Images per run; the photos are repeated if there are fewer.")]
-Repeats = Annotated[int | None, typer.Option("--repeats", help="Runs to take the median of.")]
+
+
+def _n(default: str) -> Any:
+    """Return the option of how many images a run has; ``default`` says how many where it is omitted."""
+    return typer.Option(
+        "--n", help=f"Images per run; the photos are repeated if there are fewer; if omitted, {default}."
+    )
+
+
+def _repeats(default: str) -> Any:
+    """Return the option of how often all is measured; ``default`` says how often where it is omitted."""
+    return typer.Option("--repeats", help=f"Runs to take the median of; if omitted, {default}.")
+
+
 ChartOut = Annotated[Path | None, options.out("Directory for the figures as JSON and a PNG chart.")]
 
 
@@ -50,8 +62,8 @@ def throughput(
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
-    n: N = None,
-    repeats: Repeats = None,
+    n: Annotated[int | None, _n("512, with --sweep 128")] = None,
+    repeats: Annotated[int | None, _repeats("5, with --sweep 3")] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Try every batch size, precision and number of workers that is not given.")
     ] = False,
@@ -61,8 +73,7 @@ def throughput(
 ) -> None:
     """Measure a run, and its stages alone: decoding, the network, post-processing.
 
-    Default: 512 images, 5 repeats; 128 and 3 with --sweep. A counter or signatures that the model lacks are filled in
-    at random: the speed is the same.
+    A counter or signatures that the model lacks are filled in at random: the speed is the same.
     """
     from pc_engine.bench.charts import sweep_chart, throughput_chart
     from pc_engine.bench.photos import photos_of
@@ -122,8 +133,8 @@ def peers(
     backend: options.Backend = "auto",
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
-    n: N = None,
-    repeats: Repeats = None,
+    n: Annotated[int | None, _n("128")] = None,
+    repeats: Annotated[int | None, _repeats("5")] = None,
     no_compile: Annotated[
         bool, typer.Option("--no-compile", help="Do not try torch.compile, which takes a minute.")
     ] = False,
@@ -135,7 +146,7 @@ def peers(
 
     (a) PyTorch eager, Pillow and scikit-learn, photo by photo and with the network in batches; (b) PyTorch with worker
     processes, channels_last, autocast or torch.compile; (c) ONNX Runtime and (d) OpenVINO's throughput mode, network
-    only; (e) pc-engine. Default: 128 images, 5 repeats.
+    only; (e) pc-engine.
     """
     from pc_engine.bench.charts import peers_chart
     from pc_engine.bench.peers.comparison import MODE, compare_with_peers
@@ -213,12 +224,12 @@ def isolation(
     precision: options.Precision = "auto",
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
-    n: N = None,
-    repeats: Repeats = None,
+    n: Annotated[int | None, _n("512")] = None,
+    repeats: Annotated[int | None, _repeats("5")] = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure what run --isolate costs: decoding in threads and processes, in turn. Default: 512 images, 5 repeats."""
+    """Measure what run --isolate costs: decoding in threads and processes, in turn."""
     from pc_engine.bench.isolation import measure_isolation
     from pc_engine.bench.photos import photos_of
     from pc_engine.bench.throughput import ThroughputSettings

@@ -57,7 +57,8 @@ def build(
         int | None,
         typer.Option(
             "--images",
-            help=f"Photos to take from --calibrate [{DEFAULT_LIMIT}]; int8 and fp8 keep half of them to compare on.",
+            help=f"Photos to take from --calibrate; if omitted, {DEFAULT_LIMIT}. int8 and fp8 keep half of them to "
+            "compare on.",
         ),
     ] = None,
     out: Annotated[

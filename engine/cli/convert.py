@@ -21,7 +21,7 @@ _SOME_LEFT_OUT = 3
 
 
 def convert(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to run --out.")],
+    run: options.Run,
     to: Annotated[
         str,
         typer.Option(

@@ -26,19 +26,9 @@ REPORT_BEGINS = '{\n "data": "'
 
 def evaluate(
     data: Annotated[str, options.labelled_data("test")],
-    mode: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--mode",
-            help="c2p (default), p2c or combined, repeatable; or all, for all that the model can run.",
-            callback=options.any_case,
-        ),
-    ] = None,
+    mode: options.Modes = None,
     model: options.Model = None,
-    folds: Annotated[
-        int | None,
-        options.folds("Fit the counter in this many folds of DATA itself, each image judged by one that never saw it."),
-    ] = None,
+    folds: options.Folds = None,
     unseen_classes: Annotated[
         bool,
         typer.Option("--unseen-classes", help="With --folds: judge each image by a counter that never saw its class."),
@@ -46,7 +36,7 @@ def evaluate(
     curves: Annotated[
         bool, typer.Option("--curves", help="Also print accuracy by scale, spacing and class of objects.")
     ] = False,
-    aim: options.Aim = "mean",
+    aim: options.AimOfFolds = "mean",
     max_count: options.LastLabel = None,
     seed: Annotated[int, options.seed("Seed of the folds and of the bootstrap intervals.")] = 0,
     out: Annotated[

@@ -40,7 +40,7 @@ from pc_engine.selection.execution import Execution
 if TYPE_CHECKING:
     from pc_engine.fitting.counter_report import CounterReport
 
-ModelToFit = Annotated[str, typer.Option("--model", help="The model's name or directory.")]
+ModelToFit = Annotated[str, typer.Option("--model", help="A model's name or directory.")]
 OutCopy = Annotated[
     Path | None,
     options.out("Write a copy of the model with what was fitted; if omitted, change the model itself."),

@@ -116,7 +116,9 @@ def train(
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", help="Optimiser steps; if omitted, the embedded model's.", callback=options.whole("--steps")
+            "--steps",
+            help="Optimiser steps on scenes; if omitted, 1,000, as for the embedded model.",
+            callback=options.whole("--steps"),
         ),
     ] = None,
     quiet: options.Quiet = False,
@@ -164,7 +166,7 @@ def tables(
         int | None,
         typer.Option(
             "--steps",
-            help="Optimiser steps on scenes; the lessons before them scale in proportion.",
+            help="Optimiser steps on scenes, to which the lessons before them are in proportion; if omitted, 2,400.",
             callback=options.whole("--steps"),
         ),
     ] = None,

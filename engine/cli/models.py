@@ -67,8 +67,8 @@ def export(
         list[str] | None,
         typer.Option(
             "--tap",
-            help="Not for VGG, repeatable: conv_last=TENSOR_OR_NODE; conv_last, conv_prev and logits are found if "
-            "omitted.",
+            help="Not for VGG, repeatable: NAME=TENSOR_OR_NODE keeps that output under NAME; if omitted, conv_last, "
+            "conv_prev and logits are found.",
         ),
     ] = None,
     count_feature: Annotated[
@@ -92,7 +92,7 @@ def export(
         typer.Option(
             "--heat",
             help="Not for VGG, repeatable: a tap of maps whose heat is pointed at, and clustered by p2c; several are "
-            "multiplied.",
+            "multiplied; if omitted, what suits, which is printed.",
         ),
     ] = None,
     size: Annotated[
@@ -119,7 +119,7 @@ def export(
     ] = None,
     channels: Annotated[str, typer.Option("--channels", help="ONNX only: RGB or BGR.")] = "RGB",
     background_class: Annotated[
-        int, typer.Option("--background-class", help='ONNX only: the logit that means "no object", if there is one.')
+        int, typer.Option("--background-class", help='ONNX only: the logit that means "no object"; -1 for none.')
     ] = -1,
     mean: Annotated[
         str | None,

@@ -124,12 +124,16 @@ Model = Annotated[
         "what the mode needs, else the built-in lego, which knows digit objects only.",
     ),
 ]
-Backend = Annotated[str, typer.Option("--backend", help=f"auto, {', '.join(BACKENDS)}.", callback=word(check_backend))]
+Backend = Annotated[
+    str,
+    typer.Option("--backend", help=f"auto (the fastest here), {', '.join(BACKENDS)}.", callback=word(check_backend)),
+]
 Precision = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="auto, fp32, bf16, fp16, int8 or fp8 (the last two: see build --calibrate).",
+        help="auto (the fastest that agrees with fp32), fp32, bf16, fp16, int8 or fp8 (the last two: see build "
+        "--calibrate).",
         callback=word(check_precision),
     ),
 ]
@@ -161,6 +165,29 @@ Aim = Annotated[
         "--aim",
         help="What the counter is fitted for: mean (the accuracy averaged over the labels, as in the paper) or overall "
         "(most images right, rare counts seldom given).",
+        callback=any_case,
+    ),
+]
+AimOfFolds = Annotated[
+    str,
+    typer.Option(
+        "--aim",
+        help="With --folds: what the counters are fitted for, mean or overall, as for fit-counter.",
+        callback=any_case,
+    ),
+]
+Folds = Annotated[
+    int | None,
+    folds(
+        "Fit the counter in this many folds of DATA itself, each image judged by one that never saw it; if "
+        "omitted, the model's own counter judges all."
+    ),
+]
+Modes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mode",
+        help="c2p, p2c or combined, repeatable; or all, for all that the model can run; if omitted, c2p.",
         callback=any_case,
     ),
 ]
@@ -223,10 +250,11 @@ ImageSeconds = Annotated[
     float | None,
     typer.Option(
         "--image-seconds",
-        help="With --isolate: longest time to decode one image [60].",
+        help="With --isolate: the most seconds that one image may take to decode; if omitted, 60.",
         callback=_checked(partial(check_seconds, "--image-seconds")),
     ),
 ]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to 'pc-engine run --out'.")]
 Photos = Annotated[
     Path | None,
     typer.Option(

@@ -17,7 +17,7 @@ _MANY_THUMBNAILS = 100_000_000
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to 'pc-engine run --out'.")],
+    directory: options.Run,
     out: Annotated[Path | None, options.out("The file to write; if omitted, report.html in RUN.")] = None,
     compare: Annotated[
         Path | None,

@@ -15,7 +15,7 @@ from pc_engine.shown_text import for_shell, for_terminal
 
 
 def review(
-    directory: Annotated[Path, typer.Argument(metavar="RUN", help="The folder given to 'pc-engine run --out'.")],
+    directory: options.Run,
     photos: options.Photos = None,
     port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 takes a free one.")] = 0,
     no_browser: Annotated[

@@ -83,7 +83,11 @@ def run(
     counts: options.Count = None,
     row_format: Annotated[
         str | None,
-        typer.Option("--format", help="Rows as parquet (default) or jsonl.", callback=options.word(find_format)),
+        typer.Option(
+            "--format",
+            help="Rows as parquet or jsonl; if omitted, as those in --out are, else parquet.",
+            callback=options.word(find_format),
+        ),
     ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write each photo with its pointers drawn on it.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in the --out directory.")] = False,
@@ -105,7 +109,9 @@ def run(
     processes: Annotated[
         int | None,
         typer.Option(
-            "--processes", help="Processes of this machine that share the images: several keep a fast GPU busy."
+            "--processes",
+            help="Processes of this machine that share the images: several keep a fast GPU busy; if omitted, this one "
+            "does them.",
         ),
     ] = None,
     ray_address: Annotated[

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import number_of_images, print_json, print_line, print_table
@@ -28,7 +25,7 @@ _SHARDS_NAMED = 8
 
 
 def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory given to run --out.")],
+    run: options.Run,
     as_json: options.AsJson = False,
 ) -> None:
     """Show how far a run has come: rows, failures by reason, and how to go on."""
