@@ -55,7 +55,7 @@ class Engine:
     batch_size
         Images per batch; None for a size that suits the network. Less where a GPU's memory does not hold as many.
     workers
-        Threads that decode images; None for one per core.
+        Threads that decode images; None for as many as ``threads``, or one per core.
     threads
         Cores that the network may use on a CPU; None for all that this process may.
     cluster
