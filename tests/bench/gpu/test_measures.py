@@ -517,6 +517,7 @@ def test_pytorch_is_checked_before_it_is_timed(job: Job, tmp_path: Path) -> None
 
 
 def test_a_network_that_is_no_vgg_is_said(job: Job, subjects: Subjects) -> None:
+    pytest.importorskip("torch")
     [subject] = subjects
     [row] = gpu_peers.torch_rows(job, subject)
     assert "cannot be rebuilt in PyTorch" in row["reason"]
