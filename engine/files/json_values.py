@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
@@ -35,7 +36,7 @@ def is_number(value: Any) -> bool:
 
 
 def parse_line(line: bytes) -> Any:
-    """Return the value that a line of a file holds as JSON in UTF-8.
+    """Return the value that a line of a file holds as JSON in UTF-8, before which editors may put a mark of that.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def parse_line(line: bytes) -> Any:
         If it holds none. Which line it is, which JSON always takes for the first, is for whoever counts them to say.
     """
     try:
-        return json.loads(line.decode().rstrip())  # so that it is one line
+        return json.loads(line.removeprefix(BOM_UTF8).decode().rstrip())  # so that it is one line
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON from column {error.colno} on") from None
     except UnicodeDecodeError:

@@ -228,8 +228,8 @@ def _mend_tail(stream: BinaryIO) -> None:
     content = stream.read()
     start = content.rfind(b"\n") + 1
     try:
-        json.loads(content[start:])
-    except (ValueError, RecursionError):
+        parse_line(content[start:])
+    except ValueError:
         stream.truncate(start)
     else:
         stream.write(b"\n")

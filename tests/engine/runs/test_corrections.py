@@ -99,6 +99,14 @@ def test_a_withdrawn_correction_is_none(tmp_path: Path) -> None:
     assert read_corrections(tmp_path) == {CORRECTION.path: CORRECTION}
 
 
+def test_what_an_editor_puts_before_the_first_line_is_no_part_of_it(tmp_path: Path) -> None:
+    append_correction(tmp_path, CORRECTION)
+    saved = (tmp_path / CORRECTIONS).read_text(encoding="utf-8")
+    (tmp_path / CORRECTIONS).write_text(saved.rstrip("\n"), encoding="utf-8-sig")
+    append_correction(tmp_path, replace(CORRECTION, path="b"))
+    assert list(read_corrections(tmp_path)) == [CORRECTION.path, "b"]
+
+
 def test_a_torn_last_line_is_ignored_wherever_it_is_torn_and_mended_by_the_next(tmp_path: Path) -> None:
     append_correction(tmp_path, replace(CORRECTION, path="first"))
     whole = (tmp_path / CORRECTIONS).read_bytes()
