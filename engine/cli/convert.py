@@ -15,7 +15,7 @@ from pc_engine.converters import DATASET_FORMATS, Conversion, ConversionSettings
 from pc_engine.converters import convert as convert_rows
 from pc_engine.runs.rows import iter_rows
 from pc_engine.say import Say
-from pc_engine.shown_text import for_terminal, number_of
+from pc_engine.shown_text import number_of
 
 _SOME_LEFT_OUT = 3
 
@@ -128,5 +128,4 @@ def _print(conversion: Conversion) -> None:
 
 def _print_left_out(conversion: Conversion, say: Say) -> None:
     for reason, n in conversion.left_out.items():
-        example = for_terminal(conversion.examples[reason])
-        say(f"Left out: {number_of_images(n)} that {reason} (such as {example}).")
+        say(f"Left out: {number_of_images(n)} that {reason} (such as {conversion.examples[reason]}).")

@@ -10,7 +10,6 @@ import typer
 from pc_engine.cli import options
 from pc_engine.cli.console import number_of_images, print_json, print_line, progress, remark
 from pc_engine.cli.status import unfinished
-from pc_engine.shown_text import for_terminal
 
 # A page with more thumbnails than this is too large to be mailed, and takes a while to be opened.
 _MANY_THUMBNAILS = 100_000_000
@@ -59,7 +58,7 @@ def report(
     if written.without_photo:
         remark(quiet)(
             f"{written.without_photo:,} of {written.done:,} photos were not found or could not be read, such as "
-            f"{for_terminal(written.missing or '')}, and the page does not show them: if they have moved, say where "
+            f"{written.missing}, and the page does not show them: if they have moved, say where "
             "with --photos DIR."
         )
     if written.in_archives:

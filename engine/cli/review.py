@@ -11,7 +11,7 @@ import typer
 
 from pc_engine.cli import options
 from pc_engine.cli.console import number_of_images, print_line
-from pc_engine.shown_text import for_shell, for_terminal
+from pc_engine.shown_text import for_shell
 
 
 def review(
@@ -32,7 +32,7 @@ def review(
     session = ReviewSession(directory, photos)
     check_correctable(directory)
     if (missing := session.missing()) is not None:
-        print_line(f"{for_terminal(missing)} is not there: if the photos have moved, say where with --photos DIR.")
+        print_line(f"{missing} is not there: if the photos have moved, say where with --photos DIR.")
     with ReviewServer(session, port) as server:
         print_line(
             f"Reviewing {number_of_images(session.n_images)}, {session.n_reviewed:,} of them already reviewed, at"

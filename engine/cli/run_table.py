@@ -13,7 +13,7 @@ from pc_engine.cli.run_options import DiskOptions
 from pc_engine.modes import counts_by_label
 from pc_engine.result import Result
 from pc_engine.runs.run_state import Tally
-from pc_engine.shown_text import for_shell, for_terminal
+from pc_engine.shown_text import for_shell
 from pc_engine.sources.addresses import is_address
 from pc_engine.sources.passed_over import PassedOver
 from pc_engine.sources.sharding import Shard
@@ -86,7 +86,7 @@ def failed_images(shown: ShownRows, summary: Mapping[str, Any], out: Path | None
     if out is not None:
         return f"{sentence}: 'pc-engine status {for_shell(str(out))}' says why."
     first = next(row for row in shown.rows if not row.ok)
-    return for_terminal(f"{sentence}, such as {first.path}: {first.error}")
+    return f"{sentence}, such as {first.path}: {first.error}"
 
 
 def print_no_images(passed_over: PassedOver, shard: Shard | None = None) -> None:
