@@ -19,6 +19,7 @@ from pc_engine.errors import ManifestError, system_reason
 from pc_engine.files.digest import file_sha256
 from pc_engine.files.durable import publish_bytes
 from pc_engine.files.json_values import (
+    as_list,
     as_number,
     as_numbers,
     as_object,
@@ -127,15 +128,18 @@ def _has_its_sum(content: bytes, found: Any) -> bool:
 def _parse(raw: Mapping[str, Any]) -> Manifest:
     return Manifest(
         name=as_text(raw["name"], "name"),
-        input=_parse_input(raw["input"]),
-        taps=_parse_taps(raw["taps"]),
+        input=_parse_input(raw["input"], "input"),
+        taps=_parse_taps(raw["taps"], "taps"),
         count_features=as_texts(raw["count_features"], "count_features"),
         classes=as_texts(raw.get("classes", []), "classes"),
         licence=as_text(raw.get("licence", "unknown"), "licence"),
         source=as_text(raw.get("source", "unknown"), "source"),
         settings=_parse_settings(raw.get("settings", {})),
         quantised={
-            str(precision): QuantisedNetwork(_parse_input(network["input"]), _parse_taps(network["taps"]))
+            str(precision): QuantisedNetwork(
+                _parse_input(network["input"], f"quantised.{precision}.input"),
+                _parse_taps(network["taps"], f"quantised.{precision}.taps"),
+            )
             for precision, network in _objects_in(raw, "quantised").items()
         },
         fidelity={
@@ -151,38 +155,42 @@ def _objects_in(raw: Mapping[str, Any], field: str) -> Mapping[str, Mapping[str,
     return {name: as_object(value, f"{field}.{name}") for name, value in found.items()}
 
 
-def _parse_input(raw: Mapping[str, Any]) -> NetworkInput:
-    pixels = dict(as_object(raw, "input"))
+def _parse_input(raw: Any, field: str) -> NetworkInput:
+    pixels = dict(as_object(raw, field))
+    if unknown := pixels.keys() - {item.name for item in fields(NetworkInput)}:
+        raise ValueError(f"{field}.{min(unknown)} is not known")
     network_input = NetworkInput(
         **{
             **pixels,
-            "tensor": as_text(pixels["tensor"], "input.tensor"),
-            "height": as_size(pixels["height"], "input.height", LARGEST_INPUT),
-            "width": as_size(pixels["width"], "input.width", LARGEST_INPUT),
-            "mean": as_three_numbers(pixels.get("mean", (0, 0, 0)), "input.mean"),
-            "std": as_three_numbers(pixels.get("std", (1, 1, 1)), "input.std"),
+            "tensor": as_text(pixels["tensor"], f"{field}.tensor"),
+            "height": as_size(pixels["height"], f"{field}.height", LARGEST_INPUT),
+            "width": as_size(pixels["width"], f"{field}.width", LARGEST_INPUT),
+            "mean": as_three_numbers(pixels.get("mean", (0, 0, 0)), f"{field}.mean"),
+            "std": as_three_numbers(pixels.get("std", (1, 1, 1)), f"{field}.std"),
         }
     )
     if min(network_input.std) <= 0:
-        raise ValueError(f"input.std is {network_input.std}, expected three positive numbers")
+        raise ValueError(f"{field}.std is {network_input.std}, expected three positive numbers")
     for name, allowed in (("layout", ("NHWC", "NCHW")), ("dtype", ("uint8", "float32")), ("channels", ("RGB", "BGR"))):
         if getattr(network_input, name) not in allowed:
-            raise ValueError(f"input.{name} is {getattr(network_input, name)!r:.60}, expected one of {allowed}")
+            raise ValueError(f"{field}.{name} is {getattr(network_input, name)!r:.60}, expected one of {allowed}")
     if network_input.dtype == "uint8" and network_input.layout != "NHWC":
         raise ValueError("a uint8 input must have layout NHWC")
     return network_input
 
 
-def _parse_taps(raw: Mapping[str, Any]) -> dict[str, Tap]:
-    return {as_text(name, "a tap's name"): _parse_tap(name, tap) for name, tap in as_object(raw, "taps").items()}
+def _parse_taps(raw: Any, field: str) -> dict[str, Tap]:
+    taps = as_object(raw, field)
+    return {as_text(name, "a tap's name"): _parse_tap(tap, f"{field}.{name}") for name, tap in taps.items()}
 
 
-def _parse_tap(name: str, raw: Mapping[str, Any]) -> Tap:
-    raw = as_object(raw, f"taps.{name}")
-    shape = tuple(as_size(value, f"taps.{name}.shape", _LARGEST_TAP) for value in raw["shape"])
+def _parse_tap(raw: Any, field: str) -> Tap:
+    tap = as_object(raw, field)
+    sizes = as_list(tap["shape"], f"{field}.shape", "whole numbers")
+    shape = tuple(as_size(size, f"{field}.shape", _LARGEST_TAP) for size in sizes)
     if math.prod(shape) > _LARGEST_TAP:
-        raise ValueError(f"taps.{name}.shape is {list(shape)}, expected at most {_LARGEST_TAP:,} values")
-    return Tap(as_text(raw["tensor"], f"taps.{name}.tensor"), shape)
+        raise ValueError(f"{field}.shape is {list(shape)}, expected at most {_LARGEST_TAP:,} values")
+    return Tap(as_text(tap["tensor"], f"{field}.tensor"), shape)
 
 
 def _parse_fidelity(raw: Mapping[str, Any]) -> Fidelity:

@@ -62,11 +62,16 @@ def as_text(value: Any, name: str) -> str:
     return str(value)
 
 
+def as_list(values: Any, name: str, kind: str) -> list[Any]:
+    """Return a list; ``kind`` is what it is expected to hold, which is not looked at."""
+    if not isinstance(values, list):
+        raise ValueError(f"{name} is {values!r:.60}, expected a list of {kind}")  # noqa: TRY004 (as above)
+    return values
+
+
 def as_texts(values: Any, name: str) -> tuple[str, ...]:
     """Return the texts of a list."""
-    if not isinstance(values, list):
-        raise ValueError(f"{name} is {values!r:.60}, expected a list of text")  # noqa: TRY004 (as above)
-    return tuple(as_text(value, name) for value in values)
+    return tuple(as_text(value, name) for value in as_list(values, name, "text"))
 
 
 def as_object(value: Any, name: str) -> Mapping[str, Any]:
@@ -85,7 +90,7 @@ def as_size(value: Any, name: str, largest: int) -> int:
 
 def as_number(value: Any, name: str) -> float:
     """Return a finite number."""
-    if isinstance(value, (bool, str)):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} is {value!r:.60}, expected a number")  # noqa: TRY004 (as above)
     number = float(value)
     if not math.isfinite(number):  # JSON as Python reads it knows NaN and Infinity
@@ -95,6 +100,8 @@ def as_number(value: Any, name: str) -> float:
 
 def as_three_numbers(values: Any, name: str) -> tuple[float, float, float]:
     """Return three finite numbers."""
+    if not isinstance(values, list | tuple) or len(values) != 3:
+        raise ValueError(f"{name} is {values!r:.60}, expected three numbers")
     red, green, blue = (as_number(value, name) for value in values)
     return red, green, blue
 

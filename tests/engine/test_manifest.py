@@ -293,6 +293,18 @@ def test_a_report_holds_for_the_files_that_were_compared_only(with_int8: Manifes
         (lambda raw: raw["quantised"]["int8"].pop("taps"), "lacks the field 'taps'"),
         (lambda raw: raw.update(quantised=["int8"]), r"wrong form: quantised is \['int8'\], expected an object"),
         (lambda raw: raw["quantised"].update(int8=1), "wrong form: quantised.int8 is 1, expected an object"),
+        (
+            lambda raw: raw["quantised"]["int8"].update(input=[]),
+            r"form: quantised.int8.input is \[\], expected an object",
+        ),
+        (
+            lambda raw: raw["quantised"]["int8"]["input"].update(std=[1, 1]),
+            r"int8.input.std is \[1, 1\], expected three",
+        ),
+        (lambda raw: raw["taps"]["logits"].update(shape=3), "wrong form: taps.logits.shape is 3, expected a list"),
+        (lambda raw: raw["input"].update(depth=3), r"wrong form: input.depth is not known\.$"),
+        (lambda raw: raw["input"].update(mean=None), "wrong form: input.mean is None, expected three numbers"),
+        (lambda raw: raw["input"].update(mean=[0, [], 0]), r"wrong form: input.mean is \[\], expected a number"),
         (lambda raw: raw["taps"].update(logits=[3]), r"wrong form: taps.logits is \[3\], expected an object"),
         (lambda raw: raw.update(taps=[], input=7), "wrong form: input is 7, expected an object"),
         (lambda raw: raw.update(settings=None), "wrong form: settings is None, expected an object"),
