@@ -317,8 +317,8 @@ def test_fifty_thousand_images(browser: Any, tmp_path: Path) -> None:
     took = min(
         browser.run(
             "const input = document.querySelector('input[aria-label=\"Count, at least\"]');"
-            "input.value = 6; const start = performance.now();"
-            "input.dispatchEvent(new Event('input')); return performance.now() - start"
+            "const give = (value) => { input.value = value; input.dispatchEvent(new Event('input')); };"
+            "give(''); const start = performance.now(); give(6); return performance.now() - start"
         )
         for _ in range(3)
     )
